@@ -1,0 +1,5 @@
+"""The one exception of the kernel package; standard library only."""
+
+
+class KernelError(RuntimeError):
+    """A kernel can not run on what it was given: device, dtype or shape."""

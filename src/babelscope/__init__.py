@@ -1,0 +1,45 @@
+"""babelscope: the languages inside a language model, found, measured, steered and trained.
+
+Names are imported when first used, so that `import babelscope` loads no torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "Language": "languages",
+    "Site": "sites",
+    "open_model": "models",
+    "layout_of": "models",
+    "origin_of": "models",
+    "read_site": "models",
+    "Observation": "artifacts",
+    "NeuronSet": "artifacts",
+    "Direction": "artifacts",
+    "SteeringRecipe": "artifacts",
+    "Operation": "artifacts",
+    "Gate": "artifacts",
+    "Schedule": "artifacts",
+    "Origin": "artifacts",
+    "Document": "corpus",
+    "load_corpus": "corpus",
+    "observe": "recording",
+    "select_lape": "neurons",
+    "select_entropy_lambda": "neurons",
+    "select_top_rate": "neurons",
+    "mean_direction": "directions",
+    "steer": "steering",
+    "ablation_matrix": "ablation",
+    "write_report": "report",
+}
+__all__ = [*_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'babelscope' has no attribute {name!r}")
+    return getattr(import_module(f"babelscope.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,209 @@
+"""What one pass over labelled text saw: exact counts and float64 moments, added up by language."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from babelscope.artifacts.storage import (
+    Origin,
+    load_folder,
+    origin_config,
+    origin_from,
+    save_folder,
+    tensor_of,
+    write_card,
+)
+from babelscope.axes import Float64, Int32, Int64, Tensor
+from babelscope.errors import ArtifactError, LanguageError, SiteError
+from babelscope.languages import Language, parse_languages
+
+NOUN = "Observation"
+
+
+@dataclass(frozen=True, eq=False)
+class SiteRecord:
+    """Sums at one kind of site over all its recorded layers."""
+
+    layers: tuple[int, ...]
+    """Which layers, in the order of the layer axis; a site without layers has (0,)."""
+    active: Int64[Tensor, "layer unit language"]
+    """Tokens on which the unit was active: pre-activation > 0 at `mlp_gate`, value > 0 elsewhere."""
+    sum: Float64[Tensor, "layer unit language"]
+    """Sum of values over tokens."""
+    sumsq: Float64[Tensor, "layer unit language"]
+    """Sum of squared values over tokens."""
+    norm: Float64[Tensor, "layer language"]
+    """Sum over tokens of the Euclidean norm across units."""
+    shard_active: Int32[Tensor, "shard layer unit language"]
+    """`active` split by document shard; zero shards where none were asked for."""
+    routed: Int64[Tensor, "layer expert language"] | None = None
+    """MoE neuron sites only: tokens routed to each expert; units are expert-major there."""
+    weight_norm: Float64[Tensor, "layer unit"] | None = None
+    """`mlp_inner` only: length of each neuron's column of the down projection."""
+
+    def __add__(self, other: "SiteRecord") -> "SiteRecord":
+        if self.layers != other.layers or self.active.shape != other.active.shape:
+            raise ArtifactError("observations differ in layers or units; expected passes over the same model and sites")
+        if self.shard_active.shape != other.shard_active.shape:
+            raise ArtifactError("observations differ in their number of shards; expected equal; observe with the same")
+        return replace(
+            self,
+            active=self.active + other.active,
+            sum=self.sum + other.sum,
+            sumsq=self.sumsq + other.sumsq,
+            norm=self.norm + other.norm,
+            shard_active=self.shard_active + other.shard_active,
+            routed=None if self.routed is None or other.routed is None else self.routed + other.routed,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """One streamed pass, as sums: `a + b` is the observation of both texts.
+
+    `obs["mlp_gate"].active[layer, unit, language]`, `obs.tokens[language]`; `obs.active` is short for
+    `obs["mlp_gate"].active`.  Counts merge bit for bit, moments to 1e-12.
+    """
+
+    origin: Origin
+    languages: tuple[Language, ...]
+    """Order of every language axis."""
+    records: Mapping[str, SiteRecord]
+    """By the site's `at`."""
+    token_counts: Int64[Tensor, " language"]
+    """Tokens counted; pads, BOS and other special tokens are not among them."""
+    shard_tokens: Int64[Tensor, "shard language"]
+    """The same by document shard."""
+    documents: Int64[Tensor, " language"]
+    """Documents of which at least one token was counted."""
+    truncated: Int64[Tensor, " language"]
+    """Tokens dropped because a document was longer than `max_length`."""
+    parts: tuple[str, ...]
+    """`corpus hash:i/n` of every part in this sum."""
+    settings: Mapping[str, Any]
+    """Every parameter of the pass."""
+
+    def __getitem__(self, at: str) -> SiteRecord:
+        if at not in self.records:
+            raise SiteError(
+                f"site {at!r} was not observed; this observation has {', '.join(self.records)}; observe it with sites=[…]"
+            )
+        return self.records[at]
+
+    @property
+    def active(self) -> Int64[Tensor, "layer unit language"]:
+        return self["mlp_gate"].active
+
+    @property
+    def tokens(self) -> dict[Language, int]:
+        return dict(zip(self.languages, self.token_counts.tolist(), strict=True))
+
+    @property
+    def shards(self) -> int:
+        return self.shard_tokens.shape[0]
+
+    def index(self, language: str) -> int:
+        """Place of a language on the language axis; raises LanguageError if absent."""
+        tag = Language.parse(language)
+        if tag not in self.languages:
+            raise LanguageError(f"language {tag!r} was not observed; expected one of {', '.join(self.languages)}")
+        return self.languages.index(tag)
+
+    def mean_norm(self, at: str, layer: int, languages: tuple[str, ...]) -> float:
+        """Mean over the named languages' tokens of the norm at a site, units of the residual stream."""
+        record, columns = self[at], [self.index(tag) for tag in languages]
+        if layer not in record.layers:
+            raise SiteError(f"site '{layer}.{at}' was not observed; expected a layer of {record.layers}")
+        total = record.norm[record.layers.index(layer), columns].sum()
+        return float(total / self.token_counts[columns].sum())
+
+    def __add__(self, other: "Observation") -> "Observation":
+        self.origin.check_same(other.origin, "merging observations")
+        if self.languages != other.languages or set(self.records) != set(other.records):
+            raise ArtifactError(
+                f"observations of {', '.join(self.languages)} at {', '.join(self.records)} and of "
+                f"{', '.join(other.languages)} at {', '.join(other.records)}; expected the same languages and sites"
+            )
+        twice = sorted(set(self.parts) & set(other.parts))
+        if twice:
+            raise ArtifactError(f"part {twice[0]} is in both observations; expected each once; merge others")
+        return replace(
+            self,
+            records={at: self.records[at] + other.records[at] for at in self.records},
+            token_counts=self.token_counts + other.token_counts,
+            shard_tokens=self.shard_tokens + other.shard_tokens,
+            documents=self.documents + other.documents,
+            truncated=self.truncated + other.truncated,
+            parts=tuple(sorted({*self.parts, *other.parts})),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the folder atomically; raises ArtifactError if the path is taken."""
+        tensors: dict[str, Tensor] = {
+            name: getattr(self, name) for name in ("token_counts", "shard_tokens", "documents", "truncated")
+        }
+        for at, record in self.records.items():
+            for name in ("active", "sum", "sumsq", "norm", "shard_active", "routed", "weight_norm"):
+                if getattr(record, name) is not None:
+                    tensors[f"{at}.{name}"] = getattr(record, name)
+        config = {
+            "origin": origin_config(self.origin),
+            "languages": list(self.languages),
+            "tokens": dict(self.tokens),
+            "sites": {at: list(record.layers) for at, record in self.records.items()},
+            "parts": list(self.parts),
+            "settings": dict(self.settings),
+        }
+        lines = [f"Tokens counted: {', '.join(f'{tag} {n}' for tag, n in self.tokens.items())}.", ""]
+        return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, lines))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Observation":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
+        path = Path(path)
+        config, tensors = load_folder(path, NOUN)
+        try:
+            languages = parse_languages(config["languages"])
+            sites, parts, settings = config["sites"], tuple(config["parts"]), config["settings"]
+        except (KeyError, TypeError) as err:
+            raise ArtifactError(f"{path}: config.json lacks {err}; expected an Observation; make it again") from err
+        k = len(languages)
+        shard_tokens = tensor_of(tensors, "shard_tokens", torch.int64, (None, k), path)
+        records = {
+            at: load_record(tensors, at, tuple(layers), k, shard_tokens.shape[0], path) for at, layers in sites.items()
+        }
+        return cls(
+            origin=origin_from(config, path),
+            languages=languages,
+            records=records,
+            token_counts=tensor_of(tensors, "token_counts", torch.int64, (k,), path),
+            shard_tokens=shard_tokens,
+            documents=tensor_of(tensors, "documents", torch.int64, (k,), path),
+            truncated=tensor_of(tensors, "truncated", torch.int64, (k,), path),
+            parts=parts,
+            settings=settings,
+        )
+
+
+def load_record(
+    tensors: Mapping[str, Tensor], at: str, layers: tuple[int, ...], k: int, shards: int, path: Path
+) -> SiteRecord:
+    n = len(layers)
+    active = tensor_of(tensors, f"{at}.active", torch.int64, (n, None, k), path)
+    units = active.shape[1]
+    if int(active.min()) < 0:
+        raise ArtifactError(f"{path}: negative counts at {at}; expected counts of 0 and more; make it again")
+    routed, weight_norm = tensors.get(f"{at}.routed"), tensors.get(f"{at}.weight_norm")
+    return SiteRecord(
+        layers=layers,
+        active=active,
+        sum=tensor_of(tensors, f"{at}.sum", torch.float64, (n, units, k), path),
+        sumsq=tensor_of(tensors, f"{at}.sumsq", torch.float64, (n, units, k), path),
+        norm=tensor_of(tensors, f"{at}.norm", torch.float64, (n, k), path),
+        shard_active=tensor_of(tensors, f"{at}.shard_active", torch.int32, (shards, n, units, k), path),
+        routed=routed,
+        weight_norm=weight_norm,
+    )

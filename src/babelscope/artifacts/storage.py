@@ -1,0 +1,196 @@
+"""Artifact folders on disk: config.json, safetensors and a card; written whole or not at all."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from babelscope.axes import Tensor
+from babelscope.errors import ArtifactError, PrerequisiteError
+
+CONFIG, TENSORS, CARD = "config.json", "tensors.safetensors", "README.md"
+HEADER_LIMIT = 1_000_000
+"""Bytes of a safetensors header, and of config.json; more is refused unread."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an artifact was made from; two artifacts combine only when these agree."""
+
+    model: str
+    """Name or path the model was opened by; for people, never compared."""
+    revision: str
+    """Revision of the model where known, else empty."""
+    model_hash: str
+    """blake2b of the model's configuration."""
+    tokenizer_hash: str
+    """blake2b of the tokenizer's serialised form."""
+
+    def check_same(self, other: "Origin", what: str) -> None:
+        """Raise ArtifactError unless both come from the same model and tokenizer."""
+        for field in ("model_hash", "tokenizer_hash"):
+            mine, theirs = getattr(self, field), getattr(other, field)
+            if mine != theirs:
+                raise ArtifactError(
+                    f"{what}: made for {self.model!r} ({field} {mine}), came with {other.model!r} ({theirs}); "
+                    "expected the same model and tokenizer; use the model it was made with"
+                )
+
+
+def library_version() -> str:
+    try:
+        return version("babelscope")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+def hash_text(text: str) -> str:
+    """Short blake2b of a text, for comparing what artifacts were made from."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def save_folder(
+    path: str | Path, noun: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], card: str
+) -> Path:
+    """Write an artifact atomically: into a neighbour folder first, config.json last, then one rename.
+
+    Raises ArtifactError if the path is taken or a tensor is not finite, PrerequisiteError if the disk is full.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ArtifactError(f"{path}: already there; expected a new name; choose another one or remove it")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ArtifactError(f"{path}: tensor {name!r} holds NaN or infinity; expected finite values")
+    whole = {"format": f"babelscope.{noun}/1", "library": library_version(), **config}
+    text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        save_file({name: tensors[name].detach().contiguous().cpu() for name in sorted(tensors)}, partial / TENSORS)
+        (partial / CARD).write_text(card, encoding="utf-8")
+        (partial / CONFIG).write_text(text, encoding="utf-8")
+        for file in (TENSORS, CARD, CONFIG):
+            sync_file(partial / file)
+        if path.exists():
+            path.rmdir()
+        partial.rename(path)
+    except (OSError, SafetensorError) as err:
+        raise disk_error(path, err) from err
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return path
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's bytes are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def disk_error(path: Path, err: Exception) -> PrerequisiteError:
+    """The one line for a write that failed; safetensors hides the error number in its text."""
+    full = getattr(err, "errno", None) == errno.ENOSPC or "os error 28" in str(err) or "StorageFull" in str(err)
+    reason = "the disk is full" if full else str(err)
+    return PrerequisiteError(f"{path}: could not be written, {reason}; nothing there was changed; free space and retry")
+
+
+def load_folder(path: str | Path, noun: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read config and tensors of an artifact; raises ArtifactError for anything damaged, foreign or unsafe."""
+    path = Path(path)
+    if not path.is_dir():
+        raise ArtifactError(f"{path}: is no folder; expected a babelscope {noun}; check the path")
+    config = read_config(path, noun)
+    file = plain_file(path, TENSORS)
+    check_header(file)
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError) as err:
+        raise ArtifactError(f"{file}: unreadable ({err}); expected whole safetensors; make the artifact again") from err
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ArtifactError(f"{file}: tensor {name!r} holds NaN or infinity; expected finite values")
+    return config, tensors
+
+
+def plain_file(path: Path, name: str) -> Path:
+    """A file of an artifact that is really inside it."""
+    file = path / name
+    if file.is_symlink() or not file.is_file():
+        raise ArtifactError(f"{file}: missing, or a link; expected a plain file; make the artifact again")
+    return file
+
+
+def read_config(path: Path, noun: str) -> dict[str, Any]:
+    file = plain_file(path, CONFIG)
+    if file.stat().st_size > HEADER_LIMIT:
+        raise ArtifactError(f"{file}: {file.stat().st_size} bytes; expected at most {HEADER_LIMIT}; it is refused")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as err:
+        raise ArtifactError(f"{file}: is no JSON ({err}); expected a babelscope {noun}") from err
+    found = config.get("format") if isinstance(config, dict) else None
+    if found != f"babelscope.{noun}/1":
+        raise ArtifactError(f"{path}: format {found!r}; expected 'babelscope.{noun}/1'; open it as what it is")
+    return config
+
+
+def check_header(file: Path) -> None:
+    """Refuse a safetensors file whose header is torn or over 1 MB, before the library reads it."""
+    with file.open("rb") as stream:
+        head = stream.read(8)
+    size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+    if not 0 < size <= HEADER_LIMIT:
+        raise ArtifactError(f"{file}: header of {size} bytes; expected 1 to {HEADER_LIMIT}; the file is damaged")
+
+
+def tensor_of(
+    tensors: Mapping[str, Tensor], name: str, dtype: torch.dtype, shape: tuple[int | None, ...], path: Path
+) -> Tensor:
+    """One tensor, checked for presence, dtype and shape (None means any size)."""
+    if name not in tensors:
+        raise ArtifactError(f"{path}: tensor {name!r} is missing; expected {', '.join(tensors) or 'tensors'} and it")
+    tensor = tensors[name]
+    fits = len(tensor.shape) == len(shape) and all(
+        want is None or size == want for size, want in zip(tensor.shape, shape, strict=True)
+    )
+    if tensor.dtype != dtype or not fits:
+        raise ArtifactError(
+            f"{path}: tensor {name!r} is {tensor.dtype} {list(tensor.shape)}; expected {dtype} {list(shape)}"
+        )
+    return tensor
+
+
+def origin_from(config: Mapping[str, Any], path: Path) -> Origin:
+    try:
+        return Origin(**config["origin"])
+    except (KeyError, TypeError) as err:
+        raise ArtifactError(f"{path}: config.json has no readable origin; expected model and hashes") from err
+
+
+def origin_config(origin: Origin) -> dict[str, str]:
+    return asdict(origin)
+
+
+def write_card(noun: str, config: Mapping[str, Any], lines: list[str]) -> str:
+    """A README.md with Hugging Face front matter; no sample text is ever in it."""
+    model = config["origin"]["model"]
+    front = ["---", "library_name: babelscope", f"base_model: {json.dumps(model)}", "tags:", "- babelscope"]
+    if config.get("languages"):
+        front += ["language:", *(f"- {tag}" for tag in config["languages"])]
+    return "\n".join([*front, "---", "", f"# {noun} of {model}", "", *lines, ""])

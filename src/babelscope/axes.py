@@ -1,0 +1,20 @@
+"""Axis names used in every shape of this library, and the array types that carry them.
+
+batch     one document in a batch
+token     one position in a document
+layer     transformer block, from 0
+neuron    index at `mlp_gate` or `mlp_inner`
+unit      index at any site: a neuron, a residual dimension, a router's expert
+hidden    dimension of the residual stream
+head      attention head
+language  in the order of the artifact that holds the axis
+shard     blake2b(document id) mod shards
+document  in the order of the corpus
+set       one language's neuron set, in the order of the NeuronSet
+draw      one random control set or resample
+"""
+
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Int64
+from torch import Tensor
+
+__all__ = ["Bool", "Float", "Float32", "Float64", "Int", "Int32", "Int64", "Tensor"]

@@ -1,0 +1,56 @@
+"""Language codes: parsed once, compared as canonical BCP-47 tags."""
+
+from collections.abc import Iterable
+
+import langcodes
+
+from babelscope.errors import LanguageError
+
+
+class Language(str):
+    """A canonical BCP-47 tag, such as `en`, `zh-Hant` or `tt`; a `str`, so plain tags work as keys.
+
+    Macro and individual codes are different languages here: `zh` is not `cmn`, `no` is not `nb`.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, tag: str) -> "Language":
+        """Canonical form of a tag; raises LanguageError for a tag that no registry knows."""
+        try:
+            parsed = langcodes.Language.get(tag, normalize=False)
+            valid = parsed.language is not None and parsed.is_valid()
+        except (langcodes.LanguageTagError, AttributeError):
+            valid = False
+        if not valid:
+            raise LanguageError(
+                f"language {tag!r} is unknown; expected a BCP-47 tag such as 'fi', 'zh-Hant' or 'tt'; correct the tag"
+            )
+        return cls(langcodes.standardize_tag(tag, macro=False))
+
+    @property
+    def iso639_3(self) -> str:
+        """Three-letter code, such as `fin`."""
+        return langcodes.Language.get(self, normalize=False).to_alpha3()
+
+    @property
+    def script(self) -> str:
+        """ISO 15924 code of the script the language is written in, such as `Latn`; the usual one unless the tag says."""
+        return langcodes.Language.get(self, normalize=False).maximize().script or "Zyyy"
+
+    @property
+    def flores(self) -> str:
+        """Code in the FLORES style, such as `fin_Latn`."""
+        return f"{self.iso639_3}_{self.script}"
+
+
+def parse_languages(tags: Iterable[str]) -> tuple[Language, ...]:
+    """Parse tags in order; raises LanguageError if none is given or two mean the same language."""
+    languages = tuple(Language.parse(tag) for tag in tags)
+    if not languages:
+        raise LanguageError("no language came; expected at least one BCP-47 tag; name the languages")
+    twice = sorted({tag for tag in languages if languages.count(tag) > 1})
+    if twice:
+        raise LanguageError(f"languages {', '.join(twice)} came twice; expected each once; drop one of the two")
+    return languages

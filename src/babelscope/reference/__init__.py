@@ -1,0 +1,9 @@
+"""The bundled reference model and corpus: data, and where they are."""
+
+from pathlib import Path
+
+MODEL = Path(__file__).parent / "model"
+"""A Llama-architecture model of fifteen languages, with its tokenizer and card."""
+
+CORPUS = Path(__file__).parent / "corpus"
+"""Folders train, valid and test, each with one <tag>.txt a language; line i means the same in all of them."""
