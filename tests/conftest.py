@@ -1,5 +1,7 @@
 from beartype import beartype  # noqa: F401 - first: nnsight, imported before it, breaks its import
 
+import copy
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -58,7 +60,7 @@ def tiny_model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32) -
     """A random model of three layers; matrices times four, so that differences show."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(CONFIGS[family])
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[family]))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

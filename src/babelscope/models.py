@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from einops import rearrange
@@ -93,6 +94,8 @@ See = Callable[[Tensor, Tensor, Tensor | None], None]
 """Called with the value, the tensor whose sign says active, and the chosen experts `[batch, token, top_k]` of an MoE."""
 Edit = Callable[[Tensor], Tensor | None]
 """Called with the value; what it returns replaces it, None leaves it untouched."""
+RoutedEdit = Callable[[Tensor, Tensor | None], Tensor | None]
+"""The same, called with the value and the chosen experts `[batch, token, top_k]`, None in a dense model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +162,12 @@ class Layout:
         """Euclidean length of each neuron's column of the down projection."""
         return self.down_weight(layer).detach().double().norm(dim=0)
 
+    def logits(self, hidden: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows vocab"]:
+        """The head's logits for rows of the body's output, soft-capped where the model does so."""
+        scores = self.model.get_output_embeddings()(hidden)
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return torch.tanh(scores / cap) * cap if cap else scores
+
     def watch(self, site: Site, see: See) -> AbstractContextManager[None]:
         """While open, `see` gets the value at a site on every forward pass; nothing is changed."""
 
@@ -174,9 +183,13 @@ class Layout:
         [batch, token, top_k, d_expert] at an MoE's `mlp_gate`.
         Raises SiteError where a site can only be read.
         """
+        return self.edit_routed(site, lambda value, routes: change(value))
+
+    def edit_routed(self, site: Site, change: RoutedEdit) -> AbstractContextManager[None]:
+        """`edit` for a change that must know which expert each row of an MoE's `mlp_gate` belongs to."""
         if site.at in READ_ONLY:
             raise SiteError(f"site '{site}' can be read, not written; edit attn_out or resid_out instead")
-        return self._hooked(site, lambda value, sign, routes: change(value))
+        return self._hooked(site, lambda value, sign, routes: change(value, routes))
 
     @contextmanager
     def _hooked(self, site: Site, call: Callable[[Tensor, Tensor, Tensor | None], Tensor | None]) -> Iterator[None]:
@@ -238,9 +251,10 @@ class Layout:
         return layer.get_submodule(path), side
 
     def _hook_experts(self, stack: ExitStack, site: Site, call: Callable) -> None:
-        """Experts run on (token, expert) pairs sorted by expert; put them back in the order of tokens for `call`."""
+        """Experts run on (token, expert) pairs; put them in the order of tokens for `call`."""
         layer = self.layer(site.layer or 0)
         shape = _shape_of(stack, layer.get_submodule(self.family.mlp))
+        config = self.model.config
         routes: list[Tensor] = []
 
         def remember(_: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -248,9 +262,12 @@ class Layout:
 
         def after(_: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
             chosen = routes[0]
-            order = torch.sort(chosen.reshape(-1))[1]
+            pairs = torch.arange(chosen.numel(), device=chosen.device)
+            # While decoding on a GPU, generate swaps the grouped form (sorted by expert) for the batched one (unsorted).
+            batched = config._experts_implementation == "batched_mm"
+            order = pairs if batched else torch.sort(chosen.reshape(-1))[1]
             inverse = torch.empty_like(order)
-            inverse[order] = torch.arange(len(order), device=order.device)
+            inverse[order] = pairs
             sizes = {"b": shape[0], "t": shape[1], "k": chosen.shape[-1]}
             value, sign = (rearrange(rows[inverse], "(b t k) d -> b t k d", **sizes) for rows in (output, args[0]))
             new = call(value, sign, rearrange(chosen, "(b t) k -> b t k", b=shape[0], t=shape[1]))
@@ -282,18 +299,23 @@ def _shape_of(stack: ExitStack, module: nn.Module) -> list[int]:
     return shape
 
 
+_GROUPED: WeakKeyDictionary[nn.Module, list[str]] = WeakKeyDictionary()
+"""For each model with open hooks on its experts, the implementations met on entry; the first is the user's choice."""
+
+
 @contextmanager
 def _grouped_experts(model: PreTrainedModel) -> Iterator[None]:
-    """Run experts in transformers' grouped form, whose row order is known; the earlier choice comes back after."""
-    before = model.config._experts_implementation
-    if before == "grouped_mm":
-        yield
-        return
-    model.set_experts_implementation("grouped_mm")
+    """Run experts in transformers' grouped form, whose row order is known; the last to leave restores the choice."""
+    users = _GROUPED.setdefault(model, [])
+    users.append(model.config._experts_implementation)
     try:
+        if users[-1] != "grouped_mm":
+            model.set_experts_implementation("grouped_mm")
         yield
     finally:
-        model.set_experts_implementation(before)
+        last = users.pop()
+        if not users and last != "grouped_mm":
+            model.set_experts_implementation(last)
 
 
 def layout_of(model: PreTrainedModel) -> Layout:
@@ -382,8 +404,8 @@ def open_model(
     return model.eval(), tokenizer
 
 
-def origin_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Origin:
-    """Names and hashes that every artifact made from this model carries."""
+def origin_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Origin:
+    """Names and hashes that every artifact made from this model carries; without a tokenizer its hash is empty."""
     volatile = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation")
     config = {key: value for key, value in model.config.to_dict().items() if key not in volatile}
     name = str(model.config._name_or_path) or type(model).__name__
@@ -393,7 +415,7 @@ def origin_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Ori
         model=name,
         revision=getattr(model.config, "_commit_hash", None) or "",
         model_hash=_hash_json(config),
-        tokenizer_hash=_hash_json(_tokenizer_state(tokenizer)),
+        tokenizer_hash="" if tokenizer is None else _hash_json(_tokenizer_state(tokenizer)),
     )
 
 
@@ -410,10 +432,12 @@ def _hash_json(value: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def check_made_for(origin: Origin, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, what: str) -> None:
-    """Raise ArtifactError unless an artifact was made with this model and tokenizer."""
+def check_made_for(
+    origin: Origin, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, what: str
+) -> None:
+    """Raise ArtifactError unless an artifact was made with this model, and with this tokenizer where one is given."""
     mine = origin_of(model, tokenizer)
-    for field in ("model_hash", "tokenizer_hash"):
+    for field in ("model_hash",) if tokenizer is None else ("model_hash", "tokenizer_hash"):
         if getattr(origin, field) != getattr(mine, field):
             raise ArtifactError(
                 f"{what}: made for {origin.model!r} ({field} {getattr(origin, field)}), came with {mine.model!r} "

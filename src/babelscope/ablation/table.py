@@ -1,0 +1,136 @@
+"""The evidence of an ablation: harms by document, and what follows from them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from babelscope.axes import Float64, Tensor
+from babelscope.controls import holm, percentile_interval, rank_p
+from babelscope.errors import MeasurementError
+from babelscope.evaluation import Losses
+from babelscope.languages import Language
+
+
+class Interval(NamedTuple):
+    """An estimate with its 95 % percentile interval over resampled documents."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class AblationTable:
+    """Harm on the text of every language when the set of one is switched off.
+
+    Rows are sets, columns are texts. Harm of a document is its negative log-likelihood with the set off minus without,
+    in nats; relative harm of a text is the sum of it over the sum of the untouched one: a ratio of sums.
+    """
+
+    languages: tuple[Language, ...]
+    """Rows: whose set is off."""
+    texts: tuple[Language, ...]
+    """Columns: whose text is read."""
+    base: tuple[Losses, ...]
+    """Losses of the untouched model, one a column."""
+    delta: tuple[tuple[Float64[Tensor, " document"], ...], ...]
+    """Harm in nats of each document, by row and column."""
+    draws: Mapping[str, Mapping[Language, Float64[Tensor, "draw document"]]]
+    """By control and language: the same for random sets, on the language's own text."""
+    sizes: Mapping[Language, int]
+    """Neurons switched off in each row."""
+    to: str
+    """"zero" or "mean"."""
+    seed: int
+    resamples: int = 1000
+    achieved_ratio: Mapping[Language, float] = field(default_factory=dict)
+    """Contribution of the contribution-matched sets over the set's own, mean over draws."""
+
+    def column(self, language: str) -> int:
+        return self.texts.index(Language(language))
+
+    @property
+    def relative_harm(self) -> Float64[Tensor, "set language"]:
+        """Share by which the negative log-likelihood rises; 0.01 is one per cent."""
+        sums = torch.stack([torch.stack([cell.sum() for cell in row]) for row in self.delta])
+        return sums / torch.stack([losses.nats.sum() for losses in self.base])
+
+    @property
+    def bits_per_byte(self) -> Float64[Tensor, "set language"]:
+        """Rise in bits per UTF-8 byte."""
+        sums = torch.stack([torch.stack([cell.sum() for cell in row]) for row in self.delta])
+        return sums / np.log(2) / torch.stack([losses.n_bytes.sum() for losses in self.base])
+
+    def own_harm(self) -> dict[Language, float]:
+        """Relative harm of each set on its own language."""
+        harm = self.relative_harm
+        return {tag: float(harm[row, self.column(tag)]) for row, tag in enumerate(self.languages)}
+
+    def drawn_harm(self, control: str) -> dict[Language, list[float]]:
+        """Relative harm on the own language of each random set of a control."""
+        return {
+            tag: (deltas.sum(dim=1) / self.base[self.column(tag)].nats.sum()).tolist()
+            for tag, deltas in self.draws[control].items()
+        }
+
+    def p_values(self, control: str) -> dict[Language, float]:
+        """Rank of the set's own harm among the control's draws: (1 + #{draw ≥ set}) / (draws + 1)."""
+        own, drawn = self.own_harm(), self.drawn_harm(control)
+        return {tag: rank_p(own[tag], drawn[tag]) for tag in drawn}
+
+    def holm(self, control: str) -> dict[Language, float]:
+        """The same, corrected over the languages of the table by Holm's rule."""
+        values = self.p_values(control)
+        return dict(zip(values, holm(list(values.values())), strict=True))
+
+    def _weights(self) -> list[Float64[Tensor, "resample document"]]:
+        """How often each document of each column is drawn; one common draw where the columns are equally long."""
+        counts, made = [len(losses.nats) for losses in self.base], {}
+        weights = []
+        for column, n in enumerate(counts):
+            key = n if len(set(counts)) == 1 else (column, n)
+            if key not in made:
+                rng = np.random.default_rng((self.seed, column))
+                made[key] = torch.from_numpy(rng.multinomial(n, np.full(n, 1 / n), size=self.resamples)).double()
+            weights.append(made[key])
+        return weights
+
+    def _resampled(self, row: int, weights: list[Tensor]) -> Float64[Tensor, "resample language"]:
+        columns = [
+            (weights[t] @ self.delta[row][t]) / (weights[t] @ self.base[t].nats) for t in range(len(self.texts))
+        ]
+        return torch.stack(columns, dim=1)
+
+    def specificity(self) -> dict[Language, Interval]:
+        """Own harm minus the largest harm on another language's text; own is hurt most where the interval is above 0."""
+        harm, weights, found = self.relative_harm, self._weights(), {}
+        for row, tag in enumerate(self.languages):
+            own = self.column(tag)
+            others = [t for t in range(len(self.texts)) if t != own]
+            if not others:
+                raise MeasurementError("one text came; expected two or more, to compare own harm with; add languages")
+            samples = self._resampled(row, weights)
+            spread = samples[:, own] - samples[:, others].amax(dim=1)
+            low, high = percentile_interval(spread)
+            found[tag] = Interval(float(harm[row, own] - harm[row, others].max()), low, high)
+        return found
+
+    def ratio(self, control: str) -> dict[Language, Interval]:
+        """Own harm over the mean absolute harm of the control's random sets, on the same resamples of documents."""
+        own, drawn, weights, found = self.own_harm(), self.drawn_harm(control), self._weights(), {}
+        for row, tag in enumerate(self.languages):
+            if tag not in drawn:
+                continue
+            weight = weights[self.column(tag)]
+            mean = (weight @ self.draws[control][tag].T).abs().mean(dim=1)
+            low, high = percentile_interval((weight @ self.delta[row][self.column(tag)]) / mean)
+            found[tag] = Interval(own[tag] / float(np.mean(np.abs(drawn[tag]))), low, high)
+        return found
+
+    def hurt_most(self) -> dict[Language, bool]:
+        """Whether the own column has the largest harm of its row; no interval is asked here."""
+        harm = self.relative_harm
+        return {tag: int(harm[row].argmax()) == self.column(tag) for row, tag in enumerate(self.languages)}

@@ -1,0 +1,134 @@
+"""One vector at one site: the way from one language to another."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from babelscope.artifacts.recipe import Gate, Operation, Schedule, Unit
+from babelscope.artifacts.storage import (
+    Origin,
+    load_folder,
+    origin_config,
+    origin_from,
+    save_folder,
+    tensor_of,
+    write_card,
+)
+from babelscope.axes import Float32, Tensor
+from babelscope.errors import ArtifactError, SiteError
+from babelscope.languages import Language
+from babelscope.sites import Site
+
+NOUN = "Direction"
+_ALWAYS, _STEADY = Gate(), Schedule()
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A vector with its site, its languages and the scale of the stream it lives in.
+
+    Raises ArtifactError for a vector that is not one finite, non-zero float32 row, or a mean_norm not above 0.
+    """
+
+    vector: Float32[Tensor, " hidden"]
+    site: Site
+    target: str
+    """Language the vector points to."""
+    source: tuple[str, ...]
+    """Languages it points away from."""
+    mean_norm: float
+    """Mean over tokens of the norm at the site, target and source text together, BOS and other special tokens out."""
+    origin: Origin
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """How it was made."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", Language.parse(self.target))
+        object.__setattr__(self, "source", tuple(Language.parse(tag) for tag in self.source))
+        vector = self.vector
+        if vector.ndim != 1 or vector.dtype != torch.float32 or not bool(torch.isfinite(vector).all()):
+            raise ArtifactError(
+                f"direction at '{self.site}': {vector.dtype} {list(vector.shape)}; expected one finite float32 row"
+            )
+        if not bool(vector.any()):
+            raise ArtifactError(f"direction at '{self.site}': the vector is zero; expected a direction")
+        if not 0 < self.mean_norm < math.inf:
+            raise ArtifactError(f"direction at '{self.site}': mean_norm {self.mean_norm}; expected finite, above 0")
+
+    @property
+    def norm(self) -> float:
+        """Euclidean length of the vector."""
+        return float(self.vector.double().norm())
+
+    def add(
+        self, strength: float = 0.5, unit: Unit = "relative", *, gate: Gate = _ALWAYS, schedule: Schedule = _STEADY
+    ) -> Operation:
+        """The operation that adds this vector.
+
+        unit: "relative" (strength is a share of mean_norm), "unit" (a length), "raw" (a multiple of the vector).
+        """
+        return Operation(
+            self.site,
+            "add",
+            self.vector,
+            strength=strength,
+            unit=unit,
+            mean_norm=self.mean_norm,
+            gate=gate,
+            schedule=schedule,
+            origin=self.origin,
+        )
+
+    def project_out(
+        self, strength: float = 1.0, *, gate: Gate = _ALWAYS, schedule: Schedule = _STEADY
+    ) -> Operation:
+        """The operation that takes a share of the component along this vector away; all of it at strength 1."""
+        return Operation(
+            self.site,
+            "project_out",
+            self.vector,
+            strength=strength,
+            gate=gate,
+            schedule=schedule,
+            origin=self.origin,
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the folder atomically; raises ArtifactError if the path is taken."""
+        config = {
+            "origin": origin_config(self.origin),
+            "languages": [self.target, *self.source],
+            "site": str(self.site),
+            "target": self.target,
+            "source": list(self.source),
+            "mean_norm": self.mean_norm,
+            "parameters": dict(self.parameters),
+        }
+        lines = [
+            f"At `{self.site}`, from {', '.join(self.source) or 'nothing named'} to {self.target}: "
+            f"length {self.norm:.4g}, mean norm of the stream {self.mean_norm:.4g}.",
+        ]
+        tensors = {"vector": self.vector.clone()}
+        return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, lines))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Direction":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
+        path = Path(path)
+        config, tensors = load_folder(path, NOUN)
+        try:
+            return cls(
+                vector=tensor_of(tensors, "vector", torch.float32, (None,), path),
+                site=Site.parse(config["site"]),
+                target=config["target"],
+                source=tuple(config["source"]),
+                mean_norm=float(config["mean_norm"]),
+                origin=origin_from(config, path),
+                parameters=config["parameters"],
+            )
+        except (KeyError, TypeError, ArtifactError, SiteError) as err:
+            raise ArtifactError(f"{path}: {err}; expected a Direction; make it again") from err

@@ -1,0 +1,89 @@
+"""Intervals, ranks and corrections for many tests."""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from babelscope.axes import Float64, Tensor
+from babelscope.errors import MeasurementError
+
+Numbers = Tensor | np.ndarray | Sequence[float]
+
+
+class Interval(NamedTuple):
+    """Lower and upper end; NaN where nothing was measured."""
+
+    low: float
+    """Lower end."""
+    high: float
+    """Upper end."""
+
+
+def percentile_interval(samples: Numbers, level: float = 0.95) -> Interval:
+    """The middle `level` of some samples: quantiles (1 - level)/2 and (1 + level)/2, linear between samples.
+
+    NaN samples are left out; where none is left both ends are NaN.
+    """
+    values = np.asarray(samples, dtype=np.float64).reshape(-1)
+    values = values[~np.isnan(values)]
+    if values.size == 0:
+        return Interval(math.nan, math.nan)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Wilson's score interval of a share: (s + z²/2 ± z √(s (n - s)/n + z²/4)) / (n + z²).
+
+    Raises MeasurementError unless 0 <= successes <= n and n > 0.
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise MeasurementError(f"{successes} successes of {n}; expected 0 <= successes <= n and n > 0; count again")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre = successes + z**2 / 2
+    arm = z * math.sqrt(successes * (n - successes) / n + z**2 / 4)
+    return Interval(max(0.0, (centre - arm) / (n + z**2)), min(1.0, (centre + arm) / (n + z**2)))
+
+
+def rank_p(value: float, draws: Numbers) -> float:
+    """One-sided p of a value among random draws, large being extreme: (1 + #{draws >= value}) / (R + 1).
+
+    At least 19 draws are needed to reach 0.05.  NaN if the value or a draw is.
+    """
+    drawn = np.asarray(draws, dtype=np.float64).reshape(-1)
+    if math.isnan(value) or np.isnan(drawn).any():
+        return math.nan
+    return (1 + int((drawn >= value).sum())) / (drawn.size + 1)
+
+
+def holm(p: Numbers) -> Float64[Tensor, " test"]:
+    """Holm's p-values over a family of tests: max over i <= t of min(1, (m - i + 1) P_(i)), in the order given.
+
+    NaN is no test: it stays NaN and does not count in m.
+    """
+    return _stepwise(p, lambda ranked: np.minimum(1, np.maximum.accumulate(ranked * np.arange(ranked.size, 0, -1))))
+
+
+def benjamini_hochberg(p: Numbers) -> Float64[Tensor, " test"]:
+    """Benjamini and Hochberg's q-values over a family of tests: min over t >= i of m P_(t) / t, in the order given.
+
+    NaN is no test: it stays NaN and does not count in m.
+    """
+
+    def step_up(ranked: np.ndarray) -> np.ndarray:
+        scaled = ranked * ranked.size / np.arange(1, ranked.size + 1)
+        return np.minimum(1, np.minimum.accumulate(scaled[::-1])[::-1])
+
+    return _stepwise(p, step_up)
+
+
+def _stepwise(p: Numbers, correct) -> Float64[Tensor, " test"]:
+    values = np.array(p, dtype=np.float64).reshape(-1)
+    known = np.flatnonzero(~np.isnan(values))
+    order = known[np.argsort(values[known], kind="stable")]
+    values[order] = correct(values[order])
+    return torch.from_numpy(values)

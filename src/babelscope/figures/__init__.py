@@ -1,0 +1,59 @@
+"""Result tables to plotly figures; every function is pure, opens nothing and writes nothing.
+
+The only importer of plotly.
+"""
+
+from plotly.graph_objects import Figure
+
+from babelscope.figures.effects import (
+    PERPLEXITY_BAND,
+    DosePoint,
+    dose_response,
+    harm_against_draws,
+    steering_bars,
+)
+from babelscope.figures.maps import ablation_map, colour_limit, neuron_map, overlap_map, source_target_map
+from babelscope.figures.sets import (
+    CorpusSizePoint,
+    Retention,
+    corpus_size_curve,
+    script_retention,
+    script_share,
+    set_sizes,
+    stability_ranges,
+)
+from babelscope.figures.style import (
+    figure_json,
+    language_label,
+    language_name,
+    page_template,
+    plotly_script,
+    template_json,
+)
+
+__all__ = [
+    "PERPLEXITY_BAND",
+    "CorpusSizePoint",
+    "DosePoint",
+    "Figure",
+    "Retention",
+    "ablation_map",
+    "colour_limit",
+    "corpus_size_curve",
+    "dose_response",
+    "figure_json",
+    "harm_against_draws",
+    "language_label",
+    "language_name",
+    "neuron_map",
+    "overlap_map",
+    "page_template",
+    "plotly_script",
+    "script_retention",
+    "script_share",
+    "set_sizes",
+    "source_target_map",
+    "stability_ranges",
+    "steering_bars",
+    "template_json",
+]

@@ -1,0 +1,234 @@
+"""Figures about what an intervention does: harm against random draws, dose and response, steering by target."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from babelscope.axes import Float
+from babelscope.figures.style import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SYMBOLS,
+    VERMILLION,
+    arms,
+    language_label,
+    new_figure,
+    row_axis,
+    rows_height,
+)
+
+PERPLEXITY_BAND = (0.67, 1.5)
+"""Perplexity of steered over native answers that still counts as fluent."""
+UNEVEN = 6.0
+"""Largest over median own harm from which the harm axis is drawn as a signed square root."""
+
+
+class DosePoint(NamedTuple):
+    """One setting of a steering sweep."""
+
+    layer: int
+    """Block whose output the direction was added to."""
+    strength: float
+    """Share of the mean residual norm."""
+    success: float
+    """Share of answers recognised as the target language."""
+    low: float
+    """Lower end of the 95 % interval of the success; NaN where not measured."""
+    high: float
+    """Upper end."""
+    perplexity_ratio: float
+    """Perplexity of steered over native answers; NaN where not measured."""
+    distinct4_ratio: float
+    """Share of distinct 4-grams, steered over native; NaN where not measured."""
+
+
+def harm_against_draws(
+    *,
+    own_harm: Float[np.ndarray, " language"],
+    layer_matched: Mapping[str, Sequence[float]],
+    contribution_matched: Mapping[str, Sequence[float]],
+    p: Mapping[str, str],
+    languages: Sequence[str],
+) -> go.Figure:
+    """Own-language harm in % of each set (diamond) beside that of random sets (a dot a draw); `p` is the row's label.
+
+    Drawn on a signed square-root axis where the largest own harm is above six times the median.
+    """
+    known = np.abs(own_harm[np.isfinite(own_harm)])
+    uneven = bool(known.size) and float(known.max()) > UNEVEN * float(np.median(known))
+    figure = new_figure(height=rows_height(len(languages), row=30, around=130))
+    for name, draws, colour, shift in (
+        ("layer-matched draws", layer_matched, BLUE, -0.16),
+        ("contribution-matched draws", contribution_matched, ORANGE, 0.16),
+    ):
+        flat = [(row, 100 * harm) for row, tag in enumerate(languages) for harm in draws.get(tag, ())]
+        _add_harm(figure, [harm for _, harm in flat], [row for row, _ in flat], name, languages, uneven, shift)
+        figure.data[-1].update(marker={"color": colour, "size": 5, "opacity": 0.6})
+    _add_harm(figure, (100 * own_harm).tolist(), list(range(len(languages))), "the set", languages, uneven, 0.0)
+    figure.data[-1].update(marker={"color": VERMILLION, "symbol": "diamond", "size": 11})
+    for row, tag in enumerate(languages):
+        if tag in p:
+            figure.add_annotation(
+                x=1.01, xref="paper", xanchor="left", y=row, text=p[tag], showarrow=False, font={"size": 10}
+            )
+    axis = _root_axis([x for trace in figure.data for x in trace.x]) if uneven else {}
+    scale = ", square-root scale" if uneven else ""
+    figure.update_layout(
+        yaxis={**row_axis([language_label(tag) for tag in languages]), "showgrid": True},
+        xaxis={"title": {"text": f"harm on own text (%{scale})"}, "zerolinewidth": 2, **axis},
+        margin={"r": 96},
+    )
+    return figure
+
+
+def dose_response(*, points: Sequence[DosePoint], chosen: Sequence[tuple[int, float]] = ()) -> go.Figure:
+    """Success and perplexity ratio against strength, a line a layer; `chosen` (layer, strength) pairs are ringed."""
+    figure = go.Figure(make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.6, 0.4]))
+    figure.update_layout(new_figure(height=560).layout)
+    layers = sorted({point.layer for point in points})
+    for at, layer in enumerate(layers):
+        line = sorted(point for point in points if point.layer == layer)
+        _add_dose_line(figure, line, colour=CYCLE[at % len(CYCLE)], symbol=SYMBOLS[at % len(SYMBOLS)])
+    rings = [point for point in points if (point.layer, point.strength) in set(chosen)]
+    ring = {"symbol": "circle-open", "size": 18, "line": {"width": 2.5}}
+    for row, field, factor in ((1, "success", 100.0), (2, "perplexity_ratio", 1.0)):
+        figure.add_scatter(
+            x=[point.strength for point in rings],
+            y=[factor * getattr(point, field) for point in rings],
+            mode="markers",
+            name="chosen",
+            legendgroup="chosen",
+            showlegend=row == 1,
+            marker=ring,
+            hoverinfo="skip",
+            row=row,
+            col=1,
+        )
+    low, high = PERPLEXITY_BAND
+    band = {"xref": "x2 domain", "yref": "y2", "x0": 0, "x1": 1, "y0": low, "y1": high}
+    figure.add_shape(type="rect", **band, fillcolor=GREEN, opacity=0.16, line={"width": 0}, layer="below")
+    figure.update_xaxes(title={"text": "strength (share of the mean residual norm)"}, row=2, col=1)
+    figure.update_yaxes(title={"text": "success (%)"}, range=[-3, 103], row=1, col=1)
+    ticks = [0.25, 0.5, 0.67, 1, 1.5, 2, 3, 5, 10, 20]
+    figure.update_yaxes(
+        title={"text": "perplexity ratio (×)"}, type="log", tickvals=ticks, ticktext=[f"{x:g}" for x in ticks],
+        row=2, col=1,
+    )  # fmt: skip
+    return figure
+
+
+def steering_bars(
+    *,
+    success: Mapping[str, float],
+    intervals: Mapping[str, tuple[float, float]],
+    comparisons: Mapping[str, Mapping[str, float]],
+    targets: Sequence[str],
+) -> go.Figure:
+    """Answers recognised as the target, in %: a bar with its interval for steering, a mark per comparison.
+
+    comparisons: {"native" | "unsteered" | "random" | "other_language" | "neuron_arithmetic": {tag: share}}.
+    """
+    rows = list(range(len(targets)))
+    value = 100 * np.array([success.get(tag, np.nan) for tag in targets], dtype=np.float64)
+    ends = 100 * np.array([intervals.get(tag, (np.nan, np.nan)) for tag in targets], dtype=np.float64).reshape(-1, 2)
+    figure = new_figure(height=rows_height(len(targets), row=32, around=130))
+    figure.add_bar(
+        x=value,
+        y=rows,
+        orientation="h",
+        name="steered",
+        marker={"color": BLUE, "opacity": 0.55},
+        error_x=arms(value, ends[:, 0], ends[:, 1]),
+        customdata=ends,
+        text=[language_label(tag) for tag in targets],
+        textposition="none",
+        hovertemplate="%{text}<br>steered %{x:.1f} % (%{customdata[0]:.1f}–%{customdata[1]:.1f})<extra></extra>",
+    )
+    marks = {
+        "native": ("native text (ceiling)", {"symbol": "line-ns", "size": 20, "line": {"width": 3, "color": GREEN}}),
+        "unsteered": ("unsteered", {"symbol": "circle-open", "size": 9, "line": {"width": 2}}),
+        "random": ("random direction", {"color": ORANGE, "symbol": "x", "size": 9}),
+        "other_language": ("another language's direction", {"color": PURPLE, "symbol": "triangle-up", "size": 10}),
+        "neuron_arithmetic": ("neuron arithmetic", {"color": VERMILLION, "symbol": "diamond", "size": 9}),
+    }  # fmt: skip
+    for key, (name, marker) in marks.items():
+        if key in comparisons:
+            figure.add_scatter(
+                x=[100 * comparisons[key].get(tag, np.nan) for tag in targets],
+                y=rows,
+                mode="markers",
+                name=name,
+                marker=marker,
+                hovertemplate=f"{name}: %{{x:.1f}} %<extra></extra>",
+            )
+    figure.update_layout(
+        yaxis=row_axis([language_label(tag) for tag in targets]),
+        xaxis={"title": {"text": "answers recognised as the target language (%)"}, "range": [-3, 103]},
+        bargap=0.4,
+    )
+    return figure
+
+
+def _add_harm(
+    figure: go.Figure,
+    harm: Sequence[float],
+    rows: Sequence[int],
+    name: str,
+    languages: Sequence[str],
+    uneven: bool,
+    shift: float,
+) -> None:
+    values = np.array(harm, dtype=np.float64)
+    figure.add_scatter(
+        x=np.sign(values) * np.sqrt(np.abs(values)) if uneven else values,
+        y=[row + shift for row in rows],
+        mode="markers",
+        name=name,
+        customdata=values,
+        text=[language_label(languages[row]) for row in rows],
+        hovertemplate=f"%{{text}}<br>{name}: %{{customdata:.4f}} %<extra></extra>",
+    )
+
+
+def _root_axis(roots: Sequence[float]) -> dict[str, list[float] | list[str]]:
+    """Ticks at round values of a signed square-root axis, far enough apart to be read."""
+    known = [root for root in roots if np.isfinite(root)]
+    top, bottom = max(known), min(0.0, *known)
+    steps = [sign * base * 10.0**power for sign in (-1, 1) for power in range(-4, 4) for base in (1, 2, 5)]
+    kept: list[float] = [0.0]
+    for step in sorted(steps, key=abs):
+        root = float(np.sign(step) * np.sqrt(abs(step)))
+        if bottom <= root <= top * 1.05 and all(abs(root - np.sign(k) * np.sqrt(abs(k))) > top / 9 for k in kept):
+            kept.append(step)
+    return {
+        "tickvals": [float(np.sign(step) * np.sqrt(abs(step))) for step in kept],
+        "ticktext": [f"{step:g}".replace("-", "−") for step in kept],
+    }
+
+
+def _add_dose_line(figure: go.Figure, line: Sequence[DosePoint], *, colour: str, symbol: str) -> None:
+    name = f"layer {line[0].layer}"
+    x = [point.strength for point in line]
+    success, low, high = (
+        100 * np.array([getattr(point, field) for point in line], dtype=np.float64)
+        for field in ("success", "low", "high")
+    )
+    style = {"mode": "lines+markers", "name": name, "legendgroup": name, "line": {"color": colour, "width": 2}}
+    marker = {"color": colour, "symbol": symbol, "size": 8}
+    extra = [[point.low * 100, point.high * 100, point.distinct4_ratio] for point in line]
+    figure.add_scatter(
+        x=x, y=success, error_y=arms(success, low, high), marker=marker, customdata=extra, row=1, col=1, **style,
+        hovertemplate=f"{name}, strength %{{x}}<br>%{{y:.1f}} % (%{{customdata[0]:.1f}}–%{{customdata[1]:.1f}})"
+        "<extra></extra>",
+    )  # fmt: skip
+    figure.add_scatter(
+        x=x, y=[point.perplexity_ratio for point in line], marker=marker, customdata=extra, row=2, col=1,
+        showlegend=False, **style,
+        hovertemplate=f"{name}, strength %{{x}}<br>× %{{y:.2f}}, distinct-4 × %{{customdata[2]:.2f}}<extra></extra>",
+    )  # fmt: skip

@@ -1,0 +1,131 @@
+"""Counts to select from, out of an Observation or out of arrays; checked, with their languages."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from einops import repeat
+
+from babelscope.artifacts import NeuronSet, Observation, Origin, SiteRecord
+from babelscope.axes import Bool, Float64, Int64, Tensor
+from babelscope.errors import LanguageError, SelectionError, SiteError
+from babelscope.languages import Language, parse_languages
+from babelscope.neurons.rates import CountTensor, TokenTensor
+from babelscope.sites import NEURON_SITES
+
+log = logging.getLogger(__name__)
+Source = Observation | Tensor | np.ndarray
+Tokens = Tensor | np.ndarray | Mapping[str, int] | Sequence[int]
+TIES = "lowest (layer, neuron)"
+
+
+class Counts(NamedTuple):
+    """Counts to select from, and what they came from."""
+
+    active: CountTensor
+    """Tokens on which each neuron was active."""
+    tokens: TokenTensor
+    """Tokens counted."""
+    languages: tuple[Language, ...]
+    """Order of the language axes."""
+    denominator: Int64[Tensor, "layer neuron language"] | None
+    """In an MoE, the tokens routed to each neuron's expert."""
+    origin: Origin
+    """Model and tokenizer; empty for arrays."""
+    at: str
+    """`mlp_gate` or `mlp_inner`."""
+
+    def pack(
+        self,
+        mask: Bool[Tensor, "language layer neuron"],
+        score: Float64[Tensor, "language layer neuron"],
+        method: str,
+        parameters: Mapping[str, Any],
+    ) -> NeuronSet:
+        """The NeuronSet of a mask; tokens, tie rule and the rates' denominator are added to the parameters."""
+        warn_duplicates(self)
+        shared = {
+            "ties": TIES,
+            "denominator": "tokens" if self.denominator is None else "tokens routed to the expert",
+            "tokens": dict(zip(self.languages, self.tokens.tolist(), strict=True)),
+        }
+        return NeuronSet.from_mask(
+            mask,
+            score,
+            origin=self.origin,
+            languages=self.languages,
+            at=self.at,
+            method=method,
+            parameters={**parameters, "selected": int(mask.any(dim=0).sum()), **shared},
+        )
+
+
+def read_counts(
+    source: Source, tokens: Tokens | None, languages: Sequence[str] | None, at: str
+) -> Counts:
+    """Counts from an Observation, or from arrays with their languages; raises SelectionError where they do not fit."""
+    if at not in NEURON_SITES:
+        raise SiteError(f"site {at!r} has no neurons; expected one of {', '.join(NEURON_SITES)}; choose one")
+    if isinstance(source, Observation):
+        if tokens is not None or languages is not None:
+            raise SelectionError("an observation came with tokens or languages; expected it alone; leave them out")
+        record = source[at]
+        check_layers(record, at)
+        counts = Counts(
+            record.active, source.token_counts, source.languages, routed_tokens(record), source.origin, at
+        )
+    else:
+        counts = read_arrays(torch.as_tensor(source), tokens, languages, at)
+    empty = [tag for tag, count in zip(counts.languages, counts.tokens.tolist(), strict=True) if count <= 0]
+    if empty:
+        raise SelectionError(
+            f"no tokens of {', '.join(empty)}; expected some of every language; observe text of it, or leave it out"
+        )
+    return counts
+
+
+def read_arrays(active: Tensor, tokens: Tokens | None, languages: Sequence[str] | None, at: str) -> Counts:
+    if tokens is None or (languages is None and not isinstance(tokens, Mapping)):
+        raise LanguageError("counts came without tokens or languages; expected both, in one order; name the languages")
+    tags = parse_languages(tokens if languages is None and isinstance(tokens, Mapping) else languages or ())
+    if isinstance(tokens, Mapping):
+        missing = [tag for tag in tags if tag not in tokens]
+        if missing:
+            raise LanguageError(f"no tokens for {', '.join(missing)}; expected one number a language; add it")
+        tokens = [tokens[tag] for tag in tags]
+    amounts = torch.as_tensor(tokens)
+    if active.ndim != 3 or active.shape[-1] != len(tags) or amounts.shape != (len(tags),):
+        raise SelectionError(
+            f"counts {list(active.shape)} and tokens {list(amounts.shape)} for {len(tags)} languages; "
+            "expected [layer, neuron, language] and [language]; check the order of the axes"
+        )
+    return Counts(active, amounts, tags, None, Origin("", "", "", ""), at)
+
+
+def check_layers(record: SiteRecord, at: str) -> None:
+    """Raise SelectionError unless the layers are 0, 1, 2, …: thresholds are global, and sets count layers from 0."""
+    if record.layers != tuple(range(len(record.layers))):
+        raise SelectionError(
+            f"{at} was observed at layers {', '.join(map(str, record.layers))} only; expected all from 0; "
+            f"observe it with sites=[{at!r}]"
+        )
+
+
+def routed_tokens(record: SiteRecord) -> Int64[Tensor, "layer neuron language"] | None:
+    """Tokens routed to each neuron's expert; None in a model without experts."""
+    if record.routed is None:
+        return None
+    width = record.active.shape[1] // record.routed.shape[1]
+    return repeat(record.routed, "l e k -> l (e d) k", d=width)
+
+
+def warn_duplicates(counts: Counts) -> None:
+    """Log languages with the same counts: each takes the other's neurons, and raises the entropy of both."""
+    seen: dict[tuple[int, bytes], Language] = {}
+    for k, tag in enumerate(counts.languages):
+        column = (int(counts.tokens[k]), counts.active[..., k].contiguous().numpy().tobytes())
+        if column in seen:
+            log.warning("%s and %s have identical counts; expected different text; drop one", seen[column], tag)
+        seen.setdefault(column, tag)

@@ -1,0 +1,109 @@
+"""Counts → share of tokens on which a neuron is active → its entropy over languages."""
+
+import math
+
+import numpy as np
+import torch
+from einops import reduce
+
+from babelscope.axes import Bool, Float, Float64, Int, Tensor
+from babelscope.errors import LanguageError, SelectionError
+
+CountTensor = Int[Tensor, "layer neuron language"] | Float[Tensor, "layer neuron language"]
+"""Whole numbers of tokens; floating point is accepted so that NaN gets its own message."""
+TokenTensor = Int[Tensor, " language"] | Float[Tensor, " language"]
+DECIMALS = 12
+"""Scores that agree to so many decimals are ties: rounding in the last bits, which differs by machine, decides nothing."""
+
+
+def firing_rate(
+    active: CountTensor,
+    tokens: TokenTensor,
+    *,
+    denominator: CountTensor | None = None,
+) -> Float64[Tensor, "layer neuron language"]:
+    """Share of a language's tokens on which each neuron is active, in [0, 1].
+
+    p[l, j, k] = c[l, j, k] / N[k], in float64, exact for counts below 2⁵³.
+    denominator: tokens each neuron could have been active on, where these are not all: in an MoE, the tokens routed to
+    its expert.  A neuron whose expert got no token of a language has rate 0 there.
+    Raises SelectionError for a language without tokens, and for counts that are negative, NaN, or above the tokens.
+    """
+    check_counts(active, tokens, denominator)
+    if denominator is None:
+        return active.double() / tokens.double()
+    return active.double() / denominator.double().clamp(min=1)
+
+
+def check_counts(active: Tensor, tokens: Tensor, denominator: Tensor | None) -> None:
+    """Raise SelectionError, in one line, with every fault of the counts."""
+    faults = []
+    if not bool((tokens > 0).all()):
+        places = (~(tokens > 0)).nonzero().flatten().tolist()
+        faults.append(f"no tokens for the languages at {', '.join(map(str, places))} (from 0)")
+    if active.is_floating_point() and bool(active.isnan().any()):
+        faults.append("counts that are NaN")
+    if bool((active < 0).any()):
+        faults.append(f"a count of {active.min().item()}")
+    room = tokens if denominator is None else denominator
+    if bool((active > room).any()):
+        faults.append("counts above the number of tokens")
+    if faults:
+        raise SelectionError(
+            f"{'; '.join(faults)}; expected 0 <= count <= tokens and tokens > 0 everywhere; "
+            "observe text of every language, or leave the language out"
+        )
+
+
+def entropy_nats(rate: Float[Tensor, "layer neuron language"]) -> Float64[Tensor, "layer neuron"]:
+    """Spread of each neuron's activity over languages; low means selective.
+
+    H = -Σ_k q_k ln q_k with q = rate / Σ_k rate.  0 (one language) … ln n_language (all alike), in nats.
+    A neuron never active has no spread: NaN, so that it can not be selected by mistake.
+    The sum runs over sorted rates, so that the order of the languages changes no bit.
+
+    rate: share of a language's tokens on which the neuron is active, in [0, 1].
+    Raises LanguageError if fewer than two languages are given.
+    Source: Tang et al. 2024, arXiv:2402.16438; its code gives a neuron never active the entropy 0.
+    """
+    n_languages = rate.shape[-1]
+    if n_languages < 2:
+        raise LanguageError(
+            f"{n_languages} language came; an entropy over languages needs at least two; observe another language too"
+        )
+    ordered = torch.from_numpy(np.sort(rate.double().numpy(), axis=-1))
+    share = ordered / ordered.sum(dim=-1, keepdim=True)
+    return torch.special.entr(share).sum(dim=-1).clamp(0.0, math.log(n_languages))
+
+
+def quantile_threshold(rate: Float64[Tensor, "layer neuron language"], share: float) -> float:
+    """The kth smallest of all rates, k = round(share · number of rates) from 1; 0 where k is 0."""
+    k = round(share * rate.numel())
+    return 0.0 if k == 0 else float(np.partition(rate.numpy().reshape(-1), k - 1)[k - 1])
+
+
+def frequent(active: CountTensor, min_count: int) -> Bool[Tensor, "layer neuron"]:
+    """Neurons active on at least `min_count` tokens of all languages together, and on at least one."""
+    return reduce(active, "l j k -> l j", "sum") >= max(min_count, 1)
+
+
+def select_lowest(
+    score: Float64[Tensor, "layer neuron"], allowed: Bool[Tensor, "layer neuron"], count: int
+) -> Bool[Tensor, "layer neuron"]:
+    """The `count` allowed neurons of lowest score, all where there are fewer; ties go to the lowest (layer, neuron)."""
+    places = (allowed & ~score.isnan()).flatten().nonzero().flatten()
+    order = score.flatten()[places].round(decimals=DECIMALS).sort(stable=True).indices
+    chosen = torch.zeros(score.numel(), dtype=torch.bool)
+    chosen[places[order[:count]]] = True
+    return chosen.reshape(score.shape)
+
+
+def check_rates(**rates: float) -> None:
+    """Raise SelectionError for a rate outside [0, 1] or a negative min_count, naming all of them."""
+    faults = [
+        f"{name} {value}" for name, value in rates.items() if not (0 <= value and (name == "min_count" or value <= 1))
+    ]
+    if faults:
+        raise SelectionError(
+            f"{', '.join(faults)}; expected rates from 0 to 1 and a min_count of 0 or more; correct the parameter"
+        )

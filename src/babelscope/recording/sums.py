@@ -1,0 +1,162 @@
+"""Sums at one kind of site: what a batch adds, and the totals it is added to."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from einops import einsum, rearrange, reduce
+
+from babelscope.artifacts import SiteRecord
+from babelscope.axes import Bool, Float, Float32, Float64, Int, Tensor
+from babelscope.errors import MeasurementError
+from babelscope.models import Layout
+from babelscope.sites import NEURON_SITES, At, Site
+
+
+class Addend(NamedTuple):
+    """What one batch of one language adds at one site."""
+
+    active: Float32[Tensor, "batch unit"]
+    """Active tokens of each document; whole numbers, exact below 2²⁴ tokens a document."""
+    sum: Float64[Tensor, " unit"]
+    sumsq: Float64[Tensor, " unit"]
+    norm: Float64[Tensor, ""]
+    routed: Float64[Tensor, " expert"] | None
+    """MoE neuron sites: tokens of the batch routed to each expert."""
+
+
+@dataclass(eq=False)
+class Workspace:
+    """Two buffers used again by every batch: fresh ones of this size cost more in page faults than the sums."""
+
+    single: Float32[Tensor, " n"]
+    double: Float64[Tensor, " n"]
+
+    @classmethod
+    def empty(cls, device: torch.device) -> "Workspace":
+        return cls(torch.empty(0, device=device), torch.empty(0, dtype=torch.float64, device=device))
+
+    def fit(self, count: int) -> None:
+        if self.single.numel() < count:
+            self.single = self.single.new_empty(count)
+            self.double = self.double.new_empty(count)
+
+
+def dense_addend(
+    value: Float[Tensor, "batch token *unit"],
+    sign: Float[Tensor, "batch token *unit"],
+    counted: Bool[Tensor, "batch token"],
+    space: Workspace,
+) -> Addend:
+    """Sums over the counted tokens of a site whose units are the same for every token."""
+    space.fit(value.numel())
+    rows, length = counted.shape
+    positive = space.single[: value.numel()].view(value.shape)
+    torch.gt(sign, 0, out=positive)
+    active = torch.bmm(counted.to(torch.float32)[:, None], positive.view(rows, length, -1))[:, 0]
+    weight = rearrange(counted, "b t -> (b t)").to(torch.float64)
+    squares = space.double[: value.numel()].view(rows * length, -1)
+    squares.copy_(value.reshape(rows * length, -1))
+    total = weight @ squares
+    squares.mul_(squares)
+    return Addend(active, total, weight @ squares, weight @ squares.sum(dim=1).sqrt(), None)
+
+
+def routed_addend(
+    value: Float[Tensor, "batch token top_k neuron"],
+    sign: Float[Tensor, "batch token top_k neuron"],
+    routes: Int[Tensor, "batch token top_k"],
+    counted: Bool[Tensor, "batch token"],
+    n_experts: int,
+) -> Addend:
+    """Sums of an MoE's neurons: a token adds only to the experts it was routed to; units are expert-major."""
+    chosen = torch.nn.functional.one_hot(routes, n_experts) * counted[..., None, None]
+    active = einsum(chosen.float(), (sign > 0).float(), "b t k e, b t k d -> b e d")
+    weight, wide = chosen.double(), value.double()
+    total = einsum(weight, wide, "b t k e, b t k d -> e d")
+    square = einsum(weight, wide**2, "b t k e, b t k d -> e d")
+    length = reduce(wide**2, "b t k d -> b t", "sum").sqrt()
+    return Addend(
+        rearrange(active, "b e d -> b (e d)"),
+        total.flatten(),
+        square.flatten(),
+        (length * counted).sum(),
+        reduce(weight, "b t k e -> e", "sum"),
+    )
+
+
+class SiteSums:
+    """Running totals of one kind of site, each layer's on the device of its weights."""
+
+    def __init__(self, layout: Layout, at: At, layers: tuple[int | None, ...], languages: int, shards: int):
+        self.at, self.layout = at, layout
+        self.sites = [Site(layer, at) for layer in layers]
+        routed = bool(layout.n_experts) and at in NEURON_SITES
+        self.n_experts = layout.n_experts if routed else 0
+        units = layout.width(at)
+        self.totals: list[dict[str, Tensor]] = []
+        for site in self.sites:
+            device = layout.device_of(site)
+            double = {"dtype": torch.float64, "device": device}
+            total = {
+                "active": torch.zeros(languages, units, dtype=torch.int64, device=device),
+                "shard_active": torch.zeros(languages, shards, units, dtype=torch.int32, device=device),
+                "sum": torch.zeros(languages, units, **double),
+                "sumsq": torch.zeros(languages, units, **double),
+                "norm": torch.zeros(languages, **double),
+            }
+            if routed:
+                total["routed"] = torch.zeros(languages, layout.n_experts, dtype=torch.int64, device=device)
+            self.totals.append(total)
+
+    def addend(
+        self, value: Tensor, sign: Tensor, routes: Tensor | None, counted: Tensor, space: Workspace
+    ) -> Addend:
+        if routes is not None:
+            return routed_addend(value, sign, routes, counted, self.n_experts)
+        return dense_addend(value, sign, counted, space)
+
+    def commit(self, index: int, addend: Addend, language: int, shard: Int[Tensor, " batch"]) -> None:
+        """Add a batch to the totals of the index-th layer; raises MeasurementError at NaN or infinity."""
+        if not bool(torch.isfinite(addend.sumsq).all()):
+            raise MeasurementError(
+                f"site '{self.sites[index]}' gave NaN or infinity; expected finite activations; "
+                "try dtype float32 or bfloat16, and check the weights"
+            )
+        total = self.totals[index]
+        total["active"][language] += addend.active.sum(dim=0, dtype=torch.float64).to(torch.int64)
+        if total["shard_active"].shape[1]:
+            places = shard.to(addend.active.device)
+            total["shard_active"][language].index_add_(0, places, addend.active.to(torch.int32))
+        total["sum"][language] += addend.sum
+        total["sumsq"][language] += addend.sumsq
+        total["norm"][language] += addend.norm
+        if addend.routed is not None:
+            total["routed"][language] += addend.routed.to(torch.int64)
+
+    def record(self) -> SiteRecord:
+        """The totals as an Observation holds them."""
+
+        def gather(name: str, pattern: str) -> Tensor:
+            return rearrange(torch.stack([total[name].cpu() for total in self.totals]), pattern).contiguous()
+
+        down = self.at == "mlp_inner"
+        norms = [self.layout.down_norm(site.layer or 0).cpu() for site in self.sites] if down else []
+        return SiteRecord(
+            layers=tuple(site.layer or 0 for site in self.sites),
+            active=gather("active", "l k u -> l u k"),
+            sum=gather("sum", "l k u -> l u k"),
+            sumsq=gather("sumsq", "l k u -> l u k"),
+            norm=gather("norm", "l k -> l k"),
+            shard_active=gather("shard_active", "l k s u -> s l u k"),
+            routed=gather("routed", "l k e -> l e k") if self.n_experts else None,
+            weight_norm=torch.stack(norms) if norms else None,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """The totals by name, for a checkpoint."""
+        return {
+            f"{site}/{name}": tensor
+            for site, total in zip(self.sites, self.totals, strict=True)
+            for name, tensor in total.items()
+        }

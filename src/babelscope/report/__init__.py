@@ -1,0 +1,91 @@
+"""Run folders to one self-contained HTML page."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from babelscope.artifacts.storage import disk_error, sync_file
+from babelscope.errors import ArtifactError
+from babelscope.report.card import card_section, limits_section
+from babelscope.report.effects import ablation_section, dose_section, steering_section
+from babelscope.report.markup import Markup, Section, element
+from babelscope.report.page import assemble
+from babelscope.report.results import Results, read_results
+from babelscope.report.samples import samples_section
+from babelscope.report.selection import neuron_section, overlap_section, script_section, stability_section
+from babelscope.report.summary import comparison_table, model_name, summary_section
+
+PAGE = "report.html"
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    run_folders: Sequence[str | Path] | str | Path, *, out: str | Path | None = None, include_samples: bool = True
+) -> Path:
+    """Write one HTML page about one or several runs and return its path; it opens offline and asks no host for anything.
+
+    Reads each folder's `results.json` (docs/results.schema.json). out: the file, `report.html` in the first folder
+    unless given; a page that is there is replaced, whole or not at all. Without samples no generated text and no prompt
+    is in the page. A part that a run did not measure says so.
+    Raises ArtifactError, in one line, for a results.json that is missing, foreign or malformed, and for an out that is a
+    folder; PrerequisiteError if the page can not be written.
+    """
+    folders = [Path(run_folders)] if isinstance(run_folders, str | Path) else [Path(folder) for folder in run_folders]
+    if not folders:
+        raise ArtifactError("no run folder came; expected at least one; name the folder of a finished run")
+    path = Path(out) if out is not None else folders[0] / PAGE
+    if path.is_dir():
+        raise ArtifactError(f"{path}: is a folder; expected the name of a file to write; add {PAGE}")
+    runs = [read_results(folder) for folder in folders]
+    _write_whole(path, _page(runs, include_samples=include_samples))
+    return path
+
+
+def _page(runs: list[Results], *, include_samples: bool) -> str:
+    several = len(runs) > 1
+    groups = []
+    for at, run in enumerate(runs, start=1):
+        heading = f"{run.folder.resolve().name} – {model_name(run)}" if several else ""
+        groups.append((f"run{at}", heading, _sections(run, f"run{at}", include_samples=include_samples)))
+    limits = limits_section(runs)
+    groups = [*groups, ("page", "", [limits])] if several else [("run1", "", [*groups[0][2], limits])]
+    title = f"{len(runs)} runs side by side" if several else f"Languages inside {model_name(runs[0])}"
+    intro = comparison_table(runs) if several else element("p", ", ".join(_subtitle(runs[0])), class_="sub")
+    return assemble(title=title, intro=intro, groups=groups)
+
+
+def _subtitle(run: Results) -> list[str]:
+    return [f"{len(run.languages)} languages", f"run {run.folder.resolve().name}"]
+
+
+def _sections(run: Results, name: str, *, include_samples: bool) -> list[Section]:
+    parts = [
+        summary_section(run),
+        neuron_section(run, name),
+        overlap_section(run, name),
+        stability_section(run, name),
+        ablation_section(run, name),
+        dose_section(run, name),
+        steering_section(run, name),
+        script_section(run, name),
+    ]
+    if include_samples:
+        parts.append(samples_section(run))
+    else:
+        note = element("p", "Left out of this page on request.", class_="missing")
+        parts.append(Section("samples", "What the answers look like", Markup(note)))
+    return [*parts, card_section(run)]
+
+
+def _write_whole(path: Path, page: str) -> None:
+    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(page, encoding="utf-8")
+        sync_file(partial)
+        partial.replace(path)
+    except OSError as err:
+        raise disk_error(path, err) from err
+    finally:
+        partial.unlink(missing_ok=True)

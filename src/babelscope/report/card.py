@@ -1,0 +1,123 @@
+"""The end of the page: everything that was used, and what the numbers do not say."""
+
+from babelscope.report.markup import (
+    Markup,
+    Section,
+    definition_list,
+    details,
+    element,
+    join,
+    language_cell,
+    missing,
+    table,
+)
+from babelscope.report.results import Results
+from babelscope.report.wording import known, names, p_value, plain
+
+SMALL_SET = 10
+"""Neurons below which a set is named as small."""
+GENERAL = (
+    ("Selective is not causal.", "A neuron that is active mostly in one language is selective. Only switching it off, or "
+     "writing into it, says whether the model uses it; a set can be selective and do nothing."),
+    ("Shuffled labels are no evidence of specificity.", "That test asks whether labels matter at all, and nearly every "
+     "neuron passes. It guards against rare neurons and too little text."),
+    ("A random set is a weak opponent.", "Random neurons are quiet, a language's neurons are loud. This is why the "
+     "contribution-matched draws stand beside the layer-matched ones, and why the larger p counts."),
+    ("Harm is loss on text, not loss of ability.", "A rise of the negative log-likelihood says that the text became less "
+     "expected. It does not say what the model can no longer do."),
+    ("The range over half-splits is no confidence interval.", "It says how far sets from different halves agree. "
+     "Bootstrap intervals treat shards, documents or prompts as independent, which they are only in part."),
+    ("The right language is not the right answer.", "Success means that a detector read the target language. It says nothing "
+     "about content; perplexity and distinct 4-grams only guard against noise and loops. The detector errs, most often on "
+     "short lines and between close relatives."),
+    ("Romanised text is unusual text.", "The model has seen little of it, Arabic loses its vowels, and a drop may come from "
+     "that and not from the script."),
+    ("A set depends on the languages compared.", "Selection looks at all languages of the run together: with another list "
+     "of languages the sets are others. One model, one corpus: nothing here is shown for another."),
+)  # fmt: skip
+
+
+def card_section(results: Results) -> Section:
+    """Part 9: model, corpus, parameters, seeds, time, environment, files."""
+    body = []
+    for key, title in (("model", "Model"), ("parameters", "Parameters"), ("seeds", "Seeds")):
+        found = dict(results.find(key) or {})
+        if key == "parameters":
+            found = {"top rate": results.find("top_rate"), **found}
+        if key == "seeds":
+            stages = {stage: results.find(f"{stage}.seed") for stage in ("ablation", "steering")}
+            found = {**{stage: seed for stage, seed in stages.items() if seed is not None}, **found}
+        body.append(_part(title, definition_list(found) if found else missing(title)))
+    body += [_part("Corpus", _corpus(results)), _part("Time", _seconds(results))]
+    body.append(_part("Environment", definition_list(results.find("environment")) or missing("Environment")))
+    files = results.find("files")
+    listed = element("ul", *(element("li", element("code", name)) for name in files)) if files else missing("Files")
+    body.append(_part("Files saved beside this page", listed))
+    return Section("card", "What was used", element("div", *body, class_="sheet"))
+
+
+def limits_section(runs: list[Results]) -> Section:
+    """What the numbers do not say, in general and for these runs."""
+    general = [element("li", element("strong", head), " ", words) for head, words in GENERAL]
+    own = []
+    for run in runs:
+        name = f"{run.folder.resolve().name}: " if len(runs) > 1 else ""
+        own += [element("li", name, words) for words in _own_limits(run)]
+    more = [element("h3", "In these runs" if len(runs) > 1 else "In this run"), element("ul", *own)] if own else []
+    return Section("limits", "What these numbers do not say", join([element("ul", *general, class_="limits"), *more]))
+
+
+def _own_limits(results: Results) -> list[str]:
+    said = []
+    draws = results.find("ablation.draws")
+    if known(draws):
+        said.append(
+            f"With {plain(draws, 0)} draws a control, no p-value can be smaller than {p_value(1 / (draws + 1))}."
+        )
+    small = [tag for tag, n in results.by_language("neurons").items() if 0 < n < SMALL_SET]
+    if small:
+        said.append(f"Sets of fewer than {SMALL_SET} neurons: {names(small)}; their rows move with single neurons.")
+    empty = [tag for tag, n in results.by_language("neurons").items() if n == 0]
+    if empty:
+        said.append(f"No neuron was selected for {names(empty)}.")
+    short = [tag for tag, n in results.by_language("corpus.shortfall").items() if n > 0]
+    if short:
+        said.append(f"Less text than asked for: {names(short)}; nothing was padded out.")
+    blind = results.find("steering.not_measurable")
+    if blind:
+        said.append(f"Steering into {names(blind)} could not be measured: the detector does not know the language.")
+    said.append(
+        "One seed a stage: the intervals do not hold the variation between seeds or between trainings of a model."
+    )
+    return said
+
+
+def _part(title: str, content: Markup) -> Markup:
+    return element("section", element("h3", title), content)
+
+
+def _corpus(results: Results) -> Markup:
+    corpus = results.find("corpus")
+    if not corpus:
+        return missing("Corpus")
+    tokens, short = results.by_language("corpus.tokens"), results.by_language("corpus.shortfall")
+    rest = {key: value for key, value in corpus.items() if key not in ("tokens", "shortfall")}
+    rows = [(language_cell(tag), plain(n, 0), plain(short.get(tag, 0), 0)) for tag, n in tokens.items()]
+    by_language = details("Tokens by language", table(("Language", "Tokens", "Short by"), rows)) if rows else Markup("")
+    return join([definition_list(rest) if rest else "", by_language])
+
+
+def _seconds(results: Results) -> Markup:
+    found = {stage: s for stage, s in results.find("seconds").items() if known(s)}
+    if not found:
+        return missing("Seconds by stage")
+    longest = max(found.values()) or 1
+    rows = [
+        (
+            stage.replace("_", " "),
+            plain(s, 1),
+            element("span", class_="bar", style=f"width:{max(1, 100 * s / longest):.0f}%"),
+        )
+        for stage, s in found.items()
+    ]
+    return table(("Stage", "Seconds", ""), [*rows, ("all", plain(sum(found.values()), 1), "")], kind="time")

@@ -1,0 +1,162 @@
+"""Pieces of HTML: escaped text, tables, figures with captions, sections."""
+
+import html
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from babelscope.figures import Figure, figure_json, language_name
+from babelscope.report.wording import NOT_MEASURED
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
+"""Characters that a page may not hold, or that would end a line unseen."""
+
+
+class Markup(str):
+    """Text that is HTML already; every other text is escaped on its way into the page."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What every figure has to say about itself."""
+
+    shows: str
+    """What is drawn, in one sentence."""
+    read: str
+    """How to read it."""
+    n: str
+    """How much was measured."""
+    control: str
+    """What it is compared with."""
+    seed: str
+    """Seeds of what was drawn at random."""
+    unit: str
+    """Unit of the values."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One drawing of a figure."""
+
+    figure: Figure
+    """The plotly figure."""
+    label: str
+    """What it shows, for those who do not see it, and its heading where a figure has several."""
+    wide: bool = False
+    """Keeps a least width and scrolls sideways on a narrow screen."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a place in the table of contents."""
+
+    key: str
+    """Its anchor within the run."""
+    title: str
+    """Its heading."""
+    body: Markup
+    """Its content."""
+
+
+def escape(text: object) -> Markup:
+    """Text as HTML; markup passes, and characters that HTML forbids become U+FFFD."""
+    if isinstance(text, Markup):
+        return text
+    return Markup(html.escape(CONTROL.sub("\ufffd", str(text)), quote=True))
+
+
+def element(name: str, *content: object, **attributes: object) -> Markup:
+    """An element; `class_` is class, a dash is written as an underscore, None leaves an attribute out."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return Markup(f"<{name}{written}>{''.join(map(escape, content))}</{name}>")
+
+
+def join(parts: Iterable[object], between: str = "\n") -> Markup:
+    """Pieces one after the other."""
+    return Markup(escape(between).join(map(escape, parts)))
+
+
+def language_cell(tag: str) -> Markup:
+    """A language's name with its tag in small letters."""
+    return Markup(f"{escape(language_name(tag))} <small>{escape(tag)}</small>")
+
+
+def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, kind: str = "") -> Markup:
+    """A table whose first column names the rows; it scrolls sideways where it does not fit."""
+    top = element("tr", *(element("th", cell, scope="col") for cell in head))
+    lines = [
+        element("tr", element("th", first, scope="row"), *(element("td", cell) for cell in rest))
+        for first, *rest in rows
+    ]
+    return element(
+        "div", element("table", element("thead", top), element("tbody", *lines)), class_=f"table {kind}".strip()
+    )
+
+
+def details(title: str, *content: object) -> Markup:
+    """Content that is folded away until asked for."""
+    return element("details", element("summary", title), *content)
+
+
+def definition_list(items: Mapping[str, object]) -> Markup:
+    """Names with their values; objects in objects become lists in lists."""
+    parts = []
+    for key, value in items.items():
+        if isinstance(value, Mapping):
+            shown = definition_list({str(name): inner for name, inner in value.items()})
+        elif isinstance(value, list | tuple):
+            shown = escape(", ".join(map(str, value)) or "–")
+        else:
+            shown = escape("–" if value is None else value)
+        parts += [element("dt", key.replace("_", " ")), element("dd", shown)]
+    return element("dl", *parts)
+
+
+def missing(what: str) -> Markup:
+    """The line that stands where a figure would be."""
+    return element("p", element("strong", what), f": {NOT_MEASURED}.", class_="missing")
+
+
+def figure_block(name: str, plots: Sequence[Plot], caption: Caption, *numbers: object) -> Markup:
+    """One or more plots with their caption and, folded away, the numbers behind them."""
+    several = len(plots) > 1
+    drawn = [_plot(f"{name}-{at}", plot, heading=several) for at, plot in zip(itertools.count(1), plots, strict=False)]
+    facts = [
+        Markup(f"<span><b>{key}</b> {escape(value)}</span>")
+        for key, value in (
+            ("n", caption.n),
+            ("control", caption.control),
+            ("seed", caption.seed),
+            ("unit", caption.unit),
+        )
+    ]
+    words = [
+        element("p", element("strong", caption.shows), " ", caption.read),
+        element("p", join(facts, " "), class_="facts"),
+    ]
+    folded = [details("The numbers of this figure", *numbers)] if numbers else []
+    return element(
+        "figure",
+        element("div", *drawn, class_="plots pair" if several else "plots"),
+        element("figcaption", *words),
+        *folded,
+        id=name,
+    )
+
+
+def _plot(name: str, plot: Plot, *, heading: bool) -> Markup:
+    box = element(
+        "div", id=name, class_="plot", role="img", aria_label=plot.label, style=f"height:{plot.figure.layout.height}px"
+    )
+    data = Markup(f'<script type="application/json" data-plot="{escape(name)}">{figure_json(plot.figure)}</script>')
+    title = [element("h4", plot.label)] if heading else []
+    return element(
+        "div", *title, element("div", box, class_="scroll wide" if plot.wide else "scroll"), data, class_="panel"
+    )

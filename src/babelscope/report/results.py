@@ -1,0 +1,99 @@
+"""Reading `results.json`: every fault is named in one line before anything is drawn."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from babelscope.axes import Float
+from babelscope.errors import ArtifactError
+from babelscope.report.schema import RESULTS
+
+FILE = "results.json"
+SCHEMA = "babelscope.results/1"
+FAULTS_SHOWN = 6
+"""Faults that one message lists; the rest are counted."""
+HALF_PAIR = re.compile(
+    r"(?P<pair>\\u[dD][89abAB]..\\u[dD][c-fC-F]..)|(?P<backslash>\\\\)|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+"""Half of a surrogate pair, as JSON may spell it; no file in UTF-8 can hold it."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """One run's results.json, checked; `null` becomes NaN where numbers are asked for."""
+
+    folder: Path
+    """The run folder."""
+    tree: Mapping[str, Any]
+    """The file as it was read."""
+    languages: tuple[str, ...]
+    """Tags, in the order of every language axis."""
+
+    def find(self, path: str) -> Any:
+        """Value at a dotted path such as `controls.script`, or None where a part of it is missing."""
+        value: Any = self.tree
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def by_language(self, path: str) -> dict[str, Any]:
+        """A {tag: value} object in the order of the languages, without null values and keys that are no language."""
+        found = self.find(path) or {}
+        return {tag: found[tag] for tag in self.languages if found.get(tag) is not None}
+
+    def vector(self, path: str) -> Float[np.ndarray, " language"]:
+        """One number a language; NaN where there is none."""
+        found = self.by_language(path)
+        return np.array([found.get(tag, math.nan) for tag in self.languages], dtype=np.float64)
+
+    def rows(self, path: str, width: int) -> Float[np.ndarray, "language column"]:
+        """A row of numbers a language; NaN where there is none."""
+        found = self.by_language(path)
+        return to_array([found.get(tag, [None] * width) for tag in self.languages])
+
+    def matrix(self, path: str) -> Float[np.ndarray, "row column"] | None:
+        """A table of numbers, or None where it was not measured."""
+        found = self.find(path)
+        return None if found is None else to_array(found)
+
+
+def to_array(rows: Sequence[Sequence[float | None]]) -> Float[np.ndarray, "row column"]:
+    """Nested lists as float64; null becomes NaN."""
+    return np.array([[math.nan if x is None else x for x in row] for row in rows], dtype=np.float64)
+
+
+def read_results(folder: Path) -> Results:
+    """Read and check a run folder's results.json; raises ArtifactError, in one line, for anything that does not fit."""
+    file = folder / FILE
+    if not file.is_file():
+        raise ArtifactError(f"{folder}: has no {FILE}; expected the folder of a finished run; check the path")
+    try:
+        written = HALF_PAIR.sub(_whole, file.read_text(encoding="utf-8"))
+        tree = json.loads(written, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as err:
+        raise ArtifactError(f"{file}: is no readable JSON ({err}); expected {SCHEMA}; make the run again") from err
+    found = tree.get("schema") if isinstance(tree, dict) else None
+    if found != SCHEMA:
+        raise ArtifactError(f"{file}: schema {found!r}; expected {SCHEMA!r}; give the folder of a babelscope run")
+    listed = tree.get("languages")
+    tags = tuple(tag for tag in listed if isinstance(tag, str)) if isinstance(listed, list) else ()
+    faults = list(RESULTS(tree, "", tags))
+    if faults:
+        more = f"; and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+        shown = "; ".join(faults[:FAULTS_SHOWN])
+        raise ArtifactError(f"{file}: {shown}{more}; expected {SCHEMA} (docs/results.schema.json); make the run again")
+    return Results(folder=folder, tree=tree, languages=tags)
+
+
+def _whole(match: re.Match[str]) -> str:
+    return match["pair"] or match["backslash"] or "\ufffd"
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number, null is")

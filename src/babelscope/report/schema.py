@@ -1,0 +1,138 @@
+"""What a results.json must and may hold; docs/results.schema.json says the same for other programs."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from babelscope.report.checks import (
+    anything,
+    each,
+    either,
+    keyed,
+    language_rows,
+    language_square,
+    languages,
+    nullable,
+    number,
+    per_language,
+    record,
+    row,
+    table,
+    tag,
+    text,
+    truth,
+)
+
+_maybe = nullable(number)
+_interval = nullable(each(_maybe, exactly=2))
+_estimate = nullable(each(_maybe, exactly=3))
+_number_each = per_language(_maybe)
+_draws = per_language(nullable(each(_maybe)))
+
+
+def _by_source(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
+    """A table whose sides are the sources and the targets named beside it."""
+    faults = list(record({"sources": each(tag), "targets": each(tag), "success": table})(value, at, tags))
+    if not faults:
+        wanted, found = (len(value["sources"]), len(value["targets"])), value["success"]
+        if (len(found), len(found[0])) != wanted:
+            faults = [
+                f"{at}.success is {len(found)} × {len(found[0])}, not sources × targets {wanted[0]} × {wanted[1]}"
+            ]
+    yield from faults
+
+
+_ABLATION = record(
+    {
+        "relative_harm": language_square,
+        "bits_per_byte": language_square,
+        "layer_matched": _draws,
+        "contribution_matched": _draws,
+        "p": per_language(nullable(either(number, row(_maybe, _maybe)))),
+    },
+    relative_harm_to_mean=nullable(language_square),
+    specificity=per_language(_estimate),
+    p_holm=_number_each,
+    ratio_layer_matched=per_language(_estimate),
+    ratio_contribution_matched=per_language(_estimate),
+    documents=_number_each,
+    tokens=_number_each,
+    choice=each(record({"top_rate": number}, own_hurt_most=_maybe, mean_own_harm=_maybe)),
+    draws=_maybe,
+    seed=_maybe,
+)
+_SWEEP_ROW = record(
+    {"layer": number, "strength": number, "success": _maybe},
+    low=_maybe,
+    high=_maybe,
+    perplexity_ratio=_maybe,
+    distinct4_ratio=_maybe,
+    n=_maybe,
+)
+_SAMPLE = record(
+    {"source": tag, "target": tag, "prompt": text, "answer": text},
+    lines=each(row(text, nullable(tag))),
+    recognised=nullable(truth),
+)
+_STEERING = record(
+    {
+        "success": _number_each,
+        "native": _number_each,
+        "unsteered": _number_each,
+        "random": _number_each,
+        "perplexity_ratio": _number_each,
+        "distinct4_ratio": _number_each,
+        "layer": either(number, _number_each),
+        "strength": either(number, _number_each),
+    },
+    other_language=_number_each,
+    neuron_arithmetic=_number_each,
+    success_interval=per_language(_interval),
+    n=_number_each,
+    macro=keyed(_estimate),
+    by_source=nullable(_by_source),
+    sweep=each(_SWEEP_ROW),
+    not_measurable=each(tag),
+    samples=each(_SAMPLE),
+    seed=_maybe,
+    temperature=_maybe,
+    new_tokens=_maybe,
+)
+_RETENTION = record(
+    dict.fromkeys(("native", "romanised", "share"), _maybe),
+    **dict.fromkeys(("shuffled_words", "english", "layer_matched", "low", "high"), _maybe),
+)
+_CONTROLS = record(
+    {},
+    shuffled_labels=nullable(
+        per_language(
+            nullable(record({"share_q05": _maybe}, n=_maybe)),
+            besides={"set_fdr": either(_maybe, _number_each), "draws": _maybe},
+        )
+    ),
+    corpus_size=each(record({"share": number, "language": tag, "jaccard": _maybe}, chance=_maybe)),
+    parallel=per_language(nullable(record({"jaccard": _maybe}, chance=_maybe, lift=_maybe))),
+    script=per_language(nullable(either(record({"not_applicable": text}), _RETENTION))),
+    overlap=nullable(record({"shared": language_square, "lift": language_square, "q": language_square})),
+)
+RESULTS = record(
+    {
+        "schema": text,
+        "languages": languages,
+        "neurons": per_language(number, whole=True),
+        "top_rate": number,
+        "stability": per_language(nullable(each(_maybe, exactly=5))),
+        "ablation": _ABLATION,
+        "steering": _STEERING,
+        "seconds": keyed(_maybe),
+        "environment": keyed(anything),
+    },
+    layers=nullable(record({"counts": language_rows})),
+    set_size_interval=per_language(_interval),
+    controls=nullable(_CONTROLS),
+    model=keyed(anything),
+    corpus=record({}, tokens=_number_each, shortfall=_number_each),
+    parameters=keyed(anything),
+    seeds=keyed(_maybe),
+    files=each(text),
+)
+"""The whole file: a check that yields every fault in it."""

@@ -1,0 +1,260 @@
+"""Sections about the sets themselves: where they lie, what they share, how stable they are, how much is script."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from babelscope.axes import Float
+from babelscope.figures import (
+    CorpusSizePoint,
+    Retention,
+    corpus_size_curve,
+    language_label,
+    neuron_map,
+    overlap_map,
+    script_retention,
+    script_share,
+    set_sizes,
+    stability_ranges,
+)
+from babelscope.report.markup import (
+    Caption,
+    Markup,
+    Plot,
+    Section,
+    details,
+    element,
+    figure_block,
+    join,
+    language_cell,
+    missing,
+    table,
+)
+from babelscope.report.results import Results
+from babelscope.report.wording import known, percent, plain, span, span_over
+
+UNRECORDED = "not recorded"
+
+
+def matrix_table(
+    values: Float[np.ndarray, "row column"], rows: Sequence[str], columns: Sequence[str], say: Callable[[float], str]
+) -> Markup:
+    """A heat map as a table: a row a language, its columns by tag or number."""
+    lines = [(language_cell(tag), *map(say, row)) for tag, row in zip(rows, values.tolist(), strict=True)]
+    return table(("", *columns), lines, kind="matrix")
+
+
+def seed_of(results: Results, stage: str) -> str:
+    """Seed of a stage as the run wrote it down."""
+    found = results.find(f"{stage}.seed")
+    found = (results.find("seeds") or {}).get(stage) if found is None else found
+    return UNRECORDED if found is None else plain(found, 0)
+
+
+def tokens_said(results: Results) -> str:
+    """Tokens a language in the counts."""
+    tokens = list(results.by_language("corpus.tokens").values())
+    if not tokens:
+        return f"tokens {UNRECORDED}"
+    same = min(tokens) == max(tokens)
+    return f"{plain(tokens[0], 0) if same else span_over(tokens, 0)} tokens a language"
+
+
+def _parameter(results: Results, key: str, what: str) -> str:
+    value = (results.find("parameters") or {}).get(key)
+    return f"{plain(value, 0)} {what}" if value is not None and known(value) else f"number of {what} {UNRECORDED}"
+
+
+def neuron_section(results: Results, run: str) -> Section:
+    """Figure 1: layer × language counts and set sizes."""
+    sizes, ends = results.vector("neurons"), results.rows("set_size_interval", 2)
+    measured = bool(np.isfinite(ends).any())
+    plots = [Plot(set_sizes(sizes=sizes, intervals=ends, languages=results.languages), "Set sizes")]
+    numbers = [
+        table(
+            ("Language", "Neurons", "Interval"),
+            [
+                (language_cell(tag), plain(size, 0), span(low, high, 0) or "not measured")
+                for tag, size, (low, high) in zip(results.languages, sizes.tolist(), ends.tolist(), strict=True)
+            ],
+        )
+    ]
+    counts, before = results.matrix("layers.counts"), []
+    if counts is None:
+        before = [missing("Neurons by layer")]
+    else:
+        plots.insert(0, Plot(neuron_map(counts=counts, languages=results.languages), "Neurons by layer", wide=True))
+        layers = [str(layer) for layer in range(counts.shape[1])]
+        numbers.append(matrix_table(counts, results.languages, layers, lambda x: plain(x, 0)))
+    if not measured:
+        before.append(missing("Bootstrap intervals of the set sizes"))
+    caption = Caption(
+        shows="Neurons selected for each language, by layer and in all.",
+        read="A row is a language, a column a layer; a dot is no neuron. Beside it the whole set, with its 95 % "
+        "bootstrap interval where measured: how far its size would move with other text of the same kind. "
+        "A neuron may belong to several languages.",
+        n=f"{tokens_said(results)}; {_parameter(results, 'set_size_resamples', 'resamples of shards')}",
+        control="none: these are counts; the controls are in the sections below",
+        seed=seed_of(results, "bootstrap") if measured else "nothing random",
+        unit="neurons",
+    )
+    return Section(
+        "neurons",
+        "Where the selective neurons are",
+        join([*before, figure_block(f"{run}-neurons", plots, caption, *numbers)]),
+    )
+
+
+def overlap_section(results: Results, run: str) -> Section:
+    """Figure 2: neurons that languages share, against chance."""
+    title = "What the languages share"
+    shared, lift, q = (results.matrix(f"controls.overlap.{key}") for key in ("shared", "lift", "q"))
+    if shared is None or lift is None or q is None:
+        return Section("overlap", title, missing("Overlap between languages"))
+    figure = overlap_map(shared=shared, lift=lift, q=q, languages=results.languages)
+    caption = Caption(
+        shows="Neurons that two languages have in common, against chance.",
+        read="The number is the count of shared neurons, in brackets where chance gives as many (q > 0.05). Orange: more "
+        "than chance; blue: fewer; the colours are logarithmic and stop at 100 times. The diagonal is the size of the set.",
+        n=f"{tokens_said(results)}; {len(results.languages) * (len(results.languages) - 1) // 2} pairs",
+        control="as many neurons drawn by chance in the same layers; q is Benjamini–Hochberg over all pairs",
+        seed=seed_of(results, "overlap"),
+        unit="neurons (number), lift = shared ÷ expected (colour)",
+    )
+    numbers = [
+        element("p", "Lift"), matrix_table(lift, results.languages, results.languages, lambda x: plain(x, 1)),
+        element("p", "q"), matrix_table(q, results.languages, results.languages, lambda x: plain(x, 3)),
+    ]  # fmt: skip
+    plots = [Plot(figure, "Neurons shared by two languages, coloured by lift against chance", wide=True)]
+    return Section("overlap", title, figure_block(f"{run}-overlap", plots, caption, *numbers))
+
+
+def stability_section(results: Results, run: str) -> Section:
+    """Figure 3: agreement of sets from different text, and how much text they need."""
+    values = results.rows("stability", 5)
+    figure = stability_ranges(
+        median=values[:, 0], low=values[:, 1], high=values[:, 2], chance=values[:, 3], languages=results.languages
+    )
+    plots, after = [Plot(figure, "Two halves of the text")], []
+    points = [
+        CorpusSizePoint(row["share"], row["language"], _nan(row["jaccard"]), _nan(row.get("chance")))
+        for row in results.find("controls.corpus_size") or []
+    ]
+    if points:
+        plots.append(Plot(corpus_size_curve(points=points), "Less text"))
+    else:
+        after.append(missing("Agreement by size of the corpus"))
+    caption = Caption(
+        shows="How far the sets depend on the text they were found in.",
+        read="Left: the Jaccard index of the sets found in two random halves of the text, median and the range of 95 % of "
+        "the splits (a range, no confidence interval); the upright stroke is what sets of this size share by chance. "
+        "Right: agreement with the full set when less text is used. A language with no row has no set to compare.",
+        n=f"{tokens_said(results)}; {_parameter(results, 'half_splits', 'half-splits')}",
+        control="random sets of the same size in the same layers",
+        seed=seed_of(results, "stability"),
+        unit="Jaccard index, 0 to 1",
+    )
+    rows = [
+        (language_cell(tag), *(plain(x, 3) for x in row[:4]), plain(row[4], 0))
+        for tag, row in zip(results.languages, values.tolist(), strict=True)
+    ]
+    numbers = table(("Language", "Median", "Low", "High", "Chance", "Set size"), rows)
+    after += [_parallel(results), _shuffled(results)]
+    body = join([figure_block(f"{run}-stability", plots, caption, numbers), *after])
+    return Section("stability", "Whether the sets are stable", body)
+
+
+def script_section(results: Results, run: str) -> Section:
+    """Figure 7: how much of a set's response goes with the script."""
+    title = "Language or script"
+    found = results.by_language("controls.script")
+    if not found:
+        return Section("script", title, missing("Script control"))
+    fields = Retention._fields
+    measured = {
+        tag: Retention(*(_nan(row.get(field)) for field in fields)) for tag, row in found.items() if "share" in row
+    }
+    rows = [(tag, measured.get(tag)) for tag in sorted(found, key=lambda tag: tag not in measured)]
+    plots = [Plot(script_share(rows=rows), "Share of the response that is script")]
+    if measured:
+        plots.insert(0, Plot(script_retention(rows=list(measured.items())), "Neurons still active"))
+    caption = Caption(
+        shows="What is left of a set's response when the same text is written in Latin letters.",
+        read="Left: neurons of the set that stay above their threshold. Right: (native − romanised) ÷ (native − English), "
+        "0 % if the set does not mind the script, 100 % if the script is all it sees. Languages written in Latin letters "
+        "have nothing to romanise: not applicable, which is not 0.",
+        n="held-out sentences of each language, the same in every version",
+        control="native text (ceiling), words shuffled, English text (floor), random neurons of the same layers",
+        seed=seed_of(results, "script"),
+        unit="% of the set (left), % (right), with 95 % intervals over sentences",
+    )
+    head = (
+        "Language",
+        "Native",
+        "Words shuffled",
+        "Romanised",
+        "English",
+        "Layer-matched",
+        "Script's share",
+        "Interval",
+    )
+    numbers = table(
+        head,
+        [
+            (
+                language_cell(tag),
+                *(
+                    percent(x, 1)
+                    for x in (r.native, r.shuffled_words, r.romanised, r.english, r.layer_matched, r.share)
+                ),
+                span(r.low, r.high, 0, factor=100) or "–",
+            )
+            for tag, r in measured.items()
+        ],
+    )
+    reasons = [(language_cell(tag), row["not_applicable"]) for tag, row in found.items() if "not_applicable" in row]
+    left_out = details("Not applicable, and why", table(("Language", "Reason"), reasons)) if reasons else Markup("")
+    return Section("script", title, join([figure_block(f"{run}-script", plots, caption, numbers), left_out]))
+
+
+def _parallel(results: Results) -> Markup:
+    found = results.by_language("controls.parallel")
+    if not found:
+        return missing("Agreement with sets from parallel text")
+    rows = [
+        (language_cell(tag), plain(row["jaccard"], 3), plain(row.get("chance"), 3), plain(row.get("lift"), 1))
+        for tag, row in found.items()
+    ]
+    return join([
+        element("h3", "The same content in every language"),
+        element("p", "Sets found in line-parallel text, where the content is the same in all languages, against the sets "
+                "above. Agreement far above chance says that the sets do not follow the topics of the corpus."),
+        details("Agreement by language", table(("Language", "Jaccard index", "By chance", "Lift (× chance)"), rows)),
+    ])  # fmt: skip
+
+
+def _shuffled(results: Results) -> Markup:
+    found = results.by_language("controls.shuffled_labels")
+    if not found:
+        return missing("Shuffled labels")
+    rows = [(language_cell(tag), percent(row["share_q05"], 1), plain(row.get("n"), 0)) for tag, row in found.items()]
+    fdr = results.find("controls.shuffled_labels.set_fdr")
+    said = f" False discovery rate of the whole set: {percent(fdr, 2)}." if known(fdr) else ""
+    draws = results.find("controls.shuffled_labels.draws")
+    return join([
+        element("h3", "Shuffled labels"),
+        element("p", f"Labels of whole shards were shuffled {plain(draws, 0)} times.{said} Nearly every neuron passes this "
+                "test: it guards against rare neurons and too little text, and is no evidence of specificity."),
+        details("Share of each set with q ≤ 0.05", table(("Language", "q ≤ 0.05", "Neurons tested"), rows)),
+    ])  # fmt: skip
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+__all__ = [
+    "UNRECORDED", "language_label", "matrix_table", "neuron_section", "overlap_section", "script_section", "seed_of",
+    "stability_section", "tokens_said",
+]  # fmt: skip

@@ -1,0 +1,156 @@
+"""The top of a run: what was done, which findings hold, and a row of evidence a language."""
+
+from babelscope.report.claims import (
+    LEVEL,
+    Claim,
+    claims,
+    is_fluent,
+    macro_success,
+    own_hurt_most,
+    p_pair,
+    specificity,
+    strongest_control,
+)
+from babelscope.report.markup import Markup, Section, element, join, language_cell, table
+from babelscope.report.results import Results
+from babelscope.report.wording import harm_digits, known, names, p_value, percent, plain, span
+
+MARKS = {True: ("yes", "●", "holds: "), False: ("no", "○", "does not hold: "), None: ("", "", "")}
+
+
+def model_name(results: Results) -> str:
+    """What the run calls its model, else the name of its folder."""
+    card = results.find("model") or {}
+    found = next((card[key] for key in ("name", "model", "id", "path") if isinstance(card.get(key), str)), None)
+    return found or results.folder.resolve().name
+
+
+def summary_section(results: Results) -> Section:
+    """What was done and what came out, readable in a minute."""
+    body = [
+        element("p", what_was_done(results), class_="lead"),
+        element("h3", "Which findings hold"),
+        _claim_table(claims(results)),
+        element("h3", "The evidence by language"),
+        _evidence_table(results),
+        element(
+            "p",
+            "● the test of this column holds in this language, ○ it does not; square brackets are intervals. "
+            "Harm is the rise of the negative log-likelihood of held-out text, in % of what it was.",
+            class_="note",
+        ),
+    ]
+    return Section("summary", "In short", join(body))
+
+
+def what_was_done(results: Results) -> str:
+    """Two or three sentences on the run."""
+    sizes = results.by_language("neurons")
+    smallest, largest = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+    targets = [tag for tag, x in results.by_language("steering.success").items() if known(x)]
+    steered = f" Directions were added to steer answers into {len(targets)} languages." if targets else ""
+    return (
+        f"In {model_name(results)}, neurons whose activity is spread over few of {len(results.languages)} languages were "
+        f"selected (the {percent(results.find('top_rate'), 1).replace('.0', '')} most selective): "
+        f"{plain(sum(sizes.values()), 0)} places in all, from {plain(sizes[smallest], 0)} for {names([smallest])} to "
+        f"{plain(sizes[largest], 0)} for {names([largest])}. Each language's set was switched off on held-out text of "
+        f"every language, and so were random sets of the same size.{steered} "
+        "Selective means that a neuron prefers a language; only the interventions speak about causes."
+    )
+
+
+def _claim_table(listed: list[Claim]) -> Markup:
+    rows = []
+    for claim in listed:
+        badge = element("span", claim.verdict, class_=f"verdict {claim.verdict.replace(' ', '-')}")
+        tally = element("small", claim.tally) if claim.tally else ""
+        failing = ""
+        if claim.fails and claim.holds and claim.counts == "languages":
+            failing = element("small", f"not in {names(claim.fails)}")
+        found = element("span", claim.result or "not measured in this run")
+        rows.append(
+            (element("span", claim.title), join([badge, tally], " "), join([found, failing], " "), claim.control)
+        )
+    return table(("Finding", "Verdict", "Result", "Control, and when it counts"), rows, kind="claims")
+
+
+def _evidence_table(results: Results) -> Markup:
+    harm = results.matrix("ablation.relative_harm")
+    assert harm is not None
+    own = dict(zip(results.languages, harm.diagonal(), strict=True))
+    digits = harm_digits(own.values())
+    head = (
+        "Language", "Neurons", "Stability (range; chance)", "Own harm", "Lead over next", "p, layer-matched",
+        "p, contribution-matched", "Steered", "Best control", "Native", "Perplexity ×",
+    )  # fmt: skip
+    rows = [
+        (
+            language_cell(tag),
+            plain(results.by_language("neurons").get(tag), 0),
+            _stability_cell(results, tag),
+            _marked(own_hurt_most(results).get(tag), percent(own[tag], digits)),
+            _specificity_cell(results, tag, digits),
+            *(_marked(None if p is None else p <= LEVEL, p_value(p)) for p in p_pair(results, tag)),
+            _success_cell(results, tag),
+            percent(strongest_control(results, tag)),
+            percent(results.by_language("steering.native").get(tag)),
+            _marked(is_fluent(results, tag), plain(results.by_language("steering.perplexity_ratio").get(tag))),
+        )
+        for tag in results.languages
+    ]
+    return table(head, rows, kind="evidence")
+
+
+def _marked(holds: bool | None, text: str, after: str = "") -> Markup:
+    kind, sign, spoken = MARKS[holds]
+    mark = element("span", sign, class_=f"mark {kind}", role="img", aria_label=spoken) if sign else ""
+    small = element("small", after) if after else ""
+    return join([part for part in (mark, text, small) if part], " ")
+
+
+def _stability_cell(results: Results, tag: str) -> Markup:
+    row = results.by_language("stability").get(tag)
+    if not row or not all(map(known, row[:4])):
+        return join(["–"])
+    median, low, high, chance = row[:4]
+    return _marked(low > chance, plain(median), f"{span(low, high)}; {plain(chance)}")
+
+
+def _specificity_cell(results: Results, tag: str, digits: int) -> Markup:
+    row = specificity(results).get(tag)
+    if row is None:
+        return join(["–"])
+    return _marked(row[1] > 0, percent(row[0], digits), span(row[1], row[2], digits, factor=100))
+
+
+def _success_cell(results: Results, tag: str) -> Markup:
+    rate = results.by_language("steering.success").get(tag)
+    if rate is None:
+        return join(["–"])
+    low, high = results.by_language("steering.success_interval").get(tag) or (None, None)
+    control = strongest_control(results, tag)
+    holds = low > control if known(low) and known(control) else None
+    return _marked(holds, percent(rate), span(low, high, 0, factor=100))
+
+
+def comparison_table(runs: list[Results]) -> Markup:
+    """The runs of a page side by side."""
+    rows = []
+    for run in runs:
+        found = claims(run)
+        rows.append(
+            (
+                element("a", f"{run.folder.resolve().name}", href=f"#run{runs.index(run) + 1}"),
+                model_name(run),
+                str(len(run.languages)),
+                plain(sum(run.by_language("neurons").values()), 0),
+                *(claim.tally or "–" for claim in (found[1], found[3])),
+                macro_success(run, "success"),
+                macro_success(run, "native"),
+            )
+        )
+    head = (
+        "Run", "Model", "Languages", "Neurons", "Own language hurt most", "More than contribution-matched", "Steered",
+        "Native",
+    )  # fmt: skip
+    return table(head, rows)

@@ -1,0 +1,58 @@
+"""How numbers, intervals and lists of languages are put into words."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from babelscope.figures import language_name
+
+NOT_MEASURED = "not measured in this run"
+
+
+def known(value: object) -> bool:
+    """Whether this is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def plain(value: float | None, digits: int = 2) -> str:
+    """A number with a true minus sign; a dash where there is none, and no minus zero."""
+    if value is None or not known(value):
+        return "–"
+    text = f"{value:,.{digits}f}".replace(",", "\u202f")
+    return text.lstrip("-") if float(f"{value:.{digits}f}") == 0 else text.replace("-", "−")
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """A share in per cent."""
+    return f"{plain(100 * share, digits)} %" if share is not None and known(share) else "–"
+
+
+def span(low: float | None, high: float | None, digits: int = 2, *, factor: float = 1.0) -> str:
+    """An interval in square brackets, nothing where an end is not known."""
+    if low is None or high is None or not (known(low) and known(high)):
+        return ""
+    return f"[{plain(factor * low, digits)}, {plain(factor * high, digits)}]"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with two figures; small ones as a bound."""
+    if p is None or not known(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.2f}" if p >= 0.0995 else f"{p:.2g}"
+
+
+def names(tags: Iterable[str]) -> str:
+    """Languages as a list in a sentence."""
+    listed = [language_name(tag) for tag in tags]
+    return ", ".join(listed[:-1]) + " and " + listed[-1] if len(listed) > 1 else "".join(listed)
+
+
+def span_over(values: Sequence[float], digits: int = 2) -> str:
+    """Smallest to largest of some numbers."""
+    finite = [value for value in values if known(value)]
+    return f"{plain(min(finite), digits)} to {plain(max(finite), digits)}" if finite else "–"
+
+
+def harm_digits(shares: Iterable[float]) -> int:
+    """Decimals in per cent with which the largest of some harms has two or three figures."""
+    largest = max((abs(100 * share) for share in shares if known(share)), default=0.0)
+    return min(4, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 2

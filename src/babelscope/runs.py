@@ -1,0 +1,111 @@
+"""Run folders: what was asked, where it ran, what came out; and the flags of an experiment."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from babelscope.errors import PrerequisiteError
+
+C = TypeVar("C")
+PACKAGES = ("babelscope", "torch", "transformers", "numpy", "plotly", "lingua-language-detector")
+
+
+def write_atomic(path: Path, text: str) -> Path:
+    """Write a text file whole or not at all; raises PrerequisiteError if the disk refuses."""
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as err:
+        raise PrerequisiteError(f"{path}: could not be written ({err}); nothing there was changed; free space") from err
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def environment() -> dict[str, Any]:
+    """Versions and the machine's kind; no host name, no path."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "packages": found,
+    }
+
+
+def commit() -> dict[str, Any]:
+    """Commit of the working tree and whether it was changed since; empty outside a checkout."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": head, "changed_since": bool(dirty.strip())}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of an experiment and its folder."""
+
+    folder: Path
+
+    def log(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows to results.jsonl: one row a measured thing."""
+        with (self.folder / "results.jsonl").open("a", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def results(self) -> list[dict[str, Any]]:
+        """All rows written so far, from which figures are drawn."""
+        file = self.folder / "results.jsonl"
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+    def finish(self) -> None:
+        """Mark the run complete."""
+        (self.folder / "done").touch()
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "done").exists()
+
+
+def open_run(name: str, config: Any, root: Path = Path("runs")) -> Run:
+    """The folder of an experiment with this config: made, or found again where an interrupted run left it."""
+    settings = asdict(config) if is_dataclass(config) and not isinstance(config, type) else dict(config)
+    text = json.dumps(settings, sort_keys=True, default=str)
+    key = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    earlier = sorted(path for path in (root / name).glob(f"*-{key}") if not (path / "done").exists())
+    folder = earlier[-1] if earlier else root / name / f"{date.today():%Y%m%d}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "config.json", json.dumps(settings, indent=1, default=str))
+    write_atomic(folder / "environment.json", json.dumps({**environment(), **commit()}, indent=1))
+    return Run(folder)
+
+
+def main(config: type[C], run: Callable[[C, Run], None]) -> None:
+    """Command line of an experiment: flags from the dataclass, then the run in its folder."""
+    chosen = tyro.cli(config)
+    name = Path(run.__code__.co_filename).stem
+    folder = open_run(name, chosen)
+    if folder.done:
+        return
+    run(chosen, folder)
+    folder.finish()

@@ -1,0 +1,171 @@
+"""Interventions while a model runs: installed whole or not at all, gone on any exit."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.artifacts import Operation, SteeringRecipe
+from babelscope.axes import Bool, Tensor
+from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
+from babelscope.models import READ_ONLY, Layout, RoutedEdit, check_made_for, layout_of
+from babelscope.sites import NEURON_SITES, Site
+from babelscope.steering.session import Session, follow_calls
+from babelscope.steering.step import Step
+
+Steering = Operation | SteeringRecipe | Sequence[Operation | SteeringRecipe]
+"""One operation, a recipe, or several of them, applied in order."""
+
+
+@contextmanager
+def steer(
+    model: PreTrainedModel,
+    operations: Steering = (),
+    *,
+    rows: Sequence[Steering | None] | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Iterator[None]:
+    """While open, these operations act on every forward pass of the model, in `generate` and outside it.
+
+    operations: for all rows; those at one site act in the order given.
+    rows: one entry a row of the batch, each its own steering, or None for an untouched row; they act after
+    `operations`, and batches must have as many rows. Beams and return sequences follow the row they come from.
+    tokenizer: if given, its special tokens are left alone, but by gates with `skip_special=False`.
+    Pads are never touched; they are known by the attention mask, and without one no token is taken for a pad.
+    Outside `generate` every token is prompt, which ends where the pass ends. Contexts nest, the outer one's operations
+    first, and may close in any order; each model has its own state. Nothing is left on the model afterwards.
+
+    Raises ArtifactError for operations of another model or width and for batches whose rows do not fit, SiteError for
+    sites the model lacks or can only be read at, PrerequisiteError for a compiled model, which would not see the hooks.
+    """
+    refuse_compiled(model)
+    layout = layout_of(model)
+    everything = [*_flat(operations), *(operation for row in rows or () for operation in _flat(row))]
+    check_operations(layout, everything)
+    ordinary = _ordinary_tokens(layout, everything, tokenizer)
+    with ExitStack() as stack:
+        session = stack.enter_context(follow_calls(layout))
+        for site, steps in _steps(layout, operations, rows).items():
+            stack.enter_context(layout.edit_routed(site, _change(site, steps, session, ordinary)))
+        yield
+
+
+def _flat(steering: Steering | None) -> list[Operation]:
+    if steering is None:
+        return []
+    if isinstance(steering, Operation):
+        return [steering]
+    return [operation for entry in steering for operation in _flat(entry)]
+
+
+def check_operations(layout: Layout, operations: Sequence[Operation]) -> None:
+    """Raise SiteError or ArtifactError unless the model has the sites, the widths, and the hash of every operation."""
+    for origin in {operation.origin for operation in operations}:
+        if origin is not None:
+            check_made_for(origin, layout.model, None, "steering")
+    for operation in operations:
+        site, width = operation.site, 0
+        layout.check(site)
+        if site.at in READ_ONLY:
+            raise SiteError(f"site '{site}' can be read, not written; steer attn_out or resid_out instead")
+        width = layout.width(site.at)
+        if operation.indices is None and len(operation.vector) != width:
+            raise ArtifactError(
+                f"operation at '{site}': {len(operation.vector)} values came; the model has {width} units there; "
+                "use the model it was made for"
+            )
+        if operation.indices is not None and int(operation.indices.max()) >= width:
+            raise ArtifactError(
+                f"operation at '{site}': unit {int(operation.indices.max())} came; expected 0–{width - 1}; "
+                "use the model it was made for"
+            )
+        if operation.kind == "project_out" and site.at in NEURON_SITES and layout.n_experts:
+            raise SiteError(f"site '{site}': experts have no common space to project in; use mlp_out")
+
+
+def _ordinary_tokens(
+    layout: Layout, operations: Sequence[Operation], tokenizer: PreTrainedTokenizerBase | None
+) -> Bool[Tensor, " vocab"] | None:
+    """False for special tokens, by id; None where no gate asks."""
+    if tokenizer is None:
+        if any(operation.gate.skip_special for operation in operations):
+            raise ArtifactError("a gate skips special tokens, no tokenizer came; pass steer(…, tokenizer=…)")
+        return None
+    if all(operation.gate.skip_special is False for operation in operations):
+        return None
+    added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    embed = layout.model.get_input_embeddings()
+    ordinary = torch.ones(embed.num_embeddings, dtype=torch.bool)
+    special = {*tokenizer.all_special_ids, *added}
+    ordinary[[index for index in special if index < len(ordinary)]] = False
+    return ordinary.to(layout.device_of(Site(None, "embed")))
+
+
+def _steps(layout: Layout, operations: Steering, rows: Sequence[Steering | None] | None) -> dict[Site, list[Step]]:
+    """What to do at each site, in order; what would do nothing is left out, so that no hook stands for it."""
+    slots: dict[Site, list[Step]] = {}
+    for operation in _flat(operations):
+        step = Step.of(operation, layout.width(operation.site.at), None if rows is None else len(rows))
+        slots.setdefault(operation.site, []).append(step)
+    for site, steps in _row_steps(layout, rows or ()).items():
+        slots.setdefault(site, []).extend(steps)
+    busy = {site: [step for step in steps if not step.idle] for site, steps in slots.items()}
+    return {site: steps for site, steps in busy.items() if steps}
+
+
+def _row_steps(layout: Layout, rows: Sequence[Steering | None]) -> dict[Site, list[Step]]:
+    """Each row's operations, those that stand at the same place in different rows joined where they can be."""
+    places: dict[tuple[Site, int], list[Step]] = {}
+    for row, steering in enumerate(rows):
+        met: dict[Site, int] = {}
+        for operation in _flat(steering):
+            if operation.gate.rows is not None:
+                raise ArtifactError(f"row {row}: its operation's gate names rows too; expected one of the two")
+            met[operation.site] = met.get(operation.site, 0) + 1
+            own = replace(operation, gate=replace(operation.gate, rows=(row,)))
+            step = Step.of(own, layout.width(operation.site.at), len(rows))
+            _add_step(places.setdefault((operation.site, met[operation.site]), []), step)
+    ordered: dict[Site, list[Step]] = {}
+    for site, place in sorted(places, key=lambda key: key[1]):
+        ordered.setdefault(site, []).extend(places[site, place])
+    return ordered
+
+
+def _add_step(steps: list[Step], step: Step) -> None:
+    for index, earlier in enumerate(steps):
+        joined = earlier.join(step)
+        if joined is not None:
+            steps[index] = joined
+            return
+    steps.append(step)
+
+
+def _change(site: Site, steps: list[Step], session: Session, ordinary: Tensor | None) -> RoutedEdit:
+    def change(value: Tensor, routes: Tensor | None) -> Tensor | None:
+        frame = session.frame
+        if frame is None or value.shape[0] != frame.batch:
+            raise ArtifactError(f"site '{site}' ran by itself; steering needs passes of the whole model; call the model")
+        new = value
+        for step in steps:
+            new = step.apply(new, routes, frame, ordinary)
+        return None if new is value else new
+
+    return change
+
+
+def refuse_compiled(model: nn.Module) -> None:
+    """Raise PrerequisiteError if any part runs as a compiled graph, which hooks made later would not reach."""
+    for name, module in [("model", model), *model.named_modules()]:
+        compiled = (
+            isinstance(module, torch._dynamo.OptimizedModule)
+            or module._compiled_call_impl is not None
+            or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+        )
+        if compiled:
+            raise PrerequisiteError(
+                f"{name or 'model'} is compiled, and compiled code does not see hooks; expected a plain model; "
+                "steer the model that was handed to torch.compile, and generate with that one"
+            )

@@ -1,0 +1,143 @@
+"""Which tokens a forward pass holds: prompt or generated, pad or real, and where in its row each one stands."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+
+from babelscope.artifacts import Gate, Schedule
+from babelscope.axes import Bool, Int, Int64, Tensor
+from babelscope.errors import ArtifactError
+
+
+class Prompt(NamedTuple):
+    """What one call of `generate` was given."""
+
+    rows: int
+    """Rows before beams and return sequences multiply them."""
+    length: int
+    """Columns of the prompt, pads included; later columns are generated."""
+    mask: Int64[Tensor, "batch token"] | None
+    """1 for real tokens; None where none was passed."""
+
+    @classmethod
+    def read(cls, inputs: Tensor | None, arguments: Mapping[str, Any]) -> "Prompt":
+        """From the arguments of `generate`."""
+        ids = inputs if inputs is not None else arguments.get("input_ids")
+        embeds, mask = arguments.get("inputs_embeds"), arguments.get("attention_mask")
+        given = ids if embeds is None else embeds
+        # Without any input, generate starts from one BOS.
+        rows, length = (1, 1) if given is None else given.shape[:2]
+        # Going on from a cache, the ids may be the new ones alone; the mask is always whole.
+        return cls(rows, length if mask is None else max(length, mask.shape[1]), mask)
+
+
+class Frame:
+    """One forward pass, read from the arguments of the model's body. Tensors are made when first asked for.
+
+    Columns count from the start of the row, pads and cached tokens included, so phases and steps come out the same
+    with and without a cache, and however a prompt is cut into chunks.
+    """
+
+    def __init__(self, arguments: Mapping[str, Any], prompt: Prompt | None) -> None:
+        ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
+        cache = arguments.get("past_key_values")
+        self.ids: Int[Tensor, "batch token"] | None = ids
+        given = embeds if ids is None else ids
+        self.batch, self.tokens = given.shape[:2]
+        self._device: torch.device = given.device
+        self.start = 0 if cache is None else int(cache.get_seq_length())
+        self.end = self.start + self.tokens
+        self.prompt = prompt
+        self.prompt_end = self.end if prompt is None else prompt.length
+        self.rows = self.batch if prompt is None else prompt.rows
+        if self.batch % self.rows:
+            raise ArtifactError(f"a pass of {self.batch} rows came for {self.rows} prompts; expected a multiple")
+        self.repeats = self.batch // self.rows
+        self._attention = arguments.get("attention_mask")
+        self.shared: dict[Any, Any] = {}
+        """Coefficients of this pass, for operations that share gate, schedule and strength."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """How many of this pass's columns are prompt; they come first."""
+        return min(max(self.prompt_end - self.start, 0), self.tokens)
+
+    @cached_property
+    def _mask(self) -> Bool[Tensor, "batch column"] | None:
+        """Real tokens from the first column to the last of this pass; None where no token is known to be a pad."""
+        mask = self._attention
+        if mask is None:
+            return None
+        if not isinstance(mask, Tensor) or mask.ndim != 2:
+            # A compilable cache comes with a mask already shaped for attention; go by the one generate was given.
+            if self.prompt is None or self.prompt.mask is None:
+                return None
+            mask = self.prompt.mask.repeat_interleave(self.repeats, dim=0)
+        mask = mask[:, : self.end].to(self._device, torch.bool)
+        missing = self.end - mask.shape[1]
+        if missing == 0:
+            return mask
+        # A prompt's mask ends before what was generated; a mask of the new tokens alone begins after the cache.
+        fill = mask.new_ones(mask.shape[0], missing)
+        return torch.cat([fill, mask] if mask.shape[1] == self.tokens else [mask, fill], dim=1)
+
+    @property
+    def real(self) -> Bool[Tensor, "batch token"] | None:
+        """False at pads; None where this pass has none."""
+        generated_only = self.prompt is not None and self.prompt_tokens == 0
+        return None if generated_only or self._mask is None else self._mask[:, self.start :]
+
+    @cached_property
+    def position(self) -> Int64[Tensor, "#batch token"]:
+        """Place of each token among its row's real tokens."""
+        if self._mask is None:
+            return torch.arange(self.start, self.end, device=self._device)[None]
+        return self._mask.long().cumsum(dim=1)[:, self.start :] - 1
+
+    @cached_property
+    def prompt_size(self) -> Int64[Tensor, "#batch 1"] | int:
+        """Real tokens of each row's prompt."""
+        if self.prompt is not None and self.prompt.mask is not None:
+            sizes = self.prompt.mask.long().sum(dim=1, keepdim=True)
+            return sizes.repeat_interleave(self.repeats, dim=0).to(self._device)
+        if self._mask is None:
+            return self.prompt_end
+        seen = self._mask[:, : self.prompt_end]
+        return seen.long().sum(dim=1, keepdim=True) + max(0, self.prompt_end - self.end)
+
+    def factors(self, gate: Gate, schedule: Schedule) -> list[float]:
+        """Factor on the strength at each column, from phase and schedule; [f] where all are f."""
+        inside = self.prompt_tokens
+        first = self.start + inside - self.prompt_end + 1
+        before = schedule.factor(0) if gate.phase != "generated" else 0.0
+        if gate.phase == "prompt":
+            after = [0.0] * (self.tokens - inside)
+        elif schedule.course == "constant":
+            after = [1.0] * (self.tokens - inside)
+        else:
+            after = [schedule.factor(step) for step in range(first, first + self.tokens - inside)]
+        factors = [before] * inside + after
+        return factors[:1] if len(set(factors)) == 1 else factors
+
+    def selected(self, gate: Gate, ordinary: Bool[Tensor, " vocab"] | None) -> Bool[Tensor, "#batch token"] | None:
+        """True at the tokens that pads, special tokens and positions leave open; None where that is all of them.
+
+        ordinary: False for the ids of special tokens; prompts given as embeddings have no ids and none is left out.
+        """
+        masks = [] if self.real is None else [self.real]
+        if ordinary is not None and self.ids is not None and gate.skip_special is not False:
+            masks.append(ordinary.to(self._device)[self.ids])
+        if gate.positions is not None:
+            masks.extend(self._between(*gate.positions))
+        result = None
+        for mask in masks:
+            result = mask if result is None else result & mask
+        return result
+
+    def _between(self, start: int | None, stop: int | None) -> list[Tensor]:
+        size = self.prompt_size
+        bounds = [None if bound is None else bound if bound >= 0 else size + bound for bound in (start, stop)]
+        masks = [] if bounds[0] is None else [self.position >= bounds[0]]
+        return masks if bounds[1] is None else [*masks, self.position < bounds[1]]

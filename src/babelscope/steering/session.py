@@ -1,0 +1,85 @@
+"""Following one model's forward and generate calls while something steers it."""
+
+import inspect
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import update_wrapper
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from babelscope.models import Layout
+from babelscope.steering.frame import Frame, Prompt
+
+_LOCK = threading.Lock()
+
+
+class Session:
+    """Stands at `model.generate`, on that one object, while any steering of it is open; shared by nested contexts.
+
+    What it remembers of a call is kept apart for each thread.
+    """
+
+    def __init__(self, model: PreTrainedModel, body: nn.Module) -> None:
+        self.users = 0
+        self._inner = model.generate
+        self._names = tuple(inspect.signature(body.forward).parameters)
+        self._calls = threading.local()
+        update_wrapper(self, self._inner)
+
+    def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """`generate`; the outermost call says what is prompt."""
+        before = self._prompt
+        self._calls.prompt = before or Prompt.read(inputs, kwargs)
+        try:
+            # A graph compiled for a static cache would not see the hooks.
+            return self._inner(inputs, *args, **{**kwargs, "disable_compile": True})
+        finally:
+            self._calls.prompt = before
+
+    @property
+    def _prompt(self) -> Prompt | None:
+        return getattr(self._calls, "prompt", None)
+
+    def follow(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Pre-hook of the model's body: what this forward pass holds."""
+        self._calls.frame = Frame({**dict(zip(self._names, args, strict=False)), **kwargs}, self._prompt)
+
+    @property
+    def frame(self) -> Frame | None:
+        """The forward pass now running in this thread; None before the first."""
+        return getattr(self._calls, "frame", None)
+
+
+@contextmanager
+def follow_calls(layout: Layout) -> Iterator[Session]:
+    """The model's session, opened by the first to come and removed by the last to go."""
+    model = layout.model
+    with _LOCK, ExitStack() as undo:
+        session = vars(model).get("generate")
+        if not isinstance(session, Session):
+            session = Session(model, layout.body)
+            handle = layout.body.register_forward_pre_hook(session.follow, with_kwargs=True)
+            undo.callback(handle.remove)
+            undo.callback(_restore, model, session, vars(model).get("generate"))
+            object.__setattr__(model, "generate", session)
+            session.closing = undo.pop_all()
+        session.users += 1
+    try:
+        yield session
+    finally:
+        with _LOCK:
+            session.users -= 1
+            if not session.users:
+                session.closing.close()
+
+
+def _restore(model: PreTrainedModel, session: Session, before: Any) -> None:
+    """Put back what stood at `model.generate`, unless another has since taken the place."""
+    if vars(model).get("generate") is session:
+        if before is None:
+            del vars(model)["generate"]
+        else:
+            object.__setattr__(model, "generate", before)

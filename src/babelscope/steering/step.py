@@ -1,0 +1,165 @@
+"""Operations made ready to run: vectors scaled, rows joined, coefficients worked out once a pass."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from babelscope.artifacts import Operation
+from babelscope.axes import Float, Float64, Tensor
+from babelscope.errors import ArtifactError
+from babelscope.interventions import CHANGES, at_experts, at_units
+from babelscope.sites import NEURON_SITES
+from babelscope.steering.frame import Frame
+
+
+@dataclass(eq=False)
+class Step:
+    """One change at one site, for all rows or with each row's own vector and strength."""
+
+    operation: Operation
+    """Gives site, kind, indices, gate and schedule."""
+    vectors: Float64[Tensor, "row unit"]
+    """In raw units; one for all rows, or one a row."""
+    strengths: tuple[float, ...] | None
+    """One a row, 0 where it is untouched, as are rows past the end; None: the operation's own for all rows."""
+    batch_rows: int | None
+    """Rows that a batch must have; None where any number will do."""
+    width: int
+    """Units of the site."""
+    _ready: dict[Any, Any] = field(default_factory=dict)
+    """What was moved to a device already."""
+
+    @classmethod
+    def of(cls, operation: Operation, width: int, batch_rows: int | None = None) -> "Step":
+        """One operation, for a batch of so many rows if that is known."""
+        vector = operation.vector.detach().cpu().double() * operation.scale
+        named = operation.gate.rows
+        if named is None:
+            return cls(operation, vector[None], None, batch_rows, width)
+        strengths = tuple(operation.strength if row in named else 0.0 for row in range(batch_rows or max(named) + 1))
+        return cls(operation, vector[None], strengths, batch_rows, width)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing would ever change."""
+        return not self.operation.strength if self.strengths is None else not any(self.strengths)
+
+    def join(self, other: "Step") -> "Step | None":
+        """Both as one step, where they differ only in rows, vectors and strengths and touch different rows."""
+        if self.strengths is None or other.strengths is None or len(self.strengths) != len(other.strengths):
+            return None
+        if self._form is None or self._form != other._form:
+            return None
+        pairs = list(zip(self.strengths, other.strengths, strict=True))
+        if any(left and right for left, right in pairs):
+            return None
+        size = (len(pairs), self.width)
+        mine = torch.tensor([bool(left) for left, _ in pairs])[:, None]
+        vectors = torch.where(mine, self.vectors.expand(size), other.vectors.expand(size))
+        return replace(self, vectors=vectors, strengths=tuple(left or right for left, right in pairs), _ready={})
+
+    @property
+    def _form(self) -> tuple[Any, ...] | None:
+        """What two steps must share to be one; None where this one stays alone."""
+        op = self.operation
+        if op.indices is not None or op.site.at in NEURON_SITES:
+            return None
+        return op.site, op.kind, replace(op.gate, rows=None), op.schedule, self.batch_rows
+
+    def apply(
+        self, value: Float[Tensor, "batch token *unit"], routes: Tensor | None, frame: Frame, ordinary: Tensor | None
+    ) -> Tensor:
+        """The activation after this step; the very same tensor where nothing is open."""
+        strength = self._coefficient(frame, ordinary, value)
+        if strength is None:
+            return value
+        change, indices = CHANGES[self.operation.kind], self.operation.indices
+        if routes is not None:
+            table = self._ready_on(value, "table", lambda: self._by_expert(self.vectors[0], value.shape[-1]))
+            chosen = self._ready_on(value, "chosen", lambda: self._by_expert(True, value.shape[-1]))
+            wide = strength[..., None] if isinstance(strength, Tensor) else strength
+            return at_experts(change, value, routes, table, chosen, wide)
+        flat, vector = value.flatten(2), self._vector(value, frame)
+        if indices is None:
+            return change(flat, vector, strength).reshape(value.shape)
+        where = self._ready_on(value, "indices", lambda: indices)
+        return at_units(change, flat, where, vector, strength).reshape(value.shape)
+
+    def _ready_on(self, value: Tensor, name: Any, make: Callable[[], Tensor]) -> Tensor:
+        """A tensor made once for each device and precision; what is no float keeps its dtype."""
+        key = (name, value.device, _precision(value))
+        if key not in self._ready:
+            # Outside inference mode, or gradients could never flow past it.
+            with torch.inference_mode(False):
+                made = make()
+                dtype = _precision(value) if made.is_floating_point() else made.dtype
+                self._ready[key] = made.to(dtype).to(value.device)
+        return self._ready[key]
+
+    def _vector(self, value: Tensor, frame: Frame) -> Tensor:
+        if len(self.vectors) == 1:
+            return self._ready_on(value, "vector", lambda: self.vectors[0])
+        repeats = frame.repeats
+        return self._ready_on(
+            value, ("vectors", repeats), lambda: self.vectors.repeat_interleave(repeats, dim=0)[:, None]
+        )
+
+    def _by_expert(self, values: Tensor | bool, d_expert: int) -> Tensor:
+        """Values at the units touched, zero or False elsewhere, [expert, neuron]."""
+        table = torch.zeros(self.width, dtype=torch.bool if values is True else torch.float64)
+        indices = self.operation.indices
+        table[slice(None) if indices is None else indices.cpu()] = values
+        return table.view(-1, d_expert)
+
+    def _coefficient(self, frame: Frame, ordinary: Tensor | None, value: Tensor) -> float | Tensor | None:
+        """Strength at each token, [batch, token, 1] or one number for all; None where all is closed."""
+        operation = self.operation
+        alike = (operation.gate, operation.schedule, self.strengths or operation.strength, self.batch_rows)
+        key = (*alike, id(ordinary), value.shape[1], value.device, _precision(value))
+        if key not in frame.shared:
+            frame.shared[key] = self._work_out(frame, ordinary, value)
+        return frame.shared[key]
+
+    def _work_out(self, frame: Frame, ordinary: Tensor | None, value: Tensor) -> float | Tensor | None:
+        """Product of strength by row, factor by column, and what is open by token."""
+        if frame.rows != (self.batch_rows or frame.rows) or frame.rows < len(self.strengths or ()):
+            expected = self.batch_rows or f"at least {len(self.strengths or ())}"
+            raise ArtifactError(f"a batch of {frame.rows} rows came; expected {expected}; give one entry a row")
+        gate = self.operation.gate
+        factors = frame.factors(gate, self.operation.schedule)
+        if not any(factors):
+            return None
+        parts: list[Tensor] = []
+        strength = self.operation.strength
+        if self.strengths is not None:
+            strength = 1.0
+            parts.append(self._row_strengths(frame, self.strengths, value))
+        if len(factors) > 1:
+            parts.append(torch.tensor([factors], dtype=_precision(value), device=value.device))
+        else:
+            strength *= factors[0]
+        selected = frame.selected(gate, ordinary)
+        if selected is not None:
+            parts.append(selected.to(value.device, _precision(value)))
+        if not parts:
+            return strength
+        result = parts[0] * strength
+        for part in parts[1:]:
+            result = result * part
+        # The head may be asked for the last tokens only.
+        return result.expand(frame.batch, frame.tokens)[:, -value.shape[1] :, None]
+
+    def _row_strengths(self, frame: Frame, strengths: tuple[float, ...], value: Tensor) -> Float[Tensor, "batch 1"]:
+        rows, repeats = frame.rows, frame.repeats
+
+        def make() -> Tensor:
+            whole = torch.tensor([*strengths, *[0.0] * (rows - len(strengths))], dtype=torch.float64)
+            return whole.repeat_interleave(repeats)[:, None]
+
+        return self._ready_on(value, ("rows", rows, repeats), make)
+
+
+def _precision(value: Tensor) -> torch.dtype:
+    return torch.float64 if value.dtype == torch.float64 else torch.float32

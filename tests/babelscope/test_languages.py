@@ -1,0 +1,45 @@
+import pytest
+
+from babelscope import Language
+from babelscope.errors import LanguageError
+from babelscope.languages import parse_languages
+
+
+@pytest.mark.parametrize(
+    ("tag", "canonical", "iso", "script"),
+    [
+        ("fi", "fi", "fin", "Latn"),
+        ("zh_hant", "zh-Hant", "zho", "Hant"),
+        ("zh", "zh", "zho", "Hans"),
+        ("tt", "tt", "tat", "Cyrl"),
+        ("sr-Latn", "sr-Latn", "srp", "Latn"),
+        ("iw", "he", "heb", "Hebr"),
+    ],
+)
+def test_tags_become_canonical(tag, canonical, iso, script):
+    language = Language.parse(tag)
+    assert (language, language.iso639_3, language.script) == (canonical, iso, script)
+    assert language.flores == f"{iso}_{script}"
+
+
+def test_a_plain_tag_is_a_key():
+    assert {Language.parse("eu"): 1}["eu"] == 1
+
+
+@pytest.mark.parametrize(("macro", "individual"), [("zh", "cmn"), ("ar", "arb"), ("no", "nb")])
+def test_macro_and_individual_codes_stay_apart(macro, individual):
+    assert Language.parse(macro) != Language.parse(individual)
+
+
+@pytest.mark.parametrize("tag", ["", "english", "xx", "und", "e", "en--us"])
+def test_unknown_tags_are_refused_with_the_tag(tag):
+    with pytest.raises(LanguageError, match="BCP-47") as caught:
+        Language.parse(tag)
+    assert repr(tag) in str(caught.value)
+
+
+def test_a_language_given_twice_is_refused():
+    with pytest.raises(LanguageError, match="he came twice"):
+        parse_languages(["iw", "he"])
+    with pytest.raises(LanguageError, match="no language"):
+        parse_languages([])
