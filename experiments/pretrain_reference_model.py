@@ -12,8 +12,9 @@ import lzma
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from babelscope.runs import Run, main
+
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
 UNDERSERVED = ("eu", "cy", "tt")
 PAD, BOS, EOS = 0, 1, 2
@@ -31,12 +34,52 @@ WORDS = r" ?[\p{L}\p{M}]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+"
 """Marks belong to their letters: without \\p{M} every Hindi vowel sign would end a token."""
 
 
+CARD = """---
+license: cc-by-sa-4.0
+library_name: transformers
+pipeline_tag: text-generation
+language:
+{languages}
+---
+
+# babelscope reference model
+
+A small Llama-architecture language model of fifteen languages, for tests, demonstrations and method development in
+babelscope. It writes short sentences that look like its languages; it knows nothing, and must not be used to inform,
+translate, or talk to anyone. It was not filtered for harmful text and not aligned.
+
+| | |
+|---|---|
+| shape | {layers} layers, hidden {hidden}, FFN {neurons} (SwiGLU), {heads} heads, {kv_heads} key–value heads, tied embeddings, RoPE, {vocabulary} entries, float16 |
+| tokenizer | byte-level BPE with marks kept with their letters, NFC; `<s>` before a document, `</s>` after it |
+| training | {tokens} tokens in {steps} steps of {rows} rows of {window}; Muon on the matrices and AdamW on the rest, peak {lr}, decay {decay}, {warmup} steps up, last {cooldown} of the steps down to zero; seed {seed}; bf16 arithmetic over float32 weights, two CPU cores |
+| documents | one sentence each; in three rows of four no document sees another, in the fourth those of one language do |
+| shares | the twelve main languages equally, the three under-served ones 0.15 of that each, in tokens |
+
+Held-out bits per byte (all validation lines, each alone after BOS; lower is better). Macro average over the twelve main
+languages: **{macro}**; the earlier checkpoint that it replaced: {baseline} by the same rule.
+
+| language | | documents | tokens seen | bits per byte | earlier checkpoint |
+|---|---|---|---|---|---|
+{rows}
+
+`training.json` beside this card holds every figure and setting; `experiments/pretrain_reference_model.py` made both.
+
+## Data and licences
+
+Sentences of Mozilla Common Voice (sentence collection of 2021-07-19, CC0 1.0) for all fifteen languages; Universal
+Dependencies treebanks: CC BY-SA 4.0 for Chinese-GSDSimp, English-EWT, Finnish-TDT, French-GSD, German-GSD,
+Indonesian-CSUI, Indonesian-GSD, Japanese-GSD, Russian-GSD, Russian-Taiga, Spanish-GSD, Ukrainian-ParlaMint and
+Welsh-CCG, CC BY 4.0 for Finnish-FTB and Spanish-AnCora; JGLUE (CC BY-SA 4.0) for Japanese. No text with a
+non-commercial licence was used. Because share-alike text is in it, the weights and tokenizer are offered under
+CC BY-SA 4.0 (see LICENSE here); babelscope's code, and the sentences in `../corpus`, are under Apache-2.0.
+"""
+
+
 @dataclass(frozen=True)
 class Config:
     corpus: str = "../shared/corpora/mono"
     """Folder with <tag>.train.txt.xz and <tag>.valid.txt.xz, one sentence a line."""
-    out: str = "runs/pretrain_reference_model"
-    """Folder of the run: checkpoints, log.jsonl, and at the end model/."""
     baseline: str = ""
     """Checkpoint folder to compare with at the end; empty for none."""
     vocabulary: int = 10240
@@ -185,7 +228,7 @@ def bits_per_byte(model, tokenizer, lines: list[str], room: int = 4096) -> float
     while encoded:
         batch = encoded[-max(1, room // len(encoded[-1])) :]
         del encoded[-len(batch) :]
-        ids = torch.full((len(batch), len(batch[0] if len(batch) == 1 else max(batch, key=len))), PAD)
+        ids = torch.full((len(batch), max(map(len, batch))), PAD)
         for row, tokens in enumerate(batch):
             ids[row, : len(tokens)] = torch.tensor(tokens)
         real = torch.arange(ids.shape[1])[None] < torch.tensor([len(tokens) for tokens in batch])[:, None]
@@ -241,11 +284,10 @@ def build_optimizers(config: Config, model) -> list[torch.optim.Optimizer]:
     ]
 
 
-def run(config: Config) -> None:
+def run(config: Config, run: Run) -> None:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    folder = Path(config.out)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = run.folder
     languages = [*MAIN, *UNDERSERVED]
     texts = {tag: read_lines(config, tag, "train") for tag in languages}
     if not (folder / "tokenizer.json").exists():
@@ -305,14 +347,50 @@ def run(config: Config) -> None:
     final = folder / "model"
     model.half().save_pretrained(final)
     tokenizer.save_pretrained(final)
-    tokens = [stream.place * np.mean([len(text) for text in stream.documents]) for stream in streams]
-    result = {"steps": config.steps, "tokens": dict(zip(languages, map(int, tokens), strict=True))}
-    for name, path in {"trained": final, "baseline": config.baseline}.items():
+    result = compare(config, final, languages)
+    result["tokens"] = {
+        tag: round(stream.place * float(np.mean([len(text) for text in stream.documents])))
+        for tag, stream in zip(languages, streams, strict=True)
+    }
+    result["documents"] = {tag: len(stream.documents) for tag, stream in zip(languages, streams, strict=True)}
+    result["config"] = asdict(config)
+    run.log({"model": name, "language": tag, "bits_per_byte": value} for name in ("trained", "baseline") for tag, value in result.get(name, {}).items())
+    (final / "training.json").write_text(json.dumps(result, indent=1) + "\n")
+    (final / "README.md").write_text(model_card(result), encoding="utf-8")
+
+
+def compare(config: Config, trained: Path, languages: list[str]) -> dict[str, Any]:
+    """Held-out bits per byte of the stored checkpoint, and of the baseline, on all validation lines."""
+    result: dict[str, Any] = {}
+    for name, path in {"trained": str(trained), "baseline": config.baseline}.items():
         if path:
-            held_model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-            held_tokenizer = AutoTokenizer.from_pretrained(path)
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+            tokenizer = AutoTokenizer.from_pretrained(path)
             result[name] = {
-                tag: bits_per_byte(held_model, held_tokenizer, read_lines(config, tag, "valid")) for tag in languages
+                tag: round(bits_per_byte(model, tokenizer, read_lines(config, tag, "valid")), 4) for tag in languages
             }
-            result[f"{name}_macro"] = sum(result[name][tag] for tag in MAIN) / len(MAIN)
-    (folder / "results.json").write_text(json.dumps(result, indent=1))
+            result[f"{name}_macro"] = round(sum(result[name][tag] for tag in MAIN) / len(MAIN), 4)
+    return result
+
+
+def model_card(result: dict[str, Any]) -> str:
+    """The card, every figure from `training.json`."""
+    config = result["config"]
+    rows = [
+        f"| {tag} | {'main' if tag in MAIN else 'under-served'} | {result['documents'][tag]:,} | {result['tokens'][tag]:,} "
+        f"| {result['trained'][tag]:.3f} | {result.get('baseline', {}).get(tag, float('nan')):.3f} |"
+        for tag in (*MAIN, *UNDERSERVED)
+    ]
+    return CARD.format(
+        rows="\n".join(rows),
+        languages="\n".join(f"- {tag}" for tag in (*MAIN, *UNDERSERVED)),
+        tokens=f"{config['steps'] * config['rows'] * config['window']:,}",
+        macro=f"{result['trained_macro']:.3f}",
+        baseline=f"{result.get('baseline_macro', float('nan')):.3f}",
+        **{name: config[name] for name in ("layers", "hidden", "neurons", "heads", "kv_heads", "vocabulary", "window")},
+        **{name: config[name] for name in ("steps", "rows", "lr", "decay", "warmup", "cooldown", "seed")},
+    )
+
+
+if __name__ == "__main__":
+    main(Config, run)

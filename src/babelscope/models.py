@@ -263,7 +263,7 @@ class Layout:
         def after(_: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
             chosen = routes[0]
             pairs = torch.arange(chosen.numel(), device=chosen.device)
-            # While decoding on a GPU, generate swaps the grouped form (sorted by expert) for the batched one (unsorted).
+            # Decoding on a GPU, generate swaps the grouped form (sorted by expert) for the batched one (unsorted).
             batched = config._experts_implementation == "batched_mm"
             order = pairs if batched else torch.sort(chosen.reshape(-1))[1]
             inverse = torch.empty_like(order)
@@ -299,7 +299,7 @@ def _shape_of(stack: ExitStack, module: nn.Module) -> list[int]:
     return shape
 
 
-_GROUPED: WeakKeyDictionary[nn.Module, list[str]] = WeakKeyDictionary()
+_GROUPED: WeakKeyDictionary[nn.Module, list[str | None]] = WeakKeyDictionary()
 """For each model with open hooks on its experts, the implementations met on entry; the first is the user's choice."""
 
 

@@ -40,7 +40,7 @@ class Direction:
     """Language the vector points to."""
     source: tuple[str, ...]
     """Languages it points away from."""
-    mean_norm: float
+    mean_norm: float | int
     """Mean over tokens of the norm at the site, target and source text together, BOS and other special tokens out."""
     origin: Origin
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -65,7 +65,12 @@ class Direction:
         return float(self.vector.double().norm())
 
     def add(
-        self, strength: float = 0.5, unit: Unit = "relative", *, gate: Gate = _ALWAYS, schedule: Schedule = _STEADY
+        self,
+        strength: float | int = 0.5,
+        unit: Unit = "relative",
+        *,
+        gate: Gate = _ALWAYS,
+        schedule: Schedule = _STEADY,
     ) -> Operation:
         """The operation that adds this vector.
 
@@ -84,7 +89,7 @@ class Direction:
         )
 
     def project_out(
-        self, strength: float = 1.0, *, gate: Gate = _ALWAYS, schedule: Schedule = _STEADY
+        self, strength: float | int = 1.0, *, gate: Gate = _ALWAYS, schedule: Schedule = _STEADY
     ) -> Operation:
         """The operation that takes a share of the component along this vector away; all of it at strength 1."""
         return Operation(

@@ -29,7 +29,7 @@ Phase = Literal["prompt", "generated", "both"]
 Course = Literal["constant", "first", "every", "ramp"]
 
 
-def _one_of(value: str, kind: Any, what: str) -> None:
+def _one_of(value: Any, kind: Any, what: str) -> None:
     if value not in get_args(kind):
         raise ArtifactError(f"{what} {value!r} is unknown; expected one of {', '.join(get_args(kind))}; correct it")
 
@@ -123,12 +123,12 @@ class Operation:
     kind: Kind
     vector: Float32[Tensor, " unit"]
     """The whole width of the site, or one value per entry of `indices`."""
-    strength: float = 1.0
+    strength: float | int = 1.0
     unit: Unit = "raw"
     """Of `add`: raw (v as it is), unit (v/|v|), relative (mean_norm·v/|v|)."""
-    indices: Int64[Tensor, " unit"] | None = None
+    indices: Int64[Tensor, " chosen"] | None = None
     """Units touched, all different; heads count flat, experts' neurons expert-major. None means all."""
-    mean_norm: float | None = None
+    mean_norm: float | int | None = None
     """Mean norm of the activation at the site; needed by `relative`."""
     gate: Gate = field(default_factory=Gate)
     schedule: Schedule = field(default_factory=Schedule)
@@ -144,8 +144,10 @@ class Operation:
 
     def _fault(self) -> str:
         vector, indices = self.vector, self.indices
-        if vector.ndim != 1 or not len(vector) or not bool(torch.isfinite(vector).all()):
-            return f"vector {list(vector.shape)} is empty or holds NaN or infinity; expected one finite row"
+        if vector.ndim != 1 or vector.dtype != torch.float32 or not len(vector):
+            return f"vector {vector.dtype} {list(vector.shape)} came; expected one float32 row"
+        if not bool(torch.isfinite(vector).all()):
+            return "the vector holds NaN or infinity; expected finite values"
         if not math.isfinite(self.strength):
             return f"strength {self.strength} came; expected a finite number"
         if indices is not None and indices.shape != vector.shape:
@@ -261,6 +263,9 @@ def _read_operation(
     vector = tensor_of(tensors, f"{number}.vector", torch.float32, (None,), path)
     name = f"{number}.indices"
     gate = {key: tuple(value) if isinstance(value, list) else value for key, value in entry["gate"].items()}
+    words = [("kind", entry["kind"], Kind), ("unit", entry["unit"], Unit), ("phase", gate["phase"], Phase)]
+    for what, word, known in [*words, ("schedule", entry["schedule"]["course"], Course)]:
+        _one_of(word, known, what)
     return Operation(
         site=Site.parse(entry["site"]),
         kind=entry["kind"],

@@ -56,9 +56,7 @@ class Overlap(NamedTuple):
     """p_in_union after Benjamini-Hochberg over the K(K-1)/2 pairs."""
 
 
-def compare_masks(
-    first: Bool[Tensor, "language layer unit"], second: Bool[Tensor, "language layer unit"]
-) -> Agreement:
+def compare_masks(first: Bool[Tensor, "language layer unit"], second: Bool[Tensor, "language layer unit"]) -> Agreement:
     """Jaccard index, chance and lift of each language's two sets."""
     shared = reduce((first & second).long(), "k l j -> k", "sum")
     joined = reduce((first | second).long(), "k l j -> k", "sum")
@@ -152,9 +150,7 @@ def _pair_tests(
     return tables[0], tables[1]
 
 
-def shared_at_least(
-    observed: int, a: np.ndarray, b: np.ndarray, pool: np.ndarray, log_factorial: np.ndarray
-) -> float:
+def shared_at_least(observed: int, a: np.ndarray, b: np.ndarray, pool: np.ndarray, log_factorial: np.ndarray) -> float:
     """P(X >= observed) for X = Σ_l Hypergeometric(pool_l, a_l, b_l), by convolution over layers."""
     mass, least = np.ones(1), 0
     for a_l, b_l, n_l in zip(a.tolist(), b.tolist(), pool.tolist(), strict=True):
@@ -165,7 +161,7 @@ def shared_at_least(
         log_mass = (
             _log_choose(log_factorial, a_l, x)
             + _log_choose(log_factorial, n_l - a_l, b_l - x)
-            - _log_choose(log_factorial, n_l, np.array(b_l))
+            - _log_choose(log_factorial, n_l, np.array([b_l]))
         )
         mass, least = np.convolve(mass, np.exp(log_mass)), least + start
         kept = np.flatnonzero(mass > NEGLIGIBLE)

@@ -1,7 +1,7 @@
 """Intervals, ranks and corrections for many tests."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import MeasurementError
 
-Numbers = Tensor | np.ndarray | Sequence[float]
+Numbers = Tensor | np.ndarray | Sequence[float | int]
 
 
 class Interval(NamedTuple):
@@ -28,7 +28,7 @@ def percentile_interval(samples: Numbers, level: float = 0.95) -> Interval:
 
     NaN samples are left out; where none is left both ends are NaN.
     """
-    values = np.asarray(samples, dtype=np.float64).reshape(-1)
+    values = _float64(samples)
     values = values[~np.isnan(values)]
     if values.size == 0:
         return Interval(math.nan, math.nan)
@@ -54,7 +54,7 @@ def rank_p(value: float, draws: Numbers) -> float:
 
     At least 19 draws are needed to reach 0.05.  NaN if the value or a draw is.
     """
-    drawn = np.asarray(draws, dtype=np.float64).reshape(-1)
+    drawn = _float64(draws)
     if math.isnan(value) or np.isnan(drawn).any():
         return math.nan
     return (1 + int((drawn >= value).sum())) / (drawn.size + 1)
@@ -81,9 +81,15 @@ def benjamini_hochberg(p: Numbers) -> Float64[Tensor, " test"]:
     return _stepwise(p, step_up)
 
 
-def _stepwise(p: Numbers, correct) -> Float64[Tensor, " test"]:
-    values = np.array(p, dtype=np.float64).reshape(-1)
+def _stepwise(p: Numbers, correct: Callable[[np.ndarray], np.ndarray]) -> Float64[Tensor, " test"]:
+    values = _float64(p)
     known = np.flatnonzero(~np.isnan(values))
     order = known[np.argsort(values[known], kind="stable")]
     values[order] = correct(values[order])
     return torch.from_numpy(values)
+
+
+def _float64(samples: Numbers) -> np.ndarray:
+    """A flat copy."""
+    whole = samples.numpy() if isinstance(samples, Tensor) else samples
+    return np.array(whole, dtype=np.float64).reshape(-1)

@@ -23,6 +23,8 @@ from babelscope.figures.sets import (
     stability_ranges,
 )
 from babelscope.figures.style import (
+    Number,
+    dark_colours_json,
     figure_json,
     language_label,
     language_name,
@@ -36,10 +38,12 @@ __all__ = [
     "CorpusSizePoint",
     "DosePoint",
     "Figure",
+    "Number",
     "Retention",
     "ablation_map",
     "colour_limit",
     "corpus_size_curve",
+    "dark_colours_json",
     "dose_response",
     "figure_json",
     "harm_against_draws",

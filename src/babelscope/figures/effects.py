@@ -1,7 +1,7 @@
 """Figures about what an intervention does: harm against random draws, dose and response, steering by target."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -16,6 +16,7 @@ from babelscope.figures.style import (
     PURPLE,
     SYMBOLS,
     VERMILLION,
+    Number,
     arms,
     language_label,
     new_figure,
@@ -51,8 +52,8 @@ class DosePoint(NamedTuple):
 def harm_against_draws(
     *,
     own_harm: Float[np.ndarray, " language"],
-    layer_matched: Mapping[str, Sequence[float]],
-    contribution_matched: Mapping[str, Sequence[float]],
+    layer_matched: Mapping[str, Sequence[Number]],
+    contribution_matched: Mapping[str, Sequence[Number]],
     p: Mapping[str, str],
     languages: Sequence[str],
 ) -> go.Figure:
@@ -69,25 +70,29 @@ def harm_against_draws(
     ):
         flat = [(row, 100 * harm) for row, tag in enumerate(languages) for harm in draws.get(tag, ())]
         _add_harm(figure, [harm for _, harm in flat], [row for row, _ in flat], name, languages, uneven, shift)
-        figure.data[-1].update(marker={"color": colour, "size": 5, "opacity": 0.6})
+        figure.data[-1].update(marker={"color": colour, "size": 5, "opacity": 0.7})
     _add_harm(figure, (100 * own_harm).tolist(), list(range(len(languages))), "the set", languages, uneven, 0.0)
     figure.data[-1].update(marker={"color": VERMILLION, "symbol": "diamond", "size": 11})
     for row, tag in enumerate(languages):
         if tag in p:
             figure.add_annotation(
-                x=1.01, xref="paper", xanchor="left", y=row, text=p[tag], showarrow=False, font={"size": 10}
+                x=1.01, xref="paper", xanchor="left", y=row, text=p[tag], showarrow=False, font={"size": 11}
             )
-    axis = _root_axis([x for trace in figure.data for x in trace.x]) if uneven else {}
+    if p:
+        heading = {"x": 1.01, "xref": "paper", "xanchor": "left", "y": 1, "yref": "paper", "yanchor": "bottom"}
+        figure.add_annotation(**heading, text="p: layer ·<br>contribution", align="left", showarrow=False)
+    everything = np.array([*own_harm, *(x for found in (layer_matched, contribution_matched) for x in _all(found))])
+    axis = _root_axis(100 * everything) if uneven else {}
     scale = ", square-root scale" if uneven else ""
     figure.update_layout(
         yaxis={**row_axis([language_label(tag) for tag in languages]), "showgrid": True},
         xaxis={"title": {"text": f"harm on own text (%{scale})"}, "zerolinewidth": 2, **axis},
-        margin={"r": 96},
+        margin={"r": 92, "t": 40},
     )
     return figure
 
 
-def dose_response(*, points: Sequence[DosePoint], chosen: Sequence[tuple[int, float]] = ()) -> go.Figure:
+def dose_response(*, points: Sequence[DosePoint], chosen: Sequence[tuple[int, Number]] = ()) -> go.Figure:
     """Success and perplexity ratio against strength, a line a layer; `chosen` (layer, strength) pairs are ringed."""
     figure = go.Figure(make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.6, 0.4]))
     figure.update_layout(new_figure(height=560).layout)
@@ -115,9 +120,12 @@ def dose_response(*, points: Sequence[DosePoint], chosen: Sequence[tuple[int, fl
     figure.add_shape(type="rect", **band, fillcolor=GREEN, opacity=0.16, line={"width": 0}, layer="below")
     figure.update_xaxes(title={"text": "strength (share of the mean residual norm)"}, row=2, col=1)
     figure.update_yaxes(title={"text": "success (%)"}, range=[-3, 103], row=1, col=1)
-    ticks = [0.25, 0.5, 0.67, 1, 1.5, 2, 3, 5, 10, 20]
+    ticks = [0.25, 0.5, 0.67, 1, 1.5, 2, 3, 5, 10, 20, 50, 100]
+    ratios = [point.perplexity_ratio for point in points if point.perplexity_ratio > 0] or [1.0]
+    ends = [np.log10(min(*ratios, low) * 0.9), np.log10(max(*ratios, high) * 1.12)]
     figure.update_yaxes(
-        title={"text": "perplexity ratio (×)"}, type="log", tickvals=ticks, ticktext=[f"{x:g}" for x in ticks],
+        title={"text": "perplexity ratio "
+        "(×)"}, type="log", range=ends, tickvals=ticks, ticktext=[f"{x:g}" for x in ticks],
         row=2, col=1,
     )  # fmt: skip
     return figure
@@ -125,9 +133,9 @@ def dose_response(*, points: Sequence[DosePoint], chosen: Sequence[tuple[int, fl
 
 def steering_bars(
     *,
-    success: Mapping[str, float],
-    intervals: Mapping[str, tuple[float, float]],
-    comparisons: Mapping[str, Mapping[str, float]],
+    success: Mapping[str, Number],
+    intervals: Mapping[str, tuple[Number, Number]],
+    comparisons: Mapping[str, Mapping[str, Number]],
     targets: Sequence[str],
 ) -> go.Figure:
     """Answers recognised as the target, in %: a bar with its interval for steering, a mark per comparison.
@@ -150,22 +158,24 @@ def steering_bars(
         textposition="none",
         hovertemplate="%{text}<br>steered %{x:.1f} % (%{customdata[0]:.1f}–%{customdata[1]:.1f})<extra></extra>",
     )
-    marks = {
-        "native": ("native text (ceiling)", {"symbol": "line-ns", "size": 20, "line": {"width": 3, "color": GREEN}}),
-        "unsteered": ("unsteered", {"symbol": "circle-open", "size": 9, "line": {"width": 2}}),
-        "random": ("random direction", {"color": ORANGE, "symbol": "x", "size": 9}),
-        "other_language": ("another language's direction", {"color": PURPLE, "symbol": "triangle-up", "size": 10}),
-        "neuron_arithmetic": ("neuron arithmetic", {"color": VERMILLION, "symbol": "diamond", "size": 9}),
+    marks: dict[str, tuple[str, float, dict[str, Any]]] = {
+        "native": ("native text "
+        "(ceiling)", 0.0, {"symbol": "line-ns", "size": 20, "line": {"width": 3, "color": GREEN}}),
+        "unsteered": ("unsteered", -0.2, {"symbol": "circle-open", "size": 9, "line": {"width": 2}}),
+        "random": ("random direction", 0.0, {"color": ORANGE, "symbol": "x", "size": 9}),
+        "other_language": ("another language's direction", 0.2, {"color": PURPLE, "symbol": "triangle-up", "size": 10}),
+        "neuron_arithmetic": ("neuron arithmetic", 0.0, {"color": VERMILLION, "symbol": "diamond", "size": 9}),
     }  # fmt: skip
-    for key, (name, marker) in marks.items():
+    for key, (name, shift, marker) in marks.items():
         if key in comparisons:
             figure.add_scatter(
                 x=[100 * comparisons[key].get(tag, np.nan) for tag in targets],
-                y=rows,
+                y=[row + shift for row in rows],
                 mode="markers",
                 name=name,
                 marker=marker,
-                hovertemplate=f"{name}: %{{x:.1f}} %<extra></extra>",
+                text=[language_label(tag) for tag in targets],
+                hovertemplate=f"%{{text}}<br>{name}: %{{x:.1f}} %<extra></extra>",
             )
     figure.update_layout(
         yaxis=row_axis([language_label(tag) for tag in targets]),
@@ -177,7 +187,7 @@ def steering_bars(
 
 def _add_harm(
     figure: go.Figure,
-    harm: Sequence[float],
+    harm: Sequence[Number],
     rows: Sequence[int],
     name: str,
     languages: Sequence[str],
@@ -186,7 +196,7 @@ def _add_harm(
 ) -> None:
     values = np.array(harm, dtype=np.float64)
     figure.add_scatter(
-        x=np.sign(values) * np.sqrt(np.abs(values)) if uneven else values,
+        x=_root(values) if uneven else values,
         y=[row + shift for row in rows],
         mode="markers",
         name=name,
@@ -196,20 +206,26 @@ def _add_harm(
     )
 
 
-def _root_axis(roots: Sequence[float]) -> dict[str, list[float] | list[str]]:
+def _all(draws: Mapping[str, Sequence[Number]]) -> list[Number]:
+    return [harm for found in draws.values() for harm in found]
+
+
+def _root(values: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def _root_axis(values: Float[np.ndarray, " value"]) -> dict[str, list[float] | list[str]]:
     """Ticks at round values of a signed square-root axis, far enough apart to be read."""
-    known = [root for root in roots if np.isfinite(root)]
-    top, bottom = max(known), min(0.0, *known)
-    steps = [sign * base * 10.0**power for sign in (-1, 1) for power in range(-4, 4) for base in (1, 2, 5)]
-    kept: list[float] = [0.0]
-    for step in sorted(steps, key=abs):
-        root = float(np.sign(step) * np.sqrt(abs(step)))
-        if bottom <= root <= top * 1.05 and all(abs(root - np.sign(k) * np.sqrt(abs(k))) > top / 9 for k in kept):
-            kept.append(step)
-    return {
-        "tickvals": [float(np.sign(step) * np.sqrt(abs(step))) for step in kept],
-        "ticktext": [f"{step:g}".replace("-", "−") for step in kept],
-    }
+    roots = _root(values[np.isfinite(values)])
+    top, bottom = float(roots.max()), min(0.0, float(roots.min()))
+    steps = sorted(
+        (sign * base * 10.0**power for power in range(-4, 4) for base in (1, 2, 5) for sign in (1, -1)), key=abs
+    )
+    kept = {0.0: "0"}
+    for step, place in zip(steps, _root(np.array(steps)).tolist(), strict=True):
+        if bottom <= place <= 1.05 * top and min(abs(place - other) for other in kept) > (top - bottom) / 9:
+            kept[place] = f"{step:g}".replace("-", "−")
+    return {"tickvals": list(kept), "ticktext": list(kept.values())}
 
 
 def _add_dose_line(figure: go.Figure, line: Sequence[DosePoint], *, colour: str, symbol: str) -> None:

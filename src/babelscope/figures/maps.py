@@ -9,7 +9,6 @@ from babelscope.axes import Float
 from babelscope.figures.style import (
     CELL_TEXT_LIMIT,
     DIVERGING,
-    DIVERGING_DARK,
     SEQUENTIAL,
     decimals_for,
     fixed,
@@ -74,7 +73,6 @@ def overlap_map(
     bar = {"title": {"text": "lift (× chance)"}, "tickvals": ticks, "ticktext": [f"{10.0**power:g}" for power in ticks]}
     figure.update_layout(
         coloraxis={"colorscale": DIVERGING, "cmin": -reach, "cmax": reach, "colorbar": bar},
-        meta={"dark": {"coloraxis.colorscale": DIVERGING_DARK}},
     )
     return _titled(figure, x="", y="")
 
@@ -106,7 +104,6 @@ def ablation_map(*, relative_harm: Float[np.ndarray, "language language"], langu
     bar = {"title": {"text": "relative harm (%)"}}
     figure.update_layout(
         coloraxis={"colorscale": DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": bar},
-        meta={"dark": {"coloraxis.colorscale": DIVERGING_DARK}},
     )
     for at in range(len(labels)):
         figure.add_shape(type="rect", x0=at - 0.5, x1=at + 0.5, y0=at - 0.5, y1=at + 0.5)
@@ -146,7 +143,7 @@ def _heat(
         z=z,
         x=list(columns),
         y=list(rows),
-        text=[list(line) for line in text],
+        text=np.where(np.isfinite(z), np.array(text), ""),
         texttemplate="%{text}" if fits else None,
         textfont={"size": 10},
         customdata=custom,
@@ -155,6 +152,18 @@ def _heat(
         ygap=1,
         hovertemplate=f"row %{{y}}<br>column %{{x}}<br>{value}<extra></extra>",
     )
+    # A cell without a colour shows the page: its number takes the ink of the page.
+    bare = [(row, column) for row, column in np.argwhere(~np.isfinite(z)).tolist() if text[row][column]]
+    if fits and bare:
+        figure.add_scatter(
+            x=[columns[column] for _, column in bare],
+            y=[rows[row] for row, _ in bare],
+            text=[text[row][column] for row, column in bare],
+            mode="text",
+            textfont={"size": 10},
+            hoverinfo="skip",
+            showlegend=False,
+        )
     return figure
 
 

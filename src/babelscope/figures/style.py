@@ -17,10 +17,20 @@ CYCLE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "x", "triangle-down")
 SEQUENTIAL = "Cividis"
 DIVERGING = ((0.0, "#08519C"), (0.25, "#6BAED6"), (0.5, "#F7F5F0"), (0.75, "#FDAE61"), (1.0, "#B35806"))
-DIVERGING_DARK = ((0.0, "#6BAED6"), (0.25, "#2B6CA3"), (0.5, "#23272E"), (0.75, "#A85F16"), (1.0, "#FDAE61"))
+DARK = {
+    BLUE: "#3B8FD4",
+    "#08519C": "#6BAED6",
+    "#6BAED6": "#2B6CA3",
+    "#F7F5F0": "#23272E",
+    "#FDAE61": "#A85F16",
+    "#B35806": "#FDAE61",
+}
+"""What a dark page puts in the place of a colour: the diverging scale is turned inside out, blue is lifted."""
 FONT = 'system-ui, -apple-system, "Segoe UI", "Noto Sans", Roboto, "Helvetica Neue", Arial, sans-serif'
 INK = {"light": ("#22262B", "#626A73", "#E2E4E7"), "dark": ("#E4E6E9", "#9BA3AD", "#343A42")}
 """Text, quiet text, and grid lines, by mode."""
+Number = float | int
+"""A number as a file may hold it: to a type checker at run time a whole one is no float."""
 CELL_TEXT_LIMIT = 20
 """Columns above which a heat map's cells are too narrow for numbers."""
 
@@ -45,7 +55,7 @@ def page_template(mode: Literal["light", "dark"]) -> go.layout.Template:
             "plot_bgcolor": "rgba(0,0,0,0)",
             "colorway": list(CYCLE),
             "xaxis": axis,
-            "yaxis": axis,
+            "yaxis": {**axis, "ticklabelstandoff": 5},
             "coloraxis": {"colorbar": {**bar, "title": {"side": "right", "font": {"size": 11, "color": quiet}}}},
             "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
             "legend": {
@@ -60,16 +70,18 @@ def page_template(mode: Literal["light", "dark"]) -> go.layout.Template:
             "shapedefaults": {"line": {"color": ink, "width": 1.5}},
             "hoverlabel": {"font": {"family": FONT, "size": 12}},
             "dragmode": False,
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": grid, "activecolor": quiet},
         },
-        data={"scatter": [{"marker": {"color": quiet}, "line": {"color": quiet}}]},
+        data={
+            "scatter": [{"marker": {"color": quiet}, "line": {"color": quiet}}],
+            "bar": [{"error_x": {"color": ink}}],
+        },
     )
 
 
-def new_figure(*, height: int, dark: dict[str, Any] | None = None, **layout: Any) -> go.Figure:
-    """An empty figure in the light template; `dark` lists layout values that a dark page puts in their place."""
-    return go.Figure(
-        layout={"template": page_template("light"), "height": height, "meta": {"dark": dark or {}}, **layout}
-    )
+def new_figure(*, height: int) -> go.Figure:
+    """An empty figure in the light template; height in pixels."""
+    return go.Figure(layout={"template": page_template("light"), "height": height})
 
 
 def language_name(tag: str) -> str:
@@ -114,14 +126,14 @@ def arms(
     }
 
 
-def decimals_for(limit: float) -> int:
+def decimals_for(limit: Number) -> int:
     """Digits behind the point that show a number of this size with two or three figures."""
     if not limit > 0:
         return 0
     return int(np.clip(1 - np.floor(np.log10(limit)), 0, 4))
 
 
-def fixed(value: float, digits: int) -> str:
+def fixed(value: Number, digits: int) -> str:
     """A number with a true minus sign; nothing for NaN, and no minus zero."""
     if not np.isfinite(value):
         return ""
@@ -138,6 +150,11 @@ def figure_json(figure: go.Figure) -> str:
 def template_json(mode: Literal["light", "dark"]) -> str:
     """A mode's template as JSON that is safe inside a script element."""
     return _inside_script(json.dumps(page_template(mode).to_plotly_json()))
+
+
+def dark_colours_json() -> str:
+    """Colours of figures with those that stand for them on a dark page, as JSON."""
+    return json.dumps(DARK)
 
 
 def plotly_script() -> str:

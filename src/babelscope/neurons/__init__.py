@@ -33,4 +33,5 @@ __all__ = [
     "select_lape",
     "select_top_rate",
     "selector_of",
+    "top_rate_mask",
 ]

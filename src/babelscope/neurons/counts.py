@@ -62,9 +62,7 @@ class Counts(NamedTuple):
         )
 
 
-def read_counts(
-    source: Source, tokens: Tokens | None, languages: Sequence[str] | None, at: str
-) -> Counts:
+def read_counts(source: Source, tokens: Tokens | None, languages: Sequence[str] | None, at: str) -> Counts:
     """Counts from an Observation, or from arrays with their languages; raises SelectionError where they do not fit."""
     if at not in NEURON_SITES:
         raise SiteError(f"site {at!r} has no neurons; expected one of {', '.join(NEURON_SITES)}; choose one")
@@ -73,9 +71,7 @@ def read_counts(
             raise SelectionError("an observation came with tokens or languages; expected it alone; leave them out")
         record = source[at]
         check_layers(record, at)
-        counts = Counts(
-            record.active, source.token_counts, source.languages, routed_tokens(record), source.origin, at
-        )
+        counts = Counts(record.active, source.token_counts, source.languages, routed_tokens(record), source.origin, at)
     else:
         counts = read_arrays(torch.as_tensor(source), tokens, languages, at)
     empty = [tag for tag, count in zip(counts.languages, counts.tokens.tolist(), strict=True) if count <= 0]
@@ -87,6 +83,7 @@ def read_counts(
 
 
 def read_arrays(active: Tensor, tokens: Tokens | None, languages: Sequence[str] | None, at: str) -> Counts:
+    """Counts from arrays; raises LanguageError or SelectionError where languages, tokens and axes do not fit."""
     if tokens is None or (languages is None and not isinstance(tokens, Mapping)):
         raise LanguageError("counts came without tokens or languages; expected both, in one order; name the languages")
     tags = parse_languages(tokens if languages is None and isinstance(tokens, Mapping) else languages or ())

@@ -161,8 +161,8 @@ def search_penalty(holds: Callable[[float], bool]) -> tuple[float, str]:
     on_grid = next((strength for strength in grid if holds(strength)), None)
     if on_grid is None:
         raise SelectionError(
-            f"every penalty from 0 to {LARGEST_PENALTY} selects neurons active in all languages; expected one that does "
-            "not; give a penalty, or lower top_rate"
+            f"every penalty from 0 to {LARGEST_PENALTY} selects neurons active in all languages; expected one that "
+            "does not; give a penalty, or lower top_rate"
         )
     if on_grid == LARGEST_PENALTY:
         return LARGEST_PENALTY, "bisection"

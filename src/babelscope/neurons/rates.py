@@ -13,7 +13,7 @@ CountTensor = Int[Tensor, "layer neuron language"] | Float[Tensor, "layer neuron
 """Whole numbers of tokens; floating point is accepted so that NaN gets its own message."""
 TokenTensor = Int[Tensor, " language"] | Float[Tensor, " language"]
 DECIMALS = 12
-"""Scores that agree to so many decimals are ties: rounding in the last bits, which differs by machine, decides nothing."""
+"""Scores equal to so many decimals are ties: the last bits, which differ by machine, decide nothing."""
 
 
 def firing_rate(
@@ -98,11 +98,10 @@ def select_lowest(
     return chosen.reshape(score.shape)
 
 
-def check_rates(**rates: float) -> None:
-    """Raise SelectionError for a rate outside [0, 1] or a negative min_count, naming all of them."""
-    faults = [
-        f"{name} {value}" for name, value in rates.items() if not (0 <= value and (name == "min_count" or value <= 1))
-    ]
+def check_rates(*, min_count: int, **rates: float) -> None:
+    """Raise SelectionError for rates outside [0, 1] and for a negative min_count, naming all of them."""
+    faults = [f"{name} {value}" for name, value in rates.items() if not 0 <= value <= 1]
+    faults += [f"min_count {min_count}"] if min_count < 0 else []
     if faults:
         raise SelectionError(
             f"{', '.join(faults)}; expected rates from 0 to 1 and a min_count of 0 or more; correct the parameter"

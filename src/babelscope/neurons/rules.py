@@ -76,5 +76,6 @@ def scorer_of(sets: NeuronSet) -> Scorer:
 
 
 def check_method(sets: NeuronSet, known: tuple[str, ...]) -> None:
+    """Raise SelectionError unless the set was made by one of these methods."""
     if sets.method not in known:
         raise SelectionError(f"method {sets.method!r} can not be repeated; expected one of {', '.join(known)}")

@@ -151,5 +151,3 @@ SELECTORS: dict[str, Callable[..., NeuronSet]] = {
     "top-rate": select_top_rate,
 }
 """Observation → NeuronSet, by the name that `NeuronSet.method` carries."""
-
-

@@ -333,6 +333,7 @@ class Pass:
         for name, tensor in self.tensors().items():
             tensor.copy_(held[name])
         self.done, self.resumed_tokens = state["done"], int(self.tally.tokens.sum())
+        (folder / "resumed.json").write_text(json.dumps({"tokens": self.resumed_tokens}))
 
     def save_checkpoint(self) -> None:
         """Write the totals, then the small file that names them: a torn write is never read."""

@@ -7,12 +7,13 @@ from pathlib import Path
 from babelscope.artifacts.storage import disk_error, sync_file
 from babelscope.errors import ArtifactError
 from babelscope.report.card import card_section, limits_section
-from babelscope.report.effects import ablation_section, dose_section, steering_section
+from babelscope.report.harm import ablation_section
 from babelscope.report.markup import Markup, Section, element
 from babelscope.report.page import assemble
 from babelscope.report.results import Results, read_results
 from babelscope.report.samples import samples_section
 from babelscope.report.selection import neuron_section, overlap_section, script_section, stability_section
+from babelscope.report.steered import dose_section, steering_section
 from babelscope.report.summary import comparison_table, model_name, summary_section
 
 PAGE = "report.html"
@@ -23,13 +24,13 @@ __all__ = ["write_report"]
 def write_report(
     run_folders: Sequence[str | Path] | str | Path, *, out: str | Path | None = None, include_samples: bool = True
 ) -> Path:
-    """Write one HTML page about one or several runs and return its path; it opens offline and asks no host for anything.
+    """Write one HTML page about one or several runs; it opens offline and asks no host for anything.  Returns its path.
 
     Reads each folder's `results.json` (docs/results.schema.json). out: the file, `report.html` in the first folder
     unless given; a page that is there is replaced, whole or not at all. Without samples no generated text and no prompt
     is in the page. A part that a run did not measure says so.
-    Raises ArtifactError, in one line, for a results.json that is missing, foreign or malformed, and for an out that is a
-    folder; PrerequisiteError if the page can not be written.
+    Raises ArtifactError, in one line, for a results.json that is missing, foreign or malformed, and for an out that is
+    a folder; PrerequisiteError if the page can not be written.
     """
     folders = [Path(run_folders)] if isinstance(run_folders, str | Path) else [Path(folder) for folder in run_folders]
     if not folders:
@@ -56,7 +57,7 @@ def _page(runs: list[Results], *, include_samples: bool) -> str:
 
 
 def _subtitle(run: Results) -> list[str]:
-    return [f"{len(run.languages)} languages", f"run {run.folder.resolve().name}"]
+    return [f"{len(run.languages)} languages", f"run folder {run.folder.resolve().name}"]
 
 
 def _sections(run: Results, name: str, *, include_samples: bool) -> list[Section]:

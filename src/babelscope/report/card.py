@@ -17,22 +17,28 @@ from babelscope.report.wording import known, names, p_value, plain
 SMALL_SET = 10
 """Neurons below which a set is named as small."""
 GENERAL = (
-    ("Selective is not causal.", "A neuron that is active mostly in one language is selective. Only switching it off, or "
+    ("Selective is not "
+    "causal.", "A neuron that is active mostly in one language is selective. Only switching it off, or "
      "writing into it, says whether the model uses it; a set can be selective and do nothing."),
     ("Shuffled labels are no evidence of specificity.", "That test asks whether labels matter at all, and nearly every "
      "neuron passes. It guards against rare neurons and too little text."),
     ("A random set is a weak opponent.", "Random neurons are quiet, a language's neurons are loud. This is why the "
      "contribution-matched draws stand beside the layer-matched ones, and why the larger p counts."),
-    ("Harm is loss on text, not loss of ability.", "A rise of the negative log-likelihood says that the text became less "
+    ("Harm is loss on text, not loss of "
+    "ability.", "A rise of the negative log-likelihood says that the text became less "
      "expected. It does not say what the model can no longer do."),
     ("The range over half-splits is no confidence interval.", "It says how far sets from different halves agree. "
      "Bootstrap intervals treat shards, documents or prompts as independent, which they are only in part."),
-    ("The right language is not the right answer.", "Success means that a detector read the target language. It says nothing "
-     "about content; perplexity and distinct 4-grams only guard against noise and loops. The detector errs, most often on "
+    ("The right language is not the right "
+    "answer.", "Success means that a detector read the target language. It says nothing "
+     "about content; perplexity and distinct 4-grams only guard against noise and loops. The detector errs, most "
+     "often on "
      "short lines and between close relatives."),
-    ("Romanised text is unusual text.", "The model has seen little of it, Arabic loses its vowels, and a drop may come from "
+    ("Romanised text is unusual "
+    "text.", "The model has seen little of it, Arabic loses its vowels, and a drop may come from "
      "that and not from the script."),
-    ("A set depends on the languages compared.", "Selection looks at all languages of the run together: with another list "
+    ("A set depends on the languages "
+    "compared.", "Selection looks at all languages of the run together: with another list "
      "of languages the sets are others. One model, one corpus: nothing here is shown for another."),
 )  # fmt: skip
 
@@ -46,7 +52,7 @@ def card_section(results: Results) -> Section:
             found = {"top rate": results.find("top_rate"), **found}
         if key == "seeds":
             stages = {stage: results.find(f"{stage}.seed") for stage in ("ablation", "steering")}
-            found = {**{stage: seed for stage, seed in stages.items() if seed is not None}, **found}
+            found = {stage: str(seed) for stage, seed in {**stages, **found}.items() if seed is not None}
         body.append(_part(title, definition_list(found) if found else missing(title)))
     body += [_part("Corpus", _corpus(results)), _part("Time", _seconds(results))]
     body.append(_part("Environment", definition_list(results.find("environment")) or missing("Environment")))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from babelscope.figures import PERPLEXITY_BAND
+from babelscope.figures import PERPLEXITY_BAND, Number
 from babelscope.report.results import Results
 from babelscope.report.wording import harm_digits, known, p_value, percent, plain, span, span_over
 
@@ -62,7 +62,7 @@ def claims(results: Results) -> list[Claim]:
     ]
 
 
-def p_pair(results: Results, tag: str) -> tuple[float | None, float | None]:
+def p_pair(results: Results, tag: str) -> tuple[Number | None, Number | None]:
     """p against layer-matched and contribution-matched draws; a single number is taken as the first."""
     p = results.by_language("ablation.p").get(tag)
     if isinstance(p, list):
@@ -70,7 +70,7 @@ def p_pair(results: Results, tag: str) -> tuple[float | None, float | None]:
     return p, None
 
 
-def specificity(results: Results) -> dict[str, list[float]]:
+def specificity(results: Results) -> dict[str, list[Number]]:
     """Own harm less the largest harm to another language, with its interval, where all three are known."""
     found = results.by_language("ablation.specificity")
     return {tag: values for tag, values in found.items() if all(map(known, values))}
@@ -81,7 +81,7 @@ def own_hurt_most(results: Results) -> dict[str, bool]:
     harm = results.matrix("ablation.relative_harm")
     assert harm is not None
     return {
-        tag: int(np.argmax(row)) == at
+        tag: bool(row[at] > np.delete(row, at).max(initial=-math.inf))
         for at, (tag, row) in enumerate(zip(results.languages, harm, strict=True))
         if np.isfinite(row).all()
     }
@@ -109,9 +109,13 @@ def _split(tested: Mapping[str, bool]) -> dict[str, Any]:
     }
 
 
-def _middle(values: Sequence[float | None], say: Callable[[float], str]) -> str:
+def _middle(values: Sequence[Number | None], say: Callable[[Number], str]) -> str:
     finite = [value for value in values if value is not None and known(value)]
     return say(float(np.median(finite))) if finite else "–"
+
+
+def _range(shares: Sequence[Number | None], digits: int = 0) -> str:
+    return f"{span_over([100 * x for x in shares if x is not None], digits)} %"
 
 
 def _stable(results: Results) -> Claim:
@@ -138,7 +142,8 @@ def _own_language(results: Results) -> Claim:
     if tested:
         digits = harm_digits(values[0] for values in tested.values())
         listed = _middle([values[0] for values in tested.values()], lambda x: percent(x, digits))
-        result += f"; lead over the next language: median {listed}"
+        everything = _range([values[0] for values in tested.values()], digits)
+        result += f"; lead over the next language: median {listed} ({everything} over languages)"
     elif most:
         result += "; no interval in this run"
     return Claim(
@@ -156,10 +161,15 @@ def _beats_draws(results: Results, which: int, key: str, name: str) -> Claim:
     result = ""
     if tested:
         result = f"median p {_middle(list(found.values()), p_value)}"
+        holm = results.by_language("ablation.p_holm") if key == "contribution_matched" else {}
+        if holm:
+            after = sum(p <= LEVEL for p in holm.values())
+            result += f"; after Holm's correction p ≤ 0.05 in {after} of {len(holm)}"
         if ratios:
-            result = f"{_middle([values[0] for values in ratios.values()], plain)} × their harm (median); {result}"
+            ratio = _middle([values[0] for values in ratios.values()], lambda x: plain(x, 1))
+            result = f"{ratio} × their harm (median over languages); {result}"
     return Claim(
-        title=f"It harms more than {name}",
+        title=f"A set harms its language more than {name} do",
         control=f"{_draws(results, key)}; counts where p ≤ 0.05",
         result=result,
         **_split(tested),
@@ -232,7 +242,7 @@ def _more_than_script(results: Results) -> Claim:
         title="The sets answer to more than the script",
         control="the same text in Latin letters, between native text and English text; "
         "counts where the interval of the script's share lies below 100 %",
-        result=f"script's share: median {_middle(shares, percent)}" if rows else "",
+        result=f"script's share: median {_middle(shares, percent)} ({_range(shares)} over languages)" if rows else "",
         **_split({tag: row["high"] < 1 for tag, row in rows.items() if known(row.get("high"))}),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from babelscope.figures import Figure, figure_json, language_name
-from babelscope.report.wording import NOT_MEASURED
+from babelscope.report.wording import NOT_MEASURED, plain, together
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
 """Characters that a page may not hold, or that would end a line unseen."""
@@ -105,7 +105,7 @@ def details(title: str, *content: object) -> Markup:
     return element("details", element("summary", title), *content)
 
 
-def definition_list(items: Mapping[str, object]) -> Markup:
+def definition_list(items: Mapping[str, object], *, kind: str | None = None) -> Markup:
     """Names with their values; objects in objects become lists in lists."""
     parts = []
     for key, value in items.items():
@@ -113,10 +113,18 @@ def definition_list(items: Mapping[str, object]) -> Markup:
             shown = definition_list({str(name): inner for name, inner in value.items()})
         elif isinstance(value, list | tuple):
             shown = escape(", ".join(map(str, value)) or "–")
+        elif isinstance(value, Markup):
+            shown = value
         else:
-            shown = escape("–" if value is None else value)
+            shown = escape(_say(value))
         parts += [element("dt", key.replace("_", " ")), element("dd", shown)]
-    return element("dl", *parts)
+    return element("dl", *parts, class_=kind)
+
+
+def _say(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
+    return plain(value, 0) if isinstance(value, int) else str(value)
 
 
 def missing(what: str) -> Markup:
@@ -128,26 +136,14 @@ def figure_block(name: str, plots: Sequence[Plot], caption: Caption, *numbers: o
     """One or more plots with their caption and, folded away, the numbers behind them."""
     several = len(plots) > 1
     drawn = [_plot(f"{name}-{at}", plot, heading=several) for at, plot in zip(itertools.count(1), plots, strict=False)]
-    facts = [
-        Markup(f"<span><b>{key}</b> {escape(value)}</span>")
-        for key, value in (
-            ("n", caption.n),
-            ("control", caption.control),
-            ("seed", caption.seed),
-            ("unit", caption.unit),
-        )
-    ]
-    words = [
-        element("p", element("strong", caption.shows), " ", caption.read),
-        element("p", join(facts, " "), class_="facts"),
-    ]
+    facts = {key: together(getattr(caption, key)) for key in ("n", "control", "seed", "unit")}
+    said = element("p", element("strong", together(caption.shows)), " ", together(caption.read))
     folded = [details("The numbers of this figure", *numbers)] if numbers else []
     return element(
         "figure",
         element("div", *drawn, class_="plots pair" if several else "plots"),
-        element("figcaption", *words),
+        element("figcaption", said, definition_list(facts, kind="facts")),
         *folded,
-        id=name,
     )
 
 

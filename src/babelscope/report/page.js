@@ -5,24 +5,17 @@
   for (const mode of ["light", "dark"]) {
     templates[mode] = JSON.parse(document.getElementById(`template-${mode}`).textContent);
   }
-  const config = { responsive: true, displaylogo: false, scrollZoom: false, modeBarButtons: [["toImage"]] };
+  const darkColours = JSON.parse(document.getElementById("dark-colours").textContent);
+  // Without a pointer that can hover, the button would cover the figure all the time.
+  const displayModeBar = matchMedia("(hover: hover)").matches ? "hover" : false;
+  const config = { responsive: true, displaylogo: false, displayModeBar, modeBarButtons: [["toImage"]] };
   const boxes = [...document.querySelectorAll(".plot")];
-
-  function put(layout, path, value) {
-    const keys = path.split(".");
-    const last = keys.pop();
-    let place = layout;
-    for (const key of keys) place = place[key] ??= {};
-    place[last] = value;
-  }
 
   function draw(box) {
     const mode = dark.matches ? "dark" : "light";
-    const source = document.querySelector(`script[data-plot="${box.id}"]`);
-    const { data, layout } = JSON.parse(source.textContent);
-    if (mode === "dark") {
-      for (const [path, value] of Object.entries(layout.meta?.dark ?? {})) put(layout, path, value);
-    }
+    const written = document.querySelector(`script[data-plot="${box.id}"]`).textContent;
+    const coloured = written.replace(/#[0-9A-F]{6}/g, (colour) => (dark.matches && darkColours[colour]) || colour);
+    const { data, layout } = JSON.parse(coloured);
     layout.template = templates[mode];
     layout.autosize = true;
     return Plotly.react(box, data, layout, config);

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from importlib.resources import files
 
-from babelscope.figures import plotly_script, template_json
+from babelscope.figures import dark_colours_json, plotly_script, template_json
 from babelscope.report.markup import Markup, Section, element, escape
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; "
+    "base-uri 'none'; form-action 'none'"
+)
 """Content security policy: the browser itself refuses any request."""
 
 
@@ -37,6 +40,7 @@ def assemble(*, title: str, intro: Markup, groups: Sequence[tuple[str, str, Sequ
             *body,
             "<noscript>The figures need JavaScript; every number is also in the tables.</noscript></main>",
             templates,
+            f'<script type="application/json" id="dark-colours">{dark_colours_json()}</script>',
             f"<script>{plotly_script()}</script>",
             f"<script>{_asset('page.js')}</script></body></html>\n",
         ]

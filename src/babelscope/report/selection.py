@@ -8,9 +8,9 @@ import numpy as np
 from babelscope.axes import Float
 from babelscope.figures import (
     CorpusSizePoint,
+    Number,
     Retention,
     corpus_size_curve,
-    language_label,
     neuron_map,
     overlap_map,
     script_retention,
@@ -32,13 +32,13 @@ from babelscope.report.markup import (
     table,
 )
 from babelscope.report.results import Results
-from babelscope.report.wording import known, percent, plain, span, span_over
+from babelscope.report.wording import counted, known, percent, plain, span
 
 UNRECORDED = "not recorded"
 
 
 def matrix_table(
-    values: Float[np.ndarray, "row column"], rows: Sequence[str], columns: Sequence[str], say: Callable[[float], str]
+    values: Float[np.ndarray, "row column"], rows: Sequence[str], columns: Sequence[str], say: Callable[[Number], str]
 ) -> Markup:
     """A heat map as a table: a row a language, its columns by tag or number."""
     lines = [(language_cell(tag), *map(say, row)) for tag, row in zip(rows, values.tolist(), strict=True)]
@@ -49,7 +49,7 @@ def seed_of(results: Results, stage: str) -> str:
     """Seed of a stage as the run wrote it down."""
     found = results.find(f"{stage}.seed")
     found = (results.find("seeds") or {}).get(stage) if found is None else found
-    return UNRECORDED if found is None else plain(found, 0)
+    return UNRECORDED if found is None else str(found)
 
 
 def tokens_said(results: Results) -> str:
@@ -57,8 +57,7 @@ def tokens_said(results: Results) -> str:
     tokens = list(results.by_language("corpus.tokens").values())
     if not tokens:
         return f"tokens {UNRECORDED}"
-    same = min(tokens) == max(tokens)
-    return f"{plain(tokens[0], 0) if same else span_over(tokens, 0)} tokens a language"
+    return f"{counted(tokens)} tokens a language"
 
 
 def _parameter(results: Results, key: str, what: str) -> str:
@@ -91,10 +90,12 @@ def neuron_section(results: Results, run: str) -> Section:
         before.append(missing("Bootstrap intervals of the set sizes"))
     caption = Caption(
         shows="Neurons selected for each language, by layer and in all.",
-        read="A row is a language, a column a layer; a dot is no neuron. Beside it the whole set, with its 95 % "
-        "bootstrap interval where measured: how far its size would move with other text of the same kind. "
+        read="By layer: a row is a language, a column a layer, a dot no neuron. Set sizes: the whole set, with its "
+        "95 % "
+        "bootstrap interval where measured, which says how far its size would move with other text of the same kind. "
         "A neuron may belong to several languages.",
-        n=f"{tokens_said(results)}; {_parameter(results, 'set_size_resamples', 'resamples of shards')}",
+        n=tokens_said(results)
+        + (f"; {_parameter(results, 'set_size_resamples', 'resamples of shards')}" if measured else ""),
         control="none: these are counts; the controls are in the sections below",
         seed=seed_of(results, "bootstrap") if measured else "nothing random",
         unit="neurons",
@@ -115,8 +116,10 @@ def overlap_section(results: Results, run: str) -> Section:
     figure = overlap_map(shared=shared, lift=lift, q=q, languages=results.languages)
     caption = Caption(
         shows="Neurons that two languages have in common, against chance.",
-        read="The number is the count of shared neurons, in brackets where chance gives as many (q > 0.05). Orange: more "
-        "than chance; blue: fewer; the colours are logarithmic and stop at 100 times. The diagonal is the size of the set.",
+        read="The number is the count of shared neurons, in brackets where chance gives as many (q > 0.05). Orange: "
+        "more "
+        "than chance; blue: fewer; the colours are logarithmic and stop at 100 times. The diagonal is the size of "
+        "the set.",
         n=f"{tokens_said(results)}; {len(results.languages) * (len(results.languages) - 1) // 2} pairs",
         control="as many neurons drawn by chance in the same layers; q is Benjamini–Hochberg over all pairs",
         seed=seed_of(results, "overlap"),
@@ -147,9 +150,12 @@ def stability_section(results: Results, run: str) -> Section:
         after.append(missing("Agreement by size of the corpus"))
     caption = Caption(
         shows="How far the sets depend on the text they were found in.",
-        read="Left: the Jaccard index of the sets found in two random halves of the text, median and the range of 95 % of "
+        read="Two halves: the Jaccard index of the sets found in two random halves of the text, median and the range "
+        "of 95 "
+        "% of "
         "the splits (a range, no confidence interval); the upright stroke is what sets of this size share by chance. "
-        "Right: agreement with the full set when less text is used. A language with no row has no set to compare.",
+        "Less text: agreement with the full set when only a share of the text is used. A language with no row has no "
+        "set to compare.",
         n=f"{tokens_said(results)}; {_parameter(results, 'half_splits', 'half-splits')}",
         control="random sets of the same size in the same layers",
         seed=seed_of(results, "stability"),
@@ -181,13 +187,16 @@ def script_section(results: Results, run: str) -> Section:
         plots.insert(0, Plot(script_retention(rows=list(measured.items())), "Neurons still active"))
     caption = Caption(
         shows="What is left of a set's response when the same text is written in Latin letters.",
-        read="Left: neurons of the set that stay above their threshold. Right: (native − romanised) ÷ (native − English), "
-        "0 % if the set does not mind the script, 100 % if the script is all it sees. Languages written in Latin letters "
+        read="Still active: neurons of the set that stay above their threshold. Script's share: (native − romanised) "
+        "÷ (native − "
+        "English), "
+        "0 % if the set does not mind the script, 100 % if the script is all it sees. Languages written in Latin "
+        "letters "
         "have nothing to romanise: not applicable, which is not 0.",
         n="held-out sentences of each language, the same in every version",
         control="native text (ceiling), words shuffled, English text (floor), random neurons of the same layers",
         seed=seed_of(results, "script"),
-        unit="% of the set (left), % (right), with 95 % intervals over sentences",
+        unit="% of the set's neurons; the share in %, with 95 % intervals over sentences",
     )
     head = (
         "Language",
@@ -226,10 +235,13 @@ def _parallel(results: Results) -> Markup:
         (language_cell(tag), plain(row["jaccard"], 3), plain(row.get("chance"), 3), plain(row.get("lift"), 1))
         for tag, row in found.items()
     ]
+    jaccard, chance = ([row[key] for row in found.values() if known(row.get(key))] for key in ("jaccard", "chance"))
+    said = f" Median over languages: {plain(_median(jaccard))}, by chance {plain(_median(chance))}."
     return join([
         element("h3", "The same content in every language"),
-        element("p", "Sets found in line-parallel text, where the content is the same in all languages, against the sets "
-                "above. Agreement far above chance says that the sets do not follow the topics of the corpus."),
+        element("p", "Sets found in line-parallel text, where the content is the same in all languages, against the "
+        "sets "
+                "above. Agreement far above chance says that the sets do not follow the topics of the corpus.", said),
         details("Agreement by language", table(("Language", "Jaccard index", "By chance", "Lift (× chance)"), rows)),
     ])  # fmt: skip
 
@@ -244,17 +256,16 @@ def _shuffled(results: Results) -> Markup:
     draws = results.find("controls.shuffled_labels.draws")
     return join([
         element("h3", "Shuffled labels"),
-        element("p", f"Labels of whole shards were shuffled {plain(draws, 0)} times.{said} Nearly every neuron passes this "
+        element("p", f"Labels of whole shards were shuffled {plain(draws, 0)} times.{said} Nearly every neuron "
+        "passes this "
                 "test: it guards against rare neurons and too little text, and is no evidence of specificity."),
         details("Share of each set with q ≤ 0.05", table(("Language", "q ≤ 0.05", "Neurons tested"), rows)),
     ])  # fmt: skip
 
 
-def _nan(value: float | None) -> float:
+def _nan(value: Number | None) -> float:
     return math.nan if value is None else float(value)
 
 
-__all__ = [
-    "UNRECORDED", "language_label", "matrix_table", "neuron_section", "overlap_section", "script_section", "seed_of",
-    "stability_section", "tokens_said",
-]  # fmt: skip
+def _median(values: Sequence[Number]) -> float:
+    return float(np.median(values)) if values else math.nan

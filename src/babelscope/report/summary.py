@@ -13,7 +13,7 @@ from babelscope.report.claims import (
 )
 from babelscope.report.markup import Markup, Section, element, join, language_cell, table
 from babelscope.report.results import Results
-from babelscope.report.wording import harm_digits, known, names, p_value, percent, plain, span
+from babelscope.report.wording import NOT_MEASURED, harm_digits, known, names, p_value, percent, plain, span, together
 
 MARKS = {True: ("yes", "●", "holds: "), False: ("no", "○", "does not hold: "), None: ("", "", "")}
 
@@ -50,9 +50,11 @@ def what_was_done(results: Results) -> str:
     targets = [tag for tag, x in results.by_language("steering.success").items() if known(x)]
     steered = f" Directions were added to steer answers into {len(targets)} languages." if targets else ""
     return (
-        f"In {model_name(results)}, neurons whose activity is spread over few of {len(results.languages)} languages were "
+        f"In {model_name(results)}, neurons whose activity is spread over few of {len(results.languages)} languages "
+        "were "
         f"selected (the {percent(results.find('top_rate'), 1).replace('.0', '')} most selective): "
-        f"{plain(sum(sizes.values()), 0)} places in all, from {plain(sizes[smallest], 0)} for {names([smallest])} to "
+        f"{plain(sum(sizes.values()), 0)} in all sets together, from {plain(sizes[smallest], 0)} for "
+        f"{names([smallest])} to "
         f"{plain(sizes[largest], 0)} for {names([largest])}. Each language's set was switched off on held-out text of "
         f"every language, and so were random sets of the same size.{steered} "
         "Selective means that a neuron prefers a language; only the interventions speak about causes."
@@ -67,9 +69,14 @@ def _claim_table(listed: list[Claim]) -> Markup:
         failing = ""
         if claim.fails and claim.holds and claim.counts == "languages":
             failing = element("small", f"not in {names(claim.fails)}")
-        found = element("span", claim.result or "not measured in this run")
+        found = element("span", together(claim.result or NOT_MEASURED))
         rows.append(
-            (element("span", claim.title), join([badge, tally], " "), join([found, failing], " "), claim.control)
+            (
+                element("span", claim.title),
+                join([badge, tally], " "),
+                join([found, failing], " "),
+                together(claim.control),
+            )
         )
     return table(("Finding", "Verdict", "Result", "Control, and when it counts"), rows, kind="claims")
 
@@ -129,7 +136,7 @@ def _success_cell(results: Results, tag: str) -> Markup:
         return join(["–"])
     low, high = results.by_language("steering.success_interval").get(tag) or (None, None)
     control = strongest_control(results, tag)
-    holds = low > control if known(low) and known(control) else None
+    holds = low > control if low is not None and known(control) else None
     return _marked(holds, percent(rate), span(low, high, 0, factor=100))
 
 
@@ -150,7 +157,8 @@ def comparison_table(runs: list[Results]) -> Markup:
             )
         )
     head = (
-        "Run", "Model", "Languages", "Neurons", "Own language hurt most", "More than contribution-matched", "Steered",
+        "Run", "Model", "Languages", "Neurons", "Own language hurt most, by "
+        "interval", "More than contribution-matched draws", "Steered",
         "Native",
     )  # fmt: skip
     return table(head, rows)

@@ -13,6 +13,7 @@ from babelscope.axes import Bool, Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
 from babelscope.models import READ_ONLY, Layout, RoutedEdit, check_made_for, layout_of
 from babelscope.sites import NEURON_SITES, Site
+from babelscope.steering.compiled import fresh_graphs, refuse_compiled
 from babelscope.steering.session import Session, follow_calls
 from babelscope.steering.step import Step
 
@@ -22,7 +23,7 @@ Steering = Operation | SteeringRecipe | Sequence[Operation | SteeringRecipe]
 
 @contextmanager
 def steer(
-    model: PreTrainedModel,
+    model: nn.Module,
     operations: Steering = (),
     *,
     rows: Sequence[Steering | None] | None = None,
@@ -39,14 +40,19 @@ def steer(
     first, and may close in any order; each model has its own state. Nothing is left on the model afterwards.
 
     Raises ArtifactError for operations of another model or width and for batches whose rows do not fit, SiteError for
-    sites the model lacks or can only be read at, PrerequisiteError for a compiled model, which would not see the hooks.
+    sites the model lacks or can only be read at, PrerequisiteError for a compiled or wrapped model.
+    Functions compiled around the model are compiled anew on entry and after exit; static caches run uncompiled.
     """
+    if rows is not None and not rows:
+        raise ArtifactError("rows came empty; expected one entry a row of the batch, None for an untouched one")
     refuse_compiled(model)
+    if not isinstance(model, PreTrainedModel):
+        raise PrerequisiteError(f"a {type(model).__name__} came; expected a transformers model; steer the one inside it")
     layout = layout_of(model)
     everything = [*_flat(operations), *(operation for row in rows or () for operation in _flat(row))]
     check_operations(layout, everything)
     ordinary = _ordinary_tokens(layout, everything, tokenizer)
-    with ExitStack() as stack:
+    with fresh_graphs(), ExitStack() as stack:
         session = stack.enter_context(follow_calls(layout))
         for site, steps in _steps(layout, operations, rows).items():
             stack.enter_context(layout.edit_routed(site, _change(site, steps, session, ordinary)))
@@ -67,7 +73,7 @@ def check_operations(layout: Layout, operations: Sequence[Operation]) -> None:
         if origin is not None:
             check_made_for(origin, layout.model, None, "steering")
     for operation in operations:
-        site, width = operation.site, 0
+        site = operation.site
         layout.check(site)
         if site.at in READ_ONLY:
             raise SiteError(f"site '{site}' can be read, not written; steer attn_out or resid_out instead")
@@ -97,8 +103,7 @@ def _ordinary_tokens(
     if all(operation.gate.skip_special is False for operation in operations):
         return None
     added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    embed = layout.model.get_input_embeddings()
-    ordinary = torch.ones(embed.num_embeddings, dtype=torch.bool)
+    ordinary = torch.ones(layout.width("logits"), dtype=torch.bool)
     special = {*tokenizer.all_special_ids, *added}
     ordinary[[index for index in special if index < len(ordinary)]] = False
     return ordinary.to(layout.device_of(Site(None, "embed")))
@@ -144,28 +149,16 @@ def _add_step(steps: list[Step], step: Step) -> None:
 
 
 def _change(site: Site, steps: list[Step], session: Session, ordinary: Tensor | None) -> RoutedEdit:
+    @torch.compiler.disable
     def change(value: Tensor, routes: Tensor | None) -> Tensor | None:
         frame = session.frame
         if frame is None or value.shape[0] != frame.batch:
-            raise ArtifactError(f"site '{site}' ran by itself; steering needs passes of the whole model; call the model")
+            raise ArtifactError(
+                f"site '{site}' ran by itself; steering needs passes of the whole model; call the model"
+            )
         new = value
         for step in steps:
             new = step.apply(new, routes, frame, ordinary)
         return None if new is value else new
 
     return change
-
-
-def refuse_compiled(model: nn.Module) -> None:
-    """Raise PrerequisiteError if any part runs as a compiled graph, which hooks made later would not reach."""
-    for name, module in [("model", model), *model.named_modules()]:
-        compiled = (
-            isinstance(module, torch._dynamo.OptimizedModule)
-            or module._compiled_call_impl is not None
-            or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
-        )
-        if compiled:
-            raise PrerequisiteError(
-                f"{name or 'model'} is compiled, and compiled code does not see hooks; expected a plain model; "
-                "steer the model that was handed to torch.compile, and generate with that one"
-            )

@@ -41,12 +41,11 @@ class Frame:
     """
 
     def __init__(self, arguments: Mapping[str, Any], prompt: Prompt | None) -> None:
-        ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
-        cache = arguments.get("past_key_values")
+        ids, cache = arguments.get("input_ids"), arguments.get("past_key_values")
         self.ids: Int[Tensor, "batch token"] | None = ids
-        given = embeds if ids is None else ids
+        given: Tensor = arguments["inputs_embeds"] if ids is None else ids
         self.batch, self.tokens = given.shape[:2]
-        self._device: torch.device = given.device
+        self._device = given.device
         self.start = 0 if cache is None else int(cache.get_seq_length())
         self.end = self.start + self.tokens
         self.prompt = prompt

@@ -2,11 +2,12 @@
 
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import update_wrapper
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -24,7 +25,10 @@ class Session:
 
     def __init__(self, model: PreTrainedModel, body: nn.Module) -> None:
         self.users = 0
-        self._inner = model.generate
+        """Contexts open on this model."""
+        self.closing = ExitStack()
+        """What to undo when the last one closes."""
+        self._inner: Callable[..., Any] = getattr(model, "generate")  # noqa: B009 - typed as a part of the model else
         self._names = tuple(inspect.signature(body.forward).parameters)
         self._calls = threading.local()
         update_wrapper(self, self._inner)
@@ -61,7 +65,8 @@ def follow_calls(layout: Layout) -> Iterator[Session]:
         session = vars(model).get("generate")
         if not isinstance(session, Session):
             session = Session(model, layout.body)
-            handle = layout.body.register_forward_pre_hook(session.follow, with_kwargs=True)
+            follow = torch.compiler.disable(session.follow)
+            handle = layout.body.register_forward_pre_hook(follow, with_kwargs=True)
             undo.callback(handle.remove)
             undo.callback(_restore, model, session, vars(model).get("generate"))
             object.__setattr__(model, "generate", session)

@@ -1,0 +1,112 @@
+"""What does observing cost beside the bare forward pass on the same batches?
+
+The control is the body's forward pass alone (no head, no hooks), in the same process, rounds interleaved, process
+time beside wall time. Two models: the reference model, and a random four-layer Llama of hidden 1024 and FFN 2816.
+A ratio whose interval lies above the bar counts against the claim. More than one round stands for more than one seed.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from babelscope import layout_of, load_corpus, open_model
+from babelscope.controls import percentile_interval
+from babelscope.corpus import as_corpus
+from babelscope.recording.passes import Pass, Reading
+from babelscope.runs import Run, main
+
+
+@dataclass(frozen=True)
+class Config:
+    rounds: int = 15
+    """Interleaved rounds of each variant."""
+    sites: tuple[str, ...] = ("mlp_gate", "resid_out")
+    """Kinds of site observed, at all layers."""
+    tokens: int = 3000
+    """Tokens a language, four languages."""
+    hidden: int = 1024
+    neurons: int = 2816
+    layers: int = 4
+    """Shape of the second model."""
+    threads: int = 2
+    seed: int = 0
+
+
+def variants(model, tokenizer, config: Config):
+    """The bare pass and the observing pass, over the same prepared batches."""
+    corpus = as_corpus(load_corpus("reference", ["en", "ru", "zh", "hi"]))
+    layout = layout_of(model)
+    sites = {at: tuple(range(layout.n_layers)) for at in config.sites}
+    run = Pass(layout, tokenizer, corpus, Reading(sites, config.tokens, 32, (0, 1), 4096, None, 512))
+    batches = list(run.batches())
+
+    @torch.no_grad()
+    def bare() -> None:
+        for batch in batches:
+            layout.body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+
+    @torch.no_grad()
+    def observe() -> None:
+        for batch in batches:
+            run.read(batch)
+
+    return bare, observe, sum(int(batch.counted.sum()) for batch in batches)
+
+
+def measure(name: str, model, tokenizer, config: Config) -> list[dict]:
+    bare, observe, tokens = variants(model, tokenizer, config)
+    bare(), observe()
+    times = {"wall": [], "process": []}
+    for _ in range(config.rounds):
+        row = {}
+        for kind, call in (("bare", bare), ("observe", observe)):
+            wall, process = time.perf_counter(), time.process_time()
+            call()
+            row[kind] = (time.perf_counter() - wall, time.process_time() - process)
+        for index, clock in enumerate(times):
+            times[clock].append(row["observe"][index] / row["bare"][index])
+    rng = np.random.default_rng(config.seed)
+    rows = []
+    for clock, ratios in times.items():
+        medians = [np.median(rng.choice(ratios, len(ratios))) for _ in range(1000)]
+        low, high = percentile_interval(medians)
+        rows.append(
+            {
+                "model": name,
+                "clock": clock,
+                "ratio": round(float(np.median(ratios)), 4),
+                "low": round(low, 4),
+                "high": round(high, 4),
+                "rounds": config.rounds,
+                "tokens": tokens,
+                "sites": list(config.sites),
+            }
+        )
+    return rows
+
+
+def run(config: Config, run: Run) -> None:
+    torch.set_num_threads(config.threads)
+    model, tokenizer = open_model("reference", device="cpu")
+    run.log(measure("reference", model, tokenizer, config))
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        large = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=config.hidden,
+                intermediate_size=config.neurons,
+                num_hidden_layers=config.layers,
+                num_attention_heads=16,
+                num_key_value_heads=16,
+            )
+        ).eval()
+    name = f"random Llama, {config.layers} layers, hidden {config.hidden}, FFN {config.neurons}"
+    run.log(measure(name, large, tokenizer, config))
+
+
+if __name__ == "__main__":
+    main(Config, run)

@@ -1,0 +1,7 @@
+"""`python -m babelscope`."""
+
+import sys
+
+from babelscope.cli import main
+
+sys.exit(main())

@@ -1,0 +1,52 @@
+"""The command line: a static table here, the verbs in `verbs.py`, which is imported only when one runs."""
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+
+from babelscope.cli.table import PROGRAM_HELP, VERBS
+from babelscope.errors import ToolkitError
+
+DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns 0 done, 1 failed, 2 misuse, 130 interrupted (resumable)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(PROGRAM_HELP)
+        return DONE if words else MISUSE
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("babelscope"))
+        return DONE
+    verb = words[0]
+    if verb not in VERBS:
+        print(f"babelscope: {verb!r} is no command; expected one of {', '.join(VERBS)}", file=sys.stderr)
+        return MISUSE
+    as_json = "--json" in words
+    words = [word for word in words[1:] if word != "--json"]
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    logging.captureWarnings(True)
+    return run_verb(verb, words, as_json)
+
+
+def run_verb(verb: str, words: list[str], as_json: bool) -> int:
+    from babelscope.cli.verbs import call_verb
+
+    try:
+        result = call_verb(verb, words)
+    except ToolkitError as err:
+        print(f"babelscope {verb}: {err}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print(f"babelscope {verb}: interrupted; --resume goes on where it stopped, where the verb has it", file=sys.stderr)
+        return INTERRUPTED
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        for key, value in result.items():
+            print(f"{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+    return DONE

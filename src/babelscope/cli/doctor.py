@@ -1,0 +1,32 @@
+"""What is installed here, and whether the library does a known sum right."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from babelscope.models import open_model
+from babelscope.recording import observe
+from babelscope.runs import environment
+
+EXTRAS = ("sae-lens", "transformer-lens", "nnsight", "peft")
+
+
+def doctor() -> dict[str, Any]:
+    """List versions and devices, and check one pass of the bundled model against itself in smaller batches."""
+    extras = {}
+    for name in EXTRAS:
+        try:
+            extras[name] = version(name)
+        except PackageNotFoundError:
+            extras[name] = "not installed"
+    model, tokenizer = open_model("reference", device="cpu", dtype="float64")
+    texts = {"en": ["the door is open", "rain again"], "fi": ["ovi on auki", "taas sataa"]}
+    one, all_of_them = (observe(model, tokenizer, texts, batch_size=size).active for size in (1, 4))
+    return {
+        **environment(),
+        "extras": extras,
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "device_auto": "cuda" if torch.cuda.is_available() else "cpu",
+        "self_test": "passed" if torch.equal(one, all_of_them) else "FAILED: counts depend on the batch",
+    }

@@ -1,0 +1,70 @@
+"""One harness for every claim: random and matched sets, shuffled labels, bootstrap, splits, and the evidence table.
+
+Selectors and scorers come in as callables, so that neurons, features and heads share it.
+"""
+
+from babelscope.controls.agreement import Agreement, Overlap, overlap, set_agreement
+from babelscope.controls.evidence import (
+    LABELS_CAVEAT,
+    SCRIPT_CAVEAT,
+    SHARDS_CAVEAT,
+    SPLITS_CAVEAT,
+    Evidence,
+    write_evidence,
+)
+from babelscope.controls.intervals import (
+    Interval,
+    benjamini_hochberg,
+    holm,
+    percentile_interval,
+    rank_p,
+    wilson_interval,
+)
+from babelscope.controls.labels import ShuffledLabels, shuffled_labels
+from babelscope.controls.matched import ContributionMatched, contribution, contribution_matched, layer_matched
+from babelscope.controls.resampling import (
+    BootstrapSets,
+    CorpusSizeRow,
+    Stability,
+    bootstrap_sets,
+    corpus_size_curve,
+    split_stability,
+)
+from babelscope.controls.script import ScriptShare, script_share
+from babelscope.controls.shards import Scored, Scorer, Selector
+
+__all__ = [
+    "LABELS_CAVEAT",
+    "SCRIPT_CAVEAT",
+    "SHARDS_CAVEAT",
+    "SPLITS_CAVEAT",
+    "Agreement",
+    "BootstrapSets",
+    "ContributionMatched",
+    "CorpusSizeRow",
+    "Evidence",
+    "Interval",
+    "Overlap",
+    "Scored",
+    "Scorer",
+    "ScriptShare",
+    "Selector",
+    "ShuffledLabels",
+    "Stability",
+    "benjamini_hochberg",
+    "bootstrap_sets",
+    "contribution",
+    "contribution_matched",
+    "corpus_size_curve",
+    "holm",
+    "layer_matched",
+    "overlap",
+    "percentile_interval",
+    "rank_p",
+    "script_share",
+    "set_agreement",
+    "shuffled_labels",
+    "split_stability",
+    "wilson_interval",
+    "write_evidence",
+]

@@ -1,0 +1,130 @@
+"""Random sets to hold against a NeuronSet: as many neurons a layer, or as large a contribution too."""
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange, reduce
+
+from babelscope.artifacts import NeuronSet, Observation
+from babelscope.axes import Bool, Float, Float64, Int64, Tensor
+from babelscope.controls.shards import generator_of
+from babelscope.errors import MeasurementError, SelectionError
+
+log = logging.getLogger(__name__)
+NEIGHBOURS, LARGEST_MISS = 10, 0.1
+"""Nearest unselected units that a replacement is drawn from; relative miss of the contribution that is reported."""
+
+
+class ContributionMatched(NamedTuple):
+    """Random sets with the layers and about the contribution of the real ones."""
+
+    masks: Bool[Tensor, "draw language layer neuron"]
+    """One control set of each language a draw."""
+    achieved_ratio: Float64[Tensor, "draw language"]
+    """Σ contribution of the control over that of the set; 1 is a perfect match, NaN for an empty set."""
+
+
+def layer_matched(sets: NeuronSet, *, draws: int = 19, seed: int) -> Bool[Tensor, "draw language layer neuron"]:
+    """Random sets with as many neurons in each layer as each language has there.
+
+    Drawn without replacement from the neurons that no language has.  19 draws are the fewest whose rank p can reach
+    0.05.  Raises SelectionError where a layer has too few such neurons.
+    """
+    mask, generator = sets.mask(), generator_of(seed)
+    pools = check_pools(sets, mask)
+    masks = torch.zeros(draws, *mask.shape, dtype=torch.bool)
+    counts = sets.layer_counts.tolist()
+    for draw in range(draws):
+        for k, row in enumerate(counts):
+            for layer, count in enumerate(row):
+                picked = torch.randperm(len(pools[layer]), generator=generator)[:count]
+                masks[draw, k, layer, pools[layer][picked]] = True
+    return masks
+
+
+def check_pools(sets: NeuronSet, mask: Bool[Tensor, "language layer neuron"]) -> list[Int64[Tensor, " free"]]:
+    """Neurons of each layer that no language has; raises SelectionError where they are too few for a control."""
+    pools = [row.nonzero().flatten() for row in ~mask.any(dim=0)]
+    for layer, pool in enumerate(pools):
+        most = int(sets.layer_counts[:, layer].max())
+        if most > len(pool):
+            raise SelectionError(
+                f"layer {layer}: {len(pool)} of {sets.n_neurons} neurons belong to no language; expected at least "
+                f"{most} to draw a control from; select with a lower top_rate"
+            )
+    return pools
+
+
+def contribution(observation: Observation) -> Float64[Tensor, "language layer neuron"]:
+    """Size of what each neuron writes into the residual stream: m = sqrt(E_k[h²]) · ‖W_down[:, j]‖.
+
+    h is the neuron's value at `mlp_inner`; the mean is over all tokens of the language, also in an MoE, where h is 0 on
+    tokens routed elsewhere.  Unit: length in the residual stream.
+    Raises SiteError if `mlp_inner` was not observed, MeasurementError if its weights' lengths are not known.
+    """
+    record = observation["mlp_inner"]
+    if record.weight_norm is None:
+        raise MeasurementError(
+            "mlp_inner has no lengths of the down projection; expected them; observe again with this version"
+        )
+    root_mean_square = (record.sumsq / observation.token_counts).sqrt()
+    return rearrange(root_mean_square * record.weight_norm[..., None], "l j k -> k l j").contiguous()
+
+
+def contribution_matched(
+    sets: NeuronSet, contribution: Float[Tensor, "language layer neuron"], *, draws: int = 19, seed: int
+) -> ContributionMatched:
+    """Random sets that write as much as the real ones: a random neuron is small, a language's neuron is loud.
+
+    For each neuron of a language, in random order: one drawn uniformly, without replacement, among the ten neurons of
+    its layer that no language has whose ln contribution to that language is nearest to its own.
+    Where the mean achieved ratio is more than 10 % off, which happens where a language has all the loud neurons, the
+    languages are logged.  Raises SelectionError where a layer has too few neurons to draw from.
+    """
+    mask = sets.mask()
+    if contribution.shape != mask.shape:
+        raise SelectionError(
+            f"contribution {list(contribution.shape)} for sets {list(mask.shape)}; expected the same "
+            "[language, layer, neuron]; take both from one observation"
+        )
+    pools, generator = check_pools(sets, mask), np.random.default_rng(seed)
+    size = contribution.double()
+    log_size = size.clamp(min=torch.finfo(torch.float64).tiny).log().numpy()
+    masks = torch.zeros(draws, *mask.shape, dtype=torch.bool)
+    for k in range(len(sets.languages)):
+        for layer, pool in enumerate(pools):
+            wanted = log_size[k, layer, sets.layer_of(k, layer).numpy()]
+            if not wanted.size:
+                continue
+            order = pool.numpy()[np.argsort(log_size[k, layer, pool.numpy()], kind="stable")]
+            for draw in range(draws):
+                picked = draw_neighbours(log_size[k, layer, order], wanted, generator)
+                masks[draw, k, layer, torch.from_numpy(order[picked])] = True
+    achieved = reduce(masks * size, "d k l j -> d k", "sum") / reduce(mask * size, "k l j -> k", "sum")
+    report_misses(sets, achieved)
+    return ContributionMatched(masks, achieved)
+
+
+def draw_neighbours(pool: np.ndarray, wanted: np.ndarray, generator: np.random.Generator) -> list[int]:
+    """Places in the ascending `pool`, one for each wanted value, each among the ten nearest places still free."""
+    free, picked = np.ones(pool.size, dtype=bool), []
+    for value in generator.permutation(wanted):
+        middle, reach = int(np.searchsorted(pool, value)), NEIGHBOURS + len(picked)
+        low, high = max(0, middle - reach), min(pool.size, middle + reach)
+        near = low + np.flatnonzero(free[low:high])
+        nearest = near[np.argsort(np.abs(pool[near] - value), kind="stable")[:NEIGHBOURS]]
+        place = int(generator.choice(nearest))
+        free[place] = False
+        picked.append(place)
+    return picked
+
+
+def report_misses(sets: NeuronSet, achieved: Float64[Tensor, "draw language"]) -> None:
+    """Log the languages whose controls miss the contribution by more than 10 % on average."""
+    means = dict(zip(sets.languages, achieved.mean(dim=0).tolist(), strict=True))
+    off = {tag: mean for tag, mean in means.items() if abs(mean - 1) > LARGEST_MISS}
+    if off:
+        listed = ", ".join(f"{tag} {mean:.2f}" for tag, mean in off.items())
+        log.warning("contribution-matched sets are more than 10 %% off (achieved over wanted): %s", listed)

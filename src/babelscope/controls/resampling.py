@@ -1,0 +1,173 @@
+"""How much of a selection would come back with other text: bootstrap, half-splits, and less text."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from einops import reduce
+
+from babelscope.artifacts import Observation
+from babelscope.axes import Bool, Float64, Int64, Tensor
+from babelscope.controls.agreement import compare_masks
+from babelscope.controls.intervals import Interval, percentile_interval
+from babelscope.controls.shards import FEWEST_SHARDS, Selector, Shards, generator_of
+from babelscope.languages import Language
+
+
+class BootstrapSets(NamedTuple):
+    """Sizes and members of the sets over bootstrap resamples of the text."""
+
+    size: dict[Language, int]
+    """Units in the set from all text."""
+    interval: dict[Language, Interval]
+    """Percentile interval, 95 %, of the size."""
+    frequency: Float64[Tensor, "language layer unit"]
+    """Share of resamples in which a unit belonged to a language."""
+    draws: int
+    """Resamples."""
+
+
+class Stability(NamedTuple):
+    """Agreement of one language's sets from two halves of the text, over random half-splits."""
+
+    median: float
+    """Jaccard index, |A1 ∩ A2| / |A1 ∪ A2|; NaN where both sets were empty in every split."""
+    low: float
+    """Lower end of its 95 % range over splits: no confidence interval."""
+    high: float
+    """Upper end of that range."""
+    chance: float
+    """Median Jaccard index of sets of these sizes by layer, drawn at random."""
+    corrected: float
+    """Median of (jaccard - chance) / (1 - chance)."""
+    size: int
+    """Units in the set from all text."""
+
+
+class CorpusSizeRow(NamedTuple):
+    """Agreement of a language's set from a part of the text with its set from all of it."""
+
+    share: float
+    """Share of the shards used."""
+    language: Language
+    """Whose set."""
+    jaccard: float
+    """Median over draws; NaN where both sets were empty in every draw."""
+    low: float
+    """Lower end of its 95 % range over draws."""
+    high: float
+    """Upper end of that range."""
+    chance: float
+    """Median Jaccard index of sets of these sizes by layer, drawn at random."""
+
+
+def bootstrap_sets(
+    observation: Observation,
+    selector: Selector,
+    *,
+    draws: int = 200,
+    seed: int,
+    parallel: bool,
+    at: str = "mlp_gate",
+) -> BootstrapSets:
+    """Select anew, thresholds too, from shards drawn with replacement: S out of S for every language.
+
+    parallel: line-parallel text: one draw of shards serves all languages; else each language draws its own.
+    Treats shards as independent.  Raises MeasurementError for fewer than 20 shards.
+    """
+    shards = Shards.read(observation, at, fewest=FEWEST_SHARDS)
+    generator, n_shards = generator_of(seed), shards.n_shards
+    rows = 1 if parallel else len(shards.languages)
+    full = selector(observation[at].active, observation.token_counts)
+    member, sizes = torch.zeros(full.shape, dtype=torch.float64), []
+    for _ in range(draws):
+        picked = torch.randint(n_shards, (rows, n_shards), generator=generator)
+        weight = torch.nn.functional.one_hot(picked, n_shards).sum(dim=1).double()
+        mask = selector(*(shards.common(weight[0]) if parallel else shards.own(weight)))
+        member += mask
+        sizes.append(count_units(mask).tolist())
+    columns = zip(*sizes, strict=True)
+    return BootstrapSets(
+        size=dict(zip(shards.languages, count_units(full).tolist(), strict=True)),
+        interval={tag: percentile_interval(column) for tag, column in zip(shards.languages, columns, strict=True)},
+        frequency=member / draws,
+        draws=draws,
+    )
+
+
+def split_stability(
+    observation: Observation, selector: Selector, *, splits: int = 200, seed: int, at: str = "mlp_gate"
+) -> dict[Language, Stability]:
+    """Select from two disjoint halves of the shards, many times, and compare the two sets of each language.
+
+    A set and its bootstrap copy share 63 % of their data and look stable; two halves share none.  The halves are the
+    same shards for every language.  Raises MeasurementError for fewer than 20 shards.
+    """
+    shards = Shards.read(observation, at, fewest=FEWEST_SHARDS)
+    generator, half = generator_of(seed), shards.n_shards // 2
+    found = []
+    for _ in range(splits):
+        order = torch.randperm(shards.n_shards, generator=generator)
+        masks = [selector(*shards.subset(part)) for part in (order[:half], order[half:])]
+        found.append(compare_masks(*masks))
+    sizes = count_units(selector(observation[at].active, observation.token_counts)).tolist()
+    jaccard, chance, corrected = (
+        torch.stack([getattr(one, field) for one in found], dim=1) for field in ("jaccard", "chance", "corrected")
+    )
+    return {
+        tag: Stability(
+            median_of(jaccard[k]),
+            *percentile_interval(jaccard[k]),
+            median_of(chance[k]),
+            median_of(corrected[k]),
+            sizes[k],
+        )
+        for k, tag in enumerate(shards.languages)
+    }
+
+
+def corpus_size_curve(
+    observation: Observation,
+    selector: Selector,
+    *,
+    fractions: Sequence[float] = (0.0625, 0.125, 0.25, 0.5, 0.75),
+    draws: int = 10,
+    seed: int,
+    at: str = "mlp_gate",
+) -> list[CorpusSizeRow]:
+    """Agreement with the set from all text, by the share of shards used; random shards, the same for every language.
+
+    The part is inside the whole, so agreement near the whole is partly agreement with itself; `split_stability` is not
+    flattered in this way.  Raises MeasurementError for fewer than two shards.
+    """
+    shards = Shards.read(observation, at, fewest=2)
+    generator = generator_of(seed)
+    full = selector(observation[at].active, observation.token_counts)
+    rows = []
+    for used in sorted({min(shards.n_shards, max(1, round(share * shards.n_shards))) for share in fractions}):
+        parts = [torch.randperm(shards.n_shards, generator=generator)[:used] for _ in range(draws)]
+        found = [compare_masks(selector(*shards.subset(part)), full) for part in parts]
+        jaccard, chance = (
+            torch.stack([getattr(one, field) for one in found], dim=1) for field in ("jaccard", "chance")
+        )
+        rows += [
+            CorpusSizeRow(
+                used / shards.n_shards,
+                tag,
+                median_of(jaccard[k]),
+                *percentile_interval(jaccard[k]),
+                median_of(chance[k]),
+            )
+            for k, tag in enumerate(shards.languages)
+        ]
+    return rows
+
+
+def count_units(mask: Bool[Tensor, "language layer unit"]) -> Int64[Tensor, " language"]:
+    """Units in each language's set."""
+    return reduce(mask.long(), "k l u -> k", "sum")
+
+
+def median_of(samples: Float64[Tensor, " draw"]) -> float:
+    """Median of the samples that are not NaN; NaN where none is."""
+    return percentile_interval(samples, level=0.0).low

@@ -1,0 +1,251 @@
+"""What the stages found, as the numbers of results.json (schema: docs/results.schema.json)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from babelscope.ablation import AblationTable
+from babelscope.artifacts import Observation
+from babelscope.identification import ScriptControl, SetChecks
+from babelscope.models import origin_of
+from babelscope.runs import environment
+from babelscope.sweeps import NeuronSteering, SteeringStudy, Trial, macro, success_by_source
+
+if TYPE_CHECKING:
+    from babelscope.demo.run import Findings
+
+SCHEMA = "babelscope.results/1"
+SAMPLES = 3
+"""Sample answers kept for each target."""
+
+
+def plain(value: Any) -> Any:
+    """JSON without NaN: what is undefined is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def assemble(
+    found: "Findings", seconds: Mapping[str, float], budget: Mapping[str, Any], main: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """The whole of results.json."""
+    sets, checks = found.sets, found.checks
+    origin = origin_of(found.model, found.tokenizer)
+    return plain(
+        {
+            "schema": SCHEMA,
+            "languages": list(sets.languages),
+            "main_languages": list(main),
+            "neurons": sets.sizes,
+            "top_rate": found.choice.top_rate,
+            "stability": {tag: stability_row(checks, tag) for tag in sets.languages},
+            "layers": {"counts": sets.layer_counts.tolist()},
+            "set_size_interval": {tag: list(checks.bootstrap.interval[tag]) for tag in sets.languages},
+            "ablation": ablation_results(found.ablation, found.ablation_to_mean, found.choice.rows),
+            "steering": steering_results(found.steering, found.arithmetic, seed),
+            "controls": control_results(checks, found.script),
+            "model": model_card(found, asdict(origin)),
+            "corpus": corpus_results(found.observation, budget["observe_tokens"]),
+            "identification": {"method": sets.method, **sets.parameters},
+            "budget": dict(budget),
+            "seed": seed,
+            "files": ["neurons", "observation", *(f"directions/{tag}" for tag in found.steering.directions), "evidence.jsonl"],
+            "seconds": dict(seconds),
+            "environment": environment(),
+        }
+    )
+
+
+def stability_row(checks: SetChecks, tag: str) -> list[float]:
+    found = checks.stability[tag]  # pyright: ignore[reportArgumentType]
+    return [found.median, found.low, found.high, found.chance, found.size]
+
+
+def ablation_summary(table: AblationTable) -> dict[str, Any]:
+    """One ablation table as numbers."""
+    p = {control: table.p_values(control) for control in table.draws}
+    holm = {control: table.holm(control) for control in table.draws}
+    return {
+        "relative_harm": table.relative_harm.tolist(),
+        "bits_per_byte": table.bits_per_byte.tolist(),
+        "layer_matched": table.drawn_harm("layer_matched"),
+        "contribution_matched": table.drawn_harm("contribution_matched"),
+        "p": {tag: max(values[tag] for values in p.values()) for tag in table.languages},
+        "p_by_control": p,
+        "p_holm": {tag: max(values[tag] for values in holm.values()) for tag in table.languages},
+        "specificity": table.specificity(),
+        "own_hurt_most": table.hurt_most(),
+        "ratio_layer_matched": table.ratio("layer_matched"),
+        "ratio_contribution_matched": table.ratio("contribution_matched"),
+        "achieved_contribution": dict(table.achieved_ratio),
+        "base_nats_per_token": {losses.language: losses.nats_per_token for losses in table.base},
+        "base_bits_per_byte": {losses.language: losses.bits_per_byte for losses in table.base},
+        "documents": {losses.language: len(losses.nats) for losses in table.base},
+        "tokens": {losses.language: int(losses.tokens.sum()) for losses in table.base},
+        "draws": len(next(iter(table.draws["layer_matched"].values()))),
+        "resamples": table.resamples,
+        "seed": table.seed,
+    }
+
+
+def ablation_results(table: AblationTable, to_mean: AblationTable, choice: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    return {
+        **ablation_summary(table),
+        "relative_harm_to_mean": to_mean.relative_harm.tolist(),
+        "specificity_to_mean": to_mean.specificity(),
+        "choice": [dict(row) for row in choice],
+    }
+
+
+def success(trial: Trial) -> dict[str, float]:
+    return {tag: score.success for tag, score in trial.scores.items()}
+
+
+def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int) -> dict[str, Any]:
+    trials = {
+        "steered": study.steered,
+        "native": study.native,
+        "unsteered": study.unsteered,
+        "random": study.random,
+        "other_language": study.other_language,
+        "neuron_arithmetic": arithmetic.trial,
+    }
+    scores, table = study.steered.scores, success_by_source(study.steered)
+    targets, sources = list(scores), sorted(table, key=list(scores).index)
+    return {
+        "success": success(study.steered),
+        "native": success(study.native),
+        "unsteered": success(study.unsteered),
+        "random": success(study.random),
+        "other_language": success(study.other_language),
+        "neuron_arithmetic": success(arithmetic.trial),
+        "neuron_arithmetic_strength": arithmetic.strength,
+        "neuron_arithmetic_perplexity_ratio": {t: s.perplexity_ratio for t, s in arithmetic.trial.scores.items()},
+        "perplexity_ratio": {tag: score.perplexity_ratio for tag, score in scores.items()},
+        "distinct4_ratio": {tag: score.distinct4_ratio for tag, score in scores.items()},
+        "layer": study.chosen.layer,
+        "strength": study.chosen.strength,
+        "strength_unit": "multiple of mean(target) − mean(prompt language), fading to half over eight new tokens",
+        "success_interval": {tag: [score.low, score.high] for tag, score in scores.items()},
+        "macro": {name: list(macro(trial.answers, trial.scores)) for name, trial in trials.items()},
+        "geometric_mean_perplexity_ratio": geometric_mean([score.perplexity_ratio for score in scores.values()]),
+        "n": {tag: score.n for tag, score in scores.items()},
+        "by_source": {
+            "sources": sources,
+            "targets": targets,
+            "success": [[table[source].get(target, math.nan) for target in targets] for source in sources],
+        },
+        "sweep": [sweep_row(point) for point in study.points],
+        "not_measurable": list(study.not_measurable),
+        "samples": samples(study.steered),
+        "seed": seed,
+        "temperature": 0.8,
+        "new_tokens": 32,
+    }
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    finite = [math.log(value) for value in values if math.isfinite(value)]
+    return math.exp(sum(finite) / len(finite)) if finite else math.nan
+
+
+def sweep_row(point: Any) -> dict[str, float]:
+    return {
+        "layer": point.layer,
+        "strength": point.strength,
+        "success": point.macro.estimate,
+        "low": point.macro.low,
+        "high": point.macro.high,
+        "perplexity_ratio": point.perplexity_ratio,
+        "distinct4_ratio": point.distinct4_ratio,
+        "n": sum(score.n for score in point.scores.values()),
+    }
+
+
+def samples(trial: Trial) -> list[dict[str, Any]]:
+    """The first answers of each target, right or wrong: nothing is picked."""
+    rows, taken = [], dict.fromkeys(trial.scores, 0)
+    verdicts = {tag: iter(score.verdicts) for tag, score in trial.scores.items()}
+    for answer in trial.answers:
+        verdict = next(verdicts[answer.target])
+        if taken[answer.target] < SAMPLES:
+            taken[answer.target] += 1
+            rows.append(
+                {
+                    "source": answer.prompt.source,
+                    "target": answer.target,
+                    "prompt": answer.prompt.text,
+                    "answer": answer.text,
+                    "lines": [list(line) for line in verdict.lines],
+                    "recognised": verdict.verdict == "right",
+                    "verdict": verdict.verdict,
+                }
+            )
+    return rows
+
+
+def control_results(checks: SetChecks, script: ScriptControl) -> dict[str, Any]:
+    labels, content, shared = checks.labels, checks.content, checks.overlap
+    sizes = checks.sets.sizes
+    return {
+        "shuffled_labels": None
+        if labels is None
+        else {
+            **{tag: {"share_q05": labels.share_by_language[tag], "n": sizes[tag]} for tag in sizes},
+            "set_fdr": labels.set_fdr,
+            "draws": labels.draws,
+        },
+        "corpus_size": [row._asdict() for row in checks.corpus_size],
+        "parallel": None
+        if content is None
+        else {
+            tag: {"jaccard": float(content.jaccard[k]), "chance": float(content.chance[k]), "lift": float(content.lift[k])}
+            for k, tag in enumerate(sizes)
+        },
+        "script": {
+            **{
+                tag: {**share._asdict(), "romanised_bits_per_byte": script.bits_per_byte[tag]}
+                for tag, share in script.shares.items()
+            },
+            **{tag: {"not_applicable": reason} for tag, reason in script.not_applicable.items()},
+        },
+        "overlap": {
+            "shared": shared.shared.tolist(),
+            "lift": shared.lift.tolist(),
+            "q": shared.q.tolist(),
+        },
+        "seed": checks.seed,
+    }
+
+
+def model_card(found: "Findings", origin: Mapping[str, str]) -> dict[str, Any]:
+    config = found.model.config
+    return {
+        **origin,
+        "architecture": config.model_type,
+        "layers": config.num_hidden_layers,
+        "hidden": config.hidden_size,
+        "neurons_per_layer": found.sets.n_neurons,
+        "vocabulary": config.vocab_size,
+        "parameters": found.model.num_parameters(),
+        "dtype": str(found.model.dtype),
+        "device": str(found.model.device),
+    }
+
+
+def corpus_results(observation: Observation, limit: int) -> dict[str, Any]:
+    return {
+        "name": observation.settings["corpus"],
+        "hash": observation.settings["corpus_hash"],
+        "tokens": observation.tokens,
+        "shortfall": {tag: max(0, limit - count) for tag, count in observation.tokens.items()},
+        "documents": dict(zip(observation.languages, observation.documents.tolist(), strict=True)),
+    }
+
+

@@ -1,0 +1,124 @@
+"""Prompts, and answers to them under steering."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.artifacts import Operation
+from babelscope.corpus import Corpus
+from babelscope.languages import Language
+from babelscope.models import layout_of
+from babelscope.sites import Site
+from babelscope.steering import steer
+
+Steerer = Callable[[Language, Language], Sequence[Operation]]
+"""Target and source language → the operations for that row; none of them leaves the row as it is."""
+
+
+class Prompt(NamedTuple):
+    """The beginning of a document."""
+
+    id: str
+    """The document's id: in parallel text the same sentence in every language."""
+    source: Language
+    text: str
+
+
+class Answer(NamedTuple):
+    """What the model wrote after a prompt."""
+
+    prompt: Prompt
+    target: Language
+    ids: tuple[int, ...]
+    """New tokens, end of text and pads left out."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are drawn; equal for steered, native and baseline answers."""
+
+    new_tokens: int = 32
+    """Tokens of every answer: the end of text is not drawn before."""
+    temperature: float = 0.8
+    seed: int = 0
+    batch_size: int = 64
+
+
+def make_prompts(corpus: Corpus, *, per_language: int, share: float = 0.5, start: int = 0) -> list[Prompt]:
+    """The first `share` of the letters of some documents of each language, cut at a space where there is one."""
+    prompts = []
+    for tag, documents in corpus.items():
+        for document in documents[start : start + per_language]:
+            text = document.text[: max(1, round(len(document.text) * share))]
+            head = text.rsplit(" ", 1)[0] if " " in text else text
+            prompts.append(Prompt(document.id, tag, head))
+    return prompts
+
+
+def generate_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[tuple[Prompt, Language]],
+    steerer: Steerer | None = None,
+    *,
+    decoding: Decoding,
+) -> list[Answer]:
+    """One answer to each (prompt, target), steered row by row; the global random state is left as it was."""
+    order = sorted(range(len(requests)), key=lambda index: (len(requests[index][0].text), index))
+    answers: list[Answer | None] = [None] * len(requests)
+    devices = [layout_of(model).device_of(Site(None, "embed"))]
+    with torch.random.fork_rng(devices=[device for device in devices if device.type == "cuda"]):
+        torch.manual_seed(decoding.seed)
+        for start in range(0, len(order), decoding.batch_size):
+            chosen = order[start : start + decoding.batch_size]
+            batch = [requests[index] for index in chosen]
+            for index, answer in zip(chosen, answer_batch(model, tokenizer, batch, steerer, decoding), strict=True):
+                answers[index] = answer
+    return [answer for answer in answers if answer is not None]
+
+
+@torch.no_grad()
+def answer_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batch: Sequence[tuple[Prompt, Language]],
+    steerer: Steerer | None,
+    decoding: Decoding,
+) -> list[Answer]:
+    """One left-padded call of generate."""
+    ids, mask = left_pad(tokenizer, [prompt.text for prompt, _ in batch])
+    device = layout_of(model).device_of(Site(None, "embed"))
+    rows = None if steerer is None else [list(steerer(target, prompt.source)) for prompt, target in batch]
+    with steer(model, rows=rows):
+        out = model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=decoding.new_tokens,
+            min_new_tokens=decoding.new_tokens,
+            do_sample=decoding.temperature > 0,
+            **({"temperature": decoding.temperature, "top_k": 0, "top_p": 1.0} if decoding.temperature > 0 else {}),
+            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        )
+    special = set(tokenizer.all_special_ids)
+    fresh = [tuple(token for token in row if token not in special) for row in out[:, ids.shape[1] :].tolist()]
+    return [
+        Answer(prompt, target, new, str(tokenizer.decode(list(new))))
+        for (prompt, target), new in zip(batch, fresh, strict=True)
+    ]
+
+
+def left_pad(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask of prompts padded on the left; BOS once where the tokenizer has one."""
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    encoded = [bos + list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    width = max(len(ids) for ids in encoded)
+    out = torch.full((len(encoded), width), tokenizer.pad_token_id or 0)
+    mask = torch.zeros(len(encoded), width, dtype=torch.int64)
+    for row, ids in enumerate(encoded):
+        out[row, width - len(ids) :] = torch.tensor(ids)
+        mask[row, width - len(ids) :] = 1
+    return out, mask

@@ -1,0 +1,88 @@
+"""The dose–response curve of steering, and the choice of layer and strength on it."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.languages import Language
+from babelscope.sweeps.answers import Answer, Decoding, Prompt, Steerer, generate_answers
+from babelscope.sweeps.scores import Macro, Score, macro, score_answers
+
+
+class CurvePoint(NamedTuple):
+    """One layer and strength, scored for every target."""
+
+    layer: int
+    strength: float
+    scores: dict[Language, Score]
+    macro: Macro
+    """Mean success over targets."""
+    perplexity_ratio: float
+    """Geometric mean over targets."""
+    distinct4_ratio: float
+    """Mean over targets."""
+
+
+def dose_response(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[tuple[Prompt, Language]],
+    native: Sequence[Answer],
+    steerer_at: Callable[[int, float], Steerer],
+    *,
+    layers: Sequence[int],
+    strengths: Sequence[float],
+    decoding: Decoding,
+    progress: bool = False,
+) -> list[CurvePoint]:
+    """Score every (layer, strength) on development prompts; strength 0 is the unsteered model and is made once."""
+    grid = [(layer, strength) for layer in layers for strength in strengths]
+    points = []
+    for layer, strength in tqdm(grid, unit="point", desc="steering sweep", disable=not progress):
+        answers = generate_answers(model, tokenizer, requests, steerer_at(layer, strength), decoding=decoding)
+        points.append(make_point(layer, strength, answers, score_answers(model, tokenizer, answers, native)))
+    return points
+
+
+def make_point(layer: int, strength: float, answers: Sequence[Answer], scores: dict[Language, Score]) -> CurvePoint:
+    """One point from its answers and scores."""
+    ratios = [score.perplexity_ratio for score in scores.values() if math.isfinite(score.perplexity_ratio)]
+    distinct = [score.distinct4_ratio for score in scores.values() if math.isfinite(score.distinct4_ratio)]
+    return CurvePoint(
+        layer,
+        strength,
+        scores,
+        macro(answers, scores),
+        math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else float("nan"),
+        sum(distinct) / len(distinct) if distinct else float("nan"),
+    )
+
+
+def choose_points(
+    points: Sequence[CurvePoint], *, max_ratio: float = 1.5, min_distinct: float = 0.8
+) -> tuple[CurvePoint, dict[Language, CurvePoint]]:
+    """The best point for all targets together, and for each one.
+
+    Best: the highest success among points whose perplexity ratio is at most `max_ratio` and whose distinct-4 ratio is
+    at least `min_distinct`; ties go to the lower ratio. Where no point is fluent enough, the most fluent one is taken.
+    Choose on development prompts only.
+    """
+
+    def best(pick: Callable[[CurvePoint], tuple[float, float, float]]) -> CurvePoint:
+        fluent = [p for p in points if pick(p)[1] <= max_ratio and pick(p)[2] >= min_distinct]
+        if not fluent:
+            return min(points, key=lambda point: pick(point)[1])
+        return max(fluent, key=lambda point: (pick(point)[0], -pick(point)[1]))
+
+    def of(target: Language) -> Callable[[CurvePoint], tuple[float, float, float]]:
+        return lambda point: (
+            point.scores[target].success,
+            point.scores[target].perplexity_ratio,
+            point.scores[target].distinct4_ratio,
+        )
+
+    whole = best(lambda point: (point.macro.estimate, point.perplexity_ratio, point.distinct4_ratio))
+    return whole, {target: best(of(target)) for target in points[0].scores}

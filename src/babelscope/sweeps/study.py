@@ -1,0 +1,275 @@
+"""A whole steering study: choose on development prompts, score once on test prompts, beside every baseline."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.artifacts import Direction, NeuronSet, Observation, Operation, Schedule
+from babelscope.corpus import Corpus
+from babelscope.directions import language_arithmetic, mean_direction
+from babelscope.errors import LanguageError
+from babelscope.evaluation import known_languages
+from babelscope.languages import Language
+from babelscope.sites import Site
+from babelscope.sweeps.answers import Answer, Decoding, Prompt, Steerer, generate_answers, make_prompts
+from babelscope.sweeps.baselines import random_directions
+from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response
+from babelscope.sweeps.scores import Score, score_answers
+
+FADE = Schedule.ramp(8, start=1.0, end=0.5)
+"""Full strength on the prompt, half of it from the eighth new token on: by then the answer keeps its own language."""
+
+
+class Trial(NamedTuple):
+    """Answers of one kind with their scores."""
+
+    answers: tuple[Answer, ...]
+    scores: dict[Language, Score]
+
+
+@dataclass(frozen=True, eq=False)
+class SteeringStudy:
+    """Everything a steering study measured."""
+
+    points: tuple[CurvePoint, ...]
+    """Dose–response on development prompts."""
+    chosen: CurvePoint
+    """The one layer and strength for all targets."""
+    per_target: Mapping[Language, CurvePoint]
+    """The best layer and strength of each target; strengths of 0 mean that none helped."""
+    steered: Trial
+    native: Trial
+    """The model's own continuations of target-language prompts: the ceiling."""
+    unsteered: Trial
+    random: Trial
+    """Random directions of the residual stream's covariance, at the steering vector's length."""
+    other_language: Trial
+    """Another target's direction, success counted for the tested one."""
+    directions: Mapping[Language, Direction]
+    """One direction a target, away from the mean of the other languages, at the layer used for it."""
+    not_measurable: tuple[Language, ...]
+    """Targets that the language detector does not know."""
+
+
+def pair_steerer(
+    observation: Observation, layer_of: Mapping[Language, int], strength_of: Mapping[Language, float]
+) -> Steerer:
+    """Add the mean difference between target and prompt language at `resid_out`, in multiples of that difference."""
+    made: dict[tuple[Language, Language], Sequence[Operation]] = {}
+
+    def operations(target: Language, source: Language) -> Sequence[Operation]:
+        if source == target or strength_of[target] == 0:
+            return []
+        if (target, source) not in made:
+            direction = mean_direction(observation, target=target, source=source, layer=layer_of[target])
+            made[target, source] = [direction.add(strength_of[target], "raw", schedule=FADE)]
+        return made[target, source]
+
+    return operations
+
+
+def constant(targets: Sequence[Language], value: int | float) -> dict[Language, int | float]:
+    return dict.fromkeys(targets, value)
+
+
+def vary_sources(prompts: Sequence[Prompt], targets: Sequence[Language], per_target: int) -> list[tuple[Prompt, Language]]:
+    """For each target the same sentences, each in one of the other languages, the languages in turn."""
+    by_source: dict[Language, list[Prompt]] = {}
+    for prompt in prompts:
+        by_source.setdefault(prompt.source, []).append(prompt)
+    requests = []
+    for number, target in enumerate(targets):
+        others = [tag for tag in by_source if tag != target]
+        for index in range(per_target):
+            group = by_source[others[(index + number) % len(others)]]
+            requests.append((group[index % len(group)], target))
+    return requests
+
+
+def steering_study(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    observation: Observation,
+    *,
+    dev: Corpus,
+    test: Corpus,
+    targets: Sequence[str],
+    layers: Sequence[int],
+    strengths: Sequence[float] = (0.5, 0.75, 1.0, 1.25, 1.5),
+    dev_prompts: int = 10,
+    test_prompts: int = 33,
+    random_draws: int = 10,
+    random_prompts: int = 10,
+    per_target: bool = False,
+    decoding: Decoding | None = None,
+    progress: bool = False,
+) -> SteeringStudy:
+    """Measure mean-direction steering of each target from prompts in the other languages.
+
+    The vector is mean(target) − mean(prompt language) at one layer's `resid_out`, times the strength, fading to half
+    over eight new tokens. Layer and strength are chosen on `dev` (one for all, or per target), scored once on `test`.
+    Raises LanguageError if no target can be recognised.
+    """
+    decoding = decoding or Decoding()
+    wanted = [observation.languages[observation.index(tag)] for tag in targets]
+    known = [tag for tag in wanted if tag in known_languages()]
+    if not known:
+        raise LanguageError(f"none of {', '.join(wanted)} can be recognised; expected one of the 29 known languages")
+    prompts = {name: make_prompts(text, per_language=len(text[wanted[0]])) for name, text in (("dev", dev), ("test", test))}
+
+    def write(requests: Sequence[tuple[Prompt, Language]], steerer: Steerer | None = None) -> list[Answer]:
+        return generate_answers(model, tokenizer, requests, steerer, decoding=decoding)
+
+    def own(name: str, count: int) -> list[Answer]:
+        return write([(p, tag) for tag in known for p in [q for q in prompts[name] if q.source == tag][:count]])
+
+    def trial(answers: Sequence[Answer], native: Sequence[Answer]) -> Trial:
+        return Trial(tuple(answers), score_answers(model, tokenizer, answers, native))
+
+    points = dose_response(
+        model,
+        tokenizer,
+        vary_sources(prompts["dev"], known, dev_prompts),
+        own("dev", max(16, dev_prompts)),
+        lambda layer, strength: pair_steerer(observation, constant(known, layer), constant(known, strength)),  # pyright: ignore[reportArgumentType]
+        layers=layers,
+        strengths=strengths,
+        decoding=decoding,
+        progress=progress,
+    )
+    chosen, best = choose_points(points)
+    at = {tag: best[tag] if per_target else chosen for tag in known}
+    layer_of, strength_of = {t: p.layer for t, p in at.items()}, {t: p.strength for t, p in at.items()}
+    requests, native = vary_sources(prompts["test"], known, test_prompts), own("test", test_prompts)
+    shifted = {tag: known[(index + 1) % len(known)] for index, tag in enumerate(known)}
+    few = vary_sources(prompts["test"], known, random_prompts)
+    plain = pair_steerer(observation, layer_of, strength_of)
+
+    def other(target: Language, source: Language) -> Sequence[Operation]:
+        """A third language's direction, for a row meant for `target`."""
+        third = shifted[target] if shifted[target] != source else shifted[shifted[target]]
+        return plain(third, source)
+
+    random = random_answers(model, tokenizer, observation, dev, few, at, random_draws, write)
+    return SteeringStudy(
+        points=tuple(points),
+        chosen=chosen,
+        per_target=best,
+        steered=trial(write(requests, plain), native),
+        native=trial(native, native),
+        unsteered=trial(write(requests), native),
+        random=trial(random, native),
+        other_language=trial(write(few, other), native),
+        directions={tag: mean_direction(observation, target=tag, layer=layer_of[tag]) for tag in known},
+        not_measurable=tuple(tag for tag in wanted if tag not in known),
+    )
+
+
+def random_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    observation: Observation,
+    texts: Corpus,
+    requests: Sequence[tuple[Prompt, Language]],
+    at: Mapping[Language, CurvePoint],
+    draws: int,
+    write: Callable[[Sequence[tuple[Prompt, Language]], Steerer], list[Answer]],
+) -> list[Answer]:
+    """Answers under random directions, each as long as the vector it stands for; draw i goes to every i-th request."""
+    layers = sorted({point.layer for point in at.values()})
+    vectors = {
+        layer: random_directions(model, tokenizer, texts, Site(layer, "resid_out"), draws=draws, seed=layer)
+        for layer in layers
+    }
+    answers = []
+    for draw in range(draws):
+
+        def operations(target: Language, source: Language, draw: int = draw) -> Sequence[Operation]:
+            point = at[target]
+            if point.strength == 0:
+                return []
+            true = mean_direction(observation, target=target, source=source, layer=point.layer)
+            vector = vectors[point.layer][draw] * true.norm
+            noise = Direction(vector, true.site, target, (source,), true.mean_norm, observation.origin)
+            return [noise.add(point.strength, "raw", schedule=FADE)]
+
+        answers += write(requests[draw::draws], operations)
+    return answers
+
+
+def success_by_source(trial: Trial) -> dict[Language, dict[Language, float]]:
+    """Success by source, then target; a pair without answers is absent."""
+    right: dict[tuple[Language, Language], list[bool]] = {}
+    counters = {tag: iter(score.verdicts) for tag, score in trial.scores.items()}
+    for answer in trial.answers:
+        verdict = next(counters[answer.target])
+        right.setdefault((answer.prompt.source, answer.target), []).append(verdict.verdict == "right")
+    table: dict[Language, dict[Language, float]] = {}
+    for (source, target), found in right.items():
+        table.setdefault(source, {})[target] = float(torch.tensor(found).double().mean())
+    return table
+
+
+class NeuronSteering(NamedTuple):
+    """Neuron arithmetic, scored on the same test prompts as the directions."""
+
+    strength: float
+    """λ chosen on development prompts."""
+    points: tuple[CurvePoint, ...]
+    """Dose–response; the layer is −1, for all layers that hold neurons."""
+    trial: Trial
+
+
+def neuron_steering_study(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sets: NeuronSet,
+    observation: Observation,
+    study: SteeringStudy,
+    *,
+    dev: Corpus,
+    strengths: Sequence[float] = (1.0, 2.0, 4.0),
+    dev_prompts: int = 4,
+    decoding: Decoding,
+) -> NeuronSteering:
+    """Switch the prompt language's neurons off and the target's on by λ times their mean activation.
+
+    λ is chosen on `dev`; the test prompts and native answers are those of `study`. A language without neurons is left
+    as it is, and so scored as unsteered. Source: arXiv:2507.22608.
+    """
+    targets = list(study.steered.scores)
+    made: dict[tuple[Language, Language, float], Sequence[Operation]] = {}
+
+    def steerer(strength: float) -> Steerer:
+        def operations(target: Language, source: Language) -> Sequence[Operation]:
+            key = (target, source, strength)
+            if key not in made:
+                off = source if sets.sizes[source] else None
+                made[key] = (
+                    language_arithmetic(sets, observation, target=target, source=off, strength=strength)
+                    if sets.sizes[target]
+                    else []
+                )
+            return made[key]
+
+        return operations
+
+    prompts = make_prompts(dev, per_language=len(dev[targets[0]]))
+    points = dose_response(
+        model,
+        tokenizer,
+        vary_sources(prompts, targets, dev_prompts),
+        study.native.answers,
+        lambda layer, strength: steerer(strength),
+        layers=[-1],
+        strengths=strengths,
+        decoding=decoding,
+    )
+    chosen, _ = choose_points(points)
+    requests = [(answer.prompt, answer.target) for answer in study.steered.answers]
+    answers = generate_answers(model, tokenizer, requests, steerer(chosen.strength), decoding=decoding)
+    scores = score_answers(model, tokenizer, answers, study.native.answers)
+    return NeuronSteering(chosen.strength, tuple(points), Trial(tuple(answers), scores))

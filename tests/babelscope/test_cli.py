@@ -1,0 +1,233 @@
+"""The command line as a user meets it, on a tiny model saved to disk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from babelscope import NeuronSet, Observation
+from babelscope.cli import main
+
+LINES = {"en": "the cat sat on a mat {}\n", "fi": "kissa istui matolla {}\n"}
+
+
+@pytest.fixture
+def folder(tmp_path, tokenizer):
+    """A model with its tokenizer, and a corpus of two languages with three splits."""
+    model = tiny_model("llama")
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    for split, lines in (("train", 60), ("valid", 6), ("test", 6)):
+        (tmp_path / "corpus" / split).mkdir(parents=True)
+        for tag, line in LINES.items():
+            text = "".join(line.format("abcdefgh"[i % 8] * (1 + i // 8)) for i in range(lines))
+            (tmp_path / "corpus" / split / f"{tag}.txt").write_text(text)
+    return tmp_path
+
+
+def call(capsys, *words):
+    """Exit code, result and the lines on stderr."""
+    capsys.readouterr()
+    code = main([*map(str, words), "--json"])
+    out, err = capsys.readouterr()
+    return code, json.loads(out) if out.strip() else None, err
+
+
+def observe(capsys, folder, out="obs", *more):
+    return call(
+        capsys, "observe", folder / "model", folder / "corpus", "--out", folder / out, "--tokens-per-language", 400, *more
+    )
+
+
+def test_observe_identify_ablate_direct_steer_one_after_another(capsys, folder):
+    code, result, _ = observe(capsys, folder)
+    assert code == 0 and result["tokens"] == {"en": 400, "fi": 400}
+    code, result, err = call(
+        capsys, "identify", folder / "obs", "--out", folder / "set", "--top-rate", 0.2, "--draws", 20, "--parallel"
+    )
+    assert code == 0, err
+    sets = NeuronSet.load(folder / "set")
+    assert result["neurons"] == sets.sizes and sum(sets.sizes.values()) > 0
+    rows = [json.loads(line) for line in (folder / "set" / "evidence.jsonl").read_text().splitlines()]
+    assert {row["control"] for row in rows} >= {"bootstrap over shards", "shuffled labels", "half-splits of shards"}
+    code, result, err = call(
+        capsys, "ablate", folder / "model", folder / "set", folder / "corpus", "--out", folder / "abl", "--draws", 3
+    )
+    assert code == 0, err
+    assert len(json.loads((folder / "abl" / "ablation.json").read_text())["relative_harm"]) == 2
+    code, result, _ = call(
+        capsys, "direct", folder / "obs", "--target", "fi", "--source", "en", "--layer", 1, "--out", folder / "dir"
+    )
+    assert code == 0 and result["norm"] > 0
+    code, result, _ = call(
+        capsys, "steer", folder / "model", folder / "dir", "the cat", "--new-tokens", 4, "--strength", 20
+    )
+    assert code == 0 and result["answers"][0]["prompt"] == "the cat"
+
+
+def test_parts_merge_to_the_whole(capsys, folder):
+    observe(capsys, folder)
+    for i in range(2):
+        assert observe(capsys, folder, f"part{i}", "--shard", f"{i}/2", "--batch-size", 1)[0] == 0
+    code, result, _ = call(capsys, "merge", folder / "part0", folder / "part1", "--out", folder / "sum")
+    assert code == 0 and result["tokens"] == {"en": 400, "fi": 400}
+    whole, summed = (Observation.load(folder / name) for name in ("obs", "sum"))
+    assert int((whole.active - summed.active).abs().sum()) <= 1
+    assert call(capsys, "merge", folder / "part0", folder / "part0", "--out", folder / "twice")[0] == 1
+
+
+SLOW_PASS = """
+import sys, time
+from babelscope.recording.passes import Pass
+read = Pass.read
+def slow(self, batch):
+    time.sleep(0.15)
+    read(self, batch)
+    self.save_checkpoint()
+Pass.read = slow
+from babelscope.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_pass_resumes_to_the_same_bits(capsys, folder, kill):
+    words = ["observe", folder / "model", folder / "corpus", "--tokens-per-language", "400", "--batch-size", "1"]
+    assert call(capsys, *words, "--out", folder / "whole")[0] == 0
+    again = [*map(str, words), "--out", str(folder / "cut"), "--resume"]
+    child = subprocess.Popen([sys.executable, "-c", SLOW_PASS, *again], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    state = folder / "cut.checkpoint" / "state.json"
+    for _ in range(1200):
+        if state.is_file() and json.loads(state.read_text())["done"] >= 3:
+            break
+        time.sleep(0.05)
+    os.kill(child.pid, kill)
+    assert child.wait() == (130 if kill == signal.SIGINT else -signal.SIGKILL)
+    assert not (folder / "cut").exists()
+    code, result, _ = call(capsys, *again)
+    assert code == 0 and result["resumed_tokens"] > 0
+    whole, cut = (folder / name / "tensors.safetensors" for name in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+    assert call(capsys, *again)[1]["resumed_tokens"] == "complete"
+
+
+def test_a_dry_run_runs_nothing(capsys, folder):
+    code, result, _ = observe(capsys, folder, "obs", "--dry-run")
+    assert code == 0 and result["tokens"] == 800 and not (folder / "obs").exists()
+
+
+def test_nothing_is_overwritten(capsys, folder):
+    observe(capsys, folder)
+    before = (folder / "obs" / "tensors.safetensors").read_bytes()
+    code, _, err = observe(capsys, folder)
+    assert code == 1 and "already there" in err
+    assert (folder / "obs" / "tensors.safetensors").read_bytes() == before
+
+
+def one_line(err):
+    lines = [line for line in err.splitlines() if line.startswith("babelscope")]
+    return lines[0] if len(lines) == 1 else f"{len(lines)} lines: {err}"
+
+
+def test_bad_input_gives_one_line_and_exit_1(capsys, folder):
+    corpus = folder / "corpus" / "train"
+    model = ["observe", folder / "model", folder / "corpus", "--out", folder / "out"]
+    cases = [
+        ([*model, "--languages", "en", "de"], "no file for de"),
+        ([*model, "--languages", "en", "klingonese"], "klingonese"),
+        ([*model, "--shard", "two"], "--shard"),
+        ([*model, "--sites", "9.mlp_gate"], "layers 0–2"),
+        (["observe", folder / "nothing", folder / "corpus", "--out", folder / "out"], "could not be read"),
+        (["identify", folder / "model", "--out", folder / "out"], "format"),
+        (["ablate", folder / "model", folder / "nothing", folder / "corpus", "--out", folder / "out"], "no folder"),
+        (["report", folder / "nothing"], "results.json"),
+        (["import-mask", folder / "corpus", "--languages", "en", "--n-neurons", 4, "--out", folder / "out"], "no safe torch"),
+    ]
+    for words, word in cases:
+        code, _, err = call(capsys, *words)
+        assert code == 1 and word in one_line(err), (words, err)
+    (corpus / "eu.txt").write_text("\n")
+    assert "is empty" in call(capsys, *model)[2]
+    (corpus / "eu.txt").unlink()
+    (corpus / "en.jsonl").write_text('{"text": "two"}')
+    assert "both 'en'" in call(capsys, *model)[2]
+    assert not (folder / "out").exists()
+
+
+def test_a_model_without_tokenizer_or_of_unknown_kind_is_refused(capsys, folder):
+    config = json.loads((folder / "model" / "config.json").read_text())
+    for file in (folder / "model").glob("tokenizer*"):
+        file.unlink()
+    code, _, err = observe(capsys, folder)
+    assert code == 1 and "tokenizer" in one_line(err)
+    (folder / "model" / "config.json").write_text(json.dumps({**config, "model_type": "novel"}))
+    code, _, err = observe(capsys, folder)
+    assert code == 1 and one_line(err).startswith("babelscope observe: model")
+
+
+def test_a_set_for_another_model_is_refused(capsys, folder, tokenizer):
+    observe(capsys, folder)
+    call(capsys, "identify", folder / "obs", "--out", folder / "set", "--top-rate", 0.2, "--draws", 20)
+    tiny_model("qwen2").save_pretrained(folder / "other")
+    tokenizer.save_pretrained(folder / "other")
+    code, _, err = call(capsys, "ablate", folder / "other", folder / "set", folder / "corpus", "--out", folder / "abl")
+    assert code == 1 and "same model" in one_line(err)
+
+
+def test_a_selection_of_nothing_is_refused(capsys, folder):
+    observe(capsys, folder)
+    code, _, err = call(capsys, "identify", folder / "obs", "--out", folder / "set", "--top-rate", 0.0001)
+    assert code == 1 and "selects nothing" in one_line(err) and not (folder / "set").exists()
+
+
+def test_a_truncated_artifact_is_refused(capsys, folder):
+    observe(capsys, folder)
+    file = folder / "obs" / "tensors.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    code, _, err = call(capsys, "identify", folder / "obs", "--out", folder / "set")
+    assert code == 1 and "unreadable" in one_line(err)
+
+
+def test_mislabelled_text_is_refused_unless_told(capsys, folder):
+    swapped = "\n".join(["Tänään sataa vettä koko päivän ja illalla tuulee kovasti."] * 30)
+    (folder / "corpus" / "train" / "en.txt").write_text(swapped)
+    code, _, err = observe(capsys, folder)
+    assert code == 1 and "another language" in one_line(err)
+    assert observe(capsys, folder, "obs", "--no-check-language")[0] == 0
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(capsys, folder, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("babelscope.artifacts.storage.sync_file", full)
+    code, _, err = observe(capsys, folder)
+    assert code == 1 and "disk is full" in one_line(err) and not (folder / "obs").exists()
+
+
+def test_misuse_is_exit_2(capsys):
+    assert main(["nothing"]) == 2 and main([]) == 2
+    with pytest.raises(SystemExit) as caught:
+        main(["observe"])
+    assert caught.value.code == 2
+
+
+def test_evaluate_perplexity_and_confusion(capsys, folder):
+    code, result, _ = call(capsys, "evaluate", "perplexity", folder / "model", folder / "corpus")
+    assert code == 0 and set(result["bits_per_byte"]) == {"en", "fi"}
+    code, result, _ = call(capsys, "evaluate", "confusion", "-", folder / "corpus")
+    assert code == 0 and sum(result["verdicts"]["fi"].values()) == 6
+
+
+def test_import_mask_by_command(capsys, folder):
+    torch.save([[torch.tensor([1, 5]), torch.tensor([], dtype=torch.int64), torch.tensor([47])]] * 2, folder / "mask.pth")
+    code, result, _ = call(
+        capsys, "import-mask", folder / "mask.pth", "--languages", "en", "fi", "--model", folder / "model", "--out", folder / "set"
+    )
+    assert code == 0 and result["neurons"] == {"en": 3, "fi": 3} and result["union"] == 3

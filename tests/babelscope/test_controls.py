@@ -1,0 +1,687 @@
+import json
+import logging
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from babelscope.artifacts import NeuronSet, Observation, Origin, SiteRecord
+from babelscope.controls import (
+    Evidence,
+    Scored,
+    benjamini_hochberg,
+    bootstrap_sets,
+    contribution,
+    contribution_matched,
+    corpus_size_curve,
+    holm,
+    layer_matched,
+    overlap,
+    percentile_interval,
+    rank_p,
+    script_share,
+    set_agreement,
+    shuffled_labels,
+    split_stability,
+    wilson_interval,
+    write_evidence,
+)
+from babelscope.controls.labels import permuted_labels
+from babelscope.controls.shards import Shards, generator_of
+from babelscope.errors import ArtifactError, LanguageError, MeasurementError, SelectionError
+from babelscope.languages import parse_languages
+from babelscope.neurons import lape_mask
+
+TAGS = ("en", "fi", "ru")
+RATES = {"top_rate": 0.05, "filter_rate": 0.9, "bar_rate": 0.9, "min_count": 0}
+
+
+def select(active, tokens):
+    return lape_mask(active, tokens, **RATES).mask
+
+
+def score(active, tokens):
+    choice = lape_mask(active, tokens, **RATES)
+    return Scored(choice.entropy, choice.eligible)
+
+
+def observation_of(shard_active, shard_tokens, tags=TAGS, *, at="mlp_gate", routed=None, sumsq=None, weight_norm=None):
+    """An observation from counts [shard, layer, unit, language] and tokens [shard, language]."""
+    active = shard_active.sum(dim=0)
+    zeros = torch.zeros(active.shape, dtype=torch.float64)
+    record = SiteRecord(
+        layers=tuple(range(active.shape[0])),
+        active=active,
+        sum=zeros,
+        sumsq=zeros if sumsq is None else sumsq,
+        norm=torch.zeros(active.shape[0], len(tags), dtype=torch.float64),
+        shard_active=shard_active.int(),
+        routed=routed,
+        weight_norm=weight_norm,
+    )
+    return Observation(
+        origin=Origin("tiny", "", "m", "t"),
+        languages=parse_languages(tags),
+        records={at: record},
+        token_counts=shard_tokens.sum(dim=0),
+        shard_tokens=shard_tokens,
+        documents=torch.ones(len(tags), dtype=torch.int64),
+        truncated=torch.zeros(len(tags), dtype=torch.int64),
+        parts=("a:0/1",),
+        settings={},
+    )
+
+
+def sharded(seed, shards=24, layers=2, units=100, languages=3, effect=0.0, planted=0, parallel=True):
+    """Counts whose rate varies by unit and shard, by language with `effect`; `planted` units a language at 90 %.
+
+    parallel: the shard's content moves all languages together; else each language's shards have content of their own.
+    """
+    generator = np.random.default_rng(seed)
+    tokens = np.full((shards, languages), 400)
+    content = generator.normal(0, 0.3, (shards, layers, units, 1 if parallel else languages))
+    rate = generator.beta(0.5, 3, (1, layers, units, 1)) * np.exp(content)
+    rate = rate * np.exp(generator.normal(0, effect, (1, layers, units, languages)))
+    for k in range(languages):
+        places = slice(k * planted, (k + 1) * planted)
+        rate[:, 0, places] = 0
+        rate[:, 0, places, k] = 0.9
+    active = generator.binomial(tokens[:, None, None, :], np.clip(rate, 0, 1))
+    return observation_of(torch.from_numpy(active), torch.from_numpy(tokens), ("en", "fi", "ru", "de")[:languages])
+
+
+def sets_of(mask, tags=TAGS, at="mlp_gate"):
+    return NeuronSet.from_mask(
+        mask,
+        torch.zeros(mask.shape),
+        origin=Origin("tiny", "", "m", "t"),
+        languages=parse_languages(tags),
+        at=at,
+        method="by hand",
+        parameters={},
+    )
+
+
+def random_sets(seed=0, layers=3, units=60, share=0.1, tags=TAGS):
+    generator = torch.Generator().manual_seed(seed)
+    return sets_of(torch.rand(len(tags), layers, units, generator=generator) < share, tags)
+
+
+# -- intervals ------------------------------------------------------------------------------------------------------
+
+
+def test_percentile_interval_of_known_samples():
+    low, high = percentile_interval(list(range(101)))
+    assert (low, high) == pytest.approx((2.5, 97.5), abs=1e-12)
+    assert percentile_interval([3.0, 1.0, math.nan, 2.0], level=0.5) == (1.5, 2.5)
+    assert all(math.isnan(end) for end in percentile_interval([math.nan]))
+
+
+def test_wilson_interval_of_known_counts():
+    assert wilson_interval(8, 10) == pytest.approx((0.4901625, 0.9433178), abs=1e-7)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611252), abs=1e-7)
+    assert wilson_interval(20, 20)[1] == 1.0
+
+
+def test_wilson_ends_are_where_the_score_test_just_rejects():
+    for successes, n in ((3, 17), (50, 100), (1, 400)):
+        for end in wilson_interval(successes, n):
+            z = (successes / n - end) / math.sqrt(end * (1 - end) / n)
+            assert abs(z) == pytest.approx(1.959963985, abs=1e-7)
+
+
+def test_wilson_refuses_impossible_counts():
+    for successes, n in ((1, 0), (0, 0), (5, 4), (-1, 4)):
+        with pytest.raises(MeasurementError):
+            wilson_interval(successes, n)
+
+
+def test_rank_p_counts_draws_as_large():
+    assert rank_p(3.0, [1.0, 2.0, 3.0, 4.0]) == 3 / 5
+    assert rank_p(9.0, [0.0] * 19) == 0.05
+    assert math.isnan(rank_p(math.nan, [1.0]))
+    assert math.isnan(rank_p(1.0, [1.0, math.nan]))
+
+
+def test_corrections_of_known_p_values():
+    p = [0.01, 0.04, 0.03, 0.005]
+    assert holm(p).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert benjamini_hochberg(p).tolist() == pytest.approx([0.02, 0.04, 0.04, 0.02])
+    assert holm([0.6, 0.5]).tolist() == [1.0, 1.0]
+
+
+def test_missing_tests_are_not_corrected_for():
+    p = [0.01, math.nan, 0.04]
+    assert holm(p).tolist()[::2] == pytest.approx([0.02, 0.04])
+    assert benjamini_hochberg(p).tolist()[::2] == pytest.approx([0.02, 0.04])
+    assert math.isnan(holm(p)[1])
+
+
+def test_corrections_leave_their_input_alone():
+    p = torch.tensor([0.5, 0.01], dtype=torch.float64)
+    benjamini_hochberg(p)
+    assert p.tolist() == [0.5, 0.01]
+
+
+# -- random sets ----------------------------------------------------------------------------------------------------
+
+
+def test_layer_matched_sets_have_the_layers_and_avoid_the_union():
+    sets = random_sets()
+    masks = layer_matched(sets, draws=19, seed=3)
+    assert masks.shape == (19, 3, 3, 60)
+    assert torch.equal(masks.sum(dim=3), sets.layer_counts.expand(19, 3, 3))
+    assert not (masks & sets.mask().any(dim=0)).any()
+
+
+def test_layer_matched_draws_every_free_neuron_alike():
+    sets = sets_of(torch.tensor([[[True, True] + [False] * 10]]), ("en",))
+    share = layer_matched(sets, draws=3000, seed=0).double().mean(dim=(0, 1, 2))
+    assert share[:2].tolist() == [0, 0]
+    assert float((share[2:] - 0.2).abs().max()) < 4 * math.sqrt(0.2 * 0.8 / 3000)
+
+
+@pytest.mark.parametrize("draw", [layer_matched, partial(contribution_matched, contribution=torch.rand(3, 3, 60))])
+def test_seed_decides_the_random_sets(draw):
+    sets = random_sets()
+    state = torch.get_rng_state()
+    drawn = [draw(sets, draws=3, seed=seed) for seed in (1, 1, 2)]
+    first, again, other = (one if isinstance(one, torch.Tensor) else one.masks for one in drawn)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("draw", [layer_matched, partial(contribution_matched, contribution=torch.ones(1, 1, 10))])
+def test_a_layer_without_enough_free_neurons_is_refused(draw):
+    sets = sets_of(torch.tensor([[[True] * 6 + [False] * 4]]), ("en",))
+    with pytest.raises(SelectionError, match="layer 0: 4 of 10 neurons belong to no language; expected at least 6"):
+        draw(sets, seed=0)
+
+
+def test_contribution_is_root_mean_square_times_column_length():
+    sumsq = torch.tensor([[[8.0, 0.0], [2.0, 27.0]]], dtype=torch.float64)
+    norm = torch.tensor([[3.0, 0.5]], dtype=torch.float64)
+    observation = observation_of(
+        torch.zeros(1, 1, 2, 2, dtype=torch.int64), torch.tensor([[2, 3]]), ("en", "fi"),
+        at="mlp_inner", sumsq=sumsq, weight_norm=norm,
+    )  # fmt: skip
+    assert contribution(observation).tolist() == [[[6.0, 0.5]], [[0.0, 1.5]]]
+
+
+def test_contribution_needs_the_lengths():
+    observation = observation_of(torch.zeros(1, 1, 2, 3, dtype=torch.int64), torch.ones(1, 3).long(), at="mlp_inner")
+    with pytest.raises(MeasurementError, match="no lengths"):
+        contribution(observation)
+
+
+def test_contribution_matched_sets_have_layers_avoid_the_union_and_match():
+    sets = random_sets(units=400, share=0.03)
+    size = torch.randn(3, 3, 400, generator=torch.Generator().manual_seed(5)).exp().double()
+    matched = contribution_matched(sets, size, draws=19, seed=0)
+    assert torch.equal(matched.masks.sum(dim=3), sets.layer_counts.expand(19, 3, 3))
+    assert not (matched.masks & sets.mask().any(dim=0)).any()
+    assert float((matched.achieved_ratio.mean(dim=0) - 1).abs().max()) < 0.1
+    by_hand = size[1][matched.masks[4, 1]].sum() / size[1][sets.mask()[1]].sum()
+    assert float(matched.achieved_ratio[4, 1]) == pytest.approx(float(by_hand))
+
+
+def test_replacement_is_one_of_the_ten_nearest():
+    generator = torch.Generator().manual_seed(2)
+    size = torch.randn(1, 1, 80, generator=generator).exp()
+    mask = torch.zeros(1, 1, 80, dtype=torch.bool)
+    mask[0, 0, 33] = True
+    distance = (size.double().log() - size[0, 0, 33].double().log()).abs()[0, 0]
+    distance[33] = math.inf
+    nearest = set(distance.argsort()[:10].tolist())
+    masks = contribution_matched(sets_of(mask, ("en",)), size, draws=400, seed=0).masks
+    assert {int(draw[0, 0].nonzero()) for draw in masks} == nearest
+
+
+def test_taken_neighbours_are_not_drawn_twice():
+    mask = torch.zeros(1, 1, 24, dtype=torch.bool)
+    mask[0, 0, :12] = True
+    masks = contribution_matched(sets_of(mask, ("en",)), torch.ones(1, 1, 24), draws=5, seed=0).masks
+    assert torch.equal(masks[:, 0, 0], torch.tensor([False] * 12 + [True] * 12).expand(5, 24))
+
+
+def test_neurons_louder_than_all_others_are_reported(caplog):
+    mask = torch.zeros(2, 1, 40, dtype=torch.bool)
+    mask[0, 0, 3] = mask[1, 0, 4] = True
+    size = torch.ones(2, 1, 40)
+    size[0, 0, 3] = 50.0
+    with caplog.at_level(logging.WARNING):
+        matched = contribution_matched(sets_of(mask, ("en", "fi")), size, seed=0)
+    assert matched.achieved_ratio[:, 0].tolist() == pytest.approx([0.02] * 19)
+    assert matched.achieved_ratio[:, 1].tolist() == [1.0] * 19
+    assert "en 0.02" in caplog.text
+    assert "fi" not in caplog.text
+
+
+def test_silent_neurons_are_matched_with_silent_ones():
+    mask = torch.zeros(1, 1, 40, dtype=torch.bool)
+    mask[0, 0, 0] = True
+    size = torch.ones(1, 1, 40)
+    size[0, 0, :15] = 0.0
+    matched = contribution_matched(sets_of(mask, ("en",)), size, seed=0)
+    assert not matched.masks[..., 15:].any()
+    assert matched.achieved_ratio.isnan().all()
+
+
+# -- resampling -----------------------------------------------------------------------------------------------------
+
+
+def test_all_shards_once_are_the_whole_observation():
+    observation = sharded(0)
+    shards = Shards.read(observation, "mlp_gate", fewest=2)
+    for whole in (
+        shards.subset(torch.arange(24)),
+        shards.own(torch.ones(3, 24, dtype=torch.float64)),
+        shards.relabelled(torch.eye(3, dtype=torch.float64)[:, None].expand(3, 24, 3)),
+    ):
+        assert torch.equal(whole.active, observation.active)
+        assert torch.equal(whole.tokens, observation.token_counts)
+
+
+def test_weighted_shards_equal_a_loop():
+    observation = sharded(1)
+    weight = torch.randint(0, 4, (3, 24), generator=torch.Generator().manual_seed(0))
+    resample = Shards.read(observation, "mlp_gate", fewest=2).own(weight.double())
+    expected = sum(observation["mlp_gate"].shard_active[s].long() * weight[:, s] for s in range(24))
+    assert torch.equal(resample.active, expected)
+    assert torch.equal(resample.tokens, (observation.shard_tokens * weight.T).sum(dim=0))
+
+
+def test_resample_without_tokens_is_refused():
+    observation = sharded(0)
+    tokens, counts = observation.shard_tokens.clone(), observation["mlp_gate"].shard_active.clone()
+    tokens[1:, 2], counts[1:, ..., 2] = 0, 0
+    lonely = observation_of(counts, tokens)
+    with pytest.raises(MeasurementError, match="no tokens of ru"):
+        split_stability(lonely, select, splits=3, seed=0)
+
+
+def test_intervals_need_twenty_shards():
+    few, none = sharded(0, shards=19), sharded(0, shards=1)
+    for control in (partial(bootstrap_sets, parallel=False), split_stability):
+        with pytest.raises(MeasurementError, match="19 document shards; expected at least 20"):
+            control(few, select, seed=0)
+    with pytest.raises(MeasurementError, match="1 document shards"):
+        corpus_size_curve(none, select, seed=0)
+    with pytest.raises(MeasurementError, match="1 document shards"):
+        shuffled_labels(none, score, torch.zeros(3, 2, 100, dtype=torch.bool), seed=0, parallel=False)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_planted_units_are_in_every_bootstrap_set(parallel):
+    observation = sharded(2, planted=3)
+    found = bootstrap_sets(observation, select, draws=40, seed=0, parallel=parallel)
+    for k in range(3):
+        assert bool((found.frequency[k, 0, 3 * k : 3 * k + 3] == 1).all())
+    full = select(observation.active, observation.token_counts)
+    assert found.size == dict(zip(TAGS, full.sum(dim=(1, 2)).tolist(), strict=True))
+    assert all(low <= 3 + 100 and low >= 3 for low, _ in found.interval.values())
+
+
+def test_bootstrap_equals_a_loop_over_resamples():
+    observation = sharded(3, shards=20, effect=0.3)
+    found = bootstrap_sets(observation, select, draws=15, seed=7, parallel=True)
+    generator, sizes, member = torch.Generator().manual_seed(7), [], torch.zeros(3, 2, 100)
+    for _ in range(15):
+        picked = torch.randint(20, (1, 20), generator=generator)[0]
+        mask = select(
+            observation["mlp_gate"].shard_active[picked].long().sum(dim=0), observation.shard_tokens[picked].sum(dim=0)
+        )
+        sizes.append(mask.sum(dim=(1, 2)))
+        member += mask
+    assert torch.allclose(found.frequency, member.double() / 15)
+    for k, tag in enumerate(TAGS):
+        values = [int(row[k]) for row in sizes]
+        assert found.interval[tag] == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
+
+
+def test_bootstrap_draws_languages_apart_unless_parallel():
+    """With one unit a shard pattern shared by all languages, a common draw keeps the rates of languages equal."""
+    observation = sharded(4, shards=20)
+    same = observation_of(observation["mlp_gate"].shard_active[..., :1].expand(-1, -1, -1, 3), observation.shard_tokens)
+    seen = {True: [], False: []}
+    for parallel, rows in seen.items():
+
+        def look(active, tokens, rows=rows):
+            rows.append(bool((active == active[..., :1]).all()))
+            return torch.zeros(3, 2, 100, dtype=torch.bool)
+
+        bootstrap_sets(same, look, draws=5, seed=0, parallel=parallel)
+    assert all(seen[True])
+    assert not any(seen[False][1:])
+
+
+def test_identical_shards_leave_nothing_to_chance():
+    one = sharded(5, shards=1, effect=0.5)
+    counts = one["mlp_gate"].shard_active.expand(20, -1, -1, -1)
+    observation = observation_of(counts, one.shard_tokens.expand(20, -1))
+    found = bootstrap_sets(observation, select, draws=10, seed=0, parallel=False)
+    assert set(found.frequency.unique().tolist()) == {0.0, 1.0}
+    assert found.interval == {tag: (size, size) for tag, size in found.size.items()}
+    for row in split_stability(observation, select, splits=10, seed=0).values():
+        assert (row.median, row.low, row.high, row.corrected) == (1.0, 1.0, 1.0, 1.0)
+    assert all(row.jaccard == 1.0 for row in corpus_size_curve(observation, select, draws=3, seed=0))
+
+
+def test_halves_that_share_nothing_agree_as_chance_says():
+    generator = torch.Generator().manual_seed(0)
+    likely = torch.tensor([0.5, 0.05])[:, None]
+    found = split_stability(
+        sharded(6), lambda a, n: torch.rand(3, 2, 100, generator=generator) < likely, splits=100, seed=0
+    )
+    for row in found.values():
+        assert row.median == pytest.approx(row.chance, abs=0.03)
+        assert row.chance == pytest.approx(25.25 / (110 - 25.25), abs=0.03)
+        assert abs(row.corrected) < 0.05
+        assert row.low < row.median < row.high
+
+
+def test_planted_units_make_halves_agree():
+    plain, planted = (split_stability(sharded(6, planted=n), select, splits=40, seed=0) for n in (0, 3))
+    for tag in TAGS:
+        assert planted[tag].median > plain[tag].median
+        assert planted[tag].corrected < planted[tag].median
+
+
+def test_two_empty_halves_have_no_agreement():
+    observation = sharded(7)
+    found = split_stability(observation, lambda a, n: torch.zeros(3, 2, 100, dtype=torch.bool), splits=4, seed=0)
+    assert all(math.isnan(value) for value in found["en"][:5])
+    assert found["en"].size == 0
+
+
+def test_corpus_size_curve_ends_at_full_agreement():
+    observation = sharded(8, effect=0.2)
+    rows = corpus_size_curve(observation, select, fractions=(0.01, 0.5, 1.0), draws=4, seed=0)
+    assert [(row.share, row.language) for row in rows] == [(share, tag) for share in (1 / 24, 0.5, 1.0) for tag in TAGS]
+    assert all(row.jaccard == 1.0 for row in rows if row.share == 1.0)
+    assert np.mean([row.jaccard for row in rows[:3]]) < np.mean([row.jaccard for row in rows[3:6]]) < 1
+
+
+@pytest.mark.parametrize("control", [split_stability, corpus_size_curve, partial(bootstrap_sets, parallel=False)])
+def test_seed_decides_the_resamples(control):
+    observation = sharded(9, effect=0.1)
+    first, again, other = (str(control(observation, select, seed=seed)) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_routed_tokens_are_said_to_be_missing_from_shards(caplog):
+    plain = sharded(0)
+    observation = observation_of(plain["mlp_gate"].shard_active, plain.shard_tokens, routed=torch.full((2, 4, 3), 2400))
+    with caplog.at_level(logging.WARNING):
+        corpus_size_curve(observation, select, draws=1, seed=0)
+    assert "shares of all tokens" in caplog.text
+
+
+# -- shuffled labels ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_permuted_labels_give_every_cell_one_language(parallel):
+    shards = Shards.read(sharded(0), "mlp_gate", fewest=2)
+    weight = permuted_labels(shards, generator_of(0), parallel)
+    assert set(weight.unique().tolist()) == {0.0, 1.0}
+    assert bool((weight.sum(dim=0) == 1).all())
+    assert weight.sum(dim=(1, 2)).tolist() == [24, 24, 24]
+    one_each = bool((weight.sum(dim=2) == 1).all())
+    assert one_each is parallel
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_labels_that_mean_nothing_give_few_discoveries(parallel):
+    shares, fdr = [], []
+    for seed in range(4):
+        observation = sharded(20 + seed, shards=20, parallel=parallel)
+        chosen = select(observation.active, observation.token_counts)
+        found = shuffled_labels(observation, score, chosen, draws=59, seed=0, parallel=parallel)
+        shares.append(float((found.q <= 0.05).double().mean()))
+        fdr.append(found.set_fdr)
+        assert 0.35 < float(found.p[~found.p.isnan()].mean()) < 0.65
+    assert max(shares) <= 0.05
+    assert 0.4 < float(np.mean(fdr)) < 2.0
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_planted_units_are_discovered(parallel):
+    observation = sharded(30, shards=20, planted=3)
+    chosen = torch.zeros(3, 2, 100, dtype=torch.bool)
+    for k in range(3):
+        chosen[k, 0, 3 * k : 3 * k + 3] = True
+    found = shuffled_labels(observation, score, chosen, draws=59, seed=0, parallel=parallel)
+    assert found.share == 1.0
+    assert found.share_by_language == {tag: 1.0 for tag in TAGS}
+    assert found.set_fdr == 0.0
+    assert found.cut == 0.0
+    assert float((found.q <= 0.05).sum()) <= 15
+    assert found.max_share[chosen.any(dim=0)].tolist() == [1.0] * 9
+
+
+def test_pooled_p_values_equal_a_loop():
+    observation = sharded(31, shards=6, units=30, effect=0.1)
+    counts = observation.active.sum(dim=-1).flatten()
+    draws = 8
+    found = shuffled_labels(
+        observation, score, torch.zeros(3, 2, 30, dtype=torch.bool), draws=draws, seed=5, parallel=False
+    )
+    shards, generator = Shards.read(observation, "mlp_gate", fewest=2), generator_of(5)
+    null = [score(*shards.relabelled(permuted_labels(shards, generator, False))).score.flatten() for _ in range(draws)]
+    real = score(observation.active, observation.token_counts).score.flatten()
+    family = [i for i in range(60) if counts[i] >= 10]
+    family.sort(key=lambda i: (int(counts[i]), i))
+    for group in np.array_split(family, 10):
+        for i in group:
+            below = sum(int(row[j] <= real[i] + 1e-12) for row in null for j in group)
+            assert float(found.p.flatten()[i]) == pytest.approx((1 + below) / (1 + draws * len(group)))
+    assert found.p.flatten().isnan().sum() == 60 - len(family)
+    assert math.isnan(found.share)
+    assert math.isnan(found.set_fdr)
+
+
+def test_rare_units_are_not_tested():
+    observation = sharded(32)
+    counts = observation["mlp_gate"].shard_active.clone()
+    counts[:, 1, :4] = 0
+    counts[0, 1, 1, 0], counts[0, 1, 2, 0] = 9, 10
+    rare = observation_of(counts, observation.shard_tokens)
+    found = shuffled_labels(rare, score, torch.zeros(3, 2, 100, dtype=torch.bool), draws=3, seed=0, parallel=False)
+    assert found.p[1, :4].isnan().tolist() == [True, True, False, True]
+
+
+# -- agreement ------------------------------------------------------------------------------------------------------
+
+
+def hand_sets():
+    """en: layer 0 {0 1 2}, layer 1 {0 1}; fi: layer 0 {1 2 3 4}, layer 1 {}; ru: nothing; 10 neurons a layer."""
+    mask = torch.zeros(3, 2, 10, dtype=torch.bool)
+    mask[0, 0, :3] = mask[0, 1, :2] = mask[1, 0, 1:5] = True
+    return sets_of(mask)
+
+
+def test_overlap_of_known_sets():
+    found = overlap(hand_sets())
+    assert found.shared.tolist() == [[5, 2, 0], [2, 4, 0], [0, 0, 0]]
+    assert float(found.jaccard[0, 1]) == pytest.approx(2 / 7)
+    assert float(found.expected[0, 1]) == pytest.approx(3 * 4 / 10)
+    assert float(found.lift[0, 1]) == pytest.approx(2 / 1.2)
+    assert float(found.expected_in_union[0, 1]) == pytest.approx(3 * 4 / 5)
+    assert float(found.lift_in_union[0, 1]) == pytest.approx(2 / 2.4)
+    by_hand = (math.comb(3, 2) * math.comb(7, 2) + math.comb(3, 3) * math.comb(7, 1)) / math.comb(10, 4)
+    assert float(found.p[0, 1]) == pytest.approx(by_hand)
+    assert float(found.p_in_union[0, 1]) == pytest.approx(1.0)
+    assert float(found.p[0, 2]) == 1.0
+    assert float(found.q[0, 1]) == pytest.approx(3 * by_hand)
+    assert found.lift[0, 2].isnan()
+    assert found.jaccard[2, 2].isnan()
+    assert found.p.diagonal().isnan().all()
+
+
+def test_overlap_p_equals_drawing_sets_by_layer():
+    sets = random_sets(seed=4, layers=2, units=20, share=0.3, tags=("en", "fi"))
+    generator, (a, b) = np.random.default_rng(0), sets.layer_counts.tolist()
+    drawn = np.array(
+        [sum(int((generator.permutation(20)[:n] < m).sum()) for m, n in zip(a, b, strict=True)) for _ in range(20_000)]
+    )
+    found = overlap(sets)
+    expected = float((drawn >= int(found.shared[0, 1])).mean())
+    assert float(found.p[0, 1]) == pytest.approx(expected, abs=4 * math.sqrt(0.25 / 20_000))
+    assert float(found.expected[0, 1]) == pytest.approx(drawn.mean(), abs=0.05)
+
+
+def test_overlap_p_of_sets_that_must_meet():
+    mask = torch.zeros(2, 2, 10, dtype=torch.bool)
+    mask[0, 0, :8] = mask[1, 0, 3:] = mask[0, 1, :2] = mask[1, 1, 1:3] = True
+
+    def chance(shared, a, b):
+        return math.comb(a, shared) * math.comb(10 - a, b - shared) / math.comb(10, b)
+
+    expected = sum(chance(x, 8, 7) * chance(y, 2, 2) for x in (5, 6, 7) for y in (0, 1, 2) if x + y >= 6)
+    assert float(overlap(sets_of(mask, ("en", "fi"))).p[0, 1]) == pytest.approx(expected, rel=1e-12)
+
+
+def test_overlap_of_equal_sets_is_beyond_chance():
+    mask = random_sets(units=200, tags=("en", "fi", "ru", "de")).mask()
+    mask[1] = mask[0]
+    found = overlap(sets_of(mask, ("en", "fi", "ru", "de")))
+    assert float(found.jaccard[0, 1]) == 1.0
+    assert 1e-30 <= float(found.p[0, 1]) < 1e-15
+    assert float(found.q[0, 1]) < 0.05 < float(found.q[2, 3])
+    assert float(found.q_in_union[0, 1]) < 0.05
+
+
+def test_permuting_languages_permutes_the_overlap():
+    sets, order = random_sets(seed=9), torch.tensor([2, 0, 1])
+    moved = overlap(sets_of(sets.mask()[order], tuple(TAGS[k] for k in order)))
+    for first, second in zip(overlap(sets), moved, strict=True):
+        assert torch.allclose(first[order][:, order].double(), second.double(), rtol=1e-12, equal_nan=True)
+
+
+def test_agreement_of_known_sets():
+    second = hand_sets().mask()
+    second[0, 0, :3], second[0, 0, 2:5] = False, True
+    found = set_agreement(hand_sets(), sets_of(second))
+    chance = (3 * 3 + 2 * 2) / 10
+    assert found.shared.tolist() == [3, 4, 0]
+    assert found.jaccard.tolist()[:2] == pytest.approx([3 / 7, 1.0])
+    assert float(found.chance[0]) == pytest.approx(chance / (10 - chance))
+    assert float(found.lift[0]) == pytest.approx(3 / chance)
+    assert found.corrected.tolist()[1] == 1.0
+    assert all(math.isnan(value[2]) for value in (found.jaccard, found.chance, found.lift, found.corrected))
+
+
+def test_sets_over_other_languages_or_models_are_not_compared():
+    sets = hand_sets()
+    with pytest.raises(LanguageError, match="same languages"):
+        set_agreement(sets, sets_of(sets.mask(), ("en", "ru", "fi")))
+    with pytest.raises(ArtifactError, match="expected the same layers"):
+        set_agreement(sets, sets_of(torch.zeros(3, 2, 11, dtype=torch.bool)))
+    with pytest.raises(ArtifactError, match="expected the same layers"):
+        set_agreement(sets, sets_of(sets.mask(), at="mlp_inner"))
+
+
+# -- script ---------------------------------------------------------------------------------------------------------
+
+
+def version_of(rate, tags, shards=20, tokens=100, noise=None):
+    """Every shard the same: `rate` [unit, language] of 100 tokens, in one layer; or shards with binomial noise."""
+    whole = (torch.tensor(rate, dtype=torch.float64) * tokens).round().long()
+    counts = whole.expand(shards, 1, *whole.shape)
+    if noise is not None:
+        counts = torch.from_numpy(np.random.default_rng(noise).binomial(tokens, counts.numpy() / tokens))
+    return observation_of(counts, torch.full((shards, len(tags)), tokens), tags)
+
+
+def script_versions(romanised, native=(0.5, 0.5, 0.5, 0.5), english=(0.0, 0.0, 0.0, 0.0), noise=None):
+    """Rates of the four units of Russian; eight units outside of it, of which two are active on native text."""
+    others = [0.5, 0.5] + [0.0] * 6
+    columns = {
+        "native": [*native, *others],
+        "romanised": [*romanised, *others],
+        "shuffled": [*native[:3], 0.0, *others],
+        "english": [*english, *others],
+    }
+    return {
+        name: version_of([[x] for x in rate], ("en",) if name == "english" else ("ru",), noise=noise)
+        for name, rate in columns.items()
+    }
+
+
+def russian_set():
+    return sets_of(torch.tensor([[[True] * 4 + [False] * 8]]), ("ru",))
+
+
+def test_script_share_of_known_retentions():
+    versions = script_versions(romanised=(0.5, 0.0, 0.0, 0.0), english=(0.0, 0.0, 0.0, 0.0))
+    row = script_share(russian_set(), threshold=0.2, **versions, draws=50, random_draws=400, seed=0)["ru"]
+    assert (row.native, row.romanised, row.shuffled_words, row.english) == (1.0, 0.25, 0.75, 0.0)
+    assert row.share == row.low == row.high == 0.75
+    assert row.layer_matched == pytest.approx(0.25, abs=0.03)
+
+
+def test_script_share_counts_from_the_english_floor_and_is_clipped():
+    floor = script_share(
+        russian_set(), threshold=0.2, **script_versions((0.5, 0.5, 0.0, 0.0), english=(0.5, 0.0, 0.0, 0.0)), seed=0
+    )["ru"]
+    assert floor.share == pytest.approx((1 - 0.5) / (1 - 0.25))
+    below = script_share(
+        russian_set(), threshold=0.2, **script_versions((0.0, 0.0, 0.0, 0.0), english=(0.5, 0.0, 0.0, 0.0)), seed=0
+    )["ru"]
+    assert below.share == 1.0
+
+
+def test_script_share_is_unknown_where_native_is_no_higher_than_english():
+    row = script_share(
+        russian_set(), threshold=0.2, **script_versions((0.5, 0.5, 0.0, 0.0), english=(0.5, 0.5, 0.5, 0.5)), seed=0
+    )["ru"]
+    assert all(math.isnan(value) for value in (row.share, row.low, row.high))
+    assert row.romanised == 0.5
+
+
+def test_script_interval_widens_with_noise_and_follows_the_seed():
+    versions = script_versions((0.21, 0.2, 0.0, 0.5), noise=1)
+    first, again = (script_share(russian_set(), threshold=0.2, **versions, draws=300, seed=0)["ru"] for _ in range(2))
+    assert first == again
+    assert first.low < first.high
+    assert first.low <= first.share <= first.high
+
+
+def test_only_romanised_languages_have_a_script_share():
+    mask = torch.tensor([[[True] * 4 + [False] * 8], [[False] * 4 + [True] * 2 + [False] * 6]])
+    versions = script_versions((0.5, 0.0, 0.0, 0.0))
+    assert list(script_share(sets_of(mask, ("ru", "fi")), threshold=0.2, **versions, draws=20, seed=0)) == ["ru"]
+
+
+def test_script_versions_that_do_not_fit_are_refused():
+    versions = script_versions((0.5, 0.0, 0.0, 0.0))
+    rate = [[0.1]] * 12
+    with pytest.raises(LanguageError, match="english text lacks en"):
+        script_share(russian_set(), threshold=0.2, **{**versions, "english": versions["native"]}, seed=0)
+    with pytest.raises(LanguageError, match="shuffled text lacks ru"):
+        script_share(russian_set(), threshold=0.2, **{**versions, "shuffled": versions["english"]}, seed=0)
+    with pytest.raises(MeasurementError, match="24 shards, native text 20"):
+        other = version_of(rate, ("ru",), shards=24)
+        script_share(russian_set(), threshold=0.2, **{**versions, "shuffled": other}, seed=0)
+    with pytest.raises(MeasurementError, match="expected at least 20"):
+        few = {name: version_of(rate, one.languages, shards=5) for name, one in versions.items()}
+        script_share(russian_set(), threshold=0.2, **few, seed=0)
+
+
+# -- evidence -------------------------------------------------------------------------------------------------------
+
+
+def test_evidence_is_written_as_one_object_a_line(tmp_path):
+    rows = [
+        Evidence("ablation harms own language", "fi", "layer_matched", 40, 0.5, 0.1, 0.9, p=0.05, draws=19, seed=0),
+        Evidence("stable", "zh-Hant", "half-splits", 200, 0.7, note="größer"),
+    ]
+    path = write_evidence(rows, tmp_path / "run" / "evidence.jsonl")
+    first, second = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    assert (first["language"], first["p"], first["seed"]) == ("fi", 0.05, 0)
+    assert (second["p"], second["low"], second["seed"], second["note"]) == (None, None, None, "größer")
+    assert list(first) == list(second)

@@ -1,0 +1,146 @@
+"""Operations refuse what can not be applied; recipes come back from disk bit for bit."""
+
+import json
+
+import pytest
+import torch
+
+from babelscope import Gate, Operation, Schedule, Site, SteeringRecipe
+from babelscope.artifacts import Origin
+from babelscope.errors import ArtifactError
+
+ORIGIN = Origin("tiny", "", "model-hash", "tokenizer-hash")
+OTHER = Origin("other", "", "another-hash", "tokenizer-hash")
+V = torch.tensor([0.1, -2.0, 3.3e-7])
+
+
+def recipe():
+    gate = Gate("prompt", positions=(-3, None), rows=(0, 2), skip_special=True)
+    return SteeringRecipe(
+        operations=(
+            Operation(Site(1, "resid_out"), "add", V, strength=0.1 + 0.2, unit="relative", mean_norm=1 / 3, gate=gate),
+            Operation(Site(1, "resid_out"), "project_out", V, strength=-1, schedule=Schedule.ramp(7, start=0.5)),
+            Operation(Site(0, "mlp_gate"), "replace", V, indices=torch.tensor([5, 0, 40])),
+            Operation(Site(None, "embed"), "scale", V, gate=Gate("generated"), schedule=Schedule.every(3)),
+        ),
+        origin=ORIGIN,
+        parameters={"method": "by hand"},
+    )
+
+
+def test_a_recipe_comes_back_bit_for_bit(tmp_path):
+    before = recipe()
+    after = SteeringRecipe.load(before.save(tmp_path / "recipe"))
+    assert (after.origin, after.parameters, len(after)) == (before.origin, before.parameters, 4)
+    for old, new in zip(before, after, strict=True):
+        assert torch.equal(old.vector.view(torch.int32), new.vector.view(torch.int32))
+        assert (old.indices is None) == (new.indices is None)
+        assert old.indices is None or torch.equal(old.indices, new.indices)
+        for name in ("site", "kind", "strength", "unit", "mean_norm", "gate", "schedule"):
+            assert getattr(old, name) == getattr(new, name), name
+        assert new.origin == ORIGIN
+
+
+def test_equal_recipes_are_equal_files(tmp_path):
+    one, two = recipe().save(tmp_path / "one"), recipe().save(tmp_path / "two")
+    assert sorted(file.name for file in one.iterdir()) == ["README.md", "config.json", "tensors.safetensors"]
+    for file in one.iterdir():
+        assert file.read_bytes() == (two / file.name).read_bytes()
+
+
+def test_recipes_compose_in_order():
+    both = recipe() + SteeringRecipe(operations=(Operation(Site(2, "mlp_out"), "add", V),), origin=ORIGIN)
+    assert [str(operation.site) for operation in both] == [
+        "1.resid_out",
+        "1.resid_out",
+        "0.mlp_gate",
+        "embed",
+        "2.mlp_out",
+    ]
+
+
+def test_recipes_of_two_models_do_not_mix():
+    foreign = Operation(Site(2, "mlp_out"), "add", V, origin=OTHER)
+    with pytest.raises(ArtifactError, match="another-hash"):
+        SteeringRecipe(operations=(foreign,), origin=ORIGIN)
+    with pytest.raises(ArtifactError, match="another-hash"):
+        recipe() + SteeringRecipe(operations=(foreign,), origin=OTHER)
+
+
+def test_an_empty_recipe_is_refused():
+    with pytest.raises(ArtifactError, match="without operations"):
+        SteeringRecipe(operations=(), origin=ORIGIN)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda config: config["operations"][0].update(kind="explode"), "explode"),
+        (lambda config: config["operations"][0].update(site="resid_out"), "layer"),
+        (lambda config: config["operations"][0].pop("gate"), "gate"),
+        (lambda config: config["operations"][0]["gate"].update(phase="later"), "later"),
+        (lambda config: config["operations"][0]["gate"].update(novel=1), "novel"),
+        (lambda config: config["operations"][0].update(mean_norm=None), "mean_norm"),
+        (lambda config: config["operations"][1]["schedule"].update(steps=0), "step"),
+        (lambda config: config["operations"].append(config["operations"][0]), "4.vector"),
+        (lambda config: config.update(format="babelscope.Direction/1"), "Direction"),
+        (lambda config: config.pop("operations"), "operations"),
+    ],
+)
+def test_a_damaged_recipe_is_refused_in_one_line(tmp_path, change, word):
+    path = recipe().save(tmp_path / "recipe")
+    config = json.loads((path / "config.json").read_text())
+    change(config)
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match=word) as caught:
+        SteeringRecipe.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"vector": V * torch.nan}, "NaN"),
+        ({"vector": torch.tensor([torch.inf])}, "infinity"),
+        ({"vector": V[:0]}, "one float32 row"),
+        ({"vector": torch.zeros(3), "unit": "unit"}, "no direction"),
+        ({"vector": torch.zeros(3), "kind": "project_out"}, "no direction"),
+        ({"strength": float("nan")}, "finite"),
+        ({"unit": "relative"}, "mean_norm"),
+        ({"unit": "relative", "mean_norm": 0.0}, "mean_norm"),
+        ({"unit": "unit", "kind": "scale"}, "only 'add'"),
+        ({"indices": torch.tensor([1, 2])}, "one value each"),
+        ({"indices": torch.tensor([1, 1, 2])}, "twice"),
+        ({"indices": torch.tensor([-1, 1, 2])}, "negative"),
+        ({"indices": torch.tensor([0, 1, 2]), "kind": "project_out"}, "whole direction"),
+    ],
+)
+def test_what_can_not_be_applied_is_refused(arguments, word):
+    with pytest.raises(ArtifactError, match=word):
+        Operation(**{"site": Site(1, "resid_out"), "kind": "add", "vector": V, **arguments})
+
+
+def test_gates_and_schedules_are_checked():
+    for rows in ((), (-1,)):
+        with pytest.raises(ArtifactError, match="rows"):
+            Gate(rows=rows)
+    with pytest.raises(ArtifactError, match="at least 1 step"):
+        Schedule.first(0)
+
+
+def test_units_by_hand():
+    operation = {"site": Site(1, "resid_out"), "kind": "add", "vector": torch.tensor([3.0, 4.0])}
+    assert Operation(**operation).scale == 1.0
+    assert Operation(**operation, unit="unit").scale == pytest.approx(1 / 5)
+    assert Operation(**operation, unit="relative", mean_norm=20.0).scale == pytest.approx(4.0)
+
+
+def test_schedules_by_hand():
+    def factors(schedule):
+        return [schedule.factor(step) for step in range(6)]
+
+    assert factors(Schedule()) == [1.0] * 6
+    assert factors(Schedule.first(2)) == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    assert factors(Schedule.every(2)) == [1.0, 0.0, 1.0, 0.0, 1.0, 0.0]
+    assert factors(Schedule.ramp(4)) == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    assert factors(Schedule.ramp(2, start=0.0, end=3.0)) == [0.0, 1.5, 3.0, 3.0, 3.0, 3.0]

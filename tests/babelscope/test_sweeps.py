@@ -1,0 +1,156 @@
+import math
+
+import pytest
+import torch
+from conftest import VOCABULARY, tiny_model
+
+from babelscope import Site, mean_direction, observe
+from babelscope.corpus import as_corpus
+from babelscope.languages import Language
+from babelscope.sweeps import (
+    Answer,
+    CurvePoint,
+    Decoding,
+    Prompt,
+    Score,
+    choose_points,
+    dose_response,
+    generate_answers,
+    macro,
+    make_prompts,
+    random_directions,
+    score_answers,
+    success_by_source,
+)
+from babelscope.sweeps.scores import Macro
+from babelscope.sweeps.study import Trial, vary_sources
+
+TEXTS = {"en": ["the cat sat on a mat", "rain again today"], "fi": ["kissa istui matolla", "sataa taas nyt"]}
+EN, FI = Language("en"), Language("fi")
+SHORT = Decoding(new_tokens=5)
+
+
+def test_prompts_are_first_halves_cut_at_a_space():
+    prompts = make_prompts(as_corpus({"en": ["the cat sat on a mat"], "zh": ["今天下雨了"]}), per_language=1)
+    assert [(p.source, p.text) for p in prompts] == [("en", "the cat"), ("zh", "今天")]
+
+
+def requests():
+    return [(prompt, FI if prompt.source == EN else EN) for prompt in make_prompts(as_corpus(TEXTS), per_language=2)]
+
+
+def test_answers_come_in_the_order_asked_and_repeat_by_seed(model, tokenizer):
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    first = generate_answers(model, tokenizer, requests(), decoding=SHORT)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [answer.prompt for answer in first] == [prompt for prompt, _ in requests()]
+    assert first == generate_answers(model, tokenizer, requests(), decoding=SHORT)
+    other = generate_answers(model, tokenizer, requests(), decoding=Decoding(new_tokens=5, seed=1))
+    assert [a.ids for a in other] != [a.ids for a in first]
+
+
+def test_greedy_answers_do_not_depend_on_the_batch(model, tokenizer):
+    one, many = (
+        generate_answers(model, tokenizer, requests(), decoding=Decoding(new_tokens=5, temperature=0, batch_size=size))
+        for size in (1, 8)
+    )
+    assert [a.ids for a in one] == [a.ids for a in many]
+
+
+def test_each_row_is_steered_by_its_own_direction(tokenizer):
+    model = tiny_model("llama")
+    observation = observe(model, tokenizer, TEXTS, sites=["resid_out"])
+
+    def steerer(target, source):
+        if target == EN:
+            return []
+        return [mean_direction(observation, target=target, source=source, layer=1).add(30.0, "raw")]
+
+    greedy = Decoding(new_tokens=5, temperature=0)
+    plain = generate_answers(model, tokenizer, requests(), decoding=greedy)
+    steered = generate_answers(model, tokenizer, requests(), steerer, decoding=greedy)
+    for before, after in zip(plain, steered, strict=True):
+        assert (before.ids == after.ids) == (before.target == EN)
+
+
+def answer(source, target, text, prompt="0", ids=(5, 6, 7, 8, 9)):
+    return Answer(Prompt(prompt, Language(source), "x"), Language(target), ids, text)
+
+
+FINNISH = "Hyvää huomenta, mitä teille kuuluu tänään?"
+
+
+def test_scores_count_failures_of_every_kind(tokenizer):
+    answers = [answer("en", "fi", text) for text in (FINNISH, "", "lyhyt", "This is plain English text again.")]
+    score = score_answers(tiny_model("llama"), tokenizer, answers)[FI]
+    assert (score.n, score.success) == (4, 0.25)
+    assert score.low < 0.25 < score.high and math.isnan(score.perplexity_ratio)
+
+
+def test_answers_like_the_native_ones_have_ratio_one_and_loops_do_not(tokenizer):
+    model = tiny_model("llama")
+    rng = torch.Generator().manual_seed(0)
+    native = [
+        answer("fi", "fi", FINNISH, ids=tuple(torch.randint(3, VOCABULARY - 41, (12,), generator=rng).tolist()))
+        for _ in range(4)
+    ]
+    same = score_answers(model, tokenizer, native, native)[FI]
+    assert same.perplexity_ratio == pytest.approx(1) and same.distinct4_ratio == pytest.approx(1)
+    loops = [answer("en", "fi", FINNISH, ids=(7,) * 12) for _ in range(4)]
+    assert score_answers(model, tokenizer, loops, native)[FI].distinct4_ratio < 0.1
+
+
+def test_macro_is_the_mean_over_targets_and_its_interval_draws_prompts(tokenizer):
+    texts = {"fi": (FINNISH, ""), "en": ("This is plain English text again.", "Another sentence of English text.")}
+    answers = [answer("de", tag, text, prompt=str(i)) for tag, pair in texts.items() for i, text in enumerate(pair)]
+    scores = score_answers(tiny_model("llama"), tokenizer, answers)
+    found = macro(answers, scores)
+    assert found.estimate == 0.75 and found.low == 0.5 and found.high == 1.0
+
+
+def test_every_target_gets_the_same_sentences_from_other_languages():
+    prompts = make_prompts(as_corpus({tag: [f"a{i} b" for i in range(5)] for tag in ("en", "fi", "de")}), per_language=5)
+    chosen = vary_sources(prompts, [EN, FI], 4)
+    assert [(p.id, t) for p, t in chosen] == [(str(i), t) for t in (EN, FI) for i in range(4)]
+    assert all(prompt.source != target for prompt, target in chosen)
+    assert {prompt.source for prompt, target in chosen if target == EN} == {"fi", "de"}
+
+
+def test_random_directions_have_the_streams_covariance(tokenizer):
+    model = tiny_model("llama")
+    texts = {"en": [f"line {i} of some text here" for i in range(40)]}
+    draws = random_directions(model, tokenizer, texts, Site(1, "resid_out"), draws=4000, tokens_per_language=600)
+    torch.testing.assert_close(draws.norm(dim=1), torch.ones(4000))
+    observation = observe(model, tokenizer, texts, sites=["resid_out"], tokens_per_language=600)
+    record = observation["resid_out"]
+    variance = record.sumsq[1, :, 0] / 600 - (record.sum[1, :, 0] / 600) ** 2
+    found = draws.double().var(dim=0)
+    assert torch.corrcoef(torch.stack([variance, found]))[0, 1] > 0.95
+
+
+def point(layer, strength, success, ratio, distinct=1.0):
+    score = Score(10, success, 0, 1, ratio, distinct, ())
+    return CurvePoint(layer, strength, {FI: score}, Macro(success, 0, 1), ratio, distinct)
+
+
+def test_the_most_successful_fluent_point_is_chosen():
+    points = [point(1, 0.5, 0.6, 1.2), point(1, 1.0, 0.8, 1.4), point(1, 2.0, 0.9, 1.9), point(2, 1.0, 0.85, 1.4, 0.5)]
+    whole, each = choose_points(points)
+    assert (whole.strength, each[FI].strength) == (1.0, 1.0)
+    assert choose_points([point(1, 1.0, 0.9, 3.0), point(1, 0.5, 0.2, 2.0)])[0].strength == 0.5
+
+
+def test_a_curve_has_one_point_a_cell(tokenizer):
+    model = tiny_model("llama")
+    prompts = [(prompt, FI) for prompt in make_prompts(as_corpus({"en": TEXTS["en"]}), per_language=2)]
+    points = dose_response(
+        model, tokenizer, prompts, [], lambda layer, strength: None, layers=[0, 1], strengths=[0.0, 1.0], decoding=SHORT
+    )
+    assert [(p.layer, p.strength) for p in points] == [(0, 0.0), (0, 1.0), (1, 0.0), (1, 1.0)]
+
+
+def test_success_by_source_counts_each_pair(tokenizer):
+    answers = [answer("en", "fi", FINNISH), answer("en", "fi", "", "1"), answer("de", "fi", FINNISH, "2")]
+    trial = Trial(tuple(answers), score_answers(tiny_model("llama"), tokenizer, answers))
+    assert success_by_source(trial) == {"en": {"fi": 0.5}, "de": {"fi": 1.0}}

@@ -1,0 +1,81 @@
+"""Every file imports only files of a lower level, so there are no cycles; experiments are never imported."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "babelscope"
+LEVELS = [
+    ["errors", "axes"],
+    ["languages", "sites", "runs", "reference"],
+    ["artifacts"],
+    ["corpus", "models"],
+    ["interventions", "recording", "evaluation", "controls", "figures"],
+    ["neurons", "directions", "steering"],
+    ["identification", "ablation", "sweeps", "adapters", "report"],
+    ["demo"],
+    ["cli"],
+]
+LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
+ALONE = {"plotly": {"figures"}, "lingua": {"evaluation"}, "transformers": {"models", "adapters"}}
+
+
+def imports(path):
+    """(module, only for types) of every import in a file, function-level ones too; transformers' types may be named."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def part_of(path):
+    name = path.relative_to(SOURCE).parts[0]
+    return name.removesuffix(".py")
+
+
+FILES = [path for path in sorted(SOURCE.rglob("*.py")) if part_of(path) not in ("__init__", "__main__")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_file_imports_lower_levels_only(path):
+    mine = part_of(path)
+    for module in imports(path):
+        if not module.startswith("babelscope."):
+            continue
+        theirs = module.split(".")[1]
+        assert theirs == mine or LEVEL[theirs] < LEVEL[mine], f"{mine} imports {theirs}"
+
+
+def test_every_part_has_a_level():
+    assert {part_of(path) for path in FILES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("library", ["plotly", "lingua"])
+def test_a_library_has_its_one_importer(library):
+    users = {part_of(path) for path in FILES if any(module.split(".")[0] == library for module in imports(path))}
+    assert users == ALONE[library]
+
+
+def test_nothing_imports_experiments_or_tests():
+    names = {path.stem for path in (ROOT / "experiments").glob("*.py")}
+    for path in [*FILES, *(ROOT / "kernels").rglob("*.py")]:
+        assert not names & {module.split(".")[0] for module in imports(path)}
+
+
+def test_kernels_folder_is_no_package():
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+
+
+def test_no_pickle_is_written_or_code_run():
+    for path in FILES:
+        text = path.read_text()
+        assert "pickle.load" not in text and "weights_only=False" not in text and "torch.save" not in text
+        assert "trust_remote_code" not in text
+
+
+def test_no_file_is_longer_than_five_hundred_lines():
+    long = {path.name: n for path in FILES if (n := len(path.read_text().splitlines())) > 500}
+    assert not long

@@ -1,0 +1,78 @@
+"""What a stranger meets first: light imports, the lazy list of names, README's commands."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import babelscope
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def test_import_loads_no_torch():
+    done = run_python("import sys, babelscope; print('torch' in sys.modules, 'plotly' in sys.modules)")
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_help_loads_no_torch():
+    code = "import sys; from babelscope.cli import main; main(['--help']); print('torch' in sys.modules)"
+    done = run_python(code)
+    assert done.stdout.splitlines()[-1] == "False" and "demo" in done.stdout
+
+
+def test_extras_are_not_imported_by_the_core():
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['sae_lens','transformer_lens','nnsight','peft']));"
+        "import babelscope; [getattr(babelscope, name) for name in babelscope.__all__]; import babelscope.cli.verbs"
+    )
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+@pytest.mark.parametrize("name", babelscope.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(babelscope, name).__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = babelscope.nothing
+
+
+@pytest.mark.extras
+def test_the_pinned_extras_import_together():
+    code = "from beartype import beartype; import babelscope.cli.verbs, sae_lens, transformer_lens, nnsight, peft"
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_readme_has_exactly_two_set_up_commands_and_ci_runs_the_second():
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"<!-- (demo|tests) -->\s*```(?:bash|sh)\n(.*?)```\s*<!-- /\1 -->", readme, flags=re.S)
+    assert [name for name, _ in blocks] == ["demo", "tests"]
+    assert all(len(block.strip().splitlines()) == 1 for _, block in blocks)
+    assert len(re.findall("pip install", readme)) == sum(block.count("pip install") for _, block in blocks)
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_readme_tables_are_what_the_measurements_say():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / "render_readme_tables.py"), "--check"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_measured_files_are_json():
+    files = list((ROOT / "docs" / "measured").glob("*.json"))
+    assert files and all(json.loads(file.read_text()) for file in files)
