@@ -34,7 +34,9 @@ def run(config: Config, run: Run) -> None:
     torch.set_num_threads(config.threads)
     model, tokenizer = open_model("reference", device="cpu")
     texts = load_corpus("reference", ["en", "fi", "ru", "zh"])
-    observation = observe(model, tokenizer, texts, sites=[f"{config.layer}.resid_out"], tokens_per_language=2000, shards=0)
+    observation = observe(
+        model, tokenizer, texts, sites=[f"{config.layer}.resid_out"], tokens_per_language=2000, shards=0
+    )
     direction = mean_direction(observation, target="fi", layer=config.layer)
     others = [mean_direction(observation, target=tag, layer=config.layer) for tag in texts]
     prompts = [prompt.text for prompt in make_prompts(texts, per_language=config.rows // len(texts))]
@@ -80,7 +82,9 @@ def run(config: Config, run: Run) -> None:
                     "rounds": config.rounds,
                     "rows": len(prompts),
                     "new_tokens": config.new_tokens,
-                    "plain_tokens_per_second": round(len(prompts) * config.new_tokens / float(np.median(times["plain"]))),
+                    "plain_tokens_per_second": round(
+                        len(prompts) * config.new_tokens / float(np.median(times["plain"]))
+                    ),
                 }
             ]
         )

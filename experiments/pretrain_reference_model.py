@@ -354,7 +354,11 @@ def run(config: Config, run: Run) -> None:
     }
     result["documents"] = {tag: len(stream.documents) for tag, stream in zip(languages, streams, strict=True)}
     result["config"] = asdict(config)
-    run.log({"model": name, "language": tag, "bits_per_byte": value} for name in ("trained", "baseline") for tag, value in result.get(name, {}).items())
+    run.log(
+        {"model": name, "language": tag, "bits_per_byte": value}
+        for name in ("trained", "baseline")
+        for tag, value in result.get(name, {}).items()
+    )
     (final / "training.json").write_text(json.dumps(result, indent=1) + "\n")
     (final / "README.md").write_text(model_card(result), encoding="utf-8")
 

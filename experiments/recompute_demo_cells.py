@@ -52,7 +52,9 @@ def ablation_cell(config: Config, results: dict) -> dict:
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     count = results["ablation"]["documents"][config.text_language]
     tokens = results["ablation"]["tokens"][config.text_language]
-    lines = [d.text for d in load_corpus("reference", [config.text_language], split="test")[config.text_language]][:count]
+    lines = [d.text for d in load_corpus("reference", [config.text_language], split="test")[config.text_language]][
+        :count
+    ]
     clean = nats(model, tokenizer, lines)
     with torch.no_grad():
         for layer, neuron in NeuronSet.load(Path(config.demo) / "neurons").as_dict()[config.set_language]:
@@ -80,8 +82,8 @@ def steering_cell(config: Config, results: dict) -> dict:
     fresh = [0]
 
     def hook(_, __, output):
-        """Full on the prompt, fading to half over eight new tokens."""
-        share = 1.0 if output.shape[1] > 1 else 1.0 - 0.5 * min(1.0, fresh[0] / 8)
+        """Full on the prompt, fading to 0.3 over eight new tokens."""
+        share = 1.0 if output.shape[1] > 1 else 1.0 - 0.7 * min(1.0, fresh[0] / 8)
         fresh[0] += 1
         return output + share * vector
 
@@ -105,7 +107,13 @@ def steering_cell(config: Config, results: dict) -> dict:
     verdicts = judge_answers(answers, [config.target] * len(answers))
     by_hand = sum(verdict.verdict == "right" for verdict in verdicts) / len(verdicts)
     claimed = results["steering"]["success"][config.target]
-    return {"cell": "steering", "by_hand": by_hand, "demo": claimed, "difference": abs(by_hand - claimed), "n": len(answers)}
+    return {
+        "cell": "steering",
+        "by_hand": by_hand,
+        "demo": claimed,
+        "difference": abs(by_hand - claimed),
+        "n": len(answers),
+    }
 
 
 def run(config: Config, run: Run) -> None:

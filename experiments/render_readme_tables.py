@@ -31,12 +31,17 @@ def share(value: float | None, digits: int = 1) -> str:
 
 def ablation_table(demo: dict) -> list[str]:
     found, languages = demo["ablation"], demo["languages"]
-    rows = ["| set of | neurons | own text | most hurt other text | layer-matched | contribution-matched | p | own text most hurt |"]
+    rows = [
+        "| set of | neurons | own text | most hurt other text | layer-matched | contribution-matched | p | own text most hurt |"
+    ]
     rows.append("|---|---|---|---|---|---|---|---|")
     for k, tag in enumerate(languages):
         own = found["relative_harm"][k][k]
         others = [value for t, value in enumerate(found["relative_harm"][k]) if t != k]
-        drawn = [sum(map(abs, found[name][tag])) / len(found[name][tag]) for name in ("layer_matched", "contribution_matched")]
+        drawn = [
+            sum(map(abs, found[name][tag])) / len(found[name][tag])
+            for name in ("layer_matched", "contribution_matched")
+        ]
         low = found["specificity"][tag][1]
         verdict = "yes" if low > 0 else ("yes, interval reaches 0" if own > max(others) else "no")
         rows.append(
@@ -49,14 +54,18 @@ def ablation_table(demo: dict) -> list[str]:
 def steering_table(demo: dict) -> list[str]:
     found = demo["steering"]
     names = ["success", "native", "unsteered", "random", "other_language", "neuron_arithmetic"]
-    rows = ["| target | steered | native ceiling | unsteered | random direction | other language | neuron arithmetic | perplexity ratio | distinct-4 ratio |"]
+    rows = [
+        "| target | steered | native ceiling | unsteered | random direction | other language | neuron arithmetic | perplexity ratio | distinct-4 ratio |"
+    ]
     rows.append("|---|" + "---|" * 8)
     for tag in found["success"]:
         cells = " | ".join(share(found[name].get(tag), 0) for name in names)
         rows.append(f"| {tag} | {cells} | {found['perplexity_ratio'][tag]:.2f} | {found['distinct4_ratio'][tag]:.2f} |")
     macro = found["macro"]
     keys = ["steered", "native", "unsteered", "random", "other_language", "neuron_arithmetic"]
-    cells = " | ".join(f"{share(macro[key][0], 0)} ({share(macro[key][1], 0)}–{share(macro[key][2], 0)})" for key in keys)
+    cells = " | ".join(
+        f"{share(macro[key][0], 0)} ({share(macro[key][1], 0)}–{share(macro[key][2], 0)})" for key in keys
+    )
     distinct = sum(found["distinct4_ratio"].values()) / len(found["distinct4_ratio"])
     rows.append(f"| macro (95 %) | {cells} | {found['geometric_mean_perplexity_ratio']:.2f} | {distinct:.2f} |")
     return rows
@@ -97,7 +106,12 @@ def blocks() -> dict[str, list[str]]:
         f"{ratios['contribution_matched']:.1f} times that of contribution-matched ones; p ≤ .05 against both in {small}. "
         f"top_rate {demo['top_rate']} was chosen on validation text. The demo took {demo['seconds']['total']:.0f} s."
     ]
-    return {"summary": summary, "ablation": ablation_table(demo), "steering": steering_table(demo), "cost": cost_table()}
+    return {
+        "summary": summary,
+        "ablation": ablation_table(demo),
+        "steering": steering_table(demo),
+        "cost": cost_table(),
+    }
 
 
 def render(text: str) -> str:
@@ -113,7 +127,9 @@ def run(config: Config) -> int:
     before = path.read_text()
     after = render(before)
     if config.check:
-        sys.stdout.writelines(difflib.unified_diff(before.splitlines(True), after.splitlines(True), "README", "measured"))
+        sys.stdout.writelines(
+            difflib.unified_diff(before.splitlines(True), after.splitlines(True), "README", "measured")
+        )
         return int(before != after)
     path.write_text(after)
     return 0

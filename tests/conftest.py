@@ -1,4 +1,6 @@
+# isort: off
 from beartype import beartype  # noqa: F401 - first: nnsight, imported before it, breaks its import
+# isort: on
 
 import copy
 
@@ -46,8 +48,15 @@ CONFIGS = {
     "gemma2": Gemma2Config(**GEMMA),
     "gemma3_text": Gemma3TextConfig(**GEMMA),
     "gpt2": GPT2Config(
-        vocab_size=VOCABULARY, n_embd=32, n_inner=48, n_layer=3, n_head=4, n_positions=128, pad_token_id=0,
-        bos_token_id=1, eos_token_id=2,
+        vocab_size=VOCABULARY,
+        n_embd=32,
+        n_inner=48,
+        n_layer=3,
+        n_head=4,
+        n_positions=128,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
     ),
     "mixtral": MixtralConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2),
     "qwen3_moe": Qwen3MoeConfig(**EXPERTS, head_dim=8),

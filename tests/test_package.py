@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,10 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = babelscope.nothing
 
 
-@pytest.mark.extras
+MISSING = [name for name in ("sae_lens", "transformer_lens", "nnsight", "peft") if find_spec(name) is None]
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {MISSING}; pip install 'babelscope[all]'")
 def test_the_pinned_extras_import_together():
     code = "from beartype import beartype; import babelscope.cli.verbs, sae_lens, transformer_lens, nnsight, peft"
     done = run_python(code)

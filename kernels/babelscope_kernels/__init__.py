@@ -1,4 +1,4 @@
-"""Kernels on tensors: this package knows nothing of languages or models, and imports neither torch nor triton by itself."""
+"""Kernels on tensors: knows nothing of languages or models, and imports neither torch nor triton by itself."""
 
 from babelscope_kernels.errors import KernelError
 

@@ -185,10 +185,12 @@ def read_documents(path: Path) -> tuple[Document, ...]:
 
 
 def parse_line(line: str, number: int, path: Path) -> Document:
+    """A line of a text file."""
     return Document(str(number), clean_text(line))
 
 
 def parse_row(line: str, number: int, path: Path) -> Document:
+    """A row of a jsonl file; raises CorpusError if it is none."""
     try:
         row = json.loads(line)
         return Document(str(row.get("id", number)), unicodedata.normalize("NFC", row[TEXT_FIELD]))
@@ -235,7 +237,9 @@ def romanise(corpus: Corpus) -> Corpus:
         if tag.script in ROMANISABLE
     }
     if not documents:
-        raise CorpusError(f"{corpus.name}: no language in a script that can be romanised; expected one of {ROMANISABLE}")
+        raise CorpusError(
+            f"{corpus.name}: no language in a script that can be romanised; expected one of {ROMANISABLE}"
+        )
     return Corpus(documents, f"{corpus.name}, romanised")
 
 
@@ -274,6 +278,7 @@ class TokenDocument:
 
     @property
     def n_counted(self) -> int:
+        """Tokens that count."""
         return sum(self.counted)
 
 

@@ -36,7 +36,7 @@ class Language(str):
 
     @property
     def script(self) -> str:
-        """ISO 15924 code of the script the language is written in, such as `Latn`; the usual one unless the tag says."""
+        """ISO 15924 code of the script it is written in, such as `Latn`; the usual one unless the tag says."""
         return langcodes.Language.get(self, normalize=False).maximize().script or "Zyyy"
 
     @property

@@ -88,10 +88,10 @@ FAMILIES: dict[str, Family] = {
 """By `config.model_type`."""
 
 READ_ONLY = ("resid_mid", "router")
-"""Sites whose tensor can be seen but not replaced: the residual branch, or the chosen experts, are already fixed there."""
+"""Sites that can be seen but not replaced: the residual branch, or the chosen experts, are already fixed there."""
 
 See = Callable[[Tensor, Tensor, Tensor | None], None]
-"""Called with the value, the tensor whose sign says active, and the chosen experts `[batch, token, top_k]` of an MoE."""
+"""Called with the value, the tensor whose sign says active, and an MoE's chosen experts `[batch, token, top_k]`."""
 Edit = Callable[[Tensor], Tensor | None]
 """Called with the value; what it returns replaces it, None leaves it untouched."""
 RoutedEdit = Callable[[Tensor, Tensor | None], Tensor | None]
@@ -114,9 +114,11 @@ class Layout:
 
     @property
     def body(self) -> nn.Module:
+        """The model without its head."""
         return self.model.get_submodule(self.family.body)
 
     def layer(self, index: int) -> nn.Module:
+        """One transformer block."""
         return self.model.get_submodule(f"{self.family.layers}.{index}")
 
     def device_of(self, site: Site) -> torch.device:

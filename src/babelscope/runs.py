@@ -84,6 +84,7 @@ class Run:
 
     @property
     def done(self) -> bool:
+        """Whether the run is complete."""
         return (self.folder / "done").exists()
 
 

@@ -113,7 +113,9 @@ def test_controls_have_draws_and_p_values(tokenizer):
             assert len(drawn[tag]) == 19
             above = sum(value >= own[tag] for value in drawn[tag])
             assert table.p_values(control)[tag] == pytest.approx((1 + above) / 20)
-        assert all(holm >= p for holm, p in zip(table.holm(control).values(), table.p_values(control).values(), strict=True))
+        assert all(
+            holm >= p for holm, p in zip(table.holm(control).values(), table.p_values(control).values(), strict=True)
+        )
     again = ablation_matrix(model, tokenizer, sets, TEXTS, draws=19, observation=observation)
     assert again.drawn_harm("layer_matched") == table.drawn_harm("layer_matched")
 

@@ -41,7 +41,15 @@ def call(capsys, *words):
 
 def observe(capsys, folder, out="obs", *more):
     return call(
-        capsys, "observe", folder / "model", folder / "corpus", "--out", folder / out, "--tokens-per-language", 400, *more
+        capsys,
+        "observe",
+        folder / "model",
+        folder / "corpus",
+        "--out",
+        folder / out,
+        "--tokens-per-language",
+        400,
+        *more,
     )
 
 
@@ -101,7 +109,9 @@ def test_a_killed_pass_resumes_to_the_same_bits(capsys, folder, kill):
     words = ["observe", folder / "model", folder / "corpus", "--tokens-per-language", "400", "--batch-size", "1"]
     assert call(capsys, *words, "--out", folder / "whole")[0] == 0
     again = [*map(str, words), "--out", str(folder / "cut"), "--resume"]
-    child = subprocess.Popen([sys.executable, "-c", SLOW_PASS, *again], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        [sys.executable, "-c", SLOW_PASS, *again], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     state = folder / "cut.checkpoint" / "state.json"
     for _ in range(1200):
         if state.is_file() and json.loads(state.read_text())["done"] >= 3:
@@ -147,7 +157,10 @@ def test_bad_input_gives_one_line_and_exit_1(capsys, folder):
         (["identify", folder / "model", "--out", folder / "out"], "format"),
         (["ablate", folder / "model", folder / "nothing", folder / "corpus", "--out", folder / "out"], "no folder"),
         (["report", folder / "nothing"], "results.json"),
-        (["import-mask", folder / "corpus", "--languages", "en", "--n-neurons", 4, "--out", folder / "out"], "no safe torch"),
+        (
+            ["import-mask", folder / "corpus", "--languages", "en", "--n-neurons", 4, "--out", folder / "out"],
+            "no safe torch",
+        ),
     ]
     for words, word in cases:
         code, _, err = call(capsys, *words)
@@ -226,8 +239,19 @@ def test_evaluate_perplexity_and_confusion(capsys, folder):
 
 
 def test_import_mask_by_command(capsys, folder):
-    torch.save([[torch.tensor([1, 5]), torch.tensor([], dtype=torch.int64), torch.tensor([47])]] * 2, folder / "mask.pth")
+    torch.save(
+        [[torch.tensor([1, 5]), torch.tensor([], dtype=torch.int64), torch.tensor([47])]] * 2, folder / "mask.pth"
+    )
     code, result, _ = call(
-        capsys, "import-mask", folder / "mask.pth", "--languages", "en", "fi", "--model", folder / "model", "--out", folder / "set"
+        capsys,
+        "import-mask",
+        folder / "mask.pth",
+        "--languages",
+        "en",
+        "fi",
+        "--model",
+        folder / "model",
+        "--out",
+        folder / "set",
     )
     assert code == 0 and result["neurons"] == {"en": 3, "fi": 3} and result["union"] == 3

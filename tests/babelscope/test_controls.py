@@ -405,7 +405,10 @@ def test_corpus_size_curve_ends_at_full_agreement():
     assert np.mean([row.jaccard for row in rows[:3]]) < np.mean([row.jaccard for row in rows[3:6]]) < 1
 
 
-@pytest.mark.parametrize("control", [split_stability, corpus_size_curve, partial(bootstrap_sets, parallel=False)])
+@pytest.mark.parametrize(
+    "control",
+    [partial(split_stability, splits=20), corpus_size_curve, partial(bootstrap_sets, draws=20, parallel=False)],
+)
 def test_seed_decides_the_resamples(control):
     observation = sharded(9, effect=0.1)
     first, again, other = (str(control(observation, select, seed=seed)) for seed in (0, 0, 1))
@@ -482,6 +485,19 @@ def test_pooled_p_values_equal_a_loop():
     assert found.p.flatten().isnan().sum() == 60 - len(family)
     assert math.isnan(found.share)
     assert math.isnan(found.set_fdr)
+
+
+def test_null_scores_that_differ_in_the_last_bits_count_as_ties():
+    observation, calls = sharded(33), []
+
+    def almost_constant(active, tokens):
+        calls.append(len(calls))
+        level = torch.full((2, 100), 0.5, dtype=torch.float64)
+        return Scored(level if len(calls) == 1 else level + 1e-14, torch.ones(2, 100, dtype=torch.bool))
+
+    chosen = torch.zeros(3, 2, 100, dtype=torch.bool)
+    found = shuffled_labels(observation, almost_constant, chosen, draws=5, seed=0, parallel=False)
+    assert set(found.p[~found.p.isnan()].tolist()) == {1.0}
 
 
 def test_rare_units_are_not_tested():

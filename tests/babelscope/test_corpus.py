@@ -19,7 +19,7 @@ def write(folder, **files):
 
 
 def test_every_packing_reads_alike(tmp_path):
-    text = "one\n\ntwo\n".encode()
+    text = b"one\n\ntwo\n"
     write(
         tmp_path,
         en__txt=text,
@@ -109,7 +109,9 @@ def test_shard_is_blake2b_of_the_id():
 
 
 def documents(texts, tokenizer=None, max_length=64):
-    return tokenize_documents(tokenizer or tiny_tokenizer(), list(as_corpus({"en": texts})["en"]), 0, max_length=max_length)
+    return tokenize_documents(
+        tokenizer or tiny_tokenizer(), list(as_corpus({"en": texts})["en"]), 0, max_length=max_length
+    )
 
 
 def test_bos_comes_once_and_is_not_counted():

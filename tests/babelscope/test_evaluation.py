@@ -53,7 +53,8 @@ def test_bits_per_byte_is_the_ratio_of_sums(tokenizer):
 def test_batches_do_not_change_the_loss(tokenizer, batch_tokens):
     model = tiny_model("llama", dtype=torch.float64)
     first, other = (
-        document_losses(model, HeldOut.prepare(tokenizer, TEXTS, batch_tokens=size)[0]).nats for size in (4096, batch_tokens)
+        document_losses(model, HeldOut.prepare(tokenizer, TEXTS, batch_tokens=size)[0]).nats
+        for size in (4096, batch_tokens)
     )
     torch.testing.assert_close(first, other, rtol=1e-6, atol=1e-6)
 

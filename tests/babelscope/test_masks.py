@@ -21,7 +21,7 @@ def test_a_published_mask_becomes_a_set(tmp_path):
 
 
 def test_union_is_the_rounded_rate(tmp_path):
-    """With filter equal to bar a published mask's union is round(top_rate · L · J): checked on one made by that rule."""
+    """With filter equal to bar the union is round(top_rate · L · J): checked on a mask made by that rule."""
     from babelscope.neurons import lape_mask
 
     generator = torch.Generator().manual_seed(0)

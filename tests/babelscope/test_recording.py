@@ -121,7 +121,13 @@ def test_a_resumed_pass_is_the_uninterrupted_one_bit_for_bit(tmp_path, tokenizer
     asked = iter(range(100))
     with pytest.raises(KeyboardInterrupt):
         observe(
-            model, tokenizer, TEXTS, sites=SITES, batch_size=2, checkpoint=tmp_path, stop=lambda: next(asked) == stop_after
+            model,
+            tokenizer,
+            TEXTS,
+            sites=SITES,
+            batch_size=2,
+            checkpoint=tmp_path,
+            stop=lambda: next(asked) == stop_after,
         )
     assert json.loads((tmp_path / "state.json").read_text())["done"] == stop_after
     resumed = observe(model, tokenizer, TEXTS, sites=SITES, batch_size=2, checkpoint=tmp_path)

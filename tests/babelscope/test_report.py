@@ -1,6 +1,8 @@
 import base64
+import errno
 import functools
 import html
+import itertools
 import json
 import re
 import shutil
@@ -16,6 +18,8 @@ import pytest
 
 from babelscope.errors import ArtifactError, PrerequisiteError, ToolkitError
 from babelscope.report import write_report
+from babelscope.report.claims import Claim, claims
+from babelscope.report.results import read_results
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = jsonschema.Draft202012Validator(json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8")))
@@ -208,6 +212,13 @@ def minimal() -> dict[str, Any]:
     return least
 
 
+def with_samples() -> dict[str, Any]:
+    """The least run with samples."""
+    results = minimal()
+    results["steering"]["samples"] = samples()
+    return results
+
+
 def save(folder: Path, results: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, ensure_ascii=False), encoding="utf-8")
@@ -332,7 +343,7 @@ def test_page_has_every_figure_with_a_description(page: Page) -> None:
 
 def test_every_caption_says_n_control_seed_and_unit(page_file: Path) -> None:
     captions = re.findall(r"<figcaption>.*?</figcaption>", page_file.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(captions) == 9
+    assert len(captions) == 10
     for caption in captions:
         assert re.findall(r"<dt>(.*?)</dt>", caption) == ["n", "control", "seed", "unit"]
         assert "<dd></dd>" not in caption
@@ -398,26 +409,78 @@ def test_summary_says_which_findings_hold_and_where_they_do_not(page: Page) -> N
     assert "81\u202f% [77, 84]" in steering
 
 
+def claim(results: dict[str, Any], folder: Path, title: str) -> Claim:
+    """The one finding whose title begins like this."""
+    (found,) = [one for one in claims(read_results(save(folder, results))) if one.title.startswith(title)]
+    return found
+
+
 def test_finding_that_fails_everywhere_is_said_not_to_hold(tmp_path: Path) -> None:
-    results = example()
-    results["ablation"]["specificity"] = {tag: [0.001, -0.001, 0.003] for tag in TAGS}
-    own = section(read(results, tmp_path).text, "Switching a set off harms its own language most", "A set harms its")
-    assert "does not hold" in own
-    assert "0 of 15 languages" in own
-
-
-def test_harm_to_all_languages_alike_is_no_harm_to_the_own_one_most(tmp_path: Path) -> None:
     results = minimal()
-    results["ablation"]["relative_harm"] = [[0.0] * 15 for _ in TAGS]
-    assert "own language hurt most in 0 of 15" in read(results, tmp_path).text
+    results["ablation"]["specificity"] = {tag: [0.001, -0.001, 0.003] for tag in TAGS}
+    own = claim(results, tmp_path, "Switching a set off")
+    assert (own.verdict, own.tally) == ("does not hold", "0 of 15 languages")
+
+
+def test_finding_without_an_interval_has_no_verdict(tmp_path: Path) -> None:
+    own = claim(minimal(), tmp_path, "Switching a set off")
+    assert (own.verdict, own.tally) == ("no test", "")
+    assert own.result == "own language hurt most in 13 of 15; no interval in this run"
+
+
+def test_harm_to_all_languages_alike_is_not_most_to_the_own_one(tmp_path: Path) -> None:
+    results = minimal()
+    results["ablation"]["relative_harm"] = [[0.001] * 15 for _ in TAGS]
+    assert "own language hurt most in 0 of 15" in claim(results, tmp_path, "Switching a set off").result
 
 
 def test_p_of_nineteen_draws_counts_and_one_above_does_not(tmp_path: Path) -> None:
     results = minimal()
-    results["ablation"]["p"] = {tag: 0.05 for tag in TAGS[:5]} | {"uk": 0.0526}
-    summary = section(read(results, tmp_path).text, "neurons of the same layers do", "neurons of the same layers and")
-    assert "5 of 6 languages" in summary
-    assert "not in Ukrainian" in summary
+    results["ablation"]["p"] = {tag: 1 / 20 for tag in TAGS[:5]} | {"uk": 1 / 19, "zh": [None, 1 / 20]}
+    layer = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers do")
+    assert (layer.holds, layer.fails) == (tuple(TAGS[:5]), ("uk",))
+    assert (layer.verdict, layer.tally) == ("holds in part", "5 of 6 languages")
+    contribution = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers and")
+    assert (contribution.holds, contribution.fails, contribution.verdict) == (("zh",), (), "holds")
+
+
+def test_steering_has_to_beat_the_strongest_of_its_controls(tmp_path: Path) -> None:
+    results = minimal()
+    results["steering"] |= {
+        "success": {"fi": 0.6, "ar": 0.6, "de": 0.6},
+        "success_interval": {"fi": [0.5, 0.7], "ar": [0.5, 0.7]},
+        "unsteered": {"fi": 0.0, "ar": 0.0, "de": 0.0},
+        "random": {"fi": 0.1, "ar": 0.1},
+        "other_language": {"fi": 0.49, "ar": 0.5},
+    }
+    steers = claim(results, tmp_path, "Adding the direction")
+    assert (steers.holds, steers.fails) == (("fi",), ("ar",))
+
+
+def test_fluency_needs_both_perplexity_and_distinct_words(tmp_path: Path) -> None:
+    results = minimal()
+    results["steering"]["perplexity_ratio"] = {"en": 1.5, "fi": 1.51, "ar": 0.66, "de": 1.0, "fr": 1.0}
+    results["steering"]["distinct4_ratio"] = {"en": 0.8, "fi": 1.0, "ar": 1.0, "de": 0.79}
+    fluent = claim(results, tmp_path, "Steered answers")
+    assert (fluent.holds, fluent.fails) == (("en",), ("de", "ar", "fi"))
+
+
+def test_overlap_counts_each_pair_once(tmp_path: Path) -> None:
+    results = minimal()
+    three = {"languages": ["en", "fi", "ar"], "neurons": {"en": 1, "fi": 1, "ar": 1}, "stability": {}}
+    square = [[0.0, 0.0, 0.0]] * 3
+    results |= three | {"controls": {"overlap": {
+        "shared": [[1, 1, 1]] * 3,
+        "lift": [[None, 2.0, 2.0], [2.0, None, 0.5], [2.0, 0.5, None]],
+        "q": [[0.0, 0.01, 0.2], [0.01, 0.0, 0.01], [0.2, 0.01, 0.0]],
+    }}}  # fmt: skip
+    results["ablation"] = {"relative_harm": square, "bits_per_byte": square} | dict.fromkeys(
+        ("layer_matched", "contribution_matched", "p"), {}
+    )
+    results["steering"] |= {key: {} for key in REQUIRED_INSIDE["steering"][:6]}
+    overlap = claim(results, tmp_path, "Two languages share")
+    assert (overlap.holds, overlap.fails) == (("en–fi",), ("en–ar", "fi–ar"))
+    assert overlap.tally == "1 of 3 pairs"
 
 
 def test_limits_are_on_the_page(page: Page) -> None:
@@ -463,13 +526,13 @@ def test_every_line_of_an_answer_has_the_badge_of_its_language(page_file: Path) 
     assert ("target", "detected: Arabic", "ar") in badges
     assert ("other", "detected: Japanese", "ja") in badges
     assert ("unknown", "no language detected", "?") in badges
-    assert len(badges) == 10
+    assert len(badges) == 11
 
 
 def test_sample_text_is_escaped_and_forbidden_characters_are_replaced(tmp_path: Path) -> None:
-    results = example()
+    results = with_samples()
     results["steering"]["samples"][0]["prompt"] = ATTACK + "\x00\x07end"
-    results["model"]["name"] = "<img src=x onerror=alert(1)>"
+    results["model"] = {"name": "<img src=x onerror=alert(1)>"}
     results["environment"]["<b>key</b>"] = "<i>value</i>"
     page = read(results, tmp_path)
     assert page.attribute("onerror") == []
@@ -479,14 +542,14 @@ def test_sample_text_is_escaped_and_forbidden_characters_are_replaced(tmp_path: 
 
 
 def test_half_a_surrogate_pair_does_not_stop_the_page(tmp_path: Path) -> None:
-    results = json.dumps(example()).replace("Once upon", r"A\ud83d \ud83d\ude00 \\ud83d upon")
+    results = json.dumps(with_samples()).replace("Once upon", r"A\ud83d \ud83d\ude00 \\ud83d upon")
     tmp_path.joinpath("results.json").write_text(results, encoding="utf-8")
     words = Page(write_report(tmp_path).read_text(encoding="utf-8")).words
     assert "A\ufffd \U0001f600 \\ud83d upon a time" in words
 
 
 def test_without_samples_no_sample_text_is_in_the_page(tmp_path: Path) -> None:
-    text = write_report(save(tmp_path, example()), include_samples=False).read_text(encoding="utf-8")
+    text = write_report(save(tmp_path, with_samples()), include_samples=False).read_text(encoding="utf-8")
     for sample in samples():
         for part in (sample["prompt"], sample["answer"], *(line for line, _ in sample["lines"])):
             assert not part or (part not in text and html.escape(part) not in text)
@@ -494,7 +557,7 @@ def test_without_samples_no_sample_text_is_in_the_page(tmp_path: Path) -> None:
 
 
 def test_more_samples_than_fit_are_counted(tmp_path: Path) -> None:
-    results = example()
+    results = with_samples()
     results["steering"]["samples"] = [
         {"source": "en", "target": "fi", "prompt": f"prompt {at}", "answer": "vastaus", "recognised": at < 5}
         for at in range(9)
@@ -532,8 +595,9 @@ def test_least_run_is_drawn_and_names_every_part_it_lacks(tmp_path: Path) -> Non
     page = read(minimal(), tmp_path)
     assert page.unbalanced == []
     assert set(page.plots) == {f"run1-{name}-1" for name in ("neurons", "stability", "harm", "draws", "targets")}
+    said = list(itertools.pairwise(page.words))
     for name in OPTIONAL_PARTS:
-        assert page.words[page.words.index(name) + 1] == ": not measured in this run."
+        assert (name, ": not measured in this run.") in said
     assert "not recorded" in page.text
 
 
@@ -550,7 +614,7 @@ def test_run_in_which_everything_is_undefined_is_still_drawn(tmp_path: Path) -> 
 
 
 def test_several_runs_have_a_section_each_on_one_page(tmp_path: Path) -> None:
-    folders = [save(tmp_path / "one", example()), save(tmp_path / "two", minimal())]
+    folders = [save(tmp_path / "one", with_samples()), save(tmp_path / "two", minimal())]
     out = tmp_path / "pages" / "both.html"
     assert write_report(folders, out=out) == out
     text = out.read_text(encoding="utf-8")
@@ -564,26 +628,36 @@ def test_several_runs_have_a_section_each_on_one_page(tmp_path: Path) -> None:
     assert not (tmp_path / "one" / "report.html").exists()
 
 
-def test_report_replaces_the_page_that_was_there(tmp_path: Path) -> None:
-    folder = save(tmp_path, example())
+def test_same_results_make_the_same_page_in_the_place_of_an_old_one(page_file: Path, tmp_path: Path) -> None:
+    folder = save(tmp_path / "first", example())
     folder.joinpath("report.html").write_text("old", encoding="utf-8")
-    assert write_report([folder]) == folder / "report.html"
-    assert folder.joinpath("report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
-
-
-def test_same_results_make_the_same_page(tmp_path: Path) -> None:
-    first = write_report(save(tmp_path, example()), out=tmp_path / "a.html").read_bytes()
-    assert first == write_report(tmp_path, out=tmp_path / "b.html").read_bytes()
+    assert write_report([folder]).read_bytes() == page_file.read_bytes()
 
 
 def test_page_that_can_not_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    folder = save(tmp_path / "run", example())
+    folder = save(tmp_path / "run", with_samples())
     tmp_path.joinpath("file").write_text("", encoding="utf-8")
     with pytest.raises(PrerequisiteError, match=r"could not be written"):
         write_report(folder, out=tmp_path / "file" / "report.html")
     with pytest.raises(ArtifactError, match=r"is a folder.*add report\.html"):
         write_report(folder, out=tmp_path)
     assert sorted(file.name for file in folder.iterdir()) == ["results.json"]
+
+
+def test_write_that_breaks_off_leaves_the_old_page_and_no_piece_of_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(tmp_path, minimal())
+    folder.joinpath("report.html").write_text("old", encoding="utf-8")
+
+    def full(path: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(PrerequisiteError, match="the disk is full"):
+        write_report(folder)
+    assert sorted(file.name for file in folder.iterdir()) == ["report.html", "results.json"]
+    assert folder.joinpath("report.html").read_text(encoding="utf-8") == "old"
 
 
 def message(folder: Path) -> str:
@@ -757,9 +831,9 @@ def test_browser_draws_every_figure_and_keeps_every_script(page_file: Path, tmp_
     boxes = re.split(r'<div id="(run1-[a-z]+-\d)"', done.stdout)
     figures = dict(zip(boxes[1::2], boxes[2::2], strict=True))
     assert len(figures) == 13
+    assert [name for name in page.attribute("class") if "failed" in name] == []
     for name, inside in figures.items():
         assert 'class="main-svg"' in inside, name
-        assert "could not be drawn" not in inside, name
         assert re.search(r'class="(hm|trace scatter|trace bars)', inside), name
     assert ">Ukrainian (uk)<" in figures["run1-harm-1"]
     for words in (ARABIC, HINDI, CHINESE, JAPANESE, "The market was open. " + ARABIC, ATTACK):

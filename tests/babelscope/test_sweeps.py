@@ -110,7 +110,9 @@ def test_macro_is_the_mean_over_targets_and_its_interval_draws_prompts(tokenizer
 
 
 def test_every_target_gets_the_same_sentences_from_other_languages():
-    prompts = make_prompts(as_corpus({tag: [f"a{i} b" for i in range(5)] for tag in ("en", "fi", "de")}), per_language=5)
+    prompts = make_prompts(
+        as_corpus({tag: [f"a{i} b" for i in range(5)] for tag in ("en", "fi", "de")}), per_language=5
+    )
     chosen = vary_sources(prompts, [EN, FI], 4)
     assert [(p.id, t) for p, t in chosen] == [(str(i), t) for t in (EN, FI) for i in range(4)]
     assert all(prompt.source != target for prompt, target in chosen)

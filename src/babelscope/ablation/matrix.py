@@ -60,7 +60,9 @@ def ablation_matrix(
     if not len(sets.indices):
         raise SelectionError("every set is empty; expected at least one neuron; select with a larger top_rate")
     layout, corpus = layout_of(model), as_corpus(texts)
-    needed = [site for site, used in (("mlp_inner", "contribution_matched" in controls), (sets.at, to == "mean")) if used]
+    needed = [
+        site for site, used in (("mlp_inner", "contribution_matched" in controls), (sets.at, to == "mean")) if used
+    ]
     if needed and observation is None:
         observation = observe(model, tokenizer, corpus, sites=needed, tokens_per_language=max_tokens, shards=0)
     held = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)
@@ -141,7 +143,9 @@ def measure_draws(
             if tag not in columns:
                 continue
             rows = [
-                advance(bar, relative_harm, layout, columns[tag], untouched[tag], masks[draw, k], at=sets.at, value=value)
+                advance(
+                    bar, relative_harm, layout, columns[tag], untouched[tag], masks[draw, k], at=sets.at, value=value
+                )
                 for draw in range(masks.shape[0])
             ]
             measured[tag] = torch.stack(rows)

@@ -50,6 +50,7 @@ class AblationTable:
     """Contribution of the contribution-matched sets over the set's own, mean over draws."""
 
     def column(self, language: str) -> int:
+        """Place of a language on the column axis."""
         return self.texts.index(Language(language))
 
     @property
@@ -99,13 +100,11 @@ class AblationTable:
         return weights
 
     def _resampled(self, row: int, weights: list[Tensor]) -> Float64[Tensor, "resample language"]:
-        columns = [
-            (weights[t] @ self.delta[row][t]) / (weights[t] @ self.base[t].nats) for t in range(len(self.texts))
-        ]
+        columns = [(weights[t] @ self.delta[row][t]) / (weights[t] @ self.base[t].nats) for t in range(len(self.texts))]
         return torch.stack(columns, dim=1)
 
     def specificity(self) -> dict[Language, Interval]:
-        """Own harm minus the largest harm on another language's text; own is hurt most where the interval is above 0."""
+        """Own harm minus the largest harm on another language's text; own is hurt most if the interval is above 0."""
         harm, weights, found = self.relative_harm, self._weights(), {}
         for row, tag in enumerate(self.languages):
             own = self.column(tag)

@@ -40,7 +40,7 @@ def import_mask(
     mask = torch.zeros(len(tags), n_layers, n_neurons, dtype=torch.bool)
     for k, layers in enumerate(lists):
         for layer, indices in enumerate(layers):
-            if indices.numel() and not (0 <= int(indices.min()) and int(indices.max()) < n_neurons):
+            if indices.numel() and not (int(indices.min()) >= 0 and int(indices.max()) < n_neurons):
                 raise ArtifactError(
                     f"{file}: neuron {int(indices.max())} in layer {layer}; expected 0–{n_neurons - 1}; "
                     "the mask is for another model"

@@ -53,7 +53,7 @@ class NeuronSet:
         joined = bool((offsets[1:, 0] == offsets[:-1, -1]).all())
         if not joined or int(flat[0]) != 0 or int(flat[-1]) != len(indices) or bool((flat.diff() < 0).any()):
             raise ArtifactError("offsets do not cut the indices into layers; expected 0 … number of indices, ascending")
-        if len(indices) and not (0 <= int(indices.min()) and int(indices.max()) < self.n_neurons):
+        if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < self.n_neurons):
             raise ArtifactError(
                 f"neuron {int(indices.max())} is out of range; expected 0–{self.n_neurons - 1}; the set is damaged "
                 "or for another model"
@@ -65,6 +65,7 @@ class NeuronSet:
 
     @property
     def n_layers(self) -> int:
+        """Layers of the model."""
         return self.offsets.shape[1] - 1
 
     @property
@@ -74,6 +75,7 @@ class NeuronSet:
 
     @property
     def layer_counts(self) -> Int64[Tensor, "language layer"]:
+        """Neurons of each language in each layer."""
         return self.offsets.diff(dim=1)
 
     def layer_of(self, k: int, layer: int) -> Int32[Tensor, " selected"]:

@@ -89,20 +89,23 @@ class Observation:
     def __getitem__(self, at: str) -> SiteRecord:
         if at not in self.records:
             raise SiteError(
-                f"site {at!r} was not observed; this observation has {', '.join(self.records)}; observe it with sites=[…]"
+                f"site {at!r} was not observed; expected one of {', '.join(self.records)}; observe it with sites=[…]"
             )
         return self.records[at]
 
     @property
     def active(self) -> Int64[Tensor, "layer unit language"]:
+        """Short for `obs["mlp_gate"].active`."""
         return self["mlp_gate"].active
 
     @property
     def tokens(self) -> dict[Language, int]:
+        """Tokens counted, by language."""
         return dict(zip(self.languages, self.token_counts.tolist(), strict=True))
 
     @property
     def shards(self) -> int:
+        """Document shards kept apart."""
         return self.shard_tokens.shape[0]
 
     def index(self, language: str) -> int:
@@ -191,6 +194,7 @@ class Observation:
 def load_record(
     tensors: Mapping[str, Tensor], at: str, layers: tuple[int, ...], k: int, shards: int, path: Path
 ) -> SiteRecord:
+    """One site of a saved Observation, its shapes checked."""
     n = len(layers)
     active = tensor_of(tensors, f"{at}.active", torch.int64, (n, None, k), path)
     units = active.shape[1]

@@ -49,6 +49,7 @@ class Origin:
 
 
 def library_version() -> str:
+    """Version of babelscope that writes an artifact."""
     try:
         return version("babelscope")
     except PackageNotFoundError:
@@ -137,6 +138,7 @@ def plain_file(path: Path, name: str) -> Path:
 
 
 def read_config(path: Path, noun: str) -> dict[str, Any]:
+    """config.json of an artifact, its size, form and format checked."""
     file = plain_file(path, CONFIG)
     if file.stat().st_size > HEADER_LIMIT:
         raise ArtifactError(f"{file}: {file.stat().st_size} bytes; expected at most {HEADER_LIMIT}; it is refused")
@@ -177,6 +179,7 @@ def tensor_of(
 
 
 def origin_from(config: Mapping[str, Any], path: Path) -> Origin:
+    """The Origin in a config; raises ArtifactError without one."""
     try:
         return Origin(**config["origin"])
     except (KeyError, TypeError) as err:
@@ -184,6 +187,7 @@ def origin_from(config: Mapping[str, Any], path: Path) -> Origin:
 
 
 def origin_config(origin: Origin) -> dict[str, str]:
+    """An Origin as JSON."""
     return asdict(origin)
 
 

@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_verb(verb: str, words: list[str], as_json: bool) -> int:
+    """Call a verb, print what it returns, and turn errors into exit codes."""
     from babelscope.cli.verbs import call_verb
 
     try:
@@ -42,7 +43,9 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
         print(f"babelscope {verb}: {err}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print(f"babelscope {verb}: interrupted; --resume goes on where it stopped, where the verb has it", file=sys.stderr)
+        print(
+            f"babelscope {verb}: interrupted; --resume goes on where it stopped, where the verb has it", file=sys.stderr
+        )
         return INTERRUPTED
     if as_json:
         print(json.dumps(result, ensure_ascii=False))

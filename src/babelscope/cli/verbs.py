@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import Positional
 from transformers.utils import logging as transformers_logging
+from tyro.conf import Positional
 
 from babelscope.ablation import ablation_matrix
 from babelscope.adapters.masks import import_mask
@@ -24,6 +24,7 @@ from babelscope.directions import mean_direction
 from babelscope.errors import ArtifactError, CorpusError, SelectionError
 from babelscope.evaluation import bits_per_byte, check_labels, judge_answers
 from babelscope.identification import check_sets, evidence_rows
+from babelscope.languages import Language
 from babelscope.models import layout_of, open_model, origin_of
 from babelscope.neurons import SELECTORS
 from babelscope.recording import observe, plan_observation
@@ -31,7 +32,6 @@ from babelscope.report import write_report
 from babelscope.runs import write_atomic
 from babelscope.sites import At
 from babelscope.sweeps import Decoding, Prompt, generate_answers, macro, steering_study
-from babelscope.languages import Language
 
 Result = Mapping[str, Any]
 
@@ -178,7 +178,7 @@ def run_identify(
     sets = getattr(sets, "sets", sets)
     if isinstance(sets, dict) or not len(sets.indices):
         raise SelectionError(
-            f"{method} at top_rate {top_rate} selects nothing; expected at least one neuron; raise top_rate or observe more"
+            f"{method} at top_rate {top_rate} selects nothing; expected at least one neuron; raise top_rate"
         )
     other = None if compare_with is None else Observation.load(compare_with)
     checks = check_sets(observed, sets, parallel=parallel, other=other, draws=draws, seed=seed)
@@ -192,7 +192,13 @@ def run_identify(
 
 
 def run_direct(
-    observation: Positional[Path], *, target: str, layer: int, out: Path, source: tuple[str, ...] = (), at: At = "resid_out"
+    observation: Positional[Path],
+    *,
+    target: str,
+    layer: int,
+    out: Path,
+    source: tuple[str, ...] = (),
+    at: At = "resid_out",
 ) -> Result:
     """The direction from one language, or the mean of several, to another; no source means all others."""
     free(out)
@@ -226,12 +232,23 @@ def run_ablate(
     free(out)
     sets = NeuronSet.load(neurons)
     if not len(sets.indices):
-        raise SelectionError(f"{neurons}: every set is empty; expected at least one neuron; select with a larger top_rate")
+        raise SelectionError(
+            f"{neurons}: every set is empty; expected at least one neuron; select with a larger top_rate"
+        )
     texts = load_corpus(corpus, sets.languages, split=split)
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     observed = None if observation is None else Observation.load(observation)
     table = ablation_matrix(
-        opened, tokenizer, sets, texts, draws=draws, to=to, observation=observed, max_tokens=max_tokens, seed=seed, progress=True
+        opened,
+        tokenizer,
+        sets,
+        texts,
+        draws=draws,
+        to=to,
+        observation=observed,
+        max_tokens=max_tokens,
+        seed=seed,
+        progress=True,
     )
     summary = plain({"languages": list(sets.languages), "to": to, **ablation_summary(table)})
     write_atomic(out / "ablation.json", json.dumps(summary, indent=1, ensure_ascii=False))
@@ -276,7 +293,9 @@ def run_steer(
         operations = list(SteeringRecipe.load(steering))
     else:
         operations = [Direction.load(steering).add(strength, unit)]
-    texts = [line for text in prompts for line in (Path(text).read_text().splitlines() if Path(text).is_file() else [text])]
+    texts = [
+        line for text in prompts for line in (Path(text).read_text().splitlines() if Path(text).is_file() else [text])
+    ]
     if not texts:
         raise CorpusError("no prompt came; expected a text or a file of lines; add one")
     nobody = Language("und")
@@ -296,6 +315,7 @@ def sweep_steering(
     out: Path | None,
     decoding: Decoding,
 ) -> Result:
+    """The dose–response study behind `steer --sweep`."""
     if out is None:
         raise ArtifactError("--sweep came without --out; expected a folder for its table; add --out")
     free(out)
@@ -387,7 +407,9 @@ def run_import_mask(
         raise ArtifactError("neither --n-neurons nor --model came; expected one, to check the indices; add it")
     sets = import_mask(file, languages=languages, n_neurons=n_neurons, origin=origin)
     if layers and sets.n_layers != layers:
-        raise ArtifactError(f"{file}: {sets.n_layers} layers; expected {layers} as in {model!r}; it is for another model")
+        raise ArtifactError(
+            f"{file}: {sets.n_layers} layers; expected {layers} as in {model!r}; it is for another model"
+        )
     sets.save(out)
     return {"out": str(out), "neurons": sets.sizes, "union": sets.parameters["union"]}
 

@@ -10,7 +10,7 @@ from babelscope.artifacts import NeuronSet, Observation
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls.intervals import percentile_interval
 from babelscope.controls.matched import layer_matched
-from babelscope.controls.shards import FEWEST_SHARDS, Resample, Shards, generator_of
+from babelscope.controls.shards import FEWEST_SHARDS, Shards, generator_of
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
 
@@ -70,7 +70,7 @@ def script_share(
     picked = torch.randint(n_shards, (draws, n_shards), generator=generator_of(seed))
     weight = torch.nn.functional.one_hot(picked, n_shards).sum(dim=1).double()
     random = layer_matched(sets, draws=random_draws, seed=seed)
-    native_rate = rates(Resample(native[sets.at].active, native.token_counts))
+    native_rate = native[sets.at].active / native.token_counts.double()
     found = {}
     for tag in romanised.languages:
         k = sets.index(tag)
@@ -109,11 +109,6 @@ def check_versions(sets: NeuronSet, versions: dict[str, Observation]) -> None:
                 f"{name} text has {version.shards} shards, native text {versions['native'].shards}; expected the same; "
                 "observe the same sentences with the same shards"
             )
-
-
-def rates(counts: Resample) -> Float64[Tensor, "layer unit language"]:
-    """Share of tokens on which each unit is active."""
-    return counts.active / counts.tokens.double()
 
 
 class Retained(NamedTuple):

@@ -55,7 +55,12 @@ def assemble(
             "identification": {"method": sets.method, **sets.parameters},
             "budget": dict(budget),
             "seed": seed,
-            "files": ["neurons", "observation", *(f"directions/{tag}" for tag in found.steering.directions), "evidence.jsonl"],
+            "files": [
+                "neurons",
+                "observation",
+                *(f"directions/{tag}" for tag in found.steering.directions),
+                "evidence.jsonl",
+            ],
             "seconds": dict(seconds),
             "environment": environment(),
         }
@@ -63,6 +68,7 @@ def assemble(
 
 
 def stability_row(checks: SetChecks, tag: str) -> list[float]:
+    """[median, low, high, chance, size] of one language."""
     found = checks.stability[tag]  # pyright: ignore[reportArgumentType]
     return [found.median, found.low, found.high, found.chance, found.size]
 
@@ -94,7 +100,10 @@ def ablation_summary(table: AblationTable) -> dict[str, Any]:
     }
 
 
-def ablation_results(table: AblationTable, to_mean: AblationTable, choice: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def ablation_results(
+    table: AblationTable, to_mean: AblationTable, choice: Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
+    """Both tables, and how top_rate was chosen."""
     return {
         **ablation_summary(table),
         "relative_harm_to_mean": to_mean.relative_harm.tolist(),
@@ -104,10 +113,12 @@ def ablation_results(table: AblationTable, to_mean: AblationTable, choice: Seque
 
 
 def success(trial: Trial) -> dict[str, float]:
+    """Share of right answers by target."""
     return {tag: score.success for tag, score in trial.scores.items()}
 
 
 def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int) -> dict[str, Any]:
+    """The steering study as numbers."""
     trials = {
         "steered": study.steered,
         "native": study.native,
@@ -131,7 +142,7 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
         "distinct4_ratio": {tag: score.distinct4_ratio for tag, score in scores.items()},
         "layer": study.chosen.layer,
         "strength": study.chosen.strength,
-        "strength_unit": "multiple of mean(target) − mean(prompt language), fading to half over eight new tokens",
+        "strength_unit": "multiple of mean(target) − mean(prompt language), fading to 0.3 of it over eight new tokens",
         "success_interval": {tag: [score.low, score.high] for tag, score in scores.items()},
         "macro": {name: list(macro(trial.answers, trial.scores)) for name, trial in trials.items()},
         "geometric_mean_perplexity_ratio": geometric_mean([score.perplexity_ratio for score in scores.values()]),
@@ -151,11 +162,13 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
 
 
 def geometric_mean(values: Sequence[float]) -> float:
+    """Geometric mean of the finite values; NaN without one."""
     finite = [math.log(value) for value in values if math.isfinite(value)]
     return math.exp(sum(finite) / len(finite)) if finite else math.nan
 
 
 def sweep_row(point: Any) -> dict[str, float]:
+    """One point of the dose–response curve."""
     return {
         "layer": point.layer,
         "strength": point.strength,
@@ -191,6 +204,7 @@ def samples(trial: Trial) -> list[dict[str, Any]]:
 
 
 def control_results(checks: SetChecks, script: ScriptControl) -> dict[str, Any]:
+    """The controls of the selection as numbers."""
     labels, content, shared = checks.labels, checks.content, checks.overlap
     sizes = checks.sets.sizes
     return {
@@ -205,7 +219,11 @@ def control_results(checks: SetChecks, script: ScriptControl) -> dict[str, Any]:
         "parallel": None
         if content is None
         else {
-            tag: {"jaccard": float(content.jaccard[k]), "chance": float(content.chance[k]), "lift": float(content.lift[k])}
+            tag: {
+                "jaccard": float(content.jaccard[k]),
+                "chance": float(content.chance[k]),
+                "lift": float(content.lift[k]),
+            }
             for k, tag in enumerate(sizes)
         },
         "script": {
@@ -225,6 +243,7 @@ def control_results(checks: SetChecks, script: ScriptControl) -> dict[str, Any]:
 
 
 def model_card(found: "Findings", origin: Mapping[str, str]) -> dict[str, Any]:
+    """What is known of the model."""
     config = found.model.config
     return {
         **origin,
@@ -240,6 +259,7 @@ def model_card(found: "Findings", origin: Mapping[str, str]) -> dict[str, Any]:
 
 
 def corpus_results(observation: Observation, limit: int) -> dict[str, Any]:
+    """Tokens observed by language, and what was missing."""
     return {
         "name": observation.settings["corpus"],
         "hash": observation.settings["corpus_hash"],
@@ -247,5 +267,3 @@ def corpus_results(observation: Observation, limit: int) -> dict[str, Any]:
         "shortfall": {tag: max(0, limit - count) for tag, count in observation.tokens.items()},
         "documents": dict(zip(observation.languages, observation.documents.tolist(), strict=True)),
     }
-
-

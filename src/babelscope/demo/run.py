@@ -109,7 +109,7 @@ def run_demo(
 ) -> dict[str, Any]:
     """Run the main job and write results.json, report.html, the neuron set and the directions into a new folder.
 
-    model, corpus: "reference", or any others with a train, valid and test split; main and underserved name its languages.
+    model, corpus: "reference", or others with splits train, valid and test, of the languages in main and underserved.
     Raises ArtifactError if the folder is taken.
     """
     out, budget, clock = Path(out), budget or Budget(), Clock()

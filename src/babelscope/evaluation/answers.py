@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Literal, NamedTuple
 
-from lingua import LanguageDetector, LanguageDetectorBuilder
 from lingua import Language as LinguaLanguage
+from lingua import LanguageDetector, LanguageDetectorBuilder
 
 from babelscope.corpus import Corpus
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language
 
+# fmt: off
 LINGUA = (
-    "ar bg ca cs cy de en eo es et eu fa fi fr hi hu id it ja ko nl pl pt ru sw tr uk vi zh"
-).split()
-"""The languages told apart: an explicit list, for a language left out can not be recognised, and more of them confuse."""
+    "ar", "bg", "ca", "cs", "cy", "de", "en", "eo", "es", "et", "eu", "fa", "fi", "fr", "hi",
+    "hu", "id", "it", "ja", "ko", "nl", "pl", "pt", "ru", "sw", "tr", "uk", "vi", "zh",
+)
+# fmt: on
+"""The languages told apart: one left out can not be recognised, and more of them confuse."""
 
 MIN_CHARACTERS = 20
 MAX_REPLACEMENT = 0.05
@@ -44,6 +47,7 @@ def known_languages() -> frozenset[Language]:
 
 @cache
 def detector() -> LanguageDetector:
+    """The one language detector, built at first use."""
     by_code = {language.iso_code_639_1.name.lower(): language for language in LinguaLanguage.all()}
     return LanguageDetectorBuilder.from_languages(*(by_code[tag] for tag in LINGUA)).build()
 
@@ -81,6 +85,7 @@ def judge_answer(answer: str, target: str) -> Recognition:
 def judged(
     answer: str, target: Language, top: Language | None, lines: tuple[tuple[str, Language | None], ...]
 ) -> Recognition:
+    """The verdict on one answer whose languages are known."""
     text = answer.strip()
     long_lines = [tag for line, tag in lines if len(line) >= MIN_CHARACTERS]
     verdict: Verdict = "right"
@@ -119,9 +124,7 @@ def check_labels(corpus: Corpus, *, sample: int = 200, seed: int = 0) -> None:
             lines = random.Random(seed).sample(lines, sample)
         values = detector().compute_language_confidence_values_in_parallel(lines)
         tops = [max(value, key=lambda entry: entry.value) for value in values]
-        others = Counter(
-            entry.language.iso_code_639_1.name.lower() for entry in tops if entry.value >= CONFIDENT
-        )
+        others = Counter(entry.language.iso_code_639_1.name.lower() for entry in tops if entry.value >= CONFIDENT)
         others.pop(str(tag), None)
         if others.total() > len(lines) / 2:
             raise CorpusError(

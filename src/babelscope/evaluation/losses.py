@@ -89,10 +89,12 @@ class Losses(NamedTuple):
 
     @property
     def nats_per_token(self) -> float:
+        """Mean negative log-likelihood."""
         return float(self.nats.sum() / self.tokens.sum())
 
     @property
     def bits_per_byte(self) -> float:
+        """Bits per UTF-8 byte of the scored text."""
         return float(self.nats.sum() / math.log(2) / self.n_bytes.sum())
 
 
@@ -142,7 +144,7 @@ def answer_nll(
 ) -> tuple[float, int]:
     """Summed nats and number of scored tokens of answers by the model as it is now.
 
-    Each answer stands alone after BOS; its first token is not scored, or the switch of language itself would be charged.
+    Each answer stands alone after BOS; its first token is not scored, or the switch of language would be charged.
     """
     layout, start = layout_of(model), [] if bos is None else [bos]
     documents = [

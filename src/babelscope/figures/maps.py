@@ -52,12 +52,10 @@ def overlap_map(
     with np.errstate(divide="ignore"):
         colour = np.clip(np.log10(lift), -LIFT_DECADES, LIFT_DECADES)
     np.fill_diagonal(colour, np.nan)
+    sure = (q <= 0.05) | np.eye(len(languages), dtype=bool)
     text = [
-        [
-            fixed(n, 0) if row == column or q[row, column] <= 0.05 else f"({fixed(n, 0)})"
-            for column, n in enumerate(line)
-        ]
-        for row, line in enumerate(shared)
+        [fixed(n, 0) if known else f"({fixed(n, 0)})" for n, known in zip(counts, row, strict=True)]
+        for counts, row in zip(shared, sure, strict=True)
     ]
     labels = [language_label(tag) for tag in languages]
     figure = _heat(
@@ -65,8 +63,8 @@ def overlap_map(
         rows=labels,
         columns=labels,
         text=text,
-        value="%{text} shared, %{customdata[0]:.2f} × chance, q = %{customdata[1]:.3f}",
-        custom=np.stack([lift, q], axis=2),
+        value="%{customdata[0]} shared, %{customdata[1]:.2f} × chance, q = %{customdata[2]:.3f}",
+        custom=np.stack([shared, lift, q], axis=2),
     )
     reach = max(1.0, float(np.nanmax(np.abs(colour), initial=0.0)))
     ticks = [power for power in (-2, -1, 0, 1, 2) if abs(power) <= reach]

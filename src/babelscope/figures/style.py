@@ -1,5 +1,6 @@
 """How every figure looks: palettes, the light and the dark template, language labels, shared axes."""
 
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 import langcodes
 import numpy as np
 import plotly.graph_objects as go
+from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from babelscope.axes import Float
@@ -35,6 +37,7 @@ CELL_TEXT_LIMIT = 20
 """Columns above which a heat map's cells are too narrow for numbers."""
 
 
+@functools.cache
 def page_template(mode: Literal["light", "dark"]) -> go.layout.Template:
     """Template of a mode; a mark without a colour of its own takes the ink of the mode."""
     ink, quiet, grid = INK[mode]
@@ -143,8 +146,9 @@ def fixed(value: Number, digits: int) -> str:
 
 def figure_json(figure: go.Figure) -> str:
     """The figure as JSON that is safe inside a script element, without its template (the page has that once)."""
-    bare = go.Figure(figure).update_layout(template=None)
-    return _inside_script(bare.to_json() or "")
+    whole = figure.to_plotly_json()
+    whole["layout"].pop("template", None)
+    return _inside_script(to_json_plotly(whole) or "")
 
 
 def template_json(mode: Literal["light", "dark"]) -> str:

@@ -41,7 +41,7 @@ class SetChecks:
     labels: ShuffledLabels | None
     """None for a method that gives a neuron no score over languages."""
     content: Agreement | None
-    """Sets from equal sentences in all languages against sets from different sentences in each; None if not parallel."""
+    """Sets from equal sentences in all languages against sets from different ones in each; None if not parallel."""
     other: Agreement | None
     """Against the sets of another observation by the same rule, where one was handed over."""
     seed: int
@@ -77,7 +77,9 @@ def check_sets(
         if scored
         else None,
         content=content_agreement(observation, sets, seed=seed) if parallel else None,
-        other=None if other is None else set_agreement(sets, repacked(sets, select(other[sets.at].active, other.token_counts))),
+        other=None
+        if other is None
+        else set_agreement(sets, repacked(sets, select(other[sets.at].active, other.token_counts))),
         seed=seed,
     )
 
@@ -96,7 +98,7 @@ def repacked(sets: NeuronSet, mask: torch.Tensor) -> NeuronSet:
 
 
 def content_agreement(observation: Observation, sets: NeuronSet, *, seed: int) -> Agreement:
-    """Is it language or content? Sets from half of the sentences, the same half everywhere, against sets from other halves.
+    """Is it language or content? Sets from one half of the sentences everywhere, against sets from other halves.
 
     In the first selection every language reads the same half of the shards; in the second each language reads a half
     drawn for itself out of the other shards' and its own, so that no two languages share their sentences.
@@ -120,13 +122,33 @@ def evidence_rows(checks: SetChecks) -> list[Evidence]:
         low, high = checks.bootstrap.interval[tag]
         rows.append(
             Evidence(
-                "set size", tag, "bootstrap over shards", size, size, low, high, math.nan, checks.bootstrap.draws, seed, SHARDS_CAVEAT
+                "set size",
+                tag,
+                "bootstrap over shards",
+                size,
+                size,
+                low,
+                high,
+                math.nan,
+                checks.bootstrap.draws,
+                seed,
+                SHARDS_CAVEAT,
             )
         )
         found = checks.stability[tag]
         rows.append(
             Evidence(
-                "stability", tag, "half-splits of shards", size, found.median, found.low, found.high, math.nan, checks.bootstrap.draws, seed, SPLITS_CAVEAT
+                "stability",
+                tag,
+                "half-splits of shards",
+                size,
+                found.median,
+                found.low,
+                found.high,
+                math.nan,
+                checks.bootstrap.draws,
+                seed,
+                SPLITS_CAVEAT,
             )
         )
         rows.append(Evidence("stability", tag, "chance", size, found.chance, seed=seed))
@@ -134,7 +156,14 @@ def evidence_rows(checks: SetChecks) -> list[Evidence]:
             share = checks.labels.share_by_language[tag]
             rows.append(
                 Evidence(
-                    "share with q <= .05", tag, "shuffled labels", size, share, draws=checks.labels.draws, seed=seed, note=LABELS_CAVEAT
+                    "share with q <= .05",
+                    tag,
+                    "shuffled labels",
+                    size,
+                    share,
+                    draws=checks.labels.draws,
+                    seed=seed,
+                    note=LABELS_CAVEAT,
                 )
             )
     for name, agreement in (("content", checks.content), ("other text", checks.other)):

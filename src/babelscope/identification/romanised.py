@@ -40,7 +40,9 @@ def romanised_control(
     Raises LanguageError without English, CorpusError if no language can be romanised.
     """
     if "en" not in texts:
-        raise LanguageError("the romanised control needs English text as its floor; expected 'en' in the corpus; add it")
+        raise LanguageError(
+            "the romanised control needs English text as its floor; expected 'en' in the corpus; add it"
+        )
     wanted = [tag for tag in sets.languages if tag in texts]
     latin = romanise(texts.only(wanted))
     native = texts.only(latin)

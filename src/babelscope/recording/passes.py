@@ -72,11 +72,13 @@ class Tally:
 
     @classmethod
     def zeros(cls, languages: int, shards: int) -> "Tally":
+        """Nothing read yet."""
         rows = (torch.zeros(languages, dtype=torch.int64) for _ in range(3))
         tokens, documents, truncated = rows
         return cls(tokens, torch.zeros(shards, languages, dtype=torch.int64), documents, truncated)
 
     def add(self, documents: Sequence[TokenDocument]) -> None:
+        """Count documents that were read."""
         for document in documents:
             k, count = document.language, document.n_counted
             self.tokens[k] += count
@@ -143,7 +145,7 @@ def observe(
     tokens_per_language: a maximum, met exactly; a shortfall is logged and stays visible in `.tokens`. None: all text.
     shards: document shards kept apart for bootstraps and splits; 0 keeps none.
     part: (i, n) reads only documents whose shard mod n is i; the n parts add up to the whole.
-    batch_size: documents a batch, or "auto" (about 4,096 padded tokens, 32,768 on a GPU). One that does not fit is halved.
+    batch_size: documents a batch, or "auto" (4,096 padded tokens, 32,768 on a GPU); one that does not fit is halved.
     max_length: tokens a document at most, BOS included; what is cut is counted in `.truncated`.
     checkpoint: a folder in which an interrupted pass is kept, and from which it goes on, bit for bit.
     stop: asked between batches; True saves the checkpoint and raises KeyboardInterrupt.
@@ -184,9 +186,7 @@ class Pass:
         self.layout, self.tokenizer, self.corpus, self.reading = layout, tokenizer, corpus, reading
         self.languages = tuple(corpus)
         self.tally = Tally.zeros(len(corpus), reading.shards)
-        self.sums = [
-            SiteSums(layout, at, layers, len(corpus), reading.shards) for at, layers in reading.sites.items()
-        ]
+        self.sums = [SiteSums(layout, at, layers, len(corpus), reading.shards) for at, layers in reading.sites.items()]
         self.done = 0
         self.room = reading.batch_tokens
         self.folder: Path | None = None
@@ -217,6 +217,7 @@ class Pass:
                     yield from self.cut_batches(kept, pad)
 
     def cut_batches(self, documents: list[TokenDocument], pad: int) -> list[Batch]:
+        """Batches of some documents of one language."""
         size = self.reading.batch_size
         if size is None:
             return batch_documents(documents, batch_tokens=self.reading.batch_tokens, pad=pad)
@@ -227,6 +228,7 @@ class Pass:
 
     @torch.no_grad()
     def stream(self, *, progress: bool, checkpoint_seconds: float, stop: Callable[[], bool]) -> None:
+        """Read every batch that was not read before."""
         limit = self.reading.tokens_per_language
         total = limit * len(self.languages) // self.reading.part[1] if limit else None
         saved = time.monotonic()
@@ -265,7 +267,9 @@ class Pass:
             self.read(first)
             self.read(second)
             return
-        shard = torch.tensor([shard_of(d.id, self.reading.shards) if self.reading.shards else 0 for d in batch.documents])
+        shard = torch.tensor(
+            [shard_of(d.id, self.reading.shards) if self.reading.shards else 0 for d in batch.documents]
+        )
         for sums, index, addend in addends:
             sums.commit(index, addend, batch.documents[0].language, shard)
         self.tally.add(batch.documents)
@@ -297,6 +301,7 @@ class Pass:
         return seen
 
     def report_shortfall(self) -> None:
+        """Log languages with too little text, and tokens past max_length."""
         limit = self.reading.tokens_per_language
         short = {
             tag: int(count)
@@ -310,11 +315,13 @@ class Pass:
             log.warning("%d tokens past max_length %d were left out", cut, self.reading.max_length)
 
     def fingerprint(self) -> str:
+        """Hash of everything that decides the sums."""
         origin = asdict(origin_of(self.layout.model, self.tokenizer))
         parts = {**self.settings(), **origin, "corpus": self.corpus.hash, "languages": list(self.languages)}
         return hash_text(json.dumps({**parts, "model": ""}, sort_keys=True))
 
     def tensors(self) -> dict[str, Tensor]:
+        """All totals by name."""
         state = {name: tensor for sums in self.sums for name, tensor in sums.state().items()}
         return {**state, **{f"tally/{name}": tensor for name, tensor in vars(self.tally).items()}}
 
@@ -354,6 +361,7 @@ class Pass:
                 old.unlink()
 
     def observation(self) -> Observation:
+        """The totals as an Observation."""
         if not bool(self.tally.tokens.any()):
             raise MeasurementError("no token was counted; expected text in this part; check the corpus and the part")
         i, n = self.reading.part

@@ -34,9 +34,11 @@ class Workspace:
 
     @classmethod
     def empty(cls, device: torch.device) -> "Workspace":
+        """No buffer yet."""
         return cls(torch.empty(0, device=device), torch.empty(0, dtype=torch.float64, device=device))
 
     def fit(self, count: int) -> None:
+        """Grow the buffers to at least so many values."""
         if self.single.numel() < count:
             self.single = self.single.new_empty(count)
             self.double = self.double.new_empty(count)
@@ -109,9 +111,8 @@ class SiteSums:
                 total["routed"] = torch.zeros(languages, layout.n_experts, dtype=torch.int64, device=device)
             self.totals.append(total)
 
-    def addend(
-        self, value: Tensor, sign: Tensor, routes: Tensor | None, counted: Tensor, space: Workspace
-    ) -> Addend:
+    def addend(self, value: Tensor, sign: Tensor, routes: Tensor | None, counted: Tensor, space: Workspace) -> Addend:
+        """What one batch adds at one layer."""
         if routes is not None:
             return routed_addend(value, sign, routes, counted, self.n_experts)
         return dense_addend(value, sign, counted, space)

@@ -83,10 +83,11 @@ def _write_whole(path: Path, page: str) -> None:
     partial = path.parent / f".{path.name}.partial-{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
-        sync_file(partial)
-        partial.replace(path)
+        try:
+            partial.write_text(page, encoding="utf-8")
+            sync_file(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as err:
         raise disk_error(path, err) from err
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """Small checks that add up to a file format: each takes a value and yields one line a fault."""
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +11,13 @@ Check = Callable[[Any, str, Sequence[str]], Iterator[str]]
 """A value, its place in the file, and the run's language tags; yields one line a fault."""
 
 
+LARGEST = 1e300
+"""Numbers beyond this are refused; infinity, and whole numbers that no float holds, are among them."""
+
+
 def number(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
     """A finite number."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -LARGEST < value < LARGEST:
         yield f"{at} is {_short(value)}, not a number"
 
 

@@ -90,7 +90,7 @@ def own_hurt_most(results: Results) -> dict[str, bool]:
 def strongest_control(results: Results, tag: str) -> float:
     """Highest success of the controls of steering: nothing, a random direction, another language's direction."""
     rates = [results.by_language(f"steering.{key}").get(tag) for key in ("unsteered", "random", "other_language")]
-    return max((rate for rate in rates if rate is not None), default=math.nan)
+    return max((float(rate) for rate in rates if rate is not None), default=math.nan)
 
 
 def is_fluent(results: Results, tag: str) -> bool | None:
@@ -254,10 +254,9 @@ def _overlap(results: Results) -> Claim:
     if lift is not None and q is not None:
         upper = zip(*np.triu_indices(len(results.languages), 1), strict=True)
         pairs = [(a, b) for a, b in upper if np.isfinite(q[a, b]) and np.isfinite(lift[a, b])]
-        tested = {
-            f"{results.languages[a]}–{results.languages[b]}": q[a, b] <= LEVEL and lift[a, b] > 1 for a, b in pairs
-        }
-        result = f"median lift {_middle([lift[a, b] for a, b in pairs], plain)} × chance"
+        above = (q <= LEVEL) & (lift > 1)
+        tested = {f"{results.languages[a]}–{results.languages[b]}": bool(above[a, b]) for a, b in pairs}
+        result = f"median lift {_middle([float(lift[a, b]) for a, b in pairs], plain)} × chance"
     return Claim(
         title="Two languages share more neurons than chance",
         control="the same number drawn in the same layers; counts where lift > 1 and q ≤ 0.05 over all pairs",

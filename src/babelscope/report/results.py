@@ -12,6 +12,7 @@ import numpy as np
 
 from babelscope.axes import Float
 from babelscope.errors import ArtifactError
+from babelscope.figures import Number
 from babelscope.report.schema import RESULTS
 
 FILE = "results.json"
@@ -63,7 +64,7 @@ class Results:
         return None if found is None else to_array(found)
 
 
-def to_array(rows: Sequence[Sequence[float | None]]) -> Float[np.ndarray, "row column"]:
+def to_array(rows: Sequence[Sequence[Number | None]]) -> Float[np.ndarray, "row column"]:
     """Nested lists as float64; null becomes NaN."""
     return np.array([[math.nan if x is None else x for x in row] for row in rows], dtype=np.float64)
 

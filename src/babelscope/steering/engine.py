@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,7 +48,9 @@ def steer(
         raise ArtifactError("rows came empty; expected one entry a row of the batch, None for an untouched one")
     refuse_compiled(model)
     if not isinstance(model, PreTrainedModel):
-        raise PrerequisiteError(f"a {type(model).__name__} came; expected a transformers model; steer the one inside it")
+        raise PrerequisiteError(
+            f"a {type(model).__name__} came; expected a transformers model; steer the one inside it"
+        )
     layout = layout_of(model)
     everything = [*_flat(operations), *(operation for row in rows or () for operation in _flat(row))]
     check_operations(layout, everything)
@@ -149,7 +152,6 @@ def _add_step(steps: list[Step], step: Step) -> None:
 
 
 def _change(site: Site, steps: list[Step], session: Session, ordinary: Tensor | None) -> RoutedEdit:
-    @torch.compiler.disable
     def change(value: Tensor, routes: Tensor | None) -> Tensor | None:
         frame = session.frame
         if frame is None or value.shape[0] != frame.batch:
@@ -161,4 +163,6 @@ def _change(site: Site, steps: list[Step], session: Session, ordinary: Tensor | 
             new = step.apply(new, routes, frame, ordinary)
         return None if new is value else new
 
-    return change
+    # A graph made around the model breaks here, instead of tracing what changes from pass to pass.
+    outside_graphs: Any = torch.compiler.disable(change)
+    return outside_graphs

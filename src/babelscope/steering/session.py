@@ -65,7 +65,7 @@ def follow_calls(layout: Layout) -> Iterator[Session]:
         session = vars(model).get("generate")
         if not isinstance(session, Session):
             session = Session(model, layout.body)
-            follow = torch.compiler.disable(session.follow)
+            follow: Any = torch.compiler.disable(session.follow)
             handle = layout.body.register_forward_pre_hook(follow, with_kwargs=True)
             undo.callback(handle.remove)
             undo.callback(_restore, model, session, vars(model).get("generate"))

@@ -39,7 +39,9 @@ class Step:
         if named is None:
             return cls(operation, vector[None], None, batch_rows, width)
         if batch_rows is not None and max(named) >= batch_rows:
-            raise ArtifactError(f"gate names row {max(named)}; {batch_rows} rows came, counted from 0; correct the gate")
+            raise ArtifactError(
+                f"gate names row {max(named)}; {batch_rows} rows came, counted from 0; correct the gate"
+            )
         strengths = tuple(operation.strength if row in named else 0.0 for row in range(batch_rows or max(named) + 1))
         return cls(operation, vector[None], strengths, batch_rows, width)
 

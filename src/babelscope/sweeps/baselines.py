@@ -1,6 +1,5 @@
 """Random directions of the residual stream's own covariance."""
 
-
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -44,5 +43,3 @@ def random_directions(
             count += len(rows)
     vectors = weighted - weights[:, None] * (total / count)
     return (vectors / vectors.norm(dim=1, keepdim=True)).float()
-
-

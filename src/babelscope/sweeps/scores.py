@@ -24,7 +24,7 @@ class Score(NamedTuple):
     high: float
     """95 % Wilson interval of success."""
     perplexity_ratio: float
-    """exp(nats a token of these answers − nats a token of native ones), both by the unsteered model; NaN without native."""
+    """exp(nats a token of these answers − the same of native ones), by the unsteered model; NaN without native."""
     distinct4_ratio: float
     """Distinct 4-grams over all, divided by the same of native answers; NaN without native."""
     verdicts: tuple[Recognition, ...]
@@ -63,6 +63,7 @@ def score_answers(
 
 
 def nats_a_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Answer]) -> float:
+    """Mean nats a token of answers by the model as it is; NaN without a scored token."""
     nats, tokens = answer_nll(model, tokenizer.bos_token_id, [answer.ids for answer in answers])
     return nats / tokens if tokens else float("nan")
 

@@ -19,8 +19,8 @@ from babelscope.sweeps.baselines import random_directions
 from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response
 from babelscope.sweeps.scores import Score, score_answers
 
-FADE = Schedule.ramp(8, start=1.0, end=0.5)
-"""Full strength on the prompt, half of it from the eighth new token on: by then the answer keeps its own language."""
+FADE = Schedule.ramp(8, start=1.0, end=0.3)
+"""Full strength on the prompt, 0.3 of it from the eighth new token on: by then the answer keeps its own language."""
 
 
 class Trial(NamedTuple):
@@ -72,10 +72,13 @@ def pair_steerer(
 
 
 def constant(targets: Sequence[Language], value: int | float) -> dict[Language, int | float]:
+    """The same value for every target."""
     return dict.fromkeys(targets, value)
 
 
-def vary_sources(prompts: Sequence[Prompt], targets: Sequence[Language], per_target: int) -> list[tuple[Prompt, Language]]:
+def vary_sources(
+    prompts: Sequence[Prompt], targets: Sequence[Language], per_target: int
+) -> list[tuple[Prompt, Language]]:
     """For each target the same sentences, each in one of the other languages, the languages in turn."""
     by_source: dict[Language, list[Prompt]] = {}
     for prompt in prompts:
@@ -109,8 +112,8 @@ def steering_study(
 ) -> SteeringStudy:
     """Measure mean-direction steering of each target from prompts in the other languages.
 
-    The vector is mean(target) − mean(prompt language) at one layer's `resid_out`, times the strength, fading to half
-    over eight new tokens. Layer and strength are chosen on `dev` (one for all, or per target), scored once on `test`.
+    The vector is mean(target) − mean(prompt language) at one layer's `resid_out`, times the strength, fading
+    to 0.3 over eight new tokens. Layer and strength are chosen on `dev` (one for all, or per target), scored once on `test`.
     Raises LanguageError if no target can be recognised.
     """
     decoding = decoding or Decoding()
@@ -118,7 +121,9 @@ def steering_study(
     known = [tag for tag in wanted if tag in known_languages()]
     if not known:
         raise LanguageError(f"none of {', '.join(wanted)} can be recognised; expected one of the 29 known languages")
-    prompts = {name: make_prompts(text, per_language=len(text[wanted[0]])) for name, text in (("dev", dev), ("test", test))}
+    prompts = {
+        name: make_prompts(text, per_language=len(text[wanted[0]])) for name, text in (("dev", dev), ("test", test))
+    }
 
     def write(requests: Sequence[tuple[Prompt, Language]], steerer: Steerer | None = None) -> list[Answer]:
         return generate_answers(model, tokenizer, requests, steerer, decoding=decoding)
