@@ -61,7 +61,7 @@ languages: **{macro}**; the earlier checkpoint that it replaced: {baseline} by t
 
 | language | | documents | tokens seen | bits per byte | earlier checkpoint |
 |---|---|---|---|---|---|
-{rows}
+{table}
 
 `training.json` beside this card holds every figure and setting; `experiments/pretrain_reference_model.py` made both.
 
@@ -386,7 +386,7 @@ def model_card(result: dict[str, Any]) -> str:
         for tag in (*MAIN, *UNDERSERVED)
     ]
     return CARD.format(
-        rows="\n".join(rows),
+        table="\n".join(rows),
         languages="\n".join(f"- {tag}" for tag in (*MAIN, *UNDERSERVED)),
         tokens=f"{config['steps'] * config['rows'] * config['window']:,}",
         macro=f"{result['trained_macro']:.3f}",
