@@ -72,6 +72,7 @@ def test_the_model_is_untouched_after(ids):
     assert torch.equal(model(input_ids=ids).logits, before)
 
 
+@torch.no_grad()
 def hand_nll(model, tokenizer, text):
     ids = torch.tensor([[1, *tokenizer(text, add_special_tokens=False)["input_ids"]]])
     return float(model(input_ids=ids, labels=ids).loss.double() * (ids.shape[1] - 1))

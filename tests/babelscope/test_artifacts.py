@@ -68,6 +68,13 @@ def test_a_set_comes_back_and_every_language_keeps_its_key(tmp_path):
     assert loaded["fi"].sizes == {"fi": 0} and loaded["en"].as_dict() == {"en": [(1, 7), (2, 3)]}
 
 
+def test_some_languages_in_another_order():
+    sets = neuron_set()
+    turned = sets.only(["fi", "en"])
+    assert turned.languages == ("fi", "en") and torch.equal(turned.mask(), sets.mask().flip(0))
+    assert turned["en"].score.tolist() == sets["en"].score.tolist()
+
+
 def test_mask_and_rows_agree():
     sets = neuron_set()
     assert torch.equal(NeuronSet.from_mask(sets.mask(), sets.mask().float(), **rest(sets)).indices, sets.indices)

@@ -4,9 +4,23 @@ import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
 
-from babelscope import Language, NeuronSet, Observation, Site, layout_of, mean_direction, origin_of, read_site, steer
+from babelscope import (
+    Language,
+    NeuronSet,
+    Observation,
+    Site,
+    activate_neurons,
+    language_arithmetic,
+    layout_of,
+    mean_direction,
+    origin_of,
+    read_site,
+    scale_neurons,
+    set_neurons,
+    steer,
+)
 from babelscope.artifacts import Origin, SiteRecord
-from babelscope.directions import activate_neurons, language_arithmetic, language_mean, scale_neurons, set_neurons
+from babelscope.directions import language_mean
 from babelscope.errors import ArtifactError, LanguageError, MeasurementError, SelectionError, SiteError
 
 ORIGIN = Origin("tiny", "", "model-hash", "tokenizer-hash")

@@ -24,6 +24,7 @@ from babelscope.evaluation import (
 TEXTS = {"en": ["the cat sat on a mat", "rain", "we walk home now"], "fi": ["kissa istui", "sataa taas"]}
 
 
+@torch.no_grad()
 def by_hand(model, tokenizer, text):
     """Summed nats of one document by the model's own loss, in float64."""
     ids = torch.tensor([[1, *tokenizer(text, add_special_tokens=False)["input_ids"]]])
@@ -83,6 +84,7 @@ def test_a_loss_that_is_not_finite_is_an_error(tokenizer):
         bits_per_byte(model, tokenizer, TEXTS)
 
 
+@torch.no_grad()
 def test_answers_are_scored_after_bos_without_their_first_token():
     model = tiny_model("llama")
     answers = [(5, 9, 40), (7,), (8, 8)]

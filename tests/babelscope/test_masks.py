@@ -65,7 +65,7 @@ class Trap:
 def test_code_in_the_file_is_not_run(tmp_path):
     for name, write in (("a.pth", lambda f: torch.save([Trap(tmp_path / "run")], f)), ("b.pth", None)):
         if write is None:
-            (tmp_path / name).write_bytes(pickle.dumps([Trap(tmp_path / "run")]))
+            (tmp_path / name).write_bytes(pickle.dumps([Trap(tmp_path / "run")], protocol=2))
         else:
             write(tmp_path / name)
         with pytest.raises(ArtifactError, match="no safe torch file"):

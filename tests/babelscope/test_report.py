@@ -1,236 +1,35 @@
 import base64
 import errno
-import functools
 import html
 import itertools
 import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
+from example_results import (
+    ARABIC,
+    ATTACK,
+    CHINESE,
+    HINDI,
+    JAPANESE,
+    TAGS,
+    example,
+    minimal,
+    samples,
+    save,
+    with_samples,
+)
 
-from babelscope.errors import ArtifactError, PrerequisiteError, ToolkitError
+from babelscope.errors import ArtifactError, PrerequisiteError
 from babelscope.report import write_report
-from babelscope.report.claims import Claim, claims
-from babelscope.report.results import read_results
 
-ROOT = Path(__file__).parents[2]
-SCHEMA = jsonschema.Draft202012Validator(json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8")))
-TAGS = ["en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id", "eu", "cy", "tt"]
-TARGETS = TAGS[:12]
-ARABIC = "ذهبت إلى السوق 12 صباحا، ثم عدت."
-HINDI = "मैं कल बाज़ार गया था।"
-CHINESE = "我昨天去了市场。"
-JAPANESE = "昨日、市場へ行きました。"
-ATTACK = "<script>alert('x')</script> & \"quoted\" \u202e </script>"
-
-
-def rounded(value: Any) -> Any:
-    return np.round(value, 5).tolist()
-
-
-def example(seed: int = 0) -> dict[str, Any]:
-    """A whole results.json: fifteen languages, every optional key, numbers of the size a real run has."""
-    rng = np.random.default_rng(seed)
-    n = len(TAGS)
-    sizes = rng.integers(6, 82, n)
-    counts = np.stack([rng.multinomial(size, [0.0, 0.01, 0.02, 0.13, 0.2, 0.28, 0.3, 0.06]) for size in sizes])
-    harm = rng.normal(0.0001, 0.0002, (n, n)) + np.diag(rng.gamma(2.0, 0.0015, n))
-    harm[5, 4] += 0.002
-    harm[13, 13] = 0.0001
-    shared = rng.poisson(2, (n, n))
-    shared = np.triu(shared, 1) + np.triu(shared, 1).T + np.diag(sizes)
-    lift = np.exp(rng.normal(0.5, 1.2, (n, n)))
-    lift = np.triu(lift, 1) + np.triu(lift, 1).T
-    lift[2, 9] = lift[9, 2] = 0.0
-    q = rng.uniform(0, 0.2, (n, n))
-    q = np.triu(q, 1) + np.triu(q, 1).T
-    success = dict(zip(TARGETS, rng.uniform(0.5, 0.98, 12), strict=True))
-    native = {tag: min(0.99, x + 0.08) for tag, x in success.items()}
-    return {
-        "schema": "babelscope.results/1",
-        "languages": list(TAGS),
-        "neurons": dict(zip(TAGS, sizes.tolist(), strict=True)),
-        "top_rate": 0.05,
-        "stability": {
-            tag: None if tag == "tt" else [0.42 + 0.02 * at, 0.3 + 0.02 * at, 0.55 + 0.02 * at, 0.012, int(sizes[at])]
-            for at, tag in enumerate(TAGS)
-        },
-        "layers": {"counts": counts.tolist()},
-        "set_size_interval": {tag: [int(s * 0.8), int(s * 1.25)] for tag, s in zip(TAGS, sizes, strict=True)},
-        "ablation": {
-            "relative_harm": rounded(harm),
-            "relative_harm_to_mean": rounded(harm * 0.6),
-            "bits_per_byte": rounded(harm * 2.0),
-            "layer_matched": {tag: rounded(rng.normal(0.0003, 0.0002, 19)) for tag in TAGS},
-            "contribution_matched": {tag: rounded(rng.normal(0.0012, 0.0005, 19)) for tag in TAGS},
-            "p": {tag: [0.05, 0.05 if at % 3 else 0.2] for at, tag in enumerate(TAGS)},
-            "p_holm": {tag: 0.6 for tag in TAGS},
-            "specificity": {
-                tag: rounded([harm[at, at] - 0.0006, harm[at, at] - 0.0012, harm[at, at] - 0.0001])
-                for at, tag in enumerate(TAGS)
-            },
-            "ratio_layer_matched": {tag: [9.1, 6.0, 13.0] for tag in TAGS},
-            "ratio_contribution_matched": {tag: [2.2, 1.4, 3.1] for tag in TAGS},
-            "documents": {tag: 60 for tag in TAGS},
-            "tokens": {tag: 7200 for tag in TAGS},
-            "choice": [
-                {"top_rate": x, "own_hurt_most": y, "mean_own_harm": z}
-                for x, y, z in ((0.02, 8, 0.0005), (0.05, 9, 0.0014), (0.1, 11, 0.0043))
-            ],
-            "draws": 19,
-            "seed": 0,
-        },
-        "steering": {
-            "success": rounded_values(success) | {"tt": None},
-            "native": rounded_values(native),
-            "unsteered": {tag: 0.01 for tag in TARGETS},
-            "random": {tag: 0.02 for tag in TARGETS},
-            "other_language": {tag: 0.03 for tag in TARGETS},
-            "neuron_arithmetic": {tag: 0.2 for tag in TARGETS},
-            "perplexity_ratio": {tag: 1.1 + 0.06 * at for at, tag in enumerate(TARGETS)},
-            "distinct4_ratio": {tag: 0.97 for tag in TARGETS},
-            "success_interval": {
-                tag: [round(max(0, x - 0.09), 4), round(min(1, x + 0.06), 4)] for tag, x in success.items()
-            },
-            "macro": {"success": [0.81, 0.77, 0.84], "native": [0.88, 0.85, 0.91], "unsteered": [0.01, 0.0, 0.02]},
-            "n": {tag: 88 for tag in TARGETS},
-            "layer": 4,
-            "strength": 1.0,
-            "by_source": {
-                "sources": list(TARGETS),
-                "targets": list(TARGETS),
-                "success": [
-                    [None if a == b else round(float(rng.uniform(0.4, 1.0)), 3) for b in TARGETS] for a in TARGETS
-                ],
-            },
-            "sweep": [
-                {
-                    "layer": layer,
-                    "strength": strength,
-                    "success": round(top * strength / (strength + 0.3), 4),
-                    "low": round(top * strength / (strength + 0.3) * 0.92, 4),
-                    "high": round(min(1.0, top * strength / (strength + 0.3) * 1.05), 4),
-                    "perplexity_ratio": round(0.95 + 0.45 * strength**1.6 + 0.04 * layer, 3),
-                    "distinct4_ratio": round(1 - 0.05 * strength, 3),
-                    "n": 264,
-                }
-                for layer, top in ((3, 0.95), (4, 1.02), (5, 0.9))
-                for strength in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
-            ],
-            "not_measurable": ["tt"],
-            "samples": samples(),
-            "seed": 3,
-            "temperature": 0.8,
-            "new_tokens": 32,
-        },
-        "controls": {
-            "shuffled_labels": {**{tag: {"share_q05": 0.98, "n": 40} for tag in TAGS}, "set_fdr": 0.004, "draws": 199},
-            "corpus_size": [
-                {"share": share, "language": tag, "jaccard": 0.2 + 0.75 * share**0.5 - 0.01 * at, "chance": 0.013}
-                for share in (0.1, 0.25, 0.5, 0.75)
-                for at, tag in enumerate(TAGS)
-            ],
-            "parallel": {tag: {"jaccard": 0.31, "chance": 0.01, "lift": 31.0} for tag in TAGS},
-            "script": {
-                tag: {
-                    "native": 0.92, "romanised": 0.3 + 0.05 * at, "shuffled_words": 0.88, "english": 0.12,
-                    "layer_matched": 0.2, "share": 0.75 - 0.06 * at, "low": 0.65 - 0.06 * at, "high": 0.83 - 0.06 * at,
-                }
-                for at, tag in enumerate(["ru", "uk", "zh", "ar", "hi", "tt"])
-            }
-            | {tag: {"not_applicable": "written in Latin letters"} for tag in TAGS if tag in "en de fr es fi id eu cy"}
-            | {"ja": {"not_applicable": "romanisation reads kanji as Mandarin"}},
-            "overlap": {"shared": shared.tolist(), "lift": rounded(lift), "q": rounded(q)},
-        },
-        "model": {
-            "name": "babelscope-reference", "family": "llama", "layers": 8, "hidden": 256, "mlp": 704,
-            "parameters": 9048320, "model_hash": "3f0c9a4be1d27c55", "tokenizer_hash": "a77b20cd9e0f4413",
-        },
-        "corpus": {
-            "name": "reference", "hash": "51cc8a0e93b2d1f0", "tokens": {tag: 100000 for tag in TAGS} | {"tt": 81234},
-            "shortfall": {"tt": 18766}, "licence": "CC BY 4.0",
-        },
-        "parameters": {
-            "filter_rate": 0.95, "min_count": 50, "half_splits": 200, "set_size_resamples": 100, "site": "mlp_gate",
-        },
-        "seeds": {"bootstrap": 1, "stability": 2, "overlap": 5, "script": 4},
-        "files": ["observation/", "sets/", "directions/", "results.json"],
-        "seconds": {"observe": 41.2, "identify": 3.1, "controls": 24.0, "ablate": 118.7, "steer": 96.3, "report": 1.9},
-        "environment": {"python": "3.11.9", "torch": "2.13.0", "device": "cpu", "threads": 1},
-    }  # fmt: skip
-
-
-def rounded_values(found: dict[str, float]) -> dict[str, Any]:
-    return {tag: round(float(x), 4) for tag, x in found.items()}
-
-
-def samples() -> list[dict[str, Any]]:
-    """Right-to-left, Devanagari, CJK, mixed lines, an attack, an empty answer."""
-
-    def sample(target: str, prompt: str, *lines: tuple[str, str | None], source: str = "en") -> dict[str, Any]:
-        return {
-            "source": source, "target": target, "prompt": prompt, "answer": "\n".join(text for text, _ in lines),
-            "lines": [list(line) for line in lines], "recognised": any(tag == target for _, tag in lines),
-        }  # fmt: skip
-
-    return [
-        sample("ar", "Yesterday I went to the market and", (ARABIC, "ar"), ("The market was open. " + ARABIC, "ar")),
-        sample("hi", "Yesterday I went to the market and", (HINDI, "hi"), (HINDI + " (market 42)", None)),
-        sample("zh", "Last week the weather", (CHINESE, "zh"), (JAPANESE, "ja"), source="en"),
-        sample("ja", "Вчера я пошёл на рынок и", (JAPANESE, "ja"), source="ru"),
-        sample("ja", "Once upon a time", (CHINESE, "zh")),
-        sample("fi", "Once upon a time", ("Eilen menin torille ja ostin kalaa.", "fi"), (ATTACK, None)),
-        sample("fi", "Once <b>upon</b> a time"),
-        sample("de", ARABIC, ("Gestern war ich auf dem Markt. " * 6, "de"), source="ar"),
-    ]
-
-
-REQUIRED = ("schema", "languages", "neurons", "top_rate", "stability", "ablation", "steering", "seconds", "environment")
-REQUIRED_INSIDE = {
-    "ablation": ("relative_harm", "bits_per_byte", "layer_matched", "contribution_matched", "p"),
-    "steering": (
-        "success", "native", "unsteered", "random", "perplexity_ratio", "distinct4_ratio", "layer", "strength",
-    ),
-}  # fmt: skip
 VOID = {"meta", "br", "img", "link", "hr", "input"}
-
-
-def minimal() -> dict[str, Any]:
-    """The example with nothing in it that is not required."""
-    whole = example()
-    least = {key: whole[key] for key in REQUIRED}
-    for part, keys in REQUIRED_INSIDE.items():
-        least[part] = {key: whole[part][key] for key in keys}
-    return least
-
-
-def with_samples() -> dict[str, Any]:
-    """The least run with samples."""
-    results = minimal()
-    results["steering"]["samples"] = samples()
-    return results
-
-
-def save(folder: Path, results: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, ensure_ascii=False), encoding="utf-8")
-    return folder
-
-
-def without(path: str) -> dict[str, Any]:
-    """The example less one key."""
-    results = example()
-    *parents, last = path.split(".")
-    del functools.reduce(lambda place, key: place[key], parents, results)[last]
-    return results
 
 
 class Page(HTMLParser):
@@ -409,80 +208,6 @@ def test_summary_says_which_findings_hold_and_where_they_do_not(page: Page) -> N
     assert "81\u202f% [77, 84]" in steering
 
 
-def claim(results: dict[str, Any], folder: Path, title: str) -> Claim:
-    """The one finding whose title begins like this."""
-    (found,) = [one for one in claims(read_results(save(folder, results))) if one.title.startswith(title)]
-    return found
-
-
-def test_finding_that_fails_everywhere_is_said_not_to_hold(tmp_path: Path) -> None:
-    results = minimal()
-    results["ablation"]["specificity"] = {tag: [0.001, -0.001, 0.003] for tag in TAGS}
-    own = claim(results, tmp_path, "Switching a set off")
-    assert (own.verdict, own.tally) == ("does not hold", "0 of 15 languages")
-
-
-def test_finding_without_an_interval_has_no_verdict(tmp_path: Path) -> None:
-    own = claim(minimal(), tmp_path, "Switching a set off")
-    assert (own.verdict, own.tally) == ("no test", "")
-    assert own.result == "own language hurt most in 13 of 15; no interval in this run"
-
-
-def test_harm_to_all_languages_alike_is_not_most_to_the_own_one(tmp_path: Path) -> None:
-    results = minimal()
-    results["ablation"]["relative_harm"] = [[0.001] * 15 for _ in TAGS]
-    assert "own language hurt most in 0 of 15" in claim(results, tmp_path, "Switching a set off").result
-
-
-def test_p_of_nineteen_draws_counts_and_one_above_does_not(tmp_path: Path) -> None:
-    results = minimal()
-    results["ablation"]["p"] = {tag: 1 / 20 for tag in TAGS[:5]} | {"uk": 1 / 19, "zh": [None, 1 / 20]}
-    layer = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers do")
-    assert (layer.holds, layer.fails) == (tuple(TAGS[:5]), ("uk",))
-    assert (layer.verdict, layer.tally) == ("holds in part", "5 of 6 languages")
-    contribution = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers and")
-    assert (contribution.holds, contribution.fails, contribution.verdict) == (("zh",), (), "holds")
-
-
-def test_steering_has_to_beat_the_strongest_of_its_controls(tmp_path: Path) -> None:
-    results = minimal()
-    results["steering"] |= {
-        "success": {"fi": 0.6, "ar": 0.6, "de": 0.6},
-        "success_interval": {"fi": [0.5, 0.7], "ar": [0.5, 0.7]},
-        "unsteered": {"fi": 0.0, "ar": 0.0, "de": 0.0},
-        "random": {"fi": 0.1, "ar": 0.1},
-        "other_language": {"fi": 0.49, "ar": 0.5},
-    }
-    steers = claim(results, tmp_path, "Adding the direction")
-    assert (steers.holds, steers.fails) == (("fi",), ("ar",))
-
-
-def test_fluency_needs_both_perplexity_and_distinct_words(tmp_path: Path) -> None:
-    results = minimal()
-    results["steering"]["perplexity_ratio"] = {"en": 1.5, "fi": 1.51, "ar": 0.66, "de": 1.0, "fr": 1.0}
-    results["steering"]["distinct4_ratio"] = {"en": 0.8, "fi": 1.0, "ar": 1.0, "de": 0.79}
-    fluent = claim(results, tmp_path, "Steered answers")
-    assert (fluent.holds, fluent.fails) == (("en",), ("de", "ar", "fi"))
-
-
-def test_overlap_counts_each_pair_once(tmp_path: Path) -> None:
-    results = minimal()
-    three = {"languages": ["en", "fi", "ar"], "neurons": {"en": 1, "fi": 1, "ar": 1}, "stability": {}}
-    square = [[0.0, 0.0, 0.0]] * 3
-    results |= three | {"controls": {"overlap": {
-        "shared": [[1, 1, 1]] * 3,
-        "lift": [[None, 2.0, 2.0], [2.0, None, 0.5], [2.0, 0.5, None]],
-        "q": [[0.0, 0.01, 0.2], [0.01, 0.0, 0.01], [0.2, 0.01, 0.0]],
-    }}}  # fmt: skip
-    results["ablation"] = {"relative_harm": square, "bits_per_byte": square} | dict.fromkeys(
-        ("layer_matched", "contribution_matched", "p"), {}
-    )
-    results["steering"] |= {key: {} for key in REQUIRED_INSIDE["steering"][:6]}
-    overlap = claim(results, tmp_path, "Two languages share")
-    assert (overlap.holds, overlap.fails) == (("en–fi",), ("en–ar", "fi–ar"))
-    assert overlap.tally == "1 of 3 pairs"
-
-
 def test_limits_are_on_the_page(page: Page) -> None:
     limits = page.text.rsplit("What these numbers do not say", 1)[1]
     for said in (
@@ -492,6 +217,7 @@ def test_limits_are_on_the_page(page: Page) -> None:
         "Less text than asked for: Tatar",
         "Steering into Tatar could not be measured",
         "fewer than 10 neurons: Ukrainian and Japanese",
+        "The contribution-matched sets of Welsh contribute over 10 % more or less",
     ):
         assert said in limits
 
@@ -658,156 +384,6 @@ def test_write_that_breaks_off_leaves_the_old_page_and_no_piece_of_the_new(
         write_report(folder)
     assert sorted(file.name for file in folder.iterdir()) == ["report.html", "results.json"]
     assert folder.joinpath("report.html").read_text(encoding="utf-8") == "old"
-
-
-def message(folder: Path) -> str:
-    with pytest.raises(ToolkitError) as caught:
-        write_report(folder)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def test_missing_or_foreign_results_are_one_clear_line(tmp_path: Path) -> None:
-    assert "has no results.json" in message(tmp_path)
-    assert "has no results.json" in message(tmp_path / "nowhere")
-    tmp_path.joinpath("results.json").write_text("{", encoding="utf-8")
-    assert "is no readable JSON" in message(tmp_path)
-    tmp_path.joinpath("results.json").write_bytes(b"\xff\xfe{")
-    assert "is no readable JSON" in message(tmp_path)
-    tmp_path.joinpath("results.json").write_text('{"top_rate": NaN}', encoding="utf-8")
-    assert "NaN is no JSON number" in message(tmp_path)
-    tmp_path.joinpath("results.json").write_text("[" * 100_000, encoding="utf-8")
-    assert "is no readable JSON" in message(tmp_path)
-    assert "schema None; expected 'babelscope.results/1'" in message(save(tmp_path, [1]))
-    assert "schema 'babelscope.results/2'" in message(save(tmp_path, {"schema": "babelscope.results/2"}))
-    with pytest.raises(ArtifactError, match=r"no run folder came"):
-        write_report([])
-
-
-@pytest.mark.parametrize("key", REQUIRED[1:])
-def test_required_key_that_is_missing_is_named(key: str, tmp_path: Path) -> None:
-    assert f"{key} is missing" in message(save(tmp_path, without(key)))
-
-
-@pytest.mark.parametrize(("part", "key"), [(part, key) for part, keys in REQUIRED_INSIDE.items() for key in keys])
-def test_required_key_inside_a_part_that_is_missing_is_named(part: str, key: str, tmp_path: Path) -> None:
-    assert f"{part}.{key} is missing" in message(save(tmp_path, without(f"{part}.{key}")))
-
-
-def test_all_faults_are_reported_at_once_and_many_are_counted(tmp_path: Path) -> None:
-    results = example()
-    del results["top_rate"]
-    results["ablation"]["draws"] = "nineteen"
-    said = message(save(tmp_path, results))
-    assert "top_rate is missing" in said
-    assert 'ablation.draws is "nineteen", not a number' in said
-    results["neurons"] = {}
-    assert re.search(r"neurons\.en is missing.*; and 11 more;", message(save(tmp_path, results)))
-
-
-def put(results: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split("/")
-    place: Any = results
-    for key in parents:
-        place = place[int(key) if key.isdigit() else key]
-    place[int(last) if last.isdigit() else last] = value
-
-
-WRONG = {
-    "languages": [],
-    "languages/0": "de",
-    "neurons/en": "many",
-    "neurons": [1],
-    "top_rate": True,
-    "stability/en": [0.1, 0.2],
-    "layers": {},
-    "set_size_interval/en": [1],
-    "ablation": None,
-    "ablation/relative_harm": [],
-    "ablation/relative_harm/3/2": "0.1",
-    "ablation/layer_matched/en": 0.1,
-    "ablation/p/en": [0.1, 0.2, 0.3],
-    "ablation/specificity/en": [0.1, 0.2],
-    "ablation/choice/0": {},
-    "steering/success/en": "high",
-    "steering/layer": "four",
-    "steering/macro/success": [1],
-    "steering/by_source": {"sources": ["en"]},
-    "steering/sweep/0": {"layer": 3},
-    "steering/samples/0/prompt": None,
-    "steering/samples/0/lines/0": ["text"],
-    "steering/samples/0/lines/0/1": 4,
-    "steering/samples/0/recognised": "yes",
-    "steering/not_measurable": "tt",
-    "controls": [],
-    "controls/shuffled_labels/draws": "many",
-    "controls/shuffled_labels/en": {"n": 3},
-    "controls/corpus_size/0": {"share": 0.1, "language": "en"},
-    "controls/parallel/en": {},
-    "controls/script/ru": {"native": 0.1},
-    "controls/script/en": {"not_applicable": 3},
-    "controls/overlap": {"shared": [[1]]},
-    "model": "a model",
-    "corpus/tokens": 3,
-    "parameters": 3,
-    "seeds/script": "four",
-    "files": [1],
-    "seconds/observe": "long",
-    "environment": None,
-}
-
-
-@pytest.mark.parametrize(("path", "value"), WRONG.items())
-def test_reader_and_schema_both_refuse(path: str, value: Any, tmp_path: Path) -> None:
-    results = example()
-    put(results, path, value)
-    assert not SCHEMA.is_valid(results)
-    message(save(tmp_path, results))
-
-
-ONLY_READER: dict[str, Callable[[dict[str, Any]], None]] = {
-    "unknown tag": lambda results: put(results, "languages/14", "qqq"),
-    "tag that is no canonical one": lambda results: put(results, "languages/14", "TT"),
-    "key of another language": lambda results: put(results, "neurons/sw", 3),
-    "row too few": lambda results: results["ablation"]["relative_harm"].pop(),
-    "column too few": lambda results: [row.pop() for row in results["ablation"]["bits_per_byte"]][:0],
-    "ragged rows": lambda results: results["layers"]["counts"][2].pop(),
-    "rows that are no sources": lambda results: results["steering"]["by_source"]["sources"].pop(),
-    "infinity": lambda results: put(results, "top_rate", 10**400),
-}
-
-
-@pytest.mark.parametrize("name", ONLY_READER)
-def test_reader_refuses_what_a_schema_can_not_see(name: str, tmp_path: Path) -> None:
-    results = example()
-    ONLY_READER[name](results)
-    message(save(tmp_path, results))
-
-
-def test_schema_is_a_schema_and_accepts_the_whole_and_the_least() -> None:
-    SCHEMA.check_schema(SCHEMA.schema)
-    SCHEMA.validate(example())
-    SCHEMA.validate(minimal())
-
-
-def described(schema: dict[str, Any]) -> list[str]:
-    """Names of properties that have no description, anywhere."""
-    bare = []
-    for key, inner in schema.items():
-        if key == "properties":
-            bare += [name for name, found in inner.items() if not {"description", "$ref", "anyOf"} & set(found)]
-        if isinstance(inner, dict):
-            bare += described(inner)
-        elif isinstance(inner, list):
-            bare += [name for item in inner if isinstance(item, dict) for name in described(item)]
-    return bare
-
-
-def test_every_key_of_the_schema_is_described() -> None:
-    assert described(dict(SCHEMA.schema)) == []
-    assert set(example()) == set(SCHEMA.schema["properties"])
-    for part in ("ablation", "steering"):
-        assert set(example()[part]) == set(SCHEMA.schema["properties"][part]["properties"])
 
 
 BROWSER = next(

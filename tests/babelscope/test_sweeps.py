@@ -52,7 +52,7 @@ def test_answers_come_in_the_order_asked_and_repeat_by_seed(model, tokenizer):
 
 def test_greedy_answers_do_not_depend_on_the_batch(model, tokenizer):
     one, many = (
-        generate_answers(model, tokenizer, requests(), decoding=Decoding(new_tokens=5, temperature=0, batch_size=size))
+        generate_answers(model, tokenizer, requests(), decoding=Decoding(new_tokens=5, temperature=0.0, batch_size=size))
         for size in (1, 8)
     )
     assert [a.ids for a in one] == [a.ids for a in many]
@@ -67,7 +67,7 @@ def test_each_row_is_steered_by_its_own_direction(tokenizer):
             return []
         return [mean_direction(observation, target=target, source=source, layer=1).add(30.0, "raw")]
 
-    greedy = Decoding(new_tokens=5, temperature=0)
+    greedy = Decoding(new_tokens=5, temperature=0.0)
     plain = generate_answers(model, tokenizer, requests(), decoding=greedy)
     steered = generate_answers(model, tokenizer, requests(), steerer, decoding=greedy)
     for before, after in zip(plain, steered, strict=True):

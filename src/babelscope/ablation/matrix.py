@@ -133,7 +133,7 @@ def measure_draws(
     value: Tensor | None,
     name: str,
     progress: bool,
-) -> dict[Language, Float64[Tensor, "draw document"]]:
+) -> dict[Language, Float64[Tensor, "draw _"]]:
     """Harm of every random set on the own language's text."""
     columns = {part.language: part for part in held}
     untouched = {losses.language: losses for losses in base}
@@ -175,9 +175,11 @@ def choose_top_rate(
     Ties go to the larger mean of own harm minus the largest other harm. Never use the text of the final table here.
     """
     rows: list[Mapping[str, float]] = []
+    corpus = as_corpus(texts)
     for rate in rates:
         sets = select(rate)
-        table = ablation_matrix(model, tokenizer, sets, texts, controls=(), max_tokens=max_tokens, progress=progress)
+        sets = sets.only(tag for tag in sets.languages if tag in corpus)
+        table = ablation_matrix(model, tokenizer, sets, corpus, controls=(), max_tokens=max_tokens, progress=progress)
         harm, large = table.relative_harm, [sets.sizes[tag] >= min_size for tag in table.languages]
         gaps = []
         for row, tag in enumerate(table.languages):

@@ -36,9 +36,9 @@ class AblationTable:
     """Columns: whose text is read."""
     base: tuple[Losses, ...]
     """Losses of the untouched model, one a column."""
-    delta: tuple[tuple[Float64[Tensor, " document"], ...], ...]
-    """Harm in nats of each document, by row and column."""
-    draws: Mapping[str, Mapping[Language, Float64[Tensor, "draw document"]]]
+    delta: tuple[tuple[Float64[Tensor, " _"], ...], ...]
+    """Harm in nats of each document, by row and column; languages may have different numbers of documents."""
+    draws: Mapping[str, Mapping[Language, Float64[Tensor, "draw _"]]]
     """By control and language: the same for random sets, on the language's own text."""
     sizes: Mapping[Language, int]
     """Neurons switched off in each row."""
@@ -68,7 +68,7 @@ class AblationTable:
     def own_harm(self) -> dict[Language, float]:
         """Relative harm of each set on its own language."""
         harm = self.relative_harm
-        return {tag: float(harm[row, self.column(tag)]) for row, tag in enumerate(self.languages)}
+        return {tag: float(harm[row, self.column(tag)]) for row, tag in enumerate(self.languages) if tag in self.texts}
 
     def drawn_harm(self, control: str) -> dict[Language, list[float]]:
         """Relative harm on the own language of each random set of a control."""
@@ -85,9 +85,9 @@ class AblationTable:
     def holm(self, control: str) -> dict[Language, float]:
         """The same, corrected over the languages of the table by Holm's rule."""
         values = self.p_values(control)
-        return dict(zip(values, holm(list(values.values())), strict=True))
+        return dict(zip(values, holm(list(values.values())).tolist(), strict=True))
 
-    def _weights(self) -> list[Float64[Tensor, "resample document"]]:
+    def _weights(self) -> list[Float64[Tensor, "resample _"]]:
         """How often each document of each column is drawn; one common draw where the columns are equally long."""
         counts, made = [len(losses.nats) for losses in self.base], {}
         weights = []
@@ -107,6 +107,8 @@ class AblationTable:
         """Own harm minus the largest harm on another language's text; own is hurt most if the interval is above 0."""
         harm, weights, found = self.relative_harm, self._weights(), {}
         for row, tag in enumerate(self.languages):
+            if tag not in self.texts:
+                continue
             own = self.column(tag)
             others = [t for t in range(len(self.texts)) if t != own]
             if not others:
@@ -132,4 +134,5 @@ class AblationTable:
     def hurt_most(self) -> dict[Language, bool]:
         """Whether the own column has the largest harm of its row; no interval is asked here."""
         harm = self.relative_harm
-        return {tag: int(harm[row].argmax()) == self.column(tag) for row, tag in enumerate(self.languages)}
+        places = {tag: row for row, tag in enumerate(self.languages) if tag in self.texts}
+        return {tag: int(harm[row].argmax()) == self.column(tag) for tag, row in places.items()}

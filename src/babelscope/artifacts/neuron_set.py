@@ -1,6 +1,6 @@
 """Sets of neurons by language, stored as compressed sparse rows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,18 @@ class NeuronSet:
             offsets=self.offsets[k : k + 1] - self.offsets[k, 0],
             indices=self.indices[row],
             score=self.score[row],
+        )
+
+    def only(self, languages: Iterable[str]) -> "NeuronSet":
+        """The same set with these languages, in this order; raises LanguageError if one is absent."""
+        rows = [self[tag] for tag in languages]
+        starts = torch.tensor([0, *(len(row.indices) for row in rows)]).cumsum(0)
+        return replace(
+            self,
+            languages=tuple(row.languages[0] for row in rows),
+            offsets=torch.cat([row.offsets + start for row, start in zip(rows, starts[:-1], strict=True)]),
+            indices=torch.cat([row.indices for row in rows]),
+            score=torch.cat([row.score for row in rows]),
         )
 
     def mask(self) -> Bool[Tensor, "language layer neuron"]:

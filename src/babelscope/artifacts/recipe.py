@@ -262,7 +262,9 @@ def _read_operation(
 ) -> Operation:
     vector = tensor_of(tensors, f"{number}.vector", torch.float32, (None,), path)
     name = f"{number}.indices"
-    gate: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry["gate"].items()}
+    gate: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in entry["gate"].items()
+    }
     words = [("kind", entry["kind"], Kind), ("unit", entry["unit"], Unit), ("phase", gate["phase"], Phase)]
     for what, word, known in [*words, ("schedule", entry["schedule"]["course"], Course)]:
         _one_of(word, known, what)

@@ -32,7 +32,7 @@ class Evidence:
     """What it is compared with, such as "layer_matched"."""
     n: int
     """How many things the estimate rests on: documents, prompts, units."""
-    estimate: float
+    estimate: float | int
     """The effect, in the unit that `claim` or `note` names."""
     low: float = math.nan
     """Lower end of the 95 % interval."""

@@ -67,7 +67,7 @@ def assemble(
     )
 
 
-def stability_row(checks: SetChecks, tag: str) -> list[float]:
+def stability_row(checks: SetChecks, tag: str) -> list[float | int]:
     """[median, low, high, chance, size] of one language."""
     found = checks.stability[tag]  # pyright: ignore[reportArgumentType]
     return [found.median, found.low, found.high, found.chance, found.size]

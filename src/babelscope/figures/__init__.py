@@ -7,6 +7,7 @@ from plotly.graph_objects import Figure
 
 from babelscope.figures.effects import (
     PERPLEXITY_BAND,
+    STRENGTH_UNIT,
     DosePoint,
     dose_response,
     harm_against_draws,
@@ -35,6 +36,7 @@ from babelscope.figures.style import (
 
 __all__ = [
     "PERPLEXITY_BAND",
+    "STRENGTH_UNIT",
     "CorpusSizePoint",
     "DosePoint",
     "Figure",

@@ -1,5 +1,6 @@
 """Figures about what an intervention does: harm against random draws, dose and response, steering by target."""
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ from babelscope.figures.style import (
     rows_height,
 )
 
+STRENGTH_UNIT = "multiple of the difference of means"
+"""Unit of a strength where a run does not name its own."""
 PERPLEXITY_BAND = (0.67, 1.5)
 """Perplexity of steered over native answers that still counts as fluent."""
 UNEVEN = 6.0
@@ -36,7 +39,7 @@ class DosePoint(NamedTuple):
     layer: int
     """Block whose output the direction was added to."""
     strength: float
-    """Share of the mean residual norm."""
+    """In the unit that the figure is given."""
     success: float
     """Share of answers recognised as the target language."""
     low: float
@@ -92,8 +95,13 @@ def harm_against_draws(
     return figure
 
 
-def dose_response(*, points: Sequence[DosePoint], chosen: Sequence[tuple[int, Number]] = ()) -> go.Figure:
-    """Success and perplexity ratio against strength, a line a layer; `chosen` (layer, strength) pairs are ringed."""
+def dose_response(
+    *, points: Sequence[DosePoint], chosen: Sequence[tuple[int, Number]] = (), unit: str = STRENGTH_UNIT
+) -> go.Figure:
+    """Success and perplexity ratio against strength, a line a layer; `chosen` (layer, strength) pairs are ringed.
+
+    unit: of the strength; one longer than fifty letters is left to the caption.
+    """
     figure = go.Figure(make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.6, 0.4]))
     figure.update_layout(new_figure(height=560).layout)
     layers = sorted({point.layer for point in points})
@@ -118,7 +126,8 @@ def dose_response(*, points: Sequence[DosePoint], chosen: Sequence[tuple[int, Nu
     low, high = PERPLEXITY_BAND
     band = {"xref": "x2 domain", "yref": "y2", "x0": 0, "x1": 1, "y0": low, "y1": high}
     figure.add_shape(type="rect", **band, fillcolor=GREEN, opacity=0.16, line={"width": 0}, layer="below")
-    figure.update_xaxes(title={"text": "strength (share of the mean residual norm)"}, row=2, col=1)
+    named = f"strength ({unit})" if len(unit) <= 50 else "strength (unit in the caption)"
+    figure.update_xaxes(title={"text": html.escape(named)}, row=2, col=1)
     figure.update_yaxes(title={"text": "success (%)"}, range=[-3, 103], row=1, col=1)
     ticks = [0.25, 0.5, 0.67, 1, 1.5, 2, 3, 5, 10, 20, 50, 100]
     ratios = [point.perplexity_ratio for point in points if point.perplexity_ratio > 0] or [1.0]

@@ -137,6 +137,10 @@ def _heat(
     """One heat map, its first row at the top; `value` is the last line of what a cell says when pointed at."""
     fits = len(columns) <= CELL_TEXT_LIMIT
     figure = new_figure(height=rows_height(len(rows), row=30, around=130))
+    axis = {"type": "category", "showgrid": False, "ticks": ""}
+    figure.update_layout(
+        xaxis={**axis, "range": [-0.5, len(columns) - 0.5]}, yaxis={**axis, "range": [len(rows) - 0.5, -0.5]}
+    )
     figure.add_heatmap(
         z=z,
         x=list(columns),
@@ -166,6 +170,6 @@ def _heat(
 
 
 def _titled(figure: go.Figure, *, x: str, y: str, angle: int = -50) -> go.Figure:
-    figure.update_xaxes(title={"text": x}, type="category", showgrid=False, ticks="", tickangle=angle)
-    figure.update_yaxes(title={"text": y}, type="category", showgrid=False, ticks="", autorange="reversed")
+    figure.update_xaxes(title={"text": x}, tickangle=angle)
+    figure.update_yaxes(title={"text": y})
     return figure

@@ -14,45 +14,67 @@ from babelscope.report.markup import (
 from babelscope.report.results import Results
 from babelscope.report.wording import known, names, p_value, plain
 
+MISMATCH = 0.1
+"""Distance from 1 of a control's contribution over the set's own from which it is named."""
 SMALL_SET = 10
 """Neurons below which a set is named as small."""
 GENERAL = (
-    ("Selective is not "
-    "causal.", "A neuron that is active mostly in one language is selective. Only switching it off, or "
-     "writing into it, says whether the model uses it; a set can be selective and do nothing."),
-    ("Shuffled labels are no evidence of specificity.", "That test asks whether labels matter at all, and nearly every "
-     "neuron passes. It guards against rare neurons and too little text."),
-    ("A random set is a weak opponent.", "Random neurons are quiet, a language's neurons are loud. This is why the "
-     "contribution-matched draws stand beside the layer-matched ones, and why the larger p counts."),
-    ("Harm is loss on text, not loss of "
-    "ability.", "A rise of the negative log-likelihood says that the text became less "
-     "expected. It does not say what the model can no longer do."),
-    ("The range over half-splits is no confidence interval.", "It says how far sets from different halves agree. "
-     "Bootstrap intervals treat shards, documents or prompts as independent, which they are only in part."),
-    ("The right language is not the right "
-    "answer.", "Success means that a detector read the target language. It says nothing "
-     "about content; perplexity and distinct 4-grams only guard against noise and loops. The detector errs, most "
-     "often on "
-     "short lines and between close relatives."),
-    ("Romanised text is unusual "
-    "text.", "The model has seen little of it, Arabic loses its vowels, and a drop may come from "
-     "that and not from the script."),
-    ("A set depends on the languages "
-    "compared.", "Selection looks at all languages of the run together: with another list "
-     "of languages the sets are others. One model, one corpus: nothing here is shown for another."),
-)  # fmt: skip
+    (
+        "Selective is not causal.",
+        "A neuron that is active mostly in one language is selective. Only switching it off, or writing into it, "
+        "says whether the model uses it; a set can be selective and do nothing.",
+    ),
+    (
+        "Shuffled labels are no evidence of specificity.",
+        "That test asks whether labels matter at all, and nearly every neuron passes. It guards against rare neurons "
+        "and too little text.",
+    ),
+    (
+        "A random set is a weak opponent.",
+        "Random neurons are quiet, a language's neurons are loud. This is why the contribution-matched draws stand "
+        "beside the layer-matched ones.",
+    ),
+    (
+        "Harm is loss on text, not loss of ability.",
+        "A rise of the negative log-likelihood says that the text became less expected. It does not say what the "
+        "model can no longer do.",
+    ),
+    (
+        "The range over half-splits is no confidence interval.",
+        "It says how far sets from different halves agree. Bootstrap intervals treat shards, documents or prompts as "
+        "independent, which they are only in part.",
+    ),
+    (
+        "The right language is not the right answer.",
+        "Success means that a detector read the target language. It says nothing about content; perplexity and "
+        "distinct 4-grams only guard against noise and loops. The detector errs, most often on short lines and "
+        "between close relatives.",
+    ),
+    (
+        "Romanised text is unusual text.",
+        "The model has seen little of it, Arabic loses its vowels, and a drop may come from that and not from the "
+        "script.",
+    ),
+    (
+        "A set depends on the languages compared.",
+        "Selection looks at all languages of the run together: with another list of languages the sets are others. "
+        "One model, one corpus: nothing here is shown for another.",
+    ),
+)
+"""Limits that hold for every run: a heading and what it means."""
 
 
 def card_section(results: Results) -> Section:
     """Part 9: model, corpus, parameters, seeds, time, environment, files."""
     body = []
-    for key, title in (("model", "Model"), ("parameters", "Parameters"), ("seeds", "Seeds")):
-        found = dict(results.find(key) or {})
-        if key == "parameters":
-            found = {"top rate": results.find("top_rate"), **found}
-        if key == "seeds":
-            stages = {stage: results.find(f"{stage}.seed") for stage in ("ablation", "steering")}
-            found = {stage: str(seed) for stage, seed in {**stages, **found}.items() if seed is not None}
+    parameters = {"top_rate": results.find("top_rate"), **(results.find("identification") or {})}
+    cards = {
+        "Model": results.find("model"),
+        "Parameters": {**parameters, **(results.find("parameters") or {})},
+        "Budget": results.find("budget"),
+        "Seeds": _seeds(results),
+    }
+    for title, found in cards.items():
         body.append(_part(title, definition_list(found) if found else missing(title)))
     body += [_part("Corpus", _corpus(results)), _part("Time", _seconds(results))]
     body.append(_part("Environment", definition_list(results.find("environment")) or missing("Environment")))
@@ -79,6 +101,11 @@ def _own_limits(results: Results) -> list[str]:
     if known(draws):
         said.append(
             f"With {plain(draws, 0)} draws a control, no p-value can be smaller than {p_value(1 / (draws + 1))}."
+        )
+    off = [tag for tag, x in results.by_language("ablation.achieved_contribution").items() if abs(x - 1) > MISMATCH]
+    if off:
+        said.append(
+            f"The contribution-matched sets of {names(off)} contribute over 10 % more or less than the set does."
         )
     small = [tag for tag, n in results.by_language("neurons").items() if 0 < n < SMALL_SET]
     if small:
@@ -113,8 +140,14 @@ def _corpus(results: Results) -> Markup:
     return join([definition_list(rest) if rest else "", by_language])
 
 
+def _seeds(results: Results) -> dict[str, str]:
+    stages = {stage: results.find(f"{stage}.seed") for stage in ("ablation", "steering", "controls")}
+    found = {"run": results.find("seed"), **stages, **(results.find("seeds") or {})}
+    return {stage: str(seed) for stage, seed in found.items() if seed is not None}
+
+
 def _seconds(results: Results) -> Markup:
-    found = {stage: s for stage, s in results.find("seconds").items() if known(s)}
+    found = {stage: s for stage, s in results.find("seconds").items() if known(s) and stage != "total"}
     if not found:
         return missing("Seconds by stage")
     longest = max(found.values()) or 1

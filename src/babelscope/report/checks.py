@@ -153,7 +153,8 @@ def per_language(check: Check, *, whole: bool = False, besides: Mapping[str, Che
 
 
 def record(needed: Mapping[str, Check], **others: Check) -> Check:
-    """An object with keys that it must have and others that it may have; unknown keys are left alone."""
+    """An object with keys that it must have and others that it may have, or have null; unknown keys are left alone."""
+    known = {**needed, **{key: nullable(check) for key, check in others.items()}}
 
     def check_record(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
         if not isinstance(value, dict):
@@ -161,7 +162,7 @@ def record(needed: Mapping[str, Check], **others: Check) -> Check:
             return
         prefix = f"{at}." if at else ""
         yield from (f"{prefix}{key} is missing" for key in needed if key not in value)
-        for key, check in {**needed, **others}.items():
+        for key, check in known.items():
             if key in value:
                 yield from check(value[key], f"{prefix}{key}", tags)
 

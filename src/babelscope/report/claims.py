@@ -63,11 +63,13 @@ def claims(results: Results) -> list[Claim]:
 
 
 def p_pair(results: Results, tag: str) -> tuple[Number | None, Number | None]:
-    """p against layer-matched and contribution-matched draws; a single number is taken as the first."""
+    """p against layer-matched and contribution-matched draws; a single number is the larger and stands for both."""
     p = results.by_language("ablation.p").get(tag)
     if isinstance(p, list):
         return p[0], p[1]
-    return p, None
+    apart = (results.by_language(f"ablation.p_by_control.{key}") for key in ("layer_matched", "contribution_matched"))
+    layer, contribution = (found.get(tag, p) for found in apart)
+    return layer, contribution
 
 
 def specificity(results: Results) -> dict[str, list[Number]]:
@@ -205,8 +207,8 @@ def _steers(results: Results) -> Claim:
         result = ", ".join(said)
     return Claim(
         title="Adding the direction makes answers come in the target language",
-        control="no steering, a random direction, another language's direction; "
-        "counts where the interval lies above all three",
+        control="no steering, a random direction, another language's direction; counts where the interval lies above "
+        "all three",
         result=result,
         **_split(tested),
     )
@@ -214,7 +216,8 @@ def _steers(results: Results) -> Claim:
 
 def macro_success(results: Results, key: str) -> str:
     """Mean over targets of one row of the steering table, with its interval where the run has one."""
-    estimate = (results.find("steering.macro") or {}).get(key)
+    macro = results.find("steering.macro") or {}
+    estimate = macro.get(key, macro.get("steered") if key == "success" else None)
     if estimate is not None and known(estimate[0]):
         return f"{percent(estimate[0])} {span(estimate[1], estimate[2], 0, factor=100)}".strip()
     values = list(results.by_language(f"steering.{key}").values())
@@ -228,8 +231,8 @@ def _fluent(results: Results) -> Claim:
     low, high = PERPLEXITY_BAND
     return Claim(
         title="Steered answers stay as fluent as native ones",
-        control=f"the model's own continuations of native text; counts where perplexity is {low}–{high} × theirs "
-        f"and distinct 4-grams at least {DISTINCT_FLOOR} × theirs",
+        control=f"the model's own continuations of native text; counts where perplexity is {low}–{high} × theirs and "
+        f"distinct 4-grams at least {DISTINCT_FLOOR} × theirs",
         result=mean,
         **_split({tag: yes for tag, yes in fluent.items() if yes is not None}),
     )
@@ -240,8 +243,8 @@ def _more_than_script(results: Results) -> Claim:
     shares = [row["share"] for row in rows.values()]
     return Claim(
         title="The sets answer to more than the script",
-        control="the same text in Latin letters, between native text and English text; "
-        "counts where the interval of the script's share lies below 100 %",
+        control="the same text in Latin letters, between native text and English text; counts where the interval of "
+        "the script's share lies below 100 %",
         result=f"script's share: median {_middle(shares, percent)} ({_range(shares)} over languages)" if rows else "",
         **_split({tag: row["high"] < 1 for tag, row in rows.items() if known(row.get("high"))}),
     )

@@ -30,8 +30,8 @@ def ablation_section(results: Results, run: str) -> Section:
     body = [
         element(
             "p",
-            "A set is switched off by holding its neurons at 0 while the model reads held-out text. "
-            "Harm is the rise of the text's negative log-likelihood, in % of what it was without.",
+            "A set is switched off by holding its neurons at 0 while the model reads held-out text. Harm is the rise "
+            "of the text's negative log-likelihood, in % of what it was without.",
         ),
         _harm_map(results, f"{run}-harm", harm, "0"),
         _harm_draws(results, f"{run}-draws", harm.diagonal()),
@@ -49,10 +49,9 @@ def _harm_map(results: Results, name: str, harm: Float[np.ndarray, "language lan
     digits = harm_digits(harm.ravel().tolist())
     caption = Caption(
         shows=f"Harm of switching off the row's set on text in the column's language, neurons held at {held_at}.",
-        read="The outlined diagonal is a language's own text. Orange is harm, blue is gain, no colour is nothing; the "
-        "colours are "
-        f"symmetric and stop at ±{plain(colour_limit(100 * harm), digits)} %. A set that is specific has an orange "
-        "diagonal cell in a row without colour.",
+        read="The outlined diagonal is a language's own text. Orange is harm, blue is gain, no colour is nothing; "
+        f"the colours are symmetric and stop at ±{plain(colour_limit(100 * harm), digits)} %. A set that is specific "
+        "has an orange diagonal cell in a row without colour.",
         n=_test_size(results),
         control="the other languages in the same row; random sets in the next figure",
         seed="nothing random",
@@ -82,14 +81,11 @@ def _harm_draws(results: Results, name: str, own: Float[np.ndarray, " language"]
     caption = Caption(
         shows="Own-language harm of each set beside that of random sets.",
         read="The diamond is the set, a dot one random set of the same size. A diamond clear to the right of its "
-        "dots harms "
-        "more than chance. On the right: rank p against layer-matched · contribution-matched draws; with R draws it "
-        "can "
-        "not go below 1 ÷ (R + 1).",
+        "dots harms more than chance. On the right: rank p against layer-matched · contribution-matched draws; with "
+        "R draws it can not go below 1 ÷ (R + 1).",
         n=f"{_test_size(results)}; {plain(n, 0) if known(n) else UNRECORDED} draws a language and control",
         control="layer-matched: as many unselected neurons in each layer; contribution-matched: unselected neurons "
-        "of the "
-        "same layer that write about as much into the residual stream",
+        "of the same layer that write about as much into the residual stream",
         seed=seed_of(results, "ablation"),
         unit="% of the negative log-likelihood of own-language text",
     )

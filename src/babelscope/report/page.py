@@ -7,8 +7,8 @@ from babelscope.figures import dark_colours_json, plotly_script, template_json
 from babelscope.report.markup import Markup, Section, element, escape
 
 POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; "
-    "base-uri 'none'; form-action 'none'"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; base-uri "
+    "'none'; form-action 'none'"
 )
 """Content security policy: the browser itself refuses any request."""
 

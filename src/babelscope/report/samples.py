@@ -24,9 +24,8 @@ def samples_section(results: Results) -> Section:
     intro = element(
         "p",
         "Answers as the model gave them, chosen by the run and not by quality. The badge behind a line is the "
-        "language that "
-        "the detector read in it: filled where it is the target, outlined where it is another, “?” where it saw none. "
-        "The model is small: look at the language, not at the sense.",
+        "language that the detector read in it: filled where it is the target, outlined where it is another, “?” "
+        "where it saw none. The model is small: look at the language, not at the sense.",
     )
     groups = [
         _target(tag, [row for row in rows if row["target"] == tag], unfold=at < OPEN) for at, tag in enumerate(targets)

@@ -49,29 +49,27 @@ _ABLATION = record(
         "contribution_matched": _draws,
         "p": per_language(nullable(either(number, row(_maybe, _maybe)))),
     },
-    relative_harm_to_mean=nullable(language_square),
+    p_by_control=record({"layer_matched": _number_each, "contribution_matched": _number_each}),
+    achieved_contribution=_number_each,
+    relative_harm_to_mean=language_square,
     specificity=per_language(_estimate),
     p_holm=_number_each,
     ratio_layer_matched=per_language(_estimate),
     ratio_contribution_matched=per_language(_estimate),
     documents=_number_each,
     tokens=_number_each,
-    choice=each(record({"top_rate": number}, own_hurt_most=_maybe, mean_own_harm=_maybe)),
-    draws=_maybe,
-    seed=_maybe,
+    choice=each(record({"top_rate": number}, own_hurt_most=number, mean_own_harm=number)),
+    draws=number,
+    seed=number,
 )
 _SWEEP_ROW = record(
     {"layer": number, "strength": number, "success": _maybe},
-    low=_maybe,
-    high=_maybe,
-    perplexity_ratio=_maybe,
-    distinct4_ratio=_maybe,
-    n=_maybe,
+    **dict.fromkeys(("low", "high", "perplexity_ratio", "distinct4_ratio", "n"), number),
 )
 _SAMPLE = record(
     {"source": tag, "target": tag, "prompt": text, "answer": text},
     lines=each(row(text, nullable(tag))),
-    recognised=nullable(truth),
+    recognised=truth,
 )
 _STEERING = record(
     {
@@ -89,30 +87,30 @@ _STEERING = record(
     success_interval=per_language(_interval),
     n=_number_each,
     macro=keyed(_estimate),
-    by_source=nullable(_by_source),
+    strength_unit=text,
+    by_source=_by_source,
     sweep=each(_SWEEP_ROW),
     not_measurable=each(tag),
     samples=each(_SAMPLE),
-    seed=_maybe,
-    temperature=_maybe,
-    new_tokens=_maybe,
+    seed=number,
+    temperature=number,
+    new_tokens=number,
 )
 _RETENTION = record(
     dict.fromkeys(("native", "romanised", "share"), _maybe),
-    **dict.fromkeys(("shuffled_words", "english", "layer_matched", "low", "high"), _maybe),
+    **dict.fromkeys(("shuffled_words", "english", "layer_matched", "low", "high", "romanised_bits_per_byte"), number),
 )
 _CONTROLS = record(
     {},
-    shuffled_labels=nullable(
-        per_language(
-            nullable(record({"share_q05": _maybe}, n=_maybe)),
-            besides={"set_fdr": either(_maybe, _number_each), "draws": _maybe},
-        )
+    shuffled_labels=per_language(
+        nullable(record({"share_q05": _maybe}, n=number)),
+        besides={"set_fdr": either(_maybe, _number_each), "draws": _maybe},
     ),
-    corpus_size=each(record({"share": number, "language": tag, "jaccard": _maybe}, chance=_maybe)),
-    parallel=per_language(nullable(record({"jaccard": _maybe}, chance=_maybe, lift=_maybe))),
+    corpus_size=each(record({"share": number, "language": tag, "jaccard": _maybe}, chance=number)),
+    parallel=per_language(nullable(record({"jaccard": _maybe}, chance=number, lift=number))),
     script=per_language(nullable(either(record({"not_applicable": text}), _RETENTION))),
-    overlap=nullable(record({"shared": language_square, "lift": language_square, "q": language_square})),
+    overlap=record({"shared": language_square, "lift": language_square, "q": language_square}),
+    seed=number,
 )
 RESULTS = record(
     {
@@ -126,12 +124,15 @@ RESULTS = record(
         "seconds": keyed(_maybe),
         "environment": keyed(anything),
     },
-    layers=nullable(record({"counts": language_rows})),
+    layers=record({"counts": language_rows}),
     set_size_interval=per_language(_interval),
-    controls=nullable(_CONTROLS),
+    controls=_CONTROLS,
     model=keyed(anything),
     corpus=record({}, tokens=_number_each, shortfall=_number_each),
+    identification=keyed(anything),
+    budget=keyed(anything),
     parameters=keyed(anything),
+    seed=number,
     seeds=keyed(_maybe),
     files=each(text),
 )

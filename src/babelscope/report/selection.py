@@ -35,6 +35,8 @@ from babelscope.report.results import Results
 from babelscope.report.wording import counted, known, percent, plain, span
 
 UNRECORDED = "not recorded"
+CONTROL_STAGES = ("bootstrap", "stability", "overlap", "script")
+"""Stages that belong to the controls and take their seed where they have none of their own."""
 
 
 def matrix_table(
@@ -47,8 +49,8 @@ def matrix_table(
 
 def seed_of(results: Results, stage: str) -> str:
     """Seed of a stage as the run wrote it down."""
-    found = results.find(f"{stage}.seed")
-    found = (results.find("seeds") or {}).get(stage) if found is None else found
+    places = (f"{stage}.seed", f"seeds.{stage}", "controls.seed" if stage in CONTROL_STAGES else "seed", "seed")
+    found = next((seed for seed in map(results.find, places) if seed is not None), None)
     return UNRECORDED if found is None else str(found)
 
 
@@ -61,7 +63,8 @@ def tokens_said(results: Results) -> str:
 
 
 def _parameter(results: Results, key: str, what: str) -> str:
-    value = (results.find("parameters") or {}).get(key)
+    own = results.find(f"parameters.{key}")
+    value = results.find("budget.resamples") if own is None else own
     return f"{plain(value, 0)} {what}" if value is not None and known(value) else f"number of {what} {UNRECORDED}"
 
 
@@ -91,9 +94,8 @@ def neuron_section(results: Results, run: str) -> Section:
     caption = Caption(
         shows="Neurons selected for each language, by layer and in all.",
         read="By layer: a row is a language, a column a layer, a dot no neuron. Set sizes: the whole set, with its "
-        "95 % "
-        "bootstrap interval where measured, which says how far its size would move with other text of the same kind. "
-        "A neuron may belong to several languages.",
+        "95 % bootstrap interval where measured, which says how far its size would move with other text of the same "
+        "kind. A neuron may belong to several languages.",
         n=tokens_said(results)
         + (f"; {_parameter(results, 'set_size_resamples', 'resamples of shards')}" if measured else ""),
         control="none: these are counts; the controls are in the sections below",
@@ -117,9 +119,8 @@ def overlap_section(results: Results, run: str) -> Section:
     caption = Caption(
         shows="Neurons that two languages have in common, against chance.",
         read="The number is the count of shared neurons, in brackets where chance gives as many (q > 0.05). Orange: "
-        "more "
-        "than chance; blue: fewer; the colours are logarithmic and stop at 100 times. The diagonal is the size of "
-        "the set.",
+        "more than chance; blue: fewer; the colours are logarithmic and stop at 100 times. The diagonal is the size "
+        "of the set.",
         n=f"{tokens_said(results)}; {len(results.languages) * (len(results.languages) - 1) // 2} pairs",
         control="as many neurons drawn by chance in the same layers; q is Benjamini–Hochberg over all pairs",
         seed=seed_of(results, "overlap"),
@@ -151,11 +152,9 @@ def stability_section(results: Results, run: str) -> Section:
     caption = Caption(
         shows="How far the sets depend on the text they were found in.",
         read="Two halves: the Jaccard index of the sets found in two random halves of the text, median and the range "
-        "of 95 "
-        "% of "
-        "the splits (a range, no confidence interval); the upright stroke is what sets of this size share by chance. "
-        "Less text: agreement with the full set when only a share of the text is used. A language with no row has no "
-        "set to compare.",
+        "of 95 % of the splits (a range, no confidence interval); the upright stroke is what sets of this size share "
+        "by chance. Less text: agreement with the full set when only a share of the text is used. A language with no "
+        "row has no set to compare.",
         n=f"{tokens_said(results)}; {_parameter(results, 'half_splits', 'half-splits')}",
         control="random sets of the same size in the same layers",
         seed=seed_of(results, "stability"),
@@ -188,11 +187,8 @@ def script_section(results: Results, run: str) -> Section:
     caption = Caption(
         shows="What is left of a set's response when the same text is written in Latin letters.",
         read="Still active: neurons of the set that stay above their threshold. Script's share: (native − romanised) "
-        "÷ (native − "
-        "English), "
-        "0 % if the set does not mind the script, 100 % if the script is all it sees. Languages written in Latin "
-        "letters "
-        "have nothing to romanise: not applicable, which is not 0.",
+        "÷ (native − English), 0 % if the set does not mind the script, 100 % if the script is all it sees. "
+        "Languages written in Latin letters have nothing to romanise: not applicable, which is not 0.",
         n="held-out sentences of each language, the same in every version",
         control="native text (ceiling), words shuffled, English text (floor), random neurons of the same layers",
         seed=seed_of(results, "script"),
@@ -207,6 +203,7 @@ def script_section(results: Results, run: str) -> Section:
         "Layer-matched",
         "Script's share",
         "Interval",
+        "Romanised, bits per byte",
     )
     numbers = table(
         head,
@@ -218,6 +215,7 @@ def script_section(results: Results, run: str) -> Section:
                     for x in (r.native, r.shuffled_words, r.romanised, r.english, r.layer_matched, r.share)
                 ),
                 span(r.low, r.high, 0, factor=100) or "–",
+                plain(found[tag].get("romanised_bits_per_byte")),
             )
             for tag, r in measured.items()
         ],
@@ -237,30 +235,35 @@ def _parallel(results: Results) -> Markup:
     ]
     jaccard, chance = ([row[key] for row in found.values() if known(row.get(key))] for key in ("jaccard", "chance"))
     said = f" Median over languages: {plain(_median(jaccard))}, by chance {plain(_median(chance))}."
-    return join([
-        element("h3", "The same content in every language"),
-        element("p", "Sets found in line-parallel text, where the content is the same in all languages, against the "
-        "sets "
-                "above. Agreement far above chance says that the sets do not follow the topics of the corpus.", said),
-        details("Agreement by language", table(("Language", "Jaccard index", "By chance", "Lift (× chance)"), rows)),
-    ])  # fmt: skip
+    what = (
+        "Sets found in line-parallel text, where the content is the same in all languages, against the sets above. "
+        f"Agreement far above chance says that the sets do not follow the topics of the corpus.{said}"
+    )
+    by_language = table(("Language", "Jaccard index", "By chance", "Lift (× chance)"), rows)
+    title = element("h3", "The same content in every language")
+    return join([title, element("p", what), details("Agreement by language", by_language)])
 
 
 def _shuffled(results: Results) -> Markup:
     found = results.by_language("controls.shuffled_labels")
     if not found:
         return missing("Shuffled labels")
-    rows = [(language_cell(tag), percent(row["share_q05"], 1), plain(row.get("n"), 0)) for tag, row in found.items()]
     fdr = results.find("controls.shuffled_labels.set_fdr")
-    said = f" False discovery rate of the whole set: {percent(fdr, 2)}." if known(fdr) else ""
+    each, of_all = (fdr, None) if isinstance(fdr, dict) else ({}, fdr)
+    rows = [
+        (language_cell(tag), percent(row["share_q05"], 1), plain(row.get("n"), 0), percent(each.get(tag), 2))
+        for tag, row in found.items()
+    ]
     draws = results.find("controls.shuffled_labels.draws")
-    return join([
-        element("h3", "Shuffled labels"),
-        element("p", f"Labels of whole shards were shuffled {plain(draws, 0)} times.{said} Nearly every neuron "
-        "passes this "
-                "test: it guards against rare neurons and too little text, and is no evidence of specificity."),
-        details("Share of each set with q ≤ 0.05", table(("Language", "q ≤ 0.05", "Neurons tested"), rows)),
-    ])  # fmt: skip
+    often = "a number of times that was not recorded" if draws is None else f"{plain(draws, 0)} times"
+    said = "" if of_all is None else f" False discovery rate of the whole set: {percent(of_all, 2)}."
+    what = (
+        f"Labels of whole shards were shuffled, {often}.{said} Nearly every neuron passes this test: it guards "
+        "against rare neurons and too little text, and is no evidence of specificity."
+    )
+    by_language = table(("Language", "q ≤ 0.05", "Neurons tested", "False discovery rate"), rows)
+    title = element("h3", "Shuffled labels")
+    return join([title, element("p", what), details("Share of each set with q ≤ 0.05", by_language)])
 
 
 def _nan(value: Number | None) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from babelscope.figures import DosePoint, Number, dose_response, source_target_map, steering_bars
+from babelscope.figures import STRENGTH_UNIT, DosePoint, Number, dose_response, source_target_map, steering_bars
 from babelscope.report.claims import macro_success
 from babelscope.report.markup import (
     Caption,
@@ -50,13 +50,12 @@ def dose_section(results: Results, run: str) -> Section:
     caption = Caption(
         shows="Success and fluency by strength and layer, on the development prompts.",
         read="Above: answers recognised as the target language, with intervals. Below: perplexity of the answers "
-        "over that of "
-        "native ones, on a logarithmic scale; inside the band (0.67–1.5) they are as fluent. The ring is the setting "
-        "that was chosen here and then tested once on other prompts.",
+        "over that of native ones, on a logarithmic scale; inside the band (0.67–1.5) they are as fluent. The ring "
+        "is the setting that was chosen here and then tested once on other prompts.",
         n=f"{counted([row['n'] for row in rows if row.get('n') is not None])} answers a point",
         control="strength 0 where it was run; the native answers that perplexity is divided by",
         seed=seed_of(results, "steering"),
-        unit="% of answers (above), ratio of perplexities (below), strength in shares of the mean residual norm",
+        unit=f"% of answers (above), ratio of perplexities (below), strength: {_strength_unit(results)}",
     )
     lines = [
         (
@@ -72,7 +71,10 @@ def dose_section(results: Results, run: str) -> Section:
     ]
     head = ("Layer", "Strength", "Success", "Interval", "Perplexity ×", "Distinct-4 ×", "n")
     plots = [
-        Plot(dose_response(points=points, chosen=chosen), "Success and perplexity ratio by strength, a line a layer")
+        Plot(
+            dose_response(points=points, chosen=chosen, unit=_strength_unit(results)),
+            "Success and perplexity ratio by strength, a line a layer",
+        )
     ]
     return Section("dose", title, figure_block(f"{run}-dose", plots, caption, table(head, lines)))
 
@@ -114,11 +116,12 @@ def _bars(results: Results, name: str, success: Mapping[str, Number]) -> Markup:
         shows="Answers in the target language, by target.",
         read="The bar is steering with its 95 % Wilson interval"
         + ("" if ends else " (not measured in this run)")
-        + "; the marks are what it is compared with. A bar that reaches the native mark can not be told from native "
+        + "; the marks are what it is compared with. Where the interval reaches the native mark, this measure can "
+        "not tell steering from native "
         "text." + (f" Not measured in this run: {', '.join(absent)}." if absent else ""),
         n=_answers(results),
-        control="unsteered, random direction of the same norm, another language's direction; ceiling: the model's own "
-        "continuations of native text",
+        control="unsteered, random direction of the same norm, another language's direction; ceiling: the model's "
+        "own continuations of native text",
         seed=seed_of(results, "steering"),
         unit=f"% of answers; {_setting(results)}",
     )
@@ -149,9 +152,7 @@ def _source_map(results: Results, name: str, found: Mapping[str, list]) -> Marku
     caption = Caption(
         shows="Success by language of the prompt and target.",
         read="Blue is low, yellow is high: a blue row is a language hard to leave, a blue column one hard to reach. "
-        "Empty cells "
-        "were "
-        "not measured.",
+        "Empty cells were not measured.",
         n=_answers(results),
         control="the figure above",
         seed=seed_of(results, "steering"),
@@ -183,6 +184,10 @@ def _setting(results: Results) -> str:
         value = results.find(f"steering.{key}")
         said += [f"{key.replace('_', ' ')} {value:g}"] if known(value) else []
     return ", ".join(said)
+
+
+def _strength_unit(results: Results) -> str:
+    return results.find("steering.strength_unit") or STRENGTH_UNIT
 
 
 def _answers(results: Results) -> str:

@@ -35,8 +35,8 @@ def summary_section(results: Results) -> Section:
         _evidence_table(results),
         element(
             "p",
-            "● the test of this column holds in this language, ○ it does not; square brackets are intervals. "
-            "Harm is the rise of the negative log-likelihood of held-out text, in % of what it was.",
+            "● the test of this column holds in this language, ○ it does not; square brackets are intervals. Harm is "
+            "the rise of the negative log-likelihood of held-out text, in % of what it was.",
             class_="note",
         ),
     ]
@@ -51,13 +51,11 @@ def what_was_done(results: Results) -> str:
     steered = f" Directions were added to steer answers into {len(targets)} languages." if targets else ""
     return (
         f"In {model_name(results)}, neurons whose activity is spread over few of {len(results.languages)} languages "
-        "were "
-        f"selected (the {percent(results.find('top_rate'), 1).replace('.0', '')} most selective): "
+        f"were selected (the {percent(results.find('top_rate'), 1).replace('.0', '')} most selective): "
         f"{plain(sum(sizes.values()), 0)} in all sets together, from {plain(sizes[smallest], 0)} for "
-        f"{names([smallest])} to "
-        f"{plain(sizes[largest], 0)} for {names([largest])}. Each language's set was switched off on held-out text of "
-        f"every language, and so were random sets of the same size.{steered} "
-        "Selective means that a neuron prefers a language; only the interventions speak about causes."
+        f"{names([smallest])} to {plain(sizes[largest], 0)} for {names([largest])}. Each language's set was switched "
+        f"off on held-out text of every language, and so were random sets of the same size.{steered} Selective means "
+        "that a neuron prefers a language; only the interventions speak about causes."
     )
 
 

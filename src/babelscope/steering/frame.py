@@ -75,12 +75,9 @@ class Frame:
                 return None
             mask = self.prompt.mask.repeat_interleave(self.repeats, dim=0)
         mask = mask[:, : self.end].to(self._device, torch.bool)
+        # A prompt's mask ends where generated tokens begin.
         missing = self.end - mask.shape[1]
-        if missing == 0:
-            return mask
-        # A prompt's mask ends before what was generated; a mask of the new tokens alone begins after the cache.
-        fill = mask.new_ones(mask.shape[0], missing)
-        return torch.cat([fill, mask] if mask.shape[1] == self.tokens else [mask, fill], dim=1)
+        return torch.cat([mask, mask.new_ones(mask.shape[0], missing)], dim=1) if missing else mask
 
     @property
     def real(self) -> Bool[Tensor, "batch token"] | None:

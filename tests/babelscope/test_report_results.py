@@ -1,0 +1,266 @@
+"""What a results.json may hold, and what is concluded from it."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from example_results import REQUIRED, REQUIRED_INSIDE, TAGS, example, minimal, save, without
+
+from babelscope.errors import ArtifactError, ToolkitError
+from babelscope.report import write_report
+from babelscope.report.claims import Claim, claims
+from babelscope.report.results import read_results
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = jsonschema.Draft202012Validator(json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8")))
+
+
+def claim(results: dict[str, Any], folder: Path, title: str) -> Claim:
+    """The one finding whose title begins like this."""
+    (found,) = [one for one in claims(read_results(save(folder, results))) if one.title.startswith(title)]
+    return found
+
+
+def test_finding_that_fails_everywhere_is_said_not_to_hold(tmp_path: Path) -> None:
+    results = minimal()
+    results["ablation"]["specificity"] = {tag: [0.001, -0.001, 0.003] for tag in TAGS}
+    own = claim(results, tmp_path, "Switching a set off")
+    assert (own.verdict, own.tally) == ("does not hold", "0 of 15 languages")
+
+
+def test_finding_without_an_interval_has_no_verdict(tmp_path: Path) -> None:
+    own = claim(minimal(), tmp_path, "Switching a set off")
+    assert (own.verdict, own.tally) == ("no test", "")
+    assert own.result == "own language hurt most in 13 of 15; no interval in this run"
+
+
+def test_harm_to_all_languages_alike_is_not_most_to_the_own_one(tmp_path: Path) -> None:
+    results = minimal()
+    results["ablation"]["relative_harm"] = [[0.001] * 15 for _ in TAGS]
+    assert "own language hurt most in 0 of 15" in claim(results, tmp_path, "Switching a set off").result
+
+
+def test_p_of_nineteen_draws_counts_and_one_above_does_not(tmp_path: Path) -> None:
+    results = minimal()
+    results["ablation"]["p"] = {tag: [1 / 20, None] for tag in TAGS[:5]} | {"uk": [1 / 19, None], "zh": [None, 1 / 20]}
+    layer = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers do")
+    assert (layer.holds, layer.fails) == (tuple(TAGS[:5]), ("uk",))
+    assert (layer.verdict, layer.tally) == ("holds in part", "5 of 6 languages")
+    contribution = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers and")
+    assert (contribution.holds, contribution.fails, contribution.verdict) == (("zh",), (), "holds")
+
+
+def test_one_p_stands_for_both_controls_unless_they_are_given_apart(tmp_path: Path) -> None:
+    results = minimal()
+    results["ablation"]["p"] = {"en": 0.05, "fi": 0.2, "ar": 0.3}
+    results["ablation"]["p_by_control"] = {
+        "layer_matched": {"fi": 0.05, "ar": 0.05},
+        "contribution_matched": {"fi": 0.2, "ar": 0.3},
+    }
+    layer = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers do")
+    contribution = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers and")
+    assert (layer.holds, layer.fails) == (("en", "ar", "fi"), ())
+    assert (contribution.holds, contribution.fails) == (("en",), ("ar", "fi"))
+
+
+def test_optional_parts_may_be_null(tmp_path: Path) -> None:
+    results = minimal()
+    for part, keys in (("ablation", REQUIRED_INSIDE["ablation"]), ("steering", REQUIRED_INSIDE["steering"])):
+        results[part] |= dict.fromkeys(set(example()[part]) - set(keys))
+    results |= dict.fromkeys(set(example()) - set(REQUIRED) - {"controls"})
+    results["controls"] = dict.fromkeys(example()["controls"])
+    SCHEMA.validate(results)
+    assert write_report(save(tmp_path, results)).exists()
+
+
+def test_steering_has_to_beat_the_strongest_of_its_controls(tmp_path: Path) -> None:
+    results = minimal()
+    results["steering"] |= {
+        "success": {"fi": 0.6, "ar": 0.6, "de": 0.6},
+        "success_interval": {"fi": [0.5, 0.7], "ar": [0.5, 0.7]},
+        "unsteered": {"fi": 0.0, "ar": 0.0, "de": 0.0},
+        "random": {"fi": 0.1, "ar": 0.1},
+        "other_language": {"fi": 0.49, "ar": 0.5},
+    }
+    steers = claim(results, tmp_path, "Adding the direction")
+    assert (steers.holds, steers.fails) == (("fi",), ("ar",))
+
+
+def test_fluency_needs_both_perplexity_and_distinct_words(tmp_path: Path) -> None:
+    results = minimal()
+    results["steering"]["perplexity_ratio"] = {"en": 1.5, "fi": 1.51, "ar": 0.66, "de": 1.0, "fr": 1.0}
+    results["steering"]["distinct4_ratio"] = {"en": 0.8, "fi": 1.0, "ar": 1.0, "de": 0.79}
+    fluent = claim(results, tmp_path, "Steered answers")
+    assert (fluent.holds, fluent.fails) == (("en",), ("de", "ar", "fi"))
+
+
+def test_overlap_counts_each_pair_once(tmp_path: Path) -> None:
+    results = minimal()
+    three = {"languages": ["en", "fi", "ar"], "neurons": {"en": 1, "fi": 1, "ar": 1}, "stability": {}}
+    square = [[0.0, 0.0, 0.0]] * 3
+    results |= three | {"controls": {"overlap": {
+        "shared": [[1, 1, 1]] * 3,
+        "lift": [[None, 2.0, 2.0], [2.0, None, 0.5], [2.0, 0.5, None]],
+        "q": [[0.0, 0.01, 0.2], [0.01, 0.0, 0.01], [0.2, 0.01, 0.0]],
+    }}}  # fmt: skip
+    results["ablation"] = {"relative_harm": square, "bits_per_byte": square} | dict.fromkeys(
+        ("layer_matched", "contribution_matched", "p"), {}
+    )
+    results["steering"] |= {key: {} for key in REQUIRED_INSIDE["steering"][:6]}
+    overlap = claim(results, tmp_path, "Two languages share")
+    assert (overlap.holds, overlap.fails) == (("en–fi",), ("en–ar", "fi–ar"))
+    assert overlap.tally == "1 of 3 pairs"
+
+
+def message(folder: Path) -> str:
+    with pytest.raises(ToolkitError) as caught:
+        write_report(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_missing_or_foreign_results_are_one_clear_line(tmp_path: Path) -> None:
+    assert "has no results.json" in message(tmp_path)
+    assert "has no results.json" in message(tmp_path / "nowhere")
+    tmp_path.joinpath("results.json").write_text("{", encoding="utf-8")
+    assert "is no readable JSON" in message(tmp_path)
+    tmp_path.joinpath("results.json").write_bytes(b"\xff\xfe{")
+    assert "is no readable JSON" in message(tmp_path)
+    tmp_path.joinpath("results.json").write_text('{"top_rate": NaN}', encoding="utf-8")
+    assert "NaN is no JSON number" in message(tmp_path)
+    tmp_path.joinpath("results.json").write_text("[" * 100_000, encoding="utf-8")
+    assert "is no readable JSON" in message(tmp_path)
+    assert "schema None; expected 'babelscope.results/1'" in message(save(tmp_path, [1]))
+    assert "schema 'babelscope.results/2'" in message(save(tmp_path, {"schema": "babelscope.results/2"}))
+    with pytest.raises(ArtifactError, match=r"no run folder came"):
+        write_report([])
+
+
+@pytest.mark.parametrize("key", REQUIRED[1:])
+def test_required_key_that_is_missing_is_named(key: str, tmp_path: Path) -> None:
+    assert f"{key} is missing" in message(save(tmp_path, without(key)))
+
+
+@pytest.mark.parametrize(("part", "key"), [(part, key) for part, keys in REQUIRED_INSIDE.items() for key in keys])
+def test_required_key_inside_a_part_that_is_missing_is_named(part: str, key: str, tmp_path: Path) -> None:
+    assert f"{part}.{key} is missing" in message(save(tmp_path, without(f"{part}.{key}")))
+
+
+def test_all_faults_are_reported_at_once_and_many_are_counted(tmp_path: Path) -> None:
+    results = example()
+    del results["top_rate"]
+    results["ablation"]["draws"] = "nineteen"
+    said = message(save(tmp_path, results))
+    assert "top_rate is missing" in said
+    assert 'ablation.draws is "nineteen", not a number' in said
+    results["neurons"] = {}
+    assert re.search(r"neurons\.en is missing.*; and 11 more;", message(save(tmp_path, results)))
+
+
+def put(results: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split("/")
+    place: Any = results
+    for key in parents:
+        place = place[int(key) if key.isdigit() else key]
+    place[int(last) if last.isdigit() else last] = value
+
+
+WRONG = {
+    "languages": [],
+    "languages/0": "de",
+    "neurons/en": "many",
+    "neurons": [1],
+    "top_rate": True,
+    "stability/en": [0.1, 0.2],
+    "layers": {},
+    "set_size_interval/en": [1],
+    "ablation": None,
+    "ablation/relative_harm": [],
+    "ablation/relative_harm/3/2": "0.1",
+    "ablation/layer_matched/en": 0.1,
+    "ablation/p/en": [0.1, 0.2, 0.3],
+    "ablation/specificity/en": [0.1, 0.2],
+    "ablation/choice/0": {},
+    "steering/success/en": "high",
+    "steering/layer": "four",
+    "steering/macro/success": [1],
+    "steering/by_source": {"sources": ["en"]},
+    "steering/sweep/0": {"layer": 3},
+    "steering/samples/0/prompt": None,
+    "steering/samples/0/lines/0": ["text"],
+    "steering/samples/0/lines/0/1": 4,
+    "steering/samples/0/recognised": "yes",
+    "steering/not_measurable": "tt",
+    "controls": [],
+    "controls/shuffled_labels/draws": "many",
+    "controls/shuffled_labels/en": {"n": 3},
+    "controls/corpus_size/0": {"share": 0.1, "language": "en"},
+    "controls/parallel/en": {},
+    "controls/script/ru": {"native": 0.1},
+    "controls/script/en": {"not_applicable": 3},
+    "controls/overlap": {"shared": [[1]]},
+    "model": "a model",
+    "corpus/tokens": 3,
+    "parameters": 3,
+    "seeds/script": "four",
+    "files": [1],
+    "seconds/observe": "long",
+    "environment": None,
+}
+
+
+@pytest.mark.parametrize(("path", "value"), WRONG.items())
+def test_reader_and_schema_both_refuse(path: str, value: Any, tmp_path: Path) -> None:
+    results = example()
+    put(results, path, value)
+    assert not SCHEMA.is_valid(results)
+    message(save(tmp_path, results))
+
+
+ONLY_READER: dict[str, Callable[[dict[str, Any]], None]] = {
+    "unknown tag": lambda results: put(results, "languages/14", "qqq"),
+    "tag that is no canonical one": lambda results: put(results, "languages/14", "TT"),
+    "key of another language": lambda results: put(results, "neurons/sw", 3),
+    "row too few": lambda results: results["ablation"]["relative_harm"].pop(),
+    "column too few": lambda results: [row.pop() for row in results["ablation"]["bits_per_byte"]][:0],
+    "ragged rows": lambda results: results["layers"]["counts"][2].pop(),
+    "rows that are no sources": lambda results: results["steering"]["by_source"]["sources"].pop(),
+    "infinity": lambda results: put(results, "top_rate", 10**400),
+}
+
+
+@pytest.mark.parametrize("name", ONLY_READER)
+def test_reader_refuses_what_a_schema_can_not_see(name: str, tmp_path: Path) -> None:
+    results = example()
+    ONLY_READER[name](results)
+    message(save(tmp_path, results))
+
+
+def test_schema_is_a_schema_and_accepts_the_whole_and_the_least() -> None:
+    SCHEMA.check_schema(SCHEMA.schema)
+    SCHEMA.validate(example())
+    SCHEMA.validate(minimal())
+
+
+def described(schema: dict[str, Any]) -> list[str]:
+    """Names of properties that have no description, anywhere."""
+    bare = []
+    for key, inner in schema.items():
+        if key == "properties":
+            bare += [name for name, found in inner.items() if not {"description", "$ref", "anyOf"} & set(found)]
+        if isinstance(inner, dict):
+            bare += described(inner)
+        elif isinstance(inner, list):
+            bare += [name for item in inner if isinstance(item, dict) for name in described(item)]
+    return bare
+
+
+def test_every_key_of_the_schema_is_described() -> None:
+    assert described(dict(SCHEMA.schema)) == []
+    assert set(example()) == set(SCHEMA.schema["properties"])
+    for part in ("ablation", "steering"):
+        assert set(example()[part]) == set(SCHEMA.schema["properties"][part]["properties"])
