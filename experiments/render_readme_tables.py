@@ -89,7 +89,7 @@ def cost_table() -> list[str]:
 def blocks() -> dict[str, list[str]]:
     demo = read("demo.json")
     found = demo["ablation"]
-    twelve = [tag for tag in demo["main_languages"]]
+    twelve = demo["languages"]
     columns = [demo["languages"].index(tag) for tag in twelve]
     own = [found["relative_harm"][k][k] for k in columns]
     drawn = {
@@ -104,7 +104,7 @@ def blocks() -> dict[str, list[str]]:
         f"({sum(found['own_hurt_most'][tag] for tag in twelve)} without asking for the interval). Mean own harm is "
         f"{ratios['layer_matched']:.1f} times the mean absolute harm of layer-matched sets and "
         f"{ratios['contribution_matched']:.1f} times that of contribution-matched ones; p ≤ .05 against both in {small}. "
-        f"top_rate {demo['top_rate']} was chosen on validation text. The demo took {demo['seconds']['total']:.0f} s."
+        f"{demo['identification']['method']} at top_rate {demo['top_rate']} was chosen on validation text among two methods and four rates. The demo took {demo['seconds']['total']:.0f} s."
     ]
     return {
         "summary": summary,

@@ -129,7 +129,8 @@ def example(seed: int = 0) -> dict[str, Any]:
             "script": {
                 tag: {
                     "native": 0.92, "romanised": 0.3 + 0.05 * at, "shuffled_words": 0.88, "english": 0.12,
-                    "layer_matched": 0.2, "share": 0.75 - 0.06 * at, "romanised_bits_per_byte": 3.21, "low": 0.65 - 0.06 * at, "high": 0.83 - 0.06 * at,
+                    "layer_matched": 0.2, "share": 0.75 - 0.06 * at, "romanised_bits_per_byte": 3.21,
+                    "low": 0.65 - 0.06 * at, "high": 0.83 - 0.06 * at,
                 }
                 for at, tag in enumerate(["ru", "uk", "zh", "ar", "hi", "tt"])
             }
@@ -154,7 +155,8 @@ def example(seed: int = 0) -> dict[str, Any]:
         "seed": 11,
         "seeds": {"bootstrap": 1, "stability": 2, "overlap": 5, "script": 4},
         "files": ["observation/", "sets/", "directions/", "results.json"],
-        "seconds": {"observe": 41.2, "identify": 3.1, "controls": 24.0, "ablate": 118.7, "steer": 96.3, "report": 1.9, "total": 285.2},
+        "seconds": {"observe": 41.2, "identify": 3.1, "controls": 24.0, "ablate": 118.7, "steer": 96.3, "report": 1.9,
+                    "total": 285.2},
         "environment": {"python": "3.11.9", "torch": "2.13.0", "device": "cpu", "threads": 1},
     }  # fmt: skip
 

@@ -190,5 +190,5 @@ def test_the_rate_that_hurts_its_own_most_is_chosen(tokenizer, monkeypatch):
         return sets
 
     monkeypatch.setattr("babelscope.ablation.matrix.ablation_matrix", lambda m, t, sets, *a, **k: Fake(sets))
-    choice = choose_top_rate(model, tokenizer, select, TEXTS, rates=(0.1, 0.2, 0.3))
+    choice = choose_top_rate(model, tokenizer, {"some": select}, TEXTS, rates=(0.1, 0.2, 0.3))
     assert choice.top_rate == 0.3 and [row["own_hurt_most"] for row in choice.rows] == [0, 2, 2]

@@ -29,7 +29,7 @@ SCHEMA = Path(__file__).parents[2] / "docs" / "results.schema.json"
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "out"
-    return folder, run_demo(folder, main=("en", "fi", "ru", "hi"), underserved=("tt",), budget=SMALL)
+    return folder, run_demo(folder, languages=("en", "fi", "ru", "hi", "tt"), budget=SMALL)
 
 
 def test_results_follow_the_schema(demo):

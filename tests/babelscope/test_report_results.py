@@ -67,6 +67,18 @@ def test_one_p_stands_for_both_controls_unless_they_are_given_apart(tmp_path: Pa
     assert (contribution.holds, contribution.fails) == (("en",), ("ar", "fi"))
 
 
+def test_draws_too_few_to_reach_the_level_are_no_test(tmp_path: Path) -> None:
+    results = minimal()
+    results["ablation"]["layer_matched"] = {tag: [0.0] * 18 for tag in TAGS} | {"fi": [0.0] * 19}
+    results["ablation"]["contribution_matched"] = {tag: [0.0, 0.0] for tag in TAGS}
+    results["ablation"]["p"] = {tag: [1 / 19, 1 / 3] for tag in TAGS} | {"fi": [1 / 20, 1 / 3]}
+    layer = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers do")
+    contribution = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers and")
+    assert (layer.holds, layer.fails) == (("fi",), ())
+    assert contribution.verdict == "no test"
+    assert contribution.result == "median p 0.33; too few draws for p ≤ 0.05"
+
+
 def test_optional_parts_may_be_null(tmp_path: Path) -> None:
     results = minimal()
     for part, keys in (("ablation", REQUIRED_INSIDE["ablation"]), ("steering", REQUIRED_INSIDE["steering"])):

@@ -51,10 +51,8 @@ def test_answers_come_in_the_order_asked_and_repeat_by_seed(model, tokenizer):
 
 
 def test_greedy_answers_do_not_depend_on_the_batch(model, tokenizer):
-    one, many = (
-        generate_answers(model, tokenizer, requests(), decoding=Decoding(new_tokens=5, temperature=0.0, batch_size=size))
-        for size in (1, 8)
-    )
+    greedy = [Decoding(new_tokens=5, temperature=0.0, batch_size=size) for size in (1, 8)]
+    one, many = (generate_answers(model, tokenizer, requests(), decoding=decoding) for decoding in greedy)
     assert [a.ids for a in one] == [a.ids for a in many]
 
 

@@ -153,16 +153,17 @@ def measure_draws(
 
 
 class TopRateChoice(NamedTuple):
-    """The top_rate taken, and what each candidate did on the text it was chosen on."""
+    """The method and top_rate taken, and what each candidate did on the text it was chosen on."""
 
+    method: str
     top_rate: float
-    rows: list[Mapping[str, float]]
+    rows: list[Mapping[str, float | str]]
 
 
 def choose_top_rate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    select: Callable[[float], NeuronSet],
+    methods: Mapping[str, Callable[[float], NeuronSet]],
     texts: Texts,
     *,
     rates: Sequence[float] = (0.01, 0.02, 0.05, 0.10),
@@ -170,14 +171,14 @@ def choose_top_rate(
     max_tokens: int | None = None,
     progress: bool = False,
 ) -> TopRateChoice:
-    """Choose the rate at which most sets of at least `min_size` hurt their own language most, on validation text.
+    """Choose the method and rate at which most sets of `min_size` or more hurt their own language most.
 
     Ties go to the larger mean of own harm minus the largest other harm. Never use the text of the final table here.
     """
-    rows: list[Mapping[str, float]] = []
+    rows: list[dict[str, float | str]] = []
     corpus = as_corpus(texts)
-    for rate in rates:
-        sets = select(rate)
+    for name, rate in ((name, rate) for name in methods for rate in rates):
+        sets = methods[name](rate)
         sets = sets.only(tag for tag in sets.languages if tag in corpus)
         table = ablation_matrix(model, tokenizer, sets, corpus, controls=(), max_tokens=max_tokens, progress=progress)
         harm, large = table.relative_harm, [sets.sizes[tag] >= min_size for tag in table.languages]
@@ -188,6 +189,7 @@ def choose_top_rate(
         most = sum(hurt and big for hurt, big in zip(table.hurt_most().values(), large, strict=True))
         rows.append(
             {
+                "method": name,
                 "top_rate": rate,
                 "own_hurt_most": most,
                 "mean_gap": sum(gaps) / len(gaps),
@@ -195,4 +197,4 @@ def choose_top_rate(
             }
         )
     best = max(rows, key=lambda row: (row["own_hurt_most"], row["mean_gap"]))
-    return TopRateChoice(best["top_rate"], rows)
+    return TopRateChoice(str(best["method"]), float(best["top_rate"]), [*rows])

@@ -31,9 +31,7 @@ def plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def assemble(
-    found: "Findings", seconds: Mapping[str, float], budget: Mapping[str, Any], main: Sequence[str], seed: int
-) -> dict[str, Any]:
+def assemble(found: "Findings", seconds: Mapping[str, float], budget: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """The whole of results.json."""
     sets, checks = found.sets, found.checks
     origin = origin_of(found.model, found.tokenizer)
@@ -41,7 +39,6 @@ def assemble(
         {
             "schema": SCHEMA,
             "languages": list(sets.languages),
-            "main_languages": list(main),
             "neurons": sets.sizes,
             "top_rate": found.choice.top_rate,
             "stability": {tag: stability_row(checks, tag) for tag in sets.languages},
@@ -101,7 +98,7 @@ def ablation_summary(table: AblationTable) -> dict[str, Any]:
 
 
 def ablation_results(
-    table: AblationTable, to_mean: AblationTable, choice: Sequence[Mapping[str, float]]
+    table: AblationTable, to_mean: AblationTable, choice: Sequence[Mapping[str, float | str]]
 ) -> dict[str, Any]:
     """Both tables, and how top_rate was chosen."""
     return {
@@ -167,7 +164,7 @@ def geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(finite) / len(finite)) if finite else math.nan
 
 
-def sweep_row(point: Any) -> dict[str, float]:
+def sweep_row(point: Any) -> dict[str, float | int]:
     """One point of the dose–response curve."""
     return {
         "layer": point.layer,

@@ -2,10 +2,12 @@
 
 import json
 import logging
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from babelscope.demo.results import assemble
 from babelscope.errors import ArtifactError
 from babelscope.identification import ScriptControl, SetChecks, check_sets, evidence_rows, romanised_control
 from babelscope.models import open_model
-from babelscope.neurons import select_lape
+from babelscope.neurons import SELECTORS
 from babelscope.recording import observe
 from babelscope.report import write_report
 from babelscope.runs import write_atomic
@@ -29,8 +31,8 @@ from babelscope.sweeps import Decoding, NeuronSteering, SteeringStudy, neuron_st
 log = logging.getLogger(__name__)
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
 """The languages the bundled model knows well."""
-UNDERSERVED = ("eu", "cy", "tt")
-"""Languages it saw at most 15 % as much of."""
+METHODS = ("lape", "entropy-lambda")
+"""Selections tried; method and top_rate are chosen on the validation split."""
 SITES = ("mlp_gate", "mlp_inner", "resid_out")
 
 
@@ -40,24 +42,24 @@ class Budget:
 
     observe_tokens: int = 20_000
     """Tokens a language, training split."""
-    choose_tokens: int = 500
+    choose_tokens: int = 250
     """Scored tokens a language for each candidate top_rate, validation split."""
     resamples: int = 100
     """Bootstraps, half-splits and label permutations."""
-    ablate_tokens: int = 1_000
+    ablate_tokens: int = 700
     """Scored tokens a language, test split."""
     draws: int = 19
     """Random sets of each control."""
     layers: tuple[int, ...] = (2, 3, 4)
     """Layers of the steering sweep."""
-    strengths: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5)
+    strengths: tuple[float, ...] = (0.8, 1.1, 1.4)
     """Strengths of the sweep, in multiples of the difference of means."""
     dev_prompts: int = 8
     """Prompts a target for each point of the sweep."""
-    test_prompts: int = 33
+    test_prompts: int = 22
     """Prompts a target for the final score."""
-    random_prompts: int = 20
-    """Prompts a target for random and other-language directions."""
+    random_prompts: int = 10
+    """Prompts a target without steering, and under random and other-language directions."""
 
 
 class Findings(NamedTuple):
@@ -82,6 +84,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.peak_mib: dict[str, int] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -90,7 +93,8 @@ class Clock:
         began = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - began, 2)
-        log.info("%s: %.1f s", name, self.seconds[name])
+        self.peak_mib[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        log.info("%s: %.1f s, peak %d MiB", name, self.seconds[name], self.peak_mib[name])
 
 
 def run_demo(
@@ -98,8 +102,7 @@ def run_demo(
     *,
     model: str = "reference",
     corpus: str = "reference",
-    main: tuple[str, ...] = MAIN,
-    underserved: tuple[str, ...] = UNDERSERVED,
+    languages: tuple[str, ...] = MAIN,
     budget: Budget | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -109,7 +112,7 @@ def run_demo(
 ) -> dict[str, Any]:
     """Run the main job and write results.json, report.html, the neuron set and the directions into a new folder.
 
-    model, corpus: "reference", or others with splits train, valid and test, of the languages in main and underserved.
+    model, corpus: "reference", or others with splits train, valid and test of these languages.
     Raises ArtifactError if the folder is taken.
     """
     out, budget, clock = Path(out), budget or Budget(), Clock()
@@ -117,10 +120,9 @@ def run_demo(
         raise ArtifactError(f"{out}: already there; expected a new folder; choose another --out or remove it")
     with clock.stage("open"):
         opened = open_model(model, device=device, dtype=dtype)
-        languages = [*main, *underserved]
         texts = {split: load_corpus(corpus, languages, split=split) for split in ("train", "valid", "test")}
-    found = measure(*opened, texts, main, budget, clock, seed, progress)
-    results = assemble(found, clock.seconds, asdict(budget), main, seed)
+    found = measure(*opened, texts, budget, clock, seed, progress)
+    results = assemble(found, clock.seconds, asdict(budget), seed)
     with clock.stage("save"):
         found.sets.save(out / "neurons")
         found.observation.save(out / "observation")
@@ -131,16 +133,21 @@ def run_demo(
     write_atomic(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False))
     with clock.stage("report"):
         write_report(out, include_samples=include_samples)
+    results["environment"]["peak_mib"] = dict(clock.peak_mib)
     results["seconds"] = {**clock.seconds, "total": round(sum(clock.seconds.values()), 2)}
     write_atomic(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False))
     return results
+
+
+def select(observation: Observation, method: str, top_rate: float) -> NeuronSet:
+    """The sets of one method at one rate."""
+    return SELECTORS[method](observation, top_rate=top_rate)
 
 
 def measure(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: dict[str, Corpus],
-    main: tuple[str, ...],
     budget: Budget,
     clock: Clock,
     seed: int,
@@ -155,12 +162,12 @@ def measure(
         choice = choose_top_rate(
             model,
             tokenizer,
-            lambda rate: select_lape(observation, top_rate=rate),
-            texts["valid"].only(main),
+            {name: partial(select, observation, name) for name in METHODS},
+            texts["valid"],
             max_tokens=budget.choose_tokens,
             progress=progress,
         )
-        sets = select_lape(observation, top_rate=choice.top_rate)
+        sets = select(observation, choice.method, choice.top_rate)
     with clock.stage("control"):
         parallel = texts["train"].parallel
         checks = check_sets(observation, sets, parallel=parallel, draws=budget.resamples, seed=seed)
@@ -188,9 +195,9 @@ def measure(
             model,
             tokenizer,
             observation,
-            dev=texts["valid"].only(main),
-            test=texts["test"].only(main),
-            targets=main,
+            dev=texts["valid"],
+            test=texts["test"],
+            targets=tuple(texts["train"]),
             layers=budget.layers,
             strengths=budget.strengths,
             dev_prompts=budget.dev_prompts,
@@ -200,7 +207,7 @@ def measure(
             progress=progress,
         )
         arithmetic = neuron_steering_study(
-            model, tokenizer, sets, observation, steering, dev=texts["valid"].only(main), decoding=decoding
+            model, tokenizer, sets, observation, steering, dev=texts["valid"], decoding=decoding
         )
     return Findings(
         model, tokenizer, texts, observation, choice, sets, checks, script, *ablations, steering, arithmetic

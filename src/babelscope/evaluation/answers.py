@@ -129,5 +129,5 @@ def check_labels(corpus: Corpus, *, sample: int = 200, seed: int = 0) -> None:
         if others.total() > len(lines) / 2:
             raise CorpusError(
                 f"{corpus.name}: {others.total()} of {len(lines)} sampled lines labelled {tag!r} are another language "
-                f"(mostly {others.most_common(1)[0][0]!r}); expected {tag!r}; correct the label, or switch the check off"
+                f"(mostly {others.most_common(1)[0][0]!r}); expected {tag!r}; correct it, or switch the check off"
             )

@@ -13,6 +13,7 @@ from babelscope.report.wording import harm_digits, known, p_value, percent, plai
 
 LEVEL = 0.05 + 1e-9
 """Largest p-value that counts; the rank p of 19 draws is exactly 1/20."""
+CONTROLS = ("layer_matched", "contribution_matched")
 DISTINCT_FLOOR = 0.8
 """Least share of distinct 4-grams, steered over native, that counts as fluent."""
 
@@ -53,8 +54,8 @@ def claims(results: Results) -> list[Claim]:
     return [
         _stable(results),
         _own_language(results),
-        _beats_draws(results, 0, "layer_matched", "random neurons of the same layers"),
-        _beats_draws(results, 1, "contribution_matched", "random neurons of the same layers and contribution"),
+        _beats_draws(results, 0, "random neurons of the same layers"),
+        _beats_draws(results, 1, "random neurons of the same layers and contribution"),
         _steers(results),
         _fluent(results),
         _more_than_script(results),
@@ -67,9 +68,18 @@ def p_pair(results: Results, tag: str) -> tuple[Number | None, Number | None]:
     p = results.by_language("ablation.p").get(tag)
     if isinstance(p, list):
         return p[0], p[1]
-    apart = (results.by_language(f"ablation.p_by_control.{key}") for key in ("layer_matched", "contribution_matched"))
+    apart = (results.by_language(f"ablation.p_by_control.{key}") for key in CONTROLS)
     layer, contribution = (found.get(tag, p) for found in apart)
     return layer, contribution
+
+
+def beats_draws(results: Results, which: int, tag: str) -> bool | None:
+    """Whether p against the draws of a control counts; None without a p, or where so few draws can not reach it."""
+    p = p_pair(results, tag)[which]
+    draws = results.by_language(f"ablation.{CONTROLS[which]}").get(tag)
+    if p is None or (draws and 1 / (len(draws) + 1) > LEVEL):
+        return None
+    return p <= LEVEL
 
 
 def specificity(results: Results) -> dict[str, list[Number]]:
@@ -156,12 +166,13 @@ def _own_language(results: Results) -> Claim:
     )
 
 
-def _beats_draws(results: Results, which: int, key: str, name: str) -> Claim:
+def _beats_draws(results: Results, which: int, name: str) -> Claim:
+    key = CONTROLS[which]
     found = {tag: p_pair(results, tag)[which] for tag in results.languages}
-    tested = {tag: p <= LEVEL for tag, p in found.items() if p is not None}
+    passed = {tag: beats_draws(results, which, tag) for tag in results.languages}
     ratios = results.by_language(f"ablation.ratio_{key}")
     result = ""
-    if tested:
+    if any(p is not None for p in found.values()):
         result = f"median p {_middle(list(found.values()), p_value)}"
         holm = results.by_language("ablation.p_holm") if key == "contribution_matched" else {}
         if holm:
@@ -170,11 +181,13 @@ def _beats_draws(results: Results, which: int, key: str, name: str) -> Claim:
         if ratios:
             ratio = _middle([values[0] for values in ratios.values()], lambda x: plain(x, 1))
             result = f"{ratio} × their harm (median over languages); {result}"
+        if not any(yes is not None for yes in passed.values()):
+            result += "; too few draws for p ≤ 0.05"
     return Claim(
         title=f"A set harms its language more than {name} do",
         control=f"{_draws(results, key)}; counts where p ≤ 0.05",
         result=result,
-        **_split(tested),
+        **_split({tag: yes for tag, yes in passed.items() if yes is not None}),
     )
 
 

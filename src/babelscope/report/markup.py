@@ -124,7 +124,9 @@ def definition_list(items: Mapping[str, object], *, kind: str | None = None) -> 
 def _say(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "–", True: "yes", False: "no"}[value]
-    return plain(value, 0) if isinstance(value, int) else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return plain(value, 0) if isinstance(value, int) else str(value) or "–"
 
 
 def missing(what: str) -> Markup:

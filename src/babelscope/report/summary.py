@@ -1,8 +1,8 @@
 """The top of a run: what was done, which findings hold, and a row of evidence a language."""
 
 from babelscope.report.claims import (
-    LEVEL,
     Claim,
+    beats_draws,
     claims,
     is_fluent,
     macro_success,
@@ -22,7 +22,7 @@ def model_name(results: Results) -> str:
     """What the run calls its model, else the name of its folder."""
     card = results.find("model") or {}
     found = next((card[key] for key in ("name", "model", "id", "path") if isinstance(card.get(key), str)), None)
-    return found or results.folder.resolve().name
+    return "the reference model" if found == "reference" else found or results.folder.resolve().name
 
 
 def summary_section(results: Results) -> Section:
@@ -95,7 +95,7 @@ def _evidence_table(results: Results) -> Markup:
             _stability_cell(results, tag),
             _marked(own_hurt_most(results).get(tag), percent(own[tag], digits)),
             _specificity_cell(results, tag, digits),
-            *(_marked(None if p is None else p <= LEVEL, p_value(p)) for p in p_pair(results, tag)),
+            *(_marked(beats_draws(results, at, tag), p_value(p)) for at, p in enumerate(p_pair(results, tag))),
             _success_cell(results, tag),
             percent(strongest_control(results, tag)),
             percent(results.by_language("steering.native").get(tag)),

@@ -45,7 +45,7 @@ class Decoding:
     """Tokens of every answer: the end of text is not drawn before."""
     temperature: float = 0.8
     seed: int = 0
-    batch_size: int = 64
+    batch_size: int = 128
 
 
 def make_prompts(corpus: Corpus, *, per_language: int, share: float = 0.5, start: int = 0) -> list[Prompt]:
