@@ -50,11 +50,11 @@ class Budget:
     """Scored tokens a language, test split."""
     draws: int = 19
     """Random sets of each control."""
-    layers: tuple[int, ...] = (2, 3, 4)
+    layers: tuple[int, ...] = (1, 2, 3)
     """Layers of the steering sweep."""
-    strengths: tuple[float, ...] = (0.8, 1.1, 1.4)
+    strengths: tuple[float, ...] = (1.1, 1.2, 1.3)
     """Strengths of the sweep, in multiples of the difference of means."""
-    dev_prompts: int = 8
+    dev_prompts: int = 11
     """Prompts a target for each point of the sweep."""
     test_prompts: int = 22
     """Prompts a target for the final score."""
