@@ -1,7 +1,7 @@
 """A whole steering study: choose on development prompts, score once on test prompts, beside every baseline."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -246,6 +246,7 @@ def neuron_steering_study(
     λ is chosen on `dev`; every second test prompt of `study` is answered. A language without neurons is left
     as it is, and so scored as unsteered. Source: arXiv:2507.22608.
     """
+    decoding = replace(decoding, batch_size=min(16, decoding.batch_size))  # each row has its own steps in every layer
     targets = list(study.steered.scores)
     made: dict[tuple[Language, Language, float], Sequence[Operation]] = {}
 
