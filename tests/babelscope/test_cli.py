@@ -48,22 +48,33 @@ def observe(capsys, folder, out="obs", *more):
         "--out",
         folder / out,
         "--tokens-per-language",
-        400,
+        1400,
         *more,
     )
 
 
 def test_observe_identify_ablate_direct_steer_one_after_another(capsys, folder):
     code, result, _ = observe(capsys, folder)
-    assert code == 0 and result["tokens"] == {"en": 400, "fi": 400}
+    assert code == 0 and result["tokens"] == {"en": 1400, "fi": 1400}
     code, result, err = call(
-        capsys, "identify", folder / "obs", "--out", folder / "set", "--top-rate", 0.2, "--draws", 20, "--parallel"
+        capsys,
+        "identify",
+        folder / "obs",
+        "--out",
+        folder / "set",
+        "--method",
+        "top-rate",
+        "--top-rate",
+        0.1,
+        "--draws",
+        20,
+        "--parallel",
     )
     assert code == 0, err
     sets = NeuronSet.load(folder / "set")
     assert result["neurons"] == sets.sizes and sum(sets.sizes.values()) > 0
     rows = [json.loads(line) for line in (folder / "set" / "evidence.jsonl").read_text().splitlines()]
-    assert {row["control"] for row in rows} >= {"bootstrap over shards", "shuffled labels", "half-splits of shards"}
+    assert {row["control"] for row in rows} >= {"bootstrap over shards", "chance", "half-splits of shards"}
     code, result, err = call(
         capsys, "ablate", folder / "model", folder / "set", folder / "corpus", "--out", folder / "abl", "--draws", 3
     )
@@ -84,7 +95,7 @@ def test_parts_merge_to_the_whole(capsys, folder):
     for i in range(2):
         assert observe(capsys, folder, f"part{i}", "--shard", f"{i}/2", "--batch-size", 1)[0] == 0
     code, result, _ = call(capsys, "merge", folder / "part0", folder / "part1", "--out", folder / "sum")
-    assert code == 0 and result["tokens"] == {"en": 400, "fi": 400}
+    assert code == 0 and result["tokens"] == {"en": 1400, "fi": 1400}
     whole, summed = (Observation.load(folder / name) for name in ("obs", "sum"))
     assert int((whole.active - summed.active).abs().sum()) <= 1
     assert call(capsys, "merge", folder / "part0", folder / "part0", "--out", folder / "twice")[0] == 1
@@ -96,8 +107,8 @@ from babelscope.recording.passes import Pass
 read = Pass.read
 def slow(self, batch):
     time.sleep(0.15)
-    read(self, batch)
     self.save_checkpoint()
+    read(self, batch)
 Pass.read = slow
 from babelscope.cli import main
 sys.exit(main(sys.argv[1:]))
@@ -129,7 +140,7 @@ def test_a_killed_pass_resumes_to_the_same_bits(capsys, folder, kill):
 
 def test_a_dry_run_runs_nothing(capsys, folder):
     code, result, _ = observe(capsys, folder, "obs", "--dry-run")
-    assert code == 0 and result["tokens"] == 800 and not (folder / "obs").exists()
+    assert code == 0 and result["tokens"] == 2800 and not (folder / "obs").exists()
 
 
 def test_nothing_is_overwritten(capsys, folder):
@@ -186,7 +197,19 @@ def test_a_model_without_tokenizer_or_of_unknown_kind_is_refused(capsys, folder)
 
 def test_a_set_for_another_model_is_refused(capsys, folder, tokenizer):
     observe(capsys, folder)
-    call(capsys, "identify", folder / "obs", "--out", folder / "set", "--top-rate", 0.2, "--draws", 20)
+    call(
+        capsys,
+        "identify",
+        folder / "obs",
+        "--out",
+        folder / "set",
+        "--method",
+        "top-rate",
+        "--top-rate",
+        0.1,
+        "--draws",
+        20,
+    )
     tiny_model("qwen2").save_pretrained(folder / "other")
     tokenizer.save_pretrained(folder / "other")
     code, _, err = call(capsys, "ablate", folder / "other", folder / "set", folder / "corpus", "--out", folder / "abl")

@@ -125,7 +125,8 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
         "neuron_arithmetic": arithmetic.trial,
     }
     scores, table = study.steered.scores, success_by_source(study.steered)
-    targets, sources = list(scores), sorted(table, key=list(scores).index)
+    targets = list(scores)
+    sources = [*(tag for tag in targets if tag in table), *(tag for tag in table if tag not in targets)]
     return {
         "success": success(study.steered),
         "native": success(study.native),
