@@ -75,7 +75,7 @@ def cost_table() -> list[str]:
     rows = ["| | ratio to | median | 95 % interval | rounds |", "|---|---|---|---|---|"]
     for row in read("observe.jsonl"):
         rows.append(
-            f"| observe {', '.join(row['sites'])}, {row['model']}, {row['clock']} time | bare forward pass "
+            f"| observe {', '.join(row['sites'])}, {row['model']}, {row['clock']} time | {row['base']} "
             f"| {row['ratio']:.3f} | {row['low']:.3f}–{row['high']:.3f} | {row['rounds']} |"
         )
     for row in read("steering.jsonl"):
