@@ -101,7 +101,7 @@ def content_agreement(observation: Observation, sets: NeuronSet, *, seed: int) -
     """Is it language or content? Sets from one half of the sentences everywhere, against sets from other halves.
 
     In the first selection every language reads the same half of the shards; in the second each language reads a half
-    drawn for itself out of the other shards' and its own, so that no two languages share their sentences.
+    drawn for itself, so that two languages share about half of their sentences and not all.
     """
     shards = Shards.read(observation, sets.at, fewest=FEWEST_SHARDS)
     generator = torch.Generator().manual_seed(seed)
