@@ -4,12 +4,14 @@ import json
 import re
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import babelscope
+from babelscope.cli.table import VERBS
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,10 +34,17 @@ def test_help_loads_no_torch():
 def test_extras_are_not_imported_by_the_core():
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['sae_lens','transformer_lens','nnsight','peft']));"
-        "import babelscope; [getattr(babelscope, name) for name in babelscope.__all__]; import babelscope.cli.verbs"
+        "import babelscope; [getattr(babelscope, name) for name in babelscope.__all__];"
+        "from importlib import import_module; from babelscope.cli.table import VERBS;"
+        "[import_module(f'babelscope.cli.{verb.module}') for verb in VERBS.values()]"
     )
     done = run_python(code)
     assert done.returncode == 0, done.stderr[-500:]
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
+def test_every_verb_has_its_function_with_a_docstring(verb):
+    assert getattr(import_module(f"babelscope.cli.{verb.module}"), verb.function).__doc__
 
 
 @pytest.mark.parametrize("name", babelscope.__all__)
@@ -53,7 +62,7 @@ MISSING = [name for name in ("sae_lens", "transformer_lens", "nnsight", "peft") 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"not installed: {MISSING}; pip install 'babelscope[all]'")
 def test_the_pinned_extras_import_together():
-    code = "from beartype import beartype; import babelscope.cli.verbs, sae_lens, transformer_lens, nnsight, peft"
+    code = "from beartype import beartype; import babelscope.cli.calling, sae_lens, transformer_lens, nnsight, peft"
     done = run_python(code)
     assert done.returncode == 0, done.stderr[-500:]
 

@@ -278,3 +278,28 @@ def test_import_mask_by_command(capsys, folder):
         folder / "set",
     )
     assert code == 0 and result["neurons"] == {"en": 3, "fi": 3} and result["union"] == 3
+
+
+def test_a_sweep_writes_its_table_and_the_directions_it_used(capsys, folder):
+    model, corpus, counts = folder / "model", folder / "corpus", folder / "counts"
+    sites = ("--sites", "resid_out", "--no-check-language")
+    assert call(capsys, "observe", model, corpus, "--out", counts, *sites)[0] == 0
+    grid = ("--layers", 1, "--strengths", 0.5, 1.0, "--new-tokens", 4, "--corpus", corpus)
+    code, result, _ = call(capsys, "steer", model, counts, "--sweep", *grid, "--out", folder / "sweep")
+    table = json.loads((folder / "sweep" / "steering.json").read_text())
+    assert code == 0 and result["layer"] == table["layer"] == 1
+    assert {point["strength"] for point in table["sweep"]} == {0.5, 1.0}
+    assert sorted(path.name for path in (folder / "sweep" / "directions").iterdir()) == ["en", "fi"]
+
+
+def test_a_sweep_without_out_is_refused(capsys, folder):
+    counts = folder / "counts"
+    call(capsys, "observe", folder / "model", folder / "corpus", "--out", counts, "--no-check-language")
+    code, _, err = call(capsys, "steer", folder / "model", counts, "--sweep")
+    assert code == 1 and "--out" in err.splitlines()[-1]
+
+
+def test_the_doctor_counts_alike_in_every_batch_and_names_the_versions(capsys):
+    code, result, _ = call(capsys, "doctor")
+    assert code == 0 and result["self_test"] == "passed"
+    assert result["packages"]["torch"] == torch.__version__

@@ -1,4 +1,4 @@
-"""The command line: a static table here, the verbs in `verbs.py`, which is imported only when one runs."""
+"""The command line: a static table here, each verb in a file of its own, imported only when it runs."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_verb(verb: str, words: list[str], as_json: bool) -> int:
     """Call a verb, print what it returns, and turn errors into exit codes."""
-    from babelscope.cli.verbs import call_verb
+    from babelscope.cli.calling import call_verb
 
     try:
         result = call_verb(verb, words)

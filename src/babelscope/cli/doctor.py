@@ -12,7 +12,7 @@ from babelscope.runs import environment
 EXTRAS = ("sae-lens", "transformer-lens", "nnsight", "peft")
 
 
-def doctor() -> dict[str, Any]:
+def run_doctor() -> dict[str, Any]:
     """List versions and devices, and check one pass of the bundled model against itself in smaller batches."""
     extras = {}
     for name in EXTRAS:

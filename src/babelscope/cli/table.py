@@ -1,17 +1,34 @@
-"""The verbs and one line about each; nothing is imported for `babelscope --help`."""
+"""The verbs, where each lives, and one line about it; nothing is imported for `babelscope --help`."""
+
+from typing import NamedTuple
+
+
+class Verb(NamedTuple):
+    """One verb of the command line."""
+
+    module: str
+    """File of `babelscope.cli`."""
+    function: str
+    """Its function there, whose parameters are the flags."""
+    help: str
+
 
 VERBS = {
-    "demo": "the main job on the bundled model and corpus, with a report",
-    "observe": "one pass of labelled text through a model, into counts",
-    "merge": "add observations of several machines or texts",
-    "identify": "which neurons belong to which language, with controls and intervals",
-    "direct": "the direction from one language to another",
-    "ablate": "what breaks when a language's neurons are off, with matched controls",
-    "steer": "answer prompts under steering, or measure the dose–response with --sweep",
-    "evaluate": "held-out bits per byte by language, or language confusion of answers",
-    "report": "one HTML page from run folders",
-    "import-mask": "read a published LAPE mask",
-    "doctor": "what is installed, and a self-test",
+    "demo": Verb("reporting", "run_demonstration", "the main job on the bundled model and corpus, with a report"),
+    "observe": Verb("observing", "run_observe", "one pass of labelled text through a model, into counts"),
+    "merge": Verb("observing", "run_merge", "add observations of several machines or texts"),
+    "identify": Verb(
+        "selecting", "run_identify", "which neurons belong to which language, with controls and intervals"
+    ),
+    "direct": Verb("selecting", "run_direct", "the direction from one language to another"),
+    "ablate": Verb("ablating", "run_ablate", "what breaks when a language's neurons are off, with matched controls"),
+    "steer": Verb("answering", "run_steer", "answer prompts under steering, or measure the dose–response with --sweep"),
+    "evaluate": Verb(
+        "evaluating", "run_evaluate", "held-out bits per byte by language, or language confusion of answers"
+    ),
+    "report": Verb("reporting", "run_report", "one HTML page from run folders"),
+    "import-mask": Verb("selecting", "run_import_mask", "read a published LAPE mask"),
+    "doctor": Verb("doctor", "run_doctor", "what is installed, and a self-test"),
 }
 
 PROGRAM_HELP = "\n".join(
@@ -20,7 +37,7 @@ PROGRAM_HELP = "\n".join(
         "",
         "The languages inside a language model: found, measured, steered.",
         "",
-        *(f"  {verb:<12} {text}" for verb, text in VERBS.items()),
+        *(f"  {name:<12} {verb.help}" for name, verb in VERBS.items()),
         "",
         "babelscope VERB --help lists a verb's arguments. --json prints the result for machines.",
         "Exit codes: 0 done, 1 failed, 2 misuse, 130 interrupted (resumable).",

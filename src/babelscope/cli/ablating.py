@@ -1,0 +1,64 @@
+"""The verb `ablate`."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from babelscope.ablation import ablation_matrix
+from babelscope.artifacts import NeuronSet, Observation
+from babelscope.cli.arguments import Result, free
+from babelscope.corpus import load_corpus
+from babelscope.demo.results import ablation_summary, plain
+from babelscope.errors import SelectionError
+from babelscope.models import open_model
+from babelscope.runs import write_atomic
+
+
+def run_ablate(
+    model: Positional[str],
+    neurons: Positional[Path],
+    corpus: Positional[str],
+    *,
+    out: Path,
+    observation: Path | None = None,
+    split: str = "test",
+    to: Literal["zero", "mean"] = "zero",
+    draws: int = 19,
+    max_tokens: int = 5_000,
+    device: str = "auto",
+    dtype: str = "auto",
+    seed: int = 0,
+) -> Result:
+    """Switch each language's set off and measure the harm on every language's held-out text, beside random sets.
+
+    Args:
+        neurons: folder of a NeuronSet.
+        observation: where contributions and means come from; none observes the same text for them.
+        max_tokens: scored tokens a language.
+    """
+    free(out)
+    sets = NeuronSet.load(neurons)
+    if not len(sets.indices):
+        raise SelectionError(
+            f"{neurons}: every set is empty; expected at least one neuron; select with a larger top_rate"
+        )
+    texts = load_corpus(corpus, sets.languages, split=split)
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    observed = None if observation is None else Observation.load(observation)
+    table = ablation_matrix(
+        opened,
+        tokenizer,
+        sets,
+        texts,
+        draws=draws,
+        to=to,
+        observation=observed,
+        max_tokens=max_tokens,
+        seed=seed,
+        progress=True,
+    )
+    summary = plain({"languages": list(sets.languages), "to": to, **ablation_summary(table)})
+    write_atomic(out / "ablation.json", json.dumps(summary, indent=1, ensure_ascii=False))
+    return {"out": str(out), "own_hurt_most": summary["own_hurt_most"], "own_harm": plain(table.own_harm())}

@@ -1,0 +1,111 @@
+"""The verb `steer`: answers, or the dose–response curve."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from babelscope.artifacts import Direction, Observation, SteeringRecipe
+from babelscope.cli.arguments import Result, free
+from babelscope.corpus import load_corpus
+from babelscope.demo.results import plain, sweep_row
+from babelscope.errors import ArtifactError, CorpusError
+from babelscope.languages import Language
+from babelscope.models import layout_of, open_model
+from babelscope.runs import write_atomic
+from babelscope.sweeps import Decoding, Prompt, generate_answers, macro, steering_study
+
+
+def run_steer(
+    model: Positional[str],
+    steering: Positional[Path],
+    prompts: Positional[tuple[str, ...]] = (),
+    *,
+    strength: float = 1.0,
+    unit: Literal["raw", "unit", "relative"] = "raw",
+    new_tokens: int = 64,
+    temperature: float = 0.8,
+    sweep: bool = False,
+    corpus: str = "reference",
+    targets: tuple[str, ...] = (),
+    layers: tuple[int, ...] = (),
+    strengths: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5),
+    out: Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    seed: int = 0,
+) -> Result:
+    """Answer prompts under a Direction or SteeringRecipe; or, with --sweep, measure steering from an Observation.
+
+    Args:
+        steering: folder of a Direction or SteeringRecipe; of an Observation (with resid_out) for --sweep.
+        prompts: texts to continue; one that names a file stands for the file's lines.
+        strength: of a Direction, in its unit; a recipe carries its own.
+        sweep: choose layer and strength on the corpus's valid split, score on its test split, write --out.
+        targets: for --sweep; none means all observed languages.
+        layers: for --sweep; none means the middle third.
+    """
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    decoding = Decoding(new_tokens=new_tokens, temperature=temperature, seed=seed)
+    if sweep:
+        return sweep_steering(opened, tokenizer, steering, corpus, targets, layers, strengths, out, decoding)
+    kind = json.loads((steering / "config.json").read_text())["format"] if (steering / "config.json").is_file() else ""
+    if kind.startswith("babelscope.SteeringRecipe"):
+        operations = list(SteeringRecipe.load(steering))
+    else:
+        operations = [Direction.load(steering).add(strength, unit)]
+    texts = [
+        line for text in prompts for line in (Path(text).read_text().splitlines() if Path(text).is_file() else [text])
+    ]
+    if not texts:
+        raise CorpusError("no prompt came; expected a text or a file of lines; add one")
+    nobody = Language("und")
+    requests = [(Prompt(str(number), nobody, text), nobody) for number, text in enumerate(texts)]
+    answers = generate_answers(opened, tokenizer, requests, lambda target, source: operations, decoding=decoding)
+    return {"answers": [{"prompt": answer.prompt.text, "answer": answer.text} for answer in answers]}
+
+
+def sweep_steering(
+    model: Any,
+    tokenizer: Any,
+    observation: Path,
+    corpus: str,
+    targets: tuple[str, ...],
+    layers: tuple[int, ...],
+    strengths: tuple[float, ...],
+    out: Path | None,
+    decoding: Decoding,
+) -> Result:
+    """The dose–response study behind `steer --sweep`."""
+    if out is None:
+        raise ArtifactError("--sweep came without --out; expected a folder for its table; add --out")
+    free(out)
+    observed, n_layers = Observation.load(observation), layout_of(model).n_layers
+    wanted = targets or observed.languages
+    study = steering_study(
+        model,
+        tokenizer,
+        observed,
+        dev=load_corpus(corpus, observed.languages, split="valid"),
+        test=load_corpus(corpus, observed.languages, split="test"),
+        targets=wanted,
+        layers=layers or tuple(range(n_layers // 3, 2 * n_layers // 3)),
+        strengths=strengths,
+        decoding=decoding,
+        progress=True,
+    )
+    trials = {"steered": study.steered, "native": study.native, "unsteered": study.unsteered, "random": study.random}
+    result = {
+        "layer": study.chosen.layer,
+        "strength": study.chosen.strength,
+        "macro": {name: list(macro(trial.answers, trial.scores)) for name, trial in trials.items()},
+        "success": {tag: [score.success, score.low, score.high] for tag, score in study.steered.scores.items()},
+        "perplexity_ratio": {tag: score.perplexity_ratio for tag, score in study.steered.scores.items()},
+        "sweep": [sweep_row(point) for point in study.points],
+        "not_measurable": list(study.not_measurable),
+    }
+    write_atomic(out / "steering.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
+    for tag, direction in study.directions.items():
+        direction.save(out / "directions" / tag)
+    return {"out": str(out), **plain({key: result[key] for key in ("layer", "strength", "macro")})}

@@ -1,0 +1,105 @@
+"""The verbs `observe` and `merge`."""
+
+import json
+import shutil
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from babelscope.artifacts import Observation
+from babelscope.cli.arguments import Result, free, stop_on_interrupt
+from babelscope.corpus import load_corpus
+from babelscope.errors import ArtifactError, CorpusError
+from babelscope.evaluation import check_labels
+from babelscope.models import open_model
+from babelscope.recording import observe, plan_observation
+
+
+def run_observe(
+    model: Positional[str],
+    corpus: Positional[str],
+    *,
+    out: Path,
+    languages: tuple[str, ...] = (),
+    split: str = "train",
+    sites: tuple[str, ...] = ("mlp_gate", "mlp_inner", "resid_out"),
+    tokens_per_language: int = 100_000,
+    shards: int = 32,
+    shard: str = "0/1",
+    batch_size: str = "auto",
+    max_length: int = 512,
+    resume: bool = False,
+    dry_run: bool = False,
+    check_language: bool = True,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Result:
+    """One pass of labelled text through a model, into an Observation.
+
+    Args:
+        model: folder, hub id, or "reference".
+        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
+        out: folder of the Observation; an interrupted pass is kept beside it.
+        languages: BCP-47 tags; none means every file of the corpus folder.
+        sites: names for all layers, or one such as 5.resid_out.
+        tokens_per_language: at most; 0 means all text.
+        shard: i/n reads only documents whose shard mod n is i; merge the n parts after.
+        resume: go on with an interrupted pass; done at once if it is complete.
+        dry_run: print tokens and bytes, run nothing.
+        check_language: refuse text that is mostly another language than its label says.
+    """
+    if resume and (out / "config.json").is_file():
+        return {"out": str(out), "tokens": Observation.load(out).tokens, "resumed_tokens": "complete"}
+    checkpoint = out.with_name(f"{out.name}.checkpoint")
+    free(out)
+    if checkpoint.exists() and not resume:
+        raise ArtifactError(f"{checkpoint}: an interrupted pass is there; expected none; use --resume or remove it")
+    texts = load_corpus(corpus, languages or None, split=split)
+    if check_language:
+        check_labels(texts)
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    limit = tokens_per_language or None
+    if dry_run:
+        plan = plan_observation(opened, texts, sites=sites, tokens_per_language=limit, shards=shards)
+        return {"tokens": plan.tokens, "megabytes": round(plan.result_bytes / 1e6, 1), "sites": list(plan.sites)}
+    try:
+        i, n = (int(part) for part in shard.split("/"))
+    except ValueError:
+        raise CorpusError(f"--shard {shard!r} came; expected i/n such as 0/4; correct it") from None
+    with stop_on_interrupt() as stopped:
+        observation = observe(
+            opened,
+            tokenizer,
+            texts,
+            sites=sites,
+            tokens_per_language=limit,
+            shards=shards,
+            part=(i, n),
+            batch_size=batch_size if batch_size == "auto" else int(batch_size),
+            max_length=max_length,
+            checkpoint=checkpoint,
+            progress=True,
+            stop=stopped,
+        )
+    observation.save(out)
+    resumed = read_resumed(checkpoint)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return {"out": str(out), "tokens": observation.tokens, "resumed_tokens": resumed}
+
+
+def read_resumed(checkpoint: Path) -> int:
+    """Tokens that a resumed pass took over from its checkpoint."""
+    file = checkpoint / "resumed.json"
+    return int(json.loads(file.read_text())["tokens"]) if file.is_file() else 0
+
+
+def run_merge(observations: Positional[tuple[Path, ...]], *, out: Path) -> Result:
+    """Add observations; each part may come once."""
+    free(out)
+    if not observations:
+        raise ArtifactError("no observation came; expected at least one folder; name them")
+    total, *rest = (Observation.load(path) for path in observations)
+    for other in rest:
+        total = total + other
+    total.save(out)
+    return {"out": str(out), "tokens": total.tokens, "parts": list(total.parts)}

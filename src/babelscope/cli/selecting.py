@@ -1,0 +1,106 @@
+"""The verbs `identify`, `direct` and `import-mask`: from counts, or a foreign file, to an artifact."""
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from babelscope.adapters.masks import import_mask
+from babelscope.artifacts import Observation, Origin
+from babelscope.cli.arguments import Result, free
+from babelscope.controls import write_evidence
+from babelscope.directions import mean_direction
+from babelscope.errors import ArtifactError, SelectionError
+from babelscope.identification import check_sets, evidence_rows
+from babelscope.models import layout_of, open_model, origin_of
+from babelscope.neurons import SELECTORS
+from babelscope.sites import At
+
+
+def run_identify(
+    observation: Positional[Path],
+    *,
+    out: Path,
+    method: Literal["lape", "entropy-lambda", "top-rate"] = "lape",
+    top_rate: float = 0.01,
+    at: At = "mlp_gate",
+    parallel: bool = False,
+    compare_with: Path | None = None,
+    draws: int = 200,
+    seed: int = 0,
+) -> Result:
+    """Which neurons belong to which language, with bootstrap intervals, half-splits and shuffled labels.
+
+    Args:
+        observation: folder of an Observation with at least 20 document shards.
+        out: folder of the NeuronSet; evidence.jsonl beside it holds the controls.
+        top_rate: share of all neurons taken.
+        parallel: the documents are line-parallel; resamples then draw the same sentences in every language.
+        compare_with: an Observation of other text, such as parallel text: is it language or genre?
+    """
+    free(out)
+    observed = Observation.load(observation)
+    sets = SELECTORS[method](observed, top_rate=top_rate, at=at)
+    sets = getattr(sets, "sets", sets)
+    if isinstance(sets, dict) or not len(sets.indices):
+        raise SelectionError(
+            f"{method} at top_rate {top_rate} selects nothing; expected at least one neuron; raise top_rate"
+        )
+    other = None if compare_with is None else Observation.load(compare_with)
+    checks = check_sets(observed, sets, parallel=parallel, other=other, draws=draws, seed=seed)
+    sets.save(out)
+    write_evidence(evidence_rows(checks), out / "evidence.jsonl")
+    return {
+        "out": str(out),
+        "neurons": sets.sizes,
+        "stability": {tag: [round(x, 3) for x in list(row)[:4]] for tag, row in checks.stability.items()},
+    }
+
+
+def run_direct(
+    observation: Positional[Path],
+    *,
+    target: str,
+    layer: int,
+    out: Path,
+    source: tuple[str, ...] = (),
+    at: At = "resid_out",
+) -> Result:
+    """The direction from one language, or the mean of several, to another; no source means all others."""
+    free(out)
+    direction = mean_direction(Observation.load(observation), target=target, source=source or None, layer=layer, at=at)
+    direction.save(out)
+    return {"out": str(out), "norm": direction.norm, "mean_norm": direction.mean_norm}
+
+
+def run_import_mask(
+    file: Positional[Path],
+    *,
+    out: Path,
+    languages: tuple[str, ...],
+    n_neurons: int = 0,
+    model: str = "",
+) -> Result:
+    """Read a published LAPE mask as a NeuronSet.
+
+    Args:
+        languages: in the file's order; required, for the file names none.
+        n_neurons: neurons a layer; 0 asks the model.
+        model: folder or hub id it was made for, whose shape and hash the set then carries.
+    """
+    free(out)
+    origin: Origin | None = None
+    layers = 0
+    if model:
+        opened, tokenizer = open_model(model)
+        layout, origin = layout_of(opened), origin_of(opened, tokenizer)
+        n_neurons, layers = layout.width("mlp_gate"), layout.n_layers
+    if not n_neurons:
+        raise ArtifactError("neither --n-neurons nor --model came; expected one, to check the indices; add it")
+    sets = import_mask(file, languages=languages, n_neurons=n_neurons, origin=origin)
+    if layers and sets.n_layers != layers:
+        raise ArtifactError(
+            f"{file}: {sets.n_layers} layers; expected {layers} as in {model!r}; it is for another model"
+        )
+    sets.save(out)
+    return {"out": str(out), "neurons": sets.sizes, "union": sets.parameters["union"]}
