@@ -1,0 +1,23 @@
+"""Open a Hugging Face model, and read and write at a Site of it with plain hooks."""
+
+from babelscope.models.families import FAMILIES, Family, family_of
+from babelscope.models.hooks import Edit, RoutedEdit, See
+from babelscope.models.layout import READ_ONLY, Layout, layout_of, read_site
+from babelscope.models.opening import open_model
+from babelscope.models.origin import check_made_for, origin_of
+
+__all__ = [
+    "FAMILIES",
+    "READ_ONLY",
+    "Edit",
+    "Family",
+    "Layout",
+    "RoutedEdit",
+    "See",
+    "check_made_for",
+    "family_of",
+    "layout_of",
+    "open_model",
+    "origin_of",
+    "read_site",
+]

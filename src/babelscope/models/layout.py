@@ -1,0 +1,243 @@
+"""Where the sites of an opened model are; read and write there, and see the MLP's weights by neuron."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import nn
+from transformers import PreTrainedModel
+
+from babelscope.axes import Float, Float64, Int, Tensor
+from babelscope.errors import SiteError
+from babelscope.models.families import Family, family_of
+from babelscope.models.hooks import Call, Edit, RoutedEdit, See, hook_experts, hook_input, hook_output, shape_of
+from babelscope.models.weights import is_conv1d, neuron_biases, neuron_rows
+from babelscope.sites import NEURON_SITES, At, Site
+
+READ_ONLY = ("resid_mid", "router")
+"""Sites that can be seen but not replaced: the residual branch, or the chosen experts, are already fixed there."""
+
+FLAT_SITES = ("resid_mid", "mlp_gate", "mlp_inner", "mlp_out")
+"""Sites whose tensors have batch and token in one axis where the family's MLP does."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the sites of one opened model are; built by `layout_of`, which proves that every module exists."""
+
+    model: PreTrainedModel
+    family: Family
+    n_layers: int
+    d_hidden: int
+    d_neuron: int
+    """Width of one MLP, or of one expert."""
+    n_heads: int
+    n_experts: int
+    """0 in a dense model."""
+
+    @property
+    def body(self) -> nn.Module:
+        """The model without its head."""
+        return self.model.get_submodule(self.family.body)
+
+    def layer(self, index: int) -> nn.Module:
+        """One transformer block."""
+        return self.model.get_submodule(f"{self.family.layers}.{index}")
+
+    def device_of(self, site: Site) -> torch.device:
+        """Device of the weights around a site."""
+        module = self.body if site.layer is None else self.layer(site.layer)
+        return next(module.parameters()).device
+
+    def width(self, at: At) -> int:
+        """Units at a site; heads are counted flat, experts' neurons expert-major."""
+        if at in NEURON_SITES:
+            return self.d_neuron * max(1, self.n_experts)
+        if at == "attn_heads":
+            projection = self.layer(0).get_submodule(self.family.heads_out)
+            return projection.weight.shape[0 if is_conv1d(projection) else 1]
+        if at == "router":
+            return self.n_experts
+        return self.model.config.vocab_size if at == "logits" else self.d_hidden
+
+    def check(self, site: Site) -> None:
+        """Raise SiteError unless the model has this site."""
+        kind = self.model.config.model_type
+        if site.layer is not None and site.layer >= self.n_layers:
+            raise SiteError(f"site '{site}': {kind} has layers 0–{self.n_layers - 1}; give a layer in that range")
+        if site.at == "router" and not self.n_experts:
+            raise SiteError(f"site '{site}': {kind} is dense; expected a model with experts")
+        if site.at == "resid_mid" and not self.family.mid:
+            raise SiteError(
+                f"site '{site}': this {kind} runs attention and MLP side by side, nothing stands between them; "
+                "use resid_in, which both read"
+            )
+        if site.at == "mlp_inner" and self.n_experts:
+            raise SiteError(f"site '{site}': the experts of {kind} are fused and have no module there; use mlp_gate")
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP multiplies its activation with a second projection."""
+        return bool(self.family.gate)
+
+    def mlp(self, layer: int) -> nn.Module:
+        """The MLP of a layer, router included; raises SiteError where it is no module of its own (OPT)."""
+        if not self.family.mlp:
+            raise SiteError(
+                f"the MLP of {self.model.config.model_type} is no module; use layer(), act(), neuron_rows(), "
+                "or hooks at mlp_out"
+            )
+        return self.layer(layer).get_submodule(self.family.mlp)
+
+    def act(self, layer: int) -> nn.Module:
+        """The activation function of a layer's MLP, or of its experts."""
+        return self.layer(layer).get_submodule(self.family.act)
+
+    def experts(self, layer: int) -> nn.Module:
+        """The fused experts of a layer; raises SiteError in a dense model."""
+        if not self.family.experts:
+            raise SiteError(f"{self.model.config.model_type} is dense; expected a model with experts")
+        return self.layer(layer).get_submodule(self.family.experts)
+
+    def neuron_rows(self, layer: int) -> dict[str, Float[Tensor, "expert neuron hidden"]]:
+        """The MLP's weights, one row a neuron: "gate" (gated MLPs), "up", and "down".
+
+        MLP(x) = Σ_n act(gate_n·x) (up_n·x) down_n, or Σ_n act(up_n·x + bias_n) down_n + bias in a plain one.
+        Dense models have one expert. Each is a view into its parameter: writing to it, without gradients, changes the
+        model.
+        """
+        return neuron_rows(self.layer(layer), self.family)
+
+    def neuron_biases(self, layer: int) -> dict[str, Float[Tensor, "expert neuron"]]:
+        """Views of the biases of "gate" and "up", as in `neuron_rows`; empty where the projections have none."""
+        return neuron_biases(self.layer(layer), self.family)
+
+    def down_weight(self, layer: int) -> Float[Tensor, "hidden neuron"]:
+        """Down projection of a layer, one column a neuron; experts side by side."""
+        return rearrange(self.neuron_rows(layer)["down"], "expert neuron hidden -> hidden (expert neuron)")
+
+    def down_norm(self, layer: int) -> Float64[Tensor, " neuron"]:
+        """Euclidean length of each neuron's column of the down projection."""
+        return self.down_weight(layer).detach().double().norm(dim=0)
+
+    def logits(self, hidden: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows vocab"]:
+        """The head's logits for rows of the body's output, soft-capped where the model does so."""
+        scores = self.model.get_output_embeddings()(hidden)
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return torch.tanh(scores / cap) * cap if cap else scores
+
+    def watch(self, site: Site, see: See) -> AbstractContextManager[None]:
+        """While open, `see` gets the value at a site on every forward pass; nothing is changed."""
+
+        def edit(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
+            see(value, sign, routes)
+
+        return self._hooked(site, edit)
+
+    def edit(self, site: Site, change: Edit) -> AbstractContextManager[None]:
+        """While open, what `change` returns replaces the value at a site.
+
+        Values are [batch, token, unit]; [batch, token, head, d_head] at `attn_heads`;
+        [batch, token, top_k, d_expert] at an MoE's `mlp_gate`.
+        Raises SiteError where a site can only be read.
+        """
+        return self.edit_routed(site, lambda value, routes: change(value))
+
+    def edit_routed(self, site: Site, change: RoutedEdit) -> AbstractContextManager[None]:
+        """`edit` for a change that must know which expert each row of an MoE's `mlp_gate` belongs to."""
+        if site.at in READ_ONLY:
+            raise SiteError(f"site '{site}' can be read, not written; edit attn_out or resid_out instead")
+        return self._hooked(site, lambda value, sign, routes: change(value, routes))
+
+    @contextmanager
+    def _hooked(self, site: Site, call: Call) -> Iterator[None]:
+        self.check(site)
+        with ExitStack() as stack:
+            if site.layer is None:
+                whole = self.model.get_submodule(self.family.embed)
+                hook_output(stack, whole if site.at == "embed" else self.model.get_output_embeddings(), call)
+            elif site.at in NEURON_SITES and self.n_experts:
+                shape = shape_of(stack, self.mlp(site.layer))
+                hook_experts(stack, self.model, self.experts(site.layer), self.act(site.layer), call, shape)
+            else:
+                self._hook_layer(stack, site, site.layer, call)
+            yield
+
+    def _hook_layer(self, stack: ExitStack, site: Site, index: int, call: Call) -> None:
+        layer, names = self.layer(index), self.family
+        table: dict[str, tuple[str, Literal["input", "output"]]] = {
+            "resid_in": ("", "input"),
+            "attn_heads": (names.heads_out, "input"),
+            "attn_out": (names.attn_out, "output"),
+            "resid_mid": (names.mid, "input"),
+            "mlp_gate": (names.act, "output"),
+            "mlp_inner": (names.down, "input"),
+            "mlp_out": (names.mlp_out, "output"),
+            "resid_out": ("", "output"),
+            "router": (names.router, "output"),
+        }
+        path, side = table[site.at]
+        flat = site.at == "router" or (names.flat and site.at in FLAT_SITES)
+        shape = shape_of(stack, self.mlp(index) if names.mlp else layer) if flat else None
+        module = layer.get_submodule(path)
+        if side == "input":
+            hook_input(stack, module, call, heads=self.n_heads if site.at == "attn_heads" else 0, shape=shape)
+        else:
+            hook_output(stack, module, call, signed=site.at == "mlp_gate", shape=shape)
+
+
+def layout_of(model: PreTrainedModel) -> Layout:
+    """Find a model's sites, and prove that each exists; raises SiteError for a family without a table."""
+    config = model.config
+    try:
+        family = family_of(config)
+    except SiteError as err:
+        raise SiteError(f"{err}; modules seen: {_module_summary(model)}") from err
+    n_layers = config.num_hidden_layers
+    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    layout = Layout(
+        model=model,
+        family=family,
+        n_layers=n_layers,
+        d_hidden=config.hidden_size,
+        d_neuron=0,
+        n_heads=config.num_attention_heads,
+        n_experts=int(experts or 0) if family.experts else 0,
+    )
+    try:
+        for index in range(n_layers):
+            for name in family.needed:
+                layout.layer(index).get_submodule(name)
+        model.get_submodule(family.embed)
+    except AttributeError as err:
+        raise SiteError(
+            f"model type {config.model_type!r} lacks a module ({err}); expected "
+            f"{', '.join(family.needed)} in every layer; modules seen: {_module_summary(model)}"
+        ) from err
+    acts = {id(layout.act(index)) for index in range(n_layers)}
+    if len(acts) != n_layers:
+        raise SiteError(f"model type {config.model_type!r}: layers share an activation module; it can not be hooked")
+    return replace(layout, d_neuron=layout.neuron_rows(0)["down"].shape[1])
+
+
+def _module_summary(model: nn.Module) -> str:
+    """Module names with layer numbers folded, for an error a person can act on."""
+    names = {".".join("*" if part.isdigit() else part for part in name.split(".")) for name, _ in model.named_modules()}
+    return ", ".join(sorted(name for name in names if name)[:40])
+
+
+@torch.no_grad()
+def read_site(
+    model: PreTrainedModel, input_ids: Int[Tensor, "batch token"], site: Site, *, attention_mask: Tensor | None = None
+) -> Tensor:
+    """The tensor at one site for these tokens, for looking; shapes as in `Layout.edit`.
+
+    Raises SiteError if the model has no such site.
+    """
+    layout, seen = layout_of(model), []
+    with layout.watch(site, lambda value, sign, routes: seen.append(value.clone())):
+        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    return seen[0]

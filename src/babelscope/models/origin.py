@@ -1,0 +1,53 @@
+"""What a model is, as names and hashes that travel with every artifact."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.artifacts.storage import Origin
+from babelscope.errors import ArtifactError
+from babelscope.reference import MODEL as REFERENCE_MODEL
+
+
+def origin_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Origin:
+    """Names and hashes that every artifact made from this model carries; without a tokenizer its hash is empty."""
+    volatile = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation")
+    config = {key: value for key, value in model.config.to_dict().items() if key not in volatile}
+    name = str(model.config._name_or_path) or type(model).__name__
+    if Path(name) == REFERENCE_MODEL:
+        name = "reference"
+    return Origin(
+        model=name,
+        revision=getattr(model.config, "_commit_hash", None) or "",
+        model_hash=_hash_json(config),
+        tokenizer_hash="" if tokenizer is None else _hash_json(_tokenizer_state(tokenizer)),
+    )
+
+
+def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> Any:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return tokenizer.get_vocab()
+    state = json.loads(backend.to_str())
+    return {key: value for key, value in state.items() if key not in ("padding", "truncation")}
+
+
+def _hash_json(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def check_made_for(
+    origin: Origin, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, what: str
+) -> None:
+    """Raise ArtifactError unless an artifact was made with this model, and with this tokenizer where one is given."""
+    mine = origin_of(model, tokenizer)
+    for field in ("model_hash",) if tokenizer is None else ("model_hash", "tokenizer_hash"):
+        if getattr(origin, field) != getattr(mine, field):
+            raise ArtifactError(
+                f"{what}: made for {origin.model!r} ({field} {getattr(origin, field)}), came with {mine.model!r} "
+                f"({getattr(mine, field)}); expected the same model and tokenizer; open the one it was made with"
+            )
