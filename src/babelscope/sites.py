@@ -1,6 +1,7 @@
 """Named places in a transformer."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -26,6 +27,83 @@ WHOLE_MODEL = ("embed", "logits")
 
 NEURON_SITES = ("mlp_gate", "mlp_inner")
 """Places whose units are neurons."""
+
+PLAIN_MLP = ("gpt2", "gpt_neox", "bloom", "opt")
+"""Families, by `config.model_type`, whose MLP has no gate: `mlp_gate` is `mlp_inner`."""
+
+EXPERTS = ("mixtral", "qwen3_moe", "olmoe")
+"""Families with a mixture of experts."""
+
+_NORMED = dict.fromkeys(("gemma2", "gemma3_text"))
+"""Gemma norms what attention and MLP give before it is added; TransformerLens's names stand after that norm."""
+
+_Meaning = tuple[At | None, Mapping[str, At | None]]
+"""What a name means in most families, and in the others; None is no site."""
+
+_LENS_LAYER: dict[str, _Meaning] = {
+    "hook_resid_pre": ("resid_in", {}),
+    "hook_in": ("resid_in", {}),
+    "attn.hook_z": ("attn_heads", {}),
+    "attn.o.hook_in": ("attn_heads", {}),
+    "hook_attn_out": ("attn_out", _NORMED),
+    "attn.hook_out": ("attn_out", {"bloom": "resid_mid"}),
+    "attn.o.hook_out": ("attn_out", {}),
+    "hook_resid_mid": ("resid_mid", {}),
+    "mlp.hook_post": ("mlp_inner", dict.fromkeys(EXPERTS, "mlp_out")),
+    "mlp.out.hook_in": ("mlp_inner", {}),
+    "hook_mlp_out": ("mlp_out", _NORMED),
+    "mlp.hook_out": ("mlp_out", {"bloom": "resid_out"}),
+    "mlp.out.hook_out": ("mlp_out", {}),
+    "hook_resid_post": ("resid_out", {}),
+    "hook_out": ("resid_out", {}),
+    "mlp.gate.hook_out": (None, dict.fromkeys(EXPERTS, "router")),
+}
+"""TransformerLens's hooks in a block."""
+
+_LENS_WHOLE: dict[str, _Meaning] = {
+    "hook_embed": ("embed", {"bloom": None}),
+    "embed.hook_out": ("embed", {}),
+    "unembed.hook_out": ("logits", {}),
+    "hook_unembed": ("logits", {}),
+}
+
+_MODULE_LAYER: dict[str, _Meaning] = {
+    "": ("resid_out", {}),
+    "self_attn": ("attn_out", {}),
+    "self_attn.o_proj": ("attn_out", {}),
+    "self_attn.out_proj": ("attn_out", {}),
+    "attn": ("attn_out", {}),
+    "attn.c_proj": ("attn_out", {}),
+    "attention": ("attn_out", {}),
+    "attention.dense": ("attn_out", {}),
+    "self_attention": ("resid_mid", {}),
+    "self_attention.dense": ("attn_out", {}),
+    "mlp": ("mlp_out", {"bloom": "resid_out"}),
+    "mlp.down_proj": ("mlp_out", {}),
+    "mlp.c_proj": ("mlp_out", {}),
+    "mlp.dense_4h_to_h": ("mlp_out", {}),
+    "fc2": ("mlp_out", {}),
+    "mlp.act_fn": ("mlp_gate", {}),
+    "mlp.activation_fn": ("mlp_gate", {}),
+    "mlp.act": ("mlp_gate", {}),
+    "mlp.gelu_impl": ("mlp_gate", {}),
+    "activation_fn": ("mlp_gate", {}),
+    "mlp.gate": ("router", {}),
+}
+"""Hugging Face's modules in a block, for the place of their output."""
+
+_MODULE_WHOLE: dict[str, _Meaning] = {
+    "model.embed_tokens": ("embed", {}),
+    "model.decoder.embed_tokens": ("embed", {}),
+    "transformer.wte": ("embed", {}),
+    "transformer.word_embeddings": ("embed", {}),
+    "gpt_neox.embed_in": ("embed", {}),
+    "lm_head": ("logits", {}),
+    "embed_out": ("logits", {}),
+}
+
+_LENS_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
+_MODULE_BLOCK = re.compile(r"(model\.layers|model\.decoder\.layers|gpt_neox\.layers|transformer\.h)\.(\d+)(?:\.(.+))?")
 
 
 @dataclass(frozen=True, order=True)
@@ -61,6 +139,63 @@ class Site:
             raise SiteError(f"site {text!r} is unreadable; expected a form such as '12.mlp_gate'; correct the site")
         layer, at = match.groups()
         return cls(None if layer is None else int(layer), check_at(at))
+
+    @classmethod
+    def from_hook_name(cls, name: str, family: str | None = None) -> "Site":
+        """The place that an SAE or another library calls by a hook's name.
+
+        name: TransformerLens's ("blocks.5.hook_resid_post"), or a Hugging Face module's for the place of its output
+        ("model.layers.5"), as in the `hook_name` of an SAE's config.
+        family: the model's `config.model_type`; needed where the name stands for different places in different
+        families, e.g. hook_mlp_out, which in Gemma 2 comes after a norm.
+        Raises SiteError if no site is there, or the family is needed.
+        """
+        layer, meaning = _meaning(name)
+        if meaning is None:
+            raise SiteError(
+                f"hook {name!r} is no known name; expected one such as 'blocks.5.hook_resid_post' or 'model.layers.5'; "
+                "give the Site itself"
+            )
+        usual, others = meaning
+        if others and family is None:
+            raise SiteError(
+                f"hook {name!r} stands for another place in {', '.join(others)}; expected the model's family; "
+                "pass family=model.config.model_type"
+            )
+        at = others.get(family, usual) if family else usual
+        if at is None:
+            raise SiteError(f"hook {name!r}: no site is there in {family}; expected another hook; see sites.py")
+        return cls(layer, at)
+
+    def transformer_lens(self, family: str) -> str:
+        """TransformerLens's name of this place in a model of the family, as `TransformerBridge` has it.
+
+        At `logits` the hook stands before a final soft cap, as the site does.
+        Raises SiteError where TransformerLens has no such place.
+        """
+        lacks = {"mlp_gate"} if family not in PLAIN_MLP else set()
+        lacks |= {"mlp_inner", "mlp_gate"} if family in EXPERTS else {"router"}
+        if self.at in lacks:
+            raise SiteError(
+                f"site '{self}': TransformerLens has no hook there in {family}; expected another site; "
+                "read this one with read_site"
+            )
+        if self.at == "mlp_gate":
+            return f"blocks.{self.layer}.mlp.hook_post"
+        table = _LENS_WHOLE if self.layer is None else _LENS_LAYER
+        name = next(name for name, (usual, others) in table.items() if others.get(family, usual) == self.at)
+        return name if self.layer is None else f"blocks.{self.layer}.{name}"
+
+
+def _meaning(name: str) -> tuple[int | None, _Meaning | None]:
+    """Layer of a hook's name, and what it means."""
+    if block := _LENS_BLOCK.fullmatch(name):
+        return int(block[1]), _LENS_LAYER.get(block[2])
+    if block := _MODULE_BLOCK.fullmatch(name):
+        usual, others = _MODULE_LAYER.get(block[3] or "", (None, {}))
+        # Only GPT-2 and BLOOM keep their blocks in transformer.h; elsewhere a module's name has one meaning.
+        return int(block[2]), (usual, others if block[1] == "transformer.h" else {}) if usual else None
+    return None, {**_LENS_WHOLE, **_MODULE_WHOLE}.get(name)
 
 
 def check_at(at: str) -> At:
