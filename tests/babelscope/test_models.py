@@ -128,8 +128,6 @@ def test_wrong_sites_are_refused_in_one_line():
     for site, word in [(Site(3, "resid_out"), "0–2"), (Site(0, "router"), "dense")]:
         with pytest.raises(SiteError, match=word), layout.watch(site, lambda *_: None):
             pass
-    with pytest.raises(SiteError, match="read, not written"), layout.edit(Site(0, "resid_mid"), lambda value: value):
-        pass
 
 
 def test_unknown_family_names_the_modules_it_saw():

@@ -22,16 +22,16 @@ SITES = ["mlp_gate", "resid_out"]
 def brute_force(model, tokenizer, site, texts):
     """One document at a time, in numpy float64: active, sum, sumsq, norm, tokens."""
     active = total = square = norm = tokens = 0
-    pre = {"llama": "gate_proj", "mistral": "gate_proj", "qwen2": "gate_proj", "qwen3": "gate_proj"}
+    layout = layout_of(model)
     for text in texts:
         ids = torch.tensor([[1, *tokenizer(text, add_special_tokens=False)["input_ids"]]])
         met = []
-        layer = layout_of(model).layer(site.layer)
-        name = pre.get(model.config.model_type, "gate_proj" if model.config.model_type != "gpt2" else "c_fc")
-        hook = layer.mlp.get_submodule(name).register_forward_hook(lambda _, __, out, met=met: met.append(out))
+        before_act = layout.layer(site.layer).get_submodule(layout.family.gate or layout.family.up)
+        hook = before_act.register_forward_hook(lambda _, __, out, met=met: met.append(out))
         value = read_site(model, ids, site)[0, 1:].double().numpy()
         hook.remove()
-        sign = met[0][0, 1:].double().numpy() if site.at == "mlp_gate" else value
+        # Where gate and up are one projection, the gate comes first.
+        sign = met[0].view(ids.shape[1], -1)[1:, : layout.d_neuron].double().numpy() if site.at == "mlp_gate" else value
         active = active + (sign > 0).sum(0)
         total, square = total + value.sum(0), square + (value**2).sum(0)
         norm, tokens = norm + np.sqrt((value**2).sum(1)).sum(), tokens + len(value)

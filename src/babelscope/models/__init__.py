@@ -2,13 +2,12 @@
 
 from babelscope.models.families import FAMILIES, Family, family_of
 from babelscope.models.hooks import Edit, RoutedEdit, See
-from babelscope.models.layout import READ_ONLY, Layout, layout_of, read_site
+from babelscope.models.layout import Layout, layout_of, read_site
 from babelscope.models.opening import open_model
 from babelscope.models.origin import check_made_for, origin_of
 
 __all__ = [
     "FAMILIES",
-    "READ_ONLY",
     "Edit",
     "Family",
     "Layout",

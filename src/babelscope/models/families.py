@@ -20,7 +20,7 @@ class Family:
     heads_out: str
     """Output projection of the attention; its input is `attn_heads`."""
     mid: str
-    """Its input is `resid_mid`; empty where attention and MLP run side by side and no such place exists."""
+    """The norm whose input is `resid_mid`; empty where there is no such norm."""
     mlp: str
     """The MLP; empty where it is no module of its own."""
     mlp_out: str
@@ -31,15 +31,29 @@ class Family:
     up: str
     down: str
     """Down projection; with fused experts the experts' module, like `gate` and `up`."""
+    stream: str = ""
+    """A module whose output is `resid_mid` and the MLP's residual alike, where a family has one."""
     experts: str = ""
     router: str = ""
+    renormalise: str = ""
+    """The config's switch for weights of chosen experts that sum to one; empty where they always do."""
     flat: bool = False
     """The MLP's tensors have batch and token in one axis."""
 
     @property
     def needed(self) -> tuple[str, ...]:
         """Modules that every layer must have."""
-        names = (self.attn_out, self.heads_out, self.mid, self.mlp, self.act, self.gate, self.up, self.down)
+        names = (
+            self.attn_out,
+            self.heads_out,
+            self.mid,
+            self.mlp,
+            self.act,
+            self.gate,
+            self.up,
+            self.down,
+            self.stream,
+        )
         return tuple(dict.fromkeys(name for name in (*names, self.experts, self.router) if name))
 
 
@@ -70,13 +84,14 @@ _MOE = replace(
 FAMILIES: dict[str, Family] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
+    "phi3": replace(_LLAMA, act="mlp.activation_fn", gate="mlp.gate_up_proj", up="mlp.gate_up_proj"),
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "gemma2": _GEMMA,
     "gemma3_text": _GEMMA,
     "mixtral": _MOE,
-    "qwen3_moe": _MOE,
-    "olmoe": _MOE,
+    "qwen3_moe": replace(_MOE, renormalise="norm_topk_prob"),
+    "olmoe": replace(_MOE, renormalise="norm_topk_prob"),
     "gpt2": Family(
         body="transformer",
         layers="transformer.h",
@@ -91,13 +106,68 @@ FAMILIES: dict[str, Family] = {
         up="mlp.c_fc",
         down="mlp.c_proj",
     ),
+    "gpt_neox": Family(
+        body="gpt_neox",
+        layers="gpt_neox.layers",
+        embed="gpt_neox.embed_in",
+        attn_out="attention",
+        heads_out="attention.dense",
+        mid="post_attention_layernorm",
+        mlp="mlp",
+        mlp_out="mlp",
+        act="mlp.act",
+        gate="",
+        up="mlp.dense_h_to_4h",
+        down="mlp.dense_4h_to_h",
+    ),
+    "bloom": Family(
+        body="transformer",
+        layers="transformer.h",
+        embed="transformer.word_embeddings",
+        # The attention and the MLP return the stream: each adds the residual itself.
+        attn_out="self_attention.dense",
+        heads_out="self_attention.dense",
+        mid="",
+        mlp="mlp",
+        mlp_out="mlp.dense_4h_to_h",
+        act="mlp.gelu_impl",
+        gate="",
+        up="mlp.dense_h_to_4h",
+        down="mlp.dense_4h_to_h",
+        stream="self_attention",
+    ),
+    "opt": Family(
+        body="model.decoder",
+        layers="model.decoder.layers",
+        embed="model.decoder.embed_tokens",
+        attn_out="self_attn",
+        heads_out="self_attn.out_proj",
+        mid="final_layer_norm",
+        mlp="",
+        mlp_out="fc2",
+        act="activation_fn",
+        gate="",
+        up="fc1",
+        down="fc2",
+        flat=True,
+    ),
 }
 """By `config.model_type`."""
 
 
 def family_of(config: PretrainedConfig) -> Family:
-    """The family's table for this configuration; raises SiteError for a family without one."""
+    """The family's table for this configuration; raises SiteError for a family, or a form of it, without one."""
     family = FAMILIES.get(config.model_type)
     if family is None:
         raise SiteError(f"model type {config.model_type!r} is unknown; expected one of {', '.join(FAMILIES)}")
+    if config.model_type == "gpt_neox" and config.use_parallel_residual:
+        return replace(family, mid="")
+    if config.model_type == "opt" and not config.do_layer_norm_before:
+        # The norm stands after the sum of stream and attention; the MLP and its residual both start from its output.
+        return replace(family, mid="", stream="self_attn_layer_norm")
+    if config.model_type == "bloom" and config.pretraining_tp > 1 and config.slow_but_exact:
+        raise SiteError(
+            "this bloom has slow_but_exact, which goes around its output projections; expected slow_but_exact=False; "
+            "set it in the model's config"
+        )
     return family

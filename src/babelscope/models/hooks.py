@@ -29,7 +29,8 @@ def hook_input(
 
     def before(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         value = args[0] if args else kwargs["hidden_states"]
-        shaped = rearrange(value, "b t (h d) -> b t h d", h=heads) if heads else _with_batch(value, shape)
+        shaped = rearrange(value, "b t (h d) -> b t h d", h=heads) if heads else value
+        shaped = shaped.unflatten(0, shape[:2]) if shape else shaped
         new = call(shaped, shaped, None)
         if new is None:
             return None
@@ -46,18 +47,16 @@ def hook_output(
 
     def after(_: nn.Module, args: tuple, output: Any) -> Any:
         value = output[0] if isinstance(output, tuple) else output
-        shaped = _with_batch(value, shape)
-        new = call(shaped, _with_batch(args[0], shape) if signed else shaped, None)
+        sign = args[0] if signed else value
+        # Unrolled for graphs compiled around the model, which can not trace a checked helper.
+        shaped, sign = (value.unflatten(0, shape[:2]), sign.unflatten(0, shape[:2])) if shape else (value, sign)
+        new = call(shaped, sign, None)
         if new is None:
             return None
         new = new.reshape(value.shape)
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
     stack.callback(module.register_forward_hook(after).remove)
-
-
-def _with_batch(value: Tensor, shape: list[int] | None) -> Tensor:
-    return value.unflatten(0, shape[:2]) if shape and value.ndim == 2 else value
 
 
 def shape_of(stack: ExitStack, module: nn.Module) -> list[int]:
@@ -71,17 +70,60 @@ def shape_of(stack: ExitStack, module: nn.Module) -> list[int]:
     return shape
 
 
+def hook_stream(stack: ExitStack, norm: nn.Module, block: nn.Module, call: Call, shape: list[int] | None) -> None:
+    """Show the stream that the MLP's norm reads.
+
+    The block has already put the stream aside to add the MLP's output to; what a write changes there is added to the
+    block's output, before any hook at `resid_out`.
+    """
+    moved: list[Tensor] = []
+
+    def note(value: Tensor, sign: Tensor, routes: Tensor | None) -> Tensor | None:
+        moved.clear()
+        new = call(value, sign, routes)
+        if new is not None:
+            wide = torch.promote_types(value.dtype, torch.float32)
+            moved.append(new.to(wide) - value.to(wide))
+        return new
+
+    def after(_: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        return (output + moved.pop()).to(output.dtype) if moved else None
+
+    hook_input(stack, norm, note, shape=shape)
+    stack.callback(block.register_forward_hook(after, prepend=True).remove)
+
+
+def hook_router(stack: ExitStack, router: nn.Module, call: Call, shape: list[int], renormalise: bool) -> None:
+    """Show a router's scores before the softmax; a write chooses the experts, and weighs them, anew."""
+
+    def after(_: nn.Module, args: tuple, output: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor] | None:
+        scores, weights, chosen = output
+        shaped = scores.unflatten(0, shape[:2])
+        new = call(shaped, shaped, None)
+        if new is None:
+            return None
+        shares = torch.softmax(new.flatten(0, 1), dim=-1, dtype=torch.float32)
+        top, index = torch.topk(shares, chosen.shape[-1], dim=-1)
+        top = top / top.sum(dim=-1, keepdim=True) if renormalise else top
+        return new.flatten(0, 1), top.to(weights.dtype), index
+
+    stack.callback(router.register_forward_hook(after).remove)
+
+
 def hook_experts(
-    stack: ExitStack, model: PreTrainedModel, experts: nn.Module, act: nn.Module, call: Call, shape: list[int]
+    stack: ExitStack, model: PreTrainedModel, experts: nn.Module, act: nn.Module | None, call: Call, shape: list[int]
 ) -> None:
-    """Show an activation of fused experts, which run on (token, expert) pairs, in the order of tokens."""
+    """Show an activation of fused experts, which run on (token, expert) pairs, in the order of tokens.
+
+    act: the activation function, for its output; None for the product with the up-projection.
+    """
     config = model.config
     routes: list[Tensor] = []
 
     def remember(_: nn.Module, args: tuple, kwargs: dict) -> None:
         routes[:] = [args[1] if len(args) > 1 else kwargs["top_k_index"]]
 
-    def after(_: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+    def show(output: Tensor, sign: Tensor) -> Tensor | None:
         chosen = routes[0]
         pairs = torch.arange(chosen.numel(), device=chosen.device)
         # Decoding on a GPU, generate swaps the grouped form (sorted by expert) for the batched one (unsorted).
@@ -90,13 +132,44 @@ def hook_experts(
         inverse = torch.empty_like(order)
         inverse[order] = pairs
         sizes = {"b": shape[0], "t": shape[1], "k": chosen.shape[-1]}
-        value, sign = (rearrange(rows[inverse], "(b t k) d -> b t k d", **sizes) for rows in (output, args[0]))
-        new = call(value, sign, rearrange(chosen, "(b t) k -> b t k", b=shape[0], t=shape[1]))
+        ordered, signs = (rearrange(rows[inverse], "(b t k) d -> b t k d", **sizes) for rows in (output, sign))
+        new = call(ordered, signs, rearrange(chosen, "(b t) k -> b t k", b=shape[0], t=shape[1]))
         return None if new is None else rearrange(new, "b t k d -> (b t k) d")[order]
 
     stack.enter_context(_grouped_experts(model))
     stack.callback(experts.register_forward_pre_hook(remember, with_kwargs=True).remove)
-    stack.callback(act.register_forward_hook(after).remove)
+    if act is None:
+        stack.enter_context(_gated_product(experts, lambda output: show(output, output)))
+    else:
+        stack.callback(act.register_forward_hook(lambda _, args, output: show(output, args[0])).remove)
+
+
+_PRODUCTS: WeakKeyDictionary[nn.Module, list[Callable[[Tensor], Tensor | None]]] = WeakKeyDictionary()
+"""Who looks at the gated product of each experts' module, the first to come first."""
+
+
+@contextmanager
+def _gated_product(experts: nn.Module, show: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Stand at the method in which transformers' experts multiply gate and up, on that one object."""
+    shows = _PRODUCTS.setdefault(experts, [])
+    if not shows:
+        plain: Callable[[Tensor], Tensor] = getattr(experts, "_apply_gate")  # noqa: B009 - typed as a part of the model else
+
+        def gated(gate_up: Tensor) -> Tensor:
+            value = plain(gate_up)
+            for look in tuple(shows):
+                new = look(value)
+                value = value if new is None else new
+            return value
+
+        object.__setattr__(experts, "_apply_gate", gated)
+    shows.append(show)
+    try:
+        yield
+    finally:
+        shows.remove(show)
+        if not shows:
+            object.__delattr__(experts, "_apply_gate")
 
 
 _GROUPED: WeakKeyDictionary[nn.Module, list[str | None]] = WeakKeyDictionary()

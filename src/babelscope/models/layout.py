@@ -13,12 +13,20 @@ from transformers import PreTrainedModel
 from babelscope.axes import Float, Float64, Int, Tensor
 from babelscope.errors import SiteError
 from babelscope.models.families import Family, family_of
-from babelscope.models.hooks import Call, Edit, RoutedEdit, See, hook_experts, hook_input, hook_output, shape_of
+from babelscope.models.hooks import (
+    Call,
+    Edit,
+    RoutedEdit,
+    See,
+    hook_experts,
+    hook_input,
+    hook_output,
+    hook_router,
+    hook_stream,
+    shape_of,
+)
 from babelscope.models.weights import is_conv1d, neuron_biases, neuron_rows
 from babelscope.sites import NEURON_SITES, At, Site
-
-READ_ONLY = ("resid_mid", "router")
-"""Sites that can be seen but not replaced: the residual branch, or the chosen experts, are already fixed there."""
 
 FLAT_SITES = ("resid_mid", "mlp_gate", "mlp_inner", "mlp_out")
 """Sites whose tensors have batch and token in one axis where the family's MLP does."""
@@ -61,6 +69,8 @@ class Layout:
             return projection.weight.shape[0 if is_conv1d(projection) else 1]
         if at == "router":
             return self.n_experts
+        if at == "embed":
+            return self.model.get_submodule(self.family.embed).weight.shape[1]
         return self.model.config.vocab_size if at == "logits" else self.d_hidden
 
     def check(self, site: Site) -> None:
@@ -70,13 +80,11 @@ class Layout:
             raise SiteError(f"site '{site}': {kind} has layers 0–{self.n_layers - 1}; give a layer in that range")
         if site.at == "router" and not self.n_experts:
             raise SiteError(f"site '{site}': {kind} is dense; expected a model with experts")
-        if site.at == "resid_mid" and not self.family.mid:
+        if site.at == "resid_mid" and not (self.family.mid or self.family.stream):
             raise SiteError(
                 f"site '{site}': this {kind} runs attention and MLP side by side, nothing stands between them; "
                 "use resid_in, which both read"
             )
-        if site.at == "mlp_inner" and self.n_experts:
-            raise SiteError(f"site '{site}': the experts of {kind} are fused and have no module there; use mlp_gate")
 
     @property
     def gated(self) -> bool:
@@ -141,15 +149,13 @@ class Layout:
         """While open, what `change` returns replaces the value at a site.
 
         Values are [batch, token, unit]; [batch, token, head, d_head] at `attn_heads`;
-        [batch, token, top_k, d_expert] at an MoE's `mlp_gate`.
-        Raises SiteError where a site can only be read.
+        [batch, token, top_k, d_expert] at an MoE's `mlp_gate` and `mlp_inner`.
+        Writing at `resid_mid` changes what the MLP reads and what it is added to; writing at `router` chooses anew.
         """
         return self.edit_routed(site, lambda value, routes: change(value))
 
     def edit_routed(self, site: Site, change: RoutedEdit) -> AbstractContextManager[None]:
-        """`edit` for a change that must know which expert each row of an MoE's `mlp_gate` belongs to."""
-        if site.at in READ_ONLY:
-            raise SiteError(f"site '{site}' can be read, not written; edit attn_out or resid_out instead")
+        """`edit` for a change that must know which expert each row of an MoE's neuron site belongs to."""
         return self._hooked(site, lambda value, sign, routes: change(value, routes))
 
     @contextmanager
@@ -159,34 +165,45 @@ class Layout:
             if site.layer is None:
                 whole = self.model.get_submodule(self.family.embed)
                 hook_output(stack, whole if site.at == "embed" else self.model.get_output_embeddings(), call)
-            elif site.at in NEURON_SITES and self.n_experts:
-                shape = shape_of(stack, self.mlp(site.layer))
-                hook_experts(stack, self.model, self.experts(site.layer), self.act(site.layer), call, shape)
+            elif site.at in (*NEURON_SITES, "router") and self.n_experts:
+                self._hook_moe(stack, site, site.layer, call)
             else:
                 self._hook_layer(stack, site, site.layer, call)
             yield
 
+    def _hook_moe(self, stack: ExitStack, site: Site, index: int, call: Call) -> None:
+        shape = shape_of(stack, self.mlp(index))
+        if site.at == "router":
+            switch = self.family.renormalise
+            renormalise = not switch or bool(getattr(self.model.config, switch))
+            hook_router(stack, self.layer(index).get_submodule(self.family.router), call, shape, renormalise)
+        else:
+            act = self.act(index) if site.at == "mlp_gate" else None
+            hook_experts(stack, self.model, self.experts(index), act, call, shape)
+
     def _hook_layer(self, stack: ExitStack, site: Site, index: int, call: Call) -> None:
         layer, names = self.layer(index), self.family
+        shape = shape_of(stack, layer) if names.flat and site.at in FLAT_SITES else None
+        if site.at == "resid_mid" and not names.stream:
+            hook_stream(stack, layer.get_submodule(names.mid), layer, call, shape)
+            return
         table: dict[str, tuple[str, Literal["input", "output"]]] = {
             "resid_in": ("", "input"),
             "attn_heads": (names.heads_out, "input"),
             "attn_out": (names.attn_out, "output"),
-            "resid_mid": (names.mid, "input"),
+            "resid_mid": (names.stream, "output"),
             "mlp_gate": (names.act, "output"),
             "mlp_inner": (names.down, "input"),
             "mlp_out": (names.mlp_out, "output"),
             "resid_out": ("", "output"),
-            "router": (names.router, "output"),
         }
         path, side = table[site.at]
-        flat = site.at == "router" or (names.flat and site.at in FLAT_SITES)
-        shape = shape_of(stack, self.mlp(index) if names.mlp else layer) if flat else None
         module = layer.get_submodule(path)
         if side == "input":
             hook_input(stack, module, call, heads=self.n_heads if site.at == "attn_heads" else 0, shape=shape)
         else:
-            hook_output(stack, module, call, signed=site.at == "mlp_gate", shape=shape)
+            flat = None if site.at == "resid_mid" else shape
+            hook_output(stack, module, call, signed=site.at == "mlp_gate", shape=flat)
 
 
 def layout_of(model: PreTrainedModel) -> Layout:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from babelscope.artifacts import Operation, SteeringRecipe
 from babelscope.axes import Bool, Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
-from babelscope.models import READ_ONLY, Layout, RoutedEdit, check_made_for, layout_of
+from babelscope.models import Layout, RoutedEdit, check_made_for, layout_of
 from babelscope.sites import NEURON_SITES, Site
 from babelscope.steering.compiled import fresh_graphs, refuse_compiled
 from babelscope.steering.session import Session, follow_calls
@@ -41,7 +41,7 @@ def steer(
     first, and may close in any order; each model has its own state. Nothing is left on the model afterwards.
 
     Raises ArtifactError for operations of another model or width and for batches whose rows do not fit, SiteError for
-    sites the model lacks or can only be read at, PrerequisiteError for a compiled or wrapped model.
+    sites the model lacks, PrerequisiteError for a compiled or wrapped model.
     Functions compiled around the model are compiled anew on entry and after exit; static caches run uncompiled.
     """
     if rows is not None and not rows:
@@ -78,8 +78,6 @@ def check_operations(layout: Layout, operations: Sequence[Operation]) -> None:
     for operation in operations:
         site = operation.site
         layout.check(site)
-        if site.at in READ_ONLY:
-            raise SiteError(f"site '{site}' can be read, not written; steer attn_out or resid_out instead")
         width = layout.width(site.at)
         if operation.indices is None and len(operation.vector) != width:
             raise ArtifactError(
