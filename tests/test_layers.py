@@ -13,7 +13,7 @@ LEVELS = [
     ["artifacts"],
     ["corpus", "models"],
     ["interventions", "recording", "evaluation", "controls", "figures"],
-    ["neurons", "directions", "steering"],
+    ["neurons", "directions", "steering", "vocabulary"],
     ["identification", "ablation", "sweeps", "adapters", "report"],
     ["demo"],
     ["cli"],

@@ -1,0 +1,19 @@
+"""What a tokenizer does to each language: its cost, its scripts, and what it was trained on."""
+
+from babelscope.vocabulary.merges import PairHistory, replay_merges
+from babelscope.vocabulary.mixture import TrainingShares, fit_shares, infer_training_shares
+from babelscope.vocabulary.premium import TokenCost, TokenCosts, token_costs
+from babelscope.vocabulary.scripts import ScriptShare, vocabulary_by_script
+
+__all__ = [
+    "PairHistory",
+    "ScriptShare",
+    "TokenCost",
+    "TokenCosts",
+    "TrainingShares",
+    "fit_shares",
+    "infer_training_shares",
+    "replay_merges",
+    "token_costs",
+    "vocabulary_by_script",
+]

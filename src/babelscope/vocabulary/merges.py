@@ -1,0 +1,185 @@
+"""Apply a BPE tokenizer's merges to labelled text one by one, and keep how every pair's count changes."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from babelscope.axes import Float64, Int64
+from babelscope.corpus import Corpus
+from babelscope.errors import PrerequisiteError
+from babelscope.languages import Language
+
+WALL, DEAD = -1, -2
+"""What stands between words, and where the right half of a merged pair was."""
+
+
+class Change(NamedTuple):
+    """How one merge changes the counts."""
+
+    pair: Int64[np.ndarray, " change"]
+    """Place of the pair in the history."""
+    language: Int64[np.ndarray, " change"]
+    delta: Float64[np.ndarray, " change"]
+
+
+@dataclass(frozen=True, eq=False)
+class PairHistory:
+    """Counts of neighbouring symbols before each merge, as the start and the changes; unit: occurrences."""
+
+    languages: tuple[Language, ...]
+    n_bytes: Float64[np.ndarray, " language"]
+    """UTF-8 bytes of the text."""
+    start: Float64[np.ndarray, "pair language"]
+    """Before the first merge; pairs that come up later start at 0."""
+    merged: Int64[np.ndarray, " step"]
+    """Place of the pair that each merge joins."""
+    changes: tuple[Change, ...]
+    """What each merge changes."""
+
+
+def backend_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """The fast tokenizer inside; raises PrerequisiteError where there is none."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise PrerequisiteError(
+            f"{type(tokenizer).__name__} has no fast backend; expected one with tokenizer.json; convert it first"
+        )
+    return backend
+
+
+def read_merges(backend: Tokenizer) -> list[tuple[str, str]]:
+    """The merges in order of training; raises PrerequisiteError for a tokenizer that was not made by merges."""
+    model: dict[str, Any] = json.loads(backend.to_str())["model"]
+    marks = [model.get("end_of_word_suffix"), model.get("continuing_subword_prefix")]
+    if model["type"] != "BPE" or not model["merges"]:
+        raise PrerequisiteError(
+            f"a {model['type']} tokenizer with {len(model.get('merges') or [])} merges came; training shares are read "
+            "from the merges of a BPE tokenizer; measure its premium instead"
+        )
+    if any(marks):
+        raise PrerequisiteError(f"BPE with word marks {marks} came; expected a byte-level or SentencePiece-style one")
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+    return [(left, right) for left, right in pairs]
+
+
+def count_words(backend: Tokenizer, texts: Corpus) -> list[Counter[str]]:
+    """Words of each language as the tokenizer cuts them, with how often each occurs."""
+
+    def words(text: str) -> Iterator[str]:
+        normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
+        if backend.pre_tokenizer:
+            yield from (word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal))
+        else:  # SentencePiece trains inside words, which begin with this mark; its Hugging Face form has no cutter.
+            yield from normal.replace("▁", " ▁").split(" ")
+
+    return [Counter(word for document in found for word in words(document.text)) for found in texts.values()]
+
+
+def replay_merges(tokenizer: PreTrainedTokenizerBase, texts: Corpus, *, merges: int = 3000) -> PairHistory:
+    """Apply the first `merges` merges to the texts and record the count of every pair before each.
+
+    Words are counted once each and every merge touches only its own occurrences, so the cost is that of the changes.
+    Raises PrerequisiteError for a tokenizer without merges.
+    """
+    backend = backend_of(tokenizer)
+    steps = read_merges(backend)[:merges]
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    chain = Chain(count_words(backend, texts), vocabulary)
+    start = chain.tally(np.flatnonzero(chain.symbol[:-1] >= 0), 1.0)
+    table = PairTable()
+    first = table.change(*start, chain)
+    merged, changes = [], []
+    for left, right in steps:
+        ids = vocabulary[left], vocabulary[right], vocabulary[left + right]
+        merged.append(table.place(ids[0] * chain.base + ids[1]))
+        changes.append(table.change(*chain.merge(*ids), chain))
+    counts = np.zeros((len(table.places), len(texts)))
+    np.add.at(counts, (first.pair, first.language), first.delta)
+    sizes = [sum(len(document.text.encode()) for document in found) for found in texts.values()]
+    return PairHistory(
+        tuple(texts), np.array(sizes, dtype=np.float64), counts, np.array(merged, dtype=np.int64), tuple(changes)
+    )
+
+
+class PairTable:
+    """Places of pairs, given in the order in which they are met."""
+
+    def __init__(self) -> None:
+        self.places: dict[int, int] = {}
+
+    def place(self, key: int) -> int:
+        """The pair's place; a new one for a pair not met before."""
+        return self.places.setdefault(key, len(self.places))
+
+    def change(self, keys: np.ndarray, weights: np.ndarray, chain: "Chain") -> Change:
+        """Summed weights by pair and language; what cancels is left out."""
+        unique, inverse = np.unique(keys, return_inverse=True)
+        delta = np.bincount(inverse, weights, len(unique))
+        unique, delta = unique[delta != 0], delta[delta != 0]
+        pairs, languages = np.divmod(unique, chain.n_languages)
+        places = np.fromiter((self.place(key) for key in pairs.tolist()), np.int64, len(pairs))
+        return Change(places, languages, delta)
+
+
+class Chain:
+    """All words as one doubly linked chain of symbols with walls between them; merged in place."""
+
+    def __init__(self, words: list[Counter[str]], vocabulary: Mapping[str, int]):
+        self.n_languages, self.base = len(words), max(vocabulary.values()) + 1
+        symbols, lengths, weights, languages = [WALL], [1], [0], [0]
+        for k, counts in enumerate(words):
+            for word, count in counts.items():
+                symbols += [vocabulary.get(letter, WALL) for letter in word]
+                symbols.append(WALL)
+                lengths.append(len(word) + 1)
+                weights.append(count)
+                languages.append(k)
+        self.symbol = np.array(symbols, dtype=np.int64)
+        self.weight = np.repeat(np.array(weights, dtype=np.float64), lengths)
+        self.language = np.repeat(np.array(languages, dtype=np.int64), lengths)
+        self.next = np.arange(1, len(symbols) + 1)
+        self.previous = np.arange(-1, len(symbols) - 1)
+        order = np.argsort(self.symbol, kind="stable")
+        known, starts = np.unique(self.symbol[order], return_index=True)
+        self.places = dict(zip(known.tolist(), np.split(order, starts[1:]), strict=True))
+        """Where each symbol stood when it was made; some may have been merged since."""
+
+    def tally(self, at: np.ndarray, sign: float) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and weights of the pairs that begin at these places."""
+        left, right = self.symbol[at], self.symbol[self.next[at]]
+        whole = (left >= 0) & (right >= 0)
+        at = at[whole]
+        key = (left[whole] * self.base + right[whole]) * self.n_languages + self.language[at]
+        return key, sign * self.weight[at]
+
+    def find(self, left: int, right: int) -> np.ndarray:
+        """Ascending places of the pair; of overlapping ones every other, from the left."""
+        none = np.empty(0, dtype=np.int64)
+        lefts, rights = self.places.get(left, none), self.places.get(right, none)
+        found = lefts if len(lefts) <= len(rights) else self.previous[rights[self.symbol[rights] == right]]
+        found = found[self.symbol[found] == left]
+        found = np.sort(found[self.symbol[self.next[found]] == right])
+        if left != right or not len(found):
+            return found
+        number = np.arange(len(found))
+        linked = np.r_[False, self.next[found[:-1]] == found[1:]]
+        return found[(number - np.maximum.accumulate(np.where(linked, 0, number))) % 2 == 0]
+
+    def merge(self, left: int, right: int, whole: int) -> tuple[np.ndarray, np.ndarray]:
+        """Join the pair everywhere; keys and weights of the pairs that go and that come."""
+        at = self.find(left, right)
+        gone = self.tally(np.unique(np.concatenate([self.previous[at], at, self.next[at]])), -1.0)
+        dead = self.next[at]
+        after = self.next[dead]
+        self.symbol[at], self.symbol[dead] = whole, DEAD
+        self.next[at] = after
+        self.previous[after] = at
+        self.places[whole] = np.concatenate([self.places[whole], at]) if whole in self.places else at
+        come = self.tally(np.unique(np.concatenate([self.previous[at], at])), 1.0)
+        return np.concatenate([gone[0], come[0]]), np.concatenate([gone[1], come[1]])
