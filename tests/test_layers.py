@@ -13,13 +13,18 @@ LEVELS = [
     ["artifacts"],
     ["corpus", "models"],
     ["interventions", "recording", "evaluation", "controls", "figures"],
-    ["neurons", "directions", "steering", "vocabulary"],
+    ["neurons", "features", "directions", "steering", "vocabulary"],
     ["identification", "ablation", "sweeps", "adapters", "report"],
     ["demo"],
     ["cli"],
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
-ALONE = {"plotly": {"figures"}, "lingua": {"evaluation"}, "transformers": {"models", "adapters"}}
+ALONE = {
+    "plotly": {"figures"},
+    "lingua": {"evaluation"},
+    "sae_lens": {"features"},
+    "transformers": {"models", "adapters"},
+}
 
 
 def imports(path):
@@ -53,7 +58,7 @@ def test_every_part_has_a_level():
     assert {part_of(path) for path in FILES} == set(LEVEL)
 
 
-@pytest.mark.parametrize("library", ["plotly", "lingua"])
+@pytest.mark.parametrize("library", ["plotly", "lingua", "sae_lens"])
 def test_a_library_has_its_one_importer(library):
     users = {part_of(path) for path in FILES if any(module.split(".")[0] == library for module in imports(path))}
     assert users == ALONE[library]

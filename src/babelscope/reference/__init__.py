@@ -1,4 +1,4 @@
-"""The bundled reference model and corpus: data, and where they are."""
+"""The bundled reference model, corpus and autoencoder: data, and where they are."""
 
 from pathlib import Path
 
@@ -7,3 +7,6 @@ MODEL = Path(__file__).parent / "model"
 
 CORPUS = Path(__file__).parent / "corpus"
 """Folders train, valid and test, each with one <tag>.txt a language; line i means the same in all of them."""
+
+SAE = Path(__file__).parent / "sae"
+"""A sparse autoencoder of the reference model's residual stream, in the format of sae-lens, with its card."""

@@ -1,0 +1,174 @@
+"""Open sparse autoencoders: the bundled one, a sae-lens folder, Gemma Scope's params.npz, or a published release."""
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from babelscope.artifacts.sae import LoadedSAE
+from babelscope.artifacts.storage import check_header
+from babelscope.axes import Tensor
+from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
+from babelscope.features.units import Stored, plain_form
+from babelscope.models import Layout, layout_of, origin_of
+from babelscope.reference import SAE as REFERENCE_SAE
+from babelscope.sites import Site
+
+CONFIG, WEIGHTS, PARAMS = "cfg.json", "sae_weights.safetensors", "params.npz"
+
+
+def load_sae(
+    source: str | Path,
+    sae_id: str | None = None,
+    *,
+    model: PreTrainedModel | None = None,
+    site: Site | str | None = None,
+    average_norm: float | None = None,
+) -> LoadedSAE:
+    """Open a sparse autoencoder in the plain form of `LoadedSAE`.
+
+    source: "reference" for the bundled one; a folder of sae-lens (cfg.json, sae_weights.safetensors); a Gemma Scope
+    params.npz or its folder; or, with `sae_id`, a release that sae-lens knows, such as
+    ("gemma-scope-2b-pt-res-canonical", "layer_20/width_16k/canonical"), which is fetched unless it is here already.
+    model: where given, the autoencoder must fit it: width, layer range, and the model's hash where the files have one.
+    site: where it belongs, if the files do not say; one that differs from what they say is refused.
+    average_norm: mean length of the training activations, for files that need it and do not have it folded in.
+    Raises ArtifactError for files that are damaged or do not fit, PrerequisiteError where something is missing here.
+    """
+    family = None if model is None else str(model.config.model_type)
+    path = REFERENCE_SAE if source == "reference" else Path(source)
+    if sae_id is not None:
+        stored, hook = read_release(str(source), sae_id)
+    elif path.suffix == ".npz" or (path / PARAMS).is_file():
+        stored, hook = read_params(path if path.suffix == ".npz" else path / PARAMS)
+    else:
+        stored, hook = read_folder(path)
+        stored = stored._replace(id="reference") if source == "reference" else stored
+    sae = plain_form(stored, decide_site(stored.id, hook, site, family), average_norm=average_norm)
+    if model is not None:
+        check_fits(sae, model)
+    return sae
+
+
+def decide_site(name: str, hook: str, given: Site | str | None, family: str | None) -> Site:
+    """The place, from the files or the caller; raises ArtifactError where they differ, SiteError where neither says."""
+    wanted = Site.parse(given) if isinstance(given, str) else given
+    if not hook:
+        if wanted is None:
+            raise SiteError(f"SAE {name!r} names no place in the model; expected one; pass site='20.resid_out'")
+        return wanted
+    found = Site.from_hook_name(hook, family)
+    if wanted is not None and wanted != found:
+        raise ArtifactError(f"SAE {name!r} was trained at '{found}' ({hook}), came with site '{wanted}'; drop one")
+    return found
+
+
+def check_fits(sae: LoadedSAE, model: PreTrainedModel | Layout) -> None:
+    """Raise unless the autoencoder's place is in the model, as wide as it, and made for this model where it says so.
+
+    SiteError for a layer that the model lacks, ArtifactError for another width or another model's hash.
+    """
+    layout = model if isinstance(model, Layout) else layout_of(model)
+    layout.check(sae.site)
+    width = layout.width(sae.site.at)
+    if width != sae.d_hidden:
+        raise ArtifactError(
+            f"SAE {sae.id!r} reads {sae.d_hidden} values at '{sae.site}', where the model has {width}; expected the "
+            f"same; it was trained on {sae.model or 'another model'}"
+        )
+    mine = origin_of(layout.model, None)
+    if sae.model_hash and sae.model_hash != mine.model_hash:
+        raise ArtifactError(
+            f"SAE {sae.id!r} was trained on {sae.model!r} ({sae.model_hash}), came with {mine.model!r} "
+            f"({mine.model_hash}); expected the same model; open the one it was trained on"
+        )
+
+
+def read_folder(path: Path) -> tuple[Stored, str]:
+    """A folder as sae-lens saves it, and the hook's name in it; sae-lens itself is not needed."""
+    for name in (CONFIG, WEIGHTS):
+        if not (path / name).is_file():
+            raise ArtifactError(
+                f"SAE {str(path)!r}: no {name} there; expected 'reference', a sae-lens folder with {CONFIG} and "
+                f"{WEIGHTS}, a {PARAMS}, or a release with sae_id=…; check the path"
+            )
+    check_header(path / WEIGHTS)
+    try:
+        settings = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        tensors = load_file(path / WEIGHTS)
+    except (ValueError, OSError, SafetensorError) as err:
+        raise ArtifactError(f"SAE {str(path)!r}: unreadable ({err}); expected whole files; fetch it again") from err
+    if not isinstance(settings, dict):
+        raise ArtifactError(f"SAE {str(path)!r}: {CONFIG} is no table of settings; fetch it again")
+    return Stored(path.name, tensors, settings), hook_of(settings)
+
+
+def hook_of(settings: Mapping[str, Any]) -> str:
+    """The hook's name in a config of sae-lens, old or new; empty where there is none."""
+    metadata = settings.get("metadata") or {}
+    return str(metadata.get("hook_name") or settings.get("hook_name") or settings.get("hook_point") or "")
+
+
+def read_params(path: Path) -> tuple[Stored, str]:
+    """Gemma Scope's params.npz: JumpReLU, raw units, nothing subtracted from the input.
+
+    The layer is read from its path (`layer_20/width_16k/average_l0_71/params.npz`) where a folder above says that it is
+    of the residual stream (`…-res`); else the caller has to say the site.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            tensors = {name: torch.from_numpy(np.asarray(held[name], dtype=np.float32)) for name in held.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as err:
+        raise ArtifactError(f"SAE {str(path)!r}: unreadable ({err}); expected Gemma Scope's {PARAMS}") from err
+    named: dict[str, Tensor] = {re.sub("^w_", "W_", name): tensor for name, tensor in tensors.items()}
+    if "scaling_factor" in named and bool((named["scaling_factor"] == 1).all()):
+        del named["scaling_factor"]
+    parts = path.resolve().parts
+    layer = next((match for part in reversed(parts) if (match := re.fullmatch(r"layer_(\d+)", part))), None)
+    residual = any(part.endswith("-res") for part in parts)
+    hook = f"blocks.{layer.group(1)}.hook_resid_post" if layer and residual else ""
+    settings = {"architecture": "jumprelu", "apply_b_dec_to_input": False}
+    return Stored("/".join(parts[-4:-1]) or str(path), named, settings), hook
+
+
+def read_release(release: str, sae_id: str) -> tuple[Stored, str]:
+    """A release by sae-lens, which fetches it unless it is in the local cache.
+
+    Its thresholds, and for Llama Scope the input factor, are set by sae-lens's own converters.
+    Raises PrerequisiteError where sae-lens is not installed or nothing could be fetched.
+    """
+    try:
+        from sae_lens import SAE
+    except ImportError as err:
+        raise PrerequisiteError(
+            f"SAE release {release!r} needs sae-lens, which is not installed; pip install 'babelscope[sae]'"
+        ) from err
+    try:
+        sae = SAE.from_pretrained(release, sae_id)
+    except (OSError, ValueError, KeyError, RuntimeError) as err:
+        reason = " ".join(str(err).split())[:200]
+        raise PrerequisiteError(
+            f"SAE {sae_id!r} of release {release!r} could not be opened ({type(err).__name__}: {reason}); expected a "
+            "release that sae-lens knows, in the local cache or over the network; fetch it once online"
+        ) from err
+    settings = sae.cfg.to_dict()
+    tensors = {name: tensor.detach() for name, tensor in sae.state_dict().items()}
+    return Stored(f"{release}/{sae_id}", tensors, settings), hook_of(settings)
+
+
+def decoder_direction(sae: LoadedSAE, feature: int) -> Tensor:
+    """What one unit of a feature adds to the residual stream: its row of the decoder, float32 [hidden].
+
+    Raises ArtifactError for a feature that the autoencoder does not have.
+    """
+    if not 0 <= feature < sae.n_features:
+        raise ArtifactError(f"feature {feature}: SAE {sae.id!r} has 0–{sae.n_features - 1}; give one of them")
+    return sae.w_dec[feature]

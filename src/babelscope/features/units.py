@@ -1,0 +1,117 @@
+"""Weights as an autoencoder's maker stored them → one plain form, in the units of the residual stream."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from babelscope.artifacts.sae import Activation, LoadedSAE, Scaling
+from babelscope.axes import Tensor
+from babelscope.errors import ArtifactError
+from babelscope.sites import Site
+
+ACTIVATIONS: dict[str, Activation] = {"standard": "relu", "jumprelu": "jumprelu", "topk": "topk"}
+"""Architectures of sae-lens that encode at one place and decode there, one linear map each way."""
+SCALINGS: dict[str, Scaling] = {
+    "none": "none",
+    "expected_average_only_in": "none",
+    "constant_norm_rescale": "constant_norm",
+    "layer_norm": "layer_norm",
+}
+AVERAGE = "expected_average_only_in"
+NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
+
+
+class Stored(NamedTuple):
+    """What was read: tensors by sae-lens's names, and the settings that say what they mean."""
+
+    id: str
+    tensors: Mapping[str, Tensor]
+    settings: Mapping[str, Any]
+    """In sae-lens's words, such as architecture, k, apply_b_dec_to_input and normalize_activations."""
+
+
+def plain_form(stored: Stored, site: Site, *, average_norm: float | None = None) -> LoadedSAE:
+    """Fold input bias, input factor and decoder norms into the weights; float64 inside, float32 out.
+
+    apply_b_dec_to_input: b = b_enc - b_dec W_enc, so that the encoder reads x itself.
+    expected_average_only_in: s = √d / average_norm; W_enc·s, W_dec/s, b_dec/s; the threshold, in units of pre, stays.
+    rescale_acts_by_decoder_norm (topk): n = |W_dec|; W_enc·n, b·n, W_dec/n.
+    average_norm: mean length of the activations it was trained on, where its files do not have the factor folded in.
+    Raises ArtifactError for an architecture, a scaling or a tensor that this form can not hold.
+    """
+    settings, tensors = check_settings(stored), check_tensors(stored)
+    w_enc, b_enc, w_dec, b_dec = (tensors[name].double() for name in NAMES)
+    if settings.get("apply_b_dec_to_input", True):
+        b_enc = b_enc - b_dec @ w_enc
+    if settings.get("rescale_acts_by_decoder_norm", False):
+        norm = w_dec.norm(dim=1)
+        w_enc, b_enc, w_dec = w_enc * norm, b_enc * norm, w_dec / norm[:, None]
+    if settings["normalize_activations"] == AVERAGE:
+        factor = math.sqrt(w_enc.shape[0]) / check_average(stored, average_norm)
+        w_enc, w_dec, b_dec = w_enc * factor, w_dec / factor, b_dec / factor
+    threshold = tensors.get("threshold", torch.zeros_like(b_enc))
+    metadata = settings.get("metadata", {})
+    return LoadedSAE(
+        id=stored.id,
+        site=site,
+        w_enc=w_enc.float().contiguous(),
+        b_enc=b_enc.float(),
+        w_dec=w_dec.float().contiguous(),
+        b_dec=b_dec.float(),
+        activation=ACTIVATIONS[settings["architecture"]],
+        threshold=threshold.float().clamp(min=0) if settings["architecture"] == "jumprelu" else threshold.float() * 0,
+        k=int(settings["k"]) if settings["architecture"] == "topk" else 0,
+        scaling=SCALINGS[settings["normalize_activations"]],
+        model=str(metadata.get("model_name") or settings.get("model_name") or ""),
+        model_hash=str(metadata.get("model_hash") or ""),
+    )
+
+
+def check_settings(stored: Stored) -> dict[str, Any]:
+    """Settings with sae-lens's defaults; raises ArtifactError for what this form can not hold."""
+    settings = {"architecture": "standard", "normalize_activations": "none", **stored.settings}
+    if isinstance(settings["normalize_activations"], bool):
+        settings["normalize_activations"] = AVERAGE if settings["normalize_activations"] else "none"
+    faults = []
+    if settings["architecture"] not in ACTIVATIONS:
+        faults.append(f"architecture {settings['architecture']!r} (expected one of {', '.join(ACTIVATIONS)})")
+    if settings["normalize_activations"] not in SCALINGS:
+        faults.append(f"scaling {settings['normalize_activations']!r} (expected one of {', '.join(SCALINGS)})")
+    if settings.get("finetuning_scaling_factor"):
+        faults.append("a fine-tuned scaling factor (expected none)")
+    if settings.get("activation_fn", "relu") not in ("relu", "topk"):
+        faults.append(f"activation {settings['activation_fn']!r} (expected relu or topk)")
+    if faults:
+        raise ArtifactError(f"SAE {stored.id!r}: {'; '.join(faults)}; save it for inference, or choose another")
+    return settings
+
+
+def check_tensors(stored: Stored) -> Mapping[str, Tensor]:
+    """The tensors, if they are those of the architecture and no other."""
+    wanted = {*NAMES, *(["threshold"] if stored.settings.get("architecture") == "jumprelu" else [])}
+    if set(stored.tensors) != wanted:
+        raise ArtifactError(
+            f"SAE {stored.id!r}: tensors {', '.join(sorted(stored.tensors))}; expected {', '.join(sorted(wanted))}; "
+            "save it for inference, or choose another"
+        )
+    hidden, features = stored.tensors["W_enc"].shape
+    shapes = {"b_enc": [features], "W_dec": [features, hidden], "b_dec": [hidden], "threshold": [features]}
+    for name in wanted - {"W_enc"}:
+        if list(stored.tensors[name].shape) != shapes[name]:
+            raise ArtifactError(
+                f"SAE {stored.id!r}: {name} is {list(stored.tensors[name].shape)}, expected {shapes[name]} for an "
+                f"encoder of {hidden} to {features}; the files do not belong together"
+            )
+    return stored.tensors
+
+
+def check_average(stored: Stored, average_norm: float | None) -> float:
+    """The mean input length; raises ArtifactError where none is known, for features would then be in unknown units."""
+    if average_norm is None or not 0 < average_norm < math.inf:
+        raise ArtifactError(
+            f"SAE {stored.id!r} was trained on inputs scaled by their average length, and average_norm is "
+            f"{average_norm}; expected that length, above 0; pass average_norm=…, or save it with the factor folded in"
+        )
+    return float(average_norm)
