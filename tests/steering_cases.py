@@ -10,11 +10,20 @@ from babelscope import (
     layout_of,
     steer,
 )
+from babelscope.artifacts import FeatureMap
 
 STEPS = 4
 MIDDLE, STEADY = Site(1, "resid_out"), Schedule()
 PHASES = ("prompt", "generated", "both")
 MASK = torch.tensor([[0, 0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]])
+
+WAYS = [
+    {"use_cache": False},
+    {"prefill_chunk_size": 1},
+    {"prefill_chunk_size": 2},
+    {"prefill_chunk_size": 3},
+    {"cache_implementation": "static"},
+]
 
 
 def vector(seed=0, width=32):
@@ -63,3 +72,43 @@ def shift(model, ids, operations, tokenizer=None, **options):
         ):
             logits(model, ids, **options)
     return seen[0] - seen[1]
+
+
+def basis(rank=3, width=32, seed=0):
+    """Orthonormal rows."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(width, rank, generator=generator)).Q.T.contiguous()
+
+
+def features(top_k=None, width=32, seed=0):
+    """Three features of an autoencoder of ten, or all ten where the largest are asked for."""
+    generator = torch.Generator().manual_seed(seed)
+    n = 3 if top_k is None else 10
+    return FeatureMap(
+        encoder=torch.randn(n, width, generator=generator),
+        bias=torch.randn(n, generator=generator),
+        threshold=torch.rand(n, generator=generator),
+        decoder=torch.randn(3, width, generator=generator),
+        chosen=torch.arange(3) if top_k is None else torch.tensor([7, 0, 4]),
+        top_k=top_k,
+    )
+
+
+def kinds(model, strength=1.0, **gate):
+    """One operation of every newer kind that the model has a place for, strong enough to change words."""
+    experts = layout_of(model).n_experts
+    where = Gate(**gate)
+    wide = {"gate": where, "strength": strength}
+    square = torch.randn(32, 32, generator=torch.Generator().manual_seed(5)) / 6
+    found = {
+        "subspace": Operation(MIDDLE, "subspace", vector(1) * 9, matrix=basis(), **wide),
+        "affine": Operation(MIDDLE, "affine", vector(2), matrix=square, **wide),
+        "clamp": Operation(MIDDLE, "clamp_features", torch.tensor([9.0, 0.0, 4.0]), features=features(), **wide),
+        "scale": Operation(MIDDLE, "scale_features", torch.tensor([0.0, 9.0, -4.0]), features=features(4), **wide),
+    }
+    if experts:
+        found["promote"] = Operation(
+            Site(1, "router"), "promote", torch.tensor([3.0, -3.0]), indices=torch.tensor([2, 0]), **wide
+        )
+        found["force"] = Operation(Site(1, "router"), "force", torch.tensor([0.0, 0.0, 0.1, -0.1]), **wide)
+    return found

@@ -26,6 +26,10 @@ class ArtifactError(ToolkitError, ValueError):
     """A saved artifact that is damaged, of another kind or version, or made for another model."""
 
 
+class SteeringError(ArtifactError):
+    """An operation that can not be applied: not finite, of another width or model, or at a place that refuses it."""
+
+
 class SelectionError(ToolkitError, ValueError):
     """Counts or rates from which nothing can be selected."""
 
@@ -47,5 +51,6 @@ __all__ = [
     "PrerequisiteError",
     "SelectionError",
     "SiteError",
+    "SteeringError",
     "ToolkitError",
 ]

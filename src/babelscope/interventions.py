@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 
+from babelscope.artifacts import FeatureMap
 from babelscope.axes import Float, Int, Int64, Tensor
 
 Strength = float | int | Tensor
@@ -72,8 +73,101 @@ def project_out(
     x, v = _compute(value, vector)
     q = v / v.norm(dim=-1, keepdim=True)
     along = (x * q).sum(dim=-1, keepdim=True)
-    weight = strength.to(x.dtype) if isinstance(strength, Tensor) else strength
-    return _kept(value, x - weight * along * q, strength)
+    return _kept(value, x - _weight(strength, x) * along * q, strength)
+
+
+def subspace(
+    value: Float[Tensor, "*batch unit"],
+    centre: Float[Tensor, "*#batch unit"],
+    basis: Float[Tensor, "rank unit"],
+    strength: Strength,
+) -> Float[Tensor, "*batch unit"]:
+    """x - s·((x - c)Qᵀ)Q, the rows of the basis Q orthonormal.
+
+    s = 1 holds x at c within the subspace (at 0 there with c = 0), s < 0 moves it further from c.
+    """
+    if _off(strength):
+        return value
+    x, c = _compute(value, centre)
+    q = basis.to(x.dtype)
+    inside = ((x - c) @ q.T) @ q
+    return _kept(value, x - _weight(strength, x) * inside, strength)
+
+
+def affine(
+    value: Float[Tensor, "*batch unit"],
+    bias: Float[Tensor, "*#batch unit"],
+    matrix: Float[Tensor, "unit unit"],
+    strength: Strength,
+) -> Float[Tensor, "*batch unit"]:
+    """x + s·(xM + b)."""
+    if _off(strength):
+        return value
+    x, b = _compute(value, bias)
+    return _kept(value, x + _weight(strength, x) * (x @ matrix.to(x.dtype) + b), strength)
+
+
+def active_features(x: Float[Tensor, "*batch unit"], features: FeatureMap) -> Float[Tensor, "*batch chosen"]:
+    """Activations of the chosen features: pre = Ex + b where pre > θ and, with `top_k`, among the k largest; else 0."""
+    pre = x @ features.encoder.to(x.dtype).T + features.bias.to(x.dtype)
+    mine, floor = pre[..., features.chosen], features.threshold[features.chosen].to(x.dtype)
+    open_ = mine > floor
+    if features.top_k is not None:
+        open_ &= mine >= pre.topk(features.top_k, dim=-1).values[..., -1:]
+    return torch.where(open_, mine, 0)
+
+
+def clamp_features(
+    value: Float[Tensor, "*batch unit"],
+    level: Float[Tensor, "*#batch chosen"],
+    features: FeatureMap,
+    strength: Strength,
+) -> Float[Tensor, "*batch unit"]:
+    """x + s·Σ_j (level_j - f_j)·d_j: each chosen feature at its level at s = 1, all else as it was."""
+    if _off(strength):
+        return value
+    x, wanted = _compute(value, level)
+    change = (wanted - active_features(x, features)) @ features.decoder.to(x.dtype)
+    return _kept(value, x + _weight(strength, x) * change, strength)
+
+
+def scale_features(
+    value: Float[Tensor, "*batch unit"],
+    factor: Float[Tensor, "*#batch chosen"],
+    features: FeatureMap,
+    strength: Strength,
+) -> Float[Tensor, "*batch unit"]:
+    """x + s·Σ_j (factor_j - 1)·f_j·d_j; factor 0 switches a feature off."""
+    if _off(strength):
+        return value
+    x, by = _compute(value, factor)
+    change = ((by - 1) * active_features(x, features)) @ features.decoder.to(x.dtype)
+    return _kept(value, x + _weight(strength, x) * change, strength)
+
+
+def promote(
+    value: Float[Tensor, "*batch expert"], vector: Float[Tensor, "*#batch expert"], strength: Strength
+) -> Float[Tensor, "*batch expert"]:
+    """z + s·v·std(z): router scores raised, or lowered where v < 0, by shares of their spread over the experts."""
+    if _off(strength):
+        return value
+    z, v = _compute(value, vector)
+    return _kept(value, z + _weight(strength, z) * v * z.std(dim=-1, keepdim=True), strength)
+
+
+def force(
+    value: Float[Tensor, "*batch expert"], vector: Float[Tensor, "*#batch expert"], strength: Strength
+) -> Float[Tensor, "*batch expert"]:
+    """z + s·(edge - z) where v ≠ 0; edge is v above the highest score, or with v < 0 that far below the lowest."""
+    if _off(strength):
+        return value
+    z, v = _compute(value, vector)
+    edge = torch.where(v > 0, z.amax(dim=-1, keepdim=True), z.amin(dim=-1, keepdim=True)) + v
+    return _kept(value, torch.where(v != 0, _blend(z, edge, strength), z), strength)
+
+
+def _weight(strength: Strength, x: Tensor) -> Tensor | float | int:
+    return strength.to(x.dtype) if isinstance(strength, Tensor) else strength
 
 
 def _blend(x: Tensor, new: Tensor, strength: Strength) -> Tensor:
@@ -81,8 +175,27 @@ def _blend(x: Tensor, new: Tensor, strength: Strength) -> Tensor:
     return torch.lerp(x, new, strength.to(x.dtype) if isinstance(strength, Tensor) else float(strength))
 
 
-CHANGES: dict[str, Change] = {"add": add, "replace": replace, "scale": scale, "project_out": project_out}
-"""By the kind of an operation."""
+CHANGES: dict[str, Change] = {
+    "add": add,
+    "replace": replace,
+    "scale": scale,
+    "project_out": project_out,
+    "promote": promote,
+    "force": force,
+}
+"""By the kind of an operation; those that need no more than a vector."""
+
+
+def change_of(kind: str, matrix: Tensor | None = None, features: FeatureMap | None = None) -> Change:
+    """The change of any kind of operation, its matrix or features filled in."""
+    if kind == "subspace" and matrix is not None:
+        return lambda value, vector, strength: subspace(value, vector, matrix, strength)
+    if kind == "affine" and matrix is not None:
+        return lambda value, vector, strength: affine(value, vector, matrix, strength)
+    if features is not None:
+        edit = clamp_features if kind == "clamp_features" else scale_features
+        return lambda value, vector, strength: edit(value, vector, features, strength)
+    return CHANGES[kind]
 
 
 def at_units(

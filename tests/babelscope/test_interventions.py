@@ -4,7 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from babelscope.interventions import CHANGES, add, at_experts, at_units, project_out, replace, scale
+from babelscope.artifacts import FeatureMap
+from babelscope.interventions import (
+    CHANGES,
+    active_features,
+    add,
+    affine,
+    at_experts,
+    at_units,
+    change_of,
+    clamp_features,
+    force,
+    project_out,
+    promote,
+    replace,
+    scale,
+    scale_features,
+    subspace,
+)
 
 X = torch.tensor([[[1.0, 2.0, -3.0], [0.5, 0.0, 4.0]], [[-1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]])
 V = torch.tensor([3.0, 0.0, 4.0])
@@ -141,3 +158,80 @@ def test_inputs_are_left_as_they_were_and_gradients_flow(kind):
     assert torch.equal(vector, seen)
     assert value.grad is not None
     assert float(value.grad.abs().sum()) > 0
+
+
+# Subspaces, maps, features and routers
+
+
+def test_a_subspace_by_hand():
+    basis = torch.tensor([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]])
+    # (1, 2, -3) has coordinates -1.8 and 2 there; the centre (3, 0, 4) has 5 and 0.
+    new = subspace(X[0, 0], V, basis, 1.0)
+    torch.testing.assert_close(new, torch.tensor([1 + 6.8 * 0.6, 0.0, -3 + 6.8 * 0.8]))
+    torch.testing.assert_close(subspace(new, V, basis, 1.0), new)
+    torch.testing.assert_close(subspace(X, V * 0, basis, 1.0) @ basis.T, torch.zeros(2, 2, 2), rtol=0, atol=1e-6)
+
+
+def test_a_subspace_of_one_direction_is_that_direction_projected_out():
+    value, vector = random(3, 5, 8), random(8, seed=1)
+    one = subspace(value, torch.zeros(8), (vector / vector.norm())[None], 0.7)
+    torch.testing.assert_close(one, project_out(value, vector, 0.7))
+
+
+def test_a_map_by_hand_is_a_row_times_a_matrix():
+    matrix = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    # (1, 2, -3) shifts right to (0, 1, 2).
+    assert affine(X, V, matrix, 0.5)[0, 0].tolist() == [2.5, 2.5, 0.0]
+
+
+ONE = FeatureMap(
+    encoder=torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]),
+    bias=torch.tensor([-0.5, 0.0]),
+    threshold=torch.tensor([0.0, 0.5]),
+    decoder=torch.tensor([[10.0, 0.0, 0.0], [0.0, 100.0, 0.0]]),
+    chosen=torch.tensor([0, 1]),
+)
+
+
+def test_features_by_hand():
+    # (1, 2, -3): 0.5, and -1 which is not above its threshold. (0.5, 0, 4): 0, and 4.
+    assert active_features(X[0], ONE).tolist() == [[0.5, 0.0], [0.0, 4.0]]
+    level = torch.tensor([2.0, 3.0])
+    assert clamp_features(X[0], level, ONE, 1.0).tolist() == [[16.0, 302.0, -3.0], [20.5, -100.0, 4.0]]
+    assert scale_features(X[0], level, ONE, 0.5).tolist() == [[3.5, 2.0, -3.0], [0.5, 400.0, 4.0]]
+
+
+def test_features_clamped_at_their_own_value_or_scaled_by_one_stay():
+    own = active_features(X, ONE)
+    assert torch.equal(clamp_features(X, own, ONE, 1.0), X)
+    assert torch.equal(scale_features(X, torch.ones(2), ONE, 1.0), X)
+
+
+def test_a_constant_addition_to_features_is_the_addition_of_their_decoder_rows():
+    value, amount = random(3, 5, 3), torch.tensor([2.0, -1.0])
+    raised = clamp_features(value, active_features(value, ONE) + amount, ONE, 1.0)
+    torch.testing.assert_close(raised, add(value, amount @ ONE.decoder, 1.0))
+
+
+def test_promotion_and_force_by_hand():
+    z = torch.tensor([1.0, 2.0, 3.0])
+    assert promote(z, torch.tensor([1.0, 0.0, -2.0]), 0.5).tolist() == [1.5, 2.0, 2.0]
+    assert force(z, torch.tensor([0.5, 0.0, -0.25]), 1.0).tolist() == [3.5, 2.0, 0.75]
+    assert force(z, torch.tensor([0.5, 0.0, 0.0]), 0.5).tolist() == [2.25, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_strength_zero_changes_no_bit_with_a_matrix_or_features(dtype):
+    value = X.to(dtype)
+    rows = torch.tensor([0.0, 0.5])[:, None, None]
+    for change, vector in (
+        (change_of("subspace", torch.eye(3)[:2] * torch.nan), V),
+        (change_of("affine", torch.eye(3) * torch.inf), V),
+        (change_of("clamp_features", features=ONE), V[:2] * torch.nan),
+        (change_of("scale_features", features=ONE), V[:2]),
+    ):
+        assert change(value, vector, 0.0) is value
+        mixed = change(value, vector, rows)
+        assert mixed.dtype == dtype
+        assert torch.equal(bits(mixed[0]), bits(value[0]))
+        assert not torch.equal(mixed[1], value[1])

@@ -82,7 +82,7 @@ def test_an_empty_recipe_is_refused():
         (lambda config: config["operations"][0]["gate"].update(novel=1), "novel"),
         (lambda config: config["operations"][0].update(mean_norm=None), "mean_norm"),
         (lambda config: config["operations"][1]["schedule"].update(steps=0), "step"),
-        (lambda config: config["operations"].append(config["operations"][0]), "4.vector"),
+        (lambda config: config["operations"][3]["tensors"].update(vector="4.vector"), "4.vector"),
         (lambda config: config.update(format="babelscope.Direction/1"), "Direction"),
         (lambda config: config.pop("operations"), "operations"),
     ],

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import FOUR, tiny_model
-from steering_cases import MASK, MIDDLE, PHASES, STEPS, answer, close, logits, padded, push, scored, shift, vector
+from steering_cases import MASK, MIDDLE, PHASES, STEPS, WAYS, answer, close, logits, padded, push, scored, shift, vector
 from transformers import DynamicCache
 
 from babelscope import (
@@ -35,13 +35,6 @@ def test_the_phases_differ_and_the_prompt_ends_where_it_ends(model, ids):
     assert torch.equal(words["prompt"][:, 0], words["both"][:, 0])
 
 
-WAYS = [
-    {"use_cache": False},
-    {"prefill_chunk_size": 1},
-    {"prefill_chunk_size": 2},
-    {"prefill_chunk_size": 3},
-    {"cache_implementation": "static"},
-]
 GATES = [
     *({"phase": phase} for phase in PHASES),
     {"positions": (-2, None)},

@@ -1,14 +1,20 @@
 """Everything babelscope saves: folders of JSON and safetensors, never a pickle."""
 
 from babelscope.artifacts.direction import Direction
+from babelscope.artifacts.gate import Condition, Gate, Schedule
 from babelscope.artifacts.neuron_set import NeuronSet
 from babelscope.artifacts.observation import Observation, SiteRecord
-from babelscope.artifacts.recipe import Gate, Operation, Schedule, SteeringRecipe
+from babelscope.artifacts.operation import FeatureMap, Operation
+from babelscope.artifacts.recipe import SteeringRecipe
+from babelscope.artifacts.sae import LoadedSAE
 from babelscope.artifacts.storage import Origin, hash_text
 
 __all__ = [
+    "Condition",
     "Direction",
+    "FeatureMap",
     "Gate",
+    "LoadedSAE",
     "NeuronSet",
     "Observation",
     "Operation",

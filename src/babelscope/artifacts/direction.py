@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from babelscope.artifacts.recipe import Gate, Operation, Schedule, Unit
+from babelscope.artifacts.gate import Condition, Gate, Pool, Schedule
+from babelscope.artifacts.operation import Operation, Unit
+from babelscope.artifacts.recipe import SteeringRecipe
 from babelscope.artifacts.storage import (
     Origin,
     load_folder,
@@ -101,6 +103,22 @@ class Direction:
             schedule=schedule,
             origin=self.origin,
         )
+
+    def condition(self, threshold: float | int, *, above: bool = True, pool: Pool = "mean") -> Condition:
+        """The question whether a prompt's cosine with this vector, at its site, reaches a threshold."""
+        return Condition(self.site, self.vector, threshold, above, pool)
+
+    def recipe(
+        self,
+        strength: float | int = 0.5,
+        unit: Unit = "relative",
+        *,
+        gate: Gate = _ALWAYS,
+        schedule: Schedule = _STEADY,
+    ) -> SteeringRecipe:
+        """`add` as a recipe, whose card names how the vector was made."""
+        made = {**self.parameters, "target": self.target, "from": list(self.source)}
+        return SteeringRecipe((self.add(strength, unit, gate=gate, schedule=schedule),), self.origin, made)
 
     def save(self, path: str | Path) -> Path:
         """Write the folder atomically; raises ArtifactError if the path is taken."""

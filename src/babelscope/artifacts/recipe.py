@@ -1,15 +1,17 @@
-"""What steering does, as data: operations at sites, and recipes of them that can be saved."""
+"""What steering does, as data: recipes of operations that can be saved."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from babelscope.artifacts.gate import Condition, Course, Gate, Phase, Pool, Schedule, one_of
+from babelscope.artifacts.operation import FeatureMap, Kind, Operation, Unit
 from babelscope.artifacts.storage import (
     Origin,
+    hash_config,
     load_folder,
     origin_config,
     origin_from,
@@ -17,167 +19,21 @@ from babelscope.artifacts.storage import (
     tensor_of,
     write_card,
 )
-from babelscope.axes import Float32, Int64, Tensor
-from babelscope.errors import ArtifactError
+from babelscope.axes import Tensor
+from babelscope.errors import SteeringError
 from babelscope.sites import Site
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 NOUN = "SteeringRecipe"
-
-Kind = Literal["add", "replace", "scale", "project_out"]
-Unit = Literal["raw", "unit", "relative"]
-Phase = Literal["prompt", "generated", "both"]
-Course = Literal["constant", "first", "every", "ramp"]
-
-
-def _one_of(value: Any, kind: Any, what: str) -> None:
-    if value not in get_args(kind):
-        raise ArtifactError(f"{what} {value!r} is unknown; expected one of {', '.join(get_args(kind))}; correct it")
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Which rows and tokens an operation touches; pads are never touched.
-
-    Tokens count from each row's first real token, and generated ones go on counting after the prompt.
-    """
-
-    phase: Phase = "both"
-    """`prompt`, `generated`, or `both`. Outside `generate` every token is prompt."""
-    positions: tuple[int | None, int | None] | None = None
-    """Start and stop, as in a slice. Negative numbers count back from the end of the prompt: (-1, None) is the last
-    prompt token and all that follow it, (0, 4) the first four tokens."""
-    rows: tuple[int, ...] | None = None
-    """Rows of the batch, from 0, as handed to the model (before beams); None means every row."""
-    skip_special: bool | None = None
-    """Leave out the tokenizer's special tokens, those of the chat template among them. None: leave them out where
-    `steer` was given the tokenizer. True without a tokenizer is refused."""
-
-    def __post_init__(self) -> None:
-        _one_of(self.phase, Phase, "phase")
-        if self.rows is not None and (not self.rows or min(self.rows) < 0):
-            raise ArtifactError(f"gate rows {self.rows} came; expected one or more rows counted from 0; correct them")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How strength changes over decode steps: a factor on it.
-
-    Step t is the pass that chooses output token t: all prompt tokens are step 0, the i-th generated token (from 0),
-    once fed back, is step i + 1. The factor depends on the token alone, so results do not depend on the cache.
-    """
-
-    course: Course = "constant"
-    """constant: 1. first: 1 for steps < `steps`, then 0. every: 1 where step is a multiple of `steps`, else 0.
-    ramp: from `start` at step 0 straight to `end` at step `steps`, and `end` after."""
-    steps: int = 1
-    start: float = 1.0
-    end: float = 0.0
-
-    def __post_init__(self) -> None:
-        _one_of(self.course, Course, "schedule")
-        if self.steps < 1 or not (math.isfinite(self.start) and math.isfinite(self.end)):
-            raise ArtifactError(f"schedule {self}; expected at least 1 step and finite factors; correct it")
-
-    @classmethod
-    def first(cls, steps: int) -> "Schedule":
-        """Full strength for the first steps, nothing after."""
-        return cls("first", steps)
-
-    @classmethod
-    def every(cls, steps: int) -> "Schedule":
-        """Full strength at step 0 and every so many steps, nothing between."""
-        return cls("every", steps)
-
-    @classmethod
-    def ramp(cls, steps: int, *, start: float = 1.0, end: float = 0.0) -> "Schedule":
-        """From one factor to another in so many steps."""
-        return cls("ramp", steps, start, end)
-
-    def factor(self, step: int) -> float:
-        """Factor on the strength at a decode step."""
-        match self.course:
-            case "first":
-                return float(step < self.steps)
-            case "every":
-                return float(step % self.steps == 0)
-            case "ramp":
-                return self.start + (self.end - self.start) * min(1.0, step / self.steps)
-            case _:
-                return 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Operation:
-    """One change at one site; with strength s, vector v and activation x:
-
-    add          x + s·v
-    replace      x + s·(v - x), exactly v at s = 1
-    scale        x + s·(v·x - x), exactly v·x at s = 1
-    project_out  x - s·(x·q)q with q = v/|v|; s = 1 leaves nothing along v, s < 0 adds to it
-
-    Strength 0 changes no bit. With `indices`, x is those units only.
-    Raises ArtifactError for a vector that is empty, not finite, or (where a length is needed) zero.
-    """
-
-    site: Site
-    kind: Kind
-    vector: Float32[Tensor, " unit"]
-    """The whole width of the site, or one value per entry of `indices`."""
-    strength: float | int = 1.0
-    unit: Unit = "raw"
-    """Of `add`: raw (v as it is), unit (v/|v|), relative (mean_norm·v/|v|)."""
-    indices: Int64[Tensor, " chosen"] | None = None
-    """Units touched, all different; heads count flat, experts' neurons expert-major. None means all."""
-    mean_norm: float | int | None = None
-    """Mean norm of the activation at the site; needed by `relative`."""
-    gate: Gate = field(default_factory=Gate)
-    schedule: Schedule = field(default_factory=Schedule)
-    origin: Origin | None = None
-    """The model it was made from; `steer` refuses another one. None is not checked."""
-
-    def __post_init__(self) -> None:
-        _one_of(self.kind, Kind, "operation")
-        _one_of(self.unit, Unit, "unit")
-        fault = self._fault()
-        if fault:
-            raise ArtifactError(f"operation {self.kind!r} at '{self.site}': {fault}")
-
-    def _fault(self) -> str:
-        vector, indices = self.vector, self.indices
-        if vector.ndim != 1 or vector.dtype != torch.float32 or not len(vector):
-            return f"vector {vector.dtype} {list(vector.shape)} came; expected one float32 row"
-        if not bool(torch.isfinite(vector).all()):
-            return "the vector holds NaN or infinity; expected finite values"
-        if not math.isfinite(self.strength):
-            return f"strength {self.strength} came; expected a finite number"
-        if indices is not None and indices.shape != vector.shape:
-            return f"{len(indices)} indices came with {len(vector)} values; expected one value each"
-        if indices is not None and (len(indices.unique()) < len(indices) or int(indices.min()) < 0):
-            return "an index is negative or came twice; expected different units counted from 0"
-        if self.unit != "raw" and self.kind != "add":
-            return f"unit {self.unit!r} came; only 'add' has units; use 'raw'"
-        if self.kind == "project_out" and indices is not None:
-            return "indices came; expected a whole direction"
-        if (self.unit != "raw" or self.kind == "project_out") and not bool(vector.any()):
-            return "the vector is zero and has no direction"
-        if self.unit == "relative" and not (self.mean_norm and 0 < self.mean_norm < math.inf):
-            return f"mean_norm {self.mean_norm} came; unit 'relative' needs a finite one above 0"
-        return ""
-
-    @property
-    def scale(self) -> float:
-        """What the unit multiplies the vector by."""
-        if self.unit == "raw":
-            return 1.0
-        length = float(self.vector.double().norm())
-        return (self.mean_norm or 0.0) / length if self.unit == "relative" else 1.0 / length
 
 
 @dataclass(frozen=True, eq=False)
 class SteeringRecipe:
     """Operations in the order they are applied, and the model they were made from.
 
-    `a + b` does what a does, then what b does. Raises ArtifactError if an operation is from another model.
+    `a + b` does what a does, then what b does. Raises SteeringError if an operation is from another model.
     """
 
     operations: tuple[Operation, ...]
@@ -187,7 +43,7 @@ class SteeringRecipe:
 
     def __post_init__(self) -> None:
         if not self.operations:
-            raise ArtifactError("a recipe without operations came; expected at least one; add operations")
+            raise SteeringError("a recipe without operations came; expected at least one; add operations")
         for operation in self.operations:
             if operation.origin is not None:
                 self.origin.check_same(operation.origin, f"recipe, operation at '{operation.site}'")
@@ -206,21 +62,41 @@ class SteeringRecipe:
             parameters={"parts": [dict(self.parameters), dict(other.parameters)]},
         )
 
+    def check(self, model: "PreTrainedModel") -> None:
+        """Raise SteeringError unless the model is the one this recipe was made for, by the hash of its config."""
+        found = hash_config(model.config.to_dict())
+        if found != self.origin.model_hash:
+            raise SteeringError(
+                f"recipe made for {self.origin.model!r} (model_hash {self.origin.model_hash}), came with "
+                f"{model.config._name_or_path or type(model).__name__!r} ({found}); open the model it was made with"
+            )
+
     def save(self, path: str | Path) -> Path:
         """Write the folder atomically; raises ArtifactError if the path is taken."""
-        tensors: dict[str, Tensor] = {}
+        tensors, names, entries = {}, {}, []
         for number, operation in enumerate(self.operations):
-            # Cloned: operations may share a vector, and safetensors refuses shared memory.
-            tensors[f"{number}.vector"] = operation.vector.clone()
-            if operation.indices is not None:
-                tensors[f"{number}.indices"] = operation.indices.clone()
+            parts = {part: tensor for part, tensor in _tensors_of(operation).items() if tensor is not None}
+            for part, tensor in parts.items():
+                if id(tensor) not in names:
+                    names[id(tensor)] = f"{number}.{part}"
+                    # Cloned: views of one storage are refused by safetensors.
+                    tensors[f"{number}.{part}"] = tensor.clone()
+            entries.append({**_described(operation), "tensors": {part: names[id(t)] for part, t in parts.items()}})
         config = {
             "origin": origin_config(self.origin),
-            "operations": [_described(operation) for operation in self.operations],
+            "operations": entries,
             "parameters": dict(self.parameters),
         }
-        lines = [f"- {_sentence(operation)}" for operation in self.operations]
-        return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, lines))
+        return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, self._card()))
+
+    def _card(self) -> list[str]:
+        made = [
+            f"{word.capitalize()}: {part[word]}."
+            for part in self.parameters.get("parts", [self.parameters])
+            for word in ("method", "source")
+            if word in part
+        ]
+        return [*made, *([""] if made else []), *(f"- {_sentence(operation)}" for operation in self.operations)]
 
     @classmethod
     def load(cls, path: str | Path) -> "SteeringRecipe":
@@ -235,48 +111,100 @@ class SteeringRecipe:
             )
             return cls(operations=operations, origin=origin, parameters=config["parameters"])
         except (KeyError, TypeError, ValueError, AttributeError) as err:
-            raise ArtifactError(f"{path}: unreadable operations ({err}); expected a SteeringRecipe") from err
+            raise SteeringError(f"{path}: unreadable operations ({err}); expected a SteeringRecipe") from err
+
+
+_FEATURE_PARTS = ("encoder", "bias", "threshold", "decoder")
+
+
+def _tensors_of(operation: Operation) -> dict[str, Tensor | None]:
+    condition, features = operation.gate.condition, operation.features
+    return {
+        "vector": operation.vector,
+        "indices": operation.indices,
+        "matrix": operation.matrix,
+        "condition": None if condition is None else condition.vector,
+        **({} if features is None else {part: getattr(features, part) for part in (*_FEATURE_PARTS, "chosen")}),
+    }
 
 
 def _described(operation: Operation) -> dict[str, Any]:
-    plain = ("kind", "strength", "unit", "mean_norm")
+    plain = ("kind", "strength", "unit", "mean_norm", "clean")
+    gate, condition = replace(operation.gate, condition=None), operation.gate.condition
+    asked = None
+    if condition is not None:
+        words = {name: getattr(condition, name) for name in ("threshold", "above", "pool")}
+        asked = {"site": str(condition.site), **words}
     return {
         "site": str(operation.site),
         **{name: getattr(operation, name) for name in plain},
-        "gate": asdict(operation.gate),
+        "gate": {**asdict(gate), "condition": asked},
         "schedule": asdict(operation.schedule),
+        "top_k": None if operation.features is None else operation.features.top_k,
     }
 
 
 def _sentence(operation: Operation) -> str:
     units = "" if operation.indices is None else f", {len(operation.indices)} units"
+    units += "" if operation.features is None else f", {len(operation.features.chosen)} features"
+    units += ", from a clean pass" if operation.clean else ""
+    condition = operation.gate.condition
+    asked = "" if condition is None else f", where the prompt meets a condition at `{condition.site}`"
     course = operation.schedule.course
     return (
         f"`{operation.kind}` at `{operation.site}`{units}, strength {operation.strength:g} ({operation.unit}), "
-        f"{operation.gate.phase}, {course}"
+        f"{operation.gate.phase}, {course}{asked}"
     )
 
 
 def _read_operation(
     entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: int, origin: Origin, path: Path
 ) -> Operation:
-    vector = tensor_of(tensors, f"{number}.vector", torch.float32, (None,), path)
-    name = f"{number}.indices"
-    gate: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in entry["gate"].items()
-    }
-    words = [("kind", entry["kind"], Kind), ("unit", entry["unit"], Unit), ("phase", gate["phase"], Phase)]
+    # Folders written before operations could share tensors have no such table.
+    old = {part: f"{number}.{part}" for part in ("vector", "indices") if f"{number}.{part}" in tensors}
+    names = entry.get("tensors", old)
+
+    def read(part: str, *shape: int | None, dtype: torch.dtype = torch.float32) -> Tensor:
+        return tensor_of(tensors, names.get(part, f"{number}.{part}"), dtype, shape, path)
+
+    words = [("kind", entry["kind"], Kind), ("unit", entry["unit"], Unit), ("phase", entry["gate"]["phase"], Phase)]
     for what, word, known in [*words, ("schedule", entry["schedule"]["course"], Course)]:
-        _one_of(word, known, what)
+        one_of(word, known, what)
+    vector = read("vector", None)
     return Operation(
         site=Site.parse(entry["site"]),
         kind=entry["kind"],
         vector=vector,
         strength=float(entry["strength"]),
         unit=entry["unit"],
-        indices=tensor_of(tensors, name, torch.int64, (len(vector),), path) if name in tensors else None,
+        indices=read("indices", len(vector), dtype=torch.int64) if "indices" in names else None,
         mean_norm=entry["mean_norm"],
-        gate=Gate(**gate),
+        gate=_read_gate(entry["gate"], read),
         schedule=Schedule(**entry["schedule"]),
         origin=origin,
+        matrix=read("matrix", None, None) if "matrix" in names else None,
+        features=_read_features(entry, read) if "encoder" in names else None,
+        clean=entry.get("clean", False),
+    )
+
+
+def _read_gate(entry: Mapping[str, Any], read: Callable[..., Tensor]) -> Gate:
+    words: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    asked = words.pop("condition", None)
+    if asked is None:
+        return Gate(**words)
+    one_of(asked["pool"], Pool, "pool")
+    return Gate(
+        **words, condition=Condition(**{**asked, "site": Site.parse(asked["site"])}, vector=read("condition", None))
+    )
+
+
+def _read_features(entry: Mapping[str, Any], read: Callable[..., Tensor]) -> FeatureMap:
+    return FeatureMap(
+        encoder=read("encoder", None, None),
+        bias=read("bias", None),
+        threshold=read("threshold", None),
+        decoder=read("decoder", None, None),
+        chosen=read("chosen", None, dtype=torch.int64),
+        top_k=entry["top_k"],
     )

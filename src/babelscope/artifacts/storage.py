@@ -61,6 +61,13 @@ def hash_text(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def hash_config(config: Mapping[str, Any]) -> str:
+    """Short blake2b of a model's configuration, without what changes between machines and versions."""
+    volatile = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation")
+    lasting = {key: value for key, value in config.items() if key not in volatile}
+    return hash_text(json.dumps(lasting, sort_keys=True, default=str))
+
+
 def save_folder(
     path: str | Path, noun: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], card: str
 ) -> Path:

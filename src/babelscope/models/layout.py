@@ -257,4 +257,4 @@ def read_site(
     layout, seen = layout_of(model), []
     with layout.watch(site, lambda value, sign, routes: seen.append(value.clone())):
         model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-    return seen[0]
+    return seen[-1]

@@ -7,22 +7,20 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from babelscope.artifacts.storage import Origin
+from babelscope.artifacts.storage import Origin, hash_config
 from babelscope.errors import ArtifactError
 from babelscope.reference import MODEL as REFERENCE_MODEL
 
 
 def origin_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Origin:
     """Names and hashes that every artifact made from this model carries; without a tokenizer its hash is empty."""
-    volatile = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation")
-    config = {key: value for key, value in model.config.to_dict().items() if key not in volatile}
     name = str(model.config._name_or_path) or type(model).__name__
     if Path(name) == REFERENCE_MODEL:
         name = "reference"
     return Origin(
         model=name,
         revision=getattr(model.config, "_commit_hash", None) or "",
-        model_hash=_hash_json(config),
+        model_hash=hash_config(model.config.to_dict()),
         tokenizer_hash="" if tokenizer is None else _hash_json(_tokenizer_state(tokenizer)),
     )
 

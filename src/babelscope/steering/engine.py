@@ -11,9 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation, SteeringRecipe
 from babelscope.axes import Bool, Tensor
-from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
-from babelscope.models import Layout, RoutedEdit, check_made_for, layout_of
-from babelscope.sites import NEURON_SITES, Site
+from babelscope.errors import ArtifactError, PrerequisiteError
+from babelscope.models import Layout, RoutedEdit, layout_of
+from babelscope.sites import Site
+from babelscope.steering.checking import check_operations
 from babelscope.steering.compiled import fresh_graphs, refuse_compiled
 from babelscope.steering.session import Session, follow_calls
 from babelscope.steering.step import Step
@@ -39,6 +40,7 @@ def steer(
     Pads are never touched; they are known by the attention mask, and without one no token is taken for a pad.
     Outside `generate` every token is prompt, which ends where the pass ends. Contexts nest, the outer one's operations
     first, and may close in any order; each model has its own state. Nothing is left on the model afterwards.
+    Conditions and clean values are read in one more pass over the prompt, in which no context's operations act.
 
     Raises ArtifactError for operations of another model or width and for batches whose rows do not fit, SiteError for
     sites the model lacks, PrerequisiteError for a compiled or wrapped model.
@@ -57,9 +59,33 @@ def steer(
     ordinary = _ordinary_tokens(layout, everything, tokenizer)
     with fresh_graphs(), ExitStack() as stack:
         session = stack.enter_context(follow_calls(layout))
-        for site, steps in _steps(layout, operations, rows).items():
+        slots = _steps(layout, operations, rows)
+        for site in _clean_sites(slots):
+            stack.enter_context(_reader(layout, site, session))
+        for site, steps in slots.items():
             stack.enter_context(layout.edit_routed(site, _change(site, steps, session, ordinary)))
         yield
+
+
+def _clean_sites(slots: dict[Site, list[Step]]) -> list[Site]:
+    """Sites to be read before the prompt is steered."""
+    found = []
+    for step in [step for steps in slots.values() for step in steps]:
+        condition = step.operation.gate.condition
+        found += [step.operation.site] if step.operation.clean else []
+        found += [] if condition is None else [condition.site]
+    return sorted(set(found), key=str)
+
+
+@contextmanager
+def _reader(layout: Layout, site: Site, session: Session) -> Iterator[None]:
+    see: Any = torch.compiler.disable(lambda value, sign, routes: session.record(site, value))
+    with layout.watch(site, see):
+        session.readers += 1
+        try:
+            yield
+        finally:
+            session.readers -= 1
 
 
 def _flat(steering: Steering | None) -> list[Operation]:
@@ -68,29 +94,6 @@ def _flat(steering: Steering | None) -> list[Operation]:
     if isinstance(steering, Operation):
         return [steering]
     return [operation for entry in steering for operation in _flat(entry)]
-
-
-def check_operations(layout: Layout, operations: Sequence[Operation]) -> None:
-    """Raise SiteError or ArtifactError unless the model has the sites, the widths, and the hash of every operation."""
-    for origin in {operation.origin for operation in operations}:
-        if origin is not None:
-            check_made_for(origin, layout.model, None, "steering")
-    for operation in operations:
-        site = operation.site
-        layout.check(site)
-        width = layout.width(site.at)
-        if operation.indices is None and len(operation.vector) != width:
-            raise ArtifactError(
-                f"operation at '{site}': {len(operation.vector)} values came; the model has {width} units there; "
-                "use the model it was made for"
-            )
-        if operation.indices is not None and int(operation.indices.max()) >= width:
-            raise ArtifactError(
-                f"operation at '{site}': unit {int(operation.indices.max())} came; expected 0–{width - 1}; "
-                "use the model it was made for"
-            )
-        if operation.kind == "project_out" and site.at in NEURON_SITES and layout.n_experts:
-            raise SiteError(f"site '{site}': experts have no common space to project in; use mlp_out")
 
 
 def _ordinary_tokens(
@@ -151,6 +154,8 @@ def _add_step(steps: list[Step], step: Step) -> None:
 
 def _change(site: Site, steps: list[Step], session: Session, ordinary: Tensor | None) -> RoutedEdit:
     def change(value: Tensor, routes: Tensor | None) -> Tensor | None:
+        if session.reading is not None:
+            return None
         frame = session.frame
         if frame is None or value.shape[0] != frame.batch:
             raise ArtifactError(

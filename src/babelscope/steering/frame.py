@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from babelscope.artifacts import Gate, Schedule
+from babelscope.artifacts import Condition, Gate, Schedule
 from babelscope.axes import Bool, Int, Int64, Tensor
-from babelscope.errors import ArtifactError
+from babelscope.errors import ArtifactError, SteeringError
+from babelscope.steering.clean import CleanPass
 
 
 class Prompt(NamedTuple):
@@ -57,6 +58,8 @@ class Frame:
         self._attention = arguments.get("attention_mask")
         self.shared: dict[Any, Any] = {}
         """Coefficients of this pass, for operations that share gate, schedule and strength."""
+        self.clean: CleanPass | None = None
+        """The prompt without steering, where an operation asked for it."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -131,6 +134,12 @@ class Frame:
         for mask in masks:
             result = mask if result is None else result & mask
         return result
+
+    def meeting(self, condition: Condition, ordinary: Tensor | None) -> Bool[Tensor, "batch 1"]:
+        """True at rows whose prompt meets the condition, beams and return sequences after their row."""
+        if self.clean is None:
+            raise SteeringError("a condition was met by no clean pass over the prompt; call generate, or the model")
+        return self.clean.meets(condition, ordinary).repeat_interleave(self.repeats, dim=0)[:, None]
 
     def _between(self, start: int | None, stop: int | None) -> list[Tensor]:
         size = self.prompt_size

@@ -11,7 +11,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from babelscope.axes import Tensor
 from babelscope.models import Layout
+from babelscope.sites import Site
+from babelscope.steering.clean import CleanPass, clean_arguments, run_clean
 from babelscope.steering.frame import Frame, Prompt
 
 _LOCK = threading.Lock()
@@ -26,8 +29,11 @@ class Session:
     def __init__(self, model: PreTrainedModel, body: nn.Module) -> None:
         self.users = 0
         """Contexts open on this model."""
+        self.readers = 0
+        """Contexts that need a clean pass over each prompt."""
         self.closing = ExitStack()
         """What to undo when the last one closes."""
+        self._body = body
         self._inner: Callable[..., Any] = getattr(model, "generate")  # noqa: B009 - typed as a part of the model else
         self._names = tuple(inspect.signature(body.forward).parameters)
         self._calls = threading.local()
@@ -38,10 +44,31 @@ class Session:
         before = self._prompt
         self._calls.prompt = before or Prompt.read(inputs, kwargs)
         try:
+            if before is None and self.readers:
+                given = kwargs if inputs is None else {**kwargs, "input_ids": inputs}
+                self._calls.clean = self._read_clean(given, self._calls.prompt.length)
             # A graph compiled for a static cache would not see the hooks.
             return self._inner(inputs, *args, **{**kwargs, "disable_compile": True})
         finally:
             self._calls.prompt = before
+            if before is None:
+                self._calls.clean = None
+
+    def _read_clean(self, arguments: dict[str, Any], length: int | None) -> CleanPass:
+        def hold(clean: CleanPass | None) -> None:
+            self._calls.reading = clean
+
+        return run_clean(self._body, clean_arguments(arguments, self._names, length), hold)
+
+    @property
+    def reading(self) -> CleanPass | None:
+        """The clean pass now running in this thread, in which nothing may steer."""
+        return getattr(self._calls, "reading", None)
+
+    def record(self, site: Site, value: Tensor) -> None:
+        """Keep a site's value if a clean pass is running."""
+        if self.reading is not None:
+            self.reading.record(site, value)
 
     @property
     def _prompt(self) -> Prompt | None:
@@ -49,7 +76,13 @@ class Session:
 
     def follow(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Pre-hook of the model's body: what this forward pass holds."""
-        self._calls.frame = Frame({**dict(zip(self._names, args, strict=False)), **kwargs}, self._prompt)
+        if self.reading is not None:
+            return
+        arguments = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        frame = Frame(arguments, self._prompt)
+        if self.readers:
+            frame.clean = self._read_clean(arguments, None) if self._prompt is None else self._calls.clean
+        self._calls.frame = frame
 
     @property
     def frame(self) -> Frame | None:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from babelscope.artifacts import Operation
+from babelscope.artifacts.operation import ROUTER_KINDS
 from babelscope.axes import Float, Float64, Tensor
-from babelscope.errors import ArtifactError
-from babelscope.interventions import CHANGES, at_experts, at_units
+from babelscope.errors import ArtifactError, SteeringError
+from babelscope.interventions import Change, at_experts, at_units, change_of
 from babelscope.sites import NEURON_SITES
 from babelscope.steering.frame import Frame
 
@@ -59,7 +60,7 @@ class Step:
         pairs = list(zip(self.strengths, other.strengths, strict=True))
         if any(left and right for left, right in pairs):
             return None
-        size = (len(pairs), self.width)
+        size = (len(pairs), self.vectors.shape[1])
         mine = torch.tensor([bool(left) for left, _ in pairs])[:, None]
         vectors = torch.where(mine, self.vectors.expand(size), other.vectors.expand(size))
         return replace(self, vectors=vectors, strengths=tuple(left or right for left, right in pairs), _ready={})
@@ -70,7 +71,13 @@ class Step:
         op = self.operation
         if op.indices is not None or op.site.at in NEURON_SITES:
             return None
-        return op.site, op.kind, replace(op.gate, rows=None), op.schedule, self.batch_rows
+        return op.site, op.kind, replace(op.gate, rows=None), op.schedule, self.batch_rows, *self._shared
+
+    @property
+    def _shared(self) -> tuple[Any, ...]:
+        """What is too large to be joined by row: steps must hold the very same."""
+        op = self.operation
+        return id(op.matrix), id(op.features), op.clean
 
     def apply(
         self, value: Float[Tensor, "batch token *unit"], routes: Tensor | None, frame: Frame, ordinary: Tensor | None
@@ -79,17 +86,42 @@ class Step:
         strength = self._coefficient(frame, ordinary, value)
         if strength is None:
             return value
-        change, indices = CHANGES[self.operation.kind], self.operation.indices
+        change, indices = self._change_on(value), self.operation.indices
         if routes is not None:
             table = self._ready_on(value, "table", lambda: self._by_expert(self.vectors[0], value.shape[-1]))
             chosen = self._ready_on(value, "chosen", lambda: self._by_expert(True, value.shape[-1]))
             wide = strength[..., None] if isinstance(strength, Tensor) else strength
             return at_experts(change, value, routes, table, chosen, wide)
         flat, vector = value.flatten(2), self._vector(value, frame)
+        if self.operation.clean:
+            return self._pasted(change, value, vector, strength, frame)
         if indices is None:
             return change(flat, vector, strength).reshape(value.shape)
+        if self.operation.kind in ROUTER_KINDS:
+            # The spread and the edges are those of all experts.
+            return change(flat, self._ready_on(value, "wide", lambda: self._wide(self.vectors[0])), strength)
         where = self._ready_on(value, "indices", lambda: indices)
         return at_units(change, flat, where, vector, strength).reshape(value.shape)
+
+    def _pasted(self, change: Change, value: Tensor, vector: Tensor, strength: float | Tensor, frame: Frame) -> Tensor:
+        """The change of what stood here in the clean pass, where the strength is not 0."""
+        if frame.clean is None:
+            raise SteeringError(f"site '{self.operation.site}': no clean pass was made; call generate, or the model")
+        before = frame.clean.onto(self.operation.site, value, frame.start, frame.repeats).flatten(2)
+        flat = value.flatten(2)
+        open_ = torch.as_tensor(strength, device=value.device) != 0
+        return torch.where(open_, change(before, vector, strength), flat).reshape(value.shape)
+
+    def _change_on(self, value: Tensor) -> Change:
+        """The change with its matrix or features on the value's device."""
+        op = self.operation
+        key = ("change", value.device, _precision(value))
+        if key not in self._ready:
+            with torch.inference_mode(False):
+                matrix = None if op.matrix is None else op.matrix.to(value.device, _precision(value))
+                features = None if op.features is None else op.features.to(value.device)
+                self._ready[key] = change_of(op.kind, matrix, features)
+        return self._ready[key]
 
     def _ready_on(self, value: Tensor, name: Any, make: Callable[[], Tensor]) -> Tensor:
         """A tensor made once for each device and precision; what is no float keeps its dtype."""
@@ -112,10 +144,14 @@ class Step:
 
     def _by_expert(self, values: Tensor | bool, d_expert: int) -> Tensor:
         """Values at the units touched, zero or False elsewhere, [expert, neuron]."""
+        return self._wide(values).view(-1, d_expert)
+
+    def _wide(self, values: Tensor | bool) -> Tensor:
+        """Values at the units touched, zero or False elsewhere."""
         table = torch.zeros(self.width, dtype=torch.bool if values is True else torch.float64)
         indices = self.operation.indices
         table[slice(None) if indices is None else indices.cpu()] = values
-        return table.view(-1, d_expert)
+        return table
 
     def _coefficient(self, frame: Frame, ordinary: Tensor | None, value: Tensor) -> float | Tensor | None:
         """Strength at each token, [batch, token, 1] or one number for all; None where all is closed."""
@@ -147,6 +183,8 @@ class Step:
         selected = frame.selected(gate, ordinary)
         if selected is not None:
             parts.append(selected.to(value.device, _precision(value)))
+        if gate.condition is not None:
+            parts.append(frame.meeting(gate.condition, ordinary).to(value.device, _precision(value)))
         if not parts:
             return strength
         result = parts[0] * strength

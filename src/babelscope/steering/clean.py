@@ -1,0 +1,106 @@
+"""What a model does with the prompt when nothing steers it: values at some sites, and conditions decided on them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from babelscope.artifacts import Condition
+from babelscope.axes import Bool, Float, Tensor
+from babelscope.errors import SteeringError
+from babelscope.sites import Site
+
+
+class CleanPass:
+    """One pass over the whole prompt without steering.
+
+    It is read before the first token is steered, so what follows does not depend on the cache or on chunks.
+    """
+
+    def __init__(self, ids: Tensor | None, mask: Tensor | None) -> None:
+        self.values: dict[Site, Tensor] = {}
+        """[row, token, unit], rows before beams."""
+        self._ids, self._mask = ids, mask
+        self._answers: dict[Any, Tensor] = {}
+
+    def record(self, site: Site, value: Tensor) -> None:
+        """Keep a site's value."""
+        self.values[site] = value.detach().flatten(2)
+
+    def meets(self, condition: Condition, ordinary: Bool[Tensor, " vocab"] | None) -> Bool[Tensor, " row"]:
+        """Whether each row's prompt meets a condition."""
+        key = (condition, id(ordinary))
+        if key not in self._answers:
+            value = self.values[condition.site]
+            found = cosine_scores(value, self._counted(value, ordinary), condition)
+            self._answers[key] = (found >= condition.threshold) == condition.above
+        return self._answers[key]
+
+    def _counted(self, value: Tensor, ordinary: Tensor | None) -> Bool[Tensor, "row token"]:
+        """Tokens that are neither pads nor, where they are known, special; a row of nothing else counts whole."""
+        real = torch.ones(value.shape[:2], dtype=torch.bool, device=value.device)
+        if self._mask is not None:
+            real = self._mask.to(value.device, torch.bool)
+        if ordinary is None or self._ids is None:
+            return real
+        plain = real & ordinary.to(self._ids.device)[self._ids].to(value.device)
+        return torch.where(plain.any(dim=1, keepdim=True), plain, real)
+
+    def onto(self, site: Site, value: Tensor, start: int, repeats: int) -> Tensor:
+        """`value`, whose first column is `start`, with the prompt's columns as they were in this pass."""
+        clean = self.values[site][:, start : start + value.shape[1]].repeat_interleave(repeats, dim=0)
+        flat = value.flatten(2)
+        return torch.cat([clean.to(flat.dtype), flat[:, clean.shape[1] :]], dim=1).reshape(value.shape)
+
+
+def cosine_scores(
+    value: Float[Tensor, "row token unit"], counted: Bool[Tensor, "row token"], condition: Condition
+) -> Float[Tensor, " row"]:
+    """Cosine of each row's pooled value with the condition's vector."""
+    exact = value.double()
+    if condition.pool == "last":
+        place = counted.shape[1] - 1 - counted.flip(1).long().argmax(dim=1)
+        pooled = exact[torch.arange(len(exact), device=value.device), place]
+    else:
+        share = counted.double() / counted.sum(dim=1, keepdim=True)
+        pooled = torch.einsum("rtu,rt->ru", exact, share)
+    vector = condition.vector.to(value.device, torch.float64)
+    return torch.nn.functional.cosine_similarity(pooled, vector[None], dim=1)
+
+
+def clean_arguments(arguments: Mapping[str, Any], names: tuple[str, ...], length: int | None) -> dict[str, Any]:
+    """Arguments of the model's body for a pass over the whole prompt, from those of `generate` or of a plain pass.
+
+    length: columns of the prompt where `generate` was called; None for a plain pass.
+    Raises SteeringError where the prompt is not there whole: without ids, or going on from a cache.
+    """
+    ids, embeds, mask = (arguments.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
+    given: Tensor | None = ids if embeds is None else embeds
+    cache = arguments.get("past_key_values")
+    going_on = length is None and cache is not None and cache.get_seq_length() > 0
+    if given is None or going_on or given.shape[1] != (given.shape[1] if length is None else length):
+        raise SteeringError(
+            "conditions and clean values read the whole prompt first; it came without ids, or going on from a cache; "
+            "hand all of it to generate"
+        )
+    chosen = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
+    if mask is not None:
+        chosen["attention_mask"] = mask
+    if arguments.get("position_ids") is not None:
+        chosen["position_ids"] = arguments["position_ids"]
+    elif length is not None and mask is not None and "position_ids" in names:
+        chosen["position_ids"] = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+    return chosen
+
+
+@torch.no_grad()
+def run_clean(body: nn.Module, arguments: Mapping[str, Any], hold: Callable[[CleanPass | None], None]) -> CleanPass:
+    """Run the body once, `hold` told of the pass before and of its end."""
+    found = CleanPass(arguments.get("input_ids"), arguments.get("attention_mask"))
+    hold(found)
+    try:
+        body(**arguments, use_cache=False)
+    finally:
+        hold(None)
+    return found
