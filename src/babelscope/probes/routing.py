@@ -1,0 +1,185 @@
+"""Which experts a mixture of experts gives to which language."""
+
+import math
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.axes import Float64, Int64, Tensor
+from babelscope.controls import Evidence, benjamini_hochberg, percentile_interval, rank_p
+from babelscope.corpus import Batch, Texts, as_corpus
+from babelscope.errors import SiteError
+from babelscope.languages import Language
+from babelscope.models import Layout, See, layout_of
+from babelscope.probes.shard_sums import ShardSums, check_english, run_body, stream_batches
+from babelscope.sites import Site
+
+
+@dataclass(frozen=True, eq=False)
+class RoutingUse:
+    """How often each expert was chosen, by document shard and language."""
+
+    sums: ShardSums
+    """Units are (layer, expert); unit: tokens routed there."""
+    n_experts: int
+    top_k: int
+    """Experts that a token is given to."""
+
+    @property
+    def languages(self) -> tuple[Language, ...]:
+        """Order of the language axes."""
+        return self.sums.languages
+
+    @property
+    def routed(self) -> Int64[Tensor, "language layer expert"]:
+        """Tokens routed to each expert; over the experts of a layer they sum to top_k times the tokens."""
+        whole = rearrange(self.sums.total.sum(dim=0), "k (l e) -> k l e", e=self.n_experts)
+        return whole.round().long().contiguous()
+
+    @property
+    def share(self) -> Float64[Tensor, "language layer expert"]:
+        """Share of a layer's choices that fell on each expert; sums to 1."""
+        return rearrange(self.sums.mean(), "k (l e) -> k l e", e=self.n_experts).contiguous() / self.top_k
+
+
+@dataclass(frozen=True, eq=False)
+class RoutingDivergence:
+    """How far each language's expert use lies from another's, against swapped labels."""
+
+    languages: tuple[Language, ...]
+    against: Language
+    divergence: Float64[Tensor, "language layer"]
+    """Jensen-Shannon, in bits: 0 the same use … 1 no expert in common."""
+    low: Float64[Tensor, "language layer"]
+    """Ends of the 95 % bootstrap interval over shards."""
+    high: Float64[Tensor, "language layer"]
+    null: Float64[Tensor, "language layer"]
+    """Mean divergence with swapped labels: what this much text gives where language does not matter."""
+    p: Float64[Tensor, "language layer"]
+    """Rank among the swapped draws; NaN for `against` itself."""
+    q: Float64[Tensor, "language layer"]
+    """p after Benjamini-Hochberg over all cells."""
+    tokens: Int64[Tensor, " language"]
+    draws: int
+    seed: int
+
+    def rows(self) -> list[Evidence]:
+        """One row a language and layer."""
+        return [
+            Evidence(
+                claim=f"expert use differs from {self.against} in layer {layer}",
+                language=tag,
+                control="language labels swapped by shard",
+                n=int(self.tokens[k]),
+                estimate=float(self.divergence[k, layer]),
+                low=float(self.low[k, layer]),
+                high=float(self.high[k, layer]),
+                p=float(self.p[k, layer]),
+                draws=self.draws,
+                seed=self.seed,
+                note=f"Jensen-Shannon, bits; n in tokens; null mean {float(self.null[k, layer]):.4f}, "
+                f"q {float(self.q[k, layer]):.3g}",
+            )
+            for k, tag in enumerate(self.languages)
+            if tag != self.against
+            for layer in range(self.divergence.shape[1])
+        ]
+
+
+def routing_use(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    *,
+    tokens_per_language: int | None = 5000,
+    shards: int = 32,
+    max_length: int = 512,
+) -> RoutingUse:
+    """Count in one streamed pass to which experts every layer sends each language's tokens.
+
+    Pads, BOS and other special tokens are not counted. Raises SiteError for a dense model.
+    """
+    layout, corpus = layout_of(model), as_corpus(texts)
+    if not layout.n_experts:
+        raise SiteError(f"{model.config.model_type} is dense; expected a model with experts; probe heads or neurons")
+    sums = ShardSums.zeros(corpus, shards, layout.n_layers * layout.n_experts)
+    top_k = 0
+    for batch in stream_batches(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length):
+        top_k = count_routes(layout, batch, sums)
+        sums.add_(batch, torch.zeros(len(batch.documents), 0, dtype=torch.float64), tokens=batch.counted.sum(dim=1))
+    return RoutingUse(sums, layout.n_experts, top_k)
+
+
+def count_routes(layout: Layout, batch: Batch, sums: ShardSums) -> int:
+    """Add one batch's choices; returns how many experts a token is given to."""
+    width: list[int] = []
+
+    def watcher(layer: int) -> See:
+        def see(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
+            assert routes is not None
+            width.append(routes.shape[-1])
+            chosen = reduce(F.one_hot(routes, layout.n_experts), "b t k e -> b t e", "sum").double()
+            rows = (chosen * batch.counted.to(chosen.device)[..., None]).sum(dim=1)
+            sums.add_(batch, rows, layer * layout.n_experts)
+
+        return see
+
+    with ExitStack() as stack:
+        for layer in range(layout.n_layers):
+            stack.enter_context(layout.watch(Site(layer, "mlp_gate"), watcher(layer)))
+        run_body(layout, batch)
+    return width[0]
+
+
+def jensen_shannon(
+    one: Float64[Tensor, "*any expert"], other: Float64[Tensor, "*any expert"]
+) -> Float64[Tensor, "*any"]:
+    """Divergence of two distributions in bits: H((p + q)/2) - (H(p) + H(q))/2, in [0, 1]."""
+    entropy = torch.special.entr(torch.stack([(one + other) / 2, one, other])).sum(dim=-1) / math.log(2)
+    return (entropy[0] - (entropy[1] + entropy[2]) / 2).clamp(0, 1)
+
+
+def routing_divergence(
+    use: RoutingUse, *, against: str = "en", draws: int = 199, resamples: int = 200, seed: int = 0
+) -> RoutingDivergence:
+    """Jensen-Shannon divergence of each language's expert use from another's, by layer, with its null and interval.
+
+    Null: the two languages' labels swapped by document shard, never by token. A divergence of finite text is above 0
+    also where nothing differs; `null` says by how much, and bootstrap intervals share that bias.
+    Raises LanguageError without `against` or with one language, MeasurementError for fewer than 20 shards with text.
+    """
+    check_english(use.languages, against)
+    base, k = use.sums.column(against), len(use.languages)
+
+    def by_layer(mean: Tensor) -> Tensor:
+        return rearrange(mean, "... (l e) -> ... l e", e=use.n_experts) / use.top_k
+
+    share = by_layer(use.sums.mean())
+    js = jensen_shannon(share, share[base].expand_as(share))
+    resampled = by_layer(use.sums.bootstrap(resamples, seed))
+    spread = jensen_shannon(resampled, resampled[:, base : base + 1].expand_as(resampled))
+    null, p = torch.zeros_like(js), torch.full_like(js, math.nan)
+    for one in (column for column in range(k) if column != base):
+        pair = by_layer(use.sums.swapped(one, base, draws, seed + one))
+        drawn = jensen_shannon(pair[:, 0], pair[:, 1])
+        null[one] = drawn.mean(dim=0)
+        p[one] = torch.tensor([rank_p(float(js[one, layer]), drawn[:, layer]) for layer in range(js.shape[1])])
+    ends = [[percentile_interval(spread[:, row, layer]) for layer in range(js.shape[1])] for row in range(k)]
+    low, high = (torch.tensor([[cell[end] for cell in row] for row in ends], dtype=torch.float64) for end in (0, 1))
+    return RoutingDivergence(
+        languages=use.languages,
+        against=use.languages[base],
+        divergence=js,
+        low=low,
+        high=high,
+        null=null,
+        p=p,
+        q=benjamini_hochberg(p).reshape(p.shape),
+        tokens=use.sums.tokens.sum(dim=0).long(),
+        draws=draws,
+        seed=seed,
+    )
