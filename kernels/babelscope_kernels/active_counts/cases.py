@@ -1,0 +1,61 @@
+"""Inputs of the counts and sums, for the tests and the benchmark."""
+
+import torch
+from torch import Tensor
+
+from babelscope_kernels.active_counts.dispatch import active_counts, language_sums
+from babelscope_kernels.active_counts.reference import active_counts_reference, language_sums_reference
+from babelscope_kernels.checking import Case
+
+KINDS = (torch.float32, torch.float16, torch.bfloat16)
+SIZES = [("one", 1, 1, 1), ("odd", 17, 63, 3), ("thousand", 1000, 33, 16), ("no tokens", 0, 63, 3)]
+SMALL = {"token": 37, "unit": 63, "language": 20}
+
+CASES = [
+    *(Case(name, kind, {"token": t, "unit": n, "language": k}) for kind in KINDS for name, t, n, k in SIZES),
+    *(Case("columns of a wider one", kind, SMALL, {"layout": "slice"}) for kind in KINDS),
+    *(Case("transposed", kind, SMALL, {"layout": "transposed"}) for kind in KINDS),
+    *(Case("pads hold NaN", kind, SMALL, {"layout": "pads"}) for kind in KINDS),
+    *(Case("llama 8b", kind, {"token": 8192, "unit": 14336, "language": 16}, large=True) for kind in KINDS),
+]
+
+
+def inputs(case: Case, device: torch.device, generator: torch.Generator) -> dict[str, Tensor]:
+    """Normal values with exact zeros among them, and a language or -1 for each token."""
+    t, n, k = (case.sizes[name] for name in ("token", "unit", "language"))
+    value = torch.randn(t, 2 * n, generator=generator).to(case.dtype)
+    value[torch.rand(t, 2 * n, generator=generator) < 0.1] = 0.0
+    languages = torch.randint(-1, k, (t,), generator=generator, dtype=torch.int32)
+    layout = case.options.get("layout", "plain")
+    if layout == "pads":
+        value[languages == -1] = torch.nan
+    value = value.to(device)
+    if layout == "slice":
+        value = value[:, n:]
+    elif layout == "transposed":
+        value = value[:, :n].t().contiguous().t()
+    else:
+        value = value[:, :n].contiguous()
+    return {"value": value, "languages": languages.to(device)}
+
+
+def run(case: Case, inputs: dict[str, Tensor], backend: str) -> dict[str, Tensor]:
+    """Counts from both functions, and sums."""
+    value, languages, k = inputs["value"], inputs["languages"], case.sizes["language"]
+    if backend == "reference":
+        counts = active_counts_reference(value, languages, k)
+        total, square = language_sums_reference(value, languages, k)
+        return {"counts": counts, "active": counts, "total": total, "square": square}
+    sums = language_sums(value, languages, k, backend=backend)  # pyright: ignore[reportArgumentType]
+    counts = active_counts(value, languages, k, backend=backend)  # pyright: ignore[reportArgumentType]
+    return {"counts": counts, "active": sums.active, "total": sums.total, "square": sums.square}
+
+
+def gradients(case: Case) -> tuple[str, ...]:
+    """None flows."""
+    return ()
+
+
+def bound(case: Case, name: str) -> float:
+    """Counts are exact; sums are added in float32 at most within a part."""
+    return 0.0 if name in ("counts", "active") else 1e-6
