@@ -1,0 +1,79 @@
+"""Subspaces of the residual stream: where languages differ, how many dimensions that takes, how two of them lie."""
+
+import torch
+
+from babelscope.axes import Float64, Tensor
+from babelscope.errors import MeasurementError
+
+
+def language_subspace(
+    means: Float64[Tensor, "language hidden"], rank: int | None = None
+) -> Float64[Tensor, "rank hidden"]:
+    """Orthonormal basis of the directions in which languages' means differ, the widest first.
+
+    The `rank` leading left singular vectors of M - μ 1ᵀ, M having a language's mean in each column. This is the span
+    that the common-specific split of Piratla et al. 2020 (arXiv:2003.12815) finds, as LSAR (Xie et al. 2022) and the
+    language–reasoning split (arXiv:2505.15257) use it; their common vector only chooses another basis in it. What lies
+    outside is what all languages share.
+    rank: None means all directions that are not rounding, at most n_language - 1. Each vector's largest entry is
+    positive.
+    Raises MeasurementError for fewer than two languages, values that are not finite, or a rank that is not there.
+    """
+    if len(means) < 2:
+        raise MeasurementError(f"{len(means)} language came; expected at least two, for a difference; add text")
+    if not bool(torch.isfinite(means).all()):
+        raise MeasurementError("a language's mean is NaN or infinite; expected numbers; check the weights")
+    _, singular, basis = torch.linalg.svd(means - means.mean(dim=0), full_matrices=False)
+    there = int((singular > singular[0] * max(means.shape) * torch.finfo(torch.float64).eps).sum())
+    if not 1 <= (there if rank is None else rank) <= there:
+        raise MeasurementError(
+            f"rank {rank or there} was asked for; {len(means)} languages differ in {there} directions; expected 1 to "
+            f"{max(1, there)}; ask for less, or add languages"
+        )
+    return _with_sign(basis[: there if rank is None else rank])
+
+
+def principal_components(
+    rows: Float64[Tensor, "row hidden"], rank: int | None = None
+) -> tuple[Float64[Tensor, "rank hidden"], Float64[Tensor, " component"]]:
+    """Leading directions of some rows about their mean, and the variance along every component."""
+    _, singular, basis = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False)
+    return _with_sign(basis[:rank]), singular.square() / max(1, len(rows) - 1)
+
+
+def components_for(variance: Float64[Tensor, " component"], share: float = 0.9) -> int:
+    """The fewest leading components that hold a share of the variance; 0 where there is none."""
+    total = variance.sum()
+    return 0 if total == 0 else int((variance.cumsum(dim=0) < share * total * (1 - 1e-12)).sum()) + 1
+
+
+def principal_angles(
+    one: Float64[Tensor, "rank hidden"], other: Float64[Tensor, "rank2 hidden"]
+) -> Float64[Tensor, " angle"]:
+    """Angles in radians between two subspaces given by orthonormal rows, the smallest first: arccos of σ(A Bᵀ).
+
+    Small ones come from the sine, which the cosine would round away (Björck & Golub 1973).
+    """
+    one, other = (one, other) if len(one) >= len(other) else (other, one)
+    cosine = torch.linalg.svdvals(other @ one.T).clamp(max=1)
+    rest = other - other @ one.T @ one
+    sine = torch.linalg.svdvals(rest).clamp(max=1).flip(0)[: len(cosine)]
+    return torch.where(cosine.square() < 0.5, cosine.arccos(), sine.arcsin())
+
+
+def project_out(
+    rows: Float64[Tensor, "*rows hidden"], basis: Float64[Tensor, "rank hidden"]
+) -> Float64[Tensor, "*rows hidden"]:
+    """Rows without their part in a subspace: h - (h Bᵀ) B, B orthonormal rows."""
+    return rows - rows @ basis.T @ basis
+
+
+def random_subspace(rank: int, hidden: int, *, seed: int) -> Float64[Tensor, "rank hidden"]:
+    """A uniformly random subspace, as orthonormal rows: the control."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(hidden, rank, generator=generator, dtype=torch.float64))[0].T.contiguous()
+
+
+def _with_sign(basis: Float64[Tensor, "rank hidden"]) -> Float64[Tensor, "rank hidden"]:
+    largest = basis.gather(1, basis.abs().argmax(dim=1, keepdim=True))
+    return basis * largest.sign()
