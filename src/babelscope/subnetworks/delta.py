@@ -1,0 +1,281 @@
+"""A trained subnetwork: what was added to some neurons' weights, in float32; it goes into a model and out again."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from babelscope.artifacts import NeuronSet, Origin
+from babelscope.artifacts.hub import Hub, push_folder
+from babelscope.artifacts.storage import load_folder, origin_config, origin_from, save_folder, tensor_of, write_card
+from babelscope.axes import Float32, Int32, Int64, Tensor
+from babelscope.errors import ArtifactError, SelectionError
+from babelscope.languages import Language, parse_languages
+from babelscope.models import check_made_for, layout_of
+from babelscope.subnetworks.applied import applied_change, apply_change, revert_change
+from babelscope.subnetworks.places import Cells, NeuronPlace, neuron_places
+
+NOUN = "Delta"
+ROLES = ("gate", "up", "down")
+
+
+@dataclass(frozen=True, eq=False)
+class Delta:
+    """The change of some neurons' weights, trained minus base, layer after layer, neurons ascending.
+
+    Neurons of layer l: `indices[offsets[l] : offsets[l + 1]]`; row i of `gate`, `up`, `down` is neuron `indices[i]`'s.
+    `a + b`, `a - b`, `-a` and `2 * a` are deltas over the union of the rows, worked out in float32.
+    """
+
+    origin: Origin
+    languages: tuple[Language, ...]
+    """What it was trained for; those of all parts where it is composed."""
+    n_neurons: int
+    """Neurons a layer (experts times their width in an MoE)."""
+    offsets: Int64[Tensor, " layer_plus_one"]
+    indices: Int32[Tensor, " selected"]
+    up: Float32[Tensor, "selected hidden"]
+    down: Float32[Tensor, "selected hidden"]
+    """Columns of the down projection, one row a neuron."""
+    gate: Float32[Tensor, "selected hidden"] | None = None
+    """None in a plain MLP."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """How it was trained, and the figures it ended with; never text."""
+
+    def __post_init__(self) -> None:
+        offsets, indices = self.offsets, self.indices
+        if offsets.ndim != 1 or len(offsets) < 2 or int(offsets[0]) != 0 or int(offsets[-1]) != len(indices):
+            raise ArtifactError(
+                f"offsets {list(offsets.shape)} do not cut {len(indices)} indices into layers; the delta is damaged"
+            )
+        if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < self.n_neurons):
+            raise ArtifactError(f"a neuron is out of range; expected 0–{self.n_neurons - 1}; the delta is damaged")
+        if bool((offsets.diff() < 0).any()) or bool((self.keys.diff() <= 0).any()):
+            raise ArtifactError("indices are not strictly ascending in every layer; the delta is damaged")
+        for role, rows in self.rows.items():
+            if rows.dtype != torch.float32 or rows.shape != (len(indices), self.up.shape[-1]):
+                raise ArtifactError(
+                    f"{role} is {rows.dtype} {list(rows.shape)}; expected float32, {len(indices)} rows as wide as up"
+                )
+            if not bool(torch.isfinite(rows).all()):
+                raise ArtifactError(f"{role} of the delta holds NaN or infinity; expected finite values; train again")
+
+    @classmethod
+    def of(
+        cls, neurons: NeuronSet, changes: Mapping[str, Tensor], *, parameters: Mapping[str, Any] | None = None
+    ) -> "Delta":
+        """The change of one language's neurons; `changes` has a row a neuron, in the order of the set's indices.
+
+        Raises SelectionError for a set of several languages.
+        """
+        if len(neurons.languages) != 1:
+            raise SelectionError(
+                f"a set of {len(neurons.languages)} languages came; expected one; take sets['{neurons.languages[0]}']"
+            )
+        rows = {role: change.detach().to("cpu", torch.float32, copy=True) for role, change in changes.items()}
+        return cls(
+            origin=neurons.origin,
+            languages=neurons.languages,
+            n_neurons=neurons.n_neurons,
+            offsets=neurons.offsets[0] - neurons.offsets[0, 0],
+            indices=neurons.indices.clone(),
+            parameters=dict(parameters or {}),
+            **rows,
+        )
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return len(self.offsets) - 1
+
+    @property
+    def layer_counts(self) -> Int64[Tensor, " layer"]:
+        """Neurons in each layer."""
+        return self.offsets.diff()
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers that it touches."""
+        return tuple(self.layer_counts.nonzero()[:, 0].tolist())
+
+    @property
+    def rows(self) -> dict[str, Float32[Tensor, "selected hidden"]]:
+        """The changes by role."""
+        found = {role: getattr(self, role) for role in ROLES}
+        return {role: rows for role, rows in found.items() if rows is not None}
+
+    @property
+    def n_values(self) -> int:
+        """Trained values."""
+        return sum(rows.numel() for rows in self.rows.values())
+
+    @cached_property
+    def keys(self) -> Int64[Tensor, " selected"]:
+        """layer · n_neurons + neuron, of each row."""
+        layer = torch.repeat_interleave(torch.arange(self.n_layers), self.layer_counts)
+        return layer * self.n_neurons + self.indices
+
+    def layer_of(self, layer: int) -> tuple[Int32[Tensor, " _"], dict[str, Float32[Tensor, "_ hidden"]]]:
+        """Neurons of a layer, and their changes."""
+        cut = slice(int(self.offsets[layer]), int(self.offsets[layer + 1]))
+        return self.indices[cut], {role: rows[cut] for role, rows in self.rows.items()}
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return f"delta of {' + '.join(self.languages) or 'no language'}"
+
+    @property
+    def digest(self) -> str:
+        """blake2b of what it changes; deltas of equal digest are the same change."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        found = hashlib.blake2b(f"{self.origin.model_hash} {self.n_neurons}".encode(), digest_size=8)
+        for tensor in (self.offsets, self.indices, *self.rows.values()):
+            found.update(tensor.contiguous().numpy().data)
+        return found.hexdigest()
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Raise ArtifactError unless it was trained on this model, by the hash of its config and its shape."""
+        check_made_for(self.origin, model, None, self.title)
+        layout = layout_of(model)
+        expected = (layout.n_layers, layout.width("mlp_gate"), layout.d_hidden, layout.gated)
+        if (self.n_layers, self.n_neurons, self.up.shape[1], self.gate is not None) != expected:
+            raise ArtifactError(
+                f"{self.title}: {self.n_layers} layers of {self.n_neurons} neurons, {', '.join(self.rows)} of "
+                f"{self.up.shape[1]}; expected {expected[0]} of {expected[1]}, width {expected[2]}; it is for another "
+                "model"
+            )
+
+    def apply(self, model: PreTrainedModel, scale: float | int = 1.0) -> int:
+        """Add scale times the change to the model in place; returns the bytes written.
+
+        After any applies and reverts each touched weight is cast(base + Σ scale · change), summed in float64 in an
+        order of its own, cast to the model's dtype; the base is kept once for all of them. Reverting all brings the
+        model back bit for bit. All or nothing.
+        Raises ArtifactError if it is applied already or for another model, PrerequisiteError for weights that are
+        quantised, shared or not in memory, MeasurementError where they were changed since, or leave the dtype's range.
+        """
+        return apply_change(model, self, scale)
+
+    def revert(self, model: PreTrainedModel) -> int:
+        """Take the change out again; returns the bytes written. Raises ArtifactError if the model does not hold it."""
+        return revert_change(model, self)
+
+    def applied(self, model: PreTrainedModel, scale: float | int = 1.0) -> AbstractContextManager[None]:
+        """While open the model holds the change."""
+        return applied_change(model, self, scale)
+
+    def cells(self) -> dict[str, Cells]:
+        """What is added, by role."""
+        return {role: Cells(self.keys, rows) for role, rows in self.rows.items()}
+
+    def places(self, model: PreTrainedModel) -> Mapping[str, NeuronPlace]:
+        """Its places in a model."""
+        self.check(model)
+        return neuron_places(layout_of(model), self.layers)
+
+    def storages(self, model: PreTrainedModel) -> set[int]:
+        """Addresses of the parameters that it touches."""
+        layout = layout_of(model)
+        found = [rows for layer in self.layers for rows in layout.neuron_rows(layer).values()]
+        return {rows.untyped_storage().data_ptr() for rows in found}
+
+    def __add__(self, other: "Delta") -> "Delta":
+        return _composed(self, other)
+
+    def __mul__(self, factor: float | int) -> "Delta":
+        if not math.isfinite(factor):
+            raise ArtifactError(f"{self.title}: factor {factor} came; expected a finite number")
+        rows = {role: rows * factor for role, rows in self.rows.items()}
+        return replace(self, **rows, parameters={"factor": factor, "parts": [dict(self.parameters)]})
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "Delta":
+        return self * -1
+
+    def __sub__(self, other: "Delta") -> "Delta":
+        return self + -other
+
+    def save(self, path: str | Path) -> Path:
+        """Write the folder atomically: 4 bytes a value, 4 a neuron; raises ArtifactError if the path is taken."""
+        config = {
+            "origin": origin_config(self.origin),
+            "languages": list(self.languages),
+            "n_layers": self.n_layers,
+            "n_neurons": self.n_neurons,
+            "parameters": dict(self.parameters),
+        }
+        tensors = {"offsets": self.offsets, "indices": self.indices, **self.rows}
+        return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, list(self._card())))
+
+    def _card(self) -> Iterator[str]:
+        layers = ", ".join(f"{layer}: {int(self.layer_counts[layer])}" for layer in self.layers)
+        yield f"{len(self.indices)} neurons ({self.n_values} values, float32) of {self.n_layers} layers."
+        yield f"Neurons by layer: {layers or 'none'}. Languages: {', '.join(self.languages)}."
+        yield "Load with `babelscope.Delta.load(path)`; `delta.apply(model)` adds it, `delta.revert(model)` removes it."
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Delta":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
+        path = Path(path)
+        config, tensors = load_folder(path, NOUN)
+        indices = tensor_of(tensors, "indices", torch.int32, (None,), path)
+        needed = [role for role in ROLES if role != "gate" or role in tensors]
+        up = tensor_of(tensors, "up", torch.float32, (len(indices), None), path)
+        rows = {role: tensor_of(tensors, role, torch.float32, tuple(up.shape), path) for role in needed}
+        try:
+            return cls(
+                origin=origin_from(config, path),
+                languages=parse_languages(config["languages"]),
+                n_neurons=int(config["n_neurons"]),
+                offsets=tensor_of(tensors, "offsets", torch.int64, (int(config["n_layers"]) + 1,), path),
+                indices=indices,
+                parameters=dict(config["parameters"]),
+                **rows,
+            )
+        except (KeyError, TypeError, ValueError) as err:
+            raise ArtifactError(f"{path}: {err}; expected a Delta; make it again") from err
+
+    def push_to_hub(self, repository: str, *, private: bool = True, api: Hub | None = None) -> str:
+        """Upload the folder, which holds no text of the corpus; returns its address. Nothing else ever uploads.
+
+        api: an object with huggingface_hub.HfApi's create_repo and upload_folder; none makes one with the user's login.
+        Raises ArtifactError where a parameter could be text.
+        """
+        return push_folder(self.save, self.parameters, repository, private=private, api=api)
+
+
+def _composed(a: Delta, b: Delta) -> Delta:
+    """Σ over the union of the rows."""
+    a.origin.check_same(b.origin, "composing deltas")
+    shapes = [(delta.n_layers, delta.n_neurons, delta.up.shape[1], tuple(delta.rows)) for delta in (a, b)]
+    if shapes[0] != shapes[1]:
+        raise ArtifactError(
+            f"composing deltas of {shapes[0]} and {shapes[1]}; expected one shape; they can not be added"
+        )
+    keys = torch.cat([a.keys, b.keys]).unique()
+    rows = {role: torch.zeros(len(keys), a.up.shape[1]) for role in a.rows}
+    for delta in (a, b):
+        at = torch.searchsorted(keys, delta.keys)
+        for role, change in delta.rows.items():
+            rows[role][at] += change
+    edges = torch.arange(a.n_layers + 1) * a.n_neurons
+    return replace(
+        a,
+        languages=tuple(dict.fromkeys((*a.languages, *b.languages))),
+        offsets=torch.searchsorted(keys, edges),
+        indices=(keys % a.n_neurons).to(torch.int32),
+        parameters={"parts": [dict(a.parameters), dict(b.parameters)]},
+        **rows,
+    )

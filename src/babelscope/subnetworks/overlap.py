@@ -1,0 +1,61 @@
+"""How much two deltas change the same neurons, and whether they pull them the same way."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from babelscope.axes import Float32, Tensor
+from babelscope.errors import ArtifactError
+from babelscope.subnetworks.delta import Delta
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Neurons that two deltas share."""
+
+    rows: tuple[int, int]
+    """Neurons of each."""
+    shared: int
+    """Neurons of both."""
+    shared_by_chance: float
+    """Expected of random neurons, as many in each layer: Σ_l a_l · b_l / n_neurons."""
+    layer_shared: tuple[int, ...]
+    """Neurons of both, by layer."""
+    cosine: Mapping[str, float]
+    """By role, between the changes of the shared neurons, all rows as one vector; NaN where none is shared."""
+
+    @property
+    def jaccard(self) -> float:
+        """Shared over all; NaN for two empty deltas."""
+        union = sum(self.rows) - self.shared
+        return self.shared / union if union else float("nan")
+
+
+def overlap(a: Delta, b: Delta) -> Overlap:
+    """Neurons that both change, beside chance, and the angle between their changes, in float64.
+
+    Raises ArtifactError for deltas of different models.
+    """
+    a.origin.check_same(b.origin, "overlap of deltas")
+    if (a.n_layers, a.n_neurons, a.up.shape[1], set(a.rows)) != (b.n_layers, b.n_neurons, b.up.shape[1], set(b.rows)):
+        raise ArtifactError(
+            f"overlap of deltas of {a.n_layers} × {a.n_neurons} and {b.n_layers} × {b.n_neurons} neurons; "
+            "expected one shape; take deltas of one model"
+        )
+    mine, theirs = torch.isin(a.keys, b.keys), torch.isin(b.keys, a.keys)
+    by_layer = torch.bincount(a.keys[mine] // a.n_neurons, minlength=a.n_layers)
+    return Overlap(
+        rows=(len(a.indices), len(b.indices)),
+        shared=int(mine.sum()),
+        shared_by_chance=float((a.layer_counts * b.layer_counts).sum() / a.n_neurons),
+        layer_shared=tuple(by_layer.tolist()),
+        cosine={role: cosine(rows[mine], b.rows[role][theirs]) for role, rows in a.rows.items()},
+    )
+
+
+def cosine(a: Float32[Tensor, "*shape"], b: Float32[Tensor, "*shape"]) -> float:
+    """Between two changes laid flat, in float64; NaN where one is empty or zero."""
+    a, b = a.double().flatten(), b.double().flatten()
+    length = float(a.norm() * b.norm())
+    return float(a @ b) / length if length else float("nan")
