@@ -63,7 +63,8 @@ def hash_text(text: str) -> str:
 
 def hash_config(config: Mapping[str, Any]) -> str:
     """Short blake2b of a model's configuration, without what changes between machines and versions."""
-    volatile = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation")
+    precision = ("dtype", "torch_dtype", "quantization_config")
+    volatile = ("_name_or_path", "transformers_version", "_attn_implementation", *precision)
     lasting = {key: value for key, value in config.items() if key not in volatile}
     return hash_text(json.dumps(lasting, sort_keys=True, default=str))
 

@@ -1,5 +1,6 @@
 """Open a Hugging Face model, and read and write at a Site of it with plain hooks."""
 
+from babelscope.models.devices import quantised_parameters
 from babelscope.models.families import FAMILIES, Family, family_of
 from babelscope.models.hooks import Edit, RoutedEdit, See
 from babelscope.models.layout import Layout, layout_of, read_site
@@ -18,5 +19,6 @@ __all__ = [
     "layout_of",
     "open_model",
     "origin_of",
+    "quantised_parameters",
     "read_site",
 ]

@@ -9,12 +9,14 @@ from babelscope.errors import SiteError
 
 @dataclass(frozen=True)
 class Family:
-    """Module names of one model family; all but `body`, `layers` and `embed` are relative to the layer."""
+    """Module names of one model family; all but `body`, `layers`, `embed` and `norm` are relative to the layer."""
 
     body: str
     """The model without its head."""
     layers: str
     embed: str
+    norm: str
+    """The norm between the last layer and the head; empty where there is none."""
     attn_out: str
     """Its output is `attn_out`: the attention, or its output projection where the attention adds the residual."""
     heads_out: str
@@ -61,6 +63,7 @@ _LLAMA = Family(
     body="model",
     layers="model.layers",
     embed="model.embed_tokens",
+    norm="model.norm",
     attn_out="self_attn",
     heads_out="self_attn.o_proj",
     mid="post_attention_layernorm",
@@ -96,6 +99,7 @@ FAMILIES: dict[str, Family] = {
         body="transformer",
         layers="transformer.h",
         embed="transformer.wte",
+        norm="transformer.ln_f",
         attn_out="attn",
         heads_out="attn.c_proj",
         mid="ln_2",
@@ -110,6 +114,7 @@ FAMILIES: dict[str, Family] = {
         body="gpt_neox",
         layers="gpt_neox.layers",
         embed="gpt_neox.embed_in",
+        norm="gpt_neox.final_layer_norm",
         attn_out="attention",
         heads_out="attention.dense",
         mid="post_attention_layernorm",
@@ -124,6 +129,7 @@ FAMILIES: dict[str, Family] = {
         body="transformer",
         layers="transformer.h",
         embed="transformer.word_embeddings",
+        norm="transformer.ln_f",
         # The attention and the MLP return the stream: each adds the residual itself.
         attn_out="self_attention.dense",
         heads_out="self_attention.dense",
@@ -140,6 +146,7 @@ FAMILIES: dict[str, Family] = {
         body="model.decoder",
         layers="model.decoder.layers",
         embed="model.decoder.embed_tokens",
+        norm="model.decoder.final_layer_norm",
         attn_out="self_attn",
         heads_out="self_attn.out_proj",
         mid="final_layer_norm",
@@ -164,7 +171,7 @@ def family_of(config: PretrainedConfig) -> Family:
         return replace(family, mid="")
     if config.model_type == "opt" and not config.do_layer_norm_before:
         # The norm stands after the sum of stream and attention; the MLP and its residual both start from its output.
-        return replace(family, mid="", stream="self_attn_layer_norm")
+        return replace(family, norm="", mid="", stream="self_attn_layer_norm")
     if config.model_type == "bloom" and config.pretraining_tp > 1 and config.slow_but_exact:
         raise SiteError(
             "this bloom has slow_but_exact, which goes around its output projections; expected slow_but_exact=False; "

@@ -23,12 +23,19 @@ Call = Callable[[Tensor, Tensor, Tensor | None], Tensor | None]
 
 
 def hook_input(
-    stack: ExitStack, module: nn.Module, call: Call, *, heads: int = 0, shape: list[int] | None = None
+    stack: ExitStack,
+    module: nn.Module,
+    call: Call,
+    *,
+    device: torch.device,
+    heads: int = 0,
+    shape: list[int] | None = None,
 ) -> None:
     """Show a module's first argument; heads: split its last axis in so many; shape: the batch's, if rows are flat."""
 
     def before(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        value = args[0] if args else kwargs["hidden_states"]
+        # A block on another device than the one before moves its input only after this hook.
+        value = (args[0] if args else kwargs["hidden_states"]).to(device)
         shaped = rearrange(value, "b t (h d) -> b t h d", h=heads) if heads else value
         shaped = shaped.unflatten(0, shape[:2]) if shape else shaped
         new = call(shaped, shaped, None)
@@ -70,7 +77,15 @@ def shape_of(stack: ExitStack, module: nn.Module) -> list[int]:
     return shape
 
 
-def hook_stream(stack: ExitStack, norm: nn.Module, block: nn.Module, call: Call, shape: list[int] | None) -> None:
+def hook_stream(
+    stack: ExitStack,
+    norm: nn.Module,
+    block: nn.Module,
+    call: Call,
+    *,
+    device: torch.device,
+    shape: list[int] | None,
+) -> None:
     """Show the stream that the MLP's norm reads.
 
     The block has already put the stream aside to add the MLP's output to; what a write changes there is added to the
@@ -89,7 +104,7 @@ def hook_stream(stack: ExitStack, norm: nn.Module, block: nn.Module, call: Call,
     def after(_: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         return (output + moved.pop()).to(output.dtype) if moved else None
 
-    hook_input(stack, norm, note, shape=shape)
+    hook_input(stack, norm, note, device=device, shape=shape)
     stack.callback(block.register_forward_hook(after, prepend=True).remove)
 
 

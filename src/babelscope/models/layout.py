@@ -11,7 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from babelscope.axes import Float, Float64, Int, Tensor
-from babelscope.errors import SiteError
+from babelscope.errors import PrerequisiteError, SiteError
+from babelscope.models.devices import device_of
 from babelscope.models.families import Family, family_of
 from babelscope.models.hooks import (
     Call,
@@ -25,7 +26,7 @@ from babelscope.models.hooks import (
     hook_stream,
     shape_of,
 )
-from babelscope.models.weights import is_conv1d, neuron_biases, neuron_rows
+from babelscope.models.weights import down_lengths, inputs_of, neuron_biases, neuron_rows, neurons_of
 from babelscope.sites import NEURON_SITES, At, Site
 
 FLAT_SITES = ("resid_mid", "mlp_gate", "mlp_inner", "mlp_out")
@@ -56,17 +57,21 @@ class Layout:
         return self.model.get_submodule(f"{self.family.layers}.{index}")
 
     def device_of(self, site: Site) -> torch.device:
-        """Device of the weights around a site."""
-        module = self.body if site.layer is None else self.layer(site.layer)
-        return next(module.parameters()).device
+        """Device on which a site's values come."""
+        if site.layer is not None:
+            return device_of(self.layer(site.layer))
+        return device_of(self._end(site))
+
+    def _end(self, site: Site) -> nn.Module:
+        embed = site.at == "embed"
+        return self.model.get_submodule(self.family.embed) if embed else self.model.get_output_embeddings()
 
     def width(self, at: At) -> int:
         """Units at a site; heads are counted flat, experts' neurons expert-major."""
         if at in NEURON_SITES:
             return self.d_neuron * max(1, self.n_experts)
         if at == "attn_heads":
-            projection = self.layer(0).get_submodule(self.family.heads_out)
-            return projection.weight.shape[0 if is_conv1d(projection) else 1]
+            return inputs_of(self.layer(0).get_submodule(self.family.heads_out))
         if at == "router":
             return self.n_experts
         if at == "embed":
@@ -115,9 +120,14 @@ class Layout:
 
         MLP(x) = Σ_n act(gate_n·x) (up_n·x) down_n, or Σ_n act(up_n·x + bias_n) down_n + bias in a plain one.
         Dense models have one expert. Each is a view into its parameter: writing to it, without gradients, changes the
-        model.
+        model. Raises PrerequisiteError where weights are quantised, or offloaded by accelerate.
         """
-        return neuron_rows(self.layer(layer), self.family)
+        rows = neuron_rows(self.layer(layer), self.family)
+        if any(part.is_meta for part in rows.values()):
+            raise PrerequisiteError(
+                f"the weights of layer {layer} are offloaded; expected them on a device; open the model without offload"
+            )
+        return rows
 
     def neuron_biases(self, layer: int) -> dict[str, Float[Tensor, "expert neuron"]]:
         """Views of the biases of "gate" and "up", as in `neuron_rows`; empty where the projections have none."""
@@ -128,8 +138,11 @@ class Layout:
         return rearrange(self.neuron_rows(layer)["down"], "expert neuron hidden -> hidden (expert neuron)")
 
     def down_norm(self, layer: int) -> Float64[Tensor, " neuron"]:
-        """Euclidean length of each neuron's column of the down projection."""
-        return self.down_weight(layer).detach().double().norm(dim=0)
+        """Euclidean length of each neuron's column of the down projection.
+
+        Offloaded weights are fetched for it; of quantised ones it is the length of what the projection really gives.
+        """
+        return down_lengths(self.layer(layer), self.family)
 
     def logits(self, hidden: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows vocab"]:
         """The head's logits for rows of the body's output, soft-capped where the model does so."""
@@ -163,8 +176,7 @@ class Layout:
         self.check(site)
         with ExitStack() as stack:
             if site.layer is None:
-                whole = self.model.get_submodule(self.family.embed)
-                hook_output(stack, whole if site.at == "embed" else self.model.get_output_embeddings(), call)
+                hook_output(stack, self._end(site), call)
             elif site.at in (*NEURON_SITES, "router") and self.n_experts:
                 self._hook_moe(stack, site, site.layer, call)
             else:
@@ -182,10 +194,10 @@ class Layout:
             hook_experts(stack, self.model, self.experts(index), act, call, shape)
 
     def _hook_layer(self, stack: ExitStack, site: Site, index: int, call: Call) -> None:
-        layer, names = self.layer(index), self.family
+        layer, names, device = self.layer(index), self.family, self.device_of(site)
         shape = shape_of(stack, layer) if names.flat and site.at in FLAT_SITES else None
         if site.at == "resid_mid" and not names.stream:
-            hook_stream(stack, layer.get_submodule(names.mid), layer, call, shape)
+            hook_stream(stack, layer.get_submodule(names.mid), layer, call, device=device, shape=shape)
             return
         table: dict[str, tuple[str, Literal["input", "output"]]] = {
             "resid_in": ("", "input"),
@@ -200,7 +212,8 @@ class Layout:
         path, side = table[site.at]
         module = layer.get_submodule(path)
         if side == "input":
-            hook_input(stack, module, call, heads=self.n_heads if site.at == "attn_heads" else 0, shape=shape)
+            heads = self.n_heads if site.at == "attn_heads" else 0
+            hook_input(stack, module, call, device=device, heads=heads, shape=shape)
         else:
             flat = None if site.at == "resid_mid" else shape
             hook_output(stack, module, call, signed=site.at == "mlp_gate", shape=flat)
@@ -237,7 +250,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
     acts = {id(layout.act(index)) for index in range(n_layers)}
     if len(acts) != n_layers:
         raise SiteError(f"model type {config.model_type!r}: layers share an activation module; it can not be hooked")
-    return replace(layout, d_neuron=layout.neuron_rows(0)["down"].shape[1])
+    return replace(layout, d_neuron=neurons_of(layout.layer(0), family))
 
 
 def _module_summary(model: nn.Module) -> str:

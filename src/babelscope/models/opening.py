@@ -1,7 +1,16 @@
 """Open a Hugging Face model and its tokenizer."""
 
+from importlib.util import find_spec
+
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from babelscope.errors import PrerequisiteError, SiteError
 from babelscope.models.families import FAMILIES
@@ -15,15 +24,20 @@ def open_model(
 
     name: folder, Hugging Face id, or "reference" for the bundled model.
     device: "auto" (a GPU if there is one, else the CPU), "map" (spread over all devices by accelerate), or a device.
-    dtype: "auto" (float32 on the CPU, the stored dtype elsewhere), or "float32", "bfloat16", "float16", "float64".
+    dtype: "auto" (float32 on the CPU, the stored dtype elsewhere), or "float32", "bfloat16", "float16", "float64";
+    "int8" and "int4" (NF4) store the projections in fewer bits with bitsandbytes, for reading and steering only.
     Weights are read from safetensors only, and no code of the model's own is run.
     Raises PrerequisiteError if a file is missing, SiteError if the family is unknown.
     """
     path = str(REFERENCE_MODEL) if name == "reference" else name
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    kind = ("float32" if where == "cpu" else "auto") if dtype == "auto" else dtype
-    if kind != "auto" and not isinstance(getattr(torch, kind, None), torch.dtype):
-        raise PrerequisiteError(f"dtype {dtype!r} is unknown; expected auto, float32, bfloat16, float16 or float64")
+    few_bits = dtype in ("int8", "int4")
+    kind = ("float32" if where == "cpu" else "auto") if dtype == "auto" or few_bits else dtype
+    if kind not in ("auto", "float32", "bfloat16", "float16", "float64"):
+        raise PrerequisiteError(
+            f"dtype {dtype!r} is unknown; expected auto, float32, bfloat16, float16, float64, int8 or int4"
+        )
+    quantised = {"quantization_config": _bits(dtype, where)} if few_bits else {}
     try:
         config = AutoConfig.from_pretrained(path, revision=revision)
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
@@ -41,11 +55,25 @@ def open_model(
             revision=revision,
             dtype=kind if kind == "auto" else getattr(torch, kind),
             use_safetensors=True,
-            **({"device_map": "auto"} if where == "map" else {}),
+            **({"device_map": "auto" if where == "map" else {"": where}} if few_bits or where == "map" else {}),
+            **quantised,
         )
     except (OSError, ValueError) as err:
         reason = str(err).strip().splitlines()[0]
         raise PrerequisiteError(f"model {name!r}: weights could not be read ({reason}); expected safetensors") from err
-    if where != "map":
+    if where != "map" and not few_bits:
         model = model.to(torch.device(where))
     return model.eval(), tokenizer
+
+
+def _bits(dtype: str, where: str) -> BitsAndBytesConfig:
+    """Settings of bitsandbytes; raises PrerequisiteError where it is not installed."""
+    if find_spec("bitsandbytes") is None:
+        raise PrerequisiteError(
+            f"dtype {dtype!r} came; expected bitsandbytes to be installed for it; "
+            "pip install bitsandbytes, or open in bfloat16"
+        )
+    if dtype == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    compute = torch.float32 if where == "cpu" else torch.bfloat16
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)

@@ -1,9 +1,12 @@
 """Views of an MLP's weights, one row a neuron, whatever way its family stores them."""
 
+import torch
+from accelerate.utils import align_module_device
 from einops import rearrange
 from torch import nn
 
-from babelscope.axes import Float, Tensor
+from babelscope.axes import Float, Float64, Int64, Tensor
+from babelscope.errors import PrerequisiteError
 from babelscope.models.families import Family
 
 
@@ -12,9 +15,17 @@ def neuron_rows(layer: nn.Module, family: Family) -> dict[str, Float[Tensor, "ex
     if family.experts:
         experts = layer.get_submodule(family.experts)
         gate, up = experts.gate_up_proj.chunk(2, dim=1)
-        return {"gate": gate, "up": up, "down": rearrange(experts.down_proj, "expert hidden n -> expert n hidden")}
+        return {"gate": gate, "up": up, "down": down_rows(layer, family)}
     rows = {name: rearrange(part, "n hidden -> 1 n hidden") for name, part in _in_parts(layer, family).items()}
-    return {**rows, "down": rearrange(_matrix(layer.get_submodule(family.down)), "hidden n -> 1 n hidden")}
+    return {**rows, "down": down_rows(layer, family)}
+
+
+def down_rows(layer: nn.Module, family: Family) -> Float[Tensor, "expert neuron hidden"]:
+    """The down projection's part of `neuron_rows`."""
+    down = layer.get_submodule(family.down)
+    if family.experts:
+        return rearrange(down.down_proj, "expert hidden n -> expert n hidden")
+    return rearrange(_matrix(down), "hidden n -> 1 n hidden")
 
 
 def neuron_biases(layer: nn.Module, family: Family) -> dict[str, Float[Tensor, "expert neuron"]]:
@@ -42,11 +53,51 @@ def _in_parts(layer: nn.Module, family: Family, bias: bool = False) -> dict[str,
     return {"up": up} if gate is None else {"gate": gate, "up": up}
 
 
+def down_lengths(layer: nn.Module, family: Family) -> Float64[Tensor, " neuron"]:
+    """See `Layout.down_norm`."""
+    down = layer.get_submodule(family.down)
+    with align_module_device(down), torch.no_grad():
+        if family.experts or _is_plain(down):
+            return rearrange(down_rows(layer, family).double().norm(dim=-1), "expert n -> (expert n)")
+    return torch.cat([_applied(down, part) for part in torch.arange(inputs_of(down)).split(1024)])
+
+
+@torch.no_grad()
+def _applied(down: nn.Module, neurons: Int64[Tensor, " chosen"]) -> Float64[Tensor, " chosen"]:
+    """Lengths of what a packed projection gives for single neurons; its hooks do not see it."""
+    weight = next(down.parameters())
+    dtype = torch.float32 if down.bias is None else down.bias.dtype
+    ones = torch.nn.functional.one_hot(neurons, inputs_of(down)).to(weight.device, dtype)
+    return (down.forward(ones) - (0 if down.bias is None else down.bias)).double().norm(dim=-1)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a projection's weight is a matrix of numbers."""
+    return module.weight.is_floating_point() and module.weight.ndim == 2
+
+
 def _matrix(module: nn.Module) -> Float[Tensor, "out into"]:
     """A projection's weight, [out, in]; GPT-2's Conv1D stores it transposed."""
-    return rearrange(module.weight, "into out -> out into") if is_conv1d(module) else module.weight
+    weight = module.weight
+    if not _is_plain(module):
+        raise PrerequisiteError(
+            f"a {type(module).__name__} with {weight.dtype} weights came; expected a plain projection; "
+            "open the model without quantisation"
+        )
+    return rearrange(weight, "into out -> out into") if _is_conv1d(module) else weight
 
 
-def is_conv1d(module: nn.Module) -> bool:
+def inputs_of(projection: nn.Module) -> int:
+    """Width of what a projection reads; known also where its weight is packed."""
+    return projection.nx if _is_conv1d(projection) else projection.in_features
+
+
+def neurons_of(layer: nn.Module, family: Family) -> int:
+    """Neurons of one MLP, or of one expert."""
+    down = layer.get_submodule(family.down)
+    return down.down_proj.shape[2] if family.experts else inputs_of(down)
+
+
+def _is_conv1d(module: nn.Module) -> bool:
     """GPT-2 stores its projections transposed."""
     return type(module).__name__ == "Conv1D"

@@ -1,0 +1,35 @@
+"""Models spread over devices by accelerate, and models whose weights are stored in fewer bits."""
+
+import torch
+from accelerate.hooks import AlignDevicesHook, SequentialHook
+from torch import nn
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Device on which a module computes; where its weights are, but for offloaded ones."""
+    for part in module.modules():
+        hook = vars(part).get("_hf_hook")
+        for one in hook.hooks if isinstance(hook, SequentialHook) else (hook,):
+            if isinstance(one, AlignDevicesHook) and one.execution_device is not None:
+                return torch.device(one.execution_device)
+    return next(module.parameters()).device
+
+
+def quantised_parameters(model: nn.Module) -> tuple[str, ...]:
+    """Names of weights that are not plain floating-point tensors, which can not be trained or edited row by row.
+
+    Such are bitsandbytes's 8- and 4-bit weights, tensor subclasses (torchao), and the packed integer buffers of GPTQ
+    and AWQ. Empty for an ordinary model, in whatever precision.
+    """
+    names = [
+        name
+        for name, parameter in model.named_parameters()
+        if type(parameter.data) is not torch.Tensor
+        or type(parameter) is not nn.Parameter
+        or not parameter.is_floating_point()
+        or parameter.dtype.itemsize < 2
+    ]
+    packed = [
+        name for name, buffer in model.named_buffers() if name.endswith(("qweight", "weight_packed")) and buffer.ndim
+    ]
+    return (*names, *packed)
