@@ -1,5 +1,6 @@
-"""How much two deltas change the same neurons, and whether they pull them the same way."""
+"""How much two deltas change the same weights, and whether they pull them the same way."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import torch
 from babelscope.axes import Float32, Tensor
 from babelscope.errors import ArtifactError
 from babelscope.subnetworks.delta import Delta
+from babelscope.subnetworks.elements import ElementDelta
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,42 @@ def overlap(a: Delta, b: Delta) -> Overlap:
         layer_shared=tuple(by_layer.tolist()),
         cosine={role: cosine(rows[mine], b.rows[role][theirs]) for role, rows in a.rows.items()},
     )
+
+
+@dataclass(frozen=True)
+class ElementOverlap:
+    """Values that two element deltas share."""
+
+    values: tuple[int, int]
+    """Changed values of each."""
+    shared: int
+    """Values of both."""
+    shared_by_chance: float
+    """Expected of random values, as many in each parameter: Σ a · b / size."""
+    cosine: float
+    """Between the changes of the shared values; NaN where none is shared."""
+
+    @property
+    def jaccard(self) -> float:
+        """Shared over all; NaN for two empty deltas."""
+        union = sum(self.values) - self.shared
+        return self.shared / union if union else float("nan")
+
+
+def element_overlap(a: ElementDelta, b: ElementDelta) -> ElementOverlap:
+    """Values that both change, beside chance, and the angle between their changes, in float64.
+
+    Raises ArtifactError for deltas of different models.
+    """
+    a.origin.check_same(b.origin, "overlap of element deltas")
+    mine, theirs, chance = [torch.zeros(0)], [torch.zeros(0)], 0.0
+    for name in sorted(a.elements.keys() & b.elements.keys()):
+        left, right = a.elements[name], b.elements[name]
+        mine.append(left.values[torch.isin(left.indices, right.indices)])
+        theirs.append(right.values[torch.isin(right.indices, left.indices)])
+        chance += len(left.indices) * len(right.indices) / math.prod(left.shape)
+    shared = torch.cat(mine)
+    return ElementOverlap((a.n_values, b.n_values), len(shared), chance, cosine(shared, torch.cat(theirs)))
 
 
 def cosine(a: Float32[Tensor, "*shape"], b: Float32[Tensor, "*shape"]) -> float:

@@ -1,0 +1,230 @@
+"""Sparse changes of single parameter values, as lottery-ticket tuning and SHiRA make them."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from babelscope.artifacts import Origin
+from babelscope.artifacts.storage import load_folder, origin_config, origin_from, save_folder, tensor_of, write_card
+from babelscope.axes import Bool, Float32, Int64, Tensor
+from babelscope.errors import ArtifactError
+from babelscope.languages import Language, parse_languages
+from babelscope.models import check_made_for
+from babelscope.subnetworks.applied import applied_change, apply_change, revert_change
+from babelscope.subnetworks.places import Cells, ElementPlace
+
+NOUN = "ElementDelta"
+
+
+class Elements(NamedTuple):
+    """The changed values of one parameter."""
+
+    shape: tuple[int, ...]
+    """Of the parameter."""
+    indices: Int64[Tensor, " element"]
+    """Into the parameter laid flat, strictly ascending."""
+    values: Float32[Tensor, " element"]
+    """Trained minus base."""
+
+
+@dataclass(frozen=True, eq=False)
+class ElementDelta:
+    """The change of single values of named parameters; `a + b`, `a - b`, `2 * a` over the union of the values.
+
+    Source of composing sparse changes by adding them: Ansell et al. 2022, arXiv:2110.07560.
+    """
+
+    origin: Origin
+    languages: tuple[Language, ...]
+    elements: Mapping[str, Elements]
+    """By parameter, as `model.named_parameters()` names it."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """How it was trained; never text."""
+
+    def __post_init__(self) -> None:
+        for name, (shape, indices, values) in self.elements.items():
+            if indices.dtype != torch.int64 or values.dtype != torch.float32 or indices.shape != values.shape:
+                raise ArtifactError(
+                    f"{name}: {indices.dtype} {list(indices.shape)} indices, {values.dtype} {list(values.shape)} "
+                    "values; expected int64 and float32, one value each"
+                )
+            if bool((indices.diff() <= 0).any()):
+                raise ArtifactError(f"{name}: indices are not strictly ascending; the delta is damaged")
+            if len(indices) and not (int(indices[0]) >= 0 and int(indices[-1]) < math.prod(shape)):
+                raise ArtifactError(f"{name}: an index is out of range; expected 0–{math.prod(shape) - 1}")
+            if not bool(torch.isfinite(values).all()):
+                raise ArtifactError(f"{name}: the change holds NaN or infinity; expected finite values; train again")
+
+    @classmethod
+    def between(
+        cls,
+        before: Mapping[str, Tensor],
+        model: PreTrainedModel,
+        mask: Mapping[str, Bool[Tensor, "..."]],
+        *,
+        origin: Origin,
+        languages: Sequence[str],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> "ElementDelta":
+        """What training changed where the mask is True, in float32.
+
+        before: the parameters' values before training, by name.
+        Raises ArtifactError for a mask or a state that does not fit the model's parameters.
+        """
+        live, elements = dict(model.named_parameters()), {}
+        for name, chosen in mask.items():
+            if name not in live or name not in before or not chosen.shape == live[name].shape == before[name].shape:
+                raise ArtifactError(
+                    f"{name}: mask of {list(chosen.shape)} came; expected parameters of this shape in the model and in "
+                    "the state before; take names from model.named_parameters(), where tied ones come once"
+                )
+            indices = chosen.flatten().nonzero()[:, 0].cpu()
+            now, was = (weights.detach().flatten()[indices].float().cpu() for weights in (live[name], before[name]))
+            elements[name] = Elements(tuple(chosen.shape), indices, now - was)
+        return cls(origin, parse_languages(languages), elements, dict(parameters or {}))
+
+    @property
+    def n_values(self) -> int:
+        """Changed values."""
+        return sum(len(part.indices) for part in self.elements.values())
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return f"element delta of {' + '.join(self.languages)}"
+
+    @property
+    def digest(self) -> str:
+        """blake2b of what it changes."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        found = hashlib.blake2b(self.origin.model_hash.encode(), digest_size=8)
+        for name in sorted(self.elements):
+            shape, indices, values = self.elements[name]
+            found.update(f"{name} {shape} {len(indices)}".encode())
+            for tensor in (indices, values):
+                found.update(tensor.contiguous().numpy().data)
+        return found.hexdigest()
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Raise ArtifactError unless it was made from this model, and its parameters are there in the same shapes."""
+        check_made_for(self.origin, model, None, self.title)
+        live = dict(model.named_parameters())
+        for name, part in self.elements.items():
+            if name not in live or tuple(live[name].shape) != part.shape:
+                found = list(live[name].shape) if name in live else "nothing of that name"
+                raise ArtifactError(
+                    f"{self.title}: changes {name} of {list(part.shape)}; found {found} in the model; expected the same"
+                )
+
+    def apply(self, model: PreTrainedModel, scale: float | int = 1.0) -> int:
+        """Add scale times the change to the model in place; returns the bytes written. Exact as `Delta.apply` is."""
+        return apply_change(model, self, scale)
+
+    def revert(self, model: PreTrainedModel) -> int:
+        """Take the change out again; returns the bytes written. Raises ArtifactError if the model does not hold it."""
+        return revert_change(model, self)
+
+    def applied(self, model: PreTrainedModel, scale: float | int = 1.0) -> AbstractContextManager[None]:
+        """While open the model holds the change."""
+        return applied_change(model, self, scale)
+
+    def cells(self) -> dict[str, Cells]:
+        """What is added, by parameter."""
+        return {name: Cells(part.indices, part.values) for name, part in self.elements.items()}
+
+    def places(self, model: PreTrainedModel) -> dict[str, ElementPlace]:
+        """Its places in a model."""
+        self.check(model)
+        live = dict(model.named_parameters())
+        return {name: ElementPlace(name, live[name]) for name in self.elements}
+
+    def storages(self, model: PreTrainedModel) -> set[int]:
+        """Addresses of the parameters that it touches."""
+        live = dict(model.named_parameters())
+        return {live[name].untyped_storage().data_ptr() for name in self.elements if name in live}
+
+    def __add__(self, other: "ElementDelta") -> "ElementDelta":
+        self.origin.check_same(other.origin, "composing element deltas")
+        names = dict.fromkeys((*self.elements, *other.elements))
+        return replace(
+            self,
+            languages=tuple(dict.fromkeys((*self.languages, *other.languages))),
+            elements={name: _added(name, self.elements.get(name), other.elements.get(name)) for name in names},
+            parameters={"parts": [dict(self.parameters), dict(other.parameters)]},
+        )
+
+    def __mul__(self, factor: float | int) -> "ElementDelta":
+        if not math.isfinite(factor):
+            raise ArtifactError(f"{self.title}: factor {factor} came; expected a finite number")
+        elements = {name: part._replace(values=part.values * factor) for name, part in self.elements.items()}
+        return replace(self, elements=elements, parameters={"factor": factor, "parts": [dict(self.parameters)]})
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "ElementDelta":
+        return self * -1
+
+    def __sub__(self, other: "ElementDelta") -> "ElementDelta":
+        return self + -other
+
+    def save(self, path: str | Path) -> Path:
+        """Write the folder atomically: 4 bytes a value and 4 an index (8 in parameters of 2³¹ values and more)."""
+        names = sorted(self.elements)
+        config = {
+            "origin": origin_config(self.origin),
+            "languages": list(self.languages),
+            "elements": [[name, list(self.elements[name].shape)] for name in names],
+            "parameters": dict(self.parameters),
+        }
+        tensors = {}
+        for number, name in enumerate(names):
+            part = self.elements[name]
+            tensors[f"{number}.indices"] = part.indices.to(_stored(part.shape))
+            tensors[f"{number}.values"] = part.values
+        lines = [f"{self.n_values} values of {len(names)} parameters. Languages: {', '.join(self.languages)}."]
+        return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, lines))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ElementDelta":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
+        path, elements = Path(path), {}
+        config, tensors = load_folder(path, NOUN)
+        try:
+            for number, (name, sizes) in enumerate(config["elements"]):
+                shape = tuple(int(size) for size in sizes)
+                indices = tensor_of(tensors, f"{number}.indices", _stored(shape), (None,), path).long()
+                values = tensor_of(tensors, f"{number}.values", torch.float32, (len(indices),), path)
+                elements[str(name)] = Elements(shape, indices, values)
+            languages = parse_languages(config["languages"])
+            return cls(origin_from(config, path), languages, elements, dict(config["parameters"]))
+        except (KeyError, TypeError, ValueError) as err:
+            raise ArtifactError(f"{path}: {err}; expected an ElementDelta; make it again") from err
+
+
+def _stored(shape: tuple[int, ...]) -> torch.dtype:
+    return torch.int32 if math.prod(shape) < 2**31 else torch.int64
+
+
+def _added(name: str, a: Elements | None, b: Elements | None) -> Elements:
+    if a is None or b is None:
+        found = a or b
+        assert found is not None
+        return found
+    if a.shape != b.shape:
+        raise ArtifactError(f"composing changes of {name} of {list(a.shape)} and {list(b.shape)}; expected one shape")
+    indices = torch.cat([a.indices, b.indices]).unique()
+    values = torch.zeros(len(indices))
+    for part in (a, b):
+        values[torch.searchsorted(indices, part.indices)] += part.values
+    return Elements(a.shape, indices, values)
