@@ -1,0 +1,50 @@
+"""From what was observed to what steers: directions, maps, subspaces, neurons, heads, experts, features, conditions."""
+
+from babelscope.directions.conditions import FittedCondition, fit_condition
+from babelscope.directions.contrast import lda_direction, pca_direction, probe_direction
+from babelscope.directions.experts import promote_experts, routing_shares
+from babelscope.directions.maps import LinearMap, fit_map, incline
+from babelscope.directions.means import language_mean, mean_direction
+from babelscope.directions.neurons import activate_neurons, language_arithmetic, scale_neurons, set_neurons
+from babelscope.directions.saes import (
+    clamp_features,
+    feature_difference,
+    feature_direction,
+    feature_map,
+    scale_features,
+)
+from babelscope.directions.samples import DocumentMeans, document_means
+from babelscope.directions.shifts import head_shift, score_heads, shift_and_back
+from babelscope.directions.spaces import ablate_languages, hold_coordinates, language_basis
+
+__all__ = [
+    "DocumentMeans",
+    "FittedCondition",
+    "LinearMap",
+    "ablate_languages",
+    "activate_neurons",
+    "clamp_features",
+    "document_means",
+    "feature_difference",
+    "feature_direction",
+    "feature_map",
+    "fit_condition",
+    "fit_map",
+    "head_shift",
+    "hold_coordinates",
+    "incline",
+    "language_arithmetic",
+    "language_basis",
+    "language_mean",
+    "lda_direction",
+    "mean_direction",
+    "pca_direction",
+    "probe_direction",
+    "promote_experts",
+    "routing_shares",
+    "scale_features",
+    "scale_neurons",
+    "score_heads",
+    "set_neurons",
+    "shift_and_back",
+]

@@ -1,0 +1,137 @@
+"""Directions from the documents of two languages: principal component, linear probe, discriminant analysis.
+
+All are given a length such that adding them once (strength 1, unit "raw") moves the mean of the source's documents onto
+that of the target's along them; LDA's shift has the length that its own formula gives.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+
+from babelscope.artifacts import Direction
+from babelscope.axes import Float64, Tensor
+from babelscope.directions.samples import DocumentMeans
+from babelscope.errors import LanguageError, MeasurementError
+from babelscope.languages import Language, parse_languages
+
+
+def named_sources(samples: DocumentMeans, target: str, source: str | Sequence[str] | None) -> tuple[Language, ...]:
+    """The languages to compare with, in order; None means all others."""
+    tag = samples.languages[samples.index(target)]
+    named = [source] if isinstance(source, str) else source
+    others = tuple(other for other in samples.languages if other != tag) if named is None else parse_languages(named)
+    if not others or tag in others:
+        raise LanguageError(
+            f"target {tag} came with source {', '.join(others) or 'none'}; expected at least one other language"
+        )
+    return others
+
+
+def _packed(
+    samples: DocumentMeans, vector: Float64[Tensor, " unit"], target: str, source: Sequence[str], made: dict[str, Any]
+) -> Direction:
+    return Direction(
+        vector=vector.float(),
+        site=samples.site,
+        target=target,
+        source=tuple(source),
+        mean_norm=samples.mean_norm([target, *source]),
+        origin=samples.origin,
+        parameters=made,
+    )
+
+
+def pca_direction(samples: DocumentMeans, *, target: str, source: str | Sequence[str] | None = None) -> Direction:
+    """First principal component of the differences of parallel documents, not centred.
+
+    D = target - source, one row a pair; u = first right singular vector of D; its sign is the one under which more
+    pairs have u·d > 0 (of as many, the one of the mean). v = (mean of u·d) u.
+    Centring would take away the mean difference, which for languages is most of what there is.
+    Raises CorpusError where no document is parallel.
+    Source: control vectors, github.com/vgel/repeng, whose default centres; arXiv:2310.01405.
+    """
+    others = named_sources(samples, target, source)
+    differences = [first - second for first, second in (samples.pairs(target, tag) for tag in others)]
+    d = torch.cat(differences)
+    u = torch.linalg.svd(d, full_matrices=False).Vh[0]
+    along = d @ u
+    positive = int((along > 0).sum())
+    flip = positive * 2 < len(along) or (positive * 2 == len(along) and float(along.sum()) < 0)
+    u, along = (-u, -along) if flip else (u, along)
+    return _packed(
+        samples,
+        u * along.mean(),
+        target,
+        others,
+        {"method": "principal component of differences, not centred", "source": "arXiv:2310.01405", "pairs": len(d)},
+    )
+
+
+def probe_direction(
+    samples: DocumentMeans, *, target: str, source: str | Sequence[str] | None = None, penalty: float | int = 1.0
+) -> Direction:
+    """Normal of a linear probe between the target's documents and the sources'.
+
+    Logistic regression with L2 `penalty` on standardised values, both sides weighing alike; w / std is its normal in
+    the stream's own units, u that at length 1, v = ((mean target - mean sources)·u) u.
+    Source: linear probes, arXiv:1610.01644; as a baseline for steering languages CLaS-Bench, arXiv:2601.08331.
+    """
+    others = named_sources(samples, target, source)
+    groups = [samples.of(target), torch.cat([samples.of(tag) for tag in others])]
+    x, label = torch.cat(groups), np.repeat([1, 0], [len(group) for group in groups])
+    std = x.std(dim=0, correction=0).clamp(min=1e-12)
+    probe = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=2000)
+    probe.fit(((x - x.mean(dim=0)) / std).numpy(), label)
+    w = torch.from_numpy(probe.coef_[0]) / std
+    u = w / w.norm()
+    gap = samples.mean(target) - torch.stack([samples.mean(tag) for tag in others]).mean(dim=0)
+    return _packed(
+        samples,
+        (gap @ u) * u,
+        target,
+        others,
+        {"method": "linear probe", "source": "arXiv:1610.01644", "penalty": float(penalty), "documents": len(x)},
+    )
+
+
+def lda_direction(
+    samples: DocumentMeans,
+    *,
+    target: str,
+    source: str | Sequence[str] | None = None,
+    components: int | None = None,
+) -> Direction:
+    """The way between two languages in the space of a linear discriminant analysis, brought back to the stream.
+
+    z = (h - mean)/std; S = scalings of an LDA on z over all languages (the first `components` columns; None: all there
+    are); u_l = mean of zS over the documents of l; v = ((u_target - u_source) S⁺) · std.
+    The published code adds the vector without `· std`, in the units of z to h; it also drops dimensions with a small
+    probe weight, which its shipped vectors keep nearly all of. Ours multiplies by std and drops none.
+    Raises MeasurementError with fewer than two documents a language.
+    Source: ITLC, arXiv:2506.12450.
+    """
+    others = named_sources(samples, target, source)
+    if int(torch.bincount(samples.language, minlength=len(samples.languages)).min()) < 2:
+        raise MeasurementError("a language has fewer than two documents; expected at least two; hand over more text")
+    x = samples.value.double()
+    mean, std = x.mean(dim=0), x.std(dim=0, correction=0).clamp(min=1e-12)
+    z = ((x - mean) / std).numpy()
+    scalings = LinearDiscriminantAnalysis(solver="svd").fit(z, samples.language.numpy()).scalings_
+    s = torch.from_numpy(scalings[:, : components or scalings.shape[1]].copy())
+    place = {tag: ((samples.of(tag) - mean) / std @ s).mean(dim=0) for tag in (Language.parse(target), *others)}
+    gap = place[Language.parse(target)] - torch.stack([place[tag] for tag in others]).mean(dim=0)
+    return _packed(
+        samples,
+        gap @ torch.linalg.pinv(s) * std,
+        target,
+        others,
+        {
+            "method": "shift in discriminant space, scaler inverted",
+            "source": "ITLC, arXiv:2506.12450",
+            "components": s.shape[1],
+        },
+    )
