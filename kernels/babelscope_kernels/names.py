@@ -1,3 +1,3 @@
 """The kernels, by the name of their folder: what the tests, the interpreter run and the benchmark go through."""
 
-NAMES = ("swiglu", "active_counts")
+NAMES = ("swiglu", "active_counts", "steer_residual")

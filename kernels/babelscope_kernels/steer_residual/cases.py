@@ -1,0 +1,112 @@
+"""Inputs of the edits, for the tests and the benchmark."""
+
+import torch
+from torch import Tensor
+
+from babelscope_kernels.checking import Case
+from babelscope_kernels.steer_residual.dispatch import steer_low_rank, steer_residual
+from babelscope_kernels.steer_residual.reference import low_rank_reference, steer_reference
+
+KINDS = (torch.float32, torch.float16, torch.bfloat16)
+BOUND = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 5e-3}
+PARAMETERS = 2e-6
+"""Bound of the gradients of vector, matrices and strength, which are added over tokens in float32."""
+
+
+def _size(row: int, token: int, hidden: int, rank: int) -> dict[str, int]:
+    return {"row": row, "token": token, "hidden": hidden, "rank": rank}
+
+
+CASES = [
+    *(Case("one", kind, _size(1, 1, 1, 1)) for kind in KINDS),
+    *(Case("odd", kind, _size(3, 5, 63, 3)) for kind in KINDS),
+    *(Case("thousand", kind, _size(2, 9, 1000, 16)) for kind in KINDS),
+    *(Case("no tokens", kind, _size(2, 0, 63, 2)) for kind in KINDS),
+    *(Case("transposed", kind, _size(2, 5, 63, 4), {"layout": "transposed"}) for kind in KINDS),
+    *(Case("a part of a longer text", kind, _size(2, 5, 63, 4), {"layout": "slice"}) for kind in KINDS),
+    *(Case("llama 8b", kind, _size(4, 2048, 4096, 16), large=True) for kind in KINDS),
+]
+
+
+def inputs(case: Case, device: torch.device, generator: torch.Generator) -> dict[str, Tensor]:
+    """Normal activations; a strength for each token, a quarter of them 0; a vector for each row."""
+    b, t, d, r = (case.sizes[name] for name in ("row", "token", "hidden", "rank"))
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    hidden = draw(b, 2 * t, d).to(case.dtype).to(device)
+    layout = case.options.get("layout", "plain")
+    if layout == "slice":
+        hidden = hidden[:, t:]
+    elif layout == "transposed":
+        hidden = hidden[:, :t].mT.contiguous().mT
+    else:
+        hidden = hidden[:, :t].contiguous()
+    strength = draw(b, t, 1)
+    strength[torch.rand(b, t, 1, generator=generator) < (0.25 if t > 1 else 0)] = 0.0
+    rest = {
+        "vector": draw(d) + 0.1,
+        "each": draw(b, 1, d) + 0.1,
+        "strength": strength,
+        "down": draw(d, r) / d**0.5,
+        "gain": draw(r),
+        "up": draw(r, d),
+    }
+    return {"hidden": hidden, **{name: tensor.to(device) for name, tensor in rest.items()}}
+
+
+def run(case: Case, inputs: dict[str, Tensor], backend: str) -> dict[str, Tensor]:
+    """The three edits, with a shared vector, with one for each row, with a strength that is one number; and
+    what a vector of NaN leaves of the tokens of strength 0."""
+    hidden, strength = inputs["hidden"], inputs["strength"]
+    parts = (inputs["down"], inputs["gain"], inputs["up"])
+    found = {}
+    for kind in ("add", "project_out"):
+        for name in ("vector", "each"):
+            if backend == "reference":
+                found[f"{kind} {name}"] = steer_reference(hidden, inputs[name], strength, kind)
+            else:
+                found[f"{kind} {name}"] = steer_residual(
+                    hidden,
+                    inputs[name],
+                    strength,
+                    kind=kind,
+                    backend=backend,  # pyright: ignore[reportArgumentType]
+                )
+    if backend == "reference":
+        whole = torch.full((1, 1, 1), 0.5, dtype=strength.dtype, device=hidden.device)
+        found["add number"] = steer_reference(hidden, inputs["vector"], whole, "add")
+        found["low rank"] = low_rank_reference(hidden, *parts, strength)
+        found["untouched"] = torch.where(strength == 0, hidden.detach(), 0)
+        return found
+    found["add number"] = steer_residual(
+        hidden,
+        inputs["vector"],
+        0.5,
+        kind="add",
+        backend=backend,  # pyright: ignore[reportArgumentType]
+    )
+    found["low rank"] = steer_low_rank(hidden, *parts, strength, backend=backend)  # pyright: ignore[reportArgumentType]
+    nothing = torch.full_like(inputs["vector"], torch.nan).detach()
+    spoilt = steer_residual(hidden.detach(), nothing, strength.detach(), kind="project_out", backend=backend)  # pyright: ignore[reportArgumentType]
+    found["untouched"] = torch.where(strength == 0, spoilt, 0)
+    return found
+
+
+def gradients(case: Case) -> tuple[str, ...]:
+    """All inputs."""
+    return ("hidden", "vector", "each", "strength", "down", "gain", "up")
+
+
+def bound(case: Case, name: str) -> float:
+    """One rounding to the dtype of the activation, whose gradient adds five such; a single bfloat16 value may be one
+    whole unit off (2⁻⁷): the interpreter cuts where a GPU rounds."""
+    single = case.sizes["hidden"] == 1 and case.dtype == torch.bfloat16
+    if name == "d_hidden":
+        return 2 * BOUND[case.dtype] if not single else 2**-5
+    if name.startswith("d_"):
+        return PARAMETERS
+    if name == "untouched":
+        return 0.0
+    return 2**-7 if single else BOUND[case.dtype]

@@ -1,0 +1,101 @@
+"""Edits of the residual stream, by the backend that the rule of `backend.py` gives."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from babelscope_kernels.backend import Backend, choose
+from babelscope_kernels.errors import KernelError
+from babelscope_kernels.steer_residual.autograd import Steer, SteerLowRank
+
+MOST_WIDTH = 16384
+"""Of a residual stream whose rows Triton holds in registers."""
+MOST_RANK = 16
+"""Of a low-rank edit that Triton does in one product."""
+
+
+def steer_residual(
+    hidden: Tensor,
+    vector: Tensor,
+    strength: float | int | Tensor,
+    *,
+    kind: str,
+    backend: Backend = "auto",
+) -> Tensor:
+    """h + s·v ("add"), or h - s·(h·q)q with q = v/|v| ("project_out": 1 removes the component, -1 doubles it).
+
+    hidden: [..., hidden]. vector: [hidden], or one for each row [row, 1, hidden]; torch takes any that broadcasts.
+    strength: a number, or a tensor that broadcasts to [..., 1]: one for each token, each row, or both. Where it is 0
+    the activation comes back bit for bit, whatever the vector holds. float32 inside (float64 stays), the dtype of
+    `hidden` outside. Gradients flow to all three tensors. Raises KernelError on shapes or dtypes that do not fit.
+    """
+    if kind not in ("add", "project_out"):
+        raise KernelError(f"steer_residual: kind '{kind}' is unknown; give 'add' or 'project_out'")
+    if not isinstance(strength, Tensor) and strength == 0:
+        return hidden
+    s = _strength("steer_residual", hidden, strength)
+    _broadcast("steer_residual: vector", vector, hidden)
+    objection = _objection(hidden, vector)
+    chosen = choose("steer_residual", backend, [hidden, vector, s], objection=objection)
+    if kind == "project_out":
+        wide = vector.to(torch.float64 if hidden.dtype == torch.float64 else torch.float32)
+        vector = wide / wide.norm(dim=-1, keepdim=True)
+    return Steer.apply(hidden, vector, s, kind == "project_out", chosen)
+
+
+def steer_low_rank(
+    hidden: Tensor,
+    down: Tensor,
+    gain: Tensor,
+    up: Tensor,
+    strength: float | int | Tensor,
+    *,
+    backend: Backend = "auto",
+) -> Tensor:
+    """h + s·((h·down)∘gain)·up: an edit of rank r, as a projector onto a language's subspace (gain -1) or a map.
+
+    hidden: [..., hidden]. down: [hidden, r]. gain: [r]. up: [r, hidden]. strength: as in `steer_residual`, and 0 keeps
+    the bits. Triton takes r ≤ 16. Gradients flow to all five tensors. Raises KernelError on shapes that do not fit.
+    """
+    if not isinstance(strength, Tensor) and strength == 0:
+        return hidden
+    s = _strength("steer_low_rank", hidden, strength)
+    width, rank = hidden.shape[-1], gain.shape[-1] if gain.ndim == 1 else -1
+    if down.shape != (width, rank) or up.shape != (rank, width):
+        raise KernelError(
+            f"steer_low_rank: down {tuple(down.shape)}, gain {tuple(gain.shape)}, up {tuple(up.shape)}; "
+            f"expected [{width}, rank], [rank], [rank, {width}]"
+        )
+    objection = f"rank {rank}, at most {MOST_RANK}" if rank > MOST_RANK else ""
+    chosen = choose("steer_low_rank", backend, [hidden, down, gain, up, s], objection=objection)
+    return SteerLowRank.apply(hidden, down, gain, up, s, chosen)
+
+
+def _strength(op: str, hidden: Tensor, strength: float | int | Tensor) -> Tensor:
+    if hidden.ndim < 1 or not hidden.is_floating_point():
+        raise KernelError(f"{op}: hidden {hidden.dtype} {tuple(hidden.shape)}; give floating values [..., hidden]")
+    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    if not isinstance(strength, Tensor):
+        return torch.full((1,) * hidden.ndim, strength, dtype=wide, device=hidden.device)
+    if not strength.is_floating_point():
+        strength = strength.to(wide)
+    _broadcast(f"{op}: strength", strength, hidden[..., :1])
+    return strength
+
+
+def _broadcast(what: str, tensor: Tensor, target: Tensor) -> None:
+    pairs = zip(reversed(tensor.shape), reversed(target.shape), strict=False)
+    if tensor.ndim > target.ndim or any(ours not in (1, theirs) for ours, theirs in pairs):
+        raise KernelError(f"{what} {tuple(tensor.shape)} does not broadcast to {tuple(target.shape)}")
+
+
+def _objection(hidden: Tensor, vector: Tensor) -> str:
+    width = hidden.shape[-1]
+    if width > MOST_WIDTH:
+        return f"hidden size {width}, at most {MOST_WIDTH}"
+    one = vector.shape[-1:] == (width,) and math.prod(vector.shape[:-1]) == 1
+    each = hidden.ndim > 1 and vector.shape == (hidden.shape[0], *(1,) * (hidden.ndim - 2), width)
+    if one or each:
+        return ""
+    return f"vector {tuple(vector.shape)}, expected [{width}] or [row, 1, {width}]"

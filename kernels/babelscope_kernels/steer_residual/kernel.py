@@ -1,0 +1,147 @@
+"""Triton: one read and one write of the residual stream per edit; a token of strength 0 keeps its bits."""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from babelscope_kernels.shipped import Shipped
+
+LOW_RANK = {"BLOCK_T": 16, "BLOCK_D": 64, "BLOCK_R": 16}
+
+
+@triton.jit
+def _steer_fwd_kernel(
+    hidden, vector, strength, out, n_token, width, per, stride,
+    PROJECT: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    column = tl.arange(0, BLOCK_D)
+    live = row < n_token
+    here = live[:, None] & (column < width)[None, :]
+    given = tl.load(strength + row, mask=live, other=0.0).to(tl.float32)
+    raw = tl.load(hidden + row[:, None] * stride + column[None, :], mask=here, other=0.0)
+    x = raw.to(tl.float32)
+    place = vector + (row // per)[:, None] * width + column[None, :]
+    v = tl.load(place, mask=here, other=0.0).to(tl.float32)
+    weight = given
+    if PROJECT:
+        weight = given * -tl.sum(x * v, axis=1)
+    new = (x + weight[:, None] * v).to(out.dtype.element_ty)
+    tl.store(out + row[:, None] * width + column[None, :], tl.where((given != 0)[:, None], new, raw), mask=here)
+
+
+@triton.jit
+def _steer_low_rank_fwd_kernel(
+    hidden, down, gain, up, strength, out, n_token, width, rank, stride,
+    BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    live = row < n_token
+    component = tl.arange(0, BLOCK_R)
+    kept = component < rank
+    along = tl.zeros([BLOCK_T, BLOCK_R], tl.float32)
+    for first in range(0, width, BLOCK_D):
+        column = first + tl.arange(0, BLOCK_D)
+        inside = column < width
+        place = hidden + row[:, None] * stride + column[None, :]
+        x = tl.load(place, mask=live[:, None] & inside[None, :], other=0.0).to(tl.float32)
+        place = down + column[:, None] * rank + component[None, :]
+        u = tl.load(place, mask=inside[:, None] & kept[None, :], other=0.0).to(tl.float32)
+        along = tl.dot(x, u, acc=along, input_precision="tf32x3")
+    s = tl.load(strength + row, mask=live, other=0.0).to(tl.float32)
+    a = tl.load(gain + component, mask=kept, other=0.0).to(tl.float32)
+    along = along * a[None, :] * s[:, None]
+    for first in range(0, width, BLOCK_D):
+        column = first + tl.arange(0, BLOCK_D)
+        inside = column < width
+        here = live[:, None] & inside[None, :]
+        raw = tl.load(hidden + row[:, None] * stride + column[None, :], mask=here, other=0.0)
+        place = up + component[:, None] * width + column[None, :]
+        v = tl.load(place, mask=kept[:, None] & inside[None, :], other=0.0).to(tl.float32)
+        new = raw.to(tl.float32) + tl.dot(along, v, input_precision="tf32x3")
+        place = out + row[:, None] * width + column[None, :]
+        tl.store(place, tl.where((s != 0)[:, None], new.to(out.dtype.element_ty), raw), mask=here)
+
+
+def blocks_of(width: int) -> dict[str, int]:
+    """A whole row in registers, and as many rows as make about 4,096 values."""
+    block_d = triton.next_power_of_2(width)
+    return {"BLOCK_T": max(1, min(16, 4096 // block_d)), "BLOCK_D": block_d}
+
+
+def warps_of(block_d: int) -> int:
+    """Thirty-two values for each thread."""
+    return 4 if block_d <= 4096 else 8 if block_d <= 8192 else 16
+
+
+def _rows(hidden: Tensor) -> Tensor:
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    return flat if flat.stride(-1) == 1 or flat.shape[-1] <= 1 else flat.contiguous()
+
+
+def launch(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool) -> Tensor:
+    """vector: float32 [1 or row, hidden]. strength: float32 [token], over all rows."""
+    flat, vector, strength = _rows(hidden), vector.contiguous(), strength.contiguous()
+    out = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
+    if out.numel():
+        n_token, width = flat.shape
+        blocks = blocks_of(width)
+        _steer_fwd_kernel[(triton.cdiv(n_token, blocks["BLOCK_T"]),)](
+            flat, vector, strength, out, n_token, width, n_token // vector.shape[0], flat.stride(0),
+            PROJECT=project, **blocks, num_warps=warps_of(blocks["BLOCK_D"]),
+        )  # fmt: skip
+    return out
+
+
+def launch_low_rank(hidden: Tensor, down: Tensor, gain: Tensor, up: Tensor, strength: Tensor) -> Tensor:
+    """down: [hidden, rank], gain: [rank], up: [rank, hidden], strength: [token], all float32."""
+    flat = _rows(hidden)
+    out = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
+    if out.numel():
+        n_token, width = flat.shape
+        _steer_low_rank_fwd_kernel[(triton.cdiv(n_token, LOW_RANK["BLOCK_T"]),)](
+            flat, down.contiguous(), gain.contiguous(), up.contiguous(), strength.contiguous(), out,
+            n_token, width, gain.shape[0], flat.stride(0), **LOW_RANK, num_warps=4,
+        )  # fmt: skip
+    return out
+
+
+def _shipped() -> list[Shipped]:
+    found = []
+    for kind in ("bf16", "fp16", "fp32"):
+        array = {"hidden": f"*{kind}", "out": f"*{kind}"}
+        single = {"vector": "*fp32", "strength": "*fp32"}
+        whole: dict[str, Any] = dict.fromkeys(("n_token", "width", "stride"), "i32")
+        for width in (256, 2048, 4096, 5120, 16384):
+            for project in (False, True):
+                blocks = blocks_of(width)
+                found.append(
+                    Shipped(
+                        f"{'project_out' if project else 'add'}-{width}-{kind}",
+                        _steer_fwd_kernel,
+                        {**array, **single, **whole, "per": "i32"},
+                        {"PROJECT": project, **blocks},
+                        warps_of(blocks["BLOCK_D"]),
+                        3,
+                        (*array, *single, "width", "stride"),
+                    )
+                )
+        parts = dict.fromkeys(("down", "gain", "up", "strength"), "*fp32")
+        found.append(
+            Shipped(
+                f"low_rank-{kind}",
+                _steer_low_rank_fwd_kernel,
+                {**array, **parts, **whole, "rank": "i32"},
+                LOW_RANK,
+                4,
+                3,
+                (*array, *parts, "width", "stride"),
+            )
+        )
+    return found
+
+
+SHIPPED = _shipped()
