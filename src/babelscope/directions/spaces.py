@@ -15,7 +15,7 @@ _ALWAYS, _STEADY = Gate(), Schedule()
 
 
 def language_basis(obs: Observation, layer: int, rank: int | None = None) -> Float32[Tensor, "rank hidden"]:
-    """Orthonormal rows that span the differences of the languages' means at a layer's resid_out, by `language_subspace`.
+    """Orthonormal rows that span the differences of the languages' means at a layer's resid_out: `language_subspace`.
 
     rank: None is all of them, one less than there are languages.
     """
