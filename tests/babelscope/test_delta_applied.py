@@ -145,6 +145,15 @@ def test_what_is_not_applied_is_not_reverted():
         random_delta(model, seed=5).apply(model, float("nan"))
 
 
+def test_the_way_back_stays_open_when_the_config_was_edited():
+    model = tiny_model("llama")
+    before, delta = bits(model), random_delta(model)
+    delta.apply(model)
+    model.config.use_cache = not model.config.use_cache
+    delta.revert(model)
+    assert same_bits(before, model)
+
+
 def test_another_model_is_refused():
     delta = random_delta(tiny_model("llama"))
     for other in (tiny_model("mistral"), tiny_model("gpt2"), tiny_model("mixtral")):

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -76,23 +77,34 @@ def save_folder(
 
     Raises ArtifactError if the path is taken or a tensor is not finite, PrerequisiteError if the disk is full.
     """
-    path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ArtifactError(f"{path}: already there; expected a new name; choose another one or remove it")
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ArtifactError(f"{path}: tensor {name!r} holds NaN or infinity; expected finite values")
     whole = {"format": f"babelscope.{noun}/1", "library": library_version(), **config}
     text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    with new_folder(path) as partial:
+        save_file({name: tensors[name].detach().contiguous().cpu() for name in sorted(tensors)}, partial / TENSORS)
+        (partial / CARD).write_text(card, encoding="utf-8")
+        (partial / CONFIG).write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A neighbour folder to write files into, which takes the path when all of them are on the disk.
+
+    Raises ArtifactError if the path is taken, PrerequisiteError if the disk refuses; then nothing is left behind.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ArtifactError(f"{path}: already there; expected a new name; choose another one or remove it")
     partial = path.parent / f".{path.name}.partial-{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
-        save_file({name: tensors[name].detach().contiguous().cpu() for name in sorted(tensors)}, partial / TENSORS)
-        (partial / CARD).write_text(card, encoding="utf-8")
-        (partial / CONFIG).write_text(text, encoding="utf-8")
-        for file in (TENSORS, CARD, CONFIG):
-            sync_file(partial / file)
+        yield partial
+        for file in sorted(partial.iterdir()):
+            sync_file(file)
         if path.exists():
             path.rmdir()
         partial.rename(path)
@@ -100,7 +112,6 @@ def save_folder(
         raise disk_error(path, err) from err
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return path
 
 
 def sync_file(path: Path) -> None:

@@ -38,8 +38,12 @@ class Change(Protocol):
         """What is added, by place."""
         ...
 
+    def check(self, model: PreTrainedModel) -> None:
+        """Raise ArtifactError where the model is another one."""
+        ...
+
     def places(self, model: PreTrainedModel) -> Mapping[str, Place]:
-        """Its places in a model; raises where the model is another one, or can not be written."""
+        """Its places in a model; raises PrerequisiteError where it can not be written."""
         ...
 
     def storages(self, model: PreTrainedModel) -> set[int]:
@@ -102,6 +106,7 @@ def apply_change(model: PreTrainedModel, change: Change, scale: float | int = 1.
         )
     if not isfinite(scale):
         raise ArtifactError(f"{change.title}: scale {scale} came; expected a finite number")
+    change.check(model)
     _check_kinds(model, state, change)
     places, after = change.places(model), [*state.active.values(), Active(change, scale)]
     steps = {}
@@ -131,6 +136,7 @@ def revert_change(model: PreTrainedModel, change: Change) -> int:
             f"{change.title} is not applied to this model; expected an applied one; apply it first (a copy of a model, "
             "or a saved one, knows nothing of what was applied)"
         )
+    # No check of the model's hash here: its config may have been edited since, and the way back must stay open.
     left = [active for digest, active in state.active.items() if digest != change.digest]
     places, steps = change.places(model), {}
     for name, cells in change.cells().items():

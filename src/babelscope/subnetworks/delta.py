@@ -181,7 +181,6 @@ class Delta:
 
     def places(self, model: PreTrainedModel) -> Mapping[str, NeuronPlace]:
         """Its places in a model."""
-        self.check(model)
         return neuron_places(layout_of(model), self.layers)
 
     def storages(self, model: PreTrainedModel) -> set[int]:

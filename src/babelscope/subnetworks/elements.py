@@ -145,7 +145,6 @@ class ElementDelta:
 
     def places(self, model: PreTrainedModel) -> dict[str, ElementPlace]:
         """Its places in a model."""
-        self.check(model)
         live = dict(model.named_parameters())
         return {name: ElementPlace(name, live[name]) for name in self.elements}
 

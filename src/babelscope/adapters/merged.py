@@ -1,0 +1,58 @@
+"""A model with its changes merged, as a plain Hugging Face checkpoint that needs no babelscope to load."""
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.artifacts.storage import CONFIG, new_folder
+from babelscope.errors import ArtifactError
+from babelscope.models import origin_of
+from babelscope.subnetworks.applied import Change, active_changes, applied_change
+
+MARK = "babelscope_changes"
+"""Key of the saved config.json that names what was merged: the checkpoint is another model, and hashes as one."""
+
+
+def export_merged(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    path: str | Path,
+    *,
+    changes: Sequence[Change] = (),
+    scale: float | int = 1.0,
+) -> Path:
+    """Save the model with changes merged, in its own dtype, and the tokenizer beside it; the model stays as it is.
+
+    changes: deltas added, times scale, to what the model already holds. Written whole or not at all.
+    Raises ArtifactError if the path is taken, a change is for another model or applied already, or there is none.
+    """
+    with ExitStack() as stack:
+        for change in changes:
+            stack.enter_context(applied_change(model, change, scale))
+        merged = active_changes(model)
+        if not merged:
+            raise ArtifactError("no change came and the model holds none; expected a delta; apply one, or name it")
+        partial = stack.enter_context(new_folder(path))
+        # save_pretrained writes into the live config, whose hash says what fits the model.
+        kept = dict(vars(model.config))
+        try:
+            model.save_pretrained(partial)
+        finally:
+            vars(model.config).clear()
+            vars(model.config).update(kept)
+        tokenizer.save_pretrained(partial)
+        names = [[change.title, change.digest, scale] for change, scale in merged]
+        config = json.loads((partial / CONFIG).read_text(encoding="utf-8"))
+        (partial / CONFIG).write_text(json.dumps({**config, MARK: names}, indent=2) + "\n", encoding="utf-8")
+        lines = [f"- {title} ({digest}), times {scale:g}" for title, digest, scale in names]
+        (partial / "README.md").write_text(_card(origin_of(model, None).model, lines), encoding="utf-8")
+    return Path(path)
+
+
+def _card(model: str, lines: Sequence[str]) -> str:
+    front = ["---", "library_name: transformers", f"base_model: {json.dumps(model)}", "tags:", "- babelscope", "---"]
+    body = [f"# {model}, with changes merged", "", *lines, "", "Every weight they do not touch is the base model's."]
+    return "\n".join([*front, "", *body, ""])

@@ -1,0 +1,107 @@
+"""A delta as a LoRA adapter of the `peft` library, whose weights it then adds exactly.
+
+k changed rows of a projection are a matrix of rank k: one factor holds them, the other is one-hot and says where.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
+
+from babelscope.artifacts.storage import new_folder
+from babelscope.axes import Float32, Int64, Tensor
+from babelscope.errors import ArtifactError
+from babelscope.models import Layout, layout_of
+from babelscope.subnetworks.delta import Delta
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+class Factors(NamedTuple):
+    """The change of one projection, B @ A."""
+
+    module: str
+    a: Float32[Tensor, "rank into"]
+    b: Float32[Tensor, "out rank"]
+
+
+def export_adapter(delta: Delta, model: PreTrainedModel, path: str | Path, *, scale: float | int = 1.0) -> Path:
+    """Save a folder that `peft.PeftModel.from_pretrained(model, path)` loads; its logits are those of `delta.apply`.
+
+    alpha is the rank everywhere, and each projection has a rank of its own: the number of its neurons in the delta,
+    twice that where gate and up are one projection. Layers without neurons are left out.
+    The one-hot factors are dense, so the file is larger than the delta: rank · neurons a layer values for each.
+    Raises ArtifactError for a delta of another model, an empty one, or a model whose neurons lie in fused experts,
+    where one LoRA would change every expert alike.
+    """
+    delta.check(model)
+    layout = layout_of(model)
+    if layout.n_experts:
+        raise ArtifactError(
+            f"{delta.title}: {model.config.model_type} has fused experts, in whose weights LoRA has no place for "
+            "single experts' rows; expected a dense model; export as 'merged'"
+        )
+    found = list(_factors(delta * scale, layout))
+    if not found:
+        raise ArtifactError(f"{delta.title} is empty; expected at least one neuron; nothing to export")
+    ranks = {factors.module: len(factors.a) for factors in found}
+    transposed = {type(model.get_submodule(name)).__name__ == "Conv1D" for name in ranks}
+    config = LoraConfig(
+        base_model_name_or_path=delta.origin.model,
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+        # Of no module: rank_pattern names them all.
+        r=max(ranks.values()),
+        lora_alpha=max(ranks.values()),
+        lora_dropout=0.0,
+        target_modules=sorted(ranks),
+        rank_pattern=ranks,
+        alpha_pattern=ranks,
+        fan_in_fan_out=transposed == {True},
+    )
+    tensors = {}
+    for module, a, b in found:
+        tensors[f"base_model.model.{module}.lora_A.weight"] = a.contiguous()
+        tensors[f"base_model.model.{module}.lora_B.weight"] = b.contiguous()
+    with new_folder(path) as partial:
+        save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
+        config.save_pretrained(str(partial))
+        (partial / "README.md").write_text(_card(delta), encoding="utf-8")
+    return Path(path)
+
+
+def _factors(delta: Delta, layout: Layout) -> Iterator[Factors]:
+    """The projections of each layer with neurons: changed rows of gate and up, changed columns of down."""
+    family = layout.family
+    for layer in delta.layers:
+        indices, rows = delta.layer_of(layer)
+        neurons, prefix = indices.long(), f"{family.layers}.{layer}."
+        if family.gate and family.gate == family.up:
+            into = [(family.up, torch.cat([neurons, layout.d_neuron + neurons]), torch.cat([rows["gate"], rows["up"]]))]
+        else:
+            into = [(getattr(family, role), neurons, rows[role]) for role in ("gate", "up") if role in rows]
+        for name, places, change in into:
+            width = layout.d_neuron * (2 if len(places) > len(neurons) else 1)
+            yield Factors(prefix + name, change, one_hot(places, width).T)
+        yield Factors(prefix + family.down, one_hot(neurons, layout.d_neuron), rows["down"].T)
+
+
+def one_hot(places: Int64[Tensor, " rank"], width: int) -> Float32[Tensor, "rank width"]:
+    """1 at each place, a row a place."""
+    return torch.nn.functional.one_hot(places, width).float()
+
+
+def _card(delta: Delta) -> str:
+    front = ["---", "library_name: peft", f"base_model: {json.dumps(delta.origin.model)}", "tags:", "- babelscope"]
+    front += ["language:", *(f"- {tag}" for tag in delta.languages), "---"]
+    lines = [
+        f"# {delta.title} of {delta.origin.model}, as LoRA",
+        "",
+        f"{len(delta.indices)} neurons of {len(delta.layers)} layers; one factor of each pair is one-hot.",
+    ]
+    return "\n".join([*front, "", *lines, ""])
