@@ -1,6 +1,7 @@
 """Exports load in plain transformers and in peft, and speak as the model with the delta does."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 
 from babelscope import origin_of
 from babelscope.adapters.peft import export_adapter
-from babelscope.errors import ArtifactError
+from babelscope.errors import ArtifactError, PrerequisiteError
 from babelscope.subnetworks.delta import Delta
 
 # peft 0.21 asks a model for a property that transformers 5.23 deprecates.
@@ -107,6 +108,13 @@ def test_what_can_not_be_exported_leaves_nothing(tmp_path):
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "file").touch()
     with pytest.raises(ArtifactError, match="already there"):
+        export_adapter(random_delta(model), model, tmp_path / "adapter")
+
+
+def test_a_missing_library_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    model = tiny_model("llama")
+    with pytest.raises(PrerequisiteError, match=r"pip install 'babelscope\[peft\]'"):
         export_adapter(random_delta(model), model, tmp_path / "adapter")
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from peft import LoraConfig
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from babelscope.artifacts.storage import new_folder
 from babelscope.axes import Float32, Int64, Tensor
-from babelscope.errors import ArtifactError
+from babelscope.errors import ArtifactError, PrerequisiteError
 from babelscope.models import Layout, layout_of
 from babelscope.subnetworks.delta import Delta
 
@@ -37,8 +36,12 @@ def export_adapter(delta: Delta, model: PreTrainedModel, path: str | Path, *, sc
     twice that where gate and up are one projection. Layers without neurons are left out.
     The one-hot factors are dense, so the file is larger than the delta: rank · neurons a layer values for each.
     Raises ArtifactError for a delta of another model, an empty one, or a model whose neurons lie in fused experts,
-    where one LoRA would change every expert alike.
+    where one LoRA would change every expert alike; PrerequisiteError where peft is not installed.
     """
+    try:
+        from peft import LoraConfig
+    except ImportError as err:
+        raise PrerequisiteError("the peft library is not installed; pip install 'babelscope[peft]'") from err
     delta.check(model)
     layout = layout_of(model)
     if layout.n_experts:

@@ -1,0 +1,51 @@
+"""The verb `export`."""
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from babelscope.adapters.merged import export_merged
+from babelscope.adapters.peft import export_adapter
+from babelscope.cli.arguments import Result, free
+from babelscope.models import open_model
+from babelscope.subnetworks import Delta
+
+
+def run_export(
+    delta: Positional[Path],
+    model: Positional[str],
+    *,
+    out: Path,
+    format: Literal["merged", "peft"] = "merged",
+    also: tuple[Path, ...] = (),
+    scale: float = 1.0,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Result:
+    """Write a model with trained neurons for other tools: merged into a checkpoint, or as an adapter of peft.
+
+    Args:
+        delta: folder of a Delta.
+        model: folder or hub id of the model that it was trained on.
+        format: merged (a whole checkpoint with its tokenizer, for any tool) or peft (a LoRA adapter; dense models).
+        also: folders of more deltas, added to the first.
+        scale: what all of them are multiplied by.
+        dtype: of the merged weights; auto is float32 on the CPU, the stored dtype elsewhere. Adapters are float32.
+    """
+    free(out)
+    first, *rest = deltas = [Delta.load(path) for path in (delta, *also)]
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    if format == "merged":
+        export_merged(opened, tokenizer, out, changes=deltas, scale=scale)
+    else:
+        for more in rest:
+            first = first + more
+        export_adapter(first, opened, out, scale=scale)
+    return {
+        "out": str(out),
+        "format": format,
+        "languages": [tag for one in deltas for tag in one.languages],
+        "values": sum(one.n_values for one in deltas),
+        "bytes": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
+    }
