@@ -13,10 +13,10 @@ LEVELS = [
     ["artifacts"],
     ["corpus", "models"],
     ["interventions", "recording", "evaluation", "controls", "figures", "subspaces"],
-    ["neurons", "directions", "steering", "vocabulary"],
+    ["neurons", "directions", "steering", "subnetworks", "vocabulary"],
     ["features", "probes"],
     ["identification", "ablation", "sweeps", "adapters", "report"],
-    ["demo"],
+    ["adaptation", "demo"],
     ["cli"],
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -1,0 +1,150 @@
+"""Baselines that train the model's own parameters: all of them, the MLPs, or single values under a mask."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.optim.adamw import adamw
+
+from babelscope.axes import Bool, Tensor
+from babelscope.errors import PrerequisiteError
+from babelscope.models import Layout
+
+
+@dataclass(eq=False)
+class Dense:
+    """Named parameters under stock AdamW, moved in place and put back at the end.
+
+    Where there is a mask, gradients outside it are zeroed after the backward pass, as lottery-ticket tuning does: the
+    dense gradient is still worked out. Decay goes towards the base, or masked values would move (Ansell et al. 2022,
+    arXiv:2110.07560, whose code lets AdamW decay them).
+    """
+
+    layout: Layout
+    names: tuple[str, ...]
+    masks: Mapping[str, Bool[Tensor, "..."]] | None = None
+    """By parameter, True where it may move; None: everywhere."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    epsilon: float = 1e-8
+    decay: float = 0.0
+    base: dict[str, Tensor] = field(init=False)
+    moments: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        live = self.parameters
+        for name, parameter in live.items():
+            if parameter.dtype not in (torch.float32, torch.float64):
+                raise PrerequisiteError(
+                    f"{name} is {parameter.dtype}; this baseline moves the model's own values and expected float32; "
+                    "open the model with dtype='float32'"
+                )
+        self.base = {name: parameter.detach().clone() for name, parameter in live.items()}
+        self.moments = {
+            f"{kind}/{name}": torch.zeros_like(parameter.detach())
+            for name, parameter in live.items()
+            for kind in ("first", "second")
+        }
+        self.moments |= {f"steps/{name}": torch.zeros((), dtype=torch.float32) for name in live}
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trained parameters."""
+        held = dict(self.layout.model.named_parameters())
+        return {name: held[name] for name in self.names}
+
+    @property
+    def trained(self) -> int:
+        """Values that may move."""
+        if self.masks is not None:
+            return sum(int(mask.sum()) for mask in self.masks.values())
+        return sum(parameter.numel() for parameter in self.parameters.values())
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """While open the parameters take gradients; after it they hold the base again, bit for bit."""
+        live = self.parameters
+        try:
+            for parameter in live.values():
+                parameter.requires_grad_(True)
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in live.items():
+                    parameter.requires_grad_(False)
+                    parameter.grad = None
+                    parameter.copy_(self.base[name])
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def grad_bytes(self) -> int:
+        """Bytes of the gradients that a step makes."""
+        return sum(parameter.grad.nbytes for parameter in self.parameters.values() if parameter.grad is not None)
+
+    @torch.no_grad()
+    def grad_norm(self) -> Tensor:
+        """Euclidean length of the gradient, masked first."""
+        grads = []
+        for name, parameter in self.parameters.items():
+            grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+            parameter.grad = grad if self.masks is None else grad.mul_(self.masks[name])
+            grads.append(parameter.grad.norm())
+        return torch.stack(grads).norm()
+
+    @torch.no_grad()
+    def step(self, learning_rate: float, grad_scale: float) -> None:
+        """One AdamW step of every parameter."""
+        live = self.parameters
+        if self.decay:
+            for name, parameter in live.items():
+                parameter.add_(self.base[name] - parameter, alpha=learning_rate * self.decay)
+        grads = [parameter.grad for parameter in live.values() if parameter.grad is not None]
+        if grad_scale != 1.0:
+            torch._foreach_mul_(grads, grad_scale)
+        adamw(
+            list(live.values()),
+            grads,
+            *([self.moments[f"{kind}/{name}"] for name in live] for kind in ("first", "second")),
+            [],
+            [self.moments[f"steps/{name}"] for name in live],
+            fused=True,
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=learning_rate,
+            weight_decay=0.0,
+            eps=self.epsilon,
+            maximize=False,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters, moments and steps, live."""
+        return {**self.values(), **self.moments}
+
+    def values(self) -> dict[str, Tensor]:
+        """The parameters, live."""
+        return {f"value/{name}": parameter.detach() for name, parameter in self.parameters.items()}
+
+    def refresh(self) -> None:
+        """The live tensors are the model's own: nothing to do."""
+
+
+def parameter_names(layout: Layout, of: Callable[[str], bool] = lambda name: True) -> tuple[str, ...]:
+    """Names of the parameters for which `of` says yes; a tied one is named once."""
+    return tuple(name for name, _ in layout.model.named_parameters() if of(name))
+
+
+def ffn_names(layout: Layout) -> tuple[str, ...]:
+    """Names of the weights of all MLPs: in-projections and down projections, no biases, norms or routers."""
+    wanted = {
+        rows.untyped_storage().data_ptr()
+        for layer in range(layout.n_layers)
+        for rows in layout.neuron_rows(layer).values()
+    }
+    return tuple(
+        name for name, weight in layout.model.named_parameters() if weight.untyped_storage().data_ptr() in wanted
+    )

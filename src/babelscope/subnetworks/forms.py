@@ -1,0 +1,218 @@
+"""Two exact ways to train some neurons of a frozen MLP: split (any family), and fused (gated dense MLPs)."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from babelscope_kernels.rows_wgrad.dispatch import rows_wgrad
+from babelscope_kernels.swiglu.dispatch import swiglu, swiglu_backward
+from einops import rearrange
+from torch import nn
+
+from babelscope.axes import Float, Int, Tensor
+from babelscope.errors import PrerequisiteError
+from babelscope.models import Layout
+from babelscope.subnetworks.bank import Bank
+
+Form = Literal["auto", "split", "fused"]
+Recompute = Literal["nothing", "mlp"]
+ACTIVATIONS = {"SiLUActivation": "silu", "SiLU": "silu", "GELUTanh": "gelu_tanh", "GELUActivation": "gelu"}
+"""Activation modules of transformers whose backward is known to the fused form."""
+
+
+def choose_form(layout: Layout, form: Form) -> Literal["split", "fused"]:
+    """The written rule: fused for dense gated MLPs without biases, hooks or an unknown activation, else split.
+
+    Raises PrerequisiteError where "fused" is asked for and the rule says no.
+    """
+    objections = [
+        (not layout.gated, "the MLP is plain"),
+        (bool(layout.n_experts), "the MLP has experts"),
+        (layout.gated and bool(layout.neuron_biases(0)), "the MLP has biases"),
+        (type(layout.act(0)).__name__ not in ACTIVATIONS, f"its activation is {type(layout.act(0)).__name__}"),
+        (has_hooks(layout), "hooks stand inside the MLP"),
+    ]
+    why = [text for met, text in objections if met]
+    if form == "fused" and why:
+        raise PrerequisiteError(f"form 'fused' can not train this model: {', '.join(why)}; use 'auto' or 'split'")
+    return "split" if form == "split" or why else "fused"
+
+
+def has_hooks(layout: Layout) -> bool:
+    """Whether anything watches or edits the inside of an MLP, which the fused form would pass by."""
+    names = [name for name in (layout.family.act, layout.family.gate, layout.family.up, layout.family.down) if name]
+    inside = [layout.layer(layer).get_submodule(name) for layer in range(layout.n_layers) for name in names]
+    return any(module._forward_hooks or module._forward_pre_hooks for module in inside)
+
+
+@contextmanager
+def split_form(bank: Bank) -> Iterator[None]:
+    """While open, the chosen neurons run from the masters beside a frozen MLP in which they give nothing.
+
+    FFN neurons are additive, so the sum is the MLP with the masters in it, and stock autograd does the rest.
+    """
+    layout = bank.layout
+    with bank.borrowed(), ExitStack() as stack:
+        with torch.no_grad():
+            for layer in bank.layers:
+                part = bank.part(layer, "down")
+                layout.neuron_rows(layer)["down"][part.expert, part.neuron] = 0
+        for layer in bank.layers:
+            small = SmallMLP(bank, layer)
+            block = layout.layer(layer)
+            if layout.n_experts:
+                source = target = layout.experts(layer)
+            else:
+                source, target = (block.get_submodule(name) for name in (layout.family.up, layout.family.down))
+            stack.callback(source.register_forward_pre_hook(small.see, with_kwargs=True).remove)
+            stack.callback(target.register_forward_hook(small.add).remove)
+        yield
+
+
+class SmallMLP:
+    """The chosen neurons of one layer as an MLP of their own, with the masters as weights."""
+
+    def __init__(self, bank: Bank, layer: int):
+        layout, span = bank.layout, bank.span(layer)
+        self.leaf = bank.master[span].detach().requires_grad_()
+        self.leaf.grad = bank.grad[span]
+        self.roles = [part.role for part in bank.parts if part.layer == layer]
+        part = bank.part(layer, "down")
+        self.experts = part.expert if layout.n_experts else None
+        self.n_experts = layout.n_experts
+        biases = layout.neuron_biases(layer)
+        self.biases = {role: bias.detach()[part.expert, part.neuron] for role, bias in biases.items()}
+        self.act = type(layout.act(layer)).forward
+        self.module = layout.act(layer)
+        self.seen: list[Tensor] = []
+
+    def see(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Keep what the MLP is given, until its output comes."""
+        names = ("hidden_states", "top_k_index", "top_k_weights")
+        given = [*args, *(kwargs[name] for name in names[len(args) :] if name in kwargs)]
+        self.seen[:] = given[: 3 if self.n_experts else 1]
+
+    def add(self, _: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        """The MLP's output with the chosen neurons' part."""
+        hidden, *routing = self.seen
+        self.seen.clear()
+        return output + self.forward(hidden, *routing)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "*rows hidden"],
+        chosen: Int[Tensor, "rows top_k"] | None = None,
+        weights: Float[Tensor, "rows top_k"] | None = None,
+    ) -> Float[Tensor, "*rows hidden"]:
+        """Σ over the chosen neurons of act(gate·x)(up·x) down, each times its expert's routing weight."""
+        w = dict(zip(self.roles, self.leaf.to(hidden.dtype).chunk(len(self.roles)), strict=True))
+        up = F.linear(hidden, w["up"], self.biases.get("up"))
+        if "gate" in w:
+            inner = self.act(self.module, F.linear(hidden, w["gate"], self.biases.get("gate"))) * up
+        else:
+            inner = self.act(self.module, up)
+        if self.experts is not None and chosen is not None and weights is not None:
+            share = torch.zeros(len(hidden), self.n_experts, dtype=weights.dtype, device=hidden.device)
+            inner = inner * share.scatter_add(1, chosen, weights)[:, self.experts].to(inner.dtype)
+        return inner @ w["down"]
+
+
+@contextmanager
+def fused_form(bank: Bank, *, recompute: Recompute = "nothing") -> Iterator[None]:
+    """While open, the model's rows hold the masters, and its MLPs give gradients of the chosen rows only.
+
+    The forward pass is the model's own dense one. recompute: "nothing" keeps the two pre-activations for the backward
+    pass, "mlp" works them out again from the MLP's input.
+    """
+    layout = bank.layout
+    with bank.borrowed(), ExitStack() as stack:
+        bank.write(bank.master)
+        anchor = bank.master.detach().requires_grad_()
+        for layer in range(min(bank.layers), layout.n_layers):
+            frozen = FrozenMLP(bank, layer, anchor if layer in bank.layers else None, recompute)
+            module = layout.mlp(layer)
+            stack.callback(restore_forward, module, vars(module).get("forward"))
+            # An attribute of this one object stands before its class's method; deleting it brings that back.
+            object.__setattr__(module, "forward", frozen)
+        yield
+
+
+def restore_forward(module: nn.Module, before: Any) -> None:
+    """Put back what stood at `module.forward` of this one object, if anything."""
+    if before is None:
+        object.__delattr__(module, "forward")
+    else:
+        object.__setattr__(module, "forward", before)
+
+
+class FrozenMLP:
+    """The forward pass of one MLP whose weights are frozen but for the bank's rows."""
+
+    def __init__(self, bank: Bank, layer: int, anchor: Tensor | None, recompute: Recompute):
+        self.weights = {role: rows.detach()[0] for role, rows in bank.layout.neuron_rows(layer).items()}
+        self.anchor, self.recompute = anchor, recompute == "mlp"
+        self.activation = ACTIVATIONS[type(bank.layout.act(layer)).__name__]
+        self.chosen = self.grad_in = self.grad_down = None
+        if anchor is not None:
+            gate, up, down = (bank.part(layer, role) for role in ("gate", "up", "down"))
+            self.chosen = gate.neuron
+            self.grad_in, self.grad_down = bank.grad[gate.rows.start : up.rows.stop], bank.grad[down.rows]
+
+    def __call__(self, hidden_states: Float[Tensor, "batch token hidden"]) -> Float[Tensor, "batch token hidden"]:
+        """The MLP's output; gradients of the chosen rows are added to the bank in the backward pass."""
+        return _FrozenMLP.apply(hidden_states, self.anchor, self)  # pyright: ignore[reportReturnType]
+
+
+class _FrozenMLP(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, anchor: Tensor | None, mlp: FrozenMLP) -> Tensor:
+        w = mlp.weights
+        gate, up = F.linear(hidden, w["gate"]), F.linear(hidden, w["up"])
+        inner = swiglu(gate, up, activation=mlp.activation)
+        ctx.mlp = mlp
+        if ctx.needs_input_grad[0]:
+            kept = [] if mlp.recompute else [gate, up]
+        else:
+            kept = [columns(gate, mlp.chosen), columns(up, mlp.chosen)] if mlp.chosen is not None else []
+        saved = [hidden] if mlp.chosen is not None or mlp.recompute else []
+        ctx.save_for_backward(*saved, *kept)
+        ctx.has_hidden = bool(saved)
+        return inner @ w["down"]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
+        mlp, w = ctx.mlp, ctx.mlp.weights
+        hidden = ctx.saved_tensors[0] if ctx.has_hidden else None
+        kept = ctx.saved_tensors[1 if ctx.has_hidden else 0 :]
+        chosen = mlp.chosen
+        if not ctx.needs_input_grad[0]:
+            gate, up = kept
+            inner_grad = F.linear(grad, w["down"][chosen])
+            found = swiglu_backward(inner_grad, gate, up, activation=mlp.activation, n_hidden=len(chosen))
+            mlp_rows(mlp, hidden, grad, *found)
+            return None, None, None
+        gate, up = kept if kept else (F.linear(hidden, w["gate"]), F.linear(hidden, w["up"]))
+        inner_grad = F.linear(grad, w["down"])
+        if chosen is not None:
+            inner = swiglu(columns(gate, chosen), columns(up, chosen), activation=mlp.activation)
+        gate_grad, up_grad, _ = swiglu_backward(inner_grad, gate, up, activation=mlp.activation)
+        if chosen is not None:
+            mlp_rows(mlp, hidden, grad, columns(gate_grad, chosen), columns(up_grad, chosen), inner)
+        flat = torch.mm(rearrange(gate_grad, "b t n -> (b t) n"), w["gate"])
+        flat.addmm_(rearrange(up_grad, "b t n -> (b t) n"), w["up"])
+        return flat.view(grad.shape), None, None
+
+
+def columns(value: Float[Tensor, "*rows neuron"], chosen: Int[Tensor, " chosen"]) -> Float[Tensor, "*rows chosen"]:
+    """The chosen columns; index_select is nine times as fast as value[..., chosen] (14 of 1408, 512 rows, one core)."""
+    return value.index_select(-1, chosen)
+
+
+def mlp_rows(mlp: FrozenMLP, hidden: Tensor, grad: Tensor, gate_grad: Tensor, up_grad: Tensor, inner: Tensor) -> None:
+    """Add the gradients of the chosen gate and up rows, and of the down columns, to the bank."""
+    both = rearrange(torch.cat([gate_grad, up_grad], dim=-1), "b t k -> (b t) k")
+    rows_wgrad(both, rearrange(hidden, "b t d -> (b t) d"), out=mlp.grad_in)
+    rows_wgrad(rearrange(inner, "b t k -> (b t) k"), rearrange(grad, "b t d -> (b t) d"), out=mlp.grad_down)

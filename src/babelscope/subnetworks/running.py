@@ -1,0 +1,252 @@
+"""The training loop: the same for a subnetwork and for every baseline it is compared with."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from tqdm.auto import tqdm
+
+from babelscope.axes import Tensor
+from babelscope.errors import MeasurementError, PrerequisiteError
+from babelscope.evaluation import HeldOut, document_losses
+from babelscope.models import Layout
+from babelscope.subnetworks.checkpoints import Checkpoint
+from babelscope.subnetworks.loss import rows_loss
+from babelscope.subnetworks.packing import Mixture
+from babelscope.subnetworks.schedule import LearningRate
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Student(Protocol):
+    """What is trained, whichever way: its values, their gradients, and how a step moves them."""
+
+    @property
+    def trained(self) -> int:
+        """Trained values."""
+        ...
+
+    def installed(self) -> AbstractContextManager[Any]:
+        """While open the model runs with the trained values; after it the model is bit for bit what it was."""
+        ...
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        ...
+
+    def grad_bytes(self) -> int:
+        """Bytes of the gradients that a step makes."""
+        ...
+
+    def grad_norm(self) -> Tensor:
+        """Euclidean length of the gradient."""
+        ...
+
+    def step(self, learning_rate: float, grad_scale: float) -> None:
+        """Move the values once, along the gradient times `grad_scale`."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a resumed run needs, as live tensors."""
+        ...
+
+    def values(self) -> dict[str, Tensor]:
+        """The trained values alone, as live tensors."""
+        ...
+
+    def refresh(self) -> None:
+        """Take over values that were written into the live tensors."""
+        ...
+
+
+class Point(NamedTuple):
+    """Training so far, after one step."""
+
+    step: int
+    """Updates done."""
+    loss: float
+    """Nats a scored token, mean over the step."""
+    grad_norm: float
+    learning_rate: float
+    tokens: int
+    """Tokens fed since the start, all languages."""
+    bits_per_byte: float | None
+    """Held-out, of the target language; None where it was not measured at this step."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides what a run computes, besides the student and the text."""
+
+    rate: LearningRate
+    rows_per_step: int
+    accumulation: int = 1
+    """Forward passes a step is cut into."""
+    clip: float = 1.0
+    """Longest gradient; longer ones are scaled to it. inf: none is."""
+    evaluate_every: int = 50
+    """Steps between two held-out measurements."""
+    patience: int | None = None
+    """Measurements without a new best after which the run ends; None: never."""
+
+    def __post_init__(self) -> None:
+        fits = self.accumulation >= 1 and self.rows_per_step % self.accumulation == 0 and self.rows_per_step >= 1
+        if not fits or not self.clip > 0 or self.evaluate_every < 1:
+            raise MeasurementError(
+                f"{self.rows_per_step} rows a step in {self.accumulation} parts, clip {self.clip}, a measurement every "
+                f"{self.evaluate_every} steps; expected parts that divide the rows, and values above 0; correct them"
+            )
+
+
+@dataclass(eq=False)
+class Training:
+    """One run under way."""
+
+    layout: Layout
+    student: Student
+    mixture: Mixture
+    plan: Plan
+    held_out: HeldOut | None = None
+    checkpoint: Checkpoint | None = None
+    history: list[Point] = field(default_factory=list)
+    best: tuple[float, int] = (math.inf, 0)
+    """Lowest held-out bits per byte and its step."""
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    """Values at the best step."""
+
+    @property
+    def done(self) -> int:
+        """Updates done."""
+        return len(self.history)
+
+    def run(
+        self, *, progress: bool = False, stop: Callable[[], bool] = lambda: False, checkpoint_seconds: float = 30.0
+    ) -> None:
+        """Train inside the student's context; with held-out text the best values are in place at the end."""
+        self.resume()
+        saved = time.monotonic()
+        steps = self.plan.rate.steps
+        per_step = self.plan.rows_per_step * self.mixture.target.length
+        with tqdm(
+            total=steps * per_step, initial=self.done * per_step, unit="tok", unit_scale=True, disable=not progress
+        ) as bar:
+            while self.done < steps and not self.spent:
+                if stop():
+                    self.save()
+                    raise KeyboardInterrupt
+                point = self.advance()
+                bar.update(per_step)
+                shown = {} if point.bits_per_byte is None else {"bpb": f"{point.bits_per_byte:.4f}"}
+                bar.set_postfix(loss=f"{point.loss:.4f}", **shown)
+                if time.monotonic() - saved >= checkpoint_seconds:
+                    self.save()
+                    saved = time.monotonic()
+        self.save()
+        self.keep_best()
+
+    def advance(self) -> Point:
+        """One update, and a held-out measurement where one is due."""
+        loss, norm = self.gradient()
+        rate = self.plan.rate.at(self.done)
+        self.student.step(rate, min(1.0, self.plan.clip / norm) if norm > 0 else 1.0)
+        step = self.done + 1
+        due = self.held_out is not None and (step % self.plan.evaluate_every == 0 or step == self.plan.rate.steps)
+        score = self.measure() if due else None
+        tokens = step * self.plan.rows_per_step * self.mixture.target.length
+        self.history.append(Point(step, loss, norm, rate, tokens, score))
+        if score is not None and score < self.best[0]:
+            self.best = (score, step)
+            self.kept = {name: value.detach().clone() for name, value in self.student.values().items()}
+        return self.history[-1]
+
+    def gradient(self) -> tuple[float, float]:
+        """Mean loss of the step and length of its gradient; raises MeasurementError at NaN or infinity."""
+        plan, first = self.plan, self.done * self.plan.rows_per_step
+        size = plan.rows_per_step // plan.accumulation
+        parts = [self.mixture.rows(first + i * size, size) for i in range(plan.accumulation)]
+        scored = sum(int(part.scored.sum()) for part in parts)
+        self.student.zero_grad()
+        total = 0.0
+        for part in parts:
+            loss = rows_loss(self.layout, part, 1 / scored)
+            if loss.requires_grad:
+                loss.backward()
+            total += float(loss.detach())
+        norm = float(self.student.grad_norm())
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise MeasurementError(
+                f"step {self.done + 1}: loss {total}, gradient {norm}; expected finite numbers; the run stopped and "
+                "the model is as before; lower the learning rate, or use bfloat16 in place of float16"
+            )
+        return total, norm
+
+    @torch.no_grad()
+    def measure(self) -> float:
+        """Held-out bits per byte of the target language."""
+        assert self.held_out is not None
+        return document_losses(self.layout, self.held_out).bits_per_byte
+
+    @property
+    def spent(self) -> bool:
+        """Whether patience is at its end."""
+        if self.plan.patience is None or self.held_out is None:
+            return False
+        since = [point for point in self.history if point.bits_per_byte is not None and point.step > self.best[1]]
+        return len(since) >= self.plan.patience
+
+    def keep_best(self) -> None:
+        """Put the best held-out values in place."""
+        if self.kept and self.best[1] != self.done:
+            put(self.student.values(), self.kept)
+            self.student.refresh()
+
+    def save(self) -> None:
+        """Write a checkpoint, if a folder was given."""
+        if self.checkpoint is None:
+            return
+        kept = {f"best/{name}": value for name, value in self.kept.items()}
+        facts = {"history": [list(point) for point in self.history], "best": [self.best[0], self.best[1]]}
+        self.checkpoint.write({**self.student.state(), **kept}, json.dumps(facts), self.done)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one of this very run."""
+        held = self.checkpoint.read() if self.checkpoint is not None else None
+        if held is None:
+            return
+        tensors, facts = held
+        put(self.student.state(), {name: value for name, value in tensors.items() if not name.startswith("best/")})
+        self.student.refresh()
+        self.kept = {name.removeprefix("best/"): value for name, value in tensors.items() if name.startswith("best/")}
+        self.history = [Point(*row) for row in facts["history"]]
+        self.best = (facts["best"][0], facts["best"][1])
+        log.info("going on after step %d", self.done)
+
+
+@torch.no_grad()
+def put(live: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Copy values into live tensors; raises PrerequisiteError where the names differ."""
+    if set(live) != set(values):
+        raise PrerequisiteError(
+            f"checkpoint holds {', '.join(sorted(values))}; expected {', '.join(sorted(live))}; it is of another run"
+        )
+    for name, tensor in live.items():
+        tensor.copy_(values[name])
+
+
+def plan_json(plan: Plan, mixture: Mixture) -> dict[str, Any]:
+    """What decides a run, as JSON: for fingerprints and cards."""
+    replay: Sequence[Any] = mixture.replay
+    return {
+        **asdict(plan),
+        "max_length": mixture.target.length,
+        "seed": mixture.target.seed,
+        "replay_share": mixture.share,
+        "replay": [text.language for text in replay],
+    }

@@ -1,0 +1,163 @@
+"""Train a language's subnetwork: neurons' weights move, every other weight stays bit for bit."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.artifacts import NeuronSet
+from babelscope.artifacts.storage import hash_text
+from babelscope.corpus import Document, Texts
+from babelscope.evaluation import HeldOut
+from babelscope.models import layout_of, origin_of
+from babelscope.subnetworks.bank import Bank
+from babelscope.subnetworks.checkpoints import Checkpoint
+from babelscope.subnetworks.delta import Delta
+from babelscope.subnetworks.forms import Form, Recompute
+from babelscope.subnetworks.packing import ALONE, Mixture, mix_texts
+from babelscope.subnetworks.running import Plan, Training, plan_json
+from babelscope.subnetworks.schedule import LearningRate
+from babelscope.subnetworks.students import Subnetwork
+
+
+def train_subnetwork(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    neurons: NeuronSet,
+    documents: Sequence[str | Document],
+    *,
+    steps: int,
+    learning_rate: float = 2e-3,
+    tokens_per_step: int = 4096,
+    max_length: int = 256,
+    accumulation: int = 1,
+    warmup: float = 0.05,
+    final: float = 0.1,
+    betas: tuple[float, float] = (0.9, 0.95),
+    decay: float = 0.0,
+    clip: float = 1.0,
+    replay: Texts | None = None,
+    replay_share: float = 0.0,
+    validation: Sequence[str | Document] | None = None,
+    evaluate_every: int = 50,
+    patience: int | None = None,
+    form: Form = "auto",
+    recompute: Recompute = "nothing",
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 30.0,
+    progress: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    seed: int = 0,
+) -> Delta:
+    """Train the gate and up rows and down columns of one language's neurons; the model is afterwards as before.
+
+    neurons: a set of one language, such as sets["eu"]. documents: its text, cut into pieces of at most max_length
+    tokens, which are laid end to end without pads and do not see each other.
+    steps, tokens_per_step: updates, and tokens of each (rounded down to whole rows), in `accumulation` forward passes.
+    learning_rate: peak; warmup and final are shares of the steps and of the peak. betas: of AdamW.
+    decay: pulls towards the base weights, decoupled. clip: longest gradient.
+    replay, replay_share: other languages' text, and its share of the rows.
+    validation: held-out text; with it the best measured step is returned, and patience ends the run early.
+    form: "fused" (gated dense MLPs), "split" (any family), or the rule's choice. recompute: "mlp" keeps only the
+    MLPs' inputs for the backward pass. Dropout stays off.
+    checkpoint: a folder from which an interrupted run goes on, bit for bit. stop: asked before each step; True saves
+    and raises KeyboardInterrupt.
+
+    The masters, gradients and moments are float32, 16 bytes a trained value in all, whatever the model's dtype.
+    Raises SelectionError for an empty set, ArtifactError for a set or checkpoint of another model or run,
+    PrerequisiteError for quantised or shared weights, MeasurementError where the loss or gradient is not finite.
+    Source of training such a subnetwork: arXiv:2510.13580; differs: pads are not trained on, moments are not reset,
+    decay goes to the base, only the chosen rows' gradients are ever made.
+    """
+    layout = layout_of(model)
+    bank = Bank.of(layout, neurons)
+    student = Subnetwork(bank, form=form, recompute=recompute, betas=betas, decay=decay)
+    mixture = mix_texts(
+        tokenizer,
+        neurons.languages[0],
+        documents,
+        replay,
+        share=replay_share,
+        length=max_length,
+        seed=seed,
+        alone=model.config.model_type in ALONE,
+    )
+    plan = Plan(
+        rate=LearningRate(learning_rate, steps, warmup, final),
+        rows_per_step=max(1, tokens_per_step // max_length),
+        accumulation=accumulation,
+        clip=clip,
+        evaluate_every=evaluate_every,
+        patience=patience,
+    )
+    settings = {**plan_json(plan, mixture), "betas": list(betas), "decay": decay, "recompute": recompute}
+    settings["form"] = student.chosen_form
+    print_of_run = fingerprint(bank, mixture, settings, layout.model, tokenizer)
+    run = Training(
+        layout=layout,
+        student=student,
+        mixture=mixture,
+        plan=plan,
+        held_out=hold_out(tokenizer, neurons, validation),
+        checkpoint=None if checkpoint is None else Checkpoint(Path(checkpoint), print_of_run),
+    )
+    train(model, run, progress=progress, stop=stop, checkpoint_seconds=checkpoint_seconds)
+    facts = {
+        "best_step": run.best[1] or run.done,
+        "tokens": run.history[-1].tokens,
+        "loss": run.history[-1].loss,
+        "bits_per_byte": [
+            [point.step, point.bits_per_byte] for point in run.history if point.bits_per_byte is not None
+        ],
+    }
+    return Delta.of(neurons, bank.changes(), parameters={**settings, "neurons": neurons.method, "result": facts})
+
+
+def train(
+    model: PreTrainedModel,
+    run: Training,
+    *,
+    progress: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    checkpoint_seconds: float = 30.0,
+    then: Callable[[], None] = lambda: None,
+) -> None:
+    """Run a student's training, with dropout off and gradients of the student's values only.
+
+    then: called at the end, while the model still runs with the trained values.
+    """
+    asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    was_training = model.training
+    model.eval()
+    try:
+        for parameter, _ in asked:
+            parameter.requires_grad_(False)
+        with run.student.installed():
+            run.run(progress=progress, stop=stop, checkpoint_seconds=checkpoint_seconds)
+            then()
+    finally:
+        model.train(was_training)
+        for parameter, wanted in asked:
+            parameter.requires_grad_(wanted)
+
+
+def hold_out(
+    tokenizer: PreTrainedTokenizerBase, neurons: NeuronSet, validation: Sequence[str | Document] | None
+) -> HeldOut | None:
+    """Held-out text of the target language, tokenized once."""
+    if validation is None:
+        return None
+    return HeldOut.prepare(tokenizer, {neurons.languages[0]: validation})[0]
+
+
+def fingerprint(bank: Bank, mixture: Mixture, settings: dict[str, Any], model: PreTrainedModel, tokenizer: Any) -> str:
+    """Hash of everything that decides a run."""
+    texts = {text.language: [piece.tolist() for piece in text.pieces] for text in (mixture.target, *mixture.replay)}
+    origin = asdict(origin_of(model, tokenizer))
+    rows = {tag: [list(pair) for pair in pairs] for tag, pairs in bank.neurons.as_dict().items()}
+    weights = bank.base.double().sum().item()
+    parts = {**settings, **origin, "model": "", "rows": rows, "texts": texts, "weights": weights}
+    return hash_text(json.dumps(parts, sort_keys=True))
