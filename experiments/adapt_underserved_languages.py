@@ -1,0 +1,225 @@
+"""Does training a language's own neurons teach an under-served language more, for less harm, than other ways do?
+
+Basque, Welsh and Tatar on the bundled model, which saw few of them. Every method gets the same text, tokens and number
+of learning rates, chosen on dev text of one language; several seeds; the gain is measured on held-out text of the
+target, the harm on that of the other fourteen. The control of the language's neurons (lowest activation entropy) is as
+many random neurons in each layer; top-rate neurons, LoRA, SHiRA, LT-SFT, the MLPs and all parameters stand beside them.
+Against the method: no more gain than the random neurons at the same share, in most of the pairs of seed and language.
+Seeds are the unit: three give no p-value, only paired differences and their sign.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from babelscope import Observation, load_corpus, observe, open_model, select_lape, select_top_rate
+from babelscope.adaptation import Material, Method, Ruler, adapt, strongest
+from babelscope.runs import Run, environment, main
+
+RATES: dict[str, tuple[float, ...]] = {
+    "neurons": (1e-3, 3e-3, 1e-2),
+    "full": (1e-4, 3e-4, 1e-3),
+    "ffn": (1e-4, 3e-4, 1e-3),
+    "lt-sft": (3e-4, 1e-3, 3e-3),
+    "lora": (1e-3, 3e-3, 1e-2),
+    "lora-attention": (1e-3, 3e-3, 1e-2),
+    "shira": (1e-3, 3e-3, 1e-2),
+}
+"""Three learning rates for each way of training, one order of magnitude apart from end to end."""
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = "reference"
+    corpus: str = "reference"
+    """Folder of <tag>.<split>.txt, or "reference" (240 lines a language: too few for a study)."""
+    languages: tuple[str, ...] = ("eu", "cy", "tt")
+    others: tuple[str, ...] = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
+    shares: tuple[float, ...] = (0.001, 0.01, 0.05)
+    """Of all parameters, for methods of neurons; the others have one share each."""
+    seeds: int = 3
+    steps: int = 30
+    tokens_per_step: int = 2048
+    max_length: int = 128
+    train_lines: int = 6000
+    dev_lines: int = 80
+    test_lines: int = 80
+    observe_tokens: int = 20_000
+    """A language, to find the neurons."""
+    threads: int = 1
+    out: str = ""
+    """Folder for adapt_underserved.jsonl; empty: the run's own results only."""
+
+
+class Cell(NamedTuple):
+    kind: str
+    """"language", "random", "top-rate" neurons, or the method."""
+    share: float
+    language: str
+    seed: int
+    stage: str
+    """"rates" (chosen on dev) or "main"."""
+    rate: float
+
+    @property
+    def key(self) -> str:
+        return json.dumps(self)
+
+
+def kinds(config: Config) -> list[tuple[str, float]]:
+    """(kind, share) of every row of the comparison."""
+    middle = config.shares[len(config.shares) // 2]
+    of_neurons = [(kind, share) for kind in ("language", "random") for share in config.shares]
+    others = [(kind, 0.0) for kind in ("full", "ffn", "lora", "lora-attention", "shira")]
+    return [*of_neurons, ("top-rate", middle), *others, ("lt-sft", middle)]
+
+
+def rates_of(kind: str) -> tuple[float, ...]:
+    return RATES["neurons" if kind in ("language", "random", "top-rate") else kind]
+
+
+class Bench:
+    """Model, text and sets, made once."""
+
+    def __init__(self, config: Config, run: Run):
+        self.config, self.run = config, run
+        self.model, self.tokenizer = open_model(config.model, device="cpu")
+        self.tags = (*config.languages, *config.others)
+        self.train = load_corpus(config.corpus, self.tags, split="train").head(config.train_lines)
+        held = load_corpus(config.corpus, self.tags, split="valid").head(config.dev_lines + config.test_lines)
+        self.dev = held.head(config.dev_lines)
+        self.test = {tag: lines[config.dev_lines :] for tag, lines in held.items()}
+        folder = run.folder / "observation"
+        if not folder.exists():
+            observe(self.model, self.tokenizer, self.train, tokens_per_language=config.observe_tokens, shards=0).save(
+                folder
+            )
+        observation = Observation.load(folder)
+        self.selective = select_lape(observation, top_rate=0.6, filter_rate=0.5, bar_rate=0.7)
+        self.active = select_top_rate(observation, top_rate=0.2)
+        self.materials: dict[str, Material] = {}
+        self.rulers: dict[str, Ruler] = {}
+        self.total = sum(parameter.numel() for parameter in self.model.parameters())
+
+    def material(self, language: str) -> Material:
+        if language not in self.materials:
+            self.materials[language] = Material.prepare(
+                self.model,
+                self.tokenizer,
+                language=language,
+                documents=self.train[language],
+                dev=self.dev[language],
+                test=self.test,
+                max_length=self.config.max_length,
+            )
+            self.rulers[language] = Ruler.at(self.materials[language])
+        return self.materials[language]
+
+    def neurons(self, kind: str, language: str, share: float):
+        if kind not in ("language", "random", "top-rate"):
+            return None
+        count = round(share * self.total / (3 * self.model.config.hidden_size))
+        if kind == "top-rate":
+            return strongest(self.active, language, count, lowest=False)
+        return strongest(self.selective, language, count)
+
+    def measure(self, cell: Cell) -> dict:
+        method: Method = {"language": "subnetwork", "top-rate": "subnetwork"}.get(cell.kind, cell.kind)  # pyright: ignore
+        steps = self.config.steps
+        material = self.material(cell.language).reseeded(1000 + cell.seed)
+        result = adapt(
+            material,
+            method,
+            steps=steps,
+            learning_rate=cell.rate,
+            neurons=self.neurons(cell.kind, cell.language, cell.share),
+            tokens_per_step=self.config.tokens_per_step,
+            evaluate_every=max(1, steps // 3),
+            mask_share=cell.share or 0.01,
+            ruler=self.rulers[cell.language],
+            seed=cell.seed,
+        )
+        return {
+            **cell._asdict(),
+            "trained": result.trained,
+            "trained_share": result.share,
+            "dev": result.dev,
+            "gain": result.gain(cell.language),
+            "harm": result.harm(cell.language),
+            "after": result.after,
+            "before": result.before,
+            "curve": [[p.tokens, p.bits_per_byte] for p in result.history if p.bits_per_byte is not None],
+            "loss": [p.loss for p in result.history],
+            "moved": None if result.moved is None else {role: row.tolist() for role, row in result.moved.items()},
+            "similarity": {tag: row.tolist() for tag, row in result.similarity.items()},
+        }
+
+
+def done_cells(run: Run) -> dict[str, dict]:
+    return {Cell(*(row[name] for name in Cell._fields)).key: row for row in run.results()}
+
+
+def rate_cells(config: Config) -> Iterator[Cell]:
+    """Every learning rate of every kind, at its middle share, on the first language, with a seed of its own."""
+    for kind, share in kinds(config):
+        for rate in rates_of(kind) if share in (0.0, config.shares[len(config.shares) // 2]) else ():
+            yield Cell(kind, share, config.languages[0], config.seeds, "rates", rate)
+
+
+def main_cells(config: Config, rows: dict[str, dict]) -> Iterator[Cell]:
+    """All seeds and languages, at the learning rate with the lowest dev bits per byte."""
+    for seed in range(config.seeds):
+        for language in config.languages:
+            for kind, share in kinds(config):
+                tried = [
+                    row for row in rows.values() if (row["kind"], row["share"], row["stage"]) == (kind, share, "rates")
+                ]
+                yield Cell(kind, share, language, seed, "main", min(tried, key=lambda row: row["dev"])["rate"])
+
+
+def verdict(rows: list[dict]) -> list[dict]:
+    """Paired differences of the language's neurons and the random ones, and the words for them."""
+    found = []
+    chosen = [row for row in rows if row["stage"] == "main"]
+    for share in sorted({row["share"] for row in chosen if row["kind"] == "random"}):
+        pairs = [
+            {row["kind"]: row for row in chosen if (row["share"], row["language"], row["seed"]) == (share, tag, seed)}
+            for tag, seed in sorted({(row["language"], row["seed"]) for row in chosen})
+        ]
+        gains = [pair["language"]["gain"] - pair["random"]["gain"] for pair in pairs]
+        harms = [pair["language"]["harm"] - pair["random"]["harm"] for pair in pairs]
+        wins = sum(gain > 0 for gain in gains)
+        found.append(
+            {
+                "claim": "language neurons gain more than layer-matched random ones",
+                "share": share,
+                "pairs": len(gains),
+                "wins": wins,
+                "mean_gain_difference": sum(gains) / len(gains),
+                "mean_harm_difference": sum(harms) / len(harms),
+                "holds": wins > len(gains) / 2 and sum(gains) > 0,
+            }
+        )
+    return found
+
+
+def run(config: Config, run: Run) -> None:
+    torch.set_num_threads(config.threads)
+    bench = Bench(config, run)
+    for cells in (lambda: rate_cells(config), lambda: main_cells(config, done_cells(run))):
+        for cell in list(cells()):
+            if cell.key not in done_cells(run):
+                run.log([bench.measure(cell)])
+    rows = run.results()
+    if config.out:
+        facts = {"config": asdict(config), "environment": environment()}
+        lines = [json.dumps(row, ensure_ascii=False) for row in [facts, *verdict(rows), *rows]]
+        (Path(config.out) / "adapt_underserved.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Config, run)

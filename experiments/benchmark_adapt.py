@@ -1,0 +1,252 @@
+"""What does a training step of a subnetwork cost beside stock methods, and beside a step that trains nothing?
+
+Variants run interleaved in one process, on copies of one model, on the same rows, with the same loss code. The floor is
+a step that trains nothing: a gradient at the embeddings, no parameter gradient, no optimizer. Time is CPU time of one
+thread (process_time), ratios are medians over rounds with a bootstrap interval; bytes and FLOPs are counted, not timed.
+Bytes: what autograd saves for the backward pass (storages once, weights left out), gradients, and optimizer state.
+Against the method: a ratio to the floor above 1.08, or any stock method as fast.
+"""
+
+import copy
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from babelscope import NeuronSet, layout_of, open_model, origin_of
+from babelscope.adapters.peft_training import PeftStudent
+from babelscope.languages import Language
+from babelscope.runs import Run, environment, main
+from babelscope.subnetworks import Bank, Dense, Rows, Subnetwork, ffn_names, parameter_names, rows_loss
+
+
+@dataclass(frozen=True)
+class Config:
+    model: Literal["llama", "reference"] = "llama"
+    """"llama": 8 layers, d 512, ff 1408, vocabulary 4096, random; "reference": the bundled model."""
+    rows: int = 4
+    length: int = 128
+    share: float = 0.01
+    """Of each layer's neurons that train."""
+    rounds: int = 11
+    seed: int = 0
+    out: str = ""
+    """Folder for adapt-<model>.jsonl; empty: the run's own results only."""
+
+
+def build_model(config: Config):
+    if config.model == "reference":
+        return open_model("reference", device="cpu")[0]
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        shape = LlamaConfig(
+            vocab_size=4096,
+            hidden_size=512,
+            intermediate_size=1408,
+            num_hidden_layers=8,
+            num_attention_heads=8,
+            num_key_value_heads=4,
+            tie_word_embeddings=True,
+        )
+        return LlamaForCausalLM(shape).eval()
+
+
+def random_set(model, share: float, seed: int) -> NeuronSet:
+    layout = layout_of(model)
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(1, layout.n_layers, layout.width("mlp_gate"), dtype=torch.bool)
+    count = round(share * mask.shape[2])
+    for layer in range(layout.n_layers):
+        mask[0, layer, torch.randperm(mask.shape[2], generator=generator)[:count]] = True
+    return NeuronSet.from_mask(
+        mask,
+        torch.zeros(mask.shape),
+        origin=origin_of(model, None),
+        languages=(Language("und"),),
+        at="mlp_gate",
+        method="random",
+        parameters={},
+    )
+
+
+def random_rows(config: Config, vocabulary: int, seed: int) -> Rows:
+    ids = torch.randint(3, vocabulary, (config.rows, config.length), generator=torch.Generator().manual_seed(seed))
+    scored = torch.ones_like(ids, dtype=torch.bool)
+    scored[:, 0] = False
+    return Rows(ids, torch.arange(config.length).expand_as(ids), scored, torch.ones_like(scored))
+
+
+@dataclass
+class Variant:
+    name: str
+    student: object | None
+    layout: object
+    weights: set[int]
+    """Storages that are no activation."""
+
+    def step(self, rows: Rows) -> float:
+        scale = 1 / int(rows.scored.sum())
+        if self.student is None:
+            embeds = self.layout.model.get_input_embeddings()(rows.input_ids).detach().requires_grad_()
+            loss = rows_loss(self.layout, rows, scale, embeds=embeds)
+            loss.backward()
+            return float(loss.detach())
+        self.student.zero_grad()
+        loss = rows_loss(self.layout, rows, scale)
+        loss.backward()
+        norm = float(self.student.grad_norm())
+        self.student.step(1e-4, min(1.0, 1.0 / norm))
+        return float(loss.detach())
+
+    def optimizer_bytes(self) -> int:
+        """Of gradients, optimizer state, and what a method keeps beside the weights to train them."""
+        if self.student is None:
+            return 0
+        state = sum(tensor.nbytes for name, tensor in self.student.state().items() if not name.startswith("value/"))
+        return state + self.student.grad_bytes()
+
+
+class Flops(TorchDispatchMode):
+    """Matrix products and attention as torch's registry counts them; FlopCounterMode forbids autograd.grad inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+@contextmanager
+def saved_bytes(weights: set[int]) -> Iterator[Callable[[], int]]:
+    """Bytes that autograd keeps for the backward pass, each storage once, weights left out."""
+    held: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        for part in (tensor._indices(), tensor._values()) if tensor.is_sparse else (tensor,):
+            storage = part.untyped_storage()
+            if storage.data_ptr() not in weights:
+                held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield lambda: sum(held.values())
+
+
+def variants(config: Config, stack: ExitStack) -> list[Variant]:
+    base = build_model(config)
+    neurons = random_set(base, config.share, config.seed)
+    made = []
+    for name in ("floor", "fused", "fused, recompute", "split", "lora r8 mlp", "shira", "ffn mask", "full", "lt-sft"):
+        model = copy.deepcopy(base)
+        layout = layout_of(model)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        student = None
+        if name in ("fused", "fused, recompute", "split"):
+            student = Subnetwork(
+                Bank.of(layout, neurons),
+                form="split" if name == "split" else "fused",
+                recompute="mlp" if "recompute" in name else "nothing",
+            )
+        elif name.startswith("lora"):
+            student = PeftStudent.lora(layout, rank=8, where="mlp")
+        elif name == "shira":
+            student = PeftStudent.shira(layout, rank=4, where="mlp", seed=config.seed)
+        elif name == "ffn mask":
+            names = ffn_names(layout)
+            student = Dense(layout, names, masks=neuron_masks(layout, names, neurons))
+        elif name == "full":
+            student = Dense(layout, parameter_names(layout))
+        elif name == "lt-sft":
+            names = parameter_names(layout)
+            generator = torch.Generator().manual_seed(config.seed)
+            shapes = dict(model.named_parameters())
+            student = Dense(
+                layout, names, masks={n: torch.rand(shapes[n].shape, generator=generator) < config.share for n in names}
+            )
+        if student is not None:
+            stack.enter_context(student.installed())
+        weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        weights |= {buffer.untyped_storage().data_ptr() for buffer in model.buffers()}
+        if isinstance(student, Subnetwork):
+            weights.add(student.bank.master.untyped_storage().data_ptr())
+        made.append(Variant(name, student, layout, weights))
+    return made
+
+
+def neuron_masks(layout, names, neurons) -> dict[str, torch.Tensor]:
+    """The set's weights as masks of whole matrices."""
+    held = dict(layout.model.named_parameters())
+    backup = {name: held[name].detach().clone() for name in names}
+    with torch.no_grad():
+        for name in names:
+            held[name].zero_()
+        for layer in range(layout.n_layers):
+            for rows in layout.neuron_rows(layer).values():
+                rows[0, neurons.layer_of(0, layer).long()] = 1
+        masks = {name: held[name].bool().clone() for name in names}
+        for name in names:
+            held[name].copy_(backup[name])
+    return masks
+
+
+def interval(ratios: list[float], seed: int) -> tuple[float, float, float]:
+    rng = random.Random(seed)
+    medians = sorted(statistics.median(rng.choices(ratios, k=len(ratios))) for _ in range(2000))
+    return statistics.median(ratios), medians[50], medians[1949]
+
+
+def run(config: Config, run: Run) -> None:
+    torch.set_num_threads(1)
+    with ExitStack() as stack:
+        made = variants(config, stack)
+        vocabulary = made[0].layout.model.config.vocab_size
+        counted = {}
+        for variant in made:
+            rows = random_rows(config, vocabulary, config.seed)
+            variant.step(rows)
+            with Flops() as flops, saved_bytes(variant.weights) as total:
+                variant.step(rows)
+                counted[variant.name] = (flops.total, total(), variant.optimizer_bytes())
+        times: dict[str, list[float]] = {variant.name: [] for variant in made}
+        for number in range(config.rounds):
+            rows = random_rows(config, vocabulary, config.seed + 1 + number)
+            for variant in made[number % len(made) :] + made[: number % len(made)]:
+                start = time.process_time()
+                variant.step(rows)
+                times[variant.name].append(time.process_time() - start)
+    trained = {variant.name: 0 if variant.student is None else variant.student.trained for variant in made}
+    for name, seconds in times.items():
+        row = {
+            "variant": name,
+            "seconds": statistics.median(seconds),
+            "rounds": config.rounds,
+            "trained": trained[name],
+        }
+        row |= dict(zip(("flops", "saved_bytes", "optimizer_bytes"), counted[name], strict=True))
+        for other in ("floor", "fused"):
+            middle, low, high = interval([a / b for a, b in zip(seconds, times[other], strict=True)], config.seed)
+            row |= {f"to_{other}": middle, f"to_{other}_low": low, f"to_{other}_high": high}
+        run.log([row])
+    if config.out:
+        facts = {"config": asdict(config), "environment": environment()}
+        lines = [json.dumps(row, ensure_ascii=False) for row in [facts, *run.results()]]
+        (Path(config.out) / f"adapt-{config.model}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Config, run)

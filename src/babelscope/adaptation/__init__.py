@@ -1,0 +1,18 @@
+"""Adaptation to a language by each method, on the same text and budget: gain, harm, and where the weights moved."""
+
+from babelscope.adaptation.methods import METHODS, OF_NEURONS, Method, build_student, random_like, strongest
+from babelscope.adaptation.study import Adaptation, Material, Ruler, adapt, choose_rate
+
+__all__ = [
+    "METHODS",
+    "OF_NEURONS",
+    "Adaptation",
+    "Material",
+    "Method",
+    "Ruler",
+    "adapt",
+    "build_student",
+    "choose_rate",
+    "random_like",
+    "strongest",
+]

@@ -1,0 +1,98 @@
+"""Every way of adapting a model that is compared here, as a student of one training loop."""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import torch
+
+from babelscope.adapters.peft_training import PeftStudent
+from babelscope.artifacts import NeuronSet
+from babelscope.axes import Bool, Tensor
+from babelscope.controls import layer_matched
+from babelscope.errors import SelectionError
+from babelscope.models import Layout
+from babelscope.subnetworks import Bank, Dense, Student, Subnetwork, ffn_names, parameter_names
+
+Method = Literal["subnetwork", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft"]
+METHODS: tuple[Method, ...] = get_args(Method)
+OF_NEURONS = ("subnetwork", "random")
+"""Methods that train a NeuronSet's weights."""
+
+
+def build_student(
+    method: Method,
+    layout: Layout,
+    *,
+    neurons: NeuronSet | None = None,
+    rank: int = 8,
+    masks: Mapping[str, Bool[Tensor, "..."]] | None = None,
+    seed: int = 0,
+) -> Student:
+    """A student of this method.
+
+    subnetwork: the weights of `neurons`. random: those of as many other neurons in each layer, drawn with `seed`.
+    full: all parameters. ffn: the weights of all MLPs. lora, lora-attention, shira: peft's, of this rank, on the MLPs
+    or the attention. lt-sft: all parameters where `masks` says so (its second phase); without masks its first, full.
+    Raises SelectionError where a method of neurons came without them.
+    """
+    if method in OF_NEURONS:
+        if neurons is None:
+            raise SelectionError(f"method {method!r} came without neurons; expected a set of one language; give one")
+        chosen = neurons if method == "subnetwork" else random_like(neurons, seed=seed)
+        return Subnetwork(Bank.of(layout, chosen))
+    match method:
+        case "full":
+            return Dense(layout, parameter_names(layout))
+        case "ffn":
+            return Dense(layout, ffn_names(layout))
+        case "lora":
+            return PeftStudent.lora(layout, rank=rank, where="mlp", seed=seed)
+        case "lora-attention":
+            return PeftStudent.lora(layout, rank=rank, where="attention", seed=seed)
+        case "shira":
+            return PeftStudent.shira(layout, rank=rank, where="mlp", seed=seed)
+        case _:
+            return Dense(layout, parameter_names(layout), masks=masks)
+
+
+def random_like(neurons: NeuronSet, *, seed: int) -> NeuronSet:
+    """As many neurons in each layer, drawn from those that are not in the set."""
+    mask = layer_matched(neurons, draws=1, seed=seed)[0]
+    return NeuronSet.from_mask(
+        mask,
+        torch.zeros(mask.shape),
+        origin=neurons.origin,
+        languages=neurons.languages,
+        at=neurons.at,
+        method="layer-matched random",
+        parameters={"like": neurons.method, "seed": seed},
+    )
+
+
+def strongest(sets: NeuronSet, language: str, count: int, *, lowest: bool = True) -> NeuronSet:
+    """The `count` neurons of a language with the lowest score (or highest), ties by layer and index.
+
+    Raises SelectionError where the language has fewer.
+    """
+    one = sets[language]
+    if count < 1 or len(one.indices) < count:
+        raise SelectionError(
+            f"{language}: {len(one.indices)} neurons in the set; expected at least {max(1, count)} to take {count} of; "
+            "select with a larger top_rate"
+        )
+    order = torch.argsort(one.score if lowest else -one.score, stable=True)[:count]
+    kept = torch.zeros(len(one.indices), dtype=torch.bool)
+    kept[order] = True
+    score = torch.zeros(1, one.n_layers, one.n_neurons)
+    mask = one.mask()
+    score[mask] = one.score
+    mask[mask.clone()] = kept
+    return NeuronSet.from_mask(
+        mask,
+        score,
+        origin=one.origin,
+        languages=one.languages,
+        at=one.at,
+        method=one.method,
+        parameters={**one.parameters, "strongest": count},
+    )

@@ -1,0 +1,262 @@
+"""One adaptation by one method: what the target gains, what the other languages lose, where the weights moved."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.adaptation.methods import Method, build_student
+from babelscope.adaptation.representations import mean_cosine, sentence_means
+from babelscope.adapters.peft_training import PeftStudent
+from babelscope.artifacts import NeuronSet
+from babelscope.axes import Float64, Tensor
+from babelscope.corpus import Document, Texts
+from babelscope.errors import CorpusError
+from babelscope.evaluation import HeldOut, document_losses
+from babelscope.languages import Language
+from babelscope.models import Layout, layout_of
+from babelscope.subnetworks import (
+    Delta,
+    Dense,
+    LearningRate,
+    Mixture,
+    Plan,
+    Point,
+    Student,
+    Subnetwork,
+    Training,
+    mix_texts,
+    parameter_names,
+    train,
+)
+from babelscope.subnetworks.lottery import lottery_ticket_mask
+from babelscope.subnetworks.packing import ALONE
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every method of a comparison is given alike."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    language: Language
+    mixture: Mixture
+    dev: HeldOut
+    """Held-out text of the target, for learning rates and early stops."""
+    test: tuple[HeldOut, ...]
+    """Held-out text of all languages, the target among them."""
+
+    @classmethod
+    def prepare(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        language: str,
+        documents: Sequence[str | Document],
+        dev: Sequence[str | Document],
+        test: Texts,
+        replay: Texts | None = None,
+        replay_share: float = 0.0,
+        max_length: int = 256,
+        seed: int = 0,
+    ) -> "Material":
+        """Tokenize and pack everything once; raises CorpusError where the target has no test text."""
+        tag = Language.parse(language)
+        held = tuple(HeldOut.prepare(tokenizer, test))
+        if tag not in [one.language for one in held]:
+            raise CorpusError(f"no test text of {tag}; expected it among the others'; add it")
+        mixture = mix_texts(
+            tokenizer,
+            tag,
+            documents,
+            replay,
+            share=replay_share,
+            length=max_length,
+            seed=seed,
+            alone=model.config.model_type in ALONE,
+        )
+        return cls(model, tokenizer, tag, mixture, HeldOut.prepare(tokenizer, {tag: dev})[0], held)
+
+    def reseeded(self, seed: int) -> "Material":
+        """The same texts in another order."""
+        old = self.mixture
+        target = replace(old.target, seed=seed)
+        others = [replace(text, seed=seed + 7919 * (i + 1)) for i, text in enumerate(old.replay)]
+        return replace(self, mixture=Mixture(target, others, old.share))
+
+    def scores(self, layout: Layout) -> dict[Language, float]:
+        """Bits per byte of every test language, by the model as it is now."""
+        return {held.language: document_losses(layout, held).bits_per_byte for held in self.test}
+
+
+@dataclass(frozen=True, eq=False)
+class Adaptation:
+    """What one run gave."""
+
+    method: Method
+    trained: int
+    """Trained values."""
+    share: float
+    """Of the model's parameters."""
+    learning_rate: float
+    history: tuple[Point, ...]
+    dev: float
+    """Bits per byte of the target's dev text at the end."""
+    before: dict[Language, float]
+    """Test bits per byte of the model as it was."""
+    after: dict[Language, float]
+    moved: dict[str, Float64[Tensor, " layer"]] | None
+    """Euclidean length of the change, by role and layer of the MLPs; None where the weights themselves stay (peft)."""
+    similarity: dict[Language, Float64[Tensor, " layer"]]
+    """Mean cosine of sentence means before and after, by layer; target and the first other test language."""
+    delta: Delta | None
+    """The change as an artifact, for methods of neurons."""
+
+    def gain(self, language: str) -> float:
+        """Bits per byte that the language's test text lost: above 0 is better."""
+        return self.before[Language(language)] - self.after[Language(language)]
+
+    def harm(self, language: str) -> float:
+        """Mean rise of bits per byte over the other languages: above 0 is worse."""
+        others = [self.after[tag] - self.before[tag] for tag in self.before if tag != language]
+        return math.fsum(others) / len(others)
+
+
+def adapt(
+    material: Material,
+    method: Method,
+    *,
+    steps: int,
+    learning_rate: float,
+    neurons: NeuronSet | None = None,
+    tokens_per_step: int = 2048,
+    evaluate_every: int = 20,
+    rank: int = 8,
+    mask_share: float = 0.01,
+    ruler: "Ruler | None" = None,
+    seed: int = 0,
+    progress: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> Adaptation:
+    """Train by one method, measure on every test language, and leave the model as it was.
+
+    rank: of peft's adapters. mask_share: of all parameters, for lt-sft, which first trains all of them for as many
+    steps to choose its mask (Ansell et al. 2022, arXiv:2110.07560), and so reads the text twice.
+    ruler: measurements of the model as it is, for many runs with one test text; None takes them anew.
+    """
+    layout = layout_of(material.model)
+    plan = Plan(
+        rate=LearningRate(learning_rate, steps),
+        rows_per_step=max(1, tokens_per_step // material.mixture.target.length),
+        evaluate_every=evaluate_every,
+    )
+    student = build_student(method, layout, neurons=neurons, rank=rank, seed=seed)
+    if method == "lt-sft":
+        student = masked_student(material, layout, plan, student, mask_share, progress=progress, stop=stop)
+    ruler = ruler or Ruler.at(material)
+    run = Training(layout, student, material.mixture, plan, held_out=material.dev)
+    readings: list[Reading] = []
+    train(material.model, run, progress=progress, stop=stop, then=lambda: readings.append(ruler.read(student)))
+    return Adaptation(
+        method=method,
+        trained=student.trained,
+        share=student.trained / sum(parameter.numel() for parameter in material.model.parameters()),
+        learning_rate=learning_rate,
+        history=tuple(run.history),
+        dev=run.best[0],
+        before=ruler.before,
+        delta=delta_of(student, method, steps),
+        **readings[0]._asdict(),
+    )
+
+
+class Reading(NamedTuple):
+    """The adapted model beside what it was."""
+
+    after: dict[Language, float]
+    moved: dict[str, Float64[Tensor, " layer"]] | None
+    similarity: dict[Language, Float64[Tensor, " layer"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Ruler:
+    """What the model was before, to measure it by."""
+
+    material: Material
+    before: dict[Language, float]
+    means: dict[Language, Float64[Tensor, "layer document hidden"]]
+    weights: dict[str, list[Tensor]]
+
+    @classmethod
+    def at(cls, material: Material) -> "Ruler":
+        """Measure the model as it is now."""
+        layout = layout_of(material.model)
+        others = [held.language for held in material.test if held.language != material.language]
+        watched = (material.language, *others[:1])
+        means = {held.language: sentence_means(layout, held) for held in material.test if held.language in watched}
+        return cls(material, material.scores(layout), means, mlp_weights(layout))
+
+    def read(self, student: Student) -> Reading:
+        """Measure it again, adapted."""
+        layout = layout_of(self.material.model)
+        shown = {held.language: held for held in self.material.test}
+        similarity = {tag: mean_cosine(means, sentence_means(layout, shown[tag])) for tag, means in self.means.items()}
+        return Reading(self.material.scores(layout), self.moved(student), similarity)
+
+    def moved(self, student: Student) -> dict[str, Float64[Tensor, " layer"]] | None:
+        """Length of the change of each layer's MLP weights, by role; None for adapters beside the weights."""
+        if isinstance(student, PeftStudent):
+            return None
+        now = mlp_weights(layout_of(self.material.model))
+        return {
+            role: torch.stack([(a - b).double().norm() for a, b in zip(now[role], old, strict=True)])
+            for role, old in self.weights.items()
+        }
+
+
+def mlp_weights(layout: Layout) -> dict[str, list[Tensor]]:
+    """A copy of the MLPs' weights, by role and layer."""
+    layers = [layout.neuron_rows(layer) for layer in range(layout.n_layers)]
+    return {role: [rows[role].detach().clone() for rows in layers] for role in layers[0]}
+
+
+def masked_student(
+    material: Material,
+    layout: Layout,
+    plan: Plan,
+    dense: Student,
+    share: float,
+    *,
+    progress: bool,
+    stop: Callable[[], bool],
+) -> Student:
+    """The student of lottery-ticket tuning's second phase: the parameters that moved most in a first, dense one."""
+    names = parameter_names(layout)
+    before = {name: value.detach().clone() for name, value in layout.model.named_parameters() if name in set(names)}
+    masks: dict[str, Tensor] = {}
+
+    def choose() -> None:
+        masks.update(lottery_ticket_mask(before, dict(layout.model.named_parameters()), share=share, names=names))
+
+    run = Training(layout, dense, material.mixture, plan)
+    train(material.model, run, progress=progress, stop=stop, then=choose)
+    return Dense(layout, names, masks=masks)
+
+
+def delta_of(student: Student, method: Method, steps: int) -> Delta | None:
+    """The change as an artifact, where the student trains neurons."""
+    if not isinstance(student, Subnetwork):
+        return None
+    return Delta.of(student.bank.neurons, student.bank.changes(), parameters={"method": method, "steps": steps})
+
+
+def choose_rate(
+    material: Material, method: Method, rates: Sequence[float], **options: Any
+) -> tuple[float, dict[float, float]]:
+    """The learning rate of the lowest dev bits per byte, and those of all; the same budget for each."""
+    scores = {rate: adapt(material, method, learning_rate=rate, **options).dev for rate in rates}
+    return min(scores, key=lambda rate: scores[rate]), scores

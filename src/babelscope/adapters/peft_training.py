@@ -1,0 +1,140 @@
+"""Stock adapters of the `peft` library as students of the training loop: LoRA and SHiRA."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, ShiraConfig, get_peft_model
+from torch import nn
+from torch.optim.adamw import adamw
+
+from babelscope.axes import Tensor
+from babelscope.models import Layout
+from babelscope.subnetworks.running import Student
+
+Where = Literal["mlp", "attention"]
+
+
+@dataclass(eq=False)
+class PeftStudent:
+    """One of peft's adapters under AdamW; its modules stand in the model while it is installed."""
+
+    layout: Layout
+    config: Any
+    """A PeftConfig."""
+    seed: int = 0
+    """Of the adapter's random start; the global random state is left as it was."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    epsilon: float = 1e-8
+    held: dict[str, nn.Parameter] = field(default_factory=dict)
+    moments: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def lora(cls, layout: Layout, *, rank: int = 8, where: Where = "mlp", seed: int = 0) -> "PeftStudent":
+        """LoRA (Hu et al. 2022, arXiv:2106.09685) with alpha = 2·rank and no dropout."""
+        names = target_modules(layout, where)
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names)
+        return cls(layout, config, seed)
+
+    @classmethod
+    def shira(cls, layout: Layout, *, rank: int = 4, where: Where = "mlp", seed: int = 0) -> "PeftStudent":
+        """SHiRA (Bhardwaj et al. 2024, arXiv:2406.13175): random single weights, as many as LoRA of this rank has."""
+        return cls(layout, ShiraConfig(r=rank, target_modules=target_modules(layout, where), random_seed=seed), seed)
+
+    @property
+    def trained(self) -> int:
+        """Trained values; 0 before it is installed."""
+        return sum(parameter.numel() for parameter in self.held.values())
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """While open the adapter stands in the model; after it the model's own modules and values are back."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            wrapped = get_peft_model(self.layout.model, self.config)
+        try:
+            self.held = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
+            for name, parameter in self.held.items():
+                for kind in ("first", "second"):
+                    self.moments[f"{kind}/{name}"] = torch.zeros_like(parameter.detach())
+                self.moments[f"steps/{name}"] = torch.zeros((), dtype=torch.float32)
+            yield
+        finally:
+            wrapped.unload()  # pyright: ignore[reportCallIssue]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.held.values():
+            parameter.grad = None
+
+    def grads(self) -> list[Tensor]:
+        """Gradients, zero where a weight had none."""
+        for parameter in self.held.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in self.held.values() if parameter.grad is not None]
+
+    def grad_bytes(self) -> int:
+        """Bytes of the gradients that a step makes."""
+        return sum(grad.nbytes for grad in self.grads())
+
+    @torch.no_grad()
+    def grad_norm(self) -> Tensor:
+        """Euclidean length of the gradient."""
+        return torch.stack([grad.norm() for grad in self.grads()]).norm()
+
+    @torch.no_grad()
+    def step(self, learning_rate: float, grad_scale: float) -> None:
+        """One AdamW step."""
+        grads = self.grads()
+        for grad in grads if grad_scale != 1.0 else []:
+            grad.mul_(grad_scale)
+        adamw(
+            list(self.held.values()),
+            grads,
+            *([self.moments[f"{kind}/{name}"] for name in self.held] for kind in ("first", "second")),
+            [],
+            [self.moments[f"steps/{name}"] for name in self.held],
+            fused=True,
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=learning_rate,
+            weight_decay=0.0,
+            eps=self.epsilon,
+            maximize=False,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Adapter weights, moments and steps, live."""
+        return {**self.values(), **self.moments}
+
+    def values(self) -> dict[str, Tensor]:
+        """The adapter's weights, live."""
+        return {f"value/{name}": parameter.detach() for name, parameter in self.held.items()}
+
+    def refresh(self) -> None:
+        """The live tensors are the adapter's own: nothing to do."""
+
+
+def target_modules(layout: Layout, where: Where) -> list[str]:
+    """Last part of the names of the projections an adapter goes on."""
+    family = layout.family
+    if where == "mlp":
+        names = [family.gate, family.up, family.down]
+    else:
+        block = layout.layer(0)
+        attention = family.heads_out.rpartition(".")[0]
+        inside = block.get_submodule(attention).named_modules()
+        names = [
+            name
+            for name, module in inside
+            if name and getattr(module, "weight", None) is not None and module.weight.ndim == 2
+        ]
+    return sorted({name.rpartition(".")[2] for name in names if name})
+
+
+_: Callable[..., Student] = PeftStudent
+"""Types agree: a PeftStudent is a Student."""
