@@ -6,8 +6,11 @@ from conftest import VOCABULARY, tiny_model
 
 from babelscope import Site, mean_direction, observe
 from babelscope.corpus import as_corpus
+from babelscope.errors import CorpusError, LanguageError
+from babelscope.evaluation import detect_languages, known_languages
 from babelscope.languages import Language
 from babelscope.sweeps import (
+    ANSWER_IN,
     Answer,
     CurvePoint,
     Decoding,
@@ -15,7 +18,9 @@ from babelscope.sweeps import (
     Score,
     choose_points,
     dose_response,
+    few_shot,
     generate_answers,
+    instructed,
     macro,
     make_prompts,
     random_directions,
@@ -154,3 +159,30 @@ def test_success_by_source_counts_each_pair(tokenizer):
     answers = [answer("en", "fi", FINNISH), answer("en", "fi", "", "1"), answer("de", "fi", FINNISH, "2")]
     trial = Trial(tuple(answers), score_answers(tiny_model("llama"), tokenizer, answers))
     assert success_by_source(trial) == {"en": {"fi": 0.5}, "de": {"fi": 1.0}}
+
+
+def test_instructions_are_in_the_language_they_ask_for():
+    assert set(ANSWER_IN) == known_languages()
+    found = detect_languages(list(ANSWER_IN.values()))
+    # A line of a few words is short for a detector; nearly all are told even so.
+    assert sum(tag == top for tag, top in zip(ANSWER_IN, found, strict=True)) >= 27
+
+
+def test_an_instruction_stands_before_or_after_the_prompt():
+    asked = [(Prompt("0", EN, "the cat"), FI)]
+    assert instructed(asked)[0] == (Prompt("0", EN, "the cat Vastaa suomeksi."), FI)
+    assert instructed(asked, place="before")[0][0].text == "Vastaa suomeksi. the cat"
+    with pytest.raises(LanguageError, match="tt"):
+        instructed([(Prompt("0", EN, "the cat"), Language("tt"))])
+
+
+def test_examples_begin_in_the_prompts_language_and_end_in_the_targets():
+    parallel = as_corpus({"en": ["one two three four", "red blue green grey"], "fi": ["yksi kaksi kolme neljä"] * 2})
+    asked = [(Prompt("9", EN, "the cat"), FI)]
+    text = few_shot(asked, parallel, shots=1)[0][0].text
+    assert text in ("one two neljä the cat", "red blue neljä the cat")
+    assert few_shot(asked, parallel, shots=2, seed=3) == few_shot(asked, parallel, shots=2, seed=3)
+    with pytest.raises(CorpusError, match="at least 3"):
+        few_shot(asked, parallel, shots=3)
+    with pytest.raises(CorpusError, match="parallel"):
+        few_shot(asked, as_corpus({"en": ["a", "b"], "fi": ["a"]}), shots=1)

@@ -3,6 +3,7 @@
 from babelscope.sweeps.answers import Answer, Decoding, Prompt, generate_answers, make_prompts
 from babelscope.sweeps.baselines import random_directions
 from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response
+from babelscope.sweeps.prompting import ANSWER_IN, few_shot, instructed
 from babelscope.sweeps.scores import Score, macro, score_answers
 from babelscope.sweeps.study import (
     NeuronSteering,
@@ -14,6 +15,7 @@ from babelscope.sweeps.study import (
 )
 
 __all__ = [
+    "ANSWER_IN",
     "Answer",
     "CurvePoint",
     "Decoding",
@@ -24,7 +26,9 @@ __all__ = [
     "Trial",
     "choose_points",
     "dose_response",
+    "few_shot",
     "generate_answers",
+    "instructed",
     "macro",
     "make_prompts",
     "neuron_steering_study",
