@@ -3,7 +3,44 @@
 The only importer of sae_lens, and only for published releases.
 """
 
+from babelscope.artifacts.feature_observation import FeatureObservation
+from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.artifacts.sae import LoadedSAE
+from babelscope.features.checks import FeatureChecks, check_features, evidence_rows
 from babelscope.features.loading import check_fits, decoder_direction, load_sae
+from babelscope.features.matched import MatchedFeatures, feature_energy, matched_features
+from babelscope.features.passes import observe_features
+from babelscope.features.random_tokens import drawable_ids, random_documents
+from babelscope.features.scores import langfir_mask, monolinguality
+from babelscope.features.selection import (
+    SELECTORS,
+    score_monolinguality,
+    select_langfir,
+    select_lape_features,
+    select_monolingual,
+)
 
-__all__ = ["LoadedSAE", "check_fits", "decoder_direction", "load_sae"]
+__all__ = [
+    "SELECTORS",
+    "FeatureChecks",
+    "FeatureObservation",
+    "FeatureSet",
+    "LoadedSAE",
+    "MatchedFeatures",
+    "check_features",
+    "check_fits",
+    "decoder_direction",
+    "drawable_ids",
+    "evidence_rows",
+    "feature_energy",
+    "langfir_mask",
+    "load_sae",
+    "matched_features",
+    "monolinguality",
+    "observe_features",
+    "random_documents",
+    "score_monolinguality",
+    "select_langfir",
+    "select_lape_features",
+    "select_monolingual",
+]

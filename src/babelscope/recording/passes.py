@@ -29,7 +29,7 @@ from babelscope.corpus import (
 )
 from babelscope.errors import ArtifactError, MeasurementError, PrerequisiteError, SiteError
 from babelscope.models import Layout, layout_of, origin_of
-from babelscope.recording.sums import Addend, SiteSums, Workspace
+from babelscope.recording.sums import SiteSums, Workspace
 from babelscope.sites import WHOLE_MODEL, At, Site, check_at
 
 log = logging.getLogger(__name__)
@@ -274,9 +274,9 @@ class Pass:
             sums.commit(index, addend, batch.documents[0].language, shard)
         self.tally.add(batch.documents)
 
-    def forward(self, batch: Batch) -> list[tuple[SiteSums, int, Addend]]:
-        """What a batch adds at every site; nothing is added yet."""
-        seen: list[tuple[SiteSums, int, Addend]] = []
+    def forward(self, batch: Batch) -> list[tuple[SiteSums, int, Any]]:
+        """What a batch adds at every site, in the form that the site's sums commit; nothing is added yet."""
+        seen: list[tuple[SiteSums, int, Any]] = []
         counted: dict[torch.device, Tensor] = {}
 
         def watcher(sums: SiteSums, index: int) -> Callable[[Tensor, Tensor, Tensor | None], None]:

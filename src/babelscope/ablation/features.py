@@ -1,0 +1,191 @@
+"""What breaks when a language's autoencoder features are taken out of the residual stream."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.ablation.table import AblationTable, Interval
+from babelscope.artifacts.feature_observation import FeatureObservation
+from babelscope.artifacts.feature_set import FeatureSet
+from babelscope.artifacts.sae import LoadedSAE
+from babelscope.axes import Float, Float32, Int64, Tensor
+from babelscope.controls import percentile_interval
+from babelscope.corpus import Texts, as_corpus
+from babelscope.errors import ArtifactError, MeasurementError, SelectionError
+from babelscope.evaluation import HeldOut, document_losses
+from babelscope.features import check_fits, matched_features
+from babelscope.languages import Language
+from babelscope.models import Layout, check_made_for, layout_of
+
+About = Literal["zero", "b_dec"]
+MATCHED = "feature_matched"
+
+
+def span_of(sae: LoadedSAE, features: Int64[Tensor, " chosen"]) -> Float32[Tensor, "hidden rank"]:
+    """Orthonormal columns that span the features' decoder rows; directions below 1e-6 of the largest are dropped."""
+    rows = sae.w_dec[features].double()
+    left, size, _ = torch.linalg.svd((rows / rows.norm(dim=1, keepdim=True)).T, full_matrices=False)
+    return left[:, size > 1e-6 * size.max()].float()
+
+
+def remove_span(
+    value: Float[Tensor, "*rows hidden"], span: Float[Tensor, "hidden rank"], centre: Float[Tensor, " hidden"]
+) -> Float[Tensor, "*rows hidden"]:
+    """x - (x - c) Q Qᵀ: nothing of x - c is left within the span; idempotent; x comes back where (x - c) Q = 0.
+
+    Computed in float32 and returned in the dtype of x.
+    """
+    x = value.float() if value.dtype != torch.float64 else value
+    along = (x - centre.to(x)) @ span.to(x)
+    return (x - along @ span.to(x).T).to(value.dtype)
+
+
+@contextmanager
+def features_removed(
+    layout: Layout,
+    sae: LoadedSAE,
+    features: Int64[Tensor, " chosen"],
+    *,
+    about: About = "zero",
+    spare_first: bool = False,
+) -> Iterator[None]:
+    """While open, the span of the features' decoder rows is projected out at the autoencoder's site.
+
+    about: the point that counts as zero: the origin, or the decoder's bias, which is where the autoencoder starts from.
+    spare_first: leave the first token of each row alone: BOS, on which autoencoders are not trained.
+    No feature at all changes nothing.
+    """
+    if not len(features):
+        yield
+        return
+    device = layout.device_of(sae.site)
+    span = span_of(sae, features).to(device)
+    centre = (sae.b_dec if about == "b_dec" else torch.zeros_like(sae.b_dec)).to(device)
+
+    def change(value: Tensor) -> Tensor:
+        new = remove_span(value, span, centre)
+        return torch.cat([value[:, :1], new[:, 1:]], dim=1) if spare_first else new
+
+    with layout.edit(sae.site, change):
+        yield
+
+
+def feature_ablation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sae: LoadedSAE,
+    sets: FeatureSet,
+    texts: Texts,
+    *,
+    observed: FeatureObservation | None = None,
+    draws: int = 19,
+    about: About = "zero",
+    max_tokens: int | None = None,
+    max_length: int = 512,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: bool = False,
+) -> AblationTable:
+    """Take each language's features out in turn and measure the harm on every language's text.
+
+    Directional ablation: the orthonormalised span of the decoder rows is projected out of every token at the site but
+    BOS.  Several rows are not taken out one after the other, which would depend on their order.
+    texts: held-out text; its languages are the columns.
+    observed: what matched random features are drawn by (`features.matched_features`), `draws` of them, each measured
+    on the own language's text; None measures no control.
+    about, max_tokens, max_length: as in `features_removed` and `ablation_matrix`.
+    The table's control is "feature_matched", its `achieved_ratio` that of the energy.
+    Raises SelectionError if every set is empty, ArtifactError for another model or autoencoder.
+    """
+    layout = layout_of(model)
+    corpus: Texts = as_corpus(texts)  # pyright: ignore[reportAssignmentType]
+    check_made_for(sets.origin, model, tokenizer, "ablation of features")
+    check_fits(sae, layout)
+    if sae.hash != sets.sae_hash:
+        raise ArtifactError(
+            f"sets of SAE {sets.sae_id!r} ({sets.sae_hash}) came with SAE {sae.id!r} ({sae.hash}); expected one "
+            "autoencoder; open the one they were selected from"
+        )
+    if not len(sets.indices):
+        raise SelectionError("every set is empty; expected at least one feature; select with a lower tau or ratio")
+    held = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)
+    base = tuple(document_losses(layout, part) for part in held)
+    spare = tokenizer.bos_token_id is not None
+    matched = None if observed is None else matched_features(observed, full_only(sets), draws=draws, seed=seed)
+    drawn = {} if matched is None else matched.features
+    columns = {part.language: t for t, part in enumerate(held)}
+    total = len(sets.languages) * len(held) + sum(len(rows) for tag, rows in drawn.items() if tag in columns)
+
+    with tqdm(total=total, unit="cell", desc="taking features out", disable=not progress) as bar:
+
+        def harm(t: int, features: Tensor) -> Tensor:
+            with features_removed(layout, sae, features, about=about, spare_first=spare):
+                found = document_losses(layout, held[t]).nats - base[t].nats
+            bar.update()
+            return found
+
+        delta = tuple(tuple(harm(t, sets.features(tag)) for t in range(len(held))) for tag in sets.languages)
+        control = {
+            tag: torch.stack([harm(columns[tag], row) for row in rows]) for tag, rows in drawn.items() if tag in columns
+        }
+    return AblationTable(
+        languages=sets.languages,
+        texts=tuple(corpus),
+        base=base,
+        delta=delta,
+        draws={} if matched is None else {MATCHED: control},
+        sizes=sets.sizes,
+        to=f"directions out, about {about}",
+        seed=seed,
+        resamples=resamples,
+        achieved_ratio={} if matched is None else {tag: row["energy"] for tag, row in matched.achieved.items()},
+    )
+
+
+def full_only(sets: FeatureSet) -> FeatureSet:
+    """The languages that have a feature; a random set of none is no control."""
+    return sets.only(tag for tag, size in sets.sizes.items() if size)
+
+
+def ratio_to_others(table: AblationTable) -> dict[Language, Interval]:
+    """Own harm over the mean absolute harm of the other columns, on the same resamples of documents.
+
+    Raises MeasurementError where there is no other text.
+    """
+    harm, weights, found = table.relative_harm, table._weights(), {}
+    for row, tag in enumerate(table.languages):
+        if tag not in table.texts:
+            continue
+        own = table.column(tag)
+        others = [t for t in range(len(table.texts)) if t != own]
+        if not others:
+            raise MeasurementError("one text came; expected two or more, to compare own harm with; add languages")
+        samples = table._resampled(row, weights)
+        low, high = percentile_interval(samples[:, own] / samples[:, others].abs().mean(dim=1))
+        mean = float(harm[row, others].abs().mean())
+        found[tag] = Interval(float(harm[row, own]) / mean if mean else math.nan, low, high)
+    return found
+
+
+def specific(
+    table: AblationTable, *, languages: Sequence[str] | None = None, times: float | int = 5, p: float | int = 0.05
+) -> dict[Language, bool]:
+    """Whether each language's own harm is `times` the mean absolute harm of the others and of matched random features.
+
+    Asked besides: own harm above 0, and a rank p among the matched draws of at most `p`.
+    """
+    others, random, rank, own = ratio_to_others(table), table.ratio(MATCHED), table.p_values(MATCHED), table.own_harm()
+    chosen = [tag for tag in table.languages if languages is None or tag in languages]
+    return {
+        tag: own[tag] > 0
+        and tag in random
+        and others[tag].estimate >= times
+        and random[tag].estimate >= times
+        and rank[tag] <= p
+        for tag in chosen
+    }

@@ -1,0 +1,199 @@
+"""What one pass saw of an autoencoder's features: firing by language, by document, and on random tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+
+from babelscope.artifacts.observation import Observation, SiteRecord
+from babelscope.artifacts.storage import (
+    load_folder,
+    origin_config,
+    origin_from,
+    save_folder,
+    tensor_of,
+    write_card,
+)
+from babelscope.axes import Float32, Float64, Int32, Int64, Tensor
+from babelscope.errors import ArtifactError, SiteError
+from babelscope.languages import Language, parse_languages
+from babelscope.sites import Site
+
+NOUN = "FeatureObservation"
+
+
+@dataclass(frozen=True, eq=False)
+class RandomTokens:
+    """The same features on sequences of tokens drawn uniformly; by language, because a language may leave out its own.
+
+    Where the sequences are the same for every language its columns are equal.
+    """
+
+    fired: Int64[Tensor, "feature language"]
+    """Tokens on which the feature fired."""
+    present: Int64[Tensor, "feature language"]
+    """Sequences in which it fired."""
+    tokens: Int64[Tensor, " language"]
+    sequences: Int64[Tensor, " language"]
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureObservation:
+    """One streamed pass of an autoencoder over labelled text, as sums: `a + b` is the observation of both texts.
+
+    Counts merge bit for bit, sums to 1e-12.  Random tokens are read once and are no part of the sum: two observations
+    merge only if theirs are the same.
+    """
+
+    counts: Observation
+    """Firing of the features as an Observation: its units are features, at the site's name, of one layer."""
+    present: Int64[Tensor, "feature language"]
+    """Documents in which the feature fired."""
+    shard_present: Int32[Tensor, "shard feature language"]
+    shard_documents: Int64[Tensor, "shard language"]
+    shard_sum: Float64[Tensor, "shard feature language"]
+    """Sum of values, by document shard."""
+    random: RandomTokens
+    decoder_norm: Float32[Tensor, " feature"]
+    site: Site
+    sae_id: str
+    sae_hash: str
+
+    @property
+    def languages(self) -> tuple[Language, ...]:
+        """Order of every language axis."""
+        return self.counts.languages
+
+    @property
+    def record(self) -> SiteRecord:
+        """The sums, of one layer."""
+        return self.counts[self.site.at]
+
+    @property
+    def fired(self) -> Int64[Tensor, "feature language"]:
+        """Tokens on which each feature fired."""
+        return self.record.active[0]
+
+    @property
+    def sum(self) -> Float64[Tensor, "feature language"]:
+        """Sum of values over tokens, those where it did not fire being 0."""
+        return self.record.sum[0]
+
+    @property
+    def sumsq(self) -> Float64[Tensor, "feature language"]:
+        """Sum of squared values over tokens."""
+        return self.record.sumsq[0]
+
+    @property
+    def tokens(self) -> Int64[Tensor, " language"]:
+        """Tokens counted."""
+        return self.counts.token_counts
+
+    @property
+    def documents(self) -> Int64[Tensor, " language"]:
+        """Documents read."""
+        return self.counts.documents
+
+    @property
+    def n_features(self) -> int:
+        """Features of the autoencoder."""
+        return self.record.active.shape[1]
+
+    def __add__(self, other: "FeatureObservation") -> "FeatureObservation":
+        if (self.sae_hash, self.site) != (other.sae_hash, other.site):
+            raise ArtifactError(
+                f"observations of {self.sae_id} at '{self.site}' ({self.sae_hash}) and of {other.sae_id} at "
+                f"'{other.site}' ({other.sae_hash}); expected one autoencoder; observe with the same"
+            )
+        same = [torch.equal(getattr(self.random, f.name), getattr(other.random, f.name)) for f in fields(RandomTokens)]
+        if not all(same):
+            raise ArtifactError(
+                "observations differ on random tokens; expected the same sequences; observe with equal settings"
+            )
+        names = ("present", "shard_present", "shard_documents", "shard_sum")
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return replace(self, counts=self.counts + other.counts, **sums)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the folder atomically; raises ArtifactError if the path is taken."""
+        config = {
+            "origin": origin_config(self.counts.origin),
+            "languages": list(self.languages),
+            "tokens": dict(self.counts.tokens),
+            "site": str(self.site),
+            "sae": {"id": self.sae_id, "hash": self.sae_hash},
+            "parts": list(self.counts.parts),
+            "settings": dict(self.counts.settings),
+        }
+        lines = [
+            f"Autoencoder {self.sae_id} at `{self.site}`. Tokens counted: "
+            f"{', '.join(f'{tag} {n}' for tag, n in self.counts.tokens.items())}.",
+        ]
+        return save_folder(path, NOUN, config, dict(self._tensors()), write_card(NOUN, config, lines))
+
+    def _tensors(self) -> Mapping[str, Tensor]:
+        own = ("present", "shard_present", "shard_documents", "shard_sum", "decoder_norm")
+        text = ("token_counts", "shard_tokens", "documents", "truncated")
+        sums = ("active", "sum", "sumsq", "norm", "shard_active")
+        return {
+            **{name: getattr(self, name) for name in own},
+            **{name: getattr(self.counts, name) for name in text},
+            **{name: getattr(self.record, name) for name in sums},
+            **{f"random.{f.name}": getattr(self.random, f.name) for f in fields(RandomTokens)},
+        }
+
+    @classmethod
+    def load(cls, path: str | Path) -> "FeatureObservation":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
+        path = Path(path)
+        config, tensors = load_folder(path, NOUN)
+        try:
+            languages, site = parse_languages(config["languages"]), Site.parse(config["site"])
+            parts, settings, sae = tuple(config["parts"]), config["settings"], config["sae"]
+            sae_id, sae_hash = str(sae["id"]), str(sae["hash"])
+        except (KeyError, TypeError, SiteError) as err:
+            raise ArtifactError(f"{path}: config.json lacks or misstates {err}; expected a {NOUN}") from err
+        k = len(languages)
+        features = tensor_of(tensors, "decoder_norm", torch.float32, (None,), path).shape[0]
+        shards = tensor_of(tensors, "shard_tokens", torch.int64, (None, k), path).shape[0]
+
+        def take(name: str, dtype: torch.dtype, *shape: int) -> Tensor:
+            return tensor_of(tensors, name, dtype, shape, path)
+
+        counts, double, small = torch.int64, torch.float64, torch.int32
+        record = SiteRecord(
+            layers=(site.layer or 0,),
+            active=take("active", counts, 1, features, k),
+            sum=take("sum", double, 1, features, k),
+            sumsq=take("sumsq", double, 1, features, k),
+            norm=take("norm", double, 1, k),
+            shard_active=take("shard_active", small, shards, 1, features, k),
+        )
+        return cls(
+            counts=Observation(
+                origin=origin_from(config, path),
+                languages=languages,
+                records={site.at: record},
+                token_counts=take("token_counts", counts, k),
+                shard_tokens=take("shard_tokens", counts, shards, k),
+                documents=take("documents", counts, k),
+                truncated=take("truncated", counts, k),
+                parts=parts,
+                settings=settings,
+            ),
+            present=take("present", counts, features, k),
+            shard_present=take("shard_present", small, shards, features, k),
+            shard_documents=take("shard_documents", counts, shards, k),
+            shard_sum=take("shard_sum", double, shards, features, k),
+            random=RandomTokens(
+                fired=take("random.fired", counts, features, k),
+                present=take("random.present", counts, features, k),
+                tokens=take("random.tokens", counts, k),
+                sequences=take("random.sequences", counts, k),
+            ),
+            decoder_norm=take("decoder_norm", torch.float32, features),
+            site=site,
+            sae_id=sae_id,
+            sae_hash=sae_hash,
+        )

@@ -1,0 +1,235 @@
+"""Stream documents through a model and an autoencoder once, and random tokens after them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.artifacts import Observation, SiteRecord
+from babelscope.artifacts.feature_observation import FeatureObservation, RandomTokens
+from babelscope.artifacts.sae import LoadedSAE
+from babelscope.axes import Int, Tensor
+from babelscope.corpus import Batch, Corpus, Texts, as_corpus, batch_documents
+from babelscope.errors import MeasurementError, SiteError
+from babelscope.features.firing import FeatureAddend, feature_addend
+from babelscope.features.loading import check_fits
+from babelscope.features.random_tokens import drawable_ids, random_documents, without
+from babelscope.models import Layout, layout_of
+from babelscope.recording.passes import Pass, Reading
+from babelscope.recording.sums import SiteSums, Workspace
+
+Draw = Literal["all", "others"]
+"""Random tokens from the whole vocabulary, or for each language from what its own text did not contain."""
+
+
+class FeatureSums(SiteSums):
+    """Running totals of an autoencoder's features, in the place of those of the site's own units."""
+
+    def __init__(self, layout: Layout, sae: LoadedSAE, languages: int, shards: int):
+        device = layout.device_of(sae.site)
+        self.at, self.layout, self.sae, self.n_experts = sae.site.at, layout, sae.to(device), 0
+        self.sites = [sae.site]
+        features = sae.n_features
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.zeros(*shape, dtype=dtype, device=device)
+
+        self.totals = [
+            {
+                "active": zeros(languages, features),
+                "shard_active": zeros(languages, shards, features, dtype=torch.int32),
+                "present": zeros(languages, features),
+                "shard_present": zeros(languages, shards, features, dtype=torch.int32),
+                "shard_documents": zeros(languages, shards),
+                "sum": zeros(languages, features, dtype=torch.float64),
+                "shard_sum": zeros(languages, shards, features, dtype=torch.float64),
+                "sumsq": zeros(languages, features, dtype=torch.float64),
+                "norm": zeros(languages, dtype=torch.float64),
+            }
+        ]
+
+    def addend(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, value: Tensor, sign: Tensor, routes: Tensor | None, counted: Tensor, space: Workspace
+    ) -> FeatureAddend:
+        """What one batch adds; heads and experts' neurons are taken flat, as the autoencoder was trained on them."""
+        flat = value.flatten(2)
+        document = counted.nonzero()[:, 0]
+        return feature_addend(self.sae, flat[counted], document, len(counted))
+
+    def commit(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, index: int, addend: FeatureAddend, language: int, shard: Int[Tensor, " batch"]
+    ) -> None:
+        """Add a batch to the totals; raises MeasurementError at NaN or infinity."""
+        if not bool(torch.isfinite(addend.sumsq).all()):
+            raise MeasurementError(
+                f"site '{self.sites[0]}' gave NaN or infinity; expected finite activations; try dtype float32"
+            )
+        total = self.totals[0]
+        present = addend.active > 0
+        total["active"][language] += addend.active.sum(dim=0, dtype=torch.float64).to(torch.int64)
+        total["present"][language] += present.sum(dim=0)
+        total["sum"][language] += addend.sum.sum(dim=0)
+        total["sumsq"][language] += addend.sumsq
+        total["norm"][language] += addend.norm
+        if total["shard_active"].shape[1]:
+            places = shard.to(addend.active.device)
+            total["shard_active"][language].index_add_(0, places, addend.active.to(torch.int32))
+            total["shard_present"][language].index_add_(0, places, present.to(torch.int32))
+            total["shard_sum"][language].index_add_(0, places, addend.sum)
+            total["shard_documents"][language].index_add_(0, places, torch.ones_like(places))
+
+    def record(self) -> SiteRecord:
+        """The totals as an Observation holds them, features being the units."""
+        total = {name: tensor.cpu() for name, tensor in self.totals[0].items()}
+
+        def by_feature(name: str) -> Tensor:
+            return rearrange(total[name], "k j -> 1 j k").contiguous()
+
+        return SiteRecord(
+            layers=(self.sae.site.layer or 0,),
+            active=by_feature("active"),
+            sum=by_feature("sum"),
+            sumsq=by_feature("sumsq"),
+            norm=total["norm"][None],
+            shard_active=rearrange(total["shard_active"], "k s j -> s 1 j k").contiguous(),
+        )
+
+
+class FeaturePass(Pass):
+    """A pass whose one site is read through an autoencoder."""
+
+    def __init__(
+        self, layout: Layout, tokenizer: PreTrainedTokenizerBase, corpus: Corpus, reading: Reading, sae: LoadedSAE
+    ):
+        super().__init__(layout, tokenizer, corpus, replace(reading, sites={}))
+        self.features = FeatureSums(layout, sae, len(corpus), reading.shards)
+        self.sums = [self.features]
+
+    def settings(self) -> dict[str, Any]:
+        """Every parameter of the pass as JSON."""
+        sae = self.features.sae
+        return {**super().settings(), "site": str(sae.site), "sae": sae.id, "sae_hash": sae.hash}
+
+    def seen_ids(self, n_vocab: int) -> Tensor:
+        """[language, vocab]: which ids the counted text of each language contains, all parts of it."""
+        seen = torch.zeros(len(self.languages), n_vocab, dtype=torch.bool)
+        whole = Pass(self.layout, self.tokenizer, self.corpus, replace(self.reading, part=(0, 1)))
+        for batch in whole.batches():
+            seen[batch.documents[0].language, batch.input_ids[batch.counted]] = True
+        return seen
+
+
+class RandomPass(FeaturePass):
+    """The same sums over random sequences, which stand in the place of each language's documents."""
+
+    allowed: list[list[int]]
+    """Ids to draw from, by place on the language axis."""
+    sequences: int
+    length: int
+    seed: int
+
+    def batches(self) -> Iterator[Batch]:
+        """Batches of random sequences, one place of the language axis at a time."""
+        for k, allowed in enumerate(self.allowed):
+            documents = random_documents(
+                allowed,
+                bos=self.tokenizer.bos_token_id,  # pyright: ignore[reportArgumentType]
+                language=k,
+                sequences=self.sequences,
+                length=self.length,
+                seed=self.seed,
+            )
+            yield from batch_documents(documents, batch_tokens=self.reading.batch_tokens, pad=0)
+
+    def random_tokens(self, languages: int) -> RandomTokens:
+        """The totals; one place read for all languages is repeated for each."""
+        total, tally = self.features.totals[0], self.tally
+        read = len(self.allowed)
+
+        def spread(tensor: Tensor) -> Tensor:
+            return (tensor[:1].expand(languages, *tensor.shape[1:]) if read == 1 else tensor).cpu().contiguous()
+
+        return RandomTokens(
+            fired=spread(total["active"]).T.contiguous(),
+            present=spread(total["present"]).T.contiguous(),
+            tokens=spread(tally.tokens),
+            sequences=spread(tally.documents),
+        )
+
+
+def observe_features(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    sae: LoadedSAE,
+    *,
+    tokens_per_language: int | None = 100_000,
+    shards: int = 32,
+    part: tuple[int, int] = (0, 1),
+    max_length: int = 512,
+    random_from: Draw = "all",
+    random_sequences: int = 256,
+    random_length: int = 64,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 20.0,
+    progress: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> FeatureObservation:
+    """Stream labelled text through a model and an autoencoder once, and add up what its features do, by language.
+
+    Tokens × features are never held: the encoder runs on blocks of features (`features.firing`).  Counts are exact
+    int64, sums float64.  Pads, BOS and other special tokens are never counted; presence is counted by document.
+    random_from: "all" draws the random sequences from all ids that text can give; "others" draws, for each language,
+    from those that its own text here did not contain, which costs a pass over random tokens a language.
+    random_sequences, random_length: how many, and tokens of each; sequence i depends on seed and i alone.
+    tokens_per_language, shards, part, max_length, checkpoint, stop: as in `observe`; the random tokens are not in the
+    checkpoint, they are read last.
+    Raises SiteError or ArtifactError where the autoencoder does not fit the model, as in `check_fits`.
+    """
+    layout, corpus = layout_of(model), as_corpus(texts)
+    check_fits(sae, layout)
+    if not 0 <= part[0] < part[1]:
+        raise SiteError(f"part {part[0]}/{part[1]} is none; expected i/n with 0 <= i < n; correct it")
+    room = 4_096 if layout.device_of(sae.site).type == "cpu" else 32_768
+    reading = Reading({}, tokens_per_language, shards, part, room, None, max_length)
+    run = FeaturePass(layout, tokenizer, corpus, reading, sae)
+    if checkpoint is not None:
+        run.open_checkpoint(Path(checkpoint))
+    noise = RandomPass(layout, tokenizer, corpus, replace(reading, shards=0), sae)
+    n_vocab = layout.width("logits")
+    every = drawable_ids(tokenizer, n_vocab)
+    own = run.seen_ids(n_vocab) if random_from == "others" else ()
+    noise.allowed = [without(every, seen) for seen in own] or [every]
+    noise.sequences, noise.length, noise.seed = random_sequences, random_length, seed
+    was_training = model.training
+    model.eval()
+    try:
+        run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
+        noise.stream(progress=False, checkpoint_seconds=checkpoint_seconds, stop=stop)
+    finally:
+        model.train(was_training)
+    drawn = {"from": random_from, "sequences": random_sequences, "length": random_length, "seed": seed}
+    return assemble(run, run.observation(), noise.random_tokens(len(corpus)), drawn)
+
+
+def assemble(run: FeaturePass, counts: Observation, random: RandomTokens, drawn: dict[str, Any]) -> FeatureObservation:
+    """The totals of a pass and of its random tokens, as they are saved."""
+    total = {name: tensor.cpu() for name, tensor in run.features.totals[0].items()}
+    sae = run.features.sae
+    return FeatureObservation(
+        counts=replace(counts, settings={**counts.settings, "random": drawn}),
+        present=total["present"].T.contiguous(),
+        shard_present=rearrange(total["shard_present"], "k s j -> s j k").contiguous(),
+        shard_documents=total["shard_documents"].T.contiguous(),
+        shard_sum=rearrange(total["shard_sum"], "k s j -> s j k").contiguous(),
+        random=random,
+        decoder_norm=sae.decoder_norm.cpu(),
+        site=sae.site,
+        sae_id=sae.id,
+        sae_hash=sae.hash,
+    )
