@@ -6,44 +6,18 @@ import pytest
 import torch
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
 from flop_counting import Flops
+from training_cases import OTHERS, TEXT, random_rows, relative, some_neurons
 
-from babelscope import Delta, NeuronSet, layout_of, origin_of, train_subnetwork
+from babelscope import Delta, NeuronSet, layout_of, train_subnetwork
 from babelscope.errors import ArtifactError, MeasurementError, PrerequisiteError, SelectionError
 from babelscope.evaluation import bits_per_byte
 from babelscope.languages import Language
 from babelscope.sites import Site
-from babelscope.subnetworks import Bank, Dense, Rows, Subnetwork, ffn_names, rows_loss
+from babelscope.subnetworks import Bank, Dense, Subnetwork, ffn_names, rows_loss
 from babelscope.subnetworks.forms import choose_form
 
-TEXT = [f"etxe {i} handia da eta {'mendi ' * (i % 5)}berdea" for i in range(40)]
-OTHERS = {"en": [f"the house {i} is big and green" for i in range(30)], "fi": [f"talo {i} on iso" for i in range(30)]}
 FUSED = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
 RUN = {"steps": 4, "tokens_per_step": 128, "max_length": 32, "learning_rate": 1e-2}
-
-
-def some_neurons(model, counts=(2, 0, 5), language="eu", seed=0):
-    """Uneven counts per layer; experts' neurons where there are experts."""
-    layout = layout_of(model)
-    generator = torch.Generator().manual_seed(seed)
-    mask = torch.zeros(1, layout.n_layers, layout.width("mlp_gate"), dtype=torch.bool)
-    for layer, count in enumerate(counts):
-        mask[0, layer, torch.randperm(mask.shape[2], generator=generator)[:count]] = True
-    return NeuronSet.from_mask(
-        mask,
-        torch.zeros(mask.shape),
-        origin=origin_of(model, None),
-        languages=(Language(language),),
-        at="mlp_gate",
-        method="random",
-        parameters={},
-    )
-
-
-def random_rows(seed=0, batch=3, length=24):
-    ids = torch.randint(3, 300, (batch, length), generator=torch.Generator().manual_seed(seed))
-    scored = torch.ones_like(ids, dtype=torch.bool)
-    scored[:, 0] = False
-    return Rows(ids, torch.arange(length).expand_as(ids), scored, torch.ones_like(scored))
 
 
 def frozen(model):
@@ -86,10 +60,6 @@ def dense_gradient(model, neurons, rows):
         parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     found = [layout.neuron_rows(part.layer)[part.role].detach()[part.expert, part.neuron] for part in bank.parts]
     return float(loss.detach()), torch.cat(found).float()
-
-
-def relative(a, b):
-    return float((a.double() - b.double()).norm() / b.double().norm())
 
 
 CASES = [*((family, "split") for family in CONFIGS), *((family, "fused") for family in FUSED)]

@@ -5,11 +5,10 @@ from typing import Literal, get_args
 
 import torch
 
-from babelscope.adapters.peft_training import PeftStudent
 from babelscope.artifacts import NeuronSet
 from babelscope.axes import Bool, Tensor
 from babelscope.controls import layer_matched
-from babelscope.errors import SelectionError
+from babelscope.errors import PrerequisiteError, SelectionError
 from babelscope.models import Layout
 from babelscope.subnetworks import Bank, Dense, Student, Subnetwork, ffn_names, parameter_names
 
@@ -33,7 +32,8 @@ def build_student(
     subnetwork: the weights of `neurons`. random: those of as many other neurons in each layer, drawn with `seed`.
     full: all parameters. ffn: the weights of all MLPs. lora, lora-attention, shira: peft's, of this rank, on the MLPs
     or the attention. lt-sft: all parameters where `masks` says so (its second phase); without masks its first, full.
-    Raises SelectionError where a method of neurons came without them.
+    Raises SelectionError where a method of neurons came without them, PrerequisiteError where peft is wanted and not
+    installed.
     """
     if method in OF_NEURONS:
         if neurons is None:
@@ -45,14 +45,23 @@ def build_student(
             return Dense(layout, parameter_names(layout))
         case "ffn":
             return Dense(layout, ffn_names(layout))
-        case "lora":
-            return PeftStudent.lora(layout, rank=rank, where="mlp", seed=seed)
-        case "lora-attention":
-            return PeftStudent.lora(layout, rank=rank, where="attention", seed=seed)
-        case "shira":
-            return PeftStudent.shira(layout, rank=rank, where="mlp", seed=seed)
-        case _:
+        case "lt-sft":
             return Dense(layout, parameter_names(layout), masks=masks)
+        case _:
+            return build_adapter(method, layout, rank=rank, seed=seed)
+
+
+def build_adapter(method: Method, layout: Layout, *, rank: int, seed: int) -> Student:
+    """One of peft's adapters; raises PrerequisiteError where peft is not installed."""
+    try:
+        from babelscope.adapters.peft_training import PeftStudent
+    except ImportError as err:
+        raise PrerequisiteError(
+            f"method {method!r} needs the peft library, which is not installed; pip install 'babelscope[peft]'"
+        ) from err
+    if method == "shira":
+        return PeftStudent.shira(layout, rank=rank, where="mlp", seed=seed)
+    return PeftStudent.lora(layout, rank=rank, where="attention" if method == "lora-attention" else "mlp", seed=seed)
 
 
 def random_like(neurons: NeuronSet, *, seed: int) -> NeuronSet:

@@ -10,7 +10,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.adaptation.methods import Method, build_student
 from babelscope.adaptation.representations import mean_cosine, sentence_means
-from babelscope.adapters.peft_training import PeftStudent
 from babelscope.artifacts import NeuronSet
 from babelscope.axes import Float64, Tensor
 from babelscope.corpus import Document, Texts
@@ -209,7 +208,7 @@ class Ruler:
 
     def moved(self, student: Student) -> dict[str, Float64[Tensor, " layer"]] | None:
         """Length of the change of each layer's MLP weights, by role; None for adapters beside the weights."""
-        if isinstance(student, PeftStudent):
+        if not isinstance(student, Subnetwork | Dense):
             return None
         now = mlp_weights(layout_of(self.material.model))
         return {

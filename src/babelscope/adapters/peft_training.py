@@ -1,5 +1,6 @@
 """Stock adapters of the `peft` library as students of the training loop: LoRA and SHiRA."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,7 +52,9 @@ class PeftStudent:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """While open the adapter stands in the model; after it the model's own modules and values are back."""
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # peft 0.21 asks for a property that transformers 5.23 deprecates.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             torch.manual_seed(self.seed)
             wrapped = get_peft_model(self.layout.model, self.config)
         try:

@@ -1,0 +1,214 @@
+"""Every method of adapting: the same loop, an untouched model afterwards, gains and harms as defined."""
+
+import pytest
+import torch
+from conftest import tiny_model, tiny_tokenizer
+from training_cases import OTHERS, TEXT, random_rows, relative, some_neurons
+
+from babelscope import NeuronSet, layout_of
+from babelscope.adaptation import METHODS, Material, Ruler, adapt, build_student, choose_rate, random_like, strongest
+from babelscope.errors import CorpusError, SelectionError
+from babelscope.evaluation import bits_per_byte
+from babelscope.subnetworks import Dense, Subnetwork, rows_loss
+
+# peft builds its sparse tensors without saying whether their invariants are to be checked.
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled:UserWarning")
+
+
+def material(model, **options):
+    return Material.prepare(
+        model,
+        tiny_tokenizer(),
+        language="eu",
+        documents=TEXT[10:],
+        dev=TEXT[:5],
+        test={"eu": TEXT[5:10], **{tag: lines[:5] for tag, lines in OTHERS.items()}},
+        max_length=32,
+        **options,
+    )
+
+
+def bits(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_trains_and_leaves_the_model_as_it_was(method):
+    model = tiny_model("llama")
+    before, layout = bits(model), layout_of(model)
+    held = material(model)
+    result = adapt(
+        held, method, steps=6, learning_rate=3e-3, neurons=some_neurons(model), tokens_per_step=128, mask_share=0.02
+    )
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert result.history[-1].loss < result.history[0].loss
+    assert list(result.after) == ["eu", "en", "fi"] and result.after["eu"] != result.before["eu"]
+    assert result.before == bits_per_byte(model, tiny_tokenizer(), {tag: lines for tag, lines in held_text().items()})
+    assert result.trained > 0 and (result.moved is None) == (method in ("lora", "lora-attention", "shira"))
+    assert all(row.shape == (layout.n_layers,) and float(row.min()) < 1 for row in result.similarity.values())
+    assert (result.delta is not None) == (method in ("subnetwork", "random"))
+
+
+def held_text():
+    return {"eu": TEXT[5:10], **{tag: lines[:5] for tag, lines in OTHERS.items()}}
+
+
+def test_gain_and_harm_are_differences_of_bits_per_byte():
+    model = tiny_model("llama")
+    result = adapt(material(model), "ffn", steps=3, learning_rate=1e-3, tokens_per_step=128)
+    b, a = result.before, result.after
+    assert result.gain("eu") == b["eu"] - a["eu"]
+    assert result.harm("eu") == pytest.approx(((a["en"] - b["en"]) + (a["fi"] - b["fi"])) / 2, abs=1e-15)
+
+
+def test_the_adapted_scores_are_those_of_the_delta_applied():
+    model = tiny_model("llama")
+    result = adapt(
+        material(model), "subnetwork", steps=5, learning_rate=1e-2, neurons=some_neurons(model), tokens_per_step=128
+    )
+    with result.delta.applied(model):
+        live = bits_per_byte(model, tiny_tokenizer(), held_text())
+    assert all(live[tag] == pytest.approx(result.after[tag], rel=1e-6) for tag in live)
+
+
+def test_weights_move_only_where_they_are_trained():
+    model = tiny_model("llama")
+    result = adapt(
+        material(model), "subnetwork", steps=3, learning_rate=1e-2, neurons=some_neurons(model), tokens_per_step=128
+    )
+    for role, rows in result.delta.rows.items():
+        per_layer = [float(part.double().norm()) for part in rows.split(result.delta.layer_counts.tolist())]
+        assert result.moved[role].tolist() == pytest.approx(per_layer, rel=1e-5) and per_layer[1] == 0
+
+
+def test_random_neurons_have_the_layers_of_the_set_and_none_of_its_neurons():
+    neurons = some_neurons(tiny_model("llama"), (4, 0, 9))
+    other = random_like(neurons, seed=3)
+    assert torch.equal(other.layer_counts, neurons.layer_counts)
+    assert not (other.mask() & neurons.mask()).any()
+    assert torch.equal(other.mask(), random_like(neurons, seed=3).mask())
+    assert not torch.equal(other.mask(), random_like(neurons, seed=4).mask())
+
+
+def scored_set():
+    neurons = some_neurons(tiny_model("llama"), (3, 0, 3))
+    return NeuronSet(**{**vars(neurons), "score": torch.tensor([0.5, 0.1, 0.3, 0.1, 0.9, 0.3])})
+
+
+@pytest.mark.parametrize(
+    ("count", "lowest", "kept"), [(2, True, [1, 3]), (3, True, [1, 2, 3]), (1, False, [4]), (2, False, [0, 4])]
+)
+def test_the_strongest_are_taken_by_score_and_ties_by_place(count, lowest, kept):
+    sets = scored_set()
+    best = strongest(sets, "eu", count, lowest=lowest)
+    assert best.as_dict()["eu"] == [sets.as_dict()["eu"][i] for i in kept]
+    assert torch.equal(best.score, sets.score[kept])
+
+
+def test_more_of_the_strongest_than_there_are_is_refused():
+    with pytest.raises(SelectionError, match="6 neurons in the set"):
+        strongest(scored_set(), "eu", 7)
+
+
+def test_the_learning_rate_with_the_lowest_dev_loss_is_chosen():
+    model = tiny_model("llama")
+    options = {"steps": 4, "neurons": some_neurons(model), "tokens_per_step": 128}
+    rate, scores = choose_rate(material(model), "subnetwork", (1e-6, 1e-2), **options)
+    assert rate == 1e-2 and scores[1e-2] < scores[1e-6]
+    assert scores[1e-2] == adapt(material(model), "subnetwork", learning_rate=1e-2, **options).dev
+
+
+def test_the_mask_of_lt_sft_has_its_share_of_all_parameters():
+    model = tiny_model("llama")
+    result = adapt(material(model), "lt-sft", steps=2, learning_rate=1e-3, tokens_per_step=128, mask_share=0.05)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert result.trained == round(0.05 * total) and result.share == pytest.approx(0.05, abs=1e-4)
+
+
+def test_an_adapter_starts_as_the_base_and_steps_as_stock_adamw():
+    model, rows = tiny_model("llama").requires_grad_(False), random_rows()
+    layout = layout_of(model)
+    base = float(rows_loss(layout, rows, 1e-2))
+    student = build_student("lora", layout, rank=4, seed=1)
+    with student.installed():
+        assert float(rows_loss(layout, rows, 1e-2).detach()) == pytest.approx(base, rel=1e-6)
+        stock = {name: torch.nn.Parameter(value.clone()) for name, value in student.values().items()}
+        optimizer = torch.optim.AdamW(stock.values(), lr=1e-2, betas=(0.9, 0.95), weight_decay=0.0)
+        for _ in range(3):
+            student.zero_grad()
+            rows_loss(layout, rows, 1e-2).backward()
+            for one, grad in zip(stock.values(), student.grads(), strict=True):
+                one.grad = grad.clone()
+            student.step(1e-2, 1.0)
+            optimizer.step()
+        assert all(relative(value, stock[name].detach()) < 1e-6 for name, value in student.values().items())
+
+
+def test_the_same_seed_gives_the_same_adapter_and_the_global_state_is_left():
+    layout = layout_of(tiny_model("llama").requires_grad_(False))
+    state = torch.get_rng_state()
+
+    def start(seed):
+        student = build_student("lora", layout, seed=seed)
+        with student.installed():
+            return torch.cat([value.flatten().clone() for value in student.values().values()])
+
+    assert torch.equal(start(1), start(1)) and not torch.equal(start(1), start(2))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_method_of_neurons_without_neurons_and_a_target_without_test_text_are_refused():
+    model = tiny_model("llama")
+    with pytest.raises(SelectionError, match="without neurons"):
+        build_student("subnetwork", layout_of(model))
+    with pytest.raises(CorpusError, match="no test text of eu"):
+        Material.prepare(
+            model, tiny_tokenizer(), language="eu", documents=TEXT, dev=TEXT[:3], test=OTHERS, max_length=32
+        )
+
+
+def test_a_subnetwork_saves_fewer_bytes_for_backward_than_lora():
+    """What autograd keeps, each storage once, weights left out: counted, so it is the same on every machine."""
+
+    def kept(method):
+        model = tiny_model("llama").requires_grad_(False)
+        layout, held = layout_of(model), {}
+        student = build_student(method, layout, neurons=some_neurons(model, (1, 1, 1)))
+        with student.installed():
+            weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+            def pack(tensor):
+                storage = tensor.untyped_storage()
+                if storage.data_ptr() not in weights:
+                    held[storage.data_ptr()] = storage.nbytes()
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                rows_loss(layout, random_rows(batch=4, length=64), 1.0)
+        return sum(held.values())
+
+    assert kept("subnetwork") < 0.8 * kept("lora")
+
+
+def test_rulers_are_the_model_as_it_was():
+    model = tiny_model("llama")
+    held = material(model)
+    ruler = Ruler.at(held)
+    options = {"steps": 3, "learning_rate": 1e-2, "neurons": some_neurons(model), "tokens_per_step": 128}
+    one, two = adapt(held, "subnetwork", **options), adapt(held, "subnetwork", ruler=ruler, **options)
+    assert one.before == two.before and one.after == two.after
+    assert torch.equal(one.similarity["eu"], two.similarity["eu"])
+
+
+def test_another_seed_reads_the_text_in_another_order():
+    held = material(tiny_model("llama"))
+    assert not torch.equal(held.mixture.rows(0, 4).input_ids, held.reseeded(5).mixture.rows(0, 4).input_ids)
+    assert torch.equal(held.reseeded(5).mixture.rows(0, 4).input_ids, held.reseeded(5).mixture.rows(0, 4).input_ids)
+
+
+@pytest.mark.parametrize("kind", [Subnetwork, Dense])
+def test_students_have_a_context_of_their_own(kind):
+    model = tiny_model("llama").requires_grad_(False)
+    method = "subnetwork" if kind is Subnetwork else "ffn"
+    assert isinstance(build_student(method, layout_of(model), neurons=some_neurons(model)), kind)
