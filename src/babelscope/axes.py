@@ -3,6 +3,7 @@
 batch     one document in a batch
 token     one position in a document
 layer     transformer block, from 0
+depth     place in the residual stream: 0 before the first block, i + 1 after block i
 neuron    index at `mlp_gate` or `mlp_inner`
 unit      index at any site: a neuron, a residual dimension, a router's expert
 hidden    dimension of the residual stream
@@ -10,6 +11,7 @@ head      attention head
 language  in the order of the artifact that holds the axis
 shard     blake2b(document id) mod shards
 document  in the order of the corpus
+sentence  row of parallel text: the same content in every language
 set       one language's neuron set, in the order of the NeuronSet
 draw      one random control set or resample
 """

@@ -1,0 +1,133 @@
+"""One pass over parallel text that keeps a vector a sentence at every depth, for the geometric probes."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.axes import Bool, Float32, Float64, Tensor
+from babelscope.corpus import Batch, Corpus, Texts, as_corpus, batch_documents, tokenize_documents
+from babelscope.errors import CorpusError, LanguageError, MeasurementError
+from babelscope.languages import Language
+from babelscope.models import Layout, See, layout_of
+from babelscope.probes.shard_sums import BATCH_TOKENS, run_body
+from babelscope.sites import Site
+
+Pooling = Literal["mean", "weighted", "last"]
+"""How a sentence's tokens become one vector: their mean, their mean weighted by place 1 … T, or the last one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sentences:
+    """Sentence vectors of several languages at every depth; made by `record_sentences`."""
+
+    languages: tuple[Language, ...]
+    ids: tuple[str, ...]
+    """Of the sentences; the same in every language, so row i means the same in all."""
+    sites: tuple[Site, ...]
+    """Of the depth axis: 0.resid_in, then resid_out of every layer."""
+    vectors: dict[Pooling, Float32[Tensor, "language depth sentence hidden"]]
+
+    def at(self, depth: int, pooling: Pooling = "mean") -> Float64[Tensor, "language sentence hidden"]:
+        """All vectors at one depth."""
+        if pooling not in self.vectors:
+            raise MeasurementError(
+                f"pooling {pooling!r} was not recorded; expected one of {', '.join(self.vectors)}; record it"
+            )
+        return self.vectors[pooling][:, depth].double()
+
+    def index(self, language: str) -> int:
+        """Place of a language; raises LanguageError if absent."""
+        tag = Language.parse(language)
+        if tag not in self.languages:
+            raise LanguageError(f"language {tag!r} was not read; expected one of {', '.join(self.languages)}; add it")
+        return self.languages.index(tag)
+
+
+def parallel_corpus(texts: Texts, *, sentences: int | None = None) -> Corpus:
+    """The first sentences of parallel text; raises CorpusError or LanguageError for text that can not be compared."""
+    corpus = as_corpus(texts)
+    if len(corpus) < 2:
+        raise LanguageError(f"{', '.join(corpus)} came alone; expected at least two languages; add parallel text")
+    if not corpus.parallel:
+        raise CorpusError(
+            f"{corpus.name}: the languages' sentences do not have the same ids; expected parallel text, line i meaning "
+            "the same in every file; give such text"
+        )
+    return corpus if sentences is None else corpus.head(sentences)
+
+
+def record_sentences(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    *,
+    sentences: int = 200,
+    poolings: Sequence[Pooling] = get_args(Pooling),
+    max_length: int = 512,
+) -> Sentences:
+    """Read the first sentences of parallel text once, and keep one vector a sentence, depth and pooling.
+
+    Pads, BOS and other special tokens are in no vector; place 1 is the first token that counts. Vectors are float32:
+    4 · languages · sentences · (layers + 1) · hidden bytes a pooling. The last depth is before the final norm.
+    Raises CorpusError for text that is not parallel, or a sentence without a token; LanguageError for one language.
+    """
+    layout, corpus = layout_of(model), parallel_corpus(texts, sentences=sentences)
+    ids = tuple(document.id for document in next(iter(corpus.values())))
+    sites = depth_sites(layout)
+    shape = (len(corpus), len(sites), len(ids), layout.d_hidden)
+    vectors: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
+    for k, (tag, documents) in enumerate(corpus.items()):
+        tokens = tokenize_documents(tokenizer, documents, k, max_length=max_length)
+        empty = [document.id for document in tokens if not document.n_counted]
+        if empty:
+            raise CorpusError(f"{tag}, sentence {empty[0]!r} has no token; expected text; drop it everywhere")
+        placed = [replace(document, id=str(row)) for row, document in enumerate(tokens)]
+        for batch in batch_documents(placed, batch_tokens=BATCH_TOKENS, pad=tokenizer.pad_token_id or 0):
+            rows = torch.tensor([int(document.id) for document in batch.documents])
+            for depth, pooled in enumerate(pool_batch(layout, sites, batch, poolings)):
+                for pooling, found in pooled.items():
+                    vectors[pooling][k, depth, rows] = found
+    broken = [pooling for pooling, found in vectors.items() if not bool(torch.isfinite(found).all())]
+    if broken:
+        raise MeasurementError("a sentence's vector is NaN or infinite; expected numbers; check the weights and dtype")
+    return Sentences(tuple(corpus), ids, sites, vectors)
+
+
+def depth_sites(layout: Layout) -> tuple[Site, ...]:
+    """The stream before the first layer, and after every layer."""
+    return (Site(0, "resid_in"), *(Site(layer, "resid_out") for layer in range(layout.n_layers)))
+
+
+def pool_batch(
+    layout: Layout, sites: Sequence[Site], batch: Batch, poolings: Sequence[Pooling]
+) -> list[dict[Pooling, Float32[Tensor, "batch hidden"]]]:
+    """One vector a document, at every site."""
+    weights = {pooling: pooling_weights(batch.counted, pooling) for pooling in poolings}
+    seen: list[dict[Pooling, Tensor]] = [{} for _ in sites]
+
+    def watcher(depth: int) -> See:
+        def see(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
+            for pooling, weight in weights.items():
+                pooled = torch.einsum("bt,bth->bh", weight.to(value.device), value.float())
+                seen[depth][pooling] = pooled.cpu()
+
+        return see
+
+    with ExitStack() as stack:
+        for depth, site in enumerate(sites):
+            stack.enter_context(layout.watch(site, watcher(depth)))
+        run_body(layout, batch)
+    return seen
+
+
+def pooling_weights(counted: Bool[Tensor, "batch token"], pooling: Pooling) -> Float32[Tensor, "batch token"]:
+    """What each token weighs; sums to 1 in each row."""
+    place = counted.cumsum(dim=1) * counted
+    if pooling == "last":
+        return (place == place.amax(dim=1, keepdim=True)).float() * counted
+    weight = counted.double() if pooling == "mean" else place.double()
+    return (weight / weight.sum(dim=1, keepdim=True)).float()

@@ -1,0 +1,65 @@
+"""Sentence vectors by one pass, against plain transformers."""
+
+import pytest
+import torch
+from conftest import tiny_model, tiny_tokenizer
+
+from babelscope import load_corpus
+from babelscope.errors import CorpusError, LanguageError, MeasurementError
+from babelscope.probes.sentences import parallel_corpus, pooling_weights, record_sentences
+
+TEXTS = {"en": ["one two", "a longer sentence here", "ok"], "fi": ["yksi kaksi", "pidempi lause on", "juu joo"]}
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "opt", "mixtral"])
+@pytest.mark.parametrize("bos", [True, False])
+def test_vectors_equal_those_of_each_sentence_alone(family, bos):
+    model, tokenizer = tiny_model(family), tiny_tokenizer(bos)
+    found = record_sentences(model, tokenizer, TEXTS)
+    assert found.languages == ("en", "fi") and found.ids == ("0", "1", "2")
+    assert [str(site) for site in found.sites] == ["0.resid_in", "0.resid_out", "1.resid_out", "2.resid_out"]
+    for k, lines in enumerate(TEXTS.values()):
+        for row, line in enumerate(lines):
+            ids = torch.tensor([tokenizer(line)["input_ids"]])
+            with torch.no_grad():
+                states = model(ids, output_hidden_states=True).hidden_states
+            own = ids[0] > 2
+            for depth, state in enumerate(states[:-1]):
+                tokens = state[0, own].double()
+                place = torch.arange(1, len(tokens) + 1).double()
+                witness = {
+                    "mean": tokens.mean(dim=0),
+                    "weighted": (tokens * place[:, None]).sum(dim=0) / place.sum(),
+                    "last": tokens[-1],
+                }
+                for pooling, vector in witness.items():
+                    assert (found.at(depth, pooling)[k, row] - vector).abs().max() < 1e-4 * vector.abs().max()
+
+
+def test_weights_leave_out_what_does_not_count():
+    counted = torch.tensor([[False, True, True, False, True, False]])
+    assert pooling_weights(counted, "last").tolist() == [[0, 0, 0, 0, 1, 0]]
+    assert torch.allclose(pooling_weights(counted, "weighted"), torch.tensor([[0, 1, 2, 0, 3, 0]]) / 6)
+    assert torch.allclose(pooling_weights(counted, "mean"), torch.tensor([[0, 1, 1, 0, 1, 0]]) / 3)
+
+
+def test_text_that_can_not_be_compared_is_refused():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    with pytest.raises(LanguageError, match="en came alone"):
+        record_sentences(model, tokenizer, {"en": ["a"]})
+    with pytest.raises(CorpusError, match="expected parallel text"):
+        record_sentences(model, tokenizer, {"en": ["a", "b"], "fi": ["c"]})
+    with pytest.raises(CorpusError, match="fi, sentence '1' has no token"):
+        record_sentences(model, tokenizer, {"en": ["a", "b"], "fi": ["c", ""]})
+    with pytest.raises(MeasurementError, match="expected one of mean"):
+        record_sentences(model, tokenizer, TEXTS, poolings=["mean"]).at(0, "last")
+    with pytest.raises(LanguageError, match="'ru' was not read"):
+        record_sentences(model, tokenizer, TEXTS).index("ru")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[100] = float("nan")
+    with pytest.raises(MeasurementError, match="NaN"):
+        record_sentences(model, tokenizer, load_corpus("reference", ["en", "fi"], split="test"), sentences=20)
+
+
+def test_only_the_first_sentences_are_read():
+    assert [len(documents) for documents in parallel_corpus(TEXTS, sentences=2).values()] == [2, 2]
