@@ -1,0 +1,193 @@
+"""Neurons that fire for the same sentences in every language: what they answer to is meaning, or what goes with it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from einops import einsum, reduce
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.axes import Float64, Int64, Tensor
+from babelscope.controls import Evidence, benjamini_hochberg, percentile_interval
+from babelscope.corpus import Corpus, Texts, as_corpus, tokenize_documents
+from babelscope.errors import CorpusError, LanguageError, SiteError
+from babelscope.languages import Language
+from babelscope.models import layout_of
+from babelscope.probes.removal import effects_by_layer
+from babelscope.probes.shard_sums import stream_batches
+
+LENGTH_BINS = 5
+"""Sentences are permuted among those of like length, because a long one moves every neuron more."""
+Q_LEVEL = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptNeurons:
+    """Agreement of each neuron's strongest sentences across languages, against permuted sentences."""
+
+    languages: tuple[Language, ...]
+    top: Int64[Tensor, "layer language neuron rank"]
+    """Places of the strongest sentences of each neuron in each language, strongest first."""
+    agreement: Float64[Tensor, "layer neuron"]
+    """Mean over pairs of languages of the share of strongest sentences that both have."""
+    null: Float64[Tensor, " layer"]
+    """Mean agreement with sentences permuted within bins of length."""
+    q: Float64[Tensor, "layer neuron"]
+    """From p-values pooled over a layer's neurons and draws; Benjamini-Hochberg over all neurons."""
+    sentences: int
+    across: Literal["languages", "scripts"]
+    draws: int
+    seed: int
+
+    def rows(self) -> list[Evidence]:
+        """One row a layer: share of concept neurons, those with q <= 0.05; the interval is over neurons."""
+        found = []
+        for layer, q in enumerate(self.q):
+            shared, mean = (q <= Q_LEVEL).double(), float(self.agreement[layer].mean())
+            generator = torch.Generator().manual_seed(self.seed + layer)
+            picks = torch.randint(len(q), (200, len(q)), generator=generator)
+            low, high = percentile_interval(shared[picks].mean(dim=1))
+            found.append(
+                Evidence(
+                    claim=f"share of concept neurons in layer {layer}",
+                    language="",
+                    control="sentences permuted within bins of length",
+                    n=len(q),
+                    estimate=float(shared.mean()),
+                    low=low,
+                    high=high,
+                    draws=self.draws,
+                    seed=self.seed,
+                    note=f"n in neurons; mean agreement {mean:.4f}, permuted {float(self.null[layer]):.4f}, "
+                    f"{self.sentences} sentences, pairs across {self.across}",
+                )
+            )
+        return found
+
+
+def concept_neurons(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    *,
+    strongest: int = 10,
+    across: Literal["languages", "scripts"] = "languages",
+    draws: int = 19,
+    max_length: int = 512,
+    seed: int = 0,
+) -> ConceptNeurons:
+    """Find neurons whose strongest sentences are translations of each other beyond chance.
+
+    A sentence's score is the exact effect of removing the neuron, a root mean square over its tokens, so that length
+    does not add up; only the `strongest` of each neuron and language are kept while text streams by.
+    agreement = mean over pairs (a, b) of |T_a ∩ T_b| / strongest.  across="scripts": only pairs written in different
+    scripts, which share no strings but digits and signs.
+    Control: in each language the sentences are permuted among those of like length, the same for all neurons.
+    Raises CorpusError for text that is not parallel, LanguageError where there is no pair, SiteError for an MoE.
+    """
+    layout, corpus = layout_of(model), as_corpus(texts)
+    if layout.n_experts:
+        raise SiteError(f"{model.config.model_type} is a mixture of experts; expected a dense model")
+    weight = pair_weights(corpus, across)
+    n = len(next(iter(corpus.values())))
+    if not corpus.parallel or n < 2 * strongest:
+        raise CorpusError(
+            f"{corpus.name}: {n} sentences, parallel: {corpus.parallel}; expected line-parallel text with at least "
+            f"{2 * strongest} sentences; give more, or a smaller `strongest`"
+        )
+    places = {document.id: place for place, document in enumerate(next(iter(corpus.values())))}
+    norms = [layout.down_norm(layer) for layer in range(layout.n_layers)]
+    shape = (layout.n_layers, len(corpus), layout.d_neuron, strongest)
+    value, top = torch.full(shape, -math.inf, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64)
+    for batch in stream_batches(tokenizer, corpus, tokens_per_language=None, max_length=max_length):
+        k = batch.documents[0].language
+        ids = torch.tensor([places[document.id] for document in batch.documents])
+        for layer, effect in enumerate(effects_by_layer(layout, batch, norms)):
+            both = torch.cat([value[layer, k], effect.T], dim=1)
+            every = torch.cat([top[layer, k], ids.expand(layout.d_neuron, -1)], dim=1)
+            value[layer, k], order = both.topk(strongest, dim=1)
+            top[layer, k] = every.gather(1, order)
+    bins = length_bins(tokenizer, corpus, max_length)
+    return compare_tops(top, weight, bins, tuple(corpus), across, draws, seed)
+
+
+def pair_weights(corpus: Corpus, across: str) -> Float64[Tensor, "language language"]:
+    """1 for pairs that are compared; raises LanguageError where there is none."""
+    tags = tuple(corpus)
+    pairs = torch.tensor(
+        [[a != b and (across == "languages" or a.script != b.script) for b in tags] for a in tags], dtype=torch.float64
+    )
+    if not bool(pairs.any()):
+        raise LanguageError(f"{', '.join(tags)} came; expected at least two that differ in {across}; add another")
+    return pairs
+
+
+def length_bins(tokenizer: PreTrainedTokenizerBase, corpus: Corpus, max_length: int) -> Int64[np.ndarray, " sentence"]:
+    """Bin of each sentence by its mean number of tokens over the languages; bins hold equally many."""
+    lengths = np.mean(
+        [
+            [len(document.tokens) for document in tokenize_documents(tokenizer, found, 0, max_length=max_length)]
+            for found in corpus.values()
+        ],
+        axis=0,
+    )
+    bins = np.zeros(len(lengths), dtype=np.int64)
+    for number, members in enumerate(np.array_split(np.argsort(lengths, kind="stable"), LENGTH_BINS)):
+        bins[members] = number
+    return bins
+
+
+def agreement_of(
+    top: Int64[Tensor, "language neuron rank"], weight: Float64[Tensor, "language language"], sentences: int
+) -> Float64[Tensor, " neuron"]:
+    """Mean over weighted pairs of the share of strongest sentences in common."""
+    # Whole numbers below 2²⁴: float32 adds them exactly, at half the memory.
+    member = torch.zeros(*top.shape[:2], sentences).scatter_(2, top, 1.0)
+    others = einsum(weight.float(), member, "a b, b j s -> a j s")
+    both = reduce(others.mul_(member), "a j s -> j", "sum").double()
+    return both / weight.sum() / top.shape[2]
+
+
+def compare_tops(
+    top: Int64[Tensor, "layer language neuron rank"],
+    weight: Float64[Tensor, "language language"],
+    bins: Int64[np.ndarray, " sentence"],
+    languages: Sequence[Language],
+    across: Literal["languages", "scripts"],
+    draws: int,
+    seed: int,
+) -> ConceptNeurons:
+    """Agreement, null and q-values of every neuron."""
+    n, rng = len(bins), np.random.default_rng(seed)
+    agreement = torch.stack([agreement_of(layer, weight, n) for layer in top])
+    drawn = []
+    for _ in range(draws):
+        renamed = torch.stack([torch.from_numpy(permute_within(bins, rng)) for _ in languages])
+        moved = [torch.stack([renamed[k][ids] for k, ids in enumerate(layer)]) for layer in top]
+        drawn.append(torch.stack([agreement_of(layer, weight, n) for layer in moved]))
+    null = torch.stack(drawn, dim=1).flatten(start_dim=1).sort(dim=1).values
+    above = null.shape[1] - torch.searchsorted(null, agreement - 1e-12)
+    p = (1 + above).double() / (1 + null.shape[1])
+    return ConceptNeurons(
+        languages=tuple(languages),
+        top=top,
+        agreement=agreement,
+        null=null.mean(dim=1),
+        q=benjamini_hochberg(p).reshape(p.shape),
+        sentences=n,
+        across=across,
+        draws=draws,
+        seed=seed,
+    )
+
+
+def permute_within(bins: Int64[np.ndarray, " sentence"], rng: np.random.Generator) -> Int64[np.ndarray, " sentence"]:
+    """A random permutation that keeps every sentence in its bin."""
+    order = np.arange(len(bins))
+    for number in np.unique(bins):
+        members = np.flatnonzero(bins == number)
+        order[members] = rng.permutation(members)
+    return order

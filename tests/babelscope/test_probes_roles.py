@@ -1,0 +1,201 @@
+"""Removal votes, concept neurons and roles, against brute force and planted structure."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_model, tiny_tokenizer
+
+from babelscope import Site, load_corpus, observe, select_entropy_lambda
+from babelscope.corpus import batch_documents, tokenize_documents
+from babelscope.errors import CorpusError, LanguageError, SelectionError, SiteError
+from babelscope.languages import parse_languages
+from babelscope.models import layout_of
+from babelscope.probes.concepts import agreement_of, compare_tops, concept_neurons
+from babelscope.probes.removal import document_effects, effects_by_layer, removal_sets, removal_votes, top_of
+from babelscope.probes.roles import role_shares, track_roles
+from babelscope.probes.shard_sums import run_body
+
+
+@pytest.fixture
+def texts():
+    return load_corpus("reference", ["en", "fi", "ru"], split="valid").head(30)
+
+
+def mlp_outputs(layout, batch, layer):
+    seen = []
+    with layout.watch(Site(layer, "mlp_out"), lambda value, sign, routes: seen.append(value.clone())):
+        run_body(layout, batch)
+    return seen[0]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "phi3", "opt"])
+def test_the_effect_of_removal_equals_brute_force(family, texts):
+    model = tiny_model(family, dtype=torch.float64)
+    layout, tokenizer = layout_of(model), tiny_tokenizer()
+    documents = tokenize_documents(tokenizer, texts["fi"][:5], 0, max_length=40)
+    batch = batch_documents(documents, batch_tokens=4096, pad=0)[0]
+    norms = [layout.down_norm(layer) for layer in range(layout.n_layers)]
+    found = effects_by_layer(layout, batch, norms)
+    for layer, neuron in ((0, 3), (1, 47), (2, 11)):
+        whole = mlp_outputs(layout, batch, layer)
+        column = layout.neuron_rows(layer)["down"]
+        with torch.no_grad():
+            kept = column[0, neuron].clone()
+            column[0, neuron] = 0
+            without = mlp_outputs(layout, batch, layer)
+            column[0, neuron] = kept
+        squares = (whole - without).square().sum(dim=-1) * batch.counted
+        brute = (squares.sum(dim=1) / batch.counted.sum(dim=1)).sqrt()
+        assert torch.allclose(found[layer][:, neuron], brute, rtol=1e-6, atol=1e-12)
+
+
+def test_the_effect_is_a_root_mean_square_over_counted_tokens():
+    documents = tokenize_documents(
+        tiny_tokenizer(), load_corpus("reference", ["en"], split="test")["en"][:1], 0, max_length=4
+    )
+    batch = batch_documents(documents, batch_tokens=64, pad=0)[0]
+    value = torch.tensor([[[100.0], [1.0], [-2.0], [2.0]]])  # the first is BOS
+    assert document_effects(value, torch.tensor([0.5], dtype=torch.float64), batch).item() == pytest.approx(
+        0.5 * math.sqrt(3)
+    )
+
+
+def test_a_document_votes_for_the_largest_effects():
+    assert top_of(torch.tensor([[0.1, 3.0, 2.0, 0.5]], dtype=torch.float64), 0.5).tolist() == [
+        [False, True, True, False]
+    ]
+
+
+def test_a_stricter_vote_gives_smaller_sets_and_specific_sets_leave_out_the_core(texts):
+    votes = removal_votes(tiny_model("llama"), tiny_tokenizer(), texts, top_rate=0.3)
+    assert (votes.share * 30).allclose((votes.share * 30).round())
+    assert torch.allclose(votes.share.mean(dim=2), torch.full((3, 3), 14 / 48, dtype=torch.float64))
+    before = None
+    for vote in (0.5, 0.7, 0.9, 1.0):
+        sets = removal_sets(votes, vote=vote)
+        chosen = sets.specific.mask() | sets.core
+        assert not (sets.specific.mask() & sets.core).any()
+        assert before is None or not (chosen & ~before).any()
+        before = chosen
+    assert removal_sets(votes, vote=0.5, at_most=1).specific.mask().sum(dim=0).max() <= 1
+
+
+def test_a_planted_neuron_is_voted_for_by_its_language_only():
+    texts = load_corpus("reference", ["en", "id", "ru"], split="valid").head(30)
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    layout = layout_of(model)
+    low = torch.tensor(tokenizer("".join(map(chr, range(128))))["input_ids"])
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:, 0] = torch.where(torch.isin(torch.arange(300), low), -30.0, 30.0)
+        for name in ("gate", "up", "down"):
+            layout.neuron_rows(0)[name][0, 5] = 0.0
+            layout.neuron_rows(0)[name][0, 5, 0] = 3.0
+    votes = removal_votes(model, tokenizer, texts, top_rate=0.05)
+    sets = removal_sets(votes, vote=0.9, draws=19)
+    assert (0, 5) in sets.specific.as_dict()["ru"]
+    assert votes.share[:2, 0, 5].max() < 0.5
+    row = sets.rows()[2]
+    assert row.language == "ru" and row.estimate > sets.null[:, 2].mean() and row.p <= 0.1
+
+
+def test_agreement_of_strongest_sentences_by_hand():
+    top = torch.tensor([[[0, 1], [2, 3]], [[1, 2], [2, 3]], [[0, 1], [4, 5]]])
+    everyone = 1 - torch.eye(3, dtype=torch.float64)
+    assert agreement_of(top, everyone, 6).tolist() == pytest.approx([(0.5 + 1.0 + 0.5) / 3, 1 / 3])
+    pair = torch.zeros(3, 3, dtype=torch.float64)
+    pair[0, 2] = pair[2, 0] = 1
+    assert agreement_of(top, pair, 6).tolist() == [1.0, 0.0]
+
+
+def test_random_tops_agree_as_chance_says_and_planted_ones_are_found():
+    generator = torch.Generator().manual_seed(0)
+    top = torch.rand(2, 4, 200, 100, generator=generator).topk(10, dim=3).indices
+    top[1, :, :20] = top[1, :1, :20]
+    bins = np.repeat(np.arange(5), 20)
+    found = compare_tops(
+        top, 1 - torch.eye(4, dtype=torch.float64), bins, parse_languages(("en", "fi", "ru", "zh")), "languages", 19, 0
+    )
+    assert found.null[0] == pytest.approx(0.1, abs=0.003)
+    assert found.agreement[0].mean() == pytest.approx(0.1, abs=0.01)
+    assert (found.q[0] <= 0.05).sum() <= 2
+    assert (found.q[1, :20] <= 0.05).all() and (found.agreement[1, :20] == 1).all()
+    assert found.rows()[1].estimate >= 0.1
+
+
+def test_streamed_tops_equal_those_of_all_sentences(texts):
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    found = concept_neurons(model, tokenizer, texts, strongest=5, draws=3)
+    layout = layout_of(model)
+    norms = [layout.down_norm(layer) for layer in range(3)]
+    for k, documents in enumerate(texts.values()):
+        rows = []
+        for document in documents:
+            one = batch_documents(tokenize_documents(tokenizer, [document], k, max_length=512), batch_tokens=1, pad=0)[
+                0
+            ]
+            rows.append(effects_by_layer(layout, one, norms)[1][0])
+        best = torch.stack(rows).topk(5, dim=0).indices.T
+        same = (found.top[1, k].sort(dim=1).values == best.sort(dim=1).values).all(dim=1)
+        assert same.double().mean() > 0.95  # float32 sums of other batches may turn near ties
+
+
+def test_a_language_twice_has_concept_neurons_only():
+    lines = [document.text for document in load_corpus("reference", ["en"], split="train")["en"][:60]]
+    found = concept_neurons(tiny_model("llama"), tiny_tokenizer(), {"en": lines, "fi": lines}, draws=5)
+    assert (found.agreement == 1).all() and (found.q <= 0.05).all()
+
+
+@pytest.fixture
+def observation(texts):
+    return observe(tiny_model("llama"), tiny_tokenizer(), texts, tokens_per_language=None, shards=8)
+
+
+def classify(*source):
+    return select_entropy_lambda(*source, top_rate=0.5, min_count=0)
+
+
+def test_role_shares_are_those_of_the_classes(observation):
+    found = role_shares(observation, classify, blocks=3, draws=2)
+    classes = classify(observation).classes
+    assert len(found) == 9 and [row.layers for row in found[::3]] == [(0,), (1,), (2,)]
+    for row in found:
+        number = ("specific", "related", "general").index(row.role) + 1
+        assert row.neurons == int((classes[row.block] == number).sum())
+        assert row.share == row.neurons / 48
+        assert row.null <= row.null_high <= 1
+    assert "layers 2–2" in found[-1].row().claim
+
+
+def test_roles_are_tracked_over_checkpoints(texts):
+    tokenizer = tiny_tokenizer()
+    open_ = {
+        str(step): lambda seed=seed: (tiny_model("llama", seed=seed), tokenizer) for step, seed in ((0, 1), (9, 0))
+    }
+    history = track_roles(open_, texts, classify, blocks=2, shards=4, draws=1)
+    assert [step.checkpoint for step in history.steps] == ["0", "9"]
+    last = history.steps[-1].kept
+    assert all(value == pytest.approx(1.0) for value in last.values() if not math.isnan(value))
+    first = [value for value in history.steps[0].kept.values() if not math.isnan(value)]
+    assert abs(np.mean(first)) < 0.3
+    assert len(history.rows()) == 2 * (2 * 3 + 3)
+
+
+def test_what_can_not_be_probed_is_refused(texts, observation):
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    for probe in (removal_votes, concept_neurons):
+        with pytest.raises(SiteError, match="mixture"):
+            probe(tiny_model("mixtral"), tokenizer, texts)
+    with pytest.raises(SelectionError, match="top_rate"):
+        removal_votes(model, tokenizer, texts, top_rate=1.5)
+    with pytest.raises(LanguageError, match="one language"):
+        removal_sets(removal_votes(model, tokenizer, texts.only(["en"])))
+    with pytest.raises(CorpusError, match="parallel"):
+        concept_neurons(model, tokenizer, {"en": ["a"] * 30, "fi": ["b"] * 31})
+    with pytest.raises(LanguageError, match="scripts"):
+        concept_neurons(model, tokenizer, texts.only(["en", "fi"]), across="scripts")
+    with pytest.raises(SelectionError, match="blocks"):
+        role_shares(observation, classify, blocks=9)
+    with pytest.raises(SelectionError, match="checkpoint"):
+        track_roles({"0": lambda: (model, tokenizer)}, texts, classify)
