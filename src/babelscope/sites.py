@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from babelscope.errors import SiteError
 
@@ -34,7 +34,7 @@ PLAIN_MLP = ("gpt2", "gpt_neox", "bloom", "opt")
 EXPERTS = ("mixtral", "qwen3_moe", "olmoe")
 """Families with a mixture of experts."""
 
-_NORMED = dict.fromkeys(("gemma2", "gemma3_text"))
+_NORMED: dict[str, At | None] = {"gemma2": None, "gemma3_text": None}
 """Gemma norms what attention and MLP give before it is added; TransformerLens's names stand after that norm."""
 
 _Meaning = tuple[At | None, Mapping[str, At | None]]
@@ -49,14 +49,14 @@ _LENS_LAYER: dict[str, _Meaning] = {
     "attn.hook_out": ("attn_out", {"bloom": "resid_mid"}),
     "attn.o.hook_out": ("attn_out", {}),
     "hook_resid_mid": ("resid_mid", {}),
-    "mlp.hook_post": ("mlp_inner", dict.fromkeys(EXPERTS, "mlp_out")),
+    "mlp.hook_post": ("mlp_inner", {"mixtral": "mlp_out", "qwen3_moe": "mlp_out", "olmoe": "mlp_out"}),
     "mlp.out.hook_in": ("mlp_inner", {}),
     "hook_mlp_out": ("mlp_out", _NORMED),
     "mlp.hook_out": ("mlp_out", {"bloom": "resid_out"}),
     "mlp.out.hook_out": ("mlp_out", {}),
     "hook_resid_post": ("resid_out", {}),
     "hook_out": ("resid_out", {}),
-    "mlp.gate.hook_out": (None, dict.fromkeys(EXPERTS, "router")),
+    "mlp.gate.hook_out": (None, {"mixtral": "router", "qwen3_moe": "router", "olmoe": "router"}),
 }
 """TransformerLens's hooks in a block."""
 
@@ -202,4 +202,4 @@ def check_at(at: str) -> At:
     """The same text if it names a place; raises SiteError with the list of places otherwise."""
     if at not in get_args(At):
         raise SiteError(f"site {at!r} is unknown; expected one of {', '.join(get_args(At))}; correct the name")
-    return at
+    return cast(At, at)

@@ -3,7 +3,7 @@
 from babelscope.models.devices import quantised_parameters
 from babelscope.models.families import FAMILIES, Family, family_of
 from babelscope.models.hooks import Edit, RoutedEdit, See
-from babelscope.models.layout import Layout, layout_of, read_site
+from babelscope.models.layout import Layout, Place, layout_of, read_site
 from babelscope.models.opening import open_model
 from babelscope.models.origin import check_made_for, origin_of
 
@@ -12,6 +12,7 @@ __all__ = [
     "Edit",
     "Family",
     "Layout",
+    "Place",
     "RoutedEdit",
     "See",
     "check_made_for",

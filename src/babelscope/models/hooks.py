@@ -156,7 +156,11 @@ def hook_experts(
     if act is None:
         stack.enter_context(_gated_product(experts, lambda output: show(output, output)))
     else:
-        stack.callback(act.register_forward_hook(lambda _, args, output: show(output, args[0])).remove)
+
+        def after(_: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+            return show(output, args[0])
+
+        stack.callback(act.register_forward_hook(after).remove)
 
 
 _PRODUCTS: WeakKeyDictionary[nn.Module, list[Callable[[Tensor], Tensor | None]]] = WeakKeyDictionary()
@@ -202,5 +206,5 @@ def _grouped_experts(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         last = users.pop()
-        if not users and last != "grouped_mm":
+        if not users and last is not None and last != "grouped_mm":
             model.set_experts_implementation(last)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -31,6 +31,15 @@ from babelscope.sites import NEURON_SITES, At, Site
 
 FLAT_SITES = ("resid_mid", "mlp_gate", "mlp_inner", "mlp_out")
 """Sites whose tensors have batch and token in one axis where the family's MLP does."""
+
+
+class Place(NamedTuple):
+    """Where a site is, as a module and a side of it."""
+
+    path: str
+    """Of the module in the model, as `get_submodule` takes it."""
+    side: Literal["input", "output"]
+    """The first argument, or the output: the first where there are several."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +72,15 @@ class Layout:
         return device_of(self._end(site))
 
     def _end(self, site: Site) -> nn.Module:
-        embed = site.at == "embed"
-        return self.model.get_submodule(self.family.embed) if embed else self.model.get_output_embeddings()
+        return self._embedding if site.at == "embed" else self._head
+
+    @property
+    def _embedding(self) -> Any:
+        return self.model.get_submodule(self.family.embed)
+
+    @property
+    def _head(self) -> Any:
+        return self.model.get_output_embeddings()
 
     def width(self, at: At) -> int:
         """Units at a site; heads are counted flat, experts' neurons expert-major."""
@@ -75,7 +91,7 @@ class Layout:
         if at == "router":
             return self.n_experts
         if at == "embed":
-            return self.model.get_submodule(self.family.embed).weight.shape[1]
+            return self._embedding.weight.shape[1]
         return self.model.config.vocab_size if at == "logits" else self.d_hidden
 
     def check(self, site: Site) -> None:
@@ -146,7 +162,7 @@ class Layout:
 
     def logits(self, hidden: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows vocab"]:
         """The head's logits for rows of the body's output, soft-capped where the model does so."""
-        scores = self.model.get_output_embeddings()(hidden)
+        scores = self._head(hidden)
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         return torch.tanh(scores / cap) * cap if cap else scores
 
@@ -199,24 +215,44 @@ class Layout:
         if site.at == "resid_mid" and not names.stream:
             hook_stream(stack, layer.get_submodule(names.mid), layer, call, device=device, shape=shape)
             return
-        table: dict[str, tuple[str, Literal["input", "output"]]] = {
-            "resid_in": ("", "input"),
-            "attn_heads": (names.heads_out, "input"),
-            "attn_out": (names.attn_out, "output"),
-            "resid_mid": (names.stream, "output"),
-            "mlp_gate": (names.act, "output"),
-            "mlp_inner": (names.down, "input"),
-            "mlp_out": (names.mlp_out, "output"),
-            "resid_out": ("", "output"),
-        }
-        path, side = table[site.at]
-        module = layer.get_submodule(path)
-        if side == "input":
+        place = self.place(site)
+        module = self.model.get_submodule(place.path)
+        if place.side == "input":
             heads = self.n_heads if site.at == "attn_heads" else 0
             hook_input(stack, module, call, device=device, heads=heads, shape=shape)
         else:
             flat = None if site.at == "resid_mid" else shape
             hook_output(stack, module, call, signed=site.at == "mlp_gate", shape=flat)
+
+    def place(self, site: Site) -> Place:
+        """The module whose input or output a site is.
+
+        Raises SiteError if the model has no such site, or it is no module's: an MoE's neurons come by expert, and
+        `mlp_inner` of fused experts is inside one module.
+        """
+        self.check(site)
+        names = self.family
+        if site.layer is None:
+            head = next(name for name, module in self.model.named_modules() if module is self._head)
+            return Place(names.embed if site.at == "embed" else head, "output")
+        if site.at in NEURON_SITES and self.n_experts:
+            raise SiteError(
+                f"site '{site}': the experts of {self.model.config.model_type} are fused, no module holds it by token; "
+                "use read_site or Layout.watch"
+            )
+        table: dict[At, tuple[str, Literal["input", "output"]]] = {
+            "resid_in": ("", "input"),
+            "attn_heads": (names.heads_out, "input"),
+            "attn_out": (names.attn_out, "output"),
+            "resid_mid": (names.stream, "output") if names.stream else (names.mid, "input"),
+            "mlp_gate": (names.act, "output"),
+            "mlp_inner": (names.down, "input"),
+            "mlp_out": (names.mlp_out, "output"),
+            "resid_out": ("", "output"),
+            "router": (names.router, "output"),
+        }
+        path, side = table[site.at]
+        return Place(".".join(part for part in (names.layers, str(site.layer), path) if part), side)
 
 
 def layout_of(model: PreTrainedModel) -> Layout:

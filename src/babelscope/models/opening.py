@@ -1,6 +1,7 @@
 """Open a Hugging Face model and its tokenizer."""
 
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from transformers import (
@@ -50,7 +51,7 @@ def open_model(
     if config.model_type not in FAMILIES:
         raise SiteError(f"model {name!r} is of type {config.model_type!r}; expected one of {', '.join(FAMILIES)}")
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             path,
             revision=revision,
             dtype=kind if kind == "auto" else getattr(torch, kind),
@@ -62,7 +63,7 @@ def open_model(
         reason = str(err).strip().splitlines()[0]
         raise PrerequisiteError(f"model {name!r}: weights could not be read ({reason}); expected safetensors") from err
     if where != "map" and not few_bits:
-        model = model.to(torch.device(where))
+        model.to(torch.device(where))
     return model.eval(), tokenizer
 
 

@@ -1,5 +1,7 @@
 """Views of an MLP's weights, one row a neuron, whatever way its family stores them."""
 
+from typing import Any
+
 import torch
 from accelerate.utils import align_module_device
 from einops import rearrange
@@ -13,7 +15,7 @@ from babelscope.models.families import Family
 def neuron_rows(layer: nn.Module, family: Family) -> dict[str, Float[Tensor, "expert neuron hidden"]]:
     """See `Layout.neuron_rows`."""
     if family.experts:
-        experts = layer.get_submodule(family.experts)
+        experts: Any = layer.get_submodule(family.experts)
         gate, up = experts.gate_up_proj.chunk(2, dim=1)
         return {"gate": gate, "up": up, "down": down_rows(layer, family)}
     rows = {name: rearrange(part, "n hidden -> 1 n hidden") for name, part in _in_parts(layer, family).items()}
@@ -22,7 +24,7 @@ def neuron_rows(layer: nn.Module, family: Family) -> dict[str, Float[Tensor, "ex
 
 def down_rows(layer: nn.Module, family: Family) -> Float[Tensor, "expert neuron hidden"]:
     """The down projection's part of `neuron_rows`."""
-    down = layer.get_submodule(family.down)
+    down: Any = layer.get_submodule(family.down)
     if family.experts:
         return rearrange(down.down_proj, "expert hidden n -> expert n hidden")
     return rearrange(_matrix(down), "hidden n -> 1 n hidden")
@@ -39,7 +41,7 @@ def _in_parts(layer: nn.Module, family: Family, bias: bool = False) -> dict[str,
     """Weights, or biases where there are any, of the in-projections; a fused one is cut in two."""
 
     def read(path: str) -> Tensor | None:
-        module = layer.get_submodule(path)
+        module: Any = layer.get_submodule(path)
         return module.bias if bias else _matrix(module)
 
     up = read(family.up)
@@ -55,7 +57,7 @@ def _in_parts(layer: nn.Module, family: Family, bias: bool = False) -> dict[str,
 
 def down_lengths(layer: nn.Module, family: Family) -> Float64[Tensor, " neuron"]:
     """See `Layout.down_norm`."""
-    down = layer.get_submodule(family.down)
+    down: Any = layer.get_submodule(family.down)
     with align_module_device(down), torch.no_grad():
         if family.experts or _is_plain(down):
             return rearrange(down_rows(layer, family).double().norm(dim=-1), "expert n -> (expert n)")
@@ -63,7 +65,7 @@ def down_lengths(layer: nn.Module, family: Family) -> Float64[Tensor, " neuron"]
 
 
 @torch.no_grad()
-def _applied(down: nn.Module, neurons: Int64[Tensor, " chosen"]) -> Float64[Tensor, " chosen"]:
+def _applied(down: Any, neurons: Int64[Tensor, " chosen"]) -> Float64[Tensor, " chosen"]:
     """Lengths of what a packed projection gives for single neurons; its hooks do not see it."""
     weight = next(down.parameters())
     dtype = torch.float32 if down.bias is None else down.bias.dtype
@@ -71,12 +73,13 @@ def _applied(down: nn.Module, neurons: Int64[Tensor, " chosen"]) -> Float64[Tens
     return (down.forward(ones) - (0 if down.bias is None else down.bias)).double().norm(dim=-1)
 
 
-def _is_plain(module: nn.Module) -> bool:
+def _is_plain(module: Any) -> bool:
     """Whether a projection's weight is a matrix of numbers."""
-    return module.weight.is_floating_point() and module.weight.ndim == 2
+    weight: Tensor = module.weight
+    return weight.is_floating_point() and weight.ndim == 2
 
 
-def _matrix(module: nn.Module) -> Float[Tensor, "out into"]:
+def _matrix(module: Any) -> Float[Tensor, "out into"]:
     """A projection's weight, [out, in]; GPT-2's Conv1D stores it transposed."""
     weight = module.weight
     if not _is_plain(module):
@@ -87,14 +90,14 @@ def _matrix(module: nn.Module) -> Float[Tensor, "out into"]:
     return rearrange(weight, "into out -> out into") if _is_conv1d(module) else weight
 
 
-def inputs_of(projection: nn.Module) -> int:
+def inputs_of(projection: Any) -> int:
     """Width of what a projection reads; known also where its weight is packed."""
     return projection.nx if _is_conv1d(projection) else projection.in_features
 
 
 def neurons_of(layer: nn.Module, family: Family) -> int:
     """Neurons of one MLP, or of one expert."""
-    down = layer.get_submodule(family.down)
+    down: Any = layer.get_submodule(family.down)
     return down.down_proj.shape[2] if family.experts else inputs_of(down)
 
 

@@ -35,7 +35,8 @@ class Session:
         """What to undo when the last one closes."""
         self._body = body
         self._inner: Callable[..., Any] = getattr(model, "generate")  # noqa: B009 - typed as a part of the model else
-        self._names = tuple(inspect.signature(body.forward).parameters)
+        # Of the class: nnsight leaves a forward without names on the object.
+        self._names = tuple(inspect.signature(type(body).forward).parameters)[1:]
         self._calls = threading.local()
         update_wrapper(self, self._inner)
 

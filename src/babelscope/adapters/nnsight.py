@@ -1,0 +1,216 @@
+"""The same places in nnsight: read and write at a Site inside `model.trace`, and observe a model that runs elsewhere.
+
+nnsight is imported by whoever wraps the model; `traced` is that wrapper (`TransformersModel`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from babelscope.artifacts import Observation
+from babelscope.axes import Tensor
+from babelscope.corpus import Batch, Corpus, Texts, as_corpus
+from babelscope.errors import PrerequisiteError, SiteError
+from babelscope.models import Layout, layout_of
+from babelscope.recording.passes import Pass, Reading, parse_sites
+from babelscope.recording.sums import Addend, SiteSums
+from babelscope.sites import At, Site
+
+PLACES = {"here": False, "local": "local", "ndif": True}
+"""Where a model runs, as nnsight's `remote`: this process, its rehearsal of a remote run, NDIF's servers."""
+
+_ORDER: dict[At, float] = {**{at: float(number) for number, at in enumerate(get_args(At))}, "router": 4.5}
+"""Places of a layer in the order in which a pass meets them; nnsight must ask in that order."""
+
+
+def layout_in(traced: Any) -> Layout:
+    """The layout of the model inside a wrapper; its weights may be elsewhere."""
+    return layout_of(traced._module)
+
+
+def in_order(sites: Sequence[Site], n_layers: int) -> list[Site]:
+    """Sites as a pass meets them, which is the only order in which nnsight gives them."""
+
+    def when(site: Site) -> tuple[int, float]:
+        ends = {"embed": -1, "logits": n_layers}
+        return ends.get(site.at, site.layer or 0), _ORDER[site.at]
+
+    return sorted(sites, key=when)
+
+
+def read(traced: Any, site: Site, *, tokens: int | None = None) -> Tensor:
+    """Inside a trace: the value at a site, in the shape that `read_site` gives; save what shall outlive the trace.
+
+    tokens: columns of the batch; needed where a module has batch and token in one axis (OPT's MLP, routers).
+    Raises SiteError where the model has no such site or no module holds it.
+    """
+    layout = layout_in(traced)
+    place = layout.place(site)
+    envoy = traced.get(place.path)
+    value = envoy.input if place.side == "input" else envoy.output
+    value = value[0] if isinstance(value, tuple) else value
+    if site.at == "attn_heads":
+        return value.unflatten(-1, (layout.n_heads, -1))
+    if value.ndim == 3:
+        return value
+    if tokens is None:
+        raise SiteError(f"site '{site}': rows of batch and token came in one axis; pass tokens=, columns of the batch")
+    return value.unflatten(0, (-1, tokens))
+
+
+def write(traced: Any, site: Site, value: Tensor) -> None:
+    """Inside a trace: put a value at a site, in the shape that `read` gives.
+
+    Raises SiteError where a module's output or input is not all that must change: `router`, and `resid_mid` in most
+    families.
+    """
+    layout = layout_in(traced)
+    _check_writable(layout, site)
+    place = layout.place(site)
+    envoy = traced.get(place.path)
+    if place.side == "input":
+        envoy.input = value.reshape(envoy.input.shape)
+        return
+    old = envoy.output
+    first = old[0] if isinstance(old, tuple) else old
+    new = value.reshape(first.shape)
+    envoy.output = (new, *old[1:]) if isinstance(old, tuple) else new
+
+
+def apply_changes(
+    traced: Any, changes: Mapping[Site, Callable[[Tensor], Tensor]], *, tokens: int | None = None
+) -> None:
+    """Inside a trace: steer this pass with what `steering.single.changes_of_pass` made.
+
+    Here only: the changes are this library's functions, which a remote server does not have.
+    """
+    layout = layout_in(traced)
+    for site in in_order(list(changes), layout.n_layers):
+        _check_writable(layout, site)
+        write(traced, site, changes[site](read(traced, site, tokens=tokens)))
+
+
+def _check_writable(layout: Layout, site: Site) -> None:
+    if site.at == "router" or (site.at == "resid_mid" and not layout.family.stream):
+        raise SiteError(
+            f"site '{site}': in {layout.model.config.model_type} no single module can be written there with nnsight; "
+            "expected another site, such as attn_out; or use steer"
+        )
+
+
+def observe(
+    traced: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    *,
+    where: str = "here",
+    allow_upload: bool = False,
+    sites: Sequence[str | Site] = ("mlp_gate",),
+    tokens_per_language: int | None = 100_000,
+    shards: int = 32,
+    batch_size: int = 32,
+    max_length: int = 512,
+    progress: bool = False,
+) -> Observation:
+    """`babelscope.observe` through nnsight: the same counts, also of a model that runs elsewhere.
+
+    where: "here"; "local", nnsight's rehearsal of a remote run; or "ndif", which needs allow_upload=True.
+    With "ndif" there are sent, for each batch: token ids, the attention mask, which tokens are counted, the names of
+    the modules to read, and the code of the sums. Sums come back. The text itself, languages and file names stay.
+    Raises PrerequisiteError without that permission, SiteError for neurons of fused experts, and for `mlp_inner` of
+    weights that are not here, whose lengths an Observation holds.
+    """
+    layout, corpus = layout_in(traced), as_corpus(texts)
+    reading = Reading(
+        sites=parse_sites(layout, sites),
+        tokens_per_language=tokens_per_language,
+        shards=shards,
+        part=(0, 1),
+        batch_tokens=4_096,
+        batch_size=batch_size,
+        max_length=max_length,
+    )
+    _check_permission(corpus, where, allow_upload)
+    run = TracedPass(traced, where, layout, tokenizer, corpus, reading)
+    run.stream(progress=progress, checkpoint_seconds=float("inf"), stop=lambda: False)
+    return run.observation()
+
+
+def _check_permission(corpus: Corpus, where: str, allow_upload: bool) -> None:
+    if where not in PLACES:
+        raise PrerequisiteError(f"where={where!r} is unknown; expected one of {', '.join(PLACES)}")
+    if where == "ndif" and not allow_upload:
+        documents = sum(len(found) for found in corpus.values())
+        raise PrerequisiteError(
+            f"where='ndif' sends the token ids of up to {documents} documents and the names of the modules read to "
+            "NDIF's servers; expected permission; pass allow_upload=True if these texts may leave this machine"
+        )
+
+
+class TracedPass(Pass):
+    """A pass whose sums are made inside nnsight's traces; totals are kept on the CPU."""
+
+    def __init__(self, traced: Any, where: str, layout: Layout, *rest: Any) -> None:
+        super().__init__(layout, *rest)
+        self.traced = traced
+        self.remote: bool | str = PLACES[where]
+        self.readers = self._readers()
+        for sums in self.sums:
+            sums.totals = [
+                {name: torch.zeros_like(part, device="cpu") for name, part in t.items()} for t in sums.totals
+            ]
+
+    def _readers(self) -> list[tuple[SiteSums, int, tuple[str, str, bool]]]:
+        """What to read, in the order of a pass: module, side, and whether the input's sign says active."""
+        found: dict[Site, tuple[SiteSums, int]] = {
+            site: (sums, index) for sums in self.sums for index, site in enumerate(sums.sites)
+        }
+        readers = []
+        for site in in_order(list(found), self.layout.n_layers):
+            if site.at == "mlp_inner" and next(self.layout.layer(site.layer or 0).parameters()).is_meta:
+                raise SiteError(f"site '{site}': its weights are not here, their lengths are needed; observe mlp_gate")
+            place = self.layout.place(site)
+            readers.append((*found[site], (place.path, place.side, site.at == "mlp_gate")))
+        return readers
+
+    def forward(self, batch: Batch) -> list[tuple[SiteSums, int, Addend]]:
+        """What a batch adds at every site; nothing is added yet."""
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        found = traced_sums(self.traced, [what for _, _, what in self.readers], inputs, batch.counted, self.remote)
+        return [
+            (sums, index, Addend(*(part.cpu() for part in parts), routed=None))
+            for (sums, index, _), parts in zip(self.readers, found, strict=True)
+        ]
+
+
+def traced_sums(
+    traced: Any,
+    places: list[tuple[str, str, bool]],
+    inputs: dict[str, Tensor],
+    counted: Tensor,
+    remote: bool | str,
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Active tokens of each document, sums, squares and summed norms at each place, in places' order.
+
+    The block is sent as it stands: it names nothing but torch's methods.
+    """
+    with traced.trace(inputs, remote=remote):
+        found = []
+        for path, side, signed in places:
+            envoy = traced.get(path)
+            sign = envoy.input if signed or side == "input" else None
+            value = sign if side == "input" else envoy.output
+            value = value[0] if isinstance(value, tuple) else value
+            sign = value if sign is None else sign
+            here = counted.to(value.device)
+            rows, length = here.shape
+            weight = here.double().reshape(-1)
+            squares = value.reshape(rows * length, -1).double()
+            active = ((sign.reshape(rows, length, -1) > 0) & here.unsqueeze(-1)).sum(dim=1).float()
+            total = weight @ squares
+            squares = squares * squares
+            found.append((active, total, weight @ squares, weight @ squares.sum(dim=1).sqrt()))
+        found = found.save()
+    return found

@@ -1,0 +1,52 @@
+"""A steering as plain functions of one forward pass, for libraries that hold the model themselves."""
+
+from collections.abc import Callable
+from functools import partial
+
+from transformers import PreTrainedTokenizerBase
+
+from babelscope.axes import Int, Tensor
+from babelscope.errors import SteeringError
+from babelscope.models import Layout
+from babelscope.sites import Site
+from babelscope.steering.checking import check_operations
+from babelscope.steering.engine import Steering, _flat, _ordinary_tokens
+from babelscope.steering.frame import Frame
+from babelscope.steering.step import Step
+
+Change = Callable[[Tensor], Tensor]
+"""Value at a site, [batch, token, unit] or [batch, token, head, d_head], to what replaces it."""
+
+
+def changes_of_pass(
+    layout: Layout,
+    operations: Steering,
+    input_ids: Int[Tensor, "batch token"],
+    *,
+    attention_mask: Int[Tensor, "batch token"] | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> dict[Site, Change]:
+    """What `steer` would do to one pass over these tokens, as a function for each site; all of it is prompt.
+
+    Raises SteeringError for operations that need a clean pass first, which only `steer` runs; else as `steer`.
+    """
+    flat = _flat(operations)
+    check_operations(layout, flat)
+    if any(operation.clean or operation.gate.condition is not None for operation in flat):
+        raise SteeringError(
+            "an operation reads the prompt unsteered first; expected plain ones in a single pass; use steer"
+        )
+    ordinary = _ordinary_tokens(layout, flat, tokenizer)
+    frame = Frame({"input_ids": input_ids, "attention_mask": attention_mask}, None)
+    found: dict[Site, list[Step]] = {}
+    for operation in flat:
+        step = Step.of(operation, layout.width(operation.site.at), None)
+        if not step.idle:
+            found.setdefault(operation.site, []).append(step)
+    return {site: partial(_change, steps, frame, ordinary) for site, steps in found.items()}
+
+
+def _change(steps: list[Step], frame: Frame, ordinary: Tensor | None, value: Tensor) -> Tensor:
+    for step in steps:
+        value = step.apply(value, None, frame, ordinary)
+    return value
