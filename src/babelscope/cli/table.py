@@ -23,6 +23,8 @@ VERBS = {
     "direct": Verb("selecting", "run_direct", "the direction from one language to another"),
     "ablate": Verb("ablating", "run_ablate", "what breaks when a language's neurons are off, with matched controls"),
     "steer": Verb("answering", "run_steer", "answer prompts under steering, or measure the dose–response with --sweep"),
+    "adapt": Verb("adapting", "run_adapt", "train a language's neurons on its text, or a baseline beside them"),
+    "export": Verb("exporting", "run_export", "a trained change as a merged checkpoint or an adapter of peft"),
     "evaluate": Verb(
         "evaluating", "run_evaluate", "held-out bits per byte by language, or language confusion of answers"
     ),

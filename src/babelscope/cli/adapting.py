@@ -1,0 +1,196 @@
+"""The verb `adapt`: train a language's subnetwork, or a baseline on the same text and budget."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from tyro.conf import Positional
+
+from babelscope.adaptation import Adaptation, Material, adapt, choose_rate
+from babelscope.artifacts import NeuronSet
+from babelscope.cli.arguments import Result, free, stop_on_interrupt
+from babelscope.corpus import Corpus, Document, load_corpus
+from babelscope.errors import ArtifactError
+from babelscope.evaluation import bits_per_byte, check_labels
+from babelscope.languages import Language
+from babelscope.models import open_model
+from babelscope.runs import write_atomic
+from babelscope.subnetworks import train_subnetwork
+
+Baseline = Literal["none", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft"]
+RESULT = "result.json"
+
+
+def run_adapt(
+    model: Positional[str],
+    neurons: Positional[Path],
+    corpus: Positional[str],
+    *,
+    language: str,
+    out: Path,
+    steps: int = 200,
+    learning_rate: float = 3e-3,
+    tokens_per_step: int = 4096,
+    max_length: int = 256,
+    accumulation: int = 1,
+    decay: float = 0.0,
+    replay: tuple[str, ...] = (),
+    replay_share: float = 0.0,
+    evaluate_every: int = 25,
+    patience: int | None = None,
+    form: Literal["auto", "split", "fused"] = "auto",
+    recompute: Literal["nothing", "mlp"] = "nothing",
+    baseline: Baseline = "none",
+    rates: tuple[float, ...] = (),
+    resume: bool = False,
+    check_language: bool = True,
+    device: str = "auto",
+    dtype: str = "auto",
+    seed: int = 0,
+) -> Result:
+    """Train the weights of a language's neurons on its text; the result is a Delta beside an untouched model.
+
+    Args:
+        neurons: folder of a NeuronSet that has the language.
+        corpus: folder with train, valid and test text, hub id, or "reference"; every language of it is measured.
+        language: what is trained; its valid text chooses the best step.
+        out: folder of the Delta; result.json in it holds losses and bits per byte before and after.
+        replay: other languages of the corpus that are trained along, so that they are not forgotten.
+        replay_share: their share of the rows, all together.
+        patience: measurements without a new best after which training ends; none means all steps.
+        form: how the neurons are trained; auto takes the fused form where the model allows it.
+        recompute: mlp keeps less for the backward pass and takes more time.
+        baseline: train this instead, on the same text and steps, and write result.json alone (no Delta but for random).
+        rates: learning rates to choose from on the valid text, each with all steps; none takes --learning-rate.
+        resume: go on with an interrupted run; done at once if it is complete. Not for baselines.
+        check_language: refuse text that is mostly another language than its label says.
+    """
+    if resume and (out / "config.json").is_file():
+        return {"out": str(out), "resumed": "complete", **json.loads((out / RESULT).read_text())}
+    free(out)
+    job = open_job(model, neurons, corpus, language, replay, check_language, device, dtype)
+    shared = {"steps": steps, "tokens_per_step": tokens_per_step, "evaluate_every": evaluate_every, "seed": seed}
+    packing = {"replay_share": replay_share, "max_length": max_length}
+    scores: dict[float, float] = {}
+    if rates or baseline != "none":
+        material, method = job.material(seed=seed, **packing), "subnetwork" if baseline == "none" else baseline
+        if rates:
+            learning_rate, scores = choose_rate(material, method, rates, neurons=job.neurons, **shared)
+        if baseline != "none":
+            result = adapt(material, method, learning_rate=learning_rate, neurons=job.neurons, progress=True, **shared)
+            return write_baseline(result, out, job.language, scores)
+    checkpoint = out.with_name(f"{out.name}.checkpoint")
+    if checkpoint.exists() and not resume:
+        raise ArtifactError(f"{checkpoint}: an interrupted run is there; expected none; use --resume or remove it")
+    before = bits_per_byte(job.model, job.tokenizer, job.test)
+    with stop_on_interrupt() as stopped:
+        delta = train_subnetwork(
+            job.model,
+            job.tokenizer,
+            job.neurons,
+            job.train[job.language],
+            learning_rate=learning_rate,
+            accumulation=accumulation,
+            decay=decay,
+            replay=job.replay,
+            validation=job.valid,
+            patience=patience,
+            form=form,
+            recompute=recompute,
+            checkpoint=checkpoint,
+            progress=True,
+            stop=stopped,
+            **shared,
+            **packing,
+        )
+    with delta.applied(job.model):
+        after = bits_per_byte(job.model, job.tokenizer, job.test)
+    delta.save(out)
+    result = summary(job.language, before, after, delta.n_values, learning_rate, scores)
+    write_atomic(out / RESULT, json.dumps({**result, **delta.parameters["result"]}, indent=1))
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return {"out": str(out), **result}
+
+
+@dataclass(frozen=True)
+class Job:
+    """The model, the neurons and the text of one call."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    neurons: NeuronSet
+    language: Language
+    train: Corpus
+    replay: Corpus | None
+    valid: tuple[Document, ...]
+    test: Corpus
+
+    def material(self, **packing: Any) -> Material:
+        """For the library's comparisons."""
+        return Material.prepare(
+            self.model,
+            self.tokenizer,
+            language=self.language,
+            documents=self.train[self.language],
+            dev=self.valid,
+            test=self.test,
+            replay=self.replay,
+            **packing,
+        )
+
+
+def open_job(
+    model: str,
+    neurons: Path,
+    corpus: str,
+    language: str,
+    replay: tuple[str, ...],
+    check_language: bool,
+    device: str,
+    dtype: str,
+) -> Job:
+    """Read everything, the small things first."""
+    tag = Language.parse(language)
+    chosen = NeuronSet.load(neurons)[tag]
+    train = load_corpus(corpus, dict.fromkeys((tag, *replay)), split="train")
+    if check_language:
+        check_labels(train)
+    others = [other for other in train if other != tag]
+    valid, test = load_corpus(corpus, [tag], split="valid")[tag], load_corpus(corpus, split="test")
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    return Job(opened, tokenizer, chosen, tag, train, train.only(others) if others else None, valid, test)
+
+
+def write_baseline(result: Adaptation, out: Path, language: Language, scores: dict[float, float]) -> Result:
+    """result.json of a baseline, and its Delta where it trains neurons."""
+    if result.delta is not None:
+        result.delta.save(out)
+    found = summary(language, result.before, result.after, result.trained, result.learning_rate, scores)
+    curve = [[point.step, point.bits_per_byte] for point in result.history if point.bits_per_byte is not None]
+    write_atomic(out / RESULT, json.dumps({**found, "method": result.method, "bits_per_byte": curve}, indent=1))
+    return {"out": str(out), "method": result.method, **found}
+
+
+def summary(
+    language: Language,
+    before: dict[Language, float],
+    after: dict[Language, float],
+    trained: int,
+    learning_rate: float,
+    scores: dict[float, float],
+) -> dict[str, Any]:
+    """Bits per byte of the test text: the target's gain, the others' mean rise."""
+    others = [after[tag] - before[tag] for tag in before if tag != language]
+    return {
+        "language": language,
+        "trained": trained,
+        "learning_rate": learning_rate,
+        "rates_on_valid": {str(rate): score for rate, score in scores.items()},
+        "gain": before[language] - after[language],
+        "harm": sum(others) / len(others) if others else None,
+        "before": before,
+        "after": after,
+    }

@@ -1,0 +1,104 @@
+"""`babelscope adapt` as a user meets it: a tiny model, its neurons, a language of a corpus on disk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import tiny_model
+from training_cases import OTHERS, TEXT, some_neurons
+
+from babelscope import Delta, NeuronSet
+from babelscope.cli import main
+
+SMALL = ("--language", "eu", "--tokens-per-step", 128, "--max-length", 32, "--no-check-language", "--evaluate-every", 2)
+
+
+@pytest.fixture
+def folder(tmp_path, tokenizer):
+    """A model with its tokenizer, a set for Basque, and a corpus of three languages."""
+    model = tiny_model("llama")
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    some_neurons(model).save(tmp_path / "set")
+    for split, cut in (("train", slice(10, 40)), ("valid", slice(0, 5)), ("test", slice(5, 10))):
+        (tmp_path / "corpus" / split).mkdir(parents=True)
+        for tag, lines in {"eu": TEXT, **OTHERS}.items():
+            (tmp_path / "corpus" / split / f"{tag}.txt").write_text("\n".join(lines[cut]) + "\n")
+    return tmp_path
+
+
+def call(capsys, folder, *words, steps=4):
+    """Exit code, result and stderr of one `adapt`."""
+    capsys.readouterr()
+    given = ("adapt", folder / "model", folder / "set", folder / "corpus", *SMALL, "--steps", steps, *words)
+    code = main([*map(str, given), "--json"])
+    out, err = capsys.readouterr()
+    return code, json.loads(out) if out.strip() else None, err
+
+
+def test_a_delta_is_written_with_what_it_gains_and_costs(capsys, folder):
+    code, result, _ = call(capsys, folder, "--out", folder / "delta", "--replay", "en", "--replay-share", 0.25)
+    delta = Delta.load(folder / "delta")
+    assert code == 0 and delta.origin == NeuronSet.load(folder / "set").origin
+    assert result["gain"] == result["before"]["eu"] - result["after"]["eu"] > 0
+    assert set(result["after"]) == {"eu", "en", "fi"} and delta.parameters["replay"] == ["en"]
+    assert json.loads((folder / "delta" / "result.json").read_text())["best_step"] in (2, 4)
+    assert not (folder / "delta.checkpoint").exists()
+
+
+def test_a_baseline_and_a_choice_of_rates_by_one_command(capsys, folder):
+    rates = ("--rates", 1e-6, 1e-2)
+    code, result, _ = call(capsys, folder, "--out", folder / "ffn", "--baseline", "ffn", *rates)
+    assert code == 0 and result["method"] == "ffn" and result["learning_rate"] == 1e-2
+    assert list(result["rates_on_valid"]) == ["1e-06", "0.01"]
+    assert not (folder / "ffn" / "config.json").exists()
+    code, result, _ = call(capsys, folder, "--out", folder / "random", "--baseline", "random")
+    assert code == 0 and torch.equal(Delta.load(folder / "random").layer_counts, torch.tensor([2, 0, 5]))
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_resumes_to_the_same_bits(capsys, folder, kill):
+    steps = 16
+    assert call(capsys, folder, "--out", folder / "straight", steps=steps)[0] == 0
+    out = folder / "killed"
+    words = ["adapt", folder / "model", folder / "set", folder / "corpus", *SMALL, "--steps", steps, "--out", out]
+    code = (
+        "import sys, time, babelscope.subnetworks.running as r; save = r.Training.save; advance = r.Training.advance\n"
+        "def slow(self):\n    point = advance(self); save(self); time.sleep(0.05); return point\n"
+        "r.Training.advance = slow\nfrom babelscope.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
+    )
+    state = out.with_name("killed.checkpoint") / "state.json"
+    while process.poll() is None and not (
+        state.is_file() and len(json.loads(state.read_text())["facts"]["history"]) > 3
+    ):
+        time.sleep(0.02)
+    process.send_signal(kill)
+    process.communicate()
+    assert process.returncode == (-signal.SIGKILL if kill == signal.SIGKILL else 130) and not out.exists()
+    assert call(capsys, folder, "--out", out, steps=steps)[0] == 1
+    assert call(capsys, folder, "--out", out, "--resume", steps=steps)[0] == 0
+    assert Delta.load(out).digest == Delta.load(folder / "straight").digest
+    code, result, _ = call(capsys, folder, "--out", out, "--resume", steps=steps)
+    assert code == 0 and result["resumed"] == "complete"
+
+
+def test_bad_input_is_one_line(capsys, folder):
+    for words, expected in (
+        (("--language", "cy"), "'cy' is not in this set"),
+        (("--replay", "sv", "--replay-share", 0.5), "no file for sv"),
+        (("--replay-share", 0.5), "replay share 0.5"),
+        (("--max-length", 4096), "add text or lower max_length"),
+        (("--learning-rate", "nan"), "finite peak above 0"),
+    ):
+        code, _, err = call(capsys, folder, "--out", folder / "bad", *words)
+        line = err.strip().splitlines()[-1]
+        assert code == 1 and line.startswith("babelscope adapt: ") and expected in line
+        assert not (folder / "bad").exists()
