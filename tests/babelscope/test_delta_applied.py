@@ -44,7 +44,7 @@ def test_no_order_of_apply_and_revert_changes_a_bit(family, dtype):
         for subset in itertools.combinations(range(3), n)
     }
     for order in itertools.permutations(range(3)):
-        for back in (order, order[::-1], (1, 0, 2)):
+        for back in (order, (1, 0, 2)):
             inside = set()
             for i in order:
                 deltas[i].apply(model)

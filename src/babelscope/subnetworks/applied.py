@@ -38,12 +38,12 @@ class Change(Protocol):
         """What is added, by place."""
         ...
 
-    def check(self, model: PreTrainedModel) -> None:
-        """Raise ArtifactError where the model is another one."""
-        ...
+    def places(self, model: PreTrainedModel, *, held: bool = False) -> Mapping[str, Place]:
+        """Its places in a model; raises PrerequisiteError where it can not be written.
 
-    def places(self, model: PreTrainedModel) -> Mapping[str, Place]:
-        """Its places in a model; raises PrerequisiteError where it can not be written."""
+        held: the model holds the change, and is not asked for its hash: its config may have been edited since, and
+        the way back must stay open. Else raises ArtifactError where the model is another one.
+        """
         ...
 
     def storages(self, model: PreTrainedModel) -> set[int]:
@@ -106,9 +106,8 @@ def apply_change(model: PreTrainedModel, change: Change, scale: float | int = 1.
         )
     if not isfinite(scale):
         raise ArtifactError(f"{change.title}: scale {scale} came; expected a finite number")
-    change.check(model)
-    _check_kinds(model, state, change)
     places, after = change.places(model), [*state.active.values(), Active(change, scale)]
+    _check_kinds(model, state, change)
     steps = {}
     for name, cells in change.cells().items():
         held, keys, now = _opened(state, name, places[name], cells)
@@ -136,9 +135,8 @@ def revert_change(model: PreTrainedModel, change: Change) -> int:
             f"{change.title} is not applied to this model; expected an applied one; apply it first (a copy of a model, "
             "or a saved one, knows nothing of what was applied)"
         )
-    # No check of the model's hash here: its config may have been edited since, and the way back must stay open.
     left = [active for digest, active in state.active.items() if digest != change.digest]
-    places, steps = change.places(model), {}
+    places, steps = change.places(model, held=True), {}
     for name, cells in change.cells().items():
         held, keys, now = _opened(state, name, places[name], cells)
         values = held.base[torch.searchsorted(held.keys, keys)]
@@ -244,7 +242,10 @@ def _summed(held: Held, keys: Tensor, name: str, active: Iterable[Active]) -> Te
         if scale != 1:
             values = values * scale
         known = _member(theirs, keys)
-        total[torch.searchsorted(keys, theirs[known])] += values[known]
+        if not bool(known.all()):
+            theirs, values = theirs[known], values[known]
+        # Keys are unique within a change: each cell is added to once, so the result does not depend on any order.
+        total.index_add_(0, torch.searchsorted(keys, theirs), values)
     return total.to(held.base.dtype)
 
 

@@ -18,7 +18,7 @@ from babelscope.artifacts.storage import load_folder, origin_config, origin_from
 from babelscope.axes import Float32, Int32, Int64, Tensor
 from babelscope.errors import ArtifactError, SelectionError
 from babelscope.languages import Language, parse_languages
-from babelscope.models import check_made_for, layout_of
+from babelscope.models import Layout, check_made_for, layout_of
 from babelscope.subnetworks.applied import applied_change, apply_change, revert_change
 from babelscope.subnetworks.places import Cells, NeuronPlace, neuron_places
 
@@ -146,8 +146,10 @@ class Delta:
 
     def check(self, model: PreTrainedModel) -> None:
         """Raise ArtifactError unless it was trained on this model, by the hash of its config and its shape."""
-        check_made_for(self.origin, model, None, self.title)
-        layout = layout_of(model)
+        self._check(layout_of(model))
+
+    def _check(self, layout: Layout) -> None:
+        check_made_for(self.origin, layout.model, None, self.title)
         expected = (layout.n_layers, layout.width("mlp_gate"), layout.d_hidden, layout.gated)
         if (self.n_layers, self.n_neurons, self.up.shape[1], self.gate is not None) != expected:
             raise ArtifactError(
@@ -179,9 +181,12 @@ class Delta:
         """What is added, by role."""
         return {role: Cells(self.keys, rows) for role, rows in self.rows.items()}
 
-    def places(self, model: PreTrainedModel) -> Mapping[str, NeuronPlace]:
-        """Its places in a model."""
-        return neuron_places(layout_of(model), self.layers)
+    def places(self, model: PreTrainedModel, *, held: bool = False) -> Mapping[str, NeuronPlace]:
+        """Its places in a model, which is checked unless it holds the delta."""
+        layout = layout_of(model)
+        if not held:
+            self._check(layout)
+        return neuron_places(layout, self.layers)
 
     def storages(self, model: PreTrainedModel) -> set[int]:
         """Addresses of the parameters that it touches."""

@@ -143,8 +143,10 @@ class ElementDelta:
         """What is added, by parameter."""
         return {name: Cells(part.indices, part.values) for name, part in self.elements.items()}
 
-    def places(self, model: PreTrainedModel) -> dict[str, ElementPlace]:
-        """Its places in a model."""
+    def places(self, model: PreTrainedModel, *, held: bool = False) -> dict[str, ElementPlace]:
+        """Its places in a model, which is checked unless it holds the delta."""
+        if not held:
+            self.check(model)
         live = dict(model.named_parameters())
         return {name: ElementPlace(name, live[name]) for name in self.elements}
 

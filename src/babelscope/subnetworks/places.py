@@ -106,7 +106,10 @@ class NeuronPlace:
         found = torch.empty(len(keys), self.views[0].shape[2], dtype=self.dtype, device=self.device)
         for layer, cut, expert, neuron in self.index.cut(keys):
             view = self.views[layer]
-            found[cut] = view[0 if expert is None else expert.to(view.device), neuron.to(view.device)]
+            if expert is None and view.device == found.device:
+                torch.index_select(view[0], 0, neuron, out=found[cut])
+            else:
+                found[cut] = view[0 if expert is None else expert.to(view.device), neuron.to(view.device)]
         return found
 
     def write(self, keys: Int64[Tensor, " cell"], values: Float[Tensor, "cell hidden"]) -> None:
