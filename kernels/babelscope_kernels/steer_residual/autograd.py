@@ -35,25 +35,39 @@ def _(hidden: Tensor, down: Tensor, gain: Tensor, up: Tensor, strength: Tensor) 
 
 
 def _each_token(strength: Tensor, hidden: Tensor) -> Tensor:
-    return strength.expand(*hidden.shape[:-1], 1).reshape(-1).to(torch.float32)
+    return strength.expand(*hidden.shape[:-1], 1).reshape(-1)
 
 
-def _edit(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool, backend: str) -> Tensor:
-    """vector: already of length one where it is projected out."""
+def edit(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool, backend: str) -> Tensor:
+    """h + s·v or h - s·(h·v)v; vector: already of length one where it is projected out; strength 0 keeps the bits."""
     if backend == "triton":
         rows = vector.reshape(-1, hidden.shape[-1]).to(torch.float32)
-        return _triton(hidden, rows, _each_token(strength, hidden), project)
+        return _triton(hidden, rows, _each_token(strength, hidden).to(torch.float32), project)
     h, v, s = widened(hidden, vector, strength)
     weight = s * -(h * v).sum(dim=-1, keepdim=True) if project else s
-    return torch.where(strength != 0, torch.addcmul(h, weight, v).to(hidden.dtype), hidden)
+    return _kept(hidden, torch.addcmul(h, weight, v).to(hidden.dtype), strength)
 
 
-def _edit_low_rank(hidden: Tensor, down: Tensor, gain: Tensor, up: Tensor, strength: Tensor, backend: str) -> Tensor:
+def edit_low_rank(hidden: Tensor, down: Tensor, gain: Tensor, up: Tensor, strength: Tensor, backend: str) -> Tensor:
+    """h + s·((h·down)∘gain)·up; a token of strength 0 keeps its bits."""
     if backend == "triton":
         parts = (down.to(torch.float32), gain.to(torch.float32), up.to(torch.float32))
-        return _triton_low_rank(hidden, *parts, _each_token(strength, hidden))
+        return _triton_low_rank(hidden, *parts, _each_token(strength, hidden).to(torch.float32))
     h, u, a, v, s = widened(hidden, down, gain, up, strength)
-    return torch.where(strength != 0, (h + (s * ((h @ u) * a)) @ v).to(hidden.dtype), hidden)
+    return _kept(hidden, (h + (s * ((h @ u) * a)) @ v).to(hidden.dtype), strength)
+
+
+def _kept(hidden: Tensor, new: Tensor, strength: Tensor) -> Tensor:
+    """`new`, but the bits of `hidden` where strength is 0; may write into `new`.
+
+    On a CPU only those tokens are copied: 2×256×512 float32, one core: torch.where 129 µs, the edit itself 22 µs.
+    """
+    if hidden.device.type != "cpu" or torch.compiler.is_compiling() or new.requires_grad:
+        return torch.where(strength != 0, new, hidden)
+    if bool((strength == 0).any()):
+        off = (strength == 0).expand(*hidden.shape[:-1], 1)[..., 0]
+        new[off] = hidden[off]
+    return new
 
 
 class Steer(torch.autograd.Function):
@@ -65,7 +79,7 @@ class Steer(torch.autograd.Function):
         needed = project and (ctx.needs_input_grad[1] or ctx.needs_input_grad[2])
         ctx.save_for_backward(vector, strength, hidden if needed else None)
         ctx.project, ctx.backend = project, backend
-        return _edit(hidden, vector, strength, project, backend)
+        return edit(hidden, vector, strength, project, backend)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Gradients:
@@ -74,7 +88,7 @@ class Steer(torch.autograd.Function):
         (grad,) = grads
         d_hidden = d_vector = d_strength = None
         if ctx.needs_input_grad[0]:
-            d_hidden = _edit(grad, vector, strength, True, ctx.backend) if ctx.project else grad
+            d_hidden = edit(grad, vector, strength, True, ctx.backend) if ctx.project else grad
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             g, v, s = widened(grad, vector, strength)
             ahead = (g * v).sum(dim=-1, keepdim=True)
@@ -100,7 +114,7 @@ class SteerLowRank(torch.autograd.Function):
         needed = any(ctx.needs_input_grad[1:])
         ctx.save_for_backward(down, gain, up, strength, hidden if needed else None)
         ctx.backend = backend
-        return _edit_low_rank(hidden, down, gain, up, strength, backend)
+        return edit_low_rank(hidden, down, gain, up, strength, backend)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Gradients:
@@ -109,7 +123,7 @@ class SteerLowRank(torch.autograd.Function):
         (grad,) = grads
         d_hidden = None
         if ctx.needs_input_grad[0]:
-            d_hidden = _edit_low_rank(grad, up.mT, gain, down.mT, strength, ctx.backend)
+            d_hidden = edit_low_rank(grad, up.mT, gain, down.mT, strength, ctx.backend)
         if hidden is None:
             return d_hidden, None, None, None, None, None
         g, u, a, v, s = widened(grad, down, gain, up, strength)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from babelscope_kernels.backend import Backend, choose
 from babelscope_kernels.errors import KernelError
-from babelscope_kernels.steer_residual.autograd import Steer, SteerLowRank
+from babelscope_kernels.steer_residual.autograd import Steer, SteerLowRank, edit, edit_low_rank
 
 MOST_WIDTH = 16384
 """Of a residual stream whose rows Triton holds in registers."""
@@ -41,7 +41,8 @@ def steer_residual(
     if kind == "project_out":
         wide = vector.to(torch.float64 if hidden.dtype == torch.float64 else torch.float32)
         vector = wide / wide.norm(dim=-1, keepdim=True)
-    return Steer.apply(hidden, vector, s, kind == "project_out", chosen)
+    call = Steer.apply if _needs_graph(hidden, vector, s) else edit
+    return call(hidden, vector, s, kind == "project_out", chosen)
 
 
 def steer_low_rank(
@@ -69,7 +70,12 @@ def steer_low_rank(
         )
     objection = f"rank {rank}, at most {MOST_RANK}" if rank > MOST_RANK else ""
     chosen = choose("steer_low_rank", backend, [hidden, down, gain, up, s], objection=objection)
-    return SteerLowRank.apply(hidden, down, gain, up, s, chosen)
+    call = SteerLowRank.apply if _needs_graph(hidden, down, gain, up, s) else edit_low_rank
+    return call(hidden, down, gain, up, s, chosen)
+
+
+def _needs_graph(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _strength(op: str, hidden: Tensor, strength: float | int | Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from babelscope_kernels.backend import Backend, choose
 from babelscope_kernels.errors import KernelError
-from babelscope_kernels.swiglu.autograd import Swiglu, backward
+from babelscope_kernels.swiglu.autograd import Swiglu, backward, forward
 
 MOST_LANGUAGES = 128
 """That the counting form holds in registers; with more, torch counts."""
@@ -49,7 +49,8 @@ def swiglu(
         n_language = _countable(gate, languages, counts_)
     objection = f"{n_language} languages, at most {MOST_LANGUAGES}" if n_language > MOST_LANGUAGES else ""
     chosen = choose("swiglu", backend, [gate, up, languages], objection=objection)
-    hidden, counts = Swiglu.apply(gate, up, activation, languages, n_language, chosen)
+    call = Swiglu.apply if torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad) else forward
+    hidden, counts = call(gate, up, activation, languages, n_language, chosen)
     if counts_ is not None:
         counts_.add_(counts)
     return hidden
