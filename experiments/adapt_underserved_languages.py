@@ -20,7 +20,8 @@ import torch
 
 from babelscope import Observation, load_corpus, observe, open_model, select_lape, select_top_rate
 from babelscope.adaptation import Material, Method, Ruler, adapt, strongest
-from babelscope.runs import Run, environment, main
+from babelscope.figures import AdaptationRow, adaptation_figure
+from babelscope.runs import Run, environment, main, write_atomic
 
 RATES: dict[str, tuple[float, ...]] = {
     "neurons": (1e-3, 3e-3, 1e-2),
@@ -223,6 +224,27 @@ def measure(cell: Cell) -> dict:
     return BENCH[0].measure(cell)
 
 
+def draw(rows: list[dict]):
+    """The figure, from results.jsonl alone."""
+    return adaptation_figure(
+        rows=[
+            AdaptationRow(
+                kind=row["kind"],
+                language=row["language"],
+                seed=row["seed"],
+                share=row["trained_share"],
+                gain=row["gain"],
+                harm=row["harm"],
+                curve=[(tokens, score) for tokens, score in row["curve"]],
+                moved=row["moved"],
+                similarity=row["similarity"][row["language"]],
+            )
+            for row in rows
+            if row["stage"] == "main"
+        ]
+    )
+
+
 def run(config: Config, run: Run) -> None:
     open_bench(config, run)
     with ProcessPoolExecutor(
@@ -233,6 +255,7 @@ def run(config: Config, run: Run) -> None:
             for done in as_completed([pool.submit(measure, cell) for cell in left]):
                 run.log([done.result()])
     rows = run.results()
+    write_atomic(run.folder / "figure.html", draw(rows).to_html(include_plotlyjs=True))
     if config.out:
         facts = {"config": asdict(config), "environment": environment()}
         lines = [json.dumps(row, ensure_ascii=False) for row in [facts, *verdict(rows), *rows]]

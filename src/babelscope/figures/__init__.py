@@ -5,6 +5,7 @@ The only importer of plotly.
 
 from plotly.graph_objects import Figure
 
+from babelscope.figures.adaptation import AdaptationRow, adaptation_figure
 from babelscope.figures.effects import (
     PERPLEXITY_BAND,
     STRENGTH_UNIT,
@@ -13,7 +14,7 @@ from babelscope.figures.effects import (
     harm_against_draws,
     steering_bars,
 )
-from babelscope.figures.maps import ablation_map, colour_limit, neuron_map, overlap_map, source_target_map
+from babelscope.figures.maps import ablation_map, colour_limit, method_map, neuron_map, overlap_map, source_target_map
 from babelscope.figures.sets import (
     CorpusSizePoint,
     Retention,
@@ -37,12 +38,14 @@ from babelscope.figures.style import (
 __all__ = [
     "PERPLEXITY_BAND",
     "STRENGTH_UNIT",
+    "AdaptationRow",
     "CorpusSizePoint",
     "DosePoint",
     "Figure",
     "Number",
     "Retention",
     "ablation_map",
+    "adaptation_figure",
     "colour_limit",
     "corpus_size_curve",
     "dark_colours_json",
@@ -51,6 +54,7 @@ __all__ = [
     "harm_against_draws",
     "language_label",
     "language_name",
+    "method_map",
     "neuron_map",
     "overlap_map",
     "page_template",

@@ -1,0 +1,140 @@
+"""Adaptation by method: what the target gains against what the others lose, how it was learned, where weights moved."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from babelscope.figures.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    Number,
+    language_label,
+    new_figure,
+)
+
+MARKS = {
+    "language": (VERMILLION, "diamond", "the language's neurons"),
+    "random": (BLUE, "circle", "random neurons, layer-matched"),
+    "top-rate": (SKY, "triangle-down", "most active neurons"),
+    "full": (PURPLE, "square", "all parameters"),
+    "ffn": (PURPLE, "square-open", "all MLPs"),
+    "lora": (GREEN, "triangle-up", "LoRA on MLPs"),
+    "lora-attention": (GREEN, "triangle-up-open", "LoRA on attention"),
+    "shira": (ORANGE, "cross", "SHiRA"),
+    "lt-sft": (ORANGE, "cross-open", "LT-SFT"),
+}
+"""Colour, symbol and name by kind: nine kinds, told apart without colour too."""
+
+
+class AdaptationRow(NamedTuple):
+    """One run."""
+
+    kind: str
+    """Key of MARKS."""
+    language: str
+    seed: int
+    share: Number
+    """Trained, of all parameters."""
+    gain: Number
+    """Held-out bits per byte that the target lost."""
+    harm: Number
+    """Mean rise of the others' bits per byte."""
+    curve: Sequence[tuple[int, Number]]
+    """(tokens, bits per byte of the dev text)."""
+    moved: Mapping[str, Sequence[Number]] | None
+    """Length of the weights' change by role and layer."""
+    similarity: Sequence[Number]
+    """Mean cosine of the target's sentence means before and after, by layer."""
+
+
+def adaptation_figure(*, rows: Sequence[AdaptationRow]) -> go.Figure:
+    """A column a language: gain against harm (a mark a run), learning curve, change of weights and sentences by layer.
+
+    Marks of neurons grow with the trained share. The lines are means over seeds at each kind's middle share.
+    """
+    languages = list(dict.fromkeys(row.language for row in rows))
+    figure = go.Figure(
+        make_subplots(
+            rows=4,
+            cols=len(languages),
+            column_titles=[language_label(tag) for tag in languages],
+            vertical_spacing=0.075,
+            horizontal_spacing=0.06,
+            row_heights=[0.37, 0.23, 0.2, 0.2],
+        )
+    )
+    figure.update_layout(new_figure(height=1080).layout)
+    largest = max((row.share for row in rows if row.kind in ("language", "random")), default=1.0)
+    for kind, (colour, symbol, name) in MARKS.items():
+        for col, tag in enumerate(languages, start=1):
+            mine = [row for row in rows if (row.kind, row.language) == (kind, tag)]
+            if mine:
+                _frontier(figure, mine, colour, symbol, name, kind, col, largest)
+                _lines(figure, mine, colour, kind, col)
+    for col in range(1, len(languages) + 1):
+        figure.update_xaxes(title={"text": "harm: rise of the others (bits per byte)"}, row=1, col=col)
+        figure.update_xaxes(title={"text": "tokens of training text"}, row=2, col=col)
+        for row in (3, 4):
+            figure.update_xaxes(title={"text": "layer"}, dtick=1, row=row, col=col)
+    titles = ("gain of the target (bits per byte)", "dev bits per byte", "length of the change", "cosine to before")
+    for row, title in enumerate(titles, start=1):
+        figure.update_yaxes(title={"text": title}, row=row, col=1)
+    figure.update_layout(legend={"y": 1.04, "itemsizing": "constant"}, margin={"t": 90})
+    return figure
+
+
+def _frontier(
+    figure: go.Figure,
+    rows: Sequence[AdaptationRow],
+    colour: str,
+    symbol: str,
+    name: str,
+    kind: str,
+    col: int,
+    largest: Number,
+) -> None:
+    """A mark a run."""
+    of_neurons = kind in ("language", "random")
+    sizes = [7 + 9 * (row.share / largest) ** 0.5 if of_neurons else 10 for row in rows]
+    figure.add_scatter(
+        x=[row.harm for row in rows],
+        y=[row.gain for row in rows],
+        mode="markers",
+        name=name,
+        legendgroup=kind,
+        showlegend=col == 1,
+        marker={"color": colour, "symbol": symbol, "size": sizes, "opacity": 0.85},
+        text=[f"{name}, {100 * row.share:.2g} % trained, seed {row.seed}" for row in rows],
+        hovertemplate="%{text}<br>gain %{y:.3f}, harm %{x:.3f}<extra></extra>",
+        row=1,
+        col=col,
+    )
+
+
+def _lines(figure: go.Figure, rows: Sequence[AdaptationRow], colour: str, kind: str, col: int) -> None:
+    """Means over seeds at the middle share."""
+    shares = sorted({row.share for row in rows})
+    middle = [row for row in rows if row.share == shares[len(shares) // 2]]
+    dash = "dot" if MARKS[kind][1].endswith("open") else "solid"
+    line = {"color": colour, "dash": dash, "width": 1.8}
+    steps = [tokens for tokens, _ in middle[0].curve]
+    curve = np.mean([[score for _, score in row.curve] for row in middle], axis=0)
+    drawn = [(2, steps, curve)]
+    if kind in ("language", "random", "full", "lora"):
+        layers = list(range(len(middle[0].similarity)))
+        drawn.append((4, layers, np.mean([row.similarity for row in middle], axis=0)))
+        lengths = [np.sqrt(sum(np.square(part) for part in row.moved.values())) for row in middle if row.moved]
+        if lengths:
+            drawn.append((3, layers, np.mean(lengths, axis=0)))
+    for place, x, y in drawn:
+        figure.add_scatter(
+            x=x, y=y, mode="lines+markers", line=line, marker={"size": 4}, legendgroup=kind, showlegend=False,
+            hovertemplate="%{y:.3f}<extra>" + MARKS[kind][2] + "</extra>", row=place, col=col,
+        )  # fmt: skip

@@ -1,0 +1,53 @@
+"""The figure of an adaptation study shows every run where it was measured."""
+
+from babelscope.figures import AdaptationRow, adaptation_figure
+from babelscope.figures.adaptation import MARKS
+
+
+def row(kind, language="eu", seed=0, **changes):
+    values = {
+        "share": 0.01,
+        "gain": 0.2,
+        "harm": 0.1,
+        "curve": [(100, 2.5), (200, 2.25)],
+        "moved": {"gate": [3.0, 0.0], "down": [4.0, 1.0]},
+        "similarity": [0.9, 0.8],
+    }
+    return AdaptationRow(kind=kind, language=language, seed=seed, **{**values, **changes})
+
+
+def traces(figure, name):
+    return [trace for trace in figure.data if trace.name == name]
+
+
+def test_every_run_is_a_mark_at_its_harm_and_gain():
+    rows = [row("language", gain=0.3, harm=0.05), row("language", seed=1), row("random", gain=0.1)]
+    marks = traces(adaptation_figure(rows=rows), MARKS["language"][2])
+    assert [list(mark.x) for mark in marks] == [[0.05, 0.1]] and [list(mark.y) for mark in marks] == [[0.3, 0.2]]
+
+
+def test_a_language_has_a_column_and_a_kind_one_place_in_the_legend():
+    rows = [row(kind, language) for kind in MARKS for language in ("eu", "cy", "tt")]
+    figure = adaptation_figure(rows=rows)
+    shown = [trace.name for trace in figure.data if trace.showlegend]
+    assert shown == [name for _, _, name in MARKS.values()]
+    assert [note.text for note in figure.layout.annotations] == ["Basque (eu)", "Welsh (cy)", "Tatar (tt)"]
+
+
+def test_lines_are_means_over_seeds_and_lengths_over_roles():
+    rows = [row("language", seed=0), row("language", seed=1, curve=[(100, 2.0), (200, 1.75)])]
+    figure = adaptation_figure(rows=rows)
+    lines = {trace.yaxis: list(trace.y) for trace in figure.data if trace.mode == "lines+markers"}
+    assert lines["y2"] == [2.25, 2.0]
+    assert lines["y3"] == [5.0, 1.0]
+    assert lines["y4"] == [0.9, 0.8]
+
+
+def test_kinds_differ_in_symbol_so_that_colour_is_not_needed():
+    assert len({(colour, symbol) for colour, symbol, _ in MARKS.values()}) == len(MARKS)
+    assert len({symbol for _, symbol, _ in MARKS.values()}) == len(MARKS)
+
+
+def test_methods_that_leave_the_weights_have_no_line_of_change():
+    figure = adaptation_figure(rows=[row("lora", moved=None)])
+    assert not [trace for trace in figure.data if trace.yaxis == "y3"]
