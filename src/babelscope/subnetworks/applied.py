@@ -139,10 +139,9 @@ def revert_change(model: PreTrainedModel, change: Change) -> int:
     places, steps = change.places(model, held=True), {}
     for name, cells in change.cells().items():
         held, keys, now = _opened(state, name, places[name], cells)
-        values = held.base[torch.searchsorted(held.keys, keys)]
-        still = _touched(keys, name, left)
+        values, still = _base(held, keys), _touched(keys, name, left)
         if bool(still.any()):
-            values[still] = _summed(held, keys[still], name, left)
+            values = values.index_put((still,), _summed(held, keys[still], name, left))
         kept = _touched(held.keys, name, left)
         steps[name] = Step(places[name], keys, now, values, Held(held.keys[kept], held.base[kept]))
     _write(steps)
@@ -192,8 +191,9 @@ def _opened(state: _State, name: str, place: Place, cells: Cells) -> tuple[Held,
         # The model was converted while it held changes: each cell is then written anew, from the converted base.
         keys = torch.cat([held.keys, keys]).unique()
     now, known = place.read(keys), _member(keys, held.keys)
-    live = _summed(held, keys[known], name, state.active.values()).to(place.dtype)
-    _check_untouched(now[known], live, name)
+    whole = bool(known.all())
+    live = _summed(held, keys if whole else keys[known], name, state.active.values()).to(place.dtype)
+    _check_untouched(now if whole else now[known], live, name)
     return Held(held.keys, held.base.to(place.dtype)), keys, now
 
 
@@ -229,9 +229,14 @@ def _merged(held: Held, keys: Tensor, now: Tensor) -> Held:
     return Held(merged, torch.cat([held.base, now[new]])[order])
 
 
+def _base(held: Held, keys: Tensor) -> Tensor:
+    """Base cells of held keys; not a copy where all are asked for."""
+    return held.base if len(keys) == len(held.keys) else held.base[torch.searchsorted(held.keys, keys)]
+
+
 def _summed(held: Held, keys: Tensor, name: str, active: Iterable[Active]) -> Tensor:
     """cast(base + Σ scale · change), summed in float64 in the order of the digests."""
-    base = held.base if len(keys) == len(held.keys) else held.base[torch.searchsorted(held.keys, keys)]
+    base = _base(held, keys)
     parts = [(change.cells()[name], scale) for change, scale in _ordered(active) if name in change.cells()]
     if len(parts) == 1 and parts[0][1] == 1 and base.dtype != torch.float64 and len(parts[0][0].keys) == len(keys):
         # Two float32 added in float64 and cast are the same bits as added in float32 (53 ≥ 2 · 24 + 2); half the time.
