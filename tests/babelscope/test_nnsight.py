@@ -59,7 +59,7 @@ RECIPE = [
     push(site=Site(0, "mlp_out")),
     push(1, site=Site(1, "resid_out"), positions=(1, -1)),
     Operation(Site(1, "mlp_gate"), "replace", torch.tensor([2.0, -1.0]), indices=torch.tensor([3, 40])),
-    Operation(Site(2, "attn_heads"), "scale", torch.full((32,), 0.5), strength=0.7, gate=Gate()),
+    Operation(Site(2, "attn_heads"), "scale", torch.linspace(0, 1, 32), strength=0.7, gate=Gate()),
 ]
 
 

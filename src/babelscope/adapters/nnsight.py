@@ -197,11 +197,11 @@ def traced_sums(
     The block is sent as it stands: it names nothing but torch's methods.
     """
     with traced.trace(inputs, remote=remote):
-        found = []
+        found: Any = []
         for path, side, signed in places:
             envoy = traced.get(path)
-            sign = envoy.input if signed or side == "input" else None
-            value = sign if side == "input" else envoy.output
+            sign: Any = envoy.input if signed or side == "input" else None
+            value: Any = sign if side == "input" else envoy.output
             value = value[0] if isinstance(value, tuple) else value
             sign = value if sign is None else sign
             here = counted.to(value.device)
