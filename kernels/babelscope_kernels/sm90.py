@@ -71,7 +71,7 @@ def compile_for_sm90(shipped: Shipped) -> Resources:
         built = triton.compile(
             source, target=target, options={"num_warps": shipped.num_warps, "num_stages": shipped.num_stages}
         )
-    return _read(shipped.name, built, Path(triton.__file__).parent)
+    return _read(shipped.name, built, Path(str(triton.__file__)).parent)
 
 
 def _read(name: str, built: Any, folder: Path) -> Resources:

@@ -1,5 +1,7 @@
 """Triton: counts, and sums where asked, of one pass; a product of the 0/1 table of languages by each tile."""
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -8,6 +10,7 @@ from torch import Tensor
 from babelscope_kernels.shipped import Shipped
 
 STEPS = 8
+EIGHT_WARPS = {"num_warps": 8}
 
 
 @triton.jit
@@ -62,9 +65,10 @@ def launch(value: Tensor, languages: Tensor, n_language: int, sums: bool) -> tup
     partial = torch.empty(parts if sums else 0, 2, n_language, n_unit, dtype=torch.float32, device=value.device)
     if rows.numel() and n_language:
         grid = (triton.cdiv(n_unit, blocks["BLOCK_N"]), parts)
-        _active_counts_fwd_kernel[grid](
+        kernel: Any = _active_counts_fwd_kernel
+        kernel[grid](
             rows, languages.reshape(-1), counts, partial, n_token, n_unit, n_language, rows.stride(0),
-            SUMS=sums, **blocks, num_warps=8,
+            SUMS=sums, **blocks, **EIGHT_WARPS,
         )  # fmt: skip
     if not sums:
         none = [torch.empty(0, n_unit, dtype=torch.float64, device=value.device) for _ in range(2)]

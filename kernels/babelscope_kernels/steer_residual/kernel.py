@@ -10,6 +10,7 @@ from torch import Tensor
 from babelscope_kernels.shipped import Shipped
 
 LOW_RANK = {"BLOCK_T": 16, "BLOCK_D": 64, "BLOCK_R": 16}
+FOUR_WARPS = {"num_warps": 4}
 
 
 @triton.jit
@@ -28,7 +29,7 @@ def _steer_fwd_kernel(
     v = tl.load(place, mask=here, other=0.0).to(tl.float32)
     weight = given
     if PROJECT:
-        weight = given * -tl.sum(x * v, axis=1)
+        weight = -1.0 * given * tl.sum(x * v, axis=1)
     new = (x + weight[:, None] * v).to(out.dtype.element_ty)
     tl.store(out + row[:, None] * width + column[None, :], tl.where((given != 0)[:, None], new, raw), mask=here)
 
@@ -89,9 +90,11 @@ def launch(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool) -> T
     if out.numel():
         n_token, width = flat.shape
         blocks = blocks_of(width)
-        _steer_fwd_kernel[(triton.cdiv(n_token, blocks["BLOCK_T"]),)](
+        warps = {"num_warps": warps_of(blocks["BLOCK_D"])}
+        kernel: Any = _steer_fwd_kernel
+        kernel[(triton.cdiv(n_token, blocks["BLOCK_T"]),)](
             flat, vector, strength, out, n_token, width, n_token // vector.shape[0], flat.stride(0),
-            PROJECT=project, **blocks, num_warps=warps_of(blocks["BLOCK_D"]),
+            PROJECT=project, **blocks, **warps,
         )  # fmt: skip
     return out
 
@@ -102,9 +105,10 @@ def launch_low_rank(hidden: Tensor, down: Tensor, gain: Tensor, up: Tensor, stre
     out = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
     if out.numel():
         n_token, width = flat.shape
-        _steer_low_rank_fwd_kernel[(triton.cdiv(n_token, LOW_RANK["BLOCK_T"]),)](
+        kernel: Any = _steer_low_rank_fwd_kernel
+        kernel[(triton.cdiv(n_token, LOW_RANK["BLOCK_T"]),)](
             flat, down.contiguous(), gain.contiguous(), up.contiguous(), strength.contiguous(), out,
-            n_token, width, gain.shape[0], flat.stride(0), **LOW_RANK, num_warps=4,
+            n_token, width, gain.shape[0], flat.stride(0), **LOW_RANK, **FOUR_WARPS,
         )  # fmt: skip
     return out
 

@@ -1,5 +1,7 @@
 """Triton: one pass over gate and up, forward and backward; positive gates counted from the same registers."""
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -9,6 +11,7 @@ from babelscope_kernels.shipped import Shipped
 
 FORWARD = {"BLOCK_T": 4, "BLOCK_N": 512, "STEPS": 1}
 BACKWARD = {"BLOCK_T": 4, "BLOCK_N": 256}
+FOUR_WARPS = {"num_warps": 4}
 COUNT_STEPS = 8
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 
@@ -110,10 +113,12 @@ def launch_forward(
     block_l = block_of(n_language)
     blocks = counting(block_l) if count else FORWARD
     if out.numel():
+        warps = {"num_warps": 8 if count else 4}
         grid = (triton.cdiv(n_neuron, blocks["BLOCK_N"]), triton.cdiv(n_token, blocks["BLOCK_T"] * blocks["STEPS"]))
-        _swiglu_fwd_kernel[grid](
+        kernel: Any = _swiglu_fwd_kernel
+        kernel[grid](
             g, u, out, languages.reshape(-1), counts, n_token, n_neuron, n_language, g.stride(0), u.stride(0),
-            ACTIVATION=activation, COUNT=count, BLOCK_L=block_l, **blocks, num_warps=8 if count else 4,
+            ACTIVATION=activation, COUNT=count, BLOCK_L=block_l, **blocks, **warps,
         )  # fmt: skip
     return out, counts.to(torch.int64)
 
@@ -129,9 +134,10 @@ def launch_backward(
     hidden = torch.empty(*gate.shape[:-1], n_hidden, dtype=gate.dtype, device=gate.device)
     if grad_gate.numel():
         grid = (triton.cdiv(n_neuron, BACKWARD["BLOCK_N"]), triton.cdiv(n_token, BACKWARD["BLOCK_T"]))
-        _swiglu_bwd_kernel[grid](
+        kernel: Any = _swiglu_bwd_kernel
+        kernel[grid](
             d, g, u, grad_gate, grad_up, hidden, n_token, n_neuron, n_hidden, d.stride(0), g.stride(0), u.stride(0),
-            ACTIVATION=activation, **BACKWARD, num_warps=4,
+            ACTIVATION=activation, **BACKWARD, **FOUR_WARPS,
         )  # fmt: skip
     return grad_gate, grad_up, hidden
 
