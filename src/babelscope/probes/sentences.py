@@ -14,6 +14,7 @@ from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout, See, layout_of
 from babelscope.probes.shard_sums import BATCH_TOKENS, run_body
+from babelscope.probes.streams import depth_sites
 from babelscope.sites import Site
 
 Pooling = Literal["mean", "weighted", "last"]
@@ -79,6 +80,7 @@ def record_sentences(
     ids = tuple(document.id for document in next(iter(corpus.values())))
     sites = depth_sites(layout)
     shape = (len(corpus), len(sites), len(ids), layout.d_hidden)
+    pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
     vectors: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
     for k, (tag, documents) in enumerate(corpus.items()):
         tokens = tokenize_documents(tokenizer, documents, k, max_length=max_length)
@@ -86,7 +88,7 @@ def record_sentences(
         if empty:
             raise CorpusError(f"{tag}, sentence {empty[0]!r} has no token; expected text; drop it everywhere")
         placed = [replace(document, id=str(row)) for row, document in enumerate(tokens)]
-        for batch in batch_documents(placed, batch_tokens=BATCH_TOKENS, pad=tokenizer.pad_token_id or 0):
+        for batch in batch_documents(placed, batch_tokens=BATCH_TOKENS, pad=pad):
             rows = torch.tensor([int(document.id) for document in batch.documents])
             for depth, pooled in enumerate(pool_batch(layout, sites, batch, poolings)):
                 for pooling, found in pooled.items():
@@ -95,11 +97,6 @@ def record_sentences(
     if broken:
         raise MeasurementError("a sentence's vector is NaN or infinite; expected numbers; check the weights and dtype")
     return Sentences(tuple(corpus), ids, sites, vectors)
-
-
-def depth_sites(layout: Layout) -> tuple[Site, ...]:
-    """The stream before the first layer, and after every layer."""
-    return (Site(0, "resid_in"), *(Site(layer, "resid_out") for layer in range(layout.n_layers)))
 
 
 def pool_batch(

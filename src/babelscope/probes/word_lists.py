@@ -1,0 +1,138 @@
+"""Which entries of a vocabulary speak for which language: from a user's words, or from parallel text by a rule."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from unicodedata import category
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from babelscope.axes import Bool, Int64, Tensor
+from babelscope.corpus import Texts, as_corpus, tokenize_documents
+from babelscope.errors import LanguageError, MeasurementError
+from babelscope.languages import Language, parse_languages
+
+Words = Mapping[str, Mapping[str, str]]
+"""Concept → language tag → the word for it: `{"cat": {"en": "cat", "fi": "kissa"}}`."""
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageTokens:
+    """Disjoint sets of tokens, one a language."""
+
+    languages: tuple[Language, ...]
+    member: Bool[Tensor, "language vocab"]
+    """A token belongs to one language at most."""
+    shared: Bool[Tensor, " vocab"]
+    """Tokens that two languages or more claim; counted for none."""
+    source: str
+    """Where the sets come from, with the rule's parameters."""
+
+    @property
+    def sizes(self) -> Int64[Tensor, " language"]:
+        """Tokens of each language."""
+        return self.member.sum(dim=1)
+
+    def index(self, language: str) -> int:
+        """Place of a language; raises LanguageError if absent."""
+        tag = Language.parse(language)
+        if tag not in self.languages:
+            raise LanguageError(f"no tokens are listed for {tag!r}; expected one of {', '.join(self.languages)}")
+        return self.languages.index(tag)
+
+    def shuffled(self, generator: torch.Generator) -> Bool[Tensor, "language vocab"]:
+        """The same tokens dealt out to languages at random, as many to each: the control."""
+        tokens = self.member.any(dim=0).nonzero()[:, 0]
+        owner = self.member.to(torch.uint8).argmax(dim=0)[tokens]
+        member = torch.zeros_like(self.member)
+        member[owner[torch.randperm(len(tokens), generator=generator)], tokens] = True
+        return member
+
+
+def word_tokens(tokenizer: PreTrainedTokenizerBase, words: Words, *, vocabulary: int | None = None) -> LanguageTokens:
+    """Tokens that begin a language's words, with and without a space before them.
+
+    Tokens without a letter, and pieces of a character, say nothing of a language and are left out; tokens that begin
+    words of two languages are `shared` and counted for neither.
+    vocabulary: the model's number of output rows, where it is more than the tokenizer's entries.
+    Raises LanguageError for a word list of one language, MeasurementError if a language keeps no token.
+    Source: Wendler et al. 2024, arXiv:2402.10588.
+    """
+    tags = parse_languages(dict.fromkeys(tag for by_tag in words.values() for tag in by_tag))
+    claimed = torch.zeros(len(tags), vocabulary or len(tokenizer), dtype=torch.bool)
+    for by_tag in words.values():
+        for tag, word in by_tag.items():
+            for text in (word, f" {word}"):
+                ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+                first = next((token for token in ids if has_letter(tokenizer, token)), None)  # pyright: ignore
+                if first is not None and first == first_meaningful(tokenizer, ids):
+                    claimed[tags.index(Language.parse(tag)), first] = True
+    return _disjoint(tags, claimed, claimed.sum(dim=0) > 1, f"first tokens of {len(words)} words a language")
+
+
+def indicative_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    *,
+    ratio: float | int = 5,
+    min_count: int = 5,
+    vocabulary: int | None = None,
+) -> LanguageTokens:
+    """Tokens that one language uses far more than any other: v belongs to k if c_k ≥ min_count and
+    c_k/N_k ≥ ratio · max_{j≠k} c_j/N_j, counts c and N tokens of the text.
+
+    Parallel text makes the lists parallel: the same content in every language. Take other text than the one that is
+    measured. Tokens with letters that reach min_count in two languages and belong to none are `shared`.
+    Raises LanguageError for one language, MeasurementError if a language keeps no token.
+    """  # noqa: D205
+    corpus = as_corpus(texts)
+    size = vocabulary or len(tokenizer)
+    counts = torch.zeros(len(corpus), size, dtype=torch.int64)
+    for k, documents in enumerate(corpus.values()):
+        for document in tokenize_documents(tokenizer, documents, k, max_length=100_000):
+            ids = [token for token, counted in zip(document.tokens, document.counted, strict=True) if counted]
+            counts[k] += torch.bincount(torch.tensor(ids, dtype=torch.int64), minlength=size)
+    member = indicative(counts, ratio=ratio, min_count=min_count)
+    used = (counts >= min_count).any(dim=0).nonzero()[:, 0].tolist()
+    lettered = torch.zeros(size, dtype=torch.bool)
+    lettered[[token for token in used if has_letter(tokenizer, token)]] = True
+    shared = ((counts >= min_count).sum(dim=0) > 1) & ~member.any(dim=0) & lettered
+    rule = f"tokens {ratio} times as frequent as in any other language, {min_count} times or more"
+    return _disjoint(tuple(corpus), member & lettered, shared, f"{corpus.name}: {rule}")
+
+
+def indicative(
+    counts: Int64[Tensor, "language vocab"], *, ratio: float | int, min_count: int
+) -> Bool[Tensor, "language vocab"]:
+    """The rule alone; raises LanguageError for one language."""
+    if len(counts) < 2:
+        raise LanguageError("one language came; expected at least two, to tell their words apart; add text")
+    rate = counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    top = rate.topk(2, dim=0).values
+    best = (rate == top[0]) & (top[0] >= ratio * top[1]) & (top[0] > top[1])
+    return best & (counts >= min_count)
+
+
+def has_letter(tokenizer: PreTrainedTokenizerBase, token: int) -> bool:
+    """Whether a token is whole text with a letter in it."""
+    text = str(tokenizer.decode([token]))
+    return "\ufffd" not in text and any(category(letter)[0] == "L" for letter in text)
+
+
+def first_meaningful(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> int | None:
+    """The first token that is more than a space."""
+    return next((token for token in ids if str(tokenizer.decode([token])).strip()), None)
+
+
+def _disjoint(
+    tags: tuple[Language, ...], claimed: Bool[Tensor, "language vocab"], shared: Bool[Tensor, " vocab"], source: str
+) -> LanguageTokens:
+    if len(tags) < 2:
+        raise LanguageError(f"words of {', '.join(tags)} came alone; expected at least two languages; add words")
+    member = claimed & ~shared
+    bare = [tag for tag, own in zip(tags, member, strict=True) if not bool(own.any())]
+    if bare:
+        raise MeasurementError(
+            f"no token is {', '.join(bare)}'s own; expected at least one; give more text or words, or a lower ratio"
+        )
+    return LanguageTokens(tags, member, shared, source)
