@@ -224,6 +224,8 @@ def main(words: list[str], write: Callable[[str], object] = sys.stdout.write) ->
         write("no CUDA device was found, and the kernels are timed on one; give --cpu for the torch forms\n")
         return 1
     fine, rows = True, []
+    if not options.cpu:
+        options.results.mkdir(parents=True, exist_ok=True)  # now, so that no measured row is lost for want of a folder
     if options.kernel == "all":
         rest = [*(["--cpu"] if options.cpu else []), "--results", str(options.results), "--commit", options.commit]
         for kernel in NAMES:
