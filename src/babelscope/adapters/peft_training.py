@@ -97,9 +97,10 @@ class PeftStudent:
         adamw(
             list(self.held.values()),
             grads,
-            *([self.moments[f"{kind}/{name}"] for name in self.held] for kind in ("first", "second")),
-            [],
-            [self.moments[f"steps/{name}"] for name in self.held],
+            exp_avgs=[self.moments[f"first/{name}"] for name in self.held],
+            exp_avg_sqs=[self.moments[f"second/{name}"] for name in self.held],
+            max_exp_avg_sqs=[],
+            state_steps=[self.moments[f"steps/{name}"] for name in self.held],
             fused=True,
             amsgrad=False,
             beta1=self.betas[0],

@@ -103,14 +103,15 @@ class Dense:
             for name, parameter in live.items():
                 parameter.add_(self.base[name] - parameter, alpha=learning_rate * self.decay)
         grads = [parameter.grad for parameter in live.values() if parameter.grad is not None]
-        if grad_scale != 1.0:
-            torch._foreach_mul_(grads, grad_scale)
+        for grad in grads if grad_scale != 1.0 else []:
+            grad.mul_(grad_scale)
         adamw(
             list(live.values()),
             grads,
-            *([self.moments[f"{kind}/{name}"] for name in live] for kind in ("first", "second")),
-            [],
-            [self.moments[f"steps/{name}"] for name in live],
+            exp_avgs=[self.moments[f"first/{name}"] for name in live],
+            exp_avg_sqs=[self.moments[f"second/{name}"] for name in live],
+            max_exp_avg_sqs=[],
+            state_steps=[self.moments[f"steps/{name}"] for name in live],
             fused=True,
             amsgrad=False,
             beta1=self.betas[0],

@@ -183,9 +183,9 @@ class _FrozenMLP(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         mlp, w = ctx.mlp, ctx.mlp.weights
-        hidden = ctx.saved_tensors[0] if ctx.has_hidden else None
+        hidden: Any = ctx.saved_tensors[0] if ctx.has_hidden else None
         kept = ctx.saved_tensors[1 if ctx.has_hidden else 0 :]
         chosen = mlp.chosen
         if not ctx.needs_input_grad[0]:
@@ -196,10 +196,9 @@ class _FrozenMLP(torch.autograd.Function):
             return None, None, None
         gate, up = kept if kept else (F.linear(hidden, w["gate"]), F.linear(hidden, w["up"]))
         inner_grad = F.linear(grad, w["down"])
-        if chosen is not None:
-            inner = swiglu(columns(gate, chosen), columns(up, chosen), activation=mlp.activation)
         gate_grad, up_grad, _ = swiglu_backward(inner_grad, gate, up, activation=mlp.activation)
         if chosen is not None:
+            inner = swiglu(columns(gate, chosen), columns(up, chosen), activation=mlp.activation)
             mlp_rows(mlp, hidden, grad, columns(gate_grad, chosen), columns(up_grad, chosen), inner)
         flat = torch.mm(rearrange(gate_grad, "b t n -> (b t) n"), w["gate"])
         flat.addmm_(rearrange(up_grad, "b t n -> (b t) n"), w["up"])

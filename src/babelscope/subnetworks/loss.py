@@ -44,7 +44,7 @@ class _HeadLoss(torch.autograd.Function):
         return (total * scale).float()
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         towards, *grads = ctx.saved_tensors
         held = iter(grads)
         mine = [next(held) * upstream if trained else None for trained in ctx.places]
@@ -55,7 +55,7 @@ def head_loss(
     layout: Layout, hidden: Float[Tensor, "place hidden"], targets: Int64[Tensor, " place"], scale: float
 ) -> Float[Tensor, ""]:
     """scale · Σ −ln p(target), by the model's own head; differentiable by `hidden` and by the head's weights."""
-    head = layout.model.get_output_embeddings()
+    head: nn.Module = layout.model.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
     weights: Sequence[nn.Parameter] = list(head.parameters())
     return _HeadLoss.apply(layout, hidden, targets, scale, *weights)  # pyright: ignore[reportReturnType]
 

@@ -144,7 +144,7 @@ class Training:
                 point = self.advance()
                 bar.update(per_step)
                 shown = {} if point.bits_per_byte is None else {"bpb": f"{point.bits_per_byte:.4f}"}
-                bar.set_postfix(loss=f"{point.loss:.4f}", **shown)
+                bar.set_postfix({"loss": f"{point.loss:.4f}", **shown})
                 if time.monotonic() - saved >= checkpoint_seconds:
                     self.save()
                     saved = time.monotonic()
