@@ -1,0 +1,118 @@
+"""Activation patching: exact ends, planted carriers, position groups, and controls."""
+
+import math
+
+import pytest
+import torch
+from conftest import tiny_model, tiny_tokenizer
+
+from babelscope import Site, load_corpus
+from babelscope.errors import CorpusError, MeasurementError, SiteError
+from babelscope.models import layout_of
+from babelscope.probes.circuits import (
+    SMALLEST_GAP,
+    PatchPair,
+    TokenPair,
+    groups_of,
+    logit_difference,
+    patch_effects,
+    read_pairs,
+    translation_pairs,
+)
+
+PAIRS = [
+    PatchPair("the cat is", "the dog is", "x", "y"),
+    PatchPair("one cow was", "one pig was", "a", "b"),
+    PatchPair("his hen can", "his fox can", "m", "n"),
+    PatchPair("her bee may", "her ant may", "q", "r"),
+]
+
+
+def effect(table, layer, group):
+    return next(one for one in table.effects if (one.layer, one.group) == (layer, group))
+
+
+def test_groups_of_positions_by_hand():
+    pair = TokenPair((1, 5, 6, 7, 8), (1, 5, 9, 7, 8), 3, 4)
+    assert groups_of(pair) == {
+        "before": ([0, 1],) * 2,
+        "changed": ([2],) * 2,
+        "between": ([3],) * 2,
+        "last": ([4],) * 2,
+    }
+    assert groups_of(TokenPair((1, 5), (1, 6, 7), 3, 4)) == {"last": ([1], [2])}
+    assert groups_of(TokenPair((1, 5, 6), (1, 5, 7), 3, 4)) == {"before": ([0, 1],) * 2, "last": ([2],) * 2}
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "mixtral"])
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_the_ends_are_exact(family, direction):
+    model, tokenizer = tiny_model(family), tiny_tokenizer()
+    table = patch_effects(model, tokenizer, PAIRS, direction=direction, resamples=50)
+    # After the last layer only the last position is read; into the first, the changed tokens are all that differs.
+    assert effect(table, 2, "last").effect == pytest.approx(1.0, abs=1e-4)
+    assert effect(table, 2, "changed").effect == pytest.approx(0.0, abs=1e-4)
+    assert effect(table, 0, "before").effect == pytest.approx(0.0, abs=1e-4)
+    start = patch_effects(model, tokenizer, PAIRS, at="resid_in", direction=direction, layers=[0], resamples=50)
+    assert effect(start, 0, "changed").effect == pytest.approx(1.0, abs=1e-4)
+    assert effect(start, 0, "between").effect == pytest.approx(0.0, abs=1e-4)
+
+
+def test_effects_equal_a_patch_by_hand():
+    model, tokenizer = tiny_model("llama", dtype=torch.float64), tiny_tokenizer()
+    layout, pairs = layout_of(model), read_pairs(tokenizer, PAIRS)
+    moved, gaps, used = 0.0, 0.0, 0
+    for pair in pairs:
+        clean, corrupt = (torch.tensor([ids]) for ids in pair[:2])
+        n, kept = [clean.shape[1]], []
+        with layout.watch(Site(1, "attn_out"), lambda value, sign, routes, kept=kept: kept.append(value.clone())):
+            high = logit_difference(layout, clean, torch.ones_like(clean), n, [pair])
+        low = logit_difference(layout, corrupt, torch.ones_like(clean), n, [pair])
+
+        def change(value, kept=kept):
+            return torch.cat([value[:, :-1], kept[0][:, -1:]], dim=1)
+
+        with layout.edit(Site(1, "attn_out"), change):
+            patched = logit_difference(layout, corrupt, torch.ones_like(clean), n, [pair])
+        used += abs(float(high - low)) >= SMALLEST_GAP
+        sign = float(torch.sign(high - low)) * (abs(float(high - low)) >= SMALLEST_GAP)
+        moved, gaps = moved + sign * float(patched - low), gaps + sign * float(high - low)
+    table = patch_effects(model, tokenizer, PAIRS, at="attn_out", layers=[1], resamples=50)
+    assert table.pairs == used >= 3 and table.left_out == 4 - used
+    assert effect(table, 1, "last").effect == pytest.approx(moved / gaps, abs=1e-9)
+
+
+def test_intervals_and_controls_are_reported():
+    table = patch_effects(tiny_model("llama"), tiny_tokenizer(), PAIRS, resamples=200)
+    for one in table.effects:
+        assert one.low - 1e-9 <= one.effect <= one.high + 1e-9
+        assert one.pairs == table.pairs >= 3
+    last = effect(table, 2, "last")
+    assert math.isfinite(last.control) and abs(last.control - last.effect) > 1e-3
+    row = table.rows()[-1]
+    assert row.site == "2.resid_out" and row.null == last.control and row.n == table.pairs
+
+
+def test_translations_are_patched_at_the_last_position():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    texts = load_corpus("reference", ["en", "id"], split="valid").head(8)
+    pairs = translation_pairs(tokenizer, texts, "en", "id", pairs=5)
+    assert len(pairs) == 5 and all(pair.clean[0] == 1 and pair.answer != pair.foil for pair in pairs)
+    table = patch_effects(model, tokenizer, pairs, resamples=20)
+    unlike = [pair for pair in pairs if len(pair.clean) != len(pair.corrupt)]
+    assert unlike and effect(table, 2, "last").effect == pytest.approx(1.0, abs=1e-4)
+    assert effect(table, 2, "last").pairs == table.pairs
+
+
+def test_what_can_not_be_patched_is_refused():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    with pytest.raises(CorpusError, match="same token"):
+        patch_effects(model, tokenizer, [PatchPair("a", "b", "xy", "xz")] * 2)
+    with pytest.raises(CorpusError, match="at least two"):
+        patch_effects(model, tokenizer, PAIRS[:1])
+    with pytest.raises(MeasurementError, match="tells them apart"):
+        patch_effects(model, tokenizer, [PatchPair("same", "same", "x", "y")] * 2)
+    with pytest.raises(SiteError, match="layers 0–2"):
+        patch_effects(model, tokenizer, PAIRS, layers=[3])
+    with pytest.raises(CorpusError, match="parallel"):
+        translation_pairs(tokenizer, {"en": ["a"], "fi": ["b", "c"]}, "en", "fi")
