@@ -27,11 +27,11 @@ from babelscope.subnetworks import (
     Student,
     Subnetwork,
     Training,
+    lottery_ticket_mask,
     mix_texts,
     parameter_names,
     train,
 )
-from babelscope.subnetworks.lottery import lottery_ticket_mask
 from babelscope.subnetworks.packing import ALONE
 
 

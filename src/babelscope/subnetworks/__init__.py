@@ -1,9 +1,13 @@
 """Train only a language's subnetwork: its neurons' weights, exactly, and nothing else of the model."""
 
+from babelscope.subnetworks.applied import active_changes
 from babelscope.subnetworks.bank import BYTES_A_VALUE, Bank
 from babelscope.subnetworks.delta import Delta
 from babelscope.subnetworks.dense import Dense, ffn_names, parameter_names
+from babelscope.subnetworks.elements import ElementDelta
 from babelscope.subnetworks.loss import rows_loss
+from babelscope.subnetworks.lottery import lottery_ticket_mask
+from babelscope.subnetworks.overlap import Overlap, element_overlap, overlap
 from babelscope.subnetworks.packing import Mixture, PackedText, Rows, mix_texts
 from babelscope.subnetworks.running import Plan, Point, Student, Training
 from babelscope.subnetworks.schedule import LearningRate
@@ -15,8 +19,10 @@ __all__ = [
     "Bank",
     "Delta",
     "Dense",
+    "ElementDelta",
     "LearningRate",
     "Mixture",
+    "Overlap",
     "PackedText",
     "Plan",
     "Point",
@@ -24,8 +30,12 @@ __all__ = [
     "Student",
     "Subnetwork",
     "Training",
+    "active_changes",
+    "element_overlap",
     "ffn_names",
+    "lottery_ticket_mask",
     "mix_texts",
+    "overlap",
     "parameter_names",
     "rows_loss",
     "train",
