@@ -5,9 +5,24 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from family_cases import DTYPES, FORMS, IDS, SITES, by_hand, lacking, opened, plain_logits, read_all, site, sites_of
+from conftest import CONFIGS
+from family_cases import (
+    DTYPES,
+    FORMS,
+    IDS,
+    MOE,
+    SITES,
+    by_hand,
+    lacking,
+    opened,
+    plain_logits,
+    read_all,
+    site,
+    sites_of,
+)
 
 from babelscope.models import FAMILIES
+from babelscope.sites import NEURON_SITES, PLAIN_MLP
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 HEAD = """# Model families and their sites
@@ -42,6 +57,15 @@ What the places are, where families differ:
 - GPT-2, GPT-NeoX, BLOOM and OPT have no gate: `mlp_gate` equals `mlp_inner`.
 
 Families, by `config.model_type`: {families}. Any other is refused with the list of its modules.
+"""
+NAMES = """
+## The same places elsewhere
+
+Layer 5, by module (`output`, or `input` where the site is what the module reads), as `Layout.place` and
+`adapters.nnsight` have it, and by hook of TransformerLens, as `Site.transformer_lens` has it. A dash: no module, or no
+hook, holds it. `Site.from_hook_name` reads TransformerLens's names back, and whole names of modules
+(`model.layers.5.mlp`) for the place of their output.
+
 """
 WHY = {"dense": "(a)", "side by side": "(b)"}
 
@@ -87,11 +111,41 @@ def row(form: str) -> str:
     return " | ".join([form, *cells, *(f"{logit_difference(form, dtype):g}" for dtype in DTYPES)])
 
 
+def module_name(form: str, at: str) -> str:
+    place = opened(form).place
+    if FORMS[form][0] in MOE and at in NEURON_SITES:
+        return "–"
+    path, side = place(site(at, 2))
+    short = path.removeprefix(f"{opened(form).family.layers}.2").lstrip(".")
+    return f"`{short}` {side}" if short else f"the block's {side}"
+
+
+def hook_name(form: str, at: str) -> str:
+    family = FORMS[form][0]
+    if at in (("mlp_gate", "mlp_inner") if family in MOE else () if family in PLAIN_MLP else ("mlp_gate",)):
+        return "–"
+    return f"`{site(at, 5).transformer_lens(family)}`"
+
+
+def names() -> str:
+    """One table a kind of name, families that share all names in one row."""
+    tables = []
+    for title, name in (("module", module_name), ("TransformerLens", hook_name)):
+        rows: dict[str, list[str]] = {}
+        for form in CONFIGS:
+            cells = ["–" if at in lacking(form) else name(form, at) for at in SITES]
+            rows.setdefault(" | ".join(cells), []).append(form)
+        lines = [" | ".join([title, *(f"`{at}`" for at in SITES)]), *(f"{', '.join(v)} | {k}" for k, v in rows.items())]
+        rule = "|".join(["---"] * (len(SITES) + 1))
+        tables.append("\n".join([f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])]))
+    return NAMES + "\n\n".join(tables) + "\n"
+
+
 def page() -> str:
     titles = ["family", *(f"`{at}`" for at in SITES), *(f"logits, {dtype}" for dtype in DTYPES)]
     table = [" | ".join(titles), "|".join(["---"] * len(titles)), *(row(form) for form in FORMS)]
     lines = "\n".join(f"| {line} |" if "---" not in line else f"|{line}|" for line in table)
-    return HEAD + lines + "\n" + NOTES.format(families=", ".join(f"`{name}`" for name in FAMILIES))
+    return HEAD + lines + "\n" + NOTES.format(families=", ".join(f"`{name}`" for name in FAMILIES)) + names()
 
 
 def main() -> int:

@@ -113,6 +113,8 @@ class Site:
     mlp_gate   output of the activation function in the MLP; its pre-activation's sign is what LAPE counts
     mlp_inner  input of the down projection; equal to mlp_gate in plain MLPs, act(gate)·up in gated ones
     attn_heads input of the attention's output projection, split by head
+    attn_out, mlp_out   what the block adds, before a norm that a family puts after it
+    router     an MoE's scores before the softmax
     resid_in, resid_mid, resid_out   the residual stream before the attention, before the MLP, after the block
     """
 
@@ -183,7 +185,8 @@ class Site:
         if self.at == "mlp_gate":
             return f"blocks.{self.layer}.mlp.hook_post"
         table = _LENS_WHOLE if self.layer is None else _LENS_LAYER
-        name = next(name for name, (usual, others) in table.items() if others.get(family, usual) == self.at)
+        names = [name for name, (usual, others) in table.items() if others.get(family, usual) == self.at]
+        name = next((name for name in names if family not in table[name][1]), names[0])
         return name if self.layer is None else f"blocks.{self.layer}.{name}"
 
 
