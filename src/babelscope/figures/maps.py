@@ -125,6 +125,23 @@ def source_target_map(
     return _titled(figure, x="target of the direction", y="language of the prompt")
 
 
+def method_map(
+    *, success: Float[np.ndarray, "method language"], methods: Sequence[str], languages: Sequence[str]
+) -> go.Figure:
+    """Answers recognised as the target language, in %, by way of steering (rows) and target (columns)."""
+    percent = success * 100
+    figure = _heat(
+        percent,
+        rows=list(methods),
+        columns=[language_label(tag) for tag in languages],
+        text=[[fixed(value, 0) for value in row] for row in percent],
+        value="%{z:.1f} %",
+    )
+    bar = {"title": {"text": "success (%)"}}
+    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 100, "colorbar": bar})
+    return _titled(figure, x="target", y="way of steering")
+
+
 def _heat(
     z: Float[np.ndarray, "row column"],
     *,

@@ -12,6 +12,7 @@ from babelscope.sweeps.study import (
     neuron_steering_study,
     steering_study,
     success_by_source,
+    vary_sources,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "score_answers",
     "steering_study",
     "success_by_source",
+    "vary_sources",
 ]
