@@ -14,6 +14,7 @@ from babelscope.probes.circuits import (
     PatchPair,
     TokenPair,
     groups_of,
+    hooked_forward,
     logit_difference,
     patch_effects,
     read_pairs,
@@ -62,18 +63,20 @@ def test_effects_equal_a_patch_by_hand():
     model, tokenizer = tiny_model("llama", dtype=torch.float64), tiny_tokenizer()
     layout, pairs = layout_of(model), read_pairs(tokenizer, PAIRS)
     moved, gaps, used = 0.0, 0.0, 0
+    forward = hooked_forward(layout)
     for pair in pairs:
         clean, corrupt = (torch.tensor([ids]) for ids in pair[:2])
-        n, kept = [clean.shape[1]], []
-        with layout.watch(Site(1, "attn_out"), lambda value, sign, routes, kept=kept: kept.append(value.clone())):
-            high = logit_difference(layout, clean, torch.ones_like(clean), n, [pair])
-        low = logit_difference(layout, corrupt, torch.ones_like(clean), n, [pair])
+        ones, n, kept = torch.ones_like(clean), [clean.shape[1]], []
+
+        def keep(value, kept=kept):
+            kept.append(value.clone())
 
         def change(value, kept=kept):
             return torch.cat([value[:, :-1], kept[0][:, -1:]], dim=1)
 
-        with layout.edit(Site(1, "attn_out"), change):
-            patched = logit_difference(layout, corrupt, torch.ones_like(clean), n, [pair])
+        high = logit_difference(forward(clean, ones, n, {Site(1, "attn_out"): keep}), [pair])
+        low = logit_difference(forward(corrupt, ones, n, {}), [pair])
+        patched = logit_difference(forward(corrupt, ones, n, {Site(1, "attn_out"): change}), [pair])
         used += abs(float(high - low)) >= SMALLEST_GAP
         sign = float(torch.sign(high - low)) * (abs(float(high - low)) >= SMALLEST_GAP)
         moved, gaps = moved + sign * float(patched - low), gaps + sign * float(high - low)

@@ -1,7 +1,7 @@
 """Activation patching between translations and minimal pairs: at which layer and position an answer is carried."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -10,16 +10,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from babelscope.axes import Bool, Float64, Int, Tensor
+from babelscope.axes import Bool, Float, Float64, Int, Tensor
 from babelscope.controls import percentile_interval
 from babelscope.corpus import Texts
 from babelscope.errors import CorpusError, MeasurementError
-from babelscope.models import Layout, layout_of
+from babelscope.models import Edit, Layout, layout_of
 from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.sentences import parallel_corpus
 from babelscope.sites import At, Site
 
 Ids = Int[Tensor, "batch token"]
+Forward = Callable[[Ids, Int[Tensor, "batch token"], Sequence[int], Mapping[Site, Edit]], Float[Tensor, "batch vocab"]]
+"""Right-padded ids, mask, lengths, and what to do at which site → logits after each row's last token."""
 GROUPS = ("before", "changed", "between", "last")
 """Positions up to the first token that differs, those that differ, those after them, and the last one."""
 SMALLEST_GAP = 0.1
@@ -182,6 +184,7 @@ def patch_effects(
     at: At = "resid_out",
     direction: Literal["denoise", "noise"] = "denoise",
     layers: Sequence[int] | None = None,
+    forward: Forward | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> PatchTable:
@@ -195,6 +198,7 @@ def patch_effects(
     prompts of unlike length, such as translations, are patched at the last position only.
     Control: the same patch with activations of another pair's prompt of the same kind, at the same positions (its
     last one for the last, and where it is shorter).  Whatever that carries is not the answer.
+    forward: how a pass is run; None is plain hooks, `babelscope.adapters.patching.lens_forward` is TransformerLens.
     Raises MeasurementError where no pair's prompts are told apart by the model, SiteError for a site it lacks.
     Source: Heimersheim and Nanda 2024, arXiv:2404.15255.
     """
@@ -202,7 +206,7 @@ def patch_effects(
     depth = tuple(range(layout.n_layers)) if layers is None else tuple(layers)
     for layer in depth:
         layout.check(Site(layer, at))
-    patching = Patching.prepare(layout, tokens, at, depth)
+    patching = Patching.prepare(forward or hooked_forward(layout), tokens, at, depth)
     gap = patching.gap
     used = gap.abs() >= SMALLEST_GAP
     if not bool(used.any()):
@@ -263,17 +267,17 @@ class Side:
 class Patching:
     """Both sides of all pairs, ready to be patched into each other."""
 
-    layout: Layout
+    forward: Forward
     pairs: Sequence[TokenPair]
     at: At
     clean: Side
     corrupt: Side
 
     @classmethod
-    def prepare(cls, layout: Layout, pairs: Sequence[TokenPair], at: At, layers: Sequence[int]) -> "Patching":
+    def prepare(cls, forward: Forward, pairs: Sequence[TokenPair], at: At, layers: Sequence[int]) -> "Patching":
         """Run both sides once and keep the sites' values."""
-        clean = run_side(layout, [pair.clean for pair in pairs], pairs, at, layers)
-        return cls(layout, pairs, at, clean, run_side(layout, [pair.corrupt for pair in pairs], pairs, at, layers))
+        clean = run_side(forward, [pair.clean for pair in pairs], pairs, at, layers)
+        return cls(forward, pairs, at, clean, run_side(forward, [pair.corrupt for pair in pairs], pairs, at, layers))
 
     @property
     def gap(self) -> Float64[Tensor, " pair"]:
@@ -296,8 +300,9 @@ class Patching:
             new[rows, places] = vectors
             return new
 
-        with self.layout.edit(Site(layer, self.at), change):
-            patched = logit_difference(self.layout, taker.ids, taker.mask, taker.lengths, self.pairs)
+        patched = logit_difference(
+            self.forward(taker.ids, taker.mask, taker.lengths, {Site(layer, self.at): change}), self.pairs
+        )
         sign = 1 if direction == "denoise" else -1
         return sign * (patched - taker.difference)
 
@@ -317,7 +322,7 @@ class Patching:
 
 
 def run_side(
-    layout: Layout, prompts: Sequence[tuple[int, ...]], pairs: Sequence[TokenPair], at: At, layers: Sequence[int]
+    forward: Forward, prompts: Sequence[tuple[int, ...]], pairs: Sequence[TokenPair], at: At, layers: Sequence[int]
 ) -> Side:
     """One pass over right-padded prompts with the sites watched."""
     lengths = tuple(len(prompt) for prompt in prompts)
@@ -326,31 +331,40 @@ def run_side(
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)], mask[row, : len(prompt)] = torch.tensor(prompt), 1
     values: dict[int, Tensor] = {}
-    with ExitStack() as stack:
-        for layer in layers:
 
-            def see(value: Tensor, sign: Tensor, routes: Tensor | None, layer: int = layer) -> None:
-                values[layer] = value.clone()
+    def keeper(layer: int) -> Edit:
+        def keep(value: Tensor) -> None:
+            values[layer] = value.clone()
 
-            stack.enter_context(layout.watch(Site(layer, at), see))
-        difference = logit_difference(layout, ids, mask, lengths, pairs)
-    return Side(ids, mask, lengths, difference, values)
+        return keep
+
+    logits = forward(ids, mask, lengths, {Site(layer, at): keeper(layer) for layer in layers})
+    return Side(ids, mask, lengths, logit_difference(logits, pairs), values)
 
 
-@torch.no_grad()
-def logit_difference(
-    layout: Layout,
-    ids: Ids,
-    mask: Int[Tensor, "batch token"],
-    lengths: Sequence[int],
-    pairs: Sequence[TokenPair],
-) -> Float64[Tensor, " pair"]:
-    """logit(answer) - logit(foil) after the last token of each row; raises MeasurementError at NaN or infinity."""
-    device = layout.device_of(Site(None, "embed"))
-    hidden = layout.body(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).last_hidden_state
-    rows = torch.arange(len(pairs))
-    logits = layout.logits(hidden[rows, torch.tensor(lengths) - 1]).double().cpu()
-    found = logits[rows, [pair.answer for pair in pairs]] - logits[rows, [pair.foil for pair in pairs]]
+def hooked_forward(layout: Layout) -> Forward:
+    """Passes through the model itself, with plain hooks."""
+
+    @torch.no_grad()
+    def forward(
+        ids: Ids, mask: Int[Tensor, "batch token"], lengths: Sequence[int], edits: Mapping[Site, Edit]
+    ) -> Float[Tensor, "batch vocab"]:
+        device = layout.device_of(Site(None, "embed"))
+        with ExitStack() as stack:
+            for site, change in edits.items():
+                stack.enter_context(layout.edit(site, change))
+            hidden = layout.body(
+                input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
+            ).last_hidden_state
+        return layout.logits(hidden[torch.arange(len(ids)), torch.tensor(lengths) - 1])
+
+    return forward
+
+
+def logit_difference(logits: Float[Tensor, "batch vocab"], pairs: Sequence[TokenPair]) -> Float64[Tensor, " batch"]:
+    """logit(answer) - logit(foil) of each row; raises MeasurementError at NaN or infinity."""
+    rows, wide = torch.arange(len(pairs)), logits.double().cpu()
+    found = wide[rows, [pair.answer for pair in pairs]] - wide[rows, [pair.foil for pair in pairs]]
     if not math.isfinite(float(found.sum())):
         raise MeasurementError("a logit is NaN or infinite; expected numbers; check the weights and dtype")
     return found
