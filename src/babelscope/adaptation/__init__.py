@@ -1,6 +1,14 @@
 """Adaptation to a language by each method, on the same text and budget: gain, harm, and where the weights moved."""
 
-from babelscope.adaptation.methods import METHODS, OF_NEURONS, Method, build_student, random_like, strongest
+from babelscope.adaptation.methods import (
+    METHODS,
+    OF_NEURONS,
+    Method,
+    build_student,
+    random_like,
+    strongest,
+    ticket_names,
+)
 from babelscope.adaptation.study import Adaptation, Material, Ruler, adapt, choose_rate
 
 __all__ = [
@@ -15,4 +23,5 @@ __all__ = [
     "choose_rate",
     "random_like",
     "strongest",
+    "ticket_names",
 ]

@@ -31,7 +31,8 @@ def build_student(
 
     subnetwork: the weights of `neurons`. random: those of as many other neurons in each layer, drawn with `seed`.
     full: all parameters. ffn: the weights of all MLPs. lora, lora-attention, shira: peft's, of this rank, on the MLPs
-    or the attention. lt-sft: all parameters where `masks` says so (its second phase); without masks its first, full.
+    or the attention. lt-sft: the candidates of `ticket_names` where `masks` says so; without masks its first, dense
+    phase.
     Raises SelectionError where a method of neurons came without them, PrerequisiteError where peft is wanted and not
     installed.
     """
@@ -46,7 +47,7 @@ def build_student(
         case "ffn":
             return Dense(layout, ffn_names(layout))
         case "lt-sft":
-            return Dense(layout, parameter_names(layout), masks=masks)
+            return Dense(layout, ticket_names(layout), masks=masks)
         case _:
             return build_adapter(method, layout, rank=rank, seed=seed)
 
@@ -62,6 +63,17 @@ def build_adapter(method: Method, layout: Layout, *, rank: int, seed: int) -> St
     if method == "shira":
         return PeftStudent.shira(layout, rank=rank, where="mlp", seed=seed)
     return PeftStudent.lora(layout, rank=rank, where="attention" if method == "lora-attention" else "mlp", seed=seed)
+
+
+def ticket_names(layout: Layout) -> tuple[str, ...]:
+    """Matrices that lottery-ticket tuning may choose from: not the output embedding (nor one tied to it), nor norms.
+
+    With them in, 97 % of the values it picks on the bundled model are embeddings, and the text is hardly learned.
+    """
+    head: torch.nn.Module = layout.model.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
+    kept = {parameter.data_ptr() for parameter in head.parameters()}
+    found = layout.model.named_parameters()
+    return tuple(name for name, value in found if value.ndim > 1 and value.data_ptr() not in kept)
 
 
 def random_like(neurons: NeuronSet, *, seed: int) -> NeuronSet:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from babelscope.adaptation.methods import Method, build_student
+from babelscope.adaptation.methods import Method, build_student, ticket_names
 from babelscope.adaptation.representations import mean_cosine, sentence_means
 from babelscope.artifacts import NeuronSet
 from babelscope.axes import Float64, Tensor
@@ -29,7 +29,6 @@ from babelscope.subnetworks import (
     Training,
     lottery_ticket_mask,
     mix_texts,
-    parameter_names,
     train,
 )
 from babelscope.subnetworks.packing import ALONE
@@ -108,6 +107,8 @@ class Adaptation:
     before: dict[Language, float]
     """Test bits per byte of the model as it was."""
     after: dict[Language, float]
+    trail: tuple[tuple[int, dict[Language, float]], ...]
+    """(tokens fed, test bits per byte) at each measurement on the way: gain against harm as a course, not one point."""
     moved: dict[str, Float64[Tensor, " layer"]] | None
     """Euclidean length of the change, by role and layer of the MLPs; None where the weights themselves stay (peft)."""
     similarity: dict[Language, Float64[Tensor, " layer"]]
@@ -136,6 +137,7 @@ def adapt(
     evaluate_every: int = 20,
     rank: int = 8,
     mask_share: float = 0.01,
+    mask_rate: float = 3e-4,
     ruler: "Ruler | None" = None,
     seed: int = 0,
     progress: bool = False,
@@ -143,8 +145,9 @@ def adapt(
 ) -> Adaptation:
     """Train by one method, measure on every test language, and leave the model as it was.
 
-    rank: of peft's adapters. mask_share: of all parameters, for lt-sft, which first trains all of them for as many
-    steps to choose its mask (Ansell et al. 2022, arXiv:2110.07560), and so reads the text twice.
+    rank: of peft's adapters. mask_share, mask_rate: for lt-sft, which first trains densely for as many steps at
+    mask_rate, and takes the values that moved most, as many as this share of all parameters (Ansell et al. 2022,
+    arXiv:2110.07560); it reads the text twice.
     ruler: measurements of the model as it is, for many runs with one test text; None takes them anew.
     """
     layout = layout_of(material.model)
@@ -155,9 +158,15 @@ def adapt(
     )
     student = build_student(method, layout, neurons=neurons, rank=rank, seed=seed)
     if method == "lt-sft":
-        student = masked_student(material, layout, plan, student, mask_share, progress=progress, stop=stop)
+        first = replace(plan, rate=LearningRate(mask_rate, steps))
+        student = masked_student(material, layout, first, mask_share, progress=progress, stop=stop)
     ruler = ruler or Ruler.at(material)
-    run = Training(layout, student, material.mixture, plan, held_out=material.dev)
+    trail: list[tuple[int, dict[Language, float]]] = []
+
+    def watch(point: Point) -> None:
+        trail.append((point.tokens, material.scores(layout)))
+
+    run = Training(layout, student, material.mixture, plan, held_out=material.dev, watch=watch)
     readings: list[Reading] = []
     train(material.model, run, progress=progress, stop=stop, then=lambda: readings.append(ruler.read(student)))
     return Adaptation(
@@ -167,6 +176,7 @@ def adapt(
         learning_rate=learning_rate,
         history=tuple(run.history),
         dev=run.best[0],
+        trail=tuple(trail),
         before=ruler.before,
         delta=delta_of(student, method, steps),
         **readings[0]._asdict(),
@@ -227,21 +237,22 @@ def masked_student(
     material: Material,
     layout: Layout,
     plan: Plan,
-    dense: Student,
     share: float,
     *,
     progress: bool,
     stop: Callable[[], bool],
 ) -> Student:
     """The student of lottery-ticket tuning's second phase: the parameters that moved most in a first, dense one."""
-    names = parameter_names(layout)
+    names = ticket_names(layout)
     before = {name: value.detach().clone() for name, value in layout.model.named_parameters() if name in set(names)}
+    total, candidates = (sum(p.numel() for p in part) for part in (layout.model.parameters(), before.values()))
     masks: dict[str, Tensor] = {}
 
     def choose() -> None:
-        masks.update(lottery_ticket_mask(before, dict(layout.model.named_parameters()), share=share, names=names))
+        now = dict(layout.model.named_parameters())
+        masks.update(lottery_ticket_mask(before, now, share=share * total / candidates, names=names))
 
-    run = Training(layout, dense, material.mixture, plan)
+    run = Training(layout, Dense(layout, names), material.mixture, plan)
     train(material.model, run, progress=progress, stop=stop, then=choose)
     return Dense(layout, names, masks=masks)
 

@@ -115,6 +115,8 @@ class Training:
     plan: Plan
     held_out: HeldOut | None = None
     checkpoint: Checkpoint | None = None
+    watch: Callable[[Point], None] = lambda point: None
+    """Called after each held-out measurement, while the model runs with the values of that step."""
     history: list[Point] = field(default_factory=list)
     best: tuple[float, int] = (math.inf, 0)
     """Lowest held-out bits per byte and its step."""
@@ -164,6 +166,8 @@ class Training:
         if score is not None and score < self.best[0]:
             self.best = (score, step)
             self.kept = {name: value.detach().clone() for name, value in self.student.values().items()}
+        if score is not None:
+            self.watch(self.history[-1])
         return self.history[-1]
 
     def gradient(self) -> tuple[float, float]:
