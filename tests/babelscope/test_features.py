@@ -9,16 +9,19 @@ import torch
 from conftest import FOUR, tiny_model, tiny_tokenizer
 from feature_cases import LANGUAGES, TEXTS, made_sae, observe, planted
 
-from babelscope import read_site
+from babelscope import Site, read_site
 from babelscope.artifacts.feature_observation import FeatureObservation
+from babelscope.artifacts.sae import LoadedSAE
 from babelscope.errors import ArtifactError, CorpusError, LanguageError, SelectionError, SiteError
 from babelscope.features import (
     check_features,
     drawable_ids,
     evidence_rows,
     feature_energy,
+    firing_counts,
     langfir_mask,
     matched_features,
+    measure_sae,
     monolinguality,
     random_documents,
     score_monolinguality,
@@ -319,3 +322,40 @@ def test_counts_above_the_tokens_are_refused():
         langfir_of(fired=torch.tensor([[101], [1], [1]]))
     with pytest.raises(SelectionError, match="no tokens for the languages at \\[0\\]"):
         langfir_of(random_tokens=torch.tensor([0]))
+
+
+@pytest.mark.parametrize("activation", ["relu", "jumprelu", "topk"])
+def test_the_kernel_counts_what_the_autoencoder_encodes(activation):
+    sae, rows = made_sae(activation=activation), torch.randn(70, 32, generator=torch.Generator().manual_seed(3))
+    label = torch.arange(70) % 3
+    counts, active = firing_counts(sae, rows, label, 3)
+    value = sae.encode(rows) > 0
+    assert torch.equal(counts, torch.stack([value[label == k].sum(dim=0) for k in range(3)]))
+    assert torch.equal(active, value.sum(dim=1))
+
+
+def test_a_perfect_autoencoder_explains_all_and_costs_nothing_and_an_empty_one_explains_nothing():
+    model, tokenizer, width = tiny_model("llama"), tiny_tokenizer(), 32
+    both = torch.cat([torch.eye(width), -torch.eye(width)])
+    fields = {"id": "made", "site": Site(1, "resid_out"), "activation": "relu", "threshold": torch.zeros(2 * width)}
+    weights = {"w_enc": both.T.contiguous(), "b_enc": torch.zeros(2 * width), "b_dec": torch.zeros(width)}
+    perfect = measure_sae(model, tokenizer, LoadedSAE(**fields, **weights, w_dec=both), TEXTS)
+    assert perfect.explained_variance == pytest.approx(1, abs=1e-10) and perfect.l0 == pytest.approx(width)
+    assert perfect.dead_share == 0 and perfect.recovered == pytest.approx(1, abs=1e-5)
+    assert perfect.spliced == pytest.approx(perfect.loss, abs=1e-5) and perfect.averaged["en"] != perfect.loss["en"]
+    rows = torch.cat(
+        [
+            read_site(model, torch.tensor([tokenizer(line)["input_ids"]]), Site(1, "resid_out"))[0, 1:].double()
+            for lines in TEXTS.values()
+            for line in lines
+        ]
+    )
+    mean = rows.mean(dim=0).float()
+    weights |= {"w_enc": torch.zeros(width, 2 * width), "b_enc": torch.zeros(2 * width), "b_dec": mean}
+    nothing = measure_sae(model, tokenizer, LoadedSAE(**fields, **weights, w_dec=both), TEXTS)
+    assert nothing.tokens == len(rows) and (nothing.l0, nothing.dead_share) == (0, 1)
+    assert nothing.explained_variance == pytest.approx(0, abs=1e-5)
+    assert nothing.spliced == pytest.approx(nothing.averaged, abs=1e-5) and abs(nothing.recovered) < 1e-3
+    halved = measure_sae(model, tokenizer, LoadedSAE(**fields, **{**weights, "b_dec": mean * 0}, w_dec=both), TEXTS)
+    total = float((rows - rows.mean(dim=0)).square().sum())
+    assert halved.explained_variance == pytest.approx(1 - float(rows.square().sum()) / total, abs=1e-6)

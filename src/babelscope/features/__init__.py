@@ -9,7 +9,8 @@ from babelscope.artifacts.sae import LoadedSAE
 from babelscope.features.checks import FeatureChecks, check_features, evidence_rows
 from babelscope.features.loading import check_fits, decoder_direction, load_sae
 from babelscope.features.matched import MatchedFeatures, feature_energy, matched_features
-from babelscope.features.passes import observe_features
+from babelscope.features.passes import observe_features, observe_random
+from babelscope.features.quality import SaeQuality, firing_counts, measure_sae
 from babelscope.features.random_tokens import drawable_ids, random_documents
 from babelscope.features.scores import langfir_mask, monolinguality
 from babelscope.features.selection import (
@@ -27,17 +28,21 @@ __all__ = [
     "FeatureSet",
     "LoadedSAE",
     "MatchedFeatures",
+    "SaeQuality",
     "check_features",
     "check_fits",
     "decoder_direction",
     "drawable_ids",
     "evidence_rows",
     "feature_energy",
+    "firing_counts",
     "langfir_mask",
     "load_sae",
     "matched_features",
+    "measure_sae",
     "monolinguality",
     "observe_features",
+    "observe_random",
     "random_documents",
     "score_monolinguality",
     "select_langfir",

@@ -1,5 +1,6 @@
 """Stream documents through a model and an autoencoder once, and random tokens after them."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,9 @@ class RandomPass(FeaturePass):
             )
             yield from batch_documents(documents, batch_tokens=self.reading.batch_tokens, pad=0)
 
+    def report_shortfall(self) -> None:
+        """Nothing to say: random sequences are as long as they were asked to be."""
+
     def random_tokens(self, languages: int) -> RandomTokens:
         """The totals; one place read for all languages is repeated for each."""
         total, tally = self.features.totals[0], self.tally
@@ -195,26 +199,71 @@ def observe_features(
     check_fits(sae, layout)
     if not 0 <= part[0] < part[1]:
         raise SiteError(f"part {part[0]}/{part[1]} is none; expected i/n with 0 <= i < n; correct it")
-    room = 4_096 if layout.device_of(sae.site).type == "cpu" else 32_768
-    reading = Reading({}, tokens_per_language, shards, part, room, None, max_length)
-    run = FeaturePass(layout, tokenizer, corpus, reading, sae)
+    run = FeaturePass(
+        layout, tokenizer, corpus, reading_of(layout, sae, tokens_per_language, shards, part, max_length), sae
+    )
     if checkpoint is not None:
         run.open_checkpoint(Path(checkpoint))
-    noise = RandomPass(layout, tokenizer, corpus, replace(reading, shards=0), sae)
+    was_training = model.training
+    model.eval()
+    try:
+        run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
+    finally:
+        model.train(was_training)
+    random = observe_random(
+        model,
+        tokenizer,
+        corpus,
+        sae,
+        tokens_per_language=tokens_per_language,
+        max_length=max_length,
+        random_from=random_from,
+        random_sequences=random_sequences,
+        random_length=random_length,
+        seed=seed,
+    )
+    drawn = {"from": random_from, "sequences": random_sequences, "length": random_length, "seed": seed}
+    return assemble(run, run.observation(), random, drawn)
+
+
+def observe_random(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts | Corpus,
+    sae: LoadedSAE,
+    *,
+    tokens_per_language: int | None = 100_000,
+    max_length: int = 512,
+    random_from: Draw = "all",
+    random_sequences: int = 256,
+    random_length: int = 64,
+    seed: int = 0,
+) -> RandomTokens:
+    """The part of `observe_features` that reads random tokens; the text says which languages, and what they use."""
+    layout, corpus = layout_of(model), as_corpus(texts)  # pyright: ignore[reportArgumentType]
+    check_fits(sae, layout)
+    reading = reading_of(layout, sae, tokens_per_language, 0, (0, 1), max_length)
+    noise = RandomPass(layout, tokenizer, corpus, reading, sae)
     n_vocab = layout.width("logits")
     every = drawable_ids(tokenizer, n_vocab)
-    own = run.seen_ids(n_vocab) if random_from == "others" else ()
+    own = noise.seen_ids(n_vocab) if random_from == "others" else ()
     noise.allowed = [without(every, seen) for seen in own] or [every]
     noise.sequences, noise.length, noise.seed = random_sequences, random_length, seed
     was_training = model.training
     model.eval()
     try:
-        run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
-        noise.stream(progress=False, checkpoint_seconds=checkpoint_seconds, stop=stop)
+        noise.stream(progress=False, checkpoint_seconds=math.inf, stop=lambda: False)
     finally:
         model.train(was_training)
-    drawn = {"from": random_from, "sequences": random_sequences, "length": random_length, "seed": seed}
-    return assemble(run, run.observation(), noise.random_tokens(len(corpus)), drawn)
+    return noise.random_tokens(len(corpus))
+
+
+def reading_of(
+    layout: Layout, sae: LoadedSAE, tokens: int | None, shards: int, part: tuple[int, int], max_length: int
+) -> Reading:
+    """How a pass reads; the site is the autoencoder's and named by it."""
+    room = 4_096 if layout.device_of(sae.site).type == "cpu" else 32_768
+    return Reading({}, tokens, shards, part, room, None, max_length)
 
 
 def assemble(run: FeaturePass, counts: Observation, random: RandomTokens, drawn: dict[str, Any]) -> FeatureObservation:

@@ -1,0 +1,159 @@
+"""How much of a model's stream an autoencoder keeps, and what the model loses where it takes the stream's place."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from babelscope_kernels.sae_counts import sae_counts, sae_topk_counts
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.artifacts.sae import LoadedSAE
+from babelscope.axes import Bool, Float, Float64, Int64, Tensor
+from babelscope.corpus import Texts
+from babelscope.errors import MeasurementError
+from babelscope.evaluation import HeldOut, document_losses
+from babelscope.features.loading import check_fits
+from babelscope.languages import Language
+from babelscope.models import Layout, layout_of
+from babelscope.sites import Site
+
+
+@dataclass(frozen=True, eq=False)
+class SaeQuality:
+    """An autoencoder on held-out text; every figure is over counted tokens, BOS out."""
+
+    tokens: int
+    """Tokens read, of all languages."""
+    explained_variance: float
+    """1 - Σ|x - x̂|² / Σ|x - mean|², sums over all tokens."""
+    l0: float
+    """Features that fire on a token, on average."""
+    dead_share: float
+    """Share of features that fire on none of these tokens."""
+    loss: dict[Language, float]
+    """Nats a token of the model as it is."""
+    spliced: dict[Language, float]
+    """The same with the reconstruction in the place of the activation, BOS left as it is."""
+    averaged: dict[Language, float]
+    """The same with the mean activation of all tokens in its place: what is lost where nothing is kept."""
+
+    @property
+    def loss_change(self) -> float:
+        """Mean over languages of nats a token added by the splice."""
+        return sum(self.spliced[tag] - self.loss[tag] for tag in self.loss) / len(self.loss)
+
+    @property
+    def recovered(self) -> float:
+        """1 - Σ(spliced - loss) / Σ(averaged - loss) over languages: 1 is no loss, 0 as bad as the mean."""
+        worst = sum(self.averaged[tag] - self.loss[tag] for tag in self.loss)
+        return 1 - sum(self.spliced[tag] - self.loss[tag] for tag in self.loss) / worst
+
+
+def firing_counts(
+    sae: LoadedSAE, rows: Float[Tensor, "row hidden"], label: Int64[Tensor, " row"], n_labels: int
+) -> tuple[Int64[Tensor, "label feature"], Int64[Tensor, " row"]]:
+    """On how many rows of each label each feature fires, and how many fire on each row, by the kernel `sae_counts`."""
+    given = {"languages": label, "n_languages": n_labels}
+    scaled = sae.scaled(rows)
+    if sae.activation == "topk":
+        found = sae_topk_counts(scaled, sae.w_enc, sae.b_enc, k=sae.k, **given)
+    else:
+        found = sae_counts(scaled, sae.w_enc, sae.b_enc, threshold=sae.threshold, also=("active",), **given)
+    if found.active is None:
+        raise MeasurementError("sae_counts gave no count by token; expected it; reinstall babelscope")
+    return found.counts, found.active
+
+
+def measure_sae(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sae: LoadedSAE,
+    texts: Texts,
+    *,
+    max_tokens: int | None = None,
+    max_length: int = 512,
+) -> SaeQuality:
+    """Explained variance, L0, dead share, and the loss with the reconstruction spliced in.
+
+    max_tokens: scored tokens a language at most, whole documents.  The tokens that count are the scored ones: all but
+    BOS and other special ones.
+    """
+    layout = layout_of(model)
+    check_fits(sae, layout)
+    sae = sae.to(layout.device_of(sae.site))
+    held = HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens)
+    sums = KeptSums.zeros(sae)
+    loss = {part.language: read_part(layout, sae, part, sums) for part in held}
+    mean = sums.total / sums.tokens
+    spare = tokenizer.bos_token_id is not None
+
+    def replaced(new: Callable[[Tensor], Tensor]) -> dict[Language, float]:
+        with in_place(layout, sae.site, new, spare):
+            return {part.language: document_losses(layout, part).nats_per_token for part in held}
+
+    return SaeQuality(
+        tokens=sums.tokens,
+        explained_variance=1 - sums.missed / float(sums.square - mean @ mean * sums.tokens),
+        l0=sums.active / sums.tokens,
+        dead_share=float((sums.fired == 0).double().mean()),
+        loss=loss,
+        spliced=replaced(sae.reconstruct),
+        averaged=replaced(lambda x: mean.to(x).expand_as(x)),
+    )
+
+
+@dataclass(eq=False)
+class KeptSums:
+    """Running sums over tokens."""
+
+    fired: Int64[Tensor, " feature"]
+    total: Float64[Tensor, " hidden"]
+    square: float = 0.0
+    """Σ|x|²."""
+    missed: float = 0.0
+    """Σ|x - x̂|²."""
+    active: int = 0
+    tokens: int = 0
+
+    @classmethod
+    def zeros(cls, sae: LoadedSAE) -> "KeptSums":
+        """Nothing read yet."""
+        device = sae.w_enc.device
+        fired = torch.zeros(sae.n_features, dtype=torch.int64, device=device)
+        return cls(fired, torch.zeros(sae.d_hidden, dtype=torch.float64, device=device))
+
+    def add(self, sae: LoadedSAE, rows: Float[Tensor, "row hidden"]) -> None:
+        """Add some tokens."""
+        counts, active = firing_counts(sae, rows, torch.zeros(len(rows), dtype=torch.int64, device=rows.device), 1)
+        x = rows.double()
+        self.fired += counts[0]
+        self.total += x.sum(dim=0)
+        self.square += float((x * x).sum())
+        self.missed += float((x - sae.reconstruct(rows).double()).square().sum())
+        self.active += int(active.sum())
+        self.tokens += len(rows)
+
+
+def read_part(layout: Layout, sae: LoadedSAE, part: HeldOut, sums: KeptSums) -> float:
+    """Loss of one language as the model is, and its tokens added to the sums, in one pass."""
+    batches = iter(part.batches)
+
+    def see(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
+        counted: Bool[Tensor, "batch token"] = next(batches).counted.to(value.device)
+        sums.add(sae, value.flatten(2)[counted].float())
+
+    with layout.watch(sae.site, see):
+        return document_losses(layout, part).nats_per_token
+
+
+@contextmanager
+def in_place(layout: Layout, site: Site, new: Callable[[Tensor], Tensor], spare_first: bool) -> Iterator[None]:
+    """While open, `new(x)` takes the place of the activation at a site, at BOS excepted where that is spared."""
+
+    def change(value: Tensor) -> Tensor:
+        made = new(value.flatten(2)).reshape(value.shape)
+        return torch.cat([value[:, :1], made[:, 1:]], dim=1) if spare_first else made
+
+    with layout.edit(site, change):
+        yield
