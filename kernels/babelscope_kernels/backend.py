@@ -41,6 +41,11 @@ def choose(op: str, backend: str, tensors: Iterable[Tensor], *, objection: str =
     return chosen
 
 
+def why_torch(tensors: Iterable[Tensor]) -> str:
+    """Why "auto" would take torch for these tensors, by what all kernels share; "" where it would take Triton."""
+    return _objection(list(tensors), forced=False)
+
+
 def _objection(tensors: list[Tensor], *, forced: bool) -> str:
     devices = {tensor.device for tensor in tensors}
     if len(devices) != 1:

@@ -303,3 +303,4 @@ def test_the_doctor_counts_alike_in_every_batch_and_names_the_versions(capsys):
     code, result, _ = call(capsys, "doctor")
     assert code == 0 and result["self_test"] == "passed"
     assert result["packages"]["torch"] == torch.__version__
+    assert "swiglu" in result["kernels"] and result["kernels_run_on"].startswith(("torch: ", "triton on "))
