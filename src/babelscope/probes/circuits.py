@@ -197,7 +197,8 @@ def patch_effects(
     Groups of positions: those before the first token that differs, those that differ, those between, and the last;
     prompts of unlike length, such as translations, are patched at the last position only.
     Control: the same patch with activations of another pair's prompt of the same kind, at the same positions (its
-    last one for the last, and where it is shorter).  Whatever that carries is not the answer.
+    last one for the last, and where it is shorter).  What it carries is not of this prompt: the language of a
+    translation, or, where all pairs share answer and foil, their class, such as number.
     forward: how a pass is run; None is plain hooks, `babelscope.adapters.patching.lens_forward` is TransformerLens.
     Raises MeasurementError where no pair's prompts are told apart by the model, SiteError for a site it lacks.
     Source: Heimersheim and Nanda 2024, arXiv:2404.15255.
