@@ -55,7 +55,7 @@ def attention_by_blocks(
                     target[heads, place] = found.flatten(0, 1)
                 if with_output:
                     output[row, heads, place] = block.output.flatten(0, 1)
-    return AttentionStats(output, *stats, lse)
+    return AttentionStats(output, stats[0], stats[1], stats[2], lse)
 
 
 def capped_output(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, *, softcap: float, scale: float) -> Tensor:

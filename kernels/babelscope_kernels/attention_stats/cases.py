@@ -1,15 +1,17 @@
 """Shapes, inputs and bounds of attention_stats: of the test and of the benchmark."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from babelscope_kernels.attention_stats.dispatch import attention_stats
 from babelscope_kernels.attention_stats.reference import attention_stats_reference
 from babelscope_kernels.attention_stats.statistics import bounds_of
 from babelscope_kernels.checking import Case
+from babelscope_kernels.timing import Timing
 
 BOUND = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 """Relative RMS error of the output and of the gradients."""
@@ -88,7 +90,7 @@ def run(case: Case, inputs: dict[str, Tensor], backend: str) -> dict[str, Tensor
             if segments is None
             else bounds_of(segments)
         )
-        found = attention_stats_reference(*tensors, bounds, **given)
+        found = attention_stats_reference(tensors[0], tensors[1], tensors[2], bounds, **given)
         evaluated = found.output.detach()
     else:
         given |= {"segments": segments, "backend": backend}
@@ -114,3 +116,34 @@ def bound(case: Case, name: str) -> float:
         if name in ("entropy_nats", "sink_mass", "previous_mass", "lse", "padding")
         else BOUND[case.dtype]
     )
+
+
+def timings(device: torch.device, generator: torch.Generator, small: bool) -> Iterator[Timing]:
+    """32 heads of 128 over 8 key heads, causal, 2,048 and 8,192 tokens; on a GPU also our kernel without statistics."""
+    heads, kv, dim = (4, 2, 32) if small else (32, 8, 128)
+    kind = torch.float32 if small else torch.bfloat16
+    for token in (256,) if small else (2048, 8192):
+        q, k, v = (
+            torch.randn(1, token, count, dim, generator=generator).to(device=device, dtype=kind).transpose(1, 2)
+            for count in (heads, kv, kv)
+        )
+        whole = bounds_of(torch.zeros(1, token, dtype=torch.int32, device=device))
+
+        def fused(q: Tensor = q, k: Tensor = k, v: Tensor = v) -> Tensor:
+            return functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+        forms = {
+            "ours": lambda q=q, k=k, v=v: attention_stats(q, k, v),
+            "fused attention without statistics": fused,
+        }
+        if token <= 2048:
+            forms["eager"] = lambda q=q, k=k, v=v, whole=whole: attention_stats_reference(q, k, v, whole)
+        if device.type == "cuda":
+            from babelscope_kernels.attention_stats.kernel import attention_stats_triton
+
+            forms["ours without statistics"] = lambda q=q, k=k, v=v: attention_stats_triton(
+                q, k, v, None, None, None, True, None, None, dim**-0.5, True, False
+            )
+        size = 2 * q.nbytes + k.nbytes + v.nbytes
+        name = str(kind).removeprefix("torch.")
+        yield Timing("causal", f"{heads}x{token}x{dim}", name, forms, size, 2 * heads * token**2 * dim)

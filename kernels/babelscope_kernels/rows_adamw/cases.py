@@ -1,6 +1,6 @@
 """Shapes, inputs and bounds of rows_adamw: of the test and of the benchmark."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from babelscope_kernels.checking import Case
 from babelscope_kernels.rows_adamw.dispatch import rows_adamw_
 from babelscope_kernels.rows_adamw.reference import rows_adamw_reference
 from babelscope_kernels.rows_adamw.targets import RowTargets
+from babelscope_kernels.timing import Timing
 
 BOUND = {"masters": 2e-7, "moments1": 2e-7, "moments2": 2e-7}
 """Relative RMS error of one step in float32. Measured: at most 6e-8."""
@@ -83,3 +84,24 @@ def gradients(case: Case) -> Sequence[str]:
 def bound(case: Case, name: str) -> float:
     """Relative RMS error."""
     return BOUND.get(name, ROUNDING[case.dtype])
+
+
+def timings(device: torch.device, generator: torch.Generator, small: bool) -> Iterator[Timing]:
+    """1 % of the neurons of Llama-3.1-8B: three weights in each of 32 layers, decay towards a base."""
+    case = _case(*((4, 14, 512) if small else (32, 143, 4096)), torch.bfloat16, "bfloat16", 0.1)
+    tensors = inputs(case, device, generator)
+    state = {name: tensors[name] for name in ("masters", "grads", "moments1", "moments2")}
+    targets = targets_of(tensors["upright"], tensors["lying"], tensors["rows"])
+    parameter = torch.nn.Parameter(state["masters"].clone())
+    parameter.grad = state["grads"]
+    optimizer = torch.optim.AdamW([parameter], lr=1e-2, foreach=not small)
+
+    def eager() -> None:
+        optimizer.step()
+        targets.write_(parameter.detach())
+
+    values, shape = state["masters"].numel(), "x".join(str(size) for size in state["masters"].shape)
+    yield Timing("step", shape, "float32", {
+        "ours": lambda: rows_adamw_(**state, targets=targets, base=tensors["base"], decay=0.1, **SETTINGS),
+        "torch.optim.AdamW and index_copy": eager,
+    }, 32 * values, 0)  # fmt: skip

@@ -1,5 +1,9 @@
 """Triton: one launch for the trained rows of all layers; each program updates a piece of one row."""
 
+# Triton's types know neither launches, nor constants, nor its own loops.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportPossiblyUnboundVariable=false
+# pyright: reportOperatorIssue=false, reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
+
 from collections.abc import Sequence
 
 import torch

@@ -1,6 +1,6 @@
 """Shapes, inputs and bounds of rows_wgrad: of the test and of the benchmark."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from babelscope_kernels.checking import Case
 from babelscope_kernels.rows_wgrad.dispatch import rows_wgrad
 from babelscope_kernels.rows_wgrad.reference import rows_wgrad_reference
+from babelscope_kernels.timing import Timing
 
 BOUND = {torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 1e-6}
 """Products of 16-bit values are exact in float32: one bound. Measured: at most 3.3e-7 in the interpreter."""
@@ -78,3 +79,17 @@ def gradients(case: Case) -> Sequence[str]:
 def bound(case: Case, name: str) -> float:
     """Relative RMS error."""
     return BOUND[case.dtype]
+
+
+def timings(device: torch.device, generator: torch.Generator, small: bool) -> Iterator[Timing]:
+    """Gate and up rows of 0.1, 1 and 5 % of Llama-3.1-8B's neurons, 8,192 tokens, added to what is there."""
+    token, hidden = (512, 512) if small else (8192, 4096)
+    kind = torch.float32 if small else torch.bfloat16
+    values = torch.randn(token, hidden, generator=generator).to(device=device, dtype=kind)
+    for row in (28,) if small else (28, 286, 1434):
+        wide = torch.randn(token, 2 * row, generator=generator).to(device=device, dtype=kind)
+        out = torch.zeros(row, hidden, device=device)
+        yield Timing(f"{row} rows", f"{token}x{row}x{hidden}", str(kind).removeprefix("torch."), {
+            "ours": lambda wide=wide, row=row, out=out: rows_wgrad(wide[:, :row], values, out),
+            "eager": lambda wide=wide, row=row, out=out: out.add_(wide[:, :row].T @ values),
+        }, values.nbytes + wide.nbytes // 2 + 2 * out.nbytes, 2 * token * row * hidden)  # fmt: skip

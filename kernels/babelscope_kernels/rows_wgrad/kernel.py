@@ -1,5 +1,9 @@
 """Triton: each program sums one tile of dWᵀ over one share of the tokens; shares are added in order."""
 
+# Triton's types know neither launches, nor constants, nor its own loops.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportPossiblyUnboundVariable=false
+# pyright: reportOperatorIssue=false, reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
+
 import torch
 import triton
 import triton.language as tl

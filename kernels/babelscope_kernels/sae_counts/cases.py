@@ -1,6 +1,6 @@
 """Shapes, inputs and bounds of sae_counts: of the test and of the benchmark."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from babelscope_kernels.checking import Case
 from babelscope_kernels.sae_counts.dispatch import sae_counts
 from babelscope_kernels.sae_counts.reference import sae_counts_reference
+from babelscope_kernels.timing import Timing
 
 SUMS = 1e-6
 """Relative RMS error of the sums. Counts must be equal: the inputs are small whole numbers and halves, so that z is
@@ -72,3 +73,25 @@ def gradients(case: Case) -> Sequence[str]:
 def bound(case: Case, name: str) -> float:
     """Relative RMS error of sums; counts and active features are equal."""
     return SUMS if name == "sums" else 0.0
+
+
+def timings(device: torch.device, generator: torch.Generator, small: bool) -> Iterator[Timing]:
+    """A residual stream of 4,096 into 131,072 features, 8,192 tokens of 16 languages; small: 256 into 4,096."""
+    token, hidden, feature, language = (256, 256, 4096, 4) if small else (8192, 4096, 131072, 16)
+    kind = torch.float32 if small else torch.bfloat16
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device=device, dtype=kind)
+
+    x, w_enc, b_enc = normal(token, hidden), normal(hidden, feature), normal(feature)
+    languages = (torch.arange(token) * language // token).to(device)
+
+    def eager() -> Tensor:
+        fired = (x @ w_enc + b_enc).relu().bool().float()
+        return torch.stack([fired[languages == number].sum(0) for number in range(language)])
+
+    yield Timing("counts", f"{token}x{hidden}x{feature}", str(kind).removeprefix("torch."), {
+        "ours": lambda: sae_counts(x, w_enc, b_enc, languages=languages, n_languages=language),
+        "eager": eager,
+        "products alone": lambda: x @ w_enc,
+    }, x.nbytes + w_enc.nbytes, 2 * token * hidden * feature)  # fmt: skip

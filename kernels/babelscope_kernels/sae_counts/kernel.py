@@ -1,5 +1,9 @@
 """Triton: each program encodes a share of the tokens for one block of features and counts in registers."""
 
+# Triton's types know neither launches, nor constants, nor its own loops.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportPossiblyUnboundVariable=false
+# pyright: reportOperatorIssue=false, reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
+
 import torch
 import triton
 import triton.language as tl
