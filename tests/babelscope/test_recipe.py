@@ -1,13 +1,16 @@
 """Operations refuse what can not be applied; recipes come back from disk bit for bit."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from babelscope import Gate, Operation, Schedule, Site, SteeringRecipe
-from babelscope.artifacts import Origin
-from babelscope.errors import ArtifactError
+from babelscope.artifacts import Condition, FeatureMap, Origin
+from babelscope.errors import ArtifactError, SteeringError
 
 ORIGIN = Origin("tiny", "", "model-hash", "tokenizer-hash")
 OTHER = Origin("other", "", "another-hash", "tokenizer-hash")
@@ -118,6 +121,87 @@ def test_a_damaged_recipe_is_refused_in_one_line(tmp_path, change, word):
 def test_what_can_not_be_applied_is_refused(arguments, word):
     with pytest.raises(ArtifactError, match=word):
         Operation(**{"site": Site(1, "resid_out"), "kind": "add", "vector": V, **arguments})
+
+
+EYE = torch.eye(3)
+MAP = FeatureMap(torch.ones(2, 3), torch.zeros(2), torch.zeros(2), torch.ones(1, 3), torch.tensor([1]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"kind": "subspace"}, "matrix"),
+        ({"kind": "add", "matrix": EYE}, "nothing else"),
+        ({"kind": "subspace", "matrix": torch.ones(2, 3)}, "orthonormal"),
+        ({"kind": "affine", "matrix": EYE[:2]}, "[3, 3]"),
+        ({"kind": "affine", "matrix": EYE * torch.nan}, "finite"),
+        ({"kind": "clamp_features"}, "features"),
+        ({"kind": "clamp_features", "features": MAP}, "3 values came for 1"),
+        ({"kind": "scale_features", "features": MAP, "vector": torch.tensor([torch.nan])}, "NaN"),
+        ({"kind": "promote"}, "router"),
+        ({"clean": True}, "prompt"),
+        ({"clean": True, "gate": Gate("prompt"), "indices": torch.tensor([0, 1, 2])}, "prompt"),
+    ],
+)
+def test_matrices_features_and_places_that_do_not_fit_are_refused(arguments, word):
+    with pytest.raises(SteeringError, match=re.escape(word)) as caught:
+        Operation(**{"site": Site(1, "resid_out"), "kind": "add", "vector": V, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"encoder": torch.full((2, 3), torch.nan)}, "finite"),
+        ({"threshold": torch.tensor([0.0, -1.0])}, "below 0"),
+        ({"chosen": torch.tensor([2])}, "outside 0–1"),
+        ({"top_k": 3}, "1–2"),
+    ],
+)
+def test_features_of_another_size_are_refused(change, word):
+    with pytest.raises(SteeringError, match=word):
+        replace(MAP, **change)
+
+
+def test_a_condition_without_direction_or_threshold_is_refused():
+    for arguments in ((V * 0, 0.0), (V * torch.nan, 0.0), (V, float("nan"))):
+        with pytest.raises(SteeringError, match="finite"):
+            Condition(Site(1, "resid_out"), *arguments)
+
+
+def test_a_card_names_method_and_source(tmp_path):
+    one = SteeringRecipe(
+        (Operation(Site(1, "resid_out"), "add", V),), ORIGIN, {"method": "by hand", "source": "page 3"}
+    )
+    other = replace(one, parameters={"method": "by foot", "source": "page 9"})
+    card = ((one + other).save(tmp_path / "recipe") / "README.md").read_text()
+    assert [line for line in card.splitlines() if line.startswith(("Method", "Source"))] == [
+        "Method: by hand.",
+        "Source: page 3.",
+        "Method: by foot.",
+        "Source: page 9.",
+    ]
+
+
+def test_a_shared_matrix_is_stored_once(tmp_path):
+    operations = tuple(Operation(Site(layer, "resid_out"), "subspace", V, matrix=EYE[:2]) for layer in (0, 1))
+    shared = tuple(replace(operation, matrix=operations[0].matrix) for operation in operations)
+    path = SteeringRecipe(shared, ORIGIN).save(tmp_path / "recipe")
+    assert sorted(load_file(path / "tensors.safetensors")) == ["0.matrix", "0.vector"]
+    assert all(torch.equal(operation.matrix, EYE[:2]) for operation in SteeringRecipe.load(path))
+
+
+def test_a_folder_written_before_tensors_were_shared_is_read(tmp_path):
+    path = SteeringRecipe(
+        (Operation(Site(0, "mlp_gate"), "replace", V, indices=torch.tensor([5, 0, 4])),), ORIGIN
+    ).save(tmp_path / "recipe")
+    config = json.loads((path / "config.json").read_text())
+    for name in ("tensors", "clean", "top_k"):
+        del config["operations"][0][name]
+    del config["operations"][0]["gate"]["condition"]
+    (path / "config.json").write_text(json.dumps(config))
+    (operation,) = SteeringRecipe.load(path)
+    assert torch.equal(operation.vector, V) and operation.indices.tolist() == [5, 0, 4]
 
 
 def test_gates_and_schedules_are_checked():

@@ -80,12 +80,8 @@ def _clean_sites(slots: dict[Site, list[Step]]) -> list[Site]:
 @contextmanager
 def _reader(layout: Layout, site: Site, session: Session) -> Iterator[None]:
     see: Any = torch.compiler.disable(lambda value, sign, routes: session.record(site, value))
-    with layout.watch(site, see):
-        session.readers += 1
-        try:
-            yield
-        finally:
-            session.readers -= 1
+    with layout.watch(site, see), session.expecting():
+        yield
 
 
 def _flat(steering: Steering | None) -> list[Operation]:

@@ -30,7 +30,7 @@ class Session:
         self.users = 0
         """Contexts open on this model."""
         self.readers = 0
-        """Contexts that need a clean pass over each prompt."""
+        """Sites that open contexts want read in a clean pass over each prompt."""
         self.closing = ExitStack()
         """What to undo when the last one closes."""
         self._body = body
@@ -65,6 +65,17 @@ class Session:
     def reading(self) -> CleanPass | None:
         """The clean pass now running in this thread, in which nothing may steer."""
         return getattr(self._calls, "reading", None)
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """While open, every prompt is read in a clean pass first."""
+        with _LOCK:
+            self.readers += 1
+        try:
+            yield
+        finally:
+            with _LOCK:
+                self.readers -= 1
 
     def record(self, site: Site, value: Tensor) -> None:
         """Keep a site's value if a clean pass is running."""
