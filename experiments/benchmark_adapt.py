@@ -13,7 +13,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from babelscope import NeuronSet, layout_of, open_model, origin_of
 from babelscope.adapters.peft_training import PeftStudent
@@ -32,8 +32,11 @@ from babelscope.subnetworks import Bank, Dense, Rows, Subnetwork, ffn_names, par
 
 @dataclass(frozen=True)
 class Config:
-    model: Literal["llama", "reference"] = "llama"
-    """"llama": 8 layers, d 512, ff 1408, vocabulary 4096, random; "reference": the bundled model."""
+    model: Literal["llama", "reference", "llama-8b"] = "llama"
+    """"llama": 8 layers, d 512, ff 1408, vocabulary 4096, random; "reference": the bundled model; "llama-8b": the
+    shapes of Llama-3.1-8B, random bfloat16, for a GPU."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """On "cuda" one model is shared, variants run one after another, and time is wall time after a synchronisation."""
     rows: int = 4
     length: int = 128
     share: float = 0.01
@@ -49,6 +52,18 @@ def build_model(config: Config):
         return open_model("reference", device="cpu")[0]
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
+        if config.model == "llama-8b":
+            shape = LlamaConfig(
+                vocab_size=128_256,
+                hidden_size=4096,
+                intermediate_size=14_336,
+                num_hidden_layers=32,
+                num_attention_heads=32,
+                num_key_value_heads=8,
+                dtype="bfloat16",
+            )
+            with torch.device(config.device):
+                return AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16).eval()
         shape = LlamaConfig(
             vocab_size=4096,
             hidden_size=512,
@@ -58,7 +73,7 @@ def build_model(config: Config):
             num_key_value_heads=4,
             tie_word_embeddings=True,
         )
-        return LlamaForCausalLM(shape).eval()
+        return LlamaForCausalLM(shape).eval().to(config.device)
 
 
 def random_set(model, share: float, seed: int) -> NeuronSet:
@@ -146,46 +161,46 @@ def saved_bytes(weights: set[int]) -> Iterator[Callable[[], int]]:
         yield lambda: sum(held.values())
 
 
-def variants(config: Config, stack: ExitStack) -> list[Variant]:
-    base = build_model(config)
-    neurons = random_set(base, config.share, config.seed)
-    made = []
-    for name in ("floor", "fused", "fused, recompute", "split", "lora r8 mlp", "shira", "ffn mask", "full", "lt-sft"):
-        model = copy.deepcopy(base)
-        layout = layout_of(model)
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        student = None
-        if name in ("fused", "fused, recompute", "split"):
-            student = Subnetwork(
-                Bank.of(layout, neurons),
-                form="split" if name == "split" else "fused",
-                recompute="mlp" if "recompute" in name else "nothing",
-            )
-        elif name.startswith("lora"):
-            student = PeftStudent.lora(layout, rank=8, where="mlp")
-        elif name == "shira":
-            student = PeftStudent.shira(layout, rank=4, where="mlp", seed=config.seed)
-        elif name == "ffn mask":
-            names = ffn_names(layout)
-            student = Dense(layout, names, masks=neuron_masks(layout, names, neurons))
-        elif name == "full":
-            student = Dense(layout, parameter_names(layout))
-        elif name == "lt-sft":
-            names = parameter_names(layout)
-            generator = torch.Generator().manual_seed(config.seed)
-            shapes = dict(model.named_parameters())
-            student = Dense(
-                layout, names, masks={n: torch.rand(shapes[n].shape, generator=generator) < config.share for n in names}
-            )
-        if student is not None:
-            stack.enter_context(student.installed())
-        weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-        weights |= {buffer.untyped_storage().data_ptr() for buffer in model.buffers()}
-        if isinstance(student, Subnetwork):
-            weights.add(student.bank.master.untyped_storage().data_ptr())
-        made.append(Variant(name, student, layout, weights))
-    return made
+NAMES = ("floor", "fused", "fused, recompute", "split", "lora r8 mlp", "shira", "ffn mask", "full", "lt-sft")
+ON_GPU = ("floor", "fused", "fused, recompute", "split", "lora r8 mlp", "ffn mask")
+
+
+def build_variant(name: str, model, config: Config) -> Variant:
+    layout = layout_of(model)
+    neurons = random_set(model, config.share, config.seed)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    student = None
+    if name in ("fused", "fused, recompute", "split"):
+        student = Subnetwork(
+            Bank.of(layout, neurons),
+            form="split" if name == "split" else "fused",
+            recompute="mlp" if "recompute" in name else "nothing",
+        )
+    elif name.startswith("lora"):
+        student = PeftStudent.lora(layout, rank=8, where="mlp")
+    elif name == "shira":
+        student = PeftStudent.shira(layout, rank=4, where="mlp", seed=config.seed)
+    elif name == "ffn mask":
+        names = ffn_names(layout)
+        student = Dense(layout, names, masks=neuron_masks(layout, names, neurons), masters=config.device == "cpu")
+    elif name == "full":
+        student = Dense(layout, parameter_names(layout))
+    elif name == "lt-sft":
+        names = parameter_names(layout)
+        generator = torch.Generator().manual_seed(config.seed)
+        shapes = dict(model.named_parameters())
+        masks = {n: torch.rand(shapes[n].shape, generator=generator) < config.share for n in names}
+        student = Dense(layout, names, masks=masks)
+    return Variant(name, student, layout, storages(model, student))
+
+
+def storages(model, student) -> set[int]:
+    """Of weights and buffers."""
+    found = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    if isinstance(student, Subnetwork):
+        found.add(student.bank.master.untyped_storage().data_ptr())
+    return found
 
 
 def neuron_masks(layout, names, neurons) -> dict[str, torch.Tensor]:
@@ -210,26 +225,67 @@ def interval(ratios: list[float], seed: int) -> tuple[float, float, float]:
     return statistics.median(ratios), medians[50], medians[1949]
 
 
-def run(config: Config, run: Run) -> None:
+def count(variant: Variant, rows: Rows) -> tuple[int, int, int]:
+    """FLOPs, bytes saved for the backward pass, and bytes of gradients and optimizer state, of one step."""
+    variant.step(rows)
+    with Flops() as flops, saved_bytes(variant.weights) as total:
+        variant.step(rows)
+    return flops.total, total(), variant.optimizer_bytes()
+
+
+def time_step(variant: Variant, rows: Rows, device: str) -> float:
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = clock()
+    variant.step(rows)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def measure_interleaved(config: Config) -> tuple[dict, dict, dict]:
+    """Every variant on a copy of its own, in turns."""
     torch.set_num_threads(1)
+    base = build_model(config)
     with ExitStack() as stack:
-        made = variants(config, stack)
-        vocabulary = made[0].layout.model.config.vocab_size
-        counted = {}
+        made = [build_variant(name, copy.deepcopy(base), config) for name in NAMES]
         for variant in made:
-            rows = random_rows(config, vocabulary, config.seed)
-            variant.step(rows)
-            with Flops() as flops, saved_bytes(variant.weights) as total:
-                variant.step(rows)
-                counted[variant.name] = (flops.total, total(), variant.optimizer_bytes())
-        times: dict[str, list[float]] = {variant.name: [] for variant in made}
+            if variant.student is not None:
+                stack.enter_context(variant.student.installed())
+            variant.weights |= storages(variant.layout.model, variant.student)
+        vocabulary = base.config.vocab_size
+        counted = {variant.name: count(variant, random_rows(config, vocabulary, config.seed)) for variant in made}
+        times: dict[str, list[float]] = {name: [] for name in NAMES}
         for number in range(config.rounds):
             rows = random_rows(config, vocabulary, config.seed + 1 + number)
             for variant in made[number % len(made) :] + made[: number % len(made)]:
-                start = time.process_time()
-                variant.step(rows)
-                times[variant.name].append(time.process_time() - start)
-    trained = {variant.name: 0 if variant.student is None else variant.student.trained for variant in made}
+                times[variant.name].append(time_step(variant, rows, config.device))
+        trained = {variant.name: 0 if variant.student is None else variant.student.trained for variant in made}
+    return counted, times, trained
+
+
+def measure_in_turn(config: Config) -> tuple[dict, dict, dict]:
+    """One model, which every student leaves as it was; two passes over the variants, against drift."""
+    model = build_model(config)
+    counted, trained = {}, {}
+    times: dict[str, list[float]] = {name: [] for name in ON_GPU}
+    for half in range(2):
+        for name in ON_GPU:
+            variant = build_variant(name, model, config)
+            with variant.student.installed() if variant.student is not None else nullcontext():
+                variant.weights |= storages(model, variant.student)
+                counted[name] = count(variant, random_rows(config, model.config.vocab_size, config.seed))
+                for number in range(half, config.rounds, 2):
+                    rows = random_rows(config, model.config.vocab_size, config.seed + 1 + number)
+                    times[name].append(time_step(variant, rows, config.device))
+                trained[name] = 0 if variant.student is None else variant.student.trained
+    return counted, times, trained
+
+
+def run(config: Config, run: Run) -> None:
+    measure = measure_interleaved if config.device == "cpu" else measure_in_turn
+    counted, times, trained = measure(config)
     for name, seconds in times.items():
         row = {
             "variant": name,
@@ -238,6 +294,7 @@ def run(config: Config, run: Run) -> None:
             "trained": trained[name],
         }
         row |= dict(zip(("flops", "saved_bytes", "optimizer_bytes"), counted[name], strict=True))
+        row["device"] = torch.cuda.get_device_name() if config.device == "cuda" else "one CPU thread"
         for other in ("floor", "fused"):
             middle, low, high = interval([a / b for a, b in zip(seconds, times[other], strict=True)], config.seed)
             row |= {f"to_{other}": middle, f"to_{other}_low": low, f"to_{other}_high": high}

@@ -29,13 +29,15 @@ class Dense:
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-8
     decay: float = 0.0
+    masters: bool = True
+    """Refuse weights below float32, whose small updates would be lost; False for measurements of time alone."""
     base: dict[str, Tensor] = field(init=False)
     moments: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         live = self.parameters
         for name, parameter in live.items():
-            if parameter.dtype not in (torch.float32, torch.float64):
+            if self.masters and parameter.dtype not in (torch.float32, torch.float64):
                 raise PrerequisiteError(
                     f"{name} is {parameter.dtype}; this baseline moves the model's own values and expected float32; "
                     "open the model with dtype='float32'"
