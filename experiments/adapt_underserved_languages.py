@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -144,7 +145,8 @@ class Bench:
             learning_rate=cell.rate,
             neurons=self.neurons(cell.kind, cell.language, cell.share),
             tokens_per_step=self.config.tokens_per_step,
-            evaluate_every=max(1, steps // 3),
+            evaluate_every=max(1, steps // 6),
+            trail_every=max(1, steps // 2),
             mask_share=cell.share or 0.01,
             ruler=self.rulers[cell.language],
             seed=cell.seed,
@@ -178,12 +180,15 @@ def rate_cells(config: Config) -> Iterator[Cell]:
 
 
 def main_cells(config: Config, rows: dict[str, dict]) -> Iterator[Cell]:
-    """All seeds and languages, at the learning rate with the lowest dev bits per byte."""
-    for seed in range(config.seeds):
-        for language in config.languages:
-            for kind, share in kinds(config):
-                if kind in ONCE or (kind == "random" and share == config.shares[0]):
-                    continue
+    """All seeds and languages, at the learning rate with the lowest dev bits per byte; what the verdict needs first."""
+    smallest = config.shares[0] if len(config.shares) > 2 else None
+    chosen = [
+        (kind, share) for kind, share in kinds(config) if kind not in ONCE and (kind, share) != ("random", smallest)
+    ]
+    later = [pair for pair in chosen if pair[0] in ("top-rate", "lt-sft") or pair[1] == smallest]
+    for group in ([pair for pair in chosen if pair not in later], later):
+        for seed, language in product(range(config.seeds), config.languages):
+            for kind, share in group:
                 tried = [row for row in rows.values() if (row["kind"], row["stage"]) == (kind, "rates")]
                 yield Cell(kind, share, language, seed, "main", min(tried, key=lambda row: row["dev"])["rate"])
 

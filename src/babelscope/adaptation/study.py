@@ -135,6 +135,7 @@ def adapt(
     neurons: NeuronSet | None = None,
     tokens_per_step: int = 2048,
     evaluate_every: int = 20,
+    trail_every: int = 20,
     rank: int = 8,
     mask_share: float = 0.01,
     mask_rate: float = 3e-4,
@@ -145,9 +146,10 @@ def adapt(
 ) -> Adaptation:
     """Train by one method, measure on every test language, and leave the model as it was.
 
-    rank: of peft's adapters. mask_share, mask_rate: for lt-sft, which first trains densely for as many steps at
-    mask_rate, and takes the values that moved most, as many as this share of all parameters (Ansell et al. 2022,
-    arXiv:2110.07560); it reads the text twice.
+    trail_every: steps between two points of the trail, where they are measured too. rank: of peft's adapters.
+    mask_share, mask_rate: for lt-sft, which first trains densely for as many steps at mask_rate, and takes the values
+    that moved most, as many as this share of all parameters (Ansell et al. 2022, arXiv:2110.07560); it reads the text
+    twice.
     ruler: measurements of the model as it is, for many runs with one test text; None takes them anew.
     """
     layout = layout_of(material.model)
@@ -164,11 +166,17 @@ def adapt(
     trail: list[tuple[int, dict[Language, float]]] = []
 
     def watch(point: Point) -> None:
-        trail.append((point.tokens, material.scores(layout)))
+        if point.step % trail_every == 0:
+            trail.append((point.tokens, material.scores(layout)))
 
     run = Training(layout, student, material.mixture, plan, held_out=material.dev, watch=watch)
+
+    def final() -> dict[Language, float]:
+        at_end = trail and run.best[1] == run.done and trail[-1][0] == run.history[-1].tokens
+        return trail[-1][1] if at_end else material.scores(layout)
+
     readings: list[Reading] = []
-    train(material.model, run, progress=progress, stop=stop, then=lambda: readings.append(ruler.read(student)))
+    train(material.model, run, progress=progress, stop=stop, then=lambda: readings.append(ruler.read(student, final())))
     return Adaptation(
         method=method,
         trained=student.trained,
@@ -209,12 +217,12 @@ class Ruler:
         means = {held.language: sentence_means(layout, held) for held in material.test if held.language in watched}
         return cls(material, material.scores(layout), means, mlp_weights(layout))
 
-    def read(self, student: Student) -> Reading:
-        """Measure it again, adapted."""
+    def read(self, student: Student, after: dict[Language, float]) -> Reading:
+        """Measure it again, adapted, with these bits per byte."""
         layout = layout_of(self.material.model)
         shown = {held.language: held for held in self.material.test}
         similarity = {tag: mean_cosine(means, sentence_means(layout, shown[tag])) for tag, means in self.means.items()}
-        return Reading(self.material.scores(layout), self.moved(student), similarity)
+        return Reading(after, self.moved(student), similarity)
 
     def moved(self, student: Student) -> dict[str, Float64[Tensor, " layer"]] | None:
         """Length of the change of each layer's MLP weights, by role; None for adapters beside the weights."""

@@ -1,0 +1,86 @@
+"""The adaptation study and its benchmark on something tiny."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_model
+from training_cases import OTHERS, TEXT
+
+from babelscope.runs import Run
+
+FOLDER = Path(__file__).parents[2] / "experiments"
+# peft builds its sparse tensors without saying whether their invariants are to be checked.
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled:UserWarning")
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """An experiment's module, also for processes that it starts."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setenv("PYTHONPATH", f"{FOLDER}:{':'.join(path for path in sys.path if path)}")
+    return importlib.import_module
+
+
+@pytest.fixture
+def config(tmp_path, tokenizer, load):
+    """A study of two languages on a tiny model."""
+    tiny_model("llama").save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    for split, cut in (("train", slice(10, 40)), ("valid", slice(0, 10))):
+        (tmp_path / "corpus" / split).mkdir(parents=True)
+        for tag, lines in {"eu": TEXT, **OTHERS}.items():
+            (tmp_path / "corpus" / split / f"{tag}.txt").write_text("\n".join(lines[cut]) + "\n")
+    module = load("adapt_underserved_languages")
+    return module.Config(
+        model=str(tmp_path / "model"),
+        corpus=str(tmp_path / "corpus"),
+        languages=("eu",),
+        others=("en", "fi"),
+        shares=(0.02, 0.05),
+        seeds=2,
+        steps=2,
+        tokens_per_step=64,
+        max_length=32,
+        dev_lines=5,
+        test_lines=5,
+        observe_tokens=600,
+        out=str(tmp_path),
+    )
+
+
+def test_the_study_chooses_rates_measures_seeds_and_draws(config, load, tmp_path, monkeypatch):
+    module = load("adapt_underserved_languages")
+    monkeypatch.setattr(module, "RATES", {kind: rates[:2] for kind, rates in module.RATES.items()})
+    threads = torch.get_num_threads()
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    module.run(config, run)
+    torch.set_num_threads(threads)
+    rows = run.results()
+    main = [row for row in rows if row["stage"] == "main"]
+    assert len(main) == 2 * len([kind for kind, _ in module.kinds(config) if kind not in module.ONCE])
+    best = {row["kind"]: row["rate"] for row in sorted(rows, key=lambda row: -row["dev"]) if row["stage"] == "rates"}
+    assert all(row["rate"] == best[row["kind"]] for row in main)
+    assert all(row["gain"] == row["before"]["eu"] - row["after"]["eu"] for row in rows)
+    claims = module.verdict(rows)
+    assert [(claim["pairs"], claim["share"]) for claim in claims] == [(2, 0.02), (2, 0.05)]
+    assert "<html" in (run.folder / "figure.html").read_text()[:200]
+    assert (tmp_path / "adapt_underserved.jsonl").exists()
+    module.run(config, run)
+    assert len(run.results()) == len(rows)
+
+
+@pytest.mark.parametrize("way", ["measure_interleaved", "measure_in_turn"])
+def test_the_benchmark_counts_and_times_every_variant(way, load, monkeypatch):
+    module = load("benchmark_adapt")
+    monkeypatch.setattr(module, "build_model", lambda config: tiny_model("llama"))
+    threads = torch.get_num_threads()
+    counted, times, trained = getattr(module, way)(module.Config(rounds=2, share=0.05, length=16))
+    torch.set_num_threads(threads)
+    assert set(counted) == set(times) == set(trained) and all(len(part) == 2 for part in times.values())
+    assert counted["fused"][2] == 16 * trained["fused"] + 8
+    assert counted["fused, recompute"][1] < counted["fused"][1] < counted["lora r8 mlp"][1]
+    assert counted["fused"][0] < counted["ffn mask"][0]
