@@ -8,6 +8,7 @@ bit for bit, whatever the vector holds: those places are taken from the input, n
 from collections.abc import Callable
 
 import torch
+from babelscope_kernels.steer_residual.dispatch import steer_residual
 
 from babelscope.artifacts import FeatureMap
 from babelscope.axes import Float, Int, Int64, Tensor
@@ -32,12 +33,19 @@ def _off(strength: Strength) -> bool:
     return not isinstance(strength, Tensor) and strength == 0
 
 
+def _by_kernel(value: Tensor) -> bool:
+    """On a GPU one pass of `steer_residual` does the edit; on the CPU the plain form is two to three times as fast."""
+    return value.is_cuda
+
+
 def add(
     value: Float[Tensor, "*batch unit"], vector: Float[Tensor, "*#batch unit"], strength: Strength
 ) -> Float[Tensor, "*batch unit"]:
     """x + s·v."""
     if _off(strength):
         return value
+    if _by_kernel(value):
+        return steer_residual(value, vector, strength, kind="add")
     x, v = _compute(value, vector)
     if isinstance(strength, Tensor):
         return _kept(value, torch.addcmul(x, strength.to(x.dtype), v), strength)
@@ -70,6 +78,8 @@ def project_out(
     """x - s·(x·q)q with q = v/|v|; s = 1 removes the component along v, s = -1 doubles it."""
     if _off(strength):
         return value
+    if _by_kernel(value):
+        return steer_residual(value, vector, strength, kind="project_out")
     x, v = _compute(value, vector)
     q = v / v.norm(dim=-1, keepdim=True)
     along = (x * q).sum(dim=-1, keepdim=True)

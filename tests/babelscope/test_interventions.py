@@ -235,3 +235,18 @@ def test_strength_zero_changes_no_bit_with_a_matrix_or_features(dtype):
         assert mixed.dtype == dtype
         assert torch.equal(bits(mixed[0]), bits(value[0]))
         assert not torch.equal(mixed[1], value[1])
+
+
+@pytest.mark.parametrize("kind", ["add", "project_out"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernel_s_way_of_a_gpu_gives_the_same_edit(kind, dtype, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    value = torch.randn(2, 5, 8, generator=generator).to(dtype)
+    vector = torch.randn(8, generator=generator)
+    strength = torch.tensor([[0.0, 0.5, -1.0, 2.0, 0.0]])[..., None].expand(2, 5, 1)
+    plain = CHANGES[kind](value, vector, strength)
+    monkeypatch.setattr("babelscope.interventions._by_kernel", lambda value: True)
+    by_kernel = CHANGES[kind](value, vector, strength)
+    assert torch.equal(by_kernel[:, [0, 4]], value[:, [0, 4]])
+    torch.testing.assert_close(by_kernel, plain, rtol=1e-6 if dtype == torch.float32 else 8e-3, atol=1e-6)
+    assert not torch.equal(by_kernel, value)
