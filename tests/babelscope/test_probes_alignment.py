@@ -7,7 +7,7 @@ from scipy.stats import binom
 from sentence_cases import made_sentences, noise
 
 from babelscope.errors import LanguageError, MeasurementError
-from babelscope.probes.alignment import alignment, cosine_matrix, linear_cka, mexa
+from babelscope.probes.alignment import cosine_matrix, language_alignment, linear_cka, mexa
 
 
 def pair(n=40, hidden=12, seed=0, noise=1.0):
@@ -44,7 +44,7 @@ def test_measures_equal_numpys(spread):
 def test_the_table_holds_the_same_numbers():
     vectors = noise(3, 2, 30, 8)
     vectors[1:] += vectors[:1]
-    found = alignment(made_sentences(vectors, ("en", "de", "fr")), draws=19, resamples=20)
+    found = language_alignment(made_sentences(vectors, ("en", "de", "fr")), draws=19, resamples=20)
     assert found.pairs == (("en", "de"), ("en", "fr"))
     for row, other in enumerate((1, 2)):
         for depth in range(2):
@@ -63,7 +63,7 @@ def test_random_vectors_give_chance():
     hits = sum(round(mexa(*(noise(2, 1, n, 16, seed=s)[:, 0].double())) * n) for s in range(draws))
     low, high = binom.ppf([0.005, 0.995], n * draws, 1 / (2 * n - 1))
     assert low <= hits <= high
-    found = alignment(made_sentences(noise(5, 3, 60, 24)), against=None, draws=199, resamples=20)
+    found = language_alignment(made_sentences(noise(5, 3, 60, 24)), against=None, draws=199, resamples=20)
     for measure in ("mexa", "cka", "cosine"):
         low_p = int((found.values(measure, "p") <= 0.05).sum())
         assert low_p <= binom.ppf(0.995, 30, 0.05)
@@ -73,7 +73,7 @@ def test_random_vectors_give_chance():
 def test_a_planted_translation_is_found_at_its_depth_only():
     vectors = noise(3, 2, 40, 16)
     vectors[:, 1] = noise(1, 1, 40, 16, seed=5)[0] + 0.2 * vectors[:, 1]
-    found = alignment(made_sentences(vectors, ("en", "de", "fr")), draws=99, resamples=50)
+    found = language_alignment(made_sentences(vectors, ("en", "de", "fr")), draws=99, resamples=50)
     assert (found.values("mexa")[:, 1] > 0.9).all() and (found.values("mexa")[:, 0] < 0.2).all()
     assert (found.values("cka", "p")[:, 1] == 0.01).all() and (found.values("cka", "p")[:, 0] > 0.01).all()
 
@@ -105,6 +105,6 @@ def test_a_zero_vector_is_no_neighbour():
 
 def test_too_little_is_refused():
     with pytest.raises(MeasurementError, match="3 parallel sentences"):
-        alignment(made_sentences(noise(5, 1, 3, 4)))
+        language_alignment(made_sentences(noise(5, 1, 3, 4)))
     with pytest.raises(LanguageError, match="'fi' was not read"):
-        alignment(made_sentences(noise()), against="fi")
+        language_alignment(made_sentences(noise()), against="fi")

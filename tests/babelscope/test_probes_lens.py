@@ -11,7 +11,7 @@ from babelscope import Site, load_corpus, read_site
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import layout_of
-from babelscope.probes.lens import latent_language, layer_logits, lens_logits
+from babelscope.probes.lens import logit_lens, layer_logits, lens_logits
 from babelscope.probes.translators import Translators, fit_translators
 from babelscope.probes.word_lists import LanguageTokens, indicative, indicative_tokens, word_tokens
 
@@ -55,7 +55,7 @@ def test_the_last_depth_of_the_reference_model_is_its_own_logits(reference):
 def test_masses_entropy_and_divergence_equal_numpys(texts):
     model, tokenizer = tiny_model("gemma2"), tiny_tokenizer()
     tokens = some_tokens(300, [-1] * 10 + [0] * 30 + [1] * 50)
-    found = latent_language(model, tokenizer, texts, tokens=tokens, tokens_per_language=None, draws=9, resamples=9)
+    found = logit_lens(model, tokenizer, texts, tokens=tokens, tokens_per_language=None, draws=9, resamples=9)
     sums, positions = np.zeros((4, 4)), 0
     for document in texts["fi"]:
         ids = torch.tensor([tokenizer(document.text)["input_ids"]])
@@ -82,7 +82,7 @@ def test_random_token_lists_are_no_language(texts):
     for seed in range(12):
         owner = torch.randint(-1, 2, (250,), generator=torch.Generator().manual_seed(seed))
         tokens = some_tokens(300, owner)
-        found = latent_language(model, tokenizer, texts.head(3), tokens=tokens, draws=99, resamples=9, seed=seed)
+        found = logit_lens(model, tokenizer, texts.head(3), tokens=tokens, draws=99, resamples=9, seed=seed)
         p.append(float(found.p[0, -1, 0]))
     assert sum(value <= 0.05 for value in p) <= binom.ppf(0.995, 12, 0.05)
     assert abs(float(found.null.mean()) - 0.5) < 0.05
@@ -92,7 +92,7 @@ def test_the_reference_model_speaks_a_texts_own_language(reference):
     model, tokenizer = reference
     train, test = (load_corpus("reference", ["en", "fi", "ru"], split=split) for split in ("train", "test"))
     tokens = indicative_tokens(tokenizer, train)
-    found = latent_language(model, tokenizer, test.head(6), tokens=tokens, tokens_per_language=80, resamples=9)
+    found = logit_lens(model, tokenizer, test.head(6), tokens=tokens, tokens_per_language=80, resamples=9)
     for k in range(3):
         assert found.share[k, -1].argmax() == k and found.p[k, -1, k] == 0.01
     assert all(tag != row[-1] for tag, row in zip(found.languages, found.leading(), strict=True))
@@ -160,7 +160,7 @@ def test_a_tuned_lens_is_nearer_to_the_output(reference):
     assert (fitted.explained[1:] >= fitted.explained[:-1]).all() and (fitted.explained < 1).all()
     tokens = indicative_tokens(tokenizer, train)
     shown = [
-        latent_language(
+        logit_lens(
             model, tokenizer, test.head(3), tokens=tokens, translators=one, tokens_per_language=50, draws=1, resamples=2
         )
         for one in (None, fitted)
@@ -173,9 +173,9 @@ def test_what_can_not_be_read_is_refused(texts):
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     tokens = some_tokens(300, [0, 1])
     with pytest.raises(LanguageError, match="en came alone"):
-        latent_language(model, tokenizer, texts.only(["en"]), tokens=tokens)
+        logit_lens(model, tokenizer, texts.only(["en"]), tokens=tokens)
     with pytest.raises(MeasurementError, match="200 entries, the model gives 300 logits"):
-        latent_language(model, tokenizer, texts, tokens=some_tokens(200, [0, 1]))
+        logit_lens(model, tokenizer, texts, tokens=some_tokens(200, [0, 1]))
     with pytest.raises(LanguageError, match="en came alone"):
         word_tokens(tokenizer, {"cat": {"en": "cat"}})
     with pytest.raises(MeasurementError, match="no token is en, fi's own"):

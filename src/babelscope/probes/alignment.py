@@ -19,6 +19,8 @@ Measure = Literal["mexa", "mexa_last", "cka", "cosine"]
 POOLING: dict[Measure, Pooling] = {"mexa": "weighted", "mexa_last": "last", "cka": "mean", "cosine": "mean"}
 """Which sentence vectors each measure compares."""
 CONTROL = "sentences paired at random"
+Measured = tuple[float, Interval, Tensor]
+"""Estimate, interval, and the values of random pairings."""
 
 
 class Aligned(NamedTuple):
@@ -83,7 +85,7 @@ class Alignment:
         ]
 
 
-def alignment(
+def language_alignment(
     sentences: Sentences, *, against: str | None = "en", draws: int = 99, resamples: int = 200, seed: int = 0
 ) -> Alignment:
     """MEXA, linear CKA and mean cosine of each pair of languages at each depth, beside sentences paired at random.
@@ -174,10 +176,6 @@ def centred_gram(x: Float64[Tensor, "sentence hidden"]) -> Float64[Tensor, "sent
     """Inner products of rows about their mean."""
     centred = x - x.mean(dim=0)
     return centred @ centred.T
-
-
-Measured = tuple[float, Interval, Float64[Tensor, " draw"]]
-"""Estimate, interval, and the values of random pairings."""
 
 
 def _mexa(x: Tensor, y: Tensor, shuffles: Int64[Tensor, "draw sentence"]) -> Measured:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -83,7 +83,7 @@ class EmbeddingGeometry:
     def rows(self) -> list[SiteEvidence]:
         """One row a measure."""
         sites = {"input": "embed", "output": "logits"}
-        drawn = {"draws": self.draws, "seed": self.seed}
+        drawn: dict[str, Any] = {"draws": self.draws, "seed": self.seed}
         found = [
             SiteEvidence(
                 claim=f"{one.labels}s of entries are linearly separable",
@@ -296,8 +296,8 @@ def _word(weight: Tensor, tokenizer: PreTrainedTokenizerBase, word: str) -> Floa
 
 def _tables(model: PreTrainedModel) -> dict[Table, Float64[Tensor, "vocab hidden"]]:
     """Both tables, or one where they are the same tensor."""
-    inside = model.get_input_embeddings().weight.detach()
-    outside = model.get_output_embeddings().weight.detach()
+    modules = (model.get_input_embeddings(), model.get_output_embeddings())
+    inside, outside = (module.get_parameter("weight").detach() for module in modules if module is not None)
     tables: dict[Table, Tensor] = {"input": inside.double().cpu()}
     if outside.data_ptr() != inside.data_ptr():
         tables["output"] = outside.double().cpu()

@@ -1,6 +1,7 @@
 """Whether a sentence's language can be read off the stream by a line, at each depth."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -41,7 +42,10 @@ class LanguageProbe:
 
     def rows(self) -> list[SiteEvidence]:
         """One row a depth over all languages, and one a language and depth."""
-        shared = {"control": CONTROL, "note": f"{self.pooling} of tokens, {self.n_train} sentences in training"}
+        shared: dict[str, Any] = {
+            "control": CONTROL,
+            "note": f"{self.pooling} of tokens, {self.n_train} sentences in training",
+        }
         found = [
             SiteEvidence(
                 claim="language identification, accuracy",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -71,7 +72,7 @@ class LatentLanguage:
         share, found = self.share, []
         for k, tag in enumerate(self.languages):
             for depth, site in enumerate(self.sites):
-                place = {"language": tag, "n": int(self.positions[k]), "site": str(site)}
+                place: dict[str, Any] = {"language": tag, "n": int(self.positions[k]), "site": str(site)}
                 for row, other in enumerate(self.tokens.languages):
                     found.append(
                         SiteEvidence(
@@ -124,7 +125,7 @@ def layer_logits(
     return torch.stack([lens_logits(layout, state) for state in read_streams(layout, batch)])
 
 
-def latent_language(
+def logit_lens(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,

@@ -103,7 +103,7 @@ def pool_batch(
     layout: Layout, sites: Sequence[Site], batch: Batch, poolings: Sequence[Pooling]
 ) -> list[dict[Pooling, Float32[Tensor, "batch hidden"]]]:
     """One vector a document, at every site."""
-    weights = {pooling: pooling_weights(batch.counted, pooling) for pooling in poolings}
+    weights: dict[Pooling, Tensor] = {pooling: pooling_weights(batch.counted, pooling) for pooling in poolings}
     seen: list[dict[Pooling, Tensor]] = [{} for _ in sites]
 
     def watcher(depth: int) -> See:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -92,7 +92,7 @@ class LanguageSubspaces:
     def rows(self) -> list[SiteEvidence]:
         """Rows for variance shares, ranks, and the split, by depth."""
         found = []
-        shared = {"draws": self.draws, "seed": self.seed}
+        shared: dict[str, Any] = {"draws": self.draws, "seed": self.seed}
         for depth, site in enumerate(self.sites):
             for name, shares, control in (
                 ("language", self.language, "languages shuffled within each sentence"),
