@@ -54,14 +54,18 @@ _HOME = {
     "ablation_matrix": "ablation",
     "write_report": "report",
 }
-__all__ = [*_HOME]  # noqa: PLE0604
+_PARTS = ("probes",)
+"""Parts used under their own name, such as `babelscope.probes.logit_lens`."""
+__all__ = [*_HOME, *_PARTS]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return import_module(f"babelscope.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'babelscope' has no attribute {name!r}")
     return getattr(import_module(f"babelscope.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_HOME, *_PARTS])

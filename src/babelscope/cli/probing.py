@@ -1,0 +1,282 @@
+"""The verb `probe`: a table of probes, each from one job to rows of evidence and figures."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from tyro.conf import Positional
+
+from babelscope.cli.arguments import Result, free
+from babelscope.controls import Evidence, write_evidence
+from babelscope.corpus import Corpus, load_corpus
+from babelscope.errors import LanguageError, PrerequisiteError, ToolkitError
+from babelscope.figures import Figure
+from babelscope.figures.probes_geometry import (
+    DepthLine,
+    ScriptBar,
+    depth_lines,
+    depth_map,
+    embedding_bars,
+    latent_language_map,
+    similarity_tree,
+)
+from babelscope.models import open_model
+from babelscope.probes import alignment, embeddings, language_id, lens, sentences, subspaces, trees, word_lists
+from babelscope.probes.subspaces import VarianceShare
+from babelscope.probes.trees import TreeTest
+
+
+class Findings(NamedTuple):
+    """What a probe gives: rows, and figures by name."""
+
+    rows: list[Evidence]
+    figures: dict[str, Figure]
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeJob:
+    """What every probe is given."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    texts: Corpus
+    """What is measured."""
+    others: Corpus
+    """Other text of the same languages, for what must be made beforehand."""
+    against: str
+    """The language that others are compared with."""
+    n_sentences: int
+    seed: int
+
+    @cached_property
+    def sentences(self) -> sentences.Sentences:
+        """Sentence vectors, read once for all probes that use them."""
+        return sentences.record_sentences(self.model, self.tokenizer, self.texts, sentences=self.n_sentences)
+
+    @cached_property
+    def tokens(self) -> word_lists.LanguageTokens:
+        """Tokens indicative of each language, from the other text."""
+        return word_lists.indicative_tokens(self.tokenizer, self.others, vocabulary=self.model.config.vocab_size)
+
+
+def probe_lens(job: ProbeJob) -> Findings:
+    """Latent language by the logit lens."""
+    found = lens.logit_lens(job.model, job.tokenizer, job.texts, tokens=job.tokens, seed=job.seed)
+    share, tags = found.share.numpy(), found.languages
+    own = np.stack([share[k, :, found.tokens.index(tag)] for k, tag in enumerate(tags)])
+    leading = found.leading()
+    top = np.stack(
+        [[share[k, depth, found.tokens.index(tag)] for depth, tag in enumerate(row)] for k, row in enumerate(leading)]
+    )
+    panels = {
+        "share of listed tokens": [
+            DepthLine("the text's own language", own.mean(axis=0).tolist()),
+            DepthLine("the leading other", top.mean(axis=0).tolist()),
+            DepthLine("tokens dealt out at random", found.null.mean(dim=(0, 2)).tolist(), control=True),
+        ],
+        "nats": [
+            DepthLine("entropy", found.entropy_nats.mean(dim=0).tolist()),
+            DepthLine("divergence from the output", found.kl_nats.mean(dim=0).tolist()),
+        ],
+    }
+    if job.against in tags and len(tags) > 1:
+        base = tags.index(job.against)
+        rest = np.delete(share[:, :, found.tokens.index(job.against)], base, axis=0)
+        panels["share of listed tokens"].insert(
+            1, DepthLine(f"{job.against}, in other text", rest.mean(axis=0).tolist())
+        )
+    return Findings(
+        list(found.rows()),
+        {
+            "lines": depth_lines(panels=panels),
+            "own": depth_map(value=own, languages=tags, unit="share of the text's own tokens", top=1),
+            "leading": latent_language_map(share=top, leading=leading, languages=tags),
+        },
+    )
+
+
+def probe_alignment(job: ProbeJob) -> Findings:
+    """MEXA, CKA and cosine."""
+    found = alignment.language_alignment(job.sentences, against=job.against, seed=job.seed)
+    others = [other for _, other in found.pairs]
+    figures = {
+        measure: depth_map(
+            value=found.values(measure).numpy(),
+            p=found.values(measure, "p").numpy(),
+            languages=others,
+            unit=f"{measure.replace('_', ', ')} with {job.against}",
+        )
+        for measure in alignment.POOLING
+    }
+    return Findings(list(found.rows()), figures)
+
+
+def probe_language_id(job: ProbeJob) -> Findings:
+    """Linear language identification on means and on last tokens."""
+    rows, lines = [], []
+    for pooling in ("mean", "last"):
+        found = language_id.language_probe(job.sentences, pooling=pooling, seed=job.seed)
+        rows += found.rows()
+        name = "mean of a sentence's tokens" if pooling == "mean" else "a sentence's last token"
+        low, high = ([getattr(one, end) for one in found.interval] for end in ("low", "high"))
+        lines.append(DepthLine(name, found.accuracy.tolist(), low, high))
+        if pooling == "last":
+            lines.append(DepthLine("labels shuffled", found.null.tolist(), control=True))
+    return Findings(rows, {"accuracy": depth_lines(panels={"accuracy on other sentences": lines})})
+
+
+def probe_subspaces(job: ProbeJob) -> Findings:
+    """Variance, ranks and the split."""
+    found = subspaces.language_subspaces(job.sentences, seed=job.seed)
+
+    def shares(name: str, own: tuple[VarianceShare, ...]) -> DepthLine:
+        low, high = ([getattr(one.interval, end) for one in own] for end in ("low", "high"))
+        return DepthLine(name, [one.estimate for one in own], low, high)
+
+    def split(name: str, field: str, control: bool = False) -> DepthLine:
+        return DepthLine(name, [getattr(one, field) for one in found.split], control=control)
+
+    whole, without, random = "whole stream", "without the language subspace", "without a random one"
+    panels = {
+        "share of variance": [shares("language", found.language), shares("content", found.content)],
+        "language identified": [
+            split(whole, "accuracy"),
+            split(without, "accuracy_without"),
+            split(random, "accuracy_random", control=True),
+        ],
+        "MEXA, all pairs": [
+            split(whole, "mexa"),
+            split(without, "mexa_without"),
+            split(random, "mexa_random", control=True),
+        ],
+    }
+    return Findings(list(found.rows()), {"split": depth_lines(panels=panels)})
+
+
+def probe_trees(job: ProbeJob) -> Findings:
+    """Language similarity against families and scripts."""
+    found = trees.similarity_tree(job.sentences, seed=job.seed)
+
+    def line(name: str, own: tuple[TreeTest, ...], field: str, control: bool = False) -> DepthLine:
+        return DepthLine(name, [getattr(test, field) for test in own], control=control)
+
+    best = max(range(len(found.sites)), key=lambda depth: found.family[depth].correlation)
+    groups = [found.lineage[tag].family for tag in found.languages]
+    panels = {
+        "Spearman's correlation": [
+            line("family", found.family, "correlation"),
+            line("script", found.script, "correlation"),
+            line("family, by script alone", found.family, "null_within_scripts", control=True),
+        ],
+        "p": [line("family", found.family, "p"), line("family within scripts", found.family, "p_within_scripts")],
+    }
+    return Findings(
+        list(found.rows()),
+        {
+            "tests": depth_lines(panels=panels),
+            f"tree-{str(found.sites[best])}": similarity_tree(
+                linkage=found.linkage(best), languages=found.languages, groups=groups
+            ),
+        },
+    )
+
+
+def probe_embeddings(job: ProbeJob) -> Findings:
+    """Geometry of the vocabulary."""
+    found = embeddings.embedding_geometry(job.model, job.tokenizer, tokens=job.tokens, seed=job.seed)
+    apart = [
+        ScriptBar(f"{one.table}: {one.labels}s ({len(one.classes)})", one.accuracy, *one.interval, one.null)
+        for one in found.separability
+    ]
+    near = [ScriptBar(f"{one.table}: {one.script}", one.share, *one.interval, one.null) for one in found.neighbours]
+    return Findings(
+        list(found.rows()),
+        {
+            "separability": embedding_bars(bars=apart, unit="mean recall of a linear probe (%)"),
+            "neighbours": embedding_bars(bars=near, unit=f"{found.nearest} nearest entries of the same script (%)"),
+        },
+    )
+
+
+PROBES: dict[str, Callable[[ProbeJob], Findings]] = {
+    "lens": probe_lens,
+    "embeddings": probe_embeddings,
+    "alignment": probe_alignment,
+    "language-id": probe_language_id,
+    "trees": probe_trees,
+    "subspaces": probe_subspaces,
+}
+"""A probe is a line here."""
+
+
+def run_probe(
+    model: Positional[str],
+    corpus: Positional[str],
+    *,
+    probe: str,
+    out: Path,
+    languages: tuple[str, ...] = (),
+    split: str = "test",
+    other_split: str = "train",
+    against: str = "en",
+    sentences: int = 200,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Result:
+    """Probe a model's languages: rows of evidence and figures in a folder for each probe.
+
+    Args:
+        model: folder, hub id, or "reference".
+        corpus: folder of parallel <tag>.txt or <tag>.jsonl, hub id, or "reference".
+        probe: one of lens, embeddings, alignment, language-id, trees, subspaces and what else the table has, or all;
+            with all, a probe that this model or text does not allow is left out, and the reason is in the result.
+        out: folder for <probe>/results.jsonl and <probe>/<figure>.html.
+        split: the text that is measured.
+        other_split: other text, for word lists; where it is the same text, its first half is used for that.
+        against: the language that others are compared with.
+    """
+    if probe != "all" and probe not in PROBES:
+        raise PrerequisiteError(f"--probe {probe!r} came; expected one of {', '.join(PROBES)} or all; correct it")
+    free(out)
+    texts, others = two_texts(corpus, languages, split, other_split)
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    job = ProbeJob(opened, tokenizer, texts, others, against, sentences, seed)
+    rows, seconds, left_out = {}, {}, {}
+    for name in PROBES if probe == "all" else [probe]:
+        started = time.perf_counter()
+        try:
+            found = PROBES[name](job)
+        except ToolkitError as err:
+            if probe != "all":
+                raise
+            left_out[name] = str(err)
+            continue
+        write_findings(found, out / name)
+        rows[name], seconds[name] = len(found.rows), round(time.perf_counter() - started, 1)
+    return {"out": str(out), "rows": rows, "seconds": seconds, "left_out": left_out}
+
+
+def two_texts(corpus: str, languages: tuple[str, ...], split: str, other_split: str) -> tuple[Corpus, Corpus]:
+    """What is measured, and other text; one text is halved."""
+    texts, others = (load_corpus(corpus, languages or None, split=one) for one in (split, other_split))
+    if len(texts) < 2:
+        raise LanguageError(f"{', '.join(texts)} came alone; expected at least two languages; add text")
+    if texts.hash != others.hash:
+        return texts, others
+    halves = {tag: len(documents) // 2 for tag, documents in texts.items()}
+    first = Corpus({tag: found[: halves[tag]] for tag, found in texts.items()}, f"{texts.name}, first half")
+    second = Corpus({tag: found[halves[tag] :] for tag, found in texts.items()}, f"{texts.name}, second half")
+    return second, first
+
+
+def write_findings(found: Findings, folder: Path) -> None:
+    """Rows and figures; the figures share one copy of plotly.js."""
+    write_evidence(found.rows, folder / "results.jsonl")
+    for name, figure in found.figures.items():
+        figure.write_html(folder / f"{name}.html", include_plotlyjs="directory")
