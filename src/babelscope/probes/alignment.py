@@ -112,7 +112,7 @@ def language_alignment(
         vectors = {pooling: sentences.at(depth, pooling) for pooling in set(POOLING.values())}
         grams = [centred_gram(x) for x in vectors["mean"]]
         for one, other in pairs:
-            found = {
+            found: dict[Measure, Measured] = {
                 "mexa": _mexa(vectors["weighted"][one], vectors["weighted"][other], shuffles),
                 "mexa_last": _mexa(vectors["last"][one], vectors["last"][other], shuffles),
                 "cka": _cka(grams[one], grams[other], shuffles, halves),
@@ -130,7 +130,7 @@ def language_alignment(
                     rank_p(estimate, null),
                 )
                 cells[measure, one, other, depth] = cell
-    order = [
+    order: list[tuple[Measure, int, int, int]] = [
         (measure, one, other, d) for measure in POOLING for one, other in pairs for d in range(len(sentences.sites))
     ]
     return Alignment(tuple(cells[key] for key in order), tags, sentences.sites, n, draws, seed)
