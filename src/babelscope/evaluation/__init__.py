@@ -1,4 +1,4 @@
-"""Scores: loss on held-out text, and the language, fluency and variety of answers."""
+"""Scores: loss on held-out text, and the language, content, fluency and variety of answers."""
 
 from babelscope.evaluation.answers import (
     Recognition,
@@ -19,36 +19,76 @@ from babelscope.evaluation.confusion import (
     english_words,
     published_confusion,
 )
-from babelscope.evaluation.identifiers import Guess, Identifier, open_identifier
+from babelscope.evaluation.content import (
+    Content,
+    Measured,
+    bleu_tokenizer,
+    bootstrap,
+    bootstrap_mean,
+    content_kept,
+    harmonic_mean,
+    measured,
+    success_and_content,
+)
+from babelscope.evaluation.fluency import Fluency, answer_losses, fluency, length_ratio
+from babelscope.evaluation.identifiers import Guess, Identifier, judge_by, open_identifier
+from babelscope.evaluation.kept import Kept, copyable, kept_shares
 from babelscope.evaluation.labels import LABELS, LabelSet, labels_of, language_of
 from babelscope.evaluation.losses import HeldOut, Losses, answer_nll, bits_per_byte, document_losses
+from babelscope.evaluation.prompts import PromptKind, SetAnswer, SetPrompt, load_answers, load_prompts
+from babelscope.evaluation.similarity import Similarity, semantic_similarity, sentence_vectors
 
 __all__ = [
     "BENCHMARK",
+    "LABELS",
     "Confusion",
+    "Content",
+    "Fluency",
     "Guess",
     "HeldOut",
-    "LABELS",
     "Identifier",
+    "Kept",
     "LabelSet",
     "Losses",
+    "Measured",
+    "PromptKind",
     "Rates",
     "Recognition",
+    "SetAnswer",
+    "SetPrompt",
+    "Similarity",
     "Verdict",
+    "answer_losses",
     "answer_nll",
     "average_confusion",
     "bits_per_byte",
+    "bleu_tokenizer",
+    "bootstrap",
+    "bootstrap_mean",
     "check_labels",
+    "content_kept",
+    "copyable",
     "corrected_confusion",
     "detect_languages",
     "distinct_n",
     "document_losses",
     "english_words",
+    "fluency",
+    "harmonic_mean",
     "judge_answer",
     "judge_answers",
+    "judge_by",
+    "kept_shares",
     "known_languages",
     "labels_of",
     "language_of",
+    "length_ratio",
+    "load_answers",
+    "load_prompts",
+    "measured",
     "open_identifier",
     "published_confusion",
+    "semantic_similarity",
+    "sentence_vectors",
+    "success_and_content",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from babelscope.errors import LanguageError, PrerequisiteError
-from babelscope.evaluation.answers import LINGUA, detector
+from babelscope.evaluation.answers import LINGUA, Recognition, detector, judge_answers, judged
 from babelscope.evaluation.labels import LabelSet, labels_of, language_of
 from babelscope.languages import Language
 
@@ -104,3 +104,20 @@ def _open_fasttext(path: Path, labels: LabelSet | None) -> Identifier:
         ]
 
     return Identifier(path.name, labels, guess)
+
+
+def judge_by(identifier: Identifier, answers: Sequence[str], target: str) -> list[Recognition]:
+    """Verdicts by the rules of `judge_answer`, with another identifier in lingua's place.
+
+    Raises LanguageError for a target that the identifier can not give.
+    """
+    identifier.check(target)
+    if identifier.label_set == "lingua":
+        return judge_answers(answers, [target] * len(answers))
+    lines = [[line.strip() for line in answer.splitlines() if line.strip()] for answer in answers]
+    tops = identifier.languages(answers, target)
+    each = iter(identifier.languages([line for group in lines for line in group], target))
+    return [
+        judged(answer, Language.parse(target), top, tuple((line, next(each)) for line in group))
+        for answer, top, group in zip(answers, tops, lines, strict=True)
+    ]

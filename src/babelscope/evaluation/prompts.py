@@ -1,0 +1,215 @@
+"""Prompt sets and files of answers: the layouts of the Language Confusion Benchmark and of CLaS-Bench."""
+
+import csv
+import io
+import json
+import lzma
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from babelscope.corpus import OPENERS
+from babelscope.errors import CorpusError, LanguageError
+from babelscope.languages import Language, parse_languages
+
+PromptKind = Literal["language_confusion", "clas"]
+
+
+class SetPrompt(NamedTuple):
+    """One prompt of a set."""
+
+    set: str
+    """Name of the set, such as `aya` or `complex_prompts`; the folder's name for CLaS."""
+    id: str
+    """Number in its set and language: in CLaS, and in the benchmark's parallel sets, the same question in each."""
+    language: Language
+    """The language the answer should be in (Language Confusion), or the prompt is in (CLaS)."""
+    text: str
+
+
+class SetAnswer(NamedTuple):
+    """One answer read from a file."""
+
+    set: str
+    id: str
+    language: Language
+    """The language it should be in."""
+    text: str
+
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "set": ("set", "source"),
+    "id": ("i", "id", "question_id", "question_idx"),
+    "language": ("lang", "language", "target_language"),
+    "prompt": ("prompt", "question", "text", "original_prompt"),
+    "answer": ("answer", "completion", "output", "response"),
+}
+"""What a column may be called; the first that a row has is read."""
+
+
+def load_prompts(
+    name: str | Path,
+    *,
+    kind: PromptKind,
+    languages: Iterable[str] | None = None,
+    sets: Iterable[str] | None = None,
+    split: str = "test",
+) -> list[SetPrompt]:
+    """Prompts of a folder, a file or a data set of the hub, in the order they stand there.
+
+    language_confusion: rows with language and prompt, and where they have it a set: CSV files at any depth, as in the
+    benchmark's repository (`crosslingual/okapi/fr.csv`), or jsonl, also .gz .bz2 .xz .zst. A set without a column is
+    the file's folder.
+    clas: `<tag>.txt` with one question a line, the same in every file, as CLaS-Bench and the SemEval task that follows
+    it ship them; or rows as above. The answers' target is chosen by whoever steers.
+    languages, sets: which to keep; None means all. split: of a data set on the hub, whose rows are as above.
+    Raises CorpusError for a folder without prompts, or a row without a needed column.
+    """
+    if kind not in get_args(PromptKind):
+        raise CorpusError(f"prompt set kind {kind!r} is unknown; expected one of {', '.join(get_args(PromptKind))}")
+    path, wanted = Path(name), None if languages is None else parse_languages(languages)
+    if path.exists():
+        found = list(_prompts_of(path, kind))
+    elif path.is_absolute() or str(name).startswith("."):
+        raise CorpusError(f"{name}: no such file or folder; expected a prompt set; correct the path")
+    else:
+        rows = _hub_rows(str(name), split)
+        found = _numbered(
+            _prompt(row, str(name).rsplit("/", 1)[-1], None, f"{name}, row {i}") for i, row in enumerate(rows)
+        )
+    groups = None if sets is None else set(sets)
+    kept = [
+        prompt
+        for prompt in found
+        if (wanted is None or prompt.language in wanted) and (groups is None or prompt.set in groups)
+    ]
+    if not kept:
+        there = sorted({f"{prompt.set}/{prompt.language}" for prompt in found})
+        raise CorpusError(
+            f"{name}: no prompt was found; expected {kind} prompts; there are {', '.join(there) or 'none'}"
+        )
+    return kept
+
+
+def load_answers(path: str | Path) -> list[SetAnswer]:
+    """Answers of a folder or file, empty ones too.
+
+    Rows (jsonl, csv) with language and answer, as the benchmark's `outputs/*.csv`; or `<tag>.txt` with one answer a
+    line, a blank line being an empty answer; or `<tag>.jsonl` whose rows have an answer, or a `text`.
+    Raises CorpusError for a place without answers, or a row without a needed column.
+    """
+    found: list[SetAnswer] = []
+    for file in _files(Path(path)):
+        tag = _tag_of(file)
+        if _kind_of(file) == "txt":
+            if tag is None:
+                raise CorpusError(f"{file}: its name is no language; expected <tag>.txt; rename it")
+            found += [SetAnswer("", str(i), tag, line) for i, line in enumerate(_read(file).splitlines())]
+            continue
+        for i, row in enumerate(_rows(file)):
+            text = _cell(row, "answer")
+            text = _cell(row, "prompt") if text is None and tag is not None else text
+            found.append(
+                SetAnswer(*_place(row, file.parent.name, tag, i, f"{file}, row {i}", text is not None), text or "")
+            )
+    if not found:
+        raise CorpusError(f"{path}: no answer was found; expected rows with language and answer, or <tag>.txt")
+    return found
+
+
+def _prompts_of(path: Path, kind: PromptKind) -> Iterator[SetPrompt]:
+    for file in _files(path):
+        tag = _tag_of(file)
+        if _kind_of(file) != "txt":
+            rows = (_prompt(row, file.parent.name, tag, f"{file}, row {i}") for i, row in enumerate(_rows(file)))
+            yield from _numbered(rows)
+        elif kind == "clas" and tag is not None:
+            lines = [line.strip() for line in _read(file).splitlines() if line.strip()]
+            yield from (SetPrompt(file.parent.name, str(i), tag, line) for i, line in enumerate(lines))
+
+
+def _numbered(prompts: Iterable[SetPrompt]) -> list[SetPrompt]:
+    """Rows without a number get their place in their set and language."""
+    counts: dict[tuple[str, Language], int] = {}
+    found = []
+    for prompt in prompts:
+        place = counts.get((prompt.set, prompt.language), 0)
+        counts[prompt.set, prompt.language] = place + 1
+        found.append(prompt if prompt.id else prompt._replace(id=str(place)))
+    return found
+
+
+def _prompt(row: Mapping[str, Any], folder: str, tag: Language | None, where: str) -> SetPrompt:
+    text = _cell(row, "prompt")
+    group, number, language = _place(row, folder, tag, None, where, text is not None)
+    return SetPrompt(group, number, language, text or "")
+
+
+def _place(
+    row: Mapping[str, Any], folder: str, tag: Language | None, number: int | None, where: str, has_text: bool
+) -> tuple[str, str, Language]:
+    language = _cell(row, "language") or tag
+    if language is None or not has_text:
+        raise CorpusError(
+            f"{where}: columns {', '.join(row)} came; expected a language ({', '.join(COLUMNS['language'])}) and text "
+            f"({', '.join((*COLUMNS['prompt'], *COLUMNS['answer']))}); rename them"
+        )
+    own = _cell(row, "id")
+    return _cell(row, "set") or folder, own or ("" if number is None else str(number)), Language.parse(language)
+
+
+def _cell(row: Mapping[str, Any], what: str) -> str | None:
+    for name in COLUMNS[what]:
+        if row.get(name) is not None:
+            return str(row[name])
+    return None
+
+
+def _kind_of(file: Path) -> str:
+    parts = file.name.split(".")
+    return parts[-2] if f".{parts[-1]}" in OPENERS and len(parts) > 2 else parts[-1]
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    found = [file for file in path.rglob("*") if file.is_file() and _kind_of(file) in ("csv", "jsonl", "txt")]
+    return sorted(found, key=lambda file: file.relative_to(path).parts)
+
+
+def _tag_of(file: Path) -> Language | None:
+    """The language a file is named after."""
+    try:
+        return Language.parse(file.name.split(".")[0])
+    except LanguageError:
+        return None
+
+
+def _read(file: Path) -> str:
+    opener = OPENERS[file.suffix if file.suffix in OPENERS else ""]
+    try:
+        with opener(file) as stream:
+            return stream.read().decode("utf-8-sig")
+    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as err:
+        raise CorpusError(f"{file}: unreadable ({err}); expected UTF-8 text; fetch it again") from err
+
+
+def _rows(file: Path) -> Sequence[Mapping[str, Any]]:
+    text = _read(file)
+    if _kind_of(file) == "csv":
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    try:
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    except json.JSONDecodeError as err:
+        raise CorpusError(f"{file}: a line is no JSON ({err}); expected one object a line; correct it") from err
+
+
+def _hub_rows(name: str, split: str) -> Iterable[Mapping[str, Any]]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        return load_dataset(name, split=split)  # pyright: ignore[reportReturnType]
+    except (DatasetNotFoundError, OSError, ValueError) as err:
+        reason = str(err).strip().splitlines()[0]
+        raise CorpusError(f"prompts {name!r}: no file or folder here and no data set ({reason}); check it") from err

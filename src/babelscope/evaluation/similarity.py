@@ -1,0 +1,90 @@
+"""Likeness of meaning by the model's own middle layer."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.axes import Float64, Tensor
+from babelscope.corpus import Document, batch_documents, tokenize_documents
+from babelscope.errors import MeasurementError
+from babelscope.evaluation.content import Measured, bootstrap_mean
+from babelscope.models import layout_of
+from babelscope.sites import Site
+
+
+class Similarity(NamedTuple):
+    """Cosines of answers with their references, and with others'."""
+
+    pairs: Measured
+    """Mean cosine of an answer and its own reference; an empty answer's is 0."""
+    chance: float
+    """Mean cosine of an answer and all other references: what any text of the kind gets. NaN for a single pair."""
+    layer: int
+    cosines: tuple[float, ...]
+    """By answer."""
+
+
+@torch.no_grad()
+def sentence_vectors(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    layer: int,
+    *,
+    max_length: int = 512,
+) -> Float64[Tensor, "text hidden"]:
+    """Mean of a layer's `resid_out` over each text's tokens, BOS and other special ones left out; 0 without a token."""
+    layout, site = layout_of(model), Site(layer, "resid_out")
+    layout.check(site)
+    documents = tokenize_documents(
+        tokenizer, [Document(str(i), t) for i, t in enumerate(texts)], 0, max_length=max_length
+    )
+    filled = [replace(document, id=str(i)) for i, document in enumerate(documents) if document.n_counted]
+    vectors = torch.zeros(len(texts), layout.d_hidden, dtype=torch.float64)
+    device = layout.device_of(Site(None, "embed"))
+    for batch in batch_documents(filled, batch_tokens=4096, pad=0):
+        seen: list[Tensor] = []
+        with layout.watch(site, lambda value, sign, routes, seen=seen: seen.append(value)):
+            layout.body(
+                input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device), use_cache=False
+            )
+        counted = batch.counted.double()
+        pooled = torch.einsum("bt,bth->bh", counted, seen[0].double().cpu()) / counted.sum(dim=1, keepdim=True)
+        vectors[[int(document.id) for document in batch.documents]] = pooled
+    return vectors
+
+
+def semantic_similarity(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Sequence[str],
+    references: Sequence[str],
+    *,
+    layer: int | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Similarity:
+    """Cosine of mean-pooled vectors of answers and references, by the model as it is: call it outside any steering.
+
+    Residual vectors all share a large common part, so plain cosines are high for any two texts: the mean over all
+    references is taken off both sides first, and `chance` stands beside the result.
+    layer: None means the middle one, n_layers // 2.
+    Raises MeasurementError unless there is one reference an answer.
+    """
+    if len(answers) != len(references) or not answers:
+        raise MeasurementError(
+            f"{len(answers)} answers came with {len(references)} references; expected one each, and at least one"
+        )
+    chosen = layout_of(model).n_layers // 2 if layer is None else layer
+    ours, theirs = (sentence_vectors(model, tokenizer, texts, chosen) for texts in (answers, references))
+    empty = ~ours.any(dim=1)
+    centre = theirs.mean(dim=0) if len(references) > 1 else torch.zeros_like(theirs[0])
+    cosines = F.normalize(ours - centre, dim=1) @ F.normalize(theirs - centre, dim=1).T
+    cosines[empty] = 0.0
+    own, n = cosines.diagonal(), len(answers)
+    chance = float((cosines.sum() - own.sum()) / (n * (n - 1))) if n > 1 else float("nan")
+    return Similarity(bootstrap_mean(own.tolist(), resamples=resamples, seed=seed), chance, chosen, tuple(own.tolist()))
