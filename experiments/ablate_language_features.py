@@ -44,12 +44,15 @@ class Config:
     test_tokens: int = 1_000
     """Scored tokens a language of the final table."""
     draws: int = 19
+    barred: bool = True
+    """Matched features are none that the rule selects for any language before the cap; else a language's next best
+    features, which are most like its best, are among its controls."""
     languages: tuple[str, ...] = MAIN
     threads: int = 1
     seed: int = 0
 
 
-def select(config: Config, observed, cap: int):
+def select(config: Config, observed, cap: int | None):
     return select_langfir(observed, tau=config.tau, ratio=config.ratio, min_count=config.min_count, cap=cap)
 
 
@@ -100,6 +103,7 @@ def run(config: Config, run: Run) -> None:
     model, tokenizer = open_model("reference", device="cpu")
     sae, observed, cap = choose(config, model, tokenizer, run)
     sets = select(config, observed, cap)
+    barred = select(config, observed, None) if config.barred else None
     test = load_corpus("reference", config.languages, split="test")
     table = feature_ablation(
         model,
@@ -108,6 +112,7 @@ def run(config: Config, run: Run) -> None:
         sets,
         test,
         observed=observed,
+        barred=barred,
         draws=config.draws,
         max_tokens=config.test_tokens,
         seed=config.seed,
@@ -115,7 +120,7 @@ def run(config: Config, run: Run) -> None:
     )
     others, random, p = ratio_to_others(table), table.ratio(MATCHED), table.p_values(MATCHED)
     holm, own, passed = table.holm(MATCHED), table.own_harm(), specific(table)
-    achieved = matched_features(observed, sets, draws=config.draws, seed=config.seed).achieved
+    achieved = matched_features(observed, sets, barred=barred, draws=config.draws, seed=config.seed).achieved
     rows = [
         {
             "part": "test",
@@ -135,6 +140,7 @@ def run(config: Config, run: Run) -> None:
             "harm": dict(zip(table.texts, table.relative_harm[row].tolist(), strict=True)),
             "matched_harm": table.drawn_harm(MATCHED)[tag],
             "draws": config.draws,
+            "barred": config.barred,
             "tokens": int(table.base[table.column(tag)].tokens.sum()),
             "documents": len(table.base[table.column(tag)].nats),
             "seed": config.seed,

@@ -52,6 +52,13 @@ _HOME = {
     "Delta": "subnetworks",
     "train_subnetwork": "subnetworks",
     "ablation_matrix": "ablation",
+    "LoadedSAE": "features",
+    "FeatureSet": "features",
+    "load_sae": "features",
+    "observe_features": "features",
+    "select_langfir": "features",
+    "select_monolingual": "features",
+    "feature_ablation": "ablation.features",
     "write_report": "report",
 }
 _PARTS = ("probes",)

@@ -298,6 +298,10 @@ def test_matched_features_are_like_the_set_and_none_of_any_set():
         assert not bool(sets.mask().any(dim=0)[rows].any()) and all(len(row.unique()) == 5 for row in rows)
         ratio = float(energy[rows, k].sum(dim=1).mean() / energy[sets.features(tag), k].sum())
         assert found.achieved[tag]["energy"] == pytest.approx(ratio, abs=1e-12)
+    barred = select_langfir(observed, tau=0.1, ratio=0.9, cap=60, min_count=1)
+    rest = matched_features(observed, sets, barred=barred, draws=5, seed=0)
+    assert not any(bool(barred.mask().any(dim=0)[rows].any()) for rows in rest.features.values())
+    assert any(bool(barred.mask().any(dim=0)[rows].any()) for rows in found.features.values())
     with pytest.raises(ArtifactError, match="one autoencoder"):
         matched_features(dataclasses.replace(observed, sae_hash="1" * 16), sets, seed=0)
 

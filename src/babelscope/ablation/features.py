@@ -83,6 +83,7 @@ def feature_ablation(
     texts: Texts,
     *,
     observed: FeatureObservation | None = None,
+    barred: FeatureSet | None = None,
     draws: int = 19,
     about: About = "zero",
     max_tokens: int | None = None,
@@ -98,12 +99,13 @@ def feature_ablation(
     texts: held-out text; its languages are the columns.
     observed: what matched random features are drawn by (`features.matched_features`), `draws` of them, each measured
     on the own language's text; None measures no control.
+    barred: features that are no control besides those of the sets, as in `matched_features`.
     about, max_tokens, max_length: as in `features_removed` and `ablation_matrix`.
     The table's control is "feature_matched", its `achieved_ratio` that of the energy.
     Raises SelectionError if every set is empty, ArtifactError for another model or autoencoder.
     """
     layout = layout_of(model)
-    corpus: Texts = as_corpus(texts)  # pyright: ignore[reportAssignmentType]
+    corpus = as_corpus(texts)
     check_made_for(sets.origin, model, tokenizer, "ablation of features")
     check_fits(sae, layout)
     if sae.hash != sets.sae_hash:
@@ -113,10 +115,12 @@ def feature_ablation(
         )
     if not len(sets.indices):
         raise SelectionError("every set is empty; expected at least one feature; select with a lower tau or ratio")
-    held = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)
+    held = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)  # pyright: ignore[reportArgumentType]
     base = tuple(document_losses(layout, part) for part in held)
     spare = tokenizer.bos_token_id is not None
-    matched = None if observed is None else matched_features(observed, full_only(sets), draws=draws, seed=seed)
+    matched = (
+        None if observed is None else matched_features(observed, full_only(sets), barred=barred, draws=draws, seed=seed)
+    )
     drawn = {} if matched is None else matched.features
     columns = {part.language: t for t, part in enumerate(held)}
     total = len(sets.languages) * len(held) + sum(len(rows) for tag, rows in drawn.items() if tag in columns)

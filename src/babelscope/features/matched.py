@@ -31,9 +31,13 @@ def feature_energy(observed: FeatureObservation) -> Float64[Tensor, "feature lan
     return (observed.sumsq / observed.tokens).sqrt() * observed.decoder_norm.double()[:, None]
 
 
-def matched_features(observed: FeatureObservation, sets: FeatureSet, *, draws: int = 19, seed: int) -> MatchedFeatures:
+def matched_features(
+    observed: FeatureObservation, sets: FeatureSet, *, barred: FeatureSet | None = None, draws: int = 19, seed: int
+) -> MatchedFeatures:
     """For each feature of a language, one drawn among the ten most like it that no language has.
 
+    barred: further features that are no control: where `sets` were cut to the best few, the sets before that, or the
+    features most like a language's best ones are its next best, and the control asks how much better the best are.
     Likeness: Euclidean distance between (ln rate, ln decoder norm, ln energy) in the language, each divided by its
     standard deviation over the features that fired there; rate is the share of the language's tokens.  Features of a
     set are served in random order, without replacement.  19 draws are the fewest whose rank p can reach 0.05.
@@ -47,6 +51,7 @@ def matched_features(observed: FeatureObservation, sets: FeatureSet, *, draws: i
             f"({observed.sae_hash}); expected one autoencoder; observe with it"
         )
     generator, taken = np.random.default_rng(seed), sets.mask().any(dim=0)
+    taken = taken if barred is None else taken | barred.mask().any(dim=0)
     energy, rate = feature_energy(observed), observed.fired.double() / observed.tokens
     found, achieved = {}, {}
     for tag in sets.languages:

@@ -17,6 +17,7 @@ from babelscope.figures.style import (
     arms,
     language_label,
     new_figure,
+    page_template,
     row_axis,
     rows_height,
 )
@@ -46,7 +47,7 @@ def setting_sensitivity(points: Sequence[SettingPoint]) -> go.Figure:
         raise MeasurementError("no point came; expected at least one setting with a value; measure first")
     settings = list(dict.fromkeys(point.setting for point in points))
     figure = make_subplots(rows=2, cols=len(settings), shared_xaxes=True, vertical_spacing=0.08)
-    figure.update_layout(template=new_figure(height=420).layout.template, height=420, showlegend=False)
+    figure.update_layout(template=page_template("light"), height=420, showlegend=False)
     languages = list(dict.fromkeys(point.language for point in points))
     for column, setting in enumerate(settings, start=1):
         mine = [point for point in points if point.setting == setting]

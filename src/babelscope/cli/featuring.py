@@ -1,0 +1,109 @@
+"""The verb `features`: from a model, an autoencoder and text to the features of each language."""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from babelscope.cli.arguments import Result, free, stop_on_interrupt
+from babelscope.controls import write_evidence
+from babelscope.corpus import load_corpus
+from babelscope.errors import ArtifactError, SelectionError
+from babelscope.features import SELECTORS, check_features, evidence_rows, load_sae, observe_features
+from babelscope.models import open_model
+
+Method = Literal["langfir", "monolinguality", "lape"]
+
+
+def run_features(
+    model: Positional[str],
+    sae: Positional[str],
+    corpus: Positional[str],
+    *,
+    out: Path,
+    method: Method = "langfir",
+    sae_id: str = "",
+    site: str = "",
+    average_norm: float = 0.0,
+    languages: tuple[str, ...] = (),
+    split: str = "train",
+    tau: float = 0.5,
+    ratio: float = 3.0,
+    cap: int = 10,
+    min_count: int = 50,
+    top_rate: float = 0.01,
+    random_from: Literal["all", "others"] = "all",
+    random_sequences: int = 256,
+    tokens_per_language: int = 100_000,
+    shards: int = 32,
+    parallel: bool = False,
+    draws: int = 200,
+    resume: bool = False,
+    device: str = "auto",
+    dtype: str = "auto",
+    seed: int = 0,
+) -> Result:
+    """Which features of a sparse autoencoder belong to which language, with bootstrap, half-splits and shuffled labels.
+
+    Args:
+        sae: "reference", a folder of sae-lens, Gemma Scope's params.npz, or a release with --sae-id.
+        corpus: as for observe; "reference" is the bundled one.
+        out: folder with `observation`, `features` (the FeatureSet) and evidence.jsonl.
+        sae_id: which autoencoder of a release.
+        site: where it belongs, if its files do not say, such as 20.resid_out.
+        average_norm: mean length of the activations it was trained on, if its files need it.
+        tau: langfir: share of the language's documents in which a feature is present.
+        ratio: langfir: rate on text over rate on random tokens; inf keeps what no random token activates.
+        cap: features a language at most, the best by the method's score.
+        min_count: tokens of the language on which a feature fired at least; lape: of all languages.
+        top_rate: lape: share of all features taken.
+        random_from: others leaves a language's own vocabulary out of its random tokens.
+        parallel: the documents are line-parallel; resamples then draw the same sentences in every language.
+        tokens_per_language: at most; 0 means all text.
+        resume: go on with an interrupted pass of the same command.
+    """
+    given = {
+        "langfir": {"tau": tau, "ratio": ratio, "cap": cap},
+        "monolinguality": {"count": cap},
+        "lape": {"top_rate": top_rate, "cap": cap},
+    }[method]
+    checkpoint = out.with_name(f"{out.name}.checkpoint")
+    free(out)
+    if checkpoint.exists() and not resume:
+        raise ArtifactError(f"{checkpoint}: an interrupted pass is there; expected none; use --resume or remove it")
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    loaded = load_sae(sae, sae_id or None, model=opened, site=site or None, average_norm=average_norm or None)
+    texts = load_corpus(corpus, languages or None, split=split)
+    with stop_on_interrupt() as stop:
+        observed = observe_features(
+            opened,
+            tokenizer,
+            texts,  # pyright: ignore[reportArgumentType]
+            loaded,
+            tokens_per_language=tokens_per_language or None,
+            shards=shards,
+            random_from=random_from,
+            random_sequences=random_sequences,
+            seed=seed,
+            checkpoint=checkpoint,
+            progress=True,
+            stop=stop,
+        )
+    sets = SELECTORS[method](observed, min_count=min_count, **given)
+    if not len(sets.indices):
+        raise SelectionError(f"{method} selects nothing; expected at least one feature; lower tau, ratio or min_count")
+    checks = check_features(observed, sets, parallel=parallel, draws=draws, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    observed.save(out / "observation")
+    sets.save(out / "features")
+    write_evidence(evidence_rows(checks), out / "evidence.jsonl")
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return {
+        "out": str(out),
+        "sae": sets.sae_id,
+        "site": str(sets.site),
+        "features": sets.as_dict(),
+        "before_the_cap": sets.parameters["uncapped"],
+        "stability": {tag: [round(x, 3) for x in list(row)[:4]] for tag, row in checks.stability.items()},
+    }
