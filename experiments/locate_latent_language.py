@@ -40,6 +40,7 @@ class Config:
 
 
 def run(config: Config, run: Run) -> None:
+    (run.folder / "results.jsonl").unlink(missing_ok=True)  # an interrupted run starts anew
     train, test = (load_corpus(config.corpus, config.languages or None, split=split) for split in ("train", "test"))
     model, tokenizer = open_model(config.model, device="cpu")
     tokens = indicative_tokens(tokenizer, train, ratio=config.ratio, min_count=config.min_count,
