@@ -3,6 +3,9 @@
 from babelscope.sweeps.answers import Answer, Decoding, Prompt, generate_answers, make_prompts
 from babelscope.sweeps.baselines import random_directions
 from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response
+from babelscope.sweeps.effects import LanguageEffect, Untouched, kept_in_answers, language_effects, untouched_prompts
+from babelscope.sweeps.evaluated import LanguageScore, SteeringEvaluation, evaluate_steering, score_language
+from babelscope.sweeps.limits import Dose, StrengthLimit, by_layer, strength_limit
 from babelscope.sweeps.prompting import ANSWER_IN, few_shot, instructed
 from babelscope.sweeps.scores import Score, macro, score_answers
 from babelscope.sweeps.study import (
@@ -20,22 +23,35 @@ __all__ = [
     "Answer",
     "CurvePoint",
     "Decoding",
+    "Dose",
+    "LanguageEffect",
+    "LanguageScore",
     "NeuronSteering",
     "Prompt",
     "Score",
+    "SteeringEvaluation",
     "SteeringStudy",
+    "StrengthLimit",
     "Trial",
+    "Untouched",
+    "by_layer",
     "choose_points",
     "dose_response",
+    "evaluate_steering",
     "few_shot",
     "generate_answers",
     "instructed",
+    "kept_in_answers",
+    "language_effects",
     "macro",
     "make_prompts",
     "neuron_steering_study",
     "random_directions",
     "score_answers",
+    "score_language",
     "steering_study",
+    "strength_limit",
     "success_by_source",
+    "untouched_prompts",
     "vary_sources",
 ]

@@ -1,0 +1,194 @@
+"""One score for a steering recipe: language, content, fluency, each with its interval."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.artifacts import SteeringRecipe
+from babelscope.controls import wilson_interval
+from babelscope.errors import MeasurementError
+from babelscope.evaluation import (
+    Confusion,
+    Content,
+    Fluency,
+    Identifier,
+    Kept,
+    Measured,
+    Recognition,
+    Similarity,
+    bootstrap_mean,
+    content_kept,
+    corrected_confusion,
+    fluency,
+    judge_by,
+    open_identifier,
+    published_confusion,
+    semantic_similarity,
+    success_and_content,
+)
+from babelscope.evaluation.answers import MIN_CHARACTERS
+from babelscope.evaluation.identifiers import Named
+from babelscope.evaluation.segmentation import Segment
+from babelscope.languages import Language
+from babelscope.sweeps.answers import Answer, Decoding, Prompt, generate_answers
+from babelscope.sweeps.effects import kept_in_answers
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageScore:
+    """Whether answers are in the target language."""
+
+    success: Measured
+    """Share of answers judged right, with Wilson's interval."""
+    lines: Measured
+    """Mean share of an answer's lines of at least 20 characters that are right; 0 for an answer without one."""
+    verdicts: Mapping[str, int]
+    published: Confusion | None
+    """LPR and WPR as published; None for `zh` and `ja` where the word cutters were left out."""
+    corrected: Confusion
+    """LPR and WPR over all answers."""
+    recognised: tuple[Recognition, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SteeringEvaluation:
+    """What a recipe does on some prompts."""
+
+    target: Language
+    identifier: str
+    answers: tuple[Answer, ...]
+    language: LanguageScore
+    unsteered: LanguageScore
+    """The same prompts without the recipe: what steering has to beat."""
+    fluency: Fluency
+    beside: Literal["native", "unsteered"]
+    """What fluency is measured beside: the model's own continuations of target-language prompts, if any were given,
+    else its answers to the same prompts without the recipe, which are in another language."""
+    kept: Kept
+    """Numbers, names and code of the prompts in the answers; read it only where prompts ask for a copy."""
+    content: Content | None
+    """None without references."""
+    similarity: Similarity | None
+    score: Measured | None
+    """Harmonic mean of success and chrF++ / 100; None without references."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a prompt."""
+        cosines = [None] * len(self.answers) if self.similarity is None else self.similarity.cosines
+        return [
+            {
+                "id": answer.prompt.id,
+                "prompt": answer.prompt.text,
+                "target": self.target,
+                "answer": answer.text,
+                "verdict": found.verdict,
+                "language": found.language,
+                "lines_pass": passed,
+                "similarity": cosine,
+            }
+            for answer, found, passed, cosine in zip(
+                self.answers, self.language.recognised, self.language.corrected.passed, cosines, strict=True
+            )
+        ]
+
+
+def score_language(
+    answers: Sequence[str],
+    target: str,
+    *,
+    identifier: Named = "lingua",
+    published: bool = True,
+    segment: Mapping[str, Segment] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> LanguageScore:
+    """Language of answers by answer, by line, and by the two forms of LPR and WPR.
+
+    published: False leaves the published form out, which needs packages of its own for `zh` and `ja`.
+    """
+    identify = open_identifier(identifier)
+    found = judge_by(identify, answers, target)
+    right = [entry.verdict == "right" for entry in found]
+    low, high = wilson_interval(sum(right), len(right))
+    shares = [_line_share(entry, Language.parse(target)) for entry in found]
+    return LanguageScore(
+        success=Measured(float(np.mean(right)), low, high, len(right)),
+        lines=bootstrap_mean(shares, resamples=resamples, seed=seed),
+        verdicts=dict(sorted(Counter(entry.verdict for entry in found).items())),
+        published=published_confusion(answers, target, identifier=identify, segment=segment) if published else None,
+        corrected=corrected_confusion(answers, target, identifier=identify),
+        recognised=tuple(found),
+    )
+
+
+def _line_share(found: Recognition, target: Language) -> float:
+    long_lines = [tag == target for line, tag in found.lines if len(line) >= MIN_CHARACTERS]
+    return sum(long_lines) / len(long_lines) if long_lines else 0.0
+
+
+def evaluate_steering(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: SteeringRecipe,
+    prompts: Sequence[Prompt],
+    *,
+    target: str,
+    references: Sequence[str] | None = None,
+    native_prompts: Sequence[Prompt] = (),
+    identifier: Named = "lingua",
+    published: bool = True,
+    decoding: Decoding | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> SteeringEvaluation:
+    """Answer prompts with and without a recipe, and score the answers on every axis by the unsteered model.
+
+    references: what each answer should say, in the target language; without them no content is measured.
+    native_prompts: beginnings in the target language; their plain continuations are what fluency is measured beside.
+    Choose layer and strength on other prompts than these.
+    Raises MeasurementError unless there is a prompt, and one reference a prompt; LanguageError for a target the
+    identifier can not give; SteeringError for a recipe of another model.
+    """
+    tag, identify, decoding = Language.parse(target), open_identifier(identifier), decoding or Decoding()
+    _check(identify, tag, prompts, references)
+    recipe.check(model)
+    requests = [(prompt, tag) for prompt in prompts]
+    answers = generate_answers(model, tokenizer, requests, lambda *_: list(recipe), decoding=decoding)
+    plain = generate_answers(model, tokenizer, requests, decoding=decoding)
+    native = generate_answers(model, tokenizer, [(p, tag) for p in native_prompts], decoding=decoding)
+    texts, drawn = [answer.text for answer in answers], {"resamples": resamples, "seed": seed}
+    language, unsteered = (
+        score_language([a.text for a in group], tag, identifier=identify, published=published, **drawn)
+        for group in (answers, plain)
+    )
+    beside = [a.ids for a in native or plain]
+    right = [found.verdict == "right" for found in language.recognised]
+    return SteeringEvaluation(
+        target=tag,
+        identifier=identify.name,
+        answers=tuple(answers),
+        language=language,
+        unsteered=unsteered,
+        fluency=fluency(model, tokenizer, [a.ids for a in answers], beside, **drawn),
+        beside="native" if native else "unsteered",
+        kept=kept_in_answers(answers, **drawn),
+        content=None if references is None else content_kept(texts, references, tag, **drawn),
+        similarity=None if references is None else semantic_similarity(model, tokenizer, texts, references, **drawn),
+        score=None if references is None else success_and_content(right, texts, references, **drawn),
+    )
+
+
+def _check(
+    identifier: Identifier, target: Language, prompts: Sequence[Prompt], references: Sequence[str] | None
+) -> None:
+    identifier.check(target)
+    if not prompts:
+        raise MeasurementError("no prompt came; expected at least one; add some")
+    if references is not None and len(references) != len(prompts):
+        raise MeasurementError(
+            f"{len(references)} references came for {len(prompts)} prompts; expected one each, in the same order"
+        )

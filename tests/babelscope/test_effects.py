@@ -1,0 +1,160 @@
+"""Side effects, the strength limit and the one score of a recipe, on tiny models and made points."""
+
+import math
+
+import pytest
+import torch
+from conftest import tiny_model, tiny_tokenizer
+from steering_cases import push
+
+from babelscope import Gate, Language, Operation, Site, SteeringRecipe, origin_of, steer
+from babelscope.errors import MeasurementError, SteeringError
+from babelscope.evaluation import Guess, HeldOut, bits_per_byte, document_losses
+from babelscope.sweeps import (
+    CurvePoint,
+    Decoding,
+    Dose,
+    Prompt,
+    by_layer,
+    evaluate_steering,
+    language_effects,
+    score_language,
+    strength_limit,
+    untouched_prompts,
+)
+from babelscope.sweeps.scores import Macro
+
+TEXTS = {"en": ["the cat sat on a mat", "rain", "we walk home now"], "fi": ["kissa istui", "sataa taas"]}
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+def test_effects_are_the_loss_with_the_recipe_on(family, tokenizer):
+    model, recipe = tiny_model(family), [push(strength=3.0)]
+    found = language_effects(model, tokenizer, recipe, TEXTS, resamples=50)
+    plain = bits_per_byte(model, tokenizer, TEXTS)
+    with steer(model, recipe, tokenizer=tokenizer):
+        on = bits_per_byte(model, tokenizer, TEXTS)
+    for tag, effect in found.items():
+        assert (effect.off, effect.on) == (plain[tag], on[tag])
+        assert effect.change.estimate == pytest.approx(on[tag] - plain[tag])
+        nats = math.log(2) * effect.change.estimate
+        assert effect.perplexity_ratio.estimate == pytest.approx(math.exp(nats))
+        assert effect.change.low <= effect.change.estimate <= effect.change.high and effect.change.estimate != 0
+
+
+def test_strength_zero_has_no_effect_at_all(tokenizer):
+    found = language_effects(tiny_model("llama"), tokenizer, [push(strength=0.0)], TEXTS, resamples=20)
+    assert all(effect.on == effect.off and effect.change[:3] == (0, 0, 0) for effect in found.values())
+
+
+def test_operations_for_generated_tokens_meet_text_too_and_rows_are_refused(tokenizer):
+    model = tiny_model("llama")
+    later, whole = (
+        language_effects(model, tokenizer, [push(phase=phase)], TEXTS, resamples=5)["fi"].on
+        for phase in ("generated", "both")
+    )
+    assert later == whole
+    with pytest.raises(MeasurementError, match="gated to rows"):
+        language_effects(model, tokenizer, [push(rows=(0,))], TEXTS)
+
+
+def test_prompts_without_steering_keep_every_bit(tokenizer):
+    for family in ("llama", "gpt2"):
+        found = untouched_prompts(tiny_model(family), tokenizer, [push()], ["the cat", "sat on a mat"])
+        assert (found.n, found.beside, found.after, found.largest_difference) == (2, 1, 1, 0)
+        assert found.steered_difference > 1e-3
+
+
+def test_the_limit_is_the_smallest_strength_that_breaks():
+    points = [Dose(2.0, 2.0, 0.9), Dose(0.5, 1.1, 1.0), Dose(1.0, 1.5, 0.8), Dose(1.5, 1.4, 0.79)]
+    assert strength_limit(points) == (1.5, "repetition", 1.0, (0.5, 1.0, 1.5, 2.0))
+    assert strength_limit(points, min_distinct=0.5)[:3] == (2.0, "perplexity", 1.5)
+    assert strength_limit([*points, Dose(0.5, float("nan"), 1.0)])[:3] == (0.5, "perplexity", None)
+    assert strength_limit([Dose(-1.0, 1.6, 0.5)])[:2] == (1.0, "both")
+    assert strength_limit(points[1:3])[:3] == (None, "none", 1.0)
+    with pytest.raises(MeasurementError, match="no point"):
+        strength_limit([])
+
+
+def test_a_sweep_has_one_curve_a_layer():
+    points = [
+        CurvePoint(layer, strength, {}, Macro(0.0, 0.0, 0.0), ratio, 1.0)
+        for layer, strength, ratio in ((3, 1.0, 1.0), (5, 1.0, 2.0), (3, 2.0, 2.0))
+    ]
+    assert {layer: strength_limit(curve).strength for layer, curve in by_layer(points).items()} == {3: 2.0, 5: 1.0}
+
+
+def by_mark(texts):
+    """Finnish if there is a letter a, else English."""
+    return [Guess("fi" if "a" in text else "en", 1.0) for text in texts]
+
+
+def test_language_is_scored_by_answer_and_by_line():
+    answers = ["a" * 30, "a" * 30 + "\n" + "b" * 30, "b" * 30, "", "a"]
+    found = score_language(answers, "fi", identifier=by_mark, resamples=50)
+    assert found.verdicts == {"empty": 1, "mixed": 1, "other language": 1, "right": 1, "short": 1}
+    assert found.success.estimate == 0.2 and found.lines.estimate == pytest.approx((1 + 0.5) / 5)
+    assert found.published is not None and found.published.coverage == 0
+
+
+def recipe_for(model, tokenizer, strength=4.0):
+    origin = origin_of(model, tokenizer)
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    operation = Operation(Site(1, "resid_out"), "add", vector, strength=strength, gate=Gate(), origin=origin)
+    return SteeringRecipe((operation,), origin)
+
+
+PROMPTS = [Prompt(str(i), Language("en"), text) for i, text in enumerate(["the cat sat", "rain at 5", "we walk"])]
+
+
+def test_one_score_has_every_axis_and_reads_the_unsteered_model():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    decoding = Decoding(new_tokens=24, temperature=0.0)
+    references = ["kissa istui", "sade kello 5", "me kuljemme"]
+    found = evaluate_steering(
+        model,
+        tokenizer,
+        recipe_for(model, tokenizer),
+        PROMPTS,
+        target="fi",
+        references=references,
+        identifier=by_mark,
+        decoding=decoding,
+        resamples=20,
+    )
+    assert found.content is not None and found.similarity is not None and found.score is not None
+    assert found.beside == "unsteered" and found.kept.number.n == 1 and len(found.rows()) == 3
+    assert found.language.success.n == 3 and found.fluency.length_ratio.estimate == 1
+    nothing = evaluate_steering(
+        model,
+        tokenizer,
+        recipe_for(model, tokenizer, 0.0),
+        PROMPTS,
+        target="fi",
+        native_prompts=PROMPTS,
+        identifier=by_mark,
+        decoding=decoding,
+        resamples=20,
+    )
+    assert nothing.content is None and nothing.score is None and nothing.beside == "native"
+    assert nothing.language.verdicts == nothing.unsteered.verdicts
+    assert nothing.fluency.perplexity_ratio[:3] == pytest.approx((1, 1, 1))
+
+
+def test_what_does_not_fit_is_one_clear_line():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    recipe = recipe_for(model, tokenizer)
+    with pytest.raises(MeasurementError, match="1 references came for 3 prompts"):
+        evaluate_steering(model, tokenizer, recipe, PROMPTS, target="fi", references=["a"])
+    with pytest.raises(MeasurementError, match="no prompt"):
+        evaluate_steering(model, tokenizer, recipe, [], target="fi")
+    with pytest.raises(SteeringError, match="open the model it was made with"):
+        evaluate_steering(tiny_model("gpt2"), tokenizer, recipe, PROMPTS, target="fi", identifier=by_mark)
+
+
+def test_losses_are_unchanged_by_an_evaluation(tokenizer):
+    model = tiny_model("llama")
+    (held, _) = HeldOut.prepare(tokenizer, TEXTS)
+    before = document_losses(model, held).nats
+    language_effects(model, tokenizer, [push()], TEXTS, resamples=5)
+    assert torch.equal(before, document_losses(model, held).nats)
