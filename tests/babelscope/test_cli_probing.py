@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from conftest import tiny_model, tiny_tokenizer
 
 import babelscope as bs
 from babelscope.cli import main
-from babelscope.cli.probing import PROBES, ProbeJob, run_probe, two_texts, write_findings
-from babelscope.errors import ArtifactError, CorpusError, LanguageError, PrerequisiteError
+from babelscope.cli.probe_job import ProbeJob
+from babelscope.cli.probing import PROBES, run_probe, two_texts, write_findings
+from babelscope.errors import ArtifactError, CorpusError, LanguageError, PrerequisiteError, SiteError
 
 FOUR = ("en", "de", "fi", "ru")
 
@@ -18,14 +20,24 @@ def job(reference):
     return ProbeJob(*reference, texts.head(10), others, "en", 10, 0)
 
 
-@pytest.mark.parametrize("name", ["lens", "alignment", "language-id", "trees", "subspaces", "embeddings"])
+@pytest.mark.parametrize(
+    "name", ["lens", "alignment", "language-id", "trees", "subspaces", "embeddings", "heads", "roles", "tokenizer"]
+)
 def test_a_probe_writes_tidy_rows_and_its_figures(name, job, tmp_path):
     found = PROBES[name](job)
     write_findings(found, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert len(rows) == len(found.rows) > 0
-    assert all({"claim", "language", "control", "n", "estimate", "low", "high", "site"} <= set(row) for row in rows)
+    assert all({"claim", "language", "control", "n", "estimate", "low", "high"} <= set(row) for row in rows)
     assert {path.stem for path in tmp_path.glob("*.html")} == set(found.figures) != set()
+
+
+def test_experts_are_probed_where_there_are_any_and_refused_in_one_line_elsewhere(job, tmp_path):
+    with pytest.raises(SiteError, match="dense"):
+        PROBES["routing"](job)
+    texts = bs.load_corpus("reference", ("en", "fi"), split="train").head(120)
+    found = PROBES["routing"](ProbeJob(tiny_model("mixtral"), tiny_tokenizer(), texts, texts, "en", 10, 0))
+    assert {row.language for row in found.rows} == {"fi"} and set(found.figures) == {"divergence"}
 
 
 def test_the_verb_says_how_many_rows_it_wrote(tmp_path):

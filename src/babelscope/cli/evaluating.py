@@ -1,37 +1,249 @@
 """The verb `evaluate`."""
 
-from typing import Literal
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from babelscope.cli.arguments import Result
+from babelscope.artifacts import SteeringRecipe
+from babelscope.cli.arguments import Result, free
 from babelscope.corpus import load_corpus
-from babelscope.evaluation import bits_per_byte, judge_answers
+from babelscope.demo.results import plain
+from babelscope.errors import ArtifactError, CorpusError
+from babelscope.evaluation import (
+    Confusion,
+    Identifier,
+    LabelSet,
+    SetAnswer,
+    average_confusion,
+    bits_per_byte,
+    corrected_confusion,
+    english_words,
+    judge_by,
+    load_answers,
+    load_prompts,
+    open_identifier,
+    published_confusion,
+)
+from babelscope.languages import Language
 from babelscope.models import open_model
+from babelscope.runs import write_atomic
+from babelscope.sweeps import (
+    Decoding,
+    Prompt,
+    SteeringEvaluation,
+    evaluate_steering,
+    generate_answers,
+    language_effects,
+    untouched_prompts,
+)
+from babelscope.sweeps.evaluated import LanguageScore
 
 
 def run_evaluate(
-    what: Positional[Literal["perplexity", "confusion"]],
+    what: Positional[Literal["perplexity", "confusion", "steering"]],
     model: Positional[str],
-    corpus: Positional[str],
+    inputs: Positional[tuple[str, ...]],
     *,
+    target: str = "",
+    references: Path | None = None,
+    native: Path | None = None,
+    corpus: str = "",
     languages: tuple[str, ...] = (),
     split: str = "test",
     max_length: int = 512,
+    identifier: str = "lingua",
+    labels: LabelSet | None = None,
+    words: Path | None = None,
+    published: bool = True,
+    new_tokens: int = 100,
+    temperature: float = 0.8,
+    resamples: int = 1000,
+    out: Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    seed: int = 0,
 ) -> Result:
-    """Held-out bits per byte of a model (perplexity), or the language of answers in files by target (confusion).
+    """Held-out bits per byte, language confusion of answers, or the whole score of a steering recipe.
+
+    perplexity MODEL CORPUS: bits per byte by language.
+    confusion - ANSWERS: LPR and WPR of answers in files (`<tag>.txt`, or rows with language and answer).
+    confusion MODEL PROMPTS: the same of the model's own answers to a Language Confusion prompt set.
+    steering MODEL RECIPE PROMPTS --target TAG --out DIR: success, content, fluency and what else the recipe changes.
 
     Args:
-        what: "confusion" reads <tag>.txt of answers meant for that language, one a line; its model argument is "-".
+        inputs: what stands after the model, as above.
+        target: the language a steered answer should be in.
+        references: for steering, a file with what each answer should say, one a line.
+        native: for steering, a file with beginnings in the target language; fluency is measured beside their
+            continuations, and without them beside the unsteered answers.
+        corpus: for steering, held-out text of any languages; side effects on each are measured.
+        identifier: "lingua", or the path of a fastText model, whose label set --labels names.
+        words: the English word list of WPR, one a line; none means the bundled sentences' words.
+        published: score by the published rule too; it needs jieba for zh and fugashi for ja.
+        out: for steering, a folder for steering.json and rows.jsonl; for confusion, one for confusion.json.
     """
-    texts = load_corpus(corpus, languages or None, split=split)
     if what == "perplexity":
+        (name,) = expected(inputs, 1, "perplexity MODEL CORPUS")
+        texts = load_corpus(name, languages or None, split=split)
         opened, tokenizer = open_model(model, device=device, dtype=dtype)
         return {"bits_per_byte": bits_per_byte(opened, tokenizer, texts, max_length=max_length)}
-    found = {}
-    for tag, documents in texts.items():
-        verdicts = [judged.verdict for judged in judge_answers([d.text for d in documents], [tag] * len(documents))]
-        found[tag] = {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))}
-    return {"verdicts": found}
+    identify = open_identifier(identifier, labels=labels)
+    decoding = Decoding(new_tokens=new_tokens, temperature=temperature, seed=seed)
+    if what == "confusion":
+        (name,) = expected(inputs, 1, "confusion MODEL PROMPTS, or confusion - ANSWERS")
+        place = Path(name) / split if (Path(name) / split).is_dir() else Path(name)
+        answers = load_answers(place) if model == "-" else answers_of(model, name, languages, decoding, device, dtype)
+        return confusion_of(answers, identify, words, published, out)
+    recipe, prompts = expected(inputs, 2, "steering MODEL RECIPE PROMPTS")
+    if out is None or not target:
+        raise ArtifactError("steering came without --target or without --out; expected both; add them")
+    free(out)
+    wanted, nobody = Language.parse(target), Language("und")
+    asked = [Prompt(str(i), nobody, line) for i, line in enumerate(lines_of(Path(prompts)))]
+    beginnings = [] if native is None else lines_of(native)
+    loaded = SteeringRecipe.load(recipe)
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    found = evaluate_steering(
+        opened,
+        tokenizer,
+        loaded,
+        asked,
+        target=wanted,
+        references=None if references is None else lines_of(references),
+        native_prompts=[Prompt(str(i), wanted, line) for i, line in enumerate(beginnings)],
+        identifier=identify,
+        published=published,
+        decoding=decoding,
+        resamples=resamples,
+        seed=seed,
+    )
+    result = described(found)
+    result["decoding"] = asdict(decoding)
+    result["untouched"] = untouched_prompts(opened, tokenizer, loaded, [p.text for p in asked[:16]])._asdict()
+    if corpus:
+        texts = load_corpus(corpus, languages or None, split=split)
+        effects = language_effects(
+            opened, tokenizer, loaded, texts, max_length=max_length, resamples=resamples, seed=seed
+        )
+        result["other_languages"] = {tag: tidy(effect) for tag, effect in effects.items()}
+    write_atomic(out / "rows.jsonl", "".join(f"{json.dumps(plain(row), ensure_ascii=False)}\n" for row in found.rows()))
+    write_atomic(out / "steering.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
+    short = ("target", "n", "success", "unsteered_success", "chrf", "score", "perplexity_ratio", "distinct4_ratio")
+    return {"out": str(out), **plain({key: result[key] for key in short})}
+
+
+def expected(inputs: tuple[str, ...], count: int, form: str) -> tuple[str, ...]:
+    """The inputs, if there are as many as that form has."""
+    if len(inputs) != count:
+        raise ArtifactError(f"{len(inputs)} inputs came after the model; expected `{form}`; see --help")
+    return inputs
+
+
+def lines_of(file: Path) -> list[str]:
+    """The lines of a file, one text each; a blank one is an error, for lines must stay side by side."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        raise CorpusError(f"{file}: unreadable ({err}); expected one text a line; correct the path") from err
+    blank = [number for number, line in enumerate(lines, start=1) if not line.strip()]
+    if blank or not lines:
+        raise CorpusError(f"{file}: {f'line {blank[0]} is blank' if blank else 'is empty'}; expected one text a line")
+    return lines
+
+
+def answers_of(
+    model: str, name: str, languages: tuple[str, ...], decoding: Decoding, device: str, dtype: str
+) -> list[SetAnswer]:
+    """The model's own answers to a Language Confusion prompt set."""
+    prompts = load_prompts(name, kind="language_confusion", languages=languages or None)
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    requests = [(Prompt(prompt.id, prompt.language, prompt.text), prompt.language) for prompt in prompts]
+    answers = generate_answers(opened, tokenizer, requests, decoding=decoding)
+    return [SetAnswer(p.set, p.id, p.language, answer.text) for p, answer in zip(prompts, answers, strict=True)]
+
+
+def confusion_of(
+    answers: list[SetAnswer], identifier: Identifier, words: Path | None, published: bool, out: Path | None
+) -> Result:
+    """Both forms by prompt set and language, and their averages over languages."""
+    if out is not None:
+        free(out)
+    english, groups = english_words(words), {}
+    for answer in answers:
+        groups.setdefault((answer.set, answer.language), []).append(answer.text)
+    forms: dict[str, dict[tuple[str, str], Confusion]] = {
+        "corrected": {
+            key: corrected_confusion(texts, key[1], identifier=identifier, english=english)
+            for key, texts in groups.items()
+        }
+    }
+    if published:
+        forms["published"] = {
+            key: published_confusion(texts, key[1], identifier=identifier, english=english)
+            for key, texts in groups.items()
+        }
+    verdicts: dict[str, dict[str, int]] = {}
+    for (_, tag), texts in groups.items():
+        for judged in judge_by(identifier, texts, tag):
+            counts = verdicts.setdefault(tag, {})
+            counts[judged.verdict] = counts.get(judged.verdict, 0) + 1
+    result = {
+        "identifier": identifier.name,
+        "english_words": len(english),
+        "verdicts": verdicts,
+        **{name: confusion_rows(scores) for name, scores in forms.items()},
+        "averages": {name: average_confusion(scores)._asdict() for name, scores in forms.items()},
+    }
+    if out is not None:
+        write_atomic(out / "confusion.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
+    return plain(result)
+
+
+def confusion_rows(scores: dict[tuple[str, str], Confusion]) -> list[dict[str, Any]]:
+    """One row a prompt set and language."""
+    return [{"set": group, **tidy(score)} for (group, _), score in scores.items()]
+
+
+def tidy(value: Any) -> Any:
+    """Named results as mappings, without what stands in the rows."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        fields = value._asdict()
+        return {key: tidy(entry) for key, entry in fields.items() if key not in ("passed", "cosines")}
+    return value
+
+
+def described(found: SteeringEvaluation) -> dict[str, Any]:
+    """Everything of steering.json but what the verb adds."""
+    content, likeness, fluent = found.content, found.similarity, found.fluency
+    return {
+        "target": found.target,
+        "identifier": found.identifier,
+        "n": len(found.answers),
+        "success": tidy(found.language.success),
+        "unsteered_success": tidy(found.unsteered.success),
+        "language": language_row(found.language),
+        "unsteered": language_row(found.unsteered),
+        "chrf": None if content is None else tidy(content.chrf),
+        "content": tidy(content),
+        "similarity": tidy(likeness),
+        "score": tidy(found.score),
+        "fluency": tidy(fluent),
+        "fluency_beside": found.beside,
+        "perplexity_ratio": tidy(fluent.perplexity_ratio),
+        "distinct4_ratio": tidy(fluent.distinct4_ratio),
+        "kept": tidy(found.kept),
+    }
+
+
+def language_row(score: LanguageScore) -> dict[str, Any]:
+    """Success by answer and by line, and both forms of the pass rates."""
+    return {
+        "success": tidy(score.success),
+        "lines": tidy(score.lines),
+        "verdicts": score.verdicts,
+        "published": tidy(score.published),
+        "corrected": tidy(score.corrected),
+    }

@@ -2,20 +2,17 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tyro.conf import Positional
 
 from babelscope.cli.arguments import Result, free
-from babelscope.controls import Evidence, write_evidence
+from babelscope.cli.probe_job import Findings, ProbeJob
+from babelscope.cli.probing_units import UNIT_PROBES
+from babelscope.controls import write_evidence
 from babelscope.corpus import Corpus, load_corpus
 from babelscope.errors import LanguageError, PrerequisiteError, ToolkitError
-from babelscope.figures import Figure
 from babelscope.figures.probes_geometry import (
     DepthLine,
     ScriptBar,
@@ -26,42 +23,9 @@ from babelscope.figures.probes_geometry import (
     similarity_tree,
 )
 from babelscope.models import open_model
-from babelscope.probes import alignment, embeddings, language_id, lens, sentences, subspaces, trees, word_lists
+from babelscope.probes import alignment, embeddings, language_id, lens, subspaces, trees
 from babelscope.probes.subspaces import VarianceShare
 from babelscope.probes.trees import TreeTest
-
-
-class Findings(NamedTuple):
-    """What a probe gives: rows, and figures by name."""
-
-    rows: list[Evidence]
-    figures: dict[str, Figure]
-
-
-@dataclass(frozen=True, eq=False)
-class ProbeJob:
-    """What every probe is given."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    texts: Corpus
-    """What is measured."""
-    others: Corpus
-    """Other text of the same languages, for what must be made beforehand."""
-    against: str
-    """The language that others are compared with."""
-    n_sentences: int
-    seed: int
-
-    @cached_property
-    def sentences(self) -> sentences.Sentences:
-        """Sentence vectors, read once for all probes that use them."""
-        return sentences.record_sentences(self.model, self.tokenizer, self.texts, sentences=self.n_sentences)
-
-    @cached_property
-    def tokens(self) -> word_lists.LanguageTokens:
-        """Tokens indicative of each language, from the other text."""
-        return word_lists.indicative_tokens(self.tokenizer, self.others, vocabulary=self.model.config.vocab_size)
 
 
 def probe_lens(job: ProbeJob) -> Findings:
@@ -210,6 +174,7 @@ PROBES: dict[str, Callable[[ProbeJob], Findings]] = {
     "language-id": probe_language_id,
     "trees": probe_trees,
     "subspaces": probe_subspaces,
+    **UNIT_PROBES,
 }
 """A probe is a line here."""
 
@@ -234,7 +199,7 @@ def run_probe(
     Args:
         model: folder, hub id, or "reference".
         corpus: folder of parallel <tag>.txt or <tag>.jsonl, hub id, or "reference".
-        probe: one of lens, embeddings, alignment, language-id, trees, subspaces and what else the table has, or all;
+        probe: lens, embeddings, alignment, language-id, trees, subspaces, heads, routing, roles, tokenizer, or all;
             with all, a probe that this model or text does not allow is left out, and the reason is in the result.
         out: folder for <probe>/results.jsonl and <probe>/<figure>.html.
         split: the text that is measured.

@@ -23,6 +23,7 @@ VERBS = {
     "direct": Verb("selecting", "run_direct", "the direction from one language to another"),
     "ablate": Verb("ablating", "run_ablate", "what breaks when a language's neurons are off, with matched controls"),
     "probe": Verb("probing", "run_probe", "lens, embeddings, alignment, trees, subspaces and more, with controls"),
+    "features": Verb("featuring", "run_features", "which features of a sparse autoencoder belong to which language"),
     "steer": Verb("answering", "run_steer", "answer prompts under steering, or measure the dose–response with --sweep"),
     "adapt": Verb("adapting", "run_adapt", "train a language's neurons on its text, or a baseline beside them"),
     "export": Verb("exporting", "run_export", "a trained change as a merged checkpoint or an adapter of peft"),

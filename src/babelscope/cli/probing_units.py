@@ -1,0 +1,94 @@
+"""Probes of units for the verb `probe`: attention heads, experts, neuron roles, the tokenizer."""
+
+from collections.abc import Callable
+
+from babelscope.cli.probe_job import Findings, ProbeJob
+from babelscope.figures.probes_units import (
+    Estimate,
+    RoleBar,
+    attention_lines,
+    head_harm,
+    head_map,
+    role_bars,
+    routing_map,
+    token_premium,
+    training_shares,
+)
+from babelscope.neurons import select_entropy_lambda
+from babelscope.probes import head_ablation, heads, roles, routing
+from babelscope.recording import observe
+from babelscope.vocabulary import infer_training_shares, token_costs
+
+
+def probe_heads(job: ProbeJob) -> Findings:
+    """Heads by language, chosen on the other text and switched off on the measured one."""
+    record = heads.record_heads(job.model, job.tokenizer, job.others)
+    chosen = heads.head_selectivity(record, seed=job.seed)
+    best = chosen.heads(1)
+    harm = head_ablation.ablate_heads(job.model, job.tokenizer, best, job.texts, max_tokens=300, seed=job.seed)
+    cells = [(record.languages.index(tag), layer, head) for tag, found in best.items() for layer, head in found]
+    own = {one.language: Estimate(one.harm[one.language], one.low, one.high) for one in harm.languages}
+    sink, evenness = (record.mean(measure).mean(dim=2).numpy() for measure in ("sink", "evenness"))
+    return Findings(
+        [*chosen.rows(), *record.rows("sink", seed=job.seed), *record.rows("evenness", seed=job.seed), *harm.rows()],
+        {
+            "map": head_map(share=chosen.share.numpy(), languages=record.languages, chosen=cells),
+            "harm": head_harm(own=own, drawn={one.language: one.drawn for one in harm.languages}),
+            "sink": attention_lines(value=sink, languages=record.languages, unit="attention on the first token"),
+            "evenness": attention_lines(
+                value=evenness, languages=record.languages, unit="entropy over its largest value"
+            ),
+        },
+    )
+
+
+def probe_routing(job: ProbeJob) -> Findings:
+    """Expert use by language and layer; a dense model has none."""
+    use = routing.routing_use(job.model, job.tokenizer, job.texts)
+    found = routing.routing_divergence(use, against=job.against, seed=job.seed)
+    figure = routing_map(
+        divergence=found.divergence.numpy(),
+        null=found.null.numpy(),
+        q=found.q.numpy(),
+        languages=found.languages,
+        against=found.against,
+    )
+    return Findings(list(found.rows()), {"divergence": figure})
+
+
+def probe_roles(job: ProbeJob) -> Findings:
+    """Language-specific, related and general neurons by block of layers."""
+    observation = observe(job.model, job.tokenizer, job.others, tokens_per_language=5000)
+    found = roles.role_shares(observation, select_entropy_lambda, parallel=job.others.parallel, seed=job.seed)
+    bars = [RoleBar(f"{one.layers[0]}–{one.layers[-1]}", one.role, one.share, one.null) for one in found if one.neurons]
+    return Findings([one.row() for one in found], {"roles": role_bars(bars=bars)})
+
+
+def probe_tokenizer(job: ProbeJob) -> Findings:
+    """What the tokenizer costs each language, and which languages it was made for."""
+    costs = token_costs(job.tokenizer, job.texts, against=job.against, seed=job.seed)
+    mixture = infer_training_shares(job.tokenizer, job.others, merges=1000, seed=job.seed)
+    ordered = sorted(costs.costs, key=lambda cost: -cost.premium)
+    shares = {
+        tag: Estimate(float(mixture.share[k]), float(mixture.low[k]), float(mixture.high[k]))
+        for k, tag in enumerate(mixture.languages)
+    }
+    premium = token_premium(
+        premium={cost.language: Estimate(cost.premium, *cost.interval) for cost in ordered},
+        characters={cost.language: cost.character_premium for cost in ordered},
+        utf8={cost.language: cost.byte_premium for cost in ordered},
+        against=costs.against,
+    )
+    return Findings(
+        [*costs.rows(), *mixture.rows()],
+        {"premium": premium, "training-shares": training_shares(inferred=shares, floor=mixture.decoy)},
+    )
+
+
+UNIT_PROBES: dict[str, Callable[[ProbeJob], Findings]] = {
+    "heads": probe_heads,
+    "routing": probe_routing,
+    "roles": probe_roles,
+    "tokenizer": probe_tokenizer,
+}
+"""A probe is a line here."""
