@@ -15,6 +15,7 @@ from babelscope.languages import Language
 from babelscope.sites import Site
 from babelscope.subnetworks import Bank, Dense, Subnetwork, ffn_names, rows_loss
 from babelscope.subnetworks.forms import choose_form
+from babelscope.subnetworks.norms import FrozenNorm, frozen_norms
 
 FUSED = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
 RUN = {"steps": 4, "tokens_per_step": 128, "max_length": 32, "learning_rate": 1e-2}
@@ -81,6 +82,39 @@ def test_working_out_the_pre_activations_again_changes_no_bit(family):
     one = rows_gradient(tiny_model(family), neurons, "fused", rows)
     two = rows_gradient(tiny_model(family), neurons, "fused", rows, recompute="mlp")
     assert one[0] == two[0] and torch.equal(one[1], two[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "phi3"])
+def test_frozen_norms_give_the_model_s_bits_and_its_gradient(family, dtype):
+    model = frozen(tiny_model(family, dtype=dtype))
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            # As large as is usual, so that rounding does not grow from layer to layer.
+            parameter.div_(4)
+    layout, rows = layout_of(model), random_rows()
+    embeds = model.get_input_embeddings()(rows.input_ids).detach().requires_grad_()
+    plain = layout.body(inputs_embeds=embeds).last_hidden_state
+    (before,) = torch.autograd.grad(plain.float().square().mean(), embeds)
+    with frozen_norms(layout, 0):
+        assert sum("forward" in vars(module) for module in model.modules()) >= 2 * layout.n_layers + 1
+        found = layout.body(inputs_embeds=embeds).last_hidden_state
+        (after,) = torch.autograd.grad(found.float().square().mean(), embeds)
+    assert torch.equal(plain, found)
+    assert relative(after, before) < (1e-5 if dtype == torch.float32 else 3e-2)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_frozen_norm_s_gradient_is_that_of_float64():
+    norm = tiny_model("llama").model.norm
+    generator = torch.Generator().manual_seed(0)
+    x, grad = torch.randn(2, 5, 32, generator=generator), torch.randn(2, 5, 32, generator=generator)
+    wide = x.double().requires_grad_()
+    exact = norm.weight.double() * wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.variance_epsilon)
+    (expected,) = torch.autograd.grad(exact, wide, grad.double())
+    leaf = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad(FrozenNorm(norm)(leaf), leaf, grad)
+    assert relative(found, expected) < 3e-7
 
 
 @pytest.mark.parametrize("form", ["split", "fused"])

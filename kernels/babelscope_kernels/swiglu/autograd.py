@@ -46,7 +46,11 @@ def forward(
         return _triton_forward(gate, up, activation, languages, n_language)
     empty = gate.new_zeros(0, gate.shape[-1], dtype=torch.int64)
     counts = count_in_blocks(gate, languages, n_language) if n_language else empty
-    return activate(gate, activation) * up, counts
+    value = activate(gate, activation)
+    if value.requires_grad or up.requires_grad or torch.compiler.is_compiling():
+        return value * up, counts
+    # Nothing else holds it: written into, it costs no page faults.
+    return value.mul_(up), counts
 
 
 def backward(

@@ -15,6 +15,7 @@ from babelscope.axes import Float, Int, Tensor
 from babelscope.errors import PrerequisiteError
 from babelscope.models import Layout
 from babelscope.subnetworks.bank import Bank
+from babelscope.subnetworks.norms import frozen_norms, restore_forward
 
 Form = Literal["auto", "split", "fused"]
 Recompute = Literal["nothing", "mlp"]
@@ -123,11 +124,11 @@ class SmallMLP:
 def fused_form(bank: Bank, *, recompute: Recompute = "nothing") -> Iterator[None]:
     """While open, the model's rows hold the masters, and its MLPs give gradients of the chosen rows only.
 
-    The forward pass is the model's own dense one. recompute: "nothing" keeps the two pre-activations for the backward
-    pass, "mlp" works them out again from the MLP's input.
+    The forward pass is the model's own dense one; norms that are frozen too go back by a shorter way. recompute:
+    "nothing" keeps the two pre-activations for the backward pass, "mlp" works them out again from the MLP's input.
     """
     layout = bank.layout
-    with bank.borrowed(), ExitStack() as stack:
+    with bank.borrowed(), frozen_norms(layout, min(bank.layers)), ExitStack() as stack:
         bank.write(bank.master)
         anchor = bank.master.detach().requires_grad_()
         for layer in range(min(bank.layers), layout.n_layers):
@@ -137,14 +138,6 @@ def fused_form(bank: Bank, *, recompute: Recompute = "nothing") -> Iterator[None
             # An attribute of this one object stands before its class's method; deleting it brings that back.
             object.__setattr__(module, "forward", frozen)
         yield
-
-
-def restore_forward(module: nn.Module, before: Any) -> None:
-    """Put back what stood at `module.forward` of this one object, if anything."""
-    if before is None:
-        object.__delattr__(module, "forward")
-    else:
-        object.__setattr__(module, "forward", before)
 
 
 class FrozenMLP:
@@ -212,6 +205,8 @@ def columns(value: Float[Tensor, "*rows neuron"], chosen: Int[Tensor, " chosen"]
 
 def mlp_rows(mlp: FrozenMLP, hidden: Tensor, grad: Tensor, gate_grad: Tensor, up_grad: Tensor, inner: Tensor) -> None:
     """Add the gradients of the chosen gate and up rows, and of the down columns, to the bank."""
-    both = rearrange(torch.cat([gate_grad, up_grad], dim=-1), "b t k -> (b t) k")
+    # Contiguous along tokens: the products are then half again as fast on the CPU (28 × 512 × 512, one core).
+    both = torch.cat([rearrange(part, "b t k -> k (b t)") for part in (gate_grad, up_grad)]).T
     rows_wgrad(both, rearrange(hidden, "b t d -> (b t) d"), out=mlp.grad_in)
-    rows_wgrad(rearrange(inner, "b t k -> (b t) k"), rearrange(grad, "b t d -> (b t) d"), out=mlp.grad_down)
+    columns_grad = rearrange(inner, "b t k -> k (b t)").contiguous().T
+    rows_wgrad(columns_grad, rearrange(grad, "b t d -> (b t) d"), out=mlp.grad_down)
