@@ -1,0 +1,111 @@
+"""`babelscope evaluate` as a user meets it, on a tiny model saved to disk."""
+
+import json
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from babelscope import Operation, Site, SteeringRecipe, open_model, origin_of
+from babelscope.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path, tokenizer):
+    """A model, a recipe for it, prompts, references and a corpus."""
+    tiny_model("llama").save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    model, loaded = open_model(str(tmp_path / "model"), device="cpu")
+    origin = origin_of(model, loaded)
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    SteeringRecipe((Operation(Site(1, "resid_out"), "add", vector, strength=4.0, origin=origin),), origin).save(
+        tmp_path / "recipe"
+    )
+    (tmp_path / "prompts.txt").write_text("the cat sat\nrain at 5\n")
+    (tmp_path / "references.txt").write_text("kissa istui\nsade kello 5\n")
+    (tmp_path / "corpus" / "test").mkdir(parents=True)
+    for tag, text in (("en", "the cat sat\nrain\n"), ("fi", "kissa istui\nsade\n")):
+        (tmp_path / "corpus" / "test" / f"{tag}.txt").write_text(text)
+    return tmp_path
+
+
+def call(capsys, *words):
+    capsys.readouterr()
+    code = main([*map(str, words), "--json"])
+    out, err = capsys.readouterr()
+    return code, json.loads(out) if out.strip() else None, err
+
+
+def test_steering_writes_its_score_and_rows(capsys, folder):
+    code, result, err = call(
+        capsys,
+        *("evaluate", "steering", folder / "model", folder / "recipe", folder / "prompts.txt", "--target", "fi"),
+        *("--references", folder / "references.txt", "--corpus", folder / "corpus", "--out", folder / "out"),
+        *("--new-tokens", 12, "--resamples", 20),
+    )
+    assert code == 0, err
+    written = json.loads((folder / "out" / "steering.json").read_text())
+    assert result["success"] == written["success"] and written["n"] == 2
+    assert set(written["other_languages"]) == {"en", "fi"} and written["untouched"]["beside"] == 1
+    assert written["language"]["corrected"]["n"] == 2 and written["kept"]["number"]["n"] == 1
+    assert written["content"]["tokenizer"] == "13a" and "pairs" in written["similarity"]
+    rows = [json.loads(line) for line in (folder / "out" / "rows.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == ["the cat sat", "rain at 5"]
+    code, _, err = call(capsys, "evaluate", "steering", folder / "model", folder / "recipe", folder / "prompts.txt",
+                        "--target", "fi", "--out", folder / "out")  # fmt: skip
+    assert code == 1 and "already there" in err
+
+
+def test_confusion_of_answer_files_counts_every_answer(capsys, tmp_path):
+    right = "Lapset menivät aamulla aikaisin kouluun ystäviensä kanssa"
+    wrong = "The children went to school early in the morning with their friends"
+    (tmp_path / "fi.txt").write_text(f"{right}\n\n{wrong}\n{right}\n")
+    code, result, err = call(capsys, "evaluate", "confusion", "-", tmp_path, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert result["verdicts"] == {"fi": {"right": 2, "empty": 1, "other language": 1}}
+    (published,), (corrected,) = result["published"], result["corrected"]
+    assert (published["lpr"], published["coverage"]) == (pytest.approx(2 / 3), 0.75)
+    assert (corrected["lpr"], corrected["failures"]) == (0.5, {"empty": 1, "other language": 1})
+    assert result["averages"]["corrected"]["lpr"] == 0.5 and result["english_words"] > 300
+    assert json.loads((tmp_path / "out" / "confusion.json").read_text()) == result
+
+
+def test_confusion_of_a_models_own_answers(capsys, folder):
+    rows = [{"set": "aya", "i": i, "lang": tag, "prompt": "Hei vaan"} for i, tag in enumerate(("fi", "de"))]
+    (folder / "set").mkdir()
+    (folder / "set" / "monolingual.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, result, err = call(capsys, "evaluate", "confusion", folder / "model", folder / "set", "--new-tokens", 5)
+    assert code == 0, err
+    assert [(row["set"], row["language"], row["n"]) for row in result["published"]] == [
+        ("aya", "fi", 1),
+        ("aya", "de", 1),
+    ]
+
+
+def test_perplexity_is_as_before(capsys, folder):
+    code, result, err = call(capsys, "evaluate", "perplexity", folder / "model", folder / "corpus")
+    assert code == 0, err
+    assert set(result["bits_per_byte"]) == {"en", "fi"} and min(result["bits_per_byte"].values()) > 0
+
+
+def test_bad_input_is_one_line(capsys, folder):
+    steering = ["evaluate", "steering", folder / "model", folder / "recipe"]
+    (folder / "blank.txt").write_text("a\n\nb\n")
+    (folder / "one.txt").write_text("a\n")
+    asked = ["--target", "fi", "--out", folder / "x"]
+    cases = [
+        ([*steering, folder / "prompts.txt"], "without --target or without --out"),
+        ([*steering, *asked], "expected `steering MODEL RECIPE PROMPTS`"),
+        ([*steering, folder / "blank.txt", *asked], "line 2 is blank"),
+        ([*steering, folder / "prompts.txt", "--target", "tt", "--out", folder / "x"], "'tt' has no label of lingua"),
+        (
+            [*steering, folder / "prompts.txt", *asked, "--references", folder / "one.txt"],
+            "1 references came for 2 prompts",
+        ),
+        (["evaluate", "confusion", "-", folder / "nothing"], "no answer was found"),
+        (["evaluate", "confusion", "-", folder, "--identifier", folder / "lid.bin"], "label set"),
+    ]
+    for words, text in cases:
+        code, _, err = call(capsys, *words)
+        assert code == 1 and text in err and "Traceback" not in err
+        assert not (folder / "x").exists()
