@@ -33,7 +33,8 @@ def test_help_loads_no_torch():
 
 def test_extras_are_not_imported_by_the_core():
     code = (
-        "import sys; sys.modules.update(dict.fromkeys(['sae_lens','transformer_lens','nnsight','peft']));"
+        "import sys; sys.modules.update(dict.fromkeys(['sae_lens','transformer_lens','nnsight','peft',"
+        "'lm_eval','jieba','fugashi','fasttext']));"
         "import babelscope; [getattr(babelscope, name) for name in babelscope.__all__];"
         "from importlib import import_module; from babelscope.cli.table import VERBS;"
         "[import_module(f'babelscope.cli.{verb.module}') for verb in VERBS.values()]"
@@ -57,12 +58,15 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = babelscope.nothing
 
 
-MISSING = [name for name in ("sae_lens", "transformer_lens", "nnsight", "peft") if find_spec(name) is None]
+MISSING = [name for name in ("sae_lens", "transformer_lens", "nnsight", "peft", "lm_eval") if find_spec(name) is None]
 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"not installed: {MISSING}; pip install 'babelscope[all]'")
 def test_the_pinned_extras_import_together():
-    code = "from beartype import beartype; import babelscope.cli.calling, sae_lens, transformer_lens, nnsight, peft"
+    code = (
+        "from beartype import beartype; import babelscope.cli.calling, sae_lens, transformer_lens, nnsight, peft;"
+        "import babelscope.adapters.lm_eval"
+    )
     done = run_python(code)
     assert done.returncode == 0, done.stderr[-500:]
 

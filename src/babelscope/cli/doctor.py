@@ -11,7 +11,7 @@ from babelscope.models import open_model
 from babelscope.recording import observe
 from babelscope.runs import environment
 
-EXTRAS = ("sae-lens", "transformer-lens", "nnsight", "peft", "gguf")
+EXTRAS = ("sae-lens", "transformer-lens", "nnsight", "peft", "gguf", "lm-eval", "jieba", "fugashi", "fasttext-predict")
 
 
 def run_doctor() -> dict[str, Any]:

@@ -1,0 +1,131 @@
+"""lm-evaluation-harness over a steered model: an `HFLM` with a recipe installed, its cache keyed by the recipe."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import torch
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.artifacts import Operation, Schedule, SteeringRecipe
+from babelscope.axes import Float, Int, Tensor
+from babelscope.errors import SteeringError
+from babelscope.steering import steer
+
+
+def recipe_hash(recipe: SteeringRecipe) -> str:
+    """blake2b over the model's hash, and every operation's tensors and settings, in order."""
+    digest = hashlib.blake2b(recipe.origin.model_hash.encode(), digest_size=8)
+    for operation in recipe:
+        for tensor in _tensors(operation):
+            digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode() + tensor.detach().cpu().numpy().tobytes())
+        condition = operation.gate.condition
+        words = {
+            "site": str(operation.site),
+            **{name: getattr(operation, name) for name in ("kind", "strength", "unit", "mean_norm", "clean")},
+            "gate": asdict(replace(operation.gate, condition=None)),
+            "schedule": asdict(operation.schedule),
+            "top_k": None if operation.features is None else operation.features.top_k,
+            "condition": None
+            if condition is None
+            else [str(condition.site), condition.threshold, condition.above, condition.pool],
+        }
+        digest.update(json.dumps(words, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _tensors(operation: Operation) -> list[Tensor]:
+    features, condition = operation.features, operation.gate.condition
+    parts = [operation.vector, operation.indices, operation.matrix]
+    if features is not None:
+        parts += [features.encoder, features.bias, features.threshold, features.decoder, features.chosen]
+    parts.append(None if condition is None else condition.vector)
+    # A missing tensor is an empty one, so that two recipes can not agree by moving one from a place to the next.
+    return [torch.empty(0) if part is None else part for part in parts]
+
+
+class SteeredLM(HFLM):
+    """A model under a recipe, as lm-evaluation-harness takes it: `lm_eval.simple_evaluate(model=SteeredLM(…))`.
+
+    Generation is steered as in `steer`: prompt, generated tokens and pads are told apart. A log-likelihood is one pass
+    over context and continuation without the boundary between them, so only operations without a phase, positions, a
+    condition or a schedule have a meaning there; others raise SteeringError when such a request comes.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: SteeringRecipe, **options: Any
+    ) -> None:
+        """options: those of HFLM, such as batch_size. Raises SteeringError for another model's recipe."""
+        recipe.check(model)
+        super().__init__(pretrained=model, tokenizer=tokenizer, **options)  # pyright: ignore[reportArgumentType]
+        self.recipe = recipe
+        self.steered_with = recipe_hash(recipe)
+        self._steered_tokenizer = tokenizer
+
+    def _model_call(
+        self, inps: Int[Tensor, "batch token"], attn_mask: Tensor | None = None, labels: Tensor | None = None
+    ) -> Float[Tensor, "batch token vocab"]:
+        unclear = [operation for operation in self.recipe if not _steady(operation)]
+        if unclear:
+            raise SteeringError(
+                f"a log-likelihood came for an operation at '{unclear[0].site}' with phase, positions, condition or "
+                "schedule; its pass has no end of the prompt; expected generation tasks, or a plain operation"
+            )
+        with self._on():
+            return super()._model_call(inps, attn_mask=attn_mask, labels=labels)
+
+    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
+        with self._on():
+            return super()._model_generate(context, max_length=max_length, stop=stop, **generation_kwargs)
+
+    def _on(self) -> Any:
+        return steer(self.model, self.recipe, tokenizer=self._steered_tokenizer)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What the harness writes beside its results; the model is one in memory, so the hub is not asked."""
+        model: Any = self.model
+        return {
+            "model_num_parameters": model.num_parameters(),
+            "model_dtype": model.dtype,
+            "model_revision": self.recipe.origin.revision,
+            "model_sha": self.recipe.origin.model_hash,
+            "steering_recipe": self.steered_with,
+        }
+
+
+def _steady(operation: Operation) -> bool:
+    gate = operation.gate
+    plain = gate.phase == "both" and gate.positions is None and gate.condition is None and gate.rows is None
+    return plain and operation.schedule == Schedule()
+
+
+def cache_name(lm: SteeredLM, folder: str | Path) -> str:
+    """The `use_cache` for one recipe, model and dtype in a folder of caches.
+
+    The harness keys its cache by the request alone, so one file for two recipes would give the first one's answers to
+    the second.
+    """
+    weights = hashlib.blake2b(digest_size=8)
+    model: Any = lm.model
+    for name, parameter in model.named_parameters():
+        # Two sums a tensor tell a trained copy from its origin at the price of reading the weights once.
+        sums = parameter.detach().double()
+        weights.update(f"{name} {parameter.dtype} {float(sums.sum())!r} {float((sums * sums).sum())!r}".encode())
+    return str(Path(folder) / f"{weights.hexdigest()}-{lm.steered_with}")
+
+
+def evaluate_harness(
+    lm: SteeredLM, tasks: Sequence[str | dict[str, Any] | object], *, cache: str | Path | None = None, **options: Any
+) -> dict[str, Any]:
+    """`lm_eval.simple_evaluate` of a steered model, with its answers kept in `cache` under the recipe's hash.
+
+    options: those of `simple_evaluate`, such as limit, num_fewshot and bootstrap_iters.
+    """
+    kept = None if cache is None else cache_name(lm, cache)
+    found = lm_eval.simple_evaluate(model=lm, tasks=list(tasks), use_cache=kept, **options)  # pyright: ignore
+    return dict(found or {})

@@ -1,0 +1,141 @@
+"""lm-evaluation-harness over a steered model: the recipe is on, and its cache is its own."""
+
+import warnings
+
+import pytest
+import torch
+from conftest import tiny_model, tiny_tokenizer
+
+pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+with warnings.catch_warnings():
+    # The harness's imports warn of others' deprecations.
+    warnings.simplefilter("ignore")
+    from lm_eval.api.instance import Instance
+    from lm_eval.tasks import TaskManager
+
+    from babelscope.adapters.lm_eval import SteeredLM, cache_name, evaluate_harness, recipe_hash
+
+from babelscope import Gate, Operation, Schedule, Site, SteeringRecipe, origin_of, steer
+from babelscope.errors import SteeringError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+def made_recipe(model, tokenizer, strength=8.0, schedule=Schedule(), **gate):  # noqa: B008
+    origin = origin_of(model, tokenizer)
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    place = {"gate": Gate(**gate), "schedule": schedule, "origin": origin}
+    return SteeringRecipe((Operation(Site(1, "resid_out"), "add", vector, strength=strength, **place),), origin)
+
+
+@pytest.fixture
+def parts():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    return model, tokenizer
+
+
+def steered(parts, recipe=None, **options):
+    model, tokenizer = parts
+    chosen = made_recipe(model, tokenizer) if recipe is None else recipe
+    return SteeredLM(model, tokenizer, chosen, max_length=100, **{"batch_size": 2, **options})
+
+
+def asked(kind, *arguments):
+    return [Instance(request_type=kind, doc={}, arguments=pair, idx=i) for i, pair in enumerate(arguments)]
+
+
+@torch.no_grad()
+def by_hand(model, tokenizer, context, continuation):
+    head, tail = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (context, continuation))
+    ids = torch.tensor([[1, *head, *tail]])
+    scores = model(input_ids=ids).logits.log_softmax(dim=-1)[0, -len(tail) - 1 : -1]
+    return float(scores.gather(1, torch.tensor(tail)[:, None]).sum())
+
+
+PAIRS = (("the cat", " sat on"), ("rain", " falls"), ("we walk home", " now"))
+
+
+def test_log_likelihoods_are_those_of_the_steered_model(parts):
+    model, tokenizer = parts
+    lm = steered(parts)
+    found = [value for value, _ in lm.loglikelihood(asked("loglikelihood", *PAIRS), disable_tqdm=True)]
+    with steer(model, lm.recipe, tokenizer=tokenizer):
+        want = [by_hand(model, tokenizer, *pair) for pair in PAIRS]
+    plain = [by_hand(model, tokenizer, *pair) for pair in PAIRS]
+    assert found == pytest.approx(want, rel=1e-4)
+    assert found != pytest.approx(plain, rel=1e-2)
+
+
+def test_generation_in_left_padded_batches_is_steered_row_by_row(parts):
+    model, tokenizer = parts
+    recipe = made_recipe(model, tokenizer, phase="generated")
+    options = {"until": ["\n\n"], "max_gen_toks": 6, "do_sample": False}
+    requests = asked("generate_until", ("the cat sat", options), ("rain", options))
+    found = steered(parts, recipe).generate_until(requests, disable_tqdm=True)
+    want = []
+    for text in ("the cat sat", "rain"):
+        ids = torch.tensor([[1, *tokenizer(text, add_special_tokens=False)["input_ids"]]])
+        with steer(model, recipe, tokenizer=tokenizer):
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)
+        want.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+    assert found == want
+
+
+def test_a_log_likelihood_refuses_what_needs_the_end_of_the_prompt(parts):
+    for more in ({"phase": "generated"}, {"positions": (-1, None)}, {"schedule": Schedule.first(3)}):
+        lm = steered(parts, made_recipe(*parts, **more))
+        with pytest.raises(SteeringError, match="no end of the prompt"):
+            lm.loglikelihood(asked("loglikelihood", PAIRS[0]), disable_tqdm=True)
+
+
+def test_another_models_recipe_is_refused(parts):
+    with pytest.raises(SteeringError, match="open the model it was made with"):
+        steered(parts, made_recipe(tiny_model("gpt2"), parts[1]))
+
+
+def test_the_hash_sees_every_number_and_survives_saving(parts, tmp_path):
+    recipe = made_recipe(*parts)
+    recipe.save(tmp_path / "recipe")
+    assert recipe_hash(SteeringRecipe.load(tmp_path / "recipe")) == recipe_hash(recipe)
+    others = [made_recipe(*parts, strength=7.0), made_recipe(*parts, phase="prompt"), recipe + recipe]
+    others.append(made_recipe(*parts, schedule=Schedule.first(2)))
+    assert len({recipe_hash(other) for other in (recipe, *others)}) == 5
+
+
+def task(folder):
+    """Two questions with two choices each, from a file."""
+    folder.mkdir()
+    rows = ['{"q": "the cat", "a": [" sat", " ran"], "y": 0}', '{"q": "rain", "a": [" falls", " is"], "y": 1}']
+    (folder / "rows.jsonl").write_text("\n".join(rows) + "\n")
+    return {
+        "task": "made_choice",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{q}}",
+        "doc_to_choice": "{{a}}",
+        "doc_to_target": "{{y}}",
+        "metric_list": [{"metric": "acc"}],
+        "target_delimiter": "",
+    }
+
+
+def test_a_made_task_runs_offline_and_each_recipe_has_its_cache(parts, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    first, second = steered(parts), steered(parts, made_recipe(*parts, strength=1.0))
+    assert cache_name(first, tmp_path) != cache_name(second, tmp_path)
+    # Without it the harness reads all of its own tasks first.
+    tasks, scores = TaskManager(include_defaults=False), []
+    for number, lm in enumerate((first, second, first)):
+        found = evaluate_harness(
+            lm,
+            [task(tmp_path / f"task{number}")],
+            cache=tmp_path / "caches",
+            task_manager=tasks,
+            bootstrap_iters=0,
+        )
+        scores.append([sample["resps"] for sample in found["samples"]["made_choice"]])
+    assert scores[0] == scores[2] != scores[1]
+    assert len(list((tmp_path / "caches").glob("*.db"))) == 2
