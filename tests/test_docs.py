@@ -1,0 +1,118 @@
+"""The pages say what the code does: their examples run, their commands parse, their names and links are there."""
+
+import ast
+import functools
+import re
+import shlex
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from pydoc import locate
+
+import pytest
+import torch
+import tyro
+
+import babelscope
+from babelscope.cli.table import VERBS
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+TEXTS = {str(page.relative_to(ROOT)): page.read_text() for page in [ROOT / "README.md", *PAGES]}
+EXTRAS = {"in-other-libraries.md": ("nnsight", "transformer_lens", "sae_lens", "peft", "gguf")}
+
+
+def blocks(text, language):
+    """Code of each fenced block, after as many empty lines as stand before it on its page."""
+    found = re.finditer(rf"^```{language}\n(.*?)^```", text, flags=re.S | re.M)
+    return ["\n" * (text[: block.start()].count("\n") + 1) + block[1] for block in found]
+
+
+def missing(page):
+    return [name for name in EXTRAS.get(page.name, ()) if find_spec(name) is None]
+
+
+WITH_CODE = [page for page in PAGES if blocks(page.read_text(), "python")]
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs_in_order(page, tmp_path, monkeypatch, capsys):
+    if lacking := missing(page):
+        pytest.skip(f"not installed: {lacking}; pip install 'babelscope[all]'")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": page.stem}
+    with torch.random.fork_rng():
+        for code in blocks(page.read_text(), "python"):
+            exec(compile(code, str(page), "exec"), names)
+    assert not any(module._forward_hooks for module in names["model"].modules())
+    assert capsys.readouterr().out
+
+
+def commands(text):
+    """Words of every command of the shell blocks, comments and continued lines taken care of."""
+    for block in blocks(text, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words:
+                end = words.index("&&") if "&&" in words else len(words)
+                yield words[:end]
+                words = words[end + 1 :]
+
+
+def calls_of(program):
+    return [
+        pytest.param(words[1:], id=f"{name}: {' '.join(words[1:5])}")
+        for name, text in TEXTS.items()
+        for words in commands(text)
+        if Path(words[0]).name == program
+    ]
+
+
+@pytest.mark.parametrize("words", calls_of("babelscope"))
+def test_a_command_is_one_that_the_verb_takes(words):
+    verb = VERBS[words[0]]
+    function = getattr(import_module(f"babelscope.cli.{verb.module}"), verb.function)
+
+    @functools.wraps(function)
+    def parsed(**given):
+        return given
+
+    assert tyro.cli(parsed, args=[word for word in words[1:] if word != "--json"]) is not None
+
+
+@pytest.mark.parametrize("words", calls_of("python"))
+def test_a_script_is_there_and_has_the_flags(words):
+    if words[:2] == ["-m", "babelscope_kernels.bench"]:
+        source = (ROOT / "kernels" / "babelscope_kernels" / "bench.py").read_text()
+        assert all(f'"{word}"' in source for word in words[2:] if word.startswith("--"))
+    elif words[0] != "-m":
+        classes = [node for node in ast.parse((ROOT / words[0]).read_text()).body if isinstance(node, ast.ClassDef)]
+        (config,) = [node for node in classes if node.name == "Config"]
+        fields = {node.target.id for node in config.body if isinstance(node, ast.AnnAssign)}  # pyright: ignore
+        assert {word[2:].replace("-", "_") for word in words if word.startswith("--")} <= fields | {"out"}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_verbs_in_running_text_exist(name):
+    assert set(re.findall(r"`babelscope ([a-z][a-z-]*)", TEXTS[name])) <= set(VERBS)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_lead_somewhere(name):
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", TEXTS[name])
+    gone = [link for link in links if ":" not in link and not (ROOT / name).parent.joinpath(link).exists()]
+    assert not gone
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_names_can_be_imported(name):
+    text = TEXTS[name]
+    short = {f"babelscope.{found}" for found in re.findall(r"\bbs\.(\w+(?:\.\w+)*)", text)}
+    long = set(re.findall(r"\b(?:babelscope|babelscope_kernels)(?:\.[A-Za-z_]\w*)+(?!\w*\.)", text))
+    assert not [found for found in sorted(short | long) if locate(found) is None]
+    assert {found.split(".")[1] for found in short} <= set(babelscope.__all__)
+
+
+@pytest.mark.parametrize("name", babelscope.__all__)
+def test_every_public_name_is_on_some_page(name):
+    assert any(re.search(rf"\b{name}\b", text) for text in TEXTS.values())
