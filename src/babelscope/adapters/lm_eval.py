@@ -49,7 +49,11 @@ def _tensors(operation: Operation) -> list[Tensor]:
     return [torch.empty(0) if part is None else part for part in parts]
 
 
-class SteeredLM(HFLM):
+# Its decorator hides the class from type checkers.
+_Harness: Any = HFLM
+
+
+class SteeredLM(_Harness):
     """A model under a recipe, as lm-evaluation-harness takes it: `lm_eval.simple_evaluate(model=SteeredLM(…))`.
 
     Generation is steered as in `steer`: prompt, generated tokens and pads are told apart. A log-likelihood is one pass
@@ -62,7 +66,7 @@ class SteeredLM(HFLM):
     ) -> None:
         """options: those of HFLM, such as batch_size. Raises SteeringError for another model's recipe."""
         recipe.check(model)
-        super().__init__(pretrained=model, tokenizer=tokenizer, **options)  # pyright: ignore[reportArgumentType]
+        super().__init__(pretrained=model, tokenizer=tokenizer, **options)
         self.recipe = recipe
         self.steered_with = recipe_hash(recipe)
         self._steered_tokenizer = tokenizer
@@ -127,5 +131,6 @@ def evaluate_harness(
     options: those of `simple_evaluate`, such as limit, num_fewshot and bootstrap_iters.
     """
     kept = None if cache is None else cache_name(lm, cache)
-    found = lm_eval.simple_evaluate(model=lm, tasks=list(tasks), use_cache=kept, **options)  # pyright: ignore
+    run: Any = lm_eval.simple_evaluate
+    found = run(model=lm, tasks=list(tasks), use_cache=kept, **options)
     return dict(found or {})

@@ -210,7 +210,7 @@ def confusion_rows(scores: dict[tuple[str, str], Confusion]) -> list[dict[str, A
 def tidy(value: Any) -> Any:
     """Named results as mappings, without what stands in the rows."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        fields = value._asdict()
+        fields: dict[str, Any] = getattr(value, "_asdict")()  # noqa: B009 - unknown of a plain tuple
         return {key: tidy(entry) for key, entry in fields.items() if key not in ("passed", "cosines")}
     return value
 

@@ -28,7 +28,9 @@ VERBS = {
     "adapt": Verb("adapting", "run_adapt", "train a language's neurons on its text, or a baseline beside them"),
     "export": Verb("exporting", "run_export", "a trained change as a merged checkpoint or an adapter of peft"),
     "evaluate": Verb(
-        "evaluating", "run_evaluate", "held-out bits per byte by language, or language confusion of answers"
+        "evaluating",
+        "run_evaluate",
+        "bits per byte by language, language confusion of answers, or a recipe's whole score",
     ),
     "report": Verb("reporting", "run_report", "one HTML page from run folders"),
     "import-mask": Verb("selecting", "run_import_mask", "read a published LAPE mask"),

@@ -53,7 +53,7 @@ class Confusion(NamedTuple):
     failures: Mapping[Failure, int]
     """Answers by what is wrong with them; those that pass are in none."""
     passed: tuple[bool, ...]
-    """By answer: no line in another language. An unscored answer passes in the published form, and fails here else."""
+    """By answer: no line in another language. A skipped one passes in the published form, and fails in the other."""
 
     @property
     def measured(self) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -70,7 +70,7 @@ def fluency(
     """
     if not answers or not others:
         raise MeasurementError(f"{len(answers)} answers and {len(others)} others came; expected at least one each")
-    bos = tokenizer.bos_token_id
+    bos: Any = tokenizer.bos_token_id
     ours, theirs = (
         (*answer_losses(model, bos, s), _grams(s), np.array([len(i) for i in s])) for s in (answers, others)
     )

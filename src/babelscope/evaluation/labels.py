@@ -69,11 +69,13 @@ zh-Hant -       -       -                  zho_Hant
 
 
 def _read_table() -> dict[LabelSet, dict[Language, frozenset[str]]]:
-    head, *rows = [line.split() for line in _TABLE.strip().splitlines()]
+    table: str = _TABLE
+    head, *rows = [line.split() for line in table.strip().splitlines()]
     tables: dict[LabelSet, dict[Language, frozenset[str]]] = {}
-    for column, name in enumerate(head):
-        if name in get_args(LabelSet):
-            tables[name] = {Language.parse(r[0]): frozenset(r[column].split("+")) for r in rows if r[column] != "-"}
+    names: tuple[LabelSet, ...] = get_args(LabelSet)
+    for name in (known for known in names if known in head):
+        column = head.index(name)
+        tables[name] = {Language.parse(r[0]): frozenset(r[column].split("+")) for r in rows if r[column] != "-"}
     return tables
 
 

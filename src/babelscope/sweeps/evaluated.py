@@ -160,7 +160,8 @@ def evaluate_steering(
     answers = generate_answers(model, tokenizer, requests, lambda *_: list(recipe), decoding=decoding)
     plain = generate_answers(model, tokenizer, requests, decoding=decoding)
     native = generate_answers(model, tokenizer, [(p, tag) for p in native_prompts], decoding=decoding)
-    texts, drawn = [answer.text for answer in answers], {"resamples": resamples, "seed": seed}
+    texts = [answer.text for answer in answers]
+    drawn: dict[str, Any] = {"resamples": resamples, "seed": seed}
     language, unsteered = (
         score_language([a.text for a in group], tag, identifier=identify, published=published, **drawn)
         for group in (answers, plain)
