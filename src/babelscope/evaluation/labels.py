@@ -1,6 +1,6 @@
 """What each language identifier calls a language, as one explicit table."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from babelscope.errors import LanguageError, ToolkitError
 from babelscope.languages import Language
@@ -69,10 +69,10 @@ zh-Hant -       -       -                  zho_Hant
 
 
 def _read_table() -> dict[LabelSet, dict[Language, frozenset[str]]]:
-    table: str = _TABLE
-    head, *rows = [line.split() for line in table.strip().splitlines()]
+    lines: list[list[str]] = [line.split() for line in _TABLE.strip().splitlines()]
+    head, *rows = lines
     tables: dict[LabelSet, dict[Language, frozenset[str]]] = {}
-    names: tuple[LabelSet, ...] = get_args(LabelSet)
+    names: tuple[Any, ...] = get_args(LabelSet)
     for name in (known for known in names if known in head):
         column = head.index(name)
         tables[name] = {Language.parse(r[0]): frozenset(r[column].split("+")) for r in rows if r[column] != "-"}
