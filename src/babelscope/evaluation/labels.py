@@ -69,8 +69,7 @@ zh-Hant -       -       -                  zho_Hant
 
 
 def _read_table() -> dict[LabelSet, dict[Language, frozenset[str]]]:
-    lines: list[list[str]] = [line.split() for line in _TABLE.strip().splitlines()]
-    head, *rows = lines
+    head, *rows = [[str(word) for word in line.split()] for line in _TABLE.strip().splitlines()]
     tables: dict[LabelSet, dict[Language, frozenset[str]]] = {}
     names: tuple[Any, ...] = get_args(LabelSet)
     for name in (known for known in names if known in head):
