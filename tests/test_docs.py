@@ -14,6 +14,7 @@ import torch
 import tyro
 
 import babelscope
+from babelscope.cli.probing import PROBES
 from babelscope.cli.table import VERBS
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +84,8 @@ def test_a_command_is_one_that_the_verb_takes(words):
     def parsed(**given):
         return given
 
-    assert tyro.cli(parsed, args=[word for word in words[1:] if word != "--json"]) is not None
+    given = tyro.cli(parsed, args=[word for word in words[1:] if word != "--json"])
+    assert words[0] != "probe" or given["probe"] in {*PROBES, "all"}
 
 
 @pytest.mark.parametrize("words", calls_of("python"))
