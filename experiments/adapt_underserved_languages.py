@@ -202,6 +202,7 @@ def verdict(rows: list[dict]) -> list[dict]:
             {row["kind"]: row for row in chosen if (row["share"], row["language"], row["seed"]) == (share, tag, seed)}
             for tag, seed in sorted({(row["language"], row["seed"]) for row in chosen})
         ]
+        pairs = [pair for pair in pairs if {"language", "random"} <= set(pair)]
         gains = [pair["language"]["gain"] - pair["random"]["gain"] for pair in pairs]
         harms = [pair["language"]["harm"] - pair["random"]["harm"] for pair in pairs]
         wins = sum(gain > 0 for gain in gains)
@@ -262,10 +263,16 @@ def run(config: Config, run: Run) -> None:
             left = [cell for cell in cells() if cell.key not in done_cells(run)]
             for done in as_completed([pool.submit(measure, cell) for cell in left]):
                 run.log([done.result()])
+    finish(config, run)
+
+
+def finish(config: Config, run: Run) -> None:
+    """Figure, and the file of all rows behind the claims; also of a run that was cut short."""
     rows = run.results()
     write_atomic(run.folder / "figure.html", draw(rows).to_html(include_plotlyjs=True))
     if config.out:
-        facts = {"config": asdict(config), "environment": environment()}
+        facts = {"config": {**asdict(config), "corpus": Path(config.corpus).name}, "environment": environment()}
+        facts["config"].pop("out")
         lines = [json.dumps(row, ensure_ascii=False) for row in [facts, *verdict(rows), *rows]]
         (Path(config.out) / "adapt_underserved.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -300,7 +300,7 @@ def run(config: Config, run: Run) -> None:
             row |= {f"to_{other}": middle, f"to_{other}_low": low, f"to_{other}_high": high}
         run.log([row])
     if config.out:
-        facts = {"config": asdict(config), "environment": environment()}
+        facts = {"config": {**asdict(config), "out": ""}, "environment": environment()}
         lines = [json.dumps(row, ensure_ascii=False) for row in [facts, *run.results()]]
         (Path(config.out) / f"adapt-{config.model}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -1,6 +1,6 @@
-"""Which figures do README and the measurements share? All of them: this writes README's tables from docs/measured/.
+"""Which figures do the pages and the measurements share? All of them: this writes their tables from docs/measured/.
 
-`--check` writes nothing and fails where README says something else. There is no control: nothing is measured here.
+`--check` writes nothing and fails where a page says something else. There is no control: nothing is measured here.
 """
 
 import difflib
@@ -17,7 +17,11 @@ ROOT = Path(__file__).parents[1]
 @dataclass(frozen=True)
 class Config:
     check: bool = False
-    """Compare only; exit 1 where README differs."""
+    """Compare only; exit 1 where a page differs."""
+
+
+PAGES = ("README.md", "docs/measurements.md")
+"""A block between `<!-- measured: name -->` and its end is written here, wherever it stands."""
 
 
 def read(name: str):
@@ -111,28 +115,181 @@ def blocks() -> dict[str, list[str]]:
         "ablation": ablation_table(demo),
         "steering": steering_table(demo),
         "cost": cost_table(),
+        "delta": delta_table(),
+        "kernels": kernel_table(),
+        "training summary": training_summary(),
+        "training": training_table("adapt-llama.jsonl"),
+        "training reference": training_table("adapt-reference.jsonl"),
+        "adaptation": adaptation_table(),
+        "adaptation verdict": verdict_lines(),
+        "adaptation rates": rates_table(),
     }
 
 
-def render(text: str) -> str:
-    for name, lines in blocks().items():
+def training_table(name: str) -> list[str]:
+    """A step of every way of training, beside the floor and the fused subnetwork."""
+    _, *found = read(name)
+    rows = [
+        "| one step of | trained values | to the floor | to the fused form | GFLOP | saved for backward, MB | gradients and "
+        "optimizer, MB |",
+        "|---|" + "---|" * 6,
+    ]
+    for row in found:
+        rows.append(
+            f"| {row['variant']} | {row['trained']:,} | {spread(row, 'to_floor')} | {spread(row, 'to_fused')} "
+            f"| {row['flops'] / 1e9:.1f} | {row['saved_bytes'] / 1e6:.1f} | {row['optimizer_bytes'] / 1e6:.2f} |"
+        )
+    return rows
+
+
+def training_summary() -> list[str]:
+    """One sentence from the benchmark, one for each share from the study."""
+    _, *found = read("adapt-llama.jsonl")
+    row = {one["variant"]: one for one in found}
+    lora = (row["fused"]["saved_bytes"] + row["fused"]["optimizer_bytes"]) / (
+        row["lora r8 mlp"]["saved_bytes"] + row["lora r8 mlp"]["optimizer_bytes"]
+    )
+    times = ", ".join(
+        f"{row[name]['to_fused']:.2f} for {words}"
+        for name, words in (
+            ("lora r8 mlp", "LoRA on the MLPs"),
+            ("shira", "SHiRA"),
+            ("ffn mask", "a gradient mask"),
+            ("full", "all parameters"),
+        )
+    )
+    return [
+        f"On one CPU thread a step with 1 % of the neurons takes {row['fused']['to_floor']:.2f} of a step that trains nothing. "
+        f"As a multiple of it: {times}. It keeps {lora:.2f} of LoRA's bytes for backward, gradients and optimizer.",
+        "",
+        *verdict_lines(),
+    ]
+
+
+def spread(row: dict, name: str) -> str:
+    return f"{row[name]:.3f} ({row[f'{name}_low']:.3f}–{row[f'{name}_high']:.3f})"
+
+
+def delta_table() -> list[str]:
+    rows = ["| weights | neurons | apply and revert, ms | beside another delta, ms | bytes written |", "|---|---|---|---|---|"]
+    found = {(row["dtype"], row["percent_of_neurons"], row["variant"]): row for row in read("delta.jsonl")}
+    for dtype, percent in dict.fromkeys(key[:2] for key in found):
+        alone, beside = found[dtype, percent, "alone"], found[dtype, percent, "beside another delta"]
+        rows.append(
+            f"| {dtype} | {percent} % | {alone['ms']:.2f} ({alone['low']:.2f}–{alone['high']:.2f}) "
+            f"| {beside['ms']:.2f} ({beside['low']:.2f}–{beside['high']:.2f}) | {alone['bytes_written']:,} |"
+        )
+    return rows
+
+
+def kernel_table() -> list[str]:
+    """Kernels on one CPU thread, by CPU time, beside plain torch."""
+    rows = ["| kernel, shape | beside | times faster | memory of it |", "|---|---|---|---|"]
+    for row in read("sae_counts.jsonl"):
+        if row["clock"] == "process":
+            memory = share(row["largest_tensor_share"])
+            rows.append(f"| sae_counts, {row['shape']} | {row['base']} | {faster(row)} | {memory} |")
+    for row in read("attention_stats.jsonl"):
+        if row["clock"] == "process":
+            shape = f"{row['tokens']} tokens, heads, key heads, dimension {row['heads, key heads, dimension']}"
+            memory = share(row.get("memory_share")) if row["base"] == "eager patterns" else "–"
+            rows.append(f"| attention_stats, {shape} | {row['base']} | {faster(row)} | {memory} |")
+    return rows
+
+
+def faster(row: dict) -> str:
+    return f"{row['times_faster']:.2f} ({row['low']:.2f}–{row['high']:.2f})"
+
+
+def study_rows() -> tuple[dict, list[dict], list[dict]]:
+    """Facts, claims and runs of the adaptation study."""
+    facts, *rows = read("adapt_underserved.jsonl")
+    return facts, [row for row in rows if "claim" in row], [row for row in rows if "kind" in row]
+
+
+def adaptation_table() -> list[str]:
+    """Mean over seeds of gain and harm, by kind, share and language."""
+    facts, _, runs = study_rows()
+    runs = [row for row in runs if row["stage"] == "main"]
+    languages = facts["config"]["languages"]
+    rows = [
+        "| trained | share | learning rate | " + " | ".join(f"{tag}: gain / harm (seeds)" for tag in languages) + " |",
+        "|---|---|---|" + "---|" * len(languages),
+    ]
+    for kind, part in dict.fromkeys((row["kind"], row["share"]) for row in runs):
+        mine = [row for row in runs if (row["kind"], row["share"]) == (kind, part)]
+        cells = []
+        for tag in languages:
+            of = [row for row in mine if row["language"] == tag]
+            mean = [sum(row[name] for row in of) / max(1, len(of)) for name in ("gain", "harm")]
+            cells.append(f"{mean[0]:.3f} / {mean[1]:.3f} ({len(of)})" if of else "–")
+        rows.append(
+            f"| {kind} | {share(mine[0]['trained_share'], 2)} | {mine[0]['rate']:g} | {' | '.join(cells)} |"
+        )
+    return rows
+
+
+def rates_table() -> list[str]:
+    """Gain and harm at every learning rate, one language and seed."""
+    _, _, runs = study_rows()
+    rows = ["| trained | share | learning rate | dev bits per byte | gain | harm |", "|---|---|---|---|---|---|"]
+    for row in sorted((row for row in runs if row["stage"] == "rates"), key=lambda row: (row["kind"], row["rate"])):
+        rows.append(
+            f"| {row['kind']} | {share(row['trained_share'], 2)} | {row['rate']:g} | {row['dev']:.3f} "
+            f"| {row['gain']:.3f} | {row['harm']:.3f} |"
+        )
+    return rows
+
+
+def verdict_lines() -> list[str]:
+    """The claim in words, from the paired differences; then the same learning rate on both sides, where it was tried."""
+    _, claims, runs = study_rows()
+    lines = []
+    for claim in claims:
+        said = "holds" if claim["holds"] else "does not hold"
+        rates = [
+            {row["rate"] for row in runs if (row["kind"], row["share"], row["stage"]) == (kind, claim["share"], "main")}
+            for kind in ("language", "random")
+        ]
+        lines.append(
+            f"- At {share(claim['share'])} trained, {claim['claim']}: in {claim['wins']} of {claim['pairs']} pairs of seed "
+            f"and language; mean difference of gain {claim['mean_gain_difference']:+.4f}, of harm "
+            f"{claim['mean_harm_difference']:+.4f} bits per byte. By the rule of the study it {said}. Each side has the "
+            f"learning rate that dev text chose for it ({min(rates[0]):g} and {min(rates[1]):g}), and most of the "
+            "difference of harm comes with that."
+        )
+    tried = {(row["kind"], row["rate"]): row for row in runs if row["stage"] == "rates"}
+    same = [
+        f"{rate:g}: gain {tried['language', rate]['gain'] - tried['random', rate]['gain']:+.3f}, harm "
+        f"{tried['language', rate]['harm'] - tried['random', rate]['harm']:+.3f}"
+        for kind, rate in sorted(tried)
+        if kind == "random"
+    ]
+    lines.append(f"- At the same learning rate on both sides (Basque, one seed), language less random, {'; '.join(same)}.")
+    return lines
+
+
+def render(text: str, made: dict[str, list[str]]) -> str:
+    for name, lines in made.items():
         begin, end = f"<!-- measured: {name} -->", f"<!-- /measured: {name} -->"
-        head, rest = text.split(begin)
-        text = head + begin + "\n" + "\n".join(lines) + "\n" + end + rest.split(end)[1]
+        if begin in text:
+            head, rest = text.split(begin)
+            text = head + begin + "\n" + "\n".join(lines) + "\n" + end + rest.split(end)[1]
     return text
 
 
 def run(config: Config) -> int:
-    path = ROOT / "README.md"
-    before = path.read_text()
-    after = render(before)
-    if config.check:
-        sys.stdout.writelines(
-            difflib.unified_diff(before.splitlines(True), after.splitlines(True), "README", "measured")
-        )
-        return int(before != after)
-    path.write_text(after)
-    return 0
+    made, differs = blocks(), False
+    for page in PAGES:
+        path = ROOT / page
+        before = path.read_text()
+        after = render(before, made)
+        differs |= before != after
+        if config.check:
+            sys.stdout.writelines(difflib.unified_diff(before.splitlines(True), after.splitlines(True), page, "measured"))
+        else:
+            path.write_text(after)
+    return int(differs and config.check)
 
 
 if __name__ == "__main__":

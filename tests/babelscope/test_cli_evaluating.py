@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from babelscope import Operation, Site, SteeringRecipe, open_model, origin_of
+from babelscope import Direction, Operation, Site, SteeringRecipe, open_model, origin_of
 from babelscope.cli import main
 
 
@@ -54,6 +54,22 @@ def test_steering_writes_its_score_and_rows(capsys, folder):
     code, _, err = call(capsys, "evaluate", "steering", folder / "model", folder / "recipe", folder / "prompts.txt",
                         "--target", "fi", "--out", folder / "out")  # fmt: skip
     assert code == 1 and "already there" in err
+
+
+def test_a_direction_is_taken_for_a_recipe_of_the_strength_asked_for(capsys, folder):
+    model, tokenizer = open_model(str(folder / "model"), device="cpu")
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    direction = Direction(vector, Site(1, "resid_out"), "fi", ("en",), 1.0, origin_of(model, tokenizer))
+    direction.save(folder / "direction")
+    scores = []
+    for number, words in enumerate((("recipe",), ("direction", "--strength", 4.0), ("direction", "--strength", 0.0))):
+        name, *options = words
+        given = ("evaluate", "steering", folder / "model", folder / name, folder / "prompts.txt", "--target", "fi")
+        small = ("--new-tokens", 8, "--resamples", 5, "--out", folder / f"out{number}")
+        assert call(capsys, *given, *options, *small)[0] == 0
+        rows = (folder / f"out{number}" / "rows.jsonl").read_text().splitlines()
+        scores.append([json.loads(row)["answer"] for row in rows])
+    assert scores[0] == scores[1] != scores[2]
 
 
 def test_confusion_of_answer_files_counts_every_answer(capsys, tmp_path):

@@ -75,7 +75,11 @@ def test_strength_zero_changes_no_bit(family, dtype, ids):
         last = replace(operation, site=Site(2, operation.site.at))
         with steer(model, rows=[last, replace(last, strength=0.0), None]):
             mixed, spoken = logits(model, ids), answer(model, ids)
-        assert same_bits(mixed[1:], base[1:])
+        # A forced expert changes how many rows the experts' products have, and with that their rounding.
+        if operation.kind == "force":
+            torch.testing.assert_close(mixed[1:], base[1:])
+        else:
+            assert same_bits(mixed[1:], base[1:])
         assert torch.equal(spoken[1:], words[1:])
 
 

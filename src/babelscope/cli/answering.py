@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from babelscope.artifacts import Direction, Observation, SteeringRecipe
-from babelscope.cli.arguments import Result, free
+from babelscope.artifacts import Observation
+from babelscope.cli.arguments import Result, free, open_recipe
 from babelscope.corpus import load_corpus
 from babelscope.demo.results import plain, sweep_row
 from babelscope.errors import ArtifactError, CorpusError
@@ -50,11 +50,7 @@ def run_steer(
     decoding = Decoding(new_tokens=new_tokens, temperature=temperature, seed=seed)
     if sweep:
         return sweep_steering(opened, tokenizer, steering, corpus, targets, layers, strengths, out, decoding)
-    kind = json.loads((steering / "config.json").read_text())["format"] if (steering / "config.json").is_file() else ""
-    if kind.startswith("babelscope.SteeringRecipe"):
-        operations = list(SteeringRecipe.load(steering))
-    else:
-        operations = [Direction.load(steering).add(strength, unit)]
+    operations = list(open_recipe(steering, strength, unit))
     texts = [
         line for text in prompts for line in (Path(text).read_text().splitlines() if Path(text).is_file() else [text])
     ]

@@ -1,11 +1,13 @@
-"""What several verbs share: their result, a free path, and a quiet stop."""
+"""What several verbs share: their result, a free path, a recipe or direction as a recipe, and a quiet stop."""
 
+import json
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from babelscope.artifacts import Direction, SteeringRecipe
 from babelscope.errors import ArtifactError
 
 Result = Mapping[str, Any]
@@ -16,6 +18,15 @@ def free(out: Path) -> Path:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ArtifactError(f"{out}: already there; expected a new path; choose another --out or remove it")
     return out
+
+
+def open_recipe(path: Path, strength: float, unit: Literal["raw", "unit", "relative"]) -> SteeringRecipe:
+    """A SteeringRecipe folder as it is, or a Direction folder added with this strength."""
+    file = path / "config.json"
+    kind = json.loads(file.read_text())["format"] if file.is_file() else ""
+    if kind.startswith("babelscope.Direction/"):
+        return Direction.load(path).recipe(strength, unit)
+    return SteeringRecipe.load(path)
 
 
 @contextmanager

@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from babelscope.artifacts import SteeringRecipe
-from babelscope.cli.arguments import Result, free
+from babelscope.cli.arguments import Result, free, open_recipe
 from babelscope.corpus import load_corpus
 from babelscope.demo.results import plain
 from babelscope.errors import ArtifactError, CorpusError
@@ -48,6 +47,8 @@ def run_evaluate(
     inputs: Positional[tuple[str, ...]],
     *,
     target: str = "",
+    strength: float = 1.0,
+    unit: Literal["raw", "unit", "relative"] = "raw",
     references: Path | None = None,
     native: Path | None = None,
     corpus: str = "",
@@ -71,11 +72,13 @@ def run_evaluate(
     perplexity MODEL CORPUS: bits per byte by language.
     confusion - ANSWERS: LPR and WPR of answers in files (`<tag>.txt`, or rows with language and answer).
     confusion MODEL PROMPTS: the same of the model's own answers to a Language Confusion prompt set.
-    steering MODEL RECIPE PROMPTS --target TAG --out DIR: success, content, fluency and what else the recipe changes.
+    steering MODEL RECIPE PROMPTS --target TAG --out DIR: success, content, fluency and what else the recipe changes; a
+    Direction is taken for a recipe too.
 
     Args:
         inputs: what stands after the model, as above.
         target: the language a steered answer should be in.
+        strength: of a Direction that came in place of a recipe, in its unit; a recipe carries its own.
         references: for steering, a file with what each answer should say, one a line.
         native: for steering, a file with beginnings in the target language; fluency is measured beside their
             continuations, and without them beside the unsteered answers.
@@ -104,7 +107,7 @@ def run_evaluate(
     wanted, nobody = Language.parse(target), Language("und")
     asked = [Prompt(str(i), nobody, line) for i, line in enumerate(lines_of(Path(prompts)))]
     beginnings = [] if native is None else lines_of(native)
-    loaded = SteeringRecipe.load(recipe)
+    loaded = open_recipe(Path(recipe), strength, unit)
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     found = evaluate_steering(
         opened,
