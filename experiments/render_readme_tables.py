@@ -115,6 +115,8 @@ def blocks() -> dict[str, list[str]]:
         "ablation": ablation_table(demo),
         "steering": steering_table(demo),
         "cost": cost_table(),
+        "steering methods": methods_table(),
+        "features": features_table(),
         "delta": delta_table(),
         "kernels": kernel_table(),
         "training summary": training_summary(),
@@ -171,7 +173,10 @@ def spread(row: dict, name: str) -> str:
 
 
 def delta_table() -> list[str]:
-    rows = ["| weights | neurons | apply and revert, ms | beside another delta, ms | bytes written |", "|---|---|---|---|---|"]
+    rows = [
+        "| weights | neurons | apply and revert, ms | beside another delta, ms | bytes written |",
+        "|---|---|---|---|---|",
+    ]
     found = {(row["dtype"], row["percent_of_neurons"], row["variant"]): row for row in read("delta.jsonl")}
     for dtype, percent in dict.fromkeys(key[:2] for key in found):
         alone, beside = found[dtype, percent, "alone"], found[dtype, percent, "beside another delta"]
@@ -223,10 +228,40 @@ def adaptation_table() -> list[str]:
             of = [row for row in mine if row["language"] == tag]
             mean = [sum(row[name] for row in of) / max(1, len(of)) for name in ("gain", "harm")]
             cells.append(f"{mean[0]:.3f} / {mean[1]:.3f} ({len(of)})" if of else "–")
+        rows.append(f"| {kind} | {share(mine[0]['trained_share'], 2)} | {mine[0]['rate']:g} | {' | '.join(cells)} |")
+    return rows
+
+
+def methods_table() -> list[str]:
+    """Every way of steering that was scored on test prompts."""
+    rows = [
+        "| method | source | setting | success on test | of native | perplexity ratio | distinct-4 ratio |",
+        "|---|" + "---|" * 6,
+    ]
+    for name, e in read("steering_methods.json")["methods"].items():
+        setting = f"layer {e['layer']}, {e['strength']:g}, fading to {e['end']:g}" if e["strength"] else "–"
+        of_native = "–" if e["of_native"] is None else f"{e['of_native']:.3f}"
         rows.append(
-            f"| {kind} | {share(mine[0]['trained_share'], 2)} | {mine[0]['rate']:g} | {' | '.join(cells)} |"
+            f"| {name} | {e['source']} | {setting} | {e['success']:.3f} ({e['low']:.3f}–{e['high']:.3f}), n {e['n']} "
+            f"| {of_native} | {e['perplexity_ratio']:.2f} | {e['distinct4_ratio']:.2f} |"
         )
     return rows
+
+
+def features_table() -> list[str]:
+    """In how many languages the features' own harm passes each bar, by control."""
+    found = read("feature_ablation.json")
+    rows = [
+        "| matched features are drawn from | own text hurt most | ≥ 5 × the other languages | ≥ 5 × matched features | p ≤ .05 |",
+        "|---|---|---|---|---|",
+    ]
+    for name, words in (("unbarred", "all that no language has"), ("barred", "all that the rule selects for none")):
+        e = found[name]
+        cells = " | ".join(
+            str(e.get(key, "–")) for key in ("hurt_most", "five_times_others", "five_times_matched", "p_at_most_.05")
+        )
+        rows.append(f"| {words} | {cells} |")
+    return [*rows, "", f"Of {found['unbarred']['languages']} languages."]
 
 
 def rates_table() -> list[str]:
@@ -265,7 +300,9 @@ def verdict_lines() -> list[str]:
         for kind, rate in sorted(tried)
         if kind == "random"
     ]
-    lines.append(f"- At the same learning rate on both sides (Basque, one seed), language less random, {'; '.join(same)}.")
+    lines.append(
+        f"- At the same learning rate on both sides (Basque, one seed), language less random, {'; '.join(same)}."
+    )
     return lines
 
 
@@ -286,7 +323,9 @@ def run(config: Config) -> int:
         after = render(before, made)
         differs |= before != after
         if config.check:
-            sys.stdout.writelines(difflib.unified_diff(before.splitlines(True), after.splitlines(True), page, "measured"))
+            sys.stdout.writelines(
+                difflib.unified_diff(before.splitlines(True), after.splitlines(True), page, "measured")
+            )
         else:
             path.write_text(after)
     return int(differs and config.check)

@@ -222,3 +222,10 @@ def test_bad_texts_are_refused(mixed):
         token_costs(tokenizer, {"en": ["a"]})
     with pytest.raises(CorpusError, match="parallel"):
         token_costs(tokenizer, {"en": ["a", "b"], "fi": [Document("7", "a")]})
+
+
+def test_a_fit_in_which_one_language_takes_all_is_logged(reference, caplog):
+    texts = load_corpus("reference", ("en", "fi", "ru", "zh", "eu"), split="train")
+    found = infer_training_shares(reference[1], texts, merges=300, decoy=False)
+    assert float(found.share.max()) > 0.8
+    assert "make the program degenerate" in caplog.text

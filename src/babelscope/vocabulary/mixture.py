@@ -1,5 +1,6 @@
 """Shares of languages in a BPE tokenizer's training data, read from its merges by a linear program."""
 
+import logging
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ TOLERANCE = 1e-9
 """Occurrences per byte by which a pair may beat the merged one before that counts."""
 DECOY = Language("mis")
 """Tag of the control's text, "uncoded languages"."""
+
+
+log = logging.getLogger(__name__)
+COLLAPSED = 0.8
+"""Share of one among three or more languages that is more likely a degenerate fit than a finding."""
 
 
 class Rival(NamedTuple):
@@ -164,6 +170,13 @@ def infer_training_shares(
         raise LanguageError("one language came; shares need at least two; give text of another language too")
     history = replay_merges(tokenizer, corpus, merges=merges)
     fit = fit_shares(history)
+    if len(corpus) > 2 and float(fit.share.max()) > COLLAPSED:
+        log.warning(
+            "%s takes %.0f %% of the inferred shares: samples of unlike size or kind, or a large language left out, "
+            "make the program degenerate; give every language that the tokenizer saw, alike in size and kind",
+            list(corpus)[int(fit.share.argmax())],
+            100 * float(fit.share.max()),
+        )
     rng = np.random.default_rng(seed)
     drawn = [fit_shares(replay_merges(tokenizer, resample(corpus, rng), merges=merges)) for _ in range(resamples)]
     ends = [percentile_interval([one.share[k] for one in drawn]) for k in range(len(corpus))]
