@@ -46,7 +46,7 @@ class Document(NamedTuple):
     """NFC, without line ends."""
 
 
-Texts = Mapping[str, Sequence[str | Document]]
+Texts = Mapping[str, Sequence[str | Document]] | Mapping[Language, Sequence[str | Document]]
 """Language tag → texts, as a person would hand them over."""
 
 
