@@ -162,7 +162,7 @@ def training_summary() -> list[str]:
     )
     return [
         f"On one CPU thread a step with 1 % of the neurons takes {row['fused']['to_floor']:.2f} of a step that trains nothing. "
-        f"As a multiple of it: {times}. It keeps {lora:.2f} of LoRA's bytes for backward, gradients and optimizer.",
+        f"Other ways take, beside that step: {times}. It keeps {lora:.2f} of LoRA's bytes for backward, gradients and optimizer.",
         "",
         *verdict_lines(),
     ]
