@@ -11,7 +11,7 @@ from babelscope import Site, load_corpus, read_site
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import layout_of
-from babelscope.probes.lens import logit_lens, layer_logits, lens_logits
+from babelscope.probes.lens import layer_logits, lens_logits, logit_lens
 from babelscope.probes.translators import Translators, fit_translators
 from babelscope.probes.word_lists import LanguageTokens, indicative, indicative_tokens, word_tokens
 

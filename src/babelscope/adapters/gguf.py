@@ -22,7 +22,9 @@ def _library() -> ModuleType:
     try:
         import gguf
     except ImportError as err:
-        raise PrerequisiteError("GGUF files need the gguf package, which is not installed; pip install 'babelscope[gguf]'") from err
+        raise PrerequisiteError(
+            "GGUF files need the gguf package, which is not installed; pip install 'babelscope[gguf]'"
+        ) from err
     return gguf
 
 
