@@ -61,12 +61,17 @@ def test_the_study_chooses_rates_measures_seeds_and_draws(config, load, tmp_path
     torch.set_num_threads(threads)
     rows = run.results()
     main = [row for row in rows if row["stage"] == "main"]
-    assert len(main) == 2 * len([kind for kind, _ in module.kinds(config) if kind not in module.ONCE])
+    assert len(main) == 2 * len(module.kinds(config))
     best = {row["kind"]: row["rate"] for row in sorted(rows, key=lambda row: -row["dev"]) if row["stage"] == "rates"}
     assert all(row["rate"] == best[row["kind"]] for row in main)
     assert all(row["gain"] == row["before"]["eu"] - row["after"]["eu"] for row in rows)
     claims = module.verdict(rows)
-    assert [(claim["pairs"], claim["share"]) for claim in claims] == [(2, 0.02), (2, 0.05)]
+    assert [(claim["pairs"], claim["share"]) for claim in claims] == [(2, 0.02), (2, 0.05)] * 2
+    equal = [row for row in rows if row["stage"] == "equal"]
+    assert len(equal) == 4 and {row["rate"] for row in equal} == {best["language"]}
+    same = {(row["share"], row["seed"]): row["gain"] for row in main if row["kind"] == "language"}
+    differences = [same[row["share"], row["seed"]] - row["gain"] for row in equal if row["share"] == 0.02]
+    assert claims[2]["mean_gain_difference"] == pytest.approx(sum(differences) / 2, abs=1e-12)
     assert "<html" in (run.folder / "figure.html").read_text()[:200]
     assert (tmp_path / "adapt_underserved.jsonl").exists()
     module.run(config, run)

@@ -21,6 +21,7 @@ from babelscope.figures.style import (
 
 MARKS = {
     "language": (VERMILLION, "diamond", "the language's neurons"),
+    "replay": (VERMILLION, "diamond-open", "the same, a quarter replayed"),
     "random": (BLUE, "circle", "random neurons, layer-matched"),
     "top-rate": (SKY, "triangle-down", "most active neurons"),
     "full": (PURPLE, "square", "all parameters"),
@@ -30,7 +31,7 @@ MARKS = {
     "shira": (ORANGE, "cross", "SHiRA"),
     "lt-sft": (ORANGE, "cross-open", "LT-SFT"),
 }
-"""Colour, symbol and name by kind: nine kinds, told apart without colour too."""
+"""Colour, symbol and name by kind: ten kinds, told apart without colour too."""
 
 
 class AdaptationRow(NamedTuple):
