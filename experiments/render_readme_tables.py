@@ -117,6 +117,8 @@ def blocks() -> dict[str, list[str]]:
         "cost": cost_table(),
         "steering methods": methods_table(),
         "features": features_table(),
+        "published masks": published_table(),
+        "text sources": sources_table(),
         "delta": delta_table(),
         "kernels": kernel_table(),
         "training summary": training_summary(),
@@ -262,6 +264,35 @@ def features_table() -> list[str]:
         )
         rows.append(f"| {words} | {cells} |")
     return [*rows, "", f"Of {found['unbarred']['languages']} languages."]
+
+
+def published_table() -> list[str]:
+    """Published masks as they were read, and our rules on published counts."""
+    _, *found = read("published_masks.jsonl")
+    rows = [
+        "| published file | layers | union of the languages | expected | entries that differ |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found:
+        rows.append(
+            f"| {row['name']} | {row['layers']} | {row['union']:,} | {row['expected']:,} | {row.get('differing', '–')} |"
+        )
+    return rows
+
+
+def sources_table() -> list[str]:
+    """Mean Jaccard index over languages by pair of texts, a column a rule."""
+    _, *found = read("text_sources.jsonl")
+    rules = list(dict.fromkeys((row["method"], row["top_rate"]) for row in found))
+    rows = [
+        "| sets from | and from | " + " | ".join(f"{method}, {rate:g}" for method, rate in rules) + " |",
+        "|---|---|" + "---|" * len(rules),
+    ]
+    cells: dict[tuple[str, str], list[str]] = {}
+    for row in found:
+        cell = f"{row['mean']:.2f} ({row['low']:.2f}–{row['high']:.2f}), chance {row['mean_chance']:.2f}"
+        cells.setdefault(tuple(row["pair"]), []).append(cell)
+    return [*rows, *(f"| {a} | {b} | {' | '.join(mine)} |" for (a, b), mine in cells.items())]
 
 
 def rates_table() -> list[str]:

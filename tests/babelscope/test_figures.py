@@ -11,6 +11,7 @@ from babelscope.figures import (
     Figure,
     Retention,
     ablation_map,
+    agreement_map,
     colour_limit,
     corpus_size_curve,
     dark_colours_json,
@@ -77,6 +78,19 @@ def test_neuron_map_has_each_count_in_the_row_of_its_language_and_the_column_of_
     assert cell(figure, AR, "0") == (5.0, "5")
     assert bare_text(figure, EN, "0") == bare_text(figure, AR, "1") == "·"
     assert "layer" in figure.layout.xaxis.title.text
+
+
+def test_agreement_is_a_row_a_pair_and_empty_where_both_sets_are() -> None:
+    figure = agreement_map(
+        jaccard=np.array([[0.5, NAN, 1.0], [0.25, 0.0, 0.125]]),
+        chance=np.array([[0.01, NAN, 0.02], [0.03, 0.04, 0.05]]),
+        pairs=["a – b", "a – c"],
+        languages=THREE,
+    )
+    assert cell(figure, "a – b", AR) == (1.0, "1.00")
+    assert cell(figure, "a – c", EN) == (0.25, "0.25")
+    assert bare_text(figure, "a – b", FI) == "–"
+    assert figure.data[0].customdata[1].tolist() == [0.03, 0.04, 0.05]
 
 
 def test_set_sizes_carry_their_own_intervals() -> None:

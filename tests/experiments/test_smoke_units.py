@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from babelscope import load_corpus
 from babelscope.runs import Run
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -41,3 +42,33 @@ def test_heads_are_found_and_switched_off(tmp_path):
     overall = [row for row in rows if row["claim"] == "languages harmed most by their own heads"]
     assert len(overall) == 2 and all(0 <= row["estimate"] <= 3 for row in overall)
     assert "plotly" in (tmp_path / "figure.html").read_text(encoding="utf-8")
+
+
+def test_sets_of_several_bodies_of_text_are_compared(tmp_path):
+    module = load("compare_text_sources")
+    lines = load_corpus("reference", ("en", "fi", "hi"), split="train")
+    for name, cut in (("mono", slice(0, 120)), ("news", slice(120, 240))):
+        (tmp_path / name / "train").mkdir(parents=True)
+        for tag, texts in lines.items():
+            text = "".join(f"{document.text}\n" for document in texts[cut])
+            (tmp_path / name / ("train" if name == "mono" else "") / f"{tag}.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "news" / "train").rmdir()
+    config = module.Config(
+        monolingual=str(tmp_path / "mono"),
+        parallel=str(tmp_path / "news"),
+        languages=("en", "fi", "hi"),
+        methods=("lape",),
+        top_rates=(0.05,),
+        tokens=600,
+        out=str(tmp_path),
+    )
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    module.run(config, run)
+    rows = run.results()
+    assert len(rows) == 6 and all(len(row["jaccard"]) == 3 for row in rows)
+    assert all(row["low"] <= row["mean"] <= row["high"] and row["mean_chance"] < row["mean"] for row in rows)
+    # The everyday sentences hold both halves of the news-like text: no pair is compared with itself.
+    assert len({tuple(row["pair"]) for row in rows}) == 6
+    assert "plotly" in (run.folder / "figure.html").read_text(encoding="utf-8")
+    assert len((tmp_path / "text_sources.jsonl").read_text(encoding="utf-8").splitlines()) == 7

@@ -14,7 +14,15 @@ from babelscope.figures.effects import (
     harm_against_draws,
     steering_bars,
 )
-from babelscope.figures.maps import ablation_map, colour_limit, method_map, neuron_map, overlap_map, source_target_map
+from babelscope.figures.maps import (
+    ablation_map,
+    agreement_map,
+    colour_limit,
+    method_map,
+    neuron_map,
+    overlap_map,
+    source_target_map,
+)
 from babelscope.figures.sets import (
     CorpusSizePoint,
     Retention,
@@ -45,6 +53,7 @@ __all__ = [
     "Number",
     "Retention",
     "ablation_map",
+    "agreement_map",
     "adaptation_figure",
     "colour_limit",
     "corpus_size_curve",

@@ -142,6 +142,30 @@ def method_map(
     return _titled(figure, x="target", y="way of steering")
 
 
+def agreement_map(
+    *,
+    jaccard: Float[np.ndarray, "pair language"],
+    chance: Float[np.ndarray, "pair language"],
+    pairs: Sequence[str],
+    languages: Sequence[str],
+) -> go.Figure:
+    """Jaccard index of a language's two sets, by the pair of texts they came from (rows); pointed at: that of chance.
+
+    A cell is empty where both sets are.
+    """
+    figure = _heat(
+        jaccard,
+        rows=list(pairs),
+        columns=[language_label(tag) for tag in languages],
+        text=[[fixed(value, 2) if np.isfinite(value) else "–" for value in row] for row in jaccard],
+        value="Jaccard index %{z:.3f}, by chance %{customdata:.3f}",
+        custom=chance,
+    )
+    bar = {"title": {"text": "Jaccard index"}}
+    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar})
+    return _titled(figure, x="language", y="")
+
+
 def _heat(
     z: Float[np.ndarray, "row column"],
     *,
