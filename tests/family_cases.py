@@ -1,9 +1,11 @@
 """Every family, and forms of it that differ inside, saved to disk; what each site must hold, worked out by hand."""
 
+import atexit
 import copy
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from typing import get_args
 
@@ -43,6 +45,7 @@ def checkpoint(form: str) -> Path:
         for parameter in model.parameters():
             parameter.mul_(4) if parameter.ndim > 1 else parameter.add_(torch.randn(parameter.shape) / 4)
     folder = Path(mkdtemp(prefix="babelscope-family-"))
+    atexit.register(rmtree, folder)
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
