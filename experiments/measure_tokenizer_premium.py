@@ -2,22 +2,25 @@
 
 Premium: tokens for the same sentences over those in English. Controls: the same ratio in characters and in bytes.
 Shares: inferred from the merges by a linear program, and held against the recipe the tokenizer was made by. Controls:
-a decoy text of shuffled letters, which should get nothing; and tokenizers trained here on shares known to differ.
-The reference recipe has two levels only (twelve equal languages, three with 15 % of that), so no strict ranking can
-reach a rank correlation of 1 with it: the highest it could reach is written beside it, with gamma, the rank agreement
-over pairs that the recipe tells apart. A gamma below 1, a mean rank correlation below 0.8 over the tokenizers of graded
-shares, or a decoy with more than a language, would count against the method.
+languages that were not in the recipe at all, which compete as candidates and should get nothing; a decoy text of
+shuffled letters; counts on lines that the tokenizer never saw; and tokenizers trained here on shares known to differ.
+The reference recipe has three levels (twelve equal languages, three with 15 % of that, none of the others), so no
+strict ranking can reach a rank correlation of 1 with it. Shares below `resolution` count as none and are tied; beside
+every correlation stands the highest that a ranking with as many ties could reach, and gamma, the rank agreement over
+pairs that the recipe tells apart. A rank correlation below 0.8, a gamma below 1, or a candidate from outside the recipe
+with more than one inside it would count against the method; so would a mean below 0.8 over the graded tokenizers.
 """
 
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import kendalltau, spearmanr
 from tokenizers import Tokenizer, models, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -26,7 +29,7 @@ from babelscope.corpus import Corpus, Document
 from babelscope.figures import Figure
 from babelscope.figures.probes_units import Estimate, token_premium, training_shares
 from babelscope.reference import MODEL
-from babelscope.runs import Run, main
+from babelscope.runs import Run, environment, main, write_atomic
 from babelscope.vocabulary import TokenCosts, TrainingShares, infer_training_shares, token_costs, vocabulary_by_script
 
 UNDERSERVED = ("eu", "cy", "tt")
@@ -39,21 +42,28 @@ class Config:
     parallel: str = "reference"
     """Line-parallel corpus for the premium."""
     mono: str = "../shared/corpora/mono"
-    """Text of each language to count pairs in; empty: the parallel corpus's training split."""
+    """Text of each language to count pairs in, splits train and valid; its languages that the parallel corpus lacks
+    compete as candidates from outside. Empty: the parallel corpus's own splits, and no candidates from outside."""
     bytes_per_language: int = 200_000
     """Of that text, from the middle of each file, which the tokenizer was less likely trained on."""
     merges: int = 3000
-    resamples: int = 20
+    resolution: float = 0.005
+    """A share below this counts as none."""
+    resamples: int = 19
     """Bootstrap resamples of documents for the intervals of the shares."""
-    graded: int = 3
+    graded: int = 5
     """Tokenizers to train on graded shares."""
     graded_vocabulary: int = 3000
     graded_bytes: int = 400_000
     """UTF-8 bytes that each of them is trained on."""
     seed: int = 0
+    out: str = ""
+    """Folder for tokenizer.jsonl; empty: the run's own results only."""
 
 
 def run(config: Config, run: Run) -> None:
+    (run.folder / "results.jsonl").unlink(missing_ok=True)  # an interrupted run starts anew
+    started = time.process_time()
     path = MODEL if config.tokenizer == "reference" else config.tokenizer
     tokenizer = AutoTokenizer.from_pretrained(path)
     costs = token_costs(tokenizer, load_corpus(config.parallel, split="test"), seed=config.seed)
@@ -61,72 +71,120 @@ def run(config: Config, run: Run) -> None:
     run.log(
         {"script": row.script, "entries": row.entries, "share": row.share} for row in vocabulary_by_script(tokenizer)
     )
-    texts = sample(config, tuple(cost.language for cost in costs.costs))
-    found = infer_training_shares(tokenizer, texts, merges=config.merges, resamples=config.resamples, seed=config.seed)
+    inside = tuple(cost.language for cost in costs.costs)
+    trained, unseen = (load_corpus(config.mono or config.parallel, split=split) for split in ("train", "valid"))
+    texts = sample(config, candidates(trained, inside))
+    settings = {"merges": config.merges, "seed": config.seed}
+    found = infer_training_shares(tokenizer, texts, resamples=config.resamples, **settings)
     known = recipe(found.languages) if config.tokenizer == "reference" else None
     run.log(plain(asdict(row)) for row in found.rows())
     if known:
-        run.log([{"tokenizer": "reference", **agreement(known, found)}])
-    drawn = [graded(config, texts, seed) for seed in range(config.seed, config.seed + config.graded)]
-    run.log(drawn)
-    (run.folder / "figure.html").write_text(page(draw(costs, found, known)), encoding="utf-8")
+        new = infer_training_shares(tokenizer, candidates(unseen, inside), decoy=False, **settings)
+        run.log(
+            {"tokenizer": "reference", "text": text, **agreement(known, one, config.resolution)}
+            for text, one in (("of the kind it was trained on", found), ("lines it never saw", new))
+        )
+        if config.mono:
+            run.log([{"tokenizer": "reference", "trained_on": actual_bytes(trained, known)}])
+    for seed in range(config.seed, config.seed + config.graded):
+        run.log([graded(config, texts, inside, seed)])
+    write_page(run, draw(costs, found, known))
+    if config.out:
+        write_measured(config, run, time.process_time() - started)
 
 
-def sample(config: Config, languages: Sequence[str]) -> Corpus:
+def candidates(texts: Corpus, inside: Sequence[str]) -> Corpus:
+    """The parallel corpus's languages first, then those that only this text has."""
+    return texts.only([*inside, *(tag for tag in texts if tag not in inside)])
+
+
+def sample(config: Config, whole: Corpus) -> Corpus:
     """Documents from the middle of each file, up to so many bytes."""
-    whole = load_corpus(config.mono or config.parallel, languages, split="train")
     kept = {}
     for tag, documents in whole.items():
-        middle, room, found = len(documents) // 2 if config.mono else 0, config.bytes_per_language, list[Document]()
-        for document in (*documents[middle:], *documents[:middle]):
-            room -= len(document.text.encode())
-            if room < 0:
-                break
-            found.append(document)
-        kept[tag] = tuple(found)
+        middle = len(documents) // 2 if config.mono else 0
+        kept[tag] = tuple(up_to((*documents[middle:], *documents[:middle]), config.bytes_per_language))
     return Corpus(kept, whole.name)
 
 
+def up_to(documents: Sequence[Document], room: float) -> Iterator[Document]:
+    """Documents up to so many bytes."""
+    for document in documents:
+        room -= len(document.text.encode())
+        if room < 0:
+            return
+        yield document
+
+
 def recipe(languages: Sequence[str]) -> dict[str, float]:
-    """Shares of bytes that the reference tokenizer was trained on, from its card."""
-    settings = json.loads((MODEL / "training.json").read_text())["config"]
-    part = {tag: settings["underserved_share"] if tag in UNDERSERVED else 1.0 for tag in languages}
+    """Shares of bytes that the reference tokenizer was to be trained on, from its card; 0 for a language not there."""
+    settings = json.loads((MODEL / "training.json").read_text())
+    part = {tag: 1.0 if tag in settings["documents"] else 0.0 for tag in languages}
+    part |= {tag: settings["config"]["underserved_share"] for tag in UNDERSERVED if tag in part}
     return {tag: value / sum(part.values()) for tag, value in part.items()}
 
 
-def agreement(known: Mapping[str, float], found: TrainingShares) -> dict[str, Any]:
-    """Rank agreement of known and inferred shares."""
+def actual_bytes(texts: Corpus, known: Mapping[str, float]) -> dict[str, int]:
+    """Bytes of each language that the recipe took: whole lines from the top while there was room."""
+    settings = json.loads((MODEL / "training.json").read_text())["config"]
+    top = max(known.values())
+    return {
+        tag: sum(
+            len(document.text.encode()) for document in up_to(texts[tag], settings["tokenizer_bytes"] * part / top)
+        )
+        for tag, part in known.items()
+        if part
+    }
+
+
+def agreement(known: Mapping[str, float], found: TrainingShares, resolution: float) -> dict[str, Any]:
+    """Rank agreement of known and inferred shares, as they came and with those below the resolution tied at 0."""
     true = np.array([known[tag] for tag in found.languages])
+    cut = np.where(found.share < resolution, 0.0, found.share)
     pairs = [(i, j) for i in range(len(true)) for j in range(i) if true[i] != true[j]]
-    right = sum((true[i] - true[j]) * (found.share[i] - found.share[j]) > 0 for i, j in pairs)
-    strict = true + np.argsort(np.argsort(found.share)) * 1e-9
+    right = sum(np.sign((true[i] - true[j]) * (cut[i] - cut[j])) for i, j in pairs)
+    outside = [share for share, part in zip(found.share, true, strict=True) if not part]
     return {
         "n": len(true),
         "merges": found.merges,
-        "spearman": round(float(spearmanr(true, found.share).statistic), 4),
-        "spearman_ceiling": round(float(spearmanr(true, strict).statistic), 4),
-        "gamma": round(2 * right / len(pairs) - 1, 4),
+        "resolution": resolution,
+        **ranks(true, cut),
+        "as_inferred": ranks(true, found.share),
+        "gamma": round(float(right) / len(pairs), 4),
         "pearson": round(float(np.corrcoef(true, found.share)[0, 1]), 4),
         "mean_absolute_error": round(float(np.abs(true - found.share).mean()), 5),
-        "decoy": round(found.decoy, 5),
+        "decoy": None if math.isnan(found.decoy) else round(found.decoy, 5),
+        "largest_outside": round(float(max(outside)), 5) if outside else None,
+        "smallest_inside": round(float(found.share[true > 0].min()), 5),
         "known": {tag: round(known[tag], 5) for tag in found.languages},
         "inferred": {tag: round(float(share), 5) for tag, share in zip(found.languages, found.share, strict=True)},
     }
 
 
-def graded(config: Config, texts: Corpus, seed: int) -> dict[str, Any]:
-    """Train a tokenizer on one half of the text, shares falling by a fifth in random order; infer from the other."""
-    order = np.random.default_rng(seed).permutation(len(texts))
-    raw = {tag: 0.8 ** int(place) for tag, place in zip(texts, order, strict=True)}
-    known = {tag: value / sum(raw.values()) for tag, value in raw.items()}
+def ranks(true: np.ndarray, share: np.ndarray) -> dict[str, float]:
+    """Spearman's correlation with average ranks and Kendall's tau-b, each with the most that such ties allow.
+
+    The most: languages in the recipe's order, as many of them at 0 as here, the others all different.
+    """
+    best = np.empty(len(true))
+    best[np.lexsort((share, true))] = np.maximum(np.arange(len(true)) - (share == 0).sum() + 1, 0)
+    found = {"spearman": (spearmanr, share), "spearman_ceiling": (spearmanr, best),
+             "tau_b": (kendalltau, share), "tau_b_ceiling": (kendalltau, best)}  # fmt: skip
+    return {name: round(float(test(true, one).statistic), 4) for name, (test, one) in found.items()}
+
+
+def graded(config: Config, texts: Corpus, inside: Sequence[str], seed: int) -> dict[str, Any]:
+    """Train a tokenizer on one half of the text, shares falling by a fifth in random order; infer from the other.
+
+    Only the parallel corpus's languages are trained on; the others compete as candidates from outside here too.
+    """
+    order = np.random.default_rng(seed).permutation(len(inside))
+    raw = {tag: 0.8 ** int(place) for tag, place in zip(inside, order, strict=True)}
+    known = {tag: raw.get(tag, 0.0) / sum(raw.values()) for tag in texts}
 
     def lines() -> Iterator[str]:
-        for tag, documents in texts.items():
-            room = config.graded_bytes * known[tag]
-            for document in documents[::2]:
-                room -= len(document.text.encode())
-                if room < 0:
-                    break
+        for tag in inside:
+            for document in up_to(texts[tag][::2], config.graded_bytes * known[tag]):
                 yield document.text
 
     state = json.loads(AutoTokenizer.from_pretrained(MODEL).backend_tokenizer.to_str())
@@ -139,7 +197,7 @@ def graded(config: Config, texts: Corpus, seed: int) -> dict[str, Any]:
     found = infer_training_shares(
         PreTrainedTokenizerFast(tokenizer_object=backend), rest, merges=config.merges, seed=seed
     )
-    return {"tokenizer": "graded", "seed": seed, **agreement(known, found)}
+    return {"tokenizer": "graded", "seed": seed, **agreement(known, found, config.resolution)}
 
 
 def draw(costs: TokenCosts, found: TrainingShares, known: Mapping[str, float] | None) -> list[Figure]:
@@ -163,9 +221,19 @@ def plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
 
 
-def page(figures: Sequence[Figure]) -> str:
+def write_page(run: Run, figures: Sequence[Figure]) -> None:
     parts = [figure.to_html(full_html=False, include_plotlyjs=not place) for place, figure in enumerate(figures)]
-    return f'<!doctype html><meta charset="utf-8"><title>{Path(__file__).stem}</title>{"".join(parts)}'
+    page = f'<!doctype html><meta charset="utf-8"><title>{Path(__file__).stem}</title>{"".join(parts)}'
+    (run.folder / "figure.html").write_text(page, encoding="utf-8")
+
+
+def write_measured(config: Config, run: Run, seconds: float) -> None:
+    """The facts of the run, then its rows."""
+    facts = {**asdict(config), "mono": Path(config.mono).name}
+    facts.pop("out")
+    first = {"config": facts, "environment": environment(), "processor_seconds": round(seconds, 1)}
+    lines = [json.dumps(row, ensure_ascii=False) for row in (first, *run.results())]
+    write_atomic(Path(config.out) / "tokenizer.jsonl", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """The experiments on units run on something tiny."""
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
+
+import numpy as np
 
 from babelscope import load_corpus
 from babelscope.runs import Run
@@ -20,15 +23,34 @@ def load(name):
 
 def test_the_tokenizer_is_measured(tmp_path):
     module = load("measure_tokenizer_premium")
-    settings = {"mono": "", "bytes_per_language": 3000, "merges": 60, "resamples": 2}
-    module.run(module.Config(**settings, graded=1, graded_vocabulary=400, graded_bytes=5000), Run(tmp_path))
-    rows = Run(tmp_path).results()
+    settings = {"mono": "", "bytes_per_language": 3000, "merges": 60, "resamples": 2, "out": str(tmp_path)}
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    module.run(module.Config(**settings, graded=1, graded_vocabulary=400, graded_bytes=5000), run)
+    rows = run.results()
     premium = {row["language"]: row for row in rows if row.get("claim") == "tokenizer premium"}
     assert premium["en"]["estimate"] == 1.0 and len(premium) == 15
     ranked = [row for row in rows if "gamma" in row]
-    assert [row["tokenizer"] for row in ranked] == ["reference", "graded"]
-    assert ranked[0]["spearman_ceiling"] < 0.7 and ranked[1]["spearman_ceiling"] > 0.99
-    assert "plotly" in (tmp_path / "figure.html").read_text(encoding="utf-8")
+    assert [row["tokenizer"] for row in ranked] == ["reference", "reference", "graded"]
+    assert ranked[0]["spearman_ceiling"] < 0.8 and ranked[0]["largest_outside"] is None
+    assert "plotly" in (run.folder / "figure.html").read_text(encoding="utf-8")
+    assert len((tmp_path / "tokenizer.jsonl").read_text(encoding="utf-8").splitlines()) == len(rows) + 1
+
+
+def test_candidates_from_outside_a_recipe_are_ranked_last_and_tied():
+    module = load("measure_tokenizer_premium")
+    found = load_corpus("reference", ("en", "fi", "ru", "hi"), split="train")
+    tokenizer = module.AutoTokenizer.from_pretrained(module.MODEL)
+    shares = module.infer_training_shares(tokenizer, found, merges=20, decoy=False)
+    shares = dataclasses.replace(shares, share=np.array([0.6, 0.398, 0.002, 0.0]))
+    known = {"en": 0.5, "fi": 0.5, "ru": 0.0, "hi": 0.0}
+    row = module.agreement(known, shares, 0.005)
+    # Ranks (3.5 3.5 1.5 1.5) against (4 3 1.5 1.5): 4 / sqrt(4 · 4.5); pairs told apart: all four.
+    assert row["spearman"] == row["spearman_ceiling"] == round(4 / 18**0.5, 4) and row["gamma"] == 1.0
+    assert row["as_inferred"]["spearman_ceiling"] == round(4 / 20**0.5, 4)
+    assert (row["largest_outside"], row["smallest_inside"]) == (0.002, 0.398)
+    swapped = module.agreement({"en": 0.0, "fi": 0.5, "ru": 0.5, "hi": 0.0}, shares, 0.005)
+    assert swapped["gamma"] == (-1 - 1 + 1 + 0) / 4 and swapped["spearman"] < 0.3 < swapped["spearman_ceiling"]
 
 
 def test_heads_are_found_and_switched_off(tmp_path):
