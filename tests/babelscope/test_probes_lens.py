@@ -8,11 +8,13 @@ from scipy.special import log_softmax
 from scipy.stats import binom
 
 from babelscope import Site, load_corpus, read_site
-from babelscope.errors import LanguageError, MeasurementError
+from babelscope.errors import ArtifactError, LanguageError, MeasurementError
 from babelscope.languages import Language
-from babelscope.models import layout_of
+from babelscope.models import layout_of, origin_of
 from babelscope.probes.lens import layer_logits, lens_logits, logit_lens
-from babelscope.probes.translators import Translators, fit_translators
+from babelscope.probes.streams import depth_sites
+from babelscope.probes.translators import Translators
+from babelscope.probes.tuned_lens import fit_translators
 from babelscope.probes.word_lists import LanguageTokens, indicative, indicative_tokens, word_tokens
 
 WORDS = {
@@ -127,10 +129,16 @@ def test_shuffling_keeps_sizes_and_tokens():
     assert int((drawn & tokens.member).sum()) < int(tokens.member.sum())
 
 
+def identity(layout, depths=3):
+    origin = origin_of(layout.model, None)
+    shares = torch.zeros(depths, dtype=torch.float64)
+    return Translators(torch.eye(32).expand(depths, 32, 32), torch.zeros(depths, 32), 1, shares, origin)
+
+
 def test_identity_translators_change_nothing_and_the_last_depth_needs_none(ids):
     layout = layout_of(tiny_model("llama"))
     state = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
-    same = Translators(torch.eye(32).expand(3, 32, 32), torch.zeros(3, 32), 1, torch.zeros(3, dtype=torch.float64))
+    same = identity(layout)
     for depth in range(4):
         assert torch.equal(lens_logits(layout, state, same, depth), lens_logits(layout, state))
 
@@ -169,6 +177,77 @@ def test_a_tuned_lens_is_nearer_to_the_output(reference):
     assert shown[1].tuned and "tuned lens" in shown[1].rows()[0].claim
 
 
+@pytest.fixture(scope="module")
+def descended(texts):
+    """A random model, whose layers say little of its output, and its tuned lens by descent."""
+    model = tiny_model("llama")
+    return model, fit_translators(model, tiny_tokenizer(), texts, fit="kl", epochs=3, rate=0.01, seed=1)
+
+
+def test_descent_ends_below_its_start_on_documents_held_out(descended):
+    model, found = descended
+    assert found.fit == "kl" and len(found.kl_nats) == len(found.start_nats) == 3
+    assert all(end <= start for end, start in zip(found.kl_nats, found.start_nats, strict=True))
+    assert found.kl_nats[0] < found.start_nats[0]
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_divergence_held_out_equals_numpys(descended, texts):
+    model, found = descended
+    documents = [document for found in texts.values() for document in found]
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(1)).tolist()
+    layout, total, rows = layout_of(model), np.zeros(3), 0
+    for at in order[:8]:
+        ids = torch.tensor([tiny_tokenizer()(documents[at].text)["input_ids"]])
+        states = [read_site(model, ids, site)[0, 1:] for site in depth_sites(layout)]
+        log_p = [
+            log_softmax(lens_logits(layout, state, found, depth).detach().double().numpy(), axis=-1)
+            for depth, state in enumerate(states)
+        ]
+        total += [(np.exp(log_p[-1]) * (log_p[-1] - one)).sum() for one in log_p[:-1]]
+        rows += len(states[0])
+    assert np.abs(total / rows - found.kl_nats).max() < 1e-6
+
+
+def test_descent_is_the_same_again_with_the_same_seed_only(descended, texts):
+    model, found = descended
+    again, other = (
+        fit_translators(model, tiny_tokenizer(), texts, fit="kl", epochs=3, rate=0.01, seed=seed) for seed in (1, 2)
+    )
+    assert torch.equal(again.weight, found.weight) and again.kl_nats == found.kl_nats
+    assert not torch.equal(other.weight, found.weight)
+
+
+def test_a_descent_that_only_harms_keeps_its_start(texts):
+    found = fit_translators(tiny_model("gpt2"), tiny_tokenizer(), texts, fit="kl", epochs=2, rate=50.0)
+    assert found.kl_nats == found.start_nats
+
+
+def test_saved_translators_are_the_same_and_serve_their_own_model_only(descended, texts, tmp_path):
+    model, found = descended
+    read = Translators.load(found.save(tmp_path / "lens"))
+    assert torch.equal(read.weight, found.weight) and torch.equal(read.bias, found.bias)
+    assert torch.equal(read.explained, found.explained) and read.origin == found.origin
+    assert (read.fit, read.kl_nats, read.start_nats) == ("kl", found.kl_nats, found.start_nats)
+    settings = {"tokens": some_tokens(300, [0, 1]), "translators": read, "draws": 1, "resamples": 2}
+    assert logit_lens(model, tiny_tokenizer(), texts.head(2), **settings).tuned
+    with pytest.raises(ArtifactError, match="translators: made for"):
+        logit_lens(tiny_model("gpt2"), tiny_tokenizer(), texts.head(2), **settings)
+
+
+def test_a_damaged_folder_of_translators_is_refused_in_one_line(descended, tmp_path):
+    path = descended[1].save(tmp_path / "lens")
+    config = path / "config.json"
+    config.write_text(config.read_text().replace('"fit": "kl"', '"fit": "sgd"'))
+    with pytest.raises(ArtifactError, match="fit 'sgd'; expected Translators") as error:
+        Translators.load(path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ArtifactError, match="one square map"):
+        identity(layout_of(tiny_model("llama"))).__class__(
+            torch.zeros(2, 32, 31), torch.zeros(2, 32), 1, torch.zeros(2, dtype=torch.float64), descended[1].origin
+        )
+
+
 def test_what_can_not_be_read_is_refused(texts):
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     tokens = some_tokens(300, [0, 1])
@@ -182,3 +261,7 @@ def test_what_can_not_be_read_is_refused(texts):
         indicative_tokens(tokenizer, {"en": ["aaaaaaaaaa"], "fi": ["aaaaaaaaa"]})
     with pytest.raises(MeasurementError, match="tokens came for 32 dimensions"):
         fit_translators(model, tokenizer, texts, tokens_per_language=5)
+    with pytest.raises(MeasurementError, match="at least 5"):
+        fit_translators(model, tokenizer, texts.head(2), fit="kl")
+    with pytest.raises(MeasurementError, match="0 epochs"):
+        fit_translators(model, tokenizer, texts, fit="kl", epochs=0)

@@ -29,7 +29,7 @@ _HOME = {
     "LanguageSubspaces": "subspaces",
     "language_subspaces": "subspaces",
     "Translators": "translators",
-    "fit_translators": "translators",
+    "fit_translators": "tuned_lens",
     "SimilarityTree": "trees",
     "similarity_tree": "trees",
     "LanguageTokens": "word_lists",

@@ -11,7 +11,7 @@ from babelscope.axes import Float, Float64, Int, Int64, Tensor
 from babelscope.corpus import Batch, Texts, as_corpus
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
-from babelscope.models import Layout, layout_of
+from babelscope.models import Layout, check_made_for, layout_of
 from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.shard_sums import stream_batches
 from babelscope.probes.streams import depth_sites, read_streams
@@ -143,13 +143,17 @@ def logit_lens(
     At every counted token the lens gives a distribution over the next one; its probability is added up over each
     language's tokens. The control deals the same tokens out to languages at random.
     tokens: from `indicative_tokens` on other text, or `word_tokens`.
-    Raises LanguageError for text of one language, MeasurementError where the lens gives NaN.
+    translators: from `fit_translators` on other text; without them this is the plain lens.
+    Raises LanguageError for text of one language, MeasurementError where the lens gives NaN, ArtifactError for
+    translators of another model.
     Source: nostalgebraist 2020; Wendler et al. 2024, arXiv:2402.10588; tuned lens Belrose et al. 2023,
     arXiv:2303.08112.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
     if len(corpus) < 2:
         raise LanguageError(f"{', '.join(corpus)} came alone; expected text of at least two languages; add some")
+    if translators is not None:
+        check_made_for(translators.origin, model, tokenizer, "translators")
     reading = LensReading.zeros(layout, len(corpus), tokens)
     for batch in stream_batches(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length):
         reading.add(batch, translators)

@@ -1,21 +1,27 @@
-"""A tuned lens: one affine map a depth, from the stream there to the stream before the final norm."""
+"""A tuned lens's maps: one affine map a depth, from the stream there to the stream before the final norm."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from babelscope.artifacts import Origin
+from babelscope.artifacts.storage import load_folder, origin_config, origin_from, save_folder, tensor_of, write_card
 from babelscope.axes import Float, Float32, Float64, Tensor
-from babelscope.corpus import Texts, as_corpus
-from babelscope.errors import MeasurementError
-from babelscope.models import layout_of
-from babelscope.probes.shard_sums import stream_batches
-from babelscope.probes.streams import read_streams
+from babelscope.errors import ArtifactError
+
+NOUN = "Translators"
+Fitted = Literal["ridge", "kl"]
+"""Least squares on the last stream, or descent on the divergence of the outputs."""
 
 
 @dataclass(frozen=True, eq=False)
 class Translators:
-    """Affine maps h ↦ A_d h + b_d, one a depth but the last, which needs none."""
+    """Affine maps h ↦ A_d h + b_d, one a depth but the last, which needs none.
+
+    Raises ArtifactError where the shapes disagree.
+    """
 
     weight: Float32[Tensor, "depth hidden hidden2"]
     bias: Float32[Tensor, "depth hidden"]
@@ -23,6 +29,20 @@ class Translators:
     """Positions they were fitted on."""
     explained: Float64[Tensor, " depth"]
     """Share of the last stream's variance that each map explains on the fitted text."""
+    origin: Origin
+    fit: Fitted = "ridge"
+    kl_nats: tuple[float, ...] = ()
+    """By depth: mean divergence of the model's output from the lens's on documents held out; empty for "ridge"."""
+    start_nats: tuple[float, ...] = ()
+    """The same before the descent: the better of least squares and the identity."""
+
+    def __post_init__(self) -> None:
+        depths, hidden = self.bias.shape
+        if self.weight.shape != (depths, hidden, hidden) or self.explained.shape != (depths,):
+            raise ArtifactError(
+                f"translators: weight {list(self.weight.shape)}, bias {list(self.bias.shape)} and explained "
+                f"{list(self.explained.shape)} came; expected one square map, one row and one share a depth"
+            )
 
     def apply(self, hidden: Float[Tensor, "*rows hidden"], depth: int) -> Float[Tensor, "*rows hidden"]:
         """Rows of the stream at a depth, moved to where the final norm reads; the last depth is left alone."""
@@ -31,51 +51,36 @@ class Translators:
         weight, bias = self.weight[depth].to(hidden), self.bias[depth].to(hidden)
         return hidden @ weight.T + bias
 
+    def save(self, path: str | Path) -> Path:
+        """Write the folder atomically; raises ArtifactError if the path is taken."""
+        config = {
+            "origin": origin_config(self.origin),
+            "tokens": self.tokens,
+            "fit": self.fit,
+            "kl_nats": list(self.kl_nats),
+            "start_nats": list(self.start_nats),
+        }
+        tensors = {"weight": self.weight, "bias": self.bias, "explained": self.explained}
+        line = f"A tuned lens of {len(self.weight)} maps, fitted by {self.fit} on {self.tokens} tokens."
+        return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, [line]))
 
-@torch.no_grad()
-def fit_translators(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Texts,
-    *,
-    tokens_per_language: int | None = 5000,
-    penalty: float = 1e-3,
-    max_length: int = 512,
-) -> Translators:
-    """Fit a tuned lens by least squares in one streamed pass: what the last stream will be, given the one here.
-
-    min over A, b of Σ ‖A h + b - h_last‖² + λ ‖A - I‖², λ = `penalty` times the mean over dimensions of Σ h²;
-    a depth that tells nothing keeps the identity. Sums are float64: 16 · layers · hidden² bytes. Belrose et al. 2023
-    (arXiv:2303.08112) train the same maps by gradient steps on the divergence of the outputs instead.
-    Raises MeasurementError for fewer tokens than dimensions. Take other text than the one that is measured.
-    """
-    layout, corpus = layout_of(model), as_corpus(texts)
-    hidden, depths = layout.d_hidden, layout.n_layers
-    # The column of ones carries the bias.
-    square = torch.zeros(depths, hidden + 1, hidden + 1, dtype=torch.float64)
-    cross = torch.zeros(depths, hidden + 1, hidden, dtype=torch.float64)
-    energy, moved, tokens = torch.zeros(hidden, dtype=torch.float64), torch.zeros(depths, dtype=torch.float64), 0
-    total = torch.zeros(hidden, dtype=torch.float64)
-    for batch in stream_batches(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length):
-        states = [state[batch.counted.to(state.device)].double().cpu() for state in read_streams(layout, batch)]
-        last, tokens = states[-1], tokens + len(states[-1])
-        energy += last.square().sum(dim=0)
-        total += last.sum(dim=0)
-        for depth, state in enumerate(states[:-1]):
-            wide = torch.cat([state, torch.ones(len(state), 1, dtype=torch.float64)], dim=1)
-            square[depth] += wide.T @ wide
-            cross[depth] += wide.T @ (last - state)
-            moved[depth] += (last - state).square().sum()
-    if tokens <= hidden:
-        raise MeasurementError(f"{tokens} tokens came for {hidden} dimensions; expected more tokens; give more text")
-    variance = (energy - total.square() / tokens).sum()
-    weights, biases, explained = [], [], []
-    for depth in range(depths):
-        ridge = torch.eye(hidden + 1, dtype=torch.float64) * penalty * square[depth].diagonal()[:-1].mean()
-        ridge[-1, -1] = 0
-        move = torch.linalg.solve(square[depth] + ridge, cross[depth])
-        residual = moved[depth] - 2 * (move * cross[depth]).sum() + (move * (square[depth] @ move)).sum()
-        weights.append(torch.eye(hidden, dtype=torch.float64) + move[:-1].T)
-        biases.append(move[-1])
-        explained.append(1 - residual / variance)
-    return Translators(torch.stack(weights).float(), torch.stack(biases).float(), tokens, torch.stack(explained))
+    @classmethod
+    def load(cls, path: str | Path) -> "Translators":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
+        path = Path(path)
+        config, tensors = load_folder(path, NOUN)
+        try:
+            if config["fit"] not in get_args(Fitted):
+                raise ArtifactError(f"fit {config['fit']!r}")
+            return cls(
+                weight=tensor_of(tensors, "weight", torch.float32, (None, None, None), path),
+                bias=tensor_of(tensors, "bias", torch.float32, (None, None), path),
+                tokens=int(config["tokens"]),
+                explained=tensor_of(tensors, "explained", torch.float64, (None,), path),
+                origin=origin_from(config, path),
+                fit=config["fit"],
+                kl_nats=tuple(map(float, config["kl_nats"])),
+                start_nats=tuple(map(float, config["start_nats"])),
+            )
+        except (KeyError, TypeError, ValueError) as err:
+            raise ArtifactError(f"{path}: {err}; expected Translators; fit them again") from err
