@@ -7,8 +7,8 @@ shuffled letters; counts on lines that the tokenizer never saw; and tokenizers t
 The reference recipe has three levels (twelve equal languages, three with 15 % of that, none of the others), so no
 strict ranking can reach a rank correlation of 1 with it. Shares below `resolution` count as none and are tied; beside
 every correlation stands the highest that a ranking with as many ties could reach, and gamma, the rank agreement over
-pairs that the recipe tells apart. A rank correlation below 0.8, a gamma below 1, or a candidate from outside the recipe
-with more than one inside it would count against the method; so would a mean below 0.8 over the graded tokenizers.
+pairs that the recipe tells apart. On the reference a rank correlation below 0.8, a gamma below 1, or a candidate from
+outside with more than one of the recipe would count against the method; on the graded ones a mean below 0.8 would.
 """
 
 import json
