@@ -132,7 +132,10 @@ class Variant:
 
 
 class Flops(TorchDispatchMode):
-    """Matrix products and attention as torch's registry counts them; FlopCounterMode forbids autograd.grad inside."""
+    """Matrix products and attention as torch's registry counts them, and products added in place, which it leaves out.
+
+    FlopCounterMode forbids autograd.grad inside.
+    """
 
     def __init__(self):
         super().__init__()
@@ -140,8 +143,9 @@ class Flops(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        packet = torch.ops.aten.addmm if func._overloadpacket is torch.ops.aten.addmm_ else func._overloadpacket
+        if packet in flop_registry:
+            self.total += flop_registry[packet](*args, **(kwargs or {}), out_val=out)
         return out
 
 

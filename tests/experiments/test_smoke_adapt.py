@@ -89,3 +89,11 @@ def test_the_benchmark_counts_and_times_every_variant(way, load, monkeypatch):
     assert counted["fused"][2] == 16 * trained["fused"] + 8
     assert counted["fused, recompute"][1] < counted["fused"][1] < counted["lora r8 mlp"][1]
     assert counted["fused"][0] < counted["ffn mask"][0]
+
+
+def test_products_added_in_place_are_counted_too(load):
+    module = load("benchmark_adapt")
+    with module.Flops() as flops:
+        torch.zeros(10, 30).addmm_(torch.ones(10, 20), torch.ones(20, 30))
+        torch.mm(torch.ones(10, 20), torch.ones(20, 30))
+    assert flops.total == 2 * (2 * 10 * 20 * 30)
