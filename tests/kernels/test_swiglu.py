@@ -102,26 +102,3 @@ def test_bad_input_is_one_clear_line(change, message):
 @pytest.mark.gpu
 def test_triton_agrees_with_float64_on_a_gpu():
     assert bad(check("swiglu", "triton", "cuda")) == []
-
-
-@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
-def test_memory_that_is_handed_over_is_written_with_the_same_bits(activation):
-    grad, gate, up = torch.randn(3, 9, 31, generator=torch.Generator().manual_seed(0))
-    held = torch.full((3, 9, 31), torch.nan)
-    hidden = swiglu(gate, up, activation=activation, out=held[0])
-    assert hidden.data_ptr() == held[0].data_ptr()
-    assert torch.equal(held[0], swiglu(gate, up, activation=activation))
-    fresh = swiglu_backward(grad, gate, up, activation=activation, n_hidden=5)
-    found = swiglu_backward(grad, gate, up, activation=activation, n_hidden=5, out=(held[1], held[2]))
-    assert [part.data_ptr() for part in found[:2]] == [held[1].data_ptr(), held[2].data_ptr()]
-    assert all(torch.equal(one, two) for one, two in zip(found, fresh, strict=True))
-
-
-def test_memory_that_does_not_fit_is_refused():
-    gate, up = torch.randn(2, 9, 31, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(KernelError, match="out is torch.float32 .8, 31., expected"):
-        swiglu(gate, up, out=gate.new_empty(8, 31))
-    with pytest.raises(KernelError, match="out is torch.float64"):
-        swiglu_backward(gate, gate, up, out=(gate.double(), gate.clone()))
-    with pytest.raises(KernelError, match="inside autograd"):
-        swiglu(gate.clone().requires_grad_(), up, out=torch.empty_like(gate))

@@ -39,20 +39,14 @@ def _(grad: Tensor, gate: Tensor, up: Tensor, activation: str, n_hidden: int) ->
 
 
 def forward(
-    gate: Tensor,
-    up: Tensor,
-    activation: str,
-    languages: Tensor,
-    n_language: int,
-    backend: str,
-    out: Tensor | None = None,
+    gate: Tensor, up: Tensor, activation: str, languages: Tensor, n_language: int, backend: str
 ) -> tuple[Tensor, Tensor]:
-    """h, written to `out` if given, and int64 counts of positive gates [n_language, neuron]."""
+    """h, and int64 counts of positive gates [n_language, neuron]."""
     if backend == "triton":
         return _triton_forward(gate, up, activation, languages, n_language)
     empty = gate.new_zeros(0, gate.shape[-1], dtype=torch.int64)
     counts = count_in_blocks(gate, languages, n_language) if n_language else empty
-    value = activate(gate, activation) if out is None else _activate_into(gate, activation, out)
+    value = activate(gate, activation)
     if value.requires_grad or up.requires_grad or torch.compiler.is_compiling():
         return value * up, counts
     # Nothing else holds it: written into, it costs no page faults.
@@ -60,32 +54,19 @@ def forward(
 
 
 def backward(
-    grad: Tensor,
-    gate: Tensor,
-    up: Tensor,
-    activation: str,
-    n_hidden: int,
-    backend: str,
-    out: tuple[Tensor, Tensor] | None = None,
+    grad: Tensor, gate: Tensor, up: Tensor, activation: str, n_hidden: int, backend: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of gate and up, written to `out` if given, and the first n_hidden columns of h."""
+    """Gradients of gate and up, and the first n_hidden columns of h."""
     if backend == "triton":
         return _triton_backward(grad, gate, up, activation, n_hidden)
-    value = activate(gate, activation) if out is None else _activate_into(gate, activation, out[1])
+    value = activate(gate, activation)
     hidden = value[..., :n_hidden] * up[..., :n_hidden]
-    through = grad * up if out is None else torch.mul(grad, up, out=out[0])
+    through = grad * up
     if through.requires_grad or value.requires_grad or torch.compiler.is_compiling():
         return _through(through, gate, activation), grad * value, hidden
     # Nothing else holds these two: written into, they cost no page faults.
     _through(through, gate, activation, grad_input=through)
     return through, value.mul_(grad), hidden
-
-
-def _activate_into(gate: Tensor, activation: str, out: Tensor) -> Tensor:
-    """act(gate), written to `out`."""
-    if activation == "silu":
-        return torch.ops.aten.silu.out(gate, out=out)
-    return torch.ops.aten.gelu.out(gate, approximate="none" if activation == "gelu" else "tanh", out=out)
 
 
 def _through(grad: Tensor, gate: Tensor, activation: str, **into: Tensor) -> Tensor:

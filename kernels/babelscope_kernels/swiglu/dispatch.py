@@ -29,7 +29,6 @@ def swiglu(
     activation: str = "silu",
     languages: Tensor | None = None,
     counts_: Tensor | None = None,
-    out: Tensor | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
     """h = act(gate)·up, one pass forward and one backward; keeps gate and up for the backward pass and nothing else.
@@ -38,7 +37,6 @@ def swiglu(
     languages, counts_: int32 [...] and int64 [language, neuron], given together: to counts_ is added, for each
     language, the number of its tokens with gate > 0, which is where act(gate) > 0. A token whose language is not one
     of 0 … n_language-1, such as -1 for a pad, is not counted.
-    out: like gate, written instead of new memory; on the torch path outside autograd only.
     Raises KernelError on shapes or dtypes that do not fit.
     """
     _fit("swiglu", activation, gate, up)
@@ -51,13 +49,8 @@ def swiglu(
         n_language = _countable(gate, languages, counts_)
     objection = f"{n_language} languages, at most {MOST_LANGUAGES}" if n_language > MOST_LANGUAGES else ""
     chosen = choose("swiglu", backend, [gate, up, languages], objection=objection)
-    traced = torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)
-    if out is not None:
-        _writable("swiglu", gate, out, traced=traced, backend=chosen)
-        hidden, counts = forward(gate, up, activation, languages, n_language, chosen, out)
-    else:
-        call = Swiglu.apply if traced else forward
-        hidden, counts = call(gate, up, activation, languages, n_language, chosen)
+    call = Swiglu.apply if torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad) else forward
+    hidden, counts = call(gate, up, activation, languages, n_language, chosen)
     if counts_ is not None:
         counts_.add_(counts)
     return hidden
@@ -70,13 +63,11 @@ def swiglu_backward(
     *,
     activation: str = "silu",
     n_hidden: int = 0,
-    out: tuple[Tensor, Tensor] | None = None,
     backend: Backend = "auto",
 ) -> SwigluGradient:
     """dL/dgate = grad·up·act'(gate) and dL/dup = grad·act(gate) in one pass, for use inside another autograd function.
 
     grad: dL/dh, like gate and up. n_hidden: of how many leading neurons h itself is wanted as well.
-    out: two like gate, for the two gradients, written instead of new memory; on the torch path outside autograd only.
     Raises KernelError on shapes or dtypes that do not fit.
     """
     _fit("swiglu_backward", activation, gate, up)
@@ -84,10 +75,7 @@ def swiglu_backward(
     if not 0 <= n_hidden <= gate.shape[-1]:
         raise KernelError(f"swiglu_backward: n_hidden {n_hidden}, expected 0 to {gate.shape[-1]}")
     chosen = choose("swiglu_backward", backend, [grad, gate, up])
-    for place in out or ():
-        traced = torch.is_grad_enabled() and any(part.requires_grad for part in (grad, gate, up))
-        _writable("swiglu_backward", gate, place, traced=traced, backend=chosen)
-    return SwigluGradient(*backward(grad, gate, up, activation, n_hidden, chosen, out))
+    return SwigluGradient(*backward(grad, gate, up, activation, n_hidden, chosen))
 
 
 def _fit(op: str, activation: str, one: Tensor, two: Tensor) -> None:
@@ -97,17 +85,6 @@ def _fit(op: str, activation: str, one: Tensor, two: Tensor) -> None:
         raise KernelError(
             f"{op}: {one.dtype} {tuple(one.shape)} and {two.dtype} {tuple(two.shape)}; "
             "give floating tensors of one shape and dtype"
-        )
-
-
-def _writable(op: str, gate: Tensor, out: Tensor, *, traced: bool, backend: str) -> None:
-    if out.shape != gate.shape or out.dtype != gate.dtype or out.device != gate.device:
-        raise KernelError(
-            f"{op}: out is {out.dtype} {tuple(out.shape)}, expected {gate.dtype} {tuple(gate.shape)} where the gate is"
-        )
-    if traced or backend == "triton":
-        raise KernelError(
-            f"{op}: out came {'inside autograd' if traced else 'for a Triton pass'}; leave it out there"
         )
 
 

@@ -130,9 +130,9 @@ def fused_form(bank: Bank, *, recompute: Recompute = "nothing") -> Iterator[None
     layout = bank.layout
     with bank.borrowed(), frozen_norms(layout, min(bank.layers)), ExitStack() as stack:
         bank.write(bank.master)
-        anchor, scratch = bank.master.detach().requires_grad_(), Scratch()
+        anchor = bank.master.detach().requires_grad_()
         for layer in range(min(bank.layers), layout.n_layers):
-            frozen = FrozenMLP(bank, layer, anchor if layer in bank.layers else None, recompute, scratch)
+            frozen = FrozenMLP(bank, layer, anchor if layer in bank.layers else None, recompute)
             module = layout.mlp(layer)
             stack.callback(restore_forward, module, vars(module).get("forward"))
             # An attribute of this one object stands before its class's method; deleting it brings that back.
@@ -140,28 +140,10 @@ def fused_form(bank: Bank, *, recompute: Recompute = "nothing") -> Iterator[None
         yield
 
 
-class Scratch:
-    """What an MLP needs for the length of one pass, in memory that all layers use again: on the CPU, fresh buffers of
-    this size cost page faults."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, Tensor] = {}
-
-    def take(self, name: str, like: Float[Tensor, "place _"], width: int) -> Float[Tensor, "place width"] | None:
-        """A buffer of as many rows; None, for new memory, on other devices and under torch.compile."""
-        if like.device.type != "cpu" or torch.compiler.is_compiling():
-            return None
-        count, buffer = len(like) * width, self.held.get(name)
-        if buffer is None or buffer.numel() < count or buffer.dtype != like.dtype:
-            buffer = self.held[name] = like.new_empty(count)
-        return buffer[:count].view(len(like), width)
-
-
 class FrozenMLP:
     """The forward pass of one MLP whose weights are frozen but for the bank's rows."""
 
-    def __init__(self, bank: Bank, layer: int, anchor: Tensor | None, recompute: Recompute, scratch: Scratch):
-        self.scratch = scratch
+    def __init__(self, bank: Bank, layer: int, anchor: Tensor | None, recompute: Recompute):
         self.weights = {role: rows.detach()[0] for role, rows in bank.layout.neuron_rows(layer).items()}
         self.anchor, self.recompute = anchor, recompute == "mlp"
         self.activation = ACTIVATIONS[type(bank.layout.act(layer)).__name__]
@@ -179,10 +161,10 @@ class FrozenMLP:
 class _FrozenMLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, anchor: Tensor | None, mlp: FrozenMLP) -> Tensor:
-        w, x = mlp.weights, rearrange(hidden, "b t d -> (b t) d")
-        gate, up = F.linear(x, w["gate"]), F.linear(x, w["up"])
-        inner = swiglu(gate, up, activation=mlp.activation, out=mlp.scratch.take("inner", gate, gate.shape[1]))
-        ctx.mlp, ctx.shape = mlp, hidden.shape
+        w = mlp.weights
+        gate, up = F.linear(hidden, w["gate"]), F.linear(hidden, w["up"])
+        inner = swiglu(gate, up, activation=mlp.activation)
+        ctx.mlp = mlp
         if ctx.needs_input_grad[0]:
             kept = [] if mlp.recompute else [gate, up]
         else:
@@ -190,41 +172,41 @@ class _FrozenMLP(torch.autograd.Function):
         saved = [hidden] if mlp.chosen is not None or mlp.recompute else []
         ctx.save_for_backward(*saved, *kept)
         ctx.has_hidden = bool(saved)
-        return (inner @ w["down"]).view(hidden.shape)
+        return inner @ w["down"]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         mlp, w = ctx.mlp, ctx.mlp.weights
-        flat = rearrange(grad, "b t d -> (b t) d")
-        hidden: Any = rearrange(ctx.saved_tensors[0], "b t d -> (b t) d") if ctx.has_hidden else None
+        hidden: Any = ctx.saved_tensors[0] if ctx.has_hidden else None
         kept = ctx.saved_tensors[1 if ctx.has_hidden else 0 :]
         chosen = mlp.chosen
         if not ctx.needs_input_grad[0]:
             gate, up = kept
-            inner_grad = F.linear(flat, w["down"][chosen])
+            inner_grad = F.linear(grad, w["down"][chosen])
             found = swiglu_backward(inner_grad, gate, up, activation=mlp.activation, n_hidden=len(chosen))
-            mlp_rows(mlp, hidden, flat, *found)
+            mlp_rows(mlp, hidden, grad, *found)
             return None, None, None
         gate, up = kept if kept else (F.linear(hidden, w["gate"]), F.linear(hidden, w["up"]))
-        first, second, third = (mlp.scratch.take(name, flat, gate.shape[1]) for name in ("inner", "gate", "up"))
-        inner_grad = torch.mm(flat, w["down"].T, out=first)
-        into = None if second is None or third is None else (second, third)
-        gate_grad, up_grad, _ = swiglu_backward(inner_grad, gate, up, activation=mlp.activation, out=into)
+        inner_grad = F.linear(grad, w["down"])
+        gate_grad, up_grad, _ = swiglu_backward(inner_grad, gate, up, activation=mlp.activation)
         if chosen is not None:
             inner = swiglu(columns(gate, chosen), columns(up, chosen), activation=mlp.activation)
-            mlp_rows(mlp, hidden, flat, columns(gate_grad, chosen), columns(up_grad, chosen), inner)
-        towards = torch.mm(gate_grad, w["gate"]).addmm_(up_grad, w["up"])
-        return towards.view(ctx.shape), None, None
+            mlp_rows(mlp, hidden, grad, columns(gate_grad, chosen), columns(up_grad, chosen), inner)
+        flat = torch.mm(rearrange(gate_grad, "b t n -> (b t) n"), w["gate"])
+        flat.addmm_(rearrange(up_grad, "b t n -> (b t) n"), w["up"])
+        return flat.view(grad.shape), None, None
 
 
-def columns(value: Float[Tensor, "place neuron"], chosen: Int[Tensor, " chosen"]) -> Float[Tensor, "place chosen"]:
-    """The chosen columns; index_select is nine times as fast as value[:, chosen] (14 of 1408, 512 rows, one core)."""
+def columns(value: Float[Tensor, "*rows neuron"], chosen: Int[Tensor, " chosen"]) -> Float[Tensor, "*rows chosen"]:
+    """The chosen columns; index_select is nine times as fast as value[..., chosen] (14 of 1408, 512 rows, one core)."""
     return value.index_select(-1, chosen)
 
 
 def mlp_rows(mlp: FrozenMLP, hidden: Tensor, grad: Tensor, gate_grad: Tensor, up_grad: Tensor, inner: Tensor) -> None:
     """Add the gradients of the chosen gate and up rows, and of the down columns, to the bank."""
     # Contiguous along tokens: the products are then half again as fast on the CPU (28 × 512 × 512, one core).
-    rows_wgrad(torch.cat([gate_grad.T, up_grad.T]).T, hidden, out=mlp.grad_in)
-    rows_wgrad(inner.T.contiguous().T, grad, out=mlp.grad_down)
+    both = torch.cat([rearrange(part, "b t k -> k (b t)") for part in (gate_grad, up_grad)]).T
+    rows_wgrad(both, rearrange(hidden, "b t d -> (b t) d"), out=mlp.grad_in)
+    columns_grad = rearrange(inner, "b t k -> k (b t)").contiguous().T
+    rows_wgrad(columns_grad, rearrange(grad, "b t d -> (b t) d"), out=mlp.grad_down)
