@@ -289,9 +289,9 @@ def methods(study: Study) -> Iterator[Method]:
     yield Method("subspace out and in", "arXiv:2505.15257", grid((2,), (0.3, 1.0), (1.0,)), ablated(study))
     one = grid((0,), (0.3, 1.0), (1.0,))
     yield Method("linear map, clean pass", "INCLINE, arXiv:2410.12462", one, clean_map(study), batch=16)
-    live = grid((1,), (1.0, 1.3), (0.3, 0.5))
+    live = grid((1,), (0.5, 0.7, 1.0, 1.3), (0.3, 0.5))
     yield Method("linear map, live", "INCLINE; ours at all tokens", live, live_map(study), batch=16)
-    more = grid((-1,), (2.0, 4.0), (0.3,))
+    more = grid((-1,), (2.0, 4.0, 8.0), (0.3,))
     yield Method("neurons added", "arXiv:2507.22608", more, neurons(study, "add"), batch=16)
     yield Method("neurons, mean difference", "arXiv:2507.22608", more, neurons(study, "difference"), batch=16)
     level = grid((-1,), (1.0,), (1.0,))
@@ -299,12 +299,22 @@ def methods(study: Study) -> Iterator[Method]:
     back = grid((1,), (1.0, 1.3), (0.3,))
     yield Method("shift and back", "ShifCon, arXiv:2410.19453", back, partial(there_and_back, study))
     yield Method(
-        "attention heads", "CLAIM, arXiv:2506.11073", grid((16,), (2.0, 4.0), (0.5,)), partial(heads, study), batch=16
+        "attention heads",
+        "CLAIM, arXiv:2506.11073",
+        grid((16,), (0.7, 1.0, 1.4, 2.0, 4.0), (0.5,)),
+        partial(heads, study),
+        batch=16,
     )
     yield Method("conditional", "arXiv:2409.05907", grid((1,), (1.3, 1.6), (0.3,)), conditional(study))
-    yield Method("features added", "arXiv:2604.03532", grid((0,), (1.0, 2.0, 4.0), (0.5,)), features(study, False))
     yield Method(
-        "features clamped", "arXiv:2507.13410", grid((0,), (1.0, 2.0), (0.5,)), features(study, True), batch=16
+        "features added", "arXiv:2604.03532", grid((0,), (1.0, 2.0, 4.0, 6.0, 8.0), (0.5,)), features(study, False)
+    )
+    yield Method(
+        "features clamped",
+        "arXiv:2507.13410",
+        grid((0,), (1.0, 2.0, 4.0, 8.0), (0.5,)),
+        features(study, True),
+        batch=16,
     )
 
 

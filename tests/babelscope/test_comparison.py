@@ -113,6 +113,10 @@ def test_the_summary_by_hand():
     assert summary["methods"]["loud"]["of_native"] == 1.0 and not summary["methods"]["loud"]["fluent_on_dev"]
     assert summary["per_language"]["fi"]["method"] == "good"
     assert summary["per_language"]["fi"]["n"] == 8 and summary["per_language"]["fi"]["success"] == 7 / 8
+    wider = [*rows, row("loud", "valid", {"en": [1, 1], "fi": [1, 1]}, 1.1, strength=0.5)]
+    assert "loud" not in summarise(wider)["methods"]
+    wider.append(row("loud", "test", {"en": [1, 0, 0, 0], "fi": [1, 1, 1, 1]}, 1.1, strength=0.5))
+    assert summarise(wider)["methods"]["loud"]["success"] == 5 / 8
     silent = [{**r, "right": {"en": [0] * 4, "fi": [0] * 4}} if r["method"] == NATIVE else r for r in rows]
     assert summarise(silent)["methods"]["good"]["of_native"] is None
     with pytest.raises(MeasurementError, match="native"):

@@ -165,7 +165,11 @@ def summarise(rows: Sequence[Row], *, resamples: int = 1000, seed: int = 0) -> d
     ratio to the ceiling draws the same sentences for both. Only methods with both splits are in it.
     Raises MeasurementError without the native method.
     """
-    names = list(dict.fromkeys(row["method"] for row in rows if row["split"] == "test"))
+    names = [
+        name
+        for name in dict.fromkeys(row["method"] for row in rows if row["split"] == "test")
+        if _chosen(rows, name)[1]
+    ]
     if NATIVE not in names:
         raise MeasurementError("no native answers were scored; expected them, as the ceiling; run the native method")
     native, rng = _right(rows, NATIVE), np.random.default_rng(seed)
@@ -176,15 +180,21 @@ def summarise(rows: Sequence[Row], *, resamples: int = 1000, seed: int = 0) -> d
     return {"methods": entries, "best_on_dev": best, "per_language": _per_language(rows, steered)}
 
 
+def _chosen(rows: Sequence[Row], name: str) -> tuple[Row, list[Row]]:
+    """A method's row on dev, and those on test with the setting of that one: others are left from a smaller grid."""
+    dev = choose_row([row for row in rows if (row["method"], row["split"]) == (name, "valid")])
+    test = [row for row in rows if (row["method"], row["split"]) == (name, "test")]
+    return dev, [row for row in test if setting_of(row) == setting_of(dev)]
+
+
 def _right(rows: Sequence[Row], name: str) -> np.ndarray:
     """Right answers on test, [target, sentence], the seeds side by side."""
-    test = [row for row in rows if (row["method"], row["split"]) == (name, "test")]
+    _, test = _chosen(rows, name)
     return np.concatenate([np.array(list(row["right"].values())) for row in test], axis=1)
 
 
 def _entry(rows: Sequence[Row], name: str, native: np.ndarray, draws: np.ndarray) -> Row:
-    dev = choose_row([row for row in rows if (row["method"], row["split"]) == (name, "valid")])
-    test = [row for row in rows if (row["method"], row["split"]) == (name, "test")]
+    dev, test = _chosen(rows, name)
     right = _right(rows, name)
     low, high = percentile_interval([right[:, d % right.shape[1]].mean() for d in draws])
     of_native, *bounds = _share_of(right, native, draws)
@@ -226,7 +236,7 @@ def _per_language(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Row]:
     for tag in next(iter(chosen.values()), {"right": {}})["right"]:
         fluent = {name: row for name, row in chosen.items() if row["ratio"][tag] <= 1.47} or chosen
         name = max(fluent, key=lambda n, tag=tag: (float(np.mean(fluent[n]["right"][tag])), -fluent[n]["ratio"][tag]))
-        test = [v for r in rows if (r["method"], r["split"]) == (name, "test") for v in r["right"][tag]]
+        test = [v for row in _chosen(rows, name)[1] for v in row["right"][tag]]
         low, high = wilson_interval(sum(test), len(test))
         found[tag] = {"method": name, "success": sum(test) / len(test), "low": low, "high": high, "n": len(test)}
     return found
