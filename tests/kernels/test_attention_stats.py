@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 from babelscope_kernels import KernelError
-from babelscope_kernels.attention_stats import attention_stats
+from babelscope_kernels.attention_stats import attention_stats, blocked
 from babelscope_kernels.attention_stats.blocked import attention_by_blocks
+from babelscope_kernels.attention_stats.products import by_onednn, suits_onednn
 from babelscope_kernels.attention_stats.reference import attention_stats_reference
 from babelscope_kernels.attention_stats.statistics import bounds_of
 from babelscope_kernels.checking import check, error, suite
@@ -12,6 +13,7 @@ from kernel_runs import bad, interpreted
 from torch.nn import functional
 
 CASES = suite("attention_stats")
+onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 SHAPE = (2, 4, 20, 8)
 
 
@@ -31,6 +33,15 @@ def whole(q):
 
 def test_torch_agrees_with_float64_on_every_case():
     assert bad(check("attention_stats", "torch")) == []
+
+
+@onednn
+def test_torch_by_onednn_agrees_with_float64_on_every_case(monkeypatch):
+    taken = []
+    monkeypatch.setattr(blocked, "GROUP_ROWS", 16)
+    monkeypatch.setattr(blocked, "suits_onednn", lambda device, dtype, seen, dim: dtype == torch.float32)
+    monkeypatch.setattr(blocked, "by_onednn", lambda *pair: taken.append(pair[0].shape) or by_onednn(*pair))
+    assert bad(check("attention_stats", "torch")) == [] and len(taken) > 100
 
 
 def test_triton_agrees_with_float64_in_the_interpreter_and_under_compile():
@@ -165,6 +176,45 @@ def test_never_more_than_a_small_part_of_the_pattern_is_held(monkeypatch):
     q, k, v = (normal(1, 16, 1024, 4, seed=n) for n in range(3))
     attention_by_blocks(q, k, v, None, causal=True, window=None, softcap=None, scale=0.5)
     assert max(sizes) <= 16 * 1024 * 1024 // 64
+
+
+@onednn
+def test_by_onednn_no_more_is_held(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(blocked, "suits_onednn", lambda *rule: True)
+    monkeypatch.setattr(blocked, "by_onednn", lambda *pair: sizes.append(by_onednn(*pair)) or sizes[-1])
+    q, k, v = (normal(1, heads, 1024, 4, seed=heads) for heads in (16, 8, 8))
+    attention_by_blocks(q, k, v, None, causal=True, window=None, softcap=None, scale=0.5)
+    assert max(found.numel() for found in sizes) == 256 * 1024
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "seen", "dim", "fits"),
+    [
+        ("cpu", torch.float32, 256, 128, True),
+        ("cpu", torch.float32, 255, 128, False),
+        ("cpu", torch.float32, 1024, 32, True),
+        ("cpu", torch.float64, 4096, 128, False),
+        ("cuda", torch.float32, 4096, 128, False),
+    ],
+)
+@onednn
+def test_the_rule_of_onednn(device, dtype, seen, dim, fits, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert suits_onednn(torch.device(device), dtype, seen, dim) == fits
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert not suits_onednn(torch.device(device), dtype, seen, dim)
+
+
+@onednn
+@pytest.mark.parametrize("options", [{}, {"window": 40}, {"softcap": 2.0}, {"causal": False}])
+def test_both_products_give_the_same(monkeypatch, options):
+    given = qkv(token=300)
+    monkeypatch.setattr(blocked, "suits_onednn", lambda *rule: False)
+    plain = attention_stats(*given, **options)
+    monkeypatch.setattr(blocked, "suits_onednn", lambda *rule: True)
+    for ours, theirs in zip(attention_stats(*given, **options), plain, strict=True):
+        assert error(ours, theirs.double()) < 5e-7
 
 
 def test_statistics_of_sixteen_bit_inputs_are_float32():

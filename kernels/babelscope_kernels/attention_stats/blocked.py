@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from babelscope_kernels.attention_stats.products import Product, by_bmm, by_onednn, suits_onednn
 from babelscope_kernels.attention_stats.statistics import AttentionStats, Bounds
 
 ROWS = 32
-"""Queries of a block: within a tenth of the fastest of 32–256 at 1024 tokens, and the smallest."""
+"""Queries of a block by `torch.bmm`: within a tenth of the fastest of 32–256 at 1024 tokens, and the smallest."""
 SCORES = 2**18
-"""Scores held at once: heads are taken together until there are so many (1 MiB in float32)."""
+"""Scores held at once by `torch.bmm`: heads are taken together until there are so many (1 MiB in float32)."""
+GROUP_ROWS = 256
+"""Rows of a block by oneDNN, over the query heads of one key head; half as many take up to a third longer."""
 HIDDEN = -1e30
 """Added to the score of a key that is not seen: finite, so that 0 · score stays 0."""
 
@@ -36,26 +39,33 @@ def attention_by_blocks(
     """Ungated output and statistics, in float32 (float64 for float64), document by document."""
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     (n_batch, n_head, n_token, _), n_kv = q.shape, k.shape[1]
-    stats = q.new_zeros((3, n_batch, n_head, n_token), dtype=wide)
-    lse = q.new_full((n_batch, n_head, n_token), float("-inf"), dtype=wide)
-    output = q.new_zeros((n_batch, n_head, n_token, v.shape[-1] if with_output else 0), dtype=wide)
+    create = q.new_empty if bounds is None else q.new_zeros  # only padding is left unwritten
+    stats = [create((n_batch, n_head, n_token), dtype=wide) for _ in range(4)]
+    if bounds is not None:
+        stats[3].fill_(float("-inf"))
+    output = create((n_batch, n_head, n_token, v.shape[-1] if with_output else 0), dtype=wide)
     group = n_head // n_kv
     for rows, span in _documents(bounds, n_batch, n_token):
         length = span.stop - span.start
-        together = max(1, SCORES // (group * ROWS * max(1, length)))
+        dense = suits_onednn(q.device, wide, min(length, window or length), q.shape[-1])
+        n_row = max(1, GROUP_ROWS // group) if dense else ROWS
+        together = 1 if dense else max(1, SCORES // (group * ROWS * max(1, length)))
         for row, first in ((row, first) for row in rows for first in range(0, n_kv, together)):
             keys, values = (tensor[row, first : first + together, span].to(wide) for tensor in (k, v))
+            if dense:
+                keys, values = keys.contiguous(), values.contiguous()
             heads = slice(first * group, (first + len(keys)) * group)
-            for part in range(0, length, ROWS):
-                some = slice(part, min(part + ROWS, length))
+            for part in range(0, length, n_row):
+                some = slice(part, min(part + n_row, length))
                 place = slice(span.start + some.start, span.start + some.stop)
                 queries = q[row, heads, place].to(wide).unflatten(0, (len(keys), group)) * scale
-                block = _block(queries, keys, values if with_output else None, some, causal, window, softcap)
-                for target, found in zip((*stats[:, row], lse[row]), block[1:], strict=True):
-                    target[heads, place] = found.flatten(0, 1)
+                parts = queries, keys, values if with_output else None
+                block = _block(*parts, some, causal, window, softcap, by_onednn if dense else by_bmm)
+                for target, found in zip(stats, block[1:], strict=True):
+                    target[row, heads, place] = found.flatten(0, 1)
                 if with_output:
                     output[row, heads, place] = block.output.flatten(0, 1)
-    return AttentionStats(output, stats[0], stats[1], stats[2], lse)
+    return AttentionStats(output, *stats)
 
 
 def capped_output(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, *, softcap: float, scale: float) -> Tensor:
@@ -96,12 +106,13 @@ def _block(
     causal: bool,
     window: int | None,
     softcap: float | None,
+    product: Product,
 ) -> AttentionStats:
     """Some rows of one document's pattern: queries [pair, group, row, dim], scaled; keys, values [pair, token, dim]."""
     (n_pair, n_group, n_row, _), n_token = queries.shape, keys.shape[1]
     low = 0 if window is None else max(0, rows.start - window + 1)
     high = rows.stop if causal else n_token
-    scores = torch.bmm(queries.flatten(1, 2), keys[:, low:high].mT)
+    scores = product(queries.flatten(1, 2), keys[:, low:high])
     if softcap is not None:
         scores = scores.div_(softcap).tanh_().mul_(softcap)
     square = scores.view(n_pair, n_group, n_row, high - low)
@@ -116,7 +127,7 @@ def _block(
     weight = torch.softmax(scores.sub_(top), -1)
     # The largest score is 0 now, so its share is 1 / Σ e^score. Centred, nothing cancels: H = ln Σ e^score − Σ p·score.
     log = -weight.amax(-1).log()
-    entropy = log - torch.linalg.vecdot(weight, scores)
+    entropy = log - scores.mul_(weight).sum(-1)
     shape = (n_pair, n_group, n_row)
     pattern = weight.view(*shape, high - low)
     previous, sink = weight.new_zeros(shape), weight.new_zeros(shape)
@@ -124,5 +135,5 @@ def _block(
     previous[..., n_row - before.shape[-1] :] = before
     if low == 0:
         sink = pattern[..., 0]
-    output = weight if values is None else torch.bmm(weight, values[:, low:high])
+    output = weight if values is None else product(weight, values[:, low:high].mT)
     return AttentionStats(output.view(*shape, -1), entropy.view(shape), sink, previous, (log + top[..., 0]).view(shape))

@@ -124,10 +124,9 @@ def _blocked(
     with_output: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     bounds = Bounds(*edges) if edges else None
-    found = attention_by_blocks(
+    return attention_by_blocks(
         q, k, v, bounds, causal=causal, window=window, softcap=softcap, scale=scale, with_output=with_output
     )
-    return found.output, found.entropy_nats, found.sink_mass.clone(), found.previous_mass.clone(), found.lse
 
 
 @_blocked.register_fake
