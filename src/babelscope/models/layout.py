@@ -210,16 +210,17 @@ class Layout:
             hook_experts(stack, self.model, self.experts(index), act, call, shape)
 
     def _hook_layer(self, stack: ExitStack, site: Site, index: int, call: Call) -> None:
-        layer, names, device = self.layer(index), self.family, self.device_of(site)
+        layer, names = self.layer(index), self.family
         shape = shape_of(stack, layer) if names.flat and site.at in FLAT_SITES else None
         if site.at == "resid_mid" and not names.stream:
-            hook_stream(stack, layer.get_submodule(names.mid), layer, call, device=device, shape=shape)
+            after = layer.get_submodule(names.mid)
+            hook_stream(stack, after, layer, call, device=self.device_of(site), shape=shape)
             return
         place = self.place(site)
         module = self.model.get_submodule(place.path)
         if place.side == "input":
             heads = self.n_heads if site.at == "attn_heads" else 0
-            hook_input(stack, module, call, device=device, heads=heads, shape=shape)
+            hook_input(stack, module, call, device=self.device_of(site), heads=heads, shape=shape)
         else:
             flat = None if site.at == "resid_mid" else shape
             hook_output(stack, module, call, signed=site.at == "mlp_gate", shape=flat)
