@@ -16,7 +16,7 @@ from typing import Any
 
 from babelscope import load_corpus, open_model
 from babelscope.figures import Figure
-from babelscope.figures.probes_units import Estimate, attention_lines, head_harm, head_map
+from babelscope.figures.probes_units import Estimate, attention_map, head_harm, head_map
 from babelscope.probes.head_ablation import HeadAblation, ablate_heads
 from babelscope.probes.heads import HeadRecord, HeadSelectivity, head_selectivity, record_heads
 from babelscope.runs import Run, main
@@ -83,7 +83,7 @@ def draw(record: HeadRecord, chosen: HeadSelectivity, ablations: Sequence[HeadAb
         for ablation in ablations
     ]
     lines = [
-        attention_lines(value=record.mean(measure).mean(dim=2).numpy(), languages=record.languages, unit=unit)
+        attention_map(value=record.mean(measure).mean(dim=2).numpy(), languages=record.languages, unit=unit)
         for measure, unit in (("sink", "attention on the first token"), ("evenness", "entropy over its largest value"))
     ]
     return [head_map(share=chosen.share.numpy(), languages=record.languages, chosen=cells), *harms, *lines]

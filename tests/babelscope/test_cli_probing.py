@@ -1,15 +1,18 @@
 """The verb `probe`: what it writes, and what it refuses in one line."""
 
+import copy
 import json
 
 import pytest
-from conftest import tiny_model, tiny_tokenizer
+from conftest import CONFIGS, tiny_model, tiny_tokenizer
 
 import babelscope as bs
 from babelscope.cli import main
 from babelscope.cli.probe_job import ProbeJob
 from babelscope.cli.probing import PROBES, run_probe, two_texts, write_findings
 from babelscope.errors import ArtifactError, CorpusError, LanguageError, PrerequisiteError, SiteError
+from babelscope.probes.translations import CONTROL
+from babelscope.reference import WORDS
 
 FOUR = ("en", "de", "fi", "ru")
 
@@ -46,6 +49,57 @@ def test_the_verb_says_how_many_rows_it_wrote(tmp_path):
     assert (tmp_path / "out" / "trees" / "results.jsonl").is_file()
 
 
+def test_the_summary_holds_the_seconds_of_each_probe(tmp_path):
+    found = run_probe("reference", "reference", probe="trees", out=tmp_path, languages=FOUR, sentences=4)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["seconds"] == found["seconds"] and set(found["seconds"]) == {"trees"}
+    assert summary["threads"] >= 1 and "torch" in summary["environment"]["packages"]
+
+
+def test_the_lens_reads_words_of_a_table_and_asks_for_their_translation(job, tmp_path):
+    table = tmp_path / "words.tsv"
+    lines = WORDS.read_text(encoding="utf-8").splitlines()
+    table.write_text("\n".join("\t".join(line.split("\t")[:4]) for line in lines[:16]), encoding="utf-8")
+    found = run_probe("reference", "reference", probe="lens", out=tmp_path / "out", languages=("en", "de", "fr"),
+                      split="valid", words=str(table))  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "out" / "lens" / "results.jsonl").read_text().splitlines()]
+    asked = [row for row in rows if "right word of a translation" in row["claim"]]
+    assert {row["language"] for row in asked} == {"de", "fr"} and {row["control"] for row in asked} == {CONTROL}
+    assert {row["against"] for row in asked} == {"en", "de", "fr", "es"} and found["rows"]["lens"] == len(rows)
+    assert (tmp_path / "out" / "lens" / "translations.html").is_file()
+
+
+def test_a_saved_tuned_lens_is_used_and_that_of_another_model_refused(reference, tmp_path):
+    texts = bs.load_corpus("reference", ("en", "fi"), split="train")
+    bs.probes.fit_translators(*reference, texts, tokens_per_language=200).save(tmp_path / "lens")
+    bs.probes.fit_translators(tiny_model("llama"), tiny_tokenizer(), texts.head(5)).save(tmp_path / "other")
+    settings = {"probe": "lens", "languages": ("en", "fi"), "split": "valid"}
+    run_probe("reference", "reference", out=tmp_path / "out", translators=str(tmp_path / "lens"), **settings)
+    first = json.loads((tmp_path / "out" / "lens" / "results.jsonl").read_text().splitlines()[0])
+    assert first["claim"].startswith("tuned lens")
+    with pytest.raises(ArtifactError, match="made for"):
+        run_probe("reference", "reference", out=tmp_path / "no", translators=str(tmp_path / "other"), **settings)
+
+
+def test_roles_are_tracked_over_saved_checkpoints(tmp_path, monkeypatch):
+    wide = copy.deepcopy(CONFIGS["llama"])
+    wide.intermediate_size = 800  # of 2400 neurons the classifier takes 24
+    monkeypatch.setitem(CONFIGS, "llama", wide)
+    for seed, step in enumerate(("step-10", "step-20", "step-30")):
+        tiny_model("llama", seed=seed).save_pretrained(tmp_path / step)
+        tiny_tokenizer().save_pretrained(tmp_path / step)
+    folders = tuple(str(tmp_path / step) for step in ("step-10", "step-20", "step-30"))
+    run_probe(folders[-1], "reference", probe="checkpoints", out=tmp_path / "out", languages=("en", "fi", "ru"),
+              checkpoints=folders)  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "out/checkpoints/results.jsonl").read_text().splitlines()]
+    kept = [row for row in rows if row["claim"].endswith("shared with the last checkpoint")]
+    assert [row["claim"].split(":")[0] for row in kept[::3]] == ["step-10", "step-20", "step-30"]
+    first, last = ([row["estimate"] for row in part if row["estimate"] is not None] for part in (kept[:6], kept[6:]))
+    assert last and all(value == pytest.approx(1.0) for value in last)
+    assert first and max(first) < 0.5  # other weights, other neurons
+    assert (tmp_path / "out" / "checkpoints" / "history.html").is_file()
+
+
 def test_bad_input_is_one_line(tmp_path, capsys):
     folder, out = tmp_path / "texts", tmp_path / "out"
     folder.mkdir()
@@ -57,7 +111,15 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         run_probe("reference", "reference", probe="lens", out=out, languages=("en",))
     with pytest.raises(CorpusError, match="expected parallel text"):
         run_probe("reference", str(folder), probe="alignment", out=out)
-    (out / "old").mkdir(parents=True)
+    with pytest.raises(PrerequisiteError, match="--words x came with --probe trees; expected lens or embeddings"):
+        run_probe("reference", "reference", probe="trees", out=out, words="x")
+    with pytest.raises(CorpusError, match="unreadable"):
+        run_probe("reference", "reference", probe="lens", out=out, words=str(folder / "none.tsv"))
+    with pytest.raises(ArtifactError, match="is no folder"):
+        run_probe("reference", "reference", probe="lens", out=out, translators=str(folder / "none"))
+    with pytest.raises(PrerequisiteError, match="1 checkpoints came"):
+        run_probe("reference", "reference", probe="checkpoints", out=out, checkpoints=("a",))
+    (out / "old").mkdir(parents=True, exist_ok=True)
     with pytest.raises(ArtifactError, match="already there"):
         run_probe("reference", "reference", probe="lens", out=out)
     capsys.readouterr()

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from babelscope.figures.probes_training import RoleStep, role_history
 from babelscope.figures.probes_units import (
     Estimate,
     RoleBar,
-    attention_lines,
+    attention_map,
     concept_lines,
     head_harm,
     head_map,
@@ -74,11 +75,29 @@ def test_role_bars_carry_their_null():
 
 
 def test_lines_by_layer():
-    lines = attention_lines(value=np.array([[0.1, 0.2], [0.3, 0.4]]), languages=["fi", "zh"], unit="nats")
-    assert list(lines.data[1].y) == [0.3, 0.4] and lines.layout.yaxis.title.text == "nats"
+    cells = attention_map(value=np.array([[0.1, 0.2], [0.3, 0.4]]), languages=["fi", "zh"], unit="nats")
+    assert cells.data[0].text[1].tolist() == ["0.30", "0.40"]
+    assert cells.layout.coloraxis.colorbar.title.text == "nats"
     points = [Estimate(0.1, 0.0, 0.2), Estimate(0.2, 0.1, 0.3)]
     concepts = concept_lines(agreement=np.ones((2, 3)), null=np.zeros(2), share=points)
     assert list(concepts.data[0].y) == [10.0, 20.0]
     patched = patch_lines(effect={"last": points}, control={"last": points[:1]})
     assert [trace.name for trace in patched.data] == ["last", "last, unrelated"]
     assert len(patched.data[1].x) == 1
+
+
+def test_a_ring_at_no_share_is_whole_and_the_largest_known_share_inside():
+    figure = training_shares(inferred={"fi": Estimate(0.1, 0.05, 0.2), "sw": Estimate(0.0, 0.0, 0.0)},
+                             known={"fi": 0.4, "sw": 0.0}, floor=0.0)  # fmt: skip
+    low, high = figure.layout.xaxis.range
+    assert low < 0 and high > 40
+
+
+def test_a_history_of_roles_shows_null_and_range():
+    steps = [RoleStep("0", 3, 0.1, 0.02), RoleStep("9", 6, 0.2, 0.03)]
+    figure = role_history(
+        shares={"specific": steps}, kept=[("0", {"en": 0.1, "fi": 0.3}), ("9", {"en": 1.0, "fi": np.nan})]
+    )
+    assert list(figure.data[0].y) == [10.0, 20.0] and list(figure.data[1].y) == [2.0, 3.0]
+    assert list(figure.data[2].y) == [0.2, 1.0] and figure.data[2].error_y.array[0] == pytest.approx(0.1)
+    assert list(figure.layout.xaxis2.ticktext) == ["0", "9"]

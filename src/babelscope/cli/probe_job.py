@@ -1,6 +1,7 @@
 """What every probe of the verb `probe` is given, and what it gives."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from babelscope.controls import Evidence
 from babelscope.corpus import Corpus
 from babelscope.figures import Figure
 from babelscope.probes import sentences, word_lists
+from babelscope.probes.translators import Translators
 
 
 class Findings(NamedTuple):
@@ -33,6 +35,14 @@ class ProbeJob:
     """The language that others are compared with."""
     n_sentences: int
     seed: int
+    words: word_lists.Words | None = None
+    """Words in parallel, for the lens and the embeddings instead of the other text's tokens."""
+    translators: Translators | None = None
+    """A tuned lens."""
+    checkpoints: tuple[str, ...] = ()
+    """Folders of a training run's checkpoints, in order."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """How checkpoints are opened: device and dtype."""
 
     @cached_property
     def sentences(self) -> sentences.Sentences:
@@ -41,5 +51,7 @@ class ProbeJob:
 
     @cached_property
     def tokens(self) -> word_lists.LanguageTokens:
-        """Tokens indicative of each language, from the other text."""
+        """Tokens that speak for each language: of the words, or indicative ones from the other text."""
+        if self.words is not None:
+            return word_lists.word_tokens(self.tokenizer, self.words, vocabulary=self.model.config.vocab_size)
         return word_lists.indicative_tokens(self.tokenizer, self.others, vocabulary=self.model.config.vocab_size)

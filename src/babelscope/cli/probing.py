@@ -1,14 +1,16 @@
 """The verb `probe`: a table of probes, each from one job to rows of evidence and figures."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import torch
 from tyro.conf import Positional
 
 from babelscope.cli.arguments import Result, free
 from babelscope.cli.probe_job import Findings, ProbeJob
+from babelscope.cli.probing_lens import probe_lens
 from babelscope.cli.probing_units import UNIT_PROBES
 from babelscope.controls import write_evidence
 from babelscope.corpus import Corpus, load_corpus
@@ -19,49 +21,14 @@ from babelscope.figures.probes_geometry import (
     depth_lines,
     depth_map,
     embedding_bars,
-    latent_language_map,
     similarity_tree,
 )
 from babelscope.models import open_model
-from babelscope.probes import alignment, embeddings, language_id, lens, subspaces, trees
+from babelscope.probes import alignment, embeddings, language_id, subspaces, trees, word_lists
 from babelscope.probes.subspaces import VarianceShare
+from babelscope.probes.translators import Translators
 from babelscope.probes.trees import TreeTest
-
-
-def probe_lens(job: ProbeJob) -> Findings:
-    """Latent language by the logit lens."""
-    found = lens.logit_lens(job.model, job.tokenizer, job.texts, tokens=job.tokens, seed=job.seed)
-    share, tags = found.share.numpy(), found.languages
-    own = np.stack([share[k, :, found.tokens.index(tag)] for k, tag in enumerate(tags)])
-    leading = found.leading()
-    top = np.stack(
-        [[share[k, depth, found.tokens.index(tag)] for depth, tag in enumerate(row)] for k, row in enumerate(leading)]
-    )
-    panels = {
-        "share of listed tokens": [
-            DepthLine("the text's own language", own.mean(axis=0).tolist()),
-            DepthLine("the leading other", top.mean(axis=0).tolist()),
-            DepthLine("tokens dealt out at random", found.null.mean(dim=(0, 2)).tolist(), control=True),
-        ],
-        "nats": [
-            DepthLine("entropy", found.entropy_nats.mean(dim=0).tolist()),
-            DepthLine("divergence from the output", found.kl_nats.mean(dim=0).tolist()),
-        ],
-    }
-    if job.against in tags and len(tags) > 1:
-        base = tags.index(job.against)
-        rest = np.delete(share[:, :, found.tokens.index(job.against)], base, axis=0)
-        panels["share of listed tokens"].insert(
-            1, DepthLine(f"{job.against}, in other text", rest.mean(axis=0).tolist())
-        )
-    return Findings(
-        list(found.rows()),
-        {
-            "lines": depth_lines(panels=panels),
-            "own": depth_map(value=own, languages=tags, unit="share of the text's own tokens", top=1),
-            "leading": latent_language_map(share=top, leading=leading, languages=tags),
-        },
-    )
+from babelscope.runs import environment, write_atomic
 
 
 def probe_alignment(job: ProbeJob) -> Findings:
@@ -137,7 +104,11 @@ def probe_trees(job: ProbeJob) -> Findings:
             line("script", found.script, "correlation"),
             line("family, by script alone", found.family, "null_within_scripts", control=True),
         ],
-        "p": [line("family", found.family, "p"), line("family within scripts", found.family, "p_within_scripts")],
+        "p": [
+            line("family", found.family, "p"),
+            line("family within scripts", found.family, "p_within_scripts"),
+            DepthLine("p = 0.05", [0.05] * len(found.sites), control=True),
+        ],
     }
     return Findings(
         list(found.rows()),
@@ -190,6 +161,9 @@ def run_probe(
     other_split: str = "train",
     against: str = "en",
     sentences: int = 200,
+    words: str = "",
+    translators: str = "",
+    checkpoints: tuple[str, ...] = (),
     seed: int = 0,
     device: str = "auto",
     dtype: str = "auto",
@@ -199,19 +173,39 @@ def run_probe(
     Args:
         model: folder, hub id, or "reference".
         corpus: folder of parallel <tag>.txt or <tag>.jsonl, hub id, or "reference".
-        probe: lens, embeddings, alignment, language-id, trees, subspaces, heads, routing, roles, tokenizer, or all;
-            with all, a probe that this model or text does not allow is left out, and the reason is in the result.
+        probe: lens, embeddings, alignment, language-id, trees, subspaces, heads, routing, roles, checkpoints,
+            tokenizer, or all; with all, a probe that this model or text does not allow is left out, and the reason is
+            in the result.
         out: folder for <probe>/results.jsonl and <probe>/<figure>.html.
         split: the text that is measured.
         other_split: other text, for word lists; where it is the same text, its first half is used for that.
         against: the language that others are compared with.
+        words: table of words in parallel for lens and embeddings (a line of tags, then a line a concept, tabs between),
+            or "reference"; the lens then also asks for each word by translation prompts.
+        translators: folder of a saved tuned lens, for lens.
+        checkpoints: folders of a training run's checkpoints in order, for checkpoints.
     """
     if probe != "all" and probe not in PROBES:
         raise PrerequisiteError(f"--probe {probe!r} came; expected one of {', '.join(PROBES)} or all; correct it")
+    check_used(probe, words=words, translators=translators, checkpoints=" ".join(checkpoints))
     free(out)
+    table = word_lists.read_words(words) if words else None
     texts, others = two_texts(corpus, languages, split, other_split)
+    tuned = Translators.load(translators) if translators else None
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    job = ProbeJob(opened, tokenizer, texts, others, against, sentences, seed)
+    job = ProbeJob(
+        opened,
+        tokenizer,
+        texts,
+        others,
+        against,
+        sentences,
+        seed,
+        words=table,
+        translators=tuned,
+        checkpoints=checkpoints,
+        settings={"device": device, "dtype": dtype},
+    )
     rows, seconds, left_out = {}, {}, {}
     for name in PROBES if probe == "all" else [probe]:
         started = time.perf_counter()
@@ -224,7 +218,23 @@ def run_probe(
             continue
         write_findings(found, out / name)
         rows[name], seconds[name] = len(found.rows), round(time.perf_counter() - started, 1)
-    return {"out": str(out), "rows": rows, "seconds": seconds, "left_out": left_out}
+    result = {"out": str(out), "rows": rows, "seconds": seconds, "left_out": left_out}
+    facts = {"model": model, "corpus": texts.name, "threads": torch.get_num_threads(), "environment": environment()}
+    write_atomic(out / "summary.json", json.dumps({**facts, **result}, indent=1, ensure_ascii=False) + "\n")
+    return result
+
+
+USERS = {"words": ("lens", "embeddings"), "translators": ("lens",), "checkpoints": ("checkpoints",)}
+"""Which probes a flag is for."""
+
+
+def check_used(probe: str, **flags: str) -> None:
+    """Raise PrerequisiteError for a flag that the probe asked for makes no use of."""
+    for name, value in flags.items():
+        if value and probe not in (*USERS[name], "all"):
+            raise PrerequisiteError(
+                f"--{name} {value} came with --probe {probe}; expected {' or '.join(USERS[name])}, or all; leave it out"
+            )
 
 
 def two_texts(corpus: str, languages: tuple[str, ...], split: str, other_split: str) -> tuple[Corpus, Corpus]:

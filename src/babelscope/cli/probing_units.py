@@ -1,12 +1,18 @@
 """Probes of units for the verb `probe`: attention heads, experts, neuron roles, the tokenizer."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
 
 from babelscope.cli.probe_job import Findings, ProbeJob
+from babelscope.errors import PrerequisiteError
+from babelscope.figures.probes_training import RoleStep, role_history
 from babelscope.figures.probes_units import (
     Estimate,
     RoleBar,
-    attention_lines,
+    attention_map,
     head_harm,
     head_map,
     role_bars,
@@ -14,6 +20,7 @@ from babelscope.figures.probes_units import (
     token_premium,
     training_shares,
 )
+from babelscope.models import open_model
 from babelscope.neurons import select_entropy_lambda
 from babelscope.probes import head_ablation, heads, roles, routing
 from babelscope.recording import observe
@@ -27,15 +34,17 @@ def probe_heads(job: ProbeJob) -> Findings:
     best = chosen.heads(1)
     harm = head_ablation.ablate_heads(job.model, job.tokenizer, best, job.texts, max_tokens=300, seed=job.seed)
     cells = [(record.languages.index(tag), layer, head) for tag, found in best.items() for layer, head in found]
-    own = {one.language: Estimate(one.harm[one.language], one.low, one.high) for one in harm.languages}
+    own: dict[str, Estimate] = {
+        one.language: Estimate(one.harm[one.language], one.low, one.high) for one in harm.languages
+    }
     sink, evenness = (record.mean(measure).mean(dim=2).numpy() for measure in ("sink", "evenness"))
     return Findings(
         [*chosen.rows(), *record.rows("sink", seed=job.seed), *record.rows("evenness", seed=job.seed), *harm.rows()],
         {
             "map": head_map(share=chosen.share.numpy(), languages=record.languages, chosen=cells),
             "harm": head_harm(own=own, drawn={one.language: one.drawn for one in harm.languages}),
-            "sink": attention_lines(value=sink, languages=record.languages, unit="attention on the first token"),
-            "evenness": attention_lines(
+            "sink": attention_map(value=sink, languages=record.languages, unit="attention on the first token"),
+            "evenness": attention_map(
                 value=evenness, languages=record.languages, unit="entropy over its largest value"
             ),
         },
@@ -59,9 +68,58 @@ def probe_routing(job: ProbeJob) -> Findings:
 def probe_roles(job: ProbeJob) -> Findings:
     """Language-specific, related and general neurons by block of layers."""
     observation = observe(job.model, job.tokenizer, job.others, tokens_per_language=5000)
-    found = roles.role_shares(observation, select_entropy_lambda, parallel=job.others.parallel, seed=job.seed)
+    found = roles.role_shares(
+        observation,
+        select_entropy_lambda,
+        blocks=min(4, job.model.config.num_hidden_layers),
+        parallel=job.others.parallel,
+        seed=job.seed,
+    )
     bars = [RoleBar(f"{one.layers[0]}–{one.layers[-1]}", one.role, one.share, one.null) for one in found if one.neurons]
     return Findings([one.row() for one in found], {"roles": role_bars(bars=bars)})
+
+
+def probe_checkpoints(job: ProbeJob) -> Findings:
+    """Roles of neurons along a training run."""
+    if len(job.checkpoints) < 2:
+        raise PrerequisiteError(
+            f"{len(job.checkpoints)} checkpoints came; expected at least two folders, in order; give --checkpoints"
+        )
+    steps = [step_name(path, job.checkpoints) for path in job.checkpoints]
+    openers = {
+        name: functools.partial(open_model, path, **job.settings)
+        for name, path in zip(steps, job.checkpoints, strict=True)
+    }
+    history = roles.track_roles(
+        openers,
+        job.others,
+        select_entropy_lambda,
+        blocks=min(4, job.model.config.num_hidden_layers),
+        tokens_per_language=5000,
+        parallel=job.others.parallel,
+        seed=job.seed,
+    )
+    shares = {
+        role: [
+            RoleStep(
+                step.checkpoint,
+                sum(one.neurons for one in step.shares if one.role == role),
+                float(np.mean([one.share for one in step.shares if one.role == role])),
+                float(np.mean([one.null for one in step.shares if one.role == role])),
+            )
+            for step in history.steps
+        ]
+        for role in roles.CLASSES
+    }
+    kept = [(step.checkpoint, {str(tag): value for tag, value in step.kept.items()}) for step in history.steps]
+    figure = role_history(shares=shares, kept=kept)
+    return Findings(history.rows(), {"history": figure})
+
+
+def step_name(path: str, others: Sequence[str]) -> str:
+    """The folder's own name where no other has it, else the whole path."""
+    name = Path(path).name
+    return name if sum(Path(other).name == name for other in others) == 1 else path
 
 
 def probe_tokenizer(job: ProbeJob) -> Findings:
@@ -69,7 +127,7 @@ def probe_tokenizer(job: ProbeJob) -> Findings:
     costs = token_costs(job.tokenizer, job.texts, against=job.against, seed=job.seed)
     mixture = infer_training_shares(job.tokenizer, job.others, merges=1000, seed=job.seed)
     ordered = sorted(costs.costs, key=lambda cost: -cost.premium)
-    shares = {
+    shares: dict[str, Estimate] = {
         tag: Estimate(float(mixture.share[k]), float(mixture.low[k]), float(mixture.high[k]))
         for k, tag in enumerate(mixture.languages)
     }
@@ -89,6 +147,7 @@ UNIT_PROBES: dict[str, Callable[[ProbeJob], Findings]] = {
     "heads": probe_heads,
     "routing": probe_routing,
     "roles": probe_roles,
+    "checkpoints": probe_checkpoints,
     "tokenizer": probe_tokenizer,
 }
 """A probe is a line here."""

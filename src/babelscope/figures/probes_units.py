@@ -69,7 +69,10 @@ def training_shares(
     _estimates(figure, percent, "inferred from the merges", BLUE)
     if floor is not None:
         figure.add_vline(x=100 * floor, line={"dash": "dot", "width": 1}, annotation_text="decoy text")
-    figure.update_xaxes(rangemode="tozero")
+    # Room for half a ring at 0.
+    top = max(part for one in percent.values() for part in (one.value, one.high) if np.isfinite(part))
+    top = max([top, *(100 * part for part in (known or {}).values() if np.isfinite(part))])
+    figure.update_xaxes(range=[-0.015 * top, 1.05 * top])
     return figure
 
 
@@ -121,21 +124,18 @@ def head_harm(*, own: Mapping[str, Estimate], drawn: Mapping[str, Sequence[Numbe
     return figure
 
 
-def attention_lines(*, value: Float[np.ndarray, "language layer"], languages: Sequence[str], unit: str) -> go.Figure:
-    """One attention measure by layer, mean over heads, a line a language: the spread between them is the finding."""
-    figure = new_figure(height=340)
-    for k, tag in enumerate(languages):
-        figure.add_scatter(
-            x=list(range(value.shape[1])),
-            y=value[k],
-            mode="lines+markers",
-            name=language_label(tag),
-            line={"color": CYCLE[k % len(CYCLE)], "width": 1.5},
-            marker={"symbol": SYMBOLS[(k // len(CYCLE)) % len(SYMBOLS)], "color": CYCLE[k % len(CYCLE)], "size": 6},
-        )
-    figure.update_xaxes(title={"text": "layer (block, from 0)"})
-    figure.update_yaxes(title={"text": unit})
-    return figure
+def attention_map(*, value: Float[np.ndarray, "language layer"], languages: Sequence[str], unit: str) -> go.Figure:
+    """One attention measure by language and layer, mean over heads: how a column differs is the finding."""
+    digits = max(2, decimals_for(float(np.nanmax(value, initial=0.0))))
+    figure = _heat(
+        value,
+        rows=[language_label(tag) for tag in languages],
+        columns=[str(layer) for layer in range(value.shape[1])],
+        text=[[fixed(cell, digits) for cell in row] for row in value],
+        value=f"{unit}: %{{z:.4f}}",
+    )
+    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "colorbar": {"title": {"text": unit}}})
+    return _titled(figure, x="layer (block, from 0)", y="", angle=0)
 
 
 def routing_map(

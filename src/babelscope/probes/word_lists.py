@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from unicodedata import category
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Int64, Tensor
-from babelscope.corpus import Texts, as_corpus, tokenize_documents
-from babelscope.errors import LanguageError, MeasurementError
+from babelscope.corpus import Texts, as_corpus, clean_text, tokenize_documents
+from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.languages import Language, parse_languages
+from babelscope.reference import WORDS
 
-Words = Mapping[str, Mapping[str, str]]
+Words = Mapping[str, Mapping[str, str]] | Mapping[str, Mapping[Language, str]]
 """Concept → language tag → the word for it: `{"cat": {"en": "cat", "fi": "kissa"}}`."""
 
 
@@ -62,12 +64,45 @@ def word_tokens(tokenizer: PreTrainedTokenizerBase, words: Words, *, vocabulary:
     claimed = torch.zeros(len(tags), vocabulary or len(tokenizer), dtype=torch.bool)
     for by_tag in words.values():
         for tag, word in by_tag.items():
-            for text in (word, f" {word}"):
-                ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-                first = next((token for token in ids if has_letter(tokenizer, token)), None)  # pyright: ignore
-                if first is not None and first == first_meaningful(tokenizer, ids):
-                    claimed[tags.index(Language.parse(tag)), first] = True
+            claimed[tags.index(Language.parse(tag)), list(first_tokens(tokenizer, word))] = True
     return _disjoint(tags, claimed, claimed.sum(dim=0) > 1, f"first tokens of {len(words)} words a language")
+
+
+def first_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> set[int]:
+    """Tokens that begin a word, with and without a space before it; none that lacks a letter or a whole character."""
+    found = set[int]()
+    for text in (word, f" {word}"):
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]  # pyright: ignore
+        first = first_meaningful(tokenizer, ids)
+        if first is not None and has_letter(tokenizer, first):
+            found.add(first)
+    return found
+
+
+def read_words(path: str | Path) -> dict[str, dict[Language, str]]:
+    """Words in parallel from a table: tabs between columns, language tags in the first line, a concept a line.
+
+    path: a file, or "reference" for the bundled list. An empty cell is a word that is not known; a concept is named by
+    its number and its first word. Raises CorpusError for a table that is not of this form, LanguageError for a bad tag.
+    """
+    file = WORDS if path == "reference" else Path(path)
+    try:
+        lines = [clean_text(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as err:
+        raise CorpusError(f"{file}: unreadable ({err}); expected a table of words in UTF-8") from err
+    rows = [[cell.strip() for cell in line.split("\t")] for line in lines]
+    if len(rows) < 2 or len(rows[0]) < 2:
+        raise CorpusError(
+            f"{file}: {len(rows)} lines, {len(rows[0]) if rows else 0} columns; expected a line of language tags with "
+            "tabs between them, and a line a concept below it"
+        )
+    tags, words = parse_languages(rows[0]), dict[str, dict[Language, str]]()
+    for number, row in enumerate(rows[1:], start=1):
+        if len(row) != len(tags):
+            raise CorpusError(f"{file}: word {number} has {len(row)} cells; expected {len(tags)}, one a language")
+        found = {tag: word for tag, word in zip(tags, row, strict=True) if word}
+        words[f"{number} {next(iter(found.values()), '')}"] = found
+    return words
 
 
 def indicative_tokens(

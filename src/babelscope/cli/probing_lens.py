@@ -1,0 +1,81 @@
+"""The lens of the verb `probe`: latent language on running text, and on translation prompts where words are given."""
+
+import numpy as np
+
+from babelscope.cli.probe_job import Findings, ProbeJob
+from babelscope.figures.probes_geometry import DepthLine, depth_lines, depth_map, latent_language_map
+from babelscope.probes import lens, translations
+
+
+def probe_lens(job: ProbeJob) -> Findings:
+    """Latent language by the logit lens."""
+    found = lens.logit_lens(
+        job.model, job.tokenizer, job.texts, tokens=job.tokens, translators=job.translators, seed=job.seed
+    )
+    share, tags = found.share.numpy(), found.languages
+    own = np.stack([share[k, :, found.tokens.index(tag)] for k, tag in enumerate(tags)])
+    leading = found.leading()
+    top = np.stack(
+        [[share[k, depth, found.tokens.index(tag)] for depth, tag in enumerate(row)] for k, row in enumerate(leading)]
+    )
+    panels = {
+        "share of listed tokens": [
+            DepthLine("the text's own language", own.mean(axis=0).tolist()),
+            DepthLine("the leading other", top.mean(axis=0).tolist()),
+            DepthLine("tokens dealt out at random", found.null.mean(dim=(0, 2)).tolist(), control=True),
+        ],
+        "nats": [
+            DepthLine("entropy", found.entropy_nats.mean(dim=0).tolist()),
+            DepthLine("divergence from the output", found.kl_nats.mean(dim=0).tolist()),
+        ],
+    }
+    if job.against in tags and len(tags) > 1:
+        base = tags.index(job.against)
+        rest = np.delete(share[:, :, found.tokens.index(job.against)], base, axis=0)
+        panels["share of listed tokens"].insert(
+            1, DepthLine(f"{job.against}, in other text", rest.mean(axis=0).tolist())
+        )
+    asked = translations_asked(job) if job.words is not None else Findings([], {})
+    return Findings(
+        [*found.rows(), *asked.rows],
+        {
+            "lines": depth_lines(panels=panels),
+            "own": depth_map(value=own, languages=tags, unit="share of the text's own tokens", top=1),
+            "leading": latent_language_map(share=top, leading=leading, languages=tags),
+            **asked.figures,
+        },
+    )
+
+
+def translations_asked(job: ProbeJob) -> Findings:
+    """The same words as translation prompts into each language of the text but the one compared with."""
+    words = job.words or {}
+    tags = [tag for tag in job.texts if tag != job.against]
+    rows, found = [], []
+    for target in tags:
+        source = next((tag for tag in tags if tag != target), job.against)
+        one = translations.latent_translation(
+            job.model,
+            job.tokenizer,
+            words,
+            source=source,
+            target=target,
+            pivot=job.against,
+            translators=job.translators,
+            seed=job.seed,
+        )
+        found.append(one)
+        rows += one.rows()
+
+    def mean(name: str, values: list[np.ndarray], control: bool = False) -> DepthLine:
+        return DepthLine(name, np.stack(values).mean(axis=0).tolist(), control=control)
+
+    own = [(one.mass.numpy(), one.null.numpy(), one.index(one.target)) for one in found]
+    panels = {
+        "probability of the right word": [
+            mean("in the target's language", [mass[:, at] for mass, _, at in own]),
+            mean(f"in {job.against}", [one.mass[:, one.index(job.against)].numpy() for one in found]),
+            mean("words of other concepts, the target's language", [null[:, at] for _, null, at in own], control=True),
+        ]
+    }
+    return Findings(rows, {"translations": depth_lines(panels=panels)})

@@ -1,0 +1,258 @@
+"""Few-shot translation prompts under the lens: in which language does the right word appear first?"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import langcodes
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.axes import Bool, Float64, Int64, Tensor
+from babelscope.corpus import Document, batch_documents, tokenize_documents
+from babelscope.errors import LanguageError, MeasurementError
+from babelscope.languages import Language, parse_languages
+from babelscope.models import Layout, check_made_for, layout_of
+from babelscope.probes.evidence import SiteEvidence
+from babelscope.probes.lens import lens_logits
+from babelscope.probes.shard_sums import BATCH_TOKENS
+from babelscope.probes.streams import depth_sites, read_streams
+from babelscope.probes.translators import Translators
+from babelscope.probes.word_lists import Words, first_tokens
+from babelscope.sites import Site
+
+FEWEST = 5
+"""Fewer prompts than this are no sample."""
+CONTROL = "the words of other concepts"
+
+
+class TranslationPrompt(NamedTuple):
+    """A few pairs of words, and one that lacks its second word."""
+
+    concept: str
+    text: str
+
+
+def translation_prompts(
+    words: Words, *, source: str, target: str, shots: int = 4, seed: int = 0
+) -> list[TranslationPrompt]:
+    """One prompt a concept that has both words: `shots` lines `Français: "fleur" - 中文: "花"`, then the open one.
+
+    Languages are called by their own names; the shots are drawn anew for each prompt, never the asked word itself.
+    Raises LanguageError where source and target are one language, MeasurementError for too few words.
+    Source: Wendler et al. 2024, arXiv:2402.10588.
+    """
+    one, other = parse_languages([source, target])
+    pairs = {name: (by_tag[one], by_tag[other]) for name, by_tag in words.items() if one in by_tag and other in by_tag}
+    if shots < 1 or len(pairs) < shots + 1:
+        raise MeasurementError(
+            f"{len(pairs)} words in {one} and {other} for {shots} shots; expected a shot, and more words than shots"
+        )
+    rng, found = random.Random(seed), []
+    for name, (asked, _) in pairs.items():
+        shown = rng.sample([pair for other_name, pair in pairs.items() if other_name != name], shots)
+        lines = [f'{own_name(one)}: "{left}" - {own_name(other)}: "{right}"' for left, right in shown]
+        found.append(TranslationPrompt(name, "\n".join([*lines, f'{own_name(one)}: "{asked}" - {own_name(other)}: "'])))
+    return found
+
+
+def own_name(tag: Language) -> str:
+    """What a language calls itself, with a capital where its script has them."""
+    name = langcodes.Language.get(tag, normalize=False).autonym()
+    return name[:1].upper() + name[1:]
+
+
+@dataclass(frozen=True, eq=False)
+class LatentTranslation:
+    """Probability of the right word's first tokens in each language, by depth."""
+
+    source: Language
+    target: Language
+    pivot: Language
+    languages: tuple[Language, ...]
+    """In which the word was looked for."""
+    sites: tuple[Site, ...]
+    concepts: tuple[str, ...]
+    """Asked for, one prompt each."""
+    mass: Float64[Tensor, "depth language"]
+    """Mean over prompts; a language's tokens count where no other language's word begins with them."""
+    low: Float64[Tensor, "depth language"]
+    """Ends of the 95 % bootstrap interval over prompts."""
+    high: Float64[Tensor, "depth language"]
+    null: Float64[Tensor, "depth language"]
+    """The same with the words of other concepts: what speaking a language gives without meaning the concept."""
+    p: Float64[Tensor, "depth language"]
+    """Rank of the mass among those."""
+    solved: float
+    """Share of prompts that the model itself goes on with the target's word."""
+    tuned: bool
+    draws: int
+    seed: int
+
+    @property
+    def share(self) -> Float64[Tensor, "depth language"]:
+        """Mass over that of all languages; sums to 1."""
+        return self.mass / self.mass.sum(dim=1, keepdim=True)
+
+    def index(self, language: str) -> int:
+        """Place of a language; raises LanguageError if absent."""
+        tag = Language.parse(language)
+        if tag not in self.languages:
+            raise LanguageError(f"no word in {tag!r} was looked for; expected one of {', '.join(self.languages)}")
+        return self.languages.index(tag)
+
+    def rows(self) -> list[SiteEvidence]:
+        """One row a depth and language of the word."""
+        lens = "tuned lens" if self.tuned else "logit lens"
+        return [
+            SiteEvidence(
+                claim=f"{lens}, right word of a translation from {self.source}, probability",
+                language=self.target,
+                control=CONTROL,
+                n=len(self.concepts),
+                estimate=float(self.mass[depth, k]),
+                low=float(self.low[depth, k]),
+                high=float(self.high[depth, k]),
+                p=float(self.p[depth, k]),
+                draws=self.draws,
+                seed=self.seed,
+                note=f"n in prompts, of which the model solves {self.solved:.3f}",
+                site=str(site),
+                against=tag,
+                null=float(self.null[depth, k]),
+            )
+            for depth, site in enumerate(self.sites)
+            for k, tag in enumerate(self.languages)
+        ]
+
+
+class AnswerTokens(NamedTuple):
+    """Tokens that begin each concept's word in each language; within a concept no token is two languages'."""
+
+    entries: Int64[Tensor, " entry"]
+    """Of the vocabulary: all that begin some word."""
+    member: Bool[Tensor, "concept language entry"]
+
+
+def answer_tokens(
+    tokenizer: PreTrainedTokenizerBase, words: Words, concepts: Sequence[str], languages: Sequence[Language]
+) -> AnswerTokens:
+    """First tokens of each word, with and without a space before it; those of two languages are nobody's."""
+    begins = [
+        [first_tokens(tokenizer, words[name][tag]) if tag in words[name] else set() for tag in languages]
+        for name in concepts
+    ]
+    entries = sorted({token for row in begins for found in row for token in found})
+    claimed = torch.tensor([[[token in found for token in entries] for found in row] for row in begins])
+    claimed = claimed.reshape(len(concepts), len(languages), len(entries)).bool()
+    return AnswerTokens(torch.tensor(entries, dtype=torch.int64), claimed & (claimed.sum(dim=1, keepdim=True) == 1))
+
+
+def latent_translation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    words: Words,
+    *,
+    source: str,
+    target: str,
+    pivot: str = "en",
+    shots: int = 4,
+    translators: Translators | None = None,
+    draws: int = 99,
+    resamples: int = 200,
+    seed: int = 0,
+) -> LatentTranslation:
+    """Where on its way does a translated word appear, and in which language first?
+
+    Each concept is asked for by a prompt of `translation_prompts`; at its last token the lens gives the probability of
+    the first tokens of the right word in every language of the list. A concept is kept where both the target's and the
+    pivot's word begin with a token that no other language's does. The control deals the words of other concepts to the
+    prompts: a language that is merely spoken gets as much for those.
+    Raises LanguageError for a language without words, MeasurementError for fewer than five concepts kept, ArtifactError
+    for translators of another model.
+    Source: Wendler et al. 2024, arXiv:2402.10588, who add up all entries that begin the word; here it is the first
+    token as the tokenizer cuts the word.
+    """
+    layout = layout_of(model)
+    if translators is not None:
+        check_made_for(translators.origin, model, tokenizer, "translators")
+    languages = parse_languages(dict.fromkeys(tag for by_tag in words.values() for tag in by_tag))
+    for tag in parse_languages(dict.fromkeys([source, target, pivot])):
+        if tag not in languages:
+            raise LanguageError(f"no words in {tag!r} came; expected one of {', '.join(languages)}; add a column")
+    asked = [languages.index(Language.parse(tag)) for tag in (target, pivot)]
+    prompts = translation_prompts(words, source=source, target=target, shots=shots, seed=seed)
+    answers = answer_tokens(tokenizer, words, [prompt.concept for prompt in prompts], languages)
+    kept = answers.member.any(dim=2)[:, asked].all(dim=1).nonzero()[:, 0].tolist()
+    if len(kept) < FEWEST:
+        raise MeasurementError(
+            f"{len(kept)} of {len(prompts)} words have a first token of their own in {target} and {pivot}; expected at "
+            f"least {FEWEST}; give more words"
+        )
+    prompts, member = [prompts[at] for at in kept], answers.member[kept]
+    probability, top = read_answers(layout, tokenizer, prompts, answers.entries, translators)
+    target_entries = [answers.entries[row].tolist() for row in member[:, asked[0]]]
+    # every[p, c]: what prompt p gives to the words of concept c
+    every = torch.einsum("pde,cle->pcdl", probability, member.double())
+    own = torch.stack([every[at, at] for at in range(len(prompts))])
+    generator = torch.Generator().manual_seed(seed)
+    picked = torch.randint(len(own), (resamples, len(own)), generator=generator)
+    ends = torch.quantile(own[picked].mean(dim=1), torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    drawn = torch.stack([dealt_out(every, generator) for _ in range(draws)])
+    mass = own.mean(dim=0)
+    return LatentTranslation(
+        source=Language.parse(source),
+        target=Language.parse(target),
+        pivot=Language.parse(pivot),
+        languages=languages,
+        sites=depth_sites(layout),
+        concepts=tuple(prompt.concept for prompt in prompts),
+        mass=mass,
+        low=ends[0],
+        high=ends[1],
+        null=drawn.mean(dim=0),
+        p=(1 + (drawn >= mass).sum(dim=0).double()) / (draws + 1),
+        solved=sum(token in found for token, found in zip(top, target_entries, strict=True)) / len(prompts),
+        tuned=translators is not None,
+        draws=draws,
+        seed=seed,
+    )
+
+
+def dealt_out(
+    every: Float64[Tensor, "prompt concept depth language"], generator: torch.Generator
+) -> Float64[Tensor, "depth language"]:
+    """Mean mass where each prompt gets the words of another concept: prompts in random order, each its next one's."""
+    order = torch.randperm(len(every), generator=generator)
+    return every[order, order.roll(1)].mean(dim=0)
+
+
+@torch.no_grad()
+def read_answers(
+    layout: Layout,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[TranslationPrompt],
+    entries: Int64[Tensor, " entry"],
+    translators: Translators | None,
+) -> tuple[Float64[Tensor, "prompt depth entry"], list[int]]:
+    """Probability of these entries after each prompt at each depth, and the model's own choice."""
+    asked = [Document(str(number), prompt.text) for number, prompt in enumerate(prompts)]
+    pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
+    documents = tokenize_documents(tokenizer, asked, 0, max_length=100_000)
+    found = torch.zeros(len(prompts), layout.n_layers + 1, len(entries), dtype=torch.float64)
+    top = [0] * len(prompts)
+    for batch in batch_documents(documents, batch_tokens=BATCH_TOKENS, pad=pad):
+        place = [int(document.id) for document in batch.documents]
+        last = batch.attention_mask.sum(dim=1) - 1
+        for depth, state in enumerate(read_streams(layout, batch)):
+            rows = state[torch.arange(len(place)), last.to(state.device)]
+            logits = lens_logits(layout, rows, translators, depth).float()
+            if not bool(torch.isfinite(logits).all()):
+                raise MeasurementError("the lens gave NaN or infinity; expected numbers; check the weights and dtype")
+            p = torch.softmax(logits, dim=-1)
+            found[place, depth] = p[:, entries.to(p.device)].double().cpu()
+            if depth == layout.n_layers:
+                for at, choice in zip(place, p.argmax(dim=1).tolist(), strict=True):
+                    top[at] = choice
+    return found, top
