@@ -2,8 +2,8 @@ import pytest
 import torch
 from babelscope_kernels import KernelError
 from babelscope_kernels.checking import check, error, suite
-from babelscope_kernels.steer_residual import steer_low_rank, steer_residual
-from babelscope_kernels.steer_residual.reference import low_rank_reference, steer_reference
+from babelscope_kernels.steer_residual import steer_residual
+from babelscope_kernels.steer_residual.reference import steer_reference
 from kernel_runs import bad, interpreted
 
 from babelscope import interventions
@@ -32,7 +32,7 @@ def test_torch_agrees_with_float64_on_every_case():
 def test_triton_agrees_with_float64_in_the_interpreter_and_under_compile():
     outcomes = interpreted("steer_residual")
     assert bad(outcomes) == []
-    wanted = {"untouched", "low rank", "d_hidden", "d_vector", "d_each", "d_strength", "d_down", "d_gain", "d_up"}
+    wanted = {"untouched", "d_hidden", "d_vector", "d_each", "d_strength"}
     assert wanted <= {outcome.output for outcome in outcomes}
 
 
@@ -65,34 +65,9 @@ def test_projecting_out_by_hand():
     assert steer_residual(hidden, vector, 0.5, kind="add").tolist() == [[3.0, 5.0]]
 
 
-def test_a_low_rank_edit_by_hand():
-    hidden = torch.tensor([[3.0, 4.0, 5.0]])
-    down, up = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    # hidden·down = [3, 9]; times the gain [2, -1] = [6, -9]; through up = [6, 6, -9]; half of it is added.
-    assert steer_low_rank(hidden, down, torch.tensor([2.0, -1.0]), up, 0.5).tolist() == [[6.0, 7.0, 0.5]]
-
-
-def test_a_subspace_projected_out_twice_is_projected_out_once():
-    basis = torch.linalg.qr(torch.randn(40, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
-    hidden = torch.randn(7, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    gain = -torch.ones(5, dtype=torch.float64)
-    once = steer_low_rank(hidden, basis, gain, basis.mT, 1)
-    assert (once @ basis).abs().max() < 1e-14
-    torch.testing.assert_close(steer_low_rank(once, basis, gain, basis.mT, 1), once, rtol=0, atol=1e-14)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_pass_gradcheck(kind):
     assert torch.autograd.gradcheck(lambda h, v, s: steer_residual(h, v, s, kind=kind), wide())
-
-
-def test_low_rank_gradients_pass_gradcheck():
-    generator = torch.Generator().manual_seed(0)
-    parts = [
-        torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
-        for shape in [(2, 3, 5), (5, 2), (2,), (2, 5), (2, 1, 1)]
-    ]
-    assert torch.autograd.gradcheck(steer_low_rank, parts)
 
 
 def test_a_strength_that_is_zero_still_learns():
@@ -109,10 +84,6 @@ def test_the_bounds_show_wrong_edits(dtype):
     exact = steer_reference(hidden.double(), vector.double(), strength.double(), "project_out")
     added = steer_reference(hidden.double(), vector.double() / vector.norm(), strength.double(), "add")
     assert error(added.to(dtype), exact) > CASES.bound(case, "project_out vector")
-    parts = (tensors["down"].double(), tensors["gain"].double(), tensors["up"].double())
-    right = low_rank_reference(hidden.double(), *parts, strength.double())
-    short = low_rank_reference(hidden.double(), parts[0][:, :15], parts[1][:15], parts[2][:15], strength.double())
-    assert error(right.to(dtype), right) <= CASES.bound(case, "low rank") < error(short.to(dtype), right)
     next_token = steer_reference(hidden.double(), vector.double(), strength.double().roll(1, dims=1), "project_out")
     assert error(next_token.to(dtype), exact) > CASES.bound(case, "project_out vector")
 
@@ -138,11 +109,6 @@ def test_bad_input_is_one_clear_line(change, message):
     with pytest.raises(KernelError, match=message) as caught:
         steer_residual(**arguments)
     assert "\n" not in str(caught.value)
-
-
-def test_low_rank_parts_must_fit():
-    with pytest.raises(KernelError, match=r"expected \[5, rank\], \[rank\], \[rank, 5\]"):
-        steer_low_rank(torch.zeros(3, 5), torch.zeros(5, 2), torch.zeros(3), torch.zeros(3, 5), 1.0)
 
 
 @pytest.mark.gpu

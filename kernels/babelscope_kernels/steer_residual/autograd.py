@@ -1,4 +1,4 @@
-"""Gradients of the edits. The activation's is the same edit again: of itself, or with its two matrices exchanged."""
+"""Gradients of the edits. The activation's: the gradient as it came, or for "project_out" the same edit of it."""
 
 from typing import Any
 
@@ -22,18 +22,6 @@ def _(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool) -> Tensor
     return hidden.new_empty(hidden.shape)
 
 
-@torch.library.custom_op("babelscope::steer_low_rank", mutates_args=())
-def _triton_low_rank(hidden: Tensor, down: Tensor, gain: Tensor, up: Tensor, strength: Tensor) -> Tensor:
-    from babelscope_kernels.steer_residual.kernel import launch_low_rank
-
-    return launch_low_rank(hidden, down, gain, up, strength)
-
-
-@_triton_low_rank.register_fake
-def _(hidden: Tensor, down: Tensor, gain: Tensor, up: Tensor, strength: Tensor) -> Tensor:
-    return hidden.new_empty(hidden.shape)
-
-
 def _each_token(strength: Tensor, hidden: Tensor) -> Tensor:
     return strength.expand(*hidden.shape[:-1], 1).reshape(-1)
 
@@ -46,15 +34,6 @@ def edit(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool, backen
     h, v, s = widened(hidden, vector, strength)
     weight = s * -(h * v).sum(dim=-1, keepdim=True) if project else s
     return _kept(hidden, torch.addcmul(h, weight, v).to(hidden.dtype), strength)
-
-
-def edit_low_rank(hidden: Tensor, down: Tensor, gain: Tensor, up: Tensor, strength: Tensor, backend: str) -> Tensor:
-    """h + s·((h·down)∘gain)·up; a token of strength 0 keeps its bits."""
-    if backend == "triton":
-        parts = (down.to(torch.float32), gain.to(torch.float32), up.to(torch.float32))
-        return _triton_low_rank(hidden, *parts, _each_token(strength, hidden).to(torch.float32))
-    h, u, a, v, s = widened(hidden, down, gain, up, strength)
-    return _kept(hidden, (h + (s * ((h @ u) * a)) @ v).to(hidden.dtype), strength)
 
 
 def _kept(hidden: Tensor, new: Tensor, strength: Tensor) -> Tensor:
@@ -101,39 +80,3 @@ class Steer(torch.autograd.Function):
             d_vector = by_vector.sum_to_size(vector.shape).to(vector.dtype)
             d_strength = by_strength.sum_to_size(strength.shape).to(strength.dtype)
         return d_hidden, d_vector, d_strength, None, None
-
-
-class SteerLowRank(torch.autograd.Function):
-    """h + s·((h·down)∘gain)·up."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, down: Tensor, gain: Tensor, up: Tensor, strength: Tensor, backend: str
-    ) -> Tensor:
-        """The edited activation."""
-        needed = any(ctx.needs_input_grad[1:])
-        ctx.save_for_backward(down, gain, up, strength, hidden if needed else None)
-        ctx.backend = backend
-        return edit_low_rank(hidden, down, gain, up, strength, backend)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Gradients:
-        """Gradients of activation, the three parts and strength."""
-        down, gain, up, strength, hidden = ctx.saved_tensors
-        (grad,) = grads
-        d_hidden = None
-        if ctx.needs_input_grad[0]:
-            d_hidden = edit_low_rank(grad, up.mT, gain, down.mT, strength, ctx.backend)
-        if hidden is None:
-            return d_hidden, None, None, None, None, None
-        g, u, a, v, s = widened(grad, down, gain, up, strength)
-        (h,) = widened(hidden)
-        along, ahead = (h @ u).flatten(0, -2), (g @ v.mT).flatten(0, -2)
-        each = s.expand(*h.shape[:-1], 1).reshape(-1, 1)
-        parts = (
-            (h.flatten(0, -2).mT @ (each * ahead * a)).to(down.dtype),
-            (each * ahead * along).sum(dim=0).to(gain.dtype),
-            ((each * along * a).mT @ g.flatten(0, -2)).to(up.dtype),
-        )
-        by_strength = (along * a * ahead).sum(dim=-1).reshape(*h.shape[:-1], 1)
-        return d_hidden, *parts, by_strength.sum_to_size(strength.shape).to(strength.dtype), None

@@ -7,34 +7,34 @@ import torch
 from torch import Tensor
 
 from babelscope_kernels.checking import Case
-from babelscope_kernels.steer_residual.dispatch import steer_low_rank, steer_residual
-from babelscope_kernels.steer_residual.reference import low_rank_reference, steer_reference
+from babelscope_kernels.steer_residual.dispatch import steer_residual
+from babelscope_kernels.steer_residual.reference import steer_reference
 from babelscope_kernels.timing import Timing, compiled
 
 KINDS = (torch.float32, torch.float16, torch.bfloat16)
 BOUND = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 5e-3}
 PARAMETERS = 2e-6
-"""Bound of the gradients of vector, matrices and strength, which are added over tokens in float32."""
+"""Bound of the gradients of vector and strength, which are added over tokens in float32."""
 
 
-def _size(row: int, token: int, hidden: int, rank: int) -> dict[str, int]:
-    return {"row": row, "token": token, "hidden": hidden, "rank": rank}
+def _size(row: int, token: int, hidden: int) -> dict[str, int]:
+    return {"row": row, "token": token, "hidden": hidden}
 
 
 CASES = [
-    *(Case("one", kind, _size(1, 1, 1, 1)) for kind in KINDS),
-    *(Case("odd", kind, _size(3, 5, 63, 3)) for kind in KINDS),
-    *(Case("thousand", kind, _size(2, 9, 1000, 16)) for kind in KINDS),
-    *(Case("no tokens", kind, _size(2, 0, 63, 2)) for kind in KINDS),
-    *(Case("transposed", kind, _size(2, 5, 63, 4), {"layout": "transposed"}) for kind in KINDS),
-    *(Case("a part of a longer text", kind, _size(2, 5, 63, 4), {"layout": "slice"}) for kind in KINDS),
-    *(Case("llama 8b", kind, _size(4, 2048, 4096, 16), large=True) for kind in KINDS[2:]),
+    *(Case("one", kind, _size(1, 1, 1)) for kind in KINDS),
+    *(Case("odd", kind, _size(3, 5, 63)) for kind in KINDS),
+    *(Case("thousand", kind, _size(2, 9, 1000)) for kind in KINDS),
+    *(Case("no tokens", kind, _size(2, 0, 63)) for kind in KINDS),
+    *(Case("transposed", kind, _size(2, 5, 63), {"layout": "transposed"}) for kind in KINDS),
+    *(Case("a part of a longer text", kind, _size(2, 5, 63), {"layout": "slice"}) for kind in KINDS),
+    *(Case("llama 8b", kind, _size(4, 2048, 4096), large=True) for kind in KINDS[2:]),
 ]
 
 
 def inputs(case: Case, device: torch.device, generator: torch.Generator) -> dict[str, Tensor]:
     """Normal activations; a strength for each token, a quarter of them 0; a vector for each row."""
-    b, t, d, r = (case.sizes[name] for name in ("row", "token", "hidden", "rank"))
+    b, t, d = (case.sizes[name] for name in ("row", "token", "hidden"))
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
@@ -53,18 +53,14 @@ def inputs(case: Case, device: torch.device, generator: torch.Generator) -> dict
         "vector": draw(d) + 0.1,
         "each": draw(b, 1, d) + 0.1,
         "strength": strength,
-        "down": draw(d, r) / d**0.5,
-        "gain": draw(r),
-        "up": draw(r, d),
     }
     return {"hidden": hidden, **{name: tensor.to(device) for name, tensor in rest.items()}}
 
 
 def run(case: Case, inputs: dict[str, Tensor], backend: str) -> dict[str, Tensor]:
-    """The three edits, with a shared vector, with one for each row, with a strength that is one number; and
+    """The two edits, with a shared vector, with one for each row, with a strength that is one number; and
     what a vector of NaN leaves of the tokens of strength 0."""
     hidden, strength = inputs["hidden"], inputs["strength"]
-    parts = (inputs["down"], inputs["gain"], inputs["up"])
     found = {}
     for kind in ("add", "project_out"):
         for name in ("vector", "each"):
@@ -81,7 +77,6 @@ def run(case: Case, inputs: dict[str, Tensor], backend: str) -> dict[str, Tensor
     if backend == "reference":
         whole = torch.full((1, 1, 1), 0.5, dtype=strength.dtype, device=hidden.device)
         found["add number"] = steer_reference(hidden, inputs["vector"], whole, "add")
-        found["low rank"] = low_rank_reference(hidden, *parts, strength)
         found["untouched"] = torch.where(strength == 0, hidden.detach(), 0)
         return found
     found["add number"] = steer_residual(
@@ -91,7 +86,6 @@ def run(case: Case, inputs: dict[str, Tensor], backend: str) -> dict[str, Tensor
         kind="add",
         backend=backend,  # pyright: ignore[reportArgumentType]
     )
-    found["low rank"] = steer_low_rank(hidden, *parts, strength, backend=backend)  # pyright: ignore[reportArgumentType]
     nothing = torch.full_like(inputs["vector"], torch.nan).detach()
     spoilt = steer_residual(hidden.detach(), nothing, strength.detach(), kind="project_out", backend=backend)  # pyright: ignore[reportArgumentType]
     found["untouched"] = torch.where(strength == 0, spoilt, 0)
@@ -100,7 +94,7 @@ def run(case: Case, inputs: dict[str, Tensor], backend: str) -> dict[str, Tensor
 
 def gradients(case: Case) -> tuple[str, ...]:
     """All inputs."""
-    return ("hidden", "vector", "each", "strength", "down", "gain", "up")
+    return ("hidden", "vector", "each", "strength")
 
 
 def bound(case: Case, name: str) -> float:
@@ -117,14 +111,13 @@ def bound(case: Case, name: str) -> float:
 
 
 def timings(device: torch.device, generator: torch.Generator, small: bool) -> Iterator[Timing]:
-    """The three edits on 4 × 2,048 tokens of Llama-3.1-8B's residual stream, and one step of decoding 8 rows."""
+    """The two edits on 4 × 2,048 tokens of Llama-3.1-8B's residual stream, and one step of decoding 8 rows."""
     for b, t in ((2, 256), (2, 1)) if small else ((4, 2048), (8, 1)):
-        d, r = (512, 16) if small else (4096, 16)
+        d = 512 if small else 4096
         kind = torch.float32 if small else torch.bfloat16
-        case = Case("timing", kind, _size(b, t, d, r))
+        case = Case("timing", kind, _size(b, t, d))
         given = inputs(case, device, generator)
         hidden, each, strength = given["hidden"], given["each"], given["strength"]
-        parts = given["down"], given["gain"], given["up"]
         shape, name = f"{b}x{t}x{d}", str(kind).removeprefix("torch.")
         for edit in ("add", "project_out"):
             arguments = (hidden, each, strength, edit)
@@ -133,8 +126,3 @@ def timings(device: torch.device, generator: torch.Generator, small: bool) -> It
                 "eager": partial(steer_reference, *arguments),
                 **compiled(device, steer_reference, *arguments),
             }, 2 * hidden.nbytes, 0)  # fmt: skip
-        yield Timing(f"low rank{' decoding' if t == 1 else ''}", f"{shape} rank {r}", name, {
-            "ours": partial(steer_low_rank, hidden, *parts, strength),
-            "eager": partial(low_rank_reference, hidden, *parts, strength),
-            **compiled(device, low_rank_reference, hidden, *parts, strength),
-        }, 2 * hidden.nbytes, 4 * b * t * d * r)  # fmt: skip

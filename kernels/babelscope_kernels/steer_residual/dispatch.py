@@ -7,12 +7,10 @@ from torch import Tensor
 
 from babelscope_kernels.backend import Backend, choose
 from babelscope_kernels.errors import KernelError
-from babelscope_kernels.steer_residual.autograd import Steer, SteerLowRank, edit, edit_low_rank
+from babelscope_kernels.steer_residual.autograd import Steer, edit
 
 MOST_WIDTH = 16384
 """Of a residual stream whose rows Triton holds in registers."""
-MOST_RANK = 16
-"""Of a low-rank edit that Triton does in one product."""
 
 
 def steer_residual(
@@ -43,35 +41,6 @@ def steer_residual(
         vector = wide / wide.norm(dim=-1, keepdim=True)
     call = Steer.apply if _needs_graph(hidden, vector, s) else edit
     return call(hidden, vector, s, kind == "project_out", chosen)
-
-
-def steer_low_rank(
-    hidden: Tensor,
-    down: Tensor,
-    gain: Tensor,
-    up: Tensor,
-    strength: float | int | Tensor,
-    *,
-    backend: Backend = "auto",
-) -> Tensor:
-    """h + s·((h·down)∘gain)·up: an edit of rank r, as a projector onto a language's subspace (gain -1) or a map.
-
-    hidden: [..., hidden]. down: [hidden, r]. gain: [r]. up: [r, hidden]. strength: as in `steer_residual`, and 0 keeps
-    the bits. Triton takes r ≤ 16. Gradients flow to all five tensors. Raises KernelError on shapes that do not fit.
-    """
-    if not isinstance(strength, Tensor) and strength == 0:
-        return hidden
-    s = _strength("steer_low_rank", hidden, strength)
-    width, rank = hidden.shape[-1], gain.shape[-1] if gain.ndim == 1 else -1
-    if down.shape != (width, rank) or up.shape != (rank, width):
-        raise KernelError(
-            f"steer_low_rank: down {tuple(down.shape)}, gain {tuple(gain.shape)}, up {tuple(up.shape)}; "
-            f"expected [{width}, rank], [rank], [rank, {width}]"
-        )
-    objection = f"rank {rank}, at most {MOST_RANK}" if rank > MOST_RANK else ""
-    chosen = choose("steer_low_rank", backend, [hidden, down, gain, up, s], objection=objection)
-    call = SteerLowRank.apply if _needs_graph(hidden, down, gain, up, s) else edit_low_rank
-    return call(hidden, down, gain, up, s, chosen)
 
 
 def _needs_graph(*tensors: Tensor) -> bool:

@@ -9,9 +9,6 @@ from torch import Tensor
 
 from babelscope_kernels.shipped import Shipped
 
-LOW_RANK = {"BLOCK_T": 16, "BLOCK_D": 64, "BLOCK_R": 16}
-FOUR_WARPS = {"num_warps": 4}
-
 
 @triton.jit
 def _steer_fwd_kernel(
@@ -32,39 +29,6 @@ def _steer_fwd_kernel(
         weight = -1.0 * given * tl.sum(x * v, axis=1)
     new = (x + weight[:, None] * v).to(out.dtype.element_ty)
     tl.store(out + row[:, None] * width + column[None, :], tl.where((given != 0)[:, None], new, raw), mask=here)
-
-
-@triton.jit
-def _steer_low_rank_fwd_kernel(
-    hidden, down, gain, up, strength, out, n_token, width, rank, stride,
-    BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr,
-):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
-    live = row < n_token
-    component = tl.arange(0, BLOCK_R)
-    kept = component < rank
-    along = tl.zeros([BLOCK_T, BLOCK_R], tl.float32)
-    for first in range(0, width, BLOCK_D):
-        column = first + tl.arange(0, BLOCK_D)
-        inside = column < width
-        place = hidden + row[:, None] * stride + column[None, :]
-        x = tl.load(place, mask=live[:, None] & inside[None, :], other=0.0).to(tl.float32)
-        place = down + column[:, None] * rank + component[None, :]
-        u = tl.load(place, mask=inside[:, None] & kept[None, :], other=0.0).to(tl.float32)
-        along = tl.dot(x, u, acc=along, input_precision="tf32x3")
-    s = tl.load(strength + row, mask=live, other=0.0).to(tl.float32)
-    a = tl.load(gain + component, mask=kept, other=0.0).to(tl.float32)
-    along = along * a[None, :] * s[:, None]
-    for first in range(0, width, BLOCK_D):
-        column = first + tl.arange(0, BLOCK_D)
-        inside = column < width
-        here = live[:, None] & inside[None, :]
-        raw = tl.load(hidden + row[:, None] * stride + column[None, :], mask=here, other=0.0)
-        place = up + component[:, None] * width + column[None, :]
-        v = tl.load(place, mask=kept[:, None] & inside[None, :], other=0.0).to(tl.float32)
-        new = raw.to(tl.float32) + tl.dot(along, v, input_precision="tf32x3")
-        place = out + row[:, None] * width + column[None, :]
-        tl.store(place, tl.where((s != 0)[:, None], new.to(out.dtype.element_ty), raw), mask=here)
 
 
 def blocks_of(width: int) -> dict[str, int]:
@@ -99,20 +63,6 @@ def launch(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool) -> T
     return out
 
 
-def launch_low_rank(hidden: Tensor, down: Tensor, gain: Tensor, up: Tensor, strength: Tensor) -> Tensor:
-    """down: [hidden, rank], gain: [rank], up: [rank, hidden], strength: [token], all float32."""
-    flat = _rows(hidden)
-    out = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
-    if out.numel():
-        n_token, width = flat.shape
-        kernel: Any = _steer_low_rank_fwd_kernel
-        kernel[(triton.cdiv(n_token, LOW_RANK["BLOCK_T"]),)](
-            flat, down.contiguous(), gain.contiguous(), up.contiguous(), strength.contiguous(), out,
-            n_token, width, gain.shape[0], flat.stride(0), **LOW_RANK, **FOUR_WARPS,
-        )  # fmt: skip
-    return out
-
-
 def _shipped() -> list[Shipped]:
     found = []
     for kind in ("bf16", "fp16", "fp32"):
@@ -133,18 +83,6 @@ def _shipped() -> list[Shipped]:
                         (*array, *single, "width", "stride"),
                     )
                 )
-        parts = dict.fromkeys(("down", "gain", "up", "strength"), "*fp32")
-        found.append(
-            Shipped(
-                f"low_rank-{kind}",
-                _steer_low_rank_fwd_kernel,
-                {**array, **parts, **whole, "rank": "i32"},
-                LOW_RANK,
-                4,
-                3,
-                (*array, *parts, "width", "stride"),
-            )
-        )
     return found
 
 

@@ -13,12 +13,6 @@ def steer_reference(hidden: Tensor, vector: Tensor, strength: Tensor, kind: str)
     return (h - s * (h * q).sum(dim=-1, keepdim=True) * q).to(hidden.dtype)
 
 
-def low_rank_reference(hidden: Tensor, down: Tensor, gain: Tensor, up: Tensor, strength: Tensor) -> Tensor:
-    """h + s·((h·down)∘gain)·up."""
-    h, u, a, v, s = widened(hidden, down, gain, up, strength)
-    return (h + s * ((h @ u) * a) @ v).to(hidden.dtype)
-
-
 def widened(hidden: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """All in float32, or in float64 if the activation is."""
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
