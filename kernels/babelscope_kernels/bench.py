@@ -1,13 +1,16 @@
 """Benchmark of the kernels: `python -m babelscope_kernels.bench <kernel or all> [--json FILE] [--cpu]`.
 
 One call checks every case first, and gives no number if one is red; measures what the machine can do (copy bandwidth,
-bfloat16 matrix product); times every form; and adds rows to kernels/results/<kernel>.csv. `all` runs each kernel in a
-process of its own, so that a fault of one leaves the others standing. Without a GPU it says so and ends with 1; with
-`--cpu` it times the torch forms on one core, small, and adds no row.
+bfloat16 matrix product); times every form; and adds rows to kernels/results/<kernel>.csv, each timing's as soon as it
+is done. `all` runs each kernel in a process of its own, so that a fault of one leaves the others standing.
+
+The call keeps within `--budget` seconds, 540 if not told. Each kernel of `all` has an equal part of what is left, and
+each timing half of what its kernel has left, after which its baselines are left out. All that was left out is named,
+and the call ends with 1; the same call with `--resume` goes on where the rows of this commit and machine end. Without a
+GPU it says so and ends with 1; with `--cpu` it times the torch forms on one core, small, and adds no row.
 """
 
 import argparse
-import csv
 import datetime
 import importlib.metadata
 import json
@@ -16,21 +19,25 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from babelscope_kernels.checking import check
 from babelscope_kernels.errors import KernelError
 from babelscope_kernels.names import NAMES
-from babelscope_kernels.timing import OURS, Form, Timer, Timing, on_cpu, on_gpu, timings_of
+from babelscope_kernels.results import Place, Row, append, measured, table, write_whole
+from babelscope_kernels.timing import NEVER, OURS, Deadline, Form, Timer, Timing, on_cpu, on_gpu, timings_of
 
 RESULTS = Path(__file__).parents[1] / "results"
-SECONDS = 140
-"""For one kernel of `all`; a slower one is ended and the next begun."""
+SECONDS = 540
+"""For one call; `all` shares them."""
+STUCK = 2
+"""A kernel of `all` that takes so many times its part is ended, and the next begun."""
 _log = logging.getLogger(__name__)
 
 
@@ -48,32 +55,12 @@ class Ceilings:
         return 1e3 * max(timing.bytes / (1e9 * self.copy_gbps), timing.flops / (1e12 * self.matmul_tflops))
 
 
-@dataclass(frozen=True)
-class Row:
-    """One form of one timing: a line of the results."""
+class Measured(NamedTuple):
+    """What was timed, and what was not."""
 
-    kernel: str
-    timing: str
-    form: str
-    median: float
-    p20: float
-    p80: float
-    unit: str
-    shape: str
-    dtype: str
-    gbps: float
-    tflops: float
-    roofline_share: float
-    """Least possible time over the median."""
-    times_ours: float
-    """Median over ours: above 1 means that ours is faster."""
-    copy_gbps: float
-    matmul_tflops: float
-    gpu: str
-    torch: str
-    triton: str
-    commit: str
-    date: str
+    rows: list[Row]
+    left_out: list[str]
+    """For time: a timing, or a form of one."""
 
 
 def ceilings(device: torch.device, timer: Timer, n_copy: int = 2**30, n_matmul: int = 8192) -> Ceilings:
@@ -90,11 +77,26 @@ def ceilings(device: torch.device, timer: Timer, n_copy: int = 2**30, n_matmul: 
     )
 
 
-def rows_of(kernel: str, timing: Timing, timer: Timer, best: Ceilings, facts: Mapping[str, str]) -> list[Row]:
-    """Time every form of one timing. A baseline that can not run here is logged and left out; ours must run."""
-    forms = {name: form for name, form in timing.forms.items() if name == OURS or _runs(name, timing, form)}
+def rows_of(
+    kernel: str,
+    timing: Timing,
+    timer: Timer,
+    best: Ceilings,
+    facts: Mapping[str, str],
+    deadline: Deadline = NEVER,
+) -> Measured:
+    """Time every form of one timing. A baseline that can not run here is logged and left out; ours must run.
+
+    Baselines that are not begun (compiled, say) at the deadline are left out.
+    """
+    forms, late = {OURS: timing.forms[OURS]}, []
+    for name, form in timing.forms.items():
+        if name != OURS and deadline.left() <= 0:
+            late.append(f"{_label(timing)}: {name}")
+        elif name == OURS or _runs(name, timing, form):
+            forms[name] = form
     found = timer(forms)
-    return [
+    rows = [
         Row(
             kernel=kernel,
             timing=timing.name,
@@ -115,6 +117,11 @@ def rows_of(kernel: str, timing: Timing, timer: Timer, best: Ceilings, facts: Ma
         )
         for form, one in found.items()
     ]
+    return Measured(rows, late)
+
+
+def _label(timing: Timing) -> str:
+    return f"{timing.name} {timing.shape} {timing.dtype}"
 
 
 def _runs(name: str, timing: Timing, form: Form) -> bool:
@@ -148,66 +155,104 @@ def _commit() -> str:
     return (head + ("+" if git("status", "--porcelain", "--", "*.py") else "")) or "unknown"
 
 
-def append(folder: Path, rows: Sequence[Row]) -> None:
-    """Add rows to <folder>/<kernel>.csv; nothing in the file is changed."""
-    if not folder.is_dir():
-        raise KernelError(f"results folder '{folder}' does not exist; make it, or give another with --results")
-    for kernel in dict.fromkeys(row.kernel for row in rows):
-        path = folder / f"{kernel}.csv"
-        new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(Row.__dataclass_fields__))
-            if new:
-                writer.writeheader()
-            writer.writerows(asdict(row) for row in rows if row.kernel == kernel)
+def bench(
+    kernel: str,
+    device: torch.device,
+    timer: Timer,
+    best: Ceilings,
+    facts: Mapping[str, str],
+    *,
+    deadline: Deadline = NEVER,
+    done: Collection[Place] = (),
+    keep: Callable[[list[Row]], None] = lambda rows: None,
+) -> Measured:
+    """Check every case of a kernel, then time it; raises KernelError, without a number, if a case is red.
 
-
-def bench(kernel: str, device: torch.device, timer: Timer, best: Ceilings, facts: Mapping[str, str]) -> list[Row]:
-    """Check every case of a kernel, then time it; raises KernelError, without a number, if a case is red."""
+    done: timings whose forms are all there are passed over. keep: called with the rows of each timing when it is done.
+    """
+    small = device.type == "cpu"
+    if done and all(_whole(timing, done) for timing in timings_of(kernel, device, small)):
+        return Measured([], [])
     red = [outcome for outcome in check(kernel, "auto", device.type) if not outcome.good]
     if red:
         raise KernelError(f"{kernel}: {len(red)} outcomes are red, so nothing is timed; the first: {red[0]}")
     rows: list[Row] = []
-    for timing in timings_of(kernel, device, small=device.type == "cpu"):
-        rows += rows_of(kernel, timing, timer, best, facts)
-    return rows
+    left_out: list[str] = []
+    for timing in timings_of(kernel, device, small):
+        if _whole(timing, done):
+            continue
+        if deadline.left() <= 0:
+            left_out.append(_label(timing))
+            continue
+        found = rows_of(kernel, timing, timer, best, facts, deadline.part(2))
+        keep(found.rows)
+        rows += found.rows
+        left_out += found.left_out
+    return Measured(rows, left_out)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Rows for a reader."""
-    lines = [f"{'timing':<34}{'form':<22}{'ms':>10}{'p20':>10}{'p80':>10}{'GB/s':>9}{'of limit':>9}{'× ours':>8}"]
-    for row in rows:
-        place = f"{row.kernel} {row.timing}"
-        lines.append(
-            f"{place:<34}{row.form:<22}{row.median:>10.4f}{row.p20:>10.4f}{row.p80:>10.4f}"
-            f"{row.gbps:>9.0f}{row.roofline_share:>9.1%}{row.times_ours:>8.2f}"
-        )
-    return "\n".join(lines) + "\n"
+def _whole(timing: Timing, done: Collection[Place]) -> bool:
+    return all((timing.name, timing.shape, timing.dtype, form) in done for form in timing.forms)
 
 
-def _alone(kernel: str, words: list[str]) -> tuple[bool, list[dict[str, Any]]]:
-    """One kernel in a process of its own."""
-    with tempfile.TemporaryDirectory() as work:
-        answer = Path(work) / "rows.json"
-        command = [sys.executable, "-m", "babelscope_kernels.bench", kernel, "--json", str(answer), *words]
-        try:
-            fine = subprocess.run(command, timeout=SECONDS).returncode == 0
-        except subprocess.TimeoutExpired:
-            _log.error("%s: ended after %d s", kernel, SECONDS)
-            fine = False
-        return fine, json.loads(answer.read_text()) if answer.exists() else []
-
-
-def _one(kernel: str, options: argparse.Namespace) -> list[Row]:
+def _one(kernel: str, options: argparse.Namespace, deadline: Deadline) -> Measured:
     if options.cpu:
         torch.set_num_threads(1)
     device = torch.device("cpu" if options.cpu else "cuda")
     timer = on_cpu if options.cpu else on_gpu
     sizes = {"n_copy": 2**24, "n_matmul": 1024} if options.cpu else {}
-    rows = bench(kernel, device, timer, ceilings(device, timer, **sizes), facts_of(device, options.commit))
-    if not options.cpu:
-        append(options.results, rows)
-    return rows
+    facts = facts_of(device, options.commit)
+    kept: list[Row] = []
+
+    def keep(rows: list[Row]) -> None:
+        kept.extend(rows)
+        if not options.cpu:
+            append(options.results, rows)
+        if options.json:
+            _write(options.json, [asdict(row) for row in kept])
+
+    done = measured(options.results, kernel, facts) if options.resume and not options.cpu else ()
+    best = ceilings(device, timer, **sizes)
+    return bench(kernel, device, timer, best, facts, deadline=deadline, done=done, keep=keep)
+
+
+def _alone(kernel: str, words: list[str], part: float, most: float) -> tuple[str, list[dict[str, Any]]]:
+    """One kernel in a process of its own: what there is to say of how it ended, and its rows."""
+    with tempfile.TemporaryDirectory() as work:
+        answer = Path(work) / "rows.json"
+        command = [sys.executable, "-m", "babelscope_kernels.bench", kernel, "--json", str(answer), *words]
+        try:
+            status = subprocess.run([*command, "--budget", str(part)], timeout=most).returncode
+        except subprocess.TimeoutExpired:
+            status = None
+        rows = json.loads(answer.read_text()) if answer.exists() else []
+    if status is None:
+        there = dict.fromkeys(f"{row['timing']} {row['shape']} {row['dtype']}" for row in rows)
+        but = f" but {'; '.join(there)}" if there else ""
+        return f"{kernel}: ended after {most:.0f} s, left out for time: all timings{but}\n", rows
+    return f"{kernel}: not all was measured\n" if status else "", rows
+
+
+def _all(options: argparse.Namespace, deadline: Deadline, write: Callable[[str], object]) -> tuple[bool, list[Any]]:
+    words = ["--results", str(options.results), "--commit", options.commit]
+    words += [f"--{flag}" for flag in ("cpu", "resume") if getattr(options, flag)]
+    fine, rows = True, []
+    for number, kernel in enumerate(NAMES):
+        part, left = deadline.part(len(NAMES) - number).left(), deadline.left()
+        if left <= 0:
+            fault, found = f"{kernel}: left out for time: not begun\n", []
+        else:
+            fault, found = _alone(kernel, words, part, min(left, STUCK * part))
+        if fault:
+            write(fault)
+        fine, rows = fine and not fault, rows + found
+        if options.json:
+            _write(options.json, rows)
+    return fine, rows
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    write_whole(path, (json.dumps(rows, indent=1) + "\n").encode())
 
 
 def main(words: list[str], write: Callable[[str], object] = sys.stdout.write) -> int:
@@ -218,29 +263,30 @@ def main(words: list[str], write: Callable[[str], object] = sys.stdout.write) ->
     parser.add_argument("--cpu", action="store_true", help="small shapes on one core; adds no row to the results")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV files")
     parser.add_argument("--commit", default="", help="named in the rows where git can not be asked")
+    parser.add_argument("--budget", type=float, default=SECONDS, help="seconds for the whole call")
+    parser.add_argument("--resume", action="store_true", help="leave out what the results hold of this very state")
     options = parser.parse_args(words)
+    deadline = Deadline(time.monotonic() + options.budget)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if not options.cpu and not torch.cuda.is_available():
         write("no CUDA device was found, and the kernels are timed on one; give --cpu for the torch forms\n")
         return 1
-    fine, rows = True, []
     if not options.cpu:
         options.results.mkdir(parents=True, exist_ok=True)  # now, so that no measured row is lost for want of a folder
     if options.kernel == "all":
-        rest = [*(["--cpu"] if options.cpu else []), "--results", str(options.results), "--commit", options.commit]
-        for kernel in NAMES:
-            well, found = _alone(kernel, rest)
-            fine, rows = fine and well, rows + found
+        fine, rows = _all(options, deadline, write)
     else:
         try:
-            measured = _one(options.kernel, options)
+            found = _one(options.kernel, options, deadline)
         except KernelError as fault:
             write(f"{fault}\n")
             return 1
-        write(table(measured))
-        rows = [asdict(row) for row in measured]
+        write(table(found.rows))
+        if found.left_out:
+            write(f"{options.kernel}: left out for time: {'; '.join(found.left_out)}\n")
+        fine, rows = not found.left_out, [asdict(row) for row in found.rows]
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        _write(options.json, rows)
     return 0 if fine else 1
 
 

@@ -1,6 +1,7 @@
 """What a kernel's cases offer the benchmark, and how long a form takes on a GPU or on one CPU core."""
 
 import importlib
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +47,25 @@ class Spread(NamedTuple):
     p20: float
     p80: float
 
+
+@dataclass(frozen=True)
+class Deadline:
+    """When to begin nothing more."""
+
+    end: float
+    """As `now` counts."""
+    now: Callable[[], float] = time.monotonic
+
+    def left(self) -> float:
+        """Seconds; 0 or less when it has passed."""
+        return self.end - self.now()
+
+    def part(self, number: int) -> "Deadline":
+        """The end of the first of so many equal parts of what is left."""
+        return Deadline(self.now() + self.left() / number, self.now)
+
+
+NEVER = Deadline(math.inf)
 
 Timer = Callable[[Mapping[str, Form]], dict[str, Spread]]
 
