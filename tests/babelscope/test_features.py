@@ -20,6 +20,7 @@ from babelscope.features import (
     feature_energy,
     firing_counts,
     langfir_mask,
+    loud_features,
     matched_features,
     measure_sae,
     monolinguality,
@@ -304,6 +305,29 @@ def test_matched_features_are_like_the_set_and_none_of_any_set():
     assert any(bool(barred.mask().any(dim=0)[rows].any()) for rows in found.features.values())
     with pytest.raises(ArtifactError, match="one autoencoder"):
         matched_features(dataclasses.replace(observed, sae_hash="1" * 16), sets, seed=0)
+
+
+def test_loud_features_go_on_until_they_write_as_much_or_none_is_left():
+    loud = torch.ones(400).numpy()
+    loud[:3] = 9.0
+    observed = planted(features=400, loud=loud)
+    sets = select_langfir(observed, tau=0.1, ratio=1.5, cap=1, min_count=1)
+    assert sets.as_dict() == {"en": [0], "fi": [1], "ru": [2]}
+    found, power = loud_features(observed, sets, draws=7, seed=0), feature_energy(observed).square()
+    for k, tag in enumerate(LANGUAGES):
+        wanted = float(power[sets.features(tag), k].sum())
+        for row in found.features[tag]:
+            assert float(power[row, k].sum()) >= wanted > float(power[row[:-1], k].sum())
+            assert len(row.unique()) == len(row) and not set(row.tolist()) & {0, 1, 2}
+        sizes = [len(row) for row in found.features[tag]]
+        assert found.achieved[tag]["times"] == pytest.approx(sum(sizes) / 7) and max(sizes) > 1
+    few = loud_features(
+        planted(features=20, loud=loud[:20]),
+        select_langfir(planted(features=20, loud=loud[:20]), tau=0.1, ratio=1.5, cap=1, min_count=1),
+        draws=2,
+        seed=0,
+    )
+    assert sorted(few.features["en"][0].tolist()) == [3, *range(5, 20)] and few.achieved["en"]["power"] < 1
 
 
 def test_energy_by_hand():

@@ -19,6 +19,7 @@ from babelscope.ablation.features import (
 )
 from babelscope.errors import ArtifactError, SelectionError
 from babelscope.features import select_langfir
+from babelscope.languages import Language
 
 
 def test_removing_a_span_leaves_nothing_of_any_row_and_is_idempotent():
@@ -74,12 +75,13 @@ def study():
 
 def test_the_table_holds_every_cell_and_matched_draws(study):
     model, sae, observed, sets = study
-    table = feature_ablation(model, tiny_tokenizer(), sae, sets, TEXTS, observed=observed, draws=4, resamples=50)
+    tokenizer = tiny_tokenizer()
+    table = feature_ablation(model, tokenizer, sae, sets, TEXTS, observed=observed, draws=4, resamples=50)
     assert table.relative_harm.shape == (2, 2) and sets.sizes == {"en": 3, "fi": 3}
     assert {tag: rows.shape for tag, rows in table.draws[MATCHED].items()} == {"en": (4, 5), "fi": (4, 4)}
     from babelscope.evaluation import HeldOut, document_losses
 
-    held = HeldOut.prepare(tiny_tokenizer(), TEXTS)[1]
+    held = HeldOut.prepare(tokenizer, TEXTS)[1]
     with features_removed(layout_of(model), sae, sets.features("en"), spare_first=True):
         nats = document_losses(model, held).nats
     expected = float((nats - table.base[1].nats).sum() / table.base[1].nats.sum())
@@ -87,6 +89,16 @@ def test_the_table_holds_every_cell_and_matched_draws(study):
     harm, found = table.relative_harm, ratio_to_others(table)
     assert found["fi"].estimate == pytest.approx(float(harm[1, 1] / harm[1, 0].abs()), rel=1e-9)
     assert found["fi"].low <= found["fi"].high
+    further = {"drawn by hand": {Language("en"): [torch.tensor([7]), torch.tensor([8, 9, 70])]}}
+    again = feature_ablation(
+        model, tokenizer, sae, sets, TEXTS, observed=observed, further=further, draws=4, resamples=50
+    )
+    with features_removed(layout_of(model), sae, torch.tensor([8, 9, 70]), spare_first=True):
+        nats = document_losses(model, HeldOut.prepare(tokenizer, TEXTS)[0]).nats
+    assert torch.equal(again.draws["drawn by hand"]["en"][1], nats - again.base[0].nats)
+    assert torch.equal(again.draws[MATCHED]["fi"], table.draws[MATCHED]["fi"])
+    assert set(specific(again, control="drawn by hand")) == {"en", "fi"}
+    assert not specific(again, control="drawn by hand", times=0, p=1)["fi"], "no draw, nothing to say"
     assert set(specific(table)) == {"en", "fi"} and specific(table, languages=["fi"], times=0, p=1) == {
         "fi": float(harm[1, 1]) > 0
     }

@@ -1,7 +1,7 @@
 """What breaks when a language's autoencoder features are taken out of the residual stream."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -84,6 +84,7 @@ def feature_ablation(
     *,
     observed: FeatureObservation | None = None,
     barred: FeatureSet | None = None,
+    further: Mapping[str, Mapping[Language, Sequence[Int64[Tensor, " _"]]]] | None = None,
     draws: int = 19,
     about: About = "zero",
     max_tokens: int | None = None,
@@ -100,6 +101,7 @@ def feature_ablation(
     observed: what matched random features are drawn by (`features.matched_features`), `draws` of them, each measured
     on the own language's text; None measures no control.
     barred: features that are no control besides those of the sets, as in `matched_features`.
+    further: controls of the caller's own: by name and language the random sets, measured as the matched ones are.
     about, max_tokens, max_length: as in `features_removed` and `ablation_matrix`.
     The table's control is "feature_matched", its `achieved_ratio` that of the energy.
     Raises SelectionError if every set is empty, ArtifactError for another model or autoencoder.
@@ -121,9 +123,14 @@ def feature_ablation(
     matched = (
         None if observed is None else matched_features(observed, full_only(sets), barred=barred, draws=draws, seed=seed)
     )
-    drawn = {} if matched is None else matched.features
+    drawn = {MATCHED: matched.features} if matched is not None else {}
     columns = {part.language: t for t, part in enumerate(held)}
-    total = len(sets.languages) * len(held) + sum(len(rows) for tag, rows in drawn.items() if tag in columns)
+    controls = {
+        name: {tag: tuple(rows) for tag, rows in found.items() if tag in columns}
+        for name, found in {**drawn, **(further or {})}.items()
+    }
+    cells = sum(len(rows) for found in controls.values() for rows in found.values())
+    total = len(sets.languages) * len(held) + cells
 
     with tqdm(total=total, unit="cell", desc="taking features out", disable=not progress) as bar:
 
@@ -135,14 +142,15 @@ def feature_ablation(
 
         delta = tuple(tuple(harm(t, sets.features(tag)) for t in range(len(held))) for tag in sets.languages)
         control = {
-            tag: torch.stack([harm(columns[tag], row) for row in rows]) for tag, rows in drawn.items() if tag in columns
+            name: {tag: torch.stack([harm(columns[tag], row) for row in rows]) for tag, rows in found.items()}
+            for name, found in controls.items()
         }
     return AblationTable(
         languages=sets.languages,
         texts=tuple(corpus),
         base=base,
         delta=delta,
-        draws={} if matched is None else {MATCHED: control},
+        draws=control,
         sizes=sets.sizes,
         to=f"directions out, about {about}",
         seed=seed,
@@ -177,13 +185,18 @@ def ratio_to_others(table: AblationTable) -> dict[Language, Interval]:
 
 
 def specific(
-    table: AblationTable, *, languages: Sequence[str] | None = None, times: float | int = 5, p: float | int = 0.05
+    table: AblationTable,
+    *,
+    languages: Sequence[str] | None = None,
+    times: float | int = 5,
+    p: float | int = 0.05,
+    control: str = MATCHED,
 ) -> dict[Language, bool]:
-    """Whether each language's own harm is `times` the mean absolute harm of the others and of matched random features.
+    """Whether each language's own harm is `times` the mean absolute harm of the others and of a control's random sets.
 
-    Asked besides: own harm above 0, and a rank p among the matched draws of at most `p`.
+    Asked besides: own harm above 0, and a rank p among the control's draws of at most `p`.
     """
-    others, random, rank, own = ratio_to_others(table), table.ratio(MATCHED), table.p_values(MATCHED), table.own_harm()
+    others, random, rank, own = ratio_to_others(table), table.ratio(control), table.p_values(control), table.own_harm()
     chosen = [tag for tag in table.languages if languages is None or tag in languages]
     return {
         tag: own[tag] > 0

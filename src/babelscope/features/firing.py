@@ -58,6 +58,8 @@ def feature_addend(
     document: which of the batch's documents each row belongs to.
     A value of 0 is no firing: thresholds are 0 or more, and firing is strictly above them.
     """
+    # `sae_counts` with the document as label gives firings and sums, but no sum of squares, which is what matched
+    # features are drawn by: the encoder would run twice.
     shape = (n_documents, sae.n_features)
     active = torch.zeros(shape, device=rows.device)
     total = torch.zeros(shape, dtype=torch.float64, device=rows.device)

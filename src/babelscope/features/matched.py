@@ -1,6 +1,7 @@
 """Random features to hold against a FeatureSet: as frequent, as long in the decoder, and as loud."""
 
 import logging
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,15 @@ class MatchedFeatures(NamedTuple):
     """Mean over draws of Σ over the control's features of rate, decoder norm and energy, over that of the set."""
 
 
+class LoudFeatures(NamedTuple):
+    """Random sets that write as much as the real ones, or all that there is."""
+
+    features: dict[Language, list[Int64[Tensor, " _"]]]
+    """Features of each draw; draws differ in size."""
+    achieved: dict[Language, dict[str, float]]
+    """Means over draws: "power", Σ energy² over that of the set, and "times", how many features for one of the set."""
+
+
 def feature_energy(observed: FeatureObservation) -> Float64[Tensor, "feature language"]:
     """Size of what each feature writes into the residual stream: sqrt(E_k[f²]) · |W_dec row|, over all tokens of k."""
     return (observed.sumsq / observed.tokens).sqrt() * observed.decoder_norm.double()[:, None]
@@ -45,15 +55,54 @@ def matched_features(
     have no like outside the sets.
     Raises SelectionError where too few other features fired in a language, ArtifactError for another autoencoder.
     """
+    generator, found, achieved = np.random.default_rng(seed), {}, {}
+    for tag, like, own, pool in likenesses(observed, sets, barred):
+        picked = draw_like(like, own, pool, draws, generator)
+        found[tag] = picked
+        ratio = like[picked].sum(dim=1).mean(dim=0) / like[own].sum(dim=0)
+        achieved[tag] = dict(zip(QUANTITIES, ratio.tolist(), strict=True))
+    report_misses(achieved)
+    return MatchedFeatures(found, achieved)
+
+
+def loud_features(
+    observed: FeatureObservation, sets: FeatureSet, *, barred: FeatureSet | None = None, draws: int = 19, seed: int
+) -> LoudFeatures:
+    """As `matched_features`, but each draw goes on until Σ energy² is that of the language's set, or none is left.
+
+    The harsher control where a language's features are louder than any other feature: as many as it takes to write as
+    much.  Σ energy² = E_k Σ |f · W_dec row|², the square of what the features add to the stream, each taken alone.
+    Raises as `matched_features`.
+    """
+    generator, found, achieved = np.random.default_rng(seed), {}, {}
+    for tag, like, own, pool in likenesses(observed, sets, barred):
+        distance, power = distances(like, own, pool), like[pool, 2].square().numpy()
+        wanted = float(like[own, 2].square().sum())
+
+        def enough(row: list[int], least: int = len(own), wanted: float = wanted, power: np.ndarray = power) -> bool:
+            return len(row) >= least and float(power[row].sum()) >= wanted
+
+        rows = [serve(distance, generator, enough) for _ in range(draws)]
+        found[tag] = [pool[row] for row in rows]
+        achieved[tag] = {
+            "power": float(np.mean([power[row].sum() for row in rows])) / wanted,
+            "times": float(np.mean([len(row) for row in rows])) / len(own),
+        }
+    return LoudFeatures(found, achieved)
+
+
+def likenesses(
+    observed: FeatureObservation, sets: FeatureSet, barred: FeatureSet | None
+) -> Iterator[tuple[Language, Tensor, Tensor, Tensor]]:
+    """For each language: rate, norm and energy of every feature in it, the language's features, and those free."""
     if observed.sae_hash != sets.sae_hash:
         raise ArtifactError(
             f"sets of SAE {sets.sae_id!r} ({sets.sae_hash}) came with an observation of {observed.sae_id!r} "
             f"({observed.sae_hash}); expected one autoencoder; observe with it"
         )
-    generator, taken = np.random.default_rng(seed), sets.mask().any(dim=0)
+    taken = sets.mask().any(dim=0)
     taken = taken if barred is None else taken | barred.mask().any(dim=0)
     energy, rate = feature_energy(observed), observed.fired.double() / observed.tokens
-    found, achieved = {}, {}
     for tag in sets.languages:
         k = observed.counts.index(tag)
         like = torch.stack([rate[:, k], observed.decoder_norm.double(), energy[:, k]], dim=1)
@@ -63,12 +112,7 @@ def matched_features(
                 f"{tag}: {len(pool)} features fired that no language has; expected at least "
                 f"{max(NEIGHBOURS, len(own))} to draw a control from; select fewer, or observe more text"
             )
-        picked = draw_like(like, own, pool, draws, generator)
-        found[tag] = picked
-        ratio = like[picked].sum(dim=1).mean(dim=0) / like[own].sum(dim=0)
-        achieved[tag] = dict(zip(QUANTITIES, ratio.tolist(), strict=True))
-    report_misses(achieved)
-    return MatchedFeatures(found, achieved)
+        yield tag, like, own, pool
 
 
 def draw_like(
@@ -79,19 +123,31 @@ def draw_like(
     generator: np.random.Generator,
 ) -> Int64[Tensor, "draw size"]:
     """One set a draw, each of its features among the ten of the pool nearest to one of the own that are still free."""
+    distance, size = distances(like, own, pool), len(own)
+    rows = [serve(distance, generator, lambda row: len(row) == size) for _ in range(draws)]
+    return pool[torch.tensor(rows, dtype=torch.int64).reshape(draws, size)]
+
+
+def distances(like: Float64[Tensor, "feature quantity"], own: Tensor, pool: Tensor) -> np.ndarray:
+    """[own, pool]: Euclidean distance between logarithms, each in its standard deviation over both."""
     place = like.clamp(min=torch.finfo(torch.float64).tiny).log()
     place = place / place[torch.cat([pool, own])].std(dim=0, correction=0).clamp(min=1e-12)
-    distance = torch.cdist(place[own], place[pool]).numpy()
-    rows = np.empty((draws, len(own)), dtype=np.int64)
-    for draw in range(draws):
-        free = np.ones(len(pool), dtype=bool)
-        for number in generator.permutation(len(own)):
+    return torch.cdist(place[own], place[pool]).numpy()
+
+
+def serve(distance: np.ndarray, generator: np.random.Generator, enough: Callable[[list[int]], bool]) -> list[int]:
+    """Places in the pool: own features are served in rounds of random order until that is enough or none is free."""
+    free, row = np.ones(distance.shape[1], dtype=bool), []
+    while not enough(row) and free.any():
+        for number in generator.permutation(len(distance)):
             near = np.flatnonzero(free)
+            if enough(row) or not len(near):
+                break
             near = near[np.argsort(distance[number, near], kind="stable")[:NEIGHBOURS]]
             chosen = int(generator.choice(near))
             free[chosen] = False
-            rows[draw, number] = int(pool[chosen])
-    return torch.from_numpy(rows)
+            row.append(chosen)
+    return row
 
 
 def report_misses(achieved: dict[Language, dict[str, float]]) -> None:
