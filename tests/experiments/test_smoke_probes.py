@@ -1,6 +1,7 @@
 """The probing experiments on something tiny: rows with their controls, and figures drawn from them."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -33,3 +34,27 @@ def test_a_probing_experiment_writes_rows_and_figures(name, sizes, figures, tmp_
     rows = Run(tmp_path).results()
     assert rows and all(row["n"] > 0 and row["site"] for row in rows)
     assert len(list(tmp_path.glob("*.html"))) == figures
+
+
+def test_each_probe_is_timed_and_the_times_add_up(tmp_path, monkeypatch):
+    module = load("benchmark_probes")
+    asked = []
+
+    def timed(model, corpus, *, probe, out, languages, device):
+        asked.append((probe, languages))
+        found = {"seconds": {"lens": 2.0 * len(asked), "heads": 61.0}, "rows": {"lens": 3, "heads": 4}, "left_out": {}}
+        summary = {**found, "processor_seconds": {"lens": 1.0, "heads": 50.0}}
+        (out / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+
+    monkeypatch.setattr(module, "run_probe", timed)
+    monkeypatch.setattr(module.torch, "set_num_threads", lambda threads: None)
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    module.run(module.Config(languages=LANGUAGES, rounds=2, out=str(tmp_path)), run)
+    assert asked == [("all", LANGUAGES)] * 2
+    assert [(row["probe"], row["median"], row["met"]) for row in run.results()] == [
+        ("lens", 3.0, True),
+        ("heads", 61.0, False),
+        ("together", 64.0, True),
+    ]
+    assert len((tmp_path / "probe_times.jsonl").read_text(encoding="utf-8").splitlines()) == 4

@@ -206,9 +206,9 @@ def run_probe(
         checkpoints=checkpoints,
         settings={"device": device, "dtype": dtype},
     )
-    rows, seconds, left_out = {}, {}, {}
+    rows, seconds, spent, left_out = {}, {}, {}, {}
     for name in PROBES if probe == "all" else [probe]:
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         try:
             found = PROBES[name](job)
         except ToolkitError as err:
@@ -218,8 +218,15 @@ def run_probe(
             continue
         write_findings(found, out / name)
         rows[name], seconds[name] = len(found.rows), round(time.perf_counter() - started, 1)
+        spent[name] = round(time.process_time() - busy, 1)
     result = {"out": str(out), "rows": rows, "seconds": seconds, "left_out": left_out}
-    facts = {"model": model, "corpus": texts.name, "threads": torch.get_num_threads(), "environment": environment()}
+    facts = {
+        "model": model,
+        "corpus": texts.name,
+        "threads": torch.get_num_threads(),
+        "processor_seconds": spent,
+        "environment": environment(),
+    }
     write_atomic(out / "summary.json", json.dumps({**facts, **result}, indent=1, ensure_ascii=False) + "\n")
     return result
 
