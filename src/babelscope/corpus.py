@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 import zstandard
@@ -27,7 +27,7 @@ from babelscope.errors import CorpusError
 from babelscope.languages import Language, parse_languages
 from babelscope.reference import CORPUS as REFERENCE_CORPUS
 
-OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {
+OPENERS: dict[str, Callable[[Path], Any]] = {
     "": lambda path: path.open("rb"),
     ".gz": lambda path: gzip.open(path, "rb"),
     ".bz2": lambda path: bz2.open(path, "rb"),
@@ -211,7 +211,7 @@ def load_dataset_corpus(name: str, languages: Iterable[str] | None, split: str) 
     documents = {}
     for tag in parse_languages(languages):
         try:
-            rows = load_dataset(name, tag, split=split, streaming=False)
+            rows: Any = load_dataset(name, tag, split=split, streaming=False)
         except (DatasetNotFoundError, OSError, ValueError) as err:
             reason = str(err).strip().splitlines()[0]
             raise CorpusError(f"corpus {name!r}, {tag}: no folder here and no data set ({reason}); check it") from err
@@ -282,15 +282,26 @@ class TokenDocument:
         return sum(self.counted)
 
 
+def bos_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Id of the token that begins a text; None where the tokenizer has none."""
+    found = tokenizer.bos_token_id
+    return None if found is None else int(found)  # pyright: ignore[reportArgumentType]
+
+
+def pad_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Id that fills rows; 0 where the tokenizer names none: a filled place is never read."""
+    return int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
+
+
 def tokenize_documents(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[Document], language: int, *, max_length: int
 ) -> list[TokenDocument]:
     """Tokens of each document: BOS once, special tokens never counted, nothing added at the end."""
-    bos, special = tokenizer.bos_token_id, set(tokenizer.all_special_ids)
+    bos, special = bos_of(tokenizer), set(tokenizer.all_special_ids)
     encoded = tokenizer([text.text for text in texts], add_special_tokens=False)["input_ids"]
     documents = []
     for text, ids in zip(texts, encoded, strict=True):  # pyright: ignore[reportArgumentType]
-        whole = ([] if bos is None else [bos]) + list(ids)
+        whole: list[int] = [*([] if bos is None else [bos]), *ids]  # pyright: ignore[reportAssignmentType]
         kept = whole[:max_length]
         counted = tuple(token not in special for token in kept)
         documents.append(

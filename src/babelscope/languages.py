@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import langcodes
+from langcodes.tag_parser import LanguageTagError
 
 from babelscope.errors import LanguageError
 
@@ -21,7 +22,7 @@ class Language(str):
         try:
             parsed = langcodes.Language.get(tag, normalize=False)
             valid = parsed.language is not None and parsed.is_valid()
-        except (langcodes.LanguageTagError, AttributeError):
+        except (LanguageTagError, AttributeError):
             valid = False
         if not valid:
             raise LanguageError(

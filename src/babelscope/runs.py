@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -90,7 +90,7 @@ class Run:
 
 def open_run(name: str, config: Any, root: Path = Path("runs")) -> Run:
     """The folder of an experiment with this config: made, or found again where an interrupted run left it."""
-    settings = asdict(config) if is_dataclass(config) and not isinstance(config, type) else dict(config)
+    settings = dict(config) if isinstance(config, Mapping) else asdict(config)
     text = json.dumps(settings, sort_keys=True, default=str)
     key = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     earlier = sorted(path for path in (root / name).glob(f"*-{key}") if not (path / "done").exists())

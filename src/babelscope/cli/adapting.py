@@ -72,7 +72,12 @@ def run_adapt(
         return {"out": str(out), "resumed": "complete", **json.loads((out / RESULT).read_text())}
     free(out)
     job = open_job(model, neurons, corpus, language, replay, check_language, device, dtype)
-    shared = {"steps": steps, "tokens_per_step": tokens_per_step, "evaluate_every": evaluate_every, "seed": seed}
+    shared: dict[str, Any] = {
+        "steps": steps,
+        "tokens_per_step": tokens_per_step,
+        "evaluate_every": evaluate_every,
+        "seed": seed,
+    }
     packing = {"replay_share": replay_share, "max_length": max_length}
     scores: dict[float, float] = {}
     if rates or baseline != "none":

@@ -173,22 +173,19 @@ def measure(
         checks = check_sets(observation, sets, parallel=parallel, draws=budget.resamples, seed=seed)
         script = romanised_control(model, tokenizer, sets, texts["valid"], seed=seed)
     with clock.stage("ablate"):
-        ablations = [
-            ablation_matrix(
-                model,
-                tokenizer,
-                sets,
-                texts["test"],
-                controls=controls,
-                draws=budget.draws,
-                to=to,
-                observation=observation,
-                max_tokens=budget.ablate_tokens,
-                seed=seed,
-                progress=progress,
-            )
-            for to, controls in (("zero", ("layer_matched", "contribution_matched")), ("mean", ()))
-        ]
+        switch_off = partial(
+            ablation_matrix,
+            model,
+            tokenizer,
+            sets,
+            texts["test"],
+            draws=budget.draws,
+            observation=observation,
+            max_tokens=budget.ablate_tokens,
+            seed=seed,
+            progress=progress,
+        )
+        to_zero, to_mean = switch_off(to="zero"), switch_off(to="mean", controls=())
     with clock.stage("steer"):
         decoding = Decoding(seed=seed)
         steering = steering_study(
@@ -210,5 +207,5 @@ def measure(
             model, tokenizer, sets, observation, steering, dev=texts["valid"], decoding=decoding
         )
     return Findings(
-        model, tokenizer, texts, observation, choice, sets, checks, script, *ablations, steering, arithmetic
+        model, tokenizer, texts, observation, choice, sets, checks, script, to_zero, to_mean, steering, arithmetic
     )

@@ -10,7 +10,16 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Int64, Tensor
-from babelscope.corpus import Batch, Texts, TokenDocument, as_corpus, batch_documents, make_batch, tokenize_documents
+from babelscope.corpus import (
+    Batch,
+    Texts,
+    TokenDocument,
+    as_corpus,
+    batch_documents,
+    make_batch,
+    pad_of,
+    tokenize_documents,
+)
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
@@ -63,7 +72,7 @@ class HeldOut(NamedTuple):
         cls, tokenizer: PreTrainedTokenizerBase, tag: Language, documents: list[TokenDocument], batch_tokens: int
     ) -> "HeldOut":
         numbered = [replace(document, id=str(place)) for place, document in enumerate(documents)]
-        batches = batch_documents(numbered, batch_tokens=batch_tokens, pad=tokenizer.pad_token_id or 0)
+        batches = batch_documents(numbered, batch_tokens=batch_tokens, pad=pad_of(tokenizer))
         order = torch.tensor([int(document.id) for batch in batches for document in batch.documents])
         tokens = torch.tensor([sum(document.counted[1:]) for document in documents])
         if int(tokens.sum()) == 0:

@@ -24,6 +24,7 @@ from babelscope.corpus import (
     as_corpus,
     batch_documents,
     limit_tokens,
+    pad_of,
     shard_of,
     tokenize_documents,
 )
@@ -200,7 +201,7 @@ class Pass:
 
     def batches(self) -> Iterator[Batch]:
         """All batches of the pass in their fixed order, one language at a time."""
-        pad = self.tokenizer.pad_token_id or 0
+        pad = pad_of(self.tokenizer)
         mine, of = self.reading.part
         shards = self.reading.shards or of
         for k, documents in enumerate(self.corpus.values()):
@@ -250,28 +251,30 @@ class Pass:
 
     def read(self, batch: Batch) -> None:
         """Add one batch; one that does not fit in memory is halved, and so are later ones of its size."""
+        language = batch.documents[0].language
         if batch.input_ids.numel() > self.room and len(batch.documents) > 1:
             for half in batch.halves():
                 self.read(half)
             return
+        halves: list[Batch] = []
+        addends: list[tuple[SiteSums, int, Any]] = []
         try:
             addends = self.forward(batch)
         except (torch.OutOfMemoryError, RuntimeError) as err:
             if not is_out_of_memory(err):
                 raise
-            first, second = batch.halves()
-            self.room = first.input_ids.numel()
+            halves = [*batch.halves()]
+            self.room = halves[0].input_ids.numel()
             log.warning("batch of %d tokens did not fit; going on with %d", batch.input_ids.numel(), self.room)
-            addends = None
-        if addends is None:
-            self.read(first)
-            self.read(second)
+        if halves:
+            for half in halves:
+                self.read(half)
             return
         shard = torch.tensor(
             [shard_of(d.id, self.reading.shards) if self.reading.shards else 0 for d in batch.documents]
         )
         for sums, index, addend in addends:
-            sums.commit(index, addend, batch.documents[0].language, shard)
+            sums.commit(index, addend, language, shard)
         self.tally.add(batch.documents)
 
     def forward(self, batch: Batch) -> list[tuple[SiteSums, int, Any]]:

@@ -150,9 +150,8 @@ def figure_block(name: str, plots: Sequence[Plot], caption: Caption, *numbers: o
 
 
 def _plot(name: str, plot: Plot, *, heading: bool) -> Markup:
-    box = element(
-        "div", id=name, class_="plot", role="img", aria_label=plot.label, style=f"height:{plot.figure.layout.height}px"
-    )
+    style = f"height:{plot.figure.layout['height']}px"
+    box = element("div", id=name, class_="plot", role="img", aria_label=plot.label, style=style)
     data = Markup(f'<script type="application/json" data-plot="{escape(name)}">{figure_json(plot.figure)}</script>')
     title = [element("h4", plot.label)] if heading else []
     return element(

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Int64, Tensor
-from babelscope.corpus import Document, Texts, as_corpus, tokenize_documents
+from babelscope.corpus import Document, Texts, as_corpus, bos_of, tokenize_documents
 from babelscope.errors import CorpusError
 from babelscope.languages import Language
 
@@ -63,7 +63,8 @@ class PackedText:
 
         Raises CorpusError where the text does not fill one row.
         """
-        bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        first = bos_of(tokenizer)
+        bos = [] if first is None else [first]
         pieces, scored = [], []
         for document in tokenize_documents(tokenizer, documents, 0, max_length=WHOLE):
             start = len(bos)

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation
-from babelscope.corpus import Corpus
+from babelscope.corpus import Corpus, bos_of, pad_of
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.sites import Site
@@ -94,7 +94,7 @@ def answer_batch(
     device = layout_of(model).device_of(Site(None, "embed"))
     rows = None if steerer is None else [list(steerer(target, prompt.source)) for prompt, target in batch]
     with steer(model, rows=rows):
-        out = model.generate(
+        out = model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
             max_new_tokens=decoding.new_tokens,
@@ -113,10 +113,11 @@ def answer_batch(
 
 def left_pad(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and mask of prompts padded on the left; BOS once where the tokenizer has one."""
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    first = bos_of(tokenizer)
+    bos = [] if first is None else [first]
     encoded = [bos + list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
     width = max(len(ids) for ids in encoded)
-    out = torch.full((len(encoded), width), tokenizer.pad_token_id or 0)
+    out = torch.full((len(encoded), width), pad_of(tokenizer))
     mask = torch.zeros(len(encoded), width, dtype=torch.int64)
     for row, ids in enumerate(encoded):
         out[row, width - len(ids) :] = torch.tensor(ids)

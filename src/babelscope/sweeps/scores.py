@@ -8,6 +8,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.controls import percentile_interval, wilson_interval
+from babelscope.corpus import bos_of
 from babelscope.evaluation import Recognition, answer_nll, distinct_n, judge_answers
 from babelscope.languages import Language
 from babelscope.sweeps.answers import Answer
@@ -64,7 +65,7 @@ def score_answers(
 
 def nats_a_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Answer]) -> float:
     """Mean nats a token of answers by the model as it is; NaN without a scored token."""
-    nats, tokens = answer_nll(model, tokenizer.bos_token_id, [answer.ids for answer in answers])
+    nats, tokens = answer_nll(model, bos_of(tokenizer), [answer.ids for answer in answers])
     return nats / tokens if tokens else float("nan")
 
 
