@@ -8,8 +8,9 @@ The seed draws labels, resamples and control sets only; where a layer has few he
 second seed would measure the same harms.
 """
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from babelscope import load_corpus, open_model
 from babelscope.figures import Figure
 from babelscope.figures.probes_units import Estimate, attention_map, head_harm, head_map
 from babelscope.probes.head_ablation import HeadAblation, ablate_heads
-from babelscope.probes.heads import HeadRecord, HeadSelectivity, head_selectivity, record_heads
-from babelscope.runs import Run, main
+from babelscope.probes.heads import HeadRecord, HeadSelectivity, Measure, head_selectivity, record_heads
+from babelscope.runs import Run, environment, main, write_atomic
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,12 @@ class Config:
     control_sets: int = 19
     """Control sets of heads, at most."""
     seed: int = 0
+    out: str = ""
+    """Folder for language_heads.jsonl; empty: the run's own results only."""
 
 
 def run(config: Config, run: Run) -> None:
+    (run.folder / "results.jsonl").unlink(missing_ok=True)  # an interrupted run starts anew
     model, tokenizer = open_model(config.model)
     train, test = (load_corpus(config.corpus, config.languages or None, split=split) for split in ("train", "test"))
     record = record_heads(model, tokenizer, train, tokens_per_language=config.tokens_per_language)
@@ -67,35 +71,84 @@ def run(config: Config, run: Run) -> None:
     for ablation in ablations:
         run.log(plain(asdict(row)) for row in ablation.rows())
     (run.folder / "figure.html").write_text(page(draw(record, chosen, ablations)), encoding="utf-8")
+    if config.out:
+        facts = {"config": {**asdict(config), "out": ""}, "environment": environment()}
+        rows = [facts, *compact(record, chosen, ablations)]
+        lines = [json.dumps(plain(row), ensure_ascii=False) for row in rows]
+        write_atomic(Path(config.out) / "language_heads.jsonl", "\n".join(lines) + "\n")
 
 
-def draw(record: HeadRecord, chosen: HeadSelectivity, ablations: Sequence[HeadAblation]) -> list[Figure]:
+HOW = {0: "switched off", 1: "replaced by their mean output"}
+
+
+def compact(record: HeadRecord, chosen: HeadSelectivity, ablations: Sequence[HeadAblation]) -> Iterator[dict[str, Any]]:
+    """For the pages: how many heads prefer a language, rows by language, and the test over languages."""
+    yield {
+        "heads": chosen.p.numel(),
+        "q_at_most_0.05": int((chosen.q <= 0.05).sum()),
+        "by_layer": (chosen.q <= 0.05).sum(dim=1).tolist(),
+    }
+    for k, tag in enumerate(record.languages):
+        measures = ("sink", "evenness", "previous")
+        yield {
+            "language": tag,
+            **{name: [round(value, 4) for value in record.mean(name)[k].mean(dim=1).tolist()] for name in measures},
+        }
+    for way, ablation in enumerate(ablations):
+        for one in ablation.languages:
+            others = [harm for tag, harm in one.harm.items() if tag != one.language]
+            yield {
+                "how": HOW[way],
+                "language": one.language,
+                "heads": [f"{layer}.{head}" for layer, head in one.heads],
+                "harm": round(one.harm[one.language], 5),
+                "low": round(one.low, 5),
+                "high": round(one.high, 5),
+                "most_other_harm": round(max(others), 5),
+                "control_sets": [round(value, 5) for value in one.drawn],
+            }
+        yield from ({"how": HOW[way], **asdict(row)} for row in ablation.rows() if not row.language)
+
+
+def draw(record: HeadRecord, chosen: HeadSelectivity, ablations: Sequence[HeadAblation]) -> dict[str, Figure]:
+    """Figures by what is written above them."""
     cells = [
         (record.languages.index(one.language), layer, head)
         for one in ablations[0].languages
         for layer, head in one.heads
     ]
-    harms = [
-        head_harm(
+    figures = {
+        "Share of each head's writing (outlined: the heads chosen)": head_map(
+            share=chosen.share.numpy(), languages=record.languages, chosen=cells
+        )
+    }
+    for way, ablation in enumerate(ablations):
+        figures[f"Heads {HOW[way]}"] = head_harm(
             own={one.language: Estimate(one.harm[one.language], one.low, one.high) for one in ablation.languages},
             drawn={one.language: one.drawn for one in ablation.languages},
         )
-        for ablation in ablations
+    measures: list[tuple[Measure, str]] = [
+        ("sink", "attention on the first token"),
+        ("evenness", "entropy over its largest value"),
     ]
-    lines = [
-        attention_map(value=record.mean(measure).mean(dim=2).numpy(), languages=record.languages, unit=unit)
-        for measure, unit in (("sink", "attention on the first token"), ("evenness", "entropy over its largest value"))
-    ]
-    return [head_map(share=chosen.share.numpy(), languages=record.languages, chosen=cells), *harms, *lines]
+    for measure, unit in measures:
+        figures[f"{unit[0].upper()}{unit[1:]}, mean over heads"] = attention_map(
+            value=record.mean(measure).mean(dim=2).numpy(), languages=record.languages, unit=unit
+        )
+    return figures
 
 
 def plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
 
 
-def page(figures: Sequence[Figure]) -> str:
-    parts = [figure.to_html(full_html=False, include_plotlyjs=not place) for place, figure in enumerate(figures)]
-    return f'<!doctype html><meta charset="utf-8"><title>{Path(__file__).stem}</title>{"".join(parts)}'
+def page(figures: Mapping[str, Figure]) -> str:
+    parts = [
+        f"<h3>{title}</h3>{figure.to_html(full_html=False, include_plotlyjs=not place)}"
+        for place, (title, figure) in enumerate(figures.items())
+    ]
+    body = f'<body style="font-family: sans-serif">{"".join(parts)}'
+    return f'<!doctype html><meta charset="utf-8"><title>{Path(__file__).stem}</title>{body}'
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ so does a table of scripts that fits better. Raw vectors, and vectors without ea
 One model is read, so seeds change only the permutations.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from babelscope import load_corpus, open_model
 from babelscope.figures.probes_geometry import DepthLine, depth_lines, similarity_tree
 from babelscope.probes import lineage_of, record_sentences
 from babelscope.probes import similarity_tree as measure_similarity
-from babelscope.runs import Run, main
+from babelscope.runs import Run, environment, main, write_atomic
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Config:
     draws: int = 9999
     """Permutations of languages."""
     seed: int = 0
+    out: str = ""
+    """Folder for families.jsonl; empty: the run's own results only."""
 
 
 def run(config: Config, run: Run) -> None:
@@ -59,6 +63,18 @@ def run(config: Config, run: Run) -> None:
                 ]
             )
     draw(run)
+    if config.out:
+        facts = {"config": {**asdict(config), "out": ""}, "environment": environment()}
+        lines = [json.dumps(row, ensure_ascii=False) for row in (facts, *map(compact, run.results()))]
+        write_atomic(Path(config.out) / "families.jsonl", "\n".join(lines) + "\n")
+
+
+def compact(row: dict) -> dict:
+    """For the pages: without the tree's merges, which its Newick form has too, and to four digits."""
+    found = {key: value for key, value in row.items() if key not in ("linkage", "languages", "draws", "seed")}
+    for key in ("family", "script"):
+        found[key] = {name: round(value, 4) for name, value in row[key].items()}
+    return found
 
 
 def draw(run: Run) -> None:
@@ -90,7 +106,11 @@ def tests(rows):
                 line("script", "script", "correlation"),
                 line("family, by script alone", "family", "null_within_scripts", control=True),
             ],
-            "p": [line("family", "family", "p"), line("family within scripts", "family", "p_within_scripts")],
+            "p": [
+                line("family", "family", "p"),
+                line("family within scripts", "family", "p_within_scripts"),
+                DepthLine("p = 0.05", [0.05] * len(rows), control=True),
+            ],
         }
     )
 

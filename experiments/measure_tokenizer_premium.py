@@ -204,7 +204,7 @@ def draw(costs: TokenCosts, found: TrainingShares, known: Mapping[str, float] | 
     ordered = sorted(costs.costs, key=lambda cost: -cost.premium)
     shares = {
         tag: Estimate(float(found.share[k]), float(found.low[k]), float(found.high[k]))
-        for k, tag in enumerate(found.languages)
+        for k, tag in sorted(enumerate(found.languages), key=lambda pair: -found.share[pair[0]])
     }
     return [
         token_premium(

@@ -24,16 +24,22 @@ def load(name):
 @pytest.mark.parametrize(
     ("name", "sizes", "figures"),
     [
-        ("locate_latent_language", {"tokens": 20, "tuned_tokens": 90, "draws": 3}, 4),
+        ("locate_latent_language", {"tokens": 20, "tuned_tokens": 90, "descent_tokens": 90, "draws": 3}, 7),
         ("map_language_families", {"sentences": 3, "draws": 9}, 4),
     ],
 )
 def test_a_probing_experiment_writes_rows_and_figures(name, sizes, figures, tmp_path):
     module = load(name)
-    module.run(module.Config(languages=LANGUAGES, **sizes), Run(tmp_path))
-    rows = Run(tmp_path).results()
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    module.run(module.Config(languages=LANGUAGES, out=str(tmp_path), **sizes), run)
+    rows = run.results()
     assert rows and all(row["n"] > 0 and row["site"] for row in rows)
-    assert len(list(tmp_path.glob("*.html"))) == figures
+    assert len(list(run.folder.glob("*.html"))) == figures
+    (measured,) = tmp_path.glob("*.jsonl")
+    facts, *kept = [json.loads(line) for line in measured.read_text(encoding="utf-8").splitlines()]
+    assert str(tmp_path) not in measured.read_text(encoding="utf-8") and facts["environment"]["processors"]
+    assert len(kept) == (3 * (1 + 4) + 3 if name == "locate_latent_language" else len(rows))
 
 
 def test_each_probe_is_timed_and_the_times_add_up(tmp_path, monkeypatch):

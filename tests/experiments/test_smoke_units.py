@@ -56,14 +56,23 @@ def test_candidates_from_outside_a_recipe_are_ranked_last_and_tied():
 def test_heads_are_found_and_switched_off(tmp_path):
     module = load("find_language_heads")
     config = module.Config(
-        languages=("en", "fi", "ru"), tokens_per_language=1500, max_tokens=60, draws=9, control_sets=2
+        languages=("en", "fi", "ru"),
+        tokens_per_language=1500,
+        max_tokens=60,
+        draws=9,
+        control_sets=2,
+        out=str(tmp_path),
     )
-    module.run(config, Run(tmp_path))
-    rows = Run(tmp_path).results()
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    module.run(config, run)
+    rows = run.results()
     assert sum(row["claim"].startswith("entropy over languages") for row in rows) == 32
     overall = [row for row in rows if row["claim"] == "languages harmed most by their own heads"]
     assert len(overall) == 2 and all(0 <= row["estimate"] <= 3 for row in overall)
-    assert "plotly" in (tmp_path / "figure.html").read_text(encoding="utf-8")
+    assert "plotly" in (run.folder / "figure.html").read_text(encoding="utf-8")
+    kept = (tmp_path / "language_heads.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(kept) == 1 + 1 + 3 + 2 * (3 + 1)
 
 
 def test_sets_of_several_bodies_of_text_are_compared(tmp_path):
