@@ -7,15 +7,16 @@ Control: sets of the two halves of the text at the defaults, which differ by the
 sets more than that matters. Several seeds of the random sequences are one of the settings.
 """
 
+import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
 from babelscope import load_corpus, open_model
 from babelscope.features import FeatureSet, load_sae, observe_features, observe_random, select_langfir
 from babelscope.figures.features import SettingPoint, setting_sensitivity
-from babelscope.runs import Run, main
+from babelscope.runs import Run, environment, main, write_atomic
 
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
 
@@ -32,7 +33,7 @@ class Config:
     """Share of documents in which a feature is present."""
     ratios: tuple[float, ...] = (1.5, 2.0, 3.0, 5.0, 10.0, math.inf)
     """Rate on text over rate on random tokens."""
-    sequences: tuple[int, ...] = (8, 16, 32, 64)
+    sequences: tuple[int, ...] = (16, 64, 128, 256)
     """Random sequences; the last is the default."""
     length: int = 64
     """Tokens of each."""
@@ -74,12 +75,13 @@ def run(config: Config, run: Run) -> None:
     if not run.results():
         run.log(measure(config))
     points = [
-        SettingPoint(
-            r["setting"], r["value"], r["language"], r["size"], math.nan if r["jaccard"] is None else r["jaccard"]
-        )
-        for r in run.results()
+        SettingPoint(row["setting"], row["value"], row["language"], row["size"], known(row["jaccard"]))
+        for row in run.results()
     ]
     setting_sensitivity(points).write_html(run.folder / "figure.html", include_plotlyjs="cdn")
+    facts = {"config": {**asdict(config), "ratios": [str(ratio) for ratio in config.ratios]}}
+    lines = [json.dumps(row, ensure_ascii=False) for row in [{**facts, "environment": environment()}, *run.results()]]
+    write_atomic(run.folder / "langfir_sensitivity.jsonl", "\n".join(lines) + "\n")
 
 
 def measure(config: Config) -> list[dict]:

@@ -24,6 +24,10 @@ def test_settings_have_a_column_each_with_sizes_above_and_agreement_below():
     means = [trace for trace in figure.data if trace.name == "mean over languages"]
     assert [list(trace.y) for trace in means] == [[6, 4], [0.5, 1], [1], [0.5]]
     assert [list(trace.x) for trace in means[:1]] == [["0.3", "0.5"]] and means[2].xaxis != means[0].xaxis
+    axes = [figure.layout[name] for name in ("xaxis", "xaxis2", "xaxis3", "xaxis4")]
+    assert {axis.type for axis in axes} == {"category"}, "sizes above stand over the same values below"
+    numbers = setting_sensitivity([SettingPoint("ratio", value, "en", 1, 1) for value in (3.0, 10.0)])
+    assert list(numbers.data[0].x) == ["3", "10"]
     with pytest.raises(MeasurementError, match="no point came"):
         setting_sensitivity([])
 

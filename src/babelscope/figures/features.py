@@ -46,20 +46,31 @@ def setting_sensitivity(points: Sequence[SettingPoint]) -> go.Figure:
     if not points:
         raise MeasurementError("no point came; expected at least one setting with a value; measure first")
     settings = list(dict.fromkeys(point.setting for point in points))
-    figure = make_subplots(rows=2, cols=len(settings), shared_xaxes=True, vertical_spacing=0.08)
+    figure = make_subplots(
+        rows=2,
+        cols=len(settings),
+        shared_xaxes=True,
+        shared_yaxes=True,
+        vertical_spacing=0.08,
+        horizontal_spacing=0.025,
+    )
     figure.update_layout(template=page_template("light"), height=420, showlegend=False)
     languages = list(dict.fromkeys(point.language for point in points))
     for column, setting in enumerate(settings, start=1):
         mine = [point for point in points if point.setting == setting]
-        values = [str(value) for value in dict.fromkeys(point.value for point in mine)]
+        values = [
+            value if isinstance(value, str) else f"{value:g}" for value in dict.fromkeys(point.value for point in mine)
+        ]
         for row, field in ((1, "size"), (2, "jaccard")):
             lines = {tag: [float(getattr(p, field)) for p in mine if p.language == tag] for tag in languages}
             for tag, line in lines.items():
                 _line(figure, values, line, language_label(tag), row, column, colour=SKY, width=1)
             mean = [float(value) for value in np.nanmean(np.array(list(lines.values())), axis=0)]
             _line(figure, values, mean, "mean over languages", row, column, colour=BLUE, width=3)
-        figure.update_xaxes(title_text=setting, type="category", row=2, col=column)
-    figure.update_yaxes(title_text="features before the cap", rangemode="tozero", row=1, col=1)
+        figure.update_xaxes(type="category", col=column)
+        figure.update_xaxes(title_text=setting, row=2, col=column)
+    figure.update_yaxes(rangemode="tozero", row=1)
+    figure.update_yaxes(title_text="features before the cap", row=1, col=1)
     figure.update_yaxes(range=[0, 1.03], row=2)
     figure.update_yaxes(title_text="Jaccard index with the default", row=2, col=1)
     return figure
