@@ -224,11 +224,11 @@ def translation_lines(asked, pivot):
 
     return depth_lines(
         panels={
-            "in the target's language": [
+            "probability, target's language": [
                 line("the right word", "right_estimate"),
                 line("words of other concepts", "right_null", control=True),
             ],
-            f"in {pivot}": [
+            f"probability, {pivot}": [
                 line("the right word", "pivot_estimate"),
                 line("words of other concepts", "pivot_null", control=True),
             ],

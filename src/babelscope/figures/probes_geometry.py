@@ -72,7 +72,13 @@ def depth_lines(*, panels: Mapping[str, Sequence[DepthLine]], floor: Number | No
         for line in found:
             _add_line(figure, line, names, row=row, legend=line.name not in shown)
             shown.add(line.name)
-        figure.update_yaxes(title={"text": unit}, rangemode="normal" if floor is None else "tozero", row=row, col=1)
+        figure.update_yaxes(
+            title={"text": unit},
+            rangemode="normal" if floor is None else "tozero",
+            exponentformat="none",
+            row=row,
+            col=1,
+        )
     depths = len(lines[0].value)
     ticks = list(range(depths))
     figure.update_xaxes(tickvals=ticks, ticktext=depth_labels(depths), range=[-0.3, depths - 0.7])
@@ -203,7 +209,8 @@ def _add_line(figure: go.Figure, line: DepthLine, names: Sequence[str], *, row: 
         line={"color": colour, "width": 2, "dash": "dot" if line.control else "solid"},
         marker={"color": colour, "symbol": symbol, "size": 8},
         error_y=arms(value, *ends) if ends else None,
-        hovertemplate=f"{html.escape(line.name)}<br>depth %{{x}}: %{{y:.4f}}<extra></extra>",
+        hovertemplate=f"{html.escape(line.name)}<br>depth %{{x}}: %{{y:.4~g}}<extra></extra>",
+        cliponaxis=False,
         row=row,
         col=1,
     )
