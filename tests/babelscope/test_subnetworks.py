@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from babelscope_kernels import onednn
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
 from flop_counting import Flops
 from training_cases import OTHERS, TEXT, random_rows, relative, some_neurons
@@ -17,6 +18,7 @@ from babelscope.subnetworks import Bank, Dense, Subnetwork, ffn_names, rows_loss
 from babelscope.subnetworks.forms import choose_form
 from babelscope.subnetworks.norms import FrozenNorm, frozen_norms
 
+here = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 FUSED = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
 RUN = {"steps": 4, "tokens_per_step": 128, "max_length": 32, "learning_rate": 1e-2}
 
@@ -61,6 +63,10 @@ def dense_gradient(model, neurons, rows):
         parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     found = [layout.neuron_rows(part.layer)[part.role].detach()[part.expert, part.neuron] for part in bank.parts]
     return float(loss.detach()), torch.cat(found).float()
+
+
+def tiny_llama():
+    return frozen(tiny_model("llama"))
 
 
 CASES = [*((family, "split") for family in CONFIGS), *((family, "fused") for family in FUSED)]
@@ -117,9 +123,19 @@ def test_a_frozen_norm_s_gradient_is_that_of_float64():
     assert relative(found, expected) < 3e-7
 
 
-@pytest.mark.parametrize("form", ["split", "fused"])
-def test_twenty_steps_equal_masked_dense_training(form):
-    model, twin = frozen(tiny_model("llama")), frozen(tiny_model("llama"))
+def wide_model():
+    """Wide enough for oneDNN's products."""
+    shape = {"hidden_size": 128, "intermediate_size": 352, "num_attention_heads": 4, "num_key_value_heads": 4}
+    config = copy.deepcopy(CONFIGS["llama"])
+    config.update({**shape, "head_dim": 32})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return frozen(type(tiny_model("llama"))(config).eval())
+
+
+@pytest.mark.parametrize(("form", "make"), [("split", tiny_llama), ("fused", tiny_llama), ("fused", wide_model)])
+def test_twenty_steps_equal_masked_dense_training(form, make):
+    model, twin = make(), make()
     neurons = some_neurons(model)
     student = Subnetwork(Bank.of(layout_of(model), neurons), form=form, betas=(0.9, 0.999))
     layout = layout_of(twin)
@@ -149,6 +165,25 @@ def test_twenty_steps_equal_masked_dense_training(form):
     trained = Bank.of(layout, neurons).base
     assert relative(student.bank.master, trained) < 1e-5
     assert bool((student.bank.master != student.bank.base).any(dim=1).all())
+
+
+@here
+def test_the_fused_form_multiplies_by_onednn_and_not_where_torch_alone_was_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    shapes, plain = [], onednn.by_onednn
+    monkeypatch.setattr(onednn, "by_onednn", lambda *pair: shapes.append(len(pair[1])) or plain(*pair))
+    model, rows = wide_model(), random_rows()
+    neurons = some_neurons(model)
+    loss, gradient = rows_gradient(model, neurons, "fused", rows)
+    # By layer 4 attention maps, 2 into the MLP, 1 out; the head; and back through layers 2 and 1, the loss first.
+    assert shapes.count(352) == 3 * 2 + 2 and shapes.count(128) >= 3 * 5
+    taken = len(shapes)
+    with onednn.torch_only():
+        other_loss, other = rows_gradient(model, neurons, "fused", rows)
+    assert len(shapes) == taken
+    assert abs(loss - other_loss) < 1e-5 and relative(gradient, other) < 2e-5
+    assert not torch.equal(gradient, other)
+    assert not any("forward" in vars(module) for module in model.modules())
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral", "bloom"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from babelscope_kernels.onednn import by_onednn
 from conftest import tiny_model
 from training_cases import OTHERS, TEXT
 
@@ -91,9 +92,10 @@ def test_the_benchmark_counts_and_times_every_variant(way, load, monkeypatch):
     assert counted["fused"][0] < counted["ffn mask"][0]
 
 
-def test_products_added_in_place_are_counted_too(load):
+def test_products_in_place_and_by_onednn_are_counted_too(load):
     module = load("benchmark_adapt")
     with module.Flops() as flops:
         torch.zeros(10, 30).addmm_(torch.ones(10, 20), torch.ones(20, 30))
         torch.mm(torch.ones(10, 20), torch.ones(20, 30))
-    assert flops.total == 2 * (2 * 10 * 20 * 30)
+        by_onednn(torch.ones(10, 20), torch.ones(30, 20))
+    assert flops.total == 3 * (2 * 10 * 20 * 30)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from babelscope_kernels import onednn
+
 Product = Callable[[Tensor, Tensor], Tensor]
 """left [pair, row, inner], right [pair, column, inner] → left @ rightᵀ [pair, row, column]."""
 LEAST = 2**15
@@ -14,16 +16,9 @@ LEAST = 2**15
 def suits_onednn(device: torch.device, dtype: torch.dtype, seen: int, dim: int) -> bool:
     """True on a CPU with AVX-512, for float32 and enough keys: 256 with heads of 128, 1024 with heads of 32.
 
-    For float32 torch itself asks Intel's MKL, which keeps to AVX2 on AMD's CPUs; oneDNN, which torch has too, does not.
     Fewer keys are not worth its calls, one for each key head, nor the 0.3 ms that it takes to meet a new shape.
     """
-    return (
-        device.type == "cpu"
-        and dtype == torch.float32
-        and seen * dim >= LEAST
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-    )
+    return seen * dim >= LEAST and onednn.usable(device, dtype)
 
 
 def by_bmm(left: Tensor, right: Tensor) -> Tensor:
@@ -33,4 +28,4 @@ def by_bmm(left: Tensor, right: Tensor) -> Tensor:
 
 def by_onednn(left: Tensor, right: Tensor) -> Tensor:
     """One pair; each matrix dense by rows or by columns, since with gaps the same call takes 22 ms and more."""
-    return torch.ops.mkldnn._linear_pointwise(left[0], right[0], None, "none", [], "")[None]
+    return onednn.by_onednn(left[0], right[0])[None]

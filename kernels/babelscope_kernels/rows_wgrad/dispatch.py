@@ -5,6 +5,7 @@ from torch import Tensor
 
 from babelscope_kernels.backend import Backend, choose
 from babelscope_kernels.errors import KernelError
+from babelscope_kernels.onednn import linear, suits
 
 
 def rows_wgrad(grad_rows: Tensor, inputs: Tensor, out: Tensor | None = None, *, backend: Backend = "auto") -> Tensor:
@@ -25,6 +26,9 @@ def rows_wgrad(grad_rows: Tensor, inputs: Tensor, out: Tensor | None = None, *, 
     with torch.no_grad():
         if choose("rows_wgrad", backend, tensors, objection=objection) == "torch":
             grads, values = grad_rows.to(wide).T, inputs.to(wide)
+            if suits(grads, values.T):
+                found = linear(grads, values.T)
+                return found if out is None else out.add_(found)
             return torch.mm(grads, values) if out is None else out.addmm_(grads, values)
         return _triton(grad_rows, inputs, out)
 

@@ -15,6 +15,7 @@ from babelscope.axes import Float, Int, Tensor
 from babelscope.errors import PrerequisiteError
 from babelscope.models import Layout
 from babelscope.subnetworks.bank import Bank
+from babelscope.subnetworks.linears import frozen_linears, multiply
 from babelscope.subnetworks.norms import frozen_norms, restore_forward
 
 Form = Literal["auto", "split", "fused"]
@@ -124,11 +125,12 @@ class SmallMLP:
 def fused_form(bank: Bank, *, recompute: Recompute = "nothing") -> Iterator[None]:
     """While open, the model's rows hold the masters, and its MLPs give gradients of the chosen rows only.
 
-    The forward pass is the model's own dense one; norms that are frozen too go back by a shorter way. recompute:
+    The forward pass is the model's own dense one, its products in oneDNN's order of summation where that is faster;
+    norms that are frozen too go back by a shorter way. recompute:
     "nothing" keeps the two pre-activations for the backward pass, "mlp" works them out again from the MLP's input.
     """
     layout = bank.layout
-    with bank.borrowed(), frozen_norms(layout, min(bank.layers)), ExitStack() as stack:
+    with bank.borrowed(), frozen_norms(layout, min(bank.layers)), frozen_linears(layout), ExitStack() as stack:
         bank.write(bank.master)
         anchor = bank.master.detach().requires_grad_()
         for layer in range(min(bank.layers), layout.n_layers):
@@ -162,7 +164,7 @@ class _FrozenMLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, anchor: Tensor | None, mlp: FrozenMLP) -> Tensor:
         w = mlp.weights
-        gate, up = F.linear(hidden, w["gate"]), F.linear(hidden, w["up"])
+        gate, up = multiply(hidden, w["gate"]), multiply(hidden, w["up"])
         inner = swiglu(gate, up, activation=mlp.activation)
         ctx.mlp = mlp
         if ctx.needs_input_grad[0]:
@@ -172,7 +174,7 @@ class _FrozenMLP(torch.autograd.Function):
         saved = [hidden] if mlp.chosen is not None or mlp.recompute else []
         ctx.save_for_backward(*saved, *kept)
         ctx.has_hidden = bool(saved)
-        return inner @ w["down"]
+        return multiply(inner, w["down"].T)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -187,15 +189,13 @@ class _FrozenMLP(torch.autograd.Function):
             found = swiglu_backward(inner_grad, gate, up, activation=mlp.activation, n_hidden=len(chosen))
             mlp_rows(mlp, hidden, grad, *found)
             return None, None, None
-        gate, up = kept if kept else (F.linear(hidden, w["gate"]), F.linear(hidden, w["up"]))
-        inner_grad = F.linear(grad, w["down"])
+        gate, up = kept if kept else (multiply(hidden, w["gate"]), multiply(hidden, w["up"]))
+        inner_grad = multiply(grad, w["down"])
         gate_grad, up_grad, _ = swiglu_backward(inner_grad, gate, up, activation=mlp.activation)
         if chosen is not None:
             inner = swiglu(columns(gate, chosen), columns(up, chosen), activation=mlp.activation)
             mlp_rows(mlp, hidden, grad, columns(gate_grad, chosen), columns(up_grad, chosen), inner)
-        flat = torch.mm(rearrange(gate_grad, "b t n -> (b t) n"), w["gate"])
-        flat.addmm_(rearrange(up_grad, "b t n -> (b t) n"), w["up"])
-        return flat.view(grad.shape), None, None
+        return multiply(gate_grad, w["gate"].T).add_(multiply(up_grad, w["up"].T)), None, None
 
 
 def columns(value: Float[Tensor, "*rows neuron"], chosen: Int[Tensor, " chosen"]) -> Float[Tensor, "*rows chosen"]:
