@@ -197,17 +197,6 @@ NAMES = (
     "full",
     "lt-sft",
 )
-    "floor",
-    "fused",
-    "fused, torch's products",
-    "fused, recompute",
-    "split",
-    "lora r8 mlp",
-    "shira",
-    "ffn mask",
-    "full",
-    "lt-sft",
-)
 ON_GPU = ("floor", "fused", "fused, recompute", "split", "lora r8 mlp", "ffn mask")
 
 
