@@ -78,6 +78,7 @@ def test_lines_by_layer():
     cells = attention_map(value=np.array([[0.1, 0.2], [0.3, 0.4]]), languages=["fi", "zh"], unit="nats")
     assert cells.data[0].text[1].tolist() == ["0.30", "0.40"]
     assert cells.layout.coloraxis.colorbar.title.text == "nats"
+    assert (cells.layout.coloraxis.cmin, cells.layout.coloraxis.cmax) == (0, 0.4)
     points = [Estimate(0.1, 0.0, 0.2), Estimate(0.2, 0.1, 0.3)]
     concepts = concept_lines(agreement=np.ones((2, 3)), null=np.zeros(2), share=points)
     assert list(concepts.data[0].y) == [10.0, 20.0]

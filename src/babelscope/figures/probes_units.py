@@ -126,7 +126,8 @@ def head_harm(*, own: Mapping[str, Estimate], drawn: Mapping[str, Sequence[Numbe
 
 def attention_map(*, value: Float[np.ndarray, "language layer"], languages: Sequence[str], unit: str) -> go.Figure:
     """One attention measure by language and layer, mean over heads: how a column differs is the finding."""
-    digits = max(2, decimals_for(float(np.nanmax(value, initial=0.0))))
+    top = float(np.nanmax(value, initial=0.0))
+    digits = max(2, decimals_for(top))
     figure = _heat(
         value,
         rows=[language_label(tag) for tag in languages],
@@ -134,7 +135,8 @@ def attention_map(*, value: Float[np.ndarray, "language layer"], languages: Sequ
         text=[[fixed(cell, digits) for cell in row] for row in value],
         value=f"{unit}: %{{z:.4f}}",
     )
-    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "colorbar": {"title": {"text": unit}}})
+    bar = {"title": {"text": unit}}
+    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": top or 1.0, "colorbar": bar})
     return _titled(figure, x="layer (block, from 0)", y="", angle=0)
 
 
@@ -147,7 +149,8 @@ def routing_map(
     against: str,
 ) -> go.Figure:
     """Divergence of expert use from `against` by language and layer, in bits; in brackets where q > 0.05."""
-    digits = decimals_for(float(np.nanmax(divergence)))
+    top = float(np.nanmax(divergence, initial=0.0))
+    digits = decimals_for(top)
     text = [
         [fixed(v, digits) if sure <= 0.05 else f"({fixed(v, digits)})" for v, sure in zip(row, sures, strict=True)]
         for row, sures in zip(divergence, q, strict=True)
@@ -161,7 +164,8 @@ def routing_map(
         custom=null,
     )
     bar = {"title": {"text": f"divergence from {against} (bits)"}}
-    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "colorbar": bar})
+    # Plotly follows cmin only where cmax stands beside it.
+    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": top or 1.0, "colorbar": bar})
     return _titled(figure, x="layer (block, from 0)", y="", angle=0)
 
 
