@@ -156,6 +156,7 @@ def training_summary() -> list[str]:
     times = ", ".join(
         f"{row[name]['to_fused']:.2f} for {words}"
         for name, words in (
+            ("fused, torch's products", "the same form with torch's own products"),
             ("lora r8 mlp", "LoRA on the MLPs"),
             ("shira", "SHiRA"),
             ("ffn mask", "a gradient mask"),
@@ -308,33 +309,27 @@ def rates_table() -> list[str]:
 
 
 def verdict_lines() -> list[str]:
-    """The claim in words, from the paired differences; then the same learning rate on both sides, where it was tried."""
+    """The claim in words, from the paired differences; each side at its own learning rate, then at the same."""
     _, claims, runs = study_rows()
     lines = []
     for claim in claims:
         said = "holds" if claim["holds"] else "does not hold"
         rates = [
-            {row["rate"] for row in runs if (row["kind"], row["share"], row["stage"]) == (kind, claim["share"], "main")}
-            for kind in ("language", "random")
+            {row["rate"] for row in runs if (row["kind"], row["share"], row["stage"]) == (kind, claim["share"], stage)}
+            for kind, stage in (("language", "main"), ("random", STAGES[claim["learning_rates"]]))
         ]
         lines.append(
-            f"- At {share(claim['share'])} trained, {claim['claim']}: in {claim['wins']} of {claim['pairs']} pairs of seed "
-            f"and language; mean difference of gain {claim['mean_gain_difference']:+.4f}, of harm "
-            f"{claim['mean_harm_difference']:+.4f} bits per byte. By the rule of the study it {said}. Each side has the "
-            f"learning rate that dev text chose for it ({min(rates[0]):g} and {min(rates[1]):g}), and most of the "
-            "difference of harm comes with that."
+            f"- At {share(claim['share'])} trained, {claim['learning_rates']} ({min(rates[0]):g} and {min(rates[1]):g}): "
+            f"language neurons gain more than layer-matched random ones in {claim['wins']} of {claim['pairs']} pairs of "
+            f"seed and language and harm less in {claim['less_harm']}; mean difference of gain "
+            f"{claim['mean_gain_difference']:+.4f}, of harm {claim['mean_harm_difference']:+.4f} bits per byte. By the "
+            f"rule of the study the claim {said}."
         )
-    tried = {(row["kind"], row["rate"]): row for row in runs if row["stage"] == "rates"}
-    same = [
-        f"{rate:g}: gain {tried['language', rate]['gain'] - tried['random', rate]['gain']:+.3f}, harm "
-        f"{tried['language', rate]['harm'] - tried['random', rate]['harm']:+.3f}"
-        for kind, rate in sorted(tried)
-        if kind == "random"
-    ]
-    lines.append(
-        f"- At the same learning rate on both sides (Basque, one seed), language less random, {'; '.join(same)}."
-    )
     return lines
+
+
+STAGES = {"each at its best learning rate": "main", "both at that of the language's": "equal"}
+"""Stage of the random neurons' rows, by the words of a claim."""
 
 
 def render(text: str, made: dict[str, list[str]]) -> str:
