@@ -48,7 +48,8 @@ class Config:
     """Of that text, from the middle of each file, which the tokenizer was less likely trained on."""
     merges: int = 3000
     resolution: float = 0.005
-    """A share below this counts as none."""
+    """A share below this counts as none: under half of the recipe's smallest, set after a first fit. The correlations
+    without it stand beside, as `as_inferred`."""
     resamples: int = 19
     """Bootstrap resamples of documents for the intervals of the shares."""
     graded: int = 5
