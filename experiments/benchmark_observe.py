@@ -56,8 +56,9 @@ def variants(model, tokenizer, config: Config):
 
     @torch.no_grad()
     def observe() -> None:
-        for batch in batches:
-            run.read(batch)
+        with run.watched():
+            for batch in batches:
+                run.read(batch)
 
     return {"forward pass": bare, "forward pass without the head": body, "observe": observe}, sum(
         int(batch.counted.sum()) for batch in batches

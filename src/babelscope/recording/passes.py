@@ -4,8 +4,9 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,10 @@ class Pass:
         self.folder: Path | None = None
         self.resumed_tokens = 0
         self.spaces: dict[torch.device, Workspace] = {}
+        self.seen: list[tuple[SiteSums, int, Any]] = []
+        """Of the batch under way."""
+        self.counted: dict[torch.device, Tensor] = {}
+        """The same, by device."""
 
     def settings(self) -> dict[str, Any]:
         """Every parameter of the pass as JSON."""
@@ -233,7 +238,8 @@ class Pass:
         limit = self.reading.tokens_per_language
         total = limit * len(self.languages) // self.reading.part[1] if limit else None
         saved = time.monotonic()
-        with tqdm(total=total, initial=self.resumed_tokens, unit="tok", unit_scale=True, disable=not progress) as bar:
+        bar = tqdm(total=total, initial=self.resumed_tokens, unit="tok", unit_scale=True, disable=not progress)
+        with bar, self.watched():
             for number, batch in enumerate(self.batches()):
                 if number < self.done:
                     continue
@@ -278,30 +284,32 @@ class Pass:
         self.tally.add(batch.documents)
 
     def forward(self, batch: Batch) -> list[tuple[SiteSums, int, Any]]:
-        """What a batch adds at every site, in the form that the site's sums commit; nothing is added yet."""
-        seen: list[tuple[SiteSums, int, Any]] = []
-        counted: dict[torch.device, Tensor] = {}
+        """What a batch adds at every site, in the form that the site's sums commit; nothing is added yet.
 
-        def watcher(sums: SiteSums, index: int) -> Callable[[Tensor, Tensor, Tensor | None], None]:
-            def see(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
-                device = value.device
-                if device not in counted:
-                    counted[device] = batch.counted.to(device)
-                space = self.spaces.setdefault(device, Workspace.empty(device))
-                seen.append((sums, index, sums.addend(value, sign, routes, counted[device], space)))
+        Only while `watched` is open.
+        """
+        self.seen, self.counted = [], {batch.counted.device: batch.counted}
+        device = self.layout.device_of(Site(None, "embed"))
+        network = self.layout.model if "logits" in self.reading.sites else self.layout.body
+        network(input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device), use_cache=False)
+        return self.seen
 
-            return see
-
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """While open every forward pass of the model is seen at the sites: one set of hooks for the whole pass."""
         with ExitStack() as stack:
             for sums in self.sums:
                 for index, site in enumerate(sums.sites):
-                    stack.enter_context(self.layout.watch(site, watcher(sums, index)))
-            device = self.layout.device_of(Site(None, "embed"))
-            network = self.layout.model if "logits" in self.reading.sites else self.layout.body
-            network(
-                input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device), use_cache=False
-            )
-        return seen
+                    stack.enter_context(self.layout.watch(site, partial(self.see, sums, index)))
+            yield
+
+    def see(self, sums: SiteSums, index: int, value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
+        """Work out what the batch under way adds at a site."""
+        device = value.device
+        if device not in self.counted:
+            self.counted[device] = next(iter(self.counted.values())).to(device)
+        space = self.spaces.setdefault(device, Workspace.empty(device))
+        self.seen.append((sums, index, sums.addend(value, sign, routes, self.counted[device], space)))
 
     def report_shortfall(self) -> None:
         """Log languages with too little text, and tokens past max_length."""
