@@ -1,0 +1,1 @@
+"""The tables of README and docs, each from its file in docs/measured/."""
