@@ -85,8 +85,9 @@ def compare(observed: Mapping[str, Observation], config: Config) -> Iterator[dic
 
 
 def draw(rows: list[dict]):
-    """The indices of the first method and share: a row a pair, a column a language."""
-    mine = [row for row in rows if (row["method"], row["top_rate"]) == (rows[0]["method"], rows[0]["top_rate"])]
+    """The indices of the first method at its largest share: a row a pair, a column a language."""
+    rate = max(row["top_rate"] for row in rows)
+    mine = [row for row in rows if (row["method"], row["top_rate"]) == (rows[0]["method"], rate)]
     jaccard, chance = (
         np.array([[np.nan if value is None else value for value in row[name]] for row in mine])
         for name in ("jaccard", "chance")
