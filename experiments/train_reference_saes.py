@@ -1,8 +1,9 @@
 """How much of the reference model's residual stream do small sparse autoencoders keep, and does it matter to the loss?
 
-Trains BatchTopK and TopK autoencoders, or a JumpReLU, with sae-lens on `resid_out` of several layers, on equal tokens
-of fifteen languages, BOS left out. Measured on held-out text: explained variance, L0, share of dead features, and the
-loss when the reconstruction takes the place of the activation (BOS untouched).
+Trains BatchTopK and TopK autoencoders and a JumpReLU with sae-lens on `resid_out` of several layers, on equal tokens of
+fifteen languages, BOS left out; and a coarse one of few features, so that few are left for each language. Measured on
+held-out text: explained variance, L0, share of dead features, and the loss when the reconstruction takes the place of
+the activation (BOS untouched).
 Control: the loss when the mean activation takes its place; an autoencoder that is no nearer to the model's own loss
 than that counts against it. One seed each: the figures describe the files, they do not compare architectures.
 """
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from sae_lens import BatchTopKTrainingSAEConfig, JumpReLUTrainingSAEConfig, TopKTrainingSAEConfig
@@ -25,10 +27,11 @@ from safetensors.torch import load_file, save_file
 from babelscope import Site, layout_of, open_model, origin_of
 from babelscope.corpus import Document, batch_documents, limit_tokens, tokenize_documents
 from babelscope.features import SaeQuality, load_sae, measure_sae
-from babelscope.runs import Run, main, write_atomic
+from babelscope.runs import Run, environment, main, write_atomic
 
 LANGUAGES = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id", "eu", "cy", "tt")
-
+OPENED = {"batchtopk-6": "reference", "batchtopk-6-128-16": "reference-coarse"}
+"""The names by which bundled ones are opened."""
 
 CARD = """---
 license: cc-by-sa-4.0
@@ -42,7 +45,7 @@ language:
 # Sparse autoencoder of the babelscope reference model
 
 Reads and writes `resid_out` of layer {layer} (`{hook}`) of the reference model, for tests, demonstrations and method
-development in babelscope. Opened by `babelscope.features.load_sae("reference")`, or by sae-lens as any folder of its
+development in babelscope. Opened by `babelscope.features.load_sae("{opened}")`, or by sae-lens as any folder of its
 own.
 
 | | |
@@ -58,7 +61,8 @@ Held-out text, {read:,} tokens of fifteen languages (macro averages over them):
 {table}
 
 Dead: fires on none of the {read:,} tokens. Recovered: 1 - (reconstruction - loss) / (mean activation - loss).
-The bundled file is {name}, in float16; its row was measured on that file. One seed each: the rows describe files, they
+This file is {name}, in float16; its row was measured on that file. Names are form, layer, and where they are not
+{features:,} and {usual}: features and active ones a token. One seed each: the rows describe files, they
 do not compare architectures. `training.json` beside this card holds every figure and setting;
 `experiments/train_reference_saes.py` made all of it.
 
@@ -75,12 +79,21 @@ class Config:
     corpus: str = "../shared/corpora/mono"
     """Folder with <tag>.train.txt.xz and <tag>.valid.txt.xz, one sentence a line, without non-commercial text."""
     cache: str = "../sae/activations"
-    """Folder for activations, float16; made once, 0.5 KB a token and layer."""
+    """Folder for activations, float16, a folder a layer; made once, 0.5 KB a token and layer."""
     model: str = "reference"
-    saes: tuple[str, ...] = ("batchtopk-5", "batchtopk-6", "topk-5")
-    """Architecture and layer of each autoencoder."""
-    bundle: str = "batchtopk-6"
-    """Which of them is written to `bundle/` in the run folder, in float16, with its card."""
+    saes: tuple[str, ...] = (
+        "batchtopk-1",
+        "batchtopk-3",
+        "batchtopk-5",
+        "batchtopk-6",
+        "batchtopk-7",
+        "topk-5",
+        "jumprelu-6",
+        "batchtopk-6-128-16",
+    )
+    """Form and layer of each autoencoder; features and active ones a token besides, where they are not the usual."""
+    bundle: tuple[str, ...] = ("batchtopk-6", "batchtopk-6-128-16")
+    """Which of them are written to `bundle/` in the run folder, in float16, with a card each."""
     features: int = 2048
     k: int = 32
     """Features active a token: exactly (topk), on average (batchtopk), aimed at (jumprelu)."""
@@ -98,15 +111,27 @@ class Config:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        return tuple(sorted({layer_of(name) for name in self.saes}))
+        return tuple(sorted({asked(self, name).layer for name in self.saes}))
 
     @property
     def samples(self) -> int:
         return self.epochs * self.tokens * len(LANGUAGES) // self.batch * self.batch
 
 
-def layer_of(name: str) -> int:
-    return int(name.rpartition("-")[2])
+class Asked(NamedTuple):
+    """What the name of an autoencoder says."""
+
+    form: str
+    layer: int
+    features: int
+    k: int
+
+
+def asked(config: Config, name: str) -> Asked:
+    """`form-layer`, or `form-layer-features-k` for another size than the configuration's."""
+    form, layer, *size = name.split("-")
+    features, k = size or (config.features, config.k)
+    return Asked(form, int(layer), int(features), int(k))
 
 
 def read_lines(config: Config, language: str, split: str) -> list[str]:
@@ -115,26 +140,32 @@ def read_lines(config: Config, language: str, split: str) -> list[str]:
         return file.read().split("\n")[:-1]
 
 
+def cached(config: Config, layer: int, language: str) -> Path:
+    return Path(config.cache) / str(layer) / f"{language}.safetensors"
+
+
 @torch.no_grad()
 def record(config: Config) -> None:
-    """Activations of every language at every layer, counted tokens only; a language already there is skipped."""
-    folder = Path(config.cache)
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [tag for tag in LANGUAGES if not (folder / f"{tag}.safetensors").exists()]
-    if not missing:
+    """Activations of every language at every layer, counted tokens only; what is already there is not made again."""
+    missing = {tag: [n for n in config.layers if not cached(config, n, tag).exists()] for tag in LANGUAGES}
+    if not any(missing.values()):
         return
     model, tokenizer = open_model(config.model, device="cpu")
     layout = layout_of(model)
-    for tag in missing:
+    for tag, layers in missing.items():
+        if not layers:
+            continue
         lines = [Document(str(i), line) for i, line in enumerate(read_lines(config, tag, "train"))]
         documents = limit_tokens(tokenize_documents(tokenizer, lines, 0, max_length=256), config.tokens)
-        rows: dict[int, list[torch.Tensor]] = {layer: [] for layer in config.layers}
+        rows: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
         for batch in batch_documents(documents, batch_tokens=4096, pad=0):
             with layout_watches(layout, rows, batch.counted):
                 layout.body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-        held = {str(layer): torch.cat(parts) for layer, parts in rows.items()}
-        save_file(held, folder / f".{tag}.partial")
-        (folder / f".{tag}.partial").rename(folder / f"{tag}.safetensors")
+        for layer, parts in rows.items():
+            path = cached(config, layer, tag)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({"resid_out": torch.cat(parts)}, path.with_suffix(".partial"))
+            path.with_suffix(".partial").rename(path)
 
 
 def layout_watches(layout, rows, counted):
@@ -147,7 +178,7 @@ def layout_watches(layout, rows, counted):
 
 def stream(config: Config, layer: int) -> Iterator[torch.Tensor]:
     """Batches of one layer's activations, all languages mixed, each epoch in a new order; without end."""
-    parts = [load_file(Path(config.cache) / f"{tag}.safetensors")[str(layer)] for tag in LANGUAGES]
+    parts = [load_file(cached(config, layer, tag))["resid_out"] for tag in LANGUAGES]
     held = torch.cat(parts)
     generator = torch.Generator().manual_seed(config.seed)
     while True:
@@ -159,19 +190,21 @@ def stream(config: Config, layer: int) -> Iterator[torch.Tensor]:
 
 def architecture(config: Config, name: str):
     """The training configuration of sae-lens; inputs are scaled to an average length of √d, folded away at the end."""
-    shared = {"d_in": 256, "d_sae": config.features, "normalize_activations": "expected_average_only_in"}
-    kind = name.rpartition("-")[0]
-    if kind == "topk":
-        return TopKTrainingSAEConfig(k=config.k, **shared)
-    if kind == "batchtopk":
-        return BatchTopKTrainingSAEConfig(k=float(config.k), topk_threshold_lr=0.02, **shared)
+    form, _, features, k = asked(config, name)
+    shared = {"d_in": 256, "d_sae": features, "normalize_activations": "expected_average_only_in"}
+    if form == "topk":
+        return TopKTrainingSAEConfig(k=k, **shared)
+    if form == "batchtopk":
+        return BatchTopKTrainingSAEConfig(k=float(k), topk_threshold_lr=0.02, **shared)
     return JumpReLUTrainingSAEConfig(
         jumprelu_sparsity_loss_mode="quadratic",
-        target_l0=float(config.k),
-        l0_coefficient=0.3,
-        l0_warm_up_steps=300,
-        jumprelu_init_threshold=0.5,
-        jumprelu_bandwidth=0.5,
+        target_l0=float(k),
+        l0_coefficient=1.0,
+        l0_warm_up_steps=max(1, config.samples // config.batch // 2),
+        jumprelu_init_threshold=0.1,
+        jumprelu_bandwidth=0.1,
+        jumprelu_ste_to_input=True,
+        pre_act_loss_coefficient=3e-6,
         **shared,
     )
 
@@ -196,12 +229,12 @@ def train(config: Config, name: str, folder: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         sae = TrainingSAE.from_dict(architecture(config, name).to_dict())
-        sae = SAETrainer(trainer_config, sae, stream(config, layer_of(name))).fit()
+        sae = SAETrainer(trainer_config, sae, stream(config, asked(config, name).layer)).fit()
     model, tokenizer = open_model(config.model, device="cpu")
     for key, value in {
         "model_name": config.model,
         "model_hash": origin_of(model, tokenizer).model_hash,
-        "hook_name": f"blocks.{layer_of(name)}.hook_resid_post",
+        "hook_name": f"blocks.{asked(config, name).layer}.hook_resid_post",
         "prepend_bos": True,
         "exclude_special_tokens": True,
         "training_tokens": config.samples,
@@ -234,17 +267,22 @@ def measure(config: Config, name: str, path: Path, model, tokenizer) -> dict:
     }
 
 
-def write_bundle(config: Config, source: Path, target: Path) -> None:
+def write_bundle(source: Path, target: Path) -> None:
     """The chosen autoencoder in float16; sae-lens and babelscope read it in float32."""
-    target.mkdir(exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     held = load_file(source / "sae_weights.safetensors")
     save_file({name: tensor.half() for name, tensor in held.items()}, target / "sae_weights.safetensors")
     shutil.copy(source / "cfg.json", target / "cfg.json")
 
 
-def write_card(config: Config, rows: list[dict], target: Path) -> None:
+def settings_of(config: Config) -> dict:
+    """The configuration without the paths of a machine."""
+    return {**asdict(config), "corpus": Path(config.corpus).name, "cache": Path(config.cache).name}
+
+
+def write_card(config: Config, name: str, rows: list[dict], target: Path) -> None:
     """training.json and the card made from it."""
-    settings = json.loads((target / "cfg.json").read_text())
+    settings, what = json.loads((target / "cfg.json").read_text()), asked(config, name)
     table = [
         f"| {row['sae']} | {row['explained_variance']:.3f} | {row['l0']:.1f} | {row['dead_share']:.3f} "
         f"| {row['loss_macro']:.3f} | {row['spliced_macro']:.3f} | {row['averaged_macro']:.3f} | {row['recovered']:.3f} |"
@@ -252,17 +290,21 @@ def write_card(config: Config, rows: list[dict], target: Path) -> None:
     ]
     card = CARD.format(
         languages="\n".join(f"- {tag}" for tag in LANGUAGES),
-        layer=layer_of(config.bundle),
+        layer=what.layer,
         hook=settings["metadata"]["hook_name"],
-        form=f"256 → {config.features}, {settings['metadata']['training_architecture']} stored as {settings['architecture']}",
+        form=f"256 → {what.features}, {settings['metadata']['training_architecture']} stored as {settings['architecture']}",
+        opened=OPENED.get(name, "…/" + name),
         version=settings["metadata"]["sae_lens_training_version"],
         samples=config.samples,
         read=rows[0]["tokens"],
         table="\n".join(table),
-        name=config.bundle,
-        **{key: getattr(config, key) for key in ("tokens", "epochs", "batch", "lr", "seed", "k")},
+        name=name,
+        features=config.features,
+        usual=config.k,
+        k=what.k,
+        **{key: getattr(config, key) for key in ("tokens", "epochs", "batch", "lr", "seed")},
     )
-    write_atomic(target / "training.json", json.dumps({"config": asdict(config), "saes": rows}, indent=1) + "\n")
+    write_atomic(target / "training.json", json.dumps({"config": settings_of(config), "saes": rows}, indent=1) + "\n")
     write_atomic(target / "README.md", card)
 
 
@@ -271,16 +313,21 @@ def run(config: Config, run: Run) -> None:
     record(config)
     for name in config.saes:
         train(config, name, run.folder)
-    bundle = run.folder / "bundle"
-    write_bundle(config, run.folder / config.bundle, bundle)
+    bundles = {name: run.folder / "bundle" / name for name in config.bundle}
+    for name, path in bundles.items():
+        write_bundle(run.folder / name, path)
     model, tokenizer = open_model(config.model, device="cpu")
     known = {row["sae"]: row for row in run.results()}
     for name in config.saes:
         if name not in known:
-            path = bundle if name == config.bundle else run.folder / name
-            known[name] = measure(config, name, path, model, tokenizer)
+            known[name] = measure(config, name, bundles.get(name, run.folder / name), model, tokenizer)
             run.log([known[name]])
-    write_card(config, [known[name] for name in config.saes], bundle)
+    rows = [known[name] for name in config.saes]
+    for name, path in bundles.items():
+        write_card(config, name, rows, path)
+    facts = {"config": settings_of(config), "environment": environment()}
+    lines = [json.dumps(row, ensure_ascii=False) for row in [facts, *rows]]
+    write_atomic(run.folder / "saes.jsonl", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import torch
 from conftest import tiny_model
 from safetensors.torch import save_file
 
-from babelscope import Site
+from babelscope import Site, open_model
 from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
 from babelscope.features import check_fits, decoder_direction, load_sae
+from babelscope.features.loading import BUNDLED
 
 # sae-lens 6.54 imports a module of transformer-lens 3.9 by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:The 'utils' module has been deprecated:DeprecationWarning")
@@ -31,6 +32,17 @@ def tensors(hidden=4, features=6, seed=0, **more):
         "b_dec": torch.randn(hidden, generator=generator),
     }
     return {**made, **more}
+
+
+def test_the_bundled_autoencoders_fit_the_bundled_model_at_one_place():
+    model, _ = open_model("reference", device="cpu")
+    fine, coarse = (load_sae(name, model=model) for name in ("reference", "reference-coarse"))
+    assert (fine.id, coarse.id) == ("reference", "reference-coarse") and fine.site == coarse.site == Site(
+        6, "resid_out"
+    )
+    assert (fine.n_features, coarse.n_features) == (2048, 128) and fine.hash != coarse.hash
+    assert all((path / "LICENSE").is_file() and (path / "README.md").is_file() for path in BUNDLED.values())
+    assert sum(file.stat().st_size for path in BUNDLED.values() for file in path.iterdir()) < 5 * 2**20
 
 
 def folder(path, held, **settings):

@@ -47,7 +47,7 @@ def run_features(
     """Which features of a sparse autoencoder belong to which language, with bootstrap, half-splits and shuffled labels.
 
     Args:
-        sae: "reference", a folder of sae-lens, Gemma Scope's params.npz, or a release with --sae-id.
+        sae: "reference", "reference-coarse", a sae-lens folder, Gemma Scope's params.npz, or a release with --sae-id.
         corpus: as for observe; "reference" is the bundled one.
         out: folder with `observation`, `features` (the FeatureSet) and evidence.jsonl.
         sae_id: which autoencoder of a release.

@@ -1,4 +1,4 @@
-"""Open sparse autoencoders: the bundled one, a sae-lens folder, Gemma Scope's params.npz, or a published release."""
+"""Open sparse autoencoders: the bundled ones, a sae-lens folder, Gemma Scope's params.npz, or a published release."""
 
 import json
 import re
@@ -19,9 +19,11 @@ from babelscope.axes import Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
 from babelscope.features.units import Stored, plain_form
 from babelscope.models import Layout, layout_of, origin_of
-from babelscope.reference import SAE as REFERENCE_SAE
+from babelscope.reference import SAE, SAE_COARSE
 from babelscope.sites import Site
 
+BUNDLED = {"reference": SAE, "reference-coarse": SAE_COARSE}
+"""Autoencoders that come with the package, by the name they are opened by."""
 CONFIG, WEIGHTS, PARAMS = "cfg.json", "sae_weights.safetensors", "params.npz"
 
 
@@ -35,23 +37,23 @@ def load_sae(
 ) -> LoadedSAE:
     """Open a sparse autoencoder in the plain form of `LoadedSAE`.
 
-    source: "reference" for the bundled one; a folder of sae-lens (cfg.json, sae_weights.safetensors); a Gemma Scope
-    params.npz or its folder; or, with `sae_id`, a release that sae-lens knows, such as
-    ("gemma-scope-2b-pt-res-canonical", "layer_20/width_16k/canonical"), which is fetched unless it is here already.
+    source: "reference" or "reference-coarse" for the bundled ones; a folder of sae-lens (cfg.json,
+    sae_weights.safetensors); a Gemma Scope params.npz or its folder; or, with `sae_id`, a release that sae-lens knows,
+    such as ("gemma-scope-2b-pt-res-canonical", "layer_20/width_16k/canonical"), fetched unless it is here already.
     model: where given, the autoencoder must fit it: width, layer range, and the model's hash where the files have one.
     site: where it belongs, if the files do not say; one that differs from what they say is refused.
     average_norm: mean length of the training activations, for files that need it and do not have it folded in.
     Raises ArtifactError for files that are damaged or do not fit, PrerequisiteError where something is missing here.
     """
     family = None if model is None else str(model.config.model_type)
-    path = REFERENCE_SAE if source == "reference" else Path(source)
+    path = BUNDLED.get(str(source), Path(source))
     if sae_id is not None:
         stored, hook = read_release(str(source), sae_id)
     elif path.suffix == ".npz" or (path / PARAMS).is_file():
         stored, hook = read_params(path if path.suffix == ".npz" else path / PARAMS)
     else:
         stored, hook = read_folder(path)
-        stored = stored._replace(id="reference") if source == "reference" else stored
+        stored = stored._replace(id=str(source)) if str(source) in BUNDLED else stored
     sae = plain_form(stored, decide_site(stored.id, hook, site, family), average_norm=average_norm)
     if model is not None:
         check_fits(sae, model)

@@ -11,5 +11,8 @@ CORPUS = Path(__file__).parent / "corpus"
 SAE = Path(__file__).parent / "sae"
 """A sparse autoencoder of the reference model's residual stream, in the format of sae-lens, with its card."""
 
+SAE_COARSE = Path(__file__).parent / "sae_coarse"
+"""One of few features at the same place, so that few are left for each language."""
+
 WORDS = Path(__file__).parent / "words.tsv"
 """Everyday words in the fifteen languages, a concept a line; written for babelscope, unreviewed by native speakers."""
