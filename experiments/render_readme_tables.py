@@ -29,6 +29,8 @@ TABLES = {
     "cost": main_job.cost_table,
     "steering methods": steering.methods_table,
     "features": steering.features_table,
+    "autoencoders": steering.saes_table,
+    "langfir": steering.sensitivity_table,
     "published masks": units.published_table,
     "text sources": units.sources_table,
     "kernels": units.kernel_table,
