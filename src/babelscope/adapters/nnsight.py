@@ -3,7 +3,8 @@
 nnsight is imported by whoever wraps the model; `traced` is that wrapper (`TransformersModel`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, get_args
 
 import torch
@@ -174,6 +175,11 @@ class TracedPass(Pass):
             place = self.layout.place(site)
             readers.append((*found[site], (place.path, place.side, site.at == "mlp_gate")))
         return readers
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """No hook: nnsight's traces read the sites."""
+        yield
 
     def forward(self, batch: Batch) -> list[tuple[SiteSums, int, Addend]]:
         """What a batch adds at every site; nothing is added yet."""
