@@ -3,17 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from babelscope.ablation import AblationTable
 from babelscope.artifacts import Observation
+from babelscope.demo.findings import Findings
 from babelscope.identification import ScriptControl, SetChecks
 from babelscope.models import origin_of
 from babelscope.runs import environment
 from babelscope.sweeps import NeuronSteering, SteeringStudy, Trial, macro, success_by_source
-
-if TYPE_CHECKING:
-    from babelscope.demo.run import Findings
 
 SCHEMA = "babelscope.results/1"
 SAMPLES = 3
@@ -31,7 +29,7 @@ def plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def assemble(found: "Findings", seconds: Mapping[str, float], budget: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def assemble(found: Findings, seconds: Mapping[str, float], budget: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """The whole of results.json."""
     sets, checks = found.sets, found.checks
     origin = origin_of(found.model, found.tokenizer)
@@ -240,7 +238,7 @@ def control_results(checks: SetChecks, script: ScriptControl) -> dict[str, Any]:
     }
 
 
-def model_card(found: "Findings", origin: Mapping[str, str]) -> dict[str, Any]:
+def model_card(found: Findings, origin: Mapping[str, str]) -> dict[str, Any]:
     """What is known of the model."""
     config = found.model.config
     return {

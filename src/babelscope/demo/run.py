@@ -9,24 +9,24 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from babelscope.ablation import AblationTable, ablation_matrix, choose_top_rate
-from babelscope.ablation.matrix import TopRateChoice
+from babelscope.ablation import ablation_matrix, choose_top_rate
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.controls import write_evidence
 from babelscope.corpus import Corpus, load_corpus
+from babelscope.demo.findings import Findings
 from babelscope.demo.results import assemble
 from babelscope.errors import ArtifactError
-from babelscope.identification import ScriptControl, SetChecks, check_sets, evidence_rows, romanised_control
+from babelscope.identification import check_sets, evidence_rows, romanised_control
 from babelscope.models import open_model
 from babelscope.neurons import SELECTORS
 from babelscope.recording import observe
 from babelscope.report import write_report
 from babelscope.runs import write_atomic
-from babelscope.sweeps import Decoding, NeuronSteering, SteeringStudy, neuron_steering_study, steering_study
+from babelscope.sweeps import Decoding, neuron_steering_study, steering_study
 
 log = logging.getLogger(__name__)
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
@@ -60,23 +60,6 @@ class Budget:
     """Prompts a target for the final score."""
     random_prompts: int = 10
     """Prompts a target without steering, and under random and other-language directions."""
-
-
-class Findings(NamedTuple):
-    """What the stages made."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    texts: dict[str, Corpus]
-    observation: Observation
-    choice: TopRateChoice
-    sets: NeuronSet
-    checks: SetChecks
-    script: ScriptControl
-    ablation: AblationTable
-    ablation_to_mean: AblationTable
-    steering: SteeringStudy
-    arithmetic: NeuronSteering
 
 
 class Clock:
