@@ -99,7 +99,6 @@ def test_sets_of_several_bodies_of_text_are_compared(tmp_path):
     rows = run.results()
     assert len(rows) == 6 and all(len(row["jaccard"]) == 3 for row in rows)
     assert all(row["low"] <= row["mean"] <= row["high"] and row["mean_chance"] < row["mean"] for row in rows)
-    # The everyday sentences hold both halves of the news-like text: no pair is compared with itself.
     assert len({tuple(row["pair"]) for row in rows}) == 6
     assert "plotly" in (run.folder / "figure.html").read_text(encoding="utf-8")
     assert len((tmp_path / "text_sources.jsonl").read_text(encoding="utf-8").splitlines()) == 7

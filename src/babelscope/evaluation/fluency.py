@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from babelscope.corpus import TokenDocument, batch_documents
+from babelscope.corpus import TokenDocument, batch_documents, bos_of
 from babelscope.errors import MeasurementError
 from babelscope.evaluation.content import Measured, draw_prompts, measured
 from babelscope.evaluation.losses import batch_nll
@@ -70,7 +70,7 @@ def fluency(
     """
     if not answers or not others:
         raise MeasurementError(f"{len(answers)} answers and {len(others)} others came; expected at least one each")
-    bos: Any = tokenizer.bos_token_id
+    bos = bos_of(tokenizer)
     ours, theirs = (
         (*answer_losses(model, bos, s), _grams(s), np.array([len(i) for i in s])) for s in (answers, others)
     )

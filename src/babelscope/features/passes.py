@@ -14,7 +14,7 @@ from babelscope.artifacts import Observation, SiteRecord
 from babelscope.artifacts.feature_observation import FeatureObservation, RandomTokens
 from babelscope.artifacts.sae import LoadedSAE
 from babelscope.axes import Int, Tensor
-from babelscope.corpus import Batch, Corpus, Texts, as_corpus, batch_documents
+from babelscope.corpus import Batch, Corpus, Texts, as_corpus, batch_documents, bos_of
 from babelscope.errors import MeasurementError, SiteError
 from babelscope.features.firing import FeatureAddend, feature_addend
 from babelscope.features.loading import check_fits
@@ -138,7 +138,7 @@ class RandomPass(FeaturePass):
         for k, allowed in enumerate(self.allowed):
             documents = random_documents(
                 allowed,
-                bos=self.tokenizer.bos_token_id,  # pyright: ignore[reportArgumentType]
+                bos=bos_of(self.tokenizer),
                 language=k,
                 sequences=self.sequences,
                 length=self.length,

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Float, Float64, Int, Tensor
 from babelscope.controls import percentile_interval
-from babelscope.corpus import Texts
+from babelscope.corpus import Texts, bos_of
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.models import Edit, Layout, layout_of
 from babelscope.probes.evidence import SiteEvidence
@@ -133,7 +133,8 @@ def translation_pairs(
 
 def first_token(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """BOS where the tokenizer has one."""
-    return [tokenizer.bos_token_id] if isinstance(tokenizer.bos_token_id, int) else []
+    bos = bos_of(tokenizer)
+    return [] if bos is None else [bos]
 
 
 def read_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PatchPair | TokenPair]) -> list[TokenPair]:

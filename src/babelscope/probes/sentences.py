@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Float32, Float64, Tensor
-from babelscope.corpus import Batch, Corpus, Texts, as_corpus, batch_documents, tokenize_documents
+from babelscope.corpus import Batch, Corpus, Texts, as_corpus, batch_documents, pad_of, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout, See, layout_of
@@ -80,7 +80,7 @@ def record_sentences(
     ids = tuple(document.id for document in next(iter(corpus.values())))
     sites = depth_sites(layout)
     shape = (len(corpus), len(sites), len(ids), layout.d_hidden)
-    pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
+    pad = pad_of(tokenizer)
     vectors: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
     for k, (tag, documents) in enumerate(corpus.items()):
         tokens = tokenize_documents(tokenizer, documents, k, max_length=max_length)

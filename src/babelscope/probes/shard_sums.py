@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Tensor
-from babelscope.corpus import Batch, Corpus, batch_documents, limit_tokens, shard_of, tokenize_documents
+from babelscope.corpus import Batch, Corpus, batch_documents, limit_tokens, pad_of, shard_of, tokenize_documents
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout
@@ -23,7 +23,7 @@ def stream_batches(
     tokenizer: PreTrainedTokenizerBase, corpus: Corpus, *, tokens_per_language: int | None, max_length: int
 ) -> Iterator[Batch]:
     """Batches of one language after the other, up to so many counted tokens each."""
-    pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
+    pad = pad_of(tokenizer)
     for k, documents in enumerate(corpus.values()):
         tokens = tokenize_documents(tokenizer, documents, k, max_length=max_length)
         kept = limit_tokens(tokens, tokens_per_language)

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Float64, Int64, Tensor
-from babelscope.corpus import Document, batch_documents, tokenize_documents
+from babelscope.corpus import Document, batch_documents, pad_of, tokenize_documents
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language, parse_languages
 from babelscope.models import Layout, check_made_for, layout_of
@@ -238,7 +238,7 @@ def read_answers(
 ) -> tuple[Float64[Tensor, "prompt depth entry"], list[int]]:
     """Probability of these entries after each prompt at each depth, and the model's own choice."""
     asked = [Document(str(number), prompt.text) for number, prompt in enumerate(prompts)]
-    pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
+    pad = pad_of(tokenizer)
     documents = tokenize_documents(tokenizer, asked, 0, max_length=100_000)
     found = torch.zeros(len(prompts), layout.n_layers + 1, len(entries), dtype=torch.float64)
     top = [0] * len(prompts)

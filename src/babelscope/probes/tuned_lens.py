@@ -9,7 +9,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.artifacts import Origin
 from babelscope.axes import Float32, Float64, Tensor
-from babelscope.corpus import Batch, Texts, TokenDocument, as_corpus, batch_documents, limit_tokens, make_batch
+from babelscope.corpus import (
+    Batch,
+    Texts,
+    TokenDocument,
+    as_corpus,
+    batch_documents,
+    limit_tokens,
+    make_batch,
+    pad_of,
+)
 from babelscope.corpus import tokenize_documents as tokenize
 from babelscope.errors import MeasurementError
 from babelscope.models import Layout, layout_of, origin_of
@@ -57,7 +66,7 @@ def fit_translators(
         for k, found in enumerate(corpus.values())
         for document in limit_tokens(tokenize(tokenizer, found, k, max_length=max_length), tokens_per_language)
     ]
-    pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
+    pad = pad_of(tokenizer)
     origin = origin_of(model, tokenizer)
     if fit == "ridge":
         return least_squares(layout, batch_documents(documents, batch_tokens=BATCH_TOKENS, pad=pad), penalty, origin)[0]
