@@ -103,6 +103,17 @@ def test_an_empty_set_harms_nothing(tokenizer):
     assert (table.relative_harm[1] == 0).all() and (table.relative_harm[0] != 0).any()
 
 
+def test_the_ratio_of_an_empty_set_to_its_empty_controls_is_no_number(tokenizer):
+    model, mask = tiny_model("llama"), some_mask()
+    mask[1] = False
+    table = ablation_matrix(
+        model, tokenizer, sets_of(model, tokenizer, mask), TEXTS, controls=("layer_matched",), resamples=20
+    )
+    ratio = table.ratio("layer_matched")
+    assert np.isnan(ratio["fi"]).all() and np.isfinite(ratio["en"]).all()
+    assert table.p_values("layer_matched")["fi"] == 1
+
+
 def test_controls_have_draws_and_p_values(tokenizer):
     model = tiny_model("llama")
     sets = sets_of(model, tokenizer, some_mask())

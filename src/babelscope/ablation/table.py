@@ -1,5 +1,6 @@
 """The evidence of an ablation: harms by document, and what follows from them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -120,15 +121,19 @@ class AblationTable:
         return found
 
     def ratio(self, control: str) -> dict[Language, Interval]:
-        """Own harm over the mean absolute harm of the control's random sets, on the same resamples of documents."""
+        """Own harm over the mean absolute harm of the control's random sets, on the same resamples of documents.
+
+        NaN where those sets change nothing, as an empty one does.
+        """
         own, drawn, weights, found = self.own_harm(), self.drawn_harm(control), self._weights(), {}
         for row, tag in enumerate(self.languages):
             if tag not in drawn:
                 continue
             weight = weights[self.column(tag)]
             mean = (weight @ self.draws[control][tag].T).abs().mean(dim=1)
-            low, high = percentile_interval((weight @ self.delta[row][self.column(tag)]) / mean)
-            found[tag] = Interval(own[tag] / float(np.mean(np.abs(drawn[tag]))), low, high)
+            spread = (weight @ self.delta[row][self.column(tag)]) / torch.where(mean > 0, mean, torch.nan)
+            whole = float(np.mean(np.abs(drawn[tag])))
+            found[tag] = Interval(own[tag] / whole if whole else math.nan, *percentile_interval(spread))
         return found
 
     def hurt_most(self) -> dict[Language, bool]:
