@@ -151,6 +151,17 @@ def test_gemma_scope_params_have_raw_units_and_their_layer_in_the_path(tmp_path)
         load_sae(path, site="19.resid_out")
 
 
+def test_params_in_the_hubs_cache_are_links_whose_own_path_names_the_layer(tmp_path):
+    blob, cache = tmp_path / "blobs", tmp_path / "models--google--gemma-scope-2b-pt-res" / "snapshots" / "main"
+    scope(blob)
+    path = cache / "layer_20" / "width_16k" / "average_l0_71"
+    path.mkdir(parents=True)
+    (path / "params.npz").symlink_to(blob / "params.npz")
+    for given in (path, path / "params.npz", path / ".." / "average_l0_71"):
+        sae = load_sae(given)
+        assert (sae.site, sae.id) == (Site(20, "resid_out"), "layer_20/width_16k/average_l0_71")
+
+
 def test_params_that_name_no_place_need_a_site(tmp_path):
     scope(tmp_path / "mine")
     with pytest.raises(SiteError, match="names no place"):

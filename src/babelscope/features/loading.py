@@ -1,6 +1,7 @@
 """Open sparse autoencoders: the bundled ones, a sae-lens folder, Gemma Scope's params.npz, or a published release."""
 
 import json
+import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -133,7 +134,8 @@ def read_params(path: Path) -> tuple[Stored, str]:
     named: dict[str, Tensor] = {re.sub("^w_", "W_", name): tensor for name, tensor in tensors.items()}
     if "scaling_factor" in named and bool((named["scaling_factor"] == 1).all()):
         del named["scaling_factor"]
-    parts = path.resolve().parts
+    # Not resolved: in the hub's cache the file is a link to a blob, whose path says nothing.
+    parts = Path(os.path.abspath(path)).parts
     layer = next((match for part in reversed(parts) if (match := re.fullmatch(r"layer_(\d+)", part))), None)
     residual = any(part.endswith("-res") for part in parts)
     hook = f"blocks.{layer.group(1)}.hook_resid_post" if layer and residual else ""
