@@ -65,7 +65,8 @@ class FeatureSums(SiteSums):
         self, index: int, addend: FeatureAddend, language: int, shard: Int[Tensor, " batch"]
     ) -> None:
         """Add a batch to the totals; raises MeasurementError at NaN or infinity."""
-        if not bool(torch.isfinite(addend.sumsq).all()):
+        # A NaN fires nowhere, and so leaves no trace in the features' own sums.
+        if not bool(torch.isfinite(addend.sumsq).all() & torch.isfinite(addend.norm)):
             raise MeasurementError(
                 f"site '{self.sites[0]}' gave NaN or infinity; expected finite activations; try dtype float32"
             )

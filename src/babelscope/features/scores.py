@@ -10,6 +10,10 @@ from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.errors import LanguageError, SelectionError
 
 
+SLACK = 1e-9
+"""Shares that miss a threshold by less, relative to it, are on it: 3/10 is three times 1/10, whatever the last bit."""
+
+
 class LangfirChoice(NamedTuple):
     """What LangFIR selected, before any cap."""
 
@@ -50,9 +54,9 @@ def langfir_mask(
         )
     check_counts(fired, tokens, "text")
     check_counts(random_fired, random_tokens, "random tokens")
-    consistent = present >= tau * documents.double() - 1e-9
+    consistent = present >= tau * documents.double() * (1 - SLACK)
     rate, noise = fired.double() / tokens, random_fired.double() / random_tokens
-    above = random_fired == 0 if math.isinf(ratio) else rate >= ratio * noise
+    above = random_fired == 0 if math.isinf(ratio) else rate >= ratio * noise * (1 - SLACK)
     mask = consistent & above & (fired >= max(1, min_count))
     smooth = (fired.double() + 0.5) / (tokens + 1) / ((random_fired.double() + 0.5) / (random_tokens + 1))
     return LangfirChoice(mask.T.contiguous(), consistent.T.contiguous(), smooth.log().T.contiguous())
