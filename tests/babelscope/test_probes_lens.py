@@ -105,6 +105,8 @@ def test_the_rule_for_indicative_tokens_by_hand():
     # Rates: out of 100, 10 and 98. Token 1: .1 against .2; token 2: too rare; token 4: .7 against .0102.
     assert indicative(counts, ratio=5, min_count=5).nonzero().tolist() == [[0, 0], [1, 4]]
     assert indicative(counts, ratio=3, min_count=5).nonzero().tolist() == [[0, 0], [1, 4], [2, 5]]
+    on_the_ratio = torch.tensor([[3, 7], [1, 9]])
+    assert indicative(on_the_ratio, ratio=3, min_count=1).nonzero().tolist() == [[0, 0]], "0.3 is three times 0.1"
     with pytest.raises(LanguageError, match="at least two"):
         indicative(counts[:1], ratio=5, min_count=5)
 

@@ -14,6 +14,8 @@ from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.languages import Language, parse_languages
 from babelscope.reference import WORDS
 
+SLACK = 1e-12
+"""Rates that miss the ratio by less, relative to it, reach it: the last bit decides nothing."""
 Words = Mapping[str, Mapping[str, str]] | Mapping[str, Mapping[Language, str]]
 """Concept → language tag → the word for it: `{"cat": {"en": "cat", "fi": "kissa"}}`."""
 
@@ -144,7 +146,8 @@ def indicative(
         raise LanguageError("one language came; expected at least two, to tell their words apart; add text")
     rate = counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)
     top = rate.topk(2, dim=0).values
-    best = (rate == top[0]) & (top[0] >= ratio * top[1]) & (top[0] > top[1])
+    enough = top[0] >= ratio * top[1] * (1 - SLACK)
+    best = (rate == top[0]) & enough & (top[0] > top[1])
     return best & (counts >= min_count)
 
 
