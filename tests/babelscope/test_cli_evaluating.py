@@ -86,6 +86,21 @@ def test_confusion_of_answer_files_counts_every_answer(capsys, tmp_path):
     assert json.loads((tmp_path / "out" / "confusion.json").read_text()) == result
 
 
+def test_a_set_of_two_tasks_is_scored_and_averaged_as_two_as_the_benchmark_does(capsys, tmp_path):
+    right = "Die Kinder gingen am frühen Morgen mit ihren Freunden zur Schule"
+    wrong = "The children went to school early in the morning with their friends"
+    cells = [("monolingual", right), ("monolingual", right), ("crosslingual", wrong), ("crosslingual", right)]
+    rows = "".join(f"okapi,de,{text},{task}\n" for task, text in [*cells, ("crosslingual", wrong)])
+    (tmp_path / "outputs.csv").write_text(f"source,language,completion,task\n{rows}")
+    code, result, err = call(capsys, "evaluate", "confusion", "-", tmp_path / "outputs.csv")
+    assert code == 0, err
+    found = {(row["task"], row["set"]): (row["n"], row["lpr"]) for row in result["published"]}
+    assert found == {("monolingual", "okapi"): (2, 1.0), ("crosslingual", "okapi"): (3, pytest.approx(1 / 3))}
+    lprs = {task: forms["published"]["lpr"] for task, forms in result["tasks"].items()}
+    assert lprs == {"monolingual": 1.0, "crosslingual": pytest.approx(1 / 3)}
+    assert result["averages"]["published"]["lpr"] == pytest.approx((1 + 1 / 3) / 2)
+
+
 def test_confusion_of_a_models_own_answers(capsys, folder):
     rows = [{"set": "aya", "i": i, "lang": tag, "prompt": "Hei vaan"} for i, tag in enumerate(("fi", "de"))]
     (folder / "set").mkdir()

@@ -27,9 +27,9 @@ def test_language_confusion_as_packed_rows(tmp_path):
     write_rows(tmp_path / "crosslingual.jsonl.xz", [row])
     found = load_prompts(tmp_path, kind="language_confusion")
     assert [tuple(prompt) for prompt in found] == [
-        ("sharegpt", "7", "fr", "In French."),
-        ("aya", "0", "ar", "اشرح ما هي"),
-        ("aya", "1", "en", "Why?\nSay."),
+        ("sharegpt", "7", "fr", "In French.", "crosslingual"),
+        ("aya", "0", "ar", "اشرح ما هي", "monolingual"),
+        ("aya", "1", "en", "Why?\nSay.", "monolingual"),
     ]
     assert len(load_prompts(tmp_path, kind="language_confusion", languages=["ar", "fr"], sets=["aya"])) == 1
 
@@ -42,9 +42,9 @@ def test_language_confusion_as_in_its_repository(tmp_path):
     (folder / "zh.csv").write_text("prompt\n你好\n")
     found = load_prompts(tmp_path, kind="language_confusion")
     assert [tuple(prompt) for prompt in found] == [
-        ("okapi", "0", "fr", 'Say "oui",\nplease'),
-        ("okapi", "1", "fr", "Hello"),
-        ("okapi", "0", "zh", "你好"),
+        ("okapi", "0", "fr", 'Say "oui",\nplease', "crosslingual"),
+        ("okapi", "1", "fr", "Hello", "crosslingual"),
+        ("okapi", "0", "zh", "你好", "crosslingual"),
     ]
 
 
@@ -56,10 +56,10 @@ def test_clas_has_one_question_a_line(tmp_path):
     (folder / "notes.txt").write_text("not a language\n")
     found = load_prompts(folder, kind="clas")
     assert [tuple(prompt) for prompt in found] == [
-        ("data", "0", "de", "Warum?"),
-        ("data", "1", "de", "Was ist das?"),
-        ("data", "0", "sw", "Kwa nini?"),
-        ("data", "1", "sw", "Hii ni nini?"),
+        ("data", "0", "de", "Warum?", ""),
+        ("data", "1", "de", "Was ist das?", ""),
+        ("data", "0", "sw", "Kwa nini?", ""),
+        ("data", "1", "sw", "Hii ni nini?", ""),
     ]
 
 

@@ -40,6 +40,9 @@ from babelscope.sweeps import (
 )
 from babelscope.sweeps.evaluated import LanguageScore
 
+Scores = dict[tuple[str, str, str], Confusion]
+"""By task, prompt set and language."""
+
 
 def run_evaluate(
     what: Positional[Literal["perplexity", "confusion", "steering"]],
@@ -165,31 +168,31 @@ def answers_of(
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     requests = [(Prompt(prompt.id, prompt.language, prompt.text), prompt.language) for prompt in prompts]
     answers = generate_answers(opened, tokenizer, requests, decoding=decoding)
-    return [SetAnswer(p.set, p.id, p.language, answer.text) for p, answer in zip(prompts, answers, strict=True)]
+    return [SetAnswer(p.set, p.id, p.language, answer.text, p.task) for p, answer in zip(prompts, answers, strict=True)]
 
 
 def confusion_of(
     answers: list[SetAnswer], identifier: Identifier, words: Path | None, published: bool, out: Path | None
 ) -> Result:
-    """Both forms by prompt set and language, and their averages over languages."""
+    """Both forms by task, prompt set and language, and their averages over languages, also of each task by itself."""
     if out is not None:
         free(out)
     english, groups = english_words(words), {}
     for answer in answers:
-        groups.setdefault((answer.set, answer.language), []).append(answer.text)
-    forms: dict[str, dict[tuple[str, str], Confusion]] = {
+        groups.setdefault((answer.task, answer.set, answer.language), []).append(answer.text)
+    forms: dict[str, Scores] = {
         "corrected": {
-            key: corrected_confusion(texts, key[1], identifier=identifier, english=english)
+            key: corrected_confusion(texts, key[2], identifier=identifier, english=english)
             for key, texts in groups.items()
         }
     }
     if published:
         forms["published"] = {
-            key: published_confusion(texts, key[1], identifier=identifier, english=english)
+            key: published_confusion(texts, key[2], identifier=identifier, english=english)
             for key, texts in groups.items()
         }
     verdicts: dict[str, dict[str, int]] = {}
-    for (_, tag), texts in groups.items():
+    for (_, _, tag), texts in groups.items():
         for judged in judge_by(identifier, texts, tag):
             counts = verdicts.setdefault(tag, {})
             counts[judged.verdict] = counts.get(judged.verdict, 0) + 1
@@ -198,16 +201,26 @@ def confusion_of(
         "english_words": len(english),
         "verdicts": verdicts,
         **{name: confusion_rows(scores) for name, scores in forms.items()},
-        "averages": {name: average_confusion(scores)._asdict() for name, scores in forms.items()},
+        "averages": {name: averages_of(scores) for name, scores in forms.items()},
+        "tasks": {
+            task: {name: averages_of(scores, task) for name, scores in forms.items()}
+            for task in sorted({task for task, _, _ in groups if task})
+        },
     }
     if out is not None:
         write_atomic(out / "confusion.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
     return plain(result)
 
 
-def confusion_rows(scores: dict[tuple[str, str], Confusion]) -> list[dict[str, Any]]:
-    """One row a prompt set and language."""
-    return [{"set": group, **tidy(score)} for (group, _), score in scores.items()]
+def confusion_rows(scores: Scores) -> list[dict[str, Any]]:
+    """One row a task, prompt set and language."""
+    return [{"task": task, "set": group, **tidy(score)} for (task, group, _), score in scores.items()]
+
+
+def averages_of(scores: Scores, task: str | None = None) -> dict[str, Any]:
+    """Averages over languages of one task, as the benchmark has them, or of all there are."""
+    chosen = {key: score for key, score in scores.items() if task in (None, key[0])}
+    return average_confusion({(f"{key[0]}/{key[1]}", key[2]): score for key, score in chosen.items()})._asdict()
 
 
 def tidy(value: Any) -> Any:

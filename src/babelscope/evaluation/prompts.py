@@ -13,6 +13,8 @@ from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language, parse_languages
 
 PromptKind = Literal["language_confusion", "clas"]
+TASKS = ("monolingual", "crosslingual")
+"""Of the Language Confusion Benchmark, which scores each by itself; some sets have a part in both."""
 
 
 class SetPrompt(NamedTuple):
@@ -25,6 +27,8 @@ class SetPrompt(NamedTuple):
     language: Language
     """The language the answer should be in (Language Confusion), or the prompt is in (CLaS)."""
     text: str
+    task: str = ""
+    """Which of `TASKS`, by its column or by the name of its file or folder; empty elsewhere."""
 
 
 class SetAnswer(NamedTuple):
@@ -35,6 +39,8 @@ class SetAnswer(NamedTuple):
     language: Language
     """The language it should be in."""
     text: str
+    task: str = ""
+    """Which of `TASKS`, by its column or by the name of its file or folder; empty elsewhere."""
 
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -43,6 +49,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "language": ("lang", "language", "target_language"),
     "prompt": ("prompt", "question", "text", "original_prompt"),
     "answer": ("answer", "completion", "output", "response"),
+    "task": ("task",),
 }
 """What a column may be called; the first that a row has is read."""
 
@@ -109,9 +116,8 @@ def load_answers(path: str | Path) -> list[SetAnswer]:
         for i, row in enumerate(_rows(file)):
             text = _cell(row, "answer")
             text = _cell(row, "prompt") if text is None and tag is not None else text
-            found.append(
-                SetAnswer(*_place(row, file.parent.name, tag, i, f"{file}, row {i}", text is not None), text or "")
-            )
+            place = _place(row, file.parent.name, tag, i, f"{file}, row {i}", text is not None)
+            found.append(SetAnswer(*place, text or "", _cell(row, "task") or _task_of(file)))
     if not found:
         raise CorpusError(f"{path}: no answer was found; expected rows with language and answer, or <tag>.txt")
     return found
@@ -122,7 +128,7 @@ def _prompts_of(path: Path, kind: PromptKind) -> Iterator[SetPrompt]:
         tag = _tag_of(file)
         if _kind_of(file) != "txt":
             rows = (_prompt(row, file.parent.name, tag, f"{file}, row {i}") for i, row in enumerate(_rows(file)))
-            yield from _numbered(rows)
+            yield from (prompt._replace(task=prompt.task or _task_of(file)) for prompt in _numbered(rows))
         elif kind == "clas" and tag is not None:
             lines = [line.strip() for line in _read(file).splitlines() if line.strip()]
             yield from (SetPrompt(file.parent.name, str(i), tag, line) for i, line in enumerate(lines))
@@ -130,11 +136,12 @@ def _prompts_of(path: Path, kind: PromptKind) -> Iterator[SetPrompt]:
 
 def _numbered(prompts: Iterable[SetPrompt]) -> list[SetPrompt]:
     """Rows without a number get their place in their set and language."""
-    counts: dict[tuple[str, Language], int] = {}
+    counts: dict[tuple[str, str, Language], int] = {}
     found = []
     for prompt in prompts:
-        place = counts.get((prompt.set, prompt.language), 0)
-        counts[prompt.set, prompt.language] = place + 1
+        group = (prompt.task, prompt.set, prompt.language)
+        place = counts.get(group, 0)
+        counts[group] = place + 1
         found.append(prompt if prompt.id else prompt._replace(id=str(place)))
     return found
 
@@ -142,7 +149,7 @@ def _numbered(prompts: Iterable[SetPrompt]) -> list[SetPrompt]:
 def _prompt(row: Mapping[str, Any], folder: str, tag: Language | None, where: str) -> SetPrompt:
     text = _cell(row, "prompt")
     group, number, language = _place(row, folder, tag, None, where, text is not None)
-    return SetPrompt(group, number, language, text or "")
+    return SetPrompt(group, number, language, text or "", _cell(row, "task") or "")
 
 
 def _place(
@@ -183,6 +190,12 @@ def _tag_of(file: Path) -> Language | None:
         return Language.parse(file.name.split(".")[0])
     except LanguageError:
         return None
+
+
+def _task_of(file: Path) -> str:
+    """The task a file, or a folder above it, is named after; the nearest."""
+    names = (file.name.split(".")[0], *(folder.name for folder in file.parents))
+    return next((name for name in names if name in TASKS), "")
 
 
 def _read(file: Path) -> str:
