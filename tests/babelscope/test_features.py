@@ -21,6 +21,7 @@ from babelscope.features import (
     firing_counts,
     langfir_mask,
     loud_features,
+    loudest_features,
     matched_features,
     measure_sae,
     monolinguality,
@@ -328,6 +329,24 @@ def test_loud_features_go_on_until_they_write_as_much_or_none_is_left():
         seed=0,
     )
     assert sorted(few.features["en"][0].tolist()) == [3, *range(5, 20)] and few.achieved["en"]["power"] < 1
+
+
+def test_no_other_features_of_equal_number_write_more_than_the_loudest():
+    observed = planted(features=400)
+    sets = select_langfir(observed, tau=0.1, ratio=0.9, cap=5, min_count=1)
+    found, energy = loudest_features(observed, sets), feature_energy(observed)
+    taken = sets.mask().any(dim=0)
+    for k, tag in enumerate(LANGUAGES):
+        (row,) = found.features[tag]
+        by_hand = sorted((int(i) for i in (~taken).nonzero()), key=lambda i: -float(energy[i, k]))[:5]
+        assert row.tolist() == by_hand
+        drawn = matched_features(observed, sets, draws=9, seed=0).features[tag]
+        assert float(energy[row, k].sum()) >= float(energy[drawn, k].sum(dim=1).max())
+        ratio = float(energy[row, k].sum() / energy[sets.features(tag), k].sum())
+        assert found.achieved[tag]["energy"] == pytest.approx(ratio, abs=1e-12)
+    barred = select_langfir(observed, tau=0.1, ratio=0.9, cap=60, min_count=1)
+    rest = loudest_features(observed, sets, barred=barred)
+    assert not any(bool(barred.mask().any(dim=0)[rows].any()) for rows in rest.features.values())
 
 
 def test_energy_by_hand():

@@ -8,7 +8,14 @@ from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.artifacts.sae import LoadedSAE
 from babelscope.features.checks import FeatureChecks, check_features, evidence_rows
 from babelscope.features.loading import check_fits, decoder_direction, load_sae
-from babelscope.features.matched import LoudFeatures, MatchedFeatures, feature_energy, loud_features, matched_features
+from babelscope.features.matched import (
+    LoudFeatures,
+    MatchedFeatures,
+    feature_energy,
+    loud_features,
+    loudest_features,
+    matched_features,
+)
 from babelscope.features.passes import observe_features, observe_random
 from babelscope.features.quality import SaeQuality, firing_counts, measure_sae
 from babelscope.features.random_tokens import drawable_ids, random_documents
@@ -40,6 +47,7 @@ __all__ = [
     "langfir_mask",
     "load_sae",
     "loud_features",
+    "loudest_features",
     "matched_features",
     "measure_sae",
     "monolinguality",

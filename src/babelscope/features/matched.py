@@ -91,6 +91,22 @@ def loud_features(
     return LoudFeatures(found, achieved)
 
 
+def loudest_features(
+    observed: FeatureObservation, sets: FeatureSet, *, barred: FeatureSet | None = None
+) -> MatchedFeatures:
+    """As many as each language's set has, those that write most into its text of all that no language has.
+
+    The most that as many other features can take out, for where none as loud as the set are left to be matched.
+    One set a language, so a rank p means nothing here.  Raises as `matched_features`.
+    """
+    found, achieved = {}, {}
+    for tag, like, own, pool in likenesses(observed, sets, barred):
+        chosen = pool[like[pool, 2].argsort(descending=True, stable=True)[: len(own)]]
+        ratio = like[chosen].sum(dim=0) / like[own].sum(dim=0)
+        found[tag], achieved[tag] = chosen[None], dict(zip(QUANTITIES, ratio.tolist(), strict=True))
+    return MatchedFeatures(found, achieved)
+
+
 def likenesses(
     observed: FeatureObservation, sets: FeatureSet, barred: FeatureSet | None
 ) -> Iterator[tuple[Language, Tensor, Tensor, Tensor]]:
