@@ -9,7 +9,6 @@ from einops import reduce
 from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.errors import LanguageError, SelectionError
 
-
 SLACK = 1e-9
 """Shares that miss a threshold by less, relative to it, are on it: 3/10 is three times 1/10, whatever the last bit."""
 
