@@ -109,6 +109,26 @@ def test_agreement_of_strongest_sentences_by_hand():
     assert agreement_of(top, pair, 6).tolist() == [1.0, 0.0]
 
 
+def test_a_sentence_on_which_a_neuron_does_nothing_is_none_of_its_strongest():
+    top = torch.tensor([[[0, 1], [2, -1], [-1, -1]], [[1, 0], [2, -1], [-1, -1]]])
+    found = agreement_of(top, 1 - torch.eye(2, dtype=torch.float64), 4)
+    assert found.tolist() == [1.0, 0.5, 0.0]
+
+
+def test_dead_neurons_are_no_concept_neurons():
+    model, rng = tiny_model("opt"), np.random.default_rng(0)
+    with torch.no_grad():
+        for layer in model.model.decoder.layers:
+            layer.fc1.weight[:12], layer.fc1.bias[:12] = 0, -1
+    texts = {
+        tag: ["".join(map(chr, rng.integers(97, 123, size=5 + extra + 7 * i % 40))) for i in range(60)]
+        for extra, tag in enumerate(("en", "fi", "eu"))
+    }
+    found = concept_neurons(model, tiny_tokenizer(), texts, strongest=10, draws=19)
+    assert (found.agreement[:, :12] == 0).all() and (found.q[:, :12] == 1).all()
+    assert (found.top[:, :, :12] == -1).all() and (found.agreement[:, 12:] > 0).any()
+
+
 def test_random_tops_agree_as_chance_says_and_planted_ones_are_found():
     generator = torch.Generator().manual_seed(0)
     top = torch.rand(2, 4, 200, 100, generator=generator).topk(10, dim=3).indices

@@ -30,7 +30,7 @@ class ConceptNeurons:
 
     languages: tuple[Language, ...]
     top: Int64[Tensor, "layer language neuron rank"]
-    """Places of the strongest sentences of each neuron in each language, strongest first."""
+    """Places of the strongest sentences of each neuron in each language, strongest first; -1 where it moves no more."""
     agreement: Float64[Tensor, "layer neuron"]
     """Mean over pairs of languages of the share of strongest sentences that both have."""
     null: Float64[Tensor, " layer"]
@@ -83,8 +83,9 @@ def concept_neurons(
 
     A sentence's score is the exact effect of removing the neuron, a root mean square over its tokens, so that length
     does not add up; only the `strongest` of each neuron and language are kept while text streams by.
-    agreement = mean over pairs (a, b) of |T_a ∩ T_b| / strongest.  across="scripts": only pairs written in different
-    scripts, which share no strings but digits and signs.
+    agreement = mean over pairs (a, b) of |T_a ∩ T_b| / strongest.  A sentence on which a neuron does nothing is none of
+    its strongest: a dead one agrees with nothing.  across="scripts": only pairs written in different scripts, which
+    share no strings but digits and signs.
     Control: in each language the sentences are permuted among those of like length, the same for all neurons.
     Raises CorpusError for text that is not parallel, LanguageError where there is no pair, SiteError for an MoE.
     """
@@ -111,7 +112,7 @@ def concept_neurons(
             value[layer, k], order = both.topk(strongest, dim=1)
             top[layer, k] = every.gather(1, order)
     bins = length_bins(tokenizer, corpus, max_length)
-    return compare_tops(top, weight, bins, tuple(corpus), across, draws, seed)
+    return compare_tops(top.where(value > 0, -1), weight, bins, tuple(corpus), across, draws, seed)
 
 
 def pair_weights(corpus: Corpus, across: str) -> Float64[Tensor, "language language"]:
@@ -143,9 +144,9 @@ def length_bins(tokenizer: PreTrainedTokenizerBase, corpus: Corpus, max_length: 
 def agreement_of(
     top: Int64[Tensor, "language neuron rank"], weight: Float64[Tensor, "language language"], sentences: int
 ) -> Float64[Tensor, " neuron"]:
-    """Mean over weighted pairs of the share of strongest sentences in common."""
-    # Whole numbers below 2²⁴: float32 adds them exactly, at half the memory.
-    member = torch.zeros(*top.shape[:2], sentences).scatter_(2, top, 1.0)
+    """Mean over weighted pairs of the share of strongest sentences in common; -1 is no sentence."""
+    # Whole numbers below 2²⁴: float32 adds them exactly, at half the memory.  The last place is for no sentence.
+    member = torch.zeros(*top.shape[:2], sentences + 1).scatter_(2, top.where(top >= 0, sentences), 1.0)[..., :-1]
     others = einsum(weight.float(), member, "a b, b j s -> a j s")
     both = reduce(others.mul_(member), "a j s -> j", "sum").double()
     return both / weight.sum() / top.shape[2]
@@ -166,7 +167,7 @@ def compare_tops(
     drawn = []
     for _ in range(draws):
         renamed = torch.stack([torch.from_numpy(permute_within(bins, rng)) for _ in languages])
-        moved = [torch.stack([renamed[k][ids] for k, ids in enumerate(layer)]) for layer in top]
+        moved = [torch.stack([renamed[k][ids].where(ids >= 0, -1) for k, ids in enumerate(layer)]) for layer in top]
         drawn.append(torch.stack([agreement_of(layer, weight, n) for layer in moved]))
     null = torch.stack(drawn, dim=1).flatten(start_dim=1).sort(dim=1).values
     above = null.shape[1] - torch.searchsorted(null, agreement - 1e-12)
