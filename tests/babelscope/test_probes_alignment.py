@@ -96,6 +96,16 @@ def test_a_duplicated_sentence_fails_on_both_rows():
     assert mexa(x, x) == 38 / 40
 
 
+def test_duplicates_fail_wherever_they_stand_and_however_the_product_ends_their_rows():
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        n, hidden = int(rng.integers(20, 130)), int(rng.integers(8, 260))
+        x, y = pair(n=n, hidden=hidden, seed=seed, noise=0.01)
+        one, other = rng.permutation(n)[:2]
+        x[other], y[other] = x[one], y[one]
+        assert mexa(x, y) == (n - 2) / n
+
+
 def test_a_zero_vector_is_no_neighbour():
     x, y = pair(noise=0.1)
     x[3] = 0

@@ -19,6 +19,8 @@ Measure = Literal["mexa", "mexa_last", "cka", "cosine"]
 POOLING: dict[Measure, Pooling] = {"mexa": "weighted", "mexa_last": "last", "cka": "mean", "cosine": "mean"}
 """Which sentence vectors each measure compares."""
 CONTROL = "sentences paired at random"
+DECIMALS = 12
+"""Cosines equal to so many decimals are ties: a product of matrices may end a repeated row in other last bits."""
 Measured = tuple[float, Interval, Tensor]
 """Estimate, interval, and the values of random pairings."""
 
@@ -144,7 +146,8 @@ def cosine_matrix(
 
 
 def mutual_best(similarity: Float64[Tensor, "sentence sentence"]) -> Bool[Tensor, "sentence sentence"]:
-    """Cells that are strictly larger than all others of their row and of their column."""
+    """Cells that are strictly larger than all others of their row and of their column, to 12 decimals."""
+    similarity = similarity.round(decimals=DECIMALS)
     row_ties = (similarity == similarity.amax(dim=1, keepdim=True)).sum(dim=1, keepdim=True) == 1
     column_ties = (similarity == similarity.amax(dim=0, keepdim=True)).sum(dim=0, keepdim=True) == 1
     best_of_row = (similarity == similarity.amax(dim=1, keepdim=True)) & row_ties
