@@ -122,6 +122,16 @@ def test_off_sink_activity_is_one_minus_the_sink(texts):
     assert found.entropy_nats.max() <= math.log(3) + 1e-12
 
 
+def test_a_head_that_looks_at_the_sink_alone_is_never_below_no_entropy(texts):
+    record = record_heads(tiny_model("qwen3"), tiny_tokenizer(), texts)
+    sink = record.units("sink")
+    # float32 rows of a softmax add up to 1 give or take 1e-7.
+    above = 1 + 1e-8 * torch.tensor([[1.0], [-1.0], [2.0]], dtype=torch.float64)
+    record.sums.total[:, :, sink] = record.sums.tokens[..., None] * above
+    found = head_selectivity(record, measure="off_sink", draws=9)
+    assert found.share.min() >= 0 and found.entropy_nats.min() >= 0
+
+
 def test_rows_hold_an_interval_around_the_mean_and_no_p_for_the_base():
     texts = load_corpus("reference", ["en", "fi", "ru"], split="valid")
     record = record_heads(tiny_model("llama"), tiny_tokenizer(), texts, tokens_per_language=None)

@@ -275,7 +275,9 @@ def head_selectivity(
         raise LanguageError("one language came; an entropy over languages needs two; record another language too")
 
     def shares(mean: Tensor) -> Tensor:
-        value = record.by_head(mean, "written") if measure == "written" else 1 - record.by_head(mean, "sink")
+        # A row of float32 may add up to a little more than 1.
+        sink = record.by_head(mean, "sink").clamp(max=1)
+        value = record.by_head(mean, "written") if measure == "written" else 1 - sink
         return value / value.sum(dim=0)
 
     share = shares(record.sums.mean())
