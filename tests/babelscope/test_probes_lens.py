@@ -90,6 +90,17 @@ def test_random_token_lists_are_no_language(texts):
     assert abs(float(found.null.mean()) - 0.5) < 0.05
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_lists_dealt_out_as_they_were_are_ties_and_no_evidence(seed):
+    model, tokens = tiny_model("llama", seed=seed), some_tokens(300, [-1] * 10 + [0] + [1])
+    texts = {
+        "en": [f"hello wor{'ld ' * n}" for n in range(1, 9)],
+        "fi": [f"terve maa{'ilma ' * n}" for n in range(1, 9)],
+    }
+    found = logit_lens(model, tiny_tokenizer(), texts, tokens=tokens, draws=99, resamples=9)
+    assert found.p.min() > 0.3, "of two tokens each deal is the list itself with chance 1/2"
+
+
 def test_the_reference_model_speaks_a_texts_own_language(reference):
     model, tokenizer = reference
     train, test = (load_corpus("reference", ["en", "fi", "ru"], split=split) for split in ("train", "test"))

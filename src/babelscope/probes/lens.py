@@ -21,6 +21,8 @@ from babelscope.sites import Site
 
 LENS_ROWS = 256
 """Rows of logits held at a time."""
+SLACK = 1e-12
+"""Shares nearer than this are ties: short lists are often dealt out as they were, and then added in another order."""
 CONTROL = "tokens dealt out to languages at random"
 
 
@@ -242,7 +244,7 @@ class LensReading:
         mass = mean[..., :n_sets]
         drawn = self.control(draws, generator)
         share = mass / mass.sum(dim=2, keepdim=True)
-        p = (1 + (drawn >= share).sum(dim=0).double()) / (draws + 1)
+        p = (1 + (drawn >= share - SLACK).sum(dim=0).double()) / (draws + 1)
         return LatentLanguage(
             languages=languages,
             tokens=self.tokens,
