@@ -4,6 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from babelscope import layout_of, load_corpus
 from babelscope.corpus import as_corpus
@@ -69,6 +71,27 @@ def test_without_bos_the_first_token_is_not_scored():
 def test_a_cut_document_counts_only_the_bytes_that_are_scored(tokenizer):
     (held,) = HeldOut.prepare(tokenizer, {"en": ["abcdefgh"]}, max_length=4)
     assert held.tokens.tolist() == held.n_bytes.tolist() == [3]
+
+
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize("text", ["今天天气很好", "मुझे हिन्दी", "วันนี้อากาศ", "naïve"])
+def test_a_part_of_a_character_counts_its_own_bytes(bos, text):
+    whole = len(text.encode())
+    for max_length in range(2, whole + 3):
+        (held,) = HeldOut.prepare(tiny_tokenizer(bos=bos), {"zh": [text]}, max_length=max_length)
+        assert held.tokens.tolist() == held.n_bytes.tolist() == [min(max_length, whole + bos) - 1], "a token a byte"
+
+
+def test_bytes_that_a_vocabulary_lacks_letters_for_count_once():
+    pieces = ["<unk>", "▁", "今", "a", *(f"<0x{byte:02X}>" for byte in range(256))]
+    backend = Tokenizer(models.BPE({piece: at for at, piece in enumerate(pieces)}, [], byte_fallback=True))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    for max_length, scored in ((2, 1), (3, 2), (4, 5), (5, 6), (6, 7), (9, 8)):
+        # Tokens: 3 bytes, a whole character, 2 bytes, a letter; the first is not scored.
+        (held,) = HeldOut.prepare(tokenizer, {"zh": ["天今éa"]}, max_length=max_length)
+        assert held.n_bytes.tolist() == [scored], max_length
 
 
 def test_a_budget_takes_whole_documents_and_at_least_one(tokenizer):

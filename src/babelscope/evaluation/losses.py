@@ -1,6 +1,7 @@
 """Loss of a model on held-out documents, in nats and in bits per byte."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -27,6 +28,10 @@ from babelscope.sites import Site
 
 LOGIT_ROWS = 512
 """Rows of logits held at a time: all of them would cost more in page faults than in arithmetic."""
+PART = "\ufffd"
+"""What tokenizers write for bytes that are no whole character."""
+BYTE = re.compile("<0x[0-9A-F]{2}>")
+"""A byte as tokenizers with byte fallback name it; byte-level ones have a letter for each byte."""
 
 
 class HeldOut(NamedTuple):
@@ -81,11 +86,24 @@ class HeldOut(NamedTuple):
 
 
 def scored_bytes(tokenizer: PreTrainedTokenizerBase, document: TokenDocument) -> int:
-    """UTF-8 bytes of the scored tokens: the whole text, unless it was cut or its first token can not be predicted."""
+    """UTF-8 bytes of the scored tokens: the whole text, unless it was cut or its first token can not be predicted.
+
+    A token at either end may hold a part of a character: its own bytes are counted, not those of the sign for it.
+    """
     if not document.truncated and not document.counted[0]:
         return document.n_bytes
     scored = [t for t, counted in zip(document.tokens[1:], document.counted[1:], strict=True) if counted]
-    return len(str(tokenizer.decode(scored)).encode())
+
+    def text(start: int, end: int) -> str:
+        return str(tokenizer.decode(scored[start:end], clean_up_tokenization_spaces=False))
+
+    start, end = 0, len(scored)
+    while start < end and text(start, end).startswith(PART):
+        start += 1
+    while start < end and text(start, end).endswith(PART):
+        end -= 1
+    pieces = tokenizer.convert_ids_to_tokens([*scored[:start], *scored[end:]])
+    return len(text(start, end).encode()) + sum(1 if BYTE.fullmatch(piece) else len(piece) for piece in pieces)
 
 
 class Losses(NamedTuple):
