@@ -14,7 +14,7 @@ from babelscope.artifacts import Observation, SiteRecord
 from babelscope.artifacts.feature_observation import FeatureObservation, RandomTokens
 from babelscope.artifacts.sae import LoadedSAE
 from babelscope.axes import Int, Tensor
-from babelscope.corpus import Batch, Corpus, Texts, as_corpus, batch_documents, bos_of
+from babelscope.corpus import Batch, Corpus, Texts, TokenDocument, as_corpus, bos_of
 from babelscope.errors import MeasurementError, SiteError
 from babelscope.features.firing import FeatureAddend, feature_addend
 from babelscope.features.loading import check_fits
@@ -23,6 +23,9 @@ from babelscope.models import Layout, layout_of
 from babelscope.recording.passes import Pass, Reading
 from babelscope.recording.sums import SiteSums, Workspace
 
+SHORT = 16
+"""A batch has at most one document for so many tokens of its room: sums are kept by document, and so each stays
+within 1/16 of tokens × features however short the documents are."""
 Draw = Literal["all", "others"]
 """Random tokens from the whole vocabulary, or for each language from what its own text did not contain."""
 
@@ -111,6 +114,11 @@ class FeaturePass(Pass):
         self.features = FeatureSums(layout, sae, len(corpus), reading.shards)
         self.sums = [self.features]
 
+    def cut_batches(self, documents: list[TokenDocument], pad: int) -> list[Batch]:
+        """Batches of some documents of one language, each of few enough to keep sums of."""
+        most = max(1, self.reading.batch_tokens // SHORT)
+        return [part for batch in super().cut_batches(documents, pad) for part in of_few_documents(batch, most)]
+
     def settings(self) -> dict[str, Any]:
         """Every parameter of the pass as JSON."""
         sae = self.features.sae
@@ -145,7 +153,7 @@ class RandomPass(FeaturePass):
                 length=self.length,
                 seed=self.seed,
             )
-            yield from batch_documents(documents, batch_tokens=self.reading.batch_tokens, pad=0)
+            yield from self.cut_batches(documents, 0)
 
     def report_shortfall(self) -> None:
         """Nothing to say: random sequences are as long as they were asked to be."""
@@ -164,6 +172,13 @@ class RandomPass(FeaturePass):
             tokens=spread(tally.tokens),
             sequences=spread(tally.documents),
         )
+
+
+def of_few_documents(batch: Batch, most: int) -> list[Batch]:
+    """The batch, halved until no part has more documents than that."""
+    if len(batch.documents) <= most:
+        return [batch]
+    return [part for half in batch.halves() for part in of_few_documents(half, most)]
 
 
 def observe_features(
