@@ -62,6 +62,16 @@ def test_batches_do_not_change_the_loss(tokenizer, batch_tokens):
     torch.testing.assert_close(first, other, rtol=1e-6, atol=1e-6)
 
 
+def test_the_losses_of_a_float64_model_are_float64(tokenizer):
+    model = tiny_model("llama", dtype=torch.float64)
+    losses = document_losses(model, HeldOut.prepare(tokenizer, TEXTS)[0])
+    for text, found in zip(TEXTS["en"], losses.nats.tolist(), strict=True):
+        ids = torch.tensor([[1, *tokenizer(text, add_special_tokens=False)["input_ids"]]])
+        with torch.no_grad():
+            log_p = torch.log_softmax(model(ids).logits[0, :-1], dim=-1)
+        assert found == pytest.approx(-log_p.gather(1, ids[0, 1:, None]).sum().item(), rel=1e-13)
+
+
 def test_without_bos_the_first_token_is_not_scored():
     tokenizer = tiny_tokenizer(bos=False)
     (held,) = HeldOut.prepare(tokenizer, {"en": ["abcd"]})

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from babelscope.axes import Float64, Int64, Tensor
+from babelscope.axes import Float, Float64, Int64, Tensor
 from babelscope.corpus import (
     Batch,
     Texts,
@@ -125,6 +125,11 @@ class Losses(NamedTuple):
         return float(self.nats.sum() / math.log(2) / self.n_bytes.sum())
 
 
+def at_least_float32(logits: Float[Tensor, "row vocab"]) -> Float[Tensor, "row vocab"]:
+    """16 bits made float32; float64 stays."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 @torch.no_grad()
 def batch_nll(layout: Layout, batch: Batch) -> Float64[Tensor, "batch token"]:
     """Negative log-likelihood in nats of each counted token but the first; 0 elsewhere."""
@@ -136,7 +141,7 @@ def batch_nll(layout: Layout, batch: Batch) -> Float64[Tensor, "batch token"]:
     rows, places = scored.nonzero(as_tuple=True)
     states, targets = hidden[rows.to(device), places.to(device) - 1], ids[rows.to(device), places.to(device)]
     parts = [
-        F.cross_entropy(layout.logits(part).float(), target.to(part.device), reduction="none").double().cpu()
+        F.cross_entropy(at_least_float32(layout.logits(part)), target.to(part.device), reduction="none").double().cpu()
         for part, target in zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)
     ]
     nll = torch.zeros(batch.counted.shape, dtype=torch.float64)
