@@ -133,10 +133,10 @@ def test_the_probe_is_the_witness_in_raw_units():
     u = w / np.linalg.norm(w)
     gap = (given.mean("fi") - given.mean("en")).numpy()
     direction = probe_direction(given, target="fi", source="en")
-    np.testing.assert_allclose(direction.vector.numpy(), u * (u @ gap), atol=1e-3)
+    np.testing.assert_allclose(direction.vector.numpy(), u * (u @ gap), atol=1e-6)
     # Added once, it moves the source's mean onto the target's along it.
     moved = (given.mean("en") + direction.vector.double()) @ torch.from_numpy(u)
-    assert float(moved) == pytest.approx(float(given.mean("fi") @ torch.from_numpy(u)), abs=1e-3)
+    assert float(moved) == pytest.approx(float(given.mean("fi") @ torch.from_numpy(u)), abs=1e-6)
 
 
 def test_a_probe_follows_the_units_of_the_stream():

@@ -84,7 +84,8 @@ def probe_direction(
     groups = [samples.of(target), torch.cat([samples.of(tag) for tag in others])]
     x, label = torch.cat(groups), np.repeat([1, 0], [len(group) for group in groups])
     std = x.std(dim=0, correction=0).clamp(min=1e-12)
-    probe = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=2000)
+    # At scikit-learn's own tolerance the reference model's normals stop 2 degrees off, after 5 steps of 17.
+    probe = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=2000, tol=1e-8)
     probe.fit(((x - x.mean(dim=0)) / std).numpy(), label)
     w = torch.from_numpy(probe.coef_[0]) / std
     u = w / w.norm()
