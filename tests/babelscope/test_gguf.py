@@ -60,6 +60,7 @@ def test_a_control_vector_comes_back_and_steers_alike(tmp_path, ids):
         (Operation(Site(1, "resid_out"), "add", vector()[:2], indices=torch.tensor([3, 4])), "whole resid_out"),
         (push(phase="generated"), "gate"),
         (push(positions=(-1, None)), "gate"),
+        (push(skip_special=True), "gate"),
         (add(1, schedule=Schedule.first(2)), "schedule"),
     ],
 )
@@ -107,6 +108,32 @@ def test_a_strangers_control_vector_is_read_and_its_width_checked(tmp_path):
     assert loaded.operations[0].gate == Gate(skip_special=False)
     with pytest.raises(SteeringError, match="8 values"), steer(tiny_model("llama"), loaded):
         pass
+
+
+def test_a_strangers_control_vector_may_be_saved_and_steers_a_model_of_its_width(tmp_path, ids):
+    model, wide = tiny_model("llama"), np.full(32, 0.5, dtype=np.float32)
+    imported = import_control_vector(write(tmp_path / "v.gguf", {"direction.2": wide}))
+    saved = SteeringRecipe.load(imported.save(tmp_path / "recipe"))
+    saved.check(model)
+    with steer(model, Operation(Site(2, "resid_out"), "add", torch.from_numpy(wide))):
+        expected = logits(model, ids)
+    for recipe in (imported, saved):
+        with steer(model, recipe):
+            assert torch.equal(logits(model, ids), expected)
+
+
+def test_a_damaged_name_of_the_model_is_refused(tmp_path):
+    for number, text in enumerate(("{no json", '["a"]', '{"model": "a"}')):
+        writer = gguf.GGUFWriter(tmp_path / f"{number}.gguf", "controlvector")
+        writer.add_string("controlvector.babelscope_origin", text)
+        writer.add_tensor("direction.1", ROW)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        with pytest.raises(ArtifactError, match="origin is unreadable") as caught:
+            import_control_vector(tmp_path / f"{number}.gguf")
+        assert "\n" not in str(caught.value)
 
 
 def test_no_file_or_a_damaged_one_is_refused(tmp_path):

@@ -73,7 +73,7 @@ def _plain_layer(operation: Operation) -> int:
         raise SteeringError(
             f"operation {operation.kind!r} at '{site}': a control vector only adds to whole resid_out; leave it out"
         )
-    if (gate.phase, gate.positions, gate.rows, gate.condition) != ("both", None, None, None):
+    if gate.skip_special or (gate.phase, gate.positions, gate.rows, gate.condition) != ("both", None, None, None):
         raise SteeringError(f"operation at '{site}' has a gate; a control vector acts on every token; leave it out")
     if operation.schedule != Schedule():
         raise SteeringError(f"operation at '{site}' has a schedule; a control vector has one strength; leave it out")
@@ -99,8 +99,7 @@ def import_control_vector(path: str | Path, *, origin: Origin | None = None) -> 
     found = _text(reader, "general.architecture")
     if found != ARCHITECTURE:
         raise ArtifactError(f"{path}: architecture {found!r}; expected {ARCHITECTURE!r}; it is another kind of GGUF")
-    written = _text(reader, _ORIGIN)
-    known = origin or (Origin(**json.loads(written)) if written else None)
+    known = origin or _written_origin(path, _text(reader, _ORIGIN))
     vectors = dict(_read_direction(path, tensor, gguf) for tensor in reader.tensors)
     if not vectors or len({len(vector) for vector in vectors.values()}) > 1:
         raise ArtifactError(f"{path}: no direction, or directions of different widths; expected one width")
@@ -111,6 +110,16 @@ def import_control_vector(path: str | Path, *, origin: Origin | None = None) -> 
     hint = _text(reader, _HINT)
     made = {"method": "control vector", "source": "llama.cpp GGUF", "file": path.name, "model_hint": hint}
     return SteeringRecipe(operations, known or Origin(hint or "unknown", "", "", ""), made)
+
+
+def _written_origin(path: Path, written: str) -> Origin | None:
+    """The model named in a file written here; None in a stranger's."""
+    if not written:
+        return None
+    try:
+        return Origin(**{name: str(value) for name, value in json.loads(written).items()})
+    except (ValueError, TypeError, AttributeError) as err:
+        raise ArtifactError(f"{path}: {_ORIGIN} is unreadable ({err}); expected a model's names; export again") from err
 
 
 def _text(reader: Any, key: str) -> str:

@@ -63,9 +63,12 @@ class SteeringRecipe:
         )
 
     def check(self, model: "PreTrainedModel") -> None:
-        """Raise SteeringError unless the model is the one this recipe was made for, by the hash of its config."""
+        """Raise SteeringError unless the model is the one this recipe was made for, by the hash of its config.
+
+        A recipe whose model is not known, such as a stranger's control vector, passes: `steer` checks its widths.
+        """
         found = hash_config(model.config.to_dict())
-        if found != self.origin.model_hash:
+        if self.origin.model_hash not in ("", found):
             raise SteeringError(
                 f"recipe made for {self.origin.model!r} (model_hash {self.origin.model_hash}), came with "
                 f"{model.config._name_or_path or type(model).__name__!r} ({found}); open the model it was made with"
@@ -181,7 +184,7 @@ def _read_operation(
         mean_norm=entry["mean_norm"],
         gate=_read_gate(entry["gate"], read),
         schedule=Schedule(**entry["schedule"]),
-        origin=origin,
+        origin=origin if origin.model_hash else None,
         matrix=read("matrix", None, None) if "matrix" in names else None,
         features=_read_features(entry, read) if "encoder" in names else None,
         clean=entry.get("clean", False),
