@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -143,6 +144,13 @@ def test_rank_p_counts_draws_as_large():
     assert rank_p(9.0, [0.0] * 19) == 0.05
     assert math.isnan(rank_p(math.nan, [1.0]))
     assert math.isnan(rank_p(1.0, [1.0, math.nan]))
+    assert rank_p(math.inf, [1.0, math.inf, 2.0]) == 2 / 4
+
+
+def test_a_draw_that_is_the_value_added_up_in_another_order_is_no_smaller():
+    assert 0.1 + 0.2 > 0.3
+    assert rank_p(0.1 + 0.2, [0.3, 0.3, 0.2]) == 3 / 4
+    assert rank_p(0.3 * (1 + 1e-9), [0.3]) == 1 / 2
 
 
 def test_corrections_of_known_p_values():
@@ -209,6 +217,25 @@ def test_contribution_is_root_mean_square_times_column_length():
         at="mlp_inner", sumsq=sumsq, weight_norm=norm,
     )  # fmt: skip
     assert contribution(observation).tolist() == [[[6.0, 0.5]], [[0.0, 1.5]]]
+
+
+def test_a_language_without_tokens_has_no_contribution():
+    observation = observation_of(
+        torch.zeros(1, 1, 3, 3, dtype=torch.int32),
+        torch.tensor([[5, 0, 7]]),
+        at="mlp_inner",
+        sumsq=torch.zeros(1, 3, 3, dtype=torch.float64),
+        weight_norm=torch.ones(1, 3, dtype=torch.float64),
+    )
+    with pytest.raises(MeasurementError, match=f"no tokens of {TAGS[1]}"):
+        contribution(observation)
+
+
+def test_counts_that_a_shard_can_not_hold_are_refused():
+    half = observation_of(torch.full((1, 1, 2, 3), 2**30, dtype=torch.int32), torch.full((1, 3), 2**30))
+    other = replace(half, parts=("other:0/1",))
+    with pytest.raises(ArtifactError, match="2147483648 tokens"):
+        half + other
 
 
 def test_contribution_needs_the_lengths():

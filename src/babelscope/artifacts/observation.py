@@ -21,6 +21,8 @@ from babelscope.errors import ArtifactError, LanguageError, SiteError
 from babelscope.languages import Language, parse_languages
 
 NOUN = "Observation"
+MOST_IN_A_SHARD = torch.iinfo(torch.int32).max
+"""Counts by shard are int32, and no count is above its tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,7 @@ class Observation:
 
     `obs["mlp_gate"].active[layer, unit, language]`, `obs.tokens[language]`; `obs.active` is short for
     `obs["mlp_gate"].active`.  Counts merge bit for bit, moments to 1e-12.
+    Raises ArtifactError for more tokens in a shard than its counts hold.
     """
 
     origin: Origin
@@ -85,6 +88,13 @@ class Observation:
     """`corpus hash:i/n` of every part in this sum."""
     settings: Mapping[str, Any]
     """Every parameter of the pass."""
+
+    def __post_init__(self) -> None:
+        if self.shards and int(self.shard_tokens.max()) > MOST_IN_A_SHARD:
+            raise ArtifactError(
+                f"a shard of {int(self.shard_tokens.max())} tokens of one language; expected at most "
+                f"{MOST_IN_A_SHARD}, which its counts can hold; observe with more shards, or merge fewer parts"
+            )
 
     def __getitem__(self, at: str) -> SiteRecord:
         if at not in self.records:

@@ -12,6 +12,8 @@ from babelscope.axes import Float64, Tensor
 from babelscope.errors import MeasurementError
 
 Numbers = Tensor | np.ndarray | Sequence[float | int]
+TIES = 1e-12
+"""Values nearer than this share of themselves are the same."""
 
 
 class Interval(NamedTuple):
@@ -52,12 +54,14 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
 def rank_p(value: float, draws: Numbers) -> float:
     """One-sided p of a value among random draws, large being extreme: (1 + #{draws >= value}) / (R + 1).
 
-    At least 19 draws are needed to reach 0.05.  NaN if the value or a draw is.
+    A draw equal to the value but for its last bits, 1e-12 of it, counts as equal: the same sum in another order.  At
+    least 19 draws are needed to reach 0.05.  NaN if the value or a draw is.
     """
     drawn = _float64(draws)
     if math.isnan(value) or np.isnan(drawn).any():
         return math.nan
-    return (1 + int((drawn >= value).sum())) / (drawn.size + 1)
+    reached = (drawn >= value) | np.isclose(drawn, value, rtol=TIES, atol=0)
+    return (1 + int(reached.sum())) / (drawn.size + 1)
 
 
 def holm(p: Numbers) -> Float64[Tensor, " test"]:

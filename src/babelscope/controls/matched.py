@@ -62,13 +62,17 @@ def contribution(observation: Observation) -> Float64[Tensor, "language layer ne
 
     h is the neuron's value at `mlp_inner`; the mean is over all tokens of the language, also in an MoE, where h is 0 on
     tokens routed elsewhere.  Unit: length in the residual stream.
-    Raises SiteError if `mlp_inner` was not observed, MeasurementError if its weights' lengths are not known.
+    Raises SiteError if `mlp_inner` was not observed, MeasurementError if its weights' lengths are not known or a
+    language has no token.
     """
     record = observation["mlp_inner"]
     if record.weight_norm is None:
         raise MeasurementError(
             "mlp_inner has no lengths of the down projection; expected them; observe again with this version"
         )
+    empty = [tag for tag, count in observation.tokens.items() if not count]
+    if empty:
+        raise MeasurementError(f"no tokens of {', '.join(empty)}; expected some of every language; observe text of it")
     root_mean_square = (record.sumsq / observation.token_counts).sqrt()
     return rearrange(root_mean_square * record.weight_norm[..., None], "l j k -> k l j").contiguous()
 
