@@ -1,27 +1,35 @@
 """Means of a hand-built Observation become directions and neuron arithmetic with hand-computed numbers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
+from feature_cases import made_sae
 
 from babelscope import (
     Language,
     NeuronSet,
     Observation,
     Site,
+    SteeringRecipe,
     activate_neurons,
+    arithmetic_recipe,
+    clamp_features,
+    feature_recipe,
     language_arithmetic,
     layout_of,
     mean_direction,
     origin_of,
     read_site,
+    scale_features,
     scale_neurons,
     set_neurons,
     steer,
 )
 from babelscope.artifacts import Origin, SiteRecord
 from babelscope.directions import language_mean
-from babelscope.errors import ArtifactError, LanguageError, MeasurementError, SelectionError, SiteError
+from babelscope.errors import ArtifactError, LanguageError, MeasurementError, SelectionError, SiteError, SteeringError
 
 ORIGIN = Origin("tiny", "", "model-hash", "tokenizer-hash")
 TAGS = tuple(Language(tag) for tag in ("en", "fi", "eu"))
@@ -175,6 +183,34 @@ def test_arithmetic_without_neurons_or_with_strangers_is_refused():
     foreign = observation(dict(GATE_OBS.records), origin=Origin("other", "", "another-hash", "tokenizer-hash"))
     with pytest.raises(ArtifactError, match="another-hash"):
         activate_neurons(SETS, foreign, "fi")
+
+
+def card_of(recipe, path):
+    return (recipe.save(path) / "README.md").read_text()
+
+
+def test_neuron_arithmetic_as_a_recipe_does_the_same_and_names_its_source(tmp_path):
+    recipe = arithmetic_recipe(SETS, GATE_OBS, target="fi", source="en", by="difference", strength=2, fill=-1)
+    same = language_arithmetic(SETS, GATE_OBS, target="fi", source="en", by="difference", strength=2, fill=-1)
+    assert plain(recipe) == plain(same) and recipe.origin == SETS.origin
+    card = card_of(recipe, tmp_path / "recipe")
+    assert "Method: neuron arithmetic, difference." in card and "Source: arXiv:2507.22608." in card
+    assert plain(SteeringRecipe.load(tmp_path / "recipe")) == plain(same)
+
+
+def test_an_edit_of_features_as_a_recipe_is_bound_to_its_model(tmp_path):
+    sae = replace(made_sae(), model_hash=ORIGIN.model_hash, model="tiny")
+    for edit, word in ((clamp_features(sae, {3: 2.0}), "clamped"), (scale_features(sae, {3: 0.0}), "scaled")):
+        recipe = feature_recipe(sae, edit, ORIGIN)
+        card = card_of(recipe, tmp_path / word)
+        assert f"Method: features {word}." in card and "Source: arXiv:2507.13410." in card
+        assert recipe.operations[0].origin == ORIGIN and recipe.parameters["sae"]["hash"] == sae.hash
+        with pytest.raises(ArtifactError, match="open the one it was made with"), steer(tiny_model("llama"), recipe):
+            pass
+    with pytest.raises(SteeringError, match="expected one model"):
+        feature_recipe(replace(sae, model_hash="another"), clamp_features(sae, {3: 2.0}), ORIGIN)
+    with pytest.raises(SteeringError, match="expected an edit of features"):
+        feature_recipe(sae, replace(clamp_features(sae, {3: 2.0}), site=Site(2, "resid_out")), ORIGIN)
 
 
 @pytest.fixture

@@ -5,12 +5,19 @@ from babelscope.directions.contrast import lda_direction, pca_direction, probe_d
 from babelscope.directions.experts import promote_experts, routing_shares
 from babelscope.directions.maps import LinearMap, fit_map, incline
 from babelscope.directions.means import language_mean, mean_direction
-from babelscope.directions.neurons import activate_neurons, language_arithmetic, scale_neurons, set_neurons
+from babelscope.directions.neurons import (
+    activate_neurons,
+    arithmetic_recipe,
+    language_arithmetic,
+    scale_neurons,
+    set_neurons,
+)
 from babelscope.directions.saes import (
     clamp_features,
     feature_difference,
     feature_direction,
     feature_map,
+    feature_recipe,
     scale_features,
 )
 from babelscope.directions.samples import DocumentMeans, document_means
@@ -23,11 +30,13 @@ __all__ = [
     "LinearMap",
     "ablate_languages",
     "activate_neurons",
+    "arithmetic_recipe",
     "clamp_features",
     "document_means",
     "feature_difference",
     "feature_direction",
     "feature_map",
+    "feature_recipe",
     "fit_condition",
     "fit_map",
     "head_shift",

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from babelscope.artifacts import Gate, NeuronSet, Observation, Operation, Schedule
+from babelscope.artifacts import Gate, NeuronSet, Observation, Operation, Schedule, SteeringRecipe
 from babelscope.axes import Int64, Tensor
 from babelscope.directions.means import against, language_mean, mean_difference
 from babelscope.errors import SelectionError
@@ -41,7 +41,8 @@ def set_neurons(
 ) -> list[Operation]:
     """Hold a language's neurons at a value: a ← value; at 0 they are deactivated.
 
-    Raises SelectionError if the language has no neuron. Source: arXiv:2507.22608, deactivation.
+    Raises SelectionError if the language has no neuron. Source: arXiv:2507.22608, deactivation, whose code holds them
+    at −1 unless told otherwise.
     """
 
     def build(site: Site, neurons: Tensor) -> Operation:
@@ -60,7 +61,10 @@ def scale_neurons(
     gate: Gate = _ALWAYS,
     schedule: Schedule = _STEADY,
 ) -> list[Operation]:
-    """Multiply a language's neurons: a ← factor·a. Raises SelectionError if the language has no neuron."""
+    """Multiply a language's neurons: a ← factor·a. Raises SelectionError if the language has no neuron.
+
+    Source: arXiv:2507.22608, whose code multiplies by −0.1 as one of its ways to deactivate.
+    """
 
     def build(site: Site, neurons: Tensor) -> Operation:
         vector = torch.full(neurons.shape, float(factor))
@@ -85,7 +89,7 @@ def activate_neurons(
     by: "add" (a ← a + λ·μ), "replace" (a ← a + λ·(μ - a), μ itself at λ = 1), "difference" (a ← a + λ·(μ - mean of
     the sources' means)); `source` is read by "difference" only, None meaning all other observed languages.
     Raises SelectionError if the language has no neuron, ArtifactError if set and observation are of different models.
-    Source: arXiv:2507.22608.
+    Source: arXiv:2507.22608, where λ is 1 and a replacement is whole.
     """
     sets.origin.check_same(obs.origin, "neuron arithmetic")
     others = against(obs, language, source) if by == "difference" else ()
@@ -114,13 +118,41 @@ def language_arithmetic(
 
     First the neurons of `source` are set to `fill` (skipped if None), then those of `target` pushed as by
     `activate_neurons`. A neuron of both ends at fill + λ·μ with by="add".
-    Raises SelectionError if a language has no neuron. Source: arXiv:2507.22608, at the activation function's output.
+    Raises SelectionError if a language has no neuron. Source: arXiv:2507.22608, at the activation function's output
+    and in this order; `fill` differs, as in `set_neurons`.
     """
     off = [] if source is None else set_neurons(sets, source, fill, gate=gate, schedule=schedule)
     on = activate_neurons(
         sets, obs, target, by, source=source, strength=strength, gate=gate, schedule=schedule
     )  # fmt: skip
     return [*off, *on]
+
+
+def arithmetic_recipe(
+    sets: NeuronSet,
+    obs: Observation,
+    *,
+    target: str,
+    source: str | None = None,
+    by: Activate = "add",
+    strength: float | int = 1.0,
+    fill: float | int = 0.0,
+    gate: Gate = _ALWAYS,
+    schedule: Schedule = _STEADY,
+) -> SteeringRecipe:
+    """`language_arithmetic` as a recipe, whose card names the method and its source."""
+    operations = language_arithmetic(
+        sets, obs, target=target, source=source, by=by, strength=strength, fill=fill, gate=gate, schedule=schedule
+    )
+    made = {
+        "method": f"neuron arithmetic, {by}",
+        "source": "arXiv:2507.22608",
+        "target": sets.languages[sets.index(target)],
+        "from": [] if source is None else [sets.languages[sets.index(source)]],
+        "neurons": sets.method,
+        "fill": float(fill),
+    }
+    return SteeringRecipe(tuple(operations), sets.origin, made)
 
 
 def _on(

@@ -1,10 +1,21 @@
 """Features of a sparse autoencoder as what steers: folded into a direction, or clamped and scaled at every token."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
-from babelscope.artifacts import Direction, FeatureMap, Gate, LoadedSAE, Observation, Operation, Schedule
+from babelscope.artifacts import (
+    Direction,
+    FeatureMap,
+    Gate,
+    LoadedSAE,
+    Observation,
+    Operation,
+    Origin,
+    Schedule,
+    SteeringRecipe,
+)
 from babelscope.axes import Float, Tensor
 from babelscope.errors import SteeringError
 
@@ -17,6 +28,14 @@ def _check_features(sae: LoadedSAE, features: Sequence[int]) -> None:
     outside = [index for index in features if not 0 <= index < sae.n_features]
     if outside:
         raise SteeringError(f"SAE {sae.id!r}: feature {outside[0]} came; expected 0–{sae.n_features - 1}; correct it")
+
+
+def _check_model(sae: LoadedSAE, origin: Origin) -> None:
+    if sae.model_hash and sae.model_hash != origin.model_hash:
+        raise SteeringError(
+            f"SAE {sae.id!r} was trained on {sae.model!r} ({sae.model_hash}), came with {origin.model!r} "
+            f"({origin.model_hash}); expected one model; use its own autoencoder"
+        )
 
 
 def feature_direction(
@@ -36,11 +55,7 @@ def feature_direction(
     Source: sparse feature steering, arXiv:2507.13410; the folding, CLaS-Bench, arXiv:2601.08331.
     """
     _check_features(sae, list(amounts))
-    if sae.model_hash and sae.model_hash != obs.origin.model_hash:
-        raise SteeringError(
-            f"SAE {sae.id!r} was trained on {sae.model!r} ({sae.model_hash}), the observation is of "
-            f"{obs.origin.model!r} ({obs.origin.model_hash}); expected one model; use its own autoencoder"
-        )
+    _check_model(sae, obs.origin)
     if sae.scaling != "none":
         raise SteeringError(f"SAE {sae.id!r} scales each token ({sae.scaling}); expected none; choose another")
     width = obs[sae.site.at].sum.shape[1]
@@ -121,7 +136,7 @@ def clamp_features(
 ) -> Operation:
     """Hold features at levels, at every token: h + Σ_j (level_j - f_j)·d_j; the reconstruction's error is kept.
 
-    Source: sparse feature steering, arXiv:2507.13410.
+    Source: sparse feature steering, arXiv:2507.13410, which changes one feature at one layer; here they may be several.
     """
     values = torch.tensor([float(level) for level in levels.values()])
     kept = feature_map(sae, list(levels))
@@ -136,7 +151,27 @@ def scale_features(
     gate: Gate = _ALWAYS,
     schedule: Schedule = _STEADY,
 ) -> Operation:
-    """Multiply features where they fire: h + Σ_j (factor_j - 1)·f_j·d_j; 0 takes a feature out."""
+    """Multiply features where they fire: h + Σ_j (factor_j - 1)·f_j·d_j; 0 takes a feature out.
+
+    Source: as of `clamp_features`.
+    """
     values = torch.tensor([float(factor) for factor in factors.values()])
     kept = feature_map(sae, list(factors))
     return Operation(sae.site, "scale_features", values, strength, features=kept, gate=gate, schedule=schedule)
+
+
+def feature_recipe(sae: LoadedSAE, operation: Operation, origin: Origin) -> SteeringRecipe:
+    """`clamp_features` or `scale_features` of an autoencoder as a recipe for one model, with method and source.
+
+    origin: of the model, as an Observation or `origin_of` has it; the operation alone is checked for its width only.
+    Raises SteeringError where the autoencoder was trained on another model, or the operation is of another one.
+    """
+    _check_model(sae, origin)
+    if operation.features is None or operation.site != sae.site or operation.features.encoder.shape[1] != sae.d_hidden:
+        raise SteeringError(
+            f"operation {operation.kind!r} at '{operation.site}' came; expected an edit of features of SAE {sae.id!r} "
+            f"at '{sae.site}'; make it with clamp_features or scale_features"
+        )
+    word = "clamped" if operation.kind == "clamp_features" else "scaled"
+    made = {"method": f"features {word}", "source": "arXiv:2507.13410", "sae": {"id": sae.id, "hash": sae.hash}}
+    return SteeringRecipe((replace(operation, origin=origin),), origin, made)
