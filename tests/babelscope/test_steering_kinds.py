@@ -167,9 +167,8 @@ def test_a_map_with_identity_doubles_the_stream(model, ids):
         close(read_site(model, ids, MIDDLE), 1.5 * before + 0.5)
 
 
-def test_clamped_features_reach_their_level_and_keep_the_error(ids):
+def test_clamped_features_reach_their_level_and_keep_the_error(model, ids):
     """Independent witness: encode, edit, decode, and add back what the autoencoder missed, in float64."""
-    model = tiny_model("llama")
     ae = features()
     x = read_site(model, ids, MIDDLE).double()
     pre = x @ ae.encoder.double().T + ae.bias.double()
