@@ -165,6 +165,15 @@ def test_premium_of_hand_counted_sentences_and_its_bootstrap():
     assert rows[0].control == "the same sentences in en" and rows[-1].claim == "vocabulary unused"
 
 
+def test_what_the_tokenizer_was_used_for_before_does_not_change_the_premium():
+    tokenizer, lines = tiny_tokenizer(), {"en": ["a", "bbbbbb"], "fi": ["ää", "kissa"]}
+    fresh = token_costs(tokenizer, lines, resamples=9).costs
+    tokenizer(["x", "yyyyyyyyyyyy"], padding=True)
+    assert token_costs(tokenizer, lines, resamples=9).costs == fresh
+    tokenizer(["xxxxx"], truncation=True, max_length=2)
+    assert token_costs(tokenizer, lines, resamples=9).costs == fresh
+
+
 def test_words_are_runs_of_letters_and_marks():
     assert list(word_spans("the cat, 3 नमस्ते")) == [(0, 3), (4, 7), (11, 17)]
     assert pieces_by_word([(0, 3), (4, 7)], [(0, 2), (2, 4), (4, 5), (5, 7), (7, 8)]) == [2, 2]

@@ -120,8 +120,10 @@ def token_costs(
     backend = backend_of(tokenizer)
     counts = {}
     for tag, documents in corpus.items():
-        encoded = backend.encode_batch([document.text for document in documents], add_special_tokens=False)
-        counts[tag] = count_tokens([document.text for document in documents], encoded)
+        lines = [document.text for document in documents]
+        # Not by the backend itself, which pads and cuts as the call before it did.
+        encoded = tokenizer(lines, add_special_tokens=False, padding=False, truncation=False).encodings
+        counts[tag] = count_tokens(lines, encoded or ())
     n = len(counts[base].tokens)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
     size = backend.get_vocab_size(with_added_tokens=True)
