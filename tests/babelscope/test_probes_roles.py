@@ -68,6 +68,11 @@ def test_a_document_votes_for_the_largest_effects():
     ]
 
 
+def test_a_document_does_not_vote_for_neurons_without_an_effect():
+    effect = torch.tensor([[0.0, 0.2, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    assert top_of(effect, 0.75).tolist() == [[False, True, False, False], [False] * 4]
+
+
 def test_a_stricter_vote_gives_smaller_sets_and_specific_sets_leave_out_the_core(texts):
     votes = removal_votes(tiny_model("llama"), tiny_tokenizer(), texts, top_rate=0.3)
     assert (votes.share * 30).allclose((votes.share * 30).round())

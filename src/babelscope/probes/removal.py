@@ -147,10 +147,10 @@ def effects_by_layer(
 
 
 def top_of(effect: Float64[Tensor, "batch neuron"], top_rate: float) -> Bool[Tensor, "batch neuron"]:
-    """The `top_rate` largest of each row, one at least."""
+    """The `top_rate` largest of each row, one at least; never one without an effect, such as a dead neuron."""
     chosen = torch.zeros(effect.shape, dtype=torch.bool)
     places = effect.topk(max(1, round(top_rate * effect.shape[1])), dim=1).indices
-    return chosen.scatter_(1, places, torch.ones_like(places, dtype=torch.bool))
+    return chosen.scatter_(1, places, torch.ones_like(places, dtype=torch.bool)) & (effect > 0)
 
 
 def removal_sets(
