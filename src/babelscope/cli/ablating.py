@@ -4,11 +4,9 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
-
 from babelscope.ablation import ablation_matrix
 from babelscope.artifacts import NeuronSet, Observation
-from babelscope.cli.arguments import Result, free
+from babelscope.cli.arguments import Device, Dtype, Model, Neurons, Result, Seed, Text, free
 from babelscope.corpus import load_corpus
 from babelscope.demo.results import ablation_summary, plain
 from babelscope.errors import SelectionError
@@ -17,9 +15,9 @@ from babelscope.runs import write_atomic
 
 
 def run_ablate(
-    model: Positional[str],
-    neurons: Positional[Path],
-    corpus: Positional[str],
+    model: Model,
+    neurons: Neurons,
+    corpus: Text,
     *,
     out: Path,
     observation: Path | None = None,
@@ -27,15 +25,20 @@ def run_ablate(
     to: Literal["zero", "mean"] = "zero",
     draws: int = 19,
     max_tokens: int = 5_000,
-    device: str = "auto",
-    dtype: str = "auto",
-    seed: int = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
 ) -> Result:
     """Switch each language's set off and measure the harm on every language's held-out text, beside random sets.
 
     Args:
         neurons: folder of a NeuronSet.
+        corpus: held-out text: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
+        out: folder for ablation.json.
         observation: where contributions and means come from; none observes the same text for them.
+        split: the text that is scored.
+        to: what a neuron that is off gives: zero, or its mean over all languages.
+        draws: random sets of each control; 19 is the fewest whose rank p can reach .05.
         max_tokens: scored tokens a language.
     """
     free(out)

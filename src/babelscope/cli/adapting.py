@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from tyro.conf import Positional
 
 from babelscope.adaptation import Adaptation, Material, adapt, choose_rate
 from babelscope.artifacts import NeuronSet
-from babelscope.cli.arguments import Result, free, stop_on_interrupt
+from babelscope.cli.arguments import Device, Dtype, Model, Neurons, Result, Seed, Text, free, stop_on_interrupt
 from babelscope.corpus import Corpus, Document, load_corpus
 from babelscope.errors import ArtifactError
 from babelscope.evaluation import bits_per_byte, check_labels
@@ -25,9 +24,9 @@ RESULT = "result.json"
 
 
 def run_adapt(
-    model: Positional[str],
-    neurons: Positional[Path],
-    corpus: Positional[str],
+    model: Model,
+    neurons: Neurons,
+    corpus: Text,
     *,
     language: str,
     out: Path,
@@ -47,9 +46,9 @@ def run_adapt(
     rates: tuple[float, ...] = (),
     resume: bool = False,
     check_language: bool = True,
-    device: str = "auto",
-    dtype: str = "auto",
-    seed: int = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
 ) -> Result:
     """Train the weights of a language's neurons on its text; the result is a Delta beside an untouched model.
 
@@ -58,8 +57,15 @@ def run_adapt(
         corpus: folder with train, valid and test text, hub id, or "reference"; every language of it is measured.
         language: what is trained; its valid text chooses the best step.
         out: folder of the Delta; result.json in it holds losses and bits per byte before and after.
+        steps: optimizer steps at most.
+        learning_rate: peak rate of AdamW.
+        tokens_per_step: tokens of one optimizer step, over all its batches.
+        max_length: tokens a row.
+        accumulation: batches a step; more keep less memory.
+        decay: weight decay of AdamW, on what is trained.
         replay: other languages of the corpus that are trained along, so that they are not forgotten.
         replay_share: their share of the rows, all together.
+        evaluate_every: steps between measurements on the valid text; the best one is kept.
         patience: measurements without a new best after which training ends; none means all steps.
         form: how the neurons are trained; auto takes the fused form where the model allows it.
         recompute: mlp keeps less for the backward pass and takes more time.

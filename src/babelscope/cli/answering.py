@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from babelscope.artifacts import Observation
-from babelscope.cli.arguments import Result, free, open_recipe
+from babelscope.cli.arguments import Device, Dtype, Model, Result, Seed, free, open_recipe
 from babelscope.corpus import load_corpus
 from babelscope.demo.results import plain, sweep_row
 from babelscope.errors import ArtifactError, CorpusError
@@ -18,9 +18,9 @@ from babelscope.sweeps import Decoding, Prompt, generate_answers, macro, steerin
 
 
 def run_steer(
-    model: Positional[str],
-    steering: Positional[Path],
-    prompts: Positional[tuple[str, ...]] = (),
+    model: Model,
+    steering: Annotated[Positional[Path], arg(metavar="STEERING")],
+    prompts: Annotated[Positional[tuple[str, ...]], arg(metavar="PROMPT …")] = (),
     *,
     strength: float = 1.0,
     unit: Literal["raw", "unit", "relative"] = "raw",
@@ -32,9 +32,9 @@ def run_steer(
     layers: tuple[int, ...] = (),
     strengths: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5),
     out: Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    seed: int = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
 ) -> Result:
     """Answer prompts under a Direction or SteeringRecipe; or, with --sweep, measure steering from an Observation.
 
@@ -42,9 +42,15 @@ def run_steer(
         steering: folder of a Direction or SteeringRecipe; of an Observation (with resid_out) for --sweep.
         prompts: texts to continue; one that names a file stands for the file's lines.
         strength: of a Direction, in its unit; a recipe carries its own.
+        unit: raw (as the direction is long), unit (of length one), or relative (a share of the stream's mean length).
+        new_tokens: of each answer.
+        temperature: of sampling; 0 takes the likeliest token.
         sweep: choose layer and strength on the corpus's valid split, score on its test split, write --out.
+        corpus: for --sweep, folder with valid and test text, hub id, or "reference".
         targets: for --sweep; none means all observed languages.
         layers: for --sweep; none means the middle third.
+        strengths: for --sweep, to choose from.
+        out: for --sweep, folder for steering.json and the directions.
     """
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     decoding = Decoding(new_tokens=new_tokens, temperature=temperature, seed=seed)

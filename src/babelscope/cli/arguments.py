@@ -5,12 +5,27 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
 
 from babelscope.artifacts import Direction, SteeringRecipe
 from babelscope.errors import ArtifactError
 
 Result = Mapping[str, Any]
+Model = Annotated[Positional[str], arg(metavar="MODEL", help='folder, hub id, or "reference".')]
+Text = Annotated[Positional[str], arg(metavar="CORPUS")]
+Neurons = Annotated[Positional[Path], arg(metavar="NEURONS")]
+Observed = Annotated[Positional[Path], arg(metavar="OBSERVATION")]
+"""What comes first on the command line, by the name that usage lines give it."""
+Device = Annotated[
+    str, arg(help='"auto" (a GPU if there is one), "cpu", "cuda", one such as "cuda:1", or "map" (over all devices).')
+]
+Dtype = Annotated[
+    str,
+    arg(help='"auto" (float32 on the CPU, as stored elsewhere), float32, bfloat16, float16, float64, int8 or int4.'),
+]
+Seed = Annotated[int, arg(help="of everything random; the same seed gives the same result.")]
 
 
 def free(out: Path) -> Path:

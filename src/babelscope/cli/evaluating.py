@@ -3,11 +3,11 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from babelscope.cli.arguments import Result, free, open_recipe
+from babelscope.cli.arguments import Device, Dtype, Result, Seed, free, open_recipe
 from babelscope.corpus import load_corpus
 from babelscope.demo.results import plain
 from babelscope.errors import ArtifactError, CorpusError
@@ -46,8 +46,8 @@ Scores = dict[tuple[str, str, str], Confusion]
 
 def run_evaluate(
     what: Positional[Literal["perplexity", "confusion", "steering"]],
-    model: Positional[str],
-    inputs: Positional[tuple[str, ...]],
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    inputs: Annotated[Positional[tuple[str, ...]], arg(metavar="INPUT …")],
     *,
     target: str = "",
     strength: float = 1.0,
@@ -66,9 +66,9 @@ def run_evaluate(
     temperature: float = 0.8,
     resamples: int = 1000,
     out: Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    seed: int = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
 ) -> Result:
     """Held-out bits per byte, language confusion of answers, or the whole score of a steering recipe.
 
@@ -79,16 +79,26 @@ def run_evaluate(
     Direction is taken for a recipe too.
 
     Args:
+        what: what is measured, as above.
+        model: folder, hub id, or "reference"; "-" where answers come in files.
         inputs: what stands after the model, as above.
         target: the language a steered answer should be in.
         strength: of a Direction that came in place of a recipe, in its unit; a recipe carries its own.
+        unit: of that strength: raw, unit or relative.
         references: for steering, a file with what each answer should say, one a line.
         native: for steering, a file with beginnings in the target language; fluency is measured beside their
             continuations, and without them beside the unsteered answers.
         corpus: for steering, held-out text of any languages; side effects on each are measured.
+        languages: BCP-47 tags; none means every language of the text or prompts.
+        split: for perplexity and side effects, the text that is scored.
+        max_length: tokens a document at most, BOS included.
         identifier: "lingua", or the path of a fastText model, whose label set --labels names.
+        labels: the label set of a fastText model.
         words: the English word list of WPR, one a line; none means the bundled sentences' words.
         published: score by the published rule too; it needs jieba for zh and fugashi for ja.
+        new_tokens: of each answer.
+        temperature: of sampling; 0 takes the likeliest token.
+        resamples: of prompts, for intervals.
         out: for steering, a folder for steering.json and rows.jsonl; for confusion, one for confusion.json.
     """
     if what == "perplexity":

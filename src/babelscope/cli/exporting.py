@@ -1,26 +1,26 @@
 """The verb `export`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from babelscope.adapters.merged import export_merged
 from babelscope.adapters.peft import export_adapter
-from babelscope.cli.arguments import Result, free
+from babelscope.cli.arguments import Device, Result, free
 from babelscope.models import open_model
 from babelscope.subnetworks import Delta
 
 
 def run_export(
-    delta: Positional[Path],
-    model: Positional[str],
+    delta: Annotated[Positional[Path], arg(metavar="DELTA")],
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
     *,
     out: Path,
     format: Literal["merged", "peft"] = "merged",
     also: tuple[Path, ...] = (),
     scale: float = 1.0,
-    device: str = "auto",
+    device: Device = "auto",
     dtype: str = "auto",
 ) -> Result:
     """Write a model with trained neurons for other tools: merged into a checkpoint, or as an adapter of peft.
@@ -28,6 +28,7 @@ def run_export(
     Args:
         delta: folder of a Delta.
         model: folder or hub id of the model that it was trained on.
+        out: folder of the checkpoint or adapter.
         format: merged (a whole checkpoint with its tokenizer, for any tool) or peft (a LoRA adapter; dense models).
         also: folders of more deltas, added to the first.
         scale: what all of them are multiplied by.

@@ -2,11 +2,11 @@
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from babelscope.cli.arguments import Result, free, stop_on_interrupt
+from babelscope.cli.arguments import Device, Dtype, Model, Result, Seed, Text, free, stop_on_interrupt
 from babelscope.controls import write_evidence
 from babelscope.corpus import load_corpus
 from babelscope.errors import ArtifactError, SelectionError
@@ -17,9 +17,9 @@ Method = Literal["langfir", "monolinguality", "lape"]
 
 
 def run_features(
-    model: Positional[str],
-    sae: Positional[str],
-    corpus: Positional[str],
+    model: Model,
+    sae: Annotated[Positional[str], arg(metavar="SAE")],
+    corpus: Text,
     *,
     out: Path,
     method: Method = "langfir",
@@ -40,9 +40,9 @@ def run_features(
     parallel: bool = False,
     draws: int = 200,
     resume: bool = False,
-    device: str = "auto",
-    dtype: str = "auto",
-    seed: int = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
 ) -> Result:
     """Which features of a sparse autoencoder belong to which language, with bootstrap, half-splits and shuffled labels.
 
@@ -50,15 +50,21 @@ def run_features(
         sae: "reference", "reference-coarse", a sae-lens folder, Gemma Scope's params.npz, or a release with --sae-id.
         corpus: as for observe; "reference" is the bundled one.
         out: folder with `observation`, `features` (the FeatureSet) and evidence.jsonl.
+        method: langfir, monolinguality, or lape over features.
         sae_id: which autoencoder of a release.
         site: where it belongs, if its files do not say, such as 20.resid_out.
         average_norm: mean length of the activations it was trained on, if its files need it.
+        languages: BCP-47 tags; none means every file of the corpus folder.
+        split: the text in which features are counted.
         tau: langfir: share of the language's documents in which a feature is present.
         ratio: langfir: rate on text over rate on random tokens; inf keeps what no random token activates.
         cap: features a language at most, the best by the method's score.
         min_count: tokens of the language on which a feature fired at least; lape: of all languages.
         top_rate: lape: share of all features taken.
         random_from: others leaves a language's own vocabulary out of its random tokens.
+        random_sequences: sequences of random tokens that tell what fires on anything.
+        shards: parts by document that are kept apart, for intervals and half-splits.
+        draws: bootstrap resamples, half-splits and shuffles, each so many.
         parallel: the documents are line-parallel; resamples then draw the same sentences in every language.
         tokens_per_language: at most; 0 means all text.
         resume: go on with an interrupted pass of the same command.

@@ -3,11 +3,12 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from babelscope.artifacts import Observation
-from babelscope.cli.arguments import Result, free, stop_on_interrupt
+from babelscope.cli.arguments import Device, Dtype, Model, Result, Text, free, stop_on_interrupt
 from babelscope.corpus import load_corpus
 from babelscope.errors import ArtifactError, CorpusError
 from babelscope.evaluation import check_labels
@@ -16,8 +17,8 @@ from babelscope.recording import observe, plan_observation
 
 
 def run_observe(
-    model: Positional[str],
-    corpus: Positional[str],
+    model: Model,
+    corpus: Text,
     *,
     out: Path,
     languages: tuple[str, ...] = (),
@@ -31,19 +32,22 @@ def run_observe(
     resume: bool = False,
     dry_run: bool = False,
     check_language: bool = True,
-    device: str = "auto",
-    dtype: str = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> Result:
     """One pass of labelled text through a model, into an Observation.
 
     Args:
-        model: folder, hub id, or "reference".
         corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
         out: folder of the Observation; an interrupted pass is kept beside it.
         languages: BCP-47 tags; none means every file of the corpus folder.
+        split: train, valid or test: the files or the sub-folder of that name, where the corpus has splits.
         sites: names for all layers, or one such as 5.resid_out.
         tokens_per_language: at most; 0 means all text.
+        shards: parts by document that are kept apart, for intervals and half-splits; identify wants 20 or more.
         shard: i/n reads only documents whose shard mod n is i; merge the n parts after.
+        batch_size: documents a batch, or auto (by padded tokens); a batch that does not fit in memory is halved.
+        max_length: tokens a document at most, BOS included.
         resume: go on with an interrupted pass; done at once if it is complete.
         dry_run: print tokens and bytes, run nothing.
         check_language: refuse text that is mostly another language than its label says.
@@ -93,8 +97,15 @@ def read_resumed(checkpoint: Path) -> int:
     return int(json.loads(file.read_text())["tokens"]) if file.is_file() else 0
 
 
-def run_merge(observations: Positional[tuple[Path, ...]], *, out: Path) -> Result:
-    """Add observations; each part may come once."""
+def run_merge(
+    observations: Annotated[Positional[tuple[Path, ...]], arg(metavar="OBSERVATION …")], *, out: Path
+) -> Result:
+    """Add observations; each part may come once.
+
+    Args:
+        observations: folders of Observations of one model and the same sites.
+        out: folder of the sum.
+    """
     free(out)
     if not observations:
         raise ArtifactError("no observation came; expected at least one folder; name them")

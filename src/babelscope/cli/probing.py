@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from tyro.conf import Positional
 
-from babelscope.cli.arguments import Result, free
+from babelscope.cli.arguments import Device, Dtype, Model, Result, Seed, Text, free
 from babelscope.cli.probe_job import Findings, ProbeJob
 from babelscope.cli.probing_lens import probe_lens
 from babelscope.cli.probing_units import UNIT_PROBES
@@ -151,8 +150,8 @@ PROBES: dict[str, Callable[[ProbeJob], Findings]] = {
 
 
 def run_probe(
-    model: Positional[str],
-    corpus: Positional[str],
+    model: Model,
+    corpus: Text,
     *,
     probe: str,
     out: Path,
@@ -164,22 +163,23 @@ def run_probe(
     words: str = "",
     translators: str = "",
     checkpoints: tuple[str, ...] = (),
-    seed: int = 0,
-    device: str = "auto",
-    dtype: str = "auto",
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> Result:
     """Probe a model's languages: rows of evidence and figures in a folder for each probe.
 
     Args:
-        model: folder, hub id, or "reference".
         corpus: folder of parallel <tag>.txt or <tag>.jsonl, hub id, or "reference".
         probe: lens, embeddings, alignment, language-id, trees, subspaces, heads, routing, roles, checkpoints,
             tokenizer, or all; with all, a probe that this model or text does not allow is left out, and the reason is
             in the result.
         out: folder for <probe>/results.jsonl and <probe>/<figure>.html.
+        languages: BCP-47 tags; none means every file of the corpus folder.
         split: the text that is measured.
         other_split: other text, for word lists; where it is the same text, its first half is used for that.
         against: the language that others are compared with.
+        sentences: of each language at most.
         words: table of words in parallel for lens and embeddings (a line of tags, then a line a concept, tabs between),
             or "reference"; the lens then also asks for each word by translation prompts.
         translators: folder of a saved tuned lens, for lens.

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from babelscope.cli.arguments import Result
+from babelscope.cli.arguments import Device, Dtype, Result, Seed
 from babelscope.demo import run_demo
 from babelscope.report import write_report
 
@@ -14,12 +14,16 @@ from babelscope.report import write_report
 def run_demonstration(
     *,
     out: Path,
-    seed: int = 0,
-    device: str = "auto",
-    dtype: str = "auto",
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     include_samples: Annotated[bool, tyro.conf.arg(help="show text in the report")] = True,
 ) -> Result:
-    """The main job on the bundled model and corpus; writes results.json and report.html into a new folder."""
+    """The main job on the bundled model and corpus; writes results.json and report.html into a new folder.
+
+    Args:
+        out: the new folder.
+    """
     results = run_demo(out, device=device, dtype=dtype, seed=seed, include_samples=include_samples, progress=True)
     return {
         "report": str(out / "report.html"),
@@ -31,6 +35,17 @@ def run_demonstration(
     }
 
 
-def run_report(runs: Positional[tuple[Path, ...]], *, out: Path | None = None, include_samples: bool = True) -> Result:
-    """One self-contained HTML page from run folders with results.json."""
+def run_report(
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN …")],
+    *,
+    out: Path | None = None,
+    include_samples: bool = True,
+) -> Result:
+    """One self-contained HTML page from run folders with results.json.
+
+    Args:
+        runs: run folders.
+        out: the page; none means report.html in the first folder.
+        include_samples: show text in the report.
+    """
     return {"report": str(write_report(list(runs), out=out, include_samples=include_samples))}

@@ -1,13 +1,13 @@
 """The verbs `identify`, `direct` and `import-mask`: from counts, or a foreign file, to an artifact."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from babelscope.adapters.masks import import_mask
 from babelscope.artifacts import Observation, Origin
-from babelscope.cli.arguments import Result, free
+from babelscope.cli.arguments import Observed, Result, Seed, free
 from babelscope.controls import write_evidence
 from babelscope.directions import mean_direction
 from babelscope.errors import ArtifactError, SelectionError
@@ -18,7 +18,7 @@ from babelscope.sites import At
 
 
 def run_identify(
-    observation: Positional[Path],
+    observation: Observed,
     *,
     out: Path,
     method: Literal["lape", "entropy-lambda", "top-rate"] = "lape",
@@ -27,16 +27,19 @@ def run_identify(
     parallel: bool = False,
     compare_with: Path | None = None,
     draws: int = 200,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Result:
     """Which neurons belong to which language, with bootstrap intervals, half-splits and shuffled labels.
 
     Args:
         observation: folder of an Observation with at least 20 document shards.
         out: folder of the NeuronSet; evidence.jsonl beside it holds the controls.
+        method: lape (activation entropy), entropy-lambda (entropy less a reward for firing often), or top-rate.
         top_rate: share of all neurons taken.
+        at: the site whose neurons are asked.
         parallel: the documents are line-parallel; resamples then draw the same sentences in every language.
         compare_with: an Observation of other text, such as parallel text: is it language or genre?
+        draws: bootstrap resamples, half-splits and shuffles, each so many.
     """
     free(out)
     observed = Observation.load(observation)
@@ -58,7 +61,7 @@ def run_identify(
 
 
 def run_direct(
-    observation: Positional[Path],
+    observation: Observed,
     *,
     target: str,
     layer: int,
@@ -66,7 +69,16 @@ def run_direct(
     source: tuple[str, ...] = (),
     at: At = "resid_out",
 ) -> Result:
-    """The direction from one language, or the mean of several, to another; no source means all others."""
+    """The direction from one language, or the mean of several, to another.
+
+    Args:
+        observation: folder of an Observation that has the site.
+        target: the language it leads to.
+        layer: 0 is the first.
+        out: folder of the Direction.
+        source: the languages it leads away from; none means all others.
+        at: the site whose means are compared.
+    """
     free(out)
     direction = mean_direction(Observation.load(observation), target=target, source=source or None, layer=layer, at=at)
     direction.save(out)
@@ -74,7 +86,7 @@ def run_direct(
 
 
 def run_import_mask(
-    file: Positional[Path],
+    file: Annotated[Positional[Path], arg(metavar="FILE")],
     *,
     out: Path,
     languages: tuple[str, ...],
@@ -84,6 +96,8 @@ def run_import_mask(
     """Read a published LAPE mask as a NeuronSet.
 
     Args:
+        file: a mask as its authors publish it, read without running code.
+        out: folder of the NeuronSet.
         languages: in the file's order; required, for the file names none.
         n_neurons: neurons a layer; 0 asks the model.
         model: folder or hub id it was made for, whose shape and hash the set then carries.
