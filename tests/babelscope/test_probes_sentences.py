@@ -39,8 +39,22 @@ def test_vectors_equal_those_of_each_sentence_alone(family, bos):
 def test_weights_leave_out_what_does_not_count():
     counted = torch.tensor([[False, True, True, False, True, False]])
     assert pooling_weights(counted, "last").tolist() == [[0, 0, 0, 0, 1, 0]]
-    assert torch.allclose(pooling_weights(counted, "weighted"), torch.tensor([[0, 1, 2, 0, 3, 0]]) / 6)
-    assert torch.allclose(pooling_weights(counted, "mean"), torch.tensor([[0, 1, 1, 0, 1, 0]]) / 3)
+    for pooling, places in (("weighted", [0, 1, 2, 0, 3, 0]), ("mean", [0, 1, 1, 0, 1, 0])):
+        weight = torch.tensor([places], dtype=torch.float64)
+        assert torch.allclose(pooling_weights(counted, pooling), weight / weight.sum(), rtol=1e-15, atol=0)
+
+
+def test_tokens_are_added_in_float64_and_rounded_once():
+    model, tokenizer = tiny_model("llama", dtype=torch.float64), tiny_tokenizer()
+    texts = {"en": ["many words " * 10, "few"], "fi": ["monta sanaa " * 9, "pari"]}
+    found = record_sentences(model, tokenizer, texts)
+    for k, lines in enumerate(texts.values()):
+        for row, line in enumerate(lines):
+            with torch.no_grad():
+                states = model(torch.tensor([tokenizer(line)["input_ids"]]), output_hidden_states=True).hidden_states
+            for depth, state in enumerate(states[:-1]):
+                mean = state[0, 1:].mean(dim=0)
+                assert ((found.at(depth)[k, row] - mean).abs() <= 2**-24 * mean.abs() * (1 + 1e-6)).all()
 
 
 def test_text_that_can_not_be_compared_is_refused():

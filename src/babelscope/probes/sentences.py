@@ -109,8 +109,8 @@ def pool_batch(
     def watcher(depth: int) -> See:
         def see(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
             for pooling, weight in weights.items():
-                pooled = torch.einsum("bt,bth->bh", weight.to(value.device), value.float())
-                seen[depth][pooling] = pooled.cpu()
+                pooled = torch.einsum("bt,bth->bh", weight.to(value.device), value.double())
+                seen[depth][pooling] = pooled.float().cpu()
 
         return see
 
@@ -121,10 +121,10 @@ def pool_batch(
     return seen
 
 
-def pooling_weights(counted: Bool[Tensor, "batch token"], pooling: Pooling) -> Float32[Tensor, "batch token"]:
+def pooling_weights(counted: Bool[Tensor, "batch token"], pooling: Pooling) -> Float64[Tensor, "batch token"]:
     """What each token weighs; sums to 1 in each row."""
     place = counted.cumsum(dim=1) * counted
     if pooling == "last":
-        return (place == place.amax(dim=1, keepdim=True)).float() * counted
+        return (place == place.amax(dim=1, keepdim=True)).double() * counted
     weight = counted.double() if pooling == "mean" else place.double()
-    return (weight / weight.sum(dim=1, keepdim=True)).float()
+    return weight / weight.sum(dim=1, keepdim=True)
