@@ -101,6 +101,16 @@ def test_lists_dealt_out_as_they_were_are_ties_and_no_evidence(seed):
     assert found.p.min() > 0.3, "of two tokens each deal is the list itself with chance 1/2"
 
 
+def test_a_share_of_nothing_has_no_p(texts):
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1000)  # all probability on one token, to the last bit
+    found = logit_lens(model, tiny_tokenizer(), texts, tokens=some_tokens(300, [-1] * 10 + [0] + [1]), draws=19)
+    nothing = found.mass.sum(dim=2) == 0
+    assert nothing.any() and found.p[nothing].isnan().all() and found.share[nothing].isnan().all()
+    assert not found.p[~nothing].isnan().any()
+
+
 def test_the_reference_model_speaks_a_texts_own_language(reference):
     model, tokenizer = reference
     train, test = (load_corpus("reference", ["en", "fi", "ru"], split=split) for split in ("train", "test"))

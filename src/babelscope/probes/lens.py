@@ -1,5 +1,6 @@
 """The logit lens: what the stream would say at each depth, and in which language."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,7 @@ class LatentLanguage:
     null: Float64[Tensor, "language depth set"]
     """Mean share where tokens are dealt out to languages at random: what the sizes of the sets alone give."""
     p: Float64[Tensor, "language depth set"]
-    """Rank of the share among those."""
+    """Rank of the share among those; NaN where the lens gives all listed tokens no probability at all."""
     entropy_nats: Float64[Tensor, "language depth"]
     """Mean entropy of the lens's distribution."""
     kl_nats: Float64[Tensor, "language depth"]
@@ -244,7 +245,7 @@ class LensReading:
         mass = mean[..., :n_sets]
         drawn = self.control(draws, generator)
         share = mass / mass.sum(dim=2, keepdim=True)
-        p = (1 + (drawn >= share - SLACK).sum(dim=0).double()) / (draws + 1)
+        p = ((1 + (drawn >= share - SLACK).sum(dim=0)).double() / (draws + 1)).masked_fill(share.isnan(), math.nan)
         return LatentLanguage(
             languages=languages,
             tokens=self.tokens,
