@@ -23,7 +23,7 @@ from anyascii import anyascii
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Int, Tensor
-from babelscope.errors import CorpusError
+from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language, parse_languages
 from babelscope.reference import CORPUS as REFERENCE_CORPUS
 
@@ -124,6 +124,7 @@ def load_corpus(name: str | Path, languages: Iterable[str] | None = None, *, spl
     split: "train", "valid" or "test". `<tag>.train.txt.xz` is read for split "train" where the files say so; a folder
     with one sub-folder a split is entered; a data set on the hub has its configurations named by the tags.
     Blank lines are skipped, their numbers are not given to others. jsonl rows need `text` and may have `id`.
+    A text file whose name is no tag is refused, and passed over where languages are named.
     Raises CorpusError for a missing, empty, unreadable or double file, LanguageError for an unknown tag.
     """
     path = REFERENCE_CORPUS if name == "reference" else Path(name)
@@ -132,10 +133,13 @@ def load_corpus(name: str | Path, languages: Iterable[str] | None = None, *, spl
             raise CorpusError(f"corpus {str(name)!r} is no folder; expected a folder with <tag>.txt files, or a hub id")
         return load_dataset_corpus(str(name), languages, split)
     folder = path / split if (path / split).is_dir() else path
-    files = find_files(folder, split)
+    files = find_files(folder, split, languages)
     wanted = parse_languages(languages) if languages is not None else tuple(sorted(files))
     if not wanted:
-        raise CorpusError(f"{folder}: no <tag>.txt or <tag>.jsonl in it; expected one file a language")
+        raise CorpusError(
+            f"{folder}: no <tag>.txt or <tag>.jsonl in it for split {split!r}; expected one file a language; "
+            "check the path and the split"
+        )
     missing = [tag for tag in wanted if tag not in files]
     if missing:
         raise CorpusError(
@@ -145,8 +149,8 @@ def load_corpus(name: str | Path, languages: Iterable[str] | None = None, *, spl
     return Corpus({tag: read_documents(files[tag]) for tag in wanted}, str(name))
 
 
-def find_files(folder: Path, split: str) -> dict[Language, Path]:
-    """Text files by language; raises CorpusError where two claim one tag."""
+def find_files(folder: Path, split: str, languages: Iterable[str] | None = None) -> dict[Language, Path]:
+    """Text files by language; raises CorpusError where two claim one tag, or one has no tag and none were asked for."""
     found: dict[Language, Path] = {}
     for file in sorted(folder.iterdir()):
         parts = file.name.split(".")
@@ -156,7 +160,12 @@ def find_files(folder: Path, split: str) -> dict[Language, Path]:
             continue
         if len(parts) == 3 and parts[1] != split:
             continue
-        tag = Language.parse(parts[0])
+        try:
+            tag = Language.parse(parts[0])
+        except LanguageError as err:
+            if languages is not None:
+                continue
+            raise LanguageError(f"{file}: {err}, move the file away, or name the languages") from err
         if tag in found:
             raise CorpusError(f"{folder}: {found[tag].name} and {file.name} are both {tag!r}; expected one; remove one")
         found[tag] = file
@@ -193,12 +202,22 @@ def parse_row(line: str, number: int, path: Path) -> Document:
     """A row of a jsonl file; raises CorpusError if it is none."""
     try:
         row = json.loads(line)
-        return Document(str(row.get("id", number)), unicodedata.normalize("NFC", row[TEXT_FIELD]))
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
-        raise CorpusError(
-            f"{path}, line {number + 1}: no readable row ({type(err).__name__}); "
-            f'expected {{"{TEXT_FIELD}": "…"}}; correct the line'
-        ) from err
+    except ValueError as err:
+        raise CorpusError(row_error(path, number, f"no JSON, {err}")) from err
+    text = row.get(TEXT_FIELD) if isinstance(row, dict) else None
+    if not isinstance(text, str):
+        found = f"fields {', '.join(row)}" if isinstance(row, dict) else type(row).__name__
+        raise CorpusError(row_error(path, number, found if text is None else f"{TEXT_FIELD} is {type(text).__name__}"))
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
+        raise CorpusError(row_error(path, number, f"half a surrogate pair at character {err.start}")) from err
+    return Document(str(row.get("id", number)), unicodedata.normalize("NFC", text))
+
+
+def row_error(path: Path, number: int, found: str) -> str:
+    """The one line for a row of a jsonl file that is none."""
+    return f'{path}, line {number + 1}: no readable row ({found}); expected {{"{TEXT_FIELD}": "…"}}; correct the line'
 
 
 def load_dataset_corpus(name: str, languages: Iterable[str] | None, split: str) -> Corpus:
@@ -207,7 +226,10 @@ def load_dataset_corpus(name: str, languages: Iterable[str] | None, split: str) 
     from datasets.exceptions import DatasetNotFoundError
 
     if languages is None:
-        raise CorpusError(f"corpus {name!r}: no languages came; expected their tags; name them with languages=[…]")
+        raise CorpusError(
+            f"corpus {name!r}: no folder here, and no languages came for a data set of the hub; expected one of the "
+            "two; check the path, or name the languages"
+        )
     documents = {}
     for tag in parse_languages(languages):
         try:

@@ -63,6 +63,10 @@ def test_text_is_composed_and_keeps_its_spaces():
         ({"en__txt__xz": b"not packed"}, None, "unreadable"),
         ({"en__jsonl": '{"words": "a"}'}, None, "line 1: no readable row"),
         ({"en__jsonl": "[1]"}, None, "line 1: no readable row"),
+        ({"en__jsonl": '{"id": 1, "content": "a"}'}, None, "fields id, content"),
+        ({"en__jsonl": '{"text": 3}'}, None, "text is int"),
+        ({"en__jsonl": '{"text": "a \\ud800"}'}, None, "no readable row .half a surrogate pair at character 2"),
+        ({"en__jsonl": '{"text": "a"'}, None, "line 1: no readable row .no JSON"),
         ({"notes__md": "a"}, None, "no <tag>.txt"),
     ],
 )
@@ -77,6 +81,18 @@ def test_an_unknown_tag_is_refused(tmp_path):
     write(tmp_path, klingonese__txt="a")
     with pytest.raises(LanguageError, match="klingonese"):
         load_corpus(tmp_path)
+
+
+def test_a_text_file_that_is_no_language_is_named_and_passed_over_where_languages_are_asked_for(tmp_path):
+    write(tmp_path, en__txt="a", README__txt="about this text")
+    with pytest.raises(LanguageError, match=r"README.txt: .*move the file away, or name the languages"):
+        load_corpus(tmp_path)
+    assert list(load_corpus(tmp_path, languages=["en"])) == ["en"]
+
+
+def test_a_path_that_is_not_there_is_not_called_a_data_set():
+    with pytest.raises(CorpusError, match="no folder here.*check the path"):
+        load_corpus("texts-of-mine")
 
 
 def test_a_missing_folder_is_not_looked_up_elsewhere(tmp_path):
