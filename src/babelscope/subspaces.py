@@ -25,12 +25,13 @@ def language_subspace(
         raise MeasurementError("a language's mean is NaN or infinite; expected numbers; check the weights")
     _, singular, basis = torch.linalg.svd(means - means.mean(dim=0), full_matrices=False)
     there = int((singular > singular[0] * max(means.shape) * torch.finfo(torch.float64).eps).sum())
-    if not 1 <= (there if rank is None else rank) <= there:
+    wanted = there if rank is None else rank
+    if not 1 <= wanted <= there:
         raise MeasurementError(
-            f"rank {rank or there} was asked for; {len(means)} languages differ in {there} directions; expected 1 to "
+            f"rank {wanted} was asked for; {len(means)} languages differ in {there} directions; expected 1 to "
             f"{max(1, there)}; ask for less, or add languages"
         )
-    return _with_sign(basis[: there if rank is None else rank])
+    return _with_sign(basis[:wanted])
 
 
 def principal_components(

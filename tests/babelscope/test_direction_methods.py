@@ -179,6 +179,19 @@ def test_the_discriminant_shift_follows_the_units_of_the_stream():
     torch.testing.assert_close(two, one * scale, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("components", [0, -1, 3])
+def test_components_that_are_not_there_are_refused(components):
+    with pytest.raises(SteeringError, match=f"{components} components came; expected 1–2"):
+        lda_direction(groups(), target="fi", components=components)
+    assert lda_direction(groups(), target="fi", components=1).parameters["components"] == 1
+
+
+@pytest.mark.parametrize("penalty", [0, -1.0, float("nan"), float("inf")])
+def test_a_penalty_that_is_none_is_refused(penalty):
+    with pytest.raises(SteeringError, match="expected a number above 0"):
+        probe_direction(groups(), target="fi", penalty=penalty)
+
+
 def test_a_language_with_one_document_has_no_spread():
     with pytest.raises(MeasurementError, match="two documents"):
         lda_direction(samples(drawn(5, 4), [0, 0, 1, 1, 2]), target="fi", source="en")
@@ -294,8 +307,9 @@ def test_the_best_heads_are_shifted_and_no_other(seen, ids):
         torch.testing.assert_close(moved[:, :, head], expected.expand(3, 7, -1), rtol=0, atol=1e-5)
     with pytest.raises(SelectionError, match="1–12"):
         head_shift(obs, 4, target="fi", heads=13)
-    with pytest.raises(SelectionError, match="5 heads"):
-        score_heads(obs, 5, target="fi")
+    for heads in (5, 0):
+        with pytest.raises(SelectionError, match=f"{heads} heads"):
+            score_heads(obs, heads, target="fi")
 
 
 def test_the_language_subspace_holds_all_differences_of_means_and_no_more(seen):

@@ -1,5 +1,7 @@
 """Steering does what its operations say, is installed whole or not at all, and leaves nothing behind."""
 
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack
 
@@ -299,6 +301,28 @@ def test_what_is_for_another_model_is_refused_whole(operation, error, word, ids)
     with pytest.raises(error, match=word), steer(model, rows=[None, operation]):
         pass
     assert traces(model) == before
+
+
+def test_a_path_or_a_direction_is_no_operation():
+    """In a process of its own: the checks of types that the tests run under would refuse it first."""
+    code = """
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from babelscope import Direction, Origin, Site, steer
+from babelscope.errors import SteeringError
+model = LlamaForCausalLM(LlamaConfig(vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+                                     num_attention_heads=2))
+direction = Direction(torch.ones(8), Site(0, "resid_out"), "fi", (), 1.0, Origin("a", "", "", ""))
+for given in ("folder/recipe", ["folder/recipe"], direction):
+    try:
+        with steer(model, given):
+            print("steered")
+    except SteeringError as err:
+        print(err)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = [line.split(" came; expected operations")[0] for line in done.stdout.splitlines()]
+    assert names == ["a str", "a str", "a Direction"]
 
 
 def test_experts_refuse_a_projection():

@@ -65,6 +65,8 @@ def test_a_rank_that_is_not_there_is_refused():
         language_subspace(rows(1, 4))
     with pytest.raises(MeasurementError, match="3 languages differ in 2 directions"):
         language_subspace(rows(3, 9), 3)
+    with pytest.raises(MeasurementError, match="rank 0 was asked for"):
+        language_subspace(rows(3, 9), 0)
     with pytest.raises(MeasurementError, match="differ in 0 directions"):
         language_subspace(torch.ones(3, 4, dtype=torch.float64))
     with pytest.raises(MeasurementError, match="NaN"):

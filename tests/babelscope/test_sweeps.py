@@ -6,7 +6,7 @@ from conftest import VOCABULARY, tiny_model
 
 from babelscope import Site, mean_direction, observe
 from babelscope.corpus import as_corpus
-from babelscope.errors import CorpusError, LanguageError
+from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.evaluation import detect_languages, known_languages
 from babelscope.languages import Language
 from babelscope.sweeps import (
@@ -25,6 +25,7 @@ from babelscope.sweeps import (
     make_prompts,
     random_directions,
     score_answers,
+    steering_study,
     success_by_source,
 )
 from babelscope.sweeps.scores import Macro
@@ -146,6 +147,25 @@ def test_the_most_successful_fluent_point_is_chosen():
     assert choose_points([point(1, 1.0, 0.9, 3.0), point(1, 0.5, 0.2, 2.0)])[0].strength == 0.5
 
 
+def test_a_curve_without_points_is_refused():
+    with pytest.raises(MeasurementError, match="at least one layer and one strength"):
+        choose_points([])
+
+
+def test_a_target_without_text_is_refused_before_anything_is_read(tokenizer):
+    model, half = tiny_model("llama"), as_corpus({"en": TEXTS["en"]})
+    observation = observe(model, tokenizer, TEXTS, sites=["resid_out"], shards=0)
+    for dev, test in ((half, as_corpus(TEXTS)), (as_corpus(TEXTS), half)):
+        with pytest.raises(CorpusError, match="no text in fi, a target"):
+            steering_study(model, tokenizer, observation, dev=dev, test=test, targets=["fi"], layers=[1])
+
+
+@pytest.mark.parametrize("given", [{"new_tokens": 0}, {"temperature": -1.0}, {"temperature": math.nan}], ids=str)
+def test_decoding_that_can_not_be_is_refused(given):
+    with pytest.raises(MeasurementError, match="came; expected 1 or more"):
+        Decoding(**given)
+
+
 def test_a_curve_has_one_point_a_cell(tokenizer):
     model = tiny_model("llama")
     prompts = [(prompt, FI) for prompt in make_prompts(as_corpus({"en": TEXTS["en"]}), per_language=2)]
@@ -184,5 +204,8 @@ def test_examples_begin_in_the_prompts_language_and_end_in_the_targets():
     assert few_shot(asked, parallel, shots=2, seed=3) == few_shot(asked, parallel, shots=2, seed=3)
     with pytest.raises(CorpusError, match="at least 3"):
         few_shot(asked, parallel, shots=3)
+    for request in ((Prompt("9", EN, "the cat"), Language("de")), (Prompt("9", Language("ru"), "the cat"), FI)):
+        with pytest.raises(CorpusError, match="expected examples in every language"):
+            few_shot([request], parallel, shots=1)
     with pytest.raises(CorpusError, match="parallel"):
         few_shot(asked, as_corpus({"en": ["a", "b"], "fi": ["a"]}), shots=1)

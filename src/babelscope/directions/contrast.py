@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from babelscope.artifacts import Direction
 from babelscope.axes import Float64, Tensor
 from babelscope.directions.samples import DocumentMeans
-from babelscope.errors import LanguageError, MeasurementError
+from babelscope.errors import LanguageError, MeasurementError, SteeringError
 from babelscope.languages import Language, parse_languages
 
 
@@ -78,8 +78,11 @@ def probe_direction(
 
     Logistic regression with L2 `penalty` on standardised values, both sides weighing alike; w / std is its normal in
     the stream's own units, u that at length 1, v = ((mean target - mean sources)·u) u.
+    Raises SteeringError for a penalty that is not a number above 0.
     Source: linear probes, arXiv:1610.01644; as a baseline for steering languages CLaS-Bench, arXiv:2601.08331.
     """
+    if not 0 < penalty < float("inf"):
+        raise SteeringError(f"penalty {penalty} came; expected a number above 0; correct it")
     others = named_sources(samples, target, source)
     groups = [samples.of(target), torch.cat([samples.of(tag) for tag in others])]
     x, label = torch.cat(groups), np.repeat([1, 0], [len(group) for group in groups])
@@ -112,7 +115,7 @@ def lda_direction(
     are); u_l = mean of zS over the documents of l; v = ((u_target - u_source) S⁺) · std.
     The published code adds the vector without `· std`, in the units of z to h; it also drops dimensions with a small
     probe weight, which its shipped vectors keep nearly all of. Ours multiplies by std and drops none.
-    Raises MeasurementError with fewer than two documents a language.
+    Raises MeasurementError with fewer than two documents a language, SteeringError for components that are not there.
     Source: ITLC, arXiv:2506.12450.
     """
     others = named_sources(samples, target, source)
@@ -122,7 +125,10 @@ def lda_direction(
     mean, std = x.mean(dim=0), x.std(dim=0, correction=0).clamp(min=1e-12)
     z = ((x - mean) / std).numpy()
     scalings = LinearDiscriminantAnalysis(solver="svd").fit(z, samples.language.numpy()).scalings_
-    s = torch.from_numpy(scalings[:, : components or scalings.shape[1]].copy())
+    kept = scalings.shape[1] if components is None else components
+    if not 0 < kept <= scalings.shape[1]:
+        raise SteeringError(f"{kept} components came; expected 1–{scalings.shape[1]}, or None for all; correct it")
+    s = torch.from_numpy(scalings[:, :kept].copy())
     place = {tag: ((samples.of(tag) - mean) / std @ s).mean(dim=0) for tag in (Language.parse(target), *others)}
     gap = place[Language.parse(target)] - torch.stack([place[tag] for tag in others]).mean(dim=0)
     return _packed(

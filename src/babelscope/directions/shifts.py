@@ -49,7 +49,7 @@ def score_heads(
     variances over tokens. Raises SelectionError where the site's units are not a multiple of n_heads.
     """
     record, others = obs["attn_heads"], against(obs, target, source)
-    if record.sum.shape[1] % n_heads:
+    if n_heads < 1 or record.sum.shape[1] % n_heads:
         raise SelectionError(f"{record.sum.shape[1]} units do not make {n_heads} heads; give the model's number")
     rows = []
     for layer in record.layers:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation, SteeringRecipe
 from babelscope.axes import Bool, Tensor
-from babelscope.errors import ArtifactError, PrerequisiteError
+from babelscope.errors import ArtifactError, PrerequisiteError, SteeringError
 from babelscope.models import Layout, RoutedEdit, layout_of
 from babelscope.sites import Site
 from babelscope.steering.checking import check_operations
@@ -89,6 +89,11 @@ def _flat(steering: Steering | None) -> list[Operation]:
         return []
     if isinstance(steering, Operation):
         return [steering]
+    if not isinstance(steering, Sequence | SteeringRecipe) or isinstance(steering, str):
+        raise SteeringError(
+            f"a {type(steering).__name__} came; expected operations, a recipe, or a list of them; load a folder with "
+            "SteeringRecipe.load, take direction.add(…) of a Direction"
+        )
     return [operation for entry in steering for operation in _flat(entry)]
 
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation
 from babelscope.corpus import Corpus, bos_of, pad_of
+from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.sites import Site
@@ -44,8 +45,16 @@ class Decoding:
     new_tokens: int = 32
     """Tokens of every answer: the end of text is not drawn before."""
     temperature: float = 0.8
+    """0 takes the likeliest token."""
     seed: int = 0
     batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        if self.new_tokens < 1 or self.batch_size < 1 or not 0 <= self.temperature < float("inf"):
+            raise MeasurementError(
+                f"new_tokens {self.new_tokens}, batch_size {self.batch_size}, temperature {self.temperature} came; "
+                "expected 1 or more of the first two and a temperature of 0 or more; correct them"
+            )
 
 
 def make_prompts(corpus: Corpus, *, per_language: int, share: float = 0.5, start: int = 0) -> list[Prompt]:

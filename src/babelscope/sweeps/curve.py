@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.sweeps.answers import Answer, Decoding, Prompt, Steerer, generate_answers
 from babelscope.sweeps.scores import Macro, Score, macro, score_answers
@@ -70,7 +71,10 @@ def choose_points(
     at least `min_distinct`; ties go to the lower ratio. Where no point is fluent enough, the most fluent one is taken.
     The default of 1.47 leaves the test score room below 1.5.
     Choose on development prompts only.
+    Raises MeasurementError without points.
     """
+    if not points:
+        raise MeasurementError("no point came; expected at least one layer and one strength; name some")
 
     def best(pick: Callable[[CurvePoint], tuple[float, float, float]]) -> CurvePoint:
         fluent = [p for p in points if pick(p)[1] <= max_ratio and pick(p)[2] >= min_distinct]

@@ -68,8 +68,14 @@ def few_shot(requests: Sequence[Request], examples: Corpus, *, shots: int = 3, s
 
     examples: parallel text that shares no document with the prompts; each request draws its own documents. The cut is
     at half the letters, as in `make_prompts`. Documents are joined by single spaces, for they have no line ends.
-    Raises CorpusError for text that is not parallel, or has fewer documents than shots.
+    Raises CorpusError for text that is not parallel, has fewer documents than shots, or lacks a language.
     """
+    needed = sorted({tag for prompt, target in requests for tag in (prompt.source, target)} - {*examples})
+    if needed:
+        raise CorpusError(
+            f"{examples.name}: no text in {', '.join(needed)}, which a prompt or target is in; expected examples in "
+            "every language asked for; add them"
+        )
     if not examples.parallel or min(len(documents) for documents in examples.values()) < shots:
         raise CorpusError(f"{examples.name}: expected parallel text of at least {shots} documents a language")
     rng, written = random.Random(seed), []

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from babelscope.artifacts import Direction, NeuronSet, Observation, Operation, Schedule
 from babelscope.corpus import Corpus
 from babelscope.directions import language_arithmetic, mean_direction
-from babelscope.errors import LanguageError
+from babelscope.errors import CorpusError, LanguageError
 from babelscope.evaluation import known_languages
 from babelscope.languages import Language
 from babelscope.sites import Site
@@ -115,13 +115,16 @@ def steering_study(
     The vector is mean(target) − mean(prompt language) at one layer's `resid_out`, times the strength, fading
     to 0.3 over eight new tokens. Layer and strength are chosen on `dev` (one for all, or per
     target), scored once on `test`.
-    Raises LanguageError if no target can be recognised.
+    Raises LanguageError if no target can be recognised, CorpusError for a target without text in either corpus.
     """
     decoding = decoding or Decoding()
     wanted = [observation.languages[observation.index(tag)] for tag in targets]
     known = [tag for tag in wanted if tag in known_languages()]
     if not known:
         raise LanguageError(f"none of {', '.join(wanted)} can be recognised; expected one of the 29 known languages")
+    for text in (dev, test):
+        if silent := [tag for tag in wanted if tag not in text]:
+            raise CorpusError(f"{text.name}: no text in {', '.join(silent)}, a target; add some, or leave it out")
     prompts = {
         name: make_prompts(text, per_language=len(text[wanted[0]])) for name, text in (("dev", dev), ("test", test))
     }
