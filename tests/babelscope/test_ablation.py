@@ -5,6 +5,7 @@ from conftest import tiny_model
 
 from babelscope import NeuronSet, Site, ablation_matrix, layout_of, observe, origin_of, read_site
 from babelscope.ablation import choose_top_rate, switched_off
+from babelscope.ablation.matrix import mean_value
 from babelscope.errors import ArtifactError, SelectionError
 from babelscope.languages import parse_languages
 
@@ -156,6 +157,26 @@ def test_to_the_mean_uses_the_mean_of_languages(tokenizer):
         want = sum(hand_nll(model, tokenizer, text) for text in TEXTS["fi"])
     want -= sum(hand_nll(model, tokenizer, text) for text in TEXTS["fi"])
     assert float(table.delta[0][1].sum()) == pytest.approx(want, abs=1e-3)
+
+
+def test_the_mean_of_an_experts_neuron_is_that_of_the_tokens_it_meets(tokenizer):
+    model = tiny_model("mixtral")
+    layout, texts = layout_of(model), {"en": ["the cat sat", "rain"], "fi": ["kissa istui matolla"]}
+    found = mean_value(observe(model, tokenizer, texts), sets_of(model, tokenizer, some_mask(4 * 48)))
+    seen = {0: [], 1: []}
+    for k, lines in enumerate(texts.values()):
+        for line in lines:
+            ids = torch.tensor([tokenizer(line)["input_ids"]])
+
+            def keep(value, sign, routes, own=seen[k]):
+                own += zip(value[0, 1:].flatten(0, 1), routes[0, 1:].flatten().tolist(), strict=True)
+
+            with layout.watch(Site(2, "mlp_gate"), keep), torch.no_grad():
+                model(ids)
+    for expert in range(4):
+        means = [torch.stack(own).mean(dim=0) for k in seen if (own := [v for v, e in seen[k] if e == expert])]
+        wanted = torch.stack(means).mean(dim=0) if means else torch.zeros(48)
+        torch.testing.assert_close(found[2, 48 * expert : 48 * (expert + 1)], wanted.double(), rtol=1e-5, atol=1e-6)
 
 
 def test_intervals_hold_the_estimate_and_shrink_to_it_without_spread(tokenizer):

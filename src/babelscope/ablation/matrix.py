@@ -17,6 +17,7 @@ from babelscope.errors import SelectionError
 from babelscope.evaluation import HeldOut, Losses, document_losses
 from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, layout_of
+from babelscope.neurons.counts import routed_tokens
 from babelscope.recording import observe
 
 Control = Literal["layer_matched", "contribution_matched"]
@@ -103,9 +104,16 @@ def advance(bar: tqdm, call: Callable[..., Tensor], *args: object, **kwargs: obj
 
 
 def mean_value(observation: Observation, sets: NeuronSet) -> Float64[Tensor, "layer neuron"]:
-    """Mean over languages of each neuron's mean value: every language weighs the same."""
+    """Mean over languages of each neuron's mean value: every language weighs the same.
+
+    In an MoE the mean is over the tokens routed to the neuron's expert, since only there it is switched off; languages
+    that never met the expert are left out, and where none did the value is 0.
+    """
     record = observation[sets.at]
-    return (record.sum / observation.token_counts).mean(dim=2)
+    routed = routed_tokens(record)
+    if routed is None:
+        return (record.sum / observation.token_counts).mean(dim=2)
+    return (record.sum / routed).nanmean(dim=2).nan_to_num(0.0)
 
 
 def draw_controls(
