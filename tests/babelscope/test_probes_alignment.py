@@ -106,6 +106,13 @@ def test_duplicates_fail_wherever_they_stand_and_however_the_product_ends_their_
         assert mexa(x, y) == (n - 2) / n
 
 
+def test_cosines_do_not_depend_on_the_unit_of_length():
+    x, y = pair()
+    whole = cosine_matrix(x, y)
+    for scale in (1e-100, 1e-13, 1e100):
+        torch.testing.assert_close(cosine_matrix(x * scale, y / scale), whole, rtol=1e-12, atol=1e-14)
+
+
 def test_a_zero_vector_is_no_neighbour():
     x, y = pair(noise=0.1)
     x[3] = 0

@@ -5,7 +5,6 @@ from itertools import combinations
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p, wilson_interval
@@ -141,8 +140,10 @@ def language_alignment(
 def cosine_matrix(
     x: Float64[Tensor, "sentence hidden"], y: Float64[Tensor, "sentence2 hidden"]
 ) -> Float64[Tensor, "sentence sentence2"]:
-    """Cosine of every row of x with every row of y; 0 where a row is 0."""
-    return F.normalize(x, dim=1) @ F.normalize(y, dim=1).T
+    """Cosine of every row of x with every row of y, however short they are; 0 where a row is 0."""
+    lengths = (rows.norm(dim=1, keepdim=True) for rows in (x, y))
+    one, other = (rows / length.where(length > 0, 1.0) for rows, length in zip((x, y), lengths, strict=True))
+    return one @ other.T
 
 
 def mutual_best(similarity: Float64[Tensor, "sentence sentence"]) -> Bool[Tensor, "sentence sentence"]:
