@@ -40,7 +40,7 @@ def test_the_bundled_autoencoders_fit_the_bundled_model_at_one_place():
     assert (fine.id, coarse.id) == ("reference", "reference-coarse") and fine.site == coarse.site == Site(
         6, "resid_out"
     )
-    assert (fine.n_features, coarse.n_features) == (2048, 128) and fine.hash != coarse.hash
+    assert (fine.n_features, coarse.n_features) == (2048, 192) and fine.hash != coarse.hash
     assert all((path / "LICENSE").is_file() and (path / "README.md").is_file() for path in BUNDLED.values())
     assert sum(file.stat().st_size for path in BUNDLED.values() for file in path.iterdir()) < 5 * 2**20
 
@@ -48,7 +48,7 @@ def test_the_bundled_autoencoders_fit_the_bundled_model_at_one_place():
 def folder(path, held, **settings):
     """A folder in the format of sae-lens 6."""
     path.mkdir(parents=True, exist_ok=True)
-    hidden, features = held["W_enc"].shape
+    hidden, features = held["W_dec"].shape[::-1]
     config = {"d_in": hidden, "d_sae": features, "dtype": "float32", "device": "cpu", "architecture": "standard"}
     config |= {"apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none"}
     metadata = {"sae_lens_version": "6.54.12", "hook_name": HOOK, "model_name": "made"}
@@ -111,6 +111,29 @@ def test_every_form_encodes_and_decodes_as_sae_lens_does(tmp_path, settings):
     torch.testing.assert_close(ours.reconstruct(x), theirs.decode(expected), rtol=1e-5, atol=1e-5)
     some = torch.tensor([4, 1])
     torch.testing.assert_close(ours.encode_some(x, some), mine[:, some], rtol=1e-6, atol=1e-6)
+
+
+OLD = {
+    "topk": {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 2}},
+    "topk, version 5": {"activation_fn": "topk", "activation_fn_kwargs": {"k": 2}, "normalize_activations": None},
+    "relu": {"activation_fn_str": "relu", "activation_fn_kwargs": {}, "normalize_activations": False},
+}
+
+
+@NEEDS
+@pytest.mark.parametrize("settings", OLD.values(), ids=OLD)
+def test_folders_of_sae_lens_before_version_6_mean_what_they_meant(tmp_path, settings):
+    from sae_lens import SAE
+
+    path = folder(tmp_path / "s", {**tensors(), "scaling_factor": torch.ones(6)})
+    old = {"d_in": 4, "d_sae": 6, "dtype": "float32", "device": "cpu", "hook_point": HOOK, "model_name": "made"}
+    written = {**old, "architecture": "standard", "apply_b_dec_to_input": False, **settings}
+    (path / "cfg.json").write_text(json.dumps(written))
+    ours, theirs, x = load_sae(path), SAE.load_from_disk(path), rows()
+    torch.testing.assert_close(ours.encode(x), theirs.encode(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.reconstruct(x), theirs(x), rtol=1e-5, atol=1e-5)
+    assert ours.activation == settings.get("activation_fn", settings.get("activation_fn_str"))
+    assert (ours.site, ours.model) == (Site(1, "resid_out"), "made")
 
 
 @NEEDS
@@ -279,6 +302,10 @@ BROKEN = {
     "whitened": ({"normalize_activations": "covariance_whitening"}, {}, "scaling 'covariance_whitening'"),
     "no threshold": ({"architecture": "jumprelu"}, {}, "expected W_dec, W_enc, b_dec, b_enc, threshold"),
     "a training file": ({}, {"topk_threshold": torch.zeros(1)}, "save it for inference"),
+    "tanh": ({"activation_fn_str": "tanh-relu"}, {}, "activation 'tanh-relu'"),
+    "no k": ({"architecture": "topk"}, {}, "k None"),
+    "scaled": ({}, {"scaling_factor": torch.full((6,), 2.0)}, "expected W_dec, W_enc, b_dec, b_enc"),
+    "a row": ({}, {"W_enc": torch.zeros(4)}, r"W_enc is \[4\]"),
     "NaN": ({}, {"b_enc": torch.full((6,), torch.nan)}, "NaN"),
     "shapes": ({}, {"W_dec": torch.zeros(5, 4)}, "do not belong together"),
 }

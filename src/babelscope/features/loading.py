@@ -111,7 +111,14 @@ def read_folder(path: Path) -> tuple[Stored, str]:
         raise ArtifactError(f"SAE {str(path)!r}: unreadable ({err}); expected whole files; fetch it again") from err
     if not isinstance(settings, dict):
         raise ArtifactError(f"SAE {str(path)!r}: {CONFIG} is no table of settings; fetch it again")
+    drop_unit_scaling(tensors)
     return Stored(path.name, tensors, settings), hook_of(settings)
+
+
+def drop_unit_scaling(tensors: dict[str, Tensor]) -> None:
+    """Take out a fine-tuned scaling that scales nothing, which older files carry."""
+    if "scaling_factor" in tensors and bool((tensors["scaling_factor"] == 1).all()):
+        del tensors["scaling_factor"]
 
 
 def hook_of(settings: Mapping[str, Any]) -> str:
@@ -132,8 +139,7 @@ def read_params(path: Path) -> tuple[Stored, str]:
     except (OSError, ValueError, zipfile.BadZipFile) as err:
         raise ArtifactError(f"SAE {str(path)!r}: unreadable ({err}); expected Gemma Scope's {PARAMS}") from err
     named: dict[str, Tensor] = {re.sub("^w_", "W_", name): tensor for name, tensor in tensors.items()}
-    if "scaling_factor" in named and bool((named["scaling_factor"] == 1).all()):
-        del named["scaling_factor"]
+    drop_unit_scaling(named)
     # Not resolved: in the hub's cache the file is a link to a blob, whose path says nothing.
     parts = Path(os.path.abspath(path)).parts
     layer = next((match for part in reversed(parts) if (match := re.fullmatch(r"layer_(\d+)", part))), None)

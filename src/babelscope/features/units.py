@@ -70,10 +70,17 @@ def plain_form(stored: Stored, site: Site, *, average_norm: float | None = None)
 
 
 def check_settings(stored: Stored) -> dict[str, Any]:
-    """Settings with sae-lens's defaults; raises ArtifactError for what this form can not hold."""
+    """Settings in the words of sae-lens 6, with its defaults; raises ArtifactError for what this form can not hold.
+
+    Before version 6 a TopK was a standard one whose activation was called topk, and its k stood beside that.
+    """
     settings = {"architecture": "standard", "normalize_activations": "none", **stored.settings}
-    if isinstance(settings["normalize_activations"], bool):
+    if not settings["normalize_activations"] or settings["normalize_activations"] is True:
         settings["normalize_activations"] = AVERAGE if settings["normalize_activations"] else "none"
+    activation = settings.get("activation_fn") or settings.get("activation_fn_str") or "relu"
+    if activation == "topk":
+        k = (settings.get("activation_fn_kwargs") or {}).get("k", settings.get("k"))
+        settings |= {"architecture": "topk", "k": k}
     faults = []
     if settings["architecture"] not in ACTIVATIONS:
         faults.append(f"architecture {settings['architecture']!r} (expected one of {', '.join(ACTIVATIONS)})")
@@ -81,8 +88,10 @@ def check_settings(stored: Stored) -> dict[str, Any]:
         faults.append(f"scaling {settings['normalize_activations']!r} (expected one of {', '.join(SCALINGS)})")
     if settings.get("finetuning_scaling_factor"):
         faults.append("a fine-tuned scaling factor (expected none)")
-    if settings.get("activation_fn", "relu") not in ("relu", "topk"):
-        faults.append(f"activation {settings['activation_fn']!r} (expected relu or topk)")
+    if activation not in ("relu", "topk"):
+        faults.append(f"activation {activation!r} (expected relu or topk)")
+    if settings["architecture"] == "topk" and not isinstance(settings.get("k"), int):
+        faults.append(f"k {settings.get('k')!r} (expected the number of features a token)")
     if faults:
         raise ArtifactError(f"SAE {stored.id!r}: {'; '.join(faults)}; save it for inference, or choose another")
     return settings
@@ -95,6 +104,11 @@ def check_tensors(stored: Stored) -> Mapping[str, Tensor]:
         raise ArtifactError(
             f"SAE {stored.id!r}: tensors {', '.join(sorted(stored.tensors))}; expected {', '.join(sorted(wanted))}; "
             "save it for inference, or choose another"
+        )
+    if stored.tensors["W_enc"].ndim != 2:
+        raise ArtifactError(
+            f"SAE {stored.id!r}: W_enc is {list(stored.tensors['W_enc'].shape)}, expected [hidden, features]; "
+            "fetch the files again"
         )
     hidden, features = stored.tensors["W_enc"].shape
     shapes = {"b_enc": [features], "W_dec": [features, hidden], "b_dec": [hidden], "threshold": [features]}
