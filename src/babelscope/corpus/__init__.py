@@ -1,0 +1,32 @@
+"""Text with language labels, and its way into token batches: documents → tokens → batches.
+
+A document is one line of a text file or one row of a jsonl file or data set; it gets BOS once where the tokenizer has
+one, and never shares attention with another.
+"""
+
+from babelscope.corpus.batches import Batch, batch_documents, make_batch
+from babelscope.corpus.changed import romanise, shuffle_words
+from babelscope.corpus.documents import Corpus, Document, Texts, as_corpus, clean_text, shard_of
+from babelscope.corpus.reading import OPENERS, load_corpus
+from babelscope.corpus.tokens import TokenDocument, bos_of, limit_tokens, pad_of, tokenize_documents
+
+__all__ = [
+    "OPENERS",
+    "Batch",
+    "Corpus",
+    "Document",
+    "Texts",
+    "TokenDocument",
+    "as_corpus",
+    "batch_documents",
+    "bos_of",
+    "clean_text",
+    "limit_tokens",
+    "load_corpus",
+    "make_batch",
+    "pad_of",
+    "romanise",
+    "shard_of",
+    "shuffle_words",
+    "tokenize_documents",
+]

@@ -1,0 +1,56 @@
+"""Tokens of documents in right-padded batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from babelscope.axes import Bool, Int, Tensor
+from babelscope.corpus.tokens import TokenDocument
+from babelscope.errors import CorpusError
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Right-padded documents of one or more languages."""
+
+    input_ids: Int[Tensor, "batch token"]
+    attention_mask: Int[Tensor, "batch token"]
+    counted: Bool[Tensor, "batch token"]
+    documents: tuple[TokenDocument, ...]
+
+    def halves(self) -> tuple["Batch", "Batch"]:
+        """Two batches of half the documents; raises CorpusError at one document."""
+        middle = len(self.documents) // 2
+        if middle == 0:
+            raise CorpusError(
+                f"document {self.documents[0].id!r} of {len(self.documents[0].tokens)} tokens does not fit in memory; "
+                "expected room for one document; lower max_length"
+            )
+        pad = int(self.input_ids[0, -1]) if not self.attention_mask[0, -1] else 0
+        return make_batch(self.documents[:middle], pad), make_batch(self.documents[middle:], pad)
+
+
+def make_batch(documents: Sequence[TokenDocument], pad: int) -> Batch:
+    """Pad documents on the right to the longest of them."""
+    width = max(len(document.tokens) for document in documents)
+    ids = torch.full((len(documents), width), pad, dtype=torch.int64)
+    mask = torch.zeros(len(documents), width, dtype=torch.int64)
+    counted = torch.zeros(len(documents), width, dtype=torch.bool)
+    for row, document in enumerate(documents):
+        length = len(document.tokens)
+        ids[row, :length] = torch.tensor(document.tokens)
+        mask[row, :length] = 1
+        counted[row, :length] = torch.tensor(document.counted)
+    return Batch(ids, mask, counted, tuple(documents))
+
+
+def batch_documents(documents: Sequence[TokenDocument], *, batch_tokens: int, pad: int) -> list[Batch]:
+    """Batches of at most `batch_tokens` padded tokens, documents of like length together; at least one a batch."""
+    order = sorted(range(len(documents)), key=lambda index: (-len(documents[index].tokens), index))
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, batch_tokens // len(documents[order[start]].tokens))
+        batches.append(make_batch([documents[index] for index in order[start : start + size]], pad))
+        start += size
+    return batches

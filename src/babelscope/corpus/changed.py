@@ -1,0 +1,40 @@
+"""The same documents written in another way, for controls: in Latin letters, or with their words in random order."""
+
+import random
+
+from anyascii import anyascii
+
+from babelscope.corpus.documents import Corpus, Document
+from babelscope.errors import CorpusError
+
+ROMANISABLE = frozenset({"Cyrl", "Arab", "Deva", "Hans", "Hant", "Grek", "Geor", "Armn"})
+"""Scripts that anyascii writes in Latin letters letter by letter; it reads kanji as Mandarin, so Jpan is not here."""
+
+
+def romanise(corpus: Corpus) -> Corpus:
+    """The same documents in ASCII letters, for the languages where that is defined; others are left out.
+
+    Arabic loses its short vowels, which its script does not write. Raises CorpusError if no language is left.
+    """
+    documents = {
+        tag: tuple(Document(document.id, anyascii(document.text)) for document in found)
+        for tag, found in corpus.items()
+        if tag.script in ROMANISABLE
+    }
+    if not documents:
+        raise CorpusError(
+            f"{corpus.name}: no language in a script that can be romanised; expected one of {ROMANISABLE}"
+        )
+    return Corpus(documents, f"{corpus.name}, romanised")
+
+
+def shuffle_words(corpus: Corpus, *, seed: int = 0) -> Corpus:
+    """The same documents with their words in random order; characters where a text has no spaces."""
+    rng = random.Random(seed)
+
+    def shuffled(text: str) -> str:
+        parts, joint = (text.split(), " ") if " " in text else (list(text), "")
+        return joint.join(rng.sample(parts, len(parts)))
+
+    documents = {tag: tuple(Document(d.id, shuffled(d.text)) for d in found) for tag, found in corpus.items()}
+    return Corpus(documents, f"{corpus.name}, words shuffled")
