@@ -9,17 +9,9 @@ from conftest import tiny_model, tiny_tokenizer
 from babelscope import Site, load_corpus
 from babelscope.errors import CorpusError, MeasurementError, SiteError
 from babelscope.models import layout_of
-from babelscope.probes.circuits import (
-    SMALLEST_GAP,
-    PatchPair,
-    TokenPair,
-    groups_of,
-    hooked_forward,
-    logit_difference,
-    patch_effects,
-    read_pairs,
-    translation_pairs,
-)
+from babelscope.probes.circuits import SMALLEST_GAP, patch_effects
+from babelscope.probes.patching import hooked_forward, logit_difference
+from babelscope.probes.prompt_pairs import PatchPair, TokenPair, groups_of, read_pairs, translation_pairs
 
 PAIRS = [
     PatchPair("the cat is", "the dog is", "x", "y"),

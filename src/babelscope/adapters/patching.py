@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from babelscope.adapters.transformer_lens import hook_name
 from babelscope.axes import Float, Int, Tensor
 from babelscope.models import Edit
-from babelscope.probes.circuits import Forward
+from babelscope.probes.patching import Forward
 from babelscope.sites import Site
 
 

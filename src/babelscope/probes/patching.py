@@ -1,0 +1,138 @@
+"""Runs on both prompts of every pair, and the activations of one put into the run on the other."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+
+from babelscope.axes import Float, Float64, Int, Tensor
+from babelscope.errors import MeasurementError
+from babelscope.models import Edit, Layout
+from babelscope.probes.prompt_pairs import TokenPair, groups_of
+from babelscope.sites import At, Site
+
+Ids = Int[Tensor, "batch token"]
+Forward = Callable[[Ids, Int[Tensor, "batch token"], Sequence[int], Mapping[Site, Edit]], Float[Tensor, "batch vocab"]]
+"""Right-padded ids, mask, lengths, and what to do at which site → logits after each row's last token."""
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """All clean, or all corrupt, prompts as one batch, and what the sites gave on them."""
+
+    ids: Ids
+    mask: Int[Tensor, "batch token"]
+    lengths: tuple[int, ...]
+    difference: Float64[Tensor, " pair"]
+    """LD of the untouched run."""
+    values: dict[int, Tensor]
+    """By layer, the value at the site, [batch, token, …]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Patching:
+    """Both sides of all pairs, ready to be patched into each other."""
+
+    forward: Forward
+    pairs: Sequence[TokenPair]
+    at: At
+    clean: Side
+    corrupt: Side
+
+    @classmethod
+    def prepare(cls, forward: Forward, pairs: Sequence[TokenPair], at: At, layers: Sequence[int]) -> "Patching":
+        """Run both sides once and keep the sites' values."""
+        clean = run_side(forward, [pair.clean for pair in pairs], pairs, at, layers)
+        return cls(forward, pairs, at, clean, run_side(forward, [pair.corrupt for pair in pairs], pairs, at, layers))
+
+    @property
+    def gap(self) -> Float64[Tensor, " pair"]:
+        """LD_clean - LD_corrupt."""
+        return self.clean.difference - self.corrupt.difference
+
+    def moved(
+        self, layer: int, group: str, direction: str, other: Int[Tensor, " pair"] | None
+    ) -> Float64[Tensor, " pair"]:
+        """How far the patch moves LD towards the side it comes from; `other`: take the vectors of these pairs."""
+        giver, taker = (self.clean, self.corrupt) if direction == "denoise" else (self.corrupt, self.clean)
+        spots = list(self.spots(group, direction, giver, other))
+        if not spots:
+            return torch.zeros(len(self.pairs), dtype=torch.float64)
+        rows, places, from_rows, from_places = (list(part) for part in zip(*spots, strict=True))
+        vectors = giver.values[layer][from_rows, from_places]
+
+        def change(value: Tensor) -> Tensor:
+            new = value.clone()
+            new[rows, places] = vectors
+            return new
+
+        patched = logit_difference(
+            self.forward(taker.ids, taker.mask, taker.lengths, {Site(layer, self.at): change}), self.pairs
+        )
+        sign = 1 if direction == "denoise" else -1
+        return sign * (patched - taker.difference)
+
+    def spots(
+        self, group: str, direction: str, giver: Side, other: Int[Tensor, " pair"] | None
+    ) -> Iterator[tuple[int, int, int, int]]:
+        """(row, position) to patch and (row, position) to take from."""
+        for row, pair in enumerate(self.pairs):
+            found = groups_of(pair).get(group)
+            if found is None:
+                continue
+            given, taken = found if direction == "denoise" else found[::-1]
+            source = row if other is None else int(other[row])
+            for place, here in zip(given, taken, strict=True):
+                end = giver.lengths[source] - 1
+                yield row, here, source, end if group == "last" else min(place, end)
+
+
+def run_side(
+    forward: Forward, prompts: Sequence[tuple[int, ...]], pairs: Sequence[TokenPair], at: At, layers: Sequence[int]
+) -> Side:
+    """One pass over right-padded prompts with the sites watched."""
+    lengths = tuple(len(prompt) for prompt in prompts)
+    ids = torch.zeros(len(prompts), max(lengths), dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)], mask[row, : len(prompt)] = torch.tensor(prompt), 1
+    values: dict[int, Tensor] = {}
+
+    def keeper(layer: int) -> Edit:
+        def keep(value: Tensor) -> None:
+            values[layer] = value.clone()
+
+        return keep
+
+    logits = forward(ids, mask, lengths, {Site(layer, at): keeper(layer) for layer in layers})
+    return Side(ids, mask, lengths, logit_difference(logits, pairs), values)
+
+
+def hooked_forward(layout: Layout) -> Forward:
+    """Passes through the model itself, with plain hooks."""
+
+    @torch.no_grad()
+    def forward(
+        ids: Ids, mask: Int[Tensor, "batch token"], lengths: Sequence[int], edits: Mapping[Site, Edit]
+    ) -> Float[Tensor, "batch vocab"]:
+        device = layout.device_of(Site(None, "embed"))
+        with ExitStack() as stack:
+            for site, change in edits.items():
+                stack.enter_context(layout.edit(site, change))
+            hidden = layout.body(
+                input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
+            ).last_hidden_state
+        return layout.logits(hidden[torch.arange(len(ids)), torch.tensor(lengths) - 1])
+
+    return forward
+
+
+def logit_difference(logits: Float[Tensor, "batch vocab"], pairs: Sequence[TokenPair]) -> Float64[Tensor, " batch"]:
+    """logit(answer) - logit(foil) of each row; raises MeasurementError at NaN or infinity."""
+    rows, wide = torch.arange(len(pairs)), logits.double().cpu()
+    found = wide[rows, [pair.answer for pair in pairs]] - wide[rows, [pair.foil for pair in pairs]]
+    if not math.isfinite(float(found.sum())):
+        raise MeasurementError("a logit is NaN or infinite; expected numbers; check the weights and dtype")
+    return found
