@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
+from safetensors.torch import load_file, save_file
 
-from babelscope import Site, layout_of, origin_of, read_site
-from babelscope.errors import SiteError
+from babelscope import Site, layout_of, observe, open_model, origin_of, read_site
+from babelscope.errors import PrerequisiteError, SiteError
+from babelscope.evaluation import bits_per_byte
 
 MOE = ["mixtral", "qwen3_moe", "olmoe"]
 
@@ -68,3 +70,55 @@ def test_origin_ignores_dtype_and_padding_and_sees_the_shape(tokenizer):
     assert origin_of(tiny_model("llama", dtype=torch.bfloat16), tokenizer) == before
     assert origin_of(tiny_model("qwen2"), tokenizer).model_hash != before.model_hash
     assert origin_of(tiny_model("llama"), tiny_tokenizer(bos=False)).tokenizer_hash != before.tokenizer_hash
+
+
+@pytest.fixture
+def folder(tmp_path, tokenizer):
+    tiny_model("llama").save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_torn_weight_file_is_one_line(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(PrerequisiteError, match="weights could not be read.*fetch them again"):
+        open_model(str(folder))
+
+
+def test_weights_of_another_shape_are_one_line(folder):
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"intermediate_size": 48', '"intermediate_size": 64'))
+    with pytest.raises(PrerequisiteError, match="shapes in config.json"):
+        open_model(str(folder))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_checkpoint_without_some_weights_is_refused_and_not_made_up(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(PrerequisiteError, match=r"no weights came for model\.layers\.1\.mlp\.up_proj\.weight;"):
+        open_model(str(folder))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_here_is_one_line(folder, device):
+    with pytest.raises(PrerequisiteError, match=f"device '{device}' can not be used here"):
+        open_model(str(folder), device=device)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_more_tokens_than_learned_positions_are_one_line(family, tokenizer):
+    model, texts = tiny_model(family), {"en": ["x" * 200]}
+    for measure in (observe, bits_per_byte):
+        with pytest.raises(PrerequisiteError, match="a text of 201 tokens came; .* has 128 positions"):
+            measure(model, tokenizer, texts)
+        measure(model, tokenizer, texts, max_length=128)
+
+
+def test_a_tokenizer_larger_than_the_model_is_one_line(tokenizer):
+    model = tiny_model("llama")
+    model.resize_token_embeddings(100)
+    with pytest.raises(PrerequisiteError, match="has 100 of them"):
+        observe(model, tokenizer, {"en": ["éé"]})

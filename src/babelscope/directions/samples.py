@@ -96,6 +96,7 @@ def document_means(
 
 
 def _read(layout: Layout, batch: Batch, found: Mapping[Site, "_Means"]) -> None:
+    layout.check_tokens(batch.input_ids)
     device = layout.device_of(Site(None, "embed"))
     with ExitStack() as stack:
         for site, means in found.items():

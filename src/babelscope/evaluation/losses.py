@@ -133,6 +133,7 @@ def at_least_float32(logits: Float[Tensor, "row vocab"]) -> Float[Tensor, "row v
 @torch.no_grad()
 def batch_nll(layout: Layout, batch: Batch) -> Float64[Tensor, "batch token"]:
     """Negative log-likelihood in nats of each counted token but the first; 0 elsewhere."""
+    layout.check_tokens(batch.input_ids)
     device = layout.device_of(Site(None, "embed"))
     ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
     hidden = layout.body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state

@@ -41,6 +41,8 @@ class Family:
     """The config's switch for weights of chosen experts that sum to one; empty where they always do."""
     flat: bool = False
     """The MLP's tensors have batch and token in one axis."""
+    learned: bool = False
+    """Positions are rows of a table, so that there are only so many."""
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -109,6 +111,7 @@ FAMILIES: dict[str, Family] = {
         gate="",
         up="mlp.c_fc",
         down="mlp.c_proj",
+        learned=True,
     ),
     "gpt_neox": Family(
         body="gpt_neox",
@@ -157,6 +160,7 @@ FAMILIES: dict[str, Family] = {
         up="fc1",
         down="fc2",
         flat=True,
+        learned=True,
     ),
 }
 """By `config.model_type`."""

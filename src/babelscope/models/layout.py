@@ -107,6 +107,21 @@ class Layout:
                 "use resid_in, which both read"
             )
 
+    def check_tokens(self, ids: Int[Tensor, "batch token"]) -> None:
+        """Raise PrerequisiteError for tokens without a row in the embedding, or more than there are positions."""
+        kind, rows, longest = self.model.config.model_type, self._embedding.weight.shape[0], ids.shape[1]
+        last = int(ids.max()) if ids.numel() else 0
+        if last >= rows:
+            raise PrerequisiteError(
+                f"token {last} came; this {kind} has {rows} of them; expected the tokenizer that the model was trained "
+                "with; save that beside it, or resize the model's embeddings"
+            )
+        if self.family.learned and longest > self.model.config.max_position_embeddings:
+            raise PrerequisiteError(
+                f"a text of {longest} tokens came; this {kind} has {self.model.config.max_position_embeddings} "
+                "positions; expected at most as many; lower max_length, or shorten the text"
+            )
+
     @property
     def gated(self) -> bool:
         """Whether the MLP multiplies its activation with a second projection."""

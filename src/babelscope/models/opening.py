@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -28,7 +29,8 @@ def open_model(
     dtype: "auto" (float32 on the CPU, the stored dtype elsewhere), or "float32", "bfloat16", "float16", "float64";
     "int8" and "int4" (NF4) store the projections in fewer bits with bitsandbytes, for reading and steering only.
     Weights are read from safetensors only, and no code of the model's own is run.
-    Raises PrerequisiteError if a file is missing, SiteError if the family is unknown.
+    Raises PrerequisiteError if a file or a weight is missing, or the machine lacks the device, SiteError if the family
+    is unknown.
     """
     path = str(REFERENCE_MODEL) if name == "reference" else name
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -38,6 +40,8 @@ def open_model(
         raise PrerequisiteError(
             f"dtype {dtype!r} is unknown; expected auto, float32, bfloat16, float16, float64, int8 or int4"
         )
+    if where != "map":
+        check_device(where)
     quantised = {"quantization_config": _bits(dtype, where)} if few_bits else {}
     try:
         config = AutoConfig.from_pretrained(path, revision=revision)
@@ -51,20 +55,41 @@ def open_model(
     if config.model_type not in FAMILIES:
         raise SiteError(f"model {name!r} is of type {config.model_type!r}; expected one of {', '.join(FAMILIES)}")
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        opened: Any = AutoModelForCausalLM.from_pretrained(
             path,
+            output_loading_info=True,
             revision=revision,
             dtype=kind if kind == "auto" else getattr(torch, kind),
             use_safetensors=True,
             **({"device_map": "auto" if where == "map" else {"": where}} if few_bits or where == "map" else {}),
             **quantised,
         )
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as err:
         reason = str(err).strip().splitlines()[0]
-        raise PrerequisiteError(f"model {name!r}: weights could not be read ({reason}); expected safetensors") from err
+        raise PrerequisiteError(
+            f"model {name!r}: weights could not be read ({reason}); expected whole safetensors of the shapes in "
+            "config.json; fetch them again"
+        ) from err
+    model, loading = opened
+    if loading["missing_keys"]:
+        raise PrerequisiteError(
+            f"model {name!r}: no weights came for {', '.join(sorted(loading['missing_keys'])[:5])}; expected all of "
+            "them, random ones would take their place; fetch the checkpoint again"
+        )
     if where != "map" and not few_bits:
         model.to(torch.device(where))
     return model.eval(), tokenizer
+
+
+def check_device(name: str) -> None:
+    """Raise PrerequisiteError unless torch can put a tensor there."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as err:
+        reason = str(err).strip().splitlines()[0]
+        raise PrerequisiteError(
+            f"device {name!r} can not be used here ({reason}); expected auto, map, cpu, cuda or one such as cuda:1"
+        ) from err
 
 
 def _bits(dtype: str, where: str) -> BitsAndBytesConfig:

@@ -33,6 +33,7 @@ def stream_batches(
 @torch.no_grad()
 def run_body(layout: Layout, batch: Batch) -> None:
     """One forward pass without the head, for what the open hooks see."""
+    layout.check_tokens(batch.input_ids)
     device = layout.device_of(Site(None, "embed"))
     layout.body(input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device), use_cache=False)
 

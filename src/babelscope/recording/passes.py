@@ -289,6 +289,7 @@ class Pass:
         Only while `watched` is open.
         """
         self.seen, self.counted = [], {batch.counted.device: batch.counted}
+        self.layout.check_tokens(batch.input_ids)
         device = self.layout.device_of(Site(None, "embed"))
         network = self.layout.model if "logits" in self.reading.sites else self.layout.body
         network(input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device), use_cache=False)
