@@ -1,6 +1,7 @@
 """Training a subnetwork: exact, nothing else moved, the same bits after an interruption."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from babelscope.sites import Site
 from babelscope.subnetworks import Bank, Dense, Subnetwork, ffn_names, rows_loss
 from babelscope.subnetworks.forms import choose_form
 from babelscope.subnetworks.norms import FrozenNorm, frozen_norms
+from babelscope.subnetworks.packing import mix_texts
+from babelscope.subnetworks.training import fingerprint
 
 here = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 FUSED = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
@@ -274,6 +277,20 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, stop_at):
         )
     resumed = train_subnetwork(model, tokenizer, some_neurons(model), TEXT, **options, checkpoint=tmp_path / "c")
     assert resumed.digest == straight.digest and resumed.parameters == straight.parameters
+
+
+def test_a_run_is_the_same_run_on_any_number_of_threads():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    mixture = mix_texts(tokenizer, Language("eu"), TEXT, None, share=0.0, length=16, seed=0)
+    base = torch.randn(3003, 257, generator=torch.Generator().manual_seed(0))
+    bank = replace(Bank.of(layout_of(model), some_neurons(model)), base=base, master=base, grad=base)
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found.append(fingerprint(bank, mixture, {}, model, tokenizer))
+    torch.set_num_threads(before)
+    assert found[0] == found[1]
+    assert fingerprint(replace(bank, base=base.flip(0)), mixture, {}, model, tokenizer) != found[0]
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 2e-2}, {"seed": 1}, {"replay_share": 0.5}])

@@ -1,5 +1,6 @@
 """Train a language's subnetwork: neurons' weights move, every other weight stays bit for bit."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -158,6 +159,7 @@ def fingerprint(bank: Bank, mixture: Mixture, settings: dict[str, Any], model: P
     texts = {text.language: [piece.tolist() for piece in text.pieces] for text in (mixture.target, *mixture.replay)}
     origin = asdict(origin_of(model, tokenizer))
     rows = {tag: [list(pair) for pair in pairs] for tag, pairs in bank.neurons.as_dict().items()}
-    weights = bank.base.double().sum().item()
+    # Their bytes and not their sum, whose last bits depend on the number of threads.
+    weights = hashlib.blake2b(bank.base.cpu().contiguous().numpy().data, digest_size=8).hexdigest()
     parts = {**settings, **origin, "model": "", "rows": rows, "texts": texts, "weights": weights}
     return hash_text(json.dumps(parts, sort_keys=True))
