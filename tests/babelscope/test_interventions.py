@@ -148,11 +148,12 @@ def test_each_expert_gets_its_own_part_of_the_vector():
     assert new.tolist() == [[[first, second], [second, first]]]
 
 
+@pytest.mark.parametrize("strength", [0.5, torch.full((2, 1, 1), 0.5)], ids=["one", "by row"])
 @pytest.mark.parametrize("kind", CHANGES)
-def test_inputs_are_left_as_they_were_and_gradients_flow(kind):
+def test_inputs_are_left_as_they_were_and_gradients_flow(kind, strength):
     value, vector = random(2, 3, 8).requires_grad_(), random(8, seed=1)
     before, seen = value.detach().clone(), vector.clone()
-    new = CHANGES[kind](value, vector, torch.full((2, 1, 1), 0.5))
+    new = CHANGES[kind](value, vector, strength)
     new.sum().backward()
     assert torch.equal(value.detach(), before)
     assert torch.equal(vector, seen)

@@ -44,6 +44,15 @@ def test_a_recipe_comes_back_bit_for_bit(tmp_path):
         assert new.origin == ORIGIN
 
 
+def test_a_condition_comes_back_with_every_word_of_it(tmp_path):
+    asked = Condition(Site(2, "mlp_out"), V, -0.25, above=False, pool="last")
+    operation = Operation(Site(1, "resid_out"), "add", V, gate=Gate("generated", condition=asked))
+    (back,) = SteeringRecipe.load(SteeringRecipe((operation,), ORIGIN).save(tmp_path / "recipe"))
+    found = back.gate.condition
+    assert (found.site, found.threshold, found.above, found.pool) == (Site(2, "mlp_out"), -0.25, False, "last")
+    assert torch.equal(found.vector, V) and replace(back.gate, condition=None) == Gate("generated")
+
+
 def test_equal_recipes_are_equal_files(tmp_path):
     one, two = recipe().save(tmp_path / "one"), recipe().save(tmp_path / "two")
     assert sorted(file.name for file in one.iterdir()) == ["README.md", "config.json", "tensors.safetensors"]

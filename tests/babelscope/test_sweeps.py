@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from conftest import VOCABULARY, tiny_model
+from steering_cases import push
 
 from babelscope import Site, mean_direction, observe
 from babelscope.corpus import as_corpus
@@ -76,6 +77,23 @@ def test_each_row_is_steered_by_its_own_direction(tokenizer):
     steered = generate_answers(model, tokenizer, requests(), steerer, decoding=greedy)
     for before, after in zip(plain, steered, strict=True):
         assert (before.ids == after.ids) == (before.target == EN)
+
+
+def test_special_tokens_are_spared_where_a_gate_says_so(tokenizer):
+    """Operations on the first token alone, which is BOS: spared, nothing is left of them."""
+    model, greedy = tiny_model("llama"), Decoding(new_tokens=5, temperature=0.0)
+    loud = push(strength=60.0, positions=(0, 1))
+    quiet = push(strength=60.0, positions=(0, 1), skip_special=True)
+
+    def answers(*operations):
+        made = iter(operations)
+        return generate_answers(model, tokenizer, requests()[:2], lambda *_: [next(made)], decoding=greedy)
+
+    plain = generate_answers(model, tokenizer, requests()[:2], decoding=greedy)
+    everywhere, spared, mixed = answers(loud, loud), answers(quiet, quiet), answers(loud, quiet)
+    assert spared == plain and all(one != other for one, other in zip(everywhere, plain, strict=True))
+    first, second = sorted(range(2), key=lambda index: len(requests()[index][0].text))
+    assert mixed[first] == everywhere[first] and mixed[second] == plain[second]
 
 
 def answer(source, target, text, prompt="0", ids=(5, 6, 7, 8, 9)):

@@ -1,7 +1,7 @@
 """Prompts, and answers to them under steering."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -76,7 +76,10 @@ def generate_answers(
     *,
     decoding: Decoding,
 ) -> list[Answer]:
-    """One answer to each (prompt, target), steered row by row; the global random state is left as it was."""
+    """One answer to each (prompt, target), steered row by row; the global random state is left as it was.
+
+    Special tokens, BOS among them, are steered but by gates with `skip_special=True`.
+    """
     order = sorted(range(len(requests)), key=lambda index: (len(requests[index][0].text), index))
     answers: list[Answer | None] = [None] * len(requests)
     devices = [layout_of(model).device_of(Site(None, "embed"))]
@@ -102,7 +105,10 @@ def answer_batch(
     ids, mask = left_pad(tokenizer, [prompt.text for prompt, _ in batch])
     device = layout_of(model).device_of(Site(None, "embed"))
     rows = None if steerer is None else [list(steerer(target, prompt.source)) for prompt, target in batch]
-    with steer(model, rows=rows):
+    spared = any(operation.gate.skip_special for row in rows or () for operation in row)
+    if rows is not None and spared:
+        rows = [[_with_special_tokens_said(operation) for operation in row] for row in rows]
+    with steer(model, rows=rows, tokenizer=tokenizer if spared else None):
         out = model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
@@ -118,6 +124,11 @@ def answer_batch(
         Answer(prompt, target, new, str(tokenizer.decode(list(new))))
         for (prompt, target), new in zip(batch, fresh, strict=True)
     ]
+
+
+def _with_special_tokens_said(operation: Operation) -> Operation:
+    """The same where the tokenizer is known: a gate that does not say is one that leaves none out."""
+    return replace(operation, gate=replace(operation.gate, skip_special=bool(operation.gate.skip_special)))
 
 
 def left_pad(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
