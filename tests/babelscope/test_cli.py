@@ -1,6 +1,7 @@
 """The command line as a user meets it, on a tiny model saved to disk."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -182,6 +183,89 @@ def test_bad_input_gives_one_line_and_exit_1(capsys, folder):
     (corpus / "en.jsonl").write_text('{"text": "two"}')
     assert "both 'en'" in call(capsys, *model)[2]
     assert not (folder / "out").exists()
+
+
+def test_wrong_values_of_flags_are_one_line_before_anything_is_read(capsys, folder):
+    cases = [
+        (["--batch-size", "many"], "--batch-size 'many'"),
+        (["--batch-size", 0], "batch_size 0"),
+        (["--max-length", -1, "--shards", -1], "shards -1 (0 or more), max_length -1 (1 or more)"),
+        (["--tokens-per-language", -1], "tokens_per_language -1"),
+        (["--shards", 4, "--shard", "5/8"], "part 5/8 of 4 shards"),
+        (["--shard", "4/4"], "part 4/4"),
+        (["--device", "gpu"], "device 'gpu' can not be used here"),
+    ]
+    for words, word in cases:
+        code, _, err = observe(capsys, folder, "obs", *words)
+        assert code == 1 and word in one_line(err), (words, err)
+    assert not (folder / "obs").exists()
+
+
+def test_an_out_that_can_not_be_written_is_found_before_the_work(capsys, folder, monkeypatch):
+    monkeypatch.setattr("babelscope.cli.observing.open_model", None)
+    (folder / "file").write_text("")
+    code, _, err = observe(capsys, folder, "file/obs")
+    assert code == 1 and "nothing can be written in" in one_line(err)
+
+
+def test_a_damaged_checkpoint_is_one_line(capsys, folder):
+    (folder / "obs.checkpoint").mkdir()
+    for text in ("{", "[]", '{"fingerprint": "", "done": 1, "file": "gone"}'):
+        (folder / "obs.checkpoint" / "state.json").write_text(text)
+        code, _, err = observe(capsys, folder, "obs", "--resume")
+        assert code == 1 and "damaged" in one_line(err)
+
+
+def test_json_holds_no_nan_and_names_what_stands_in_it(capsys, folder, monkeypatch):
+    observe(capsys, folder)
+    few = ["--top-rate", 0.1, "--method", "top-rate", "--draws", 5]
+    _, result, err = call(capsys, "identify", folder / "obs", "--out", folder / "set", *few)
+    assert {tuple(row) for row in result["stability"].values()} == {("median", "low", "high", "chance")}, err
+    monkeypatch.setattr("babelscope.cli.calling.call_verb", lambda *_: {"median": {"fi": math.nan}})
+    assert main(["identify", "--json"]) == 0
+    assert capsys.readouterr().out == '{"median": {"fi": null}}\n'
+
+
+def test_prompts_may_be_long_and_files_must_hold_text(capsys, folder):
+    observe(capsys, folder)
+    call(capsys, "direct", folder / "obs", "--target", "fi", "--layer", 1, "--out", folder / "dir")
+    steer = ["steer", folder / "model", folder / "dir"]
+    code, result, err = call(capsys, *steer, "a " * 45, "b" * 120, "--new-tokens", 2)
+    assert code == 0 and len(result["answers"]) == 2, err
+    file = folder / "prompts.txt"
+    for text, word in ((b"\xd5\x00\xff", "unreadable"), (b"one\n\ntwo\n", "line 2 is blank"), (b"", "is empty")):
+        file.write_bytes(text)
+        code, _, err = call(capsys, *steer, file)
+        assert code == 1 and word in one_line(err)
+    code, _, err = call(capsys, *steer, "a", "--out", folder / "answers")
+    assert code == 1 and "without --sweep" in one_line(err)
+
+
+def test_a_folder_that_is_no_recipe_is_one_line(capsys, folder):
+    for name, text in (("torn", '{"a":'), ("list", "[]"), ("other", '{"format": "babelscope.Delta/1"}')):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(text)
+    for name in ("model", "torn", "list", "other", "nothing"):
+        code, _, err = call(capsys, "steer", folder / "model", folder / name, "a")
+        assert code == 1 and "Recipe" in one_line(err), err
+
+
+def test_counts_of_another_model_are_refused_where_they_stand_beside_a_set(capsys, folder, tokenizer):
+    observe(capsys, folder)
+    tiny_model("qwen2").save_pretrained(folder / "other")
+    tokenizer.save_pretrained(folder / "other")
+    corpus, few = folder / "corpus", ["--top-rate", 0.1, "--method", "top-rate"]
+    call(capsys, "observe", folder / "other", corpus, "--out", folder / "counts")
+    compare = ["--compare-with", folder / "counts", "--draws", 5]
+    code, _, err = call(capsys, "identify", folder / "obs", "--out", folder / "set", *few, *compare)
+    assert code == 1 and "same model" in one_line(err)
+    assert call(capsys, "identify", folder / "obs", "--out", folder / "set", *few, "--draws", 5)[0] == 0
+    ablate = ["ablate", folder / "model", folder / "set", corpus, "--out", folder / "abl"]
+    code, _, err = call(capsys, *ablate, "--observation", folder / "counts")
+    assert code == 1 and "same model" in one_line(err)
+    for words in (["identify", folder / "obs", "--out", folder / "s", *few, "--draws", 0], [*ablate, "--draws", 0]):
+        code, _, err = call(capsys, *words)
+        assert code == 1 and "draws 0" in one_line(err)
 
 
 def test_a_model_without_tokenizer_or_of_unknown_kind_is_refused(capsys, folder):

@@ -42,6 +42,17 @@ def test_all_controls_of_a_selection_in_one_call(observed):
     }
 
 
+def test_another_observation_may_hold_its_languages_in_another_order(observed, tokenizer):
+    model, observation = observed
+    turned = observe(model, tokenizer, dict(reversed(LINES.items())), shards=24)
+    sets = select_top_rate(observation, top_rate=0.1)
+    checks = check_sets(observation, sets, parallel=False, other=turned, draws=5)
+    assert checks.other is not None and checks.other.jaccard.tolist() == [1, 1, 1]
+    fewer = observe(model, tokenizer, {"en": LINES["en"], "ru": LINES["ru"]}, shards=24)
+    with pytest.raises(LanguageError, match="'fi' was not observed"):
+        check_sets(observation, sets, parallel=False, other=fewer, draws=5)
+
+
 def test_a_method_without_scores_has_no_shuffled_labels(observed):
     _, observation = observed
     checks = check_sets(observation, select_top_rate(observation, top_rate=0.1), parallel=False, draws=5)

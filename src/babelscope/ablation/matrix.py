@@ -55,11 +55,15 @@ def ablation_matrix(
     to: "zero", or "mean": each neuron's mean over languages of its value at the set's site.
     observation: where contributions (mlp_inner) and means come from; None observes the same texts for them.
     max_tokens: scored tokens a language at most, whole documents.
-    Raises SelectionError if every set is empty, ArtifactError if the sets are for another model.
+    Raises SelectionError if every set is empty, ArtifactError if sets or observation are of another model.
     """
     check_made_for(sets.origin, model, tokenizer, "ablation")
     if not len(sets.indices):
         raise SelectionError("every set is empty; expected at least one neuron; select with a larger top_rate")
+    if draws < 1 and controls:
+        raise SelectionError(f"draws {draws} came; expected 1 or more, or no controls; draw more")
+    if observation is not None:
+        sets.origin.check_same(observation.origin, "ablation with an observation")
     layout, corpus = layout_of(model), as_corpus(texts)
     needed = [
         site for site, used in (("mlp_inner", "contribution_matched" in controls), (sets.at, to == "mean")) if used

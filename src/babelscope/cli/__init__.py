@@ -35,10 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_verb(verb: str, words: list[str], as_json: bool) -> int:
     """Call a verb, print what it returns, and turn errors into exit codes."""
-    from babelscope.cli.calling import call_verb
-
     try:
-        result = call_verb(verb, words)
+        from babelscope.cli.calling import call_verb
+        from babelscope.runs import plain
+
+        result = plain(call_verb(verb, words))
     except ToolkitError as err:
         print(f"babelscope {verb}: {err}", file=sys.stderr)
         return FAILED

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from babelscope.artifacts import Observation
-from babelscope.cli.arguments import Device, Dtype, Model, Result, Seed, free, open_recipe
+from babelscope.cli.arguments import Device, Dtype, Model, Result, Seed, free, open_recipe, texts_of
 from babelscope.corpus import load_corpus
 from babelscope.demo.results import plain, sweep_row
 from babelscope.errors import ArtifactError, CorpusError
@@ -52,14 +52,14 @@ def run_steer(
         strengths: for --sweep, to choose from.
         out: for --sweep, folder for steering.json and the directions.
     """
+    if out is not None and not sweep:
+        raise ArtifactError(f"--out {out} came without --sweep; expected both; answers are printed, leave it out")
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     decoding = Decoding(new_tokens=new_tokens, temperature=temperature, seed=seed)
     if sweep:
         return sweep_steering(opened, tokenizer, steering, corpus, targets, layers, strengths, out, decoding)
     operations = list(open_recipe(steering, strength, unit))
-    texts = [
-        line for text in prompts for line in (Path(text).read_text().splitlines() if Path(text).is_file() else [text])
-    ]
+    texts = [line for word in prompts for line in texts_of(word)]
     if not texts:
         raise CorpusError("no prompt came; expected a text or a file of lines; add one")
     nobody = Language("und")

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.arguments import Device, Dtype, Result, Seed, free, open_recipe
+from babelscope.cli.arguments import Device, Dtype, Result, Seed, free, lines_of, open_recipe
 from babelscope.corpus import load_corpus
 from babelscope.demo.results import plain
-from babelscope.errors import ArtifactError, CorpusError
+from babelscope.errors import ArtifactError
 from babelscope.evaluation import (
     Confusion,
     Identifier,
@@ -156,18 +156,6 @@ def expected(inputs: tuple[str, ...], count: int, form: str) -> tuple[str, ...]:
     if len(inputs) != count:
         raise ArtifactError(f"{len(inputs)} inputs came after the model; expected `{form}`; see --help")
     return inputs
-
-
-def lines_of(file: Path) -> list[str]:
-    """The lines of a file, one text each; a blank one is an error, for lines must stay side by side."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as err:
-        raise CorpusError(f"{file}: unreadable ({err}); expected one text a line; correct the path") from err
-    blank = [number for number, line in enumerate(lines, start=1) if not line.strip()]
-    if blank or not lines:
-        raise CorpusError(f"{file}: {f'line {blank[0]} is blank' if blank else 'is empty'}; expected one text a line")
-    return lines
 
 
 def answers_of(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.arguments import Device, Dtype, Model, Result, Seed, Text, free, stop_on_interrupt
+from babelscope.cli.arguments import Device, Dtype, Model, Result, Seed, Text, free, stability_rows, stop_on_interrupt
 from babelscope.controls import write_evidence
 from babelscope.corpus import load_corpus
 from babelscope.errors import ArtifactError, SelectionError
@@ -111,5 +111,5 @@ def run_features(
         "site": str(sets.site),
         "features": sets.as_dict(),
         "before_the_cap": sets.parameters["uncapped"],
-        "stability": {tag: [round(x, 3) for x in list(row)[:4]] for tag, row in checks.stability.items()},
+        "stability": stability_rows(checks.stability),
     }

@@ -70,6 +70,8 @@ def run_observe(
         i, n = (int(part) for part in shard.split("/"))
     except ValueError:
         raise CorpusError(f"--shard {shard!r} came; expected i/n such as 0/4; correct it") from None
+    if batch_size != "auto" and not batch_size.isdecimal():
+        raise CorpusError(f"--batch-size {batch_size!r} came; expected auto or a number of documents; correct it")
     with stop_on_interrupt() as stopped:
         observation = observe(
             opened,

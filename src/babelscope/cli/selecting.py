@@ -7,7 +7,7 @@ from tyro.conf import Positional, arg
 
 from babelscope.adapters.masks import import_mask
 from babelscope.artifacts import Observation, Origin
-from babelscope.cli.arguments import Observed, Result, Seed, free
+from babelscope.cli.arguments import Observed, Result, Seed, free, stability_rows
 from babelscope.controls import write_evidence
 from babelscope.directions import mean_direction
 from babelscope.errors import ArtifactError, SelectionError
@@ -56,7 +56,7 @@ def run_identify(
     return {
         "out": str(out),
         "neurons": sets.sizes,
-        "stability": {tag: [round(x, 3) for x in list(row)[:4]] for tag, row in checks.stability.items()},
+        "stability": stability_rows(checks.stability),
     }
 
 

@@ -10,23 +10,12 @@ from babelscope.artifacts import Observation
 from babelscope.demo.findings import Findings
 from babelscope.identification import ScriptControl, SetChecks
 from babelscope.models import origin_of
-from babelscope.runs import environment
+from babelscope.runs import environment, plain
 from babelscope.sweeps import NeuronSteering, SteeringStudy, Trial, macro, success_by_source
 
 SCHEMA = "babelscope.results/1"
 SAMPLES = 3
 """Sample answers kept for each target."""
-
-
-def plain(value: Any) -> Any:
-    """JSON without NaN: what is undefined is null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def assemble(found: Findings, seconds: Mapping[str, float], budget: Mapping[str, Any], seed: int) -> dict[str, Any]:

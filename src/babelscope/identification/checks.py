@@ -25,6 +25,7 @@ from babelscope.controls import (
     split_stability,
 )
 from babelscope.controls.shards import FEWEST_SHARDS, Shards
+from babelscope.errors import SelectionError
 from babelscope.languages import Language
 from babelscope.neurons import scorer_of, selector_of
 
@@ -61,8 +62,13 @@ def check_sets(
     parallel: the documents are line-parallel: resamples draw the same sentences in every language.
     other: an observation of other text by the same model, such as parallel text where this one is not; the rule is
     applied to it too, and the sets compared: is it language or genre?
-    Raises MeasurementError for fewer than 20 shards.
+    Raises MeasurementError for fewer than 20 shards, ArtifactError where `other` is of another model, LanguageError
+    where it lacks a language.
     """
+    if draws < 2:
+        raise SelectionError(f"draws {draws} came; expected 2 or more for an interval; draw more")
+    if other is not None:
+        sets.origin.check_same(other.origin, "comparing with an observation")
     select = selector_of(sets)
     scored = sets.method != "top-rate"
     return SetChecks(
@@ -77,11 +83,15 @@ def check_sets(
         if scored
         else None,
         content=content_agreement(observation, sets, seed=seed) if parallel else None,
-        other=None
-        if other is None
-        else set_agreement(sets, repacked(sets, select(other[sets.at].active, other.token_counts))),
+        other=None if other is None else set_agreement(sets, repacked(sets, select(*counts_of(other, sets)))),
         seed=seed,
     )
+
+
+def counts_of(other: Observation, sets: NeuronSet) -> tuple[torch.Tensor, torch.Tensor]:
+    """Another observation's counts, its languages in the order of the sets."""
+    order = [other.index(tag) for tag in sets.languages]
+    return other[sets.at].active[..., order], other.token_counts[order]
 
 
 def repacked(sets: NeuronSet, mask: torch.Tensor) -> NeuronSet:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,6 +62,23 @@ class Reading:
     batch_tokens: int
     batch_size: int | None
     max_length: int
+
+    def __post_init__(self) -> None:
+        i, n = self.part
+        faults = [
+            fault
+            for fault, wrong in (
+                (f"tokens_per_language {self.tokens_per_language} (1 or more)", (self.tokens_per_language or 1) < 1),
+                (f"shards {self.shards} (0 or more)", self.shards < 0),
+                (f"part {i}/{n} (i/n with 0 <= i < n)", not 0 <= i < n),
+                (f"part {i}/{n} of {self.shards} shards (as many parts as shards at most)", 0 < self.shards < n),
+                (f"batch_size {self.batch_size} (1 or more)", self.batch_size is not None and self.batch_size < 1),
+                (f"max_length {self.max_length} (1 or more)", self.max_length < 1),
+            )
+            if wrong
+        ]
+        if faults:
+            raise SiteError(f"a pass can not have {', '.join(faults)}; expected what stands in brackets; correct it")
 
 
 @dataclass(eq=False)
@@ -157,8 +175,6 @@ def observe(
     Raises MeasurementError where a site gives NaN or infinity, CorpusError for a language without text.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
-    if not 0 <= part[0] < part[1]:
-        raise SiteError(f"part {part[0]}/{part[1]} is none; expected i/n with 0 <= i < n; correct it")
     auto = 4_096 if layout.device_of(Site(0, "resid_in")).type == "cpu" else 32_768
     reading = Reading(
         sites=parse_sites(layout, sites),
@@ -342,16 +358,21 @@ class Pass:
         self.folder = folder
         if not (folder / "state.json").is_file():
             return
-        state = json.loads((folder / "state.json").read_text())
-        if state["fingerprint"] != self.fingerprint():
+        try:
+            state = json.loads((folder / "state.json").read_text())
+            fingerprint, done, held = state["fingerprint"], int(state["done"]), load_file(folder / state["file"])
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as err:
+            raise ArtifactError(
+                f"{folder}: damaged ({err}); expected a checkpoint; remove the folder and start"
+            ) from err
+        if fingerprint != self.fingerprint():
             raise ArtifactError(
                 f"{folder}: holds another pass (text, sites, model or settings differ); expected the same command; "
                 "repeat that command, or remove the folder to start anew"
             )
-        held = load_file(folder / state["file"])
         for name, tensor in self.tensors().items():
             tensor.copy_(held[name])
-        self.done, self.resumed_tokens = state["done"], int(self.tally.tokens.sum())
+        self.done, self.resumed_tokens = done, int(self.tally.tokens.sum())
         (folder / "resumed.json").write_text(json.dumps({"tokens": self.resumed_tokens}))
 
     def save_checkpoint(self) -> None:
