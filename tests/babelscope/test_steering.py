@@ -98,6 +98,24 @@ def test_going_on_from_a_cache_keeps_the_prompt(model, ids):
             assert torch.equal(answer(model, ids, past_key_values=cache), expected)
 
 
+def test_a_generate_that_calls_generate_keeps_the_first_ones_prompt(ids):
+    model = tiny_model("llama")
+    plain = model.generate
+    with steer(model, push(phase="generated")):
+        expected = answer(model, ids)
+
+    def in_halves(inputs, **options):
+        if options["max_new_tokens"] < STEPS:
+            return plain(inputs, **options)
+        half = {**options, "max_new_tokens": STEPS // 2, "min_new_tokens": STEPS // 2}
+        first = model.generate(inputs, **half)
+        return model.generate(first, **{**half, "attention_mask": torch.ones_like(first)})
+
+    model.generate = in_halves
+    with steer(model, push(phase="generated")):
+        assert torch.equal(answer(model, ids), expected)
+
+
 def test_prompts_given_as_embeddings_are_prompts(model, ids):
     embeds = model.get_input_embeddings()(ids).detach()
     options = {"max_new_tokens": STEPS, "min_new_tokens": STEPS, "do_sample": False}
