@@ -56,6 +56,37 @@ def test_steering_writes_its_score_and_rows(capsys, folder):
     assert code == 1 and "already there" in err
 
 
+def test_prompt_sets_of_the_benchmarks_are_answered_under_the_recipe(capsys, folder):
+    crossed = folder / "confusion" / "crosslingual" / "okapi"
+    crossed.mkdir(parents=True)
+    for tag in ("fi", "de"):
+        (crossed / f"{tag}.csv").write_text(f"prompt,language,source\nAnswer in {tag}.,{tag},okapi\n")
+    (folder / "clas").mkdir()
+    for tag, lines in (("en", "Why?\nWho?\n"), ("fi", "Miksi?\nKuka?\n"), ("de", "Warum?\nWer?\n")):
+        (folder / "clas" / f"{tag}.txt").write_text(lines)
+    forms = {
+        "confusion": (("--prompt-set", "language_confusion"), {"crosslingual/okapi/0": "Answer in fi."}),
+        "clas": (
+            ("--prompt-set", "clas"),
+            {"de/0": "Warum?", "de/1": "Wer?", "en/0": "Why?", "en/1": "Who?"},
+        ),
+        "one": (("--prompt-set", "clas", "--sources", "en"), {"en/0": "Why?", "en/1": "Who?"}),
+    }
+    small = ("--target", "fi", "--new-tokens", 4, "--resamples", 5)
+    for name, (options, expected) in forms.items():
+        place, out = folder / ("clas" if name == "one" else name), folder / f"out-{name}"
+        given = ("evaluate", "steering", folder / "model", folder / "recipe", place, *small, *options, "--out", out)
+        code, _, err = call(capsys, *given)
+        assert code == 0, err
+        rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+        assert {row["id"]: row["prompt"] for row in rows} == expected
+    (folder / "own").mkdir()
+    (folder / "own" / "fi.txt").write_text("Miksi?\n")
+    given = ("evaluate", "steering", folder / "model", folder / "recipe", folder / "own", *small)
+    code, _, err = call(capsys, *given, "--prompt-set", "clas", "--out", folder / "none")
+    assert code == 1 and "all questions are in fi, the target" in err and not (folder / "none").exists()
+
+
 def test_a_direction_is_taken_for_a_recipe_of_the_strength_asked_for(capsys, folder):
     model, tokenizer = open_model(str(folder / "model"), device="cpu")
     vector = torch.randn(32, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 from babelscope.cli.arguments import Device, Dtype, Result, Seed, free, lines_of, open_recipe
 from babelscope.corpus import load_corpus
 from babelscope.demo.results import plain
-from babelscope.errors import ArtifactError
+from babelscope.errors import ArtifactError, CorpusError
 from babelscope.evaluation import (
     Confusion,
     Identifier,
@@ -40,6 +40,7 @@ from babelscope.sweeps import (
 )
 from babelscope.sweeps.evaluated import LanguageScore
 
+PromptSet = Literal["lines", "language_confusion", "clas"]
 Scores = dict[tuple[str, str, str], Confusion]
 """By task, prompt set and language."""
 
@@ -50,6 +51,8 @@ def run_evaluate(
     inputs: Annotated[Positional[tuple[str, ...]], arg(metavar="INPUT …")],
     *,
     target: str = "",
+    prompt_set: PromptSet = "lines",
+    sources: tuple[str, ...] = (),
     strength: float = 1.0,
     unit: Literal["raw", "unit", "relative"] = "raw",
     references: Path | None = None,
@@ -83,6 +86,9 @@ def run_evaluate(
         model: folder, hub id, or "reference"; "-" where answers come in files.
         inputs: what stands after the model, as above.
         target: the language a steered answer should be in.
+        prompt_set: what PROMPTS is, for steering: a file with one prompt a line; or a folder, file or data set of
+            Language Confusion prompts, of which those for the target are taken; or of CLaS questions in many languages.
+        sources: for CLaS, the languages of the questions; none means all but the target.
         strength: of a Direction that came in place of a recipe, in its unit; a recipe carries its own.
         unit: of that strength: raw, unit or relative.
         references: for steering, a file with what each answer should say, one a line.
@@ -117,8 +123,8 @@ def run_evaluate(
     if out is None or not target:
         raise ArtifactError("steering came without --target or without --out; expected both; add them")
     free(out)
-    wanted, nobody = Language.parse(target), Language("und")
-    asked = [Prompt(str(i), nobody, line) for i, line in enumerate(lines_of(Path(prompts)))]
+    wanted = Language.parse(target)
+    asked = prompts_of(prompts, prompt_set, wanted, sources)
     beginnings = [] if native is None else lines_of(native)
     loaded = open_recipe(Path(recipe), strength, unit)
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
@@ -156,6 +162,22 @@ def expected(inputs: tuple[str, ...], count: int, form: str) -> tuple[str, ...]:
     if len(inputs) != count:
         raise ArtifactError(f"{len(inputs)} inputs came after the model; expected `{form}`; see --help")
     return inputs
+
+
+def prompts_of(name: str, kind: PromptSet, target: Language, sources: tuple[str, ...]) -> list[Prompt]:
+    """What is to be answered in the target language."""
+    nobody = Language("und")
+    if kind == "lines":
+        return [Prompt(str(i), nobody, line) for i, line in enumerate(lines_of(Path(name)))]
+    if kind == "language_confusion":
+        found = load_prompts(name, kind=kind, languages=[target])
+        # The answer's language is known, not the prompt's: crosslingual ones are written in English.
+        return [Prompt("/".join(filter(None, (p.task, p.set, p.id))), nobody, p.text) for p in found]
+    questions = load_prompts(name, kind=kind, languages=sources or None)
+    kept = [p for p in questions if sources or p.language != target]
+    if not kept:
+        raise CorpusError(f"{name}: all questions are in {target}, the target; expected other languages; add --sources")
+    return [Prompt(f"{p.language}/{p.id}", p.language, p.text) for p in kept]
 
 
 def answers_of(
