@@ -292,6 +292,11 @@ def test_an_autoencoder_must_fit_the_model(tmp_path):
     deep = folder(tmp_path / "deep", tensors(32), metadata={"hook_name": "blocks.3.hook_resid_post"})
     with pytest.raises(SiteError, match="layers 0–2"):
         load_sae(deep, model=model)
+    for family, path in (("llama", "model.layers.1"), ("gpt2", "transformer.h.1")):
+        sae = folder(tmp_path / family, tensors(32), metadata={"hook_name": path})
+        assert load_sae(sae, model=tiny_model(family)).site == Site(1, "resid_out")
+        with pytest.raises(ArtifactError, match=f"trained at the module '{path}'"):
+            load_sae(sae, model=tiny_model("gpt2" if family == "llama" else "llama"))
     other = {"hook_name": HOOK, "model_hash": "0123456789abcdef", "model_name": "other"}
     with pytest.raises(ArtifactError, match="was trained on 'other'"):
         check_fits(load_sae(folder(tmp_path / "other", tensors(32), metadata=other)), model)

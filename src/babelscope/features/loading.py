@@ -41,7 +41,8 @@ def load_sae(
     source: "reference" or "reference-coarse" for the bundled ones; a folder of sae-lens (cfg.json,
     sae_weights.safetensors); a Gemma Scope params.npz or its folder; or, with `sae_id`, a release that sae-lens knows,
     such as ("gemma-scope-2b-pt-res-canonical", "layer_20/width_16k/canonical"), fetched unless it is here already.
-    model: where given, the autoencoder must fit it: width, layer range, and the model's hash where the files have one.
+    model: where given, the autoencoder must fit it: width, layer range, the module's path or the model's hash where
+    the files have them.
     site: where it belongs, if the files do not say; one that differs from what they say is refused.
     average_norm: mean length of the training activations, for files that need it and do not have it folded in.
     Raises ArtifactError for files that are damaged or do not fit, PrerequisiteError where something is missing here.
@@ -57,6 +58,7 @@ def load_sae(
         stored = stored._replace(id=str(source)) if str(source) in BUNDLED else stored
     sae = plain_form(stored, decide_site(stored.id, hook, site, family), average_norm=average_norm)
     if model is not None:
+        check_module(stored.id, hook, model)
         check_fits(sae, model)
     return sae
 
@@ -72,6 +74,19 @@ def decide_site(name: str, hook: str, given: Site | str | None, family: str | No
     if wanted is not None and wanted != found:
         raise ArtifactError(f"SAE {name!r} was trained at '{found}' ({hook}), came with site '{wanted}'; drop one")
     return found
+
+
+def check_module(name: str, hook: str, model: PreTrainedModel) -> None:
+    """Raise ArtifactError where the files name a module by its path, not a hook, and the model has none there."""
+    if not hook or "hook" in hook:
+        return
+    try:
+        model.get_submodule(hook)
+    except AttributeError as err:
+        raise ArtifactError(
+            f"SAE {name!r} was trained at the module {hook!r}, and this {model.config.model_type} has none of that "
+            "name; expected the model it was trained on; open that one"
+        ) from err
 
 
 def check_fits(sae: LoadedSAE, model: PreTrainedModel | Layout) -> None:
