@@ -95,8 +95,10 @@ def test_another_models_recipe_is_refused(parts):
 
 def test_the_hash_sees_every_number_and_survives_saving(parts, tmp_path):
     recipe = made_recipe(*parts)
-    recipe.save(tmp_path / "recipe")
-    assert recipe_hash(SteeringRecipe.load(tmp_path / "recipe")) == recipe_hash(recipe)
+    for number, saved in enumerate((recipe, made_recipe(*parts, strength=8))):
+        saved.save(tmp_path / f"recipe{number}")
+        assert recipe_hash(SteeringRecipe.load(tmp_path / f"recipe{number}")) == recipe_hash(saved)
+    assert recipe_hash(made_recipe(*parts, strength=8)) == recipe_hash(recipe)
     others = [made_recipe(*parts, strength=7.0), made_recipe(*parts, phase="prompt"), recipe + recipe]
     others.append(made_recipe(*parts, schedule=Schedule.first(2)))
     assert len({recipe_hash(other) for other in (recipe, *others)}) == 5

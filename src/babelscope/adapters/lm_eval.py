@@ -27,7 +27,9 @@ def recipe_hash(recipe: SteeringRecipe) -> str:
         condition = operation.gate.condition
         words = {
             "site": str(operation.site),
-            **{name: getattr(operation, name) for name in ("kind", "strength", "unit", "mean_norm", "clean")},
+            **{name: getattr(operation, name) for name in ("kind", "unit", "mean_norm", "clean")},
+            # A whole number is written as one with a point, and comes back so.
+            "strength": float(operation.strength),
             "gate": asdict(replace(operation.gate, condition=None)),
             "schedule": asdict(operation.schedule),
             "top_k": None if operation.features is None else operation.features.top_k,
