@@ -128,7 +128,7 @@ class Operation:
             return f"vector {vector.dtype} {list(vector.shape)} came; expected one float32 row"
         if not bool(torch.isfinite(vector).all()):
             return "the vector holds NaN or infinity; expected finite values"
-        if not math.isfinite(self.strength):
+        if not abs(self.strength) <= torch.finfo(torch.float32).max:
             return f"strength {self.strength} came; expected a finite number"
         if indices is not None and indices.shape != vector.shape:
             return f"{len(indices)} indices came with {len(vector)} values; expected one value each"

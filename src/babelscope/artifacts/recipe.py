@@ -193,7 +193,11 @@ def _read_operation(
 
 def _read_gate(entry: Mapping[str, Any], read: Callable[..., Tensor]) -> Gate:
     words: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-    asked = words.pop("condition", None)
+    asked, bounds, rows = words.pop("condition", None), words["positions"], words["rows"]
+    if bounds is not None and (len(bounds) != 2 or not all(bound is None or type(bound) is int for bound in bounds)):
+        raise SteeringError(f"gate positions {bounds} came; expected a start and a stop, whole numbers or null")
+    if rows is not None and not all(type(row) is int for row in rows):
+        raise SteeringError(f"gate rows {rows} came; expected whole numbers counted from 0")
     if asked is None:
         return Gate(**words)
     one_of(asked["pool"], Pool, "pool")
