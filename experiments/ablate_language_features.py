@@ -2,18 +2,19 @@
 
 LangFIR features of the given autoencoders, at most `caps` a language, by rate ratio. The span of their decoder rows is
 projected out; harm is the relative rise of the negative log-likelihood, on every language's text.
-Controls: the other eleven languages' text, and random features on the own text, `draws` times, of three kinds:
-- matched: as many, each among the ten nearest in firing rate, decoder norm and energy that no language's set has;
-- barred: the same, but of none that the rule selects for any language before the cap, so that a language's next best
-  features are not among its controls;
-- loud: like matched, but as many as it takes to write as much energy, or all that there are. A language's features may
-  be louder than all others, and then no control of as many features is matched: read this one first.
+Controls: the other eleven languages' text, and other features on the own text, of three kinds:
+- matched: as many, each drawn among the ten nearest in firing rate, decoder norm and energy that no language's set has,
+  `draws` times. A language's features may be louder than all others, and then no control of as many is matched;
+- loudest: as many, those that write most into the own text of all that no language's set has: the most that an equal
+  number of others can do;
+- loud: drawn like the matched ones, but as many as it takes to write as much energy, or all that there are.
+Beside each stands the share of the stream's second moment on the own text that its span takes out.
 Autoencoder, cap and tau are chosen on validation text: most languages in which own harm is five times both the mean
 absolute harm of the other texts and that of matched features; at a tie, the setting whose controls come nearest in
-energy, which is the harder one. One table is then measured on test text, once.
+energy, which is the harder one. One table is then measured on test text, once, and one more for each of `seeds`:
+autoencoders trained as the chosen one was but for the seed, at the chosen setting.
 A language counts as specific where own harm is at least five times both and its rank p among the draws is at most .05;
-fewer than ten of twelve counts against the claim. Sentences are resampled for intervals; one seed of features, because
-the autoencoders are given.
+fewer than ten of twelve count against the claim. Sentences are resampled for intervals.
 """
 
 import json
@@ -24,25 +25,30 @@ from typing import NamedTuple
 
 import torch
 
-from babelscope import load_corpus, open_model
-from babelscope.ablation.features import MATCHED, feature_ablation, ratio_to_others, specific
+from babelscope import Site, layout_of, load_corpus, open_model
+from babelscope.ablation.features import MATCHED, feature_ablation, ratio_to_others, span_of, specific
+from babelscope.ablation.table import AblationTable
 from babelscope.errors import SelectionError
+from babelscope.evaluation import HeldOut
 from babelscope.features import (
     FeatureObservation,
     FeatureSet,
     LoadedSAE,
     load_sae,
     loud_features,
+    loudest_features,
     matched_features,
     observe_features,
     select_langfir,
 )
 from babelscope.figures import ablation_map
+from babelscope.languages import Language
+from babelscope.models import Layout
 from babelscope.runs import Run, environment, main, write_atomic
 
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
-BARRED, LOUD = "feature_matched_barred", "feature_loud"
-CONTROLS = (MATCHED, BARRED, LOUD)
+LOUDEST, LOUD = "feature_loudest", "feature_loud"
+CONTROLS = (MATCHED, LOUDEST, LOUD)
 TIMES = 5.0
 
 
@@ -50,6 +56,8 @@ TIMES = 5.0
 class Config:
     saes: tuple[str, ...] = ("reference", "reference-coarse")
     """Autoencoders to choose from: bundled ones by name, or folders of sae-lens."""
+    seeds: tuple[str, ...] = ()
+    """Folders that hold the chosen autoencoder under its name, trained with another seed; never chosen from."""
     caps: tuple[int, ...] = (10, 5)
     """Features a language at most, to choose from."""
     taus: tuple[float, ...] = (0.9, 0.5)
@@ -61,10 +69,12 @@ class Config:
     """Tokens a language from which features are selected, of the bundled training sentences."""
     sequences: int = 128
     """Random sequences of 64 tokens."""
-    valid_tokens: int = 250
+    valid_tokens: int = 400
     """Scored tokens a language on which the setting is chosen."""
-    valid_draws: int = 4
-    test_tokens: int = 500
+    valid_draws: int = 6
+    test_from: int = 40
+    """Test sentences left out at the start: an earlier version of this study had measured those."""
+    test_tokens: int = 1_000
     """Scored tokens a language of the final table."""
     draws: int = 19
     languages: tuple[str, ...] = MAIN
@@ -129,15 +139,19 @@ def with_features(sets: FeatureSet) -> FeatureSet:
     return sets.only(tag for tag, size in sets.sizes.items() if size)
 
 
+def opened(config: Config, source: str, model, tokenizer) -> tuple[LoadedSAE, FeatureObservation]:
+    """An autoencoder and where its features fire in training sentences and on random tokens."""
+    texts, sae = load_corpus("reference", config.languages, split="train"), load_sae(source, model=model)
+    drawn = {"random_sequences": config.sequences, "seed": config.seed}
+    return sae, observe_features(model, tokenizer, texts, sae, tokens_per_language=config.tokens, shards=24, **drawn)
+
+
 def choose(config: Config, model, tokenizer, run: Run) -> Setting:
     """The setting that does best on validation text; what was measured already is not measured again."""
-    texts = load_corpus("reference", config.languages, split="train")
     known = {(row["sae_hash"], row["tau"], row["cap"]): row for row in run.results() if row["part"] == "valid"}
     tried: list[tuple[tuple[int, float], Setting]] = []
     for source in config.saes:
-        sae = load_sae(source, model=model)
-        drawn = {"random_sequences": config.sequences, "seed": config.seed}
-        observed = observe_features(model, tokenizer, texts, sae, tokens_per_language=config.tokens, shards=24, **drawn)
+        sae, observed = opened(config, source, model, tokenizer)
         for setting in (Setting(sae, observed, tau, cap) for tau in config.taus for cap in config.caps):
             if setting.key not in known:
                 known[setting.key] = on_validation_text(config, setting, model, tokenizer)
@@ -147,51 +161,91 @@ def choose(config: Config, model, tokenizer, run: Run) -> Setting:
     return max(tried, key=lambda entry: entry[0])[1]
 
 
-def on_test_text(config: Config, setting: Setting, model, tokenizer):
-    """The table of the chosen setting with all three controls, and how near each control came."""
-    sets, every = with_features(setting.select(config)), setting.select(config, capped=False)
-    drawn = {"draws": config.draws, "seed": config.seed}
+class OnTestText(NamedTuple):
+    """The table of one autoencoder with all controls, how near each came, and what each span takes out."""
+
+    setting: Setting
+    sets: FeatureSet
+    table: AblationTable
+    achieved: dict[str, dict[Language, dict[str, float]]]
+    taken: dict[str, dict[Language, float]]
+
+
+@torch.no_grad()
+def second_moment(layout: Layout, site: Site, part: HeldOut) -> torch.Tensor:
+    """[hidden, hidden]: sum of x xᵀ over one language's tokens at the site, BOS and pads out."""
+    rows: list[torch.Tensor] = []
+    for batch in part.batches:
+        with layout.watch(site, lambda value, sign, routes, keep=batch.counted: rows.append(value[keep])):
+            layout.body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    states = torch.cat(rows).double()
+    return states.T @ states
+
+
+def share_taken(sae: LoadedSAE, features: torch.Tensor, moment: torch.Tensor) -> float:
+    """Share of the second moment within the features' span: what projecting it out takes away."""
+    span = span_of(sae, features).double()
+    return float((span.T @ moment @ span).trace() / moment.trace())
+
+
+def on_test_text(config: Config, setting: Setting, model, tokenizer) -> OnTestText:
+    sets, drawn = with_features(setting.select(config)), {"draws": config.draws, "seed": config.seed}
     matched = matched_features(setting.observed, sets, **drawn)
-    barred = matched_features(setting.observed, sets, barred=every, **drawn)
+    loudest = loudest_features(setting.observed, sets)
     loud = loud_features(setting.observed, sets, **drawn)
-    further = {BARRED: {tag: list(rows) for tag, rows in barred.features.items()}, LOUD: loud.features}
-    test = load_corpus("reference", config.languages, split="test")
+    further = {LOUDEST: {tag: list(rows) for tag, rows in loudest.features.items()}, LOUD: loud.features}
+    test = {
+        tag: documents[config.test_from :]
+        for tag, documents in load_corpus("reference", config.languages, split="test").items()
+    }
     given = {**drawn, "observed": setting.observed, "further": further, "max_tokens": config.test_tokens}
     table = feature_ablation(model, tokenizer, setting.sae, sets, test, **given, progress=True)
-    return sets, table, {MATCHED: matched.achieved, BARRED: barred.achieved, LOUD: loud.achieved}
-
-
-def test_rows(config: Config, setting: Setting, sets: FeatureSet, table, achieved) -> list[dict]:
-    others, own, most = ratio_to_others(table), table.own_harm(), table.hurt_most()
-    by_control = {
-        name: (table.ratio(name), table.p_values(name), table.holm(name), specific(table, control=name))
-        for name in CONTROLS
+    held, layout = HeldOut.prepare(tokenizer, test, max_tokens=config.test_tokens), layout_of(model)
+    moments = {part.language: second_moment(layout, setting.sae.site, part) for part in held}
+    controls = {MATCHED: matched.features, **further, "own": {tag: [sets.features(tag)] for tag in sets.languages}}
+    taken = {
+        name: {tag: mean(share_taken(setting.sae, row, moments[tag]) for row in rows) for tag, rows in found.items()}
+        for name, found in controls.items()
     }
+    achieved = {MATCHED: matched.achieved, LOUDEST: loudest.achieved, LOUD: loud.achieved}
+    return OnTestText(setting, sets, table, achieved, taken)
+
+
+def by_control(config: Config, found: OnTestText, name: str, tag: Language) -> dict:
+    """One language's own harm against one control; the loudest set is one, and has no rank."""
+    table = found.table
+    row = {
+        "ratio": list(table.ratio(name)[tag]),
+        "achieved": found.achieved[name][tag],
+        "taken": found.taken[name][tag],
+        "harm": table.drawn_harm(name)[tag],
+    }
+    if name == LOUDEST:
+        return row
+    ranks = {"p": table.p_values(name)[tag], "holm_p": table.holm(name)[tag]}
+    return {**row, **ranks, "specific": specific(table, control=name)[tag]}
+
+
+def test_rows(config: Config, found: OnTestText) -> list[dict]:
+    setting, sets, table = found.setting, found.sets, found.table
+    others, own, most = ratio_to_others(table), table.own_harm(), table.hurt_most()
     return [
         {
             "part": "test",
             "sae": setting.sae.id,
+            "sae_hash": setting.sae.hash,
             "site": str(setting.sae.site),
             "tau": setting.tau,
             "cap": setting.cap,
             "language": tag,
             "features": sets.features(tag).tolist(),
             "uncapped": sets.parameters["uncapped"][tag],
+            "taken": found.taken["own"][tag],
             "own_harm": own[tag],
             "hurt_most": most[tag],
             "ratio_to_others": list(others[tag]),
             "harm": dict(zip(table.texts, table.relative_harm[row].tolist(), strict=True)),
-            "controls": {
-                name: {
-                    "ratio": list(ratio[tag]),
-                    "p": p[tag],
-                    "holm_p": holm[tag],
-                    "specific": passed[tag],
-                    "achieved": achieved[name][tag],
-                    "harm": table.drawn_harm(name)[tag],
-                }
-                for name, (ratio, p, holm, passed) in by_control.items()
-            },
+            "controls": {name: by_control(config, found, name, tag) for name in CONTROLS},
             "tokens": int(table.base[table.column(tag)].tokens.sum()),
             "documents": len(table.base[table.column(tag)].nats),
             "draws": config.draws,
@@ -212,39 +266,54 @@ def summary(config: Config, rows: list[dict]) -> dict:
     for name in CONTROLS:
         found = [row["controls"][name] for row in rows]
         controls[name] = {
-            "five_times_matched": sum(one["ratio"][0] >= TIMES for one in found),
-            "p_at_most_.05": sum(one["p"] <= 0.05 for one in found),
-            "specific": sum(one["specific"] for one in found),
+            "five_times_control": sum(one["ratio"][0] >= TIMES for one in found),
             "median_ratio": sorted(one["ratio"][0] for one in found)[len(found) // 2],
+            "taken": mean(one["taken"] for one in found),
             "achieved": {key: mean(one["achieved"][key] for one in found) for key in found[0]["achieved"]},
         }
+        if name != LOUDEST:
+            controls[name]["p_at_most_.05"] = sum(one["p"] <= 0.05 for one in found)
+            controls[name]["specific"] = sum(one["specific"] for one in found)
     return {
+        "sae": rows[0]["sae"],
+        "sae_hash": rows[0]["sae_hash"],
         "languages": len(config.languages),
         "hurt_most": sum(row["hurt_most"] for row in rows),
         "five_times_others": sum(row["ratio_to_others"][0] >= TIMES for row in rows),
         "mean_own_harm": mean(row["own_harm"] for row in rows),
+        "taken": mean(row["taken"] for row in rows),
         "controls": controls,
     }
+
+
+def measure(config: Config, setting: Setting, model, tokenizer, run: Run) -> list[dict]:
+    """The rows of one autoencoder on test text; what was measured already is not measured again."""
+    mine = [row for row in run.results() if row["part"] == "test" and row["sae_hash"] == setting.sae.hash]
+    if not mine:
+        found = on_test_text(config, setting, model, tokenizer)
+        mine = test_rows(config, found)
+        run.log(mine)
+        harm, languages = found.table.relative_harm.numpy(), list(found.table.languages)
+        figure = ablation_map(relative_harm=harm, languages=languages)
+        figure.write_html(run.folder / f"figure-{setting.sae.hash}.html", include_plotlyjs="cdn")
+    return mine
 
 
 def run(config: Config, run: Run) -> None:
     torch.set_num_threads(config.threads)
     model, tokenizer = open_model("reference", device="cpu")
     setting = choose(config, model, tokenizer, run)
-    rows = [row for row in run.results() if row["part"] == "test"]
-    if not rows:
-        sets, table, achieved = on_test_text(config, setting, model, tokenizer)
-        rows = test_rows(config, setting, sets, table, achieved)
-        run.log(rows)
-        figure = ablation_map(relative_harm=table.relative_harm.numpy(), languages=list(table.languages))
-        figure.write_html(run.folder / "figure.html", include_plotlyjs="cdn")
+    rows = measure(config, setting, model, tokenizer, run)
+    others = [opened(config, str(Path(folder) / setting.sae.id), model, tokenizer) for folder in config.seeds]
+    again = [measure(config, setting._replace(sae=sae, observed=seen), model, tokenizer, run) for sae, seen in others]
     chosen = {"sae": setting.sae.id, "sae_hash": setting.sae.hash, "site": str(setting.sae.site)}
-    facts = {"config": {**asdict(config), "saes": [Path(source).name for source in config.saes]}}
+    named = {name: [Path(source).name for source in getattr(config, name)] for name in ("saes", "seeds")}
     found = {
-        **facts,
+        "config": {**asdict(config), **named},
         "environment": environment(),
         "chosen": {**chosen, "tau": setting.tau, "cap": setting.cap},
         "test": summary(config, rows),
+        "seeds": [summary(config, rows) for rows in again],
         "rows": run.results(),
     }
     write_atomic(run.folder / "features.json", json.dumps(found, indent=1) + "\n")

@@ -28,6 +28,7 @@ TABLES = {
     "steering": main_job.steering_table,
     "cost": main_job.cost_table,
     "steering methods": steering.methods_table,
+    "feature settings": steering.feature_settings_table,
     "features": steering.features_table,
     "autoencoders": steering.saes_table,
     "langfir": steering.sensitivity_table,

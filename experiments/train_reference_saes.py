@@ -1,9 +1,9 @@
 """How much of the reference model's residual stream do small sparse autoencoders keep, and does it matter to the loss?
 
 Trains BatchTopK and TopK autoencoders and a JumpReLU with sae-lens on `resid_out` of several layers, on equal tokens of
-fifteen languages, BOS left out; and a coarse one of few features, so that few are left for each language. Measured on
-held-out text: explained variance, L0, share of dead features, and the loss when the reconstruction takes the place of
-the activation (BOS untouched).
+fifteen languages, BOS left out; and coarse ones of few features, few of them active a token, so that few are left for
+each language. Measured on held-out text: explained variance, L0, share of dead features, and the loss when the
+reconstruction takes the place of the activation (BOS untouched).
 Control: the loss when the mean activation takes its place; an autoencoder that is no nearer to the model's own loss
 than that counts against it. One seed each: the figures describe the files, they do not compare architectures.
 """
@@ -30,7 +30,7 @@ from babelscope.features import SaeQuality, load_sae, measure_sae
 from babelscope.runs import Run, environment, main, write_atomic
 
 LANGUAGES = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id", "eu", "cy", "tt")
-OPENED = {"batchtopk-6": "reference", "batchtopk-6-128-16": "reference-coarse"}
+OPENED = {"batchtopk-6": "reference", "batchtopk-6-192-4": "reference-coarse"}
 """The names by which bundled ones are opened."""
 
 CARD = """---
@@ -90,9 +90,18 @@ class Config:
         "topk-5",
         "jumprelu-6",
         "batchtopk-6-128-16",
+        "batchtopk-6-128-8",
+        "batchtopk-6-128-6",
+        "batchtopk-6-128-4",
+        "batchtopk-6-128-2",
+        "batchtopk-6-192-4",
+        "batchtopk-6-256-4",
+        "batchtopk-5-128-4",
+        "batchtopk-5-192-4",
+        "batchtopk-7-128-4",
     )
     """Form and layer of each autoencoder; features and active ones a token besides, where they are not the usual."""
-    bundle: tuple[str, ...] = ("batchtopk-6", "batchtopk-6-128-16")
+    bundle: tuple[str, ...] = ("batchtopk-6", "batchtopk-6-192-4")
     """Which of them are written to `bundle/` in the run folder, in float16, with a card each."""
     features: int = 2048
     k: int = 32

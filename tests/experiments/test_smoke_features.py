@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import lzma
+import shutil
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ import torch
 
 from babelscope import load_corpus, open_model
 from babelscope.features import load_sae, observe_features
+from babelscope.reference import SAE, SAE_COARSE
 from babelscope.runs import Run
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -50,8 +52,11 @@ def test_the_sensitivity_of_langfir_has_a_row_a_setting_and_language(tmp_path):
 
 def test_the_ablation_of_features_chooses_on_validation_text_and_reports_test_text(tmp_path):
     module, run = load("ablate_language_features"), Run(tmp_path)
+    for name, other in (("reference", SAE_COARSE), ("reference-coarse", SAE)):
+        shutil.copytree(other, tmp_path / "seed" / name)
     given = {"languages": TWO, "caps": (2, 1), "taus": (0.5,), "tokens": 150, "sequences": 4, "min_count": 2}
-    config = module.Config(**given, valid_tokens=20, valid_draws=2, test_tokens=20, draws=2)
+    small = {"valid_tokens": 20, "valid_draws": 2, "test_tokens": 20, "draws": 2}
+    config = module.Config(**given, **small, seeds=(str(tmp_path / "seed"),))
     module.run(config, run)
     valid, test = ([row for row in run.results() if row["part"] == part] for part in ("valid", "test"))
     assert [(row["sae"], row["cap"]) for row in valid] == [
@@ -65,10 +70,16 @@ def test_the_ablation_of_features_chooses_on_validation_text_and_reports_test_te
     )
     for row in test:
         controls = row["controls"]
-        assert all(len(one["harm"]) == 2 and 0 < one["p"] <= 1 for one in controls.values())
-        assert controls[module.LOUD]["achieved"]["times"] >= 1
+        ranked = [controls[module.MATCHED], controls[module.LOUD]]
+        assert all(len(one["harm"]) == 2 and 0 < one["p"] <= 1 for one in ranked)
+        assert len(controls[module.LOUDEST]["harm"]) == 1 and controls[module.LOUD]["achieved"]["times"] >= 1
+        assert all(0 < share < 1 for share in (row["taken"], *(one["taken"] for one in controls.values())))
+        loudest, matched = (controls[name]["achieved"]["energy"] for name in (module.LOUDEST, module.MATCHED))
+        assert loudest >= matched
     assert found["test"]["languages"] == 2 and 0 <= found["test"]["controls"][module.MATCHED]["specific"] <= 2
-    assert "plotly" in (tmp_path / "figure.html").read_text()
+    (again,) = found["seeds"]
+    assert again["sae_hash"] != found["test"]["sae_hash"] and len({row["sae_hash"] for row in test}) == 2
+    assert all("plotly" in path.read_text() for path in tmp_path.glob("figure-*.html"))
     before = run.results()
     module.run(config, run)
     assert run.results() == before, "measured once"
