@@ -30,7 +30,7 @@ from babelscope.sweeps import (
     success_by_source,
 )
 from babelscope.sweeps.scores import Macro
-from babelscope.sweeps.study import Trial, vary_sources
+from babelscope.sweeps.study import Trial, third_language, vary_sources
 
 TEXTS = {"en": ["the cat sat on a mat", "rain again today"], "fi": ["kissa istui matolla", "sataa taas nyt"]}
 EN, FI = Language("en"), Language("fi")
@@ -176,6 +176,32 @@ def test_a_target_without_text_is_refused_before_anything_is_read(tokenizer):
     for dev, test in ((half, as_corpus(TEXTS)), (as_corpus(TEXTS), half)):
         with pytest.raises(CorpusError, match="no text in fi, a target"):
             steering_study(model, tokenizer, observation, dev=dev, test=test, targets=["fi"], layers=[1])
+
+
+def test_the_control_of_another_language_is_neither_the_target_nor_the_prompt_s():
+    en, de, ru = (Language(tag) for tag in ("en", "de", "ru"))
+    assert third_language(FI, en, [FI, en, de], [FI, en, de]) == de
+    assert third_language(FI, en, [en, FI, de], [en, FI, de]) == de
+    assert third_language(de, en, [en, FI, de], [en, FI, de]) == FI
+    assert third_language(FI, en, [FI], [en, FI, ru]) == ru, "no target, but observed"
+    assert third_language(FI, en, [FI, en], [en, FI]) is None
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [TEXTS, {**TEXTS, "de": ["der hund schläft heute", "es regnet schon wieder"]}],
+    ids=["two observed", "three observed"],
+)
+def test_a_study_of_one_target_has_that_control_only_where_a_third_language_is(tokenizer, texts):
+    model, corpus = tiny_model("llama"), as_corpus(texts)
+    observation = observe(model, tokenizer, corpus, sites=["resid_out"], shards=0)
+    given = {"layers": [1], "strengths": [1.0], "dev_prompts": 1, "test_prompts": 1, "random_prompts": 1}
+    study = steering_study(
+        model, tokenizer, observation, dev=corpus, test=corpus, targets=["fi"], random_draws=1, decoding=SHORT, **given
+    )
+    assert (study.other_language is None) == ("de" not in texts)
+    if study.other_language is not None:
+        assert [a.target for a in study.other_language.answers] == [FI]
 
 
 @pytest.mark.parametrize("given", [{"new_tokens": 0}, {"temperature": -1.0}, {"temperature": math.nan}], ids=str)

@@ -98,6 +98,8 @@ def sweep_steering(
         progress=True,
     )
     trials = {"steered": study.steered, "native": study.native, "unsteered": study.unsteered, "random": study.random}
+    if study.other_language is not None:
+        trials["other_language"] = study.other_language
     result = {
         "layer": study.chosen.layer,
         "strength": study.chosen.strength,

@@ -108,7 +108,7 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
         "native": study.native,
         "unsteered": study.unsteered,
         "random": study.random,
-        "other_language": study.other_language,
+        **({} if study.other_language is None else {"other_language": study.other_language}),
         "neuron_arithmetic": arithmetic.trial,
     }
     scores, table = study.steered.scores, success_by_source(study.steered)
@@ -119,7 +119,7 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
         "native": success(study.native),
         "unsteered": success(study.unsteered),
         "random": success(study.random),
-        "other_language": success(study.other_language),
+        **({} if study.other_language is None else {"other_language": success(study.other_language)}),
         "neuron_arithmetic": success(arithmetic.trial),
         "neuron_arithmetic_strength": arithmetic.strength,
         "neuron_arithmetic_perplexity_ratio": {t: s.perplexity_ratio for t, s in arithmetic.trial.scores.items()},

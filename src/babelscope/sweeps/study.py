@@ -46,8 +46,8 @@ class SteeringStudy:
     unsteered: Trial
     random: Trial
     """Random directions of the residual stream's covariance, at the steering vector's length."""
-    other_language: Trial
-    """Another target's direction, success counted for the tested one."""
+    other_language: Trial | None
+    """The direction of a third language, success counted for the target; None where only two were observed."""
     directions: Mapping[Language, Direction]
     """One direction a target, away from the mean of the other languages, at the layer used for it."""
     not_measurable: tuple[Language, ...]
@@ -74,6 +74,15 @@ def pair_steerer(
 def constant(targets: Sequence[Language], value: int | float) -> dict[Language, int | float]:
     """The same value for every target."""
     return dict.fromkeys(targets, value)
+
+
+def third_language(
+    target: Language, source: Language, targets: Sequence[Language], observed: Sequence[Language]
+) -> Language | None:
+    """The next target after `target`, round and round, or else an observed language, that is none of the two."""
+    start = targets.index(target)
+    ring = [*targets[start:], *targets[:start], *observed]
+    return next((tag for tag in ring if tag not in (target, source)), None)
 
 
 def vary_sources(
@@ -153,15 +162,17 @@ def steering_study(
     at = {tag: best[tag] if per_target else chosen for tag in known}
     layer_of, strength_of = {t: p.layer for t, p in at.items()}, {t: p.strength for t, p in at.items()}
     requests, native = vary_sources(prompts["test"], known, test_prompts), own("test", test_prompts)
-    shifted = {tag: known[(index + 1) % len(known)] for index, tag in enumerate(known)}
     few = vary_sources(prompts["test"], known, random_prompts)
     plain = pair_steerer(observation, layer_of, strength_of)
 
     def other(target: Language, source: Language) -> Sequence[Operation]:
-        """A third language's direction, for a row meant for `target`."""
-        third = shifted[target] if shifted[target] != source else shifted[shifted[target]]
-        return plain(third, source)
+        """A third language's direction, for a row meant for `target`, at the target's own point if it is no target."""
+        third = third_language(target, source, known, observation.languages)
+        if third is None or third in known:
+            return [] if third is None else plain(third, source)
+        return pair_steerer(observation, {third: layer_of[target]}, {third: strength_of[target]})(third, source)
 
+    any_third = any(third_language(target, p.source, known, observation.languages) for p, target in few)
     random = random_answers(model, tokenizer, observation, dev, few, at, random_draws, write)
     return SteeringStudy(
         points=tuple(points),
@@ -171,7 +182,7 @@ def steering_study(
         native=trial(native, native),
         unsteered=trial(write(few), native),
         random=trial(random, native),
-        other_language=trial(write(few, other), native),
+        other_language=trial(write(few, other), native) if any_third else None,
         directions={tag: mean_direction(observation, target=tag, layer=layer_of[tag]) for tag in known},
         not_measurable=tuple(tag for tag in wanted if tag not in known),
     )
