@@ -226,6 +226,14 @@ def test_json_holds_no_nan_and_names_what_stands_in_it(capsys, folder, monkeypat
     assert capsys.readouterr().out == '{"median": {"fi": null}}\n'
 
 
+def test_a_table_is_printed_a_row_a_line(capsys, monkeypatch):
+    result = {"out": "folder", "neurons": {"fi": 1}, "stability": {"fi": {"low": 0.5}}, "rows": [{"n": 1}, {"n": 2}]}
+    monkeypatch.setattr("babelscope.cli.calling.call_verb", lambda *_: result)
+    assert main(["identify"]) == 0
+    printed = 'out: folder\nneurons: {"fi": 1}\nstability:\n  fi: {"low": 0.5}\nrows:\n  {"n": 1}\n  {"n": 2}\n'
+    assert capsys.readouterr().out == printed
+
+
 def test_prompts_may_be_long_and_files_must_hold_text(capsys, folder):
     observe(capsys, folder)
     call(capsys, "direct", folder / "obs", "--target", "fi", "--layer", 1, "--out", folder / "dir")

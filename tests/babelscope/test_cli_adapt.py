@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from training_cases import OTHERS, TEXT, some_neurons
 
 from babelscope import Delta, NeuronSet
 from babelscope.cli import main
+from babelscope.errors import PrerequisiteError
 
 SMALL = ("--language", "eu", "--tokens-per-step", 128, "--max-length", 32, "--no-check-language", "--evaluate-every", 2)
 
@@ -49,6 +51,23 @@ def test_a_delta_is_written_with_what_it_gains_and_costs(capsys, folder):
     assert set(result["after"]) == {"eu", "en", "fi"} and delta.parameters["replay"] == ["en"]
     assert json.loads((folder / "delta" / "result.json").read_text())["best_step"] in (2, 4)
     assert not (folder / "delta.checkpoint").exists()
+
+
+def test_a_delta_cut_off_before_its_result_is_one_line_and_comes_back_from_the_checkpoint(capsys, folder, monkeypatch):
+    out = folder / "delta"
+
+    def full(*_):
+        raise PrerequisiteError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("babelscope.cli.adapting.write_atomic", full)
+        assert call(capsys, folder, "--out", out)[0] == 1
+    bits = (out / "tensors.safetensors").read_bytes()
+    code, _, err = call(capsys, folder, "--out", out, "--resume")
+    assert code == 1 and "a Delta without result.json" in err.splitlines()[-1]
+    shutil.rmtree(out)
+    assert call(capsys, folder, "--out", out, "--resume")[0] == 0
+    assert (out / "tensors.safetensors").read_bytes() == bits and (out / "result.json").is_file()
 
 
 def test_a_baseline_and_a_choice_of_rates_by_one_command(capsys, folder):

@@ -77,3 +77,9 @@ def test_text_that_can_not_be_compared_is_refused():
 
 def test_only_the_first_sentences_are_read():
     assert [len(documents) for documents in parallel_corpus(TEXTS, sentences=2).values()] == [2, 2]
+
+
+def test_no_sentences_are_refused(tokenizer):
+    texts = {"en": ["a cat", "a dog"], "fi": ["kissa", "koira"]}
+    with pytest.raises(CorpusError, match="sentences 0 came"):
+        record_sentences(tiny_model("llama"), tokenizer, texts, sentences=0)

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from babelscope.cli.table import PROGRAM_HELP, VERBS
 from babelscope.errors import ToolkitError
@@ -52,5 +53,15 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
         print(json.dumps(result, ensure_ascii=False))
     else:
         for key, value in result.items():
-            print(f"{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+            print("\n".join(shown(key, value)))
     return DONE
+
+
+def shown(key: str, value: Any) -> list[str]:
+    """A result for a person: one line, or a line for each row of a table."""
+    rows = list(value.values()) if isinstance(value, dict) else value
+    if isinstance(rows, list) and rows and all(isinstance(row, dict | list) for row in rows):
+        names = [f"{name}: " for name in value] if isinstance(value, dict) else [""] * len(rows)
+        lines = [f"  {name}{json.dumps(row, ensure_ascii=False)}" for name, row in zip(names, rows, strict=True)]
+        return [f"{key}:", *lines]
+    return [f"{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]

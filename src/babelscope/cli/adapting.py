@@ -75,6 +75,11 @@ def run_adapt(
         check_language: refuse text that is mostly another language than its label says.
     """
     if resume and (out / "config.json").is_file():
+        if not (out / RESULT).is_file():
+            raise ArtifactError(
+                f"{out}: a Delta without {RESULT}, cut off between the two; expected both; remove it and repeat the "
+                "command, which goes on from its checkpoint"
+            )
         return {"out": str(out), "resumed": "complete", **json.loads((out / RESULT).read_text())}
     free(out)
     job = open_job(model, neurons, corpus, language, replay, check_language, device, dtype)

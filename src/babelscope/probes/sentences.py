@@ -58,6 +58,8 @@ def parallel_corpus(texts: Texts, *, sentences: int | None = None) -> Corpus:
             f"{corpus.name}: the languages' sentences do not have the same ids; expected parallel text, line i meaning "
             "the same in every file; give such text"
         )
+    if sentences is not None and sentences < 2:
+        raise CorpusError(f"sentences {sentences} came; expected two or more of each language; take more")
     return corpus if sentences is None else corpus.head(sentences)
 
 
