@@ -6,7 +6,7 @@ from conftest import tiny_model
 from babelscope import NeuronSet, Site, ablation_matrix, layout_of, observe, origin_of, read_site
 from babelscope.ablation import choose_top_rate, switched_off
 from babelscope.ablation.matrix import mean_value
-from babelscope.errors import ArtifactError, SelectionError
+from babelscope.errors import ArtifactError, MeasurementError, SelectionError
 from babelscope.languages import parse_languages
 
 TEXTS = {"en": ["the cat sat on a mat", "rain", "we walk"], "fi": ["kissa istui", "sataa taas"]}
@@ -224,3 +224,5 @@ def test_the_rate_that_hurts_its_own_most_is_chosen(tokenizer, monkeypatch):
     monkeypatch.setattr("babelscope.ablation.matrix.ablation_matrix", lambda m, t, sets, *a, **k: Fake(sets))
     choice = choose_top_rate(model, tokenizer, {"some": select}, TEXTS, rates=(0.1, 0.2, 0.3))
     assert choice.top_rate == 0.3 and [row["own_hurt_most"] for row in choice.rows] == [0, 2, 2]
+    with pytest.raises(MeasurementError, match="one text came"):
+        choose_top_rate(model, tokenizer, {"some": select}, {"en": TEXTS["en"]}, rates=(0.1,))

@@ -12,7 +12,7 @@ from feature_cases import LANGUAGES, TEXTS, made_sae, observe, planted
 from babelscope import Site, read_site
 from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.sae import LoadedSAE
-from babelscope.errors import ArtifactError, CorpusError, LanguageError, SelectionError, SiteError
+from babelscope.errors import ArtifactError, CorpusError, LanguageError, MeasurementError, SelectionError, SiteError
 from babelscope.features import (
     check_features,
     drawable_ids,
@@ -403,6 +403,8 @@ def test_a_perfect_autoencoder_explains_all_and_costs_nothing_and_an_empty_one_e
     assert nothing.tokens == len(rows) and (nothing.l0, nothing.dead_share) == (0, 1)
     assert nothing.explained_variance == pytest.approx(0, abs=1e-5)
     assert nothing.spliced == pytest.approx(nothing.averaged, abs=1e-5) and abs(nothing.recovered) < 1e-3
+    with pytest.raises(MeasurementError, match="one token was read"):
+        measure_sae(model, tokenizer, LoadedSAE(**fields, **weights, w_dec=both), {"en": ["a"]})
     halved = measure_sae(model, tokenizer, LoadedSAE(**fields, **{**weights, "b_dec": mean * 0}, w_dec=both), TEXTS)
     total = float((rows - rows.mean(dim=0)).square().sum())
     assert halved.explained_variance == pytest.approx(1 - float(rows.square().sum()) / total, abs=1e-6)

@@ -13,7 +13,7 @@ from babelscope.artifacts import NeuronSet, Observation
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import contribution, contribution_matched, layer_matched
 from babelscope.corpus import Texts, as_corpus
-from babelscope.errors import SelectionError
+from babelscope.errors import MeasurementError, SelectionError
 from babelscope.evaluation import HeldOut, Losses, document_losses
 from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, layout_of
@@ -186,9 +186,12 @@ def choose_top_rate(
     """Choose the method and rate at which most sets of `min_size` or more hurt their own language most.
 
     Ties go to the larger mean of own harm minus the largest other harm. Never use the text of the final table here.
+    Raises MeasurementError for text of one language: there is no other to hurt less.
     """
     rows: list[dict[str, float | str]] = []
     corpus = as_corpus(texts)
+    if len(corpus) < 2:
+        raise MeasurementError("one text came; expected two or more, to compare own harm with; add languages")
     for name, rate in ((name, rate) for name in methods for rate in rates):
         sets = methods[name](rate)
         sets = sets.only(tag for tag in sets.languages if tag in corpus)

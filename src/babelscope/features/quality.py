@@ -77,7 +77,7 @@ def measure_sae(
     """Explained variance, L0, dead share, and the loss with the reconstruction spliced in.
 
     max_tokens: scored tokens a language at most, whole documents.  The tokens that count are the scored ones: all but
-    BOS and other special ones.
+    BOS and other special ones.  Raises MeasurementError for one token, which has no variance to explain.
     """
     layout = layout_of(model)
     check_fits(sae, layout)
@@ -85,6 +85,8 @@ def measure_sae(
     held = HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens)
     sums = KeptSums.zeros(sae)
     loss = {part.language: read_part(layout, sae, part, sums) for part in held}
+    if sums.tokens < 2:
+        raise MeasurementError("one token was read; expected two or more, for a variance to explain; add text")
     mean = sums.total / sums.tokens
     spare = tokenizer.bos_token_id is not None
 
