@@ -35,6 +35,13 @@ def test_a_probe_writes_tidy_rows_and_its_figures(name, job, tmp_path):
     assert {path.stem for path in tmp_path.glob("*.html")} == set(found.figures) != set()
 
 
+def test_a_figure_that_can_not_be_written_is_one_line(job, tmp_path):
+    found = PROBES["language-id"](job)
+    (tmp_path / "accuracy.html").mkdir()
+    with pytest.raises(PrerequisiteError, match="accuracy.html: could not be written"):
+        write_findings(found, tmp_path)
+
+
 def test_experts_are_probed_where_there_are_any_and_refused_in_one_line_elsewhere(job, tmp_path):
     with pytest.raises(SiteError, match="dense"):
         PROBES["routing"](job)

@@ -261,4 +261,7 @@ def write_findings(found: Findings, folder: Path) -> None:
     """Rows and figures; the figures share one copy of plotly.js."""
     write_evidence(found.rows, folder / "results.jsonl")
     for name, figure in found.figures.items():
-        figure.write_html(folder / f"{name}.html", include_plotlyjs="directory")
+        try:
+            figure.write_html(folder / f"{name}.html", include_plotlyjs="directory")
+        except OSError as err:
+            raise PrerequisiteError(f"{folder / name}.html: could not be written ({err}); free space and retry") from err
