@@ -264,4 +264,4 @@ def write_findings(found: Findings, folder: Path) -> None:
         try:
             figure.write_html(folder / f"{name}.html", include_plotlyjs="directory")
         except OSError as err:
-            raise PrerequisiteError(f"{folder / name}.html: could not be written ({err}); free space and retry") from err
+            raise PrerequisiteError(f"{folder / name}.html: could not be written ({err}); free space") from err
