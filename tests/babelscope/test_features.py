@@ -408,3 +408,9 @@ def test_a_perfect_autoencoder_explains_all_and_costs_nothing_and_an_empty_one_e
     halved = measure_sae(model, tokenizer, LoadedSAE(**fields, **{**weights, "b_dec": mean * 0}, w_dec=both), TEXTS)
     total = float((rows - rows.mean(dim=0)).square().sum())
     assert halved.explained_variance == pytest.approx(1 - float(rows.square().sum()) / total, abs=1e-6)
+
+
+def test_an_interval_of_no_draws_is_refused():
+    observed = planted()
+    with pytest.raises(SelectionError, match="draws 0 came"):
+        check_features(observed, select_langfir(observed), parallel=False, draws=0)

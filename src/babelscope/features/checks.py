@@ -165,8 +165,11 @@ def check_features(
     """Shuffled labels, bootstrap over shards and half-splits of a selection, by the rule that made it.
 
     parallel: the documents are line-parallel: resamples draw the same sentences in every language.
-    Raises MeasurementError for fewer than 20 shards, SelectionError for a set made in another way.
+    Raises MeasurementError for fewer than 20 shards, SelectionError for a set made in another way, or fewer
+    than 2 draws.
     """
+    if draws < 2:
+        raise SelectionError(f"draws {draws} came; expected 2 or more for an interval; draw more")
     view, step = side_by_side(observed)
     rule, score = rule_of(observed, sets), score_of(observed, sets)
 
