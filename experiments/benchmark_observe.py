@@ -16,7 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from babelscope import layout_of, load_corpus, open_model
 from babelscope.controls import percentile_interval
 from babelscope.corpus import as_corpus
-from babelscope.recording.passes import Pass, Reading
+from babelscope.recording.passes import Pass
+from babelscope.recording.reading import Reading
 from babelscope.runs import Run, main
 
 

@@ -159,7 +159,7 @@ class Tight(Pass):
 def test_a_batch_that_does_not_fit_is_halved_and_counted_once(monkeypatch, tokenizer, caplog):
     model = tiny_model("llama", dtype=torch.float64)
     whole = observe(model, tokenizer, TEXTS, sites=SITES)
-    monkeypatch.setattr("babelscope.recording.passes.Pass", Tight)
+    monkeypatch.setattr("babelscope.recording.observing.Pass", Tight)
     assert same_counts(observe(model, tokenizer, TEXTS, sites=SITES), whole)
     assert "did not fit" in caplog.text
 

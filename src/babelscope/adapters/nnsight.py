@@ -15,7 +15,8 @@ from babelscope.axes import Tensor
 from babelscope.corpus import Batch, Corpus, Texts, as_corpus
 from babelscope.errors import PrerequisiteError, SiteError
 from babelscope.models import Layout, layout_of
-from babelscope.recording.passes import Pass, Reading, parse_sites
+from babelscope.recording.passes import Pass
+from babelscope.recording.reading import Reading, parse_sites
 from babelscope.recording.sums import Addend, SiteSums
 from babelscope.sites import At, Site
 

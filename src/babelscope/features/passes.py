@@ -20,7 +20,8 @@ from babelscope.features.firing import FeatureAddend, feature_addend
 from babelscope.features.loading import check_fits
 from babelscope.features.random_tokens import drawable_ids, random_documents, without
 from babelscope.models import Layout, layout_of
-from babelscope.recording.passes import Pass, Reading
+from babelscope.recording.passes import Pass
+from babelscope.recording.reading import Reading
 from babelscope.recording.sums import SiteSums, Workspace
 
 SHORT = 16

@@ -1,0 +1,67 @@
+"""Observe a model: one whole pass of labelled text, from its settings to an Observation."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.artifacts import Observation
+from babelscope.corpus import Texts, as_corpus
+from babelscope.models import layout_of
+from babelscope.recording.passes import Pass
+from babelscope.recording.reading import Reading, parse_sites
+from babelscope.sites import Site
+
+
+def observe(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    *,
+    sites: Sequence[str | Site] = ("mlp_gate",),
+    tokens_per_language: int | None = 100_000,
+    shards: int = 32,
+    part: tuple[int, int] = (0, 1),
+    batch_size: int | str = "auto",
+    max_length: int = 512,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 20.0,
+    progress: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> Observation:
+    """Stream labelled text through a model once and add up what its units do, by language.
+
+    sites: names such as "mlp_gate" (all layers) or "5.resid_out" (one).
+    tokens_per_language: a maximum, met exactly; a shortfall is logged and stays visible in `.tokens`. None: all text.
+    shards: document shards kept apart for bootstraps and splits; 0 keeps none.
+    part: (i, n) reads only documents whose shard mod n is i; the n parts add up to the whole.
+    batch_size: documents a batch, or "auto" (4,096 padded tokens, 32,768 on a GPU); one that does not fit is halved.
+    max_length: tokens a document at most, BOS included; what is cut is counted in `.truncated`.
+    checkpoint: a folder in which an interrupted pass is kept, and from which it goes on, bit for bit.
+    stop: asked between batches; True saves the checkpoint and raises KeyboardInterrupt.
+
+    Counts are exact int64: tokens with pre-activation > 0 at mlp_gate, value > 0 elsewhere. Sums and squares are
+    added in float64. Pads, BOS and other special tokens are never counted.
+    Raises MeasurementError where a site gives NaN or infinity, CorpusError for a language without text.
+    """
+    layout, corpus = layout_of(model), as_corpus(texts)
+    auto = 4_096 if layout.device_of(Site(0, "resid_in")).type == "cpu" else 32_768
+    reading = Reading(
+        sites=parse_sites(layout, sites),
+        tokens_per_language=tokens_per_language,
+        shards=shards,
+        part=part,
+        batch_tokens=auto,
+        batch_size=None if batch_size == "auto" else int(batch_size),
+        max_length=max_length,
+    )
+    run = Pass(layout, tokenizer, corpus, reading)
+    if checkpoint is not None:
+        run.open_checkpoint(Path(checkpoint))
+    was_training = model.training
+    model.eval()
+    try:
+        run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
+    finally:
+        model.train(was_training)
+    return run.observation()

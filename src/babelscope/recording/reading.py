@@ -1,0 +1,87 @@
+"""What a pass reads and how, checked before it runs, and how large its result would be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from babelscope.corpus import Texts, as_corpus
+from babelscope.errors import SiteError
+from babelscope.models import Layout, layout_of
+from babelscope.sites import WHOLE_MODEL, At, Site, check_at
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read and how: everything that decides the sums."""
+
+    sites: dict[At, tuple[int | None, ...]]
+    tokens_per_language: int | None
+    shards: int
+    part: tuple[int, int]
+    batch_tokens: int
+    batch_size: int | None
+    max_length: int
+
+    def __post_init__(self) -> None:
+        i, n = self.part
+        faults = [
+            fault
+            for fault, wrong in (
+                (f"tokens_per_language {self.tokens_per_language} (1 or more)", (self.tokens_per_language or 1) < 1),
+                (f"shards {self.shards} (0 or more)", self.shards < 0),
+                (f"part {i}/{n} (i/n with 0 <= i < n)", not 0 <= i < n),
+                (f"part {i}/{n} of {self.shards} shards (as many parts as shards at most)", 0 < self.shards < n),
+                (f"batch_size {self.batch_size} (1 or more)", self.batch_size is not None and self.batch_size < 1),
+                (f"max_length {self.max_length} (1 or more)", self.max_length < 1),
+            )
+            if wrong
+        ]
+        if faults:
+            raise SiteError(f"a pass can not have {', '.join(faults)}; expected what stands in brackets; correct it")
+
+
+def parse_sites(layout: Layout, sites: Sequence[str | Site]) -> dict[At, tuple[int | None, ...]]:
+    """Layers by kind of site: "mlp_gate" means all layers, "5.resid_out" or a Site means one."""
+    wanted: dict[At, list[int | None]] = {}
+    for site in sites:
+        if isinstance(site, str) and "." not in site:
+            at = check_at(site)
+            layers: list[int | None] = [None] if at in WHOLE_MODEL else list(range(layout.n_layers))
+        else:
+            one = site if isinstance(site, Site) else Site.parse(site)
+            at, layers = one.at, [one.layer]
+        for layer in layers:
+            layout.check(Site(layer, at))
+        wanted.setdefault(at, []).extend(layer for layer in layers if layer not in wanted.get(at, []))
+    if not wanted:
+        raise SiteError("no site came; expected at least one such as 'mlp_gate'; name the sites")
+    return {at: tuple(sorted(layers, key=lambda layer: layer or 0)) for at, layers in wanted.items()}
+
+
+@dataclass(frozen=True)
+class ObservationPlan:
+    """Size of a pass, before it runs."""
+
+    tokens: int
+    """Tokens that would be counted at most."""
+    result_bytes: int
+    """Bytes of the saved Observation."""
+    sites: tuple[str, ...]
+
+
+def plan_observation(
+    model: PreTrainedModel,
+    texts: Texts,
+    *,
+    sites: Sequence[str | Site] = ("mlp_gate",),
+    tokens_per_language: int | None = 100_000,
+    shards: int = 32,
+) -> ObservationPlan:
+    """How large a pass would be; nothing is run."""
+    layout, corpus = layout_of(model), as_corpus(texts)
+    wanted = parse_sites(layout, sites)
+    units = sum(len(layers) * layout.width(at) for at, layers in wanted.items())
+    limit = tokens_per_language or sum(len(d.text) for documents in corpus.values() for d in documents)
+    names = tuple(str(Site(layer, at)) for at, layers in wanted.items() for layer in layers)
+    return ObservationPlan(limit * len(corpus), units * len(corpus) * (24 + 4 * shards), names)
