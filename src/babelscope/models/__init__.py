@@ -2,10 +2,12 @@
 
 from babelscope.models.devices import quantised_parameters
 from babelscope.models.families import FAMILIES, Family, family_of
+from babelscope.models.finding import layout_of
 from babelscope.models.hooks import Edit, RoutedEdit, See
-from babelscope.models.layout import Layout, Place, layout_of, read_site
+from babelscope.models.layout import Layout, Place
 from babelscope.models.opening import open_model
 from babelscope.models.origin import check_made_for, origin_of
+from babelscope.models.reading import read_site
 
 __all__ = [
     "FAMILIES",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from babelscope.axes import Float, Float64, Int, Tensor
 from babelscope.errors import PrerequisiteError, SiteError
 from babelscope.models.devices import device_of
-from babelscope.models.families import Family, family_of
+from babelscope.models.families import Family
 from babelscope.models.hooks import (
     Call,
     Edit,
@@ -26,7 +26,7 @@ from babelscope.models.hooks import (
     hook_stream,
     shape_of,
 )
-from babelscope.models.weights import down_lengths, inputs_of, neuron_biases, neuron_rows, neurons_of
+from babelscope.models.weights import down_lengths, inputs_of, neuron_biases, neuron_rows
 from babelscope.sites import NEURON_SITES, At, Site
 
 FLAT_SITES = ("resid_mid", "mlp_gate", "mlp_inner", "mlp_out")
@@ -269,57 +269,3 @@ class Layout:
         }
         path, side = table[site.at]
         return Place(".".join(part for part in (names.layers, str(site.layer), path) if part), side)
-
-
-def layout_of(model: PreTrainedModel) -> Layout:
-    """Find a model's sites, and prove that each exists; raises SiteError for a family without a table."""
-    config = model.config
-    try:
-        family = family_of(config)
-    except SiteError as err:
-        raise SiteError(f"{err}; modules seen: {_module_summary(model)}") from err
-    n_layers = config.num_hidden_layers
-    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
-    layout = Layout(
-        model=model,
-        family=family,
-        n_layers=n_layers,
-        d_hidden=config.hidden_size,
-        d_neuron=0,
-        n_heads=config.num_attention_heads,
-        n_experts=int(experts or 0) if family.experts else 0,
-    )
-    try:
-        for index in range(n_layers):
-            for name in family.needed:
-                layout.layer(index).get_submodule(name)
-        model.get_submodule(family.embed)
-    except AttributeError as err:
-        raise SiteError(
-            f"model type {config.model_type!r} lacks a module ({err}); expected "
-            f"{', '.join(family.needed)} in every layer; modules seen: {_module_summary(model)}"
-        ) from err
-    acts = {id(layout.act(index)) for index in range(n_layers)}
-    if len(acts) != n_layers:
-        raise SiteError(f"model type {config.model_type!r}: layers share an activation module; it can not be hooked")
-    return replace(layout, d_neuron=neurons_of(layout.layer(0), family))
-
-
-def _module_summary(model: nn.Module) -> str:
-    """Module names with layer numbers folded, for an error a person can act on."""
-    names = {".".join("*" if part.isdigit() else part for part in name.split(".")) for name, _ in model.named_modules()}
-    return ", ".join(sorted(name for name in names if name)[:40])
-
-
-@torch.no_grad()
-def read_site(
-    model: PreTrainedModel, input_ids: Int[Tensor, "batch token"], site: Site, *, attention_mask: Tensor | None = None
-) -> Tensor:
-    """The tensor at one site for these tokens, for looking; shapes as in `Layout.edit`.
-
-    Raises SiteError if the model has no such site.
-    """
-    layout, seen = layout_of(model), []
-    with layout.watch(site, lambda value, sign, routes: seen.append(value.clone())):
-        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-    return seen[-1]

@@ -1,0 +1,22 @@
+"""Read one site of a model once, for looking."""
+
+import torch
+from transformers import PreTrainedModel
+
+from babelscope.axes import Int, Tensor
+from babelscope.models.finding import layout_of
+from babelscope.sites import Site
+
+
+@torch.no_grad()
+def read_site(
+    model: PreTrainedModel, input_ids: Int[Tensor, "batch token"], site: Site, *, attention_mask: Tensor | None = None
+) -> Tensor:
+    """The tensor at one site for these tokens, for looking; shapes as in `Layout.edit`.
+
+    Raises SiteError if the model has no such site.
+    """
+    layout, seen = layout_of(model), []
+    with layout.watch(site, lambda value, sign, routes: seen.append(value.clone())):
+        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    return seen[-1]
