@@ -186,7 +186,7 @@ def samples() -> list[dict[str, Any]]:
     ]
 
 
-REQUIRED = ("schema", "languages", "neurons", "top_rate", "stability", "ablation", "steering", "seconds", "environment")
+REQUIRED = ("schema", "languages", "neurons", "top_rate", "stability", "ablation", "seconds", "environment")
 REQUIRED_INSIDE = {
     "ablation": ("relative_harm", "bits_per_byte", "layer_matched", "contribution_matched", "p"),
     "steering": (

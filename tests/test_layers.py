@@ -16,7 +16,7 @@ LEVELS = [
     ["neurons", "directions", "steering", "subnetworks", "vocabulary"],
     ["features", "probes"],
     ["identification", "ablation", "sweeps", "adapters", "report"],
-    ["adaptation", "demo"],
+    ["adaptation", "study"],
     ["cli"],
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -226,3 +226,8 @@ def test_the_rate_that_hurts_its_own_most_is_chosen(tokenizer, monkeypatch):
     assert choice.top_rate == 0.3 and [row["own_hurt_most"] for row in choice.rows] == [0, 2, 2]
     with pytest.raises(MeasurementError, match="one text came"):
         choose_top_rate(model, tokenizer, {"some": select}, {"en": TEXTS["en"]}, rates=(0.1,))
+    none = sets_of(model, tokenizer, torch.zeros(2, 3, 48, dtype=torch.bool))
+    choice = choose_top_rate(model, tokenizer, {"none": lambda rate: none, "some": select}, TEXTS, rates=(0.1, 0.3))
+    assert choice.method == "some" and [row["own_hurt_most"] for row in choice.rows] == [0, 0, 0, 2]
+    with pytest.raises(SelectionError, match="no rate of 0.1 gives a language a neuron by none"):
+        choose_top_rate(model, tokenizer, {"none": lambda rate: none}, TEXTS, rates=(0.1,))

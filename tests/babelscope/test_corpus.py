@@ -8,7 +8,7 @@ import zstandard
 from conftest import tiny_tokenizer
 
 from babelscope import Document, load_corpus
-from babelscope.corpus import as_corpus, batch_documents, limit_tokens, shard_of, tokenize_documents
+from babelscope.corpus import as_corpus, batch_documents, limit_tokens, shard_of, split_documents, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError
 
 
@@ -183,3 +183,24 @@ def test_jsonl_from_the_data_sets_library_loads(tmp_path):
     (tmp_path / "eu").mkdir()
     (tmp_path / "eu" / "train.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     assert datasets.load_dataset(str(tmp_path / "eu"), split="train").num_rows == 2
+
+
+def test_documents_are_dealt_out_by_id_so_that_parallel_sentences_stay_together():
+    texts = {tag: [f"{tag} sentence {i}" for i in range(200)] for tag in ("en", "fi")}
+    found = split_documents(as_corpus(texts))
+    assert list(found) == ["train", "valid", "test"] and all(part.parallel for part in found.values())
+    ids = {split: {document.id for document in part["en"]} for split, part in found.items()}
+    assert sum(map(len, ids.values())) == 200 and set().union(*ids.values()) == {str(i) for i in range(200)}
+    assert ids["test"] == {str(i) for i in range(200) if shard_of(str(i), 10) in (1, 2)}
+
+
+def test_a_text_that_is_in_train_is_not_in_valid_or_test():
+    texts = {"en": [f"sentence {i % 40}" for i in range(200)], "fi": [f"lause {i}" for i in range(200)]}
+    found = split_documents(as_corpus(texts))
+    seen = {document.text for document in found["train"]["en"]}
+    assert not seen & {document.text for split in ("valid", "test") for document in found[split]["en"]} or not seen
+
+
+def test_a_text_too_short_to_be_split_is_refused():
+    with pytest.raises(CorpusError, match="no document is left for fi valid, fi test"):
+        split_documents(as_corpus({"en": [f"sentence {i}" for i in range(200)], "fi": ["yksi"] * 200}))

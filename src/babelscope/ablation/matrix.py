@@ -186,7 +186,9 @@ def choose_top_rate(
     """Choose the method and rate at which most sets of `min_size` or more hurt their own language most.
 
     Ties go to the larger mean of own harm minus the largest other harm. Never use the text of the final table here.
-    Raises MeasurementError for text of one language: there is no other to hurt less.
+    A rate that gives no language a neuron is passed over.
+    Raises MeasurementError for text of one language: there is no other to hurt less; SelectionError where no rate
+    gives a neuron.
     """
     rows: list[dict[str, float | str]] = []
     corpus = as_corpus(texts)
@@ -195,6 +197,9 @@ def choose_top_rate(
     for name, rate in ((name, rate) for name in methods for rate in rates):
         sets = methods[name](rate)
         sets = sets.only(tag for tag in sets.languages if tag in corpus)
+        if not len(sets.indices):
+            rows.append({"method": name, "top_rate": rate, "own_hurt_most": 0})
+            continue
         table = ablation_matrix(model, tokenizer, sets, corpus, controls=(), max_tokens=max_tokens, progress=progress)
         harm, large = table.relative_harm, [sets.sizes[tag] >= min_size for tag in table.languages]
         gaps = []
@@ -211,5 +216,11 @@ def choose_top_rate(
                 "mean_own_harm": sum(table.own_harm().values()) / len(table.languages),
             }
         )
-    best = max(rows, key=lambda row: (row["own_hurt_most"], row["mean_gap"]))
+    found = [row for row in rows if "mean_gap" in row]
+    if not found:
+        raise SelectionError(
+            f"no rate of {', '.join(map(str, rates))} gives a language a neuron by {', '.join(methods)}; expected one; "
+            "give larger rates, or more languages"
+        )
+    best = max(found, key=lambda row: (row["own_hurt_most"], row["mean_gap"]))
     return TopRateChoice(str(best["method"]), float(best["top_rate"]), [*rows])

@@ -8,10 +8,10 @@ from babelscope.ablation import ablation_matrix
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.cli.arguments import Device, Dtype, Model, Neurons, Result, Seed, Text, free
 from babelscope.corpus import load_corpus
-from babelscope.demo.results import ablation_summary, plain
 from babelscope.errors import SelectionError
 from babelscope.models import open_model
-from babelscope.runs import write_atomic
+from babelscope.runs import plain, write_atomic
+from babelscope.study.parts import ablation_summary
 
 
 def run_ablate(

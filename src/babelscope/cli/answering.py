@@ -9,11 +9,11 @@ from tyro.conf import Positional, arg
 from babelscope.artifacts import Observation
 from babelscope.cli.arguments import Device, Dtype, Model, Result, Seed, free, open_recipe, texts_of
 from babelscope.corpus import load_corpus
-from babelscope.demo.results import plain, sweep_row
 from babelscope.errors import ArtifactError, CorpusError
 from babelscope.languages import Language
 from babelscope.models import layout_of, open_model
-from babelscope.runs import write_atomic
+from babelscope.runs import plain, write_atomic
+from babelscope.study.parts import sweep_row
 from babelscope.sweeps import Decoding, Prompt, generate_answers, macro, steering_study
 
 

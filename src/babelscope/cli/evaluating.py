@@ -9,7 +9,6 @@ from tyro.conf import Positional, arg
 
 from babelscope.cli.arguments import Device, Dtype, Result, Seed, free, lines_of, open_recipe
 from babelscope.corpus import load_corpus
-from babelscope.demo.results import plain
 from babelscope.errors import ArtifactError, CorpusError
 from babelscope.evaluation import (
     Confusion,
@@ -28,7 +27,7 @@ from babelscope.evaluation import (
 )
 from babelscope.languages import Language
 from babelscope.models import open_model
-from babelscope.runs import write_atomic
+from babelscope.runs import plain, write_atomic
 from babelscope.sweeps import (
     Decoding,
     Prompt,

@@ -14,7 +14,8 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "demo": Verb("reporting", "run_demonstration", "the main job on the bundled model and corpus, with a report"),
+    "demo": Verb("studying", "run_demonstration", "the main job on the bundled model and corpus, with a report"),
+    "study": Verb("studying", "run_whole_study", "the main job on your model and text; resumable"),
     "observe": Verb("observing", "run_observe", "one pass of labelled text through a model, into counts"),
     "merge": Verb("observing", "run_merge", "add observations of several machines or texts"),
     "identify": Verb(

@@ -5,13 +5,15 @@ one, and never shares attention with another.
 """
 
 from babelscope.corpus.batches import Batch, batch_documents, make_batch
-from babelscope.corpus.changed import romanise, shuffle_words
+from babelscope.corpus.changed import ROMANISABLE, romanise, shuffle_words
 from babelscope.corpus.documents import Corpus, Document, Texts, as_corpus, clean_text, shard_of
 from babelscope.corpus.reading import OPENERS, load_corpus
+from babelscope.corpus.splits import split_documents
 from babelscope.corpus.tokens import TokenDocument, bos_of, limit_tokens, pad_of, tokenize_documents
 
 __all__ = [
     "OPENERS",
+    "ROMANISABLE",
     "Batch",
     "Corpus",
     "Document",
@@ -28,5 +30,6 @@ __all__ = [
     "romanise",
     "shard_of",
     "shuffle_words",
+    "split_documents",
     "tokenize_documents",
 ]

@@ -57,12 +57,18 @@ class Decoding:
             )
 
 
-def make_prompts(corpus: Corpus, *, per_language: int, share: float = 0.5, start: int = 0) -> list[Prompt]:
-    """The first `share` of the letters of some documents of each language, cut at a space where there is one."""
+def make_prompts(
+    corpus: Corpus, *, per_language: int, share: float = 0.5, start: int = 0, longest: int = 400
+) -> list[Prompt]:
+    """The first `share` of the letters of some documents of each language, cut at a space where there is one.
+
+    longest: letters of a document at most; the rest is as if it were not there.
+    """
     prompts = []
     for tag, documents in corpus.items():
         for document in documents[start : start + per_language]:
-            text = document.text[: max(1, round(len(document.text) * share))]
+            text = document.text[:longest]
+            text = text[: max(1, round(len(text) * share))]
             head = text.rsplit(" ", 1)[0] if " " in text else text
             prompts.append(Prompt(document.id, tag, head))
     return prompts

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from babelscope.ablation import AblationTable
-from babelscope.artifacts import Observation
-from babelscope.demo.findings import Findings
+from babelscope.artifacts import NeuronSet, Observation
 from babelscope.identification import ScriptControl, SetChecks
-from babelscope.models import origin_of
-from babelscope.runs import environment, plain
+from babelscope.models import layout_of
+from babelscope.runs import environment
+from babelscope.study.job import Job
 from babelscope.sweeps import NeuronSteering, SteeringStudy, Trial, macro, success_by_source
 
 SCHEMA = "babelscope.results/1"
@@ -18,37 +18,40 @@ SAMPLES = 3
 """Sample answers kept for each target."""
 
 
-def assemble(found: Findings, seconds: Mapping[str, float], budget: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """The whole of results.json."""
-    sets, checks = found.sets, found.checks
-    origin = origin_of(found.model, found.tokenizer)
-    return plain(
-        {
-            "schema": SCHEMA,
-            "languages": list(sets.languages),
-            "neurons": sets.sizes,
-            "top_rate": found.choice.top_rate,
-            "stability": {tag: stability_row(checks, tag) for tag in sets.languages},
-            "layers": {"counts": sets.layer_counts.tolist()},
-            "set_size_interval": {tag: list(checks.bootstrap.interval[tag]) for tag in sets.languages},
-            "ablation": ablation_results(found.ablation, found.ablation_to_mean, found.choice.rows),
-            "steering": steering_results(found.steering, found.arithmetic, seed),
-            "controls": control_results(checks, found.script),
-            "model": model_card(found, asdict(origin)),
-            "corpus": corpus_results(found.observation, budget["observe_tokens"]),
-            "identification": {"method": sets.method, **sets.parameters},
-            "budget": dict(budget),
-            "seed": seed,
-            "files": [
-                "neurons",
-                "observation",
-                *(f"directions/{tag}" for tag in found.steering.directions),
-                "evidence.jsonl",
-            ],
-            "seconds": dict(seconds),
-            "environment": environment(),
-        }
-    )
+ORDER = (
+    "neurons",
+    "top_rate",
+    "stability",
+    "layers",
+    "set_size_interval",
+    "ablation",
+    "steering",
+    "controls",
+)
+"""Parts that the stages found, as the file has them."""
+
+
+def assemble(job: Job, observation: Observation, sets: NeuronSet, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole of results.json but the seconds."""
+    directions = [f"directions/{tag}" for tag in sets.languages if (job.folder / "directions" / tag).is_dir()]
+    return {
+        "schema": SCHEMA,
+        "languages": list(sets.languages),
+        **{key: parts[key] for key in ORDER if key in parts},
+        "model": model_card(job, sets),
+        "corpus": corpus_results(observation, job.budget.observe_tokens),
+        "identification": {"method": sets.method, **sets.parameters},
+        "budget": asdict(job.budget),
+        "seed": job.seed,
+        "files": ["neurons", "observation", *directions, "evidence.jsonl"],
+        "seconds": {},
+        "environment": environment(),
+    }
+
+
+def set_results(sets: NeuronSet, top_rate: float) -> dict[str, Any]:
+    """The sets as numbers."""
+    return {"neurons": sets.sizes, "top_rate": top_rate, "layers": {"counts": sets.layer_counts.tolist()}}
 
 
 def stability_row(checks: SetChecks, tag: str) -> list[float | int]:
@@ -189,57 +192,61 @@ def samples(trial: Trial) -> list[dict[str, Any]]:
 
 
 def control_results(checks: SetChecks, script: ScriptControl) -> dict[str, Any]:
-    """The controls of the selection as numbers."""
+    """Stability, sizes and controls of the selection as numbers."""
     labels, content, shared = checks.labels, checks.content, checks.overlap
     sizes = checks.sets.sizes
     return {
-        "shuffled_labels": None
-        if labels is None
-        else {
-            **{tag: {"share_q05": labels.share_by_language[tag], "n": sizes[tag]} for tag in sizes},
-            "set_fdr": labels.set_fdr,
-            "draws": labels.draws,
-        },
-        "corpus_size": [row._asdict() for row in checks.corpus_size],
-        "parallel": None
-        if content is None
-        else {
-            tag: {
-                "jaccard": float(content.jaccard[k]),
-                "chance": float(content.chance[k]),
-                "lift": float(content.lift[k]),
-            }
-            for k, tag in enumerate(sizes)
-        },
-        "script": {
-            **{
-                tag: {**share._asdict(), "romanised_bits_per_byte": script.bits_per_byte[tag]}
-                for tag, share in script.shares.items()
+        "stability": {tag: stability_row(checks, tag) for tag in sizes},
+        "set_size_interval": {tag: list(checks.bootstrap.interval[tag]) for tag in sizes},
+        "controls": {
+            "shuffled_labels": None
+            if labels is None
+            else {
+                **{tag: {"share_q05": labels.share_by_language[tag], "n": sizes[tag]} for tag in sizes},
+                "set_fdr": labels.set_fdr,
+                "draws": labels.draws,
             },
-            **{tag: {"not_applicable": reason} for tag, reason in script.not_applicable.items()},
+            "corpus_size": [row._asdict() for row in checks.corpus_size],
+            "parallel": None
+            if content is None
+            else {
+                tag: {
+                    "jaccard": float(content.jaccard[k]),
+                    "chance": float(content.chance[k]),
+                    "lift": float(content.lift[k]),
+                }
+                for k, tag in enumerate(sizes)
+            },
+            "script": {
+                **{
+                    tag: {**share._asdict(), "romanised_bits_per_byte": script.bits_per_byte[tag]}
+                    for tag, share in script.shares.items()
+                },
+                **{tag: {"not_applicable": reason} for tag, reason in script.not_applicable.items()},
+            },
+            "overlap": {
+                "shared": shared.shared.tolist(),
+                "lift": shared.lift.tolist(),
+                "q": shared.q.tolist(),
+            },
+            "seed": checks.seed,
         },
-        "overlap": {
-            "shared": shared.shared.tolist(),
-            "lift": shared.lift.tolist(),
-            "q": shared.q.tolist(),
-        },
-        "seed": checks.seed,
     }
 
 
-def model_card(found: Findings, origin: Mapping[str, str]) -> dict[str, Any]:
+def model_card(job: Job, sets: NeuronSet) -> dict[str, Any]:
     """What is known of the model."""
-    config = found.model.config
+    config = job.model.config.get_text_config()
     return {
-        **origin,
+        **asdict(sets.origin),
         "architecture": config.model_type,
-        "layers": config.num_hidden_layers,
+        "layers": layout_of(job.model).n_layers,
         "hidden": config.hidden_size,
-        "neurons_per_layer": found.sets.n_neurons,
+        "neurons_per_layer": sets.n_neurons,
         "vocabulary": config.vocab_size,
-        "parameters": found.model.num_parameters(),
-        "dtype": str(found.model.dtype),
-        "device": str(found.model.device),
+        "parameters": job.model.num_parameters(),
+        "dtype": str(job.model.dtype),
+        "device": str(job.model.device),
     }
 
 
