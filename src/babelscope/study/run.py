@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from babelscope.artifacts import NeuronSet
+from babelscope.artifacts import NeuronSet, Observation
 from babelscope.errors import ArtifactError, CorpusError
 from babelscope.evaluation import check_labels, known_languages
 from babelscope.models import layout_of, open_model, origin_of
@@ -71,8 +71,8 @@ def run_study(
 
 def measure(job: Job, kept: Kept, steering: bool, include_samples: bool) -> dict[str, Any]:
     """All stages that measure something, then the page."""
-    with kept.timed("observe"):
-        observation = observe_text(job)
+    kept.stage("observe", partial(observe_text, job))
+    observation = Observation.load(job.folder / "observation")
     chosen = kept.stage("identify", partial(identify, job, observation))
     choice, sets = chosen.pop("choice"), NeuronSet.load(job.folder / "neurons")
     parts = {

@@ -1,0 +1,112 @@
+"""The verbs `study` and `demo`: the main job whole."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+from babelscope.cli.arguments import Device, Dtype, Model, Result, Seed, Text, free
+from babelscope.study import MAIN, Budget, run_study
+
+Samples = Annotated[bool, arg(help="show prompts and answers in the report.")]
+
+
+def run_demonstration(
+    *,
+    out: Path,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    include_samples: Samples = True,
+) -> Result:
+    """The main job on the bundled model and corpus; writes results.json and report.html into a new folder.
+
+    Args:
+        out: the new folder.
+    """
+    given: dict[str, Any] = {"device": device, "dtype": dtype, "seed": seed, "include_samples": include_samples}
+    return shown(out, run_study("reference", "reference", free(out), languages=MAIN, progress=True, **given))
+
+
+def run_whole_study(
+    model: Model,
+    corpus: Text,
+    *,
+    out: Path,
+    languages: tuple[str, ...] = (),
+    tokens_per_language: int = 100_000,
+    ablate_tokens: int = 5_000,
+    draws: int = 19,
+    resamples: int = 200,
+    steering: bool = True,
+    layers: tuple[int, ...] = (),
+    strengths: tuple[float, ...] = Budget.strengths,
+    dev_prompts: int = Budget.dev_prompts,
+    test_prompts: int = Budget.test_prompts,
+    resume: bool = False,
+    check_language: bool = True,
+    include_samples: Samples = True,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
+) -> Result:
+    """The main job on your model and text: observe, identify, control, ablate, steer, and one page that shows it all.
+
+    Method and rate, layer and strength are chosen on the valid split; the test split is scored once.
+
+    Args:
+        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference"; without splits it is split by document.
+        out: folder for results.json, report.html, the observation, the neurons and the directions.
+        languages: BCP-47 tags; none means every file of the corpus folder.
+        tokens_per_language: tokens observed, at most.
+        ablate_tokens: scored tokens a language with a set switched off.
+        draws: random sets of each control; 19 is the fewest whose rank p can reach .05.
+        resamples: bootstraps, half-splits and shuffles of labels, each so many.
+        steering: --no-steering leaves steering out, and so all generation.
+        layers: of the steering sweep; none means those at one, two and three eighths of the depth.
+        strengths: of the steering sweep, in multiples of the difference of means.
+        dev_prompts: prompts a target for each layer and strength.
+        test_prompts: prompts a target for the score.
+        resume: go on where an interrupted run of the same command stopped.
+        check_language: refuse text that is mostly another language than its label says.
+    """
+    budget = Budget(
+        observe_tokens=tokens_per_language,
+        ablate_tokens=ablate_tokens,
+        draws=draws,
+        resamples=resamples,
+        layers=layers,
+        strengths=strengths,
+        dev_prompts=dev_prompts,
+        test_prompts=test_prompts,
+    )
+    results = run_study(
+        model,
+        corpus,
+        out if resume else free(out),
+        languages=languages or None,
+        budget=budget,
+        steering=steering,
+        check_language=check_language,
+        resume=resume,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        include_samples=include_samples,
+        progress=True,
+    )
+    return shown(out, results)
+
+
+def shown(out: Path, results: Mapping[str, Any]) -> Result:
+    """What is printed of a study."""
+    steering = results.get("steering") or {}
+    return {
+        "report": str(out / "report.html"),
+        "neurons": results["neurons"],
+        "top_rate": results["top_rate"],
+        "own_hurt_most": sum(results["ablation"]["own_hurt_most"].values()),
+        **({"steering_macro": steering["macro"]} if steering else {}),
+        "seconds": results["seconds"],
+    }

@@ -1,0 +1,22 @@
+"""What every stage of the main job is given."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope.corpus import Corpus
+from babelscope.study.budget import Budget
+
+
+class Job(NamedTuple):
+    """What every stage is given."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    texts: dict[str, Corpus]
+    """By split."""
+    budget: Budget
+    folder: Path
+    seed: int
+    progress: bool

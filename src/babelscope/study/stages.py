@@ -1,0 +1,124 @@
+"""The stages of the main job: each takes artifacts, writes its own, and gives its part of results.json."""
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from babelscope.ablation import ablation_matrix, choose_top_rate
+from babelscope.artifacts import NeuronSet, Observation
+from babelscope.controls import write_evidence
+from babelscope.corpus import ROMANISABLE
+from babelscope.identification import ScriptControl, check_sets, evidence_rows, romanised_control
+from babelscope.neurons import SELECTORS
+from babelscope.recording import observe
+from babelscope.study.job import Job
+from babelscope.study.parts import ablation_results, control_results, set_results, steering_results
+from babelscope.sweeps import Decoding, neuron_steering_study, steering_study
+
+METHODS = ("lape", "entropy-lambda")
+"""Selections tried; method and top_rate are chosen on the validation split."""
+SITES = ("mlp_gate", "mlp_inner", "resid_out")
+SCRIPT_DOCUMENTS = 200
+"""Documents a language that the romanised control reads at most."""
+
+
+def observe_text(job: Job) -> dict[str, Any]:
+    """One pass over the training split, into `observation`; an interrupted one goes on from its last checkpoint."""
+    saved, checkpoint = job.folder / "observation", job.folder / "observation.checkpoint"
+    if not (saved / "config.json").is_file():
+        observation = observe(
+            job.model,
+            job.tokenizer,
+            job.texts["train"],
+            sites=SITES,
+            tokens_per_language=job.budget.observe_tokens,
+            checkpoint=checkpoint,
+            progress=job.progress,
+        )
+        observation.save(saved)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return {}
+
+
+def identify(job: Job, observation: Observation) -> dict[str, Any]:
+    """Method and rate by the validation split; the sets go to `neurons`."""
+    choice = choose_top_rate(
+        job.model,
+        job.tokenizer,
+        {name: partial(select, observation, name) for name in METHODS},
+        job.texts["valid"],
+        max_tokens=job.budget.choose_tokens,
+        progress=job.progress,
+    )
+    sets = select(observation, choice.method, choice.top_rate)
+    shutil.rmtree(job.folder / "neurons", ignore_errors=True)
+    sets.save(job.folder / "neurons")
+    return {**set_results(sets, choice.top_rate), "choice": [dict(row) for row in choice.rows]}
+
+
+def select(observation: Observation, method: str, top_rate: float) -> NeuronSet:
+    """The sets of one method at one rate."""
+    return SELECTORS[method](observation, top_rate=top_rate)
+
+
+def control(job: Job, observation: Observation, sets: NeuronSet) -> dict[str, Any]:
+    """What can be said of the sets without switching them off; its rows go to evidence.jsonl."""
+    parallel = job.texts["train"].parallel
+    checks = check_sets(observation, sets, parallel=parallel, draws=job.budget.resamples, seed=job.seed)
+    (job.folder / "evidence.jsonl").unlink(missing_ok=True)
+    write_evidence(evidence_rows(checks), job.folder / "evidence.jsonl")
+    return control_results(checks, script_control(job, sets))
+
+
+def script_control(job: Job, sets: NeuronSet) -> ScriptControl:
+    """The romanised control, or why the text has none."""
+    valid = job.texts["valid"].head(SCRIPT_DOCUMENTS)
+    if "en" in valid and any(tag.script in ROMANISABLE for tag in sets.languages):
+        return romanised_control(job.model, job.tokenizer, sets, valid, seed=job.seed)
+    why = "no language with a romanisation" if "en" in valid else "no English text, which is its floor"
+    return ScriptControl({}, {}, dict.fromkeys(sets.languages, why))
+
+
+def ablate(job: Job, observation: Observation, sets: NeuronSet, choice: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Every set switched off on the test split, to zero beside both controls, and to its mean."""
+    switch_off = partial(
+        ablation_matrix,
+        job.model,
+        job.tokenizer,
+        sets,
+        job.texts["test"],
+        draws=job.budget.draws,
+        observation=observation,
+        max_tokens=job.budget.ablate_tokens,
+        seed=job.seed,
+        progress=job.progress,
+    )
+    return ablation_results(switch_off(to="zero"), switch_off(to="mean", controls=()), choice)
+
+
+def steer(job: Job, observation: Observation, sets: NeuronSet) -> dict[str, Any]:
+    """Directions and neuron arithmetic, chosen on the validation split, scored on the test split."""
+    budget, decoding = job.budget, Decoding(seed=job.seed)
+    study = steering_study(
+        job.model,
+        job.tokenizer,
+        observation,
+        dev=job.texts["valid"],
+        test=job.texts["test"],
+        targets=tuple(job.texts["train"]),
+        layers=budget.layers,
+        strengths=budget.strengths,
+        dev_prompts=budget.dev_prompts,
+        test_prompts=budget.test_prompts,
+        random_prompts=budget.random_prompts,
+        decoding=decoding,
+        progress=job.progress,
+    )
+    arithmetic = neuron_steering_study(
+        job.model, job.tokenizer, sets, observation, study, dev=job.texts["valid"], decoding=decoding
+    )
+    shutil.rmtree(job.folder / "directions", ignore_errors=True)
+    for tag, direction in study.directions.items():
+        direction.save(job.folder / "directions" / tag)
+    return steering_results(study, arithmetic, job.seed)
