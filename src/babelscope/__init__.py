@@ -62,6 +62,7 @@ _HOME = {
     "select_monolingual": "features",
     "feature_ablation": "ablation.features",
     "write_report": "report",
+    "run_study": "study",
 }
 _PARTS = ("probes",)
 """Parts used under their own name, such as `babelscope.probes.logit_lens`."""

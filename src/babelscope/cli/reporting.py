@@ -15,10 +15,10 @@ def run_report(
     out: Path | None = None,
     include_samples: bool = True,
 ) -> Result:
-    """One self-contained HTML page from run folders with results.json.
+    """One self-contained HTML page from the folders of one or several studies.
 
     Args:
-        runs: run folders.
+        runs: folders that `study` or `demo` wrote.
         out: the page; none means report.html in the first folder.
         include_samples: show text in the report.
     """

@@ -33,7 +33,7 @@ VERBS = {
         "run_evaluate",
         "bits per byte by language, language confusion of answers, or a recipe's whole score",
     ),
-    "report": Verb("reporting", "run_report", "one HTML page from run folders"),
+    "report": Verb("reporting", "run_report", "one HTML page from the folders of studies"),
     "import-mask": Verb("selecting", "run_import_mask", "read a published LAPE mask"),
     "doctor": Verb("doctor", "run_doctor", "what is installed, and a self-test"),
 }
