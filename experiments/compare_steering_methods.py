@@ -43,6 +43,8 @@ from babelscope import (
     open_model,
     pca_direction,
     probe_direction,
+    scale_features,
+    scale_neurons,
     select_entropy_lambda,
     shift_and_back,
 )
@@ -177,6 +179,21 @@ def neurons(study: Study, by: Any) -> Build:
     return build
 
 
+def neurons_scaled(study: Study) -> Build:
+    """The prompt language's neurons to nothing, the target's to twice what they are, at strength 1."""
+    sets = cache(lambda: select_entropy_lambda(study.obs, top_rate=0.02).sets)
+
+    def build(s: Setting, target: Language, source: Language) -> Sequence[Operation]:
+        return [
+            operation
+            for tag, factor in ((source, 0.0), (target, 2.0))
+            if sets().sizes[tag]
+            for operation in scale_neurons(sets(), tag, factor, strength=s.strength, schedule=s.fade)
+        ]
+
+    return build
+
+
 def conditional(study: Study) -> Build:
     """Only prompts that are not in the target's language already."""
 
@@ -235,22 +252,28 @@ def heads(study: Study, s: Setting, target: Language, source: Language) -> list[
     return list(recipe)
 
 
-def features(study: Study, clamp: bool) -> Build:
+def features(study: Study, how: Literal["add", "clamp", "scale"], name: str = "reference", tau: float = 0.5) -> Build:
+    """LangFIR features of both languages: their means' difference added, held at twice the target's, or scaled."""
+
     @cache
     def read():
-        sae = load_sae("reference", model=study.model)
+        sae = load_sae(name, model=study.model)
         seen = observe_features(
             study.model, study.tokenizer, study.texts["train"], sae, tokens_per_language=study.config.tokens
         )
-        return sae, select_langfir(seen), seen.sum / seen.tokens
+        return sae, select_langfir(seen, tau=tau), seen.sum / seen.tokens
 
     def build(s: Setting, target: Language, source: Language) -> Sequence[Operation]:
         sae, sets, means = read()
         k, j = study.targets.index(target), study.targets.index(source)
-        chosen = sorted({*sets.features(target).tolist(), *sets.features(source).tolist()})
+        to, away = (set(sets.features(tag).tolist()) for tag in (target, source))
+        chosen = sorted(to | away)
         if not chosen:
             return []
-        if clamp:
+        if how == "scale":
+            factors = {index: 2.0 if index in to else 0.0 for index in chosen}
+            return [scale_features(sae, factors, strength=s.strength, schedule=s.fade)]
+        if how == "clamp":
             levels = {index: float(means[index, k]) * 2 for index in chosen}
             return [clamp_features(sae, levels, strength=s.strength, schedule=s.fade)]
         direction = feature_difference(study.obs, sae, chosen, means[:, k], means[:, j], target=target, source=source)
@@ -306,16 +329,15 @@ def methods(study: Study) -> Iterator[Method]:
         batch=16,
     )
     yield Method("conditional", "arXiv:2409.05907", grid((1,), (1.3, 1.6), (0.3,)), conditional(study))
-    yield Method(
-        "features added", "arXiv:2604.03532", grid((0,), (1.0, 2.0, 4.0, 6.0, 8.0), (0.5,)), features(study, False)
-    )
-    yield Method(
-        "features clamped",
-        "arXiv:2507.13410",
-        grid((0,), (1.0, 2.0, 4.0, 8.0), (0.5,)),
-        features(study, True),
-        batch=16,
-    )
+    scaled = grid((-1,), (1.0, 2.0, 4.0), (0.3,))
+    yield Method("neurons scaled", "arXiv:2507.22608", scaled, neurons_scaled(study), batch=16)
+    for name, prefix, tau in (("reference", "", 0.5), ("reference-coarse", "coarse ", 0.9)):
+        edit = partial(features, study, name=name, tau=tau)
+        pushes = grid((0,), (1.0, 2.0, 4.0, 6.0, 8.0), (0.5,))
+        yield Method(f"{prefix}features added", "arXiv:2604.03532", pushes, edit("add"))
+        levels = grid((0,), (1.0, 2.0, 4.0, 8.0), (0.5,))
+        yield Method(f"{prefix}features clamped", "arXiv:2507.13410", levels, edit("clamp"), batch=16)
+        yield Method(f"{prefix}features scaled", "arXiv:2507.13410", levels, edit("scale"), batch=16)
 
 
 def run(config: Config, run: Run) -> None:
