@@ -331,13 +331,17 @@ def methods(study: Study) -> Iterator[Method]:
     yield Method("conditional", "arXiv:2409.05907", grid((1,), (1.3, 1.6), (0.3,)), conditional(study))
     scaled = grid((-1,), (1.0, 2.0, 4.0), (0.3,))
     yield Method("neurons scaled", "arXiv:2507.22608", scaled, neurons_scaled(study), batch=16)
-    for name, prefix, tau in (("reference", "", 0.5), ("reference-coarse", "coarse ", 0.9)):
+    factors = grid((0,), (1.0, 2.0, 4.0, 8.0), (0.5,))
+    fine = (grid((0,), (1.0, 2.0, 4.0, 6.0, 8.0), (0.5,)), factors)
+    coarse = (grid((0,), (0.6, 0.8, 1.0, 1.3), (0.3, 0.5)), grid((0,), (0.3, 0.5, 0.7, 1.0), (0.3, 0.5)))
+    for name, prefix, tau, (pushes, levels) in (
+        ("reference", "", 0.5, fine),
+        ("reference-coarse", "coarse ", 0.9, coarse),
+    ):
         edit = partial(features, study, name=name, tau=tau)
-        pushes = grid((0,), (1.0, 2.0, 4.0, 6.0, 8.0), (0.5,))
         yield Method(f"{prefix}features added", "arXiv:2604.03532", pushes, edit("add"))
-        levels = grid((0,), (1.0, 2.0, 4.0, 8.0), (0.5,))
         yield Method(f"{prefix}features clamped", "arXiv:2507.13410", levels, edit("clamp"), batch=16)
-        yield Method(f"{prefix}features scaled", "arXiv:2507.13410", levels, edit("scale"), batch=16)
+        yield Method(f"{prefix}features scaled", "arXiv:2507.13410", factors, edit("scale"), batch=16)
 
 
 def run(config: Config, run: Run) -> None:
