@@ -137,6 +137,18 @@ def own(tmp_path):
     return tmp_path
 
 
+def test_experts_have_no_romanised_control_and_say_so(tmp_path):
+    tiny_model("olmoe").save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "corpus").mkdir()
+    for tag, words in (("en", "the dog slept on the old {} sofa"), ("ru", "собака спала на старом {} диване")):
+        lines = "".join(words.format("abcdefgh"[i % 8] * (1 + i // 8)) + "\n" for i in range(160))
+        (tmp_path / "corpus" / f"{tag}.txt").write_text(lines)
+    given = {"budget": SMALL, "steering": False}
+    results = run_study(str(tmp_path / "model"), str(tmp_path / "corpus"), tmp_path / "out", **given)
+    assert all("routed to an expert" in row["not_applicable"] for row in results["controls"]["script"].values())
+
+
 def study(capsys, own, *words):
     capsys.readouterr()
     flags = ["--tokens-per-language", "1500", "--ablate-tokens", "60", "--draws", "2", "--resamples", "10"]

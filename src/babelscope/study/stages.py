@@ -68,16 +68,21 @@ def control(job: Job, observation: Observation, sets: NeuronSet) -> dict[str, An
     checks = check_sets(observation, sets, parallel=parallel, draws=job.budget.resamples, seed=job.seed)
     (job.folder / "evidence.jsonl").unlink(missing_ok=True)
     write_evidence(evidence_rows(checks), job.folder / "evidence.jsonl")
-    return control_results(checks, script_control(job, sets))
+    return control_results(checks, script_control(job, observation, sets))
 
 
-def script_control(job: Job, sets: NeuronSet) -> ScriptControl:
-    """The romanised control, or why the text has none."""
-    valid = job.texts["valid"].head(SCRIPT_DOCUMENTS)
-    if "en" in valid and any(tag.script in ROMANISABLE for tag in sets.languages):
-        return romanised_control(job.model, job.tokenizer, sets, valid, seed=job.seed)
-    why = "no language with a romanisation" if "en" in valid else "no English text, which is its floor"
-    return ScriptControl({}, {}, dict.fromkeys(sets.languages, why))
+def script_control(job: Job, observation: Observation, sets: NeuronSet) -> ScriptControl:
+    """The romanised control, or why there is none."""
+    valid, why = job.texts["valid"].head(SCRIPT_DOCUMENTS), None
+    if observation[sets.at].routed is not None:
+        why = "the tokens routed to an expert are not kept by shard"
+    elif "en" not in valid:
+        why = "no English text, which is its floor"
+    elif not any(tag.script in ROMANISABLE for tag in sets.languages):
+        why = "no language with a romanisation"
+    if why is not None:
+        return ScriptControl({}, {}, dict.fromkeys(sets.languages, why))
+    return romanised_control(job.model, job.tokenizer, sets, valid, seed=job.seed)
 
 
 def ablate(job: Job, observation: Observation, sets: NeuronSet, choice: Sequence[dict[str, Any]]) -> dict[str, Any]:
