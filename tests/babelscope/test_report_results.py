@@ -14,6 +14,7 @@ from babelscope.errors import ArtifactError, ToolkitError
 from babelscope.report import write_report
 from babelscope.report.claims import Claim, claims
 from babelscope.report.results import read_results
+from babelscope.report.summary import model_name
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = jsonschema.Draft202012Validator(json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8")))
@@ -276,3 +277,17 @@ def test_every_key_of_the_schema_is_described() -> None:
     assert set(example()) == set(SCHEMA.schema["properties"])
     for part in ("ablation", "steering"):
         assert set(example()[part]) == set(SCHEMA.schema["properties"][part]["properties"])
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("/somewhere/models/mine", "mine"),
+        ("org/model", "org/model"),
+        ("reference", "the reference model"),
+        (None, "run"),
+    ],
+)
+def test_model_is_called_by_its_id_or_the_end_of_its_path(tmp_path: Path, written: str | None, said: str) -> None:
+    results = minimal() | {"model": {"model": written}}
+    assert model_name(read_results(save(tmp_path / "run", results))) == said

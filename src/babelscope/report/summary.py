@@ -1,5 +1,7 @@
 """The top of a run: what was done, which findings hold, and a row of evidence a language."""
 
+from pathlib import PurePath
+
 from babelscope.report.claims import (
     Claim,
     beats_draws,
@@ -19,10 +21,13 @@ MARKS = {True: ("yes", "●", "holds: "), False: ("no", "○", "does not hold: "
 
 
 def model_name(results: Results) -> str:
-    """What the run calls its model, else the name of its folder."""
+    """What the run calls its model, of a path the last part, else the name of its folder."""
     card = results.find("model") or {}
     found = next((card[key] for key in ("name", "model", "id", "path") if isinstance(card.get(key), str)), None)
-    return "the reference model" if found == "reference" else found or results.folder.resolve().name
+    if found is None:
+        return results.folder.resolve().name
+    path = PurePath(found)
+    return "the reference model" if found == "reference" else path.name if path.is_absolute() else found
 
 
 def summary_section(results: Results) -> Section:
