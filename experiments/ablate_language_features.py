@@ -21,7 +21,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -113,7 +113,7 @@ def on_validation_text(config: Config, setting: Setting, model, tokenizer) -> di
     valid = load_corpus("reference", config.languages, split="valid")
     try:
         sets = with_features(setting.select(config))
-        drawn = {"draws": config.valid_draws, "seed": config.seed}
+        drawn: dict[str, Any] = {"draws": config.valid_draws, "seed": config.seed}
         given = {**drawn, "observed": setting.observed, "max_tokens": config.valid_tokens}
         table = feature_ablation(model, tokenizer, setting.sae, sets, valid, **given)
         match = matched_features(setting.observed, sets, **drawn).achieved
@@ -142,7 +142,7 @@ def with_features(sets: FeatureSet) -> FeatureSet:
 def opened(config: Config, source: str, model, tokenizer) -> tuple[LoadedSAE, FeatureObservation]:
     """An autoencoder and where its features fire in training sentences and on random tokens."""
     texts, sae = load_corpus("reference", config.languages, split="train"), load_sae(source, model=model)
-    drawn = {"random_sequences": config.sequences, "seed": config.seed}
+    drawn: dict[str, Any] = {"random_sequences": config.sequences, "seed": config.seed}
     return sae, observe_features(model, tokenizer, texts, sae, tokens_per_language=config.tokens, shards=24, **drawn)
 
 
@@ -189,7 +189,7 @@ def share_taken(sae: LoadedSAE, features: torch.Tensor, moment: torch.Tensor) ->
 
 
 def on_test_text(config: Config, setting: Setting, model, tokenizer) -> OnTestText:
-    sets, drawn = with_features(setting.select(config)), {"draws": config.draws, "seed": config.seed}
+    sets, drawn = with_features(setting.select(config)), dict[str, Any](draws=config.draws, seed=config.seed)
     matched = matched_features(setting.observed, sets, **drawn)
     loudest = loudest_features(setting.observed, sets)
     loud = loud_features(setting.observed, sets, **drawn)

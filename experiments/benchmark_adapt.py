@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from babelscope_kernels.onednn import torch_only
@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from babelscope import NeuronSet, layout_of, open_model, origin_of
 from babelscope.adapters.peft_training import PeftStudent
 from babelscope.languages import Language
+from babelscope.models import Layout
 from babelscope.runs import Run, environment, main
 from babelscope.subnetworks import Bank, Dense, Rows, Subnetwork, ffn_names, parameter_names, rows_loss
 
@@ -76,7 +77,8 @@ def build_model(config: Config):
             num_key_value_heads=4,
             tie_word_embeddings=True,
         )
-        return LlamaForCausalLM(shape).eval().to(config.device)
+        model: Any = LlamaForCausalLM(shape)
+        return model.eval().to(config.device)
 
 
 def random_set(model, share: float, seed: int) -> NeuronSet:
@@ -107,8 +109,9 @@ def random_rows(config: Config, vocabulary: int, seed: int) -> Rows:
 @dataclass
 class Variant:
     name: str
-    student: object | None
-    layout: object
+    student: Any
+    """Whatever trains, or None."""
+    layout: Layout
     weights: set[int]
     """Storages that are no activation."""
 

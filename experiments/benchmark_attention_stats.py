@@ -9,6 +9,7 @@ further than 1e-4 nats from float64 would count against the claim. Inputs are ra
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,13 +72,15 @@ def peak_bytes(call) -> int:
     """Most memory that tensors made by one call hold at once."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         kept = call()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    recorded: Any = profile.profiler
+    events = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
     del kept
     return int(np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]).max())
 
 
 def measure(shape: str, config: Config) -> list[dict]:
-    calls, exact = variants(*(int(part) for part in shape.split(",")), config)
+    heads, kv_heads, dim = (int(part) for part in shape.split(","))
+    calls, exact = variants(heads, kv_heads, dim, config)
     gap = float((calls["attention_stats"]().entropy_nats - exact).abs().max())
     memory = {kind: peak_bytes(call) for kind, call in calls.items()}
     times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in calls}

@@ -19,13 +19,14 @@ from babelscope.corpus import as_corpus
 from babelscope.recording.passes import Pass
 from babelscope.recording.reading import Reading
 from babelscope.runs import Run, main
+from babelscope.sites import At
 
 
 @dataclass(frozen=True)
 class Config:
     rounds: int = 15
     """Interleaved rounds of each variant."""
-    sites: tuple[str, ...] = ("mlp_gate", "resid_out")
+    sites: tuple[At, ...] = ("mlp_gate", "resid_out")
     """Kinds of site observed, at all layers."""
     tokens: int = 3000
     """Tokens a language, four languages."""
@@ -41,7 +42,7 @@ def variants(model, tokenizer, config: Config):
     """The bare passes and the observing pass, over the same prepared batches."""
     corpus = as_corpus(load_corpus("reference", ["en", "ru", "zh", "hi"]))
     layout = layout_of(model)
-    sites = {at: tuple(range(layout.n_layers)) for at in config.sites}
+    sites: dict[At, tuple[int | None, ...]] = {at: tuple(range(layout.n_layers)) for at in config.sites}
     run = Pass(layout, tokenizer, corpus, Reading(sites, config.tokens, 32, (0, 1), 4096, None, 512))
     batches = list(run.batches())
 

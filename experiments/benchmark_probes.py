@@ -9,6 +9,7 @@ no control and no seed to vary: rounds stand for those.
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def run(config: Config, run: Run) -> None:
         write_atomic(Path(config.out) / "probe_times.jsonl", "\n".join(lines) + "\n")
 
 
-def row(name: str, wall: list[float], busy: list[float], bar: float, rows: int) -> dict:
+def row(name: str, wall: Sequence[float], busy: Sequence[float], bar: float, rows: int) -> dict:
     median = float(np.median(wall))
     return {
         "probe": name,

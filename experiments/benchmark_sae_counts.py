@@ -9,6 +9,7 @@ Inputs are random normal, so one seed stands for many: 16.8 million comparisons 
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,8 @@ def largest_allocation(call) -> int:
     """Bytes of the largest tensor that one call makes."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         call()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    recorded: Any = profile.profiler
+    events = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
     return max(event.nbytes() for event in events)
 
 

@@ -75,7 +75,7 @@ def run(config: Config, run: Run) -> None:
     inside = tuple(cost.language for cost in costs.costs)
     trained, unseen = (load_corpus(config.mono or config.parallel, split=split) for split in ("train", "valid"))
     texts = sample(config, candidates(trained, inside))
-    settings = {"merges": config.merges, "seed": config.seed}
+    settings: dict[str, Any] = {"merges": config.merges, "seed": config.seed}
     found = infer_training_shares(tokenizer, texts, resamples=config.resamples, **settings)
     known = recipe(found.languages) if config.tokenizer == "reference" else None
     run.log(plain(asdict(row)) for row in found.rows())
@@ -180,8 +180,8 @@ def graded(config: Config, texts: Corpus, inside: Sequence[str], seed: int) -> d
     Only the parallel corpus's languages are trained on; the others compete as candidates from outside here too.
     """
     order = np.random.default_rng(seed).permutation(len(inside))
-    raw = {tag: 0.8 ** int(place) for tag, place in zip(inside, order, strict=True)}
-    known = {tag: raw.get(tag, 0.0) / sum(raw.values()) for tag in texts}
+    raw: dict[str, float] = {tag: 0.8 ** int(place) for tag, place in zip(inside, order, strict=True)}
+    known: dict[str, float] = {tag: raw.get(tag, 0.0) / sum(raw.values()) for tag in texts}
 
     def lines() -> Iterator[str]:
         for tag in inside:
@@ -203,7 +203,7 @@ def graded(config: Config, texts: Corpus, inside: Sequence[str], seed: int) -> d
 
 def draw(costs: TokenCosts, found: TrainingShares, known: Mapping[str, float] | None) -> list[Figure]:
     ordered = sorted(costs.costs, key=lambda cost: -cost.premium)
-    shares = {
+    shares: dict[str, Estimate] = {
         tag: Estimate(float(found.share[k]), float(found.low[k]), float(found.high[k]))
         for k, tag in sorted(enumerate(found.languages), key=lambda pair: -found.share[pair[0]])
     }

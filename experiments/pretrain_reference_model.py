@@ -210,7 +210,7 @@ def loss_of(model: LlamaForCausalLM, hidden: torch.Tensor, labels: torch.Tensor)
         return F.cross_entropy(model.lm_head(rows).float(), targets, reduction="sum")
 
     pairs = zip(hidden.split(512), labels.split(512), strict=True)
-    total = sum(checkpoint(chunk, rows, targets, use_reentrant=False) for rows, targets in pairs)
+    total: Any = sum(checkpoint(chunk, rows, targets, use_reentrant=False) for rows, targets in pairs)
     return total / labels.numel()
 
 

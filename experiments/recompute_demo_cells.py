@@ -10,6 +10,7 @@ seed: the two paths share no code but the artifacts.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,7 @@ def nats(model, tokenizer, lines: list[str]) -> float:
 
 
 def ablation_cell(config: Config, results: dict) -> dict:
-    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     count = results["ablation"]["documents"][config.text_language]
     tokens = results["ablation"]["tokens"][config.text_language]
@@ -71,7 +72,7 @@ def ablation_cell(config: Config, results: dict) -> dict:
 
 
 def steering_cell(config: Config, results: dict) -> dict:
-    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(MODEL, padding_side="left")
     layer, strength = results["steering"]["layer"], results["steering"]["strength"]
     observation = Observation.load(Path(config.demo) / "observation")

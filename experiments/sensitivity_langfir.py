@@ -10,6 +10,7 @@ sets more than that matters. Several seeds of the random sequences are one of th
 import json
 import math
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 
@@ -88,8 +89,12 @@ def measure(config: Config) -> list[dict]:
     torch.set_num_threads(config.threads)
     model, tokenizer = open_model(config.model, device="cpu")
     sae, texts = load_sae(config.sae, model=model), load_corpus(config.corpus, config.languages, split="train")
-    settings = {"tokens_per_language": config.tokens}
-    draw = {"random_sequences": config.sequences[-1], "random_length": config.length, "seed": config.seeds[0]}
+    settings: dict[str, Any] = {"tokens_per_language": config.tokens}
+    draw: dict[str, Any] = {
+        "random_sequences": config.sequences[-1],
+        "random_length": config.length,
+        "seed": config.seeds[0],
+    }
     observed = observe_features(model, tokenizer, texts, sae, shards=2, **settings, **draw)
 
     def select(of=observed, **change: float) -> FeatureSet:

@@ -66,7 +66,7 @@ _HOME = {
 }
 _PARTS = ("probes",)
 """Parts used under their own name, such as `babelscope.probes.logit_lens`."""
-__all__ = [*_HOME, *_PARTS]  # noqa: PLE0604
+__all__ = [*_HOME, *_PARTS]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -65,7 +65,7 @@ _HOME = {
     "routing_divergence": "routing",
     "routing_use": "routing",
 }
-__all__ = [*_HOME]  # noqa: PLE0604
+__all__ = [*_HOME]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
