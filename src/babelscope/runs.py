@@ -31,7 +31,8 @@ def write_atomic(path: Path, text: str) -> Path:
     except OSError as err:
         raise PrerequisiteError(f"{path}: could not be written ({err}); nothing there was changed; free space") from err
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
     return path
 
 

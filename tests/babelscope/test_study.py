@@ -1,18 +1,24 @@
 """The whole study with a small budget: the files, the schema, the figures' internal truth, and resuming."""
 
 import json
+import os
 import re
+from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import jsonschema
 import pytest
+import torch
 from conftest import tiny_model, tiny_tokenizer
 
 from babelscope import Direction, NeuronSet
 from babelscope.cli import main
-from babelscope.errors import ArtifactError, CorpusError
+from babelscope.errors import ArtifactError, CorpusError, MeasurementError, PrerequisiteError, SiteError
 from babelscope.recording import observe
+from babelscope.runs import write_atomic
 from babelscope.study import Budget, run_study
+from babelscope.study.plan import weights_hash
 
 SMALL = Budget(
     observe_tokens=1500,
@@ -26,6 +32,7 @@ SMALL = Budget(
     test_prompts=3,
     random_prompts=2,
 )
+TINY = replace(SMALL, layers=())
 GIVEN = {"languages": ("en", "fi", "ru", "hi", "tt"), "budget": SMALL}
 SCHEMA = Path(__file__).parents[2] / "docs" / "results.schema.json"
 
@@ -75,7 +82,7 @@ def test_a_taken_folder_is_refused(demo):
         run_study("reference", "reference", folder)
 
 
-def interrupt(*_):
+def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
@@ -121,7 +128,7 @@ def test_a_pass_that_was_cut_off_goes_on_from_its_checkpoint(demo, tmp_path, mon
 
 def test_a_folder_with_another_study_is_not_gone_on_with(demo):
     folder, _ = demo
-    with pytest.raises(ArtifactError, match="another seed; expected the same"):
+    with pytest.raises(ArtifactError, match="differs in seed; expected the same"):
         run_study("reference", "reference", folder, resume=True, **GIVEN, seed=1)
 
 
@@ -144,7 +151,7 @@ def test_experts_have_no_romanised_control_and_say_so(tmp_path):
     for tag, words in (("en", "the dog slept on the old {} sofa"), ("ru", "собака спала на старом {} диване")):
         lines = "".join(words.format("abcdefgh"[i % 8] * (1 + i // 8)) + "\n" for i in range(160))
         (tmp_path / "corpus" / f"{tag}.txt").write_text(lines)
-    given = {"budget": SMALL, "steering": False}
+    given = {"budget": TINY, "steering": False}
     results = run_study(str(tmp_path / "model"), str(tmp_path / "corpus"), tmp_path / "out", **given)
     assert all("routed to an expert" in row["not_applicable"] for row in results["controls"]["script"].values())
 
@@ -177,3 +184,148 @@ def test_text_of_one_language_is_refused_before_the_model_is_read(capsys, own):
     assert code == 1 and "text of one language came" in err and not (own / "out").exists()
     with pytest.raises(CorpusError, match="expected two or more to tell apart"):
         run_study("no-such-model", str(own / "corpus"), own / "out", languages=("fi",))
+
+
+def go_on(own, **given):
+    asked = {"budget": TINY, "steering": False, "resume": True, **given}
+    return run_study(str(own / "model"), str(own / "corpus"), own / "out", **asked)
+
+
+WRONG = [
+    ({"observe_tokens": 0}, "tokens_per_language 0 (expected 1 or more)"),
+    ({"resamples": 1, "draws": 0}, "resamples 1 (expected 2 or more), draws 0 (expected 1 or more)"),
+    ({"dev_prompts": 0}, "dev_prompts 0"),
+    ({"ablate_tokens": -3}, "ablate_tokens -3"),
+    ({"strengths": ()}, "strengths [] (expected one or more finite numbers)"),
+    ({"strengths": (1.0, float("nan"))}, "strengths [1.0, nan]"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "said"), WRONG)
+def test_amounts_that_a_late_stage_can_not_work_with_are_refused_before_anything_is_read(tmp_path, wrong, said):
+    with pytest.raises(MeasurementError, match=re.escape(said)):
+        run_study("no-such-model", str(tmp_path / "no-such-corpus"), tmp_path / "out", budget=replace(SMALL, **wrong))
+
+
+def test_a_layer_or_seed_out_of_range_is_refused_before_the_text_is_observed(own):
+    with pytest.raises(SiteError, match="layers 3, -1 came; the model has layers 0–2"):
+        go_on(own, budget=replace(SMALL, layers=(1, 3, -1)))
+    for seed in (-1, 2**63):
+        with pytest.raises(MeasurementError, match=f"seed {seed} came"):
+            go_on(own, seed=seed)
+    assert not (own / "out").exists()
+
+
+def test_a_language_of_few_documents_is_refused_before_the_model_is_read(own):
+    lines = (own / "corpus" / "fi.txt").read_text().splitlines()[:20]
+    (own / "corpus" / "fi.txt").write_text("\n".join(lines))
+    with pytest.raises(CorpusError, match=r"fi 13 in 10 of 32 shards; expected documents in 20 or more"):
+        run_study("no-such-model", str(own / "corpus"), own / "out", budget=SMALL)
+
+
+def test_splits_of_other_languages_or_with_the_same_text_are_refused(own):
+    lines = {tag: (own / "corpus" / f"{tag}.txt").read_text().splitlines() for tag in ("de", "fi")}
+    (own / "corpus" / "de.txt").unlink()
+    for split, part in (("train", slice(80)), ("valid", slice(80, 100)), ("test", slice(100, 120))):
+        (own / "corpus" / f"de.{split}.txt").write_text("\n".join(lines["de"][part]))
+    with pytest.raises(CorpusError, match="the same text came for fi train and valid, fi train and test, fi valid and"):
+        go_on(own)
+    (own / "corpus" / "fi.txt").rename(own / "corpus" / "fi.train.txt")
+    (own / "corpus" / "fi.valid.txt").write_text("\n".join(lines["fi"][:20]))
+    with pytest.raises(CorpusError, match=r"no file for fi, split 'test'; expected fi\.txt"):
+        go_on(own)
+    assert not (own / "out").exists()
+
+
+def test_what_a_killed_run_left_is_no_hindrance_and_does_not_stay(own):
+    out = own / "out"
+    out.mkdir()
+    (out / ".plan.json.partial-1").write_text("{")
+    (out / f".observation.partial-{os.getpid()}").mkdir()
+    with pytest.raises(ArtifactError, match="no study to go on with, plan.json is missing"):
+        go_on(own)
+    (out / f".observation.partial-{os.getpid()}").rmdir()
+    whole = go_on(own)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "evidence.jsonl",
+        "neurons",
+        "observation",
+        "plan.json",
+        "report.html",
+        "results.json",
+    ]
+    (out / "results.json").unlink()
+    for name in ("observation", "neurons"):
+        (out / name).rename(out / f".{name}.partial-{os.getpid()}")  # as of a killed process with the same number
+    assert figures(go_on(own)) == figures(whole)
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_a_study_killed_at_its_very_end_is_finished_and_has_all_its_seconds(own, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("babelscope.study.run.write_report", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            go_on(own)
+    (own / "out" / "report.html").write_text("the page, before its seconds were added")
+    found = go_on(own)
+    assert found["seconds"]["total"] > 0 and not (own / "out" / "stages").exists()
+    (own / "out" / "stages").mkdir()
+    assert go_on(own) == found and not (own / "out" / "stages").exists()
+
+
+def test_the_page_of_a_finished_study_is_made_again_as_asked(demo):
+    folder, whole = demo
+    pages = []
+    for samples in (False, True):
+        found = run_study("reference", "reference", folder, resume=True, include_samples=samples, **GIVEN)
+        assert found == whole
+        pages.append((folder / "report.html").read_text())
+    prompts = [escape(row["prompt"]) for row in whole["steering"]["samples"]]
+    assert [all(prompt in page for prompt in prompts) for page in pages] == [False, True]
+    assert not any(prompt in pages[0] for prompt in prompts)
+
+
+@pytest.mark.parametrize("text", ['{"torn": ', "[]", ""])
+def test_a_torn_file_of_a_study_is_named_with_what_to_do(own, monkeypatch, text):
+    with monkeypatch.context() as patch:
+        patch.setattr("babelscope.study.run.ablate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            go_on(own)
+    for name, advice in (
+        ("stages/control.json", "remove it, and --resume measures this stage again"),
+        ("results.json", "remove it, and --resume measures what is not kept"),
+        ("plan.json", "choose another --out"),
+    ):
+        file = own / "out" / name
+        kept = file.read_text() if file.exists() else None
+        file.write_text(text)
+        with pytest.raises(ArtifactError, match=f"{name}.*expected what a study wrote; {advice}"):
+            go_on(own)
+        file.unlink() if kept is None else file.write_text(kept)
+    assert go_on(own)["seconds"]["control"] > 0
+
+
+def test_other_weights_or_precision_of_the_same_architecture_are_another_study(own):
+    go_on(own)
+    with pytest.raises(ArtifactError, match="differs in dtype;"):
+        go_on(own, dtype="float64")
+    tiny_model("llama", seed=1).save_pretrained(own / "model")
+    with pytest.raises(ArtifactError, match="differs in weights; expected the same"):
+        go_on(own)
+
+
+def test_one_changed_matrix_changes_the_hash_of_the_weights():
+    model = tiny_model("llama")
+    before = weights_hash(model)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight += 1e-3
+    assert weights_hash(model) != before and weights_hash(tiny_model("llama")) == before
+
+
+def test_a_file_is_no_place_for_a_study(capsys, own):
+    (own / "out").write_text("kept")
+    with pytest.raises(ArtifactError, match="is a file; expected a folder"):
+        go_on(own)
+    assert study(capsys, own, "--resume")[0] == 1 and (own / "out").read_text() == "kept"
+    with pytest.raises(PrerequisiteError, match="could not be written"):
+        write_atomic(own / "out" / "plan.json", "{}")

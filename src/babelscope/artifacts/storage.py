@@ -101,6 +101,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     partial = path.parent / f".{path.name}.partial-{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)  # of a killed run with this number, as in a container
         partial.mkdir()
         yield partial
         for file in sorted(partial.iterdir()):

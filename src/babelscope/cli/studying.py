@@ -84,7 +84,7 @@ def run_whole_study(
     results = run_study(
         model,
         corpus,
-        out if resume else free(out),
+        out if resume and out.exists() else free(out),
         languages=languages or None,
         budget=budget,
         steering=steering,

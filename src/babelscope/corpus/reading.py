@@ -53,8 +53,9 @@ def load_corpus(name: str | Path, languages: Iterable[str] | None = None, *, spl
     missing = [tag for tag in wanted if tag not in files]
     if missing:
         raise CorpusError(
-            f"{folder}: no file for {', '.join(missing)}; expected {missing[0]}.txt or {missing[0]}.jsonl "
-            f"(there are files for {', '.join(files) or 'no language'}); add it or leave the language out"
+            f"{folder}: no file for {', '.join(missing)}, split {split!r}; expected {missing[0]}.txt or "
+            f"{missing[0]}.jsonl (there are files for {', '.join(files) or 'no language'}); add it or leave "
+            "the language out"
         )
     return Corpus({tag: read_documents(files[tag]) for tag in wanted}, str(name))
 

@@ -1,9 +1,25 @@
 """How much each stage of the main job may read or write."""
 
+import math
 from dataclasses import dataclass, replace
+
+from babelscope.errors import MeasurementError, SiteError
 
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
 """The languages the bundled model knows well."""
+FEWEST = {
+    "observe_tokens": 1,
+    "choose_tokens": 1,
+    "resamples": 2,
+    "ablate_tokens": 1,
+    "draws": 1,
+    "dev_prompts": 1,
+    "test_prompts": 1,
+    "random_prompts": 1,
+}
+"""What each amount is at least."""
+FLAG = {"observe_tokens": "tokens_per_language"}
+"""What the command line calls an amount, where it is something else."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +47,20 @@ class Budget:
     random_prompts: int = 10
     """Prompts a target without steering, and under random and other-language directions."""
 
+    def check(self) -> None:
+        """Raise MeasurementError, all faults in one line, for amounts that a later stage could not work with."""
+        amounts = [(FLAG.get(name, name), getattr(self, name), least) for name, least in FEWEST.items()]
+        faults = [f"{name} {value} (expected {least} or more)" for name, value, least in amounts if value < least]
+        if not self.strengths or not all(map(math.isfinite, self.strengths)):
+            faults.append(f"strengths {list(self.strengths)} (expected one or more finite numbers)")
+        if faults:
+            raise MeasurementError(f"the study can not have {', '.join(faults)}; correct what is named")
+
     def for_depth(self, n_layers: int) -> "Budget":
-        """The same, with the layers of the sweep named."""
+        """The same, with the layers of the sweep named; raises SiteError for one that the model has not."""
+        if outside := [layer for layer in self.layers if not 0 <= layer < n_layers]:
+            raise SiteError(
+                f"layers {', '.join(map(str, outside))} came; the model has layers 0–{n_layers - 1}; give layers in "
+                "that range"
+            )
         return replace(self, layers=self.layers or tuple(sorted({n_layers * eighths // 8 for eighths in (1, 2, 3)})))

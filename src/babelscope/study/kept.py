@@ -3,8 +3,9 @@
 import json
 import logging
 import resource
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from babelscope.errors import ArtifactError
 from babelscope.runs import plain, write_atomic
 
 log = logging.getLogger(__name__)
-PLAN, STAGES = "plan.json", "stages"
+PLAN, STAGES, RESULTS = "plan.json", "stages", "results.json"
 
 
 class Kept:
@@ -38,7 +39,8 @@ class Kept:
         """What a stage found, as JSON: found now, or read back where an earlier run was through with it."""
         file = self.folder / STAGES / f"{name}.json"
         if file.is_file():
-            kept = json.loads(file.read_text(encoding="utf-8"))
+            keys = ("seconds", "peak_mib", "found")
+            kept = read_kept(file, keys, "remove it, and --resume measures this stage again")
             self.seconds[name], self.peak_mib[name] = kept["seconds"], kept["peak_mib"]
             return kept["found"]
         with self.timed(name):
@@ -53,10 +55,47 @@ class Kept:
         if not file.is_file():
             write_atomic(file, json.dumps(asked, indent=1, ensure_ascii=False))
             return
-        held = json.loads(file.read_text(encoding="utf-8"))
+        held = read_kept(file, (), "choose another --out")
         differs = [key for key in asked if held.get(key) != asked[key]]
         if differs:
             raise ArtifactError(
-                f"{self.folder}: holds a study with another {' and another '.join(differs)}; expected the same; repeat "
-                "its command, or choose another --out"
+                f"{self.folder}: holds a study that differs in {', '.join(differs)}; expected the same; repeat its "
+                "command, or choose another --out"
             )
+
+    def finished(self) -> dict[str, Any] | None:
+        """results.json of a study that came to its end, or None."""
+        if not (self.folder / RESULTS).is_file():
+            return None
+        found = read_kept(self.folder / RESULTS, ("seconds",), "remove it, and --resume measures what is not kept")
+        return found if "total" in found["seconds"] else None
+
+    def tidy(self) -> None:
+        """Remove the stage files of a finished study, and what a killed run was writing."""
+        shutil.rmtree(self.folder / STAGES, ignore_errors=True)
+        for left in self.folder.glob(".*.partial-*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def check_free(folder: Path, *, resume: bool) -> None:
+    """Raise ArtifactError for a folder with something else in it; with `resume` a study may be there, or nothing."""
+    if folder.exists() and not folder.is_dir():
+        raise ArtifactError(f"{folder}: is a file; expected a folder; choose another --out")
+    held = [path for path in folder.iterdir() if not path.name.startswith(f".{PLAN}.")] if folder.exists() else []
+    if held and resume and not (folder / PLAN).is_file():
+        raise ArtifactError(f"{folder}: no study to go on with, {PLAN} is missing; expected one; correct --out")
+    if held and not resume:
+        raise ArtifactError(f"{folder}: already there; expected a new folder; choose another --out or remove it")
+
+
+def read_kept(file: Path, keys: Sequence[str], advice: str) -> dict[str, Any]:
+    """A JSON object that a study wrote; raises ArtifactError, with what to do, for anything else."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise ArtifactError(f"{file}: is no readable JSON ({err}); expected what a study wrote; {advice}") from err
+    missing = [key for key in keys if key not in found] if isinstance(found, dict) else keys
+    if missing or not isinstance(found, dict):
+        lacks = f"has no {', '.join(missing)}" if missing else "is no object"
+        raise ArtifactError(f"{file}: {lacks}; expected what a study wrote; {advice}")
+    return found

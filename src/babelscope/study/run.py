@@ -1,26 +1,23 @@
 """The stages of the main job, one after another, each kept when it is done."""
 
 import json
-import shutil
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from babelscope.artifacts import NeuronSet, Observation
-from babelscope.errors import ArtifactError, CorpusError
+from babelscope.errors import CorpusError, MeasurementError
 from babelscope.evaluation import check_labels, known_languages
-from babelscope.models import layout_of, open_model, origin_of
+from babelscope.models import layout_of, open_model
 from babelscope.report import write_report
 from babelscope.runs import plain, write_atomic
 from babelscope.study.budget import Budget
 from babelscope.study.job import Job
-from babelscope.study.kept import PLAN, STAGES, Kept
+from babelscope.study.kept import RESULTS, Kept, check_free
 from babelscope.study.parts import assemble
+from babelscope.study.plan import plan_of
 from babelscope.study.stages import ablate, control, identify, observe_text, steer
-from babelscope.study.texts import three_splits
-
-RESULTS, PAGE = "results.json", "report.html"
+from babelscope.study.texts import check_shards, three_splits
 
 
 def run_study(
@@ -44,29 +41,34 @@ def run_study(
     model, corpus: "reference", or as for `open_model` and `load_corpus`. A corpus without splits is split by document.
     steering: False leaves steering out, and so all generation; languages that can not be recognised are left out of it
     anyway. check_language: refuse text that is mostly another language than its label says.
-    resume: go on where an interrupted run of the same study stopped; a finished one is read back.
-    Raises ArtifactError if the folder is taken or holds another study, CorpusError for text of one language.
+    resume: go on where an interrupted run of the same study stopped; of a finished one only the page is made again.
+    Raises ArtifactError if the folder is taken or holds another study, CorpusError for text of one language or too
+    little of one, MeasurementError and SiteError for a budget or seed that no stage can work with.
     """
     out, budget = Path(out), budget or Budget()
-    if out.exists() and any(out.iterdir()) and not (resume and (out / PLAN).is_file()):
-        raise ArtifactError(f"{out}: already there; expected a new folder; choose another --out or remove it")
+    check_free(out, resume=resume)
+    budget.check()
+    if not 0 <= seed < 2**63:
+        raise MeasurementError(f"seed {seed} came; expected 0 to 2^63 − 1; choose another")
     kept = Kept(out)
     with kept.timed("open"):
         texts = three_splits(corpus, languages)
         if len(texts["train"]) < 2:
             raise CorpusError(f"{corpus}: text of one language came; expected two or more to tell apart; add some")
+        check_shards(texts["train"])
         if check_language:
             check_labels(texts["train"])
         opened, tokenizer = open_model(model, device=device, dtype=dtype)
         budget = budget.for_depth(layout_of(opened).n_layers)
     steering = steering and any(tag in known_languages() for tag in texts["train"])
-    origin = asdict(origin_of(opened, tokenizer))
-    hashes = {split: part.hash for split, part in texts.items()}
-    asked = {"budget": asdict(budget), "seed": seed, "steering": steering}
-    kept.check_plan({"model": {**origin, "model": ""}, "text": hashes, "languages": list(texts["train"]), **asked})
-    if (out / RESULTS).is_file() and (out / PAGE).is_file():
-        return json.loads((out / RESULTS).read_text(encoding="utf-8"))
-    return measure(Job(opened, tokenizer, texts, budget, out, seed, progress), kept, steering, include_samples)
+    job = Job(opened, tokenizer, texts, budget, out, seed, progress)
+    kept.check_plan(plan_of(job, steering))
+    if (found := kept.finished()) is not None:
+        write_report(out, include_samples=include_samples)
+    else:
+        found = measure(job, kept, steering, include_samples)
+    kept.tidy()
+    return found
 
 
 def measure(job: Job, kept: Kept, steering: bool, include_samples: bool) -> dict[str, Any]:
@@ -90,7 +92,6 @@ def measure(job: Job, kept: Kept, steering: bool, include_samples: bool) -> dict
     results["environment"]["peak_mib"] = dict(kept.peak_mib)
     results["seconds"] = {**kept.seconds, "total": round(sum(kept.seconds.values()), 2)}
     write_results(job.folder, results)
-    shutil.rmtree(job.folder / STAGES)
     return results
 
 

@@ -14,6 +14,7 @@ from babelscope.neurons import SELECTORS
 from babelscope.recording import observe
 from babelscope.study.job import Job
 from babelscope.study.parts import ablation_results, control_results, set_results, steering_results
+from babelscope.study.texts import SHARDS
 from babelscope.sweeps import Decoding, neuron_steering_study, steering_study
 
 METHODS = ("lape", "entropy-lambda")
@@ -33,6 +34,7 @@ def observe_text(job: Job) -> dict[str, Any]:
             job.texts["train"],
             sites=SITES,
             tokens_per_language=job.budget.observe_tokens,
+            shards=SHARDS,
             checkpoint=checkpoint,
             progress=job.progress,
         )
