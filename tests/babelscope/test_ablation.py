@@ -96,12 +96,14 @@ def test_a_cell_equals_plain_transformers_with_zeroed_columns(tokenizer):
             assert float(table.relative_harm[row, column]) == pytest.approx(want.sum() / sum(clean[tag]), abs=1e-5)
 
 
-def test_an_empty_set_harms_nothing(tokenizer):
+@pytest.mark.parametrize("empty", [0, 1])
+def test_an_empty_set_harms_nothing_and_nothing_most(tokenizer, empty):
     model = tiny_model("llama")
     mask = some_mask()
-    mask[1] = False
+    mask[empty] = False
     table = ablation_matrix(model, tokenizer, sets_of(model, tokenizer, mask), TEXTS, controls=())
-    assert (table.relative_harm[1] == 0).all() and (table.relative_harm[0] != 0).any()
+    assert (table.relative_harm[empty] == 0).all() and (table.relative_harm[1 - empty] != 0).any()
+    assert not table.hurt_most()[("en", "fi")[empty]]
 
 
 def test_the_ratio_of_an_empty_set_to_its_empty_controls_is_no_number(tokenizer):

@@ -137,7 +137,14 @@ class AblationTable:
         return found
 
     def hurt_most(self) -> dict[Language, bool]:
-        """Whether the own column has the largest harm of its row; no interval is asked here."""
-        harm = self.relative_harm
-        places = {tag: row for row, tag in enumerate(self.languages) if tag in self.texts}
-        return {tag: int(harm[row].argmax()) == self.column(tag) for tag, row in places.items()}
+        """Whether the own column's harm is above every other of its row; no interval is asked here.
+
+        A set without neurons harms all alike, so none most.
+        """
+        harm, found = self.relative_harm, {}
+        for row, tag in enumerate(self.languages):
+            if tag in self.texts:
+                own = self.column(tag)
+                others = [t for t in range(len(self.texts)) if t != own]
+                found[tag] = bool((harm[row, own] > harm[row, others]).all())
+        return found
