@@ -15,10 +15,10 @@ from conftest import tiny_model, tiny_tokenizer
 from babelscope import Direction, NeuronSet
 from babelscope.cli import main
 from babelscope.errors import ArtifactError, CorpusError, MeasurementError, PrerequisiteError, SiteError
+from babelscope.models import weights_hash
 from babelscope.recording import observe
 from babelscope.runs import write_atomic
 from babelscope.study import Budget, run_study
-from babelscope.study.plan import weights_hash
 
 SMALL = Budget(
     observe_tokens=1500,
@@ -307,19 +307,20 @@ def test_a_torn_file_of_a_study_is_named_with_what_to_do(own, monkeypatch, text)
 
 def test_other_weights_or_precision_of_the_same_architecture_are_another_study(own):
     go_on(own)
-    with pytest.raises(ArtifactError, match="differs in dtype;"):
+    with pytest.raises(ArtifactError, match="differs in weights, dtype;"):
         go_on(own, dtype="float64")
     tiny_model("llama", seed=1).save_pretrained(own / "model")
     with pytest.raises(ArtifactError, match="differs in weights; expected the same"):
         go_on(own)
 
 
-def test_one_changed_matrix_changes_the_hash_of_the_weights():
-    model = tiny_model("llama")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_changed_value_changes_the_hash_of_the_weights(dtype):
+    model, again = tiny_model("llama").to(dtype), tiny_model("llama").to(dtype)
     before = weights_hash(model)
     with torch.no_grad():
-        model.model.layers[1].mlp.up_proj.weight += 1e-3
-    assert weights_hash(model) != before and weights_hash(tiny_model("llama")) == before
+        model.model.layers[1].mlp.up_proj.weight[3, 5] += 1
+    assert weights_hash(model) != before == weights_hash(again)
 
 
 def test_a_file_is_no_place_for_a_study(capsys, own):

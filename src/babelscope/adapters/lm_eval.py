@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from babelscope.artifacts import Operation, Schedule, SteeringRecipe
 from babelscope.axes import Float, Int, Tensor
 from babelscope.errors import SteeringError
+from babelscope.models import weights_hash
 from babelscope.steering import steer
 
 
@@ -116,13 +117,8 @@ def cache_name(lm: SteeredLM, folder: str | Path) -> str:
     The harness keys its cache by the request alone, so one file for two recipes would give the first one's answers to
     the second.
     """
-    weights = hashlib.blake2b(digest_size=8)
     model: Any = lm.model
-    for name, parameter in model.named_parameters():
-        # Two sums a tensor tell a trained copy from its origin at the price of reading the weights once.
-        sums = parameter.detach().double()
-        weights.update(f"{name} {parameter.dtype} {float(sums.sum())!r} {float((sums * sums).sum())!r}".encode())
-    return str(Path(folder) / f"{weights.hexdigest()}-{lm.steered_with}")
+    return str(Path(folder) / f"{weights_hash(model)}-{lm.steered_with}")
 
 
 def evaluate_harness(

@@ -6,7 +6,7 @@ from babelscope.models.finding import layout_of
 from babelscope.models.hooks import Edit, RoutedEdit, See
 from babelscope.models.layout import Layout, Place
 from babelscope.models.opening import open_model
-from babelscope.models.origin import check_made_for, origin_of
+from babelscope.models.origin import check_made_for, origin_of, weights_hash
 from babelscope.models.reading import read_site
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "origin_of",
     "quantised_parameters",
     "read_site",
+    "weights_hash",
 ]

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.artifacts.storage import Origin, hash_config
@@ -23,6 +25,20 @@ def origin_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None)
         model_hash=hash_config(model.config.to_dict()),
         tokenizer_hash="" if tokenizer is None else _hash_json(_tokenizer_state(tokenizer)),
     )
+
+
+def weights_hash(model: nn.Module) -> str:
+    """blake2b over names, dtypes and bytes of all parameters: the hash of an Origin is of the configuration alone.
+
+    Every byte is read, so a copy in which one row was trained has another.  Parameters that are on the disk ("map")
+    count by name and shape.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+        if not parameter.is_meta:
+            digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> Any:

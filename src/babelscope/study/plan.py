@@ -1,16 +1,10 @@
 """What a study was asked, so that another one is never gone on with in its folder."""
 
-import hashlib
 from dataclasses import asdict
 from typing import Any
 
-from transformers import PreTrainedModel
-
-from babelscope.models import origin_of
+from babelscope.models import origin_of, weights_hash
 from babelscope.study.job import Job
-
-SAMPLED = 64
-"""Values of each parameter that the hash of the weights reads."""
 
 
 def plan_of(job: Job, steering: bool) -> dict[str, Any]:
@@ -25,14 +19,3 @@ def plan_of(job: Job, steering: bool) -> dict[str, Any]:
         "seed": job.seed,
         "steering": steering,
     }
-
-
-def weights_hash(model: PreTrainedModel) -> str:
-    """blake2b of 64 values of each parameter, evenly spaced: other training of one architecture has another hash."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, parameter in model.named_parameters():
-        digest.update(name.encode())
-        if not parameter.is_meta:  # "map" may leave some on the disk
-            values = parameter.detach().flatten()
-            digest.update(values[:: max(1, len(values) // SAMPLED)].float().cpu().numpy().tobytes())
-    return digest.hexdigest()
