@@ -10,7 +10,7 @@ SOURCE = ROOT / "src" / "babelscope"
 LEVELS = [
     ["errors", "axes"],
     ["languages", "sites", "runs", "reference"],
-    ["artifacts"],
+    ["artifacts", "scripts"],
     ["corpus", "models"],
     ["interventions", "recording", "evaluation", "controls", "figures", "subspaces"],
     ["neurons", "directions", "steering", "subnetworks", "vocabulary"],
