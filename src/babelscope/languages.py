@@ -18,15 +18,12 @@ class Language(str):
 
     @classmethod
     def parse(cls, tag: str) -> "Language":
-        """Canonical form of a tag; raises LanguageError for a tag that no registry knows."""
-        try:
-            parsed = langcodes.Language.get(tag, normalize=False)
-            valid = parsed.language is not None and parsed.is_valid()
-        except (LanguageTagError, AttributeError):
-            valid = False
-        if not valid:
+        """Canonical form of a tag; raises LanguageError for a tag that no registry knows, naming the one meant."""
+        if not is_tag(tag):
+            meant = tag_meant(tag)
+            advice = "correct the tag" if meant is None else f"write {meant!r}"
             raise LanguageError(
-                f"language {tag!r} is unknown; expected a BCP-47 tag such as 'fi', 'zh-Hant' or 'tt'; correct the tag"
+                f"language {tag!r} is unknown; expected a BCP-47 tag such as 'fi', 'zh-Hant' or 'tt'; {advice}"
             )
         return cls(langcodes.standardize_tag(tag, macro=False))
 
@@ -44,6 +41,37 @@ class Language(str):
     def flores(self) -> str:
         """Code in the FLORES style, such as `fin_Latn`."""
         return f"{self.iso639_3}_{self.script}"
+
+    @property
+    def english_name(self) -> str:
+        """Its name in English, such as `Finnish`, for messages and tables."""
+        return langcodes.Language.get(self, normalize=False).display_name("en")
+
+
+def is_tag(tag: str) -> bool:
+    """Whether the registry knows a tag, with its language named."""
+    try:
+        parsed = langcodes.Language.get(tag, normalize=False)
+        return parsed.language is not None and parsed.is_valid()
+    except (LanguageTagError, AttributeError):
+        return False
+
+
+def tag_meant(word: str) -> str | None:
+    """The tag that a language's name, in any language, or another standard's code stands for; None where none does.
+
+    `Finnish`, `suomi`, `fin` and `fin_Latn` all give `fi`.
+    """
+    if not isinstance(word, str) or not word.strip():
+        return None
+    try:
+        guess = langcodes.find(word.strip()).to_tag()
+    except LookupError:
+        try:
+            guess = langcodes.standardize_tag(word.strip(), macro=False)
+        except LanguageTagError:
+            return None
+    return guess if is_tag(guess) else None
 
 
 def parse_languages(tags: Iterable[str]) -> tuple[Language, ...]:

@@ -43,3 +43,35 @@ def test_a_language_given_twice_is_refused():
         parse_languages(["iw", "he"])
     with pytest.raises(LanguageError, match="no language"):
         parse_languages([])
+
+
+@pytest.mark.parametrize(
+    ("word", "tag"),
+    [
+        ("Finnish", "fi"),
+        ("english", "en"),
+        ("suomi", "fi"),
+        ("日本語", "ja"),
+        ("Chinese (Traditional)", "zh-Hant"),
+        ("fin", "fi"),
+        ("zho_Hans", "zh-Hans"),
+        ("Brazilian Portuguese", "pt-BR"),
+    ],
+)
+def test_a_name_in_place_of_a_tag_is_refused_with_the_tag_it_stands_for(word, tag):
+    with pytest.raises(LanguageError, match=f"write '{tag}'$"):
+        Language.parse(word)
+
+
+@pytest.mark.parametrize("word", ["Germn", "und", "", " ", "x", "none", "en--us"])
+def test_a_word_that_names_no_language_suggests_none(word):
+    with pytest.raises(LanguageError, match="correct the tag$"):
+        Language.parse(word)
+
+
+def test_a_language_has_its_name_in_english():
+    assert [Language(tag).english_name for tag in ("fi", "zh-Hant", "pt-BR")] == [
+        "Finnish",
+        "Chinese (Traditional)",
+        "Portuguese (Brazil)",
+    ]
