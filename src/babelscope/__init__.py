@@ -23,6 +23,7 @@ _HOME = {
     "Origin": "artifacts",
     "Document": "corpus",
     "load_corpus": "corpus",
+    "tokenize_prompt": "corpus",
     "observe": "recording",
     "select_lape": "neurons",
     "select_entropy_lambda": "neurons",

@@ -142,9 +142,17 @@ def test_a_tokenizer_without_bos_gets_none():
     assert document.counted == (True, True, True)
 
 
-def test_special_tokens_in_the_text_are_not_counted():
+def test_control_tokens_spelt_in_a_text_stay_text_and_are_counted():
     (document,) = documents(["a</s>b"])
-    assert document.tokens[2] == 2 and document.counted == (False, True, False, True)
+    assert document.tokens[0] == 1 and not {0, 1, 2} & set(document.tokens[1:])
+    assert document.counted == (False, *[True] * 6) and document.controls == 1
+
+
+def test_control_tokens_of_a_rendered_text_are_meant_and_do_not_count():
+    tokenizer, texts = tiny_tokenizer(), [Document("0", "<s>a</s>b")]
+    (document,) = tokenize_documents(tokenizer, texts, 0, max_length=64, rendered=True)
+    assert document.tokens == (1, *tokenizer("a", add_special_tokens=False)["input_ids"], 2, document.tokens[3])
+    assert document.counted == (False, True, False, True) and document.controls == 0
 
 
 def test_truncation_is_counted():

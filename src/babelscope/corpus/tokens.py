@@ -1,11 +1,12 @@
 """Documents as tokens, and what of them counts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus.documents import Document
+from babelscope.corpus.encoding import begin_text, encode_texts, say_controls, special_ids
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class TokenDocument:
     """Tokens dropped past `max_length`."""
     n_bytes: int
     """UTF-8 bytes of the whole text."""
+    controls: int = 0
+    """Control tokens that are spelt in the text and stayed text."""
 
     @property
     def n_counted(self) -> int:
@@ -30,30 +33,38 @@ class TokenDocument:
         return sum(self.counted)
 
 
-def bos_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Id of the token that begins a text; None where the tokenizer has none."""
-    found = tokenizer.bos_token_id
-    return None if found is None else int(found)  # pyright: ignore[reportArgumentType]
-
-
-def pad_of(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Id that fills rows; 0 where the tokenizer names none: a filled place is never read."""
-    return int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
-
-
 def tokenize_documents(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Document], language: int, *, max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Document],
+    language: int,
+    *,
+    max_length: int,
+    rendered: bool = False,
+    name: str = "documents",
 ) -> list[TokenDocument]:
-    """Tokens of each document: BOS once, special tokens never counted, nothing added at the end."""
-    bos, special = bos_of(tokenizer), set(tokenizer.all_special_ids)
-    encoded = tokenizer([text.text for text in texts], add_special_tokens=False)["input_ids"]
-    documents = []
-    for text, ids in zip(texts, encoded, strict=True):  # pyright: ignore[reportArgumentType]
-        whole: list[int] = [*([] if bos is None else [bos]), *ids]  # pyright: ignore[reportAssignmentType]
+    """Tokens of each document: BOS once, control tokens never counted, nothing added at the end.
+
+    Control tokens that are spelt in a text stay text and count; a line in the log says so.
+    rendered: the texts were written by a chat template, whose control tokens are meant; they do not count.
+    name: what the texts are, for that line.
+    Raises CorpusError for half a surrogate pair, and for a tokenizer that can not read control tokens as text.
+    """
+    special, documents = special_ids(tokenizer), []
+    encoded = encode_texts(tokenizer, [text.text for text in texts], rendered=rendered)
+    say_controls([one.controls for one in encoded], name)
+    for text, one in zip(texts, encoded, strict=True):
+        whole = begin_text(tokenizer, one.ids, rendered=rendered)
         kept = whole[:max_length]
-        counted = tuple(token not in special for token in kept)
         documents.append(
-            TokenDocument(language, text.id, tuple(kept), counted, len(whole) - len(kept), len(text.text.encode()))
+            TokenDocument(
+                language=language,
+                id=text.id,
+                tokens=tuple(kept),
+                counted=tuple(token not in special for token in kept),
+                truncated=len(whole) - len(kept),
+                n_bytes=len(text.text.encode()),
+                controls=len(one.controls),
+            )
         )
     return documents
 
@@ -79,12 +90,5 @@ def cut_document(document: TokenDocument, room: int) -> TokenDocument:
     for end, counted in enumerate(document.counted, start=1):
         seen += counted
         if seen == room:
-            return TokenDocument(
-                document.language,
-                document.id,
-                document.tokens[:end],
-                document.counted[:end],
-                document.truncated,
-                document.n_bytes,
-            )
+            return replace(document, tokens=document.tokens[:end], counted=document.counted[:end])
     return document

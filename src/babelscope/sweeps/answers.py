@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation
-from babelscope.corpus import Corpus, bos_of, pad_of
+from babelscope.corpus import Corpus, pad_of, tokenize_prompts
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.models import layout_of
@@ -137,11 +137,14 @@ def _with_special_tokens_said(operation: Operation) -> Operation:
     return replace(operation, gate=replace(operation.gate, skip_special=bool(operation.gate.skip_special)))
 
 
-def left_pad(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask of prompts padded on the left; BOS once where the tokenizer has one."""
-    first = bos_of(tokenizer)
-    bos = [] if first is None else [first]
-    encoded = [bos + list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+def left_pad(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, rendered: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask of prompts padded on the left; BOS exactly once where the tokenizer has one.
+
+    rendered: the texts were written by the model's chat template; see `tokenize_prompts`.
+    """
+    encoded = tokenize_prompts(tokenizer, texts, rendered=rendered)
     width = max(len(ids) for ids in encoded)
     out = torch.full((len(encoded), width), pad_of(tokenizer))
     mask = torch.zeros(len(encoded), width, dtype=torch.int64)

@@ -1,0 +1,188 @@
+"""The one place where text becomes token ids: BOS exactly once, and control tokens typed in a text stay text."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tokenizers import Encoding
+from transformers import PreTrainedTokenizerBase
+
+from babelscope.corpus.plain_backend import plain_backend
+from babelscope.errors import CorpusError
+
+log = logging.getLogger(__name__)
+
+
+class EncodedText(NamedTuple):
+    """One text as tokens, nothing added before or after it."""
+
+    ids: tuple[int, ...]
+    controls: tuple[str, ...]
+    """Control tokens that are spelt in the text and stayed text, such as "<eos>"; empty for rendered text."""
+    encoding: Encoding | None
+    """With the place of each token in the text; None where the tokenizer is not one of the `tokenizers` library."""
+
+
+def bos_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Id of the token that begins a text; None where the tokenizer has none."""
+    index = tokenizer.bos_token_id
+    return None if index is None else int(index)  # pyright: ignore[reportArgumentType]
+
+
+def pad_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Id that fills rows; 0 where the tokenizer names none: a filled place is never read."""
+    return int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
+
+
+def unknown_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Id for characters that the vocabulary lacks; None where the tokenizer has none."""
+    index = tokenizer.unk_token_id
+    return None if index is None else int(index)  # pyright: ignore[reportArgumentType]
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids of all control tokens: the named ones (BOS, EOS, pad, unknown, …) and every added token marked special.
+
+    `tokenizer.all_special_ids` has the named ones alone: <|im_start|> of a chat model may not be among them.
+    """
+    added = (index for index, token in tokenizer.added_tokens_decoder.items() if token.special)
+    return frozenset({*tokenizer.all_special_ids, *added})
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, rendered: bool = False
+) -> list[EncodedText]:
+    """Texts as ids, without BOS or anything else that the tokenizer would add around them.
+
+    A control token that is spelt in a text, such as "<eos>" on a page about HTML, is cut into ordinary tokens, and
+    named in `controls`. With `rendered=True` the texts come from a chat template: control tokens in them are meant.
+    Raises CorpusError for half a surrogate pair, and for a tokenizer that can not read control tokens as text.
+    """
+    for number, text in enumerate(texts):
+        check_unicode(text, f"text {number}")
+    if not texts:
+        return []
+    as_it_is = _encode(tokenizer, texts, split=False)
+    if rendered:
+        return as_it_is
+    special = special_ids(tokenizer)
+    places = [place for place, one in enumerate(as_it_is) if not special.isdisjoint(one.ids)]
+    if places:
+        for place, plain in zip(places, _encode_as_text(tokenizer, [texts[p] for p in places], special), strict=True):
+            spelt = Counter(as_it_is[place].ids) - Counter(plain.ids)
+            words = (tokenizer.convert_ids_to_tokens(index) for index in spelt.elements() if index in special)
+            as_it_is[place] = plain._replace(controls=tuple(str(word) for word in words))
+    return as_it_is
+
+
+def check_unicode(text: str, where: str) -> None:
+    """Raise CorpusError for half a surrogate pair, which no tokenizer or file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
+        raise CorpusError(
+            f"{where}: half a surrogate pair at character {err.start}; expected Unicode text; read the file as UTF-8, "
+            "or drop the character"
+        ) from err
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, split: bool) -> list[EncodedText]:
+    """Through the tokenizer itself; its own settings for padding, cutting and splitting stay out and as they were."""
+    settings: Any = {"add_special_tokens": False, "padding": False, "truncation": False, "split_special_tokens": split}
+    # transformers sets this on the backend and leaves it there, for callers that use the backend directly.
+    backend: Any = tokenizer.backend_tokenizer if tokenizer.is_fast else None  # pyright: ignore
+    before = None if backend is None else backend.encode_special_tokens
+    try:
+        encoded: Any = tokenizer(list(texts), **settings)
+    finally:
+        if backend is not None:
+            backend.encode_special_tokens = before
+    encodings: Sequence[Encoding | None] = encoded.encodings or [None] * len(texts)
+    return [EncodedText(tuple(row), (), one) for row, one in zip(encoded["input_ids"], encodings, strict=True)]
+
+
+def _encode_as_text(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special: frozenset[int]
+) -> list[EncodedText]:
+    """Without control tokens: by splitting them, or where that is not enough by a tokenizer that does not know them.
+
+    A Unigram or WordLevel model has the spelling of a control token as an entry of its own, which splitting gives back.
+    """
+    # An unknown character is the unknown token in any text; it is no sign that a control token was read.
+    control = special - {unknown_of(tokenizer)}
+    try:
+        plain = _encode(tokenizer, texts, split=True)
+    except (ValueError, TypeError, NotImplementedError):
+        plain = None
+    if plain is None or any(not control.isdisjoint(one.ids) for one in plain):
+        backend = plain_backend(tokenizer, special)
+        if backend is not None:
+            rows = backend.encode_batch(list(texts), add_special_tokens=False)
+            plain = [EncodedText(tuple(row.ids), (), row) for row in rows]
+    if plain is None or any(not control.isdisjoint(one.ids) for one in plain):
+        raise CorpusError(
+            f"a control token is spelt in a text, and this tokenizer ({type(tokenizer).__name__}) can not read it as "
+            "text; expected a tokenizer of the `tokenizers` library; take the spelling out of the text, or declare "
+            "the text as rendered by a chat template"
+        )
+    return plain
+
+
+def tokenize_prompts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, rendered: bool = False
+) -> list[list[int]]:
+    """Ids of each prompt with BOS exactly once in front, where the tokenizer has one, and nothing after it.
+
+    rendered: the texts were written by the model's chat template, which also decides whether there is a BOS: ids are
+    the template's own, but BOS twice in front is once. Otherwise control tokens in a text stay text, and a line in the
+    log says how many there were.
+    Raises CorpusError for half a surrogate pair, a prompt without a token, and a tokenizer that can not read control
+    tokens as text.
+    """
+    encoded = encode_texts(tokenizer, texts, rendered=rendered)
+    say_controls([one.controls for one in encoded], "prompts")
+    rows = [begin_text(tokenizer, one.ids, rendered=rendered) for one in encoded]
+    for number, row in enumerate(rows):
+        if not row:
+            raise CorpusError(
+                f"prompt {number} is empty, and the tokenizer has no BOS to begin with; expected at least one token; "
+                "write a prompt"
+            )
+    return rows
+
+
+def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, text: str, *, rendered: bool = False) -> list[int]:
+    """Ids of one prompt; see `tokenize_prompts`."""
+    return tokenize_prompts(tokenizer, [text], rendered=rendered)[0]
+
+
+def begin_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, rendered: bool = False) -> list[int]:
+    """BOS before the ids of a text; before those of a rendered one, no more than the template wrote."""
+    bos, start = bos_of(tokenizer), 0
+    if bos is None:
+        return list(ids)
+    if not rendered:
+        return [bos, *ids]
+    while list(ids[start : start + 2]) == [bos, bos]:
+        start += 1
+    return list(ids[start:])
+
+
+def say_controls(controls: Sequence[Sequence[str]], name: str) -> None:
+    """One line in the log where control tokens are spelt in texts.
+
+    controls: of each text. name: what the texts are, such as "prompts" or "fi".
+    """
+    spelt = Counter(word for words in controls for word in words)
+    if spelt:
+        listed = ", ".join(f"{word} {count}" for word, count in spelt.most_common(5))
+        log.warning(
+            "%s: %d control tokens are spelt in %d of %d texts and stay text (%s); declare text that a chat template "
+            "rendered",
+            name,
+            sum(spelt.values()),
+            sum(1 for words in controls if words),
+            len(controls),
+            listed,
+        )
