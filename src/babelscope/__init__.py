@@ -24,6 +24,8 @@ _HOME = {
     "Document": "corpus",
     "load_corpus": "corpus",
     "tokenize_prompt": "corpus",
+    "Message": "corpus",
+    "render_chat": "corpus",
     "observe": "recording",
     "select_lape": "neurons",
     "select_entropy_lambda": "neurons",

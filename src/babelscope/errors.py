@@ -22,6 +22,10 @@ class CorpusError(ToolkitError, ValueError):
     """Text that is missing, empty, unreadable, or not in the language it is labelled with."""
 
 
+class ChatError(ToolkitError, ValueError):
+    """Messages that are none, that a model's chat template refuses, or a model without a template."""
+
+
 class ArtifactError(ToolkitError, ValueError):
     """A saved artifact that is damaged, of another kind or version, or made for another model."""
 
@@ -44,6 +48,7 @@ class PrerequisiteError(ToolkitError, RuntimeError):
 
 __all__ = [
     "ArtifactError",
+    "ChatError",
     "CorpusError",
     "KernelError",
     "LanguageError",

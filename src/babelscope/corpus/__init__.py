@@ -6,6 +6,8 @@ one, and never shares attention with another.
 
 from babelscope.corpus.batches import Batch, batch_documents, make_batch
 from babelscope.corpus.changed import ROMANISABLE, romanise, shuffle_words
+from babelscope.corpus.chat import RenderedChat, check_template, end_of_turn, render_chat, render_whole
+from babelscope.corpus.conversations import as_conversations, check_conversations, tokenize_conversation
 from babelscope.corpus.documents import Corpus, Document, Texts, as_corpus, clean_text, shard_of
 from babelscope.corpus.encoding import (
     EncodedText,
@@ -18,35 +20,52 @@ from babelscope.corpus.encoding import (
     tokenize_prompt,
     tokenize_prompts,
 )
+from babelscope.corpus.messages import Conversation, Counted, Message, Messages, as_messages, asked, check_counted
 from babelscope.corpus.reading import OPENERS, load_corpus
 from babelscope.corpus.splits import split_documents
-from babelscope.corpus.tokens import TokenDocument, limit_tokens, tokenize_documents
+from babelscope.corpus.tokens import TokenDocument, limit_tokens, say_cut, tokenize_documents
 
 __all__ = [
     "OPENERS",
     "ROMANISABLE",
     "Batch",
+    "Conversation",
     "Corpus",
+    "Counted",
     "Document",
     "EncodedText",
+    "Message",
+    "Messages",
+    "RenderedChat",
     "Texts",
     "TokenDocument",
+    "as_conversations",
     "as_corpus",
+    "as_messages",
+    "asked",
     "batch_documents",
     "begin_text",
     "bos_of",
+    "check_conversations",
+    "check_counted",
+    "check_template",
     "clean_text",
     "encode_texts",
+    "end_of_turn",
     "limit_tokens",
     "load_corpus",
     "make_batch",
     "pad_of",
+    "render_chat",
+    "render_whole",
     "romanise",
     "say_controls",
+    "say_cut",
     "shard_of",
     "shuffle_words",
     "special_ids",
     "split_documents",
+    "tokenize_conversation",
     "tokenize_documents",
     "tokenize_prompt",
     "tokenize_prompts",

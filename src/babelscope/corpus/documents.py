@@ -1,10 +1,12 @@
 """Documents by language."""
 
 import hashlib
+import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from babelscope.corpus.messages import Conversation
 from babelscope.errors import CorpusError
 from babelscope.languages import Language, parse_languages
 
@@ -15,7 +17,9 @@ class Document(NamedTuple):
     id: str
     """Line or row number, or the row's own `id`."""
     text: str
-    """NFC, without line ends."""
+    """NFC, without line ends; of a conversation the words that count."""
+    conversation: Conversation | None = None
+    """Messages for the model's chat template, where it is a conversation."""
 
 
 Texts = Mapping[str, Sequence[str | Document]] | Mapping[Language, Sequence[str | Document]]
@@ -40,11 +44,13 @@ class Corpus(Mapping[Language, tuple[Document, ...]]):
 
     @property
     def hash(self) -> str:
-        """blake2b over tags, ids and texts: equal corpora have equal hashes."""
+        """blake2b over tags, ids and texts, or messages and what of them counts: equal corpora have equal hashes."""
         digest = hashlib.blake2b(digest_size=8)
         for tag, documents in self._documents.items():
             for document in documents:
                 digest.update(f"{tag}\t{document.id}\t{document.text}\n".encode())
+                if document.conversation is not None:
+                    digest.update(json.dumps(document.conversation).encode())
         return digest.hexdigest()
 
     @property

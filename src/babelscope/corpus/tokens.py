@@ -1,12 +1,16 @@
 """Documents as tokens, and what of them counts."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.corpus.conversations import tokenize_conversation
 from babelscope.corpus.documents import Document
 from babelscope.corpus.encoding import begin_text, encode_texts, say_controls, special_ids
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class TokenDocument:
     """UTF-8 bytes of the whole text."""
     controls: int = 0
     """Control tokens that are spelt in the text and stayed text."""
+    taught: tuple[bool, ...] | None = None
+    """Of a conversation, what training takes the loss on: the words that count, and the token that ends each answer."""
 
     @property
     def n_counted(self) -> int:
@@ -44,15 +50,22 @@ def tokenize_documents(
 ) -> list[TokenDocument]:
     """Tokens of each document: BOS once, control tokens never counted, nothing added at the end.
 
+    A conversation is rendered by the model's chat template, and the words of its roles that count are counted.
     Control tokens that are spelt in a text stay text and count; a line in the log says so.
     rendered: the texts were written by a chat template, whose control tokens are meant; they do not count.
     name: what the texts are, for that line.
     Raises CorpusError for half a surrogate pair, and for a tokenizer that can not read control tokens as text.
     """
     special, documents = special_ids(tokenizer), []
-    encoded = encode_texts(tokenizer, [text.text for text in texts], rendered=rendered)
+    plain = [text.text for text in texts if text.conversation is None]
+    encoded = encode_texts(tokenizer, plain, rendered=rendered)
     say_controls([one.controls for one in encoded], name)
-    for text, one in zip(texts, encoded, strict=True):
+    following = iter(encoded)
+    for text in texts:
+        if text.conversation is not None:
+            documents.append(conversation_document(tokenizer, text, language, max_length))
+            continue
+        one = next(following)
         whole = begin_text(tokenizer, one.ids, rendered=rendered)
         kept = whole[:max_length]
         documents.append(
@@ -67,6 +80,37 @@ def tokenize_documents(
             )
         )
     return documents
+
+
+def conversation_document(
+    tokenizer: PreTrainedTokenizerBase, text: Document, language: int, max_length: int
+) -> TokenDocument:
+    """A conversation as tokens; `truncated` says what is past `max_length`."""
+    assert text.conversation is not None
+    whole = tokenize_conversation(tokenizer, text.conversation)
+    return TokenDocument(
+        language=language,
+        id=text.id,
+        tokens=whole.ids[:max_length],
+        counted=whole.counted[:max_length],
+        truncated=max(0, len(whole.ids) - max_length),
+        n_bytes=whole.n_bytes,
+        controls=whole.controls,
+        taught=whole.taught[:max_length],
+    )
+
+
+def say_cut(documents: Sequence[TokenDocument], name: str, max_length: int) -> None:
+    """One line in the log where conversations are longer than they may be: cutting one takes away an answer."""
+    cut = [document.truncated for document in documents if document.taught is not None and document.truncated]
+    if cut:
+        log.warning(
+            "%s: %d tokens of %d conversations are past max_length %d and are left out; raise it to keep them",
+            name,
+            sum(cut),
+            len(cut),
+            max_length,
+        )
 
 
 def limit_tokens(documents: Sequence[TokenDocument], limit: int | None) -> list[TokenDocument]:
@@ -90,5 +134,6 @@ def cut_document(document: TokenDocument, room: int) -> TokenDocument:
     for end, counted in enumerate(document.counted, start=1):
         seen += counted
         if seen == room:
-            return replace(document, tokens=document.tokens[:end], counted=document.counted[:end])
+            taught = None if document.taught is None else document.taught[:end]
+            return replace(document, tokens=document.tokens[:end], counted=document.counted[:end], taught=taught)
     return document

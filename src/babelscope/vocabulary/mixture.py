@@ -205,6 +205,6 @@ def with_decoy(corpus: Corpus, seed: int) -> Corpus:
     """The corpus and one more text: every k-th document of k languages, with the letters of its words shuffled."""
     rng, k = random.Random(seed), len(corpus)
     found = [document for place, texts in enumerate(corpus.values()) for document in texts[place::k]]
-    mixed = [" ".join("".join(rng.sample(word, len(word))) for word in text.split()) for _, text in found]
+    mixed = [" ".join("".join(rng.sample(word, len(word))) for word in document.text.split()) for document in found]
     decoy = tuple(Document(str(number), text) for number, text in enumerate(mixed))
     return Corpus({**corpus, DECOY: decoy}, f"{corpus.name}, with a decoy")

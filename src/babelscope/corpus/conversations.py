@@ -1,0 +1,196 @@
+"""Conversations as documents: rows of messages by language, and which of their tokens count.
+
+A token counts where all its characters are words of a message whose role counts. What the template writes itself (role
+names, a system prompt of its own, control tokens) never does.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from babelscope.corpus.chat import RenderedChat, check_template, render_whole
+from babelscope.corpus.documents import Corpus, Document
+from babelscope.corpus.encoding import special_ids
+from babelscope.corpus.messages import (
+    FORM,
+    ROLES,
+    Conversation,
+    Counted,
+    Message,
+    as_messages,
+    check_counted,
+    counts,
+)
+from babelscope.errors import ChatError, PrerequisiteError
+
+log = logging.getLogger(__name__)
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+"""How a template marks what the assistant writes."""
+
+
+class ConversationTokens(NamedTuple):
+    """A conversation as tokens."""
+
+    ids: tuple[int, ...]
+    """The template's own."""
+    counted: tuple[bool, ...]
+    """Words that count."""
+    taught: tuple[bool, ...]
+    """What training takes the loss on: the words that count, and for answers the control token that ends each."""
+    n_bytes: int
+    """UTF-8 bytes of the words that count."""
+    torn: int
+    """Tokens that hold both words that count and something else; they are not counted."""
+    controls: int
+    """Control tokens typed into messages, which stayed text."""
+
+
+def as_conversations(corpus: Corpus, *, counted: Counted = "user", system: str | None = None) -> Corpus:
+    """The same corpus with every plain document as a user's message; conversations stay what they are.
+
+    counted: of what is made here. system: a system prompt for these.
+    """
+    before = () if system is None else as_messages([Message("system", system)], "system prompt")
+
+    def put(document: Document) -> Document:
+        if document.conversation is not None:
+            return document
+        talk = Conversation((*before, Message("user", document.text)), counted)
+        return Document(document.id, document.text, talk)
+
+    return Corpus({tag: tuple(map(put, documents)) for tag, documents in corpus.items()}, f"{corpus.name}, as messages")
+
+
+def parse_conversation(line: str, number: int, where: Any, counted: str) -> Document:
+    """A line of a jsonl file as a conversation; raises ChatError if it is none."""
+    try:
+        row = json.loads(line)
+    except ValueError as err:
+        raise ChatError(f"{where}, line {number + 1}: no JSON ({err}); expected {FORM}; correct the line") from err
+    return as_conversation(row, number, f"{where}, line", counted)
+
+
+def as_conversation(row: Any, number: int, where: str, counted: str) -> Document:
+    """A row `{"messages": […]}`, which may have an `id`, or the list alone, as a document.
+
+    Raises ChatError for anything else, and for a row without a message of a role that counts.
+    """
+    choice, place = check_counted(counted), f"{where} {number + 1}"
+    talk = Conversation(as_messages(row, place), choice)
+    roles = [message.role for message in talk.messages]
+    if not any(counts(role, choice) for role in roles):
+        raise ChatError(
+            f"{place}: no message of the {ROLES[choice][0]}, whose words are to count (roles: {', '.join(roles)}); "
+            "expected one; leave the row out or count others"
+        )
+    return Document(str(row.get("id", number)) if isinstance(row, dict) else str(number), talk.text, talk)
+
+
+def tokenize_conversation(tokenizer: PreTrainedTokenizerBase, talk: Conversation) -> ConversationTokens:
+    """Ids of a conversation by the model's own template, and which of them count.
+
+    Where the template itself marks what the assistant writes (`{% generation %}`), its word on answers is taken.
+    Raises ChatError where the template rewrites the words, so that they can not be told from its own, and
+    PrerequisiteError for a tokenizer that does not say which characters a token stands for.
+    """
+    whole = render_whole(tokenizer, talk.messages)
+    if not whole.spans:
+        raise ChatError(
+            "the model's chat template rewrites messages, so that words can not be told from its own text; expected a "
+            "template that writes them as they are; rewrite the messages, or set tokenizer.chat_template"
+        )
+    if whole.offsets is None:
+        raise PrerequisiteError(
+            f"{type(tokenizer).__name__} does not say which characters a token stands for; expected a tokenizer of the "
+            "`tokenizers` library; convert it"
+        )
+    special = special_ids(tokenizer)
+    wanted = [(span.start, span.end) for span in whole.spans if counts(talk.messages[span.message].role, talk.counted)]
+    inside, torn = _inside(whole, wanted)
+    counted = [is_in and token not in special for is_in, token in zip(inside, whole.ids, strict=True)]
+    taught = list(counted)
+    if talk.counted == "answer":
+        marked = assistant_mask(tokenizer, talk.messages, whole)
+        if marked is not None:
+            counted = [a and b for a, b in zip(counted, marked, strict=True)]
+            taught = [a and not b for a, b in zip(marked, torn, strict=True)]
+        else:
+            taught = _with_ends(whole, wanted, counted, special)
+    return ConversationTokens(whole.ids, tuple(counted), tuple(taught), _bytes(whole, counted), sum(torn), whole.typed)
+
+
+def _inside(whole: RenderedChat, spans: Sequence[tuple[int, int]]) -> tuple[list[bool], list[bool]]:
+    """For each token whether all its characters are in one of the spans, and whether only some of them are."""
+    inside, torn = [], []
+    for start, end in whole.offsets or ():
+        within = any(first <= start < end <= last for first, last in spans)
+        inside.append(within)
+        torn.append(not within and any(start < last and first < end for first, last in spans))
+    return inside, torn
+
+
+def _with_ends(
+    whole: RenderedChat, spans: Sequence[tuple[int, int]], counted: Sequence[bool], special: frozenset[int]
+) -> list[bool]:
+    """The counted tokens, and the control token right behind each span: the model is to learn to stop."""
+    ends = {end for _, end in spans}
+    return [
+        is_in or (token in special and start in ends)
+        for is_in, token, (start, _) in zip(counted, whole.ids, whole.offsets or (), strict=True)
+    ]
+
+
+def _bytes(whole: RenderedChat, counted: Sequence[bool]) -> int:
+    """UTF-8 bytes of the characters that counted tokens stand for, each once: a character may be several tokens."""
+    size, place = 0, 0
+    for (start, end), is_in in zip(whole.offsets or (), counted, strict=True):
+        if is_in and end > place:
+            size += len(whole.text[max(start, place) : end].encode())
+            place = end
+    return size
+
+
+def assistant_mask(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], whole: RenderedChat
+) -> tuple[bool, ...] | None:
+    """What the template itself says the assistant writes; None where it does not say, or its ids are not ours."""
+    template = tokenizer.chat_template
+    text = template.get("default", "") if isinstance(template, dict) else template or ""
+    if not GENERATION.search(text):
+        return None
+    run: Any = tokenizer.apply_chat_template
+    rows = [message.as_dict() for message in messages]
+    found = run(rows, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    if tuple(found["input_ids"]) != whole.ids:
+        return None
+    return tuple(bool(mark) for mark in found["assistant_masks"])
+
+
+def check_conversations(tokenizer: PreTrainedTokenizerBase, corpus: Corpus) -> None:
+    """Raise ChatError, before the work, where the template is missing or can not render some document.
+
+    Every conversation is rendered; a line says how many tokens hold words and something else, and so do not count.
+    """
+    check_template(tokenizer)
+    torn = documents = 0
+    for tag, texts in corpus.items():
+        for document in texts:
+            if document.conversation is None:
+                continue
+            try:
+                tokens = tokenize_conversation(tokenizer, document.conversation)
+            except ChatError as err:
+                raise ChatError(f"{corpus.name}, {tag}, document {document.id}: {err}") from err
+            torn += tokens.torn
+            documents += tokens.torn > 0
+    if torn:
+        log.warning(
+            "%s: %d tokens of %d conversations hold words and text of the template; they do not count",
+            corpus.name,
+            torn,
+            documents,
+        )

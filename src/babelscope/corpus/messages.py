@@ -1,0 +1,106 @@
+"""Messages of a conversation: what people write in files and hand over, checked once."""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+from babelscope.errors import ChatError
+
+Counted = Literal["all", "user", "answer"]
+"""Whose words count: everybody's, the user's, or the answers'."""
+ROLES: Mapping[str, tuple[str, ...]] = {"all": (), "user": ("user",), "answer": ("assistant",)}
+"""The roles that each choice counts; none stands for every role."""
+FORM = '{"messages": [{"role": "user", "content": "…"}, …]}'
+
+
+class Message(NamedTuple):
+    """One turn of a conversation."""
+
+    role: str
+    """As the template knows it: "system", "user" or "assistant"."""
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        """As chat templates take it."""
+        return {"role": self.role, "content": self.content}
+
+
+class Conversation(NamedTuple):
+    """Messages of a document, and whose words of them count."""
+
+    messages: tuple[Message, ...]
+    counted: Counted = "answer"
+
+    @property
+    def text(self) -> str:
+        """The words that count, a message a line: for checks of language and counts of letters."""
+        return "\n".join(message.content for message in self.messages if counts(message.role, self.counted))
+
+
+Messages = Sequence[Any] | Mapping[str, Any]
+"""Messages as a person hands them over: a list of Messages or of mappings with role and content, as chat templates
+take it, or a mapping with such a list as `messages`; checked where they are read."""
+
+
+def counts(role: str, counted: Counted) -> bool:
+    """Whether a role's words count."""
+    return counted == "all" or role in ROLES[counted]
+
+
+def check_counted(counted: str) -> Counted:
+    """The choice of what counts, or ChatError for another word."""
+    if counted not in get_args(Counted):
+        raise ChatError(f"conversation {counted!r} came; expected one of {', '.join(get_args(Counted))}; correct it")
+    return counted  # pyright: ignore[reportReturnType]
+
+
+def as_messages(given: Any, where: str = "messages") -> tuple[Message, ...]:
+    """Messages in NFC from a list of mappings or Messages, or from a mapping that has such a list as `messages`.
+
+    where: what a fault is called, such as a file and line. Raises ChatError, in one line, for anything else: no
+    message, a turn without role or text, or the lists of parts and other keys that other layouts have.
+    """
+    if isinstance(given, Mapping):
+        given = given.get("messages", given)
+    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
+        came = f"fields {', '.join(map(str, given))}" if isinstance(given, Mapping) else _shown(given)
+        raise ChatError(f"{where}: {came} came; expected {FORM}, or that list alone; correct it")
+    return tuple(_as_message(turn, f"{where}, message {number}") for number, turn in enumerate(given, start=1))
+
+
+def _as_message(turn: Any, where: str) -> Message:
+    if isinstance(turn, Message):
+        turn = turn.as_dict()
+    if not isinstance(turn, Mapping):
+        raise ChatError(f'{where}: {_shown(turn)} came; expected {{"role": "user", "content": "…"}}; correct it')
+    role, content = turn.get("role"), turn.get("content")
+    if not isinstance(role, str) or not role or not isinstance(content, str):
+        found = ", ".join(f"{key} ({type(value).__name__})" for key, value in turn.items()) or "nothing"
+        raise ChatError(f"{where}: {found} came; expected a role and a content, both text; rewrite it so")
+    try:
+        content.encode()
+    except UnicodeEncodeError as err:
+        raise ChatError(f"{where}: half a surrogate pair at character {err.start}; expected text; correct it") from err
+    if not content.strip():
+        raise ChatError(f"{where}: the {role}'s content is blank; expected text; write it or leave the turn out")
+    return Message(role, unicodedata.normalize("NFC", content))
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None or value in ([], ()) else f"{type(value).__name__} {str(value)[:40]!r}"
+
+
+def asked(given: Any, *, system: str | None = None, where: str = "messages") -> tuple[Message, ...]:
+    """Messages that ask for an answer: a text is the user's one message; `system` goes first.
+
+    Raises ChatError where a system message comes twice, or where the assistant has the last word.
+    """
+    messages = (Message("user", given),) if isinstance(given, str) else given
+    turns = as_messages(messages, where)
+    if turns[-1].role == "assistant":
+        raise ChatError(f"{where}: the last message is the assistant's; expected one to be answered; leave it out")
+    if system is None:
+        return turns
+    if turns[0].role == "system":
+        raise ChatError(f"{where}: has a system message, and another one came; expected one; leave one of them out")
+    return (*as_messages([Message("system", system)], "system prompt"), *turns)
