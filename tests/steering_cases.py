@@ -11,6 +11,7 @@ from babelscope import (
     steer,
 )
 from babelscope.artifacts import FeatureMap
+from babelscope.upstream.forward import forward_names
 
 STEPS = 4
 MIDDLE, STEADY = Site(1, "resid_out"), Schedule()
@@ -28,6 +29,11 @@ WAYS = [
 
 def vector(seed=0, width=32):
     return torch.randn(width, generator=torch.Generator().manual_seed(seed))
+
+
+def cache_name(model):
+    """What this release calls the cache that a forward pass is given."""
+    return forward_names(model).cache
 
 
 def push(seed=0, strength=8.0, *, site=MIDDLE, schedule=STEADY, **gate):

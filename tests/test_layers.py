@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "babelscope"
 LEVELS = [
     ["errors", "axes"],
-    ["languages", "sites", "runs", "reference"],
+    ["languages", "sites", "runs", "reference", "upstream"],
     ["artifacts", "scripts"],
     ["corpus", "models"],
     ["interventions", "recording", "evaluation", "controls", "figures", "subspaces"],

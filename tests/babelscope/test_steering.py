@@ -5,7 +5,22 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import FOUR, tiny_model
-from steering_cases import MASK, MIDDLE, PHASES, STEPS, WAYS, answer, close, logits, padded, push, scored, shift, vector
+from steering_cases import (
+    MASK,
+    MIDDLE,
+    PHASES,
+    STEPS,
+    WAYS,
+    answer,
+    cache_name,
+    close,
+    logits,
+    padded,
+    push,
+    scored,
+    shift,
+    vector,
+)
 from transformers import DynamicCache
 
 from babelscope import (
@@ -93,9 +108,9 @@ def test_going_on_from_a_cache_keeps_the_prompt(model, ids):
     for phase in ("prompt", "generated"):
         with steer(model, push(phase=phase)):
             cache = DynamicCache(config=model.config)
-            logits(model, ids[:, :4], past_key_values=cache)
+            logits(model, ids[:, :4], **{cache_name(model): cache})
             expected = answer(model, ids)
-            assert torch.equal(answer(model, ids, past_key_values=cache), expected)
+            assert torch.equal(answer(model, ids, **{cache_name(model): cache}), expected)
 
 
 def test_a_generate_that_calls_generate_keeps_the_first_ones_prompt(ids):

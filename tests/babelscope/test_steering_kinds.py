@@ -12,6 +12,7 @@ from steering_cases import (
     WAYS,
     answer,
     basis,
+    cache_name,
     close,
     features,
     kinds,
@@ -302,10 +303,10 @@ def test_what_needs_the_whole_prompt_refuses_to_go_on_from_a_cache(ids):
     model = tiny_model("llama")
     with steer(model, conditional(model)):
         cache = DynamicCache(config=model.config)
-        logits(model, ids[:, :4], past_key_values=cache)
+        logits(model, ids[:, :4], **{cache_name(model): cache})
         with pytest.raises(SteeringError, match="whole prompt"):
-            logits(model, ids[:, 4:], past_key_values=cache)
-        assert torch.equal(answer(model, ids, past_key_values=cache), answer(model, ids))
+            logits(model, ids[:, 4:], **{cache_name(model): cache})
+        assert torch.equal(answer(model, ids, **{cache_name(model): cache}), answer(model, ids))
 
 
 # Clean passes

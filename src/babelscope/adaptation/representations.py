@@ -35,11 +35,10 @@ def watched(layout: Layout, ids: Tensor, mask: Tensor) -> list[Tensor]:
 
         return see
 
-    device = layout.device_of(Site(None, "embed"))
     with ExitStack() as stack:
         for layer in range(layout.n_layers):
             stack.enter_context(layout.watch(Site(layer, "resid_out"), keep(layer)))
-        layout.body(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
+        layout.run(ids, mask=mask)
     return [seen[layer] for layer in range(layout.n_layers)]
 
 

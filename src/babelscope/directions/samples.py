@@ -97,15 +97,12 @@ def document_means(
 
 def _read(layout: Layout, batch: Batch, found: Mapping[Site, "_Means"]) -> None:
     layout.check_tokens(batch.input_ids)
-    device = layout.device_of(Site(None, "embed"))
     with ExitStack() as stack:
         for site, means in found.items():
             stack.enter_context(
                 layout.watch(site, lambda value, sign, routes, means=means: means.add(value.flatten(2), batch))
             )
-        layout.body(
-            input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device), use_cache=False
-        )
+        layout.run(batch.input_ids, mask=batch.attention_mask)
 
 
 class _Means:

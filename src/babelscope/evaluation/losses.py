@@ -24,7 +24,6 @@ from babelscope.corpus import (
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
-from babelscope.sites import Site
 
 LOGIT_ROWS = 512
 """Rows of logits held at a time: all of them would cost more in page faults than in arithmetic."""
@@ -134,13 +133,11 @@ def at_least_float32(logits: Float[Tensor, "row vocab"]) -> Float[Tensor, "row v
 def batch_nll(layout: Layout, batch: Batch) -> Float64[Tensor, "batch token"]:
     """Negative log-likelihood in nats of each counted token but the first; 0 elsewhere."""
     layout.check_tokens(batch.input_ids)
-    device = layout.device_of(Site(None, "embed"))
-    ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
-    hidden = layout.body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    hidden = layout.run(batch.input_ids, mask=batch.attention_mask)
     scored = batch.counted.clone()
     scored[:, 0] = False
     rows, places = scored.nonzero(as_tuple=True)
-    states, targets = hidden[rows.to(device), places.to(device) - 1], ids[rows.to(device), places.to(device)]
+    states, targets = hidden[rows.to(hidden.device), places.to(hidden.device) - 1], batch.input_ids[rows, places]
     parts = [
         F.cross_entropy(at_least_float32(layout.logits(part)), target.to(part.device), reduction="none").double().cpu()
         for part, target in zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)

@@ -45,13 +45,10 @@ def sentence_vectors(
     )
     filled = [replace(document, id=str(i)) for i, document in enumerate(documents) if document.n_counted]
     vectors = torch.zeros(len(texts), layout.d_hidden, dtype=torch.float64)
-    device = layout.device_of(Site(None, "embed"))
     for batch in batch_documents(filled, batch_tokens=4096, pad=0):
         seen: list[Tensor] = []
         with layout.watch(site, lambda value, sign, routes, seen=seen: seen.append(value)):
-            layout.body(
-                input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device), use_cache=False
-            )
+            layout.run(batch.input_ids, mask=batch.attention_mask)
         counted = batch.counted.double()
         pooled = torch.einsum("bt,bth->bh", counted, seen[0].double().cpu()) / counted.sum(dim=1, keepdim=True)
         vectors[[int(document.id) for document in batch.documents]] = pooled

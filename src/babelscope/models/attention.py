@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 from einops import rearrange
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from babelscope.axes import Float, Tensor
 from babelscope.errors import SiteError
+from babelscope.upstream.registries import attention_entry, read_attention_call, uses_registry
 
 NAME = "babelscope"
 """Under which the function stands in transformers' registry while it is in use."""
@@ -40,37 +39,21 @@ def attention_by(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
     """While open, every layer's attention is computed by `attend`; the model's own comes back on any exit.
 
     `attend` must know itself which positions are padding. Not to be nested.
-    Raises SiteError for a family that does not compute its attention by transformers' registry (BLOOM), or if another
-    function is already in place.
+    Raises SiteError for a family that does not compute its attention by transformers' registry (BLOOM) or hands it
+    more than scale, window and soft cap (sinks), or if another function is already in place.
     """
-    if NAME in ALL_ATTENTION_FUNCTIONS.valid_keys():
-        raise SiteError("another probe already stands in the attention's place; expected none; leave it first")
-    if not model._supports_attention_backend:
+    if not uses_registry(model):
         raise SiteError(
             f"{model.config.model_type} computes its attention itself; expected a family that uses transformers' "
             "attention registry; probe its heads by attn_heads alone"
         )
 
     def forward(
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        scaling: float | None = None,
-        sliding_window: int | None = None,
-        softcap: float | None = None,
-        **_: Any,
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **given: Any
     ) -> tuple[Tensor, None]:
-        inputs = AttentionInputs(int(module.layer_idx), query, key, value, scaling, sliding_window, softcap)  # pyright: ignore[reportArgumentType]
+        call = read_attention_call(module, given)
+        inputs = AttentionInputs(call.layer, query, key, value, call.scale, call.window, call.softcap)
         return rearrange(attend(inputs), "b h t d -> b t h d").contiguous(), None
 
-    before = model.config._attn_implementation
-    ALL_ATTENTION_FUNCTIONS[NAME] = forward
-    ALL_MASK_ATTENTION_FUNCTIONS[NAME] = sdpa_mask
-    try:
-        model.config._attn_implementation = NAME
+    with attention_entry(model, NAME, forward):
         yield
-    finally:
-        model.config._attn_implementation = before
-        del ALL_ATTENTION_FUNCTIONS[NAME], ALL_MASK_ATTENTION_FUNCTIONS[NAME]

@@ -1,18 +1,15 @@
 """Models spread over devices by accelerate, and models whose weights are stored in fewer bits."""
 
 import torch
-from accelerate.hooks import AlignDevicesHook, SequentialHook
 from torch import nn
+
+from babelscope.upstream.devices import execution_device
 
 
 def device_of(module: nn.Module) -> torch.device:
     """Device on which a module computes; where its weights are, but for offloaded ones."""
-    for part in module.modules():
-        hook = vars(part).get("_hf_hook")
-        for one in hook.hooks if isinstance(hook, SequentialHook) else (hook,):
-            if isinstance(one, AlignDevicesHook) and one.execution_device is not None:
-                return torch.device(one.execution_device)
-    return next(module.parameters()).device
+    place = execution_device(module)
+    return next(module.parameters()).device if place is None else place
 
 
 def quantised_parameters(model: nn.Module) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from transformers import PretrainedConfig
 
 from babelscope.errors import SiteError
+from babelscope.upstream.config import config_value
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Family:
     router: str = ""
     renormalise: str = ""
     """The config's switch for weights of chosen experts that sum to one; empty where they always do."""
+    softcap: str = ""
+    """The config's field for the soft cap of the logits; empty where the family has none."""
     flat: bool = False
     """The MLP's tensors have batch and token in one axis."""
     learned: bool = False
@@ -76,7 +79,7 @@ _LLAMA = Family(
     up="mlp.up_proj",
     down="mlp.down_proj",
 )
-_GEMMA = replace(_LLAMA, mid="pre_feedforward_layernorm")
+_GEMMA = replace(_LLAMA, mid="pre_feedforward_layernorm", softcap="final_logit_softcapping")
 _MOE = replace(
     _LLAMA,
     act="mlp.experts.act_fn",
@@ -168,15 +171,16 @@ FAMILIES: dict[str, Family] = {
 
 def family_of(config: PretrainedConfig) -> Family:
     """The family's table for this configuration; raises SiteError for a family, or a form of it, without one."""
-    family = FAMILIES.get(config.model_type)
+    family = FAMILIES.get(config_value(config, "type"))
     if family is None:
         raise SiteError(f"model type {config.model_type!r} is unknown; expected one of {', '.join(FAMILIES)}")
-    if config.model_type == "gpt_neox" and config.use_parallel_residual:
+    if config.model_type == "gpt_neox" and config_value(config, "parallel"):
         return replace(family, mid="")
-    if config.model_type == "opt" and not config.do_layer_norm_before:
+    if config.model_type == "opt" and not config_value(config, "norm_first"):
         # The norm stands after the sum of stream and attention; the MLP and its residual both start from its output.
         return replace(family, norm="", mid="", stream="self_attn_layer_norm")
-    if config.model_type == "bloom" and config.pretraining_tp > 1 and config.slow_but_exact:
+    exact = config.model_type == "bloom" and config_value(config, "slow_but_exact")
+    if exact and config_value(config, "tensor_parallel") > 1:
         raise SiteError(
             "this bloom has slow_but_exact, which goes around its output projections; expected slow_but_exact=False; "
             "set it in the model's config"

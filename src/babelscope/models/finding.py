@@ -9,6 +9,8 @@ from babelscope.errors import SiteError
 from babelscope.models.families import family_of
 from babelscope.models.layout import Layout
 from babelscope.models.weights import neurons_of
+from babelscope.upstream.config import config_value
+from babelscope.upstream.forward import forward_names
 
 
 def layout_of(model: PreTrainedModel) -> Layout:
@@ -18,16 +20,15 @@ def layout_of(model: PreTrainedModel) -> Layout:
         family = family_of(config)
     except SiteError as err:
         raise SiteError(f"{err}; modules seen: {_module_summary(model)}") from err
-    n_layers = config.num_hidden_layers
-    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    n_layers = config_value(config, "layers")
     layout = Layout(
         model=model,
         family=family,
         n_layers=n_layers,
-        d_hidden=config.hidden_size,
+        d_hidden=config_value(config, "hidden"),
         d_neuron=0,
-        n_heads=config.num_attention_heads,
-        n_experts=int(experts or 0) if family.experts else 0,
+        n_heads=config_value(config, "heads"),
+        n_experts=int(config_value(config, "experts")) if family.experts else 0,
     )
     try:
         for index in range(n_layers):
@@ -39,6 +40,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
             f"model type {config.model_type!r} lacks a module ({err}); expected "
             f"{', '.join(family.needed)} in every layer; modules seen: {_module_summary(model)}"
         ) from err
+    forward_names(layout.body)
     acts = {id(layout.act(index)) for index in range(n_layers)}
     if len(acts) != n_layers:
         raise SiteError(f"model type {config.model_type!r}: layers share an activation module; it can not be hooked")

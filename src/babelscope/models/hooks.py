@@ -11,6 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from babelscope.axes import Tensor
+from babelscope.upstream.names import NAMES, attribute, parameter_name
+from babelscope.upstream.registries import experts_run_by, run_experts_by
 
 See = Callable[[Tensor, Tensor, Tensor | None], None]
 """Called with the value, the tensor whose sign says active, and an MoE's chosen experts `[batch, token, top_k]`."""
@@ -35,14 +37,14 @@ def hook_input(
 
     def before(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         # A block on another device than the one before moves its input only after this hook.
-        value = (args[0] if args else kwargs["hidden_states"]).to(device)
+        value = first_argument(args, kwargs).to(device)
         shaped = rearrange(value, "b t (h d) -> b t h d", h=heads) if heads else value
         shaped = shaped.unflatten(0, shape[:2]) if shape else shaped
         new = call(shaped, shaped, None)
         if new is None:
             return None
         new = new.reshape(value.shape)
-        return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
+        return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, _hidden_name(kwargs): new})
 
     stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
 
@@ -66,12 +68,21 @@ def hook_output(
     stack.callback(module.register_forward_hook(after).remove)
 
 
+def first_argument(args: tuple, kwargs: dict) -> Tensor:
+    """The stream that a module is given, with or without its name."""
+    return args[0] if args else kwargs[_hidden_name(kwargs)]
+
+
+def _hidden_name(kwargs: dict) -> str:
+    return parameter_name(kwargs, "block.hidden", "a call of a module")
+
+
 def shape_of(stack: ExitStack, module: nn.Module) -> list[int]:
     """A list that holds the shape of the module's last input."""
     shape: list[int] = []
 
     def remember(_: nn.Module, args: tuple, kwargs: dict) -> None:
-        shape[:] = (args[0] if args else kwargs["hidden_states"]).shape
+        shape[:] = first_argument(args, kwargs).shape
 
     stack.callback(module.register_forward_pre_hook(remember, with_kwargs=True).remove)
     return shape
@@ -132,17 +143,17 @@ def hook_experts(
 
     act: the activation function, for its output; None for the product with the up-projection.
     """
-    config = model.config
     routes: list[Tensor] = []
 
     def remember(_: nn.Module, args: tuple, kwargs: dict) -> None:
-        routes[:] = [args[1] if len(args) > 1 else kwargs["top_k_index"]]
+        named = kwargs if len(args) < 2 else {}
+        routes[:] = [args[1] if len(args) > 1 else named[parameter_name(named, "experts.chosen", "the experts' call")]]
 
     def show(output: Tensor, sign: Tensor) -> Tensor | None:
         chosen = routes[0]
         pairs = torch.arange(chosen.numel(), device=chosen.device)
         # Decoding on a GPU, generate swaps the grouped form (sorted by expert) for the batched one (unsorted).
-        batched = config._experts_implementation == "batched_mm"
+        batched = experts_run_by(model) == "batched_mm"
         order = pairs if batched else torch.sort(chosen.reshape(-1))[1]
         inverse = torch.empty_like(order)
         inverse[order] = pairs
@@ -172,7 +183,7 @@ def _gated_product(experts: nn.Module, show: Callable[[Tensor], Tensor | None]) 
     """Stand at the method in which transformers' experts multiply gate and up, on that one object."""
     shows = _PRODUCTS.setdefault(experts, [])
     if not shows:
-        plain: Callable[[Tensor], Tensor] = getattr(experts, "_apply_gate")  # noqa: B009 - typed as a part of the model else
+        plain: Callable[[Tensor], Tensor] = attribute(experts, "experts.gated_product")
 
         def gated(gate_up: Tensor) -> Tensor:
             value = plain(gate_up)
@@ -181,14 +192,16 @@ def _gated_product(experts: nn.Module, show: Callable[[Tensor], Tensor | None]) 
                 value = value if new is None else new
             return value
 
-        object.__setattr__(experts, "_apply_gate", gated)
+        (name,) = NAMES["experts.gated_product"]
+        object.__setattr__(experts, name, gated)
     shows.append(show)
     try:
         yield
     finally:
         shows.remove(show)
         if not shows:
-            object.__delattr__(experts, "_apply_gate")
+            (name,) = NAMES["experts.gated_product"]
+            object.__delattr__(experts, name)
 
 
 _GROUPED: WeakKeyDictionary[nn.Module, list[str | None]] = WeakKeyDictionary()
@@ -199,12 +212,12 @@ _GROUPED: WeakKeyDictionary[nn.Module, list[str | None]] = WeakKeyDictionary()
 def _grouped_experts(model: PreTrainedModel) -> Iterator[None]:
     """Run experts in transformers' grouped form, whose row order is known; the last to leave restores the choice."""
     users = _GROUPED.setdefault(model, [])
-    users.append(model.config._experts_implementation)
+    users.append(experts_run_by(model))
     try:
         if users[-1] != "grouped_mm":
-            model.set_experts_implementation("grouped_mm")
+            run_experts_by(model, "grouped_mm")
         yield
     finally:
         last = users.pop()
         if not users and last is not None and last != "grouped_mm":
-            model.set_experts_implementation(last)
+            run_experts_by(model, last)

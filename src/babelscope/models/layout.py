@@ -28,6 +28,9 @@ from babelscope.models.hooks import (
 )
 from babelscope.models.weights import down_lengths, inputs_of, neuron_biases, neuron_rows
 from babelscope.sites import NEURON_SITES, At, Site
+from babelscope.upstream.config import config_field, config_value
+from babelscope.upstream.forward import run_body
+from babelscope.upstream.names import attribute
 
 FLAT_SITES = ("resid_mid", "mlp_gate", "mlp_inner", "mlp_out")
 """Sites whose tensors have batch and token in one axis where the family's MLP does."""
@@ -80,7 +83,7 @@ class Layout:
 
     @property
     def _head(self) -> Any:
-        return self.model.get_output_embeddings()
+        return attribute(self.model, "model.head")()
 
     def width(self, at: At) -> int:
         """Units at a site; heads are counted flat, experts' neurons expert-major."""
@@ -92,7 +95,7 @@ class Layout:
             return self.n_experts
         if at == "embed":
             return self._embedding.weight.shape[1]
-        return self.model.config.vocab_size if at == "logits" else self.d_hidden
+        return config_value(self.model.config, "vocabulary") if at == "logits" else self.d_hidden
 
     def check(self, site: Site) -> None:
         """Raise SiteError unless the model has this site."""
@@ -116,10 +119,10 @@ class Layout:
                 f"token {last} came; this {kind} has {rows} of them; expected the tokenizer that the model was trained "
                 "with; save that beside it, or resize the model's embeddings"
             )
-        if self.family.learned and longest > self.model.config.max_position_embeddings:
+        if self.family.learned and longest > (positions := config_value(self.model.config, "positions")):
             raise PrerequisiteError(
-                f"a text of {longest} tokens came; this {kind} has {self.model.config.max_position_embeddings} "
-                "positions; expected at most as many; lower max_length, or shorten the text"
+                f"a text of {longest} tokens came; this {kind} has {positions} positions; expected at most as many; "
+                "lower max_length, or shorten the text"
             )
 
     @property
@@ -175,10 +178,29 @@ class Layout:
         """
         return down_lengths(self.layer(layer), self.family)
 
+    def run(
+        self,
+        ids: Int[Tensor, "batch token"] | None = None,
+        *,
+        mask: Tensor | None = None,
+        positions: Int[Tensor, "#batch token"] | None = None,
+        embeds: Float[Tensor, "batch token hidden"] | None = None,
+    ) -> Float[Tensor, "batch token hidden"]:
+        """One pass of the body, without a cache and without the head; the stream after the final norm.
+
+        ids, or embeddings in their place; mask: 1 for real tokens; positions: of each token in its document, counted
+        by the model itself where they are None. All are moved to the device of the embedding.
+        """
+        device = self.device_of(Site(None, "embed"))
+        ids, mask, positions, embeds = (
+            None if part is None else part.to(device) for part in (ids, mask, positions, embeds)
+        )
+        return run_body(self.body, ids, embeds=embeds, mask=mask, positions=positions)
+
     def logits(self, hidden: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows vocab"]:
         """The head's logits for rows of the body's output, soft-capped where the model does so."""
         scores = self._head(hidden)
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        cap = config_field(self.model.config, self.family.softcap) if self.family.softcap else None
         return torch.tanh(scores / cap) * cap if cap else scores
 
     def watch(self, site: Site, see: See) -> AbstractContextManager[None]:
@@ -218,7 +240,7 @@ class Layout:
         shape = shape_of(stack, self.mlp(index))
         if site.at == "router":
             switch = self.family.renormalise
-            renormalise = not switch or bool(getattr(self.model.config, switch))
+            renormalise = not switch or bool(config_field(self.model.config, switch))
             hook_router(stack, self.layer(index).get_submodule(self.family.router), call, shape, renormalise)
         else:
             act = self.act(index) if site.at == "mlp_gate" else None

@@ -17,6 +17,7 @@ from transformers import (
 from babelscope.errors import PrerequisiteError, SiteError
 from babelscope.models.families import FAMILIES
 from babelscope.reference import MODEL as REFERENCE_MODEL
+from babelscope.upstream.names import parameter_name
 
 
 def open_model(
@@ -71,9 +72,10 @@ def open_model(
             "config.json; fetch them again"
         ) from err
     model, loading = opened
-    if loading["missing_keys"]:
+    lacking = loading[parameter_name(loading, "loading.missing", "what from_pretrained tells of its loading")]
+    if lacking:
         raise PrerequisiteError(
-            f"model {name!r}: no weights came for {', '.join(sorted(loading['missing_keys'])[:5])}; expected all of "
+            f"model {name!r}: no weights came for {', '.join(sorted(lacking)[:5])}; expected all of "
             "them, random ones would take their place; fetch the checkpoint again"
         )
     if where != "map" and not few_bits:

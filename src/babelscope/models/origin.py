@@ -12,16 +12,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from babelscope.artifacts.storage import Origin, hash_config
 from babelscope.errors import ArtifactError
 from babelscope.reference import MODEL as REFERENCE_MODEL
+from babelscope.upstream.config import config_value, revision_of
 
 
 def origin_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Origin:
     """Names and hashes that every artifact made from this model carries; without a tokenizer its hash is empty."""
-    name = str(model.config._name_or_path) or type(model).__name__
+    name = str(config_value(model.config, "name")) or type(model).__name__
     if Path(name) == REFERENCE_MODEL:
         name = "reference"
     return Origin(
         model=name,
-        revision=getattr(model.config, "_commit_hash", None) or "",
+        revision=revision_of(model.config),
         model_hash=hash_config(model.config.to_dict()),
         tokenizer_hash="" if tokenizer is None else _hash_json(_tokenizer_state(tokenizer)),
     )

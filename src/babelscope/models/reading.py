@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 from babelscope.axes import Int, Tensor
 from babelscope.models.finding import layout_of
 from babelscope.sites import Site
+from babelscope.upstream.forward import run_model
 
 
 @torch.no_grad()
@@ -18,5 +19,5 @@ def read_site(
     """
     layout, seen = layout_of(model), []
     with layout.watch(site, lambda value, sign, routes: seen.append(value.clone())):
-        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        run_model(model, input_ids, mask=attention_mask)
     return seen[-1]

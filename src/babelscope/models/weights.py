@@ -3,13 +3,13 @@
 from typing import Any
 
 import torch
-from accelerate.utils import align_module_device
 from einops import rearrange
 from torch import nn
 
 from babelscope.axes import Float, Float64, Int64, Tensor
 from babelscope.errors import PrerequisiteError
 from babelscope.models.families import Family
+from babelscope.upstream.devices import fetched
 
 
 def neuron_rows(layer: nn.Module, family: Family) -> dict[str, Float[Tensor, "expert neuron hidden"]]:
@@ -58,7 +58,7 @@ def _in_parts(layer: nn.Module, family: Family, bias: bool = False) -> dict[str,
 def down_lengths(layer: nn.Module, family: Family) -> Float64[Tensor, " neuron"]:
     """See `Layout.down_norm`."""
     down: Any = layer.get_submodule(family.down)
-    with align_module_device(down), torch.no_grad():
+    with fetched(down), torch.no_grad():
         if family.experts or _is_plain(down):
             return rearrange(down_rows(layer, family).double().norm(dim=-1), "expert n -> (expert n)")
     return torch.cat([_applied(down, part) for part in torch.arange(inputs_of(down)).split(1024)])

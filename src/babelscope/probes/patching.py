@@ -117,13 +117,10 @@ def hooked_forward(layout: Layout) -> Forward:
     def forward(
         ids: Ids, mask: Int[Tensor, "batch token"], lengths: Sequence[int], edits: Mapping[Site, Edit]
     ) -> Float[Tensor, "batch vocab"]:
-        device = layout.device_of(Site(None, "embed"))
         with ExitStack() as stack:
             for site, change in edits.items():
                 stack.enter_context(layout.edit(site, change))
-            hidden = layout.body(
-                input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
-            ).last_hidden_state
+            hidden = layout.run(ids, mask=mask)
         return layout.logits(hidden[torch.arange(len(ids)), torch.tensor(lengths) - 1])
 
     return forward

@@ -11,7 +11,6 @@ from babelscope.corpus import Batch, Corpus, batch_documents, limit_tokens, pad_
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout
-from babelscope.sites import Site
 
 FEWEST_SHARDS = 20
 """Fewer shards than this give no interval."""
@@ -34,8 +33,7 @@ def stream_batches(
 def run_body(layout: Layout, batch: Batch) -> None:
     """One forward pass without the head, for what the open hooks see."""
     layout.check_tokens(batch.input_ids)
-    device = layout.device_of(Site(None, "embed"))
-    layout.body(input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device), use_cache=False)
+    layout.run(batch.input_ids, mask=batch.attention_mask)
 
 
 @dataclass(frozen=True, eq=False)

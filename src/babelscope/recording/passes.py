@@ -33,6 +33,7 @@ from babelscope.recording.reading import Reading
 from babelscope.recording.sums import SiteSums, Workspace
 from babelscope.recording.tally import Tally
 from babelscope.sites import Site
+from babelscope.upstream.forward import run_model
 
 log = logging.getLogger(__name__)
 WINDOW = 1024
@@ -148,9 +149,11 @@ class Pass:
         """
         self.seen, self.counted = [], {batch.counted.device: batch.counted}
         self.layout.check_tokens(batch.input_ids)
-        device = self.layout.device_of(Site(None, "embed"))
-        network = self.layout.model if "logits" in self.reading.sites else self.layout.body
-        network(input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device), use_cache=False)
+        if "logits" in self.reading.sites:
+            device = self.layout.device_of(Site(None, "embed"))
+            run_model(self.layout.model, batch.input_ids.to(device), mask=batch.attention_mask.to(device))
+        else:
+            self.layout.run(batch.input_ids, mask=batch.attention_mask)
         return self.seen
 
     @contextmanager

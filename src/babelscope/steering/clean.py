@@ -1,6 +1,6 @@
 """What a model does with the prompt when nothing steers it: values at some sites, and conditions decided on them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from babelscope.artifacts import Condition
 from babelscope.axes import Bool, Float, Tensor
 from babelscope.errors import SteeringError
 from babelscope.sites import Site
+from babelscope.upstream.forward import ForwardInputs, forward_names, run_body
 
 
 class CleanPass:
@@ -69,38 +70,31 @@ def cosine_scores(
     return torch.nn.functional.cosine_similarity(pooled, vector[None], dim=1)
 
 
-def clean_arguments(arguments: Mapping[str, Any], names: tuple[str, ...], length: int | None) -> dict[str, Any]:
-    """Arguments of the model's body for a pass over the whole prompt, from those of `generate` or of a plain pass.
+def clean_inputs(inputs: ForwardInputs, body: nn.Module, length: int | None) -> ForwardInputs:
+    """What the model's body is given in a pass over the whole prompt, from a call of `generate` or of the model.
 
     length: columns of the prompt where `generate` was called; None for a plain pass.
     Raises SteeringError where the prompt is not there whole: without ids, or going on from a cache.
     """
-    ids, embeds, mask = (arguments.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
-    given: Tensor | None = ids if embeds is None else embeds
-    cache = arguments.get("past_key_values")
-    going_on = length is None and cache is not None and cache.get_seq_length() > 0
+    given, mask, positions = inputs.given, inputs.mask, inputs.positions
+    going_on = length is None and inputs.cached > 0
     if given is None or going_on or given.shape[1] != (given.shape[1] if length is None else length):
         raise SteeringError(
             "conditions and clean values read the whole prompt first; it came without ids, or going on from a cache; "
             "hand all of it to generate"
         )
-    chosen = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
-    if mask is not None:
-        chosen["attention_mask"] = mask
-    if arguments.get("position_ids") is not None:
-        chosen["position_ids"] = arguments["position_ids"]
-    elif length is not None and mask is not None and "position_ids" in names:
-        chosen["position_ids"] = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
-    return chosen
+    if positions is None and length is not None and mask is not None and forward_names(body).positions is not None:
+        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+    return ForwardInputs(inputs.ids if inputs.embeds is None else None, inputs.embeds, mask, positions, None)
 
 
 @torch.no_grad()
-def run_clean(body: nn.Module, arguments: Mapping[str, Any], hold: Callable[[CleanPass | None], None]) -> CleanPass:
+def run_clean(body: nn.Module, inputs: ForwardInputs, hold: Callable[[CleanPass | None], None]) -> CleanPass:
     """Run the body once, `hold` told of the pass before and of its end."""
-    found = CleanPass(arguments.get("input_ids"), arguments.get("attention_mask"))
-    hold(found)
+    clean = CleanPass(inputs.ids, inputs.mask)
+    hold(clean)
     try:
-        body(**arguments, use_cache=False)
+        run_body(body, inputs.ids, embeds=inputs.embeds, mask=inputs.mask, positions=inputs.positions)
     finally:
         hold(None)
-    return found
+    return clean

@@ -1,14 +1,13 @@
 """Compiled graphs do not look at hooks: refuse them where they can be seen, drop them where they can not."""
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import nn
 
 from babelscope.errors import PrerequisiteError
+from babelscope.upstream.compiled import compiled_frames, drop_graphs, is_compiled
 
 log = logging.getLogger(__name__)
 
@@ -19,12 +18,7 @@ _dropped: dict[str, int] = {"frames": 0}
 def refuse_compiled(model: nn.Module) -> None:
     """Raise PrerequisiteError if the model, or a part of it, was itself replaced by compiled code."""
     for name, module in model.named_modules():
-        compiled = (
-            "_orig_mod" in module._modules
-            or getattr(module, "_compiled_call_impl", None) is not None
-            or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
-        )
-        if compiled:
+        if is_compiled(module):
             raise PrerequisiteError(
                 f"{name or 'the model'} is compiled, and compiled code does not see hooks; expected a plain model; "
                 "steer the model that was handed to torch.compile"
@@ -46,9 +40,8 @@ def fresh_graphs() -> Iterator[None]:
 
 
 def _drop_graphs() -> None:
-    dynamo = sys.modules.get("torch._dynamo.utils")
-    frames = 0 if dynamo is None else int(dynamo.counters["frames"]["total"])
+    frames = compiled_frames()
     if frames != _dropped["frames"]:
         log.info("graphs compiled so far are dropped: they were made without, or with, steering's hooks")
-        torch.compiler.reset()
+        drop_graphs()
         _dropped["frames"] = frames

@@ -1,6 +1,5 @@
 """Which tokens a forward pass holds: prompt or generated, pad or real, and where in its row each one stands."""
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from babelscope.artifacts import Condition, Gate, Schedule
 from babelscope.axes import Bool, Int, Int64, Tensor
 from babelscope.errors import ArtifactError, SteeringError
 from babelscope.steering.clean import CleanPass
+from babelscope.upstream.forward import ForwardInputs
 
 
 class Prompt(NamedTuple):
@@ -23,11 +23,9 @@ class Prompt(NamedTuple):
     """1 for real tokens; None where none was passed."""
 
     @classmethod
-    def read(cls, inputs: Tensor | None, arguments: Mapping[str, Any]) -> "Prompt":
-        """From the arguments of `generate`."""
-        ids = inputs if inputs is not None else arguments.get("input_ids")
-        embeds, mask = arguments.get("inputs_embeds"), arguments.get("attention_mask")
-        given = ids if embeds is None else embeds
+    def read(cls, inputs: ForwardInputs) -> "Prompt":
+        """From what `generate` was given."""
+        given, mask = inputs.given, inputs.mask
         # Without any input, generate starts from one BOS.
         rows, length = (1, 1) if given is None else given.shape[:2]
         # Going on from a cache, the ids may be the new ones alone; the mask is always whole.
@@ -35,19 +33,20 @@ class Prompt(NamedTuple):
 
 
 class Frame:
-    """One forward pass, read from the arguments of the model's body. Tensors are made when first asked for.
+    """One forward pass, read from what the model's body is given. Tensors are made when first asked for.
 
     Columns count from the start of the row, pads and cached tokens included, so phases and steps come out the same
     with and without a cache, and however a prompt is cut into chunks.
     """
 
-    def __init__(self, arguments: Mapping[str, Any], prompt: Prompt | None) -> None:
-        ids, cache = arguments.get("input_ids"), arguments.get("past_key_values")
-        self.ids: Int[Tensor, "batch token"] | None = ids
-        given: Tensor = arguments["inputs_embeds"] if ids is None else ids
+    def __init__(self, inputs: ForwardInputs, prompt: Prompt | None) -> None:
+        given = inputs.given
+        if given is None:
+            raise SteeringError("a pass came with neither ids nor embeddings; expected one of them; call the model")
+        self.ids: Int[Tensor, "batch token"] | None = inputs.ids
         self.batch, self.tokens = given.shape[:2]
         self._device = given.device
-        self.start = 0 if cache is None else int(cache.get_seq_length())
+        self.start = inputs.cached
         self.end = self.start + self.tokens
         self.prompt = prompt
         self.prompt_end = self.end if prompt is None else prompt.length
@@ -55,7 +54,7 @@ class Frame:
         if self.batch % self.rows:
             raise ArtifactError(f"a pass of {self.batch} rows came for {self.rows} prompts; expected a multiple")
         self.repeats = self.batch // self.rows
-        self._attention = arguments.get("attention_mask")
+        self._attention = inputs.mask
         self.shared: dict[Any, Any] = {}
         """Coefficients of this pass, for operations that share gate, schedule and strength."""
         self.clean: CleanPass | None = None

@@ -1,6 +1,5 @@
 """Following one model's forward and generate calls while something steers it."""
 
-import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,8 +13,10 @@ from transformers import PreTrainedModel
 from babelscope.axes import Tensor
 from babelscope.models import Layout
 from babelscope.sites import Site
-from babelscope.steering.clean import CleanPass, clean_arguments, run_clean
+from babelscope.steering.clean import CleanPass, clean_inputs, run_clean
 from babelscope.steering.frame import Frame, Prompt
+from babelscope.upstream.forward import ForwardInputs, forward_names, read_inputs
+from babelscope.upstream.generation import generate_inputs, uncompiled
 
 _LOCK = threading.Lock()
 
@@ -35,31 +36,30 @@ class Session:
         """What to undo when the last one closes."""
         self._body = body
         self._inner: Callable[..., Any] = getattr(model, "generate")  # noqa: B009 - typed as a part of the model else
-        # Of the class: nnsight leaves a forward without names on the object.
-        self._names = tuple(inspect.signature(type(body).forward).parameters)[1:]
+        self._names = forward_names(body)
+        self._keywords = uncompiled(model)
         self._calls = threading.local()
         update_wrapper(self, self._inner)
 
     def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`generate`; the outermost call says what is prompt."""
         before = self._prompt
-        self._calls.prompt = before or Prompt.read(inputs, kwargs)
+        given = generate_inputs(self._names, inputs, kwargs)
+        self._calls.prompt = before or Prompt.read(given)
         try:
             if before is None and self.readers:
-                given = kwargs if inputs is None else {**kwargs, "input_ids": inputs}
                 self._calls.clean = self._read_clean(given, self._calls.prompt.length)
-            # A graph compiled for a static cache would not see the hooks.
-            return self._inner(inputs, *args, **{**kwargs, "disable_compile": True})
+            return self._inner(inputs, *args, **{**kwargs, **self._keywords})
         finally:
             self._calls.prompt = before
             if before is None:
                 self._calls.clean = None
 
-    def _read_clean(self, arguments: dict[str, Any], length: int | None) -> CleanPass:
+    def _read_clean(self, inputs: ForwardInputs, length: int | None) -> CleanPass:
         def hold(clean: CleanPass | None) -> None:
             self._calls.reading = clean
 
-        return run_clean(self._body, clean_arguments(arguments, self._names, length), hold)
+        return run_clean(self._body, clean_inputs(inputs, self._body, length), hold)
 
     @property
     def reading(self) -> CleanPass | None:
@@ -90,10 +90,10 @@ class Session:
         """Pre-hook of the model's body: what this forward pass holds."""
         if self.reading is not None:
             return
-        arguments = {**dict(zip(self._names, args, strict=False)), **kwargs}
-        frame = Frame(arguments, self._prompt)
+        inputs = read_inputs(self._names, args, kwargs)
+        frame = Frame(inputs, self._prompt)
         if self.readers:
-            frame.clean = self._read_clean(arguments, None) if self._prompt is None else self._calls.clean
+            frame.clean = self._read_clean(inputs, None) if self._prompt is None else self._calls.clean
         self._calls.frame = frame
 
     @property

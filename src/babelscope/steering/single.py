@@ -13,6 +13,7 @@ from babelscope.steering.checking import check_operations
 from babelscope.steering.engine import Steering, _flat, _ordinary_tokens
 from babelscope.steering.frame import Frame
 from babelscope.steering.step import Step
+from babelscope.upstream.forward import ForwardInputs
 
 Change = Callable[[Tensor], Tensor]
 """Value at a site, [batch, token, unit] or [batch, token, head, d_head], to what replaces it."""
@@ -37,7 +38,7 @@ def changes_of_pass(
             "an operation reads the prompt unsteered first; expected plain ones in a single pass; use steer"
         )
     ordinary = _ordinary_tokens(layout, flat, tokenizer)
-    frame = Frame({"input_ids": input_ids, "attention_mask": attention_mask}, None)
+    frame = Frame(ForwardInputs(input_ids, None, attention_mask, None, None), None)
     found: dict[Site, list[Step]] = {}
     for operation in flat:
         step = Step.of(operation, layout.width(operation.site.at), None)

@@ -65,15 +65,15 @@ def rows_loss(layout: Layout, rows: Rows, scale: float, *, embeds: Tensor | None
 
     embeds: given in place of the ids, for measurements that need a gradient at the bottom.
     """
-    device = next(layout.body.parameters()).device
-    ids, positions = rows.input_ids.to(device), rows.position_ids.to(device)
-    inputs = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
-    if not bool(rows.real.all()):
-        place = {"attention_mask": rows.real.to(device, torch.int64)}
-    else:
-        straight = bool((positions == torch.arange(positions.shape[1], device=device)).all())
-        place = {} if straight else {"position_ids": positions}
-    hidden = layout.body(**inputs, **place, use_cache=False).last_hidden_state
+    ids, positions = rows.input_ids, rows.position_ids
+    padded = not bool(rows.real.all())
+    straight = padded or bool((positions == torch.arange(positions.shape[1], device=positions.device)).all())
+    hidden = layout.run(
+        ids if embeds is None else None,
+        embeds=embeds,
+        mask=rows.real.to(torch.int64) if padded else None,
+        positions=None if straight else positions,
+    )
     line, column = rows.scored.nonzero(as_tuple=True)
     line, column = line.to(hidden.device), column.to(hidden.device)
     targets = ids.to(hidden.device)[line, column]

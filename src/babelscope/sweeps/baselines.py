@@ -26,7 +26,7 @@ def random_directions(
     built. Isotropic directions would be too easy a control: most of them leave the subspace that the model uses.
     """
     layout, generator = layout_of(model), torch.Generator().manual_seed(seed)
-    width, device = layout.width(site.at), layout.device_of(Site(None, "embed"))
+    width = layout.width(site.at)
     weighted = torch.zeros(draws, width, dtype=torch.float64)
     total, weights, count = torch.zeros(width, dtype=torch.float64), torch.zeros(draws, dtype=torch.float64), 0
     for k, documents in enumerate(as_corpus(texts).values()):
@@ -34,11 +34,7 @@ def random_directions(
         for batch in batch_documents(limit_tokens(tokens, tokens_per_language), batch_tokens=4096, pad=0):
             seen: list[Tensor] = []
             with layout.watch(site, lambda value, sign, routes, seen=seen: seen.append(value)):
-                layout.body(
-                    input_ids=batch.input_ids.to(device),
-                    attention_mask=batch.attention_mask.to(device),
-                    use_cache=False,
-                )
+                layout.run(batch.input_ids, mask=batch.attention_mask)
             rows = seen[0].cpu().flatten(2).double()[batch.counted]
             gauss = torch.randn(draws, len(rows), generator=generator, dtype=torch.float64)
             weighted += gauss @ rows

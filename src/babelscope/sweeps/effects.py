@@ -19,6 +19,7 @@ from babelscope.models import layout_of
 from babelscope.sites import Site
 from babelscope.steering import steer
 from babelscope.sweeps.answers import Answer, left_pad
+from babelscope.upstream.forward import run_model
 
 Recipe = SteeringRecipe | Sequence[Operation]
 
@@ -119,7 +120,7 @@ def untouched_prompts(
     device = layout_of(model).device_of(Site(None, "embed"))
 
     def logits() -> Tensor:
-        return model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float().cpu()
+        return run_model(model, ids.to(device), mask=mask.to(device)).float().cpu()
 
     plain = logits()
     with steer(model, rows=[as_text(recipe), None] * len(prompts), tokenizer=tokenizer):

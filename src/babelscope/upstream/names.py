@@ -1,0 +1,128 @@
+"""The names themselves, what each is called in which release, and the error where none of them is there."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any
+
+from babelscope.errors import PrerequisiteError
+
+NAMES: dict[str, tuple[str, ...]] = {
+    # Arguments of a model's forward.
+    "forward.ids": ("input_ids",),
+    "forward.embeds": ("inputs_embeds",),
+    "forward.mask": ("attention_mask",),
+    "forward.positions": ("position_ids",),
+    # `past_key_values` until 5.23, `cache` from 5.24.
+    "forward.cache": ("cache", "past_key_values"),
+    "forward.use_cache": ("use_cache",),
+    # Arguments of the modules inside.
+    "block.hidden": ("hidden_states",),
+    "experts.chosen": ("top_k_index",),
+    "attention.scale": ("scaling",),
+    "attention.window": ("sliding_window",),
+    "attention.softcap": ("softcap",),
+    "attention.layer": ("layer_idx",),
+    # Fields of what a forward returns.
+    "output.hidden": ("last_hidden_state",),
+    "output.logits": ("logits",),
+    # Methods of a cache.
+    "cache.length": ("get_seq_length",),
+    # Keywords of `generate`.
+    "generate.disable_compile": ("disable_compile",),
+    # Fields of a model's configuration.
+    "config.type": ("model_type",),
+    "config.layers": ("num_hidden_layers",),
+    "config.hidden": ("hidden_size",),
+    "config.heads": ("num_attention_heads",),
+    "config.experts": ("num_local_experts", "num_experts"),
+    "config.vocabulary": ("vocab_size",),
+    "config.positions": ("max_position_embeddings",),
+    "config.softcap": ("final_logit_softcapping",),
+    "config.renormalise": ("norm_topk_prob",),
+    "config.parallel": ("use_parallel_residual",),
+    "config.norm_first": ("do_layer_norm_before",),
+    "config.tensor_parallel": ("pretraining_tp",),
+    "config.slow_but_exact": ("slow_but_exact",),
+    "config.name": ("_name_or_path",),
+    "config.commit": ("_commit_hash",),
+    "config.attention": ("_attn_implementation",),
+    "config.grouping": ("_experts_implementation",),
+    # Methods and marks of a model.
+    "model.head": ("get_output_embeddings",),
+    "model.embedding": ("get_input_embeddings",),
+    "model.group_experts": ("set_experts_implementation",),
+    "model.attention_backend": ("_supports_attention_backend",),
+    "experts.gated_product": ("_apply_gate",),
+    "loading.missing": ("missing_keys",),
+    # Registries and helpers.
+    "transformers.modeling_utils": ("ALL_ATTENTION_FUNCTIONS",),
+    "transformers.masking_utils": ("ALL_MASK_ATTENTION_FUNCTIONS",),
+    "transformers.masking_utils.sdpa": ("sdpa_mask",),
+    "accelerate.hooks.device": ("AlignDevicesHook",),
+    "accelerate.hooks.sequence": ("SequentialHook",),
+    "accelerate.hooks.place": ("execution_device",),
+    "accelerate.utils.fetch": ("align_module_device",),
+    "accelerate.hooks.add": ("add_hook_to_module",),
+    "accelerate.hooks.plain": ("ModelHook",),
+    "torch._dynamo.utils": ("counters",),
+    "torch._dynamo.module": ("OptimizedModule",),
+    "torch._dynamo.origin": ("innermost_fn",),
+    # A mark on a module. One without it is the ordinary case, so it is first looked for on a module that was given one.
+    "mark.accelerate": ("_hf_hook",),
+    "torch.nn.compiled_call": ("_compiled_call_impl",),
+}
+"""What a thing is called upstream, the newest name first; the keys are this library's own."""
+
+
+def release(library: str) -> str:
+    """Installed release of a library, with its name."""
+    try:
+        return f"{library} {version(library)}"
+    except PackageNotFoundError:
+        return f"{library}, which is not installed"
+
+
+def supported(library: str) -> str:
+    """The releases this library was tested with, as its own metadata gives them."""
+    try:
+        lines = requires("babelscope") or []
+    except PackageNotFoundError:
+        lines = []
+    named = [line.split(";")[0].strip() for line in lines if line.startswith(library) and "extra ==" not in line]
+    return named[0] if named else library
+
+
+def missing(key: str, owner: str, library: str = "transformers") -> PrerequisiteError:
+    """The one line for a name that is not there."""
+    wanted = " or ".join(repr(name) for name in NAMES[key])
+    return PrerequisiteError(
+        f"{release(library)}: {owner} has no {wanted} (for {key}); expected a release in which it has; install one "
+        f"that babelscope was tested with ({supported(library)}; the README says up to which), and report this one"
+    )
+
+
+def attribute(owner: Any, key: str, *, library: str = "transformers") -> Any:
+    """The attribute of an object that has one of a key's names."""
+    for name in NAMES[key]:
+        if hasattr(owner, name):
+            return getattr(owner, name)
+    raise missing(key, owner.__name__ if isinstance(owner, type) else f"a {type(owner).__name__}", library)
+
+
+def imported(module: str, key: str) -> Any:
+    """A name of a module of another library."""
+    library = module.split(".")[0]
+    try:
+        return attribute(import_module(module), key, library=library)
+    except ImportError as err:
+        raise missing(key, f"module {module}", library) from err
+    except PrerequisiteError:
+        raise missing(key, f"module {module}", library) from None
+
+
+def parameter_name(parameters: Any, key: str, owner: str) -> str:
+    """Which of a key's names a function takes."""
+    for name in NAMES[key]:
+        if name in parameters:
+            return name
+    raise missing(key, owner)
