@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
+from tokenizers import processors
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 with warnings.catch_warnings():
@@ -15,7 +16,7 @@ with warnings.catch_warnings():
 
     from babelscope.adapters.lm_eval import SteeredLM, cache_name, evaluate_harness, recipe_hash
 
-from babelscope import Gate, Operation, Schedule, Site, SteeringRecipe, origin_of, steer
+from babelscope import Gate, Operation, Schedule, Site, SteeringRecipe, origin_of, steer, tokenize_prompt
 from babelscope.errors import SteeringError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -141,3 +142,43 @@ def test_a_made_task_runs_offline_and_each_recipe_has_its_cache(parts, tmp_path,
         scores.append([sample["resps"] for sample in found["samples"]["made_choice"]])
     assert scores[0] == scores[2] != scores[1]
     assert len(list((tmp_path / "caches").glob("*.db"))) == 2
+
+
+@pytest.mark.parametrize("text", ["<s>rain", "a </s> b", "rain <pad>"])
+def test_the_harness_gets_ids_by_our_own_rule(parts, text):
+    _, tokenizer = parts
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    lm = steered(parts)
+    want = tokenize_prompt(tokenizer, text)
+    assert lm.tok_encode(text) == want and not {0, 1, 2} & set(want[1:])
+    assert (
+        lm.tok_encode(text, add_special_tokens=False) == want[1:]
+        and lm.tok_encode(text, left_truncate_len=2) == want[-2:]
+    )
+    ids, mask = lm.tok_batch_encode([text, text + "s and more"], left_truncate_len=40)
+    assert ids[0][mask[0].bool()].tolist() == want and int(mask[0, 0]) == 0
+    assert torch.equal(lm.tok_batch_encode([text, "x"], padding_side="right")[1][1, :2], torch.tensor([1, 1]))
+
+
+def test_a_continuation_is_scored_where_the_tokenizer_would_add_an_end(parts):
+    """The harness cuts the whole text's ids at the length of the context's: an end there shifts what is scored."""
+    _, tokenizer = parts
+    lm = steered(parts)
+    plain = [value for value, _ in lm.loglikelihood(asked("loglikelihood", *PAIRS), disable_tqdm=True)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    ending = [value for value, _ in lm.loglikelihood(asked("loglikelihood", *PAIRS), disable_tqdm=True)]
+    assert ending == pytest.approx(plain)
+
+
+def test_a_chat_that_the_harness_rendered_keeps_its_control_tokens(parts):
+    _, tokenizer = parts
+    tokenizer.chat_template = "<s>{% for m in messages %}{{ m.content }}</s>{% endfor %}"
+    lm = steered(parts)
+    text = lm.apply_chat_template([{"role": "user", "content": "hi"}])
+    assert lm.tok_encode(text) == [1, *tokenizer("hi", add_special_tokens=False)["input_ids"], 2]
+    lm.expect_plain_text()
+    assert lm.tok_encode(text).count(2) == 0

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation, Schedule, SteeringRecipe
 from babelscope.axes import Float, Int, Tensor
+from babelscope.corpus import encode_texts, pad_of, pad_rows, tokenize_prompt
 from babelscope.errors import SteeringError
 from babelscope.models import weights_hash
 from babelscope.steering import steer
@@ -72,7 +73,44 @@ class SteeredLM(_Harness):
         super().__init__(pretrained=model, tokenizer=tokenizer, **options)
         self.recipe = recipe
         self.steered_with = recipe_hash(recipe)
-        self._steered_tokenizer = tokenizer
+        self._steered_tokenizer, self._chats = tokenizer, False
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **_: Any
+    ) -> list[int]:
+        """Ids by the package's own rule, which the harness leaves to each tokenizer: BOS once, nothing at the end.
+
+        Control tokens that are spelt in a text stay text; once the harness has rendered a chat, what it asks for is
+        rendered text. add_special_tokens=False, or the harness's add_bos_token=False, leaves out BOS.
+        """
+        bos = self.add_bos_token if add_special_tokens is None else add_special_tokens
+        if bos is False:
+            (encoded,) = encode_texts(self._steered_tokenizer, [string], rendered=self._chats)
+            ids = list(encoded.ids)
+        else:
+            ids = tokenize_prompt(self._steered_tokenizer, string, rendered=self._chats)
+        return ids[-left_truncate_len:] if left_truncate_len else ids
+
+    def tok_batch_encode(
+        self,
+        strings: Sequence[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Ids and mask of several texts, each as by `tok_encode`; the harness's `truncation` cuts nothing here."""
+        rows = [self.tok_encode(string) for string in strings]
+        ids, mask = pad_rows(rows, pad_of(self._steered_tokenizer), side="right" if padding_side == "right" else "left")
+        return (ids, mask) if not left_truncate_len else (ids[:, -left_truncate_len:], mask[:, -left_truncate_len:])
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The chat as text; from here on the texts of requests are taken for rendered ones."""
+        self._chats = True
+        return super().apply_chat_template(chat_history, add_generation_prompt=add_generation_prompt)
+
+    def expect_plain_text(self) -> None:
+        """Take the texts of requests for plain ones again, until the harness renders a chat."""
+        self._chats = False
 
     def _model_call(
         self, inps: Int[Tensor, "batch token"], attn_mask: Tensor | None = None, labels: Tensor | None = None
@@ -130,5 +168,6 @@ def evaluate_harness(
     """
     kept = None if cache is None else cache_name(lm, cache)
     run: Any = lm_eval.simple_evaluate
+    lm.expect_plain_text()
     found = run(model=lm, tasks=list(tasks), use_cache=kept, **options)
     return dict(found or {})

@@ -4,7 +4,7 @@ A document is one line of a text file or one row of a jsonl file or data set; it
 one, and never shares attention with another.
 """
 
-from babelscope.corpus.batches import Batch, batch_documents, make_batch
+from babelscope.corpus.batches import Batch, batch_documents, make_batch, pad_rows
 from babelscope.corpus.changed import ROMANISABLE, romanise, shuffle_words
 from babelscope.corpus.chat import RenderedChat, check_template, end_of_turn, render_chat, render_whole
 from babelscope.corpus.conversations import as_conversations, check_conversations, tokenize_conversation
@@ -56,6 +56,7 @@ __all__ = [
     "load_corpus",
     "make_batch",
     "pad_of",
+    "pad_rows",
     "render_chat",
     "render_whole",
     "romanise",

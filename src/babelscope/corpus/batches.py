@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from babelscope.axes import Bool, Int, Tensor
+from babelscope.axes import Bool, Int, Int64, Tensor
 from babelscope.corpus.tokens import TokenDocument
 from babelscope.errors import CorpusError
 
@@ -43,6 +44,19 @@ def make_batch(documents: Sequence[TokenDocument], pad: int) -> Batch:
         mask[row, :length] = 1
         counted[row, :length] = torch.tensor(document.counted)
     return Batch(ids, mask, counted, tuple(documents))
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], pad: int, *, side: Literal["left", "right"] = "left"
+) -> tuple[Int64[Tensor, "row token"], Int64[Tensor, "row token"]]:
+    """Ids and mask of rows of unlike length, padded to the longest; on the left, as `generate` needs them."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad, dtype=torch.int64)
+    mask = torch.zeros(len(rows), width, dtype=torch.int64)
+    for number, row in enumerate(rows):
+        place = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        ids[number, place], mask[number, place] = torch.tensor(row, dtype=torch.int64), 1
+    return ids, mask
 
 
 def batch_documents(documents: Sequence[TokenDocument], *, batch_tokens: int, pad: int) -> list[Batch]:

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import Interval, percentile_interval, wilson_interval
+from babelscope.corpus import encode_texts
 from babelscope.errors import MeasurementError
 from babelscope.languages import parse_languages
 from babelscope.probes.entries import Table, random_part
@@ -102,5 +103,5 @@ def translation_neighbours(
 
 
 def _word(weight: Tensor, tokenizer: PreTrainedTokenizerBase, word: str) -> Float64[Tensor, " hidden"]:
-    ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
-    return weight[torch.tensor(ids)].mean(dim=0)
+    (encoded,) = encode_texts(tokenizer, [f" {word}"])
+    return weight[torch.tensor(encoded.ids)].mean(dim=0)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.corpus import Texts, bos_of
+from babelscope.corpus import Texts, begin_text, encode_texts
 from babelscope.errors import CorpusError
 from babelscope.probes.sentences import parallel_corpus
 
@@ -41,9 +41,8 @@ def translation_pairs(
     Raises CorpusError for text that is not parallel, or where no pair is left.
     """
     corpus = parallel_corpus(texts)
-    bos = first_token(tokenizer)
     both = [
-        tokenizer([document.text for document in corpus.only([tag])[tag]], add_special_tokens=False)["input_ids"]
+        [one.ids for one in encode_texts(tokenizer, [document.text for document in corpus.only([tag])[tag]])]
         for tag in (source, target)
     ]
     found = []
@@ -51,38 +50,28 @@ def translation_pairs(
         cuts = [max(1, round(share * len(ids))) for ids in (clean, corrupt)]
         if min(len(clean), len(corrupt)) < 4 or clean[cuts[0]] == corrupt[cuts[1]]:
             continue
-        prompts = [(*bos, *ids[:cut]) for ids, cut in zip((clean, corrupt), cuts, strict=True)]
+        prompts = [tuple(begin_text(tokenizer, ids[:cut])) for ids, cut in zip((clean, corrupt), cuts, strict=True)]
         found.append(TokenPair(prompts[0], prompts[1], clean[cuts[0]], corrupt[cuts[1]]))
     if not found:
         raise CorpusError(f"{corpus.name}: no sentence of four tokens goes on differently in {source} and {target}")
     return found[:pairs]
 
 
-def first_token(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """BOS where the tokenizer has one."""
-    bos = bos_of(tokenizer)
-    return [] if bos is None else [bos]
-
-
 def read_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PatchPair | TokenPair]) -> list[TokenPair]:
     """Pairs as tokens; raises CorpusError for an empty prompt, and for an answer and foil that begin alike."""
-    bos = first_token(tokenizer)
-
-    def ids(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
     found = []
     for pair in pairs:
         if isinstance(pair, TokenPair):
             found.append(pair)
             continue
-        clean, corrupt, answer, foil = (ids(text) for text in pair)
+        clean, corrupt, answer, foil = (one.ids for one in encode_texts(tokenizer, pair))
         if not (clean and corrupt and answer and foil) or answer[0] == foil[0]:
             raise CorpusError(
                 f"pair {pair.clean!r}, {pair.corrupt!r}: answer {pair.answer!r} and foil {pair.foil!r} begin with the "
                 "same token, or a text is empty; expected two different continuations; change the pair"
             )
-        found.append(TokenPair((*bos, *clean), (*bos, *corrupt), answer[0], foil[0]))
+        clean, corrupt = (tuple(begin_text(tokenizer, ids)) for ids in (clean, corrupt))
+        found.append(TokenPair(clean, corrupt, answer[0], foil[0]))
     if len(found) < 2:
         raise CorpusError(f"{len(found)} pair came; expected at least two, one is the other's control; add pairs")
     return found

@@ -1,6 +1,6 @@
 """Which entries of a vocabulary speak for which language: from a user's words, or from parallel text by a rule."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import category
@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Int64, Tensor
-from babelscope.corpus import Texts, as_corpus, clean_text, tokenize_documents
+from babelscope.corpus import Texts, as_corpus, clean_text, encode_texts, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.languages import Language, parse_languages
 from babelscope.reference import WORDS
@@ -73,9 +73,8 @@ def word_tokens(tokenizer: PreTrainedTokenizerBase, words: Words, *, vocabulary:
 def first_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> set[int]:
     """Tokens that begin a word, with and without a space before it; none that lacks a letter or a whole character."""
     found = set[int]()
-    for text in (word, f" {word}"):
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]  # pyright: ignore
-        first = first_meaningful(tokenizer, ids)
+    for encoded in encode_texts(tokenizer, (word, f" {word}")):
+        first = first_meaningful(tokenizer, encoded.ids)
         if first is not None and has_letter(tokenizer, first):
             found.add(first)
     return found
@@ -89,7 +88,7 @@ def read_words(path: str | Path) -> dict[str, dict[Language, str]]:
     """
     file = WORDS if path == "reference" else Path(path)
     try:
-        lines = [clean_text(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [clean_text(line) for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as err:
         raise CorpusError(f"{file}: unreadable ({err}); expected a table of words in UTF-8") from err
     rows = [[cell.strip() for cell in line.split("\t")] for line in lines]
@@ -157,7 +156,7 @@ def has_letter(tokenizer: PreTrainedTokenizerBase, token: int) -> bool:
     return "\ufffd" not in text and any(category(letter)[0] == "L" for letter in text)
 
 
-def first_meaningful(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> int | None:
+def first_meaningful(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> int | None:
     """The first token that is more than a space."""
     return next((token for token in ids if str(tokenizer.decode([token])).strip()), None)
 

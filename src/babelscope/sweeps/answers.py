@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation
-from babelscope.corpus import Corpus, pad_of, tokenize_prompts
+from babelscope.corpus import Corpus, pad_of, pad_rows, tokenize_prompts
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.models import layout_of
@@ -144,11 +144,4 @@ def left_pad(
 
     rendered: the texts were written by the model's chat template; see `tokenize_prompts`.
     """
-    encoded = tokenize_prompts(tokenizer, texts, rendered=rendered)
-    width = max(len(ids) for ids in encoded)
-    out = torch.full((len(encoded), width), pad_of(tokenizer))
-    mask = torch.zeros(len(encoded), width, dtype=torch.int64)
-    for row, ids in enumerate(encoded):
-        out[row, width - len(ids) :] = torch.tensor(ids)
-        mask[row, width - len(ids) :] = 1
-    return out, mask
+    return pad_rows(tokenize_prompts(tokenizer, texts, rendered=rendered), pad_of(tokenizer))

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Int64
 from babelscope.controls import Evidence, Interval, percentile_interval
-from babelscope.corpus import Corpus, Texts, as_corpus
+from babelscope.corpus import Corpus, Texts, as_corpus, encode_texts, say_controls
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language
 from babelscope.vocabulary.merges import backend_of
@@ -121,9 +121,9 @@ def token_costs(
     counts = {}
     for tag, documents in corpus.items():
         lines = [document.text for document in documents]
-        # Not by the backend itself, which pads and cuts as the call before it did.
-        encoded = tokenizer(lines, add_special_tokens=False, padding=False, truncation=False).encodings
-        counts[tag] = count_tokens(lines, encoded or ())
+        encoded = encode_texts(tokenizer, lines)
+        say_controls([one.controls for one in encoded], tag)
+        counts[tag] = count_tokens(lines, [one.encoding for one in encoded if one.encoding is not None])
     n = len(counts[base].tokens)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
     size = backend.get_vocab_size(with_added_tokens=True)
