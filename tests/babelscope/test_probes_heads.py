@@ -13,10 +13,9 @@ from babelscope.corpus import batch_documents, tokenize_documents
 from babelscope.errors import LanguageError, SelectionError, SiteError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.languages import Language
-from babelscope.models import layout_of
+from babelscope.models import layout_of, run_pass
 from babelscope.probes.head_ablation import HeadAblation, HeadHarm, ablate_heads, heads_off, matched_heads
 from babelscope.probes.heads import MEASURES, head_selectivity, record_heads
-from babelscope.probes.shard_sums import run_body
 
 
 @pytest.fixture
@@ -151,7 +150,7 @@ def test_a_head_switched_off_equals_zeroed_columns_of_the_output_projection(fami
     def stream():
         seen = []
         with layout.watch(Site(2, "resid_out"), lambda value, sign, routes: seen.append(value.clone())):
-            run_body(layout, batch)
+            run_pass(layout, batch.input_ids, batch.attention_mask)
         return seen[0]
 
     with heads_off(layout, [(1, 2)]):

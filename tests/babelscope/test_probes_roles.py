@@ -11,11 +11,10 @@ from babelscope import Site, load_corpus, observe, select_entropy_lambda
 from babelscope.corpus import batch_documents, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, SelectionError, SiteError
 from babelscope.languages import parse_languages
-from babelscope.models import layout_of
+from babelscope.models import layout_of, run_pass
 from babelscope.probes.concepts import agreement_of, compare_tops, concept_neurons
 from babelscope.probes.removal import document_effects, effects_by_layer, removal_sets, removal_votes, top_of
 from babelscope.probes.roles import role_shares, track_roles
-from babelscope.probes.shard_sums import run_body
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def texts():
 def mlp_outputs(layout, batch, layer):
     seen = []
     with layout.watch(Site(layer, "mlp_out"), lambda value, sign, routes: seen.append(value.clone())):
-        run_body(layout, batch)
+        run_pass(layout, batch.input_ids, batch.attention_mask)
     return seen[0]
 
 

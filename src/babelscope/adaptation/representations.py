@@ -10,6 +10,7 @@ from babelscope.axes import Float64, Tensor
 from babelscope.evaluation import HeldOut
 from babelscope.models import Layout
 from babelscope.models.hooks import See
+from babelscope.models.measuring import run_pass
 from babelscope.sites import Site
 
 
@@ -38,7 +39,7 @@ def watched(layout: Layout, ids: Tensor, mask: Tensor) -> list[Tensor]:
     with ExitStack() as stack:
         for layer in range(layout.n_layers):
             stack.enter_context(layout.watch(Site(layer, "resid_out"), keep(layer)))
-        layout.run(ids, mask=mask)
+        run_pass(layout, ids, mask)
     return [seen[layer] for layer in range(layout.n_layers)]
 
 

@@ -16,7 +16,7 @@ from babelscope.artifacts import Operation, Schedule, SteeringRecipe
 from babelscope.axes import Float, Int, Tensor
 from babelscope.corpus import encode_texts, pad_of, pad_rows, tokenize_prompt
 from babelscope.errors import SteeringError
-from babelscope.models import weights_hash
+from babelscope.models import eval_mode, layout_of, measured, weights_hash
 from babelscope.steering import steer
 
 
@@ -69,9 +69,12 @@ class SteeredLM(_Harness):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: SteeringRecipe, **options: Any
     ) -> None:
         """options: those of HFLM, such as batch_size. Raises SteeringError for another model's recipe."""
+        layout = layout_of(model)
         recipe.check(model)
-        super().__init__(pretrained=model, tokenizer=tokenizer, **options)
-        self.recipe = recipe
+        # The harness puts the model into eval mode and leaves it so; here each pass does, and the flags come back.
+        with eval_mode(model):
+            super().__init__(pretrained=model, tokenizer=tokenizer, **options)
+        self.recipe, self._layout = recipe, layout
         self.steered_with = recipe_hash(recipe)
         self._steered_tokenizer, self._chats = tokenizer, False
 
@@ -121,11 +124,11 @@ class SteeredLM(_Harness):
                 f"a log-likelihood came for an operation at '{unclear[0].site}' with phase, positions, condition or "
                 "schedule; its pass has no end of the prompt; expected generation tasks, or a plain operation"
             )
-        with self._on():
+        with measured(self._layout), self._on():
             return super()._model_call(inps, attn_mask=attn_mask, labels=labels)
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
-        with self._on():
+        with measured(self._layout), self._on():
             return super()._model_generate(context, max_length=max_length, stop=stop, **generation_kwargs)
 
     def _on(self) -> Any:

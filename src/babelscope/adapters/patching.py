@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from babelscope.adapters.transformer_lens import hook_name
 from babelscope.axes import Float, Int, Tensor
-from babelscope.models import Edit
+from babelscope.models import Edit, eval_mode
 from babelscope.probes.patching import Forward
 from babelscope.sites import Site
 
@@ -36,7 +36,8 @@ def lens_forward(bridge: Any, model: PreTrainedModel) -> Forward:
     ) -> Float[Tensor, "batch vocab"]:
         hooks = [(hook_name(model, site), hook(change)) for site, change in edits.items()]
         # Padding is on the right and attention causal: no mask is needed.
-        logits = bridge.run_with_hooks(ids, fwd_hooks=hooks, return_type="logits")
+        with eval_mode(bridge):
+            logits = bridge.run_with_hooks(ids, fwd_hooks=hooks, return_type="logits")
         return logits[torch.arange(len(ids)), torch.tensor(lengths) - 1]
 
     return forward

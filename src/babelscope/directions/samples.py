@@ -13,6 +13,7 @@ from babelscope.corpus import Batch, Texts, as_corpus, batch_documents, tokenize
 from babelscope.errors import CorpusError, LanguageError, MeasurementError, SiteError
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of, origin_of
+from babelscope.models.measuring import run_pass
 from babelscope.sites import NEURON_SITES, Site
 
 
@@ -96,13 +97,12 @@ def document_means(
 
 
 def _read(layout: Layout, batch: Batch, found: Mapping[Site, "_Means"]) -> None:
-    layout.check_tokens(batch.input_ids)
     with ExitStack() as stack:
         for site, means in found.items():
             stack.enter_context(
                 layout.watch(site, lambda value, sign, routes, means=means: means.add(value.flatten(2), batch))
             )
-        layout.run(batch.input_ids, mask=batch.attention_mask)
+        run_pass(layout, batch.input_ids, batch.attention_mask)
 
 
 class _Means:

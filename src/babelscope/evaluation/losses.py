@@ -24,6 +24,7 @@ from babelscope.corpus import (
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
+from babelscope.models.measuring import measured, run_pass
 
 LOGIT_ROWS = 512
 """Rows of logits held at a time: all of them would cost more in page faults than in arithmetic."""
@@ -132,19 +133,27 @@ def at_least_float32(logits: Float[Tensor, "row vocab"]) -> Float[Tensor, "row v
 @torch.no_grad()
 def batch_nll(layout: Layout, batch: Batch) -> Float64[Tensor, "batch token"]:
     """Negative log-likelihood in nats of each counted token but the first; 0 elsewhere."""
-    layout.check_tokens(batch.input_ids)
-    hidden = layout.run(batch.input_ids, mask=batch.attention_mask)
     scored = batch.counted.clone()
     scored[:, 0] = False
     rows, places = scored.nonzero(as_tuple=True)
-    states, targets = hidden[rows.to(hidden.device), places.to(hidden.device) - 1], batch.input_ids[rows, places]
-    parts = [
-        F.cross_entropy(at_least_float32(layout.logits(part)), target.to(part.device), reduction="none").double().cpu()
-        for part, target in zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)
-    ]
+    targets = batch.input_ids[rows, places]
+    with measured(layout):
+        hidden = run_pass(layout, batch.input_ids, batch.attention_mask)
+        states = hidden[rows.to(hidden.device), places.to(hidden.device) - 1]
+        parts = [
+            part_nll(layout, *pair) for pair in zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)
+        ]
     nll = torch.zeros(batch.counted.shape, dtype=torch.float64)
     nll[rows, places] = torch.cat(parts)
     return nll
+
+
+def part_nll(
+    layout: Layout, states: Float[Tensor, "row hidden"], targets: Int64[Tensor, " row"]
+) -> Float64[Tensor, " row"]:
+    """Negative log-likelihood of some rows' next tokens."""
+    logits = at_least_float32(layout.logits(states))
+    return F.cross_entropy(logits, targets.to(logits.device), reduction="none").double().cpu()
 
 
 def document_losses(model: PreTrainedModel | Layout, held_out: HeldOut) -> Losses:

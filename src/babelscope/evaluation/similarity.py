@@ -13,6 +13,7 @@ from babelscope.corpus import Document, batch_documents, tokenize_documents
 from babelscope.errors import MeasurementError
 from babelscope.evaluation.content import Measured, bootstrap_mean
 from babelscope.models import layout_of
+from babelscope.models.measuring import run_pass
 from babelscope.sites import Site
 
 
@@ -48,7 +49,7 @@ def sentence_vectors(
     for batch in batch_documents(filled, batch_tokens=4096, pad=0):
         seen: list[Tensor] = []
         with layout.watch(site, lambda value, sign, routes, seen=seen: seen.append(value)):
-            layout.run(batch.input_ids, mask=batch.attention_mask)
+            run_pass(layout, batch.input_ids, batch.attention_mask)
         counted = batch.counted.double()
         pooled = torch.einsum("bt,bth->bh", counted, seen[0].double().cpu()) / counted.sum(dim=1, keepdim=True)
         vectors[[int(document.id) for document in batch.documents]] = pooled

@@ -146,12 +146,7 @@ def observe_features(
     )
     if checkpoint is not None:
         run.open_checkpoint(Path(checkpoint))
-    was_training = model.training
-    model.eval()
-    try:
-        run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
-    finally:
-        model.train(was_training)
+    run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
     random = observe_random(
         model,
         tokenizer,
@@ -191,12 +186,7 @@ def observe_random(
     own = noise.seen_ids(n_vocab) if random_from == "others" else ()
     noise.allowed = [without(every, seen) for seen in own] or [every]
     noise.sequences, noise.length, noise.seed = random_sequences, random_length, seed
-    was_training = model.training
-    model.eval()
-    try:
-        noise.stream(progress=False, checkpoint_seconds=math.inf, stop=lambda: False)
-    finally:
-        model.train(was_training)
+    noise.stream(progress=False, checkpoint_seconds=math.inf, stop=lambda: False)
     return noise.random_tokens(len(corpus))
 
 

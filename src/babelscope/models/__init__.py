@@ -5,8 +5,10 @@ from babelscope.models.families import FAMILIES, Family, family_of
 from babelscope.models.finding import layout_of
 from babelscope.models.hooks import Edit, RoutedEdit, See
 from babelscope.models.layout import Layout, Place
+from babelscope.models.measuring import eval_mode, measured, run_pass
 from babelscope.models.opening import open_model
 from babelscope.models.origin import check_made_for, origin_of, weights_hash
+from babelscope.models.positions import batch_positions, positions_note
 from babelscope.models.reading import read_site
 
 __all__ = [
@@ -17,12 +19,17 @@ __all__ = [
     "Place",
     "RoutedEdit",
     "See",
+    "batch_positions",
     "check_made_for",
+    "eval_mode",
     "family_of",
     "layout_of",
+    "measured",
     "open_model",
     "origin_of",
+    "positions_note",
     "quantised_parameters",
     "read_site",
+    "run_pass",
     "weights_hash",
 ]

@@ -5,19 +5,19 @@ from transformers import PreTrainedModel
 
 from babelscope.axes import Int, Tensor
 from babelscope.models.finding import layout_of
+from babelscope.models.measuring import run_pass
 from babelscope.sites import Site
-from babelscope.upstream.forward import run_model
 
 
 @torch.no_grad()
 def read_site(
     model: PreTrainedModel, input_ids: Int[Tensor, "batch token"], site: Site, *, attention_mask: Tensor | None = None
 ) -> Tensor:
-    """The tensor at one site for these tokens, for looking; shapes as in `Layout.edit`.
+    """The tensor at one site for these tokens, for looking, in eval mode; shapes as in `Layout.edit`.
 
     Raises SiteError if the model has no such site.
     """
     layout, seen = layout_of(model), []
     with layout.watch(site, lambda value, sign, routes: seen.append(value.clone())):
-        run_model(model, input_ids, mask=attention_mask)
+        run_pass(layout, input_ids, attention_mask, head=True)
     return seen[-1]

@@ -18,8 +18,9 @@ from babelscope.errors import LanguageError, SelectionError
 from babelscope.languages import Language
 from babelscope.models import Layout, See, layout_of
 from babelscope.models.attention import AttentionInputs, attention_by
+from babelscope.models.measuring import run_pass
 from babelscope.probes.evidence import SiteEvidence
-from babelscope.probes.shard_sums import ShardSums, check_english, run_body, stream_batches
+from babelscope.probes.shard_sums import ShardSums, check_english, stream_batches
 from babelscope.sites import Site
 
 Measure = Literal["written", "entropy_nats", "evenness", "sink", "previous"]
@@ -251,7 +252,7 @@ def measure_batch(
         stack.enter_context(attention_by(layout.model, attend))
         for layer in range(layout.n_layers):
             stack.enter_context(layout.watch(Site(layer, "attn_heads"), watcher(layer)))
-        run_body(layout, batch)
+        run_pass(layout, batch.input_ids, batch.attention_mask)
     return found
 
 

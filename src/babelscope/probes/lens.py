@@ -12,7 +12,7 @@ from babelscope.axes import Float, Float64, Int, Int64, Tensor
 from babelscope.corpus import Batch, Texts, as_corpus
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
-from babelscope.models import Layout, check_made_for, layout_of
+from babelscope.models import Layout, check_made_for, eval_mode, layout_of
 from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.shard_sums import stream_batches
 from babelscope.probes.streams import depth_sites, read_streams
@@ -110,7 +110,8 @@ def lens_logits(
     """
     moved = hidden if translators is None else translators.apply(hidden, depth)
     norm = layout.model.get_submodule(layout.family.norm) if layout.family.norm else torch.nn.Identity()
-    return layout.logits(norm(moved))
+    with eval_mode(layout.model):
+        return layout.logits(norm(moved))
 
 
 @torch.no_grad()

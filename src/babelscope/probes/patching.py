@@ -10,6 +10,7 @@ import torch
 from babelscope.axes import Float, Float64, Int, Tensor
 from babelscope.errors import MeasurementError
 from babelscope.models import Edit, Layout
+from babelscope.models.measuring import measured, run_pass
 from babelscope.probes.prompt_pairs import TokenPair, groups_of
 from babelscope.sites import At, Site
 
@@ -118,10 +119,11 @@ def hooked_forward(layout: Layout) -> Forward:
         ids: Ids, mask: Int[Tensor, "batch token"], lengths: Sequence[int], edits: Mapping[Site, Edit]
     ) -> Float[Tensor, "batch vocab"]:
         with ExitStack() as stack:
+            stack.enter_context(measured(layout))
             for site, change in edits.items():
                 stack.enter_context(layout.edit(site, change))
-            hidden = layout.run(ids, mask=mask)
-        return layout.logits(hidden[torch.arange(len(ids)), torch.tensor(lengths) - 1])
+            hidden = run_pass(layout, ids, mask)
+            return layout.logits(hidden[torch.arange(len(ids)), torch.tensor(lengths) - 1])
 
     return forward
 

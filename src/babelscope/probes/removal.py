@@ -17,7 +17,8 @@ from babelscope.corpus import Batch, Texts, as_corpus
 from babelscope.errors import LanguageError, SelectionError, SiteError
 from babelscope.languages import Language
 from babelscope.models import Layout, See, layout_of, origin_of
-from babelscope.probes.shard_sums import ShardSums, run_body, stream_batches
+from babelscope.models.measuring import run_pass
+from babelscope.probes.shard_sums import ShardSums, stream_batches
 from babelscope.sites import Site
 
 
@@ -142,7 +143,7 @@ def effects_by_layer(
     with ExitStack() as stack:
         for layer in range(layout.n_layers):
             stack.enter_context(layout.watch(Site(layer, "mlp_inner"), watcher(layer)))
-        run_body(layout, batch)
+        run_pass(layout, batch.input_ids, batch.attention_mask)
     return found
 
 

@@ -15,7 +15,8 @@ from babelscope.corpus import Batch, Texts, as_corpus
 from babelscope.errors import SiteError
 from babelscope.languages import Language
 from babelscope.models import Layout, See, layout_of
-from babelscope.probes.shard_sums import ShardSums, check_english, run_body, stream_batches
+from babelscope.models.measuring import run_pass
+from babelscope.probes.shard_sums import ShardSums, check_english, stream_batches
 from babelscope.sites import Site
 
 
@@ -131,7 +132,7 @@ def count_routes(layout: Layout, batch: Batch, sums: ShardSums) -> int:
     with ExitStack() as stack:
         for layer in range(layout.n_layers):
             stack.enter_context(layout.watch(Site(layer, "mlp_gate"), watcher(layer)))
-        run_body(layout, batch)
+        run_pass(layout, batch.input_ids, batch.attention_mask)
     return width[0]
 
 

@@ -13,7 +13,8 @@ from babelscope.corpus import Batch, Corpus, Texts, as_corpus, batch_documents, 
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout, See, layout_of
-from babelscope.probes.shard_sums import BATCH_TOKENS, run_body
+from babelscope.models.measuring import run_pass
+from babelscope.probes.shard_sums import BATCH_TOKENS
 from babelscope.probes.streams import depth_sites
 from babelscope.sites import Site
 
@@ -119,7 +120,7 @@ def pool_batch(
     with ExitStack() as stack:
         for depth, site in enumerate(sites):
             stack.enter_context(layout.watch(site, watcher(depth)))
-        run_body(layout, batch)
+        run_pass(layout, batch.input_ids, batch.attention_mask)
     return seen
 
 

@@ -10,7 +10,6 @@ from babelscope.axes import Float64, Tensor
 from babelscope.corpus import Batch, Corpus, batch_documents, limit_tokens, pad_of, shard_of, tokenize_documents
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
-from babelscope.models import Layout
 
 FEWEST_SHARDS = 20
 """Fewer shards than this give no interval."""
@@ -27,13 +26,6 @@ def stream_batches(
         tokens = tokenize_documents(tokenizer, documents, k, max_length=max_length)
         kept = limit_tokens(tokens, tokens_per_language)
         yield from batch_documents(kept, batch_tokens=BATCH_TOKENS, pad=pad)
-
-
-@torch.no_grad()
-def run_body(layout: Layout, batch: Batch) -> None:
-    """One forward pass without the head, for what the open hooks see."""
-    layout.check_tokens(batch.input_ids)
-    layout.run(batch.input_ids, mask=batch.attention_mask)
 
 
 @dataclass(frozen=True, eq=False)

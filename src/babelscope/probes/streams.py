@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from babelscope.axes import Float, Tensor
 from babelscope.corpus import Batch
 from babelscope.models import Layout
-from babelscope.probes.shard_sums import run_body
+from babelscope.models.measuring import run_pass
 from babelscope.sites import Site
 
 
@@ -24,5 +24,5 @@ def read_streams(layout: Layout, batch: Batch) -> list[Float[Tensor, "batch toke
     with ExitStack() as stack:
         for site in depth_sites(layout):
             stack.enter_context(layout.watch(site, see))
-        run_body(layout, batch)
+        run_pass(layout, batch.input_ids, batch.attention_mask)
     return seen

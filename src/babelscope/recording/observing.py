@@ -58,10 +58,5 @@ def observe(
     run = Pass(layout, tokenizer, corpus, reading)
     if checkpoint is not None:
         run.open_checkpoint(Path(checkpoint))
-    was_training = model.training
-    model.eval()
-    try:
-        run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
-    finally:
-        model.train(was_training)
+    run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
     return run.observation()

@@ -27,13 +27,12 @@ from babelscope.corpus import (
     tokenize_documents,
 )
 from babelscope.errors import MeasurementError
-from babelscope.models import Layout, origin_of
+from babelscope.models import Layout, origin_of, positions_note
+from babelscope.models.measuring import measured, run_pass
 from babelscope.recording.checkpoint import Checkpoint, check_same_pass, load_checkpoint, save_checkpoint
 from babelscope.recording.reading import Reading
 from babelscope.recording.sums import SiteSums, Workspace
 from babelscope.recording.tally import Tally
-from babelscope.sites import Site
-from babelscope.upstream.forward import run_model
 
 log = logging.getLogger(__name__)
 WINDOW = 1024
@@ -61,7 +60,8 @@ class Pass:
     def settings(self) -> dict[str, Any]:
         """Every parameter of the pass as JSON."""
         values = {**asdict(self.reading), "part": list(self.reading.part)}
-        return {**values, "sites": {at: list(layers) for at, layers in self.reading.sites.items()}}
+        sites = {at: list(layers) for at, layers in self.reading.sites.items()}
+        return {**values, "sites": sites, **positions_note(self.layout.model)}
 
     def batches(self) -> Iterator[Batch]:
         """All batches of the pass in their fixed order, one language at a time."""
@@ -98,7 +98,7 @@ class Pass:
         total = limit * len(self.languages) // self.reading.part[1] if limit else None
         saved = time.monotonic()
         bar = tqdm(total=total, initial=self.resumed_tokens, unit="tok", unit_scale=True, disable=not progress)
-        with bar, self.watched():
+        with bar, measured(self.layout), self.watched():
             for number, batch in enumerate(self.batches()):
                 if number < self.done:
                     continue
@@ -148,12 +148,7 @@ class Pass:
         Only while `watched` is open.
         """
         self.seen, self.counted = [], {batch.counted.device: batch.counted}
-        self.layout.check_tokens(batch.input_ids)
-        if "logits" in self.reading.sites:
-            device = self.layout.device_of(Site(None, "embed"))
-            run_model(self.layout.model, batch.input_ids.to(device), mask=batch.attention_mask.to(device))
-        else:
-            self.layout.run(batch.input_ids, mask=batch.attention_mask)
+        run_pass(self.layout, batch.input_ids, batch.attention_mask, head="logits" in self.reading.sites)
         return self.seen
 
     @contextmanager

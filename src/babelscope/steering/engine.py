@@ -13,6 +13,7 @@ from babelscope.artifacts import Operation, SteeringRecipe
 from babelscope.axes import Bool, Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SteeringError
 from babelscope.models import Layout, RoutedEdit, layout_of
+from babelscope.models.positions import pinned_positions
 from babelscope.sites import Site
 from babelscope.steering.checking import check_operations
 from babelscope.steering.compiled import fresh_graphs, refuse_compiled
@@ -44,6 +45,8 @@ def steer(
 
     Raises ArtifactError for operations of another model or width and for batches whose rows do not fit, SiteError for
     sites the model lacks, PrerequisiteError for a compiled or wrapped model.
+    The model stays in the mode, train or eval, that it is in. Rotary positions that follow the longest row of a batch
+    (dynamic NTK, longrope) follow each row by itself.
     Functions compiled around the model are compiled anew on entry and after exit; static caches run uncompiled.
     """
     if rows is not None and not rows:
@@ -62,6 +65,8 @@ def steer(
         slots = _steps(layout, operations, rows)
         for site in _clean_sites(slots):
             stack.enter_context(_reader(layout, site, session))
+        if slots:
+            stack.enter_context(pinned_positions(model, layout.body))
         for site, steps in slots.items():
             stack.enter_context(layout.edit_routed(site, _change(site, steps, session, ordinary)))
         yield

@@ -13,7 +13,7 @@ from babelscope.artifacts import NeuronSet
 from babelscope.artifacts.storage import hash_text
 from babelscope.corpus import Document, Texts
 from babelscope.evaluation import HeldOut
-from babelscope.models import layout_of, origin_of
+from babelscope.models import layout_of, measured, origin_of
 from babelscope.subnetworks.bank import Bank
 from babelscope.subnetworks.checkpoints import Checkpoint
 from babelscope.subnetworks.delta import Delta
@@ -131,16 +131,13 @@ def train(
     then: called at the end, while the model still runs with the trained values.
     """
     asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    was_training = model.training
-    model.eval()
     try:
         for parameter, _ in asked:
             parameter.requires_grad_(False)
-        with run.student.installed():
+        with measured(run.layout), run.student.installed():
             run.run(progress=progress, stop=stop, checkpoint_seconds=checkpoint_seconds)
             then()
     finally:
-        model.train(was_training)
         for parameter, wanted in asked:
             parameter.requires_grad_(wanted)
 

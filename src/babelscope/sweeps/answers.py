@@ -1,6 +1,6 @@
 """Prompts, and answers to them under steering."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from babelscope.artifacts import Operation
 from babelscope.corpus import Corpus, pad_of, pad_rows, tokenize_prompts
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
-from babelscope.models import layout_of
+from babelscope.models import batch_positions, layout_of, measured
 from babelscope.sites import Site
 from babelscope.steering import steer
 
@@ -84,19 +84,38 @@ def generate_answers(
 ) -> list[Answer]:
     """One answer to each (prompt, target), steered row by row; the global random state is left as it was.
 
-    Special tokens, BOS among them, are steered but by gates with `skip_special=True`.
+    The model answers in eval mode. Special tokens, BOS among them, are steered but by gates with `skip_special=True`.
     """
     order = sorted(range(len(requests)), key=lambda index: (len(requests[index][0].text), index))
     answers: list[Answer | None] = [None] * len(requests)
     devices = [layout_of(model).device_of(Site(None, "embed"))]
     with torch.random.fork_rng(devices=[device for device in devices if device.type == "cuda"]):
         torch.manual_seed(decoding.seed)
-        for start in range(0, len(order), decoding.batch_size):
-            chosen = order[start : start + decoding.batch_size]
+        for chosen in _batches(model, tokenizer, requests, order, decoding.batch_size):
             batch = [requests[index] for index in chosen]
             for index, answer in zip(chosen, answer_batch(model, tokenizer, batch, steerer, decoding), strict=True):
                 answers[index] = answer
     return [answer for answer in answers if answer is not None]
+
+
+def _batches(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[tuple[Prompt, Language]],
+    order: Sequence[int],
+    size: int,
+) -> Iterator[list[int]]:
+    """Places of the requests that are answered together.
+
+    Longrope changes its frequencies, and transformers forgets its cache, where the padded prompt passes a length: such
+    prompts are answered beside others of their own length alone.
+    """
+    groups = [list(order)]
+    if batch_positions(model):
+        lengths = [int(left_pad(tokenizer, [prompt.text])[1].sum()) for prompt, _ in requests]
+        groups = [[place for place in order if lengths[place] == length] for length in sorted(set(lengths))]
+    for group in groups:
+        yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
 @torch.no_grad()
@@ -109,12 +128,13 @@ def answer_batch(
 ) -> list[Answer]:
     """One left-padded call of generate."""
     ids, mask = left_pad(tokenizer, [prompt.text for prompt, _ in batch])
-    device = layout_of(model).device_of(Site(None, "embed"))
+    layout = layout_of(model)
+    device = layout.device_of(Site(None, "embed"))
     rows = None if steerer is None else [list(steerer(target, prompt.source)) for prompt, target in batch]
     spared = any(operation.gate.skip_special for row in rows or () for operation in row)
     if rows is not None and spared:
         rows = [[_with_special_tokens_said(operation) for operation in row] for row in rows]
-    with steer(model, rows=rows, tokenizer=tokenizer if spared else None):
+    with measured(layout), steer(model, rows=rows, tokenizer=tokenizer if spared else None):
         out = model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=ids.to(device),
             attention_mask=mask.to(device),

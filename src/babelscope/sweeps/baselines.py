@@ -6,6 +6,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from babelscope.axes import Float32, Tensor
 from babelscope.corpus import Texts, as_corpus, batch_documents, limit_tokens, tokenize_documents
 from babelscope.models import layout_of
+from babelscope.models.measuring import run_pass
 from babelscope.sites import Site
 
 
@@ -34,7 +35,7 @@ def random_directions(
         for batch in batch_documents(limit_tokens(tokens, tokens_per_language), batch_tokens=4096, pad=0):
             seen: list[Tensor] = []
             with layout.watch(site, lambda value, sign, routes, seen=seen: seen.append(value)):
-                layout.run(batch.input_ids, mask=batch.attention_mask)
+                run_pass(layout, batch.input_ids, batch.attention_mask)
             rows = seen[0].cpu().flatten(2).double()[batch.counted]
             gauss = torch.randn(draws, len(rows), generator=generator, dtype=torch.float64)
             weighted += gauss @ rows

@@ -16,10 +16,9 @@ from babelscope.errors import MeasurementError
 from babelscope.evaluation import HeldOut, Kept, Measured, bootstrap, document_losses, kept_shares
 from babelscope.languages import Language
 from babelscope.models import layout_of
-from babelscope.sites import Site
+from babelscope.models.measuring import run_pass
 from babelscope.steering import steer
 from babelscope.sweeps.answers import Answer, left_pad
-from babelscope.upstream.forward import run_model
 
 Recipe = SteeringRecipe | Sequence[Operation]
 
@@ -117,10 +116,10 @@ def untouched_prompts(
     if not prompts:
         raise MeasurementError("no prompt came; expected at least one; add some")
     ids, mask = left_pad(tokenizer, [text for prompt in prompts for text in (prompt, prompt)])
-    device = layout_of(model).device_of(Site(None, "embed"))
+    layout = layout_of(model)
 
     def logits() -> Tensor:
-        return run_model(model, ids.to(device), mask=mask.to(device)).float().cpu()
+        return run_pass(layout, ids, mask, head=True).float().cpu()
 
     plain = logits()
     with steer(model, rows=[as_text(recipe), None] * len(prompts), tokenizer=tokenizer):

@@ -58,6 +58,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "transformers.modeling_utils": ("ALL_ATTENTION_FUNCTIONS",),
     "transformers.masking_utils": ("ALL_MASK_ATTENTION_FUNCTIONS",),
     "transformers.masking_utils.sdpa": ("sdpa_mask",),
+    "transformers.rope.update": ("dynamic_rope_update",),
+    "rope.kind": ("rope_type",),
     "accelerate.hooks.device": ("AlignDevicesHook",),
     "accelerate.hooks.sequence": ("SequentialHook",),
     "accelerate.hooks.place": ("execution_device",),
