@@ -11,13 +11,14 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Observation
+from babelscope.artifacts.stream import LARGE_LEFT, ROUNDS, STREAM_SITES, length_bins, unit_bar
 from babelscope.axes import Tensor
 from babelscope.corpus import Batch, Corpus, Texts, as_corpus
 from babelscope.errors import PrerequisiteError, SiteError
 from babelscope.models import Layout, layout_of
 from babelscope.recording.passes import Pass
 from babelscope.recording.reading import Reading, parse_sites
-from babelscope.recording.sums import Addend, SiteSums
+from babelscope.recording.sums import Addend, SiteSums, StreamAddend, first_tokens
 from babelscope.sites import At, Site
 
 PLACES = {"here": False, "local": "local", "ndif": True}
@@ -151,6 +152,10 @@ def _check_permission(corpus: Corpus, where: str, allow_upload: bool) -> None:
         )
 
 
+Place = tuple[str, str, bool, float | None]
+"""Module, side, whether the input's sign says active, and at stream sites the bar of `ordinary_lengths`."""
+
+
 class TracedPass(Pass):
     """A pass whose sums are made inside nnsight's traces; totals are kept on the CPU."""
 
@@ -164,8 +169,8 @@ class TracedPass(Pass):
                 {name: torch.zeros_like(part, device="cpu") for name, part in t.items()} for t in sums.totals
             ]
 
-    def _readers(self) -> list[tuple[SiteSums, int, tuple[str, str, bool]]]:
-        """What to read, in the order of a pass: module, side, and whether the input's sign says active."""
+    def _readers(self) -> list[tuple[SiteSums, int, "Place"]]:
+        """What to read, in the order of a pass."""
         found: dict[Site, tuple[SiteSums, int]] = {
             site: (sums, index) for sums in self.sums for index, site in enumerate(sums.sites)
         }
@@ -174,7 +179,8 @@ class TracedPass(Pass):
             if site.at == "mlp_inner" and next(self.layout.layer(site.layer or 0).parameters()).is_meta:
                 raise SiteError(f"site '{site}': its weights are not here, their lengths are needed; observe mlp_gate")
             place = self.layout.place(site)
-            readers.append((*found[site], (place.path, place.side, site.at == "mlp_gate")))
+            bar = unit_bar(LARGE_LEFT, self.layout.width(site.at)) if site.at in STREAM_SITES else None
+            readers.append((*found[site], (place.path, place.side, site.at == "mlp_gate", bar)))
         return readers
 
     @contextmanager
@@ -187,25 +193,37 @@ class TracedPass(Pass):
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         found = traced_sums(self.traced, [what for _, _, what in self.readers], inputs, batch.counted, self.remote)
         return [
-            (sums, index, Addend(*(part.cpu() for part in parts), routed=None))
+            (sums, index, self.addend([part.cpu() for part in parts], batch))
             for (sums, index, _), parts in zip(self.readers, found, strict=True)
         ]
+
+    @staticmethod
+    def addend(parts: list[Tensor], batch: Batch) -> Addend:
+        """What was traced at one place, in the form that sums commit."""
+        plain, rest = parts[:4], parts[4:]
+        if not rest:
+            return Addend(*plain, routed=None)
+        other = batch.counted & ~first_tokens(batch.counted)
+        return Addend(*plain, None, StreamAddend(rest[0], rest[1], length_bins(rest[2][other.flatten()])))
 
 
 def traced_sums(
     traced: Any,
-    places: list[tuple[str, str, bool]],
+    places: list[Place],
     inputs: dict[str, Tensor],
     counted: Tensor,
     remote: bool | str,
-) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+) -> list[tuple[Tensor, ...]]:
     """Active tokens of each document, sums, squares and summed norms at each place, in places' order.
+
+    At stream sites also sums and squares of first tokens, and `ordinary_lengths` of all.
 
     The block is sent as it stands: it names nothing but torch's methods.
     """
+    rounds = ROUNDS
     with traced.trace(inputs, remote=remote):
         found: Any = []
-        for path, side, signed in places:
+        for path, side, signed, bar in places:
             envoy = traced.get(path)
             sign: Any = envoy.input if signed or side == "input" else None
             value: Any = sign if side == "input" else envoy.output
@@ -218,6 +236,13 @@ def traced_sums(
             active = ((sign.reshape(rows, length, -1) > 0) & here.unsqueeze(-1)).sum(dim=1).float()
             total = weight @ squares
             squares = squares * squares
-            found.append((active, total, weight @ squares, weight @ squares.sum(dim=1).sqrt()))
+            parts = (active, total, weight @ squares, weight @ squares.sum(dim=1).sqrt())
+            if bar is not None:
+                first = (here & (here.cumsum(dim=1) == 1)).double().reshape(-1)
+                parts = (*parts, first @ value.reshape(rows * length, -1).double(), first @ squares)
+                for _ in range(rounds):
+                    squares = squares * (squares <= bar * squares.sum(dim=1, keepdim=True))
+                parts = (*parts, squares.sum(dim=1).sqrt())
+            found.append(parts)
         found = found.save()
     return found

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -33,7 +33,8 @@ _ALWAYS, _STEADY = Gate(), Schedule()
 class Direction:
     """A vector with its site, its languages and the scale of the stream it lives in.
 
-    Raises ArtifactError for a vector that is not one finite, non-zero float32 row, or a mean_norm not above 0.
+    Raises ArtifactError for a vector that is not one finite, non-zero float32 row, a mean_norm not above 0, or an
+    ordinary form without a median_norm above 0.
     """
 
     vector: Float32[Tensor, " hidden"]
@@ -47,6 +48,13 @@ class Direction:
     origin: Origin
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """How it was made."""
+    form: Literal["whole", "ordinary"] = "whole"
+    """whole: of every token and unit; ordinary: first tokens apart, massive units (`left_out`) zero in the vector."""
+    median_norm: float | int | None = None
+    """Median length of ordinary tokens: first tokens apart, and without the units that alone hold more than a tenth of
+    a token's squared length. None where that was not observed."""
+    left_out: tuple[int, ...] = ()
+    """Massive units, the largest first."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", Language.parse(self.target))
@@ -60,6 +68,31 @@ class Direction:
             raise ArtifactError(f"direction at '{self.site}': the vector is zero; expected a direction")
         if not 0 < self.mean_norm < math.inf:
             raise ArtifactError(f"direction at '{self.site}': mean_norm {self.mean_norm}; expected finite, above 0")
+        if self.median_norm is not None and not 0 <= self.median_norm < math.inf:
+            raise ArtifactError(
+                f"direction at '{self.site}': median_norm {self.median_norm}; expected finite, 0 or more"
+            )
+        if self.form not in ("whole", "ordinary") or (self.form == "ordinary" and not self.median_norm):
+            raise ArtifactError(
+                f"direction at '{self.site}': form {self.form!r}, median_norm {self.median_norm}; expected "
+                "'whole', or 'ordinary' with a median_norm above 0"
+            )
+        if any(not 0 <= unit < len(vector) for unit in self.left_out) or bool(vector[list(self.left_out)].any()):
+            raise ArtifactError(
+                f"direction at '{self.site}': left_out {self.left_out}; expected units of 0–{len(vector) - 1} at "
+                "which the vector is zero"
+            )
+
+    @property
+    def scale(self) -> float:
+        """The length that a relative strength is a share of: `median_norm` in the ordinary form, else `mean_norm`."""
+        return float(self.median_norm if self.form == "ordinary" and self.median_norm else self.mean_norm)
+
+    @property
+    def largest_share(self) -> float:
+        """Share of the squared length that the largest unit holds; 1/units where all are alike."""
+        square = self.vector.double().square()
+        return float(square.max() / square.sum())
 
     @property
     def norm(self) -> float:
@@ -76,7 +109,7 @@ class Direction:
     ) -> Operation:
         """The operation that adds this vector.
 
-        unit: "relative" (strength is a share of mean_norm), "unit" (a length), "raw" (a multiple of the vector).
+        unit: "relative" (strength is a share of `scale`), "unit" (a length), "raw" (a multiple of the vector).
         """
         return Operation(
             self.site,
@@ -84,7 +117,7 @@ class Direction:
             self.vector,
             strength=strength,
             unit=unit,
-            mean_norm=self.mean_norm,
+            mean_norm=self.scale,
             gate=gate,
             schedule=schedule,
             origin=self.origin,
@@ -129,12 +162,22 @@ class Direction:
             "target": self.target,
             "source": list(self.source),
             "mean_norm": self.mean_norm,
+            "median_norm": self.median_norm,
+            "form": self.form,
+            "left_out": list(self.left_out),
             "parameters": dict(self.parameters),
         }
+        median = "not observed" if self.median_norm is None else f"{self.median_norm:.4g}"
         lines = [
             f"At `{self.site}`, from {', '.join(self.source) or 'nothing named'} to {self.target}: "
-            f"length {self.norm:.4g}, mean norm of the stream {self.mean_norm:.4g}.",
+            f"length {self.norm:.4g}; norm of the stream, mean over all tokens, {self.mean_norm:.4g}; median over "
+            f"ordinary tokens {median}.",
+            "",
+            f"Form: {self.form}, so that a relative strength is a share of {self.scale:.4g}. The largest unit holds "
+            f"{self.largest_share:.3f} of the vector's squared length.",
         ]
+        if self.left_out:
+            lines.append(f"Massive units, zero in the vector: {', '.join(map(str, self.left_out))}.")
         tensors = {"vector": self.vector.clone()}
         return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, lines))
 
@@ -152,6 +195,10 @@ class Direction:
                 mean_norm=float(config["mean_norm"]),
                 origin=origin_from(config, path),
                 parameters=config["parameters"],
+                # Earlier versions knew the whole form only.
+                form=config.get("form", "whole"),
+                median_norm=config.get("median_norm"),
+                left_out=tuple(config.get("left_out", ())),
             )
         except (KeyError, TypeError, ArtifactError, SiteError) as err:
             raise ArtifactError(f"{path}: {err}; expected a Direction; make it again") from err

@@ -1,5 +1,6 @@
 """What one pass over labelled text saw: exact counts and float64 moments, added up by language."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +17,12 @@ from babelscope.artifacts.storage import (
     tensor_of,
     write_card,
 )
+from babelscope.artifacts.stream import BINS, HEAD, STREAM_SITES, LayerStream, StreamSums, add_streams
 from babelscope.axes import Float64, Int32, Int64, Tensor
 from babelscope.errors import ArtifactError, LanguageError, SiteError
 from babelscope.languages import Language, parse_languages
 
+log = logging.getLogger(__name__)
 NOUN = "Observation"
 MOST_IN_A_SHARD = torch.iinfo(torch.int32).max
 """Counts by shard are int32, and no count is above its tokens."""
@@ -45,6 +48,8 @@ class SiteRecord:
     """MoE neuron sites only: tokens routed to each expert; units are expert-major there."""
     weight_norm: Float64[Tensor, "layer unit"] | None = None
     """`mlp_inner` only: length of each neuron's column of the down projection."""
+    stream: StreamSums | None = None
+    """Stream sites only: first tokens by themselves, and lengths of the others; None in what earlier versions saved."""
 
     def __add__(self, other: "SiteRecord") -> "SiteRecord":
         if self.layers != other.layers or self.active.shape != other.active.shape:
@@ -59,6 +64,7 @@ class SiteRecord:
             norm=self.norm + other.norm,
             shard_active=self.shard_active + other.shard_active,
             routed=None if self.routed is None or other.routed is None else self.routed + other.routed,
+            stream=add_streams(self.stream, other.stream),
         )
 
 
@@ -128,10 +134,23 @@ class Observation:
     def mean_norm(self, at: str, layer: int, languages: tuple[str, ...]) -> float:
         """Mean over the named languages' tokens of the norm at a site, units of the residual stream."""
         record, columns = self[at], [self.index(tag) for tag in languages]
-        if layer not in record.layers:
-            raise SiteError(f"site '{layer}.{at}' was not observed; expected a layer of {record.layers}")
-        total = record.norm[record.layers.index(layer), columns].sum()
+        total = record.norm[self.row(at, layer), columns].sum()
         return float(total / self.token_counts[columns].sum())
+
+    def row(self, at: str, layer: int) -> int:
+        """Place of a layer on a site's layer axis; raises SiteError if it was not observed."""
+        layers = self[at].layers
+        if layer not in layers:
+            raise SiteError(f"site '{layer}.{at}' was not observed; expected a layer of {layers}; observe it")
+        return layers.index(layer)
+
+    def stream(self, at: str, layer: int) -> LayerStream | None:
+        """What massive units and first tokens hold at a layer; None where that was not kept."""
+        record, row = self[at], self.row(at, layer)
+        if record.stream is None:
+            return None
+        parts = (record.sum, record.sumsq, record.stream.first_sum, record.stream.first_sumsq, record.stream.lengths)
+        return LayerStream(self.token_counts, self.documents, *(part[row].T for part in parts))
 
     def __add__(self, other: "Observation") -> "Observation":
         self.origin.check_same(other.origin, "merging observations")
@@ -162,6 +181,8 @@ class Observation:
             for name in ("active", "sum", "sumsq", "norm", "shard_active", "routed", "weight_norm"):
                 if getattr(record, name) is not None:
                     tensors[f"{at}.{name}"] = getattr(record, name)
+            if record.stream is not None:
+                tensors |= {f"{at}.{name}": part for name, part in vars(record.stream).items()}
         config = {
             "origin": origin_config(self.origin),
             "languages": list(self.languages),
@@ -171,6 +192,7 @@ class Observation:
             "settings": dict(self.settings),
         }
         lines = [f"Tokens counted: {', '.join(f'{tag} {n}' for tag, n in self.tokens.items())}.", ""]
+        lines += stream_lines(self)
         return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, lines))
 
     @classmethod
@@ -201,6 +223,16 @@ class Observation:
         )
 
 
+def stream_lines(observation: Observation) -> list[str]:
+    """What a card says of massive units and first tokens: a table of every stream site's layers."""
+    lines = []
+    for at, record in observation.records.items():
+        layers = [(layer, observation.stream(at, layer)) for layer in record.layers]
+        if rows := [stream.row(f"{layer}.{at}") for layer, stream in layers if stream is not None]:
+            lines += [*HEAD, *rows, ""]
+    return lines
+
+
 def load_record(
     tensors: Mapping[str, Tensor], at: str, layers: tuple[int, ...], k: int, shards: int, path: Path
 ) -> SiteRecord:
@@ -220,4 +252,24 @@ def load_record(
         shard_active=tensor_of(tensors, f"{at}.shard_active", torch.int32, (shards, n, units, k), path),
         routed=routed,
         weight_norm=weight_norm,
+        stream=load_stream(tensors, at, (n, units, k), path),
     )
+
+
+def load_stream(tensors: Mapping[str, Tensor], at: str, shape: tuple[int, int, int], path: Path) -> StreamSums | None:
+    """First tokens and lengths of one site; None, with a warning, where an earlier version saved a stream site."""
+    names = ("first_sum", "first_sumsq", "lengths")
+    if not any(f"{at}.{name}" in tensors for name in names):
+        if at in STREAM_SITES:
+            log.warning(
+                "%s: of an earlier version, without first tokens and lengths at %s; directions are made of all tokens "
+                "and units, as they were; observe again for the ordinary form",
+                path,
+                at,
+            )
+        return None
+    first, square = (tensor_of(tensors, f"{at}.{name}", torch.float64, shape, path) for name in names[:2])
+    lengths = tensor_of(tensors, f"{at}.lengths", torch.int64, (shape[0], BINS, shape[2]), path)
+    if int(lengths.min()) < 0:
+        raise ArtifactError(f"{path}: negative counts of lengths at {at}; expected 0 and more; make it again")
+    return StreamSums(first, square, lengths)

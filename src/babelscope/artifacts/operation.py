@@ -103,7 +103,8 @@ class Operation:
     indices: Int64[Tensor, " chosen"] | None = None
     """Units touched, all different; heads count flat, experts' neurons expert-major. None means all."""
     mean_norm: float | int | None = None
-    """Mean norm of the activation at the site; needed by `relative`."""
+    """The length that a `relative` strength is a share of: the activation's mean norm, or in a direction's ordinary
+    form the median length of ordinary tokens."""
     gate: Gate = field(default_factory=Gate)
     schedule: Schedule = field(default_factory=Schedule)
     origin: Origin | None = None

@@ -1,5 +1,6 @@
 """The verbs `identify`, `direct` and `import-mask`: from counts, or a foreign file, to an artifact."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +8,7 @@ from tyro.conf import Positional, arg
 
 from babelscope.adapters.masks import import_mask
 from babelscope.artifacts import Observation, Origin
+from babelscope.artifacts.stream import Form
 from babelscope.cli.arguments import Observed, Result, Seed, free, stability_rows
 from babelscope.controls import write_evidence
 from babelscope.directions import mean_direction
@@ -68,6 +70,7 @@ def run_direct(
     out: Path,
     source: tuple[str, ...] = (),
     at: At = "resid_out",
+    form: Form = "auto",
 ) -> Result:
     """The direction from one language, or the mean of several, to another.
 
@@ -78,11 +81,27 @@ def run_direct(
         out: folder of the Direction.
         source: the languages it leads away from; none means all others.
         at: the site whose means are compared.
+        form: whole (all tokens and units), ordinary (without first tokens and massive units), or auto (ordinary where
+            one unit or the first tokens would dominate).
     """
     free(out)
-    direction = mean_direction(Observation.load(observation), target=target, source=source or None, layer=layer, at=at)
+    observed = Observation.load(observation)
+    make = partial(mean_direction, observed, target=target, source=source or None, layer=layer, at=at)
+    direction = make(form=form)
     direction.save(out)
-    return {"out": str(out), "norm": direction.norm, "mean_norm": direction.mean_norm}
+    stream = observed.stream(at, layer)
+    forms = ("whole",) if stream is None or not stream.ordinary_tokens else ("whole", "ordinary")
+    return {
+        "out": str(out),
+        "form": direction.form,
+        "norm": direction.norm,
+        "mean_norm": direction.mean_norm,
+        "median_norm": direction.median_norm,
+        "relative_to": direction.scale,
+        "left_out": list(direction.left_out),
+        "largest_unit_of_vector": {name: make(form=name).largest_share for name in forms},
+        "stream": "not kept" if stream is None or len(forms) == 1 else stream.shares._asdict(),
+    }
 
 
 def run_import_mask(

@@ -2,6 +2,7 @@
 
 All are given a length such that adding them once (strength 1, unit "raw") moves the mean of the source's documents onto
 that of the target's along them; LDA's shift has the length that its own formula gives.
+`form` is that of `mean_direction`: "ordinary" leaves first tokens and massive units out, "auto" where these dominate.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,9 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
 from babelscope.artifacts import Direction
+from babelscope.artifacts.stream import Form, check_form, without_units
 from babelscope.axes import Float64, Tensor
+from babelscope.directions.means import stream_parameters
 from babelscope.directions.samples import DocumentMeans
 from babelscope.errors import LanguageError, MeasurementError, SteeringError
 from babelscope.languages import Language, parse_languages
@@ -32,20 +35,33 @@ def named_sources(samples: DocumentMeans, target: str, source: str | Sequence[st
 
 
 def _packed(
-    samples: DocumentMeans, vector: Float64[Tensor, " unit"], target: str, source: Sequence[str], made: dict[str, Any]
+    samples: DocumentMeans,
+    vector: Float64[Tensor, " unit"],
+    target: str,
+    source: Sequence[str],
+    made: dict[str, Any],
+    form: Form,
 ) -> Direction:
+    shape = check_form(samples.stream, form, samples.site)
+    left_out = samples.left_out if shape == "ordinary" else ()
     return Direction(
-        vector=vector.float(),
+        # A unit without variance comes out of a fit as rounding, not as 0.
+        vector=without_units(vector, left_out).float(),
         site=samples.site,
         target=target,
         source=tuple(source),
         mean_norm=samples.mean_norm([target, *source]),
         origin=samples.origin,
-        parameters=made,
+        parameters={**made, **stream_parameters(samples.stream)},
+        form=shape,
+        median_norm=samples.median_norm([target, *source]),
+        left_out=left_out,
     )
 
 
-def pca_direction(samples: DocumentMeans, *, target: str, source: str | Sequence[str] | None = None) -> Direction:
+def pca_direction(
+    samples: DocumentMeans, *, target: str, source: str | Sequence[str] | None = None, form: Form = "auto"
+) -> Direction:
     """First principal component of the differences of parallel documents, not centred.
 
     D = target - source, one row a pair; u = first right singular vector of D; its sign is the one under which more
@@ -54,7 +70,7 @@ def pca_direction(samples: DocumentMeans, *, target: str, source: str | Sequence
     Raises CorpusError where no document is parallel.
     Source: control vectors, github.com/vgel/repeng, whose default centres; arXiv:2310.01405.
     """
-    others = named_sources(samples, target, source)
+    others, samples = named_sources(samples, target, source), samples.in_form(form)
     differences = [first - second for first, second in (samples.pairs(target, tag) for tag in others)]
     d = torch.cat(differences)
     u = torch.linalg.svd(d, full_matrices=False).Vh[0]
@@ -68,11 +84,17 @@ def pca_direction(samples: DocumentMeans, *, target: str, source: str | Sequence
         target,
         others,
         {"method": "principal component of differences, not centred", "source": "arXiv:2310.01405", "pairs": len(d)},
+        form,
     )
 
 
 def probe_direction(
-    samples: DocumentMeans, *, target: str, source: str | Sequence[str] | None = None, penalty: float | int = 1.0
+    samples: DocumentMeans,
+    *,
+    target: str,
+    source: str | Sequence[str] | None = None,
+    penalty: float | int = 1.0,
+    form: Form = "auto",
 ) -> Direction:
     """Normal of a linear probe between the target's documents and the sources'.
 
@@ -83,7 +105,7 @@ def probe_direction(
     """
     if not 0 < penalty < float("inf"):
         raise SteeringError(f"penalty {penalty} came; expected a number above 0; correct it")
-    others = named_sources(samples, target, source)
+    others, samples = named_sources(samples, target, source), samples.in_form(form)
     groups = [samples.of(target), torch.cat([samples.of(tag) for tag in others])]
     x, label = torch.cat(groups), np.repeat([1, 0], [len(group) for group in groups])
     std = x.std(dim=0, correction=0).clamp(min=1e-12)
@@ -99,6 +121,7 @@ def probe_direction(
         target,
         others,
         {"method": "linear probe", "source": "arXiv:1610.01644", "penalty": float(penalty), "documents": len(x)},
+        form,
     )
 
 
@@ -108,6 +131,7 @@ def lda_direction(
     target: str,
     source: str | Sequence[str] | None = None,
     components: int | None = None,
+    form: Form = "auto",
 ) -> Direction:
     """The way between two languages in the space of a linear discriminant analysis, brought back to the stream.
 
@@ -118,7 +142,7 @@ def lda_direction(
     Raises MeasurementError with fewer than two documents a language, SteeringError for components that are not there.
     Source: ITLC, arXiv:2506.12450.
     """
-    others = named_sources(samples, target, source)
+    others, samples = named_sources(samples, target, source), samples.in_form(form)
     if int(torch.bincount(samples.language, minlength=len(samples.languages)).min()) < 2:
         raise MeasurementError("a language has fewer than two documents; expected at least two; hand over more text")
     x = samples.value.double()
@@ -141,4 +165,5 @@ def lda_direction(
             "source": "ITLC, arXiv:2506.12450",
             "components": s.shape[1],
         },
+        form,
     )

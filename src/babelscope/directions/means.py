@@ -1,26 +1,37 @@
 """Means of an Observation, and the way from one language to another."""
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 
 from babelscope.artifacts import Direction, Observation
+from babelscope.artifacts.stream import Form, LayerStream, check_form
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import LanguageError, MeasurementError, SiteError
 from babelscope.languages import Language, parse_languages
 from babelscope.sites import At, Site
 
 
-def language_mean(obs: Observation, language: str, site: Site) -> Float64[Tensor, " unit"]:
+def form_at(obs: Observation, site: Site, wanted: Form) -> Literal["whole", "ordinary"]:
+    """The form of directions at a site; "auto" is ordinary where massive units or first tokens would dominate them."""
+    return check_form(obs.stream(site.at, site.layer or 0), wanted, site)
+
+
+def language_mean(
+    obs: Observation, language: str, site: Site, form: Literal["whole", "ordinary"] = "whole"
+) -> Float64[Tensor, " unit"]:
     """Mean activation at a site over a language's tokens; an expert's neurons over the tokens routed to it.
 
+    form: "ordinary" leaves out the first token of every document, and is zero at massive units.
     Raises SiteError if the site was not observed, MeasurementError if there is no token to average.
     """
     record, k = obs[site.at], obs.index(language)
     layer = site.layer or 0
-    if layer not in record.layers:
-        raise SiteError(f"site '{site}' was not observed; expected a layer of {record.layers}; observe it")
-    row = record.layers.index(layer)
+    row = obs.row(site.at, layer)
+    stream = obs.stream(site.at, layer)
+    if check_form(stream, form, site) == "ordinary" and stream is not None:
+        return stream.mean(k)
     total = record.sum[row, :, k].double()
     if record.routed is None:
         counts = obs.token_counts[k].double().expand_as(total)
@@ -47,21 +58,42 @@ def against(obs: Observation, target: str, source: str | Sequence[str] | None) -
     return others
 
 
-def mean_difference(obs: Observation, target: str, source: Sequence[str], site: Site) -> Float64[Tensor, " unit"]:
+def mean_difference(
+    obs: Observation,
+    target: str,
+    source: Sequence[str],
+    site: Site,
+    form: Literal["whole", "ordinary"] = "whole",
+) -> Float64[Tensor, " unit"]:
     """Mean of the target minus the mean of the sources' means, each source alike."""
-    others = torch.stack([language_mean(obs, tag, site) for tag in source])
-    return language_mean(obs, target, site) - others.mean(dim=0)
+    others = torch.stack([language_mean(obs, tag, site, form) for tag in source])
+    return language_mean(obs, target, site, form) - others.mean(dim=0)
+
+
+def stream_parameters(stream: LayerStream | None) -> dict[str, Any]:
+    """What a direction says of the stream it was made in."""
+    return {} if stream is None or not stream.ordinary_tokens else {"stream": stream.shares._asdict()}
 
 
 def mean_direction(
-    obs: Observation, *, target: str, source: str | Sequence[str] | None = None, layer: int, at: At = "resid_out"
+    obs: Observation,
+    *,
+    target: str,
+    source: str | Sequence[str] | None = None,
+    layer: int,
+    at: At = "resid_out",
+    form: Form = "auto",
 ) -> Direction:
     """The way from one language to another: v = mean(target) - mean(source) over tokens, at one layer.
 
     source: one tag, several, or None for all other observed languages; of several the mean of their means is taken,
-    so that each counts alike. Differences are made in float64 and kept in float32. `mean_norm` is the mean norm over
-    the tokens of target and source together.
-    Raises LanguageError if target is among the sources, SiteError for a site that was not observed.
+    so that each counts alike. Differences are made in float64 and kept in float32. `mean_norm` and `median_norm` are
+    over the tokens of target and source together.
+    form: "whole" of all tokens and units; "ordinary" without the first token of every document, and zero at massive
+    units; "auto" is the latter where at this layer one unit holds more than a fifth of ordinary tokens' squared length
+    (mean over all observed languages), or first tokens are in some language four times as large as the others.
+    Raises LanguageError if target is among the sources, SiteError for a site that was not observed or, asked for the
+    ordinary form, one where first tokens were not kept.
     Source: difference in means, Marks & Tegmark 2023, arXiv:2310.06824; for languages CLaS-Bench, arXiv:2601.08331,
     which adds the vector at unit length to every token of one layer.
     """
@@ -70,8 +102,11 @@ def mean_direction(
         raise SiteError(f"site '{site}': a token meets only some experts there; expected a site that all tokens share")
     tag = obs.languages[obs.index(target)]
     languages = (tag, *others)
+    stream = obs.stream(at, layer)
+    shape = check_form(stream, form, site)
+    places = [obs.index(name) for name in languages]
     return Direction(
-        vector=mean_difference(obs, tag, others, site).float(),
+        vector=mean_difference(obs, tag, others, site, shape).float(),
         site=site,
         target=tag,
         source=others,
@@ -82,5 +117,9 @@ def mean_direction(
             "source": "arXiv:2310.06824; for languages CLaS-Bench, arXiv:2601.08331",
             "tokens": {name: obs.tokens[name] for name in languages},
             "corpus": list(obs.parts),
+            **stream_parameters(stream),
         },
+        form=shape,
+        median_norm=None if stream is None else stream.median_length(places),
+        left_out=stream.massive if stream is not None and shape == "ordinary" else (),
     )

@@ -1,19 +1,31 @@
 """One streamed pass of labelled text: the mean activation of each document."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.artifacts import Origin
+from babelscope.artifacts.stream import (
+    BINS,
+    STREAM_SITES,
+    Form,
+    LayerStream,
+    check_form,
+    length_bins,
+    ordinary_lengths,
+    without_units,
+)
 from babelscope.axes import Float32, Float64, Int64, Tensor
 from babelscope.corpus import Batch, Texts, as_corpus, batch_documents, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, MeasurementError, SiteError
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of, origin_of
 from babelscope.models.measuring import run_pass
+from babelscope.recording.sums import first_tokens
 from babelscope.sites import NEURON_SITES, Site
 
 
@@ -31,6 +43,10 @@ class DocumentMeans:
     """Document ids; equal ids in two languages mean parallel text."""
     norm: Float64[Tensor, " language"]
     """Mean over tokens of the Euclidean norm."""
+    rest: Float32[Tensor, "document unit"] | None = None
+    """Stream sites only: means without the first counted token; NaN for a document of one token."""
+    stream: LayerStream | None = None
+    """Stream sites only: what massive units and first tokens hold."""
 
     def index(self, language: str) -> int:
         """Place of a language; raises LanguageError if absent."""
@@ -38,6 +54,37 @@ class DocumentMeans:
         if tag not in self.languages:
             raise LanguageError(f"language {tag!r} has no documents here; expected one of {', '.join(self.languages)}")
         return self.languages.index(tag)
+
+    def in_form(self, wanted: Form) -> "DocumentMeans":
+        """The same in a form: "ordinary" without first tokens, documents of one token left out, massive units zero.
+
+        "auto" is ordinary where `mean_direction` would be. Raises SiteError where the form can not be told.
+        """
+        if check_form(self.stream, wanted, self.site) == "whole" or self.stream is None or self.rest is None:
+            return self
+        some = self.rest.isfinite().all(dim=1)
+        gone = [tag for k, tag in enumerate(self.languages) if not bool((some & (self.language == k)).any())]
+        if gone:
+            raise MeasurementError(
+                f"{', '.join(gone)}: documents of one token only; expected longer ones; hand over longer text, or take "
+                "form 'whole'"
+            )
+        return replace(
+            self,
+            value=without_units(self.rest[some], self.stream.massive),
+            language=self.language[some],
+            ids=tuple(name for name, longer in zip(self.ids, some.tolist(), strict=True) if longer),
+            rest=None,
+        )
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """Massive units, which the ordinary form leaves out."""
+        return () if self.stream is None else self.stream.massive
+
+    def median_norm(self, languages: Sequence[str]) -> float | None:
+        """Median length of some languages' ordinary tokens; None where it was not kept."""
+        return None if self.stream is None else self.stream.median_length([self.index(tag) for tag in languages])
 
     def of(self, language: str) -> Float64[Tensor, "document unit"]:
         """Documents of one language."""
@@ -76,6 +123,8 @@ def document_means(
 ) -> dict[Site, DocumentMeans]:
     """Read labelled text once and keep one mean a document at each site; memory is documents × units × sites.
 
+    At stream sites a second one without the document's first token (see `DocumentMeans.in_form`).
+
     Raises CorpusError for a language without text, SiteError for sites without a space that all tokens share,
     MeasurementError where a site gives NaN or infinity.
     """
@@ -85,7 +134,7 @@ def document_means(
         layout.check(site)
         if site.at == "logits" or (layout.n_experts and site.at in NEURON_SITES):
             raise SiteError(f"site '{site}': expected a space that all tokens share; use resid_out or mlp_out")
-    found = {site: _Means(len(corpus)) for site in wanted}
+    found = {site: _Means(len(corpus), layout.width(site.at), site.at in STREAM_SITES) for site in wanted}
     for k, documents in enumerate(corpus.values()):
         tokens = [d for d in tokenize_documents(tokenizer, documents, k, max_length=max_length) if d.n_counted]
         if not tokens:
@@ -108,8 +157,13 @@ def _read(layout: Layout, batch: Batch, found: Mapping[Site, "_Means"]) -> None:
 class _Means:
     """What one site gave so far."""
 
-    def __init__(self, languages: int) -> None:
+    def __init__(self, languages: int, units: int, stream: bool) -> None:
         self.rows: list[Tensor] = []
+        self.rest: list[Tensor] = []
+        double = torch.zeros(4, languages, units, dtype=torch.float64)
+        self.sums = tuple(double) if stream else ()
+        """Of all tokens and their squares, of first tokens and theirs."""
+        self.lengths = torch.zeros(languages, BINS, dtype=torch.int64)
         self.languages: list[int] = []
         self.ids: list[str] = []
         self.norm = torch.zeros(languages, dtype=torch.float64)
@@ -124,10 +178,28 @@ class _Means:
         self.ids += [document.id for document in batch.documents]
         self.norm[k] += float(exact.norm(dim=-1).sum())
         self.tokens[k] += int(counted.sum())
+        if self.sums:
+            self.add_stream(exact, counted, k)
+
+    def add_stream(self, exact: Tensor, counted: Tensor, k: int) -> None:
+        """First tokens by themselves, and the lengths of the others."""
+        first = first_tokens(counted)
+        rows, other = exact[first], exact[counted & ~first]
+        rest = (exact.sum(dim=1) - rows) / (counted.sum(dim=1, keepdim=True) - 1)
+        alone = counted.sum(dim=1, keepdim=True) == 1
+        self.rest.append(rest.masked_fill(alone, math.nan).float().cpu())
+        for total, part in zip(self.sums, (exact.flatten(0, 1), exact.flatten(0, 1) ** 2, rows, rows**2), strict=True):
+            total[k] += part.sum(dim=0).cpu()
+        self.lengths[k] += length_bins(ordinary_lengths(other**2)).cpu()
 
     def packed(self, site: Site, origin: Origin, languages: tuple[Language, ...]) -> DocumentMeans:
         value = torch.cat(self.rows)
         if not bool(torch.isfinite(value).all()):
             raise MeasurementError(f"site '{site}' gave NaN or infinity; expected numbers; check the model's weights")
         which = torch.tensor(self.languages)
-        return DocumentMeans(site, origin, languages, value, which, tuple(self.ids), self.norm / self.tokens)
+        stream, rest = None, None
+        if self.sums:
+            firsts = torch.bincount(which, minlength=len(languages))
+            stream, rest = LayerStream(self.tokens.long(), firsts, *self.sums, self.lengths), torch.cat(self.rest)
+        norm = self.norm / self.tokens
+        return DocumentMeans(site, origin, languages, value, which, tuple(self.ids), norm, rest, stream)

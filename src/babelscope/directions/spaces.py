@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from babelscope.artifacts import Gate, Observation, Operation, Schedule, SteeringRecipe
+from babelscope.artifacts.stream import Form
 from babelscope.axes import Float32, Tensor
-from babelscope.directions.means import language_mean
+from babelscope.directions.means import form_at, language_mean
 from babelscope.errors import SteeringError
 from babelscope.sites import Site
 from babelscope.subspaces import language_subspace
@@ -14,12 +15,17 @@ from babelscope.subspaces import language_subspace
 _ALWAYS, _STEADY = Gate(), Schedule()
 
 
-def language_basis(obs: Observation, layer: int, rank: int | None = None) -> Float32[Tensor, "rank hidden"]:
+def language_basis(
+    obs: Observation, layer: int, rank: int | None = None, *, form: Form = "auto"
+) -> Float32[Tensor, "rank hidden"]:
     """Orthonormal rows that span the differences of the languages' means at a layer's resid_out: `language_subspace`.
 
     rank: None is all of them, one less than there are languages.
+    form: as of `mean_direction`; the ordinary one leaves first tokens and massive units out.
     """
-    means = torch.stack([language_mean(obs, tag, Site(layer, "resid_out")) for tag in obs.languages])
+    site = Site(layer, "resid_out")
+    shape = form_at(obs, site, form)
+    means = torch.stack([language_mean(obs, tag, site, shape) for tag in obs.languages])
     return language_subspace(means, rank).float()
 
 
@@ -31,6 +37,7 @@ def ablate_languages(
     strength: float | int = 0.3,
     upper_strength: float | int = -0.1,
     rank: int | None = None,
+    form: Form = "auto",
     gate: Gate = _ALWAYS,
     schedule: Schedule = _STEADY,
 ) -> SteeringRecipe:
@@ -39,12 +46,13 @@ def ablate_languages(
     h - λ·(hQᵀ)Q, λ = strength in `middle` and `upper_strength`, which is negative, in `upper`, so that the answer keeps
     its language. The published bases are of the last prompt token's means on parallel questions; ours of the means over
     all tokens of any text.
+    form: of the bases, as of `language_basis`.
     Source: language–reasoning disentanglement, arXiv:2505.15257.
     """
     bands = [*((layer, strength) for layer in middle), *((layer, upper_strength) for layer in upper)]
     operations = []
     for layer, share in bands:
-        basis, site = language_basis(obs, layer, rank), Site(layer, "resid_out")
+        basis, site = language_basis(obs, layer, rank, form=form), Site(layer, "resid_out")
         operations.append(
             Operation(
                 site,
@@ -71,6 +79,7 @@ def hold_coordinates(
     strength: float | int = 1.0,
     rank: int | None = None,
     basis: Float32[Tensor, "rank hidden"] | None = None,
+    form: Form = "auto",
     gate: Gate = _ALWAYS,
     schedule: Schedule = _STEADY,
 ) -> SteeringRecipe:
@@ -79,14 +88,15 @@ def hold_coordinates(
     h + s·((μ_target - h)Qᵀ)Q at resid_out: at s = 1 every token has the target's coordinates, whatever language it
     came from, and all that lies outside the subspace is kept; s > 1 goes past them. No source language is named.
     basis: share one over the rows of a batch, and they are steered in one step; None: `language_basis`.
+    form: of the basis and of the target's mean, as of `language_basis`.
     Not a published method: the subspace is that of arXiv:2505.15257, the target's mean put in its place.
     """
     site = Site(layer, "resid_out")
-    space = language_basis(obs, layer, rank) if basis is None else basis
+    space = language_basis(obs, layer, rank, form=form) if basis is None else basis
     operation = Operation(
         site,
         "subspace",
-        language_mean(obs, target, site).float(),
+        language_mean(obs, target, site, form_at(obs, site, form)).float(),
         strength,
         matrix=space,
         gate=gate,

@@ -1,5 +1,6 @@
 """Observe a model: one whole pass of labelled text, from its settings to an Observation."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from babelscope.models import layout_of
 from babelscope.recording.passes import Pass
 from babelscope.recording.reading import Reading, parse_sites
 from babelscope.sites import Site
+
+log = logging.getLogger(__name__)
 
 
 def observe(
@@ -59,4 +62,24 @@ def observe(
     if checkpoint is not None:
         run.open_checkpoint(Path(checkpoint))
     run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
-    return run.observation()
+    observation = run.observation()
+    for line in large_shares(observation):
+        log.info(line)
+    return observation
+
+
+def large_shares(observation: Observation) -> list[str]:
+    """A line for every stream site at which massive units or first tokens dominate some layer."""
+    lines = []
+    for at, record in observation.records.items():
+        streams = [(layer, observation.stream(at, layer)) for layer in record.layers]
+        large = [(layer, stream) for layer, stream in streams if stream is not None and stream.form("auto") != "whole"]
+        if large:
+            layer, stream = max(large, key=lambda pair: pair[1].shares.unit_share)
+            first = max(stream.shares.first_ratio for _, stream in large)
+            lines.append(
+                f"{at}: in {len(large)} of {len(record.layers)} layers a few units or first tokens are far larger than "
+                f"the rest: up to {stream.shares.unit_share:.2f} of the squared length in unit {stream.shares.unit} "
+                f"(layer {layer}), first tokens up to {first:.1f} × as large in square; directions there leave both out"
+            )
+    return lines

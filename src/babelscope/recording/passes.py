@@ -26,7 +26,7 @@ from babelscope.corpus import (
     shard_of,
     tokenize_documents,
 )
-from babelscope.errors import MeasurementError
+from babelscope.errors import ArtifactError, MeasurementError
 from babelscope.models import Layout, origin_of, positions_note
 from babelscope.models.measuring import measured, run_pass
 from babelscope.recording.checkpoint import Checkpoint, check_same_pass, load_checkpoint, save_checkpoint
@@ -200,6 +200,11 @@ class Pass:
         if held is None:
             return
         check_same_pass(folder, held, self.fingerprint())
+        if missing := sorted(set(self.tensors()) - set(held.totals)):
+            raise ArtifactError(
+                f"{folder}: holds no {missing[0]!r}, a checkpoint of an earlier version; expected this version's; "
+                "remove the folder to start anew"
+            )
         for name, tensor in self.tensors().items():
             tensor.copy_(held.totals[name])
         self.done, self.resumed_tokens = held.done, int(self.tally.tokens.sum())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
+from babelscope.artifacts.stream import BINS, STREAM_SITES
 from babelscope.corpus import Texts, as_corpus
 from babelscope.errors import SiteError
 from babelscope.models import Layout, layout_of
@@ -82,6 +83,8 @@ def plan_observation(
     layout, corpus = layout_of(model), as_corpus(texts)
     wanted = parse_sites(layout, sites)
     units = sum(len(layers) * layout.width(at) for at, layers in wanted.items())
+    streams = [(len(layers), layout.width(at)) for at, layers in wanted.items() if at in STREAM_SITES]
+    kept_apart = sum(layers * (16 * width + 8 * BINS) for layers, width in streams)
     limit = tokens_per_language or sum(len(d.text) for documents in corpus.values() for d in documents)
     names = tuple(str(Site(layer, at)) for at, layers in wanted.items() for layer in layers)
-    return ObservationPlan(limit * len(corpus), units * len(corpus) * (24 + 4 * shards), names)
+    return ObservationPlan(limit * len(corpus), (units * (24 + 4 * shards) + kept_apart) * len(corpus), names)

@@ -9,7 +9,8 @@ from babelscope_kernels.active_counts.dispatch import active_counts
 from einops import einsum, rearrange, reduce
 
 from babelscope.artifacts import SiteRecord
-from babelscope.axes import Bool, Float, Float32, Float64, Int, Tensor
+from babelscope.artifacts.stream import BINS, STREAM_SITES, StreamSums, length_bins, ordinary_lengths
+from babelscope.axes import Bool, Float, Float32, Float64, Int, Int64, Tensor
 from babelscope.errors import MeasurementError
 from babelscope.models import Layout
 from babelscope.sites import NEURON_SITES, At, Site
@@ -19,6 +20,14 @@ BLOCK = 1 << 18
 PIECE = 64
 """Rows summed as one, so that threads keep to their own rows from the copy to the sums. 32 × 40 tokens of 704 units,
 two threads: 1.6 ms with one product a block, 0.6 with one a piece."""
+
+
+class StreamAddend(NamedTuple):
+    """What one batch adds at a stream site beside the sums of every site."""
+
+    first_sum: Float64[Tensor, " unit"]
+    first_sumsq: Float64[Tensor, " unit"]
+    lengths: Int64[Tensor, " bin"]
 
 
 class Addend(NamedTuple):
@@ -31,6 +40,8 @@ class Addend(NamedTuple):
     norm: Float64[Tensor, ""]
     routed: Float64[Tensor, " expert"] | None
     """MoE neuron sites: tokens of the batch routed to each expert."""
+    stream: StreamAddend | None = None
+    """Stream sites: first tokens, and how long the others are."""
 
 
 @dataclass(eq=False)
@@ -63,12 +74,17 @@ def dense_addend(
     sign: Float[Tensor, "batch token *unit"],
     counted: Bool[Tensor, "batch token"],
     space: Workspace,
+    *,
+    stream: bool = False,
 ) -> Addend:
-    """Sums over the counted tokens of a site whose units are the same for every token."""
+    """Sums over the counted tokens of a site whose units are the same for every token.
+
+    stream: whether first tokens and lengths are kept too.
+    """
     units = value[0, 0].numel()
     flat, weight = value.reshape(-1, units), rearrange(counted, "b t -> (b t)").to(torch.float64)
     total, square = (weight.new_zeros(units) for _ in range(2))
-    norm = weight.new_zeros(())
+    norm, lengths = weight.new_zeros(()), weight.new_zeros(len(flat) if stream else 0)
     for rows in row_blocks(len(flat), units, value.device):
         mine = weight[rows].view(-1, 1, min(PIECE, len(weight[rows])))
         wide = space.doubles(mine.numel() * units).view(len(mine), -1, units)
@@ -77,7 +93,24 @@ def dense_addend(
         wide.mul_(wide)
         square += torch.bmm(mine, wide)[:, 0].sum(dim=0)
         norm += (mine[:, 0] * wide.sum(dim=2).sqrt()).sum()
-    return Addend(document_counts(sign, counted, space), total, square, norm, None)
+        if stream:
+            lengths[rows] = ordinary_lengths(wide.view(-1, units))
+    added = stream_addend(flat, counted, lengths) if stream else None
+    return Addend(document_counts(sign, counted, space), total, square, norm, None, added)
+
+
+def stream_addend(
+    flat: Float[Tensor, "row unit"], counted: Bool[Tensor, "batch token"], lengths: Float64[Tensor, " row"]
+) -> StreamAddend:
+    """Sums over the first counted token of every document, and the lengths of the other counted ones."""
+    first = first_tokens(counted)
+    rows = flat[first.flatten()].double()
+    return StreamAddend(rows.sum(dim=0), rows.square().sum(dim=0), length_bins(lengths[(counted & ~first).flatten()]))
+
+
+def first_tokens(counted: Bool[Tensor, "batch token"]) -> Bool[Tensor, "batch token"]:
+    """The first counted token of each document."""
+    return counted & (counted.cumsum(dim=1) == 1)
 
 
 def row_blocks(rows: int, units: int, device: torch.device) -> Iterator[slice]:
@@ -136,6 +169,7 @@ class SiteSums:
         self.sites = [Site(layer, at) for layer in layers]
         routed = bool(layout.n_experts) and at in NEURON_SITES
         self.n_experts = layout.n_experts if routed else 0
+        self.stream = at in STREAM_SITES
         units = layout.width(at)
         self.totals: list[dict[str, Tensor]] = []
         for site in self.sites:
@@ -150,13 +184,17 @@ class SiteSums:
             }
             if routed:
                 total["routed"] = torch.zeros(languages, layout.n_experts, dtype=torch.int64, device=device)
+            if self.stream:
+                total["first_sum"] = torch.zeros(languages, units, **double)
+                total["first_sumsq"] = torch.zeros(languages, units, **double)
+                total["lengths"] = torch.zeros(languages, BINS, dtype=torch.int64, device=device)
             self.totals.append(total)
 
     def addend(self, value: Tensor, sign: Tensor, routes: Tensor | None, counted: Tensor, space: Workspace) -> Addend:
         """What one batch adds at one layer."""
         if routes is not None:
             return routed_addend(value, sign, routes, counted, self.n_experts)
-        return dense_addend(value, sign, counted, space)
+        return dense_addend(value, sign, counted, space, stream=self.stream)
 
     def commit(self, index: int, addend: Addend, language: int, shard: Int[Tensor, " batch"]) -> None:
         """Add a batch to the totals of the index-th layer; raises MeasurementError at NaN or infinity."""
@@ -175,6 +213,9 @@ class SiteSums:
         total["norm"][language] += addend.norm
         if addend.routed is not None:
             total["routed"][language] += addend.routed.to(torch.int64)
+        if addend.stream is not None:
+            for name, part in addend.stream._asdict().items():
+                total[name][language] += part
 
     def record(self) -> SiteRecord:
         """The totals as an Observation holds them."""
@@ -193,6 +234,9 @@ class SiteSums:
             shard_active=gather("shard_active", "l k s u -> s l u k"),
             routed=gather("routed", "l k e -> l e k") if self.n_experts else None,
             weight_norm=torch.stack(norms) if norms else None,
+            stream=StreamSums(*(gather(name, "l k u -> l u k") for name in StreamAddend._fields))
+            if self.stream
+            else None,
         )
 
     def state(self) -> dict[str, Tensor]:

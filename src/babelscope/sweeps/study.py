@@ -200,8 +200,12 @@ def random_answers(
 ) -> list[Answer]:
     """Answers under random directions, each as long as the vector it stands for; draw i goes to every i-th request."""
     layers = sorted({point.layer for point in at.values()})
+    # Form and massive units are those of the layer, so one direction there stands for all.
+    like = {layer: mean_direction(observation, target=requests[0][1], layer=layer) for layer in layers}
     vectors = {
-        layer: random_directions(model, tokenizer, texts, Site(layer, "resid_out"), draws=draws, seed=layer)
+        layer: random_directions(
+            model, tokenizer, texts, Site(layer, "resid_out"), draws=draws, seed=layer, like=like[layer]
+        )
         for layer in layers
     }
     answers = []
@@ -213,7 +217,7 @@ def random_answers(
                 return []
             true = mean_direction(observation, target=target, source=source, layer=point.layer)
             vector = vectors[point.layer][draw] * true.norm
-            noise = Direction(vector, true.site, target, (source,), true.mean_norm, observation.origin)
+            noise = replace(true, vector=vector)
             return [noise.add(point.strength, "raw", schedule=FADE)]
 
         answers += write(requests[draw::draws], operations)
