@@ -200,11 +200,12 @@ class TracedPass(Pass):
     @staticmethod
     def addend(parts: list[Tensor], batch: Batch) -> Addend:
         """What was traced at one place, in the form that sums commit."""
-        plain, rest = parts[:4], parts[4:]
-        if not rest:
-            return Addend(*plain, routed=None)
-        other = batch.counted & ~first_tokens(batch.counted)
-        return Addend(*plain, None, StreamAddend(rest[0], rest[1], length_bins(rest[2][other.flatten()])))
+        active, total, square, norm, *rest = parts
+        added = None
+        if rest:
+            other = batch.counted & ~first_tokens(batch.counted)
+            added = StreamAddend(rest[0], rest[1], length_bins(rest[2][other.flatten()]))
+        return Addend(active, total, square, norm, None, added)
 
 
 def traced_sums(

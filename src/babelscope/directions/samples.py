@@ -200,6 +200,8 @@ class _Means:
         stream, rest = None, None
         if self.sums:
             firsts = torch.bincount(which, minlength=len(languages))
-            stream, rest = LayerStream(self.tokens.long(), firsts, *self.sums, self.lengths), torch.cat(self.rest)
+            total, square, first, first_square = self.sums
+            stream = LayerStream(self.tokens.long(), firsts, total, square, first, first_square, self.lengths)
+            rest = torch.cat(self.rest)
         norm = self.norm / self.tokens
         return DocumentMeans(site, origin, languages, value, which, tuple(self.ids), norm, rest, stream)
