@@ -1,6 +1,7 @@
 """Every file imports only files of a lower level, so there are no cycles; experiments are never imported."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,19 @@ def test_no_pickle_is_written_or_code_run():
     for path in FILES:
         text = path.read_text()
         assert "pickle.load" not in text and "weights_only=False" not in text and "torch.save" not in text
-        assert "trust_remote_code" not in text
+        assert "trust_remote_code=True" not in text
+
+
+def test_whatever_opens_a_folder_or_hub_id_says_that_no_code_of_it_is_run():
+    calls = [
+        (path, {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords})
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and re.fullmatch(r"Auto\w+\.from_pretrained", ast.unparse(node.func))
+    ]
+    assert len(calls) >= 4
+    for path, keywords in calls:
+        assert keywords.get("trust_remote_code") == "False" or keywords.get(None) in ("NO_OWN_CODE", "options"), path
 
 
 def test_no_file_is_longer_than_five_hundred_lines():

@@ -1,86 +1,170 @@
 """Open a Hugging Face model and its tokenizer."""
 
+import logging
+import re
+from collections.abc import Mapping
 from importlib.util import find_spec
+from os import PathLike
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from babelscope.errors import PrerequisiteError, SiteError
-from babelscope.models.families import FAMILIES
-from babelscope.reference import MODEL as REFERENCE_MODEL
-from babelscope.upstream.names import parameter_name
+from babelscope.errors import PrerequisiteError
+from babelscope.models.checkpoints import (
+    NO_OWN_CODE,
+    Checkpoint,
+    adapter_error,
+    check_weight_files,
+    find_checkpoint,
+)
+from babelscope.models.families import family_of
+from babelscope.models.gguf_files import forget_packing, gguf_options, half_precision_of, read_gguf_tokenizer
+from babelscope.models.model_kind import first_line, quantisation_options, read_settings
+from babelscope.upstream.names import attribute, parameter_name
+
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+BUFFERS = re.compile(r"(rotary_emb\.inv_freq|\b(attn|attention)\.(masked_)?bias)$")
+"""Tables that old checkpoints carry and every model works out for itself."""
+
+_log = logging.getLogger(__name__)
 
 
 def open_model(
-    name: str, *, device: str = "auto", dtype: str = "auto", revision: str | None = None
+    name: str | PathLike[str], *, device: str = "auto", dtype: str = "auto", revision: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Open a causal language model and its tokenizer, ready for evaluation.
 
-    name: folder, Hugging Face id, or "reference" for the bundled model.
+    name: folder, .gguf file or folder with one, Hugging Face id, or "reference" for the bundled model. Of a GGUF file
+    the weights come as plain numbers, with the tokenizer and chat template that the file carries.
     device: "auto" (a GPU if there is one, else the CPU), "map" (spread over all devices by accelerate), or a device.
-    dtype: "auto" (float32 on the CPU, the stored dtype elsewhere), or "float32", "bfloat16", "float16", "float64";
-    "int8" and "int4" (NF4) store the projections in fewer bits with bitsandbytes, for reading and steering only.
-    Weights are read from safetensors only, and no code of the model's own is run.
-    Raises PrerequisiteError if a file or a weight is missing, or the machine lacks the device, SiteError if the family
-    is unknown.
+    dtype: "auto" (float32 on the CPU, the stored dtype elsewhere, bfloat16 for a quantised GGUF file), or "float32",
+    "bfloat16", "float16", "float64"; "int8" and "int4" (NF4) store the projections in fewer bits with bitsandbytes, for
+    reading and steering only.
+    Weights are read from safetensors and GGUF only, and no code of the model's own is run.
+    Raises PrerequisiteError if a file or a weight is missing or too many, or the machine lacks the device, SiteError if
+    the family is unknown or the model is no decoder.
     """
-    path = str(REFERENCE_MODEL) if name == "reference" else name
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     few_bits = dtype in ("int8", "int4")
-    kind = ("float32" if where == "cpu" else "auto") if dtype == "auto" or few_bits else dtype
-    if kind not in ("auto", "float32", "bfloat16", "float16", "float64"):
-        raise PrerequisiteError(
-            f"dtype {dtype!r} is unknown; expected auto, float32, bfloat16, float16, float64, int8 or int4"
-        )
+    if not few_bits and dtype not in DTYPES:
+        raise PrerequisiteError(f"dtype {dtype!r} is unknown; expected {', '.join(DTYPES)}, int8 or int4")
     if where != "map":
         check_device(where)
-    quantised = {"quantization_config": _bits(dtype, where)} if few_bits else {}
-    try:
-        config = AutoConfig.from_pretrained(path, revision=revision)
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-    except (OSError, ValueError, KeyError) as err:
-        reason = str(err).strip().splitlines()[0]
-        raise PrerequisiteError(
-            f"model {name!r}: config or tokenizer could not be read ({reason}); expected a folder or hub id with "
-            "config.json, safetensors and a tokenizer; check the name, or save the tokenizer beside the model"
-        ) from err
-    if config.model_type not in FAMILIES:
-        raise SiteError(f"model {name!r} is of type {config.model_type!r}; expected one of {', '.join(FAMILIES)}")
-    try:
-        opened: Any = AutoModelForCausalLM.from_pretrained(
-            path,
-            output_loading_info=True,
-            revision=revision,
-            dtype=kind if kind == "auto" else getattr(torch, kind),
-            use_safetensors=True,
-            **({"device_map": "auto" if where == "map" else {"": where}} if few_bits or where == "map" else {}),
-            **quantised,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as err:
-        reason = str(err).strip().splitlines()[0]
-        raise PrerequisiteError(
-            f"model {name!r}: weights could not be read ({reason}); expected whole safetensors of the shapes in "
-            "config.json; fetch them again"
-        ) from err
-    model, loading = opened
-    lacking = loading[parameter_name(loading, "loading.missing", "what from_pretrained tells of its loading")]
-    if lacking:
-        raise PrerequisiteError(
-            f"model {name!r}: no weights came for {', '.join(sorted(lacking)[:5])}; expected all of "
-            "them, random ones would take their place; fetch the checkpoint again"
-        )
+    checkpoint = find_checkpoint(name)
+    config = read_settings(checkpoint, revision)
+    check_weight_files(checkpoint)
+    options = quantisation_options(checkpoint.name, config, few_bits)
+    if few_bits:
+        options["quantization_config"] = _bits(dtype, where)
+    if few_bits or where == "map":
+        options["device_map"] = "auto" if where == "map" else {"": where}
+    tokenizer = _read_tokenizer(checkpoint, config, revision)
+    model = _read_weights(checkpoint, config, _kind(checkpoint, dtype, where), {"revision": revision, **options})
     if where != "map" and not few_bits:
         model.to(torch.device(where))
+    _tell_surplus_tokens(checkpoint.name, model, tokenizer)
     return model.eval(), tokenizer
+
+
+def _kind(checkpoint: Checkpoint, dtype: str, where: str) -> torch.dtype | str:
+    """What weights are read as."""
+    if dtype not in ("auto", "int8", "int4"):
+        return getattr(torch, dtype)
+    if where == "cpu":
+        return torch.float32
+    return half_precision_of(checkpoint.gguf) if checkpoint.gguf else "auto"
+
+
+def _read_tokenizer(checkpoint: Checkpoint, config: PretrainedConfig, revision: str | None) -> PreTrainedTokenizerBase:
+    try:
+        if checkpoint.gguf:
+            return read_gguf_tokenizer(checkpoint.gguf, config)
+        return AutoTokenizer.from_pretrained(checkpoint.source, revision=revision, **NO_OWN_CODE)
+    except PrerequisiteError:
+        raise
+    except Exception as err:  # The tokenizers library raises plain Exception for whatever is damaged.
+        raise PrerequisiteError(
+            f"model {checkpoint.name!r}: its tokenizer could not be read ({first_line(err)}); expected tokenizer.json "
+            "and tokenizer_config.json beside the weights, or a GGUF file that has one; save it there: "
+            "transformers.AutoTokenizer.from_pretrained(<the base model>).save_pretrained(<this folder>)"
+        ) from err
+
+
+def _read_weights(
+    checkpoint: Checkpoint, config: PretrainedConfig, dtype: torch.dtype | str, options: Mapping[str, Any]
+) -> Any:
+    """The model with every weight of the checkpoint in its place and none besides."""
+    form = gguf_options(checkpoint.gguf) if checkpoint.gguf else {"use_safetensors": True}
+    if checkpoint.gguf and "quantization_config" in options:
+        raise PrerequisiteError(
+            f"model {checkpoint.name!r}: a GGUF file came with int8 or int4; expected a plain dtype for it; leave "
+            "dtype out, as the file's own numbers are read"
+        )
+    try:
+        opened: Any = AutoModelForCausalLM.from_pretrained(
+            checkpoint.source, output_loading_info=True, dtype=dtype, **options, **form, **NO_OWN_CODE
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError, ImportError, SafetensorError) as err:
+        raise PrerequisiteError(
+            f"model {checkpoint.name!r}: weights could not be read ({first_line(err)}); expected whole safetensors of "
+            "the shapes in config.json, or a whole GGUF file; fetch them again"
+        ) from err
+    model, loading = opened
+    if any(type(module).__module__.split(".")[0] == "peft" for module in model.modules()):
+        raise PrerequisiteError(adapter_error(checkpoint.name, {}))
+    told = "what from_pretrained tells of its loading"
+    lacking = loading[parameter_name(loading, "loading.missing", told)]
+    if lacking:
+        raise PrerequisiteError(
+            f"model {checkpoint.name!r}: no weights came for {_few(lacking)}; expected all of "
+            "them, random ones would take their place; fetch the checkpoint again"
+        )
+    _check_surplus(checkpoint.name, config, loading[parameter_name(loading, "loading.surplus", told)])
+    if checkpoint.gguf:
+        forget_packing(model, checkpoint.gguf)
+    return model
+
+
+def _check_surplus(name: str, config: PretrainedConfig, keys: set[str] | list[str]) -> None:
+    """Refuse weights inside the layers that the model has no place for, and say those outside.
+
+    Inside, the checkpoint computes something else than the model that was built: more layers, biases, an adapter.
+    """
+    surplus = [key for key in keys if not BUFFERS.search(key)]
+    layers = family_of(config).layers.rsplit(".", 1)[-1]
+    inside = [key for key in surplus if re.search(rf"(^|\.){layers}\.\d+\.", key)]
+    if inside:
+        raise PrerequisiteError(
+            f"model {name!r}: the checkpoint has {len(inside)} weights in its layers that its config has no place for "
+            f"({_few(inside)}); expected none, the model would compute without them; correct config.json, or merge the "
+            "adapter they belong to"
+        )
+    if surplus:
+        _log.warning("model %r: %d weights of the checkpoint are not used (%s)", name, len(surplus), _few(surplus))
+
+
+def _tell_surplus_tokens(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Say that some tokens have no row in the embeddings; text that holds one is refused before its pass."""
+    rows = attribute(model, "model.embedding")().weight.shape[0]
+    without = [token for token, index in tokenizer.get_vocab().items() if index >= rows]
+    if without:
+        _log.warning(
+            "model %r: %d tokens of the tokenizer have no row in its %d embeddings (%s); text with one is refused",
+            name, len(without), rows, _few(without),
+        )  # fmt: skip
+
+
+def _few(names: Any) -> str:
+    return ", ".join(sorted(names)[:5])
 
 
 def check_device(name: str) -> None:

@@ -46,6 +46,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "config.name": ("_name_or_path",),
     "config.commit": ("_commit_hash",),
     "config.attention": ("_attn_implementation",),
+    "config.architectures": ("architectures",),
+    "config.encoder_decoder": ("is_encoder_decoder",),
     "config.grouping": ("_experts_implementation",),
     # Methods and marks of a model.
     "model.head": ("get_output_embeddings",),
@@ -54,7 +56,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "model.attention_backend": ("_supports_attention_backend",),
     "experts.gated_product": ("_apply_gate",),
     "loading.missing": ("missing_keys",),
+    "loading.surplus": ("unexpected_keys",),
     # Registries and helpers.
+    "transformers.encoders": ("MODEL_FOR_MASKED_LM_MAPPING_NAMES",),
+    "transformers.mxfp4": ("Mxfp4Config",),
+    "transformers.fp8": ("FineGrainedFP8Config",),
     "transformers.modeling_utils": ("ALL_ATTENTION_FUNCTIONS",),
     "transformers.masking_utils": ("ALL_MASK_ATTENTION_FUNCTIONS",),
     "transformers.masking_utils.sdpa": ("sdpa_mask",),

@@ -1,0 +1,156 @@
+"""Whether a checkpoint's settings are those of a model that can be opened, decided before its weights are read."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from transformers import AutoConfig, PretrainedConfig
+from transformers.utils.hub import cached_file
+
+from babelscope.errors import PrerequisiteError, SiteError
+from babelscope.models.checkpoints import ADAPTER, NO_OWN_CODE, Checkpoint, adapter_error
+from babelscope.models.families import FAMILIES
+from babelscope.upstream.config import config_value
+from babelscope.upstream.names import imported
+
+OTHER_HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice", "RewardModel")
+UNPACKED = ("mxfp4", "fp8")
+"""Quantised forms that transformers turns into plain numbers while it reads them."""
+
+
+def read_settings(checkpoint: Checkpoint, revision: str | None) -> PretrainedConfig:
+    """The configuration of a causal language model of a known family.
+
+    Raises PrerequisiteError where it can not be read or needs code of its own, SiteError for another kind of model.
+    """
+    options: dict[str, Any] = {"revision": revision, **NO_OWN_CODE}
+    if checkpoint.gguf:
+        options["gguf_file"] = checkpoint.gguf.name
+    else:
+        _check_own_code(checkpoint, _raw_settings(checkpoint, revision))
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.source, **options)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError, ImportError) as err:
+        way = "take the same model as safetensors" if checkpoint.gguf else "update transformers, or check config.json"
+        raise PrerequisiteError(
+            f"model {checkpoint.name!r}: its configuration could not be read ({first_line(err)}); expected a model "
+            f"that transformers has in its own code; {way}"
+        ) from err
+    _check_type(checkpoint.name, config)
+    return config
+
+
+def _raw_settings(checkpoint: Checkpoint, revision: str | None) -> Mapping[str, Any]:
+    """config.json as it was written; nothing of it is run."""
+    try:
+        return PretrainedConfig.get_config_dict(checkpoint.source, revision=revision)[0]
+    except (OSError, ValueError) as err:
+        if checkpoint.local is None and "config.json" in str(err):
+            _check_hub_adapter(checkpoint, revision)
+        raise PrerequisiteError(
+            f"model {checkpoint.name!r}: config.json could not be read ({first_line(err)}); expected 'reference', a "
+            "folder, a .gguf file or a hub id with config.json, safetensors and a tokenizer; check the name, and the "
+            "network for a hub id"
+        ) from err
+
+
+def _check_hub_adapter(checkpoint: Checkpoint, revision: str | None) -> None:
+    found = cached_file(
+        checkpoint.source,
+        ADAPTER,
+        revision=revision,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if found is not None:
+        raise PrerequisiteError(adapter_error(checkpoint.name, {}))
+
+
+def _check_own_code(checkpoint: Checkpoint, raw: Mapping[str, Any]) -> None:
+    """Raise PrerequisiteError for a model that only runs by code in its own folder."""
+    kind = str(raw.get("model_type", ""))
+    if not kind and not raw.get("auto_map"):
+        raise PrerequisiteError(
+            f"model {checkpoint.name!r}: config.json has no model_type; expected a checkpoint of transformers; check "
+            "the folder"
+        )
+    if raw.get("auto_map") and not _in_transformers(kind):
+        raise PrerequisiteError(
+            f"model {checkpoint.name!r}: type {kind!r} runs by code of its own (auto_map in config.json), which is "
+            "never run here; expected a model that transformers has; read that code, open the model with transformers "
+            "yourself, and describe its modules with babelscope.add_family"
+        )
+
+
+def _in_transformers(kind: str) -> bool:
+    try:
+        AutoConfig.for_model(kind)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_type(name: str, config: PretrainedConfig) -> None:
+    """Raise SiteError unless the model writes text from left to right and its family has a table."""
+    kind = config_value(config, "type")
+    if kind in FAMILIES:
+        heads = [head for head in config_value(config, "architectures") or () if head.endswith(OTHER_HEADS)]
+        if heads:
+            raise SiteError(
+                f"model {name!r} is a {heads[0]}, which has no head over the vocabulary; expected a causal language "
+                "model; open the one that it was trained from"
+            )
+        return
+    if config_value(config, "encoder_decoder"):
+        raise SiteError(
+            f"model {name!r} is of type {kind!r}, an encoder–decoder; expected a decoder alone, that writes text from "
+            "left to right; take such a model, as sites of two stacks have no names here"
+        )
+    if kind in imported("transformers.models.auto.modeling_auto", "transformers.encoders"):
+        raise SiteError(
+            f"model {name!r} is of type {kind!r}, an encoder, which fills gaps and writes no text; expected a decoder, "
+            "that writes text from left to right; take such a model"
+        )
+    raise SiteError(
+        f"model {name!r} is of type {kind!r}, whose modules are in no table; expected one of {', '.join(FAMILIES)}; "
+        "describe it with babelscope.add_family, then open it again"
+    )
+
+
+def quantisation_options(name: str, config: PretrainedConfig, asked: bool) -> dict[str, Any]:
+    """What `from_pretrained` is given for a checkpoint that is stored quantised; nothing for a plain one.
+
+    asked: fewer bits were asked for by dtype.
+    Raises PrerequisiteError for a form that stays packed, whose weights could be neither read nor changed.
+    """
+    stored = vars(config).get("quantization_config")
+    if stored is None:
+        return {}
+    settings = stored if isinstance(stored, dict) else stored.to_dict()
+    method = str(settings.get("quant_method", "") or "bitsandbytes").rsplit(".", 1)[-1].lower()
+    if asked:
+        raise PrerequisiteError(
+            f"model {name!r}: is stored quantised by {method!r}, and dtype asks for fewer bits once more; expected one "
+            "of the two; open it with dtype='auto'"
+        )
+    if method in UNPACKED:
+        return {"quantization_config": imported("transformers", f"transformers.{method}")(dequantize=True)}
+    if method == "bitsandbytes":
+        if find_spec("bitsandbytes") is None:
+            raise PrerequisiteError(
+                f"model {name!r}: is stored quantised by bitsandbytes, which is not installed; pip install "
+                "bitsandbytes, or open the unquantised checkpoint"
+            )
+        return {}
+    raise PrerequisiteError(
+        f"model {name!r}: is stored quantised by {method!r}, whose packed weights can be neither read nor changed; "
+        f"expected plain weights, GGUF, bitsandbytes, {' or '.join(UNPACKED)}; open the unquantised checkpoint that it "
+        "was made from"
+    )
+
+
+def first_line(err: Exception) -> str:
+    """What another library said, cut to one line."""
+    lines = str(err).strip().splitlines()
+    return lines[0][:300] if lines else type(err).__name__
