@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.ablation.table import AblationTable, Interval
 from babelscope.artifacts.feature_observation import FeatureObservation
@@ -21,6 +21,7 @@ from babelscope.evaluation import HeldOut, document_losses
 from babelscope.features import check_fits, matched_features
 from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, layout_of
+from babelscope.models.plain import CausalModel
 
 About = Literal["zero", "b_dec"]
 MATCHED = "feature_matched"
@@ -76,7 +77,7 @@ def features_removed(
 
 
 def feature_ablation(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     sae: LoadedSAE,
     sets: FeatureSet,

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.ablation.switching import switched_off
 from babelscope.ablation.table import AblationTable
@@ -17,6 +17,7 @@ from babelscope.errors import MeasurementError, SelectionError
 from babelscope.evaluation import HeldOut, Losses, document_losses
 from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.neurons.counts import routed_tokens
 from babelscope.recording import observe
 
@@ -33,7 +34,7 @@ def relative_harm(
 
 
 def ablation_matrix(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     sets: NeuronSet,
     texts: Texts,
@@ -173,7 +174,7 @@ class TopRateChoice(NamedTuple):
 
 
 def choose_top_rate(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     methods: Mapping[str, Callable[[float], NeuronSet]],
     texts: Texts,

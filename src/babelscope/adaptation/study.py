@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.adaptation.methods import Method, build_student, ticket_names
 from babelscope.adaptation.representations import mean_cosine, sentence_means
@@ -17,6 +17,7 @@ from babelscope.errors import CorpusError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.subnetworks import (
     Delta,
     Dense,
@@ -38,7 +39,7 @@ from babelscope.subnetworks.packing import ALONE
 class Material:
     """What every method of a comparison is given alike."""
 
-    model: PreTrainedModel
+    model: CausalModel
     tokenizer: PreTrainedTokenizerBase
     language: Language
     mixture: Mixture
@@ -50,7 +51,7 @@ class Material:
     @classmethod
     def prepare(
         cls,
-        model: PreTrainedModel,
+        model: CausalModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
         language: str,

@@ -10,13 +10,14 @@ from typing import Any
 import lm_eval
 import torch
 from lm_eval.models.huggingface import HFLM
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation, Schedule, SteeringRecipe
 from babelscope.axes import Float, Int, Tensor
 from babelscope.corpus import encode_texts, pad_of, pad_rows, tokenize_prompt
 from babelscope.errors import SteeringError
 from babelscope.models import eval_mode, layout_of, measured, weights_hash
+from babelscope.models.plain import CausalModel
 from babelscope.steering import steer
 
 
@@ -66,7 +67,7 @@ class SteeredLM(_Harness):
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: SteeringRecipe, **options: Any
+        self, model: CausalModel, tokenizer: PreTrainedTokenizerBase, recipe: SteeringRecipe, **options: Any
     ) -> None:
         """options: those of HFLM, such as batch_size. Raises SteeringError for another model's recipe."""
         layout = layout_of(model)

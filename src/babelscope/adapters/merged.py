@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.storage import CONFIG, new_folder
 from babelscope.errors import ArtifactError
 from babelscope.models import origin_of
+from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.applied import Change, active_changes, applied_change
 
 MARK = "babelscope_changes"
@@ -17,7 +18,7 @@ MARK = "babelscope_changes"
 
 
 def export_merged(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     path: str | Path,
     *,

@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from babelscope.adapters.transformer_lens import hook_name
 from babelscope.axes import Float, Int, Tensor
 from babelscope.models import Edit, eval_mode
+from babelscope.models.plain import CausalModel
 from babelscope.probes.patching import Forward
 from babelscope.sites import Site
 
 
-def lens_forward(bridge: Any, model: PreTrainedModel) -> Forward:
+def lens_forward(bridge: Any, model: CausalModel) -> Forward:
     """Passes through a TransformerLens bridge, for `patch_effects(…, forward=lens_forward(bridge, model))`.
 
     bridge: from `TransformerBridge.boot_transformers`, without compatibility mode, which shifts the logits.

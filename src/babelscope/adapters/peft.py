@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
-from transformers import PreTrainedModel
 
 from babelscope.artifacts.storage import new_folder
 from babelscope.axes import Float32, Int64, Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError
 from babelscope.models import Layout, layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.delta import Delta
 
 WEIGHTS = "adapter_model.safetensors"
@@ -29,7 +29,7 @@ class Factors(NamedTuple):
     b: Float32[Tensor, "out rank"]
 
 
-def export_adapter(delta: Delta, model: PreTrainedModel, path: str | Path, *, scale: float | int = 1.0) -> Path:
+def export_adapter(delta: Delta, model: CausalModel, path: str | Path, *, scale: float | int = 1.0) -> Path:
     """Save a folder that `peft.PeftModel.from_pretrained(model, path)` loads; its logits are those of `delta.apply`.
 
     alpha is the rank everywhere, and each projection has a rank of its own: the number of its neurons in the delta,

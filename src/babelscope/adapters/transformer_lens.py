@@ -8,11 +8,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Int, Tensor
 from babelscope.errors import SiteError
 from babelscope.models import layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.steering import Steering
 from babelscope.steering.single import changes_of_pass
@@ -21,7 +22,7 @@ Hook = tuple[str, Callable[..., Tensor]]
 """A name and a function of value and hook, as `run_with_hooks(fwd_hooks=…)` takes them."""
 
 
-def hook_name(model: PreTrainedModel, site: Site) -> str:
+def hook_name(model: CausalModel, site: Site) -> str:
     """The hook at a site of this model, e.g. `blocks.5.hook_resid_post`.
 
     Raises SiteError where the model, or TransformerLens, has no such place.
@@ -35,7 +36,7 @@ def hook_name(model: PreTrainedModel, site: Site) -> str:
 
 
 def steering_hooks(
-    model: PreTrainedModel,
+    model: CausalModel,
     operations: Steering,
     input_ids: Int[Tensor, "batch token"],
     *,
@@ -52,7 +53,7 @@ def steering_hooks(
     return [(_writable(model, site), partial(_call, change)) for site, change in changes.items()]
 
 
-def _writable(model: PreTrainedModel, site: Site) -> str:
+def _writable(model: CausalModel, site: Site) -> str:
     if site.at in ("router", "resid_mid"):
         raise SiteError(
             f"site '{site}': what is written at TransformerLens's hook does not reach all that follows; "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.adaptation import Adaptation, Material, adapt, choose_rate
 from babelscope.artifacts import NeuronSet
@@ -16,6 +16,7 @@ from babelscope.errors import ArtifactError
 from babelscope.evaluation import bits_per_byte, check_labels
 from babelscope.languages import Language
 from babelscope.models import open_model
+from babelscope.models.plain import CausalModel
 from babelscope.runs import write_atomic
 from babelscope.subnetworks import train_subnetwork
 
@@ -135,7 +136,7 @@ def run_adapt(
 class Job:
     """The model, the neurons and the text of one call."""
 
-    model: PreTrainedModel
+    model: CausalModel
     tokenizer: PreTrainedTokenizerBase
     neurons: NeuronSet
     language: Language

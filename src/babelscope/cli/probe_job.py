@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.controls import Evidence
 from babelscope.corpus import Corpus
 from babelscope.figures import Figure
+from babelscope.models.plain import CausalModel
 from babelscope.probes import sentences, word_lists
 from babelscope.probes.translators import Translators
 
@@ -25,7 +26,7 @@ class Findings(NamedTuple):
 class ProbeJob:
     """What every probe is given."""
 
-    model: PreTrainedModel
+    model: CausalModel
     tokenizer: PreTrainedTokenizerBase
     texts: Corpus
     """What is measured."""

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Origin
 from babelscope.artifacts.stream import (
@@ -25,6 +25,7 @@ from babelscope.errors import CorpusError, LanguageError, MeasurementError, Site
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of, origin_of
 from babelscope.models.measuring import run_pass
+from babelscope.models.plain import CausalModel
 from babelscope.recording.sums import first_tokens
 from babelscope.sites import NEURON_SITES, Site
 
@@ -113,7 +114,7 @@ class DocumentMeans:
 
 @torch.no_grad()
 def document_means(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     sites: Sequence[Site | str],

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus import TokenDocument, batch_documents, bos_of
 from babelscope.errors import MeasurementError
 from babelscope.evaluation.content import Measured, draw_prompts, measured
 from babelscope.evaluation.losses import batch_nll
 from babelscope.models import layout_of
+from babelscope.models.plain import CausalModel
 
 Ids = Sequence[Sequence[int]]
 
@@ -33,7 +34,7 @@ class Fluency(NamedTuple):
     """Share of answers without a token."""
 
 
-def answer_losses(model: PreTrainedModel, bos: int | None, answers: Ids) -> tuple[np.ndarray, np.ndarray]:
+def answer_losses(model: CausalModel, bos: int | None, answers: Ids) -> tuple[np.ndarray, np.ndarray]:
     """Nats and scored tokens of each answer, alone after BOS, its first token not scored; 0 and 0 where it is shorter.
 
     Call it outside any steering: the model as it is judges.
@@ -53,7 +54,7 @@ def answer_losses(model: PreTrainedModel, bos: int | None, answers: Ids) -> tupl
 
 
 def fluency(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     answers: Ids,
     others: Ids,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float, Float64, Int64, Tensor
 from babelscope.corpus import (
@@ -25,6 +25,7 @@ from babelscope.errors import CorpusError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.measuring import measured, run_pass
+from babelscope.models.plain import CausalModel
 
 LOGIT_ROWS = 512
 """Rows of logits held at a time: all of them would cost more in page faults than in arithmetic."""
@@ -156,7 +157,7 @@ def part_nll(
     return F.cross_entropy(logits, targets.to(logits.device), reduction="none").double().cpu()
 
 
-def document_losses(model: PreTrainedModel | Layout, held_out: HeldOut) -> Losses:
+def document_losses(model: CausalModel | Layout, held_out: HeldOut) -> Losses:
     """Score prepared documents, each alone after BOS; pads and BOS are not scored.
 
     Raises MeasurementError where the loss is NaN or infinite.
@@ -170,7 +171,7 @@ def document_losses(model: PreTrainedModel | Layout, held_out: HeldOut) -> Losse
 
 
 def bits_per_byte(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, *, max_length: int = 512
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, *, max_length: int = 512
 ) -> dict[Language, float]:
     """Held-out bits per UTF-8 byte of each language, every document alone after BOS."""
     layout = layout_of(model)
@@ -179,7 +180,7 @@ def bits_per_byte(
 
 
 def answer_nll(
-    model: PreTrainedModel, bos: int | None, answers: Sequence[Sequence[int]], *, batch_tokens: int = 4096
+    model: CausalModel, bos: int | None, answers: Sequence[Sequence[int]], *, batch_tokens: int = 4096
 ) -> tuple[float, int]:
     """Summed nats and number of scored tokens of answers by the model as it is now.
 

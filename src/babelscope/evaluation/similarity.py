@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Tensor
 from babelscope.corpus import Document, batch_documents, tokenize_documents
@@ -14,6 +14,7 @@ from babelscope.errors import MeasurementError
 from babelscope.evaluation.content import Measured, bootstrap_mean
 from babelscope.models import layout_of
 from babelscope.models.measuring import run_pass
+from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 
 
@@ -31,7 +32,7 @@ class Similarity(NamedTuple):
 
 @torch.no_grad()
 def sentence_vectors(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     layer: int,
@@ -57,7 +58,7 @@ def sentence_vectors(
 
 
 def semantic_similarity(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     answers: Sequence[str],
     references: Sequence[str],

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
 
 from babelscope.artifacts.sae import LoadedSAE
 from babelscope.artifacts.storage import check_header
@@ -20,6 +19,7 @@ from babelscope.axes import Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
 from babelscope.features.units import Stored, plain_form
 from babelscope.models import Layout, layout_of, origin_of
+from babelscope.models.plain import CausalModel
 from babelscope.reference import SAE, SAE_COARSE
 from babelscope.sites import Site
 
@@ -32,7 +32,7 @@ def load_sae(
     source: str | Path,
     sae_id: str | None = None,
     *,
-    model: PreTrainedModel | None = None,
+    model: CausalModel | None = None,
     site: Site | str | None = None,
     average_norm: float | None = None,
 ) -> LoadedSAE:
@@ -76,7 +76,7 @@ def decide_site(name: str, hook: str, given: Site | str | None, family: str | No
     return found
 
 
-def check_module(name: str, hook: str, model: PreTrainedModel) -> None:
+def check_module(name: str, hook: str, model: CausalModel) -> None:
     """Raise ArtifactError where the files name a module by its path, not a hook, and the model has none there."""
     if not hook or "hook" in hook:
         return
@@ -89,7 +89,7 @@ def check_module(name: str, hook: str, model: PreTrainedModel) -> None:
         ) from err
 
 
-def check_fits(sae: LoadedSAE, model: PreTrainedModel | Layout) -> None:
+def check_fits(sae: LoadedSAE, model: CausalModel | Layout) -> None:
     """Raise unless the autoencoder's place is in the model, as wide as it, and made for this model where it says so.
 
     SiteError for a layer that the model lacks, ArtifactError for another width or another model's hash.

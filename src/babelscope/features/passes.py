@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from einops import rearrange
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Observation
 from babelscope.artifacts.feature_observation import FeatureObservation, RandomTokens
@@ -20,6 +20,7 @@ from babelscope.features.loading import check_fits
 from babelscope.features.random_tokens import drawable_ids, random_documents, without
 from babelscope.features.sums import FeatureSums
 from babelscope.models import Layout, layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.recording.passes import Pass
 from babelscope.recording.reading import Reading
 
@@ -108,7 +109,7 @@ def of_few_documents(batch: Batch, most: int) -> list[Batch]:
 
 
 def observe_features(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     sae: LoadedSAE,
@@ -164,7 +165,7 @@ def observe_features(
 
 
 def observe_random(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts | Corpus,
     sae: LoadedSAE,

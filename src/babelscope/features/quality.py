@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from babelscope_kernels.sae_counts import sae_counts, sae_topk_counts
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.sae import LoadedSAE
 from babelscope.axes import Bool, Float, Float64, Int64, Tensor
@@ -16,6 +16,7 @@ from babelscope.evaluation import HeldOut, document_losses
 from babelscope.features.loading import check_fits
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 
 
@@ -66,7 +67,7 @@ def firing_counts(
 
 
 def measure_sae(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     sae: LoadedSAE,
     texts: Texts,

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import NeuronSet
 from babelscope.controls import ScriptShare, script_share
@@ -10,6 +10,7 @@ from babelscope.corpus import Corpus, romanise, shuffle_words
 from babelscope.errors import LanguageError
 from babelscope.evaluation import bits_per_byte
 from babelscope.languages import Language
+from babelscope.models.plain import CausalModel
 from babelscope.recording import observe
 
 SHARDS = 64
@@ -26,7 +27,7 @@ class ScriptControl(NamedTuple):
 
 
 def romanised_control(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     sets: NeuronSet,
     texts: Corpus,

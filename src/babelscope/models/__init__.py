@@ -5,7 +5,8 @@ from babelscope.models.families import FAMILIES, Family, family_of
 from babelscope.models.finding import layout_of
 from babelscope.models.hooks import Edit, RoutedEdit, See
 from babelscope.models.layout import Layout, Place
-from babelscope.models.measuring import eval_mode, measured, run_pass
+from babelscope.models.measuring import measured, run_pass
+from babelscope.models.modes import eval_mode
 from babelscope.models.opening import open_model
 from babelscope.models.origin import check_made_for, origin_of, weights_hash
 from babelscope.models.positions import batch_positions, positions_note

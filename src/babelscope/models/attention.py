@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from einops import rearrange
 from torch import nn
-from transformers import PreTrainedModel
 
 from babelscope.axes import Float, Tensor
 from babelscope.errors import SiteError
+from babelscope.models.plain import CausalModel
 from babelscope.upstream.registries import attention_entry, read_attention_call, uses_registry
 
 NAME = "babelscope"
@@ -35,7 +35,7 @@ Attend = Callable[[AttentionInputs], Float[Tensor, "batch head token d_head"]]
 
 
 @contextmanager
-def attention_by(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
+def attention_by(model: CausalModel, attend: Attend) -> Iterator[None]:
     """While open, every layer's attention is computed by `attend`; the model's own comes back on any exit.
 
     `attend` must know itself which positions are padding. Not to be nested.

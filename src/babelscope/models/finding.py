@@ -3,18 +3,22 @@
 from dataclasses import replace
 
 from torch import nn
-from transformers import PreTrainedModel
 
 from babelscope.errors import SiteError
 from babelscope.models.families import family_of
 from babelscope.models.layout import Layout
+from babelscope.models.plain import CausalModel, check_model
 from babelscope.models.weights import neurons_of
 from babelscope.upstream.config import config_value
 from babelscope.upstream.forward import forward_names
 
 
-def layout_of(model: PreTrainedModel) -> Layout:
-    """Find a model's sites, and prove that each exists; raises SiteError for a family without a table."""
+def layout_of(model: CausalModel) -> Layout:
+    """Find a model's sites, and prove that each exists.
+
+    Raises SiteError for a family without a table, PrerequisiteError for a compiled or wrapped model.
+    """
+    check_model(model)
     config = model.config
     try:
         family = family_of(config)

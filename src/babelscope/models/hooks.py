@@ -8,9 +8,9 @@ from weakref import WeakKeyDictionary
 import torch
 from einops import rearrange
 from torch import nn
-from transformers import PreTrainedModel
 
 from babelscope.axes import Tensor
+from babelscope.models.plain import CausalModel
 from babelscope.upstream.names import NAMES, attribute, parameter_name
 from babelscope.upstream.registries import experts_run_by, run_experts_by
 
@@ -137,7 +137,7 @@ def hook_router(stack: ExitStack, router: nn.Module, call: Call, shape: list[int
 
 
 def hook_experts(
-    stack: ExitStack, model: PreTrainedModel, experts: nn.Module, act: nn.Module | None, call: Call, shape: list[int]
+    stack: ExitStack, model: CausalModel, experts: nn.Module, act: nn.Module | None, call: Call, shape: list[int]
 ) -> None:
     """Show an activation of fused experts, which run on (token, expert) pairs, in the order of tokens.
 
@@ -209,7 +209,7 @@ _GROUPED: WeakKeyDictionary[nn.Module, list[str | None]] = WeakKeyDictionary()
 
 
 @contextmanager
-def _grouped_experts(model: PreTrainedModel) -> Iterator[None]:
+def _grouped_experts(model: CausalModel) -> Iterator[None]:
     """Run experts in transformers' grouped form, whose row order is known; the last to leave restores the choice."""
     users = _GROUPED.setdefault(model, [])
     users.append(experts_run_by(model))

@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 from einops import rearrange
 from torch import nn
-from transformers import PreTrainedModel
 
 from babelscope.axes import Float, Float64, Int, Tensor
 from babelscope.errors import PrerequisiteError, SiteError
@@ -26,6 +25,7 @@ from babelscope.models.hooks import (
     hook_stream,
     shape_of,
 )
+from babelscope.models.plain import CausalModel
 from babelscope.models.weights import down_lengths, inputs_of, neuron_biases, neuron_rows
 from babelscope.sites import NEURON_SITES, At, Site
 from babelscope.upstream.config import config_field, config_value
@@ -49,7 +49,7 @@ class Place(NamedTuple):
 class Layout:
     """Where the sites of one opened model are; built by `layout_of`, which proves that every module exists."""
 
-    model: PreTrainedModel
+    model: CausalModel
     family: Family
     n_layers: int
     d_hidden: int

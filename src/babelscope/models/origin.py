@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.storage import Origin, hash_config
 from babelscope.errors import ArtifactError
+from babelscope.models.plain import CausalModel
 from babelscope.reference import MODEL as REFERENCE_MODEL
 from babelscope.upstream.config import config_value, revision_of
 
 
-def origin_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Origin:
+def origin_of(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None) -> Origin:
     """Names and hashes that every artifact made from this model carries; without a tokenizer its hash is empty."""
     name = str(config_value(model.config, "name")) or type(model).__name__
     if Path(name) == REFERENCE_MODEL:
@@ -55,9 +56,7 @@ def _hash_json(value: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def check_made_for(
-    origin: Origin, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, what: str
-) -> None:
+def check_made_for(origin: Origin, model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, what: str) -> None:
     """Raise ArtifactError unless an artifact was made with this model, and with this tokenizer where one is given."""
     mine = origin_of(model, tokenizer)
     for field in ("model_hash",) if tokenizer is None else ("model_hash", "tokenizer_hash"):

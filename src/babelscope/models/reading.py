@@ -1,17 +1,17 @@
 """Read one site of a model once, for looking."""
 
 import torch
-from transformers import PreTrainedModel
 
 from babelscope.axes import Int, Tensor
 from babelscope.models.finding import layout_of
 from babelscope.models.measuring import run_pass
+from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 
 
 @torch.no_grad()
 def read_site(
-    model: PreTrainedModel, input_ids: Int[Tensor, "batch token"], site: Site, *, attention_mask: Tensor | None = None
+    model: CausalModel, input_ids: Int[Tensor, "batch token"], site: Site, *, attention_mask: Tensor | None = None
 ) -> Tensor:
     """The tensor at one site for these tokens, for looking, in eval mode; shapes as in `Layout.edit`.
 

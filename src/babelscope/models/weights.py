@@ -5,18 +5,22 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from babelscope.axes import Float, Float64, Int64, Tensor
 from babelscope.errors import PrerequisiteError
+from babelscope.models.devices import device_of, quantised_parameters
 from babelscope.models.families import Family
+from babelscope.models.modes import eval_mode
+from babelscope.models.plain import foreign_hooks, objection, plain_weight
 from babelscope.upstream.devices import fetched
 
 
 def neuron_rows(layer: nn.Module, family: Family) -> dict[str, Float[Tensor, "expert neuron hidden"]]:
     """See `Layout.neuron_rows`."""
     if family.experts:
-        experts: Any = layer.get_submodule(family.experts)
-        gate, up = experts.gate_up_proj.chunk(2, dim=1)
+        fused = plain_weight(layer.get_submodule(family.experts), "gate_up_proj", what=family.experts)
+        gate, up = fused.chunk(2, dim=1)
         return {"gate": gate, "up": up, "down": down_rows(layer, family)}
     rows = {name: rearrange(part, "n hidden -> 1 n hidden") for name, part in _in_parts(layer, family).items()}
     return {**rows, "down": down_rows(layer, family)}
@@ -26,8 +30,8 @@ def down_rows(layer: nn.Module, family: Family) -> Float[Tensor, "expert neuron 
     """The down projection's part of `neuron_rows`."""
     down: Any = layer.get_submodule(family.down)
     if family.experts:
-        return rearrange(down.down_proj, "expert hidden n -> expert n hidden")
-    return rearrange(_matrix(down), "hidden n -> 1 n hidden")
+        return rearrange(plain_weight(down, "down_proj", what=family.down), "expert hidden n -> expert n hidden")
+    return rearrange(_matrix(down, family.down), "hidden n -> 1 n hidden")
 
 
 def neuron_biases(layer: nn.Module, family: Family) -> dict[str, Float[Tensor, "expert neuron"]]:
@@ -42,7 +46,8 @@ def _in_parts(layer: nn.Module, family: Family, bias: bool = False) -> dict[str,
 
     def read(path: str) -> Tensor | None:
         module: Any = layer.get_submodule(path)
-        return module.bias if bias else _matrix(module)
+        weight = _matrix(module, path)
+        return module.bias if bias else weight
 
     up = read(family.up)
     if up is None:
@@ -59,48 +64,75 @@ def down_lengths(layer: nn.Module, family: Family) -> Float64[Tensor, " neuron"]
     """See `Layout.down_norm`."""
     down: Any = layer.get_submodule(family.down)
     with fetched(down), torch.no_grad():
-        if family.experts or _is_plain(down):
+        if family.experts or objection(down) is None:
             return rearrange(down_rows(layer, family).double().norm(dim=-1), "expert n -> (expert n)")
-    return torch.cat([_applied(down, part) for part in torch.arange(inputs_of(down)).split(1024)])
+    chosen = torch.arange(inputs_of(down)).split(1024)
+    return torch.cat([applied(down, part, family.down).double().norm(dim=-1) for part in chosen])
 
 
 @torch.no_grad()
-def _applied(down: Any, neurons: Int64[Tensor, " chosen"]) -> Float64[Tensor, " chosen"]:
-    """Lengths of what a packed projection gives for single neurons; its hooks do not see it."""
-    weight = next(down.parameters())
-    dtype = torch.float32 if down.bias is None else down.bias.dtype
-    ones = torch.nn.functional.one_hot(neurons, inputs_of(down)).to(weight.device, dtype)
-    return (down.forward(ones) - (0 if down.bias is None else down.bias)).double().norm(dim=-1)
+def applied(
+    projection: Any, inputs: Int64[Tensor, " chosen"], what: str = "a projection"
+) -> Float[Tensor, "chosen out"]:
+    """What a projection gives for single inputs of 1, its bias taken off: the columns of the map that it really is.
 
-
-def _is_plain(module: Any) -> bool:
-    """Whether a projection's weight is a matrix of numbers."""
-    weight: Tensor = module.weight
-    return weight.is_floating_point() and weight.ndim == 2
-
-
-def _matrix(module: Any) -> Float[Tensor, "out into"]:
-    """A projection's weight, [out, in]; GPT-2's Conv1D stores it transposed."""
-    weight = module.weight
-    if not _is_plain(module):
+    It holds for whatever stands there, packed, adapted or wrapped, and is what its module computes in eval mode.
+    Raises PrerequisiteError where that is no linear map, or hooks of others, which are passed by, may change it.
+    """
+    hooks = foreign_hooks(projection)
+    if hooks:
         raise PrerequisiteError(
-            f"a {type(module).__name__} with {weight.dtype} weights came; expected a plain projection; "
-            "open the model without quantisation"
+            f"{what}: hooks that others put there ({', '.join(hooks)}) may change what it gives; expected none; remove "
+            "them first"
         )
-    return rearrange(weight, "into out -> out into") if _is_conv1d(module) else weight
+    width, device = inputs_of(projection), device_of(projection)
+    floats = [one.dtype for one in projection.parameters() if one.is_floating_point() and one.dtype.itemsize > 1]
+    dtype = floats[0] if floats else torch.float32
+    ones = torch.nn.functional.one_hot(inputs, width).to(device, dtype)
+    with eval_mode(projection):
+        nothing = projection.forward(torch.zeros_like(ones[:1]))
+        columns = projection.forward(ones) - nothing
+        if not quantised_parameters(projection):
+            _check_linear(projection, nothing, columns, what)
+    return columns
+
+
+def _check_linear(projection: Any, nothing: Tensor, columns: Tensor, what: str) -> None:
+    """Three times the first input alone must give three times its column."""
+    once = torch.zeros(1, inputs_of(projection), dtype=columns.dtype, device=columns.device)
+    width = min(len(columns), once.shape[1])
+    once[0, :width] = 3.0
+    sums = 3 * columns[:width].float().sum(dim=0)
+    gap = (projection.forward(once) - nothing).float() - sums
+    if len(columns) == once.shape[1] and float(gap.norm()) > 0.05 * float(sums.norm()) + 1e-6:
+        raise PrerequisiteError(
+            f"{what} is a {type(projection).__name__} that is no linear map; weights by neuron need one; put back the "
+            "projection that it wraps"
+        )
+
+
+def _matrix(module: Any, what: str) -> Float[Tensor, "out into"]:
+    """A projection's weight, [out, in]; GPT-2's Conv1D stores it transposed."""
+    weight = plain_weight(module, what=what)
+    return rearrange(weight, "into out -> out into") if isinstance(module, Conv1D) else weight
 
 
 def inputs_of(projection: Any) -> int:
-    """Width of what a projection reads; known also where its weight is packed."""
-    return projection.nx if _is_conv1d(projection) else projection.in_features
+    """Width of what a projection reads; known also where its weight is packed, or another module wraps it."""
+    inside = [one for one in projection.modules() if isinstance(one, nn.Linear | Conv1D)]
+    if hasattr(projection, "in_features"):
+        return int(projection.in_features)
+    if len(inside) == 1:
+        return inside[0].nx if isinstance(inside[0], Conv1D) else inside[0].in_features
+    raise PrerequisiteError(
+        f"a {type(projection).__name__} stands in the place of a projection, and says nothing of its width; expected "
+        "in_features, or one nn.Linear inside; put back the projection that it wraps"
+    )
 
 
 def neurons_of(layer: nn.Module, family: Family) -> int:
     """Neurons of one MLP, or of one expert."""
     down: Any = layer.get_submodule(family.down)
-    return down.down_proj.shape[2] if family.experts else inputs_of(down)
-
-
-def _is_conv1d(module: nn.Module) -> bool:
-    """GPT-2 stores its projections transposed."""
-    return type(module).__name__ == "Conv1D"
+    if family.experts:
+        return plain_weight(down, "down_proj", what=family.down).shape[2]
+    return inputs_of(down)

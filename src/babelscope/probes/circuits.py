@@ -6,12 +6,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import percentile_interval
 from babelscope.errors import MeasurementError
 from babelscope.models import layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.patching import Forward, Patching, hooked_forward
 from babelscope.probes.prompt_pairs import PatchPair, TokenPair, groups_of, read_pairs
@@ -79,7 +80,7 @@ class PatchTable:
 
 
 def patch_effects(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[PatchPair | TokenPair],
     *,

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 from einops import einsum, reduce
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import Evidence, benjamini_hochberg, percentile_interval
@@ -16,6 +16,7 @@ from babelscope.corpus import Corpus, Texts, as_corpus, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, SiteError
 from babelscope.languages import Language
 from babelscope.models import layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.probes.removal import effects_by_layer
 from babelscope.probes.shard_sums import stream_batches
 
@@ -69,7 +70,7 @@ class ConceptNeurons:
 
 
 def concept_neurons(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     *,

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.errors import MeasurementError
+from babelscope.models.plain import CausalModel
 from babelscope.probes.entries import NO_SCRIPT, embedding_tables, same_script_entries
 from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.neighbours import Neighbours, Translations, same_script_neighbours, translation_neighbours
@@ -83,7 +84,7 @@ class EmbeddingGeometry:
 
 
 def embedding_geometry(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
     tokens: LanguageTokens | None = None,

@@ -3,16 +3,16 @@
 from typing import Literal
 
 import torch
-from transformers import PreTrainedModel
 
 from babelscope.axes import Float64, Int64, Tensor
+from babelscope.models.plain import CausalModel
 from babelscope.probes.word_lists import LanguageTokens
 
 Table = Literal["input", "output"]
 NO_SCRIPT = ("mixed", "no letter", "part of a character", "special")
 
 
-def embedding_tables(model: PreTrainedModel) -> dict[Table, Float64[Tensor, "vocab hidden"]]:
+def embedding_tables(model: CausalModel) -> dict[Table, Float64[Tensor, "vocab hidden"]]:
     """Both tables, or one where they are the same tensor."""
     modules = (model.get_input_embeddings(), model.get_output_embeddings())
     inside, outside = (module.get_parameter("weight").detach() for module in modules if module is not None)

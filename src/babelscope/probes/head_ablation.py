@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float, Float64, Tensor
 from babelscope.controls import percentile_interval, rank_p
@@ -17,6 +17,7 @@ from babelscope.errors import LanguageError, SelectionError
 from babelscope.evaluation import HeldOut, Losses, document_losses
 from babelscope.languages import Language, parse_languages
 from babelscope.models import Edit, Layout, layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.probes.evidence import SiteEvidence
 from babelscope.sites import Site
 
@@ -152,7 +153,7 @@ def heads_off(
 
 
 def ablate_heads(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     heads: Mapping[Language, Sequence[Head]],
     texts: Texts,

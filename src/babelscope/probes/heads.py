@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from babelscope_kernels.attention_stats import attention_stats
 from einops import einsum, rearrange, reduce, repeat
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Float, Float64, Tensor
 from babelscope.controls import benjamini_hochberg, percentile_interval
@@ -19,6 +19,7 @@ from babelscope.languages import Language
 from babelscope.models import Layout, See, layout_of
 from babelscope.models.attention import AttentionInputs, attention_by
 from babelscope.models.measuring import run_pass
+from babelscope.models.plain import CausalModel
 from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.shard_sums import ShardSums, check_english, stream_batches
 from babelscope.sites import Site
@@ -162,7 +163,7 @@ class HeadSelectivity:
 
 
 def record_heads(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     *,

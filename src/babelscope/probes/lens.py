@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float, Float64, Int, Int64, Tensor
 from babelscope.corpus import Batch, Texts, as_corpus
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, eval_mode, layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.shard_sums import stream_batches
 from babelscope.probes.streams import depth_sites, read_streams
@@ -116,7 +117,7 @@ def lens_logits(
 
 @torch.no_grad()
 def layer_logits(
-    model: PreTrainedModel, input_ids: Int[Tensor, "batch token"], *, attention_mask: Tensor | None = None
+    model: CausalModel, input_ids: Int[Tensor, "batch token"], *, attention_mask: Tensor | None = None
 ) -> Float[Tensor, "depth batch token vocab"]:
     """What each depth would say of these tokens, for looking: depth 0 before the first layer, i + 1 after layer i."""
     layout = layout_of(model)
@@ -130,7 +131,7 @@ def layer_logits(
 
 
 def logit_lens(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     *,

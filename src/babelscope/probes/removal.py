@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange, repeat
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import NeuronSet, Origin
 from babelscope.axes import Bool, Float, Float64, Int64, Tensor
@@ -18,6 +18,7 @@ from babelscope.errors import LanguageError, SelectionError, SiteError
 from babelscope.languages import Language
 from babelscope.models import Layout, See, layout_of, origin_of
 from babelscope.models.measuring import run_pass
+from babelscope.models.plain import CausalModel
 from babelscope.probes.shard_sums import ShardSums, stream_batches
 from babelscope.sites import Site
 
@@ -91,7 +92,7 @@ def document_effects(
 
 
 def removal_votes(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     *,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import Evidence, benjamini_hochberg, percentile_interval, rank_p
@@ -16,6 +16,7 @@ from babelscope.errors import SiteError
 from babelscope.languages import Language
 from babelscope.models import Layout, See, layout_of
 from babelscope.models.measuring import run_pass
+from babelscope.models.plain import CausalModel
 from babelscope.probes.shard_sums import ShardSums, check_english, stream_batches
 from babelscope.sites import Site
 
@@ -92,7 +93,7 @@ class RoutingDivergence:
 
 
 def routing_use(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     *,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Float32, Float64, Tensor
 from babelscope.corpus import Batch, Corpus, Texts, as_corpus, batch_documents, pad_of, tokenize_documents
@@ -14,6 +14,7 @@ from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout, See, layout_of
 from babelscope.models.measuring import run_pass
+from babelscope.models.plain import CausalModel
 from babelscope.probes.shard_sums import BATCH_TOKENS
 from babelscope.probes.streams import depth_sites
 from babelscope.sites import Site
@@ -65,7 +66,7 @@ def parallel_corpus(texts: Texts, *, sentences: int | None = None) -> Corpus:
 
 
 def record_sentences(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     *,

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import langcodes
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.corpus import Document, batch_documents, pad_of, tokenize_documents
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language, parse_languages
 from babelscope.models import Layout, check_made_for, layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.lens import lens_logits
 from babelscope.probes.shard_sums import BATCH_TOKENS
@@ -150,7 +151,7 @@ def answer_tokens(
 
 
 def latent_translation(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     words: Words,
     *,

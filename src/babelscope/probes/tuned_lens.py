@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Origin
 from babelscope.axes import Float32, Float64, Tensor
@@ -22,6 +22,7 @@ from babelscope.corpus import (
 from babelscope.corpus import tokenize_documents as tokenize
 from babelscope.errors import MeasurementError
 from babelscope.models import Layout, layout_of, origin_of
+from babelscope.models.plain import CausalModel
 from babelscope.probes.lens import LENS_ROWS, lens_logits
 from babelscope.probes.shard_sums import BATCH_TOKENS
 from babelscope.probes.streams import read_streams
@@ -36,7 +37,7 @@ LEAST_GAIN = 1e-3
 
 
 def fit_translators(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     *,

@@ -4,11 +4,12 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Observation
 from babelscope.corpus import Texts, as_corpus
 from babelscope.models import layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.recording.passes import Pass
 from babelscope.recording.reading import Reading, parse_sites
 from babelscope.sites import Site
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def observe(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     *,

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transformers import PreTrainedModel
-
 from babelscope.artifacts.stream import BINS, STREAM_SITES
 from babelscope.corpus import Texts, as_corpus
 from babelscope.errors import SiteError
 from babelscope.models import Layout, layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.sites import WHOLE_MODEL, At, Site, check_at
 
 
@@ -72,7 +71,7 @@ class ObservationPlan:
 
 
 def plan_observation(
-    model: PreTrainedModel,
+    model: CausalModel,
     texts: Texts,
     *,
     sites: Sequence[str | Site] = ("mlp_gate",),

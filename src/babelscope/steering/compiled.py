@@ -1,28 +1,15 @@
-"""Compiled graphs do not look at hooks: refuse them where they can be seen, drop them where they can not."""
+"""Compiled graphs do not look at hooks: those compiled around a model are dropped (see also `models.plain`)."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
-
-from babelscope.errors import PrerequisiteError
-from babelscope.upstream.compiled import compiled_frames, drop_graphs, is_compiled
+from babelscope.upstream.compiled import compiled_frames, drop_graphs
 
 log = logging.getLogger(__name__)
 
 _dropped: dict[str, int] = {"frames": 0}
 """Frames that had been compiled when graphs were last dropped."""
-
-
-def refuse_compiled(model: nn.Module) -> None:
-    """Raise PrerequisiteError if the model, or a part of it, was itself replaced by compiled code."""
-    for name, module in model.named_modules():
-        if is_compiled(module):
-            raise PrerequisiteError(
-                f"{name or 'the model'} is compiled, and compiled code does not see hooks; expected a plain model; "
-                "steer the model that was handed to torch.compile"
-            )
 
 
 @contextmanager

@@ -6,17 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation, SteeringRecipe
 from babelscope.axes import Bool, Tensor
-from babelscope.errors import ArtifactError, PrerequisiteError, SteeringError
+from babelscope.errors import ArtifactError, SteeringError
 from babelscope.models import Layout, RoutedEdit, layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.models.positions import pinned_positions
 from babelscope.sites import Site
 from babelscope.steering.checking import check_operations
-from babelscope.steering.compiled import fresh_graphs, refuse_compiled
+from babelscope.steering.compiled import fresh_graphs
 from babelscope.steering.session import Session, follow_calls
 from babelscope.steering.step import Step
 
@@ -26,7 +26,7 @@ Steering = Operation | SteeringRecipe | Sequence[Operation | SteeringRecipe]
 
 @contextmanager
 def steer(
-    model: nn.Module,
+    model: CausalModel,
     operations: Steering = (),
     *,
     rows: Sequence[Steering | None] | None = None,
@@ -51,11 +51,6 @@ def steer(
     """
     if rows is not None and not rows:
         raise ArtifactError("rows came empty; expected one entry a row of the batch, None for an untouched one")
-    refuse_compiled(model)
-    if not isinstance(model, PreTrainedModel):
-        raise PrerequisiteError(
-            f"a {type(model).__name__} came; expected a transformers model; steer the one inside it"
-        )
     layout = layout_of(model)
     everything = [*_flat(operations), *(operation for row in rows or () for operation in _flat(row))]
     check_operations(layout, everything)

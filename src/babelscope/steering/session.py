@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from babelscope.axes import Tensor
 from babelscope.models import Layout
+from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.steering.clean import CleanPass, clean_inputs, run_clean
 from babelscope.steering.frame import Frame, Prompt
@@ -27,7 +27,7 @@ class Session:
     What it remembers of a call is kept apart for each thread.
     """
 
-    def __init__(self, model: PreTrainedModel, body: nn.Module) -> None:
+    def __init__(self, model: CausalModel, body: nn.Module) -> None:
         self.users = 0
         """Contexts open on this model."""
         self.readers = 0
@@ -126,7 +126,7 @@ def follow_calls(layout: Layout) -> Iterator[Session]:
                 session.closing.close()
 
 
-def _restore(model: PreTrainedModel, session: Session, before: Any) -> None:
+def _restore(model: CausalModel, session: Session, before: Any) -> None:
     """Put back what stood at `model.generate`, unless another has since taken the place."""
     if vars(model).get("generate") is session:
         if before is None:

@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus import Corpus
+from babelscope.models.plain import CausalModel
 from babelscope.study.budget import Budget
 
 
 class Job(NamedTuple):
     """What every stage is given."""
 
-    model: PreTrainedModel
+    model: CausalModel
     tokenizer: PreTrainedTokenizerBase
     texts: dict[str, Corpus]
     """By split."""

@@ -13,10 +13,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from babelscope.axes import Bool, Float, Int64, Tensor
 from babelscope.errors import ArtifactError, MeasurementError
+from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.places import Cells, Place
 
 
@@ -38,7 +38,7 @@ class Change(Protocol):
         """What is added, by place."""
         ...
 
-    def places(self, model: PreTrainedModel, *, held: bool = False) -> Mapping[str, Place]:
+    def places(self, model: CausalModel, *, held: bool = False) -> Mapping[str, Place]:
         """Its places in a model; raises PrerequisiteError where it can not be written.
 
         held: the model holds the change, and is not asked for its hash: its config may have been edited since, and
@@ -46,7 +46,7 @@ class Change(Protocol):
         """
         ...
 
-    def storages(self, model: PreTrainedModel) -> set[int]:
+    def storages(self, model: CausalModel) -> set[int]:
         """Addresses of the parameters that it touches."""
         ...
 
@@ -84,14 +84,14 @@ class _State:
 _STATES: WeakKeyDictionary[nn.Module, _State] = WeakKeyDictionary()
 
 
-def active_changes(model: PreTrainedModel) -> tuple[Active, ...]:
+def active_changes(model: CausalModel) -> tuple[Active, ...]:
     """The changes that a model holds now, in the order of their digests."""
     state = _STATES.get(model)
     return _ordered(state.active.values()) if state else ()
 
 
 @torch.no_grad()
-def apply_change(model: PreTrainedModel, change: Change, scale: float | int = 1.0) -> int:
+def apply_change(model: CausalModel, change: Change, scale: float | int = 1.0) -> int:
     """Add scale · change to a model in place, all or nothing; returns the bytes written.
 
     Raises ArtifactError if it is applied already, for another model, or overlaps a change of the other kind;
@@ -124,7 +124,7 @@ def apply_change(model: PreTrainedModel, change: Change, scale: float | int = 1.
 
 
 @torch.no_grad()
-def revert_change(model: PreTrainedModel, change: Change) -> int:
+def revert_change(model: CausalModel, change: Change) -> int:
     """Take a change out again, all or nothing; returns the bytes written.
 
     Raises ArtifactError if the model does not hold it, MeasurementError where someone else changed the weights since.
@@ -156,7 +156,7 @@ def revert_change(model: PreTrainedModel, change: Change) -> int:
 
 
 @contextmanager
-def applied_change(model: PreTrainedModel, change: Change, scale: float | int = 1.0) -> Iterator[None]:
+def applied_change(model: CausalModel, change: Change, scale: float | int = 1.0) -> Iterator[None]:
     """While open the model holds the change."""
     apply_change(model, change, scale)
     try:
@@ -169,7 +169,7 @@ def _ordered(active: Iterable[Active]) -> tuple[Active, ...]:
     return tuple(sorted(active, key=lambda one: one.change.digest))
 
 
-def _check_kinds(model: PreTrainedModel, state: _State, change: Change) -> None:
+def _check_kinds(model: CausalModel, state: _State, change: Change) -> None:
     """Rows and elements of one parameter can not be held side by side: each kind would keep its own base."""
     for other in state.active.values():
         if type(other.change) is not type(change) and other.change.storages(model) & change.storages(model):

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from babelscope.artifacts import NeuronSet, Origin
 from babelscope.artifacts.hub import Hub, push_folder
@@ -19,6 +18,7 @@ from babelscope.axes import Float32, Int32, Int64, Tensor
 from babelscope.errors import ArtifactError, SelectionError
 from babelscope.languages import Language, parse_languages
 from babelscope.models import Layout, check_made_for, layout_of
+from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.applied import applied_change, apply_change, revert_change
 from babelscope.subnetworks.places import Cells, NeuronPlace, neuron_places
 
@@ -144,7 +144,7 @@ class Delta:
             found.update(tensor.contiguous().numpy().data)
         return found.hexdigest()
 
-    def check(self, model: PreTrainedModel) -> None:
+    def check(self, model: CausalModel) -> None:
         """Raise ArtifactError unless it was trained on this model, by the hash of its config and its shape."""
         self._check(layout_of(model))
 
@@ -158,7 +158,7 @@ class Delta:
                 "model"
             )
 
-    def apply(self, model: PreTrainedModel, scale: float | int = 1.0) -> int:
+    def apply(self, model: CausalModel, scale: float | int = 1.0) -> int:
         """Add scale times the change to the model in place; returns the bytes written.
 
         After any applies and reverts each touched weight is cast(base + Σ scale · change), summed in float64 in an
@@ -169,11 +169,11 @@ class Delta:
         """
         return apply_change(model, self, scale)
 
-    def revert(self, model: PreTrainedModel) -> int:
+    def revert(self, model: CausalModel) -> int:
         """Take the change out again; returns the bytes written. Raises ArtifactError if the model does not hold it."""
         return revert_change(model, self)
 
-    def applied(self, model: PreTrainedModel, scale: float | int = 1.0) -> AbstractContextManager[None]:
+    def applied(self, model: CausalModel, scale: float | int = 1.0) -> AbstractContextManager[None]:
         """While open the model holds the change."""
         return applied_change(model, self, scale)
 
@@ -181,14 +181,14 @@ class Delta:
         """What is added, by role."""
         return {role: Cells(self.keys, rows) for role, rows in self.rows.items()}
 
-    def places(self, model: PreTrainedModel, *, held: bool = False) -> Mapping[str, NeuronPlace]:
+    def places(self, model: CausalModel, *, held: bool = False) -> Mapping[str, NeuronPlace]:
         """Its places in a model, which is checked unless it holds the delta."""
         layout = layout_of(model)
         if not held:
             self._check(layout)
         return neuron_places(layout, self.layers)
 
-    def storages(self, model: PreTrainedModel) -> set[int]:
+    def storages(self, model: CausalModel) -> set[int]:
         """Addresses of the parameters that it touches."""
         layout = layout_of(model)
         found = [rows for layer in self.layers for rows in layout.neuron_rows(layer).values()]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedModel
 
 from babelscope.artifacts import Origin
 from babelscope.artifacts.storage import load_folder, origin_config, origin_from, save_folder, tensor_of, write_card
@@ -18,6 +17,7 @@ from babelscope.axes import Bool, Float32, Int64, Tensor
 from babelscope.errors import ArtifactError
 from babelscope.languages import Language, parse_languages
 from babelscope.models import check_made_for
+from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.applied import applied_change, apply_change, revert_change
 from babelscope.subnetworks.places import Cells, ElementPlace
 
@@ -67,7 +67,7 @@ class ElementDelta:
     def between(
         cls,
         before: Mapping[str, Tensor],
-        model: PreTrainedModel,
+        model: CausalModel,
         mask: Mapping[str, Bool[Tensor, "..."]],
         *,
         origin: Origin,
@@ -116,7 +116,7 @@ class ElementDelta:
                 found.update(tensor.contiguous().numpy().data)
         return found.hexdigest()
 
-    def check(self, model: PreTrainedModel) -> None:
+    def check(self, model: CausalModel) -> None:
         """Raise ArtifactError unless it was made from this model, and its parameters are there in the same shapes."""
         check_made_for(self.origin, model, None, self.title)
         live = dict(model.named_parameters())
@@ -127,15 +127,15 @@ class ElementDelta:
                     f"{self.title}: changes {name} of {list(part.shape)}; found {found} in the model; expected the same"
                 )
 
-    def apply(self, model: PreTrainedModel, scale: float | int = 1.0) -> int:
+    def apply(self, model: CausalModel, scale: float | int = 1.0) -> int:
         """Add scale times the change to the model in place; returns the bytes written. Exact as `Delta.apply` is."""
         return apply_change(model, self, scale)
 
-    def revert(self, model: PreTrainedModel) -> int:
+    def revert(self, model: CausalModel) -> int:
         """Take the change out again; returns the bytes written. Raises ArtifactError if the model does not hold it."""
         return revert_change(model, self)
 
-    def applied(self, model: PreTrainedModel, scale: float | int = 1.0) -> AbstractContextManager[None]:
+    def applied(self, model: CausalModel, scale: float | int = 1.0) -> AbstractContextManager[None]:
         """While open the model holds the change."""
         return applied_change(model, self, scale)
 
@@ -143,14 +143,14 @@ class ElementDelta:
         """What is added, by parameter."""
         return {name: Cells(part.indices, part.values) for name, part in self.elements.items()}
 
-    def places(self, model: PreTrainedModel, *, held: bool = False) -> dict[str, ElementPlace]:
+    def places(self, model: CausalModel, *, held: bool = False) -> dict[str, ElementPlace]:
         """Its places in a model, which is checked unless it holds the delta."""
         if not held:
             self.check(model)
         live = dict(model.named_parameters())
         return {name: ElementPlace(name, live[name]) for name in self.elements}
 
-    def storages(self, model: PreTrainedModel) -> set[int]:
+    def storages(self, model: CausalModel) -> set[int]:
         """Addresses of the parameters that it touches."""
         live = dict(model.named_parameters())
         return {live[name].untyped_storage().data_ptr() for name in self.elements if name in live}

@@ -7,13 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import NeuronSet
 from babelscope.artifacts.storage import hash_text
 from babelscope.corpus import Document, Texts
 from babelscope.evaluation import HeldOut
 from babelscope.models import layout_of, measured, origin_of
+from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.bank import Bank
 from babelscope.subnetworks.checkpoints import Checkpoint
 from babelscope.subnetworks.delta import Delta
@@ -25,7 +26,7 @@ from babelscope.subnetworks.students import Subnetwork
 
 
 def train_subnetwork(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     neurons: NeuronSet,
     documents: Sequence[str | Document],
@@ -118,7 +119,7 @@ def train_subnetwork(
 
 
 def train(
-    model: PreTrainedModel,
+    model: CausalModel,
     run: Training,
     *,
     progress: bool = False,
@@ -151,7 +152,7 @@ def hold_out(
     return HeldOut.prepare(tokenizer, {neurons.languages[0]: validation})[0]
 
 
-def fingerprint(bank: Bank, mixture: Mixture, settings: dict[str, Any], model: PreTrainedModel, tokenizer: Any) -> str:
+def fingerprint(bank: Bank, mixture: Mixture, settings: dict[str, Any], model: CausalModel, tokenizer: Any) -> str:
     """Hash of everything that decides a run."""
     texts = {text.language: [piece.tolist() for piece in text.pieces] for text in (mixture.target, *mixture.replay)}
     origin = asdict(origin_of(model, tokenizer))

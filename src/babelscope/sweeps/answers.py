@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation
 from babelscope.corpus import Corpus, pad_of, pad_rows, tokenize_prompts
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.models import batch_positions, layout_of, measured
+from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.steering import steer
 
@@ -75,7 +76,7 @@ def make_prompts(
 
 
 def generate_answers(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[tuple[Prompt, Language]],
     steerer: Steerer | None = None,
@@ -99,7 +100,7 @@ def generate_answers(
 
 
 def _batches(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[tuple[Prompt, Language]],
     order: Sequence[int],
@@ -120,7 +121,7 @@ def _batches(
 
 @torch.no_grad()
 def answer_batch(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     batch: Sequence[tuple[Prompt, Language]],
     steerer: Steerer | None,

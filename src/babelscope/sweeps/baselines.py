@@ -1,7 +1,7 @@
 """Random directions of the residual stream's own covariance."""
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Direction
 from babelscope.artifacts.stream import without_units
@@ -10,13 +10,14 @@ from babelscope.corpus import Texts, as_corpus, batch_documents, limit_tokens, t
 from babelscope.errors import MeasurementError
 from babelscope.models import layout_of
 from babelscope.models.measuring import run_pass
+from babelscope.models.plain import CausalModel
 from babelscope.recording.sums import first_tokens
 from babelscope.sites import Site
 
 
 @torch.no_grad()
 def random_directions(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     site: Site,

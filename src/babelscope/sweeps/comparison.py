@@ -8,13 +8,14 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation, Schedule
 from babelscope.controls import percentile_interval, wilson_interval
 from babelscope.corpus import Corpus
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
+from babelscope.models.plain import CausalModel
 from babelscope.runs import Run
 from babelscope.sweeps.answers import Answer, Decoding, generate_answers, make_prompts
 from babelscope.sweeps.prompting import Request
@@ -71,7 +72,7 @@ def grid(
 class Comparison:
     """The model and the prompts that every method is given."""
 
-    model: PreTrainedModel
+    model: CausalModel
     tokenizer: PreTrainedTokenizerBase
     texts: Mapping[str, Corpus]
     """By split, "valid" and "test"."""

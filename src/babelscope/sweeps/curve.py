@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
+from babelscope.models.plain import CausalModel
 from babelscope.sweeps.answers import Answer, Decoding, Prompt, Steerer, generate_answers
 from babelscope.sweeps.scores import Macro, Score, macro, score_answers
 
@@ -28,7 +29,7 @@ class CurvePoint(NamedTuple):
 
 
 def dose_response(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[tuple[Prompt, Language]],
     native: Sequence[Answer],

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation, SteeringRecipe
 from babelscope.axes import Tensor
@@ -17,6 +17,7 @@ from babelscope.evaluation import HeldOut, Kept, Measured, bootstrap, document_l
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.measuring import run_pass
+from babelscope.models.plain import CausalModel
 from babelscope.steering import steer
 from babelscope.sweeps.answers import Answer, left_pad
 
@@ -51,7 +52,7 @@ def as_text(recipe: Recipe) -> list[Operation]:
 
 
 def language_effects(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     recipe: Recipe,
     texts: Texts,
@@ -107,7 +108,7 @@ class Untouched(NamedTuple):
 
 @torch.no_grad()
 def untouched_prompts(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, prompts: Sequence[str]
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, prompts: Sequence[str]
 ) -> Untouched:
     """Compare logits of prompts in rows without steering, beside steered rows, with those of no steering at all.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import SteeringRecipe
 from babelscope.controls import wilson_interval
@@ -34,6 +34,7 @@ from babelscope.evaluation.answers import MIN_CHARACTERS
 from babelscope.evaluation.identifiers import Named
 from babelscope.evaluation.segmentation import Segment
 from babelscope.languages import Language
+from babelscope.models.plain import CausalModel
 from babelscope.sweeps.answers import Answer, Decoding, Prompt, generate_answers
 from babelscope.sweeps.effects import kept_in_answers
 
@@ -131,7 +132,7 @@ def _line_share(found: Recognition, target: Language) -> float:
 
 
 def evaluate_steering(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     recipe: SteeringRecipe,
     prompts: Sequence[Prompt],

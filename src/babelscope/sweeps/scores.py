@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.controls import percentile_interval, wilson_interval
 from babelscope.corpus import bos_of
 from babelscope.evaluation import Recognition, answer_nll, distinct_n, judge_answers
 from babelscope.languages import Language
+from babelscope.models.plain import CausalModel
 from babelscope.sweeps.answers import Answer
 
 
@@ -40,7 +41,7 @@ def by_target(answers: Sequence[Answer]) -> dict[Language, list[Answer]]:
 
 
 def score_answers(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     answers: Sequence[Answer],
     native: Sequence[Answer] = (),
@@ -63,7 +64,7 @@ def score_answers(
     return scores
 
 
-def nats_a_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Answer]) -> float:
+def nats_a_token(model: CausalModel, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Answer]) -> float:
     """Mean nats a token of answers by the model as it is; NaN without a scored token."""
     nats, tokens = answer_nll(model, bos_of(tokenizer), [answer.ids for answer in answers])
     return nats / tokens if tokens else float("nan")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Direction, NeuronSet, Observation, Operation, Schedule
 from babelscope.corpus import Corpus
@@ -13,6 +13,7 @@ from babelscope.directions import language_arithmetic, mean_direction
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.evaluation import known_languages
 from babelscope.languages import Language
+from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.sweeps.answers import Answer, Decoding, Prompt, Steerer, generate_answers, make_prompts
 from babelscope.sweeps.baselines import random_directions
@@ -102,7 +103,7 @@ def vary_sources(
 
 
 def steering_study(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     observation: Observation,
     *,
@@ -189,7 +190,7 @@ def steering_study(
 
 
 def random_answers(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     observation: Observation,
     texts: Corpus,
@@ -248,7 +249,7 @@ class NeuronSteering(NamedTuple):
 
 
 def neuron_steering_study(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     sets: NeuronSet,
     observation: Observation,
