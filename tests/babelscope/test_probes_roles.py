@@ -1,5 +1,6 @@
 """Removal votes, concept neurons and roles, against brute force and planted structure."""
 
+import functools
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from babelscope.corpus import batch_documents, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, SelectionError, SiteError
 from babelscope.languages import parse_languages
 from babelscope.models import layout_of, run_pass
+from babelscope.neurons.counts import read_counts
 from babelscope.probes.concepts import agreement_of, compare_tops, concept_neurons
 from babelscope.probes.removal import document_effects, effects_by_layer, removal_sets, removal_votes, top_of
 from babelscope.probes.roles import role_shares, track_roles
@@ -189,7 +191,33 @@ def test_role_shares_are_those_of_the_classes(observation):
         assert row.neurons == int((classes[row.block] == number).sum())
         assert row.share == row.neurons / 48
         assert row.null <= row.null_high <= 1
-    assert "layers 2–2" in found[-1].row().claim
+        above = classify(observation).above
+        assert row.above == int((above[row.block] == number).sum()) and row.above_share == row.above / 48
+        assert row.above >= row.neurons and row.above_null <= row.above_null_high <= 1
+    assert "layers 2–2" in found[-1].rows()[0].claim
+
+
+def test_general_neurons_are_counted_among_all_above_the_bar(observation):
+    """Witness: numpy on the counts. None of the selected can be general where the penalty is searched."""
+    rule = functools.partial(select_entropy_lambda, top_rate=0.05, bar_rate=0.5, min_count=0)
+    found = role_shares(observation, rule, blocks=3, draws=1)
+    counts = read_counts(observation, None, None, "mlp_gate")
+    rate = counts.active.numpy() / counts.tokens.numpy()
+    flat = np.sort(rate, axis=None)
+    bar = flat[round(0.5 * flat.size) - 1]
+    by_layer = (rate > bar).all(axis=2).sum(axis=1)
+    general = [row for row in found if row.role == "general"]
+    assert [row.above for row in general] == by_layer.tolist() and by_layer.sum() > 0
+    assert [row.neurons for row in general] == [0, 0, 0]
+    selected, every = general[0].rows()
+    assert "by construction" in selected.note and "by construction" not in every.note
+    assert every.n == by_layer[0] and "of all above the bar" in every.claim
+
+
+def test_general_neurons_can_be_selected_with_a_given_penalty(observation):
+    given = functools.partial(select_entropy_lambda, top_rate=0.5, bar_rate=0.5, min_count=0, penalty=5.0)
+    general = [row for row in role_shares(observation, given, blocks=1, draws=1) if row.role == "general"]
+    assert general[0].neurons > 0 and "by construction" not in general[0].rows()[0].note
 
 
 def test_roles_are_tracked_over_checkpoints(texts):
@@ -203,7 +231,7 @@ def test_roles_are_tracked_over_checkpoints(texts):
     assert all(value == pytest.approx(1.0) for value in last.values() if not math.isnan(value))
     first = [value for value in history.steps[0].kept.values() if not math.isnan(value)]
     assert abs(np.mean(first)) < 0.3
-    assert len(history.rows()) == 2 * (2 * 3 + 3)
+    assert len(history.rows()) == 2 * (2 * 3 * 2 + 3)
 
 
 def test_what_can_not_be_probed_is_refused(texts, observation):

@@ -75,8 +75,17 @@ def probe_roles(job: ProbeJob) -> Findings:
         parallel=job.others.parallel,
         seed=job.seed,
     )
-    bars = [RoleBar(f"{one.layers[0]}–{one.layers[-1]}", one.role, one.share, one.null) for one in found if one.neurons]
-    return Findings([one.row() for one in found], {"roles": role_bars(bars=bars)})
+    pictures = {}
+    for name, of in (("roles", "selected"), ("roles_above_bar", "above the bar")):
+        bars = [role_bar(one, every=of != "selected") for one in found if one.neurons or of != "selected"]
+        pictures[name] = role_bars(bars=bars, of=of)
+    return Findings([row for one in found for row in one.rows()], pictures)
+
+
+def role_bar(one: roles.RoleShare, *, every: bool) -> RoleBar:
+    """One bar: of the selected neurons, or of every neuron above the bar."""
+    share, null = (one.above_share, one.above_null) if every else (one.share, one.null)
+    return RoleBar(f"{one.layers[0]}–{one.layers[-1]}", one.role, share, null)
 
 
 def probe_checkpoints(job: ProbeJob) -> Findings:
@@ -99,21 +108,26 @@ def probe_checkpoints(job: ProbeJob) -> Findings:
         parallel=job.others.parallel,
         seed=job.seed,
     )
-    shares = {
-        role: [
-            RoleStep(
-                step.checkpoint,
-                sum(one.neurons for one in step.shares if one.role == role),
-                float(np.mean([one.share for one in step.shares if one.role == role])),
-                float(np.mean([one.null for one in step.shares if one.role == role])),
-            )
-            for step in history.steps
-        ]
+    kept = [(step.checkpoint, {str(tag): value for tag, value in step.kept.items()}) for step in history.steps]
+    pictures = {
+        name: role_history(shares=role_steps(history, every=every), kept=kept)
+        for name, every in (("history", False), ("history_above_bar", True))
+    }
+    return Findings(history.rows(), pictures)
+
+
+def role_steps(history: roles.RoleHistory, *, every: bool) -> dict[str, list[RoleStep]]:
+    """By class, one point a checkpoint: of the selected neurons, or of every neuron above the bar."""
+
+    def step(checkpoint: str, shares: Sequence[roles.RoleShare]) -> RoleStep:
+        ends = [(one.above_share, one.above_null) if every else (one.share, one.null) for one in shares]
+        count = sum(one.above if every else one.neurons for one in shares)
+        return RoleStep(checkpoint, count, *(float(part) for part in np.mean(ends, axis=0)))
+
+    return {
+        role: [step(one.checkpoint, [share for share in one.shares if share.role == role]) for one in history.steps]
         for role in roles.CLASSES
     }
-    kept = [(step.checkpoint, {str(tag): value for tag, value in step.kept.items()}) for step in history.steps]
-    figure = role_history(shares=shares, kept=kept)
-    return Findings(history.rows(), {"history": figure})
 
 
 def step_name(path: str, others: Sequence[str]) -> str:

@@ -179,8 +179,11 @@ class RoleBar(NamedTuple):
     """With permuted labels."""
 
 
-def role_bars(*, bars: Sequence[RoleBar]) -> go.Figure:
-    """Specific, related and general neurons by block of layers, in % of its neurons; a mark shows permuted labels."""
+def role_bars(*, bars: Sequence[RoleBar], of: str = "selected") -> go.Figure:
+    """Specific, related and general neurons by block of layers, in % of its neurons; a mark shows permuted labels.
+
+    of: which neurons are counted, such as "selected" or "above the bar"; stands in the axis title.
+    """
     figure = new_figure(height=340)
     blocks = list(dict.fromkeys(bar.block for bar in bars))
     roles = list(dict.fromkeys(bar.role for bar in bars))
@@ -200,7 +203,7 @@ def role_bars(*, bars: Sequence[RoleBar]) -> go.Figure:
             hovertemplate="permuted labels: %{y:.3f} %<extra></extra>",
         )
     figure.update_xaxes(tickvals=list(range(len(blocks))), ticktext=blocks, title={"text": "layers"})
-    figure.update_yaxes(title={"text": "share of the block's neurons (%)"}, rangemode="tozero")
+    figure.update_yaxes(title={"text": f"{of}, share of the block's neurons (%)"}, rangemode="tozero")
     return figure
 
 

@@ -46,6 +46,8 @@ class LambdaChoice(NamedTuple):
     """True where a neuron belongs to a language."""
     classes: Int64[Tensor, "layer neuron"]
     """0 not selected or above the bar nowhere, 1 specific, 2 related, 3 general."""
+    above: Int64[Tensor, "layer neuron"]
+    """The same of every neuron above the bar somewhere, selected or not; 0 above it nowhere."""
     score: Float64[Tensor, "layer neuron"]
     """H / ln K − penalty · max_k p / m; NaN for a neuron never active."""
     penalty: float
@@ -152,7 +154,7 @@ def entropy_lambda_mask(
     chosen = choose(found)
     kind = torch.where(languages_above == n_languages, 3, torch.where(languages_above > 1, 2, languages_above))
     mask = rearrange(chosen[..., None] & above, "l j k -> k l j").contiguous()
-    return LambdaChoice(mask, kind * chosen, spread - found * reward, found, threshold, search, eligible)
+    return LambdaChoice(mask, kind * chosen, kind, spread - found * reward, found, threshold, search, eligible)
 
 
 def search_penalty(holds: Callable[[float], bool]) -> tuple[float, str]:

@@ -20,6 +20,9 @@ class ClassifiedNeurons(NamedTuple):
     """0 not selected or above the bar nowhere, 1 specific, 2 related, 3 general."""
     penalty: float
     """λ in use."""
+    above: Int64[Tensor, "layer neuron"]
+    """The classes of every neuron above the bar somewhere, selected or not; 0 above it nowhere.  A penalty that is
+    searched selects no general neuron: how many there are is seen here only."""
 
 
 def select_lape(
@@ -102,10 +105,14 @@ def select_entropy_lambda(
             name: int((choice.classes == number).sum())
             for number, name in enumerate(("specific", "related", "general"), start=1)
         },
+        "classes_above_bar": {
+            name: int((choice.above == number).sum())
+            for number, name in enumerate(("specific", "related", "general"), start=1)
+        },
     }
     score = repeat(choice.score, "l j -> k l j", k=len(counts.languages))
     return ClassifiedNeurons(
-        counts.pack(choice.mask, score, "entropy-lambda", parameters), choice.classes, choice.penalty
+        counts.pack(choice.mask, score, "entropy-lambda", parameters), choice.classes, choice.penalty, choice.above
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,6 +22,7 @@ CLASSES = ("specific", "related", "general")
 """Classes 1, 2 and 3: active in one language, in some, in all."""
 
 
+@runtime_checkable
 class Classified(Protocol):
     """What a classifier returns; `babelscope.neurons.ClassifiedNeurons` is one."""
 
@@ -32,7 +33,12 @@ class Classified(Protocol):
 
     @property
     def classes(self) -> Int64[Tensor, "layer neuron"]:
-        """0 none, 1 specific, 2 related, 3 general."""
+        """Of the selected neurons: 0 none, 1 specific, 2 related, 3 general."""
+        ...
+
+    @property
+    def above(self) -> Int64[Tensor, "layer neuron"]:
+        """Of every neuron above the bar somewhere, selected or not."""
         ...
 
 
@@ -59,19 +65,42 @@ class RoleShare(NamedTuple):
     """Largest of those."""
     draws: int
     seed: int
+    above: int
+    """Neurons of this class among all above the bar, selected or not."""
+    above_share: float
+    """Of the block's neurons."""
+    above_null: float
+    """As `null`, among all above the bar."""
+    above_null_high: float
+    forbidden: bool
+    """Whether the rule selects none of this class whatever the counts, as a searched penalty does general neurons."""
 
-    def row(self, claim: str = "") -> Evidence:
-        """As evidence; `claim` is put before."""
-        return Evidence(
-            claim=f"{claim}{self.role} neurons in layers {self.layers[0]}–{self.layers[-1]}",
-            language="",
-            control="language labels permuted by shard",
+    def rows(self, claim: str = "") -> list[Evidence]:
+        """As evidence, of the selected neurons and of all above the bar; `claim` is put before."""
+        place = f"neurons in layers {self.layers[0]}–{self.layers[-1]}"
+        shared = {
+            "language": "",
+            "control": "language labels permuted by shard",
+            "draws": self.draws,
+            "seed": self.seed,
+        }
+        unit = "share of the block's neurons, n of this class"
+        selected = Evidence(
+            claim=f"{claim}{self.role} {place}, of those selected",
             n=self.neurons,
             estimate=self.share,
-            draws=self.draws,
-            seed=self.seed,
-            note=f"share of the block's neurons, n of this class; null {self.null:.4f}, at most {self.null_high:.4f}",
+            note=f"{unit}; null {self.null:.4f}, at most {self.null_high:.4f}"
+            + ("; 0 by construction: the penalty is chosen so that none is selected" if self.forbidden else ""),
+            **shared,
         )
+        every = Evidence(
+            claim=f"{claim}{self.role} {place}, of all above the bar",
+            n=self.above,
+            estimate=self.above_share,
+            note=f"{unit}, selected or not; null {self.above_null:.4f}, at most {self.above_null_high:.4f}",
+            **shared,
+        )
+        return [selected, every]
 
 
 class TrackedRoles(NamedTuple):
@@ -90,8 +119,8 @@ class RoleHistory:
     steps: tuple[TrackedRoles, ...]
 
     def rows(self) -> list[Evidence]:
-        """One row a checkpoint, block and class, and one a checkpoint and language."""
-        found = [share.row(f"{step.checkpoint}: ") for step in self.steps for share in step.shares]
+        """Two rows a checkpoint, block and class, and one a checkpoint and language."""
+        found = [row for step in self.steps for share in step.shares for row in share.rows(f"{step.checkpoint}: ")]
         return found + [
             Evidence(
                 claim=f"{step.checkpoint}: neurons shared with the last checkpoint",
@@ -118,39 +147,53 @@ def role_shares(
 ) -> list[RoleShare]:
     """Count specific, related and general neurons in each block of layers, bottom to top.
 
+    Both of the selected neurons and of all above the bar: the selection takes neurons of few languages, and its
+    penalty, where it is searched, is the largest that selects no general one.
+
     classify: `babelscope.select_entropy_lambda`, or that with other parameters by functools.partial.
     blocks: layers are cut into so many parts of nearly equal size.
     parallel: whether shards hold the same sentences in every language; see `babelscope.controls.shuffled_labels`.
     Control: the same classifier on counts whose language labels are permuted by shard. It takes as many neurons by
-    its score, so what changes is how they fall on classes and layers.
+    its score, so what changes is how they fall on classes and layers; among all above the bar also how many there are.
     Raises SelectionError for more blocks than layers, MeasurementError for an observation without shards.
     """
-    classes = classify(observation).classes
-    n_layers = classes.shape[0]
+    found = classify(observation)
+    n_layers = found.classes.shape[0]
     if not 1 <= blocks <= n_layers:
         raise SelectionError(f"{blocks} blocks for {n_layers} layers; expected 1 to {n_layers}; correct it")
     parts = torch.tensor_split(torch.arange(n_layers), blocks)
     shards, generator, drawn = Shards.read(observation, at, fewest=2), generator_of(seed), []
     for _ in range(draws):
         active, tokens = shards.relabelled(permuted_labels(shards, generator, parallel))
-        drawn.append(block_shares(classify(active, tokens, observation.languages).classes, parts))
-    null = torch.stack(drawn) if drawn else torch.full((1, blocks, 3), float("nan"), dtype=torch.float64)
-    share = block_shares(classes, parts)
+        drawn.append(both_shares(classify(active, tokens, observation.languages), parts))
+    null = torch.stack(drawn) if drawn else torch.full((1, 2, blocks, 3), float("nan"), dtype=torch.float64)
+    share = both_shares(found, parts)
+    searched = found.sets.parameters.get("penalty_given", 0.0) is None
     return [
         RoleShare(
             block=block,
             layers=tuple(layers.tolist()),
             role=role,
-            neurons=int((classes[layers] == number + 1).sum()),
-            share=float(share[block, number]),
-            null=float(null[:, block, number].mean()),
-            null_high=float(null[:, block, number].max()),
+            neurons=int((found.classes[layers] == number + 1).sum()),
+            share=float(share[0, block, number]),
+            null=float(null[:, 0, block, number].mean()),
+            null_high=float(null[:, 0, block, number].max()),
             draws=draws,
             seed=seed,
+            above=int((found.above[layers] == number + 1).sum()),
+            above_share=float(share[1, block, number]),
+            above_null=float(null[:, 1, block, number].mean()),
+            above_null_high=float(null[:, 1, block, number].max()),
+            forbidden=searched and role == "general",
         )
         for block, layers in enumerate(parts)
         for number, role in enumerate(CLASSES)
     ]
+
+
+def both_shares(found: Classified, parts: tuple[Tensor, ...]) -> Float64[Tensor, "which block role"]:
+    """Shares among the selected neurons, then among all above the bar."""
+    return torch.stack([block_shares(classes, parts) for classes in (found.classes, found.above)])
 
 
 def block_shares(classes: Int64[Tensor, "layer neuron"], parts: tuple[Tensor, ...]) -> Float64[Tensor, "block role"]:
