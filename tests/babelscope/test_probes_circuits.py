@@ -10,6 +10,7 @@ from babelscope import Site, load_corpus
 from babelscope.errors import CorpusError, MeasurementError, SiteError
 from babelscope.models import layout_of
 from babelscope.probes.circuits import SMALLEST_GAP, patch_effects
+from babelscope.probes.donors import Donor, donors_of, prompt_of
 from babelscope.probes.patching import hooked_forward, logit_difference
 from babelscope.probes.prompt_pairs import PatchPair, TokenPair, groups_of, read_pairs, translation_pairs
 
@@ -86,6 +87,69 @@ def test_intervals_and_controls_are_reported():
     assert math.isfinite(last.control) and abs(last.control - last.effect) > 1e-3
     row = table.rows()[-1]
     assert row.site == "2.resid_out" and row.null == last.control and row.n == table.pairs
+
+
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_the_control_carries_another_answer_also_where_all_pairs_share_theirs(direction):
+    """After the last layer the last position decides alone, so both numbers are known: 1, and the donors' own LD."""
+    model, tokenizer = tiny_model("llama", dtype=torch.float64), tiny_tokenizer()
+    shared = [PatchPair(pair.clean, pair.corrupt, "x", "y") for pair in PAIRS]
+    tokens, forward = read_pairs(tokenizer, shared), hooked_forward(layout_of(model))
+    giver = "clean" if direction == "denoise" else "corrupt"
+    donors = donors_of(tokens, giver, "last", 0)
+    difference = {
+        kind: [
+            float(logit_difference(forward(ids, torch.ones_like(ids), [ids.shape[1]], {}), [pair]))
+            for pair in tokens
+            for ids in [torch.tensor([getattr(pair, kind)])]
+        ]
+        for kind in ("clean", "corrupt")
+    }
+    taker, moved, gaps = difference["corrupt" if giver == "clean" else "clean"], 0.0, 0.0
+    sign = 1 if giver == "clean" else -1
+    for row, donor in enumerate(donors):
+        assert donor.row != row and donor.kind != giver
+        gap = difference["clean"][row] - difference["corrupt"][row]
+        if abs(gap) >= SMALLEST_GAP:
+            moved += math.copysign(1, gap) * sign * (difference[donor.kind][donor.row] - taker[row])
+            gaps += abs(gap)
+    last = effect(patch_effects(model, tokenizer, shared, direction=direction, resamples=20), 2, "last")
+    assert last.effect == pytest.approx(1.0, abs=1e-9)
+    assert last.control == pytest.approx(moved / gaps, abs=1e-9) and abs(last.control - 1) > 1e-3
+
+
+def test_the_control_is_of_the_same_kind_where_answers_differ_and_as_long():
+    pairs = [
+        TokenPair((1, 5, 6), (1, 7, 6), 20, 21),
+        TokenPair((1, 8), (1, 9), 22, 23),
+        TokenPair((1, 4, 6), (1, 3, 6), 24, 25),
+    ]
+    assert donors_of(pairs, "clean", "last", 0)[0] == Donor(2, "clean")
+    assert donors_of(pairs, "corrupt", "last", 0)[2] == Donor(0, "corrupt")
+    changed = donors_of(pairs, "clean", "changed", 3)
+    assert changed[1] is None  # its prompts differ at the last position only
+    for row, donor in ((0, changed[0]), (2, changed[2])):
+        assert prompt_of(pairs, donor)[:2] not in (pairs[row].clean[:2], pairs[row].corrupt[:2])
+
+
+def test_prompts_that_begin_alike_have_no_control_before_the_change():
+    alike = [
+        PatchPair(f"the {word} is", f"the {other} is", a, b)
+        for word, other, a, b in (("cat", "dog", "x", "y"), ("hen", "fox", "a", "b"), ("bee", "ant", "m", "n"))
+    ]
+    table = patch_effects(tiny_model("llama"), tiny_tokenizer(), alike, resamples=20)
+    before = effect(table, 1, "before")
+    assert before.effect == pytest.approx(0.0, abs=1e-4) and math.isnan(before.control) and before.controlled == 0
+    assert effect(table, 1, "changed").controlled == effect(table, 1, "changed").pairs
+
+
+def test_a_pair_given_again_is_no_control_of_itself():
+    twice = [PAIRS[0], PAIRS[0]]
+    with pytest.raises(MeasurementError, match="no other prompt to patch from") as error:
+        patch_effects(tiny_model("llama"), tiny_tokenizer(), twice)
+    assert "\n" not in str(error.value)
+    tokens = read_pairs(tiny_tokenizer(), [*twice, PAIRS[1]])
+    assert [donor.row for donor in donors_of(tokens, "clean", "last", 0)[:2]] == [2, 2]
 
 
 def test_translations_are_patched_at_the_last_position():

@@ -1,5 +1,6 @@
 """Activation patching between translations and minimal pairs: at which layer and position an answer is carried."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -13,6 +14,7 @@ from babelscope.controls import percentile_interval
 from babelscope.errors import MeasurementError
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.probes.donors import donors_of
 from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.patching import Forward, Patching, hooked_forward
 from babelscope.probes.prompt_pairs import PatchPair, TokenPair, groups_of, read_pairs
@@ -37,9 +39,11 @@ class PatchEffect(NamedTuple):
     """Ends of the 95 % interval, over resampled pairs."""
     high: float
     control: float
-    """The same, patched from another pair's prompt at the same positions."""
+    """The same, patched from a prompt that can not carry this answer, see `patch_effects`; NaN where there is none."""
     control_low: float
     control_high: float
+    controlled: int
+    """Pairs with a control."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class PatchTable:
                 draws=self.resamples,
                 seed=self.seed,
                 note=f"share of the logit difference; n in pairs; control {one.control_low:.3f} … "
-                f"{one.control_high:.3f}; {self.left_out} pairs left out",
+                f"{one.control_high:.3f} on {one.controlled} pairs; {self.left_out} pairs left out",
                 site=f"{one.layer}.{self.at}",
                 null=one.control,
             )
@@ -99,14 +103,19 @@ def patch_effects(
     each with the sign that makes its own LD_clean - LD_corrupt positive.
     Groups of positions: those before the first token that differs, those that differ, those between, and the last;
     prompts of unlike length, such as translations, are patched at the last position only.
-    Control: the same patch with activations of another pair's prompt of the same kind, at the same positions (its
-    last one for the last, and where it is shorter).  What it carries is not of this prompt: the language of a
-    translation, or, where all pairs share answer and foil, their class, such as number.
+    Control: the same patch with activations of a prompt of another pair, at the same positions (its last one for the
+    last, and where it is shorter).  It can not be the effect again: its tokens differ from both prompts of this pair up
+    to the patched positions, and it is continued by another token than the prompt that the effect patches from.  It is
+    of the same kind where another pair has neither this answer nor this foil, and carries then what is common to the
+    kind, such as the language of a translation; where all pairs share answer and foil it is of the other kind.
+    A group for which no prompt will do, as before a change in prompts that begin alike, has no control.
     forward: how a pass is run; None is plain hooks, `babelscope.adapters.patching.lens_forward` is TransformerLens.
-    Raises MeasurementError where no pair's prompts are told apart by the model, SiteError for a site it lacks.
+    Raises MeasurementError where no pair's prompts are told apart by the model, or a pair has no other prompt for the
+    control, SiteError for a site it lacks.
     Source: Heimersheim and Nanda 2024, arXiv:2404.15255.
     """
     layout, tokens = layout_of(model), read_pairs(tokenizer, pairs)
+    giver = "clean" if direction == "denoise" else "corrupt"
     depth = tuple(range(layout.n_layers)) if layers is None else tuple(layers)
     for layer in depth:
         layout.check(Site(layer, at))
@@ -118,8 +127,7 @@ def patch_effects(
             f"in none of {len(tokens)} pairs do the prompts move the logit difference by {SMALLEST_GAP}; expected a "
             "model that tells them apart; choose other pairs"
         )
-    order = np.random.default_rng(seed).permutation(len(tokens))
-    shifted = torch.from_numpy(order[np.argsort(order) - 1])
+    donors = {group: donors_of(tokens, giver, group, seed) for group in GROUPS}
     weight = torch.from_numpy(
         np.random.default_rng(seed).multinomial(len(tokens), np.full(len(tokens), 1 / len(tokens)), size=resamples)
     ).double()
@@ -129,8 +137,9 @@ def patch_effects(
             has = torch.tensor([group in groups_of(pair) for pair in tokens]) & used
             if not bool(has.any()):
                 continue
-            moved, unrelated = (patching.moved(layer, group, direction, rows) for rows in (None, shifted))
-            effects.append(summarise(layer, group, has, gap, moved, unrelated, weight))
+            controlled = torch.tensor([donor is not None for donor in donors[group]]) & has
+            moved, unrelated = (patching.moved(layer, group, direction, one) for one in (None, donors[group]))
+            effects.append(summarise(layer, group, has, controlled, gap, moved, unrelated, weight))
     return PatchTable(tuple(effects), at, direction, int(used.sum()), int((~used).sum()), resamples, seed)
 
 
@@ -138,17 +147,18 @@ def summarise(
     layer: int,
     group: str,
     has: Bool[Tensor, " pair"],
+    controlled: Bool[Tensor, " pair"],
     gap: Float64[Tensor, " pair"],
     moved: Float64[Tensor, " pair"],
     unrelated: Float64[Tensor, " pair"],
     weight: Float64[Tensor, "resample pair"],
 ) -> PatchEffect:
     """Ratios of sums with intervals."""
-    sign = torch.sign(gap) * has
-    whole, found = gap * sign, []
-    for values in (moved, unrelated):
-        part = values * sign
+    found = []
+    for values, rows in ((moved, has), (unrelated, controlled)):
+        sign = torch.sign(gap) * rows
+        part, whole = values * sign, gap * sign
         drawn = (weight @ part) / (weight @ whole)
         drawn = drawn[(weight @ whole) > 0]
-        found += [float(part.sum() / whole.sum()), *percentile_interval(drawn)]
-    return PatchEffect(layer, group, int(has.sum()), *found)
+        found += [float(part.sum() / whole.sum()), *percentile_interval(drawn)] if bool(rows.any()) else [math.nan] * 3
+    return PatchEffect(layer, group, int(has.sum()), *found, int(controlled.sum()))

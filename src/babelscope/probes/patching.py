@@ -11,6 +11,7 @@ from babelscope.axes import Float, Float64, Int, Tensor
 from babelscope.errors import MeasurementError
 from babelscope.models import Edit, Layout
 from babelscope.models.measuring import measured, run_pass
+from babelscope.probes.donors import Donor
 from babelscope.probes.prompt_pairs import TokenPair, groups_of
 from babelscope.sites import At, Site
 
@@ -54,15 +55,19 @@ class Patching:
         return self.clean.difference - self.corrupt.difference
 
     def moved(
-        self, layer: int, group: str, direction: str, other: Int[Tensor, " pair"] | None
+        self, layer: int, group: str, direction: str, donors: Sequence[Donor | None] | None
     ) -> Float64[Tensor, " pair"]:
-        """How far the patch moves LD towards the side it comes from; `other`: take the vectors of these pairs."""
+        """How far the patch moves LD towards the side it comes from; `donors`: take the vectors of these prompts."""
         giver, taker = (self.clean, self.corrupt) if direction == "denoise" else (self.corrupt, self.clean)
-        spots = list(self.spots(group, direction, giver, other))
+        spots = list(self.spots(group, direction, giver, donors))
         if not spots:
             return torch.zeros(len(self.pairs), dtype=torch.float64)
-        rows, places, from_rows, from_places = (list(part) for part in zip(*spots, strict=True))
-        vectors = giver.values[layer][from_rows, from_places]
+        rows, places, vectors = [], [], []
+        for row, place, side, from_row, from_place in spots:
+            rows.append(row)
+            places.append(place)
+            vectors.append(side.values[layer][from_row, from_place])
+        vectors = torch.stack(vectors)
 
         def change(value: Tensor) -> Tensor:
             new = value.clone()
@@ -76,18 +81,23 @@ class Patching:
         return sign * (patched - taker.difference)
 
     def spots(
-        self, group: str, direction: str, giver: Side, other: Int[Tensor, " pair"] | None
-    ) -> Iterator[tuple[int, int, int, int]]:
-        """(row, position) to patch and (row, position) to take from."""
+        self, group: str, direction: str, giver: Side, donors: Sequence[Donor | None] | None
+    ) -> Iterator[tuple[int, int, Side, int, int]]:
+        """(row, position) to patch and (side, row, position) to take from."""
         for row, pair in enumerate(self.pairs):
             found = groups_of(pair).get(group)
             if found is None:
                 continue
             given, taken = found if direction == "denoise" else found[::-1]
-            source = row if other is None else int(other[row])
+            side, source = giver, row
+            if donors is not None:
+                donor = donors[row]
+                if donor is None:
+                    continue
+                side, source = self.clean if donor.kind == "clean" else self.corrupt, donor.row
             for place, here in zip(given, taken, strict=True):
-                end = giver.lengths[source] - 1
-                yield row, here, source, end if group == "last" else min(place, end)
+                end = side.lengths[source] - 1
+                yield row, here, side, source, end if group == "last" else min(place, end)
 
 
 def run_side(

@@ -1,0 +1,86 @@
+"""The control of patching: for each pair a prompt that can not carry this pair's answer."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from babelscope.errors import MeasurementError
+from babelscope.probes.prompt_pairs import TokenPair, groups_of
+
+Kind = Literal["clean", "corrupt"]
+
+
+class Donor(NamedTuple):
+    """A prompt of another pair."""
+
+    row: int
+    """Of the pair."""
+    kind: Kind
+
+
+def donors_of(pairs: Sequence[TokenPair], giver: Kind, group: str, seed: int) -> list[Donor | None]:
+    """For each pair the prompt to patch from in the control; None for a pair that lacks the group or has no such one.
+
+    By construction it is not what the effect is measured with: its tokens differ from both prompts of the pair, also
+    up to the last position that is patched, and it is not continued by the token that the giver is.  Of those that are
+    left, first prompts of the giver's kind that are continued by neither answer nor foil, then those of the other kind;
+    among these first those as long as the giver, then in an order drawn by `seed`.
+    Raises MeasurementError at the last position where a pair has none.
+    """
+    rng = np.random.default_rng(seed)
+    found = list[Donor | None]()
+    for row, pair in enumerate(pairs):
+        places = groups_of(pair).get(group)
+        order = [int(other) for other in rng.permutation(len(pairs)) if other != row]
+        donors = sorted(candidates(pairs, row, order, giver), key=lambda one: rank(pairs, row, one, giver))
+        allowed = (one for one in donors if places is not None and differs(pairs, row, one, giver, group))
+        donor = next(allowed, None)
+        if donor is None and group == "last":
+            raise MeasurementError(
+                f"pair {row} of {len(pairs)} has no other prompt to patch from as a control; expected one with other "
+                "tokens that is continued by another token; add pairs with other prompts and answers"
+            )
+        found.append(donor)
+    return found
+
+
+def prompt_of(pairs: Sequence[TokenPair], donor: Donor) -> tuple[int, ...]:
+    """Its tokens."""
+    pair = pairs[donor.row]
+    return pair.clean if donor.kind == "clean" else pair.corrupt
+
+
+def continued_by(pair: TokenPair, kind: Kind) -> int:
+    """The token that the clean prompt (the answer) or the corrupt one (the foil) is continued by."""
+    return pair.answer if kind == "clean" else pair.foil
+
+
+def candidates(pairs: Sequence[TokenPair], row: int, order: Sequence[int], giver: Kind) -> Iterator[Donor]:
+    """Prompts of other pairs that are not continued as the giver is, and are neither prompt of this pair."""
+    kinds: tuple[Kind, Kind] = ("clean", "corrupt")
+    mine = pairs[row]
+    for other in order:
+        for kind in kinds:
+            donor = Donor(other, kind)
+            if continued_by(pairs[other], kind) != continued_by(mine, giver) and prompt_of(pairs, donor) not in (
+                mine.clean,
+                mine.corrupt,
+            ):
+                yield donor
+
+
+def rank(pairs: Sequence[TokenPair], row: int, donor: Donor, giver: Kind) -> tuple[bool, bool]:
+    """Smaller is better."""
+    mine = pairs[row]
+    alike = donor.kind == giver and continued_by(pairs[donor.row], donor.kind) not in (mine.answer, mine.foil)
+    return not alike, len(prompt_of(pairs, donor)) != len(prompt_of(pairs, Donor(row, giver)))
+
+
+def differs(pairs: Sequence[TokenPair], row: int, donor: Donor, giver: Kind, group: str) -> bool:
+    """Whether the donor's tokens up to the last patched position differ from those of both prompts of the pair."""
+    if group == "last":
+        return True
+    places = groups_of(pairs[row])[group][0]
+    ids, end = prompt_of(pairs, donor), max(places) + 1
+    return all(ids[:end] != prompt[:end] for prompt in (pairs[row].clean, pairs[row].corrupt))
