@@ -54,6 +54,7 @@ _HOME = {
     "scale_neurons": "directions",
     "set_neurons": "directions",
     "steer": "steering",
+    "Receipt": "steering",
     "Delta": "subnetworks",
     "train_subnetwork": "subnetworks",
     "ablation_matrix": "ablation",

@@ -70,7 +70,7 @@ def ticket_names(layout: Layout) -> tuple[str, ...]:
 
     With them in, 97 % of the values it picks on the bundled model are embeddings, and the text is hardly learned.
     """
-    head: torch.nn.Module = layout.model.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
+    head: torch.nn.Module = layout.head  # pyright: ignore[reportAssignmentType]
     kept = {parameter.data_ptr() for parameter in head.parameters()}
     found = layout.model.named_parameters()
     return tuple(name for name, value in found if value.ndim > 1 and value.data_ptr() not in kept)

@@ -22,6 +22,7 @@ from babelscope.artifacts.storage import (
 from babelscope.axes import Tensor
 from babelscope.errors import SteeringError
 from babelscope.sites import Site
+from babelscope.upstream.config import config_value
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,9 +70,10 @@ class SteeringRecipe:
         """
         found = hash_config(model.config.to_dict())
         if self.origin.model_hash not in ("", found):
+            name = config_value(model.config, "name") or type(model).__name__
             raise SteeringError(
                 f"recipe made for {self.origin.model!r} (model_hash {self.origin.model_hash}), came with "
-                f"{model.config._name_or_path or type(model).__name__!r} ({found}); open the model it was made with"
+                f"{name!r} ({found}); open the model it was made with"
             )
 
     def save(self, path: str | Path) -> Path:

@@ -3,15 +3,15 @@
 from importlib import import_module
 
 import tyro
-from transformers.utils import logging as transformers_logging
 
 from babelscope.cli.arguments import Result
 from babelscope.cli.table import VERBS
+from babelscope.upstream.tokenizers import hide_progress
 
 
 def call_verb(verb: str, words: list[str]) -> Result:
     """Parse a verb's arguments from the signature of its function, and call it; only its own module is imported."""
-    transformers_logging.disable_progress_bar()
+    hide_progress()
     entry = VERBS[verb]
     function = getattr(import_module(f"babelscope.cli.{entry.module}"), entry.function)
     return tyro.cli(function, args=words, prog=f"babelscope {verb}")

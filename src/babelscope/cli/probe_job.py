@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.controls import Evidence
 from babelscope.corpus import Corpus
 from babelscope.figures import Figure
+from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes import sentences, word_lists
 from babelscope.probes.translators import Translators
@@ -54,5 +55,7 @@ class ProbeJob:
     def tokens(self) -> word_lists.LanguageTokens:
         """Tokens that speak for each language: of the words, or indicative ones from the other text."""
         if self.words is not None:
-            return word_lists.word_tokens(self.tokenizer, self.words, vocabulary=self.model.config.vocab_size)
-        return word_lists.indicative_tokens(self.tokenizer, self.others, vocabulary=self.model.config.vocab_size)
+            return word_lists.word_tokens(self.tokenizer, self.words, vocabulary=layout_of(self.model).width("logits"))
+        return word_lists.indicative_tokens(
+            self.tokenizer, self.others, vocabulary=layout_of(self.model).width("logits")
+        )

@@ -20,7 +20,7 @@ from babelscope.figures.probes_units import (
     token_premium,
     training_shares,
 )
-from babelscope.models import open_model
+from babelscope.models import layout_of, open_model
 from babelscope.neurons import select_entropy_lambda
 from babelscope.probes import head_ablation, heads, roles, routing
 from babelscope.recording import observe
@@ -71,7 +71,7 @@ def probe_roles(job: ProbeJob) -> Findings:
     found = roles.role_shares(
         observation,
         select_entropy_lambda,
-        blocks=min(4, job.model.config.num_hidden_layers),
+        blocks=min(4, layout_of(job.model).n_layers),
         parallel=job.others.parallel,
         seed=job.seed,
     )
@@ -103,7 +103,7 @@ def probe_checkpoints(job: ProbeJob) -> Findings:
         openers,
         job.others,
         select_entropy_lambda,
-        blocks=min(4, job.model.config.num_hidden_layers),
+        blocks=min(4, layout_of(job.model).n_layers),
         tokens_per_language=5000,
         parallel=job.others.parallel,
         seed=job.seed,

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus.plain_backend import plain_backend
 from babelscope.errors import CorpusError
+from babelscope.upstream.tokenizers import backend_of
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, split: 
     """Through the tokenizer itself; its own settings for padding, cutting and splitting stay out and as they were."""
     settings: Any = {"add_special_tokens": False, "padding": False, "truncation": False, "split_special_tokens": split}
     # transformers sets this on the backend and leaves it there, for callers that use the backend directly.
-    backend: Any = tokenizer.backend_tokenizer if tokenizer.is_fast else None  # pyright: ignore
+    backend: Any = backend_of(tokenizer)
     before = None if backend is None else backend.encode_special_tokens
     try:
         encoded: Any = tokenizer(list(texts), **settings)

@@ -6,6 +6,8 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.upstream.tokenizers import backend_of
+
 UNREACHABLE = "\U0010fffe{}\U0010ffff"
 """What control tokens are renamed to: noncharacters, which Unicode keeps out of text."""
 
@@ -16,9 +18,9 @@ def plain_backend(tokenizer: PreTrainedTokenizerBase, special: frozenset[int]) -
     Control tokens keep their ids and get other spellings, so that all other ids stay what they are. Padding, cutting
     and what is added around texts are left out.
     """
-    if not tokenizer.is_fast:
+    backend: Any = backend_of(tokenizer)
+    if backend is None:
         return None
-    backend: Any = tokenizer.backend_tokenizer  # pyright: ignore[reportAttributeAccessIssue]
     form = json.loads(backend.to_str())
     renamed = {token: UNREACHABLE.format(index) for token, index in tokenizer.get_vocab().items() if index in special}
     form |= {"truncation": None, "padding": None, "post_processor": None}

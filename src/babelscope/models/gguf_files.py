@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTr
 from transformers import __version__ as transformers_release
 
 from babelscope.errors import PrerequisiteError
+from babelscope.upstream.tokenizers import backend_of
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -177,7 +178,7 @@ def read_gguf_tokenizer(path: Path, config: PretrainedConfig) -> PreTrainedToken
     """
     tokenizer: Any = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
     pieces = read_gguf_head(path).values.get("tokenizer.ggml.model") == "llama"
-    if pieces and type(tokenizer.backend_tokenizer.model).__name__ != "BPE":
+    if pieces and type(backend_of(tokenizer).model).__name__ != "BPE":
         raise PrerequisiteError(
             f"{path}: transformers {transformers_release} reads this file's tokenizer as another kind; expected 5.23 "
             "or later for a SentencePiece tokenizer in GGUF; update transformers, or open the model as safetensors"

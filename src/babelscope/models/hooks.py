@@ -1,5 +1,6 @@
 """Plain hooks that show, and may replace, the value at one place; all are gone when their stack closes."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -10,7 +11,9 @@ from einops import rearrange
 from torch import nn
 
 from babelscope.axes import Tensor
+from babelscope.errors import SiteError
 from babelscope.models.plain import CausalModel
+from babelscope.sites import Site
 from babelscope.upstream.names import NAMES, attribute, parameter_name
 from babelscope.upstream.registries import experts_run_by, run_experts_by
 
@@ -22,6 +25,21 @@ RoutedEdit = Callable[[Tensor, Tensor | None], Tensor | None]
 """The same, called with the value and the chosen experts `[batch, token, top_k]`, None in a dense model."""
 Call = Callable[[Tensor, Tensor, Tensor | None], Tensor | None]
 """Value, sign source, chosen experts → the new value, or None."""
+
+
+def in_this_thread(site: Site, call: Call) -> Call:
+    """The same, refused where another thread runs the model: nobody asked for its tokens to be seen or changed."""
+    owner = threading.get_ident()
+
+    def bound(value: Tensor, sign: Tensor, routes: Tensor | None) -> Tensor | None:
+        if threading.get_ident() != owner:
+            raise SiteError(
+                f"site '{site}' is read or written by one thread, and another ran the model; expected one thread on "
+                "one model; give each thread a model of its own, or take turns"
+            )
+        return call(value, sign, routes)
+
+    return bound
 
 
 def hook_input(
@@ -71,6 +89,11 @@ def hook_output(
 def first_argument(args: tuple, kwargs: dict) -> Tensor:
     """The stream that a module is given, with or without its name."""
     return args[0] if args else kwargs[_hidden_name(kwargs)]
+
+
+def chosen_experts(args: tuple, kwargs: dict) -> Tensor:
+    """Which experts each token goes to, from a call of the fused experts, with or without its name."""
+    return args[1] if len(args) > 1 else kwargs[parameter_name(kwargs, "experts.chosen", "a call of the experts")]
 
 
 def _hidden_name(kwargs: dict) -> str:
@@ -146,8 +169,7 @@ def hook_experts(
     routes: list[Tensor] = []
 
     def remember(_: nn.Module, args: tuple, kwargs: dict) -> None:
-        named = kwargs if len(args) < 2 else {}
-        routes[:] = [args[1] if len(args) > 1 else named[parameter_name(named, "experts.chosen", "the experts' call")]]
+        routes[:] = [chosen_experts(args, kwargs)]
 
     def show(output: Tensor, sign: Tensor) -> Tensor | None:
         chosen = routes[0]

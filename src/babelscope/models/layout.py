@@ -23,8 +23,10 @@ from babelscope.models.hooks import (
     hook_output,
     hook_router,
     hook_stream,
+    in_this_thread,
     shape_of,
 )
+from babelscope.models.marks import mark
 from babelscope.models.plain import CausalModel
 from babelscope.models.weights import down_lengths, inputs_of, neuron_biases, neuron_rows
 from babelscope.sites import NEURON_SITES, At, Site
@@ -75,14 +77,16 @@ class Layout:
         return device_of(self._end(site))
 
     def _end(self, site: Site) -> nn.Module:
-        return self._embedding if site.at == "embed" else self._head
+        return self.embedding if site.at == "embed" else self.head
 
     @property
-    def _embedding(self) -> Any:
+    def embedding(self) -> Any:
+        """The table of token embeddings."""
         return self.model.get_submodule(self.family.embed)
 
     @property
-    def _head(self) -> Any:
+    def head(self) -> Any:
+        """The projection from the stream to the vocabulary."""
         return attribute(self.model, "model.head")()
 
     def width(self, at: At) -> int:
@@ -94,7 +98,7 @@ class Layout:
         if at == "router":
             return self.n_experts
         if at == "embed":
-            return self._embedding.weight.shape[1]
+            return self.embedding.weight.shape[1]
         return config_value(self.model.config, "vocabulary") if at == "logits" else self.d_hidden
 
     def check(self, site: Site) -> None:
@@ -112,7 +116,7 @@ class Layout:
 
     def check_tokens(self, ids: Int[Tensor, "batch token"]) -> None:
         """Raise PrerequisiteError for tokens without a row in the embedding, or more than there are positions."""
-        kind, rows, longest = self.model.config.model_type, self._embedding.weight.shape[0], ids.shape[1]
+        kind, rows, longest = self.model.config.model_type, self.embedding.weight.shape[0], ids.shape[1]
         last = int(ids.max()) if ids.numel() else 0
         if last >= rows:
             raise PrerequisiteError(
@@ -199,17 +203,21 @@ class Layout:
 
     def logits(self, hidden: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows vocab"]:
         """The head's logits for rows of the body's output, soft-capped where the model does so."""
-        scores = self._head(hidden)
+        scores = self.head(hidden)
         cap = config_field(self.model.config, self.family.softcap) if self.family.softcap else None
         return torch.tanh(scores / cap) * cap if cap else scores
 
-    def watch(self, site: Site, see: See) -> AbstractContextManager[None]:
-        """While open, `see` gets the value at a site on every forward pass; nothing is changed."""
+    def watch(self, site: Site, see: See, *, threads: Literal["this", "any"] = "this") -> AbstractContextManager[None]:
+        """While open, `see` gets the value at a site on every forward pass; nothing is changed.
+
+        threads: whose passes are meant; with "this", one that another thread runs meanwhile is refused by SiteError:
+        its tokens would be taken for this one's.
+        """
 
         def edit(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
             see(value, sign, routes)
 
-        return self._hooked(site, edit)
+        return self._hooked(site, edit, threads)
 
     def edit(self, site: Site, change: Edit) -> AbstractContextManager[None]:
         """While open, what `change` returns replaces the value at a site.
@@ -220,14 +228,23 @@ class Layout:
         """
         return self.edit_routed(site, lambda value, routes: change(value))
 
-    def edit_routed(self, site: Site, change: RoutedEdit) -> AbstractContextManager[None]:
-        """`edit` for a change that must know which expert each row of an MoE's neuron site belongs to."""
-        return self._hooked(site, lambda value, sign, routes: change(value, routes))
+    def edit_routed(
+        self, site: Site, change: RoutedEdit, *, threads: Literal["this", "any"] = "this"
+    ) -> AbstractContextManager[None]:
+        """`edit` for a change that must know which expert each row of an MoE's neuron site belongs to.
+
+        threads: whose passes are meant; with "this", one that another thread runs meanwhile is refused.
+        """
+        return self._hooked(site, lambda value, sign, routes: change(value, routes), threads)
 
     @contextmanager
-    def _hooked(self, site: Site, call: Call) -> Iterator[None]:
+    def _hooked(self, site: Site, call: Call, threads: Literal["this", "any"] = "this") -> Iterator[None]:
         self.check(site)
+        if threads == "this":
+            call = in_this_thread(site, call)
         with ExitStack() as stack:
+            mark(stack, self.model)
+            mark(stack, self._end(site) if site.layer is None else self.layer(site.layer))
             if site.layer is None:
                 hook_output(stack, self._end(site), call)
             elif site.at in (*NEURON_SITES, "router") and self.n_experts:
@@ -271,7 +288,7 @@ class Layout:
         self.check(site)
         names = self.family
         if site.layer is None:
-            head = next(name for name, module in self.model.named_modules() if module is self._head)
+            head = next(name for name, module in self.model.named_modules() if module is self.head)
             return Place(names.embed if site.at == "embed" else head, "output")
         if site.at in NEURON_SITES and self.n_experts:
             raise SiteError(

@@ -5,7 +5,6 @@ from importlib.util import find_spec
 from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
-from transformers.utils.hub import cached_file
 
 from babelscope.errors import PrerequisiteError, SiteError
 from babelscope.models.checkpoints import ADAPTER, NO_OWN_CODE, Checkpoint, adapter_error
@@ -55,7 +54,7 @@ def _raw_settings(checkpoint: Checkpoint, revision: str | None) -> Mapping[str, 
 
 
 def _check_hub_adapter(checkpoint: Checkpoint, revision: str | None) -> None:
-    found = cached_file(
+    found = imported("transformers.utils.hub", "transformers.files")(
         checkpoint.source,
         ADAPTER,
         revision=revision,

@@ -14,6 +14,7 @@ from babelscope.errors import ArtifactError
 from babelscope.models.plain import CausalModel
 from babelscope.reference import MODEL as REFERENCE_MODEL
 from babelscope.upstream.config import config_value, revision_of
+from babelscope.upstream.tokenizers import backend_of
 
 
 def origin_of(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None) -> Origin:
@@ -44,7 +45,7 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> Any:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend = backend_of(tokenizer)
     if backend is None:
         return tokenizer.get_vocab()
     state = json.loads(backend.to_str())

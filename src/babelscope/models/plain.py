@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from babelscope.axes import Float, Tensor
 from babelscope.errors import PrerequisiteError
 from babelscope.upstream.compiled import is_compiled
+from babelscope.upstream.kinds import conv1d
 
 if TYPE_CHECKING:
     CausalModel = PreTrainedModel
@@ -76,7 +76,7 @@ def objection(module: nn.Module, weight: str = "weight") -> str | None:
     if packed or _library(type(module)) in ("bitsandbytes", "torchao") or "qweight" in module._buffers:
         numbers = "" if parameter is None else f" with {parameter.dtype} weights"
         return f"a {kind}{numbers} stands there; open the model unquantised"
-    if type(module) not in (nn.Linear, nn.Embedding, Conv1D) and (
+    if type(module) not in (nn.Linear, nn.Embedding, conv1d()) and (
         weight == "weight" or _library(type(module)) != "transformers"
     ):
         return f"a {kind} stands in its place; put back the projection that it wraps"

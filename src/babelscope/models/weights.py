@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from babelscope.axes import Float, Float64, Int64, Tensor
 from babelscope.errors import PrerequisiteError
@@ -14,6 +13,7 @@ from babelscope.models.families import Family
 from babelscope.models.modes import eval_mode
 from babelscope.models.plain import foreign_hooks, objection, plain_weight
 from babelscope.upstream.devices import fetched
+from babelscope.upstream.kinds import conv1d
 
 
 def neuron_rows(layer: nn.Module, family: Family) -> dict[str, Float[Tensor, "expert neuron hidden"]]:
@@ -114,16 +114,16 @@ def _check_linear(projection: Any, nothing: Tensor, columns: Tensor, what: str) 
 def _matrix(module: Any, what: str) -> Float[Tensor, "out into"]:
     """A projection's weight, [out, in]; GPT-2's Conv1D stores it transposed."""
     weight = plain_weight(module, what=what)
-    return rearrange(weight, "into out -> out into") if isinstance(module, Conv1D) else weight
+    return rearrange(weight, "into out -> out into") if isinstance(module, conv1d()) else weight
 
 
 def inputs_of(projection: Any) -> int:
     """Width of what a projection reads; known also where its weight is packed, or another module wraps it."""
-    inside = [one for one in projection.modules() if isinstance(one, nn.Linear | Conv1D)]
+    inside = [one for one in projection.modules() if isinstance(one, nn.Linear | conv1d())]
     if hasattr(projection, "in_features"):
         return int(projection.in_features)
     if len(inside) == 1:
-        return inside[0].nx if isinstance(inside[0], Conv1D) else inside[0].in_features
+        return inside[0].nx if isinstance(inside[0], conv1d()) else inside[0].in_features
     raise PrerequisiteError(
         f"a {type(projection).__name__} stands in the place of a projection, and says nothing of its width; expected "
         "in_features, or one nn.Linear inside; put back the projection that it wraps"

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 
 from babelscope.axes import Float64, Int64, Tensor
+from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.word_lists import LanguageTokens
 
@@ -14,8 +15,8 @@ NO_SCRIPT = ("mixed", "no letter", "part of a character", "special")
 
 def embedding_tables(model: CausalModel) -> dict[Table, Float64[Tensor, "vocab hidden"]]:
     """Both tables, or one where they are the same tensor."""
-    modules = (model.get_input_embeddings(), model.get_output_embeddings())
-    inside, outside = (module.get_parameter("weight").detach() for module in modules if module is not None)
+    layout = layout_of(model)
+    inside, outside = (module.get_parameter("weight").detach() for module in (layout.embedding, layout.head))
     tables: dict[Table, Tensor] = {"input": inside.double().cpu()}
     if outside.data_ptr() != inside.data_ptr():
         tables["output"] = outside.double().cpu()

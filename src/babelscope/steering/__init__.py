@@ -2,5 +2,6 @@
 
 from babelscope.steering.checking import check_operations
 from babelscope.steering.engine import Steering, steer
+from babelscope.steering.receipt import Receipt, ReceiptRow
 
-__all__ = ["Steering", "check_operations", "steer"]
+__all__ = ["Receipt", "ReceiptRow", "Steering", "check_operations", "steer"]

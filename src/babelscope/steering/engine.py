@@ -17,7 +17,8 @@ from babelscope.models.positions import pinned_positions
 from babelscope.sites import Site
 from babelscope.steering.checking import check_operations
 from babelscope.steering.compiled import fresh_graphs
-from babelscope.steering.session import Session, follow_calls
+from babelscope.steering.receipt import Receipt
+from babelscope.steering.session import Session, check_finite, follow_calls
 from babelscope.steering.step import Step
 
 Steering = Operation | SteeringRecipe | Sequence[Operation | SteeringRecipe]
@@ -31,7 +32,7 @@ def steer(
     *,
     rows: Sequence[Steering | None] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
-) -> Iterator[None]:
+) -> Iterator[Receipt]:
     """While open, these operations act on every forward pass of the model, in `generate` and outside it.
 
     operations: for all rows; those at one site act in the order given.
@@ -41,10 +42,12 @@ def steer(
     Pads are never touched; they are known by the attention mask, and without one no token is taken for a pad.
     Outside `generate` every token is prompt, which ends where the pass ends. Contexts nest, the outer one's operations
     first, and may close in any order; each model has its own state. Nothing is left on the model afterwards.
+    What it gives is a receipt: which tokens each operation met, changed and left alone so far, and why.
     Conditions and clean values are read in one more pass over the prompt, in which no context's operations act.
 
     Raises ArtifactError for operations of another model or width and for batches whose rows do not fit, SiteError for
-    sites the model lacks, PrerequisiteError for a compiled or wrapped model.
+    sites the model lacks, PrerequisiteError for a compiled or wrapped model; SteeringError for a model that another
+    thread steers, and, while it runs, for NaN and infinity and for passes of `generate` that do not follow each other.
     The model stays in the mode, train or eval, that it is in. Rotary positions that follow the longest row of a batch
     (dynamic NTK, longrope) follow each row by itself.
     Functions compiled around the model are compiled anew on entry and after exit; static caches run uncompiled.
@@ -62,9 +65,11 @@ def steer(
             stack.enter_context(_reader(layout, site, session))
         if slots:
             stack.enter_context(pinned_positions(model, layout.body))
+        receipt = stack.enter_context(session.counting(slots))
         for site, steps in slots.items():
-            stack.enter_context(layout.edit_routed(site, _change(site, steps, session, ordinary)))
-        yield
+            change = _change(site, steps, session, ordinary, receipt)
+            stack.enter_context(layout.edit_routed(site, change, threads="any"))
+        yield receipt
 
 
 def _clean_sites(slots: dict[Site, list[Step]]) -> list[Site]:
@@ -80,7 +85,7 @@ def _clean_sites(slots: dict[Site, list[Step]]) -> list[Site]:
 @contextmanager
 def _reader(layout: Layout, site: Site, session: Session) -> Iterator[None]:
     see: Any = torch.compiler.disable(lambda value, sign, routes: session.record(site, value))
-    with layout.watch(site, see), session.expecting():
+    with layout.watch(site, see, threads="any"), session.expecting():
         yield
 
 
@@ -153,7 +158,7 @@ def _add_step(steps: list[Step], step: Step) -> None:
     steps.append(step)
 
 
-def _change(site: Site, steps: list[Step], session: Session, ordinary: Tensor | None) -> RoutedEdit:
+def _change(site: Site, steps: list[Step], session: Session, ordinary: Tensor | None, receipt: Receipt) -> RoutedEdit:
     def change(value: Tensor, routes: Tensor | None) -> Tensor | None:
         if session.reading is not None:
             return None
@@ -164,8 +169,12 @@ def _change(site: Site, steps: list[Step], session: Session, ordinary: Tensor | 
             )
         new = value
         for step in steps:
-            new = step.apply(new, routes, frame, ordinary)
-        return None if new is value else new
+            new = step.apply(new, routes, frame, ordinary, receipt)
+        if new is value:
+            return None
+        if site.at == "logits":
+            check_finite(new.detach(), session.sites)
+        return new
 
     # A graph made around the model breaks here, instead of tracing what changes from pass to pass.
     outside_graphs: Any = torch.compiler.disable(change)

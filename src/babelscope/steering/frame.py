@@ -45,7 +45,7 @@ class Frame:
             raise SteeringError("a pass came with neither ids nor embeddings; expected one of them; call the model")
         self.ids: Int[Tensor, "batch token"] | None = inputs.ids
         self.batch, self.tokens = given.shape[:2]
-        self._device = given.device
+        self.device = given.device
         self.start = inputs.cached
         self.end = self.start + self.tokens
         self.prompt = prompt
@@ -76,7 +76,7 @@ class Frame:
             if self.prompt is None or self.prompt.mask is None:
                 return None
             mask = self.prompt.mask.repeat_interleave(self.repeats, dim=0)
-        mask = mask[:, : self.end].to(self._device, torch.bool)
+        mask = mask[:, : self.end].to(self.device, torch.bool)
         # A prompt's mask ends where generated tokens begin.
         missing = self.end - mask.shape[1]
         return torch.cat([mask, mask.new_ones(mask.shape[0], missing)], dim=1) if missing else mask
@@ -91,7 +91,7 @@ class Frame:
     def position(self) -> Int64[Tensor, "#batch token"]:
         """Place of each token among its row's real tokens."""
         if self._mask is None:
-            return torch.arange(self.start, self.end, device=self._device)[None]
+            return torch.arange(self.start, self.end, device=self.device)[None]
         return self._mask.long().cumsum(dim=1)[:, self.start :] - 1
 
     @cached_property
@@ -99,7 +99,7 @@ class Frame:
         """Real tokens of each row's prompt."""
         if self.prompt is not None and self.prompt.mask is not None:
             sizes = self.prompt.mask.long().sum(dim=1, keepdim=True)
-            return sizes.repeat_interleave(self.repeats, dim=0).to(self._device)
+            return sizes.repeat_interleave(self.repeats, dim=0).to(self.device)
         if self._mask is None:
             return self.prompt_end
         seen = self._mask[:, : self.prompt_end]
@@ -124,15 +124,29 @@ class Frame:
 
         ordinary: False for the ids of special tokens; prompts given as embeddings have no ids and none is left out.
         """
-        masks = [] if self.real is None else [self.real]
-        if ordinary is not None and self.ids is not None and gate.skip_special is not False:
-            masks.append(ordinary.to(self._device)[self.ids])
-        if gate.positions is not None:
-            masks.extend(self._between(*gate.positions))
         result = None
-        for mask in masks:
+        for mask in (self.real, self.ordinary(gate, ordinary), self.between(gate)):
+            if mask is not None:
+                result = mask if result is None else result & mask
+        return result
+
+    def ordinary(self, gate: Gate, ordinary: Bool[Tensor, " vocab"] | None) -> Bool[Tensor, "batch token"] | None:
+        """False at special tokens, where they are known and the gate leaves them out."""
+        if ordinary is None or self.ids is None or gate.skip_special is False:
+            return None
+        return ordinary.to(self.device)[self.ids]
+
+    def between(self, gate: Gate) -> Bool[Tensor, "#batch token"] | None:
+        """True at the gate's positions; None where it names none."""
+        result = None
+        for mask in self._between(*gate.positions) if gate.positions is not None else ():
             result = mask if result is None else result & mask
         return result
+
+    def open_phase(self, gate: Gate) -> list[bool]:
+        """Whether the gate's phase holds, by column."""
+        inside = self.prompt_tokens
+        return [gate.phase != "generated"] * inside + [gate.phase != "prompt"] * (self.tokens - inside)
 
     def meeting(self, condition: Condition, ordinary: Tensor | None) -> Bool[Tensor, "batch 1"]:
         """True at rows whose prompt meets the condition, beams and return sequences after their row."""

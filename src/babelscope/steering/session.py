@@ -1,7 +1,9 @@
 """Following one model's forward and generate calls while something steers it."""
 
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import update_wrapper
 from typing import Any
@@ -10,13 +12,19 @@ import torch
 from torch import nn
 
 from babelscope.axes import Tensor
+from babelscope.errors import SteeringError
 from babelscope.models import Layout
+from babelscope.models.marks import HookMark, mark
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.steering.clean import CleanPass, clean_inputs, run_clean
+from babelscope.steering.columns import Columns
 from babelscope.steering.frame import Frame, Prompt
+from babelscope.steering.receipt import Receipt
+from babelscope.steering.step import Step
 from babelscope.upstream.forward import ForwardInputs, forward_names, read_inputs
 from babelscope.upstream.generation import generate_inputs, uncompiled
+from babelscope.upstream.names import attribute
 
 _LOCK = threading.Lock()
 
@@ -34,6 +42,12 @@ class Session:
         """Sites that open contexts want read in a clean pass over each prompt."""
         self.closing = ExitStack()
         """What to undo when the last one closes."""
+        self.owner = threading.get_ident()
+        """The thread whose contexts are open."""
+        self.receipts: list[Receipt] = []
+        """Of the open contexts."""
+        self.sites: Counter[str] = Counter()
+        """Sites that open contexts steer, for a message."""
         self._body = body
         self._inner: Callable[..., Any] = getattr(model, "generate")  # noqa: B009 - typed as a part of the model else
         self._names = forward_names(body)
@@ -46,12 +60,13 @@ class Session:
         before = self._prompt
         given = generate_inputs(self._names, inputs, kwargs)
         self._calls.prompt = before or Prompt.read(given)
+        columns, self._calls.columns = self._columns, Columns()
         try:
             if before is None and self.readers:
                 self._calls.clean = self._read_clean(given, self._calls.prompt.length)
             return self._inner(inputs, *args, **{**kwargs, **self._keywords})
         finally:
-            self._calls.prompt = before
+            self._calls.prompt, self._calls.columns = before, columns
             if before is None:
                 self._calls.clean = None
 
@@ -77,10 +92,36 @@ class Session:
             with _LOCK:
                 self.readers -= 1
 
+    @contextmanager
+    def counting(self, slots: Mapping[Site, Sequence[Step]]) -> Iterator[Receipt]:
+        """While open, a receipt of what these steps do."""
+        receipt = Receipt()
+        for steps in slots.values():
+            for step in steps:
+                receipt.open(id(step), step.operation)
+        names = [str(site) for site in slots]
+        with _LOCK, ExitStack() as undo:
+            self.receipts = [*self.receipts, receipt]
+            self.sites.update(names)
+            if names:
+                finite = HookMark(torch.compiler.disable(self.finite))
+                undo.callback(self._body.register_forward_hook(finite).remove)
+            closing = undo.pop_all()
+        try:
+            yield receipt
+        finally:
+            with _LOCK, closing:
+                self.receipts = [each for each in self.receipts if each is not receipt]
+                self.sites -= Counter(names)
+
     def record(self, site: Site, value: Tensor) -> None:
         """Keep a site's value if a clean pass is running."""
         if self.reading is not None:
             self.reading.record(site, value)
+
+    @property
+    def _columns(self) -> Columns | None:
+        return getattr(self._calls, "columns", None)
 
     @property
     def _prompt(self) -> Prompt | None:
@@ -92,14 +133,37 @@ class Session:
             return
         inputs = read_inputs(self._names, args, kwargs)
         frame = Frame(inputs, self._prompt)
+        if self._columns is not None:
+            self._columns.check(inputs, frame.start, frame.end)
         if self.readers:
             frame.clean = self._read_clean(inputs, None) if self._prompt is None else self._calls.clean
         self._calls.frame = frame
+        for receipt in self.receipts:
+            receipt.passed(frame)
+
+    def finite(self, _: nn.Module, args: tuple, output: Any) -> None:
+        """Hook of the model's body: NaN and infinity at real tokens stop the run."""
+        frame = self.frame
+        if self.reading is not None or frame is None:
+            return
+        hidden = attribute(output, "output.hidden").detach()
+        real = frame.real
+        check_finite(hidden if real is None else hidden[real.to(hidden.device)], self.sites)
 
     @property
     def frame(self) -> Frame | None:
         """The forward pass now running in this thread; None before the first."""
         return getattr(self._calls, "frame", None)
+
+
+def check_finite(value: Tensor, sites: Iterable[str]) -> None:
+    """Raise SteeringError where a steered value holds NaN or infinity."""
+    # The largest magnitude is NaN where one value is: one pass over the values, one number to wait for.
+    if value.numel() and not value.is_meta and not math.isfinite(float(value.abs().amax())):
+        raise SteeringError(
+            f"steered at {', '.join(sorted(sites))}, the model gave NaN or infinity; expected finite values; lower the "
+            "strength, or open the model in bfloat16 or float32"
+        )
 
 
 @contextmanager
@@ -108,11 +172,18 @@ def follow_calls(layout: Layout) -> Iterator[Session]:
     model = layout.model
     with _LOCK, ExitStack() as undo:
         session = vars(model).get("generate")
+        if isinstance(session, Session) and session.owner != threading.get_ident():
+            raise SteeringError(
+                "this model is steered by another thread already, and both would steer both's texts; expected one "
+                "thread that steers it; give each thread a model of its own, take turns, or steer row by row with rows="
+            )
         if not isinstance(session, Session):
             session = Session(model, layout.body)
-            follow: Any = torch.compiler.disable(session.follow)
+            follow = HookMark(torch.compiler.disable(session.follow))
             handle = layout.body.register_forward_pre_hook(follow, with_kwargs=True)
             undo.callback(handle.remove)
+            mark(undo, model)
+            mark(undo, layout.body)
             undo.callback(_restore, model, session, vars(model).get("generate"))
             object.__setattr__(model, "generate", session)
             session.closing = undo.pop_all()

@@ -13,6 +13,7 @@ from babelscope.errors import ArtifactError, SteeringError
 from babelscope.interventions import Change, at_experts, at_units, change_of
 from babelscope.sites import NEURON_SITES
 from babelscope.steering.frame import Frame
+from babelscope.steering.receipt import PassCounts, Receipt, count_masked, count_plain
 
 
 @dataclass(eq=False)
@@ -80,10 +81,17 @@ class Step:
         return id(op.matrix), id(op.features), op.clean
 
     def apply(
-        self, value: Float[Tensor, "batch token *unit"], routes: Tensor | None, frame: Frame, ordinary: Tensor | None
+        self,
+        value: Float[Tensor, "batch token *unit"],
+        routes: Tensor | None,
+        frame: Frame,
+        ordinary: Tensor | None,
+        receipt: Receipt | None = None,
     ) -> Tensor:
         """The activation after this step; the very same tensor where nothing is open."""
         strength = self._coefficient(frame, ordinary, value)
+        if receipt is not None:
+            receipt.met(id(self), frame, value.shape[1], self._counts(frame, ordinary, value.shape[1]))
         if strength is None:
             return value
         change, indices = self._change_on(value), self.operation.indices
@@ -192,6 +200,30 @@ class Step:
             result = result * part
         # The head may be asked for the last tokens only.
         return result.expand(frame.batch, frame.tokens)[:, -value.shape[1] :, None]
+
+    def _counts(self, frame: Frame, ordinary: Tensor | None, columns: int) -> PassCounts:
+        """What the coefficients do in this pass, for the receipt; worked out once for steps that share them."""
+        gate, schedule = self.operation.gate, self.operation.schedule
+        key = ("counts", gate, schedule, self.strengths, id(ordinary), columns)
+        if key not in frame.shared:
+            factors = frame.factors(gate, schedule)
+            factors = (factors * frame.tokens if len(factors) == 1 else factors)[-columns:]
+            phase = frame.open_phase(gate)[-columns:]
+            special, positions = frame.ordinary(gate, ordinary), frame.between(gate)
+            masked = any(mask is not None for mask in (frame.real, special, positions, gate.condition))
+            on = None
+            if self.strengths is not None:
+                on = [bool(s) for s in self.strengths] + [False] * (frame.rows - len(self.strengths))
+            if not masked:
+                rows_on = frame.batch if on is None else on.count(True) * frame.repeats
+                frame.shared[key] = count_plain(frame, factors, phase, rows_on)
+            else:
+                rows = None if on is None else torch.tensor(on).repeat_interleave(frame.repeats)[:, None]
+                met = None if gate.condition is None else frame.meeting(gate.condition, ordinary)
+                frame.shared[key] = count_masked(
+                    frame, factors, phase, rows=rows, special=special, positions=positions, condition=met
+                )
+        return frame.shared[key]
 
     def _row_strengths(self, frame: Frame, strengths: tuple[float, ...], value: Tensor) -> Float[Tensor, "batch 1"]:
         rows, repeats = frame.rows, frame.repeats

@@ -236,14 +236,14 @@ def control_results(checks: SetChecks, script: ScriptControl) -> dict[str, Any]:
 
 def model_card(job: Job, sets: NeuronSet) -> dict[str, Any]:
     """What is known of the model."""
-    config = job.model.config.get_text_config()
+    layout = layout_of(job.model)
     return {
         **asdict(sets.origin),
-        "architecture": config.model_type,
-        "layers": layout_of(job.model).n_layers,
-        "hidden": config.hidden_size,
+        "architecture": job.model.config.get_text_config().model_type,
+        "layers": layout.n_layers,
+        "hidden": layout.d_hidden,
         "neurons_per_layer": sets.n_neurons,
-        "vocabulary": config.vocab_size,
+        "vocabulary": layout.width("logits"),
         "parameters": job.model.num_parameters(),
         "dtype": str(job.model.dtype),
         "device": str(job.model.device),

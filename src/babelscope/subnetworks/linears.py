@@ -21,7 +21,7 @@ def frozen_linears(layout: Layout) -> Iterator[None]:
 
     Only plain ones: a subclass, such as a quantised map, or one that something has replaced already, is left alone.
     """
-    head = layout.model.get_output_embeddings()
+    head = layout.head
     blocks = [module for index in range(layout.n_layers) for module in layout.layer(index).modules()]
     with ExitStack() as stack:
         for module in (*blocks, head):

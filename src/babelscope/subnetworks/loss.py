@@ -55,7 +55,7 @@ def head_loss(
     layout: Layout, hidden: Float[Tensor, "place hidden"], targets: Int64[Tensor, " place"], scale: float
 ) -> Float[Tensor, ""]:
     """scale · Σ −ln p(target), by the model's own head; differentiable by `hidden` and by the head's weights."""
-    head: nn.Module = layout.model.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
+    head: nn.Module = layout.head  # pyright: ignore[reportAssignmentType]
     weights: Sequence[nn.Parameter] = list(head.parameters())
     return _HeadLoss.apply(layout, hidden, targets, scale, *weights)  # pyright: ignore[reportReturnType]
 

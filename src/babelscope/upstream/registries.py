@@ -28,6 +28,7 @@ class AttentionCall(NamedTuple):
 
 def read_attention_call(module: nn.Module, given: Mapping[str, Any]) -> AttentionCall:
     """Settings of one layer's attention; raises SiteError for one that this library does not know how to honour."""
+    scale = parameter_name(given, "attention.scale", f"{type(module).__name__}'s call of its attention")
     known = {name for key in ("scale", "window", "softcap") for name in NAMES[f"attention.{key}"]}
     extra = [name for name, value in given.items() if value is not None and name not in known | HARMLESS]
     if extra:
@@ -35,7 +36,6 @@ def read_attention_call(module: nn.Module, given: Mapping[str, Any]) -> Attentio
             f"{type(module).__name__} hands {', '.join(map(repr, sorted(extra)))} to its attention, which this probe "
             "does not know; expected scale, window and soft cap only; probe its heads by attn_heads alone"
         )
-    scale = parameter_name(given, "attention.scale", f"{type(module).__name__}'s call of its attention")
     window, softcap = (
         next((given[name] for name in NAMES[f"attention.{key}"] if name in given), None)
         for key in ("window", "softcap")

@@ -14,6 +14,7 @@ from babelscope.axes import Float64, Int64
 from babelscope.corpus import Corpus
 from babelscope.errors import PrerequisiteError
 from babelscope.languages import Language
+from babelscope.upstream import tokenizers
 
 WALL, DEAD = -1, -2
 """What stands between words, and where the right half of a merged pair was."""
@@ -45,7 +46,7 @@ class PairHistory:
 
 def backend_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     """The fast tokenizer inside; raises PrerequisiteError where there is none."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend = tokenizers.backend_of(tokenizer)
     if backend is None:
         raise PrerequisiteError(
             f"{type(tokenizer).__name__} has no fast backend; expected one with tokenizer.json; convert it first"
