@@ -91,6 +91,9 @@ def example(seed: int = 0) -> dict[str, Any]:
             "layer": 4,
             "strength_unit": "multiple of mean(target) − mean(prompt language)",
             "strength": 1.0,
+            "edge": [],
+            "neuron_arithmetic_edge": ["strength 4, the highest of 2 tried"],
+            "form": "whole",
             "by_source": {
                 "sources": list(TARGETS),
                 "targets": list(TARGETS),

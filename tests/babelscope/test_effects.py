@@ -71,6 +71,8 @@ def test_the_limit_is_the_smallest_strength_that_breaks():
     assert strength_limit(points, min_distinct=0.5)[:3] == (2.0, "perplexity", 1.5)
     assert strength_limit([*points, Dose(0.5, float("nan"), 1.0)])[:3] == (0.5, "perplexity", None)
     assert strength_limit([Dose(-1.0, 1.6, 0.5)])[:2] == (1.0, "both")
+    # Answers five times as likely as native ones are loops, however many 4-grams are distinct.
+    assert strength_limit([Dose(1.0, 0.2, 1.0)])[:2] == (1.0, "repetition")
     assert strength_limit(points[1:3])[:3] == (None, "none", 1.0)
     with pytest.raises(MeasurementError, match="no point"):
         strength_limit([])

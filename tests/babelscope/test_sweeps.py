@@ -1,3 +1,4 @@
+import inspect
 import math
 
 import pytest
@@ -6,10 +7,13 @@ from conftest import VOCABULARY, tiny_model
 from steering_cases import push
 
 from babelscope import Site, mean_direction, observe
+from babelscope.cli.answering import run_steer
 from babelscope.corpus import as_corpus
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.evaluation import detect_languages, known_languages
 from babelscope.languages import Language
+from babelscope.study.budget import Budget
+from babelscope.sweep_grid import STRENGTHS, sweep_layers
 from babelscope.sweeps import (
     ANSWER_IN,
     Answer,
@@ -21,6 +25,7 @@ from babelscope.sweeps import (
     dose_response,
     few_shot,
     generate_answers,
+    grid_edge,
     instructed,
     macro,
     make_prompts,
@@ -163,6 +168,33 @@ def test_the_most_successful_fluent_point_is_chosen():
     whole, each = choose_points(points)
     assert (whole.strength, each[FI].strength) == (1.0, 1.0)
     assert choose_points([point(1, 1.0, 0.9, 3.0), point(1, 0.5, 0.2, 2.0)])[0].strength == 0.5
+
+
+def test_loops_far_likelier_than_native_answers_are_not_chosen():
+    points = [point(1, 0.75, 0.6, 1.2), point(1, 1.0, 0.9, 0.5)]
+    assert choose_points(points)[0].strength == 0.75
+    assert choose_points(points, min_ratio=0.4)[0].strength == 1.0
+    # None fluent: 0.2 is farther from 1 than 1.9, and no number is farthest.
+    odd = [point(1, 0.75, 0.9, 0.2), point(1, 1.0, 0.5, 1.9), point(1, 1.25, 0.9, float("nan"))]
+    assert choose_points(odd)[0].strength == 1.0
+
+
+def test_a_choice_at_the_edge_of_its_grid_is_named():
+    points = [point(layer, strength, 0.5, 1.0) for layer in (2, 4, 6) for strength in (0.75, 1.0, 1.25)]
+    assert grid_edge(points, point(4, 1.0, 0.5, 1.0)) == ()
+    assert grid_edge(points, point(2, 1.0, 0.5, 1.0)) == ("layer 2, the first of 3 tried",)
+    both = grid_edge(points, point(6, 1.25, 0.5, 1.0))
+    assert both == ("layer 6, the last of 3 tried", "strength 1.25, the highest of 3 tried")
+    assert grid_edge(points, point(6, 0.75, 0.5, 1.0), n_layers=7) == ("strength 0.75, the lowest of 3 tried",)
+    at_zero = [point(layer, 1.0, 0.5, 1.0) for layer in (0, 1)]
+    assert grid_edge(at_zero, at_zero[0]) == () and grid_edge(at_zero[:1], at_zero[0]) == ()
+
+
+def test_study_and_steer_try_the_same_grid():
+    assert Budget().strengths == STRENGTHS == inspect.signature(run_steer).parameters["strengths"].default
+    assert inspect.signature(steering_study).parameters["strengths"].default == STRENGTHS
+    assert sweep_layers(8) == Budget().for_depth(8).layers == (0, 1, 2, 4)
+    assert sweep_layers(18) == (0, 2, 4, 9) and sweep_layers(1) == (0,)
 
 
 def test_a_curve_without_points_is_refused():

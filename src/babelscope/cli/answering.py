@@ -14,6 +14,7 @@ from babelscope.languages import Language
 from babelscope.models import layout_of, open_model
 from babelscope.runs import plain, write_atomic
 from babelscope.study.parts import sweep_row
+from babelscope.sweep_grid import STRENGTHS, sweep_layers
 from babelscope.sweeps import Decoding, Prompt, generate_answers, macro, steering_study
 
 
@@ -30,7 +31,7 @@ def run_steer(
     corpus: str = "reference",
     targets: tuple[str, ...] = (),
     layers: tuple[int, ...] = (),
-    strengths: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5),
+    strengths: tuple[float, ...] = STRENGTHS,
     out: Path | None = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -48,7 +49,7 @@ def run_steer(
         sweep: choose layer and strength on the corpus's valid split, score on its test split, write --out.
         corpus: for --sweep, folder with valid and test text, hub id, or "reference".
         targets: for --sweep; none means all observed languages.
-        layers: for --sweep; none means the middle third.
+        layers: for --sweep; none means the first, and those at 1/8, 1/4 and 1/2 of the depth, as in `study`.
         strengths: for --sweep, to choose from.
         out: for --sweep, folder for steering.json and the directions.
     """
@@ -92,7 +93,7 @@ def sweep_steering(
         dev=load_corpus(corpus, observed.languages, split="valid"),
         test=load_corpus(corpus, observed.languages, split="test"),
         targets=wanted,
-        layers=layers or tuple(range(n_layers // 3, 2 * n_layers // 3)),
+        layers=layers or sweep_layers(n_layers),
         strengths=strengths,
         decoding=decoding,
         progress=True,
@@ -103,6 +104,7 @@ def sweep_steering(
     result = {
         "layer": study.chosen.layer,
         "strength": study.chosen.strength,
+        "edge": list(study.edge),
         "macro": {name: list(macro(trial.answers, trial.scores)) for name, trial in trials.items()},
         "success": {tag: [score.success, score.low, score.high] for tag, score in study.steered.scores.items()},
         "perplexity_ratio": {tag: score.perplexity_ratio for tag, score in study.steered.scores.items()},
@@ -112,4 +114,4 @@ def sweep_steering(
     write_atomic(out / "steering.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
     for tag, direction in study.directions.items():
         direction.save(out / "directions" / tag)
-    return {"out": str(out), **plain({key: result[key] for key in ("layer", "strength", "macro")})}
+    return {"out": str(out), **plain({key: result[key] for key in ("layer", "strength", "edge", "macro")})}

@@ -64,7 +64,7 @@ def run_whole_study(
         draws: random sets of each control; 19 is the fewest whose rank p can reach .05.
         resamples: bootstraps, half-splits and shuffles of labels, each so many.
         steering: --no-steering leaves steering out, and so all generation.
-        layers: of the steering sweep; none means those at one, two and three eighths of the depth.
+        layers: of the steering sweep; none means the first, and those at 1/8, 1/4 and 1/2 of the depth.
         strengths: of the steering sweep, in multiples of the difference of means.
         dev_prompts: prompts a target for each layer and strength.
         test_prompts: prompts a target for the score.
@@ -107,6 +107,6 @@ def shown(out: Path, results: Mapping[str, Any]) -> Result:
         "neurons": results["neurons"],
         "top_rate": results["top_rate"],
         "own_hurt_most": sum(results["ablation"]["own_hurt_most"].values()),
-        **({"steering_macro": steering["macro"]} if steering else {}),
+        **({"steering_macro": steering["macro"], "steering_edge": steering["edge"]} if steering else {}),
         "seconds": results["seconds"],
     }

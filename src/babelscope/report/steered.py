@@ -47,11 +47,13 @@ def dose_section(results: Results, run: str) -> Section:
         for row in rows
     ]
     chosen = _chosen(results)
+    edge = results.find("steering.edge")
     caption = Caption(
         shows="Success and fluency by strength and layer, on the development prompts.",
         read="Above: answers recognised as the target language, with intervals. Below: perplexity of the answers "
         "over that of native ones, on a logarithmic scale; inside the band (0.67–1.5) they are as fluent. The ring "
-        "is the setting that was chosen here and then tested once on other prompts.",
+        "is the setting that was chosen here and then tested once on other prompts."
+        + (f" It lies at the edge of the grid ({'; '.join(edge)}); widen the grid." if edge else ""),
         n=f"{counted([row['n'] for row in rows if row.get('n') is not None])} answers a point",
         control="strength 0 where it was run; the native answers that perplexity is divided by",
         seed=seed_of(results, "steering"),

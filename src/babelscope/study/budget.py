@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from babelscope.errors import MeasurementError, SiteError
+from babelscope.sweep_grid import STRENGTHS, sweep_layers
 
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
 """The languages the bundled model knows well."""
@@ -37,8 +38,8 @@ class Budget:
     draws: int = 19
     """Random sets of each control."""
     layers: tuple[int, ...] = ()
-    """Layers of the steering sweep; none means those at one, two and three eighths of the depth."""
-    strengths: tuple[float, ...] = (1.1, 1.2, 1.3)
+    """Layers of the steering sweep; none means the first, and those at 1/8, 1/4 and 1/2 of the depth."""
+    strengths: tuple[float, ...] = STRENGTHS
     """Strengths of the sweep, in multiples of the difference of means."""
     dev_prompts: int = 11
     """Prompts a target for each point of the sweep."""
@@ -63,4 +64,4 @@ class Budget:
                 f"layers {', '.join(map(str, outside))} came; the model has layers 0–{n_layers - 1}; give layers in "
                 "that range"
             )
-        return replace(self, layers=self.layers or tuple(sorted({n_layers * eighths // 8 for eighths in (1, 2, 3)})))
+        return replace(self, layers=self.layers or sweep_layers(n_layers))

@@ -2,7 +2,7 @@
 
 from babelscope.sweeps.answers import Answer, Decoding, Prompt, generate_answers, make_prompts
 from babelscope.sweeps.baselines import random_directions
-from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response
+from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
 from babelscope.sweeps.effects import LanguageEffect, Untouched, kept_in_answers, language_effects, untouched_prompts
 from babelscope.sweeps.evaluated import LanguageScore, SteeringEvaluation, evaluate_steering, score_language
 from babelscope.sweeps.limits import Dose, StrengthLimit, by_layer, strength_limit
@@ -40,6 +40,7 @@ __all__ = [
     "evaluate_steering",
     "few_shot",
     "generate_answers",
+    "grid_edge",
     "instructed",
     "kept_in_answers",
     "language_effects",

@@ -64,12 +64,14 @@ def make_point(layer: int, strength: float, answers: Sequence[Answer], scores: d
 
 
 def choose_points(
-    points: Sequence[CurvePoint], *, max_ratio: float = 1.47, min_distinct: float = 0.8
+    points: Sequence[CurvePoint], *, max_ratio: float = 1.47, min_ratio: float = 0.67, min_distinct: float = 0.8
 ) -> tuple[CurvePoint, dict[Language, CurvePoint]]:
     """The best point for all targets together, and for each one.
 
-    Best: the highest success among points whose perplexity ratio is at most `max_ratio` and whose distinct-4 ratio is
-    at least `min_distinct`; ties go to the lower ratio. Where no point is fluent enough, the most fluent one is taken.
+    Best: the highest success among points whose perplexity ratio is from `min_ratio` to `max_ratio` and whose
+    distinct-4 ratio is at least `min_distinct`; ties go to the lower ratio. Answers far likelier than native ones are
+    loops.
+    Where no point is fluent enough, the one is taken whose ratio is nearest to 1, by its logarithm.
     The default of 1.47 leaves the test score room below 1.5.
     Choose on development prompts only.
     Raises MeasurementError without points.
@@ -78,9 +80,9 @@ def choose_points(
         raise MeasurementError("no point came; expected at least one layer and one strength; name some")
 
     def best(pick: Callable[[CurvePoint], tuple[float, float, float]]) -> CurvePoint:
-        fluent = [p for p in points if pick(p)[1] <= max_ratio and pick(p)[2] >= min_distinct]
+        fluent = [p for p in points if min_ratio <= pick(p)[1] <= max_ratio and pick(p)[2] >= min_distinct]
         if not fluent:
-            return min(points, key=lambda point: pick(point)[1])
+            return min(points, key=lambda point: _from_native(pick(point)[1]))
         return max(fluent, key=lambda point: (pick(point)[0], -pick(point)[1]))
 
     def of(target: Language) -> Callable[[CurvePoint], tuple[float, float, float]]:
@@ -92,3 +94,26 @@ def choose_points(
 
     whole = best(lambda point: (point.macro.estimate, point.perplexity_ratio, point.distinct4_ratio))
     return whole, {target: best(of(target)) for target in points[0].scores}
+
+
+def _from_native(ratio: float) -> float:
+    """How far a perplexity ratio is from that of native answers; one that is no number is farthest."""
+    return abs(math.log(ratio)) if ratio > 0 and math.isfinite(ratio) else math.inf
+
+
+def grid_edge(points: Sequence[CurvePoint], chosen: CurvePoint, n_layers: int | None = None) -> tuple[str, ...]:
+    """What of a choice lies at the edge of what was tried, so that a better one may lie outside; nothing is good news.
+
+    A single layer or strength is no grid. The model's first layer, and of `n_layers` its last, have nothing outside.
+    """
+    found = []
+    layers = sorted({point.layer for point in points})
+    if len(layers) > 1 and chosen.layer in (layers[0], layers[-1]) and chosen.layer not in (0, (n_layers or 0) - 1):
+        found.append(
+            f"layer {chosen.layer}, the {'first' if chosen.layer == layers[0] else 'last'} of {len(layers)} tried"
+        )
+    strengths = sorted({float(point.strength) for point in points})
+    if len(strengths) > 1 and chosen.strength in (strengths[0], strengths[-1]):
+        end = "lowest" if chosen.strength == strengths[0] else "highest"
+        found.append(f"strength {chosen.strength:g}, the {end} of {len(strengths)} tried")
+    return tuple(found)

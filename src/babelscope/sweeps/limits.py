@@ -23,6 +23,7 @@ class StrengthLimit(NamedTuple):
     strength: float | None
     """The smallest strength measured that breaks it; None where none did."""
     cause: Literal["perplexity", "repetition", "both", "none"]
+    """repetition: few distinct 4-grams, or answers far likelier than native ones, as loops are."""
     fluent_up_to: float | None
     """The largest strength measured below it; None where the first one broke already."""
     measured: tuple[float, ...]
@@ -30,9 +31,13 @@ class StrengthLimit(NamedTuple):
 
 
 def strength_limit(
-    points: Sequence[Dose | CurvePoint], *, max_ratio: float | int = 1.5, min_distinct: float | int = 0.8
+    points: Sequence[Dose | CurvePoint],
+    *,
+    max_ratio: float | int = 1.5,
+    min_ratio: float | int = 0.67,
+    min_distinct: float | int = 0.8,
 ) -> StrengthLimit:
-    """The smallest strength at which the perplexity ratio passes `max_ratio` or distinct-4 falls below `min_distinct`.
+    """The smallest strength at which the perplexity ratio leaves its band or distinct-4 falls below `min_distinct`.
 
     Strengths are compared by size, without their sign; a strength measured more than once breaks if any of its points
     does. A ratio that is NaN, for answers without a token, is broken. Only the strengths measured are known: a curve
@@ -47,7 +52,8 @@ def strength_limit(
     for size in sizes:
         here = [point for point in points if abs(point.strength) == size]
         odd = any(not point.perplexity_ratio <= max_ratio for point in here)
-        loops = any(not point.distinct4_ratio >= min_distinct for point in here)
+        likely = any(point.perplexity_ratio < min_ratio for point in here)
+        loops = likely or any(not point.distinct4_ratio >= min_distinct for point in here)
         if odd or loops:
             cause = "both" if odd and loops else "perplexity" if odd else "repetition"
             return StrengthLimit(size, cause, fluent, tuple(sizes))

@@ -1,5 +1,6 @@
 """A whole steering study: choose on development prompts, score once on test prompts, beside every baseline."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -13,13 +14,16 @@ from babelscope.directions import language_arithmetic, mean_direction
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.evaluation import known_languages
 from babelscope.languages import Language
+from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
+from babelscope.sweep_grid import STRENGTHS
 from babelscope.sweeps.answers import Answer, Decoding, Prompt, Steerer, generate_answers, make_prompts
 from babelscope.sweeps.baselines import random_directions
-from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response
+from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
 from babelscope.sweeps.scores import Score, score_answers
 
+log = logging.getLogger(__name__)
 FADE = Schedule.ramp(8, start=1.0, end=0.3)
 """Full strength on the prompt, 0.3 of it from the eighth new token on: by then the answer keeps its own language."""
 
@@ -53,6 +57,8 @@ class SteeringStudy:
     """One direction a target, away from the mean of the other languages, at the layer used for it."""
     not_measurable: tuple[Language, ...]
     """Targets that the language detector does not know."""
+    edge: tuple[str, ...] = ()
+    """What of the choice lies at the edge of its grid: see `grid_edge`."""
 
 
 def pair_steerer(
@@ -111,7 +117,7 @@ def steering_study(
     test: Corpus,
     targets: Sequence[str],
     layers: Sequence[int],
-    strengths: Sequence[float] = (0.5, 0.75, 1.0, 1.25, 1.5),
+    strengths: Sequence[float] = STRENGTHS,
     dev_prompts: int = 10,
     test_prompts: int = 33,
     random_draws: int = 10,
@@ -160,6 +166,8 @@ def steering_study(
         progress=progress,
     )
     chosen, best = choose_points(points)
+    edge = grid_edge(points, chosen, layout_of(model).n_layers)
+    warn_of_edge("steering", edge)
     at = {tag: best[tag] if per_target else chosen for tag in known}
     layer_of, strength_of = {t: p.layer for t, p in at.items()}, {t: p.strength for t, p in at.items()}
     requests, native = vary_sources(prompts["test"], known, test_prompts), own("test", test_prompts)
@@ -186,6 +194,7 @@ def steering_study(
         other_language=trial(write(few, other), native) if any_third else None,
         directions={tag: mean_direction(observation, target=tag, layer=layer_of[tag]) for tag in known},
         not_measurable=tuple(tag for tag in wanted if tag not in known),
+        edge=edge,
     )
 
 
@@ -225,6 +234,12 @@ def random_answers(
     return answers
 
 
+def warn_of_edge(what: str, edge: Sequence[str]) -> None:
+    """Log what of a choice lies at the edge of its grid."""
+    if edge:
+        log.warning("%s: the choice lies at the edge of its grid (%s); widen the grid", what, "; ".join(edge))
+
+
 def success_by_source(trial: Trial) -> dict[Language, dict[Language, float]]:
     """Success by source, then target; a pair without answers is absent."""
     right: dict[tuple[Language, Language], list[bool]] = {}
@@ -246,6 +261,8 @@ class NeuronSteering(NamedTuple):
     points: tuple[CurvePoint, ...]
     """Dose–response; the layer is −1, for all layers that hold neurons."""
     trial: Trial
+    edge: tuple[str, ...] = ()
+    """As of SteeringStudy."""
 
 
 def neuron_steering_study(
@@ -295,7 +312,9 @@ def neuron_steering_study(
         decoding=decoding,
     )
     chosen, _ = choose_points(points)
+    edge = grid_edge(points, chosen)
+    warn_of_edge("neuron arithmetic", edge)
     requests = [(answer.prompt, answer.target) for answer in study.steered.answers[::2]]
     answers = generate_answers(model, tokenizer, requests, steerer(chosen.strength), decoding=decoding)
     scores = score_answers(model, tokenizer, answers, study.native.answers)
-    return NeuronSteering(chosen.strength, tuple(points), Trial(tuple(answers), scores))
+    return NeuronSteering(chosen.strength, tuple(points), Trial(tuple(answers), scores), edge)
