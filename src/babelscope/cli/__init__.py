@@ -37,10 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_verb(verb: str, words: list[str], as_json: bool) -> int:
     """Call a verb, print what it returns, and turn errors into exit codes."""
     try:
+        from babelscope.cli.arguments import FailedResult
         from babelscope.cli.calling import call_verb
         from babelscope.runs import plain
 
-        result = plain(call_verb(verb, words))
+        returned = call_verb(verb, words)
+        result = plain(returned)
     except ToolkitError as err:
         print(f"babelscope {verb}: {err}", file=sys.stderr)
         return FAILED
@@ -54,7 +56,7 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
     else:
         for key, value in result.items():
             print("\n".join(shown(key, value)))
-    return DONE
+    return FAILED if isinstance(returned, FailedResult) else DONE
 
 
 def shown(key: str, value: Any) -> list[str]:

@@ -16,6 +16,12 @@ from babelscope.errors import ArtifactError, CorpusError, PrerequisiteError
 from babelscope.languages import Language
 
 Result = Mapping[str, Any]
+
+
+class FailedResult(dict[str, Any]):
+    """A result that is printed like any other, of a verb that exits 1."""
+
+
 Model = Annotated[Positional[str], arg(metavar="MODEL", help='folder, hub id, or "reference".')]
 Text = Annotated[Positional[str], arg(metavar="CORPUS")]
 Neurons = Annotated[Positional[Path], arg(metavar="NEURONS")]
