@@ -27,6 +27,7 @@ _HOME = {
     "Message": "corpus",
     "render_chat": "corpus",
     "observe": "recording",
+    "judge_answers": "evaluation",
     "select_lape": "neurons",
     "select_entropy_lambda": "neurons",
     "select_top_rate": "neurons",

@@ -258,7 +258,7 @@ def test_success_by_source_counts_each_pair(tokenizer):
 
 
 def test_instructions_are_in_the_language_they_ask_for():
-    assert set(ANSWER_IN) == known_languages()
+    assert set(ANSWER_IN) <= known_languages()
     found = detect_languages(list(ANSWER_IN.values()))
     # A line of a few words is short for a detector; nearly all are told even so.
     assert sum(tag == top for tag, top in zip(ANSWER_IN, found, strict=True)) >= 27

@@ -1,105 +1,199 @@
-"""Which language an answer is in, and how varied it is. The only importer of lingua."""
+"""Whether an answer is in its target language: the judge's rule, and how varied answers are."""
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Literal, NamedTuple
 
-from lingua import Language as LinguaLanguage
-from lingua import LanguageDetector, LanguageDetectorBuilder
-
 from babelscope.corpus import Corpus
-from babelscope.errors import CorpusError, LanguageError
+from babelscope.errors import CorpusError, LanguageError, MeasurementError
+from babelscope.evaluation.known_scripts import known_by_script
+from babelscope.evaluation.labelled_words import NAME, LabelledWord, WordLabeller, guess_text, label_by_script
+from babelscope.evaluation.prose import damaged_share, plain_prose, without_repeats, words_of
+from babelscope.evaluation.word_evidence import CANDIDATES
 from babelscope.languages import Language
 
-# fmt: off
-LINGUA = (
-    "ar", "bg", "ca", "cs", "cy", "de", "en", "eo", "es", "et", "eu", "fa", "fi", "fr", "hi",
-    "hu", "id", "it", "ja", "ko", "nl", "pl", "pt", "ru", "sw", "tr", "uk", "vi", "zh",
-)
-# fmt: on
-"""The languages told apart: one left out can not be recognised, and more of them confuse."""
-
-MIN_CHARACTERS = 20
-MAX_REPLACEMENT = 0.05
-CONFIDENT = 0.9
-"""Confidence from which a line counts as another language when labels are checked."""
+MIN_LETTERS = 16.0
+"""Letters an answer needs, each counted as so many Latin ones (`LETTER_WEIGHT`): five Han characters and a half."""
+MAX_DAMAGED = 0.02
+"""Share of damaged characters above which an answer is broken."""
+FOREIGN = 0.1
+"""Share of the letters in other languages from which an answer is mixed: names and a foreign word or two are less."""
+WHOLLY = 0.85
+"""Share of the letters in other languages from which the answer is in another language."""
 
 Verdict = Literal["right", "other language", "mixed", "short", "empty", "broken"]
 
 
 class Recognition(NamedTuple):
-    """What one answer was judged to be."""
+    """What one answer was judged to be, and why."""
 
     verdict: Verdict
     language: Language | None
-    """Top language of the whole answer; None where it is empty or nothing was recognised."""
+    """The language of most of its letters; None where it has none, or none that is known."""
     lines: tuple[tuple[str, Language | None], ...]
-    """Each line that is not blank, with its own top language."""
+    """Each line that is not blank, with the language of most of its letters."""
+    letters: float = 0.0
+    """Letters outside code and addresses, each counted as so many Latin ones."""
+    scripts: Mapping[str, float] = {}
+    """Share of those letters by script, as ISO 15924 codes."""
+    languages: Mapping[str, float] = {}
+    """Share of the letters by language, most first; names in Latin letters in another script are left out."""
+    segments: tuple[tuple[str, Language | None], ...] = ()
+    """Runs of words of one language, in order."""
+    reason: str = ""
+    """What decided, in a few words."""
 
 
 @cache
 def known_languages() -> frozenset[Language]:
-    """The 29 languages that can be recognised."""
-    return frozenset(Language.parse(tag) for tag in LINGUA)
+    """The languages an answer can be judged in without an identifier of your own.
 
-
-@cache
-def detector() -> LanguageDetector:
-    """The one language detector, built at first use."""
-    by_code = {language.iso_code_639_1.name.lower(): language for language in LinguaLanguage.all()}
-    return LanguageDetectorBuilder.from_languages(*(by_code[tag] for tag in LINGUA)).build()
+    Those lingua tells apart among languages of their script, `zh` and `ja`, and those whose script is their own.
+    Neighbours are told apart as far as their words are: `bs`, `hr` and `sr-Latn` are not, nor are two languages of one
+    row of `OWN_SCRIPT`; docs/judging-answers.md has the error rates of `da`/`nb`, `cs`/`sk`, `id`/`ms` and others.
+    """
+    by_words = {tag for tags in CANDIDATES.values() for tag in tags}
+    written = ("no", "zh", "zh-Hans", "zh-Hant", "ja", "sr-Latn", "sr-Cyrl")
+    return frozenset(Language.parse(tag) for tag in (*by_words, *written)) | known_by_script()
 
 
 def detect_languages(texts: Sequence[str]) -> list[Language | None]:
-    """Top language of each text among `known_languages()`; None where none of their letters occur."""
-    found = detector().detect_languages_in_parallel_of(list(texts))
-    return [None if language is None else Language(language.iso_code_639_1.name.lower()) for language in found]
+    """The language of most letters of each text among `known_languages()`; None where no known letter occurs."""
+    return [guess_text(words_of(plain_prose(text)))[0] for text in texts]
+
+
+def check_targets(targets: Sequence[str]) -> list[Language]:
+    """Parsed targets; raises LanguageError for those that can not be judged, all at once."""
+    tags = [Language.parse(target) for target in targets]
+    if unknown := sorted({tag for tag in tags if tag not in known_languages()}):
+        raise LanguageError(
+            f"{', '.join(unknown)} can not be recognised; expected one of {', '.join(sorted(known_languages()))}; "
+            "name an identifier that knows it (a fastText model: --identifier FILE --labels SET)"
+        )
+    return tags
 
 
 def judge_answers(answers: Sequence[str], targets: Sequence[str]) -> list[Recognition]:
-    """Judge answers together; the rules are those of `judge_answer`."""
-    unknown = sorted({tag for tag in targets if Language.parse(tag) not in known_languages()})
-    if unknown:
-        raise LanguageError(f"{', '.join(unknown)} can not be recognised; expected one of {', '.join(LINGUA)}")
-    lines = [[line.strip() for line in answer.splitlines() if line.strip()] for answer in answers]
-    flat = [line for group in lines for line in group]
-    tops, line_tops = detect_languages(answers), iter(detect_languages(flat))
+    """Whether each answer is in its target language, with the shares by script and language that decide it.
+
+    answers, targets: one target, a BCP-47 tag, for each answer.
+    Code, addresses, digits, signs and emoji are left out. What is left is cut into words, each word is given to the
+    target or to another language (`switching`, `han`; by script where the scripts differ), and letters are counted,
+    each as so many Latin ones. The verdict is the first that fits:
+
+    - "empty": nothing but white space;
+    - "broken": more than 2 % of the characters are damaged (U+FFFD, controls), or the answer is long enough only
+      because something in it is repeated without a break;
+    - "short": fewer than 16 letters: a sentence of three or four words, of six Han characters;
+    - "other language": 85 % or more of the letters are in other languages;
+    - "mixed": 10 % or more are, or a line of 16 letters or more is;
+    - "right".
+
+    Loops that are shorter than the rest, and one answer to all prompts, are right here and low in `distinct_n`.
+    Raises MeasurementError unless there is one target for each answer, and LanguageError for unknown targets.
+    """
+    if len(answers) != len(targets):
+        raise MeasurementError(f"{len(targets)} targets came for {len(answers)} answers; expected one for each")
     return [
-        judged(answer, Language.parse(target), top, tuple((line, next(line_tops)) for line in group))
-        for answer, target, top, group in zip(answers, targets, tops, lines, strict=True)
+        judge_text(answer, tag, label_by_script) for answer, tag in zip(answers, check_targets(targets), strict=True)
     ]
 
 
 def judge_answer(answer: str, target: str) -> Recognition:
-    """Whether an answer is in the target language.
-
-    "right" means: at least 20 characters, at most 5 % replacement characters, the target is the top language of the
-    whole answer, and of every line of at least 20 characters. Anything else is a failure with its name, never skipped.
-    Raises LanguageError for a target that can not be recognised.
-    """
+    """Whether one answer is in the target language; the rules are those of `judge_answers`."""
     return judge_answers([answer], [target])[0]
 
 
-def judged(
-    answer: str, target: Language, top: Language | None, lines: tuple[tuple[str, Language | None], ...]
-) -> Recognition:
-    """The verdict on one answer whose languages are known."""
-    text = answer.strip()
-    long_lines = [tag for line, tag in lines if len(line) >= MIN_CHARACTERS]
-    verdict: Verdict = "right"
-    if not text:
-        verdict = "empty"
-    elif len(text) < MIN_CHARACTERS:
-        verdict = "short"
-    elif text.count("�") > MAX_REPLACEMENT * len(text):
-        verdict = "broken"
-    elif top != target:
-        verdict = "other language"
-    elif any(tag != target for tag in long_lines):
-        verdict = "mixed"
-    return Recognition(verdict, top if text else None, lines)
+def judge_text(answer: str, target: Language, labeller: WordLabeller) -> Recognition:
+    """The verdict on one answer with its words labelled by `labeller`."""
+    if not answer.strip():
+        return Recognition("empty", None, (), reason="nothing but white space")
+    prose = plain_prose(answer)
+    words = words_of(prose)
+    labelled = labeller(words, prose, target)
+    letters = sum((word.weight for word in words), 0.0)
+    counted = [word for word in labelled if word.language != NAME]
+    total = sum((word.weight for word in counted), 0.0)
+    languages = _shares(counted, lambda word: str(word.language), total)
+    foreign = 1 - languages.get(str(target), 0.0)
+    lines = _lines(answer, labelled)
+    verdict, reason = _verdict(answer, prose, letters, total, foreign, lines, target)
+    most = max(languages, key=languages.__getitem__, default=None)
+    return Recognition(
+        verdict=verdict,
+        language=None if most in (None, "None") else Language(most),
+        lines=tuple((line, tag) for line, tag, _ in lines),
+        letters=letters,
+        scripts=_shares(labelled, lambda word: word.script, letters),
+        languages=languages,
+        segments=_segments(answer, labelled),
+        reason=reason,
+    )
+
+
+def _verdict(
+    answer: str, prose: str, letters: float, total: float, foreign: float, lines: list["Line"], target: Language
+) -> tuple[Verdict, str]:
+    damaged = damaged_share(answer)
+    if damaged > MAX_DAMAGED:
+        return "broken", f"{damaged:.0%} of the characters are damaged"
+    if letters < MIN_LETTERS:
+        return "short", f"{letters:.1f} letters; {MIN_LETTERS:g} are needed"
+    once = sum((word.weight for word in words_of(without_repeats(prose))), 0.0)
+    if once < MIN_LETTERS:
+        return "broken", f"repeats itself without a break; written once it has {once:.1f} letters"
+    if not total or foreign >= WHOLLY:
+        return "other language", f"{foreign:.0%} of the letters are not {target}"
+    if foreign >= FOREIGN:
+        return "mixed", f"{foreign:.0%} of the letters are not {target}"
+    if wrong := next((line for line, tag, weight in lines if tag != target and weight >= MIN_LETTERS), None):
+        return "mixed", f"the line {wrong[:40]!r} is not {target}"
+    return "right", f"{1 - foreign:.0%} of the letters are {target}"
+
+
+Line = tuple[str, Language | None, float]
+
+
+def _lines(answer: str, words: Sequence[LabelledWord]) -> list[Line]:
+    """Each line that is not blank: its text, its language, and the weight of its letters."""
+    lines: list[Line] = []
+    start = 0
+    for line in answer.splitlines(keepends=True):
+        inside = [word for word in words if start <= word.start < start + len(line) and word.language != NAME]
+        start += len(line)
+        weights: Counter[Language | None] = Counter()
+        for word in inside:
+            weights[word.language] += word.weight  # type: ignore[reportArgumentType]
+        if line.strip():
+            top = max(weights, key=weights.__getitem__, default=None)
+            lines.append((line.strip(), top, float(weights.total())))
+    return lines
+
+
+def _shares(words: Sequence[LabelledWord], key: Callable[[LabelledWord], str], total: float) -> dict[str, float]:
+    """Share of the letters by a key of the words, most first."""
+    weights: Counter[str] = Counter()
+    for word in words:
+        weights[key(word)] += word.weight  # type: ignore[reportArgumentType]
+    return {name: weight / total for name, weight in weights.most_common()} if total else {}
+
+
+def _segments(answer: str, words: Sequence[LabelledWord]) -> tuple[tuple[str, Language | None], ...]:
+    """Runs of words of one language, as they stand in the answer."""
+    runs: list[tuple[int, Language | None]] = []
+    for word in words:
+        if word.language != NAME and (not runs or runs[-1][1] != word.language):
+            runs.append((word.start, word.language))
+    ends = [start for start, _ in runs[1:]] + [len(answer)] * bool(runs)
+    return tuple((answer[start:end].strip(), tag) for (start, tag), end in zip(runs, ends, strict=True))
+
+
+def line_languages(found: Recognition) -> list[Language | None]:
+    """Languages of an answer's lines that are long enough to be told."""
+    weights = [sum(word.weight for word in words_of(plain_prose(line))) for line, _ in found.lines]
+    return [tag for (_, tag), weight in zip(found.lines, weights, strict=True) if weight >= MIN_LETTERS]
 
 
 def distinct_n(answers: Sequence[Sequence[int]], n: int = 4) -> float:
@@ -112,9 +206,9 @@ def distinct_n(answers: Sequence[Sequence[int]], n: int = 4) -> float:
 
 
 def check_labels(corpus: Corpus, *, sample: int = 200, seed: int = 0) -> None:
-    """Raise CorpusError where more than half of 200 sampled lines are confidently in another language.
+    """Raise CorpusError where more than half of 200 sampled lines are in another language, by `judge_answers`.
 
-    Languages that can not be recognised pass.
+    Lines that are too short do not count; languages that can not be recognised pass.
     """
     for tag, documents in corpus.items():
         if tag not in known_languages():
@@ -122,10 +216,8 @@ def check_labels(corpus: Corpus, *, sample: int = 200, seed: int = 0) -> None:
         lines = [document.text for document in documents]
         if len(lines) > sample:
             lines = random.Random(seed).sample(lines, sample)
-        values = detector().compute_language_confidence_values_in_parallel(lines)
-        tops = [max(value, key=lambda entry: entry.value) for value in values]
-        others = Counter(entry.language.iso_code_639_1.name.lower() for entry in tops if entry.value >= CONFIDENT)
-        others.pop(str(tag), None)
+        judged = judge_answers(lines, [tag] * len(lines))
+        others = Counter(str(found.language) for found in judged if found.verdict == "other language")
         if others.total() > len(lines) / 2:
             raise CorpusError(
                 f"{corpus.name}: {others.total()} of {len(lines)} sampled lines labelled {tag!r} are another language "

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from babelscope.errors import LanguageError, PrerequisiteError
-from babelscope.evaluation.answers import LINGUA, Recognition, detector, judge_answers, judged
+from babelscope.evaluation.answers import Recognition, judge_answers, judge_text, known_languages
+from babelscope.evaluation.labelled_words import LabelledWord, WordLabeller, accepted, guess_text, label_outside
 from babelscope.evaluation.labels import LabelSet, labels_of, language_of
+from babelscope.evaluation.prose import SENTENCE_END, Word, plain_prose, words_of
 from babelscope.languages import Language
 
 
@@ -34,7 +36,8 @@ class Identifier:
 
     def check(self, target: str) -> frozenset[str]:
         """The labels that count as the target; raises LanguageError where it can not be recognised."""
-        labels = labels_of(target, self.label_set)
+        words = self.label_set == "lingua"
+        labels = frozenset(map(str, accepted(Language.parse(target)))) if words else labels_of(target, self.label_set)
         if self.known is not None and not labels & self.known:
             raise LanguageError(
                 f"{target} can not be recognised by {self.name}; expected one of {', '.join(sorted(self.known))}; "
@@ -61,19 +64,16 @@ def open_identifier(name: Named = "lingua", *, labels: LabelSet | None = None) -
     if isinstance(name, Identifier):
         return name
     if name == "lingua":
-        return Identifier("lingua", "lingua", _guess_by_lingua, frozenset(LINGUA))
+        return Identifier("lingua", "lingua", _guess_by_words, frozenset(map(str, known_languages())))
     if isinstance(name, str | Path):
         return _open_fasttext(Path(name), labels)
     return Identifier(getattr(name, "__name__", "function"), labels or "bcp47", name)
 
 
-def _guess_by_lingua(texts: Sequence[str]) -> list[Guess]:
-    """Top of lingua's 29 languages with its confidence among them; no guess where no letter is known."""
-    values = detector().compute_language_confidence_values_in_parallel(list(texts))
-    tops = [max(value, key=lambda entry: entry.value) for value in values]
-    return [
-        Guess(None if top.value == 0 else top.language.iso_code_639_1.name.lower(), float(top.value)) for top in tops
-    ]
+def _guess_by_words(texts: Sequence[str]) -> list[Guess]:
+    """The language of each text by its script and words, with its probability among the languages of that script."""
+    found = [guess_text(words_of(plain_prose(text))) for text in texts]
+    return [Guess(None if tag is None else str(tag), probability) for tag, probability in found]
 
 
 def _open_fasttext(path: Path, labels: LabelSet | None) -> Identifier:
@@ -107,17 +107,58 @@ def _open_fasttext(path: Path, labels: LabelSet | None) -> Identifier:
 
 
 def judge_by(identifier: Identifier, answers: Sequence[str], target: str) -> list[Recognition]:
-    """Verdicts by the rules of `judge_answer`, with another identifier in lingua's place.
+    """Verdicts by the rules of `judge_answers`, with an identifier of your own in the place of our word rule.
+
+    It is asked about each sentence, long ones cut after about 40 letters, so that a mixture shows; letters in scripts
+    that the target is not written in are foreign without asking. A piece counts as foreign from a probability of .5.
 
     Raises LanguageError for a target that the identifier can not give.
     """
     identifier.check(target)
     if identifier.label_set == "lingua":
         return judge_answers(answers, [target] * len(answers))
-    lines = [[line.strip() for line in answer.splitlines() if line.strip()] for answer in answers]
-    tops = identifier.languages(answers, target)
-    each = iter(identifier.languages([line for group in lines for line in group], target))
+    tag = Language.parse(target)
+    return [judge_text(answer, tag, _labeller(identifier)) for answer in answers]
+
+
+PIECE, SHORTEST = 40.0, 16.0
+"""Letters, as Latin ones, at which a piece of a sentence is cut off for an identifier, and that a piece needs."""
+SURE = 0.5
+"""Probability from which a piece is believed to be in another language."""
+
+
+def _labeller(identifier: Identifier) -> WordLabeller:
+    """Words by the language that the identifier gives the piece of a sentence they stand in."""
+
+    def label(words: Sequence[Word], prose: str, target: Language) -> list[LabelledWord]:
+        labels, inside = label_outside(words, target)
+        pieces = pieces_of([words[place] for place in inside], prose)
+        wanted, places = identifier.check(target), iter(inside)
+        for piece, guess in zip(pieces, identifier.guess([text for text, _ in pieces]) if pieces else [], strict=True):
+            known = language_of(guess.label, identifier.label_set)
+            own = guess.label in wanted or (len(pieces) > 1 and guess.score < SURE)
+            for _ in range(piece[1]):
+                labels[next(places)] = target if own else known
+        return [LabelledWord(w.text, w.script, w.weight, w.start, tag) for w, tag in zip(words, labels, strict=True)]
+
+    return label
+
+
+def pieces_of(words: Sequence[Word], prose: str) -> list[tuple[str, int]]:
+    """Sentences, the long ones cut after about 40 letters: text without line ends, and its number of words."""
+    groups: list[list[Word]] = []
+    weight = 0.0
+    for place, word in enumerate(words):
+        gap = prose[words[place - 1].start + len(words[place - 1].text) : word.start] if place else ""
+        ended = weight >= SHORTEST and any(sign in SENTENCE_END for sign in gap)
+        if not groups or ended or weight >= PIECE:
+            groups.append([])
+            weight = 0.0
+        groups[-1].append(word)
+        weight += word.weight
+    if len(groups) > 1 and weight < SHORTEST:
+        groups[-2].extend(groups.pop())
     return [
-        judged(answer, Language.parse(target), top, tuple((line, next(each)) for line in group))
-        for answer, top, group in zip(answers, tops, lines, strict=True)
+        (" ".join(prose[group[0].start : group[-1].start + len(group[-1].text)].split()), len(group))
+        for group in groups
     ]

@@ -30,7 +30,7 @@ from babelscope.evaluation import (
     semantic_similarity,
     success_and_content,
 )
-from babelscope.evaluation.answers import MIN_CHARACTERS
+from babelscope.evaluation.answers import line_languages
 from babelscope.evaluation.identifiers import Named
 from babelscope.evaluation.segmentation import Segment
 from babelscope.languages import Language
@@ -46,7 +46,7 @@ class LanguageScore:
     success: Measured
     """Share of answers judged right, with Wilson's interval."""
     lines: Measured
-    """Mean share of an answer's lines of at least 20 characters that are right; 0 for an answer without one."""
+    """Mean share of an answer's lines of at least 16 letters that are right; 0 for an answer without one."""
     verdicts: Mapping[str, int]
     published: Confusion | None
     """LPR and WPR as published; None for `zh` and `ja` where the word cutters were left out."""
@@ -127,7 +127,7 @@ def score_language(
 
 
 def _line_share(found: Recognition, target: Language) -> float:
-    long_lines = [tag == target for line, tag in found.lines if len(line) >= MIN_CHARACTERS]
+    long_lines = [tag == target for tag in line_languages(found)]
     return sum(long_lines) / len(long_lines) if long_lines else 0.0
 
 

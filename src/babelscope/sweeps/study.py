@@ -137,7 +137,10 @@ def steering_study(
     wanted = [observation.languages[observation.index(tag)] for tag in targets]
     known = [tag for tag in wanted if tag in known_languages()]
     if not known:
-        raise LanguageError(f"none of {', '.join(wanted)} can be recognised; expected one of the 29 known languages")
+        raise LanguageError(
+            f"none of {', '.join(wanted)} can be recognised; expected a language that `known_languages` of "
+            "babelscope.evaluation has"
+        )
     for text in (dev, test):
         if silent := [tag for tag in wanted if tag not in text]:
             raise CorpusError(f"{text.name}: no text in {', '.join(silent)}, a target; add some, or leave it out")

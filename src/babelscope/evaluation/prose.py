@@ -1,0 +1,100 @@
+"""The running text of an answer, without what is the same in every language: code, addresses, numbers, names."""
+
+import re
+from typing import NamedTuple
+from unicodedata import category
+
+import regex
+
+from babelscope.evaluation.known_scripts import letter_weight
+from babelscope.scripts import COMMON, script_of_character, scripts_of_character
+
+FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`", re.DOTALL)
+ADDRESS = re.compile(r"(?:https?://|www\.)[^\s。、，）)】」]+|[\w.+-]+@[\w-]+\.[\w.-]+|<[A-Za-z/!][^<>\n]*>", re.ASCII)
+WORD = regex.compile(r"[\p{L}\p{M}\u200c\u200d]+(?:['’·][\p{L}\p{M}]+)*")
+SENTENCE_END = '.!?:;…。！？：؟।"“”„»«(*#\n'
+MARKS = {"\n", "\r", "\t", "\u200b", "\u200c", "\u200d", "\u200e", "\u200f", "\ufeff", "\u00ad"}
+REPEATED = re.compile(r"(.{1,40}?)\1{2,}", re.DOTALL)
+LONGEST_NAME = 3
+"""Words of a name in Latin letters inside text of another script, at most."""
+
+
+class Word(NamedTuple):
+    """A run of letters of one script."""
+
+    text: str
+    script: str
+    weight: float
+    """Letters, each counted as so many Latin ones."""
+    name: bool
+    """Whether it looks like a name: a capital in mid-sentence."""
+    start: int
+    """Where it begins in the text."""
+
+
+def plain_prose(text: str) -> str:
+    """The text with code, addresses and tags blanked; its length is unchanged, so that places stay what they were."""
+    for pattern in (FENCE, ADDRESS):
+        text = pattern.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
+    return text
+
+
+def damaged_share(text: str) -> float:
+    """Share of characters other than spaces that no text has: U+FFFD, controls, private and unassigned ones.
+
+    Up to three U+FFFD at the very end are left out: there an answer was cut inside a character.
+    """
+    body = re.sub("�{1,3}$", "", text.strip())
+    signs = [c for c in body if not c.isspace()]
+    bad = sum(c == "\ufffd" or (category(c) in ("Cc", "Cn", "Co", "Cs") and c not in MARKS) for c in signs)
+    return bad / len(signs) if signs else 0.0
+
+
+def without_repeats(text: str) -> str:
+    """The text with what is repeated three times or more, unbroken, written once."""
+    return REPEATED.sub(r"\1", " ".join(text.split()) + " ")
+
+
+def words_of(text: str) -> list[Word]:
+    """The words in order, cut where the script changes; letters that many scripts share go with their neighbours."""
+    return [
+        _word(text, match.start() + start, piece, script)
+        for match in WORD.finditer(text)
+        for start, piece, script in _pieces(match.group())
+    ]
+
+
+def _pieces(run: str) -> list[tuple[int, str, str]]:
+    """A run of letters, cut at changes of script; kana and Han stay apart."""
+    cuts: list[tuple[int, str]] = []
+    for place, character in enumerate(run):
+        script = script_of_character(character)
+        if script == COMMON or category(character)[0] != "L":
+            near = scripts_of_character(character)
+            script = cuts[-1][1] if cuts else next(iter(sorted(near)), COMMON)
+        if not cuts or cuts[-1][1] != script:
+            cuts.append((place, script))
+    ends = [place for place, _ in cuts[1:]] + [len(run)]
+    return [(place, run[place:end], script) for (place, script), end in zip(cuts, ends, strict=True)]
+
+
+def _word(text: str, start: int, piece: str, script: str) -> Word:
+    weight = sum(letter_weight(c) for c in piece if category(c)[0] == "L")
+    before = text[:start].rstrip(" \t")[-1:]
+    name = piece[0].isupper() and bool(before) and before not in SENTENCE_END
+    return Word(piece, script, weight, name, start)
+
+
+def foreign_names(words: list[Word]) -> set[int]:
+    """Places of words that may be names in Latin letters inside another script: at most three words with capitals."""
+    names: set[int] = set()
+    place = 0
+    while place < len(words):
+        end = place
+        while end < len(words) and words[end].script == "Latn":
+            end += 1
+        run = words[place:end]
+        if 0 < len(run) <= LONGEST_NAME and all(w.text != w.text.lower() for w in run):
+            names.update(range(place, end))
+        place = max(end, place + 1)
+    return names

@@ -1,0 +1,89 @@
+"""Where a text changes language: words of another language, told from names and from chance.
+
+For each other language the likeliest path of two states is taken (Viterbi): in the target, or in that language. A path
+pays for each change of state, and counts only where it is likelier by more than a first threshold than the text being
+all in the target; else with forty languages one of them would fit some word better by chance.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from babelscope.evaluation.word_evidence import COMMON_LANGUAGES, evidence
+
+ENTER, LEAVE = 2.5, 2.0
+"""Nats a path pays for each change into the other language and back."""
+FIRST, RARE = 5.0, 2.0
+"""Nats by which a path must be likelier than no change; and more for a language of which there is little text."""
+WHOLE = 8.0
+"""Nats by which a mixture must be likelier than the text being all in the other language."""
+NAME_SHARE, NAME_LIMIT = 0.15, -6.5
+"""How much a capital in mid-sentence counts, unless some language has the word more often than e^-6.5."""
+CAPITALISED = frozenset({"de"})
+"""Languages that write common nouns with a capital."""
+MOST_LANGUAGES = 3
+"""Other languages of one answer at most."""
+
+ALIKE: tuple[frozenset[str], ...] = (frozenset({"bs", "hr", "sr"}),)
+"""Languages that are not told apart within one script; `no` is `nb` and `nn`."""
+
+
+def counts_as(target: str) -> frozenset[str]:
+    """The candidates that count as a target."""
+    if target == "no":
+        return frozenset({"nb", "nn"})
+    return frozenset({target}).union(*(group for group in ALIKE if target in group))
+
+
+def label_words(words: list[str], names: list[bool], script: str, target: str, own: frozenset[str]) -> list[str]:
+    """For each word its language: the target, or another of its script.
+
+    target: a candidate of the script; own: those that count as it. names: which words have a capital in mid-sentence.
+    """
+    source = evidence(script)
+    lower = [word.lower() for word in words]
+    nats = source.beside(lower, target)
+    discount = [
+        NAME_SHARE if name and target not in CAPITALISED and source.commonest(word) < NAME_LIMIT else 1.0
+        for name, word in zip(names, lower, strict=True)
+    ]
+    nats = nats * np.array(discount)[:, None]
+    score, paths = two_state_paths(nats)
+    need = [FIRST + (0 if tag in COMMON_LANGUAGES else RARE) for tag in source.languages]
+    order = [k for k in np.argsort(-score) if score[k] > need[k] and source.languages[k] not in own]
+    labels = [target] * len(words)
+    for k in order[:MOST_LANGUAGES]:
+        tag = source.languages[k]
+        if score[k] - nats[:, k].sum() < WHOLE and paths[:, k].mean() > 0.5:
+            return [tag] * len(words) if k == order[0] else labels
+        for place in np.flatnonzero(paths[:, k]):
+            if labels[place] == target:
+                labels[place] = tag
+    return labels
+
+
+def two_state_paths(
+    nats: Float64[np.ndarray, "word language"],
+) -> tuple[Float64[np.ndarray, " language"], Bool[np.ndarray, "word language"]]:
+    """Score of the likeliest path of each language against the target, and which words it gives to that language."""
+    here, there = np.zeros(nats.shape[1]), nats[0] - ENTER
+    back: list[tuple[np.ndarray, np.ndarray]] = []
+    for row in nats[1:]:
+        back.append((there - LEAVE > here, here - ENTER > there))
+        here, there = np.maximum(here, there - LEAVE), np.maximum(there, here - ENTER) + row
+    state = there > here
+    path = np.zeros(nats.shape, dtype=bool)
+    path[-1] = state
+    for place in range(len(back) - 1, -1, -1):
+        left, entered = back[place]
+        state = np.where(state, ~entered, left)
+        path[place] = state
+    return np.maximum(here, there), path
+
+
+def probabilities(words: list[str], script: str) -> dict[str, float]:
+    """Probability of each language of a script for all words together; those of little text are taken for rarer."""
+    source, lower = evidence(script), [word.lower() for word in words]
+    nats = source.beside(lower, source.languages[0]).sum(axis=0)
+    nats = nats - [0.0 if tag in COMMON_LANGUAGES else RARE for tag in source.languages]
+    shares = np.exp(nats - nats.max())
+    return dict(zip(source.languages, (shares / shares.sum()).tolist(), strict=True))

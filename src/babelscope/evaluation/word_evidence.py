@@ -1,0 +1,154 @@
+"""How likely each word is in each language of a script. The only importer of lingua and of wordfreq."""
+
+import math
+from functools import cache
+
+import numpy as np
+from jaxtyping import Float64
+from lingua import Language as LinguaLanguage
+from lingua import LanguageDetector, LanguageDetectorBuilder
+from wordfreq import available_languages, get_frequency_list
+
+# fmt: off
+CANDIDATES: dict[str, tuple[str, ...]] = {
+    "Latn": (
+        "af", "az", "bs", "ca", "cs", "cy", "da", "de", "en", "eo", "es", "et", "eu", "fi", "fr", "ga", "hr", "hu",
+        "id", "is", "it", "la", "lg", "lt", "lv", "mi", "ms", "nb", "nl", "nn", "pl", "pt", "ro", "sk", "sl", "sn",
+        "so", "sq", "st", "sv", "sw", "tl", "tn", "tr", "ts", "vi", "xh", "yo", "zu",
+    ),
+    "Cyrl": ("be", "bg", "kk", "mk", "mn", "ru", "sr", "uk"),
+    "Arab": ("ar", "fa", "ur"),
+    "Deva": ("hi", "mr"),
+}
+COMMON_LANGUAGES = frozenset((
+    "ar", "bg", "ca", "cs", "da", "de", "en", "es", "fa", "fi", "fr", "hi", "hr", "hu", "id", "it", "nb", "nl", "pl",
+    "pt", "ro", "ru", "sr", "sv", "tr", "uk", "vi",
+))
+# fmt: on
+"""Languages of which much text is about: they are believed on less evidence."""
+
+LISTS = {"tl": "fil", "bs": "sh", "hr": "sh", "sr": "sh"}
+"""wordfreq's lists where their names are not ours; `sh` is Serbian, Croatian and Bosnian in Latin letters."""
+
+TO_CYRILLIC = (
+    ("lj", "љ"), ("nj", "њ"), ("dž", "џ"),
+    *zip("abcčćdđefghijklmnoprsštuvzž", "абцчћдђефгхијклмнопрсштувзж", strict=True),
+)  # fmt: skip
+"""Serbian in Cyrillic, letter by letter, the digraphs first."""
+
+FUNCTION_WORDS = {
+    "et": "ja on ei ta et oli see ma kui aga sa ka oma mis siis nii ning kes veel seda või tema minu sinu teda mind "
+    "meie nad selle olen pole mida juba ole nende välja kuid üle vaid enne ära siin seal nüüd väga kõik mitte "
+    "ainult kuidas miks pärast peale läbi kas olla olid oleks saab võib peab tuleb mulle talle sest ega kuni "
+    "all tagasi alla üks kaks",
+    "eo": "la de kaj en estas mi ne li al ke vi ĝi por kun ni ili el pri sed se tio ĉu estis tiu unu pli kiu ĉi oni "
+    "kiel ol ŝi sur jam da kiam nur estos mia lia via ĉar aŭ ja tre plej post tiel nun ĉe min lin vin ŝin ĝin "
+    "nin kio tie iu nenio ĉiu ĉiuj havas povas ankaŭ tamen sen dum tra inter ankoraŭ per antaŭ kien kie kial "
+    "do kiuj tiuj sia sian",
+    "sw": "na ya wa kwa ni za katika la kuwa cha huo hii huu hiyo yake wake ambayo ambao kama hilo pia lakini bila "
+    "hadi baada kabla kila watu mtu nchi alisema wengi sana moja mimi wewe yeye sisi nyinyi wao hawa yangu "
+    "yako wangu tu tena au ili hata vya vile kutoka kuhusu mwaka siku wakati yao zaidi kupitia ingawa bado "
+    "ambapo hapa huko wale yule hayo",
+    "eu": "eta da ez du bat dute ere zen baina hau hori dira zuen izan egin den baino zuten beste gure oso bere "
+    "behar dago edo nik zer zuk nire ziren dut dugu duen direla dela bai asko guztiak horrek hemen hala gaur "
+    "ondoren ari nahi batean batzuk bi hiru zaio diren zuela daude zait arte gabe egiten esan orain orduan "
+    "beti inoiz nola non nor",
+    "cy": "y yn a i ar o yr i'r ei mae ac wedi am fod bod oedd ond un hyn gan nid hefyd na eu fel pan fy dy ein ni "
+    "fi chi hi ef nhw fe mi ddim dim os mwy rhwng gyda gyda'r o'r a'r y'r ym sydd roedd bydd yw ydy dyma dyna "
+    "yma yno nawr ble beth pwy sut pam iawn rhaid cael gael gwneud dod mynd wrth dros heb trwy oes mewn at "
+    "hwn hon hynny sy'n mae'n i'w ôl tŷ sŵn hŷn ât tân môr côr gêm tîm sâl pêl cês",
+}
+"""The commonest words of languages that wordfreq has no list of, most of them function words; written down here."""
+
+UNSEEN = math.log(1e-7)
+"""Log share of a word that a list lacks; the lists end at 1e-6."""
+FUNCTION = -5.0
+RARE_UNLISTED = (-10.5, -12.5)
+"""Log share at most of a word in a language without a list: with function words above, and without."""
+LIST_LIMIT, LETTER_LIMIT, WORD_LIMIT = 6.0, 4.0, 8.0
+"""Nats at most by which one word's list, its letters, and both may speak for a language."""
+EXCLUDED = 5.0
+"""Nats by which a language that lingua excludes stands behind the likeliest one."""
+
+
+@cache
+def detector(script: str) -> LanguageDetector:
+    """lingua with the languages of one script; its models are read when first used."""
+    by_code = {language.iso_code_639_1.name.lower(): language for language in LinguaLanguage.all()}
+    return LanguageDetectorBuilder.from_languages(*(by_code[tag] for tag in CANDIDATES[script])).build()
+
+
+@cache
+def word_list(tag: str, script: str) -> dict[str, float] | None:
+    """Log share of the words of a language; None where no list is known in that script."""
+    if tag in FUNCTION_WORDS:
+        return dict.fromkeys(FUNCTION_WORDS[tag].split(), FUNCTION)
+    name = LISTS.get(tag, tag)
+    if name not in available_languages("small"):
+        return None
+    bins = get_frequency_list(name, "small")
+    written = _in_cyrillic if (name, script) == ("sh", "Cyrl") else str
+    return {written(word): -place * math.log(10) / 100 for place, words in enumerate(bins) for word in words}
+
+
+def _in_cyrillic(word: str) -> str:
+    for latin, cyrillic in TO_CYRILLIC:
+        word = word.replace(latin, cyrillic)
+    return word
+
+
+class Evidence:
+    """Per-word log-likelihoods in the languages of one script, remembered by word."""
+
+    def __init__(self, script: str, *, remember: int = 100_000) -> None:
+        self.script, self.languages = script, CANDIDATES[script]
+        self._seen: dict[str, tuple[Float64[np.ndarray, " language"], Float64[np.ndarray, " language"]]] = {}
+        self._remember = remember
+        self._lists = [word_list(tag, script) for tag in self.languages]
+
+    def learn(self, words: list[str]) -> None:
+        """Look up words together; lingua works on them in parallel."""
+        if len(self._seen) > self._remember:
+            self._seen.clear()
+        new = [word for word in dict.fromkeys(words) if word not in self._seen]
+        place = {tag: index for index, tag in enumerate(self.languages)}
+        values = detector(self.script).compute_language_confidence_values_in_parallel(new) if new else []
+        for word, entries in zip(new, values, strict=True):
+            # lingua drops languages by rule for one letter (`ê` for Welsh): then it is unlikely, not impossible.
+            letters = np.full(len(place), math.log(max(max((e.value for e in entries), default=0), 1e-3)) - EXCLUDED)
+            for entry in entries:
+                index = place[entry.language.iso_code_639_1.name.lower()]
+                letters[index] = max(letters[index], math.log(max(entry.value, 1e-13)))
+            self._seen[word] = (letters, self._listed(word))
+
+    def _listed(self, word: str) -> Float64[np.ndarray, " language"]:
+        """Log share of the word in each language; in one without a list, as rare as is compatible with the others."""
+        plain = word.replace("’", "'")
+        known = [UNSEEN if entry is None else entry.get(plain, UNSEEN) for entry in self._lists]
+        most = max(known)
+        for index, (tag, entry) in enumerate(zip(self.languages, self._lists, strict=True)):
+            if entry is None or (tag in FUNCTION_WORDS and plain not in entry):
+                known[index] = min(most, RARE_UNLISTED[tag not in FUNCTION_WORDS])
+        return np.array(known)
+
+    def commonest(self, word: str) -> float:
+        """Log share of a word in the language where it is most common."""
+        return float(self._seen[word][1].max())
+
+    def beside(self, words: list[str], target: str) -> Float64[np.ndarray, "word language"]:
+        """Nats by which each word speaks for each language against the target; column of the target is 0."""
+        self.learn(words)
+        index = self.languages.index(target)
+        letters = np.stack([self._seen[word][0] for word in words])
+        lists = np.stack([self._seen[word][1] for word in words])
+        lengths = np.array([[min(len(word), 10)] for word in words])
+        by_letters = np.clip(letters - letters[:, [index]], -9, 9) * np.sqrt(lengths) / 2
+        by_list = np.clip(lists - lists[:, [index]], -LIST_LIMIT, LIST_LIMIT)
+        both = by_list + 0.3 * np.clip(by_letters, -LETTER_LIMIT, LETTER_LIMIT)
+        return np.clip(np.where(by_list == 0, by_letters, both), -WORD_LIMIT, WORD_LIMIT)
+
+
+@cache
+def evidence(script: str) -> Evidence:
+    """The evidence of one script's languages, built at first use."""
+    return Evidence(script)

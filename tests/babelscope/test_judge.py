@@ -1,0 +1,108 @@
+"""The judge of answers: mixtures fail within a line, every script has its length, and reasons are given."""
+
+import pytest
+
+import babelscope as bs
+from babelscope.errors import LanguageError, MeasurementError
+from babelscope.evaluation import judge_answer, known_languages
+from babelscope.evaluation.known_scripts import OWN_SCRIPT, letter_weight
+
+
+def verdict(answer, target):
+    return judge_answer(answer, target).verdict
+
+
+@pytest.mark.parametrize(
+    ("answer", "target"),
+    [
+        ("Helsinki on Suomen pääkaupunki. It is also the largest city of Finland and very nice.", "fi"),
+        ("Das Wetter ist heute schön. The weather is nice and I am going to the beach", "de"),
+        ("Hyvää huomenta, what are you doing here, mitä teille kuuluu tänään?", "fi"),
+        ('国国。。 أنا ذهبتهم.了木材料。: "Brammer")。 Keuangan" (101', "zh"),
+        ("आज मौसम बहुत अच्छा है। আজ আবহাওয়া খুব ভালো।", "hi"),
+        ("今天天气很好，我们去公园散步吧。明日は雨が降るでしょう。", "zh"),
+        ("Me gusta mucho este libro. Ontem à noite eu não consegui dormir muito bem.", "es"),
+        ("Сегодня очень хорошая погода. Ми йдемо до лісу збирати гриби та ягоди.", "ru"),
+        ("ירושלים היא בירת ישראל. The weather is very nice today.", "he"),
+        ("Jeg vet ikke hva jeg skal gjøre. Jag tycker inte om att vakna så tidigt på morgonen.", "nb"),
+    ],
+)
+def test_a_mixture_within_one_line_is_mixed(answer, target):
+    assert verdict(answer, target) == "mixed"
+
+
+@pytest.mark.parametrize(
+    ("answer", "target"),
+    [
+        ("巴黎是法国的首都，也是著名的城市。", "zh"),
+        ("パリはフランスの首都です。", "ja"),
+        ("経済産業省労働基準監督署自動販売機設置許可申請書類提出期限", "ja"),
+        ("人参はβ−カロテン含有量が高く栄養豊富な野菜の一つです", "ja"),
+        ("二〇二五年七月二十五日金曜日午後三時東京都千代田区霞が関", "ja"),
+        ("労働組合\n日本経済新聞社編集局長\nこれは普通の文章です。今日は天気がいいですね。", "ja"),
+        ("中華人民共和國憲法規定公民有言論出版集會結社遊行示威的自由", "zh"),
+        ("中華人民共和國憲法規定公民有言論出版集會結社遊行示威的自由", "zh-Hant"),
+        ("Saya tidak tahu apa yang harus saya lakukan sekarang", "id"),
+        ("Jeg vet ikke hva jeg skal gjøre i dag", "nb"),
+        ("Jeg vet ikke hva jeg skal gjøre i dag", "no"),
+        ("Ово је добар дан за све нас овде.", "sr"),
+        ("Ovo je dobar dan za sve nas ovde.", "sr"),
+        ("나는 大學에서 공부합니다. 오늘은 날씨가 좋네요.", "ko"),
+        ("ירושלים היא בירת ישראל והעיר הגדולה בה", "he"),
+        ("இன்று வானிலை மிகவும் நன்றாக உள்ளது", "ta"),
+        ("আজ আবহাওয়া খুব ভালো এবং আমি বাইরে যাচ্ছি", "bn"),
+        ("วันนี้อากาศดีมากเลยนะครับ", "th"),
+        ("დღეს ძალიან კარგი ამინდია", "ka"),
+        ("Я купил Windows 10 и iPhone в Helsinki вчера вечером.", "ru"),
+        ("Pariisissa asuva Jean-Pierre Dubois tapasi eilen presidentin ja kertoi hänelle kaiken.", "fi"),
+        ("Käytä tätä:\n```python\nfor x in range(10): print(x)  # the weather is nice\n```\nSe tulostaa luvut.", "fi"),
+        ("Lue lisää: https://example.org/the-weather-is-nice-today ja kerro sitten muille 🙂", "fi"),
+        ("Hyvää huomenta, mitä teille kuuluu tänää�", "fi"),
+    ],
+)
+def test_a_right_answer_with_names_code_or_its_own_mixture_of_scripts_is_right(answer, target):
+    found = judge_answer(answer, target)
+    assert found.verdict == "right", found.reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "expected"),
+    [
+        ("中華人民共和國憲法規定公民有言論出版集會結社遊行示威的自由", "zh-Hans", "other language"),
+        ("The weather is very nice today in the garden.", "he", "other language"),
+        ("Idag är det mycket fint väder och vi går till stranden.", "da", "other language"),
+        ("巴黎很美", "zh", "short"),
+        ("ok", "he", "short"),
+        ("talo talo talo talo talo talo talo", "fi", "broken"),
+        ("ааааааааааааааааааааааааааааа", "ru", "broken"),
+        ("Hyvää \x00huo\x07menta, mitä teille kuuluu tänään?", "fi", "broken"),
+        ("```\nprint('the weather is nice today')\n```", "en", "short"),
+    ],
+)
+def test_what_is_not_right_has_its_name(answer, target, expected):
+    assert verdict(answer, target) == expected
+
+
+def test_reasons_are_shares_by_script_and_language_and_runs_of_words():
+    (found,) = bs.judge_answers(["Сегодня хорошая погода. Bonjour les amis, il fait très beau."], ["ru"])
+    assert found.verdict == "mixed" and list(found.languages) == ["fr", "ru"]
+    assert found.scripts["Latn"] == found.languages["fr"] == pytest.approx(28 / 48)
+    assert [tag for _, tag in found.segments] == ["ru", "fr"]
+    assert found.segments[0][0] == "Сегодня хорошая погода." and "58%" in found.reason
+
+
+def test_letters_count_by_what_they_say():
+    assert judge_answer("巴黎很美", "zh").letters == pytest.approx(4 * letter_weight("巴")) == pytest.approx(12.4)
+    assert judge_answer("Kiitos", "fi").letters == 6
+
+
+def test_every_language_whose_script_is_its_own_is_known():
+    assert {tag for tags in OWN_SCRIPT.values() for tag in tags} <= known_languages()
+    assert known_languages() >= {"he", "ta", "bn", "th", "el", "ka", "nb", "sk", "ms", "zh-Hant", "sr-Latn"}
+
+
+def test_bad_input_is_one_line():
+    with pytest.raises(MeasurementError, match="1 targets came for 2 answers"):
+        bs.judge_answers(["a", "b"], ["fi"])
+    with pytest.raises(LanguageError, match="mt, tt can not be recognised"):
+        bs.judge_answers(["a", "b"], ["tt", "mt"])
