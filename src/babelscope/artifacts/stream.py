@@ -16,8 +16,9 @@ from babelscope.errors import ArtifactError, MeasurementError, SiteError
 
 STREAM_SITES = ("embed", "resid_in", "attn_out", "resid_mid", "mlp_out", "resid_out")
 """Places whose units are those of the residual stream: first tokens and lengths are kept there."""
-LARGE_UNIT = 0.2
-"""A unit is massive that holds more of ordinary tokens' squared length, mean over languages, at one layer."""
+LARGE_UNIT = 0.3
+"""A unit is massive that holds more of ordinary tokens' squared length, mean over languages, at one layer. Gemma 3
+270M's largest holds .44 to .93; the bundled model's at most .25, in the last layer, read in two languages."""
 LARGE_LEFT = 0.1
 """Beside a massive unit, those are left out as well that hold more of what is left, in some language."""
 LARGE_FIRST = 4.0

@@ -90,7 +90,7 @@ def mean_direction(
     so that each counts alike. Differences are made in float64 and kept in float32. `mean_norm` and `median_norm` are
     over the tokens of target and source together.
     form: "whole" of all tokens and units; "ordinary" without the first token of every document, and zero at massive
-    units; "auto" is the latter where at this layer one unit holds more than a fifth of ordinary tokens' squared length
+    units; "auto" is the latter where at this layer one unit holds more than .3 of ordinary tokens' squared length
     (mean over all observed languages), or first tokens are in some language four times as large as the others.
     Raises LanguageError if target is among the sources, SiteError for a site that was not observed or, asked for the
     ordinary form, one where first tokens were not kept.
