@@ -3,9 +3,11 @@
 import pytest
 
 import babelscope as bs
+from babelscope.corpus import as_corpus, load_corpus
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.evaluation import judge_answer, known_languages
 from babelscope.evaluation.known_scripts import OWN_SCRIPT, letter_weight
+from babelscope.sweeps import judge_errors
 
 
 def verdict(answer, target):
@@ -106,3 +108,13 @@ def test_bad_input_is_one_line():
         bs.judge_answers(["a", "b"], ["fi"])
     with pytest.raises(LanguageError, match="mt, tt can not be recognised"):
         bs.judge_answers(["a", "b"], ["tt", "mt"])
+
+
+def test_the_judges_error_on_labelled_text_is_counted_and_a_large_one_is_said(caplog):
+    english, finnish = (load_corpus("reference", [tag], split="valid")[tag] for tag in ("en", "fi"))
+    lines = [document.text for document in finnish][:17] + [document.text for document in english][:3]
+    errors = judge_errors(as_corpus({"fi": [*lines, "ei"], "tt": lines}))
+    assert list(errors) == ["fi"], "Tatar can not be judged"
+    assert errors["fi"].n == 20 and errors["fi"].errors == pytest.approx(3 / 20) and errors["fi"].taken_for == "en"
+    assert errors["fi"].low < 0.15 < errors["fi"].high
+    assert "errs on 15 % of 20 lines labelled fi (mostly taken for en)" in caplog.text

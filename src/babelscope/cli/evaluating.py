@@ -1,6 +1,7 @@
 """The verb `evaluate`."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,6 +35,7 @@ from babelscope.sweeps import (
     SteeringEvaluation,
     evaluate_steering,
     generate_answers,
+    judge_errors,
     language_effects,
     untouched_prompts,
 )
@@ -93,7 +95,8 @@ def run_evaluate(
         references: for steering, a file with what each answer should say, one a line.
         native: for steering, a file with beginnings in the target language; fluency is measured beside their
             continuations, and without them beside the unsteered answers.
-        corpus: for steering, held-out text of any languages; side effects on each are measured.
+        corpus: held-out text of any languages. How often the judge errs on its lines is measured before it judges
+            answers; for steering, side effects on each language too.
         languages: BCP-47 tags; none means every language of the text or prompts.
         split: for perplexity and side effects, the text that is scored.
         max_length: tokens a document at most, BOS included.
@@ -113,11 +116,14 @@ def run_evaluate(
         return {"bits_per_byte": bits_per_byte(opened, tokenizer, texts, max_length=max_length)}
     identify = open_identifier(identifier, labels=labels)
     decoding = Decoding(new_tokens=new_tokens, temperature=temperature, seed=seed)
+    texts = load_corpus(corpus, languages or None, split=split) if corpus else None
+    errors = {} if texts is None else judge_errors(texts, identifier=identify, seed=seed)
+    described_errors = {tag: tidy(error) for tag, error in errors.items()}
     if what == "confusion":
         (name,) = expected(inputs, 1, "confusion MODEL PROMPTS, or confusion - ANSWERS")
         place = Path(name) / split if (Path(name) / split).is_dir() else Path(name)
         answers = load_answers(place) if model == "-" else answers_of(model, name, languages, decoding, device, dtype)
-        return confusion_of(answers, identify, words, published, out)
+        return confusion_of(answers, identify, words, published, out, described_errors)
     recipe, prompts = expected(inputs, 2, "steering MODEL RECIPE PROMPTS")
     if out is None or not target:
         raise ArtifactError("steering came without --target or without --out; expected both; add them")
@@ -142,18 +148,28 @@ def run_evaluate(
         seed=seed,
     )
     result = described(found)
+    result["judge_errors"] = described_errors
     result["decoding"] = asdict(decoding)
     result["untouched"] = untouched_prompts(opened, tokenizer, loaded, [p.text for p in asked[:16]])._asdict()
-    if corpus:
-        texts = load_corpus(corpus, languages or None, split=split)
+    if texts is not None:
         effects = language_effects(
             opened, tokenizer, loaded, texts, max_length=max_length, resamples=resamples, seed=seed
         )
         result["other_languages"] = {tag: tidy(effect) for tag, effect in effects.items()}
     write_atomic(out / "rows.jsonl", "".join(f"{json.dumps(plain(row), ensure_ascii=False)}\n" for row in found.rows()))
     write_atomic(out / "steering.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
-    short = ("target", "n", "success", "unsteered_success", "chrf", "score", "perplexity_ratio", "distinct4_ratio")
-    return {"out": str(out), **plain({key: result[key] for key in short})}
+    short = (
+        "target",
+        "n",
+        "success",
+        "unsteered_success",
+        "chrf",
+        "score",
+        "perplexity_ratio",
+        "distinct4_ratio",
+        "judge_errors",
+    )
+    return {"out": str(out), **plain({key: result[key] for key in (*short, "judge_errors")})}
 
 
 def expected(inputs: tuple[str, ...], count: int, form: str) -> tuple[str, ...]:
@@ -191,7 +207,12 @@ def answers_of(
 
 
 def confusion_of(
-    answers: list[SetAnswer], identifier: Identifier, words: Path | None, published: bool, out: Path | None
+    answers: list[SetAnswer],
+    identifier: Identifier,
+    words: Path | None,
+    published: bool,
+    out: Path | None,
+    errors: Mapping[Language, Any],
 ) -> Result:
     """Both forms by task, prompt set and language, and their averages over languages, also of each task by itself."""
     if out is not None:
@@ -218,6 +239,7 @@ def confusion_of(
     result = {
         "identifier": identifier.name,
         "english_words": len(english),
+        "judge_errors": errors,
         "verdicts": verdicts,
         **{name: confusion_rows(scores) for name, scores in forms.items()},
         "averages": {name: averages_of(scores) for name, scores in forms.items()},

@@ -5,6 +5,7 @@ from babelscope.sweeps.baselines import random_directions
 from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
 from babelscope.sweeps.effects import LanguageEffect, Untouched, kept_in_answers, language_effects, untouched_prompts
 from babelscope.sweeps.evaluated import LanguageScore, SteeringEvaluation, evaluate_steering, score_language
+from babelscope.sweeps.judge_errors import JudgeErrors, judge_errors
 from babelscope.sweeps.limits import Dose, StrengthLimit, by_layer, strength_limit
 from babelscope.sweeps.prompting import ANSWER_IN, few_shot, instructed
 from babelscope.sweeps.scores import Score, macro, score_answers
@@ -19,6 +20,8 @@ from babelscope.sweeps.study import (
 )
 
 __all__ = [
+    "JudgeErrors",
+    "judge_errors",
     "ANSWER_IN",
     "Answer",
     "CurvePoint",
