@@ -2,13 +2,28 @@ import gzip
 import hashlib
 import json
 import lzma
+import os
+import subprocess
+import sys
+from itertools import combinations
 
 import pytest
 import zstandard
 from conftest import tiny_tokenizer
 
 from babelscope import Document, load_corpus
-from babelscope.corpus import as_corpus, batch_documents, limit_tokens, shard_of, split_documents, tokenize_documents
+from babelscope.corpus import (
+    SPLITS,
+    as_corpus,
+    batch_documents,
+    check_unseen,
+    limit_tokens,
+    load_splits,
+    shard_of,
+    split_documents,
+    tokenize_documents,
+)
+from babelscope.corpus.splits import TENTHS, content_of
 from babelscope.errors import CorpusError, LanguageError
 
 
@@ -108,9 +123,41 @@ def test_a_language_without_text_is_refused():
         as_corpus({"en": ["a"], "fi": [""]})
 
 
-def test_parallel_means_equal_ids():
-    assert as_corpus({"en": ["a", "b"], "fi": ["c", "d"]}).parallel
-    assert not as_corpus({"en": ["a", "b"], "fi": ["c"]}).parallel
+def test_equally_many_lines_are_not_parallel_unless_somebody_says_so(tmp_path):
+    texts = {"en": ["a", "b"], "fi": ["c", "d"]}
+    assert not as_corpus(texts).parallel and as_corpus(texts, parallel=True).parallel
+    assert as_corpus(as_corpus(texts), parallel=True).parallel
+    write(tmp_path, en__txt="a\nb\n", fi__txt="c\nd\n")
+    assert not load_corpus(tmp_path).parallel
+    assert load_corpus(tmp_path, parallel=True).parallel and load_corpus(tmp_path, parallel=True).head(1).parallel
+    with pytest.raises(CorpusError, match="declared as parallel, but en has 2 documents and fi 1"):
+        as_corpus({"en": ["a", "b"], "fi": ["c"]}, parallel=True)
+    write(tmp_path, en__txt="a\n\nb\n")
+    with pytest.raises(CorpusError, match="en has 2 documents and fi 2, and differ at '2' and '1'"):
+        load_corpus(tmp_path, parallel=True)
+
+
+def test_rows_with_equal_ids_are_parallel_and_rows_without_ids_are_not(tmp_path):
+    row = '{{"text": "{}", "id": "{}"}}\n'
+    write(
+        tmp_path, en__jsonl=row.format("a", 1) + row.format("b", 2), fi__jsonl=row.format("c", 1) + row.format("d", 2)
+    )
+    assert load_corpus(tmp_path).parallel
+    write(tmp_path, fi__jsonl=row.format("c", 2) + row.format("d", 1))
+    assert not load_corpus(tmp_path).parallel
+    write(tmp_path, en__jsonl='{"text": "a"}\n', fi__jsonl='{"text": "b"}\n')
+    assert not load_corpus(tmp_path).parallel
+    write(tmp_path, en__jsonl='{"text": "a"}\n' + row.format("b", 1), fi__jsonl='{"text": "c"}\n' + row.format("d", 1))
+    assert not load_corpus(tmp_path).parallel
+
+
+def test_documents_with_ids_of_their_own_are_parallel():
+    assert as_corpus({"en": [Document("x", "a")], "fi": [Document("x", "b")]}).parallel
+    assert not as_corpus({"en": [Document("x", "a")], "fi": [Document("y", "b")]}).parallel
+
+
+def test_the_bundled_text_is_parallel_in_every_split():
+    assert all(load_corpus("reference", ["en", "fi", "zh"], split=split).parallel for split in SPLITS)
 
 
 def test_hash_sees_text_tag_and_order():
@@ -195,7 +242,7 @@ def test_jsonl_from_the_data_sets_library_loads(tmp_path):
 
 def test_documents_are_dealt_out_by_id_so_that_parallel_sentences_stay_together():
     texts = {tag: [f"{tag} sentence {i}" for i in range(200)] for tag in ("en", "fi")}
-    found = split_documents(as_corpus(texts))
+    found = split_documents(as_corpus(texts, parallel=True))
     assert list(found) == ["train", "valid", "test"] and all(part.parallel for part in found.values())
     ids = {split: {document.id for document in part["en"]} for split, part in found.items()}
     assert sum(map(len, ids.values())) == 200 and set().union(*ids.values()) == {str(i) for i in range(200)}
@@ -215,5 +262,167 @@ def test_a_text_that_is_in_train_is_not_in_valid_or_test():
 
 
 def test_a_text_too_short_to_be_split_is_refused():
-    with pytest.raises(CorpusError, match="no document is left for fi valid, fi test"):
+    with pytest.raises(CorpusError, match=r"no document is left for valid of fi \(200 documents\)"):
         split_documents(as_corpus({"en": [f"sentence {i}" for i in range(200)], "fi": ["yksi"] * 200}))
+
+
+def lines_of(count, word="line"):
+    return "".join(f"{word} number {i}\n" for i in range(count))
+
+
+def three(folder, languages=None, **given):
+    return {split: load_corpus(folder, languages, split=split, **given) for split in SPLITS}
+
+
+def test_a_folder_without_splits_is_dealt_out_by_document_alike_in_every_language(tmp_path):
+    write(tmp_path, en__txt=lines_of(300), fi__txt=lines_of(300, "rivi"), de__jsonl=rows(300))
+    found = three(tmp_path)
+    for tag in ("en", "fi", "de"):
+        texts = {split: {d.text for d in corpus[tag]} for split, corpus in found.items()}
+        assert sum(map(len, texts.values())) == 300 and len(set().union(*texts.values())) == 300
+        for split in SPLITS:
+            assert len(texts[split]) == sum(shard_of(str(i), 10) in TENTHS[split] for i in range(300))
+    assert [d.id for d in found["test"]["en"]] == [d.id for d in found["test"]["fi"]]
+    assert load_corpus(tmp_path, ["fi"], split="test")["fi"] == found["test"]["fi"]
+    assert load_corpus(tmp_path, split="all")["en"] == tuple(Document(str(i), f"line number {i}") for i in range(300))
+    facts = found["test"].facts()
+    assert facts["split"] == "test" and facts["dealt"] and facts["documents"]["en"] == len(found["test"]["en"])
+
+
+def rows(count):
+    return "".join(json.dumps({"text": f"Zeile {i}", "id": i}) + "\n" for i in range(count))
+
+
+def test_the_splits_are_the_same_in_every_process(tmp_path):
+    write(tmp_path, en__txt=lines_of(100))
+    words = "import sys, babelscope; print([d.id for d in babelscope.load_corpus(sys.argv[1], split='test')['en']])"
+    for seed in ("1", "2"):
+        ran = subprocess.run(
+            [sys.executable, "-c", words, str(tmp_path)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ran.stdout.strip() == str([d.id for d in load_corpus(tmp_path, split="test")["en"]])
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_text_that_stands_twice_is_in_one_split_only(tmp_path, parallel):
+    twice = lines_of(150) + "".join(f"line  number {i} \n" for i in range(150))
+    write(tmp_path, en__txt=twice, fi__txt=lines_of(300, "rivi"))
+    found = three(tmp_path, parallel=parallel)
+    texts = {split: {" ".join(d.text.split()) for d in corpus["en"]} for split, corpus in found.items()}
+    assert not any(texts[a] & texts[b] for a, b in combinations(SPLITS, 2))
+    assert all(corpus.parallel is parallel for corpus in found.values())
+    assert found["test"].source.repeated["en"] > 10 and ("fi" in found["test"].source.repeated) is parallel
+
+
+def test_a_short_text_is_train_alone_and_nothing_of_it_is_held_out(tmp_path, caplog):
+    write(tmp_path, en__txt=lines_of(300), fi__txt=lines_of(19, "rivi"))
+    with caplog.at_level("INFO"):
+        assert len(load_corpus(tmp_path)["fi"]) == 19
+    assert "too short to be dealt out, so nothing of it is held out: fi" in caplog.text
+    for split in ("valid", "test"):
+        with pytest.raises(CorpusError, match=rf"no document is left for {split} of fi \(19 documents\)"):
+            load_corpus(tmp_path, split=split)
+    assert len(load_corpus(tmp_path, split="all")["fi"]) == 19
+
+
+def test_a_split_that_repeats_an_earlier_one_is_counted_and_said(tmp_path, caplog):
+    for split, text in (
+        ("train", lines_of(50)),
+        ("valid", lines_of(3) + "own\n"),
+        ("test", "own\nnew\nline  number 7\n"),
+    ):
+        (tmp_path / split).mkdir()
+        write(tmp_path / split, en__txt=text)
+    found = three(tmp_path)
+    assert [dict(corpus.source.repeated) for corpus in found.values()] == [{}, {"en": 3}, {"en": 2}]
+    assert len(found["test"]["en"]) == 3 and "documents of test that are in an earlier split too: en 2" in caplog.text
+
+
+def test_splits_in_the_files_names_are_counted_too(tmp_path):
+    write(tmp_path, en__train__txt=lines_of(50), en__test__txt="line number 1\nnew\n")
+    assert load_corpus(tmp_path, split="test").source.repeated == {"en": 1}
+
+
+def test_languages_with_and_without_splits_stand_together(tmp_path):
+    write(tmp_path, en__txt=lines_of(100), fi__train__txt="a\n", fi__valid__txt="b\n", fi__test__txt="c\n")
+    found = three(tmp_path)
+    assert [corpus["fi"][0].text for corpus in found.values()] == ["a", "b", "c"]
+    assert sum(len(corpus["en"]) for corpus in found.values()) == 100
+    assert list(load_corpus(tmp_path, ["fi", "en"])) == ["fi", "en"]
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "word"),
+    [
+        ({"en__txt": "a", "en__train__txt": "b"}, "test", "en.txt and en.train.txt are both 'en'"),
+        ({"en__txt": "a", "en__train__txt": "b"}, "train", "both 'en'"),
+        ({"en__train__txt": "a"}, "all", "for split 'all'"),
+        ({"en__txt": "a"}, "dev", "split 'dev' came; expected one of train, valid, test, all"),
+    ],
+)
+def test_splits_that_can_not_be_told_are_one_line(tmp_path, files, split, word):
+    write(tmp_path, **files)
+    with pytest.raises(CorpusError, match=word):
+        load_corpus(tmp_path, split=split)
+
+
+def test_a_split_folder_that_is_missing_is_not_replaced_by_the_text_above_it(tmp_path):
+    (tmp_path / "train").mkdir()
+    write(tmp_path / "train", en__txt="a")
+    write(tmp_path, en__txt="a")
+    with pytest.raises(CorpusError, match="has folders train and none for test"):
+        load_corpus(tmp_path, split="test")
+
+
+def test_the_same_text_for_two_splits_is_refused_unless_asked_for(tmp_path):
+    for split, text in (("train", lines_of(50)), ("valid", "a\nb\n"), ("test", "b\n\na\n")):
+        (tmp_path / split).mkdir()
+        write(tmp_path / split, en__txt=text)
+    with pytest.raises(CorpusError, match=r"the same text came for en valid and test; .*--same-text"):
+        load_splits(tmp_path)
+    assert list(load_splits(tmp_path, same_text=True)) == list(SPLITS)
+    (tmp_path / "plain").mkdir()
+    write(tmp_path / "plain", en__txt=lines_of(30))
+    found = load_splits(tmp_path / "plain", same_text=True)
+    assert all(len(corpus["en"]) == 30 and corpus.facts()["split"] == "all" for corpus in found.values())
+
+
+def test_scoring_on_the_text_that_something_was_chosen_on_is_refused(tmp_path):
+    write(tmp_path, en__txt=lines_of(200))
+    found = three(tmp_path)
+    check_unseen(found["test"], found["train"].facts(), what="these neurons")
+    check_unseen(found["test"], None, what="these neurons")
+    whole = load_corpus(tmp_path, split="all")
+    for texts, seen in ((found["train"].only(["en"]), found["train"]), (whole, found["train"]), (found["test"], whole)):
+        with pytest.raises(CorpusError, match="is the text on which these neurons were chosen"):
+            check_unseen(texts, seen.facts(), what="these neurons")
+        check_unseen(texts, seen.facts(), what="these neurons", same_text=True)
+    handed = as_corpus({"en": ["a", "b"]})
+    with pytest.raises(CorpusError, match="texts handed over: is the text"):
+        check_unseen(handed, as_corpus({"en": ["a", "b"]}).facts(), what="these neurons")
+
+
+def test_a_data_set_with_one_split_is_dealt_out_and_one_with_splits_is_not(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    there = {"one": ["train"], "many": ["train", "validation"]}
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name, tag: there[name])
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda name, tag, split, streaming: [{"text": f"{split} {i}"} for i in range(100)]
+    )
+    found = {split: load_corpus("one", ["en"], split=split)["en"] for split in SPLITS}
+    assert sum(map(len, found.values())) == 100 and len({d.text for part in found.values() for d in part}) == 100
+    assert load_corpus("many", ["en"], split="valid")["en"][0].text == "validation 0"
+    with pytest.raises(CorpusError, match="has splits train, validation and none for test"):
+        load_corpus("many", ["en"], split="test")
+
+
+def test_the_bundled_text_is_not_dealt_out_and_repeats_nothing():
+    found = three("reference")
+    for tag in found["train"]:
+        texts = [{content_of(d) for d in corpus[tag]} for corpus in found.values()]
+        assert [len(part) for part in texts] == [240, 60, 100] and len(set().union(*texts)) == 400
+    assert all(corpus.name == "reference" and not corpus.source.dealt for corpus in found.values())

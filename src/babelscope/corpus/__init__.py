@@ -8,7 +8,17 @@ from babelscope.corpus.batches import Batch, batch_documents, make_batch, pad_ro
 from babelscope.corpus.changed import ROMANISABLE, romanise, shuffle_words
 from babelscope.corpus.chat import RenderedChat, check_template, end_of_turn, render_chat, render_whole
 from babelscope.corpus.conversations import as_conversations, check_conversations, tokenize_conversation
-from babelscope.corpus.documents import Corpus, Document, Texts, as_corpus, clean_text, shard_of
+from babelscope.corpus.documents import (
+    Corpus,
+    Document,
+    LineNumber,
+    Texts,
+    TextSource,
+    as_corpus,
+    as_parallel,
+    clean_text,
+    shard_of,
+)
 from babelscope.corpus.encoding import (
     EncodedText,
     begin_text,
@@ -21,8 +31,9 @@ from babelscope.corpus.encoding import (
     tokenize_prompts,
 )
 from babelscope.corpus.messages import Conversation, Counted, Message, Messages, as_messages, asked, check_counted
-from babelscope.corpus.reading import OPENERS, load_corpus
-from babelscope.corpus.splits import split_documents
+from babelscope.corpus.reading import has_splits, load_corpus, load_splits
+from babelscope.corpus.splits import SPLITS, WHOLE, check_apart, check_unseen, deal_out, split_documents
+from babelscope.corpus.text_files import OPENERS
 from babelscope.corpus.tokens import TokenDocument, limit_tokens, say_cut, tokenize_documents
 
 __all__ = [
@@ -34,26 +45,36 @@ __all__ = [
     "Counted",
     "Document",
     "EncodedText",
+    "LineNumber",
     "Message",
     "Messages",
     "RenderedChat",
+    "SPLITS",
+    "TextSource",
     "Texts",
     "TokenDocument",
+    "WHOLE",
     "as_conversations",
     "as_corpus",
     "as_messages",
+    "as_parallel",
     "asked",
     "batch_documents",
     "begin_text",
     "bos_of",
+    "check_apart",
     "check_conversations",
     "check_counted",
     "check_template",
+    "check_unseen",
     "clean_text",
+    "deal_out",
     "encode_texts",
     "end_of_turn",
+    "has_splits",
     "limit_tokens",
     "load_corpus",
+    "load_splits",
     "make_batch",
     "pad_of",
     "pad_rows",

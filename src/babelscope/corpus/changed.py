@@ -32,7 +32,7 @@ def romanise(corpus: Corpus) -> Corpus:
         raise CorpusError(
             f"{corpus.name}: no language in a script that can be romanised; expected one of {ROMANISABLE}"
         )
-    return Corpus(documents, f"{corpus.name}, romanised")
+    return corpus.derived(documents, f"{corpus.name}, romanised")
 
 
 def shuffle_words(corpus: Corpus, *, seed: int = 0) -> Corpus:
@@ -45,4 +45,4 @@ def shuffle_words(corpus: Corpus, *, seed: int = 0) -> Corpus:
         return joint.join(rng.sample(parts, len(parts)))
 
     documents = {tag: tuple(Document(d.id, shuffled(d.text)) for d in found) for tag, found in corpus.items()}
-    return Corpus(documents, f"{corpus.name}, words shuffled")
+    return corpus.derived(documents, f"{corpus.name}, words shuffled")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus.chat import RenderedChat, check_template, render_whole
-from babelscope.corpus.documents import Corpus, Document
+from babelscope.corpus.documents import Corpus, Document, id_of
 from babelscope.corpus.encoding import special_ids
 from babelscope.corpus.messages import (
     FORM,
@@ -62,7 +62,7 @@ def as_conversations(corpus: Corpus, *, counted: Counted = "user", system: str |
         talk = Conversation((*before, Message("user", document.text)), counted)
         return Document(document.id, document.text, talk)
 
-    return Corpus({tag: tuple(map(put, documents)) for tag, documents in corpus.items()}, f"{corpus.name}, as messages")
+    return corpus.derived({tag: tuple(map(put, texts)) for tag, texts in corpus.items()}, f"{corpus.name}, as messages")
 
 
 def parse_conversation(line: str, number: int, where: Any, counted: str) -> Document:
@@ -87,7 +87,7 @@ def as_conversation(row: Any, number: int, where: str, counted: str) -> Document
             f"{place}: no message of the {ROLES[choice][0]}, whose words are to count (roles: {', '.join(roles)}); "
             "expected one; leave the row out or count others"
         )
-    return Document(str(row.get("id", number)) if isinstance(row, dict) else str(number), talk.text, talk)
+    return Document(id_of(row, number), talk.text, talk)
 
 
 def tokenize_conversation(tokenizer: PreTrainedTokenizerBase, talk: Conversation) -> ConversationTokens:

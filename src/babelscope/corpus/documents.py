@@ -4,18 +4,25 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from babelscope.corpus.messages import Conversation
 from babelscope.errors import CorpusError
 from babelscope.languages import Language, parse_languages
 
 
+class LineNumber(str):
+    """An id that is only a place in a file or list: equal ones in two languages do not mean the same sentence."""
+
+    __slots__ = ()
+
+
 class Document(NamedTuple):
-    """One text with its identity; equal ids in two languages mean parallel text."""
+    """One text with its identity; equal ids in two languages mean parallel text, unless they are line numbers."""
 
     id: str
-    """Line or row number, or the row's own `id`."""
+    """The row's own `id`; a `LineNumber` where it has none and nobody said that the text is line-parallel."""
     text: str
     """NFC, without line ends; of a conversation the words that count."""
     conversation: Conversation | None = None
@@ -26,12 +33,28 @@ Texts = Mapping[str, Sequence[str | Document]] | Mapping[Language, Sequence[str 
 """Language tag → texts, as a person would hand them over."""
 
 
+class TextSource(NamedTuple):
+    """Where text was read from, and which part of it: what a result says about its text."""
+
+    corpus: str
+    """As it was asked for."""
+    split: str
+    """train, valid, test, or all."""
+    dealt: bool = False
+    """Whether the split was dealt out by document, because the corpus has none of its own."""
+    repeated: Mapping[str, int] = MappingProxyType({})
+    """By language, documents whose text is in an earlier split too: left out where dealt, else only counted."""
+
+
 class Corpus(Mapping[Language, tuple[Document, ...]]):
     """Documents by language, in order."""
 
-    def __init__(self, documents: Mapping[Language, tuple[Document, ...]], name: str):
+    def __init__(
+        self, documents: Mapping[Language, tuple[Document, ...]], name: str, source: TextSource | None = None
+    ) -> None:
+        """source: where the text was read from; None for text that was handed over."""
         self._documents = dict(documents)
-        self.name = name
+        self.name, self.source = name, source
 
     def __getitem__(self, tag: str) -> tuple[Document, ...]:
         return self._documents[Language(tag)]
@@ -55,9 +78,48 @@ class Corpus(Mapping[Language, tuple[Document, ...]]):
 
     @property
     def parallel(self) -> bool:
-        """Whether every language has the same ids in the same order."""
-        ids = {tuple(document.id for document in documents) for documents in self._documents.values()}
-        return len(ids) == 1
+        """Whether every language has the same ids in the same order, and they are more than line numbers.
+
+        That files have equally many lines says nothing: ids in rows do, or whoever reads text with `parallel=True`.
+        """
+        every = [[document.id for document in documents] for documents in self._documents.values()]
+        if any(isinstance(number, LineNumber) for ids in every for number in ids):
+            return False
+        return len({tuple(ids) for ids in every}) == 1
+
+    def declared_parallel(self) -> "Corpus":
+        """The same corpus with document i of every language the same content.
+
+        Raises CorpusError where languages differ in their documents' numbers or ids.
+        """
+        first, *others = self._documents
+        ids = [str(document.id) for document in self._documents[first]]
+        for tag in others:
+            theirs = [str(document.id) for document in self._documents[tag]]
+            if theirs != ids:
+                place = next((i for i, pair in enumerate(zip(ids, theirs, strict=False)) if pair[0] != pair[1]), None)
+                where = "" if place is None else f", and differ at {ids[place]!r} and {theirs[place]!r}"
+                raise CorpusError(
+                    f"{self.name}: declared as parallel, but {first} has {len(ids)} documents and {tag} "
+                    f"{len(theirs)}{where}; expected parallel text, the same lines or ids in each; align it"
+                )
+        return self.derived(
+            {tag: tuple(d._replace(id=str(d.id)) for d in texts) for tag, texts in self._documents.items()}, self.name
+        )
+
+    def derived(self, documents: Mapping[Language, tuple[Document, ...]], name: str) -> "Corpus":
+        """Other documents that were made from these, with the same source."""
+        return Corpus(documents, name, self.source)
+
+    def facts(self) -> dict[str, Any]:
+        """What a result says about its text: name, split, whether it was dealt out, documents and repeats, hash."""
+        return {
+            "name": self.name,
+            "hash": self.hash,
+            "parallel": self.parallel,
+            "documents": {tag: len(documents) for tag, documents in self._documents.items()},
+            **({} if self.source is None else self.source._asdict() | {"repeated": dict(self.source.repeated)}),
+        }
 
     def only(self, languages: Iterable[str]) -> "Corpus":
         """The same corpus with these languages, in this order."""
@@ -65,21 +127,25 @@ class Corpus(Mapping[Language, tuple[Document, ...]]):
         missing = [tag for tag in wanted if tag not in self._documents]
         if missing:
             raise CorpusError(f"{self.name}: no text for {', '.join(missing)}; expected one of {', '.join(self)}")
-        return Corpus({tag: self._documents[tag] for tag in wanted}, self.name)
+        return self.derived({tag: self._documents[tag] for tag in wanted}, self.name)
 
     def head(self, documents: int) -> "Corpus":
         """The first so many documents of each language."""
-        return Corpus({tag: texts[:documents] for tag, texts in self._documents.items()}, self.name)
+        return self.derived({tag: texts[:documents] for tag, texts in self._documents.items()}, self.name)
 
 
-def as_corpus(texts: Texts) -> Corpus:
-    """A Corpus from a plain mapping; ids are line numbers. Raises CorpusError for a language without text."""
+def as_corpus(texts: Texts, *, parallel: bool = False) -> Corpus:
+    """A Corpus from a plain mapping; ids of plain texts are their numbers.
+
+    parallel: text i is the same content in every language; without it, only documents with ids of their own are taken
+    for parallel. Raises CorpusError for a language without text, and for parallel text of unlike length.
+    """
     if isinstance(texts, Corpus):
-        return texts
+        return texts.declared_parallel() if parallel else texts
     parsed = dict(zip(parse_languages(texts), texts.values(), strict=True))
     documents = {
         tag: tuple(
-            line if isinstance(line, Document) else Document(str(number), clean_text(line))
+            line if isinstance(line, Document) else Document(LineNumber(number), clean_text(line))
             for number, line in enumerate(lines)
         )
         for tag, lines in parsed.items()
@@ -87,7 +153,23 @@ def as_corpus(texts: Texts) -> Corpus:
     for tag, found in documents.items():
         if not any(document.text for document in found):
             raise CorpusError(f"language {tag!r} has no text; expected at least one line that is not blank; add some")
-    return Corpus(documents, "texts handed over")
+    corpus = Corpus(documents, "texts handed over")
+    return corpus.declared_parallel() if parallel else corpus
+
+
+def as_parallel(texts: Texts) -> Corpus:
+    """Text for a function that asks for parallel text: a plain mapping handed to it is taken at its word.
+
+    A Corpus is parallel where its ids, or whoever read it, say so; the caller asks its `parallel`. Raises CorpusError
+    for a mapping whose languages have unlike numbers of texts.
+    """
+    return as_corpus(texts, parallel=not isinstance(texts, Corpus))
+
+
+def id_of(row: Any, number: int) -> str:
+    """A row's own `id`, or its number where it has none."""
+    own = row.get("id") if isinstance(row, Mapping) else None
+    return LineNumber(number) if own is None else str(own)
 
 
 def clean_text(line: str) -> str:

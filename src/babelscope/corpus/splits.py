@@ -1,34 +1,153 @@
-"""Train, valid and test out of one text."""
+"""Held out means held out: train, valid and test of a text, dealt out by document where it has no splits of its own."""
 
-from babelscope.corpus.documents import Corpus, Document, shard_of
+import json
+import logging
+from collections.abc import Collection, Mapping
+from itertools import combinations
+from typing import Any
+
+from babelscope.corpus.documents import Corpus, Document, TextSource, shard_of
 from babelscope.errors import CorpusError
+from babelscope.languages import Language
 
+log = logging.getLogger(__name__)
+SPLITS = ("train", "valid", "test")
+"""To observe and train on, to choose on, and to score once; each may repeat nothing of those before it."""
+WHOLE = "all"
+"""Asked for by name: all of a text without splits."""
 TENTHS = {"train": range(3, 10), "valid": range(1), "test": range(1, 3)}
 """Shards of ten by which documents are dealt out."""
+FEWEST_DEALT = 20
+"""A language with fewer documents is not dealt out: all of it is train, and nothing of it is held out."""
+HELD_OUT_ADVICE = "give folders train, valid and test, or ask for the whole text (--split all, or --same-text)"
+
+
+def deal_out(corpus: Corpus, split: str) -> Corpus:
+    """One split of a text without splits: seven tenths of the documents are train, one valid, two test.
+
+    The hash of a document's id decides, so the splits are the same in every process, for any choice of languages, and
+    for parallel sentences in every language. A document of valid or test whose text is in an earlier split too is left
+    out, in all languages where the text is parallel, and the log says how many. A language of fewer than 20 documents
+    is train alone.
+    Raises CorpusError for a language of which nothing is left in valid or test.
+    """
+    found = {tag: texts if split == WHOLE else tenth(texts, split) for tag, texts in corpus.items()}
+    repeats = {tag: repeated(found[tag], earlier(texts, split)) for tag, texts in corpus.items()}
+    dropped = set().union(*repeats.values()) if corpus.parallel else set()
+    kept = {
+        tag: tuple(document for document in texts if document.id not in (dropped or repeats[tag]))
+        for tag, texts in found.items()
+    }
+    short = [f"{tag} ({len(corpus[tag])} documents)" for tag, documents in kept.items() if not documents]
+    if short:
+        raise CorpusError(
+            f"{corpus.name}: no document is left for {split} of {', '.join(short)}, where the text is dealt out by "
+            f"document; expected {FEWEST_DEALT} or more a language, one a line; add some, or {HELD_OUT_ADVICE}"
+        )
+    lost: dict[str, int] = {tag: len(found[tag]) - len(kept[tag]) for tag in kept if len(found[tag]) > len(kept[tag])}
+    say_dealt(corpus, split, kept, lost)
+    name = f"{corpus.name}, all of it" if split == WHOLE else f"{corpus.name}, {split} by document"
+    return Corpus(kept, name, TextSource(corpus.name, split, split != WHOLE, lost))
+
+
+def tenth(documents: tuple[Document, ...], split: str) -> tuple[Document, ...]:
+    """A split's documents by the hash of their ids; of a short text all are train."""
+    if len(documents) < FEWEST_DEALT:
+        return documents if split == "train" else ()
+    return tuple(document for document in documents if shard_of(document.id, 10) in TENTHS[split])
+
+
+def earlier(documents: tuple[Document, ...], split: str) -> set[str]:
+    """Texts of the splits before this one."""
+    before = SPLITS[: SPLITS.index(split)] if split in SPLITS else ()
+    return {content_of(document) for name in before for document in tenth(documents, name)}
+
+
+def repeated(documents: Collection[Document], known: Collection[str]) -> set[str]:
+    """Ids of the documents whose text is known."""
+    return {document.id for document in documents if content_of(document) in known}
+
+
+def content_of(document: Document) -> str:
+    """What makes two documents the same text: the words, however they are spaced, or all messages of a conversation."""
+    if document.conversation is not None:
+        return json.dumps(document.conversation, ensure_ascii=False)
+    return " ".join(document.text.split())
+
+
+def say_dealt(
+    corpus: Corpus, split: str, kept: Mapping[Language, tuple[Document, ...]], lost: Mapping[Any, int]
+) -> None:
+    """One line on what was dealt, so that nobody is surprised by the number of documents."""
+    if split == WHOLE:
+        return
+    counts = ", ".join(f"{tag} {len(documents)} of {len(corpus[tag])}" for tag, documents in kept.items())
+    whole = [tag for tag in kept if len(corpus[tag]) < FEWEST_DEALT]
+    more = f"; too short to be dealt out, so nothing of it is held out: {', '.join(whole)}" if whole else ""
+    left = f"; left out, their text is in an earlier split: {listed(lost)}" if lost else ""
+    log.info("%s: has no splits; %s is dealt out by document: %s%s%s", corpus.name, split, counts, more, left)
+
+
+def say_repeated(corpus: str, split: str, repeats: Mapping[Any, int]) -> None:
+    """One line where a split that a person made repeats an earlier one."""
+    if repeats:
+        log.warning(
+            "%s: documents of %s that are in an earlier split too: %s; they are not held out; remove them there",
+            corpus,
+            split,
+            listed(repeats),
+        )
+
+
+def listed(counts: Mapping[Any, int]) -> str:
+    """Counts by language as words."""
+    return ", ".join(f"{tag} {count}" for tag, count in counts.items())
 
 
 def split_documents(corpus: Corpus) -> dict[str, Corpus]:
-    """Seven tenths of the documents as train, one as valid and two as test, by the hash of the document's id.
+    """All three splits of a text without splits; see `deal_out`. Raises CorpusError for a language that has not all."""
+    return {split: deal_out(corpus, split) for split in SPLITS}
 
-    Parallel sentences have one id, so they fall into one split in every language. A document of valid or test whose
-    text is in train too is left out there. Raises CorpusError for a language too short to have all three.
+
+def check_apart(texts: Mapping[str, Corpus], *, name: str, same_text: bool = False) -> None:
+    """Raise CorpusError where two splits of a language are the same text, unless `same_text` asks for that.
+
+    texts: by what they are for, such as "valid" and "test".
     """
-    found = {
-        split: {tag: tuple(d for d in texts if shard_of(d.id, 10) in tenths) for tag, texts in corpus.items()}
-        for split, tenths in TENTHS.items()
-    }
-    for split in ("valid", "test"):
-        found[split] = {tag: unseen(documents, found["train"][tag]) for tag, documents in found[split].items()}
-    empty = [f"{tag} {split}" for split, by_tag in found.items() for tag, documents in by_tag.items() if not documents]
-    if empty:
+    if same_text:
+        return
+    pairs = [
+        f"{tag} {first} and {second}"
+        for first, second in combinations(texts, 2)
+        for tag in texts[first]
+        if tag in texts[second] and contents(texts[first][tag]) == contents(texts[second][tag])
+    ]
+    if pairs:
         raise CorpusError(
-            f"{corpus.name}: no document is left for {', '.join(empty)} where the text is split by document; expected "
-            "a few dozen a language, one a line; add some, or give folders train, valid and test"
+            f"{name}: the same text came for {', '.join(pairs)}; what is chosen on a text is not scored on it; "
+            "expected other text for each; divide it, or ask for it by same_text (--same-text), and the result says so"
         )
-    return {split: Corpus(by_tag, f"{corpus.name}, {split} by document") for split, by_tag in found.items()}
 
 
-def unseen(documents: tuple[Document, ...], train: tuple[Document, ...]) -> tuple[Document, ...]:
-    """The documents whose text is not in the training split."""
-    known = {document.text for document in train}
-    return tuple(document for document in documents if document.text not in known)
+def contents(documents: Collection[Document]) -> set[str]:
+    """The different texts of some documents."""
+    return {content_of(document) for document in documents}
+
+
+def check_unseen(texts: Corpus, seen: Mapping[str, Any] | None, *, what: str, same_text: bool = False) -> None:
+    """Raise CorpusError where text to score on is what something was chosen on, unless `same_text` asks for that.
+
+    seen: `facts` of the text that it was chosen on; None where that is not known.
+    what: what was chosen, such as "these neurons".
+    """
+    if seen is None or same_text:
+        return
+    source = texts.source
+    parts = (seen.get("split"), None if source is None else source.split)
+    one_corpus = source is not None and seen.get("corpus") == source.corpus
+    overlap = parts[0] == parts[1] or WHOLE in parts
+    if seen["hash"] == texts.hash or (one_corpus and overlap):
+        raise CorpusError(
+            f"{texts.name}: is the text on which {what} were chosen ({seen['name']}); expected held-out text; take "
+            "another split, or ask for it by same_text (--same-text), which the result then says"
+        )

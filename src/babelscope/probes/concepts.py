@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import Evidence, benjamini_hochberg, percentile_interval
-from babelscope.corpus import Corpus, Texts, as_corpus, tokenize_documents
+from babelscope.corpus import Corpus, Texts, as_parallel, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, SiteError
 from babelscope.languages import Language
 from babelscope.models import layout_of
@@ -90,15 +90,15 @@ def concept_neurons(
     Control: in each language the sentences are permuted among those of like length, the same for all neurons.
     Raises CorpusError for text that is not parallel, LanguageError where there is no pair, SiteError for an MoE.
     """
-    layout, corpus = layout_of(model), as_corpus(texts)
+    layout, corpus = layout_of(model), as_parallel(texts)
     if layout.n_experts:
         raise SiteError(f"{model.config.model_type} is a mixture of experts; expected a dense model")
     weight = pair_weights(corpus, across)
     n = len(next(iter(corpus.values())))
     if not corpus.parallel or n < 2 * strongest:
         raise CorpusError(
-            f"{corpus.name}: {n} sentences, parallel: {corpus.parallel}; expected line-parallel text with at least "
-            f"{2 * strongest} sentences; give more, or a smaller `strongest`"
+            f"{corpus.name}: {n} sentences, parallel: {corpus.parallel}; expected parallel text (ids, or --parallel) "
+            f"of {2 * strongest} sentences; give more, or a smaller `strongest`"
         )
     places = {document.id: place for place, document in enumerate(next(iter(corpus.values())))}
     norms = [layout.down_norm(layer) for layer in range(layout.n_layers)]

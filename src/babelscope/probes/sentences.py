@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Float32, Float64, Tensor
-from babelscope.corpus import Batch, Corpus, Texts, as_corpus, batch_documents, pad_of, tokenize_documents
+from babelscope.corpus import Batch, Corpus, Texts, as_parallel, batch_documents, pad_of, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout, See, layout_of
@@ -52,13 +52,13 @@ class Sentences:
 
 def parallel_corpus(texts: Texts, *, sentences: int | None = None) -> Corpus:
     """The first sentences of parallel text; raises CorpusError or LanguageError for text that can not be compared."""
-    corpus = as_corpus(texts)
+    corpus = as_parallel(texts)
     if len(corpus) < 2:
         raise LanguageError(f"{', '.join(corpus)} came alone; expected at least two languages; add parallel text")
     if not corpus.parallel:
         raise CorpusError(
-            f"{corpus.name}: the languages' sentences do not have the same ids; expected parallel text, line i meaning "
-            "the same in every file; give such text"
+            f"{corpus.name}: nothing says that its sentences are translations of each other; expected parallel "
+            "text: rows with the same ids, or lines read with parallel=True (--parallel); give such text"
         )
     if sentences is not None and sentences < 2:
         raise CorpusError(f"sentences {sentences} came; expected two or more of each language; take more")

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Int64
 from babelscope.controls import Evidence, Interval, percentile_interval
-from babelscope.corpus import Corpus, Texts, as_corpus, encode_texts, say_controls
+from babelscope.corpus import Corpus, Texts, as_parallel, encode_texts, say_controls
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language
 from babelscope.vocabulary.merges import backend_of
@@ -115,7 +115,7 @@ def token_costs(
     Raises CorpusError for text that is not parallel, LanguageError where `against` has none or no other language came.
     Source of the premium: Petrov et al. 2023, arXiv:2305.15425; of continued words: Rust et al. 2021, arXiv:2012.15613.
     """
-    corpus, base = as_corpus(texts), Language.parse(against)
+    corpus, base = as_parallel(texts), Language.parse(against)
     check_parallel(corpus, base)
     backend = backend_of(tokenizer)
     counts = {}
@@ -148,8 +148,9 @@ def check_parallel(corpus: Corpus, base: Language) -> None:
         raise LanguageError(f"{base!r} came alone; expected another language to compare it with; add one")
     if not corpus.parallel:
         raise CorpusError(
-            f"{corpus.name}: languages differ in their documents' ids; expected line-parallel text, line i the same "
-            "sentence in every language; premiums on other text would compare contents"
+            f"{corpus.name}: nothing says that its sentences are translations of each other; expected parallel "
+            "text: rows with the same ids, or lines read with parallel=True (--parallel); premiums on other text would "
+            "compare contents"
         )
 
 

@@ -1,0 +1,86 @@
+"""Labelled text from a data set with one configuration a language, by the `datasets` library."""
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from babelscope.corpus.conversations import as_conversation
+from babelscope.corpus.documents import Corpus, Document, TextSource, id_of
+from babelscope.corpus.encoding import check_unicode
+from babelscope.corpus.messages import Counted
+from babelscope.corpus.splits import WHOLE, deal_out
+from babelscope.corpus.text_files import TEXT_FIELD
+from babelscope.errors import CorpusError
+from babelscope.languages import Language, parse_languages
+
+NAMES = {"train": ("train",), "valid": ("valid", "validation", "dev"), "test": ("test",), WHOLE: ()}
+"""What data sets call their splits."""
+
+
+def load_dataset_corpus(
+    name: str,
+    label: str,
+    languages: Iterable[str] | None,
+    split: str,
+    conversation: Counted | None,
+    parallel: bool,
+) -> Corpus:
+    """One split of a data set; of one that has a single split, that one is dealt out by document.
+
+    label: what the corpus is called in results. Only what was named is fetched.
+    Raises CorpusError where the data set, the configuration or the split is not there, or a row has no text.
+    """
+    if languages is None:
+        raise CorpusError(
+            f"corpus {name!r}: no folder here, and no languages came for a data set of the hub; expected one of the "
+            "two; check the path, or name the languages"
+        )
+    texts, single = {}, {}
+    for tag in parse_languages(languages):
+        there, rows = split_rows(name, tag, split)
+        (single if len(there) == 1 else texts)[tag] = tuple(
+            row_document(row, number, f"{name}, {tag}")
+            if conversation is None
+            else as_conversation(row, number, f"{name}, {tag}", conversation)
+            for number, row in enumerate(rows)
+        )
+    if texts and single:
+        raise CorpusError(
+            f"corpus {name!r}: {', '.join(single)} has one split, {', '.join(texts)} more; expected splits in every "
+            "language or in none; name the languages of one kind"
+        )
+    corpus = Corpus(single or texts, label, TextSource(label, split))
+    corpus = corpus.declared_parallel() if parallel else corpus
+    return deal_out(corpus, split) if single else corpus
+
+
+def split_rows(name: str, tag: Language, split: str) -> tuple[list[str], Any]:
+    """The splits of a configuration, and the rows of the one asked for, or of the only one."""
+    from datasets import get_dataset_split_names, load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        there = list(get_dataset_split_names(name, tag))
+        wanted = there[0] if len(there) == 1 else next((known for known in NAMES[split] if known in there), None)
+        if wanted is None:
+            raise CorpusError(
+                f"corpus {name!r}, {tag}: has splits {', '.join(there)} and none for {split}; expected one of "
+                f"{', '.join(NAMES[split]) or 'a single split, to take all of it'}; ask for another"
+            )
+        return there, load_dataset(name, tag, split=wanted, streaming=False)
+    except (DatasetNotFoundError, OSError, ValueError) as err:
+        if isinstance(err, CorpusError):
+            raise
+        reason = str(err).strip().splitlines()[0]
+        raise CorpusError(f"corpus {name!r}, {tag}: no folder here and no data set ({reason}); check it") from err
+
+
+def row_document(row: Any, number: int, where: str) -> Document:
+    """A row with its text; raises CorpusError for one without."""
+    text = row.get(TEXT_FIELD)
+    if not isinstance(text, str):
+        raise CorpusError(
+            f"{where}, row {number}: fields {', '.join(row)} came; expected {TEXT_FIELD} with a text; rename the field"
+        )
+    check_unicode(text, f"{where}, row {number}")
+    return Document(id_of(row, number), unicodedata.normalize("NFC", text))
