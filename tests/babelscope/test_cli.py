@@ -91,6 +91,49 @@ def test_observe_identify_ablate_direct_steer_one_after_another(capsys, folder):
     assert code == 0 and result["answers"][0]["prompt"] == "the cat"
 
 
+def test_a_set_is_not_scored_on_the_text_it_was_chosen_on_unless_asked_for(capsys, folder):
+    observe(capsys, folder)
+    chosen = ("--out", folder / "set", "--method", "top-rate", "--top-rate", 0.1, "--draws", 20)
+    call(capsys, "identify", folder / "obs", *chosen)
+    given = ("ablate", folder / "model", folder / "set", folder / "corpus", "--draws", 1, "--max-tokens", 50)
+    code, _, err = call(capsys, *given, "--out", folder / "a", "--split", "train")
+    assert code == 1 and "is the text on which these neurons were chosen" in one_line(err)
+    code, _, err = call(capsys, *given, "--out", folder / "b", "--split", "train", "--same-text")
+    assert code == 0, err
+    text = json.loads((folder / "b" / "ablation.json").read_text())["text"]
+    assert text["same_text"] and text["split"] == "train" and text["documents"] == {"en": 60, "fi": 60}
+
+
+def test_a_folder_without_splits_is_never_scored_where_it_was_observed(capsys, folder):
+    plain = folder / "plain"
+    plain.mkdir()
+    for tag, line in LINES.items():
+        (plain / f"{tag}.txt").write_text("".join(line.format(f"{i} {i * i}") for i in range(200)))
+    code, _, err = call(capsys, "observe", folder / "model", plain, "--out", folder / "o")
+    assert code == 0 and "train is dealt out by document: en 1" in err
+    seen = Observation.load(folder / "o")
+    assert seen.settings["text"]["dealt"] and int(seen.documents[0]) == seen.settings["text"]["documents"]["en"] < 200
+    call(
+        capsys,
+        "identify",
+        folder / "o",
+        "--out",
+        folder / "s",
+        "--method",
+        "top-rate",
+        "--top-rate",
+        0.1,
+        "--draws",
+        20,
+    )
+    given = ("ablate", folder / "model", folder / "s", plain, "--draws", 1, "--max-tokens", 50)
+    assert call(capsys, *given, "--out", folder / "t")[0] == 0
+    text = json.loads((folder / "t" / "ablation.json").read_text())["text"]
+    assert text["split"] == "test" and text["documents"]["en"] + seen.settings["text"]["documents"]["en"] < 200
+    assert call(capsys, *given, "--split", "all", "--out", folder / "u")[0] == 1
+    assert call(capsys, *given, "--same-text", "--out", folder / "v")[0] == 0
+
+
 def test_parts_merge_to_the_whole(capsys, folder):
     observe(capsys, folder)
     for i in range(2):

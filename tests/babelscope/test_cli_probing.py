@@ -110,8 +110,8 @@ def test_roles_are_tracked_over_saved_checkpoints(tmp_path, monkeypatch):
 def test_bad_input_is_one_line(tmp_path, capsys):
     folder, out = tmp_path / "texts", tmp_path / "out"
     folder.mkdir()
-    (folder / "en.txt").write_text("one\ntwo\nthree\nfour\n")
-    (folder / "fi.txt").write_text("yksi\n\nkolme\nneljä\nviisi\n")
+    for tag in ("en", "fi"):
+        (folder / f"{tag}.txt").write_text("".join(f"{tag} {i}\n" for i in range(50)))
     with pytest.raises(PrerequisiteError, match="expected one of lens"):
         run_probe("reference", "reference", probe="lenses", out=out)
     with pytest.raises(LanguageError, match="en came alone"):
@@ -134,11 +134,14 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_one_text_is_halved_for_what_must_be_made_beforehand(tmp_path):
+def test_other_text_is_another_split_or_the_first_half_of_the_whole(tmp_path):
     for tag in ("en", "fi"):
-        (tmp_path / f"{tag}.txt").write_text("".join(f"{tag} {i}\n" for i in range(5)))
-    measured, other = two_texts(str(tmp_path), (), "test", "train")
-    assert [d.text for d in other["en"]] == ["en 0", "en 1"] and len(measured["fi"]) == 3 and measured.parallel
+        (tmp_path / f"{tag}.txt").write_text("".join(f"{tag} {i}\n" for i in range(50)))
+    for pair in (("test", "train"), ("test", "test"), ("all", "train"), ("all", "all")):
+        measured, other = two_texts(str(tmp_path), (), *pair, parallel=True)
+        assert measured.parallel and not {d.id for d in measured["en"]} & {d.id for d in other["en"]}
+        assert (len(measured["fi"]) == 25) == ("all" in pair)
+    assert not two_texts(str(tmp_path), (), "test", "train")[0].parallel
     measured, other = two_texts("reference", ("en", "fi"), "test", "train")
     assert not {d.text for d in measured["en"]} & {d.text for d in other["en"]}
 

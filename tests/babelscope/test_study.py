@@ -170,6 +170,9 @@ def test_the_same_on_one_s_own_model_and_text(capsys, own):
     jsonschema.validate(results, json.loads(SCHEMA.read_text()))
     assert json.loads(out)["neurons"] == results["neurons"] and "steering" not in results
     assert results["languages"] == ["de", "fi"] and results["budget"]["layers"] == [0, 1]
+    splits = results["corpus"]["splits"]
+    assert not results["corpus"]["same_text"] and all(part["dealt"] for part in splits.values())
+    assert sum(part["documents"]["fi"] for part in splits.values()) == 120
     assert set(results["controls"]["script"]) == {"de", "fi"}
     assert "no English text" in results["controls"]["script"]["de"]["not_applicable"]
     page = (own / "out" / "report.html").read_text()
@@ -223,12 +226,23 @@ def test_a_language_of_few_documents_is_refused_before_the_model_is_read(own):
         run_study("no-such-model", str(own / "corpus"), own / "out", budget=SMALL)
 
 
+def test_one_text_for_everything_is_taken_where_it_is_asked_for_and_said(own):
+    results = run_study(
+        str(own / "model"), str(own / "corpus"), own / "out", budget=TINY, steering=False, same_text=True
+    )
+    assert results["corpus"]["same_text"] and {part["split"] for part in results["corpus"]["splits"].values()} == {
+        "all"
+    }
+    assert all(part["documents"] == {"de": 120, "fi": 120} for part in results["corpus"]["splits"].values())
+
+
 def test_splits_of_other_languages_or_with_the_same_text_are_refused(own):
     lines = {tag: (own / "corpus" / f"{tag}.txt").read_text().splitlines() for tag in ("de", "fi")}
     (own / "corpus" / "de.txt").unlink()
     for split, part in (("train", slice(80)), ("valid", slice(80, 100)), ("test", slice(100, 120))):
         (own / "corpus" / f"de.{split}.txt").write_text("\n".join(lines["de"][part]))
-    with pytest.raises(CorpusError, match="the same text came for fi train and valid, fi train and test, fi valid and"):
+    (own / "corpus" / "de.test.txt").write_text("\n".join(reversed(lines["de"][80:100])))
+    with pytest.raises(CorpusError, match="the same text came for de valid and test;"):
         go_on(own)
     (own / "corpus" / "fi.txt").rename(own / "corpus" / "fi.train.txt")
     (own / "corpus" / "fi.valid.txt").write_text("\n".join(lines["fi"][:20]))

@@ -6,8 +6,8 @@ from typing import Literal
 
 from babelscope.ablation import ablation_matrix
 from babelscope.artifacts import NeuronSet, Observation
-from babelscope.cli.arguments import Device, Dtype, Model, Neurons, Result, Seed, Text, free
-from babelscope.corpus import load_corpus
+from babelscope.cli.arguments import Device, Dtype, Model, Neurons, Result, SameText, Seed, Text, free
+from babelscope.corpus import WHOLE, check_unseen, has_splits, load_corpus
 from babelscope.errors import SelectionError
 from babelscope.models import open_model
 from babelscope.runs import plain, write_atomic
@@ -22,6 +22,7 @@ def run_ablate(
     out: Path,
     observation: Path | None = None,
     split: str = "test",
+    same_text: SameText = False,
     to: Literal["zero", "mean"] = "zero",
     draws: int = 19,
     max_tokens: int = 5_000,
@@ -36,7 +37,7 @@ def run_ablate(
         corpus: held-out text: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
         out: folder for ablation.json.
         observation: where contributions and means come from; none observes the same text for them.
-        split: the text that is scored.
+        split: the text that is scored; a corpus without splits is dealt out by document, and "all" is the whole of it.
         to: what a neuron that is off gives: zero, or its mean over all languages.
         draws: random sets of each control; 19 is the fewest whose rank p can reach .05.
         max_tokens: scored tokens a language.
@@ -47,7 +48,9 @@ def run_ablate(
         raise SelectionError(
             f"{neurons}: every set is empty; expected at least one neuron; select with a larger top_rate"
         )
-    texts = load_corpus(corpus, sets.languages, split=split)
+    asked = split if has_splits(corpus) or not same_text else WHOLE
+    texts = load_corpus(corpus, sets.languages, split=asked)
+    check_unseen(texts, sets.parameters.get("text"), what="these neurons", same_text=same_text)
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     observed = None if observation is None else Observation.load(observation)
     table = ablation_matrix(
@@ -62,6 +65,7 @@ def run_ablate(
         seed=seed,
         progress=True,
     )
-    summary = plain({"languages": list(sets.languages), "to": to, **ablation_summary(table)})
+    text = {**texts.facts(), "same_text": same_text}
+    summary = plain({"languages": list(sets.languages), "to": to, "text": text, **ablation_summary(table)})
     write_atomic(out / "ablation.json", json.dumps(summary, indent=1, ensure_ascii=False))
     return {"out": str(out), "own_hurt_most": summary["own_hurt_most"], "own_harm": plain(table.own_harm())}

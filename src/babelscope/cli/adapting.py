@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +11,19 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.adaptation import Adaptation, Material, adapt, choose_rate
 from babelscope.artifacts import NeuronSet
-from babelscope.cli.arguments import Device, Dtype, Model, Neurons, Result, Seed, Text, free, stop_on_interrupt
-from babelscope.corpus import Corpus, Document, load_corpus
+from babelscope.cli.arguments import (
+    Device,
+    Dtype,
+    Model,
+    Neurons,
+    Result,
+    SameText,
+    Seed,
+    Text,
+    free,
+    stop_on_interrupt,
+)
+from babelscope.corpus import SPLITS, WHOLE, Corpus, Document, check_apart, has_splits, load_corpus
 from babelscope.errors import ArtifactError
 from babelscope.evaluation import bits_per_byte, check_labels
 from babelscope.languages import Language
@@ -46,6 +58,7 @@ def run_adapt(
     baseline: Baseline = "none",
     rates: tuple[float, ...] = (),
     resume: bool = False,
+    same_text: SameText = False,
     check_language: bool = True,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -55,7 +68,8 @@ def run_adapt(
 
     Args:
         neurons: folder of a NeuronSet that has the language.
-        corpus: folder with train, valid and test text, hub id, or "reference"; every language of it is measured.
+        corpus: folder with train, valid and test text, hub id, or "reference"; every language of it is measured. Text
+            without splits is dealt out by document.
         language: what is trained; its valid text chooses the best step.
         out: folder of the Delta; result.json in it holds losses and bits per byte before and after.
         steps: optimizer steps at most.
@@ -83,7 +97,7 @@ def run_adapt(
             )
         return {"out": str(out), "resumed": "complete", **json.loads((out / RESULT).read_text())}
     free(out)
-    job = open_job(model, neurons, corpus, language, replay, check_language, device, dtype)
+    job = open_job(model, neurons, corpus, language, replay, check_language, device, dtype, same_text)
     shared: dict[str, Any] = {
         "steps": steps,
         "tokens_per_step": tokens_per_step,
@@ -98,7 +112,7 @@ def run_adapt(
             learning_rate, scores = choose_rate(material, method, rates, neurons=job.neurons, **shared)
         if baseline != "none":
             result = adapt(material, method, learning_rate=learning_rate, neurons=job.neurons, progress=True, **shared)
-            return write_baseline(result, out, job.language, scores)
+            return write_baseline(result, out, job, scores)
     checkpoint = out.with_name(f"{out.name}.checkpoint")
     if checkpoint.exists() and not resume:
         raise ArtifactError(f"{checkpoint}: an interrupted run is there; expected none; use --resume or remove it")
@@ -127,7 +141,7 @@ def run_adapt(
         after = bits_per_byte(job.model, job.tokenizer, job.test)
     delta.save(out)
     result = summary(job.language, before, after, delta.n_values, learning_rate, scores)
-    write_atomic(out / RESULT, json.dumps({**result, **delta.parameters["result"]}, indent=1))
+    write_atomic(out / RESULT, json.dumps({**result, **delta.parameters["result"], "text": job.text}, indent=1))
     shutil.rmtree(checkpoint, ignore_errors=True)
     return {"out": str(out), **result}
 
@@ -144,6 +158,8 @@ class Job:
     replay: Corpus | None
     valid: tuple[Document, ...]
     test: Corpus
+    text: Mapping[str, Any]
+    """What the result says of the text: facts of every split, and whether one text for several was asked for."""
 
     def material(self, **packing: Any) -> Material:
         """For the library's comparisons."""
@@ -168,26 +184,33 @@ def open_job(
     check_language: bool,
     device: str,
     dtype: str,
+    same_text: bool,
 ) -> Job:
     """Read everything, the small things first."""
     tag = Language.parse(language)
     chosen = NeuronSet.load(neurons)[tag]
-    train = load_corpus(corpus, dict.fromkeys((tag, *replay)), split="train")
+    split = {name: name if has_splits(corpus) or not same_text else WHOLE for name in SPLITS}
+    train = load_corpus(corpus, dict.fromkeys((tag, *replay)), split=split["train"])
     if check_language:
         check_labels(train)
     others = [other for other in train if other != tag]
-    valid, test = load_corpus(corpus, [tag], split="valid")[tag], load_corpus(corpus, split="test")
+    valid, test = load_corpus(corpus, [tag], split=split["valid"]), load_corpus(corpus, split=split["test"])
+    check_apart({"train": train, "valid": valid, "test": test}, name=corpus, same_text=same_text)
+    facts = {name: part.facts() for name, part in (("train", train), ("valid", valid), ("test", test))}
+    text = {**facts, "same_text": same_text}
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    return Job(opened, tokenizer, chosen, tag, train, train.only(others) if others else None, valid, test)
+    return Job(opened, tokenizer, chosen, tag, train, train.only(others) if others else None, valid[tag], test, text)
 
 
-def write_baseline(result: Adaptation, out: Path, language: Language, scores: dict[float, float]) -> Result:
+def write_baseline(result: Adaptation, out: Path, job: Job, scores: dict[float, float]) -> Result:
     """result.json of a baseline, and its Delta where it trains neurons."""
     if result.delta is not None:
         result.delta.save(out)
-    found = summary(language, result.before, result.after, result.trained, result.learning_rate, scores)
+    found = summary(job.language, result.before, result.after, result.trained, result.learning_rate, scores)
     curve = [[point.step, point.bits_per_byte] for point in result.history if point.bits_per_byte is not None]
-    write_atomic(out / RESULT, json.dumps({**found, "method": result.method, "bits_per_byte": curve}, indent=1))
+    write_atomic(
+        out / RESULT, json.dumps({**found, "method": result.method, "bits_per_byte": curve, "text": job.text}, indent=1)
+    )
     return {"out": str(out), "method": result.method, **found}
 
 

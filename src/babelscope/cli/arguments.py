@@ -34,6 +34,10 @@ Dtype = Annotated[
     str,
     arg(help='"auto" (float32 on the CPU, as stored elsewhere), float32, bfloat16, float16, float64, int8 or int4.'),
 ]
+SameText = Annotated[
+    bool, arg(help="allow scoring on the text that was chosen on, all of a corpus without splits; the result says so.")
+]
+Parallel = Annotated[bool, arg(help="line i of the files is the same content in every language.")]
 Seed = Annotated[int, arg(help="of everything random; the same seed gives the same result.")]
 
 

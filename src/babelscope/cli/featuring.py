@@ -55,7 +55,8 @@ def run_features(
         site: where it belongs, if its files do not say, such as 20.resid_out.
         average_norm: mean length of the activations it was trained on, if its files need it.
         languages: BCP-47 tags; none means every file of the corpus folder.
-        split: the text in which features are counted.
+        split: the text in which features are counted; a corpus without splits is dealt out by document, and "all" is
+            the whole of it.
         tau: langfir: share of the language's documents in which a feature is present.
         ratio: langfir: rate on text over rate on random tokens; inf keeps what no random token activates.
         cap: features a language at most, the best by the method's score.
@@ -80,7 +81,7 @@ def run_features(
         raise ArtifactError(f"{checkpoint}: an interrupted pass is there; expected none; use --resume or remove it")
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     loaded = load_sae(sae, sae_id or None, model=opened, site=site or None, average_norm=average_norm or None)
-    texts = load_corpus(corpus, languages or None, split=split)
+    texts = load_corpus(corpus, languages or None, split=split, parallel=parallel)
     with stop_on_interrupt() as stop:
         observed = observe_features(
             opened,

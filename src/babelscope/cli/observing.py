@@ -41,7 +41,8 @@ def run_observe(
         corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
         out: folder of the Observation; an interrupted pass is kept beside it.
         languages: BCP-47 tags; none means every file of the corpus folder.
-        split: train, valid or test: the files or the sub-folder of that name, where the corpus has splits.
+        split: train, valid or test: the files or the sub-folder of that name; a corpus without splits is dealt out by
+            document (7:1:2), and "all" is the whole of it, of which nothing is then held out.
         sites: names for all layers, or one such as 5.resid_out.
         tokens_per_language: at most; 0 means all text.
         shards: parts by document that are kept apart, for intervals and half-splits; identify wants 20 or more.

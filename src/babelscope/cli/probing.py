@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from babelscope.cli.arguments import Device, Dtype, Model, Result, Seed, Text, free
+from babelscope.cli.arguments import Device, Dtype, Model, Parallel, Result, Seed, Text, free
 from babelscope.cli.probe_job import Findings, ProbeJob
 from babelscope.cli.probing_lens import probe_lens
 from babelscope.cli.probing_units import UNIT_PROBES
 from babelscope.controls import write_evidence
-from babelscope.corpus import Corpus, load_corpus
+from babelscope.corpus import WHOLE, Corpus, load_corpus
 from babelscope.errors import LanguageError, PrerequisiteError, ToolkitError
 from babelscope.figures.probes_geometry import (
     DepthLine,
@@ -158,6 +158,7 @@ def run_probe(
     languages: tuple[str, ...] = (),
     split: str = "test",
     other_split: str = "train",
+    parallel: Parallel = False,
     against: str = "en",
     sentences: int = 200,
     words: str = "",
@@ -170,14 +171,15 @@ def run_probe(
     """Probe a model's languages: rows of evidence and figures in a folder for each probe.
 
     Args:
-        corpus: folder of parallel <tag>.txt or <tag>.jsonl, hub id, or "reference".
+        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference"; parallel text for alignment, language-id,
+            trees, subspaces and tokenizer, which rows with equal ids are, and lines with --parallel.
         probe: lens, embeddings, alignment, language-id, trees, subspaces, heads, routing, roles, checkpoints,
             tokenizer, or all; with all, a probe that this model or text does not allow is left out, and the reason is
             in the result.
         out: folder for <probe>/results.jsonl and <probe>/<figure>.html.
         languages: BCP-47 tags; none means every file of the corpus folder.
-        split: the text that is measured.
-        other_split: other text, for word lists; where it is the same text, its first half is used for that.
+        split: the text that is measured; a corpus without splits is dealt out by document, and "all" is the whole.
+        other_split: other text, for word lists; where it is the same split, its first half is used for that.
         against: the language that others are compared with.
         sentences: of each language at most.
         words: table of words in parallel for lens and embeddings (a line of tags, then a line a concept, tabs between),
@@ -190,7 +192,7 @@ def run_probe(
     check_used(probe, words=words, translators=translators, checkpoints=" ".join(checkpoints))
     free(out)
     table = word_lists.read_words(words) if words else None
-    texts, others = two_texts(corpus, languages, split, other_split)
+    texts, others = two_texts(corpus, languages, split, other_split, parallel)
     tuned = Translators.load(translators) if translators else None
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     job = ProbeJob(
@@ -223,6 +225,7 @@ def run_probe(
     facts = {
         "model": model,
         "corpus": texts.name,
+        "text": {"measured": texts.facts(), "other": others.facts()},
         "threads": torch.get_num_threads(),
         "processor_seconds": spent,
         "environment": environment(),
@@ -244,16 +247,19 @@ def check_used(probe: str, **flags: str) -> None:
             )
 
 
-def two_texts(corpus: str, languages: tuple[str, ...], split: str, other_split: str) -> tuple[Corpus, Corpus]:
-    """What is measured, and other text; one text is halved."""
-    texts, others = (load_corpus(corpus, languages or None, split=one) for one in (split, other_split))
+def two_texts(
+    corpus: str, languages: tuple[str, ...], split: str, other_split: str, parallel: bool = False
+) -> tuple[Corpus, Corpus]:
+    """What is measured, and other text; one text, and all of a text whatever else is asked for, is halved."""
+    pair = (WHOLE, WHOLE) if WHOLE in (split, other_split) else (split, other_split)
+    texts, others = (load_corpus(corpus, languages or None, split=one, parallel=parallel) for one in pair)
     if len(texts) < 2:
         raise LanguageError(f"{', '.join(texts)} came alone; expected at least two languages; add text")
     if texts.hash != others.hash:
         return texts, others
     halves = {tag: len(documents) // 2 for tag, documents in texts.items()}
-    first = Corpus({tag: found[: halves[tag]] for tag, found in texts.items()}, f"{texts.name}, first half")
-    second = Corpus({tag: found[halves[tag] :] for tag, found in texts.items()}, f"{texts.name}, second half")
+    first = texts.derived({tag: found[: halves[tag]] for tag, found in texts.items()}, f"{texts.name}, first half")
+    second = texts.derived({tag: found[halves[tag] :] for tag, found in texts.items()}, f"{texts.name}, second half")
     return second, first
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from babelscope.cli.arguments import Device, Dtype, Model, Result, Seed, Text, free
+from babelscope.cli.arguments import Device, Dtype, Model, Parallel, Result, SameText, Seed, Text, free
 from babelscope.study import MAIN, Budget, run_study
 
 Samples = Annotated[bool, arg(help="show prompts and answers in the report.")]
@@ -40,6 +40,8 @@ def run_whole_study(
     draws: int = 19,
     resamples: int = 200,
     steering: bool = True,
+    same_text: SameText = False,
+    parallel: Parallel = False,
     layers: tuple[int, ...] = (),
     strengths: tuple[float, ...] = Budget.strengths,
     dev_prompts: int = Budget.dev_prompts,
@@ -56,7 +58,7 @@ def run_whole_study(
     Method and rate, layer and strength are chosen on the valid split; the test split is scored once.
 
     Args:
-        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference"; without splits it is split by document.
+        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference"; without splits it is dealt out by document.
         out: folder for results.json, report.html, the observation, the neurons and the directions.
         languages: BCP-47 tags; none means every file of the corpus folder.
         tokens_per_language: tokens observed, at most.
@@ -88,6 +90,8 @@ def run_whole_study(
         languages=languages or None,
         budget=budget,
         steering=steering,
+        same_text=same_text,
+        parallel=parallel,
         check_language=check_language,
         resume=resume,
         device=device,

@@ -85,7 +85,7 @@ def say_dealt(
     whole = [tag for tag in kept if len(corpus[tag]) < FEWEST_DEALT]
     more = f"; too short to be dealt out, so nothing of it is held out: {', '.join(whole)}" if whole else ""
     left = f"; left out, their text is in an earlier split: {listed(lost)}" if lost else ""
-    log.info("%s: has no splits; %s is dealt out by document: %s%s%s", corpus.name, split, counts, more, left)
+    log.warning("%s: has no splits; %s is dealt out by document: %s%s%s", corpus.name, split, counts, more, left)
 
 
 def say_repeated(corpus: str, split: str, repeats: Mapping[Any, int]) -> None:

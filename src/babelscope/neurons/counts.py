@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 Source = Observation | Tensor | np.ndarray
 Tokens = Tensor | np.ndarray | Mapping[str, int] | Sequence[int]
 TIES = "lowest (layer, neuron)"
+TEXT = ("name", "hash", "corpus", "split")
+"""What a set says of the text it was chosen on, so that it is not scored on that."""
 
 
 class Counts(NamedTuple):
@@ -36,6 +38,8 @@ class Counts(NamedTuple):
     """Model and tokenizer; empty for arrays."""
     at: str
     """`mlp_gate` or `mlp_inner`."""
+    text: Mapping[str, Any] | None = None
+    """What the observation says of its text; None for arrays, and for observations of earlier versions."""
 
     def pack(
         self,
@@ -50,6 +54,7 @@ class Counts(NamedTuple):
             "ties": TIES,
             "denominator": "tokens" if self.denominator is None else "tokens routed to the expert",
             "tokens": dict(zip(self.languages, self.tokens.tolist(), strict=True)),
+            **({} if self.text is None else {"text": {key: self.text[key] for key in TEXT if key in self.text}}),
         }
         return NeuronSet.from_mask(
             mask,
@@ -71,7 +76,15 @@ def read_counts(source: Source, tokens: Tokens | None, languages: Sequence[str] 
             raise SelectionError("an observation came with tokens or languages; expected it alone; leave them out")
         record = source[at]
         check_layers(record, at)
-        counts = Counts(record.active, source.token_counts, source.languages, routed_tokens(record), source.origin, at)
+        counts = Counts(
+            record.active,
+            source.token_counts,
+            source.languages,
+            routed_tokens(record),
+            source.origin,
+            at,
+            source.settings.get("text"),
+        )
     else:
         counts = read_arrays(torch.as_tensor(source), tokens, languages, at)
     empty = [tag for tag, count in zip(counts.languages, counts.tokens.tolist(), strict=True) if count <= 0]

@@ -229,7 +229,12 @@ class Pass:
             documents=self.tally.documents,
             truncated=self.tally.truncated,
             parts=(f"{self.corpus.hash}:{i}/{n}",),
-            settings={**self.settings(), "corpus": self.corpus.name, "corpus_hash": self.corpus.hash},
+            settings={
+                **self.settings(),
+                "corpus": self.corpus.name,
+                "corpus_hash": self.corpus.hash,
+                "text": self.corpus.facts(),
+            },
         )
 
 

@@ -21,3 +21,5 @@ class Job(NamedTuple):
     folder: Path
     seed: int
     progress: bool
+    same_text: bool = False
+    """Whether one text for what is observed, chosen on and scored was asked for."""

@@ -39,7 +39,7 @@ def assemble(job: Job, observation: Observation, sets: NeuronSet, parts: Mapping
         "languages": list(sets.languages),
         **{key: parts[key] for key in ORDER if key in parts},
         "model": model_card(job, sets),
-        "corpus": corpus_results(observation, job.budget.observe_tokens),
+        "corpus": {**corpus_results(observation, job.budget.observe_tokens), **split_results(job)},
         "identification": {"method": sets.method, **sets.parameters},
         "budget": asdict(job.budget),
         "seed": job.seed,
@@ -251,6 +251,12 @@ def model_card(job: Job, sets: NeuronSet) -> dict[str, Any]:
         "dtype": str(job.model.dtype),
         "device": str(job.model.device),
     }
+
+
+def split_results(job: Job) -> dict[str, Any]:
+    """What was read for what, and whether one text for several was asked for."""
+    facts = {split: part.facts() for split, part in job.texts.items()}
+    return {"splits": facts, "same_text": job.same_text}
 
 
 def corpus_results(observation: Observation, limit: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from babelscope.artifacts import NeuronSet, Observation
+from babelscope.corpus import load_splits
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.evaluation import check_labels, known_languages
 from babelscope.models import layout_of, open_model
@@ -17,7 +18,7 @@ from babelscope.study.kept import RESULTS, Kept, check_free
 from babelscope.study.parts import assemble
 from babelscope.study.plan import plan_of
 from babelscope.study.stages import ablate, control, identify, observe_text, steer
-from babelscope.study.texts import check_shards, three_splits
+from babelscope.study.texts import check_shards
 
 
 def run_study(
@@ -28,6 +29,8 @@ def run_study(
     languages: tuple[str, ...] | None = None,
     budget: Budget | None = None,
     steering: bool = True,
+    same_text: bool = False,
+    parallel: bool = False,
     check_language: bool = False,
     resume: bool = False,
     device: str = "auto",
@@ -38,7 +41,9 @@ def run_study(
 ) -> dict[str, Any]:
     """Run the main job and write results.json, report.html, the neuron set and the directions into a folder.
 
-    model, corpus: "reference", or as for `open_model` and `load_corpus`. A corpus without splits is split by document.
+    model, corpus: "reference", or as for `open_model` and `load_corpus`. A corpus without splits is dealt out by
+    document. same_text: allow one text for what is observed, chosen on and scored; results.json says so. parallel: line i is the
+    same content in every language (see `load_corpus`).
     steering: False leaves steering out, and so all generation; languages that can not be recognised are left out of it
     anyway. check_language: refuse text that is mostly another language than its label says.
     resume: go on where an interrupted run of the same study stopped; of a finished one only the page is made again.
@@ -52,7 +57,7 @@ def run_study(
         raise MeasurementError(f"seed {seed} came; expected 0 to 2^63 − 1; choose another")
     kept = Kept(out)
     with kept.timed("open"):
-        texts = three_splits(corpus, languages)
+        texts = load_splits(corpus, languages, same_text=same_text, parallel=parallel)
         if len(texts["train"]) < 2:
             raise CorpusError(f"{corpus}: text of one language came; expected two or more to tell apart; add some")
         check_shards(texts["train"])
@@ -61,7 +66,7 @@ def run_study(
         opened, tokenizer = open_model(model, device=device, dtype=dtype)
         budget = budget.for_depth(layout_of(opened).n_layers)
     steering = steering and any(tag in known_languages() for tag in texts["train"])
-    job = Job(opened, tokenizer, texts, budget, out, seed, progress)
+    job = Job(opened, tokenizer, texts, budget, out, seed, progress, same_text)
     kept.check_plan(plan_of(job, steering))
     if (found := kept.finished()) is not None:
         write_report(out, include_samples=include_samples)

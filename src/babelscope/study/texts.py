@@ -1,34 +1,11 @@
-"""The three splits of a corpus: to observe, to choose on, and to score once."""
-
-from itertools import combinations
+"""What the text of a study must have."""
 
 from babelscope.controls.shards import FEWEST_SHARDS
-from babelscope.corpus import Corpus, load_corpus, shard_of, split_documents
+from babelscope.corpus import Corpus, shard_of
 from babelscope.errors import CorpusError
 
-SPLITS = ("train", "valid", "test")
 SHARDS = 32
 """Document shards of the observation."""
-
-
-def three_splits(name: str, languages: tuple[str, ...] | None) -> dict[str, Corpus]:
-    """The corpus's own splits, or by document where it has none: what is chosen and scored is never what was observed.
-
-    Every split has the languages of the training split. Raises CorpusError as `load_corpus` and `split_documents`, and
-    for text that is in two splits.
-    """
-    train = load_corpus(name, languages, split="train")
-    texts = {"train": train, **{split: load_corpus(name, tuple(train), split=split) for split in SPLITS[1:]}}
-    if len({corpus.hash for corpus in texts.values()}) == 1:
-        return split_documents(train)
-    pairs = [(a, b, tag) for a, b in combinations(SPLITS, 2) for tag in train if texts[a][tag] == texts[b][tag]]
-    if pairs:
-        found = ", ".join(f"{tag} {a} and {b}" for a, b, tag in pairs)
-        raise CorpusError(
-            f"{name}: the same text came for {found}; expected a file for each of train, valid and test, or one for "
-            "all three in every language; divide it"
-        )
-    return texts
 
 
 def check_shards(train: Corpus) -> None:
