@@ -10,6 +10,7 @@ from conftest import CONFIGS, tiny_model, tiny_tokenizer
 
 from babelscope import Site, layout_of, observe, read_site
 from babelscope.errors import ArtifactError, MeasurementError, SiteError
+from babelscope.evaluation import bits_per_byte
 from babelscope.recording import plan_observation
 from babelscope.recording.passes import Pass
 from babelscope.recording.sums import Workspace, dense_addend, document_counts
@@ -250,3 +251,23 @@ def test_sums_in_blocks_are_those_of_the_whole(monkeypatch):
         torch.testing.assert_close(found.sum, whole.sum(dim=0), rtol=1e-13, atol=1e-13)
         torch.testing.assert_close(found.sumsq, whole.square().sum(dim=0), rtol=1e-13, atol=1e-13)
         torch.testing.assert_close(found.norm, whole.norm(dim=1).sum(), rtol=1e-13, atol=1e-13)
+
+
+def test_control_tokens_spelt_in_the_text_are_in_the_card_and_add_up(tokenizer, tmp_path, caplog):
+    model = tiny_model("llama")
+    texts = {"en": ["a</s>b <s>", "plain"], "fi": ["ei mitään"], "de": ["<pad>"]}
+    observation = observe(model, tokenizer, texts, sites=["mlp_gate"])
+    assert observation.settings["controls"] == {"en": 2, "de": 1} and observation.tokens["en"] == 15
+    assert "control tokens spelt in the text stay text: en 2, de 1" in caplog.text
+    observation.save(tmp_path / "o")
+    assert "Control tokens spelt in the text, read as text: en 2, de 1." in (tmp_path / "o" / "README.md").read_text()
+    other = observe(model, tokenizer, {**texts, "fi": ["<s>"]}, sites=["mlp_gate"])
+    assert (observation + other).settings["controls"] == {"en": 4, "fi": 1, "de": 2}
+
+
+def test_a_document_without_a_token_is_passed_over_where_there_is_no_bos():
+    tokenizer, model = tiny_tokenizer(bos=False), tiny_model("llama")
+    texts = {"en": ["", "a plain line"], "fi": ["rivi", ""]}
+    assert observe(model, tokenizer, texts, sites=["mlp_gate"]).tokens == {"en": 12, "fi": 4}
+    scores = bits_per_byte(model, tokenizer, texts)
+    assert scores == bits_per_byte(model, tokenizer, {"en": ["a plain line"], "fi": ["rivi"]})

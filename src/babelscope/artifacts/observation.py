@@ -170,7 +170,13 @@ class Observation:
             documents=self.documents + other.documents,
             truncated=self.truncated + other.truncated,
             parts=tuple(sorted({*self.parts, *other.parts})),
+            settings={**self.settings, "controls": self._controls_with(other)},
         )
+
+    def _controls_with(self, other: "Observation") -> dict[str, int]:
+        """Control tokens that stayed text, of both."""
+        ours, theirs = (one.settings.get("controls", {}) for one in (self, other))
+        return {tag: ours.get(tag, 0) + theirs.get(tag, 0) for tag in self.languages if tag in ours or tag in theirs}
 
     def save(self, path: str | Path) -> Path:
         """Write the folder atomically; raises ArtifactError if the path is taken."""
@@ -192,6 +198,9 @@ class Observation:
             "settings": dict(self.settings),
         }
         lines = [f"Tokens counted: {', '.join(f'{tag} {n}' for tag, n in self.tokens.items())}.", ""]
+        if spelt := self.settings.get("controls"):
+            listed = ", ".join(f"{tag} {n}" for tag, n in spelt.items())
+            lines += [f"Control tokens spelt in the text, read as text: {listed}.", ""]
         lines += stream_lines(self)
         return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, lines))
 

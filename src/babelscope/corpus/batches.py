@@ -60,8 +60,14 @@ def pad_rows(
 
 
 def batch_documents(documents: Sequence[TokenDocument], *, batch_tokens: int, pad: int) -> list[Batch]:
-    """Batches of at most `batch_tokens` padded tokens, documents of like length together; at least one a batch."""
-    order = sorted(range(len(documents)), key=lambda index: (-len(documents[index].tokens), index))
+    """Batches of at most `batch_tokens` padded tokens, documents of like length together; at least one a batch.
+
+    A document without a token (an empty text, and no BOS) is in none of them.
+    """
+    order = sorted(
+        (index for index, one in enumerate(documents) if one.tokens),
+        key=lambda index: (-len(documents[index].tokens), index),
+    )
     batches, start = [], 0
     while start < len(order):
         size = max(1, batch_tokens // len(documents[order[start]].tokens))

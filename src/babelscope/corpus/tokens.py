@@ -46,20 +46,21 @@ def tokenize_documents(
     *,
     max_length: int,
     rendered: bool = False,
-    name: str = "documents",
+    name: str | None = "documents",
 ) -> list[TokenDocument]:
     """Tokens of each document: BOS once, control tokens never counted, nothing added at the end.
 
     A conversation is rendered by the model's chat template, and the words of its roles that count are counted.
     Control tokens that are spelt in a text stay text and count; a line in the log says so.
     rendered: the texts were written by a chat template, whose control tokens are meant; they do not count.
-    name: what the texts are, for that line.
+    name: what the texts are, for that line; None for a caller that says it itself.
     Raises CorpusError for half a surrogate pair, and for a tokenizer that can not read control tokens as text.
     """
     special, documents = special_ids(tokenizer), []
     plain = [text.text for text in texts if text.conversation is None]
     encoded = encode_texts(tokenizer, plain, rendered=rendered)
-    say_controls([one.controls for one in encoded], name)
+    if name is not None:
+        say_controls([one.controls for one in encoded], name)
     following = iter(encoded)
     for text in texts:
         if text.conversation is not None:

@@ -63,7 +63,8 @@ class HeldOut(NamedTuple):
         """
         prepared = []
         for k, (tag, documents) in enumerate(as_corpus(texts).items()):
-            whole = tokenize_documents(tokenizer, documents, k, max_length=max_length)
+            whole = tokenize_documents(tokenizer, documents, k, max_length=max_length, name=str(tag))
+            whole = [document for document in whole if document.tokens]
             kept, room = [], math.inf if max_tokens is None else max_tokens
             for document in whole:
                 room -= document.n_counted

@@ -74,7 +74,7 @@ class Pass:
                 if left is not None and left <= 0:
                     break
                 window = documents[start : start + WINDOW]
-                tokens = tokenize_documents(self.tokenizer, window, k, max_length=self.reading.max_length)
+                tokens = tokenize_documents(self.tokenizer, window, k, max_length=self.reading.max_length, name=None)
                 kept = limit_tokens(tokens, left)
                 left = None if left is None else left - sum(document.n_counted for document in kept)
                 kept = [document for document in kept if shard_of(document.id, shards) % of == mine]
@@ -168,8 +168,19 @@ class Pass:
         space = self.spaces.setdefault(device, Workspace.empty(device))
         self.seen.append((sums, index, sums.addend(value, sign, routes, self.counted[device], space)))
 
+    @property
+    def controls(self) -> dict[str, int]:
+        """Control tokens that are spelt in the text and stayed text, by language that has some."""
+        counts = zip(self.languages, self.tally.controls.tolist(), strict=True)
+        return {tag: count for tag, count in counts if count}
+
     def report_shortfall(self) -> None:
-        """Log languages with too little text, and tokens past max_length."""
+        """Log languages with too little text, tokens past max_length, and control tokens that were read as text."""
+        if self.controls:
+            listed = ", ".join(f"{tag} {count}" for tag, count in self.controls.items())
+            log.warning(
+                "control tokens spelt in the text stay text: %s; read chats as conversations", listed
+            )
         limit = self.reading.tokens_per_language
         short = {
             tag: int(count)
@@ -219,7 +230,7 @@ class Pass:
         """The totals as an Observation."""
         if not bool(self.tally.tokens.any()):
             raise MeasurementError("no token was counted; expected text in this part; check the corpus and the part")
-        i, n = self.reading.part
+        (i, n), text = self.reading.part, self.corpus.facts()
         return Observation(
             origin=origin_of(self.layout.model, self.tokenizer),
             languages=self.languages,
@@ -231,9 +242,10 @@ class Pass:
             parts=(f"{self.corpus.hash}:{i}/{n}",),
             settings={
                 **self.settings(),
-                "corpus": self.corpus.name,
-                "corpus_hash": self.corpus.hash,
-                "text": self.corpus.facts(),
+                "corpus": text["name"],
+                "corpus_hash": text["hash"],
+                "text": text,
+                "controls": self.controls,
             },
         )
 

@@ -17,13 +17,15 @@ class Tally:
     shard_tokens: Int64[Tensor, "shard language"]
     documents: Int64[Tensor, " language"]
     truncated: Int64[Tensor, " language"]
+    controls: Int64[Tensor, " language"]
+    """Control tokens that are spelt in the text and stayed text."""
 
     @classmethod
     def zeros(cls, languages: int, shards: int) -> "Tally":
         """Nothing read yet."""
-        rows = (torch.zeros(languages, dtype=torch.int64) for _ in range(3))
-        tokens, documents, truncated = rows
-        return cls(tokens, torch.zeros(shards, languages, dtype=torch.int64), documents, truncated)
+        rows = (torch.zeros(languages, dtype=torch.int64) for _ in range(4))
+        tokens, documents, truncated, controls = rows
+        return cls(tokens, torch.zeros(shards, languages, dtype=torch.int64), documents, truncated, controls)
 
     def add(self, documents: Sequence[TokenDocument]) -> None:
         """Count documents that were read."""
@@ -34,3 +36,4 @@ class Tally:
                 self.shard_tokens[shard_of(document.id, len(self.shard_tokens)), k] += count
             self.documents[k] += 1
             self.truncated[k] += document.truncated
+            self.controls[k] += document.controls
