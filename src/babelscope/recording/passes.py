@@ -178,9 +178,7 @@ class Pass:
         """Log languages with too little text, tokens past max_length, and control tokens that were read as text."""
         if self.controls:
             listed = ", ".join(f"{tag} {count}" for tag, count in self.controls.items())
-            log.warning(
-                "control tokens spelt in the text stay text: %s; read chats as conversations", listed
-            )
+            log.warning("control tokens spelt in the text stay text: %s; read chats as conversations", listed)
         limit = self.reading.tokens_per_language
         short = {
             tag: int(count)
