@@ -20,6 +20,7 @@ import torch
 
 from babelscope import Observation, load_corpus, observe, open_model
 from babelscope.controls import percentile_interval, set_agreement
+from babelscope.corpus import has_splits
 from babelscope.figures import agreement_map
 from babelscope.neurons import SELECTORS
 from babelscope.runs import Run, environment, main, write_atomic
@@ -51,7 +52,8 @@ class Config:
 def bodies(config: Config) -> Mapping[str, Mapping[str, list]]:
     """Text by body and language."""
     mono = load_corpus(config.monolingual, config.languages, split="train").head(config.lines)
-    news = load_corpus(config.parallel, config.languages)
+    split = "train" if has_splits(config.parallel) else "all"
+    news = load_corpus(config.parallel, config.languages, split=split, parallel=True)
     own = load_corpus("reference", config.languages, split="train")
     halves = [{tag: lines[start::2] for tag, lines in mono.items()} for start in (0, 1)]
     return dict(zip(BODIES, (*halves, dict(news.items()), dict(own.items())), strict=True))

@@ -48,7 +48,9 @@ class Config:
 def run(config: Config, run: Run) -> None:
     (run.folder / "results.jsonl").unlink(missing_ok=True)  # an interrupted run starts anew
     model, tokenizer = open_model(config.model)
-    train, test = (load_corpus(config.corpus, config.languages or None, split=split) for split in ("train", "test"))
+    train, test = (
+        load_corpus(config.corpus, config.languages or None, split=split, parallel=True) for split in ("train", "test")
+    )
     record = record_heads(model, tokenizer, train, tokens_per_language=config.tokens_per_language)
     for measure in ("written", "evenness", "sink", "previous"):
         run.log(plain(asdict(row)) for row in record.rows(measure, draws=config.draws, seed=config.seed))

@@ -39,7 +39,7 @@ class Config:
 
 def run(config: Config, run: Run) -> None:
     (run.folder / "results.jsonl").unlink(missing_ok=True)  # an interrupted run starts anew
-    texts = load_corpus(config.corpus, config.languages or None, split=config.split)
+    texts = load_corpus(config.corpus, config.languages or None, split=config.split, parallel=True)
     model, tokenizer = open_model(config.model, device="cpu")
     vectors = record_sentences(model, tokenizer, texts, sentences=config.sentences, poolings=["mean"])
     for name, centred in (("raw", False), ("centred", True)):

@@ -67,7 +67,7 @@ def run(config: Config, run: Run) -> None:
     started = time.process_time()
     path = MODEL if config.tokenizer == "reference" else config.tokenizer
     tokenizer = AutoTokenizer.from_pretrained(path)
-    costs = token_costs(tokenizer, load_corpus(config.parallel, split="test"), seed=config.seed)
+    costs = token_costs(tokenizer, load_corpus(config.parallel, split="test", parallel=True), seed=config.seed)
     run.log(plain(asdict(row)) for row in costs.rows())
     run.log(
         {"script": row.script, "entries": row.entries, "share": row.share} for row in vocabulary_by_script(tokenizer)
