@@ -246,7 +246,7 @@ def steer(study: Study) -> Iterator[dict[str, Any]]:
     yield study.measure(Setting(NATIVE, "test"))
     yield study.measure(Setting(PLAIN, "test"))
     for unit, strengths in (("raw", config.raw), ("relative", config.relative)):
-        for form in FORMS:
+        for form in FORMS if strengths else ():
             points = []
             for layer in config.layers:
                 for strength in strengths:
@@ -260,10 +260,9 @@ def steer(study: Study) -> Iterator[dict[str, Any]]:
 
 
 def run(config: Config, run: Run) -> None:
-    folder = Path("runs") / "measure_massive_units" / (config.name or Path(config.model).name)
-    (run.folder / "results.jsonl").unlink(missing_ok=True)  # answers are kept, rows are made anew
-    study = Study(config, folder)
     name = config.name or Path(config.model).name
+    (run.folder / "results.jsonl").unlink(missing_ok=True)  # answers are kept, rows are made anew
+    study = Study(config, run.folder.parent / name)  # kept for runs with other settings
     run.log(plain({"model": name, **row}) for row in shares(study))
     for row in steer(study) if config.layers else ():
         run.log([plain({"model": name, **row})])

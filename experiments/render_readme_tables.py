@@ -34,6 +34,8 @@ TABLES = {
     "langfir": steering.sensitivity_table,
     "published masks": units.published_table,
     "text sources": units.sources_table,
+    "massive units": steering.massive_table,
+    "massive steering": steering.massive_steering_table,
     "kernels": units.kernel_table,
     "delta": training.delta_table,
     "training summary": training.training_summary,

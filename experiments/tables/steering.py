@@ -94,3 +94,50 @@ def sensitivity_table() -> list[str]:
         jaccard, size = (sum(row[name] for row in mine) / len(mine) for name in ("jaccard", "size"))
         rows.append(f"| {setting} | {value} | {jaccard:.2f} | {size:.0f} |")
     return rows
+
+
+def massive_table() -> list[str]:
+    """Shares of the largest unit, of the stream and of directions in both forms, over the layers of each model."""
+    rows = [
+        "| model | layers of the ordinary form | largest unit's share of the stream | first tokens × | largest unit of a "
+        "direction, whole | without first tokens and massive units | default |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    found = read("massive_units.jsonl")
+    for model in dict.fromkeys(row["model"] for row in found):
+        mine = [row for row in found if row["model"] == model]
+        layers, directions = ([row for row in mine if row["row"] == kind] for kind in ("stream", "direction"))
+        ordinary = sum(row["default"] == "ordinary" for row in layers)
+        cells = [
+            f"{ordinary} of {len(layers)}",
+            middle([row["unit_share"] for row in layers]),
+            middle([row["first_ratio"] for row in layers], 1),
+            middle([row["whole"] for row in directions]),
+            middle([row["ordinary"] for row in directions]),
+            middle([row[row["default"]] for row in directions]),
+        ]
+        rows.append(f"| {model} | {' | '.join(cells)} |")
+    return rows
+
+
+def middle(values: list[float], digits: int = 2) -> str:
+    """Median, and the range."""
+    ordered = sorted(values)
+    size, half = len(ordered), len(ordered) // 2
+    median = (ordered[half] + ordered[(size - 1) // 2]) / 2
+    return f"{median:.{digits}f} ({ordered[0]:.{digits}f}–{ordered[-1]:.{digits}f})"
+
+
+def massive_steering_table() -> list[str]:
+    """Both forms at the layer and strength chosen on validation prompts, beside their controls."""
+    rows = ["| model | answers | form | layer | strength | n | success | perplexity × | distinct-4 × |"]
+    rows.append("|---|---|---|--:|--:|--:|--:|--:|--:|")
+    for row in read("massive_units.jsonl"):
+        if row["row"] == "steering" and row["split"] == "test":
+            plain = row["kind"] in ("native", "unsteered")
+            where = ["–"] * 3 if plain else [row["form"], str(row["layer"]), f"{row['strength']:g} {row['unit']}"]
+            success = f"{row['success']:.2f} ({row['low']:.2f}–{row['high']:.2f})"
+            ratios = [f"{row[name]:.2f}" for name in ("perplexity_ratio", "distinct4_ratio")]
+            cells = [row["model"], row["kind"], *where, str(row["n"]), success, *ratios]
+            rows.append(f"| {' | '.join(cells)} |")
+    return rows
