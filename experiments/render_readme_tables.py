@@ -33,6 +33,7 @@ TABLES = {
     "autoencoders": steering.saes_table,
     "langfir": steering.sensitivity_table,
     "published masks": units.published_table,
+    "releases": units.releases_table,
     "text sources": units.sources_table,
     "massive units": steering.massive_table,
     "massive steering": steering.massive_steering_table,

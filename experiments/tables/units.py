@@ -18,6 +18,14 @@ def kernel_table() -> list[str]:
     return rows
 
 
+def releases_table() -> list[str]:
+    """Steered words against a plain hook, by release of transformers."""
+    _, *measured = read("releases.jsonl")
+    rows = ["| transformers | cases | equal, word by word | refused by transformers itself |", "|---|---|---|---|"]
+    rows += [f"| {r['release']} | {r['cases']} | {r['equal']} | {r['refused_upstream']} |" for r in measured]
+    return rows
+
+
 def published_table() -> list[str]:
     """Published masks as they were read, and our rules on published counts."""
     _, *found = read("published_masks.jsonl")
