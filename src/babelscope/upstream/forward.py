@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from babelscope.axes import Float, Int, Tensor
+from babelscope.axes import Float, Int, Int64, Tensor
 from babelscope.upstream.names import NAMES, attribute, missing, parameter_name
 
 WITHOUT_POSITIONS = frozenset({"bloom", "mpt"})
@@ -102,16 +102,26 @@ def arguments(
 ) -> dict[str, Any]:
     """Keyword arguments of a forward pass without cache; what is None is left out.
 
-    Raises PrerequisiteError for positions that the family does not take.
+    Where rows begin with pads, positions count from each row's first real token: families with learned positions would
+    count the pads too. Raises PrerequisiteError for positions that the family does not take.
     """
     chosen: dict[str, Any] = {names.ids: ids} if embeds is None else {names.embeds: embeds}
     if mask is not None:
         chosen[names.mask] = mask
+    if positions is None and names.positions is not None and mask is not None and mask.ndim == 2:
+        positions = positions_after_pads(mask)
     if positions is not None:
         if names.positions is None:
             raise missing("forward.positions", "this family's forward")
         chosen[names.positions] = positions
     return {**chosen, names.use_cache: False}
+
+
+def positions_after_pads(mask: Int[Tensor, "batch token"]) -> Int64[Tensor, "batch token"] | None:
+    """Place of each token among its row's real ones, 0 at pads before them; None where no row begins with a pad."""
+    if not mask.shape[1] or bool(mask[:, 0].all()):
+        return None
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def run_body(
