@@ -1,11 +1,13 @@
 """lm-evaluation-harness over a steered model: the recipe is on, and its cache is its own."""
 
+import json
 import warnings
 
 import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
-from tokenizers import processors
+from tokenizers import Tokenizer, processors
+from transformers import PreTrainedTokenizerFast
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 with warnings.catch_warnings():
@@ -38,7 +40,7 @@ def parts():
 def steered(parts, recipe=None, **options):
     model, tokenizer = parts
     chosen = made_recipe(model, tokenizer) if recipe is None else recipe
-    return SteeredLM(model, tokenizer, chosen, max_length=100, **{"batch_size": 2, **options})
+    return SteeredLM(model, tokenizer, chosen, **{"max_length": 100, "batch_size": 2, **options})
 
 
 def asked(kind, *arguments):
@@ -153,10 +155,10 @@ def test_the_harness_gets_ids_by_our_own_rule(parts, text):
     lm = steered(parts)
     want = tokenize_prompt(tokenizer, text)
     assert lm.tok_encode(text) == want and not {0, 1, 2} & set(want[1:])
-    assert (
-        lm.tok_encode(text, add_special_tokens=False) == want[1:]
-        and lm.tok_encode(text, left_truncate_len=2) == want[-2:]
-    )
+    assert lm.tok_encode(text, add_special_tokens=False) == want[1:] and lm.tok_encode(text, left_truncate_len=3) == [
+        1,
+        *want[-2:],
+    ]
     ids, mask = lm.tok_batch_encode([text, text + "s and more"], left_truncate_len=40)
     assert ids[0][mask[0].bool()].tolist() == want and int(mask[0, 0]) == 0
     assert torch.equal(lm.tok_batch_encode([text, "x"], padding_side="right")[1][1, :2], torch.tensor([1, 1]))
@@ -172,6 +174,47 @@ def test_a_continuation_is_scored_where_the_tokenizer_would_add_an_end(parts):
     )
     ending = [value for value, _ in lm.loglikelihood(asked("loglikelihood", *PAIRS), disable_tqdm=True)]
     assert ending == pytest.approx(plain)
+
+
+@torch.no_grad()
+def test_a_rolling_likelihood_begins_with_one_bos(parts):
+    model, tokenizer = parts
+    lm, text = steered(parts), "rain falls on us"
+    ids = torch.tensor([tokenize_prompt(tokenizer, text)])
+    with steer(model, lm.recipe, tokenizer=tokenizer):
+        scores = model(input_ids=ids).logits.log_softmax(dim=-1)[0, :-1]
+    want = float(scores.gather(1, ids[0, 1:, None]).sum())
+    assert lm.loglikelihood_rolling(asked("loglikelihood_rolling", (text,)), disable_tqdm=True) == pytest.approx([want])
+    assert lm.tok_encode(text) == ids[0].tolist()
+
+
+@torch.no_grad()
+def test_what_is_too_long_is_cut_from_the_left_after_bos_and_said(parts, caplog):
+    model, tokenizer = parts
+    lm = steered(parts, max_length=9)
+    ids = lm.tok_batch_encode(["a long text of many letters", "ab"], left_truncate_len=5)[0]
+    assert (
+        ids[:, 0].tolist()[0] == 1 and ids.shape == (2, 5) and ids[1].tolist()[2:] == tokenize_prompt(tokenizer, "ab")
+    )
+    caplog.clear()
+    found = lm.loglikelihood(asked("loglikelihood", ("abcdefghijklmnop", " x")), disable_tqdm=True)
+    row = [1, *tokenizer("abcdefghijklmnop x", add_special_tokens=False)["input_ids"][-9:]]
+    with steer(model, lm.recipe, tokenizer=tokenizer):
+        scores = model(input_ids=torch.tensor([row])).logits.log_softmax(dim=-1)[0, -3:-1]
+    assert found[0][0] == pytest.approx(float(scores.gather(1, torch.tensor(row[-2:])[:, None]).sum()))
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("babelscope")]
+    assert said == ["1 of 1 texts are longer than the model reads; their beginning was left out, BOS stays in front"]
+
+
+def test_a_token_over_the_border_of_context_and_continuation_is_said(parts, caplog):
+    model, tokenizer = parts
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["model"]["merges"], state["model"]["vocab"]["ab"] = [["a", "b"]], 259
+    backend = Tokenizer.from_str(json.dumps(state))
+    merging = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", pad_token="<pad>", eos_token="</s>")
+    lm = SteeredLM(model, merging, made_recipe(model, merging), max_length=100, batch_size=2)
+    lm.loglikelihood(asked("loglikelihood", ("xa", "b"), ("xa", "c")), disable_tqdm=True)
+    assert sum("in 1 of 2 requests a token" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_a_chat_that_the_harness_rendered_keeps_its_control_tokens(parts):

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.adapters.harness_ids import cut_left, fit_pair, is_split, say
 from babelscope.artifacts import Operation, Schedule, SteeringRecipe
 from babelscope.axes import Float, Int, Tensor
-from babelscope.corpus import encode_texts, pad_of, pad_rows, tokenize_prompt
+from babelscope.corpus import bos_of, encode_texts, pad_of, pad_rows, tokenize_prompt
 from babelscope.errors import SteeringError
 from babelscope.models import eval_mode, layout_of, measured, weights_hash
 from babelscope.models.plain import CausalModel
@@ -78,6 +81,7 @@ class SteeredLM(_Harness):
         self.recipe, self._layout = recipe, layout
         self.steered_with = recipe_hash(recipe)
         self._steered_tokenizer, self._chats = tokenizer, False
+        self._happened, self._bare = Counter[str](), False
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **_: Any
@@ -86,14 +90,18 @@ class SteeredLM(_Harness):
 
         Control tokens that are spelt in a text stay text; once the harness has rendered a chat, what it asks for is
         rendered text. add_special_tokens=False, or the harness's add_bos_token=False, leaves out BOS.
+        left_truncate_len: BOS stays in front of what is left.
         """
         bos = self.add_bos_token if add_special_tokens is None else add_special_tokens
-        if bos is False:
+        if bos is False or self._bare:
             (encoded,) = encode_texts(self._steered_tokenizer, [string], rendered=self._chats)
             ids = list(encoded.ids)
         else:
             ids = tokenize_prompt(self._steered_tokenizer, string, rendered=self._chats)
-        return ids[-left_truncate_len:] if left_truncate_len else ids
+        if left_truncate_len and len(ids) > left_truncate_len:
+            self._happened["cut"] += 1
+            ids = cut_left(ids, left_truncate_len, bos_of(self._steered_tokenizer))
+        return ids
 
     def tok_batch_encode(
         self,
@@ -103,9 +111,45 @@ class SteeredLM(_Harness):
         truncation: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Ids and mask of several texts, each as by `tok_encode`; the harness's `truncation` cuts nothing here."""
-        rows = [self.tok_encode(string) for string in strings]
-        ids, mask = pad_rows(rows, pad_of(self._steered_tokenizer), side="right" if padding_side == "right" else "left")
-        return (ids, mask) if not left_truncate_len else (ids[:, -left_truncate_len:], mask[:, -left_truncate_len:])
+        rows = [self.tok_encode(string, left_truncate_len=left_truncate_len) for string in strings]
+        return pad_rows(rows, pad_of(self._steered_tokenizer), side="right" if padding_side == "right" else "left")
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """As the harness does; that a token spans the border, or that BOS would be cut off, is counted."""
+        head, tail = super()._encode_pair(context, continuation)
+        text = context + continuation
+        if not is_split(self.tok_encode(text), head):
+            self._happened["merged"] += 1
+        if len(head) + len(tail) > self.max_length + 1:
+            self._happened["cut"] += 1
+        return fit_pair(head, tail, self.max_length + 1, bos_of(self._steered_tokenizer)), tail
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """As the harness does; one line in the log says where its ids are not the package's own."""
+        with self._saying(len(requests), sum(not request.args[0] for request in requests)):
+            return super().loglikelihood(requests, disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        """As the harness does, with BOS once: it puts one in front itself."""
+        with self._saying(len(requests), len(requests)):
+            self._bare = True
+            try:
+                return super().loglikelihood_rolling(requests, disable_tqdm)
+            finally:
+                self._bare = False
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """As the harness does; one line in the log says how many prompts were cut."""
+        with self._saying(len(requests), 0):
+            return super().generate_until(requests, disable_tqdm)
+
+    @contextmanager
+    def _saying(self, requests: int, empty: int) -> Iterator[None]:
+        self._happened.clear()
+        if bos_of(self._steered_tokenizer) is None:
+            self._happened["unbegun"] = empty
+        yield
+        say(self._happened, requests)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The chat as text; from here on the texts of requests are taken for rendered ones."""
