@@ -139,26 +139,31 @@ def actual_bytes(texts: Corpus, known: Mapping[str, float]) -> dict[str, int]:
 
 
 def agreement(known: Mapping[str, float], found: TrainingShares, resolution: float) -> dict[str, Any]:
-    """Rank agreement of known and inferred shares, as they came and with those below the resolution tied at 0."""
+    """Rank agreement of known and inferred shares, as they came and with those below the resolution tied at 0.
+
+    Of what the program ended with, identified or not.
+    """
     true = np.array([known[tag] for tag in found.languages])
-    cut = np.where(found.share < resolution, 0.0, found.share)
+    inferred = found.fit.share[: len(true)]
+    cut = np.where(inferred < resolution, 0.0, inferred)
     pairs = [(i, j) for i in range(len(true)) for j in range(i) if true[i] != true[j]]
     right = sum(np.sign((true[i] - true[j]) * (cut[i] - cut[j])) for i, j in pairs)
-    outside = [share for share, part in zip(found.share, true, strict=True) if not part]
+    outside = [share for share, part in zip(inferred, true, strict=True) if not part]
     return {
         "n": len(true),
         "merges": found.merges,
         "resolution": resolution,
         **ranks(true, cut),
-        "as_inferred": ranks(true, found.share),
+        "identified": sum(not why for why in found.unidentified),
+        "as_inferred": ranks(true, inferred),
         "gamma": round(float(right) / len(pairs), 4),
-        "pearson": round(float(np.corrcoef(true, found.share)[0, 1]), 4),
-        "mean_absolute_error": round(float(np.abs(true - found.share).mean()), 5),
+        "pearson": round(float(np.corrcoef(true, inferred)[0, 1]), 4),
+        "mean_absolute_error": round(float(np.abs(true - inferred).mean()), 5),
         "decoy": None if math.isnan(found.decoy) else round(found.decoy, 5),
         "largest_outside": round(float(max(outside)), 5) if outside else None,
-        "smallest_inside": round(float(found.share[true > 0].min()), 5),
+        "smallest_inside": round(float(inferred[true > 0].min()), 5),
         "known": {tag: round(known[tag], 5) for tag in found.languages},
-        "inferred": {tag: round(float(share), 5) for tag, share in zip(found.languages, found.share, strict=True)},
+        "inferred": {tag: round(float(share), 5) for tag, share in zip(found.languages, inferred, strict=True)},
     }
 
 
@@ -205,7 +210,7 @@ def draw(costs: TokenCosts, found: TrainingShares, known: Mapping[str, float] | 
     ordered = sorted(costs.costs, key=lambda cost: -cost.premium)
     shares: dict[str, Estimate] = {
         tag: Estimate(float(found.share[k]), float(found.low[k]), float(found.high[k]))
-        for k, tag in sorted(enumerate(found.languages), key=lambda pair: -found.share[pair[0]])
+        for k, tag in sorted(enumerate(found.languages), key=lambda pair: -found.fit.share[pair[0]])
     }
     return [
         token_premium(

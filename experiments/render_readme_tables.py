@@ -47,6 +47,7 @@ TABLES = {
     "adaptation rates": training.rates_table,
     "premium": probes.premium_table,
     "training shares": probes.training_shares_table,
+    "known mixtures": probes.known_mixtures_table,
     "probe times": probes.probe_times_table,
     "latent language": probes.latent_language_table,
     "families": probes.families_table,

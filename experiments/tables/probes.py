@@ -30,6 +30,23 @@ def training_shares_table() -> list[str]:
     return rows
 
 
+def known_mixtures_table() -> list[str]:
+    rows = [
+        "| tokenizer | identified | largest error | decoy | unexplained | shares, or why not |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in read("training_shares.jsonl")[1:]:
+        parts = [f"{tag} {one['share']:.3f}" for tag, one in row["inferred"].items() if one["share"] is not None]
+        rows.append(
+            f"| {row['tokenizer']} | {row['identified']} of {row['languages']} "
+            f"| {'–' if row['largest_error'] is None else format(row['largest_error'], '.3f')} "
+            f"| {share(row['decoy'], 2)} | {share(row['unexplained'])} "
+            f"| {', '.join(parts) or 'not identified'}{'; not identified: ' if parts and row['why'] else ''}"
+            f"{(': ' if not parts else '') + '; '.join(row['why'])} |"
+        )
+    return rows
+
+
 def probe_times_table() -> list[str]:
     rows = ["| probe | wall time, s | processor time, s | bar, s |", "|---|---|---|---|"]
     for row in read("probe_times.jsonl")[1:]:

@@ -9,6 +9,7 @@ from typing import Any
 _HOME = {
     "Language": "languages",
     "Site": "sites",
+    "infer_training_shares": "vocabulary",
     "open_model": "models",
     "layout_of": "models",
     "origin_of": "models",

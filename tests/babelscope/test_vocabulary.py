@@ -20,7 +20,7 @@ from babelscope.vocabulary import (
     token_costs,
     vocabulary_by_script,
 )
-from babelscope.vocabulary.merges import read_merges
+from babelscope.vocabulary.merge_lists import MergeList, merges_of_training, read_merges
 from babelscope.vocabulary.premium import pieces_by_word, word_spans
 from babelscope.vocabulary.scripts import script_of
 
@@ -123,13 +123,13 @@ def test_text_that_the_tokenizer_was_trained_on_explains_every_merge():
     lines = sentences(5, 400)
     history = replay_merges(train(lines, 300), as_corpus({"en": lines, "fi": sentences(6, 400)}))
     fit = fit_shares(history)
-    assert fit.violation < 1e-9
+    assert fit.violation < 1e-9 and fit.converged
     assert fit.share.tolist() == pytest.approx([1.0, 0.0], abs=0.05)
 
 
 def test_the_reference_tokenizer_ranks_its_underserved_languages_last(reference):
     found = infer_training_shares(reference[1], load_corpus("reference", split="train"), merges=1000, decoy=False)
-    share = dict(zip(found.languages, found.share.tolist(), strict=True))
+    share = dict(zip(found.languages, found.fit.share.tolist(), strict=True))
     assert max(share[tag] for tag in ("eu", "cy", "tt")) < min(
         share[tag] for tag in share if tag not in ("eu", "cy", "tt")
     )
@@ -199,6 +199,23 @@ def test_a_tokenizer_of_whole_words_continues_none():
         ("カ", "katakana"),
         ("ａ", "latin"),
         ("aк", "mixed"),
+        ("ﾊ", "katakana"),
+        ("カー", "katakana"),
+        ("あー", "hiragana"),
+        ("aー", "mixed"),
+        ("ー", "common"),
+        ("µ", "common"),
+        ("µa", "latin"),
+        ("ᎣᏏ", "cherokee"),
+        ("ꭰ", "cherokee"),
+        ("ℵ", "common"),
+        ("々", "han"),
+        ("〆", "common"),
+        ("ﷲ", "arabic"),
+        ("한", "hangul"),
+        ("ㄅ", "bopomofo"),
+        ("ⲁ", "coptic"),
+        ("ϣ", "coptic"),
         ("12,", "no letter"),
         ("\ufffd", "part of a character"),
     ],
@@ -233,8 +250,8 @@ def test_bad_texts_are_refused(mixed):
         token_costs(tokenizer, {"en": ["a", "b"], "fi": [Document("7", "a")]})
 
 
-def test_a_fit_in_which_one_language_takes_all_is_logged(reference, caplog):
+def test_a_fit_with_most_languages_left_out_is_no_number(reference):
     texts = load_corpus("reference", ("en", "fi", "ru", "zh", "eu"), split="train")
     found = infer_training_shares(reference[1], texts, merges=300, decoy=False)
-    assert float(found.share.max()) > 0.8
-    assert "make the program degenerate" in caplog.text
+    assert not found.identified and np.isnan(found.share).all()
+    assert all("not identified" in row.note and np.isnan(row.estimate) for row in found.rows())

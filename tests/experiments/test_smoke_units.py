@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from babelscope import load_corpus
+from babelscope.reference import MODEL
 from babelscope.runs import Run
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -19,6 +20,20 @@ def load(name):
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def test_training_shares_of_known_mixtures_are_measured(tmp_path):
+    module = load("measure_training_shares")
+    sizes = {"bytes_trained": 30_000, "bytes_per_language": 20_000, "vocabulary": 400, "merges": 60, "runs": 4}
+    places = {"mono": "reference", "tokenizers": (str(MODEL),), "out": str(tmp_path)}
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    module.run(module.Config(languages=("en", "ru"), mixtures=1, **places, **sizes), run)
+    rows = list(run.results())
+    assert [row["tokenizer"].split(",")[0] for row in rows] == ["known mixture 0", "known mixture 0", MODEL.name]
+    for row in rows:
+        assert row["languages"] == len(row["inferred"]) and (row["identified"] == row["languages"] or row["why"])
+    assert len((tmp_path / "training_shares.jsonl").read_text(encoding="utf-8").splitlines()) == 4
 
 
 def test_the_tokenizer_is_measured(tmp_path):
@@ -42,7 +57,7 @@ def test_candidates_from_outside_a_recipe_are_ranked_last_and_tied():
     found = load_corpus("reference", ("en", "fi", "ru", "hi"), split="train")
     tokenizer = module.AutoTokenizer.from_pretrained(module.MODEL)
     shares = module.infer_training_shares(tokenizer, found, merges=20, decoy=False)
-    shares = dataclasses.replace(shares, share=np.array([0.6, 0.398, 0.002, 0.0]))
+    shares = dataclasses.replace(shares, fit=shares.fit._replace(share=np.array([0.6, 0.398, 0.002, 0.0])))
     known = {"en": 0.5, "fi": 0.5, "ru": 0.0, "hi": 0.0}
     row = module.agreement(known, shares, 0.005)
     # Ranks (3.5 3.5 1.5 1.5) against (4 3 1.5 1.5): 4 / sqrt(4 · 4.5); pairs told apart: all four.

@@ -59,7 +59,10 @@ def token_premium(
 def training_shares(
     *, inferred: Mapping[str, Estimate], known: Mapping[str, Number] | None = None, floor: Number | None = None
 ) -> go.Figure:
-    """Inferred shares of a tokenizer's training data, in %; `known` shares as rings, `floor` what a decoy text got."""
+    """Inferred shares of a tokenizer's training data, in %; `known` shares as rings, `floor` what a decoy text got.
+
+    A share that is NaN is written as "not identified".
+    """
     tags = list(inferred)
     figure = _rows_figure(tags, "share of the tokenizer's training bytes (%)")
     percent = {tag: Estimate(*(100 * part for part in one)) for tag, one in inferred.items()}
@@ -67,11 +70,14 @@ def training_shares(
         x = [100 * known.get(tag, np.nan) for tag in tags]
         _marks(figure, x, tags, "known", VERMILLION, "circle-open", size=15)
     _estimates(figure, percent, "inferred from the merges", BLUE)
-    if floor is not None:
+    for tag, one in percent.items():
+        if not np.isfinite(one.value):
+            figure.add_annotation(x=0, y=tags.index(tag), text="not identified", showarrow=False, xanchor="left")
+    if floor is not None and np.isfinite(floor):
         figure.add_vline(x=100 * floor, line={"dash": "dot", "width": 1}, annotation_text="decoy text")
-    # Room for half a ring at 0.
-    top = max(part for one in percent.values() for part in (one.value, one.high) if np.isfinite(part))
-    top = max([top, *(100 * part for part in (known or {}).values() if np.isfinite(part))])
+    # Room for half a ring at 0; 1 % where nothing is known.
+    drawn = [part for one in percent.values() for part in (one.value, one.high) if np.isfinite(part)]
+    top = max([*(drawn or [1.0]), *(100 * part for part in (known or {}).values() if np.isfinite(part))])
     figure.update_xaxes(range=[-0.015 * top, 1.05 * top])
     return figure
 

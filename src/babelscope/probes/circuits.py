@@ -161,4 +161,4 @@ def summarise(
         drawn = (weight @ part) / (weight @ whole)
         drawn = drawn[(weight @ whole) > 0]
         found += [float(part.sum() / whole.sum()), *percentile_interval(drawn)] if bool(rows.any()) else [math.nan] * 3
-    return PatchEffect(layer, group, int(has.sum()), *found, int(controlled.sum()))
+    return PatchEffect(layer, group, int(has.sum()), *found, controlled=int(controlled.sum()))

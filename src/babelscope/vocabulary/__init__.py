@@ -1,11 +1,13 @@
 """What a tokenizer does to each language: its cost, its scripts, and what it was trained on."""
 
 from babelscope.vocabulary.merges import PairHistory, replay_merges
-from babelscope.vocabulary.mixture import TrainingShares, fit_shares, infer_training_shares
+from babelscope.vocabulary.mixture import TrainingShares, infer_training_shares
 from babelscope.vocabulary.premium import TokenCost, TokenCosts, token_costs
+from babelscope.vocabulary.program import Fit, fit_shares
 from babelscope.vocabulary.scripts import ScriptShare, vocabulary_by_script
 
 __all__ = [
+    "Fit",
     "PairHistory",
     "ScriptShare",
     "TokenCost",

@@ -1,20 +1,25 @@
 """Apply a BPE tokenizer's merges to labelled text one by one, and keep how every pair's count changes."""
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.axes import Float64, Int64
+from babelscope.axes import Bool, Float64, Int64
 from babelscope.corpus import Corpus
-from babelscope.errors import PrerequisiteError
 from babelscope.languages import Language
-from babelscope.upstream import tokenizers
+from babelscope.vocabulary.merge_lists import (
+    MergeList,
+    backend_of,
+    is_byte_level,
+    is_whitespace,
+    merges_of_training,
+    read_merges,
+)
+from babelscope.vocabulary.words import count_words
 
 WALL, DEAD = -1, -2
 """What stands between words, and where the right half of a merged pair was."""
@@ -42,70 +47,63 @@ class PairHistory:
     """Place of the pair that each merge joins."""
     changes: tuple[Change, ...]
     """What each merge changes."""
-
-
-def backend_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """The fast tokenizer inside; raises PrerequisiteError where there is none."""
-    backend = tokenizers.backend_of(tokenizer)
-    if backend is None:
-        raise PrerequisiteError(
-            f"{type(tokenizer).__name__} has no fast backend; expected one with tokenizer.json; convert it first"
-        )
-    return backend
-
-
-def read_merges(backend: Tokenizer) -> list[tuple[str, str]]:
-    """The merges in order of training; raises PrerequisiteError for a tokenizer that was not made by merges."""
-    model: dict[str, Any] = json.loads(backend.to_str())["model"]
-    marks = [model.get("end_of_word_suffix"), model.get("continuing_subword_prefix")]
-    if model["type"] != "BPE" or not model["merges"]:
-        raise PrerequisiteError(
-            f"a {model['type']} tokenizer with {len(model.get('merges') or [])} merges came; training shares are read "
-            "from the merges of a BPE tokenizer; measure its premium instead"
-        )
-    if any(marks):
-        raise PrerequisiteError(f"BPE with word marks {marks} came; expected a byte-level or SentencePiece-style one")
-    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
-    return [(left, right) for left, right in pairs]
-
-
-def count_words(backend: Tokenizer, texts: Corpus) -> list[Counter[str]]:
-    """Words of each language as the tokenizer cuts them, with how often each occurs."""
-
-    def words(text: str) -> Iterator[str]:
-        normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
-        if backend.pre_tokenizer:
-            yield from (word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal))
-        else:  # SentencePiece trains inside words, which begin with this mark; its Hugging Face form has no cutter.
-            yield from normal.replace("▁", " ▁").split(" ")
-
-    return [Counter(word for document in found for word in words(document.text)) for found in texts.values()]
+    explained: Bool[np.ndarray, " step"]
+    """Which merges were chosen by their counts; the others only change the text."""
+    never: Int64[np.ndarray, " _"]
+    """Pairs that are no rivals of any merge."""
+    barred: dict[int, Int64[np.ndarray, " _"]]
+    """By merge: pairs that are no rivals of those after it."""
 
 
 def replay_merges(tokenizer: PreTrainedTokenizerBase, texts: Corpus, *, merges: int = 3000) -> PairHistory:
-    """Apply the first `merges` merges to the texts and record the count of every pair before each.
+    """Apply the merges to the texts and record the count of every pair before each, up to `merges` explained ones.
 
     Words are counted once each and every merge touches only its own occurrences, so the cost is that of the changes.
     Raises PrerequisiteError for a tokenizer without merges.
     """
     backend = backend_of(tokenizer)
-    steps = read_merges(backend)[:merges]
+    listed, byte_level = read_merges(backend), is_byte_level(backend)
+    steps = merges_of_training(listed, byte_level=byte_level, most=merges)
     vocabulary = backend.get_vocab(with_added_tokens=True)
-    chain = Chain(count_words(backend, texts), vocabulary)
+    chain = Chain(count_words(backend, listed, texts), vocabulary)
     start = chain.tally(np.flatnonzero(chain.symbol[:-1] >= 0), 1.0)
     table = PairTable()
     first = table.change(*start, chain)
     merged, changes = [], []
-    for left, right in steps:
+    for left, right in steps.pairs:
         ids = vocabulary[left], vocabulary[right], vocabulary[left + right]
         merged.append(table.place(ids[0] * chain.base + ids[1]))
         changes.append(table.change(*chain.merge(*ids), chain))
     counts = np.zeros((len(table.places), len(texts)))
     np.add.at(counts, (first.pair, first.language), first.delta)
     sizes = [sum(len(document.text.encode()) for document in found) for found in texts.values()]
+    never, barred = passed_over(table, chain.base, vocabulary, steps, byte_level)
     return PairHistory(
-        tuple(texts), np.array(sizes, dtype=np.float64), counts, np.array(merged, dtype=np.int64), tuple(changes)
+        tuple(texts),
+        np.array(sizes, dtype=np.float64),
+        counts,
+        np.array(merged, dtype=np.int64),
+        tuple(changes),
+        np.array(steps.explained),
+        never,
+        barred,
     )
+
+
+def passed_over(
+    table: "PairTable", base: int, vocabulary: Mapping[str, int], steps: MergeList, byte_level: bool
+) -> tuple[Int64[np.ndarray, " _"], dict[int, Int64[np.ndarray, " _"]]]:
+    """Pairs that training never took: runs of whitespace; and by step, those whose token exists once it is done."""
+    tokens = {index: token for token, index in vocabulary.items()}
+    made = {left + right: step for step, (left, right) in enumerate(steps.pairs)} if steps.once else {}
+    never, barred = [], dict[int, list[int]]()
+    for key, place in table.places.items():
+        token = tokens[key // base] + tokens[key % base]
+        if is_whitespace(token, byte_level=byte_level):
+            never.append(place)
+        elif token in made:
+            barred.setdefault(made[token], []).append(place)
+    return np.array(never, dtype=np.int64), {step: np.array(places) for step, places in barred.items()}
 
 
 class PairTable:

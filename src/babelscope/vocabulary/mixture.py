@@ -1,52 +1,26 @@
 """Shares of languages in a BPE tokenizer's training data, read from its merges by a linear program."""
 
-import logging
+import math
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linprog
-from scipy.sparse import coo_array
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64
 from babelscope.controls import Evidence, percentile_interval
 from babelscope.corpus import Corpus, Document, Texts, as_corpus
-from babelscope.errors import LanguageError, MeasurementError
+from babelscope.errors import LanguageError
 from babelscope.languages import Language
 from babelscope.vocabulary.merges import PairHistory, replay_merges
+from babelscope.vocabulary.program import UNEXPLAINED_MOST, Fit, fit_shares
 
-TOLERANCE = 1e-9
-"""Occurrences per byte by which a pair may beat the merged one before that counts."""
 DECOY = Language("mis")
 """Tag of the control's text, "uncoded languages"."""
-
-
-log = logging.getLogger(__name__)
-COLLAPSED = 0.8
-"""Share of one among three or more languages that is more likely a degenerate fit than a finding."""
-
-
-class Rival(NamedTuple):
-    """A pair that was not merged although the shares so far make it the more frequent one."""
-
-    step: int
-    pair: int
-    lead: Float64[np.ndarray, " language"]
-    """Occurrences per byte of the merged pair minus those of this one."""
-
-
-class Fit(NamedTuple):
-    """Shares that explain the merges best."""
-
-    share: Float64[np.ndarray, " language"]
-    """Of the training data's bytes; they add up to 1."""
-    violation: float
-    """Mean over merges of what the slacks sum to, occurrences per byte; 0 where the shares explain every merge."""
-    rivals: int
-    """Constraints in the last program."""
+DECOY_MOST = 0.03
+"""Share above which the decoy has passed for a language."""
+WIDEST = 0.1
+"""How far apart equally good shares of a language may lie before its share is not identified."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +29,16 @@ class TrainingShares:
 
     languages: tuple[Language, ...]
     share: Float64[np.ndarray, " language"]
-    """Of the bytes that the tokenizer was trained on, among these languages; they add up to 1."""
+    """Of the bytes that the tokenizer was trained on, among these languages; NaN where `unidentified` says why."""
+    unidentified: tuple[str, ...]
+    """By language: why its share is not identified; "" where it is."""
     low: Float64[np.ndarray, " language"]
     """Lower end of the 95 % interval; NaN without resamples."""
     high: Float64[np.ndarray, " language"]
+    fit: Fit
+    """What the program ended with, identified or not; the decoy comes after the languages."""
     decoy: float
     """Share that text of shuffled letters got when it competed: what the method gives to text never trained on."""
-    violation: float
-    """See `Fit.violation`."""
     merges: int
     """Merges explained."""
     n_bytes: Float64[np.ndarray, " language"]
@@ -70,8 +46,18 @@ class TrainingShares:
     resamples: int
     seed: int
 
+    @property
+    def identified(self) -> bool:
+        """Whether every language's share is."""
+        return not any(self.unidentified)
+
+    def text(self, language: str) -> str:
+        """A language's share with three decimals, or "not identified"."""
+        share = float(self.share[self.languages.index(Language.parse(language))])
+        return "not identified" if math.isnan(share) else f"{share:.3f}"
+
     def rows(self) -> list[Evidence]:
-        """One row a language."""
+        """One row a language; its estimate is NaN, and the note begins with "not identified", where it is not."""
         return [
             Evidence(
                 claim="share of the tokenizer's training bytes",
@@ -83,66 +69,11 @@ class TrainingShares:
                 high=float(self.high[k]),
                 draws=self.resamples,
                 seed=self.seed,
-                note=f"n in merges; the decoy got {self.decoy:.4f}; counted on {int(self.n_bytes[k])} bytes",
+                note=(f"not identified: {why}; " if why else "")
+                + f"n in merges; the decoy got {self.decoy:.4f}; counted on {int(self.n_bytes[k])} bytes",
             )
-            for k, tag in enumerate(self.languages)
+            for k, (tag, why) in enumerate(zip(self.languages, self.unidentified, strict=True))
         ]
-
-
-def fit_shares(history: PairHistory, *, rounds: int = 15) -> Fit:
-    """Shares α that make every merge, when it was made, the most frequent pair, as far as that is possible.
-
-    minimise Σ_t v_t + Σ_p u_p  subject to  Σ_k α_k (c_k[t, merged] - c_k[t, p]) + v_t + u_p >= 0 for each merge t and
-    other pair p,  Σ_k α_k = 1,  α, u, v >= 0;  c is a pair's count per byte of a language's text before merge t.
-    Constraints are added as they are broken: each round, for each merge, the pair that beats it most.  Stops when
-    none is new or after `rounds`.
-    Source: Hayase et al. 2024, arXiv:2407.16607; differs from its code in the solver and in the order of the rows.
-    """
-    k = len(history.languages)
-    share, total, rivals = np.full(k, 1 / k), 0.0, dict[tuple[int, int], Rival]()
-    for _ in range(rounds):
-        fresh = {(rival.step, rival.pair): rival for rival in find_rivals(history, share)}
-        if fresh.keys() <= rivals.keys():
-            break
-        rivals.update(fresh)
-        share, total = solve(list(rivals.values()), k)
-    return Fit(share, total / max(1, len(history.merged)), len(rivals))
-
-
-def find_rivals(history: PairHistory, share: Float64[np.ndarray, " language"]) -> Iterator[Rival]:
-    """For each merge the pair that beats it most under these shares; nothing where none does."""
-    counts = history.start / history.n_bytes
-    score, weight = counts @ share, share / history.n_bytes
-    for step, (merged, change) in enumerate(zip(history.merged.tolist(), history.changes, strict=True)):
-        best = int(score.argmax())
-        if best != merged and score[best] > score[merged] + TOLERANCE:
-            yield Rival(step, best, counts[merged] - counts[best])
-        np.add.at(counts, (change.pair, change.language), change.delta / history.n_bytes[change.language])
-        np.add.at(score, change.pair, change.delta * weight[change.language])
-
-
-def solve(rivals: list[Rival], k: int) -> tuple[Float64[np.ndarray, " language"], float]:
-    """The linear program of `fit_shares` over these constraints: shares, and the sum of slacks."""
-    lead = np.stack([rival.lead for rival in rivals])
-    _, step = np.unique([rival.step for rival in rivals], return_inverse=True)
-    _, pair = np.unique([rival.pair for rival in rivals], return_inverse=True)
-    n, steps, pairs = len(rivals), step.max() + 1, pair.max() + 1
-    row = np.arange(n)
-    values = np.concatenate([-lead.ravel(), -np.ones(2 * n)])
-    rows = np.concatenate([np.repeat(row, k), row, row])
-    columns = np.concatenate([np.tile(np.arange(k), n), k + step, k + steps + pair])
-    size = k + steps + pairs
-    found = linprog(
-        c=np.r_[np.zeros(k), np.ones(steps + pairs)],
-        A_ub=coo_array((values, (rows, columns)), shape=(n, size)).tocsr(),
-        b_ub=np.zeros(n),
-        A_eq=coo_array((np.ones(k), (np.zeros(k, dtype=np.int64), np.arange(k))), shape=(1, size)).tocsr(),
-        b_eq=[1.0],
-        method="highs",
-    )
-    if not found.success:
-        raise MeasurementError(f"the linear program ended with {found.message!r}; expected a solution; use more text")
-    return found.x[:k], float(found.fun)
 
 
 def infer_training_shares(
@@ -157,42 +88,84 @@ def infer_training_shares(
     """Shares of these languages in the data that a BPE tokenizer was trained on, from the order of its merges.
 
     A merge joins the most frequent pair of its moment; which pairs those were says how the languages were mixed.
-    Only shares among the given languages are meant: what else was in the data is not seen.
+    Only shares among the given languages are meant: what else was in the data is not seen.  Code is one of them; its
+    tag is "zxx".  Not identified, and NaN, is a share where the program has not converged, leaves too much unexplained,
+    gives the decoy a share, or would give the language another share as well; see `unidentified`.
     texts: sample of each language; it need not be parallel nor the training text, but of its kind.
-    merges: how many of the first merges to explain.
+    merges: how many of the first merges to explain; runs of whitespace do not count.
     resamples: bootstrap over documents for the interval; each costs as much as the estimate. 0: no interval.
-    decoy: also fit once with a further text, all languages' words with their letters shuffled; it should get about 0.
+    decoy: also let a further text compete, all languages' words with their letters shuffled; it should get about 0.
     Raises PrerequisiteError for a tokenizer without merges, LanguageError for fewer than two languages.
     Source: Hayase et al. 2024, arXiv:2407.16607.
     """
     corpus = as_corpus(texts)
     if len(corpus) < 2:
         raise LanguageError("one language came; shares need at least two; give text of another language too")
-    history = replay_merges(tokenizer, corpus, merges=merges)
-    fit = fit_shares(history)
-    if len(corpus) > 2 and float(fit.share.max()) > COLLAPSED:
-        log.warning(
-            "%s takes %.0f %% of the inferred shares: samples of unlike size or kind, or a large language left out, "
-            "make the program degenerate; give every language that the tokenizer saw, alike in size and kind",
-            list(corpus)[int(fit.share.argmax())],
-            100 * float(fit.share.max()),
-        )
+    given, n, outside = tuple(corpus), len(corpus), int(decoy)
+    # One order whatever came, so that the answer does not depend on it.
+    corpus = corpus.only(sorted(corpus))
+    history = replay_merges(tokenizer, with_decoy(corpus, seed) if decoy else corpus, merges=merges)
+    fit = fit_shares(history, outside=outside)
+    lured = fit_shares(history, after=fit) if decoy and fit.converged else None
+    lure = float("nan") if lured is None else float(lured.share[-1])
+    why = reasons(history, fit, lured, n)
     rng = np.random.default_rng(seed)
     drawn = [fit_shares(replay_merges(tokenizer, resample(corpus, rng), merges=merges)) for _ in range(resamples)]
-    ends = [percentile_interval([one.share[k] for one in drawn]) for k in range(len(corpus))]
-    lure = fit_shares(replay_merges(tokenizer, with_decoy(corpus, seed), merges=merges)).share[-1] if decoy else np.nan
+    ends = [percentile_interval([one.share[k] for one in drawn]) for k in range(n)]
+    known, place = np.array([not one for one in why]), [list(corpus).index(tag) for tag in given]
+    whole = [*place, *range(n, n + outside)]
     return TrainingShares(
-        languages=tuple(corpus),
-        share=fit.share,
-        low=np.array([end.low for end in ends]),
-        high=np.array([end.high for end in ends]),
-        decoy=float(lure),
-        violation=fit.violation,
-        merges=len(history.merged),
-        n_bytes=history.n_bytes,
+        languages=given,
+        share=np.where(known, fit.share[:n], np.nan)[place],
+        unidentified=tuple(why[k] for k in place),
+        low=np.where(known, [end.low for end in ends], np.nan)[place],
+        high=np.where(known, [end.high for end in ends], np.nan)[place],
+        fit=fit._replace(
+            share=fit.share[whole],
+            low=fit.low[whole],
+            high=fit.high[whole],
+            cuts=tuple(one[whole] for one in fit.cuts),
+        ),
+        decoy=lure,
+        merges=int(history.explained.sum()),
+        n_bytes=history.n_bytes[:n][place],
         resamples=resamples,
         seed=seed,
     )
+
+
+def reasons(history: PairHistory, fit: Fit, lured: Fit | None, n: int) -> tuple[str, ...]:
+    """Why each language's share is not identified; "" where it is."""
+    for_all = ""
+    if fit.unexplained > UNEXPLAINED_MOST:
+        for_all = (
+            f"slacks of {fit.unexplained:.0%} of the merged pairs' counts, at most {UNEXPLAINED_MOST:.0%} expected: a "
+            "language of the training data is missing, or the text is of another kind"
+        )
+    elif not fit.converged:
+        for_all = f"not converged, the program may be {fit.gap:.1%} from its end"
+    elif lured is not None and not lured.converged:
+        for_all = "not converged with the decoy"
+    elif lured is not None and float(lured.share[-1]) > DECOY_MOST:
+        for_all = f"text of shuffled letters got {float(lured.share[-1]):.3f}, at most {DECOY_MOST} expected"
+    if for_all:
+        return (for_all,) * n
+    found = []
+    for k, tag in enumerate(history.languages[:n]):
+        twins = [other for j, other in enumerate(history.languages[:n]) if j != k and same_counts(history, j, k)]
+        if twins:
+            found.append(f"its text counts the same pairs as that of {', '.join(twins)}")
+        elif fit.high[k] - fit.low[k] > WIDEST:
+            found.append(f"any share from {fit.low[k]:.3f} to {fit.high[k]:.3f} explains {tag} as well")
+        else:
+            found.append("")
+    return tuple(found)
+
+
+def same_counts(history: PairHistory, one: int, other: int) -> bool:
+    """Whether two languages' texts hold the same pairs as often per byte."""
+    rate = history.start[:, [one, other]] / history.n_bytes[[one, other]]
+    return bool(np.allclose(rate[:, 0], rate[:, 1], rtol=1e-9, atol=0))
 
 
 def resample(corpus: Corpus, rng: np.random.Generator) -> Corpus:

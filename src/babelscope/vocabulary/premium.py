@@ -15,7 +15,7 @@ from babelscope.controls import Evidence, Interval, percentile_interval
 from babelscope.corpus import Corpus, Texts, as_parallel, encode_texts, say_controls
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language
-from babelscope.vocabulary.merges import backend_of
+from babelscope.vocabulary.merge_lists import backend_of
 
 UNSPACED = frozenset({"Hans", "Hant", "Hani", "Jpan", "Hrkt", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"})
 """Scripts written without spaces between words: what a continued word is can not be counted there."""

@@ -1,23 +1,19 @@
 """In which script each entry of a vocabulary is written."""
 
 from collections import Counter
-from functools import cache
 from typing import NamedTuple
-from unicodedata import category, name
 
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.vocabulary.merges import backend_of
-
-RENAMED = {"cjk": "han", "ideographic": "han", "katakana-hiragana": "katakana", "halfwidth": "katakana"}
-"""First words of Unicode names that are no script's name; the second word decides after FULLWIDTH."""
+from babelscope.scripts import COMMON, SCRIPT_NAMES, letters_of, script_of_character, scripts_of_character
+from babelscope.vocabulary.merge_lists import backend_of
 
 
 class ScriptShare(NamedTuple):
     """Entries of the vocabulary in one script."""
 
     script: str
-    """Name such as "latin", or "mixed", "no letter", "part of a character", "special"."""
+    """Name such as "latin", or "mixed", "common", "no letter", "part of a character", "special"."""
     entries: int
     share: float
 
@@ -25,8 +21,8 @@ class ScriptShare(NamedTuple):
 def vocabulary_by_script(tokenizer: PreTrainedTokenizerBase) -> list[ScriptShare]:
     """How many entries of the vocabulary are written in each script, most first.
 
-    An entry belongs to the script of its letters; scripts are read from the characters' Unicode names. "part of a
-    character": bytes that are no whole text; "no letter": digits, signs, spaces.
+    An entry belongs to the script of its letters, by Unicode's Script property. "part of a character": bytes that are
+    no whole text; "no letter": digits, signs, spaces; "common": letters such as `µ` that are of no one script.
     """
     backend = backend_of(tokenizer)
     special = {index for index, token in backend.get_added_tokens_decoder().items() if token.special}
@@ -39,16 +35,17 @@ def vocabulary_by_script(tokenizer: PreTrainedTokenizerBase) -> list[ScriptShare
 
 
 def script_of(text: str) -> str:
-    """Script of a text's letters: its name, "mixed", "no letter", or "part of a character"."""
+    """Script of a text's letters: its name, "mixed", "common", "no letter", or "part of a character".
+
+    A letter that several scripts share, such as the long mark `ー`, goes with those beside it.
+    """
     if "\ufffd" in text:
         return "part of a character"
-    found = {script_of_letter(letter) for letter in text if category(letter)[0] == "L"}
-    return "no letter" if not found else found.pop() if len(found) == 1 else "mixed"
-
-
-@cache
-def script_of_letter(letter: str) -> str:
-    """Name of a letter's script, lower case."""
-    first, *rest = name(letter, "UNNAMED").lower().split(" ")
-    word = rest[0] if first == "fullwidth" and rest else first
-    return RENAMED.get(word, word)
+    letters = letters_of(text)
+    codes = {script_of_character(letter) for letter in letters} - {COMMON}
+    if not codes:
+        return "common" if letters else "no letter"
+    shared = [scripts_of_character(letter) for letter in letters if script_of_character(letter) == COMMON]
+    if len(codes) > 1 or any(scripts and not scripts & codes for scripts in shared):
+        return "mixed"
+    return SCRIPT_NAMES[codes.pop()].lower()
