@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from babelscope.artifacts import Gate, Operation, Origin, Schedule, SteeringRecipe
+from babelscope.artifacts.identity import read_origin
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SteeringError
 from babelscope.sites import Site
@@ -117,8 +118,8 @@ def _written_origin(path: Path, written: str) -> Origin | None:
     if not written:
         return None
     try:
-        return Origin(**{name: str(value) for name, value in json.loads(written).items()})
-    except (ValueError, TypeError, AttributeError) as err:
+        return read_origin(json.loads(written))
+    except (ValueError, ArtifactError) as err:
         raise ArtifactError(f"{path}: {_ORIGIN} is unreadable ({err}); expected a model's names; export again") from err
 
 

@@ -2,12 +2,13 @@
 
 from babelscope.artifacts.direction import Direction
 from babelscope.artifacts.gate import Condition, Gate, Schedule
+from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.neuron_set import NeuronSet
 from babelscope.artifacts.observation import Observation, SiteRecord
 from babelscope.artifacts.operation import FeatureMap, Operation
 from babelscope.artifacts.recipe import SteeringRecipe
 from babelscope.artifacts.sae import LoadedSAE
-from babelscope.artifacts.storage import Origin, hash_text
+from babelscope.artifacts.storage import hash_text
 
 __all__ = [
     "Condition",

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 
 from babelscope.artifacts.gate import Condition, Gate, Pool, Schedule
+from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.operation import Operation, Unit
 from babelscope.artifacts.recipe import SteeringRecipe
 from babelscope.artifacts.storage import (
-    Origin,
     load_folder,
     origin_config,
     origin_from,

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.storage import (
-    Origin,
     load_folder,
     origin_config,
     origin_from,

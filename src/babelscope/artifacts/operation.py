@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from babelscope.artifacts.gate import Gate, Schedule, one_of
-from babelscope.artifacts.storage import Origin
+from babelscope.artifacts.identity import Origin
 from babelscope.axes import Float32, Int64, Tensor
 from babelscope.errors import SteeringError
 from babelscope.sites import Site

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from babelscope.artifacts.gate import Condition, Course, Gate, Phase, Pool, Schedule, one_of
+from babelscope.artifacts.identity import (
+    SCHEME,
+    Origin,
+    differences,
+    hash_settings,
+    settings_of,
+    whole_config_hash,
+)
 from babelscope.artifacts.operation import FeatureMap, Kind, Operation, Unit
 from babelscope.artifacts.storage import (
-    Origin,
-    hash_config,
     load_folder,
     origin_config,
     origin_from,
@@ -64,17 +70,26 @@ class SteeringRecipe:
         )
 
     def check(self, model: "PreTrainedModel") -> None:
-        """Raise SteeringError unless the model is the one this recipe was made for, by the hash of its config.
+        """Raise SteeringError unless the model is the one this recipe was made for, by the settings that decide.
 
-        A recipe whose model is not known, such as a stranger's control vector, passes: `steer` checks its widths.
+        A recipe whose model is not known, such as a stranger's control vector, passes: `steer` checks its widths, and
+        the weights of a model that is known.
         """
-        found = hash_config(model.config.to_dict())
-        if self.origin.model_hash not in ("", found):
+        if not self.origin.model_hash:
+            return
+        found = differences(self.origin, self._settings_as_origin(model.config), tokenizer=False)
+        if found:
             name = config_value(model.config, "name") or type(model).__name__
             raise SteeringError(
-                f"recipe made for {self.origin.model!r} (model_hash {self.origin.model_hash}), came with "
-                f"{name!r} ({found}); open the model it was made with"
+                f"recipe made for {self.origin.model!r}, came with {name!r}: {found}; expected the same model; open "
+                "the model it was made with"
             )
+
+    def _settings_as_origin(self, config: Any) -> Origin:
+        if not self.origin.model_hash.startswith(SCHEME):
+            return Origin("", "", whole_config_hash(config.to_dict()), "")
+        settings = settings_of(config)
+        return Origin("", "", hash_settings(settings), "", settings)
 
     def save(self, path: str | Path) -> Path:
         """Write the folder atomically; raises ArtifactError if the path is taken."""

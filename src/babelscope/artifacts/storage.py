@@ -8,7 +8,7 @@ import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,36 +17,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from babelscope.artifacts.identity import Origin, read_origin
 from babelscope.axes import Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError
 
 CONFIG, TENSORS, CARD = "config.json", "tensors.safetensors", "README.md"
 HEADER_LIMIT = 1_000_000
 """Bytes of a safetensors header, and of config.json; more is refused unread."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What an artifact was made from; two artifacts combine only when these agree."""
-
-    model: str
-    """Name or path the model was opened by; for people, never compared."""
-    revision: str
-    """Revision of the model where known, else empty."""
-    model_hash: str
-    """blake2b of the model's configuration."""
-    tokenizer_hash: str
-    """blake2b of the tokenizer's serialised form."""
-
-    def check_same(self, other: "Origin", what: str) -> None:
-        """Raise ArtifactError unless both come from the same model and tokenizer."""
-        for field in ("model_hash", "tokenizer_hash"):
-            mine, theirs = getattr(self, field), getattr(other, field)
-            if mine != theirs:
-                raise ArtifactError(
-                    f"{what}: made for {self.model!r} ({field} {mine}), came with {other.model!r} ({theirs}); "
-                    "expected the same model and tokenizer; use the model it was made with"
-                )
 
 
 def library_version() -> str:
@@ -60,14 +37,6 @@ def library_version() -> str:
 def hash_text(text: str) -> str:
     """Short blake2b of a text, for comparing what artifacts were made from."""
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def hash_config(config: Mapping[str, Any]) -> str:
-    """Short blake2b of a model's configuration, without what changes between machines and versions."""
-    precision = ("dtype", "torch_dtype", "quantization_config")
-    volatile = ("_name_or_path", "transformers_version", "_attn_implementation", *precision)
-    lasting = {key: value for key, value in config.items() if key not in volatile}
-    return hash_text(json.dumps(lasting, sort_keys=True, default=str))
 
 
 def save_folder(
@@ -201,12 +170,14 @@ def tensor_of(
 def origin_from(config: Mapping[str, Any], path: Path) -> Origin:
     """The Origin in a config; raises ArtifactError without one."""
     try:
-        return Origin(**config["origin"])
-    except (KeyError, TypeError) as err:
-        raise ArtifactError(f"{path}: config.json has no readable origin; expected model and hashes") from err
+        return read_origin(config["origin"])
+    except (KeyError, TypeError, ArtifactError) as err:
+        raise ArtifactError(
+            f"{path}: config.json has no readable origin ({err}); expected model and hashes; make the artifact again"
+        ) from err
 
 
-def origin_config(origin: Origin) -> dict[str, str]:
+def origin_config(origin: Origin) -> dict[str, Any]:
     """An Origin as JSON."""
     return asdict(origin)
 

@@ -16,6 +16,7 @@ from babelscope.artifacts import (
     Schedule,
     SteeringRecipe,
 )
+from babelscope.artifacts.identity import differences
 from babelscope.axes import Float, Tensor
 from babelscope.errors import SteeringError
 
@@ -31,10 +32,11 @@ def _check_features(sae: LoadedSAE, features: Sequence[int]) -> None:
 
 
 def _check_model(sae: LoadedSAE, origin: Origin) -> None:
-    if sae.model_hash and sae.model_hash != origin.model_hash:
+    found = differences(Origin(sae.model, "", sae.model_hash, ""), origin, tokenizer=False) if sae.model_hash else ""
+    if found:
         raise SteeringError(
-            f"SAE {sae.id!r} was trained on {sae.model!r} ({sae.model_hash}), came with {origin.model!r} "
-            f"({origin.model_hash}); expected one model; use its own autoencoder"
+            f"SAE {sae.id!r} was trained on {sae.model!r}, came with {origin.model!r}: {found}; expected one model; "
+            "use its own autoencoder"
         )
 
 

@@ -13,12 +13,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.sae import LoadedSAE
 from babelscope.artifacts.storage import check_header
 from babelscope.axes import Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
 from babelscope.features.units import Stored, plain_form
-from babelscope.models import Layout, layout_of, origin_of
+from babelscope.models import Layout, layout_of, model_difference
 from babelscope.models.plain import CausalModel
 from babelscope.reference import SAE, SAE_COARSE
 from babelscope.sites import Site
@@ -102,11 +103,13 @@ def check_fits(sae: LoadedSAE, model: CausalModel | Layout) -> None:
             f"SAE {sae.id!r} reads {sae.d_hidden} values at '{sae.site}', where the model has {width}; expected the "
             f"same; it was trained on {sae.model or 'another model'}"
         )
-    mine = origin_of(layout.model, None)
-    if sae.model_hash and sae.model_hash != mine.model_hash:
+    if not sae.model_hash:
+        return
+    found, name = model_difference(Origin(sae.model, "", sae.model_hash, ""), layout.model, None)
+    if found:
         raise ArtifactError(
-            f"SAE {sae.id!r} was trained on {sae.model!r} ({sae.model_hash}), came with {mine.model!r} "
-            f"({mine.model_hash}); expected the same model; open the one it was trained on"
+            f"SAE {sae.id!r} was trained on {sae.model!r}, came with {name!r}: {found}; expected the same model; open "
+            "the one it was trained on"
         )
 
 

@@ -8,7 +8,7 @@ from babelscope.models.layout import Layout, Place
 from babelscope.models.measuring import measured, run_pass
 from babelscope.models.modes import eval_mode
 from babelscope.models.opening import open_model
-from babelscope.models.origin import check_made_for, origin_of, weights_hash
+from babelscope.models.origin import check_made_for, model_difference, origin_of, weights_hash
 from babelscope.models.positions import batch_positions, positions_note
 from babelscope.models.reading import read_site
 
@@ -26,6 +26,7 @@ __all__ = [
     "family_of",
     "layout_of",
     "measured",
+    "model_difference",
     "open_model",
     "origin_of",
     "positions_note",

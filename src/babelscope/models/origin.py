@@ -1,7 +1,9 @@
-"""What a model is, as names and hashes that travel with every artifact."""
+"""What a model is, as names, settings, hashes and a sample of weights that travel with every artifact."""
 
 import hashlib
 import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +11,94 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts.storage import Origin, hash_config
+from babelscope.artifacts.identity import (
+    SCHEME,
+    Origin,
+    differences,
+    hash_settings,
+    pack_sample,
+    settings_of,
+    unpack_sample,
+    whole_config_hash,
+)
+from babelscope.axes import Float32, Tensor
 from babelscope.errors import ArtifactError
 from babelscope.models.plain import CausalModel
 from babelscope.reference import MODEL as REFERENCE_MODEL
 from babelscope.upstream.config import config_value, revision_of
 from babelscope.upstream.tokenizers import backend_of
 
+SAMPLED = 4
+"""Values of each parameter in the sample of weights."""
+EDITORS: list[Callable[[nn.Module], set[int]]] = []
+"""Each tells the addresses of a model's parameters that hold a change now which can be taken out again; the sample of
+weights leaves them out, since what was made for the model is for the model with the change as well."""
 
-def origin_of(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None) -> Origin:
-    """Names and hashes that every artifact made from this model carries; without a tokenizer its hash is empty."""
+
+def origin_of(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, *, every_byte: bool = False) -> Origin:
+    """What every artifact made from this model carries; without a tokenizer its hash is empty.
+
+    every_byte: also hash all of the weights, a second for each gigabyte; an artifact with such an origin is then only
+    taken with the same bytes in the same dtype.  The sample that is always there can miss a change of few values.
+    """
     name = str(config_value(model.config, "name")) or type(model).__name__
     if Path(name) == REFERENCE_MODEL:
         name = "reference"
+    settings, state = settings_of(model.config), {} if tokenizer is None else _tokenizer_state(tokenizer)
     return Origin(
         model=name,
         revision=revision_of(model.config),
-        model_hash=hash_config(model.config.to_dict()),
-        tokenizer_hash="" if tokenizer is None else _hash_json(_tokenizer_state(tokenizer)),
+        model_hash=hash_settings(settings),
+        tokenizer_hash="" if tokenizer is None else _hash_json(state),
+        config=settings,
+        tokenizer={part: _hash_json(value) for part, value in state.items()},
+        weights=pack_sample(weights_sample(model)),
+        weights_hash=weights_hash(model) if every_byte else "",
     )
 
 
+@torch.no_grad()
+def weights_sample(model: nn.Module) -> Float32[Tensor, " value"]:
+    """A few values of every parameter, parameters in the order of their names, on the CPU.
+
+    NaN stands for what can not be compared: weights that are quantised, on the disk ("map"), or hold an applied change.
+    """
+    edited = {address for editor in EDITORS for address in editor(model)}
+    named = {name.replace("_orig_mod.", ""): value for name, value in model.named_parameters(remove_duplicate=False)}
+    rows = [_values_of(named[name], edited) for name in sorted(named)]
+    devices: dict[torch.device, list[int]] = {}
+    for number, row in enumerate(rows):
+        devices.setdefault(row.device, []).append(number)
+    sample = torch.full((len(rows), SAMPLED), torch.nan)
+    for numbers in devices.values():  # one transfer for each device
+        sample[numbers] = torch.stack([rows[number] for number in numbers]).cpu()
+    return sample.flatten()
+
+
+def origin_without(origin: Origin, model: nn.Module, names: Iterable[str]) -> Origin:
+    """The same origin, whose sample of weights leaves out some parameters by name, and what is tied to them."""
+    if not origin.weights:
+        return origin
+    every, sample = dict(model.named_parameters(remove_duplicate=False)), unpack_sample(origin.weights)
+    outside = {id(every[name]) for name in names if name in every}
+    rows = [number for number, name in enumerate(sorted(every)) if id(every[name]) in outside]
+    if len(sample) == SAMPLED * len(every):
+        sample.view(-1, SAMPLED)[rows] = torch.nan
+    return replace(origin, weights=pack_sample(sample))
+
+
+def _values_of(weights: Tensor, edited: set[int]) -> Tensor:
+    """Values at even distances, in float32 on the weights' device; NaN for each that is not there."""
+    plain = weights.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    if not plain or weights.is_meta or weights.untyped_storage().data_ptr() in edited:
+        return torch.full((SAMPLED,), torch.nan)
+    flat, step = weights.detach().reshape(-1), max(weights.numel() // SAMPLED, 1)
+    values = flat[step // 2 :: step][:SAMPLED].float()
+    return nn.functional.pad(values, (0, SAMPLED - len(values)), value=torch.nan) if len(values) < SAMPLED else values
+
+
 def weights_hash(model: nn.Module) -> str:
-    """blake2b over names, dtypes and bytes of all parameters: the hash of an Origin is of the configuration alone.
+    """blake2b over names, dtypes and bytes of all parameters.
 
     Every byte is read, so a copy in which one row was trained has another.  Parameters that are on the disk ("map")
     count by name and shape.
@@ -44,7 +111,8 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> Any:
+def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """A tokenizer's parts, without padding and truncation, which belong to a call."""
     backend = backend_of(tokenizer)
     if backend is None:
         return tokenizer.get_vocab()
@@ -58,11 +126,22 @@ def _hash_json(value: Any) -> str:
 
 
 def check_made_for(origin: Origin, model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, what: str) -> None:
-    """Raise ArtifactError unless an artifact was made with this model, and with this tokenizer where one is given."""
-    mine = origin_of(model, tokenizer)
-    for field in ("model_hash",) if tokenizer is None else ("model_hash", "tokenizer_hash"):
-        if getattr(origin, field) != getattr(mine, field):
-            raise ArtifactError(
-                f"{what}: made for {origin.model!r} ({field} {getattr(origin, field)}), came with {mine.model!r} "
-                f"({getattr(mine, field)}); expected the same model and tokenizer; open the one it was made with"
-            )
+    """Raise ArtifactError unless an artifact was made with this model, and with this tokenizer where one is given.
+
+    An artifact of an earlier version has a hash of the whole configuration, which is worked out for this model too.
+    """
+    found, name = model_difference(origin, model, tokenizer)
+    if found:
+        raise ArtifactError(
+            f"{what}: made for {origin.model!r}, came with {name!r}: {found}; expected the same model and tokenizer; "
+            "open the one it was made with, or, to use it here on purpose, give it this origin: "
+            "dataclasses.replace(…, origin=babelscope.origin_of(model, tokenizer))"
+        )
+
+
+def model_difference(origin: Origin, model: CausalModel, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, str]:
+    """What a model differs in from the one an artifact was made with, empty where in nothing; and the model's name."""
+    live = origin_of(model, tokenizer, every_byte=bool(origin.weights_hash))
+    if origin.model_hash and not origin.model_hash.startswith(SCHEME):
+        live = replace(live, model_hash=whole_config_hash(model.config.to_dict()))
+    return differences(origin, live, tokenizer is not None), live.model

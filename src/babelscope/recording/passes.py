@@ -193,9 +193,15 @@ class Pass:
 
     def fingerprint(self) -> str:
         """Hash of everything that decides the sums."""
-        origin = asdict(origin_of(self.layout.model, self.tokenizer))
-        parts = {**self.settings(), **origin, "corpus": self.corpus.hash, "languages": list(self.languages)}
-        return hash_text(json.dumps({**parts, "model": ""}, sort_keys=True))
+        origin = origin_of(self.layout.model, self.tokenizer)
+        parts = {
+            **self.settings(),
+            **origin.hashes,
+            "revision": origin.revision,
+            "corpus": self.corpus.hash,
+            "languages": list(self.languages),
+        }
+        return hash_text(json.dumps(parts, sort_keys=True))
 
     def tensors(self) -> dict[str, Tensor]:
         """All totals by name."""

@@ -241,7 +241,7 @@ def model_card(job: Job, sets: NeuronSet) -> dict[str, Any]:
     """What is known of the model."""
     layout = layout_of(job.model)
     return {
-        **asdict(sets.origin),
+        **sets.origin.names,
         "architecture": job.model.config.get_text_config().model_type,
         "layers": layout.n_layers,
         "hidden": layout.d_hidden,

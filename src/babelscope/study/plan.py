@@ -10,7 +10,7 @@ from babelscope.study.job import Job
 def plan_of(job: Job, steering: bool) -> dict[str, Any]:
     """Model, text and amounts; not the model's path, which may move."""
     return {
-        "model": {**asdict(origin_of(job.model, job.tokenizer)), "model": ""},
+        "model": {**origin_of(job.model, job.tokenizer).names, "model": ""},
         "weights": weights_hash(job.model),
         "dtype": str(job.model.dtype),
         "text": {split: part.hash for split, part in job.texts.items()},

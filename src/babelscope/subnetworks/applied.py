@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
+from typing import Any, NamedTuple, NoReturn, Protocol, cast, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 
 from babelscope.axes import Bool, Float, Int64, Tensor
 from babelscope.errors import ArtifactError, MeasurementError
+from babelscope.models.origin import EDITORS
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.places import Cells, Place
 
@@ -82,6 +83,16 @@ class _State:
 
 
 _STATES: WeakKeyDictionary[nn.Module, _State] = WeakKeyDictionary()
+
+
+def changed_storages(model: nn.Module) -> set[int]:
+    """Addresses of the parameters in which a model holds a change now."""
+    state = _STATES.get(model)
+    active = state.active.values() if state else ()
+    return set().union(*(held.change.storages(cast(Any, model)) for held in active))
+
+
+EDITORS.append(changed_storages)
 
 
 def active_changes(model: CausalModel) -> tuple[Active, ...]:

@@ -17,6 +17,7 @@ from babelscope.axes import Bool, Float32, Int64, Tensor
 from babelscope.errors import ArtifactError
 from babelscope.languages import Language, parse_languages
 from babelscope.models import check_made_for
+from babelscope.models.origin import origin_without
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.applied import applied_change, apply_change, revert_change
 from babelscope.subnetworks.places import Cells, ElementPlace
@@ -77,6 +78,8 @@ class ElementDelta:
         """What training changed where the mask is True, in float32.
 
         before: the parameters' values before training, by name.
+        origin: of the model before or after training: what its sample of weights says of the parameters under the mask
+        is left out.
         Raises ArtifactError for a mask or a state that does not fit the model's parameters.
         """
         live, elements = dict(model.named_parameters()), {}
@@ -89,7 +92,8 @@ class ElementDelta:
             indices = chosen.flatten().nonzero()[:, 0].cpu()
             now, was = (weights.detach().flatten()[indices].float().cpu() for weights in (live[name], before[name]))
             elements[name] = Elements(tuple(chosen.shape), indices, now - was)
-        return cls(origin, parse_languages(languages), elements, dict(parameters or {}))
+        base = origin_without(origin, model, mask)
+        return cls(base, parse_languages(languages), elements, dict(parameters or {}))
 
     @property
     def n_values(self) -> int:

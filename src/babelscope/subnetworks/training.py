@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +154,7 @@ def hold_out(
 def fingerprint(bank: Bank, mixture: Mixture, settings: dict[str, Any], model: CausalModel, tokenizer: Any) -> str:
     """Hash of everything that decides a run."""
     texts = {text.language: [piece.tolist() for piece in text.pieces] for text in (mixture.target, *mixture.replay)}
-    origin = asdict(origin_of(model, tokenizer))
+    origin = origin_of(model, tokenizer).names
     rows = {tag: [list(pair) for pair in pairs] for tag, pairs in bank.neurons.as_dict().items()}
     # Their bytes and not their sum, whose last bits depend on the number of threads.
     weights = hashlib.blake2b(bank.base.cpu().contiguous().numpy().data, digest_size=8).hexdigest()
