@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,12 @@ def origin_of(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, *, 
 def weights_sample(model: nn.Module) -> Float32[Tensor, " value"]:
     """A few values of every parameter, parameters in the order of their names, on the CPU.
 
-    NaN stands for what can not be compared: weights that are quantised, on the disk ("map"), or hold an applied change.
+    NaN stands for what can not be compared: weights that are quantised, on the disk ("map"),
+    shared by layers, or hold an applied change.
     """
     edited = {address for editor in EDITORS for address in editor(model)}
     named = {name.replace("_orig_mod.", ""): value for name, value in model.named_parameters(remove_duplicate=False)}
+    edited |= _shared_by_layers(named)
     rows = [_values_of(named[name], edited) for name in sorted(named)]
     devices: dict[torch.device, list[int]] = {}
     for number, row in enumerate(rows):
@@ -85,6 +87,18 @@ def origin_without(origin: Origin, model: nn.Module, names: Iterable[str]) -> Or
     if len(sample) == SAMPLED * len(every):
         sample.view(-1, SAMPLED)[rows] = torch.nan
     return replace(origin, weights=pack_sample(sample))
+
+
+def _shared_by_layers(named: Mapping[str, Tensor]) -> set[int]:
+    """Addresses of weights that several modules of one role share; a head tied to its embeddings is not such a one."""
+    roles: dict[int, set[str]] = {}
+    names: dict[int, int] = {}
+    for name, weights in named.items():
+        if not weights.is_meta:
+            address = weights.untyped_storage().data_ptr()
+            roles.setdefault(address, set()).add(".".join(name.split(".")[-2:]))
+            names[address] = names.get(address, 0) + 1
+    return {address for address, role in roles.items() if len(role) == 1 and names[address] > 1}
 
 
 def _values_of(weights: Tensor, edited: set[int]) -> Tensor:
