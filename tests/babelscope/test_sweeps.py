@@ -273,7 +273,8 @@ def test_an_instruction_stands_before_or_after_the_prompt():
 
 
 def test_examples_begin_in_the_prompts_language_and_end_in_the_targets():
-    parallel = as_corpus({"en": ["one two three four", "red blue green grey"], "fi": ["yksi kaksi kolme neljä"] * 2})
+    texts = {"en": ["one two three four", "red blue green grey"], "fi": ["yksi kaksi kolme neljä"] * 2}
+    parallel = as_corpus(texts, parallel=True)
     asked = [(Prompt("9", EN, "the cat"), FI)]
     text = few_shot(asked, parallel, shots=1)[0][0].text
     assert text in ("one two neljä the cat", "red blue neljä the cat")

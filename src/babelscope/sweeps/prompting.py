@@ -77,7 +77,9 @@ def few_shot(requests: Sequence[Request], examples: Corpus, *, shots: int = 3, s
             "every language asked for; add them"
         )
     if not examples.parallel or min(len(documents) for documents in examples.values()) < shots:
-        raise CorpusError(f"{examples.name}: expected parallel text of at least {shots} documents a language")
+        raise CorpusError(
+            f"{examples.name}: expected parallel text (ids, or parallel=True) of at least {shots} documents"
+        )
     rng, written = random.Random(seed), []
     for prompt, target in requests:
         chosen = rng.sample(range(len(examples[target])), shots)
