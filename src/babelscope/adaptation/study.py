@@ -32,6 +32,7 @@ from babelscope.subnetworks import (
     mix_texts,
     train,
 )
+from babelscope.subnetworks.flow import gradients_on
 from babelscope.subnetworks.packing import ALONE
 
 
@@ -122,11 +123,12 @@ class Adaptation:
         return self.before[Language(language)] - self.after[Language(language)]
 
     def harm(self, language: str) -> float:
-        """Mean rise of bits per byte over the other languages: above 0 is worse."""
+        """Mean rise of bits per byte over the other languages: above 0 is worse; NaN where there is no other."""
         others = [self.after[tag] - self.before[tag] for tag in self.before if tag != language]
-        return math.fsum(others) / len(others)
+        return math.fsum(others) / len(others) if others else math.nan
 
 
+@gradients_on()
 def adapt(
     material: Material,
     method: Method,
@@ -151,6 +153,8 @@ def adapt(
     mask_share, mask_rate: for lt-sft, which first trains densely for as many steps at mask_rate, and takes the values
     that moved most, as many as this share of all parameters (Ansell et al. 2022, arXiv:2110.07560); it reads the text
     twice.
+    Where no step is better on the dev text than the model as it was, the log says so and the gain is 0. Gradients are
+    worked out also where the caller has switched them off.
     ruler: measurements of the model as it is, for many runs with one test text; None takes them anew.
     """
     layout = layout_of(material.model)
@@ -173,7 +177,9 @@ def adapt(
     run = Training(layout, student, material.mixture, plan, held_out=material.dev, watch=watch)
 
     def final() -> dict[Language, float]:
-        at_end = trail and run.best[1] == run.done and trail[-1][0] == run.history[-1].tokens
+        if not run.best_step:
+            return ruler.before
+        at_end = trail and run.best_step == run.done and trail[-1][0] == run.history[-1].tokens
         return trail[-1][1] if at_end else material.scores(layout)
 
     readings: list[Reading] = []

@@ -17,9 +17,11 @@ from babelscope.errors import MeasurementError, PrerequisiteError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.models import Layout
 from babelscope.subnetworks.checkpoints import Checkpoint
+from babelscope.subnetworks.flow import check_flow
 from babelscope.subnetworks.loss import rows_loss
 from babelscope.subnetworks.packing import Mixture
 from babelscope.subnetworks.schedule import LearningRate
+from babelscope.subnetworks.students import Subnetwork
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +121,9 @@ class Training:
     """Called after each held-out measurement, while the model runs with the values of that step."""
     history: list[Point] = field(default_factory=list)
     best: tuple[float, int] = (math.inf, 0)
-    """Lowest held-out bits per byte and its step."""
+    """Lowest held-out bits per byte and its step; the model as it was is step 0."""
+    untouched: float | None = None
+    """Held-out bits per byte of the model before the first step; None without held-out text."""
     kept: dict[str, Tensor] = field(default_factory=dict)
     """Values at the best step."""
 
@@ -135,6 +139,12 @@ class Training:
         self.resume()
         saved = time.monotonic()
         steps = self.plan.rate.steps
+        if self.done < steps:
+            layers = self.student.bank.layers if isinstance(self.student, Subnetwork) else ()
+            check_flow(self.layout, self.mixture.rows(0, 1), layers)
+        if self.held_out is not None and not self.done:
+            self.untouched = self.measure()
+            self.take(self.untouched, 0)
         per_step = self.plan.rows_per_step * self.mixture.target.length
         with tqdm(
             total=steps * per_step, initial=self.done * per_step, unit="tok", unit_scale=True, disable=not progress
@@ -151,7 +161,31 @@ class Training:
                     self.save()
                     saved = time.monotonic()
         self.save()
+        if not any(point.grad_norm for point in self.history):
+            raise MeasurementError(
+                f"none of {self.done} steps had a gradient, so nothing was trained; expected one; choose neurons that "
+                "fire on this text, or take out what stops gradients"
+            )
         self.keep_best()
+        if self.untouched is not None and not self.best[1]:
+            after = min(point.bits_per_byte for point in self.history if point.bits_per_byte is not None)
+            log.warning(
+                "no step was better on validation text than the untouched model: %.4f bits per byte before, %.4f at "
+                "best after; the result is the untouched model; lower the learning rate (peak %g)",
+                self.untouched,
+                after,
+                self.plan.rate.peak,
+            )
+
+    def take(self, score: float, step: int) -> None:
+        """Keep the values of this step as the best so far."""
+        self.best = (score, step)
+        self.kept = {name: value.detach().clone() for name, value in self.student.values().items()}
+
+    @property
+    def best_step(self) -> int:
+        """The step whose values are the result: the best measured one, or the last where nothing was measured."""
+        return self.done if self.held_out is None else self.best[1]
 
     def advance(self) -> Point:
         """One update, and a held-out measurement where one is due."""
@@ -164,8 +198,7 @@ class Training:
         tokens = step * self.plan.rows_per_step * self.mixture.target.length
         self.history.append(Point(step, loss, norm, rate, tokens, score))
         if score is not None and score < self.best[0]:
-            self.best = (score, step)
-            self.kept = {name: value.detach().clone() for name, value in self.student.values().items()}
+            self.take(score, step)
         if score is not None:
             self.watch(self.history[-1])
         return self.history[-1]
@@ -180,8 +213,7 @@ class Training:
         total = 0.0
         for part in parts:
             loss = rows_loss(self.layout, part, 1 / scored)
-            if loss.requires_grad:
-                loss.backward()
+            loss.backward()
             total += float(loss.detach())
         norm = float(self.student.grad_norm())
         if not (math.isfinite(total) and math.isfinite(norm)):
@@ -216,7 +248,11 @@ class Training:
         if self.checkpoint is None:
             return
         kept = {f"best/{name}": value for name, value in self.kept.items()}
-        facts = {"history": [list(point) for point in self.history], "best": [self.best[0], self.best[1]]}
+        facts = {
+            "history": [list(point) for point in self.history],
+            "best": [self.best[0], self.best[1]],
+            "untouched": self.untouched,
+        }
         self.checkpoint.write({**self.student.state(), **kept}, json.dumps(facts), self.done)
 
     def resume(self) -> None:
@@ -229,7 +265,7 @@ class Training:
         self.student.refresh()
         self.kept = {name.removeprefix("best/"): value for name, value in tensors.items() if name.startswith("best/")}
         self.history = [Point(*row) for row in facts["history"]]
-        self.best = (facts["best"][0], facts["best"][1])
+        self.best, self.untouched = (facts["best"][0], facts["best"][1]), facts["untouched"]
         log.info("going on after step %d", self.done)
 
 

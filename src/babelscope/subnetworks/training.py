@@ -11,12 +11,14 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts import NeuronSet
 from babelscope.artifacts.storage import hash_text
 from babelscope.corpus import Document, Texts
+from babelscope.errors import MeasurementError
 from babelscope.evaluation import HeldOut
 from babelscope.models import layout_of, measured, origin_of
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.bank import Bank
 from babelscope.subnetworks.checkpoints import Checkpoint
 from babelscope.subnetworks.delta import Delta
+from babelscope.subnetworks.flow import check_reachable, check_untouched, gradients_on
 from babelscope.subnetworks.forms import Form, Recompute
 from babelscope.subnetworks.packing import ALONE, Mixture, mix_texts
 from babelscope.subnetworks.running import Plan, Training, plan_json
@@ -24,6 +26,7 @@ from babelscope.subnetworks.schedule import LearningRate
 from babelscope.subnetworks.students import Subnetwork
 
 
+@gradients_on()
 def train_subnetwork(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -61,20 +64,27 @@ def train_subnetwork(
     learning_rate: peak; warmup and final are shares of the steps and of the peak. betas: of AdamW.
     decay: pulls towards the base weights, decoupled. clip: longest gradient.
     replay, replay_share: other languages' text, and its share of the rows.
-    validation: held-out text; with it the best measured step is returned, and patience ends the run early.
+    validation: held-out text; with it the best measured step is returned, and patience ends the run early. The model
+    as it was is step 0: where no step is better than it, the log says so, the result's best_step is 0 and the Delta
+    changes nothing.
     form: "fused" (gated dense MLPs), "split" (any family), or the rule's choice. recompute: "mlp" keeps only the
-    MLPs' inputs for the backward pass. Dropout stays off.
+    MLPs' inputs for the backward pass. Dropout stays off, whatever mode the model is in. Gradients are worked out also
+    where the caller has switched them off (torch.no_grad, torch.inference_mode).
     checkpoint: a folder from which an interrupted run goes on, bit for bit. stop: asked before each step; True saves
     and raises KeyboardInterrupt.
 
     The masters, gradients and moments are float32, 16 bytes a trained value in all, whatever the model's dtype.
     Raises SelectionError for an empty set, ArtifactError for a set or checkpoint of another model or run,
-    PrerequisiteError for quantised or shared weights, MeasurementError where the loss or gradient is not finite.
+    PrerequisiteError for quantised, wrapped or shared weights, for hooks inside a trained MLP, and where gradients do
+    not pass some part of the model; MeasurementError where the loss or gradient is not finite, or no step changed
+    anything.
     Source of training such a subnetwork: arXiv:2510.13580; differs: pads are not trained on, moments are not reset,
     decay goes to the base, only the chosen rows' gradients are ever made.
     """
     layout = layout_of(model)
+    check_reachable(layout)
     bank = Bank.of(layout, neurons)
+    check_untouched(layout, bank.layers)
     student = Subnetwork(bank, form=form, recompute=recompute, betas=betas, decay=decay)
     mixture = mix_texts(
         tokenizer,
@@ -106,17 +116,25 @@ def train_subnetwork(
         checkpoint=None if checkpoint is None else Checkpoint(Path(checkpoint), print_of_run),
     )
     train(model, run, progress=progress, stop=stop, checkpoint_seconds=checkpoint_seconds)
+    changes = bank.changes()
+    if run.best_step and not any(bool(part.any()) for part in changes.values()):
+        raise MeasurementError(
+            f"{run.done} steps changed no weight of {neurons.languages[0]}'s neurons; expected some change; raise the "
+            "learning rate"
+        )
     facts = {
-        "best_step": run.best[1] or run.done,
+        "best_step": run.best_step,
         "tokens": run.history[-1].tokens,
         "loss": run.history[-1].loss,
         "bits_per_byte": [
-            [point.step, point.bits_per_byte] for point in run.history if point.bits_per_byte is not None
+            *([] if run.untouched is None else [[0, run.untouched]]),
+            *([point.step, point.bits_per_byte] for point in run.history if point.bits_per_byte is not None),
         ],
     }
-    return Delta.of(neurons, bank.changes(), parameters={**settings, "neurons": neurons.method, "result": facts})
+    return Delta.of(neurons, changes, parameters={**settings, "neurons": neurons.method, "result": facts})
 
 
+@gradients_on()
 def train(
     model: CausalModel,
     run: Training,
@@ -130,6 +148,9 @@ def train(
 
     then: called at the end, while the model still runs with the trained values.
     """
+    check_reachable(run.layout)
+    if isinstance(run.student, Subnetwork):
+        check_untouched(run.layout, run.student.bank.layers)
     asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         for parameter, _ in asked:
