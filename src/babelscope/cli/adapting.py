@@ -3,10 +3,11 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.adaptation import Adaptation, Material, adapt, choose_rate
@@ -30,7 +31,7 @@ from babelscope.languages import Language
 from babelscope.models import open_model
 from babelscope.models.plain import CausalModel
 from babelscope.runs import write_atomic
-from babelscope.subnetworks import train_subnetwork
+from babelscope.subnetworks import Delta, train_subnetwork
 
 Baseline = Literal["none", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft"]
 RESULT = "result.json"
@@ -141,6 +142,7 @@ def run_adapt(
         after = bits_per_byte(job.model, job.tokenizer, job.test)
     delta.save(out)
     result = summary(job.language, before, after, delta.n_values, learning_rate, scores)
+    result["cast"] = cast_costs(job, delta, before[job.language], after[job.language])
     write_atomic(out / RESULT, json.dumps({**result, **delta.parameters["result"], "text": job.text}, indent=1))
     shutil.rmtree(checkpoint, ignore_errors=True)
     return {"out": str(out), **result}
@@ -173,6 +175,22 @@ class Job:
             replay=self.replay,
             **packing,
         )
+
+
+def cast_costs(job: Job, delta: Delta, before: float, after: float) -> dict[str, Any]:
+    """What bfloat16 weights would take of the change and its gain, bits per byte; in 16 bits, what they took."""
+    own = delta.cast_loss(job.model)
+    if own.dtype in ("bfloat16", "float16"):
+        return asdict(own)
+    left = delta.rounded(job.model, torch.bfloat16)
+    with left.applied(job.model):
+        kept = bits_per_byte(job.model, job.tokenizer, job.test.only([job.language]))[job.language]
+    found = {
+        **asdict(delta.cast_loss(job.model, dtype=torch.bfloat16)),
+        "gain": before - kept,
+        "gain_lost": kept - after,
+    }
+    return found
 
 
 def open_job(

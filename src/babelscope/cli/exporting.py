@@ -1,5 +1,6 @@
 """The verb `export`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,6 +38,7 @@ def run_export(
     free(out)
     first, *rest = deltas = [Delta.load(path) for path in (delta, *also)]
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    losses = [asdict(one.cast_loss(opened, scale)) for one in deltas]
     if format == "merged":
         export_merged(opened, tokenizer, out, changes=deltas, scale=scale)
     else:
@@ -47,6 +49,7 @@ def run_export(
         "out": str(out),
         "format": format,
         "languages": [tag for one in deltas for tag in one.languages],
+        "cast_loss": losses if format == "merged" else [],
         "values": sum(one.n_values for one in deltas),
         "bytes": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
     }

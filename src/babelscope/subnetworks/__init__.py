@@ -9,6 +9,7 @@ from babelscope.subnetworks.loss import rows_loss
 from babelscope.subnetworks.lottery import lottery_ticket_mask
 from babelscope.subnetworks.overlap import Overlap, element_overlap, overlap
 from babelscope.subnetworks.packing import Mixture, PackedText, Rows, mix_texts
+from babelscope.subnetworks.rounding import CastLoss
 from babelscope.subnetworks.running import Plan, Point, Student, Training
 from babelscope.subnetworks.schedule import LearningRate
 from babelscope.subnetworks.students import Subnetwork
@@ -17,6 +18,7 @@ from babelscope.subnetworks.training import train, train_subnetwork
 __all__ = [
     "BYTES_A_VALUE",
     "Bank",
+    "CastLoss",
     "Delta",
     "Dense",
     "ElementDelta",

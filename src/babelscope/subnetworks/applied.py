@@ -4,6 +4,7 @@ The sum is taken in float64, in the order of the changes' digests, so it does no
 revert. What no change touches any more is written back bit for bit, and forgotten.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from babelscope.errors import ArtifactError, MeasurementError
 from babelscope.models.origin import EDITORS
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.places import Cells, Place
+from babelscope.subnetworks.rounding import CastLoss, rounded
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -102,6 +106,42 @@ def active_changes(model: CausalModel) -> tuple[Active, ...]:
 
 
 @torch.no_grad()
+def base_cells(model: CausalModel, change: Change) -> dict[str, Tensor]:
+    """The weights that a change is added to, by place, in the order of its keys: without it where it is applied.
+
+    Other changes that the model holds count as a part of the base.
+    """
+    state = _STATES.get(model) or _State()
+    places = change.places(model, held=change.digest in state.active)
+    if change.digest not in state.active:
+        return {name: places[name].read(cells.keys.to(places[name].device)) for name, cells in change.cells().items()}
+    left = [active for digest, active in state.active.items() if digest != change.digest]
+    found = {}
+    for name, cells in change.cells().items():
+        held, keys, _ = _opened(state, name, places[name], cells)
+        own = cells.keys.to(keys.device)
+        values, still = _base(held, own), _touched(own, name, left)
+        found[name] = values.index_put((still,), _summed(held, own[still], name, left)) if bool(still.any()) else values
+    return found
+
+
+@torch.no_grad()
+def cast_loss(
+    model: CausalModel, change: Change, scale: float | int = 1.0, dtype: torch.dtype | None = None
+) -> tuple[CastLoss, dict[str, Tensor]]:
+    """What is lost of scale · change when it is added to the model's weights in a dtype; None: the model's own.
+
+    Also what the weights move by, by place. Nothing is written.
+    """
+    parts, moves, kind = [], {}, dtype
+    for name, base in base_cells(model, change).items():
+        kind = dtype or base.dtype
+        moves[name], sums = rounded(base, change.cells()[name].values.to(base.device).double() * scale, kind)
+        parts.append(sums)
+    return CastLoss.over(kind or torch.float32, parts), moves
+
+
+@torch.no_grad()
 def apply_change(model: CausalModel, change: Change, scale: float | int = 1.0) -> int:
     """Add scale · change to a model in place, all or nothing; returns the bytes written.
 
@@ -127,7 +167,11 @@ def apply_change(model: CausalModel, change: Change, scale: float | int = 1.0) -
         if not _finite(values):
             _refuse(change, scale, name, now)
         steps[name] = Step(places[name], keys, now, values, held)
+    lossy = any(step.place.dtype.itemsize < 4 for step in steps.values())
+    loss = cast_loss(model, change, scale)[0] if lossy else None
     _write(steps)
+    if loss is not None and not loss.exact:
+        log.warning("%s: %s; open the model in float32 to keep all of it", change.title, loss.line())
     state.active[change.digest] = Active(change, scale)
     state.held.update({name: step.held for name, step in steps.items()})
     _STATES[model] = state

@@ -19,8 +19,9 @@ from babelscope.errors import ArtifactError, SelectionError
 from babelscope.languages import Language, parse_languages
 from babelscope.models import Layout, check_made_for, layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.subnetworks.applied import applied_change, apply_change, revert_change
+from babelscope.subnetworks.applied import applied_change, apply_change, cast_loss, revert_change
 from babelscope.subnetworks.places import Cells, NeuronPlace, neuron_places
+from babelscope.subnetworks.rounding import CastLoss
 
 NOUN = "Delta"
 ROLES = ("gate", "up", "down")
@@ -176,6 +177,18 @@ class Delta:
     def applied(self, model: CausalModel, scale: float | int = 1.0) -> AbstractContextManager[None]:
         """While open the model holds the change."""
         return applied_change(model, self, scale)
+
+    def cast_loss(self, model: CausalModel, scale: float | int = 1.0, *, dtype: torch.dtype | None = None) -> CastLoss:
+        """What rounding takes of scale times the change in the model's weights; nothing is written.
+
+        dtype: what the weights would be cast to; None is the model's own. Raises as `apply` does.
+        """
+        return cast_loss(model, self, scale, dtype)[0]
+
+    def rounded(self, model: CausalModel, dtype: torch.dtype) -> "Delta":
+        """What is left of the change where the model's weights are cast to a dtype: to measure what rounding costs."""
+        moves = cast_loss(model, self, 1.0, dtype)[1]
+        return replace(self, **{role: move.float().cpu() for role, move in moves.items()})
 
     def cells(self) -> dict[str, Cells]:
         """What is added, by role."""

@@ -18,9 +18,10 @@ from babelscope.errors import ArtifactError
 from babelscope.languages import Language, parse_languages
 from babelscope.models import check_made_for
 from babelscope.models.origin import origin_without
-from babelscope.models.plain import CausalModel
-from babelscope.subnetworks.applied import applied_change, apply_change, revert_change
+from babelscope.models.plain import CausalModel, check_model
+from babelscope.subnetworks.applied import applied_change, apply_change, cast_loss, revert_change
 from babelscope.subnetworks.places import Cells, ElementPlace
+from babelscope.subnetworks.rounding import CastLoss
 
 NOUN = "ElementDelta"
 
@@ -122,6 +123,7 @@ class ElementDelta:
 
     def check(self, model: CausalModel) -> None:
         """Raise ArtifactError unless it was made from this model, and its parameters are there in the same shapes."""
+        check_model(model)
         check_made_for(self.origin, model, None, self.title)
         live = dict(model.named_parameters())
         for name, part in self.elements.items():
@@ -142,6 +144,10 @@ class ElementDelta:
     def applied(self, model: CausalModel, scale: float | int = 1.0) -> AbstractContextManager[None]:
         """While open the model holds the change."""
         return applied_change(model, self, scale)
+
+    def cast_loss(self, model: CausalModel, scale: float | int = 1.0, *, dtype: torch.dtype | None = None) -> CastLoss:
+        """What rounding takes of the change in the model's weights, as `Delta.cast_loss`."""
+        return cast_loss(model, self, scale, dtype)[0]
 
     def cells(self) -> dict[str, Cells]:
         """What is added, by parameter."""
