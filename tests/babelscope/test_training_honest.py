@@ -118,16 +118,15 @@ def test_the_untouched_model_is_a_candidate_and_a_worse_delta_is_said(caplog):
     with caplog.at_level(logging.WARNING):
         delta = train(model, learning_rate=300.0, validation=["QZQZ 0123 XKXK"] * 4, evaluate_every=1)
     result = delta.parameters["result"]
-    (start, before), *others = result["bits_per_byte"]
-    assert result["best_step"] == 0 == start and all(score >= before for _, score in others)
+    assert result["best_step"] == 0 and all(score >= result["untouched"] for _, score in result["bits_per_byte"])
     assert not any(bool(rows.any()) for rows in delta.rows.values())
     assert caplog.text.count("no step was better on validation text than the untouched model") == 1
 
 
 def test_a_better_delta_is_not_said_to_be_worse(caplog):
     delta = train(tiny_model("llama"), steps=4, validation=TEXT[:6], evaluate_every=1)
-    (_, before), *others = delta.parameters["result"]["bits_per_byte"]
-    assert delta.parameters["result"]["best_step"] > 0 and min(score for _, score in others) < before
+    result = delta.parameters["result"]
+    assert result["best_step"] > 0 and min(score for _, score in result["bits_per_byte"]) < result["untouched"]
     assert "no step was better" not in caplog.text
 
 

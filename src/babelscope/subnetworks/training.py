@@ -65,8 +65,8 @@ def train_subnetwork(
     decay: pulls towards the base weights, decoupled. clip: longest gradient.
     replay, replay_share: other languages' text, and its share of the rows.
     validation: held-out text; with it the best measured step is returned, and patience ends the run early. The model
-    as it was is step 0: where no step is better than it, the log says so, the result's best_step is 0 and the Delta
-    changes nothing.
+    as it was (`untouched` in the result) is step 0: where no step is better, the log says so, best_step is 0 and the
+    Delta changes nothing.
     form: "fused" (gated dense MLPs), "split" (any family), or the rule's choice. recompute: "mlp" keeps only the
     MLPs' inputs for the backward pass. Dropout stays off, whatever mode the model is in. Gradients are worked out also
     where the caller has switched them off (torch.no_grad, torch.inference_mode).
@@ -126,9 +126,9 @@ def train_subnetwork(
         "best_step": run.best_step,
         "tokens": run.history[-1].tokens,
         "loss": run.history[-1].loss,
+        "untouched": run.untouched,
         "bits_per_byte": [
-            *([] if run.untouched is None else [[0, run.untouched]]),
-            *([point.step, point.bits_per_byte] for point in run.history if point.bits_per_byte is not None),
+            [point.step, point.bits_per_byte] for point in run.history if point.bits_per_byte is not None
         ],
     }
     return Delta.of(neurons, changes, parameters={**settings, "neurons": neurons.method, "result": facts})
