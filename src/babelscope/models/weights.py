@@ -85,8 +85,11 @@ def applied(
             f"{what}: hooks that others put there ({', '.join(hooks)}) may change what it gives; expected none; remove "
             "them first"
         )
-    width, device = inputs_of(projection), device_of(projection)
-    floats = [one.dtype for one in projection.parameters() if one.is_floating_point() and one.dtype.itemsize > 1]
+    # A weight that is made anew at each pass is no parameter, but a plain attribute.
+    made = [value for value in vars(projection).values() if isinstance(value, torch.Tensor)]
+    held = [*projection.parameters(), *projection.buffers(), *made]
+    width, device = inputs_of(projection), device_of(projection) if list(projection.parameters()) else held[0].device
+    floats = [one.dtype for one in held if one.is_floating_point() and one.dtype.itemsize > 1]
     dtype = floats[0] if floats else torch.float32
     ones = torch.nn.functional.one_hot(inputs, width).to(device, dtype)
     with eval_mode(projection):
