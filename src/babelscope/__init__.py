@@ -68,6 +68,7 @@ _HOME = {
     "select_monolingual": "features",
     "feature_ablation": "ablation.features",
     "write_report": "report",
+    "compare_answers": "sweeps",
     "run_study": "study",
 }
 _PARTS = ("probes",)

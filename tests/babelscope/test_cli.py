@@ -294,7 +294,7 @@ def test_prompts_may_be_long_and_files_must_hold_text(capsys, folder):
 
 
 def test_a_folder_that_is_no_recipe_is_one_line(capsys, folder):
-    for name, text in (("torn", '{"a":'), ("list", "[]"), ("other", '{"format": "babelscope.Delta/1"}')):
+    for name, text in (("torn", '{"a":'), ("list", "[]"), ("other", '{"format": "babelscope.NeuronSet/1"}')):
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(text)
     for name in ("model", "torn", "list", "other", "nothing"):

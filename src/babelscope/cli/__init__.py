@@ -39,6 +39,7 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
     try:
         from babelscope.cli.arguments import FailedResult
         from babelscope.cli.calling import call_verb
+        from babelscope.cli.telling import Told
         from babelscope.runs import plain
 
         returned = call_verb(verb, words)
@@ -53,6 +54,8 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
         return INTERRUPTED
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
+    elif isinstance(returned, Told):
+        print("\n".join(returned.lines))
     else:
         for key, value in result.items():
             print("\n".join(shown(key, value)))

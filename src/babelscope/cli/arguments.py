@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 
 from babelscope.artifacts import Direction, SteeringRecipe
 from babelscope.controls import Stability
-from babelscope.errors import ArtifactError, CorpusError, PrerequisiteError
+from babelscope.errors import ArtifactError, PrerequisiteError
 from babelscope.languages import Language
 
 Result = Mapping[str, Any]
@@ -38,7 +38,26 @@ SameText = Annotated[
     bool, arg(help="allow scoring on the text that was chosen on, all of a corpus without splits; the result says so.")
 ]
 Parallel = Annotated[bool, arg(help="line i of the files is the same content in every language.")]
+Chat = Annotated[
+    bool,
+    arg(
+        help="prompts are messages for the model's own chat template: a text is the user's, a .jsonl row may have more."
+    ),
+]
+System = Annotated[str, arg(help="with --chat, a system prompt before each; none leaves it to the template.")]
+Talk = Annotated[
+    Literal["none", "all", "user", "answer"],
+    arg(
+        help="the corpus's rows are conversations for the model's own chat template, and these words of them count: "
+        "all, the user's, or the answers'; none reads plain text."
+    ),
+]
 Seed = Annotated[int, arg(help="of everything random; the same seed gives the same result.")]
+
+
+def counted_of(conversation: str) -> Any:
+    """What `load_corpus` takes: None for plain text."""
+    return None if conversation == "none" else conversation
 
 
 def free(out: Path) -> Path:
@@ -53,34 +72,33 @@ def free(out: Path) -> Path:
 
 def open_recipe(path: Path, strength: float, unit: Literal["raw", "unit", "relative"]) -> SteeringRecipe:
     """A SteeringRecipe folder as it is, or a Direction folder added with this strength."""
+    kind = format_of(path)
+    if kind.startswith("babelscope.Direction/"):
+        return Direction.load(path).recipe(strength, unit)
+    if kind.startswith("babelscope.Delta/"):
+        raise ArtifactError(
+            f"{path}: a Delta came; expected a Direction or SteeringRecipe; `babelscope steer` lets a trained model "
+            "speak, `babelscope export` writes it as a checkpoint"
+        )
+    if path.is_dir() and not kind.startswith("babelscope.SteeringRecipe/"):
+        raise ArtifactError(
+            f"{path}: format {kind or None!r}; expected a Direction, SteeringRecipe or, for steer, a Delta; open it as "
+            "what it is"
+        )
+    if not path.is_dir():
+        raise ArtifactError(f"{path}: no such folder; expected a Direction, SteeringRecipe or Delta; correct the path")
+    return SteeringRecipe.load(path)
+
+
+def format_of(path: Path) -> str:
+    """What kind of artifact a folder says it is; empty where it says nothing."""
     file = path / "config.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as err:
         raise ArtifactError(f"{file}: is no JSON ({err}); expected a Direction or SteeringRecipe") from err
     kind = config.get("format") if isinstance(config, dict) else None
-    if str(kind).startswith("babelscope.Direction/"):
-        return Direction.load(path).recipe(strength, unit)
-    if path.is_dir() and not str(kind).startswith("babelscope.SteeringRecipe/"):
-        raise ArtifactError(f"{path}: format {kind!r}; expected a Direction or SteeringRecipe; open it as what it is")
-    return SteeringRecipe.load(path)
-
-
-def lines_of(file: Path) -> list[str]:
-    """The lines of a file, one text each; a blank one is an error, for lines must stay side by side."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as err:
-        raise CorpusError(f"{file}: unreadable ({err}); expected one text a line; correct the path") from err
-    blank = [number for number, line in enumerate(lines, start=1) if not line.strip()]
-    if blank or not lines:
-        raise CorpusError(f"{file}: {f'line {blank[0]} is blank' if blank else 'is empty'}; expected one text a line")
-    return lines
-
-
-def texts_of(word: str) -> list[str]:
-    """A text from the command line, or the lines of the file it names; a text may be too long to be a name."""
-    return lines_of(Path(word)) if os.path.isfile(word) else [word]
+    return "" if kind is None else str(kind)
 
 
 def stability_rows(stability: Mapping[Language, Stability]) -> dict[str, dict[str, float]]:

@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.arguments import Device, Dtype, Result, Seed, free, lines_of, open_recipe
+from babelscope.cli.arguments import Chat, Device, Dtype, Result, Seed, System, free, open_recipe
+from babelscope.cli.asking import lines_of, read_prompts
+from babelscope.cli.prompt_sets import PromptSet, answers_of, prompts_of
 from babelscope.corpus import load_corpus
-from babelscope.errors import ArtifactError, CorpusError
+from babelscope.errors import ArtifactError, ChatError
 from babelscope.evaluation import (
     Confusion,
     Identifier,
@@ -22,7 +24,6 @@ from babelscope.evaluation import (
     english_words,
     judge_by,
     load_answers,
-    load_prompts,
     open_identifier,
     published_confusion,
 )
@@ -31,17 +32,14 @@ from babelscope.models import open_model
 from babelscope.runs import plain, write_atomic
 from babelscope.sweeps import (
     Decoding,
-    Prompt,
     SteeringEvaluation,
     evaluate_steering,
-    generate_answers,
     judge_errors,
     language_effects,
     untouched_prompts,
 )
 from babelscope.sweeps.evaluated import LanguageScore
 
-PromptSet = Literal["lines", "language_confusion", "clas"]
 Scores = dict[tuple[str, str, str], Confusion]
 """By task, prompt set and language."""
 
@@ -52,6 +50,8 @@ def run_evaluate(
     inputs: Annotated[Positional[tuple[str, ...]], arg(metavar="INPUT …")],
     *,
     target: str = "",
+    chat: Chat = False,
+    system: System = "",
     prompt_set: PromptSet = "lines",
     sources: tuple[str, ...] = (),
     strength: float = 1.0,
@@ -87,8 +87,9 @@ def run_evaluate(
         model: folder, hub id, or "reference"; "-" where answers come in files.
         inputs: what stands after the model, as above.
         target: the language a steered answer should be in.
-        prompt_set: what PROMPTS is, for steering: a file with one prompt a line; or a folder, file or data set of
-            Language Confusion prompts, of which those for the target are taken; or of CLaS questions in many languages.
+        prompt_set: what PROMPTS is, for steering: a file with one prompt a line, or a row of a .jsonl file; or a
+            folder, file or data set of Language Confusion prompts, of which those for the target are taken; or of CLaS
+            questions in many languages.
         sources: for CLaS, the languages of the questions; none means all but the target.
         strength: of a Direction that came in place of a recipe, in its unit; a recipe carries its own.
         unit: of that strength: raw, unit or relative.
@@ -109,6 +110,11 @@ def run_evaluate(
         resamples: of prompts, for intervals.
         out: for steering, a folder for steering.json and rows.jsonl; for confusion, one for confusion.json.
     """
+    if (chat or system) and (what == "perplexity" or model == "-" or not chat):
+        raise ChatError(
+            "--chat or --system came where nothing is asked with them; expected --chat with `steering` or `confusion "
+            "MODEL`; leave them out, or add --chat to --system"
+        )
     if what == "perplexity":
         (name,) = expected(inputs, 1, "perplexity MODEL CORPUS")
         texts = load_corpus(name, languages or None, split=split)
@@ -122,15 +128,19 @@ def run_evaluate(
     if what == "confusion":
         (name,) = expected(inputs, 1, "confusion MODEL PROMPTS, or confusion - ANSWERS")
         place = Path(name) / split if (Path(name) / split).is_dir() else Path(name)
-        answers = load_answers(place) if model == "-" else answers_of(model, name, languages, decoding, device, dtype)
+        answers = (
+            load_answers(place)
+            if model == "-"
+            else answers_of(model, name, languages, decoding, device, dtype, chat=chat, system=system)
+        )
         return confusion_of(answers, identify, words, published, out, described_errors)
     recipe, prompts = expected(inputs, 2, "steering MODEL RECIPE PROMPTS")
     if out is None or not target:
         raise ArtifactError("steering came without --target or without --out; expected both; add them")
     free(out)
     wanted = Language.parse(target)
-    asked = prompts_of(prompts, prompt_set, wanted, sources)
-    beginnings = [] if native is None else lines_of(native)
+    asked = prompts_of(prompts, prompt_set, wanted, sources, chat=chat, system=system)
+    beginnings = [] if native is None else read_prompts([str(native)], chat=chat, system=system, source=wanted)
     loaded = open_recipe(Path(recipe), strength, unit)
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     found = evaluate_steering(
@@ -140,7 +150,7 @@ def run_evaluate(
         asked,
         target=wanted,
         references=None if references is None else lines_of(references),
-        native_prompts=[Prompt(str(i), wanted, line) for i, line in enumerate(beginnings)],
+        native_prompts=beginnings,
         identifier=identify,
         published=published,
         decoding=decoding,
@@ -150,7 +160,8 @@ def run_evaluate(
     result = described(found)
     result["judge_errors"] = described_errors
     result["decoding"] = asdict(decoding)
-    result["untouched"] = untouched_prompts(opened, tokenizer, loaded, [p.text for p in asked[:16]])._asdict()
+    result["chat"] = {"system": system or None} if chat else None
+    result["untouched"] = untouched_prompts(opened, tokenizer, loaded, asked[:16])._asdict()
     if texts is not None:
         effects = language_effects(
             opened, tokenizer, loaded, texts, max_length=max_length, resamples=resamples, seed=seed
@@ -177,33 +188,6 @@ def expected(inputs: tuple[str, ...], count: int, form: str) -> tuple[str, ...]:
     if len(inputs) != count:
         raise ArtifactError(f"{len(inputs)} inputs came after the model; expected `{form}`; see --help")
     return inputs
-
-
-def prompts_of(name: str, kind: PromptSet, target: Language, sources: tuple[str, ...]) -> list[Prompt]:
-    """What is to be answered in the target language."""
-    nobody = Language("und")
-    if kind == "lines":
-        return [Prompt(str(i), nobody, line) for i, line in enumerate(lines_of(Path(name)))]
-    if kind == "language_confusion":
-        found = load_prompts(name, kind=kind, languages=[target])
-        # The answer's language is known, not the prompt's: crosslingual ones are written in English.
-        return [Prompt("/".join(filter(None, (p.task, p.set, p.id))), nobody, p.text) for p in found]
-    questions = load_prompts(name, kind=kind, languages=sources or None)
-    kept = [p for p in questions if sources or p.language != target]
-    if not kept:
-        raise CorpusError(f"{name}: all questions are in {target}, the target; expected other languages; add --sources")
-    return [Prompt(f"{p.language}/{p.id}", p.language, p.text) for p in kept]
-
-
-def answers_of(
-    model: str, name: str, languages: tuple[str, ...], decoding: Decoding, device: str, dtype: str
-) -> list[SetAnswer]:
-    """The model's own answers to a Language Confusion prompt set."""
-    prompts = load_prompts(name, kind="language_confusion", languages=languages or None)
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    requests = [(Prompt(prompt.id, prompt.language, prompt.text), prompt.language) for prompt in prompts]
-    answers = generate_answers(opened, tokenizer, requests, decoding=decoding)
-    return [SetAnswer(p.set, p.id, p.language, answer.text, p.task) for p, answer in zip(prompts, answers, strict=True)]
 
 
 def confusion_of(

@@ -6,7 +6,20 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from babelscope.cli.arguments import Device, Dtype, Model, Parallel, Result, SameText, Seed, Text, free
+from babelscope.cli.arguments import (
+    Chat,
+    Device,
+    Dtype,
+    Model,
+    Parallel,
+    Result,
+    SameText,
+    Seed,
+    System,
+    Text,
+    free,
+)
+from babelscope.cli.asking import chat_prompts
 from babelscope.study import MAIN, Budget, run_study
 
 Samples = Annotated[bool, arg(help="show prompts and answers in the report.")]
@@ -42,6 +55,9 @@ def run_whole_study(
     steering: bool = True,
     same_text: SameText = False,
     parallel: Parallel = False,
+    chat: Chat = False,
+    system: System = "",
+    questions: str = "",
     layers: tuple[int, ...] = (),
     strengths: tuple[float, ...] = Budget.strengths,
     dev_prompts: int = Budget.dev_prompts,
@@ -66,6 +82,8 @@ def run_whole_study(
         draws: random sets of each control; 19 is the fewest whose rank p can reach .05.
         resamples: bootstraps, half-splits and shuffles of labels, each so many.
         steering: --no-steering leaves steering out, and so all generation.
+        questions: with --chat, folder of <tag>.txt or <tag>.jsonl with what is asked in each language; none asks the
+            corpus's own texts. The native ceiling is then the answer to a question in the target language.
         layers: of the steering sweep; none means the first, and those at 1/8, 1/4 and 1/2 of the depth.
         strengths: of the steering sweep, in multiples of the difference of means.
         dev_prompts: prompts a target for each layer and strength.
@@ -92,6 +110,7 @@ def run_whole_study(
         steering=steering,
         same_text=same_text,
         parallel=parallel,
+        chat=chat_prompts(chat, system, questions),
         check_language=check_language,
         resume=resume,
         device=device,

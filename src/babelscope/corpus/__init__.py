@@ -6,7 +6,7 @@ one, and never shares attention with another.
 
 from babelscope.corpus.batches import Batch, batch_documents, make_batch, pad_rows
 from babelscope.corpus.changed import ROMANISABLE, romanise, shuffle_words
-from babelscope.corpus.chat import RenderedChat, check_template, end_of_turn, render_chat, render_whole
+from babelscope.corpus.chat import RenderedChat, check_template, end_of_turn, render_chat, render_whole, rendered
 from babelscope.corpus.conversations import as_conversations, check_conversations, tokenize_conversation
 from babelscope.corpus.documents import (
     Corpus,
@@ -80,6 +80,7 @@ __all__ = [
     "pad_rows",
     "render_chat",
     "render_whole",
+    "rendered",
     "romanise",
     "say_controls",
     "say_cut",

@@ -56,8 +56,10 @@ def render_chat(
     never twice. Control tokens typed into a message are text, counted in `typed` and logged.
     Raises ChatError for a tokenizer without a template, for messages that the template refuses or leaves out.
     """
-    turns = asked(messages, system=system)
-    return rendered(tokenizer, turns, reply=True)
+    found = rendered(tokenizer, asked(messages, system=system), reply=True)
+    if found.typed:
+        log.warning("%d control tokens are typed in messages; they are read as text", found.typed)
+    return found
 
 
 def render_whole(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> RenderedChat:
@@ -71,8 +73,6 @@ def rendered(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, re
     spans = find_words(tokenizer, turns, text, reply=reply)
     places = typed_controls(tokenizer, turns, text, spans)
     ids, offsets = encode(tokenizer, text, places)
-    if places:
-        log.warning("%d control tokens are typed in messages; they are read as text", len(places))
     return RenderedChat(text, ids, offsets, spans, len(places))
 
 

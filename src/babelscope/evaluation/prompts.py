@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from babelscope.corpus import OPENERS
+from babelscope.corpus import OPENERS, Message, asked
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language, parse_languages
 
@@ -27,8 +27,11 @@ class SetPrompt(NamedTuple):
     language: Language
     """The language the answer should be in (Language Confusion), or the prompt is in (CLaS)."""
     text: str
+    """What is asked; of messages what the user says last."""
     task: str = ""
     """Which of `TASKS`, by its column or by the name of its file or folder; empty elsewhere."""
+    messages: tuple[Message, ...] = ()
+    """The whole conversation, where the row has one; for a model's chat template alone."""
 
 
 class SetAnswer(NamedTuple):
@@ -65,8 +68,8 @@ def load_prompts(
     """Prompts of a folder, a file or a data set of the hub, in the order they stand there.
 
     language_confusion: rows with language and prompt, and where they have it a set: CSV files at any depth, as in the
-    benchmark's repository (`crosslingual/okapi/fr.csv`), or jsonl, also .gz .bz2 .xz .zst. A set without a column is
-    the file's folder.
+    benchmark's repository (`crosslingual/okapi/fr.csv`), or jsonl, also .gz .bz2 .xz .zst; a row of jsonl may have
+    `messages`, for a chat model, in place of the prompt. A set without a column is the file's folder.
     clas: `<tag>.txt` with one question a line, the same in every file, as CLaS-Bench and the SemEval task that follows
     it ship them; or rows as above. The answers' target is chosen by whoever steers.
     languages, sets: which to keep; None means all. split: of a data set on the hub, whose rows are as above.
@@ -147,9 +150,10 @@ def _numbered(prompts: Iterable[SetPrompt]) -> list[SetPrompt]:
 
 
 def _prompt(row: Mapping[str, Any], folder: str, tag: Language | None, where: str) -> SetPrompt:
-    text = _cell(row, "prompt")
+    turns = asked(row["messages"], where=where) if "messages" in row else ()
+    text = turns[-1].content if turns else _cell(row, "prompt")
     group, number, language = _place(row, folder, tag, None, where, text is not None)
-    return SetPrompt(group, number, language, text or "", _cell(row, "task") or "")
+    return SetPrompt(group, number, language, text or "", _cell(row, "task") or "", turns)
 
 
 def _place(

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.corpus import Corpus
 from babelscope.models.plain import CausalModel
 from babelscope.study.budget import Budget
+from babelscope.sweeps import ChatPrompts
 
 
 class Job(NamedTuple):
@@ -23,3 +24,5 @@ class Job(NamedTuple):
     progress: bool
     same_text: bool = False
     """Whether one text for what is observed, chosen on and scored was asked for."""
+    chat: ChatPrompts | None = None
+    """How prompts are put to a chat model; None continues plain text."""

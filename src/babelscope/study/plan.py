@@ -18,4 +18,5 @@ def plan_of(job: Job, steering: bool) -> dict[str, Any]:
         "budget": asdict(job.budget),
         "seed": job.seed,
         "steering": steering,
+        **({} if job.chat is None else {"chat": job.chat.card()}),
     }

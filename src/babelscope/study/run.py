@@ -1,15 +1,19 @@
 """The stages of the main job, one after another, each kept when it is done."""
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from babelscope.artifacts import NeuronSet, Observation
-from babelscope.corpus import load_splits
+from babelscope.corpus import Corpus, load_splits
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.evaluation import check_labels, known_languages
 from babelscope.models import layout_of, open_model
+from babelscope.models.plain import CausalModel
 from babelscope.report import write_report
 from babelscope.runs import plain, write_atomic
 from babelscope.study.budget import Budget
@@ -19,6 +23,10 @@ from babelscope.study.parts import assemble
 from babelscope.study.plan import plan_of
 from babelscope.study.stages import ablate, control, identify, observe_text, steer
 from babelscope.study.texts import check_shards
+from babelscope.sweeps import ChatPrompts
+from babelscope.sweeps.answers import ending_ids, prompt_ids
+from babelscope.sweeps.questions import study_prompts
+from babelscope.sweeps.study import check_asked
 
 
 def run_study(
@@ -31,6 +39,7 @@ def run_study(
     steering: bool = True,
     same_text: bool = False,
     parallel: bool = False,
+    chat: ChatPrompts | None = None,
     check_language: bool = False,
     resume: bool = False,
     device: str = "auto",
@@ -45,7 +54,8 @@ def run_study(
     document. same_text: allow one text for what is observed, chosen on and scored; results.json says so.
     parallel: line i is the same content in every language (see `load_corpus`).
     steering: False leaves steering out, and so all generation; languages that can not be recognised are left out of it
-    anyway. check_language: refuse text that is mostly another language than its label says.
+    anyway. chat: prompts are messages for the model's own chat template, see `ask_as_chat`; for chat models.
+    check_language: refuse text that is mostly another language than its label says.
     resume: go on where an interrupted run of the same study stopped; of a finished one only the page is made again.
     Raises ArtifactError if the folder is taken or holds another study, CorpusError for text of one language or too
     little of one, MeasurementError and SiteError for a budget or seed that no stage can work with.
@@ -65,8 +75,10 @@ def run_study(
             check_labels(texts["train"])
         opened, tokenizer = open_model(model, device=device, dtype=dtype)
         budget = budget.for_depth(layout_of(opened).n_layers)
+        if chat is not None:
+            check_chat(opened, tokenizer, chat, texts)
     steering = steering and any(tag in known_languages() for tag in texts["train"])
-    job = Job(opened, tokenizer, texts, budget, out, seed, progress, same_text)
+    job = Job(opened, tokenizer, texts, budget, out, seed, progress, same_text, chat)
     kept.check_plan(plan_of(job, steering))
     if (found := kept.finished()) is not None:
         write_report(out, include_samples=include_samples)
@@ -74,6 +86,17 @@ def run_study(
         found = measure(job, kept, steering, include_samples)
     kept.tidy()
     return found
+
+
+def check_chat(
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, chat: ChatPrompts, texts: Mapping[str, Corpus]
+) -> None:
+    """Raise ChatError or CorpusError, before the work, where the template or the questions will not do."""
+    targets = [tag for tag in texts["train"] if tag in known_languages()]
+    prompts = {name: study_prompts(texts[split], name, 1, chat) for name, split in (("dev", "valid"), ("test", "test"))}
+    check_asked(prompts, targets)
+    prompt_ids(tokenizer, [prompt for group in prompts.values() for prompt in group])
+    ending_ids(model, tokenizer)
 
 
 def measure(job: Job, kept: Kept, steering: bool, include_samples: bool) -> dict[str, Any]:

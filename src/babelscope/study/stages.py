@@ -120,12 +120,14 @@ def steer(job: Job, observation: Observation, sets: NeuronSet) -> dict[str, Any]
         test_prompts=budget.test_prompts,
         random_prompts=budget.random_prompts,
         decoding=decoding,
+        chat=job.chat,
         progress=job.progress,
     )
     arithmetic = neuron_steering_study(
-        job.model, job.tokenizer, sets, observation, study, dev=job.texts["valid"], decoding=decoding
+        job.model, job.tokenizer, sets, observation, study, dev=job.texts["valid"], decoding=decoding, chat=job.chat
     )
     shutil.rmtree(job.folder / "directions", ignore_errors=True)
     for tag, direction in study.directions.items():
         direction.save(job.folder / "directions" / tag)
-    return steering_results(study, arithmetic, job.seed)
+    found = steering_results(study, arithmetic, job.seed)
+    return found if job.chat is None else {**found, "chat": job.chat.card()}

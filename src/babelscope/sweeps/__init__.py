@@ -1,13 +1,15 @@
 """Steering, measured: answers under a recipe, their score, the dose–response curve and its baselines."""
 
-from babelscope.sweeps.answers import Answer, Decoding, Prompt, generate_answers, make_prompts
+from babelscope.sweeps.answers import Answer, Decoding, Prompt, generate_answers, make_prompts, make_questions
 from babelscope.sweeps.baselines import random_directions
+from babelscope.sweeps.beside import AnswerPair, compare_answers, meant_language
 from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
 from babelscope.sweeps.effects import LanguageEffect, Untouched, kept_in_answers, language_effects, untouched_prompts
 from babelscope.sweeps.evaluated import LanguageScore, SteeringEvaluation, evaluate_steering, score_language
 from babelscope.sweeps.judge_errors import JudgeErrors, judge_errors
 from babelscope.sweeps.limits import Dose, StrengthLimit, by_layer, strength_limit
 from babelscope.sweeps.prompting import ANSWER_IN, few_shot, instructed
+from babelscope.sweeps.questions import ChatPrompts, ask_as_chat
 from babelscope.sweeps.scores import Score, macro, score_answers
 from babelscope.sweeps.study import (
     NeuronSteering,
@@ -24,6 +26,8 @@ __all__ = [
     "judge_errors",
     "ANSWER_IN",
     "Answer",
+    "AnswerPair",
+    "ChatPrompts",
     "CurvePoint",
     "Decoding",
     "Dose",
@@ -37,8 +41,10 @@ __all__ = [
     "StrengthLimit",
     "Trial",
     "Untouched",
+    "ask_as_chat",
     "by_layer",
     "choose_points",
+    "compare_answers",
     "dose_response",
     "evaluate_steering",
     "few_shot",
@@ -49,6 +55,8 @@ __all__ = [
     "language_effects",
     "macro",
     "make_prompts",
+    "make_questions",
+    "meant_language",
     "neuron_steering_study",
     "random_directions",
     "score_answers",

@@ -1,5 +1,6 @@
-"""Prompts, and answers to them under steering."""
+"""Prompts, plain or put to a chat model, and answers to them under steering."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -8,7 +9,18 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation
-from babelscope.corpus import Corpus, pad_of, pad_rows, tokenize_prompts
+from babelscope.corpus import (
+    Corpus,
+    Message,
+    Messages,
+    asked,
+    end_of_turn,
+    pad_of,
+    pad_rows,
+    rendered,
+    special_ids,
+    tokenize_prompts,
+)
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.models import batch_positions, layout_of, measured
@@ -16,17 +28,36 @@ from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.steering import steer
 
+log = logging.getLogger(__name__)
 Steerer = Callable[[Language, Language], Sequence[Operation]]
 """Target and source language → the operations for that row; none of them leaves the row as it is."""
 
 
 class Prompt(NamedTuple):
-    """The beginning of a document."""
+    """The beginning of a document, or messages to be answered."""
 
     id: str
     """The document's id: in parallel text the same sentence in every language."""
     source: Language
     text: str
+    """What is continued; of a chat what the user says last."""
+    messages: tuple[Message, ...] = ()
+    """For the model's own chat template, up to where its answer begins; none for plain text."""
+
+    @classmethod
+    def chat(cls, id: str, source: Language, messages: Messages, *, system: str | None = None) -> "Prompt":
+        """A prompt for the model's chat template; a text is the user's message, and a system prompt goes first.
+
+        Raises ChatError for what is no list of messages that asks for an answer.
+        """
+        turns = asked(messages, system=system, where=f"prompt {id}")
+        return cls(id, source, turns[-1].content, turns)
+
+    def with_text(self, text: str) -> "Prompt":
+        """The same with another text, also as the user's last message."""
+        last = self.messages[-1:]
+        turns = (*self.messages[:-1], *(message._replace(content=text) for message in last))
+        return self._replace(text=text, messages=turns)
 
 
 class Answer(NamedTuple):
@@ -35,8 +66,10 @@ class Answer(NamedTuple):
     prompt: Prompt
     target: Language
     ids: tuple[int, ...]
-    """New tokens, end of text and pads left out."""
+    """New tokens up to the end of the text or turn; control tokens and pads left out."""
     text: str
+    ended: bool = False
+    """Whether the model ended its turn within the tokens it had; only in chats, where it may."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +77,8 @@ class Decoding:
     """How answers are drawn; equal for steered, native and baseline answers."""
 
     new_tokens: int = 32
-    """Tokens of every answer: the end of text is not drawn before."""
+    """Tokens of every answer to a plain prompt: the end of text is not drawn before. In a chat, tokens at most: the
+    answer ends where the model ends its turn."""
     temperature: float = 0.8
     """0 takes the likeliest token."""
     seed: int = 0
@@ -75,6 +109,22 @@ def make_prompts(
     return prompts
 
 
+def make_questions(corpus: Corpus, *, per_language: int, start: int = 0, system: str | None = None) -> list[Prompt]:
+    """Whole documents of each language as a user's messages, for the model's chat template.
+
+    system: a system prompt before each. A document that is a conversation is asked as it is, without its last answer.
+    """
+    prompts = []
+    for tag, documents in corpus.items():
+        for document in documents[start : start + per_language]:
+            messages: Messages = document.text
+            if document.conversation is not None:
+                turns = document.conversation.messages
+                messages = turns[:-1] if turns[-1].role == "assistant" else turns
+            prompts.append(Prompt.chat(document.id, tag, messages, system=system))
+    return prompts
+
+
 def generate_answers(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -85,26 +135,37 @@ def generate_answers(
 ) -> list[Answer]:
     """One answer to each (prompt, target), steered row by row; the global random state is left as it was.
 
-    The model answers in eval mode. Special tokens, BOS among them, are steered but by gates with `skip_special=True`.
+    Prompts with messages are rendered by the model's chat template, before anything is generated, and answers to them
+    end where the model ends its turn. The model answers in eval mode. Special tokens, BOS among them, are steered but
+    by gates with `skip_special=True`.
+    Raises ChatError where the template is missing or refuses a prompt, MeasurementError for chats and plain prompts
+    together.
     """
+    prompts = [prompt for prompt, _ in requests]
+    chats = sum(bool(prompt.messages) for prompt in prompts)
+    if 0 < chats < len(prompts):
+        raise MeasurementError(
+            f"{chats} of {len(prompts)} prompts are chats; expected all or none: their answers end differently; answer "
+            "them in two calls"
+        )
+    encoded = prompt_ids(tokenizer, prompts)
+    ends = ending_ids(model, tokenizer) if chats else ()
     order = sorted(range(len(requests)), key=lambda index: (len(requests[index][0].text), index))
     answers: list[Answer | None] = [None] * len(requests)
     devices = [layout_of(model).device_of(Site(None, "embed"))]
     with torch.random.fork_rng(devices=[device for device in devices if device.type == "cuda"]):
         torch.manual_seed(decoding.seed)
-        for chosen in _batches(model, tokenizer, requests, order, decoding.batch_size):
+        for chosen in _batches(model, encoded, order, decoding.batch_size):
             batch = [requests[index] for index in chosen]
-            for index, answer in zip(chosen, answer_batch(model, tokenizer, batch, steerer, decoding), strict=True):
+            rows = [encoded[index] for index in chosen]
+            answered = answer_batch(model, tokenizer, batch, rows, steerer, decoding, ends)
+            for index, answer in zip(chosen, answered, strict=True):
                 answers[index] = answer
     return [answer for answer in answers if answer is not None]
 
 
 def _batches(
-    model: CausalModel,
-    tokenizer: PreTrainedTokenizerBase,
-    requests: Sequence[tuple[Prompt, Language]],
-    order: Sequence[int],
-    size: int,
+    model: CausalModel, encoded: Sequence[Sequence[int]], order: Sequence[int], size: int
 ) -> Iterator[list[int]]:
     """Places of the requests that are answered together.
 
@@ -113,10 +174,20 @@ def _batches(
     """
     groups = [list(order)]
     if batch_positions(model):
-        lengths = [int(left_pad(tokenizer, [prompt.text])[1].sum()) for prompt, _ in requests]
+        lengths = [len(ids) for ids in encoded]
         groups = [[place for place in order if lengths[place] == length] for length in sorted(set(lengths))]
     for group in groups:
         yield from (group[start : start + size] for start in range(0, len(group), size))
+
+
+def ending_ids(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids that end a turn: those of the generation config, the tokenizer's end of text, and what the template writes
+    after an answer, which the other two may lack.
+    """
+    named = model.generation_config.eos_token_id  # pyright: ignore[reportOptionalMemberAccess]
+    listed = named if isinstance(named, list) else [named]
+    whole = [*listed, tokenizer.eos_token_id, end_of_turn(tokenizer)]
+    return tuple(sorted({int(token) for token in whole if token is not None}))  # pyright: ignore[reportArgumentType]
 
 
 @torch.no_grad()
@@ -124,11 +195,13 @@ def answer_batch(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     batch: Sequence[tuple[Prompt, Language]],
+    encoded: Sequence[Sequence[int]],
     steerer: Steerer | None,
     decoding: Decoding,
+    ends: tuple[int, ...] = (),
 ) -> list[Answer]:
-    """One left-padded call of generate."""
-    ids, mask = left_pad(tokenizer, [prompt.text for prompt, _ in batch])
+    """One left-padded call of generate; `ends` end an answer, and without them all have the same length."""
+    ids, mask = pad_rows(encoded, pad_of(tokenizer))
     layout = layout_of(model)
     device = layout.device_of(Site(None, "embed"))
     rows = None if steerer is None else [list(steerer(target, prompt.source)) for prompt, target in batch]
@@ -140,17 +213,22 @@ def answer_batch(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
             max_new_tokens=decoding.new_tokens,
-            min_new_tokens=decoding.new_tokens,
             do_sample=decoding.temperature > 0,
+            # A checkpoint's own settings of generation would ride along.
+            num_beams=1,
+            repetition_penalty=1.0,
+            **({"eos_token_id": list(ends)} if ends else {"min_new_tokens": decoding.new_tokens}),
             **({"temperature": decoding.temperature, "top_k": 0, "top_p": 1.0} if decoding.temperature > 0 else {}),
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
         )
-    special = set(tokenizer.all_special_ids)
-    fresh = [tuple(token for token in row if token not in special) for row in out[:, ids.shape[1] :].tolist()]
-    return [
-        Answer(prompt, target, new, str(tokenizer.decode(list(new))))
-        for (prompt, target), new in zip(batch, fresh, strict=True)
-    ]
+    special = special_ids(tokenizer)
+    answers = []
+    for (prompt, target), row in zip(batch, out[:, ids.shape[1] :].tolist(), strict=True):
+        end = next((place for place, token in enumerate(row) if token in ends), len(row))
+        fresh = tuple(token for token in row[:end] if token not in special)
+        text = str(tokenizer.decode(list(fresh), skip_special_tokens=True))
+        answers.append(Answer(prompt, target, fresh, text, end < len(row)))
+    return answers
 
 
 def _with_special_tokens_said(operation: Operation) -> Operation:
@@ -158,11 +236,32 @@ def _with_special_tokens_said(operation: Operation) -> Operation:
     return replace(operation, gate=replace(operation.gate, skip_special=bool(operation.gate.skip_special)))
 
 
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Ids of each prompt: of a chat those of the model's template, of plain text with BOS once in front."""
+    plain = iter(tokenize_prompts(tokenizer, [prompt.text for prompt in prompts if not prompt.messages]))
+    typed, rows = 0, []
+    for prompt in prompts:
+        if prompt.messages:
+            whole = rendered(tokenizer, prompt.messages, reply=True)
+            typed += whole.typed
+            rows.append(list(whole.ids))
+        else:
+            rows.append(next(plain))
+    if typed:
+        log.warning("%d control tokens are typed in the messages of the prompts; they are read as text", typed)
+    return rows
+
+
 def left_pad(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, rendered: bool = False
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | Prompt], *, rendered: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and mask of prompts padded on the left; BOS exactly once where the tokenizer has one.
 
-    rendered: the texts were written by the model's chat template; see `tokenize_prompts`.
+    rendered: the texts were written by the model's chat template already; see `tokenize_prompts`.
     """
-    return pad_rows(tokenize_prompts(tokenizer, texts, rendered=rendered), pad_of(tokenizer))
+    if rendered:
+        texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in prompts]
+        return pad_rows(tokenize_prompts(tokenizer, texts, rendered=True), pad_of(tokenizer))
+    nobody = Language("und")
+    rows = prompt_ids(tokenizer, [p if isinstance(p, Prompt) else Prompt("", nobody, p) for p in prompts])
+    return pad_rows(rows, pad_of(tokenizer))

@@ -19,7 +19,7 @@ from babelscope.models import layout_of
 from babelscope.models.measuring import run_pass
 from babelscope.models.plain import CausalModel
 from babelscope.steering import steer
-from babelscope.sweeps.answers import Answer, left_pad
+from babelscope.sweeps.answers import Answer, Prompt, left_pad
 
 Recipe = SteeringRecipe | Sequence[Operation]
 
@@ -108,7 +108,7 @@ class Untouched(NamedTuple):
 
 @torch.no_grad()
 def untouched_prompts(
-    model: CausalModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, prompts: Sequence[str]
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, prompts: Sequence[str | Prompt]
 ) -> Untouched:
     """Compare logits of prompts in rows without steering, beside steered rows, with those of no steering at all.
 
@@ -116,7 +116,7 @@ def untouched_prompts(
     """
     if not prompts:
         raise MeasurementError("no prompt came; expected at least one; add some")
-    ids, mask = left_pad(tokenizer, [text for prompt in prompts for text in (prompt, prompt)])
+    ids, mask = left_pad(tokenizer, [one for prompt in prompts for one in (prompt, prompt)])
     layout = layout_of(model)
 
     def logits() -> Tensor:

@@ -59,7 +59,7 @@ def instructed(requests: Sequence[Request], *, place: Literal["before", "after"]
     written = []
     for prompt, target in requests:
         parts = (ANSWER_IN[target], prompt.text) if place == "before" else (prompt.text, ANSWER_IN[target])
-        written.append((prompt._replace(text=" ".join(parts)), target))
+        written.append((prompt.with_text(" ".join(parts)), target))
     return written
 
 
@@ -84,7 +84,7 @@ def few_shot(requests: Sequence[Request], examples: Corpus, *, shots: int = 3, s
     for prompt, target in requests:
         chosen = rng.sample(range(len(examples[target])), shots)
         lines = [_switched(examples[prompt.source][row], examples[target][row]) for row in chosen]
-        written.append((prompt._replace(text=" ".join([*lines, prompt.text])), target))
+        written.append((prompt.with_text(" ".join([*lines, prompt.text])), target))
     return written
 
 

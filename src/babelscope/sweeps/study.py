@@ -18,9 +18,10 @@ from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.sweep_grid import STRENGTHS
-from babelscope.sweeps.answers import Answer, Decoding, Prompt, Steerer, generate_answers, make_prompts
+from babelscope.sweeps.answers import Answer, Decoding, Prompt, Steerer, generate_answers
 from babelscope.sweeps.baselines import random_directions
 from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
+from babelscope.sweeps.questions import ChatPrompts, study_prompts
 from babelscope.sweeps.scores import Score, score_answers
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,7 @@ def steering_study(
     random_prompts: int = 10,
     per_target: bool = False,
     decoding: Decoding | None = None,
+    chat: ChatPrompts | None = None,
     progress: bool = False,
 ) -> SteeringStudy:
     """Measure mean-direction steering of each target from prompts in the other languages.
@@ -131,6 +133,8 @@ def steering_study(
     The vector is mean(target) − mean(prompt language) at one layer's `resid_out`, times the strength, fading
     to 0.3 over eight new tokens. Layer and strength are chosen on `dev` (one for all, or per
     target), scored once on `test`.
+    chat: prompts are messages for the model's own chat template, in each of the source languages; the native ceiling is
+    then the answer to a question in the target language. None: the beginnings of documents are continued.
     Raises LanguageError if no target can be recognised, CorpusError for a target without text in either corpus.
     """
     decoding = decoding or Decoding()
@@ -145,8 +149,9 @@ def steering_study(
         if silent := [tag for tag in wanted if tag not in text]:
             raise CorpusError(f"{text.name}: no text in {', '.join(silent)}, a target; add some, or leave it out")
     prompts = {
-        name: make_prompts(text, per_language=len(text[wanted[0]])) for name, text in (("dev", dev), ("test", test))
+        name: study_prompts(text, name, len(text[wanted[0]]), chat) for name, text in (("dev", dev), ("test", test))
     }
+    check_asked(prompts, known)
 
     def write(requests: Sequence[tuple[Prompt, Language]], steerer: Steerer | None = None) -> list[Answer]:
         return generate_answers(model, tokenizer, requests, steerer, decoding=decoding)
@@ -199,6 +204,13 @@ def steering_study(
         not_measurable=tuple(tag for tag in wanted if tag not in known),
         edge=edge,
     )
+
+
+def check_asked(prompts: Mapping[str, Sequence[Prompt]], targets: Sequence[Language]) -> None:
+    """Raise CorpusError for a target in which nothing is asked: it would have no native ceiling."""
+    for name, group in prompts.items():
+        if silent := sorted({*targets} - {prompt.source for prompt in group}):
+            raise CorpusError(f"{name}: no prompt in {', '.join(silent)}, a target; expected some; add questions in it")
 
 
 def random_answers(
@@ -279,6 +291,7 @@ def neuron_steering_study(
     strengths: Sequence[float] = (2.0, 4.0),
     dev_prompts: int = 4,
     decoding: Decoding,
+    chat: ChatPrompts | None = None,
 ) -> NeuronSteering:
     """Switch the prompt language's neurons off and the target's on by λ times their mean activation.
 
@@ -303,7 +316,7 @@ def neuron_steering_study(
 
         return operations
 
-    prompts = make_prompts(dev, per_language=len(dev[targets[0]]))
+    prompts = study_prompts(dev, "dev", len(dev[targets[0]]), chat)
     points = dose_response(
         model,
         tokenizer,

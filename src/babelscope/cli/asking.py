@@ -1,0 +1,122 @@
+"""What is asked, and what steers the answers, from the command line.
+
+Prompts are texts, files of lines, and JSONL files of texts or messages.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from lzma import LZMAError
+from pathlib import Path
+from typing import Any, Literal
+
+from zstandard import ZstdError
+
+from babelscope.artifacts import SteeringRecipe
+from babelscope.cli.arguments import format_of, open_recipe
+from babelscope.corpus import OPENERS
+from babelscope.errors import ChatError, CorpusError
+from babelscope.languages import Language
+from babelscope.subnetworks import Delta
+from babelscope.sweeps import ChatPrompts, Prompt, ask_as_chat
+
+log = logging.getLogger(__name__)
+NOBODY = Language("und")
+TEXT_FIELDS = ("prompt", "text", "question")
+"""What the text of a row may be called."""
+
+
+def read_prompts(
+    words: Sequence[str], *, chat: bool = False, system: str = "", source: Language = NOBODY
+) -> list[Prompt]:
+    """Prompts of some words, each a text or a file; with `chat` they are messages for the model's chat template.
+
+    source: their language, where rows do not say. Raises ChatError for messages or a system prompt without `chat`,
+    CorpusError for a file that can not be read and a name that is no file.
+    """
+    if system and not chat:
+        raise ChatError("--system came without --chat; expected both; add --chat, or write it into the prompts")
+    prompts: list[Prompt] = []
+    for word in words:
+        if not os.path.isfile(word):
+            check_no_name(word)
+            prompts.append(as_prompt(word, str(len(prompts)), f"prompt {word[:20]!r}", chat, system, source))
+            continue
+        rows: list[Any] = list(jsonl_rows(Path(word)) if is_jsonl(word) else lines_of(Path(word)))
+        log.info("%s: %d prompts, one a %s", word, len(rows), "row" if is_jsonl(word) else "line")
+        for number, row in enumerate(rows, start=1):
+            prompts.append(as_prompt(row, str(len(prompts)), f"{word}, line {number}", chat, system, source))
+    return prompts
+
+
+def lines_of(file: Path) -> list[str]:
+    """The lines of a file, one text each; a blank one is an error, for lines must stay side by side."""
+    opener = OPENERS[file.suffix if file.suffix in OPENERS else ""]
+    try:
+        with opener(file) as stream:
+            whole = stream.read().decode("utf-8-sig")
+    except (OSError, EOFError, LZMAError, ZstdError, UnicodeDecodeError) as err:
+        raise CorpusError(f"{file}: unreadable ({err}); expected one text a line; correct the path") from err
+    # At line ends alone: a text may hold the other separators of Unicode.
+    lines = [line.removesuffix("\r") for line in whole.removesuffix("\n").split("\n")] if whole else []
+    blank = [number for number, line in enumerate(lines, start=1) if not line.strip()]
+    if blank or not lines:
+        raise CorpusError(f"{file}: {f'line {blank[0]} is blank' if blank else 'is empty'}; expected one text a line")
+    return lines
+
+
+def check_no_name(word: str) -> None:
+    """Raise CorpusError for a word that looks like a file's name and is none: it would be a prompt by mistake."""
+    ends = (".txt", ".jsonl", ".json", ".csv", *OPENERS)
+    if not any(letter.isspace() for letter in word) and word.endswith(tuple(filter(None, ends))):
+        raise CorpusError(f"{word}: no such file; expected a file of prompts, or a text; correct the path")
+
+
+def is_jsonl(word: str) -> bool:
+    """Whether a file has rows of JSON, compressed or not."""
+    return word.endswith(tuple(f".jsonl{suffix}" for suffix in OPENERS))
+
+
+def jsonl_rows(file: Path) -> Iterator[Any]:
+    """The rows of a JSONL file; a blank line is an error, for rows must stay side by side with others'."""
+    for number, line in enumerate(lines_of(file), start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as err:
+            raise CorpusError(f"{file}, line {number}: no JSON ({err}); expected one row a line; correct it") from err
+
+
+def as_prompt(row: Any, number: str, where: str, chat: bool, system: str, source: Language) -> Prompt:
+    """A text, or a row with a text or with messages, as a prompt."""
+    fields = row if isinstance(row, dict) else {}
+    tag = Language.parse(fields["language"]) if isinstance(fields.get("language"), str) else source
+    text = row if isinstance(row, str) else next((fields[key] for key in TEXT_FIELDS if key in fields), None)
+    if isinstance(row, list) or "messages" in fields:
+        if not chat:
+            raise ChatError(f"{where}: messages came; expected text to continue; add --chat to have them answered")
+        asked = row
+    elif not isinstance(text, str):
+        came = f"fields {', '.join(fields)}" if fields else type(row).__name__
+        raise CorpusError(f'{where}: {came} came; expected {{"prompt": "…"}} or {{"messages": […]}}; correct it')
+    else:
+        asked = text
+    if not chat:
+        return Prompt(number, tag, str(asked))
+    try:
+        return Prompt.chat(number, tag, asked, system=system or None)
+    except ChatError as err:
+        raise ChatError(f"{where}: {err}") from err
+
+
+def chat_prompts(chat: bool, system: str, questions: str) -> ChatPrompts | None:
+    """How a study asks; raises ChatError for what needs --chat and came without it."""
+    if not chat and (system or questions):
+        raise ChatError(f"{'--system' if system else '--questions'} came without --chat; expected both; add --chat")
+    return ask_as_chat(system=system or None, questions=questions or None) if chat else None
+
+
+def open_steering(path: Path, strength: float, unit: Literal["raw", "unit", "relative"]) -> SteeringRecipe | Delta:
+    """A Delta folder as it is, or what `open_recipe` makes of a SteeringRecipe or Direction."""
+    kind = format_of(path)
+    return Delta.load(path) if kind.startswith("babelscope.Delta/") else open_recipe(path, strength, unit)

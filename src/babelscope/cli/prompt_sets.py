@@ -1,0 +1,62 @@
+"""Prompts that `evaluate` asks: lines, rows, and the public sets, plain or as messages to a chat model."""
+
+from pathlib import Path
+from typing import Literal
+
+from babelscope.cli.asking import read_prompts
+from babelscope.errors import ChatError, CorpusError
+from babelscope.evaluation import SetAnswer, SetPrompt, load_prompts
+from babelscope.languages import Language
+from babelscope.models import open_model
+from babelscope.sweeps import Decoding, Prompt, generate_answers
+
+PromptSet = Literal["lines", "language_confusion", "clas"]
+
+
+def prompts_of(
+    name: str, kind: PromptSet, target: Language, sources: tuple[str, ...], *, chat: bool = False, system: str = ""
+) -> list[Prompt]:
+    """What is to be answered in the target language."""
+    nobody = Language("und")
+    if kind == "lines":
+        if not Path(name).is_file():
+            raise CorpusError(f"{name}: no such file; expected a file of prompts; correct the path or --prompt-set")
+        return read_prompts([name], chat=chat, system=system)
+    if kind == "language_confusion":
+        found = load_prompts(name, kind=kind, languages=[target])
+        # The answer's language is known, not the prompt's: crosslingual ones are written in English.
+        named = [("/".join(filter(None, (p.task, p.set, p.id))), nobody, p) for p in found]
+    else:
+        questions = load_prompts(name, kind=kind, languages=sources or None)
+        named = [(f"{p.language}/{p.id}", p.language, p) for p in questions if sources or p.language != target]
+    if not named:
+        raise CorpusError(f"{name}: all questions are in {target}, the target; expected other languages; add --sources")
+    return [set_prompt(number, source, prompt, chat, system) for number, source, prompt in named]
+
+
+def set_prompt(number: str, source: Language, prompt: SetPrompt, chat: bool, system: str) -> Prompt:
+    """A prompt of a set as one that is answered; raises ChatError for messages without --chat."""
+    if prompt.messages and not chat:
+        raise ChatError(f"prompt {number}: messages came; expected text to continue; add --chat to have them answered")
+    if not chat:
+        return Prompt(number, source, prompt.text)
+    return Prompt.chat(number, source, prompt.messages or prompt.text, system=system or None)
+
+
+def answers_of(
+    model: str,
+    name: str,
+    languages: tuple[str, ...],
+    decoding: Decoding,
+    device: str,
+    dtype: str,
+    *,
+    chat: bool = False,
+    system: str = "",
+) -> list[SetAnswer]:
+    """The model's own answers to a Language Confusion prompt set."""
+    prompts = load_prompts(name, kind="language_confusion", languages=languages or None)
+    requests = [(set_prompt(p.id, p.language, p, chat, system), p.language) for p in prompts]
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    answers = generate_answers(opened, tokenizer, requests, decoding=decoding)
+    return [SetAnswer(p.set, p.id, p.language, answer.text, p.task) for p, answer in zip(prompts, answers, strict=True)]

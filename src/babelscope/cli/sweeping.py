@@ -1,0 +1,67 @@
+"""`steer --sweep`: the dose–response study of an Observation's directions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from babelscope.artifacts import Observation
+from babelscope.cli.arguments import Result, free
+from babelscope.corpus import load_corpus
+from babelscope.errors import ArtifactError
+from babelscope.models import layout_of
+from babelscope.runs import plain, write_atomic
+from babelscope.study.parts import sweep_row
+from babelscope.sweep_grid import sweep_layers
+from babelscope.sweeps import ChatPrompts, Decoding, macro, steering_study
+
+
+def sweep_steering(
+    model: Any,
+    tokenizer: Any,
+    observation: Path,
+    corpus: str,
+    targets: tuple[str, ...],
+    layers: tuple[int, ...],
+    strengths: tuple[float, ...],
+    out: Path | None,
+    decoding: Decoding,
+    *,
+    chat: ChatPrompts | None = None,
+) -> Result:
+    """The dose–response study behind `steer --sweep`."""
+    if out is None:
+        raise ArtifactError("--sweep came without --out; expected a folder for its table; add --out")
+    free(out)
+    observed, n_layers = Observation.load(observation), layout_of(model).n_layers
+    wanted = targets or observed.languages
+    study = steering_study(
+        model,
+        tokenizer,
+        observed,
+        dev=load_corpus(corpus, observed.languages, split="valid"),
+        test=load_corpus(corpus, observed.languages, split="test"),
+        targets=wanted,
+        layers=layers or sweep_layers(n_layers),
+        strengths=strengths,
+        decoding=decoding,
+        chat=chat,
+        progress=True,
+    )
+    trials = {"steered": study.steered, "native": study.native, "unsteered": study.unsteered, "random": study.random}
+    if study.other_language is not None:
+        trials["other_language"] = study.other_language
+    result = {
+        "layer": study.chosen.layer,
+        "strength": study.chosen.strength,
+        "edge": list(study.edge),
+        "macro": {name: list(macro(trial.answers, trial.scores)) for name, trial in trials.items()},
+        "success": {tag: [score.success, score.low, score.high] for tag, score in study.steered.scores.items()},
+        "perplexity_ratio": {tag: score.perplexity_ratio for tag, score in study.steered.scores.items()},
+        "sweep": [sweep_row(point) for point in study.points],
+        "not_measurable": list(study.not_measurable),
+        "chat": None if chat is None else chat.card(),
+    }
+    write_atomic(out / "steering.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
+    for tag, direction in study.directions.items():
+        direction.save(out / "directions" / tag)
+    return {"out": str(out), **plain({key: result[key] for key in ("layer", "strength", "edge", "macro")})}
