@@ -20,11 +20,22 @@ from babelscope.cli.arguments import (
     Result,
     SameText,
     Seed,
+    Talk,
     Text,
+    counted_of,
     free,
     stop_on_interrupt,
 )
-from babelscope.corpus import SPLITS, WHOLE, Corpus, Document, check_apart, has_splits, load_corpus
+from babelscope.corpus import (
+    SPLITS,
+    WHOLE,
+    Corpus,
+    Document,
+    check_apart,
+    check_conversations,
+    has_splits,
+    load_corpus,
+)
 from babelscope.errors import ArtifactError
 from babelscope.evaluation import bits_per_byte, check_labels
 from babelscope.languages import Language
@@ -44,6 +55,7 @@ def run_adapt(
     *,
     language: str,
     out: Path,
+    conversation: Talk = "none",
     steps: int = 200,
     learning_rate: float = 3e-3,
     tokens_per_step: int = 4096,
@@ -73,6 +85,8 @@ def run_adapt(
             without splits is dealt out by document.
         language: what is trained; its valid text chooses the best step.
         out: folder of the Delta; result.json in it holds losses and bits per byte before and after.
+        conversation: the corpus's rows are conversations for the model's own chat template, and the loss is taken on
+            these words of them: answer (also on the token that ends each), user, or all; none reads plain text.
         steps: optimizer steps at most.
         learning_rate: peak rate of AdamW.
         tokens_per_step: tokens of one optimizer step, over all its batches.
@@ -98,7 +112,7 @@ def run_adapt(
             )
         return {"out": str(out), "resumed": "complete", **json.loads((out / RESULT).read_text())}
     free(out)
-    job = open_job(model, neurons, corpus, language, replay, check_language, device, dtype, same_text)
+    job = open_job(model, neurons, corpus, language, replay, check_language, device, dtype, same_text, conversation)
     shared: dict[str, Any] = {
         "steps": steps,
         "tokens_per_step": tokens_per_step,
@@ -203,20 +217,26 @@ def open_job(
     device: str,
     dtype: str,
     same_text: bool,
+    conversation: str = "none",
 ) -> Job:
     """Read everything, the small things first."""
     tag = Language.parse(language)
     chosen = NeuronSet.load(neurons)[tag]
+    counted = counted_of(conversation)
     split = {name: name if has_splits(corpus) or not same_text else WHOLE for name in SPLITS}
-    train = load_corpus(corpus, dict.fromkeys((tag, *replay)), split=split["train"])
+    train = load_corpus(corpus, dict.fromkeys((tag, *replay)), split=split["train"], conversation=counted)
     if check_language:
         check_labels(train)
     others = [other for other in train if other != tag]
-    valid, test = load_corpus(corpus, [tag], split=split["valid"]), load_corpus(corpus, split=split["test"])
+    valid = load_corpus(corpus, [tag], split=split["valid"], conversation=counted)
+    test = load_corpus(corpus, split=split["test"], conversation=counted)
     check_apart({"train": train, "valid": valid, "test": test}, name=corpus, same_text=same_text)
     facts = {name: part.facts() for name, part in (("train", train), ("valid", valid), ("test", test))}
     text = {**facts, "same_text": same_text}
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    if counted is not None:
+        for part in (train, valid, test):
+            check_conversations(tokenizer, part)
     return Job(opened, tokenizer, chosen, tag, train, train.only(others) if others else None, valid[tag], test, text)
 
 

@@ -6,10 +6,24 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.arguments import Device, Dtype, Model, Result, Seed, Text, free, stability_rows, stop_on_interrupt
+from babelscope.cli.arguments import (
+    Chat,
+    Device,
+    Dtype,
+    Model,
+    Result,
+    Seed,
+    System,
+    Talk,
+    Text,
+    counted_of,
+    free,
+    stability_rows,
+    stop_on_interrupt,
+)
 from babelscope.controls import write_evidence
-from babelscope.corpus import load_corpus
-from babelscope.errors import ArtifactError, SelectionError
+from babelscope.corpus import as_conversations, check_conversations, load_corpus
+from babelscope.errors import ArtifactError, ChatError, SelectionError
 from babelscope.features import SELECTORS, check_features, evidence_rows, load_sae, observe_features
 from babelscope.models import open_model
 
@@ -28,6 +42,9 @@ def run_features(
     average_norm: float = 0.0,
     languages: tuple[str, ...] = (),
     split: str = "train",
+    chat: Chat = False,
+    system: System = "",
+    conversation: Talk = "none",
     tau: float = 0.5,
     ratio: float = 3.0,
     cap: int = 10,
@@ -57,6 +74,7 @@ def run_features(
         languages: BCP-47 tags; none means every file of the corpus folder.
         split: the text in which features are counted; a corpus without splits is dealt out by document, and "all" is
             the whole of it.
+        chat: each text of the corpus is a user's message, rendered by the model's own chat template; its words count.
         tau: langfir: share of the language's documents in which a feature is present.
         ratio: langfir: rate on text over rate on random tokens; inf keeps what no random token activates.
         cap: features a language at most, the best by the method's score.
@@ -70,6 +88,11 @@ def run_features(
         tokens_per_language: at most; 0 means all text.
         resume: go on with an interrupted pass of the same command.
     """
+    if (system and not chat) or (chat and conversation != "none"):
+        raise ChatError(
+            "--system came without --chat, or --chat with --conversation; expected --chat for texts as a user's "
+            "messages, --conversation for rows of messages; leave one out"
+        )
     given = {
         "langfir": {"tau": tau, "ratio": ratio, "cap": cap},
         "monolinguality": {"count": cap},
@@ -81,7 +104,12 @@ def run_features(
         raise ArtifactError(f"{checkpoint}: an interrupted pass is there; expected none; use --resume or remove it")
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     loaded = load_sae(sae, sae_id or None, model=opened, site=site or None, average_norm=average_norm or None)
-    texts = load_corpus(corpus, languages or None, split=split, parallel=parallel)
+    counted = counted_of(conversation)
+    texts = load_corpus(corpus, languages or None, split=split, parallel=parallel, conversation=counted)
+    if chat:
+        texts = as_conversations(texts, system=system or None)
+    if chat or counted is not None:
+        check_conversations(tokenizer, texts)
     with stop_on_interrupt() as stop:
         observed = observe_features(
             opened,

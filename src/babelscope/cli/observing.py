@@ -8,8 +8,8 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from babelscope.artifacts import Observation
-from babelscope.cli.arguments import Device, Dtype, Model, Result, Text, free, stop_on_interrupt
-from babelscope.corpus import load_corpus
+from babelscope.cli.arguments import Device, Dtype, Model, Result, Talk, Text, counted_of, free, stop_on_interrupt
+from babelscope.corpus import check_conversations, load_corpus
 from babelscope.errors import ArtifactError, CorpusError
 from babelscope.evaluation import check_labels
 from babelscope.models import open_model
@@ -23,6 +23,7 @@ def run_observe(
     out: Path,
     languages: tuple[str, ...] = (),
     split: str = "train",
+    conversation: Talk = "none",
     sites: tuple[str, ...] = ("mlp_gate", "mlp_inner", "resid_out"),
     tokens_per_language: int = 100_000,
     shards: int = 32,
@@ -59,10 +60,12 @@ def run_observe(
     free(out)
     if checkpoint.exists() and not resume:
         raise ArtifactError(f"{checkpoint}: an interrupted pass is there; expected none; use --resume or remove it")
-    texts = load_corpus(corpus, languages or None, split=split)
+    texts = load_corpus(corpus, languages or None, split=split, conversation=counted_of(conversation))
     if check_language:
         check_labels(texts)
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    if conversation != "none":
+        check_conversations(tokenizer, texts)
     limit = tokens_per_language or None
     if dry_run:
         plan = plan_observation(opened, texts, sites=sites, tokens_per_language=limit, shards=shards)

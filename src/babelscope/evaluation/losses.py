@@ -19,6 +19,7 @@ from babelscope.corpus import (
     batch_documents,
     make_batch,
     pad_of,
+    say_cut,
     tokenize_documents,
 )
 from babelscope.errors import CorpusError, MeasurementError
@@ -59,6 +60,8 @@ class HeldOut(NamedTuple):
     ) -> list["HeldOut"]:
         """Tokenize every language's documents; with `max_tokens`, the first whole documents up to that many tokens.
 
+        Of conversations the words that count are scored; what is cut off one is said in the log.
+
         Raises CorpusError for a language without a token to score.
         """
         prepared = []
@@ -71,6 +74,7 @@ class HeldOut(NamedTuple):
                 if kept and room < 0:
                     break
                 kept.append(document)
+            say_cut(kept, str(tag), max_length)
             prepared.append(cls._of(tokenizer, tag, kept, batch_tokens))
         return prepared
 

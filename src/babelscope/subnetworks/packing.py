@@ -4,8 +4,9 @@ Documents are laid end to end without pads, and do not see each other. Where a f
 attention mask (ALONE), a row holds one piece, padded; pads are never in the loss.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -14,10 +15,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Int64, Tensor
-from babelscope.corpus import Document, Texts, as_corpus, bos_of, tokenize_documents
+from babelscope.corpus import Document, Texts, TokenDocument, as_corpus, bos_of, say_cut, tokenize_documents
 from babelscope.errors import CorpusError
 from babelscope.languages import Language
 
+log = logging.getLogger(__name__)
 ALONE = frozenset({"bloom", "opt"})
 """Model types that can not be told by `position_ids` where a document starts."""
 WHOLE = 10**9
@@ -61,12 +63,41 @@ class PackedText:
     ) -> "PackedText":
         """Cut documents into pieces, each after BOS where the tokenizer has one.
 
-        Raises CorpusError where the text does not fill one row.
+        A conversation is one piece and has a row to itself: cut in two, an answer would be trained without what was
+        asked. What of it is past `length` is left out, and said. Its loss is taken on the words that count and on the
+        token that ends each answer.
+        Raises CorpusError where the text does not fill one row, or no word that counts is within `length`.
         """
         first = bos_of(tokenizer)
         bos = [] if first is None else [first]
         pieces, scored = [], []
-        for document in tokenize_documents(tokenizer, documents, 0, max_length=WHOLE):
+        whole = tokenize_documents(tokenizer, documents, 0, max_length=WHOLE)
+        talks = [cut_conversation(document, length) for document in whole if document.taught is not None]
+        if talks:
+            say_cut(talks, str(language), length)
+            alone = True
+            for talk in talks:
+                marks = torch.tensor([False, *(talk.taught or ())[1:]])
+                if bool(marks.any()):
+                    pieces.append(torch.tensor(talk.tokens))
+                    scored.append(marks)
+            if len(pieces) < len(talks):
+                log.warning(
+                    "%s: %d of %d conversations have no word that counts within %d tokens and are left out; raise "
+                    "max_length to keep them",
+                    language,
+                    len(talks) - len(pieces),
+                    len(talks),
+                    length,
+                )
+            if not pieces:
+                raise CorpusError(
+                    f"language {language!r}: no conversation has a word that counts within {length} tokens; expected "
+                    "an answer in some; raise max_length"
+                )
+        for document in whole:
+            if document.taught is not None:
+                continue
             start = len(bos)
             body, counted = document.tokens[start:], document.counted[start:]
             for cut in range(0, len(body), length - len(bos)):
@@ -123,6 +154,17 @@ class PackedText:
         positions = torch.where(first_piece, running, positions)
         scored[:, 0] = False
         return Rows(ids, positions, scored, torch.ones_like(scored))
+
+
+def cut_conversation(document: TokenDocument, length: int) -> TokenDocument:
+    """The first `length` tokens, the others counted in `truncated`."""
+    return replace(
+        document,
+        tokens=document.tokens[:length],
+        counted=document.counted[:length],
+        taught=None if document.taught is None else document.taught[:length],
+        truncated=max(0, len(document.tokens) - length),
+    )
 
 
 class Mixture:

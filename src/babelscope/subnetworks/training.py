@@ -59,7 +59,8 @@ def train_subnetwork(
     """Train the gate and up rows and down columns of one language's neurons; the model is afterwards as before.
 
     neurons: a set of one language, such as sets["eu"]. documents: its text, cut into pieces of at most max_length
-    tokens, which are laid end to end without pads and do not see each other.
+    tokens, which are laid end to end without pads and do not see each other. Conversations have a row each, and the
+    loss is taken on the words that count (`load_corpus(conversation=…)`) and the token that ends each answer.
     steps, tokens_per_step: updates, and tokens of each (rounded down to whole rows), in `accumulation` forward passes.
     learning_rate: peak; warmup and final are shares of the steps and of the peak. betas: of AdamW.
     decay: pulls towards the base weights, decoupled. clip: longest gradient.
@@ -174,7 +175,10 @@ def hold_out(
 
 def fingerprint(bank: Bank, mixture: Mixture, settings: dict[str, Any], model: CausalModel, tokenizer: Any) -> str:
     """Hash of everything that decides a run."""
-    texts = {text.language: [piece.tolist() for piece in text.pieces] for text in (mixture.target, *mixture.replay)}
+    texts = {
+        text.language: [[piece.tolist(), marks.tolist()] for piece, marks in zip(text.pieces, text.scored, strict=True)]
+        for text in (mixture.target, *mixture.replay)
+    }
     origin = origin_of(model, tokenizer).names
     rows = {tag: [list(pair) for pair in pairs] for tag, pairs in bank.neurons.as_dict().items()}
     # Their bytes and not their sum, whose last bits depend on the number of threads.
