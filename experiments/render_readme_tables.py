@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import tyro
-from tables import main_job, probes, steering, training, units
+from tables import chat, main_job, probes, steering, training, units
 from tables.measured import ROOT
 
 
@@ -19,7 +19,7 @@ class Config:
     """Compare only; exit 1 where a page differs."""
 
 
-PAGES = ("README.md", "docs/measurements.md")
+PAGES = ("README.md", "docs/measurements.md", "docs/why-does-it-answer-in-english.md")
 """A block between `<!-- measured: name -->` and its end is written here, wherever it stands."""
 
 TABLES = {
@@ -28,6 +28,7 @@ TABLES = {
     "steering": main_job.steering_table,
     "cost": main_job.cost_table,
     "steering methods": steering.methods_table,
+    "chat": chat.chat_table,
     "feature settings": steering.feature_settings_table,
     "features": steering.features_table,
     "autoencoders": steering.saes_table,

@@ -136,7 +136,7 @@ def test_features_reads_texts_as_a_users_messages(capsys, tmp_path, reference):
     (tmp_path / "text").mkdir()
     for tag, word in (("en", "the cat sat on the mat"), ("fi", "kissa istui matolla tänään")):
         (tmp_path / "text" / f"{tag}.txt").write_text("".join(f"{word} {i}\n" for i in range(20)))
-    small = ("--random-sequences", 4, "--min-count", 3, "--draws", 3, "--tau", 0.2)
+    small = ("--split", "all", "--random-sequences", 4, "--min-count", 3, "--draws", 3, "--tau", 0.2)
     features = ("features", tmp_path / "model", "reference", tmp_path / "text", *small)
     code, _, err = call(capsys, *features, "--chat", "--out", tmp_path / "out")
     assert code == 0, err

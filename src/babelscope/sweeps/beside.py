@@ -11,8 +11,8 @@ from babelscope.corpus import Message, Messages
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.evaluation import detect_languages, judge_answers, known_languages
 from babelscope.languages import Language
-from babelscope.subnetworks import Delta
 from babelscope.models.plain import CausalModel
+from babelscope.subnetworks import Delta
 from babelscope.sweeps.answers import Answer, Decoding, Prompt, Steerer, generate_answers
 
 Steering = Direction | SteeringRecipe | Delta | Sequence[Operation]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from babelscope.corpus import Corpus, load_corpus, shard_of
+from babelscope.corpus import WHOLE, Corpus, has_splits, load_corpus, shard_of
 from babelscope.errors import CorpusError
 from babelscope.sweeps.answers import Prompt, make_prompts, make_questions
 
@@ -43,9 +43,11 @@ def ask_as_chat(
     if questions is None:
         return ChatPrompts(system)
     wanted = None if languages is None else tuple(languages)
-    parts = {name: load_corpus(questions, wanted, split=split) for name, split in (("dev", "valid"), ("test", "test"))}
-    if parts["dev"].hash == parts["test"].hash:
-        parts = deal_questions(parts["test"])
+    if has_splits(questions):
+        names = (("dev", "valid"), ("test", "test"))
+        parts = {name: load_corpus(questions, wanted, split=split) for name, split in names}
+    else:
+        parts = deal_questions(load_corpus(questions, wanted, split=WHOLE))
     return ChatPrompts(system, parts)
 
 
@@ -63,7 +65,7 @@ def deal_questions(corpus: Corpus) -> dict[str, Corpus]:
             f"{corpus.name}: no question is left for {', '.join(empty)}; expected a dozen a language; add some, or "
             "give folders valid and test"
         )
-    return {name: Corpus(texts, f"{corpus.name}, {name} by id") for name, texts in dealt.items()}
+    return {name: corpus.derived(texts, f"{corpus.name}, {name} by id") for name, texts in dealt.items()}
 
 
 def study_prompts(corpus: Corpus, part: str, most: int, chat: ChatPrompts | None) -> list[Prompt]:
