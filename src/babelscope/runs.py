@@ -89,7 +89,9 @@ class Run:
     def results(self) -> list[dict[str, Any]]:
         """All rows written so far, from which figures are drawn."""
         file = self.folder / "results.jsonl"
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+        # Not `splitlines`: an answer in a row may hold U+2028, which JSON leaves as it is.
+        lines = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
+        return [json.loads(line) for line in lines if line]
 
     def finish(self) -> None:
         """Mark the run complete."""

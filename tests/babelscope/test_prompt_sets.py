@@ -5,8 +5,10 @@ import lzma
 
 import pytest
 
+from babelscope.corpus import load_corpus
 from babelscope.errors import CorpusError
-from babelscope.evaluation import load_answers, load_prompts
+from babelscope.evaluation import english_words, load_answers, load_prompts
+from babelscope.runs import Run
 
 
 def write_rows(file, rows):
@@ -27,9 +29,9 @@ def test_language_confusion_as_packed_rows(tmp_path):
     write_rows(tmp_path / "crosslingual.jsonl.xz", [row])
     found = load_prompts(tmp_path, kind="language_confusion")
     assert [tuple(prompt) for prompt in found] == [
-        ("sharegpt", "7", "fr", "In French.", "crosslingual"),
-        ("aya", "0", "ar", "اشرح ما هي", "monolingual"),
-        ("aya", "1", "en", "Why?\nSay.", "monolingual"),
+        ("sharegpt", "7", "fr", "In French.", "crosslingual", ()),
+        ("aya", "0", "ar", "اشرح ما هي", "monolingual", ()),
+        ("aya", "1", "en", "Why?\nSay.", "monolingual", ()),
     ]
     assert len(load_prompts(tmp_path, kind="language_confusion", languages=["ar", "fr"], sets=["aya"])) == 1
 
@@ -42,9 +44,9 @@ def test_language_confusion_as_in_its_repository(tmp_path):
     (folder / "zh.csv").write_text("prompt\n你好\n")
     found = load_prompts(tmp_path, kind="language_confusion")
     assert [tuple(prompt) for prompt in found] == [
-        ("okapi", "0", "fr", 'Say "oui",\nplease', "crosslingual"),
-        ("okapi", "1", "fr", "Hello", "crosslingual"),
-        ("okapi", "0", "zh", "你好", "crosslingual"),
+        ("okapi", "0", "fr", 'Say "oui",\nplease', "crosslingual", ()),
+        ("okapi", "1", "fr", "Hello", "crosslingual", ()),
+        ("okapi", "0", "zh", "你好", "crosslingual", ()),
     ]
 
 
@@ -56,10 +58,10 @@ def test_clas_has_one_question_a_line(tmp_path):
     (folder / "notes.txt").write_text("not a language\n")
     found = load_prompts(folder, kind="clas")
     assert [tuple(prompt) for prompt in found] == [
-        ("data", "0", "de", "Warum?", ""),
-        ("data", "1", "de", "Was ist das?", ""),
-        ("data", "0", "sw", "Kwa nini?", ""),
-        ("data", "1", "sw", "Hii ni nini?", ""),
+        ("data", "0", "de", "Warum?", "", ()),
+        ("data", "1", "de", "Was ist das?", "", ()),
+        ("data", "0", "sw", "Kwa nini?", "", ()),
+        ("data", "1", "sw", "Hii ni nini?", "", ()),
     ]
 
 
@@ -89,3 +91,18 @@ def test_bad_prompt_sets_are_one_clear_line(tmp_path):
         load_prompts(tmp_path, kind="clas")
     with pytest.raises(CorpusError, match="no answer was found"):
         load_answers(tmp_path / "empty")
+
+
+def test_only_line_ends_end_a_line(tmp_path):
+    whole = "one\u2028still one\u0085and on\x0cto its end"
+    (tmp_path / "fi.txt").write_bytes(f"{whole}\r\ntwo\r\n".encode())
+    assert [answer.text for answer in load_answers(tmp_path)] == [whole, "two"]
+    assert [prompt.text for prompt in load_prompts(tmp_path, kind="clas")] == [whole, "two"]
+    words = tmp_path / "words"
+    words.write_text("house\u2028boat\ngarden\n", encoding="utf-8")
+    assert english_words(words) == {"house\u2028boat", "garden"}
+    (tmp_path / "run").mkdir()
+    run = Run(tmp_path / "run")
+    run.log([{"answer": whole}, {"answer": ""}])
+    assert [row["answer"] for row in run.results()] == [whole, ""]
+    assert [document.text.split()[0] for document in load_corpus(tmp_path, ["fi"], split="all")["fi"]] == ["one", "two"]

@@ -33,7 +33,7 @@ from babelscope.corpus.encoding import (
 from babelscope.corpus.messages import Conversation, Counted, Message, Messages, as_messages, asked, check_counted
 from babelscope.corpus.reading import has_splits, load_corpus, load_splits
 from babelscope.corpus.splits import SPLITS, WHOLE, check_apart, check_unseen, deal_out, split_documents
-from babelscope.corpus.text_files import OPENERS
+from babelscope.corpus.text_files import OPENERS, split_lines
 from babelscope.corpus.tokens import TokenDocument, limit_tokens, say_cut, tokenize_documents
 
 __all__ = [
@@ -88,6 +88,7 @@ __all__ = [
     "shuffle_words",
     "special_ids",
     "split_documents",
+    "split_lines",
     "tokenize_conversation",
     "tokenize_documents",
     "tokenize_prompt",

@@ -87,12 +87,20 @@ def read_documents(path: Path, conversation: Counted | None = None) -> tuple[Doc
         parse = partial(parse_conversation, counted=conversation)
     documents = tuple(
         document
-        for number, line in enumerate(text.split("\n"))
+        for number, line in enumerate(split_lines(text))
         if line.strip() and (document := parse(line, number, path)).text.strip()
     )
     if not documents:
         raise CorpusError(f"{path}: is empty; expected one document a line; fill it or leave the language out")
     return documents
+
+
+def split_lines(text: str) -> list[str]:
+    """A file's lines, which end at \\n or \\r\\n and nowhere else: U+2028 and U+0085 may stand in a text.
+
+    `str.splitlines` would cut at eight more characters, and lines that belong together would no longer stand together.
+    """
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 
 def parse_line(line: str, number: int, path: Path) -> Document:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from babelscope.corpus import load_corpus
+from babelscope.corpus import load_corpus, split_lines
 from babelscope.errors import MeasurementError, PrerequisiteError
 from babelscope.evaluation.identifiers import Identifier, Named, open_identifier
 from babelscope.evaluation.segmentation import (
@@ -76,7 +76,7 @@ def english_words(file: str | Path | None = None) -> frozenset[str]:
         found = [word for word in found if word.isalpha()]
     else:
         try:
-            found = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
+            found = [line.strip() for line in split_lines(Path(file).read_text(encoding="utf-8"))]
         except (OSError, UnicodeDecodeError) as err:
             raise PrerequisiteError(f"{file}: unreadable ({err}); expected one word a line; correct the path") from err
     return frozenset(word for word in found if word.islower() and len(word) >= MIN_ENGLISH)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from babelscope.corpus import OPENERS, Message, asked
+from babelscope.corpus import OPENERS, Message, asked, split_lines
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language, parse_languages
 
@@ -114,7 +114,7 @@ def load_answers(path: str | Path) -> list[SetAnswer]:
         if _kind_of(file) == "txt":
             if tag is None:
                 raise CorpusError(f"{file}: its name is no language; expected <tag>.txt; rename it")
-            found += [SetAnswer("", str(i), tag, line) for i, line in enumerate(_read(file).splitlines())]
+            found += [SetAnswer("", str(i), tag, line) for i, line in enumerate(split_lines(_read(file)))]
             continue
         for i, row in enumerate(_rows(file)):
             text = _cell(row, "answer")
@@ -133,7 +133,7 @@ def _prompts_of(path: Path, kind: PromptKind) -> Iterator[SetPrompt]:
             rows = (_prompt(row, file.parent.name, tag, f"{file}, row {i}") for i, row in enumerate(_rows(file)))
             yield from (prompt._replace(task=prompt.task or _task_of(file)) for prompt in _numbered(rows))
         elif kind == "clas" and tag is not None:
-            lines = [line.strip() for line in _read(file).splitlines() if line.strip()]
+            lines = [line.strip() for line in split_lines(_read(file)) if line.strip()]
             yield from (SetPrompt(file.parent.name, str(i), tag, line) for i, line in enumerate(lines))
 
 
@@ -216,7 +216,7 @@ def _rows(file: Path) -> Sequence[Mapping[str, Any]]:
     if _kind_of(file) == "csv":
         return list(csv.DictReader(io.StringIO(text, newline="")))
     try:
-        return [json.loads(line) for line in text.split("\n") if line.strip()]
+        return [json.loads(line) for line in split_lines(text) if line.strip()]
     except json.JSONDecodeError as err:
         raise CorpusError(f"{file}: a line is no JSON ({err}); expected one object a line; correct it") from err
 
