@@ -23,7 +23,8 @@ from babelscope.corpus import (
     split_documents,
     tokenize_documents,
 )
-from babelscope.corpus.splits import TENTHS, content_of
+from babelscope.corpus.documents import content_of
+from babelscope.corpus.splits import TENTHS
 from babelscope.errors import CorpusError, LanguageError
 
 
@@ -404,6 +405,33 @@ def test_scoring_on_the_text_that_something_was_chosen_on_is_refused(tmp_path):
     handed = as_corpus({"en": ["a", "b"]})
     with pytest.raises(CorpusError, match="texts handed over: is the text"):
         check_unseen(handed, as_corpus({"en": ["a", "b"]}).facts(), what="these neurons")
+
+
+def test_the_same_text_is_known_again_under_another_name(tmp_path):
+    lines = lines_of(600).splitlines()
+    for name in ("one", "two", "rows", "other"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "one", en__txt="\n".join(lines[:500]), fi__txt=lines_of(40))
+    write(tmp_path / "two", en__txt="\n".join(reversed(lines[:500])))
+    rows = [json.dumps({"id": f"r{i}", "text": f" {line}"}) for i, line in enumerate(lines[100:200])]
+    write(tmp_path / "rows", en__jsonl="\n".join(rows))
+    # Every fifth line stands in the other text too, as stock phrases do: it is another text.
+    write(tmp_path / "other", en__txt="\n".join(line if i % 5 == 0 else f"{line} too" for i, line in enumerate(lines)))
+    seen = json.loads(json.dumps(load_corpus(tmp_path / "one", split="all").facts()))
+    for name, split in (("two", "all"), ("two", "test"), ("rows", "all")):
+        texts = load_corpus(tmp_path / name, split=split)
+        assert texts.hash != seen["hash"]
+        with pytest.raises(CorpusError, match="is the text on which these neurons were chosen"):
+            check_unseen(texts, seen, what="these neurons")
+        check_unseen(texts, seen, what="these neurons", same_text=True)
+        with pytest.raises(CorpusError, match="is the text on which these neurons were chosen"):
+            check_unseen(load_corpus(tmp_path / "one", ["en"], split="all"), texts.facts(), what="these neurons")
+    check_unseen(load_corpus(tmp_path / "other", split="all"), seen, what="these neurons")
+    train, test = load_corpus(tmp_path / "one", ["en"]), load_corpus(tmp_path / "two", split="all")
+    halves = [as_corpus({"en": [document.text for document in test["en"]][part::2]}) for part in (0, 1)]
+    check_unseen(halves[0], halves[1].facts(), what="these neurons")
+    with pytest.raises(CorpusError, match="is the text on which"):
+        check_unseen(test, train.facts(), what="these neurons")
 
 
 def test_a_data_set_with_one_split_is_dealt_out_and_one_with_splits_is_not(monkeypatch):

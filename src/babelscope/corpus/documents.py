@@ -29,6 +29,8 @@ class Document(NamedTuple):
     """Messages for the model's chat template, where it is a conversation."""
 
 
+SAMPLED = 64
+"""Documents a language whose hashes a result keeps, so that text on which it was chosen is known again."""
 Texts = Mapping[str, Sequence[str | Document]] | Mapping[Language, Sequence[str | Document]]
 """Language tag → texts, as a person would hand them over."""
 
@@ -44,6 +46,24 @@ class TextSource(NamedTuple):
     """Whether the split was dealt out by document, because the corpus has none of its own."""
     repeated: Mapping[str, int] = MappingProxyType({})
     """By language, documents whose text is in an earlier split too: left out where dealt, else only counted."""
+
+
+def content_of(document: Document) -> str:
+    """What makes two documents the same text: the words, however they are spaced, or all messages of a conversation."""
+    if document.conversation is not None:
+        return json.dumps(document.conversation, ensure_ascii=False)
+    return " ".join(document.text.split())
+
+
+def content_hashes(documents: Iterable[Document]) -> list[str]:
+    """The hash of each different text, in rising order; ids, order and the corpus's name are not in it."""
+    texts = {content_of(document) for document in documents}
+    return sorted(hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in texts)
+
+
+def sample_of(documents: Iterable[Document]) -> list[str]:
+    """The least hashes of some documents' texts: the same documents are drawn from every corpus that has them."""
+    return content_hashes(documents)[:SAMPLED]
 
 
 class Corpus(Mapping[Language, tuple[Document, ...]]):
@@ -116,6 +136,7 @@ class Corpus(Mapping[Language, tuple[Document, ...]]):
         return {
             "name": self.name,
             "hash": self.hash,
+            "sample": {tag: sample_of(documents) for tag, documents in self._documents.items()},
             "parallel": self.parallel,
             "documents": {tag: len(documents) for tag, documents in self._documents.items()},
             **({} if self.source is None else self.source._asdict() | {"repeated": dict(self.source.repeated)}),

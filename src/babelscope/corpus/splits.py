@@ -1,12 +1,12 @@
 """Held out means held out: train, valid and test of a text, dealt out by document where it has no splits of its own."""
 
-import json
 import logging
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from babelscope.corpus.documents import Corpus, Document, TextSource, shard_of
+from babelscope.corpus.documents import SAMPLED, Corpus, Document, TextSource, content_hashes, content_of, shard_of
 from babelscope.errors import CorpusError
 from babelscope.languages import Language
 
@@ -19,6 +19,8 @@ TENTHS = {"train": range(3, 10), "valid": range(1), "test": range(1, 3)}
 """Shards of ten by which documents are dealt out."""
 FEWEST_DEALT = 20
 """A language with fewer documents is not dealt out: all of it is train, and nothing of it is held out."""
+SAME = 0.5
+"""A text of which such a part of the sampled documents is known is no other text; single lines may repeat in any."""
 HELD_OUT_ADVICE = "give folders train, valid and test, or ask for the whole text (--split all, or --same-text)"
 
 
@@ -66,13 +68,6 @@ def earlier(documents: tuple[Document, ...], split: str) -> set[str]:
 def repeated(documents: Collection[Document], known: Collection[str]) -> set[str]:
     """Ids of the documents whose text is known."""
     return {document.id for document in documents if content_of(document) in known}
-
-
-def content_of(document: Document) -> str:
-    """What makes two documents the same text: the words, however they are spaced, or all messages of a conversation."""
-    if document.conversation is not None:
-        return json.dumps(document.conversation, ensure_ascii=False)
-    return " ".join(document.text.split())
 
 
 def say_dealt(
@@ -137,7 +132,8 @@ def contents(documents: Collection[Document]) -> set[str]:
 def check_unseen(texts: Corpus, seen: Mapping[str, Any] | None, *, what: str, same_text: bool = False) -> None:
     """Raise CorpusError where text to score on is what something was chosen on, unless `same_text` asks for that.
 
-    seen: `facts` of the text that it was chosen on; None where that is not known.
+    seen: `facts` of the text that it was chosen on; None where that is not known. The same text is known again under
+    another name, with other ids and in another order: by the hashes of a sample of its documents (`shared_part`).
     what: what was chosen, such as "these neurons".
     """
     if seen is None or same_text:
@@ -146,8 +142,24 @@ def check_unseen(texts: Corpus, seen: Mapping[str, Any] | None, *, what: str, sa
     parts = (seen.get("split"), None if source is None else source.split)
     one_corpus = source is not None and seen.get("corpus") == source.corpus
     overlap = parts[0] == parts[1] or WHOLE in parts
-    if seen["hash"] == texts.hash or (one_corpus and overlap):
+    samples: Mapping[str, Sequence[str]] = seen.get("sample", {})  # of older versions: none
+    shared = {tag: shared_part(documents, samples[tag]) for tag, documents in texts.items() if tag in samples}
+    if seen["hash"] == texts.hash or (one_corpus and overlap) or any(part >= SAME for part in shared.values()):
         raise CorpusError(
             f"{texts.name}: is the text on which {what} were chosen ({seen['name']}); expected held-out text; take "
             "another split, or ask for it by same_text (--same-text), which the result then says"
         )
+
+
+def shared_part(documents: Collection[Document], sample: Sequence[str]) -> float:
+    """Estimated overlap of some documents with those of which `sample` has the least hashes: |A ∩ B| / min(|A|, |B|).
+
+    A full sample decides for every hash up to its last, a shorter one for all. NaN where fewer than three documents of
+    a longer text can be compared.
+    Source: bottom-k sketches, Cohen and Kaplan 2007, doi:10.1145/1281100.1281133.
+    """
+    hashes = content_hashes(documents)
+    within = [name for name in hashes if len(sample) < SAMPLED or name <= sample[-1]]
+    smaller = min(len(within), len(sample))
+    enough = smaller >= (3 if len(sample) == SAMPLED else 1)
+    return len({*within} & {*sample}) / smaller if enough else math.nan

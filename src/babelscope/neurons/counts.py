@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 Source = Observation | Tensor | np.ndarray
 Tokens = Tensor | np.ndarray | Mapping[str, int] | Sequence[int]
 TIES = "lowest (layer, neuron)"
-TEXT = ("name", "hash", "corpus", "split")
+TEXT = ("name", "hash", "corpus", "split", "sample")
 """What a set says of the text it was chosen on, so that it is not scored on that."""
 
 
