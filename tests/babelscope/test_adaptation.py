@@ -168,6 +168,18 @@ def test_a_method_of_neurons_without_neurons_and_a_target_without_test_text_are_
         )
 
 
+@pytest.mark.parametrize(
+    "dev, test",
+    [(TEXT[:5], TEXT[:5]), (TEXT, TEXT[:5]), (TEXT[:5], TEXT)],
+    ids=["dev and test", "documents and dev", "documents and test"],
+)
+def test_material_of_one_text_for_two_uses_is_refused_unless_asked_for(dev, test):
+    given = {"language": "eu", "documents": TEXT, "dev": dev, "test": {"eu": test}, "max_length": 32}
+    with pytest.raises(CorpusError, match=r"the same text came for eu .* and .*same_text"):
+        Material.prepare(tiny_model("llama"), tiny_tokenizer(), **given)
+    assert Material.prepare(tiny_model("llama"), tiny_tokenizer(), same_text=True, **given).language == "eu"
+
+
 def test_a_subnetwork_saves_fewer_bytes_for_backward_than_lora():
     """What autograd keeps, each storage once, weights left out: counted, so it is the same on every machine."""
 

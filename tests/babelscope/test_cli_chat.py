@@ -1,6 +1,7 @@
 """`--chat` as a user meets it: steer, its sweep, evaluate and study, on a tiny model with a template."""
 
 import json
+import shutil
 import logging
 
 import pytest
@@ -199,10 +200,24 @@ def test_a_sweep_asks_in_the_source_language_and_its_ceiling_in_the_target(capsy
     assert native and all(not steered for *_, steered in native)
     assert any(source != target for source, target, *_ in rows)
     written = json.loads((folder / "out" / "steering.json").read_text())
+    assert written["text"]["same_text"] is False and written["text"]["test"]["split"] == "test"
     assert written["chat"]["system"] == "s" and set(written["chat"]["questions"]) == {"dev", "test"}
     assert "--questions came without --chat" in refused(
         capsys, *sweep, *small, "--questions", "q", "--out", folder / "p"
     )
+
+
+def test_a_sweep_on_one_text_for_both_is_refused_unless_asked_for(capsys, folder):
+    for tag in WORDS:
+        shutil.copy(folder / "corpus" / "valid" / f"{tag}.txt", folder / "corpus" / "test" / f"{tag}.txt")
+    sweep = ("steer", folder / "model", observed(capsys, folder), "--sweep", "--corpus", folder / "corpus")
+    small = ("--layers", 1, "--strengths", 1.0, "--new-tokens", 4, "--out", folder / "out")
+    assert "the same text came for en valid and test, fi valid and test" in refused(capsys, *sweep, *small)
+    code, _, err = call(capsys, *sweep, *small, "--same-text")
+    assert code == 0, err
+    assert json.loads((folder / "out" / "steering.json").read_text())["text"]["same_text"] is True
+    line = refused(capsys, "steer", folder / "model", folder / "dir", "hei", "--same-text")
+    assert "--same-text came without --sweep" in line
 
 
 def test_questions_to_choose_on_are_not_those_of_the_score(folder):

@@ -17,10 +17,12 @@ from babelscope.sweep_grid import STRENGTHS, sweep_layers
 from babelscope.sweeps import (
     ANSWER_IN,
     Answer,
+    ChatPrompts,
     CurvePoint,
     Decoding,
     Prompt,
     Score,
+    ask_as_chat,
     choose_points,
     dose_response,
     few_shot,
@@ -210,6 +212,25 @@ def test_a_target_without_text_is_refused_before_anything_is_read(tokenizer):
             steering_study(model, tokenizer, observation, dev=dev, test=test, targets=["fi"], layers=[1])
 
 
+def test_a_study_is_not_scored_on_the_text_or_questions_that_it_was_chosen_on(tokenizer, tmp_path):
+    model, corpus = tiny_model("llama"), as_corpus(TEXTS)
+    observation = observe(model, tokenizer, TEXTS, sites=["resid_out"], shards=0)
+    given = {"targets": ["fi"], "layers": [1]}
+    again = as_corpus({tag: list(reversed(lines)) for tag, lines in TEXTS.items()})
+    with pytest.raises(CorpusError, match="the same text came for en dev and test, fi dev and test"):
+        steering_study(model, tokenizer, observation, dev=corpus, test=again, **given)
+    other = as_corpus({tag: [f"{line} x" for line in lines] for tag, lines in TEXTS.items()})
+    chat = ChatPrompts(questions={"dev": corpus, "test": again})
+    with pytest.raises(CorpusError, match="the same text came for"):
+        steering_study(model, tokenizer, observation, dev=corpus, test=other, chat=chat, **given)
+    for split in ("valid", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "fi.txt").write_text("missä olet\nkuka tulee\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match="the same text came for fi dev and test"):
+        ask_as_chat(questions=str(tmp_path))
+    assert len(ask_as_chat(questions=str(tmp_path), same_text=True).questions["test"]["fi"]) == 2
+
+
 def test_the_control_of_another_language_is_neither_the_target_nor_the_prompt_s():
     en, de, ru = (Language(tag) for tag in ("en", "de", "ru"))
     assert third_language(FI, en, [FI, en, de], [FI, en, de]) == de
@@ -229,7 +250,16 @@ def test_a_study_of_one_target_has_that_control_only_where_a_third_language_is(t
     observation = observe(model, tokenizer, corpus, sites=["resid_out"], shards=0)
     given = {"layers": [1], "strengths": [1.0], "dev_prompts": 1, "test_prompts": 1, "random_prompts": 1}
     study = steering_study(
-        model, tokenizer, observation, dev=corpus, test=corpus, targets=["fi"], random_draws=1, decoding=SHORT, **given
+        model,
+        tokenizer,
+        observation,
+        dev=corpus,
+        test=corpus,
+        targets=["fi"],
+        same_text=True,
+        random_draws=1,
+        decoding=SHORT,
+        **given,
     )
     assert (study.other_language is None) == ("de" not in texts)
     if study.other_language is not None:

@@ -12,7 +12,7 @@ from babelscope.adaptation.methods import Method, build_student, ticket_names
 from babelscope.adaptation.representations import mean_cosine, sentence_means
 from babelscope.artifacts import NeuronSet
 from babelscope.axes import Float64, Tensor
-from babelscope.corpus import Document, Texts
+from babelscope.corpus import Document, Texts, as_corpus, check_apart
 from babelscope.errors import CorpusError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.languages import Language
@@ -63,9 +63,16 @@ class Material:
         replay_share: float = 0.0,
         max_length: int = 256,
         seed: int = 0,
+        same_text: bool = False,
     ) -> "Material":
-        """Tokenize and pack everything once; raises CorpusError where the target has no test text."""
+        """Tokenize and pack everything once.
+
+        same_text: allow two of the target's `documents`, `dev` and `test` to be the same text.
+        Raises CorpusError where the target has no test text, and where what is chosen on is scored on too.
+        """
         tag = Language.parse(language)
+        given = {"documents": {tag: documents}, "dev": {tag: dev}, "test": test}
+        check_apart({name: as_corpus(text) for name, text in given.items()}, name=f"{tag}", same_text=same_text)
         held = tuple(HeldOut.prepare(tokenizer, test))
         if tag not in [one.language for one in held]:
             raise CorpusError(f"no test text of {tag}; expected it among the others'; add it")

@@ -187,6 +187,7 @@ class Job:
             dev=self.valid,
             test=self.test,
             replay=self.replay,
+            same_text=self.text["same_text"],
             **packing,
         )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.arguments import Chat, Device, Dtype, Model, Result, Seed, System
+from babelscope.cli.arguments import Chat, Device, Dtype, Model, Result, SameText, Seed, System
 from babelscope.cli.asking import chat_prompts, open_steering, read_prompts
 from babelscope.cli.sweeping import sweep_steering
 from babelscope.cli.telling import Told
@@ -39,6 +39,7 @@ def run_steer(
     layers: tuple[int, ...] = (),
     strengths: tuple[float, ...] = STRENGTHS,
     out: Path | None = None,
+    same_text: SameText = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Seed = 0,
@@ -69,11 +70,23 @@ def run_steer(
     if sweep:
         if target:
             raise ArtifactError(f"--target {target} came with --sweep; expected --targets; write it so")
-        asked = chat_prompts(chat, system, questions)
+        asked = chat_prompts(chat, system, questions, same_text)
         opened, tokenizer = open_model(model, device=device, dtype=dtype)
         return sweep_steering(
-            opened, tokenizer, steering, corpus, targets, layers, strengths, out, decoding, chat=asked
+            opened,
+            tokenizer,
+            steering,
+            corpus,
+            targets,
+            layers,
+            strengths,
+            out,
+            decoding,
+            chat=asked,
+            same_text=same_text,
         )
+    if same_text:
+        raise ArtifactError("--same-text came without --sweep; expected both; nothing is chosen here, leave it out")
     if questions:
         raise ArtifactError(f"--questions {questions} came without --sweep; expected prompts; name the file as one")
     wanted = Language.parse(target) if target else None

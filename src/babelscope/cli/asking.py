@@ -15,7 +15,7 @@ from zstandard import ZstdError
 
 from babelscope.artifacts import SteeringRecipe
 from babelscope.cli.arguments import format_of, open_recipe
-from babelscope.corpus import OPENERS
+from babelscope.corpus import OPENERS, split_lines
 from babelscope.errors import ChatError, CorpusError
 from babelscope.languages import Language
 from babelscope.subnetworks import Delta
@@ -58,8 +58,7 @@ def lines_of(file: Path) -> list[str]:
             whole = stream.read().decode("utf-8-sig")
     except (OSError, EOFError, LZMAError, ZstdError, UnicodeDecodeError) as err:
         raise CorpusError(f"{file}: unreadable ({err}); expected one text a line; correct the path") from err
-    # At line ends alone: a text may hold the other separators of Unicode.
-    lines = [line.removesuffix("\r") for line in whole.removesuffix("\n").split("\n")] if whole else []
+    lines = split_lines(whole)
     blank = [number for number, line in enumerate(lines, start=1) if not line.strip()]
     if blank or not lines:
         raise CorpusError(f"{file}: {f'line {blank[0]} is blank' if blank else 'is empty'}; expected one text a line")
@@ -109,11 +108,11 @@ def as_prompt(row: Any, number: str, where: str, chat: bool, system: str, source
         raise ChatError(f"{where}: {err}") from err
 
 
-def chat_prompts(chat: bool, system: str, questions: str) -> ChatPrompts | None:
+def chat_prompts(chat: bool, system: str, questions: str, same_text: bool) -> ChatPrompts | None:
     """How a study asks; raises ChatError for what needs --chat and came without it."""
     if not chat and (system or questions):
         raise ChatError(f"{'--system' if system else '--questions'} came without --chat; expected both; add --chat")
-    return ask_as_chat(system=system or None, questions=questions or None) if chat else None
+    return ask_as_chat(system=system or None, questions=questions or None, same_text=same_text) if chat else None
 
 
 def open_steering(path: Path, strength: float, unit: Literal["raw", "unit", "relative"]) -> SteeringRecipe | Delta:

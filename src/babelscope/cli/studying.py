@@ -110,7 +110,7 @@ def run_whole_study(
         steering=steering,
         same_text=same_text,
         parallel=parallel,
-        chat=chat_prompts(chat, system, questions),
+        chat=chat_prompts(chat, system, questions, same_text),
         check_language=check_language,
         resume=resume,
         device=device,

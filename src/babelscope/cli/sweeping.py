@@ -6,7 +6,7 @@ from typing import Any
 
 from babelscope.artifacts import Observation
 from babelscope.cli.arguments import Result, free
-from babelscope.corpus import load_corpus
+from babelscope.corpus import load_splits
 from babelscope.errors import ArtifactError
 from babelscope.models import layout_of
 from babelscope.runs import plain, write_atomic
@@ -27,6 +27,7 @@ def sweep_steering(
     decoding: Decoding,
     *,
     chat: ChatPrompts | None = None,
+    same_text: bool = False,
 ) -> Result:
     """The dose–response study behind `steer --sweep`."""
     if out is None:
@@ -34,17 +35,19 @@ def sweep_steering(
     free(out)
     observed, n_layers = Observation.load(observation), layout_of(model).n_layers
     wanted = targets or observed.languages
+    texts = load_splits(corpus, observed.languages, splits=("valid", "test"), same_text=same_text)
     study = steering_study(
         model,
         tokenizer,
         observed,
-        dev=load_corpus(corpus, observed.languages, split="valid"),
-        test=load_corpus(corpus, observed.languages, split="test"),
+        dev=texts["valid"],
+        test=texts["test"],
         targets=wanted,
         layers=layers or sweep_layers(n_layers),
         strengths=strengths,
         decoding=decoding,
         chat=chat,
+        same_text=same_text,
         progress=True,
     )
     trials = {"steered": study.steered, "native": study.native, "unsteered": study.unsteered, "random": study.random}
@@ -59,6 +62,7 @@ def sweep_steering(
         "perplexity_ratio": {tag: score.perplexity_ratio for tag, score in study.steered.scores.items()},
         "sweep": [sweep_row(point) for point in study.points],
         "not_measurable": list(study.not_measurable),
+        "text": {**{split: text.facts() for split, text in texts.items()}, "same_text": same_text},
         "chat": None if chat is None else chat.card(),
     }
     write_atomic(out / "steering.json", json.dumps(plain(result), indent=1, ensure_ascii=False))

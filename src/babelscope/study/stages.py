@@ -121,6 +121,7 @@ def steer(job: Job, observation: Observation, sets: NeuronSet) -> dict[str, Any]
         random_prompts=budget.random_prompts,
         decoding=decoding,
         chat=job.chat,
+        same_text=job.same_text,
         progress=job.progress,
     )
     arithmetic = neuron_steering_study(

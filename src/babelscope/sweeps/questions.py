@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from babelscope.corpus import WHOLE, Corpus, has_splits, load_corpus, shard_of
+from babelscope.corpus import WHOLE, Corpus, check_apart, has_splits, load_corpus, shard_of
 from babelscope.errors import CorpusError
 from babelscope.sweeps.answers import Prompt, make_prompts, make_questions
 
@@ -33,12 +33,17 @@ class ChatPrompts:
 
 
 def ask_as_chat(
-    *, system: str | None = None, questions: str | None = None, languages: Iterable[str] | None = None
+    *,
+    system: str | None = None,
+    questions: str | None = None,
+    languages: Iterable[str] | None = None,
+    same_text: bool = False,
 ) -> ChatPrompts:
     """Chat prompts from a folder of questions: `<tag>.txt`, a question a line, or `<tag>.jsonl`.
 
     A folder with splits gives its valid and test questions; without, a third of the ids is for choosing and the others
-    are for the score, the same ids in every language. Raises CorpusError where one of the two is left without any.
+    are for the score, the same ids in every language. same_text: allow that both are the same questions.
+    Raises CorpusError where one of the two is left without any, and where they are the same.
     """
     if questions is None:
         return ChatPrompts(system)
@@ -46,6 +51,7 @@ def ask_as_chat(
     if has_splits(questions):
         names = (("dev", "valid"), ("test", "test"))
         parts = {name: load_corpus(questions, wanted, split=split) for name, split in names}
+        check_apart(parts, name=questions, same_text=same_text)
     else:
         parts = deal_questions(load_corpus(questions, wanted, split=WHOLE))
     return ChatPrompts(system, parts)

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Direction, NeuronSet, Observation, Operation, Schedule
-from babelscope.corpus import Corpus
+from babelscope.corpus import Corpus, check_apart
 from babelscope.directions import language_arithmetic, mean_direction
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.evaluation import known_languages
@@ -126,6 +126,7 @@ def steering_study(
     per_target: bool = False,
     decoding: Decoding | None = None,
     chat: ChatPrompts | None = None,
+    same_text: bool = False,
     progress: bool = False,
 ) -> SteeringStudy:
     """Measure mean-direction steering of each target from prompts in the other languages.
@@ -135,7 +136,9 @@ def steering_study(
     target), scored once on `test`.
     chat: prompts are messages for the model's own chat template, in each of the source languages; the native ceiling is
     then the answer to a question in the target language. None: the beginnings of documents are continued.
-    Raises LanguageError if no target can be recognised, CorpusError for a target without text in either corpus.
+    same_text: allow a language's `dev` and `test`, or what is asked of both, to be the same text.
+    Raises LanguageError if no target can be recognised, CorpusError for a target without text in either corpus, and
+    where text to choose on is scored on too.
     """
     decoding = decoding or Decoding()
     wanted = [observation.languages[observation.index(tag)] for tag in targets]
@@ -148,6 +151,9 @@ def steering_study(
     for text in (dev, test):
         if silent := [tag for tag in wanted if tag not in text]:
             raise CorpusError(f"{text.name}: no text in {', '.join(silent)}, a target; add some, or leave it out")
+    check_apart({"dev": dev, "test": test}, name=dev.name, same_text=same_text)
+    if chat is not None and chat.questions:
+        check_apart(chat.questions, name=chat.questions["dev"].name, same_text=same_text)
     prompts = {
         name: study_prompts(text, name, len(text[wanted[0]]), chat) for name, text in (("dev", dev), ("test", test))
     }
