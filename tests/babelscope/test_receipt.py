@@ -13,7 +13,10 @@ from transformers import GenerationConfig
 from babelscope import Gate, Operation, Schedule, Site, layout_of, observe, read_site, steer
 from babelscope.artifacts import Condition
 from babelscope.errors import PrerequisiteError, SiteError, SteeringError
+from babelscope.languages import Language
 from babelscope.steering.columns import Columns
+from babelscope.steering.step import Step
+from babelscope.sweeps import Decoding, Prompt, generate_answers, steered_tokens
 from babelscope.upstream.forward import ForwardInputs
 
 IDS = torch.arange(10, 31).view(3, 7)
@@ -291,3 +294,26 @@ def test_steering_by_a_gate_leaves_a_receipt_with_beams(model):
         answer(model, IDS, num_beams=2)
     assert rows_of(receipt, "prompt").seen % 3 == 0
     receipt.check()
+
+
+def test_measured_answers_carry_what_steering_did():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    requests = [(Prompt(str(n), Language("en"), "the cat" * (n + 1)), Language("fi")) for n in range(5)]
+    decoding = Decoding(new_tokens=4, temperature=0.0, batch_size=2)
+    answers = generate_answers(model, tokenizer, requests, lambda *_: [push(phase="generated")], decoding=decoding)
+    totals = steered_tokens(answers)
+    assert totals["generated"] == {"seen": 15, "edited": 15}
+    assert totals["prompt"]["edited"] == 0 and totals["prompt"]["phase"] > 0
+    assert steered_tokens(generate_answers(model, tokenizer, requests, decoding=decoding)) == {}
+
+
+def test_measured_answers_that_steering_missed_are_refused(monkeypatch):
+    monkeypatch.setattr(Step, "apply", lambda self, value, *_: value)
+    with pytest.raises(SteeringError, match="met 0 tokens in 0 passes"):
+        generate_answers(
+            tiny_model("llama"),
+            tiny_tokenizer(),
+            [(Prompt("0", Language("en"), "the cat"), Language("fi"))],
+            lambda *_: [push()],
+            decoding=Decoding(new_tokens=4),
+        )

@@ -20,7 +20,7 @@ from babelscope.vocabulary import (
     token_costs,
     vocabulary_by_script,
 )
-from babelscope.vocabulary.merge_lists import MergeList, merges_of_training, read_merges
+from babelscope.vocabulary.merge_lists import read_merges
 from babelscope.vocabulary.premium import pieces_by_word, word_spans
 from babelscope.vocabulary.scripts import script_of
 

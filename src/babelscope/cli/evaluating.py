@@ -36,6 +36,7 @@ from babelscope.sweeps import (
     evaluate_steering,
     judge_errors,
     language_effects,
+    steered_tokens,
     untouched_prompts,
 )
 from babelscope.sweeps.evaluated import LanguageScore
@@ -276,6 +277,7 @@ def described(found: SteeringEvaluation) -> dict[str, Any]:
         "perplexity_ratio": tidy(fluent.perplexity_ratio),
         "distinct4_ratio": tidy(fluent.distinct4_ratio),
         "kept": tidy(found.kept),
+        "receipt": steered_tokens(found.answers),
     }
 
 

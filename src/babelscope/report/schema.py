@@ -90,6 +90,7 @@ _STEERING = record(
     strength_unit=text,
     edge=each(text),
     form=text,
+    receipt=keyed(keyed(number)),
     neuron_arithmetic_edge=each(text),
     by_source=_by_source,
     sweep=each(_SWEEP_ROW),

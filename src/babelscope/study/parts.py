@@ -11,7 +11,7 @@ from babelscope.identification import ScriptControl, SetChecks
 from babelscope.models import layout_of
 from babelscope.runs import environment
 from babelscope.study.job import Job
-from babelscope.sweeps import NeuronSteering, SteeringStudy, Trial, macro, success_by_source
+from babelscope.sweeps import NeuronSteering, SteeringStudy, Trial, macro, steered_tokens, success_by_source
 
 SCHEMA = "babelscope.results/1"
 SAMPLES = 3
@@ -133,6 +133,7 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
         "strength": study.chosen.strength,
         "edge": list(study.edge),
         "form": study.directions[targets[0]].form,
+        "receipt": steered_tokens(study.steered.answers),
         "strength_unit": "multiple of mean(target) − mean(prompt language), fading to 0.3 of it over eight new tokens",
         "success_interval": {tag: [score.low, score.high] for tag, score in scores.items()},
         "macro": {name: list(macro(trial.answers, trial.scores)) for name, trial in trials.items()},

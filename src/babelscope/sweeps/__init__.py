@@ -1,6 +1,14 @@
 """Steering, measured: answers under a recipe, their score, the dose–response curve and its baselines."""
 
-from babelscope.sweeps.answers import Answer, Decoding, Prompt, generate_answers, make_prompts, make_questions
+from babelscope.sweeps.answers import (
+    Answer,
+    Decoding,
+    Prompt,
+    generate_answers,
+    make_prompts,
+    make_questions,
+    steered_tokens,
+)
 from babelscope.sweeps.baselines import random_directions
 from babelscope.sweeps.beside import AnswerPair, compare_answers, meant_language
 from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
@@ -49,6 +57,7 @@ __all__ = [
     "evaluate_steering",
     "few_shot",
     "generate_answers",
+    "steered_tokens",
     "grid_edge",
     "instructed",
     "kept_in_answers",

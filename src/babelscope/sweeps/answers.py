@@ -1,6 +1,7 @@
 """Prompts, plain or put to a chat model, and answers to them under steering."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from babelscope.languages import Language
 from babelscope.models import batch_positions, layout_of, measured
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
-from babelscope.steering import steer
+from babelscope.steering import Receipt, steer
 
 log = logging.getLogger(__name__)
 Steerer = Callable[[Language, Language], Sequence[Operation]]
@@ -70,6 +71,8 @@ class Answer(NamedTuple):
     text: str
     ended: bool = False
     """Whether the model ended its turn within the tokens it had; only in chats, where it may."""
+    receipt: Receipt | None = None
+    """What steering did in the call of `generate` that this answer is from; None where nothing steered."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,7 @@ def answer_batch(
     spared = any(operation.gate.skip_special for row in rows or () for operation in row)
     if rows is not None and spared:
         rows = [[_with_special_tokens_said(operation) for operation in row] for row in rows]
-    with measured(layout), steer(model, rows=rows, tokenizer=tokenizer if spared else None):
+    with measured(layout), steer(model, rows=rows, tokenizer=tokenizer if spared else None) as receipt:
         out = model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
@@ -221,14 +224,31 @@ def answer_batch(
             **({"temperature": decoding.temperature, "top_k": 0, "top_p": 1.0} if decoding.temperature > 0 else {}),
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
         )
+    # The last token drawn is not fed back.
+    receipt.check_answers(len(batch) * (out.shape[1] - ids.shape[1] - 1))
     special = special_ids(tokenizer)
     answers = []
     for (prompt, target), row in zip(batch, out[:, ids.shape[1] :].tolist(), strict=True):
         end = next((place for place, token in enumerate(row) if token in ends), len(row))
         fresh = tuple(token for token in row[:end] if token not in special)
         text = str(tokenizer.decode(list(fresh), skip_special_tokens=True))
-        answers.append(Answer(prompt, target, fresh, text, end < len(row)))
+        answers.append(Answer(prompt, target, fresh, text, end < len(row), receipt if receipt.rows else None))
     return answers
+
+
+def steered_tokens(answers: Sequence[Answer]) -> dict[str, dict[str, int]]:
+    """What steering did in the calls that gave these answers, by phase: tokens seen and edited, and skipped by reason.
+
+    Summed over operations: a token that two operations change counts twice. Empty where nothing steered.
+    """
+    receipts = {id(answer.receipt): answer.receipt for answer in answers if answer.receipt is not None}
+    totals: dict[str, Counter[str]] = {}
+    for receipt in receipts.values():
+        for row in receipt.rows:
+            totals.setdefault(row.phase, Counter(seen=0, edited=0)).update(
+                {"seen": row.seen, "edited": row.edited, **row.skipped}
+            )
+    return {phase: dict(counts) for phase, counts in totals.items()}
 
 
 def _with_special_tokens_said(operation: Operation) -> Operation:
