@@ -21,7 +21,7 @@ WITNESS = ROOT / "tests/babelscope/test_generation_witness.py"
 
 @dataclass(frozen=True)
 class Config:
-    releases: tuple[str, ...] = ("5.0.0", "5.4.0", "5.8.1", "5.12.1", "5.16.1", "5.20.2", "5.22.2", "5.23.0", "5.24.0")
+    releases: tuple[str, ...] = ("5.4.0", "5.8.1", "5.12.1", "5.16.1", "5.20.2", "5.22.2", "5.23.0", "5.24.0")
     """Of transformers, each installed with what it asks for into a folder of its own, beside this environment."""
     folder: Path = Path("runs/releases")
     """Where they are kept, to be used again."""
@@ -57,10 +57,8 @@ def check(release: str, folder: Path) -> dict[str, object]:
     names = [path.name for path in folder.glob("transformers-*.dist-info")]
     assert names == [f"transformers-{release}.dist-info"], names
     cases = [case for case in ElementTree.parse(report).iter("testcase") if "plain_hook" in case.attrib["name"]]
-    failed, skipped = ([c for c in cases if c.find(tag) is not None] for tag in ("failure", "skipped"))
-    wrong = [case for case in cases if case.find("error") is not None]
-    equal = len(cases) - len(failed) - len(skipped) - len(wrong)
-    return {"release": release, "cases": len(cases), "equal": equal, "refused_upstream": len(skipped)}
+    differing = [case for case in cases if any(case.find(tag) is not None for tag in ("failure", "skipped", "error"))]
+    return {"release": release, "cases": len(cases), "equal": len(cases) - len(differing)}
 
 
 if __name__ == "__main__":

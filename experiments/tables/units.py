@@ -21,8 +21,8 @@ def kernel_table() -> list[str]:
 def releases_table() -> list[str]:
     """Steered words against a plain hook, by release of transformers."""
     _, *measured = read("releases.jsonl")
-    rows = ["| transformers | cases | equal, word by word | refused by transformers itself |", "|---|---|---|---|"]
-    rows += [f"| {r['release']} | {r['cases']} | {r['equal']} | {r['refused_upstream']} |" for r in measured]
+    rows = ["| transformers | cases | equal, word by word |", "|---|---|---|"]
+    rows += [f"| {r['release']} | {r['cases']} | {r['equal']} |" for r in measured]
     return rows
 
 
