@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "babelscope"
 LEVELS = [
-    ["errors", "axes"],
+    ["errors", "axes", "lazy_imports"],
     ["languages", "sites", "runs", "reference", "upstream", "sweep_grid"],
     ["artifacts", "scripts"],
     ["corpus", "models"],

@@ -3,86 +3,157 @@
 Names are imported when first used, so that `import babelscope` loads no torch.
 """
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOME = {
-    "Language": "languages",
-    "Site": "sites",
-    "infer_training_shares": "vocabulary",
-    "open_model": "models",
-    "layout_of": "models",
-    "origin_of": "models",
-    "read_site": "models",
-    "Observation": "artifacts",
-    "NeuronSet": "artifacts",
-    "Direction": "artifacts",
-    "SteeringRecipe": "artifacts",
-    "Operation": "artifacts",
-    "Gate": "artifacts",
-    "Schedule": "artifacts",
-    "Origin": "artifacts",
-    "Document": "corpus",
-    "load_corpus": "corpus",
-    "tokenize_prompt": "corpus",
-    "Message": "corpus",
-    "render_chat": "corpus",
-    "observe": "recording",
-    "judge_answers": "evaluation",
-    "select_lape": "neurons",
-    "select_entropy_lambda": "neurons",
-    "select_top_rate": "neurons",
-    "Condition": "artifacts",
-    "mean_direction": "directions",
-    "pca_direction": "directions",
-    "probe_direction": "directions",
-    "lda_direction": "directions",
-    "feature_direction": "directions",
-    "feature_difference": "directions",
-    "clamp_features": "directions",
-    "scale_features": "directions",
-    "feature_recipe": "directions",
-    "incline": "directions",
-    "hold_coordinates": "directions",
-    "ablate_languages": "directions",
-    "shift_and_back": "directions",
-    "head_shift": "directions",
-    "promote_experts": "directions",
-    "fit_condition": "directions",
-    "document_means": "directions",
-    "activate_neurons": "directions",
-    "language_arithmetic": "directions",
-    "arithmetic_recipe": "directions",
-    "scale_neurons": "directions",
-    "set_neurons": "directions",
-    "steer": "steering",
-    "Receipt": "steering",
-    "Delta": "subnetworks",
-    "train_subnetwork": "subnetworks",
-    "ablation_matrix": "ablation",
-    "LoadedSAE": "features",
-    "FeatureSet": "features",
-    "load_sae": "features",
-    "observe_features": "features",
-    "select_langfir": "features",
-    "select_monolingual": "features",
-    "feature_ablation": "ablation.features",
-    "write_report": "report",
-    "compare_answers": "sweeps",
-    "run_study": "study",
-}
-_PARTS = ("probes",)
-"""Parts used under their own name, such as `babelscope.probes.logit_lens`."""
-__all__ = [*_HOME, *_PARTS]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
+from babelscope.lazy_imports import lazy_names
 
+if TYPE_CHECKING:
+    from babelscope import probes
+    from babelscope.ablation import ablation_matrix
+    from babelscope.ablation.features import feature_ablation
+    from babelscope.artifacts import (
+        Condition,
+        Direction,
+        Gate,
+        NeuronSet,
+        Observation,
+        Operation,
+        Origin,
+        Schedule,
+        SteeringRecipe,
+    )
+    from babelscope.corpus import (
+        Document,
+        Message,
+        load_corpus,
+        render_chat,
+        tokenize_prompt,
+    )
+    from babelscope.directions import (
+        ablate_languages,
+        activate_neurons,
+        arithmetic_recipe,
+        clamp_features,
+        document_means,
+        feature_difference,
+        feature_direction,
+        feature_recipe,
+        fit_condition,
+        head_shift,
+        hold_coordinates,
+        incline,
+        language_arithmetic,
+        lda_direction,
+        mean_direction,
+        pca_direction,
+        probe_direction,
+        promote_experts,
+        scale_features,
+        scale_neurons,
+        set_neurons,
+        shift_and_back,
+    )
+    from babelscope.evaluation import judge_answers
+    from babelscope.features import (
+        FeatureSet,
+        LoadedSAE,
+        load_sae,
+        observe_features,
+        select_langfir,
+        select_monolingual,
+    )
+    from babelscope.languages import Language
+    from babelscope.models import (
+        layout_of,
+        open_model,
+        origin_of,
+        read_site,
+    )
+    from babelscope.neurons import (
+        select_entropy_lambda,
+        select_lape,
+        select_top_rate,
+    )
+    from babelscope.recording import observe
+    from babelscope.report import write_report
+    from babelscope.sites import Site
+    from babelscope.steering import (
+        Receipt,
+        steer,
+    )
+    from babelscope.study import run_study
+    from babelscope.subnetworks import (
+        Delta,
+        train_subnetwork,
+    )
+    from babelscope.sweeps import compare_answers
+    from babelscope.vocabulary import infer_training_shares
 
-def __getattr__(name: str) -> Any:
-    if name in _PARTS:
-        return import_module(f"babelscope.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module 'babelscope' has no attribute {name!r}")
-    return getattr(import_module(f"babelscope.{_HOME[name]}"), name)
+__all__ = [
+    "Language",
+    "Site",
+    "infer_training_shares",
+    "open_model",
+    "layout_of",
+    "origin_of",
+    "read_site",
+    "Observation",
+    "NeuronSet",
+    "Direction",
+    "SteeringRecipe",
+    "Operation",
+    "Gate",
+    "Schedule",
+    "Origin",
+    "Document",
+    "load_corpus",
+    "tokenize_prompt",
+    "Message",
+    "render_chat",
+    "observe",
+    "judge_answers",
+    "select_lape",
+    "select_entropy_lambda",
+    "select_top_rate",
+    "Condition",
+    "mean_direction",
+    "pca_direction",
+    "probe_direction",
+    "lda_direction",
+    "feature_direction",
+    "feature_difference",
+    "clamp_features",
+    "scale_features",
+    "feature_recipe",
+    "incline",
+    "hold_coordinates",
+    "ablate_languages",
+    "shift_and_back",
+    "head_shift",
+    "promote_experts",
+    "fit_condition",
+    "document_means",
+    "activate_neurons",
+    "language_arithmetic",
+    "arithmetic_recipe",
+    "scale_neurons",
+    "set_neurons",
+    "steer",
+    "Receipt",
+    "Delta",
+    "train_subnetwork",
+    "ablation_matrix",
+    "LoadedSAE",
+    "FeatureSet",
+    "load_sae",
+    "observe_features",
+    "select_langfir",
+    "select_monolingual",
+    "feature_ablation",
+    "write_report",
+    "compare_answers",
+    "run_study",
+    "probes",
+]
 
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME, *_PARTS])
+__getattr__, __dir__ = lazy_names(__name__)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from babelscope import Language, NeuronSet, origin_of
 from babelscope.errors import ArtifactError, PrerequisiteError, SelectionError
 from babelscope.subnetworks.delta import Delta
-from babelscope.subnetworks.overlap import overlap
+from babelscope.subnetworks.delta_overlap import overlap
 
 
 @pytest.fixture(scope="module")

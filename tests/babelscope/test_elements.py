@@ -14,7 +14,7 @@ from babelscope import Language, origin_of
 from babelscope.errors import ArtifactError, MeasurementError, SelectionError
 from babelscope.subnetworks.elements import ElementDelta, Elements
 from babelscope.subnetworks.lottery import lottery_ticket_mask
-from babelscope.subnetworks.overlap import element_overlap
+from babelscope.subnetworks.delta_overlap import element_overlap
 
 
 def state(model):

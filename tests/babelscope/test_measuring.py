@@ -19,7 +19,7 @@ from babelscope.adaptation import Material, adapt
 from babelscope.adaptation.representations import sentence_means
 from babelscope.corpus import as_corpus
 from babelscope.evaluation import HeldOut, bits_per_byte, document_losses
-from babelscope.evaluation.fluency import answer_losses
+from babelscope.evaluation.fluency_measures import answer_losses
 from babelscope.evaluation.similarity import sentence_vectors
 from babelscope.features import observe_features
 from babelscope.features.quality import measure_sae

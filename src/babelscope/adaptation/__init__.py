@@ -1,15 +1,20 @@
 """Adaptation to a language by each method, on the same text and budget: gain, harm, and where the weights moved."""
 
-from babelscope.adaptation.methods import (
-    METHODS,
-    OF_NEURONS,
-    Method,
-    build_student,
-    random_like,
-    strongest,
-    ticket_names,
-)
-from babelscope.adaptation.study import Adaptation, Material, Ruler, adapt, choose_rate
+from typing import TYPE_CHECKING
+
+from babelscope.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from babelscope.adaptation.methods import (
+        METHODS,
+        OF_NEURONS,
+        Method,
+        build_student,
+        random_like,
+        strongest,
+        ticket_names,
+    )
+    from babelscope.adaptation.study import Adaptation, Material, Ruler, adapt, choose_rate
 
 __all__ = [
     "METHODS",
@@ -25,3 +30,5 @@ __all__ = [
     "strongest",
     "ticket_names",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

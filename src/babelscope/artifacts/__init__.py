@@ -1,14 +1,19 @@
 """Everything babelscope saves: folders of JSON and safetensors, never a pickle."""
 
-from babelscope.artifacts.direction import Direction
-from babelscope.artifacts.gate import Condition, Gate, Schedule
-from babelscope.artifacts.identity import Origin
-from babelscope.artifacts.neuron_set import NeuronSet
-from babelscope.artifacts.observation import Observation, SiteRecord
-from babelscope.artifacts.operation import FeatureMap, Operation
-from babelscope.artifacts.recipe import SteeringRecipe
-from babelscope.artifacts.sae import LoadedSAE
-from babelscope.artifacts.storage import hash_text
+from typing import TYPE_CHECKING
+
+from babelscope.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from babelscope.artifacts.direction import Direction
+    from babelscope.artifacts.gate import Condition, Gate, Schedule
+    from babelscope.artifacts.identity import Origin
+    from babelscope.artifacts.neuron_set import NeuronSet
+    from babelscope.artifacts.observation import Observation, SiteRecord
+    from babelscope.artifacts.operation import FeatureMap, Operation
+    from babelscope.artifacts.recipe import SteeringRecipe
+    from babelscope.artifacts.sae import LoadedSAE
+    from babelscope.artifacts.storage import hash_text
 
 __all__ = [
     "Condition",
@@ -25,3 +30,5 @@ __all__ = [
     "SteeringRecipe",
     "hash_text",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

@@ -3,35 +3,40 @@
 Selectors and scorers come in as callables, so that neurons, features and heads share it.
 """
 
-from babelscope.controls.agreement import Agreement, Overlap, overlap, set_agreement
-from babelscope.controls.evidence import (
-    LABELS_CAVEAT,
-    SCRIPT_CAVEAT,
-    SHARDS_CAVEAT,
-    SPLITS_CAVEAT,
-    Evidence,
-    write_evidence,
-)
-from babelscope.controls.intervals import (
-    Interval,
-    benjamini_hochberg,
-    holm,
-    percentile_interval,
-    rank_p,
-    wilson_interval,
-)
-from babelscope.controls.labels import ShuffledLabels, shuffled_labels
-from babelscope.controls.matched import ContributionMatched, contribution, contribution_matched, layer_matched
-from babelscope.controls.resampling import (
-    BootstrapSets,
-    CorpusSizeRow,
-    Stability,
-    bootstrap_sets,
-    corpus_size_curve,
-    split_stability,
-)
-from babelscope.controls.script import ScriptShare, script_share
-from babelscope.controls.shards import Scored, Scorer, Selector
+from typing import TYPE_CHECKING
+
+from babelscope.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from babelscope.controls.agreement import Agreement, Overlap, overlap, set_agreement
+    from babelscope.controls.evidence import (
+        LABELS_CAVEAT,
+        SCRIPT_CAVEAT,
+        SHARDS_CAVEAT,
+        SPLITS_CAVEAT,
+        Evidence,
+        write_evidence,
+    )
+    from babelscope.controls.intervals import (
+        Interval,
+        benjamini_hochberg,
+        holm,
+        percentile_interval,
+        rank_p,
+        wilson_interval,
+    )
+    from babelscope.controls.labels import ShuffledLabels, shuffled_labels
+    from babelscope.controls.matched import ContributionMatched, contribution, contribution_matched, layer_matched
+    from babelscope.controls.resampling import (
+        BootstrapSets,
+        CorpusSizeRow,
+        Stability,
+        bootstrap_sets,
+        corpus_size_curve,
+        split_stability,
+    )
+    from babelscope.controls.script import ScriptShare, script_share
+    from babelscope.controls.shards import Scored, Scorer, Selector
 
 __all__ = [
     "LABELS_CAVEAT",
@@ -68,3 +73,5 @@ __all__ = [
     "wilson_interval",
     "write_evidence",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

@@ -4,37 +4,42 @@ A document is one line of a text file or one row of a jsonl file or data set; it
 one, and never shares attention with another.
 """
 
-from babelscope.corpus.batches import Batch, batch_documents, make_batch, pad_rows
-from babelscope.corpus.changed import ROMANISABLE, romanise, shuffle_words
-from babelscope.corpus.chat import RenderedChat, check_template, end_of_turn, render_chat, render_whole, rendered
-from babelscope.corpus.conversations import as_conversations, check_conversations, tokenize_conversation
-from babelscope.corpus.documents import (
-    Corpus,
-    Document,
-    LineNumber,
-    Texts,
-    TextSource,
-    as_corpus,
-    as_parallel,
-    clean_text,
-    shard_of,
-)
-from babelscope.corpus.encoding import (
-    EncodedText,
-    begin_text,
-    bos_of,
-    encode_texts,
-    pad_of,
-    say_controls,
-    special_ids,
-    tokenize_prompt,
-    tokenize_prompts,
-)
-from babelscope.corpus.messages import Conversation, Counted, Message, Messages, as_messages, asked, check_counted
-from babelscope.corpus.reading import has_splits, load_corpus, load_splits
-from babelscope.corpus.splits import SPLITS, WHOLE, check_apart, check_unseen, deal_out, split_documents
-from babelscope.corpus.text_files import OPENERS, split_lines
-from babelscope.corpus.tokens import TokenDocument, limit_tokens, say_cut, tokenize_documents
+from typing import TYPE_CHECKING
+
+from babelscope.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from babelscope.corpus.batches import Batch, batch_documents, make_batch, pad_rows
+    from babelscope.corpus.changed import ROMANISABLE, romanise, shuffle_words
+    from babelscope.corpus.chat import RenderedChat, check_template, end_of_turn, render_chat, render_whole, rendered
+    from babelscope.corpus.conversations import as_conversations, check_conversations, tokenize_conversation
+    from babelscope.corpus.documents import (
+        Corpus,
+        Document,
+        LineNumber,
+        Texts,
+        TextSource,
+        as_corpus,
+        as_parallel,
+        clean_text,
+        shard_of,
+    )
+    from babelscope.corpus.encoding import (
+        EncodedText,
+        begin_text,
+        bos_of,
+        encode_texts,
+        pad_of,
+        say_controls,
+        special_ids,
+        tokenize_prompt,
+        tokenize_prompts,
+    )
+    from babelscope.corpus.messages import Conversation, Counted, Message, Messages, as_messages, asked, check_counted
+    from babelscope.corpus.reading import has_splits, load_corpus, load_splits
+    from babelscope.corpus.splits import SPLITS, WHOLE, check_apart, check_unseen, deal_out, split_documents
+    from babelscope.corpus.text_files import OPENERS, split_lines
+    from babelscope.corpus.tokens import TokenDocument, limit_tokens, say_cut, tokenize_documents
 
 __all__ = [
     "OPENERS",
@@ -94,3 +99,5 @@ __all__ = [
     "tokenize_prompt",
     "tokenize_prompts",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

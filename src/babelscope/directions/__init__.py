@@ -1,28 +1,33 @@
 """From what was observed to what steers: directions, maps, subspaces, neurons, heads, experts, features, conditions."""
 
-from babelscope.directions.conditions import FittedCondition, fit_condition
-from babelscope.directions.contrast import lda_direction, pca_direction, probe_direction
-from babelscope.directions.experts import promote_experts, routing_shares
-from babelscope.directions.maps import LinearMap, fit_map, incline
-from babelscope.directions.means import language_mean, mean_direction
-from babelscope.directions.neurons import (
-    activate_neurons,
-    arithmetic_recipe,
-    language_arithmetic,
-    scale_neurons,
-    set_neurons,
-)
-from babelscope.directions.saes import (
-    clamp_features,
-    feature_difference,
-    feature_direction,
-    feature_map,
-    feature_recipe,
-    scale_features,
-)
-from babelscope.directions.samples import DocumentMeans, document_means
-from babelscope.directions.shifts import head_shift, score_heads, shift_and_back
-from babelscope.directions.spaces import ablate_languages, hold_coordinates, language_basis
+from typing import TYPE_CHECKING
+
+from babelscope.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from babelscope.directions.conditions import FittedCondition, fit_condition
+    from babelscope.directions.contrast import lda_direction, pca_direction, probe_direction
+    from babelscope.directions.experts import promote_experts, routing_shares
+    from babelscope.directions.maps import LinearMap, fit_map, incline
+    from babelscope.directions.means import language_mean, mean_direction
+    from babelscope.directions.neurons import (
+        activate_neurons,
+        arithmetic_recipe,
+        language_arithmetic,
+        scale_neurons,
+        set_neurons,
+    )
+    from babelscope.directions.saes import (
+        clamp_features,
+        feature_difference,
+        feature_direction,
+        feature_map,
+        feature_recipe,
+        scale_features,
+    )
+    from babelscope.directions.samples import DocumentMeans, document_means
+    from babelscope.directions.shifts import head_shift, score_heads, shift_and_back
+    from babelscope.directions.spaces import ablate_languages, hold_coordinates, language_basis
 
 __all__ = [
     "DocumentMeans",
@@ -57,3 +62,5 @@ __all__ = [
     "set_neurons",
     "shift_and_back",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

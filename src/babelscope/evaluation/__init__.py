@@ -1,42 +1,47 @@
 """Scores: loss on held-out text, and the language, content, fluency and variety of answers."""
 
-from babelscope.evaluation.answers import (
-    Recognition,
-    Verdict,
-    check_labels,
-    detect_languages,
-    distinct_n,
-    judge_answer,
-    judge_answers,
-    known_languages,
-)
-from babelscope.evaluation.confusion import (
-    BENCHMARK,
-    Confusion,
-    Rates,
-    average_confusion,
-    corrected_confusion,
-    english_words,
-    published_confusion,
-)
-from babelscope.evaluation.content import (
-    Content,
-    Measured,
-    bleu_tokenizer,
-    bootstrap,
-    bootstrap_mean,
-    content_kept,
-    harmonic_mean,
-    measured,
-    success_and_content,
-)
-from babelscope.evaluation.fluency import Fluency, answer_losses, fluency, length_ratio
-from babelscope.evaluation.identifiers import Guess, Identifier, judge_by, open_identifier
-from babelscope.evaluation.kept import Kept, copyable, kept_shares
-from babelscope.evaluation.labels import LABELS, LabelSet, labels_of, language_of
-from babelscope.evaluation.losses import HeldOut, Losses, answer_nll, bits_per_byte, document_losses
-from babelscope.evaluation.prompts import PromptKind, SetAnswer, SetPrompt, load_answers, load_prompts
-from babelscope.evaluation.similarity import Similarity, semantic_similarity, sentence_vectors
+from typing import TYPE_CHECKING
+
+from babelscope.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from babelscope.evaluation.answers import (
+        Recognition,
+        Verdict,
+        check_labels,
+        detect_languages,
+        distinct_n,
+        judge_answer,
+        judge_answers,
+        known_languages,
+    )
+    from babelscope.evaluation.confusion import (
+        BENCHMARK,
+        Confusion,
+        Rates,
+        average_confusion,
+        corrected_confusion,
+        english_words,
+        published_confusion,
+    )
+    from babelscope.evaluation.content import (
+        Content,
+        Measured,
+        bleu_tokenizer,
+        bootstrap,
+        bootstrap_mean,
+        content_kept,
+        harmonic_mean,
+        measured,
+        success_and_content,
+    )
+    from babelscope.evaluation.fluency_measures import Fluency, answer_losses, fluency, length_ratio
+    from babelscope.evaluation.identifiers import Guess, Identifier, judge_by, open_identifier
+    from babelscope.evaluation.kept import Kept, copyable, kept_shares
+    from babelscope.evaluation.labels import LABELS, LabelSet, labels_of, language_of
+    from babelscope.evaluation.losses import HeldOut, Losses, answer_nll, bits_per_byte, document_losses
+    from babelscope.evaluation.prompts import PromptKind, SetAnswer, SetPrompt, load_answers, load_prompts
+    from babelscope.evaluation.similarity import Similarity, semantic_similarity, sentence_vectors
 
 __all__ = [
     "BENCHMARK",
@@ -92,3 +97,5 @@ __all__ = [
     "sentence_vectors",
     "success_and_content",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

@@ -3,30 +3,35 @@
 The only importer of sae_lens, and only for published releases.
 """
 
-from babelscope.artifacts.feature_observation import FeatureObservation
-from babelscope.artifacts.feature_set import FeatureSet
-from babelscope.artifacts.sae import LoadedSAE
-from babelscope.features.checks import FeatureChecks, check_features, evidence_rows
-from babelscope.features.loading import check_fits, decoder_direction, load_sae
-from babelscope.features.matched import (
-    LoudFeatures,
-    MatchedFeatures,
-    feature_energy,
-    loud_features,
-    loudest_features,
-    matched_features,
-)
-from babelscope.features.passes import observe_features, observe_random
-from babelscope.features.quality import SaeQuality, firing_counts, measure_sae
-from babelscope.features.random_tokens import drawable_ids, random_documents
-from babelscope.features.scores import langfir_mask, monolinguality
-from babelscope.features.selection import (
-    SELECTORS,
-    score_monolinguality,
-    select_langfir,
-    select_lape_features,
-    select_monolingual,
-)
+from typing import TYPE_CHECKING
+
+from babelscope.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from babelscope.artifacts.feature_observation import FeatureObservation
+    from babelscope.artifacts.feature_set import FeatureSet
+    from babelscope.artifacts.sae import LoadedSAE
+    from babelscope.features.checks import FeatureChecks, check_features, evidence_rows
+    from babelscope.features.loading import check_fits, decoder_direction, load_sae
+    from babelscope.features.matched import (
+        LoudFeatures,
+        MatchedFeatures,
+        feature_energy,
+        loud_features,
+        loudest_features,
+        matched_features,
+    )
+    from babelscope.features.passes import observe_features, observe_random
+    from babelscope.features.quality import SaeQuality, firing_counts, measure_sae
+    from babelscope.features.random_tokens import drawable_ids, random_documents
+    from babelscope.features.scores import langfir_mask, monolinguality
+    from babelscope.features.selection import (
+        SELECTORS,
+        score_monolinguality,
+        select_langfir,
+        select_lape_features,
+        select_monolingual,
+    )
 
 __all__ = [
     "SELECTORS",
@@ -59,3 +64,5 @@ __all__ = [
     "select_lape_features",
     "select_monolingual",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

@@ -3,45 +3,50 @@
 The only importer of plotly.
 """
 
-from plotly.graph_objects import Figure
+from typing import TYPE_CHECKING
 
-from babelscope.figures.adaptation import AdaptationRow, adaptation_figure
-from babelscope.figures.effects import (
-    PERPLEXITY_BAND,
-    STRENGTH_UNIT,
-    DosePoint,
-    dose_response,
-    harm_against_draws,
-    steering_bars,
-)
-from babelscope.figures.maps import (
-    ablation_map,
-    agreement_map,
-    colour_limit,
-    method_map,
-    neuron_map,
-    overlap_map,
-    source_target_map,
-)
-from babelscope.figures.sets import (
-    CorpusSizePoint,
-    Retention,
-    corpus_size_curve,
-    script_retention,
-    script_share,
-    set_sizes,
-    stability_ranges,
-)
-from babelscope.figures.style import (
-    Number,
-    dark_colours_json,
-    figure_json,
-    language_label,
-    language_name,
-    page_template,
-    plotly_script,
-    template_json,
-)
+from babelscope.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from babelscope.figures.adaptation import AdaptationRow, adaptation_figure
+    from babelscope.figures.effects import (
+        PERPLEXITY_BAND,
+        STRENGTH_UNIT,
+        DosePoint,
+        dose_response,
+        harm_against_draws,
+        steering_bars,
+    )
+    from babelscope.figures.maps import (
+        ablation_map,
+        agreement_map,
+        colour_limit,
+        method_map,
+        neuron_map,
+        overlap_map,
+        source_target_map,
+    )
+    from babelscope.figures.sets import (
+        CorpusSizePoint,
+        Retention,
+        corpus_size_curve,
+        script_retention,
+        script_share,
+        set_sizes,
+        stability_ranges,
+    )
+    from babelscope.figures.style import (
+        Number,
+        dark_colours_json,
+        figure_json,
+        language_label,
+        language_name,
+        page_template,
+        plotly_script,
+        template_json,
+    )
 
 __all__ = [
     "PERPLEXITY_BAND",
@@ -76,3 +81,5 @@ __all__ = [
     "steering_bars",
     "template_json",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

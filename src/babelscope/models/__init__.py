@@ -1,16 +1,21 @@
 """Open a Hugging Face model, and read and write at a Site of it with plain hooks."""
 
-from babelscope.models.devices import quantised_parameters
-from babelscope.models.families import FAMILIES, Family, family_of
-from babelscope.models.finding import layout_of
-from babelscope.models.hooks import Edit, RoutedEdit, See
-from babelscope.models.layout import Layout, Place
-from babelscope.models.measuring import measured, run_pass
-from babelscope.models.modes import eval_mode
-from babelscope.models.opening import open_model
-from babelscope.models.origin import check_made_for, model_difference, origin_of, weights_hash
-from babelscope.models.positions import batch_positions, positions_note
-from babelscope.models.reading import read_site
+from typing import TYPE_CHECKING
+
+from babelscope.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from babelscope.models.devices import quantised_parameters
+    from babelscope.models.families import FAMILIES, Family, family_of
+    from babelscope.models.finding import layout_of
+    from babelscope.models.hooks import Edit, RoutedEdit, See
+    from babelscope.models.layout import Layout, Place
+    from babelscope.models.measuring import measured, run_pass
+    from babelscope.models.modes import eval_mode
+    from babelscope.models.opening import open_model
+    from babelscope.models.origin import check_made_for, model_difference, origin_of, weights_hash
+    from babelscope.models.positions import batch_positions, positions_note
+    from babelscope.models.reading import read_site
 
 __all__ = [
     "FAMILIES",
@@ -35,3 +40,5 @@ __all__ = [
     "run_pass",
     "weights_hash",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

@@ -3,76 +3,163 @@
 Names are imported when first used, so that one probe does not load what another needs.
 """
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOME = {
-    "Aligned": "alignment",
-    "Alignment": "alignment",
-    "language_alignment": "alignment",
-    "linear_cka": "alignment",
-    "mexa": "alignment",
-    "EmbeddingGeometry": "embeddings",
-    "embedding_geometry": "embeddings",
-    "SiteEvidence": "evidence",
-    "LanguageProbe": "language_id",
-    "language_probe": "language_id",
-    "LatentLanguage": "lens",
-    "layer_logits": "lens",
-    "lens_logits": "lens",
-    "logit_lens": "lens",
-    "LINEAGE": "lineage",
-    "Lineage": "lineage",
-    "lineage_of": "lineage",
-    "Sentences": "sentences",
-    "record_sentences": "sentences",
-    "LanguageSubspaces": "subspaces",
-    "language_subspaces": "subspaces",
-    "Translators": "translators",
-    "fit_translators": "tuned_lens",
-    "SimilarityTree": "trees",
-    "similarity_tree": "trees",
-    "LatentTranslation": "translations",
-    "latent_translation": "translations",
-    "translation_prompts": "translations",
-    "LanguageTokens": "word_lists",
-    "read_words": "word_lists",
-    "indicative_tokens": "word_lists",
-    "word_tokens": "word_lists",
-    "PatchPair": "prompt_pairs",
-    "PatchTable": "circuits",
-    "patch_effects": "circuits",
-    "translation_pairs": "prompt_pairs",
-    "ConceptNeurons": "concepts",
-    "concept_neurons": "concepts",
-    "HeadAblation": "head_ablation",
-    "ablate_heads": "head_ablation",
-    "heads_off": "head_ablation",
-    "HeadRecord": "heads",
-    "HeadSelectivity": "heads",
-    "head_selectivity": "heads",
-    "record_heads": "heads",
-    "RemovalSets": "removal",
-    "RemovalVotes": "removal",
-    "removal_sets": "removal",
-    "removal_votes": "removal",
-    "RoleHistory": "roles",
-    "RoleShare": "roles",
-    "role_shares": "roles",
-    "track_roles": "roles",
-    "RoutingDivergence": "routing",
-    "RoutingUse": "routing",
-    "routing_divergence": "routing",
-    "routing_use": "routing",
-}
-__all__ = [*_HOME]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
+from babelscope.lazy_imports import lazy_names
 
+if TYPE_CHECKING:
+    from babelscope.probes.alignment import (
+        Aligned,
+        Alignment,
+        language_alignment,
+        linear_cka,
+        mexa,
+    )
+    from babelscope.probes.circuits import (
+        PatchTable,
+        patch_effects,
+    )
+    from babelscope.probes.concepts import (
+        ConceptNeurons,
+        concept_neurons,
+    )
+    from babelscope.probes.embeddings import (
+        EmbeddingGeometry,
+        embedding_geometry,
+    )
+    from babelscope.probes.evidence import SiteEvidence
+    from babelscope.probes.head_ablation import (
+        HeadAblation,
+        ablate_heads,
+        heads_off,
+    )
+    from babelscope.probes.heads import (
+        HeadRecord,
+        HeadSelectivity,
+        head_selectivity,
+        record_heads,
+    )
+    from babelscope.probes.language_id import (
+        LanguageProbe,
+        language_probe,
+    )
+    from babelscope.probes.lens import (
+        LatentLanguage,
+        layer_logits,
+        lens_logits,
+        logit_lens,
+    )
+    from babelscope.probes.lineage import (
+        LINEAGE,
+        Lineage,
+        lineage_of,
+    )
+    from babelscope.probes.prompt_pairs import (
+        PatchPair,
+        translation_pairs,
+    )
+    from babelscope.probes.removal import (
+        RemovalSets,
+        RemovalVotes,
+        removal_sets,
+        removal_votes,
+    )
+    from babelscope.probes.roles import (
+        RoleHistory,
+        RoleShare,
+        role_shares,
+        track_roles,
+    )
+    from babelscope.probes.routing import (
+        RoutingDivergence,
+        RoutingUse,
+        routing_divergence,
+        routing_use,
+    )
+    from babelscope.probes.sentences import (
+        Sentences,
+        record_sentences,
+    )
+    from babelscope.probes.subspaces import (
+        LanguageSubspaces,
+        language_subspaces,
+    )
+    from babelscope.probes.translations import (
+        LatentTranslation,
+        latent_translation,
+        translation_prompts,
+    )
+    from babelscope.probes.translators import Translators
+    from babelscope.probes.trees import (
+        SimilarityTree,
+        similarity_tree,
+    )
+    from babelscope.probes.tuned_lens import fit_translators
+    from babelscope.probes.word_lists import (
+        LanguageTokens,
+        indicative_tokens,
+        read_words,
+        word_tokens,
+    )
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'babelscope.probes' has no attribute {name!r}")
-    return getattr(import_module(f"babelscope.probes.{_HOME[name]}"), name)
+__all__ = [
+    "Aligned",
+    "Alignment",
+    "language_alignment",
+    "linear_cka",
+    "mexa",
+    "EmbeddingGeometry",
+    "embedding_geometry",
+    "SiteEvidence",
+    "LanguageProbe",
+    "language_probe",
+    "LatentLanguage",
+    "layer_logits",
+    "lens_logits",
+    "logit_lens",
+    "LINEAGE",
+    "Lineage",
+    "lineage_of",
+    "Sentences",
+    "record_sentences",
+    "LanguageSubspaces",
+    "language_subspaces",
+    "Translators",
+    "fit_translators",
+    "SimilarityTree",
+    "similarity_tree",
+    "LatentTranslation",
+    "latent_translation",
+    "translation_prompts",
+    "LanguageTokens",
+    "read_words",
+    "indicative_tokens",
+    "word_tokens",
+    "PatchPair",
+    "PatchTable",
+    "patch_effects",
+    "translation_pairs",
+    "ConceptNeurons",
+    "concept_neurons",
+    "HeadAblation",
+    "ablate_heads",
+    "heads_off",
+    "HeadRecord",
+    "HeadSelectivity",
+    "head_selectivity",
+    "record_heads",
+    "RemovalSets",
+    "RemovalVotes",
+    "removal_sets",
+    "removal_votes",
+    "RoleHistory",
+    "RoleShare",
+    "role_shares",
+    "track_roles",
+    "RoutingDivergence",
+    "RoutingUse",
+    "routing_divergence",
+    "routing_use",
+]
 
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+__getattr__, __dir__ = lazy_names(__name__)

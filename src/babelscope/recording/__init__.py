@@ -1,6 +1,13 @@
 """One streamed pass of text through a model, into sums; raw activations are never kept."""
 
-from babelscope.recording.observing import observe
-from babelscope.recording.reading import ObservationPlan, plan_observation
+from typing import TYPE_CHECKING
+
+from babelscope.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from babelscope.recording.observing import observe
+    from babelscope.recording.reading import ObservationPlan, plan_observation
 
 __all__ = ["ObservationPlan", "observe", "plan_observation"]
+
+__getattr__, __dir__ = lazy_names(__name__)

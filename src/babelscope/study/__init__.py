@@ -1,6 +1,13 @@
 """The main job, whole: observe, identify, control, ablate, steer, report; on any model and text, resumable."""
 
-from babelscope.study.budget import MAIN, Budget
-from babelscope.study.run import run_study
+from typing import TYPE_CHECKING
+
+from babelscope.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from babelscope.study.budget import MAIN, Budget
+    from babelscope.study.run import run_study
 
 __all__ = ["MAIN", "Budget", "run_study"]
+
+__getattr__, __dir__ = lazy_names(__name__)

@@ -1,19 +1,24 @@
 """Train only a language's subnetwork: its neurons' weights, exactly, and nothing else of the model."""
 
-from babelscope.subnetworks.applied import active_changes
-from babelscope.subnetworks.bank import BYTES_A_VALUE, Bank
-from babelscope.subnetworks.delta import Delta
-from babelscope.subnetworks.dense import Dense, ffn_names, parameter_names
-from babelscope.subnetworks.elements import ElementDelta
-from babelscope.subnetworks.loss import rows_loss
-from babelscope.subnetworks.lottery import lottery_ticket_mask
-from babelscope.subnetworks.overlap import Overlap, element_overlap, overlap
-from babelscope.subnetworks.packing import Mixture, PackedText, Rows, mix_texts
-from babelscope.subnetworks.rounding import CastLoss
-from babelscope.subnetworks.running import Plan, Point, Student, Training
-from babelscope.subnetworks.schedule import LearningRate
-from babelscope.subnetworks.students import Subnetwork
-from babelscope.subnetworks.training import train, train_subnetwork
+from typing import TYPE_CHECKING
+
+from babelscope.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from babelscope.subnetworks.applied import active_changes
+    from babelscope.subnetworks.bank import BYTES_A_VALUE, Bank
+    from babelscope.subnetworks.delta import Delta
+    from babelscope.subnetworks.delta_overlap import Overlap, element_overlap, overlap
+    from babelscope.subnetworks.dense import Dense, ffn_names, parameter_names
+    from babelscope.subnetworks.elements import ElementDelta
+    from babelscope.subnetworks.loss import rows_loss
+    from babelscope.subnetworks.lottery import lottery_ticket_mask
+    from babelscope.subnetworks.packing import Mixture, PackedText, Rows, mix_texts
+    from babelscope.subnetworks.rounding import CastLoss
+    from babelscope.subnetworks.running import Plan, Point, Student, Training
+    from babelscope.subnetworks.schedule import LearningRate
+    from babelscope.subnetworks.students import Subnetwork
+    from babelscope.subnetworks.training import train, train_subnetwork
 
 __all__ = [
     "BYTES_A_VALUE",
@@ -43,3 +48,5 @@ __all__ = [
     "train",
     "train_subnetwork",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

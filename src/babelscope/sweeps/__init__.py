@@ -1,33 +1,44 @@
 """Steering, measured: answers under a recipe, their score, the dose–response curve and its baselines."""
 
-from babelscope.sweeps.answers import (
-    Answer,
-    Decoding,
-    Prompt,
-    generate_answers,
-    make_prompts,
-    make_questions,
-    steered_tokens,
-)
-from babelscope.sweeps.baselines import random_directions
-from babelscope.sweeps.beside import AnswerPair, compare_answers, meant_language
-from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
-from babelscope.sweeps.effects import LanguageEffect, Untouched, kept_in_answers, language_effects, untouched_prompts
-from babelscope.sweeps.evaluated import LanguageScore, SteeringEvaluation, evaluate_steering, score_language
-from babelscope.sweeps.judge_errors import JudgeErrors, judge_errors
-from babelscope.sweeps.limits import Dose, StrengthLimit, by_layer, strength_limit
-from babelscope.sweeps.prompting import ANSWER_IN, few_shot, instructed
-from babelscope.sweeps.questions import ChatPrompts, ask_as_chat
-from babelscope.sweeps.scores import Score, macro, score_answers
-from babelscope.sweeps.study import (
-    NeuronSteering,
-    SteeringStudy,
-    Trial,
-    neuron_steering_study,
-    steering_study,
-    success_by_source,
-    vary_sources,
-)
+from typing import TYPE_CHECKING
+
+from babelscope.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from babelscope.sweeps.answers import (
+        Answer,
+        Decoding,
+        Prompt,
+        generate_answers,
+        make_prompts,
+        make_questions,
+        steered_tokens,
+    )
+    from babelscope.sweeps.baselines import random_directions
+    from babelscope.sweeps.beside import AnswerPair, compare_answers, meant_language
+    from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
+    from babelscope.sweeps.effects import (
+        LanguageEffect,
+        Untouched,
+        kept_in_answers,
+        language_effects,
+        untouched_prompts,
+    )
+    from babelscope.sweeps.evaluated import LanguageScore, SteeringEvaluation, evaluate_steering, score_language
+    from babelscope.sweeps.judge_check import JudgeErrors, judge_errors
+    from babelscope.sweeps.limits import Dose, StrengthLimit, by_layer, strength_limit
+    from babelscope.sweeps.prompting import ANSWER_IN, few_shot, instructed
+    from babelscope.sweeps.questions import ChatPrompts, ask_as_chat
+    from babelscope.sweeps.scores import Score, macro, score_answers
+    from babelscope.sweeps.study import (
+        NeuronSteering,
+        SteeringStudy,
+        Trial,
+        neuron_steering_study,
+        steering_study,
+        success_by_source,
+        vary_sources,
+    )
 
 __all__ = [
     "JudgeErrors",
@@ -76,3 +87,5 @@ __all__ = [
     "untouched_prompts",
     "vary_sources",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

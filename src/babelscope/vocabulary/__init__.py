@@ -1,10 +1,15 @@
 """What a tokenizer does to each language: its cost, its scripts, and what it was trained on."""
 
-from babelscope.vocabulary.merges import PairHistory, replay_merges
-from babelscope.vocabulary.mixture import TrainingShares, infer_training_shares
-from babelscope.vocabulary.premium import TokenCost, TokenCosts, token_costs
-from babelscope.vocabulary.program import Fit, fit_shares
-from babelscope.vocabulary.scripts import ScriptShare, vocabulary_by_script
+from typing import TYPE_CHECKING
+
+from babelscope.lazy_imports import lazy_names
+
+if TYPE_CHECKING:
+    from babelscope.vocabulary.merges import PairHistory, replay_merges
+    from babelscope.vocabulary.mixture import TrainingShares, infer_training_shares
+    from babelscope.vocabulary.premium import TokenCost, TokenCosts, token_costs
+    from babelscope.vocabulary.program import Fit, fit_shares
+    from babelscope.vocabulary.scripts import ScriptShare, vocabulary_by_script
 
 __all__ = [
     "Fit",
@@ -19,3 +24,5 @@ __all__ = [
     "token_costs",
     "vocabulary_by_script",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)
