@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
 from delta_cases import bits, random_delta, same_bits
+from torch.nn.utils import parametrize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babelscope import origin_of
@@ -85,3 +86,65 @@ def test_what_can_not_be_merged_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(PrerequisiteError, match="the disk is full"):
         export_merged(model, tiny_tokenizer(), tmp_path / "merged", changes=[delta])
     assert not list(tmp_path.iterdir()) and same_bits(before, model)
+
+
+def adapt(model, targets, **settings):
+    peft = pytest.importorskip("peft")
+    peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False, **settings))
+
+
+class Twice(torch.nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+class Around(torch.nn.Module):
+    """A user's module around another."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return 2 * self.inner(x)
+
+
+BESIDE = {
+    "attention adapter": (lambda model: adapt(model, ["q_proj"]), "q_proj: .*an adapter"),
+    "embedding adapter": (lambda model: adapt(model, ["embed_tokens"]), "embed_tokens: .*an adapter"),
+    "head copy": (lambda model: adapt(model, ["q_proj"], modules_to_save=["lm_head"]), "an adapter"),
+    "norm parametrised": (
+        lambda model: parametrize.register_parametrization(model.model.norm, "weight", Twice()),
+        "model.norm: .*parametrised",
+    ),
+    "head parametrised": (
+        lambda model: parametrize.register_parametrization(model.lm_head, "weight", Twice()),
+        "lm_head: .*parametrised",
+    ),
+    "wrapped": (
+        lambda model: setattr(
+            model.model.layers[0].self_attn, "o_proj", Around(model.model.layers[0].self_attn.o_proj)
+        ),
+        "o_proj: .*a Around stands there",
+    ),
+    "replaced": (
+        lambda model: setattr(model.model.norm, "forward", lambda x: 2 * x),
+        "model.norm: .*was replaced",
+    ),
+    "hooked": (
+        lambda model: model.model.layers[1].self_attn.register_forward_pre_hook(lambda module, args: None),
+        "self_attn: .*hooks that others put",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("case", BESIDE)
+def test_what_a_plain_checkpoint_would_not_compute_is_refused(case, tmp_path):
+    model = tiny_model("llama")
+    with torch.random.fork_rng():
+        BESIDE[case][0](model)
+    delta = random_delta(tiny_model("llama"))
+    with pytest.raises(PrerequisiteError, match=BESIDE[case][1]):
+        export_merged(model, tiny_tokenizer(), tmp_path / "merged", changes=[delta])
+    assert not list(tmp_path.iterdir()) and not active_changes(model)

@@ -11,6 +11,8 @@ from training_cases import TEXT, some_neurons
 import babelscope as bs
 from babelscope import layout_of
 from babelscope.errors import PrerequisiteError
+from babelscope.probes.entries import embedding_tables
+from babelscope.probes.heads import gram_of
 
 pytestmark = [
     # peft 0.21 asks for a property that transformers deprecates; torch.compile imports torch.jit.
@@ -160,3 +162,71 @@ def test_a_wrapped_model_is_refused_everywhere_in_the_same_line(wrap):
     ):
         with pytest.raises(PrerequisiteError, match=line):
             call()
+
+
+def tables_of(model, targets, **settings):
+    get_peft_model(model, LoraConfig(r=2, target_modules=targets, init_lora_weights=False, **settings))
+
+
+TABLE_CASES = {
+    "lora on the input": (lambda model: tables_of(model, ["embed_tokens"]), "the input embedding: .*an adapter"),
+    "lora on the head": (lambda model: tables_of(model, ["lm_head"]), "the head: .*an adapter"),
+    "a whole copy": (lambda model: tables_of(model, ["q_proj"], modules_to_save=["lm_head"]), "the head: .*an adapter"),
+    "parametrised": (
+        lambda model: parametrize.register_parametrization(model.model.embed_tokens, "weight", Doubled()),
+        "the input embedding: .*parametrised",
+    ),
+    "wrapped": (lambda model: setattr(model, "lm_head", Scaled(model.lm_head)), "the head: .*a Scaled stands"),
+    "hooked": (
+        lambda model: model.model.embed_tokens.register_forward_hook(lambda module, args, output: 2 * output),
+        "the input embedding: .*hooks that others put",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TABLE_CASES)
+def test_embedding_tables_that_are_not_all_are_refused_with_the_way_out(case):
+    model = tiny_model("llama")
+    with torch.random.fork_rng():
+        TABLE_CASES[case][0](model)
+    with pytest.raises(PrerequisiteError, match=TABLE_CASES[case][1]):
+        embedding_tables(model)
+
+
+def test_tables_are_the_stored_rows_and_gemmas_input_is_them_times_one_factor():
+    model = tiny_model("gemma3_text")
+    tables, embedding = embedding_tables(model), model.get_input_embeddings()
+    assert list(tables) == ["input"] and torch.equal(tables["input"], embedding.weight.double())
+    given = embedding(torch.arange(8)).double()
+    torch.testing.assert_close(given, tables["input"][:8] * model.config.hidden_size**0.5)
+    apart = embedding_tables(tiny_model("llama"))
+    assert list(apart) == ["input", "output"] and not torch.equal(apart["input"], apart["output"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", ["plain", "lora", "wrapped"])
+def test_lengths_of_what_heads_write_are_those_of_the_module(change):
+    model = tiny_model("llama").eval()
+    if change == "lora":
+        with torch.random.fork_rng():
+            tables_of(model, ["o_proj"], lora_dropout=0.5)
+        model.train()
+    attention = model.model.layers[1].self_attn
+    if change == "wrapped":
+        attention.o_proj = Scaled(attention.o_proj)
+    layout = layout_of(model)
+    gram = gram_of(layout, 1)
+    z = torch.randn(3, layout.width("attn_heads"), generator=torch.Generator().manual_seed(0))
+    for head in range(layout.n_heads):
+        alone = torch.zeros_like(z).view(3, layout.n_heads, -1)
+        alone[:, head] = z.view(3, layout.n_heads, -1)[:, head]
+        written = attention.o_proj.eval()(alone.flatten(1)).norm(dim=1)
+        part = alone[:, head]
+        torch.testing.assert_close((part @ gram[head] * part).sum(dim=1).sqrt(), written, rtol=1e-4, atol=1e-5)
+
+
+def test_hooks_of_others_on_a_heads_projection_are_refused():
+    model = tiny_model("llama")
+    model.model.layers[1].self_attn.o_proj.register_forward_hook(lambda module, args, output: 2 * output)
+    with pytest.raises(PrerequisiteError, match="o_proj: hooks that others put"):
+        gram_of(layout_of(model), 1)

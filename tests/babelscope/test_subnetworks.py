@@ -8,6 +8,7 @@ import torch
 from babelscope_kernels import onednn
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
 from flop_counting import Flops
+from torch.nn.utils import parametrize
 from training_cases import OTHERS, TEXT, random_rows, relative, some_neurons
 
 from babelscope import Delta, NeuronSet, layout_of, train_subnetwork
@@ -112,6 +113,35 @@ def test_frozen_norms_give_the_model_s_bits_and_its_gradient(family, dtype):
     assert torch.equal(plain, found)
     assert relative(after, before) < (1e-5 if dtype == torch.float32 else 3e-2)
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", ["forward", "parametrised", "trained", "class", "made anew"])
+def test_a_norm_that_others_changed_is_left_to_what_they_made_of_it(change):
+    model = frozen(tiny_model("llama"))
+    norm = model.model.layers[1].input_layernorm
+    if change == "forward":
+        norm.forward = lambda x, plain=norm.forward: 2 * plain(x)
+    elif change == "parametrised":
+        parametrize.register_parametrization(norm, "weight", Twice())
+    elif change == "trained":
+        norm.weight.requires_grad_()
+    elif change == "class":
+        norm.__class__ = type("LlamaRMSNorm", (type(norm),), {"forward": lambda self, x: 2 * x})
+    else:
+        weight = norm.weight.detach()
+        del norm.weight
+        norm.weight = 2 * weight
+    before, x = vars(norm).get("forward"), torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
+    plain = norm(x)
+    with frozen_norms(layout_of(model), 0):
+        assert vars(norm).get("forward") is before and torch.equal(norm(x), plain)
+    assert vars(norm).get("forward") is before
+
+
+class Twice(torch.nn.Module):
+    def forward(self, weight):
+        return 2 * weight
 
 
 def test_a_frozen_norm_s_gradient_is_that_of_float64():

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.storage import CONFIG, new_folder
-from babelscope.errors import ArtifactError
-from babelscope.models import origin_of
-from babelscope.models.plain import CausalModel
+from babelscope.errors import ArtifactError, PrerequisiteError
+from babelscope.models import origin_of, quantised_parameters
+from babelscope.models.plain import CausalModel, alteration, check_model, objection
 from babelscope.subnetworks.applied import Change, active_changes, applied_change
+from babelscope.upstream.kinds import conv1d
 
 MARK = "babelscope_changes"
 """Key of the saved config.json that names what was merged: the checkpoint is another model, and hashes as one."""
@@ -28,8 +30,11 @@ def export_merged(
     """Save the model with changes merged, in its own dtype, and the tokenizer beside it; the model stays as it is.
 
     changes: deltas added, times scale, to what the model already holds. Written whole or not at all.
-    Raises ArtifactError if the path is taken, a change is for another model or applied already, or there is none.
+    Raises ArtifactError if the path is taken, a change is for another model or applied already, or there is none;
+    PrerequisiteError where the model computes by more than the weights that a plain checkpoint has, in any part of it:
+    adapters, parametrisations, wrappers, replaced functions or hooks of others, packed weights.
     """
+    check_saves_whole(model)
     with ExitStack() as stack:
         for change in changes:
             stack.enter_context(applied_change(model, change, scale))
@@ -51,6 +56,25 @@ def export_merged(
         lines = [f"- {title} ({digest}), times {scale:g}" for title, digest, scale in names]
         (partial / "README.md").write_text(_card(origin_of(model, None).model, lines), encoding="utf-8")
     return Path(path)
+
+
+def check_saves_whole(model: CausalModel) -> None:
+    """Raise PrerequisiteError unless the model saved as a plain checkpoint, and loaded, is what it is now."""
+    check_model(model)
+    packed = quantised_parameters(model)
+    if packed:
+        raise PrerequisiteError(
+            f"{packed[0]} is packed, and a merged checkpoint has plain weights; expected a model in full precision; "
+            "open it unquantised"
+        )
+    for name, module in model.named_modules():
+        projection = isinstance(module, nn.Linear | nn.Embedding | conv1d())
+        why = objection(module) if projection else alteration(module)
+        if why is not None:
+            raise PrerequisiteError(
+                f"{name or 'the model'}: a plain checkpoint would not compute what this model does; expected nothing "
+                f"beside its weights; {why}"
+            )
 
 
 def _card(model: str, lines: Sequence[str]) -> str:

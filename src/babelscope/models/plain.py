@@ -4,6 +4,8 @@ Rows of a weight stand for neurons only where the module multiplies by that very
 in the way, and how to go on.
 """
 
+import hashlib
+import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,9 @@ else:
 
 HARMLESS = ("babelscope", "accelerate", "nnsight")
 """Libraries whose hooks, and stand-ins for `forward`, leave what a projection computes as it is while they are idle."""
+
+ADAPTER_STATE = ("_active_adapter", "_disable_adapters", "merged_adapters", "scaling")
+"""Attributes of peft's modules that decide what they compute, beside their weights."""
 
 
 def check_model(model: Any) -> None:
@@ -64,20 +69,20 @@ def objection(module: nn.Module, weight: str = "weight") -> str | None:
     weight: the parameter's name; modules with other names (fused experts) must be transformers' own.
     """
     kind = type(module).__name__
-    if is_parametrized(module):
-        return (
-            f"the weight of a {kind} is parametrised; take that off with "
-            "torch.nn.utils.parametrize.remove_parametrizations, which can leave its value in place"
-        )
-    if _library(type(module)) == "peft":
-        return f"an adapter ({kind}) stands in its place; take the result of merge_and_unload(), or unload() it"
+    why = _replacement(module)
+    if why is not None:
+        return why
     parameter = module._parameters.get(weight)
     packed = parameter is not None and (not parameter.is_floating_point() or parameter.dtype.itemsize < 2)
     if packed or _library(type(module)) in ("bitsandbytes", "torchao") or "qweight" in module._buffers:
         numbers = "" if parameter is None else f" with {parameter.dtype} weights"
         return f"a {kind}{numbers} stands there; open the model unquantised"
-    if type(module) not in (nn.Linear, nn.Embedding, conv1d()) and (
-        weight == "weight" or _library(type(module)) != "transformers"
+    # transformers' own embeddings are their rows times one factor, as Gemma's.
+    scaled = isinstance(module, nn.Embedding) and _library(type(module)) == "transformers"
+    if (
+        type(module) not in (nn.Linear, nn.Embedding, conv1d())
+        and not scaled
+        and (weight == "weight" or _library(type(module)) != "transformers")
     ):
         return f"a {kind} stands in its place; put back the projection that it wraps"
     if parameter is None:
@@ -86,12 +91,58 @@ def objection(module: nn.Module, weight: str = "weight") -> str | None:
         return (
             f"the {weight} of a {kind} is a {type(parameter.data).__name__}; open the model unquantised, in one piece"
         )
+    return _interference(module)
+
+
+def alteration(module: nn.Module) -> str | None:
+    """Why a module of any kind does not compute as its class does from its state, with the way out; None if it does."""
+    if _library(type(module)) not in ("transformers", "torch", "peft") and not is_parametrized(module):
+        return f"a {type(module).__name__} stands there, of neither transformers nor torch; take it out"
+    return _replacement(module) or _interference(module)
+
+
+def _replacement(module: nn.Module) -> str | None:
+    """Whether a parametrisation or an adapter of peft makes what a module computes."""
+    kind = type(module).__name__
+    if is_parametrized(module):
+        return (
+            f"the weight of a {kind} is parametrised; take that off with "
+            "torch.nn.utils.parametrize.remove_parametrizations, which can leave its value in place"
+        )
+    if _library(type(module)) == "peft":
+        return f"an adapter ({kind}) stands in its place; take the result of merge_and_unload(), or unload() it"
+    return None
+
+
+def _interference(module: nn.Module) -> str | None:
+    """Whether a replaced function or hooks change what a module computes."""
+    kind = type(module).__name__
     if not own_forward(module):
         return f"the forward of a {kind} was replaced on that object; delete the attribute `forward` from it"
     hooks = foreign_hooks(module)
     if hooks:
         return f"hooks that others put on a {kind} ({', '.join(hooks)}) may change what it gives; remove them first"
     return None
+
+
+def adapter_settings(model: nn.Module) -> dict[str, Any]:
+    """What decides of adapters beside their weights: which are active, switched off, merged, and how strong.
+
+    Each setting with the value that all adapted modules share, or several; and a hash by module. Empty without one.
+    """
+    by_module = {
+        name: {part: vars(module)[part] for part in ADAPTER_STATE if part in vars(module) and vars(module)[part]}
+        for name, module in model.named_modules()
+        if _library(type(module)) == "peft" and any(part in vars(module) for part in ADAPTER_STATE)
+    }
+    if not by_module:
+        return {}
+    found: dict[str, Any] = {}
+    for part in ADAPTER_STATE:
+        values = {json.dumps(state.get(part), sort_keys=True, default=str) for state in by_module.values()}
+        found[part.strip("_")] = " or ".join(sorted(values))
+    text = json.dumps(by_module, sort_keys=True, default=str)
+    return {**found, "by_module": hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}
 
 
 def own_forward(module: nn.Module) -> bool:
@@ -121,5 +172,7 @@ def plain_weight(module: nn.Module, weight: str = "weight", *, what: str = "a pr
     """
     why = objection(module, weight)
     if why is not None:
-        raise PrerequisiteError(f"{what}: expected a plain projection, whose weight is all that it does; {why}")
+        raise PrerequisiteError(
+            f"{what}: expected a plain module, whose weight is all that it does; {why}"
+        )
     return module._parameters[weight]  # pyright: ignore[reportReturnType]

@@ -3,24 +3,37 @@
 from typing import Literal
 
 import torch
+from torch import nn
 
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.models import layout_of
-from babelscope.models.plain import CausalModel
+from babelscope.models.plain import CausalModel, plain_weight
 from babelscope.probes.word_lists import LanguageTokens
+from babelscope.upstream.devices import fetched
 
 Table = Literal["input", "output"]
 NO_SCRIPT = ("mixed", "no letter", "part of a character", "special")
 
 
 def embedding_tables(model: CausalModel) -> dict[Table, Float64[Tensor, "vocab hidden"]]:
-    """Both tables, or one where they are the same tensor."""
+    """Both tables, or the input one alone where their rows are equal, as those of tied ones are.
+
+    The rows are the stored ones: a factor by which a model multiplies all of its input embeddings (Gemma: the root of
+    the hidden width) is left out, and so is the bias of a head.
+    Raises PrerequisiteError where something stands in the place of a table or changes what it gives: an adapter, a
+    wrapper, a parametrisation, packed weights, hooks of others.
+    """
     layout = layout_of(model)
-    inside, outside = (module.get_parameter("weight").detach() for module in (layout.embedding, layout.head))
-    tables: dict[Table, Tensor] = {"input": inside.double().cpu()}
-    if outside.data_ptr() != inside.data_ptr():
-        tables["output"] = outside.double().cpu()
+    tables: dict[Table, Tensor] = {"input": _stored(layout.embedding, "the input embedding")}
+    outside = _stored(layout.head, "the head")
+    if not torch.equal(outside, tables["input"]):
+        tables["output"] = outside
     return tables
+
+
+def _stored(module: nn.Module, what: str) -> Float64[Tensor, "vocab hidden"]:
+    with fetched(module):
+        return plain_weight(module, what=what).detach().double().cpu()
 
 
 def same_script_entries(tokens: LanguageTokens, scripts: list[str], fewest: int) -> dict[str, list[int]]:

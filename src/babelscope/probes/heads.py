@@ -20,9 +20,11 @@ from babelscope.models import Layout, See, layout_of
 from babelscope.models.attention import AttentionInputs, attention_by
 from babelscope.models.measuring import run_pass
 from babelscope.models.plain import CausalModel
+from babelscope.models.weights import applied
 from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.shard_sums import ShardSums, check_english, stream_batches
 from babelscope.sites import Site
+from babelscope.upstream.devices import fetched
 
 Measure = Literal["written", "entropy_nats", "evenness", "sink", "previous"]
 """written   length of what the head adds to the residual stream, ‖W_O z‖
@@ -194,13 +196,15 @@ def record_heads(
 
 @torch.no_grad()
 def gram_of(layout: Layout, layer: int) -> Float[Tensor, "head d_head other"]:
-    """W_hᵀ W_h of each head's part of the output projection: ‖W_h z‖² = zᵀ (W_hᵀ W_h) z."""
-    projection = layout.layer(layer).get_submodule(layout.family.heads_out)
-    weight = next(projection.parameters())
-    dtype = weight.dtype if weight.is_floating_point() else torch.float32
-    one_hot = torch.eye(layout.width("attn_heads"), device=weight.device, dtype=dtype)
-    # What the module gives, and not its weight: that may be transposed or packed. Its hooks do not see it.
-    rows = (projection.forward(one_hot) - projection.forward(torch.zeros_like(one_hot[:1]))).float()
+    """W_hᵀ W_h of each head's part of the output projection: ‖W_h z‖² = zᵀ (W_hᵀ W_h) z.
+
+    W is what the module gives, and not its weight: that may be transposed, packed, or have an adapter beside it.
+    Raises PrerequisiteError where that is no linear map, or hooks of others may change it.
+    """
+    path = layout.family.heads_out
+    projection = layout.layer(layer).get_submodule(path)
+    with fetched(projection):
+        rows = applied(projection, torch.arange(layout.width("attn_heads")), path).float()
     part = rearrange(rows, "(h d) hidden -> h d hidden", h=layout.n_heads)
     return einsum(part, part, "h d hidden, h e hidden -> h d e")
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from babelscope.axes import Float, Tensor
 from babelscope.models import Layout
+from babelscope.models.plain import objection
 from babelscope.subnetworks.norms import restore_forward
 
 
@@ -19,7 +20,7 @@ from babelscope.subnetworks.norms import restore_forward
 def frozen_linears(layout: Layout) -> Iterator[None]:
     """While open, the linear maps of all blocks and the head run by oneDNN, where the rule of `onednn` allows it.
 
-    Only plain ones: a subclass, such as a quantised map, or one that something has replaced already, is left alone.
+    Only plain ones: a subclass, packed weights, or a map that something has replaced or wrapped is left alone.
     """
     head = layout.head
     blocks = [module for index in range(layout.n_layers) for module in layout.layer(index).modules()]
@@ -35,7 +36,7 @@ def frozen_linears(layout: Layout) -> Iterator[None]:
 def fits(module: nn.Linear) -> bool:
     """Whether a map is frozen, and of a kind that oneDNN takes."""
     frozen = not any(parameter.requires_grad for parameter in module.parameters())
-    return frozen and usable(module.weight.device, module.weight.dtype)
+    return frozen and objection(module) is None and usable(module.weight.device, module.weight.dtype)
 
 
 class FrozenLinear:

@@ -16,16 +16,26 @@ NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "Phi3
 
 @contextmanager
 def frozen_norms(layout: Layout, lowest: int) -> Iterator[None]:
-    """While open, the known norms of layers from `lowest` on, and of the body, go back in fewer passes."""
+    """While open, the known norms of layers from `lowest` on, and of the body, go back in fewer passes.
+
+    One whose function, weight or class somebody else replaced is left alone.
+    """
     above = [layout.layer(layer) for layer in range(lowest, layout.n_layers)]
     inside = [module for block in above for module in block.modules()]
     with ExitStack() as stack:
         for module in (*inside, *layout.body.children()):
-            if type(module).__name__ in NORMS:
-                stack.callback(restore_forward, module, vars(module).get("forward"))
+            if type(module).__name__ in NORMS and untouched(module):
+                stack.callback(restore_forward, module, None)
                 # An attribute of this one object stands before its class's method; deleting it brings that back.
                 object.__setattr__(module, "forward", FrozenNorm(module))
         yield
+
+
+def untouched(module: nn.Module) -> bool:
+    """Whether a norm is transformers' own, computes by its class's forward, and has a frozen plain weight."""
+    weight = module._parameters.get("weight")
+    plain = type(weight) is nn.Parameter and type(weight.data) is torch.Tensor and not weight.requires_grad
+    return plain and "forward" not in vars(module) and type(module).__module__.partition(".")[0] == "transformers"
 
 
 def restore_forward(module: nn.Module, before: Any) -> None:
@@ -40,11 +50,12 @@ class FrozenNorm:
     """The forward pass of one norm."""
 
     def __init__(self, module: Any):
-        self.weight, self.epsilon = module.weight.detach(), module.variance_epsilon
+        self.module = module
 
     def __call__(self, hidden_states: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
         """weight · (x / sqrt(mean(x²) + ε))."""
-        return _FrozenNorm.apply(hidden_states, self.weight, self.epsilon)  # pyright: ignore[reportReturnType]
+        weight = self.module.weight.detach()
+        return _FrozenNorm.apply(hidden_states, weight, self.module.variance_epsilon)  # pyright: ignore[reportReturnType]
 
 
 class _FrozenNorm(torch.autograd.Function):
