@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
+from torch.testing._internal.two_tensor import TwoTensor
 
 from babelscope import (
     Direction,
@@ -21,7 +22,7 @@ from babelscope import (
 )
 from babelscope.artifacts.identity import compare_samples, deciding_settings, pack_sample, whole_config_hash
 from babelscope.errors import ArtifactError
-from babelscope.models import check_made_for
+from babelscope.models import check_made_for, weights_hash
 from babelscope.models.origin import weights_sample
 from babelscope.subnetworks import ElementDelta
 
@@ -128,8 +129,61 @@ def test_an_adapter_beside_or_merged_is_another_model():
     origin = origin_of(model, None)
     with torch.random.fork_rng():
         adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
-        assert "other parameters" in refused(origin, adapted.base_model.model)
+        assert "adapters" in refused(origin, adapted.base_model.model)
         assert "other weights" in refused(origin, adapted.merge_and_unload())
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("change", ["off", "other", "stronger", "merged"])
+def test_what_an_adapter_is_set_to_decides(change):
+    peft = pytest.importorskip("peft")
+    settings = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    with torch.random.fork_rng():
+        outer = peft.get_peft_model(tiny_model("llama"), settings)
+        outer.add_adapter("second", settings)
+    model = outer.base_model.model
+    origin, whole = origin_of(model, None), weights_hash(model)
+    check(origin, model)
+    assert weights_hash(model) == whole
+    if change == "off":
+        outer.base_model.disable_adapter_layers()
+    elif change == "other":
+        outer.set_adapter("second")
+    elif change == "stronger":
+        model.model.layers[1].self_attn.q_proj.scaling["default"] *= 2
+    else:
+        outer.merge_adapter()
+    named = {"off": "disable_adapters", "other": "active_adapter", "stronger": "scaling", "merged": "merged_adapters"}
+    assert f"adapters.{named[change]}" in refused(origin, model)
+    assert weights_hash(model) != whole
+
+
+@pytest.mark.parametrize("part", ["packed", "scales"])
+def test_every_byte_of_packed_weights_counts(part):
+    def model():
+        made = tiny_model("llama")
+        layer = made.model.layers[1].mlp
+        layer.register_buffer("packed", torch.arange(12, dtype=torch.int32))
+        layer.register_buffer("scales", torch.ones(3, dtype=torch.float16))
+        layer.register_buffer("passing", torch.ones(3), persistent=False)
+        return made
+
+    one, other = model(), model()
+    assert weights_hash(one) == weights_hash(other) != weights_hash(tiny_model("llama"))
+    other.model.layers[1].mlp.passing += 1
+    assert weights_hash(one) == weights_hash(other)
+    other.model.layers[1].mlp.get_buffer(part)[1] += 1
+    assert weights_hash(one) != weights_hash(other)
+
+
+def test_every_byte_of_a_tensor_made_of_tensors_counts():
+    def model(last):
+        made = tiny_model("llama")
+        parts = torch.ones(2, 3), torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, last]])
+        made.model.layers[1].packed = torch.nn.Parameter(TwoTensor(*parts), requires_grad=False)
+        return made
+
+    assert weights_hash(model(6.0)) == weights_hash(model(6.0)) != weights_hash(model(7.0))
 
 
 def test_a_tied_head_is_the_same_as_its_copy():

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.identity import (
@@ -23,7 +24,7 @@ from babelscope.artifacts.identity import (
 )
 from babelscope.axes import Float32, Tensor
 from babelscope.errors import ArtifactError
-from babelscope.models.plain import CausalModel
+from babelscope.models.plain import CausalModel, adapter_settings
 from babelscope.reference import MODEL as REFERENCE_MODEL
 from babelscope.upstream.config import config_value, revision_of
 from babelscope.upstream.tokenizers import backend_of
@@ -44,7 +45,9 @@ def origin_of(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, *, 
     name = str(config_value(model.config, "name")) or type(model).__name__
     if Path(name) == REFERENCE_MODEL:
         name = "reference"
-    settings, state = settings_of(model.config), {} if tokenizer is None else _tokenizer_state(tokenizer)
+    adapters = adapter_settings(model)
+    settings = settings_of(model.config) | ({"adapters": adapters} if adapters else {})
+    state = {} if tokenizer is None else _tokenizer_state(tokenizer)
     return Origin(
         model=name,
         revision=revision_of(model.config),
@@ -112,17 +115,37 @@ def _values_of(weights: Tensor, edited: set[int]) -> Tensor:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """blake2b over names, dtypes and bytes of all parameters.
+    """blake2b over names, dtypes and bytes of all parameters, and of the rest of the state that a checkpoint keeps.
 
-    Every byte is read, so a copy in which one row was trained has another.  Parameters that are on the disk ("map")
-    count by name and shape.
+    Every byte is read, so a copy in which one row was trained has another.  The rest is what packed weights need
+    beside them (integer buffers, scales) and what decides of adapters: which are active, merged, and how strong.
+    Parameters that are on the disk ("map") count by name and shape.
     """
     digest = hashlib.blake2b(digest_size=8)
     for name, parameter in model.named_parameters():
-        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        if not parameter.is_meta:
-            digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        _digest_value(digest, name, parameter)
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for name, value in model.state_dict().items():
+        if name not in known:
+            _digest_value(digest, name, value)
+    adapters = adapter_settings(model)
+    if adapters:
+        digest.update(json.dumps(adapters, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _digest_value(digest: Any, name: str, value: Any) -> None:
+    """Name, dtype, shape and bytes of a tensor, or of the plain tensors inside one of a kind of its own."""
+    if not isinstance(value, torch.Tensor):
+        digest.update(f"{name} {value!r}".encode())
+        return
+    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+    inside: Any = value.data
+    if type(inside) is not torch.Tensor and is_traceable_wrapper_subclass(inside):
+        for part in inside.__tensor_flatten__()[0]:
+            _digest_value(digest, f"{name}.{part}", getattr(inside, part))
+    elif not value.is_meta:
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
