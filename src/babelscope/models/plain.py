@@ -172,7 +172,5 @@ def plain_weight(module: nn.Module, weight: str = "weight", *, what: str = "a pr
     """
     why = objection(module, weight)
     if why is not None:
-        raise PrerequisiteError(
-            f"{what}: expected a plain module, whose weight is all that it does; {why}"
-        )
+        raise PrerequisiteError(f"{what}: expected a plain module, whose weight is all that it does; {why}")
     return module._parameters[weight]  # pyright: ignore[reportReturnType]

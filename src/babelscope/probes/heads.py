@@ -198,13 +198,11 @@ def record_heads(
 def gram_of(layout: Layout, layer: int) -> Float[Tensor, "head d_head other"]:
     """W_hᵀ W_h of each head's part of the output projection: ‖W_h z‖² = zᵀ (W_hᵀ W_h) z.
 
-    W is what the module gives, and not its weight: that may be transposed, packed, or have an adapter beside it.
-    Raises PrerequisiteError where that is no linear map, or hooks of others may change it.
+    W is what the module gives; PrerequisiteError where that is no linear map, or hooks of others may change it.
     """
-    path = layout.family.heads_out
-    projection = layout.layer(layer).get_submodule(path)
+    projection = layout.layer(layer).get_submodule(layout.family.heads_out)
     with fetched(projection):
-        rows = applied(projection, torch.arange(layout.width("attn_heads")), path).float()
+        rows = applied(projection, torch.arange(layout.width("attn_heads")), layout.family.heads_out).float()
     part = rearrange(rows, "(h d) hidden -> h d hidden", h=layout.n_heads)
     return einsum(part, part, "h d hidden, h e hidden -> h d e")
 
