@@ -27,6 +27,14 @@ class Language(str):
             )
         return cls(langcodes.standardize_tag(tag, macro=False))
 
+    @classmethod
+    def from_iso639_3(cls, code: str) -> "Language":
+        """Canonical tag of a three-letter code: `fi` for `fin`; raises LanguageError for one that no registry knows."""
+        try:
+            return cls.parse(langcodes.standardize_tag(code, macro=False))
+        except LanguageTagError as err:
+            raise LanguageError(f"code {code!r} is unknown; expected ISO 639-3, such as 'fin'; correct it") from err
+
     @property
     def iso639_3(self) -> str:
         """Three-letter code, such as `fin`."""

@@ -5,7 +5,7 @@ import pytest
 import babelscope as bs
 from babelscope.corpus import as_corpus, load_corpus
 from babelscope.errors import LanguageError, MeasurementError
-from babelscope.evaluation import judge_answer, known_languages
+from babelscope.evaluation import detect_languages, judge_answer, known_languages
 from babelscope.evaluation.known_scripts import OWN_SCRIPT, letter_weight
 from babelscope.sweeps import judge_errors
 
@@ -101,6 +101,31 @@ def test_letters_count_by_what_they_say():
 def test_every_language_whose_script_is_its_own_is_known():
     assert {tag for tags in OWN_SCRIPT.values() for tag in tags} <= known_languages()
     assert known_languages() >= {"he", "ta", "bn", "th", "el", "ka", "nb", "sk", "ms", "zh-Hant", "sr-Latn"}
+
+
+@pytest.mark.parametrize("target", ["en", "it", "fi"])
+def test_a_list_of_names_counts_as_the_target(target):
+    """Names have no language: nothing in them speaks against the target by enough."""
+    assert verdict("Paris, Madrid, Berlin, Roma, Wien, Lisboa, Warszawa, Praha, Budapest", target) == "right"
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "expected"),
+    [
+        ("Kumusta ka na ngayong umaga kaibigan", "tl", "right"),
+        ("Kumusta ka na ngayong umaga kaibigan", "fil", "right"),
+        ("Бу сәһәр һава чох јахшыдыр вә ҝөзәлдир", "az", "other language"),
+        ("Мен бүгін кітапханаға бардым және кітап оқыдым", "kk", "right"),
+        ("The weather is very nice today", "kk", "other language"),
+    ],
+)
+def test_a_language_of_two_scripts_is_judged_in_the_one_with_words(answer, target, expected):
+    assert verdict(answer, target) == expected
+
+
+def test_a_whole_text_of_a_neighbour_is_told_by_the_full_models():
+    texts = ["Anakanak pergi ke sekolah pagipagi sekali bersama temanteman mereka"]
+    assert detect_languages(texts) == ["id"]
 
 
 def test_bad_input_is_one_line():

@@ -40,7 +40,7 @@ class Identifier:
         labels = frozenset(map(str, accepted(Language.parse(target)))) if words else labels_of(target, self.label_set)
         if self.known is not None and not labels & self.known:
             raise LanguageError(
-                f"{target} can not be recognised by {self.name}; expected one of {', '.join(sorted(self.known))}; "
+                f"{target} can not be recognised by {self.name}; expected one of {_first(sorted(self.known))}; "
                 "name another identifier"
             )
         return labels
@@ -50,6 +50,12 @@ class Identifier:
         wanted, tag = self.check(target), Language.parse(target)
         flat = [" ".join(text.split()) for text in texts]
         return [tag if g.label in wanted else language_of(g.label, self.label_set) for g in self.guess(flat)]
+
+
+def _first(labels: Sequence[str], most: int = 100) -> str:
+    """The labels in one line, the first hundred of them."""
+    more = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more
 
 
 Named = Identifier | str | Path | Callable[[Sequence[str]], Sequence[Guess]]
@@ -103,7 +109,8 @@ def _open_fasttext(path: Path, labels: LabelSet | None) -> Identifier:
             Guess(f[0][1].removeprefix("__label__"), min(1.0, float(f[0][0]))) if f else Guess(None, 0) for f in found
         ]
 
-    return Identifier(path.name, labels, guess)
+    names = frozenset(label.removeprefix("__label__") for label in model.get_labels())
+    return Identifier(path.name, labels, guess, names)
 
 
 def judge_by(identifier: Identifier, answers: Sequence[str], target: str) -> list[Recognition]:

@@ -84,7 +84,11 @@ def _inside(words: list[Word], script: str, target: Language) -> list[Language |
     if script not in CANDIDATES:
         return [target] * len(words)
     own = counts_as(base)
-    stand_in = base if base in CANDIDATES[script] else min(own & set(CANDIDATES[script]))
+    known = own & set(CANDIDATES[script])
+    if not known:
+        # Written in this script too, but without words to tell it by (`az` in Cyrillic): not taken for the target.
+        return [_language_of_script(words, script)[0]] * len(words)
+    stand_in = base if base in known else min(known)
     tags = label_words([w.text for w in words], [w.name for w in words], script, stand_in, own)
     return [target if tag in own else Language(tag) for tag in tags]
 

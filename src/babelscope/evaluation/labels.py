@@ -2,11 +2,15 @@
 
 from typing import Any, Literal, get_args
 
-from babelscope.errors import LanguageError, ToolkitError
+from babelscope.errors import LanguageError
+from babelscope.evaluation.flores_codes import labels_for, tag_of
 from babelscope.languages import Language
 
-LabelSet = Literal["lingua", "lid176", "glotlid", "nllb", "bcp47"]
-"""lingua; fastText's lid.176; GlotLID version 3; NLLB's lid218e, which has the labels of FLORES-200; our own tags."""
+LabelSet = Literal["lingua", "lid176", "glotlid", "nllb", "openlid", "bcp47"]
+"""lingua; fastText's lid.176; GlotLID version 3; NLLB's lid218e, which has the labels of FLORES-200; OpenLID, any
+version; our own tags."""
+FLORES_STYLE = frozenset({"glotlid", "nllb", "openlid"})
+"""Label sets that write `fin_Latn`: what their column lacks goes by the rule of `flores_codes`."""
 
 _TABLE = """
 tag     lingua  lid176  glotlid            nllb
@@ -55,7 +59,7 @@ sr      sr      sr      srp_Cyrl           srp_Cyrl
 sv      sv      sv      swe_Latn           swe_Latn
 sw      sw      sw      swh_Latn           swh_Latn
 th      th      th      tha_Thai           tha_Thai
-tl      tl      tl      fil_Latn           tgl_Latn
+tl      fil     tl      fil_Latn           tgl_Latn
 tr      tr      tr      tur_Latn           tur_Latn
 tt      -       tt      tat_Cyrl           tat_Cyrl
 uk      uk      uk      ukr_Cyrl           ukr_Cyrl
@@ -89,31 +93,32 @@ Sources: label lists of lid.176, GlotLID v3 (languages-v3.md) and FLORES-200.
 
 
 def labels_of(language: str, label_set: LabelSet) -> frozenset[str]:
-    """The labels that count as a language; raises LanguageError where that set has none for it."""
+    """The labels that count as a language: those of the table, else of the rule for labels like `fin_Latn`.
+
+    Raises LanguageError where that set has none for it.
+    """
     tag = Language.parse(language)
     if label_set == "bcp47":
         return frozenset({tag})
-    if tag not in LABELS[label_set]:
-        raise LanguageError(
-            f"language {tag!r} has no label of {label_set}; expected one of {', '.join(LABELS[label_set])}; "
-            "name another identifier"
-        )
-    return LABELS[label_set][tag]
+    if tag in LABELS.get(label_set, {}):
+        return LABELS[label_set][tag]
+    if label_set in FLORES_STYLE:
+        return labels_for(tag)
+    raise LanguageError(
+        f"language {tag!r} has no label of {label_set}; expected one of {', '.join(LABELS[label_set])}; "
+        "name another identifier"
+    )
 
 
 def language_of(label: str | None, label_set: LabelSet) -> Language | None:
     """The language a label names, for reports; None for no label, or one that is no language (`und_…`, `zxx_…`).
 
     Of two tags that share a label it is the one that has no other (`zho_Hans` is `zh-Hans`). A label outside the table
-    keeps its own code and script (`kmr_Latn` is `kmr-Latn`), and so equals no tag of the table.
+    is its code's tag, with the script where it is not the usual one (`kmr_Latn` is `kmr`, `ace_Arab` is `ace-Arab`).
     """
     if label is None:
         return None
     named = [tag for tag, labels in LABELS.get(label_set, {}).items() if label in labels]
     if named:
         return min(named, key=lambda tag: len(LABELS[label_set][tag]))
-    try:
-        found = Language.parse(label.replace("_", "-"))
-    except ToolkitError:
-        return None
-    return None if found.split("-")[0] in ("und", "zxx") else found
+    return tag_of(label if label_set in FLORES_STYLE else label.replace("_", "-"))

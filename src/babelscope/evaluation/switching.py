@@ -8,7 +8,13 @@ all in the target; else with forty languages one of them would fit some word bet
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from babelscope.evaluation.word_evidence import COMMON_LANGUAGES, evidence
+from babelscope.evaluation.word_evidence import (
+    COMMON_LANGUAGES,
+    NEIGHBOURS,
+    Evidence,
+    evidence,
+    evidence_of_neighbours,
+)
 
 ENTER, LEAVE = 2.5, 2.0
 """Nats a path pays for each change into the other language and back."""
@@ -81,8 +87,22 @@ def two_state_paths(
 
 
 def probabilities(words: list[str], script: str) -> dict[str, float]:
-    """Probability of each language of a script for all words together; those of little text are taken for rarer."""
-    source, lower = evidence(script), [word.lower() for word in words]
+    """Probability of each language of a script for all words together; those of little text are taken for rarer.
+
+    Where the two likeliest are neighbours, their group is told apart once more by its full models.
+    """
+    lower = [word.lower() for word in words]
+    shares = _shares(evidence(script), lower)
+    first, second = sorted(shares, key=shares.__getitem__)[:-3:-1]
+    group = next((group for group in NEIGHBOURS if {first, second} <= group), None)
+    if group is None:
+        return shares
+    total = sum(shares[tag] for tag in group)
+    again = _shares(evidence_of_neighbours(script, group), lower)
+    return shares | {tag: total * share for tag, share in again.items()}
+
+
+def _shares(source: Evidence, lower: list[str]) -> dict[str, float]:
     nats = source.beside(lower, source.languages[0]).sum(axis=0)
     nats = nats - [0.0 if tag in COMMON_LANGUAGES else RARE for tag in source.languages]
     shares = np.exp(nats - nats.max())
