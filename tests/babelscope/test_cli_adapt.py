@@ -121,3 +121,34 @@ def test_bad_input_is_one_line(capsys, folder):
         line = err.strip().splitlines()[-1]
         assert code == 1 and line.startswith("babelscope adapt: ") and expected in line
         assert not (folder / "bad").exists()
+
+
+def unlike(folder):
+    """Valid text that has nothing of what is trained."""
+    (folder / "corpus" / "valid" / "eu.txt").write_text("QZQZ 0123 XKXK\nXKXK 4567 QZQZ\n")
+    return folder
+
+
+def test_where_no_step_is_better_no_delta_is_saved_and_one_line_says_what_to_do(capsys, folder):
+    text = (folder / "corpus" / "valid" / "eu.txt").read_text()
+    code, result, err = call(capsys, unlike(folder), "--out", folder / "worse", "--learning-rate", 300)
+    line = err.strip().splitlines()[-1]
+    assert code == 1 and result is None
+    assert "no step at learning rate 300 was better" in line and "lower --learning-rate, such as to 30" in line
+    assert not (folder / "worse").exists() and not (folder / "worse.checkpoint").exists()
+    log = json.loads((folder / "worse.training.json").read_text())
+    assert log["best_step"] == 0 and log["learning_rate"] == 300
+    assert min(score for _, score in log["bits_per_byte"]) >= log["untouched"]
+    # Nothing stands in the way of the next try.
+    (folder / "corpus" / "valid" / "eu.txt").write_text(text)
+    assert call(capsys, folder, "--out", folder / "worse")[0] == 0
+
+
+def test_rates_that_are_all_worse_are_refused_alike_and_a_baseline_has_no_delta_of_zeros(capsys, folder):
+    rates = ("--rates", 300, 900)
+    code, _, err = call(capsys, unlike(folder), "--out", folder / "worse", *rates)
+    assert code == 1 and "no step at learning rate" in err.strip().splitlines()[-1]
+    assert not (folder / "worse").exists()
+    code, result, _ = call(capsys, folder, "--out", folder / "random", *rates, "--baseline", "random")
+    assert code == 0 and result["gain"] == 0
+    assert [path.name for path in (folder / "random").iterdir()] == ["result.json"]

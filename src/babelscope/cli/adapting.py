@@ -36,7 +36,7 @@ from babelscope.corpus import (
     has_splits,
     load_corpus,
 )
-from babelscope.errors import ArtifactError
+from babelscope.errors import ArtifactError, MeasurementError
 from babelscope.evaluation import bits_per_byte, check_labels
 from babelscope.languages import Language
 from babelscope.models import open_model
@@ -84,7 +84,9 @@ def run_adapt(
         corpus: folder with train, valid and test text, hub id, or "reference"; every language of it is measured. Text
             without splits is dealt out by document.
         language: what is trained; its valid text chooses the best step.
-        out: folder of the Delta; result.json in it holds losses and bits per byte before and after.
+        out: folder of the Delta; result.json in it holds losses and bits per byte before and after. Where no step is
+            better on the valid text than the untouched model there is none: exit 1, with the course of the training in
+            OUT.training.json.
         conversation: the corpus's rows are conversations for the model's own chat template, and the loss is taken on
             these words of them: answer (also on the token that ends each), user, or all; none reads plain text.
         steps: optimizer steps at most.
@@ -152,6 +154,7 @@ def run_adapt(
             **shared,
             **packing,
         )
+    refuse_untouched(delta.parameters["result"], learning_rate, out, checkpoint)
     with delta.applied(job.model):
         after = bits_per_byte(job.model, job.tokenizer, job.test)
     delta.save(out)
@@ -160,6 +163,24 @@ def run_adapt(
     write_atomic(out / RESULT, json.dumps({**result, **delta.parameters["result"], "text": job.text}, indent=1))
     shutil.rmtree(checkpoint, ignore_errors=True)
     return {"out": str(out), **result}
+
+
+def refuse_untouched(result: Mapping[str, Any], learning_rate: float, out: Path, checkpoint: Path) -> None:
+    """Raise MeasurementError where no step was better than the model as it was: such a Delta would change nothing.
+
+    The course of the training is written beside `out`, and the checkpoint, which holds nothing better, is removed.
+    """
+    if result["best_step"]:
+        return
+    log = out.with_name(f"{out.name}.training.json")
+    write_atomic(log, json.dumps({"learning_rate": learning_rate, **result}, indent=1))
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    after = min(score for step, score in result["bits_per_byte"] if step)
+    raise MeasurementError(
+        f"no step at learning rate {learning_rate:g} was better on valid text than the untouched model "
+        f"({after:.4f} bits per byte at best, {result['untouched']:.4f} before); expected a gain; no Delta is saved, "
+        f"the training log is in {log}; lower --learning-rate, such as to {learning_rate / 10:g}, or let --rates choose"
+    )
 
 
 @dataclass(frozen=True)
@@ -242,8 +263,8 @@ def open_job(
 
 
 def write_baseline(result: Adaptation, out: Path, job: Job, scores: dict[float, float]) -> Result:
-    """result.json of a baseline, and its Delta where it trains neurons."""
-    if result.delta is not None:
+    """result.json of a baseline, and its Delta where it trains neurons and some step was better than none."""
+    if result.delta is not None and any(bool(part.any()) for part in result.delta.rows.values()):
         result.delta.save(out)
     found = summary(job.language, result.before, result.after, result.trained, result.learning_rate, scores)
     curve = [[point.step, point.bits_per_byte] for point in result.history if point.bits_per_byte is not None]
