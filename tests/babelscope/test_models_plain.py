@@ -230,3 +230,19 @@ def test_hooks_of_others_on_a_heads_projection_are_refused():
     model.model.layers[1].self_attn.o_proj.register_forward_hook(lambda module, args, output: 2 * output)
     with pytest.raises(PrerequisiteError, match="o_proj: hooks that others put"):
         gram_of(layout_of(model), 1)
+
+
+class Int8Params(nn.Parameter):
+    """As bitsandbytes' own, without its device."""
+
+
+def test_weights_whose_counts_follow_the_batch_are_said(caplog):
+    model, settings = tiny_model("llama"), {"shards": 0, "tokens_per_language": None}
+    with caplog.at_level("WARNING"):
+        bs.observe(model, tiny_tokenizer(), TEXTS, **settings)
+        assert "8-bit weights" not in caplog.text
+        # An 8-bit parameter beside, which no pass reads.
+        Int8Params.__module__ = "bitsandbytes.nn.modules"
+        model.model.packed = Int8Params(torch.ones(2, dtype=torch.int8), requires_grad=False)
+        bs.observe(model, tiny_tokenizer(), TEXTS, **settings)
+    assert caplog.text.count("counts vary a little with batch_size") == 1

@@ -12,6 +12,17 @@ def device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device if place is None else place
 
 
+def follows_batch(model: nn.Module) -> bool:
+    """Whether weights are bitsandbytes' 8-bit ones, whose products depend on which rows share a batch.
+
+    Inputs above a threshold in any row of a batch are multiplied in 16 bits for all of it (LLM.int8, arXiv:2208.07339).
+    """
+    return any(
+        type(parameter).__module__.startswith("bitsandbytes") and parameter.dtype == torch.int8
+        for parameter in model.parameters()
+    )
+
+
 def quantised_parameters(model: nn.Module) -> tuple[str, ...]:
     """Names of weights that are not plain floating-point tensors, which can not be trained or edited row by row.
 

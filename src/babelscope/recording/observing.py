@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts import Observation
 from babelscope.corpus import Texts, as_corpus
 from babelscope.models import layout_of
+from babelscope.models.devices import follows_batch
 from babelscope.models.plain import CausalModel
 from babelscope.recording.passes import Pass
 from babelscope.recording.reading import Reading, parse_sites
@@ -59,6 +60,11 @@ def observe(
         batch_size=None if batch_size == "auto" else int(batch_size),
         max_length=max_length,
     )
+    if follows_batch(layout.model):
+        log.warning(
+            "8-bit weights of bitsandbytes: a product depends on the other rows of its batch, so counts vary "
+            "a little with batch_size; compare observations of one batch_size, or open it in bfloat16 or int4"
+        )
     run = Pass(layout, tokenizer, corpus, reading)
     if checkpoint is not None:
         run.open_checkpoint(Path(checkpoint))
