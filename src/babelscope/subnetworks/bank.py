@@ -133,6 +133,9 @@ def check_set(layout: Layout, neurons: NeuronSet) -> None:
         raise SelectionError(
             f"the set of {neurons.languages[0]} is empty; expected at least one neuron; select with a larger top_rate"
         )
+    # What stands in a weight's place also makes another model: the way out of the former is the one to say.
+    chosen = neurons.layer_counts[0].nonzero()[:, 0].tolist()
+    neuron_places(layout, [layer for layer in chosen if layer < layout.n_layers])
     check_made_for(neurons.origin, layout.model, None, f"set of {neurons.languages[0]}")
     if (neurons.n_layers, neurons.n_neurons) != (layout.n_layers, layout.width("mlp_gate")):
         raise ArtifactError(
