@@ -246,7 +246,7 @@ def test_wrong_values_of_flags_are_one_line_before_anything_is_read(capsys, fold
 
 
 def test_an_out_that_can_not_be_written_is_found_before_the_work(capsys, folder, monkeypatch):
-    monkeypatch.setattr("babelscope.cli.observing.open_model", None)
+    monkeypatch.setattr("babelscope.models.open_model", None)
     (folder / "file").write_text("")
     code, _, err = observe(capsys, folder, "file/obs")
     assert code == 1 and "nothing can be written in" in one_line(err)

@@ -1,8 +1,8 @@
 """`--chat` as a user meets it: steer, its sweep, evaluate and study, on a tiny model with a template."""
 
 import json
-import shutil
 import logging
+import shutil
 
 import pytest
 import torch
@@ -231,7 +231,7 @@ def test_study_asks_a_chat_model(capsys, folder, monkeypatch):
     import babelscope.cli.studying as studying
 
     given = {}
-    monkeypatch.setattr(studying, "run_study", lambda *words, **options: given.update(options) or {})
+    monkeypatch.setattr("babelscope.study.run_study", lambda *words, **options: given.update(options) or {})
     monkeypatch.setattr(studying, "shown", lambda out, results: {})
     study = ("study", folder / "model", folder / "corpus", "--out", folder / "study")
     code, _, err = call(capsys, *study, "--chat", "--system", "s", "--questions", folder / "questions")

@@ -12,9 +12,9 @@ from delta_cases import bits, random_delta, same_bits, to_dtype
 
 from babelscope import Language, origin_of
 from babelscope.errors import ArtifactError, MeasurementError, SelectionError
+from babelscope.subnetworks.delta_overlap import element_overlap
 from babelscope.subnetworks.elements import ElementDelta, Elements
 from babelscope.subnetworks.lottery import lottery_ticket_mask
-from babelscope.subnetworks.delta_overlap import element_overlap
 
 
 def state(model):

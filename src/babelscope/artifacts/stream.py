@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from babelscope.artifacts.stream_forms import Form as Form
 from babelscope.axes import Float, Float64, Int64, Tensor
 from babelscope.errors import ArtifactError, MeasurementError, SiteError
 
@@ -35,9 +36,6 @@ BINS = 40 << MANTISSA
 """Up to 2^24; what is longer is counted in the last."""
 ROUNDS = 4
 """Times that units above the bar are taken out of a token's length."""
-
-Form = Literal["auto", "whole", "ordinary"]
-"""whole: every token and unit; ordinary: first tokens and massive units left out; auto: ordinary where it matters."""
 
 
 def unit_bar(share: float, units: int) -> float:

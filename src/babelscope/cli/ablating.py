@@ -4,14 +4,9 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from babelscope.ablation import ablation_matrix
-from babelscope.artifacts import NeuronSet, Observation
 from babelscope.cli.arguments import Device, Dtype, Model, Neurons, Result, SameText, Seed, Text, free
-from babelscope.corpus import WHOLE, check_unseen, has_splits, load_corpus
 from babelscope.errors import SelectionError
-from babelscope.models import open_model
 from babelscope.runs import plain, write_atomic
-from babelscope.study.parts import ablation_summary
 
 
 def run_ablate(
@@ -42,6 +37,12 @@ def run_ablate(
         draws: random sets of each control; 19 is the fewest whose rank p can reach .05.
         max_tokens: scored tokens a language.
     """
+    from babelscope.ablation import ablation_matrix
+    from babelscope.artifacts import NeuronSet, Observation
+    from babelscope.corpus import WHOLE, check_unseen, has_splits, load_corpus
+    from babelscope.models import open_model
+    from babelscope.study.parts import ablation_summary
+
     free(out)
     sets = NeuronSet.load(neurons)
     if not len(sets.indices):

@@ -1,4 +1,4 @@
-"""What several verbs share: their result, a free path, a recipe or direction as a recipe, and a quiet stop."""
+"""What several verbs share: the types of their flags, their result, a free path, a quiet stop. It loads no library."""
 
 import json
 import os
@@ -10,10 +10,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.artifacts import Direction, SteeringRecipe
-from babelscope.controls import Stability
 from babelscope.errors import ArtifactError, PrerequisiteError
-from babelscope.languages import Language
 
 Result = Mapping[str, Any]
 
@@ -70,26 +67,6 @@ def free(out: Path) -> Path:
     return out
 
 
-def open_recipe(path: Path, strength: float, unit: Literal["raw", "unit", "relative"]) -> SteeringRecipe:
-    """A SteeringRecipe folder as it is, or a Direction folder added with this strength."""
-    kind = format_of(path)
-    if kind.startswith("babelscope.Direction/"):
-        return Direction.load(path).recipe(strength, unit)
-    if kind.startswith("babelscope.Delta/"):
-        raise ArtifactError(
-            f"{path}: a Delta came; expected a Direction or SteeringRecipe; `babelscope steer` lets a trained model "
-            "speak, `babelscope export` writes it as a checkpoint"
-        )
-    if path.is_dir() and not kind.startswith("babelscope.SteeringRecipe/"):
-        raise ArtifactError(
-            f"{path}: format {kind or None!r}; expected a Direction, SteeringRecipe or, for steer, a Delta; open it as "
-            "what it is"
-        )
-    if not path.is_dir():
-        raise ArtifactError(f"{path}: no such folder; expected a Direction, SteeringRecipe or Delta; correct the path")
-    return SteeringRecipe.load(path)
-
-
 def format_of(path: Path) -> str:
     """What kind of artifact a folder says it is; empty where it says nothing."""
     file = path / "config.json"
@@ -99,14 +76,6 @@ def format_of(path: Path) -> str:
         raise ArtifactError(f"{file}: is no JSON ({err}); expected a Direction or SteeringRecipe") from err
     kind = config.get("format") if isinstance(config, dict) else None
     return "" if kind is None else str(kind)
-
-
-def stability_rows(stability: Mapping[Language, Stability]) -> dict[str, dict[str, float]]:
-    """What is printed of the agreement of half-splits."""
-    return {
-        tag: {key: round(getattr(row, key), 3) for key in ("median", "low", "high", "chance")}
-        for tag, row in stability.items()
-    }
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from zstandard import ZstdError
 
 from babelscope.artifacts import SteeringRecipe
-from babelscope.cli.arguments import format_of, open_recipe
+from babelscope.cli.arguments import format_of
+from babelscope.cli.saved import open_recipe
 from babelscope.corpus import OPENERS, split_lines
 from babelscope.errors import ChatError, CorpusError
 from babelscope.languages import Language

@@ -1,17 +1,29 @@
 """From a verb's words to the call of its function, whose signature gives the flags."""
 
+from functools import wraps
 from importlib import import_module
+from typing import Any
 
 import tyro
 
 from babelscope.cli.arguments import Result
 from babelscope.cli.table import VERBS
-from babelscope.upstream.tokenizers import hide_progress
 
 
 def call_verb(verb: str, words: list[str]) -> Result:
-    """Parse a verb's arguments from the signature of its function, and call it; only its own module is imported."""
-    hide_progress()
+    """Parse a verb's arguments from the signature of its function, and call it; only its own module is imported.
+
+    transformers, whose progress bars are hidden, is loaded after the flags are understood and where it may be needed.
+    """
     entry = VERBS[verb]
     function = getattr(import_module(f"babelscope.cli.{entry.module}"), entry.function)
-    return tyro.cli(function, args=words, prog=f"babelscope {verb}")
+
+    @wraps(function)
+    def quiet(*args: Any, **flags: Any) -> Result:
+        if entry.may_open_model:
+            from babelscope.upstream.tokenizers import hide_progress
+
+            hide_progress()
+        return function(*args, **flags)
+
+    return tyro.cli(quiet, args=words, prog=f"babelscope {verb}")

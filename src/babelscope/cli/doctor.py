@@ -2,13 +2,9 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-import torch
-from babelscope_kernels.backend import why_torch
 from babelscope_kernels.names import NAMES
 
 from babelscope.cli.arguments import Device, FailedResult, Result
-from babelscope.cli.doctor_checks import CHECKS, outcome
-from babelscope.models import open_model
 from babelscope.runs import environment
 
 EXTRAS = ("sae-lens", "transformer-lens", "nnsight", "peft", "gguf", "lm-eval", "jieba", "fugashi", "fasttext-predict")
@@ -17,9 +13,16 @@ EXTRAS = ("sae-lens", "transformer-lens", "nnsight", "peft", "gguf", "lm-eval", 
 def run_doctor(*, model: str = "reference", device: Device = "cpu") -> Result:
     """List versions, devices and the kernels' backends, and try counting, steering and training against plain torch.
 
-    model: folder, hub id, or "reference" for the bundled one, which takes seconds.
     Each of the three is "passed" or what went wrong; where one fails, the exit code is 1.
+
+    Args:
+        model: folder, hub id, or "reference" for the bundled one, which takes seconds.
     """
+    import torch
+
+    from babelscope.cli.doctor_checks import CHECKS, outcome
+    from babelscope.models import open_model
+
     extras = {}
     for name in EXTRAS:
         try:
@@ -44,6 +47,9 @@ def run_doctor(*, model: str = "reference", device: Device = "cpu") -> Result:
 
 def kernel_backend() -> str:
     """What the kernels run on where models are opened by default, and why."""
+    import torch
+    from babelscope_kernels.backend import why_torch
+
     here = torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu")
     why = why_torch([here])
     return f"torch: {why}" if why else f"triton on {torch.cuda.get_device_name()}, where shapes and dtypes allow it"

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.arguments import Chat, Device, Dtype, Result, Seed, System, free, open_recipe
+from babelscope.cli.arguments import Chat, Device, Dtype, Result, Seed, System, free
 from babelscope.cli.asking import lines_of, read_prompts
 from babelscope.cli.prompt_sets import PromptSet, answers_of, prompts_of
+from babelscope.cli.saved import open_recipe
 from babelscope.corpus import load_corpus
 from babelscope.errors import ArtifactError, ChatError
 from babelscope.evaluation import (

@@ -6,11 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.adapters.merged import export_merged
-from babelscope.adapters.peft import export_adapter
 from babelscope.cli.arguments import Device, Result, free
-from babelscope.models import open_model
-from babelscope.subnetworks import Delta
 
 
 def run_export(
@@ -35,6 +31,11 @@ def run_export(
         scale: what all of them are multiplied by.
         dtype: of the merged weights; auto is float32 on the CPU, the stored dtype elsewhere. Adapters are float32.
     """
+    from babelscope.adapters.merged import export_merged
+    from babelscope.adapters.peft import export_adapter
+    from babelscope.models import open_model
+    from babelscope.subnetworks import Delta
+
     free(out)
     first, *rest = deltas = [Delta.load(path) for path in (delta, *also)]
     opened, tokenizer = open_model(model, device=device, dtype=dtype)

@@ -18,14 +18,9 @@ from babelscope.cli.arguments import (
     Text,
     counted_of,
     free,
-    stability_rows,
     stop_on_interrupt,
 )
-from babelscope.controls import write_evidence
-from babelscope.corpus import as_conversations, check_conversations, load_corpus
 from babelscope.errors import ArtifactError, ChatError, SelectionError
-from babelscope.features import SELECTORS, check_features, evidence_rows, load_sae, observe_features
-from babelscope.models import open_model
 
 Method = Literal["langfir", "monolinguality", "lape"]
 
@@ -88,6 +83,12 @@ def run_features(
         tokens_per_language: at most; 0 means all text.
         resume: go on with an interrupted pass of the same command.
     """
+    from babelscope.cli.saved import stability_rows
+    from babelscope.controls import write_evidence
+    from babelscope.corpus import as_conversations, check_conversations, load_corpus
+    from babelscope.features import SELECTORS, check_features, evidence_rows, load_sae, observe_features
+    from babelscope.models import open_model
+
     if (system and not chat) or (chat and conversation != "none"):
         raise ChatError(
             "--system came without --chat, or --chat with --conversation; expected --chat for texts as a user's "

@@ -7,13 +7,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from babelscope.artifacts import Observation
 from babelscope.cli.arguments import Device, Dtype, Model, Result, Talk, Text, counted_of, free, stop_on_interrupt
-from babelscope.corpus import check_conversations, load_corpus
 from babelscope.errors import ArtifactError, CorpusError
-from babelscope.evaluation import check_labels
-from babelscope.models import open_model
-from babelscope.recording import observe, plan_observation
 
 
 def run_observe(
@@ -54,6 +49,12 @@ def run_observe(
         dry_run: print tokens and bytes, run nothing.
         check_language: refuse text that is mostly another language than its label says.
     """
+    from babelscope.artifacts import Observation
+    from babelscope.corpus import check_conversations, load_corpus
+    from babelscope.evaluation import check_labels
+    from babelscope.models import open_model
+    from babelscope.recording import observe, plan_observation
+
     if resume and (out / "config.json").is_file():
         return {"out": str(out), "tokens": Observation.load(out).tokens, "resumed_tokens": "complete"}
     checkpoint = out.with_name(f"{out.name}.checkpoint")
@@ -112,6 +113,8 @@ def run_merge(
         observations: folders of Observations of one model and the same sites.
         out: folder of the sum.
     """
+    from babelscope.artifacts import Observation
+
     free(out)
     if not observations:
         raise ArtifactError("no observation came; expected at least one folder; name them")

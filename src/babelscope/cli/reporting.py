@@ -6,7 +6,6 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from babelscope.cli.arguments import Result
-from babelscope.report import write_report
 
 
 def run_report(
@@ -22,4 +21,6 @@ def run_report(
         out: the page; none means report.html in the first folder.
         include_samples: show text in the report.
     """
+    from babelscope.report import write_report
+
     return {"report": str(write_report(list(runs), out=out, include_samples=include_samples))}

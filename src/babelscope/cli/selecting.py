@@ -6,16 +6,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.adapters.masks import import_mask
-from babelscope.artifacts import Observation, Origin
-from babelscope.artifacts.stream import Form
-from babelscope.cli.arguments import Observed, Result, Seed, free, stability_rows
-from babelscope.controls import write_evidence
-from babelscope.directions import mean_direction
+from babelscope.artifacts.stream_forms import Form
+from babelscope.cli.arguments import Observed, Result, Seed, free
 from babelscope.errors import ArtifactError, SelectionError
-from babelscope.identification import check_sets, evidence_rows
-from babelscope.models import layout_of, open_model, origin_of
-from babelscope.neurons import SELECTORS
 from babelscope.sites import At
 
 
@@ -43,6 +36,12 @@ def run_identify(
         compare_with: an Observation of other text, such as parallel text: is it language or genre?
         draws: bootstrap resamples, half-splits and shuffles, each so many.
     """
+    from babelscope.artifacts import Observation
+    from babelscope.cli.saved import stability_rows
+    from babelscope.controls import write_evidence
+    from babelscope.identification import check_sets, evidence_rows
+    from babelscope.neurons import SELECTORS
+
     free(out)
     observed = Observation.load(observation)
     sets = SELECTORS[method](observed, top_rate=top_rate, at=at)
@@ -84,6 +83,9 @@ def run_direct(
         form: whole (all tokens and units), ordinary (without first tokens and massive units), or auto (ordinary where
             one unit or the first tokens would dominate).
     """
+    from babelscope.artifacts import Observation
+    from babelscope.directions import mean_direction
+
     free(out)
     observed = Observation.load(observation)
     make = partial(mean_direction, observed, target=target, source=source or None, layer=layer, at=at)
@@ -121,6 +123,10 @@ def run_import_mask(
         n_neurons: neurons a layer; 0 asks the model.
         model: folder or hub id it was made for, whose shape and hash the set then carries.
     """
+    from babelscope.adapters.masks import import_mask
+    from babelscope.artifacts import Origin
+    from babelscope.models import layout_of, open_model, origin_of
+
     free(out)
     origin: Origin | None = None
     layers = 0

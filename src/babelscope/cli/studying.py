@@ -19,8 +19,7 @@ from babelscope.cli.arguments import (
     Text,
     free,
 )
-from babelscope.cli.asking import chat_prompts
-from babelscope.study import MAIN, Budget, run_study
+from babelscope.study.budget import MAIN, Budget
 
 Samples = Annotated[bool, arg(help="show prompts and answers in the report.")]
 
@@ -38,6 +37,8 @@ def run_demonstration(
     Args:
         out: the new folder.
     """
+    from babelscope.study import run_study
+
     given: dict[str, Any] = {"device": device, "dtype": dtype, "seed": seed, "include_samples": include_samples}
     return shown(out, run_study("reference", "reference", free(out), languages=MAIN, progress=True, **given))
 
@@ -91,6 +92,9 @@ def run_whole_study(
         resume: go on where an interrupted run of the same command stopped.
         check_language: refuse text that is mostly another language than its label says.
     """
+    from babelscope.cli.asking import chat_prompts
+    from babelscope.study import run_study
+
     budget = Budget(
         observe_tokens=tokens_per_language,
         ablate_tokens=ablate_tokens,

@@ -11,17 +11,19 @@ class Verb(NamedTuple):
     function: str
     """Its function there, whose parameters are the flags."""
     help: str
+    may_open_model: bool = True
+    """Whether it can come to open a model, and so to load transformers."""
 
 
 VERBS = {
     "demo": Verb("studying", "run_demonstration", "the main job on the bundled model and corpus, with a report"),
     "study": Verb("studying", "run_whole_study", "the main job on your model and text; resumable"),
     "observe": Verb("observing", "run_observe", "one pass of labelled text through a model, into counts"),
-    "merge": Verb("observing", "run_merge", "add observations of several machines or texts"),
+    "merge": Verb("observing", "run_merge", "add observations of several machines or texts", False),
     "identify": Verb(
-        "selecting", "run_identify", "which neurons belong to which language, with controls and intervals"
+        "selecting", "run_identify", "which neurons belong to which language, with controls and intervals", False
     ),
-    "direct": Verb("selecting", "run_direct", "the direction from one language to another"),
+    "direct": Verb("selecting", "run_direct", "the direction from one language to another", False),
     "ablate": Verb("ablating", "run_ablate", "what breaks when a language's neurons are off, with matched controls"),
     "probe": Verb("probing", "run_probe", "lens, embeddings, alignment, trees, subspaces and more, with controls"),
     "features": Verb("featuring", "run_features", "which features of a sparse autoencoder belong to which language"),
@@ -33,7 +35,7 @@ VERBS = {
         "run_evaluate",
         "bits per byte by language, language confusion of answers, or a recipe's whole score",
     ),
-    "report": Verb("reporting", "run_report", "one HTML page from the folders of studies"),
+    "report": Verb("reporting", "run_report", "one HTML page from the folders of studies", False),
     "import-mask": Verb("selecting", "run_import_mask", "read a published LAPE mask"),
     "doctor": Verb("doctor", "run_doctor", "what is installed, and a self-test"),
 }

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression
 
 from babelscope.artifacts import Direction
 from babelscope.artifacts.stream import Form, check_form, without_units
@@ -110,6 +108,8 @@ def probe_direction(
     x, label = torch.cat(groups), np.repeat([1, 0], [len(group) for group in groups])
     std = x.std(dim=0, correction=0).clamp(min=1e-12)
     # At scikit-learn's own tolerance the reference model's normals stop 2 degrees off, after 5 steps of 17.
+    from sklearn.linear_model import LogisticRegression
+
     probe = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=2000, tol=1e-8)
     probe.fit(((x - x.mean(dim=0)) / std).numpy(), label)
     w = torch.from_numpy(probe.coef_[0]) / std
@@ -148,6 +148,8 @@ def lda_direction(
     x = samples.value.double()
     mean, std = x.mean(dim=0), x.std(dim=0, correction=0).clamp(min=1e-12)
     z = ((x - mean) / std).numpy()
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
     scalings = LinearDiscriminantAnalysis(solver="svd").fit(z, samples.language.numpy()).scalings_
     kept = scalings.shape[1] if components is None else components
     if not 0 < kept <= scalings.shape[1]:
