@@ -178,7 +178,8 @@ def read_gguf_tokenizer(path: Path, config: PretrainedConfig) -> PreTrainedToken
     """
     tokenizer: Any = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
     pieces = read_gguf_head(path).values.get("tokenizer.ggml.model") == "llama"
-    if pieces and type(backend_of(tokenizer).model).__name__ != "BPE":
+    backend = backend_of(tokenizer)
+    if pieces and (backend is None or type(backend.model).__name__ != "BPE"):
         raise PrerequisiteError(
             f"{path}: transformers {transformers_release} reads this file's tokenizer as another kind; expected 5.23 "
             "or later for a SentencePiece tokenizer in GGUF; update transformers, or open the model as safetensors"
