@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import CONFIGS, tiny_model
 from delta_cases import bits, random_delta, same_bits
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from babelscope import origin_of
 from babelscope.adapters.peft import export_adapter
@@ -88,6 +89,47 @@ def test_the_adapter_of_the_reference_model_keeps_its_layers_apart(reference, tm
         found = wrapped(ids).logits
         wrapped.unload()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def adapter_of(model, path):
+    """The adapter's folder, and the logits that it is to give."""
+    delta, ids = random_delta(model, share=0.02), torch.arange(3, 9)[None]
+    with torch.no_grad(), delta.applied(model):
+        return export_adapter(delta, model, path), ids, model(ids).logits
+
+
+@torch.no_grad()
+def check_opens_alone(path, ids, expected):
+    opened = AutoPeftModelForCausalLM.from_pretrained(str(path), dtype=torch.float32)
+    torch.testing.assert_close(opened(ids).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_adapter_of_the_reference_model_opens_alone(reference, tmp_path):
+    check_opens_alone(*adapter_of(reference[0], tmp_path / "adapter"))
+
+
+def test_the_adapter_of_a_folder_opens_from_anywhere(tmp_path, monkeypatch):
+    tiny_model("llama").save_pretrained(tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained("base").eval()
+    made = adapter_of(model, tmp_path / "adapter")
+    assert str(tmp_path / "base") in (tmp_path / "adapter" / "README.md").read_text()
+    monkeypatch.chdir(tmp_path / "adapter")
+    check_opens_alone(*made)
+
+
+def test_the_adapter_of_a_hub_model_names_its_id_and_commit(tmp_path):
+    model = tiny_model("llama")
+    model.config._name_or_path, model.config._commit_hash = "lab/tiny", "0123abc"
+    path, *_ = adapter_of(model, tmp_path / "adapter")
+    config = json.loads((path / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("lab/tiny", "0123abc")
+
+
+def test_a_model_made_in_memory_says_how_its_adapter_is_used(tmp_path):
+    path, *_ = adapter_of(tiny_model("llama"), tmp_path / "adapter")
+    assert json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+    assert "open the model, then `peft.PeftModel.from_pretrained(model, adapter)`" in (path / "README.md").read_text()
 
 
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "olmoe"])

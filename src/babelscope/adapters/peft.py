@@ -17,6 +17,7 @@ from babelscope.errors import ArtifactError, PrerequisiteError
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.delta import Delta
+from babelscope.upstream.config import config_value, revision_of
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -32,6 +33,9 @@ class Factors(NamedTuple):
 def export_adapter(delta: Delta, model: CausalModel, path: str | Path, *, scale: float | int = 1.0) -> Path:
     """Save a folder that `peft.PeftModel.from_pretrained(model, path)` loads; its logits are those of `delta.apply`.
 
+    The folder names the model as it was opened here, by its path or its hub id with the commit, so that
+    `peft.AutoPeftModelForCausalLM.from_pretrained(path)` opens both. A model that was made in memory, or read from a
+    .gguf file, has no such place: there the first form is the way, as the folder's README says.
     alpha is the rank everywhere, and each projection has a rank of its own: the number of its neurons in the delta,
     twice that where gate and up are one projection. Layers without neurons are left out.
     The one-hot factors are dense, so the file is larger than the delta: rank · neurons a layer values for each.
@@ -54,8 +58,10 @@ def export_adapter(delta: Delta, model: CausalModel, path: str | Path, *, scale:
         raise ArtifactError(f"{delta.title} is empty; expected at least one neuron; nothing to export")
     ranks = {factors.module: len(factors.a) for factors in found}
     transposed = {type(model.get_submodule(name)).__name__ == "Conv1D" for name in ranks}
+    base = place_of(model)
     config = LoraConfig(
-        base_model_name_or_path=delta.origin.model,
+        base_model_name_or_path=base.path or None,
+        revision=base.revision,
         task_type="CAUSAL_LM",
         inference_mode=True,
         # Of no module: rank_pattern names them all.
@@ -74,8 +80,28 @@ def export_adapter(delta: Delta, model: CausalModel, path: str | Path, *, scale:
     with new_folder(path) as partial:
         save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
         config.save_pretrained(str(partial))
-        (partial / "README.md").write_text(_card(delta), encoding="utf-8")
+        (partial / "README.md").write_text(_card(delta, base), encoding="utf-8")
     return Path(path)
+
+
+class Place(NamedTuple):
+    """Where transformers opens a model."""
+
+    path: str
+    """A folder or hub id; empty where there is none."""
+    revision: str | None
+    """Commit on the hub."""
+
+
+def place_of(model: CausalModel) -> Place:
+    """Where a live model was opened; a folder is an absolute path, so that it does not hang on where one works."""
+    name = str(config_value(model.config, "name"))
+    folder = Path(name)
+    if not name or (folder.exists() and not (folder / "config.json").is_file()):
+        return Place("", None)
+    if folder.exists():
+        return Place(str(folder.resolve()), None)
+    return Place(name, revision_of(model.config) or None)
 
 
 def _factors(delta: Delta, layout: Layout) -> Iterator[Factors]:
@@ -99,12 +125,18 @@ def one_hot(places: Int64[Tensor, " rank"], width: int) -> Float32[Tensor, "rank
     return torch.nn.functional.one_hot(places, width).float()
 
 
-def _card(delta: Delta) -> str:
-    front = ["---", "library_name: peft", f"base_model: {json.dumps(delta.origin.model)}", "tags:", "- babelscope"]
-    front += ["language:", *(f"- {tag}" for tag in delta.languages), "---"]
+def _card(delta: Delta, base: Place) -> str:
+    front = ["---", "library_name: peft", f"base_model: {json.dumps(base.path or delta.origin.model)}"]
+    front += ["tags:", "- babelscope", "language:", *(f"- {tag}" for tag in delta.languages), "---"]
+    by_hand = "open the model, then `peft.PeftModel.from_pretrained(model, adapter)`"
     lines = [
         f"# {delta.title} of {delta.origin.model}, as LoRA",
         "",
         f"{len(delta.indices)} neurons of {len(delta.layers)} layers; one factor of each pair is one-hot.",
+        "",
+        f"To use it, `peft.AutoPeftModelForCausalLM.from_pretrained(adapter)`, which opens {base.path} as well; "
+        f"where that is not at hand, {by_hand}."
+        if base.path
+        else f"To use it, {by_hand}: its folder or hub id is not known here.",
     ]
     return "\n".join([*front, "", *lines, ""])
