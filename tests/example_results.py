@@ -95,6 +95,7 @@ def example(seed: int = 0) -> dict[str, Any]:
             "neuron_arithmetic_edge": ["strength 4, the highest of 2 tried"],
             "form": "whole",
             "receipt": {"generated": {"seen": 2728, "edited": 2728}},
+            "chat": None,
             "by_source": {
                 "sources": list(TARGETS),
                 "targets": list(TARGETS),

@@ -1,5 +1,6 @@
 """What a results.json may hold, and what is concluded from it."""
 
+import html
 import json
 import re
 from collections.abc import Callable
@@ -109,6 +110,24 @@ def test_fluency_needs_both_perplexity_and_distinct_words(tmp_path: Path) -> Non
     results["steering"]["distinct4_ratio"] = {"en": 0.8, "fi": 1.0, "ar": 1.0, "de": 0.79}
     fluent = claim(results, tmp_path, "Steered answers")
     assert (fluent.holds, fluent.fails) == (("en",), ("de", "ar", "fi"))
+
+
+@pytest.mark.parametrize(
+    ("chat", "said"),
+    [
+        (None, "the model's own continuations of native text"),
+        ({"system": None, "questions": {}}, "the model's own answers to messages in the target language"),
+        ({"system": "Be brief."}, "by its chat template, system prompt 'Be brief.'"),
+    ],
+)
+def test_page_says_what_the_native_ceiling_is(chat: Any, said: str, tmp_path: Path) -> None:
+    results = example()
+    results["steering"]["chat"] = chat
+    SCHEMA.validate(results)
+    assert said in claim(results, tmp_path, "Steered answers stay as fluent").control
+    page = html.unescape(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert said in page
+    assert ("continuations of native text" in page) == (chat is None)
 
 
 def test_overlap_counts_each_pair_once(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def _fluent(results: Results) -> Claim:
     low, high = PERPLEXITY_BAND
     return Claim(
         title="Steered answers stay as fluent as native ones",
-        control=f"the model's own continuations of native text; counts where perplexity is {low}–{high} × theirs and "
+        control=f"{results.native_answers}; counts where perplexity is {low}–{high} × theirs and "
         f"distinct 4-grams at least {DISTINCT_FLOOR} × theirs",
         result=mean,
         **_split({tag: yes for tag, yes in fluent.items() if yes is not None}),

@@ -43,6 +43,14 @@ class Results:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
+    @property
+    def native_answers(self) -> str:
+        """What the native ceiling is in this run, in words: continuations, or answers of a chat model."""
+        if self.find("steering.chat") is None:
+            return "the model's own continuations of native text"
+        system = f", system prompt {self.find('steering.chat.system')!r}" if self.find("steering.chat.system") else ""
+        return f"the model's own answers to messages in the target language, by its chat template{system}"
+
     def by_language(self, path: str) -> dict[str, Any]:
         """A {tag: value} object in the order of the languages, without null values and keys that are no language."""
         found = self.find(path) or {}

@@ -91,6 +91,7 @@ _STEERING = record(
     edge=each(text),
     form=text,
     receipt=keyed(keyed(number)),
+    chat=record({}, system=text),
     neuron_arithmetic_edge=each(text),
     by_source=_by_source,
     sweep=each(_SWEEP_ROW),

@@ -122,8 +122,8 @@ def _bars(results: Results, name: str, success: Mapping[str, Number]) -> Markup:
         "not tell steering from native "
         "text." + (f" Not measured in this run: {', '.join(absent)}." if absent else ""),
         n=_answers(results),
-        control="unsteered, random direction of the same norm, another language's direction; ceiling: the model's "
-        "own continuations of native text",
+        control="unsteered, random direction of the same norm, another language's direction; ceiling: "
+        + results.native_answers,
         seed=seed_of(results, "steering"),
         unit=f"% of answers; {_setting(results)}",
     )
