@@ -8,6 +8,9 @@ from conftest import tiny_model
 
 from babelscope import Direction, Operation, Site, SteeringRecipe, open_model, origin_of
 from babelscope.cli import main
+from babelscope.cli.asking import read_lines
+from babelscope.cli.prompt_sets import prompts_of
+from babelscope.languages import Language
 
 
 @pytest.fixture
@@ -159,7 +162,10 @@ def test_bad_input_is_one_line(capsys, folder):
         ([*steering, folder / "prompts.txt"], "without --target or without --out"),
         ([*steering, *asked], "expected `steering MODEL RECIPE PROMPTS`"),
         ([*steering, folder / "blank.txt", *asked], "line 2 is blank"),
-        ([*steering, folder / "prompts.txt", "--target", "tt", "--out", folder / "x"], "'tt' has no label of lingua"),
+        (
+            [*steering, folder / "prompts.txt", "--target", "tt", "--out", folder / "x"],
+            "tt can not be recognised by lingua; expected one of",
+        ),
         (
             [*steering, folder / "prompts.txt", *asked, "--references", folder / "one.txt"],
             "1 references came for 2 prompts",
@@ -171,3 +177,15 @@ def test_bad_input_is_one_line(capsys, folder):
         code, _, err = call(capsys, *words)
         assert code == 1 and text in err and "Traceback" not in err
         assert not (folder / "x").exists()
+
+
+def test_every_file_of_prompts_says_how_many_were_read(tmp_path, caplog):
+    caplog.set_level("INFO", "babelscope")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "de.txt").write_text("Warum?\nWas ist das?\n")
+    (tmp_path / "lines.txt").write_text("one\ntwo\nthree\n")
+    assert len(prompts_of(str(tmp_path / "set"), "clas", Language("fi"), ())) == 2
+    assert len(prompts_of(str(tmp_path / "lines.txt"), "lines", Language("fi"), ())) == 3
+    assert read_lines(tmp_path / "lines.txt", "references")[2] == "three"
+    for said in ("set: 2 prompts", "lines.txt: 3 prompts, one a line", "lines.txt: 3 references, one a line"):
+        assert said in caplog.text

@@ -66,6 +66,13 @@ def lines_of(file: Path) -> list[str]:
     return lines
 
 
+def read_lines(file: Path, what: str) -> list[str]:
+    """The lines of a file, and one line in the log that says how many there were."""
+    lines = lines_of(file)
+    log.info("%s: %d %s, one a line", file, len(lines), what)
+    return lines
+
+
 def check_no_name(word: str) -> None:
     """Raise CorpusError for a word that looks like a file's name and is none: it would be a prompt by mistake."""
     ends = (".txt", ".jsonl", ".json", ".csv", *OPENERS)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from babelscope.cli.arguments import Chat, Device, Dtype, Result, Seed, System, free
-from babelscope.cli.asking import lines_of, read_prompts
+from babelscope.cli.asking import read_lines, read_prompts
 from babelscope.cli.prompt_sets import PromptSet, answers_of, prompts_of
 from babelscope.cli.saved import open_recipe
 from babelscope.corpus import load_corpus
@@ -151,7 +151,7 @@ def run_evaluate(
         loaded,
         asked,
         target=wanted,
-        references=None if references is None else lines_of(references),
+        references=None if references is None else read_lines(references, "references"),
         native_prompts=beginnings,
         identifier=identify,
         published=published,

@@ -1,5 +1,6 @@
 """Prompts that `evaluate` asks: lines, rows, and the public sets, plain or as messages to a chat model."""
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ from babelscope.languages import Language
 from babelscope.models import open_model
 from babelscope.sweeps import Decoding, Prompt, generate_answers
 
+log = logging.getLogger(__name__)
 PromptSet = Literal["lines", "language_confusion", "clas"]
 
 
@@ -31,6 +33,7 @@ def prompts_of(
         named = [(f"{p.language}/{p.id}", p.language, p) for p in questions if sources or p.language != target]
     if not named:
         raise CorpusError(f"{name}: all questions are in {target}, the target; expected other languages; add --sources")
+    log.info("%s: %d prompts", name, len(named))
     return [set_prompt(number, source, prompt, chat, system) for number, source, prompt in named]
 
 
@@ -56,6 +59,7 @@ def answers_of(
 ) -> list[SetAnswer]:
     """The model's own answers to a Language Confusion prompt set."""
     prompts = load_prompts(name, kind="language_confusion", languages=languages or None)
+    log.info("%s: %d prompts", name, len(prompts))
     requests = [(set_prompt(p.id, p.language, p, chat, system), p.language) for p in prompts]
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     answers = generate_answers(opened, tokenizer, requests, decoding=decoding)
