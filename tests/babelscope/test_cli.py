@@ -169,9 +169,7 @@ def test_a_killed_pass_resumes_to_the_same_bits(capsys, folder, kill):
         [sys.executable, "-c", SLOW_PASS, *again], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     state = folder / "cut.checkpoint" / "state.json"
-    for _ in range(1200):
-        if state.is_file() and json.loads(state.read_text())["done"] >= 3:
-            break
+    while child.poll() is None and not (state.is_file() and json.loads(state.read_text())["done"] >= 3):
         time.sleep(0.05)
     os.kill(child.pid, kill)
     assert child.wait() == (130 if kill == signal.SIGINT else -signal.SIGKILL)
@@ -209,7 +207,7 @@ def test_bad_input_gives_one_line_and_exit_1(capsys, folder):
         ([*model, "--languages", "en", "klingonese"], "klingonese"),
         ([*model, "--shard", "two"], "--shard"),
         ([*model, "--sites", "9.mlp_gate"], "layers 0–2"),
-        (["observe", folder / "nothing", folder / "corpus", "--out", folder / "out"], "could not be read"),
+        (["observe", folder / "nothing", folder / "corpus", "--out", folder / "out"], "nothing is there"),
         (["identify", folder / "model", "--out", folder / "out"], "format"),
         (["ablate", folder / "model", folder / "nothing", folder / "corpus", "--out", folder / "out"], "no folder"),
         (["report", folder / "nothing"], "results.json"),
