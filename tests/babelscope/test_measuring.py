@@ -35,7 +35,7 @@ from babelscope.probes.removal import removal_votes
 from babelscope.probes.routing import routing_use
 from babelscope.probes.sentences import record_sentences
 from babelscope.probes.tuned_lens import fit_translators
-from babelscope.sweeps.answers import Decoding, generate_answers, make_prompts
+from babelscope.sweeps import Decoding, generate_answers, make_prompts
 from babelscope.sweeps.baselines import random_directions
 from babelscope.sweeps.effects import untouched_prompts
 

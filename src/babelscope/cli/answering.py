@@ -1,8 +1,8 @@
 """The verb `steer`: plain and steered answers beside each other, or the dose–response curve."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -14,7 +14,7 @@ from babelscope.errors import ArtifactError, CorpusError
 from babelscope.languages import Language
 from babelscope.models import open_model
 from babelscope.sweep_grid import STRENGTHS
-from babelscope.sweeps import AnswerPair, Decoding, compare_answers, meant_language
+from babelscope.sweeps import AnswerPair, Decoding, compare_answers, meant_language, overridden_settings
 
 SWEPT = 0.8
 """The sweep's temperature where none is asked for: its answers are draws."""
@@ -96,11 +96,18 @@ def run_steer(
     loaded = open_steering(steering, strength, unit)
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     pairs = compare_answers(opened, tokenizer, loaded, asked_for, target=wanted, strength=strength, decoding=decoding)
-    return told(pairs, wanted or meant_language(loaded), decoding, chat)
+    aside = overridden_settings(opened, decoding)
+    return told(pairs, wanted or meant_language(loaded), decoding, chat, aside)
 
 
-def told(pairs: Sequence[AnswerPair], target: Language | None, decoding: Decoding, chat: bool) -> Told:
-    """The pairs as fields, and as lines for a person."""
+def told(
+    pairs: Sequence[AnswerPair],
+    target: Language | None,
+    decoding: Decoding,
+    chat: bool,
+    overridden: Mapping[str, Any],
+) -> Told:
+    """The pairs as fields, and as lines for a person; overridden: see `overridden_settings`."""
     how = (
         "greedy"
         if decoding.temperature == 0
@@ -116,10 +123,19 @@ def told(pairs: Sequence[AnswerPair], target: Language | None, decoding: Decodin
         }
         for pair in pairs
     ]
-    fields = {"target": target, "decoding": how, "new_tokens": decoding.new_tokens, "chat": chat, "answers": rows}
+    fields = {
+        "target": target,
+        "decoding": how,
+        "new_tokens": decoding.new_tokens,
+        "chat": chat,
+        "overridden_settings": dict(overridden),
+        "answers": rows,
+    }
     head = f"{how}, {'at most ' if chat else ''}{decoding.new_tokens} new tokens"
     asked = "" if target is None else f"; asked for {named(target)}"
-    return Told(fields, [head + asked, *(line for pair in pairs for line in pair_lines(pair, target))])
+    spoken = ", ".join(f"{name} {value}" for name, value in overridden.items())
+    aside = [f"the checkpoint's own settings are left aside: {spoken}"] if overridden else []
+    return Told(fields, [head + asked, *aside, *(line for pair in pairs for line in pair_lines(pair, target))])
 
 
 def pair_lines(pair: AnswerPair, target: Language | None) -> Iterator[str]:

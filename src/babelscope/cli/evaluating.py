@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from babelscope.cli.arguments import Chat, Device, Dtype, Result, Seed, System, free
 from babelscope.cli.asking import read_lines, read_prompts
-from babelscope.cli.prompt_sets import PromptSet, answers_of, prompts_of
+from babelscope.cli.prompt_sets import ModelAnswers, PromptSet, answers_of, prompts_of
 from babelscope.cli.saved import open_recipe
 from babelscope.corpus import load_corpus
 from babelscope.errors import ArtifactError, ChatError
@@ -18,7 +18,6 @@ from babelscope.evaluation import (
     Confusion,
     Identifier,
     LabelSet,
-    SetAnswer,
     average_confusion,
     bits_per_byte,
     corrected_confusion,
@@ -37,6 +36,7 @@ from babelscope.sweeps import (
     evaluate_steering,
     judge_errors,
     language_effects,
+    overridden_settings,
     steered_tokens,
     untouched_prompts,
 )
@@ -131,7 +131,7 @@ def run_evaluate(
         (name,) = expected(inputs, 1, "confusion MODEL PROMPTS, or confusion - ANSWERS")
         place = Path(name) / split if (Path(name) / split).is_dir() else Path(name)
         answers = (
-            load_answers(place)
+            ModelAnswers(load_answers(place), {})
             if model == "-"
             else answers_of(model, name, languages, decoding, device, dtype, chat=chat, system=system)
         )
@@ -162,6 +162,7 @@ def run_evaluate(
     result = described(found)
     result["judge_errors"] = described_errors
     result["decoding"] = asdict(decoding)
+    result["overridden_settings"] = overridden_settings(opened, decoding)
     result["chat"] = {"system": system or None} if chat else None
     result["untouched"] = untouched_prompts(opened, tokenizer, loaded, asked[:16])._asdict()
     if texts is not None:
@@ -193,7 +194,7 @@ def expected(inputs: tuple[str, ...], count: int, form: str) -> tuple[str, ...]:
 
 
 def confusion_of(
-    answers: list[SetAnswer],
+    answers: ModelAnswers,
     identifier: Identifier,
     words: Path | None,
     published: bool,
@@ -204,7 +205,7 @@ def confusion_of(
     if out is not None:
         free(out)
     english, groups = english_words(words), {}
-    for answer in answers:
+    for answer in answers.texts:
         groups.setdefault((answer.task, answer.set, answer.language), []).append(answer.text)
     forms: dict[str, Scores] = {
         "corrected": {
@@ -226,6 +227,7 @@ def confusion_of(
         "identifier": identifier.name,
         "english_words": len(english),
         "judge_errors": errors,
+        "overridden_settings": answers.overridden,
         "verdicts": verdicts,
         **{name: confusion_rows(scores) for name, scores in forms.items()},
         "averages": {name: averages_of(scores) for name, scores in forms.items()},

@@ -2,17 +2,25 @@
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from babelscope.cli.asking import read_prompts
 from babelscope.errors import ChatError, CorpusError
 from babelscope.evaluation import SetAnswer, SetPrompt, load_prompts
 from babelscope.languages import Language
 from babelscope.models import open_model
-from babelscope.sweeps import Decoding, Prompt, generate_answers
+from babelscope.sweeps import Decoding, Prompt, generate_answers, overridden_settings
 
 log = logging.getLogger(__name__)
 PromptSet = Literal["lines", "language_confusion", "clas"]
+
+
+class ModelAnswers(NamedTuple):
+    """Answers to a set, and how they were not drawn."""
+
+    texts: list[SetAnswer]
+    overridden: dict[str, Any]
+    """See `overridden_settings`; empty for answers that came in files."""
 
 
 def prompts_of(
@@ -56,11 +64,14 @@ def answers_of(
     *,
     chat: bool = False,
     system: str = "",
-) -> list[SetAnswer]:
+) -> ModelAnswers:
     """The model's own answers to a Language Confusion prompt set."""
     prompts = load_prompts(name, kind="language_confusion", languages=languages or None)
     log.info("%s: %d prompts", name, len(prompts))
     requests = [(set_prompt(p.id, p.language, p, chat, system), p.language) for p in prompts]
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     answers = generate_answers(opened, tokenizer, requests, decoding=decoding)
-    return [SetAnswer(p.set, p.id, p.language, answer.text, p.task) for p, answer in zip(prompts, answers, strict=True)]
+    texts = [
+        SetAnswer(p.set, p.id, p.language, answer.text, p.task) for p, answer in zip(prompts, answers, strict=True)
+    ]
+    return ModelAnswers(texts, overridden_settings(opened, decoding))

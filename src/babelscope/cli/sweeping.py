@@ -12,7 +12,7 @@ from babelscope.models import layout_of
 from babelscope.runs import plain, write_atomic
 from babelscope.study.parts import sweep_row
 from babelscope.sweep_grid import sweep_layers
-from babelscope.sweeps import ChatPrompts, Decoding, macro, steering_study
+from babelscope.sweeps import ChatPrompts, Decoding, macro, overridden_settings, steering_study
 
 
 def sweep_steering(
@@ -64,6 +64,7 @@ def sweep_steering(
         "not_measurable": list(study.not_measurable),
         "text": {**{split: text.facts() for split, text in texts.items()}, "same_text": same_text},
         "chat": None if chat is None else chat.card(),
+        "overridden_settings": overridden_settings(model, decoding),
     }
     write_atomic(out / "steering.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
     for tag, direction in study.directions.items():

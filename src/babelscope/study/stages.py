@@ -15,7 +15,7 @@ from babelscope.recording import observe
 from babelscope.study.job import Job
 from babelscope.study.parts import ablation_results, control_results, set_results, steering_results
 from babelscope.study.texts import SHARDS
-from babelscope.sweeps import Decoding, neuron_steering_study, steering_study
+from babelscope.sweeps import Decoding, neuron_steering_study, overridden_settings, steering_study
 
 METHODS = ("lape", "entropy-lambda")
 """Selections tried; method and top_rate are chosen on the validation split."""
@@ -131,4 +131,5 @@ def steer(job: Job, observation: Observation, sets: NeuronSet) -> dict[str, Any]
     for tag, direction in study.directions.items():
         direction.save(job.folder / "directions" / tag)
     found = steering_results(study, arithmetic, job.seed)
+    found["overridden_settings"] = overridden_settings(job.model, decoding)
     return found if job.chat is None else {**found, "chat": job.chat.card()}

@@ -7,7 +7,6 @@ from babelscope.lazy_imports import lazy_names
 if TYPE_CHECKING:
     from babelscope.sweeps.answers import (
         Answer,
-        Decoding,
         Prompt,
         generate_answers,
         make_prompts,
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from babelscope.sweeps.baselines import random_directions
     from babelscope.sweeps.beside import AnswerPair, compare_answers, meant_language
     from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
+    from babelscope.sweeps.decoding import Decoding, overridden_settings
     from babelscope.sweeps.effects import (
         LanguageEffect,
         Untouched,
@@ -78,6 +78,7 @@ __all__ = [
     "make_questions",
     "meant_language",
     "neuron_steering_study",
+    "overridden_settings",
     "random_directions",
     "score_answers",
     "score_language",

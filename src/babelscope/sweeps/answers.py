@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -28,6 +28,8 @@ from babelscope.models import batch_positions, layout_of, measured
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.steering import Receipt, steer
+from babelscope.sweeps.decoding import Decoding
+from babelscope.upstream.generation import pin_generation
 
 log = logging.getLogger(__name__)
 Steerer = Callable[[Language, Language], Sequence[Operation]]
@@ -75,26 +77,6 @@ class Answer(NamedTuple):
     """What steering did in the call of `generate` that this answer is from; None where nothing steered."""
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are drawn; equal for steered, native and baseline answers."""
-
-    new_tokens: int = 32
-    """Tokens of every answer to a plain prompt: the end of text is not drawn before. In a chat, tokens at most: the
-    answer ends where the model ends its turn."""
-    temperature: float = 0.8
-    """0 takes the likeliest token."""
-    seed: int = 0
-    batch_size: int = 128
-
-    def __post_init__(self) -> None:
-        if self.new_tokens < 1 or self.batch_size < 1 or not 0 <= self.temperature < float("inf"):
-            raise MeasurementError(
-                f"new_tokens {self.new_tokens}, batch_size {self.batch_size}, temperature {self.temperature} came; "
-                "expected 1 or more of the first two and a temperature of 0 or more; correct them"
-            )
-
-
 def make_prompts(
     corpus: Corpus, *, per_language: int, share: float = 0.5, start: int = 0, longest: int = 400
 ) -> list[Prompt]:
@@ -139,7 +121,8 @@ def generate_answers(
     """One answer to each (prompt, target), steered row by row; the global random state is left as it was.
 
     Prompts with messages are rendered by the model's chat template, before anything is generated, and answers to them
-    end where the model ends its turn. The model answers in eval mode. Special tokens, BOS among them, are steered but
+    end where the model ends its turn. The model answers in eval mode, and draws by `decoding` alone: see
+    `overridden_settings` for what a checkpoint says of its own. Special tokens, BOS among them, are steered but
     by gates with `skip_special=True`.
     Raises ChatError where the template is missing or refuses a prompt, MeasurementError for chats and plain prompts
     together.
@@ -211,18 +194,13 @@ def answer_batch(
     spared = any(operation.gate.skip_special for row in rows or () for operation in row)
     if rows is not None and spared:
         rows = [[_with_special_tokens_said(operation) for operation in row] for row in rows]
+    pinned = pin_generation(model, decoding.settings(ends))
     with measured(layout), steer(model, rows=rows, tokenizer=tokenizer if spared else None) as receipt:
         out = model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
-            max_new_tokens=decoding.new_tokens,
-            do_sample=decoding.temperature > 0,
-            # A checkpoint's own settings of generation would ride along.
-            num_beams=1,
-            repetition_penalty=1.0,
-            **({"eos_token_id": list(ends)} if ends else {"min_new_tokens": decoding.new_tokens}),
-            **({"temperature": decoding.temperature, "top_k": 0, "top_p": 1.0} if decoding.temperature > 0 else {}),
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+            **pinned.keywords,
         )
     # The last token drawn is not fed back.
     receipt.check_answers(len(batch) * (out.shape[1] - ids.shape[1] - 1))

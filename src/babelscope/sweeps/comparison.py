@@ -17,7 +17,8 @@ from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
 from babelscope.runs import Run
-from babelscope.sweeps.answers import Answer, Decoding, generate_answers, make_prompts
+from babelscope.sweeps.answers import Answer, generate_answers, make_prompts
+from babelscope.sweeps.decoding import Decoding
 from babelscope.sweeps.prompting import Request
 from babelscope.sweeps.scores import score_answers
 from babelscope.sweeps.study import vary_sources

@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
-from babelscope.sweeps.answers import Answer, Decoding, Prompt, Steerer, generate_answers
+from babelscope.sweeps.answers import Answer, Prompt, Steerer, generate_answers
+from babelscope.sweeps.decoding import Decoding
 from babelscope.sweeps.scores import Macro, Score, macro, score_answers
 
 

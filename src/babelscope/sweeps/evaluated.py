@@ -35,7 +35,8 @@ from babelscope.evaluation.identifiers import Named
 from babelscope.evaluation.segmentation import Segment
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
-from babelscope.sweeps.answers import Answer, Decoding, Prompt, generate_answers
+from babelscope.sweeps.answers import Answer, Prompt, generate_answers
+from babelscope.sweeps.decoding import Decoding
 from babelscope.sweeps.effects import kept_in_answers
 
 

@@ -1,7 +1,7 @@
 """What `generate` is given, and the keywords that this library adds to it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -25,3 +25,62 @@ def uncompiled(model: nn.Module) -> dict[str, Any]:
     if config is not None and name not in vars(type(config)()):
         raise missing("generate.disable_compile", type(config).__name__)
     return {name: True}
+
+
+NEUTRAL: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "num_beam_groups": 1,
+    "num_return_sequences": 1,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "min_length": 0,
+    "length_penalty": 1.0,
+    "early_stopping": False,
+    "diversity_penalty": 0.0,
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "use_cache": True,
+    "return_dict_in_generate": False,
+}
+"""Values under which a setting changes nothing; of every other setting that is None, as in a config just made."""
+TOKEN_IDS = frozenset({"pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"})
+"""Settings that stay the checkpoint's: they say which tokens are which."""
+
+
+class PinnedGeneration(NamedTuple):
+    """Keywords under which `generate` draws the same whatever settings the checkpoint came with."""
+
+    keywords: dict[str, Any]
+    set_aside: dict[str, Any]
+    """The checkpoint's settings that these keywords overrule, with their values there."""
+
+
+def pin_generation(model: nn.Module, asked: Mapping[str, Any]) -> PinnedGeneration:
+    """What was asked, and the neutral value of every other setting of the model's generation config that is not.
+
+    Every setting that the installed release knows counts, so that one which a later release adds is pinned too. The
+    ids of special tokens stay the checkpoint's, and settings which this release does not know are not read by it.
+    """
+    config: Any = model.generation_config
+    keywords, aside = dict(asked), {}
+    if config is None:
+        return PinnedGeneration(keywords, aside)
+    fresh, values = vars(type(config)()), vars(config)
+    for name in sorted(values.keys() & fresh.keys()):
+        value = values[name]
+        neutral = NEUTRAL.get(name, fresh[name])
+        if name.startswith("_") or name in TOKEN_IDS or name == "transformers_version" or value is None:
+            continue
+        used = asked.get(name, neutral)
+        if value == used or (used is None and (value is False or value == [])):
+            continue
+        keywords[name] = used
+        aside[name] = value
+    return PinnedGeneration(keywords, aside)
