@@ -64,10 +64,13 @@ if TYPE_CHECKING:
     )
     from babelscope.languages import Language
     from babelscope.models import (
+        add_family,
+        check_family,
         layout_of,
         open_model,
         origin_of,
         read_site,
+        text_part,
     )
     from babelscope.neurons import (
         select_entropy_lambda,
@@ -95,6 +98,9 @@ __all__ = [
     "infer_training_shares",
     "open_model",
     "layout_of",
+    "text_part",
+    "add_family",
+    "check_family",
     "origin_of",
     "read_site",
     "Observation",

@@ -29,13 +29,23 @@ NEURON_SITES = ("mlp_gate", "mlp_inner")
 """Places whose units are neurons."""
 
 PLAIN_MLP = ("gpt2", "gpt_neox", "bloom", "opt")
-"""Families, by `config.model_type`, whose MLP has no gate: `mlp_gate` is `mlp_inner`."""
+"""Families, by `config.model_type`, whose MLP has no gate, so that TransformerLens's `mlp.hook_post` is `mlp_gate`."""
 
 EXPERTS = ("mixtral", "qwen3_moe", "olmoe")
 """Families with a mixture of experts."""
 
-_NORMED: dict[str, At | None] = {"gemma2": None, "gemma3_text": None}
-"""Gemma norms what attention and MLP give before it is added; TransformerLens's names stand after that norm."""
+LENS_FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3", "gemma2", "gemma3_text", *PLAIN_MLP, *EXPERTS)
+"""Families in which TransformerLens's hooks were compared with the sites, value by value."""
+
+_NORMED: dict[str, At | None] = dict.fromkeys(
+    ("gemma2", "gemma3_text", "olmo2", "olmo3", "exaone4", "glm4", "granite")
+)
+"""Families that norm or scale what attention and MLP give before it is added; TransformerLens's names stand after."""
+
+_ROUTED: dict[str, At | None] = dict.fromkeys(EXPERTS, "mlp_out") | dict.fromkeys(
+    ("qwen2_moe", "qwen3_next", "phimoe", "gpt_oss")
+)
+"""In a mixture of experts `mlp.hook_post` stands after all of them."""
 
 _Meaning = tuple[At | None, Mapping[str, At | None]]
 """What a name means in most families, and in the others; None is no site."""
@@ -49,14 +59,14 @@ _LENS_LAYER: dict[str, _Meaning] = {
     "attn.hook_out": ("attn_out", {"bloom": "resid_mid"}),
     "attn.o.hook_out": ("attn_out", {}),
     "hook_resid_mid": ("resid_mid", {}),
-    "mlp.hook_post": ("mlp_inner", {"mixtral": "mlp_out", "qwen3_moe": "mlp_out", "olmoe": "mlp_out"}),
+    "mlp.hook_post": ("mlp_inner", _ROUTED),
     "mlp.out.hook_in": ("mlp_inner", {}),
     "hook_mlp_out": ("mlp_out", _NORMED),
     "mlp.hook_out": ("mlp_out", {"bloom": "resid_out"}),
     "mlp.out.hook_out": ("mlp_out", {}),
     "hook_resid_post": ("resid_out", {}),
     "hook_out": ("resid_out", {}),
-    "mlp.gate.hook_out": (None, {"mixtral": "router", "qwen3_moe": "router", "olmoe": "router"}),
+    "mlp.gate.hook_out": (None, dict.fromkeys(EXPERTS, "router")),
 }
 """TransformerLens's hooks in a block."""
 
@@ -72,15 +82,26 @@ _MODULE_LAYER: dict[str, _Meaning] = {
     "self_attn": ("attn_out", {}),
     "self_attn.o_proj": ("attn_out", {}),
     "self_attn.out_proj": ("attn_out", {}),
+    "self_attn.dense": ("attn_out", {}),
     "attn": ("attn_out", {}),
     "attn.c_proj": ("attn_out", {}),
+    "attn.out_proj": ("attn_out", {}),
+    "attn.attention": ("attn_out", {}),
+    "attn.attention.out_proj": ("attn_out", {}),
     "attention": ("attn_out", {}),
     "attention.dense": ("attn_out", {}),
-    "self_attention": ("resid_mid", {}),
+    "self_attention": ("resid_mid", {"falcon": "attn_out"}),
     "self_attention.dense": ("attn_out", {}),
     "mlp": ("mlp_out", {"bloom": "resid_out"}),
     "mlp.down_proj": ("mlp_out", {}),
     "mlp.c_proj": ("mlp_out", {}),
+    "mlp.fc2": ("mlp_out", {}),
+    "mlp.fc_out": ("mlp_out", {}),
+    "ffn": ("resid_out", {}),
+    "ffn.down_proj": ("mlp_out", {}),
+    "ffn.act": ("mlp_gate", {}),
+    "feed_forward": ("mlp_out", {}),
+    "feed_forward.w2": ("mlp_out", {}),
     "mlp.dense_4h_to_h": ("mlp_out", {}),
     "fc2": ("mlp_out", {}),
     "mlp.act_fn": ("mlp_gate", {}),
@@ -89,6 +110,7 @@ _MODULE_LAYER: dict[str, _Meaning] = {
     "mlp.gelu_impl": ("mlp_gate", {}),
     "activation_fn": ("mlp_gate", {}),
     "mlp.gate": ("router", {}),
+    "mlp.router": ("router", {}),
 }
 """Hugging Face's modules in a block, for the place of their output."""
 
@@ -103,7 +125,9 @@ _MODULE_WHOLE: dict[str, _Meaning] = {
 }
 
 _LENS_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
-_MODULE_BLOCK = re.compile(r"(model\.layers|model\.decoder\.layers|gpt_neox\.layers|transformer\.h)\.(\d+)(?:\.(.+))?")
+_MODULE_BLOCK = re.compile(
+    r"(model\.layers|model\.decoder\.layers|gpt_neox\.layers|transformer\.h|transformer\.blocks)\.(\d+)(?:\.(.+))?"
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -175,6 +199,11 @@ class Site:
         At `logits` the hook stands before a final soft cap, as the site does.
         Raises SiteError where TransformerLens has no such place.
         """
+        if family not in LENS_FAMILIES:
+            raise SiteError(
+                f"site '{self}': TransformerLens's hooks were not compared with the sites in {family}; expected one of "
+                f"{', '.join(LENS_FAMILIES)}; read the site with read_site, or name the hook yourself"
+            )
         lacks = {"mlp_gate"} if family not in PLAIN_MLP else set()
         lacks |= {"mlp_inner", "mlp_gate"} if family in EXPERTS else {"router"}
         if self.at in lacks:
@@ -196,7 +225,7 @@ def _meaning(name: str) -> tuple[int | None, _Meaning | None]:
         return int(block[1]), _LENS_LAYER.get(block[2])
     if block := _MODULE_BLOCK.fullmatch(name):
         usual, others = _MODULE_LAYER.get(block[3] or "", (None, {}))
-        # Only GPT-2 and BLOOM keep their blocks in transformer.h; elsewhere a module's name has one meaning.
+        # Of the families whose blocks are in transformer.h, BLOOM's and Falcon's modules have other meanings.
         return int(block[2]), (usual, others if block[1] == "transformer.h" else {}) if usual else None
     return None, {**_LENS_WHOLE, **_MODULE_WHOLE}.get(name)
 

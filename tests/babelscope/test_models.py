@@ -57,9 +57,14 @@ def test_wrong_sites_are_refused_in_one_line():
             pass
 
 
-def test_unknown_family_names_the_modules_it_saw():
+def test_unknown_family_names_the_table_that_fits_or_the_modules_it_saw():
     model = tiny_model("llama")
     model.config.model_type = "novel"
+    with pytest.raises(
+        SiteError, match=r"names only modules that this model has; try bs\.add_family\('novel', 'llama'"
+    ):
+        layout_of(model)
+    del model.model.layers[1].mlp.act_fn
     with pytest.raises(SiteError, match=r"model\.layers\.\*\.mlp\.act_fn"):
         layout_of(model)
 

@@ -6,25 +6,30 @@ from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from babelscope.models.devices import quantised_parameters
-    from babelscope.models.families import FAMILIES, Family, family_of
-    from babelscope.models.finding import layout_of
+    from babelscope.models.families import FAMILIES, add_family, family_of
+    from babelscope.models.family import Family, Place
+    from babelscope.models.family_check import Identity, check_family, layout_of
     from babelscope.models.hooks import Edit, RoutedEdit, See
-    from babelscope.models.layout import Layout, Place
+    from babelscope.models.layout import Layout
     from babelscope.models.measuring import measured, run_pass
     from babelscope.models.modes import eval_mode
     from babelscope.models.opening import open_model
     from babelscope.models.origin import check_made_for, model_difference, origin_of, weights_hash
     from babelscope.models.positions import batch_positions, positions_note
     from babelscope.models.reading import read_site
+    from babelscope.models.wrappers import text_part
 
 __all__ = [
     "FAMILIES",
     "Edit",
     "Family",
+    "Identity",
     "Layout",
     "Place",
     "RoutedEdit",
     "See",
+    "add_family",
+    "check_family",
     "batch_positions",
     "check_made_for",
     "eval_mode",
@@ -38,6 +43,7 @@ __all__ = [
     "quantised_parameters",
     "read_site",
     "run_pass",
+    "text_part",
     "weights_hash",
 ]
 

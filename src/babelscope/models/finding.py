@@ -5,53 +5,79 @@ from dataclasses import replace
 from torch import nn
 
 from babelscope.errors import SiteError
-from babelscope.models.families import family_of
+from babelscope.models.families import PAGE, family_of
+from babelscope.models.family import Family
+from babelscope.models.family_advice import advice, module_summary
 from babelscope.models.layout import Layout
 from babelscope.models.plain import CausalModel, check_model
-from babelscope.models.weights import neurons_of
+from babelscope.models.weights import experts_of, neurons_of
+from babelscope.models.wrappers import refuse_wrapper
 from babelscope.upstream.config import config_value
 from babelscope.upstream.forward import forward_names
 
 
-def layout_of(model: CausalModel) -> Layout:
-    """Find a model's sites, and prove that each exists.
+def find_layout(model: CausalModel) -> Layout:
+    """Find a model's sites, and prove that each exists; of an added family without trying its table.
 
-    Raises SiteError for a family without a table, PrerequisiteError for a compiled or wrapped model.
+    Raises SiteError for a family without a table, naming the way to give it one; for a multimodal wrapper, whose text
+    part `text_part` gives; and for a body without its head. PrerequisiteError for a compiled or wrapped model.
     """
     check_model(model)
+    refuse_wrapper(model)
     config = model.config
     try:
         family = family_of(config)
     except SiteError as err:
-        raise SiteError(f"{err}; modules seen: {_module_summary(model)}") from err
-    n_layers = config_value(config, "layers")
+        raise SiteError(f"{err}; {advice(model, config.model_type)}") from err
     layout = Layout(
         model=model,
         family=family,
-        n_layers=n_layers,
+        n_layers=config_value(config, "layers"),
         d_hidden=config_value(config, "hidden"),
         d_neuron=0,
         n_heads=config_value(config, "heads"),
-        n_experts=int(config_value(config, "experts")) if family.experts else 0,
+        n_experts=0,
     )
     try:
-        for index in range(n_layers):
-            for name in family.needed:
-                layout.layer(index).get_submodule(name)
-        model.get_submodule(family.embed)
+        for name in (family.body, family.embed, family.norm, family.project):
+            model.get_submodule(name)
+        layout = replace(layout, without_attention=_without_attention(layout))
     except AttributeError as err:
         raise SiteError(
             f"model type {config.model_type!r} lacks a module ({err}); expected "
-            f"{', '.join(family.needed)} in every layer; modules seen: {_module_summary(model)}"
+            f"{', '.join((*family.attention, *family.needed))} in every layer of {family.layers}, and "
+            f"{family.body}, {family.embed}, {family.norm}; give it a table that fits with bs.add_family, see {PAGE}; "
+            f"modules seen: {module_summary(model)}"
         ) from err
     forward_names(layout.body)
-    acts = {id(layout.act(index)) for index in range(n_layers)}
-    if len(acts) != n_layers:
-        raise SiteError(f"model type {config.model_type!r}: layers share an activation module; it can not be hooked")
-    return replace(layout, d_neuron=neurons_of(layout.layer(0), family))
+    _refuse_shared_activations(layout, family)
+    first = layout.layer(0)
+    return replace(layout, d_neuron=neurons_of(first, family), n_experts=experts_of(first, family))
 
 
-def _module_summary(model: nn.Module) -> str:
-    """Module names with layer numbers folded, for an error a person can act on."""
-    names = {".".join("*" if part.isdigit() else part for part in name.split(".")) for name, _ in model.named_modules()}
-    return ", ".join(sorted(name for name in names if name)[:40])
+def _without_attention(layout: Layout) -> tuple[int, ...]:
+    """Layers with something else in the attention's place; raises AttributeError where a module is missing."""
+    lacking = []
+    for index in range(layout.n_layers):
+        layer, family = layout.layer(index), layout.family
+        for name in family.needed:
+            layer.get_submodule(name)
+        if family.mixer and _has(layer, family.mixer):
+            lacking.append(index)
+            continue
+        for name in family.attention:
+            layer.get_submodule(name)
+    return tuple(lacking)
+
+
+def _has(module: nn.Module, path: str) -> bool:
+    return path in dict(module.named_children())
+
+
+def _refuse_shared_activations(layout: Layout, family: Family) -> None:
+    if not family.act:
+        return
+    acts = {id(layout.act(index)) for index in range(layout.n_layers)}
+    if len(acts) != layout.n_layers:
+        kind = layout.model.config.model_type
+        raise SiteError(f"model type {kind!r}: layers share an activation module; it can not be hooked")

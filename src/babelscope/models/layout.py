@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -12,22 +12,22 @@ from torch import nn
 from babelscope.axes import Float, Float64, Int, Tensor
 from babelscope.errors import PrerequisiteError, SiteError
 from babelscope.models.devices import device_of
-from babelscope.models.families import Family
+from babelscope.models.experts import hook_experts, hook_router, router_choice
+from babelscope.models.family import Family, Place
 from babelscope.models.hooks import (
     Call,
     Edit,
     RoutedEdit,
     See,
-    hook_experts,
     hook_input,
     hook_output,
-    hook_router,
     hook_stream,
     in_this_thread,
     shape_of,
 )
 from babelscope.models.marks import mark
 from babelscope.models.plain import CausalModel
+from babelscope.models.site_check import check_ids, check_site
 from babelscope.models.weights import down_lengths, inputs_of, neuron_biases, neuron_rows
 from babelscope.sites import NEURON_SITES, At, Site
 from babelscope.upstream.config import config_field, config_value
@@ -36,15 +36,6 @@ from babelscope.upstream.names import attribute
 
 FLAT_SITES = ("resid_mid", "mlp_gate", "mlp_inner", "mlp_out")
 """Sites whose tensors have batch and token in one axis where the family's MLP does."""
-
-
-class Place(NamedTuple):
-    """Where a site is, as a module and a side of it."""
-
-    path: str
-    """Of the module in the model, as `get_submodule` takes it."""
-    side: Literal["input", "output"]
-    """The first argument, or the output: the first where there are several."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +51,8 @@ class Layout:
     n_heads: int
     n_experts: int
     """0 in a dense model."""
+    without_attention: tuple[int, ...] = ()
+    """Layers that have something else in the attention's place."""
 
     @property
     def body(self) -> nn.Module:
@@ -94,7 +87,8 @@ class Layout:
         if at in NEURON_SITES:
             return self.d_neuron * max(1, self.n_experts)
         if at == "attn_heads":
-            return inputs_of(self.layer(0).get_submodule(self.family.heads_out))
+            first = next(index for index in range(self.n_layers) if index not in self.without_attention)
+            return inputs_of(self.layer(first).get_submodule(self.family.heads_out))
         if at == "router":
             return self.n_experts
         if at == "embed":
@@ -103,31 +97,14 @@ class Layout:
 
     def check(self, site: Site) -> None:
         """Raise SiteError unless the model has this site."""
-        kind = self.model.config.model_type
-        if site.layer is not None and site.layer >= self.n_layers:
-            raise SiteError(f"site '{site}': {kind} has layers 0–{self.n_layers - 1}; give a layer in that range")
-        if site.at == "router" and not self.n_experts:
-            raise SiteError(f"site '{site}': {kind} is dense; expected a model with experts")
-        if site.at == "resid_mid" and not (self.family.mid or self.family.stream):
-            raise SiteError(
-                f"site '{site}': this {kind} runs attention and MLP side by side, nothing stands between them; "
-                "use resid_in, which both read"
-            )
+        kind, lacking = config_value(self.model.config, "type"), self.without_attention
+        check_site(site, self.family, kind, layers=self.n_layers, routed=bool(self.n_experts), lacking=lacking)
 
     def check_tokens(self, ids: Int[Tensor, "batch token"]) -> None:
         """Raise PrerequisiteError for tokens without a row in the embedding, or more than there are positions."""
-        kind, rows, longest = self.model.config.model_type, self.embedding.weight.shape[0], ids.shape[1]
-        last = int(ids.max()) if ids.numel() else 0
-        if last >= rows:
-            raise PrerequisiteError(
-                f"token {last} came; this {kind} has {rows} of them; expected the tokenizer that the model was trained "
-                "with; save that beside it, or resize the model's embeddings"
-            )
-        if self.family.learned and longest > (positions := config_value(self.model.config, "positions")):
-            raise PrerequisiteError(
-                f"a text of {longest} tokens came; this {kind} has {positions} positions; expected at most as many; "
-                "lower max_length, or shorten the text"
-            )
+        config = self.model.config
+        positions = config_value(config, "positions") if self.family.learned else None
+        check_ids(ids, config_value(config, "type"), rows=self.embedding.weight.shape[0], positions=positions)
 
     @property
     def gated(self) -> bool:
@@ -144,7 +121,12 @@ class Layout:
         return self.layer(layer).get_submodule(self.family.mlp)
 
     def act(self, layer: int) -> nn.Module:
-        """The activation function of a layer's MLP, or of its experts."""
+        """The activation function of a layer's MLP, or of its experts; raises SiteError where it is no module."""
+        if not self.family.act:
+            raise SiteError(
+                f"the activation function of {self.model.config.model_type} is no module; expected a family where it "
+                "is; use mlp_inner, or neuron_rows() and a function of your own"
+            )
         return self.layer(layer).get_submodule(self.family.act)
 
     def experts(self, layer: int) -> nn.Module:
@@ -201,10 +183,24 @@ class Layout:
         )
         return run_body(self.body, ids, embeds=embeds, mask=mask, positions=positions)
 
+    def factor(self) -> float:
+        """What attention's and MLP's output is multiplied with before it is added to the stream; 1 in most families."""
+        return float(config_field(self.model.config, self.family.scale)) if self.family.scale else 1.0
+
+    def final(self, stream: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows out"]:
+        """Rows of the last layer's output as the head reads them: through the last norm, and a projection if any."""
+        for name in (self.family.norm, self.family.project):
+            stream = self.model.get_submodule(name)(stream) if name else stream
+        return stream
+
     def logits(self, hidden: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows vocab"]:
-        """The head's logits for rows of the body's output, soft-capped where the model does so."""
-        scores = self.head(hidden)
-        cap = config_field(self.model.config, self.family.softcap) if self.family.softcap else None
+        """The model's logits for rows of the body's output: the head's scores, scaled and soft-capped as it does."""
+        names, config, scores = self.family, self.model.config, self.head(hidden)
+        if names.logits_times:
+            scores = scores * config_field(config, names.logits_times)
+        if names.logits_over:
+            scores = scores / config_field(config, names.logits_over)
+        cap = config_field(config, names.softcap) if names.softcap else None
         return torch.tanh(scores / cap) * cap if cap else scores
 
     def watch(self, site: Site, see: See, *, threads: Literal["this", "any"] = "this") -> AbstractContextManager[None]:
@@ -256,12 +252,14 @@ class Layout:
     def _hook_moe(self, stack: ExitStack, site: Site, index: int, call: Call) -> None:
         shape = shape_of(stack, self.mlp(index))
         if site.at == "router":
+            router = self.layer(index).get_submodule(self.family.router)
             switch = self.family.renormalise
             renormalise = not switch or bool(config_field(self.model.config, switch))
-            hook_router(stack, self.layer(index).get_submodule(self.family.router), call, shape, renormalise)
-        else:
-            act = self.act(index) if site.at == "mlp_gate" else None
-            hook_experts(stack, self.model, self.experts(index), act, call, shape)
+            hook_router(stack, router, call, shape, router_choice(self.family, router, renormalise))
+            return
+        glu = site.at == "mlp_gate" and self.family.interleaved
+        act = self.act(index) if site.at == "mlp_gate" and not glu else None
+        hook_experts(stack, self.model, self.experts(index), call, shape, act=act, glu=glu)
 
     def _hook_layer(self, stack: ExitStack, site: Site, index: int, call: Call) -> None:
         layer, names = self.layer(index), self.family
@@ -277,7 +275,8 @@ class Layout:
             hook_input(stack, module, call, device=self.device_of(site), heads=heads, shape=shape)
         else:
             flat = None if site.at == "resid_mid" else shape
-            hook_output(stack, module, call, signed=site.at == "mlp_gate", shape=flat)
+            shared = names.in_place and site.at == "mlp_out"
+            hook_output(stack, module, call, signed=site.at == "mlp_gate", shape=flat, in_place=shared)
 
     def place(self, site: Site) -> Place:
         """The module whose input or output a site is.
@@ -295,16 +294,5 @@ class Layout:
                 f"site '{site}': the experts of {self.model.config.model_type} are fused, no module holds it by token; "
                 "use read_site or Layout.watch"
             )
-        table: dict[At, tuple[str, Literal["input", "output"]]] = {
-            "resid_in": ("", "input"),
-            "attn_heads": (names.heads_out, "input"),
-            "attn_out": (names.attn_out, "output"),
-            "resid_mid": (names.stream, "output") if names.stream else (names.mid, "input"),
-            "mlp_gate": (names.act, "output"),
-            "mlp_inner": (names.down, "input"),
-            "mlp_out": (names.mlp_out, "output"),
-            "resid_out": ("", "output"),
-            "router": (names.router, "output"),
-        }
-        path, side = table[site.at]
+        path, side = names.place(site.at)
         return Place(".".join(part for part in (names.layers, str(site.layer), path) if part), side)

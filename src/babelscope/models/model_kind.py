@@ -9,6 +9,8 @@ from transformers import AutoConfig, PretrainedConfig
 from babelscope.errors import PrerequisiteError, SiteError
 from babelscope.models.checkpoints import ADAPTER, NO_OWN_CODE, Checkpoint, adapter_error
 from babelscope.models.families import FAMILIES
+from babelscope.models.family_advice import refuse_unknown_family
+from babelscope.models.wrappers import text_model_of
 from babelscope.upstream.config import config_value
 from babelscope.upstream.names import imported
 
@@ -92,6 +94,9 @@ def _in_transformers(kind: str) -> bool:
 
 def _check_type(name: str, config: PretrainedConfig) -> None:
     """Raise SiteError unless the model writes text from left to right and its family has a table."""
+    text = text_model_of(config)
+    if text is not None:
+        return
     kind = config_value(config, "type")
     if kind in FAMILIES:
         heads = [head for head in config_value(config, "architectures") or () if head.endswith(OTHER_HEADS)]
@@ -111,10 +116,7 @@ def _check_type(name: str, config: PretrainedConfig) -> None:
             f"model {name!r} is of type {kind!r}, an encoder, which fills gaps and writes no text; expected a decoder, "
             "that writes text from left to right; take such a model"
         )
-    raise SiteError(
-        f"model {name!r} is of type {kind!r}, whose modules are in no table; expected one of {', '.join(FAMILIES)}; "
-        "describe it with babelscope.add_family, then open it again"
-    )
+    refuse_unknown_family(name, config)
 
 
 def quantisation_options(name: str, config: PretrainedConfig, asked: bool) -> dict[str, Any]:

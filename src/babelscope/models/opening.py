@@ -29,6 +29,7 @@ from babelscope.models.checkpoints import (
 from babelscope.models.families import family_of
 from babelscope.models.gguf_files import forget_packing, gguf_options, half_precision_of, read_gguf_tokenizer
 from babelscope.models.model_kind import first_line, quantisation_options, read_settings
+from babelscope.models.wrappers import forget_renamings, quiet_loading, text_model_of
 from babelscope.upstream.names import attribute, parameter_name
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
@@ -109,10 +110,14 @@ def _read_weights(
             f"model {checkpoint.name!r}: a GGUF file came with int8 or int4; expected a plain dtype for it; leave "
             "dtype out, as the file's own numbers are read"
         )
+    text = text_model_of(config)
+    if text is not None:
+        config, form = text.config, {**form, "config": text.config, "key_mapping": dict(text.names)}
     try:
-        opened: Any = AutoModelForCausalLM.from_pretrained(
-            checkpoint.source, output_loading_info=True, dtype=dtype, **options, **form, **NO_OWN_CODE
-        )
+        with quiet_loading(text is not None):
+            opened: Any = AutoModelForCausalLM.from_pretrained(
+                checkpoint.source, output_loading_info=True, dtype=dtype, **options, **form, **NO_OWN_CODE
+            )
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError, ImportError, SafetensorError) as err:
         raise PrerequisiteError(
             f"model {checkpoint.name!r}: weights could not be read ({first_line(err)}); expected whole safetensors of "
@@ -128,7 +133,12 @@ def _read_weights(
             f"model {checkpoint.name!r}: no weights came for {_few(lacking)}; expected all of "
             "them, random ones would take their place; fetch the checkpoint again"
         )
-    _check_surplus(checkpoint.name, config, loading[parameter_name(loading, "loading.surplus", told)])
+    surplus = loading[parameter_name(loading, "loading.surplus", told)]
+    if text is not None:
+        forget_renamings(model)
+        # The rest is the wrapper's, of images.
+        surplus = [key for key in surplus if key.startswith(f"{family_of(config).layers}.")]
+    _check_surplus(checkpoint.name, config, surplus)
     if checkpoint.gguf:
         forget_packing(model, checkpoint.gguf)
     return model

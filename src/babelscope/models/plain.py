@@ -32,6 +32,10 @@ ADAPTER_STATE = ("_active_adapter", "_disable_adapters", "merged_adapters", "sca
 """Attributes of peft's modules that decide what they compute, beside their weights."""
 
 
+SAME_AS_LINEAR = ("FalconLinear",)
+"""Classes of transformers' own that compute x Wᵀ + b as nn.Linear does, by another order of rounding."""
+
+
 def check_model(model: Any) -> None:
     """Raise PrerequisiteError unless this is a transformers model itself: no wrapper around one, nor a compiled one."""
     if isinstance(model, nn.Module):
@@ -77,6 +81,7 @@ def objection(module: nn.Module, weight: str = "weight") -> str | None:
     if packed or _library(type(module)) in ("bitsandbytes", "torchao") or "qweight" in module._buffers:
         numbers = "" if parameter is None else f" with {parameter.dtype} weights"
         return f"a {kind}{numbers} stands there; open the model unquantised"
+<<<<<<< HEAD
     # transformers' own embeddings are their rows times one factor, as Gemma's.
     scaled = isinstance(module, nn.Embedding) and _library(type(module)) == "transformers"
     if (
@@ -84,6 +89,10 @@ def objection(module: nn.Module, weight: str = "weight") -> str | None:
         and not scaled
         and (weight == "weight" or _library(type(module)) != "transformers")
     ):
+=======
+    theirs = _library(type(module)) == "transformers" and (weight != "weight" or kind in SAME_AS_LINEAR)
+    if not theirs and type(module) not in (nn.Linear, nn.Embedding, conv1d()):
+>>>>>>> 055f32d (Families: fifty model types and text parts of eleven wrappers, each proven by its sums; add_family and check_family)
         return f"a {kind} stands in its place; put back the projection that it wraps"
     if parameter is None:
         return f"the {weight} of a {kind} is no parameter of it; take off what makes it anew at each pass"

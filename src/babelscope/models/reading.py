@@ -3,7 +3,7 @@
 import torch
 
 from babelscope.axes import Int, Tensor
-from babelscope.models.finding import layout_of
+from babelscope.models.family_check import layout_of
 from babelscope.models.measuring import run_pass
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site

@@ -9,7 +9,7 @@ from torch import nn
 from babelscope.axes import Float, Float64, Int64, Tensor
 from babelscope.errors import PrerequisiteError
 from babelscope.models.devices import device_of, quantised_parameters
-from babelscope.models.families import Family
+from babelscope.models.family import Family
 from babelscope.models.modes import eval_mode
 from babelscope.models.plain import foreign_hooks, objection, plain_weight
 from babelscope.upstream.devices import fetched
@@ -20,7 +20,11 @@ def neuron_rows(layer: nn.Module, family: Family) -> dict[str, Float[Tensor, "ex
     """See `Layout.neuron_rows`."""
     if family.experts:
         fused = plain_weight(layer.get_submodule(family.experts), "gate_up_proj", what=family.experts)
-        gate, up = fused.chunk(2, dim=1)
+        if family.interleaved:
+            both = rearrange(fused, "expert hidden n -> expert n hidden")
+            gate, up = both[:, ::2], both[:, 1::2]
+        else:
+            gate, up = fused.chunk(2, dim=1)
         return {"gate": gate, "up": up, "down": down_rows(layer, family)}
     rows = {name: rearrange(part, "n hidden -> 1 n hidden") for name, part in _in_parts(layer, family).items()}
     return {**rows, "down": down_rows(layer, family)}
@@ -30,14 +34,17 @@ def down_rows(layer: nn.Module, family: Family) -> Float[Tensor, "expert neuron 
     """The down projection's part of `neuron_rows`."""
     down: Any = layer.get_submodule(family.down)
     if family.experts:
-        return rearrange(plain_weight(down, "down_proj", what=family.down), "expert hidden n -> expert n hidden")
+        fused = plain_weight(down, "down_proj", what=family.down)
+        return fused if family.interleaved else rearrange(fused, "expert hidden n -> expert n hidden")
     return rearrange(_matrix(down, family.down), "hidden n -> 1 n hidden")
 
 
 def neuron_biases(layer: nn.Module, family: Family) -> dict[str, Float[Tensor, "expert neuron"]]:
     """See `Layout.neuron_biases`."""
     if family.experts:
-        return {}
+        experts: Any = layer.get_submodule(family.experts)
+        both: Any = experts.gate_up_proj_bias if family.interleaved else None
+        return {} if both is None else {"gate": both[:, ::2], "up": both[:, 1::2]}
     return {name: rearrange(part, "n -> 1 n") for name, part in _in_parts(layer, family, bias=True).items()}
 
 
@@ -137,5 +144,12 @@ def neurons_of(layer: nn.Module, family: Family) -> int:
     """Neurons of one MLP, or of one expert."""
     down: Any = layer.get_submodule(family.down)
     if family.experts:
-        return plain_weight(down, "down_proj", what=family.down).shape[2]
+        return plain_weight(down, "down_proj", what=family.down).shape[1 if family.interleaved else 2]
     return inputs_of(down)
+
+
+def experts_of(layer: nn.Module, family: Family) -> int:
+    """Experts of a layer; 0 in a dense model."""
+    if not family.experts:
+        return 0
+    return len(plain_weight(layer.get_submodule(family.experts), "gate_up_proj", what=family.experts))

@@ -104,15 +104,14 @@ class LatentLanguage:
 def lens_logits(
     layout: Layout, hidden: Float[Tensor, "*rows hidden"], translators: Translators | None = None, depth: int = 0
 ) -> Float[Tensor, "*rows vocab"]:
-    """The head's logits for rows of the stream: final norm once, head, and the model's soft cap where it has one.
+    """The head's logits for rows of the stream: final norm once, head, the model's scale and soft cap.
 
     At the last depth these are the model's own logits, bit for bit where the rows come in the same shape.
     translators: a tuned lens; applied before the norm at `depth`.
     """
     moved = hidden if translators is None else translators.apply(hidden, depth)
-    norm = layout.model.get_submodule(layout.family.norm) if layout.family.norm else torch.nn.Identity()
     with eval_mode(layout.model):
-        return layout.logits(norm(moved))
+        return layout.logits(layout.final(moved))
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ def choose_form(layout: Layout, form: Form) -> Literal["split", "fused"]:
 
     Raises PrerequisiteError where "fused" is asked for and the rule says no.
     """
+    refuse_joined_neurons(layout)
     objections = [
         (not layout.gated, "the MLP is plain"),
         (bool(layout.n_experts), "the MLP has experts"),
@@ -40,6 +41,25 @@ def choose_form(layout: Layout, form: Form) -> Literal["split", "fused"]:
     if form == "fused" and why:
         raise PrerequisiteError(f"form 'fused' can not train this model: {', '.join(why)}; use 'auto' or 'split'")
     return "split" if form == "split" or why else "fused"
+
+
+def refuse_joined_neurons(layout: Layout) -> None:
+    """Raise PrerequisiteError where an MLP is no sum over act(gate·x)(up·x) down, so that neurons can not run apart."""
+    family = layout.family
+    why = [
+        text
+        for met, text in (
+            (family.inner_norm, f"{family.inner_norm} norms them together before the down projection"),
+            (family.interleaved, "its experts multiply clamped sums, not act(gate·x) and up·x"),
+            (not family.act, "its activation function is no module"),
+        )
+        if met
+    ]
+    if why:
+        raise PrerequisiteError(
+            f"neurons of {layout.model.config.model_type} can not be trained one by one: {why[0]}; expected a family "
+            "whose MLP is a sum over neurons; train with peft's LoRA, or take another model"
+        )
 
 
 def has_hooks(layout: Layout) -> bool:

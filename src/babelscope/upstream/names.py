@@ -18,6 +18,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     # Arguments of the modules inside.
     "block.hidden": ("hidden_states",),
     "experts.chosen": ("top_k_index",),
+    "experts.weights": ("top_k_weights",),
     "attention.scale": ("scaling",),
     "attention.window": ("sliding_window",),
     "attention.softcap": ("softcap",),
@@ -49,10 +50,22 @@ NAMES: dict[str, tuple[str, ...]] = {
     "config.grouping": ("_experts_implementation",),
     # Methods and marks of a model.
     "model.head": ("get_output_embeddings",),
+    "model.decoder": ("get_decoder",),
+    "model.generation": ("generation_config",),
+    "model.renamings": ("_weight_conversions",),
+    "config.text": ("get_text_config",),
+    "config.tied": ("tie_word_embeddings",),
+    "config.rope": ("rope_parameters",),
+    "config.dtype": ("dtype",),
     "model.group_experts": ("set_experts_implementation",),
     "model.attention_backend": ("_supports_attention_backend",),
     "model.embedding": ("get_input_embeddings",),
     "experts.gated_product": ("_apply_gate",),
+    # gpt-oss's bounds of gate and up, and the slope of its gate.
+    "experts.limit": ("limit",),
+    "experts.slope": ("alpha",),
+    # How near the best score another must be for Phi-MoE's router to weigh them together.
+    "router.slack": ("router_jitter_noise",),
     "loading.missing": ("missing_keys",),
     "loading.surplus": ("unexpected_keys",),
     # Registries and helpers.

@@ -1,0 +1,158 @@
+"""What each site of a layer must hold, worked out from the sites before it, the weights and the family's table."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from babelscope.axes import Tensor
+from babelscope.models.hooks import first_argument
+from babelscope.models.layout import Layout
+from babelscope.sites import At, Site
+from babelscope.upstream.names import attribute, parameter_name
+
+Seen = dict[str, Tensor]
+"""Values of one layer, [batch, token, …]: sites by name; the chosen experts as "routes"; and what modules take and give
+as "<path>:in" and "<path>:out"."""
+
+
+class Sum(NamedTuple):
+    """What a site must hold."""
+
+    name: str
+    at: At
+    expected: Tensor
+    start: Tensor | None = None
+    """What was there before the step, in the sums of the stream."""
+
+
+def sites_of_layer(layout: Layout, index: int) -> list[At]:
+    """The places that a layer has."""
+    family, places = layout.family, ["resid_in", "resid_mid", "mlp_gate", "mlp_inner", "mlp_out", "resid_out", "router"]
+    lacking = {
+        "resid_mid": family.parallel,
+        "mlp_gate": not (family.act or family.interleaved),
+        "router": not layout.n_experts,
+    }
+    present: Any = [at for at in places if not lacking.get(at, False)]
+    return present if index in layout.without_attention else [*present, "attn_heads", "attn_out"]
+
+
+def watch_layer(stack: ExitStack, layout: Layout, index: int, seen: Seen) -> None:
+    """Look at every site of a layer, written back as copies, and at what its sums need beside them."""
+    names, layer = layout.family, layout.layer(index)
+    for at in sites_of_layer(layout, index):
+        stack.enter_context(layout.edit_routed(Site(index, at), partial(_keep, seen, at)))
+    inputs = (names.experts or names.up,)
+    outputs = (names.experts, names.shared, names.shared_gate, names.mixer if index in layout.without_attention else "")
+    for path in dict.fromkeys((*inputs, *outputs)):
+        if path:
+            hook = partial(_pass, seen, path, path == names.experts)
+            stack.callback(layer.get_submodule(path).register_forward_hook(hook, with_kwargs=True).remove)
+
+
+def _keep(seen: Seen, at: At, value: Tensor, routes: Tensor | None) -> Tensor:
+    seen[at] = value.clone()
+    if routes is not None:
+        seen["routes"] = routes
+    return value.clone()
+
+
+def _pass(seen: Seen, path: str, routed: bool, _: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+    value = output[0] if isinstance(output, tuple) else output
+    seen[f"{path}:in"] = first_argument(args, kwargs).clone()
+    seen[f"{path}:out"] = value.clone()
+    if routed:
+        named = kwargs if len(args) < 3 else {}
+        weights = args[2] if len(args) > 2 else named[parameter_name(named, "experts.weights", "the experts' call")]
+        seen["weights"] = weights
+
+
+def sums(layout: Layout, index: int, seen: Seen) -> Iterator[Sum]:
+    """The stream's sums, and the attention's output projection."""
+    names, layer, factor = layout.family, layout.layer(index), layout.factor()
+
+    lacks = index in layout.without_attention
+    if not lacks:
+        heads = layer.get_submodule(names.heads_out)(seen["attn_heads"].flatten(2))
+        yield Sum("attn_out = heads_out(attn_heads)", "attn_out", heads)
+    attended = seen[f"{names.mixer}:out"] if lacks else _through(layer, names.attn_norm, seen["attn_out"])
+    scale = f"{names.scale} · " if names.scale else ""
+    what = scale + _named(names.attn_norm, names.mixer if lacks else "attn_out")
+    given = scale + _named(names.mlp_norm, "mlp_out")
+    start, added = seen["resid_in"], factor * _through(layer, names.mlp_norm, seen["mlp_out"])
+    if names.parallel:
+        name = f"resid_out = resid_in + {what} + {given}"
+        yield Sum(name, "resid_out", start + factor * attended + added, start)
+        return
+    middle = _through(layer, names.mid_after, _through(layer, names.attn_base, start) + factor * attended)
+    yield Sum(f"resid_mid = resid_in + {what}", "resid_mid", middle, start)
+    out = _through(layer, names.out_after, _through(layer, names.mlp_base, seen["resid_mid"]) + added)
+    yield Sum(f"resid_out = resid_mid + {given}", "resid_out", out, seen["resid_mid"])
+
+
+def _through(layer: nn.Module, name: str, value: Tensor) -> Tensor:
+    return layer.get_submodule(name)(value) if name else value
+
+
+def _named(norm: str, at: str) -> str:
+    return f"{norm}({at})" if norm else at
+
+
+def mlp_values(layout: Layout, index: int, seen: Seen) -> Iterator[Sum]:
+    """The MLP's neurons and output, from its input and the rows of `Layout.neuron_rows`."""
+    names, layer = layout.family, layout.layer(index)
+    rows, biases = layout.neuron_rows(index), layout.neuron_biases(index)
+    x = seen[f"{names.experts or names.up}:in"]
+    shape = seen["mlp_out"].shape[:2]
+    x = x.reshape(*shape, x.shape[-1])
+    routes = seen.get("routes")
+    up, gate = (_project(x, rows.get(role), biases.get(role), routes) for role in ("up", "gate"))
+    before = up if gate is None else gate
+    if names.interleaved:
+        experts = layer.get_submodule(names.experts)
+        limit, slope = attribute(experts, "experts.limit"), attribute(experts, "experts.slope")
+        before, up = before.clamp(max=limit), up.clamp(-limit, limit) + 1
+        yield Sum("mlp_gate = glu(gate · x)", "mlp_gate", before * torch.sigmoid(before * slope))
+    elif names.act:
+        yield Sum("mlp_gate = act(gate · x)", "mlp_gate", layout.act(index)(before))
+    if "mlp_gate" in seen:
+        inner = seen["mlp_gate"] * up if layout.gated else seen["mlp_gate"]
+        inner = layer.get_submodule(names.inner_norm)(inner) if names.inner_norm else inner
+        yield Sum("mlp_inner = mlp_gate · (up · x)" if layout.gated else "mlp_inner = mlp_gate", "mlp_inner", inner)
+    yield Sum("mlp_out = Σ mlp_inner · down", "mlp_out", _output(layout, index, seen, rows["down"]))
+    if names.router:
+        router: Any = layer.get_submodule(names.router)
+        bias = router.bias if names.interleaved else None
+        yield Sum("router = router · x", "router", F.linear(x, router.weight, bias))
+
+
+def _project(x: Tensor, rows: Any, bias: Any, routes: Tensor | None) -> Any:
+    if rows is None:
+        return None
+    if routes is None:
+        return F.linear(x, rows[0], None if bias is None else bias[0])
+    out = torch.einsum("btd,btknd->btkn", x, rows[routes])
+    return out if bias is None else out + bias[routes]
+
+
+def _output(layout: Layout, index: int, seen: Seen, down: Tensor) -> Tensor:
+    names, layer = layout.family, layout.layer(index)
+    module: Any = layer.get_submodule(names.down)
+    if not names.experts:
+        out = seen["mlp_inner"] @ down[0]
+        return out if module.bias is None else out + module.bias
+    routes = seen["routes"]
+    given = torch.einsum("btkn,btknd->btkd", seen["mlp_inner"], down[routes])
+    given = given + module.down_proj_bias[routes] if names.interleaved else given
+    out = torch.einsum("btk,btkd->btd", seen["weights"].reshape(routes.shape).to(given.dtype), given)
+    if not names.shared:
+        return out
+    shared = seen[f"{names.shared}:out"]
+    if names.shared_gate:
+        shared = torch.sigmoid(seen[f"{names.shared_gate}:out"]) * shared
+    return out + shared.reshape(out.shape)

@@ -1,0 +1,55 @@
+"""Whether a family, and a layer of it, has a place, and a token a row; and in one line why not."""
+
+from collections.abc import Collection
+
+from babelscope.axes import Int, Tensor
+from babelscope.errors import PrerequisiteError, SiteError
+from babelscope.models.family import Family
+from babelscope.sites import Site
+
+
+def check_site(
+    site: Site, family: Family, kind: str, *, layers: int, routed: bool, lacking: Collection[int] = ()
+) -> None:
+    """Raise SiteError unless a model has this site.
+
+    kind: its model type; routed: whether it has experts; lacking: layers without attention.
+    """
+    if site.layer is not None and site.layer >= layers:
+        raise SiteError(f"site '{site}': {kind} has layers 0–{layers - 1}; give a layer in that range")
+    if site.at == "router" and not routed:
+        raise SiteError(f"site '{site}': {kind} is dense; expected a model with experts")
+    if site.at == "resid_mid" and family.parallel:
+        raise SiteError(
+            f"site '{site}': this {kind} runs attention and MLP side by side, nothing stands between them; "
+            "use resid_in, which both read"
+        )
+    if site.at in ("attn_heads", "attn_out") and site.layer in lacking:
+        others = ", ".join(str(index) for index in range(layers) if index not in lacking)
+        raise SiteError(
+            f"site '{site}': layer {site.layer} of this {kind} has {family.mixer} in the attention's place; expected a "
+            f"layer with attention; give one of {others}"
+        )
+    if site.at == "mlp_gate" and not (family.act or family.interleaved):
+        raise SiteError(
+            f"site '{site}': the activation function of {kind} is no module, so nothing shows its output; expected "
+            "another site; use mlp_inner, the same times the up-projection"
+        )
+
+
+def check_ids(ids: Int[Tensor, "batch token"], kind: str, *, rows: int, positions: int | None) -> None:
+    """Raise PrerequisiteError for tokens without a row in the embedding, or more than there are positions.
+
+    kind: the model type; positions: how many there are, None where there is no end to them.
+    """
+    last, longest = int(ids.max()) if ids.numel() else 0, ids.shape[1]
+    if last >= rows:
+        raise PrerequisiteError(
+            f"token {last} came; this {kind} has {rows} of them; expected the tokenizer that the model was trained "
+            "with; save that beside it, or resize the model's embeddings"
+        )
+    if positions is not None and longest > positions:
+        raise PrerequisiteError(
+            f"a text of {longest} tokens came; this {kind} has {positions} positions; expected at most as many; "
+            "lower max_length, or shorten the text"
+        )
