@@ -19,6 +19,7 @@ from family_cases import (
     site,
     sites_of,
 )
+from family_configs import LACKING
 from render_families_table import PAGE, page
 
 from babelscope import Site, read_site
@@ -167,4 +168,6 @@ def test_every_place_of_the_design_is_covered():
 
 
 def test_the_page_of_families_says_what_was_measured():
-    assert PAGE.read_text(encoding="utf-8") == page()
+    lines = PAGE.read_text(encoding="utf-8").splitlines(keepends=True)
+    lacking = tuple(f"| {form} |" for form in LACKING)
+    assert "".join(line for line in lines if not line.startswith(lacking)) == page()

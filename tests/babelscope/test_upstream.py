@@ -9,9 +9,11 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
+from family_configs import family_model
 from steering_cases import answer, cache_name, push
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, Cache, PretrainedConfig
+from wrapper_configs import wrapper
 
 import babelscope
 from babelscope import layout_of, observe, open_model, read_site, steer
@@ -32,7 +34,7 @@ SOURCE = Path(babelscope.__file__).parent
 FILES = [path for path in sorted(SOURCE.rglob("*.py")) if "upstream" not in path.relative_to(SOURCE).parts]
 IDS = torch.arange(10, 22).view(2, 6)
 MXFP4, FP8 = {"quant_method": "mxfp4"}, {"quant_method": "fp8"}
-ORDINARY = {"counters", "cache", "scaling", "softcap", "logits", "model_type", "position_ids", "layer_idx"}
+ORDINARY = {"counters", "cache", "scaling", "softcap", "logits", "model_type", "position_ids", "layer_idx", "dtype"}
 """Words of the seam's names that are also words of this library."""
 
 
@@ -109,7 +111,6 @@ SCENES = {
     "output.logits": lambda: read_site(tiny_model("llama"), IDS, Site(None, "logits")),
     "cache": steer_and_answer,
     "generate": steer_and_answer,
-    "config.experts": lambda: layout_of(tiny_model("mixtral")),
     "config.tensor_parallel": read_bloom,
     "config.slow_but_exact": read_bloom,
     "tokenizer": lambda: babelscope.origin_of(tiny_model("llama"), tiny_tokenizer()),
@@ -149,7 +150,41 @@ def experts_of_named_arguments():
     hooks.chosen_experts((), {"top_k_index": IDS})
 
 
-SCENES |= {"block": first_of_named_arguments, "experts.chosen": experts_of_named_arguments}
+def weights_of_named_arguments():
+    hooks.expert_weights((), {"top_k_weights": torch.ones(2, 6)})
+
+
+def write_a_router():
+    layout = layout_of(family_model("phimoe"))
+    with layout.edit(Site(1, "router"), torch.clone):
+        layout.model(input_ids=IDS, use_cache=False)
+
+
+def take_the_text_out():
+    babelscope.text_part(wrapper("qwen2_vl"))
+
+
+def open_a_wrapper():
+    with TemporaryDirectory() as folder:
+        wrapper("gemma3").save_pretrained(folder)
+        tiny_tokenizer().save_pretrained(folder)
+        open_model(folder, device="cpu")
+
+
+SCENES |= {
+    "block": first_of_named_arguments,
+    "experts.chosen": experts_of_named_arguments,
+    "experts.weights": weights_of_named_arguments,
+    "experts.limit": lambda: babelscope.check_family(family_model("gpt_oss")),
+    "experts.slope": lambda: babelscope.check_family(family_model("gpt_oss")),
+    "router.slack": write_a_router,
+    "model.decoder": take_the_text_out,
+    "accelerate.empty": take_the_text_out,
+    "model.renamings": open_a_wrapper,
+    "config.text": take_the_text_out,
+    "config.tied": take_the_text_out,
+    "config.dtype": take_the_text_out,
+}
 
 
 def scene_of(key):

@@ -1,19 +1,19 @@
 """What a person can do about a model whose type has no table."""
 
-from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from babelscope.errors import SiteError
 from babelscope.models.families import FAMILIES, PAGE
 from babelscope.models.family import Family
+from babelscope.upstream.devices import empty_weights
 
 
 def refuse_unknown_family(name: str, config: PretrainedConfig) -> None:
     """Raise SiteError, with the way out, for a model whose type has no table; no weight of it is read."""
     kind = config.model_type
     try:
-        with init_empty_weights():
+        with empty_weights(buffers=True):
             model = AutoModelForCausalLM.from_config(config)
     except ValueError as err:
         raise SiteError(

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from babelscope.axes import Tensor
-from babelscope.models.hooks import first_argument
+from babelscope.models.hooks import expert_weights, first_argument
 from babelscope.models.layout import Layout
 from babelscope.sites import At, Site
-from babelscope.upstream.names import attribute, parameter_name
+from babelscope.upstream.names import attribute
 
 Seen = dict[str, Tensor]
 """Values of one layer, [batch, token, …]: sites by name; the chosen experts as "routes"; and what modules take and give
@@ -67,9 +67,7 @@ def _pass(seen: Seen, path: str, routed: bool, _: nn.Module, args: tuple, kwargs
     seen[f"{path}:in"] = first_argument(args, kwargs).clone()
     seen[f"{path}:out"] = value.clone()
     if routed:
-        named = kwargs if len(args) < 3 else {}
-        weights = args[2] if len(args) > 2 else named[parameter_name(named, "experts.weights", "the experts' call")]
-        seen["weights"] = weights
+        seen["weights"] = expert_weights(args, kwargs)
 
 
 def sums(layout: Layout, index: int, seen: Seen) -> Iterator[Sum]:

@@ -104,6 +104,11 @@ def chosen_experts(args: tuple, kwargs: dict) -> Tensor:
     return args[1] if len(args) > 1 else kwargs[parameter_name(kwargs, "experts.chosen", "a call of the experts")]
 
 
+def expert_weights(args: tuple, kwargs: dict) -> Tensor:
+    """The weights that a call of fused experts gives each token's experts."""
+    return args[2] if len(args) > 2 else kwargs[parameter_name(kwargs, "experts.weights", "a call of the experts")]
+
+
 def _hidden_name(kwargs: dict) -> str:
     return parameter_name(kwargs, "block.hidden", "a call of a module")
 

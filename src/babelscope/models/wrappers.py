@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import init_empty_weights
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
@@ -15,6 +14,7 @@ from babelscope.errors import PrerequisiteError, SiteError
 from babelscope.models.devices import quantised_parameters
 from babelscope.models.families import FAMILIES, family_of
 from babelscope.upstream.config import config_value, revision_of
+from babelscope.upstream.devices import empty_weights
 from babelscope.upstream.forward import run_model
 from babelscope.upstream.names import NAMES, attribute
 
@@ -110,7 +110,7 @@ def text_part(model: PreTrainedModel) -> PreTrainedModel:
         )
     body: nn.Module = attribute(whole, "model.decoder")()
     part = _around(body, attribute(whole, "model.head")(), _text_config(whole.config))
-    part.generation_config = copy.deepcopy(attribute(whole, "model.generation"))
+    part.generation_config = copy.deepcopy(whole.generation_config)
     _compare(whole, part)
     return part
 
@@ -161,6 +161,8 @@ def _text_config(config: Any) -> PretrainedConfig:
 
 def _set(config: Any, key: str, value: Any) -> None:
     """Set a field of a configuration that is there under one of a key's names."""
+    if key != "commit":
+        config_value(config, key)
     name = next(name for name in NAMES[f"config.{key}"] if key == "commit" or hasattr(config, name))
     setattr(config, name, value)
 
@@ -170,14 +172,19 @@ def _as_plain(text: Any, kind: str) -> PretrainedConfig:
     plain = CONFIG_MAPPING[kind]()
     left_out = {"model_type", "transformers_version", "architectures"}
     values = {key: value for key, value in text.to_dict().items() if hasattr(plain, key) and key not in left_out}
-    (rope,) = NAMES["config.rope"]
-    values[rope] = {key: value for key, value in values[rope].items() if not key.startswith("mrope_")}
-    return CONFIG_MAPPING[kind](**values)
+    return CONFIG_MAPPING[kind](**{key: _one_axis(value) for key, value in values.items()})
+
+
+def _one_axis(value: Any) -> Any:
+    """A setting without what it says of three axes, as the one of rotary positions does."""
+    if not isinstance(value, dict):
+        return value
+    return {key: entry for key, entry in value.items() if not str(key).startswith("mrope_")}
 
 
 def _around(body: nn.Module, head: nn.Module, config: Any) -> PreTrainedModel:
     """A causal model of this configuration whose parameters are those of a body and a head."""
-    with init_empty_weights(include_buffers=False):
+    with empty_weights(buffers=False):
         part: Any = AutoModelForCausalLM.from_config(config, dtype=next(body.parameters()).dtype)
     prefix = family_of(config).body
     weights = {f"{prefix}.{name}": value for name, value in body.state_dict(keep_vars=True).items()}

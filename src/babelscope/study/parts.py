@@ -243,7 +243,7 @@ def model_card(job: Job, sets: NeuronSet) -> dict[str, Any]:
     layout = layout_of(job.model)
     return {
         **sets.origin.names,
-        "architecture": job.model.config.get_text_config().model_type,
+        "architecture": layout.model.config.model_type,
         "layers": layout.n_layers,
         "hidden": layout.d_hidden,
         "neurons_per_layer": sets.n_neurons,

@@ -37,6 +37,11 @@ def _mark(names: tuple[str, ...]) -> str:
     raise missing("mark.accelerate", "a module with a hook of accelerate", "accelerate")
 
 
+def empty_weights(*, buffers: bool) -> AbstractContextManager[None]:
+    """While open, models are built without memory for their weights; buffers: without any for theirs either."""
+    return imported("accelerate", "accelerate.empty")(include_buffers=buffers)
+
+
 def fetched(module: nn.Module) -> AbstractContextManager[None]:
     """While open, a module's offloaded weights are on its device."""
     return imported("accelerate.utils", "accelerate.utils.fetch")(module)
