@@ -3,11 +3,15 @@
 import copy
 import warnings
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import torch
 from conftest import CONFIGS, SMALL
+from packaging.version import Version
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from babelscope.models import FAMILIES
 
 HEADS = {"head_dim": 8}
 WINDOW = {**HEADS, "sliding_window": 16}
@@ -87,8 +91,15 @@ EVERY_FORM: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere untied": ("cohere", {"tie_word_embeddings": False, "use_qk_norm": True}),
 }
 """Form → (model type, what is set otherwise)."""
-LACKING = [form for form, (kind, _) in EVERY_FORM.items() if kind not in CONFIG_MAPPING]
-"""Forms of types that the installed transformers has not: none in README's environment."""
+SHARES_ONLY = Version(version("transformers")) < Version("5.12")
+"""Whether routers give the softmax of their scores, as in transformers 5.0, or (Phi-MoE's) nothing of them."""
+LACKING = [
+    form
+    for form, (kind, _) in EVERY_FORM.items()
+    if kind not in CONFIG_MAPPING or SHARES_ONLY and FAMILIES[kind].router and kind != "gpt_oss"
+]
+"""Forms of types that the installed transformers lacks, or whose router does not show its scores there: none in
+README's environment."""
 FORMS = {form: entry for form, entry in EVERY_FORM.items() if form not in LACKING}
 NEW = [form for form, (kind, _) in FORMS.items() if kind in SETTINGS]
 """Forms of the families that `family_cases` does not work out by hand."""
@@ -109,7 +120,7 @@ WITHOUT_ATTENTION = {form: (0, 2) for form in ("qwen3_next", "qwen3_5_text", "lf
 
 def family_config(form: str) -> Any:
     """The configuration of a form."""
-    kind, changes = FORMS[form]
+    kind, changes = EVERY_FORM[form]
     if kind in CONFIGS:
         config = copy.deepcopy(CONFIGS[kind])
         config.update(changes)

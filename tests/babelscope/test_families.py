@@ -44,7 +44,8 @@ def test_every_table_is_tried_and_they_are_as_many_as_readme_says():
     limits = README.read_text(encoding="utf-8").split("## Limits")[1]
     assert f"{len(kinds)} model types and the text parts of {len(WRAPPERS)} multimodal wrappers" in limits
     if LACKING:
-        pytest.skip(f"transformers {transformers.__version__} has no {', '.join(LACKING)}; the others are tried")
+        lacks = f"has no {', '.join(LACKING)}, or not their routers' scores"
+        pytest.skip(f"transformers {transformers.__version__} {lacks}; the others are tried")
 
 
 @pytest.mark.parametrize(
@@ -230,6 +231,8 @@ def test_router_scores_written_anew_are_weighed_as_the_family_does():
         "phimoe": torch.stack([torch.softmax(forced[0, 0, [1, 3]], -1)[0], torch.tensor(1.0)]),
     }
     for form, expected in shares.items():
+        if form in LACKING:
+            continue
         layout, given = layout_of(family_model(form)), []
         handle = layout.experts(1).register_forward_pre_hook(
             lambda _, args, kwargs, given=given: given.append([*args, *kwargs.values()]), with_kwargs=True
@@ -280,6 +283,8 @@ WRONG = {
 @pytest.mark.parametrize("fault", WRONG)
 def test_a_wrong_table_is_refused_by_the_identity_that_fails(fault, monkeypatch):
     form, changes, name = WRONG[fault]
+    if form in LACKING:
+        pytest.skip(f"the routers of transformers {transformers.__version__} do not show their scores")
     kind = FORMS[form][0]
     monkeypatch.setitem(families_module.FAMILIES, kind, replace(FAMILIES[kind], **changes))
     with pytest.raises(SiteError, match=f"does not fit: .*{name}.* fails.* by [0-9.e+-]+") as caught:

@@ -81,18 +81,10 @@ def objection(module: nn.Module, weight: str = "weight") -> str | None:
     if packed or _library(type(module)) in ("bitsandbytes", "torchao") or "qweight" in module._buffers:
         numbers = "" if parameter is None else f" with {parameter.dtype} weights"
         return f"a {kind}{numbers} stands there; open the model unquantised"
-<<<<<<< HEAD
     # transformers' own embeddings are their rows times one factor, as Gemma's.
-    scaled = isinstance(module, nn.Embedding) and _library(type(module)) == "transformers"
-    if (
-        type(module) not in (nn.Linear, nn.Embedding, conv1d())
-        and not scaled
-        and (weight == "weight" or _library(type(module)) != "transformers")
-    ):
-=======
-    theirs = _library(type(module)) == "transformers" and (weight != "weight" or kind in SAME_AS_LINEAR)
+    scaled = isinstance(module, nn.Embedding)
+    theirs = _library(type(module)) == "transformers" and (weight != "weight" or scaled or kind in SAME_AS_LINEAR)
     if not theirs and type(module) not in (nn.Linear, nn.Embedding, conv1d()):
->>>>>>> 055f32d (Families: fifty model types and text parts of eleven wrappers, each proven by its sums; add_family and check_family)
         return f"a {kind} stands in its place; put back the projection that it wraps"
     if parameter is None:
         return f"the {weight} of a {kind} is no parameter of it; take off what makes it anew at each pass"

@@ -196,15 +196,11 @@ def record_heads(
 
 @torch.no_grad()
 def gram_of(layout: Layout, layer: int) -> Float[Tensor, "head d_head other"]:
-<<<<<<< HEAD
     """W_hᵀ W_h of each head's part of the output projection: ‖W_h z‖² = zᵀ (W_hᵀ W_h) z.
 
     W is what the module gives; PrerequisiteError where that is no linear map, or hooks of others may change it.
     """
-=======
-    """W_hᵀ W_h of each head's part of the output projection: ‖W_h z‖² = zᵀ (W_hᵀ W_h) z."""
     layout.check(Site(layer, "attn_heads"))
->>>>>>> 055f32d (Families: fifty model types and text parts of eleven wrappers, each proven by its sums; add_family and check_family)
     projection = layout.layer(layer).get_submodule(layout.family.heads_out)
     with fetched(projection):
         rows = applied(projection, torch.arange(layout.width("attn_heads")), layout.family.heads_out).float()
