@@ -15,7 +15,7 @@ from babelscope.models.family_sums import Seen, mlp_values, sums, watch_layer
 from babelscope.models.finding import find_layout
 from babelscope.models.layout import Layout
 from babelscope.models.modes import eval_mode
-from babelscope.models.plain import CausalModel
+from babelscope.models.plain import CausalModel, check_model
 from babelscope.sites import Site
 from babelscope.upstream.config import config_value
 from babelscope.upstream.forward import run_model
@@ -134,6 +134,7 @@ def layout_of(model: CausalModel) -> Layout:
     Raises SiteError for a family without a table, naming the way to give it one; for a multimodal wrapper, whose text
     part `text_part` gives; and for a body without its head. PrerequisiteError for a compiled or wrapped model.
     """
+    check_model(model)
     if config_value(model.config, "type") in ADDED and model not in _PROVEN:
         check_family(model)
         _PROVEN.add(model)
