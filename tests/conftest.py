@@ -3,6 +3,9 @@ from beartype import beartype  # noqa: F401 - first: nnsight, imported before it
 # isort: on
 
 import copy
+import os
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -139,3 +142,30 @@ def reference():
 def ids() -> torch.Tensor:
     """Three rows of seven tokens, none of them special."""
     return torch.randint(3, VOCABULARY, (3, 7), generator=torch.Generator().manual_seed(1))
+
+
+class RealFiles(NamedTuple):
+    """Where one of the models is that experiments/make_real_models.py makes."""
+
+    folder: Path
+    gguf: Path
+
+
+def real_models() -> Path:
+    """Where that script leaves them when it is given no folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("BABELSCOPE_REAL_MODELS") or cache / "babelscope" / "real-models")
+
+
+@pytest.fixture(scope="session", params=["gemma-3-270m", "qwen2.5-coder-0.5b-instruct"])
+def real_files(request) -> RealFiles:
+    folder = real_models() / request.param
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; python experiments/make_real_models.py makes it")
+    return RealFiles(folder, folder.with_name(f"{folder.name}.gguf"))
+
+
+@pytest.fixture(scope="session")
+def real_model(real_files):
+    """Model and tokenizer, float32 on the CPU: one alone is in memory at a time."""
+    return open_model(real_files.folder, device="cpu", dtype="float32")
