@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from babelscope import Direction, Language, Observation, Operation, Site, observe, origin_of, steer
+from babelscope.corpus import tokenize_prompt
 from babelscope.models import check_made_for
 
 pytestmark = pytest.mark.real
@@ -26,7 +27,7 @@ def counted(model, tokenizer, text):
 
     The text is in a pass of its own, with a hook on what goes into the activation.
     """
-    ids = torch.tensor([tokenizer(text)["input_ids"]])
+    ids = torch.tensor([tokenize_prompt(tokenizer, text)])
     counts = [torch.empty(0)] * len(model.model.layers)
     close = list(counts)
     hooks = []
