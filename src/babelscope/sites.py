@@ -37,9 +37,7 @@ EXPERTS = ("mixtral", "qwen3_moe", "olmoe")
 LENS_FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3", "gemma2", "gemma3_text", *PLAIN_MLP, *EXPERTS)
 """Families in which TransformerLens's hooks were compared with the sites, value by value."""
 
-_NORMED: dict[str, At | None] = dict.fromkeys(
-    ("gemma2", "gemma3_text", "olmo2", "olmo3", "exaone4", "glm4", "granite")
-)
+_NORMED: dict[str, At | None] = dict.fromkeys(("gemma2", "gemma3_text", "olmo2", "olmo3", "exaone4", "glm4", "granite"))
 """Families that norm or scale what attention and MLP give before it is added; TransformerLens's names stand after."""
 
 _ROUTED: dict[str, At | None] = dict.fromkeys(EXPERTS, "mlp_out") | dict.fromkeys(

@@ -77,7 +77,16 @@ def test_observe_identify_ablate_direct_steer_one_after_another(capsys, folder):
     rows = [json.loads(line) for line in (folder / "set" / "evidence.jsonl").read_text().splitlines()]
     assert {row["control"] for row in rows} >= {"bootstrap over shards", "chance", "half-splits of shards"}
     code, result, err = call(
-        capsys, "ablate", folder / "model", folder / "set", folder / "corpus", "--out", folder / "abl", "--draws", 3
+        capsys,
+        "ablate",
+        folder / "model",
+        folder / "set",
+        folder / "corpus",
+        "--out",
+        folder / "abl",
+        "--draws",
+        3,
+        "--same-text",
     )
     assert code == 0, err
     assert len(json.loads((folder / "abl" / "ablation.json").read_text())["relative_harm"]) == 2
@@ -310,7 +319,7 @@ def test_counts_of_another_model_are_refused_where_they_stand_beside_a_set(capsy
     code, _, err = call(capsys, "identify", folder / "obs", "--out", folder / "set", *few, *compare)
     assert code == 1 and "same model" in one_line(err)
     assert call(capsys, "identify", folder / "obs", "--out", folder / "set", *few, "--draws", 5)[0] == 0
-    ablate = ["ablate", folder / "model", folder / "set", corpus, "--out", folder / "abl"]
+    ablate = ["ablate", folder / "model", folder / "set", corpus, "--out", folder / "abl", "--same-text"]
     code, _, err = call(capsys, *ablate, "--observation", folder / "counts")
     assert code == 1 and "same model" in one_line(err)
     for words in (["identify", folder / "obs", "--out", folder / "s", *few, "--draws", 0], [*ablate, "--draws", 0]):
@@ -346,7 +355,8 @@ def test_a_set_for_another_model_is_refused(capsys, folder, tokenizer):
     )
     tiny_model("qwen2").save_pretrained(folder / "other")
     tokenizer.save_pretrained(folder / "other")
-    code, _, err = call(capsys, "ablate", folder / "other", folder / "set", folder / "corpus", "--out", folder / "abl")
+    words = ["ablate", folder / "other", folder / "set", folder / "corpus", "--out", folder / "abl", "--same-text"]
+    code, _, err = call(capsys, *words)
     assert code == 1 and "same model" in one_line(err)
 
 
@@ -418,7 +428,7 @@ def test_a_sweep_writes_its_table_and_the_directions_it_used(capsys, folder):
     model, corpus, counts = folder / "model", folder / "corpus", folder / "counts"
     sites = ("--sites", "resid_out", "--no-check-language")
     assert call(capsys, "observe", model, corpus, "--out", counts, *sites)[0] == 0
-    grid = ("--layers", 1, "--strengths", 0.5, 1.0, "--new-tokens", 4, "--corpus", corpus)
+    grid = ("--layers", 1, "--strengths", 0.5, 1.0, "--new-tokens", 4, "--corpus", corpus, "--same-text")
     code, result, _ = call(capsys, "steer", model, counts, "--sweep", *grid, "--out", folder / "sweep")
     table = json.loads((folder / "sweep" / "steering.json").read_text())
     assert code == 0 and result["layer"] == table["layer"] == 1

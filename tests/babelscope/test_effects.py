@@ -92,11 +92,13 @@ def by_mark(texts):
 
 
 def test_language_is_scored_by_answer_and_by_line():
-    answers = ["a" * 30, "a" * 30 + "\n" + "b" * 30, "b" * 30, "", "a"]
+    finnish, english = "talo on pieni ja kaunis kesällä", "the silver river is full of fish"
+    answers = [finnish, f"{finnish}\n{english}", english, "", "a"]
     found = score_language(answers, "fi", identifier=by_mark, resamples=50)
     assert found.verdicts == {"empty": 1, "mixed": 1, "other language": 1, "right": 1, "short": 1}
     assert found.success.estimate == 0.2 and found.lines.estimate == pytest.approx((1 + 0.5) / 5)
-    assert found.published is not None and found.published.coverage == 0
+    # The benchmark scores lines of five words or more: the two empty and short answers have none.
+    assert found.published is not None and found.published.coverage == pytest.approx(3 / 5)
 
 
 def recipe_for(model, tokenizer, strength=4.0):

@@ -176,7 +176,7 @@ def test_the_bundled_corpus_is_in_its_languages():
                 verdicts = [judged.verdict for judged in judge_answers(texts, [tag] * lines)]
                 assert verdicts.count("right") + verdicts.count("short") >= 0.98 * lines, tag
                 # Indonesian is taken for Malay here and there where nobody says which is meant.
-                assert detect_languages(texts).count(tag) >= (0.95 if tag == "id" else 0.97) * lines, tag
+                assert detect_languages(texts).count(tag) >= (0.92 if tag == "id" else 0.97) * lines, tag
 
 
 def test_wrong_labels_are_noticed_and_unknown_languages_pass():

@@ -17,7 +17,7 @@ import babelscope as bs
 from babelscope.ablation import ablation_matrix
 from babelscope.adaptation import Material, adapt
 from babelscope.adaptation.representations import sentence_means
-from babelscope.corpus import as_corpus
+from babelscope.corpus import Corpus, Document, as_corpus
 from babelscope.evaluation import HeldOut, bits_per_byte, document_losses
 from babelscope.evaluation.fluency_measures import answer_losses
 from babelscope.evaluation.similarity import sentence_vectors
@@ -41,6 +41,8 @@ from babelscope.sweeps.effects import untouched_prompts
 
 SOURCE = Path(bs.__file__).parent
 TEXTS = {"en": [f"the house {i} is big" for i in range(8)], "eu": [f"etxe {i} handia da" for i in range(8)]}
+SAME = {Language(tag): tuple(Document(str(i), text) for i, text in enumerate(TEXTS[tag])) for tag in TEXTS}
+"""Eight sentences that are translations of each other, as their ids say."""
 IDS = torch.randint(3, 300, (2, 9), generator=torch.Generator().manual_seed(1))
 ALL = {"tokens_per_language": None}
 SITE = bs.Site(1, "resid_out")
@@ -90,9 +92,7 @@ READERS = {
         one.harm
         for one in ablate_heads(m, tiny_tokenizer(), {Language("eu"): ((1, 0),)}, TEXTS, draws=1, resamples=5).languages
     ],
-    "record_sentences": lambda m: (
-        record_sentences(m, tiny_tokenizer(), as_corpus({"en": TEXT[:6], "eu": TEXT[6:12]}), sentences=6).vectors
-    ),
+    "record_sentences": lambda m: record_sentences(m, tiny_tokenizer(), Corpus(SAME, "same"), sentences=6).vectors,
     "removal_votes": lambda m: removal_votes(m, tiny_tokenizer(), TEXTS, shards=4).effect,
     "sentence_means": lambda m: sentence_means(layout_of(m), HeldOut.prepare(tiny_tokenizer(), TEXTS)[0]),
     "document_means": lambda m: bs.document_means(m, tiny_tokenizer(), TEXTS, [SITE])[SITE].value,
@@ -215,6 +215,8 @@ def test_no_loop_calls_a_model_but_through_the_shared_pass():
             callers.add(str(path.relative_to(SOURCE)))
     # Training's loss and answers open `measured` around it; the pass before steering is as the user's own pass is.
     others = {"subnetworks/loss.py", "steering/clean.py", "sweeps/answers.py"}
+    # Checks of a family, of a wrapper's text part and of this machine, on models that they opened or set to eval.
+    others |= {"models/family_check.py", "models/wrappers.py", "cli/doctor_checks.py"}
     assert callers - {"models/layout.py"} == {"models/measuring.py", *others}
 
 

@@ -11,7 +11,7 @@ from flop_counting import Flops
 from torch.nn.utils import parametrize
 from training_cases import OTHERS, TEXT, random_rows, relative, some_neurons
 
-from babelscope import Delta, NeuronSet, layout_of, train_subnetwork
+from babelscope import Delta, NeuronSet, layout_of, origin_of, train_subnetwork
 from babelscope.errors import ArtifactError, MeasurementError, PrerequisiteError, SelectionError
 from babelscope.evaluation import bits_per_byte
 from babelscope.languages import Language
@@ -195,7 +195,7 @@ def test_twenty_steps_equal_masked_dense_training(form, make):
             assert abs(float(mine.detach()) - float(dense.detach())) < 1e-5
     after = dict(twin.named_parameters())
     assert all(torch.equal(after[name][~masks[name]], before[name][~masks[name]]) for name in names)
-    trained = Bank.of(layout, neurons).base
+    trained = Bank.of(layout, replace(neurons, origin=origin_of(twin, None))).base
     assert relative(student.bank.master, trained) < 1e-5
     assert bool((student.bank.master != student.bank.base).any(dim=1).all())
 

@@ -10,7 +10,8 @@ class Columns:
     """Where the passes of one call of `generate` stood so far.
 
     A pass goes on where the last one ended, or before that where proposed tokens were dropped (prompt lookup, assisted
-    decoding); without a cache it holds all columns anew, and more of them. A mask of columns ends where the pass does.
+    decoding). Without a cache, or with one that was forgotten (longrope), it holds all columns anew, and more of them.
+    A mask of columns ends where the pass does.
     Anything else means that the place of a token in its text is not known, so that prompt and answer would be mixed
     up in silence: a release that hands its cache in another way, or a pass over another text (classifier-free
     guidance).
@@ -27,7 +28,7 @@ class Columns:
             raise _lost(f"columns {start}–{end} came with a mask of {columns} columns; expected them to end together")
         if self._last is not None:
             first, last = self._last
-            whole_again = start == first == 0 and end > last
+            whole_again = start == 0 and end > last
             if not (whole_again or first < start <= last):
                 raise _lost(
                     f"columns {start}–{end} came after {first}–{last}; expected the pass to go on at or before {last}"

@@ -131,6 +131,12 @@ class Receipt:
         """For JSON: passes, tokens, and the rows."""
         return {"passes": self.passes, "tokens": self.columns, "operations": [row._asdict() for row in self.rows]}
 
+    def __eq__(self, other: object) -> bool:
+        """Whether two steerings did the same."""
+        return isinstance(other, Receipt) and self.as_dict() == other.as_dict()
+
+    __hash__ = object.__hash__
+
     def __str__(self) -> str:
         lines = [f"{self.passes} passes, {self.columns} tokens"]
         for row in self.rows:

@@ -11,6 +11,7 @@ from torch import nn
 from babelscope.axes import Tensor
 from babelscope.errors import PrerequisiteError
 from babelscope.models import Layout
+from babelscope.models.modes import eval_mode
 from babelscope.models.plain import foreign_hooks, own_forward
 from babelscope.subnetworks.loss import rows_loss
 from babelscope.subnetworks.packing import Rows
@@ -71,11 +72,13 @@ def _check_sum(layout: Layout, layer: int) -> None:
     into = {
         role: F.linear(x, rows[role][0], biases[role][0] if role in biases else None) for role in rows if role != "down"
     }
-    act = layout.act(layer)
-    inner = act(into["gate"]) * into["up"] if "gate" in into else act(into["up"])
     bias = layout.layer(layer).get_submodule(layout.family.down).bias
-    found = inner @ weight[0] + (0 if bias is None else bias)
-    expected = layout.mlp(layer)(x[None])[0]
+    # Training runs with dropout off, whatever mode the model is in.
+    with eval_mode(layout.model):
+        act = layout.act(layer)
+        inner = act(into["gate"]) * into["up"] if "gate" in into else act(into["up"])
+        found = inner @ weight[0] + (0 if bias is None else bias)
+        expected = layout.mlp(layer)(x[None])[0]
     gap = float((found - expected).double().norm() / expected.double().norm().clamp(min=1e-12))
     if not gap < (1e-2 if weight.dtype.itemsize >= 4 else 0.1):
         raise PrerequisiteError(
@@ -93,8 +96,10 @@ def check_flow(layout: Layout, rows: Rows, layers: tuple[int, ...]) -> None:
     ends: list[str] = []
     with ExitStack() as stack:
         for index in range(layout.n_layers):
-            for name in ("", *layout.family.needed):
-                module = layout.layer(index).get_submodule(name) if name else layout.layer(index)
+            inside = dict(layout.layer(index).named_modules())
+            # Layers without attention lack its modules; the layout has proved the others.
+            for name in (part for part in ("", *layout.family.attention, *layout.family.needed) if part in inside):
+                module = inside[name]
                 label = f"{layout.family.layers}.{index}{'.' if name else ''}{name} ({type(module).__name__})"
                 source = index in layers and name == layout.family.mlp_out
                 hook = _Watcher(ends, label, source)
