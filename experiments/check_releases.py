@@ -21,7 +21,7 @@ WITNESS = ROOT / "tests/babelscope/test_generation_witness.py"
 
 @dataclass(frozen=True)
 class Config:
-    releases: tuple[str, ...] = ("5.9.0", "5.10.4", "5.12.1", "5.14.1", "5.16.1", "5.18.0", "5.20.2", "5.22.2", "5.23.0", "5.24.0")
+    releases: tuple[str, ...] = ("5.12.1", "5.14.1", "5.16.1", "5.18.0", "5.20.2", "5.22.2", "5.23.0", "5.24.0")
     """Of transformers, each installed with what it asks for into a folder of its own, beside this environment."""
     folder: Path = Path("runs/releases")
     """Where they are kept, to be used again."""
