@@ -157,7 +157,8 @@ def short(text: Corpus, tag: str, rng: random.Random) -> str:
 def broken(text: Corpus, tag: str, rng: random.Random) -> str:
     """A pure answer with 5 to 20 % of its characters replaced; or one short word over and over."""
     if rng.random() < 0.3:
-        word = units(short(text, tag, rng), tag)[0][:8]
+        # A dash alone, which a quotation opens with, has no letters to repeat.
+        word = next(piece for piece in units(pure(text, tag, rng), tag) if weight(piece))[:8]
         return glue([word] * 20, tag)
     characters = list(pure(text, tag, rng))
     places = rng.sample(range(len(characters) - 1), max(1, round(rng.uniform(0.05, 0.2) * len(characters))))
