@@ -1,13 +1,46 @@
-"""Every exception of the library.
+"""Every exception of the library, and how text out of files is printed.
 
 A message says what came, what was expected, and what to do.
 """
 
+import re
+
 from babelscope_kernels.errors import KernelError
+
+UNPRINTABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+"""Controls of a terminal (C0, DEL, C1), all that ends a line, what turns the writing direction, half surrogates."""
+LONGEST_MESSAGE = 1200
+"""Characters; of a longer message the middle is left out."""
+
+
+def one_line(text: str) -> str:
+    """Text that may come from a file, as one line that is safe to print: what is unprintable as its escape.
+
+    Printed raw, a name in a file could clear the screen, or look like a second message. A backslash stays as it is, so
+    that escaping twice changes nothing.
+    """
+    return UNPRINTABLE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    letter = match[0]
+    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(letter)
+    return short or (f"\\x{ord(letter):02x}" if ord(letter) < 256 else f"\\u{ord(letter):04x}")
+
+
+def printable_json(text: str) -> str:
+    """JSON on one line, with all that is unprintable as JSON's own escape: it reads back as the same value."""
+    return UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class ToolkitError(Exception):
-    """Root of all errors that babelscope raises on purpose; the command line prints it as one line."""
+    """Root of all errors that babelscope raises on purpose; its message is one line, safe to print."""
+
+    def __str__(self) -> str:
+        text = one_line(super().__str__())
+        if len(text) <= LONGEST_MESSAGE:
+            return text
+        return f"{text[: LONGEST_MESSAGE * 2 // 3]} […] {text[-LONGEST_MESSAGE // 3 :]}"
 
 
 class LanguageError(ToolkitError, ValueError):
@@ -58,4 +91,6 @@ __all__ = [
     "SiteError",
     "SteeringError",
     "ToolkitError",
+    "one_line",
+    "printable_json",
 ]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from babelscope.cli.table import PROGRAM_HELP, VERBS
-from babelscope.errors import ToolkitError
+from babelscope.cli.telling import Told, print_log_lines
+from babelscope.errors import ToolkitError, one_line, printable_json
 
 DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
 
@@ -23,15 +24,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(version("babelscope"))
         return DONE
-    verb = words[0]
+    verb, as_json = words[0], "--json" in words
     if verb not in VERBS:
-        print(f"babelscope: {verb!r} is no command; expected one of {', '.join(VERBS)}", file=sys.stderr)
-        return MISUSE
-    as_json = "--json" in words
+        text = f"{verb!r} is no command; expected one of {', '.join(VERBS)}"
+        return tell_error("babelscope", text, as_json, "Misuse", MISUSE)
     words = [word for word in words[1:] if word != "--json"]
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    logging.basicConfig(handlers=[print_log_lines(logging.StreamHandler(sys.stderr))], level=logging.INFO)
     logging.captureWarnings(True)
     return run_verb(verb, words, as_json)
+
+
+def tell_error(who: str, text: str, as_json: bool, kind: str, code: int) -> int:
+    """Print an error as one line to stderr, and with `--json` as an object to stdout too; returns the exit code."""
+    print(f"{who}: {one_line(text)}", file=sys.stderr)
+    if as_json:
+        print(as_json_line({"error": text, "kind": kind}))
+    return code
+
+
+def as_json_line(value: Any) -> str:
+    """JSON on one line that a terminal can show: letters as they are, whatever steers a terminal escaped."""
+    return printable_json(json.dumps(value, ensure_ascii=False))
 
 
 def run_verb(verb: str, words: list[str], as_json: bool) -> int:
@@ -39,23 +52,19 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
     try:
         from babelscope.cli.arguments import FailedResult
         from babelscope.cli.calling import call_verb
-        from babelscope.cli.telling import Told
         from babelscope.runs import plain
 
         returned = call_verb(verb, words)
         result = plain(returned)
     except ToolkitError as err:
-        print(f"babelscope {verb}: {err}", file=sys.stderr)
-        return FAILED
+        return tell_error(f"babelscope {verb}", str(err), as_json, type(err).__name__, FAILED)
     except KeyboardInterrupt:
-        print(
-            f"babelscope {verb}: interrupted; --resume goes on where it stopped, where the verb has it", file=sys.stderr
-        )
-        return INTERRUPTED
+        text = "interrupted; --resume goes on where it stopped, where the verb has it"
+        return tell_error(f"babelscope {verb}", text, as_json, "Interrupted", INTERRUPTED)
     if as_json:
-        print(json.dumps(result, ensure_ascii=False))
+        print(as_json_line(result))
     elif isinstance(returned, Told):
-        print("\n".join(returned.lines))
+        print("\n".join(map(one_line, returned.lines)))
     else:
         for key, value in result.items():
             print("\n".join(shown(key, value)))
@@ -66,7 +75,6 @@ def shown(key: str, value: Any) -> list[str]:
     """A result for a person: one line, or a line for each row of a table."""
     rows = list(value.values()) if isinstance(value, dict) else value
     if isinstance(rows, list) and rows and all(isinstance(row, dict | list) for row in rows):
-        names = [f"{name}: " for name in value] if isinstance(value, dict) else [""] * len(rows)
-        lines = [f"  {name}{json.dumps(row, ensure_ascii=False)}" for name, row in zip(names, rows, strict=True)]
-        return [f"{key}:", *lines]
-    return [f"{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]
+        names = [f"{one_line(name)}: " for name in value] if isinstance(value, dict) else [""] * len(rows)
+        return [f"{key}:", *(f"  {name}{as_json_line(row)}" for name, row in zip(names, rows, strict=True))]
+    return [f"{key}: {one_line(value) if isinstance(value, str) else as_json_line(value)}"]

@@ -1,5 +1,6 @@
 """From a verb's words to the call of its function, whose signature gives the flags."""
 
+import logging
 from functools import wraps
 from importlib import import_module
 from typing import Any
@@ -8,6 +9,7 @@ import tyro
 
 from babelscope.cli.arguments import Result
 from babelscope.cli.table import VERBS
+from babelscope.cli.telling import print_log_lines
 
 
 def call_verb(verb: str, words: list[str]) -> Result:
@@ -24,6 +26,8 @@ def call_verb(verb: str, words: list[str]) -> Result:
             from babelscope.upstream.tokenizers import hide_progress
 
             hide_progress()
+            for handler in logging.getLogger("transformers").handlers:
+                print_log_lines(handler)
         return function(*args, **flags)
 
     return tyro.cli(quiet, args=words, prog=f"babelscope {verb}")
