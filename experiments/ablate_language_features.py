@@ -222,7 +222,7 @@ def by_control(config: Config, found: OnTestText, name: str, tag: Language) -> d
     }
     if name == LOUDEST:
         return row
-    ranks = {"p": table.p_values(name)[tag], "holm_p": table.holm(name)[tag]}
+    ranks = {"p": table.p_values(name)[tag], "adjusted_p": table.adjusted_p(name)[tag]}
     return {**row, **ranks, "specific": specific(table, control=name)[tag]}
 
 

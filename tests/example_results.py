@@ -47,6 +47,10 @@ def example(seed: int = 0) -> dict[str, Any]:
             tag: None if tag == "tt" else [0.42 + 0.02 * at, 0.3 + 0.02 * at, 0.55 + 0.02 * at, 0.012, int(sizes[at])]
             for at, tag in enumerate(TAGS)
         },
+        "stability_lead": {
+            tag: None if tag == "tt" else [0.3 + 0.02 * at, -0.01 if tag == "id" else 0.2, 0.45 + 0.02 * at]
+            for at, tag in enumerate(TAGS)
+        },
         "layers": {"counts": counts.tolist()},
         "set_size_interval": {tag: [int(s * 0.8), int(s * 1.25)] for tag, s in zip(TAGS, sizes, strict=True)},
         "ablation": {
@@ -57,7 +61,11 @@ def example(seed: int = 0) -> dict[str, Any]:
             "contribution_matched": {tag: rounded(rng.normal(0.0012, 0.0005, 19)) for tag in TAGS},
             "p": {tag: [0.05, 0.05 if at % 3 else 0.2] for at, tag in enumerate(TAGS)},
             "p_by_control": {"layer_matched": {tag: 0.05 for tag in TAGS}, "contribution_matched": {}},
-            "p_holm": {tag: 0.6 for tag in TAGS},
+            "p_adjusted": {
+                "layer_matched": {tag: 0.05 for tag in TAGS},
+                "contribution_matched": {tag: 0.05 if at % 3 else 0.2 for at, tag in enumerate(TAGS)},
+            },
+            "pairing_p": 0.0001,
             "achieved_contribution": {tag: 1.02 for tag in TAGS} | {"cy": 0.83},
             "specificity": {
                 tag: rounded([harm[at, at] - 0.0006, harm[at, at] - 0.0012, harm[at, at] - 0.0001])
@@ -88,6 +96,8 @@ def example(seed: int = 0) -> dict[str, Any]:
             },
             "macro": {"success": [0.81, 0.77, 0.84], "native": [0.88, 0.85, 0.91], "unsteered": [0.01, 0.0, 0.02]},
             "n": {tag: 88 for tag in TARGETS},
+            "p": {tag: 1e-6 for tag in TARGETS},
+            "control_n": {name: {tag: 40 for tag in TARGETS} for name in ("unsteered", "random", "other_language")},
             "layer": 4,
             "strength_unit": "multiple of mean(target) − mean(prompt language)",
             "strength": 1.0,
@@ -142,7 +152,9 @@ def example(seed: int = 0) -> dict[str, Any]:
             | {tag: {"not_applicable": "written in Latin letters"} for tag in TAGS if tag in "en de fr es fi id eu cy"}
             | {"ja": {"not_applicable": "romanisation reads kanji as Mandarin"}},
             "seed": 7,
-            "overlap": {"shared": shared.tolist(), "lift": rounded(lift), "q": rounded(q)},
+            "overlap": {
+                "shared": shared.tolist(), "lift_by_margins": rounded(lift), "p_by_margins": rounded(q), "draws": 499,
+            },
         },
         "model": {
             "name": "babelscope-reference", "family": "llama", "layers": 8, "hidden": 256, "mlp": 704,

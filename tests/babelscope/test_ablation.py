@@ -129,7 +129,8 @@ def test_controls_have_draws_and_p_values(tokenizer):
             above = sum(value >= own[tag] for value in drawn[tag])
             assert table.p_values(control)[tag] == pytest.approx((1 + above) / 20)
         assert all(
-            holm >= p for holm, p in zip(table.holm(control).values(), table.p_values(control).values(), strict=True)
+            joint >= p
+            for joint, p in zip(table.adjusted_p(control).values(), table.p_values(control).values(), strict=True)
         )
     again = ablation_matrix(model, tokenizer, sets, TEXTS, draws=19, observation=observation)
     assert again.drawn_harm("layer_matched") == table.drawn_harm("layer_matched")

@@ -19,7 +19,6 @@ from babelscope.controls import (
     corpus_size_curve,
     holm,
     layer_matched,
-    overlap,
     percentile_interval,
     rank_p,
     script_share,
@@ -545,64 +544,6 @@ def hand_sets():
     mask = torch.zeros(3, 2, 10, dtype=torch.bool)
     mask[0, 0, :3] = mask[0, 1, :2] = mask[1, 0, 1:5] = True
     return sets_of(mask)
-
-
-def test_overlap_of_known_sets():
-    found = overlap(hand_sets())
-    assert found.shared.tolist() == [[5, 2, 0], [2, 4, 0], [0, 0, 0]]
-    assert float(found.jaccard[0, 1]) == pytest.approx(2 / 7)
-    assert float(found.expected[0, 1]) == pytest.approx(3 * 4 / 10)
-    assert float(found.lift[0, 1]) == pytest.approx(2 / 1.2)
-    assert float(found.expected_in_union[0, 1]) == pytest.approx(3 * 4 / 5)
-    assert float(found.lift_in_union[0, 1]) == pytest.approx(2 / 2.4)
-    by_hand = (math.comb(3, 2) * math.comb(7, 2) + math.comb(3, 3) * math.comb(7, 1)) / math.comb(10, 4)
-    assert float(found.p[0, 1]) == pytest.approx(by_hand)
-    assert float(found.p_in_union[0, 1]) == pytest.approx(1.0)
-    assert float(found.p[0, 2]) == 1.0
-    assert float(found.q[0, 1]) == pytest.approx(3 * by_hand)
-    assert found.lift[0, 2].isnan()
-    assert found.jaccard[2, 2].isnan()
-    assert found.p.diagonal().isnan().all()
-
-
-def test_overlap_p_equals_drawing_sets_by_layer():
-    sets = random_sets(seed=4, layers=2, units=20, share=0.3, tags=("en", "fi"))
-    generator, (a, b) = np.random.default_rng(0), sets.layer_counts.tolist()
-    drawn = np.array(
-        [sum(int((generator.permutation(20)[:n] < m).sum()) for m, n in zip(a, b, strict=True)) for _ in range(20_000)]
-    )
-    found = overlap(sets)
-    expected = float((drawn >= int(found.shared[0, 1])).mean())
-    assert float(found.p[0, 1]) == pytest.approx(expected, abs=4 * math.sqrt(0.25 / 20_000))
-    assert float(found.expected[0, 1]) == pytest.approx(drawn.mean(), abs=0.05)
-
-
-def test_overlap_p_of_sets_that_must_meet():
-    mask = torch.zeros(2, 2, 10, dtype=torch.bool)
-    mask[0, 0, :8] = mask[1, 0, 3:] = mask[0, 1, :2] = mask[1, 1, 1:3] = True
-
-    def chance(shared, a, b):
-        return math.comb(a, shared) * math.comb(10 - a, b - shared) / math.comb(10, b)
-
-    expected = sum(chance(x, 8, 7) * chance(y, 2, 2) for x in (5, 6, 7) for y in (0, 1, 2) if x + y >= 6)
-    assert float(overlap(sets_of(mask, ("en", "fi"))).p[0, 1]) == pytest.approx(expected, rel=1e-12)
-
-
-def test_overlap_of_equal_sets_is_beyond_chance():
-    mask = random_sets(units=200, tags=("en", "fi", "ru", "de")).mask()
-    mask[1] = mask[0]
-    found = overlap(sets_of(mask, ("en", "fi", "ru", "de")))
-    assert float(found.jaccard[0, 1]) == 1.0
-    assert 1e-30 <= float(found.p[0, 1]) < 1e-15
-    assert float(found.q[0, 1]) < 0.05 < float(found.q[2, 3])
-    assert float(found.q_in_union[0, 1]) < 0.05
-
-
-def test_permuting_languages_permutes_the_overlap():
-    sets, order = random_sets(seed=9), torch.tensor([2, 0, 1])
-    moved = overlap(sets_of(sets.mask()[order], tuple(TAGS[k] for k in order)))
-    for first, second in zip(overlap(sets), moved, strict=True):
-        assert torch.allclose(first[order][:, order].double(), second.double(), rtol=1e-12, equal_nan=True)
 
 
 def test_agreement_of_known_sets():

@@ -109,7 +109,7 @@ def test_overlap_colours_the_logarithm_of_the_lift_and_brackets_what_chance_give
     figure = overlap_map(
         shared=np.array([[40.0, 4.0, 5.0], [4.0, 50.0, 7.0], [6.0, 7.0, 60.0]]),
         lift=np.array([[1.0, 10.0, 0.1], [10.0, 1.0, 0.0], [1.0, 1e6, 1.0]]),
-        q=np.array([[0.0, 0.05, 0.051], [0.01, 0.0, 0.2], [0.04, 0.0, 0.0]]),
+        p=np.array([[0.0, 0.05, 0.051], [0.01, 0.0, 0.2], [0.04, 0.0, 0.0]]),
         languages=THREE,
     )
     assert cell(figure, EN, FI) == (pytest.approx(1.0), "4")
@@ -310,7 +310,7 @@ def test_retention_has_a_mark_a_version_of_the_text() -> None:
 def test_figures_leave_what_they_were_given_unchanged() -> None:
     harm, lift = HARM.copy(), np.ones((3, 3))
     ablation_map(relative_harm=harm, languages=THREE)
-    overlap_map(shared=np.ones((3, 3)), lift=lift, q=np.zeros((3, 3)), languages=THREE)
+    overlap_map(shared=np.ones((3, 3)), lift=lift, p=np.zeros((3, 3)), languages=THREE)
     np.testing.assert_array_equal(harm, HARM)
     np.testing.assert_array_equal(lift, np.ones((3, 3)))
 

@@ -193,14 +193,14 @@ def test_numbers_of_a_figure_stand_in_a_table_too(page_file: Path) -> None:
 
 def test_summary_says_which_findings_hold_and_where_they_do_not(page: Page) -> None:
     summary = section(page.text, "Which findings hold", "The evidence by language")
-    own = section(summary, "Switching a set off harms its own language most", "A set harms its language more")
+    own = section(summary, "Switching a set off harms its own language most", "A set matters more")
     specificity = example()["ablation"]["specificity"]
     failing = [tag for tag, (_, low, _) in specificity.items() if low <= 0]
     assert 0 < len(failing) < 15
     assert f"{15 - len(failing)} of 15 languages" in own
     assert "holds in part" in own
     assert "Welsh" in own
-    contribution = section(summary, "layers and contribution do", "Adding the direction")
+    contribution = section(summary, "layers and contribution", "Adding the direction")
     assert "10 of 15 languages" in contribution
     assert "not in English, Spanish, Chinese, Hindi and Basque" in contribution
     steering = section(summary, "Adding the direction", "Steered answers")

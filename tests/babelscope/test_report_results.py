@@ -27,6 +27,12 @@ def claim(results: dict[str, Any], folder: Path, title: str) -> Claim:
     return found
 
 
+def named(results: dict[str, Any], folder: Path, title: str) -> Claim:
+    """The one finding of this title."""
+    (finding,) = [finding for finding in claims(read_results(save(folder, results))) if finding.title == title]
+    return finding
+
+
 def test_finding_that_fails_everywhere_is_said_not_to_hold(tmp_path: Path) -> None:
     results = minimal()
     results["ablation"]["specificity"] = {tag: [0.001, -0.001, 0.003] for tag in TAGS}
@@ -46,39 +52,60 @@ def test_harm_to_all_languages_alike_is_not_most_to_the_own_one(tmp_path: Path) 
     assert "own language hurt most in 0 of 15" in claim(results, tmp_path, "Switching a set off").result
 
 
+LAYERS = "A set matters more to its language than random neurons of the same layers"
+CONTRIBUTION = f"{LAYERS} and contribution"
+
+
 def test_p_of_nineteen_draws_counts_and_one_above_does_not(tmp_path: Path) -> None:
     results = minimal()
-    results["ablation"]["p"] = {tag: [1 / 20, None] for tag in TAGS[:5]} | {"uk": [1 / 19, None], "zh": [None, 1 / 20]}
-    layer = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers do")
+    results["ablation"]["p_adjusted"] = {
+        "layer_matched": {tag: 1 / 20 for tag in TAGS[:5]} | {"uk": 1 / 19},
+        "contribution_matched": {"zh": 1 / 20},
+    }
+    contribution, layer = named(results, tmp_path, CONTRIBUTION), named(results, tmp_path, LAYERS)
     assert (layer.holds, layer.fails) == (tuple(TAGS[:5]), ("uk",))
     assert (layer.verdict, layer.tally) == ("holds in part", "5 of 6 languages")
-    contribution = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers and")
     assert (contribution.holds, contribution.fails, contribution.verdict) == (("zh",), (), "holds")
+    assert "not that they are of a language" in layer.control
 
 
-def test_one_p_stands_for_both_controls_unless_they_are_given_apart(tmp_path: Path) -> None:
+def test_a_p_that_is_not_corrected_over_languages_is_no_test(tmp_path: Path) -> None:
     results = minimal()
-    results["ablation"]["p"] = {"en": 0.05, "fi": 0.2, "ar": 0.3}
-    results["ablation"]["p_by_control"] = {
-        "layer_matched": {"fi": 0.05, "ar": 0.05},
-        "contribution_matched": {"fi": 0.2, "ar": 0.3},
-    }
-    layer = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers do")
-    contribution = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers and")
-    assert (layer.holds, layer.fails) == (("en", "ar", "fi"), ())
-    assert (contribution.holds, contribution.fails) == (("en",), ("ar", "fi"))
+    results["ablation"]["p"] = {tag: [1 / 20, 1 / 20] for tag in TAGS}
+    assert named(results, tmp_path, LAYERS).verdict == "not measured"
 
 
 def test_draws_too_few_to_reach_the_level_are_no_test(tmp_path: Path) -> None:
     results = minimal()
     results["ablation"]["layer_matched"] = {tag: [0.0] * 18 for tag in TAGS} | {"fi": [0.0] * 19}
     results["ablation"]["contribution_matched"] = {tag: [0.0, 0.0] for tag in TAGS}
-    results["ablation"]["p"] = {tag: [1 / 19, 1 / 3] for tag in TAGS} | {"fi": [1 / 20, 1 / 3]}
-    layer = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers do")
-    contribution = claim(results, tmp_path, "A set harms its language more than random neurons of the same layers and")
+    results["ablation"]["p_adjusted"] = {
+        "layer_matched": {tag: 1 / 19 for tag in TAGS} | {"fi": 1 / 20},
+        "contribution_matched": {tag: 1 / 3 for tag in TAGS},
+    }
+    contribution, layer = named(results, tmp_path, CONTRIBUTION), named(results, tmp_path, LAYERS)
     assert (layer.holds, layer.fails) == (("fi",), ())
     assert contribution.verdict == "no test"
-    assert contribution.result == "median p 0.33; too few draws for p ≤ 0.05"
+    assert contribution.result == "median corrected p 0.33; too few draws for p ≤ 0.05"
+
+
+def test_sets_that_harm_any_text_are_not_said_to_harm_their_own(tmp_path: Path) -> None:
+    results = minimal()
+    results["ablation"]["specificity"] = {tag: [0.002, 0.001, 0.003] for tag in TAGS}
+    assert claim(results, tmp_path, "Switching a set off").verdict == "holds"
+    results["ablation"]["pairing_p"] = 0.2
+    own = claim(results, tmp_path, "Switching a set off")
+    assert (own.verdict, own.tally) == ("does not hold", "0 of 15 languages")
+    assert "sets paired with texts at random: p 0.20" in own.result
+
+
+def test_a_set_is_found_again_where_it_is_nearer_than_other_languages_sets(tmp_path: Path) -> None:
+    results = minimal()
+    results["stability"] = {tag: [0.9, 0.8, 0.95, 0.01, 40] for tag in ("en", "fi", "ar")}
+    assert claim(results, tmp_path, "The set of a language").verdict == "no test"
+    results["stability_lead"] = {"en": [0.5, 0.4, 0.6], "fi": [0.02, -0.01, 0.06], "ar": None}
+    stable = claim(results, tmp_path, "The set of a language")
+    assert (stable.holds, stable.fails) == (("en",), ("fi",))
 
 
 def test_optional_parts_may_be_null(tmp_path: Path) -> None:
@@ -91,17 +118,15 @@ def test_optional_parts_may_be_null(tmp_path: Path) -> None:
     assert write_report(save(tmp_path, results)).exists()
 
 
-def test_steering_has_to_beat_the_strongest_of_its_controls(tmp_path: Path) -> None:
+def test_steering_has_to_beat_its_controls_and_reach_half_of_native_text(tmp_path: Path) -> None:
     results = minimal()
     results["steering"] |= {
-        "success": {"fi": 0.6, "ar": 0.6, "de": 0.6},
-        "success_interval": {"fi": [0.5, 0.7], "ar": [0.5, 0.7]},
-        "unsteered": {"fi": 0.0, "ar": 0.0, "de": 0.0},
-        "random": {"fi": 0.1, "ar": 0.1},
-        "other_language": {"fi": 0.49, "ar": 0.5},
+        "success": {"fi": 0.6, "ar": 0.6, "de": 0.6, "es": 0.18, "fr": 0.48},
+        "native": {"fi": 0.9, "ar": 0.9, "de": 0.9, "es": 0.97, "fr": 0.96},
+        "p": {"fi": 0.05, "ar": 0.051, "es": 1e-6, "fr": 1e-6},
     }
-    steers = claim(results, tmp_path, "Adding the direction")
-    assert (steers.holds, steers.fails) == (("fi",), ("ar",))
+    steering = claim(results, tmp_path, "Adding the direction")
+    assert (steering.holds, steering.fails) == (("fr", "fi"), ("es", "ar"))
 
 
 def test_fluency_needs_both_perplexity_and_distinct_words(tmp_path: Path) -> None:
@@ -136,8 +161,8 @@ def test_overlap_counts_each_pair_once(tmp_path: Path) -> None:
     square = [[0.0, 0.0, 0.0]] * 3
     results |= three | {"controls": {"overlap": {
         "shared": [[1, 1, 1]] * 3,
-        "lift": [[None, 2.0, 2.0], [2.0, None, 0.5], [2.0, 0.5, None]],
-        "q": [[0.0, 0.01, 0.2], [0.01, 0.0, 0.01], [0.2, 0.01, 0.0]],
+        "lift_by_margins": [[None, 2.0, 1.2], [2.0, None, 0.5], [1.2, 0.5, None]],
+        "p_by_margins": [[None, 0.01, 0.2], [0.01, None, 1.0], [0.2, 1.0, None]],
     }}}  # fmt: skip
     results["ablation"] = {"relative_harm": square, "bits_per_byte": square} | dict.fromkeys(
         ("layer_matched", "contribution_matched", "p"), {}
@@ -234,7 +259,7 @@ WRONG = {
     "controls/parallel/en": {},
     "controls/script/ru": {"native": 0.1},
     "controls/script/en": {"not_applicable": 3},
-    "controls/overlap": {"shared": [[1]]},
+    "controls/overlap": {"shared": "many"},
     "model": "a model",
     "corpus/tokens": 3,
     "parameters": 3,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from babelscope.controls.agreement import Agreement, Overlap, overlap, set_agreement
+    from babelscope.controls.agreement import Agreement, set_agreement
     from babelscope.controls.evidence import (
         LABELS_CAVEAT,
         SCRIPT_CAVEAT,
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         rank_p,
         wilson_interval,
     )
+    from babelscope.controls.joint import more_successes_p, pairing_p, step_down_p
     from babelscope.controls.labels import ShuffledLabels, shuffled_labels
     from babelscope.controls.matched import ContributionMatched, contribution, contribution_matched, layer_matched
+    from babelscope.controls.overlap import Overlap, overlap
     from babelscope.controls.resampling import (
         BootstrapSets,
         CorpusSizeRow,
@@ -63,13 +65,16 @@ __all__ = [
     "corpus_size_curve",
     "holm",
     "layer_matched",
+    "more_successes_p",
     "overlap",
+    "pairing_p",
     "percentile_interval",
     "rank_p",
     "script_share",
     "set_agreement",
     "shuffled_labels",
     "split_stability",
+    "step_down_p",
     "wilson_interval",
     "write_evidence",
 ]

@@ -42,6 +42,14 @@ class Stability(NamedTuple):
     """Median of (jaccard - chance) / (1 - chance)."""
     size: int
     """Units in the set from all text."""
+    lead: float
+    """Median of jaccard less the mean Jaccard index with the other languages' sets of the other half. Any rule finds
+    units again that fire often, in every language's set, so that agreement above chance is no evidence of a language;
+    a lead is. NaN for one language."""
+    lead_low: float
+    """Lower end of its 95 % range over splits."""
+    lead_high: float
+    """Upper end of that range."""
 
 
 class CorpusSizeRow(NamedTuple):
@@ -105,15 +113,17 @@ def split_stability(
     """
     shards = Shards.read(observation, at, fewest=FEWEST_SHARDS)
     generator, half = generator_of(seed), shards.n_shards // 2
-    found = []
+    found, leads = [], []
     for _ in range(splits):
         order = torch.randperm(shards.n_shards, generator=generator)
-        masks = [selector(*shards.subset(part)) for part in (order[:half], order[half:])]
-        found.append(compare_masks(*masks))
+        first, second = (selector(*shards.subset(part)) for part in (order[:half], order[half:]))
+        found.append(compare_masks(first, second))
+        leads.append(lead_over_others(first, second))
     sizes = count_units(selector(observation[at].active, observation.token_counts)).tolist()
     jaccard, chance, corrected = (
         torch.stack([getattr(one, field) for one in found], dim=1) for field in ("jaccard", "chance", "corrected")
     )
+    lead = torch.stack(leads, dim=1)
     return {
         tag: Stability(
             median_of(jaccard[k]),
@@ -121,9 +131,25 @@ def split_stability(
             median_of(chance[k]),
             median_of(corrected[k]),
             sizes[k],
+            median_of(lead[k]),
+            *percentile_interval(lead[k]),
         )
         for k, tag in enumerate(shards.languages)
     }
+
+
+def lead_over_others(
+    first: Bool[Tensor, "language layer unit"], second: Bool[Tensor, "language layer unit"]
+) -> Float64[Tensor, " language"]:
+    """Jaccard index of each language's two sets, less its mean with the other languages' second sets.
+
+    NaN for one language; pairs of empty sets are left out of the mean.
+    """
+    a, b = (mask.flatten(start_dim=1).double() for mask in (first, second))
+    shared = a @ b.T
+    jaccard = shared / (a.sum(dim=1)[:, None] + b.sum(dim=1)[None, :] - shared)
+    same = torch.eye(len(a), dtype=torch.bool)
+    return jaccard.diagonal() - jaccard.masked_fill(same, torch.nan).nanmean(dim=1)
 
 
 def corpus_size_curve(

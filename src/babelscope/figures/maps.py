@@ -37,22 +37,26 @@ def neuron_map(*, counts: Float[np.ndarray, "language layer"], languages: Sequen
     return _titled(figure, x="layer (block, from 0)", y="selected for", angle=0)
 
 
+NEAR_TICKS, FAR_TICKS = (0.25, 0.5, 1, 2, 4), (0.01, 0.1, 1, 10, 100)
+"""Lifts that the colour bar names, where all are below ten-fold and where some are above."""
+
+
 def overlap_map(
     *,
     shared: Float[np.ndarray, "language language"],
     lift: Float[np.ndarray, "language language"],
-    q: Float[np.ndarray, "language language"],
+    p: Float[np.ndarray, "language language"],
     languages: Sequence[str],
 ) -> go.Figure:
     """Neurons that two languages share, coloured by lift = shared / expected by chance, on a log10 scale.
 
-    A cell holds the shared count, in brackets where q > 0.05. The diagonal (a set with itself) has no colour.
+    A cell holds the shared count, in brackets where p > 0.05. The diagonal (a set with itself) has no colour.
     No neuron shared is lift 0: drawn at the lower end of the colours.
     """
     with np.errstate(divide="ignore"):
         colour = np.clip(np.log10(lift), -LIFT_DECADES, LIFT_DECADES)
     np.fill_diagonal(colour, np.nan)
-    sure = (q <= 0.05) | np.eye(len(languages), dtype=bool)
+    sure = (p <= 0.05) | np.eye(len(languages), dtype=bool)
     text = [
         [fixed(n, 0) if known else f"({fixed(n, 0)})" for n, known in zip(counts, row, strict=True)]
         for counts, row in zip(shared, sure, strict=True)
@@ -63,12 +67,16 @@ def overlap_map(
         rows=labels,
         columns=labels,
         text=text,
-        value="%{customdata[0]} shared, %{customdata[1]:.2f} × chance, q = %{customdata[2]:.3f}",
-        custom=np.stack([shared, lift, q], axis=2),
+        value="%{customdata[0]} shared, %{customdata[1]:.2f} × chance, p = %{customdata[2]:.3f}",
+        custom=np.stack([shared, lift, p], axis=2),
     )
-    reach = max(1.0, float(np.nanmax(np.abs(colour), initial=0.0)))
-    ticks = [power for power in (-2, -1, 0, 1, 2) if abs(power) <= reach]
-    bar = {"title": {"text": "lift (× chance)"}, "tickvals": ticks, "ticktext": [f"{10.0**power:g}" for power in ticks]}
+    reach = max(float(np.log10(2)), float(np.nanmax(np.abs(colour), initial=0.0)))
+    ticks = [tick for tick in (FAR_TICKS if reach >= 1 else NEAR_TICKS) if abs(np.log10(tick)) <= reach + 1e-9]
+    bar = {
+        "title": {"text": "lift (× chance)"},
+        "tickvals": np.log10(ticks).tolist(),
+        "ticktext": [f"{lift:g}" for lift in ticks],
+    }
     figure.update_layout(
         coloraxis={"colorscale": DIVERGING, "cmin": -reach, "cmax": reach, "colorbar": bar},
     )

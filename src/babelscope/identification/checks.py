@@ -76,7 +76,7 @@ def check_sets(
         bootstrap=bootstrap_sets(observation, select, draws=draws, seed=seed, parallel=parallel, at=sets.at),
         stability=split_stability(observation, select, splits=draws, seed=seed, at=sets.at),
         corpus_size=corpus_size_curve(observation, select, seed=seed, at=sets.at),
-        overlap=overlap(sets),
+        overlap=overlap(sets, seed=seed),
         labels=shuffled_labels(
             observation, scorer_of(sets), sets.mask(), draws=draws - 1, seed=seed, parallel=parallel, at=sets.at
         )

@@ -16,6 +16,10 @@ LEVEL = 0.05 + 1e-9
 CONTROLS = ("layer_matched", "contribution_matched")
 DISTINCT_FLOOR = 0.8
 """Least share of distinct 4-grams, steered over native, that counts as fluent."""
+NAMED_PAIRS = 3
+"""Pairs of languages that a line names."""
+CEILING_SHARE = 0.5
+"""Least success over that of native text that counts as steering: an effect can be certain and small."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,39 @@ def p_pair(results: Results, tag: str) -> tuple[Number | None, Number | None]:
     return layer, contribution
 
 
+def adjusted_p(results: Results, which: int, tag: str) -> Number | None:
+    """p against the draws of a control, corrected over all languages; None where the run did not measure it."""
+    return results.by_language(f"ablation.p_adjusted.{CONTROLS[which]}").get(tag)
+
+
 def beats_draws(results: Results, which: int, tag: str) -> bool | None:
-    """Whether p against the draws of a control counts; None without a p, or where so few draws can not reach it."""
-    p = p_pair(results, tag)[which]
+    """Whether the corrected p counts; None without one, or where so few draws cannot reach it."""
+    p = adjusted_p(results, which, tag)
     draws = results.by_language(f"ablation.{CONTROLS[which]}").get(tag)
     if p is None or (draws and 1 / (len(draws) + 1) > LEVEL):
         return None
     return p <= LEVEL
+
+
+def leads(results: Results) -> dict[str, list[Number]]:
+    """Lead of a set over the other languages' sets of the other half of the text, with its range, where known."""
+    rows = results.by_language("stability_lead")
+    return {tag: values for tag, values in rows.items() if all(map(known, values))}
+
+
+def pairing_holds(results: Results) -> bool | None:
+    """Whether sets harm the text of their own language more than sets paired with texts at random; None untested."""
+    p = results.find("ablation.pairing_p")
+    return None if p is None or not known(p) else p <= LEVEL
+
+
+def steers(results: Results, tag: str) -> bool | None:
+    """Whether steering succeeds more often than each control and half as often as native text; None untested."""
+    p = results.by_language("steering.p").get(tag)
+    success, native = (results.by_language(f"steering.{key}").get(tag) for key in ("success", "native"))
+    if p is None or success is None or native is None:
+        return None
+    return p <= LEVEL and success >= CEILING_SHARE * native
 
 
 def specificity(results: Results) -> dict[str, list[Number]]:
@@ -132,18 +162,20 @@ def _range(shares: Sequence[Number | None], digits: int = 0) -> str:
 
 def _stable(results: Results) -> Claim:
     rows = {tag: values for tag, values in results.by_language("stability").items() if all(map(known, values[:4]))}
+    lead = leads(results)
     result = ""
     if rows:
         medians = [values[0] for values in rows.values()]
-        result = (
-            f"Jaccard index of two halves: median {_middle(medians, plain)} ({span_over(medians)} over languages), "
-            f"by chance {_middle([values[3] for values in rows.values()], plain)}"
-        )
+        result = f"Jaccard index of two halves: median {_middle(medians, plain)} ({span_over(medians)} over languages)"
+    if lead:
+        medians = [values[0] for values in lead.values()]
+        result += f"; lead over the other languages' sets: median {_middle(medians, plain)} ({span_over(medians)})"
     return Claim(
         title="The set of a language is found again in other text",
-        control="sets of that size drawn by chance; counts where the whole range over half-splits lies above chance",
+        control="the other languages' sets, found in the other half; counts where the whole range of the lead over "
+        "half-splits lies above 0",
         result=result,
-        **_split({tag: values[1] > values[3] for tag, values in rows.items()}),
+        **_split({tag: values[1] > 0 for tag, values in lead.items()}),
     )
 
 
@@ -158,34 +190,34 @@ def _own_language(results: Results) -> Claim:
         result += f"; lead over the next language: median {listed} ({everything} over languages)"
     elif most:
         result += "; no interval in this run"
+    paired = pairing_holds(results)
+    if paired is not None:
+        result += f"; sets paired with texts at random: p {p_value(results.find('ablation.pairing_p'))}"
     return Claim(
         title="Switching a set off harms its own language most",
-        control="text of every other language; counts where the interval of (own − largest other) lies above 0",
+        control="text of every other language, and sets paired with texts at random; counts where the interval of "
+        "(own − largest other) lies above 0 and the pairing's p ≤ 0.05",
         result=result,
-        **_split({tag: values[1] > 0 for tag, values in tested.items()}),
+        **_split({tag: values[1] > 0 and paired is not False for tag, values in tested.items()}),
     )
 
 
 def _beats_draws(results: Results, which: int, name: str) -> Claim:
     key = CONTROLS[which]
-    found = {tag: p_pair(results, tag)[which] for tag in results.languages}
+    listed = {tag: adjusted_p(results, which, tag) for tag in results.languages}
     passed = {tag: beats_draws(results, which, tag) for tag in results.languages}
     ratios = results.by_language(f"ablation.ratio_{key}")
     result = ""
-    if any(p is not None for p in found.values()):
-        result = f"median p {_middle(list(found.values()), p_value)}"
-        holm = results.by_language("ablation.p_holm") if key == "contribution_matched" else {}
-        if holm:
-            after = sum(p <= LEVEL for p in holm.values())
-            result += f"; after Holm's correction p ≤ 0.05 in {after} of {len(holm)}"
-        if ratios:
-            ratio = _middle([values[0] for values in ratios.values()], lambda x: plain(x, 1))
-            result = f"{ratio} × their harm (median over languages); {result}"
+    if ratios:
+        result = f"{_middle([values[0] for values in ratios.values()], lambda x: plain(x, 1))} × their harm (median)"
+    if any(p is not None for p in listed.values()):
+        result += f"{'; ' if result else ''}median corrected p {_middle(list(listed.values()), p_value)}"
         if not any(yes is not None for yes in passed.values()):
             result += "; too few draws for p ≤ 0.05"
     return Claim(
-        title=f"A set harms its language more than {name} do",
-        control=f"{_draws(results, key)}; counts where p ≤ 0.05",
+        title=f"A set matters more to its language than {name}",
+        control=f"{_draws(results, key)}; counts where p ≤ 0.05, corrected over languages. It says that the neurons "
+        "matter, not that they are of a language",
         result=result,
         **_split({tag: yes for tag, yes in passed.items() if yes is not None}),
     )
@@ -199,14 +231,7 @@ def _draws(results: Results, key: str) -> str:
 
 def _steers(results: Results) -> Claim:
     success = results.by_language("steering.success")
-    ends = {
-        tag: pair for tag, pair in results.by_language("steering.success_interval").items() if all(map(known, pair))
-    }
-    tested = {
-        tag: ends[tag][0] > strongest_control(results, tag)
-        for tag in success
-        if tag in ends and known(strongest_control(results, tag))
-    }
+    tested = {tag: yes for tag in success if (yes := steers(results, tag)) is not None}
     result = ""
     if success:
         said = [
@@ -220,8 +245,8 @@ def _steers(results: Results) -> Claim:
         result = ", ".join(said)
     return Claim(
         title="Adding the direction makes answers come in the target language",
-        control="no steering, a random direction, another language's direction; counts where the interval lies above "
-        "all three",
+        control="no steering, a random direction, another language's direction; counts where answers are right more "
+        "often than in each (Fisher's exact test, p ≤ 0.05, corrected over targets) and half as often as native text",
         result=result,
         **_split(tested),
     )
@@ -264,18 +289,22 @@ def _more_than_script(results: Results) -> Claim:
 
 
 def _overlap(results: Results) -> Claim:
-    lift, q = results.matrix("controls.overlap.lift"), results.matrix("controls.overlap.q")
+    lift, p = (results.matrix(f"controls.overlap.{key}") for key in ("lift_by_margins", "p_by_margins"))
     tested: dict[str, bool] = {}
     result = ""
-    if lift is not None and q is not None:
+    if lift is not None and p is not None:
         upper = zip(*np.triu_indices(len(results.languages), 1), strict=True)
-        pairs = [(a, b) for a, b in upper if np.isfinite(q[a, b]) and np.isfinite(lift[a, b])]
-        above = (q <= LEVEL) & (lift > 1)
-        tested = {f"{results.languages[a]}–{results.languages[b]}": bool(above[a, b]) for a, b in pairs}
-        result = f"median lift {_middle([float(lift[a, b]) for a, b in pairs], plain)} × chance"
+        pairs = [(a, b) for a, b in upper if np.isfinite(p[a, b])]
+        tested = {f"{results.languages[a]}–{results.languages[b]}": bool(p[a, b] <= LEVEL) for a, b in pairs}
+        strongest = sorted(pairs, key=lambda pair: -np.nan_to_num(lift[pair]))[:NAMED_PAIRS]
+        listed = ", ".join(
+            f"{results.languages[a]}–{results.languages[b]} {plain(float(lift[a, b]))}" for a, b in strongest
+        )
+        result = f"most above chance: {listed} × chance" if pairs else ""
     return Claim(
         title="Two languages share more neurons than chance",
-        control="the same number drawn in the same layers; counts where lift > 1 and q ≤ 0.05 over all pairs",
+        control="tables in which every neuron has as many languages, and every language as many neurons in each "
+        "layer; counts where p ≤ 0.05, corrected over all pairs",
         result=result,
         counts="pairs",
         **_split(tested),

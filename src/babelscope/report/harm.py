@@ -4,7 +4,7 @@ import numpy as np
 
 from babelscope.axes import Float
 from babelscope.figures import Number, ablation_map, colour_limit, harm_against_draws
-from babelscope.report.claims import p_pair
+from babelscope.report.claims import adjusted_p, p_pair
 from babelscope.report.markup import (
     Caption,
     Markup,
@@ -82,7 +82,7 @@ def _harm_draws(results: Results, name: str, own: Float[np.ndarray, " language"]
         shows="Own-language harm of each set beside that of random sets.",
         read="The diamond is the set, a dot one random set of the same size. A diamond clear to the right of its "
         "dots harms more than chance. On the right: rank p against layer-matched · contribution-matched draws; with "
-        "R draws it can not go below 1 ÷ (R + 1).",
+        "R draws it cannot go below 1 ÷ (R + 1).",
         n=f"{_test_size(results)}; {plain(n, 0) if known(n) else UNRECORDED} draws a language and control",
         control="layer-matched: as many unselected neurons in each layer; contribution-matched: unselected neurons "
         "of the same layer that write about as much into the residual stream",
@@ -100,14 +100,15 @@ def _harm_draws(results: Results, name: str, own: Float[np.ndarray, " language"]
             _ratio(results, "contribution_matched", tag),
             p_value(pairs[tag][0]),
             p_value(pairs[tag][1]),
-            p_value(results.by_language("ablation.p_holm").get(tag)),
+            p_value(adjusted_p(results, 0, tag)),
+            p_value(adjusted_p(results, 1, tag)),
         )
         for tag, harm in zip(results.languages, own.tolist(), strict=True)
     ]
     head = (
         "Language", "The "
         "set", "Layer-matched, mean", "Contribution-matched, mean", "Ratio, layer", "Ratio, contribution",
-        "p, layer", "p, contribution", "p after Holm",
+        "p, layer", "p, contribution", "corrected p, layer", "corrected p, contribution",
     )  # fmt: skip
     return figure_block(
         name, [Plot(figure, "Own-language harm of each set and of random sets")], caption, table(head, rows)

@@ -53,7 +53,8 @@ _ABLATION = record(
     achieved_contribution=_number_each,
     relative_harm_to_mean=language_square,
     specificity=per_language(_estimate),
-    p_holm=_number_each,
+    p_adjusted=record({}, layer_matched=_number_each, contribution_matched=_number_each),
+    pairing_p=number,
     ratio_layer_matched=per_language(_estimate),
     ratio_contribution_matched=per_language(_estimate),
     documents=_number_each,
@@ -86,6 +87,8 @@ _STEERING = record(
     neuron_arithmetic=_number_each,
     success_interval=per_language(_interval),
     n=_number_each,
+    p=_number_each,
+    control_n=keyed(_number_each),
     macro=keyed(_estimate),
     strength_unit=text,
     edge=each(text),
@@ -114,7 +117,9 @@ _CONTROLS = record(
     corpus_size=each(record({"share": number, "language": tag, "jaccard": _maybe}, chance=number)),
     parallel=per_language(nullable(record({"jaccard": _maybe}, chance=number, lift=number))),
     script=per_language(nullable(either(record({"not_applicable": text}), _RETENTION))),
-    overlap=record({"shared": language_square, "lift": language_square, "q": language_square}),
+    overlap=record(
+        {"shared": language_square}, lift_by_margins=language_square, p_by_margins=language_square, draws=number
+    ),
     seed=number,
 )
 RESULTS = record(
@@ -129,6 +134,7 @@ RESULTS = record(
         "environment": keyed(anything),
     },
     steering=_STEERING,
+    stability_lead=per_language(_estimate),
     layers=record({"counts": language_rows}),
     set_size_interval=per_language(_interval),
     controls=_CONTROLS,

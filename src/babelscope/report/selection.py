@@ -112,23 +112,25 @@ def neuron_section(results: Results, run: str) -> Section:
 def overlap_section(results: Results, run: str) -> Section:
     """Figure 2: neurons that languages share, against chance."""
     title = "What the languages share"
-    shared, lift, q = (results.matrix(f"controls.overlap.{key}") for key in ("shared", "lift", "q"))
-    if shared is None or lift is None or q is None:
+    keys = ("shared", "lift_by_margins", "p_by_margins")
+    shared, lift, p = (results.matrix(f"controls.overlap.{key}") for key in keys)
+    if shared is None or lift is None or p is None:
         return Section("overlap", title, missing("Overlap between languages"))
-    figure = overlap_map(shared=shared, lift=lift, q=q, languages=results.languages)
+    figure = overlap_map(shared=shared, lift=lift, p=p, languages=results.languages)
+    draws = results.find("controls.overlap.draws")
     caption = Caption(
         shows="Neurons that two languages have in common, against chance.",
-        read="The number is the count of shared neurons, in brackets where chance gives as many (q > 0.05). Orange: "
-        "more than chance; blue: fewer; the colours are logarithmic and stop at 100 times. The diagonal is the size "
-        "of the set.",
+        read="The number is the count of shared neurons, in brackets where chance gives as many (p > 0.05). Orange: "
+        "more than chance; blue: fewer; the colours are logarithmic. The diagonal is the size of the set.",
         n=f"{tokens_said(results)}; {len(results.languages) * (len(results.languages) - 1) // 2} pairs",
-        control="as many neurons drawn by chance in the same layers; q is Benjamini–Hochberg over all pairs",
+        control=f"{plain(draws, 0)} tables in which every neuron has as many languages as it has, and every language "
+        "as many neurons in each layer; p is corrected over all pairs",
         seed=seed_of(results, "overlap"),
         unit="neurons (number), lift = shared ÷ expected (colour)",
     )
     numbers = [
-        element("p", "Lift"), matrix_table(lift, results.languages, results.languages, lambda x: plain(x, 1)),
-        element("p", "q"), matrix_table(q, results.languages, results.languages, lambda x: plain(x, 3)),
+        element("p", "Lift"), matrix_table(lift, results.languages, results.languages, lambda x: plain(x, 2)),
+        element("p", "p, corrected"), matrix_table(p, results.languages, results.languages, lambda x: plain(x, 3)),
     ]  # fmt: skip
     plots = [Plot(figure, "Neurons shared by two languages, coloured by lift against chance", wide=True)]
     return Section("overlap", title, figure_block(f"{run}-overlap", plots, caption, *numbers))

@@ -4,13 +4,16 @@ from pathlib import PurePath
 
 from babelscope.report.claims import (
     Claim,
+    adjusted_p,
     beats_draws,
     claims,
     is_fluent,
+    leads,
     macro_success,
     own_hurt_most,
-    p_pair,
+    pairing_holds,
     specificity,
+    steers,
     strongest_control,
 )
 from babelscope.report.markup import Markup, Section, element, join, language_cell, table
@@ -40,8 +43,9 @@ def summary_section(results: Results) -> Section:
         _evidence_table(results),
         element(
             "p",
-            "● the test of this column holds in this language, ○ it does not; square brackets are intervals. Harm is "
-            "the rise of the negative log-likelihood of held-out text, in % of what it was.",
+            "● the test of this column holds in this language, ○ it does not; square brackets are intervals; p is "
+            "corrected over languages. The lead of stability is over the other languages' sets. Harm is the rise of "
+            "the negative log-likelihood of held-out text, in % of what it was.",
             class_="note",
         ),
     ]
@@ -90,7 +94,7 @@ def _evidence_table(results: Results) -> Markup:
     own = dict(zip(results.languages, harm.diagonal(), strict=True))
     digits = harm_digits(own.values())
     head = (
-        "Language", "Neurons", "Stability (range; chance)", "Own harm", "Lead over next", "p, layer-matched",
+        "Language", "Neurons", "Stability; lead (range)", "Own harm", "Lead over next", "p, layer-matched",
         "p, contribution-matched", "Steered", "Best control", "Native", "Perplexity ×",
     )  # fmt: skip
     rows = [
@@ -100,7 +104,7 @@ def _evidence_table(results: Results) -> Markup:
             _stability_cell(results, tag),
             _marked(own_hurt_most(results).get(tag), percent(own[tag], digits)),
             _specificity_cell(results, tag, digits),
-            *(_marked(beats_draws(results, at, tag), p_value(p)) for at, p in enumerate(p_pair(results, tag))),
+            *(_marked(beats_draws(results, at, tag), p_value(adjusted_p(results, at, tag))) for at in (0, 1)),
             _success_cell(results, tag),
             percent(strongest_control(results, tag)),
             percent(results.by_language("steering.native").get(tag)),
@@ -122,15 +126,17 @@ def _stability_cell(results: Results, tag: str) -> Markup:
     row = results.by_language("stability").get(tag)
     if not row or not all(map(known, row[:4])):
         return join(["–"])
-    median, low, high, chance = row[:4]
-    return _marked(low > chance, plain(median), f"{span(low, high)}; {plain(chance)}")
+    lead = leads(results).get(tag)
+    after = "" if lead is None else f"{plain(lead[0])} {span(lead[1], lead[2])}"
+    return _marked(None if lead is None else lead[1] > 0, plain(row[0]), after)
 
 
 def _specificity_cell(results: Results, tag: str, digits: int) -> Markup:
     row = specificity(results).get(tag)
     if row is None:
         return join(["–"])
-    return _marked(row[1] > 0, percent(row[0], digits), span(row[1], row[2], digits, factor=100))
+    holds = row[1] > 0 and pairing_holds(results) is not False
+    return _marked(holds, percent(row[0], digits), span(row[1], row[2], digits, factor=100))
 
 
 def _success_cell(results: Results, tag: str) -> Markup:
@@ -138,9 +144,7 @@ def _success_cell(results: Results, tag: str) -> Markup:
     if rate is None:
         return join(["–"])
     low, high = results.by_language("steering.success_interval").get(tag) or (None, None)
-    control = strongest_control(results, tag)
-    holds = low > control if low is not None and known(control) else None
-    return _marked(holds, percent(rate), span(low, high, 0, factor=100))
+    return _marked(steers(results, tag), percent(rate), span(low, high, 0, factor=100))
 
 
 def comparison_table(runs: list[Results]) -> Markup:

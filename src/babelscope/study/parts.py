@@ -7,11 +7,20 @@ from typing import Any
 
 from babelscope.ablation import AblationTable
 from babelscope.artifacts import NeuronSet, Observation
+from babelscope.controls import holm, more_successes_p
 from babelscope.identification import ScriptControl, SetChecks
 from babelscope.models import layout_of
 from babelscope.runs import environment
 from babelscope.study.job import Job
-from babelscope.sweeps import NeuronSteering, SteeringStudy, Trial, macro, steered_tokens, success_by_source
+from babelscope.sweeps import (
+    NeuronSteering,
+    Score,
+    SteeringStudy,
+    Trial,
+    macro,
+    steered_tokens,
+    success_by_source,
+)
 
 SCHEMA = "babelscope.results/1"
 SAMPLES = 3
@@ -22,6 +31,7 @@ ORDER = (
     "neurons",
     "top_rate",
     "stability",
+    "stability_lead",
     "layers",
     "set_size_interval",
     "ablation",
@@ -63,7 +73,6 @@ def stability_row(checks: SetChecks, tag: str) -> list[float | int]:
 def ablation_summary(table: AblationTable) -> dict[str, Any]:
     """One ablation table as numbers."""
     p = {control: table.p_values(control) for control in table.draws}
-    holm = {control: table.holm(control) for control in table.draws}
     return {
         "relative_harm": table.relative_harm.tolist(),
         "bits_per_byte": table.bits_per_byte.tolist(),
@@ -71,7 +80,8 @@ def ablation_summary(table: AblationTable) -> dict[str, Any]:
         "contribution_matched": table.drawn_harm("contribution_matched"),
         "p": {tag: max(values[tag] for values in p.values()) for tag in table.languages},
         "p_by_control": p,
-        "p_holm": {tag: max(values[tag] for values in holm.values()) for tag in table.languages},
+        "p_adjusted": {control: table.adjusted_p(control) for control in table.draws},
+        "pairing_p": table.pairing_p(),
         "specificity": table.specificity(),
         "own_hurt_most": table.hurt_most(),
         "ratio_layer_matched": table.ratio("layer_matched"),
@@ -139,6 +149,11 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
         "macro": {name: list(macro(trial.answers, trial.scores)) for name, trial in trials.items()},
         "geometric_mean_perplexity_ratio": geometric_mean([score.perplexity_ratio for score in scores.values()]),
         "n": {tag: score.n for tag, score in scores.items()},
+        "p": steering_p(study),
+        "control_n": {
+            name: {tag: score.n for tag, score in trial.scores.items()}
+            for name, trial in steering_controls(study).items()
+        },
         "by_source": {
             "sources": sources,
             "targets": targets,
@@ -151,6 +166,36 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
         "temperature": 0.8,
         "new_tokens": 32,
     }
+
+
+def steering_controls(study: SteeringStudy) -> dict[str, Trial]:
+    """What steering is compared with."""
+    controls = {"unsteered": study.unsteered, "random": study.random, "other_language": study.other_language}
+    return {name: trial for name, trial in controls.items() if trial is not None}
+
+
+def steering_p(study: SteeringStudy) -> dict[str, float]:
+    """p by target that steering succeeds more often than every control, by Holm's rule over the targets.
+
+    Fisher's exact test against each control, the largest p of them: a control's own error counts, so that ten failures
+    are no proof that it never succeeds. NaN where a target lacks a control.
+    """
+    largest = {}
+    for tag, score in study.steered.scores.items():
+        beside = [trial.scores.get(tag) for trial in steering_controls(study).values()]
+        each = [
+            math.nan
+            if control is None
+            else more_successes_p(right_answers(score), score.n, right_answers(control), control.n)
+            for control in beside
+        ]
+        largest[tag] = max(each) if not any(map(math.isnan, each)) else math.nan
+    return dict(zip(largest, holm(list(largest.values())).tolist(), strict=True))
+
+
+def right_answers(score: Score) -> int:
+    """Answers judged right."""
+    return sum(verdict.verdict == "right" for verdict in score.verdicts)
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -201,6 +246,9 @@ def control_results(checks: SetChecks, script: ScriptControl) -> dict[str, Any]:
     sizes = checks.sets.sizes
     return {
         "stability": {tag: stability_row(checks, tag) for tag in sizes},
+        "stability_lead": {
+            tag: [found.lead, found.lead_low, found.lead_high] for tag, found in checks.stability.items()
+        },
         "set_size_interval": {tag: list(checks.bootstrap.interval[tag]) for tag in sizes},
         "controls": {
             "shuffled_labels": None
@@ -230,8 +278,9 @@ def control_results(checks: SetChecks, script: ScriptControl) -> dict[str, Any]:
             },
             "overlap": {
                 "shared": shared.shared.tolist(),
-                "lift": shared.lift.tolist(),
-                "q": shared.q.tolist(),
+                "lift_by_margins": shared.lift.tolist(),
+                "p_by_margins": shared.p.tolist(),
+                "draws": shared.draws,
             },
             "seed": checks.seed,
         },
