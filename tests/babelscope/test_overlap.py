@@ -10,7 +10,7 @@ import torch
 
 from babelscope.artifacts import NeuronSet, Origin
 from babelscope.controls import overlap
-from babelscope.controls.overlap import shared_units, tables_with_margins
+from babelscope.controls.shared_units import shared_units, tables_with_margins
 from babelscope.errors import MeasurementError
 from babelscope.languages import parse_languages
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from babelscope.controls.joint import more_successes_p, pairing_p, step_down_p
     from babelscope.controls.labels import ShuffledLabels, shuffled_labels
     from babelscope.controls.matched import ContributionMatched, contribution, contribution_matched, layer_matched
-    from babelscope.controls.overlap import Overlap, overlap
     from babelscope.controls.resampling import (
         BootstrapSets,
         CorpusSizeRow,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     )
     from babelscope.controls.script import ScriptShare, script_share
     from babelscope.controls.shards import Scored, Scorer, Selector
+    from babelscope.controls.shared_units import Overlap, overlap
 
 __all__ = [
     "LABELS_CAVEAT",
