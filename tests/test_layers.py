@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "babelscope"
 LEVELS = [
     ["errors", "axes", "lazy_imports"],
-    ["languages", "sites", "runs", "reference", "upstream", "sweep_grid"],
+    ["languages", "limits", "sites", "runs", "reference", "upstream", "sweep_grid"],
     ["artifacts", "scripts"],
     ["corpus", "models"],
     ["interventions", "recording", "evaluation", "controls", "figures", "subspaces"],

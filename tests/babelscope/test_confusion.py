@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from babelscope.errors import LanguageError, MeasurementError, PrerequisiteError
+from babelscope.errors import CorpusError, LanguageError, MeasurementError, PrerequisiteError
 from babelscope.evaluation import (
     BENCHMARK,
     Guess,
@@ -148,7 +148,7 @@ def test_english_words_are_small_letters_and_more_than_three(tmp_path):
     assert english_words(tmp_path / "words") == {"weather", "rain's", "tree"}
     bundled = english_words()
     assert {"visit", "parents", "honey"} <= bundled and all(w.islower() and len(w) > 3 for w in bundled)
-    with pytest.raises(PrerequisiteError, match="one word a line"):
+    with pytest.raises(CorpusError, match="is not there; expected a text file"):
         english_words(tmp_path / "nothing")
 
 

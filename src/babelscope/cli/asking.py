@@ -3,20 +3,16 @@
 Prompts are texts, files of lines, and JSONL files of texts or messages.
 """
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from lzma import LZMAError
 from pathlib import Path
 from typing import Any, Literal
-
-from zstandard import ZstdError
 
 from babelscope.artifacts import SteeringRecipe
 from babelscope.cli.arguments import format_of
 from babelscope.cli.saved import open_recipe
-from babelscope.corpus import OPENERS, split_lines
+from babelscope.corpus import COMPRESSED, check_unicode, json_row, text_lines
 from babelscope.errors import ChatError, CorpusError
 from babelscope.languages import Language
 from babelscope.subnetworks import Delta
@@ -53,13 +49,7 @@ def read_prompts(
 
 def lines_of(file: Path) -> list[str]:
     """The lines of a file, one text each; a blank one is an error, for lines must stay side by side."""
-    opener = OPENERS[file.suffix if file.suffix in OPENERS else ""]
-    try:
-        with opener(file) as stream:
-            whole = stream.read().decode("utf-8-sig")
-    except (OSError, EOFError, LZMAError, ZstdError, UnicodeDecodeError) as err:
-        raise CorpusError(f"{file}: unreadable ({err}); expected one text a line; correct the path") from err
-    lines = split_lines(whole)
+    lines = [line for _, line in text_lines(file)]
     blank = [number for number, line in enumerate(lines, start=1) if not line.strip()]
     if blank or not lines:
         raise CorpusError(f"{file}: {f'line {blank[0]} is blank' if blank else 'is empty'}; expected one text a line")
@@ -75,23 +65,21 @@ def read_lines(file: Path, what: str) -> list[str]:
 
 def check_no_name(word: str) -> None:
     """Raise CorpusError for a word that looks like a file's name and is none: it would be a prompt by mistake."""
-    ends = (".txt", ".jsonl", ".json", ".csv", *OPENERS)
-    if not any(letter.isspace() for letter in word) and word.endswith(tuple(filter(None, ends))):
+    ends = (".txt", ".jsonl", ".json", ".csv", *COMPRESSED)
+    if not any(letter.isspace() for letter in word) and word.endswith(ends):
         raise CorpusError(f"{word}: no such file; expected a file of prompts, or a text; correct the path")
 
 
 def is_jsonl(word: str) -> bool:
     """Whether a file has rows of JSON, compressed or not."""
-    return word.endswith(tuple(f".jsonl{suffix}" for suffix in OPENERS))
+    return word.endswith(tuple(f".jsonl{suffix}" for suffix in ("", *COMPRESSED)))
 
 
 def jsonl_rows(file: Path) -> Iterator[Any]:
     """The rows of a JSONL file; a blank line is an error, for rows must stay side by side with others'."""
     for number, line in enumerate(lines_of(file), start=1):
-        try:
-            yield json.loads(line)
-        except ValueError as err:
-            raise CorpusError(f"{file}, line {number}: no JSON ({err}); expected one row a line; correct it") from err
+        where = f"{file}, line {number}"
+        yield json_row(line, where, error=CorpusError, advice="expected one row a line; correct it")
 
 
 def as_prompt(row: Any, number: str, where: str, chat: bool, system: str, source: Language) -> Prompt:
@@ -109,6 +97,7 @@ def as_prompt(row: Any, number: str, where: str, chat: bool, system: str, source
     else:
         asked = text
     if not chat:
+        check_unicode(str(asked), where)
         return Prompt(number, tag, str(asked))
     try:
         return Prompt.chat(number, tag, asked, system=system or None)

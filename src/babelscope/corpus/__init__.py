@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         EncodedText,
         begin_text,
         bos_of,
+        check_unicode,
         encode_texts,
         pad_of,
         say_controls,
@@ -35,16 +36,15 @@ if TYPE_CHECKING:
         tokenize_prompt,
         tokenize_prompts,
     )
+    from babelscope.corpus.file_lines import COMPRESSED, json_row, raw_lines, text_lines
     from babelscope.corpus.messages import Conversation, Counted, Message, Messages, as_messages, asked, check_counted
     from babelscope.corpus.reading import has_splits, load_corpus, load_splits
     from babelscope.corpus.splits import SPLITS, WHOLE, check_apart, check_unseen, deal_out, split_documents
-    from babelscope.corpus.text_files import OPENERS, split_lines
     from babelscope.corpus.tokens import TokenDocument, limit_tokens, say_cut, tokenize_documents
 
 __all__ = [
-    "OPENERS",
-    "ROMANISABLE",
     "Batch",
+    "COMPRESSED",
     "Conversation",
     "Corpus",
     "Counted",
@@ -53,6 +53,7 @@ __all__ = [
     "LineNumber",
     "Message",
     "Messages",
+    "ROMANISABLE",
     "RenderedChat",
     "SPLITS",
     "TextSource",
@@ -71,18 +72,21 @@ __all__ = [
     "check_conversations",
     "check_counted",
     "check_template",
+    "check_unicode",
     "check_unseen",
     "clean_text",
     "deal_out",
     "encode_texts",
     "end_of_turn",
     "has_splits",
+    "json_row",
     "limit_tokens",
     "load_corpus",
     "load_splits",
     "make_batch",
     "pad_of",
     "pad_rows",
+    "raw_lines",
     "render_chat",
     "render_whole",
     "rendered",
@@ -93,7 +97,7 @@ __all__ = [
     "shuffle_words",
     "special_ids",
     "split_documents",
-    "split_lines",
+    "text_lines",
     "tokenize_conversation",
     "tokenize_documents",
     "tokenize_prompt",

@@ -4,7 +4,6 @@ A token counts where all its characters are words of a message whose role counts
 names, a system prompt of its own, control tokens) never does.
 """
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.corpus.chat import RenderedChat, check_template, render_whole
 from babelscope.corpus.documents import Corpus, Document, id_of
 from babelscope.corpus.encoding import special_ids
+from babelscope.corpus.file_lines import json_row
 from babelscope.corpus.messages import (
     FORM,
     ROLES,
@@ -67,10 +67,12 @@ def as_conversations(corpus: Corpus, *, counted: Counted = "user", system: str |
 
 def parse_conversation(line: str, number: int, where: Any, counted: str) -> Document:
     """A line of a jsonl file as a conversation; raises ChatError if it is none."""
-    try:
-        row = json.loads(line)
-    except ValueError as err:
-        raise ChatError(f"{where}, line {number + 1}: no JSON ({err}); expected {FORM}; correct the line") from err
+    row = json_row(
+        line,
+        f"{where}, line {number + 1}",
+        error=ChatError,
+        advice=f"expected {FORM}; correct the line",
+    )
     return as_conversation(row, number, f"{where}, line", counted)
 
 

@@ -78,7 +78,7 @@ def _as_message(turn: Any, where: str) -> Message:
         found = ", ".join(f"{key} ({type(value).__name__})" for key, value in turn.items()) or "nothing"
         raise ChatError(f"{where}: {found} came; expected a role and a content, both text; rewrite it so")
     try:
-        content.encode()
+        f"{role}{content}".encode()
     except UnicodeEncodeError as err:
         raise ChatError(f"{where}: half a surrogate pair at character {err.start}; expected text; correct it") from err
     if not content.strip():

@@ -7,7 +7,7 @@ from babelscope.corpus.data_sets import load_dataset_corpus
 from babelscope.corpus.documents import Corpus, Document, TextSource
 from babelscope.corpus.messages import Counted
 from babelscope.corpus.splits import SPLITS, WHOLE, check_apart, contents, deal_out, repeated, say_repeated
-from babelscope.corpus.text_files import find_files, read_documents, split_of
+from babelscope.corpus.text_files import each_document, find_files, read_documents, split_of
 from babelscope.errors import CorpusError
 from babelscope.languages import Language, parse_languages
 from babelscope.reference import CORPUS as REFERENCE_CORPUS
@@ -135,12 +135,12 @@ def repeats_of(
     counts: dict[str, int] = {}
     before = SPLITS[: SPLITS.index(split)] if split in SPLITS else ()
     for tag, documents in texts.items():
-        known: set[str] = set()
+        known: set[bytes] = set()
         for other in before:
             folder = path / other if (path / other).is_dir() else path
             file = find_files(folder, other, [tag]).get(tag)
             if file is not None and (folder != path or split_of(file)):
-                known |= contents(read_documents(file, conversation))
+                known |= contents(each_document(file, conversation))
         if number := len(repeated(documents, known)):
             counts[tag] = number
     return counts

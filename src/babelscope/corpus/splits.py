@@ -1,8 +1,9 @@
 """Held out means held out: train, valid and test of a text, dealt out by document where it has no splits of its own."""
 
+import hashlib
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -59,15 +60,15 @@ def tenth(documents: tuple[Document, ...], split: str) -> tuple[Document, ...]:
     return tuple(document for document in documents if shard_of(document.id, 10) in TENTHS[split])
 
 
-def earlier(documents: tuple[Document, ...], split: str) -> set[str]:
-    """Texts of the splits before this one."""
+def earlier(documents: tuple[Document, ...], split: str) -> set[bytes]:
+    """Texts of the splits before this one, as `contents`."""
     before = SPLITS[: SPLITS.index(split)] if split in SPLITS else ()
-    return {content_of(document) for name in before for document in tenth(documents, name)}
+    return contents(document for name in before for document in tenth(documents, name))
 
 
-def repeated(documents: Collection[Document], known: Collection[str]) -> set[str]:
+def repeated(documents: Collection[Document], known: Collection[bytes]) -> set[str]:
     """Ids of the documents whose text is known."""
-    return {document.id for document in documents if content_of(document) in known}
+    return {document.id for document in documents if digest_of(document) in known} if known else set()
 
 
 def say_dealt(
@@ -124,9 +125,14 @@ def check_apart(texts: Mapping[str, Corpus], *, name: str, same_text: bool = Fal
         )
 
 
-def contents(documents: Collection[Document]) -> set[str]:
-    """The different texts of some documents."""
-    return {content_of(document) for document in documents}
+def contents(documents: Iterable[Document]) -> set[bytes]:
+    """The different texts of some documents, each as its hash: texts themselves would be in memory twice."""
+    return {digest_of(document) for document in documents}
+
+
+def digest_of(document: Document) -> bytes:
+    """blake2b of 16 bytes of what makes two documents the same text."""
+    return hashlib.blake2b(content_of(document).encode(), digest_size=16).digest()
 
 
 def check_unseen(texts: Corpus, seen: Mapping[str, Any] | None, *, what: str, same_text: bool = False) -> None:

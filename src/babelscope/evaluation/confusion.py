@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from babelscope.corpus import load_corpus, split_lines
-from babelscope.errors import MeasurementError, PrerequisiteError
+from babelscope.corpus import load_corpus, text_lines
+from babelscope.errors import MeasurementError
 from babelscope.evaluation.identifiers import Identifier, Named, open_identifier
 from babelscope.evaluation.segmentation import (
     DROPPED,
@@ -75,10 +75,7 @@ def english_words(file: str | Path | None = None) -> frozenset[str]:
         # A small letter in mid-sentence, and no digit: what a list of words would hold.
         found = [word for word in found if word.isalpha()]
     else:
-        try:
-            found = [line.strip() for line in split_lines(Path(file).read_text(encoding="utf-8"))]
-        except (OSError, UnicodeDecodeError) as err:
-            raise PrerequisiteError(f"{file}: unreadable ({err}); expected one word a line; correct the path") from err
+        found = [line.strip() for _, line in text_lines(Path(file))]
     return frozenset(word for word in found if word.islower() and len(word) >= MIN_ENGLISH)
 
 

@@ -2,13 +2,11 @@
 
 import csv
 import io
-import json
-import lzma
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from babelscope.corpus import OPENERS, Message, asked, split_lines
+from babelscope.corpus import COMPRESSED, Message, asked, check_unicode, json_row, raw_lines, text_lines
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language, parse_languages
 
@@ -114,13 +112,13 @@ def load_answers(path: str | Path) -> list[SetAnswer]:
         if _kind_of(file) == "txt":
             if tag is None:
                 raise CorpusError(f"{file}: its name is no language; expected <tag>.txt; rename it")
-            found += [SetAnswer("", str(i), tag, line) for i, line in enumerate(split_lines(_read(file)))]
+            found += [SetAnswer("", str(number - 1), tag, line) for number, line in text_lines(file)]
             continue
-        for i, row in enumerate(_rows(file)):
-            text = _cell(row, "answer")
-            text = _cell(row, "prompt") if text is None and tag is not None else text
-            place = _place(row, file.parent.name, tag, i, f"{file}, row {i}", text is not None)
-            found.append(SetAnswer(*place, text or "", _cell(row, "task") or _task_of(file)))
+        for i, (where, row) in enumerate(_rows(file)):
+            text = _cell(row, "answer", where)
+            text = _cell(row, "prompt", where) if text is None and tag is not None else text
+            place = _place(row, file.parent.name, tag, i, where, text is not None)
+            found.append(SetAnswer(*place, text or "", _cell(row, "task", where) or _task_of(file)))
     if not found:
         raise CorpusError(f"{path}: no answer was found; expected rows with language and answer, or <tag>.txt")
     return found
@@ -130,10 +128,10 @@ def _prompts_of(path: Path, kind: PromptKind) -> Iterator[SetPrompt]:
     for file in _files(path):
         tag = _tag_of(file)
         if _kind_of(file) != "txt":
-            rows = (_prompt(row, file.parent.name, tag, f"{file}, row {i}") for i, row in enumerate(_rows(file)))
+            rows = (_prompt(row, file.parent.name, tag, where) for where, row in _rows(file))
             yield from (prompt._replace(task=prompt.task or _task_of(file)) for prompt in _numbered(rows))
         elif kind == "clas" and tag is not None:
-            lines = [line.strip() for line in split_lines(_read(file)) if line.strip()]
+            lines = [line.strip() for _, line in text_lines(file) if line.strip()]
             yield from (SetPrompt(file.parent.name, str(i), tag, line) for i, line in enumerate(lines))
 
 
@@ -151,34 +149,42 @@ def _numbered(prompts: Iterable[SetPrompt]) -> list[SetPrompt]:
 
 def _prompt(row: Mapping[str, Any], folder: str, tag: Language | None, where: str) -> SetPrompt:
     turns = asked(row["messages"], where=where) if "messages" in row else ()
-    text = turns[-1].content if turns else _cell(row, "prompt")
+    text = turns[-1].content if turns else _cell(row, "prompt", where)
     group, number, language = _place(row, folder, tag, None, where, text is not None)
-    return SetPrompt(group, number, language, text or "", _cell(row, "task") or "", turns)
+    return SetPrompt(group, number, language, text or "", _cell(row, "task", where) or "", turns)
 
 
 def _place(
     row: Mapping[str, Any], folder: str, tag: Language | None, number: int | None, where: str, has_text: bool
 ) -> tuple[str, str, Language]:
-    language = _cell(row, "language") or tag
+    language = _cell(row, "language", where) or tag
     if language is None or not has_text:
         raise CorpusError(
             f"{where}: columns {', '.join(row)} came; expected a language ({', '.join(COLUMNS['language'])}) and text "
             f"({', '.join((*COLUMNS['prompt'], *COLUMNS['answer']))}); rename them"
         )
-    own = _cell(row, "id")
-    return _cell(row, "set") or folder, own or ("" if number is None else str(number)), Language.parse(language)
+    own = _cell(row, "id", where) or ("" if number is None else str(number))
+    try:
+        return _cell(row, "set", where) or folder, own, Language.parse(language)
+    except LanguageError as err:
+        raise LanguageError(f"{where}: {err}") from err
 
 
-def _cell(row: Mapping[str, Any], what: str) -> str | None:
-    for name in COLUMNS[what]:
-        if row.get(name) is not None:
-            return str(row[name])
-    return None
+def _cell(row: Mapping[str, Any], what: str, where: str) -> str | None:
+    """The text, or number, in the first column of a kind that a row has; raises CorpusError for anything else in it."""
+    name = next((name for name in COLUMNS[what] if row.get(name) is not None), None)
+    if name is None:
+        return None
+    value = row[name]
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise CorpusError(f"{where}: {name} is a {type(value).__name__}; expected text; correct the row")
+    check_unicode(str(value), where)
+    return str(value)
 
 
 def _kind_of(file: Path) -> str:
     parts = file.name.split(".")
-    return parts[-2] if f".{parts[-1]}" in OPENERS and len(parts) > 2 else parts[-1]
+    return parts[-2] if f".{parts[-1]}" in COMPRESSED and len(parts) > 2 else parts[-1]
 
 
 def _files(path: Path) -> list[Path]:
@@ -202,23 +208,41 @@ def _task_of(file: Path) -> str:
     return next((name for name in names if name in TASKS), "")
 
 
-def _read(file: Path) -> str:
-    opener = OPENERS[file.suffix if file.suffix in OPENERS else ""]
-    try:
-        with opener(file) as stream:
-            return stream.read().decode("utf-8-sig")
-    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as err:
-        raise CorpusError(f"{file}: unreadable ({err}); expected UTF-8 text; fetch it again") from err
-
-
-def _rows(file: Path) -> Sequence[Mapping[str, Any]]:
-    text = _read(file)
+def _rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The rows of a file, each with its place for messages; raises CorpusError for one that is no row."""
     if _kind_of(file) == "csv":
-        return list(csv.DictReader(io.StringIO(text, newline="")))
+        yield from _csv_rows(file)
+        return
+    for number, line in text_lines(file):
+        if line.strip():
+            where = f"{file}, line {number}"
+            row = json_row(
+                line, f"{where}: is no JSON", error=CorpusError, advice="expected an object a line; correct it"
+            )
+            if not isinstance(row, dict):
+                raise CorpusError(f"{where}: a {type(row).__name__} came; expected an object a line; correct it")
+            yield where, row
+
+
+def _csv_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Rows below a head of column names; a quoted cell may hold line ends."""
+    text = "".join(f"{line}\n" for _, line in raw_lines(file))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        return [json.loads(line) for line in split_lines(text) if line.strip()]
-    except json.JSONDecodeError as err:
-        raise CorpusError(f"{file}: a line is no JSON ({err}); expected one object a line; correct it") from err
+        head = next(reader, [])
+        if len(set(head)) < len(head):
+            raise CorpusError(f"{file}: two columns have one name ({', '.join(head)}); expected different ones; rename")
+        for cells in reader:
+            where = f"{file}, line {reader.line_num}"
+            if cells and len(cells) != len(head):
+                raise CorpusError(f"{where}: {len(cells)} cells came; expected {len(head)}, as in the head; correct it")
+            if cells:
+                yield where, dict(zip(head, cells, strict=True))
+    except csv.Error as err:
+        raise CorpusError(
+            f"{file}, line {reader.line_num}: is no CSV ({err}); expected cells of at most {csv.field_size_limit()} "
+            "characters with all quotes closed; correct it, or write the rows as jsonl"
+        ) from err
 
 
 def _hub_rows(name: str, split: str) -> Iterable[Mapping[str, Any]]:

@@ -1,0 +1,162 @@
+"""The lines of a text file, plain or compressed: one at a time, within limits of memory, and never a part of a file.
+
+A compressed file that was cut off is refused. A flipped bit is found by the checksums that .gz, .bz2 and .xz always
+have, and .zst where it was written with one (the zstd program does; some libraries do not). Plain text has none.
+"""
+
+import bz2
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import zstandard
+
+from babelscope.errors import CorpusError, ToolkitError
+from babelscope.limits import LINE, TEXT
+
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+PIECE = 1 << 16
+"""Bytes that are read, and at most decompressed, at a time."""
+ZSTD_PIECE = 1 << 10
+"""Bytes of .zst that are decompressed at a time: this decoder has no limit of what comes out, up to 32 MiB of this."""
+XZ_MEMORY = 1 << 29
+LINE_COST = 256
+"""Bytes of memory that a line costs beside its letters."""
+_DAMAGE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number (from 1) and text of each line, without its end, which is \\n or \\r\\n and nothing else.
+
+    U+2028 and U+0085 may stand in a text: `str.splitlines` would cut there, and lines that belong together would no
+    longer stand together.
+
+    Raises CorpusError for a file that is no file, cut off, damaged or too large, and with the line's number for one
+    that is no UTF-8 or has a NUL.
+    """
+    for number, line in raw_lines(path):
+        yield number, line.removesuffix("\r")
+
+
+def raw_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """As `text_lines`, with a \\r before the line's end left where it is."""
+    if not path.is_file():
+        came = "is a folder" if path.is_dir() else "is no plain file" if path.exists() else "is not there"
+        raise CorpusError(f"{path}: {came}; expected a text file; check the path")
+    for number, line in enumerate(_byte_lines(path), start=1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if b"\0" in line:
+            raise CorpusError(
+                f"{path}, line {number}: holds a NUL at byte {line.index(0)}; expected UTF-8 text, in which there is "
+                "none; convert UTF-16, or fetch the file again"
+            )
+        try:
+            yield number, line.decode("utf-8")
+        except UnicodeDecodeError as err:
+            raise CorpusError(
+                f"{path}, line {number}: is not UTF-8 at byte {err.start} of the line; expected UTF-8 text; convert it"
+            ) from err
+
+
+def _byte_lines(path: Path) -> Iterator[bytes]:
+    line, cost, most, longest = bytearray(), 0, TEXT.bytes, LINE.bytes
+    try:
+        with path.open("rb") as file:
+            for piece in _plain(file, path.suffix):
+                *ended, rest = piece.split(b"\n")
+                cost += len(piece) + LINE_COST * len(ended)
+                if cost > most:
+                    raise CorpusError(f"{path}: its text takes more memory than it may; {TEXT.advice}")
+                for part in ended:
+                    yield bytes(line + part)
+                    line.clear()
+                line += rest
+                if len(line) > longest:
+                    raise CorpusError(f"{path}: holds a line that is longer than it may be; {LINE.advice}")
+    except CorpusError:
+        raise
+    except MemoryError as err:
+        raise CorpusError(f"{path}: there is not enough memory for its text; expected less of it; divide it") from err
+    except _DAMAGE as err:
+        reason = str(err).strip() or type(err).__name__
+        raise CorpusError(f"{path}: unreadable ({reason}); expected a whole text file; fetch it again") from err
+    if line:
+        yield bytes(line)
+
+
+def _plain(file: BinaryIO, suffix: str) -> Iterator[bytes]:
+    """The plain bytes of a file."""
+    if suffix == ".gz":
+        return _members(file, partial(zlib.decompressobj, 31), _inflate, zeros_may_follow=True)
+    if suffix == ".bz2":
+        return _members(file, bz2.BZ2Decompressor, _decompress)
+    if suffix == ".xz":
+        new = partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, XZ_MEMORY)
+        return _members(file, new, _decompress, zeros_may_follow=True)
+    if suffix == ".zst":
+        return _members(file, lambda: zstandard.ZstdDecompressor().decompressobj(), _decompress_zstd)
+    return iter(partial(file.read, PIECE), b"")
+
+
+Step = Generator[bytes, None, bytes]
+"""Yields plain bytes; returns those that stand behind the end of the stream."""
+
+
+def _members(
+    file: BinaryIO, new: Callable[[], Any], step: Callable[[Any, bytes], Step], *, zeros_may_follow: bool = False
+) -> Iterator[bytes]:
+    """The plain bytes of a file that is one compressed stream after the other, each with a decoder of its own.
+
+    Raises EOFError where the file ends inside a stream, and what the decoder raises for bytes that begin none.
+    """
+    decoder, waiting, later = None, b"", False
+    while waiting := waiting or file.read(PIECE):
+        if decoder is None:
+            waiting = waiting.lstrip(b"\0") if zeros_may_follow and later else waiting
+            if not waiting:
+                continue
+            decoder, later = new(), True
+        waiting = yield from step(decoder, waiting)
+        if decoder.eof:
+            decoder = None
+    if decoder is not None:
+        raise EOFError("it ends inside a compressed stream")
+
+
+def _inflate(decoder: Any, data: bytes) -> Step:
+    while True:
+        plain = decoder.decompress(data, PIECE)
+        yield plain
+        data = decoder.unconsumed_tail
+        if decoder.eof or (not data and len(plain) < PIECE):
+            return decoder.unused_data
+
+
+def _decompress(decoder: Any, data: bytes) -> Step:
+    yield decoder.decompress(data, PIECE)
+    while not decoder.eof and not decoder.needs_input:
+        yield decoder.decompress(b"", PIECE)
+    return decoder.unused_data
+
+
+def _decompress_zstd(decoder: Any, data: bytes) -> Step:
+    for start in range(0, len(data), ZSTD_PIECE):
+        yield decoder.decompress(data[start : start + ZSTD_PIECE])
+        if decoder.eof:
+            return decoder.unused_data + data[start + ZSTD_PIECE :]
+    return b""
+
+
+def json_row(line: str, place: str, *, error: type[ToolkitError], advice: str) -> Any:
+    """The JSON value of a line; raises `error`, which begins with the place and ends in the advice, for none."""
+    try:
+        return json.loads(line)
+    except RecursionError:
+        raise error(f"{place}: no JSON (nested too deep); {advice}") from None
+    except ValueError as err:
+        raise error(f"{place}: no JSON ({err}); {advice}") from err
