@@ -1,10 +1,12 @@
 """Control vectors of llama.cpp: GGUF files of plain additions to the residual stream, written and read."""
 
+import hashlib
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +15,13 @@ from babelscope.artifacts import Gate, Operation, Origin, Schedule, SteeringReci
 from babelscope.artifacts.identity import read_origin
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SteeringError
+from babelscope.models.gguf_head import GgufHead, check_layout, read_gguf_head
 from babelscope.sites import Site
 
-ARCHITECTURE = "controlvector"
-_HINT, _COUNT, _ORIGIN = (f"{ARCHITECTURE}.{name}" for name in ("model_hint", "layer_count", "babelscope_origin"))
+ARCHITECTURE, F32 = "controlvector", 0
+_HINT, _COUNT, _ORIGIN, _HASH = (
+    f"{ARCHITECTURE}.{name}" for name in ("model_hint", "layer_count", "babelscope_origin", "babelscope_hash")
+)
 
 
 def _library() -> ModuleType:
@@ -50,9 +55,12 @@ def export_control_vector(recipe: SteeringRecipe, path: str | Path, *, model_hin
     writer = gguf.GGUFWriter(partial, ARCHITECTURE)
     writer.add_string(_HINT, model_hint)
     writer.add_uint32(_COUNT, len(vectors))
-    writer.add_string(_ORIGIN, json.dumps(asdict(recipe.origin)))
-    for layer in sorted(vectors):
-        writer.add_tensor(f"direction.{layer}", vectors[layer].float().numpy())
+    origin = json.dumps(asdict(recipe.origin))
+    writer.add_string(_ORIGIN, origin)
+    rows = {layer: vectors[layer].float() for layer in sorted(vectors)}
+    writer.add_string(_HASH, _hash(model_hint, origin, rows))
+    for layer, row in rows.items():
+        writer.add_tensor(f"direction.{layer}", row.numpy())
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -88,27 +96,38 @@ def import_control_vector(path: str | Path, *, origin: Origin | None = None) -> 
 
     origin: the model it is for; None takes the one in the file, which only files written here have, and otherwise
     leaves the model unchecked but for its width.
-    Raises ArtifactError for a file that is no control vector, or one that llama.cpp would refuse.
+    Raises ArtifactError for a file that is no control vector, is damaged, or that llama.cpp would refuse. A flipped bit
+    is seen in files written here, which have a hash; the format itself has none.
     """
-    path, gguf = Path(path), _library()
+    path = Path(path)
     if not path.is_file():
         raise ArtifactError(f"{path}: is no file; expected a GGUF control vector; check the path")
-    try:
-        reader = gguf.GGUFReader(path)
-    except (ValueError, OSError, IndexError) as err:
-        raise ArtifactError(f"{path}: unreadable ({err}); expected a whole GGUF file; fetch it again") from err
-    found = _text(reader, "general.architecture")
-    if found != ARCHITECTURE:
-        raise ArtifactError(f"{path}: architecture {found!r}; expected {ARCHITECTURE!r}; it is another kind of GGUF")
-    known = origin or _written_origin(path, _text(reader, _ORIGIN))
-    vectors = dict(_read_direction(path, tensor, gguf) for tensor in reader.tensors)
+    head = read_gguf_head(path, error=ArtifactError)
+    if head.architecture != ARCHITECTURE:
+        raise ArtifactError(
+            f"{path}: architecture {head.architecture!r}; expected {ARCHITECTURE!r}; it is another kind of GGUF"
+        )
+    check_layout(
+        path,
+        head,
+        {name: 4 * _length(path, name, *head.tensors[name][:2]) for name in head.tensors},
+        error=ArtifactError,
+    )
+    hint, origin_text, digest = (_text(path, head, key) for key in (_HINT, _ORIGIN, _HASH))
+    known = origin or _written_origin(path, origin_text)
+    data = np.fromfile(path, "<f4", offset=head.data_start)
+    vectors = {
+        int(name.partition(".")[2]): torch.from_numpy(data[offset // 4 : offset // 4 + shape[0]].astype(np.float32))
+        for name, (shape, _, offset) in head.tensors.items()
+    }
     if not vectors or len({len(vector) for vector in vectors.values()}) > 1:
         raise ArtifactError(f"{path}: no direction, or directions of different widths; expected one width")
+    if digest and digest != _hash(hint, origin_text, {layer: vectors[layer] for layer in sorted(vectors)}):
+        raise ArtifactError(f"{path}: is damaged, its hash differs; expected it as it was written; fetch it again")
     operations = tuple(
         Operation(Site(layer, "resid_out"), "add", vectors[layer], gate=Gate(skip_special=False), origin=known)
         for layer in sorted(vectors)
     )
-    hint = _text(reader, _HINT)
     made = {"method": "control vector", "source": "llama.cpp GGUF", "file": path.name, "model_hint": hint}
     return SteeringRecipe(operations, known or Origin(hint or "unknown", "", "", ""), made)
 
@@ -119,19 +138,29 @@ def _written_origin(path: Path, written: str) -> Origin | None:
         return None
     try:
         return read_origin(json.loads(written))
-    except (ValueError, ArtifactError) as err:
+    except (ValueError, RecursionError, ArtifactError) as err:
         raise ArtifactError(f"{path}: {_ORIGIN} is unreadable ({err}); expected a model's names; export again") from err
 
 
-def _text(reader: Any, key: str) -> str:
-    field = reader.get_field(key)
-    return "" if field is None else str(field.contents())
+def _hash(hint: str, origin: str, rows: Mapping[int, Tensor]) -> str:
+    """What a file written here holds, in 16 hexadecimal digits: the format itself has no checksum."""
+    digest = hashlib.blake2b(json.dumps([hint, origin, list(rows)]).encode(), digest_size=8)
+    for row in rows.values():
+        digest.update(row.numpy().astype("<f4").tobytes())
+    return digest.hexdigest()
 
 
-def _read_direction(path: Path, tensor: Any, gguf: ModuleType) -> tuple[int, Tensor]:
-    kind, _, number = tensor.name.partition(".")
-    if kind != "direction" or not number.isdigit() or int(number) < 1:
-        raise ArtifactError(f"{path}: tensor {tensor.name!r}; expected direction.N with N of 1 or more; it is damaged")
-    if tensor.tensor_type != gguf.GGMLQuantizationType.F32 or len(tensor.shape) != 1:
-        raise ArtifactError(f"{path}: tensor {tensor.name!r} is no F32 row; expected one; write it again as F32")
-    return int(number), torch.from_numpy(np.array(tensor.data, dtype=np.float32))
+def _text(path: Path, head: GgufHead, key: str) -> str:
+    text = head.values.get(key, "")
+    if not isinstance(text, str) or "\ufffd" in text:
+        raise ArtifactError(f"{path}: {key} is no text; expected one in UTF-8; it is damaged, fetch it again")
+    return text
+
+
+def _length(path: Path, name: str, shape: tuple[int, ...], kind: int) -> int:
+    """How many values a direction has; raises ArtifactError for a tensor that is none."""
+    if re.fullmatch(r"direction\.[1-9][0-9]{0,8}", name) is None:
+        raise ArtifactError(f"{path}: tensor {name!r}; expected direction.N with N of 1 or more; it is damaged")
+    if kind != F32 or len(shape) != 1:
+        raise ArtifactError(f"{path}: tensor {name!r} is no F32 row; expected one; write it again as F32")
+    return shape[0]

@@ -1,15 +1,6 @@
-"""A .gguf file as a checkpoint: its head is read here, its weights by transformers, as plain numbers and never packed.
+"""A .gguf file as a checkpoint: its head is checked, its weights are read by transformers, plain and never packed."""
 
-The head is checked against the file's size before anything is read by others: a file that was cut off has its head
-whole, and readers then give errors of many kinds, or none.
-Source of the format: ggml's specification of GGUF, versions 2 and 3.
-"""
-
-import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
-from io import BufferedReader
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,107 +11,10 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTr
 from transformers import __version__ as transformers_release
 
 from babelscope.errors import PrerequisiteError
+from babelscope.models.gguf_head import check_layout, read_gguf_head
 from babelscope.upstream.tokenizers import backend_of
 
-MAGIC = b"GGUF"
-VERSIONS = (2, 3)
 SPLIT = "split.count"
-SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-"""struct formats of the value types that have one length."""
-STRING, ARRAY = 8, 9
-
-
-@dataclass(frozen=True)
-class GgufHead:
-    """What a file says of itself before its weights."""
-
-    values: Mapping[str, Any]
-    """Settings by name; of a list only its length."""
-    tensors: Mapping[str, tuple[tuple[int, ...], int, int]]
-    """Shape, number of the type, and offset into the data, by name."""
-    data_start: int
-    """Byte at which the data begins."""
-
-    @property
-    def architecture(self) -> str:
-        """Such as "gemma3"; empty where the file does not say."""
-        return str(self.values.get("general.architecture", ""))
-
-
-def read_gguf_head(path: Path) -> GgufHead:
-    """The settings and the table of tensors; raises PrerequisiteError for a file that is none, or has no whole head."""
-    try:
-        with path.open("rb") as stream:
-            if stream.read(4) != MAGIC:
-                raise PrerequisiteError(
-                    f"{path}: is no GGUF file; expected one that begins with 'GGUF'; fetch it again"
-                )
-            return _Reader(stream).head()
-    except (OSError, struct.error, ValueError, MemoryError, OverflowError) as err:
-        reason = str(err).strip() or type(err).__name__
-        raise PrerequisiteError(
-            f"{path}: damaged in its head ({reason}); expected a whole GGUF file; fetch it again"
-        ) from err
-
-
-class _Reader:
-    """Reads one value after the other, and fails where the file ends."""
-
-    def __init__(self, stream: BufferedReader) -> None:
-        self._stream = stream
-        self._size = stream.seek(0, 2)
-        stream.seek(4)
-
-    def head(self) -> GgufHead:
-        version = self.number("<I")
-        if version not in VERSIONS:
-            raise ValueError(f"version {version} came, expected 2 or 3")
-        n_tensors, n_values = self.number("<Q"), self.number("<Q")
-        values = {}
-        for _ in range(n_values):
-            name = self.text()
-            values[name] = self.value(self.number("<I"))
-        tensors = dict(self.tensor() for _ in range(n_tensors))
-        alignment = int(values.get("general.alignment", 32)) or 32
-        return GgufHead(values, tensors, -(-self._stream.tell() // alignment) * alignment)
-
-    def tensor(self) -> tuple[str, tuple[tuple[int, ...], int, int]]:
-        name, n_axes = self.text(), self.number("<I")
-        if n_axes > 8:
-            raise ValueError(f"a tensor of {n_axes} axes")
-        shape = tuple(self.number("<Q") for _ in range(n_axes))
-        return name, (shape, self.number("<I"), self.number("<Q"))
-
-    def value(self, kind: int) -> Any:
-        if kind in SCALARS:
-            return self.number(SCALARS[kind])
-        if kind == STRING:
-            return self.text()
-        if kind != ARRAY:
-            raise ValueError(f"a value of type {kind}")
-        inner, length = self.number("<I"), self.number("<Q")
-        if inner in SCALARS:
-            self.skip(length * struct.calcsize(SCALARS[inner]))
-        else:
-            for _ in range(length):
-                self.value(inner)
-        return length
-
-    def number(self, form: str) -> Any:
-        return struct.unpack(form, self.bytes(struct.calcsize(form)))[0]
-
-    def text(self) -> str:
-        return self.bytes(self.number("<Q")).decode("utf-8", "replace")
-
-    def bytes(self, length: int) -> bytes:
-        if length > self._size - self._stream.tell():
-            raise ValueError("it ends too early")
-        return self._stream.read(length)
-
-    def skip(self, length: int) -> None:
-        if length > self._size - self._stream.tell():
-            raise ValueError("it ends too early")
-        self._stream.seek(length, 1)
 
 
 def check_gguf(path: Path) -> None:
@@ -131,7 +25,7 @@ def check_gguf(path: Path) -> None:
             f"{path}: a GGUF file without architecture or weights (a vocabulary, or a control vector); expected a "
             "language model; control vectors are read by babelscope.adapters.gguf.import_control_vector"
         )
-    if int(head.values.get(SPLIT, 0) or 0) > 1:
+    if head.values.get(SPLIT, 0) not in (0, 1):
         raise PrerequisiteError(
             f"{path}: one part of {head.values[SPLIT]}; expected the whole model in one file; join the parts with "
             "llama.cpp's `llama-gguf-split --merge`"
@@ -140,10 +34,8 @@ def check_gguf(path: Path) -> None:
         raise PrerequisiteError(
             f"{path}: needs the gguf library, which is not installed; pip install 'babelscope[gguf]'"
         )
-    end = head.data_start + max(offset + _bytes_of(path, shape, kind) for shape, kind, offset in head.tensors.values())
-    size = path.stat().st_size
-    if size < end:
-        raise PrerequisiteError(f"{path}: cut off, {size} bytes came; expected {end}; fetch it again")
+    sizes = {name: _bytes_of(path, shape, kind) for name, (shape, kind, _) in head.tensors.items()}
+    check_layout(path, head, sizes, error=PrerequisiteError)
 
 
 def _bytes_of(path: Path, shape: tuple[int, ...], kind: int) -> int:
@@ -157,6 +49,10 @@ def _bytes_of(path: Path, shape: tuple[int, ...], kind: int) -> int:
             f"{path}: weights of type {kind}, which the installed gguf library does not know; expected one of its "
             "types; take a newer gguf, or a file in another quantisation such as Q8_0"
         ) from err
+    if shape and shape[0] % block:
+        raise PrerequisiteError(
+            f"{path}: rows of {shape[0]} values in blocks of {block}; expected whole blocks; fetch it again"
+        )
     return prod(shape) // block * size
 
 
