@@ -1,6 +1,6 @@
 """Published LAPE masks: `list[language][layer]` of index tensors in a torch file, read without running any of it."""
 
-import pickle
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +25,7 @@ def import_mask(
     Raises ArtifactError for another form, another number of languages, or an index out of range.
     """
     tags, file = parse_languages(languages), Path(path)
-    try:
-        lists = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as err:
-        reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
-        raise ArtifactError(f"{file}: no safe torch file ({reason}); expected lists of index tensors") from err
+    lists = read_torch_file(file)
     check_form(file, lists)
     if len(lists) != len(tags):
         raise ArtifactError(
@@ -55,6 +51,37 @@ def import_mask(
         method="imported LAPE mask",
         parameters={"file": file.name, "union": int(mask.any(dim=0).sum())},
     )
+
+
+def read_torch_file(file: Path) -> Any:
+    """What torch wrote into a file, of tensors, lists and other plain values, without running any of it.
+
+    The checksums of the zip archive that such files are since torch 1.6 are compared first: torch itself reads past a
+    wrong one. Older files have none. Raises ArtifactError for anything that is damaged or holds more than that.
+    """
+    try:
+        if zipfile.is_zipfile(file):
+            check_archive(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except ArtifactError:
+        raise
+    except Exception as err:  # A damaged pickle ends in whatever error its bytes happen to lead to.
+        # torch's own message advises to run the file's code.
+        other = re.search(r"Unsupported (?:global: GLOBAL|class|operand) (\S+)", str(err))
+        reason = f"it names {other[1]!r}, which is no tensor or list" if other else type(err).__name__
+        raise ArtifactError(
+            f"{file}: no safe torch file ({reason}); expected lists of index tensors; fetch it again"
+        ) from err
+
+
+def check_archive(file: Path) -> None:
+    """Raise ArtifactError for an archive with a wrong checksum, or with compressed parts, which torch never writes."""
+    with zipfile.ZipFile(file) as archive:
+        packed = [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]
+        damaged = None if packed else archive.testzip()
+    if packed or damaged:
+        fault = f"{packed[0]!r} is compressed" if packed else f"the checksum of {damaged!r} differs"
+        raise ArtifactError(f"{file}: no safe torch file ({fault}); expected it as torch wrote it; fetch it again")
 
 
 def check_form(file: Path, lists: Any) -> None:
