@@ -312,6 +312,12 @@ BROKEN = {
     "scaled": ({}, {"scaling_factor": torch.full((6,), 2.0)}, "expected W_dec, W_enc, b_dec, b_enc"),
     "a row": ({}, {"W_enc": torch.zeros(4)}, r"W_enc is \[4\]"),
     "NaN": ({}, {"b_enc": torch.full((6,), torch.nan)}, "NaN"),
+    "metadata": ({"metadata": [1]}, {}, "metadata is '.1.'; expected dict"),
+    "no scaling": ({"normalize_activations": [None]}, {}, "normalize_activations is '.None.'; expected str or bool"),
+    "kwargs": ({"activation_fn": "topk", "activation_fn_kwargs": [3]}, {}, "activation_fn_kwargs is '.3.'"),
+    "hook": ({"metadata": {"hook_name": 7}}, {}, "hook_name is '7'; expected str"),
+    "a true k": ({"architecture": "topk", "k": True}, {}, "k True"),
+    "bias": ({"apply_b_dec_to_input": "no"}, {}, "apply_b_dec_to_input is 'no'; expected bool"),
     "shapes": ({}, {"W_dec": torch.zeros(5, 4)}, "do not belong together"),
 }
 
@@ -331,6 +337,12 @@ def test_a_missing_or_torn_folder_is_refused(tmp_path):
     (path / "sae_weights.safetensors").write_bytes(b"\x01")
     with pytest.raises(ArtifactError, match="damaged"):
         load_sae(path)
+    for text in ('{"x": ' + "[" * 5000, "[]", '{"a\\ud800": ', "\0"):
+        path = folder(tmp_path / f"t{len(text)}", tensors())
+        (path / "cfg.json").write_text(text)
+        with pytest.raises(ArtifactError, match="unreadable|is no table") as caught:
+            load_sae(path)
+        assert "\n" not in str(caught.value)
 
 
 def test_equal_weights_have_equal_hashes_and_others_not(tmp_path):

@@ -3,12 +3,10 @@
 import json
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -18,7 +16,8 @@ from babelscope.artifacts.sae import LoadedSAE
 from babelscope.artifacts.storage import check_header
 from babelscope.axes import Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
-from babelscope.features.units import Stored, plain_form
+from babelscope.features.arrays import read_arrays
+from babelscope.features.units import Stored, check_types, plain_form
 from babelscope.models import Layout, layout_of, model_difference
 from babelscope.models.plain import CausalModel
 from babelscope.reference import SAE, SAE_COARSE
@@ -125,10 +124,11 @@ def read_folder(path: Path) -> tuple[Stored, str]:
     try:
         settings = json.loads((path / CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(path / WEIGHTS)
-    except (ValueError, OSError, SafetensorError) as err:
+    except (ValueError, RecursionError, OSError, SafetensorError) as err:
         raise ArtifactError(f"SAE {str(path)!r}: unreadable ({err}); expected whole files; fetch it again") from err
     if not isinstance(settings, dict):
         raise ArtifactError(f"SAE {str(path)!r}: {CONFIG} is no table of settings; fetch it again")
+    check_types(str(path), settings)
     drop_unit_scaling(tensors)
     return Stored(path.name, tensors, settings), hook_of(settings)
 
@@ -151,12 +151,8 @@ def read_params(path: Path) -> tuple[Stored, str]:
     The layer is read from its path (`layer_20/width_16k/average_l0_71/params.npz`) where a folder above says that it is
     of the residual stream (`…-res`); else the caller has to say the site.
     """
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            tensors = {name: torch.from_numpy(np.asarray(held[name], dtype=np.float32)) for name in held.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as err:
-        raise ArtifactError(f"SAE {str(path)!r}: unreadable ({err}); expected Gemma Scope's {PARAMS}") from err
-    named: dict[str, Tensor] = {re.sub("^w_", "W_", name): tensor for name, tensor in tensors.items()}
+    arrays = read_arrays(path)
+    named: dict[str, Tensor] = {re.sub("^w_", "W_", name): torch.from_numpy(array) for name, array in arrays.items()}
     drop_unit_scaling(named)
     # Not resolved: in the hub's cache the file is a link to a blob, whose path says nothing.
     parts = Path(os.path.abspath(path)).parts

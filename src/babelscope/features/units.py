@@ -20,6 +20,16 @@ SCALINGS: dict[str, Scaling] = {
     "layer_norm": "layer_norm",
 }
 AVERAGE = "expected_average_only_in"
+TYPES: dict[str, tuple[type, ...]] = {
+    "metadata": (dict,),
+    "activation_fn_kwargs": (dict,),
+    "normalize_activations": (str, bool),
+    "apply_b_dec_to_input": (bool,),
+    "rescale_acts_by_decoder_norm": (bool,),
+    **dict.fromkeys(("architecture", "activation_fn", "activation_fn_str"), (str,)),
+    **dict.fromkeys(("hook_name", "hook_point", "model_name", "model_hash"), (str,)),
+}
+"""What the settings that are read here may be, beside null."""
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
 
 
@@ -52,7 +62,7 @@ def plain_form(stored: Stored, site: Site, *, average_norm: float | None = None)
         factor = math.sqrt(w_enc.shape[0]) / check_average(stored, average_norm)
         w_enc, w_dec, b_dec = w_enc * factor, w_dec / factor, b_dec / factor
     threshold = tensors.get("threshold", torch.zeros_like(b_enc))
-    metadata = settings.get("metadata", {})
+    metadata = settings.get("metadata") or {}
     return LoadedSAE(
         id=stored.id,
         site=site,
@@ -67,6 +77,18 @@ def plain_form(stored: Stored, site: Site, *, average_norm: float | None = None)
         model=str(metadata.get("model_name") or settings.get("model_name") or ""),
         model_hash=str(metadata.get("model_hash") or ""),
     )
+
+
+def check_types(name: str, settings: Mapping[str, Any]) -> None:
+    """Raise ArtifactError for a setting, or one in its metadata, of another type than sae-lens writes."""
+    for key, types in TYPES.items():
+        for table in (settings, settings.get("metadata") or {}):
+            value = table.get(key) if isinstance(table, Mapping) else table
+            if value is not None and not isinstance(value, types):
+                expected = " or ".join(kind.__name__ for kind in types)
+                raise ArtifactError(
+                    f"SAE {name!r}: {key} is {str(value)[:80]!r}; expected {expected}; fetch its settings again"
+                )
 
 
 def check_settings(stored: Stored) -> dict[str, Any]:
@@ -90,7 +112,7 @@ def check_settings(stored: Stored) -> dict[str, Any]:
         faults.append("a fine-tuned scaling factor (expected none)")
     if activation not in ("relu", "topk"):
         faults.append(f"activation {activation!r} (expected relu or topk)")
-    if settings["architecture"] == "topk" and not isinstance(settings.get("k"), int):
+    if settings["architecture"] == "topk" and type(settings.get("k")) is not int:
         faults.append(f"k {settings.get('k')!r} (expected the number of features a token)")
     if faults:
         raise ArtifactError(f"SAE {stored.id!r}: {'; '.join(faults)}; save it for inference, or choose another")
