@@ -33,6 +33,12 @@ def printable_json(text: str) -> str:
     return UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+def first_line(err: BaseException) -> str:
+    """What another library said, cut to one line; the error's kind where it said nothing."""
+    lines = str(err).strip().splitlines()
+    return lines[0][:300] if lines else type(err).__name__
+
+
 class ToolkitError(Exception):
     """Root of all errors that babelscope raises on purpose; its message is one line, safe to print."""
 
@@ -91,6 +97,7 @@ __all__ = [
     "SiteError",
     "SteeringError",
     "ToolkitError",
+    "first_line",
     "one_line",
     "printable_json",
 ]

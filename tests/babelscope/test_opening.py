@@ -272,6 +272,7 @@ def test_a_gguf_file_is_the_model_it_was_written_from(gguf_file, tmp_path):
 def test_damaged_gguf_files_are_one_line(gguf_file, tmp_path):
     whole = gguf_file[0].read_bytes()
     end = whole.index(b"blk.0")
+    shape = whole.index(b"blk.1.attn_q.weight") + len("blk.1.attn_q.weight") + 4
     for name, data, words in [
         ("cut", whole[:-1000], "cut off"),
         ("table", whole[: end + 3], "damaged in its head"),
@@ -281,6 +282,8 @@ def test_damaged_gguf_files_are_one_line(gguf_file, tmp_path):
         ("empty", b"", "is no GGUF file"),
         ("long", b"GGUF" + struct.pack("<IQQQ", 3, 1, 1, 1 << 60), "damaged in its head"),
         ("vector", b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "without architecture"),
+        ("shape", whole[:shape] + b"\x08" + whole[shape + 1 :], "expected"),
+        ("more", whole + bytes(64), "64 bytes follow the last tensor"),
     ]:
         file = tmp_path / f"{name}.gguf"
         file.write_bytes(data)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from babelscope.errors import ArtifactError, PrerequisiteError
+from babelscope.errors import ArtifactError, PrerequisiteError, first_line
 
 LONGEST_WORD = 120
 """Characters of a string in an uploaded config; settings are names and codes, longer strings may be sample text."""
@@ -53,10 +53,9 @@ def push_folder(
             hub.create_repo(repository, private=private, exist_ok=True)
             hub.upload_folder(repo_id=repository, folder_path=str(path), commit_message="Add a babelscope artifact")
         except (HfHubHTTPError, HFValidationError, OSError) as err:
-            reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
             raise PrerequisiteError(
-                f"{repository}: could not be uploaded ({reason}); expected a name like user/name and a login with "
-                "write access; log in with `hf auth login`"
+                f"{repository}: could not be uploaded ({first_line(err)}); expected a name like user/name and a "
+                "login with write access; log in with `hf auth login`"
             ) from err
     return f"https://huggingface.co/{repository}"
 

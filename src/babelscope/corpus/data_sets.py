@@ -10,7 +10,7 @@ from babelscope.corpus.encoding import check_unicode
 from babelscope.corpus.messages import Counted
 from babelscope.corpus.splits import WHOLE, deal_out
 from babelscope.corpus.text_files import TEXT_FIELD
-from babelscope.errors import CorpusError
+from babelscope.errors import CorpusError, first_line
 from babelscope.languages import Language, parse_languages
 
 NAMES = {"train": ("train",), "valid": ("valid", "validation", "dev"), "test": ("test",), WHOLE: ()}
@@ -68,11 +68,13 @@ def split_rows(name: str, tag: Language, split: str) -> tuple[list[str], Any]:
                 f"{', '.join(NAMES[split]) or 'a single split, to take all of it'}; ask for another"
             )
         return there, load_dataset(name, tag, split=wanted, streaming=False)
-    except (DatasetNotFoundError, OSError, ValueError) as err:
+    except (DatasetNotFoundError, OSError, ValueError, RuntimeError) as err:
         if isinstance(err, CorpusError):
             raise
-        reason = str(err).strip().splitlines()[0]
-        raise CorpusError(f"corpus {name!r}, {tag}: no folder here and no data set ({reason}); check it") from err
+        raise CorpusError(
+            f"corpus {name!r}, {tag}: no folder here and no data set ({first_line(err)}); expected one whose text "
+            "is in files, as code of a data set is never run; check the name"
+        ) from err
 
 
 def row_document(row: Any, number: int, where: str) -> Document:

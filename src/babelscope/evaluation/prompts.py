@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from babelscope.corpus import COMPRESSED, Message, asked, check_unicode, json_row, raw_lines, text_lines
-from babelscope.errors import CorpusError, LanguageError
+from babelscope.errors import CorpusError, LanguageError, first_line
 from babelscope.languages import Language, parse_languages
 
 PromptKind = Literal["language_confusion", "clas"]
@@ -216,9 +216,7 @@ def _rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for number, line in text_lines(file):
         if line.strip():
             where = f"{file}, line {number}"
-            row = json_row(
-                line, f"{where}: is no JSON", error=CorpusError, advice="expected an object a line; correct it"
-            )
+            row = json_row(line, where, error=CorpusError, advice="expected an object a line; correct it")
             if not isinstance(row, dict):
                 raise CorpusError(f"{where}: a {type(row).__name__} came; expected an object a line; correct it")
             yield where, row
@@ -251,6 +249,8 @@ def _hub_rows(name: str, split: str) -> Iterable[Mapping[str, Any]]:
 
     try:
         return load_dataset(name, split=split)  # pyright: ignore[reportReturnType]
-    except (DatasetNotFoundError, OSError, ValueError) as err:
-        reason = str(err).strip().splitlines()[0]
-        raise CorpusError(f"prompts {name!r}: no file or folder here and no data set ({reason}); check it") from err
+    except (DatasetNotFoundError, OSError, ValueError, RuntimeError) as err:
+        raise CorpusError(
+            f"prompts {name!r}: no file or folder here and no data set ({first_line(err)}); expected one whose text is "
+            "in files, as code of a data set is never run; check the name"
+        ) from err

@@ -17,7 +17,7 @@ from babelscope.reference import MODEL as REFERENCE_MODEL
 
 NO_OWN_CODE: dict[str, Any] = {"trust_remote_code": False}
 """Said wherever a folder or an id of the hub is opened: left unsaid, transformers asks on the terminal."""
-CONFIG, ADAPTER = "config.json", "adapter_config.json"
+CONFIG, ADAPTER, TOKENIZER = "config.json", "adapter_config.json", "tokenizer_config.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 """Weights in forms that are not read: most can run code when they are."""
 
@@ -126,6 +126,13 @@ def adapter_error(name: str, adapter: Mapping[str, Any]) -> str:
     )
 
 
+def own_code(checkpoint: Checkpoint) -> str:
+    """What a local folder says of its tokenizer's code, in brackets for a message; empty where that is not known."""
+    file = None if checkpoint.local is None else checkpoint.local / TOKENIZER
+    named = _read_json(file).get("auto_map") if file is not None and file.is_file() else None
+    return f" (auto_map in {TOKENIZER}: {str(named)[:200]})" if named else ""
+
+
 def check_weight_files(checkpoint: Checkpoint) -> None:
     """Raise PrerequisiteError for a folder without weights in a form that is read."""
     path = checkpoint.local
@@ -148,7 +155,7 @@ def _read_json(file: Path) -> Mapping[str, Any]:
     """A table of settings; raises PrerequisiteError for a file that is none."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, RecursionError) as err:
         raise PrerequisiteError(f"{file}: is no JSON ({err}); expected a table of settings; fetch it again") from err
     if not isinstance(value, dict):
         raise PrerequisiteError(f"{file}: holds a {type(value).__name__}; expected a table of settings; fetch it again")

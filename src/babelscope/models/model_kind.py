@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
-from babelscope.errors import PrerequisiteError, SiteError
+from babelscope.errors import PrerequisiteError, SiteError, first_line
 from babelscope.models.checkpoints import ADAPTER, NO_OWN_CODE, Checkpoint, adapter_error
 from babelscope.models.families import FAMILIES
 from babelscope.models.family_advice import refuse_unknown_family
@@ -45,7 +45,7 @@ def _raw_settings(checkpoint: Checkpoint, revision: str | None) -> Mapping[str, 
     """config.json as it was written; nothing of it is run."""
     try:
         return PretrainedConfig.get_config_dict(checkpoint.source, revision=revision)[0]
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, RuntimeError) as err:
         if checkpoint.local is None and "config.json" in str(err):
             _check_hub_adapter(checkpoint, revision)
         raise PrerequisiteError(
@@ -78,10 +78,30 @@ def _check_own_code(checkpoint: Checkpoint, raw: Mapping[str, Any]) -> None:
         )
     if raw.get("auto_map") and not _in_transformers(kind):
         raise PrerequisiteError(
-            f"model {checkpoint.name!r}: type {kind!r} runs by code of its own (auto_map in config.json), which is "
-            "never run here; expected a model that transformers has; read that code, open the model with transformers "
-            "yourself, and describe its modules with babelscope.add_family"
+            f"model {checkpoint.name!r}: type {kind!r} runs by code of its own (auto_map in config.json: "
+            f"{str(raw['auto_map'])[:200]}), which is never run here; expected a model that transformers has; read "
+            "that code, open the model with transformers yourself, and describe its modules with babelscope.add_family"
         )
+    if kernel := hub_kernel(raw):
+        raise PrerequisiteError(
+            f"model {checkpoint.name!r}: config.json names {kernel!r}, code of the hub, for its passes, which is never "
+            "run here; expected none; take the line out of config.json"
+        )
+
+
+def hub_kernel(settings: Mapping[str, Any]) -> str | None:
+    """A repository of compiled code that settings, or a part of them, name for attention or experts; None for none.
+
+    transformers fetches and runs what stands there, where its kernels package is installed, and asks nobody.
+    """
+    for key, value in settings.items():
+        entries = list(value.values()) if isinstance(value, Mapping) else [value]
+        names = [entry for entry in entries if isinstance(entry, str) and "/" in entry]
+        if "_implementation" in key and names:
+            return names[0]
+        if isinstance(value, Mapping) and (name := hub_kernel(value)):
+            return name
+    return None
 
 
 def _in_transformers(kind: str) -> bool:
@@ -149,9 +169,3 @@ def quantisation_options(name: str, config: PretrainedConfig, asked: bool) -> di
         f"expected plain weights, GGUF, bitsandbytes, {' or '.join(UNPACKED)}; open the unquantised checkpoint that it "
         "was made from"
     )
-
-
-def first_line(err: Exception) -> str:
-    """What another library said, cut to one line."""
-    lines = str(err).strip().splitlines()
-    return lines[0][:300] if lines else type(err).__name__

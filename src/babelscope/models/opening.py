@@ -18,17 +18,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from babelscope.errors import PrerequisiteError
+from babelscope.errors import PrerequisiteError, first_line
 from babelscope.models.checkpoints import (
     NO_OWN_CODE,
     Checkpoint,
     adapter_error,
     check_weight_files,
     find_checkpoint,
+    own_code,
 )
 from babelscope.models.families import family_of
 from babelscope.models.gguf_files import forget_packing, gguf_options, half_precision_of, read_gguf_tokenizer
-from babelscope.models.model_kind import first_line, quantisation_options, read_settings
+from babelscope.models.model_kind import quantisation_options, read_settings
 from babelscope.models.wrappers import forget_renamings, quiet_loading, text_model_of
 from babelscope.upstream.names import attribute, parameter_name
 
@@ -93,6 +94,12 @@ def _read_tokenizer(checkpoint: Checkpoint, config: PretrainedConfig, revision: 
     except PrerequisiteError:
         raise
     except Exception as err:  # The tokenizers library raises plain Exception for whatever is damaged.
+        if "trust_remote_code" in str(err):
+            raise PrerequisiteError(
+                f"model {checkpoint.name!r}: its tokenizer could not be read, as it runs by code of its own"
+                f"{own_code(checkpoint)}, which is never run here; expected one that the tokenizers library runs; "
+                "read that code, convert the tokenizer to tokenizer.json, and save that beside the weights"
+            ) from err
         raise PrerequisiteError(
             f"model {checkpoint.name!r}: its tokenizer could not be read ({first_line(err)}); expected tokenizer.json "
             "and tokenizer_config.json beside the weights, or a GGUF file that has one; save it there: "
@@ -182,9 +189,9 @@ def check_device(name: str) -> None:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as err:
-        reason = str(err).strip().splitlines()[0]
         raise PrerequisiteError(
-            f"device {name!r} can not be used here ({reason}); expected auto, map, cpu, cuda or one such as cuda:1"
+            f"device {name!r} can not be used here ({first_line(err)}); expected auto, map, cpu, cuda or one such "
+            "as cuda:1"
         ) from err
 
 
