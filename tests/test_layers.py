@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "babelscope"
 LEVELS = [
     ["errors", "axes", "lazy_imports"],
+    ["files"],
     ["languages", "limits", "sites", "runs", "reference", "upstream", "sweep_grid"],
     ["artifacts", "scripts"],
     ["corpus", "models"],
