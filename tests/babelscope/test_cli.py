@@ -14,6 +14,7 @@ from conftest import tiny_model
 
 from babelscope import NeuronSet, Observation
 from babelscope.cli import main
+from babelscope.files.writing import locked
 
 LINES = {"en": "the cat sat on a mat {}\n", "fi": "kissa istui matolla {}\n"}
 
@@ -161,7 +162,7 @@ from babelscope.recording.passes import Pass
 read = Pass.read
 def slow(self, batch):
     time.sleep(0.15)
-    self.save_checkpoint()
+    self.save_state()
     read(self, batch)
 Pass.read = slow
 from babelscope.cli import main
@@ -178,7 +179,7 @@ def test_a_killed_pass_resumes_to_the_same_bits(capsys, folder, kill):
         [sys.executable, "-c", SLOW_PASS, *again], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     state = folder / "cut.checkpoint" / "state.json"
-    while child.poll() is None and not (state.is_file() and json.loads(state.read_text())["done"] >= 3):
+    while child.poll() is None and not (state.is_file() and json.loads(state.read_text())["content"]["done"] >= 3):
         time.sleep(0.05)
     os.kill(child.pid, kill)
     assert child.wait() == (130 if kill == signal.SIGINT else -signal.SIGKILL)
@@ -264,7 +265,14 @@ def test_a_damaged_checkpoint_is_one_line(capsys, folder):
     for text in ("{", "[]", '{"fingerprint": "", "done": 1, "file": "gone"}'):
         (folder / "obs.checkpoint" / "state.json").write_text(text)
         code, _, err = observe(capsys, folder, "obs", "--resume")
-        assert code == 1 and "damaged" in one_line(err)
+        assert code == 1 and "obs.checkpoint to start anew" in one_line(err)
+
+
+def test_a_second_run_with_the_same_out_is_told_at_once(capsys, folder):
+    with locked(folder / "obs.checkpoint"):
+        code, _, err = observe(capsys, folder, "obs", "--resume")
+    assert code == 1 and "another run is using it" in one_line(err)
+    assert observe(capsys, folder, "obs")[0] == 0
 
 
 def test_json_holds_no_nan_and_names_what_stands_in_it(capsys, folder, monkeypatch):

@@ -102,7 +102,7 @@ def test_an_interrupted_pass_resumes_to_the_same_bits(tmp_path):
     resumed = observe(model, sae, checkpoint=tmp_path / "cut")
     assert torch.equal(resumed.fired, whole.fired) and torch.equal(resumed.shard_sum, whole.shard_sum)
     assert torch.equal(resumed.shard_present, whole.shard_present)
-    with pytest.raises(ArtifactError, match="another pass"):
+    with pytest.raises(ArtifactError, match="another run"):
         observe(model, made_sae(seed=1), checkpoint=tmp_path / "cut")
 
 

@@ -285,7 +285,8 @@ def test_a_state_comes_back_and_saving_it_twice_leaves_one(tmp_path):
             folder.write(state(done))
         assert len(list((tmp_path / "s").iterdir())) == 2
         back = folder.read(most=2)
-        assert (
+        assert back and (back.done, back.facts) == (2, {"tokens": 7})
+        assert torch.equal(back.tensors["x"], torch.arange(5.0))
             back and (back.done, back.facts) == (2, {"tokens": 7}) and torch.equal(back.tensors["x"], torch.arange(5.0))
         )
         assert saved_facts(tmp_path / "s") == {"tokens": 7}

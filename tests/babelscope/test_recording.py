@@ -132,7 +132,7 @@ def test_a_resumed_pass_is_the_uninterrupted_one_bit_for_bit(tmp_path, tokenizer
             checkpoint=tmp_path,
             stop=lambda: next(asked) == stop_after,
         )
-    assert json.loads((tmp_path / "state.json").read_text())["done"] == stop_after
+    assert json.loads((tmp_path / "state.json").read_text())["content"]["done"] == stop_after
     resumed = observe(model, tokenizer, TEXTS, sites=SITES, batch_size=2, checkpoint=tmp_path)
     assert same_counts(whole, resumed)
     for at in SITES:
@@ -144,7 +144,7 @@ def test_a_checkpoint_of_another_pass_is_refused(tmp_path, tokenizer):
     model = tiny_model("llama")
     with pytest.raises(KeyboardInterrupt):
         observe(model, tokenizer, TEXTS, batch_size=1, checkpoint=tmp_path, stop=lambda: True)
-    with pytest.raises(ArtifactError, match="another pass"):
+    with pytest.raises(ArtifactError, match="another run"):
         observe(model, tokenizer, {**TEXTS, "fi": ["eri"]}, batch_size=1, checkpoint=tmp_path)
 
 

@@ -1,6 +1,5 @@
 """The verb `features`: from a model, an autoencoder and text to the features of each language."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -81,12 +80,14 @@ def run_features(
         draws: bootstrap resamples, half-splits and shuffles, each so many.
         parallel: the documents are line-parallel; resamples then draw the same sentences in every language.
         tokens_per_language: at most; 0 means all text.
-        resume: go on with an interrupted pass of the same command.
+        resume: go on with an interrupted pass of the same command; done at once if it is complete.
     """
+    from babelscope.artifacts import FeatureSet
     from babelscope.cli.saved import stability_rows
     from babelscope.controls import write_evidence
     from babelscope.corpus import as_conversations, check_conversations, load_corpus
     from babelscope.features import SELECTORS, check_features, evidence_rows, load_sae, observe_features
+    from babelscope.files.writing import discard, new_folder
     from babelscope.models import open_model
 
     if (system and not chat) or (chat and conversation != "none"):
@@ -100,6 +101,9 @@ def run_features(
         "lape": {"top_rate": top_rate, "cap": cap},
     }[method]
     checkpoint = out.with_name(f"{out.name}.checkpoint")
+    if resume and (out / "features").is_dir():
+        discard(checkpoint)
+        return {"out": str(out), "resumed": "complete", "features": FeatureSet.load(out / "features").as_dict()}
     free(out)
     if checkpoint.exists() and not resume:
         raise ArtifactError(f"{checkpoint}: an interrupted pass is there; expected none; use --resume or remove it")
@@ -130,11 +134,11 @@ def run_features(
     if not len(sets.indices):
         raise SelectionError(f"{method} selects nothing; expected at least one feature; lower tau, ratio or min_count")
     checks = check_features(observed, sets, parallel=parallel, draws=draws, seed=seed)
-    out.mkdir(parents=True, exist_ok=True)
-    observed.save(out / "observation")
-    sets.save(out / "features")
-    write_evidence(evidence_rows(checks), out / "evidence.jsonl")
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    with new_folder(out) as partial:
+        observed.save(partial / "observation")
+        sets.save(partial / "features")
+        write_evidence(evidence_rows(checks), partial / "evidence.jsonl")
+    discard(checkpoint)
     return {
         "out": str(out),
         "sae": sets.sae_id,

@@ -1,7 +1,5 @@
 """The verbs `observe` and `merge`."""
 
-import json
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -52,12 +50,15 @@ def run_observe(
     from babelscope.artifacts import Observation
     from babelscope.corpus import check_conversations, load_corpus
     from babelscope.evaluation import check_labels
+    from babelscope.files.state_folder import saved_facts
+    from babelscope.files.writing import discard
     from babelscope.models import open_model
     from babelscope.recording import observe, plan_observation
 
-    if resume and (out / "config.json").is_file():
-        return {"out": str(out), "tokens": Observation.load(out).tokens, "resumed_tokens": "complete"}
     checkpoint = out.with_name(f"{out.name}.checkpoint")
+    if resume and (out / "config.json").is_file():
+        discard(checkpoint)
+        return {"out": str(out), "tokens": Observation.load(out).tokens, "resumed_tokens": "complete"}
     free(out)
     if checkpoint.exists() and not resume:
         raise ArtifactError(f"{checkpoint}: an interrupted pass is there; expected none; use --resume or remove it")
@@ -77,6 +78,7 @@ def run_observe(
         raise CorpusError(f"--shard {shard!r} came; expected i/n such as 0/4; correct it") from None
     if batch_size != "auto" and not batch_size.isdecimal():
         raise CorpusError(f"--batch-size {batch_size!r} came; expected auto or a number of documents; correct it")
+    resumed = saved_facts(checkpoint).get("tokens", 0)
     with stop_on_interrupt() as stopped:
         observation = observe(
             opened,
@@ -93,15 +95,8 @@ def run_observe(
             stop=stopped,
         )
     observation.save(out)
-    resumed = read_resumed(checkpoint)
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    discard(checkpoint)
     return {"out": str(out), "tokens": observation.tokens, "resumed_tokens": resumed}
-
-
-def read_resumed(checkpoint: Path) -> int:
-    """Tokens that a resumed pass took over from its checkpoint."""
-    file = checkpoint / "resumed.json"
-    return int(json.loads(file.read_text())["tokens"]) if file.is_file() else 0
 
 
 def run_merge(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from babelscope.errors import SiteError
 from babelscope.features.loading import check_fits
 from babelscope.features.random_tokens import drawable_ids, random_documents, without
 from babelscope.features.sums import FeatureSums
+from babelscope.files.state_folder import state_folder
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.recording.passes import Pass
@@ -145,9 +147,10 @@ def observe_features(
     run = FeaturePass(
         layout, tokenizer, corpus, reading_of(layout, sae, tokens_per_language, shards, part, max_length), sae
     )
-    if checkpoint is not None:
-        run.open_checkpoint(Path(checkpoint))
-    run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
+    with nullcontext() if checkpoint is None else state_folder(checkpoint, run.fingerprint()) as state:
+        if state is not None:
+            run.resume(state)
+        run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
     random = observe_random(
         model,
         tokenizer,

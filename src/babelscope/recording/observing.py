@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Observation
 from babelscope.corpus import Texts, as_corpus
+from babelscope.files.state_folder import state_folder
 from babelscope.models import layout_of
 from babelscope.models.devices import follows_batch
 from babelscope.models.plain import CausalModel
@@ -42,7 +44,8 @@ def observe(
     part: (i, n) reads only documents whose shard mod n is i; the n parts add up to the whole.
     batch_size: documents a batch, or "auto" (4,096 padded tokens, 32,768 on a GPU); one that does not fit is halved.
     max_length: tokens a document at most, BOS included; what is cut is counted in `.truncated`.
-    checkpoint: a folder in which an interrupted pass is kept, and from which it goes on, bit for bit.
+    checkpoint: a folder in which an interrupted pass is kept, and from which it goes on, bit for bit; one run uses it
+        at a time.
     stop: asked between batches; True saves the checkpoint and raises KeyboardInterrupt.
 
     Counts are exact int64: tokens with pre-activation > 0 at mlp_gate, value > 0 elsewhere. Sums and squares are
@@ -66,9 +69,10 @@ def observe(
             "a little with batch_size; compare observations of one batch_size, or open it in bfloat16 or int4"
         )
     run = Pass(layout, tokenizer, corpus, reading)
-    if checkpoint is not None:
-        run.open_checkpoint(Path(checkpoint))
-    run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
+    with nullcontext() if checkpoint is None else state_folder(checkpoint, run.fingerprint()) as state:
+        if state is not None:
+            run.resume(state)
+        run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
     observation = run.observation()
     for line in large_shares(observation):
         log.info(line)

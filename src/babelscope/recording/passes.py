@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,9 +26,9 @@ from babelscope.corpus import (
     tokenize_documents,
 )
 from babelscope.errors import ArtifactError, MeasurementError
+from babelscope.files.state_folder import RunState, StateFolder, restore
 from babelscope.models import Layout, origin_of, positions_note
 from babelscope.models.measuring import measured, run_pass
-from babelscope.recording.checkpoint import Checkpoint, check_same_pass, load_checkpoint, save_checkpoint
 from babelscope.recording.reading import Reading
 from babelscope.recording.sums import SiteSums, Workspace
 from babelscope.recording.tally import Tally
@@ -49,7 +48,7 @@ class Pass:
         self.sums = [SiteSums(layout, at, layers, len(corpus), reading.shards) for at, layers in reading.sites.items()]
         self.done = 0
         self.room = reading.batch_tokens
-        self.folder: Path | None = None
+        self.state: StateFolder | None = None
         self.resumed_tokens = 0
         self.spaces: dict[torch.device, Workspace] = {}
         self.seen: list[tuple[SiteSums, int, Any]] = []
@@ -98,20 +97,26 @@ class Pass:
         total = limit * len(self.languages) // self.reading.part[1] if limit else None
         saved = time.monotonic()
         bar = tqdm(total=total, initial=self.resumed_tokens, unit="tok", unit_scale=True, disable=not progress)
+        number = -1
         with bar, measured(self.layout), self.watched():
             for number, batch in enumerate(self.batches()):
                 if number < self.done:
                     continue
                 if stop():
-                    self.save_checkpoint()
+                    self.save_state()
                     raise KeyboardInterrupt
                 bar.set_description(self.languages[batch.documents[0].language])
                 self.read(batch)
                 self.done = number + 1
                 bar.update(sum(document.n_counted for document in batch.documents))
                 if time.monotonic() - saved >= checkpoint_seconds:
-                    self.save_checkpoint()
+                    self.save_state()
                     saved = time.monotonic()
+        if self.done != number + 1:
+            raise ArtifactError(
+                f"a pass that was resumed after batch {self.done} of {number + 1}; expected fewer; its checkpoint is "
+                "damaged; remove it to start anew"
+            )
         self.report_shortfall()
 
     def read(self, batch: Batch) -> None:
@@ -208,27 +213,18 @@ class Pass:
         state = {name: tensor for sums in self.sums for name, tensor in sums.state().items()}
         return {**state, **{f"tally/{name}": tensor for name, tensor in vars(self.tally).items()}}
 
-    def open_checkpoint(self, folder: Path) -> None:
-        """Use a folder for checkpoints, and go on from the one in it; raises ArtifactError if it is another pass's."""
-        self.folder = folder
-        held = load_checkpoint(folder)
-        if held is None:
-            return
-        check_same_pass(folder, held, self.fingerprint())
-        if missing := sorted(set(self.tensors()) - set(held.totals)):
-            raise ArtifactError(
-                f"{folder}: holds no {missing[0]!r}, a checkpoint of an earlier version; expected this version's; "
-                "remove the folder to start anew"
-            )
-        for name, tensor in self.tensors().items():
-            tensor.copy_(held.totals[name])
-        self.done, self.resumed_tokens = held.done, int(self.tally.tokens.sum())
-        (folder / "resumed.json").write_text(json.dumps({"tokens": self.resumed_tokens}))
+    def resume(self, state: StateFolder) -> None:
+        """Keep the pass in this folder, and go on from what is there; raises ArtifactError if it is another pass's."""
+        self.state = state
+        saved = state.read()
+        if saved is not None:
+            restore(self.tensors(), saved.tensors, state.folder)
+            self.done, self.resumed_tokens = saved.done, int(self.tally.tokens.sum())
 
-    def save_checkpoint(self) -> None:
+    def save_state(self) -> None:
         """Write where the pass stands, if it was given a folder for that."""
-        if self.folder is not None:
-            save_checkpoint(self.folder, Checkpoint(self.fingerprint(), self.done, self.tensors()))
+        if self.state is not None:
+            self.state.write(RunState(self.done, self.tensors(), {"tokens": int(self.tally.tokens.sum())}))
 
     def observation(self) -> Observation:
         """The totals as an Observation."""
