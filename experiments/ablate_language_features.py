@@ -41,10 +41,11 @@ from babelscope.features import (
     observe_features,
     select_langfir,
 )
-from babelscope.figures import ablation_map
+from babelscope.figures import ablation_map, write_figure
+from babelscope.files.writing import write_text
 from babelscope.languages import Language
 from babelscope.models import Layout
-from babelscope.runs import Run, environment, main, write_atomic
+from babelscope.runs import Run, environment, main
 
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
 LOUDEST, LOUD = "feature_loudest", "feature_loud"
@@ -295,7 +296,7 @@ def measure(config: Config, setting: Setting, model, tokenizer, run: Run) -> lis
         run.log(mine)
         harm, languages = found.table.relative_harm.numpy(), list(found.table.languages)
         figure = ablation_map(relative_harm=harm, languages=languages)
-        figure.write_html(run.folder / f"figure-{setting.sae.hash}.html", include_plotlyjs="cdn")
+        write_figure(figure, run.folder / f"figure-{setting.sae.hash}.html")
     return mine
 
 
@@ -316,7 +317,7 @@ def run(config: Config, run: Run) -> None:
         "seeds": [summary(config, rows) for rows in again],
         "rows": run.results(),
     }
-    write_atomic(run.folder / "features.json", json.dumps(found, indent=1) + "\n")
+    write_text(run.folder / "features.json", json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

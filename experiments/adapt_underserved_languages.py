@@ -24,7 +24,8 @@ import torch
 from babelscope import Observation, load_corpus, observe, open_model, select_lape, select_top_rate
 from babelscope.adaptation import Material, Method, Ruler, adapt, strongest
 from babelscope.figures import AdaptationRow, adaptation_figure
-from babelscope.runs import Run, environment, main, write_atomic
+from babelscope.files.writing import write_text
+from babelscope.runs import Run, environment, main
 
 RATES: dict[str, tuple[float, ...]] = {
     "neurons": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
@@ -293,12 +294,12 @@ def run(config: Config, run: Run) -> None:
 def finish(config: Config, run: Run) -> None:
     """Figure, and the file of all rows behind the claims; also of a run that was cut short."""
     rows = run.results()
-    write_atomic(run.folder / "figure.html", draw(rows).to_html(include_plotlyjs=True))
+    write_text(run.folder / "figure.html", draw(rows).to_html(include_plotlyjs=True))
     if config.out:
         facts = {"config": {**asdict(config), "corpus": Path(config.corpus).name}, "environment": environment()}
         facts["config"].pop("out")
         lines = [json.dumps(row, ensure_ascii=False) for row in [facts, *verdict(rows), *rows]]
-        (Path(config.out) / "adapt_underserved.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(Path(config.out) / "adapt_underserved.jsonl", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from babelscope import NeuronSet, layout_of, open_model, origin_of
 from babelscope.adapters.peft_training import PeftStudent
+from babelscope.files.writing import write_text
 from babelscope.languages import Language
 from babelscope.models import Layout
 from babelscope.runs import Run, environment, main
@@ -339,7 +340,7 @@ def run(config: Config, run: Run) -> None:
     if config.out:
         facts = {"config": {**asdict(config), "out": ""}, "environment": environment()}
         lines = [json.dumps(row, ensure_ascii=False) for row in [facts, *run.results()]]
-        (Path(config.out) / f"adapt-{config.model}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(Path(config.out) / f"adapt-{config.model}.jsonl", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

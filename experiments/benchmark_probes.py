@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from babelscope.cli.probing import run_probe
-from babelscope.runs import Run, environment, main, write_atomic
+from babelscope.files.writing import write_text
+from babelscope.runs import Run, environment, main
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def run(config: Config, run: Run) -> None:
         facts.pop("out")
         first = {"config": facts, "left_out": rounds[0]["left_out"], "environment": environment()}
         lines = [json.dumps(line, ensure_ascii=False) for line in (first, *rows)]
-        write_atomic(Path(config.out) / "probe_times.jsonl", "\n".join(lines) + "\n")
+        write_text(Path(config.out) / "probe_times.jsonl", "\n".join(lines) + "\n")
 
 
 def row(name: str, wall: Sequence[float], busy: Sequence[float], bar: float, rows: int) -> dict:

@@ -22,6 +22,7 @@ import torch
 from babelscope import NeuronSet, select_entropy_lambda, select_lape
 from babelscope.adapters.masks import import_mask
 from babelscope.errors import PrerequisiteError
+from babelscope.files.writing import write_text
 from babelscope.runs import Run, environment, main
 
 
@@ -147,7 +148,7 @@ def run(config: Config, run: Run) -> None:
     run.log(rows)
     if config.out:
         lines = [json.dumps(row, ensure_ascii=False) for row in [{"environment": environment()}, *rows]]
-        (Path(config.out) / "published_masks.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(Path(config.out) / "published_masks.jsonl", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

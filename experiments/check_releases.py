@@ -13,7 +13,8 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
-from babelscope.runs import Run, environment, main, write_atomic
+from babelscope.files.writing import write_text
+from babelscope.runs import Run, environment, main
 
 ROOT = Path(__file__).parents[1]
 WITNESS = ROOT / "tests/babelscope/test_generation_witness.py"
@@ -37,7 +38,7 @@ def run(config: Config, run: Run) -> None:
     if config.out:
         first = {"config": {"releases": config.releases}, "environment": environment()}
         lines = [json.dumps(line) for line in (first, *run.results())]
-        write_atomic(Path(config.out) / "releases.jsonl", "\n".join(lines) + "\n")
+        write_text(Path(config.out) / "releases.jsonl", "\n".join(lines) + "\n")
 
 
 def check(release: str, folder: Path) -> dict[str, object]:
@@ -45,7 +46,7 @@ def check(release: str, folder: Path) -> dict[str, object]:
     if not (folder / "complete").exists():
         install = ["install", "--quiet", "--target", str(folder), f"transformers=={release}"]
         subprocess.run([sys.executable, "-m", "pip", *install], check=True)
-        (folder / "complete").touch()
+        write_text(folder / "complete", "")
     path = os.pathsep.join([str(folder), str(ROOT / "src"), str(ROOT / "kernels")])
     report = folder / "witness.xml"
     subprocess.run(

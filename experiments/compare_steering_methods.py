@@ -50,9 +50,10 @@ from babelscope import (
 )
 from babelscope.directions import language_basis
 from babelscope.features import load_sae, observe_features, select_langfir
-from babelscope.figures import method_map
+from babelscope.figures import method_map, write_figure
+from babelscope.files.writing import write_text
 from babelscope.languages import Language
-from babelscope.runs import Run, main, write_atomic
+from babelscope.runs import Run, main
 from babelscope.sweeps import few_shot, instructed, random_directions
 from babelscope.sweeps.comparison import (
     NATIVE,
@@ -365,11 +366,11 @@ def write_summary(run: Run) -> None:
         and BAND[0] <= best["perplexity_ratio"] <= BAND[1]
         and best["distinct4_ratio"] >= DISTINCT
     )
-    write_atomic(run.folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False))
-    write_atomic(run.folder / "table.md", as_table(summary))
+    write_text(run.folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False))
+    write_text(run.folder / "table.md", as_table(summary))
     tags = list(entries[NATIVE]["by_language"])
     success = np.array([[entry["by_language"][tag] for tag in tags] for entry in entries.values()])
-    method_map(success=success, methods=list(entries), languages=tags).write_html(run.folder / "figure.html")
+    write_figure(method_map(success=success, methods=list(entries), languages=tags), run.folder / "figure.html")
 
 
 def as_table(summary: dict[str, Any]) -> str:

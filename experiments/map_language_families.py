@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from babelscope import load_corpus, open_model
+from babelscope.figures import write_figure
 from babelscope.figures.probes_geometry import DepthLine, depth_lines, similarity_tree
+from babelscope.files.writing import write_text
 from babelscope.probes import lineage_of, record_sentences
 from babelscope.probes import similarity_tree as measure_similarity
-from babelscope.runs import Run, environment, main, write_atomic
+from babelscope.runs import Run, environment, main
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def run(config: Config, run: Run) -> None:
     if config.out:
         facts = {"config": {**asdict(config), "out": ""}, "environment": environment()}
         lines = [json.dumps(row, ensure_ascii=False) for row in (facts, *map(compact, run.results()))]
-        write_atomic(Path(config.out) / "families.jsonl", "\n".join(lines) + "\n")
+        write_text(Path(config.out) / "families.jsonl", "\n".join(lines) + "\n")
 
 
 def compact(row: dict) -> dict:
@@ -89,8 +91,8 @@ def draw(run: Run) -> None:
             languages=best["languages"],
             groups=[lineage[tag].family for tag in lineage],
         )
-        tree.write_html(run.folder / f"{name}_tree.html", include_plotlyjs="directory")
-        tests(mine).write_html(run.folder / f"{name}_tests.html", include_plotlyjs="directory")
+        write_figure(tree, run.folder / f"{name}_tree.html")
+        write_figure(tests(mine), run.folder / f"{name}_tests.html")
 
 
 def tests(rows):

@@ -23,7 +23,8 @@ from babelscope import Direction, Language, load_corpus, mean_direction, observe
 from babelscope.controls import wilson_interval
 from babelscope.corpus import Corpus
 from babelscope.evaluation import judge_answers
-from babelscope.runs import Run, commit, environment, main, write_atomic
+from babelscope.files.writing import append_lines, write_text
+from babelscope.runs import Run, commit, environment, main
 from babelscope.sweeps import Answer, Decoding, Prompt, generate_answers, instructed, random_directions
 from babelscope.sweeps.answers import Steerer, ending_ids, prompt_ids
 
@@ -165,10 +166,8 @@ def answer_all(model: Any, tokenizer: Any, questions: Corpus, run: Run, config: 
             if any((row["way"], row["condition"]) == (way, condition) for row in kept):
                 continue
             answers = answer_once(model, tokenizer, asked, steerer, decoding)
-            with (run.folder / "answers.jsonl").open("a", encoding="utf-8") as file:
-                file.writelines(
-                    json.dumps(asdict_answer(answer, way, condition), ensure_ascii=False) + "\n" for answer in answers
-                )
+            rows = (asdict_answer(answer, way, condition) for answer in answers)
+            append_lines(run.folder / "answers.jsonl", (json.dumps(row, ensure_ascii=False) for row in rows))
 
 
 def answer_once(
@@ -258,7 +257,7 @@ def facts(model: Any, config: Config) -> dict[str, Any]:
 
 def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """One row a line."""
-    write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 if __name__ == "__main__":

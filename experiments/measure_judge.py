@@ -23,8 +23,9 @@ from babelscope.corpus import Corpus
 from babelscope.evaluation import detect_languages, judge_answers, known_languages
 from babelscope.evaluation.known_scripts import letter_weight
 from babelscope.evaluation.segmentation import UNSPACED
+from babelscope.files.writing import write_text
 from babelscope.languages import Language
-from babelscope.runs import Run, main, write_atomic
+from babelscope.runs import Run, main
 from babelscope.scripts import letters_of
 
 
@@ -70,7 +71,7 @@ def run(config: Config, run: Run) -> None:
                 rows += pair_rows(text, target, other, config.per_pair, rng)
     run.log(rows)
     if config.out:
-        write_atomic(Path(config.out), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_text(Path(config.out), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def answers_of(text: Corpus, known: Sequence[Language], count: int, rng: random.Random) -> Iterator[Made]:

@@ -27,8 +27,9 @@ from babelscope import Observation, Operation, Site, mean_direction, observe, op
 from babelscope.controls import wilson_interval
 from babelscope.corpus import Corpus, as_corpus
 from babelscope.evaluation import distinct_n, judge_answers
+from babelscope.files.writing import write_text
 from babelscope.languages import Language
-from babelscope.runs import Run, environment, main, plain, write_atomic
+from babelscope.runs import Run, environment, main, plain
 from babelscope.sweeps import Answer, Decoding, Prompt, generate_answers, make_prompts, random_directions
 from babelscope.sweeps.scores import nats_a_token
 from babelscope.sweeps.study import FADE, vary_sources
@@ -173,7 +174,7 @@ class Study:
                 {"target": a.target, "source": a.prompt.source, "text": a.text, "ids": a.ids, "nats": nats[a.target]}
                 for a in written
             ]
-            write_atomic(file, json.dumps(kept, ensure_ascii=False))
+            write_text(file, json.dumps(kept, ensure_ascii=False))
         return json.loads(file.read_text(encoding="utf-8"))
 
     def measure(self, setting: Setting) -> dict[str, Any]:
@@ -272,7 +273,7 @@ def run(config: Config, run: Run) -> None:
         rows = [row for line in others if (row := json.loads(line))["model"] != name]
         about = {"model": name, "row": "about", "config": {**asdict(config), "model": name, "text": "", "out": ""}}
         rows += [plain({**about, "environment": environment()}), *run.results()]
-        write_atomic(written, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_text(written, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 if __name__ == "__main__":

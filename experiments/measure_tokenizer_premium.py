@@ -28,8 +28,9 @@ from babelscope import load_corpus
 from babelscope.corpus import Corpus, Document
 from babelscope.figures import Figure
 from babelscope.figures.probes_units import Estimate, token_premium, training_shares
+from babelscope.files.writing import write_text
 from babelscope.reference import MODEL
-from babelscope.runs import Run, environment, main, write_atomic
+from babelscope.runs import Run, environment, main
 from babelscope.vocabulary import TokenCosts, TrainingShares, infer_training_shares, token_costs, vocabulary_by_script
 
 UNDERSERVED = ("eu", "cy", "tt")
@@ -230,7 +231,7 @@ def plain(row: Mapping[str, Any]) -> dict[str, Any]:
 def write_page(run: Run, figures: Sequence[Figure]) -> None:
     parts = [figure.to_html(full_html=False, include_plotlyjs=not place) for place, figure in enumerate(figures)]
     page = f'<!doctype html><meta charset="utf-8"><title>{Path(__file__).stem}</title>{"".join(parts)}'
-    (run.folder / "figure.html").write_text(page, encoding="utf-8")
+    write_text(run.folder / "figure.html", page)
 
 
 def write_measured(config: Config, run: Run, seconds: float) -> None:
@@ -239,7 +240,7 @@ def write_measured(config: Config, run: Run, seconds: float) -> None:
     facts.pop("out")
     first = {"config": facts, "environment": environment(), "processor_seconds": round(seconds, 1)}
     lines = [json.dumps(row, ensure_ascii=False) for row in (first, *run.results())]
-    write_atomic(Path(config.out) / "tokenizer.jsonl", "\n".join(lines) + "\n")
+    write_text(Path(config.out) / "tokenizer.jsonl", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from babelscope import infer_training_shares, load_corpus
 from babelscope.corpus import Corpus, Document
+from babelscope.files.writing import write_text
 from babelscope.languages import Language
-from babelscope.runs import Run, environment, main, write_atomic
+from babelscope.runs import Run, environment, main
 from babelscope.vocabulary import TrainingShares
 
 CODE = Language("zxx")
@@ -81,7 +82,7 @@ def run(config: Config, run: Run) -> None:
         seconds = round(time.process_time() - started, 1)
         first = {"config": facts, "environment": environment(), "processor_seconds": seconds}
         lines = [json.dumps(row, ensure_ascii=False) for row in (first, *run.results())]
-        write_atomic(Path(config.out) / "training_shares.jsonl", "\n".join(lines) + "\n")
+        write_text(Path(config.out) / "training_shares.jsonl", "\n".join(lines) + "\n")
 
 
 def code_documents(seed: int) -> list[Document]:

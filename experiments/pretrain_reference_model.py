@@ -20,11 +20,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from babelscope.files.tensor_files import write_tensors
+from babelscope.files.writing import write_text
 from babelscope.runs import Run, main
 
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
@@ -245,10 +246,8 @@ def save_checkpoint(folder: Path, step: int, model, optimizers, streams: list[St
         for index, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer.{number}.{index}.{key}"] = torch.as_tensor(value).clone()
-    save_file(tensors, folder / f"step{step}.safetensors")
-    state = {"step": step, "places": [stream.place for stream in streams]}
-    (folder / "state.json.tmp").write_text(json.dumps(state))
-    (folder / "state.json.tmp").replace(folder / "state.json")
+    write_tensors(folder / f"step{step}.safetensors", tensors)
+    write_text(folder / "state.json", json.dumps({"step": step, "places": [stream.place for stream in streams]}))
     for old in folder.glob("step*.safetensors"):
         if old.name != f"step{step}.safetensors":
             old.unlink()
@@ -359,8 +358,8 @@ def run(config: Config, run: Run) -> None:
         for name in ("trained", "baseline")
         for tag, value in result.get(name, {}).items()
     )
-    (final / "training.json").write_text(json.dumps(result, indent=1) + "\n")
-    (final / "README.md").write_text(model_card(result), encoding="utf-8")
+    write_text(final / "training.json", json.dumps(result, indent=1) + "\n")
+    write_text(final / "README.md", model_card(result))
 
 
 def compare(config: Config, trained: Path, languages: list[str]) -> dict[str, Any]:

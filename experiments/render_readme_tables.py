@@ -12,6 +12,8 @@ import tyro
 from tables import chat, main_job, probes, steering, training, units
 from tables.measured import ROOT
 
+from babelscope.files.writing import write_text
+
 
 @dataclass(frozen=True)
 class Config:
@@ -78,7 +80,7 @@ def run(config: Config) -> int:
                 difflib.unified_diff(before.splitlines(True), after.splitlines(True), page, "measured")
             )
         else:
-            path.write_text(after)
+            write_text(path, after)
     return int(differs and config.check)
 
 

@@ -16,8 +16,10 @@ import torch
 
 from babelscope import load_corpus, open_model
 from babelscope.features import FeatureSet, load_sae, observe_features, observe_random, select_langfir
+from babelscope.figures import write_figure
 from babelscope.figures.features import SettingPoint, setting_sensitivity
-from babelscope.runs import Run, environment, main, write_atomic
+from babelscope.files.writing import write_text
+from babelscope.runs import Run, environment, main
 
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
 
@@ -79,10 +81,10 @@ def run(config: Config, run: Run) -> None:
         SettingPoint(row["setting"], row["value"], row["language"], row["size"], known(row["jaccard"]))
         for row in run.results()
     ]
-    setting_sensitivity(points).write_html(run.folder / "figure.html", include_plotlyjs="cdn")
+    write_figure(setting_sensitivity(points), run.folder / "figure.html")
     facts = {"config": {**asdict(config), "ratios": [str(ratio) for ratio in config.ratios]}}
     lines = [json.dumps(row, ensure_ascii=False) for row in [{**facts, "environment": environment()}, *run.results()]]
-    write_atomic(run.folder / "langfir_sensitivity.jsonl", "\n".join(lines) + "\n")
+    write_text(run.folder / "langfir_sensitivity.jsonl", "\n".join(lines) + "\n")
 
 
 def measure(config: Config) -> list[dict]:

@@ -22,12 +22,14 @@ from sae_lens import BatchTopKTrainingSAEConfig, JumpReLUTrainingSAEConfig, TopK
 from sae_lens.config import SAETrainerConfig
 from sae_lens.saes.sae import TrainingSAE
 from sae_lens.training.sae_trainer import SAETrainer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from babelscope import Site, layout_of, open_model, origin_of
 from babelscope.corpus import Document, batch_documents, limit_tokens, tokenize_documents
 from babelscope.features import SaeQuality, load_sae, measure_sae
-from babelscope.runs import Run, environment, main, write_atomic
+from babelscope.files.tensor_files import write_tensors
+from babelscope.files.writing import write_text
+from babelscope.runs import Run, environment, main
 
 LANGUAGES = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id", "eu", "cy", "tt")
 OPENED = {"batchtopk-6": "reference", "batchtopk-6-192-4": "reference-coarse"}
@@ -172,9 +174,7 @@ def record(config: Config) -> None:
                 layout.body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
         for layer, parts in rows.items():
             path = cached(config, layer, tag)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"resid_out": torch.cat(parts)}, path.with_suffix(".partial"))
-            path.with_suffix(".partial").rename(path)
+            write_tensors(path, {"resid_out": torch.cat(parts)})
 
 
 def layout_watches(layout, rows, counted):
@@ -280,7 +280,7 @@ def write_bundle(source: Path, target: Path) -> None:
     """The chosen autoencoder in float16; sae-lens and babelscope read it in float32."""
     target.mkdir(parents=True, exist_ok=True)
     held = load_file(source / "sae_weights.safetensors")
-    save_file({name: tensor.half() for name, tensor in held.items()}, target / "sae_weights.safetensors")
+    write_tensors(target / "sae_weights.safetensors", {name: tensor.half() for name, tensor in held.items()})
     shutil.copy(source / "cfg.json", target / "cfg.json")
 
 
@@ -313,8 +313,8 @@ def write_card(config: Config, name: str, rows: list[dict], target: Path) -> Non
         k=what.k,
         **{key: getattr(config, key) for key in ("tokens", "epochs", "batch", "lr", "seed")},
     )
-    write_atomic(target / "training.json", json.dumps({"config": settings_of(config), "saes": rows}, indent=1) + "\n")
-    write_atomic(target / "README.md", card)
+    write_text(target / "training.json", json.dumps({"config": settings_of(config), "saes": rows}, indent=1) + "\n")
+    write_text(target / "README.md", card)
 
 
 def run(config: Config, run: Run) -> None:
@@ -336,7 +336,7 @@ def run(config: Config, run: Run) -> None:
         write_card(config, name, rows, path)
     facts = {"config": settings_of(config), "environment": environment()}
     lines = [json.dumps(row, ensure_ascii=False) for row in [facts, *rows]]
-    write_atomic(run.folder / "saes.jsonl", "\n".join(lines) + "\n")
+    write_text(run.folder / "saes.jsonl", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -57,10 +57,19 @@ def append(folder: Path, rows: Sequence[Row]) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Put a file in place, so that a process ended in the midst leaves the old one."""
+    """Put a file in place, so that a process ended in the midst, or a power cut, leaves the old one.
+
+    What `babelscope.files.writing` does for the toolkit, which the kernels may not import.
+    """
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def measured(folder: Path, kernel: str, facts: Mapping[str, str]) -> set[Place]:

@@ -15,25 +15,10 @@ from typing import Any, TypeVar
 
 import tyro
 
-from babelscope.errors import PrerequisiteError
+from babelscope.files.writing import append_lines, write_text
 
 C = TypeVar("C")
 PACKAGES = ("babelscope", "torch", "transformers", "numpy", "plotly", "lingua-language-detector")
-
-
-def write_atomic(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all; raises PrerequisiteError if the disk refuses."""
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as err:
-        raise PrerequisiteError(f"{path}: could not be written ({err}); nothing there was changed; free space") from err
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-    return path
 
 
 def plain(value: Any) -> Any:
@@ -82,20 +67,19 @@ class Run:
 
     def log(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to results.jsonl: one row a measured thing."""
-        with (self.folder / "results.jsonl").open("a", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        append_lines(self.folder / "results.jsonl", (json.dumps(row, ensure_ascii=False) for row in rows))
 
     def results(self) -> list[dict[str, Any]]:
         """All rows written so far, from which figures are drawn."""
         file = self.folder / "results.jsonl"
         # Not `splitlines`: an answer in a row may hold U+2028, which JSON leaves as it is.
-        lines = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
+        # What follows the last line break is half a row that a killed run left.
+        lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
         return [json.loads(line) for line in lines if line]
 
     def finish(self) -> None:
         """Mark the run complete."""
-        (self.folder / "done").touch()
+        write_text(self.folder / "done", "")
 
     @property
     def done(self) -> bool:
@@ -111,8 +95,8 @@ def open_run(name: str, config: Any, root: Path = Path("runs")) -> Run:
     earlier = sorted(path for path in (root / name).glob(f"*-{key}") if not (path / "done").exists())
     folder = earlier[-1] if earlier else root / name / f"{date.today():%Y%m%d}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "config.json", json.dumps(settings, indent=1, default=str))
-    write_atomic(folder / "environment.json", json.dumps({**environment(), **commit()}, indent=1))
+    write_text(folder / "config.json", json.dumps(settings, indent=1, default=str))
+    write_text(folder / "environment.json", json.dumps({**environment(), **commit()}, indent=1))
     return Run(folder)
 
 

@@ -98,7 +98,7 @@ def test_a_write_that_fails_leaves_nothing(monkeypatch, tmp_path):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("babelscope.artifacts.storage.sync_file", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(PrerequisiteError, match="disk is full"):
         neuron_set().save(tmp_path / "set")
     assert not list(tmp_path.iterdir())

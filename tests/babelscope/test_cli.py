@@ -394,7 +394,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(capsys, folder, monkeypatch)
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("babelscope.artifacts.storage.sync_file", full)
+    monkeypatch.setattr("os.fsync", full)
     code, _, err = observe(capsys, folder)
     assert code == 1 and "disk is full" in one_line(err) and not (folder / "obs").exists()
 

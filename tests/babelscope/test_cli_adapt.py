@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -53,21 +52,23 @@ def test_a_delta_is_written_with_what_it_gains_and_costs(capsys, folder):
     assert not (folder / "delta.checkpoint").exists()
 
 
-def test_a_delta_cut_off_before_its_result_is_one_line_and_comes_back_from_the_checkpoint(capsys, folder, monkeypatch):
+def test_a_delta_comes_with_its_result_or_not_at_all_and_a_full_disk_loses_nothing(capsys, folder, monkeypatch):
     out = folder / "delta"
 
-    def full(*_):
+    def full(path, *_, **__):
         raise PrerequisiteError("the disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr("babelscope.cli.adapting.write_atomic", full)
+        patched.setattr("babelscope.cli.adapting.write_text", full)
         assert call(capsys, folder, "--out", out)[0] == 1
-    bits = (out / "tensors.safetensors").read_bytes()
-    code, _, err = call(capsys, folder, "--out", out, "--resume")
-    assert code == 1 and "a Delta without result.json" in err.splitlines()[-1]
-    shutil.rmtree(out)
+    assert not out.exists() and (folder / "delta.checkpoint").is_dir()
     assert call(capsys, folder, "--out", out, "--resume")[0] == 0
-    assert (out / "tensors.safetensors").read_bytes() == bits and (out / "result.json").is_file()
+    assert call(capsys, folder, "--out", folder / "straight")[0] == 0
+    bits = [(path / "tensors.safetensors").read_bytes() for path in (out, folder / "straight")]
+    assert bits[0] == bits[1] and (out / "result.json").is_file() and not (folder / "delta.checkpoint").exists()
+    (out / "result.json").unlink()
+    code, _, err = call(capsys, folder, "--out", out, "--resume")
+    assert code == 1 and "remove the folder and repeat the command" in err.splitlines()[-1]
 
 
 def test_a_baseline_and_a_choice_of_rates_by_one_command(capsys, folder):
@@ -96,7 +97,7 @@ def test_a_killed_run_resumes_to_the_same_bits(capsys, folder, kill):
     )
     state = out.with_name("killed.checkpoint") / "state.json"
     while process.poll() is None and not (
-        state.is_file() and len(json.loads(state.read_text())["facts"]["history"]) > 3
+        state.is_file() and len(json.loads(state.read_text())["content"]["facts"]["history"]) > 3
     ):
         time.sleep(0.02)
     process.send_signal(kill)

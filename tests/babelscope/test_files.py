@@ -287,8 +287,6 @@ def test_a_state_comes_back_and_saving_it_twice_leaves_one(tmp_path):
         back = folder.read(most=2)
         assert back and (back.done, back.facts) == (2, {"tokens": 7})
         assert torch.equal(back.tensors["x"], torch.arange(5.0))
-            back and (back.done, back.facts) == (2, {"tokens": 7}) and torch.equal(back.tensors["x"], torch.arange(5.0))
-        )
         assert saved_facts(tmp_path / "s") == {"tokens": 7}
         with pytest.raises(ArtifactError, match="2 of 1"):
             folder.read(most=1)

@@ -15,9 +15,9 @@ from conftest import tiny_model, tiny_tokenizer
 from babelscope import Direction, NeuronSet
 from babelscope.cli import main
 from babelscope.errors import ArtifactError, CorpusError, MeasurementError, PrerequisiteError, SiteError
+from babelscope.files.writing import write_text
 from babelscope.models import weights_hash
 from babelscope.recording import observe
-from babelscope.runs import write_atomic
 from babelscope.study import Budget, run_study
 
 SMALL = Budget(
@@ -343,4 +343,4 @@ def test_a_file_is_no_place_for_a_study(capsys, own):
         go_on(own)
     assert study(capsys, own, "--resume")[0] == 1 and (own / "out").read_text() == "kept"
     with pytest.raises(PrerequisiteError, match="could not be written"):
-        write_atomic(own / "out" / "plan.json", "{}")
+        write_text(own / "out" / "plan.json", "{}")

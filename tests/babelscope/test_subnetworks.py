@@ -351,7 +351,7 @@ def test_a_full_disk_is_one_line_and_the_earlier_checkpoint_stays(tmp_path, monk
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("babelscope.subnetworks.checkpoints.save_file", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(PrerequisiteError, match="disk is full"):
         train_subnetwork(model, tokenizer, some_neurons(model), TEXT, **RUN, checkpoint=tmp_path / "c")
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == held

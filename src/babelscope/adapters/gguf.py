@@ -15,6 +15,7 @@ from babelscope.artifacts import Gate, Operation, Origin, Schedule, SteeringReci
 from babelscope.artifacts.identity import read_origin
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SteeringError
+from babelscope.files.writing import taken, whole_file
 from babelscope.models.gguf_head import GgufHead, check_layout, read_gguf_head
 from babelscope.sites import Site
 
@@ -45,32 +46,26 @@ def export_control_vector(recipe: SteeringRecipe, path: str | Path, *, model_hin
     """
     path = Path(path)
     if path.exists():
-        raise ArtifactError(f"{path}: already there; expected a new name; choose another one or remove it")
+        raise taken(path)
     vectors: dict[int, Float64[Tensor, " hidden"]] = {}
     for operation in recipe:
         layer = _plain_layer(operation)
         vectors[layer] = vectors.get(layer, 0) + operation.vector.double() * (operation.scale * operation.strength)
     gguf = _library()
-    partial = path.with_name(f".{path.name}.partial")
-    writer = gguf.GGUFWriter(partial, ARCHITECTURE)
-    writer.add_string(_HINT, model_hint)
-    writer.add_uint32(_COUNT, len(vectors))
-    origin = json.dumps(asdict(recipe.origin))
-    writer.add_string(_ORIGIN, origin)
-    rows = {layer: vectors[layer].float() for layer in sorted(vectors)}
-    writer.add_string(_HASH, _hash(model_hint, origin, rows))
-    for layer, row in rows.items():
-        writer.add_tensor(f"direction.{layer}", row.numpy())
-    try:
+    with whole_file(path, new=True) as partial:
+        writer = gguf.GGUFWriter(partial, ARCHITECTURE)
+        writer.add_string(_HINT, model_hint)
+        writer.add_uint32(_COUNT, len(vectors))
+        origin = json.dumps(asdict(recipe.origin))
+        writer.add_string(_ORIGIN, origin)
+        rows = {layer: vectors[layer].float() for layer in sorted(vectors)}
+        writer.add_string(_HASH, _hash(model_hint, origin, rows))
+        for layer, row in rows.items():
+            writer.add_tensor(f"direction.{layer}", row.numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        partial.rename(path)
-    except OSError as err:
-        raise PrerequisiteError(f"{path}: could not be written ({err}); free space and retry") from err
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts.storage import CONFIG, new_folder
+from babelscope.artifacts.storage import CONFIG
 from babelscope.errors import ArtifactError, PrerequisiteError
+from babelscope.files.strict_json import read_json
+from babelscope.files.writing import new_folder, write_text
 from babelscope.models import origin_of, quantised_parameters
 from babelscope.models.plain import CausalModel, alteration, check_model, objection
 from babelscope.subnetworks.applied import Change, active_changes, applied_change
@@ -51,10 +53,10 @@ def export_merged(
             vars(model.config).update(kept)
         tokenizer.save_pretrained(partial)
         names = [[change.title, change.digest, scale] for change, scale in merged]
-        config = json.loads((partial / CONFIG).read_text(encoding="utf-8"))
-        (partial / CONFIG).write_text(json.dumps({**config, MARK: names}, indent=2) + "\n", encoding="utf-8")
+        config = read_json(partial / CONFIG)
+        write_text(partial / CONFIG, json.dumps({**config, MARK: names}, indent=2) + "\n")
         lines = [f"- {title} ({digest}), times {scale:g}" for title, digest, scale in names]
-        (partial / "README.md").write_text(_card(origin_of(model, None).model, lines), encoding="utf-8")
+        write_text(partial / "README.md", _card(origin_of(model, None).model, lines))
     return Path(path)
 
 

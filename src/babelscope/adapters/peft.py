@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
 
-from babelscope.artifacts.storage import new_folder
 from babelscope.axes import Float32, Int64, Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError
+from babelscope.files.tensor_files import write_tensors
+from babelscope.files.writing import new_folder, write_text
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.delta import Delta
@@ -78,9 +78,9 @@ def export_adapter(delta: Delta, model: CausalModel, path: str | Path, *, scale:
         tensors[f"base_model.model.{module}.lora_A.weight"] = a.contiguous()
         tensors[f"base_model.model.{module}.lora_B.weight"] = b.contiguous()
     with new_folder(path) as partial:
-        save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
+        write_tensors(partial / WEIGHTS, tensors, metadata={"format": "pt"})
         config.save_pretrained(str(partial))
-        (partial / "README.md").write_text(_card(delta, base), encoding="utf-8")
+        write_text(partial / "README.md", _card(delta, base))
     return Path(path)
 
 

@@ -1,13 +1,9 @@
 """Artifact folders on disk: config.json, safetensors and a card; written whole or not at all."""
 
-import errno
 import hashlib
 import json
-import os
-import shutil
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,11 +11,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from babelscope.artifacts.identity import Origin, read_origin
 from babelscope.axes import Tensor
-from babelscope.errors import ArtifactError, PrerequisiteError
+from babelscope.errors import ArtifactError
+from babelscope.files.tensor_files import write_tensors
+from babelscope.files.writing import new_folder, write_text
 
 CONFIG, TENSORS, CARD = "config.json", "tensors.safetensors", "README.md"
 HEADER_LIMIT = 1_000_000
@@ -52,52 +50,10 @@ def save_folder(
     whole = {"format": f"babelscope.{noun}/1", "library": library_version(), **config}
     text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with new_folder(path) as partial:
-        save_file({name: tensors[name].detach().contiguous().cpu() for name in sorted(tensors)}, partial / TENSORS)
-        (partial / CARD).write_text(card, encoding="utf-8")
-        (partial / CONFIG).write_text(text, encoding="utf-8")
+        write_tensors(partial / TENSORS, tensors)
+        write_text(partial / CARD, card)
+        write_text(partial / CONFIG, text)
     return Path(path)
-
-
-@contextmanager
-def new_folder(path: str | Path) -> Iterator[Path]:
-    """A neighbour folder to write files into, which takes the path when all of them are on the disk.
-
-    Raises ArtifactError if the path is taken, PrerequisiteError if the disk refuses; then nothing is left behind.
-    """
-    path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ArtifactError(f"{path}: already there; expected a new name; choose another one or remove it")
-    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)  # of a killed run with this number, as in a container
-        partial.mkdir()
-        yield partial
-        for file in sorted(partial.iterdir()):
-            sync_file(file)
-        if path.exists():
-            path.rmdir()
-        partial.rename(path)
-    except (OSError, SafetensorError) as err:
-        raise disk_error(path, err) from err
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def sync_file(path: Path) -> None:
-    """Wait until a file's bytes are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def disk_error(path: Path, err: Exception) -> PrerequisiteError:
-    """The one line for a write that failed; safetensors hides the error number in its text."""
-    full = getattr(err, "errno", None) == errno.ENOSPC or "os error 28" in str(err) or "StorageFull" in str(err)
-    reason = "the disk is full" if full else str(err)
-    return PrerequisiteError(f"{path}: could not be written, {reason}; nothing there was changed; free space and retry")
 
 
 def load_folder(path: str | Path, noun: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -6,7 +6,8 @@ from typing import Literal
 
 from babelscope.cli.arguments import Device, Dtype, Model, Neurons, Result, SameText, Seed, Text, free
 from babelscope.errors import SelectionError
-from babelscope.runs import plain, write_atomic
+from babelscope.files.writing import new_folder, write_text
+from babelscope.runs import plain
 
 
 def run_ablate(
@@ -68,5 +69,6 @@ def run_ablate(
     )
     text = {**texts.facts(), "same_text": same_text}
     summary = plain({"languages": list(sets.languages), "to": to, "text": text, **ablation_summary(table)})
-    write_atomic(out / "ablation.json", json.dumps(summary, indent=1, ensure_ascii=False))
+    with new_folder(out) as folder:
+        write_text(folder / "ablation.json", json.dumps(summary, indent=1, ensure_ascii=False))
     return {"out": str(out), "own_hurt_most": summary["own_hurt_most"], "own_harm": plain(table.own_harm())}

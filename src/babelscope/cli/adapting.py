@@ -1,7 +1,6 @@
 """The verb `adapt`: train a language's subnetwork, or a baseline on the same text and budget."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from babelscope.cli.arguments import (
     Seed,
     Talk,
     Text,
+    checkpoint_of,
     counted_of,
     free,
     stop_on_interrupt,
@@ -36,12 +36,13 @@ from babelscope.corpus import (
     has_splits,
     load_corpus,
 )
-from babelscope.errors import ArtifactError, MeasurementError
+from babelscope.errors import MeasurementError
 from babelscope.evaluation import bits_per_byte, check_labels
+from babelscope.files.strict_json import read_json
+from babelscope.files.writing import discard, new_folder, write_text
 from babelscope.languages import Language
 from babelscope.models import open_model
 from babelscope.models.plain import CausalModel
-from babelscope.runs import write_atomic
 from babelscope.subnetworks import Delta, train_subnetwork
 
 Baseline = Literal["none", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft"]
@@ -106,13 +107,11 @@ def run_adapt(
         resume: go on with an interrupted run; done at once if it is complete. Not for baselines.
         check_language: refuse text that is mostly another language than its label says.
     """
+    checkpoint = checkpoint_of(out, resume=resume)
     if resume and (out / "config.json").is_file():
-        if not (out / RESULT).is_file():
-            raise ArtifactError(
-                f"{out}: a Delta without {RESULT}, cut off between the two; expected both; remove it and repeat the "
-                "command, which goes on from its checkpoint"
-            )
-        return {"out": str(out), "resumed": "complete", **json.loads((out / RESULT).read_text())}
+        discard(checkpoint)
+        advice = "remove the folder and repeat the command"
+        return {"out": str(out), "resumed": "complete", **read_json(out / RESULT, advice=advice)}
     free(out)
     job = open_job(model, neurons, corpus, language, replay, check_language, device, dtype, same_text, conversation)
     shared: dict[str, Any] = {
@@ -130,9 +129,6 @@ def run_adapt(
         if baseline != "none":
             result = adapt(material, method, learning_rate=learning_rate, neurons=job.neurons, progress=True, **shared)
             return write_baseline(result, out, job, scores)
-    checkpoint = out.with_name(f"{out.name}.checkpoint")
-    if checkpoint.exists() and not resume:
-        raise ArtifactError(f"{checkpoint}: an interrupted run is there; expected none; use --resume or remove it")
     before = bits_per_byte(job.model, job.tokenizer, job.test)
     with stop_on_interrupt() as stopped:
         delta = train_subnetwork(
@@ -157,11 +153,12 @@ def run_adapt(
     refuse_untouched(delta.parameters["result"], learning_rate, out, checkpoint)
     with delta.applied(job.model):
         after = bits_per_byte(job.model, job.tokenizer, job.test)
-    delta.save(out)
     result = summary(job.language, before, after, delta.n_values, learning_rate, scores)
     result["cast"] = cast_costs(job, delta, before[job.language], after[job.language])
-    write_atomic(out / RESULT, json.dumps({**result, **delta.parameters["result"], "text": job.text}, indent=1))
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    with new_folder(out) as folder:
+        delta.save(folder)
+        write_text(folder / RESULT, json.dumps({**result, **delta.parameters["result"], "text": job.text}, indent=1))
+    discard(checkpoint)
     return {"out": str(out), **result}
 
 
@@ -173,8 +170,8 @@ def refuse_untouched(result: Mapping[str, Any], learning_rate: float, out: Path,
     if result["best_step"]:
         return
     log = out.with_name(f"{out.name}.training.json")
-    write_atomic(log, json.dumps({"learning_rate": learning_rate, **result}, indent=1))
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    write_text(log, json.dumps({"learning_rate": learning_rate, **result}, indent=1))
+    discard(checkpoint)
     after = min(score for step, score in result["bits_per_byte"] if step)
     raise MeasurementError(
         f"no step at learning rate {learning_rate:g} was better on valid text than the untouched model "
@@ -264,13 +261,13 @@ def open_job(
 
 def write_baseline(result: Adaptation, out: Path, job: Job, scores: dict[float, float]) -> Result:
     """result.json of a baseline, and its Delta where it trains neurons and some step was better than none."""
-    if result.delta is not None and any(bool(part.any()) for part in result.delta.rows.values()):
-        result.delta.save(out)
     found = summary(job.language, result.before, result.after, result.trained, result.learning_rate, scores)
     curve = [[point.step, point.bits_per_byte] for point in result.history if point.bits_per_byte is not None]
-    write_atomic(
-        out / RESULT, json.dumps({**found, "method": result.method, "bits_per_byte": curve, "text": job.text}, indent=1)
-    )
+    facts = {**found, "method": result.method, "bits_per_byte": curve, "text": job.text}
+    with new_folder(out) as folder:
+        if result.delta is not None and any(bool(part.any()) for part in result.delta.rows.values()):
+            result.delta.save(folder)
+        write_text(folder / RESULT, json.dumps(facts, indent=1))
     return {"out": str(out), "method": result.method, **found}
 
 

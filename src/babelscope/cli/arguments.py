@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from babelscope.errors import ArtifactError, PrerequisiteError
+from babelscope.files.writing import locked
 
 Result = Mapping[str, Any]
 
@@ -59,12 +60,32 @@ def counted_of(conversation: str) -> Any:
 
 def free(out: Path) -> Path:
     """The path, if nothing is there yet and something can be: found before the work, not after it."""
-    near = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    if near != out.absolute() and not (near.is_dir() and os.access(near, os.W_OK | os.X_OK)):
-        raise PrerequisiteError(f"{out}: nothing can be written in {near}; expected a folder; choose another --out")
+    check_writable(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ArtifactError(f"{out}: already there; expected a new path; choose another --out or remove it")
     return out
+
+
+def check_writable(out: Path) -> None:
+    """Raise PrerequisiteError for a path at which nothing can be written."""
+    near = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if near != out.absolute() and not (near.is_dir() and os.access(near, os.W_OK | os.X_OK)):
+        raise PrerequisiteError(f"{out}: nothing can be written in {near}; expected a folder; choose another --out")
+
+
+def checkpoint_of(out: Path, *, resume: bool) -> Path:
+    """The folder beside `out` in which an interrupted run is kept.
+
+    Raises PrerequisiteError, at once, if another run is using it, ArtifactError if an interrupted run is there and was
+    not asked for.
+    """
+    check_writable(out)
+    checkpoint = out.with_name(f"{out.name}.checkpoint")
+    with locked(checkpoint):
+        pass
+    if checkpoint.exists() and not resume:
+        raise ArtifactError(f"{checkpoint}: an interrupted run is there; expected none; use --resume or remove it")
+    return checkpoint
 
 
 def format_of(path: Path) -> str:

@@ -27,9 +27,10 @@ from babelscope.evaluation import (
     open_identifier,
     published_confusion,
 )
+from babelscope.files.writing import new_folder, write_text
 from babelscope.languages import Language
 from babelscope.models import open_model
-from babelscope.runs import plain, write_atomic
+from babelscope.runs import plain
 from babelscope.sweeps import (
     Decoding,
     SteeringEvaluation,
@@ -170,8 +171,10 @@ def run_evaluate(
             opened, tokenizer, loaded, texts, max_length=max_length, resamples=resamples, seed=seed
         )
         result["other_languages"] = {tag: tidy(effect) for tag, effect in effects.items()}
-    write_atomic(out / "rows.jsonl", "".join(f"{json.dumps(plain(row), ensure_ascii=False)}\n" for row in found.rows()))
-    write_atomic(out / "steering.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
+    rows = "".join(f"{json.dumps(plain(row), ensure_ascii=False)}\n" for row in found.rows())
+    with new_folder(out) as folder:
+        write_text(folder / "rows.jsonl", rows)
+        write_text(folder / "steering.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
     short = (
         "target",
         "n",
@@ -237,7 +240,8 @@ def confusion_of(
         },
     }
     if out is not None:
-        write_atomic(out / "confusion.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
+        with new_folder(out) as folder:
+            write_text(folder / "confusion.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
     return plain(result)
 
 

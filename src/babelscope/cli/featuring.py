@@ -15,11 +15,12 @@ from babelscope.cli.arguments import (
     System,
     Talk,
     Text,
+    checkpoint_of,
     counted_of,
     free,
     stop_on_interrupt,
 )
-from babelscope.errors import ArtifactError, ChatError, SelectionError
+from babelscope.errors import ChatError, SelectionError
 
 Method = Literal["langfir", "monolinguality", "lape"]
 
@@ -82,7 +83,7 @@ def run_features(
         tokens_per_language: at most; 0 means all text.
         resume: go on with an interrupted pass of the same command; done at once if it is complete.
     """
-    from babelscope.artifacts import FeatureSet
+    from babelscope.artifacts.feature_set import FeatureSet
     from babelscope.cli.saved import stability_rows
     from babelscope.controls import write_evidence
     from babelscope.corpus import as_conversations, check_conversations, load_corpus
@@ -100,13 +101,11 @@ def run_features(
         "monolinguality": {"count": cap},
         "lape": {"top_rate": top_rate, "cap": cap},
     }[method]
-    checkpoint = out.with_name(f"{out.name}.checkpoint")
+    checkpoint = checkpoint_of(out, resume=resume)
     if resume and (out / "features").is_dir():
         discard(checkpoint)
         return {"out": str(out), "resumed": "complete", "features": FeatureSet.load(out / "features").as_dict()}
     free(out)
-    if checkpoint.exists() and not resume:
-        raise ArtifactError(f"{checkpoint}: an interrupted pass is there; expected none; use --resume or remove it")
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     loaded = load_sae(sae, sae_id or None, model=opened, site=site or None, average_norm=average_norm or None)
     counted = counted_of(conversation)

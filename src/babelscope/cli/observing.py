@@ -5,7 +5,18 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.arguments import Device, Dtype, Model, Result, Talk, Text, counted_of, free, stop_on_interrupt
+from babelscope.cli.arguments import (
+    Device,
+    Dtype,
+    Model,
+    Result,
+    Talk,
+    Text,
+    checkpoint_of,
+    counted_of,
+    free,
+    stop_on_interrupt,
+)
 from babelscope.errors import ArtifactError, CorpusError
 
 
@@ -55,13 +66,11 @@ def run_observe(
     from babelscope.models import open_model
     from babelscope.recording import observe, plan_observation
 
-    checkpoint = out.with_name(f"{out.name}.checkpoint")
+    checkpoint = checkpoint_of(out, resume=resume)
     if resume and (out / "config.json").is_file():
         discard(checkpoint)
         return {"out": str(out), "tokens": Observation.load(out).tokens, "resumed_tokens": "complete"}
     free(out)
-    if checkpoint.exists() and not resume:
-        raise ArtifactError(f"{checkpoint}: an interrupted pass is there; expected none; use --resume or remove it")
     texts = load_corpus(corpus, languages or None, split=split, conversation=counted_of(conversation))
     if check_language:
         check_labels(texts)

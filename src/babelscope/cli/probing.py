@@ -14,6 +14,7 @@ from babelscope.cli.probing_units import UNIT_PROBES
 from babelscope.controls import write_evidence
 from babelscope.corpus import WHOLE, Corpus, load_corpus
 from babelscope.errors import LanguageError, PrerequisiteError, ToolkitError
+from babelscope.figures import write_figure
 from babelscope.figures.probes_geometry import (
     DepthLine,
     ScriptBar,
@@ -22,12 +23,13 @@ from babelscope.figures.probes_geometry import (
     embedding_bars,
     similarity_tree,
 )
+from babelscope.files.writing import new_folder, write_text
 from babelscope.models import open_model
 from babelscope.probes import alignment, embeddings, language_id, subspaces, trees, word_lists
 from babelscope.probes.subspaces import VarianceShare
 from babelscope.probes.translators import Translators
 from babelscope.probes.trees import TreeTest
-from babelscope.runs import environment, write_atomic
+from babelscope.runs import environment
 
 
 def probe_alignment(job: ProbeJob) -> Findings:
@@ -218,7 +220,8 @@ def run_probe(
                 raise
             left_out[name] = str(err)
             continue
-        write_findings(found, out / name)
+        with new_folder(out / name) as folder:
+            write_findings(found, folder)
         rows[name], seconds[name] = len(found.rows), round(time.perf_counter() - started, 1)
         spent[name] = round(time.process_time() - busy, 1)
     result = {"out": str(out), "rows": rows, "seconds": seconds, "left_out": left_out}
@@ -230,7 +233,7 @@ def run_probe(
         "processor_seconds": spent,
         "environment": environment(),
     }
-    write_atomic(out / "summary.json", json.dumps({**facts, **result}, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "summary.json", json.dumps({**facts, **result}, indent=1, ensure_ascii=False) + "\n")
     return result
 
 
@@ -267,7 +270,4 @@ def write_findings(found: Findings, folder: Path) -> None:
     """Rows and figures; the figures share one copy of plotly.js."""
     write_evidence(found.rows, folder / "results.jsonl")
     for name, figure in found.figures.items():
-        try:
-            figure.write_html(folder / f"{name}.html", include_plotlyjs="directory")
-        except OSError as err:
-            raise PrerequisiteError(f"{folder / name}.html: could not be written ({err}); free space") from err
+        write_figure(figure, folder / f"{name}.html")

@@ -39,6 +39,7 @@ def run_identify(
     from babelscope.artifacts import Observation
     from babelscope.cli.saved import stability_rows
     from babelscope.controls import write_evidence
+    from babelscope.files.writing import new_folder
     from babelscope.identification import check_sets, evidence_rows
     from babelscope.neurons import SELECTORS
 
@@ -52,8 +53,9 @@ def run_identify(
         )
     other = None if compare_with is None else Observation.load(compare_with)
     checks = check_sets(observed, sets, parallel=parallel, other=other, draws=draws, seed=seed)
-    sets.save(out)
-    write_evidence(evidence_rows(checks), out / "evidence.jsonl")
+    with new_folder(out) as folder:
+        sets.save(folder)
+        write_evidence(evidence_rows(checks), folder / "evidence.jsonl")
     return {
         "out": str(out),
         "neurons": sets.sizes,

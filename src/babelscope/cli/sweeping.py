@@ -8,8 +8,9 @@ from babelscope.artifacts import Observation
 from babelscope.cli.arguments import Result, free
 from babelscope.corpus import load_splits
 from babelscope.errors import ArtifactError
+from babelscope.files.writing import new_folder, write_text
 from babelscope.models import layout_of
-from babelscope.runs import plain, write_atomic
+from babelscope.runs import plain
 from babelscope.study.parts import sweep_row
 from babelscope.sweep_grid import sweep_layers
 from babelscope.sweeps import ChatPrompts, Decoding, macro, overridden_settings, steering_study
@@ -66,7 +67,8 @@ def sweep_steering(
         "chat": None if chat is None else chat.card(),
         "overridden_settings": overridden_settings(model, decoding),
     }
-    write_atomic(out / "steering.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
-    for tag, direction in study.directions.items():
-        direction.save(out / "directions" / tag)
+    with new_folder(out) as folder:
+        write_text(folder / "steering.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
+        for tag, direction in study.directions.items():
+            direction.save(folder / "directions" / tag)
     return {"out": str(out), **plain({key: result[key] for key in ("layer", "strength", "edge", "macro")})}

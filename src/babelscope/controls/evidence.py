@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from babelscope.errors import PrerequisiteError
+from babelscope.files.writing import write_text
 
 LABELS_CAVEAT = (
     "null: the label does not matter at all; nearly every unit rejects it; guards against dead and rare units and "
@@ -50,14 +50,8 @@ class Evidence:
 
 def write_evidence(rows: Iterable[Evidence], path: str | Path) -> Path:
     """Write rows as JSON lines, one object a row, NaN as null; raises PrerequisiteError where that fails."""
-    path = Path(path)
     lines = [json.dumps(_plain(asdict(row)), ensure_ascii=False, allow_nan=False) for row in rows]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    except OSError as err:
-        raise PrerequisiteError(f"{path}: could not be written ({err}); free space or choose another path") from err
-    return path
+    return write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def _plain(row: dict[str, object]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Result tables to plotly figures; every function is pure, opens nothing and writes nothing.
+"""Result tables to plotly figures; every function but `write_figure` is pure, opens nothing and writes nothing.
 
 The only importer of plotly.
 """
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         overlap_map,
         source_target_map,
     )
+    from babelscope.figures.pages import write_figure
     from babelscope.figures.sets import (
         CorpusSizePoint,
         Retention,
@@ -80,6 +81,7 @@ __all__ = [
     "stability_ranges",
     "steering_bars",
     "template_json",
+    "write_figure",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

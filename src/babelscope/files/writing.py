@@ -35,6 +35,8 @@ REASONS = {
     errno.EISDIR: ("a folder has this name", "choose another name"),
     errno.EINVAL: ("the system does not allow this name", "choose another one"),
 }
+_UNDER_WAY: set[Path] = set()
+"""Temporary names that this process is writing under."""
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
 
@@ -47,7 +49,7 @@ def refusal(path: Path, err: Exception) -> PrerequisiteError | ArtifactError:
     # safetensors has the number in its text only.
     number = next((known for known in REASONS if f"os error {known})" in text), number)
     reason, advice = REASONS.get(number or 0, (" ".join(text.split()), "mend that and retry"))
-    return PrerequisiteError(f"{str(path)!r}: could not be written, {reason}; nothing there was changed; {advice}")
+    return PrerequisiteError(f"{path}: could not be written, {reason}; nothing there was changed; {advice}")
 
 
 def taken(path: Path) -> ArtifactError:
@@ -72,11 +74,14 @@ def whole_file(path: str | Path, *, new: bool = False) -> Iterator[Path]:
     """An empty file beside `path` to write into, which takes the path's name when the block ends without an error.
 
     new: refuse a path that is taken; otherwise the file there is replaced, and stays as it was until then.
-    Raises PrerequisiteError if the disk refuses, ArtifactError if the path is taken or a folder; then nothing is left.
+    Raises PrerequisiteError if the disk refuses or the path is a folder, ArtifactError if it is taken; then nothing is
+    left.
     """
     path = checked(path)
     try:
-        if path.is_dir() or (new and path.exists()):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+        if new and path.exists():
             raise taken(path)
         with _partial(path, folder=False) as partial:
             yield partial
@@ -104,10 +109,14 @@ def _link(partial: Path, path: Path) -> None:
 def new_folder(path: str | Path) -> Iterator[Path]:
     """A folder beside `path` to write files into, which takes the path's name when all of them are on the disk.
 
-    Files get the permissions that the user's umask gives, whichever library wrote them.
+    Files get the permissions that the user's umask gives, whichever library wrote them. Where `path` is such a folder
+    itself, as in `with new_folder(out) as folder: neurons.save(folder)`, it is written into.
     Raises ArtifactError if the path is taken, PrerequisiteError if the disk refuses; then nothing is left behind.
     """
     path = checked(path)
+    if path in _UNDER_WAY:
+        yield path
+        return
     try:
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise taken(path)
@@ -248,9 +257,11 @@ def _partial(path: Path, *, folder: bool) -> Iterator[Path]:
     _make_parent(path)
     _remove_leftovers(path.parent)
     partial, descriptor = _make_partial(path.parent, folder=folder)
+    _UNDER_WAY.add(partial)
     try:
         yield partial
     finally:
+        _UNDER_WAY.discard(partial)
         _remove(partial)
         os.close(descriptor)
 

@@ -1,11 +1,10 @@
 """Run folders to one self-contained HTML page."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from babelscope.artifacts.storage import disk_error, sync_file
 from babelscope.errors import ArtifactError
+from babelscope.files.writing import write_text
 from babelscope.report.card import card_section, limits_section
 from babelscope.report.harm import ablation_section
 from babelscope.report.markup import Markup, Section, element
@@ -39,8 +38,7 @@ def write_report(
     if path.is_dir():
         raise ArtifactError(f"{path}: is a folder; expected the name of a file to write; add {PAGE}")
     runs = [read_results(folder) for folder in folders]
-    _write_whole(path, _page(runs, include_samples=include_samples))
-    return path
+    return write_text(path, _page(runs, include_samples=include_samples))
 
 
 def _page(runs: list[Results], *, include_samples: bool) -> str:
@@ -77,17 +75,3 @@ def _sections(run: Results, name: str, *, include_samples: bool) -> list[Section
         note = element("p", "Left out of this page on request.", class_="missing")
         parts.append(Section("samples", "What the answers look like", Markup(note)))
     return [*parts, card_section(run)]
-
-
-def _write_whole(path: Path, page: str) -> None:
-    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_text(page, encoding="utf-8")
-            sync_file(partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as err:
-        raise disk_error(path, err) from err

@@ -3,7 +3,6 @@
 import json
 import logging
 import resource
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from babelscope.errors import ArtifactError
-from babelscope.runs import plain, write_atomic
+from babelscope.files.state_folder import hash_json, read_sealed, write_sealed
+from babelscope.files.strict_json import read_json
+from babelscope.files.writing import PARTIAL, discard, write_text
+from babelscope.runs import plain
 
 log = logging.getLogger(__name__)
 PLAN, STAGES, RESULTS = "plan.json", "stages", "results.json"
@@ -24,6 +26,8 @@ class Kept:
         self.folder = folder
         self.seconds: dict[str, float] = {}
         self.peak_mib: dict[str, int] = {}
+        self.fingerprint = ""
+        """Hash of the plan, once it is checked."""
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -39,21 +43,22 @@ class Kept:
         """What a stage found, as JSON: found now, or read back where an earlier run was through with it."""
         file = self.folder / STAGES / f"{name}.json"
         if file.is_file():
-            keys = ("seconds", "peak_mib", "found")
-            kept = read_kept(file, keys, "remove it, and --resume measures this stage again")
+            advice = "remove it, and --resume measures this stage again"
+            kept = read_sealed(file, self.fingerprint, advice=advice)
             self.seconds[name], self.peak_mib[name] = kept["seconds"], kept["peak_mib"]
             return kept["found"]
         with self.timed(name):
             found = plain(find())
         kept = {"seconds": self.seconds[name], "peak_mib": self.peak_mib[name], "found": found}
-        write_atomic(file, json.dumps(kept, ensure_ascii=False, allow_nan=False))
+        write_sealed(file, kept, self.fingerprint)
         return json.loads(json.dumps(found))
 
     def check_plan(self, plan: Mapping[str, Any]) -> None:
         """Write what is asked for, or raise ArtifactError where the folder holds a study of something else."""
         file, asked = self.folder / PLAN, json.loads(json.dumps(plan))
+        self.fingerprint = hash_json(asked)
         if not file.is_file():
-            write_atomic(file, json.dumps(asked, indent=1, ensure_ascii=False))
+            write_text(file, json.dumps(asked, indent=1, ensure_ascii=False))
             return
         held = read_kept(file, (), "choose another --out")
         differs = [key for key in asked if held.get(key) != asked[key]]
@@ -71,17 +76,15 @@ class Kept:
         return found if "total" in found["seconds"] else None
 
     def tidy(self) -> None:
-        """Remove the stage files of a finished study, and what a killed run was writing."""
-        shutil.rmtree(self.folder / STAGES, ignore_errors=True)
-        for left in self.folder.glob(".*.partial-*"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        """Remove the stage files of a finished study."""
+        discard(self.folder / STAGES)
 
 
 def check_free(folder: Path, *, resume: bool) -> None:
     """Raise ArtifactError for a folder with something else in it; with `resume` a study may be there, or nothing."""
     if folder.exists() and not folder.is_dir():
         raise ArtifactError(f"{folder}: is a file; expected a folder; choose another --out")
-    held = [path for path in folder.iterdir() if not path.name.startswith(f".{PLAN}.")] if folder.exists() else []
+    held = [path for path in folder.iterdir() if not path.name.startswith(PARTIAL)] if folder.exists() else []
     if held and resume and not (folder / PLAN).is_file():
         raise ArtifactError(f"{folder}: no study to go on with, {PLAN} is missing; expected one; correct --out")
     if held and not resume:
@@ -90,10 +93,7 @@ def check_free(folder: Path, *, resume: bool) -> None:
 
 def read_kept(file: Path, keys: Sequence[str], advice: str) -> dict[str, Any]:
     """A JSON object that a study wrote; raises ArtifactError, with what to do, for anything else."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise ArtifactError(f"{file}: is no readable JSON ({err}); expected what a study wrote; {advice}") from err
+    found = read_json(file, advice=advice)
     missing = [key for key in keys if key not in found] if isinstance(found, dict) else keys
     if missing or not isinstance(found, dict):
         lacks = f"has no {', '.join(missing)}" if missing else "is no object"

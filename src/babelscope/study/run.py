@@ -12,10 +12,11 @@ from babelscope.artifacts import NeuronSet, Observation
 from babelscope.corpus import Corpus, load_splits
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.evaluation import check_labels, known_languages
+from babelscope.files.writing import locked, write_text
 from babelscope.models import layout_of, open_model
 from babelscope.models.plain import CausalModel
 from babelscope.report import write_report
-from babelscope.runs import plain, write_atomic
+from babelscope.runs import plain
 from babelscope.study.budget import Budget
 from babelscope.study.job import Job
 from babelscope.study.kept import RESULTS, Kept, check_free
@@ -65,27 +66,28 @@ def run_study(
     budget.check()
     if not 0 <= seed < 2**63:
         raise MeasurementError(f"seed {seed} came; expected 0 to 2^63 − 1; choose another")
-    kept = Kept(out)
-    with kept.timed("open"):
-        texts = load_splits(corpus, languages, same_text=same_text, parallel=parallel)
-        if len(texts["train"]) < 2:
-            raise CorpusError(f"{corpus}: text of one language came; expected two or more to tell apart; add some")
-        check_shards(texts["train"])
-        if check_language:
-            check_labels(texts["train"])
-        opened, tokenizer = open_model(model, device=device, dtype=dtype)
-        budget = budget.for_depth(layout_of(opened).n_layers)
-        if chat is not None:
-            check_chat(opened, tokenizer, chat, texts)
-    steering = steering and any(tag in known_languages() for tag in texts["train"])
-    job = Job(opened, tokenizer, texts, budget, out, seed, progress, same_text, chat)
-    kept.check_plan(plan_of(job, steering))
-    if (found := kept.finished()) is not None:
-        write_report(out, include_samples=include_samples)
-    else:
-        found = measure(job, kept, steering, include_samples)
-    kept.tidy()
-    return found
+    with locked(out):
+        kept = Kept(out)
+        with kept.timed("open"):
+            texts = load_splits(corpus, languages, same_text=same_text, parallel=parallel)
+            if len(texts["train"]) < 2:
+                raise CorpusError(f"{corpus}: text of one language came; expected two or more to tell apart; add some")
+            check_shards(texts["train"])
+            if check_language:
+                check_labels(texts["train"])
+            opened, tokenizer = open_model(model, device=device, dtype=dtype)
+            budget = budget.for_depth(layout_of(opened).n_layers)
+            if chat is not None:
+                check_chat(opened, tokenizer, chat, texts)
+        steering = steering and any(tag in known_languages() for tag in texts["train"])
+        job = Job(opened, tokenizer, texts, budget, out, seed, progress, same_text, chat)
+        kept.check_plan(plan_of(job, steering))
+        if (found := kept.finished()) is not None:
+            write_report(out, include_samples=include_samples)
+        else:
+            found = measure(job, kept, steering, include_samples)
+        kept.tidy()
+        return found
 
 
 def check_chat(
@@ -125,4 +127,4 @@ def measure(job: Job, kept: Kept, steering: bool, include_samples: bool) -> dict
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:
     """results.json, whole or not at all."""
-    write_atomic(folder / RESULTS, json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False))
+    write_text(folder / RESULTS, json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False))

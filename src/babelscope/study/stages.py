@@ -1,6 +1,5 @@
 """The stages of the main job: each takes artifacts, writes its own, and gives its part of results.json."""
 
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -9,6 +8,7 @@ from babelscope.ablation import ablation_matrix, choose_top_rate
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.controls import write_evidence
 from babelscope.corpus import ROMANISABLE
+from babelscope.files.writing import discard, new_folder
 from babelscope.identification import ScriptControl, check_sets, evidence_rows, romanised_control
 from babelscope.neurons import SELECTORS
 from babelscope.recording import observe
@@ -39,7 +39,7 @@ def observe_text(job: Job) -> dict[str, Any]:
             progress=job.progress,
         )
         observation.save(saved)
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    discard(checkpoint)
     return {}
 
 
@@ -54,7 +54,7 @@ def identify(job: Job, observation: Observation) -> dict[str, Any]:
         progress=job.progress,
     )
     sets = select(observation, choice.method, choice.top_rate)
-    shutil.rmtree(job.folder / "neurons", ignore_errors=True)
+    discard(job.folder / "neurons")
     sets.save(job.folder / "neurons")
     return {**set_results(sets, choice.top_rate), "choice": [dict(row) for row in choice.rows]}
 
@@ -68,7 +68,6 @@ def control(job: Job, observation: Observation, sets: NeuronSet) -> dict[str, An
     """What can be said of the sets without switching them off; its rows go to evidence.jsonl."""
     parallel = job.texts["train"].parallel
     checks = check_sets(observation, sets, parallel=parallel, draws=job.budget.resamples, seed=job.seed)
-    (job.folder / "evidence.jsonl").unlink(missing_ok=True)
     write_evidence(evidence_rows(checks), job.folder / "evidence.jsonl")
     return control_results(checks, script_control(job, observation, sets))
 
@@ -127,9 +126,10 @@ def steer(job: Job, observation: Observation, sets: NeuronSet) -> dict[str, Any]
     arithmetic = neuron_steering_study(
         job.model, job.tokenizer, sets, observation, study, dev=job.texts["valid"], decoding=decoding, chat=job.chat
     )
-    shutil.rmtree(job.folder / "directions", ignore_errors=True)
-    for tag, direction in study.directions.items():
-        direction.save(job.folder / "directions" / tag)
+    discard(job.folder / "directions")
+    with new_folder(job.folder / "directions") as folder:
+        for tag, direction in study.directions.items():
+            direction.save(folder / tag)
     found = steering_results(study, arithmetic, job.seed)
     found["overridden_settings"] = overridden_settings(job.model, decoding)
     return found if job.chat is None else {**found, "chat": job.chat.card()}

@@ -1,10 +1,9 @@
 """The training loop: the same for a subnetwork and for every baseline it is compared with."""
 
-import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -13,10 +12,10 @@ import torch
 from tqdm.auto import tqdm
 
 from babelscope.axes import Tensor
-from babelscope.errors import MeasurementError, PrerequisiteError
+from babelscope.errors import MeasurementError
 from babelscope.evaluation import HeldOut, document_losses
+from babelscope.files.state_folder import RunState, StateFolder, restore
 from babelscope.models import Layout
-from babelscope.subnetworks.checkpoints import Checkpoint
 from babelscope.subnetworks.flow import check_flow
 from babelscope.subnetworks.loss import rows_loss
 from babelscope.subnetworks.packing import Mixture
@@ -116,7 +115,7 @@ class Training:
     mixture: Mixture
     plan: Plan
     held_out: HeldOut | None = None
-    checkpoint: Checkpoint | None = None
+    checkpoint: StateFolder | None = None
     watch: Callable[[Point], None] = lambda point: None
     """Called after each held-out measurement, while the model runs with the values of that step."""
     history: list[Point] = field(default_factory=list)
@@ -237,10 +236,12 @@ class Training:
         since = [point for point in self.history if point.bits_per_byte is not None and point.step > self.best[1]]
         return len(since) >= self.plan.patience
 
+    @torch.no_grad()
     def keep_best(self) -> None:
         """Put the best held-out values in place."""
         if self.kept and self.best[1] != self.done:
-            put(self.student.values(), self.kept)
+            for name, value in self.student.values().items():
+                value.copy_(self.kept[name])
             self.student.refresh()
 
     def save(self) -> None:
@@ -250,34 +251,26 @@ class Training:
         kept = {f"best/{name}": value for name, value in self.kept.items()}
         facts = {
             "history": [list(point) for point in self.history],
-            "best": [self.best[0], self.best[1]],
+            "best": None if self.held_out is None else list(self.best),
             "untouched": self.untouched,
         }
-        self.checkpoint.write({**self.student.state(), **kept}, json.dumps(facts), self.done)
+        self.checkpoint.write(RunState(self.done, {**self.student.state(), **kept}, facts))
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one of this very run."""
-        held = self.checkpoint.read() if self.checkpoint is not None else None
-        if held is None:
+        saved = None if self.checkpoint is None else self.checkpoint.read(most=self.plan.rate.steps)
+        if saved is None or self.checkpoint is None:
             return
-        tensors, facts = held
-        put(self.student.state(), {name: value for name, value in tensors.items() if not name.startswith("best/")})
+        live = dict(self.student.state())
+        if self.held_out is not None:
+            self.kept = {name: torch.empty_like(value) for name, value in self.student.values().items()}
+            live |= {f"best/{name}": value for name, value in self.kept.items()}
+        restore(live, saved.tensors, self.checkpoint.folder)
         self.student.refresh()
-        self.kept = {name.removeprefix("best/"): value for name, value in tensors.items() if name.startswith("best/")}
-        self.history = [Point(*row) for row in facts["history"]]
-        self.best, self.untouched = (facts["best"][0], facts["best"][1]), facts["untouched"]
+        self.history = [Point(*row) for row in saved.facts["history"]]
+        self.best = (math.inf, 0) if self.held_out is None else tuple(saved.facts["best"])
+        self.untouched = saved.facts["untouched"]
         log.info("going on after step %d", self.done)
-
-
-@torch.no_grad()
-def put(live: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    """Copy values into live tensors; raises PrerequisiteError where the names differ."""
-    if set(live) != set(values):
-        raise PrerequisiteError(
-            f"checkpoint holds {', '.join(sorted(values))}; expected {', '.join(sorted(live))}; it is of another run"
-        )
-    for name, tensor in live.items():
-        tensor.copy_(values[name])
 
 
 def plan_json(plan: Plan, mixture: Mixture) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from babelscope.artifacts.storage import hash_text
 from babelscope.corpus import Document, Texts
 from babelscope.errors import MeasurementError
 from babelscope.evaluation import HeldOut
+from babelscope.files.state_folder import state_folder
 from babelscope.models import layout_of, measured, origin_of
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.bank import Bank
-from babelscope.subnetworks.checkpoints import Checkpoint
 from babelscope.subnetworks.delta import Delta
 from babelscope.subnetworks.flow import check_reachable, check_untouched, gradients_on
 from babelscope.subnetworks.forms import Form, Recompute
@@ -108,15 +109,16 @@ def train_subnetwork(
     settings = {**plan_json(plan, mixture), "betas": list(betas), "decay": decay, "recompute": recompute}
     settings["form"] = student.chosen_form
     print_of_run = fingerprint(bank, mixture, settings, layout.model, tokenizer)
-    run = Training(
-        layout=layout,
-        student=student,
-        mixture=mixture,
-        plan=plan,
-        held_out=hold_out(tokenizer, neurons, validation),
-        checkpoint=None if checkpoint is None else Checkpoint(Path(checkpoint), print_of_run),
-    )
-    train(model, run, progress=progress, stop=stop, checkpoint_seconds=checkpoint_seconds)
+    with nullcontext() if checkpoint is None else state_folder(checkpoint, print_of_run) as state:
+        run = Training(
+            layout=layout,
+            student=student,
+            mixture=mixture,
+            plan=plan,
+            held_out=hold_out(tokenizer, neurons, validation),
+            checkpoint=state,
+        )
+        train(model, run, progress=progress, stop=stop, checkpoint_seconds=checkpoint_seconds)
     changes = bank.changes()
     if run.best_step and not any(bool(part.any()) for part in changes.values()):
         raise MeasurementError(
