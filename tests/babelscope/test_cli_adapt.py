@@ -134,7 +134,7 @@ def test_where_no_step_is_better_no_delta_is_saved_and_one_line_says_what_to_do(
     text = (folder / "corpus" / "valid" / "eu.txt").read_text()
     code, result, err = call(capsys, unlike(folder), "--out", folder / "worse", "--learning-rate", 300)
     line = err.strip().splitlines()[-1]
-    assert code == 1 and result is None
+    assert code == 1 and result["kind"] == "MeasurementError"
     assert "no step at learning rate 300 was better" in line and "lower --learning-rate, such as to 30" in line
     assert not (folder / "worse").exists() and not (folder / "worse.checkpoint").exists()
     log = json.loads((folder / "worse.training.json").read_text())
