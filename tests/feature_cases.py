@@ -75,7 +75,7 @@ def planted(shards=24, documents=240, features=60, seed=0, loud=None):
         shard_active=shard_fired[:, None],
     )
     counts = Observation(
-        origin=Origin("made", "", "", ""),
+        origin=Origin("made", "", "made", ""),
         languages=LANGUAGES,
         records={"resid_out": record},
         token_counts=torch.full((k,), documents * length),

@@ -1,9 +1,13 @@
+import hashlib
 import json
 import struct
+from dataclasses import replace
 
 import pytest
 import torch
+from artifact_damage import as_before_hashes, reseal
 from conftest import tiny_model
+from safetensors.torch import load_file, save_file
 
 from babelscope import NeuronSet, Observation, observe
 from babelscope.artifacts import Origin
@@ -142,8 +146,11 @@ def damage_header(path):
 def test_damage_is_refused_in_one_line(tmp_path, damage, word):
     path = neuron_set().save(tmp_path / "set")
     damage(path)
-    with pytest.raises(ArtifactError, match=word) as caught:
+    with pytest.raises(ArtifactError) as caught:
         NeuronSet.load(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ArtifactError, match=word) as caught:
+        NeuronSet.load(reseal(path))
     assert "\n" not in str(caught.value)
 
 
@@ -173,3 +180,93 @@ def test_nan_is_never_saved(tmp_path):
     sets.score[0] = float("nan")
     with pytest.raises(ArtifactError, match="NaN"):
         sets.save(tmp_path / "set")
+
+
+def test_config_holds_the_hash_of_the_tensors_as_sha256sum_prints_it(observation, tmp_path):
+    path = observation.save(tmp_path / "obs")
+    config = json.loads((path / "config.json").read_text())
+    digest = hashlib.sha256((path / "tensors.safetensors").read_bytes()).hexdigest()
+    assert config["sha256"]["tensors"] == digest and config["format"] == "babelscope.Observation/2"
+
+
+def test_one_flipped_bit_is_refused_and_unverified_numbers_are_said_to_be_that(observation, tmp_path, caplog):
+    path = observation.save(tmp_path / "obs")
+    file = path / "tensors.safetensors"
+    damaged = bytearray(file.read_bytes())
+    damaged[8 + struct.unpack("<Q", damaged[:8])[0]] ^= 1  # the last bit of the first number
+    file.write_bytes(damaged)
+    with pytest.raises(ArtifactError, match="sha256"):
+        Observation.load(path)
+    assert not equal(Observation.load(path, verify=False), observation)
+    assert "not compared with their hash, as asked" in caplog.text
+
+
+def test_an_artifact_of_an_earlier_release_is_read_and_said_to_be_one(observation, tmp_path, caplog):
+    path = as_before_hashes(observation.save(tmp_path / "obs"))
+    assert equal(Observation.load(path), observation)
+    assert "of an earlier release, without hashes" in caplog.text
+    with pytest.raises(ArtifactError, match="it is damaged"):
+        damage_config(path, format="babelscope.Observation/2")
+        Observation.load(path)
+
+
+def test_what_can_not_be_read_back_is_not_saved(tmp_path):
+    for parameters, word in (
+        ({"a": {1: "x", "1": "y"}}, "twice"),
+        ({"a": float("nan")}, "no JSON"),
+        ({"a": object()}, "no JSON"),
+        ({"a": "x" * 10**6}, "expected at most 1000000"),
+    ):
+        with pytest.raises(ArtifactError, match=word):
+            replace(neuron_set(), parameters=parameters).save(tmp_path / "set")
+    assert not list(tmp_path.iterdir())
+
+
+def change(name, index, value):
+    def damage(path, config, tensors):
+        tensors[name][index] = value
+
+    return damage
+
+
+IMPOSSIBLE = {
+    "negative tokens": change("token_counts", 0, -5),
+    "tokens that the card contradicts": lambda path, config, tensors: config["tokens"].update(en=7),
+    "languages in another order": lambda path, config, tensors: config.update(languages=["fi", "en"]),
+    "negative shard tokens": change("shard_tokens", (0, 0), -1),
+    "shards that do not add up": change("shard_tokens", (0, 0), 10**6),
+    "more documents than tokens": change("documents", 0, 10**6),
+    "negative truncated": change("truncated", 0, -1),
+    "a count of 2^62": change("mlp_gate.active", (0, 0, 0), 2**62),
+    "a negative count": change("mlp_gate.active", (0, 0, 0), -1),
+    "a count that its shards contradict": change("mlp_gate.shard_active", (0, 0, 0, 0), 3),
+    "a negative shard count": change("mlp_gate.shard_active", (0, 0, 0, 0), -1),
+    "negative squares": change("resid_out.sumsq", (0, 0, 0), -1.0),
+    "a sum that its squares do not allow": change("resid_out.sum", (0, 0, 0), 1e9),
+    "a negative norm": change("resid_out.norm", (0, 0), -1.0),
+    "a norm that the squares do not allow": change("resid_out.norm", (0, 0), 1e9),
+    "a negative length of a column": change("mlp_inner.weight_norm", (0, 0), -1.0),
+    "lengths of more tokens than there are": change("resid_out.lengths", (0, 0, 0), 10**6),
+    "first tokens that their squares do not allow": change("resid_out.first_sum", (0, 0, 0), 1e9),
+    "a tensor of nothing": lambda path, config, tensors: tensors.update(more=torch.zeros(1)),
+    "an entry of nothing": lambda path, config, tensors: config.update(more=1),
+    "no model": lambda path, config, tensors: config["origin"].update(model_hash=""),
+    "layers as words": lambda path, config, tensors: config["sites"].update(mlp_gate=["0", "1", "2"]),
+    "layers that are no list": lambda path, config, tensors: config["sites"].update(mlp_gate=5),
+    "a layer twice": lambda path, config, tensors: config["sites"].update(mlp_gate=[0, 0, 2]),
+    "sites that are no object": lambda path, config, tensors: config.update(sites="x"),
+    "settings that are no object": lambda path, config, tensors: config.update(settings=True),
+    "parts that are no texts": lambda path, config, tensors: config.update(parts=[1]),
+}
+
+
+@pytest.mark.parametrize("damage", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_sums_that_no_pass_can_give_are_refused_even_under_right_hashes(observation, tmp_path, damage):
+    path = observation.save(tmp_path / "obs")
+    config, tensors = json.loads((path / "config.json").read_text()), load_file(path / "tensors.safetensors")
+    damage(path, config, tensors)
+    (path / "config.json").write_text(json.dumps(config))
+    save_file(tensors, path / "tensors.safetensors")
+    with pytest.raises(ArtifactError) as caught:
+        Observation.load(reseal(path))
+    assert "\n" not in str(caught.value) and "sha256" not in str(caught.value)

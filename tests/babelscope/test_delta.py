@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from artifact_damage import reseal
 from conftest import tiny_model
 from delta_cases import random_delta
 from safetensors.torch import load_file, save_file
@@ -160,7 +161,7 @@ def test_what_is_no_delta_is_refused(llama, change, word):
 def test_a_damaged_folder_is_refused_in_one_line(llama, tmp_path):
     for number, (key, value, word) in enumerate(
         [
-            ("format", "babelscope.Delta/2", "format"),
+            ("format", "babelscope.Delta/3", "format"),
             ("n_layers", 4, "offsets"),
             ("n_neurons", 3, "out of range"),
             ("languages", [], "language"),
@@ -171,7 +172,7 @@ def test_a_damaged_folder_is_refused_in_one_line(llama, tmp_path):
         config = json.loads((path / "config.json").read_text())
         (path / "config.json").write_text(json.dumps({**config, key: value}))
         with pytest.raises(ArtifactError, match=word) as caught:
-            Delta.load(path)
+            Delta.load(reseal(path))
         assert "\n" not in str(caught.value)
     tensors = load_file(path / "tensors.safetensors")
     (path / "config.json").write_text(
@@ -180,14 +181,14 @@ def test_a_damaged_folder_is_refused_in_one_line(llama, tmp_path):
     for name, tensor in [("down", tensors["down"][:, 1:]), ("up", tensors["up"][1:]), ("gate", tensors["gate"].half())]:
         save_file({**tensors, name: tensor.contiguous()}, path / "tensors.safetensors")
         with pytest.raises(ArtifactError, match=f"tensor '(down|{name})' is"):
-            Delta.load(path)
+            Delta.load(reseal(path))
     save_file({**tensors, "up": tensors["up"] * torch.inf}, path / "tensors.safetensors")
     with pytest.raises(ArtifactError, match="NaN or infinity"):
-        Delta.load(path)
+        Delta.load(reseal(path))
     whole = (path / "tensors.safetensors").read_bytes()
     (path / "tensors.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ArtifactError, match="unreadable|damaged"):
-        Delta.load(path)
+        Delta.load(reseal(path))
 
 
 class FakeHub:

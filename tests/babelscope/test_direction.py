@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from artifact_damage import reseal
 
 from babelscope import Direction, Gate, Language, Schedule, Site
 from babelscope.artifacts import Origin
@@ -80,7 +81,7 @@ def test_what_is_no_direction_is_refused(changes, word):
         (lambda config: config.update(mean_norm=-1.0), "mean_norm"),
         (lambda config: config.pop("target"), "target"),
         (lambda config: config.pop("origin"), "origin"),
-        (lambda config: config.update(format="babelscope.Direction/2"), "format"),
+        (lambda config: config.update(format="babelscope.Direction/3"), "format"),
     ],
 )
 def test_a_damaged_direction_is_refused_in_one_line(tmp_path, change, word):
@@ -89,5 +90,5 @@ def test_a_damaged_direction_is_refused_in_one_line(tmp_path, change, word):
     change(config)
     (path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ArtifactError, match=word) as caught:
-        Direction.load(path)
+        Direction.load(reseal(path))
     assert "\n" not in str(caught.value)

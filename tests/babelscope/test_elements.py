@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from artifact_damage import reseal
 from conftest import tiny_model
 from delta_cases import bits, random_delta, same_bits, to_dtype
 
@@ -116,7 +117,7 @@ def test_a_damaged_folder_is_refused_in_one_line(tmp_path, change, word):
     change(config)
     (path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ArtifactError, match=word) as caught:
-        ElementDelta.load(path)
+        ElementDelta.load(reseal(path))
     assert "\n" not in str(caught.value)
 
 

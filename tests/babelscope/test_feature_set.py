@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from artifact_damage import reseal
 
 from babelscope import Site
 from babelscope.artifacts import Origin
@@ -63,7 +64,7 @@ def test_a_folder_keeps_the_set(tmp_path):
         mine, theirs = getattr(sets, field.name), getattr(back, field.name)
         assert torch.equal(mine, theirs) if isinstance(mine, torch.Tensor) else mine == theirs
     config = json.loads((tmp_path / "set" / "config.json").read_text())
-    assert config["format"] == "babelscope.FeatureSet/1" and config["sae"]["hash"] == sets.sae_hash
+    assert config["format"] == "babelscope.FeatureSet/2" and config["sae"]["hash"] == sets.sae_hash
     assert "reference" in (tmp_path / "set" / "README.md").read_text()
 
 
@@ -93,4 +94,4 @@ def test_a_folder_of_another_kind_or_with_a_missing_part_is_refused(tmp_path):
     del config["sae"]
     (path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ArtifactError, match="'sae'"):
-        FeatureSet.load(path)
+        FeatureSet.load(reseal(path))

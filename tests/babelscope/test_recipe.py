@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from artifact_damage import as_before_hashes, reseal
 from safetensors.torch import load_file
 
 from babelscope import Gate, Operation, Schedule, Site, SteeringRecipe
@@ -92,11 +93,11 @@ def test_an_empty_recipe_is_refused():
         (lambda config: config["operations"][0].pop("gate"), "gate"),
         (lambda config: config["operations"][0]["gate"].update(phase="later"), "later"),
         (lambda config: config["operations"][0]["gate"].update(novel=1), "novel"),
-        (lambda config: config["operations"][0]["gate"].update(positions="ab"), "a start and a stop"),
-        (lambda config: config["operations"][0]["gate"].update(positions=[0, 1, 2]), "a start and a stop"),
-        (lambda config: config["operations"][0]["gate"].update(rows=[0.5]), "whole numbers"),
+        (lambda config: config["operations"][0]["gate"].update(positions="ab"), "positions is"),
+        (lambda config: config["operations"][0]["gate"].update(positions=[0, 1, 2]), "no list of 2"),
+        (lambda config: config["operations"][0]["gate"].update(rows=[0.5]), "whole number"),
         (lambda config: config["operations"][0].update(mean_norm=None), "mean_norm"),
-        (lambda config: config["operations"][1]["schedule"].update(steps=0), "step"),
+        (lambda config: config["operations"][1]["schedule"].update(steps=0), "schedule"),
         (lambda config: config["operations"][3]["tensors"].update(vector="4.vector"), "4.vector"),
         (lambda config: config.update(format="babelscope.Direction/1"), "Direction"),
         (lambda config: config.pop("operations"), "operations"),
@@ -108,7 +109,7 @@ def test_a_damaged_recipe_is_refused_in_one_line(tmp_path, change, word):
     change(config)
     (path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ArtifactError, match=word) as caught:
-        SteeringRecipe.load(path)
+        SteeringRecipe.load(reseal(path))
     assert "\n" not in str(caught.value)
 
 
@@ -214,7 +215,7 @@ def test_a_folder_written_before_tensors_were_shared_is_read(tmp_path):
         del config["operations"][0][name]
     del config["operations"][0]["gate"]["condition"]
     (path / "config.json").write_text(json.dumps(config))
-    (operation,) = SteeringRecipe.load(path)
+    (operation,) = SteeringRecipe.load(as_before_hashes(path))
     assert torch.equal(operation.vector, V) and operation.indices.tolist() == [5, 0, 4]
 
 

@@ -15,6 +15,7 @@ from babelscope.artifacts import Gate, Operation, Origin, Schedule, SteeringReci
 from babelscope.artifacts.identity import read_origin
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SteeringError
+from babelscope.files.strict_json import parse_json
 from babelscope.files.writing import taken, whole_file
 from babelscope.models.gguf_head import GgufHead, check_layout, read_gguf_head
 from babelscope.sites import Site
@@ -132,8 +133,8 @@ def _written_origin(path: Path, written: str) -> Origin | None:
     if not written:
         return None
     try:
-        return read_origin(json.loads(written))
-    except (ValueError, RecursionError, ArtifactError) as err:
+        return read_origin(parse_json(written, _ORIGIN))
+    except ArtifactError as err:
         raise ArtifactError(f"{path}: {_ORIGIN} is unreadable ({err}); expected a model's names; export again") from err
 
 

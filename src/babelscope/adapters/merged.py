@@ -10,7 +10,6 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.storage import CONFIG
 from babelscope.errors import ArtifactError, PrerequisiteError
-from babelscope.files.strict_json import read_json
 from babelscope.files.writing import new_folder, write_text
 from babelscope.models import origin_of, quantised_parameters
 from babelscope.models.plain import CausalModel, alteration, check_model, objection
@@ -53,7 +52,7 @@ def export_merged(
             vars(model.config).update(kept)
         tokenizer.save_pretrained(partial)
         names = [[change.title, change.digest, scale] for change, scale in merged]
-        config = read_json(partial / CONFIG)
+        config = json.loads((partial / CONFIG).read_text(encoding="utf-8"))  # transformers writes Infinity
         write_text(partial / CONFIG, json.dumps({**config, MARK: names}, indent=2) + "\n")
         lines = [f"- {title} ({digest}), times {scale:g}" for title, digest, scale in names]
         write_text(partial / "README.md", _card(origin_of(model, None).model, lines))

@@ -13,15 +13,16 @@ from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.operation import Operation, Unit
 from babelscope.artifacts.recipe import SteeringRecipe
 from babelscope.artifacts.storage import (
-    load_folder,
+    as_list,
+    as_number,
+    as_whole,
+    open_folder,
     origin_config,
-    origin_from,
     save_folder,
-    tensor_of,
     write_card,
 )
 from babelscope.axes import Float32, Tensor
-from babelscope.errors import ArtifactError, SiteError
+from babelscope.errors import ArtifactError
 from babelscope.languages import Language
 from babelscope.sites import Site
 
@@ -182,23 +183,28 @@ class Direction:
         return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, lines))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Direction":
-        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
-        path = Path(path)
-        config, tensors = load_folder(path, NOUN)
-        try:
+    def load(cls, path: str | Path, *, verify: bool = True) -> "Direction":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind.
+
+        verify: compare the tensors' bytes with their hash; False saves reading a huge file once more, and is logged.
+        """
+        with open_folder(path, NOUN, verify=verify) as saved:
+            target, source = saved.text("target"), saved.texts("source")
+            if saved.texts("languages") != (target, *source):
+                raise saved.fault("languages are not the target and the source")
+            # Earlier versions knew the whole form only.
+            form = saved.text("form") if "form" in saved.config else "whole"
+            median = saved.entry("median_norm") if "median_norm" in saved.config else None
+            left_out = saved.entry("left_out") if "left_out" in saved.config else []
             return cls(
-                vector=tensor_of(tensors, "vector", torch.float32, (None,), path),
-                site=Site.parse(config["site"]),
-                target=config["target"],
-                source=tuple(config["source"]),
-                mean_norm=float(config["mean_norm"]),
-                origin=origin_from(config, path),
-                parameters=config["parameters"],
-                # Earlier versions knew the whole form only.
-                form=config.get("form", "whole"),
-                median_norm=config.get("median_norm"),
-                left_out=tuple(config.get("left_out", ())),
+                vector=saved.tensor("vector", torch.float32, None),
+                site=Site.parse(saved.text("site")),
+                target=target,
+                source=source,
+                mean_norm=saved.number("mean_norm"),
+                origin=saved.origin(),
+                parameters=saved.table("parameters"),
+                form=form,  # pyright: ignore[reportArgumentType]
+                median_norm=None if median is None else as_number(median, "median_norm"),
+                left_out=tuple(as_whole(unit, "left_out") for unit in as_list(left_out, "left_out")),
             )
-        except (KeyError, TypeError, ArtifactError, SiteError) as err:
-            raise ArtifactError(f"{path}: {err}; expected a Direction; make it again") from err

@@ -7,17 +7,19 @@ from pathlib import Path
 import torch
 
 from babelscope.artifacts.observation import Observation, SiteRecord
+from babelscope.artifacts.possible_sums import ROUNDING, check_counts, check_range
 from babelscope.artifacts.storage import (
-    load_folder,
+    SavedFolder,
+    as_text,
+    entries_of,
+    open_folder,
     origin_config,
-    origin_from,
     save_folder,
-    tensor_of,
     write_card,
 )
 from babelscope.axes import Float32, Float64, Int32, Int64, Tensor
-from babelscope.errors import ArtifactError, SiteError
-from babelscope.languages import Language, parse_languages
+from babelscope.errors import ArtifactError
+from babelscope.languages import Language
 from babelscope.sites import Site
 
 NOUN = "FeatureObservation"
@@ -144,23 +146,25 @@ class FeatureObservation:
         }
 
     @classmethod
-    def load(cls, path: str | Path) -> "FeatureObservation":
-        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
-        path = Path(path)
-        config, tensors = load_folder(path, NOUN)
-        try:
-            languages, site = parse_languages(config["languages"]), Site.parse(config["site"])
-            parts, settings, sae = tuple(config["parts"]), config["settings"], config["sae"]
-            sae_id, sae_hash = str(sae["id"]), str(sae["hash"])
-        except (KeyError, TypeError, SiteError) as err:
-            raise ArtifactError(f"{path}: config.json lacks or misstates {err}; expected a {NOUN}") from err
-        k = len(languages)
-        features = tensor_of(tensors, "decoder_norm", torch.float32, (None,), path).shape[0]
-        shards = tensor_of(tensors, "shard_tokens", torch.int64, (None, k), path).shape[0]
+    def load(cls, path: str | Path, *, verify: bool = True) -> "FeatureObservation":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind.
 
-        def take(name: str, dtype: torch.dtype, *shape: int) -> Tensor:
-            return tensor_of(tensors, name, dtype, shape, path)
+        verify: compare the tensors' bytes with their hash; False saves reading a huge file once more, and is logged.
+        """
+        with open_folder(path, NOUN, verify=verify) as saved:
+            observation = cls._read(saved)
+            if saved.table("tokens") != dict(observation.counts.tokens):
+                raise saved.fault("tokens in config.json are not those that were counted")
+            observation.check()
+            return observation
 
+    @classmethod
+    def _read(cls, saved: SavedFolder) -> "FeatureObservation":
+        languages, site = saved.languages(), Site.parse(saved.text("site"))
+        sae_id, sae_hash = entries_of(saved.entry("sae"), "sae", ("id", "hash"))
+        k, take = len(languages), saved.tensor
+        features = take("decoder_norm", torch.float32, None).shape[0]
+        shards = take("shard_tokens", torch.int64, None, k).shape[0]
         counts, double, small = torch.int64, torch.float64, torch.int32
         record = SiteRecord(
             layers=(site.layer or 0,),
@@ -172,15 +176,15 @@ class FeatureObservation:
         )
         return cls(
             counts=Observation(
-                origin=origin_from(config, path),
+                origin=saved.origin(),
                 languages=languages,
                 records={site.at: record},
                 token_counts=take("token_counts", counts, k),
                 shard_tokens=take("shard_tokens", counts, shards, k),
                 documents=take("documents", counts, k),
                 truncated=take("truncated", counts, k),
-                parts=parts,
-                settings=settings,
+                parts=saved.texts("parts"),
+                settings=saved.table("settings"),
             ),
             present=take("present", counts, features, k),
             shard_present=take("shard_present", small, shards, features, k),
@@ -194,6 +198,28 @@ class FeatureObservation:
             ),
             decoder_norm=take("decoder_norm", torch.float32, features),
             site=site,
-            sae_id=sae_id,
-            sae_hash=sae_hash,
+            sae_id=as_text(sae_id, "sae.id"),
+            sae_hash=as_text(sae_hash, "sae.hash"),
         )
+
+    def check(self) -> None:
+        """Raise ArtifactError for sums that no pass over text can give, as `check_counts` does and by document."""
+        check_counts(self.counts)
+        for what, values, most in (
+            ("present", self.present, self.fired.minimum(self.documents)),
+            ("shard_documents", self.shard_documents, self.documents),
+            ("shard_present", self.shard_present, self.shard_documents[:, None]),
+            ("random.tokens", self.random.tokens, None),
+            ("random.sequences", self.random.sequences, self.random.tokens),
+            ("random.fired", self.random.fired, self.random.tokens),
+            ("random.present", self.random.present, self.random.fired.minimum(self.random.sequences)),
+            ("decoder_norm", self.decoder_norm, None),
+        ):
+            check_range(what, values, most)
+        if self.counts.shards:
+            whole = (self.shard_present.sum(0, dtype=torch.int64), self.shard_documents.sum(0))
+            if not (torch.equal(whole[0], self.present) and torch.equal(whole[1], self.documents)):
+                raise ArtifactError("sums by document shard do not add up to the whole")
+            room = (self.sumsq * self.tokens).sqrt() * ROUNDING
+            if bool(((self.shard_sum.sum(0) - self.sum).abs() > room).any()):
+                raise ArtifactError("shard_sum does not add up to sum")

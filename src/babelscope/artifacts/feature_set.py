@@ -9,16 +9,17 @@ import torch
 
 from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.storage import (
-    load_folder,
+    as_text,
+    as_whole,
+    entries_of,
+    open_folder,
     origin_config,
-    origin_from,
     save_folder,
-    tensor_of,
     write_card,
 )
 from babelscope.axes import Bool, Float, Float32, Int32, Int64, Tensor
-from babelscope.errors import ArtifactError, LanguageError, SiteError
-from babelscope.languages import Language, parse_languages
+from babelscope.errors import ArtifactError, LanguageError
+from babelscope.languages import Language
 from babelscope.sites import Site
 
 NOUN = "FeatureSet"
@@ -169,25 +170,25 @@ class FeatureSet:
         return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, lines))
 
     @classmethod
-    def load(cls, path: str | Path) -> "FeatureSet":
-        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
-        path = Path(path)
-        config, tensors = load_folder(path, NOUN)
-        indices = tensor_of(tensors, "indices", torch.int32, (None,), path)
-        try:
-            languages = parse_languages(config["languages"])
+    def load(cls, path: str | Path, *, verify: bool = True) -> "FeatureSet":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind.
+
+        verify: compare the tensors' bytes with their hash; False saves reading a huge file once more, and is logged.
+        """
+        with open_folder(path, NOUN, verify=verify) as saved:
+            languages = saved.languages()
+            indices = saved.tensor("indices", torch.int32, None)
+            sae_id, sae_hash, features = entries_of(saved.entry("sae"), "sae", ("id", "hash", "features"))
             return cls(
-                origin=origin_from(config, path),
+                origin=saved.origin(),
                 languages=languages,
-                site=Site.parse(config["site"]),
-                sae_id=str(config["sae"]["id"]),
-                sae_hash=str(config["sae"]["hash"]),
-                n_features=int(config["sae"]["features"]),
-                offsets=tensor_of(tensors, "offsets", torch.int64, (len(languages) + 1,), path),
+                site=Site.parse(saved.text("site")),
+                sae_id=as_text(sae_id, "sae.id"),
+                sae_hash=as_text(sae_hash, "sae.hash"),
+                n_features=as_whole(features, "sae.features", 1),
+                offsets=saved.tensor("offsets", torch.int64, len(languages) + 1),
                 indices=indices,
-                score=tensor_of(tensors, "score", torch.float32, (len(indices),), path),
-                method=config["method"],
-                parameters=config["parameters"],
+                score=saved.tensor("score", torch.float32, len(indices)),
+                method=saved.text("method"),
+                parameters=saved.table("parameters"),
             )
-        except (KeyError, TypeError, SiteError) as err:
-            raise ArtifactError(f"{path}: config.json lacks or misstates {err}; expected a FeatureSet") from err

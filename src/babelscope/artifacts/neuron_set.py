@@ -8,17 +8,11 @@ from typing import Any
 import torch
 
 from babelscope.artifacts.identity import Origin
-from babelscope.artifacts.storage import (
-    load_folder,
-    origin_config,
-    origin_from,
-    save_folder,
-    tensor_of,
-    write_card,
-)
+from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Bool, Float, Float32, Int32, Int64, Tensor
 from babelscope.errors import ArtifactError, LanguageError
-from babelscope.languages import Language, parse_languages
+from babelscope.languages import Language
+from babelscope.sites import NEURON_SITES
 
 NOUN = "NeuronSet"
 
@@ -174,25 +168,25 @@ class NeuronSet:
         return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, lines))
 
     @classmethod
-    def load(cls, path: str | Path) -> "NeuronSet":
-        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
-        path = Path(path)
-        config, tensors = load_folder(path, NOUN)
-        try:
-            languages = parse_languages(config["languages"])
-            shape = (len(languages), int(config["n_layers"]) + 1)
-            rest = {name: config[name] for name in ("n_neurons", "at", "method", "parameters")}
-        except (KeyError, TypeError) as err:
-            raise ArtifactError(f"{path}: config.json lacks {err}; expected a NeuronSet; make it again") from err
-        indices = tensor_of(tensors, "indices", torch.int32, (None,), path)
-        try:
+    def load(cls, path: str | Path, *, verify: bool = True) -> "NeuronSet":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind.
+
+        verify: compare the tensors' bytes with their hash; False saves reading a huge file once more, and is logged.
+        """
+        with open_folder(path, NOUN, verify=verify) as saved:
+            languages = saved.languages()
+            if saved.text("at") not in NEURON_SITES:
+                raise saved.fault(f"at is {saved.text('at')!r}, and none of {', '.join(NEURON_SITES)}")
+            indices = saved.tensor("indices", torch.int32, None)
             return cls(
-                origin=origin_from(config, path),
+                # A mask that was published without its model has an origin without a hash.
+                origin=saved.origin(known=False),
                 languages=languages,
-                offsets=tensor_of(tensors, "offsets", torch.int64, shape, path),
+                n_neurons=saved.whole("n_neurons", 1),
+                at=saved.text("at"),
+                offsets=saved.tensor("offsets", torch.int64, len(languages), saved.whole("n_layers", 1) + 1),
                 indices=indices,
-                score=tensor_of(tensors, "score", torch.float32, (len(indices),), path),
-                **rest,
+                score=saved.tensor("score", torch.float32, len(indices)),
+                method=saved.text("method"),
+                parameters=saved.table("parameters"),
             )
-        except ArtifactError as err:
-            raise ArtifactError(f"{path}: {err}") from err

@@ -9,18 +9,20 @@ from typing import Any
 import torch
 
 from babelscope.artifacts.identity import Origin
+from babelscope.artifacts.possible_sums import check_counts
 from babelscope.artifacts.storage import (
-    load_folder,
+    SavedFolder,
+    as_list,
+    as_whole,
+    open_folder,
     origin_config,
-    origin_from,
     save_folder,
-    tensor_of,
     write_card,
 )
 from babelscope.artifacts.stream import BINS, HEAD, STREAM_SITES, LayerStream, StreamSums, add_streams
 from babelscope.axes import Float64, Int32, Int64, Tensor
 from babelscope.errors import ArtifactError, LanguageError, SiteError
-from babelscope.languages import Language, parse_languages
+from babelscope.languages import Language
 
 log = logging.getLogger(__name__)
 NOUN = "Observation"
@@ -205,31 +207,42 @@ class Observation:
         return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, lines))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Observation":
-        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
-        path = Path(path)
-        config, tensors = load_folder(path, NOUN)
-        try:
-            languages = parse_languages(config["languages"])
-            sites, parts, settings = config["sites"], tuple(config["parts"]), config["settings"]
-        except (KeyError, TypeError) as err:
-            raise ArtifactError(f"{path}: config.json lacks {err}; expected an Observation; make it again") from err
-        k = len(languages)
-        shard_tokens = tensor_of(tensors, "shard_tokens", torch.int64, (None, k), path)
-        records = {
-            at: load_record(tensors, at, tuple(layers), k, shard_tokens.shape[0], path) for at, layers in sites.items()
-        }
-        return cls(
-            origin=origin_from(config, path),
-            languages=languages,
-            records=records,
-            token_counts=tensor_of(tensors, "token_counts", torch.int64, (k,), path),
-            shard_tokens=shard_tokens,
-            documents=tensor_of(tensors, "documents", torch.int64, (k,), path),
-            truncated=tensor_of(tensors, "truncated", torch.int64, (k,), path),
-            parts=parts,
-            settings=settings,
-        )
+    def load(cls, path: str | Path, *, verify: bool = True) -> "Observation":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind.
+
+        verify: compare the tensors' bytes with their hash; False saves reading a huge file once more, and is logged.
+        """
+        with open_folder(path, NOUN, verify=verify) as saved:
+            languages = saved.languages()
+            k = len(languages)
+            shard_tokens = saved.tensor("shard_tokens", torch.int64, None, k)
+            records = {
+                at: load_record(saved, at, layers_of(layers, at), k, len(shard_tokens))
+                for at, layers in saved.table("sites").items()
+            }
+            observation = cls(
+                origin=saved.origin(),
+                languages=languages,
+                records=records,
+                token_counts=saved.tensor("token_counts", torch.int64, k),
+                shard_tokens=shard_tokens,
+                documents=saved.tensor("documents", torch.int64, k),
+                truncated=saved.tensor("truncated", torch.int64, k),
+                parts=saved.texts("parts"),
+                settings=saved.table("settings"),
+            )
+            if saved.table("tokens") != dict(observation.tokens):
+                raise saved.fault("tokens in config.json are not those that were counted")
+            check_counts(observation)
+            return observation
+
+
+def layers_of(value: Any, at: str) -> tuple[int, ...]:
+    """The layers of a site in config.json: whole numbers, each once."""
+    layers = tuple(as_whole(layer, f"sites.{at}") for layer in as_list(value, f"sites.{at}"))
+    if len({*layers}) < len(layers) or not layers:
+        raise ArtifactError(f"sites.{at} names layers {list(layers)}; expected each once")
+    return layers
 
 
 def stream_lines(observation: Observation) -> list[str]:
@@ -242,43 +255,36 @@ def stream_lines(observation: Observation) -> list[str]:
     return lines
 
 
-def load_record(
-    tensors: Mapping[str, Tensor], at: str, layers: tuple[int, ...], k: int, shards: int, path: Path
-) -> SiteRecord:
+def load_record(saved: SavedFolder, at: str, layers: tuple[int, ...], k: int, shards: int) -> SiteRecord:
     """One site of a saved Observation, its shapes checked."""
-    n = len(layers)
-    active = tensor_of(tensors, f"{at}.active", torch.int64, (n, None, k), path)
+    n, double = len(layers), torch.float64
+    active = saved.tensor(f"{at}.active", torch.int64, n, None, k)
     units = active.shape[1]
-    if int(active.min()) < 0:
-        raise ArtifactError(f"{path}: negative counts at {at}; expected counts of 0 and more; make it again")
-    routed, weight_norm = tensors.get(f"{at}.routed"), tensors.get(f"{at}.weight_norm")
+    routed, weight_norm = f"{at}.routed", f"{at}.weight_norm"
     return SiteRecord(
         layers=layers,
         active=active,
-        sum=tensor_of(tensors, f"{at}.sum", torch.float64, (n, units, k), path),
-        sumsq=tensor_of(tensors, f"{at}.sumsq", torch.float64, (n, units, k), path),
-        norm=tensor_of(tensors, f"{at}.norm", torch.float64, (n, k), path),
-        shard_active=tensor_of(tensors, f"{at}.shard_active", torch.int32, (shards, n, units, k), path),
-        routed=routed,
-        weight_norm=weight_norm,
-        stream=load_stream(tensors, at, (n, units, k), path),
+        sum=saved.tensor(f"{at}.sum", double, n, units, k),
+        sumsq=saved.tensor(f"{at}.sumsq", double, n, units, k),
+        norm=saved.tensor(f"{at}.norm", double, n, k),
+        shard_active=saved.tensor(f"{at}.shard_active", torch.int32, shards, n, units, k),
+        routed=saved.tensor(routed, torch.int64, n, None, k) if saved.has(routed) else None,
+        weight_norm=saved.tensor(weight_norm, double, n, units) if saved.has(weight_norm) else None,
+        stream=load_stream(saved, at, (n, units, k)),
     )
 
 
-def load_stream(tensors: Mapping[str, Tensor], at: str, shape: tuple[int, int, int], path: Path) -> StreamSums | None:
+def load_stream(saved: SavedFolder, at: str, shape: tuple[int, int, int]) -> StreamSums | None:
     """First tokens and lengths of one site; None, with a warning, where an earlier version saved a stream site."""
     names = ("first_sum", "first_sumsq", "lengths")
-    if not any(f"{at}.{name}" in tensors for name in names):
+    if not any(saved.has(f"{at}.{name}") for name in names):
         if at in STREAM_SITES:
             log.warning(
                 "%s: of an earlier version, without first tokens and lengths at %s; directions are made of all tokens "
                 "and units, as they were; observe again for the ordinary form",
-                path,
+                saved.path,
                 at,
             )
         return None
-    first, square = (tensor_of(tensors, f"{at}.{name}", torch.float64, shape, path) for name in names[:2])
-    lengths = tensor_of(tensors, f"{at}.lengths", torch.int64, (shape[0], BINS, shape[2]), path)
-    if int(lengths.min()) < 0:
-        raise ArtifactError(f"{path}: negative counts of lengths at {at}; expected 0 and more; make it again")
-    return StreamSums(first, square, lengths)
+    first, square = (saved.tensor(f"{at}.{name}", torch.float64, *shape) for name in names[:2])
+    return StreamSums(first, square, saved.tensor(f"{at}.lengths", torch.int64, shape[0], BINS, shape[2]))

@@ -18,11 +18,18 @@ from babelscope.artifacts.identity import (
 )
 from babelscope.artifacts.operation import FeatureMap, Kind, Operation, Unit
 from babelscope.artifacts.storage import (
-    load_folder,
+    SavedFolder,
+    as_flag,
+    as_list,
+    as_number,
+    as_table,
+    as_text,
+    as_whole,
+    entries_in,
+    entries_of,
+    open_folder,
     origin_config,
-    origin_from,
     save_folder,
-    tensor_of,
     write_card,
 )
 from babelscope.axes import Tensor
@@ -119,19 +126,17 @@ class SteeringRecipe:
         return [*made, *([""] if made else []), *(f"- {_sentence(operation)}" for operation in self.operations)]
 
     @classmethod
-    def load(cls, path: str | Path) -> "SteeringRecipe":
-        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
-        path = Path(path)
-        config, tensors = load_folder(path, NOUN)
-        origin = origin_from(config, path)
-        try:
-            operations = tuple(
-                _read_operation(entry, tensors, number, origin, path)
-                for number, entry in enumerate(config["operations"])
-            )
-            return cls(operations=operations, origin=origin, parameters=config["parameters"])
-        except (KeyError, TypeError, ValueError, AttributeError) as err:
-            raise SteeringError(f"{path}: unreadable operations ({err}); expected a SteeringRecipe") from err
+    def load(cls, path: str | Path, *, verify: bool = True) -> "SteeringRecipe":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind.
+
+        verify: compare the tensors' bytes with their hash; False saves reading a huge file once more, and is logged.
+        """
+        with open_folder(path, NOUN, verify=verify) as saved:
+            # A stranger's control vector has an origin without a hash.
+            origin = saved.origin(known=False)
+            entries = as_list(saved.entry("operations"), "operations")
+            operations = tuple(_read_operation(entry, saved, number, origin) for number, entry in enumerate(entries))
+            return cls(operations=operations, origin=origin, parameters=saved.table("parameters"))
 
 
 _FEATURE_PARTS = ("encoder", "bias", "threshold", "decoder")
@@ -177,58 +182,83 @@ def _sentence(operation: Operation) -> str:
     )
 
 
-def _read_operation(
-    entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: int, origin: Origin, path: Path
-) -> Operation:
+OPERATION = ("site", "kind", "strength", "unit", "mean_norm", "clean", "gate", "schedule", "top_k", "tensors")
+EARLIER: dict[str, Any] = {"clean": False, "top_k": None}
+"""Entries that recipes of earlier versions lack, and what they meant."""
+
+
+def _read_operation(entry: Any, saved: SavedFolder, number: int, origin: Origin) -> Operation:
+    what = f"operations.{number}"
+    entry = {**EARLIER, **as_table(entry, what)}
     # Folders written before operations could share tensors have no such table.
-    old = {part: f"{number}.{part}" for part in ("vector", "indices") if f"{number}.{part}" in tensors}
-    names = entry.get("tensors", old)
+    parts = ("vector", "indices")
+    entry.setdefault("tensors", {part: f"{number}.{part}" for part in parts if saved.has(f"{number}.{part}")})
+    site, kind, strength, unit, mean_norm, clean, gate, schedule, top_k, names = entries_of(entry, what, OPERATION)
+    names = as_table(names, f"{what}.tensors")
+    known = (*parts, "matrix", "condition", *_FEATURE_PARTS, "chosen")
+    if unknown := sorted({*names} - {*known}):
+        raise SteeringError(f"{what} has a tensor {unknown[0]!r}, which no operation has")
 
     def read(part: str, *shape: int | None, dtype: torch.dtype = torch.float32) -> Tensor:
-        return tensor_of(tensors, names.get(part, f"{number}.{part}"), dtype, shape, path)
+        return saved.tensor(as_text(names.get(part), f"{what}.tensors.{part}"), dtype, *shape)
 
-    words = [("kind", entry["kind"], Kind), ("unit", entry["unit"], Unit), ("phase", entry["gate"]["phase"], Phase)]
-    for what, word, known in [*words, ("schedule", entry["schedule"]["course"], Course)]:
-        one_of(word, known, what)
+    one_of(kind, Kind, "kind")
+    one_of(unit, Unit, "unit")
     vector = read("vector", None)
     return Operation(
-        site=Site.parse(entry["site"]),
-        kind=entry["kind"],
+        site=Site.parse(as_text(site, f"{what}.site")),
+        kind=kind,
         vector=vector,
-        strength=float(entry["strength"]),
-        unit=entry["unit"],
+        strength=as_number(strength, f"{what}.strength"),
+        unit=unit,
         indices=read("indices", len(vector), dtype=torch.int64) if "indices" in names else None,
-        mean_norm=entry["mean_norm"],
-        gate=_read_gate(entry["gate"], read),
-        schedule=Schedule(**entry["schedule"]),
+        mean_norm=None if mean_norm is None else as_number(mean_norm, f"{what}.mean_norm"),
+        gate=_read_gate(gate, read, f"{what}.gate"),
+        schedule=_read_schedule(schedule, f"{what}.schedule"),
         origin=origin if origin.model_hash else None,
         matrix=read("matrix", None, None) if "matrix" in names else None,
-        features=_read_features(entry, read) if "encoder" in names else None,
-        clean=entry.get("clean", False),
+        features=_read_features(top_k, read, what) if "encoder" in names else None,
+        clean=as_flag(clean, f"{what}.clean"),
     )
 
 
-def _read_gate(entry: Mapping[str, Any], read: Callable[..., Tensor]) -> Gate:
-    words: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-    asked, bounds, rows = words.pop("condition", None), words["positions"], words["rows"]
-    if bounds is not None and (len(bounds) != 2 or not all(bound is None or type(bound) is int for bound in bounds)):
-        raise SteeringError(f"gate positions {bounds} came; expected a start and a stop, whole numbers or null")
-    if rows is not None and not all(type(row) is int for row in rows):
-        raise SteeringError(f"gate rows {rows} came; expected whole numbers counted from 0")
-    if asked is None:
-        return Gate(**words)
-    one_of(asked["pool"], Pool, "pool")
-    return Gate(
-        **words, condition=Condition(**{**asked, "site": Site.parse(asked["site"])}, vector=read("condition", None))
-    )
+def _read_schedule(entry: Any, what: str) -> Schedule:
+    course, steps, start, end = entries_of(entry, what, ("course", "steps", "start", "end"))
+    one_of(course, Course, "schedule")
+    return Schedule(course, as_whole(steps, what, 1), as_number(start, what), as_number(end, what))
 
 
-def _read_features(entry: Mapping[str, Any], read: Callable[..., Tensor]) -> FeatureMap:
+def _read_gate(entry: Any, read: Callable[..., Tensor], what: str) -> Gate:
+    names = ("phase", "positions", "rows", "skip_special", "condition")
+    entry = {"skip_special": None, "condition": None, **as_table(entry, what)}
+    phase, positions, rows, skip, asked = entries_of(entry, what, names)
+    one_of(phase, Phase, "phase")
+    if positions is not None:
+        start, stop = (
+            None if bound is None else as_whole(bound, f"{what}.positions", -(2**62))
+            for bound in entries_in(positions, f"{what}.positions", 2)
+        )
+        positions = (start, stop)
+    if rows is not None:
+        rows = tuple(as_whole(row, f"{what}.rows") for row in as_list(rows, f"{what}.rows"))
+    skip = None if skip is None else as_flag(skip, f"{what}.skip_special")
+    return Gate(phase, positions, rows, skip, None if asked is None else _read_condition(asked, read, what))
+
+
+def _read_condition(entry: Any, read: Callable[..., Tensor], what: str) -> Condition:
+    what = f"{what}.condition"
+    site, threshold, above, pool = entries_of(entry, what, ("site", "threshold", "above", "pool"))
+    one_of(pool, Pool, "pool")
+    place, bar = Site.parse(as_text(site, what)), as_number(threshold, what)
+    return Condition(place, read("condition", None), bar, as_flag(above, what), pool)
+
+
+def _read_features(top_k: Any, read: Callable[..., Tensor], what: str) -> FeatureMap:
     return FeatureMap(
         encoder=read("encoder", None, None),
         bias=read("bias", None),
         threshold=read("threshold", None),
         decoder=read("decoder", None, None),
         chosen=read("chosen", None, dtype=torch.int64),
-        top_k=entry["top_k"],
+        top_k=None if top_k is None else as_whole(top_k, f"{what}.top_k", 1),
     )

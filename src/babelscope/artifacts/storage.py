@@ -1,27 +1,38 @@
-"""Artifact folders on disk: config.json, safetensors and a card; written whole or not at all."""
+"""Artifact folders on disk: config.json, safetensors and a card; written whole or not at all, read only as written.
+
+config.json holds the sha256 of tensors.safetensors, as `sha256sum` prints it, and of its own other entries, whatever
+their order and the blanks between them.
+"""
 
 import hashlib
 import json
-import struct
-from collections.abc import Mapping
-from dataclasses import asdict
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from babelscope.artifacts.identity import Origin, read_origin
 from babelscope.axes import Tensor
-from babelscope.errors import ArtifactError
-from babelscope.files.tensor_files import write_tensors
+from babelscope.errors import ArtifactError, SteeringError, ToolkitError
+from babelscope.files.state_folder import hash_json
+from babelscope.files.strict_json import parse_json, read_json
+from babelscope.files.tensor_files import read_tensors, write_tensors
 from babelscope.files.writing import new_folder, write_text
+from babelscope.languages import Language, parse_languages
 
+log = logging.getLogger(__name__)
 CONFIG, TENSORS, CARD = "config.json", "tensors.safetensors", "README.md"
-HEADER_LIMIT = 1_000_000
-"""Bytes of a safetensors header, and of config.json; more is refused unread."""
+HASHES = "sha256"
+CONFIG_LIMIT = 1_000_000
+"""Bytes of config.json; more is refused."""
+ADVICE = "make the artifact again"
+EVERY_ARTIFACT = ("format", "library", HASHES)
 
 
 def library_version() -> str:
@@ -40,97 +51,235 @@ def hash_text(text: str) -> str:
 def save_folder(
     path: str | Path, noun: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], card: str
 ) -> Path:
-    """Write an artifact atomically: into a neighbour folder first, config.json last, then one rename.
+    """Write an artifact whole or not at all, with the hashes that `open_folder` asks for.
 
-    Raises ArtifactError if the path is taken or a tensor is not finite, PrerequisiteError if the disk is full.
+    Raises ArtifactError if the path is taken, a tensor is not finite, or the config could not be read back;
+    PrerequisiteError if the disk refuses.
     """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ArtifactError(f"{path}: tensor {name!r} holds NaN or infinity; expected finite values")
-    whole = {"format": f"babelscope.{noun}/1", "library": library_version(), **config}
-    text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    described = {"format": f"babelscope.{noun}/2", "library": library_version(), **config}
+    advice = "correct what the artifact was made with"
     with new_folder(path) as partial:
-        write_tensors(partial / TENSORS, tensors)
+        digest = write_tensors(partial / TENSORS, tensors)
+        # As it is read back: tuples are lists there, and keys are strings.
+        described = parse_json(as_json(path, described), f"{path}: {CONFIG}", advice=advice)
+        hashes = {"tensors": digest, "description": hash_json(described)}
+        text = as_json(path, {**described, HASHES: hashes})
+        if len(text.encode()) > CONFIG_LIMIT:
+            raise ArtifactError(f"{path}: a config of {len(text.encode())} bytes; expected at most {CONFIG_LIMIT}")
         write_text(partial / CARD, card)
         write_text(partial / CONFIG, text)
     return Path(path)
 
 
-def load_folder(path: str | Path, noun: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read config and tensors of an artifact; raises ArtifactError for anything damaged, foreign or unsafe."""
+def as_json(path: str | Path, value: Mapping[str, Any]) -> str:
+    """The text of a config; raises ArtifactError for what JSON can not say."""
+    try:
+        return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as err:
+        raise ArtifactError(f"{path}: settings that are no JSON ({err}); expected texts and finite numbers") from err
+
+
+@dataclass
+class SavedFolder:
+    """A saved artifact being read: every entry is asked for with its kind, and what nobody asks for is refused."""
+
+    path: Path
+    noun: str
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    read_entries: set[str] = field(default_factory=lambda: {*EVERY_ARTIFACT})
+    read_names: set[str] = field(default_factory=set)
+
+    def fault(self, what: str) -> ArtifactError:
+        """The error for something that does not fit."""
+        return ArtifactError(f"{self.path}: {what}; expected a whole {self.noun}; {ADVICE}")
+
+    def entry(self, name: str) -> Any:
+        """An entry of config.json of any kind."""
+        self.read_entries.add(name)
+        if name not in self.config:
+            raise self.fault(f"config.json has no {name!r}")
+        return self.config[name]
+
+    def text(self, name: str) -> str:
+        """A text."""
+        return as_text(self.entry(name), name)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts."""
+        return tuple(as_text(value, name) for value in as_list(self.entry(name), name))
+
+    def whole(self, name: str, least: int = 0) -> int:
+        """A whole number."""
+        return as_whole(self.entry(name), name, least)
+
+    def number(self, name: str) -> float:
+        """A finite number."""
+        return as_number(self.entry(name), name)
+
+    def table(self, name: str) -> dict[str, Any]:
+        """An object."""
+        return as_table(self.entry(name), name)
+
+    def languages(self) -> tuple[Language, ...]:
+        """The languages, at least one, each once."""
+        return parse_languages(self.texts("languages"))
+
+    def origin(self, *, known: bool = True) -> Origin:
+        """The model that it was made from; `known` refuses one without a hash, which no model could be checked by."""
+        origin = read_origin(self.entry("origin"))
+        if known and not origin.model_hash:
+            raise self.fault("its origin has no model_hash")
+        return origin
+
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor of this name."""
+        return name in self.tensors
+
+    def tensor(self, name: str, dtype: torch.dtype, *shape: int | None) -> Tensor:
+        """A tensor of this dtype and shape; None means any size."""
+        self.read_names.add(name)
+        if name not in self.tensors:
+            raise self.fault(f"tensor {name!r} is missing")
+        tensor = self.tensors[name]
+        fits = len(tensor.shape) == len(shape) and all(
+            want is None or size == want for size, want in zip(tensor.shape, shape, strict=True)
+        )
+        if tensor.dtype != dtype or not fits:
+            raise self.fault(
+                f"tensor {name!r} is {tensor.dtype} {list(tensor.shape)} and not {dtype} "
+                f"{['any' if size is None else size for size in shape]}"
+            )
+        return tensor
+
+    def check_all_read(self) -> None:
+        """Raise ArtifactError for a tensor, or an entry of config.json, that belongs to no such artifact."""
+        for what, names in (
+            ("entry", set(self.config) - self.read_entries),
+            ("tensor", set(self.tensors) - self.read_names),
+        ):
+            if names:
+                raise self.fault(f"{what} {sorted(names)[0]!r} belongs to no {self.noun}")
+
+
+@contextmanager
+def open_folder(path: str | Path, noun: str, *, verify: bool = True) -> Iterator[SavedFolder]:
+    """Read an artifact; raises ArtifactError, in one line with its path, for anything damaged, foreign or unsafe.
+
+    verify: compare the sha256 of the tensors' bytes, which reads the file once more; False leaves it out, and logs it.
+    Artifacts of releases before hashes are read, with a logged line, if what is in them is possible.
+    """
     path = Path(path)
     if not path.is_dir():
         raise ArtifactError(f"{path}: is no folder; expected a babelscope {noun}; check the path")
-    config = read_config(path, noun)
-    file = plain_file(path, TENSORS)
-    check_header(file)
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError) as err:
-        raise ArtifactError(f"{file}: unreadable ({err}); expected whole safetensors; make the artifact again") from err
+    config = _read_config(path, noun)
+    expected = config.get(HASHES, {}).get("tensors")
+    if expected is None:
+        log.warning("%s: of an earlier release, without hashes, so that damage may go unseen; save it anew", path)
+    elif not verify:
+        log.warning("%s: the bytes of its tensors are not compared with their hash, as asked", path)
+    tensors = read_tensors(_plain_file(path, TENSORS), expected if verify else None, advice=ADVICE)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ArtifactError(f"{file}: tensor {name!r} holds NaN or infinity; expected finite values")
-    return config, tensors
+            raise ArtifactError(f"{path}: tensor {name!r} holds NaN or infinity; expected finite values; {ADVICE}")
+    saved = SavedFolder(path, noun, config, tensors)
+    try:
+        yield saved
+        saved.check_all_read()
+    except ToolkitError as err:
+        if str(err).startswith(str(path)):
+            raise
+        kind = SteeringError if isinstance(err, SteeringError) else ArtifactError
+        raise kind(f"{path}: {err}; expected a whole {noun}; {ADVICE}") from err
 
 
-def plain_file(path: Path, name: str) -> Path:
+def _plain_file(path: Path, name: str) -> Path:
     """A file of an artifact that is really inside it."""
     file = path / name
     if file.is_symlink() or not file.is_file():
-        raise ArtifactError(f"{file}: missing, or a link; expected a plain file; make the artifact again")
+        raise ArtifactError(f"{file}: missing, or a link; expected a plain file; {ADVICE}")
     return file
 
 
-def read_config(path: Path, noun: str) -> dict[str, Any]:
-    """config.json of an artifact, its size, form and format checked."""
-    file = plain_file(path, CONFIG)
-    if file.stat().st_size > HEADER_LIMIT:
-        raise ArtifactError(f"{file}: {file.stat().st_size} bytes; expected at most {HEADER_LIMIT}; it is refused")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as err:
-        raise ArtifactError(f"{file}: is no JSON ({err}); expected a babelscope {noun}") from err
-    found = config.get("format") if isinstance(config, dict) else None
-    if found != f"babelscope.{noun}/1":
-        raise ArtifactError(f"{path}: format {found!r}; expected 'babelscope.{noun}/1'; open it as what it is")
+def _read_config(path: Path, noun: str) -> dict[str, Any]:
+    """config.json of an artifact, its size, form, format and hash checked."""
+    config = read_json(_plain_file(path, CONFIG), most_bytes=CONFIG_LIMIT, advice=ADVICE)
+    named = config.get("format") if isinstance(config, dict) else None
+    if named not in (f"babelscope.{noun}/1", f"babelscope.{noun}/2"):
+        raise ArtifactError(f"{path}: format {named!r}; expected 'babelscope.{noun}/2'; open it as what it is")
+    hashes = config.get(HASHES)
+    if (named == f"babelscope.{noun}/1") != (hashes is None):
+        raise ArtifactError(f"{path / CONFIG}: format {named!r} came with {HASHES} {hashes!r}; it is damaged; {ADVICE}")
+    if hashes is not None:
+        described = {name: value for name, value in config.items() if name != HASHES}
+        well_formed = isinstance(hashes, dict) and set(hashes) == {"tensors", "description"}
+        if not well_formed or hashes["description"] != hash_json(described) or not isinstance(hashes["tensors"], str):
+            raise ArtifactError(f"{path / CONFIG}: was changed, its hash differs; expected it as saved; {ADVICE}")
     return config
 
 
-def check_header(file: Path) -> None:
-    """Refuse a safetensors file whose header is torn or over 1 MB, before the library reads it."""
-    with file.open("rb") as stream:
-        head = stream.read(8)
-    size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-    if not 0 < size <= HEADER_LIMIT:
-        raise ArtifactError(f"{file}: header of {size} bytes; expected 1 to {HEADER_LIMIT}; the file is damaged")
+def as_text(value: Any, name: str) -> str:
+    """A text from JSON."""
+    if not isinstance(value, str):
+        raise ArtifactError(f"{name} is {_shown(value)}, and no text")
+    return value
 
 
-def tensor_of(
-    tensors: Mapping[str, Tensor], name: str, dtype: torch.dtype, shape: tuple[int | None, ...], path: Path
-) -> Tensor:
-    """One tensor, checked for presence, dtype and shape (None means any size)."""
-    if name not in tensors:
-        raise ArtifactError(f"{path}: tensor {name!r} is missing; expected {', '.join(tensors) or 'tensors'} and it")
-    tensor = tensors[name]
-    fits = len(tensor.shape) == len(shape) and all(
-        want is None or size == want for size, want in zip(tensor.shape, shape, strict=True)
-    )
-    if tensor.dtype != dtype or not fits:
-        raise ArtifactError(
-            f"{path}: tensor {name!r} is {tensor.dtype} {list(tensor.shape)}; expected {dtype} {list(shape)}"
-        )
-    return tensor
+def as_whole(value: Any, name: str, least: int = 0) -> int:
+    """A whole number from JSON that fits in 64 bits."""
+    if type(value) is not int or not least <= value < 2**63:
+        raise ArtifactError(f"{name} is {_shown(value)}, and no whole number of {least} or more")
+    return value
 
 
-def origin_from(config: Mapping[str, Any], path: Path) -> Origin:
-    """The Origin in a config; raises ArtifactError without one."""
-    try:
-        return read_origin(config["origin"])
-    except (KeyError, TypeError, ArtifactError) as err:
-        raise ArtifactError(
-            f"{path}: config.json has no readable origin ({err}); expected model and hashes; make the artifact again"
-        ) from err
+def as_number(value: Any, name: str) -> float:
+    """A finite number from JSON."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ArtifactError(f"{name} is {_shown(value)}, and no finite number")
+    return float(value)
+
+
+def as_flag(value: Any, name: str) -> bool:
+    """True or False from JSON."""
+    if type(value) is not bool:
+        raise ArtifactError(f"{name} is {_shown(value)}, and neither true nor false")
+    return value
+
+
+def as_list(value: Any, name: str) -> list[Any]:
+    """A list from JSON."""
+    if not isinstance(value, list):
+        raise ArtifactError(f"{name} is {_shown(value)}, and no list")
+    return value
+
+
+def as_table(value: Any, name: str) -> dict[str, Any]:
+    """An object from JSON."""
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{name} is {_shown(value)}, and no object")
+    return value
+
+
+def entries_in(value: Any, name: str, count: int) -> list[Any]:
+    """A list from JSON of so many entries."""
+    if len(as_list(value, name)) != count:
+        raise ArtifactError(f"{name} is {_shown(value)}, and no list of {count}")
+    return value
+
+
+def entries_of(value: Any, name: str, keys: Sequence[str]) -> list[Any]:
+    """The values of an object from JSON that has these keys and no others."""
+    if odd := sorted(set(as_table(value, name)) ^ {*keys}):
+        raise ArtifactError(f"{name} {'has' if odd[0] in value else 'lacks'} {odd[0]!r}, and is of {', '.join(keys)}")
+    return [value[key] for key in keys]
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]} and so on"
 
 
 def origin_config(origin: Origin) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What several verbs share: the types of their flags, their result, a free path, a quiet stop. It loads no library."""
 
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from babelscope.errors import ArtifactError, PrerequisiteError
+from babelscope.files.strict_json import read_json
 from babelscope.files.writing import locked
 
 Result = Mapping[str, Any]
@@ -91,10 +91,7 @@ def checkpoint_of(out: Path, *, resume: bool) -> Path:
 def format_of(path: Path) -> str:
     """What kind of artifact a folder says it is; empty where it says nothing."""
     file = path / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as err:
-        raise ArtifactError(f"{file}: is no JSON ({err}); expected a Direction or SteeringRecipe") from err
+    config = read_json(file, advice="expected a Direction or SteeringRecipe") if file.is_file() else {}
     kind = config.get("format") if isinstance(config, dict) else None
     return "" if kind is None else str(kind)
 

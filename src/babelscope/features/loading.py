@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 
 from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.sae import LoadedSAE
-from babelscope.artifacts.storage import check_header
 from babelscope.axes import Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
 from babelscope.features.arrays import read_arrays
 from babelscope.features.units import Stored, check_types, plain_form
+from babelscope.files.tensor_files import check_header
 from babelscope.models import Layout, layout_of, model_difference
 from babelscope.models.plain import CausalModel
 from babelscope.reference import SAE, SAE_COARSE

@@ -86,7 +86,7 @@ def read_tensors(path: Path, expected: str | None, *, advice: str = "make it aga
     expected: sha256 of its bytes; None leaves them unverified.
     """
     try:
-        _check_header(path, advice)
+        check_header(path, advice=advice)
         if expected is not None and (actual := hash_file(path)) != expected:
             raise ArtifactError(
                 f"{path}: its bytes have the sha256 {actual[:16]}; expected {expected[:16]}, as it was written; it is "
@@ -97,7 +97,7 @@ def read_tensors(path: Path, expected: str | None, *, advice: str = "make it aga
         raise ArtifactError(f"{path}: unreadable ({err}); expected whole safetensors; {advice}") from err
 
 
-def _check_header(path: Path, advice: str) -> None:
+def check_header(path: Path, *, advice: str = "make it again") -> None:
     """Refuse a file whose header is torn or too large, before the library reads it."""
     with path.open("rb") as stream:
         head = stream.read(8)

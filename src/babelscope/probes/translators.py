@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 
 from babelscope.artifacts import Origin
-from babelscope.artifacts.storage import load_folder, origin_config, origin_from, save_folder, tensor_of, write_card
+from babelscope.artifacts.storage import as_list, as_number, open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Float, Float32, Float64, Tensor
 from babelscope.errors import ArtifactError
 
@@ -43,6 +43,14 @@ class Translators:
                 f"translators: weight {list(self.weight.shape)}, bias {list(self.bias.shape)} and explained "
                 f"{list(self.explained.shape)} came; expected one square map, one row and one share a depth"
             )
+        expected = depths if self.fit == "kl" else 0
+        if len(self.kl_nats) != expected or len(self.start_nats) != expected or min(self.kl_nats, default=0) < 0:
+            raise ArtifactError(
+                f"translators: {len(self.kl_nats)} and {len(self.start_nats)} divergences came with fit {self.fit!r} "
+                f"of {depths} depths; expected {expected} of each, 0 or more"
+            )
+        if bool((self.explained > 1 + 1e-6).any()):
+            raise ArtifactError(f"translators: a share explained of {float(self.explained.max())}; expected at most 1")
 
     def apply(self, hidden: Float[Tensor, "*rows hidden"], depth: int) -> Float[Tensor, "*rows hidden"]:
         """Rows of the stream at a depth, moved to where the final norm reads; the last depth is left alone."""
@@ -65,22 +73,25 @@ class Translators:
         return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, [line]))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Translators":
-        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
-        path = Path(path)
-        config, tensors = load_folder(path, NOUN)
-        try:
-            if config["fit"] not in get_args(Fitted):
-                raise ArtifactError(f"fit {config['fit']!r}")
+    def load(cls, path: str | Path, *, verify: bool = True) -> "Translators":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind.
+
+        verify: compare the tensors' bytes with their hash; False saves reading a huge file once more, and is logged.
+        """
+        with open_folder(path, NOUN, verify=verify) as saved:
+            if saved.text("fit") not in get_args(Fitted):
+                raise saved.fault(f"fit is {saved.text('fit')!r}, and none of {', '.join(get_args(Fitted))}")
+            courses = [
+                tuple(as_number(value, name) for value in as_list(saved.entry(name), name))
+                for name in ("kl_nats", "start_nats")
+            ]
             return cls(
-                weight=tensor_of(tensors, "weight", torch.float32, (None, None, None), path),
-                bias=tensor_of(tensors, "bias", torch.float32, (None, None), path),
-                tokens=int(config["tokens"]),
-                explained=tensor_of(tensors, "explained", torch.float64, (None,), path),
-                origin=origin_from(config, path),
-                fit=config["fit"],
-                kl_nats=tuple(map(float, config["kl_nats"])),
-                start_nats=tuple(map(float, config["start_nats"])),
+                weight=saved.tensor("weight", torch.float32, None, None, None),
+                bias=saved.tensor("bias", torch.float32, None, None),
+                tokens=saved.whole("tokens", 1),
+                explained=saved.tensor("explained", torch.float64, None),
+                origin=saved.origin(),
+                fit=saved.text("fit"),  # pyright: ignore[reportArgumentType]
+                kl_nats=courses[0],
+                start_nats=courses[1],
             )
-        except (KeyError, TypeError, ValueError) as err:
-            raise ArtifactError(f"{path}: {err}; expected Translators; fit them again") from err

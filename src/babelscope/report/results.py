@@ -1,6 +1,5 @@
 """Reading `results.json`: every fault is named in one line before anything is drawn."""
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from babelscope.axes import Float
 from babelscope.errors import ArtifactError
 from babelscope.figures import Number
+from babelscope.files.strict_json import parse_json
 from babelscope.report.schema import RESULTS
 
 FILE = "results.json"
@@ -84,9 +84,9 @@ def read_results(folder: Path) -> Results:
         raise ArtifactError(f"{folder}: has no {FILE}; expected the folder of a finished run; check the path")
     try:
         written = HALF_PAIR.sub(_whole, file.read_text(encoding="utf-8"))
-        tree = json.loads(written, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as err:
+    except (OSError, ValueError) as err:
         raise ArtifactError(f"{file}: is no readable JSON ({err}); expected {SCHEMA}; make the run again") from err
+    tree = parse_json(written, str(file), advice="make the run again")
     found = tree.get("schema") if isinstance(tree, dict) else None
     if found != SCHEMA:
         raise ArtifactError(f"{file}: schema {found!r}; expected {SCHEMA!r}; give the folder of a babelscope run")
@@ -102,7 +102,3 @@ def read_results(folder: Path) -> Results:
 
 def _whole(match: re.Match[str]) -> str:
     return match["pair"] or match["backslash"] or "\ufffd"
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number, null is")

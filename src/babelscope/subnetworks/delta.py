@@ -13,10 +13,10 @@ import torch
 
 from babelscope.artifacts import NeuronSet, Origin
 from babelscope.artifacts.hub import Hub, push_folder
-from babelscope.artifacts.storage import load_folder, origin_config, origin_from, save_folder, tensor_of, write_card
+from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Float32, Int32, Int64, Tensor
 from babelscope.errors import ArtifactError, SelectionError
-from babelscope.languages import Language, parse_languages
+from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.applied import applied_change, apply_change, cast_loss, revert_change
@@ -243,26 +243,24 @@ class Delta:
         yield "Load with `babelscope.Delta.load(path)`; `delta.apply(model)` adds it, `delta.revert(model)` removes it."
 
     @classmethod
-    def load(cls, path: str | Path) -> "Delta":
-        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
-        path = Path(path)
-        config, tensors = load_folder(path, NOUN)
-        indices = tensor_of(tensors, "indices", torch.int32, (None,), path)
-        needed = [role for role in ROLES if role != "gate" or role in tensors]
-        up = tensor_of(tensors, "up", torch.float32, (len(indices), None), path)
-        rows = {role: tensor_of(tensors, role, torch.float32, tuple(up.shape), path) for role in needed}
-        try:
+    def load(cls, path: str | Path, *, verify: bool = True) -> "Delta":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind.
+
+        verify: compare the tensors' bytes with their hash; False saves reading a huge file once more, and is logged.
+        """
+        with open_folder(path, NOUN, verify=verify) as saved:
+            indices = saved.tensor("indices", torch.int32, None)
+            up = saved.tensor("up", torch.float32, len(indices), None)
+            needed = [role for role in ROLES if role != "gate" or saved.has(role)]
             return cls(
-                origin=origin_from(config, path),
-                languages=parse_languages(config["languages"]),
-                n_neurons=int(config["n_neurons"]),
-                offsets=tensor_of(tensors, "offsets", torch.int64, (int(config["n_layers"]) + 1,), path),
+                origin=saved.origin(),
+                languages=saved.languages(),
+                n_neurons=saved.whole("n_neurons", 1),
+                offsets=saved.tensor("offsets", torch.int64, saved.whole("n_layers", 1) + 1),
                 indices=indices,
-                parameters=dict(config["parameters"]),
-                **rows,
+                parameters=saved.table("parameters"),
+                **{role: saved.tensor(role, torch.float32, *up.shape) for role in needed},
             )
-        except (KeyError, TypeError, ValueError) as err:
-            raise ArtifactError(f"{path}: {err}; expected a Delta; make it again") from err
 
     def push_to_hub(self, repository: str, *, private: bool = True, api: Hub | None = None) -> str:
         """Upload the folder, which holds no text of the corpus; returns its address. Nothing else ever uploads.

@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 import torch
 
 from babelscope.artifacts import Origin
-from babelscope.artifacts.storage import load_folder, origin_config, origin_from, save_folder, tensor_of, write_card
+from babelscope.artifacts.storage import (
+    as_list,
+    as_text,
+    as_whole,
+    entries_in,
+    open_folder,
+    origin_config,
+    save_folder,
+    write_card,
+)
 from babelscope.axes import Bool, Float32, Int64, Tensor
 from babelscope.errors import ArtifactError
 from babelscope.languages import Language, parse_languages
@@ -207,20 +216,22 @@ class ElementDelta:
         return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, lines))
 
     @classmethod
-    def load(cls, path: str | Path) -> "ElementDelta":
-        """Read a folder; raises ArtifactError for anything damaged or of another kind."""
-        path, elements = Path(path), {}
-        config, tensors = load_folder(path, NOUN)
-        try:
-            for number, (name, sizes) in enumerate(config["elements"]):
-                shape = tuple(int(size) for size in sizes)
-                indices = tensor_of(tensors, f"{number}.indices", _stored(shape), (None,), path).long()
-                values = tensor_of(tensors, f"{number}.values", torch.float32, (len(indices),), path)
-                elements[str(name)] = Elements(shape, indices, values)
-            languages = parse_languages(config["languages"])
-            return cls(origin_from(config, path), languages, elements, dict(config["parameters"]))
-        except (KeyError, TypeError, ValueError) as err:
-            raise ArtifactError(f"{path}: {err}; expected an ElementDelta; make it again") from err
+    def load(cls, path: str | Path, *, verify: bool = True) -> "ElementDelta":
+        """Read a folder; raises ArtifactError for anything damaged or of another kind.
+
+        verify: compare the tensors' bytes with their hash; False saves reading a huge file once more, and is logged.
+        """
+        with open_folder(path, NOUN, verify=verify) as saved:
+            elements: dict[str, Elements] = {}
+            for number, row in enumerate(as_list(saved.entry("elements"), "elements")):
+                name, sizes = entries_in(row, "elements", 2)
+                shape = tuple(as_whole(size, f"elements.{number}", 1) for size in as_list(sizes, f"elements.{number}"))
+                indices = saved.tensor(f"{number}.indices", _stored(shape), None).long()
+                values = saved.tensor(f"{number}.values", torch.float32, len(indices))
+                if as_text(name, f"elements.{number}") in elements:
+                    raise saved.fault(f"parameter {name!r} comes twice")
+                elements[name] = Elements(shape, indices, values)
+            return cls(saved.origin(), saved.languages(), elements, saved.table("parameters"))
 
 
 def _stored(shape: tuple[int, ...]) -> torch.dtype:

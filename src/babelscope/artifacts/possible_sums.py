@@ -1,0 +1,63 @@
+"""What sums over text can be: the checks that a hash can not make, for a saved observation may come from anywhere."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from babelscope.axes import Tensor
+from babelscope.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from babelscope.artifacts.observation import Observation
+
+ROUNDING = 1e-6
+"""Share that float64 sums may be off by; far more than they are, far less than a flipped bit of the exponent."""
+
+
+def check_counts(observation: "Observation") -> None:
+    """Raise ArtifactError for sums that no pass over text can give.
+
+    Counts are of 0 or more tokens and of no more than there are, shards add up to the whole, and with n tokens
+    (Σx)² ≤ n·Σx² for a unit, and (Σ|x|)² ≤ n·Σ_units Σx² for the norm.
+    """
+    tokens, shards = observation.token_counts, observation.shard_tokens
+    check_range("token_counts", tokens)
+    check_range("documents", observation.documents, tokens)
+    check_range("truncated", observation.truncated)
+    check_range("shard_tokens", shards)
+    if observation.shards and not torch.equal(shards.sum(0), tokens):
+        raise ArtifactError("shard_tokens do not add up to token_counts")
+    for at, record in observation.records.items():
+        check_range(f"{at}.active", record.active, tokens)
+        check_range(f"{at}.shard_active", record.shard_active, shards[:, None, None])
+        if observation.shards and not torch.equal(record.shard_active.sum(0, dtype=torch.int64), record.active):
+            raise ArtifactError(f"{at}.shard_active does not add up to {at}.active")
+        check_squares(at, record.sum, record.sumsq, tokens)
+        check_squares(f"{at}.norm", record.norm, record.sumsq.sum(1), tokens)
+        check_range(f"{at}.norm", record.norm)
+        if record.routed is not None:
+            check_range(f"{at}.routed", record.routed, tokens)
+        if record.weight_norm is not None:
+            check_range(f"{at}.weight_norm", record.weight_norm)
+        if record.stream is not None:
+            check_squares(
+                f"{at}, first tokens", record.stream.first_sum, record.stream.first_sumsq, observation.documents
+            )
+            check_range(f"{at}.lengths", record.stream.lengths)
+            check_range(f"{at}.lengths, all together", record.stream.lengths.sum(1), tokens)
+
+
+def check_squares(what: str, total: Tensor, squares: Tensor, counts: Tensor) -> None:
+    """Raise ArtifactError unless (Σx)² ≤ n·Σx², and so both are 0 where n is."""
+    check_range(f"squares of {what}", squares)
+    bound = squares * counts * (1 + ROUNDING)
+    if bool((total.square() > bound).any()):
+        raise ArtifactError(f"the sums of {what} are larger than their squares allow")
+
+
+def check_range(what: str, values: Tensor, most: Tensor | None = None) -> None:
+    """Raise ArtifactError for a value below 0 or above `most`."""
+    if bool((values < 0).any()):
+        raise ArtifactError(f"{what} holds a value below 0")
+    if most is not None and bool((values > most).any()):
+        raise ArtifactError(f"{what} holds more than there is text")
