@@ -53,10 +53,12 @@ def read_json(
 ) -> Any:
     """The value of a JSON file; raises `error` for a file that can not be read or is too large, and as `parse_json`."""
     try:
-        size = path.stat().st_size
-        if size > most_bytes:
-            raise error(f"{path}: {size} bytes; expected at most {most_bytes}; {advice}")
-        content = path.read_bytes()
+        if path.exists() and not path.is_file():  # a device has no end
+            raise error(f"{path}: is no plain file; expected a JSON file; {advice}")
+        with path.open("rb") as file:
+            content = file.read(most_bytes + 1)
+        if len(content) > most_bytes:
+            raise error(f"{path}: more than {most_bytes} bytes; expected at most so many; {advice}")
     except OSError as err:
         raise error(f"{path}: can not be read ({err.strerror}); expected a JSON file; {advice}") from err
     return parse_json(content, str(path), error=error, advice=advice)

@@ -98,7 +98,9 @@ def read_tensors(path: Path, expected: str | None, *, advice: str = "make it aga
 
 
 def check_header(path: Path, *, advice: str = "make it again") -> None:
-    """Refuse a file whose header is torn or too large, before the library reads it."""
+    """Refuse what is no plain file, or has a header that is torn or too large, before the library reads it."""
+    if path.exists() and not path.is_file():
+        raise ArtifactError(f"{path}: is no plain file; expected safetensors; {advice}")
     with path.open("rb") as stream:
         head = stream.read(8)
     size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0

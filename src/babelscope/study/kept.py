@@ -44,13 +44,13 @@ class Kept:
         file = self.folder / STAGES / f"{name}.json"
         if file.is_file():
             advice = "remove it, and --resume measures this stage again"
-            kept = read_sealed(file, self.fingerprint, advice=advice)
+            kept = read_sealed(file, f"{self.fingerprint} {name}", advice=advice)
             self.seconds[name], self.peak_mib[name] = kept["seconds"], kept["peak_mib"]
             return kept["found"]
         with self.timed(name):
             found = plain(find())
         kept = {"seconds": self.seconds[name], "peak_mib": self.peak_mib[name], "found": found}
-        write_sealed(file, kept, self.fingerprint)
+        write_sealed(file, kept, f"{self.fingerprint} {name}")
         return json.loads(json.dumps(found))
 
     def check_plan(self, plan: Mapping[str, Any]) -> None:
