@@ -379,7 +379,7 @@ def test_a_truncated_artifact_is_refused(capsys, folder):
     file = folder / "obs" / "tensors.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     code, _, err = call(capsys, "identify", folder / "obs", "--out", folder / "set")
-    assert code == 1 and "unreadable" in one_line(err)
+    assert code == 1 and "damaged" in one_line(err)
 
 
 def test_mislabelled_text_is_refused_unless_told(capsys, folder):

@@ -204,7 +204,7 @@ class FeatureObservation:
 
     def check(self) -> None:
         """Raise ArtifactError for sums that no pass over text can give, as `check_counts` does and by document."""
-        check_counts(self.counts)
+        check_counts(self.counts, norms=False)
         for what, values, most in (
             ("present", self.present, self.fired.minimum(self.documents)),
             ("shard_documents", self.shard_documents, self.documents),
