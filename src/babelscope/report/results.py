@@ -85,7 +85,7 @@ def read_results(folder: Path) -> Results:
     try:
         written = HALF_PAIR.sub(_whole, file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as err:
-        raise ArtifactError(f"{file}: is no JSON that can be read ({err}); expected {SCHEMA}; make the run again") from err
+        raise ArtifactError(f"{file}: is no JSON that can be read ({err}); make the run again") from err
     tree = parse_json(written, str(file), advice="make the run again")
     found = tree.get("schema") if isinstance(tree, dict) else None
     if found != SCHEMA:
