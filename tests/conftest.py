@@ -122,6 +122,20 @@ def tiny_tokenizer(bos: bool = True) -> PreTrainedTokenizerFast:
     )
 
 
+def beginning(single: str, special: list[str], named: tuple[str, ...] | list[str] = ()) -> PreTrainedTokenizerFast:
+    """A token a byte, and a post-processor of its own; named: tokens that become special ones of the vocabulary."""
+    tokenizer = tiny_tokenizer(bos=False)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(named)})
+    pairs = [(token, tokenizer.convert_tokens_to_ids(token)) for token in special]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=pairs)
+    return tokenizer
+
+
+def as_glm() -> PreTrainedTokenizerFast:
+    """Two tokens begin a text."""
+    return beginning("[gMASK] <sop> $A", ["[gMASK]", "<sop>"], ["[gMASK]", "<sop>"])
+
+
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
     return tiny_tokenizer()

@@ -119,9 +119,9 @@ def test_fluency_beside_itself_is_one(tokenizer):
 def test_perplexity_and_length_by_hand(tokenizer):
     model = tiny_model("llama")
     answers, others = [(5, 9, 40), (8, 8)], [(12, 13, 14, 15), (16, 17, 18), (19, 20, 21)]
-    nats, tokens = answer_losses(model, 1, answers)
-    assert (float(nats.sum()), int(tokens.sum())) == pytest.approx(answer_nll(model, 1, answers))
-    mean, other = (total / n for total, n in (answer_nll(model, 1, group) for group in (answers, others)))
+    nats, tokens = answer_losses(model, (1,), answers)
+    assert (float(nats.sum()), int(tokens.sum())) == pytest.approx(answer_nll(model, (1,), answers))
+    mean, other = (total / n for total, n in (answer_nll(model, (1,), group) for group in (answers, others)))
     found = fluency(model, tokenizer, answers, others, resamples=30)
     assert found.perplexity == pytest.approx(math.exp(mean))
     assert found.perplexity_ratio.estimate == pytest.approx(math.exp(mean - other))

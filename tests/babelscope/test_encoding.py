@@ -3,12 +3,12 @@
 import logging
 
 import pytest
-from conftest import tiny_tokenizer
+from conftest import as_glm, beginning, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BertTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from babelscope.corpus import Document, encode_texts, special_ids, tokenize_documents, tokenize_prompt, tokenize_prompts
-from babelscope.corpus.encoding import begin_text
+from babelscope.corpus.encoding import begin_text, prefix_of, surround_of
 from babelscope.errors import CorpusError
 from babelscope.sweeps.answers import left_pad
 
@@ -54,6 +54,34 @@ def piecewise():
     return BertTokenizer(vocab={entry: index for index, entry in enumerate(entries)})
 
 
+def unused():
+    """As Qwen's in a GGUF file: BOS is named and begins no text."""
+    tokenizer = tiny_tokenizer(bos=False)
+    tokenizer.bos_token = "<s>"
+    return tokenizer
+
+
+def as_xglm():
+    """The end token begins a text, and the named BOS does not."""
+    tokenizer = beginning("</s> $A", ["</s>"])
+    tokenizer.bos_token = "<s>"
+    return tokenizer
+
+
+PREFIXES = {
+    "named": (tiny_tokenizer, ("<s>",)),
+    "none": (lambda: tiny_tokenizer(bos=False), ()),
+    "named and not used": (unused, ()),
+    "another token than BOS": (as_xglm, ("</s>",)),
+    "two tokens": (
+        as_glm,
+        ("[gMASK]", "<sop>"),
+    ),
+    "three, and an end": (lambda: beginning("<s> <s> </s> $A </s>", ["<s>", "</s>"], ["<s>"]), ("<s>", "<s>", "</s>")),
+}
+"""A tokenizer of each kind, and what begins its texts."""
+
+
 KINDS = {
     "bytes": tiny_tokenizer,
     "bytes without BOS": lambda: tiny_tokenizer(bos=False),
@@ -77,6 +105,54 @@ def test_bos_comes_once_and_no_other_control_token(kind, text):
     assert list(document.tokens) == ids
     rows, mask = left_pad(tokenizer, [text, text + " a"])
     assert rows[0][mask[0].bool()].tolist() == ids
+
+
+@pytest.mark.parametrize("kind", PREFIXES)
+def test_a_text_begins_with_what_the_tokenizer_itself_puts_there(kind):
+    make, words = PREFIXES[kind]
+    tokenizer, other = make(), make()
+    prefix = tuple(tokenizer.convert_tokens_to_ids(list(words)))
+    plain = tokenizer("ab", add_special_tokens=False)["input_ids"]
+    assert prefix_of(tokenizer) == prefix and set(prefix) <= special_ids(tokenizer)
+    assert tokenize_prompt(tokenizer, "ab") == [*prefix, *plain]
+    # transformers' own ids, but for what it puts behind a text.
+    assert tokenize_prompt(tokenizer, "ab") == other("ab")["input_ids"][: len(prefix) + 2]
+    (document,) = tokenize_documents(tokenizer, [Document("0", "ab")], 0, max_length=9)
+    assert document.tokens == (*prefix, *plain) and document.counted == (*(False for _ in prefix), True, True)
+    rendered = "".join(words) * 2 + "ab"
+    assert tokenize_prompt(tokenizer, rendered, rendered=True) == [*prefix, *plain]
+    # The same spelling typed in a text is text.
+    assert tokenize_prompt(tokenizer, rendered)[: len(prefix)] == list(prefix)
+    assert not {*tokenize_prompt(tokenizer, rendered)[len(prefix) :]} & special_ids(tokenizer)
+
+
+def test_what_begins_a_text_is_a_control_token_though_no_name_lists_it():
+    tokenizer = beginning("<s> $A", ["<s>"])
+    assert 1 not in tokenizer.all_special_ids and 1 in special_ids(tokenizer) and prefix_of(tokenizer) == (1,)
+    (document,) = tokenize_documents(tokenizer, [Document("0", "a")], 0, max_length=9)
+    assert document.counted == (False, True)
+
+
+def test_what_stands_behind_a_text_is_known_too():
+    assert surround_of(PREFIXES["three, and an end"][0]()) == ((1, 1, 2), (2,))
+    assert surround_of(ByT5Tokenizer()) == ((), (1,)) and surround_of(piecewise()) == ((2,), (3,))
+
+
+def test_a_tokenizer_that_drops_unknown_letters_is_asked_with_its_own_words():
+    backend = Tokenizer(models.BPE({"<s>": 0, "猫": 1}, []))
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<s>")
+    assert tokenizer("a")["input_ids"] == [0] and prefix_of(tokenizer) == (0,)
+
+
+def test_ids_that_change_with_the_special_tokens_are_one_line():
+    class Shifting(ByT5Tokenizer):
+        def build_inputs_with_special_tokens(self, token_ids_0, token_ids_1=None):
+            return [index + 1 for index in token_ids_0]
+
+    with pytest.raises(CorpusError, match="Shifting.*check its post-processor") as caught:
+        prefix_of(Shifting())
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bytes with EOS", "merges", "python"])
@@ -104,7 +180,8 @@ def test_other_ids_are_those_of_the_tokenizer_itself():
 
 def test_wordpiece_between_cls_and_sep():
     tokenizer = piecewise()
-    assert tokenize_prompt(tokenizer, "a [SEP] b") == tokenizer.convert_tokens_to_ids(["a", "[", "sep", "]", "b"])
+    words = ["[CLS]", "a", "[", "sep", "]", "b"]
+    assert tokenize_prompt(tokenizer, "a [SEP] b") == tokenizer.convert_tokens_to_ids(words)
     assert tokenizer("a")["input_ids"] == [2, 5, 3]
 
 
@@ -129,7 +206,7 @@ def test_a_rendered_text_has_the_templates_own_ids_with_bos_once(text):
 def test_a_template_without_bos_gets_none():
     tokenizer = tiny_tokenizer()
     assert tokenize_prompt(tokenizer, "ab", rendered=True) == tokenizer("ab", add_special_tokens=False)["input_ids"]
-    assert begin_text(tokenizer, [5], rendered=True) == [5]
+    assert begin_text((1,), [5], rendered=True) == [5]
 
 
 def test_the_tokenizer_is_left_as_it_was():

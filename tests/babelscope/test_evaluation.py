@@ -126,7 +126,7 @@ def test_answers_are_scored_after_bos_without_their_first_token():
         row = torch.tensor([[1, *ids]])
         logits = model(input_ids=row).logits[0, 1:-1].double()
         want += float(F.cross_entropy(logits, row[0, 2:], reduction="sum"))
-    nats, tokens = answer_nll(model, 1, answers)
+    nats, tokens = answer_nll(model, (1,), answers)
     assert tokens == 3 and nats == pytest.approx(want, rel=1e-5)
 
 

@@ -118,7 +118,7 @@ def test_random_tokens_are_seeded_nested_and_never_special_or_unused():
     tokenizer.add_tokens(["<unused7>", "<added>"])
     allowed = drawable_ids(tokenizer, 300)
     assert allowed == list(range(3, 259)) and drawable_ids(tokenizer, 100) == [i for i in allowed if i < 100]
-    draw = {"bos": 1, "language": 0, "length": 20}
+    draw = {"prefix": (1,), "language": 0, "length": 20}
     few, many = (random_documents(allowed, sequences=n, seed=4, **draw) for n in (3, 8))
     other = random_documents(allowed, sequences=3, seed=5, **draw)
     assert [d.tokens for d in many[:3]] == [d.tokens for d in few] != [d.tokens for d in other]

@@ -50,16 +50,16 @@ def test_parallel_features_count_once():
     assert span_of(sae, torch.tensor([4, 7])).shape == (32, 1)
 
 
-def test_bos_is_spared_and_the_hook_is_gone_afterwards(ids):
+@pytest.mark.parametrize("spared", [1, 2])
+def test_what_begins_a_text_is_spared_and_the_hook_is_gone_afterwards(ids, spared):
     model, sae = tiny_model("llama"), made_sae()
     layout, features = layout_of(model), torch.tensor([0, 5])
     before = read_site(model, ids, sae.site)
-    with features_removed(layout, sae, features, spare_first=True):
+    with features_removed(layout, sae, features, spare_first=spared):
         during = read_site(model, ids, sae.site)
-    assert torch.equal(during[:, 0], before[:, 0])
-    assert (
-        (during[:, 1:] @ sae.w_dec[features].T).abs().max() < 1e-3 < (before[:, 1:] @ sae.w_dec[features].T).abs().max()
-    )
+    assert torch.equal(during[:, :spared], before[:, :spared])
+    left, along = ((value[:, spared:] @ sae.w_dec[features].T).abs() for value in (during, before))
+    assert left.max() < 1e-3 < along.max()
     assert torch.equal(read_site(model, ids, sae.site), before)
     with features_removed(layout, sae, features[:0]):
         assert torch.equal(read_site(model, ids, sae.site), before)
@@ -82,7 +82,7 @@ def test_the_table_holds_every_cell_and_matched_draws(study):
     from babelscope.evaluation import HeldOut, document_losses
 
     held = HeldOut.prepare(tokenizer, TEXTS)[1]
-    with features_removed(layout_of(model), sae, sets.features("en"), spare_first=True):
+    with features_removed(layout_of(model), sae, sets.features("en"), spare_first=1):
         nats = document_losses(model, held).nats
     expected = float((nats - table.base[1].nats).sum() / table.base[1].nats.sum())
     assert float(table.relative_harm[0, 1]) == pytest.approx(expected, abs=1e-12) and expected != 0
@@ -93,7 +93,7 @@ def test_the_table_holds_every_cell_and_matched_draws(study):
     again = feature_ablation(
         model, tokenizer, sae, sets, TEXTS, observed=observed, further=further, draws=4, resamples=50
     )
-    with features_removed(layout_of(model), sae, torch.tensor([8, 9, 70]), spare_first=True):
+    with features_removed(layout_of(model), sae, torch.tensor([8, 9, 70]), spare_first=1):
         nats = document_losses(model, HeldOut.prepare(tokenizer, TEXTS)[0]).nats
     assert torch.equal(again.draws["drawn by hand"]["en"][1], nats - again.base[0].nats)
     assert torch.equal(again.draws[MATCHED]["fi"], table.draws[MATCHED]["fi"])

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import tiny_model, tiny_tokenizer
+from conftest import as_glm, tiny_model, tiny_tokenizer
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -203,7 +203,9 @@ def test_what_is_too_long_is_cut_from_the_left_after_bos_and_said(parts, caplog)
         scores = model(input_ids=torch.tensor([row])).logits.log_softmax(dim=-1)[0, -3:-1]
     assert found[0][0] == pytest.approx(float(scores.gather(1, torch.tensor(row[-2:])[:, None]).sum()))
     said = [record.getMessage() for record in caplog.records if record.name.startswith("babelscope")]
-    assert said == ["1 of 1 texts are longer than the model reads; their beginning was left out, BOS stays in front"]
+    assert said == [
+        "1 of 1 texts are longer than the model reads; their beginning was left out, what begins a text stays in front"
+    ]
 
 
 def test_a_token_over_the_border_of_context_and_continuation_is_said(parts, caplog):
@@ -225,3 +227,30 @@ def test_a_chat_that_the_harness_rendered_keeps_its_control_tokens(parts):
     assert lm.tok_encode(text) == [1, *tokenizer("hi", add_special_tokens=False)["input_ids"], 2]
     lm.expect_plain_text()
     assert lm.tok_encode(text).count(2) == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("text", "length"), [("rain falls on us", 100), ("rain falls", 10)])
+def test_two_tokens_that_begin_a_text_stand_once_before_every_request(text, length):
+    model, tokenizer = tiny_model("llama"), as_glm()
+    lm = steered((model, tokenizer), max_length=length)
+    prefix = tokenizer.convert_tokens_to_ids(["[gMASK]", "<sop>"])
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert lm.tok_encode(text) == [*prefix, *plain]
+    assert lm.tok_encode(text, left_truncate_len=4) == [*prefix, *plain[-2:]]
+    ids = torch.tensor([[*prefix, *plain]])[:, : length + 1]
+    with steer(model, lm.recipe, tokenizer=tokenizer):
+        scores = model(input_ids=ids).logits.log_softmax(dim=-1)[0, 1:-1]
+    want = float(scores.gather(1, ids[0, 2:, None]).sum())
+    if len(plain) < length:
+        (found,) = lm.loglikelihood(asked("loglikelihood", ("", text)), disable_tqdm=True)
+        assert found[0] == pytest.approx(want)
+        assert lm.loglikelihood_rolling(asked("loglikelihood_rolling", (text,)), disable_tqdm=True) == [
+            pytest.approx(want)
+        ]
+        return
+    # The first window of a text that is too long holds both tokens, and nine of the text's.
+    with steer(model, lm.recipe, tokenizer=tokenizer):
+        last = model(input_ids=torch.tensor([plain[:-1][-length:]])).logits.log_softmax(dim=-1)[0, -1, plain[-1]]
+    found = lm.loglikelihood_rolling(asked("loglikelihood_rolling", (text,)), disable_tqdm=True)
+    assert found == [pytest.approx(want + float(last))]

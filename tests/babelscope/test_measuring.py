@@ -83,7 +83,7 @@ READERS = {
     "observe": lambda m: bs.observe(m, tiny_tokenizer(), TEXTS, sites=["mlp_gate", "logits"], shards=2)["mlp_gate"].sum,
     "read_site": lambda m: bs.read_site(m, IDS, SITE),
     "bits_per_byte": lambda m: bits_per_byte(m, tiny_tokenizer(), TEXTS),
-    "answer_losses": lambda m: answer_losses(m, 1, [(5, 6, 7, 8), (9, 10, 11)])[0].tolist(),
+    "answer_losses": lambda m: answer_losses(m, (1,), [(5, 6, 7, 8), (9, 10, 11)])[0].tolist(),
     "sentence_vectors": lambda m: sentence_vectors(m, tiny_tokenizer(), TEXTS["en"], 1),
     "layer_logits": lambda m: layer_logits(m, IDS),
     "fit_translators": lambda m: fit_translators(m, tiny_tokenizer(), TEXTS).weight,

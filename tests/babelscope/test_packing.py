@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import CONFIGS, tiny_model, tiny_tokenizer
+from conftest import CONFIGS, as_glm, tiny_model, tiny_tokenizer
 
 from babelscope import layout_of
 from babelscope.corpus import Document
@@ -119,3 +119,15 @@ def test_the_head_in_chunks_gives_loss_and_gradients_of_the_whole():
     assert math.isclose(float(loss.detach()), float(whole.detach()), rel_tol=1e-6)
     for one, other in zip(mine, theirs, strict=True):
         assert float((one - other).norm() / other.norm()) < 1e-6
+
+
+def test_every_piece_begins_with_all_that_begins_a_text_and_has_room_for_more():
+    tokenizer, language = as_glm(), Language("en")
+    text = PackedText.of(tokenizer, language, DOCUMENTS, length=8)
+    prefix = tokenizer.convert_tokens_to_ids(["[gMASK]", "<sop>"])
+    assert all(piece[:2].tolist() == prefix and len(piece) <= 8 for piece in text.pieces)
+    assert not any(bool(marks[:2].any()) or not bool(marks[2:].all()) for marks in text.scored)
+    plain = [tokenizer(document.text, add_special_tokens=False)["input_ids"] for document in DOCUMENTS]
+    assert [int(i) for piece in text.pieces for i in piece[2:]] == [i for ids in plain for i in ids]
+    with pytest.raises(CorpusError, match="length 2 came.*begins a text with 2 tokens"):
+        PackedText.of(tokenizer, language, DOCUMENTS, length=2)

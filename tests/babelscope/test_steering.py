@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import FOUR, tiny_model
+from conftest import FOUR, beginning, tiny_model
 from steering_cases import (
     MASK,
     MIDDLE,
@@ -32,6 +32,7 @@ from babelscope import (
     read_site,
     steer,
 )
+from babelscope.corpus import tokenize_prompt
 from babelscope.errors import ArtifactError
 
 # Phases, caches, chunks, padding
@@ -274,6 +275,14 @@ def test_special_tokens_are_left_alone_where_the_tokenizer_is_known(tokenizer):
         seen[name] = moved.tolist()
     skipping = [False, True, False, True, True]
     assert seen == {"auto": skipping, "never": [True] * 5, "always": skipping}
+
+
+def test_all_that_begins_a_text_is_left_alone():
+    model, tokenizer = tiny_model("llama"), beginning("<s> <sop> $A", ["<s>", "<sop>"], ["<sop>"])
+    ids = torch.tensor([tokenize_prompt(tokenizer, "ab")])
+    # No name lists <s>: the tokenizer's own ids say that it begins a text.
+    assert 1 not in tokenizer.all_special_ids and ids[0, 0] == 1
+    assert (shift(model, ids, push(), tokenizer)[0].norm(dim=-1) > 1).tolist() == [False, False, True, True]
 
 
 def test_tokens_a_chat_template_needs_are_special_too(tokenizer):

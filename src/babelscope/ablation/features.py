@@ -15,7 +15,7 @@ from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.artifacts.sae import LoadedSAE
 from babelscope.axes import Float, Float32, Int64, Tensor
 from babelscope.controls import percentile_interval
-from babelscope.corpus import Texts, as_corpus
+from babelscope.corpus import Texts, as_corpus, prefix_of
 from babelscope.errors import ArtifactError, MeasurementError, SelectionError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.features import check_fits, matched_features
@@ -53,12 +53,13 @@ def features_removed(
     features: Int64[Tensor, " chosen"],
     *,
     about: About = "zero",
-    spare_first: bool = False,
+    spare_first: int = 0,
 ) -> Iterator[None]:
     """While open, the span of the features' decoder rows is projected out at the autoencoder's site.
 
     about: the point that counts as zero: the origin, or the decoder's bias, which is where the autoencoder starts from.
-    spare_first: leave the first token of each row alone: BOS, on which autoencoders are not trained.
+    spare_first: leave so many tokens at the start of each row alone: what begins a text, on which autoencoders are not
+    trained.
     No feature at all changes nothing.
     """
     if not len(features):
@@ -70,7 +71,7 @@ def features_removed(
 
     def change(value: Tensor) -> Tensor:
         new = remove_span(value, span, centre)
-        return torch.cat([value[:, :1], new[:, 1:]], dim=1) if spare_first else new
+        return torch.cat([value[:, :spare_first], new[:, spare_first:]], dim=1)
 
     with layout.edit(sae.site, change):
         yield
@@ -120,7 +121,7 @@ def feature_ablation(
         raise SelectionError("every set is empty; expected at least one feature; select with a lower tau or ratio")
     held = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)  # pyright: ignore[reportArgumentType]
     base = tuple(document_losses(layout, part) for part in held)
-    spare = tokenizer.bos_token_id is not None
+    spare = len(prefix_of(tokenizer))
     matched = (
         None if observed is None else matched_features(observed, full_only(sets), barred=barred, draws=draws, seed=seed)
     )

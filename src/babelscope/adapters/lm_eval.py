@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.adapters.harness_ids import cut_left, fit_pair, is_split, say
 from babelscope.artifacts import Operation, Schedule, SteeringRecipe
 from babelscope.axes import Float, Int, Tensor
-from babelscope.corpus import bos_of, encode_texts, pad_of, pad_rows, tokenize_prompt
+from babelscope.corpus import encode_texts, pad_of, pad_rows, prefix_of, tokenize_prompt
 from babelscope.errors import SteeringError
 from babelscope.models import eval_mode, layout_of, measured, weights_hash
 from babelscope.models.plain import CausalModel
@@ -76,31 +76,33 @@ class SteeredLM(_Harness):
         layout = layout_of(model)
         recipe.check(model)
         # The harness puts the model into eval mode and leaves it so; here each pass does, and the flags come back.
+        self._steered_tokenizer, self._chats = tokenizer, False
         with eval_mode(model):
             super().__init__(pretrained=model, tokenizer=tokenizer, **options)
         self.recipe, self._layout = recipe, layout
         self.steered_with = recipe_hash(recipe)
-        self._steered_tokenizer, self._chats = tokenizer, False
         self._happened, self._bare = Counter[str](), False
+        self._whole_length = self.max_length
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **_: Any
     ) -> list[int]:
-        """Ids by the package's own rule, which the harness leaves to each tokenizer: BOS once, nothing at the end.
+        """Ids by the package's own rule, which the harness leaves to each tokenizer: what begins a text once, nothing
+        at the end.
 
         Control tokens that are spelt in a text stay text; once the harness has rendered a chat, what it asks for is
-        rendered text. add_special_tokens=False, or the harness's add_bos_token=False, leaves out BOS.
-        left_truncate_len: BOS stays in front of what is left.
+        rendered text. add_special_tokens=False, or the harness's add_bos_token=False, leaves out what begins a text.
+        left_truncate_len: what begins a text stays in front of what is left.
         """
-        bos = self.add_bos_token if add_special_tokens is None else add_special_tokens
-        if bos is False or self._bare:
+        begun = self.add_bos_token if add_special_tokens is None else add_special_tokens
+        if begun is False or self._bare:
             (encoded,) = encode_texts(self._steered_tokenizer, [string], rendered=self._chats)
             ids = list(encoded.ids)
         else:
             ids = tokenize_prompt(self._steered_tokenizer, string, rendered=self._chats)
         if left_truncate_len and len(ids) > left_truncate_len:
             self._happened["cut"] += 1
-            ids = cut_left(ids, left_truncate_len, bos_of(self._steered_tokenizer))
+            ids = cut_left(ids, left_truncate_len, prefix_of(self._steered_tokenizer))
         return ids
 
     def tok_batch_encode(
@@ -115,14 +117,14 @@ class SteeredLM(_Harness):
         return pad_rows(rows, pad_of(self._steered_tokenizer), side="right" if padding_side == "right" else "left")
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """As the harness does; that a token spans the border, or that BOS would be cut off, is counted."""
+        """As the harness does; that a token spans the border, or that a text was cut, is counted."""
         head, tail = super()._encode_pair(context, continuation)
         text = context + continuation
         if not is_split(self.tok_encode(text), head):
             self._happened["merged"] += 1
         if len(head) + len(tail) > self.max_length + 1:
             self._happened["cut"] += 1
-        return fit_pair(head, tail, self.max_length + 1, bos_of(self._steered_tokenizer)), tail
+        return fit_pair(head, tail, self.max_length + 1, prefix_of(self._steered_tokenizer)), tail
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """As the harness does; one line in the log says where its ids are not the package's own."""
@@ -130,13 +132,42 @@ class SteeredLM(_Harness):
             return super().loglikelihood(requests, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """As the harness does, with BOS once: it puts one in front itself."""
-        with self._saying(len(requests), len(requests)):
+        """As the harness does, with what begins a text once: it puts that in front itself, and leaves room for it."""
+        more = max(0, len(prefix_of(self._steered_tokenizer)) - 1)
+        with self._saying(len(requests), len(requests)), self._reading(self._whole_length - more):
             self._bare = True
             try:
                 return super().loglikelihood_rolling(requests, disable_tqdm)
             finally:
                 self._bare = False
+
+    @contextmanager
+    def _reading(self, length: int) -> Iterator[None]:
+        """While open, the harness takes the model to read so many tokens."""
+        before, self._max_length = self._max_length, length
+        try:
+            yield
+        finally:
+            self._max_length = before
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The token that the harness puts before a text without context: the first of what the tokenizer begins a text
+        with, and the harness's own choice where that is nothing or it was told one.
+        """
+        prefix = prefix_of(self._steered_tokenizer)
+        return super().prefix_token_id if self.custom_prefix_token_id is not None or not prefix else prefix[0]
+
+    def _loglikelihood_tokens(self, requests: Sequence[Any], *given: Any, **named: Any) -> list[tuple[float, bool]]:
+        """As the harness does; where it began a text with one token, the others that begin one follow."""
+        prefix, first = list(prefix_of(self._steered_tokenizer)), [self.prefix_token_id]
+        if first == prefix[:1]:
+            requests = [
+                (key, prefix, tail) if head == first and (key is None or not key[0]) else (key, head, tail)
+                for key, head, tail in requests
+            ]
+        with self._reading(self._whole_length):
+            return super()._loglikelihood_tokens(requests, *given, **named)
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """As the harness does; one line in the log says how many prompts were cut."""
@@ -146,7 +177,7 @@ class SteeredLM(_Harness):
     @contextmanager
     def _saying(self, requests: int, empty: int) -> Iterator[None]:
         self._happened.clear()
-        if bos_of(self._steered_tokenizer) is None:
+        if not prefix_of(self._steered_tokenizer):
             self._happened["unbegun"] = empty
         yield
         say(self._happened, requests)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.corpus.encoding import begin_text, encode_texts, special_ids
+from babelscope.corpus.encoding import begin_text, encode_texts, prefix_of, special_ids
 from babelscope.corpus.messages import Message, Messages, as_messages, asked
 from babelscope.errors import ChatError
 
@@ -186,8 +186,8 @@ def encode(
         ids += found.ids
         if found.encoding is not None:
             offsets += [(start + first, start + last) for first, last in found.encoding.offsets]
-    # BOS twice in front is once.
-    extra = len(ids) - len(begin_text(tokenizer, ids, rendered=True))
+    # What begins a text stands once, also where the template writes it twice.
+    extra = len(ids) - len(begin_text(prefix_of(tokenizer), ids, rendered=True))
     return tuple(ids[extra:]), tuple(offsets[extra:]) if len(offsets) == len(ids) else None
 
 

@@ -1,8 +1,8 @@
-"""The one place where text becomes token ids: BOS exactly once, and control tokens typed in a text stay text."""
+"""The one place where text becomes token ids: what begins a text exactly once, and typed control tokens stay text."""
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tokenizers import Encoding
@@ -25,10 +25,49 @@ class EncodedText(NamedTuple):
     """With the place of each token in the text; None where the tokenizer is not one of the `tokenizers` library."""
 
 
-def bos_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Id of the token that begins a text; None where the tokenizer has none."""
-    index = tokenizer.bos_token_id
-    return None if index is None else int(index)  # pyright: ignore[reportArgumentType]
+class Surround(NamedTuple):
+    """What a tokenizer itself puts around the ids of a text."""
+
+    prefix: tuple[int, ...]
+    """Before them: BOS for most models, `</s>` for XGLM, `[gMASK]<sop>` for GLM, nothing for Qwen."""
+    suffix: tuple[int, ...]
+    """After them: the end token of T5, [SEP] of BERT. This library never adds it."""
+
+
+def surround_of(tokenizer: PreTrainedTokenizerBase) -> Surround:
+    """What the tokenizer puts around a text, read from its ids of "a" with and without it.
+
+    The names in its configuration do not say it: `bos_token_id` may be set and not used, and another token may begin.
+    Raises CorpusError where the ids with special tokens do not hold those without.
+    """
+    for text in probes(tokenizer):
+        plain, whole = (_ids(tokenizer, text, add_special_tokens=added) for added in (False, True))
+        if not plain:
+            continue
+        for start in range(len(whole) - len(plain) + 1):
+            if whole[start : start + len(plain)] == plain:
+                return Surround(whole[:start], whole[start + len(plain) :])
+        raise CorpusError(
+            f"this tokenizer ({type(tokenizer).__name__}) reads {text!r} as {list(plain)}, and as {list(whole)} with "
+            "its special tokens; expected the first ids within the second; check its post-processor"
+        )
+    return Surround((), ())
+
+
+def probes(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """Texts to ask a tokenizer: "a", and the entries of its vocabulary for one that drops unknown letters."""
+    yield "a"
+    named = named_ids(tokenizer)
+    yield from (entry for entry, index in tokenizer.get_vocab().items() if index not in named)
+
+
+def prefix_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids that begin a text; empty where the tokenizer puts none."""
+    return surround_of(tokenizer).prefix
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+    return _encode(tokenizer, [text], split=False, add_special_tokens=add_special_tokens)[0].ids
 
 
 def pad_of(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -43,10 +82,17 @@ def unknown_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Ids of all control tokens: the named ones (BOS, EOS, pad, unknown, …) and every added token marked special.
+    """Ids of all control tokens: the named ones (BOS, EOS, pad, unknown, …), every added token marked special, and what
+    the tokenizer puts around a text.
 
     `tokenizer.all_special_ids` has the named ones alone: <|im_start|> of a chat model may not be among them.
     """
+    around = surround_of(tokenizer)
+    return named_ids(tokenizer).union(around.prefix, around.suffix)
+
+
+def named_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids that the tokenizer's own lists call special."""
     added = (index for index, token in tokenizer.added_tokens_decoder.items() if token.special)
     return frozenset({*tokenizer.all_special_ids, *added})
 
@@ -54,7 +100,7 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 def encode_texts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, rendered: bool = False
 ) -> list[EncodedText]:
-    """Texts as ids, without BOS or anything else that the tokenizer would add around them.
+    """Texts as ids, without anything that the tokenizer would add around them.
 
     A control token that is spelt in a text, such as "<eos>" on a page about HTML, is cut into ordinary tokens, and
     named in `controls`. With `rendered=True` the texts come from a chat template: control tokens in them are meant.
@@ -88,9 +134,16 @@ def check_unicode(text: str, where: str) -> None:
         ) from err
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, split: bool) -> list[EncodedText]:
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, split: bool, add_special_tokens: bool = False
+) -> list[EncodedText]:
     """Through the tokenizer itself; its own settings for padding, cutting and splitting stay out and as they were."""
-    settings: Any = {"add_special_tokens": False, "padding": False, "truncation": False, "split_special_tokens": split}
+    settings: Any = {
+        "add_special_tokens": add_special_tokens,
+        "padding": False,
+        "truncation": False,
+        "split_special_tokens": split,
+    }
     # transformers sets this on the backend and leaves it there, for callers that use the backend directly.
     backend: Any = backend_of(tokenizer)
     before = None if backend is None else backend.encode_special_tokens
@@ -133,21 +186,22 @@ def _encode_as_text(
 def tokenize_prompts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, rendered: bool = False
 ) -> list[list[int]]:
-    """Ids of each prompt with BOS exactly once in front, where the tokenizer has one, and nothing after it.
+    """Ids of each prompt with what begins a text (`prefix_of`) exactly once in front, and nothing after it.
 
-    rendered: the texts were written by the model's chat template, which also decides whether there is a BOS: ids are
-    the template's own, but BOS twice in front is once. Otherwise control tokens in a text stay text, and a line in the
-    log says how many there were.
+    rendered: the texts were written by the model's chat template, which also decides what begins them: ids are the
+    template's own, but the prefix twice in front is once. Otherwise control tokens in a text stay text, and a line in
+    the log says how many there were.
     Raises CorpusError for half a surrogate pair, a prompt without a token, and a tokenizer that can not read control
     tokens as text.
     """
     encoded = encode_texts(tokenizer, texts, rendered=rendered)
     say_controls([one.controls for one in encoded], "prompts")
-    rows = [begin_text(tokenizer, one.ids, rendered=rendered) for one in encoded]
+    prefix = prefix_of(tokenizer)
+    rows = [begin_text(prefix, one.ids, rendered=rendered) for one in encoded]
     for number, row in enumerate(rows):
         if not row:
             raise CorpusError(
-                f"prompt {number} is empty, and the tokenizer has no BOS to begin with; expected at least one token; "
+                f"prompt {number} is empty, and the tokenizer puts nothing before a text; expected at least one token; "
                 "write a prompt"
             )
     return rows
@@ -158,16 +212,14 @@ def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, text: str, *, rendered: 
     return tokenize_prompts(tokenizer, [text], rendered=rendered)[0]
 
 
-def begin_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, rendered: bool = False) -> list[int]:
-    """BOS before the ids of a text; before those of a rendered one, no more than the template wrote."""
-    bos, start = bos_of(tokenizer), 0
-    if bos is None:
-        return list(ids)
+def begin_text(prefix: Sequence[int], ids: Sequence[int], *, rendered: bool = False) -> list[int]:
+    """The prefix before the ids of a text; before those of a rendered one, no more than the template wrote."""
     if not rendered:
-        return [bos, *ids]
-    while list(ids[start : start + 2]) == [bos, bos]:
-        start += 1
-    return list(ids[start:])
+        return [*prefix, *ids]
+    rest, twice = list(ids), [*prefix, *prefix]
+    while prefix and rest[: len(twice)] == twice:
+        rest = rest[len(prefix) :]
+    return rest
 
 
 def say_controls(controls: Sequence[Sequence[str]], name: str) -> None:

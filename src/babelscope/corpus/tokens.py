@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus.conversations import tokenize_conversation
 from babelscope.corpus.documents import Document
-from babelscope.corpus.encoding import begin_text, encode_texts, say_controls, special_ids
+from babelscope.corpus.encoding import begin_text, encode_texts, prefix_of, say_controls, special_ids
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +21,9 @@ class TokenDocument:
     """Place in the corpus's order of languages."""
     id: str
     tokens: tuple[int, ...]
-    """BOS first where the tokenizer has one."""
+    """What begins a text first, where the tokenizer puts anything there (`prefix_of`)."""
     counted: tuple[bool, ...]
-    """False for BOS and other special tokens, and for tokens past the language's budget."""
+    """False for special tokens, those that begin the text among them, and for tokens past the language's budget."""
     truncated: int
     """Tokens dropped past `max_length`."""
     n_bytes: int
@@ -48,7 +48,7 @@ def tokenize_documents(
     rendered: bool = False,
     name: str | None = "documents",
 ) -> list[TokenDocument]:
-    """Tokens of each document: BOS once, control tokens never counted, nothing added at the end.
+    """Tokens of each document: what begins a text once, control tokens never counted, nothing added at the end.
 
     A conversation is rendered by the model's chat template, and the words of its roles that count are counted.
     Control tokens that are spelt in a text stay text and count; a line in the log says so.
@@ -56,7 +56,7 @@ def tokenize_documents(
     name: what the texts are, for that line; None for a caller that says it itself.
     Raises CorpusError for half a surrogate pair, and for a tokenizer that can not read control tokens as text.
     """
-    special, documents = special_ids(tokenizer), []
+    special, prefix, documents = special_ids(tokenizer), prefix_of(tokenizer), []
     plain = [text.text for text in texts if text.conversation is None]
     encoded = encode_texts(tokenizer, plain, rendered=rendered)
     if name is not None:
@@ -67,7 +67,7 @@ def tokenize_documents(
             documents.append(conversation_document(tokenizer, text, language, max_length))
             continue
         one = next(following)
-        whole = begin_text(tokenizer, one.ids, rendered=rendered)
+        whole = begin_text(prefix, one.ids, rendered=rendered)
         kept = whole[:max_length]
         documents.append(
             TokenDocument(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.corpus import TokenDocument, batch_documents, bos_of
+from babelscope.corpus import TokenDocument, batch_documents, prefix_of
 from babelscope.errors import MeasurementError
 from babelscope.evaluation.content import Measured, draw_prompts, measured
 from babelscope.evaluation.losses import batch_nll
@@ -34,14 +34,15 @@ class Fluency(NamedTuple):
     """Share of answers without a token."""
 
 
-def answer_losses(model: CausalModel, bos: int | None, answers: Ids) -> tuple[np.ndarray, np.ndarray]:
-    """Nats and scored tokens of each answer, alone after BOS, its first token not scored; 0 and 0 where it is shorter.
+def answer_losses(model: CausalModel, prefix: Sequence[int], answers: Ids) -> tuple[np.ndarray, np.ndarray]:
+    """Nats and scored tokens of each answer; 0 and 0 where it is shorter than two tokens.
 
+    prefix: what begins a text; each answer stands alone after it, and its first token is not scored.
     Call it outside any steering: the model as it is judges.
     """
-    layout, start = layout_of(model), () if bos is None else (bos,)
+    layout = layout_of(model)
     documents = [
-        TokenDocument(0, str(i), (*start, *ids), (*(False for _ in start), False, *(True for _ in ids[1:])), 0, 0)
+        TokenDocument(0, str(i), (*prefix, *ids), (*(False for _ in prefix), False, *(True for _ in ids[1:])), 0, 0)
         for i, ids in enumerate(answers)
         if len(ids) > 1
     ]
@@ -71,9 +72,9 @@ def fluency(
     """
     if not answers or not others:
         raise MeasurementError(f"{len(answers)} answers and {len(others)} others came; expected at least one each")
-    bos = bos_of(tokenizer)
+    prefix = prefix_of(tokenizer)
     ours, theirs = (
-        (*answer_losses(model, bos, s), _grams(s), np.array([len(i) for i in s])) for s in (answers, others)
+        (*answer_losses(model, prefix, s), _grams(s), np.array([len(i) for i in s])) for s in (answers, others)
     )
     paired = len(answers) == len(others)
     weights = draw_prompts(len(answers), resamples=resamples, seed=seed)

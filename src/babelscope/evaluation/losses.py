@@ -185,15 +185,16 @@ def bits_per_byte(
 
 
 def answer_nll(
-    model: CausalModel, bos: int | None, answers: Sequence[Sequence[int]], *, batch_tokens: int = 4096
+    model: CausalModel, prefix: Sequence[int], answers: Sequence[Sequence[int]], *, batch_tokens: int = 4096
 ) -> tuple[float, int]:
     """Summed nats and number of scored tokens of answers by the model as it is now.
 
-    Each answer stands alone after BOS; its first token is not scored, or the switch of language would be charged.
+    prefix: what begins a text; each answer stands alone after it, and its first token is not scored, or the switch of
+    language would be charged.
     """
-    layout, start = layout_of(model), [] if bos is None else [bos]
+    layout = layout_of(model)
     documents = [
-        TokenDocument(0, str(i), (*start, *ids), (*(False for _ in start), False, *(True for _ in ids[1:])), 0, 0)
+        TokenDocument(0, str(i), (*prefix, *ids), (*(False for _ in prefix), False, *(True for _ in ids[1:])), 0, 0)
         for i, ids in enumerate(answers)
         if len(ids) > 1
     ]

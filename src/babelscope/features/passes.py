@@ -15,7 +15,7 @@ from babelscope.artifacts import Observation
 from babelscope.artifacts.feature_observation import FeatureObservation, RandomTokens
 from babelscope.artifacts.sae import LoadedSAE
 from babelscope.axes import Tensor
-from babelscope.corpus import Batch, Corpus, Texts, TokenDocument, as_corpus, bos_of
+from babelscope.corpus import Batch, Corpus, Texts, TokenDocument, as_corpus, prefix_of
 from babelscope.errors import SiteError
 from babelscope.features.loading import check_fits
 from babelscope.features.random_tokens import drawable_ids, random_documents, without
@@ -76,7 +76,7 @@ class RandomPass(FeaturePass):
         for k, allowed in enumerate(self.allowed):
             documents = random_documents(
                 allowed,
-                bos=bos_of(self.tokenizer),
+                prefix=prefix_of(self.tokenizer),
                 language=k,
                 sequences=self.sequences,
                 length=self.length,

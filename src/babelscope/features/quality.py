@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.sae import LoadedSAE
 from babelscope.axes import Bool, Float, Float64, Int64, Tensor
-from babelscope.corpus import Texts
+from babelscope.corpus import Texts, prefix_of
 from babelscope.errors import MeasurementError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.features.loading import check_fits
@@ -89,7 +89,7 @@ def measure_sae(
     if sums.tokens < 2:
         raise MeasurementError("one token was read; expected two or more, for a variance to explain; add text")
     mean = sums.total / sums.tokens
-    spare = tokenizer.bos_token_id is not None
+    spare = len(prefix_of(tokenizer))
 
     def replaced(new: Callable[[Tensor], Tensor]) -> dict[Language, float]:
         with in_place(layout, sae.site, new, spare):
@@ -151,12 +151,12 @@ def read_part(layout: Layout, sae: LoadedSAE, part: HeldOut, sums: KeptSums) -> 
 
 
 @contextmanager
-def in_place(layout: Layout, site: Site, new: Callable[[Tensor], Tensor], spare_first: bool) -> Iterator[None]:
-    """While open, `new(x)` takes the place of the activation at a site, at BOS excepted where that is spared."""
+def in_place(layout: Layout, site: Site, new: Callable[[Tensor], Tensor], spare_first: int) -> Iterator[None]:
+    """While open, `new(x)` takes the place of the activation at a site, but at the first tokens that are spared."""
 
     def change(value: Tensor) -> Tensor:
         made = new(value.flatten(2)).reshape(value.shape)
-        return torch.cat([value[:, :1], made[:, 1:]], dim=1) if spare_first else made
+        return torch.cat([value[:, :spare_first], made[:, spare_first:]], dim=1)
 
     with layout.edit(site, change):
         yield

@@ -7,7 +7,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Tensor
-from babelscope.corpus import TokenDocument
+from babelscope.corpus import TokenDocument, special_ids
 from babelscope.errors import CorpusError
 
 UNUSED = re.compile(r"[<\[|]+\s*(unused|reserved|extra_id|pad|dummy)", re.IGNORECASE)
@@ -16,15 +16,15 @@ UNUSED = re.compile(r"[<\[|]+\s*(unused|reserved|extra_id|pad|dummy)", re.IGNORE
 
 def drawable_ids(tokenizer: PreTrainedTokenizerBase, n_vocab: int) -> list[int]:
     """Ids that text can give: in the vocabulary and the model's table, not special, not added, not spelled unused."""
-    barred = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    barred = {*special_ids(tokenizer), *tokenizer.added_tokens_decoder}
     named = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     return [index for token, index in named if index < n_vocab and index not in barred and not UNUSED.match(token)]
 
 
 def random_documents(
-    allowed: Sequence[int], *, bos: int | None, language: int, sequences: int, length: int, seed: int
+    allowed: Sequence[int], *, prefix: Sequence[int], language: int, sequences: int, length: int, seed: int
 ) -> list[TokenDocument]:
-    """Sequences of `length` tokens drawn uniformly with replacement from `allowed`, after BOS where there is one.
+    """Sequences of `length` tokens drawn uniformly with replacement from `allowed`, after what begins a text.
 
     Sequence i depends on the seed and i alone, so that fewer sequences are the first of more.
     language: place on the language axis that they count for; it does not change the draw.
@@ -35,12 +35,12 @@ def random_documents(
             f"{sequences} random sequences of {length} tokens from {len(allowed)} entries; expected 1 or more of each; "
             "ask for more, or leave fewer tokens out"
         )
-    ids, start = np.asarray(allowed), [] if bos is None else [bos]
+    ids = np.asarray(allowed)
     documents = []
     for number in range(sequences):
         drawn = np.random.default_rng((seed, number)).choice(ids, size=length).tolist()
-        counted = (*(False for _ in start), *(True for _ in drawn))
-        documents.append(TokenDocument(language, f"random {number}", (*start, *drawn), counted, 0, 0))
+        counted = (*(False for _ in prefix), *(True for _ in drawn))
+        documents.append(TokenDocument(language, f"random {number}", (*prefix, *drawn), counted, 0, 0))
     return documents
 
 

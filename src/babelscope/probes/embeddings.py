@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.corpus import special_ids
 from babelscope.errors import MeasurementError
 from babelscope.models.plain import CausalModel
 from babelscope.probes.entries import NO_SCRIPT, embedding_tables, same_script_entries
@@ -106,7 +107,7 @@ def embedding_geometry(
     """
     generator = torch.Generator().manual_seed(seed)
     scripts = [script_of(str(tokenizer.decode([token]))) for token in range(len(tokenizer))]
-    special = set(tokenizer.all_special_ids)
+    special = special_ids(tokenizer)
     scripts = ["special" if token in special else script for token, script in enumerate(scripts)]
     named = {script: n for script, n in Counter(scripts).items() if n >= fewest and script not in NO_SCRIPT}
     if len(named) < 2:

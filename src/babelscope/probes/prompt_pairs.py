@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.corpus import Texts, begin_text, encode_texts
+from babelscope.corpus import Texts, begin_text, encode_texts, prefix_of
 from babelscope.errors import CorpusError
 from babelscope.probes.sentences import parallel_corpus
 
@@ -23,7 +23,7 @@ class PatchPair(NamedTuple):
 
 
 class TokenPair(NamedTuple):
-    """The same as tokens, BOS included."""
+    """The same as tokens, what begins a text included."""
 
     clean: tuple[int, ...]
     corrupt: tuple[int, ...]
@@ -45,12 +45,12 @@ def translation_pairs(
         [one.ids for one in encode_texts(tokenizer, [document.text for document in corpus.only([tag])[tag]])]
         for tag in (source, target)
     ]
-    found = []
+    prefix, found = prefix_of(tokenizer), []
     for clean, corrupt in zip(*both, strict=True):
         cuts = [max(1, round(share * len(ids))) for ids in (clean, corrupt)]
         if min(len(clean), len(corrupt)) < 4 or clean[cuts[0]] == corrupt[cuts[1]]:
             continue
-        prompts = [tuple(begin_text(tokenizer, ids[:cut])) for ids, cut in zip((clean, corrupt), cuts, strict=True)]
+        prompts = [tuple(begin_text(prefix, ids[:cut])) for ids, cut in zip((clean, corrupt), cuts, strict=True)]
         found.append(TokenPair(prompts[0], prompts[1], clean[cuts[0]], corrupt[cuts[1]]))
     if not found:
         raise CorpusError(f"{corpus.name}: no sentence of four tokens goes on differently in {source} and {target}")
@@ -59,7 +59,7 @@ def translation_pairs(
 
 def read_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PatchPair | TokenPair]) -> list[TokenPair]:
     """Pairs as tokens; raises CorpusError for an empty prompt, and for an answer and foil that begin alike."""
-    found = []
+    prefix, found = prefix_of(tokenizer), []
     for pair in pairs:
         if isinstance(pair, TokenPair):
             found.append(pair)
@@ -70,7 +70,7 @@ def read_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PatchPair | T
                 f"pair {pair.clean!r}, {pair.corrupt!r}: answer {pair.answer!r} and foil {pair.foil!r} begin with the "
                 "same token, or a text is empty; expected two different continuations; change the pair"
             )
-        clean, corrupt = (tuple(begin_text(tokenizer, ids)) for ids in (clean, corrupt))
+        clean, corrupt = (tuple(begin_text(prefix, ids)) for ids in (clean, corrupt))
         found.append(TokenPair(clean, corrupt, answer[0], foil[0]))
     if len(found) < 2:
         raise CorpusError(f"{len(found)} pair came; expected at least two, one is the other's control; add pairs")

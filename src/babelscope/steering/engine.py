@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation, SteeringRecipe
 from babelscope.axes import Bool, Tensor
+from babelscope.corpus import special_ids
 from babelscope.errors import ArtifactError, SteeringError
 from babelscope.models import Layout, RoutedEdit, layout_of
 from babelscope.models.plain import CausalModel
@@ -112,10 +113,8 @@ def _ordinary_tokens(
         return None
     if all(operation.gate.skip_special is False for operation in operations):
         return None
-    added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     ordinary = torch.ones(layout.width("logits"), dtype=torch.bool)
-    special = {*tokenizer.all_special_ids, *added}
-    ordinary[[index for index in special if index < len(ordinary)]] = False
+    ordinary[[index for index in special_ids(tokenizer) if index < len(ordinary)]] = False
     return ordinary.to(layout.device_of(Site(None, "embed")))
 
 

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Int64, Tensor
-from babelscope.corpus import Document, Texts, TokenDocument, as_corpus, bos_of, say_cut, tokenize_documents
+from babelscope.corpus import Document, Texts, TokenDocument, as_corpus, prefix_of, say_cut, tokenize_documents
 from babelscope.errors import CorpusError
 from babelscope.languages import Language
 
@@ -33,7 +33,7 @@ class Rows(NamedTuple):
     position_ids: Int64[Tensor, "row token"]
     """Place of each token in its own piece: 0 starts a new one, which does not see what stands before it."""
     scored: Bool[Tensor, "row token"]
-    """True where the token is predicted in the loss: no BOS, no special token, no first token of a piece, no pad."""
+    """True where the token is predicted in the loss: no special token, no first token of a piece, no pad."""
     real: Bool[Tensor, "row token"]
     """False at pads."""
 
@@ -61,16 +61,21 @@ class PackedText:
         seed: int = 0,
         alone: bool = False,
     ) -> "PackedText":
-        """Cut documents into pieces, each after BOS where the tokenizer has one.
+        """Cut documents into pieces, each after what begins a text (`prefix_of`).
 
         A conversation is one piece and has a row to itself: cut in two, an answer would be trained without what was
         asked. What of it is past `length` is left out, and said. Its loss is taken on the words that count and on the
         token that ends each answer.
-        Raises CorpusError where the text does not fill one row, or no word that counts is within `length`.
+        Raises CorpusError where a row has no room behind the prefix, where the text does not fill one row, and where no
+        word that counts is within `length`.
         """
-        first = bos_of(tokenizer)
-        bos = [] if first is None else [first]
-        pieces, scored = [], []
+        prefix, pieces, scored = prefix_of(tokenizer), [], []
+        room = length - len(prefix)
+        if room < 1:
+            raise CorpusError(
+                f"length {length} came, and the tokenizer begins a text with {len(prefix)} tokens; expected room "
+                "for one more; raise max_length"
+            )
         whole = tokenize_documents(tokenizer, documents, 0, max_length=WHOLE)
         talks = [cut_conversation(document, length) for document in whole if document.taught is not None]
         if talks:
@@ -98,11 +103,10 @@ class PackedText:
         for document in whole:
             if document.taught is not None:
                 continue
-            start = len(bos)
-            body, counted = document.tokens[start:], document.counted[start:]
-            for cut in range(0, len(body), length - len(bos)):
-                piece = [*bos, *body[cut : cut + length - len(bos)]]
-                marks = [False] * len(bos) + list(counted[cut : cut + length - len(bos)])
+            body, counted = document.tokens[len(prefix) :], document.counted[len(prefix) :]
+            for cut in range(0, len(body), room):
+                piece = [*prefix, *body[cut : cut + room]]
+                marks = [False for _ in prefix] + list(counted[cut : cut + room])
                 if len(piece) > 1:
                     pieces.append(torch.tensor(piece))
                     scored.append(torch.tensor([False, *marks[1:]]))
@@ -116,7 +120,7 @@ class PackedText:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the text, BOS included."""
+        """Tokens of the text, those that begin each piece included."""
         return sum(len(piece) for piece in self.pieces)
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.controls import percentile_interval, wilson_interval
-from babelscope.corpus import bos_of
+from babelscope.corpus import prefix_of
 from babelscope.evaluation import Recognition, answer_nll, distinct_n, judge_answers
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
@@ -66,7 +66,7 @@ def score_answers(
 
 def nats_a_token(model: CausalModel, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Answer]) -> float:
     """Mean nats a token of answers by the model as it is; NaN without a scored token."""
-    nats, tokens = answer_nll(model, bos_of(tokenizer), [answer.ids for answer in answers])
+    nats, tokens = answer_nll(model, prefix_of(tokenizer), [answer.ids for answer in answers])
     return nats / tokens if tokens else float("nan")
 
 
