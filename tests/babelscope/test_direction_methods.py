@@ -1,5 +1,7 @@
 """Every way from documents or observations to what steers, by hand or beside an independent witness."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from scipy import linalg
 from sklearn.linear_model import LogisticRegression
 from steering_cases import close, logits, scored
 
-from babelscope import Language, Site, mean_direction, observe, origin_of, read_site, steer
-from babelscope.artifacts import LoadedSAE, Observation, Origin, SiteRecord
+from babelscope import Language, Operation, Site, SteeringRecipe, mean_direction, observe, origin_of, read_site, steer
+from babelscope.artifacts import Gate, LoadedSAE, Observation, Origin, SiteRecord
+from babelscope.artifacts.stream import BINS, LayerStream
 from babelscope.directions import (
     DocumentMeans,
     ablate_languages,
@@ -34,6 +37,7 @@ from babelscope.directions import (
     shift_and_back,
 )
 from babelscope.errors import CorpusError, LanguageError, MeasurementError, SelectionError, SiteError, SteeringError
+from babelscope.steering.clean import cosine_scores
 
 ORIGIN = Origin("tiny", "", "model-hash", "tokenizer-hash")
 SITE = Site(1, "resid_out")
@@ -244,6 +248,53 @@ def test_incline_maps_the_last_prompt_token(tokenizer, ids):
     close(after[:, -1].double(), 0.5 * before[:, -1].double() + 0.5 * image)
     close(after[:, :-1], before[:, :-1])
     assert recipe.parameters["source"].startswith("INCLINE")
+
+
+def with_massive_units(n=16, seed=0):
+    """Documents of two languages, 48 units: two of them hold most of all lengths and differ between languages."""
+    value = torch.cat([drawn(n, 48, seed=seed + k) + drawn(1, 48, seed=seed + 7 + k) / 2 for k in range(2)]).float()
+    rest = value + 0.25
+    for rows in (value, rest):
+        rows[:, 5] = 400 + 50 * torch.arange(2).repeat_interleave(n) + 90 * drawn(2 * n, 1, seed=seed + 3)[:, 0]
+        rows[:, 2] = 200 + 80 * drawn(2 * n, 1, seed=seed + 4)[:, 0]
+    which = torch.arange(2).repeat_interleave(n)
+    counts = torch.full((2,), n)
+    total = torch.stack([rest[which == k].double().sum(dim=0) for k in range(2)])
+    square = torch.stack([rest[which == k].double().square().sum(dim=0) for k in range(2)])
+    zero, lengths = torch.zeros(2, 48, dtype=torch.float64), torch.zeros(2, BINS, dtype=torch.int64)
+    lengths[:, 20] = n
+    stream = LayerStream(2 * counts, counts, total, square, zero, zero, lengths)
+    ids = tuple(str(number) for number in range(n)) * 2
+    norm = torch.ones(2, dtype=torch.float64)
+    return DocumentMeans(SITE, ORIGIN, TAGS[:2], value, which, ids, norm, rest, stream)
+
+
+def test_a_map_is_fitted_without_massive_units_where_they_would_dominate():
+    given = with_massive_units()
+    assert set(given.left_out) == {2, 5}
+    kept = [unit for unit in range(48) if unit not in (2, 5)]
+    x, y = (given.rest[given.language == k][:, kept].double().numpy() for k in (0, 1))
+    found = fit_map(given, target="fi", source="en")
+    np.testing.assert_allclose(found.matrix[kept][:, kept].numpy(), np.linalg.lstsq(x, y, rcond=None)[0], atol=1e-6)
+    assert not bool(found.matrix[[2, 5]].any()) and not bool(found.matrix[:, [2, 5]].any())
+    whole = fit_map(given, target="fi", source="en", form="whole")
+    ordinary = fit_map(given, target="fi", source="en", form="ordinary")
+    assert torch.equal(ordinary.matrix, found.matrix) and bool(whole.matrix[[2, 5]].any())
+
+
+@pytest.mark.parametrize("form", ["sum", "blend"])
+def test_a_map_in_the_ordinary_form_leaves_massive_units_as_they_are(form):
+    given = with_massive_units()
+    recipe = incline({SITE: given}, target="fi", source="en", strength=1.0, form=form)
+    x = given.rest[:3].double()
+    # What the operation does at strength 1: x + xM + b.
+    moved = x + x @ recipe.operations[0].matrix.double() + recipe.operations[0].vector.double()
+    close(moved[:, [2, 5]], x[:, [2, 5]])
+    image = x @ fit_map(given, target="fi", source="en").matrix
+    kept = [unit for unit in range(48) if unit not in (2, 5)]
+    close(moved[:, kept], (image if form == "blend" else x + image)[:, kept])
+    assert recipe.parameters["left_out"] == {str(SITE): list(given.left_out)}
+    assert incline({SITE: groups()}, target="fi", source="en").parameters["left_out"] == {str(SITE): []}
 
 
 # Shifts, heads, subspaces
@@ -497,13 +548,43 @@ def test_a_condition_tells_planted_languages_apart():
     assert mixed.accuracy < 0.8
 
 
+def test_a_condition_is_asked_in_the_form_that_it_was_fitted_in(tmp_path):
+    """Where two units hold most of every length, each whole cosine is near ±1 and says nothing."""
+    given = with_massive_units()
+    found, whole = (fit_condition(given, language="fi", form=form) for form in ("auto", "whole"))
+    assert (found.condition.form, set(found.condition.left_out)) == ("ordinary", {2, 5})
+    assert (whole.condition.form, whole.condition.left_out) == ("whole", ())
+    assert found.accuracy == 1.0 > whole.accuracy
+    kept = [unit for unit in range(48) if unit not in (2, 5)]
+    means = [given.rest[given.language == k][:, kept].double() for k in (0, 1)]
+    vector = (means[1].mean(dim=0) - means[0].mean(dim=0)).numpy()
+    # Two tokens, of which the first is a thousand times as long, and a row of one token.
+    first = torch.full((1, 1, 48), 1000.0)
+    rows = torch.cat(
+        [torch.cat([first, given.rest[None, 20:21]], dim=1), torch.cat([given.rest[None, 3:4], first], dim=1)]
+    )
+    counted = torch.tensor([[True, True], [True, False]])
+    for pool in ("mean", "last"):
+        asked = replace(found.condition, pool=pool)
+        scores = cosine_scores(rows, counted, asked).numpy()
+        for score, x in zip(scores, given.rest[[20, 3]][:, kept].double().numpy(), strict=True):
+            assert score == pytest.approx(x @ vector / np.linalg.norm(x) / np.linalg.norm(vector), abs=1e-6)
+    recipe = SteeringRecipe(
+        (Operation(SITE, "add", torch.ones(48), gate=Gate(condition=found.condition), origin=ORIGIN),), ORIGIN
+    )
+    recipe.save(tmp_path / "recipe")
+    back = SteeringRecipe.load(tmp_path / "recipe").operations[0].gate.condition
+    assert (back.form, back.left_out) == ("ordinary", found.condition.left_out)
+    with pytest.raises(SteeringError, match=r"left_out \(49,\); expected units of 0–47"):
+        replace(found.condition, left_out=(49,))
+
+
 def test_a_fitted_condition_opens_the_rows_of_its_language(tokenizer):
     model = tiny_model("llama")
     lines = {"en": ["the cat sat on a mat"] * 3, "ru": ["кошка сидела на коврике"] * 3}
     site = Site(0, "resid_out")
     means = document_means(model, tokenizer, lines, [site])[site]
     found = fit_condition(means, language="ru")
-    from babelscope.artifacts import Gate
     from babelscope.sweeps.answers import left_pad
 
     batch, mask = left_pad(tokenizer, ["the cat sat on a mat", "кошка сидела на коврике"])

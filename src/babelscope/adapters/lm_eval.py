@@ -41,7 +41,8 @@ def recipe_hash(recipe: SteeringRecipe) -> str:
             "top_k": None if operation.features is None else operation.features.top_k,
             "condition": None
             if condition is None
-            else [str(condition.site), condition.threshold, condition.above, condition.pool],
+            else [str(condition.site), condition.threshold, condition.above, condition.pool]
+            + ([condition.form, list(condition.left_out)] if condition.form != "whole" else []),
         }
         digest.update(json.dumps(words, sort_keys=True).encode())
     return digest.hexdigest()

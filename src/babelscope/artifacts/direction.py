@@ -140,7 +140,9 @@ class Direction:
 
     def condition(self, threshold: float | int, *, above: bool = True, pool: Pool = "mean") -> Condition:
         """The question whether a prompt's cosine with this vector, at its site, reaches a threshold."""
-        return Condition(self.site, self.vector, threshold, above, pool)
+        return Condition(
+            self.site, self.vector, threshold, above, pool, self.form, self.left_out if self.form == "ordinary" else ()
+        )
 
     def recipe(
         self,

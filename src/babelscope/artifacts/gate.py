@@ -31,7 +31,8 @@ class Condition:
     Source: conditional activation steering, arXiv:2409.05907. There x is compared with tanh of its projection on v,
     which drops the sign; here the cosine is signed, the prompt is read before the first token is steered, and every
     row has its own answer.
-    Raises SteeringError for a vector or threshold that is not finite, or a zero vector.
+    Raises SteeringError for a vector or threshold that is not finite, a zero vector, and units left out at which the
+    vector is not zero.
     """
 
     site: Site
@@ -40,6 +41,11 @@ class Condition:
     above: bool = True
     pool: Pool = "mean"
     """Mean over the prompt's tokens (pads out, special tokens too where the tokenizer is known), or its last token."""
+    form: Literal["whole", "ordinary"] = "whole"
+    """whole: x is of every token and unit; ordinary: the mean is without each row's first token (a row of one token
+    counts whole), and x is zero at massive units (`left_out`)."""
+    left_out: tuple[int, ...] = ()
+    """Massive units, the largest first."""
 
     def __post_init__(self) -> None:
         one_of(self.pool, Pool, "pool")
@@ -48,6 +54,12 @@ class Condition:
             raise SteeringError(f"condition at '{self.site}': expected one finite float32 row that is not zero")
         if not math.isfinite(self.threshold):
             raise SteeringError(f"condition at '{self.site}': threshold {self.threshold} came; expected a finite one")
+        one_of(self.form, Literal["whole", "ordinary"], "form")
+        if any(not 0 <= unit < len(vector) for unit in self.left_out) or bool(vector[list(self.left_out)].any()):
+            raise SteeringError(
+                f"condition at '{self.site}': left_out {self.left_out}; expected units of 0–{len(vector) - 1} at which "
+                "the vector is zero"
+            )
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def _described(operation: Operation) -> dict[str, Any]:
     gate, condition = replace(operation.gate, condition=None), operation.gate.condition
     asked = None
     if condition is not None:
-        words = {name: getattr(condition, name) for name in ("threshold", "above", "pool")}
+        words = {name: getattr(condition, name) for name in ("threshold", "above", "pool", "form", "left_out")}
         asked = {"site": str(condition.site), **words}
     return {
         "site": str(operation.site),
@@ -247,10 +247,14 @@ def _read_gate(entry: Any, read: Callable[..., Tensor], what: str) -> Gate:
 
 def _read_condition(entry: Any, read: Callable[..., Tensor], what: str) -> Condition:
     what = f"{what}.condition"
-    site, threshold, above, pool = entries_of(entry, what, ("site", "threshold", "above", "pool"))
+    # What was saved before conditions had a form is whole.
+    entry = {"form": "whole", "left_out": [], **as_table(entry, what)}
+    names = ("site", "threshold", "above", "pool", "form", "left_out")
+    site, threshold, above, pool, form, units = entries_of(entry, what, names)
     one_of(pool, Pool, "pool")
     place, bar = Site.parse(as_text(site, what)), as_number(threshold, what)
-    return Condition(place, read("condition", None), bar, as_flag(above, what), pool)
+    left_out = tuple(as_whole(unit, f"{what}.left_out") for unit in as_list(units, f"{what}.left_out"))
+    return Condition(place, read("condition", None), bar, as_flag(above, what), pool, form, left_out)
 
 
 def _read_features(top_k: Any, read: Callable[..., Tensor], what: str) -> FeatureMap:

@@ -6,13 +6,14 @@ from typing import Literal, NamedTuple
 import torch
 
 from babelscope.artifacts import Gate, Operation, Schedule, SteeringRecipe
+from babelscope.artifacts.stream import Form, check_form, without_units
 from babelscope.axes import Float64, Tensor
 from babelscope.directions.samples import DocumentMeans
 from babelscope.errors import SteeringError
 from babelscope.sites import Site
 
 _LAST, _STEADY = Gate("prompt", positions=(-1, None)), Schedule()
-Form = Literal["sum", "blend"]
+Combination = Literal["sum", "blend"]
 
 
 class LinearMap(NamedTuple):
@@ -23,16 +24,25 @@ class LinearMap(NamedTuple):
 
 
 def fit_map(
-    samples: DocumentMeans, *, target: str, source: str, ridge: float | int = 0.0, intercept: bool = False
+    samples: DocumentMeans,
+    *,
+    target: str,
+    source: str,
+    ridge: float | int = 0.0,
+    intercept: bool = False,
+    form: Form = "auto",
 ) -> LinearMap:
     """Least squares from the source's documents X to the parallel ones of the target Y.
 
     W = argmin |XW - Y|² + λ|W|², λ = ridge · trace(XᵀX)/units; without ridge the solution of least norm, for there may
     be fewer pairs than units. intercept: X and Y are centred first, and b = mean(Y) - mean(X) W; else b = 0.
+    form: of X and Y, as of `mean_direction`; in the ordinary one the image is zero at massive units and does not depend
+    on them.
     Raises CorpusError without parallel documents, SteeringError for a ridge that is not a number of 0 or more.
     """
     if not 0 <= ridge < float("inf"):
         raise SteeringError(f"ridge {ridge} came; expected a number of 0 or more; correct it")
+    samples = samples.in_form(form)
     y, x = samples.pairs(target, source)
     means = (x.mean(dim=0), y.mean(dim=0)) if intercept else (torch.zeros_like(x[0]), torch.zeros_like(y[0]))
     x, y = x - means[0], y - means[1]
@@ -42,7 +52,15 @@ def fit_map(
         w = torch.linalg.solve(gram + weight * torch.eye(len(gram), dtype=torch.float64), x.T @ y)
     else:
         w = torch.linalg.pinv(x) @ y
+    # Units without values come out of a fit as rounding, not as 0.
+    left_out = massive_at(samples, form)
+    w = without_units(without_units(w, left_out).T, left_out).T
     return LinearMap(w, means[1] - means[0] @ w)
+
+
+def massive_at(samples: DocumentMeans, form: Form) -> tuple[int, ...]:
+    """Units that a form leaves out of some documents' means."""
+    return samples.left_out if check_form(samples.stream, form, samples.site) == "ordinary" else ()
 
 
 def incline(
@@ -52,9 +70,10 @@ def incline(
     source: str,
     strength: float | int = 0.3,
     ridge: float | int = 0.0,
-    form: Form = "sum",
+    form: Combination = "sum",
     clean: bool = True,
     intercept: bool = False,
+    stream_form: Form = "auto",
     gate: Gate = _LAST,
     schedule: Schedule = _STEADY,
 ) -> SteeringRecipe:
@@ -63,13 +82,18 @@ def incline(
     form: "sum" x + σ·xW, as published; "blend" x + σ·(xW - x), the image itself at σ = 1.
     clean: x and its image are those of a pass that nothing steers, pasted at every layer, as published; False: each
     layer maps what the layers before it left, at any gate.
+    stream_form: of the documents' means, as of `fit_map`; in the ordinary form massive units are left as they are.
     The published map has no intercept and no ridge; its data mixes in sentences joined in two languages, ours does not.
     Source: INCLINE, arXiv:2410.12462.
     """
-    operations = []
+    operations: list[Operation] = []
+    left: dict[str, list[int]] = {}
     for site, means in samples.items():
-        fitted = fit_map(means, target=target, source=source, ridge=ridge, intercept=intercept)
-        own = torch.eye(len(fitted.matrix), dtype=torch.float64) if form == "blend" else 0.0
+        fitted = fit_map(means, target=target, source=source, ridge=ridge, intercept=intercept, form=stream_form)
+        left_out = massive_at(means, stream_form)
+        # The part that the image takes the place of.
+        own = without_units(torch.eye(len(fitted.matrix), dtype=torch.float64), left_out) if form == "blend" else 0.0
+        left[str(site)] = list(left_out)
         matrix = (fitted.matrix - own).float()
         operations.append(
             Operation(
@@ -87,5 +111,6 @@ def incline(
     if not operations:
         raise SteeringError("no site came; expected documents' means at one or more; read them with document_means")
     made = {"ridge": float(ridge), "form": form, "clean": clean, "intercept": intercept}
+    made |= {"stream_form": stream_form, "left_out": left}
     named = {"method": "least-squares map", "source": "INCLINE, arXiv:2410.12462", "target": target, "from": [source]}
     return SteeringRecipe(tuple(operations), next(iter(samples.values())).origin, {**named, **made})

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from babelscope.artifacts import Condition
+from babelscope.artifacts.stream import without_units
 from babelscope.axes import Bool, Float, Tensor
 from babelscope.errors import SteeringError
+from babelscope.recording.sums import first_tokens
 from babelscope.sites import Site
 from babelscope.upstream.forward import ForwardInputs, forward_names, run_body
 
@@ -58,12 +60,15 @@ class CleanPass:
 def cosine_scores(
     value: Float[Tensor, "row token unit"], counted: Bool[Tensor, "row token"], condition: Condition
 ) -> Float[Tensor, " row"]:
-    """Cosine of each row's pooled value with the condition's vector."""
-    exact = value.double()
+    """Cosine of each row's pooled value with the condition's vector, both in the condition's form."""
+    exact = without_units(value.double(), condition.left_out)
     if condition.pool == "last":
         place = counted.shape[1] - 1 - counted.flip(1).long().argmax(dim=1)
         pooled = exact[torch.arange(len(exact), device=value.device), place]
     else:
+        if condition.form == "ordinary":
+            later = counted & ~first_tokens(counted)
+            counted = torch.where(later.any(dim=1, keepdim=True), later, counted)
         share = counted.double() / counted.sum(dim=1, keepdim=True)
         pooled = torch.einsum("rtu,rt->ru", exact, share)
     vector = condition.vector.to(value.device, torch.float64)
