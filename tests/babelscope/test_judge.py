@@ -5,8 +5,9 @@ import pytest
 import babelscope as bs
 from babelscope.corpus import as_corpus, load_corpus
 from babelscope.errors import LanguageError, MeasurementError
-from babelscope.evaluation import detect_languages, judge_answer, known_languages
+from babelscope.evaluation import detect_languages, han, judge_answer, known_languages
 from babelscope.evaluation.known_scripts import OWN_SCRIPT, letter_weight
+from babelscope.evaluation.prose import words_of
 from babelscope.sweeps import judge_errors
 
 
@@ -26,6 +27,8 @@ def verdict(answer, target):
         ("Me gusta mucho este libro. Ontem à noite eu não consegui dormir muito bem.", "es"),
         ("Сегодня очень хорошая погода. Ми йдемо до лісу збирати гриби та ягоди.", "ru"),
         ("ירושלים היא בירת ישראל. The weather is very nice today.", "he"),
+        ("오늘은 날씨가 아주 좋습니다. 今天天气很好，我们去公园散步吧。", "ko"),
+        ("오늘 회의에서 一方、明日の会議は午後三時からです 라고 말했습니다.", "ko"),
         ("Jeg vet ikke hva jeg skal gjøre. Jag tycker inte om att vakna så tidigt på morgonen.", "nb"),
     ],
 )
@@ -50,6 +53,12 @@ def test_a_mixture_within_one_line_is_mixed(answer, target):
         ("Ово је добар дан за све нас овде.", "sr"),
         ("Ovo je dobar dan za sve nas ovde.", "sr"),
         ("나는 大學에서 공부합니다. 오늘은 날씨가 좋네요.", "ko"),
+        ("형가(荊軻)는 노구천(魯句踐)의 성격을 파악하게 된다.", "ko"),
+        ("京都大学大学院人間環境学研究科教授の山田さんが講演する。", "ja"),
+        (
+            "国立大学（北海道大学・東北大学・東京大学・名古屋大学・京都大学・大阪大学・九州大学）への進学者が多い。",
+            "ja",
+        ),
         ("ירושלים היא בירת ישראל והעיר הגדולה בה", "he"),
         ("இன்று வானிலை மிகவும் நன்றாக உள்ளது", "ta"),
         ("আজ আবহাওয়া খুব ভালো এবং আমি বাইরে যাচ্ছি", "bn"),
@@ -71,6 +80,8 @@ def test_a_right_answer_with_names_code_or_its_own_mixture_of_scripts_is_right(a
     ("answer", "target", "expected"),
     [
         ("中華人民共和國憲法規定公民有言論出版集會結社遊行示威的自由", "zh-Hans", "other language"),
+        ("中華人民共和國憲法規定公民有言論出版集會", "ko", "other language"),
+        ("臺北市是首都！", "ko", "other language"),
         ("The weather is very nice today in the garden.", "he", "other language"),
         ("Idag är det mycket fint väder och vi går till stranden.", "da", "other language"),
         ("巴黎很美", "zh", "short"),
@@ -83,6 +94,51 @@ def test_a_right_answer_with_names_code_or_its_own_mixture_of_scripts_is_right(a
 )
 def test_what_is_not_right_has_its_name(answer, target, expected):
     assert verdict(answer, target) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "target"),
+    [
+        ("My brother was the instigator.", "en"),
+        ("El agua circunvala y circunvala, y tu padre circunvala", "es"),
+        ("Hän tapasi eilen Jean-Pierre Dubois ravintolassa.", "fi"),
+    ],
+)
+def test_the_last_word_a_repeated_word_and_a_name_make_no_mixture(answer, target):
+    """A path pays for its end where the text ends; the second time a rare word says nothing new."""
+    assert verdict(answer, target) == "right"
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "other"),
+    [
+        ("Ostin eilen Tegnap vettem uuden polkupyörän kaupasta.", "fi", "hu"),
+        ("Nous avons mangé Wczoraj wieczorem dans le jardin.", "fr", "pl"),
+        ("Nous avons vu Gestern abend un bon film.", "fr", "de"),
+    ],
+)
+def test_a_capital_that_opens_a_run_of_another_language_is_no_name(answer, target, other):
+    found = judge_answer(answer, target)
+    assert found.verdict == "mixed" and other in found.languages
+
+
+def test_a_run_of_han_that_speaks_for_the_other_language_as_a_whole_is_that():
+    """Its ends are common to both: most characters of the path are the target's."""
+    runs = ["この", "人民大学是教育部备案的国家重点普通高等学校", "です"]
+    assert han.label_runs(runs, "ja") == ["ja", "zh", "ja"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "target"),
+    [
+        ("На снiгу напiвлежав дядько, снiгом мочив собi нiс.", "uk"),
+        ("Bu kitapta pаrаsız bir аdаm vаr ve evi yоk", "tr"),
+    ],
+)
+def test_a_letter_of_the_same_shape_in_the_other_script_is_the_letter_it_looks_like(answer, target):
+    found = judge_answer(answer, target)
+    assert found.verdict == "right" and len(found.scripts) == 1
+    assert "".join(word.text for word in words_of("нiс 東京 K2 iPhone")) == "ніс東京KiPhone"
 
 
 def test_reasons_are_shares_by_script_and_language_and_runs_of_words():

@@ -54,12 +54,16 @@ def label_outside(words: Sequence[Word], target: Language) -> tuple[list[Languag
     """Languages of the words in scripts that the target is not written in, and the places of all others."""
     own = scripts_of_language(target) | {COMMON}
     names = foreign_names(list(words)) if "Latn" not in own else set()
+    borrowed = target.split("-")[0] == "ko"
+    beyond = (
+        han.beyond_korean([word.text if word.script in EAST_ASIAN else "" for word in words]) if borrowed else set()
+    )
     labels: list[Language | None] = [target] * len(words)
     outside: dict[str, list[int]] = {}
     inside: list[int] = []
     for place, word in enumerate(words):
-        kana_beside_han = word.script in EAST_ASIAN and "Hani" in own and target.split("-")[0] != "ko"
-        if word.script in own or kana_beside_han:
+        kana_beside_han = word.script in EAST_ASIAN and "Hani" in own and not borrowed
+        if (word.script in own or kana_beside_han) and place not in beyond:
             inside.append(place)
         elif place in names:
             labels[place] = NAME
@@ -109,13 +113,9 @@ def _language_of_script(words: Sequence[Word], script: str) -> tuple[Language | 
 
 
 def _east_asian(words: list[Word], target: Language, base: str) -> list[Language | None]:
-    """Chinese and Japanese, character by character; a run of one script is given to the language of most."""
-    labels = iter(han.label_characters("".join("".join(letters_of(word.text)) for word in words), base))
-    tags: list[Language | None] = []
-    for word in words:
-        each = [next(labels) for _ in letters_of(word.text)]
-        most = max(sorted(set(each)), key=each.count) if each else base
-        tags.append(target if most == base else Language(most))
+    """Chinese and Japanese by their characters, each run of one script as a whole."""
+    labels = han.label_runs(["".join(letters_of(word.text)) for word in words], base)
+    tags = [target if label == base else Language(label) for label in labels]
     return _variants(words, tags, target)
 
 

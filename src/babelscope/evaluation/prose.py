@@ -15,6 +15,9 @@ WORD = regex.compile(r"[\p{L}\p{M}\u200c\u200d]+(?:['’·][\p{L}\p{M}]+)*")
 SENTENCE_END = '.!?:;…。！？：؟।"“”„»«(*#\n'
 MARKS = {"\n", "\r", "\t", "\u200b", "\u200c", "\u200d", "\u200e", "\u200f", "\ufeff", "\u00ad"}
 REPEATED = re.compile(r"(.{1,40}?)\1{2,}", re.DOTALL)
+LOOK_ALIKE = ("aceijopsxyABCEHIJKMOPSTXY", "асеіјорѕхуАВСЕНІЈКМОРЅТХУ")
+"""Latin and Cyrillic letters of one shape, which keyboards and scanners put for each other (`снiг` with a Latin i)."""
+TO_LATIN, TO_CYRILLIC_SHAPES = str.maketrans(*reversed(LOOK_ALIKE)), str.maketrans(*LOOK_ALIKE)
 LONGEST_NAME = 3
 """Words of a name in Latin letters inside text of another script, at most."""
 
@@ -60,8 +63,18 @@ def words_of(text: str) -> list[Word]:
     return [
         _word(text, match.start() + start, piece, script)
         for match in WORD.finditer(text)
-        for start, piece, script in _pieces(match.group())
+        for start, piece, script in _pieces(_of_one_script(match.group()))
     ]
+
+
+def _of_one_script(run: str) -> str:
+    """A run of letters with its look-alikes of the other script put right, where that leaves one script."""
+    latin, cyrillic = run.translate(TO_LATIN), run.translate(TO_CYRILLIC_SHAPES)
+    scripts = {script_of_character(character) for character in run}
+    if not scripts >= {"Latn", "Cyrl"}:
+        return run
+    whole = (text for text in (cyrillic, latin) if len({"Latn", "Cyrl"} & set(map(script_of_character, text))) == 1)
+    return next(whole, run)
 
 
 def _pieces(run: str) -> list[tuple[int, str, str]]:

@@ -5,6 +5,9 @@ pays for each change of state, and counts only where it is likelier by more than
 all in the target; else with forty languages one of them would fit some word better by chance.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float64
 
@@ -17,13 +20,15 @@ from babelscope.evaluation.word_evidence import (
 )
 
 ENTER, LEAVE = 2.5, 2.0
-"""Nats a path pays for each change into the other language and back."""
-FIRST, RARE = 5.0, 2.0
+"""Nats a path pays for each change into the other language and back, and at the end of a text that ends there."""
+FIRST, RARE = 4.5, 2.0
 """Nats by which a path must be likelier than no change; and more for a language of which there is little text."""
 WHOLE = 8.0
 """Nats by which a mixture must be likelier than the text being all in the other language."""
 NAME_SHARE, NAME_LIMIT = 0.15, -6.5
 """How much a capital in mid-sentence counts, unless some language has the word more often than e^-6.5."""
+OPENS = 2.0
+"""Nats from which the word behind a capital speaks for a language, so that the capital opens a run of it: no name."""
 CAPITALISED = frozenset({"de"})
 """Languages that write common nouns with a capital."""
 MOST_LANGUAGES = 3
@@ -48,11 +53,11 @@ def label_words(words: list[str], names: list[bool], script: str, target: str, o
     source = evidence(script)
     lower = [word.lower() for word in words]
     nats = source.beside(lower, target)
-    discount = [
-        NAME_SHARE if name and target not in CAPITALISED and source.commonest(word) < NAME_LIMIT else 1.0
-        for name, word in zip(names, lower, strict=True)
-    ]
-    nats = nats * np.array(discount)[:, None]
+    # A text repeats its rare words: the second time a word says nothing that it did not say the first time.
+    nats /= np.array([[Counter(lower)[word]] for word in lower])
+    rare = [source.commonest(word) < NAME_LIMIT for word in lower]
+    if target not in CAPITALISED:
+        nats *= _name_shares(nats, names, rare)
     score, paths = two_state_paths(nats)
     need = [FIRST + (0 if tag in COMMON_LANGUAGES else RARE) for tag in source.languages]
     order = [k for k in np.argsort(-score) if score[k] > need[k] and source.languages[k] not in own]
@@ -67,6 +72,22 @@ def label_words(words: list[str], names: list[bool], script: str, target: str, o
     return labels
 
 
+def _name_shares(
+    nats: Float64[np.ndarray, "word language"], names: Sequence[bool], rare: Sequence[bool]
+) -> Float64[np.ndarray, "word language"]:
+    """How much each word counts for each language: words with a capital in mid-sentence may be names.
+
+    A sentence of another language inside the text opens with a capital too: one that a word without a capital follows,
+    which speaks for that language, counts in full there.
+    """
+    share = np.ones(nats.shape)
+    for place in np.flatnonzero(np.logical_and(names, rare)):
+        share[place] = NAME_SHARE
+        if place + 1 < len(names) and not names[place + 1]:
+            share[place, nats[place + 1] >= OPENS] = 1.0
+    return share
+
+
 def two_state_paths(
     nats: Float64[np.ndarray, "word language"],
 ) -> tuple[Float64[np.ndarray, " language"], Bool[np.ndarray, "word language"]]:
@@ -76,6 +97,7 @@ def two_state_paths(
     for row in nats[1:]:
         back.append((there - LEAVE > here, here - ENTER > there))
         here, there = np.maximum(here, there - LEAVE), np.maximum(there, here - ENTER) + row
+    there = there - LEAVE
     state = there > here
     path = np.zeros(nats.shape, dtype=bool)
     path[-1] = state
