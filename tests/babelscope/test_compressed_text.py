@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 
 import pytest
 import zstandard
@@ -183,3 +184,19 @@ def test_memory_does_not_grow_with_the_file(tmp_path, suffix):
         )
         peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 4
+
+
+def test_of_a_text_that_is_dealt_out_the_other_splits_are_never_all_in_memory(tmp_path):
+    lines = [f"{number} {' '.join(WORDS[number : number + 40])}" for number in range(5000)]
+    (tmp_path / "fi.txt").write_text("\n".join(lines))
+
+    def peak(split):
+        tracemalloc.start()
+        corpus = load_corpus(tmp_path, split=split)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert sum(len(document.text) for document in corpus["fi"]) > 50_000
+        return most
+
+    load_corpus(tmp_path, split="test")  # what is imported once is not counted
+    assert peak("test") < 0.5 * peak("all")

@@ -6,7 +6,7 @@ from pathlib import Path
 from babelscope.corpus.data_sets import load_dataset_corpus
 from babelscope.corpus.documents import Corpus, Document, TextSource
 from babelscope.corpus.messages import Counted
-from babelscope.corpus.splits import SPLITS, WHOLE, check_apart, contents, deal_out, repeated, say_repeated
+from babelscope.corpus.splits import SPLITS, WHOLE, check_apart, contents, deal_texts, repeated, say_repeated
 from babelscope.corpus.text_files import each_document, find_files, read_documents, split_of
 from babelscope.errors import CorpusError
 from babelscope.languages import Language, parse_languages
@@ -74,12 +74,13 @@ def load_folder(
             f"{missing[0]}.jsonl (there are files for {', '.join(files) or 'no language'}); add it or leave "
             "the language out"
         )
-    texts = {tag: read_documents(files[tag], conversation) for tag in wanted}
+    plain = [tag for tag in wanted if not folders and not split_of(files[tag])]
+    texts = {tag: read_documents(files[tag], conversation) for tag in wanted if parallel or tag not in plain}
     if parallel:
         texts = dict(Corpus(texts, name).declared_parallel())
-    plain = {tag: found for tag, found in texts.items() if not folders and not split_of(files[tag])}
-    dealt = deal_out(Corpus(plain, name), split) if plain else None
-    if dealt is not None and len(plain) == len(texts):
+    streams = {tag: texts[tag] if parallel else each_document(files[tag], conversation) for tag in plain}
+    dealt = deal_texts(streams, name, split) if plain else None
+    if dealt is not None and len(plain) == len(wanted):
         return dealt
     own = {tag: found for tag, found in texts.items() if tag not in plain}
     repeats = {} if path == REFERENCE_CORPUS else repeats_of(path, own, split, conversation)

@@ -5,9 +5,18 @@ import logging
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
-from babelscope.corpus.documents import SAMPLED, Corpus, Document, TextSource, content_hashes, content_of, shard_of
+from babelscope.corpus.documents import (
+    SAMPLED,
+    Corpus,
+    Document,
+    LineNumber,
+    TextSource,
+    content_hashes,
+    content_of,
+    shard_of,
+)
 from babelscope.errors import CorpusError
 from babelscope.languages import Language
 
@@ -34,36 +43,64 @@ def deal_out(corpus: Corpus, split: str) -> Corpus:
     is train alone.
     Raises CorpusError for a language of which nothing is left in valid or test.
     """
-    found = {tag: texts if split == WHOLE else tenth(texts, split) for tag, texts in corpus.items()}
-    repeats = {tag: repeated(found[tag], earlier(texts, split)) for tag, texts in corpus.items()}
-    dropped = set().union(*repeats.values()) if corpus.parallel else set()
+    return deal_texts(corpus, corpus.name, split)
+
+
+class Dealing(NamedTuple):
+    """One split of one language's documents."""
+
+    documents: tuple[Document, ...]
+    repeats: set[str]
+    """Ids of those whose text is in an earlier split too."""
+    total: int
+    """Documents of all splits."""
+    ids: bytes | None
+    """Hash of all ids in order; None where some are line numbers."""
+
+
+def deal_texts(texts: Mapping[Language, Iterable[Document]], name: str, split: str) -> Corpus:
+    """As `deal_out`, of documents that are read one after the other: those of other splits are never all in memory."""
+    dealt = {tag: deal_documents(documents, split) for tag, documents in texts.items()}
+    parallel = None not in (ids := {dealing.ids for dealing in dealt.values()}) and len(ids) == 1
+    dropped = set().union(*(dealing.repeats for dealing in dealt.values())) if parallel else set()
     kept = {
-        tag: tuple(document for document in texts if document.id not in (dropped or repeats[tag]))
-        for tag, texts in found.items()
+        tag: tuple(document for document in documents if document.id not in (dropped or repeats))
+        for tag, (documents, repeats, _, _) in dealt.items()
     }
-    short = [f"{tag} ({len(corpus[tag])} documents)" for tag, documents in kept.items() if not documents]
+    short = [f"{tag} ({dealt[tag].total} documents)" for tag, documents in kept.items() if not documents]
     if short:
         raise CorpusError(
-            f"{corpus.name}: no document is left for {split} of {', '.join(short)}, where the text is dealt out by "
+            f"{name}: no document is left for {split} of {', '.join(short)}, where the text is dealt out by "
             f"document; expected {FEWEST_DEALT} or more a language, one a line; add some, or {HELD_OUT_ADVICE}"
         )
-    lost: dict[str, int] = {tag: len(found[tag]) - len(kept[tag]) for tag in kept if len(found[tag]) > len(kept[tag])}
-    say_dealt(corpus, split, kept, lost)
-    name = f"{corpus.name}, all of it" if split == WHOLE else f"{corpus.name}, {split} by document"
-    return Corpus(kept, name, TextSource(corpus.name, split, split != WHOLE, lost))
+    lost: dict[str, int] = {
+        tag: n for tag, documents in kept.items() if (n := len(dealt[tag].documents) - len(documents))
+    }
+    say_dealt(name, split, {tag: (len(kept[tag]), dealt[tag].total) for tag in kept}, lost)
+    whole = f"{name}, all of it" if split == WHOLE else f"{name}, {split} by document"
+    return Corpus(kept, whole, TextSource(name, split, split != WHOLE, lost))
 
 
-def tenth(documents: tuple[Document, ...], split: str) -> tuple[Document, ...]:
+def deal_documents(documents: Iterable[Document], split: str) -> Dealing:
     """A split's documents by the hash of their ids; of a short text all are train."""
-    if len(documents) < FEWEST_DEALT:
-        return documents if split == "train" else ()
-    return tuple(document for document in documents if shard_of(document.id, 10) in TENTHS[split])
-
-
-def earlier(documents: tuple[Document, ...], split: str) -> set[bytes]:
-    """Texts of the splits before this one, as `contents`."""
-    before = SPLITS[: SPLITS.index(split)] if split in SPLITS else ()
-    return contents(document for name in before for document in tenth(documents, name))
+    before = {shard for name in SPLITS[: SPLITS.index(split)] for shard in TENTHS[name]} if split in SPLITS else set()
+    first: list[Document] = []
+    kept: list[Document] = []
+    known: set[bytes] = set()
+    ids, count, numbered = hashlib.blake2b(digest_size=16), 0, False
+    for count, document in enumerate(documents, start=1):
+        if count < FEWEST_DEALT:
+            first.append(document)
+        ids.update(f"{len(document.id)} {document.id}".encode())
+        numbered = numbered or isinstance(document.id, LineNumber)
+        shard = shard_of(document.id, 10)
+        if split == WHOLE or shard in TENTHS[split]:
+            kept.append(document)
+        elif shard in before:
+            known.add(digest_of(document))
+    if count < FEWEST_DEALT:
+        kept, known = first if split in ("train", WHOLE) else [], set()
+    return Dealing(tuple(kept), repeated(kept, known), count, None if numbered else ids.digest())
 
 
 def repeated(documents: Collection[Document], known: Collection[bytes]) -> set[str]:
@@ -71,17 +108,15 @@ def repeated(documents: Collection[Document], known: Collection[bytes]) -> set[s
     return {document.id for document in documents if digest_of(document) in known} if known else set()
 
 
-def say_dealt(
-    corpus: Corpus, split: str, kept: Mapping[Language, tuple[Document, ...]], lost: Mapping[Any, int]
-) -> None:
-    """One line on what was dealt, so that nobody is surprised by the number of documents."""
+def say_dealt(name: str, split: str, counts: Mapping[Language, tuple[int, int]], lost: Mapping[Any, int]) -> None:
+    """One line on what was dealt, so that nobody is surprised by the number of documents: kept, and of how many."""
     if split == WHOLE:
         return
-    counts = ", ".join(f"{tag} {len(documents)} of {len(corpus[tag])}" for tag, documents in kept.items())
-    whole = [tag for tag in kept if len(corpus[tag]) < FEWEST_DEALT]
+    told = ", ".join(f"{tag} {kept} of {count}" for tag, (kept, count) in counts.items())
+    whole = [tag for tag, (_, count) in counts.items() if count < FEWEST_DEALT]
     more = f"; too short to be dealt out, so nothing of it is held out: {', '.join(whole)}" if whole else ""
     left = f"; left out, their text is in an earlier split: {listed(lost)}" if lost else ""
-    log.warning("%s: has no splits; %s is dealt out by document: %s%s%s", corpus.name, split, counts, more, left)
+    log.warning("%s: has no splits; %s is dealt out by document: %s%s%s", name, split, told, more, left)
 
 
 def say_repeated(corpus: str, split: str, repeats: Mapping[Any, int]) -> None:

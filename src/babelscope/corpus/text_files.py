@@ -79,10 +79,7 @@ def check_plain(file: Path) -> None:
 
 def read_documents(path: Path, conversation: Counted | None = None) -> tuple[Document, ...]:
     """All documents of one file; with `conversation` the file's rows are conversations."""
-    documents = tuple(each_document(path, conversation))
-    if not documents:
-        raise CorpusError(f"{path}: is empty; expected one document a line; fill it or leave the language out")
-    return documents
+    return tuple(each_document(path, conversation))
 
 
 def each_document(path: Path, conversation: Counted | None = None) -> Iterator[Document]:
@@ -94,9 +91,13 @@ def each_document(path: Path, conversation: Counted | None = None) -> Iterator[D
                 f"{path}: lines of text came; expected conversations, a row of messages each, in a .jsonl file"
             )
         parse = partial(parse_conversation, counted=conversation)
+    empty = True
     for number, line in text_lines(path):
         if line.strip() and (document := parse(line, number - 1, path)).text.strip():
+            empty = False
             yield document
+    if empty:
+        raise CorpusError(f"{path}: is empty; expected one document a line; fill it or leave the language out")
 
 
 def parse_line(line: str, number: int, path: Path) -> Document:
