@@ -127,7 +127,7 @@ def test_what_can_not_be_asked_is_one_line(capsys, folder):
     rows.write_text('{"messages": [{"role": "user"}]}\n')
     assert "rows.jsonl, line 1: prompt" in refused(capsys, *steer, rows, "--chat")
     rows.write_text("{\n")
-    assert "line 1: no JSON" in refused(capsys, *steer, rows, "--chat")
+    assert "line 1: is no JSON" in refused(capsys, *steer, rows, "--chat")
     rows.write_text('{"words": 1}\n')
     assert 'fields words came; expected {"prompt"' in refused(capsys, *steer, rows, "--chat")
     rows.write_text(json.dumps([system("a"), user("b")]) + "\n")

@@ -168,7 +168,7 @@ def test_rows_of_messages_are_conversations(folder):
     ("row", "reason"),
     [
         ('{"text": "a"}', "fi.jsonl, line 1: fields text came"),
-        ("{", "line 1: no JSON"),
+        ("{", "line 1: is no JSON"),
         ('{"messages": []}', "line 1: nothing came"),
         ('[{"role": "user", "content": "a"}]', "line 1: no message of the assistant.*roles: user"),
         ('[{"role": "user", "content": "a"}, {"role": "assistant"}]', "line 1, message 2"),

@@ -340,7 +340,7 @@ def test_a_missing_or_torn_folder_is_refused(tmp_path):
     for text in ('{"x": ' + "[" * 5000, "[]", '{"a\\ud800": ', "\0"):
         path = folder(tmp_path / f"t{len(text)}", tensors())
         (path / "cfg.json").write_text(text)
-        with pytest.raises(ArtifactError, match="unreadable|is no table") as caught:
+        with pytest.raises(ArtifactError, match="is no JSON|is no table|nested too deep") as caught:
             load_sae(path)
         assert "\n" not in str(caught.value)
 

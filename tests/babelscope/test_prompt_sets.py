@@ -87,7 +87,7 @@ def test_bad_prompt_sets_are_one_clear_line(tmp_path):
     with pytest.raises(CorpusError, match="columns a came; expected a language"):
         load_prompts(tmp_path, kind="language_confusion")
     (tmp_path / "rows.jsonl").write_text("{no json\n")
-    with pytest.raises(CorpusError, match="line 1: no JSON"):
+    with pytest.raises(CorpusError, match="line 1: is no JSON"):
         load_prompts(tmp_path, kind="clas")
     with pytest.raises(CorpusError, match="no answer was found"):
         load_answers(tmp_path / "empty")

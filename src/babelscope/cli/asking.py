@@ -12,8 +12,9 @@ from typing import Any, Literal
 from babelscope.artifacts import SteeringRecipe
 from babelscope.cli.arguments import format_of
 from babelscope.cli.saved import open_recipe
-from babelscope.corpus import COMPRESSED, check_unicode, json_row, text_lines
+from babelscope.corpus import COMPRESSED, check_unicode, text_lines
 from babelscope.errors import ChatError, CorpusError
+from babelscope.files.strict_json import parse_json
 from babelscope.languages import Language
 from babelscope.subnetworks import Delta
 from babelscope.sweeps import ChatPrompts, Prompt, ask_as_chat
@@ -79,7 +80,7 @@ def jsonl_rows(file: Path) -> Iterator[Any]:
     """The rows of a JSONL file; a blank line is an error, for rows must stay side by side with others'."""
     for number, line in enumerate(lines_of(file), start=1):
         where = f"{file}, line {number}"
-        yield json_row(line, where, error=CorpusError, advice="expected one row a line; correct it")
+        yield parse_json(line, where, error=CorpusError, advice="expected one row a line; correct it")
 
 
 def as_prompt(row: Any, number: str, where: str, chat: bool, system: str, source: Language) -> Prompt:

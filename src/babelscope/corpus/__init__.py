@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         tokenize_prompt,
         tokenize_prompts,
     )
-    from babelscope.corpus.file_lines import COMPRESSED, json_row, raw_lines, text_lines
+    from babelscope.corpus.file_lines import COMPRESSED, raw_lines, text_lines
     from babelscope.corpus.messages import Conversation, Counted, Message, Messages, as_messages, asked, check_counted
     from babelscope.corpus.reading import has_splits, load_corpus, load_splits
     from babelscope.corpus.splits import SPLITS, WHOLE, check_apart, check_unseen, deal_out, split_documents
@@ -79,7 +79,6 @@ __all__ = [
     "encode_texts",
     "end_of_turn",
     "has_splits",
-    "json_row",
     "limit_tokens",
     "load_corpus",
     "load_splits",

@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.corpus.chat import RenderedChat, check_template, render_whole
 from babelscope.corpus.documents import Corpus, Document, id_of
 from babelscope.corpus.encoding import special_ids
-from babelscope.corpus.file_lines import json_row
 from babelscope.corpus.messages import (
     FORM,
     ROLES,
@@ -26,6 +25,7 @@ from babelscope.corpus.messages import (
     counts,
 )
 from babelscope.errors import ChatError, PrerequisiteError
+from babelscope.files.strict_json import parse_json
 
 log = logging.getLogger(__name__)
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -67,7 +67,7 @@ def as_conversations(corpus: Corpus, *, counted: Counted = "user", system: str |
 
 def parse_conversation(line: str, number: int, where: Any, counted: str) -> Document:
     """A line of a jsonl file as a conversation; raises ChatError if it is none."""
-    row = json_row(
+    row = parse_json(
         line,
         f"{where}, line {number + 1}",
         error=ChatError,

@@ -5,7 +5,6 @@ have, and .zst where it was written with one (the zstd program does; some librar
 """
 
 import bz2
-import json
 import lzma
 import zlib
 from collections.abc import Callable, Generator, Iterator
@@ -15,7 +14,7 @@ from typing import Any, BinaryIO
 
 import zstandard
 
-from babelscope.errors import CorpusError, ToolkitError
+from babelscope.errors import CorpusError
 from babelscope.limits import LINE, TEXT
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -150,13 +149,3 @@ def _decompress_zstd(decoder: Any, data: bytes) -> Step:
         if decoder.eof:
             return decoder.unused_data + data[start + ZSTD_PIECE :]
     return b""
-
-
-def json_row(line: str, place: str, *, error: type[ToolkitError], advice: str) -> Any:
-    """The JSON value of a line; raises `error`, which begins with the place and ends in the advice, for none."""
-    try:
-        return json.loads(line)
-    except RecursionError:
-        raise error(f"{place}: no JSON (nested too deep); {advice}") from None
-    except ValueError as err:
-        raise error(f"{place}: no JSON ({err}); {advice}") from err

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from babelscope.corpus.conversations import parse_conversation
 from babelscope.corpus.documents import Document, LineNumber, clean_text, id_of
-from babelscope.corpus.file_lines import COMPRESSED, json_row, text_lines
+from babelscope.corpus.file_lines import COMPRESSED, text_lines
 from babelscope.corpus.messages import Counted
 from babelscope.corpus.splits import SPLITS
 from babelscope.errors import ChatError, CorpusError, LanguageError
+from babelscope.files.strict_json import parse_json
 from babelscope.languages import Language, parse_languages
 
 TEXT_FIELD = "text"
@@ -107,7 +108,7 @@ def parse_line(line: str, number: int, path: Path) -> Document:
 
 def parse_row(line: str, number: int, path: Path) -> Document:
     """A row of a jsonl file; raises CorpusError if it is none."""
-    row = json_row(line, f"{path}, line {number + 1}", error=CorpusError, advice=ROW_ADVICE)
+    row = parse_json(line, f"{path}, line {number + 1}", error=CorpusError, advice=ROW_ADVICE)
     if isinstance(row, list) or (isinstance(row, dict) and "messages" in row):
         raise CorpusError(
             row_error(path, number, "messages of a conversation") + ", or say --conversation (whose words count)"
@@ -116,12 +117,7 @@ def parse_row(line: str, number: int, path: Path) -> Document:
     if not isinstance(text, str):
         found = f"fields {', '.join(row)}" if isinstance(row, dict) else type(row).__name__
         raise CorpusError(row_error(path, number, found if text is None else f"{TEXT_FIELD} is {type(text).__name__}"))
-    number_or_name = id_of(row, number)
-    try:
-        f"{text}{number_or_name}".encode()
-    except UnicodeEncodeError as err:
-        raise CorpusError(row_error(path, number, f"half a surrogate pair at character {err.start}")) from err
-    return Document(number_or_name, unicodedata.normalize("NFC", text))
+    return Document(id_of(row, number), unicodedata.normalize("NFC", text))
 
 
 def row_error(path: Path, number: int, found: str) -> str:

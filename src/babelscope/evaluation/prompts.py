@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from babelscope.corpus import COMPRESSED, Message, asked, check_unicode, json_row, raw_lines, text_lines
+from babelscope.corpus import COMPRESSED, Message, asked, raw_lines, text_lines
 from babelscope.errors import CorpusError, LanguageError, first_line
+from babelscope.files.strict_json import parse_json
 from babelscope.languages import Language, parse_languages
 
 PromptKind = Literal["language_confusion", "clas"]
@@ -178,7 +179,6 @@ def _cell(row: Mapping[str, Any], what: str, where: str) -> str | None:
     value = row[name]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise CorpusError(f"{where}: {name} is a {type(value).__name__}; expected text; correct the row")
-    check_unicode(str(value), where)
     return str(value)
 
 
@@ -216,7 +216,7 @@ def _rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for number, line in text_lines(file):
         if line.strip():
             where = f"{file}, line {number}"
-            row = json_row(line, where, error=CorpusError, advice="expected an object a line; correct it")
+            row = parse_json(line, where, error=CorpusError, advice="expected an object a line; correct it")
             if not isinstance(row, dict):
                 raise CorpusError(f"{where}: a {type(row).__name__} came; expected an object a line; correct it")
             yield where, row

@@ -1,6 +1,5 @@
 """Open sparse autoencoders: the bundled ones, a sae-lens folder, Gemma Scope's params.npz, or a published release."""
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from babelscope.axes import Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
 from babelscope.features.arrays import read_arrays
 from babelscope.features.units import Stored, check_types, plain_form
+from babelscope.files.strict_json import read_json
 from babelscope.files.tensor_files import check_header
 from babelscope.models import Layout, layout_of, model_difference
 from babelscope.models.plain import CausalModel
@@ -121,10 +121,10 @@ def read_folder(path: Path) -> tuple[Stored, str]:
                 f"{WEIGHTS}, a {PARAMS}, or a release with sae_id=…; check the path"
             )
     check_header(path / WEIGHTS)
+    settings = read_json(path / CONFIG, advice="fetch the autoencoder again")
     try:
-        settings = json.loads((path / CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(path / WEIGHTS)
-    except (ValueError, RecursionError, OSError, SafetensorError) as err:
+    except (OSError, SafetensorError) as err:
         raise ArtifactError(f"SAE {str(path)!r}: unreadable ({err}); expected whole files; fetch it again") from err
     if not isinstance(settings, dict):
         raise ArtifactError(f"SAE {str(path)!r}: {CONFIG} is no table of settings; fetch it again")
