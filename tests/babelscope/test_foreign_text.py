@@ -1,6 +1,7 @@
 """Corpora, prompts and answers by strangers: one line with file and line number, never a traceback or less text."""
 
 import json
+import os
 import random
 
 import pytest
@@ -21,12 +22,11 @@ def corpus(tmp_path):
 
 
 def test_a_folder_a_pipe_or_a_dead_link_in_place_of_a_file_is_said(corpus, tmp_path):
-    import os
-
     makers = {"is a folder": lambda file: file.mkdir(), "is no plain file": os.mkfifo}
     makers["is a link to nothing"] = lambda file: file.symlink_to(file.with_name("none"))
-    for number, (word, make) in enumerate(makers.items()):
-        file = corpus / f"{('eu', 'sv', 'et')[number]}.txt"
+    makers["link to"] = lambda file: file.symlink_to(file.name)
+    for tag, (word, make) in zip(("eu", "sv", "et", "lv"), makers.items(), strict=True):
+        file = corpus / f"{tag}.txt"
         make(file)
         with pytest.raises(CorpusError, match=word):
             load_corpus(corpus, split="all")
@@ -42,7 +42,15 @@ def test_a_link_out_of_the_corpus_is_said_and_one_within_or_in_the_hubs_cache_is
     (corpus / "eu.txt").symlink_to(outside)
     with pytest.raises(CorpusError, match=f"eu.txt: is a link to {outside}, outside the corpus"):
         load_corpus(corpus, split="all")
+    for load in (load_answers, lambda path: load_prompts(path, kind="clas")):
+        with pytest.raises(CorpusError, match="outside the corpus"):
+            load(corpus)
     (corpus / "eu.txt").unlink()
+    (outside.parent / "train").mkdir(), (outside.parent / "train" / "en.txt").write_text("private\n")
+    (corpus / "train").symlink_to(outside.parent / "train")
+    with pytest.raises(CorpusError, match="train/en.txt: is a link to .*outside the corpus"):
+        load_corpus(corpus)
+    (corpus / "train").unlink()
     (corpus / "eu.txt").symlink_to("fi.txt")
     assert load_corpus(corpus, split="all")["eu"][0].text == "text of fi"
     hub = outside.parent / "datasets--a--b"

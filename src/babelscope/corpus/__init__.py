@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from babelscope.corpus.messages import Conversation, Counted, Message, Messages, as_messages, asked, check_counted
     from babelscope.corpus.reading import has_splits, load_corpus, load_splits
     from babelscope.corpus.splits import SPLITS, WHOLE, check_apart, check_unseen, deal_out, split_documents
+    from babelscope.corpus.text_files import check_plain
     from babelscope.corpus.tokens import TokenDocument, limit_tokens, say_cut, tokenize_documents
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "check_apart",
     "check_conversations",
     "check_counted",
+    "check_plain",
     "check_template",
     "check_unicode",
     "check_unseen",

@@ -60,7 +60,7 @@ def load_folder(
             "or ask for one of those"
         )
     folder = path / split if folders else path
-    files = find_files(folder, split, languages)
+    files = find_files(folder, split, languages, root=path)
     wanted = parse_languages(languages) if languages is not None else tuple(sorted(files))
     if not wanted:
         raise CorpusError(
@@ -139,7 +139,7 @@ def repeats_of(
         known: set[bytes] = set()
         for other in before:
             folder = path / other if (path / other).is_dir() else path
-            file = find_files(folder, other, [tag]).get(tag)
+            file = find_files(folder, other, [tag], root=path).get(tag)
             if file is not None and (folder != path or split_of(file)):
                 known |= contents(each_document(file, conversation))
         if number := len(repeated(documents, known)):

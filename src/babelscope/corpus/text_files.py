@@ -1,5 +1,6 @@
 """Files of labelled text: which languages and splits a folder has, and the documents of one file."""
 
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -24,12 +25,16 @@ def split_of(file: Path) -> str:
     return parts[1] if parts[1] in SPLITS else ""
 
 
-def find_files(folder: Path, split: str, languages: Iterable[str] | None = None) -> dict[Language, Path]:
+def find_files(
+    folder: Path, split: str, languages: Iterable[str] | None = None, *, root: Path | None = None
+) -> dict[Language, Path]:
     """Text files by language.
 
+    root: the corpus that the folder is a part of.
     Raises LanguageError for a name that is no tag where no languages were asked for, CorpusError where two files claim
     one tag, and where what has a text file's name is a folder, or a link to a place outside the corpus.
     """
+    root = root or folder
     wanted = None if languages is None else parse_languages(languages)
     found: dict[Language, Path] = {}
     divided: dict[Language, Path] = {}
@@ -55,7 +60,7 @@ def find_files(folder: Path, split: str, languages: Iterable[str] | None = None)
             continue
         if tag in found:
             raise CorpusError(f"{folder}: {found[tag].name} and {file.name} are both {tag!r}; expected one; remove one")
-        check_plain(file)
+        check_plain(file, root)
         found[tag] = file
     for tag in found.keys() & divided.keys():
         if not split_of(found[tag]):
@@ -64,9 +69,9 @@ def find_files(folder: Path, split: str, languages: Iterable[str] | None = None)
     return found
 
 
-def check_plain(file: Path) -> None:
-    """Raise CorpusError unless an entry of a corpus is a file that lies in its folder, or in the hub's cache."""
-    target, folder = file.resolve(), file.parent.resolve()
+def check_plain(file: Path, root: Path) -> None:
+    """Raise CorpusError unless an entry of a folder is a file that lies in it, or in the hub's cache as it does."""
+    target, folder = (Path(os.path.realpath(path)) for path in (file, root))  # of a link to itself too
     cache = next((above.parent / "blobs" for above in folder.parents if above.name == "snapshots"), folder)
     if not target.is_relative_to(folder) and not target.is_relative_to(cache):
         raise CorpusError(

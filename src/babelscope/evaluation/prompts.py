@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from babelscope.corpus import COMPRESSED, Message, asked, raw_lines, text_lines
+from babelscope.corpus import COMPRESSED, Message, asked, check_plain, raw_lines, text_lines
 from babelscope.errors import CorpusError, LanguageError, first_line
 from babelscope.files.strict_json import parse_json
 from babelscope.languages import Language, parse_languages
@@ -121,7 +121,8 @@ def load_answers(path: str | Path) -> list[SetAnswer]:
             place = _place(row, file.parent.name, tag, i, where, text is not None)
             found.append(SetAnswer(*place, text or "", _cell(row, "task", where) or _task_of(file)))
     if not found:
-        raise CorpusError(f"{path}: no answer was found; expected rows with language and answer, or <tag>.txt")
+        missing = "" if Path(path).exists() else ", there is no such file or folder"
+        raise CorpusError(f"{path}: no answer was found{missing}; expected rows with language and answer, or <tag>.txt")
     return found
 
 
@@ -190,7 +191,9 @@ def _kind_of(file: Path) -> str:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    found = [file for file in path.rglob("*") if file.is_file() and _kind_of(file) in ("csv", "jsonl", "txt")]
+    found = [file for file in path.rglob("*") if not file.is_dir() and _kind_of(file) in ("csv", "jsonl", "txt")]
+    for file in found:
+        check_plain(file, path)
     return sorted(found, key=lambda file: file.relative_to(path).parts)
 
 
