@@ -276,6 +276,21 @@ def test_a_release_that_is_not_here_is_one_line_offline(monkeypatch):
         load_sae("gemma-scope-2b-pt-res", "nowhere")
 
 
+@NEEDS
+def test_a_release_with_code_in_its_pickle_is_one_line_without_torchs_advice_to_run_it(monkeypatch):
+    from pickle import UnpicklingError
+
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+
+    def refuse(*_, **__):
+        raise UnpicklingError("Weights only load failed. You may set weights_only=False, GLOBAL os.system")
+
+    monkeypatch.setattr(loaders, "hf_hub_download", refuse)
+    with pytest.raises(PrerequisiteError, match="a file with more in it than tensors") as caught:
+        load_sae("gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_71")
+    assert "weights_only" not in str(caught.value)
+
+
 def test_without_sae_lens_folders_open_and_releases_say_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sae_lens", None)
     assert load_sae(folder(tmp_path / "s", tensors())).n_features == 6

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -177,8 +178,10 @@ def read_release(release: str, sae_id: str) -> tuple[Stored, str]:
         ) from err
     try:
         sae = SAE.from_pretrained(release, sae_id)
-    except (OSError, ValueError, KeyError, RuntimeError) as err:
-        reason = " ".join(str(err).split())[:200]
+    except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as err:
+        # What torch says of a pickle with more in it than tensors is how to run that.
+        pickled = isinstance(err, UnpicklingError)
+        reason = "a file with more in it than tensors" if pickled else " ".join(str(err).split())[:200]
         raise PrerequisiteError(
             f"SAE {sae_id!r} of release {release!r} could not be opened ({type(err).__name__}: {reason}); expected a "
             "release that sae-lens knows, in the local cache or over the network; fetch it once online"
