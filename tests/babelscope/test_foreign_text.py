@@ -97,7 +97,7 @@ HEAD = "language,completion,prompt\n"
         (f"{HEAD}fi,a,b\nfi,a\n", "line 3: 2 cells came; expected 3"),
         (f"{HEAD}fi,a,b\nfi,a,b,c\n", "line 3: 4 cells came; expected 3"),
         ("language,completion,completion\nfi,a,b\n", "two columns have one name"),
-        (f"{HEAD}fi,a\0,b\n", "line 2: holds a NUL"),
+        (f"{HEAD}fi,a\0,b\n", "line 2: unreadable, holds a NUL"),
         (f"{HEAD}fi,a\rb,c\n", "line 2: 2 cells came"),
         (f'{HEAD}fi,"a\nb",b\nfi,a\n', "line 4: 2 cells came"),
     ],
@@ -114,9 +114,9 @@ def test_an_undecodable_byte_is_one_line_everywhere(tmp_path):
     (tmp_path / "fi.txt").write_bytes(b"hyv\xc3\xa4\nhyv\xe4\n")
     (tmp_path / "x.csv").write_bytes(b"language,completion\nfi,hyv\xe4\n")
     for name in ("fi.txt", "x.csv"):
-        with pytest.raises(CorpusError, match=f"{name}, line 2: is not UTF-8 at byte "):
+        with pytest.raises(CorpusError, match=f"{name}, line 2: unreadable, is not UTF-8 at byte "):
             load_answers(tmp_path / name)
-    with pytest.raises(CorpusError, match=r"fi.txt, line 2: is not UTF-8 at byte 3"):
+    with pytest.raises(CorpusError, match=r"fi.txt, line 2: unreadable, is not UTF-8 at byte 3"):
         read_prompts([str(tmp_path / "fi.txt")])
     with pytest.raises(CorpusError, match="half a surrogate pair"):
         read_prompts([b"hyv\xe4".decode("utf-8", "surrogateescape")])
