@@ -1,8 +1,8 @@
 """How often does a verdict of the report hold where no language exists, and how often where one does?
 
 Documents of many languages are dealt out at random to six labels ("no language"), and the same documents go to their
-own six languages ("languages", six drawn for each population). Both are observed, selected, checked and switched off as a
-study does it, and the report's own verdicts are read from the numbers. Steering is simulated: answers of equal true
+own six languages ("languages", six drawn for each population). Both are observed, selected, checked and switched off
+as a study does it, and the report's own verdicts are read from the numbers. Steering is simulated: answers of equal true
 success with and without steering ("no effect"), and of .9 against .02 ("effect").
 
 Against a verdict: it holds under no language more often than 5 % and two standard errors, or in fewer than 90 % of
