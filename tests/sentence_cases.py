@@ -1,7 +1,10 @@
 """Sentence vectors made by hand, for tests of the geometric probes."""
 
+from dataclasses import replace
+
 import torch
 
+from babelscope.artifacts.stream import BINS, LayerStream
 from babelscope.languages import Language
 from babelscope.probes.sentences import Sentences
 from babelscope.sites import Site
@@ -21,3 +24,16 @@ def made_sentences(vectors, languages=FIVE):
 def noise(languages=5, depths=2, sentences=60, hidden=24, seed=0):
     """Vectors without any structure."""
     return torch.randn(languages, depths, sentences, hidden, generator=torch.Generator().manual_seed(seed))
+
+
+def with_streams(vectors, rest):
+    """Sentences whose depth 1 holds units that are massive in the rest."""
+    sentences = made_sentences(vectors)
+    later = {pooling: torch.as_tensor(rest).float() for pooling in sentences.vectors}
+    streams = []
+    for depth in range(vectors.shape[1]):
+        rows = torch.nan_to_num(later["mean"][:, depth].double())
+        count, zero = torch.full((5,), rows.shape[1]), torch.zeros(5, rows.shape[2], dtype=torch.float64)
+        lengths = torch.zeros(5, BINS, dtype=torch.int64)
+        streams.append(LayerStream(2 * count, count, rows.sum(1), rows.square().sum(1), zero, zero, lengths))
+    return replace(sentences, rest=later, streams=tuple(streams))

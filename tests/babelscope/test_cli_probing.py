@@ -2,14 +2,16 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
+from sentence_cases import noise, with_streams
 
 import babelscope as bs
 from babelscope.cli import main
 from babelscope.cli.probe_job import ProbeJob
-from babelscope.cli.probing import PROBES, run_probe, two_texts, write_findings
+from babelscope.cli.probing import PROBES, probe_subspaces, run_probe, two_texts, write_findings
 from babelscope.errors import ArtifactError, CorpusError, LanguageError, PrerequisiteError, SiteError
 from babelscope.probes.translations import CONTROL
 from babelscope.reference import WORDS
@@ -152,3 +154,14 @@ def test_probes_are_reached_by_one_name():
     with pytest.raises(AttributeError, match="nothing"):
         _ = bs.probes.nothing
     assert set(PROBES) >= {"lens", "embeddings", "alignment", "language-id", "trees", "subspaces"}
+
+
+@pytest.mark.parametrize("loud", [300, 0])
+def test_subspaces_with_massive_units_stand_beside_those_without(loud, job, monkeypatch):
+    vectors = noise(depths=2, hidden=60, seed=3)
+    vectors[:, 1, :, 7] += loud
+    monkeypatch.setattr(ProbeJob, "sentences", with_streams(vectors, vectors))
+    claims = {row.claim for row in probe_subspaces(replace(job)).rows if row.site == "0.resid_out"}
+    more = {f"{name}, with first tokens and massive units" for name in claims if "massive" not in name}
+    assert "share of variance, language" in claims and len(more) == 5
+    assert {name for name in claims if "massive" in name} == (more if loud else set())

@@ -4,7 +4,8 @@ import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
 
-from babelscope import load_corpus
+from babelscope import load_corpus, observe
+from babelscope.artifacts.stream import without_units
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.probes.sentences import parallel_corpus, pooling_weights, record_sentences
 
@@ -25,15 +26,33 @@ def test_vectors_equal_those_of_each_sentence_alone(family, bos):
                 states = model(ids, output_hidden_states=True).hidden_states
             own = ids[0] > 2
             for depth, state in enumerate(states[:-1]):
-                tokens = state[0, own].double()
-                place = torch.arange(1, len(tokens) + 1).double()
-                witness = {
-                    "mean": tokens.mean(dim=0),
-                    "weighted": (tokens * place[:, None]).sum(dim=0) / place.sum(),
-                    "last": tokens[-1],
-                }
-                for pooling, vector in witness.items():
-                    assert (found.at(depth, pooling)[k, row] - vector).abs().max() < 1e-4 * vector.abs().max()
+                every = state[0, own].double()
+                for vectors, tokens in ((found.vectors, every), (found.rest, every[1:])):
+                    place = torch.arange(1, len(tokens) + 1).double()
+                    witness = {
+                        "mean": tokens.mean(dim=0),
+                        "weighted": (tokens * place[:, None]).sum(dim=0) / place.sum(),
+                        "last": tokens[-1],
+                    }
+                    for pooling, vector in witness.items():
+                        assert (vectors[pooling][k, depth, row] - vector).abs().max() < 1e-4 * vector.abs().max()
+
+
+def test_massive_units_and_first_tokens_are_those_of_an_observation(tokenizer):
+    model, texts = tiny_model("gpt2"), {"en": [*TEXTS["en"], "x"], "fi": [*TEXTS["fi"], "juu juu"]}
+    found = record_sentences(model, tokenizer, texts)
+    observation = observe(model, tokenizer, texts, sites=["resid_out"], shards=0)
+    for depth, site in enumerate(found.sites[1:], start=1):
+        ours, theirs = found.streams[depth], observation.stream("resid_out", site.layer)
+        assert ours.shares == pytest.approx(theirs.shares) and ours.massive == theirs.massive
+        assert torch.equal(ours.lengths, theirs.lengths) and ours.form("auto") == theirs.form("auto")
+    # "x" is one token.
+    assert bool(found.rest["mean"][0, :, 3].isnan().all()) and bool(found.rest["mean"][1].isfinite().all())
+    ordinary = found.in_form("ordinary")
+    assert ordinary.ids == ("0", "1", "2")
+    assert torch.equal(
+        ordinary.at(1)[0], without_units(found.rest["mean"][0, 1, :3], found.streams[1].massive).double()
+    )
 
 
 def test_weights_leave_out_what_does_not_count():

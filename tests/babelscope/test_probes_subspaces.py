@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import subspace_angles
-from sentence_cases import made_sentences, noise
+from sentence_cases import made_sentences, noise, with_streams
 
-from babelscope.errors import MeasurementError
+from babelscope.errors import MeasurementError, SiteError
 from babelscope.probes.subspaces import (
     content_share,
     language_share,
@@ -74,6 +74,30 @@ def test_rows_are_tidy():
     assert all(row.site for row in found)
     shares = [row for row in found if row.claim.startswith("share")]
     assert all(row.low <= row.estimate <= row.high for row in shares)
+
+
+def test_massive_units_and_first_tokens_are_left_out_where_they_would_dominate():
+    quiet, other = noise(depths=2, hidden=60, seed=3), noise(depths=2, hidden=60, seed=4)
+    loud, rest = quiet.clone(), other.clone()
+    for value in (loud, rest):
+        value[:, 1, :, 7] = 90 * noise(5, 1, 60, 1, seed=5)[:, 0, :, 0] + 300
+    rest[2, :, 11] = float("nan")  # a sentence of one token in one language
+    sentences = with_streams(loud, rest)
+    found = language_subspaces(sentences, draws=9)
+    assert found.forms == ("whole", "ordinary") and found.sentences == 59
+    some, kept = torch.arange(60) != 11, torch.arange(60) != 7
+    by_hand = torch.zeros(5, 2, 59, 60)
+    by_hand[:, 0], by_hand[:, 1, :, kept] = quiet[:, 0, some], other[:, 1, some][..., kept]
+    plain = language_subspaces(made_sentences(by_hand), draws=9)
+    assert [one.estimate for one in found.language] == [one.estimate for one in plain.language]
+    assert [one.estimate for one in found.content] == [one.estimate for one in plain.content]
+    assert torch.equal(found.rank, plain.rank) and torch.equal(found.overlap, plain.overlap)
+    whole = language_subspaces(sentences, form="whole", draws=9)
+    assert whole.forms == ("whole", "whole") and int(whole.rank[:, 1].max()) == 1 < int(found.rank[:, 1].min())
+    notes = {row.site: row.note for row in found.rows() if row.claim.startswith("share")}
+    assert notes == {"0.resid_in": "", "0.resid_out": "without first tokens and massive units"}
+    with pytest.raises(SiteError, match="were not kept there"):
+        language_subspaces(made_sentences(quiet), form="ordinary")
 
 
 def test_too_few_sentences_are_refused():

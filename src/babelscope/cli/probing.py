@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -63,8 +64,12 @@ def probe_language_id(job: ProbeJob) -> Findings:
 
 
 def probe_subspaces(job: ProbeJob) -> Findings:
-    """Variance, ranks and the split."""
+    """Variance, ranks and the split; where massive units or first tokens are left out, rows with them stand beside."""
     found = subspaces.language_subspaces(job.sentences, seed=job.seed)
+    rows = found.rows()
+    if "ordinary" in found.forms:
+        whole = subspaces.language_subspaces(job.sentences, form="whole", seed=job.seed).rows()
+        rows += [replace(row, claim=f"{row.claim}, with first tokens and massive units") for row in whole]
 
     def shares(name: str, own: tuple[VarianceShare, ...]) -> DepthLine:
         low, high = ([getattr(one.interval, end) for one in own] for end in ("low", "high"))
@@ -87,7 +92,7 @@ def probe_subspaces(job: ProbeJob) -> Findings:
             split(random, "mexa_random", control=True),
         ],
     }
-    return Findings(list(found.rows()), {"split": depth_lines(panels=panels)})
+    return Findings([*rows], {"split": depth_lines(panels=panels)})
 
 
 def probe_trees(job: ProbeJob) -> Findings:

@@ -1,5 +1,6 @@
 """One pass over parallel text that keeps a vector a sentence at every depth, for the geometric probes."""
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.stream import Form, LayerStream, check_form, without_units
 from babelscope.axes import Bool, Float32, Float64, Tensor
 from babelscope.corpus import Batch, Corpus, Texts, as_parallel, batch_documents, pad_of, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
@@ -17,6 +19,8 @@ from babelscope.models.measuring import run_pass
 from babelscope.models.plain import CausalModel
 from babelscope.probes.shard_sums import BATCH_TOKENS
 from babelscope.probes.streams import depth_sites
+from babelscope.recording.stream_sums import StreamTally
+from babelscope.recording.sums import first_tokens
 from babelscope.sites import Site
 
 Pooling = Literal["mean", "weighted", "last"]
@@ -33,6 +37,35 @@ class Sentences:
     sites: tuple[Site, ...]
     """Of the depth axis: 0.resid_in, then resid_out of every layer."""
     vectors: dict[Pooling, Float32[Tensor, "language depth sentence hidden"]]
+    rest: dict[Pooling, Float32[Tensor, "language depth sentence hidden"]] | None = None
+    """The same without each sentence's first token; NaN for a sentence of one token. None where it was not kept."""
+    streams: tuple[LayerStream, ...] | None = None
+    """What massive units and first tokens hold, by depth."""
+
+    def forms(self, wanted: Form) -> tuple[Literal["whole", "ordinary"], ...]:
+        """The form that is used at every depth, by the rule of `mean_direction`.
+
+        Raises SiteError where the ordinary form is asked for and was not kept.
+        """
+        streams = self.streams or (None,) * len(self.sites)
+        return tuple(check_form(stream, wanted, site) for stream, site in zip(streams, self.sites, strict=True))
+
+    def in_form(self, wanted: Form) -> "Sentences":
+        """The same vectors, at depths of the ordinary form without first tokens and zero at massive units.
+
+        Where some depth is of the ordinary form, sentences of one token are left out at all depths and languages.
+        """
+        depths = [depth for depth, form in enumerate(self.forms(wanted)) if form == "ordinary"]
+        if self.streams is None or self.rest is None or not depths:
+            return self
+        some = torch.stack([value[:, depths[0]].isfinite().all(dim=2).all(dim=0) for value in self.rest.values()])
+        some = some.all(dim=0)
+        vectors: dict[Pooling, Tensor] = {pooling: value[:, :, some] for pooling, value in self.vectors.items()}
+        for depth in depths:
+            for pooling, value in vectors.items():
+                value[:, depth] = without_units(self.rest[pooling][:, depth, some], self.streams[depth].massive)
+        ids = tuple(name for name, longer in zip(self.ids, some.tolist(), strict=True) if longer)
+        return replace(self, ids=ids, vectors=vectors, rest=None, streams=None)
 
     def at(self, depth: int, pooling: Pooling = "mean") -> Float64[Tensor, "language sentence hidden"]:
         """All vectors at one depth."""
@@ -77,7 +110,8 @@ def record_sentences(
     """Read the first sentences of parallel text once, and keep one vector a sentence, depth and pooling.
 
     Pads, BOS and other special tokens are in no vector; place 1 is the first token that counts. Vectors are float32:
-    4 · languages · sentences · (layers + 1) · hidden bytes a pooling. The last depth is before the final norm.
+    8 · languages · sentences · (layers + 1) · hidden bytes a pooling, for a second one is kept without each sentence's
+    first token (see `Sentences.in_form`). The last depth is before the final norm.
     Raises CorpusError for text that is not parallel, or a sentence without a token; LanguageError for one language.
     """
     layout, corpus = layout_of(model), parallel_corpus(texts, sentences=sentences)
@@ -86,6 +120,8 @@ def record_sentences(
     shape = (len(corpus), len(sites), len(ids), layout.d_hidden)
     pad = pad_of(tokenizer)
     vectors: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
+    rest: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
+    tallies = [StreamTally(len(corpus), layout.d_hidden) for _ in sites]
     for k, (tag, documents) in enumerate(corpus.items()):
         tokens = tokenize_documents(tokenizer, documents, k, max_length=max_length)
         empty = [document.id for document in tokens if not document.n_counted]
@@ -94,27 +130,35 @@ def record_sentences(
         placed = [replace(document, id=str(row)) for row, document in enumerate(tokens)]
         for batch in batch_documents(placed, batch_tokens=BATCH_TOKENS, pad=pad):
             rows = torch.tensor([int(document.id) for document in batch.documents])
-            for depth, pooled in enumerate(pool_batch(layout, sites, batch, poolings)):
-                for pooling, found in pooled.items():
-                    vectors[pooling][k, depth, rows] = found
+            for depth, pooled in enumerate(pool_batch(layout, sites, batch, poolings, tallies)):
+                for pooling, (whole, later) in pooled.items():
+                    vectors[pooling][k, depth, rows] = whole
+                    rest[pooling][k, depth, rows] = later
     broken = [pooling for pooling, found in vectors.items() if not bool(torch.isfinite(found).all())]
     if broken:
         raise MeasurementError("a sentence's vector is NaN or infinite; expected numbers; check the weights and dtype")
-    return Sentences(tuple(corpus), ids, sites, vectors)
+    return Sentences(tuple(corpus), ids, sites, vectors, rest, tuple(tally.layer() for tally in tallies))
 
 
 def pool_batch(
-    layout: Layout, sites: Sequence[Site], batch: Batch, poolings: Sequence[Pooling]
-) -> list[dict[Pooling, Float32[Tensor, "batch hidden"]]]:
-    """One vector a document, at every site."""
-    weights: dict[Pooling, Tensor] = {pooling: pooling_weights(batch.counted, pooling) for pooling in poolings}
-    seen: list[dict[Pooling, Tensor]] = [{} for _ in sites]
+    layout: Layout, sites: Sequence[Site], batch: Batch, poolings: Sequence[Pooling], tallies: Sequence[StreamTally]
+) -> list[dict[Pooling, tuple[Float32[Tensor, "batch hidden"], Float32[Tensor, "batch hidden"]]]]:
+    """Two vectors a document, at every site: of all that counts, and without its first token."""
+    counted = batch.counted
+    later = counted & ~first_tokens(counted)
+    weights: dict[Pooling, list[Tensor]] = {
+        pooling: [pooling_weights(part, pooling) for part in (counted, later)] for pooling in poolings
+    }
+    alone, language = ~later.any(dim=1), batch.documents[0].language
+    seen: list[dict[Pooling, tuple[Tensor, Tensor]]] = [{} for _ in sites]
 
     def watcher(depth: int) -> See:
         def see(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
-            for pooling, weight in weights.items():
-                pooled = torch.einsum("bt,bth->bh", weight.to(value.device), value.double())
-                seen[depth][pooling] = pooled.float().cpu()
+            exact = value.double() * counted.to(value.device)[..., None]
+            tallies[depth].add(exact, counted.to(value.device), language)
+            for pooling, pair in weights.items():
+                whole, rest = (torch.einsum("bt,bth->bh", part.to(value.device), exact).float().cpu() for part in pair)
+                seen[depth][pooling] = (whole, rest.masked_fill(alone[:, None], math.nan))
 
         return see
 
@@ -131,4 +175,4 @@ def pooling_weights(counted: Bool[Tensor, "batch token"], pooling: Pooling) -> F
     if pooling == "last":
         return (place == place.amax(dim=1, keepdim=True)).double() * counted
     weight = counted.double() if pooling == "mean" else place.double()
-    return weight / weight.sum(dim=1, keepdim=True)
+    return weight / weight.sum(dim=1, keepdim=True).clamp(min=1)

@@ -1,13 +1,14 @@
 """How much of the stream is language and how much content, how languages' subspaces lie, what their removal leaves."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import rearrange
 
+from babelscope.artifacts.stream import Form
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p
 from babelscope.errors import MeasurementError
@@ -29,6 +30,8 @@ from babelscope.subspaces import (
 
 FEWEST = 8
 """Fewer sentences than this have no subspace to speak of."""
+ORDINARY = "without first tokens and massive units"
+"""What a row's note says where they are left out."""
 
 
 class VarianceShare(NamedTuple):
@@ -88,6 +91,8 @@ class LanguageSubspaces:
     sentences: int
     draws: int
     seed: int
+    forms: tuple[Literal["whole", "ordinary"], ...]
+    """By depth: of all tokens and units, or without first tokens and massive units."""
 
     def rows(self) -> list[SiteEvidence]:
         """Rows for variance shares, ranks, and the split, by depth."""
@@ -137,7 +142,11 @@ class LanguageSubspaces:
                         seed=self.seed,
                     )
                 )
-        return found
+        ordinary = {str(site) for site, form in zip(self.sites, self.forms, strict=True) if form == "ordinary"}
+        return [
+            replace(row, note="; ".join(filter(None, (row.note, ORDINARY)))) if row.site in ordinary else row
+            for row in found
+        ]
 
 
 def language_subspaces(
@@ -146,6 +155,7 @@ def language_subspaces(
     pooling: Pooling = "mean",
     rank: int | None = None,
     components: int = 8,
+    form: Form = "auto",
     draws: int = 99,
     seed: int = 0,
 ) -> LanguageSubspaces:
@@ -156,8 +166,10 @@ def language_subspaces(
     other (see `babelscope.subspaces.language_subspace`).
     rank: of the split; None means all directions, n_language - 1.
     components: leading ones of each language that are compared by angle.
+    form: as of `mean_direction`, by depth: where one unit or first tokens would dominate, "auto" leaves them out.
     Raises MeasurementError for fewer than eight sentences.
     """
+    forms, sentences = sentences.forms(form), sentences.in_form(form)
     n, k = len(sentences.ids), len(sentences.languages)
     if n < FEWEST:
         raise MeasurementError(f"{n} parallel sentences came; expected at least {FEWEST}, better 200; give more text")
@@ -192,6 +204,7 @@ def language_subspaces(
         sentences=n,
         draws=draws,
         seed=seed,
+        forms=forms,
     )
 
 
