@@ -51,15 +51,15 @@ def raw_lines(path: Path) -> Iterator[tuple[int, str]]:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if b"\0" in line:
             raise CorpusError(
-                f"{path}, line {number}: unreadable, holds a NUL at byte {line.index(0)}; expected UTF-8 text, in which "
-                "there is none; convert UTF-16, or fetch the file again"
+                f"{path}, line {number}: unreadable, holds a NUL at byte {line.index(0)}; expected UTF-8 text, in "
+                "which there is none; convert UTF-16, or fetch the file again"
             )
         try:
             yield number, line.decode("utf-8")
         except UnicodeDecodeError as err:
             raise CorpusError(
-                f"{path}, line {number}: unreadable, is not UTF-8 at byte {err.start} of the line; expected UTF-8 text; "
-                "convert it"
+                f"{path}, line {number}: unreadable, is not UTF-8 at byte {err.start} of the line; expected UTF-8 "
+                "text; convert it"
             ) from err
 
 
