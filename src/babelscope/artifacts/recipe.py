@@ -216,7 +216,7 @@ def _read_operation(entry: Any, saved: SavedFolder, number: int, origin: Origin)
         gate=_read_gate(gate, read, f"{what}.gate"),
         schedule=_read_schedule(schedule, f"{what}.schedule"),
         origin=origin if origin.model_hash else None,
-        matrix=read("matrix", None, None) if "matrix" in names else None,
+        matrix=read("matrix", None, len(vector)) if "matrix" in names else None,
         features=_read_features(top_k, read, what) if "encoder" in names else None,
         clean=as_flag(clean, f"{what}.clean"),
     )
@@ -258,11 +258,13 @@ def _read_condition(entry: Any, read: Callable[..., Tensor], what: str) -> Condi
 
 
 def _read_features(top_k: Any, read: Callable[..., Tensor], what: str) -> FeatureMap:
+    encoder, chosen = read("encoder", None, None), read("chosen", None, dtype=torch.int64)
+    rows, width = encoder.shape
     return FeatureMap(
-        encoder=read("encoder", None, None),
-        bias=read("bias", None),
-        threshold=read("threshold", None),
-        decoder=read("decoder", None, None),
-        chosen=read("chosen", None, dtype=torch.int64),
+        encoder=encoder,
+        bias=read("bias", rows),
+        threshold=read("threshold", rows),
+        decoder=read("decoder", len(chosen), width),
+        chosen=chosen,
         top_k=None if top_k is None else as_whole(top_k, f"{what}.top_k", 1),
     )

@@ -1,0 +1,143 @@
+"""One small artifact of every kind, how it is opened, and whether two are the same."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from conftest import tiny_model, tiny_tokenizer
+from delta_cases import random_delta
+from feature_cases import planted
+from training_cases import some_neurons
+
+from babelscope import observe
+from babelscope.artifacts import Condition, Direction, Gate, NeuronSet, Observation, Operation, SteeringRecipe
+from babelscope.artifacts.feature_observation import FeatureObservation
+from babelscope.artifacts.feature_set import FeatureSet
+from babelscope.files.state_folder import RunState, read_sealed, state_folder, write_sealed
+from babelscope.models import origin_of
+from babelscope.probes.translators import Translators
+from babelscope.sites import Site
+from babelscope.subnetworks.delta import Delta
+from babelscope.subnetworks.elements import ElementDelta, Elements
+
+TEXTS = {"en": ["the cat sat", "on a mat"], "fi": ["kissa istui", "matolla", "hiljaa"]}
+
+
+class Kind(NamedTuple):
+    """A kind of thing on the disk."""
+
+    save: Callable[[Path, int], object]
+    """Writes one into a path; the number makes it another one."""
+    load: Callable[[Path], Any]
+    hashes: bool = True
+    """Whether config.json holds hashes that can be made right again after a change."""
+
+
+def _seeded(number: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(number))
+
+
+def _origin(number: int) -> Any:
+    return origin_of(tiny_model("llama", seed=number), tiny_tokenizer())
+
+
+def _observation(path: Path, number: int) -> object:
+    texts = {tag: [f"{line} {number}" for line in lines] for tag, lines in TEXTS.items()}
+    sites = ["mlp_gate", "mlp_inner", "1.resid_out"]
+    return observe(tiny_model("llama"), tiny_tokenizer(), texts, sites=sites, shards=4).save(path)
+
+
+def _direction(number: int) -> Direction:
+    vector = _seeded(number, 32)
+    return Direction(
+        vector, Site(1, "resid_out"), "fi", ("en", "de"), 3.5, _origin(0), {"method": "mean"}, median_norm=2.0
+    )
+
+
+def _recipe(path: Path, number: int) -> object:
+    direction = _direction(number)
+    gate = Gate(
+        phase="prompt", positions=(0, 4), rows=(0, 1), condition=Condition(Site(1, "resid_out"), _seeded(3, 32), 0.2)
+    )
+    some = Operation(
+        Site(0, "mlp_gate"), "replace", _seeded(number, 3), indices=torch.tensor([5, 0, 4]), origin=_origin(0)
+    )
+    matrix = Operation(
+        Site(2, "resid_out"), "affine", _seeded(number, 32), matrix=_seeded(number, 32, 32), origin=_origin(0)
+    )
+    operations = (direction.add(0.5, gate=gate), some, matrix)
+    return SteeringRecipe(operations, direction.origin, {"method": "mean", "source": "x"}).save(path)
+
+
+def _feature_set(path: Path, number: int) -> object:
+    generator = torch.Generator().manual_seed(number)
+    return FeatureSet.from_mask(
+        torch.rand(2, 30, generator=generator) < 0.3,
+        torch.rand(2, 30, generator=generator),
+        origin=_origin(0),
+        languages=planted().languages[:2],
+        site=Site(1, "resid_out"),
+        sae_id="made",
+        sae_hash="0" * 16,
+        method="langfir",
+        parameters={"tau": 0.5},
+    ).save(path)
+
+
+def _translators(path: Path, number: int) -> object:
+    nats = (0.5, 0.25, 0.125)
+    parts = _seeded(number, 3, 8, 8), _seeded(number, 3, 8), 400, torch.tensor([0.5, 0.75, 0.9], dtype=torch.float64)
+    return Translators(*parts, _origin(0), "kl", nats, nats).save(path)
+
+
+def _elements(path: Path, number: int) -> object:
+    part = Elements((4, 5), torch.tensor([1, 7, 19]), _seeded(number, 3))
+    return ElementDelta(_origin(0), planted().languages[:1], {"a": part, "b": part}, {"steps": 3}).save(path)
+
+
+def _state(path: Path, number: int) -> None:
+    with state_folder(path, "print") as folder:
+        folder.write(RunState(3, {"x": _seeded(number, 40), "y": torch.arange(number + 5)}, {"tokens": number}))
+
+
+def _read_state(path: Path) -> Any:
+    with state_folder(path, "print") as folder:
+        state = folder.read(most=10)
+    # A run begins anew, and says so, where nothing is.
+    return "nothing was saved yet" if state is None else state
+
+
+def _stage(path: Path, number: int) -> None:
+    write_sealed(path / "stage.json", {"seconds": 1.5, "found": {"en": [number, 0.25]}}, f"stage {number}")
+
+
+KINDS: dict[str, Kind] = {
+    "Observation": Kind(_observation, Observation.load),
+    "FeatureObservation": Kind(lambda path, number: planted(seed=number).save(path), FeatureObservation.load),
+    "NeuronSet": Kind(lambda path, number: some_neurons(tiny_model("llama"), seed=number).save(path), NeuronSet.load),
+    "FeatureSet": Kind(_feature_set, FeatureSet.load),
+    "Direction": Kind(lambda path, number: _direction(number).save(path), Direction.load),
+    "SteeringRecipe": Kind(_recipe, SteeringRecipe.load),
+    "Delta": Kind(lambda path, number: random_delta(tiny_model("llama"), seed=number).save(path), Delta.load),
+    "ElementDelta": Kind(_elements, ElementDelta.load),
+    "Translators": Kind(_translators, Translators.load),
+    "state of a run": Kind(_state, _read_state, hashes=False),
+    "stage of a study": Kind(_stage, lambda path: read_sealed(path / "stage.json", "stage 0"), hashes=False),
+}
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two loaded things are equal, bit for bit."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+    if is_dataclass(a):
+        return all(same(getattr(a, entry.name), getattr(b, entry.name)) for entry in fields(a))
+    if isinstance(a, Mapping):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
