@@ -12,6 +12,8 @@ would count against it.
 
 import json
 import random
+import resource
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +55,8 @@ class Config:
     """Pairs that are measured apart, both ways."""
     per_pair: int = 90
     """Answers of each kind for each of them."""
+    lines: int = 200
+    """Lines of each language that are judged as they are, and again with a name, code or a quotation in them."""
     seed: int = 0
     out: str = ""
     """A file for the rows; empty: the run's own results only."""
@@ -62,8 +66,14 @@ def run(config: Config, run: Run) -> None:
     (run.folder / "results.jsonl").unlink(missing_ok=True)
     text = load_corpus(config.corpus, config.languages or None, split=config.split)
     known = [tag for tag in text if tag in known_languages()]
+    rows = [load_row()]
     made = list(answers_of(text, known, config.answers, random.Random(config.seed)))
-    rows = rows_of(made)
+    begin = time.perf_counter()
+    judge_answers([m.answer for m in made], [m.target for m in made])
+    rows[0]["answers_per_second"] = len(made) / (time.perf_counter() - begin)
+    rows += rows_of(made)
+    for tag in known:
+        rows += false_alarms(text, tag, config.lines, random.Random(f"{config.seed} {tag}"))
     for pair in config.neighbours:
         for target, other in (pair.split("-"), pair.split("-")[::-1]):
             if target in text and other in text:
@@ -72,6 +82,49 @@ def run(config: Config, run: Run) -> None:
     run.log(rows)
     if config.out:
         write_text(Path(config.out), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def load_row() -> dict[str, Any]:
+    """Seconds and memory until the first answers of the four scripts with word lists, and of Han, are judged."""
+    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    judge_answers(
+        [
+            "The weather is nice today",
+            "Сегодня хорошая погода",
+            "الطقس جميل جدا اليوم",
+            "आज मौसम बहुत अच्छा है",
+            "今天天气很好，我们去公园。",
+        ],
+        ["en", "ru", "ar", "hi", "zh"],
+    )
+    seconds = time.perf_counter() - begin
+    return {
+        "table": "load",
+        "seconds": seconds,
+        "MB": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3,
+    }
+
+
+def false_alarms(text: Corpus, tag: str, count: int, rng: random.Random) -> list[dict[str, Any]]:
+    """How many lines of a language are judged mixed or another language: as they are, and with what has no language."""
+    lines = sentences(text, tag)
+    lines = rng.sample(lines, min(count, len(lines)))
+    rows = []
+    for kind in ("line", *INSERTED):
+        chosen = [line for line in lines if kind == "line" or weight(line) >= ENOUGH]
+        answers = [line if kind == "line" else inserted(line, tag, rng.choice(INSERTED[kind]), rng) for line in chosen]
+        hits = [
+            found.verdict not in ("mixed", "other language") for found in judge_answers(answers, [tag] * len(answers))
+        ]
+        rows.append({"table": "alarm", "target": tag, "kind": kind, **counted(hits)})
+    return rows
+
+
+def inserted(line: str, tag: str, words: str, rng: random.Random) -> str:
+    """A line with something between two of its words."""
+    pieces = units(line, tag)
+    pieces.insert(rng.randrange(1, len(pieces)), f" {words} " if unspaced(tag) else words)
+    return glue(pieces, tag)
 
 
 def answers_of(text: Corpus, known: Sequence[Language], count: int, rng: random.Random) -> Iterator[Made]:
@@ -240,6 +293,18 @@ ENGLISH = Language("en")
 WAYS = ("sentence", "clause", "words")
 SHARES = (0.2, 0.3, 0.5)
 LEAST = 16.0
+ENOUGH = 160.0
+"""Letters of a line that something is put into, so that it stays less than a tenth."""
+INSERTED: dict[str, tuple[str, ...]] = {
+    "name": ("Jean-Pierre Dubois", "Nelson Mandela", "New York", "Helsinki", "Windows 10", "Giuseppe Verdi"),
+    "code": (
+        "`for word in words: print(word)`",
+        "`the weather is nice today`",
+        "https://example.org/the-weather-is-nice",
+    ),
+    "quotation": ("“carpe diem”", "“status quo”", "“laissez-faire”", "“Zeitgeist”", "“fair play”", "“dolce vita”"),
+}
+"""What a right answer may hold; quotations have at most thirteen letters."""
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import tyro
-from tables import chat, main_job, probes, steering, training, units
+from tables import chat, judging, main_job, probes, steering, training, units
 from tables.measured import ROOT
 
 from babelscope.files.writing import write_text
@@ -21,7 +21,7 @@ class Config:
     """Compare only; exit 1 where a page differs."""
 
 
-PAGES = ("README.md", "docs/measurements.md", "docs/why-does-it-answer-in-english.md")
+PAGES = ("README.md", "docs/measurements.md", "docs/why-does-it-answer-in-english.md", "docs/judging-answers.md")
 """A block between `<!-- measured: name -->` and its end is written here, wherever it stands."""
 
 TABLES = {
@@ -54,6 +54,9 @@ TABLES = {
     "probe times": probes.probe_times_table,
     "latent language": probes.latent_language_table,
     "families": probes.families_table,
+    "judge": judging.judge_table,
+    "judge of neighbours": judging.neighbours_table,
+    "judge cost": judging.judge_cost,
     "language heads": probes.language_heads_table,
 }
 """By the name of its block."""

@@ -115,7 +115,7 @@ def _language_of_script(words: Sequence[Word], script: str) -> tuple[Language | 
 def _east_asian(words: list[Word], target: Language, base: str) -> list[Language | None]:
     """Chinese and Japanese by their characters, each run of one script as a whole."""
     labels = han.label_runs(["".join(letters_of(word.text)) for word in words], base)
-    tags = [target if label == base else Language(label) for label in labels]
+    tags: list[Language | None] = [target if label == base else Language(label) for label in labels]
     return _variants(words, tags, target)
 
 

@@ -81,7 +81,7 @@ def _name_shares(
     which speaks for that language, counts in full there.
     """
     share = np.ones(nats.shape)
-    for place in np.flatnonzero(np.logical_and(names, rare)):
+    for place in (n for n, name in enumerate(names) if name and rare[n]):
         share[place] = NAME_SHARE
         if place + 1 < len(names) and not names[place + 1]:
             share[place, nats[place + 1] >= OPENS] = 1.0
