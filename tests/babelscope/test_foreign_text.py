@@ -6,10 +6,14 @@ import random
 
 import pytest
 
+from babelscope import open_model
+from babelscope.adapters.gguf import import_control_vector
+from babelscope.adapters.masks import import_mask
 from babelscope.cli.asking import read_prompts
 from babelscope.corpus import load_corpus
 from babelscope.errors import ChatError, CorpusError, LanguageError, ToolkitError
-from babelscope.evaluation import load_answers, load_prompts
+from babelscope.evaluation import english_words, load_answers, load_prompts
+from babelscope.features import load_sae
 
 ROWS = [{"lang": "fi", "set": "s", "i": i, "prompt": f"mikä {i}?", "answer": f"se, on\n{i}"} for i in range(20)]
 
@@ -179,3 +183,22 @@ def test_rows_and_cells_that_were_cut_or_changed_load_or_are_one_line(tmp_path):
             except ToolkitError as err:
                 assert "\n" not in str(err) and name in str(err)
     assert refused > 300
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "a\udc80b", "/dev/zero", "nowhere/at/all.txt"])
+def test_a_name_that_is_no_file_is_one_line_for_every_reader(name, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    calls = [
+        lambda: load_corpus(name, split="all"),
+        lambda: load_answers(name),
+        lambda: open_model(name, device="cpu"),
+        lambda: import_control_vector(name),
+        lambda: import_mask(name, languages=["en"], n_neurons=8),
+        lambda: load_sae(name),
+        lambda: english_words(name),
+    ]
+    for call in calls:
+        with pytest.raises(ToolkitError) as caught:
+            call()
+        assert "expected" in str(caught.value) and str(caught.value).isprintable()

@@ -1,6 +1,7 @@
 """Gemma Scope's params.npz by strangers: whole and as it was written, or one line, and no more memory than it says."""
 
 import io
+import os
 import random
 import zipfile
 
@@ -84,6 +85,10 @@ def test_a_head_that_is_none_is_refused(tmp_path, monkeypatch, name):
 
 def test_other_archives_are_refused(tmp_path):
     path = tmp_path / "params.npz"
+    os.mkfifo(path)
+    with pytest.raises(ArtifactError, match="is no file"):
+        load_sae(path, site="1.resid_out")
+    path.unlink()
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", "words")
     assert attempt(path, path.read_bytes()) is None

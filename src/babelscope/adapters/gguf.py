@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -96,7 +97,7 @@ def import_control_vector(path: str | Path, *, origin: Origin | None = None) -> 
     is seen in files written here, which have a hash; the format itself has none.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ArtifactError(f"{path}: is no file; expected a GGUF control vector; check the path")
     head = read_gguf_head(path, error=ArtifactError)
     if head.architecture != ARCHITECTURE:

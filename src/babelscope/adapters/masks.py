@@ -1,5 +1,6 @@
 """Published LAPE masks: `list[language][layer]` of index tensors in a torch file, read without running any of it."""
 
+import os
 import re
 import zipfile
 from collections.abc import Sequence
@@ -59,6 +60,8 @@ def read_torch_file(file: Path) -> Any:
     The checksums of the zip archive that such files are since torch 1.6 are compared first: torch itself reads past a
     wrong one. Older files have none. Raises ArtifactError for anything that is damaged or holds more than that.
     """
+    if not os.path.isfile(file):  # a device has no end
+        raise ArtifactError(f"{file}: no safe torch file (it is no file); expected a published mask; check the path")
     try:
         if zipfile.is_zipfile(file):
             check_archive(file)

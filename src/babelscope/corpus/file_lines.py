@@ -6,6 +6,7 @@ have, and .zst where it was written with one (the zstd program does; some librar
 
 import bz2
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
@@ -43,8 +44,8 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def raw_lines(path: Path) -> Iterator[tuple[int, str]]:
     """As `text_lines`, with a \\r before the line's end left where it is."""
-    if not path.is_file():
-        came = "is a folder" if path.is_dir() else "is no plain file" if path.exists() else "is not there"
+    if not os.path.isfile(path):  # False for a name too long, where pathlib raises
+        came = "is a folder" if os.path.isdir(path) else "is no plain file" if os.path.exists(path) else "is not there"
         raise CorpusError(f"{path}: {came}; expected a text file; check the path")
     for number, line in enumerate(_byte_lines(path), start=1):
         if number == 1:

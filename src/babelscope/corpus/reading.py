@@ -1,5 +1,6 @@
 """Labelled text from folders, compressed files and data sets; the one place that reads them."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -41,8 +42,8 @@ def load_corpus(
     if split not in (*SPLITS, WHOLE):
         raise CorpusError(f"split {split!r} came; expected one of {', '.join((*SPLITS, WHOLE))}; correct it")
     path = REFERENCE_CORPUS if name == "reference" else Path(name)
-    if not path.is_dir():
-        if path.exists() or path.is_absolute() or str(name).startswith("."):
+    if not os.path.isdir(path):  # False for a name too long, where pathlib raises
+        if os.path.exists(path) or path.is_absolute() or str(name).startswith("."):
             raise CorpusError(f"corpus {str(name)!r} is no folder; expected a folder with <tag>.txt files, or a hub id")
         return load_dataset_corpus(str(name), name_of(name, conversation), languages, split, conversation, parallel)
     parallel = parallel or path == REFERENCE_CORPUS
@@ -95,7 +96,7 @@ def load_folder(
 def has_splits(name: str | Path) -> bool:
     """Whether a folder, or "reference", has train, valid or test files or folders of its own; False for a hub id."""
     path = REFERENCE_CORPUS if name == "reference" else Path(name)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return False
     return any((path / split).is_dir() or any(path.glob(f"*.{split}.*")) for split in SPLITS)
 

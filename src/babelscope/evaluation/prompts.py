@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -77,7 +78,7 @@ def load_prompts(
     if kind not in get_args(PromptKind):
         raise CorpusError(f"prompt set kind {kind!r} is unknown; expected one of {', '.join(get_args(PromptKind))}")
     path, wanted = Path(name), None if languages is None else parse_languages(languages)
-    if path.exists():
+    if os.path.exists(path):  # False for a name too long, where pathlib raises
         found = list(_prompts_of(path, kind))
     elif path.is_absolute() or str(name).startswith("."):
         raise CorpusError(f"{name}: no such file or folder; expected a prompt set; correct the path")
@@ -121,7 +122,7 @@ def load_answers(path: str | Path) -> list[SetAnswer]:
             place = _place(row, file.parent.name, tag, i, where, text is not None)
             found.append(SetAnswer(*place, text or "", _cell(row, "task", where) or _task_of(file)))
     if not found:
-        missing = "" if Path(path).exists() else ", there is no such file or folder"
+        missing = "" if os.path.exists(path) else ", there is no such file or folder"
         raise CorpusError(f"{path}: no answer was found{missing}; expected rows with language and answer, or <tag>.txt")
     return found
 
@@ -189,8 +190,8 @@ def _kind_of(file: Path) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
+    if not os.path.isdir(path):
+        return [path] if os.path.exists(path) else []
     found = [file for file in path.rglob("*") if not file.is_dir() and _kind_of(file) in ("csv", "jsonl", "txt")]
     for file in found:
         check_plain(file, path)

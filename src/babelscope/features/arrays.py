@@ -5,6 +5,7 @@
 
 import lzma
 import math
+import os
 import struct
 import tokenize
 import zipfile
@@ -32,6 +33,8 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     Raises ArtifactError for a file that is damaged or holds anything else, and for one whose arrays together take more
     than BABELSCOPE_MAX_ARRAYS_MIB.
     """
+    if not os.path.isfile(path):  # a pipe has no end
+        raise ArtifactError(f"{path}: is no file; expected an .npz of float arrays; check the path")
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()

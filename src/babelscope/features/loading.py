@@ -52,7 +52,7 @@ def load_sae(
     path = BUNDLED.get(str(source), Path(source))
     if sae_id is not None:
         stored, hook = read_release(str(source), sae_id)
-    elif path.suffix == ".npz" or (path / PARAMS).is_file():
+    elif path.suffix == ".npz" or os.path.isfile(path / PARAMS):
         stored, hook = read_params(path if path.suffix == ".npz" else path / PARAMS)
     else:
         stored, hook = read_folder(path)
@@ -116,7 +116,7 @@ def check_fits(sae: LoadedSAE, model: CausalModel | Layout) -> None:
 def read_folder(path: Path) -> tuple[Stored, str]:
     """A folder as sae-lens saves it, and the hook's name in it; sae-lens itself is not needed."""
     for name in (CONFIG, WEIGHTS):
-        if not (path / name).is_file():
+        if not os.path.isfile(path / name):
             raise ArtifactError(
                 f"SAE {str(path)!r}: no {name} there; expected 'reference', a sae-lens folder with {CONFIG} and "
                 f"{WEIGHTS}, a {PARAMS}, or a release with sae_id=…; check the path"

@@ -37,7 +37,7 @@ class Checkpoint:
     def local(self) -> Path | None:
         """The folder, where it is one."""
         path = Path(self.source)
-        return path if path.is_dir() else None
+        return path if os.path.isdir(path) else None
 
 
 def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
@@ -50,9 +50,9 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
     if given == "reference":
         return Checkpoint(given, str(REFERENCE_MODEL))
     path = Path(given).expanduser()
-    if path.is_file():
+    if os.path.isfile(path):  # False for a name too long, where pathlib raises
         return _file(given, path)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _folder(given, path)
     if path.suffix.lower() == ".gguf" or _is_path(given):
         raise PrerequisiteError(
