@@ -59,6 +59,7 @@ def npy(head, content=b""):
 HEADS = {
     "huge": "{'descr': '<f4', 'fortran_order': False, 'shape': (274877906944,)}\n",
     "longer": "{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}\n",
+    "shorter": "{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}\n",
     "negative": "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}\n",
     "overflow": "{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296)}\n",
     "objects": "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}\n",
@@ -81,6 +82,13 @@ def test_a_head_that_is_none_is_refused(tmp_path, monkeypatch, name):
         archive.writestr("W_enc.npy", npy(HEADS[name], bytes(8)))
     assert attempt(tmp_path / "params.npz", (tmp_path / "made.npz").read_bytes()) is None
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_shape_in_a_head_is_compared_before_there_is_room_for_it(tmp_path):
+    with zipfile.ZipFile(tmp_path / "params.npz", "w") as archive:
+        archive.writestr("W_enc.npy", npy(HEADS["huge"], bytes(8)))
+    with pytest.raises(ArtifactError, match=r"W_enc.npy is \[274877906944\], which takes 1099511627776 bytes"):
+        read_arrays(tmp_path / "params.npz")
 
 
 def test_other_archives_are_refused(tmp_path):
