@@ -2,8 +2,8 @@
 
 Documents of many languages are dealt out at random to six labels ("no language"), and the same documents go to their
 own six languages ("languages", six drawn for each population). Both are observed, selected, checked and switched off
-as a study does it, and the report's own verdicts are read from the numbers. Steering is simulated: answers of equal true
-success with and without steering ("no effect"), and of .9 against .02 ("effect").
+as a study does it, and the report's own verdicts are read from the numbers. Steering is simulated: answers of equal
+true success with and without steering ("no effect"), and of .9 against .02 ("effect").
 
 Against a verdict: it holds under no language more often than 5 % and two standard errors, or in fewer than 90 % of
 labels under languages. Populations share one pool of documents and one model, so that the errors leave out what another
@@ -26,11 +26,12 @@ from babelscope import Observation, ablation_matrix, load_corpus, observe, open_
 from babelscope.controls import holm, more_successes_p
 from babelscope.corpus import Corpus, Document
 from babelscope.errors import SelectionError
+from babelscope.files.writing import write_text
 from babelscope.identification import ScriptControl, check_sets
 from babelscope.languages import parse_languages
 from babelscope.report.claims import claims
 from babelscope.report.results import Results
-from babelscope.runs import Run, main, write_atomic
+from babelscope.runs import Run, main
 from babelscope.study.parts import ablation_summary, control_results
 
 POOL = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id", "eu", "cy", "tt")
@@ -70,13 +71,13 @@ def run(config: Config, run: Run) -> None:
             file = run.folder / f"{labels.replace(' ', '-')}-{number}.json"
             if not file.is_file():
                 parts = {split: deal(text, random.Random(f"{number} {split}"), number) for split, text in texts.items()}
-                write_atomic(file, json.dumps(verdicts_of(model, tokenizer, parts, config, number)))
+                write_text(file, json.dumps(verdicts_of(model, tokenizer, parts, config, number)))
             verdicts += [{"labels": labels, **row} for row in json.loads(file.read_text(encoding="utf-8"))]
     rows = [*summed(verdicts), *steering_rows(config)]
     (run.folder / "results.jsonl").unlink(missing_ok=True)
     run.log(rows)
     if config.out:
-        write_atomic(Path(config.out), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_text(Path(config.out), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def dealt_out(text: Corpus, rng: random.Random, number: int) -> Corpus:
