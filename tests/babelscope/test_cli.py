@@ -90,7 +90,11 @@ def test_observe_identify_ablate_direct_steer_one_after_another(capsys, folder):
         "--same-text",
     )
     assert code == 0, err
-    assert len(json.loads((folder / "abl" / "ablation.json").read_text())["relative_harm"]) == 2
+    saved = json.loads((folder / "abl" / "ablation.json").read_text())
+    assert len(saved["relative_harm"]) == 2 and result["p"] == saved["p"]
+    for control in ("layer_matched", "contribution_matched"):
+        for tag, harms in saved[control].items():
+            assert result[f"{control}_harm"][tag] == pytest.approx({"mean": sum(harms) / 3, "largest": max(harms)})
     code, result, _ = call(
         capsys, "direct", folder / "obs", "--target", "fi", "--source", "en", "--layer", 1, "--out", folder / "dir"
     )

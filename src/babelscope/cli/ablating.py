@@ -1,6 +1,7 @@
 """The verb `ablate`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -71,4 +72,16 @@ def run_ablate(
     summary = plain({"languages": list(sets.languages), "to": to, "text": text, **ablation_summary(table)})
     with new_folder(out) as folder:
         write_text(folder / "ablation.json", json.dumps(summary, indent=1, ensure_ascii=False))
-    return {"out": str(out), "own_hurt_most": summary["own_hurt_most"], "own_harm": plain(table.own_harm())}
+    drawn = {name: {tag: drawn_line(rows) for tag, rows in table.drawn_harm(name).items()} for name in table.draws}
+    return {
+        "out": str(out),
+        "own_hurt_most": summary["own_hurt_most"],
+        "own_harm": plain(table.own_harm()),
+        **{f"{name}_harm": rows for name, rows in drawn.items()},
+        "p": summary["p"],
+    }
+
+
+def drawn_line(harms: Sequence[float]) -> dict[str, float]:
+    """Harm of a control's random sets beside that of the language's own."""
+    return {"mean": sum(harms) / len(harms), "largest": max(harms)}
