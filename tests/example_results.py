@@ -104,6 +104,7 @@ def example(seed: int = 0) -> dict[str, Any]:
             "edge": [],
             "neuron_arithmetic_edge": ["strength 4, the highest of 2 tried"],
             "form": "whole",
+            "stream": {"unit": 7, "unit_share": 0.04, "first_ratio": 1.8, "left_out": []},
             "receipt": {"generated": {"seen": 2728, "edited": 2728}},
             "chat": None,
             "by_source": {

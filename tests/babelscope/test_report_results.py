@@ -335,3 +335,22 @@ def test_every_key_of_the_schema_is_described() -> None:
 def test_model_is_called_by_its_id_or_the_end_of_its_path(tmp_path: Path, written: str | None, said: str) -> None:
     results = minimal() | {"model": {"model": written}}
     assert model_name(read_results(save(tmp_path / "run", results))) == said
+
+
+def test_the_share_of_massive_units_stands_where_directions_are_shown(tmp_path: Path) -> None:
+    results = minimal()
+    shares = {"unit": 163, "unit_share": 0.8512, "first_ratio": 1.26, "left_out": [163, 400], "largest_share": 0.9}
+    results["steering"] |= {"stream": shares, "form": "ordinary"}
+    assert not list(SCHEMA.iter_errors(results))
+    page = write_report(save(tmp_path / "a", results)).read_text(encoding="utf-8")
+    assert "the largest unit (163) holds 85.1\u202f% of the squared length" in page and "is 1.3 times as large" in page
+    assert "are made without first tokens and units 163, 400." in page
+    results["steering"] |= {"stream": {**shares, "left_out": []}, "form": "whole"}
+    page = write_report(save(tmp_path / "b", results)).read_text(encoding="utf-8")
+    assert "are made of all tokens and units." in page
+    page = write_report(save(tmp_path / "c", minimal())).read_text(encoding="utf-8")
+    assert "the largest unit" not in page
+    results["steering"]["stream"] = {"unit": 1}
+    assert list(SCHEMA.iter_errors(results))
+    with pytest.raises(ArtifactError, match="unit_share is missing"):
+        read_results(save(tmp_path / "d", results))

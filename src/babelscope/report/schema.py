@@ -93,6 +93,7 @@ _STEERING = record(
     strength_unit=text,
     edge=each(text),
     form=text,
+    stream=record(dict.fromkeys(("unit", "unit_share", "first_ratio"), number), left_out=each(number)),
     receipt=keyed(keyed(number)),
     chat=record({}, system=text),
     neuron_arithmetic_edge=each(text),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -95,6 +96,9 @@ def steering_section(results: Results, run: str) -> Section:
         body.append(missing("Success by language of the prompt"))
     else:
         body.append(_source_map(results, f"{run}-sources", by_source))
+    shares = results.find("steering.stream")
+    if shares:
+        body.append(element("p", _stream(shares, results.find("steering.form")), class_="note"))
     left_out = results.find("steering.not_measurable")
     if left_out:
         body.append(
@@ -186,6 +190,20 @@ def _setting(results: Results) -> str:
         value = results.find(f"steering.{key}")
         said += [f"{key.replace('_', ' ')} {value:g}"] if known(value) else []
     return ", ".join(said)
+
+
+def _stream(shares: Mapping[str, Any], form: str | None) -> str:
+    """What massive units and first tokens hold at the layer, and whether the directions are made of them too."""
+    units = shares.get("left_out") or []
+    listed = (
+        f" and {'unit' if len(units) == 1 else 'units'} {', '.join(f'{unit:g}' for unit in units)}" if units else ""
+    )
+    made = f"are made without first tokens{listed}" if form == "ordinary" else "are made of all tokens and units"
+    return (
+        f"At the chosen layer the largest unit ({shares['unit']:g}) holds {percent(shares['unit_share'], 1)} of the "
+        f"squared length of tokens, and a document's first token is {plain(shares['first_ratio'], 1)} times as large "
+        f"in square as the others; directions there {made}."
+    )
 
 
 def _strength_unit(results: Results) -> str:

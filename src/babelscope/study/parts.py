@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from babelscope.ablation import AblationTable
-from babelscope.artifacts import NeuronSet, Observation
+from babelscope.artifacts import Direction, NeuronSet, Observation
 from babelscope.controls import holm, more_successes_p
 from babelscope.identification import ScriptControl, SetChecks
 from babelscope.models import layout_of
@@ -143,6 +143,7 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
         "strength": study.chosen.strength,
         "edge": list(study.edge),
         "form": study.directions[targets[0]].form,
+        **stream_at(study.directions[targets[0]]),
         "receipt": steered_tokens(study.steered.answers),
         "strength_unit": "multiple of mean(target) − mean(prompt language), fading to 0.3 of it over eight new tokens",
         "success_interval": {tag: [score.low, score.high] for tag, score in scores.items()},
@@ -166,6 +167,12 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
         "temperature": 0.8,
         "new_tokens": 32,
     }
+
+
+def stream_at(direction: Direction) -> dict[str, Any]:
+    """What massive units and first tokens hold where a direction was made, which all directions of a layer share."""
+    shares = direction.parameters.get("stream")
+    return {} if shares is None else {"stream": {**shares, "left_out": list(direction.left_out)}}
 
 
 def steering_controls(study: SteeringStudy) -> dict[str, Trial]:
