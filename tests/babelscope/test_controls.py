@@ -12,6 +12,7 @@ from babelscope.artifacts import NeuronSet, Observation, Origin, SiteRecord
 from babelscope.controls import (
     Evidence,
     Scored,
+    ShardSums,
     benjamini_hochberg,
     bootstrap_sets,
     contribution,
@@ -28,23 +29,31 @@ from babelscope.controls import (
     wilson_interval,
     write_evidence,
 )
-from babelscope.controls.labels import permuted_labels
-from babelscope.controls.shards import Shards, generator_of
+from babelscope.controls.shards import bootstrap_weights, generator_of, neuron_shards, permuted_labels
 from babelscope.errors import ArtifactError, LanguageError, MeasurementError, SelectionError
 from babelscope.languages import parse_languages
 from babelscope.neurons import lape_mask
+from babelscope.probes.shard_sums import UnitSums
 
 TAGS = ("en", "fi", "ru")
 RATES = {"top_rate": 0.05, "filter_rate": 0.9, "bar_rate": 0.9, "min_count": 0}
 
 
-def select(active, tokens):
-    return lape_mask(active, tokens, **RATES).mask
+def select(sums):
+    return lape_mask(*sums.by_unit(), **RATES).mask
 
 
-def score(active, tokens):
-    choice = lape_mask(active, tokens, **RATES)
+def score(sums):
+    choice = lape_mask(*sums.by_unit(), **RATES)
     return Scored(choice.entropy, choice.eligible)
+
+
+def shards_of(observation, parallel=False):
+    return neuron_shards(observation, "mlp_gate", parallel=parallel)
+
+
+def whole_of(observation):
+    return shards_of(observation).whole()
 
 
 def observation_of(shard_active, shard_tokens, tags=TAGS, *, at="mlp_gate", routed=None, sumsq=None, weight_norm=None):
@@ -301,65 +310,84 @@ def test_silent_neurons_are_matched_with_silent_ones():
 
 def test_all_shards_once_are_the_whole_observation():
     observation = sharded(0)
-    shards = Shards.read(observation, "mlp_gate", fewest=2)
+    shards = shards_of(observation)
     for whole in (
+        shards.whole(),
         shards.subset(torch.arange(24)),
-        shards.own(torch.ones(3, 24, dtype=torch.float64)),
+        shards.apart(torch.ones(3, 24, dtype=torch.float64)),
         shards.relabelled(torch.eye(3, dtype=torch.float64)[:, None].expand(3, 24, 3)),
     ):
-        assert torch.equal(whole.active, observation.active)
-        assert torch.equal(whole.tokens, observation.token_counts)
+        active, tokens = whole.by_unit()
+        assert torch.equal(active, observation.active.double())
+        assert torch.equal(tokens, observation.token_counts.double())
 
 
 def test_weighted_shards_equal_a_loop():
     observation = sharded(1)
     weight = torch.randint(0, 4, (3, 24), generator=torch.Generator().manual_seed(0))
-    resample = Shards.read(observation, "mlp_gate", fewest=2).own(weight.double())
+    active, tokens = shards_of(observation).apart(weight.double()).by_unit()
     expected = sum(observation["mlp_gate"].shard_active[s].long() * weight[:, s] for s in range(24))
-    assert torch.equal(resample.active, expected)
-    assert torch.equal(resample.tokens, (observation.shard_tokens * weight.T).sum(dim=0))
+    assert torch.equal(active, expected.double())
+    assert torch.equal(tokens, (observation.shard_tokens * weight.T).sum(dim=0).double())
+
+
+def test_sums_of_any_kind_are_resampled_as_they_are():
+    """Values that are no whole numbers, another unit axis and another NamedTuple, against numpy."""
+    rng = np.random.default_rng(0)
+    value, tokens = rng.normal(size=(24, 3, 5)), rng.integers(1, 9, (24, 3)).astype(float)
+    sums = ShardSums(parse_languages(TAGS), False, UnitSums(torch.from_numpy(tokens), torch.from_numpy(value)))
+    for weight, resample in zip(bootstrap_weights(24, 3, 4, seed=5), sums.bootstrap(4, seed=5), strict=True):
+        np.testing.assert_allclose(resample.total, np.einsum("ks,sku->ku", weight.numpy(), value), rtol=1e-12)
+        np.testing.assert_allclose(resample.mean(), resample.total / resample.tokens[:, None], rtol=0)
+        assert weight.sum(dim=1).tolist() == [24, 24, 24]
+    swapped = list(sums.pair(0, 2).permuted(50, seed=1))
+    first = np.array([float(drawn.mean()[0, 0]) for drawn in swapped])
+    cells = np.concatenate([value[:, 0, 0], value[:, 2, 0]]).sum() / (tokens[:, 0].sum() + tokens[:, 2].sum())
+    assert all(np.isclose(float(drawn.total[:, 0].sum()), value[:, [0, 2], 0].sum()) for drawn in swapped)
+    assert abs(first.mean() - cells) < 4 * first.std() / math.sqrt(50)
 
 
 def test_resample_without_tokens_is_refused():
     observation = sharded(0)
     tokens, counts = observation.shard_tokens.clone(), observation["mlp_gate"].shard_active.clone()
     tokens[1:, 2], counts[1:, ..., 2] = 0, 0
-    lonely = observation_of(counts, tokens)
+    lonely = shards_of(observation_of(counts, tokens))
     with pytest.raises(MeasurementError, match="no tokens of ru"):
+        lonely.subset(torch.arange(1, 12))
+    with pytest.raises(MeasurementError, match="ru has text in 1 document shards; expected at least 20"):
         split_stability(lonely, select, splits=3, seed=0)
 
 
 def test_intervals_need_twenty_shards():
-    few, none = sharded(0, shards=19), sharded(0, shards=1)
-    for control in (partial(bootstrap_sets, parallel=False), split_stability):
+    few, none = shards_of(sharded(0, shards=19)), shards_of(sharded(0, shards=1))
+    for control in (bootstrap_sets, split_stability):
         with pytest.raises(MeasurementError, match="19 document shards; expected at least 20"):
             control(few, select, seed=0)
     with pytest.raises(MeasurementError, match="1 document shards"):
         corpus_size_curve(none, select, seed=0)
     with pytest.raises(MeasurementError, match="1 document shards"):
-        shuffled_labels(none, score, torch.zeros(3, 2, 100, dtype=torch.bool), seed=0, parallel=False)
+        shuffled_labels(none, score, torch.zeros(3, 2, 100, dtype=torch.bool), seed=0)
 
 
 @pytest.mark.parametrize("parallel", [False, True])
 def test_planted_units_are_in_every_bootstrap_set(parallel):
     observation = sharded(2, planted=3)
-    found = bootstrap_sets(observation, select, draws=40, seed=0, parallel=parallel)
+    found = bootstrap_sets(shards_of(observation, parallel), select, draws=40, seed=0)
     for k in range(3):
         assert bool((found.frequency[k, 0, 3 * k : 3 * k + 3] == 1).all())
-    full = select(observation.active, observation.token_counts)
+    full = select(whole_of(observation))
     assert found.size == dict(zip(TAGS, full.sum(dim=(1, 2)).tolist(), strict=True))
     assert all(low <= 3 + 100 and low >= 3 for low, _ in found.interval.values())
 
 
 def test_bootstrap_equals_a_loop_over_resamples():
     observation = sharded(3, shards=20, effect=0.3)
-    found = bootstrap_sets(observation, select, draws=15, seed=7, parallel=True)
+    found = bootstrap_sets(shards_of(observation, True), select, draws=15, seed=7)
     generator, sizes, member = torch.Generator().manual_seed(7), [], torch.zeros(3, 2, 100)
     for _ in range(15):
         picked = torch.randint(20, (1, 20), generator=generator)[0]
-        mask = select(
-            observation["mlp_gate"].shard_active[picked].long().sum(dim=0), observation.shard_tokens[picked].sum(dim=0)
-        )
+        active = observation["mlp_gate"].shard_active[picked].long().sum(dim=0)
+        mask = lape_mask(active, observation.shard_tokens[picked].sum(dim=0), **RATES).mask
         sizes.append(mask.sum(dim=(1, 2)))
         member += mask
     assert torch.allclose(found.frequency, member.double() / 15)
@@ -375,11 +403,11 @@ def test_bootstrap_draws_languages_apart_unless_parallel():
     seen = {True: [], False: []}
     for parallel, rows in seen.items():
 
-        def look(active, tokens, rows=rows):
-            rows.append(bool((active == active[..., :1]).all()))
+        def look(sums, rows=rows):
+            rows.append(bool((sums.active == sums.active[:1]).all()))
             return torch.zeros(3, 2, 100, dtype=torch.bool)
 
-        bootstrap_sets(same, look, draws=5, seed=0, parallel=parallel)
+        bootstrap_sets(shards_of(same, parallel), look, draws=5, seed=0)
     assert all(seen[True])
     assert not any(seen[False][1:])
 
@@ -388,19 +416,20 @@ def test_identical_shards_leave_nothing_to_chance():
     one = sharded(5, shards=1, effect=0.5)
     counts = one["mlp_gate"].shard_active.expand(20, -1, -1, -1)
     observation = observation_of(counts, one.shard_tokens.expand(20, -1))
-    found = bootstrap_sets(observation, select, draws=10, seed=0, parallel=False)
+    shards = shards_of(observation)
+    found = bootstrap_sets(shards, select, draws=10, seed=0)
     assert set(found.frequency.unique().tolist()) == {0.0, 1.0}
     assert found.interval == {tag: (size, size) for tag, size in found.size.items()}
-    for row in split_stability(observation, select, splits=10, seed=0).values():
+    for row in split_stability(shards, select, splits=10, seed=0).values():
         assert (row.median, row.low, row.high, row.corrected) == (1.0, 1.0, 1.0, 1.0)
-    assert all(row.jaccard == 1.0 for row in corpus_size_curve(observation, select, draws=3, seed=0))
+    assert all(row.jaccard == 1.0 for row in corpus_size_curve(shards, select, draws=3, seed=0))
 
 
 def test_halves_that_share_nothing_agree_as_chance_says():
     generator = torch.Generator().manual_seed(0)
     likely = torch.tensor([0.5, 0.05])[:, None]
     found = split_stability(
-        sharded(6), lambda a, n: torch.rand(3, 2, 100, generator=generator) < likely, splits=100, seed=0
+        shards_of(sharded(6)), lambda sums: torch.rand(3, 2, 100, generator=generator) < likely, splits=100, seed=0
     )
     for row in found.values():
         assert row.median == pytest.approx(row.chance, abs=0.03)
@@ -410,22 +439,22 @@ def test_halves_that_share_nothing_agree_as_chance_says():
 
 
 def test_planted_units_make_halves_agree():
-    plain, planted = (split_stability(sharded(6, planted=n), select, splits=40, seed=0) for n in (0, 3))
+    plain, planted = (split_stability(shards_of(sharded(6, planted=n)), select, splits=40, seed=0) for n in (0, 3))
     for tag in TAGS:
         assert planted[tag].median > plain[tag].median
         assert planted[tag].corrected < planted[tag].median
 
 
 def test_two_empty_halves_have_no_agreement():
-    observation = sharded(7)
-    found = split_stability(observation, lambda a, n: torch.zeros(3, 2, 100, dtype=torch.bool), splits=4, seed=0)
+    found = split_stability(
+        shards_of(sharded(7)), lambda sums: torch.zeros(3, 2, 100, dtype=torch.bool), splits=4, seed=0
+    )
     assert all(math.isnan(value) for value in found["en"][:5])
     assert found["en"].size == 0
 
 
 def test_corpus_size_curve_ends_at_full_agreement():
-    observation = sharded(8, effect=0.2)
-    rows = corpus_size_curve(observation, select, fractions=(0.01, 0.5, 1.0), draws=4, seed=0)
+    rows = corpus_size_curve(shards_of(sharded(8, effect=0.2)), select, fractions=(0.01, 0.5, 1.0), draws=4, seed=0)
     assert [(row.share, row.language) for row in rows] == [(share, tag) for share in (1 / 24, 0.5, 1.0) for tag in TAGS]
     assert all(row.jaccard == 1.0 for row in rows if row.share == 1.0)
     assert np.mean([row.jaccard for row in rows[:3]]) < np.mean([row.jaccard for row in rows[3:6]]) < 1
@@ -433,11 +462,11 @@ def test_corpus_size_curve_ends_at_full_agreement():
 
 @pytest.mark.parametrize(
     "control",
-    [partial(split_stability, splits=20), corpus_size_curve, partial(bootstrap_sets, draws=20, parallel=False)],
+    [partial(split_stability, splits=20), corpus_size_curve, partial(bootstrap_sets, draws=20)],
 )
 def test_seed_decides_the_resamples(control):
-    observation = sharded(9, effect=0.1)
-    first, again, other = (str(control(observation, select, seed=seed)) for seed in (0, 0, 1))
+    shards = shards_of(sharded(9, effect=0.1))
+    first, again, other = (str(control(shards, select, seed=seed)) for seed in (0, 0, 1))
     assert first == again != other
 
 
@@ -445,7 +474,7 @@ def test_routed_tokens_are_said_to_be_missing_from_shards(caplog):
     plain = sharded(0)
     observation = observation_of(plain["mlp_gate"].shard_active, plain.shard_tokens, routed=torch.full((2, 4, 3), 2400))
     with caplog.at_level(logging.WARNING):
-        corpus_size_curve(observation, select, draws=1, seed=0)
+        corpus_size_curve(shards_of(observation), select, draws=1, seed=0)
     assert "shares of all tokens" in caplog.text
 
 
@@ -454,8 +483,7 @@ def test_routed_tokens_are_said_to_be_missing_from_shards(caplog):
 
 @pytest.mark.parametrize("parallel", [False, True])
 def test_permuted_labels_give_every_cell_one_language(parallel):
-    shards = Shards.read(sharded(0), "mlp_gate", fewest=2)
-    weight = permuted_labels(shards, generator_of(0), parallel)
+    weight = permuted_labels(24, 3, parallel, generator_of(0))
     assert set(weight.unique().tolist()) == {0.0, 1.0}
     assert bool((weight.sum(dim=0) == 1).all())
     assert weight.sum(dim=(1, 2)).tolist() == [24, 24, 24]
@@ -468,8 +496,8 @@ def test_labels_that_mean_nothing_give_few_discoveries(parallel):
     shares, fdr = [], []
     for seed in range(4):
         observation = sharded(20 + seed, shards=20, parallel=parallel)
-        chosen = select(observation.active, observation.token_counts)
-        found = shuffled_labels(observation, score, chosen, draws=59, seed=0, parallel=parallel)
+        chosen = select(whole_of(observation))
+        found = shuffled_labels(shards_of(observation, parallel), score, chosen, draws=59, seed=0)
         shares.append(float((found.q <= 0.05).double().mean()))
         fdr.append(found.set_fdr)
         assert 0.35 < float(found.p[~found.p.isnan()].mean()) < 0.65
@@ -483,7 +511,7 @@ def test_planted_units_are_discovered(parallel):
     chosen = torch.zeros(3, 2, 100, dtype=torch.bool)
     for k in range(3):
         chosen[k, 0, 3 * k : 3 * k + 3] = True
-    found = shuffled_labels(observation, score, chosen, draws=59, seed=0, parallel=parallel)
+    found = shuffled_labels(shards_of(observation, parallel), score, chosen, draws=59, seed=0)
     assert found.share == 1.0
     assert found.share_by_language == {tag: 1.0 for tag in TAGS}
     assert found.set_fdr == 0.0
@@ -496,12 +524,11 @@ def test_pooled_p_values_equal_a_loop():
     observation = sharded(31, shards=6, units=30, effect=0.1)
     counts = observation.active.sum(dim=-1).flatten()
     draws = 8
-    found = shuffled_labels(
-        observation, score, torch.zeros(3, 2, 30, dtype=torch.bool), draws=draws, seed=5, parallel=False
-    )
-    shards, generator = Shards.read(observation, "mlp_gate", fewest=2), generator_of(5)
-    null = [score(*shards.relabelled(permuted_labels(shards, generator, False))).score.flatten() for _ in range(draws)]
-    real = score(observation.active, observation.token_counts).score.flatten()
+    shards, generator = shards_of(observation), generator_of(5)
+    found = shuffled_labels(shards, score, torch.zeros(3, 2, 30, dtype=torch.bool), draws=draws, seed=5)
+    labels = [permuted_labels(6, 3, False, generator) for _ in range(draws)]
+    null = [score(shards.relabelled(weight)).score.flatten() for weight in labels]
+    real = score(shards.whole()).score.flatten()
     family = [i for i in range(60) if counts[i] >= 10]
     family.sort(key=lambda i: (int(counts[i]), i))
     for group in np.array_split(family, 10):
@@ -516,13 +543,13 @@ def test_pooled_p_values_equal_a_loop():
 def test_null_scores_that_differ_in_the_last_bits_count_as_ties():
     observation, calls = sharded(33), []
 
-    def almost_constant(active, tokens):
+    def almost_constant(sums):
         calls.append(len(calls))
         level = torch.full((2, 100), 0.5, dtype=torch.float64)
         return Scored(level if len(calls) == 1 else level + 1e-14, torch.ones(2, 100, dtype=torch.bool))
 
     chosen = torch.zeros(3, 2, 100, dtype=torch.bool)
-    found = shuffled_labels(observation, almost_constant, chosen, draws=5, seed=0, parallel=False)
+    found = shuffled_labels(shards_of(observation), almost_constant, chosen, draws=5, seed=0)
     assert set(found.p[~found.p.isnan()].tolist()) == {1.0}
 
 
@@ -532,7 +559,7 @@ def test_rare_units_are_not_tested():
     counts[:, 1, :4] = 0
     counts[0, 1, 1, 0], counts[0, 1, 2, 0] = 9, 10
     rare = observation_of(counts, observation.shard_tokens)
-    found = shuffled_labels(rare, score, torch.zeros(3, 2, 100, dtype=torch.bool), draws=3, seed=0, parallel=False)
+    found = shuffled_labels(shards_of(rare), score, torch.zeros(3, 2, 100, dtype=torch.bool), draws=3, seed=0)
     assert found.p[1, :4].isnan().tolist() == [True, True, False, True]
 
 
@@ -661,8 +688,19 @@ def test_script_versions_that_do_not_fit_are_refused():
 
 def test_evidence_is_written_as_one_object_a_line(tmp_path):
     rows = [
-        Evidence("ablation harms own language", "fi", "layer_matched", 40, 0.5, 0.1, 0.9, p=0.05, draws=19, seed=0),
-        Evidence("stable", "zh-Hant", "half-splits", 200, 0.7, note="größer"),
+        Evidence(
+            claim="ablation harms own language",
+            language="fi",
+            control="layer_matched",
+            n=40,
+            estimate=0.5,
+            low=0.1,
+            high=0.9,
+            p=0.05,
+            draws=19,
+            seed=0,
+        ),
+        Evidence(claim="stable", language="zh-Hant", control="half-splits", n=200, estimate=0.7, note="größer"),
     ]
     path = write_evidence(rows, tmp_path / "run" / "evidence.jsonl")
     first, second = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())

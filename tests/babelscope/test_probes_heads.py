@@ -126,7 +126,7 @@ def test_a_head_that_looks_at_the_sink_alone_is_never_below_no_entropy(texts):
     sink = record.units("sink")
     # float32 rows of a softmax add up to 1 give or take 1e-7.
     above = 1 + 1e-8 * torch.tensor([[1.0], [-1.0], [2.0]], dtype=torch.float64)
-    record.sums.total[:, :, sink] = record.sums.tokens[..., None] * above
+    record.sums.by_shard.total[:, :, sink] = record.sums.by_shard.tokens[..., None] * above
     found = head_selectivity(record, measure="off_sink", draws=9)
     assert found.share.min() >= 0 and found.entropy_nats.min() >= 0
 

@@ -1,6 +1,6 @@
 """One harness for every claim: random and matched sets, shuffled labels, bootstrap, splits, and the evidence table.
 
-Selectors and scorers come in as callables, so that neurons, features and heads share it.
+Rules come in as callables, so that neurons, features and heads share it.
 """
 
 from typing import TYPE_CHECKING
@@ -37,10 +37,12 @@ if TYPE_CHECKING:
         split_stability,
     )
     from babelscope.controls.script import ScriptShare, script_share
-    from babelscope.controls.shards import Scored, Scorer, Selector
+    from babelscope.controls.selection_evidence import check_draws, selection_rows
+    from babelscope.controls.shards import FEWEST_SHARDS, NeuronSums, Scored, ShardSums, neuron_shards
     from babelscope.controls.shared_units import Overlap, overlap
 
 __all__ = [
+    "FEWEST_SHARDS",
     "LABELS_CAVEAT",
     "SCRIPT_CAVEAT",
     "SHARDS_CAVEAT",
@@ -51,26 +53,29 @@ __all__ = [
     "CorpusSizeRow",
     "Evidence",
     "Interval",
+    "NeuronSums",
     "Overlap",
     "Scored",
-    "Scorer",
     "ScriptShare",
-    "Selector",
+    "ShardSums",
     "ShuffledLabels",
     "Stability",
     "benjamini_hochberg",
     "bootstrap_sets",
+    "check_draws",
     "contribution",
     "contribution_matched",
     "corpus_size_curve",
     "holm",
     "layer_matched",
     "more_successes_p",
+    "neuron_shards",
     "overlap",
     "pairing_p",
     "percentile_interval",
     "rank_p",
     "script_share",
+    "selection_rows",
     "set_agreement",
     "shuffled_labels",
     "split_stability",

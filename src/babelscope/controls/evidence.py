@@ -20,7 +20,7 @@ SCRIPT_CAVEAT = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """One measured thing with its control; NaN means not measured and is written as null."""
 

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from einops import rearrange, reduce
 
-from babelscope.artifacts import Observation
-from babelscope.axes import Bool, Float64, Int64, Tensor
+from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls.intervals import benjamini_hochberg
-from babelscope.controls.shards import Scorer, Shards, generator_of
+from babelscope.controls.shards import A, Score, ShardSums
 from babelscope.languages import Language
 
 BINS, FEWEST_COUNTS, SLACK, Q_LEVEL = 10, 10, 1e-12, 0.05
@@ -39,64 +38,46 @@ class ShuffledLabels(NamedTuple):
 
 
 def shuffled_labels(
-    observation: Observation,
-    scorer: Scorer,
+    shards: ShardSums[A],
+    score: Score[A],
     chosen: Bool[Tensor, "language layer unit"],
     *,
     draws: int = 199,
     seed: int,
-    parallel: bool,
-    at: str = "mlp_gate",
 ) -> ShuffledLabels:
     """Permute the language labels of whole shards, never of tokens, and score every unit anew.
 
     Tokens of a document depend on each other, so permuted tokens would give p-values far too small.
-    parallel: line-parallel text: labels are permuted inside each shard, which holds the content fixed; else all S·K
-    (shard, language) cells are dealt out anew, S a language.
     p of unit i in bin g = (1 + #{draws b, units j of g: score_bj <= score_i + 1e-12}) / (1 + draws · |g|), with ten
     equal bins of pooled rate, because the null of a score depends on the rate.  Tested are units active on 10 tokens or
     more, a filter that does not look at labels.
     chosen: the selected units.  This null guards against dead and rare units and small text; nearly every unit rejects
     it, and it is no evidence of specificity.
-    Raises MeasurementError for an observation with fewer than two shards.
+    Raises MeasurementError for fewer than two shards with text of a language.
     """
-    shards = Shards.read(observation, at, fewest=2)
-    active, tokens = observation[at].active, observation.token_counts
-    score, eligible = scorer(active, tokens)
-    null = PooledNull(score, reduce(active, "l u k -> l u", "sum"))
-    any_chosen = chosen.any(dim=0)
-    cut = float(score[any_chosen].max()) if bool(any_chosen.any()) else math.nan
-    generator, below = generator_of(seed), 0
-    for _ in range(draws):
-        drawn = scorer(*shards.relabelled(permuted_labels(shards, generator, parallel)))
+    shards.check(fewest=2)
+    whole = shards.whole()
+    real, any_chosen, below = score(whole), chosen.any(dim=0), 0
+    null = PooledNull(real.score, reduce(whole.active, "k l u -> l u", "sum"))
+    cut = float(real.score[any_chosen].max()) if bool(any_chosen.any()) else math.nan
+    for sums in shards.permuted(draws, seed):
+        drawn = score(sums)
         null.add(drawn.score)
         below += int((drawn.eligible & (drawn.score <= cut + SLACK)).sum())
     p = null.p_values(draws)
     q = benjamini_hochberg(p).reshape(p.shape)
-    found = int((eligible & (score <= cut + SLACK)).sum())
-    rate = active / tokens.double()
+    reached = int((real.eligible & (real.score <= cut + SLACK)).sum())
+    rate = rearrange(whole.active, "k l u -> l u k").contiguous() / whole.tokens
     return ShuffledLabels(
         p=p,
         q=q,
         share=share_below(q, any_chosen),
-        share_by_language={tag: share_below(q, chosen[k]) for k, tag in enumerate(observation.languages)},
-        set_fdr=math.nan if math.isnan(cut) else below / draws / max(1, found),
+        share_by_language={tag: share_below(q, chosen[k]) for k, tag in enumerate(shards.languages)},
+        set_fdr=math.nan if math.isnan(cut) else below / draws / max(1, reached),
         cut=cut,
         max_share=reduce(rate, "l u k -> l u", "max") / reduce(rate, "l u k -> l u", "sum"),
         draws=draws,
     )
-
-
-def permuted_labels(
-    shards: Shards, generator: torch.Generator, parallel: bool
-) -> Float64[Tensor, "language shard source"]:
-    """Weights of 0 and 1 that give every (shard, source) cell one new language."""
-    n_shards, n = shards.n_shards, len(shards.languages)
-    if parallel:
-        label = torch.stack([torch.randperm(n, generator=generator) for _ in range(n_shards)])
-    else:
-        label = rearrange(torch.randperm(n_shards * n, generator=generator) % n, "(s m) -> s m", m=n)
-    return rearrange(torch.nn.functional.one_hot(label, n), "s m k -> k s m").double()
 
 
 def share_below(q: Float64[Tensor, "layer unit"], chosen: Bool[Tensor, "layer unit"]) -> float:
@@ -107,7 +88,7 @@ def share_below(q: Float64[Tensor, "layer unit"], chosen: Bool[Tensor, "layer un
 class PooledNull:
     """For each unit, how many null scores of its bin were as low: counted as they come, none is kept."""
 
-    def __init__(self, score: Float64[Tensor, "layer unit"], count: Int64[Tensor, "layer unit"]):
+    def __init__(self, score: Float64[Tensor, "layer unit"], count: Float64[Tensor, "layer unit"]):
         self.shape, flat = score.shape, score.flatten().numpy()
         tested = np.flatnonzero(count.flatten().numpy() >= FEWEST_COUNTS)
         by_rate = tested[np.argsort(count.flatten().numpy()[tested], kind="stable")]

@@ -6,11 +6,10 @@ from typing import NamedTuple
 import torch
 from einops import reduce
 
-from babelscope.artifacts import Observation
 from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.controls.agreement import compare_masks
 from babelscope.controls.intervals import Interval, percentile_interval
-from babelscope.controls.shards import FEWEST_SHARDS, Selector, Shards, generator_of
+from babelscope.controls.shards import S, Select, ShardSums, generator_of
 from babelscope.languages import Language
 
 
@@ -69,29 +68,16 @@ class CorpusSizeRow(NamedTuple):
     """Median Jaccard index of sets of these sizes by layer, drawn at random."""
 
 
-def bootstrap_sets(
-    observation: Observation,
-    selector: Selector,
-    *,
-    draws: int = 200,
-    seed: int,
-    parallel: bool,
-    at: str = "mlp_gate",
-) -> BootstrapSets:
+def bootstrap_sets(shards: ShardSums[S], select: Select[S], *, draws: int = 200, seed: int) -> BootstrapSets:
     """Select anew, thresholds too, from shards drawn with replacement: S out of S for every language.
 
-    parallel: line-parallel text: one draw of shards serves all languages; else each language draws its own.
-    Treats shards as independent.  Raises MeasurementError for fewer than 20 shards.
+    Treats shards as independent.  Raises MeasurementError for fewer than 20 shards with text of a language.
     """
-    shards = Shards.read(observation, at, fewest=FEWEST_SHARDS)
-    generator, n_shards = generator_of(seed), shards.n_shards
-    rows = 1 if parallel else len(shards.languages)
-    full = selector(observation[at].active, observation.token_counts)
+    shards.check()
+    full = select(shards.whole())
     member, sizes = torch.zeros(full.shape, dtype=torch.float64), []
-    for _ in range(draws):
-        picked = torch.randint(n_shards, (rows, n_shards), generator=generator)
-        weight = torch.nn.functional.one_hot(picked, n_shards).sum(dim=1).double()
-        mask = selector(*(shards.common(weight[0]) if parallel else shards.own(weight)))
+    for sums in shards.bootstrap(draws, seed):
+        mask = select(sums)
         member += mask
         sizes.append(count_units(mask).tolist())
     columns = zip(*sizes, strict=True)
@@ -104,24 +90,23 @@ def bootstrap_sets(
 
 
 def split_stability(
-    observation: Observation, selector: Selector, *, splits: int = 200, seed: int, at: str = "mlp_gate"
+    shards: ShardSums[S], select: Select[S], *, splits: int = 200, seed: int
 ) -> dict[Language, Stability]:
     """Select from two disjoint halves of the shards, many times, and compare the two sets of each language.
 
     A set and its bootstrap copy share 63 % of their data and look stable; two halves share none.  The halves are the
-    same shards for every language.  Raises MeasurementError for fewer than 20 shards.
+    same shards for every language.  Raises MeasurementError for fewer than 20 shards with text of a language.
     """
-    shards = Shards.read(observation, at, fewest=FEWEST_SHARDS)
-    generator, half = generator_of(seed), shards.n_shards // 2
-    found, leads = [], []
+    shards.check()
+    generator, half, agreements, leads = generator_of(seed), shards.n_shards // 2, [], []
     for _ in range(splits):
         order = torch.randperm(shards.n_shards, generator=generator)
-        first, second = (selector(*shards.subset(part)) for part in (order[:half], order[half:]))
-        found.append(compare_masks(first, second))
+        first, second = (select(shards.subset(part)) for part in (order[:half], order[half:]))
+        agreements.append(compare_masks(first, second))
         leads.append(lead_over_others(first, second))
-    sizes = count_units(selector(observation[at].active, observation.token_counts)).tolist()
+    sizes = count_units(select(shards.whole())).tolist()
     jaccard, chance, corrected = (
-        torch.stack([getattr(one, field) for one in found], dim=1) for field in ("jaccard", "chance", "corrected")
+        torch.stack([getattr(row, name) for row in agreements], dim=1) for name in ("jaccard", "chance", "corrected")
     )
     lead = torch.stack(leads, dim=1)
     return {
@@ -153,28 +138,26 @@ def lead_over_others(
 
 
 def corpus_size_curve(
-    observation: Observation,
-    selector: Selector,
+    shards: ShardSums[S],
+    select: Select[S],
     *,
     fractions: Sequence[float] = (0.0625, 0.125, 0.25, 0.5, 0.75),
     draws: int = 10,
     seed: int,
-    at: str = "mlp_gate",
 ) -> list[CorpusSizeRow]:
     """Agreement with the set from all text, by the share of shards used; random shards, the same for every language.
 
     The part is inside the whole, so agreement near the whole is partly agreement with itself; `split_stability` is not
-    flattered in this way.  Raises MeasurementError for fewer than two shards.
+    flattered in this way.  Raises MeasurementError for fewer than two shards with text of a language.
     """
-    shards = Shards.read(observation, at, fewest=2)
-    generator = generator_of(seed)
-    full = selector(observation[at].active, observation.token_counts)
-    rows = []
+    shards.check(fewest=2)
+    generator, rows = generator_of(seed), []
+    full = select(shards.whole())
     for used in sorted({min(shards.n_shards, max(1, round(share * shards.n_shards))) for share in fractions}):
         parts = [torch.randperm(shards.n_shards, generator=generator)[:used] for _ in range(draws)]
-        found = [compare_masks(selector(*shards.subset(part)), full) for part in parts]
+        agreements = [compare_masks(select(shards.subset(part)), full) for part in parts]
         jaccard, chance = (
-            torch.stack([getattr(one, field) for one in found], dim=1) for field in ("jaccard", "chance")
+            torch.stack([getattr(row, name) for row in agreements], dim=1) for name in ("jaccard", "chance")
         )
         rows += [
             CorpusSizeRow(

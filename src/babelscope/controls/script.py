@@ -10,7 +10,7 @@ from babelscope.artifacts import NeuronSet, Observation
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls.intervals import percentile_interval
 from babelscope.controls.matched import layer_matched
-from babelscope.controls.shards import FEWEST_SHARDS, Shards, generator_of
+from babelscope.controls.shards import NeuronSums, ShardSums, bootstrap_weights, neuron_shards
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
 
@@ -65,10 +65,10 @@ def script_share(
     """
     versions = {"native": native, "romanised": romanised, "shuffled": shuffled, "english": english}
     check_versions(sets, versions)
-    shards = {name: Shards.read(version, sets.at, fewest=FEWEST_SHARDS) for name, version in versions.items()}
-    n_shards = shards["native"].n_shards
-    picked = torch.randint(n_shards, (draws, n_shards), generator=generator_of(seed))
-    weight = torch.nn.functional.one_hot(picked, n_shards).sum(dim=1).double()
+    shards = {name: neuron_shards(version, sets.at, parallel=True) for name, version in versions.items()}
+    for version in shards.values():
+        version.check()
+    weight = bootstrap_weights(shards["native"].n_shards, 1, draws, seed)[:, 0]
     random = layer_matched(sets, draws=random_draws, seed=seed)
     native_rate = native[sets.at].active / native.token_counts.double()
     found = {}
@@ -122,16 +122,15 @@ class Retained(NamedTuple):
     @classmethod
     def measure(
         cls,
-        shards: Shards,
+        shards: ShardSums[NeuronSums],
         column: int,
         units: Int64[Tensor, "unit two"],
         weight: Float64[Tensor, "draw shard"],
         threshold: float,
     ) -> "Retained":
         """Retention of `units`, given as (layer, unit) rows; NaN where there are none."""
-        rows = torch.arange(shards.n_shards) * len(shards.languages) + column
-        counts = shards.counts[units[:, 0, None], rows, units[:, 1, None]].T
-        tokens = shards.tokens[:, column]
+        counts = shards.by_shard.active[:, column][:, units[:, 0], units[:, 1]]
+        tokens = shards.by_shard.tokens[:, column]
         whole = (counts.sum(dim=0) / tokens.sum() > threshold).double().mean()
         drawn = (weight @ counts) / (weight @ tokens)[:, None]
         return cls(float(whole), (drawn > threshold).double().mean(dim=1))

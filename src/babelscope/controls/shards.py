@@ -1,26 +1,67 @@
-"""Counts by document shard, added up again with other weights or under other labels."""
+"""Sums kept by document shard and language: the one form in which anything is resampled or has its labels permuted.
+
+Tokens of one document depend on each other, so shards of documents are weighed, never tokens.
+"""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
-from einops import einsum, rearrange
+from einops import rearrange
 
 from babelscope.artifacts import Observation
 from babelscope.axes import Bool, Float64, Int64, Tensor
-from babelscope.errors import MeasurementError
+from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
 
 log = logging.getLogger(__name__)
 FEWEST_SHARDS = 20
 """Fewer shards than this give no interval."""
 
-Selector = Callable[
-    [Int64[Tensor, "layer unit language"], Int64[Tensor, " language"]], Bool[Tensor, "language layer unit"]
-]
-"""(active, tokens) → mask.  Thresholds must come from these counts alone, so that every resample selects anew."""
+
+@runtime_checkable
+class Sums(Protocol):
+    """A NamedTuple of float64 sums over the same text, each [shard, language, …], or [language, …] of a resample."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """What was counted, of which there must be some in every language: [shard, language]."""
+        ...
+
+    def __iter__(self) -> Iterator[Tensor]: ...
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Any], /) -> Any: ...
+
+
+@runtime_checkable
+class ActivitySums(Sums, Protocol):
+    """Sums that say how often each unit was active."""
+
+    @property
+    def active(self) -> Tensor:
+        """Tokens on which each unit was active: [shard, language, layer, unit]."""
+        ...
+
+
+class NeuronSums(NamedTuple):
+    """Counts of a site's units."""
+
+    tokens: Float64[Tensor, "*shard language"]
+    active: Float64[Tensor, "*shard language layer unit"]
+    """Tokens on which each unit was active; whole numbers, exact below 2⁵³."""
+
+    def by_unit(self) -> tuple[Float64[Tensor, "layer unit language"], Float64[Tensor, " language"]]:
+        """Active tokens and all tokens of a resample, in the order of axes that rules of selection read."""
+        return rearrange(self.active, "k l u -> l u k").contiguous(), self.tokens
+
+
+S = TypeVar("S", bound=Sums)
+A = TypeVar("A", bound=ActivitySums)
+Select = Callable[[S], Bool[Tensor, "language layer unit"]]
+"""Sums of a resample → mask.  Thresholds must come from these sums alone, so that every resample selects anew."""
 
 
 class Scored(NamedTuple):
@@ -29,90 +70,138 @@ class Scored(NamedTuple):
     score: Float64[Tensor, "layer unit"]
     """Lower is more selective; NaN is never selective."""
     eligible: Bool[Tensor, "layer unit"]
-    """Units that a selector may choose from."""
+    """Units that may be chosen."""
 
 
-Scorer = Callable[[Int64[Tensor, "layer unit language"], Int64[Tensor, " language"]], Scored]
-"""(active, tokens) → score and eligibility of every unit."""
-
-
-class Resample(NamedTuple):
-    """Counts of some weighted shards."""
-
-    active: Int64[Tensor, "layer unit language"]
-    """Tokens on which each unit was active."""
-    tokens: Int64[Tensor, " language"]
-    """Tokens counted."""
+Score = Callable[[S], Scored]
+"""Sums of a resample → score and eligibility of every unit."""
 
 
 @dataclass(frozen=True, eq=False)
-class Shards:
-    """Counts of one site by shard, laid out so that a resample is one matrix product.
+class ShardSums(Generic[S]):
+    """Sums by shard, and every way to add them up again.
 
-    In an MoE a resample's rates are shares of all tokens: routed tokens are not kept by shard.
+    Resamples come as the same NamedTuple without its shard axis; MeasurementError where one has a language without
+    tokens.
     """
 
     languages: tuple[Language, ...]
     """Order of the language axes."""
-    counts: Float64[Tensor, "layer shard_language unit"]
-    """Active tokens; whole numbers, exact in float64."""
-    tokens: Float64[Tensor, "shard language"]
-    """Tokens counted."""
-
-    @classmethod
-    def read(cls, observation: Observation, at: str, *, fewest: int) -> "Shards":
-        """Shards of an observation; raises MeasurementError if there are fewer than `fewest` at the site."""
-        record = observation[at]
-        found = record.shard_active.shape[0]
-        if found < fewest:
-            raise MeasurementError(
-                f"{at} has {found} document shards; expected at least {fewest} for this control; "
-                f"observe with shards={max(32, fewest)}"
-            )
-        if record.routed is not None:
-            log.warning("%s: routed tokens are not kept by shard; rates in this control are shares of all tokens", at)
-        counts = rearrange(record.shard_active, "s l u k -> l (s k) u").double()
-        return cls(observation.languages, counts, observation.shard_tokens.double())
+    parallel: bool
+    """Whether a shard holds the same sentences in every language: resamples then take the same shards of each, and
+    labels are permuted inside a shard, which holds the content fixed."""
+    by_shard: S
 
     @property
     def n_shards(self) -> int:
-        """Document shards a language."""
-        return self.tokens.shape[0]
+        """Document shards per language."""
+        return self.by_shard.tokens.shape[0]
 
-    def relabelled(self, weight: Float64[Tensor, "language shard source"]) -> Resample:
-        """Counts of language k as the sum over shards and source languages of weight[k, s, source] · counts.
+    def column(self, language: str) -> int:
+        """Place of a language; raises LanguageError if absent."""
+        tag = Language.parse(language)
+        if tag not in self.languages:
+            raise LanguageError(f"language {tag!r} was not read; expected one of {', '.join(self.languages)}; add it")
+        return self.languages.index(tag)
 
-        Raises MeasurementError where a language is left without tokens.
-        """
-        rows = rearrange(weight, "k s m -> k (s m)")
-        return self._resample(einsum(weight, self.tokens, "k s m, s m -> k"), rows @ self.counts)
+    def check(self, fewest: int = FEWEST_SHARDS) -> None:
+        """Raise MeasurementError where fewer shards than that have text of a language."""
+        check_filled(self.languages, self.by_shard.tokens, fewest)
 
-    def own(self, weight: Float64[Tensor, "language shard"]) -> Resample:
-        """Counts of each language's own shards, each taken weight[k, s] times."""
-        same = torch.eye(len(weight), dtype=torch.float64)
-        return self.relabelled(einsum(weight, same, "k s, k m -> k s m"))
+    def whole(self) -> S:
+        """Sums of all text."""
+        return self._resample(lambda part: part.sum(dim=0))
 
-    def common(self, weight: Float64[Tensor, " shard"]) -> Resample:
-        """Counts of the shards, each taken weight[s] times, the same for every language."""
-        by_shard = rearrange(self.counts, "l (s k) u -> l s (k u)", s=self.n_shards)
-        counts = rearrange(weight @ by_shard, "l (k u) -> l k u", k=len(self.languages))
-        return self._resample(weight @ self.tokens, counts)
+    def common(self, weight: Float64[Tensor, " shard"]) -> S:
+        """Each shard taken weight[s] times, the same for every language."""
+        return self._resample(lambda part: torch.tensordot(weight, part, dims=1))
 
-    def subset(self, shards: Int64[Tensor, " some"]) -> Resample:
-        """Counts of some shards, the same ones for every language."""
+    def apart(self, weight: Float64[Tensor, "language shard"]) -> S:
+        """Each language's shards taken weight[k, s] times."""
+        return self._resample(
+            lambda part: torch.stack([torch.tensordot(row, part[:, k], dims=1) for k, row in enumerate(weight)])
+        )
+
+    def relabelled(self, weight: Float64[Tensor, "language shard source"]) -> S:
+        """Language k as the sum over shards and source languages of weight[k, s, source] times the sums."""
+        return self._resample(lambda part: torch.tensordot(weight, part, dims=2))
+
+    def subset(self, shards: Int64[Tensor, " some"]) -> S:
+        """Some shards, the same ones for every language."""
         return self.common(torch.zeros(self.n_shards, dtype=torch.float64).index_fill_(0, shards, 1.0))
 
-    def _resample(
-        self, tokens: Float64[Tensor, " language"], counts: Float64[Tensor, "layer language unit"]
-    ) -> Resample:
-        if not bool((tokens > 0).all()):
-            tag = self.languages[int((tokens <= 0).nonzero()[0])]
+    def bootstrap(self, draws: int, seed: int) -> Iterator[S]:
+        """As many shards as there are, drawn with replacement; one draw serves all languages of parallel text."""
+        columns = 1 if self.parallel else len(self.languages)
+        for weight in bootstrap_weights(self.n_shards, columns, draws, seed):
+            yield self.common(weight[0]) if self.parallel else self.apart(weight)
+
+    def permuted(self, draws: int, seed: int) -> Iterator[S]:
+        """Language labels permuted by shard: what the sums are if the labels mean nothing.
+
+        Parallel text: inside each shard; else all (shard, language) cells are dealt out anew, as many per language.
+        """
+        generator = generator_of(seed)
+        for _ in range(draws):
+            yield self.relabelled(permuted_labels(self.n_shards, len(self.languages), self.parallel, generator))
+
+    def pair(self, language: int, other: int) -> "ShardSums[S]":
+        """Two languages alone, named by their places."""
+        names = (self.languages[language], self.languages[other])
+        parts = self.by_shard._make(part[:, [language, other]] for part in self.by_shard)
+        return replace(self, languages=names, by_shard=parts)
+
+    def _resample(self, add: Callable[[Tensor], Tensor]) -> S:
+        sums = self.by_shard._make(add(part) for part in self.by_shard)
+        if not bool((sums.tokens > 0).all()):
+            tag = self.languages[int((sums.tokens <= 0).nonzero()[0])]
             raise MeasurementError(
                 f"a resample left no tokens of {tag}: too few of its {self.n_shards} shards hold text; "
                 "expected documents in most shards; observe more text or fewer shards"
             )
-        active = rearrange(counts, "l k u -> l u k").round().long().contiguous()
-        return Resample(active, tokens.round().long())
+        return sums
+
+
+def check_filled(languages: Sequence[Language], tokens: Tensor, fewest: int = FEWEST_SHARDS) -> None:
+    """Raise MeasurementError where fewer shards than that have tokens [shard, language] of a language."""
+    filled = (tokens > 0).sum(dim=0)
+    column = int(filled.argmin())
+    if int(filled[column]) < fewest:
+        raise MeasurementError(
+            f"{languages[column]} has text in {int(filled[column])} document shards; expected at least {fewest} for "
+            f"this control; read more documents, with shards={max(32, fewest)} or more"
+        )
+
+
+def neuron_shards(observation: Observation, at: str, *, parallel: bool) -> ShardSums[NeuronSums]:
+    """Counts of one site by shard.
+
+    In an MoE a resample's rates are shares of all tokens, which is logged: routed tokens are not kept by shard.
+    """
+    record = observation[at]
+    if record.routed is not None:
+        log.warning("%s: routed tokens are not kept by shard; rates in this control are shares of all tokens", at)
+    active = rearrange(record.shard_active, "s l u k -> s k l u").double().contiguous()
+    return ShardSums(observation.languages, parallel, NeuronSums(observation.shard_tokens.double(), active))
+
+
+def bootstrap_weights(n_shards: int, columns: int, draws: int, seed: int) -> Float64[Tensor, "draw column shard"]:
+    """How often each shard is drawn, with replacement and as many as there are, for each column by itself."""
+    picked = torch.randint(n_shards, (draws, columns, n_shards), generator=generator_of(seed))
+    ones = torch.ones(picked.shape, dtype=torch.float64)
+    return torch.zeros(picked.shape, dtype=torch.float64).scatter_add_(2, picked, ones)
+
+
+def permuted_labels(
+    n_shards: int, n_languages: int, parallel: bool, generator: torch.Generator
+) -> Float64[Tensor, "language shard source"]:
+    """Weights of 0 and 1 that give every (shard, source) cell one new language."""
+    if parallel:
+        label = torch.stack([torch.randperm(n_languages, generator=generator) for _ in range(n_shards)])
+    else:
+        label = torch.randperm(n_shards * n_languages, generator=generator) % n_languages
+        label = rearrange(label, "(s m) -> s m", m=n_languages)
+    return rearrange(torch.nn.functional.one_hot(label, n_languages), "s m k -> k s m").double()
 
 
 def generator_of(seed: int) -> torch.Generator:

@@ -1,47 +1,45 @@
-"""Controls of a feature selection that need counts only: shuffled labels, bootstrap and half-splits, by the same rule.
+"""Controls of a feature selection that need sums only: shuffled labels, bootstrap and half-splits, by the same rule."""
 
-The harness of `babelscope.controls` resamples counts by shard.  Features are selected by more than firing counts, so
-what a rule needs is laid side by side as layers of one Observation, and the rule reads it back.
-"""
-
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange, reduce
 
-from babelscope.artifacts import Observation, SiteRecord
 from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.controls import (
-    LABELS_CAVEAT,
-    SHARDS_CAVEAT,
-    SPLITS_CAVEAT,
     BootstrapSets,
     Evidence,
     Scored,
-    Selector,
+    ShardSums,
     ShuffledLabels,
     Stability,
-    benjamini_hochberg,
     bootstrap_sets,
+    check_draws,
+    selection_rows,
+    shuffled_labels,
     split_stability,
 )
-from babelscope.controls.labels import SLACK, PooledNull, permuted_labels, share_below
-from babelscope.controls.shards import Shards, generator_of
 from babelscope.errors import SelectionError
 from babelscope.features.scores import langfir_mask, monolinguality
 from babelscope.features.selection import SELECTORS
 from babelscope.languages import Language
 
-AT = "features"
-FIRED, PRESENT, VALUE = 0, 1, 2
-STEPS = 2**24
-"""Sums of values are resampled as whole numbers, in steps of the feature's largest shard sum over this."""
+
+class FeatureSums(NamedTuple):
+    """What rules read of an observation, by shard or of a resample; features are units of one layer."""
+
+    tokens: Float64[Tensor, "*shard language"]
+    active: Float64[Tensor, "*shard language 1 feature"]
+    """Tokens on which each feature fired."""
+    documents: Float64[Tensor, "*shard language"]
+    present: Float64[Tensor, "*shard language feature"]
+    """Documents in which each feature fired."""
+    value: Float64[Tensor, "*shard language feature"]
+    """Sum of values."""
 
 
 class Resampled(NamedTuple):
@@ -52,7 +50,18 @@ class Resampled(NamedTuple):
     present: Int64[Tensor, "feature language"]
     documents: Int64[Tensor, " language"]
     value: Float64[Tensor, "feature language"]
-    """Sum of values, to 2⁻²⁴ of the feature's largest shard sum."""
+    """Sum of values."""
+
+    @classmethod
+    def read(cls, sums: FeatureSums) -> "Resampled":
+        """Counts as whole numbers, features first."""
+        return cls(
+            rearrange(sums.active, "k 1 j -> j k").long(),
+            sums.tokens.long(),
+            sums.present.T.long(),
+            sums.documents.long(),
+            sums.value.T,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,30 +76,16 @@ class FeatureChecks:
     seed: int
 
 
-def side_by_side(observed: FeatureObservation) -> tuple[Observation, Float64[Tensor, "feature 1"]]:
-    """Firing, presence and values as three layers of counts, and the size of a step of the third.
-
-    The last unit of the presence layer holds the documents.
-    """
-    step = observed.shard_sum.amax(dim=(0, 2)).clamp(min=torch.finfo(torch.float64).tiny) / STEPS
-    value = (observed.shard_sum / step[:, None]).round().to(torch.int32)
-    fired = observed.record.shard_active[:, 0]
-    none = torch.zeros_like(observed.shard_documents, dtype=torch.int32)
-    documents = observed.shard_documents.to(torch.int32)
-    rows = ((fired, none), (observed.shard_present, documents), (value, none))
-    shards = torch.stack([torch.cat([part, last[:, None]], dim=1) for part, last in rows], dim=1)
-    active = reduce(shards.long(), "s l j k -> l j k", "sum")
-    zeros = torch.zeros(active.shape, dtype=torch.float64)
-    record = SiteRecord((FIRED, PRESENT, VALUE), active, zeros, zeros, zeros[:, 0], shards)
-    return replace(observed.counts, records={AT: record}), step[:, None]
-
-
-def read_back(
-    active: Int64[Tensor, "layer unit language"], tokens: Int64[Tensor, " language"], step: Tensor
-) -> Resampled:
-    """The parts of a resample of `side_by_side`."""
-    whole, present = active[:, :-1], active[PRESENT]
-    return Resampled(whole[FIRED], tokens, whole[PRESENT], present[-1], whole[VALUE] * step)
+def feature_shards(observed: FeatureObservation, *, parallel: bool) -> ShardSums[FeatureSums]:
+    """Firing, presence and values by document shard."""
+    sums = FeatureSums(
+        tokens=observed.counts.shard_tokens.double(),
+        active=rearrange(observed.record.shard_active, "s 1 j k -> s k 1 j").double().contiguous(),
+        documents=observed.shard_documents.double(),
+        present=rearrange(observed.shard_present, "s j k -> s k j").double().contiguous(),
+        value=rearrange(observed.shard_sum, "s j k -> s k j").contiguous(),
+    )
+    return ShardSums(observed.languages, parallel, sums)
 
 
 Rule = Callable[[Resampled], Bool[Tensor, "language feature"]]
@@ -168,114 +163,26 @@ def check_features(
     Raises MeasurementError for fewer than 20 shards, SelectionError for a set made in another way, or fewer
     than 2 draws.
     """
-    if draws < 2:
-        raise SelectionError(f"draws {draws} came; expected 2 or more for an interval; draw more")
-    view, step = side_by_side(observed)
-    rule, score = rule_of(observed, sets), score_of(observed, sets)
+    check_draws(draws)
+    rule, score, shards = rule_of(observed, sets), score_of(observed, sets), feature_shards(observed, parallel=parallel)
 
-    def select(active: Tensor, tokens: Tensor) -> Tensor:
-        mask = rule(read_back(active, tokens, step))
-        # Set members stand in the first layer alone, so that chance is counted over the features.
-        return F.pad(rearrange(mask, "k j -> k 1 j"), (0, 1, 0, 2))
+    def select(sums: FeatureSums) -> Bool[Tensor, "language 1 feature"]:
+        return rearrange(rule(Resampled.read(sums)), "k j -> k 1 j")
 
+    def scored(sums: FeatureSums) -> Scored:
+        found = score(Resampled.read(sums))
+        return Scored(found.score[None], found.eligible[None])
+
+    mask = rearrange(sets.mask(), "k j -> k 1 j")
     return FeatureChecks(
         sets=sets,
-        bootstrap=bootstrap_of(view, select, parallel=parallel, draws=draws, seed=seed),
-        stability=split_stability(view, select, splits=draws, seed=seed, at=AT),
-        labels=labels_of(
-            view, sets, lambda active, tokens: score(read_back(active, tokens, step)), parallel, draws - 1, seed
-        ),
+        bootstrap=bootstrap_sets(shards, select, draws=draws, seed=seed),
+        stability=split_stability(shards, select, splits=draws, seed=seed),
+        labels=shuffled_labels(shards, scored, mask, draws=draws - 1, seed=seed),
         seed=seed,
     )
 
 
-def bootstrap_of(view: Observation, select: Selector, *, parallel: bool, draws: int, seed: int) -> BootstrapSets:
-    """`bootstrap_sets` of the view, its frequencies by feature alone."""
-    found = bootstrap_sets(view, select, draws=draws, seed=seed, parallel=parallel, at=AT)
-    return found._replace(frequency=found.frequency[:, :1, :-1])
-
-
-def labels_of(
-    view: Observation,
-    sets: FeatureSet,
-    score: Callable[[Tensor, Tensor], Scored],
-    parallel: bool,
-    draws: int,
-    seed: int,
-) -> ShuffledLabels:
-    """`shuffled_labels` with scores of the features alone, whatever layers the view has."""
-    shards, generator = Shards.read(view, AT, fewest=2), generator_of(seed)
-    active, tokens, mask = view[AT].active, view.token_counts, sets.mask()
-    real, chosen = score(active, tokens), mask.any(dim=0)
-    fired = active[FIRED, :-1]
-    null, below = PooledNull(real.score[None], reduce(fired, "j k -> 1 j", "sum")), 0
-    cut = float(real.score[chosen].max()) if bool(chosen.any()) else math.nan
-    for _ in range(draws):
-        drawn = score(*shards.relabelled(permuted_labels(shards, generator, parallel)))
-        null.add(drawn.score[None])
-        below += int((drawn.eligible & (drawn.score <= cut + SLACK)).sum())
-    p = null.p_values(draws)
-    q = benjamini_hochberg(p).reshape(p.shape)
-    rate = fired / tokens.double()
-    found = int((real.eligible & (real.score <= cut + SLACK)).sum())
-    return ShuffledLabels(
-        p=p,
-        q=q,
-        share=share_below(q, chosen[None]),
-        share_by_language={tag: share_below(q, mask[k][None]) for k, tag in enumerate(sets.languages)},
-        set_fdr=math.nan if math.isnan(cut) else below / draws / max(1, found),
-        cut=cut,
-        max_share=(rate.amax(dim=1) / rate.sum(dim=1))[None],
-        draws=draws,
-    )
-
-
 def evidence_rows(checks: FeatureChecks) -> list[Evidence]:
-    """The checks as tidy rows: one a claim, language and control."""
-    rows, seed, draws = [], checks.seed, checks.bootstrap.draws
-    for tag, size in checks.sets.sizes.items():
-        low, high = checks.bootstrap.interval[tag]
-        rows.append(
-            Evidence(
-                "set size",
-                tag,
-                "bootstrap over shards",
-                size,
-                size,
-                low,
-                high,
-                draws=draws,
-                seed=seed,
-                note=SHARDS_CAVEAT,
-            )
-        )
-        found = checks.stability[tag]
-        rows.append(
-            Evidence(
-                "stability",
-                tag,
-                "half-splits of shards",
-                size,
-                found.median,
-                found.low,
-                found.high,
-                draws=draws,
-                seed=seed,
-                note=SPLITS_CAVEAT,
-            )  # fmt: skip
-        )
-        rows.append(Evidence("stability", tag, "chance", size, found.chance, seed=seed))
-        share = checks.labels.share_by_language[tag]
-        rows.append(
-            Evidence(
-                "share with q <= .05",
-                tag,
-                "shuffled labels",
-                size,
-                share,
-                draws=checks.labels.draws,
-                seed=seed,
-                note=LABELS_CAVEAT,
-            )  # fmt: skip
-        )
-    return rows
+    """The checks as tidy rows: one per claim, language and control."""
+    return selection_rows(checks.sets.sizes, checks.bootstrap, checks.stability, checks.labels, seed=checks.seed)

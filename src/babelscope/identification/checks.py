@@ -1,31 +1,33 @@
 """Controls of a selection that need counts only, no model."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 
 from babelscope.artifacts import NeuronSet, Observation
+from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import (
-    LABELS_CAVEAT,
-    SHARDS_CAVEAT,
-    SPLITS_CAVEAT,
     Agreement,
     BootstrapSets,
     CorpusSizeRow,
     Evidence,
+    NeuronSums,
     Overlap,
+    Scored,
+    ShardSums,
     ShuffledLabels,
     Stability,
     bootstrap_sets,
+    check_draws,
     corpus_size_curve,
+    neuron_shards,
     overlap,
+    selection_rows,
     set_agreement,
     shuffled_labels,
     split_stability,
 )
-from babelscope.controls.shards import FEWEST_SHARDS, Shards
-from babelscope.errors import SelectionError
+from babelscope.controls.shards import generator_of
 from babelscope.languages import Language
 from babelscope.neurons import scorer_of, selector_of
 
@@ -65,27 +67,35 @@ def check_sets(
     Raises MeasurementError for fewer than 20 shards, ArtifactError where `other` is of another model, LanguageError
     where it lacks a language.
     """
-    if draws < 2:
-        raise SelectionError(f"draws {draws} came; expected 2 or more for an interval; draw more")
+    check_draws(draws)
     if other is not None:
         sets.origin.check_same(other.origin, "comparing with an observation")
-    select = selector_of(sets)
-    scored = sets.method != "top-rate"
+    rule, shards = selector_of(sets), neuron_shards(observation, sets.at, parallel=parallel)
+
+    def select(sums: NeuronSums) -> Bool[Tensor, "language layer unit"]:
+        return rule(*sums.by_unit())
+
     return SetChecks(
         sets=sets,
-        bootstrap=bootstrap_sets(observation, select, draws=draws, seed=seed, parallel=parallel, at=sets.at),
-        stability=split_stability(observation, select, splits=draws, seed=seed, at=sets.at),
-        corpus_size=corpus_size_curve(observation, select, seed=seed, at=sets.at),
+        bootstrap=bootstrap_sets(shards, select, draws=draws, seed=seed),
+        stability=split_stability(shards, select, splits=draws, seed=seed),
+        corpus_size=corpus_size_curve(shards, select, seed=seed),
         overlap=overlap(sets, seed=seed),
-        labels=shuffled_labels(
-            observation, scorer_of(sets), sets.mask(), draws=draws - 1, seed=seed, parallel=parallel, at=sets.at
-        )
-        if scored
-        else None,
-        content=content_agreement(observation, sets, seed=seed) if parallel else None,
-        other=None if other is None else set_agreement(sets, repacked(sets, select(*counts_of(other, sets)))),
+        labels=labels_of(shards, sets, draws=draws - 1, seed=seed) if sets.method != "top-rate" else None,
+        content=content_agreement(shards, sets, seed=seed) if parallel else None,
+        other=None if other is None else set_agreement(sets, repacked(sets, rule(*counts_of(other, sets)))),
         seed=seed,
     )
+
+
+def labels_of(shards: ShardSums[NeuronSums], sets: NeuronSet, *, draws: int, seed: int) -> ShuffledLabels:
+    """Shuffled labels by the score that ranked the set's neurons."""
+    scorer = scorer_of(sets)
+
+    def score(sums: NeuronSums) -> Scored:
+        return scorer(*sums.by_unit())
+
+    return shuffled_labels(shards, score, sets.mask(), draws=draws, seed=seed)
 
 
 def counts_of(other: Observation, sets: NeuronSet) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,79 +117,32 @@ def repacked(sets: NeuronSet, mask: torch.Tensor) -> NeuronSet:
     )
 
 
-def content_agreement(observation: Observation, sets: NeuronSet, *, seed: int) -> Agreement:
+def content_agreement(shards: ShardSums[NeuronSums], sets: NeuronSet, *, seed: int) -> Agreement:
     """Is it language or content? Sets from one half of the sentences everywhere, against sets from other halves.
 
     In the first selection every language reads the same half of the shards; in the second each language reads a half
     drawn for itself, so that two languages share about half of their sentences and not all.
     """
-    shards = Shards.read(observation, sets.at, fewest=FEWEST_SHARDS)
-    generator = torch.Generator().manual_seed(seed)
-    n, half, select = shards.n_shards, shards.n_shards // 2, selector_of(sets)
-    same = torch.zeros(n, dtype=torch.float64)
-    same[torch.randperm(n, generator=generator)[:half]] = 1
-    own = torch.zeros(len(sets.languages), n, dtype=torch.float64)
-    for row in own:
-        row[torch.randperm(n, generator=generator)[:half]] = 1
-    masks = [select(*counts) for counts in (shards.common(same), shards.own(own))]
-    return set_agreement(*(repacked(sets, mask) for mask in masks))
+    shards.check()
+    generator, n, rule = generator_of(seed), shards.n_shards, selector_of(sets)
+    same, *apart = (half_of(n, generator) for _ in range(1 + len(sets.languages)))
+    sums = (shards.common(same), shards.apart(torch.stack(apart)))
+    return set_agreement(*(repacked(sets, rule(*part.by_unit())) for part in sums))
+
+
+def half_of(n: int, generator: torch.Generator) -> Float64[Tensor, " shard"]:
+    """Weight 1 for a random half of the shards."""
+    return torch.zeros(n, dtype=torch.float64).index_fill_(0, torch.randperm(n, generator=generator)[: n // 2], 1.0)
 
 
 def evidence_rows(checks: SetChecks) -> list[Evidence]:
-    """The checks as tidy rows: one a claim, language and control."""
-    rows, seed = [], checks.seed
-    for tag, size in checks.sets.sizes.items():
-        low, high = checks.bootstrap.interval[tag]
-        rows.append(
-            Evidence(
-                "set size",
-                tag,
-                "bootstrap over shards",
-                size,
-                size,
-                low,
-                high,
-                math.nan,
-                checks.bootstrap.draws,
-                seed,
-                SHARDS_CAVEAT,
-            )
-        )
-        found = checks.stability[tag]
-        rows.append(
-            Evidence(
-                "stability",
-                tag,
-                "half-splits of shards",
-                size,
-                found.median,
-                found.low,
-                found.high,
-                math.nan,
-                checks.bootstrap.draws,
-                seed,
-                SPLITS_CAVEAT,
-            )
-        )
-        rows.append(Evidence("stability", tag, "chance", size, found.chance, seed=seed))
-        if checks.labels is not None:
-            share = checks.labels.share_by_language[tag]
-            rows.append(
-                Evidence(
-                    "share with q <= .05",
-                    tag,
-                    "shuffled labels",
-                    size,
-                    share,
-                    draws=checks.labels.draws,
-                    seed=seed,
-                    note=LABELS_CAVEAT,
-                )
-            )
+    """The checks as tidy rows: one per claim, language and control."""
+    sizes, seed = checks.sets.sizes, checks.seed
+    rows = selection_rows(sizes, checks.bootstrap, checks.stability, checks.labels, seed=seed)
     for name, agreement in (("content", checks.content), ("other text", checks.other)):
         if agreement is not None:
-            for k, tag in enumerate(checks.sets.languages):
-                size = checks.sets.sizes[tag]
-                rows.append(Evidence("agreement", tag, name, size, float(agreement.jaccard[k]), seed=seed))
-                rows.append(Evidence("agreement", tag, f"{name}, chance", size, float(agreement.chance[k]), seed=seed))
+            for k, (tag, size) in enumerate(sizes.items()):
+                shared = {"claim": "agreement", "language": tag, "n": size, "seed": seed}
+                rows.append(Evidence(control=name, estimate=float(agreement.jaccard[k]), **shared))
+                rows.append(Evidence(control=f"{name}, chance", estimate=float(agreement.chance[k]), **shared))
     return rows

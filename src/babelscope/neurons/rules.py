@@ -1,11 +1,17 @@
 """The rule that made a NeuronSet, to be run again by the controls on resampled counts."""
 
+from collections.abc import Callable
+
 from babelscope.artifacts import NeuronSet
-from babelscope.axes import Bool, Int64, Tensor
-from babelscope.controls import Scored, Scorer, Selector
+from babelscope.axes import Bool, Tensor
+from babelscope.controls import Scored
 from babelscope.errors import SelectionError
 from babelscope.neurons.masks import entropy_lambda_mask, lape_mask, top_rate_mask
+from babelscope.neurons.rates import CountTensor, TokenTensor
 from babelscope.neurons.selection import SELECTORS
+
+Selector = Callable[[CountTensor, TokenTensor], Bool[Tensor, "language layer unit"]]
+Scorer = Callable[[CountTensor, TokenTensor], Scored]
 
 
 def selector_of(sets: NeuronSet) -> Selector:
@@ -16,9 +22,7 @@ def selector_of(sets: NeuronSet) -> Selector:
     """
     given = sets.parameters
 
-    def select(
-        active: Int64[Tensor, "layer unit language"], tokens: Int64[Tensor, " language"]
-    ) -> Bool[Tensor, "language layer unit"]:
+    def select(active: CountTensor, tokens: TokenTensor) -> Bool[Tensor, "language layer unit"]:
         if sets.method == "lape":
             return lape_mask(
                 active,
@@ -50,7 +54,7 @@ def scorer_of(sets: NeuronSet) -> Scorer:
     """
     given = sets.parameters
 
-    def score(active: Int64[Tensor, "layer unit language"], tokens: Int64[Tensor, " language"]) -> Scored:
+    def score(active: CountTensor, tokens: TokenTensor) -> Scored:
         if sets.method == "lape":
             choice = lape_mask(
                 active,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from babelscope.controls import Evidence
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SiteEvidence(Evidence):
     """Evidence at a site, and what the control gave there."""
 

@@ -12,7 +12,7 @@ from einops import einsum, rearrange, reduce, repeat
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Float, Float64, Tensor
-from babelscope.controls import benjamini_hochberg, percentile_interval
+from babelscope.controls import ShardSums, benjamini_hochberg, percentile_interval
 from babelscope.corpus import Batch, Texts, as_corpus
 from babelscope.errors import LanguageError, SelectionError
 from babelscope.languages import Language
@@ -22,7 +22,7 @@ from babelscope.models.measuring import run_pass
 from babelscope.models.plain import CausalModel
 from babelscope.models.weights import applied
 from babelscope.probes.evidence import SiteEvidence
-from babelscope.probes.shard_sums import ShardSums, check_english, stream_batches
+from babelscope.probes.shard_sums import UnitSums, add_rows, check_english, stream_batches, zero_sums
 from babelscope.sites import Site
 from babelscope.upstream.devices import fetched
 
@@ -41,7 +41,7 @@ Heads = Mapping[Language, tuple[tuple[int, int], ...]]
 class HeadRecord:
     """Sums of every measure of every head, by document shard and language."""
 
-    sums: ShardSums
+    sums: ShardSums[UnitSums]
     """Units are (measure, layer, head); every counted token but the first of a document is a row."""
     n_layers: int
     n_heads: int
@@ -65,7 +65,7 @@ class HeadRecord:
 
     def mean(self, measure: Measure) -> Float64[Tensor, "language layer head"]:
         """Mean over tokens."""
-        return self.by_head(self.sums.mean(), measure)
+        return self.by_head(self.sums.whole().mean(), measure)
 
     def rows(
         self, measure: Measure, *, against: str = "en", draws: int = 199, resamples: int = 200, seed: int = 0
@@ -77,11 +77,13 @@ class HeadRecord:
         """
         check_english(self.languages, against)
         base, value = self.sums.column(against), self.mean(measure)
-        spread = self.by_head(self.sums.bootstrap(resamples, seed), measure)
-        tokens = self.sums.tokens.sum(dim=0)
+        self.sums.check()
+        resampled = torch.stack([sums.mean() for sums in self.sums.bootstrap(resamples, seed)])
+        spread, tokens = self.by_head(resampled, measure), self.sums.whole().tokens
         found = []
         for k, tag in enumerate(self.languages):
-            pair = self.by_head(self.sums.swapped(k, base, draws, seed + k), measure)
+            swapped = [sums.mean() for sums in self.sums.pair(k, base).permuted(draws, seed + k)]
+            pair = self.by_head(torch.stack(swapped), measure)
             null = (pair[:, 0] - pair[:, 1]).abs()
             gap = (value[k] - value[base]).abs()
             p = (1 + (null >= gap - 1e-15).sum(dim=0)).double() / (draws + 1)
@@ -181,7 +183,7 @@ def record_heads(
     """
     layout, corpus = layout_of(model), as_corpus(texts)
     n_layers, n_heads = layout.n_layers, layout.n_heads
-    sums = ShardSums.zeros(corpus, shards, len(MEASURES) * n_layers * n_heads)
+    sums = zero_sums(corpus, shards, len(MEASURES) * n_layers * n_heads)
     width = layout.width("attn_heads") // n_heads
     output = torch.zeros(len(corpus), n_layers, n_heads, width, dtype=torch.float64)
     grams = [gram_of(layout, layer) for layer in range(n_layers)]
@@ -189,8 +191,8 @@ def record_heads(
         rows = batch.counted.clone()
         rows[:, 0] = False
         measured = measure_batch(layout, batch, rows, grams, output[batch.documents[0].language])
-        sums.add_(batch, rearrange(measured, "m l b h -> b (m l h)"), tokens=rows.sum(dim=1))
-    mean = output / sums.tokens.sum(dim=0)[:, None, None, None]
+        add_rows(sums, batch, rearrange(measured, "m l b h -> b (m l h)"), tokens=rows.sum(dim=1))
+    mean = output / sums.whole().tokens[:, None, None, None]
     return HeadRecord(sums, n_layers, n_heads, mean.mean(dim=0))
 
 
@@ -285,9 +287,10 @@ def head_selectivity(
         value = record.by_head(mean, "written") if measure == "written" else 1 - sink
         return value / value.sum(dim=0)
 
-    share = shares(record.sums.mean())
+    share = shares(record.sums.whole().mean())
     entropy = torch.special.entr(share).sum(dim=0)
-    null = torch.stack([torch.special.entr(shares(mean)).sum(dim=0) for mean in record.sums.permuted(draws, seed)])
+    permuted = (shares(sums.mean()) for sums in record.sums.permuted(draws, seed))
+    null = torch.stack([torch.special.entr(drawn).sum(dim=0) for drawn in permuted])
     below = (null <= repeat(entropy, "l h -> d l h", d=draws) + 1e-12).sum(dim=0)
     p = ((1 + below).double() / (draws + 1)).masked_fill(entropy.isnan(), math.nan)
     return HeadSelectivity(

@@ -12,14 +12,14 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import NeuronSet, Origin
 from babelscope.axes import Bool, Float, Float64, Int64, Tensor
-from babelscope.controls import Evidence, rank_p
+from babelscope.controls import Evidence, ShardSums, rank_p
 from babelscope.corpus import Batch, Texts, as_corpus
 from babelscope.errors import LanguageError, SelectionError, SiteError
 from babelscope.languages import Language
 from babelscope.models import Layout, See, layout_of, origin_of
 from babelscope.models.measuring import run_pass
 from babelscope.models.plain import CausalModel
-from babelscope.probes.shard_sums import ShardSums, stream_batches
+from babelscope.probes.shard_sums import UnitSums, add_rows, stream_batches, zero_sums
 from babelscope.sites import Site
 
 
@@ -28,7 +28,7 @@ class RemovalVotes:
     """In how many documents each neuron was among the most effective of its layer."""
 
     origin: Origin
-    votes: ShardSums
+    votes: ShardSums[UnitSums]
     """Units are (layer, neuron), `tokens` are documents."""
     effect: Float64[Tensor, "language layer neuron"]
     """Mean over documents of a neuron's effect."""
@@ -43,7 +43,7 @@ class RemovalVotes:
     @property
     def share(self) -> Float64[Tensor, "language layer neuron"]:
         """Share of a language's documents that vote for each neuron."""
-        return rearrange(self.votes.mean(), "k (l j) -> k l j", l=self.effect.shape[1]).contiguous()
+        return rearrange(self.votes.whole().mean(), "k (l j) -> k l j", l=self.effect.shape[1]).contiguous()
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,17 +115,17 @@ def removal_votes(
         )
     if not 0 < top_rate < 1:
         raise SelectionError(f"top_rate {top_rate} came; expected a share of the neurons between 0 and 1; correct it")
-    sums = ShardSums.zeros(corpus, shards, layout.n_layers * layout.d_neuron)
+    sums = zero_sums(corpus, shards, layout.n_layers * layout.d_neuron)
     effect = torch.zeros(len(corpus), layout.n_layers, layout.d_neuron, dtype=torch.float64)
     norms = [layout.down_norm(layer) for layer in range(layout.n_layers)]
     for batch in stream_batches(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length):
         language = batch.documents[0].language
         for layer, found in enumerate(effects_by_layer(layout, batch, norms)):
             effect[language, layer] += found.sum(dim=0)
-            sums.add_(batch, top_of(found, top_rate).double(), layer * layout.d_neuron)
+            add_rows(sums, batch, top_of(found, top_rate).double(), layer * layout.d_neuron)
         nothing = torch.zeros(len(batch.documents), 0, dtype=torch.float64)
-        sums.add_(batch, nothing, tokens=torch.ones(len(batch.documents)))
-    documents = sums.tokens.sum(dim=0)
+        add_rows(sums, batch, nothing, tokens=torch.ones(len(batch.documents)))
+    documents = sums.whole().tokens
     return RemovalVotes(origin_of(model, tokenizer), sums, effect / documents[:, None, None], top_rate)
 
 
@@ -172,8 +172,8 @@ def removal_sets(
     chosen = votes.share >= vote
     core = chosen.sum(dim=0) > most
     sizes = []
-    for mean in votes.votes.permuted(draws, seed):
-        drawn = mean >= vote
+    for sums in votes.votes.permuted(draws, seed):
+        drawn = sums.mean() >= vote
         sizes.append((drawn & (drawn.sum(dim=0) <= most)).sum(dim=1).double())
     return RemovalSets(
         specific=NeuronSet.from_mask(
@@ -187,6 +187,6 @@ def removal_sets(
         ),
         core=core,
         null=torch.stack(sizes),
-        documents=votes.votes.tokens.sum(dim=0).long(),
+        documents=votes.votes.whole().tokens.long(),
         seed=seed,
     )

@@ -9,10 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.axes import Bool, Float64, Int64, Tensor
-from babelscope.controls import Evidence
+from babelscope.controls import Evidence, neuron_shards
 from babelscope.controls.agreement import compare_masks
-from babelscope.controls.labels import permuted_labels
-from babelscope.controls.shards import Shards, generator_of
 from babelscope.corpus import Texts
 from babelscope.errors import SelectionError
 from babelscope.languages import Language
@@ -162,10 +160,11 @@ def role_shares(
     if not 1 <= blocks <= n_layers:
         raise SelectionError(f"{blocks} blocks for {n_layers} layers; expected 1 to {n_layers}; correct it")
     parts = torch.tensor_split(torch.arange(n_layers), blocks)
-    shards, generator, drawn = Shards.read(observation, at, fewest=2), generator_of(seed), []
-    for _ in range(draws):
-        active, tokens = shards.relabelled(permuted_labels(shards, generator, parallel))
-        drawn.append(both_shares(classify(active, tokens, observation.languages), parts))
+    shards = neuron_shards(observation, at, parallel=parallel)
+    shards.check(fewest=2)
+    drawn = [
+        both_shares(classify(*sums.by_unit(), observation.languages), parts) for sums in shards.permuted(draws, seed)
+    ]
     null = torch.stack(drawn) if drawn else torch.full((1, 2, blocks, 3), float("nan"), dtype=torch.float64)
     share = both_shares(found, parts)
     searched = found.sets.parameters.get("penalty_given", 0.0) is None

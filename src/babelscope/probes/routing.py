@@ -10,14 +10,14 @@ from einops import rearrange, reduce
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Int64, Tensor
-from babelscope.controls import Evidence, benjamini_hochberg, percentile_interval, rank_p
+from babelscope.controls import Evidence, ShardSums, benjamini_hochberg, percentile_interval, rank_p
 from babelscope.corpus import Batch, Texts, as_corpus
 from babelscope.errors import SiteError
 from babelscope.languages import Language
 from babelscope.models import Layout, See, layout_of
 from babelscope.models.measuring import run_pass
 from babelscope.models.plain import CausalModel
-from babelscope.probes.shard_sums import ShardSums, check_english, stream_batches
+from babelscope.probes.shard_sums import UnitSums, add_rows, check_english, stream_batches, zero_sums
 from babelscope.sites import Site
 
 
@@ -25,7 +25,7 @@ from babelscope.sites import Site
 class RoutingUse:
     """How often each expert was chosen, by document shard and language."""
 
-    sums: ShardSums
+    sums: ShardSums[UnitSums]
     """Units are (layer, expert); unit: tokens routed there."""
     n_experts: int
     top_k: int
@@ -39,13 +39,13 @@ class RoutingUse:
     @property
     def routed(self) -> Int64[Tensor, "language layer expert"]:
         """Tokens routed to each expert; over the experts of a layer they sum to top_k times the tokens."""
-        whole = rearrange(self.sums.total.sum(dim=0), "k (l e) -> k l e", e=self.n_experts)
+        whole = rearrange(self.sums.whole().total, "k (l e) -> k l e", e=self.n_experts)
         return whole.round().long().contiguous()
 
     @property
     def share(self) -> Float64[Tensor, "language layer expert"]:
         """Share of a layer's choices that fell on each expert; sums to 1."""
-        return rearrange(self.sums.mean(), "k (l e) -> k l e", e=self.n_experts).contiguous() / self.top_k
+        return rearrange(self.sums.whole().mean(), "k (l e) -> k l e", e=self.n_experts).contiguous() / self.top_k
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,15 +108,17 @@ def routing_use(
     layout, corpus = layout_of(model), as_corpus(texts)
     if not layout.n_experts:
         raise SiteError(f"{model.config.model_type} is dense; expected a model with experts; probe heads or neurons")
-    sums = ShardSums.zeros(corpus, shards, layout.n_layers * layout.n_experts)
+    sums = zero_sums(corpus, shards, layout.n_layers * layout.n_experts)
     top_k = 0
     for batch in stream_batches(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length):
         top_k = count_routes(layout, batch, sums)
-        sums.add_(batch, torch.zeros(len(batch.documents), 0, dtype=torch.float64), tokens=batch.counted.sum(dim=1))
+        add_rows(
+            sums, batch, torch.zeros(len(batch.documents), 0, dtype=torch.float64), tokens=batch.counted.sum(dim=1)
+        )
     return RoutingUse(sums, layout.n_experts, top_k)
 
 
-def count_routes(layout: Layout, batch: Batch, sums: ShardSums) -> int:
+def count_routes(layout: Layout, batch: Batch, sums: ShardSums[UnitSums]) -> int:
     """Add one batch's choices; returns how many experts a token is given to."""
     width: list[int] = []
 
@@ -126,7 +128,7 @@ def count_routes(layout: Layout, batch: Batch, sums: ShardSums) -> int:
             width.append(routes.shape[-1])
             chosen = reduce(F.one_hot(routes, layout.n_experts), "b t k e -> b t e", "sum").double()
             rows = (chosen * batch.counted.to(chosen.device)[..., None]).sum(dim=1)
-            sums.add_(batch, rows, layer * layout.n_experts)
+            add_rows(sums, batch, rows, layer * layout.n_experts)
 
         return see
 
@@ -160,13 +162,15 @@ def routing_divergence(
     def by_layer(mean: Tensor) -> Tensor:
         return rearrange(mean, "... (l e) -> ... l e", e=use.n_experts) / use.top_k
 
-    share = by_layer(use.sums.mean())
+    share = by_layer(use.sums.whole().mean())
     js = jensen_shannon(share, share[base].expand_as(share))
-    resampled = by_layer(use.sums.bootstrap(resamples, seed))
+    use.sums.check()
+    resampled = by_layer(torch.stack([sums.mean() for sums in use.sums.bootstrap(resamples, seed)]))
     spread = jensen_shannon(resampled, resampled[:, base : base + 1].expand_as(resampled))
     null, p = torch.zeros_like(js), torch.full_like(js, math.nan)
     for one in (column for column in range(k) if column != base):
-        pair = by_layer(use.sums.swapped(one, base, draws, seed + one))
+        swapped = [sums.mean() for sums in use.sums.pair(one, base).permuted(draws, seed + one)]
+        pair = by_layer(torch.stack(swapped))
         drawn = jensen_shannon(pair[:, 0], pair[:, 1])
         null[one] = drawn.mean(dim=0)
         p[one] = torch.tensor([rank_p(float(js[one, layer]), drawn[:, layer]) for layer in range(js.shape[1])])
@@ -181,7 +185,7 @@ def routing_divergence(
         null=null,
         p=p,
         q=benjamini_hochberg(p).reshape(p.shape),
-        tokens=use.sums.tokens.sum(dim=0).long(),
+        tokens=use.sums.whole().tokens.long(),
         draws=draws,
         seed=seed,
     )

@@ -87,7 +87,14 @@ class TokenCosts:
         total = sum(cost.sentences for cost in self.costs)
         return [
             *found,
-            Evidence("vocabulary unused", "", "half of the sentences", total, self.unused, note=shared_note),
+            Evidence(
+                claim="vocabulary unused",
+                language="",
+                control="half of the sentences",
+                n=total,
+                estimate=self.unused,
+                note=shared_note,
+            ),
         ]
 
 
