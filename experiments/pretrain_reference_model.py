@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from babelscope.files.tensor_files import write_tensors
-from babelscope.files.writing import write_text
+from babelscope.files.writing import append_lines, write_text
 from babelscope.runs import Run, main
 
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
@@ -341,8 +341,7 @@ def run(config: Config, run: Run) -> None:
             row["macro"] = sum(held[tag] for tag in MAIN) / len(MAIN)
             row["bits_per_byte"] = {tag: round(value, 4) for tag, value in held.items()}
         if done % 20 == 0 or done == config.steps:
-            with (folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps(row) + "\n")
+            append_lines(folder / "log.jsonl", [json.dumps(row)])
     final = folder / "model"
     model.half().save_pretrained(final)
     tokenizer.save_pretrained(final)

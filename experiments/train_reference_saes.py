@@ -10,7 +10,6 @@ than that counts against it. One seed each: the figures describe the files, they
 
 import json
 import lzma
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ from babelscope import Site, layout_of, open_model, origin_of
 from babelscope.corpus import Document, batch_documents, limit_tokens, tokenize_documents
 from babelscope.features import SaeQuality, load_sae, measure_sae
 from babelscope.files.tensor_files import write_tensors
-from babelscope.files.writing import write_text
+from babelscope.files.writing import write_bytes, write_text
 from babelscope.runs import Run, environment, main
 
 LANGUAGES = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id", "eu", "cy", "tt")
@@ -281,7 +280,7 @@ def write_bundle(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     held = load_file(source / "sae_weights.safetensors")
     write_tensors(target / "sae_weights.safetensors", {name: tensor.half() for name, tensor in held.items()})
-    shutil.copy(source / "cfg.json", target / "cfg.json")
+    write_bytes(target / "cfg.json", (source / "cfg.json").read_bytes())
 
 
 def settings_of(config: Config) -> dict:

@@ -1,10 +1,12 @@
 """Files are written by `babelscope.files` alone, and JSON files are read there alone."""
 
 import ast
+import os
 import re
 from pathlib import Path
 
 import pytest
+from babelscope_kernels.results import write_whole
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("src", "experiments", "kernels")
@@ -17,8 +19,6 @@ ALLOWED = {
     "kernels/babelscope_kernels/results.py": "its twin: kernels import nothing of babelscope",
     "kernels/babelscope_kernels/sm90.py": "a temporary folder",
     "experiments/make_real_models.py": "copies bytes into a file that the writer gives",
-    "experiments/pretrain_reference_model.py": "a log that is appended to",
-    "experiments/train_reference_saes.py": "copies bytes into a file that the writer gives",
 }
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
@@ -52,3 +52,15 @@ def test_the_search_finds_what_it_is_for(tmp_path):
     ]  # fmt: skip
     (tmp_path / "f.py").write_text("\n".join(lines))
     assert len(list(writes(tmp_path / "f.py"))) == len(lines)
+
+
+def test_the_twin_in_the_kernels_leaves_the_earlier_file_where_the_disk_refuses(tmp_path, monkeypatch):
+    write_whole(tmp_path / "rows.csv", b"earlier")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(tmp_path / "rows.csv", b"later")
+    assert (tmp_path / "rows.csv").read_bytes() == b"earlier" and os.listdir(tmp_path) == ["rows.csv"]

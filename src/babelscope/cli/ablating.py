@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from babelscope.cli.arguments import Device, Dtype, Model, Neurons, Result, SameText, Seed, Text, free
+from babelscope.cli.arguments import Device, Dtype, Model, Neurons, Result, SameText, Seed, Text, alone, free
 from babelscope.errors import SelectionError
 from babelscope.files.writing import new_folder, write_text
 from babelscope.runs import plain
 
 
+@alone
 def run_ablate(
     model: Model,
     neurons: Neurons,

@@ -21,6 +21,7 @@ from babelscope.cli.arguments import (
     Seed,
     Talk,
     Text,
+    alone,
     checkpoint_of,
     counted_of,
     free,
@@ -49,6 +50,7 @@ Baseline = Literal["none", "random", "full", "ffn", "lora", "lora-attention", "s
 RESULT = "result.json"
 
 
+@alone
 def run_adapt(
     model: Model,
     neurons: Neurons,

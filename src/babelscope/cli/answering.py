@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.arguments import Chat, Device, Dtype, Model, Result, SameText, Seed, System
+from babelscope.cli.arguments import Chat, Device, Dtype, Model, Result, SameText, Seed, System, alone
 from babelscope.cli.asking import chat_prompts, open_steering, read_prompts
 from babelscope.cli.sweeping import sweep_steering
 from babelscope.cli.telling import Told
@@ -20,6 +20,7 @@ SWEPT = 0.8
 """The sweep's temperature where none is asked for: its answers are draws."""
 
 
+@alone
 def run_steer(
     model: Model,
     steering: Annotated[Positional[Path], arg(metavar="STEERING")],

@@ -4,8 +4,9 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 from tyro.conf import Positional, arg
 
@@ -14,6 +15,8 @@ from babelscope.files.strict_json import read_json
 from babelscope.files.writing import locked
 
 Result = Mapping[str, Any]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class FailedResult(dict[str, Any]):
@@ -64,6 +67,21 @@ def free(out: Path) -> Path:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ArtifactError(f"{out}: already there; expected a new path; choose another --out or remove it")
     return out
+
+
+def alone(verb: Callable[P, R]) -> Callable[P, R]:
+    """The verb with its `out` kept for it while it runs: a second run with the same one is told at once."""
+
+    @wraps(verb)
+    def run(*args: P.args, **given: P.kwargs) -> R:
+        out = given.get("out")
+        if not isinstance(out, Path):
+            return verb(*args, **given)
+        check_writable(out)
+        with locked(out):
+            return verb(*args, **given)
+
+    return run
 
 
 def check_writable(out: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.arguments import Chat, Device, Dtype, Result, Seed, System, free
+from babelscope.cli.arguments import Chat, Device, Dtype, Result, Seed, System, alone, free
 from babelscope.cli.asking import read_lines, read_prompts
 from babelscope.cli.prompt_sets import ModelAnswers, PromptSet, answers_of, prompts_of
 from babelscope.cli.saved import open_recipe
@@ -47,6 +47,7 @@ Scores = dict[tuple[str, str, str], Confusion]
 """By task, prompt set and language."""
 
 
+@alone
 def run_evaluate(
     what: Positional[Literal["perplexity", "confusion", "steering"]],
     model: Annotated[Positional[str], arg(metavar="MODEL")],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from babelscope.cli.arguments import Device, Dtype, Model, Parallel, Result, Seed, Text, free
+from babelscope.cli.arguments import Device, Dtype, Model, Parallel, Result, Seed, Text, alone, free
 from babelscope.cli.probe_job import Findings, ProbeJob
 from babelscope.cli.probing_lens import probe_lens
 from babelscope.cli.probing_units import UNIT_PROBES
@@ -156,6 +156,7 @@ PROBES: dict[str, Callable[[ProbeJob], Findings]] = {
 """A probe is a line here."""
 
 
+@alone
 def run_probe(
     model: Model,
     corpus: Text,
