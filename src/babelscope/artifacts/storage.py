@@ -130,7 +130,10 @@ class SavedFolder:
 
     def origin(self, *, known: bool = True) -> Origin:
         """The model that it was made from; `known` refuses one without a hash, which no model could be checked by."""
-        origin = read_origin(self.entry("origin"))
+        try:
+            origin = read_origin(self.entry("origin"))
+        except ArtifactError as err:
+            raise self.fault(f"config.json has no readable origin ({err})") from err
         if known and not origin.model_hash:
             raise self.fault("its origin has no model_hash")
         return origin
