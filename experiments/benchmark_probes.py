@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from babelscope.cli.probing import run_probe
+from babelscope import open_model
 from babelscope.files.writing import write_text
+from babelscope.probes import PROBES, ProbeJob, run_probes
+from babelscope.probes.probe_runs import measured_and_other
 from babelscope.runs import Run, environment, main
 
 
@@ -38,15 +40,15 @@ class Config:
 
 def run(config: Config, run: Run) -> None:
     torch.set_num_threads(config.threads)
+    model, tokenizer = open_model(config.model, device="cpu")
+    texts, others = measured_and_other(config.corpus, config.languages, "test", "train")
     rounds = []
     for _ in range(config.rounds):
+        job = ProbeJob(model, tokenizer, texts, others, against="en", n_sentences=200, seed=0)
         with tempfile.TemporaryDirectory() as folder:
-            run_probe(
-                config.model, config.corpus, probe="all", out=Path(folder), languages=config.languages, device="cpu"
-            )
-            rounds.append(json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8")))
-    wall, busy = ([one[name] for one in rounds] for name in ("seconds", "processor_seconds"))
-    count = rounds[0]["rows"]
+            rounds.append(run_probes(PROBES, job, Path(folder), leave_out=True))
+    wall, busy = ([getattr(one, name) for one in rounds] for name in ("seconds", "processor_seconds"))
+    count = rounds[0].rows
     rows = [
         row(name, [one[name] for one in wall], [one[name] for one in busy], config.probe_bar, count[name])
         for name in count
@@ -57,7 +59,7 @@ def run(config: Config, run: Run) -> None:
     if config.out:
         facts = asdict(config)
         facts.pop("out")
-        first = {"config": facts, "left_out": rounds[0]["left_out"], "environment": environment()}
+        first = {"config": facts, "left_out": rounds[0].left_out, "environment": environment()}
         lines = [json.dumps(line, ensure_ascii=False) for line in (first, *rows)]
         write_text(Path(config.out) / "probe_times.jsonl", "\n".join(lines) + "\n")
 

@@ -52,6 +52,7 @@ TABLES = {
     "training shares": probes.training_shares_table,
     "known mixtures": probes.known_mixtures_table,
     "probe times": probes.probe_times_table,
+    "startup": probes.startup_table,
     "latent language": probes.latent_language_table,
     "families": probes.families_table,
     "judge": judging.judge_table,

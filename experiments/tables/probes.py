@@ -55,6 +55,18 @@ def probe_times_table() -> list[str]:
     return rows
 
 
+def startup_table() -> list[str]:
+    rows = [
+        "| command | processor time, s | wall time, s | more than | by, s | bar, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in read("startup.jsonl")[1:]:
+        over = (row["over"], f"{row['more']:.2f}", f"{row['bar']:.1f}") if row["over"] else ("–", "–", "–")
+        cells = (f"{row['processor_median']:.2f}", f"{row['median']:.2f}", *over)
+        rows.append(f"| `{row['command']}` | {' | '.join(cells)} |")
+    return rows
+
+
 def latent_language_table() -> list[str]:
     rows = [
         "| lens | after layer | own language | English | best other | English, tokens dealt out | texts led by English | divergence, nats |",

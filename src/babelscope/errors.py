@@ -49,6 +49,10 @@ class ToolkitError(Exception):
         return f"{text[: LONGEST_MESSAGE * 2 // 3]} […] {text[-LONGEST_MESSAGE // 3 :]}"
 
 
+class UsageError(ToolkitError, ValueError):
+    """Words of the command line that do not fit together, or a value outside its bounds; the exit code is 2."""
+
+
 class LanguageError(ToolkitError, ValueError):
     """A language tag is unknown, given twice, or missing."""
 
@@ -97,7 +101,7 @@ __all__ = [
     "SiteError",
     "SteeringError",
     "ToolkitError",
-    "first_line",
+    "UsageError",
     "one_line",
     "printable_json",
 ]

@@ -74,7 +74,7 @@ def tag_meant(word: str) -> str | None:
         return None
     try:
         guess = langcodes.find(word.strip()).to_tag()
-    except LookupError:
+    except (LookupError, UnicodeError):  # its table of names fails on NUL and on half surrogates
         try:
             guess = langcodes.standardize_tag(word.strip(), macro=False)
         except LanguageTagError:

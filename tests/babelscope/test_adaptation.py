@@ -7,7 +7,7 @@ from training_cases import OTHERS, TEXT, random_rows, relative, some_neurons
 
 from babelscope import NeuronSet, layout_of
 from babelscope.adaptation import METHODS, Material, Ruler, adapt, build_student, choose_rate, random_like, strongest
-from babelscope.errors import CorpusError, SelectionError
+from babelscope.errors import CorpusError, MeasurementError, PrerequisiteError, SelectionError
 from babelscope.evaluation import bits_per_byte
 from babelscope.subnetworks import Dense, Subnetwork, rows_loss
 
@@ -52,6 +52,36 @@ def test_a_method_trains_and_leaves_the_model_as_it_was(method):
 
 def held_text():
     return {"eu": TEXT[5:10], **{tag: lines[:5] for tag, lines in OTHERS.items()}}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_of_training_reach_every_method_that_has_them_and_are_refused_by_the_others(method):
+    model = tiny_model("llama")
+    neurons, small = some_neurons(model), {"learning_rate": 1e-2, "tokens_per_step": 128, "mask_share": 0.02}
+
+    def trained(**settings):
+        return adapt(material(model), method, neurons=neurons, **{"steps": 4, **small, **settings})
+
+    plain = trained()
+    stopped = trained(steps=6, evaluate_every=1, patience=1, learning_rate=1e-12)
+    assert len(stopped.history) < 6
+    parts = trained(accumulation=2)
+    assert parts.history[-1].loss == pytest.approx(plain.history[-1].loss, rel=1e-3)
+    with pytest.raises(MeasurementError, match="in 3 parts"):
+        trained(accumulation=3)
+    if method in ("lora", "lora-attention", "shira"):
+        with pytest.raises(PrerequisiteError, match="adapters have none"):
+            trained(decay=50.0)
+    else:
+        pulled = trained(decay=50.0)
+        assert all(float(row.norm()) < float(plain.moved[role].norm()) for role, row in pulled.moved.items())
+    if method in ("subnetwork", "random"):
+        assert trained(form="split", recompute="nothing").history[-1].loss == pytest.approx(
+            plain.history[-1].loss, 1e-4
+        )
+    else:
+        with pytest.raises(PrerequisiteError, match="for subnetwork and random only"):
+            trained(form="split")
 
 
 def test_gain_and_harm_are_differences_of_bits_per_byte():

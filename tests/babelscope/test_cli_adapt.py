@@ -16,7 +16,8 @@ from babelscope import Delta, NeuronSet
 from babelscope.cli import main
 from babelscope.errors import PrerequisiteError
 
-SMALL = ("--language", "eu", "--tokens-per-step", 128, "--max-length", 32, "--no-check-language", "--evaluate-every", 2)
+SETTINGS = {"--language": "eu", "--tokens-per-step": 128, "--max-length": 32, "--evaluate-every": 2}
+SMALL = ("--no-check-language", *(word for pair in SETTINGS.items() for word in pair))
 
 
 @pytest.fixture
@@ -36,8 +37,9 @@ def folder(tmp_path, tokenizer):
 def call(capsys, folder, *words, steps=4):
     """Exit code, result and stderr of one `adapt`."""
     capsys.readouterr()
-    given = ("adapt", folder / "model", folder / "set", folder / "corpus", *SMALL, "--steps", steps, *words)
-    code = main([*map(str, given), "--json"])
+    settings = [word for flag, value in SETTINGS.items() if flag not in words for word in (flag, value)]
+    given = ("adapt", folder / "model", folder / "set", folder / "corpus", *settings, "--steps", steps, *words)
+    code = main([*map(str, given), "--no-check-language", "--json"])
     out, err = capsys.readouterr()
     return code, json.loads(out) if out.strip() else None, err
 
@@ -111,17 +113,38 @@ def test_a_killed_run_resumes_to_the_same_bits(capsys, folder, kill):
 
 
 def test_bad_input_is_one_line(capsys, folder):
-    for words, expected in (
-        (("--language", "cy"), "'cy' is not in this set"),
-        (("--replay", "sv", "--replay-share", 0.5), "no file for sv"),
-        (("--replay-share", 0.5), "replay share 0.5"),
-        (("--max-length", 4096), "add text or lower max_length"),
-        (("--learning-rate", "nan"), "finite peak above 0"),
+    for words, fail, expected in (
+        (("--language", "cy"), 1, "'cy' is not in this set"),
+        (("--replay", "sv", "--replay-share", 0.5), 1, "no file for sv"),
+        (("--replay-share", 0.5), 2, "only with --replay"),
+        (("--max-length", 4096), 1, "add text or lower max_length"),
+        (("--learning-rate", "nan"), 2, "--learning-rate nan came; expected a number above 0"),
+        (("--accumulation", 3), 2, "--accumulation 3 came for steps of 4 rows"),
     ):
         code, _, err = call(capsys, folder, "--out", folder / "bad", *words)
         line = err.strip().splitlines()[-1]
-        assert code == 1 and line.startswith("babelscope adapt: ") and expected in line
+        assert code == fail and line.startswith("babelscope adapt: ") and expected in line
         assert not (folder / "bad").exists()
+
+
+def test_what_does_not_fit_together_is_refused_before_anything_is_measured(capsys, folder, monkeypatch, tokenizer):
+    def measured(*_, **__):
+        raise AssertionError("measured before it was checked")
+
+    tiny_model("qwen2").save_pretrained(folder / "other")
+    tokenizer.save_pretrained(folder / "other")
+    (folder / "corpus" / "test" / "eu.txt").rename(folder / "eu.txt")
+    monkeypatch.setattr("babelscope.evaluation.bits_per_byte", measured)
+    monkeypatch.setattr("babelscope.adaptation.study.Ruler.at", measured)
+    for baseline in ("none", "random", "ffn"):
+        words = ("--out", folder / "bad", "--baseline", baseline)
+        assert "no test text of eu" in call(capsys, folder, *words)[2]
+    (folder / "eu.txt").rename(folder / "corpus" / "test" / "eu.txt")
+    (folder / "model").rename(folder / "own")
+    (folder / "other").rename(folder / "model")
+    for baseline in ("none", "random", "ffn"):
+        code, _, err = call(capsys, folder, "--out", folder / "bad", "--baseline", baseline)
+        assert code == 1 and "expected the same model" in err.strip().splitlines()[-1]
 
 
 def unlike(folder):

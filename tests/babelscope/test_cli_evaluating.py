@@ -159,23 +159,25 @@ def test_bad_input_is_one_line(capsys, folder):
     (folder / "one.txt").write_text("a\n")
     asked = ["--target", "fi", "--out", folder / "x"]
     cases = [
-        ([*steering, folder / "prompts.txt"], "without --target or without --out"),
-        ([*steering, *asked], "expected `steering MODEL RECIPE PROMPTS`"),
-        ([*steering, folder / "blank.txt", *asked], "line 2 is blank"),
+        ([*steering, folder / "prompts.txt"], 2, "--target and --out did not come"),
+        ([*steering, *asked], 2, "PROMPTS"),
+        ([*steering, folder / "blank.txt", *asked], 1, "line 2 is blank"),
         (
             [*steering, folder / "prompts.txt", "--target", "tt", "--out", folder / "x"],
+            1,
             "tt can not be recognised by lingua; expected one of",
         ),
         (
             [*steering, folder / "prompts.txt", *asked, "--references", folder / "one.txt"],
+            1,
             "1 references came for 2 prompts",
         ),
-        (["evaluate", "confusion", "-", folder / "nothing"], "no answer was found"),
-        (["evaluate", "confusion", "-", folder, "--identifier", folder / "lid.bin"], "label set"),
+        (["evaluate", "confusion", "-", folder / "nothing"], 1, "no such file or folder"),
+        (["evaluate", "confusion", "-", folder, "--identifier", folder / "lid.bin"], 1, "label set"),
     ]
-    for words, text in cases:
+    for words, fail, text in cases:
         code, _, err = call(capsys, *words)
-        assert code == 1 and text in err and "Traceback" not in err
+        assert code == fail and text in err and "Traceback" not in err
         assert not (folder / "x").exists()
 
 

@@ -18,7 +18,7 @@ def functions():
 
 def shown(capsys, verb):
     with pytest.raises(SystemExit) as stop:
-        main([verb, "--help"])
+        main([*verb.split(), "--help"])
     assert stop.value.code == 0
     return capsys.readouterr().out
 

@@ -10,9 +10,11 @@ from sentence_cases import noise, with_streams
 
 import babelscope as bs
 from babelscope.cli import main
-from babelscope.cli.probe_job import ProbeJob
-from babelscope.cli.probing import PROBES, probe_subspaces, run_probe, two_texts, write_findings
-from babelscope.errors import ArtifactError, CorpusError, LanguageError, PrerequisiteError, SiteError
+from babelscope.cli.probing import run_probe
+from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
+from babelscope.probes import PROBES, ProbeJob
+from babelscope.probes import run_probe as findings_of
+from babelscope.probes.probe_runs import measured_and_other, write_findings
 from babelscope.probes.translations import CONTROL
 from babelscope.reference import WORDS
 
@@ -29,7 +31,7 @@ def job(reference):
     "name", ["lens", "alignment", "language-id", "trees", "subspaces", "embeddings", "heads", "roles", "tokenizer"]
 )
 def test_a_probe_writes_tidy_rows_and_its_figures(name, job, tmp_path):
-    found = PROBES[name](job)
+    found = findings_of(name, job)
     write_findings(found, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert len(rows) == len(found.rows) > 0
@@ -38,7 +40,7 @@ def test_a_probe_writes_tidy_rows_and_its_figures(name, job, tmp_path):
 
 
 def test_a_figure_that_can_not_be_written_is_one_line(job, tmp_path):
-    found = PROBES["language-id"](job)
+    found = findings_of("language-id", job)
     (tmp_path / "accuracy.html").mkdir()
     with pytest.raises(PrerequisiteError, match="accuracy.html: could not be written"):
         write_findings(found, tmp_path)
@@ -46,9 +48,9 @@ def test_a_figure_that_can_not_be_written_is_one_line(job, tmp_path):
 
 def test_experts_are_probed_where_there_are_any_and_refused_in_one_line_elsewhere(job, tmp_path):
     with pytest.raises(SiteError, match="dense"):
-        PROBES["routing"](job)
+        findings_of("routing", job)
     texts = bs.load_corpus("reference", ("en", "fi"), split="train").head(120)
-    found = PROBES["routing"](ProbeJob(tiny_model("mixtral"), tiny_tokenizer(), texts, texts, "en", 10, 0))
+    found = findings_of("routing", ProbeJob(tiny_model("mixtral"), tiny_tokenizer(), texts, texts, "en", 10, 0))
     assert {row.language for row in found.rows} == {"fi"} and set(found.figures) == {"divergence"}
 
 
@@ -83,11 +85,11 @@ def test_a_saved_tuned_lens_is_used_and_that_of_another_model_refused(reference,
     bs.probes.fit_translators(*reference, texts, tokens_per_language=200).save(tmp_path / "lens")
     bs.probes.fit_translators(tiny_model("llama"), tiny_tokenizer(), texts.head(5)).save(tmp_path / "other")
     settings = {"probe": "lens", "languages": ("en", "fi"), "split": "valid"}
-    run_probe("reference", "reference", out=tmp_path / "out", translators=str(tmp_path / "lens"), **settings)
+    run_probe("reference", "reference", out=tmp_path / "out", translators=tmp_path / "lens", **settings)
     first = json.loads((tmp_path / "out" / "lens" / "results.jsonl").read_text().splitlines()[0])
     assert first["claim"].startswith("tuned lens")
     with pytest.raises(ArtifactError, match="made for"):
-        run_probe("reference", "reference", out=tmp_path / "no", translators=str(tmp_path / "other"), **settings)
+        run_probe("reference", "reference", out=tmp_path / "no", translators=tmp_path / "other", **settings)
 
 
 def test_roles_are_tracked_over_saved_checkpoints(tmp_path, monkeypatch):
@@ -109,42 +111,41 @@ def test_roles_are_tracked_over_saved_checkpoints(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "checkpoints" / "history.html").is_file()
 
 
-def test_bad_input_is_one_line(tmp_path, capsys):
+def test_bad_input_is_one_line(job, tmp_path, capsys):
     folder, out = tmp_path / "texts", tmp_path / "out"
     folder.mkdir()
     for tag in ("en", "fi"):
         (folder / f"{tag}.txt").write_text("".join(f"{tag} {i}\n" for i in range(50)))
     with pytest.raises(PrerequisiteError, match="expected one of lens"):
-        run_probe("reference", "reference", probe="lenses", out=out)
-    with pytest.raises(LanguageError, match="en came alone"):
-        run_probe("reference", "reference", probe="lens", out=out, languages=("en",))
-    with pytest.raises(CorpusError, match="expected parallel text"):
-        run_probe("reference", str(folder), probe="alignment", out=out)
-    with pytest.raises(PrerequisiteError, match="--words x came with --probe trees; expected lens or embeddings"):
-        run_probe("reference", "reference", probe="trees", out=out, words="x")
-    with pytest.raises(CorpusError, match="unreadable"):
-        run_probe("reference", "reference", probe="lens", out=out, words=str(folder / "none.tsv"))
-    with pytest.raises(ArtifactError, match="is no folder"):
-        run_probe("reference", "reference", probe="lens", out=out, translators=str(folder / "none"))
-    with pytest.raises(PrerequisiteError, match="1 checkpoints came"):
-        run_probe("reference", "reference", probe="checkpoints", out=out, checkpoints=("a",))
-    (out / "old").mkdir(parents=True, exist_ok=True)
-    with pytest.raises(ArtifactError, match="already there"):
-        run_probe("reference", "reference", probe="lens", out=out)
-    capsys.readouterr()
-    assert main(["probe", "reference", "reference", "--probe", "nothing", "--out", str(tmp_path / "new")]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+        findings_of("lenses", job)
+    (out / "old").mkdir(parents=True)
+    cases = [
+        (["reference", "--probe", "lens", "--languages", "en"], 1, "en came alone"),
+        ([folder, "--probe", "alignment"], 1, "expected parallel text"),
+        (["reference", "--probe", "trees", "--words", WORDS], 2, "only with --probe lens, embeddings or all"),
+        (["reference", "--probe", "lens", "--words", folder / "none.tsv"], 1, "no such file"),
+        (["reference", "--probe", "lens", "--translators", folder / "none"], 1, "is no folder"),
+        (["reference", "--probe", "checkpoints", "--checkpoints", "a"], 2, "1 checkpoints came"),
+        (["reference", "--probe", "nothing"], 2, "invalid choice 'nothing'"),
+    ]
+    for words, code, text in cases:
+        capsys.readouterr()
+        assert main([*map(str, ["probe", "reference", *words]), "--out", str(tmp_path / "new")]) == code
+        err = capsys.readouterr().err
+        assert text in err and err.count("\n") == 1, (words, err)
+    assert main(["probe", "reference", "reference", "--probe", "lens", "--out", str(out)]) == 1
+    assert "already there" in capsys.readouterr().err
 
 
 def test_other_text_is_another_split_or_the_first_half_of_the_whole(tmp_path):
     for tag in ("en", "fi"):
         (tmp_path / f"{tag}.txt").write_text("".join(f"{tag} {i}\n" for i in range(50)))
     for pair in (("test", "train"), ("test", "test"), ("all", "train"), ("all", "all")):
-        measured, other = two_texts(str(tmp_path), (), *pair, parallel=True)
+        measured, other = measured_and_other(str(tmp_path), (), *pair, parallel=True)
         assert measured.parallel and not {d.id for d in measured["en"]} & {d.id for d in other["en"]}
         assert (len(measured["fi"]) == 25) == ("all" in pair)
-    assert not two_texts(str(tmp_path), (), "test", "train")[0].parallel
-    measured, other = two_texts("reference", ("en", "fi"), "test", "train")
+    assert not measured_and_other(str(tmp_path), (), "test", "train")[0].parallel
+    measured, other = measured_and_other("reference", ("en", "fi"), "test", "train")
     assert not {d.text for d in measured["en"]} & {d.text for d in other["en"]}
 
 
@@ -161,7 +162,7 @@ def test_subspaces_with_massive_units_stand_beside_those_without(loud, job, monk
     vectors = noise(depths=2, hidden=60, seed=3)
     vectors[:, 1, :, 7] += loud
     monkeypatch.setattr(ProbeJob, "sentences", with_streams(vectors, vectors))
-    claims = {row.claim for row in probe_subspaces(replace(job)).rows if row.site == "0.resid_out"}
+    claims = {row.claim for row in findings_of("subspaces", replace(job)).rows if row.site == "0.resid_out"}
     more = {f"{name}, with first tokens and massive units" for name in claims if "massive" not in name}
     assert "share of variance, language" in claims and len(more) == 5
     assert {name for name in claims if "massive" in name} == (more if loud else set())

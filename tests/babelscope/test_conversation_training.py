@@ -147,7 +147,7 @@ def test_features_reads_texts_as_a_users_messages(capsys, tmp_path, reference):
     assert abs(observed.counts.tokens["en"] - expected) <= 20
     assert FeatureSet.load(tmp_path / "out" / "features").sizes
     code, _, err = call(capsys, *features, "--system", "s", "--out", tmp_path / "b")
-    assert code == 1 and "--system came without --chat" in err.splitlines()[-1]
+    assert code == 2 and "--system came, which is used only with --chat" in err.splitlines()[-1]
 
 
 def test_one_of_talk_counts_all_words():

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
+    from babelscope.adaptation.material import Material
     from babelscope.adaptation.methods import (
         METHODS,
         OF_NEURONS,
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
         strongest,
         ticket_names,
     )
-    from babelscope.adaptation.study import Adaptation, Material, Ruler, adapt, choose_rate
+    from babelscope.adaptation.study import Adaptation, BeforeAfter, Ruler, adapt, choose_rate
 
 __all__ = [
     "METHODS",
     "OF_NEURONS",
     "Adaptation",
+    "BeforeAfter",
     "Material",
     "Method",
     "Ruler",

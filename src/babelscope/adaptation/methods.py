@@ -11,11 +11,14 @@ from babelscope.controls import layer_matched
 from babelscope.errors import PrerequisiteError, SelectionError
 from babelscope.models import Layout
 from babelscope.subnetworks import Bank, Dense, Student, Subnetwork, ffn_names, parameter_names
+from babelscope.subnetworks.forms import Form, Recompute
 
 Method = Literal["subnetwork", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft"]
 METHODS: tuple[Method, ...] = get_args(Method)
 OF_NEURONS = ("subnetwork", "random")
 """Methods that train a NeuronSet's weights."""
+OF_PEFT = ("lora", "lora-attention", "shira")
+"""Methods that train an adapter of the peft library."""
 
 
 def build_student(
@@ -25,6 +28,9 @@ def build_student(
     neurons: NeuronSet | None = None,
     rank: int = 8,
     masks: Mapping[str, Bool[Tensor, "..."]] | None = None,
+    decay: float = 0.0,
+    form: Form = "auto",
+    recompute: Recompute = "nothing",
     seed: int = 0,
 ) -> Student:
     """A student of this method.
@@ -33,23 +39,37 @@ def build_student(
     full: all parameters. ffn: the weights of all MLPs. lora, lora-attention, shira: peft's, of this rank, on the MLPs
     or the attention. lt-sft: the candidates of `ticket_names` where `masks` says so; without masks its first, dense
     phase.
+    decay: towards the base weights, of all methods but peft's. form, recompute: of the methods of neurons, as in
+    `train_subnetwork`.
     Raises SelectionError where a method of neurons came without them, PrerequisiteError where peft is wanted and not
-    installed.
+    installed, and for a setting that the method does not have.
     """
+    check_settings(method, decay=decay, form=form, recompute=recompute)
     if method in OF_NEURONS:
         if neurons is None:
             raise SelectionError(f"method {method!r} came without neurons; expected a set of one language; give one")
         chosen = neurons if method == "subnetwork" else random_like(neurons, seed=seed)
-        return Subnetwork(Bank.of(layout, chosen))
+        return Subnetwork(Bank.of(layout, chosen), form=form, recompute=recompute, decay=decay)
     match method:
         case "full":
-            return Dense(layout, parameter_names(layout))
+            return Dense(layout, parameter_names(layout), decay=decay)
         case "ffn":
-            return Dense(layout, ffn_names(layout))
+            return Dense(layout, ffn_names(layout), decay=decay)
         case "lt-sft":
-            return Dense(layout, ticket_names(layout), masks=masks)
+            return Dense(layout, ticket_names(layout), masks=masks, decay=decay)
         case _:
             return build_adapter(method, layout, rank=rank, seed=seed)
+
+
+def check_settings(method: Method, *, decay: float, form: Form, recompute: Recompute) -> None:
+    """Raise PrerequisiteError for a setting that a method does not have, so that none is passed over."""
+    if method not in OF_NEURONS and (form, recompute) != ("auto", "nothing"):
+        raise PrerequisiteError(
+            f"method {method!r} came with form {form} and recompute {recompute}; expected them for "
+            f"{' and '.join(OF_NEURONS)} only; leave them out"
+        )
+    if method in OF_PEFT and decay:
+        raise PrerequisiteError(f"method {method!r} came with decay {decay}; peft's adapters have none; leave it out")
 
 
 def build_adapter(method: Method, layout: Layout, *, rank: int, seed: int) -> Student:

@@ -6,98 +6,44 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
+from babelscope.adaptation.material import Material
 from babelscope.adaptation.methods import Method, build_student, ticket_names
 from babelscope.adaptation.representations import mean_cosine, sentence_means
 from babelscope.artifacts import NeuronSet
 from babelscope.axes import Float64, Tensor
-from babelscope.corpus import Document, Texts, as_corpus, check_apart
-from babelscope.errors import CorpusError
-from babelscope.evaluation import HeldOut, document_losses
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
-from babelscope.models.plain import CausalModel
 from babelscope.subnetworks import (
     Delta,
     Dense,
     LearningRate,
-    Mixture,
     Plan,
     Point,
     Student,
     Subnetwork,
     Training,
     lottery_ticket_mask,
-    mix_texts,
     train,
 )
 from babelscope.subnetworks.flow import gradients_on
-from babelscope.subnetworks.packing import ALONE
+from babelscope.subnetworks.forms import Form, Recompute
 
 
-@dataclass(frozen=True)
-class Material:
-    """What every method of a comparison is given alike."""
+class BeforeAfter(NamedTuple):
+    """Test bits per byte by language, of a model as it was and as it is adapted."""
 
-    model: CausalModel
-    tokenizer: PreTrainedTokenizerBase
-    language: Language
-    mixture: Mixture
-    dev: HeldOut
-    """Held-out text of the target, for learning rates and early stops."""
-    test: tuple[HeldOut, ...]
-    """Held-out text of all languages, the target among them."""
+    before: dict[Language, float]
+    after: dict[Language, float]
 
-    @classmethod
-    def prepare(
-        cls,
-        model: CausalModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        language: str,
-        documents: Sequence[str | Document],
-        dev: Sequence[str | Document],
-        test: Texts,
-        replay: Texts | None = None,
-        replay_share: float = 0.0,
-        max_length: int = 256,
-        seed: int = 0,
-        same_text: bool = False,
-    ) -> "Material":
-        """Tokenize and pack everything once.
+    def gain(self, language: str) -> float:
+        """Bits per byte that the language's test text lost: above 0 is better."""
+        return self.before[Language(language)] - self.after[Language(language)]
 
-        same_text: allow two of the target's `documents`, `dev` and `test` to be the same text.
-        Raises CorpusError where the target has no test text, and where what is chosen on is scored on too.
-        """
-        tag = Language.parse(language)
-        given = {"documents": {tag: documents}, "dev": {tag: dev}, "test": test}
-        check_apart({name: as_corpus(text) for name, text in given.items()}, name=f"{tag}", same_text=same_text)
-        held = tuple(HeldOut.prepare(tokenizer, test))
-        if tag not in [one.language for one in held]:
-            raise CorpusError(f"no test text of {tag}; expected it among the others'; add it")
-        mixture = mix_texts(
-            tokenizer,
-            tag,
-            documents,
-            replay,
-            share=replay_share,
-            length=max_length,
-            seed=seed,
-            alone=model.config.model_type in ALONE,
-        )
-        return cls(model, tokenizer, tag, mixture, HeldOut.prepare(tokenizer, {tag: dev})[0], held)
-
-    def reseeded(self, seed: int) -> "Material":
-        """The same texts in another order."""
-        old = self.mixture
-        target = replace(old.target, seed=seed)
-        others = [replace(text, seed=seed + 7919 * (i + 1)) for i, text in enumerate(old.replay)]
-        return replace(self, mixture=Mixture(target, others, old.share))
-
-    def scores(self, layout: Layout) -> dict[Language, float]:
-        """Bits per byte of every test language, by the model as it is now."""
-        return {held.language: document_losses(layout, held).bits_per_byte for held in self.test}
+    def harm(self, language: str) -> float:
+        """Mean rise of bits per byte over the other languages: above 0 is worse; NaN where there is no other."""
+        rises = [self.after[tag] - self.before[tag] for tag in self.before if tag != language]
+        return math.fsum(rises) / len(rises) if rises else math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,14 +71,18 @@ class Adaptation:
     delta: Delta | None
     """The change as an artifact, for methods of neurons."""
 
+    @property
+    def scores(self) -> "BeforeAfter":
+        """Test bits per byte, from which gain and harm are."""
+        return BeforeAfter(self.before, self.after)
+
     def gain(self, language: str) -> float:
-        """Bits per byte that the language's test text lost: above 0 is better."""
-        return self.before[Language(language)] - self.after[Language(language)]
+        """See `BeforeAfter.gain`."""
+        return self.scores.gain(language)
 
     def harm(self, language: str) -> float:
-        """Mean rise of bits per byte over the other languages: above 0 is worse; NaN where there is no other."""
-        others = [self.after[tag] - self.before[tag] for tag in self.before if tag != language]
-        return math.fsum(others) / len(others) if others else math.nan
+        """See `BeforeAfter.harm`."""
+        return self.scores.harm(language)
 
 
 @gradients_on()
@@ -149,6 +99,11 @@ def adapt(
     rank: int = 8,
     mask_share: float = 0.01,
     mask_rate: float = 3e-4,
+    accumulation: int = 1,
+    patience: int | None = None,
+    decay: float = 0.0,
+    form: Form = "auto",
+    recompute: Recompute = "nothing",
     ruler: "Ruler | None" = None,
     seed: int = 0,
     progress: bool = False,
@@ -160,6 +115,8 @@ def adapt(
     mask_share, mask_rate: for lt-sft, which first trains densely for as many steps at mask_rate, and takes the values
     that moved most, as many as this share of all parameters (Ansell et al. 2022, arXiv:2110.07560); it reads the text
     twice.
+    accumulation, patience, decay, form, recompute: as in `train_subnetwork`; peft's adapters have no decay, and only
+    the methods of neurons have the last two.
     Where no step is better on the dev text than the model as it was, the log says so and the gain is 0. Gradients are
     worked out also where the caller has switched them off.
     ruler: measurements of the model as it is, for many runs with one test text; None takes them anew.
@@ -168,12 +125,16 @@ def adapt(
     plan = Plan(
         rate=LearningRate(learning_rate, steps),
         rows_per_step=max(1, tokens_per_step // material.mixture.target.length),
+        accumulation=accumulation,
         evaluate_every=evaluate_every,
+        patience=patience,
     )
-    student = build_student(method, layout, neurons=neurons, rank=rank, seed=seed)
+    student = build_student(
+        method, layout, neurons=neurons, rank=rank, decay=decay, form=form, recompute=recompute, seed=seed
+    )
     if method == "lt-sft":
-        first = replace(plan, rate=LearningRate(mask_rate, steps))
-        student = masked_student(material, layout, first, mask_share, progress=progress, stop=stop)
+        first = replace(plan, rate=LearningRate(mask_rate, steps), patience=None)
+        student = masked_student(material, layout, first, mask_share, decay, progress=progress, stop=stop)
     ruler = ruler or Ruler.at(material)
     trail: list[tuple[int, dict[Language, float]]] = []
 
@@ -260,6 +221,7 @@ def masked_student(
     layout: Layout,
     plan: Plan,
     share: float,
+    decay: float,
     *,
     progress: bool,
     stop: Callable[[], bool],
@@ -274,9 +236,9 @@ def masked_student(
         now = dict(layout.model.named_parameters())
         masks.update(lottery_ticket_mask(before, now, share=share * total / candidates, names=names))
 
-    run = Training(layout, Dense(layout, names), material.mixture, plan)
+    run = Training(layout, Dense(layout, names, decay=decay), material.mixture, plan)
     train(material.model, run, progress=progress, stop=stop, then=choose)
-    return Dense(layout, names, masks=masks)
+    return Dense(layout, names, masks=masks, decay=decay)
 
 
 def delta_of(student: Student, method: Method, steps: int) -> Delta | None:

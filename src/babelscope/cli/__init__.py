@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from babelscope.cli.table import PROGRAM_HELP, VERBS
+from babelscope.cli.table import PROGRAM_HELP, VERBS, lines_of, split_verb
 from babelscope.cli.telling import Told, print_log_lines
-from babelscope.errors import ToolkitError, one_line, printable_json
+from babelscope.errors import ToolkitError, UsageError, one_line, printable_json
 
 DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
 
@@ -24,14 +24,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(version("babelscope"))
         return DONE
-    verb, as_json = words[0], "--json" in words
+    as_json = "--json" in words
+    verb, rest = split_verb([word for word in words if word != "--json"])
     if verb not in VERBS:
-        text = f"{verb!r} is no command; expected one of {', '.join(VERBS)}"
-        return tell_error("babelscope", text, as_json, "Misuse", MISUSE)
-    words = [word for word in words[1:] if word != "--json"]
+        return tell_no_verb(verb, as_json)
     logging.basicConfig(handlers=[print_log_lines(logging.StreamHandler(sys.stderr))], level=logging.INFO)
     logging.captureWarnings(True)
-    return run_verb(verb, words, as_json)
+    return run_verb(verb, rest, as_json)
+
+
+def tell_no_verb(words: str, as_json: bool) -> int:
+    """The jobs of a verb that has several, such as `evaluate`; for other words one line that says what there is."""
+    first, _, second = words.partition(" ")
+    jobs = [name for name in VERBS if name.startswith(f"{first} ")]
+    if jobs and second in ("", "-h", "--help"):
+        print("\n".join([f"usage: babelscope {first} JOB …", "", *lines_of(f"{first} ")]))
+        return DONE if second else MISUSE
+    text = f"{words if jobs else first!r} is no command; expected one of {', '.join(jobs or VERBS)}"
+    return tell_error("babelscope", text, as_json, "Misuse", MISUSE)
 
 
 def tell_error(who: str, text: str, as_json: bool, kind: str, code: int) -> int:
@@ -56,6 +66,8 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
 
         returned = call_verb(verb, words)
         result = plain(returned)
+    except UsageError as err:
+        return tell_error(f"babelscope {verb}", str(err), as_json, type(err).__name__, MISUSE)
     except ToolkitError as err:
         return tell_error(f"babelscope {verb}", str(err), as_json, type(err).__name__, FAILED)
     except KeyboardInterrupt:

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
-from babelscope.cli.arguments import Device, Dtype, Model, Neurons, Result, SameText, Seed, Text, alone, free
+from babelscope.cli.arguments import Counts, Device, Dtype, Model, Neurons, Out, Result, SameText, Split, Text
+from babelscope.cli.kinds import alone, free
+from babelscope.cli.quantities import Draws, Seed, Tokens
 from babelscope.errors import SelectionError
 from babelscope.files.writing import new_folder, write_text
 from babelscope.runs import plain
@@ -17,13 +18,13 @@ def run_ablate(
     neurons: Neurons,
     corpus: Text,
     *,
-    out: Path,
-    observation: Path | None = None,
-    split: str = "test",
+    out: Out,
+    observation: Counts | None = None,
+    split: Split = "test",
     same_text: SameText = False,
     to: Literal["zero", "mean"] = "zero",
-    draws: int = 19,
-    max_tokens: int = 5_000,
+    draws: Draws = 19,
+    max_tokens: Tokens = 5_000,
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Seed = 0,

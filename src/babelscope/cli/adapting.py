@@ -1,53 +1,38 @@
 """The verb `adapt`: train a language's subnetwork, or a baseline on the same text and budget."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import torch
-from transformers import PreTrainedTokenizerBase
-
-from babelscope.adaptation import Adaptation, Material, adapt, choose_rate
-from babelscope.artifacts import NeuronSet
 from babelscope.cli.arguments import (
     Device,
     Dtype,
     Model,
     Neurons,
+    Out,
     Result,
     SameText,
-    Seed,
+    Tag,
     Talk,
     Text,
-    alone,
-    checkpoint_of,
     counted_of,
-    free,
     stop_on_interrupt,
 )
-from babelscope.corpus import (
-    SPLITS,
-    WHOLE,
-    Corpus,
-    Document,
-    check_apart,
-    check_conversations,
-    has_splits,
-    load_corpus,
-)
-from babelscope.errors import MeasurementError
-from babelscope.evaluation import bits_per_byte, check_labels
+from babelscope.cli.conditions import UsedWith
+from babelscope.cli.kinds import alone, checkpoint_of, free
+from babelscope.cli.quantities import Count, Decay, LearningRate, PartialShare, RowLength, Seed, Tokens
+from babelscope.errors import UsageError
 from babelscope.files.strict_json import read_json
 from babelscope.files.writing import discard, new_folder, write_text
-from babelscope.languages import Language
-from babelscope.models import open_model
-from babelscope.models.plain import CausalModel
-from babelscope.subnetworks import Delta, train_subnetwork
 
 Baseline = Literal["none", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft"]
 RESULT = "result.json"
+OF_NEURONS = UsedWith(
+    "without --baseline or with --baseline random", lambda call: call["baseline"] in ("none", "random")
+)
+NOT_PEFT = UsedWith(
+    "without --baseline lora, lora-attention or shira, whose adapters have no decay",
+    lambda call: call["baseline"] not in ("lora", "lora-attention", "shira"),
+)
 
 
 @alone
@@ -56,24 +41,26 @@ def run_adapt(
     neurons: Neurons,
     corpus: Text,
     *,
-    language: str,
-    out: Path,
+    language: Tag,
+    out: Out,
     conversation: Talk = "none",
-    steps: int = 200,
-    learning_rate: float = 3e-3,
-    tokens_per_step: int = 4096,
-    max_length: int = 256,
-    accumulation: int = 1,
-    decay: float = 0.0,
-    replay: tuple[str, ...] = (),
-    replay_share: float = 0.0,
-    evaluate_every: int = 25,
-    patience: int | None = None,
-    form: Literal["auto", "split", "fused"] = "auto",
-    recompute: Literal["nothing", "mlp"] = "nothing",
+    steps: Count = 200,
+    learning_rate: Annotated[LearningRate, UsedWith("without --rates", lambda call: not call["rates"])] = 3e-3,
+    tokens_per_step: Tokens = 4096,
+    max_length: RowLength = 256,
+    accumulation: Count = 1,
+    decay: Annotated[Decay, NOT_PEFT] = 0.0,
+    replay: Annotated[
+        tuple[Tag, ...], UsedWith("with a --replay-share above 0", lambda call: call["replay_share"] > 0)
+    ] = (),
+    replay_share: Annotated[PartialShare, UsedWith("with --replay", lambda call: bool(call["replay"]))] = 0.0,
+    evaluate_every: Count = 25,
+    patience: Count | None = None,
+    form: Annotated[Literal["auto", "split", "fused"], OF_NEURONS] = "auto",
+    recompute: Annotated[Literal["nothing", "mlp"], OF_NEURONS] = "nothing",
     baseline: Baseline = "none",
-    rates: tuple[float, ...] = (),
-    resume: bool = False,
+    rates: tuple[LearningRate, ...] = (),
+    resume: Annotated[bool, UsedWith("without --baseline", lambda call: call["baseline"] == "none")] = False,
     same_text: SameText = False,
     check_language: bool = True,
     device: Device = "auto",
@@ -97,12 +84,12 @@ def run_adapt(
         tokens_per_step: tokens of one optimizer step, over all its batches.
         max_length: tokens a row.
         accumulation: batches a step; more keep less memory.
-        decay: weight decay of AdamW, on what is trained.
+        decay: weight decay of AdamW, towards the weights as they were; not for peft's adapters.
         replay: other languages of the corpus that are trained along, so that they are not forgotten.
         replay_share: their share of the rows, all together.
         evaluate_every: steps between measurements on the valid text; the best one is kept.
         patience: measurements without a new best after which training ends; none means all steps.
-        form: how the neurons are trained; auto takes the fused form where the model allows it.
+        form: how neurons are trained; auto takes the fused form where the model allows it.
         recompute: mlp keeps less for the backward pass and takes more time.
         baseline: train this instead, on the same text and steps, and write result.json alone (no Delta but for random).
         rates: learning rates to choose from on the valid text, each with all steps; none takes --learning-rate.
@@ -110,26 +97,52 @@ def run_adapt(
         check_language: refuse text that is mostly another language than its label says.
     """
     checkpoint = checkpoint_of(out, resume=resume)
+    checkpoint = checkpoint_of(out, resume=resume)
     if resume and (out / "config.json").is_file():
         discard(checkpoint)
         advice = "remove the folder and repeat the command"
         return {"out": str(out), "resumed": "complete", **read_json(out / RESULT, advice=advice)}
     free(out)
-    job = open_job(model, neurons, corpus, language, replay, check_language, device, dtype, same_text, conversation)
-    shared: dict[str, Any] = {
+    check_rows(tokens_per_step, max_length, accumulation)
+    from babelscope.adaptation import BeforeAfter, adapt, choose_rate
+    from babelscope.cli.adaptation_job import cast_costs, open_job, refuse_untouched, summary, write_baseline
+    from babelscope.evaluation import bits_per_byte
+    from babelscope.subnetworks import train_subnetwork
+
+    packing = {"replay_share": replay_share, "max_length": max_length, "seed": seed}
+    job = open_job(
+        model,
+        neurons,
+        corpus,
+        language,
+        replay,
+        check_language=check_language,
+        device=device,
+        dtype=dtype,
+        same_text=same_text,
+        conversation=counted_of(conversation),
+    )
+    job.check_fit(baseline, **packing)
+    settings: dict[str, Any] = {
         "steps": steps,
         "tokens_per_step": tokens_per_step,
+        "accumulation": accumulation,
+        "decay": decay,
         "evaluate_every": evaluate_every,
-        "seed": seed,
+        "patience": patience,
+        "form": form,
+        "recompute": recompute,
+        "progress": True,
     }
-    packing = {"replay_share": replay_share, "max_length": max_length}
     scores: dict[float, float] = {}
     if rates or baseline != "none":
-        material, method = job.material(seed=seed, **packing), "subnetwork" if baseline == "none" else baseline
+        material = job.material(**packing)
+        method = "subnetwork" if baseline == "none" else baseline
+        shared = {"neurons": job.neurons, "seed": seed, **settings}
         if rates:
-            learning_rate, scores = choose_rate(material, method, rates, neurons=job.neurons, **shared)
+            learning_rate, scores = choose_rate(material, method, rates, **shared)
         if baseline != "none":
-            result = adapt(material, method, learning_rate=learning_rate, neurons=job.neurons, progress=True, **shared)
+            result = adapt(material, method, learning_rate=learning_rate, **shared)
             return write_baseline(result, out, job, scores)
     before = bits_per_byte(job.model, job.tokenizer, job.test)
     with stop_on_interrupt() as stopped:
@@ -139,23 +152,17 @@ def run_adapt(
             job.neurons,
             job.train[job.language],
             learning_rate=learning_rate,
-            accumulation=accumulation,
-            decay=decay,
             replay=job.replay,
             validation=job.valid,
-            patience=patience,
-            form=form,
-            recompute=recompute,
             checkpoint=checkpoint,
-            progress=True,
             stop=stopped,
-            **shared,
+            **settings,
             **packing,
         )
     refuse_untouched(delta.parameters["result"], learning_rate, out, checkpoint)
     with delta.applied(job.model):
         after = bits_per_byte(job.model, job.tokenizer, job.test)
-    result = summary(job.language, before, after, delta.n_values, learning_rate, scores)
+    result = summary(job.language, BeforeAfter(before, after), delta.n_values, learning_rate, scores)
     result["cast"] = cast_costs(job, delta, before[job.language], after[job.language])
     with new_folder(out) as folder:
         delta.save(folder)
@@ -164,132 +171,11 @@ def run_adapt(
     return {"out": str(out), **result}
 
 
-def refuse_untouched(result: Mapping[str, Any], learning_rate: float, out: Path, checkpoint: Path) -> None:
-    """Raise MeasurementError where no step was better than the model as it was: such a Delta would change nothing.
-
-    The course of the training is written beside `out`, and the checkpoint, which holds nothing better, is removed.
-    """
-    if result["best_step"]:
-        return
-    log = out.with_name(f"{out.name}.training.json")
-    write_text(log, json.dumps({"learning_rate": learning_rate, **result}, indent=1))
-    discard(checkpoint)
-    after = min(score for step, score in result["bits_per_byte"] if step)
-    raise MeasurementError(
-        f"no step at learning rate {learning_rate:g} was better on valid text than the untouched model "
-        f"({after:.4f} bits per byte at best, {result['untouched']:.4f} before); expected a gain; no Delta is saved, "
-        f"the training log is in {log}; lower --learning-rate, such as to {learning_rate / 10:g}, or let --rates choose"
-    )
-
-
-@dataclass(frozen=True)
-class Job:
-    """The model, the neurons and the text of one call."""
-
-    model: CausalModel
-    tokenizer: PreTrainedTokenizerBase
-    neurons: NeuronSet
-    language: Language
-    train: Corpus
-    replay: Corpus | None
-    valid: tuple[Document, ...]
-    test: Corpus
-    text: Mapping[str, Any]
-    """What the result says of the text: facts of every split, and whether one text for several was asked for."""
-
-    def material(self, **packing: Any) -> Material:
-        """For the library's comparisons."""
-        return Material.prepare(
-            self.model,
-            self.tokenizer,
-            language=self.language,
-            documents=self.train[self.language],
-            dev=self.valid,
-            test=self.test,
-            replay=self.replay,
-            same_text=self.text["same_text"],
-            **packing,
+def check_rows(tokens_per_step: int, max_length: int, accumulation: int) -> None:
+    """Raise UsageError where the rows of a step cannot be cut into as many batches as --accumulation says."""
+    rows = max(1, tokens_per_step // max_length)
+    if rows % accumulation:
+        raise UsageError(
+            f"--accumulation {accumulation} came for steps of {rows} rows (--tokens-per-step {tokens_per_step} over "
+            f"--max-length {max_length}); expected a number that divides the rows; change one of them"
         )
-
-
-def cast_costs(job: Job, delta: Delta, before: float, after: float) -> dict[str, Any]:
-    """What bfloat16 weights would take of the change and its gain, bits per byte; in 16 bits, what they took."""
-    own = delta.cast_loss(job.model)
-    if own.dtype in ("bfloat16", "float16"):
-        return asdict(own)
-    left = delta.rounded(job.model, torch.bfloat16)
-    with left.applied(job.model):
-        kept = bits_per_byte(job.model, job.tokenizer, job.test.only([job.language]))[job.language]
-    found = {
-        **asdict(delta.cast_loss(job.model, dtype=torch.bfloat16)),
-        "gain": before - kept,
-        "gain_lost": kept - after,
-    }
-    return found
-
-
-def open_job(
-    model: str,
-    neurons: Path,
-    corpus: str,
-    language: str,
-    replay: tuple[str, ...],
-    check_language: bool,
-    device: str,
-    dtype: str,
-    same_text: bool,
-    conversation: str = "none",
-) -> Job:
-    """Read everything, the small things first."""
-    tag = Language.parse(language)
-    chosen = NeuronSet.load(neurons)[tag]
-    counted = counted_of(conversation)
-    split = {name: name if has_splits(corpus) or not same_text else WHOLE for name in SPLITS}
-    train = load_corpus(corpus, dict.fromkeys((tag, *replay)), split=split["train"], conversation=counted)
-    if check_language:
-        check_labels(train)
-    others = [other for other in train if other != tag]
-    valid = load_corpus(corpus, [tag], split=split["valid"], conversation=counted)
-    test = load_corpus(corpus, split=split["test"], conversation=counted)
-    check_apart({"train": train, "valid": valid, "test": test}, name=corpus, same_text=same_text)
-    facts = {name: part.facts() for name, part in (("train", train), ("valid", valid), ("test", test))}
-    text = {**facts, "same_text": same_text}
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    if counted is not None:
-        for part in (train, valid, test):
-            check_conversations(tokenizer, part)
-    return Job(opened, tokenizer, chosen, tag, train, train.only(others) if others else None, valid[tag], test, text)
-
-
-def write_baseline(result: Adaptation, out: Path, job: Job, scores: dict[float, float]) -> Result:
-    """result.json of a baseline, and its Delta where it trains neurons and some step was better than none."""
-    found = summary(job.language, result.before, result.after, result.trained, result.learning_rate, scores)
-    curve = [[point.step, point.bits_per_byte] for point in result.history if point.bits_per_byte is not None]
-    facts = {**found, "method": result.method, "bits_per_byte": curve, "text": job.text}
-    with new_folder(out) as folder:
-        if result.delta is not None and any(bool(part.any()) for part in result.delta.rows.values()):
-            result.delta.save(folder)
-        write_text(folder / RESULT, json.dumps(facts, indent=1))
-    return {"out": str(out), "method": result.method, **found}
-
-
-def summary(
-    language: Language,
-    before: dict[Language, float],
-    after: dict[Language, float],
-    trained: int,
-    learning_rate: float,
-    scores: dict[float, float],
-) -> dict[str, Any]:
-    """Bits per byte of the test text: the target's gain, the others' mean rise."""
-    others = [after[tag] - before[tag] for tag in before if tag != language]
-    return {
-        "language": language,
-        "trained": trained,
-        "learning_rate": learning_rate,
-        "rates_on_valid": {str(rate): score for rate, score in scores.items()},
-        "gain": before[language] - after[language],
-        "harm": sum(others) / len(others) if others else None,
-        "before": before,
-        "after": after,
-    }

@@ -1,49 +1,51 @@
 """The verb `steer`: plain and steered answers beside each other, or the dose–response curve."""
 
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.arguments import Chat, Device, Dtype, Model, Result, SameText, Seed, System, alone
-from babelscope.cli.asking import chat_prompts, open_steering, read_prompts
-from babelscope.cli.sweeping import sweep_steering
-from babelscope.cli.telling import Told
-from babelscope.errors import ArtifactError, CorpusError
+from babelscope.cli.arguments import Chat, CorpusName, Device, Dtype, Model, Out, Result, SameText, System, Tag
+from babelscope.cli.conditions import UsedWith, saved_as
+from babelscope.cli.kinds import SavedAs, alone
+from babelscope.cli.quantities import Layer, NewTokens, Seed, Strength, Temperature
+from babelscope.errors import CorpusError, UsageError
 from babelscope.languages import Language
-from babelscope.models import open_model
 from babelscope.sweep_grid import STRENGTHS
-from babelscope.sweeps import AnswerPair, Decoding, compare_answers, meant_language, overridden_settings
 
 SWEPT = 0.8
 """The sweep's temperature where none is asked for: its answers are draws."""
+SWEEP = UsedWith("with --sweep", lambda call: call["sweep"])
+SAMPLED = UsedWith("with --sweep or a --temperature above 0", lambda call: call["sweep"] or call["temperature"])
+ANSWERS = UsedWith("without --sweep", lambda call: not call["sweep"])
 
 
 @alone
 def run_steer(
     model: Model,
-    steering: Annotated[Positional[Path], arg(metavar="STEERING")],
-    prompts: Annotated[Positional[tuple[str, ...]], arg(metavar="PROMPT …")] = (),
+    steering: Annotated[
+        Positional[Path], SavedAs(("Direction", "SteeringRecipe", "Delta", "Observation")), arg(metavar="STEERING")
+    ],
+    prompts: Annotated[Positional[tuple[str, ...]], ANSWERS, arg(metavar="PROMPT …")] = (),
     *,
     chat: Chat = False,
     system: System = "",
-    target: str = "",
-    strength: float = 1.0,
-    unit: Literal["raw", "unit", "relative"] = "raw",
-    new_tokens: int = 64,
-    temperature: float | None = None,
+    target: Annotated[Tag, UsedWith("without --sweep, which has --targets", lambda call: not call["sweep"])] = "",
+    strength: Annotated[Strength, ANSWERS, saved_as("steering", "Direction", "Delta")] = 1.0,
+    unit: Annotated[Literal["raw", "unit", "relative"], ANSWERS, saved_as("steering", "Direction")] = "raw",
+    new_tokens: NewTokens = 64,
+    temperature: Temperature | None = None,
     sweep: bool = False,
-    corpus: str = "reference",
-    questions: str = "",
-    targets: tuple[str, ...] = (),
-    layers: tuple[int, ...] = (),
-    strengths: tuple[float, ...] = STRENGTHS,
-    out: Path | None = None,
-    same_text: SameText = False,
+    corpus: Annotated[CorpusName, SWEEP] = "reference",
+    questions: Annotated[CorpusName, SWEEP, UsedWith("with --chat", lambda call: call["chat"])] = "",
+    targets: Annotated[tuple[Tag, ...], SWEEP] = (),
+    layers: Annotated[tuple[Layer, ...], SWEEP] = (),
+    strengths: Annotated[tuple[Strength, ...], SWEEP] = STRENGTHS,
+    out: Annotated[Out | None, SWEEP] = None,
+    same_text: Annotated[SameText, SWEEP] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    seed: Seed = 0,
+    seed: Annotated[Seed, SAMPLED] = 0,
 ) -> Result:
     """Answer prompts as the model is and steered, side by side; or, with --sweep, measure steering from an Observation.
 
@@ -64,18 +66,19 @@ def run_steer(
         strengths: for --sweep, to choose from.
         out: for --sweep, folder for steering.json and the directions.
     """
-    if out is not None and not sweep:
-        raise ArtifactError(f"--out {out} came without --sweep; expected both; answers are printed, leave it out")
+    if sweep and out is None:
+        raise UsageError("--sweep came without --out; expected a folder for its table; add --out")
+    from babelscope.cli.asking import chat_prompts, open_steering, read_prompts
+    from babelscope.cli.sweeping import sweep_steering
+    from babelscope.cli.telling_answers import told
+    from babelscope.models import open_model
+    from babelscope.sweeps import Decoding, compare_answers, meant_language, overridden_settings
+
     heat = (SWEPT if sweep else 0.0) if temperature is None else temperature
     decoding = Decoding(new_tokens=new_tokens, temperature=heat, seed=seed)
-    if sweep:
-        if target:
-            raise ArtifactError(f"--target {target} came with --sweep; expected --targets; write it so")
-        asked = chat_prompts(chat, system, questions, same_text)
-        opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    if sweep and out is not None:
         return sweep_steering(
-            opened,
-            tokenizer,
+            model,
             steering,
             corpus,
             targets,
@@ -83,13 +86,11 @@ def run_steer(
             strengths,
             out,
             decoding,
-            chat=asked,
+            chat=chat_prompts(chat, system, questions, same_text),
             same_text=same_text,
+            device=device,
+            dtype=dtype,
         )
-    if same_text:
-        raise ArtifactError("--same-text came without --sweep; expected both; nothing is chosen here, leave it out")
-    if questions:
-        raise ArtifactError(f"--questions {questions} came without --sweep; expected prompts; name the file as one")
     wanted = Language.parse(target) if target else None
     asked_for = read_prompts(prompts, chat=chat, system=system)
     if not asked_for:
@@ -99,68 +100,3 @@ def run_steer(
     pairs = compare_answers(opened, tokenizer, loaded, asked_for, target=wanted, strength=strength, decoding=decoding)
     aside = overridden_settings(opened, decoding)
     return told(pairs, wanted or meant_language(loaded), decoding, chat, aside)
-
-
-def told(
-    pairs: Sequence[AnswerPair],
-    target: Language | None,
-    decoding: Decoding,
-    chat: bool,
-    overridden: Mapping[str, Any],
-) -> Told:
-    """The pairs as fields, and as lines for a person; overridden: see `overridden_settings`."""
-    how = (
-        "greedy"
-        if decoding.temperature == 0
-        else f"sampled at temperature {decoding.temperature}, seed {decoding.seed}"
-    )
-    rows = [
-        {
-            "prompt": pair.prompt.text,
-            **({"messages": [message.as_dict() for message in pair.prompt.messages]} if chat else {}),
-            "plain": {"text": pair.plain.text, "language": pair.plain_language, "ended": pair.plain.ended},
-            "steered": {"text": pair.steered.text, "language": pair.steered_language, "ended": pair.steered.ended},
-            "verdict": pair.verdict,
-        }
-        for pair in pairs
-    ]
-    fields = {
-        "target": target,
-        "decoding": how,
-        "new_tokens": decoding.new_tokens,
-        "chat": chat,
-        "overridden_settings": dict(overridden),
-        "answers": rows,
-    }
-    head = f"{how}, {'at most ' if chat else ''}{decoding.new_tokens} new tokens"
-    asked = "" if target is None else f"; asked for {named(target)}"
-    spoken = ", ".join(f"{name} {value}" for name, value in overridden.items())
-    aside = [f"the checkpoint's own settings are left aside: {spoken}"] if overridden else []
-    return Told(fields, [head + asked, *aside, *(line for pair in pairs for line in pair_lines(pair, target))])
-
-
-def pair_lines(pair: AnswerPair, target: Language | None) -> Iterator[str]:
-    """A prompt, its two answers with their languages, and what is wrong with the second."""
-    yield ""
-    yield from labelled("prompt", "", pair.prompt.text)
-    yield from labelled("plain", pair.plain_language or "?", pair.plain.text)
-    yield from labelled("steered", pair.steered_language or "?", pair.steered.text)
-    if target is None or pair.verdict in (None, "right"):
-        return
-    other = pair.steered_language
-    if other is not None and other != target:
-        yield f"  the steered answer is in {named(other)}, not in {named(target)}"
-    else:
-        yield f"  the steered answer is not in {named(target)} alone: {pair.verdict}"
-
-
-def labelled(what: str, tag: str, text: str) -> Iterator[str]:
-    """A text behind what it is; further lines stand below its first."""
-    label = f"{what:8}{f'[{tag}]' if tag else '':7}"
-    for number, line in enumerate(text.splitlines() or [""]):
-        yield f"{label if number == 0 else ' ' * len(label)} {line}".rstrip()
-
-
-def named(tag: Language) -> str:
-    """A language's English name and tag."""
-    return f"{tag.english_name} ({tag})"

@@ -1,15 +1,34 @@
-"""From a verb's words to the call of its function, whose signature gives the flags."""
+"""From a verb's words to the call of its function, whose signature gives the flags.
 
+All that can be wrong with the words alone is found here, before a library is loaded for the work.
+"""
+
+import io
 import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import redirect_stderr
+from difflib import get_close_matches
 from functools import wraps
 from importlib import import_module
-from typing import Any
+from inspect import Parameter, signature
+from itertools import product, zip_longest
+from pathlib import Path
+from typing import Any, get_args
 
 import tyro
 
 from babelscope.cli.arguments import Result
+from babelscope.cli.conditions import Call, UsedWith
+from babelscope.cli.kinds import NewPath, free
 from babelscope.cli.table import VERBS
 from babelscope.cli.telling import print_log_lines
+from babelscope.errors import UsageError
+
+Parameters = Mapping[str, Parameter]
+BOX = re.compile("[\u2500-\u257f]+")
+"""The frames that tyro draws around its errors."""
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def call_verb(verb: str, words: list[str]) -> Result:
@@ -17,17 +36,124 @@ def call_verb(verb: str, words: list[str]) -> Result:
 
     transformers, whose progress bars are hidden, is loaded after the flags are understood and where it may be needed.
     """
-    entry = VERBS[verb]
-    function = getattr(import_module(f"babelscope.cli.{entry.module}"), entry.function)
+    function = function_of(verb)
+    call = read_call(verb, function, words)
+    if VERBS[verb].may_open_model:
+        from babelscope.upstream.tokenizers import hide_progress
+
+        hide_progress()
+        for handler in logging.getLogger("transformers").handlers:
+            print_log_lines(handler)
+    return function(**call)
+
+
+def function_of(verb: str) -> Callable[..., Result]:
+    """The function of a verb, from its own module."""
+    return getattr(import_module(f"babelscope.cli.{VERBS[verb].module}"), VERBS[verb].function)
+
+
+def read_call(verb: str, function: Callable[..., Result], words: list[str]) -> dict[str, Any]:
+    """The arguments of a call by name.
+
+    Raises UsageError, in one line, for words that do not fit the signature, a number outside its bounds, and a flag
+    that this call would not use; ArtifactError, CorpusError or PrerequisiteError for a path where nothing is, and for
+    an --out that cannot be written.
+    """
+    parameters = signature(function).parameters
+    asks_help = bool({"-h", "--help"} & set(words))
+    given = set(() if asks_help else flags_given(verb, parameters, words))
+    call = parsed(verb, function, words)
+    check_arguments(parameters, given, call)
+    return call
+
+
+def check_arguments(parameters: Parameters, given: Set[str], call: Call) -> None:
+    """Check what was given for a call; raises as `read_call`. given: names of the flags that were typed."""
+    for name, parameter in parameters.items():
+        if parameter.kind is Parameter.KEYWORD_ONLY and name not in given:
+            continue
+        kinds = tuple(kinds_of(parameter.annotation))
+        if name in given or call[name] != parameter.default:
+            for condition in (kind for kind in kinds if isinstance(kind, UsedWith)):
+                condition.check(flag_of(parameter), call)
+        values = call[name] if isinstance(call[name], tuple) else [call[name]]
+        for kind, value in product((kind for kind in kinds if not isinstance(kind, UsedWith)), values):
+            if value is None:
+                continue
+            kind.check(flag_of(parameter), value)
+            if isinstance(kind, NewPath) and not call.get("resume"):
+                free(value)
+
+
+def kinds_of(annotation: Any) -> Iterator[Any]:
+    """What is written beside a type, or inside it, and checks a value."""
+    for part in get_args(annotation):
+        if hasattr(part, "check"):
+            yield part
+        else:
+            yield from kinds_of(part)
+
+
+def types_of(annotation: Any) -> tuple[Any, ...]:
+    """The types that an annotation is made of."""
+    parts = get_args(annotation)
+    return tuple(kind for part in parts for kind in types_of(part)) if parts else (annotation,)
+
+
+def flag_of(parameter: Parameter) -> str:
+    """A parameter as it is typed: a flag with dashes, or the word that usage lines have in its place."""
+    if parameter.kind is Parameter.KEYWORD_ONLY:
+        return f"--{parameter.name.replace('_', '-')}"
+    return parameter.name.upper()
+
+
+def flags_given(verb: str, parameters: Parameters, words: list[str]) -> Iterator[str]:
+    """The names of the flags that were typed; raises UsageError for one that is unknown, missing or there twice."""
+    flags = {flag_of(parameter): parameter for parameter in parameters.values() if flag_of(parameter).startswith("--")}
+    switches = {f"--no-{flag[2:]}": flag for flag, parameter in flags.items() if isinstance(parameter.default, bool)}
+    typed: list[str] = []
+    for word, following in zip_longest(words, words[1:]):
+        if word == "--":
+            break
+        if not word.startswith("--"):
+            continue
+        name, equals, value = word.partition("=")
+        flag = switches.get(name.replace("_", "-"), name.replace("_", "-"))
+        if flag not in flags:
+            near = get_close_matches(flag, [*flags, *switches], n=1)
+            meant = f"did you mean {near[0]}?" if near else "leave it out"
+            raise UsageError(f"{name} is no flag of this command; {meant} See `babelscope {verb} --help`")
+        if flag in typed:
+            raise UsageError(f"{flag} came twice; expected it once; leave one out")
+        if (value if equals else following) == "" and Path in types_of(flags[flag].annotation):
+            raise UsageError(f"{flag} '' came; expected a path; name one")
+        typed.append(flag)
+    missing = [flag for flag, found in flags.items() if found.default is Parameter.empty and flag not in typed]
+    if missing:
+        raise UsageError(f"{' and '.join(missing)} did not come; expected it; see `babelscope {verb} --help`")
+    yield from (flags[flag].name for flag in typed)
+
+
+def parsed(verb: str, function: Callable[..., Result], words: list[str]) -> dict[str, Any]:
+    """The words by the name of what they stand for; raises UsageError with what tyro says in its box."""
 
     @wraps(function)
-    def quiet(*args: Any, **flags: Any) -> Result:
-        if entry.may_open_model:
-            from babelscope.upstream.tokenizers import hide_progress
+    def arguments(**call: Any) -> dict[str, Any]:
+        return call
 
-            hide_progress()
-            for handler in logging.getLogger("transformers").handlers:
-                print_log_lines(handler)
-        return function(*args, **flags)
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.cli(arguments, args=words, prog=f"babelscope {verb}")
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UsageError(f"{unboxed(box.getvalue())}; see `babelscope {verb} --help`") from end
 
-    return tyro.cli(quiet, args=words, prog=f"babelscope {verb}")
+
+def unboxed(box: str) -> str:
+    """The text of an error of tyro's, without its frame, its title, and what it repeats of the help text."""
+    lines = [line.strip("│ ") for line in STYLE.sub("", box).splitlines()]
+    parts = " ".join(BOX.sub("\n", line) if BOX.search(line) else line for line in lines[1:]).split("\n")
+    kept = [" ".join(part.split()) for part in parts if not re.match(r"\s*(Argument helptext|For full helptext)", part)]
+    return "; ".join(filter(None, kept)).rstrip(".") or "the words do not fit this command"

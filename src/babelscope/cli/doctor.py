@@ -4,13 +4,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from babelscope_kernels.names import NAMES
 
-from babelscope.cli.arguments import Device, FailedResult, Result
+from babelscope.cli.arguments import Device, FailedResult, ModelName, Result
 from babelscope.runs import environment
 
 EXTRAS = ("sae-lens", "transformer-lens", "nnsight", "peft", "gguf", "lm-eval", "jieba", "fugashi", "fasttext-predict")
 
 
-def run_doctor(*, model: str = "reference", device: Device = "cpu") -> Result:
+def run_doctor(*, model: ModelName = "reference", device: Device = "cpu") -> Result:
     """List versions, devices and the kernels' backends, and try counting, steering and training against plain torch.
 
     Each of the three is "passed" or what went wrong; where one fails, the exit code is 1.

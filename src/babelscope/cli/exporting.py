@@ -6,25 +6,29 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.arguments import Device, Result, free
+from babelscope.cli.arguments import Device, Dtype, Model, Out, Result
+from babelscope.cli.conditions import UsedWith
+from babelscope.cli.kinds import SavedAs, free
+from babelscope.cli.quantities import Strength
+
+MERGED = UsedWith("with --format merged", lambda call: call["format"] == "merged")
 
 
 def run_export(
-    delta: Annotated[Positional[Path], arg(metavar="DELTA")],
-    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    delta: Annotated[Positional[Path], SavedAs(("Delta",)), arg(metavar="DELTA")],
+    model: Model,
     *,
-    out: Path,
+    out: Out,
     format: Literal["merged", "peft"] = "merged",
-    also: tuple[Path, ...] = (),
-    scale: float = 1.0,
+    also: Annotated[tuple[Path, ...], SavedAs(("Delta",))] = (),
+    scale: Strength = 1.0,
     device: Device = "auto",
-    dtype: str = "auto",
+    dtype: Annotated[Dtype, MERGED] = "auto",
 ) -> Result:
     """Write a model with trained neurons for other tools: merged into a checkpoint, or as an adapter of peft.
 
     Args:
         delta: folder of a Delta.
-        model: folder or hub id of the model that it was trained on.
         out: folder of the checkpoint or adapter.
         format: merged (a whole checkpoint with its tokenizer, for any tool) or peft (a LoRA adapter; dense models).
         also: folders of more deltas, added to the first.

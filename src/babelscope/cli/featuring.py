@@ -1,6 +1,5 @@
 """The verb `features`: from a model, an autoencoder and text to the features of each language."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
@@ -10,19 +9,35 @@ from babelscope.cli.arguments import (
     Device,
     Dtype,
     Model,
+    Out,
     Result,
-    Seed,
+    SiteName,
+    Split,
     System,
+    Tag,
     Talk,
     Text,
-    checkpoint_of,
     counted_of,
-    free,
     stop_on_interrupt,
 )
-from babelscope.errors import ChatError, SelectionError
+from babelscope.cli.conditions import UsedWith
+from babelscope.cli.kinds import ByFunction, checkpoint_of, free, is_given
+from babelscope.cli.quantities import (
+    Count,
+    CountOrNone,
+    Draws,
+    Length,
+    PositiveShare,
+    Ratio,
+    Seed,
+    Shards,
+    Share,
+    TokensOrAll,
+)
+from babelscope.errors import SelectionError
 
 Method = Literal["langfir", "monolinguality", "lape"]
+LANGFIR = UsedWith("with --method langfir", lambda call: call["method"] == "langfir")
 
 
 def run_features(
@@ -30,27 +45,27 @@ def run_features(
     sae: Annotated[Positional[str], arg(metavar="SAE")],
     corpus: Text,
     *,
-    out: Path,
+    out: Out,
     method: Method = "langfir",
-    sae_id: str = "",
-    site: str = "",
-    average_norm: float = 0.0,
-    languages: tuple[str, ...] = (),
-    split: str = "train",
-    chat: Chat = False,
+    sae_id: Annotated[str, ByFunction(is_given)] = "",
+    site: SiteName = "",
+    average_norm: Length | None = None,
+    languages: tuple[Tag, ...] = (),
+    split: Split = "train",
+    chat: Annotated[Chat, UsedWith("without --conversation", lambda call: call["conversation"] == "none")] = False,
     system: System = "",
     conversation: Talk = "none",
-    tau: float = 0.5,
-    ratio: float = 3.0,
-    cap: int = 10,
-    min_count: int = 50,
-    top_rate: float = 0.01,
+    tau: Annotated[Share, LANGFIR] = 0.5,
+    ratio: Annotated[Ratio, LANGFIR] = 3.0,
+    cap: Count = 10,
+    min_count: CountOrNone = 50,
+    top_rate: Annotated[PositiveShare, UsedWith("with --method lape", lambda call: call["method"] == "lape")] = 0.01,
     random_from: Literal["all", "others"] = "all",
-    random_sequences: int = 256,
-    tokens_per_language: int = 100_000,
-    shards: int = 32,
+    random_sequences: Count = 256,
+    tokens_per_language: TokensOrAll = 100_000,
+    shards: Shards = 32,
     parallel: bool = False,
-    draws: int = 200,
+    draws: Draws = 200,
     resume: bool = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -83,6 +98,10 @@ def run_features(
         tokens_per_language: at most; 0 means all text.
         resume: go on with an interrupted pass of the same command; done at once if it is complete.
     """
+    checkpoint = checkpoint_of(out, resume=resume)
+    complete = resume and (out / "features").is_dir()
+    if not complete:
+        free(out)
     from babelscope.artifacts.feature_set import FeatureSet
     from babelscope.cli.saved import stability_rows
     from babelscope.controls import write_evidence
@@ -91,27 +110,20 @@ def run_features(
     from babelscope.files.writing import discard, new_folder
     from babelscope.models import open_model
 
-    if (system and not chat) or (chat and conversation != "none"):
-        raise ChatError(
-            "--system came without --chat, or --chat with --conversation; expected --chat for texts as a user's "
-            "messages, --conversation for rows of messages; leave one out"
-        )
     given = {
         "langfir": {"tau": tau, "ratio": ratio, "cap": cap},
         "monolinguality": {"count": cap},
         "lape": {"top_rate": top_rate, "cap": cap},
     }[method]
-    checkpoint = checkpoint_of(out, resume=resume)
-    if resume and (out / "features").is_dir():
+    if complete:
         discard(checkpoint)
         return {"out": str(out), "resumed": "complete", "features": FeatureSet.load(out / "features").as_dict()}
-    free(out)
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    loaded = load_sae(sae, sae_id or None, model=opened, site=site or None, average_norm=average_norm or None)
     counted = counted_of(conversation)
     texts = load_corpus(corpus, languages or None, split=split, parallel=parallel, conversation=counted)
     if chat:
         texts = as_conversations(texts, system=system or None)
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    loaded = load_sae(sae, sae_id or None, model=opened, site=site or None, average_norm=average_norm)
     if chat or counted is not None:
         check_conversations(tokenizer, texts)
     with stop_on_interrupt() as stop:

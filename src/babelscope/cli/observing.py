@@ -1,5 +1,6 @@
 """The verbs `observe` and `merge`."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,32 +10,50 @@ from babelscope.cli.arguments import (
     Device,
     Dtype,
     Model,
+    Out,
     Result,
+    SiteName,
+    Split,
+    Tag,
     Talk,
     Text,
-    checkpoint_of,
     counted_of,
-    free,
     stop_on_interrupt,
 )
-from babelscope.errors import ArtifactError, CorpusError
+from babelscope.cli.conditions import UsedWith
+from babelscope.cli.kinds import ByFunction, Matching, SavedAs, checkpoint_of, free
+from babelscope.cli.quantities import RowLength, Shards, TokensOrAll
+from babelscope.errors import ArtifactError, UsageError
+
+COUNTS = UsedWith("without --dry-run, which runs nothing", lambda call: not call["dry_run"])
+
+
+def part_of_shards(word: str) -> tuple[int, int]:
+    """The two numbers of i/n; raises UsageError unless 0 <= i < n."""
+    match = re.fullmatch("([0-9]{1,6})/([0-9]{1,6})", word)
+    part, parts = map(int, match.groups()) if match else (0, 0)
+    if part >= parts:
+        raise UsageError(f"{word!r} came; expected i/n with i below n, such as 0/4; correct it")
+    return part, parts
 
 
 def run_observe(
     model: Model,
     corpus: Text,
     *,
-    out: Path,
-    languages: tuple[str, ...] = (),
-    split: str = "train",
+    out: Out,
+    languages: tuple[Tag, ...] = (),
+    split: Split = "train",
     conversation: Talk = "none",
-    sites: tuple[str, ...] = ("mlp_gate", "mlp_inner", "resid_out"),
-    tokens_per_language: int = 100_000,
-    shards: int = 32,
-    shard: str = "0/1",
-    batch_size: str = "auto",
-    max_length: int = 512,
-    resume: bool = False,
+    sites: tuple[SiteName, ...] = ("mlp_gate", "mlp_inner", "resid_out"),
+    tokens_per_language: TokensOrAll = 100_000,
+    shards: Shards = 32,
+    shard: Annotated[str, ByFunction(part_of_shards), COUNTS] = "0/1",
+    batch_size: Annotated[
+        str, Matching("auto|0*[1-9][0-9]{0,6}", "auto or a number of documents from 1 to 9999999"), COUNTS
+    ] = "auto",
+    max_length: Annotated[RowLength, COUNTS] = 512,
+    resume: Annotated[bool, COUNTS] = False,
     dry_run: bool = False,
     check_language: bool = True,
     device: Device = "auto",
@@ -58,6 +77,13 @@ def run_observe(
         dry_run: print tokens and bytes, run nothing.
         check_language: refuse text that is mostly another language than its label says.
     """
+    part = part_of_shards(shard)
+    if part[1] > shards:
+        raise UsageError(f"--shard {shard} came with --shards {shards}; expected at most as many parts; correct one")
+    checkpoint = checkpoint_of(out, resume=resume)
+    complete = resume and (out / "config.json").is_file()
+    if not complete:
+        free(out)
     from babelscope.artifacts import Observation
     from babelscope.corpus import check_conversations, load_corpus
     from babelscope.evaluation import check_labels
@@ -66,11 +92,8 @@ def run_observe(
     from babelscope.models import open_model
     from babelscope.recording import observe, plan_observation
 
-    checkpoint = checkpoint_of(out, resume=resume)
-    if resume and (out / "config.json").is_file():
-        discard(checkpoint)
+    if complete:
         return {"out": str(out), "tokens": Observation.load(out).tokens, "resumed_tokens": "complete"}
-    free(out)
     texts = load_corpus(corpus, languages or None, split=split, conversation=counted_of(conversation))
     if check_language:
         check_labels(texts)
@@ -81,12 +104,6 @@ def run_observe(
     if dry_run:
         plan = plan_observation(opened, texts, sites=sites, tokens_per_language=limit, shards=shards)
         return {"tokens": plan.tokens, "megabytes": round(plan.result_bytes / 1e6, 1), "sites": list(plan.sites)}
-    try:
-        i, n = (int(part) for part in shard.split("/"))
-    except ValueError:
-        raise CorpusError(f"--shard {shard!r} came; expected i/n such as 0/4; correct it") from None
-    if batch_size != "auto" and not batch_size.isdecimal():
-        raise CorpusError(f"--batch-size {batch_size!r} came; expected auto or a number of documents; correct it")
     resumed = saved_facts(checkpoint).get("tokens", 0)
     with stop_on_interrupt() as stopped:
         observation = observe(
@@ -96,7 +113,7 @@ def run_observe(
             sites=sites,
             tokens_per_language=limit,
             shards=shards,
-            part=(i, n),
+            part=part,
             batch_size=batch_size if batch_size == "auto" else int(batch_size),
             max_length=max_length,
             checkpoint=checkpoint,
@@ -109,7 +126,9 @@ def run_observe(
 
 
 def run_merge(
-    observations: Annotated[Positional[tuple[Path, ...]], arg(metavar="OBSERVATION …")], *, out: Path
+    observations: Annotated[Positional[tuple[Path, ...]], SavedAs(("Observation",)), arg(metavar="OBSERVATION …")],
+    *,
+    out: Out,
 ) -> Result:
     """Add observations; each part may come once.
 
@@ -117,11 +136,11 @@ def run_merge(
         observations: folders of Observations of one model and the same sites.
         out: folder of the sum.
     """
-    from babelscope.artifacts import Observation
-
     free(out)
     if not observations:
         raise ArtifactError("no observation came; expected at least one folder; name them")
+    from babelscope.artifacts import Observation
+
     total, *rest = (Observation.load(path) for path in observations)
     for other in rest:
         total = total + other

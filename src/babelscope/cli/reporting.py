@@ -6,12 +6,13 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from babelscope.cli.arguments import Result
+from babelscope.cli.kinds import StudyFolder, Writable
 
 
 def run_report(
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN …")],
+    runs: Annotated[Positional[tuple[Path, ...]], StudyFolder(), arg(metavar="RUN …")],
     *,
-    out: Path | None = None,
+    out: Annotated[Path, Writable()] | None = None,
     include_samples: bool = True,
 ) -> Result:
     """One self-contained HTML page from the folders of one or several studies.

@@ -7,21 +7,24 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from babelscope.artifacts.stream_forms import Form
-from babelscope.cli.arguments import Observed, Result, Seed, free
-from babelscope.errors import ArtifactError, SelectionError
+from babelscope.cli.arguments import Counts, ModelName, Observed, Out, Result, Tag
+from babelscope.cli.conditions import UsedWith
+from babelscope.cli.kinds import PlainFile, free
+from babelscope.cli.quantities import Count, Draws, Layer, PositiveShare, Seed
+from babelscope.errors import ArtifactError, SelectionError, UsageError
 from babelscope.sites import At
 
 
 def run_identify(
     observation: Observed,
     *,
-    out: Path,
+    out: Out,
     method: Literal["lape", "entropy-lambda", "top-rate"] = "lape",
-    top_rate: float = 0.01,
+    top_rate: PositiveShare = 0.01,
     at: At = "mlp_gate",
     parallel: bool = False,
-    compare_with: Path | None = None,
-    draws: int = 200,
+    compare_with: Counts | None = None,
+    draws: Draws = 200,
     seed: Seed = 0,
 ) -> Result:
     """Which neurons belong to which language, with bootstrap intervals, half-splits and shuffled labels.
@@ -66,10 +69,10 @@ def run_identify(
 def run_direct(
     observation: Observed,
     *,
-    target: str,
-    layer: int,
-    out: Path,
-    source: tuple[str, ...] = (),
+    target: Tag,
+    layer: Layer,
+    out: Out,
+    source: tuple[Tag, ...] = (),
     at: At = "resid_out",
     form: Form = "auto",
 ) -> Result:
@@ -109,12 +112,12 @@ def run_direct(
 
 
 def run_import_mask(
-    file: Annotated[Positional[Path], arg(metavar="FILE")],
+    file: Annotated[Positional[Path], PlainFile(), arg(metavar="FILE")],
     *,
-    out: Path,
-    languages: tuple[str, ...],
-    n_neurons: int = 0,
-    model: str = "",
+    out: Out,
+    languages: tuple[Tag, ...],
+    n_neurons: Annotated[Count | None, UsedWith("without --model", lambda call: not call["model"])] = None,
+    model: ModelName = "",
 ) -> Result:
     """Read a published LAPE mask as a NeuronSet.
 
@@ -122,23 +125,23 @@ def run_import_mask(
         file: a mask as its authors publish it, read without running code.
         out: folder of the NeuronSet.
         languages: in the file's order; required, for the file names none.
-        n_neurons: neurons a layer; 0 asks the model.
+        n_neurons: neurons a layer; none asks the model.
         model: folder or hub id it was made for, whose shape and hash the set then carries.
     """
+    free(out)
+    if n_neurons is None and not model:
+        raise UsageError("neither --n-neurons nor --model came; expected one, to check the indices; add it")
     from babelscope.adapters.masks import import_mask
     from babelscope.artifacts import Origin
     from babelscope.models import layout_of, open_model, origin_of
 
-    free(out)
     origin: Origin | None = None
-    layers = 0
+    layers, width = 0, n_neurons or 0
     if model:
         opened, tokenizer = open_model(model)
         layout, origin = layout_of(opened), origin_of(opened, tokenizer)
-        n_neurons, layers = layout.width("mlp_gate"), layout.n_layers
-    if not n_neurons:
-        raise ArtifactError("neither --n-neurons nor --model came; expected one, to check the indices; add it")
-    sets = import_mask(file, languages=languages, n_neurons=n_neurons, origin=origin)
+        width, layers = layout.width("mlp_gate"), layout.n_layers
+    sets = import_mask(file, languages=languages, n_neurons=width, origin=origin)
     if layers and sets.n_layers != layers:
         raise ArtifactError(
             f"{file}: {sets.n_layers} layers; expected {layers} as in {model!r}; it is for another model"

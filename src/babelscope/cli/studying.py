@@ -8,25 +8,30 @@ from tyro.conf import arg
 
 from babelscope.cli.arguments import (
     Chat,
+    CorpusName,
     Device,
     Dtype,
     Model,
+    Out,
     Parallel,
     Result,
     SameText,
-    Seed,
     System,
+    Tag,
     Text,
-    free,
 )
+from babelscope.cli.conditions import UsedWith
+from babelscope.cli.kinds import free
+from babelscope.cli.quantities import Count, Draws, Layer, Resamples, Seed, Strength, Tokens
 from babelscope.study.budget import MAIN, Budget
 
+STEERED = UsedWith("without --no-steering", lambda call: call["steering"])
 Samples = Annotated[bool, arg(help="show prompts and answers in the report.")]
 
 
 def run_demonstration(
     *,
-    out: Path,
+    out: Out,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -47,22 +52,22 @@ def run_whole_study(
     model: Model,
     corpus: Text,
     *,
-    out: Path,
-    languages: tuple[str, ...] = (),
-    tokens_per_language: int = 100_000,
-    ablate_tokens: int = 5_000,
-    draws: int = 19,
-    resamples: int = 200,
+    out: Out,
+    languages: tuple[Tag, ...] = (),
+    tokens_per_language: Tokens = 100_000,
+    ablate_tokens: Tokens = 5_000,
+    draws: Draws = 19,
+    resamples: Resamples = 200,
     steering: bool = True,
     same_text: SameText = False,
     parallel: Parallel = False,
-    chat: Chat = False,
-    system: System = "",
-    questions: str = "",
-    layers: tuple[int, ...] = (),
-    strengths: tuple[float, ...] = Budget.strengths,
-    dev_prompts: int = Budget.dev_prompts,
-    test_prompts: int = Budget.test_prompts,
+    chat: Annotated[Chat, STEERED] = False,
+    system: Annotated[System, STEERED] = "",
+    questions: Annotated[CorpusName, STEERED, UsedWith("with --chat", lambda call: call["chat"])] = "",
+    layers: Annotated[tuple[Layer, ...], STEERED] = (),
+    strengths: Annotated[tuple[Strength, ...], STEERED] = Budget.strengths,
+    dev_prompts: Annotated[Count, STEERED] = Budget.dev_prompts,
+    test_prompts: Annotated[Count, STEERED] = Budget.test_prompts,
     resume: bool = False,
     check_language: bool = True,
     include_samples: Samples = True,

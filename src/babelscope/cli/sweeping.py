@@ -1,15 +1,16 @@
 """`steer --sweep`: the dose–response study of an Observation's directions."""
 
 import json
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 from babelscope.artifacts import Observation
-from babelscope.cli.arguments import Result, free
+from babelscope.cli.arguments import Result
+from babelscope.cli.kinds import free
 from babelscope.corpus import load_splits
-from babelscope.errors import ArtifactError
+from babelscope.directions import mean_direction
 from babelscope.files.writing import new_folder, write_text
-from babelscope.models import layout_of
+from babelscope.models import check_made_for, layout_of, open_model
 from babelscope.runs import plain
 from babelscope.study.parts import sweep_row
 from babelscope.sweep_grid import sweep_layers
@@ -17,26 +18,30 @@ from babelscope.sweeps import ChatPrompts, Decoding, macro, overridden_settings,
 
 
 def sweep_steering(
-    model: Any,
-    tokenizer: Any,
+    model_name: str,
     observation: Path,
     corpus: str,
     targets: tuple[str, ...],
     layers: tuple[int, ...],
     strengths: tuple[float, ...],
-    out: Path | None,
+    out: Path,
     decoding: Decoding,
     *,
-    chat: ChatPrompts | None = None,
-    same_text: bool = False,
+    chat: ChatPrompts | None,
+    same_text: bool,
+    device: str,
+    dtype: str,
 ) -> Result:
     """The dose–response study behind `steer --sweep`."""
-    if out is None:
-        raise ArtifactError("--sweep came without --out; expected a folder for its table; add --out")
     free(out)
-    observed, n_layers = Observation.load(observation), layout_of(model).n_layers
+    observed = Observation.load(observation)
     wanted = targets or observed.languages
     texts = load_splits(corpus, observed.languages, splits=("valid", "test"), same_text=same_text)
+    model, tokenizer = open_model(model_name, device=device, dtype=dtype)
+    check_made_for(observed.origin, model, tokenizer, str(observation))
+    layers = layers or sweep_layers(layout_of(model).n_layers)
+    for target, layer in product(wanted, layers):  # a missing one is found here, not after an hour of answers
+        mean_direction(observed, target=target, layer=layer)
     study = steering_study(
         model,
         tokenizer,
@@ -44,7 +49,7 @@ def sweep_steering(
         dev=texts["valid"],
         test=texts["test"],
         targets=wanted,
-        layers=layers or sweep_layers(n_layers),
+        layers=layers,
         strengths=strengths,
         decoding=decoding,
         chat=chat,

@@ -1,5 +1,6 @@
 """The verbs, where each lives, and one line about it; nothing is imported for `babelscope --help`."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -30,15 +31,25 @@ VERBS = {
     "steer": Verb("answering", "run_steer", "answer prompts under steering, or measure the dose–response with --sweep"),
     "adapt": Verb("adapting", "run_adapt", "train a language's neurons on its text, or a baseline beside them"),
     "export": Verb("exporting", "run_export", "a trained change as a merged checkpoint or an adapter of peft"),
-    "evaluate": Verb(
-        "evaluating",
-        "run_evaluate",
-        "bits per byte by language, language confusion of answers, or a recipe's whole score",
-    ),
+    "evaluate perplexity": Verb("evaluating", "run_perplexity", "held-out bits per byte by language"),
+    "evaluate confusion": Verb("evaluating", "run_confusion", "language confusion of a model's answers, or of files"),
+    "evaluate steering": Verb("evaluating", "run_steering_score", "the whole score of a steering recipe"),
     "report": Verb("reporting", "run_report", "one HTML page from the folders of studies", False),
     "import-mask": Verb("selecting", "run_import_mask", "read a published LAPE mask"),
     "doctor": Verb("doctor", "run_doctor", "what is installed, and a self-test"),
 }
+
+
+def split_verb(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The words that name a verb, of which some have two, and the words after them."""
+    length = 1 if not words or words[0] in VERBS else 2
+    return " ".join(words[:length]), list(words[length:])
+
+
+def lines_of(group: str = "") -> list[str]:
+    """One line per verb, or per verb that begins with this word."""
+    return [f"  {name:<19} {verb.help}" for name, verb in VERBS.items() if name.startswith(group)]
+
 
 PROGRAM_HELP = "\n".join(
     [
@@ -46,7 +57,7 @@ PROGRAM_HELP = "\n".join(
         "",
         "The languages inside a language model: found, measured, steered.",
         "",
-        *(f"  {name:<12} {verb.help}" for name, verb in VERBS.items()),
+        *lines_of(),
         "",
         "babelscope VERB --help lists a verb's arguments. --json prints the result for machines.",
         "Exit codes: 0 done, 1 failed, 2 misuse, 130 interrupted (resumable).",

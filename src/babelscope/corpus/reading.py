@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from babelscope.corpus.corpus_names import check_corpus_name
 from babelscope.corpus.data_sets import load_dataset_corpus
 from babelscope.corpus.documents import Corpus, Document, TextSource
 from babelscope.corpus.messages import Counted
@@ -41,10 +42,9 @@ def load_corpus(
     """
     if split not in (*SPLITS, WHOLE):
         raise CorpusError(f"split {split!r} came; expected one of {', '.join((*SPLITS, WHOLE))}; correct it")
+    check_corpus_name(str(name))
     path = REFERENCE_CORPUS if name == "reference" else Path(name)
     if not os.path.isdir(path):  # False for a name too long, where pathlib raises
-        if os.path.exists(path) or path.is_absolute() or str(name).startswith("."):
-            raise CorpusError(f"corpus {str(name)!r} is no folder; expected a folder with <tag>.txt files, or a hub id")
         return load_dataset_corpus(str(name), name_of(name, conversation), languages, split, conversation, parallel)
     parallel = parallel or path == REFERENCE_CORPUS
     return load_folder(path, name_of(name, conversation), languages, split, conversation, parallel)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
+    from babelscope.evaluation.answer_confusion import AnswerConfusion, confusion_of_answers
     from babelscope.evaluation.answers import (
         Recognition,
         Verdict,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from babelscope.evaluation.similarity import Similarity, semantic_similarity, sentence_vectors
 
 __all__ = [
+    "AnswerConfusion",
+    "confusion_of_answers",
     "BENCHMARK",
     "LABELS",
     "Confusion",

@@ -61,6 +61,11 @@ def plain_form(stored: Stored, site: Site, *, average_norm: float | None = None)
     if settings["normalize_activations"] == AVERAGE:
         factor = math.sqrt(w_enc.shape[0]) / check_average(stored, average_norm)
         w_enc, w_dec, b_dec = w_enc * factor, w_dec / factor, b_dec / factor
+    elif average_norm is not None:
+        raise ArtifactError(
+            f"SAE {stored.id!r} was not trained on inputs scaled by their average length, came with average_norm "
+            f"{average_norm}; expected none; leave it out"
+        )
     threshold = tensors.get("threshold", torch.zeros_like(b_enc))
     metadata = settings.get("metadata") or {}
     return LoadedSAE(

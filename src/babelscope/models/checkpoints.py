@@ -5,7 +5,6 @@ Everything here is read before any weight is: a wrong folder costs milliseconds.
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from babelscope.errors import PrerequisiteError
 from babelscope.models.gguf_files import check_gguf
+from babelscope.models.model_names import check_model_name
 from babelscope.reference import MODEL as REFERENCE_MODEL
 
 NO_OWN_CODE: dict[str, Any] = {"trust_remote_code": False}
@@ -54,17 +54,8 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
         return _file(given, path)
     if os.path.isdir(path):
         return _folder(given, path)
-    if path.suffix.lower() == ".gguf" or _is_path(given):
-        raise PrerequisiteError(
-            f"model {given!r}: nothing is there; expected 'reference', a folder, a .gguf file or a hub id such as "
-            "org/name; check the path"
-        )
+    check_model_name(given)
     return Checkpoint(given, given)
-
-
-def _is_path(name: str) -> bool:
-    """Whether a name can be no id of the hub, which is one or two plain words."""
-    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is None or name.startswith((".", "~"))
 
 
 def _file(name: str, path: Path) -> Checkpoint:

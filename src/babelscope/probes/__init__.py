@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         linear_cka,
         mexa,
     )
+    from babelscope.probes.catalogue import PROBES
     from babelscope.probes.circuits import (
         PatchTable,
         patch_effects,
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
         Lineage,
         lineage_of,
     )
+    from babelscope.probes.probe_job import Findings, ProbeJob
+    from babelscope.probes.probe_runs import ProbeRun, run_probe, run_probes
     from babelscope.probes.prompt_pairs import (
         PatchPair,
         translation_pairs,
@@ -160,6 +163,12 @@ __all__ = [
     "RoutingUse",
     "routing_divergence",
     "routing_use",
+    "PROBES",
+    "Findings",
+    "ProbeJob",
+    "ProbeRun",
+    "run_probe",
+    "run_probes",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from babelscope.subnetworks.running import Plan, Point, Student, Training
     from babelscope.subnetworks.schedule import LearningRate
     from babelscope.subnetworks.students import Subnetwork
-    from babelscope.subnetworks.training import train, train_subnetwork
+    from babelscope.subnetworks.training import prepare_training, train, train_subnetwork
 
 __all__ = [
     "BYTES_A_VALUE",
@@ -46,6 +46,7 @@ __all__ = [
     "parameter_names",
     "rows_loss",
     "train",
+    "prepare_training",
     "train_subnetwork",
 ]
 

@@ -84,20 +84,10 @@ def train_subnetwork(
     decay goes to the base, only the chosen rows' gradients are ever made.
     """
     layout = layout_of(model)
-    check_reachable(layout)
-    bank = Bank.of(layout, neurons)
-    check_untouched(layout, bank.layers)
-    student = Subnetwork(bank, form=form, recompute=recompute, betas=betas, decay=decay)
-    mixture = mix_texts(
-        tokenizer,
-        neurons.languages[0],
-        documents,
-        replay,
-        share=replay_share,
-        length=max_length,
-        seed=seed,
-        alone=model.config.model_type in ALONE,
+    bank, mixture = prepare_training(
+        model, tokenizer, neurons, documents, replay=replay, replay_share=replay_share, max_length=max_length, seed=seed
     )
+    student = Subnetwork(bank, form=form, recompute=recompute, betas=betas, decay=decay)
     plan = Plan(
         rate=LearningRate(learning_rate, steps, warmup, final),
         rows_per_step=max(1, tokens_per_step // max_length),
@@ -135,6 +125,38 @@ def train_subnetwork(
         ],
     }
     return Delta.of(neurons, changes, parameters={**settings, "neurons": neurons.method, "result": facts})
+
+
+def prepare_training(
+    model: CausalModel,
+    tokenizer: PreTrainedTokenizerBase,
+    neurons: NeuronSet,
+    documents: Sequence[str | Document],
+    *,
+    replay: Texts | None = None,
+    replay_share: float = 0.0,
+    max_length: int = 256,
+    seed: int = 0,
+) -> tuple[Bank, Mixture]:
+    """The trained rows and the packed text of `train_subnetwork`, and so a check that model, neurons and text fit.
+
+    The model is not run. Raises what `train_subnetwork` raises where they do not fit.
+    """
+    layout = layout_of(model)
+    check_reachable(layout)
+    bank = Bank.of(layout, neurons)
+    check_untouched(layout, bank.layers)
+    mixture = mix_texts(
+        tokenizer,
+        neurons.languages[0],
+        documents,
+        replay,
+        share=replay_share,
+        length=max_length,
+        seed=seed,
+        alone=model.config.model_type in ALONE,
+    )
+    return bank, mixture
 
 
 @gradients_on()

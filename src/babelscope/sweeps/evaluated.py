@@ -156,7 +156,7 @@ def evaluate_steering(
     identifier can not give; SteeringError for a recipe of another model.
     """
     tag, identify, decoding = Language.parse(target), open_identifier(identifier), decoding or Decoding()
-    _check(identify, tag, prompts, references)
+    check_evaluation(identify, tag, prompts, references)
     recipe.check(model)
     requests = [(prompt, tag) for prompt in prompts]
     answers = generate_answers(model, tokenizer, requests, lambda *_: list(recipe), decoding=decoding)
@@ -185,9 +185,10 @@ def evaluate_steering(
     )
 
 
-def _check(
+def check_evaluation(
     identifier: Identifier, target: Language, prompts: Sequence[Prompt], references: Sequence[str] | None
 ) -> None:
+    """Raise LanguageError for a target that cannot be named, MeasurementError unless each prompt has its reference."""
     identifier.check(target)
     if not prompts:
         raise MeasurementError("no prompt came; expected at least one; add some")

@@ -1,4 +1,4 @@
-"""What every probe of the verb `probe` is given, and what it gives."""
+"""What every probe is given, and what it gives."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,10 +1,10 @@
-"""The lens of the verb `probe`: latent language on running text, and on translation prompts where words are given."""
+"""The lens as rows and figures: latent language on running text, and on translation prompts where words are given."""
 
 import numpy as np
 
-from babelscope.cli.probe_job import Findings, ProbeJob
 from babelscope.figures.probes_geometry import DepthLine, depth_lines, depth_map, latent_language_map
 from babelscope.probes import lens, translations
+from babelscope.probes.probe_job import Findings, ProbeJob
 
 
 def probe_lens(job: ProbeJob) -> Findings:

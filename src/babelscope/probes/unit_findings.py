@@ -1,12 +1,11 @@
-"""Probes of units for the verb `probe`: attention heads, experts, neuron roles, the tokenizer."""
+"""Probes of units as rows and figures: attention heads, experts, neuron roles, the tokenizer."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from babelscope.cli.probe_job import Findings, ProbeJob
 from babelscope.errors import PrerequisiteError
 from babelscope.figures.probes_training import RoleStep, role_history
 from babelscope.figures.probes_units import (
@@ -23,6 +22,7 @@ from babelscope.figures.probes_units import (
 from babelscope.models import layout_of, open_model
 from babelscope.neurons import select_entropy_lambda
 from babelscope.probes import head_ablation, heads, roles, routing
+from babelscope.probes.probe_job import Findings, ProbeJob
 from babelscope.recording import observe
 from babelscope.vocabulary import infer_training_shares, token_costs
 
@@ -155,13 +155,3 @@ def probe_tokenizer(job: ProbeJob) -> Findings:
         [*costs.rows(), *mixture.rows()],
         {"premium": premium, "training-shares": training_shares(inferred=shares, floor=mixture.decoy)},
     )
-
-
-UNIT_PROBES: dict[str, Callable[[ProbeJob], Findings]] = {
-    "heads": probe_heads,
-    "routing": probe_routing,
-    "roles": probe_roles,
-    "checkpoints": probe_checkpoints,
-    "tokenizer": probe_tokenizer,
-}
-"""A probe is a line here."""

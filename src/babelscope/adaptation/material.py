@@ -1,0 +1,79 @@
+"""The model and text that every method of a comparison is given alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from transformers import PreTrainedTokenizerBase
+
+from babelscope.corpus import Document, Texts, as_corpus, check_apart
+from babelscope.errors import CorpusError
+from babelscope.evaluation import HeldOut, document_losses
+from babelscope.languages import Language
+from babelscope.models import Layout
+from babelscope.models.plain import CausalModel
+from babelscope.subnetworks import Mixture, mix_texts
+from babelscope.subnetworks.packing import ALONE
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every method of a comparison is given alike."""
+
+    model: CausalModel
+    tokenizer: PreTrainedTokenizerBase
+    language: Language
+    mixture: Mixture
+    dev: HeldOut
+    """Held-out text of the target, for learning rates and early stops."""
+    test: tuple[HeldOut, ...]
+    """Held-out text of all languages, the target among them."""
+
+    @classmethod
+    def prepare(
+        cls,
+        model: CausalModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        language: str,
+        documents: Sequence[str | Document],
+        dev: Sequence[str | Document],
+        test: Texts,
+        replay: Texts | None = None,
+        replay_share: float = 0.0,
+        max_length: int = 256,
+        seed: int = 0,
+        same_text: bool = False,
+    ) -> "Material":
+        """Tokenize and pack everything once.
+
+        same_text: allow two of the target's `documents`, `dev` and `test` to be the same text.
+        Raises CorpusError where the target has no test text, and where what is chosen on is scored on too.
+        """
+        tag = Language.parse(language)
+        given = {"documents": {tag: documents}, "dev": {tag: dev}, "test": test}
+        check_apart({name: as_corpus(text) for name, text in given.items()}, name=f"{tag}", same_text=same_text)
+        held = tuple(HeldOut.prepare(tokenizer, test))
+        if tag not in [one.language for one in held]:
+            raise CorpusError(f"no test text of {tag}; expected it among the others'; add it")
+        mixture = mix_texts(
+            tokenizer,
+            tag,
+            documents,
+            replay,
+            share=replay_share,
+            length=max_length,
+            seed=seed,
+            alone=model.config.model_type in ALONE,
+        )
+        return cls(model, tokenizer, tag, mixture, HeldOut.prepare(tokenizer, {tag: dev})[0], held)
+
+    def reseeded(self, seed: int) -> "Material":
+        """The same texts in another order."""
+        old = self.mixture
+        target = replace(old.target, seed=seed)
+        others = [replace(text, seed=seed + 7919 * (i + 1)) for i, text in enumerate(old.replay)]
+        return replace(self, mixture=Mixture(target, others, old.share))
+
+    def scores(self, layout: Layout) -> dict[Language, float]:
+        """Bits per byte of every test language, by the model as it is now."""
+        return {held.language: document_losses(layout, held).bits_per_byte for held in self.test}

@@ -1,0 +1,175 @@
+"""Model, neurons and text of the verb `adapt`, and what is written of a training."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from babelscope.adaptation import Adaptation, BeforeAfter, Material
+from babelscope.artifacts import NeuronSet
+from babelscope.cli.adapting import RESULT
+from babelscope.cli.arguments import Result
+from babelscope.corpus import (
+    SPLITS,
+    WHOLE,
+    Corpus,
+    Document,
+    check_apart,
+    check_conversations,
+    has_splits,
+    load_corpus,
+)
+from babelscope.corpus.messages import Counted
+from babelscope.errors import CorpusError, MeasurementError
+from babelscope.evaluation import bits_per_byte, check_labels
+from babelscope.files.writing import discard, new_folder, write_text
+from babelscope.languages import Language
+from babelscope.models import check_made_for, open_model
+from babelscope.models.plain import CausalModel
+from babelscope.runs import plain
+from babelscope.subnetworks import Delta, prepare_training
+
+
+def refuse_untouched(result: Mapping[str, Any], learning_rate: float, out: Path, checkpoint: Path) -> None:
+    """Raise MeasurementError where no step was better than the model as it was: such a Delta would change nothing.
+
+    The course of the training is written beside `out`, and the checkpoint, which holds nothing better, is removed.
+    """
+    if result["best_step"]:
+        return
+    log = out.with_name(f"{out.name}.training.json")
+    write_text(log, json.dumps({"learning_rate": learning_rate, **result}, indent=1))
+    discard(checkpoint)
+    after = min(score for step, score in result["bits_per_byte"] if step)
+    raise MeasurementError(
+        f"no step at learning rate {learning_rate:g} was better on valid text than the untouched model "
+        f"({after:.4f} bits per byte at best, {result['untouched']:.4f} before); expected a gain; no Delta is saved, "
+        f"the training log is in {log}; lower --learning-rate, such as to {learning_rate / 10:g}, or let --rates choose"
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """The model, the neurons and the text of one call."""
+
+    model: CausalModel
+    tokenizer: PreTrainedTokenizerBase
+    neurons: NeuronSet
+    language: Language
+    train: Corpus
+    replay: Corpus | None
+    valid: tuple[Document, ...]
+    test: Corpus
+    text: Mapping[str, Any]
+    """What the result says of the text: facts of every split, and whether one text for several was asked for."""
+
+    def material(self, **packing: Any) -> Material:
+        """For the library's comparisons."""
+        return Material.prepare(
+            self.model,
+            self.tokenizer,
+            language=self.language,
+            documents=self.train[self.language],
+            dev=self.valid,
+            test=self.test,
+            replay=self.replay,
+            same_text=self.text["same_text"],
+            **packing,
+        )
+
+    def check_fit(self, baseline: str, *, replay_share: float, max_length: int, seed: int) -> None:
+        """Raise what the training would raise where model, neurons and text do not fit, before anything is measured."""
+        if self.language not in self.test:
+            raise CorpusError(f"no test text of {self.language}; expected it among the others'; add it")
+        check_made_for(self.neurons.origin, self.model, None, "neurons")
+        if baseline in ("none", "random"):
+            prepare_training(
+                self.model,
+                self.tokenizer,
+                self.neurons,
+                self.train[self.language],
+                replay=self.replay,
+                replay_share=replay_share,
+                max_length=max_length,
+                seed=seed,
+            )
+
+
+def cast_costs(job: Job, delta: Delta, before: float, after: float) -> dict[str, Any]:
+    """What bfloat16 weights would take of the change and its gain, bits per byte; in 16 bits, what they took."""
+    own = delta.cast_loss(job.model)
+    if own.dtype in ("bfloat16", "float16"):
+        return asdict(own)
+    left = delta.rounded(job.model, torch.bfloat16)
+    with left.applied(job.model):
+        kept = bits_per_byte(job.model, job.tokenizer, job.test.only([job.language]))[job.language]
+    found = {
+        **asdict(delta.cast_loss(job.model, dtype=torch.bfloat16)),
+        "gain": before - kept,
+        "gain_lost": kept - after,
+    }
+    return found
+
+
+def open_job(
+    model: str,
+    neurons: Path,
+    corpus: str,
+    language: str,
+    replay: tuple[str, ...],
+    *,
+    check_language: bool,
+    device: str,
+    dtype: str,
+    same_text: bool,
+    conversation: Counted | None,
+) -> Job:
+    """Read everything, the small things first."""
+    tag = Language.parse(language)
+    chosen = NeuronSet.load(neurons)[tag]
+    split = {name: name if has_splits(corpus) or not same_text else WHOLE for name in SPLITS}
+    train = load_corpus(corpus, dict.fromkeys((tag, *replay)), split=split["train"], conversation=conversation)
+    if check_language:
+        check_labels(train)
+    others = [other for other in train if other != tag]
+    valid = load_corpus(corpus, [tag], split=split["valid"], conversation=conversation)
+    test = load_corpus(corpus, split=split["test"], conversation=conversation)
+    check_apart({"train": train, "valid": valid, "test": test}, name=corpus, same_text=same_text)
+    facts = {name: part.facts() for name, part in (("train", train), ("valid", valid), ("test", test))}
+    text = {**facts, "same_text": same_text}
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    if conversation is not None:
+        for part in (train, valid, test):
+            check_conversations(tokenizer, part)
+    return Job(opened, tokenizer, chosen, tag, train, train.only(others) if others else None, valid[tag], test, text)
+
+
+def write_baseline(result: Adaptation, out: Path, job: Job, scores: dict[float, float]) -> Result:
+    """result.json of a baseline, and its Delta where it trains neurons and some step was better than none."""
+    found = summary(job.language, result.scores, result.trained, result.learning_rate, scores)
+    curve = [[point.step, point.bits_per_byte] for point in result.history if point.bits_per_byte is not None]
+    facts = {**found, "method": result.method, "bits_per_byte": curve, "text": job.text}
+    with new_folder(out) as folder:
+        if result.delta is not None and any(bool(part.any()) for part in result.delta.rows.values()):
+            result.delta.save(folder)
+        write_text(folder / RESULT, json.dumps(facts, indent=1))
+    return {"out": str(out), "method": result.method, **found}
+
+
+def summary(
+    language: Language, scores: BeforeAfter, trained: int, learning_rate: float, rates: dict[float, float]
+) -> dict[str, Any]:
+    """Bits per byte of the test text: the target's gain, the others' mean rise."""
+    return {
+        "language": language,
+        "trained": trained,
+        "learning_rate": learning_rate,
+        "rates_on_valid": {str(rate): score for rate, score in rates.items()},
+        "gain": scores.gain(language),
+        "harm": plain(scores.harm(language)),
+        **scores._asdict(),
+    }

@@ -1,0 +1,73 @@
+"""Plain and steered answers beside each other, as fields for machines and as lines for a person."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from babelscope.cli.telling import Told
+from babelscope.languages import Language
+from babelscope.sweeps import AnswerPair, Decoding
+
+
+def told(
+    pairs: Sequence[AnswerPair],
+    target: Language | None,
+    decoding: Decoding,
+    chat: bool,
+    overridden: Mapping[str, Any],
+) -> Told:
+    """The pairs as fields, and as lines for a person; overridden: see `overridden_settings`."""
+    how = (
+        "greedy"
+        if decoding.temperature == 0
+        else f"sampled at temperature {decoding.temperature}, seed {decoding.seed}"
+    )
+    rows = [
+        {
+            "prompt": pair.prompt.text,
+            **({"messages": [message.as_dict() for message in pair.prompt.messages]} if chat else {}),
+            "plain": {"text": pair.plain.text, "language": pair.plain_language, "ended": pair.plain.ended},
+            "steered": {"text": pair.steered.text, "language": pair.steered_language, "ended": pair.steered.ended},
+            "verdict": pair.verdict,
+        }
+        for pair in pairs
+    ]
+    fields = {
+        "target": target,
+        "decoding": how,
+        "new_tokens": decoding.new_tokens,
+        "chat": chat,
+        "overridden_settings": dict(overridden),
+        "answers": rows,
+    }
+    head = f"{how}, {'at most ' if chat else ''}{decoding.new_tokens} new tokens"
+    asked = "" if target is None else f"; asked for {named(target)}"
+    spoken = ", ".join(f"{name} {value}" for name, value in overridden.items())
+    aside = [f"the checkpoint's own settings are left aside: {spoken}"] if overridden else []
+    return Told(fields, [head + asked, *aside, *(line for pair in pairs for line in pair_lines(pair, target))])
+
+
+def pair_lines(pair: AnswerPair, target: Language | None) -> Iterator[str]:
+    """A prompt, its two answers with their languages, and what is wrong with the second."""
+    yield ""
+    yield from labelled("prompt", "", pair.prompt.text)
+    yield from labelled("plain", pair.plain_language or "?", pair.plain.text)
+    yield from labelled("steered", pair.steered_language or "?", pair.steered.text)
+    if target is None or pair.verdict in (None, "right"):
+        return
+    other = pair.steered_language
+    if other is not None and other != target:
+        yield f"  the steered answer is in {named(other)}, not in {named(target)}"
+    else:
+        yield f"  the steered answer is not in {named(target)} alone: {pair.verdict}"
+
+
+def labelled(what: str, tag: str, text: str) -> Iterator[str]:
+    """A text behind what it is; further lines stand below its first."""
+    label = f"{what:8}{f'[{tag}]' if tag else '':7}"
+    for number, line in enumerate(text.splitlines() or [""]):
+        yield f"{label if number == 0 else ' ' * len(label)} {line}".rstrip()
+
+
+def named(tag: Language) -> str:
+    """A language's English name and tag."""
+    return f"{tag.english_name} ({tag})"

@@ -1,0 +1,19 @@
+"""Which names of a corpus can be ids of the hub, and which are paths; no library is loaded to tell."""
+
+import os
+import re
+
+from babelscope.errors import CorpusError
+
+
+def check_corpus_name(name: str) -> None:
+    """Raise CorpusError for a file, and for a path where nothing is; an id of the hub is only looked up later."""
+    if name == "reference" or os.path.isdir(name):
+        return
+    if os.path.exists(name) or not may_be_hub_id(name):
+        raise CorpusError(f"corpus {name!r} is no folder; expected a folder with <tag>.txt files, or a hub id")
+
+
+def may_be_hub_id(name: str) -> bool:
+    """Whether a name has the form of an id on the hub: one or two plain words of at most 96 letters."""
+    return re.fullmatch(r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", name) is not None

@@ -1,0 +1,39 @@
+"""The probes by name, where each is, and which inputs it reads; nothing else is imported to look here."""
+
+from typing import NamedTuple
+
+
+class ProbeEntry(NamedTuple):
+    """One probe: its function, and the inputs of a `ProbeJob` that its result depends on."""
+
+    module: str
+    """Module of `babelscope.probes`."""
+    function: str
+    """Its function there, from a ProbeJob to Findings."""
+    reads: frozenset[str]
+    """Of texts, others, sentences, against, words, translators and checkpoints."""
+
+
+def _entry(module: str, function: str, reads: str) -> ProbeEntry:
+    return ProbeEntry(module, function, frozenset(reads.split()))
+
+
+PROBES = {
+    "lens": _entry("lens_findings", "probe_lens", "texts others against words translators"),
+    "embeddings": _entry("sentence_findings", "probe_embeddings", "others words"),
+    "alignment": _entry("sentence_findings", "probe_alignment", "texts sentences against"),
+    "language-id": _entry("sentence_findings", "probe_language_id", "texts sentences"),
+    "trees": _entry("sentence_findings", "probe_trees", "texts sentences"),
+    "subspaces": _entry("sentence_findings", "probe_subspaces", "texts sentences"),
+    "heads": _entry("unit_findings", "probe_heads", "texts others"),
+    "routing": _entry("unit_findings", "probe_routing", "texts against"),
+    "roles": _entry("unit_findings", "probe_roles", "others"),
+    "checkpoints": _entry("unit_findings", "probe_checkpoints", "others checkpoints"),
+    "tokenizer": _entry("unit_findings", "probe_tokenizer", "texts others against"),
+}
+"""A probe is a line here."""
+
+
+def readers_of(part: str) -> tuple[str, ...]:
+    """The probes that read an input."""
+    return tuple(name for name, entry in PROBES.items() if part in entry.reads)

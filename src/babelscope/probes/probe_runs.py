@@ -1,0 +1,91 @@
+"""Run one probe, or several with their results on disk."""
+
+import time
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+from babelscope.controls import write_evidence
+from babelscope.corpus import WHOLE, Corpus, load_corpus
+from babelscope.errors import LanguageError, PrerequisiteError, ToolkitError
+from babelscope.figures import write_figure
+from babelscope.files.writing import new_folder
+from babelscope.probes.catalogue import PROBES
+from babelscope.probes.probe_job import Findings, ProbeJob
+
+
+class ProbeRun(NamedTuple):
+    """What several probes gave, by the name of each."""
+
+    rows: dict[str, int]
+    """Rows of evidence written."""
+    seconds: dict[str, float]
+    """Wall time."""
+    processor_seconds: dict[str, float]
+    """Processor time of all threads."""
+    left_out: dict[str, str]
+    """Why a probe was left out."""
+
+
+def run_probe(name: str, job: ProbeJob) -> Findings:
+    """One probe on a model and text: rows of evidence and figures.
+
+    name: one of `PROBES`; raises PrerequisiteError for another, and what the probe raises where the model or the text
+    does not allow it.
+    """
+    if name not in PROBES:
+        raise PrerequisiteError(f"probe {name!r} came; expected one of {', '.join(PROBES)}; correct it")
+    entry = PROBES[name]
+    return getattr(import_module(f"babelscope.probes.{entry.module}"), entry.function)(job)
+
+
+def run_probes(names: Iterable[str], job: ProbeJob, out: Path, *, leave_out: bool = False) -> ProbeRun:
+    """Several probes, each written to a folder of `out` that has its name.
+
+    leave_out: a probe that the model or the text does not allow is left out, and the result has the reason; otherwise
+    its error is raised.
+    """
+    run = ProbeRun({}, {}, {}, {})
+    for name in names:
+        started, busy = time.perf_counter(), time.process_time()
+        try:
+            findings = run_probe(name, job)
+        except ToolkitError as err:
+            if not leave_out:
+                raise
+            run.left_out[name] = str(err)
+            continue
+        with new_folder(out / name) as folder:
+            write_findings(findings, folder)
+        run.rows[name] = len(findings.rows)
+        run.seconds[name] = round(time.perf_counter() - started, 1)
+        run.processor_seconds[name] = round(time.process_time() - busy, 1)
+    return run
+
+
+def write_findings(findings: Findings, folder: Path) -> None:
+    """Rows and figures; the figures share one copy of plotly.js."""
+    write_evidence(findings.rows, folder / "results.jsonl")
+    for name, figure in findings.figures.items():
+        write_figure(figure, folder / f"{name}.html")
+
+
+def measured_and_other(
+    corpus: str, languages: Iterable[str], split: str, other_split: str, parallel: bool = False
+) -> tuple[Corpus, Corpus]:
+    """What is measured, and other text; one text, and all of a text whatever else is asked for, is halved.
+
+    languages: none means all of the corpus. Raises LanguageError for fewer than two.
+    """
+    pair = (WHOLE, WHOLE) if WHOLE in (split, other_split) else (split, other_split)
+    tags = tuple(languages) or None
+    texts, others = (load_corpus(corpus, tags, split=part, parallel=parallel) for part in pair)
+    if len(texts) < 2:
+        raise LanguageError(f"{', '.join(texts)} came alone; expected at least two languages; add text")
+    if texts.hash != others.hash:
+        return texts, others
+    halves = {tag: len(documents) // 2 for tag, documents in texts.items()}
+    first = texts.derived({tag: part[: halves[tag]] for tag, part in texts.items()}, f"{texts.name}, first half")
+    second = texts.derived({tag: part[halves[tag] :] for tag, part in texts.items()}, f"{texts.name}, second half")
+    return second, first

@@ -1,0 +1,106 @@
+"""Every flag of every verb: one that a call makes no use of is refused, and one that it uses is not."""
+
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+import pytest
+from cli_calls import USED, make_kinds
+
+from babelscope.cli.calling import check_arguments, flags_given, function_of, kinds_of, read_call, types_of
+from babelscope.cli.quantities import Between
+from babelscope.cli.table import VERBS, split_verb
+from babelscope.errors import UsageError
+
+WORDS = {
+    "out": Path("OUT"),
+    "sites": ("resid_out",),
+    "site": "1.resid_out",
+    "shard": "0/1",
+    "batch_size": "4",
+    "model": "reference",
+    "corpus": "reference",
+    "questions": "reference",
+    "checkpoints": ("reference", "reference"),
+    "words": "FILE",
+    "references": Path("FILE"),
+    "native": Path("FILE"),
+    "identifier": "FILE",
+    "translators": Path("Translators"),
+    "also": (Path("Delta"),),
+    "observation": Path("Observation"),
+    "compare_with": Path("Observation"),
+    "system": "s",
+    "sae_id": "a",
+    "device": "cpu",
+}
+"""A value for each flag that is no number, switch, choice or language tag."""
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    return make_kinds(tmp_path_factory.mktemp("kinds"))
+
+
+def another(name, parameter):
+    """A value that a flag takes, other than its default where there is another."""
+    annotation = parameter.annotation
+    if isinstance(parameter.default, bool):
+        return not parameter.default
+    for choice in choices_of(annotation):
+        if choice != parameter.default:
+            return choice
+    bounds = [kind for kind in kinds_of(annotation) if isinstance(kind, Between)]
+    value = WORDS.get(name, "fi") if not bounds else (bounds[0].low + bounds[0].high) / 2
+    if bounds and int in types_of(annotation):
+        value = int(value)
+    return (value,) if isinstance(parameter.default, tuple) and not isinstance(value, tuple) else value
+
+
+def choices_of(annotation):
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(choice for part in get_args(annotation) for choice in choices_of(part))
+
+
+@pytest.mark.parametrize(("words", "used"), USED, ids=[words for words, _ in USED])
+def test_a_flag_is_refused_exactly_where_the_call_makes_no_use_of_it(words, used, here, monkeypatch):
+    monkeypatch.chdir(here)
+    verb, rest = split_verb(words.split())
+    function = function_of(verb)
+    parameters = signature(function).parameters
+    given = set(flags_given(verb, parameters, rest))
+    call = read_call(verb, function, rest)
+    expected = {flag.replace("-", "_") for flag in used.split()}
+    flags = {name for name, parameter in parameters.items() if parameter.kind is Parameter.KEYWORD_ONLY}
+    assert given <= expected <= flags, (given - expected, expected - flags)
+    taken = set(given)
+    for name in flags - given:
+        try:
+            check_arguments(parameters, given | {name}, {**call, name: another(name, parameters[name])})
+        except UsageError as err:
+            assert "which is used only" in str(err)
+        else:
+            taken.add(name)
+    assert taken == expected
+
+
+def test_every_verb_is_called_above():
+    assert {split_verb(words.split())[0] for words, _ in USED} == set(VERBS)
+
+
+def test_every_default_is_a_value_that_its_flag_takes():
+    for verb in VERBS:
+        for name, parameter in signature(function_of(verb)).parameters.items():
+            bounds = [kind for kind in kinds_of(parameter.annotation) if isinstance(kind, Between)]
+            values = parameter.default if isinstance(parameter.default, tuple) else (parameter.default,)
+            for value in (value for value in values if value not in (None, Parameter.empty)):
+                for kind in bounds:
+                    kind.check(f"{verb} --{name}", value)
+
+
+def test_every_number_of_every_verb_has_bounds():
+    for verb in VERBS:
+        for name, parameter in signature(function_of(verb)).parameters.items():
+            if {int, float} & set(types_of(parameter.annotation)):
+                assert any(isinstance(kind, Between) for kind in kinds_of(parameter.annotation)), (verb, name)

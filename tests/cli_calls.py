@@ -1,0 +1,133 @@
+"""Calls of every verb that are right in themselves, with the flags that each of them uses, written by hand."""
+
+ANSWERED = "target new-tokens temperature chat device dtype"
+SWEPT = "chat new-tokens temperature sweep corpus targets layers strengths out same-text device dtype seed"
+SAE = (
+    "out method sae-id site average-norm languages split chat conversation cap min-count random-from "
+    "random-sequences tokens-per-language shards parallel draws resume device dtype seed"
+)
+TRAINED = (
+    "language out conversation steps tokens-per-step max-length accumulation rates evaluate-every "
+    "patience baseline same-text check-language device dtype seed"
+)
+STUDIED = (
+    "out languages tokens-per-language ablate-tokens draws resamples steering same-text parallel resume "
+    "check-language include-samples device dtype seed"
+)
+SCORED = (
+    "target out chat prompt-set references native corpus identifier published new-tokens temperature "
+    "resamples device dtype seed"
+)
+COUNTED = "out languages split conversation sites tokens-per-language shards dry-run check-language device dtype"
+LEARNT = "probe out languages parallel seed device dtype"
+USED = [
+    ("observe reference reference --out OUT", f"{COUNTED} shard batch-size max-length resume"),
+    ("observe reference reference --out OUT --dry-run", COUNTED),
+    ("merge Observation --out OUT", "out"),
+    ("identify Observation --out OUT", "out method top-rate at parallel compare-with draws seed"),
+    ("direct Observation --out OUT --target fi --layer 1", "out target layer source at form"),
+    ("import-mask FILE --out OUT --languages fi --n-neurons 4", "out languages n-neurons"),
+    ("import-mask FILE --out OUT --languages fi --model reference", "out languages model"),
+    (
+        "ablate reference NeuronSet reference --out OUT",
+        "out observation split same-text to draws max-tokens device dtype seed",
+    ),
+    ("demo --out OUT", "out seed device dtype include-samples"),
+    ("study reference reference --out OUT", f"{STUDIED} chat layers strengths dev-prompts test-prompts"),
+    (
+        "study reference reference --out OUT --chat",
+        f"{STUDIED} chat system questions layers strengths dev-prompts test-prompts".replace(" steering", ""),
+    ),
+    ("study reference reference --out OUT --no-steering", STUDIED),
+    ("features reference reference reference --out OUT", f"{SAE} tau ratio"),
+    ("features reference reference reference --out OUT --chat", f"{SAE} system tau ratio".replace("conversation ", "")),
+    (
+        "features reference reference reference --out OUT --conversation all",
+        f"{SAE} tau ratio".replace("chat ", ""),
+    ),
+    ("features reference reference reference --out OUT --method lape", f"{SAE} top-rate"),
+    ("features reference reference reference --out OUT --method monolinguality", SAE),
+    ("steer reference Direction a", f"{ANSWERED} strength unit"),
+    ("steer reference Direction a --chat", f"{ANSWERED} strength unit system"),
+    ("steer reference Direction a --temperature 1", f"{ANSWERED} strength unit seed"),
+    ("steer reference Delta a", f"{ANSWERED} strength"),
+    ("steer reference SteeringRecipe a", ANSWERED),
+    (
+        "steer reference Observation --sweep --out OUT",
+        SWEPT,
+    ),
+    ("steer reference Observation --sweep --out OUT --chat", f"{SWEPT} system questions"),
+    (
+        "adapt reference NeuronSet reference --out OUT --language fi",
+        f"{TRAINED} learning-rate decay form recompute resume",
+    ),
+    ("adapt reference NeuronSet reference --out OUT --language fi --rates 1", f"{TRAINED} decay form recompute resume"),
+    (
+        "adapt reference NeuronSet reference --out OUT --language fi --replay en --replay-share .5",
+        f"{TRAINED} learning-rate decay form recompute resume replay replay-share",
+    ),
+    (
+        "adapt reference NeuronSet reference --out OUT --language fi --baseline random",
+        f"{TRAINED} learning-rate decay form recompute",
+    ),
+    ("adapt reference NeuronSet reference --out OUT --language fi --baseline ffn", f"{TRAINED} learning-rate decay"),
+    ("adapt reference NeuronSet reference --out OUT --language fi --baseline lora --rates 1", TRAINED),
+    ("export Delta reference --out OUT", "out format also scale device dtype"),
+    ("export Delta reference --out OUT --format peft", "out format also scale device"),
+    ("evaluate perplexity reference reference", "languages split max-length device dtype"),
+    ("evaluate confusion - FILE", "corpus split identifier words published out"),
+    ("evaluate confusion - FILE --corpus reference", "corpus languages split identifier words published out seed"),
+    (
+        "evaluate confusion reference FILE",
+        "chat corpus languages identifier words published new-tokens temperature out device dtype seed",
+    ),
+    (
+        "evaluate confusion reference FILE --temperature 0",
+        "chat corpus languages identifier words published new-tokens temperature out device dtype",
+    ),
+    (
+        "evaluate confusion reference FILE --identifier FILE --chat",
+        "chat system corpus languages identifier labels words published new-tokens temperature out device dtype seed",
+    ),
+    ("evaluate steering reference SteeringRecipe FILE --target fi --out OUT", SCORED),
+    ("evaluate steering reference Direction FILE --target fi --out OUT", f"{SCORED} strength unit"),
+    (
+        "evaluate steering reference SteeringRecipe FILE --target fi --out OUT --corpus reference --chat",
+        f"{SCORED} system languages split max-length",
+    ),
+    ("evaluate steering reference SteeringRecipe FILE --target fi --out OUT --prompt-set clas", f"{SCORED} sources"),
+    ("probe reference reference --out OUT --probe lens", f"{LEARNT} split other-split against words translators"),
+    ("probe reference reference --out OUT --probe lens --words reference", f"{LEARNT} split against words translators"),
+    ("probe reference reference --out OUT --probe embeddings", f"{LEARNT} other-split words"),
+    ("probe reference reference --out OUT --probe alignment", f"{LEARNT} split sentences against"),
+    ("probe reference reference --out OUT --probe language-id", f"{LEARNT} split sentences"),
+    ("probe reference reference --out OUT --probe trees", f"{LEARNT} split sentences"),
+    ("probe reference reference --out OUT --probe subspaces", f"{LEARNT} split sentences"),
+    ("probe reference reference --out OUT --probe heads", f"{LEARNT} split other-split"),
+    ("probe reference reference --out OUT --probe routing", f"{LEARNT} split against"),
+    ("probe reference reference --out OUT --probe roles", f"{LEARNT} other-split"),
+    (
+        "probe reference reference --out OUT --probe checkpoints --checkpoints reference reference",
+        f"{LEARNT} other-split checkpoints",
+    ),
+    ("probe reference reference --out OUT --probe tokenizer", f"{LEARNT} split other-split against"),
+    (
+        "probe reference reference --out OUT --probe all",
+        f"{LEARNT} split other-split against sentences words translators checkpoints",
+    ),
+    ("report study", "out include-samples"),
+    ("doctor", "model device"),
+]
+"""A call, and by hand the flags that change what it does, does not do, or says."""
+KINDS = ("Observation", "NeuronSet", "Direction", "SteeringRecipe", "Delta", "Translators")
+
+
+def make_kinds(place):
+    """Something of each kind in a folder, of which only the outside is right."""
+    for kind in KINDS:
+        (place / kind).mkdir()
+        (place / kind / "config.json").write_text(f'{{"format": "babelscope.{kind}/1"}}')
+    (place / "study").mkdir()
+    (place / "study" / "results.json").write_text("{}")
+    (place / "FILE").write_text("a\n")
+    return place
