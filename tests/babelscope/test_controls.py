@@ -354,18 +354,20 @@ def test_resample_without_tokens_is_refused():
     lonely = shards_of(observation_of(counts, tokens))
     with pytest.raises(MeasurementError, match="no tokens of ru"):
         lonely.subset(torch.arange(1, 12))
-    with pytest.raises(MeasurementError, match="ru has text in 1 document shards; expected at least 20"):
+    with pytest.raises(MeasurementError, match="no tokens of ru"):
         split_stability(lonely, select, splits=3, seed=0)
+    with pytest.raises(MeasurementError, match="ru has text in 1 document shards; expected at least 20"):
+        lonely.check_text()
 
 
 def test_intervals_need_twenty_shards():
     few, none = shards_of(sharded(0, shards=19)), shards_of(sharded(0, shards=1))
     for control in (bootstrap_sets, split_stability):
-        with pytest.raises(MeasurementError, match="19 document shards; expected at least 20"):
+        with pytest.raises(MeasurementError, match="19 document shards came; expected at least 20"):
             control(few, select, seed=0)
-    with pytest.raises(MeasurementError, match="1 document shards"):
+    with pytest.raises(MeasurementError, match="1 document shards came"):
         corpus_size_curve(none, select, seed=0)
-    with pytest.raises(MeasurementError, match="1 document shards"):
+    with pytest.raises(MeasurementError, match="1 document shards came"):
         shuffled_labels(none, score, torch.zeros(3, 2, 100, dtype=torch.bool), seed=0)
 
 

@@ -150,16 +150,9 @@ def test_experts_have_no_romanised_control_and_say_so(tmp_path):
     for tag, words in (("en", "the dog slept on the old {} sofa"), ("ru", "собака спала на старом {} диване")):
         lines = "".join(words.format("abcdefgh"[i % 8] * (1 + i // 8)) + "\n" for i in range(160))
         (tmp_path / "corpus" / f"{tag}.txt").write_text(lines)
-    given = {"budget": replace(TINY, observe_tokens=4000), "steering": False}
+    given = {"budget": TINY, "steering": False}
     results = run_study(str(tmp_path / "model"), str(tmp_path / "corpus"), tmp_path / "out", **given)
     assert all("routed to an expert" in row["not_applicable"] for row in results["controls"]["script"].values())
-
-
-def test_tokens_that_leave_shards_without_text_are_refused_before_anything_is_chosen(own, tmp_path):
-    given = {"budget": replace(TINY, observe_tokens=100), "steering": False}
-    with pytest.raises(MeasurementError, match=r"has text in \d+ document shards; expected at least 20"):
-        run_study(str(own / "model"), str(own / "corpus"), tmp_path / "out", **given)
-    assert (tmp_path / "out" / "observation").is_dir() and not (tmp_path / "out" / "neurons").exists()
 
 
 def study(capsys, own, *words):

@@ -53,7 +53,7 @@ def shuffled_labels(
     more, a filter that does not look at labels.
     chosen: the selected units.  This null guards against dead and rare units and small text; nearly every unit rejects
     it, and it is no evidence of specificity.
-    Raises MeasurementError for fewer than two shards with text of a language.
+    Raises MeasurementError for fewer than two shards.
     """
     shards.check(fewest=2)
     whole = shards.whole()

@@ -4,7 +4,7 @@ Tokens of one document depend on each other, so shards of documents are weighed,
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -105,8 +105,22 @@ class ShardSums(Generic[S]):
         return self.languages.index(tag)
 
     def check(self, fewest: int = FEWEST_SHARDS) -> None:
+        """Raise MeasurementError for fewer shards than that."""
+        if self.n_shards < fewest:
+            raise MeasurementError(
+                f"{self.n_shards} document shards came; expected at least {fewest} for this control; "
+                f"observe with shards={max(32, fewest)}"
+            )
+
+    def check_text(self, fewest: int = FEWEST_SHARDS) -> None:
         """Raise MeasurementError where fewer shards than that have text of a language."""
-        check_filled(self.languages, self.by_shard.tokens, fewest)
+        filled = (self.by_shard.tokens > 0).sum(dim=0)
+        column = int(filled.argmin())
+        if int(filled[column]) < fewest:
+            raise MeasurementError(
+                f"{self.languages[column]} has text in {int(filled[column])} document shards; expected at least "
+                f"{fewest} for an interval; give more documents, or more shards"
+            )
 
     def whole(self) -> S:
         """Sums of all text."""
@@ -160,17 +174,6 @@ class ShardSums(Generic[S]):
                 "expected documents in most shards; observe more text or fewer shards"
             )
         return sums
-
-
-def check_filled(languages: Sequence[Language], tokens: Tensor, fewest: int = FEWEST_SHARDS) -> None:
-    """Raise MeasurementError where fewer shards than that have tokens [shard, language] of a language."""
-    filled = (tokens > 0).sum(dim=0)
-    column = int(filled.argmin())
-    if int(filled[column]) < fewest:
-        raise MeasurementError(
-            f"{languages[column]} has text in {int(filled[column])} document shards; expected at least {fewest} for "
-            f"this control; read more documents, with shards={max(32, fewest)} or more"
-        )
 
 
 def neuron_shards(observation: Observation, at: str, *, parallel: bool) -> ShardSums[NeuronSums]:

@@ -77,7 +77,7 @@ class HeadRecord:
         """
         check_english(self.languages, against)
         base, value = self.sums.column(against), self.mean(measure)
-        self.sums.check()
+        self.sums.check_text()
         resampled = torch.stack([sums.mean() for sums in self.sums.bootstrap(resamples, seed)])
         spread, tokens = self.by_head(resampled, measure), self.sums.whole().tokens
         found = []

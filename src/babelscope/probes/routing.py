@@ -164,7 +164,7 @@ def routing_divergence(
 
     share = by_layer(use.sums.whole().mean())
     js = jensen_shannon(share, share[base].expand_as(share))
-    use.sums.check()
+    use.sums.check_text()
     resampled = by_layer(torch.stack([sums.mean() for sums in use.sums.bootstrap(resamples, seed)]))
     spread = jensen_shannon(resampled, resampled[:, base : base + 1].expand_as(resampled))
     null, p = torch.zeros_like(js), torch.full_like(js, math.nan)
