@@ -45,5 +45,5 @@ def test_both_formats_speak_as_the_model_with_both_deltas(folder, ids):
 def test_a_taken_path_or_another_kind_is_refused(folder):
     with pytest.raises(ArtifactError, match="already there"):
         run_export(folder / "eu", str(folder / "model"), out=folder / "cy")
-    with pytest.raises(ArtifactError, match=r"format None; expected 'babelscope.Delta/1'"):
+    with pytest.raises(ArtifactError, match=r"format None; expected 'babelscope.Delta/2'"):
         run_export(folder / "model", str(folder / "model"), out=folder / "new")
