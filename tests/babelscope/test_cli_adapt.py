@@ -12,9 +12,10 @@ import torch
 from conftest import tiny_model
 from training_cases import OTHERS, TEXT, some_neurons
 
-from babelscope import Delta, NeuronSet
+from babelscope import Delta, NeuronSet, layout_of
 from babelscope.cli import main
 from babelscope.errors import PrerequisiteError
+from babelscope.subnetworks import Bank
 
 SETTINGS = {"--language": "eu", "--tokens-per-step": 128, "--max-length": 32, "--evaluate-every": 2}
 SMALL = ("--no-check-language", *(word for pair in SETTINGS.items() for word in pair))
@@ -71,6 +72,15 @@ def test_a_delta_comes_with_its_result_or_not_at_all_and_a_full_disk_loses_nothi
     (out / "result.json").unlink()
     code, _, err = call(capsys, folder, "--out", out, "--resume")
     assert code == 1 and "remove the folder and repeat the command" in err.splitlines()[-1]
+
+
+def test_the_result_says_which_learning_rate_was_taken_and_why(capsys, folder):
+    code, result, _ = call(capsys, folder, "--out", folder / "usual")
+    rms = Bank.of(layout_of(tiny_model("llama")), NeuronSet.load(folder / "set")["eu"]).rms
+    assert code == 0 and result["learning_rate"] == pytest.approx(0.03 * rms)
+    assert result["learning_rate_is"] == "0.03 of the root mean square of the neurons' rows"
+    code, result, _ = call(capsys, folder, "--out", folder / "told", "--learning-rate", 0.01)
+    assert (result["learning_rate"], result["learning_rate_is"]) == (0.01, "given")
 
 
 def test_a_baseline_and_a_choice_of_rates_by_one_command(capsys, folder):

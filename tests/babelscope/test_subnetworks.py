@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from babelscope_kernels import onednn
@@ -16,7 +17,7 @@ from babelscope.errors import ArtifactError, MeasurementError, PrerequisiteError
 from babelscope.evaluation import bits_per_byte
 from babelscope.languages import Language
 from babelscope.sites import Site
-from babelscope.subnetworks import Bank, Dense, Subnetwork, ffn_names, rows_loss
+from babelscope.subnetworks import Bank, Dense, Subnetwork, ffn_names, rows_loss, usual_rate
 from babelscope.subnetworks.forms import choose_form
 from babelscope.subnetworks.norms import FrozenNorm, frozen_norms
 from babelscope.subnetworks.packing import mix_texts
@@ -493,3 +494,29 @@ def test_dense_decay_moves_nothing_outside_the_mask():
             live = dict(model.named_parameters())[name]
             assert torch.equal(live[~masks[name]], before[name][~masks[name]])
             assert not masks[name].any() or bool((live[masks[name]] != before[name][masks[name]]).any())
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral", "gpt2"])
+def test_the_usual_rate_follows_the_size_of_the_trained_rows(family):
+    model = tiny_model(family)
+    neurons, layout = some_neurons(model), layout_of(model)
+    flat = [
+        rows[index // layout.d_neuron, index % layout.d_neuron].double().numpy()
+        for layer in range(layout.n_layers)
+        for rows in (part.detach() for part in layout.neuron_rows(layer).values())
+        for index in neurons.layer_of(0, layer).tolist()
+    ]
+    by_hand = 0.03 * float(np.sqrt(np.mean(np.square(np.concatenate(flat)))))
+    assert usual_rate(model, neurons) == pytest.approx(by_hand, rel=1e-12)
+    run = {name: value for name, value in RUN.items() if name != "learning_rate"}
+    silent, told = (
+        train_subnetwork(model, tiny_tokenizer(), neurons, TEXT, **run, **more)
+        for more in ({}, {"learning_rate": by_hand})
+    )
+    assert silent.parameters["rate"]["peak"] == pytest.approx(by_hand, rel=1e-12)
+    assert all(torch.allclose(silent.rows[role], told.rows[role], atol=1e-9) for role in silent.rows)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.25)
+    again = replace(neurons, origin=origin_of(model, None))
+    assert usual_rate(model, again) == pytest.approx(by_hand / 4, rel=1e-6)

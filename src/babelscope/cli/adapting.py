@@ -45,7 +45,7 @@ def run_adapt(
     out: Out,
     conversation: Talk = "none",
     steps: Count = 200,
-    learning_rate: Annotated[LearningRate, UsedWith("without --rates", lambda call: not call["rates"])] = 3e-3,
+    learning_rate: Annotated[LearningRate | None, UsedWith("without --rates", lambda call: not call["rates"])] = None,
     tokens_per_step: Tokens = 4096,
     max_length: RowLength = 256,
     accumulation: Count = 1,
@@ -80,7 +80,7 @@ def run_adapt(
         conversation: the corpus's rows are conversations for the model's own chat template, and the loss is taken on
             these words of them: answer (also on the token that ends each), user, or all; none reads plain text.
         steps: optimizer steps at most.
-        learning_rate: peak rate of AdamW.
+        learning_rate: peak rate of AdamW; none takes 0.03 of the root mean square of the neurons' rows and says it.
         tokens_per_step: tokens of one optimizer step, over all its batches.
         max_length: tokens a row.
         accumulation: batches a step; more keep less memory.
@@ -107,7 +107,7 @@ def run_adapt(
     from babelscope.adaptation import BeforeAfter, adapt, choose_rate
     from babelscope.cli.adaptation_job import cast_costs, open_job, refuse_untouched, summary, write_baseline
     from babelscope.evaluation import bits_per_byte
-    from babelscope.subnetworks import train_subnetwork
+    from babelscope.subnetworks import RATE, train_subnetwork, usual_rate
 
     packing = {"replay_share": replay_share, "max_length": max_length, "seed": seed}
     job = open_job(
@@ -135,15 +135,19 @@ def run_adapt(
         "progress": True,
     }
     scores: dict[float, float] = {}
+    origin = "given" if learning_rate is not None else f"{RATE:g} of the root mean square of the neurons' rows"
+    if learning_rate is None:
+        learning_rate = usual_rate(job.model, job.neurons)
     if rates or baseline != "none":
         material = job.material(**packing)
         method = "subnetwork" if baseline == "none" else baseline
         shared = {"neurons": job.neurons, "seed": seed, **settings}
         if rates:
             learning_rate, scores = choose_rate(material, method, rates, **shared)
+            origin = "chosen on valid text"
         if baseline != "none":
             result = adapt(material, method, learning_rate=learning_rate, **shared)
-            return write_baseline(result, out, job, scores)
+            return {**write_baseline(result, out, job, scores), "learning_rate_is": origin}
     before = bits_per_byte(job.model, job.tokenizer, job.test)
     with stop_on_interrupt() as stopped:
         delta = train_subnetwork(
@@ -163,6 +167,7 @@ def run_adapt(
     with delta.applied(job.model):
         after = bits_per_byte(job.model, job.tokenizer, job.test)
     result = summary(job.language, BeforeAfter(before, after), delta.n_values, learning_rate, scores)
+    result["learning_rate_is"] = origin
     result["cast"] = cast_costs(job, delta, before[job.language], after[job.language])
     with new_folder(out) as folder:
         delta.save(folder)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from babelscope.subnetworks.running import Plan, Point, Student, Training
     from babelscope.subnetworks.schedule import LearningRate
     from babelscope.subnetworks.students import Subnetwork
-    from babelscope.subnetworks.training import prepare_training, train, train_subnetwork
+    from babelscope.subnetworks.training import RATE, prepare_training, train, train_subnetwork, usual_rate
 
 __all__ = [
     "BYTES_A_VALUE",
@@ -33,6 +33,7 @@ __all__ = [
     "PackedText",
     "Plan",
     "Point",
+    "RATE",
     "Rows",
     "Student",
     "Subnetwork",
@@ -48,6 +49,7 @@ __all__ = [
     "train",
     "prepare_training",
     "train_subnetwork",
+    "usual_rate",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

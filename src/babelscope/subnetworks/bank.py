@@ -83,6 +83,11 @@ class Bank:
         """Trained values."""
         return self.master.numel()
 
+    @property
+    def rms(self) -> float:
+        """Root mean square of the trained values as the model has them."""
+        return float(self.base.double().square().mean().sqrt())
+
     def part(self, layer: int, role: str) -> Part:
         """Rows of one kind in one layer."""
         return next(part for part in self.parts if part.layer == layer and part.role == role)

@@ -26,6 +26,15 @@ from babelscope.subnetworks.running import Plan, Training, plan_json
 from babelscope.subnetworks.schedule import LearningRate
 from babelscope.subnetworks.students import Subnetwork
 
+RATE = 0.03
+"""Peak rate where none is given, in root mean squares of the trained rows: an update of AdamW moves every value by
+about the rate, whatever its gradient, so models with smaller weights need a lower one."""
+
+
+def usual_rate(model: CausalModel, neurons: NeuronSet) -> float:
+    """The learning rate where none is given: RATE times the root mean square of the rows of a language's neurons."""
+    return RATE * Bank.of(layout_of(model), neurons).rms
+
 
 @gradients_on()
 def train_subnetwork(
@@ -35,7 +44,7 @@ def train_subnetwork(
     documents: Sequence[str | Document],
     *,
     steps: int,
-    learning_rate: float = 2e-3,
+    learning_rate: float | None = None,
     tokens_per_step: int = 4096,
     max_length: int = 256,
     accumulation: int = 1,
@@ -63,7 +72,7 @@ def train_subnetwork(
     tokens, which are laid end to end without pads and do not see each other. Conversations have a row each, and the
     loss is taken on the words that count (`load_corpus(conversation=…)`) and the token that ends each answer.
     steps, tokens_per_step: updates, and tokens of each (rounded down to whole rows), in `accumulation` forward passes.
-    learning_rate: peak; warmup and final are shares of the steps and of the peak. betas: of AdamW.
+    learning_rate: peak; None: `usual_rate`. warmup and final are shares of the steps and of the peak. betas: of AdamW.
     decay: pulls towards the base weights, decoupled. clip: longest gradient.
     replay, replay_share: other languages' text, and its share of the rows.
     validation: held-out text; with it the best measured step is returned, and patience ends the run early. The model
@@ -89,7 +98,7 @@ def train_subnetwork(
     )
     student = Subnetwork(bank, form=form, recompute=recompute, betas=betas, decay=decay)
     plan = Plan(
-        rate=LearningRate(learning_rate, steps, warmup, final),
+        rate=LearningRate(RATE * bank.rms if learning_rate is None else learning_rate, steps, warmup, final),
         rows_per_step=max(1, tokens_per_step // max_length),
         accumulation=accumulation,
         clip=clip,
