@@ -20,10 +20,10 @@ import torch
 
 from babelscope import Observation, load_corpus, observe, open_model
 from babelscope.controls import percentile_interval, set_agreement
-from babelscope.corpus import has_splits
+from babelscope.corpus import Texts, has_splits
 from babelscope.figures import agreement_map, write_figure
 from babelscope.files.writing import write_text
-from babelscope.neurons import SELECTORS
+from babelscope.neurons import neuron_rule
 from babelscope.runs import Run, environment, main
 
 BODIES = ("monolingual, first half", "monolingual, second half", "translated news", "everyday sentences")
@@ -50,14 +50,14 @@ class Config:
     """Folder for text_sources.jsonl; empty: the run's own results only."""
 
 
-def bodies(config: Config) -> Mapping[str, Mapping[str, list]]:
+def bodies(config: Config) -> dict[str, Texts]:
     """Text by body and language."""
     mono = load_corpus(config.monolingual, config.languages, split="train").head(config.lines)
     split = "train" if has_splits(config.parallel) else "all"
     news = load_corpus(config.parallel, config.languages, split=split, parallel=True)
     own = load_corpus("reference", config.languages, split="train")
     halves = [{tag: lines[start::2] for tag, lines in mono.items()} for start in (0, 1)]
-    return dict(zip(BODIES, (*halves, dict(news.items()), dict(own.items())), strict=True))
+    return dict(zip(BODIES, (*halves, news, own), strict=True))
 
 
 def compare(observed: Mapping[str, Observation], config: Config) -> Iterator[dict]:
@@ -65,7 +65,7 @@ def compare(observed: Mapping[str, Observation], config: Config) -> Iterator[dic
     generator = torch.Generator().manual_seed(config.seed)
     for method in config.methods:
         for rate in config.top_rates:
-            sets = {name: SELECTORS[method](obs, top_rate=rate) for name, obs in observed.items()}
+            sets = {name: neuron_rule(method, top_rate=rate).choose(obs) for name, obs in observed.items()}
             for a, b in combinations(BODIES, 2):
                 found = set_agreement(sets[a], sets[b])
                 there = found.jaccard[~found.jaccard.isnan()]

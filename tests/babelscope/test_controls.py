@@ -32,20 +32,20 @@ from babelscope.controls import (
 from babelscope.controls.shards import bootstrap_weights, generator_of, neuron_shards, permuted_labels
 from babelscope.errors import ArtifactError, LanguageError, MeasurementError, SelectionError
 from babelscope.languages import parse_languages
-from babelscope.neurons import lape_mask
+from babelscope.neurons import Lape, UnitCounts
+from babelscope.neurons.selection import counts_of
 from babelscope.probes.shard_sums import UnitSums
 
 TAGS = ("en", "fi", "ru")
-RATES = {"top_rate": 0.05, "filter_rate": 0.9, "bar_rate": 0.9, "min_count": 0}
+RULE = Lape(top_rate=0.05, filter_rate=0.9, bar_rate=0.9, min_count=0)
 
 
 def select(sums):
-    return lape_mask(*sums.by_unit(), **RATES).mask
+    return RULE.select(counts_of(sums)).mask
 
 
 def score(sums):
-    choice = lape_mask(*sums.by_unit(), **RATES)
-    return Scored(choice.entropy, choice.eligible)
+    return RULE.score(counts_of(sums))
 
 
 def shards_of(observation, parallel=False):
@@ -389,7 +389,7 @@ def test_bootstrap_equals_a_loop_over_resamples():
     for _ in range(15):
         picked = torch.randint(20, (1, 20), generator=generator)[0]
         active = observation["mlp_gate"].shard_active[picked].long().sum(dim=0)
-        mask = lape_mask(active, observation.shard_tokens[picked].sum(dim=0), **RATES).mask
+        mask = RULE.select(UnitCounts(active, observation.shard_tokens[picked].sum(dim=0))).mask
         sizes.append(mask.sum(dim=(1, 2)))
         member += mask
     assert torch.allclose(found.frequency, member.double() / 15)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,15 +12,19 @@ from feature_cases import LANGUAGES, TEXTS, made_sae, observe, planted
 
 from babelscope import Site, read_site
 from babelscope.artifacts.feature_observation import FeatureObservation
+from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.artifacts.sae import LoadedSAE
 from babelscope.errors import ArtifactError, CorpusError, LanguageError, MeasurementError, SelectionError, SiteError
 from babelscope.features import (
+    FeatureCounts,
+    LangFIR,
     check_features,
     drawable_ids,
     evidence_rows,
     feature_energy,
+    feature_rule,
+    feature_rule_of,
     firing_counts,
-    langfir_mask,
     loud_features,
     loudest_features,
     matched_features,
@@ -32,6 +37,7 @@ from babelscope.features import (
     select_monolingual,
 )
 from babelscope.features.firing import blocks, feature_addend
+from babelscope.neurons import rule_names
 
 
 @pytest.mark.parametrize("family", FOUR)
@@ -159,18 +165,18 @@ def langfir_of(**change):
         "documents": torch.tensor([10]),
         "random_fired": torch.tensor([[2], [40], [0]]),
         "random_tokens": torch.tensor([200]),
-        "tau": 0.8,
-        "ratio": 3.0,
-        **change,
+        "value": torch.zeros(3, 1, dtype=torch.float64),
+        **{name: part for name, part in change.items() if name in FeatureCounts._fields},
     }
-    return langfir_mask(**given)
+    rule = {name: value for name, value in change.items() if name not in FeatureCounts._fields}
+    return LangFIR(**{"tau": 0.8, "ratio": 3.0, "min_count": 0, "cap": None, **rule}).select(FeatureCounts(**given))
 
 
 def test_langfir_by_hand():
     choice = langfir_of()
     assert choice.mask.tolist() == [[True, False, False]], "rates .4 against .01 and .2; the third is in 2 documents"
-    assert choice.consistent.tolist() == [[True, True, False]]
-    assert choice.log_ratio[0, 1].item() == pytest.approx(math.log((40.5 / 101) / (40.5 / 201)), abs=1e-12)
+    assert choice.counted["consistent"].tolist() == [[True, True, False]]
+    assert choice.score[0, 1].item() == pytest.approx(math.log((40.5 / 101) / (40.5 / 201)), abs=1e-12)
     assert langfir_of(ratio=2.0).mask.tolist() == [[True, True, False]], "exactly twice the random rate is enough"
     assert langfir_of(tau=0.2).mask.tolist() == [[True, False, True]]
     assert not bool(langfir_of(min_count=41).mask.any())
@@ -183,13 +189,12 @@ def test_langfir_as_a_difference_of_sets_never_returns_a_feature_that_random_tok
     sets = []
     for n in (5, 20, 40):
         seen = draws[:n].sum(dim=0)
-        choice = langfir_mask(
-            torch.full((12, 1), 50),
-            torch.tensor([100]),
-            torch.full((12, 1), 10),
-            torch.tensor([10]),
-            seen,
-            torch.tensor([n]),
+        choice = langfir_of(
+            fired=torch.full((12, 1), 50),
+            present=torch.full((12, 1), 10),
+            value=torch.zeros(12, 1, dtype=torch.float64),
+            random_fired=seen,
+            random_tokens=torch.tensor([n]),
             tau=1,
             ratio=math.inf,
         )
@@ -274,17 +279,28 @@ def test_under_shuffled_labels_no_feature_of_noise_stands_out():
 
 
 def test_whole_shards_give_the_rule_back_what_the_text_gave():
-    from babelscope.features.checks import Resampled, feature_shards, rule_of, with_text
+    from babelscope.features.checks import counts_of, feature_shards
 
     observed = planted()
-    text = Resampled.read(feature_shards(observed, parallel=False).whole())
-    assert torch.equal(text.fired, observed.fired) and torch.equal(text.present, observed.present)
-    assert torch.equal(text.documents, observed.documents)
-    torch.testing.assert_close(text.value, observed.sum, rtol=1e-14, atol=0)
-    for select in (select_langfir, select_monolingual, select_lape_features):
+    counts = counts_of(feature_shards(observed, parallel=False).whole(), observed.random)
+    for part, expected in zip(counts, FeatureCounts.read(observed), strict=True):
+        torch.testing.assert_close(part.double(), expected.double(), rtol=1e-14, atol=0)
+    for select in (select_langfir, select_monolingual, partial(select_lape_features, cap=1)):
         sets = select(observed)
-        assert torch.equal(rule_of(observed, sets)(text), sets.mask())
-        assert select(with_text(observed, text)).as_dict() == sets.as_dict()
+        assert torch.equal(feature_rule_of(sets).select(counts).mask, sets.mask())
+
+
+def test_every_rule_of_features_can_be_saved_and_repeated(tmp_path):
+    names = rule_names("babelscope.features.rules")
+    assert names == ("langfir", "lape", "monolinguality")
+    for name in names:
+        rule = feature_rule(name, min_count=3)
+        rule.choose(planted()).save(tmp_path / name)
+        assert feature_rule_of(FeatureSet.load(tmp_path / name)) == rule and rule.name == name
+    endless = LangFIR(ratio=math.inf, tau=0.1)
+    assert feature_rule_of(endless.choose(planted())) == endless
+    with pytest.raises(SelectionError, match="cap 0"):
+        LangFIR(cap=0)
 
 
 def test_matched_features_are_like_the_set_and_none_of_any_set():

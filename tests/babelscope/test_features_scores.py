@@ -9,8 +9,14 @@ from conftest import tiny_model, tiny_tokenizer
 from babelscope import Site, layout_of
 from babelscope.artifacts.sae import LoadedSAE
 from babelscope.errors import MeasurementError
+from babelscope.features import FeatureCounts, LangFIR
 from babelscope.features.passes import observe_features
-from babelscope.features.scores import langfir_mask
+
+
+def langfir(fired, tokens, present, documents, random_fired, random_tokens, **given):
+    value = torch.zeros(fired.shape, dtype=torch.float64)
+    counts = FeatureCounts(fired, tokens, present, documents, value, random_fired, random_tokens)
+    return LangFIR(**given, min_count=0, cap=None).select(counts)
 
 
 @pytest.mark.parametrize("ratio", [3, 7, 1.1])
@@ -19,7 +25,7 @@ def test_a_rate_of_exactly_the_ratio_times_the_random_rate_is_enough(ratio):
         fired = round(10 * ratio * random_fired)
         counts = [torch.tensor([[fired], [fired - 1]]), torch.tensor([3000]), torch.full((2, 1), 5), torch.tensor([5])]
         noise = torch.full((2, 1), random_fired), torch.tensor([300])
-        choice = langfir_mask(*counts, *noise, tau=1, ratio=ratio)
+        choice = langfir(*counts, *noise, tau=1, ratio=ratio)
         assert choice.mask.tolist() == [[True, False]], random_fired
 
 
@@ -29,8 +35,8 @@ def test_a_share_of_exactly_tau_of_the_documents_is_enough():
             present = round(tau * documents)
             seen = torch.tensor([[present], [present - 1]])
             counts = torch.ones_like(seen), torch.tensor([10]), seen, torch.tensor([documents])
-            choice = langfir_mask(*counts, torch.zeros_like(seen), torch.tensor([10]), tau=tau, ratio=math.inf)
-            assert choice.consistent.tolist() == [[True, False]]
+            choice = langfir(*counts, torch.zeros_like(seen), torch.tensor([10]), tau=tau, ratio=math.inf)
+            assert choice.counted["consistent"].tolist() == [[True, False]]
 
 
 @pytest.mark.parametrize("activation", ["relu", "jumprelu", "topk"])

@@ -24,11 +24,12 @@ def test_a_published_mask_becomes_a_set(tmp_path):
 
 def test_union_is_the_rounded_rate(tmp_path):
     """With filter equal to bar the union is round(top_rate · L · J): checked on a mask made by that rule."""
-    from babelscope.neurons import lape_mask
+    from babelscope.neurons import Lape, UnitCounts
 
     generator = torch.Generator().manual_seed(0)
     active = torch.randint(0, 1000, (4, 100, 5), generator=generator)
-    mask = lape_mask(active, torch.full((5,), 1000), top_rate=0.05, filter_rate=0.9, bar_rate=0.9, min_count=0).mask
+    rule = Lape(top_rate=0.05, filter_rate=0.9, bar_rate=0.9, min_count=0)
+    mask = rule.select(UnitCounts(active, torch.full((5,), 1000))).mask
     lists = [[row.nonzero().flatten() for row in layers] for layers in mask]
     sets = import_mask(save(tmp_path, lists), languages=["en", "zh", "fr", "fi", "eu"], n_neurons=100)
     assert sets.parameters["union"] == round(0.05 * 4 * 100)

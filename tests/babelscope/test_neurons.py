@@ -9,22 +9,37 @@ from babelscope.artifacts import NeuronSet, Observation, Origin, SiteRecord
 from babelscope.errors import LanguageError, SelectionError, SiteError
 from babelscope.languages import parse_languages
 from babelscope.neurons import (
-    SELECTORS,
-    entropy_lambda_mask,
+    EntropyLambda,
+    Lape,
+    ScoringRule,
+    TopRate,
+    UnitCounts,
     entropy_nats,
     firing_rate,
-    lape_mask,
-    scorer_of,
+    neuron_rule,
+    rule_names,
+    rule_of,
     select_entropy_lambda,
     select_lape,
     select_top_rate,
-    selector_of,
-    top_rate_mask,
 )
-from babelscope.neurons.masks import search_penalty
+from babelscope.neurons.rules.entropy_lambda import search_penalty
 
 PAPER = {"top_rate": 0.1, "filter_rate": 0.9, "bar_rate": 0.9, "min_count": 0}
 TAGS = ("en", "fi", "eu", "zh", "ru")
+METHODS = rule_names("babelscope.neurons.rules")
+
+
+def lape(active, tokens, **given):
+    return Lape(**given).select(UnitCounts(active, tokens))
+
+
+def entropy_lambda(active, tokens, **given):
+    return EntropyLambda(**given).select(UnitCounts(active, tokens))
+
+
+def most_active(active, tokens, **given):
+    return TopRate(**given).select(UnitCounts(active, tokens))
 
 
 def random_counts(seed, layers=2, neurons=40, languages=4, tokens=9973):
@@ -124,7 +139,7 @@ def test_impossible_counts_are_refused_in_one_line(active, tokens, reason):
         firing_rate(active, tokens)
     assert "\n" not in str(caught.value)
     with pytest.raises(SelectionError):
-        lape_mask(active, tokens, **PAPER)
+        lape(active, tokens, **PAPER)
     with pytest.raises(SelectionError):
         select_lape(active, tokens, ["en", "fi"])
 
@@ -187,20 +202,20 @@ def test_lape_equals_an_independent_witness():
         expected = witness_lape(active, tokens, **rates)
         if expected is not None:
             compared += 1
-            assert as_sets(lape_mask(active, tokens, min_count=0, **rates).mask) == expected, seed
+            assert as_sets(lape(active, tokens, min_count=0, **rates).mask) == expected, seed
     assert compared >= 100
 
 
 def test_thresholds_are_order_statistics_of_all_rates():
     active = torch.arange(20).reshape(1, 10, 2)
-    choice = lape_mask(active, torch.tensor([20, 20]), top_rate=0.5, filter_rate=0.45, bar_rate=0.675, min_count=0)
+    choice = lape(active, torch.tensor([20, 20]), top_rate=0.5, filter_rate=0.45, bar_rate=0.675, min_count=0)
     assert choice.threshold_filter == 8 / 20
     assert choice.threshold_bar == 13 / 20
 
 
 def test_rate_of_zero_asks_only_for_activity():
     active = torch.tensor([[[5, 0], [0, 0], [3, 4]]])
-    choice = lape_mask(active, torch.tensor([9, 9]), top_rate=1.0, filter_rate=0.0, bar_rate=0.0, min_count=0)
+    choice = lape(active, torch.tensor([9, 9]), top_rate=1.0, filter_rate=0.0, bar_rate=0.0, min_count=0)
     assert choice.threshold_filter == 0.0
     assert as_sets(choice.mask) == [{(0, 0), (0, 2)}, {(0, 2)}]
 
@@ -224,9 +239,9 @@ def test_permuting_languages_permutes_the_sets():
     active, tokens = random_counts(3, languages=5)
     order = torch.tensor([3, 0, 4, 1, 2])
     for select in (
-        lambda a, n: lape_mask(a, n, **PAPER).mask,
-        lambda a, n: entropy_lambda_mask(a, n, top_rate=0.1, penalty=0.1, bar_rate=0.9, min_count=0).mask,
-        lambda a, n: top_rate_mask(a, n, top_rate=0.1, min_count=0).mask,
+        lambda a, n: lape(a, n, **PAPER).mask,
+        lambda a, n: entropy_lambda(a, n, top_rate=0.1, penalty=0.1, bar_rate=0.9, min_count=0).mask,
+        lambda a, n: most_active(a, n, top_rate=0.1, min_count=0).mask,
     ):
         mask = select(active, tokens)
         assert mask.any()
@@ -245,14 +260,14 @@ def test_permuting_languages_changes_no_bit_of_the_entropy():
 def test_permuting_neurons_and_layers_permutes_the_sets():
     active, tokens = random_counts(5, layers=3)
     layers, neurons = torch.tensor([2, 0, 1]), torch.randperm(40, generator=torch.Generator().manual_seed(0))
-    mask = lape_mask(active, tokens, **PAPER).mask
-    moved = lape_mask(active[layers][:, neurons], tokens, **PAPER).mask
+    mask = lape(active, tokens, **PAPER).mask
+    moved = lape(active[layers][:, neurons], tokens, **PAPER).mask
     assert torch.equal(moved, mask[:, layers][:, :, neurons])
 
 
 def test_seven_times_the_text_selects_the_same():
     active, tokens = random_counts(6)
-    assert torch.equal(lape_mask(active * 7, tokens * 7, **PAPER).mask, lape_mask(active, tokens, **PAPER).mask)
+    assert torch.equal(lape(active * 7, tokens * 7, **PAPER).mask, lape(active, tokens, **PAPER).mask)
 
 
 def test_a_language_given_twice_has_the_same_set_twice_and_is_logged(caplog):
@@ -277,7 +292,7 @@ def test_different_languages_log_nothing(caplog):
 @pytest.mark.parametrize("top_rate", [0.01, 0.1, 0.5, 1.0])
 def test_union_is_the_number_asked_for_where_filter_equals_bar(top_rate):
     active, tokens = random_counts(7, layers=3, neurons=60)
-    choice = lape_mask(active, tokens, top_rate=top_rate, filter_rate=0.9, bar_rate=0.9, min_count=0)
+    choice = lape(active, tokens, top_rate=top_rate, filter_rate=0.9, bar_rate=0.9, min_count=0)
     union = int(choice.mask.any(dim=0).sum())
     assert union == min(round(top_rate * 180), int(choice.eligible.sum()))
 
@@ -285,8 +300,7 @@ def test_union_is_the_number_asked_for_where_filter_equals_bar(top_rate):
 def test_higher_top_rate_only_adds():
     active, tokens = random_counts(8, layers=3, neurons=60)
     small, large = (
-        lape_mask(active, tokens, top_rate=rate, filter_rate=0.8, bar_rate=0.9, min_count=0).mask
-        for rate in (0.05, 0.1)
+        lape(active, tokens, top_rate=rate, filter_rate=0.8, bar_rate=0.9, min_count=0).mask for rate in (0.05, 0.1)
     )
     assert not (small & ~large).any()
     assert (large & ~small).any()
@@ -295,7 +309,7 @@ def test_higher_top_rate_only_adds():
 def test_higher_bar_only_takes_away():
     active, tokens = random_counts(9, layers=3, neurons=60)
     low, high = (
-        lape_mask(active, tokens, top_rate=0.1, filter_rate=0.8, bar_rate=bar, min_count=0).mask for bar in (0.8, 0.95)
+        lape(active, tokens, top_rate=0.1, filter_rate=0.8, bar_rate=bar, min_count=0).mask for bar in (0.8, 0.95)
     )
     assert not (high & ~low).any()
     assert (low & ~high).any()
@@ -304,9 +318,9 @@ def test_higher_bar_only_takes_away():
 def test_dead_neuron_is_never_selected():
     active = torch.tensor([[[0, 0], [9, 1], [0, 0], [1, 9]]])
     for mask in (
-        lape_mask(active, torch.tensor([9, 9]), top_rate=1.0, filter_rate=0.0, bar_rate=0.0, min_count=0).mask,
-        entropy_lambda_mask(active, torch.tensor([9, 9]), top_rate=1.0, penalty=0.0, bar_rate=0.0, min_count=0).mask,
-        top_rate_mask(active, torch.tensor([9, 9]), top_rate=1.0, min_count=0).mask,
+        lape(active, torch.tensor([9, 9]), top_rate=1.0, filter_rate=0.0, bar_rate=0.0, min_count=0).mask,
+        entropy_lambda(active, torch.tensor([9, 9]), top_rate=1.0, penalty=0.0, bar_rate=0.0, min_count=0).mask,
+        most_active(active, torch.tensor([9, 9]), top_rate=1.0, min_count=0).mask,
     ):
         assert not mask[:, 0, [0, 2]].any()
         assert mask[:, 0, [1, 3]].any(dim=0).all()
@@ -317,19 +331,19 @@ def test_rarely_seen_neuron_is_selected_only_without_min_count():
     active[0, 4] = torch.tensor([49, 0])
     rates = {"top_rate": 0.05, "filter_rate": 0.5, "bar_rate": 0.5}
     tokens = torch.tensor([100, 100])
-    assert not lape_mask(active, tokens, min_count=50, **rates).mask.any()
-    assert as_sets(lape_mask(active, tokens, min_count=49, **rates).mask) == [{(0, 4)}, set()]
+    assert not lape(active, tokens, min_count=50, **rates).mask.any()
+    assert as_sets(lape(active, tokens, min_count=49, **rates).mask) == [{(0, 4)}, set()]
 
 
 def test_uniform_neuron_comes_after_every_selective_one():
     active, tokens = random_counts(10)
     tokens = torch.full_like(tokens, 20_000)
     active[0, 7] = 19_000
-    choice = lape_mask(active, tokens, top_rate=1.0, filter_rate=0.5, bar_rate=0.5, min_count=0)
+    choice = lape(active, tokens, top_rate=1.0, filter_rate=0.5, bar_rate=0.5, min_count=0)
     eligible = int(choice.eligible.sum())
-    almost = lape_mask(
-        active, tokens, top_rate=(eligible - 1) / 80, filter_rate=0.5, bar_rate=0.5, min_count=0
-    ).mask.any(dim=0)
+    almost = lape(active, tokens, top_rate=(eligible - 1) / 80, filter_rate=0.5, bar_rate=0.5, min_count=0).mask.any(
+        dim=0
+    )
     assert choice.eligible[0, 7]
     assert int(almost.sum()) == eligible - 1
     assert not almost[0, 7]
@@ -339,7 +353,7 @@ def test_ties_go_to_the_lowest_layer_and_index():
     active = torch.full((2, 30, 2), 10)
     active[0, 25:] = torch.tensor([90, 0])
     active[1, :5] = torch.tensor([0, 80])
-    choice = lape_mask(active, torch.tensor([100, 100]), top_rate=7 / 60, filter_rate=0.5, bar_rate=0.5, min_count=0)
+    choice = lape(active, torch.tensor([100, 100]), top_rate=7 / 60, filter_rate=0.5, bar_rate=0.5, min_count=0)
     assert as_sets(choice.mask) == [{(0, n) for n in range(25, 30)}, {(1, 0), (1, 1)}]
 
 
@@ -348,13 +362,13 @@ def test_entropies_that_differ_in_the_last_bits_are_ties():
     active = torch.full((1, 40, 3), 20)  # x86: H of the second, third and sixth below is one last bit lower
     for place, scale in enumerate((1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007)):
         active[0, 10 + place] = torch.tensor([11, 3, 1]) * scale
-    choice = lape_mask(active, tokens, top_rate=3 / 40, filter_rate=0.5, bar_rate=0.5, min_count=0)
+    choice = lape(active, tokens, top_rate=3 / 40, filter_rate=0.5, bar_rate=0.5, min_count=0)
     assert as_sets(choice.mask)[0] == {(0, 10), (0, 11), (0, 12)}
 
 
 def test_filtered_neurons_are_never_topped_up():
     active, tokens = random_counts(11, layers=3, neurons=60)
-    choice = lape_mask(active, tokens, top_rate=0.5, filter_rate=0.995, bar_rate=0.5, min_count=0)
+    choice = lape(active, tokens, top_rate=0.5, filter_rate=0.995, bar_rate=0.5, min_count=0)
     assert int(choice.mask.any(dim=0).sum()) == int(choice.eligible.sum()) < 90
 
 
@@ -375,7 +389,7 @@ def test_empty_languages_keep_their_place():
 
 def test_rates_out_of_range_are_refused_together():
     with pytest.raises(SelectionError, match="top_rate 1.5, min_count -1"):
-        lape_mask(*random_counts(0), top_rate=1.5, filter_rate=0.9, bar_rate=0.9, min_count=-1)
+        lape(*random_counts(0), top_rate=1.5, filter_rate=0.9, bar_rate=0.9, min_count=-1)
 
 
 def test_arrays_and_observation_select_the_same():
@@ -416,7 +430,7 @@ def test_site_without_neurons_is_refused():
 def test_parameters_hold_every_threshold_and_the_tokens():
     active, tokens, _ = planted_counts()
     sets = select_lape(active, tokens, TAGS)
-    choice = lape_mask(active, tokens, top_rate=0.01, filter_rate=0.95, bar_rate=0.95, min_count=50)
+    choice = lape(active, tokens, top_rate=0.01, filter_rate=0.95, bar_rate=0.95, min_count=50)
     assert sets.method == "lape"
     assert sets.parameters["threshold_filter"] == choice.threshold_filter
     assert sets.parameters["tokens"] == {tag: 10_000 for tag in TAGS}
@@ -432,25 +446,47 @@ def test_score_of_a_lape_set_is_its_entropy():
     assert torch.equal(sets.score, expected.float())
 
 
-@pytest.mark.parametrize("method", sorted(SELECTORS))
-def test_every_method_gives_a_set_that_can_be_saved_and_repeated(method, tmp_path):
+@pytest.mark.parametrize("method", METHODS)
+def test_every_rule_gives_a_set_that_can_be_saved_and_repeated(method, tmp_path):
     active, tokens, _ = planted_counts()
-    observation = observation_of(active, tokens, TAGS)
-    sets = SELECTORS[method](observation)
-    assert sets.method == method
+    rule = neuron_rule(method, top_rate=0.02, min_count=7)
+    sets = rule.choose(observation_of(active, tokens, TAGS))
+    assert sets.method == method and len(sets.indices)
     sets.save(tmp_path / "sets")
     loaded = NeuronSet.load(tmp_path / "sets")
-    assert torch.equal(selector_of(loaded)(active, tokens), sets.mask())
+    assert rule_of(loaded) == rule
+    assert torch.equal(rule_of(loaded).select(UnitCounts(active, tokens)).mask, sets.mask())
 
 
-def test_scorer_repeats_the_scores_of_a_set():
+def test_the_files_of_rules_are_the_rules():
+    assert METHODS == ("entropy-lambda", "lape", "top-rate")
+    assert all(neuron_rule(name).name == name for name in METHODS)
+    with pytest.raises(SelectionError, match="'by hand' is no rule of selection; expected one of entropy-lambda, lape"):
+        neuron_rule("by hand")
+
+
+def test_rates_that_can_not_be_are_refused_when_the_rule_is_made():
+    for rule in (Lape, EntropyLambda, TopRate):
+        with pytest.raises(SelectionError, match="top_rate 2.0"):
+            rule(top_rate=2.0)
+
+
+def test_a_rule_repeats_the_scores_of_its_set():
     active, tokens, _ = planted_counts()
     for sets in (select_lape(active, tokens, TAGS), select_entropy_lambda(active, tokens, TAGS).sets):
-        scored = scorer_of(sets)(active, tokens)
+        rule = rule_of(sets, searched=False)
+        assert isinstance(rule, ScoringRule)
+        scored = rule.score(UnitCounts(active, tokens))
         assert torch.equal(scored.score.expand(5, -1, -1)[sets.mask()].float(), sets.score)
         assert bool(scored.eligible[sets.mask().any(dim=0)].all())
-    with pytest.raises(SelectionError, match="top-rate"):
-        scorer_of(select_top_rate(active, tokens, TAGS))
+    assert not isinstance(rule_of(select_top_rate(active, tokens, TAGS)), ScoringRule)
+
+
+def test_a_penalty_that_was_searched_is_searched_anew_or_taken_as_it_was_found():
+    active, tokens, _ = planted_counts()
+    found = select_entropy_lambda(active, tokens, TAGS)
+    assert rule_of(found.sets) == EntropyLambda() and found.penalty > 0
+    assert rule_of(found.sets, searched=False) == EntropyLambda(penalty=found.penalty)
 
 
 def moe_observation():
@@ -479,14 +515,14 @@ def test_count_above_the_routed_tokens_is_refused():
 
 
 def lambda_choice(active, tokens, **changed):
-    return entropy_lambda_mask(
+    return entropy_lambda(
         active, tokens, **{"top_rate": 0.1, "penalty": 0.1, "bar_rate": 0.9, "min_count": 0, **changed}
     )
 
 
 def test_lambda_score_of_known_rates():
     active, tokens = torch.tensor([[[60, 20, 20], [30, 30, 30]]]), torch.tensor([100, 100, 100])
-    score = lambda_choice(active, tokens, top_rate=0.5).score[0].tolist()
+    score = lambda_choice(active, tokens, top_rate=0.5).value[0].tolist()
     entropy = -(0.6 * math.log(0.6) + 0.4 * math.log(0.2)) / math.log(3)
     mean_largest = (1 + 1 / 2 + 1 / 3) / 3
     assert score == pytest.approx([entropy - 0.1 * 0.6 / mean_largest, 1 - 0.1 * 0.3 / mean_largest], abs=1e-15)
@@ -514,7 +550,7 @@ def test_higher_penalty_never_lowers_the_mean_largest_rate():
     largest = firing_rate(active, tokens).max(dim=-1).values
     means = []
     for penalty in np.linspace(0, 2, 15):
-        score = lambda_choice(active, tokens, penalty=float(penalty)).score.nan_to_num(99).flatten()
+        score = lambda_choice(active, tokens, penalty=float(penalty)).value.nan_to_num(99).flatten()
         means.append(float(largest.flatten()[score.sort(stable=True).indices[:30]].mean()))
     assert all(b >= a - 1e-12 for a, b in zip(means, means[1:], strict=False))
     assert means[-1] > means[0]
@@ -566,5 +602,5 @@ def test_top_rate_takes_the_most_active_neurons_of_each_language():
 
 def test_top_rate_leaves_out_rare_neurons():
     active = torch.tensor([[[30, 10], [20, 20], [60, 0]]])
-    mask = top_rate_mask(active, torch.tensor([100, 100]), top_rate=1.0, min_count=50).mask
+    mask = most_active(active, torch.tensor([100, 100]), top_rate=1.0, min_count=50).mask
     assert as_sets(mask) == [{(0, 2)}, set()]

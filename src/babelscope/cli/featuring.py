@@ -1,6 +1,7 @@
 """The verb `features`: from a model, an autoencoder and text to the features of each language."""
 
-from typing import Annotated, Literal
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -35,8 +36,12 @@ from babelscope.cli.quantities import (
     TokensOrAll,
 )
 from babelscope.errors import SelectionError
+from babelscope.neurons.rule_files import rule_names
 
-Method = Literal["langfir", "monolinguality", "lape"]
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[rule_names("babelscope.features.rules")]
 LANGFIR = UsedWith("with --method langfir", lambda call: call["method"] == "langfir")
 
 
@@ -106,15 +111,13 @@ def run_features(
     from babelscope.cli.saved import stability_rows
     from babelscope.controls import write_evidence
     from babelscope.corpus import as_conversations, check_conversations, load_corpus
-    from babelscope.features import SELECTORS, check_features, evidence_rows, load_sae, observe_features
+    from babelscope.features import check_features, evidence_rows, feature_rule, load_sae, observe_features
     from babelscope.files.writing import discard, new_folder
     from babelscope.models import open_model
 
-    given = {
-        "langfir": {"tau": tau, "ratio": ratio, "cap": cap},
-        "monolinguality": {"count": cap},
-        "lape": {"top_rate": top_rate, "cap": cap},
-    }[method]
+    flags = {"tau": tau, "ratio": ratio, "cap": cap, "count": cap, "min_count": min_count, "top_rate": top_rate}
+    names = {part.name for part in fields(feature_rule(method))}
+    rule = feature_rule(method, **{name: value for name, value in flags.items() if name in names})
     if complete:
         discard(checkpoint)
         return {"out": str(out), "resumed": "complete", "features": FeatureSet.load(out / "features").as_dict()}
@@ -141,7 +144,7 @@ def run_features(
             progress=True,
             stop=stop,
         )
-    sets = SELECTORS[method](observed, min_count=min_count, **given)
+    sets = rule.choose(observed)
     if not len(sets.indices):
         raise SelectionError(f"{method} selects nothing; expected at least one feature; lower tau, ratio or min_count")
     checks = check_features(observed, sets, parallel=parallel, draws=draws, seed=seed)

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -12,14 +12,20 @@ from babelscope.cli.conditions import UsedWith
 from babelscope.cli.kinds import PlainFile, free
 from babelscope.cli.quantities import Count, Draws, Layer, PositiveShare, Seed
 from babelscope.errors import ArtifactError, SelectionError, UsageError
+from babelscope.neurons.rule_files import rule_names
 from babelscope.sites import At
+
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[rule_names("babelscope.neurons.rules")]
 
 
 def run_identify(
     observation: Observed,
     *,
     out: Out,
-    method: Literal["lape", "entropy-lambda", "top-rate"] = "lape",
+    method: Method = "lape",
     top_rate: PositiveShare = 0.01,
     at: At = "mlp_gate",
     parallel: bool = False,
@@ -44,13 +50,12 @@ def run_identify(
     from babelscope.controls import write_evidence
     from babelscope.files.writing import new_folder
     from babelscope.identification import check_sets, evidence_rows
-    from babelscope.neurons import SELECTORS
+    from babelscope.neurons import neuron_rule
 
     free(out)
     observed = Observation.load(observation)
-    sets = SELECTORS[method](observed, top_rate=top_rate, at=at)
-    sets = getattr(sets, "sets", sets)
-    if isinstance(sets, dict) or not len(sets.indices):
+    sets = neuron_rule(method, top_rate=top_rate).choose(observed, at=at)
+    if not len(sets.indices):
         raise SelectionError(
             f"{method} at top_rate {top_rate} selects nothing; expected at least one neuron; raise top_rate"
         )

@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from babelscope.features.passes import observe_features, observe_random
     from babelscope.features.quality import SaeQuality, firing_counts, measure_sae
     from babelscope.features.random_tokens import drawable_ids, random_documents
-    from babelscope.features.scores import langfir_mask, monolinguality
+    from babelscope.features.rules.langfir import LangFIR
+    from babelscope.features.rules.lape_features import LapeFeatures
+    from babelscope.features.rules.monolinguality import Monolingual
+    from babelscope.features.scores import FeatureCounts, monolinguality
     from babelscope.features.selection import (
-        SELECTORS,
+        feature_rule,
+        feature_rule_of,
         score_monolinguality,
         select_langfir,
         select_lape_features,
@@ -34,13 +38,16 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "SELECTORS",
     "FeatureChecks",
+    "FeatureCounts",
     "FeatureObservation",
     "FeatureSet",
+    "LangFIR",
+    "LapeFeatures",
     "LoadedSAE",
     "LoudFeatures",
     "MatchedFeatures",
+    "Monolingual",
     "SaeQuality",
     "check_features",
     "check_fits",
@@ -48,8 +55,9 @@ __all__ = [
     "drawable_ids",
     "evidence_rows",
     "feature_energy",
+    "feature_rule",
+    "feature_rule_of",
     "firing_counts",
-    "langfir_mask",
     "load_sae",
     "loud_features",
     "loudest_features",

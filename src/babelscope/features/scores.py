@@ -1,64 +1,67 @@
-"""Counts and sums of features → scores and masks by language; arrays in, arrays out, no model."""
+"""What rules of features read and give, and the formulas they share; arrays in, arrays out, no model."""
 
-import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import reduce
 
-from babelscope.axes import Bool, Float64, Int64, Tensor
+from babelscope.artifacts.feature_observation import FeatureObservation
+from babelscope.axes import Bool, Float, Float64, Int64, Tensor
 from babelscope.errors import LanguageError, SelectionError
 
 SLACK = 1e-9
 """Shares that miss a threshold by less, relative to it, are on it: 3/10 is three times 1/10, whatever the last bit."""
 
 
-class LangfirChoice(NamedTuple):
-    """What LangFIR selected, before any cap."""
+Count = Int64[Tensor, "feature language"] | Float64[Tensor, "feature language"]
+Amount = Int64[Tensor, " language"] | Float64[Tensor, " language"]
+"""Whole numbers, in either form."""
+
+
+class FeatureCounts(NamedTuple):
+    """What rules read of features, of all text or of a resample; random tokens are never resampled."""
+
+    fired: Count
+    """Tokens on which each feature fired."""
+    tokens: Amount
+    present: Count
+    """Documents in which each feature fired."""
+    documents: Amount
+    value: Float64[Tensor, "feature language"]
+    """Sum of values over tokens, those where it did not fire being 0."""
+    random_fired: Count
+    random_tokens: Amount
+
+    @classmethod
+    def read(cls, observed: FeatureObservation) -> "FeatureCounts":
+        """Of all text of an observation."""
+        noise = observed.random
+        return cls(
+            fired=observed.fired,
+            tokens=observed.tokens,
+            present=observed.present,
+            documents=observed.documents,
+            value=observed.sum,
+            random_fired=noise.fired,
+            random_tokens=noise.tokens,
+        )
+
+    def rate(self) -> Float64[Tensor, "feature language"]:
+        """Share of tokens on which each feature fires."""
+        return self.fired.double() / self.tokens
+
+
+class FeatureChoice(NamedTuple):
+    """What a rule selected."""
 
     mask: Bool[Tensor, "language feature"]
     """True where a feature belongs to a language."""
-    consistent: Bool[Tensor, "language feature"]
-    """Present in enough of the language's documents, whatever it does on random tokens."""
-    log_ratio: Float64[Tensor, "language feature"]
-    """ln of the rate on the language's text over the rate on random tokens, half a token added to both counts."""
-
-
-def langfir_mask(
-    fired: Int64[Tensor, "feature language"],
-    tokens: Int64[Tensor, " language"],
-    present: Int64[Tensor, "feature language"],
-    documents: Int64[Tensor, " language"],
-    random_fired: Int64[Tensor, "feature language"],
-    random_tokens: Int64[Tensor, " language"],
-    *,
-    tau: float | int,
-    ratio: float | int,
-    min_count: int = 0,
-) -> LangfirChoice:
-    """Features consistently active on a language's text that random tokens do not activate as often.
-
-    C_k = {present in a share ≥ τ of the documents of k}; kept are those of C_k with
-    rate_k ≥ ratio · rate_random, in shares of tokens.  ratio = inf keeps what no random token activated, C_k \\ R.
-    min_count: tokens of k on which a kept feature fired at least.
-    A language's features depend on its own text and the random tokens alone, on no other language's text.
-    Source: LangFIR, arXiv:2604.03532, whose thresholds are not public; it takes the difference of sets.  Rates differ
-    from that because random tokens of a multilingual vocabulary contain every script, so that a few firings there say
-    little.
-    Raises SelectionError for thresholds or counts that can not be.
-    """
-    if not 0 < tau <= 1 or not ratio > 0 or min_count < 0:
-        raise SelectionError(
-            f"tau {tau}, ratio {ratio}, min_count {min_count}; expected 0 < tau <= 1, ratio > 0, min_count >= 0"
-        )
-    check_counts(fired, tokens, "text")
-    check_counts(random_fired, random_tokens, "random tokens")
-    consistent = present >= tau * documents.double() * (1 - SLACK)
-    rate, noise = fired.double() / tokens, random_fired.double() / random_tokens
-    above = random_fired == 0 if math.isinf(ratio) else rate >= ratio * noise * (1 - SLACK)
-    mask = consistent & above & (fired >= max(1, min_count))
-    smooth = (fired.double() + 0.5) / (tokens + 1) / ((random_fired.double() + 0.5) / (random_tokens + 1))
-    return LangfirChoice(mask.T.contiguous(), consistent.T.contiguous(), smooth.log().T.contiguous())
+    score: Float64[Tensor, "language feature"]
+    """Higher is better."""
+    counted: dict[str, Bool[Tensor, "language feature"]]
+    """Masks of candidates whose sizes by language are saved with the set; "uncapped" is before any cap."""
+    facts: dict[str, Any]
+    """What was found, such as thresholds; saved with the set."""
 
 
 def check_counts(fired: Tensor, tokens: Tensor, what: str) -> None:
@@ -87,7 +90,7 @@ def monolinguality(mean: Float64[Tensor, "feature language"]) -> Float64[Tensor,
 
 
 def top_mask(
-    score: Float64[Tensor, "feature language"], allowed: Bool[Tensor, "feature language"], count: int
+    score: Float[Tensor, "feature language"], allowed: Bool[Tensor, "feature language"], count: int
 ) -> Bool[Tensor, "language feature"]:
     """For each language the `count` allowed features of highest score; ties go to the lowest feature."""
     mask = torch.zeros(score.T.shape, dtype=torch.bool)
@@ -96,3 +99,16 @@ def top_mask(
         order = score[places, k].sort(descending=True, stable=True).indices[:count]
         mask[k, places[order]] = True
     return mask
+
+
+def capped(
+    mask: Bool[Tensor, "language feature"], score: Float64[Tensor, "language feature"], cap: int | None
+) -> Bool[Tensor, "language feature"]:
+    """The best `cap` features of each language by score, to the precision in which a set keeps it; None: all."""
+    return mask if cap is None else top_mask(score.float().T, mask.T, cap)
+
+
+def check_cap(cap: int | None) -> None:
+    """Raise SelectionError for a cap that leaves nothing."""
+    if cap is not None and cap < 1:
+        raise SelectionError(f"cap {cap}; expected 1 or more, or None for all; correct it")

@@ -29,7 +29,8 @@ from babelscope.controls import (
 )
 from babelscope.controls.shards import generator_of
 from babelscope.languages import Language
-from babelscope.neurons import scorer_of, selector_of
+from babelscope.neurons import NeuronRule, ScoringRule, UnitCounts, rule_of
+from babelscope.neurons.selection import counts_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +71,10 @@ def check_sets(
     check_draws(draws)
     if other is not None:
         sets.origin.check_same(other.origin, "comparing with an observation")
-    rule, shards = selector_of(sets), neuron_shards(observation, sets.at, parallel=parallel)
+    rule, shards = rule_of(sets), neuron_shards(observation, sets.at, parallel=parallel)
 
     def select(sums: NeuronSums) -> Bool[Tensor, "language layer unit"]:
-        return rule(*sums.by_unit())
+        return rule.select(counts_of(sums)).mask
 
     return SetChecks(
         sets=sets,
@@ -81,27 +82,29 @@ def check_sets(
         stability=split_stability(shards, select, splits=draws, seed=seed),
         corpus_size=corpus_size_curve(shards, select, seed=seed),
         overlap=overlap(sets, seed=seed),
-        labels=labels_of(shards, sets, draws=draws - 1, seed=seed) if sets.method != "top-rate" else None,
-        content=content_agreement(shards, sets, seed=seed) if parallel else None,
-        other=None if other is None else set_agreement(sets, repacked(sets, rule(*counts_of(other, sets)))),
+        labels=labels_of(shards, sets, draws=draws - 1, seed=seed),
+        content=content_agreement(shards, sets, rule, seed=seed) if parallel else None,
+        other=None if other is None else set_agreement(sets, repacked(sets, rule.select(counts_in(other, sets)).mask)),
         seed=seed,
     )
 
 
-def labels_of(shards: ShardSums[NeuronSums], sets: NeuronSet, *, draws: int, seed: int) -> ShuffledLabels:
-    """Shuffled labels by the score that ranked the set's neurons."""
-    scorer = scorer_of(sets)
+def labels_of(shards: ShardSums[NeuronSums], sets: NeuronSet, *, draws: int, seed: int) -> ShuffledLabels | None:
+    """Shuffled labels by the score that ranked the set's neurons, a searched penalty as it was found; None without."""
+    rule = rule_of(sets, searched=False)
+    if not isinstance(rule, ScoringRule):
+        return None
 
     def score(sums: NeuronSums) -> Scored:
-        return scorer(*sums.by_unit())
+        return rule.score(counts_of(sums))
 
     return shuffled_labels(shards, score, sets.mask(), draws=draws, seed=seed)
 
 
-def counts_of(other: Observation, sets: NeuronSet) -> tuple[torch.Tensor, torch.Tensor]:
+def counts_in(other: Observation, sets: NeuronSet) -> UnitCounts:
     """Another observation's counts, its languages in the order of the sets."""
     order = [other.index(tag) for tag in sets.languages]
-    return other[sets.at].active[..., order], other.token_counts[order]
+    return UnitCounts(other[sets.at].active[..., order], other.token_counts[order])
 
 
 def repacked(sets: NeuronSet, mask: torch.Tensor) -> NeuronSet:
@@ -117,17 +120,17 @@ def repacked(sets: NeuronSet, mask: torch.Tensor) -> NeuronSet:
     )
 
 
-def content_agreement(shards: ShardSums[NeuronSums], sets: NeuronSet, *, seed: int) -> Agreement:
+def content_agreement(shards: ShardSums[NeuronSums], sets: NeuronSet, rule: NeuronRule, *, seed: int) -> Agreement:
     """Is it language or content? Sets from one half of the sentences everywhere, against sets from other halves.
 
     In the first selection every language reads the same half of the shards; in the second each language reads a half
     drawn for itself, so that two languages share about half of their sentences and not all.
     """
     shards.check()
-    generator, n, rule = generator_of(seed), shards.n_shards, selector_of(sets)
+    generator, n = generator_of(seed), shards.n_shards
     same, *apart = (half_of(n, generator) for _ in range(1 + len(sets.languages)))
     sums = (shards.common(same), shards.apart(torch.stack(apart)))
-    return set_agreement(*(repacked(sets, rule(*part.by_unit())) for part in sums))
+    return set_agreement(*(repacked(sets, rule.select(counts_of(part)).mask) for part in sums))
 
 
 def half_of(n: int, generator: torch.Generator) -> Float64[Tensor, " shard"]:

@@ -5,40 +5,43 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from babelscope.neurons.masks import (
-        LambdaChoice,
-        LapeChoice,
-        TopRateChoice,
-        entropy_lambda_mask,
-        lape_mask,
-        top_rate_mask,
-    )
-    from babelscope.neurons.rates import entropy_nats, firing_rate
-    from babelscope.neurons.rules import scorer_of, selector_of
+    from babelscope.neurons.counts import NeuronRule
+    from babelscope.neurons.rates import UnitCounts, entropy_nats, firing_rate
+    from babelscope.neurons.rule_files import rule_class, rule_names
+    from babelscope.neurons.rules.entropy_lambda import EntropyLambda, LambdaChoice
+    from babelscope.neurons.rules.lape import Lape, LapeChoice
+    from babelscope.neurons.rules.top_rate import TopRate
     from babelscope.neurons.selection import (
-        SELECTORS,
         ClassifiedNeurons,
+        ScoringRule,
+        neuron_rule,
+        rule_of,
+        scoring_rules,
         select_entropy_lambda,
         select_lape,
         select_top_rate,
     )
 
 __all__ = [
-    "SELECTORS",
     "ClassifiedNeurons",
+    "EntropyLambda",
     "LambdaChoice",
+    "Lape",
     "LapeChoice",
-    "TopRateChoice",
-    "entropy_lambda_mask",
+    "NeuronRule",
+    "ScoringRule",
+    "TopRate",
+    "UnitCounts",
     "entropy_nats",
     "firing_rate",
-    "lape_mask",
-    "scorer_of",
+    "neuron_rule",
+    "rule_class",
+    "rule_names",
+    "rule_of",
+    "scoring_rules",
     "select_entropy_lambda",
     "select_lape",
     "select_top_rate",
-    "selector_of",
-    "top_rate_mask",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

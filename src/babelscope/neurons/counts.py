@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import asdict
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from babelscope.artifacts import NeuronSet, Observation, Origin, SiteRecord
 from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.errors import LanguageError, SelectionError, SiteError
 from babelscope.languages import Language, parse_languages
-from babelscope.neurons.rates import CountTensor, TokenTensor
+from babelscope.neurons.rates import CountTensor, TokenTensor, UnitCounts
 from babelscope.sites import NEURON_SITES
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,42 @@ TEXT = ("name", "hash", "corpus", "split", "sample")
 """What a set says of the text it was chosen on, so that it is not scored on that."""
 
 
-class Counts(NamedTuple):
+@runtime_checkable
+class NeuronChoice(Protocol):
+    """What a rule selected."""
+
+    @property
+    def mask(self) -> Bool[Tensor, "language layer neuron"]:
+        """True where a neuron belongs to a language."""
+        ...
+
+    @property
+    def score(self) -> Float64[Tensor, "language layer neuron"]:
+        """The score that is kept for each neuron of a set."""
+        ...
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was found, such as thresholds; saved with the set."""
+        ...
+
+
+@runtime_checkable
+class NeuronRule(Protocol):
+    """A frozen dataclass in a file of `babelscope.neurons.rules`, whose fields are the rule's parameters.
+
+    A rule that has `score(counts) → Scored` too is tested with shuffled labels, and tried by `study`.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    name: ClassVar[str]
+
+    def select(self, counts: UnitCounts) -> NeuronChoice:
+        """Which neurons belong to which language, by these counts alone: thresholds are found anew."""
+        ...
+
+
+class NamedCounts(NamedTuple):
     """Counts to select from, and what they came from."""
 
     active: CountTensor
@@ -41,14 +77,13 @@ class Counts(NamedTuple):
     text: Mapping[str, Any] | None = None
     """What the observation says of its text; None for arrays, and for observations of earlier versions."""
 
-    def pack(
-        self,
-        mask: Bool[Tensor, "language layer neuron"],
-        score: Float64[Tensor, "language layer neuron"],
-        method: str,
-        parameters: Mapping[str, Any],
-    ) -> NeuronSet:
-        """The NeuronSet of a mask; tokens, tie rule and the rates' denominator are added to the parameters."""
+    @property
+    def units(self) -> UnitCounts:
+        """What rules read."""
+        return UnitCounts(self.active, self.tokens, self.denominator)
+
+    def pack(self, rule: NeuronRule, choice: NeuronChoice) -> NeuronSet:
+        """The NeuronSet of a choice: the rule with what it found, tokens, tie rule and denominator are parameters."""
         warn_duplicates(self)
         shared = {
             "ties": TIES,
@@ -57,17 +92,25 @@ class Counts(NamedTuple):
             **({} if self.text is None else {"text": {key: self.text[key] for key in TEXT if key in self.text}}),
         }
         return NeuronSet.from_mask(
-            mask,
-            score,
+            choice.mask,
+            choice.score,
             origin=self.origin,
             languages=self.languages,
             at=self.at,
-            method=method,
-            parameters={**parameters, "selected": int(mask.any(dim=0).sum()), **shared},
+            method=rule.name,
+            parameters={**asdict(rule), **choice.facts, "selected": int(choice.mask.any(dim=0).sum()), **shared},
         )
 
 
-def read_counts(source: Source, tokens: Tokens | None, languages: Sequence[str] | None, at: str) -> Counts:
+def choose_neurons(
+    rule: NeuronRule, source: Source, tokens: Tokens | None, languages: Sequence[str] | None, at: str
+) -> NeuronSet:
+    """What `choose` of every rule does: read the counts, select, pack."""
+    counts = read_counts(source, tokens, languages, at)
+    return counts.pack(rule, rule.select(counts.units))
+
+
+def read_counts(source: Source, tokens: Tokens | None, languages: Sequence[str] | None, at: str) -> NamedCounts:
     """Counts from an Observation, or from arrays with their languages; raises SelectionError where they do not fit."""
     if at not in NEURON_SITES:
         raise SiteError(f"site {at!r} has no neurons; expected one of {', '.join(NEURON_SITES)}; choose one")
@@ -76,7 +119,7 @@ def read_counts(source: Source, tokens: Tokens | None, languages: Sequence[str] 
             raise SelectionError("an observation came with tokens or languages; expected it alone; leave them out")
         record = source[at]
         check_layers(record, at)
-        counts = Counts(
+        counts = NamedCounts(
             record.active,
             source.token_counts,
             source.languages,
@@ -95,7 +138,7 @@ def read_counts(source: Source, tokens: Tokens | None, languages: Sequence[str] 
     return counts
 
 
-def read_arrays(active: Tensor, tokens: Tokens | None, languages: Sequence[str] | None, at: str) -> Counts:
+def read_arrays(active: Tensor, tokens: Tokens | None, languages: Sequence[str] | None, at: str) -> NamedCounts:
     """Counts from arrays; raises LanguageError or SelectionError where languages, tokens and axes do not fit."""
     if tokens is None or (languages is None and not isinstance(tokens, Mapping)):
         raise LanguageError("counts came without tokens or languages; expected both, in one order; name the languages")
@@ -111,7 +154,7 @@ def read_arrays(active: Tensor, tokens: Tokens | None, languages: Sequence[str] 
             f"counts {list(active.shape)} and tokens {list(amounts.shape)} for {len(tags)} languages; "
             "expected [layer, neuron, language] and [language]; check the order of the axes"
         )
-    return Counts(active, amounts, tags, None, Origin("", "", "", ""), at)
+    return NamedCounts(active, amounts, tags, None, Origin("", "", "", ""), at)
 
 
 def check_layers(record: SiteRecord, at: str) -> None:
@@ -131,7 +174,7 @@ def routed_tokens(record: SiteRecord) -> Int64[Tensor, "layer neuron language"] 
     return repeat(record.routed, "l e k -> l (e d) k", d=width)
 
 
-def warn_duplicates(counts: Counts) -> None:
+def warn_duplicates(counts: NamedCounts) -> None:
     """Log languages with the same counts: each takes the other's neurons, and raises the entropy of both."""
     seen: dict[tuple[int, bytes], Language] = {}
     for k, tag in enumerate(counts.languages):

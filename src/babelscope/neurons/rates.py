@@ -1,6 +1,7 @@
 """Counts → share of tokens on which a neuron is active → its entropy over languages."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,21 @@ CountTensor = Int[Tensor, "layer neuron language"] | Float[Tensor, "layer neuron
 TokenTensor = Int[Tensor, " language"] | Float[Tensor, " language"]
 DECIMALS = 12
 """Scores equal to so many decimals are ties: the last bits, which differ by machine, decide nothing."""
+
+
+class UnitCounts(NamedTuple):
+    """What a rule reads of the units that it chooses among."""
+
+    active: CountTensor
+    """Tokens on which each unit was active."""
+    tokens: TokenTensor
+    """Tokens counted."""
+    denominator: CountTensor | None = None
+    """In an MoE, the tokens routed to each neuron's expert; None where all tokens pass every unit."""
+
+    def rate(self) -> Float64[Tensor, "layer neuron language"]:
+        """`firing_rate` of these counts."""
+        return firing_rate(self.active, self.tokens, denominator=self.denominator)
 
 
 def firing_rate(

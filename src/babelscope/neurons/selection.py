@@ -1,14 +1,30 @@
-"""Observation → NeuronSet, by each of the rules."""
+"""Observation → NeuronSet, by each of the rules; and the rule that made a set, to be run again."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from einops import rearrange, repeat
-
-from babelscope.artifacts import NeuronSet, Observation
+from babelscope.artifacts import NeuronSet
 from babelscope.axes import Int64, Tensor
-from babelscope.neurons.counts import Source, Tokens, read_counts
-from babelscope.neurons.masks import entropy_lambda_mask, lape_mask, top_rate_mask
+from babelscope.controls import NeuronSums, Scored
+from babelscope.neurons.counts import NeuronRule, Source, Tokens, read_counts
+from babelscope.neurons.rates import UnitCounts
+from babelscope.neurons.rule_files import rule_class, rule_names
+from babelscope.neurons.rules.entropy_lambda import EntropyLambda
+from babelscope.neurons.rules.lape import Lape
+from babelscope.neurons.rules.top_rate import TopRate
+
+RULES = "babelscope.neurons.rules"
+
+
+@runtime_checkable
+class ScoringRule(NeuronRule, Protocol):
+    """A rule that ranks neurons by how selective they are."""
+
+    def score(self, counts: UnitCounts) -> Scored:
+        """Score and eligibility of every neuron."""
+        ...
 
 
 class ClassifiedNeurons(NamedTuple):
@@ -36,7 +52,7 @@ def select_lape(
     min_count: int = 50,
     at: str = "mlp_gate",
 ) -> NeuronSet:
-    """Neurons of each language by activation probability entropy; the rule, and how it differs, is in `lape_mask`.
+    """Neurons of each language by activation probability entropy; the rule, and how it differs, is in `Lape`.
 
     source: an Observation; or counts [layer, neuron, language] with `tokens` and `languages` in the same order.
     A selection of nothing has an empty row for every language.  The score is the entropy in nats; lower is more
@@ -46,24 +62,8 @@ def select_lape(
     Raises SelectionError for counts that can not be, LanguageError for fewer than two languages.
     Source: Tang et al. 2024, arXiv:2402.16438.
     """
-    counts = read_counts(source, tokens, languages, at)
-    given = {"top_rate": top_rate, "filter_rate": filter_rate, "bar_rate": bar_rate, "min_count": min_count}
-    choice = lape_mask(
-        counts.active,
-        counts.tokens,
-        denominator=counts.denominator,
-        top_rate=top_rate,
-        filter_rate=filter_rate,
-        bar_rate=bar_rate,
-        min_count=min_count,
-    )
-    found = {
-        "threshold_filter": choice.threshold_filter,
-        "threshold_bar": choice.threshold_bar,
-        "eligible": int(choice.eligible.sum()),
-    }
-    score = repeat(choice.entropy, "l j -> k l j", k=len(counts.languages))
-    return counts.pack(choice.mask, score, "lape", {**given, **found})
+    rule = Lape(top_rate=top_rate, filter_rate=filter_rate, bar_rate=bar_rate, min_count=min_count)
+    return rule.choose(source, tokens, languages, at=at)
 
 
 def select_entropy_lambda(
@@ -77,43 +77,16 @@ def select_entropy_lambda(
     min_count: int = 50,
     at: str = "mlp_gate",
 ) -> ClassifiedNeurons:
-    """Neurons by entropy less a reward for firing often; the rule, and how it differs, is in `entropy_lambda_mask`.
+    """Neurons by entropy less a reward for firing often; the rule, and how it differs, is in `EntropyLambda`.
 
     Inputs, errors, MoE and warnings as in `select_lape`.  penalty: λ; None searches the largest in [0, 0.2] that
     selects no neuron active in all languages.  The score is s; lower is more selective.
     Source: arXiv:2505.21505, in the normalised form of its code.
     """
+    rule = EntropyLambda(top_rate=top_rate, penalty=penalty, bar_rate=bar_rate, min_count=min_count)
     counts = read_counts(source, tokens, languages, at)
-    choice = entropy_lambda_mask(
-        counts.active,
-        counts.tokens,
-        denominator=counts.denominator,
-        top_rate=top_rate,
-        penalty=penalty,
-        bar_rate=bar_rate,
-        min_count=min_count,
-    )
-    parameters = {
-        "top_rate": top_rate,
-        "penalty_given": penalty,
-        "bar_rate": bar_rate,
-        "min_count": min_count,
-        "penalty": choice.penalty,
-        "penalty_search": choice.search,
-        "threshold_bar": choice.threshold_bar,
-        "classes": {
-            name: int((choice.classes == number).sum())
-            for number, name in enumerate(("specific", "related", "general"), start=1)
-        },
-        "classes_above_bar": {
-            name: int((choice.above == number).sum())
-            for number, name in enumerate(("specific", "related", "general"), start=1)
-        },
-    }
-    score = repeat(choice.score, "l j -> k l j", k=len(counts.languages))
-    return ClassifiedNeurons(
-        counts.pack(choice.mask, score, "entropy-lambda", parameters), choice.classes, choice.penalty, choice.above
-    )
+    choice = rule.select(counts.units)
+    return ClassifiedNeurons(counts.pack(rule, choice), choice.classes, choice.penalty, choice.above)
 
 
 def select_top_rate(
@@ -125,36 +98,42 @@ def select_top_rate(
     min_count: int = 50,
     at: str = "mlp_gate",
 ) -> NeuronSet:
-    """Baseline: the neurons active most often in each language; the rule is in `top_rate_mask`.
+    """Baseline: the neurons active most often in each language; the rule is in `TopRate`.
 
     Inputs, errors, MoE and warnings as in `select_lape`.  The score is the rate; higher is more active.
     """
-    counts = read_counts(source, tokens, languages, at)
-    choice = top_rate_mask(
-        counts.active, counts.tokens, denominator=counts.denominator, top_rate=top_rate, min_count=min_count
-    )
-    score = rearrange(choice.rate, "l j k -> k l j")
-    return counts.pack(choice.mask, score, "top-rate", {"top_rate": top_rate, "min_count": min_count})
+    return TopRate(top_rate=top_rate, min_count=min_count).choose(source, tokens, languages, at=at)
 
 
-def classified_sets(
-    observation: Observation,
-    *,
-    top_rate: float = 0.01,
-    penalty: float | None = None,
-    bar_rate: float = 0.95,
-    min_count: int = 50,
-    at: str = "mlp_gate",
-) -> NeuronSet:
-    """The sets alone of `select_entropy_lambda`."""
-    return select_entropy_lambda(
-        observation, top_rate=top_rate, penalty=penalty, bar_rate=bar_rate, min_count=min_count, at=at
-    ).sets
+def neuron_rule(name: str, **parameters: Any) -> Any:
+    """A rule by the name that `NeuronSet.method` carries; raises SelectionError for a name that is no rule's."""
+    return rule_class(RULES, name)(**parameters)
 
 
-SELECTORS: dict[str, Callable[..., NeuronSet]] = {
-    "lape": select_lape,
-    "entropy-lambda": classified_sets,
-    "top-rate": select_top_rate,
-}
-"""Observation → NeuronSet, by the name that `NeuronSet.method` carries."""
+def scoring_rules() -> tuple[str, ...]:
+    """Names of the rules that rank neurons by how selective they are."""
+    return tuple(name for name in rule_names(RULES) if isinstance(neuron_rule(name), ScoringRule))
+
+
+def rule_of(sets: NeuronSet, *, searched: bool = True) -> NeuronRule:
+    """The rule that made a set, to be run again by the controls on resampled counts.
+
+    searched: what was not given is searched anew in whatever counts come; False takes what was found for the set.
+    Raises SelectionError for a set that no rule made.
+    """
+    rule = rule_class(RULES, sets.method)
+    return rule(**saved_parameters(rule, sets.parameters, searched=searched))
+
+
+def saved_parameters(rule: Any, parameters: Any, *, searched: bool) -> dict[str, Any]:
+    """A rule's fields out of a set's parameters: `x_given` is what was asked for where `x` is what was found."""
+    named = {part.name: part.name for part in fields(rule)}
+    if searched:
+        named = {name: f"{name}_given" if f"{name}_given" in parameters else name for name in named}
+    # JSON has no infinity.
+    return {name: math.inf if parameters[saved] == "inf" else parameters[saved] for name, saved in named.items()}
+
+
+def counts_of(sums: NeuronSums) -> UnitCounts:
+    """The counts of a resample, as rules read them."""
+    return UnitCounts(*sums.by_unit())

@@ -10,15 +10,15 @@ from babelscope.controls import write_evidence
 from babelscope.corpus import ROMANISABLE
 from babelscope.files.writing import discard, new_folder
 from babelscope.identification import ScriptControl, check_sets, evidence_rows, romanised_control
-from babelscope.neurons import SELECTORS
+from babelscope.neurons import neuron_rule, scoring_rules
 from babelscope.recording import observe
 from babelscope.study.job import Job
 from babelscope.study.parts import ablation_results, control_results, set_results, steering_results
 from babelscope.study.texts import SHARDS
 from babelscope.sweeps import Decoding, neuron_steering_study, overridden_settings, steering_study
 
-METHODS = ("lape", "entropy-lambda")
-"""Selections tried; method and top_rate are chosen on the validation split."""
+METHODS = scoring_rules()
+"""Rules tried, all that contrast languages; rule and top_rate are chosen on the validation split."""
 SITES = ("mlp_gate", "mlp_inner", "resid_out")
 SCRIPT_DOCUMENTS = 200
 """Documents a language that the romanised control reads at most."""
@@ -61,7 +61,7 @@ def identify(job: Job, observation: Observation) -> dict[str, Any]:
 
 def select(observation: Observation, method: str, top_rate: float) -> NeuronSet:
     """The sets of one method at one rate."""
-    return SELECTORS[method](observation, top_rate=top_rate)
+    return neuron_rule(method, top_rate=top_rate).choose(observation)
 
 
 def control(job: Job, observation: Observation, sets: NeuronSet) -> dict[str, Any]:
