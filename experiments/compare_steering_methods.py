@@ -27,6 +27,7 @@ from babelscope import (
     Gate,
     Operation,
     Site,
+    SteeringRecipe,
     ablate_languages,
     clamp_features,
     document_means,
@@ -88,7 +89,8 @@ class Config:
     threads: int = 2
 
 
-Build = Callable[[Setting, Language, Language], Sequence[Operation]]
+Steering = SteeringRecipe | Sequence[Operation]
+Build = Callable[[Setting, Language, Language], Steering]
 
 
 class Study:
@@ -117,14 +119,14 @@ class Study:
         return document_means(self.model, self.tokenizer, self.texts["train"], [site])[site]
 
 
-def mean(study: Study, s: Setting, target: Language, source: Language) -> list[Operation]:
+def mean(study: Study, s: Setting, target: Language, source: Language) -> SteeringRecipe:
     direction = mean_direction(study.obs, target=target, source=source, layer=s.layer)
-    return [direction.add(s.strength, "raw", schedule=s.fade)]
+    return direction.recipe(s.strength, "raw").with_(schedule=s.fade)
 
 
 def fitted(study: Study, fit: Callable[..., Direction], s: Setting, target: Language, source: Language):
     direction = fit(study.samples(s.layer), target=target, source=source)
-    return [direction.add(s.strength, "raw", schedule=s.fade)]
+    return direction.recipe(s.strength, "raw").with_(schedule=s.fade)
 
 
 def discriminant(study: Study) -> Build:
@@ -135,7 +137,7 @@ def discriminant(study: Study) -> Build:
         same = tag == first
         return torch.zeros(samples.value.shape[1]) if same else lda_direction(samples, target=tag, source=first).vector
 
-    def build(s: Setting, target: Language, source: Language) -> Sequence[Operation]:
+    def build(s: Setting, target: Language, source: Language) -> Steering:
         vector = shift(s.layer, target) - shift(s.layer, source)
         site = Site(s.layer, "resid_out")
         return [Operation(site, "add", vector, s.strength, schedule=s.fade, origin=study.obs.origin)]
@@ -149,18 +151,18 @@ def clean_map(study: Study) -> Build:
         samples = {Site(n, "mlp_out"): study.samples(n, "mlp_out") for n in range(study.depth)}
         return incline(samples, target=target, source=source)
 
-    return lambda s, target, source: [changed(op, strength=s.strength) for op in recipe(target, source)]
+    return lambda s, target, source: recipe(target, source).with_(strength=s.strength)
 
 
 def live_map(study: Study) -> Build:
     @cache
     def recipe(layer: int, target: Language, source: Language):
-        form = {"ridge": 0.01, "form": "blend", "intercept": True, "clean": False, "gate": Gate()}
+        form = {"ridge": 0.01, "form": "blend", "intercept": True, "clean": False}
         samples = {Site(layer, "resid_out"): study.samples(layer)}
-        return incline(samples, target=target, source=source, **form)
+        return incline(samples, target=target, source=source, **form).with_(gate=Gate())
 
-    def build(s: Setting, target: Language, source: Language) -> Sequence[Operation]:
-        return [changed(op, strength=s.strength, schedule=s.fade) for op in recipe(s.layer, target, source)]
+    def build(s: Setting, target: Language, source: Language) -> Steering:
+        return recipe(s.layer, target, source).with_(strength=s.strength, schedule=s.fade)
 
     return build
 
@@ -168,14 +170,13 @@ def live_map(study: Study) -> Build:
 def neurons(study: Study, by: Any) -> Build:
     sets = cache(lambda: select_entropy_lambda(study.obs, top_rate=0.02).sets)
 
-    def build(s: Setting, target: Language, source: Language) -> Sequence[Operation]:
+    def build(s: Setting, target: Language, source: Language) -> Steering:
         found = sets()
         if not found.sizes[target]:
             return []
         off = source if found.sizes[source] else None
-        return language_arithmetic(
-            found, study.obs, target=target, source=off, by=by, strength=s.strength, schedule=s.fade
-        )
+        recipe = language_arithmetic(found, study.obs, target=target, source=off, by=by, strength=s.strength)
+        return recipe.with_(schedule=s.fade)
 
     return build
 
@@ -184,12 +185,12 @@ def neurons_scaled(study: Study) -> Build:
     """The prompt language's neurons to nothing, the target's to twice what they are, at strength 1."""
     sets = cache(lambda: select_entropy_lambda(study.obs, top_rate=0.02).sets)
 
-    def build(s: Setting, target: Language, source: Language) -> Sequence[Operation]:
+    def build(s: Setting, target: Language, source: Language) -> Steering:
         return [
             operation
             for tag, factor in ((source, 0.0), (target, 2.0))
             if sets().sizes[tag]
-            for operation in scale_neurons(sets(), tag, factor, strength=s.strength, schedule=s.fade)
+            for operation in scale_neurons(sets(), tag, factor).with_(strength=s.strength, schedule=s.fade)
         ]
 
     return build
@@ -202,7 +203,7 @@ def conditional(study: Study) -> Build:
     def gate(target: Language) -> Gate:
         return Gate(condition=changed(fit_condition(study.samples(3), language=target).condition, above=False))
 
-    return lambda s, target, source: [changed(op, gate=gate(target)) for op in mean(study, s, target, source)]
+    return lambda s, target, source: mean(study, s, target, source).with_(gate=gate(target))
 
 
 def noise(study: Study) -> Build:
@@ -211,7 +212,7 @@ def noise(study: Study) -> Build:
         site = Site(layer, "resid_out")
         return random_directions(study.model, study.tokenizer, study.texts["valid"], site, draws=10, seed=layer)
 
-    def build(s: Setting, target: Language, source: Language) -> Sequence[Operation]:
+    def build(s: Setting, target: Language, source: Language) -> Steering:
         (true,) = mean(study, s, target, source)
         row = (study.targets.index(target) + 5 * study.targets.index(source)) % 10
         return [changed(true, vector=draws(s.layer)[row] * true.vector.norm())]
@@ -219,12 +220,9 @@ def noise(study: Study) -> Build:
     return build
 
 
-def held(study: Study, s: Setting, target: Language, source: Language) -> list[Operation]:
-    basis = study.basis(s.layer)
-    recipe = hold_coordinates(
-        study.obs, target=target, layer=s.layer, strength=s.strength, basis=basis, schedule=s.fade
-    )
-    return list(recipe)
+def held(study: Study, s: Setting, target: Language, source: Language) -> SteeringRecipe:
+    recipe = hold_coordinates(study.obs, target=target, layer=s.layer, basis=study.basis(s.layer))
+    return recipe.with_(strength=s.strength, schedule=s.fade)
 
 
 def ablated(study: Study) -> Build:
@@ -235,22 +233,19 @@ def ablated(study: Study) -> Build:
             study.obs, middle=[s.layer], upper=upper, strength=s.strength, upper_strength=-s.strength / 3
         )
 
-    return lambda s, target, source: list(recipe(s))
+    return lambda s, target, source: recipe(s)
 
 
-def there_and_back(study: Study, s: Setting, target: Language, source: Language) -> list[Operation]:
+def there_and_back(study: Study, s: Setting, target: Language, source: Language) -> SteeringRecipe:
     pivot = next(tag for tag in study.targets if tag not in (source, target))
-    layers = (s.layer, s.layer + 2)
-    recipe = shift_and_back(
-        study.obs, source=source, pivot=pivot, target=target, layers=layers, strength=s.strength, schedule=s.fade
-    )
-    return list(recipe)
+    recipe = shift_and_back(study.obs, source=source, pivot=pivot, target=target, layers=(s.layer, s.layer + 2))
+    return recipe.with_(strength=s.strength, schedule=s.fade)
 
 
-def heads(study: Study, s: Setting, target: Language, source: Language) -> list[Operation]:
+def heads(study: Study, s: Setting, target: Language, source: Language) -> SteeringRecipe:
     n = study.model.config.num_attention_heads
-    recipe = head_shift(study.obs, n, target=target, source=source, heads=s.layer, strength=s.strength, schedule=s.fade)
-    return list(recipe)
+    recipe = head_shift(study.obs, n, target=target, source=source, heads=s.layer)
+    return recipe.with_(strength=s.strength, schedule=s.fade)
 
 
 def features(study: Study, how: Literal["add", "clamp", "scale"], name: str = "reference", tau: float = 0.5) -> Build:
@@ -264,7 +259,7 @@ def features(study: Study, how: Literal["add", "clamp", "scale"], name: str = "r
         )
         return sae, select_langfir(seen, tau=tau), seen.sum / seen.tokens
 
-    def build(s: Setting, target: Language, source: Language) -> Sequence[Operation]:
+    def build(s: Setting, target: Language, source: Language) -> Steering:
         sae, sets, means = read()
         k, j = study.targets.index(target), study.targets.index(source)
         to, away = (set(sets.features(tag).tolist()) for tag in (target, source))
@@ -273,12 +268,12 @@ def features(study: Study, how: Literal["add", "clamp", "scale"], name: str = "r
             return []
         if how == "scale":
             factors = {index: 2.0 if index in to else 0.0 for index in chosen}
-            return [scale_features(sae, factors, strength=s.strength, schedule=s.fade)]
+            return scale_features(sae, factors).with_(strength=s.strength, schedule=s.fade)
         if how == "clamp":
             levels = {index: float(means[index, k]) * 2 for index in chosen}
-            return [clamp_features(sae, levels, strength=s.strength, schedule=s.fade)]
+            return clamp_features(sae, levels).with_(strength=s.strength, schedule=s.fade)
         direction = feature_difference(study.obs, sae, chosen, means[:, k], means[:, j], target=target, source=source)
-        return [direction.add(s.strength, "raw", schedule=s.fade)]
+        return direction.recipe(s.strength, "raw").with_(schedule=s.fade)
 
     return build
 

@@ -14,9 +14,7 @@ from babelscope import (
     Site,
     SteeringRecipe,
     activate_neurons,
-    arithmetic_recipe,
     clamp_features,
-    feature_recipe,
     language_arithmetic,
     layout_of,
     mean_direction,
@@ -27,7 +25,7 @@ from babelscope import (
     set_neurons,
     steer,
 )
-from babelscope.artifacts import Origin, SiteRecord
+from babelscope.artifacts import Gate, Origin, Schedule, SiteRecord
 from babelscope.directions import language_mean
 from babelscope.errors import ArtifactError, LanguageError, MeasurementError, SelectionError, SiteError, SteeringError
 
@@ -189,28 +187,38 @@ def card_of(recipe, path):
     return (recipe.save(path) / "README.md").read_text()
 
 
-def test_neuron_arithmetic_as_a_recipe_does_the_same_and_names_its_source(tmp_path):
-    recipe = arithmetic_recipe(SETS, GATE_OBS, target="fi", source="en", by="difference", strength=2, fill=-1)
-    same = language_arithmetic(SETS, GATE_OBS, target="fi", source="en", by="difference", strength=2, fill=-1)
-    assert plain(recipe) == plain(same) and recipe.origin == SETS.origin
+def test_neuron_arithmetic_can_be_saved_and_names_its_source(tmp_path):
+    recipe = language_arithmetic(SETS, GATE_OBS, target="fi", source="en", by="difference", strength=2, fill=-1)
+    assert recipe.origin == SETS.origin
     card = card_of(recipe, tmp_path / "recipe")
     assert "Method: neuron arithmetic, difference." in card and "Source: arXiv:2507.22608." in card
-    assert plain(SteeringRecipe.load(tmp_path / "recipe")) == plain(same)
+    assert plain(SteeringRecipe.load(tmp_path / "recipe")) == plain(recipe)
 
 
 def test_an_edit_of_features_as_a_recipe_is_bound_to_its_model(tmp_path):
     sae = replace(made_sae(), model_hash=ORIGIN.model_hash, model="tiny")
-    for edit, word in ((clamp_features(sae, {3: 2.0}), "clamped"), (scale_features(sae, {3: 0.0}), "scaled")):
-        recipe = feature_recipe(sae, edit, ORIGIN)
+    for edit, value, word in ((clamp_features, 2.0, "clamped"), (scale_features, 0.0, "scaled")):
+        recipe = edit(sae, {3: value}, origin=ORIGIN)
         card = card_of(recipe, tmp_path / word)
         assert f"Method: features {word}." in card and "Source: arXiv:2507.13410." in card
         assert recipe.operations[0].origin == ORIGIN and recipe.parameters["sae"]["hash"] == sae.hash
         with pytest.raises(ArtifactError, match="open the one it was made with"), steer(tiny_model("llama"), recipe):
             pass
+        assert edit(sae, {3: value}).operations[0].origin is None
     with pytest.raises(SteeringError, match="expected one model"):
-        feature_recipe(replace(sae, model_hash="another"), clamp_features(sae, {3: 2.0}), ORIGIN)
-    with pytest.raises(SteeringError, match="expected an edit of features"):
-        feature_recipe(sae, replace(clamp_features(sae, {3: 2.0}), site=Site(2, "resid_out")), ORIGIN)
+        clamp_features(replace(sae, model_hash="another"), {3: 2.0}, origin=ORIGIN)
+
+
+def test_a_recipe_takes_another_strength_gate_or_schedule_for_all_its_operations():
+    recipe = language_arithmetic(SETS, GATE_OBS, target="fi", source="en", strength=2)
+    assert [op.strength for op in recipe] == [1, 2, 2]
+    gate, fade = Gate("prompt", positions=(-1, None)), Schedule.first(4)
+    other = recipe.with_(strength=0.5, gate=gate, schedule=fade)
+    assert [(op.strength, op.gate, op.schedule) for op in other] == [(0.5, gate, fade)] * 3
+    assert [(op.strength, op.gate) for op in recipe.with_(schedule=fade)] == [(op.strength, op.gate) for op in recipe]
+    assert [op.strength for op in recipe.with_(strength=0)] == [0, 0, 0], "0 is a strength, not a missing word"
+    assert other.origin == recipe.origin and other.parameters == recipe.parameters
+    assert [op.strength for op in recipe] == [1, 2, 2], "the recipe itself stays"
 
 
 @pytest.fixture

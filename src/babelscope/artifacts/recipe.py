@@ -76,6 +76,14 @@ class SteeringRecipe:
             parameters={"parts": [dict(self.parameters), dict(other.parameters)]},
         )
 
+    def with_(
+        self, *, strength: float | int | None = None, gate: Gate | None = None, schedule: Schedule | None = None
+    ) -> "SteeringRecipe":
+        """The same operations, all of them at another strength, gate or schedule; None leaves each as it is."""
+        words = {"strength": strength, "gate": gate, "schedule": schedule}
+        given = {name: value for name, value in words.items() if value is not None}
+        return replace(self, operations=tuple(replace(operation, **given) for operation in self.operations))
+
     def check(self, model: "PreTrainedModel") -> None:
         """Raise SteeringError unless the model is the one this recipe was made for, by the settings that decide.
 

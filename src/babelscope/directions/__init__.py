@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from babelscope.directions.means import language_mean, mean_direction
     from babelscope.directions.neurons import (
         activate_neurons,
-        arithmetic_recipe,
         language_arithmetic,
         scale_neurons,
         set_neurons,
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
         feature_difference,
         feature_direction,
         feature_map,
-        feature_recipe,
         scale_features,
     )
     from babelscope.directions.samples import DocumentMeans, document_means
@@ -35,13 +33,11 @@ __all__ = [
     "LinearMap",
     "ablate_languages",
     "activate_neurons",
-    "arithmetic_recipe",
     "clamp_features",
     "document_means",
     "feature_difference",
     "feature_direction",
     "feature_map",
-    "feature_recipe",
     "fit_condition",
     "fit_map",
     "head_shift",

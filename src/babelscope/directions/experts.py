@@ -5,13 +5,12 @@ from typing import Literal
 
 import torch
 
-from babelscope.artifacts import Gate, Observation, Operation, Schedule, SteeringRecipe
+from babelscope.artifacts import Observation, Operation, SteeringRecipe
 from babelscope.axes import Float64, Tensor
 from babelscope.directions.means import against
 from babelscope.errors import SelectionError, SiteError
 from babelscope.sites import Site
 
-_ALWAYS, _STEADY = Gate(), Schedule()
 MARGIN = 0.01
 """How far above the highest score a forced expert is put; half precision rounds it away where scores are large."""
 
@@ -42,8 +41,6 @@ def promote_experts(
     per_layer: int = 1,
     mode: Literal["soft", "forced"] = "soft",
     strength: float | int = 0.5,
-    gate: Gate = _ALWAYS,
-    schedule: Schedule = _STEADY,
 ) -> SteeringRecipe:
     """Raise, at the routers of some layers, the experts that the target's tokens meet more often than the sources'.
 
@@ -75,8 +72,6 @@ def promote_experts(
                 values,
                 strength,
                 indices=experts,
-                gate=gate,
-                schedule=schedule,
                 origin=obs.origin,
             )
         )

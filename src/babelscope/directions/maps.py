@@ -5,14 +5,14 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from babelscope.artifacts import Gate, Operation, Schedule, SteeringRecipe
+from babelscope.artifacts import Gate, Operation, SteeringRecipe
 from babelscope.artifacts.stream import Form, check_form, without_units
 from babelscope.axes import Float64, Tensor
 from babelscope.directions.samples import DocumentMeans
 from babelscope.errors import SteeringError
 from babelscope.sites import Site
 
-_LAST, _STEADY = Gate("prompt", positions=(-1, None)), Schedule()
+LAST_PROMPT_TOKEN = Gate("prompt", positions=(-1, None))
 Combination = Literal["sum", "blend"]
 
 
@@ -74,14 +74,12 @@ def incline(
     clean: bool = True,
     intercept: bool = False,
     stream_form: Form = "auto",
-    gate: Gate = _LAST,
-    schedule: Schedule = _STEADY,
 ) -> SteeringRecipe:
     """Move the last prompt token at every given site by its image under a map between the languages.
 
     form: "sum" x + σ·xW, as published; "blend" x + σ·(xW - x), the image itself at σ = 1.
     clean: x and its image are those of a pass that nothing steers, pasted at every layer, as published; False: each
-    layer maps what the layers before it left, at any gate.
+    layer maps what the layers before it left, at any gate: `recipe.with_(gate=Gate())` maps every token.
     stream_form: of the documents' means, as of `fit_map`; in the ordinary form massive units are left as they are.
     The published map has no intercept and no ridge; its data mixes in sentences joined in two languages, ours does not.
     Source: INCLINE, arXiv:2410.12462.
@@ -102,8 +100,7 @@ def incline(
                 fitted.bias.float(),
                 strength,
                 matrix=matrix,
-                gate=gate,
-                schedule=schedule,
+                gate=LAST_PROMPT_TOKEN,
                 origin=means.origin,
                 clean=clean,
             )

@@ -1,26 +1,22 @@
 """Features of a sparse autoencoder as what steers: folded into a direction, or clamped and scaled at every token."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from typing import Literal
 
 import torch
 
 from babelscope.artifacts import (
     Direction,
     FeatureMap,
-    Gate,
     LoadedSAE,
     Observation,
     Operation,
     Origin,
-    Schedule,
     SteeringRecipe,
 )
 from babelscope.artifacts.identity import differences
 from babelscope.axes import Float, Tensor
 from babelscope.errors import SteeringError
-
-_ALWAYS, _STEADY = Gate(), Schedule()
 
 
 def _check_features(sae: LoadedSAE, features: Sequence[int]) -> None:
@@ -129,51 +125,40 @@ def feature_map(sae: LoadedSAE, features: Sequence[int]) -> FeatureMap:
 
 
 def clamp_features(
-    sae: LoadedSAE,
-    levels: Mapping[int, float],
-    *,
-    strength: float | int = 1.0,
-    gate: Gate = _ALWAYS,
-    schedule: Schedule = _STEADY,
-) -> Operation:
+    sae: LoadedSAE, levels: Mapping[int, float], *, strength: float | int = 1.0, origin: Origin | None = None
+) -> SteeringRecipe:
     """Hold features at levels, at every token: h + Σ_j (level_j - f_j)·d_j; the reconstruction's error is kept.
 
+    origin: of the model, as an Observation or `origin_of` has it; the recipe then steers this model alone. None: the
+    model is checked for its widths.
+    Raises SteeringError for features that the autoencoder lacks, or where it was trained on another model.
     Source: sparse feature steering, arXiv:2507.13410, which changes one feature at one layer; here they may be several.
     """
-    values = torch.tensor([float(level) for level in levels.values()])
-    kept = feature_map(sae, list(levels))
-    return Operation(sae.site, "clamp_features", values, strength, features=kept, gate=gate, schedule=schedule)
+    return _edited(sae, "clamp_features", levels, strength, origin)
 
 
 def scale_features(
-    sae: LoadedSAE,
-    factors: Mapping[int, float],
-    *,
-    strength: float | int = 1.0,
-    gate: Gate = _ALWAYS,
-    schedule: Schedule = _STEADY,
-) -> Operation:
+    sae: LoadedSAE, factors: Mapping[int, float], *, strength: float | int = 1.0, origin: Origin | None = None
+) -> SteeringRecipe:
     """Multiply features where they fire: h + Σ_j (factor_j - 1)·f_j·d_j; 0 takes a feature out.
 
-    Source: as of `clamp_features`.
+    origin, errors and source: as of `clamp_features`.
     """
-    values = torch.tensor([float(factor) for factor in factors.values()])
-    kept = feature_map(sae, list(factors))
-    return Operation(sae.site, "scale_features", values, strength, features=kept, gate=gate, schedule=schedule)
+    return _edited(sae, "scale_features", factors, strength, origin)
 
 
-def feature_recipe(sae: LoadedSAE, operation: Operation, origin: Origin) -> SteeringRecipe:
-    """`clamp_features` or `scale_features` of an autoencoder as a recipe for one model, with method and source.
-
-    origin: of the model, as an Observation or `origin_of` has it; the operation alone is checked for its width only.
-    Raises SteeringError where the autoencoder was trained on another model, or the operation is of another one.
-    """
-    _check_model(sae, origin)
-    if operation.features is None or operation.site != sae.site or operation.features.encoder.shape[1] != sae.d_hidden:
-        raise SteeringError(
-            f"operation {operation.kind!r} at '{operation.site}' came; expected an edit of features of SAE {sae.id!r} "
-            f"at '{sae.site}'; make it with clamp_features or scale_features"
-        )
-    word = "clamped" if operation.kind == "clamp_features" else "scaled"
+def _edited(
+    sae: LoadedSAE,
+    kind: Literal["clamp_features", "scale_features"],
+    values: Mapping[int, float],
+    strength: float | int,
+    origin: Origin | None,
+) -> SteeringRecipe:
+    if origin is not None:
+        _check_model(sae, origin)
+    part = feature_map(sae, list(values))
+    vector = torch.tensor([float(value) for value in values.values()])
+    operation = Operation(sae.site, kind, vector, strength, features=part, origin=origin)
+    word = "clamped" if kind == "clamp_features" else "scaled"
     made = {"method": f"features {word}", "source": "arXiv:2507.13410", "sae": {"id": sae.id, "hash": sae.hash}}
-    return SteeringRecipe((replace(operation, origin=origin),), origin, made)
+    return SteeringRecipe((operation,), origin or Origin(sae.model, "", "", ""), made)

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 import torch
 from einops import rearrange
 
-from babelscope.artifacts import Gate, Observation, Operation, Schedule, SteeringRecipe
+from babelscope.artifacts import Observation, Operation, SteeringRecipe
 from babelscope.axes import Float64, Tensor
 from babelscope.directions.means import against, language_mean, mean_difference, mean_direction
 from babelscope.errors import MeasurementError, SelectionError
 from babelscope.sites import Site
-
-_ALWAYS, _STEADY = Gate(), Schedule()
 
 
 def shift_and_back(
@@ -22,8 +20,6 @@ def shift_and_back(
     target: str | None = None,
     layers: tuple[int, int],
     strength: float | int = 1.0,
-    gate: Gate = _ALWAYS,
-    schedule: Schedule = _STEADY,
 ) -> SteeringRecipe:
     """Take a language into the space of another at one layer, and out of it again at a later one.
 
@@ -36,7 +32,7 @@ def shift_and_back(
     there = mean_direction(obs, target=pivot, source=source, layer=layers[0])
     back = mean_direction(obs, target=out, source=pivot, layer=layers[1])
     made = {"method": "shift and shift back", "source": "ShifCon, arXiv:2410.19453", "target": out, "from": [source]}
-    operations = tuple(part.add(strength, "raw", gate=gate, schedule=schedule) for part in (there, back))
+    operations = tuple(part.add(strength, "raw") for part in (there, back))
     return SteeringRecipe(operations, obs.origin, {**made, "pivot": pivot, "layers": list(layers)})
 
 
@@ -74,8 +70,6 @@ def head_shift(
     source: str | Sequence[str] | None = None,
     heads: int = 8,
     strength: float | int = 1.0,
-    gate: Gate = _ALWAYS,
-    schedule: Schedule = _STEADY,
 ) -> SteeringRecipe:
     """Shift the outputs of the heads that tell two languages apart best by their difference of means.
 
@@ -99,9 +93,7 @@ def head_shift(
             units = torch.cat([torch.arange(head * d_head, (head + 1) * d_head) for head in mine])
             site = Site(layer, "attn_heads")
             shift = mean_difference(obs, target, others, site)[units].float()
-            operations.append(
-                Operation(site, "add", shift, strength, indices=units, gate=gate, schedule=schedule, origin=obs.origin)
-            )
+            operations.append(Operation(site, "add", shift, strength, indices=units, origin=obs.origin))
     named = [f"{layers[index // n_heads]}.{index % n_heads}" for index in sorted(chosen)]
     made = {"method": "shift of attention heads", "source": "CLAIM, arXiv:2506.11073", "heads": named}
     return SteeringRecipe(tuple(operations), obs.origin, {**made, "target": target, "from": list(others)})

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 
 import torch
 
-from babelscope.artifacts import Gate, Observation, Operation, Schedule, SteeringRecipe
+from babelscope.artifacts import Observation, Operation, SteeringRecipe
 from babelscope.artifacts.stream import Form
 from babelscope.axes import Float32, Tensor
 from babelscope.directions.means import form_at, language_mean
 from babelscope.errors import SteeringError
 from babelscope.sites import Site
 from babelscope.subspaces import language_subspace
-
-_ALWAYS, _STEADY = Gate(), Schedule()
 
 
 def language_basis(
@@ -38,8 +36,6 @@ def ablate_languages(
     upper_strength: float | int = -0.1,
     rank: int | None = None,
     form: Form = "auto",
-    gate: Gate = _ALWAYS,
-    schedule: Schedule = _STEADY,
 ) -> SteeringRecipe:
     """Take a share of the language subspace out in middle layers, and put some of it back in upper ones.
 
@@ -60,8 +56,6 @@ def ablate_languages(
                 torch.zeros(basis.shape[1]),
                 share,
                 matrix=basis,
-                gate=gate,
-                schedule=schedule,
                 origin=obs.origin,
             )
         )
@@ -80,8 +74,6 @@ def hold_coordinates(
     rank: int | None = None,
     basis: Float32[Tensor, "rank hidden"] | None = None,
     form: Form = "auto",
-    gate: Gate = _ALWAYS,
-    schedule: Schedule = _STEADY,
 ) -> SteeringRecipe:
     """Hold the stream, within the language subspace, at the place of one language's mean.
 
@@ -99,8 +91,6 @@ def hold_coordinates(
         language_mean(obs, target, site, form_at(obs, site, form)).float(),
         strength,
         matrix=space,
-        gate=gate,
-        schedule=schedule,
         origin=obs.origin,
     )
     tag = obs.languages[obs.index(target)]

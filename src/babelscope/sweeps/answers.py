@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts import Operation
+from babelscope.artifacts import Operation, SteeringRecipe
 from babelscope.corpus import (
     Corpus,
     Message,
@@ -32,7 +32,7 @@ from babelscope.sweeps.decoding import Decoding
 from babelscope.upstream.generation import pin_generation
 
 log = logging.getLogger(__name__)
-Steerer = Callable[[Language, Language], Sequence[Operation]]
+Steerer = Callable[[Language, Language], SteeringRecipe | Sequence[Operation]]
 """Target and source language → the operations for that row; none of them leaves the row as it is."""
 
 

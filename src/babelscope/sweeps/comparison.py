@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts import Operation, Schedule
+from babelscope.artifacts import Operation, Schedule, SteeringRecipe
 from babelscope.controls import percentile_interval, wilson_interval
 from babelscope.corpus import Corpus
 from babelscope.errors import MeasurementError
@@ -55,7 +55,7 @@ class Method(NamedTuple):
     name: str
     source: str
     settings: Sequence[Setting]
-    build: Callable[[Setting, Language, Language], Sequence[Operation]] = leave
+    build: Callable[[Setting, Language, Language], SteeringRecipe | Sequence[Operation]] = leave
     """Setting, target and source → operations for such a row."""
     rewrite: Callable[[Setting, Sequence[Request]], list[Request]] | None = None
     """For baselines that write other prompts."""

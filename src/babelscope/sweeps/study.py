@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts import Direction, NeuronSet, Observation, Operation, Schedule
+from babelscope.artifacts import Direction, NeuronSet, Observation, Operation, Schedule, SteeringRecipe
 from babelscope.corpus import Corpus, check_apart
 from babelscope.directions import language_arithmetic, mean_direction
 from babelscope.errors import CorpusError, LanguageError
@@ -189,7 +189,7 @@ def steering_study(
     few = vary_sources(prompts["test"], known, random_prompts)
     plain = pair_steerer(observation, layer_of, strength_of)
 
-    def other(target: Language, source: Language) -> Sequence[Operation]:
+    def other(target: Language, source: Language) -> SteeringRecipe | Sequence[Operation]:
         """A third language's direction, for a row meant for `target`, at the target's own point if it is no target."""
         third = third_language(target, source, known, observation.languages)
         if third is None or third in known:
@@ -307,10 +307,10 @@ def neuron_steering_study(
     """
     decoding = replace(decoding, batch_size=min(16, decoding.batch_size))  # each row has its own steps in every layer
     targets = list(study.steered.scores)
-    made: dict[tuple[Language, Language, float], Sequence[Operation]] = {}
+    made: dict[tuple[Language, Language, float], SteeringRecipe | Sequence[Operation]] = {}
 
     def steerer(strength: float) -> Steerer:
-        def operations(target: Language, source: Language) -> Sequence[Operation]:
+        def operations(target: Language, source: Language) -> SteeringRecipe | Sequence[Operation]:
             key = (target, source, strength)
             if key not in made:
                 off = source if sets.sizes[source] else None
