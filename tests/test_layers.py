@@ -11,10 +11,11 @@ SOURCE = ROOT / "src" / "babelscope"
 LEVELS = [
     ["errors", "axes", "lazy_imports"],
     ["files"],
-    ["languages", "limits", "sites", "runs", "reference", "upstream", "sweep_grid"],
+    ["languages", "limits", "sites", "runs", "reference", "upstream", "sweep_grid", "feature_map"],
+    ["interventions"],
     ["artifacts", "scripts"],
     ["corpus", "models"],
-    ["interventions", "recording", "evaluation", "controls", "figures", "subspaces"],
+    ["recording", "evaluation", "controls", "figures", "subspaces"],
     ["neurons", "directions", "steering", "subnetworks", "vocabulary"],
     ["features", "probes"],
     ["identification", "ablation", "sweeps", "adapters", "report"],

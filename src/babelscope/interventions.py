@@ -1,4 +1,6 @@
-"""Pure functions activation → activation.
+"""Pure functions activation → activation, and the table of the kinds of operations that they make.
+
+A kind is one function here with its entry above it: what it needs, where it may act and what is checked.
 
 All compute in float32 (float64 stays float64), return the dtype they were given, and write into nothing. A strength is
 one number, or a tensor that broadcasts over the units (`[batch, token, 1]`). Where it is 0 the activation comes back
@@ -6,16 +8,77 @@ bit for bit, whatever the vector holds: those places are taken from the input, n
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import torch
 from babelscope_kernels.steer_residual.dispatch import steer_residual
 
-from babelscope.artifacts import FeatureMap
 from babelscope.axes import Float, Int, Int64, Tensor
+from babelscope.feature_map import FeatureMap
 
 Strength = float | int | Tensor
 Change = Callable[[Tensor, Tensor, Strength], Tensor]
 """Activation, vector, strength → activation."""
+F = TypeVar("F", bound=Callable[..., Tensor])
+
+
+@dataclass(frozen=True)
+class OperationKind:
+    """What an operation of one kind is."""
+
+    act: Callable[..., Tensor]
+    """Activation, vector, what it `needs` if anything, strength → activation."""
+    needs: Literal["", "matrix", "features"] = ""
+    """The field of an operation that it needs beside the vector, and no other kind without this word may have."""
+    whole: bool = False
+    """Needs all units of a site: no indices, and no neurons of experts, which share no space."""
+    has_units: bool = False
+    """The vector may be taken at unit length, or relative to the stream."""
+    has_direction: bool = False
+    """The vector may not be zero."""
+    only_at: str | None = None
+    """The one kind of site that it acts at; None: any."""
+    reads_all: bool = False
+    """Reads all units of a site also where indices name those that it changes; the vector is 0 at the others."""
+    matrix_fault: Callable[[Tensor, int], str] = lambda matrix, width: ""
+    """What is wrong with a matrix for so many units; "" where nothing is."""
+
+
+KINDS: dict[str, OperationKind] = {}
+"""By name, that of the function."""
+
+
+def kind(**words: Any) -> Callable[[F], F]:
+    """Enter a function as the kind of its name; the words are the fields of `OperationKind`."""
+
+    def enter(act: F) -> F:
+        KINDS[act.__name__] = OperationKind(act, **words)
+        return act
+
+    return enter
+
+
+def names_of(**words: Any) -> str:
+    """The kinds of which these words hold, as a text."""
+    found = [name for name, entry in KINDS.items() if all(getattr(entry, key) == value for key, value in words.items())]
+    return " and ".join(repr(name) for name in found)
+
+
+def basis_fault(matrix: Tensor, width: int) -> str:
+    """Rows must be orthonormal."""
+    if matrix.ndim != 2 or matrix.shape[1] != width or not len(matrix):
+        return f"matrix {list(matrix.shape)} came with {width} units; expected [rank, {width}]"
+    gram = matrix.double() @ matrix.double().T
+    if float((gram - torch.eye(len(gram), dtype=torch.float64)).abs().max()) > 1e-4:
+        return "the rows of the matrix are not orthonormal; expected a basis; orthonormalise it"
+    return ""
+
+
+def square_fault(matrix: Tensor, width: int) -> str:
+    """As many rows as columns as units."""
+    fits = tuple(matrix.shape) == (width, width)
+    return "" if fits else f"matrix {list(matrix.shape)} came with {width} units; expected [{width}, {width}]"
 
 
 def _compute(value: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,6 +101,7 @@ def _by_kernel(value: Tensor) -> bool:
     return value.is_cuda
 
 
+@kind(has_units=True)
 def add(
     value: Float[Tensor, "*batch unit"], vector: Float[Tensor, "*#batch unit"], strength: Strength
 ) -> Float[Tensor, "*batch unit"]:
@@ -52,6 +116,7 @@ def add(
     return _kept(value, torch.add(x, v, alpha=strength), strength)
 
 
+@kind()
 def replace(
     value: Float[Tensor, "*batch unit"], vector: Float[Tensor, "*#batch unit"], strength: Strength
 ) -> Float[Tensor, "*batch unit"]:
@@ -62,6 +127,7 @@ def replace(
     return _kept(value, _blend(x, v.expand_as(x), strength), strength)
 
 
+@kind()
 def scale(
     value: Float[Tensor, "*batch unit"], vector: Float[Tensor, "*#batch unit"], strength: Strength
 ) -> Float[Tensor, "*batch unit"]:
@@ -72,6 +138,7 @@ def scale(
     return _kept(value, _blend(x, v * x, strength), strength)
 
 
+@kind(whole=True, has_direction=True)
 def project_out(
     value: Float[Tensor, "*batch unit"], vector: Float[Tensor, "*#batch unit"], strength: Strength
 ) -> Float[Tensor, "*batch unit"]:
@@ -86,6 +153,7 @@ def project_out(
     return _kept(value, x - _weight(strength, x) * along * q, strength)
 
 
+@kind(needs="matrix", whole=True, matrix_fault=basis_fault)
 def subspace(
     value: Float[Tensor, "*batch unit"],
     centre: Float[Tensor, "*#batch unit"],
@@ -104,6 +172,7 @@ def subspace(
     return _kept(value, x - _weight(strength, x) * inside, strength)
 
 
+@kind(needs="matrix", whole=True, matrix_fault=square_fault)
 def affine(
     value: Float[Tensor, "*batch unit"],
     bias: Float[Tensor, "*#batch unit"],
@@ -127,6 +196,7 @@ def active_features(x: Float[Tensor, "*batch unit"], features: FeatureMap) -> Fl
     return torch.where(open_, mine, 0)
 
 
+@kind(needs="features", whole=True)
 def clamp_features(
     value: Float[Tensor, "*batch unit"],
     level: Float[Tensor, "*#batch chosen"],
@@ -141,6 +211,7 @@ def clamp_features(
     return _kept(value, x + _weight(strength, x) * change, strength)
 
 
+@kind(needs="features", whole=True)
 def scale_features(
     value: Float[Tensor, "*batch unit"],
     factor: Float[Tensor, "*#batch chosen"],
@@ -155,6 +226,7 @@ def scale_features(
     return _kept(value, x + _weight(strength, x) * change, strength)
 
 
+@kind(only_at="router", reads_all=True)
 def promote(
     value: Float[Tensor, "*batch expert"], vector: Float[Tensor, "*#batch expert"], strength: Strength
 ) -> Float[Tensor, "*batch expert"]:
@@ -165,6 +237,7 @@ def promote(
     return _kept(value, z + _weight(strength, z) * v * z.std(dim=-1, keepdim=True), strength)
 
 
+@kind(only_at="router", reads_all=True)
 def force(
     value: Float[Tensor, "*batch expert"], vector: Float[Tensor, "*#batch expert"], strength: Strength
 ) -> Float[Tensor, "*batch expert"]:
@@ -185,27 +258,12 @@ def _blend(x: Tensor, new: Tensor, strength: Strength) -> Tensor:
     return torch.lerp(x, new, strength.to(x.dtype) if isinstance(strength, Tensor) else float(strength))
 
 
-CHANGES: dict[str, Change] = {
-    "add": add,
-    "replace": replace,
-    "scale": scale,
-    "project_out": project_out,
-    "promote": promote,
-    "force": force,
-}
-"""By the kind of an operation; those that need no more than a vector."""
-
-
-def change_of(kind: str, matrix: Tensor | None = None, features: FeatureMap | None = None) -> Change:
+def change_of(name: str, matrix: Tensor | None = None, features: FeatureMap | None = None) -> Change:
     """The change of any kind of operation, its matrix or features filled in."""
-    if kind == "subspace" and matrix is not None:
-        return lambda value, vector, strength: subspace(value, vector, matrix, strength)
-    if kind == "affine" and matrix is not None:
-        return lambda value, vector, strength: affine(value, vector, matrix, strength)
-    if features is not None:
-        edit = clamp_features if kind == "clamp_features" else scale_features
-        return lambda value, vector, strength: edit(value, vector, features, strength)
-    return CHANGES[kind]
+    entry, part = KINDS[name], matrix if features is None else features
+    if not entry.needs:
+        return entry.act
+    return lambda value, vector, strength: entry.act(value, vector, part, strength)
 
 
 def at_units(

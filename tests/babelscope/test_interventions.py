@@ -6,7 +6,7 @@ import torch
 
 from babelscope.artifacts import FeatureMap
 from babelscope.interventions import (
-    CHANGES,
+    KINDS,
     active_features,
     add,
     affine,
@@ -25,6 +25,9 @@ from babelscope.interventions import (
 
 X = torch.tensor([[[1.0, 2.0, -3.0], [0.5, 0.0, 4.0]], [[-1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]])
 V = torch.tensor([3.0, 0.0, 4.0])
+
+CHANGES = {name: entry.act for name, entry in KINDS.items() if not entry.needs}
+"""Kinds that need no more than a vector."""
 
 
 def bits(tensor):

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from artifact_damage import as_before_hashes, reseal
+from conftest import tiny_model
 from safetensors.torch import load_file
 
-from babelscope import Gate, Operation, Schedule, Site, SteeringRecipe
+from babelscope import Gate, Operation, Schedule, Site, SteeringRecipe, read_site, steer
 from babelscope.artifacts import Condition, FeatureMap, Origin
 from babelscope.errors import ArtifactError, SteeringError
 
@@ -136,6 +137,33 @@ def test_a_damaged_recipe_is_refused_in_one_line(tmp_path, change, word):
 def test_what_can_not_be_applied_is_refused(arguments, word):
     with pytest.raises(ArtifactError, match=word):
         Operation(**{"site": Site(1, "resid_out"), "kind": "add", "vector": V, **arguments})
+
+
+def test_a_kind_is_one_entry_that_is_checked_saved_and_steers(tmp_path):
+    """A kind that the library does not have, made here by its entry alone."""
+    from babelscope.interventions import KINDS, kind
+
+    def mirror(value, vector, strength):
+        return value - strength * 2 * (value - vector)
+
+    kind(whole=True, only_at="resid_out")(mirror)
+    try:
+        site, vector = Site(1, "resid_out"), torch.ones(32)
+        saved = SteeringRecipe((Operation(site, "mirror", vector, 0.5),), Origin("", "", "", "")).save(
+            tmp_path / "recipe"
+        )
+        model, ids = tiny_model("llama"), torch.tensor([[1, 5, 9]])
+        with steer(model, SteeringRecipe.load(saved)):
+            halfway = read_site(model, ids, site)
+        torch.testing.assert_close(halfway, torch.ones(1, 3, 32))
+        with pytest.raises(SteeringError, match="it acts at a resid_out alone"):
+            Operation(Site(1, "mlp_out"), "mirror", vector)
+        with pytest.raises(SteeringError, match="whole direction"):
+            Operation(site, "mirror", vector, indices=torch.arange(32))
+    finally:
+        del KINDS["mirror"]
+    with pytest.raises(SteeringError, match="operation 'mirror' is unknown; expected one of add, replace"):
+        Operation(site, "mirror", vector)
 
 
 EYE = torch.eye(3)

@@ -43,7 +43,7 @@ def test_it_is_the_librarys_own_intervention(kind, dtype, number):
     _, tensors = given("odd", dtype)
     strength = -1.75 if number else tensors["strength"]
     ours = steer_residual(tensors["hidden"], tensors["each"], strength, kind=kind)
-    theirs = interventions.CHANGES[kind](tensors["hidden"], tensors["each"], strength)
+    theirs = interventions.KINDS[kind].act(tensors["hidden"], tensors["each"], strength)
     assert ours.dtype == theirs.dtype
     assert error(ours, theirs.double()) <= (2e-7 if dtype == torch.float32 else 2e-3)
 

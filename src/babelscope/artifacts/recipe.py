@@ -16,7 +16,7 @@ from babelscope.artifacts.identity import (
     settings_of,
     whole_config_hash,
 )
-from babelscope.artifacts.operation import FeatureMap, Kind, Operation, Unit
+from babelscope.artifacts.operation import Operation, Unit
 from babelscope.artifacts.storage import (
     SavedFolder,
     as_flag,
@@ -34,6 +34,7 @@ from babelscope.artifacts.storage import (
 )
 from babelscope.axes import Tensor
 from babelscope.errors import SteeringError
+from babelscope.feature_map import FeatureMap
 from babelscope.sites import Site
 from babelscope.upstream.config import config_value
 
@@ -210,12 +211,11 @@ def _read_operation(entry: Any, saved: SavedFolder, number: int, origin: Origin)
     def read(part: str, *shape: int | None, dtype: torch.dtype = torch.float32) -> Tensor:
         return saved.tensor(as_text(names.get(part), f"{what}.tensors.{part}"), dtype, *shape)
 
-    one_of(kind, Kind, "kind")
     one_of(unit, Unit, "unit")
     vector = read("vector", None)
     return Operation(
         site=Site.parse(as_text(site, f"{what}.site")),
-        kind=kind,
+        kind=as_text(kind, f"{what}.kind"),
         vector=vector,
         strength=as_number(strength, f"{what}.strength"),
         unit=unit,

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from babelscope.artifacts import Condition, Operation
-from babelscope.artifacts.operation import MATRIX_KINDS
 from babelscope.errors import SiteError, SteeringError
+from babelscope.interventions import KINDS
 from babelscope.models import Layout, check_made_for
 from babelscope.sites import NEURON_SITES
 
@@ -46,8 +46,7 @@ def _check_width(operation: Operation, width: int) -> None:
 
 
 def _check_experts(operation: Operation) -> None:
-    whole = operation.kind == "project_out" or operation.kind in MATRIX_KINDS or operation.features is not None
-    if whole or operation.clean:
+    if KINDS[operation.kind].whole or operation.clean:
         raise SiteError(f"site '{operation.site}': experts have no common space to project in; use mlp_out")
 
 

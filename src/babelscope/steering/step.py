@@ -7,10 +7,9 @@ from typing import Any
 import torch
 
 from babelscope.artifacts import Operation
-from babelscope.artifacts.operation import ROUTER_KINDS
 from babelscope.axes import Float, Float64, Tensor
 from babelscope.errors import ArtifactError, SteeringError
-from babelscope.interventions import Change, at_experts, at_units, change_of
+from babelscope.interventions import KINDS, Change, at_experts, at_units, change_of
 from babelscope.sites import NEURON_SITES
 from babelscope.steering.frame import Frame
 from babelscope.steering.receipt import PassCounts, Receipt, count_masked, count_plain
@@ -105,7 +104,7 @@ class Step:
             return self._pasted(change, value, vector, strength, frame)
         if indices is None:
             return change(flat, vector, strength).reshape(value.shape)
-        if self.operation.kind in ROUTER_KINDS:
+        if KINDS[self.operation.kind].reads_all:
             # The spread and the edges are those of all experts.
             return change(flat, self._ready_on(value, "wide", lambda: self._wide(self.vectors[0])), strength)
         where = self._ready_on(value, "indices", lambda: indices)
