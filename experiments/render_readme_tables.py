@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import tyro
-from tables import chat, judging, main_job, probes, steering, training, units
+from tables import chat, judging, main_job, probes, registries, steering, training, units
 from tables.measured import ROOT
 
 from babelscope.files.writing import write_text
@@ -21,10 +21,18 @@ class Config:
     """Compare only; exit 1 where a page differs."""
 
 
-PAGES = ("README.md", "docs/measurements.md", "docs/why-does-it-answer-in-english.md", "docs/judging-answers.md")
+PAGES = (
+    "README.md",
+    "docs/measurements.md",
+    "docs/methods.md",
+    "docs/why-does-it-answer-in-english.md",
+    "docs/judging-answers.md",
+)
 """A block between `<!-- measured: name -->` and its end is written here, wherever it stands."""
 
 TABLES = {
+    "rules": registries.rules_table,
+    "kinds": registries.kinds_table,
     "summary": main_job.summary_lines,
     "ablation": main_job.ablation_table,
     "steering": main_job.steering_table,
