@@ -82,7 +82,7 @@ def run_features(
         sae: "reference", "reference-coarse", a sae-lens folder, Gemma Scope's params.npz, or a release with --sae-id.
         corpus: as for observe; "reference" is the bundled one.
         out: folder with `observation`, `features` (the FeatureSet) and evidence.jsonl.
-        method: langfir, monolinguality, or lape over features.
+        method: the rule; docs/methods.md lists them with what they take.
         sae_id: which autoencoder of a release.
         site: where it belongs, if its files do not say, such as 20.resid_out.
         average_norm: mean length of the activations it was trained on, if its files need it.

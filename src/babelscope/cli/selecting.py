@@ -38,7 +38,7 @@ def run_identify(
     Args:
         observation: folder of an Observation with at least 20 document shards.
         out: folder of the NeuronSet; evidence.jsonl beside it holds the controls.
-        method: lape (activation entropy), entropy-lambda (entropy less a reward for firing often), or top-rate.
+        method: the rule; docs/methods.md lists them with what they take.
         top_rate: share of all neurons taken.
         at: the site whose neurons are asked.
         parallel: the documents are line-parallel; resamples then draw the same sentences in every language.
