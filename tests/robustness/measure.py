@@ -1,6 +1,6 @@
 """Damage, kill, fill and race what the toolkit writes, and say how often something went wrong.
 
-    python tests/robustness/measure.py --seeds 5 --out docs/measured/robustness.jsonl
+    python tests/robustness/measure.py --seeds 5 --every 11 --races 1 --sizes 3000 > docs/measured/robustness.jsonl
 
 Seconds with the settings of the tests, hours with --every 1 and many seeds. A row a check, and one a thing that is bad.
 """
