@@ -282,6 +282,14 @@ def test_a_damaged_checkpoint_is_one_line(capsys, folder):
         assert code == 1 and "obs.checkpoint to start anew" in one_line(err)
 
 
+def test_a_checkpoint_that_a_kill_left_beside_a_whole_result_goes(capsys, folder):
+    assert observe(capsys, folder, "obs")[0] == 0
+    (folder / "obs.checkpoint").mkdir()
+    (folder / "obs.checkpoint" / "tensors-9-0.safetensors").touch()
+    assert observe(capsys, folder, "obs", "--resume")[1]["resumed_tokens"] == "complete"
+    assert not (folder / "obs.checkpoint").exists()
+
+
 def test_a_second_run_with_the_same_out_is_told_at_once(capsys, folder):
     with locked(folder / "obs.checkpoint"):
         code, _, err = observe(capsys, folder, "obs", "--resume")

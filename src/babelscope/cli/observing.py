@@ -93,6 +93,7 @@ def run_observe(
     from babelscope.recording import observe, plan_observation
 
     if complete:
+        discard(checkpoint)
         return {"out": str(out), "tokens": Observation.load(out).tokens, "resumed_tokens": "complete"}
     texts = load_corpus(corpus, languages or None, split=split, conversation=counted_of(conversation))
     if check_language:
