@@ -16,7 +16,7 @@ def test_verdicts_are_counted_under_labels_that_mean_nothing_and_under_languages
     module = importlib.util.module_from_spec(spec)
     sys.modules[FILE.stem] = module
     spec.loader.exec_module(module)
-    small = {"populations": 1, "tokens": 700, "test_tokens": 40, "draws": 2, "resamples": 20, "simulations": 40}
+    small = {"populations": 1, "tokens": 3000, "test_tokens": 40, "draws": 2, "resamples": 20, "simulations": 40}
     config = module.Config(**small, threads=torch.get_num_threads(), out=str(tmp_path / "rows.jsonl"))
     run = Run(tmp_path)
     module.run(config, run)
