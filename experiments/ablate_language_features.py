@@ -45,6 +45,7 @@ from babelscope.figures import ablation_map, write_figure
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
 from babelscope.models import Layout
+from babelscope.recording.walk import walk
 from babelscope.runs import Run, environment, main
 
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
@@ -172,14 +173,21 @@ class OnTestText(NamedTuple):
     taken: dict[str, dict[Language, float]]
 
 
-@torch.no_grad()
+class TokenRows:
+    """The counted tokens' values at a site."""
+
+    def __init__(self, site: Site):
+        self.hooks, self.rows = {site: lambda batch, at: at.rows()}, []
+
+    def add(self, batch, values) -> None:
+        self.rows += values.values()
+
+
 def second_moment(layout: Layout, site: Site, part: HeldOut) -> torch.Tensor:
     """[hidden, hidden]: sum of x xᵀ over one language's tokens at the site, BOS and pads out."""
-    rows: list[torch.Tensor] = []
-    for batch in part.batches:
-        with layout.watch(site, lambda value, sign, routes, keep=batch.counted: rows.append(value[keep])):
-            layout.body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    states = torch.cat(rows).double()
+    tokens = TokenRows(site)
+    walk(layout, [part.documents], [tokens], pad=part.pad)
+    states = torch.cat(tokens.rows).double()
     return states.T @ states
 
 

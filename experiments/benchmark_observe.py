@@ -15,9 +15,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from babelscope import layout_of, load_corpus, open_model
 from babelscope.controls import percentile_interval
-from babelscope.corpus import as_corpus
-from babelscope.recording.passes import Pass
-from babelscope.recording.reading import Reading
+from babelscope.corpus import as_corpus, batch_documents, pad_of
+from babelscope.recording.pass_plan import PassPlan
+from babelscope.recording.pass_settings import PassSettings
+from babelscope.recording.sums import PassSums
+from babelscope.recording.tally import Tally
+from babelscope.recording.walk import CPU_TOKENS, Walker, hooked_passes
 from babelscope.runs import Run, main
 from babelscope.sites import At
 
@@ -43,8 +46,10 @@ def variants(model, tokenizer, config: Config):
     corpus = as_corpus(load_corpus("reference", ["en", "ru", "zh", "hi"]))
     layout = layout_of(model)
     sites: dict[At, tuple[int | None, ...]] = {at: tuple(range(layout.n_layers)) for at in config.sites}
-    run = Pass(layout, tokenizer, corpus, Reading(sites, config.tokens, 32, (0, 1), 4096, None, 512))
-    batches = list(run.batches())
+    settings = PassSettings(sites, config.tokens, 32, (0, 1), CPU_TOKENS, None, 512)
+    windows, pad = PassPlan(layout, tokenizer, corpus, settings).documents(), pad_of(tokenizer)
+    batches = [batch for window in windows for batch in batch_documents(window, batch_tokens=CPU_TOKENS, pad=pad)]
+    watchers = [PassSums(layout, sites, len(corpus), 32), Tally.zeros(len(corpus), 32)]
 
     @torch.no_grad()
     def bare() -> None:
@@ -58,9 +63,10 @@ def variants(model, tokenizer, config: Config):
 
     @torch.no_grad()
     def observe() -> None:
-        with run.watched():
+        with hooked_passes(layout, watchers) as forward:
+            walker = Walker(watchers, forward, CPU_TOKENS, None)
             for batch in batches:
-                run.read(batch)
+                walker.read(batch)
 
     return {"forward pass": bare, "forward pass without the head": body, "observe": observe}, sum(
         int(batch.counted.sum()) for batch in batches

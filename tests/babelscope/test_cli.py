@@ -161,13 +161,15 @@ def test_parts_merge_to_the_whole(capsys, folder):
 
 SLOW_PASS = """
 import sys, time
-from babelscope.recording.passes import Pass
-read = Pass.read
+from functools import partial
+from babelscope.recording import observing
+from babelscope.recording.walk import Walker
+read = Walker.read
 def slow(self, batch):
     time.sleep(0.15)
-    self.save_state()
     read(self, batch)
-Pass.read = slow
+Walker.read = slow
+observing.observe = partial(observing.observe, checkpoint_seconds=0.0)
 from babelscope.cli import main
 sys.exit(main(sys.argv[1:]))
 """

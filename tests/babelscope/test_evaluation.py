@@ -52,13 +52,12 @@ def test_bits_per_byte_is_the_ratio_of_sums(tokenizer):
         assert found[tag] == pytest.approx(nats / math.log(2) / sum(len(text.encode()) for text in texts), rel=1e-5)
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 20, 4096])
-def test_batches_do_not_change_the_loss(tokenizer, batch_tokens):
-    model = tiny_model("llama", dtype=torch.float64)
-    first, other = (
-        document_losses(model, HeldOut.prepare(tokenizer, TEXTS, batch_tokens=size)[0]).nats
-        for size in (4096, batch_tokens)
-    )
+@pytest.mark.parametrize("batch_tokens", [1, 20])
+def test_batches_do_not_change_the_loss(tokenizer, batch_tokens, monkeypatch):
+    model, (held, _) = tiny_model("llama", dtype=torch.float64), HeldOut.prepare(tokenizer, TEXTS)
+    first = document_losses(model, held).nats
+    monkeypatch.setattr("babelscope.recording.walk.CPU_TOKENS", batch_tokens)
+    other = document_losses(model, held).nats
     torch.testing.assert_close(first, other, rtol=1e-6, atol=1e-6)
 
 
@@ -105,7 +104,7 @@ def test_bytes_that_a_vocabulary_lacks_letters_for_count_once():
 
 
 def test_a_budget_takes_whole_documents_and_at_least_one(tokenizer):
-    counts = [len(HeldOut.prepare(tokenizer, TEXTS, max_tokens=n)[0].order) for n in (1, 20, 24, 25, 1000)]
+    counts = [len(HeldOut.prepare(tokenizer, TEXTS, max_tokens=n)[0].documents) for n in (1, 20, 24, 25, 1000)]
     assert counts == [1, 1, 2, 2, 3]
 
 

@@ -18,8 +18,7 @@ from babelscope.ablation import ablation_matrix
 from babelscope.adaptation import Material, adapt
 from babelscope.adaptation.representations import sentence_means
 from babelscope.corpus import Corpus, Document, as_corpus
-from babelscope.evaluation import HeldOut, bits_per_byte, document_losses
-from babelscope.evaluation.fluency_measures import answer_losses
+from babelscope.evaluation import HeldOut, answer_losses, bits_per_byte, document_losses
 from babelscope.evaluation.similarity import sentence_vectors
 from babelscope.features import observe_features
 from babelscope.features.quality import measure_sae
@@ -87,7 +86,7 @@ READERS = {
     "sentence_vectors": lambda m: sentence_vectors(m, tiny_tokenizer(), TEXTS["en"], 1),
     "layer_logits": lambda m: layer_logits(m, IDS),
     "fit_translators": lambda m: fit_translators(m, tiny_tokenizer(), TEXTS).weight,
-    "record_heads": lambda m: record_heads(m, tiny_tokenizer(), TEXTS, shards=4).sums.total,
+    "record_heads": lambda m: record_heads(m, tiny_tokenizer(), TEXTS, shards=4).sums.by_shard.total,
     "ablate_heads": lambda m: [
         one.harm
         for one in ablate_heads(m, tiny_tokenizer(), {Language("eu"): ((1, 0),)}, TEXTS, draws=1, resamples=5).languages
@@ -181,8 +180,8 @@ def test_patching_is_read_in_eval_mode():
 
 def test_routing_is_read_in_eval_mode():
     model = dropping("mixtral")
-    expected = routing_use(model, tiny_tokenizer(), TEXTS, shards=4).sums.total
-    assert torch.equal(routing_use(mixed(model), tiny_tokenizer(), TEXTS, shards=4).sums.total, expected)
+    expected = routing_use(model, tiny_tokenizer(), TEXTS, shards=4).sums.by_shard.total
+    assert torch.equal(routing_use(mixed(model), tiny_tokenizer(), TEXTS, shards=4).sums.by_shard.total, expected)
 
 
 def test_flags_come_back_after_an_interruption():
@@ -205,19 +204,37 @@ def test_modes_nest_and_the_last_to_leave_gives_the_flags_back():
     assert [module.training for module in model.modules()] == flags
 
 
-def test_no_loop_calls_a_model_but_through_the_shared_pass():
-    """These files alone run a model: by the seam, by a Layout, or by generate."""
-    callers = set()
+SEAMS = ("run_body", "run_model", "run_pass")
+
+
+def callers(*ends):
+    """Files of the library that call a function or method of one of these names."""
+    found = set()
     for path in SOURCE.rglob("*.py"):
         calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-        names = {ast.unparse(call) for call in calls}
-        if any(name in ("run_body", "run_model") or name.endswith(("layout.run", ".generate")) for name in names):
-            callers.add(str(path.relative_to(SOURCE)))
+        if any(ast.unparse(call).endswith(ends) for call in calls):
+            found.add(str(path.relative_to(SOURCE)))
+    return found
+
+
+def test_text_goes_through_a_model_by_the_walk_alone():
+    """A loop of one's own over text would lack its eval mode, its batches, and its way out of a full memory."""
+    # A few tokens once, for looking: one site, and the stream at every depth.
+    looking = {"models/reading.py", "probes/streams.py"}
+    # Passes that are compared with each other, and so must be of the same rows: patched, and beside steered rows.
+    compared = {"probes/patching.py", "sweeps/effects.py"}
     # Training's loss and answers open `measured` around it; the pass before steering is as the user's own pass is.
     others = {"subnetworks/loss.py", "steering/clean.py", "sweeps/answers.py"}
     # Checks of a family, of a wrapper's text part and of this machine, on models that they opened or set to eval.
-    others |= {"models/family_check.py", "models/wrappers.py", "cli/doctor_checks.py"}
-    assert callers - {"models/layout.py"} == {"models/measuring.py", *others}
+    checks = {"models/family_check.py", "models/wrappers.py", "cli/doctor_checks.py"}
+    seam = {"models/layout.py", "models/measuring.py"}
+    expected = {"recording/walk.py", *looking, *compared, *others, *checks, *seam}
+    assert callers(*SEAMS, "layout.run", ".generate") == expected
+
+
+def test_batches_of_documents_are_cut_by_the_walk_alone():
+    """Who cuts batches is about to write a loop."""
+    assert callers("batch_documents", "make_batch") == {"corpus/batches.py", "recording/walk.py"}
 
 
 LONG = {"en": ["short", "a little longer", "x" * 100 + " past the length that it was trained on"], "eu": ["y" * 80]}
@@ -284,15 +301,17 @@ def test_each_row_is_read_as_if_alone_in_a_new_model(kind, side):
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
-def test_batches_never_change_a_count_or_a_loss(kind):
+def test_batches_never_change_a_count_or_a_loss(kind, monkeypatch):
     model, tokenizer = rope_model(kind), tiny_tokenizer()
     sites = ["mlp_gate", "resid_out"]
     one, many = (bs.observe(model, tokenizer, LONG, sites=sites, shards=2, batch_size=size) for size in (1, 4))
     assert torch.equal(one.active, many.active)
     torch.testing.assert_close(one["resid_out"].sum, many["resid_out"].sum, rtol=1e-9, atol=1e-9)
-    wide, narrow = (HeldOut.prepare(tokenizer, LONG, batch_tokens=size) for size in (4096, 1))
-    for a, b in zip(wide, narrow, strict=True):
-        torch.testing.assert_close(document_losses(model, a).nats, document_losses(model, b).nats, rtol=1e-9, atol=1e-9)
+    held = HeldOut.prepare(tokenizer, LONG)
+    wide = [document_losses(model, part).nats for part in held]
+    monkeypatch.setattr("babelscope.recording.walk.CPU_TOKENS", 1)
+    for part, nats in zip(held, wide, strict=True):
+        torch.testing.assert_close(document_losses(model, part).nats, nats, rtol=1e-9, atol=1e-9)
     assert "pinned to each document" in many.settings["positions"]
 
 

@@ -15,8 +15,9 @@ from babelscope.languages import parse_languages
 from babelscope.models import layout_of, run_pass
 from babelscope.neurons.counts import read_counts
 from babelscope.probes.concepts import agreement_of, compare_tops, concept_neurons
-from babelscope.probes.removal import document_effects, effects_by_layer, removal_sets, removal_votes, top_of
+from babelscope.probes.removal import document_effects, effect_hooks, removal_sets, removal_votes, top_of
 from babelscope.probes.roles import role_shares, track_roles
+from babelscope.recording.walk import walk
 
 
 @pytest.fixture
@@ -31,14 +32,29 @@ def mlp_outputs(layout, batch, layer):
     return seen[0]
 
 
+class Effects:
+    """What the hooks of one batch give."""
+
+    def __init__(self, layout):
+        self.hooks = effect_hooks(layout)
+
+    def add(self, batch, values):
+        self.effects = list(values.values())
+
+
+def effects_by_layer(layout, documents):
+    effects = Effects(layout)
+    walk(layout, [documents], [effects])
+    return effects.effects
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "phi3", "opt"])
 def test_the_effect_of_removal_equals_brute_force(family, texts):
     model = tiny_model(family, dtype=torch.float64)
     layout, tokenizer = layout_of(model), tiny_tokenizer()
     documents = tokenize_documents(tokenizer, texts["fi"][:5], 0, max_length=40)
     batch = batch_documents(documents, batch_tokens=4096, pad=0)[0]
-    norms = [layout.down_norm(layer) for layer in range(layout.n_layers)]
-    found = effects_by_layer(layout, batch, norms)
+    found = effects_by_layer(layout, documents)
     for layer, neuron in ((0, 3), (1, 47), (2, 11)):
         whole = mlp_outputs(layout, batch, layer)
         column = layout.neuron_rows(layer)["down"]
@@ -58,7 +74,7 @@ def test_the_effect_is_a_root_mean_square_over_counted_tokens():
     )
     batch = batch_documents(documents, batch_tokens=64, pad=0)[0]
     value = torch.tensor([[[100.0], [1.0], [-2.0], [2.0]]])  # the first is BOS
-    assert document_effects(value, torch.tensor([0.5], dtype=torch.float64), batch).item() == pytest.approx(
+    assert document_effects(value, torch.tensor([0.5], dtype=torch.float64), batch.counted).item() == pytest.approx(
         0.5 * math.sqrt(3)
     )
 
@@ -154,14 +170,11 @@ def test_streamed_tops_equal_those_of_all_sentences(texts):
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     found = concept_neurons(model, tokenizer, texts, strongest=5, draws=3)
     layout = layout_of(model)
-    norms = [layout.down_norm(layer) for layer in range(3)]
     for k, documents in enumerate(texts.values()):
         rows = []
         for document in documents:
-            one = batch_documents(tokenize_documents(tokenizer, [document], k, max_length=512), batch_tokens=1, pad=0)[
-                0
-            ]
-            rows.append(effects_by_layer(layout, one, norms)[1][0])
+            one = tokenize_documents(tokenizer, [document], k, max_length=512)
+            rows.append(effects_by_layer(layout, one)[1][0])
         best = torch.stack(rows).topk(5, dim=0).indices.T
         same = (found.top[1, k].sort(dim=1).values == best.sort(dim=1).values).all(dim=1)
         assert same.double().mean() > 0.95  # float32 sums of other batches may turn near ties

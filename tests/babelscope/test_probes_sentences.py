@@ -7,7 +7,7 @@ from conftest import tiny_model, tiny_tokenizer
 from babelscope import load_corpus, observe
 from babelscope.artifacts.stream import without_units
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
-from babelscope.probes.sentences import parallel_corpus, pooling_weights, record_sentences
+from babelscope.probes.sentences import WEIGHTS, parallel_corpus, record_sentences
 
 TEXTS = {"en": ["one two", "a longer sentence here", "ok"], "fi": ["yksi kaksi", "pidempi lause on", "juu joo"]}
 
@@ -57,10 +57,10 @@ def test_massive_units_and_first_tokens_are_those_of_an_observation(tokenizer):
 
 def test_weights_leave_out_what_does_not_count():
     counted = torch.tensor([[False, True, True, False, True, False]])
-    assert pooling_weights(counted, "last").tolist() == [[0, 0, 0, 0, 1, 0]]
+    assert WEIGHTS["last"](counted).tolist() == [[0, 0, 0, 0, 1, 0]]
     for pooling, places in (("weighted", [0, 1, 2, 0, 3, 0]), ("mean", [0, 1, 1, 0, 1, 0])):
         weight = torch.tensor([places], dtype=torch.float64)
-        assert torch.allclose(pooling_weights(counted, pooling), weight / weight.sum(), rtol=1e-15, atol=0)
+        assert torch.allclose(WEIGHTS[pooling](counted), weight / weight.sum(), rtol=1e-15, atol=0)
 
 
 def test_tokens_are_added_in_float64_and_rounded_once():

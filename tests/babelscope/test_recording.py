@@ -12,7 +12,6 @@ from babelscope import Site, layout_of, observe, read_site
 from babelscope.errors import ArtifactError, MeasurementError, SiteError
 from babelscope.evaluation import bits_per_byte
 from babelscope.recording import plan_observation
-from babelscope.recording.passes import Pass
 from babelscope.recording.sums import Workspace, dense_addend, document_counts
 
 TEXTS = {
@@ -146,23 +145,6 @@ def test_a_checkpoint_of_another_pass_is_refused(tmp_path, tokenizer):
         observe(model, tokenizer, TEXTS, batch_size=1, checkpoint=tmp_path, stop=lambda: True)
     with pytest.raises(ArtifactError, match="another run"):
         observe(model, tokenizer, {**TEXTS, "fi": ["eri"]}, batch_size=1, checkpoint=tmp_path)
-
-
-class Tight(Pass):
-    """A machine on which more than two documents do not fit."""
-
-    def forward(self, batch):
-        if len(batch.documents) > 2:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return super().forward(batch)
-
-
-def test_a_batch_that_does_not_fit_is_halved_and_counted_once(monkeypatch, tokenizer, caplog):
-    model = tiny_model("llama", dtype=torch.float64)
-    whole = observe(model, tokenizer, TEXTS, sites=SITES)
-    monkeypatch.setattr("babelscope.recording.observing.Pass", Tight)
-    assert same_counts(observe(model, tokenizer, TEXTS, sites=SITES), whole)
-    assert "did not fit" in caplog.text
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

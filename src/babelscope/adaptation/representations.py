@@ -1,46 +1,24 @@
 """How far a language's sentences move inside the model when it is adapted."""
 
-from contextlib import ExitStack
-
 import torch
 import torch.nn.functional as F
-from einops import einsum
 
 from babelscope.axes import Float64, Tensor
 from babelscope.evaluation import HeldOut
 from babelscope.models import Layout
-from babelscope.models.hooks import See
-from babelscope.models.measuring import run_pass
+from babelscope.recording.vectors import DocumentVectors, mean_weights
+from babelscope.recording.walk import walk
 from babelscope.sites import Site
 
 
-@torch.no_grad()
 def sentence_means(layout: Layout, held_out: HeldOut) -> Float64[Tensor, "layer document hidden"]:
-    """Mean of resid_out over each document's counted tokens, in the order of the batches."""
-    found: list[list[Tensor]] = [[] for _ in range(layout.n_layers)]
-    for batch in held_out.batches:
-        weight = batch.counted.double()
-        weight = weight / weight.sum(dim=1, keepdim=True)
-        for layer, value in enumerate(watched(layout, batch.input_ids, batch.attention_mask)):
-            found[layer].append(einsum(weight.to(value.device), value.double(), "b t, b t d -> b d").cpu())
-    return torch.stack([torch.cat(rows) for rows in found])
-
-
-def watched(layout: Layout, ids: Tensor, mask: Tensor) -> list[Tensor]:
-    """resid_out of every layer for one batch."""
-    seen: dict[int, Tensor] = {}
-
-    def keep(layer: int) -> See:
-        def see(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
-            seen[layer] = value
-
-        return see
-
-    with ExitStack() as stack:
-        for layer in range(layout.n_layers):
-            stack.enter_context(layout.watch(Site(layer, "resid_out"), keep(layer)))
-        run_pass(layout, ids, mask)
-    return [seen[layer] for layer in range(layout.n_layers)]
+    """Mean of resid_out over each document's counted tokens, in the order of the text."""
+    sites = tuple(Site(layer, "resid_out") for layer in range(layout.n_layers))
+    watcher = DocumentVectors.empty(
+        sites, {"mean": mean_weights}, len(held_out.documents), layout.d_hidden, torch.float64
+    )
+    walk(layout, [held_out.documents], [watcher], pad=held_out.pad)
+    return watcher.vectors["mean"]
 
 
 def mean_cosine(

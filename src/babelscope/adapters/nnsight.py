@@ -5,6 +5,7 @@ nnsight is imported by whoever wraps the model; `traced` is that wrapper (`Trans
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -13,12 +14,15 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts import Observation
 from babelscope.artifacts.stream import LARGE_LEFT, ROUNDS, STREAM_SITES, length_bins, unit_bar
 from babelscope.axes import Tensor
-from babelscope.corpus import Batch, Corpus, Texts, as_corpus
+from babelscope.corpus import Batch, Corpus, Texts, as_corpus, pad_of
 from babelscope.errors import PrerequisiteError, SiteError
 from babelscope.models import Layout, layout_of
-from babelscope.recording.passes import Pass
-from babelscope.recording.reading import Reading, parse_sites
-from babelscope.recording.sums import Addend, SiteSums, StreamAddend, first_tokens
+from babelscope.recording.pass_plan import PassPlan
+from babelscope.recording.pass_settings import PassSettings, parse_sites
+from babelscope.recording.sums import Addend, PassSums, StreamAddend, first_tokens
+from babelscope.recording.tally import Tally
+from babelscope.recording.walk import CPU_TOKENS, walk
+from babelscope.recording.watchers import Watcher
 from babelscope.sites import At, Site
 
 PLACES = {"here": False, "local": "local", "ndif": True}
@@ -126,19 +130,29 @@ def observe(
     weights that are not here, whose lengths an Observation holds.
     """
     layout, corpus = layout_in(traced), as_corpus(texts)
-    reading = Reading(
+    settings = PassSettings(
         sites=parse_sites(layout, sites),
         tokens_per_language=tokens_per_language,
         shards=shards,
         part=(0, 1),
-        batch_tokens=4_096,
+        batch_tokens=CPU_TOKENS,
         batch_size=batch_size,
         max_length=max_length,
     )
     _check_permission(corpus, where, allow_upload)
-    run = TracedPass(traced, where, layout, tokenizer, corpus, reading)
-    run.stream(progress=progress, checkpoint_seconds=float("inf"), stop=lambda: False)
-    return run.observation()
+    plan, cpu = PassPlan(layout, tokenizer, corpus, settings), torch.device("cpu")
+    tally, sums = Tally.zeros(len(corpus), shards), PassSums(layout, settings.sites, len(corpus), shards, device=cpu)
+    walk(
+        layout,
+        plan.documents(),
+        [sums, tally],
+        pad=pad_of(tokenizer),
+        batch_tokens=settings.batch_tokens,
+        batch_size=batch_size,
+        progress=plan.progress() if progress else None,
+        passes=partial(traced_passes, traced, PLACES[where]),
+    )
+    return plan.observation(tally, sums.records())
 
 
 def _check_permission(corpus: Corpus, where: str, allow_upload: bool) -> None:
@@ -156,56 +170,42 @@ Place = tuple[str, str, bool, float | None]
 """Module, side, whether the input's sign says active, and at stream sites the bar of `ordinary_lengths`."""
 
 
-class TracedPass(Pass):
-    """A pass whose sums are made inside nnsight's traces; totals are kept on the CPU."""
+@contextmanager
+def traced_passes(
+    traced: Any, remote: bool | str, layout: Layout, watchers: Sequence[Watcher]
+) -> Iterator[Callable[[Batch], list[dict[Site, Addend]]]]:
+    """Passes inside nnsight's traces, in which the addends of `PassSums` are made; no hook is set."""
+    sites = in_order([site for watcher in watchers for site in watcher.hooks], layout.n_layers)
+    places = [_place_of(layout, site) for site in sites]
 
-    def __init__(self, traced: Any, where: str, layout: Layout, *rest: Any) -> None:
-        super().__init__(layout, *rest)
-        self.traced = traced
-        self.remote: bool | str = PLACES[where]
-        self.readers = self._readers()
-        for sums in self.sums:
-            sums.totals = [
-                {name: torch.zeros_like(part, device="cpu") for name, part in t.items()} for t in sums.totals
-            ]
-
-    def _readers(self) -> list[tuple[SiteSums, int, "Place"]]:
-        """What to read, in the order of a pass."""
-        found: dict[Site, tuple[SiteSums, int]] = {
-            site: (sums, index) for sums in self.sums for index, site in enumerate(sums.sites)
-        }
-        readers = []
-        for site in in_order(list(found), self.layout.n_layers):
-            if site.at == "mlp_inner" and next(self.layout.layer(site.layer or 0).parameters()).is_meta:
-                raise SiteError(f"site '{site}': its weights are not here, their lengths are needed; observe mlp_gate")
-            place = self.layout.place(site)
-            bar = unit_bar(LARGE_LEFT, self.layout.width(site.at)) if site.at in STREAM_SITES else None
-            readers.append((*found[site], (place.path, place.side, site.at == "mlp_gate", bar)))
-        return readers
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """No hook: nnsight's traces read the sites."""
-        yield
-
-    def forward(self, batch: Batch) -> list[tuple[SiteSums, int, Addend]]:
-        """What a batch adds at every site; nothing is added yet."""
+    def forward(batch: Batch) -> list[dict[Site, Addend]]:
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        found = traced_sums(self.traced, [what for _, _, what in self.readers], inputs, batch.counted, self.remote)
-        return [
-            (sums, index, self.addend([part.cpu() for part in parts], batch))
-            for (sums, index, _), parts in zip(self.readers, found, strict=True)
-        ]
+        parts = traced_sums(traced, places, inputs, batch.counted, remote)
+        addends = {
+            site: traced_addend([tensor.cpu() for tensor in tensors], batch)
+            for site, tensors in zip(sites, parts, strict=True)
+        }
+        return [{site: addends[site] for site in watcher.hooks} for watcher in watchers]
 
-    @staticmethod
-    def addend(parts: list[Tensor], batch: Batch) -> Addend:
-        """What was traced at one place, in the form that sums commit."""
-        active, total, square, norm, *rest = parts
-        added = None
-        if rest:
-            other = batch.counted & ~first_tokens(batch.counted)
-            added = StreamAddend(rest[0], rest[1], length_bins(rest[2][other.flatten()]))
-        return Addend(active, total, square, norm, None, added)
+    yield forward
+
+
+def _place_of(layout: Layout, site: Site) -> Place:
+    if site.at == "mlp_inner" and next(layout.layer(site.layer or 0).parameters()).is_meta:
+        raise SiteError(f"site '{site}': its weights are not here, their lengths are needed; observe mlp_gate")
+    place = layout.place(site)
+    bar = unit_bar(LARGE_LEFT, layout.width(site.at)) if site.at in STREAM_SITES else None
+    return place.path, place.side, site.at == "mlp_gate", bar
+
+
+def traced_addend(parts: list[Tensor], batch: Batch) -> Addend:
+    """What was traced at one place, in the form that sums commit."""
+    active, total, square, norm, *rest = parts
+    added = None
+    if rest:
+        other = batch.counted & ~first_tokens(batch.counted)
+        added = StreamAddend(rest[0], rest[1], length_bins(rest[2][other.flatten()]))
+    return Addend(active, total, square, norm, None, added)
 
 
 def traced_sums(

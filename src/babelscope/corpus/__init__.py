@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from babelscope.corpus.batches import Batch, batch_documents, make_batch, pad_rows
+    from babelscope.corpus.batches import Batch, batch_documents, make_batch, numbered, pad_rows
     from babelscope.corpus.changed import ROMANISABLE, romanise, shuffle_words
     from babelscope.corpus.chat import RenderedChat, check_template, end_of_turn, render_chat, render_whole, rendered
     from babelscope.corpus.conversations import as_conversations, check_conversations, tokenize_conversation
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from babelscope.corpus.reading import has_splits, load_corpus, load_splits
     from babelscope.corpus.splits import SPLITS, WHOLE, check_apart, check_unseen, deal_out, split_documents
     from babelscope.corpus.text_files import check_plain
-    from babelscope.corpus.tokens import TokenDocument, limit_tokens, say_cut, tokenize_documents
+    from babelscope.corpus.tokens import TokenDocument, limit_tokens, say_cut, token_windows, tokenize_documents
 
 __all__ = [
     "Batch",
@@ -85,6 +85,7 @@ __all__ = [
     "load_corpus",
     "load_splits",
     "make_batch",
+    "numbered",
     "pad_of",
     "pad_rows",
     "raw_lines",
@@ -100,6 +101,7 @@ __all__ = [
     "split_documents",
     "text_lines",
     "tokenize_conversation",
+    "token_windows",
     "tokenize_documents",
     "tokenize_prompt",
     "tokenize_prompts",

@@ -1,7 +1,7 @@
 """Tokens of documents in right-padded batches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -19,6 +19,11 @@ class Batch:
     attention_mask: Int[Tensor, "batch token"]
     counted: Bool[Tensor, "batch token"]
     documents: tuple[TokenDocument, ...]
+
+    @property
+    def places(self) -> list[int]:
+        """Place of each document in the list that `numbered` was given."""
+        return [int(document.id) for document in self.documents]
 
     def halves(self) -> tuple["Batch", "Batch"]:
         """Two batches of half the documents; raises CorpusError at one document."""
@@ -46,6 +51,11 @@ def make_batch(documents: Sequence[TokenDocument], pad: int) -> Batch:
     return Batch(ids, mask, counted, tuple(documents))
 
 
+def numbered(documents: Sequence[TokenDocument]) -> list[TokenDocument]:
+    """The same documents with their places as ids, by which what is measured in batches finds its row."""
+    return [replace(document, id=str(place)) for place, document in enumerate(documents)]
+
+
 def pad_rows(
     rows: Sequence[Sequence[int]], pad: int, *, side: Literal["left", "right"] = "left"
 ) -> tuple[Int64[Tensor, "row token"], Int64[Tensor, "row token"]]:
@@ -59,18 +69,21 @@ def pad_rows(
     return ids, mask
 
 
-def batch_documents(documents: Sequence[TokenDocument], *, batch_tokens: int, pad: int) -> list[Batch]:
+def batch_documents(
+    documents: Sequence[TokenDocument], *, batch_tokens: int, pad: int, batch_size: int | None = None
+) -> list[Batch]:
     """Batches of at most `batch_tokens` padded tokens, documents of like length together; at least one a batch.
 
+    batch_size: documents a batch, in place of a number of tokens.
     A document without a token (an empty text, and no BOS) is in none of them.
     """
     order = sorted(
-        (index for index, one in enumerate(documents) if one.tokens),
+        (index for index, document in enumerate(documents) if document.tokens),
         key=lambda index: (-len(documents[index].tokens), index),
     )
     batches, start = [], 0
     while start < len(order):
-        size = max(1, batch_tokens // len(documents[order[start]].tokens))
+        size = batch_size or max(1, batch_tokens // len(documents[order[start]].tokens))
         batches.append(make_batch([documents[index] for index in order[start : start + size]], pad))
         start += size
     return batches

@@ -1,16 +1,18 @@
 """Documents as tokens, and what of them counts."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus.conversations import tokenize_conversation
-from babelscope.corpus.documents import Document
+from babelscope.corpus.documents import Corpus, Document
 from babelscope.corpus.encoding import begin_text, encode_texts, prefix_of, say_controls, special_ids
 
 log = logging.getLogger(__name__)
+WINDOW = 1024
+"""Documents tokenized at a time: memory does not grow with the corpus."""
 
 
 @dataclass(frozen=True)
@@ -138,3 +140,27 @@ def cut_document(document: TokenDocument, room: int) -> TokenDocument:
             taught = None if document.taught is None else document.taught[:end]
             return replace(document, tokens=document.tokens[:end], counted=document.counted[:end], taught=taught)
     return document
+
+
+def token_windows(
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    *,
+    tokens_per_language: int | None,
+    max_length: int,
+    name: str | None = "documents",
+) -> Iterator[list[TokenDocument]]:
+    """The documents of a corpus as tokens: one language after the other, at most 1,024 documents at a time.
+
+    tokens_per_language: counted tokens, met exactly where there is enough text; None reads all of it.
+    name: as in `tokenize_documents`.
+    """
+    for k, documents in enumerate(corpus.values()):
+        left = tokens_per_language
+        for start in range(0, len(documents), WINDOW):
+            if left is not None and left <= 0:
+                break
+            window = documents[start : start + WINDOW]
+            tokens = limit_tokens(tokenize_documents(tokenizer, window, k, max_length=max_length, name=name), left)
+            left = None if left is None else left - sum(document.n_counted for document in tokens)
+            yield tokens

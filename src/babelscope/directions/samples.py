@@ -1,32 +1,31 @@
 """One streamed pass of labelled text: the mean activation of each document."""
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Origin
 from babelscope.artifacts.stream import (
-    BINS,
     STREAM_SITES,
     Form,
     LayerStream,
     check_form,
-    length_bins,
-    ordinary_lengths,
     without_units,
 )
 from babelscope.axes import Float32, Float64, Int64, Tensor
-from babelscope.corpus import Batch, Texts, as_corpus, batch_documents, tokenize_documents
+from babelscope.corpus import Batch, Texts, as_corpus, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, MeasurementError, SiteError
 from babelscope.languages import Language
-from babelscope.models import Layout, layout_of, origin_of
-from babelscope.models.measuring import run_pass
+from babelscope.models import layout_of, origin_of
 from babelscope.models.plain import CausalModel
+from babelscope.recording.stream_sums import StreamTally
 from babelscope.recording.sums import first_tokens
+from babelscope.recording.walk import walk
+from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import NEURON_SITES, Site
 
 
@@ -112,7 +111,6 @@ class DocumentMeans:
         return float(self.norm[[self.index(tag) for tag in languages]].mean())
 
 
-@torch.no_grad()
 def document_means(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -120,7 +118,7 @@ def document_means(
     sites: Sequence[Site | str],
     *,
     max_length: int = 512,
-    batch_tokens: int = 4096,
+    batch_tokens: int | None = None,
 ) -> dict[Site, DocumentMeans]:
     """Read labelled text once and keep one mean a document at each site; memory is documents × units × sites.
 
@@ -135,74 +133,75 @@ def document_means(
         layout.check(site)
         if site.at == "logits" or (layout.n_experts and site.at in NEURON_SITES):
             raise SiteError(f"site '{site}': expected a space that all tokens share; use resid_out or mlp_out")
-    found = {site: _Means(len(corpus), layout.width(site.at), site.at in STREAM_SITES) for site in wanted}
-    for k, documents in enumerate(corpus.values()):
-        tokens = [d for d in tokenize_documents(tokenizer, documents, k, max_length=max_length) if d.n_counted]
-        if not tokens:
-            raise CorpusError(f"language {list(corpus)[k]!r} has no token to read; expected longer text; add some")
-        for batch in batch_documents(tokens, batch_tokens=batch_tokens, pad=0):
-            _read(layout, batch, found)
+    text = []
+    for k, (tag, documents) in enumerate(corpus.items()):
+        text.append([d for d in tokenize_documents(tokenizer, documents, k, max_length=max_length) if d.n_counted])
+        if not text[-1]:
+            raise CorpusError(f"language {tag!r} has no token to read; expected longer text; add some")
+    means = [_Means(site, len(corpus)) for site in dict.fromkeys(wanted)]
+    stream_sites = [site for site in dict.fromkeys(wanted) if site.at in STREAM_SITES]
+    streams = {site: StreamTally(site, len(corpus), layout.width(site.at)) for site in stream_sites}
+    walk(layout, text, [*means, *streams.values()], batch_tokens=batch_tokens)
     origin = origin_of(model, tokenizer)
-    return {site: means.packed(site, origin, tuple(corpus)) for site, means in found.items()}
+    return {part.site: part.packed(origin, tuple(corpus), streams.get(part.site)) for part in means}
 
 
-def _read(layout: Layout, batch: Batch, found: Mapping[Site, "_Means"]) -> None:
-    with ExitStack() as stack:
-        for site, means in found.items():
-            stack.enter_context(
-                layout.watch(site, lambda value, sign, routes, means=means: means.add(value.flatten(2), batch))
-            )
-        run_pass(layout, batch.input_ids, batch.attention_mask)
+class _BatchMeans(NamedTuple):
+    """What one batch gives."""
+
+    value: Float32[Tensor, "batch unit"]
+    rest: Float32[Tensor, "batch unit"]
+    """Without first tokens; NaN for a document of one token."""
+    norm: float
+    """Sum over tokens of the length."""
 
 
 class _Means:
-    """What one site gave so far."""
+    """Means of documents at one site."""
 
-    def __init__(self, languages: int, units: int, stream: bool) -> None:
+    def __init__(self, site: Site, languages: int) -> None:
+        self.site = site
+        self.hooks: dict[Site, ReadSite] = {site: self.read}
         self.rows: list[Tensor] = []
         self.rest: list[Tensor] = []
-        double = torch.zeros(4, languages, units, dtype=torch.float64)
-        self.sums = tuple(double) if stream else ()
-        """Of all tokens and their squares, of first tokens and theirs."""
-        self.lengths = torch.zeros(languages, BINS, dtype=torch.int64)
         self.languages: list[int] = []
         self.ids: list[str] = []
         self.norm = torch.zeros(languages, dtype=torch.float64)
         self.tokens = torch.zeros(languages, dtype=torch.float64)
 
-    def add(self, value: Tensor, batch: Batch) -> None:
-        counted = batch.counted.to(value.device)
-        k = batch.documents[0].language
-        exact = value.double() * counted[..., None]
-        self.rows.append((exact.sum(dim=1) / counted.sum(dim=1, keepdim=True)).float().cpu())
+    def read(self, batch: Batch, at: SiteValue) -> _BatchMeans:
+        """Means of a batch's documents."""
+        exact, count = at.value.flatten(2).double() * at.counted[..., None], at.counted.sum(dim=1, keepdim=True)
+        total = exact.sum(dim=1)
+        rest = ((total - exact[first_tokens(at.counted)]) / (count - 1)).masked_fill(count == 1, math.nan)
+        return _BatchMeans((total / count).float().cpu(), rest.float().cpu(), float(exact.norm(dim=-1).sum()))
+
+    def add(self, batch: Batch, values: dict[Site, _BatchMeans]) -> None:
+        """Add a batch of one language."""
+        means, k = values[self.site], batch.documents[0].language
+        self.rows.append(means.value)
+        if self.site.at in STREAM_SITES:
+            self.rest.append(means.rest)
         self.languages += [document.language for document in batch.documents]
         self.ids += [document.id for document in batch.documents]
-        self.norm[k] += float(exact.norm(dim=-1).sum())
-        self.tokens[k] += int(counted.sum())
-        if self.sums:
-            self.add_stream(exact, counted, k)
+        self.norm[k] += means.norm
+        self.tokens[k] += int(batch.counted.sum())
 
-    def add_stream(self, exact: Tensor, counted: Tensor, k: int) -> None:
-        """First tokens by themselves, and the lengths of the others."""
-        first = first_tokens(counted)
-        rows, other = exact[first], exact[counted & ~first]
-        rest = (exact.sum(dim=1) - rows) / (counted.sum(dim=1, keepdim=True) - 1)
-        alone = counted.sum(dim=1, keepdim=True) == 1
-        self.rest.append(rest.masked_fill(alone, math.nan).float().cpu())
-        for total, part in zip(self.sums, (exact.flatten(0, 1), exact.flatten(0, 1) ** 2, rows, rows**2), strict=True):
-            total[k] += part.sum(dim=0).cpu()
-        self.lengths[k] += length_bins(ordinary_lengths(other**2)).cpu()
-
-    def packed(self, site: Site, origin: Origin, languages: tuple[Language, ...]) -> DocumentMeans:
+    def packed(self, origin: Origin, languages: tuple[Language, ...], stream: StreamTally | None) -> DocumentMeans:
+        """All means; raises MeasurementError where one is no number."""
         value = torch.cat(self.rows)
         if not bool(torch.isfinite(value).all()):
-            raise MeasurementError(f"site '{site}' gave NaN or infinity; expected numbers; check the model's weights")
-        which = torch.tensor(self.languages)
-        stream, rest = None, None
-        if self.sums:
-            firsts = torch.bincount(which, minlength=len(languages))
-            total, square, first, first_square = self.sums
-            stream = LayerStream(self.tokens.long(), firsts, total, square, first, first_square, self.lengths)
-            rest = torch.cat(self.rest)
-        norm = self.norm / self.tokens
-        return DocumentMeans(site, origin, languages, value, which, tuple(self.ids), norm, rest, stream)
+            raise MeasurementError(
+                f"site '{self.site}' gave NaN or infinity; expected numbers; check the model's weights"
+            )
+        return DocumentMeans(
+            site=self.site,
+            origin=origin,
+            languages=languages,
+            value=value,
+            language=torch.tensor(self.languages),
+            ids=tuple(self.ids),
+            norm=self.norm / self.tokens,
+            rest=None if stream is None else torch.cat(self.rest),
+            stream=None if stream is None else stream.layer(),
+        )

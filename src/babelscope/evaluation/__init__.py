@@ -36,11 +36,11 @@ if TYPE_CHECKING:
         measured,
         success_and_content,
     )
-    from babelscope.evaluation.fluency_measures import Fluency, answer_losses, fluency, length_ratio
+    from babelscope.evaluation.fluency_measures import Fluency, fluency, length_ratio
     from babelscope.evaluation.identifiers import Guess, Identifier, judge_by, open_identifier
     from babelscope.evaluation.kept import Kept, copyable, kept_shares
     from babelscope.evaluation.labels import LABELS, LabelSet, labels_of, language_of
-    from babelscope.evaluation.losses import HeldOut, Losses, answer_nll, bits_per_byte, document_losses
+    from babelscope.evaluation.losses import HeldOut, Losses, answer_losses, answer_nll, bits_per_byte, document_losses
     from babelscope.evaluation.prompts import PromptKind, SetAnswer, SetPrompt, load_answers, load_prompts
     from babelscope.evaluation.similarity import Similarity, semantic_similarity, sentence_vectors
 

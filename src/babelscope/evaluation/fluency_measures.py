@@ -7,11 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.corpus import TokenDocument, batch_documents, prefix_of
+from babelscope.corpus import prefix_of
 from babelscope.errors import MeasurementError
 from babelscope.evaluation.content import Measured, draw_prompts, measured
-from babelscope.evaluation.losses import batch_nll
-from babelscope.models import layout_of
+from babelscope.evaluation.losses import answer_losses
 from babelscope.models.plain import CausalModel
 
 Ids = Sequence[Sequence[int]]
@@ -34,26 +33,6 @@ class Fluency(NamedTuple):
     """Share of answers without a token."""
 
 
-def answer_losses(model: CausalModel, prefix: Sequence[int], answers: Ids) -> tuple[np.ndarray, np.ndarray]:
-    """Nats and scored tokens of each answer; 0 and 0 where it is shorter than two tokens.
-
-    prefix: what begins a text; each answer stands alone after it, and its first token is not scored.
-    Call it outside any steering: the model as it is judges.
-    """
-    layout = layout_of(model)
-    documents = [
-        TokenDocument(0, str(i), (*prefix, *ids), (*(False for _ in prefix), False, *(True for _ in ids[1:])), 0, 0)
-        for i, ids in enumerate(answers)
-        if len(ids) > 1
-    ]
-    nats, tokens = np.zeros(len(answers)), np.zeros(len(answers))
-    for batch in batch_documents(documents, batch_tokens=4096, pad=0):
-        places = [int(document.id) for document in batch.documents]
-        nats[places] = batch_nll(layout, batch).sum(dim=1).numpy()
-        tokens[places] = [document.n_counted for document in batch.documents]
-    return nats, tokens
-
-
 def fluency(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -73,9 +52,7 @@ def fluency(
     if not answers or not others:
         raise MeasurementError(f"{len(answers)} answers and {len(others)} others came; expected at least one each")
     prefix = prefix_of(tokenizer)
-    ours, theirs = (
-        (*answer_losses(model, prefix, s), _grams(s), np.array([len(i) for i in s])) for s in (answers, others)
-    )
+    ours, theirs = (_side(model, prefix, ids) for ids in (answers, others))
     paired = len(answers) == len(others)
     weights = draw_prompts(len(answers), resamples=resamples, seed=seed)
     other_weights = weights if paired else draw_prompts(len(others), resamples=resamples, seed=seed + 1)
@@ -97,6 +74,12 @@ def fluency(
 
 
 Side = tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]
+
+
+def _side(model: CausalModel, prefix: Sequence[int], answers: Ids) -> Side:
+    """Nats, scored tokens, 4-grams and tokens of each answer."""
+    nats, tokens = answer_losses(model, prefix, answers)
+    return nats.numpy(), tokens.double().numpy(), _grams(answers), np.array([len(ids) for ids in answers])
 
 
 def _grams(answers: Ids) -> list[np.ndarray]:

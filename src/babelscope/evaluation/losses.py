@@ -2,9 +2,9 @@
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,7 @@ from babelscope.corpus import (
     Texts,
     TokenDocument,
     as_corpus,
-    batch_documents,
-    make_batch,
+    numbered,
     pad_of,
     say_cut,
     tokenize_documents,
@@ -25,8 +24,10 @@ from babelscope.corpus import (
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
-from babelscope.models.measuring import measured, run_pass
 from babelscope.models.plain import CausalModel
+from babelscope.recording.walk import walk
+from babelscope.recording.watchers import ReadSite, Watcher
+from babelscope.sites import Site
 
 LOGIT_ROWS = 512
 """Rows of logits held at a time: all of them would cost more in page faults than in arithmetic."""
@@ -37,12 +38,12 @@ BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class HeldOut(NamedTuple):
-    """Documents of one language, tokenized and batched once, to be scored many times."""
+    """Documents of one language, tokenized once, to be scored many times."""
 
     language: Language
-    batches: list[Batch]
-    order: Int64[Tensor, " document"]
-    """Place of each batched document in the text."""
+    documents: list[TokenDocument]
+    """With their places in the text as ids."""
+    pad: int
     tokens: Int64[Tensor, " document"]
     """Scored tokens: all but BOS and other special ones, and all but the first where there is no BOS."""
     n_bytes: Int64[Tensor, " document"]
@@ -55,7 +56,6 @@ class HeldOut(NamedTuple):
         texts: Texts,
         *,
         max_length: int = 512,
-        batch_tokens: int = 4096,
         max_tokens: int | None = None,
     ) -> list["HeldOut"]:
         """Tokenize every language's documents; with `max_tokens`, the first whole documents up to that many tokens.
@@ -75,20 +75,16 @@ class HeldOut(NamedTuple):
                     break
                 kept.append(document)
             say_cut(kept, str(tag), max_length)
-            prepared.append(cls._of(tokenizer, tag, kept, batch_tokens))
+            prepared.append(cls._of(tokenizer, tag, kept))
         return prepared
 
     @classmethod
-    def _of(
-        cls, tokenizer: PreTrainedTokenizerBase, tag: Language, documents: list[TokenDocument], batch_tokens: int
-    ) -> "HeldOut":
-        numbered = [replace(document, id=str(place)) for place, document in enumerate(documents)]
-        batches = batch_documents(numbered, batch_tokens=batch_tokens, pad=pad_of(tokenizer))
-        order = torch.tensor([int(document.id) for batch in batches for document in batch.documents])
+    def _of(cls, tokenizer: PreTrainedTokenizerBase, tag: Language, documents: list[TokenDocument]) -> "HeldOut":
         tokens = torch.tensor([sum(document.counted[1:]) for document in documents])
         if int(tokens.sum()) == 0:
             raise CorpusError(f"language {tag!r} has no token to score; expected longer text; add some")
-        return cls(tag, batches, order, tokens, torch.tensor([scored_bytes(tokenizer, d) for d in documents]))
+        n_bytes = torch.tensor([scored_bytes(tokenizer, document) for document in documents])
+        return cls(tag, numbered(documents), pad_of(tokenizer), tokens, n_bytes)
 
 
 def scored_bytes(tokenizer: PreTrainedTokenizerBase, document: TokenDocument) -> int:
@@ -136,19 +132,39 @@ def at_least_float32(logits: Float[Tensor, "row vocab"]) -> Float[Tensor, "row v
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-@torch.no_grad()
-def batch_nll(layout: Layout, batch: Batch) -> Float64[Tensor, "batch token"]:
-    """Negative log-likelihood in nats of each counted token but the first; 0 elsewhere."""
+@dataclass(frozen=True, eq=False)
+class DocumentNats:
+    """Negative log-likelihood of each of some numbered documents."""
+
+    layout: Layout
+    nats: Float64[Tensor, " document"]
+
+    @property
+    def hooks(self) -> Mapping[Site, ReadSite]:
+        """None: the body's output is enough."""
+        return {}
+
+    def measure(
+        self, batch: Batch, values: dict[Site, Any], hidden: Float[Tensor, "batch token hidden"]
+    ) -> Float64[Tensor, " batch"]:
+        """Nats of each document of a batch."""
+        return batch_nll(self.layout, batch, hidden).sum(dim=1)
+
+    def add(self, batch: Batch, values: Float64[Tensor, " batch"]) -> None:
+        """Put a batch's documents into their places."""
+        self.nats[batch.places] = values
+
+
+def batch_nll(
+    layout: Layout, batch: Batch, hidden: Float[Tensor, "batch token hidden"]
+) -> Float64[Tensor, "batch token"]:
+    """Negative log-likelihood in nats of each counted token but the first, from the body's output; 0 elsewhere."""
     scored = batch.counted.clone()
     scored[:, 0] = False
     rows, places = scored.nonzero(as_tuple=True)
     targets = batch.input_ids[rows, places]
-    with measured(layout):
-        hidden = run_pass(layout, batch.input_ids, batch.attention_mask)
-        states = hidden[rows.to(hidden.device), places.to(hidden.device) - 1]
-        parts = [
-            part_nll(layout, *pair) for pair in zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)
-        ]
+    states = hidden[rows.to(hidden.device), places.to(hidden.device) - 1]
+    parts = [part_nll(layout, *pair) for pair in zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)]
     nll = torch.zeros(batch.counted.shape, dtype=torch.float64)
     nll[rows, places] = torch.cat(parts)
     return nll
@@ -162,14 +178,15 @@ def part_nll(
     return F.cross_entropy(logits, targets.to(logits.device), reduction="none").double().cpu()
 
 
-def document_losses(model: CausalModel | Layout, held_out: HeldOut) -> Losses:
+def document_losses(model: CausalModel | Layout, held_out: HeldOut, *, beside: Sequence[Watcher] = ()) -> Losses:
     """Score prepared documents, each alone after BOS; pads and BOS are not scored.
 
+    beside: what else is measured in the same passes.
     Raises MeasurementError where the loss is NaN or infinite.
     """
     layout = model if isinstance(model, Layout) else layout_of(model)
-    nats = torch.zeros(len(held_out.order), dtype=torch.float64)
-    nats[held_out.order] = torch.cat([batch_nll(layout, batch).sum(dim=1) for batch in held_out.batches])
+    nats = torch.zeros(len(held_out.documents), dtype=torch.float64)
+    walk(layout, [held_out.documents], [DocumentNats(layout, nats), *beside], pad=held_out.pad)
     if not bool(torch.isfinite(nats).all()):
         raise MeasurementError(f"loss on {held_out.language} is NaN or infinite; expected a number; check the weights")
     return Losses(held_out.language, nats, held_out.tokens, held_out.n_bytes)
@@ -184,24 +201,32 @@ def bits_per_byte(
     return {held.language: document_losses(layout, held).bits_per_byte for held in prepared}
 
 
-def answer_nll(
-    model: CausalModel, prefix: Sequence[int], answers: Sequence[Sequence[int]], *, batch_tokens: int = 4096
-) -> tuple[float, int]:
-    """Summed nats and number of scored tokens of answers by the model as it is now.
+def answer_losses(
+    model: CausalModel, prefix: Sequence[int], answers: Sequence[Sequence[int]]
+) -> tuple[Float64[Tensor, " answer"], Int64[Tensor, " answer"]]:
+    """Nats and scored tokens of each answer, by the model as it is now; 0 and 0 where it is shorter than two tokens.
 
     prefix: what begins a text; each answer stands alone after it, and its first token is not scored, or the switch of
     language would be charged.
     """
-    layout = layout_of(model)
     documents = [
-        TokenDocument(0, str(i), (*prefix, *ids), (*(False for _ in prefix), False, *(True for _ in ids[1:])), 0, 0)
-        for i, ids in enumerate(answers)
-        if len(ids) > 1
+        TokenDocument(
+            language=0,
+            id=str(place),
+            tokens=(*prefix, *ids),
+            counted=(*(False for _ in prefix), *(number > 0 for number in range(len(ids)))),
+            truncated=0,
+            n_bytes=0,
+        )
+        for place, ids in enumerate(answers)
     ]
-    if not documents:
-        return 0.0, 0
-    nats = sum(
-        float(batch_nll(layout, make_batch(batch.documents, 0)).sum())
-        for batch in batch_documents(documents, batch_tokens=batch_tokens, pad=0)
-    )
-    return nats, sum(document.n_counted for document in documents)
+    tokens = torch.tensor([document.n_counted for document in documents], dtype=torch.int64)
+    layout, nats = layout_of(model), torch.zeros(len(answers), dtype=torch.float64)
+    walk(layout, [[document for document in documents if document.n_counted]], [DocumentNats(layout, nats)])
+    return nats, tokens
+
+
+def answer_nll(model: CausalModel, prefix: Sequence[int], answers: Sequence[Sequence[int]]) -> tuple[float, int]:
+    """Summed nats and number of scored tokens of answers; see `answer_losses`."""
+    nats, tokens = answer_losses(model, prefix, answers)
+    return float(nats.sum()), int(tokens.sum())

@@ -1,7 +1,6 @@
 """Likeness of meaning by the model's own middle layer."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -9,12 +8,13 @@ import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Tensor
-from babelscope.corpus import Document, batch_documents, tokenize_documents
+from babelscope.corpus import Document, numbered, tokenize_documents
 from babelscope.errors import MeasurementError
 from babelscope.evaluation.content import Measured, bootstrap_mean
 from babelscope.models import layout_of
-from babelscope.models.measuring import run_pass
 from babelscope.models.plain import CausalModel
+from babelscope.recording.vectors import DocumentVectors
+from babelscope.recording.walk import walk
 from babelscope.sites import Site
 
 
@@ -30,7 +30,6 @@ class Similarity(NamedTuple):
     """By answer."""
 
 
-@torch.no_grad()
 def sentence_vectors(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -45,15 +44,12 @@ def sentence_vectors(
     documents = tokenize_documents(
         tokenizer, [Document(str(i), t) for i, t in enumerate(texts)], 0, max_length=max_length
     )
-    filled = [replace(document, id=str(i)) for i, document in enumerate(documents) if document.n_counted]
-    vectors = torch.zeros(len(texts), layout.d_hidden, dtype=torch.float64)
-    for batch in batch_documents(filled, batch_tokens=4096, pad=0):
-        seen: list[Tensor] = []
-        with layout.watch(site, lambda value, sign, routes, seen=seen: seen.append(value)):
-            run_pass(layout, batch.input_ids, batch.attention_mask)
-        counted = batch.counted.double()
-        pooled = torch.einsum("bt,bth->bh", counted, seen[0].double().cpu()) / counted.sum(dim=1, keepdim=True)
-        vectors[[int(document.id) for document in batch.documents]] = pooled
+    filled = [document for document in numbered(documents) if document.n_counted]
+    watcher = DocumentVectors.empty((site,), {"sum": Tensor.double}, len(texts), layout.d_hidden, torch.float64)
+    walk(layout, [filled], [watcher])
+    counts = torch.tensor([document.n_counted for document in documents], dtype=torch.float64)
+    vectors = watcher.vectors["sum"][0] / counts[:, None]
+    vectors[counts == 0] = 0
     return vectors
 
 

@@ -7,7 +7,6 @@ import torch
 
 from babelscope.artifacts.sae import LoadedSAE
 from babelscope.axes import Float, Float32, Float64, Int64, Tensor
-from babelscope.recording.sums import Addend
 
 BLOCK = 2**21
 """Values of tokens × features held at a time: 8 MB in float32, which stays in a cache."""
@@ -23,10 +22,6 @@ class FeatureAddend(NamedTuple):
     sumsq: Float64[Tensor, " feature"]
     norm: Float64[Tensor, ""]
     """Sum over tokens of the length of the activation."""
-
-    def as_addend(self) -> Addend:
-        """The sums over documents, in the form of other sites."""
-        return Addend(self.active, self.sum.sum(dim=0), self.sumsq, self.norm, None)
 
 
 def blocks(sae: LoadedSAE, rows: Float[Tensor, "row hidden"]) -> Iterator[tuple[slice, slice, Tensor]]:

@@ -1,11 +1,9 @@
 """Stream documents through a model and an autoencoder once, and random tokens after them."""
 
-import math
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -14,100 +12,23 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts import Observation
 from babelscope.artifacts.feature_observation import FeatureObservation, RandomTokens
 from babelscope.artifacts.sae import LoadedSAE
-from babelscope.axes import Tensor
-from babelscope.corpus import Batch, Corpus, Texts, TokenDocument, as_corpus, prefix_of
+from babelscope.axes import Bool, Tensor
+from babelscope.corpus import Corpus, Texts, as_corpus, pad_of, prefix_of, token_windows
 from babelscope.errors import SiteError
 from babelscope.features.loading import check_fits
 from babelscope.features.random_tokens import drawable_ids, random_documents, without
 from babelscope.features.sums import FeatureSums
-from babelscope.files.state_folder import state_folder
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.recording.passes import Pass
-from babelscope.recording.reading import Reading
+from babelscope.recording.pass_plan import PassPlan
+from babelscope.recording.pass_settings import PassSettings
+from babelscope.recording.tally import Tally
+from babelscope.recording.walk import batch_room, walk
 
 SHORT = 16
-"""A batch has at most one document for so many tokens of its room: sums are kept by document, and so each stays
-within 1/16 of tokens × features however short the documents are."""
+"""A batch has at most one document for so many tokens of its room."""
 Draw = Literal["all", "others"]
 """Random tokens from the whole vocabulary, or for each language from what its own text did not contain."""
-
-
-class FeaturePass(Pass):
-    """A pass whose one site is read through an autoencoder."""
-
-    def __init__(
-        self, layout: Layout, tokenizer: PreTrainedTokenizerBase, corpus: Corpus, reading: Reading, sae: LoadedSAE
-    ):
-        super().__init__(layout, tokenizer, corpus, replace(reading, sites={}))
-        self.features = FeatureSums(layout, sae, len(corpus), reading.shards)
-        self.sums = [self.features]
-
-    def cut_batches(self, documents: list[TokenDocument], pad: int) -> list[Batch]:
-        """Batches of some documents of one language, each of few enough to keep sums of."""
-        most = max(1, self.reading.batch_tokens // SHORT)
-        return [part for batch in super().cut_batches(documents, pad) for part in of_few_documents(batch, most)]
-
-    def settings(self) -> dict[str, Any]:
-        """Every parameter of the pass as JSON."""
-        sae = self.features.sae
-        return {**super().settings(), "site": str(sae.site), "sae": sae.id, "sae_hash": sae.hash}
-
-    def seen_ids(self, n_vocab: int) -> Tensor:
-        """[language, vocab]: which ids the counted text of each language contains, all parts of it."""
-        seen = torch.zeros(len(self.languages), n_vocab, dtype=torch.bool)
-        whole = Pass(self.layout, self.tokenizer, self.corpus, replace(self.reading, part=(0, 1)))
-        for batch in whole.batches():
-            seen[batch.documents[0].language, batch.input_ids[batch.counted]] = True
-        return seen
-
-
-class RandomPass(FeaturePass):
-    """The same sums over random sequences, which stand in the place of each language's documents."""
-
-    allowed: list[list[int]]
-    """Ids to draw from, by place on the language axis."""
-    sequences: int
-    length: int
-    seed: int
-
-    def batches(self) -> Iterator[Batch]:
-        """Batches of random sequences, one place of the language axis at a time."""
-        for k, allowed in enumerate(self.allowed):
-            documents = random_documents(
-                allowed,
-                prefix=prefix_of(self.tokenizer),
-                language=k,
-                sequences=self.sequences,
-                length=self.length,
-                seed=self.seed,
-            )
-            yield from self.cut_batches(documents, 0)
-
-    def report_shortfall(self) -> None:
-        """Nothing to say: random sequences are as long as they were asked to be."""
-
-    def random_tokens(self, languages: int) -> RandomTokens:
-        """The totals; one place read for all languages is repeated for each."""
-        total, tally = self.features.totals[0], self.tally
-        read = len(self.allowed)
-
-        def spread(tensor: Tensor) -> Tensor:
-            return (tensor[:1].expand(languages, *tensor.shape[1:]) if read == 1 else tensor).cpu().contiguous()
-
-        return RandomTokens(
-            fired=spread(total["active"]).T.contiguous(),
-            present=spread(total["present"]).T.contiguous(),
-            tokens=spread(tally.tokens),
-            sequences=spread(tally.documents),
-        )
-
-
-def of_few_documents(batch: Batch, most: int) -> list[Batch]:
-    """The batch, halved until no part has more documents than that."""
-    if len(batch.documents) <= most:
-        return [batch]
-    return [part for half in batch.halves() for part in of_few_documents(half, most)]
 
 
 def observe_features(
@@ -144,13 +65,24 @@ def observe_features(
     check_fits(sae, layout)
     if not 0 <= part[0] < part[1]:
         raise SiteError(f"part {part[0]}/{part[1]} is none; expected i/n with 0 <= i < n; correct it")
-    run = FeaturePass(
-        layout, tokenizer, corpus, reading_of(layout, sae, tokens_per_language, shards, part, max_length), sae
-    )
-    with nullcontext() if checkpoint is None else state_folder(checkpoint, run.fingerprint()) as state:
-        if state is not None:
-            run.resume(state)
-        run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
+    settings = PassSettings({}, tokens_per_language, shards, part, batch_room(layout), None, max_length)
+    details = {"site": str(sae.site), "sae": sae.id, "sae_hash": sae.hash}
+    plan = PassPlan(layout, tokenizer, corpus, settings, details)
+    tally, sums = Tally.zeros(len(corpus), shards), FeatureSums(layout, sae, len(corpus), shards)
+    with plan.state(checkpoint) as state:
+        walk(
+            layout,
+            plan.documents(),
+            [sums, tally],
+            pad=pad_of(tokenizer),
+            batch_tokens=settings.batch_tokens,
+            most_documents=document_room(layout),
+            state=state,
+            checkpoint_seconds=checkpoint_seconds,
+            progress=plan.progress() if progress else None,
+            stop=stop,
+        )
+    counts = plan.observation(tally, {sae.site.at: sums.record()})
     random = observe_random(
         model,
         tokenizer,
@@ -164,7 +96,7 @@ def observe_features(
         seed=seed,
     )
     drawn = {"from": random_from, "sequences": random_sequences, "length": random_length, "seed": seed}
-    return assemble(run, run.observation(), random, drawn)
+    return assemble(sums, replace(counts, settings={**counts.settings, "random": drawn}), random)
 
 
 def observe_random(
@@ -183,31 +115,56 @@ def observe_random(
     """The part of `observe_features` that reads random tokens; the text says which languages, and what they use."""
     layout, corpus = layout_of(model), as_corpus(texts)  # pyright: ignore[reportArgumentType]
     check_fits(sae, layout)
-    reading = reading_of(layout, sae, tokens_per_language, 0, (0, 1), max_length)
-    noise = RandomPass(layout, tokenizer, corpus, reading, sae)
     n_vocab = layout.width("logits")
     every = drawable_ids(tokenizer, n_vocab)
-    own = noise.seen_ids(n_vocab) if random_from == "others" else ()
-    noise.allowed = [without(every, seen) for seen in own] or [every]
-    noise.sequences, noise.length, noise.seed = random_sequences, random_length, seed
-    noise.stream(progress=False, checkpoint_seconds=math.inf, stop=lambda: False)
-    return noise.random_tokens(len(corpus))
+    allowed = [every]
+    if random_from == "others":
+        seen = seen_ids(tokenizer, corpus, n_vocab, tokens_per_language, max_length)
+        allowed = [without(every, language) for language in seen]
+    drawn = (
+        random_documents(
+            ids, prefix=prefix_of(tokenizer), language=k, sequences=random_sequences, length=random_length, seed=seed
+        )
+        for k, ids in enumerate(allowed)
+    )
+    tally, sums = Tally.zeros(len(allowed), 0), FeatureSums(layout, sae, len(allowed), 0)
+    walk(layout, drawn, [sums, tally], most_documents=document_room(layout))
+
+    def spread(tensor: Tensor) -> Tensor:
+        """One place of the language axis repeated for each language, where all share their random tokens."""
+        return tensor.expand(len(corpus), *tensor.shape[1:]).cpu().contiguous()
+
+    return RandomTokens(
+        fired=spread(sums.total["active"]).T.contiguous(),
+        present=spread(sums.total["present"]).T.contiguous(),
+        tokens=spread(tally.tokens),
+        sequences=spread(tally.documents),
+    )
 
 
-def reading_of(
-    layout: Layout, sae: LoadedSAE, tokens: int | None, shards: int, part: tuple[int, int], max_length: int
-) -> Reading:
-    """How a pass reads; the site is the autoencoder's and named by it."""
-    room = 4_096 if layout.device_of(sae.site).type == "cpu" else 32_768
-    return Reading({}, tokens, shards, part, room, None, max_length)
+def document_room(layout: Layout) -> int:
+    """Documents of a batch at most: sums are kept by document, and stay within 1/16 of tokens × features so."""
+    return max(1, batch_room(layout) // SHORT)
 
 
-def assemble(run: FeaturePass, counts: Observation, random: RandomTokens, drawn: dict[str, Any]) -> FeatureObservation:
+def seen_ids(
+    tokenizer: PreTrainedTokenizerBase, corpus: Corpus, n_vocab: int, tokens: int | None, max_length: int
+) -> Bool[Tensor, "language vocab"]:
+    """Which ids the counted text of each language contains."""
+    seen = torch.zeros(len(corpus), n_vocab, dtype=torch.bool)
+    for window in token_windows(tokenizer, corpus, tokens_per_language=tokens, max_length=max_length, name=None):
+        for document in window:
+            counted = [token for token, counts in zip(document.tokens, document.counted, strict=True) if counts]
+            seen[document.language, counted] = True
+    return seen
+
+
+def assemble(sums: FeatureSums, counts: Observation, random: RandomTokens) -> FeatureObservation:
     """The totals of a pass and of its random tokens, as they are saved."""
-    total = {name: tensor.cpu() for name, tensor in run.features.totals[0].items()}
-    sae = run.features.sae
+    total = {name: tensor.cpu() for name, tensor in sums.total.items()}
+    sae = sums.sae
     return FeatureObservation(
-        counts=replace(counts, settings={**counts.settings, "random": drawn}),
+        counts=counts,
         present=total["present"].T.contiguous(),
         shard_present=rearrange(total["shard_present"], "k s j -> s j k").contiguous(),
         shard_documents=total["shard_documents"].T.contiguous(),

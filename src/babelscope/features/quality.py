@@ -1,22 +1,24 @@
 """How much of a model's stream an autoencoder keeps, and what the model loses where it takes the stream's place."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from babelscope_kernels.sae_counts import sae_counts, sae_topk_counts
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.sae import LoadedSAE
-from babelscope.axes import Bool, Float, Float64, Int64, Tensor
-from babelscope.corpus import Texts, prefix_of
+from babelscope.axes import Float, Float64, Int64, Tensor
+from babelscope.corpus import Batch, Texts, prefix_of
 from babelscope.errors import MeasurementError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.features.loading import check_fits
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
 
 
@@ -85,7 +87,7 @@ def measure_sae(
     sae = sae.to(layout.device_of(sae.site))
     held = HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens)
     sums = KeptSums.zeros(sae)
-    loss = {part.language: read_part(layout, sae, part, sums) for part in held}
+    loss = {part.language: document_losses(layout, part, beside=[sums]).nats_per_token for part in held}
     if sums.tokens < 2:
         raise MeasurementError("one token was read; expected two or more, for a variance to explain; add text")
     mean = sums.total / sums.tokens
@@ -106,10 +108,21 @@ def measure_sae(
     )
 
 
+class TokenSums(NamedTuple):
+    """What some tokens add."""
+
+    fired: Int64[Tensor, " feature"]
+    total: Float64[Tensor, " hidden"]
+    square: float
+    missed: float
+    active: int
+
+
 @dataclass(eq=False)
 class KeptSums:
     """Running sums over tokens."""
 
+    sae: LoadedSAE
     fired: Int64[Tensor, " feature"]
     total: Float64[Tensor, " hidden"]
     square: float = 0.0
@@ -124,30 +137,36 @@ class KeptSums:
         """Nothing read yet."""
         device = sae.w_enc.device
         fired = torch.zeros(sae.n_features, dtype=torch.int64, device=device)
-        return cls(fired, torch.zeros(sae.d_hidden, dtype=torch.float64, device=device))
+        return cls(sae, fired, torch.zeros(sae.d_hidden, dtype=torch.float64, device=device))
 
-    def add(self, sae: LoadedSAE, rows: Float[Tensor, "row hidden"]) -> None:
-        """Add some tokens."""
-        counts, active = firing_counts(sae, rows, torch.zeros(len(rows), dtype=torch.int64, device=rows.device), 1)
+    @property
+    def hooks(self) -> Mapping[Site, ReadSite]:
+        """The autoencoder's own site."""
+        return {self.sae.site: self.read}
+
+    def read(self, batch: Batch, at: SiteValue) -> TokenSums:
+        """What a batch's counted tokens add."""
+        rows = at.rows().float()
+        label = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+        counts, active = firing_counts(self.sae, rows, label, 1)
         x = rows.double()
-        self.fired += counts[0]
-        self.total += x.sum(dim=0)
-        self.square += float((x * x).sum())
-        self.missed += float((x - sae.reconstruct(rows).double()).square().sum())
-        self.active += int(active.sum())
-        self.tokens += len(rows)
+        return TokenSums(
+            fired=counts[0],
+            total=x.sum(dim=0),
+            square=float((x * x).sum()),
+            missed=float((x - self.sae.reconstruct(rows).double()).square().sum()),
+            active=int(active.sum()),
+        )
 
-
-def read_part(layout: Layout, sae: LoadedSAE, part: HeldOut, sums: KeptSums) -> float:
-    """Loss of one language as the model is, and its tokens added to the sums, in one pass."""
-    batches = iter(part.batches)
-
-    def see(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
-        counted: Bool[Tensor, "batch token"] = next(batches).counted.to(value.device)
-        sums.add(sae, value.flatten(2)[counted].float())
-
-    with layout.watch(sae.site, see):
-        return document_losses(layout, part).nats_per_token
+    def add(self, batch: Batch, values: dict[Site, TokenSums]) -> None:
+        """Add a batch."""
+        sums = values[self.sae.site]
+        self.fired += sums.fired
+        self.total += sums.total
+        self.square += sums.square
+        self.missed += sums.missed
+        self.active += sums.active
+        self.tokens += int(batch.counted.sum())
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Neurons that fire for the same sentences in every language: what they answer to is meaning, or what goes with it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,13 +12,14 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import Evidence, benjamini_hochberg, percentile_interval
-from babelscope.corpus import Corpus, Texts, as_parallel, tokenize_documents
+from babelscope.corpus import Batch, Corpus, Texts, as_parallel, pad_of, token_windows, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, SiteError
 from babelscope.languages import Language
-from babelscope.models import layout_of
+from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes.removal import effects_by_layer
-from babelscope.probes.shard_sums import stream_batches
+from babelscope.probes.removal import effect_hooks
+from babelscope.recording.walk import walk
+from babelscope.sites import Site
 
 LENGTH_BINS = 5
 """Sentences are permuted among those of like length, because a long one moves every neuron more."""
@@ -101,19 +102,32 @@ def concept_neurons(
             f"of {2 * strongest} sentences; give more, or a smaller `strongest`"
         )
     places = {document.id: place for place, document in enumerate(next(iter(corpus.values())))}
-    norms = [layout.down_norm(layer) for layer in range(layout.n_layers)]
-    shape = (layout.n_layers, len(corpus), layout.d_neuron, strongest)
-    value, top = torch.full(shape, -math.inf, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64)
-    for batch in stream_batches(tokenizer, corpus, tokens_per_language=None, max_length=max_length):
-        k = batch.documents[0].language
-        ids = torch.tensor([places[document.id] for document in batch.documents])
-        for layer, effect in enumerate(effects_by_layer(layout, batch, norms)):
-            both = torch.cat([value[layer, k], effect.T], dim=1)
-            every = torch.cat([top[layer, k], ids.expand(layout.d_neuron, -1)], dim=1)
-            value[layer, k], order = both.topk(strongest, dim=1)
-            top[layer, k] = every.gather(1, order)
+    watcher = TopSentences(layout, len(corpus), strongest, places)
+    text = token_windows(tokenizer, corpus, tokens_per_language=None, max_length=max_length)
+    walk(layout, text, [watcher], pad=pad_of(tokenizer))
+    top = watcher.top.where(watcher.value > 0, -1)
     bins = length_bins(tokenizer, corpus, max_length)
-    return compare_tops(top.where(value > 0, -1), weight, bins, tuple(corpus), across, draws, seed)
+    return compare_tops(top, weight, bins, tuple(corpus), across, draws, seed)
+
+
+class TopSentences:
+    """The strongest sentences of each neuron in each language so far."""
+
+    def __init__(self, layout: Layout, languages: int, strongest: int, places: Mapping[str, int]) -> None:
+        shape = (layout.n_layers, languages, layout.d_neuron, strongest)
+        self.hooks, self.places = effect_hooks(layout), places
+        self.value, self.top = torch.full(shape, -math.inf, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64)
+
+    def add(self, batch: Batch, values: dict[Site, Float64[Tensor, "batch neuron"]]) -> None:
+        """Let a batch of one language compete."""
+        k, strongest = batch.documents[0].language, self.value.shape[-1]
+        ids = torch.tensor([self.places[document.id] for document in batch.documents])
+        for site, effect in values.items():
+            value, top = self.value[site.layer or 0], self.top[site.layer or 0]
+            both = torch.cat([value[k], effect.T], dim=1)
+            every = torch.cat([top[k], ids.expand(effect.shape[1], -1)], dim=1)
+            value[k], order = both.topk(strongest, dim=1)
+            top[k] = every.gather(1, order)
 
 
 def pair_weights(corpus: Corpus, across: str) -> Float64[Tensor, "language language"]:

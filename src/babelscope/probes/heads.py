@@ -2,29 +2,24 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from babelscope_kernels.attention_stats import attention_stats
-from einops import einsum, rearrange, reduce, repeat
+from einops import rearrange, repeat
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.axes import Bool, Float, Float64, Tensor
+from babelscope.axes import Float64, Tensor
 from babelscope.controls import ShardSums, benjamini_hochberg, percentile_interval
-from babelscope.corpus import Batch, Texts, as_corpus
+from babelscope.corpus import Texts, as_corpus, pad_of, token_windows
 from babelscope.errors import LanguageError, SelectionError
 from babelscope.languages import Language
-from babelscope.models import Layout, See, layout_of
-from babelscope.models.attention import AttentionInputs, attention_by
-from babelscope.models.measuring import run_pass
+from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.models.weights import applied
 from babelscope.probes.evidence import SiteEvidence
-from babelscope.probes.shard_sums import UnitSums, add_rows, check_english, stream_batches, zero_sums
-from babelscope.sites import Site
-from babelscope.upstream.devices import fetched
+from babelscope.probes.head_sums import HeadSums, gram_of
+from babelscope.probes.shard_sums import UnitSums, check_english, zero_sums
+from babelscope.recording.walk import walk
 
 Measure = Literal["written", "entropy_nats", "evenness", "sink", "previous"]
 """written   length of what the head adds to the residual stream, ‖W_O z‖
@@ -183,83 +178,17 @@ def record_heads(
     """
     layout, corpus = layout_of(model), as_corpus(texts)
     n_layers, n_heads = layout.n_layers, layout.n_heads
-    sums = zero_sums(corpus, shards, len(MEASURES) * n_layers * n_heads)
     width = layout.width("attn_heads") // n_heads
-    output = torch.zeros(len(corpus), n_layers, n_heads, width, dtype=torch.float64)
-    grams = [gram_of(layout, layer) for layer in range(n_layers)]
-    for batch in stream_batches(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length):
-        rows = batch.counted.clone()
-        rows[:, 0] = False
-        measured = measure_batch(layout, batch, rows, grams, output[batch.documents[0].language])
-        add_rows(sums, batch, rearrange(measured, "m l b h -> b (m l h)"), tokens=rows.sum(dim=1))
-    mean = output / sums.whole().tokens[:, None, None, None]
-    return HeadRecord(sums, n_layers, n_heads, mean.mean(dim=0))
-
-
-@torch.no_grad()
-def gram_of(layout: Layout, layer: int) -> Float[Tensor, "head d_head other"]:
-    """W_hᵀ W_h of each head's part of the output projection: ‖W_h z‖² = zᵀ (W_hᵀ W_h) z.
-
-    W is what the module gives; PrerequisiteError where that is no linear map, or hooks of others may change it.
-    """
-    layout.check(Site(layer, "attn_heads"))
-    projection = layout.layer(layer).get_submodule(layout.family.heads_out)
-    with fetched(projection):
-        rows = applied(projection, torch.arange(layout.width("attn_heads")), layout.family.heads_out).float()
-    part = rearrange(rows, "(h d) hidden -> h d hidden", h=layout.n_heads)
-    return einsum(part, part, "h d hidden, h e hidden -> h d e")
-
-
-def measure_batch(
-    layout: Layout,
-    batch: Batch,
-    rows: Bool[Tensor, "batch token"],
-    grams: list[Float[Tensor, "head d_head other"]],
-    output: Float64[Tensor, "layer head d_head"],
-) -> Float64[Tensor, "measure layer batch head"]:
-    """Sums over a document's rows of every measure; the heads' outputs are added to `output`."""
-    shape = (len(MEASURES), layout.n_layers, len(batch.documents), layout.n_heads)
-    found = torch.zeros(shape, dtype=torch.float64)
-    seen_by_row = torch.arange(1, rows.shape[1] + 1)
-    even = seen_by_row.double().log().clamp(min=math.log(2))
-
-    def total(value: Float[Tensor, "batch head token"], here: Bool[Tensor, "batch token"]) -> Tensor:
-        return (value.double() * here[:, None]).sum(dim=2).cpu()
-
-    def attend(inputs: AttentionInputs) -> Tensor:
-        device = inputs.query.device
-        here, text = rows.to(device), batch.attention_mask.to(device).bool()
-        stats = attention_stats(
-            inputs.query,
-            inputs.key,
-            inputs.value,
-            segments=text,
-            window=inputs.window,
-            softcap=inputs.softcap,
-            scale=inputs.scale,
-        )
-        limit = even if inputs.window is None else even.clamp(max=math.log(max(2, inputs.window)))
-        entropy = stats.entropy_nats
-        masses = (entropy, entropy / limit.to(device), stats.sink_mass, stats.previous_mass)
-        for number, value in enumerate(masses, start=1):
-            found[number, inputs.layer] = total(value, here)
-        return stats.output
-
-    def watcher(layer: int) -> See:
-        def see(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
-            here, z = rows.to(value.device), value.float()
-            squares = einsum(z, grams[layer].to(z.device), z, "b t h d, h d e, b t h e -> b h t")
-            found[0, layer] = total(squares.clamp(min=0).sqrt(), here)
-            output[layer] += reduce(z.double() * here[..., None, None], "b t h d -> h d", "sum").cpu()
-
-        return see
-
-    with ExitStack() as stack:
-        stack.enter_context(attention_by(layout.model, attend))
-        for layer in range(layout.n_layers):
-            stack.enter_context(layout.watch(Site(layer, "attn_heads"), watcher(layer)))
-        run_pass(layout, batch.input_ids, batch.attention_mask)
-    return found
+    watcher = HeadSums(
+        layout=layout,
+        sums=zero_sums(corpus, shards, len(MEASURES) * n_layers * n_heads),
+        output=torch.zeros(len(corpus), n_layers, n_heads, width, dtype=torch.float64),
+        grams=[gram_of(layout, layer) for layer in range(n_layers)],
+    )
+    text = token_windows(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length)
+    walk(layout, text, [watcher], pad=pad_of(tokenizer))
+    mean = watcher.output / watcher.sums.whole().tokens[:, None, None, None]
+    return HeadRecord(watcher.sums, n_layers, n_heads, mean.mean(dim=0))
 
 
 def head_selectivity(

@@ -69,7 +69,14 @@ class LanguageProbe:
                 low, high = wilson_interval(round(share * self.n_test), self.n_test)
                 claim = "language identification, recall"
                 row = SiteEvidence(
-                    claim, language=tag, n=self.n_test, estimate=share, low=low, high=high, site=str(site), **shared
+                    claim=claim,
+                    language=tag,
+                    n=self.n_test,
+                    estimate=share,
+                    low=low,
+                    high=high,
+                    site=str(site),
+                    **shared,
                 )
                 found.append(row)
         return found

@@ -1,24 +1,25 @@
 """The logit lens: what the stream would say at each depth, and in which language."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float, Float64, Int, Int64, Tensor
-from babelscope.corpus import Batch, Texts, as_corpus
+from babelscope.corpus import Batch, Texts, as_corpus, pad_of, token_windows
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, eval_mode, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.evidence import SiteEvidence
-from babelscope.probes.shard_sums import stream_batches
-from babelscope.probes.streams import depth_sites, read_streams
+from babelscope.probes.streams import counted_rows, depth_sites, read_streams
 from babelscope.probes.translators import Translators
 from babelscope.probes.word_lists import LanguageTokens
+from babelscope.recording.walk import walk
+from babelscope.recording.watchers import ReadSite
 from babelscope.sites import Site
 
 LENS_ROWS = 256
@@ -96,7 +97,7 @@ class LatentLanguage:
                     )
                 for name, values in (("entropy", self.entropy_nats), ("divergence from the output", self.kl_nats)):
                     claim = f"{lens}, {name}, nats"
-                    row = SiteEvidence(claim, control="none", estimate=float(values[k, depth]), **place)
+                    row = SiteEvidence(claim=claim, control="none", estimate=float(values[k, depth]), **place)
                     found.append(row)
         return found
 
@@ -120,13 +121,7 @@ def layer_logits(
 ) -> Float[Tensor, "depth batch token vocab"]:
     """What each depth would say of these tokens, for looking: depth 0 before the first layer, i + 1 after layer i."""
     layout = layout_of(model)
-    batch = Batch(
-        input_ids,
-        torch.ones_like(input_ids) if attention_mask is None else attention_mask,
-        torch.ones(input_ids.shape, dtype=torch.bool),
-        (),
-    )
-    return torch.stack([lens_logits(layout, state) for state in read_streams(layout, batch)])
+    return torch.stack([lens_logits(layout, state) for state in read_streams(layout, input_ids, attention_mask)])
 
 
 def logit_lens(
@@ -158,10 +153,18 @@ def logit_lens(
         raise LanguageError(f"{', '.join(corpus)} came alone; expected text of at least two languages; add some")
     if translators is not None:
         check_made_for(translators.origin, model, tokenizer, "translators")
-    reading = LensReading.zeros(layout, len(corpus), tokens)
-    for batch in stream_batches(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length):
-        reading.add(batch, translators)
-    return reading.finish(tuple(corpus), translators is not None, draws=draws, resamples=resamples, seed=seed)
+    reading = LensReading.zeros(layout, len(corpus), tokens, translators)
+    text = token_windows(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length)
+    walk(layout, text, [reading], pad=pad_of(tokenizer))
+    return reading.finish(tuple(corpus), draws=draws, resamples=resamples, seed=seed)
+
+
+class LensAddend(NamedTuple):
+    """What one batch of one language adds."""
+
+    sums: Float64[Tensor, "document depth measure"]
+    """Mass by set, entropy and divergence, summed over positions."""
+    probability: Float64[Tensor, "depth vocab"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,13 +173,16 @@ class LensReading:
 
     layout: Layout
     tokens: LanguageTokens
+    translators: Translators | None
     probability: Float64[Tensor, "language depth vocab"]
     """Sum over positions, for the listed tokens only."""
     documents: list[tuple[int, int, Tensor]]
     """Language, positions, and sums [depth, set + 2] of mass, entropy and divergence."""
 
     @classmethod
-    def zeros(cls, layout: Layout, languages: int, tokens: LanguageTokens) -> "LensReading":
+    def zeros(
+        cls, layout: Layout, languages: int, tokens: LanguageTokens, translators: Translators | None
+    ) -> "LensReading":
         """Nothing read yet; raises MeasurementError where the lists are of another vocabulary."""
         vocabulary = layout.width("logits")
         if tokens.member.shape[1] != vocabulary:
@@ -186,44 +192,50 @@ class LensReading:
             )
         listed = int(tokens.member.any(dim=0).sum())
         sums = torch.zeros(languages, layout.n_layers + 1, listed, dtype=torch.float64)
-        return cls(layout, tokens, sums, [])
+        return cls(layout, tokens, translators, sums, [])
 
-    @torch.no_grad()
-    def add(self, batch: Batch, translators: Translators | None) -> None:
-        """Read one batch, whose documents are of one language."""
-        language, counted = batch.documents[0].language, batch.counted
-        states = [state[counted.to(state.device)] for state in read_streams(self.layout, batch)]
-        owner = counted.nonzero()[:, 0]
+    @property
+    def hooks(self) -> Mapping[Site, ReadSite]:
+        """The stream's counted rows at every depth."""
+        return counted_rows(self.layout)
+
+    def measure(self, batch: Batch, values: dict[Site, Tensor], hidden: Tensor) -> LensAddend:
+        """The lens on every counted position of a batch."""
+        states, owner = list(values.values()), batch.counted.nonzero()[:, 0]
         sums = torch.zeros(len(batch.documents), len(states), len(self.tokens.languages) + 2, dtype=torch.float64)
+        probability = torch.zeros(self.probability.shape[1:], dtype=torch.float64)
         for start in range(0, len(owner), LENS_ROWS):
             rows = slice(start, start + LENS_ROWS)
-            for depth, found in self.measure([state[rows] for state in states], language, translators):
+            for depth, (chosen, found) in enumerate(self.read([state[rows] for state in states])):
                 sums[:, depth].index_add_(0, owner[rows], found)
-        positions = counted.sum(dim=1).tolist()
-        self.documents.extend((language, n, row) for n, row in zip(positions, sums, strict=True))
+                probability[depth] += chosen
+        return LensAddend(sums, probability)
 
-    def measure(
-        self, states: list[Tensor], language: int, translators: Translators | None
-    ) -> Iterator[tuple[int, Float64[Tensor, "row measure"]]]:
-        """Mass by set, entropy and divergence of some rows at each depth."""
+    def add(self, batch: Batch, values: LensAddend) -> None:
+        """Add a batch, whose documents are of one language."""
+        language, positions = batch.documents[0].language, batch.counted.sum(dim=1).tolist()
+        self.probability[language] += values.probability
+        self.documents.extend((language, n, row) for n, row in zip(positions, values.sums, strict=True))
+
+    def read(
+        self, states: list[Float[Tensor, "row hidden"]]
+    ) -> Iterator[tuple[Float64[Tensor, " vocab"], Float64[Tensor, "row measure"]]]:
+        """Of some rows, at each depth: the listed tokens' probability summed, and mass by set, entropy, divergence."""
         listed = self.tokens.member.any(dim=0)
         member = self.tokens.member[:, listed].double()
         own = torch.log_softmax(lens_logits(self.layout, states[-1]).float(), dim=-1)
         for depth, state in enumerate(states):
             last = depth == len(states) - 1
             log_p = own if last else torch.log_softmax(
-                lens_logits(self.layout, state, translators, depth).float(), dim=-1
+                lens_logits(self.layout, state, self.translators, depth).float(), dim=-1
             ).to(own.device)  # fmt: skip
             p = log_p.exp()
             chosen = p[:, listed.to(p.device)].double().cpu()
-            self.probability[language, depth] += chosen.sum(dim=0)
             entropy = -(p * log_p).sum(dim=1).double().cpu()
             divergence = torch.zeros_like(entropy) if last else (own.exp() * (own - log_p)).sum(dim=1).double().cpu()
-            yield depth, torch.cat([chosen @ member.T, entropy[:, None], divergence[:, None]], dim=1)
+            yield chosen.sum(dim=0), torch.cat([chosen @ member.T, entropy[:, None], divergence[:, None]], dim=1)
 
-    def finish(
-        self, languages: tuple[Language, ...], tuned: bool, *, draws: int, resamples: int, seed: int
-    ) -> LatentLanguage:
+    def finish(self, languages: tuple[Language, ...], *, draws: int, resamples: int, seed: int) -> LatentLanguage:
         """Means, intervals and the control."""
         generator, k = torch.Generator().manual_seed(seed), len(languages)
         n_sets = len(self.tokens.languages)
@@ -259,7 +271,7 @@ class LensReading:
             entropy_nats=mean[..., n_sets],
             kl_nats=mean[..., n_sets + 1],
             positions=positions,
-            tuned=tuned,
+            tuned=self.translators is not None,
             draws=draws,
             seed=seed,
         )

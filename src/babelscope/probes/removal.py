@@ -3,7 +3,6 @@
 The idea of PLND, with the exact effect in place of a projection's size, and a vote in place of an intersection.
 """
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -13,13 +12,14 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts import NeuronSet, Origin
 from babelscope.axes import Bool, Float, Float64, Int64, Tensor
 from babelscope.controls import Evidence, ShardSums, rank_p
-from babelscope.corpus import Batch, Texts, as_corpus
+from babelscope.corpus import Batch, Texts, as_corpus, pad_of, token_windows
 from babelscope.errors import LanguageError, SelectionError, SiteError
 from babelscope.languages import Language
-from babelscope.models import Layout, See, layout_of, origin_of
-from babelscope.models.measuring import run_pass
+from babelscope.models import Layout, layout_of, origin_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes.shard_sums import UnitSums, add_rows, stream_batches, zero_sums
+from babelscope.probes.shard_sums import UnitSums, add_rows, zero_sums
+from babelscope.recording.walk import walk
+from babelscope.recording.watchers import ReadSite
 from babelscope.sites import Site
 
 
@@ -79,13 +79,14 @@ class RemovalSets:
 
 
 def document_effects(
-    value: Float[Tensor, "batch token neuron"], norm: Float64[Tensor, " neuron"], batch: Batch
+    value: Float[Tensor, "batch token neuron"],
+    norm: Float64[Tensor, " neuron"],
+    counted: Bool[Tensor, "batch token"],
 ) -> Float64[Tensor, "batch neuron"]:
     """Exact change of the MLP's output on each document when a neuron is removed, in units of the residual stream.
 
     e_j = sqrt(mean_t ‖MLP(x_t) - MLP without j (x_t)‖²) = sqrt(mean_t h_tj²) · ‖W_down[:, j]‖, t over counted tokens.
     """
-    counted = batch.counted.to(value.device)
     wide = value if value.dtype == torch.float64 else value.float()
     squares = (wide.square() * counted[..., None]).sum(dim=1, dtype=torch.float64)
     return (squares / counted.sum(dim=1, keepdim=True)).sqrt() * norm
@@ -115,37 +116,47 @@ def removal_votes(
         )
     if not 0 < top_rate < 1:
         raise SelectionError(f"top_rate {top_rate} came; expected a share of the neurons between 0 and 1; correct it")
-    sums = zero_sums(corpus, shards, layout.n_layers * layout.d_neuron)
-    effect = torch.zeros(len(corpus), layout.n_layers, layout.d_neuron, dtype=torch.float64)
-    norms = [layout.down_norm(layer) for layer in range(layout.n_layers)]
-    for batch in stream_batches(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length):
-        language = batch.documents[0].language
-        for layer, found in enumerate(effects_by_layer(layout, batch, norms)):
-            effect[language, layer] += found.sum(dim=0)
-            add_rows(sums, batch, top_of(found, top_rate).double(), layer * layout.d_neuron)
+    watcher = VoteSums(
+        layout=layout,
+        top_rate=top_rate,
+        sums=zero_sums(corpus, shards, layout.n_layers * layout.d_neuron),
+        effect=torch.zeros(len(corpus), layout.n_layers, layout.d_neuron, dtype=torch.float64),
+    )
+    text = token_windows(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length)
+    walk(layout, text, [watcher], pad=pad_of(tokenizer))
+    effect = watcher.effect / watcher.sums.whole().tokens[:, None, None]
+    return RemovalVotes(origin_of(model, tokenizer), watcher.sums, effect, top_rate)
+
+
+def effect_hooks(layout: Layout) -> dict[Site, ReadSite]:
+    """What reads `document_effects` of every layer, on the CPU."""
+
+    def reader(norm: Float64[Tensor, " neuron"]) -> ReadSite:
+        return lambda batch, at: document_effects(at.value, norm, at.counted).cpu()
+
+    return {Site(layer, "mlp_inner"): reader(layout.down_norm(layer)) for layer in range(layout.n_layers)}
+
+
+class VoteSums:
+    """Votes of documents, and the neurons' effects summed over them."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        top_rate: float,
+        sums: ShardSums[UnitSums],
+        effect: Float64[Tensor, "language layer neuron"],
+    ) -> None:
+        self.hooks, self.top_rate, self.sums, self.effect = effect_hooks(layout), top_rate, sums, effect
+
+    def add(self, batch: Batch, values: dict[Site, Float64[Tensor, "batch neuron"]]) -> None:
+        """Add a batch of one language."""
+        for site, found in values.items():
+            layer = site.layer or 0
+            self.effect[batch.documents[0].language, layer] += found.sum(dim=0)
+            add_rows(self.sums, batch, top_of(found, self.top_rate).double(), layer * found.shape[1])
         nothing = torch.zeros(len(batch.documents), 0, dtype=torch.float64)
-        add_rows(sums, batch, nothing, tokens=torch.ones(len(batch.documents)))
-    documents = sums.whole().tokens
-    return RemovalVotes(origin_of(model, tokenizer), sums, effect / documents[:, None, None], top_rate)
-
-
-def effects_by_layer(
-    layout: Layout, batch: Batch, norms: list[Float64[Tensor, " neuron"]]
-) -> list[Float64[Tensor, "batch neuron"]]:
-    """`document_effects` of every layer in one pass."""
-    found: list[Tensor] = []
-
-    def watcher(layer: int) -> See:
-        def see(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
-            found.append(document_effects(value, norms[layer], batch).cpu())
-
-        return see
-
-    with ExitStack() as stack:
-        for layer in range(layout.n_layers):
-            stack.enter_context(layout.watch(Site(layer, "mlp_inner"), watcher(layer)))
-        run_pass(layout, batch.input_ids, batch.attention_mask)
-    return found
+        add_rows(self.sums, batch, nothing, tokens=torch.ones(len(batch.documents)))
 
 
 def top_of(effect: Float64[Tensor, "batch neuron"], top_rate: float) -> Bool[Tensor, "batch neuron"]:

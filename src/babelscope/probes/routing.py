@@ -1,7 +1,7 @@
 """Which experts a mixture of experts gives to which language."""
 
 import math
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,13 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import Evidence, ShardSums, benjamini_hochberg, percentile_interval, rank_p
-from babelscope.corpus import Batch, Texts, as_corpus
+from babelscope.corpus import Batch, Texts, as_corpus, pad_of, token_windows
 from babelscope.errors import SiteError
 from babelscope.languages import Language
-from babelscope.models import Layout, See, layout_of
-from babelscope.models.measuring import run_pass
+from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes.shard_sums import UnitSums, add_rows, check_english, stream_batches, zero_sums
+from babelscope.probes.shard_sums import UnitSums, add_rows, check_english, zero_sums
+from babelscope.recording.walk import walk
+from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
 
 
@@ -108,35 +109,38 @@ def routing_use(
     layout, corpus = layout_of(model), as_corpus(texts)
     if not layout.n_experts:
         raise SiteError(f"{model.config.model_type} is dense; expected a model with experts; probe heads or neurons")
-    sums = zero_sums(corpus, shards, layout.n_layers * layout.n_experts)
-    top_k = 0
-    for batch in stream_batches(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length):
-        top_k = count_routes(layout, batch, sums)
-        add_rows(
-            sums, batch, torch.zeros(len(batch.documents), 0, dtype=torch.float64), tokens=batch.counted.sum(dim=1)
-        )
-    return RoutingUse(sums, layout.n_experts, top_k)
+    watcher = RouteCounts(layout, zero_sums(corpus, shards, layout.n_layers * layout.n_experts))
+    text = token_windows(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length)
+    walk(layout, text, [watcher], pad=pad_of(tokenizer))
+    return RoutingUse(watcher.sums, layout.n_experts, watcher.top_k)
 
 
-def count_routes(layout: Layout, batch: Batch, sums: ShardSums[UnitSums]) -> int:
-    """Add one batch's choices; returns how many experts a token is given to."""
-    width: list[int] = []
+@dataclass(eq=False)
+class RouteCounts:
+    """Tokens that every layer sends to each expert."""
 
-    def watcher(layer: int) -> See:
-        def see(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
-            assert routes is not None
-            width.append(routes.shape[-1])
-            chosen = reduce(F.one_hot(routes, layout.n_experts), "b t k e -> b t e", "sum").double()
-            rows = (chosen * batch.counted.to(chosen.device)[..., None]).sum(dim=1)
-            add_rows(sums, batch, rows, layer * layout.n_experts)
+    layout: Layout
+    sums: ShardSums[UnitSums]
+    top_k: int = 0
+    """Experts that a token is given to."""
 
-        return see
+    @property
+    def hooks(self) -> Mapping[Site, ReadSite]:
+        """The experts of every layer."""
+        return dict.fromkeys((Site(layer, "mlp_gate") for layer in range(self.layout.n_layers)), self.read)
 
-    with ExitStack() as stack:
-        for layer in range(layout.n_layers):
-            stack.enter_context(layout.watch(Site(layer, "mlp_gate"), watcher(layer)))
-        run_pass(layout, batch.input_ids, batch.attention_mask)
-    return width[0]
+    def read(self, batch: Batch, at: SiteValue) -> tuple[Float64[Tensor, "batch expert"], int]:
+        """Counted tokens of each document by expert, and how many experts a token is given to."""
+        assert at.routes is not None
+        chosen = reduce(F.one_hot(at.routes, self.layout.n_experts), "b t k e -> b t e", "sum").double()
+        return (chosen * at.counted[..., None]).sum(dim=1), at.routes.shape[-1]
+
+    def add(self, batch: Batch, values: dict[Site, tuple[Float64[Tensor, "batch expert"], int]]) -> None:
+        """Add a batch."""
+        for site, (rows, self.top_k) in values.items():
+            add_rows(self.sums, batch, rows, (site.layer or 0) * self.layout.n_experts)
+        nothing = torch.zeros(len(batch.documents), 0, dtype=torch.float64)
+        add_rows(self.sums, batch, nothing, tokens=batch.counted.sum(dim=1))
 
 
 def jensen_shannon(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -11,16 +10,16 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.stream import Form, LayerStream, check_form, without_units
 from babelscope.axes import Bool, Float32, Float64, Tensor
-from babelscope.corpus import Batch, Corpus, Texts, as_parallel, batch_documents, pad_of, tokenize_documents
+from babelscope.corpus import Corpus, Texts, as_parallel, numbered, pad_of, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.languages import Language
-from babelscope.models import Layout, See, layout_of
-from babelscope.models.measuring import run_pass
+from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes.shard_sums import BATCH_TOKENS
 from babelscope.probes.streams import depth_sites
 from babelscope.recording.stream_sums import StreamTally
 from babelscope.recording.sums import first_tokens
+from babelscope.recording.vectors import DocumentVectors, Weigh, mean_weights
+from babelscope.recording.walk import walk
 from babelscope.sites import Site
 
 Pooling = Literal["mean", "weighted", "last"]
@@ -115,64 +114,48 @@ def record_sentences(
     Raises CorpusError for text that is not parallel, or a sentence without a token; LanguageError for one language.
     """
     layout, corpus = layout_of(model), parallel_corpus(texts, sentences=sentences)
-    ids = tuple(document.id for document in next(iter(corpus.values())))
-    sites = depth_sites(layout)
-    shape = (len(corpus), len(sites), len(ids), layout.d_hidden)
-    pad = pad_of(tokenizer)
-    vectors: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
-    rest: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
-    tallies = [StreamTally(len(corpus), layout.d_hidden) for _ in sites]
-    for k, (tag, documents) in enumerate(corpus.items()):
-        tokens = tokenize_documents(tokenizer, documents, k, max_length=max_length)
-        empty = [document.id for document in tokens if not document.n_counted]
+    sites, ids = depth_sites(layout), tuple(document.id for document in next(iter(corpus.values())))
+    text = [tokenize_documents(tokenizer, found, k, max_length=max_length) for k, found in enumerate(corpus.values())]
+    for tag, documents in zip(corpus, text, strict=True):
+        empty = [document.id for document in documents if not document.n_counted]
         if empty:
             raise CorpusError(f"{tag}, sentence {empty[0]!r} has no token; expected text; drop it everywhere")
-        placed = [replace(document, id=str(row)) for row, document in enumerate(tokens)]
-        for batch in batch_documents(placed, batch_tokens=BATCH_TOKENS, pad=pad):
-            rows = torch.tensor([int(document.id) for document in batch.documents])
-            for depth, pooled in enumerate(pool_batch(layout, sites, batch, poolings, tallies)):
-                for pooling, (whole, later) in pooled.items():
-                    vectors[pooling][k, depth, rows] = whole
-                    rest[pooling][k, depth, rows] = later
+    shape = (len(corpus), len(sites), len(ids), layout.d_hidden)
+    vectors: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
+    rest: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
+    tallies = [StreamTally(site, len(corpus), layout.d_hidden) for site in sites]
+    for k, documents in enumerate(text):
+        whole = DocumentVectors(sites, {p: WEIGHTS[p] for p in poolings}, {p: vectors[p][k] for p in poolings})
+        later = DocumentVectors(
+            sites, {p: without_first(WEIGHTS[p]) for p in poolings}, {p: rest[p][k] for p in poolings}
+        )
+        walk(layout, [numbered(documents)], [whole, later, *tallies], pad=pad_of(tokenizer))
     broken = [pooling for pooling, found in vectors.items() if not bool(torch.isfinite(found).all())]
     if broken:
         raise MeasurementError("a sentence's vector is NaN or infinite; expected numbers; check the weights and dtype")
     return Sentences(tuple(corpus), ids, sites, vectors, rest, tuple(tally.layer() for tally in tallies))
 
 
-def pool_batch(
-    layout: Layout, sites: Sequence[Site], batch: Batch, poolings: Sequence[Pooling], tallies: Sequence[StreamTally]
-) -> list[dict[Pooling, tuple[Float32[Tensor, "batch hidden"], Float32[Tensor, "batch hidden"]]]]:
-    """Two vectors a document, at every site: of all that counts, and without its first token."""
-    counted = batch.counted
-    later = counted & ~first_tokens(counted)
-    weights: dict[Pooling, list[Tensor]] = {
-        pooling: [pooling_weights(part, pooling) for part in (counted, later)] for pooling in poolings
-    }
-    alone, language = ~later.any(dim=1), batch.documents[0].language
-    seen: list[dict[Pooling, tuple[Tensor, Tensor]]] = [{} for _ in sites]
-
-    def watcher(depth: int) -> See:
-        def see(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
-            exact = value.double() * counted.to(value.device)[..., None]
-            tallies[depth].add(exact, counted.to(value.device), language)
-            for pooling, pair in weights.items():
-                whole, rest = (torch.einsum("bt,bth->bh", part.to(value.device), exact).float().cpu() for part in pair)
-                seen[depth][pooling] = (whole, rest.masked_fill(alone[:, None], math.nan))
-
-        return see
-
-    with ExitStack() as stack:
-        for depth, site in enumerate(sites):
-            stack.enter_context(layout.watch(site, watcher(depth)))
-        run_pass(layout, batch.input_ids, batch.attention_mask)
-    return seen
+def place_weights(counted: Bool[Tensor, "batch token"]) -> Float64[Tensor, "batch token"]:
+    """Weights that grow with the place among the counted tokens; they sum to 1."""
+    place = (counted.cumsum(dim=1) * counted).double()
+    return place / place.sum(dim=1, keepdim=True)
 
 
-def pooling_weights(counted: Bool[Tensor, "batch token"], pooling: Pooling) -> Float64[Tensor, "batch token"]:
-    """What each token weighs; sums to 1 in each row."""
+def last_weights(counted: Bool[Tensor, "batch token"]) -> Float64[Tensor, "batch token"]:
+    """1 for the last counted token."""
     place = counted.cumsum(dim=1) * counted
-    if pooling == "last":
-        return (place == place.amax(dim=1, keepdim=True)).double() * counted
-    weight = counted.double() if pooling == "mean" else place.double()
-    return weight / weight.sum(dim=1, keepdim=True).clamp(min=1)
+    return (place == place.amax(dim=1, keepdim=True)).double() * counted
+
+
+WEIGHTS: dict[Pooling, Weigh] = {"mean": mean_weights, "weighted": place_weights, "last": last_weights}
+
+
+def without_first(weigh: Weigh) -> Weigh:
+    """The same weights without each sentence's first token; NaN for a sentence of one token."""
+
+    def weigh_rest(counted: Bool[Tensor, "batch token"]) -> Float64[Tensor, "batch token"]:
+        rest = counted & ~first_tokens(counted)
+        return weigh(rest).masked_fill(~rest.any(dim=1, keepdim=True), math.nan)
+
+    return weigh_rest

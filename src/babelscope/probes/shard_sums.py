@@ -1,30 +1,15 @@
-"""Text in batches, and sums over its tokens by document shard and language."""
+"""Sums over tokens by document shard and language."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import ShardSums
-from babelscope.corpus import Batch, Corpus, batch_documents, limit_tokens, pad_of, shard_of, tokenize_documents
+from babelscope.corpus import Batch, Corpus, shard_of
 from babelscope.errors import LanguageError
 from babelscope.languages import Language
-
-BATCH_TOKENS = 4096
-"""Padded tokens a batch."""
-
-
-def stream_batches(
-    tokenizer: PreTrainedTokenizerBase, corpus: Corpus, *, tokens_per_language: int | None, max_length: int
-) -> Iterator[Batch]:
-    """Batches of one language after the other, up to so many counted tokens each."""
-    pad = pad_of(tokenizer)
-    for k, documents in enumerate(corpus.values()):
-        tokens = tokenize_documents(tokenizer, documents, k, max_length=max_length)
-        kept = limit_tokens(tokens, tokens_per_language)
-        yield from batch_documents(kept, batch_tokens=BATCH_TOKENS, pad=pad)
 
 
 class UnitSums(NamedTuple):
@@ -60,11 +45,6 @@ def add_rows(
     units.index_put_((shard, language), rows.cpu(), accumulate=True)
     if tokens is not None:
         sums.by_shard.tokens.index_put_((shard, language), tokens.double().cpu(), accumulate=True)
-
-
-def counted_sum(value: Float64[Tensor, "batch token unit"], batch: Batch) -> Float64[Tensor, "batch unit"]:
-    """Sum over each document's counted tokens."""
-    return (value * batch.counted.to(value.device)[..., None]).sum(dim=1)
 
 
 def check_english(languages: Sequence[Language], against: str) -> None:

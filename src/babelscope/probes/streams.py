@@ -2,10 +2,10 @@
 
 from contextlib import ExitStack
 
-from babelscope.axes import Float, Tensor
-from babelscope.corpus import Batch
+from babelscope.axes import Float, Int, Tensor
 from babelscope.models import Layout
 from babelscope.models.measuring import run_pass
+from babelscope.recording.watchers import ReadSite
 from babelscope.sites import Site
 
 
@@ -14,8 +14,15 @@ def depth_sites(layout: Layout) -> tuple[Site, ...]:
     return (Site(0, "resid_in"), *(Site(layer, "resid_out") for layer in range(layout.n_layers)))
 
 
-def read_streams(layout: Layout, batch: Batch) -> list[Float[Tensor, "batch token hidden"]]:
-    """The residual stream at every depth."""
+def counted_rows(layout: Layout) -> dict[Site, ReadSite]:
+    """Hooks of a walk that hand on the counted tokens' stream at every depth."""
+    return dict.fromkeys(depth_sites(layout), lambda batch, at: at.rows())
+
+
+def read_streams(
+    layout: Layout, input_ids: Int[Tensor, "batch token"], attention_mask: Tensor | None = None
+) -> list[Float[Tensor, "batch token hidden"]]:
+    """The residual stream at every depth of a few tokens, for looking."""
     seen: list[Tensor] = []
 
     def see(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
@@ -24,5 +31,5 @@ def read_streams(layout: Layout, batch: Batch) -> list[Float[Tensor, "batch toke
     with ExitStack() as stack:
         for site in depth_sites(layout):
             stack.enter_context(layout.watch(site, see))
-        run_pass(layout, batch.input_ids, batch.attention_mask)
+        run_pass(layout, input_ids, attention_mask)
     return seen

@@ -123,7 +123,7 @@ class LanguageSubspaces:
                 claim = "components for 90 % of the variance"
                 value = int(self.rank[k, depth])
                 row = SiteEvidence(
-                    claim, language=tag, control="none", n=self.sentences, estimate=value, site=str(site)
+                    claim=claim, language=tag, control="none", n=self.sentences, estimate=value, site=str(site)
                 )
                 found.append(row)
             effect = self.split[depth]

@@ -1,7 +1,7 @@
 """Few-shot translation prompts under the lens: in which language does the right word appear first?"""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,18 +9,19 @@ import langcodes
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.axes import Bool, Float64, Int64, Tensor
-from babelscope.corpus import Document, batch_documents, pad_of, tokenize_documents
+from babelscope.axes import Bool, Float, Float64, Int64, Tensor
+from babelscope.corpus import Batch, Document, pad_of, tokenize_documents
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language, parse_languages
 from babelscope.models import Layout, check_made_for, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.lens import lens_logits
-from babelscope.probes.shard_sums import BATCH_TOKENS
-from babelscope.probes.streams import depth_sites, read_streams
+from babelscope.probes.streams import depth_sites
 from babelscope.probes.translators import Translators
 from babelscope.probes.word_lists import Words, first_tokens
+from babelscope.recording.walk import walk
+from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
 
 FEWEST = 5
@@ -229,7 +230,6 @@ def dealt_out(
     return every[order, order.roll(1)].mean(dim=0)
 
 
-@torch.no_grad()
 def read_answers(
     layout: Layout,
     tokenizer: PreTrainedTokenizerBase,
@@ -239,21 +239,55 @@ def read_answers(
 ) -> tuple[Float64[Tensor, "prompt depth entry"], list[int]]:
     """Probability of these entries after each prompt at each depth, and the model's own choice."""
     asked = [Document(str(number), prompt.text) for number, prompt in enumerate(prompts)]
-    pad = pad_of(tokenizer)
     documents = tokenize_documents(tokenizer, asked, 0, max_length=100_000)
-    found = torch.zeros(len(prompts), layout.n_layers + 1, len(entries), dtype=torch.float64)
-    top = [0] * len(prompts)
-    for batch in batch_documents(documents, batch_tokens=BATCH_TOKENS, pad=pad):
-        place = [int(document.id) for document in batch.documents]
-        last = batch.attention_mask.sum(dim=1) - 1
-        for depth, state in enumerate(read_streams(layout, batch)):
-            rows = state[torch.arange(len(place)), last.to(state.device)]
-            logits = lens_logits(layout, rows, translators, depth).float()
+    answers = PromptAnswers.zeros(layout, entries, translators, len(prompts))
+    walk(layout, [documents], [answers], pad=pad_of(tokenizer))
+    return answers.probability, answers.top.tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class PromptAnswers:
+    """What the lens says after each of some numbered prompts."""
+
+    layout: Layout
+    entries: Int64[Tensor, " entry"]
+    translators: Translators | None
+    probability: Float64[Tensor, "prompt depth entry"]
+    top: Int64[Tensor, " prompt"]
+    """The entry that the model itself would choose."""
+
+    @classmethod
+    def zeros(
+        cls, layout: Layout, entries: Int64[Tensor, " entry"], translators: Translators | None, prompts: int
+    ) -> "PromptAnswers":
+        """No prompt read yet."""
+        probability = torch.zeros(prompts, layout.n_layers + 1, len(entries), dtype=torch.float64)
+        return cls(layout, entries, translators, probability, torch.zeros(prompts, dtype=torch.int64))
+
+    @property
+    def hooks(self) -> Mapping[Site, ReadSite]:
+        """Each prompt's last token at every depth."""
+
+        def last_rows(batch: Batch, at: SiteValue) -> Float[Tensor, "batch hidden"]:
+            last = batch.attention_mask.sum(dim=1) - 1
+            return at.value[torch.arange(len(last)), last.to(at.value.device)]
+
+        return dict.fromkeys(depth_sites(self.layout), last_rows)
+
+    def measure(
+        self, batch: Batch, values: dict[Site, Tensor], hidden: Tensor
+    ) -> tuple[Float64[Tensor, "batch depth entry"], Int64[Tensor, " batch"]]:
+        """The entries' probabilities, and the model's choice; raises MeasurementError at NaN or infinity."""
+        found: list[Tensor] = []
+        p = torch.empty(0)
+        for depth, rows in enumerate(values.values()):
+            logits = lens_logits(self.layout, rows, self.translators, depth).float()
             if not bool(torch.isfinite(logits).all()):
                 raise MeasurementError("the lens gave NaN or infinity; expected numbers; check the weights and dtype")
             p = torch.softmax(logits, dim=-1)
-            found[place, depth] = p[:, entries.to(p.device)].double().cpu()
-            if depth == layout.n_layers:
-                for at, choice in zip(place, p.argmax(dim=1).tolist(), strict=True):
-                    top[at] = choice
-    return found, top
+            found.append(p[:, self.entries.to(p.device)].double().cpu())
+        return torch.stack(found, dim=1), p.argmax(dim=1).cpu()
+
+    def add(self, batch: Batch, values: tuple[Tensor, Tensor]) -> None:
+        """Put a batch's prompts into their places."""
+        self.probability[batch.places], self.top[batch.places] = values

@@ -6,7 +6,7 @@ from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from babelscope.recording.observing import observe
-    from babelscope.recording.reading import ObservationPlan, plan_observation
+    from babelscope.recording.pass_settings import ObservationPlan, plan_observation
 
 __all__ = ["ObservationPlan", "observe", "plan_observation"]
 

@@ -2,19 +2,20 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Observation
-from babelscope.corpus import Texts, as_corpus
-from babelscope.files.state_folder import state_folder
+from babelscope.corpus import Texts, as_corpus, pad_of
 from babelscope.models import layout_of
 from babelscope.models.devices import follows_batch
 from babelscope.models.plain import CausalModel
-from babelscope.recording.passes import Pass
-from babelscope.recording.reading import Reading, parse_sites
+from babelscope.recording.pass_plan import PassPlan
+from babelscope.recording.pass_settings import PassSettings, parse_sites
+from babelscope.recording.sums import PassSums
+from babelscope.recording.tally import Tally
+from babelscope.recording.walk import batch_room, walk
 from babelscope.sites import Site
 
 log = logging.getLogger(__name__)
@@ -53,13 +54,12 @@ def observe(
     Raises MeasurementError where a site gives NaN or infinity, CorpusError for a language without text.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
-    auto = 4_096 if layout.device_of(Site(0, "resid_in")).type == "cpu" else 32_768
-    reading = Reading(
+    settings = PassSettings(
         sites=parse_sites(layout, sites),
         tokens_per_language=tokens_per_language,
         shards=shards,
         part=part,
-        batch_tokens=auto,
+        batch_tokens=batch_room(layout),
         batch_size=None if batch_size == "auto" else int(batch_size),
         max_length=max_length,
     )
@@ -68,12 +68,22 @@ def observe(
             "8-bit weights of bitsandbytes: a product depends on the other rows of its batch, so counts vary "
             "a little with batch_size; compare observations of one batch_size, or open it in bfloat16 or int4"
         )
-    run = Pass(layout, tokenizer, corpus, reading)
-    with nullcontext() if checkpoint is None else state_folder(checkpoint, run.fingerprint()) as state:
-        if state is not None:
-            run.resume(state)
-        run.stream(progress=progress, checkpoint_seconds=checkpoint_seconds, stop=stop)
-    observation = run.observation()
+    plan = PassPlan(layout, tokenizer, corpus, settings)
+    tally, sums = Tally.zeros(len(corpus), shards), PassSums(layout, settings.sites, len(corpus), shards)
+    with plan.state(checkpoint) as state:
+        walk(
+            layout,
+            plan.documents(),
+            [sums, tally],
+            pad=pad_of(tokenizer),
+            batch_tokens=settings.batch_tokens,
+            batch_size=settings.batch_size,
+            state=state,
+            checkpoint_seconds=checkpoint_seconds,
+            progress=plan.progress() if progress else None,
+            stop=stop,
+        )
+    observation = plan.observation(tally, sums.records())
     for line in large_shares(observation):
         log.info(line)
     return observation

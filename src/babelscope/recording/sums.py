@@ -1,6 +1,6 @@
 """Sums at one kind of site: what a batch adds, and the totals it is added to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,8 +11,10 @@ from einops import einsum, rearrange, reduce
 from babelscope.artifacts import SiteRecord
 from babelscope.artifacts.stream import BINS, STREAM_SITES, StreamSums, length_bins, ordinary_lengths
 from babelscope.axes import Bool, Float, Float32, Float64, Int, Int64, Tensor
+from babelscope.corpus import Batch, shard_of
 from babelscope.errors import MeasurementError
 from babelscope.models import Layout
+from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import NEURON_SITES, At, Site
 
 BLOCK = 1 << 18
@@ -161,49 +163,69 @@ def routed_addend(
     )
 
 
-class SiteSums:
-    """Running totals of one kind of site, each layer's on the device of its weights."""
+def document_shards(batch: Batch, shards: int) -> Int64[Tensor, " batch"]:
+    """Shard of each document; 0 where none are kept apart."""
+    return torch.tensor([shard_of(document.id, shards) if shards else 0 for document in batch.documents])
 
-    def __init__(self, layout: Layout, at: At, layers: tuple[int | None, ...], languages: int, shards: int):
-        self.at, self.layout = at, layout
+
+class SiteSums:
+    """Running totals of one kind of site.
+
+    spaces: buffers by device, shared by all sites of one pass. device: where the totals are; None puts each layer's on
+    the device of its weights.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        at: At,
+        layers: tuple[int | None, ...],
+        languages: int,
+        shards: int,
+        spaces: dict[torch.device, Workspace],
+        *,
+        device: torch.device | None = None,
+    ):
+        self.at, self.layout, self.spaces = at, layout, spaces
         self.sites = [Site(layer, at) for layer in layers]
         routed = bool(layout.n_experts) and at in NEURON_SITES
         self.n_experts = layout.n_experts if routed else 0
         self.stream = at in STREAM_SITES
         units = layout.width(at)
-        self.totals: list[dict[str, Tensor]] = []
+        self.totals: dict[Site, dict[str, Tensor]] = {}
         for site in self.sites:
-            device = layout.device_of(site)
-            double = {"dtype": torch.float64, "device": device}
+            place = layout.device_of(site) if device is None else device
+            double = {"dtype": torch.float64, "device": place}
             total = {
-                "active": torch.zeros(languages, units, dtype=torch.int64, device=device),
-                "shard_active": torch.zeros(languages, shards, units, dtype=torch.int32, device=device),
+                "active": torch.zeros(languages, units, dtype=torch.int64, device=place),
+                "shard_active": torch.zeros(languages, shards, units, dtype=torch.int32, device=place),
                 "sum": torch.zeros(languages, units, **double),
                 "sumsq": torch.zeros(languages, units, **double),
                 "norm": torch.zeros(languages, **double),
             }
             if routed:
-                total["routed"] = torch.zeros(languages, layout.n_experts, dtype=torch.int64, device=device)
+                total["routed"] = torch.zeros(languages, layout.n_experts, dtype=torch.int64, device=place)
             if self.stream:
                 total["first_sum"] = torch.zeros(languages, units, **double)
                 total["first_sumsq"] = torch.zeros(languages, units, **double)
-                total["lengths"] = torch.zeros(languages, BINS, dtype=torch.int64, device=device)
-            self.totals.append(total)
+                total["lengths"] = torch.zeros(languages, BINS, dtype=torch.int64, device=place)
+            self.totals[site] = total
 
-    def addend(self, value: Tensor, sign: Tensor, routes: Tensor | None, counted: Tensor, space: Workspace) -> Addend:
+    def addend(self, batch: Batch, at: SiteValue) -> Addend:
         """What one batch adds at one layer."""
-        if routes is not None:
-            return routed_addend(value, sign, routes, counted, self.n_experts)
-        return dense_addend(value, sign, counted, space, stream=self.stream)
+        if at.routes is not None:
+            return routed_addend(at.value, at.sign, at.routes, at.counted, self.n_experts)
+        space = self.spaces.setdefault(at.value.device, Workspace.empty(at.value.device))
+        return dense_addend(at.value, at.sign, at.counted, space, stream=self.stream)
 
-    def commit(self, index: int, addend: Addend, language: int, shard: Int[Tensor, " batch"]) -> None:
-        """Add a batch to the totals of the index-th layer; raises MeasurementError at NaN or infinity."""
+    def commit(self, site: Site, addend: Addend, language: int, shard: Int[Tensor, " batch"]) -> None:
+        """Add a batch to the totals of one layer; raises MeasurementError at NaN or infinity."""
+        total = self.totals[site]
         if not bool(torch.isfinite(addend.sumsq).all()):
             raise MeasurementError(
-                f"site '{self.sites[index]}' gave NaN or infinity; expected finite activations; "
+                f"site '{site}' gave NaN or infinity; expected finite activations; "
                 "try dtype float32 or bfloat16, and check the weights"
             )
-        total = self.totals[index]
         total["active"][language] += addend.active.sum(dim=0, dtype=torch.float64).to(torch.int64)
         if total["shard_active"].shape[1]:
             places = shard.to(addend.active.device)
@@ -221,7 +243,7 @@ class SiteSums:
         """The totals as an Observation holds them."""
 
         def gather(name: str, pattern: str) -> Tensor:
-            return rearrange(torch.stack([total[name].cpu() for total in self.totals]), pattern).contiguous()
+            return rearrange(torch.stack([total[name].cpu() for total in self.totals.values()]), pattern).contiguous()
 
         down = self.at == "mlp_inner"
         norms = [self.layout.down_norm(site.layer or 0).cpu() for site in self.sites] if down else []
@@ -241,8 +263,39 @@ class SiteSums:
 
     def state(self) -> dict[str, Tensor]:
         """The totals by name, for a checkpoint."""
-        return {
-            f"{site}/{name}": tensor
-            for site, total in zip(self.sites, self.totals, strict=True)
-            for name, tensor in total.items()
+        return {f"{site}/{name}": tensor for site, total in self.totals.items() for name, tensor in total.items()}
+
+
+class PassSums:
+    """Running totals of all sites of a pass, by kind of site."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        sites: Mapping[At, tuple[int | None, ...]],
+        languages: int,
+        shards: int,
+        *,
+        device: torch.device | None = None,
+    ):
+        """device: where the totals are; None puts each layer's on the device of its weights."""
+        spaces: dict[torch.device, Workspace] = {}
+        self.shards = shards
+        self.kinds = {
+            at: SiteSums(layout, at, layers, languages, shards, spaces, device=device) for at, layers in sites.items()
         }
+        self.hooks: dict[Site, ReadSite] = {site: sums.addend for sums in self.kinds.values() for site in sums.sites}
+
+    def add(self, batch: Batch, values: dict[Site, Addend]) -> None:
+        """Add a batch of one language, in the order of the pass; raises MeasurementError at NaN or infinity."""
+        shard = document_shards(batch, self.shards)
+        for site, addend in values.items():
+            self.kinds[site.at].commit(site, addend, batch.documents[0].language, shard)
+
+    def records(self) -> dict[str, SiteRecord]:
+        """The totals as an Observation holds them."""
+        return {at: sums.record() for at, sums in self.kinds.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """The totals by name, for a checkpoint."""
+        return {name: tensor for sums in self.kinds.values() for name, tensor in sums.state().items()}

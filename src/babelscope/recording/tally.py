@@ -1,12 +1,15 @@
 """Tokens, documents and what was cut off, by language: sums that no site is needed for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from babelscope.axes import Int64, Tensor
-from babelscope.corpus import TokenDocument, shard_of
+from babelscope.corpus import Batch, shard_of
+from babelscope.recording.watchers import ReadSite
+from babelscope.sites import Site
 
 
 @dataclass(eq=False)
@@ -27,9 +30,14 @@ class Tally:
         tokens, documents, truncated, controls = rows
         return cls(tokens, torch.zeros(shards, languages, dtype=torch.int64), documents, truncated, controls)
 
-    def add(self, documents: Sequence[TokenDocument]) -> None:
+    @property
+    def hooks(self) -> Mapping[Site, ReadSite]:
+        """None: these sums need no site."""
+        return {}
+
+    def add(self, batch: Batch, values: dict[Site, Any]) -> None:
         """Count documents that were read."""
-        for document in documents:
+        for document in batch.documents:
             k, count = document.language, document.n_counted
             self.tokens[k] += count
             if len(self.shard_tokens):
@@ -37,3 +45,7 @@ class Tally:
             self.documents[k] += 1
             self.truncated[k] += document.truncated
             self.controls[k] += document.controls
+
+    def state(self) -> dict[str, Tensor]:
+        """The totals by name."""
+        return {f"tally/{name}": tensor for name, tensor in vars(self).items()}

@@ -1,21 +1,24 @@
 """Random directions of the residual stream's own covariance."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Direction
 from babelscope.artifacts.stream import without_units
-from babelscope.axes import Float32, Tensor
-from babelscope.corpus import Texts, as_corpus, batch_documents, limit_tokens, tokenize_documents
+from babelscope.axes import Float32, Float64, Tensor
+from babelscope.corpus import Batch, Texts, as_corpus, token_windows
 from babelscope.errors import MeasurementError
 from babelscope.models import layout_of
-from babelscope.models.measuring import run_pass
 from babelscope.models.plain import CausalModel
 from babelscope.recording.sums import first_tokens
+from babelscope.recording.walk import walk
+from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
 
 
-@torch.no_grad()
 def random_directions(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -34,26 +37,61 @@ def random_directions(
     like: the direction that the draws stand beside. Of an ordinary one, first tokens are not read and the massive units
     it leaves out are zero, so that both lie in the same subspace; None, and a whole one, take all tokens and units.
     """
-    layout, generator = layout_of(model), torch.Generator().manual_seed(seed)
+    layout, corpus = layout_of(model), as_corpus(texts)
     ordinary = like is not None and like.form == "ordinary"
-    width = layout.width(site.at)
-    weighted = torch.zeros(draws, width, dtype=torch.float64)
-    total, weights, count = torch.zeros(width, dtype=torch.float64), torch.zeros(draws, dtype=torch.float64), 0
-    for k, documents in enumerate(as_corpus(texts).values()):
-        tokens = tokenize_documents(tokenizer, documents[:tokens_per_language], k, max_length=512)
-        for batch in batch_documents(limit_tokens(tokens, tokens_per_language), batch_tokens=4096, pad=0):
-            seen: list[Tensor] = []
-            with layout.watch(site, lambda value, sign, routes, seen=seen: seen.append(value)):
-                run_pass(layout, batch.input_ids, batch.attention_mask)
-            read = batch.counted & ~first_tokens(batch.counted) if ordinary else batch.counted
-            rows = seen[0].cpu().flatten(2).double()[read]
-            gauss = torch.randn(draws, len(rows), generator=generator, dtype=torch.float64)
-            weighted += gauss @ rows
-            total += rows.sum(dim=0)
-            weights += gauss.sum(dim=1)
-            count += len(rows)
-    if not count:
+    mixed = MixedTokens.zeros(site, draws, layout.width(site.at), ordinary, seed)
+    windows = token_windows(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=512)
+    walk(layout, windows, [mixed])
+    if not mixed.count:
         raise MeasurementError(f"'{site}': first tokens only; expected longer documents; hand over some")
-    vectors = weighted - weights[:, None] * (total / count)
+    vectors = mixed.weighted - mixed.weights[:, None] * (mixed.total / mixed.count)
     vectors = without_units(vectors, like.left_out if like is not None and ordinary else ())
     return (vectors / vectors.norm(dim=1, keepdim=True)).float()
+
+
+@dataclass(eq=False)
+class MixedTokens:
+    """Tokens of one site mixed by standard normal numbers, which are drawn as the batches come."""
+
+    site: Site
+    ordinary: bool
+    """Whether first tokens are left out."""
+    generator: torch.Generator
+    weighted: Float64[Tensor, "draw hidden"]
+    """Σ_i g_i h_i."""
+    weights: Float64[Tensor, " draw"]
+    """Σ_i g_i."""
+    total: Float64[Tensor, " hidden"]
+    """Σ_i h_i."""
+    count: int = 0
+
+    @classmethod
+    def zeros(cls, site: Site, draws: int, width: int, ordinary: bool, seed: int) -> "MixedTokens":
+        """Nothing read yet."""
+        return cls(
+            site=site,
+            ordinary=ordinary,
+            generator=torch.Generator().manual_seed(seed),
+            weighted=torch.zeros(draws, width, dtype=torch.float64),
+            weights=torch.zeros(draws, dtype=torch.float64),
+            total=torch.zeros(width, dtype=torch.float64),
+        )
+
+    @property
+    def hooks(self) -> Mapping[Site, ReadSite]:
+        """The tokens that are mixed."""
+        return {self.site: self.read}
+
+    def read(self, batch: Batch, at: SiteValue) -> Float64[Tensor, "row hidden"]:
+        """The counted tokens, or the ordinary ones of them."""
+        counted = at.counted & ~first_tokens(at.counted) if self.ordinary else at.counted
+        return at._replace(counted=counted).rows().cpu().double()
+
+    def add(self, batch: Batch, values: dict[Site, Float64[Tensor, "row hidden"]]) -> None:
+        """Mix in a batch."""
+        rows = values[self.site]
+        gauss = torch.randn(len(self.weights), len(rows), generator=self.generator, dtype=torch.float64)
+        self.weighted += gauss @ rows
+        self.total += rows.sum(dim=0)
+        self.weights += gauss.sum(dim=1)
+        self.count += len(rows)

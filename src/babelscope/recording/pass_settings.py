@@ -12,7 +12,7 @@ from babelscope.sites import WHOLE_MODEL, At, Site, check_at
 
 
 @dataclass(frozen=True)
-class Reading:
+class PassSettings:
     """What is read and how: everything that decides the sums."""
 
     sites: dict[At, tuple[int | None, ...]]
