@@ -306,6 +306,8 @@ OURS = {
     "getattr(self._calls, 'columns', None)",
     "getattr(self._calls, 'frame', None)",
     "getattr(err, 'errno', None)",
+    "getattr(err, 'strerror', None)",
+    "hasattr(part, 'check')",
     "getattr(sets, 'sets', sets)",
     "hasattr(value, '_asdict')",
     "hasattr(value, 'tolist')",
