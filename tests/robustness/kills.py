@@ -129,6 +129,7 @@ def run(words: Sequence[str], under: Path, *, kill_at: int = 0, file_size: int =
 
 
 def _child(pipe: Any, words: tuple[str, ...], parent: Path, name: str, kill_at: int, file_size: int) -> None:
+    import babelscope.features.passes as passes
     import babelscope.recording.observing as observing
     import babelscope.subnetworks.running as running
     from babelscope.cli import main
@@ -138,7 +139,7 @@ def _child(pipe: Any, words: tuple[str, ...], parent: Path, name: str, kill_at: 
     logging.disable(logging.CRITICAL)
     # A checkpoint after every batch and step, in the place of one in 20 or 30 seconds.
     walk, train = observing.walk, running.Training.run
-    observing.walk = lambda *text, **given: walk(*text, **{**given, "checkpoint_seconds": 0.0})
+    observing.walk = passes.walk = lambda *text, **given: walk(*text, **{**given, "checkpoint_seconds": 0.0})
     running.Training.run = lambda self, **given: train(self, **{**given, "checkpoint_seconds": 0.0})
     seen = _count_events(parent, name, kill_at)
     if file_size:
