@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import torch
 
 from babelscope import Site, layout_of, load_corpus, open_model
-from babelscope.ablation.features import MATCHED, feature_ablation, ratio_to_others, span_of, specific
-from babelscope.ablation.table import AblationTable
+from babelscope.ablation.ablated_features import MATCHED, feature_ablation, ratio_to_others, span_of, specific
+from babelscope.ablation.ablation_table import AblationTable
 from babelscope.errors import SelectionError
 from babelscope.evaluation import HeldOut
 from babelscope.features import (

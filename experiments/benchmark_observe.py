@@ -18,7 +18,7 @@ from babelscope.controls import percentile_interval
 from babelscope.corpus import as_corpus, batch_documents, pad_of
 from babelscope.recording.pass_plan import PassPlan
 from babelscope.recording.pass_settings import PassSettings
-from babelscope.recording.sums import PassSums
+from babelscope.recording.site_sums import PassSums
 from babelscope.recording.tally import Tally
 from babelscope.recording.walk import CPU_TOKENS, Walker, hooked_passes
 from babelscope.runs import Run, main

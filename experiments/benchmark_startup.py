@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from babelscope import load_corpus, observe, open_model
-from babelscope.cli.table import VERBS
+from babelscope.cli.verbs import VERBS
 from babelscope.files.writing import write_text
 from babelscope.runs import Run, environment, main
 

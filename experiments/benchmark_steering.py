@@ -17,7 +17,7 @@ from babelscope.artifacts import LoadedSAE
 from babelscope.controls import percentile_interval
 from babelscope.runs import Run, main
 from babelscope.sweeps import make_prompts
-from babelscope.sweeps.answers import left_pad
+from babelscope.sweeps.steered_answers import left_pad
 
 
 @dataclass(frozen=True)

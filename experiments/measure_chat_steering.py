@@ -26,7 +26,7 @@ from babelscope.evaluation import judge_answers
 from babelscope.files.writing import append_lines, write_text
 from babelscope.runs import Run, commit, environment, main
 from babelscope.sweeps import Answer, Decoding, Prompt, generate_answers, instructed, random_directions
-from babelscope.sweeps.answers import Steerer, ending_ids, prompt_ids
+from babelscope.sweeps.steered_answers import Steerer, ending_ids, prompt_ids
 
 QUESTIONS = Path(__file__).parent / "chat_questions"
 DEV = 3

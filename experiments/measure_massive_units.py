@@ -31,8 +31,8 @@ from babelscope.files.writing import write_text
 from babelscope.languages import Language
 from babelscope.runs import Run, environment, main, plain
 from babelscope.sweeps import Answer, Decoding, Prompt, generate_answers, make_prompts, random_directions
-from babelscope.sweeps.scores import nats_a_token
-from babelscope.sweeps.study import FADE, vary_sources
+from babelscope.sweeps.answer_scores import nats_a_token
+from babelscope.sweeps.steering_runs import FADE, vary_sources
 
 FORMS = ("whole", "ordinary")
 NATIVE, PLAIN, STEERED, RANDOM = "native", "unsteered", "steered", "random"

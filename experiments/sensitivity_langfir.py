@@ -17,7 +17,7 @@ import torch
 from babelscope import load_corpus, open_model
 from babelscope.features import FeatureSet, load_sae, observe_features, observe_random, select_langfir
 from babelscope.figures import write_figure
-from babelscope.figures.features import SettingPoint, setting_sensitivity
+from babelscope.figures.feature_figures import SettingPoint, setting_sensitivity
 from babelscope.files.writing import write_text
 from babelscope.runs import Run, environment, main
 

@@ -14,7 +14,7 @@ import torch
 
 import babelscope
 from babelscope.cli.calling import flags_given, parsed
-from babelscope.cli.table import VERBS, split_verb
+from babelscope.cli.verbs import VERBS, split_verb
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

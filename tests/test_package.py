@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import babelscope
-from babelscope.cli.table import VERBS
+from babelscope.cli.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,7 +36,7 @@ def test_extras_are_not_imported_by_the_core():
         "import sys; sys.modules.update(dict.fromkeys(['sae_lens','transformer_lens','nnsight','peft',"
         "'lm_eval','jieba','fugashi','fasttext']));"
         "import babelscope; [getattr(babelscope, name) for name in babelscope.__all__];"
-        "from importlib import import_module; from babelscope.cli.table import VERBS;"
+        "from importlib import import_module; from babelscope.cli.verbs import VERBS;"
         "[import_module(f'babelscope.cli.{verb.module}') for verb in VERBS.values()]"
     )
     done = run_python(code)

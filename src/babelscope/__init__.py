@@ -10,7 +10,7 @@ from babelscope.lazy_imports import lazy_names
 if TYPE_CHECKING:
     from babelscope import probes
     from babelscope.ablation import ablation_matrix
-    from babelscope.ablation.features import feature_ablation
+    from babelscope.ablation.ablated_features import feature_ablation
     from babelscope.artifacts import (
         Condition,
         Direction,

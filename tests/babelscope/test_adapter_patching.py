@@ -4,7 +4,7 @@ import pytest
 from conftest import tiny_model, tiny_tokenizer
 from transformer_lens.model_bridge import TransformerBridge
 
-from babelscope.adapters.patching import lens_forward
+from babelscope.adapters.hook_patching import lens_forward
 from babelscope.probes.circuits import patch_effects
 from babelscope.probes.prompt_pairs import PatchPair
 

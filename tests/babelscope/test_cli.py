@@ -162,14 +162,14 @@ def test_parts_merge_to_the_whole(capsys, folder):
 SLOW_PASS = """
 import sys, time
 from functools import partial
-from babelscope.recording import observing
+from babelscope.recording import observe_pass
 from babelscope.recording.walk import Walker
 read = Walker.read
 def slow(self, batch):
     time.sleep(0.15)
     read(self, batch)
 Walker.read = slow
-observing.observe = partial(observing.observe, checkpoint_seconds=0.0)
+observe_pass.observe = partial(observe_pass.observe, checkpoint_seconds=0.0)
 from babelscope.cli import main
 sys.exit(main(sys.argv[1:]))
 """

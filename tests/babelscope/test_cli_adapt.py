@@ -146,7 +146,7 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_measured(capsy
     tokenizer.save_pretrained(folder / "other")
     (folder / "corpus" / "test" / "eu.txt").rename(folder / "eu.txt")
     monkeypatch.setattr("babelscope.evaluation.bits_per_byte", measured)
-    monkeypatch.setattr("babelscope.adaptation.study.Ruler.at", measured)
+    monkeypatch.setattr("babelscope.adaptation.adaptation_run.Ruler.at", measured)
     for baseline in ("none", "random", "ffn"):
         words = ("--out", folder / "bad", "--baseline", baseline)
         assert "no test text of eu" in call(capsys, folder, *words)[2]

@@ -9,7 +9,7 @@ from cli_calls import USED, make_kinds
 
 from babelscope.cli import main
 from babelscope.cli.calling import flag_of, function_of, types_of
-from babelscope.cli.table import VERBS, split_verb
+from babelscope.cli.verbs import VERBS, split_verb
 
 ZERO = {
     *("seed", "layer", "layers", "min-count", "temperature", "decay", "strength", "strengths", "scale", "tau", "ratio"),

@@ -14,7 +14,7 @@ from babelscope import Direction, Site, load_corpus, open_model, origin_of
 from babelscope.cli import main
 from babelscope.errors import ChatError, CorpusError
 from babelscope.study import Budget
-from babelscope.study.job import Job
+from babelscope.study.job import StudyInputs
 from babelscope.study.plan import plan_of
 from babelscope.study.run import check_chat
 from babelscope.sweeps import ask_as_chat
@@ -178,7 +178,7 @@ def observed(capsys, folder):
 
 
 def test_a_sweep_asks_in_the_source_language_and_its_ceiling_in_the_target(capsys, folder, monkeypatch):
-    import babelscope.sweeps.study as study
+    import babelscope.sweeps.steering_runs as study
 
     asked = []
     write = study.generate_answers
@@ -246,7 +246,7 @@ def test_a_study_is_known_by_how_it_asks_and_refuses_before_the_work(folder, tok
     model, loaded = open_model(str(folder / "model"), device="cpu")
     texts = {split: load_corpus(folder / "corpus", split=split) for split in ("train", "valid", "test")}
     chat = ask_as_chat(questions=str(folder / "questions"))
-    job = Job(model, loaded, texts, Budget(), folder, 0, False, chat=chat)
+    job = StudyInputs(model, loaded, texts, Budget(), folder, 0, False, chat=chat)
     assert plan_of(job, True)["chat"] == chat.card() and "chat" not in plan_of(job._replace(chat=None), True)
     check_chat(model, loaded, chat, texts)
     with pytest.raises(ChatError, match="no chat template"):

@@ -9,7 +9,7 @@ from cli_calls import USED, make_kinds
 
 from babelscope.cli.calling import check_arguments, flags_given, function_of, kinds_of, read_call, types_of
 from babelscope.cli.quantities import Between
-from babelscope.cli.table import VERBS, split_verb
+from babelscope.cli.verbs import VERBS, split_verb
 from babelscope.errors import UsageError
 
 WORDS = {

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from babelscope.cli import main
-from babelscope.cli.table import VERBS
+from babelscope.cli.verbs import VERBS
 
 
 def functions():

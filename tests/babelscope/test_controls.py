@@ -33,7 +33,7 @@ from babelscope.controls.shards import bootstrap_weights, generator_of, neuron_s
 from babelscope.errors import ArtifactError, LanguageError, MeasurementError, SelectionError
 from babelscope.languages import parse_languages
 from babelscope.neurons import Lape, UnitCounts
-from babelscope.neurons.selection import counts_of
+from babelscope.neurons.neuron_selection import counts_of
 from babelscope.probes.shard_sums import UnitSums
 
 TAGS = ("en", "fi", "ru")

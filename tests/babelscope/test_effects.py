@@ -22,7 +22,7 @@ from babelscope.sweeps import (
     strength_limit,
     untouched_prompts,
 )
-from babelscope.sweeps.scores import Macro
+from babelscope.sweeps.answer_scores import Macro
 
 TEXTS = {"en": ["the cat sat on a mat", "rain", "we walk home now"], "fi": ["kissa istui", "sataa taas"]}
 

@@ -279,7 +279,7 @@ def test_under_shuffled_labels_no_feature_of_noise_stands_out():
 
 
 def test_whole_shards_give_the_rule_back_what_the_text_gave():
-    from babelscope.features.checks import counts_of, feature_shards
+    from babelscope.features.feature_checks import counts_of, feature_shards
 
     observed = planted()
     counts = counts_of(feature_shards(observed, parallel=False).whole(), observed.random)

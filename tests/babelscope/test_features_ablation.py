@@ -8,7 +8,7 @@ from conftest import tiny_model, tiny_tokenizer
 from feature_cases import TEXTS, made_sae, observe
 
 from babelscope import layout_of, origin_of, read_site
-from babelscope.ablation.features import (
+from babelscope.ablation.ablated_features import (
     MATCHED,
     feature_ablation,
     features_removed,

@@ -4,7 +4,7 @@ import torch
 from conftest import tiny_model, tiny_tokenizer
 from feature_cases import made_sae, observe
 
-from babelscope.features import drawable_ids, firing, passes, random_documents, sums
+from babelscope.features import drawable_ids, feature_sums, firing, passes, random_documents
 
 
 def test_sums_by_document_stay_small_where_documents_are_short(monkeypatch):
@@ -15,7 +15,7 @@ def test_sums_by_document_stay_small_where_documents_are_short(monkeypatch):
         kept.append(n_documents)
         return firing.feature_addend(sae, rows, document, n_documents)
 
-    monkeypatch.setattr(sums, "feature_addend", watched)
+    monkeypatch.setattr(feature_sums, "feature_addend", watched)
     words = {"en": ["a", "bc"] * 400, "fi": ["d"] * 300}
     found = observe(tiny_model("llama"), made_sae(), words, random_sequences=300, random_length=1)
     assert max(kept) <= 4096 // 16 and sum(kept) == 1100 + 300

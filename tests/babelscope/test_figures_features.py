@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from babelscope.errors import MeasurementError
-from babelscope.figures.features import SettingPoint, harm_ratios, setting_sensitivity
+from babelscope.figures.feature_figures import SettingPoint, harm_ratios, setting_sensitivity
 
 
 def test_settings_have_a_column_each_with_sizes_above_and_agreement_below():

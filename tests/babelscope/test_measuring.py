@@ -36,7 +36,7 @@ from babelscope.probes.sentences import record_sentences
 from babelscope.probes.tuned_lens import fit_translators
 from babelscope.sweeps import Decoding, generate_answers, make_prompts
 from babelscope.sweeps.baselines import random_directions
-from babelscope.sweeps.effects import untouched_prompts
+from babelscope.sweeps.side_effects import untouched_prompts
 
 SOURCE = Path(bs.__file__).parent
 TEXTS = {"en": [f"the house {i} is big" for i in range(8)], "eu": [f"etxe {i} handia da" for i in range(8)]}

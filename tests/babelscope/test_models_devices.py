@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from babelscope import Site, layout_of, observe, open_model, origin_of, read_site, steer
-from babelscope.ablation.switching import switched_off
+from babelscope.ablation.switch_off import switched_off
 from babelscope.errors import PrerequisiteError
 from babelscope.models import opening, quantised_parameters
 

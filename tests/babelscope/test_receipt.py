@@ -15,7 +15,7 @@ from babelscope.artifacts import Condition
 from babelscope.errors import PrerequisiteError, SiteError, SteeringError
 from babelscope.languages import Language
 from babelscope.steering.columns import Columns
-from babelscope.steering.step import Step
+from babelscope.steering.step import ReadyOperation
 from babelscope.sweeps import Decoding, Prompt, generate_answers, steered_tokens
 from babelscope.upstream.forward import ForwardInputs
 
@@ -308,7 +308,7 @@ def test_measured_answers_carry_what_steering_did():
 
 
 def test_measured_answers_that_steering_missed_are_refused(monkeypatch):
-    monkeypatch.setattr(Step, "apply", lambda self, value, *_: value)
+    monkeypatch.setattr(ReadyOperation, "apply", lambda self, value, *_: value)
     with pytest.raises(SteeringError, match="met 0 tokens in 0 passes"):
         generate_answers(
             tiny_model("llama"),

@@ -12,7 +12,7 @@ from babelscope import Site, layout_of, observe, read_site
 from babelscope.errors import ArtifactError, MeasurementError, SiteError
 from babelscope.evaluation import bits_per_byte
 from babelscope.recording import plan_observation
-from babelscope.recording.sums import Workspace, dense_addend, document_counts
+from babelscope.recording.site_sums import Workspace, dense_addend, document_counts
 
 TEXTS = {
     "en": ["the cat sat on the mat", "a dog", "rain again today", "x", "we walk home"],
@@ -228,7 +228,7 @@ def test_sums_in_blocks_are_those_of_the_whole(monkeypatch):
     counted[:, 0] = False
     whole = value.double()[counted]
     for block in (1, 40, 1 << 18):
-        monkeypatch.setattr("babelscope.recording.sums.BLOCK", block)
+        monkeypatch.setattr("babelscope.recording.site_sums.BLOCK", block)
         found = dense_addend(value, value, counted, Workspace.empty(value.device))
         torch.testing.assert_close(found.sum, whole.sum(dim=0), rtol=1e-13, atol=1e-13)
         torch.testing.assert_close(found.sumsq, whole.square().sum(dim=0), rtol=1e-13, atol=1e-13)

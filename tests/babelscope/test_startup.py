@@ -8,7 +8,7 @@ import pytest
 
 import babelscope as bs
 from babelscope import reference
-from babelscope.cli.table import VERBS
+from babelscope.cli.verbs import VERBS
 
 HEAVY = ("torch", "numpy", "transformers", "pandas", "sklearn", "scipy", "sympy", "lingua", "wordfreq", "plotly")
 UNUSED_BY_COUNTS = ("transformers", "pandas", "sklearn", "scipy", "sympy", "lingua", "wordfreq", "plotly", "datasets")

@@ -34,7 +34,7 @@ from babelscope.directions import (
     probe_direction,
 )
 from babelscope.errors import ArtifactError, MeasurementError, SiteError
-from babelscope.recording.observing import large_shares
+from babelscope.recording.observe_pass import large_shares
 from babelscope.sweeps import random_directions
 
 TEXTS = {
@@ -442,7 +442,7 @@ def test_random_directions_lie_in_the_subspace_of_what_they_stand_beside(massive
 
 
 def test_observe_says_it_in_the_log(caplog):
-    with caplog.at_level(logging.INFO, logger="babelscope.recording.observing"):
+    with caplog.at_level(logging.INFO, logger="babelscope.recording.observe_pass"):
         seen(massive_model())
     assert "resid_out: in 3 of 3 layers" in caplog.text and f"in unit {UNIT} " in caplog.text
 

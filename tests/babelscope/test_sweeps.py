@@ -36,8 +36,8 @@ from babelscope.sweeps import (
     steering_study,
     success_by_source,
 )
-from babelscope.sweeps.scores import Macro
-from babelscope.sweeps.study import Trial, third_language, vary_sources
+from babelscope.sweeps.answer_scores import Macro
+from babelscope.sweeps.steering_runs import Trial, third_language, vary_sources
 
 TEXTS = {"en": ["the cat sat on a mat", "rain again today"], "fi": ["kissa istui matolla", "sataa taas nyt"]}
 EN, FI = Language("en"), Language("fi")

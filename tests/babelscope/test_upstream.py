@@ -23,7 +23,7 @@ from babelscope.models.attention import attention_by
 from babelscope.models.model_kind import quantisation_options
 from babelscope.models.positions import batch_positions
 from babelscope.sites import Site
-from babelscope.upstream import compiled, devices
+from babelscope.upstream import compiled_modules, devices
 from babelscope.upstream import forward as forward_module
 from babelscope.upstream.config import config_field
 from babelscope.upstream.forward import forward_names, read_inputs
@@ -91,8 +91,8 @@ def look_for_graphs():
 
     module = nn.Linear(2, 2)
     module.forward = torch.compiler.disable(module.forward)
-    compiled.is_compiled(module)
-    compiled.compiled_frames()
+    compiled_modules.is_compiled(module)
+    compiled_modules.compiled_frames()
 
 
 def observe_tiny():

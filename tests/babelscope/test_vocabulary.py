@@ -20,9 +20,9 @@ from babelscope.vocabulary import (
     token_costs,
     vocabulary_by_script,
 )
+from babelscope.vocabulary.entry_scripts import script_of
 from babelscope.vocabulary.merge_lists import read_merges
 from babelscope.vocabulary.premium import pieces_by_word, word_spans
-from babelscope.vocabulary.scripts import script_of
 
 SHARES = {"en": 0.6, "fi": 0.3, "eu": 0.1}
 

@@ -130,7 +130,7 @@ def run(words: Sequence[str], under: Path, *, kill_at: int = 0, file_size: int =
 
 def _child(pipe: Any, words: tuple[str, ...], parent: Path, name: str, kill_at: int, file_size: int) -> None:
     import babelscope.features.passes as passes
-    import babelscope.recording.observing as observing
+    import babelscope.recording.observe_pass as observing
     import babelscope.subnetworks.running as running
     from babelscope.cli import main
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
+    from babelscope.ablation.ablation_table import AblationTable
     from babelscope.ablation.matrix import ablation_matrix, choose_top_rate, relative_harm
-    from babelscope.ablation.switching import switched_off
-    from babelscope.ablation.table import AblationTable
+    from babelscope.ablation.switch_off import switched_off
 
 __all__ = ["AblationTable", "ablation_matrix", "choose_top_rate", "relative_harm", "switched_off"]
 

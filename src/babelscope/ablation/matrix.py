@@ -7,8 +7,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.ablation.switching import switched_off
-from babelscope.ablation.table import AblationTable
+from babelscope.ablation.ablation_table import AblationTable
+from babelscope.ablation.switch_off import switched_off
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import contribution, contribution_matched, layer_matched

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
+    from babelscope.adaptation.adaptation_run import Adaptation, BeforeAfter, Ruler, adapt, choose_rate
     from babelscope.adaptation.material import Material
     from babelscope.adaptation.methods import (
         METHODS,
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
         strongest,
         ticket_names,
     )
-    from babelscope.adaptation.study import Adaptation, BeforeAfter, Ruler, adapt, choose_rate
 
 __all__ = [
     "METHODS",

@@ -13,7 +13,7 @@ from babelscope.errors import ArtifactError, PrerequisiteError
 from babelscope.files.writing import new_folder, write_text
 from babelscope.models import origin_of, quantised_parameters
 from babelscope.models.plain import CausalModel, alteration, check_model, objection
-from babelscope.subnetworks.applied import Change, active_changes, applied_change
+from babelscope.subnetworks.applied import WeightChange, active_changes, applied_change
 from babelscope.upstream.kinds import conv1d
 
 MARK = "babelscope_changes"
@@ -25,7 +25,7 @@ def export_merged(
     tokenizer: PreTrainedTokenizerBase,
     path: str | Path,
     *,
-    changes: Sequence[Change] = (),
+    changes: Sequence[WeightChange] = (),
     scale: float | int = 1.0,
 ) -> Path:
     """Save the model with changes merged, in its own dtype, and the tokenizer beside it; the model stays as it is.

@@ -84,7 +84,7 @@ def export_adapter(delta: Delta, model: CausalModel, path: str | Path, *, scale:
     return Path(path)
 
 
-class Place(NamedTuple):
+class ModelSource(NamedTuple):
     """Where transformers opens a model."""
 
     path: str
@@ -93,15 +93,15 @@ class Place(NamedTuple):
     """Commit on the hub."""
 
 
-def place_of(model: CausalModel) -> Place:
+def place_of(model: CausalModel) -> ModelSource:
     """Where a live model was opened; a folder is an absolute path, so that it does not hang on where one works."""
     name = str(config_value(model.config, "name"))
     folder = Path(name)
     if not name or (folder.exists() and not (folder / "config.json").is_file()):
-        return Place("", None)
+        return ModelSource("", None)
     if folder.exists():
-        return Place(str(folder.resolve()), None)
-    return Place(name, revision_of(model.config) or None)
+        return ModelSource(str(folder.resolve()), None)
+    return ModelSource(name, revision_of(model.config) or None)
 
 
 def _factors(delta: Delta, layout: Layout) -> Iterator[Factors]:
@@ -125,7 +125,7 @@ def one_hot(places: Int64[Tensor, " rank"], width: int) -> Float32[Tensor, "rank
     return torch.nn.functional.one_hot(places, width).float()
 
 
-def _card(delta: Delta, base: Place) -> str:
+def _card(delta: Delta, base: ModelSource) -> str:
     front = ["---", "library_name: peft", f"base_model: {json.dumps(base.path or delta.origin.model)}"]
     front += ["tags:", "- babelscope", "language:", *(f"- {tag}" for tag in delta.languages), "---"]
     by_hand = "open the model, then `peft.PeftModel.from_pretrained(model, adapter)`"

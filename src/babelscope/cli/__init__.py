@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from babelscope.cli.table import PROGRAM_HELP, VERBS, lines_of, split_verb
 from babelscope.cli.telling import Told, print_log_lines
+from babelscope.cli.verbs import PROGRAM_HELP, VERBS, lines_of, split_verb
 from babelscope.errors import ToolkitError, UsageError, one_line, printable_json
 
 DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130

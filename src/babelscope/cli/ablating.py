@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
+from babelscope.cli.argument_kinds import alone, free
 from babelscope.cli.arguments import Counts, Device, Dtype, Model, Neurons, Out, Result, SameText, Split, Text
-from babelscope.cli.kinds import alone, free
 from babelscope.cli.quantities import Draws, Seed, Tokens
 from babelscope.errors import SelectionError
 from babelscope.files.writing import new_folder, write_text

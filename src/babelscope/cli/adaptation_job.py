@@ -53,7 +53,7 @@ def refuse_untouched(result: Mapping[str, Any], learning_rate: float, out: Path,
 
 
 @dataclass(frozen=True)
-class Job:
+class AdaptInputs:
     """The model, the neurons and the text of one call."""
 
     model: CausalModel
@@ -99,7 +99,7 @@ class Job:
             )
 
 
-def cast_costs(job: Job, delta: Delta, before: float, after: float) -> dict[str, Any]:
+def cast_costs(job: AdaptInputs, delta: Delta, before: float, after: float) -> dict[str, Any]:
     """What bfloat16 weights would take of the change and its gain, bits per byte; in 16 bits, what they took."""
     own = delta.cast_loss(job.model)
     if own.dtype in ("bfloat16", "float16"):
@@ -127,7 +127,7 @@ def open_job(
     dtype: str,
     same_text: bool,
     conversation: Counted | None,
-) -> Job:
+) -> AdaptInputs:
     """Read everything, the small things first."""
     tag = Language.parse(language)
     chosen = NeuronSet.load(neurons)[tag]
@@ -145,10 +145,12 @@ def open_job(
     if conversation is not None:
         for part in (train, valid, test):
             check_conversations(tokenizer, part)
-    return Job(opened, tokenizer, chosen, tag, train, train.only(others) if others else None, valid[tag], test, text)
+    return AdaptInputs(
+        opened, tokenizer, chosen, tag, train, train.only(others) if others else None, valid[tag], test, text
+    )
 
 
-def write_baseline(result: Adaptation, out: Path, job: Job, scores: dict[float, float]) -> Result:
+def write_baseline(result: Adaptation, out: Path, job: AdaptInputs, scores: dict[float, float]) -> Result:
     """result.json of a baseline, and its Delta where it trains neurons and some step was better than none."""
     found = summary(job.language, result.scores, result.trained, result.learning_rate, scores)
     curve = [[point.step, point.bits_per_byte] for point in result.history if point.bits_per_byte is not None]

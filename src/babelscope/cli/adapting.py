@@ -3,6 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
+from babelscope.cli.argument_kinds import alone, checkpoint_of, free
 from babelscope.cli.arguments import (
     Device,
     Dtype,
@@ -17,8 +18,7 @@ from babelscope.cli.arguments import (
     counted_of,
     stop_on_interrupt,
 )
-from babelscope.cli.conditions import UsedWith
-from babelscope.cli.kinds import alone, checkpoint_of, free
+from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, Decay, LearningRate, PartialShare, RowLength, Seed, Tokens
 from babelscope.errors import UsageError
 from babelscope.files.strict_json import read_json

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from babelscope.cli.argument_kinds import SavedAs, alone
 from babelscope.cli.arguments import Chat, CorpusName, Device, Dtype, Model, Out, Result, SameText, System, Tag
-from babelscope.cli.conditions import UsedWith, saved_as
-from babelscope.cli.kinds import SavedAs, alone
+from babelscope.cli.flag_conditions import UsedWith, saved_as
 from babelscope.cli.quantities import Layer, NewTokens, Seed, Strength, Temperature
 from babelscope.errors import CorpusError, UsageError
 from babelscope.languages import Language

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.conditions import UsedWith
-from babelscope.cli.kinds import ByFunction, Matching, NewPath, PlainFile, SavedAs, site_or_name
+from babelscope.cli.argument_kinds import ByFunction, Matching, NewPath, PlainFile, SavedAs, site_or_name
+from babelscope.cli.flag_conditions import UsedWith
 from babelscope.corpus.corpus_names import check_corpus_name
 from babelscope.languages import Language
 from babelscope.models.model_names import check_model_name

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from babelscope.artifacts import SteeringRecipe
-from babelscope.cli.kinds import format_of
+from babelscope.cli.argument_kinds import format_of
 from babelscope.cli.saved import open_recipe
 from babelscope.corpus import COMPRESSED, check_unicode, text_lines
 from babelscope.errors import ChatError, CorpusError

@@ -18,11 +18,11 @@ from typing import Any, get_args
 
 import tyro
 
+from babelscope.cli.argument_kinds import NewPath, free
 from babelscope.cli.arguments import Result
-from babelscope.cli.conditions import Call, UsedWith
-from babelscope.cli.kinds import NewPath, free
-from babelscope.cli.table import VERBS
+from babelscope.cli.flag_conditions import Call, UsedWith
 from babelscope.cli.telling import print_log_lines
+from babelscope.cli.verbs import VERBS
 from babelscope.errors import UsageError
 
 Parameters = Mapping[str, Parameter]

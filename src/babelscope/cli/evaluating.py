@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from babelscope.cli.argument_kinds import ByFunction, PlainFile, SavedAs, alone, check_prompts_name, free, is_given
 from babelscope.cli.arguments import Chat, CorpusName, Device, Dtype, File, Model, Out, Result, Split, System, Tag, Text
-from babelscope.cli.conditions import UsedWith, saved_as
-from babelscope.cli.kinds import ByFunction, PlainFile, SavedAs, alone, check_prompts_name, free, is_given
+from babelscope.cli.flag_conditions import UsedWith, saved_as
 from babelscope.cli.quantities import NewTokens, Resamples, RowLength, Seed, Strength, Temperature
-from babelscope.evaluation.labels import LabelSet
+from babelscope.evaluation.label_tables import LabelSet
 from babelscope.files.writing import new_folder, write_text
 from babelscope.languages import Language
 from babelscope.models.model_names import check_model_name

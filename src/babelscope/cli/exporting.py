@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from babelscope.cli.argument_kinds import SavedAs, free
 from babelscope.cli.arguments import Device, Dtype, Model, Out, Result
-from babelscope.cli.conditions import UsedWith
-from babelscope.cli.kinds import SavedAs, free
+from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Strength
 
 MERGED = UsedWith("with --format merged", lambda call: call["format"] == "merged")

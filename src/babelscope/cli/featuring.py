@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from babelscope.cli.argument_kinds import ByFunction, checkpoint_of, free, is_given
 from babelscope.cli.arguments import (
     Chat,
     Device,
@@ -21,8 +22,7 @@ from babelscope.cli.arguments import (
     counted_of,
     stop_on_interrupt,
 )
-from babelscope.cli.conditions import UsedWith
-from babelscope.cli.kinds import ByFunction, checkpoint_of, free, is_given
+from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import (
     Count,
     CountOrNone,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from babelscope.cli.argument_kinds import ByFunction, Matching, SavedAs, checkpoint_of, free
 from babelscope.cli.arguments import (
     Device,
     Dtype,
@@ -20,8 +21,7 @@ from babelscope.cli.arguments import (
     counted_of,
     stop_on_interrupt,
 )
-from babelscope.cli.conditions import UsedWith
-from babelscope.cli.kinds import ByFunction, Matching, SavedAs, checkpoint_of, free
+from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import RowLength, Shards, TokensOrAll
 from babelscope.errors import ArtifactError, UsageError
 

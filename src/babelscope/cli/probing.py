@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
+from babelscope.cli.argument_kinds import ByFunction, SavedAs, alone, free
 from babelscope.cli.arguments import Device, Dtype, Model, Out, Parallel, Result, Split, Tag, Text
-from babelscope.cli.conditions import UsedWith
-from babelscope.cli.kinds import ByFunction, SavedAs, alone, free
+from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, Seed
 from babelscope.errors import CorpusError, UsageError
 from babelscope.models.model_names import check_model_name

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from babelscope.cli.argument_kinds import StudyFolder, Writable
 from babelscope.cli.arguments import Result
-from babelscope.cli.kinds import StudyFolder, Writable
 
 
 def run_report(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from babelscope.artifacts import Direction, SteeringRecipe
-from babelscope.cli.kinds import format_of
+from babelscope.cli.argument_kinds import format_of
 from babelscope.controls import Stability
 from babelscope.errors import ArtifactError
 from babelscope.languages import Language

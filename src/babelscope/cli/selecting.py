@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from babelscope.artifacts.stream_forms import Form
+from babelscope.cli.argument_kinds import PlainFile, free
 from babelscope.cli.arguments import Counts, ModelName, Observed, Out, Result, Tag
-from babelscope.cli.conditions import UsedWith
-from babelscope.cli.kinds import PlainFile, free
+from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, Draws, Layer, PositiveShare, Seed
 from babelscope.errors import ArtifactError, SelectionError, UsageError
 from babelscope.neurons.rule_files import rule_names

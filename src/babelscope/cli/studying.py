@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
+from babelscope.cli.argument_kinds import free
 from babelscope.cli.arguments import (
     Chat,
     CorpusName,
@@ -20,8 +21,7 @@ from babelscope.cli.arguments import (
     Tag,
     Text,
 )
-from babelscope.cli.conditions import UsedWith
-from babelscope.cli.kinds import free
+from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, Draws, Layer, Resamples, Seed, Strength, Tokens
 from babelscope.study.budget import MAIN, Budget
 

@@ -5,8 +5,8 @@ from itertools import product
 from pathlib import Path
 
 from babelscope.artifacts import Observation
+from babelscope.cli.argument_kinds import free
 from babelscope.cli.arguments import Result
-from babelscope.cli.kinds import free
 from babelscope.corpus import load_splits
 from babelscope.directions import mean_direction
 from babelscope.files.writing import new_folder, write_text

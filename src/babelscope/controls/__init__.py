@@ -26,8 +26,8 @@ if TYPE_CHECKING:
         wilson_interval,
     )
     from babelscope.controls.joint import more_successes_p, pairing_p, step_down_p
-    from babelscope.controls.labels import ShuffledLabels, shuffled_labels
-    from babelscope.controls.matched import ContributionMatched, contribution, contribution_matched, layer_matched
+    from babelscope.controls.label_shuffles import ShuffledLabels, shuffled_labels
+    from babelscope.controls.matched_sets import ContributionMatched, contribution, contribution_matched, layer_matched
     from babelscope.controls.resampling import (
         BootstrapSets,
         CorpusSizeRow,

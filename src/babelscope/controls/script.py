@@ -9,7 +9,7 @@ from einops import reduce
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls.intervals import percentile_interval
-from babelscope.controls.matched import layer_matched
+from babelscope.controls.matched_sets import layer_matched
 from babelscope.controls.shards import NeuronSums, ShardSums, bootstrap_weights, neuron_shards
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from babelscope.controls.evidence import LABELS_CAVEAT, SHARDS_CAVEAT, SPLITS_CAVEAT, Evidence
-from babelscope.controls.labels import ShuffledLabels
+from babelscope.controls.label_shuffles import ShuffledLabels
 from babelscope.controls.resampling import BootstrapSets, Stability
 from babelscope.errors import SelectionError
 from babelscope.languages import Language

@@ -7,8 +7,9 @@ from babelscope.lazy_imports import lazy_names
 if TYPE_CHECKING:
     from babelscope.directions.conditions import FittedCondition, fit_condition
     from babelscope.directions.contrast import lda_direction, pca_direction, probe_direction
-    from babelscope.directions.experts import promote_experts, routing_shares
-    from babelscope.directions.maps import LinearMap, fit_map, incline
+    from babelscope.directions.document_samples import DocumentMeans, document_means
+    from babelscope.directions.expert_shifts import promote_experts, routing_shares
+    from babelscope.directions.linear_maps import LinearMap, fit_map, incline
     from babelscope.directions.means import language_mean, mean_direction
     from babelscope.directions.neurons import (
         activate_neurons,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         feature_map,
         scale_features,
     )
-    from babelscope.directions.samples import DocumentMeans, document_means
     from babelscope.directions.shifts import head_shift, score_heads, shift_and_back
     from babelscope.directions.spaces import ablate_languages, hold_coordinates, language_basis
 

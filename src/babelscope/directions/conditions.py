@@ -9,7 +9,7 @@ from babelscope.artifacts import Condition
 from babelscope.artifacts.gate import Pool
 from babelscope.artifacts.stream import Form, check_form
 from babelscope.directions.contrast import named_sources
-from babelscope.directions.samples import DocumentMeans
+from babelscope.directions.document_samples import DocumentMeans
 
 
 class FittedCondition(NamedTuple):

@@ -14,8 +14,8 @@ import torch
 from babelscope.artifacts import Direction
 from babelscope.artifacts.stream import Form, check_form, without_units
 from babelscope.axes import Float64, Tensor
+from babelscope.directions.document_samples import DocumentMeans
 from babelscope.directions.means import stream_parameters
-from babelscope.directions.samples import DocumentMeans
 from babelscope.errors import LanguageError, MeasurementError, SteeringError
 from babelscope.languages import Language, parse_languages
 

@@ -6,16 +6,6 @@ from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from babelscope.evaluation.answer_confusion import AnswerConfusion, confusion_of_answers
-    from babelscope.evaluation.answers import (
-        Recognition,
-        Verdict,
-        check_labels,
-        detect_languages,
-        distinct_n,
-        judge_answer,
-        judge_answers,
-        known_languages,
-    )
     from babelscope.evaluation.confusion import (
         BENCHMARK,
         Confusion,
@@ -36,10 +26,20 @@ if TYPE_CHECKING:
         measured,
         success_and_content,
     )
+    from babelscope.evaluation.copied_shares import CopiedShares, copyable, kept_shares
     from babelscope.evaluation.fluency_measures import Fluency, fluency, length_ratio
     from babelscope.evaluation.identifiers import Guess, Identifier, judge_by, open_identifier
-    from babelscope.evaluation.kept import Kept, copyable, kept_shares
-    from babelscope.evaluation.labels import LABELS, LabelSet, labels_of, language_of
+    from babelscope.evaluation.judged_answers import (
+        Recognition,
+        Verdict,
+        check_labels,
+        detect_languages,
+        distinct_n,
+        judge_answer,
+        judge_answers,
+        known_languages,
+    )
+    from babelscope.evaluation.label_tables import LABELS, LabelSet, labels_of, language_of
     from babelscope.evaluation.losses import HeldOut, Losses, answer_losses, answer_nll, bits_per_byte, document_losses
     from babelscope.evaluation.prompts import PromptKind, SetAnswer, SetPrompt, load_answers, load_prompts
     from babelscope.evaluation.similarity import Similarity, semantic_similarity, sentence_vectors
@@ -55,7 +55,7 @@ __all__ = [
     "Guess",
     "HeldOut",
     "Identifier",
-    "Kept",
+    "CopiedShares",
     "LabelSet",
     "Losses",
     "Measured",

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from wordfreq import get_frequency_list
 
-from babelscope.evaluation.switching import two_state_paths
+from babelscope.evaluation.language_switches import two_state_paths
 from babelscope.scripts import script_of_character
 
 KANA = frozenset({"Hira", "Kana"})

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from babelscope.errors import LanguageError, PrerequisiteError
-from babelscope.evaluation.answers import Recognition, judge_answers, judge_text, known_languages
+from babelscope.evaluation.judged_answers import Recognition, judge_answers, judge_text, known_languages
+from babelscope.evaluation.label_tables import LabelSet, labels_of, language_of
 from babelscope.evaluation.labelled_words import LabelledWord, WordLabeller, accepted, guess_text, label_outside
-from babelscope.evaluation.labels import LabelSet, labels_of, language_of
 from babelscope.evaluation.prose import SENTENCE_END, Word, plain_prose, words_of
 from babelscope.languages import Language
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from babelscope.evaluation import han
 from babelscope.evaluation.known_scripts import OWN_SCRIPT
+from babelscope.evaluation.language_switches import counts_as, label_words, probabilities
 from babelscope.evaluation.prose import Word, foreign_names
-from babelscope.evaluation.switching import counts_as, label_words, probabilities
 from babelscope.evaluation.word_evidence import CANDIDATES
 from babelscope.languages import Language
 from babelscope.scripts import COMMON, letters_of, scripts_of_language

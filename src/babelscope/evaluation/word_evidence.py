@@ -145,7 +145,7 @@ def _in_cyrillic(word: str) -> str:
     return word
 
 
-class Evidence:
+class WordEvidence:
     """Per-word log-likelihoods in languages of one script, remembered by word."""
 
     def __init__(self, script: str, languages: tuple[str, ...], *, full: bool, remember: int = 100_000) -> None:
@@ -197,12 +197,12 @@ class Evidence:
 
 
 @cache
-def evidence(script: str) -> Evidence:
+def evidence(script: str) -> WordEvidence:
     """The evidence of one script's languages, built at first use."""
-    return Evidence(script, CANDIDATES[script], full=False)
+    return WordEvidence(script, CANDIDATES[script], full=False)
 
 
 @cache
-def evidence_of_neighbours(script: str, languages: frozenset[str]) -> Evidence:
+def evidence_of_neighbours(script: str, languages: frozenset[str]) -> WordEvidence:
     """The evidence of a few neighbours, with lingua's full models, built at first use."""
-    return Evidence(script, tuple(sorted(languages)), full=True)
+    return WordEvidence(script, tuple(sorted(languages)), full=True)

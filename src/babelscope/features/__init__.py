@@ -11,9 +11,8 @@ if TYPE_CHECKING:
     from babelscope.artifacts.feature_observation import FeatureObservation
     from babelscope.artifacts.feature_set import FeatureSet
     from babelscope.artifacts.sae import LoadedSAE
-    from babelscope.features.checks import FeatureChecks, check_features, evidence_rows
-    from babelscope.features.loading import check_fits, decoder_direction, load_sae
-    from babelscope.features.matched import (
+    from babelscope.features.feature_checks import FeatureChecks, check_features, evidence_rows
+    from babelscope.features.feature_matching import (
         LoudFeatures,
         MatchedFeatures,
         feature_energy,
@@ -21,14 +20,8 @@ if TYPE_CHECKING:
         loudest_features,
         matched_features,
     )
-    from babelscope.features.passes import observe_features, observe_random
-    from babelscope.features.quality import SaeQuality, firing_counts, measure_sae
-    from babelscope.features.random_tokens import drawable_ids, random_documents
-    from babelscope.features.rules.langfir import LangFIR
-    from babelscope.features.rules.lape_features import LapeFeatures
-    from babelscope.features.rules.monolinguality import Monolingual
-    from babelscope.features.scores import FeatureCounts, monolinguality
-    from babelscope.features.selection import (
+    from babelscope.features.feature_scores import FeatureCounts, monolinguality
+    from babelscope.features.feature_selection import (
         feature_rule,
         feature_rule_of,
         score_monolinguality,
@@ -36,6 +29,13 @@ if TYPE_CHECKING:
         select_lape_features,
         select_monolingual,
     )
+    from babelscope.features.loading import check_fits, decoder_direction, load_sae
+    from babelscope.features.passes import observe_features, observe_random
+    from babelscope.features.quality import SaeQuality, firing_counts, measure_sae
+    from babelscope.features.random_tokens import drawable_ids, random_documents
+    from babelscope.features.rules.langfir import LangFIR
+    from babelscope.features.rules.lape_features import LapeFeatures
+    from babelscope.features.rules.monolinguality import Monolingual
 
 __all__ = [
     "FeatureChecks",

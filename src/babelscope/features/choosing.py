@@ -10,7 +10,7 @@ from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.axes import Bool, Tensor
 from babelscope.controls import Scored
-from babelscope.features.scores import FeatureChoice, FeatureCounts
+from babelscope.features.feature_scores import FeatureChoice, FeatureCounts
 from babelscope.languages import Language
 
 

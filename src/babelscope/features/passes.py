@@ -15,9 +15,9 @@ from babelscope.artifacts.sae import LoadedSAE
 from babelscope.axes import Bool, Tensor
 from babelscope.corpus import Corpus, Texts, as_corpus, pad_of, prefix_of, token_windows
 from babelscope.errors import SiteError
+from babelscope.features.feature_sums import FeatureSums
 from babelscope.features.loading import check_fits
 from babelscope.features.random_tokens import drawable_ids, random_documents, without
-from babelscope.features.sums import FeatureSums
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.recording.pass_plan import PassPlan

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from babelscope.figures.adaptation import AdaptationRow, adaptation_figure
-    from babelscope.figures.effects import (
+    from babelscope.figures.effect_figures import (
         PERPLEXITY_BAND,
         STRENGTH_UNIT,
         DosePoint,
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         harm_against_draws,
         steering_bars,
     )
-    from babelscope.figures.maps import (
+    from babelscope.figures.heat_maps import (
         ablation_map,
         agreement_map,
         colour_limit,

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from babelscope.axes import Float
-from babelscope.figures.maps import _heat, _titled
+from babelscope.figures.heat_maps import _heat, _titled
 from babelscope.figures.style import (
     BLUE,
     CYCLE,

@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from babelscope.axes import Float
-from babelscope.figures.maps import _heat, _titled, colour_limit
+from babelscope.figures.heat_maps import _heat, _titled, colour_limit
 from babelscope.figures.style import (
     BLUE,
     CYCLE,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from babelscope.identification.checks import SetChecks, check_sets, evidence_rows
+    from babelscope.identification.neuron_checks import SetChecks, check_sets, evidence_rows
     from babelscope.identification.romanised import ScriptControl, romanised_control
 
 __all__ = ["ScriptControl", "SetChecks", "check_sets", "evidence_rows", "romanised_control"]

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from babelscope.models.devices import quantised_parameters
+    from babelscope.models.device_placement import quantised_parameters
     from babelscope.models.families import FAMILIES, add_family, family_of
-    from babelscope.models.family import Family, Place
+    from babelscope.models.family import Family, ModuleSide
     from babelscope.models.family_check import Identity, check_family, layout_of
     from babelscope.models.hooks import Edit, RoutedEdit, See
     from babelscope.models.layout import Layout
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from babelscope.models.opening import open_model
     from babelscope.models.origin import check_made_for, model_difference, origin_of, weights_hash
     from babelscope.models.positions import batch_positions, positions_note
-    from babelscope.models.reading import read_site
+    from babelscope.models.site_reading import read_site
     from babelscope.models.wrappers import text_part
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "Family",
     "Identity",
     "Layout",
-    "Place",
+    "ModuleSide",
     "RoutedEdit",
     "See",
     "add_family",

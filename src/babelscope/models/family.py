@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from babelscope.sites import At
 
 
-class Place(NamedTuple):
+class ModuleSide(NamedTuple):
     """Where a site is, as a module and a side of it."""
 
     path: str
@@ -113,7 +113,7 @@ class Family:
         routed = (self.experts, self.router, self.shared, self.shared_gate)
         return tuple(dict.fromkeys(name for name in (*sums, *inside, *routed) if name))
 
-    def place(self, at: At) -> Place:
+    def place(self, at: At) -> ModuleSide:
         """Which module of a layer a site is at, and which side of it; the empty path is the layer itself."""
         table: dict[At, tuple[str, Literal["input", "output"]]] = {
             "resid_in": ("", "input"),
@@ -126,4 +126,4 @@ class Family:
             "resid_out": ("", "output"),
             "router": (self.router, "output"),
         }
-        return Place(*table[at])
+        return ModuleSide(*table[at])

@@ -11,9 +11,9 @@ from torch import nn
 
 from babelscope.axes import Float, Float64, Int, Tensor
 from babelscope.errors import PrerequisiteError, SiteError
-from babelscope.models.devices import device_of
-from babelscope.models.experts import hook_experts, hook_router, router_choice
-from babelscope.models.family import Family, Place
+from babelscope.models.device_placement import device_of
+from babelscope.models.expert_hooks import hook_experts, hook_router, router_choice
+from babelscope.models.family import Family, ModuleSide
 from babelscope.models.hooks import (
     Call,
     Edit,
@@ -278,7 +278,7 @@ class Layout:
             shared = names.in_place and site.at == "mlp_out"
             hook_output(stack, module, call, signed=site.at == "mlp_gate", shape=flat, in_place=shared)
 
-    def place(self, site: Site) -> Place:
+    def place(self, site: Site) -> ModuleSide:
         """The module whose input or output a site is.
 
         Raises SiteError if the model has no such site, or it is no module's: an MoE's neurons come by expert, and
@@ -288,11 +288,11 @@ class Layout:
         names = self.family
         if site.layer is None:
             head = next(name for name, module in self.model.named_modules() if module is self.head)
-            return Place(names.embed if site.at == "embed" else head, "output")
+            return ModuleSide(names.embed if site.at == "embed" else head, "output")
         if site.at in NEURON_SITES and self.n_experts:
             raise SiteError(
                 f"site '{site}': the experts of {self.model.config.model_type} are fused, no module holds it by token; "
                 "use read_site or Layout.watch"
             )
         path, side = names.place(site.at)
-        return Place(".".join(part for part in (names.layers, str(site.layer), path) if part), side)
+        return ModuleSide(".".join(part for part in (names.layers, str(site.layer), path) if part), side)

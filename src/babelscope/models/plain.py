@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from babelscope.axes import Float, Tensor
 from babelscope.errors import PrerequisiteError
-from babelscope.upstream.compiled import is_compiled
+from babelscope.upstream.compiled_modules import is_compiled
 from babelscope.upstream.kinds import conv1d
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from torch import nn
 
 from babelscope.axes import Float, Float64, Int64, Tensor
 from babelscope.errors import PrerequisiteError
-from babelscope.models.devices import device_of, quantised_parameters
+from babelscope.models.device_placement import device_of, quantised_parameters
 from babelscope.models.family import Family
 from babelscope.models.modes import eval_mode
 from babelscope.models.plain import foreign_hooks, objection, plain_weight

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from babelscope.errors import PrerequisiteError, SiteError
-from babelscope.models.devices import quantised_parameters
+from babelscope.models.device_placement import quantised_parameters
 from babelscope.models.families import FAMILIES, family_of
 from babelscope.upstream.config import config_value, revision_of
 from babelscope.upstream.devices import empty_weights

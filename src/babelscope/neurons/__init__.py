@@ -6,12 +6,7 @@ from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from babelscope.neurons.counts import NeuronRule
-    from babelscope.neurons.rates import UnitCounts, entropy_nats, firing_rate
-    from babelscope.neurons.rule_files import rule_class, rule_names
-    from babelscope.neurons.rules.entropy_lambda import EntropyLambda, LambdaChoice
-    from babelscope.neurons.rules.lape import Lape, LapeChoice
-    from babelscope.neurons.rules.top_rate import TopRate
-    from babelscope.neurons.selection import (
+    from babelscope.neurons.neuron_selection import (
         ClassifiedNeurons,
         ScoringRule,
         neuron_rule,
@@ -21,6 +16,11 @@ if TYPE_CHECKING:
         select_lape,
         select_top_rate,
     )
+    from babelscope.neurons.rates import UnitCounts, entropy_nats, firing_rate
+    from babelscope.neurons.rule_files import rule_class, rule_names
+    from babelscope.neurons.rules.entropy_lambda import EntropyLambda, LambdaChoice
+    from babelscope.neurons.rules.lape import Lape, LapeChoice
+    from babelscope.neurons.rules.top_rate import TopRate
 
 __all__ = [
     "ClassifiedNeurons",

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         EmbeddingGeometry,
         embedding_geometry,
     )
-    from babelscope.probes.evidence import SiteEvidence
     from babelscope.probes.head_ablation import (
         HeadAblation,
         ablate_heads,
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
         Lineage,
         lineage_of,
     )
+    from babelscope.probes.probe_evidence import SiteEvidence
     from babelscope.probes.probe_job import Findings, ProbeJob
     from babelscope.probes.probe_runs import ProbeRun, run_probe, run_probes
     from babelscope.probes.prompt_pairs import (
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
         Sentences,
         record_sentences,
     )
-    from babelscope.probes.subspaces import (
+    from babelscope.probes.subspace_probe import (
         LanguageSubspaces,
         language_subspaces,
     )

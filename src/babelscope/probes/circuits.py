@@ -15,8 +15,8 @@ from babelscope.errors import MeasurementError
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.donors import donors_of
-from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.patching import Forward, Patching, hooked_forward
+from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.prompt_pairs import PatchPair, TokenPair, groups_of, read_pairs
 from babelscope.sites import At, Site
 
@@ -109,7 +109,8 @@ def patch_effects(
     of the same kind where another pair has neither this answer nor this foil, and carries then what is common to the
     kind, such as the language of a translation; where all pairs share answer and foil it is of the other kind.
     A group for which no prompt will do, as before a change in prompts that begin alike, has no control.
-    forward: how a pass is run; None is plain hooks, `babelscope.adapters.patching.lens_forward` is TransformerLens.
+    forward: how a pass is run; None is plain hooks, and `babelscope.adapters.hook_patching.lens_forward` is
+    TransformerLens.
     Raises MeasurementError where no pair's prompts are told apart by the model, or a pair has no other prompt for the
     control, SiteError for a site it lacks.
     Source: Heimersheim and Nanda 2024, arXiv:2404.15255.

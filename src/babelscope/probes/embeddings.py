@@ -11,11 +11,11 @@ from babelscope.corpus import special_ids
 from babelscope.errors import MeasurementError
 from babelscope.models.plain import CausalModel
 from babelscope.probes.entries import NO_SCRIPT, embedding_tables, same_script_entries
-from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.neighbours import Neighbours, Translations, same_script_neighbours, translation_neighbours
+from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.separability import Separability, separate
 from babelscope.probes.word_lists import LanguageTokens, Words
-from babelscope.vocabulary.scripts import script_of
+from babelscope.vocabulary.entry_scripts import script_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from babelscope.evaluation import HeldOut, Losses, document_losses
 from babelscope.languages import Language, parse_languages
 from babelscope.models import Edit, Layout, layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes.evidence import SiteEvidence
+from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.sites import Site
 
 Head = tuple[int, int]

@@ -16,8 +16,8 @@ from babelscope.errors import LanguageError, SelectionError
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.head_sums import HeadSums, gram_of
+from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.shard_sums import UnitSums, check_english, zero_sums
 from babelscope.recording.walk import walk
 

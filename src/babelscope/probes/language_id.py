@@ -10,7 +10,7 @@ from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p, wilson_interval
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
-from babelscope.probes.evidence import SiteEvidence
+from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.ridge import PENALTY, RidgeProbe
 from babelscope.probes.sentences import Pooling, Sentences
 from babelscope.sites import Site

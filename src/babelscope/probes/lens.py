@@ -14,7 +14,7 @@ from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, eval_mode, layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes.evidence import SiteEvidence
+from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.streams import counted_rows, depth_sites, read_streams
 from babelscope.probes.translators import Translators
 from babelscope.probes.word_lists import LanguageTokens

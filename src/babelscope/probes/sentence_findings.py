@@ -10,9 +10,9 @@ from babelscope.figures.probes_geometry import (
     embedding_bars,
     similarity_tree,
 )
-from babelscope.probes import alignment, embeddings, language_id, subspaces, trees
+from babelscope.probes import alignment, embeddings, language_id, subspace_probe, trees
 from babelscope.probes.probe_job import Findings, ProbeJob
-from babelscope.probes.subspaces import VarianceShare
+from babelscope.probes.subspace_probe import VarianceShare
 from babelscope.probes.trees import TreeTest
 
 
@@ -48,10 +48,10 @@ def probe_language_id(job: ProbeJob) -> Findings:
 
 def probe_subspaces(job: ProbeJob) -> Findings:
     """Variance, ranks and the split; where massive units or first tokens are left out, rows with them stand beside."""
-    found = subspaces.language_subspaces(job.sentences, seed=job.seed)
+    found = subspace_probe.language_subspaces(job.sentences, seed=job.seed)
     rows = found.rows()
     if "ordinary" in found.forms:
-        whole = subspaces.language_subspaces(job.sentences, form="whole", seed=job.seed).rows()
+        whole = subspace_probe.language_subspaces(job.sentences, form="whole", seed=job.seed).rows()
         rows += [replace(row, claim=f"{row.claim}, with first tokens and massive units") for row in whole]
 
     def shares(name: str, own: tuple[VarianceShare, ...]) -> DepthLine:

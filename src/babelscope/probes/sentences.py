@@ -16,8 +16,8 @@ from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.streams import depth_sites
+from babelscope.recording.site_sums import first_tokens
 from babelscope.recording.stream_sums import StreamTally
-from babelscope.recording.sums import first_tokens
 from babelscope.recording.vectors import DocumentVectors, Weigh, mean_weights
 from babelscope.recording.walk import walk
 from babelscope.sites import Site

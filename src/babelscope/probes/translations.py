@@ -15,8 +15,8 @@ from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language, parse_languages
 from babelscope.models import Layout, check_made_for, layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.lens import lens_logits
+from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.streams import depth_sites
 from babelscope.probes.translators import Translators
 from babelscope.probes.word_lists import Words, first_tokens

@@ -15,8 +15,8 @@ from babelscope.controls import rank_p
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.probes.alignment import cosine_matrix
-from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.lineage import Lineage, lineage_of
+from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.sentences import Pooling, Sentences
 from babelscope.sites import Site
 

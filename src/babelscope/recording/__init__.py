@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from babelscope.recording.observing import observe
+    from babelscope.recording.observe_pass import observe
     from babelscope.recording.pass_settings import ObservationPlan, plan_observation
 
 __all__ = ["ObservationPlan", "observe", "plan_observation"]

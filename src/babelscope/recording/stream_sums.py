@@ -7,7 +7,7 @@ import torch
 from babelscope.artifacts.stream import BINS, LayerStream, length_bins, ordinary_lengths
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.corpus import Batch
-from babelscope.recording.sums import first_tokens
+from babelscope.recording.site_sums import first_tokens
 from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
 

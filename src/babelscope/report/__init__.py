@@ -5,13 +5,13 @@ from pathlib import Path
 
 from babelscope.errors import ArtifactError
 from babelscope.files.writing import write_text
+from babelscope.report.answer_samples import samples_section
 from babelscope.report.card import card_section, limits_section
 from babelscope.report.harm import ablation_section
 from babelscope.report.markup import Markup, Section, element
 from babelscope.report.page import assemble
 from babelscope.report.results import Results, read_results
-from babelscope.report.samples import samples_section
-from babelscope.report.selection import neuron_section, overlap_section, script_section, stability_section
+from babelscope.report.selection_sections import neuron_section, overlap_section, script_section, stability_section
 from babelscope.report.steered import dose_section, steering_section
 from babelscope.report.summary import comparison_table, model_name, summary_section
 

@@ -19,7 +19,7 @@ from babelscope.report.markup import (
     table,
 )
 from babelscope.report.results import Results
-from babelscope.report.selection import UNRECORDED, matrix_table, seed_of
+from babelscope.report.selection_sections import UNRECORDED, matrix_table, seed_of
 from babelscope.report.wording import counted, harm_digits, known, p_value, percent, plain, span
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from babelscope.report.checks import (
+from babelscope.report.json_checks import (
     anything,
     each,
     either,

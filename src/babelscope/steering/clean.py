@@ -10,7 +10,7 @@ from babelscope.artifacts import Condition
 from babelscope.artifacts.stream import without_units
 from babelscope.axes import Bool, Float, Tensor
 from babelscope.errors import SteeringError
-from babelscope.recording.sums import first_tokens
+from babelscope.recording.site_sums import first_tokens
 from babelscope.sites import Site
 from babelscope.upstream.forward import ForwardInputs, forward_names, run_body
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from babelscope.upstream.compiled import compiled_frames, drop_graphs
+from babelscope.upstream.compiled_modules import compiled_frames, drop_graphs
 
 log = logging.getLogger(__name__)
 

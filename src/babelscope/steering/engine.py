@@ -20,7 +20,7 @@ from babelscope.steering.checking import check_operations
 from babelscope.steering.compiled import fresh_graphs
 from babelscope.steering.receipt import Receipt
 from babelscope.steering.session import Session, check_finite, follow_calls
-from babelscope.steering.step import Step
+from babelscope.steering.step import ReadyOperation
 
 Steering = Operation | SteeringRecipe | Sequence[Operation | SteeringRecipe]
 """One operation, a recipe, or several of them, applied in order."""
@@ -73,7 +73,7 @@ def steer(
         yield receipt
 
 
-def _clean_sites(slots: dict[Site, list[Step]]) -> list[Site]:
+def _clean_sites(slots: dict[Site, list[ReadyOperation]]) -> list[Site]:
     """Sites to be read before the prompt is steered."""
     found = []
     for step in [step for steps in slots.values() for step in steps]:
@@ -118,11 +118,13 @@ def _ordinary_tokens(
     return ordinary.to(layout.device_of(Site(None, "embed")))
 
 
-def _steps(layout: Layout, operations: Steering, rows: Sequence[Steering | None] | None) -> dict[Site, list[Step]]:
+def _steps(
+    layout: Layout, operations: Steering, rows: Sequence[Steering | None] | None
+) -> dict[Site, list[ReadyOperation]]:
     """What to do at each site, in order; what would do nothing is left out, so that no hook stands for it."""
-    slots: dict[Site, list[Step]] = {}
+    slots: dict[Site, list[ReadyOperation]] = {}
     for operation in _flat(operations):
-        step = Step.of(operation, layout.width(operation.site.at), None if rows is None else len(rows))
+        step = ReadyOperation.of(operation, layout.width(operation.site.at), None if rows is None else len(rows))
         slots.setdefault(operation.site, []).append(step)
     for site, steps in _row_steps(layout, rows or ()).items():
         slots.setdefault(site, []).extend(steps)
@@ -130,9 +132,9 @@ def _steps(layout: Layout, operations: Steering, rows: Sequence[Steering | None]
     return {site: steps for site, steps in busy.items() if steps}
 
 
-def _row_steps(layout: Layout, rows: Sequence[Steering | None]) -> dict[Site, list[Step]]:
+def _row_steps(layout: Layout, rows: Sequence[Steering | None]) -> dict[Site, list[ReadyOperation]]:
     """Each row's operations, those that stand at the same place in different rows joined where they can be."""
-    places: dict[tuple[Site, int], list[Step]] = {}
+    places: dict[tuple[Site, int], list[ReadyOperation]] = {}
     for row, steering in enumerate(rows):
         met: dict[Site, int] = {}
         for operation in _flat(steering):
@@ -140,15 +142,15 @@ def _row_steps(layout: Layout, rows: Sequence[Steering | None]) -> dict[Site, li
                 raise ArtifactError(f"row {row}: its operation's gate names rows too; expected one of the two")
             met[operation.site] = met.get(operation.site, 0) + 1
             own = replace(operation, gate=replace(operation.gate, rows=(row,)))
-            step = Step.of(own, layout.width(operation.site.at), len(rows))
+            step = ReadyOperation.of(own, layout.width(operation.site.at), len(rows))
             _add_step(places.setdefault((operation.site, met[operation.site]), []), step)
-    ordered: dict[Site, list[Step]] = {}
+    ordered: dict[Site, list[ReadyOperation]] = {}
     for site, place in sorted(places, key=lambda key: key[1]):
         ordered.setdefault(site, []).extend(places[site, place])
     return ordered
 
 
-def _add_step(steps: list[Step], step: Step) -> None:
+def _add_step(steps: list[ReadyOperation], step: ReadyOperation) -> None:
     for index, earlier in enumerate(steps):
         joined = earlier.join(step)
         if joined is not None:
@@ -157,7 +159,9 @@ def _add_step(steps: list[Step], step: Step) -> None:
     steps.append(step)
 
 
-def _change(site: Site, steps: list[Step], session: Session, ordinary: Tensor | None, receipt: Receipt) -> RoutedEdit:
+def _change(
+    site: Site, steps: list[ReadyOperation], session: Session, ordinary: Tensor | None, receipt: Receipt
+) -> RoutedEdit:
     def change(value: Tensor, routes: Tensor | None) -> Tensor | None:
         if session.reading is not None:
             return None

@@ -12,7 +12,7 @@ from babelscope.steering.clean import CleanPass
 from babelscope.upstream.forward import ForwardInputs
 
 
-class Prompt(NamedTuple):
+class PromptShape(NamedTuple):
     """What one call of `generate` was given."""
 
     rows: int
@@ -23,7 +23,7 @@ class Prompt(NamedTuple):
     """1 for real tokens; None where none was passed."""
 
     @classmethod
-    def read(cls, inputs: ForwardInputs) -> "Prompt":
+    def read(cls, inputs: ForwardInputs) -> "PromptShape":
         """From what `generate` was given."""
         given, mask = inputs.given, inputs.mask
         # Without any input, generate starts from one BOS.
@@ -39,7 +39,7 @@ class Frame:
     with and without a cache, and however a prompt is cut into chunks.
     """
 
-    def __init__(self, inputs: ForwardInputs, prompt: Prompt | None) -> None:
+    def __init__(self, inputs: ForwardInputs, prompt: PromptShape | None) -> None:
         given = inputs.given
         if given is None:
             raise SteeringError("a pass came with neither ids nor embeddings; expected one of them; call the model")

@@ -19,9 +19,9 @@ from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.steering.clean import CleanPass, clean_inputs, run_clean
 from babelscope.steering.columns import Columns
-from babelscope.steering.frame import Frame, Prompt
+from babelscope.steering.frame import Frame, PromptShape
 from babelscope.steering.receipt import Receipt
-from babelscope.steering.step import Step
+from babelscope.steering.step import ReadyOperation
 from babelscope.upstream.forward import ForwardInputs, forward_names, read_inputs
 from babelscope.upstream.generation import generate_inputs, uncompiled
 from babelscope.upstream.names import attribute
@@ -59,7 +59,7 @@ class Session:
         """`generate`; the outermost call says what is prompt."""
         before = self._prompt
         given = generate_inputs(self._names, inputs, kwargs)
-        self._calls.prompt = before or Prompt.read(given)
+        self._calls.prompt = before or PromptShape.read(given)
         columns, self._calls.columns = self._columns, Columns()
         try:
             if before is None and self.readers:
@@ -93,7 +93,7 @@ class Session:
                 self.readers -= 1
 
     @contextmanager
-    def counting(self, slots: Mapping[Site, Sequence[Step]]) -> Iterator[Receipt]:
+    def counting(self, slots: Mapping[Site, Sequence[ReadyOperation]]) -> Iterator[Receipt]:
         """While open, a receipt of what these steps do."""
         receipt = Receipt()
         for steps in slots.values():
@@ -124,7 +124,7 @@ class Session:
         return getattr(self._calls, "columns", None)
 
     @property
-    def _prompt(self) -> Prompt | None:
+    def _prompt(self) -> PromptShape | None:
         return getattr(self._calls, "prompt", None)
 
     def follow(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:

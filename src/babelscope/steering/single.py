@@ -12,7 +12,7 @@ from babelscope.sites import Site
 from babelscope.steering.checking import check_operations
 from babelscope.steering.engine import Steering, _flat, _ordinary_tokens
 from babelscope.steering.frame import Frame
-from babelscope.steering.step import Step
+from babelscope.steering.step import ReadyOperation
 from babelscope.upstream.forward import ForwardInputs
 
 Change = Callable[[Tensor], Tensor]
@@ -39,15 +39,15 @@ def changes_of_pass(
         )
     ordinary = _ordinary_tokens(layout, flat, tokenizer)
     frame = Frame(ForwardInputs(input_ids, None, attention_mask, None, None), None)
-    found: dict[Site, list[Step]] = {}
+    found: dict[Site, list[ReadyOperation]] = {}
     for operation in flat:
-        step = Step.of(operation, layout.width(operation.site.at), None)
+        step = ReadyOperation.of(operation, layout.width(operation.site.at), None)
         if not step.idle:
             found.setdefault(operation.site, []).append(step)
     return {site: partial(_change, steps, frame, ordinary) for site, steps in found.items()}
 
 
-def _change(steps: list[Step], frame: Frame, ordinary: Tensor | None, value: Tensor) -> Tensor:
+def _change(steps: list[ReadyOperation], frame: Frame, ordinary: Tensor | None, value: Tensor) -> Tensor:
     for step in steps:
         value = step.apply(value, None, frame, ordinary)
     return value

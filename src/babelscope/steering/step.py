@@ -16,7 +16,7 @@ from babelscope.steering.receipt import PassCounts, Receipt, count_masked, count
 
 
 @dataclass(eq=False)
-class Step:
+class ReadyOperation:
     """One change at one site, for all rows or with each row's own vector and strength."""
 
     operation: Operation
@@ -33,7 +33,7 @@ class Step:
     """What was moved to a device already."""
 
     @classmethod
-    def of(cls, operation: Operation, width: int, batch_rows: int | None = None) -> "Step":
+    def of(cls, operation: Operation, width: int, batch_rows: int | None = None) -> "ReadyOperation":
         """One operation, for a batch of so many rows if that is known."""
         vector = operation.vector.detach().cpu().double() * operation.scale
         named = operation.gate.rows
@@ -51,7 +51,7 @@ class Step:
         """Nothing would ever change."""
         return not self.operation.strength if self.strengths is None else not any(self.strengths)
 
-    def join(self, other: "Step") -> "Step | None":
+    def join(self, other: "ReadyOperation") -> "ReadyOperation | None":
         """Both as one step, where they differ only in rows, vectors and strengths and touch different rows."""
         if self.strengths is None or other.strengths is None or len(self.strengths) != len(other.strengths):
             return None

@@ -11,7 +11,7 @@ from babelscope.study.budget import Budget
 from babelscope.sweeps import ChatPrompts
 
 
-class Job(NamedTuple):
+class StudyInputs(NamedTuple):
     """What every stage is given."""
 
     model: CausalModel

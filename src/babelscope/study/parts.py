@@ -11,7 +11,7 @@ from babelscope.controls import holm, more_successes_p
 from babelscope.identification import ScriptControl, SetChecks
 from babelscope.models import layout_of
 from babelscope.runs import environment
-from babelscope.study.job import Job
+from babelscope.study.job import StudyInputs
 from babelscope.sweeps import (
     NeuronSteering,
     Score,
@@ -41,7 +41,7 @@ ORDER = (
 """Parts that the stages found, as the file has them."""
 
 
-def assemble(job: Job, observation: Observation, sets: NeuronSet, parts: Mapping[str, Any]) -> dict[str, Any]:
+def assemble(job: StudyInputs, observation: Observation, sets: NeuronSet, parts: Mapping[str, Any]) -> dict[str, Any]:
     """The whole of results.json but the seconds."""
     directions = [f"directions/{tag}" for tag in sets.languages if (job.folder / "directions" / tag).is_dir()]
     return {
@@ -294,7 +294,7 @@ def control_results(checks: SetChecks, script: ScriptControl) -> dict[str, Any]:
     }
 
 
-def model_card(job: Job, sets: NeuronSet) -> dict[str, Any]:
+def model_card(job: StudyInputs, sets: NeuronSet) -> dict[str, Any]:
     """What is known of the model."""
     layout = layout_of(job.model)
     return {
@@ -310,7 +310,7 @@ def model_card(job: Job, sets: NeuronSet) -> dict[str, Any]:
     }
 
 
-def split_results(job: Job) -> dict[str, Any]:
+def split_results(job: StudyInputs) -> dict[str, Any]:
     """What was read for what, and whether one text for several was asked for."""
     facts = {split: part.facts() for split, part in job.texts.items()}
     return {"splits": facts, "same_text": job.same_text}

@@ -4,10 +4,10 @@ from dataclasses import asdict
 from typing import Any
 
 from babelscope.models import origin_of, weights_hash
-from babelscope.study.job import Job
+from babelscope.study.job import StudyInputs
 
 
-def plan_of(job: Job, steering: bool) -> dict[str, Any]:
+def plan_of(job: StudyInputs, steering: bool) -> dict[str, Any]:
     """Model, text and amounts; not the model's path, which may move."""
     return {
         "model": {**origin_of(job.model, job.tokenizer).names, "model": ""},

@@ -18,16 +18,16 @@ from babelscope.models.plain import CausalModel
 from babelscope.report import write_report
 from babelscope.runs import plain
 from babelscope.study.budget import Budget
-from babelscope.study.job import Job
-from babelscope.study.kept import RESULTS, Kept, check_free
+from babelscope.study.job import StudyInputs
 from babelscope.study.parts import assemble
 from babelscope.study.plan import plan_of
+from babelscope.study.stage_store import RESULTS, StageStore, check_free
 from babelscope.study.stages import ablate, control, identify, observe_text, steer
 from babelscope.study.texts import check_shards
 from babelscope.sweeps import ChatPrompts
-from babelscope.sweeps.answers import ending_ids, prompt_ids
 from babelscope.sweeps.questions import study_prompts
-from babelscope.sweeps.study import check_asked
+from babelscope.sweeps.steered_answers import ending_ids, prompt_ids
+from babelscope.sweeps.steering_runs import check_asked
 
 
 def run_study(
@@ -67,7 +67,7 @@ def run_study(
     if not 0 <= seed < 2**63:
         raise MeasurementError(f"seed {seed} came; expected 0 to 2^63 − 1; choose another")
     with locked(out):
-        kept = Kept(out)
+        kept = StageStore(out)
         with kept.timed("open"):
             texts = load_splits(corpus, languages, same_text=same_text, parallel=parallel)
             if len(texts["train"]) < 2:
@@ -80,7 +80,7 @@ def run_study(
             if chat is not None:
                 check_chat(opened, tokenizer, chat, texts)
         steering = steering and any(tag in known_languages() for tag in texts["train"])
-        job = Job(opened, tokenizer, texts, budget, out, seed, progress, same_text, chat)
+        job = StudyInputs(opened, tokenizer, texts, budget, out, seed, progress, same_text, chat)
         kept.check_plan(plan_of(job, steering))
         if (found := kept.finished()) is not None:
             write_report(out, include_samples=include_samples)
@@ -101,7 +101,7 @@ def check_chat(
     ending_ids(model, tokenizer)
 
 
-def measure(job: Job, kept: Kept, steering: bool, include_samples: bool) -> dict[str, Any]:
+def measure(job: StudyInputs, kept: StageStore, steering: bool, include_samples: bool) -> dict[str, Any]:
     """All stages that measure something, then the page."""
     kept.stage("observe", partial(observe_text, job))
     observation = Observation.load(job.folder / "observation")

@@ -12,7 +12,7 @@ from babelscope.files.writing import discard, new_folder
 from babelscope.identification import ScriptControl, check_sets, evidence_rows, romanised_control
 from babelscope.neurons import neuron_rule, scoring_rules
 from babelscope.recording import observe
-from babelscope.study.job import Job
+from babelscope.study.job import StudyInputs
 from babelscope.study.parts import ablation_results, control_results, set_results, steering_results
 from babelscope.study.texts import SHARDS
 from babelscope.sweeps import Decoding, neuron_steering_study, overridden_settings, steering_study
@@ -24,7 +24,7 @@ SCRIPT_DOCUMENTS = 200
 """Documents a language that the romanised control reads at most."""
 
 
-def observe_text(job: Job) -> dict[str, Any]:
+def observe_text(job: StudyInputs) -> dict[str, Any]:
     """One pass over the training split, into `observation`; an interrupted one goes on from its last checkpoint."""
     saved, checkpoint = job.folder / "observation", job.folder / "observation.checkpoint"
     if not (saved / "config.json").is_file():
@@ -43,7 +43,7 @@ def observe_text(job: Job) -> dict[str, Any]:
     return {}
 
 
-def identify(job: Job, observation: Observation) -> dict[str, Any]:
+def identify(job: StudyInputs, observation: Observation) -> dict[str, Any]:
     """Method and rate by the validation split; the sets go to `neurons`."""
     choice = choose_top_rate(
         job.model,
@@ -64,7 +64,7 @@ def select(observation: Observation, method: str, top_rate: float) -> NeuronSet:
     return neuron_rule(method, top_rate=top_rate).choose(observation)
 
 
-def control(job: Job, observation: Observation, sets: NeuronSet) -> dict[str, Any]:
+def control(job: StudyInputs, observation: Observation, sets: NeuronSet) -> dict[str, Any]:
     """What can be said of the sets without switching them off; its rows go to evidence.jsonl."""
     parallel = job.texts["train"].parallel
     checks = check_sets(observation, sets, parallel=parallel, draws=job.budget.resamples, seed=job.seed)
@@ -72,7 +72,7 @@ def control(job: Job, observation: Observation, sets: NeuronSet) -> dict[str, An
     return control_results(checks, script_control(job, observation, sets))
 
 
-def script_control(job: Job, observation: Observation, sets: NeuronSet) -> ScriptControl:
+def script_control(job: StudyInputs, observation: Observation, sets: NeuronSet) -> ScriptControl:
     """The romanised control, or why there is none."""
     valid, why = job.texts["valid"].head(SCRIPT_DOCUMENTS), None
     if observation[sets.at].routed is not None:
@@ -86,7 +86,9 @@ def script_control(job: Job, observation: Observation, sets: NeuronSet) -> Scrip
     return romanised_control(job.model, job.tokenizer, sets, valid, seed=job.seed)
 
 
-def ablate(job: Job, observation: Observation, sets: NeuronSet, choice: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def ablate(
+    job: StudyInputs, observation: Observation, sets: NeuronSet, choice: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     """Every set switched off on the test split, to zero beside both controls, and to its mean."""
     switch_off = partial(
         ablation_matrix,
@@ -103,7 +105,7 @@ def ablate(job: Job, observation: Observation, sets: NeuronSet, choice: Sequence
     return ablation_results(switch_off(to="zero"), switch_off(to="mean", controls=()), choice)
 
 
-def steer(job: Job, observation: Observation, sets: NeuronSet) -> dict[str, Any]:
+def steer(job: StudyInputs, observation: Observation, sets: NeuronSet) -> dict[str, Any]:
     """Directions and neuron arithmetic, chosen on the validation split, scored on the test split."""
     budget, decoding = job.budget, Decoding(seed=job.seed)
     study = steering_study(

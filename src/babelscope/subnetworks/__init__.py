@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from babelscope.subnetworks.applied import active_changes
     from babelscope.subnetworks.bank import BYTES_A_VALUE, Bank
     from babelscope.subnetworks.delta import Delta
-    from babelscope.subnetworks.delta_overlap import Overlap, element_overlap, overlap
+    from babelscope.subnetworks.delta_overlap import SharedCells, element_overlap, overlap
     from babelscope.subnetworks.dense import Dense, ffn_names, parameter_names
     from babelscope.subnetworks.elements import ElementDelta
     from babelscope.subnetworks.loss import rows_loss
@@ -29,7 +29,7 @@ __all__ = [
     "ElementDelta",
     "LearningRate",
     "Mixture",
-    "Overlap",
+    "SharedCells",
     "PackedText",
     "Plan",
     "Point",

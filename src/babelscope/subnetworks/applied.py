@@ -19,14 +19,14 @@ from babelscope.axes import Bool, Float, Int64, Tensor
 from babelscope.errors import ArtifactError, MeasurementError
 from babelscope.models.origin import EDITORS
 from babelscope.models.plain import CausalModel
-from babelscope.subnetworks.places import Cells, Place
+from babelscope.subnetworks.places import Cells, WeightPlace
 from babelscope.subnetworks.rounding import CastLoss, rounded
 
 log = logging.getLogger(__name__)
 
 
 @runtime_checkable
-class Change(Protocol):
+class WeightChange(Protocol):
     """Anything that is added to cells of a model."""
 
     @property
@@ -43,7 +43,7 @@ class Change(Protocol):
         """What is added, by place."""
         ...
 
-    def places(self, model: CausalModel, *, held: bool = False) -> Mapping[str, Place]:
+    def places(self, model: CausalModel, *, held: bool = False) -> Mapping[str, WeightPlace]:
         """Its places in a model; raises PrerequisiteError where it can not be written.
 
         held: the model holds the change, and is not asked for its hash: its config may have been edited since, and
@@ -59,7 +59,7 @@ class Change(Protocol):
 class Active(NamedTuple):
     """A change that a model holds now."""
 
-    change: Change
+    change: WeightChange
     scale: float | int
 
 
@@ -70,10 +70,10 @@ class Held(NamedTuple):
     base: Float[Tensor, "cell ..."]
 
 
-class Step(NamedTuple):
+class CellEdit(NamedTuple):
     """What one place goes through in an apply or revert; nothing is written while it is worked out."""
 
-    place: Place
+    place: WeightPlace
     keys: Int64[Tensor, " cell"]
     before: Float[Tensor, "cell ..."]
     after: Float[Tensor, "cell ..."]
@@ -106,7 +106,7 @@ def active_changes(model: CausalModel) -> tuple[Active, ...]:
 
 
 @torch.no_grad()
-def base_cells(model: CausalModel, change: Change) -> dict[str, Tensor]:
+def base_cells(model: CausalModel, change: WeightChange) -> dict[str, Tensor]:
     """The weights that a change is added to, by place, in the order of its keys: without it where it is applied.
 
     Other changes that the model holds count as a part of the base.
@@ -127,7 +127,7 @@ def base_cells(model: CausalModel, change: Change) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def cast_loss(
-    model: CausalModel, change: Change, scale: float | int = 1.0, dtype: torch.dtype | None = None
+    model: CausalModel, change: WeightChange, scale: float | int = 1.0, dtype: torch.dtype | None = None
 ) -> tuple[CastLoss, dict[str, Tensor]]:
     """What is lost of scale · change when it is added to the model's weights in a dtype; None: the model's own.
 
@@ -142,7 +142,7 @@ def cast_loss(
 
 
 @torch.no_grad()
-def apply_change(model: CausalModel, change: Change, scale: float | int = 1.0) -> int:
+def apply_change(model: CausalModel, change: WeightChange, scale: float | int = 1.0) -> int:
     """Add scale · change to a model in place, all or nothing; returns the bytes written.
 
     Raises ArtifactError if it is applied already, for another model, or overlaps a change of the other kind;
@@ -166,7 +166,7 @@ def apply_change(model: CausalModel, change: Change, scale: float | int = 1.0) -
         values = _summed(held, keys, name, after)
         if not _finite(values):
             _refuse(change, scale, name, now)
-        steps[name] = Step(places[name], keys, now, values, held)
+        steps[name] = CellEdit(places[name], keys, now, values, held)
     lossy = any(step.place.dtype.itemsize < 4 for step in steps.values())
     loss = cast_loss(model, change, scale)[0] if lossy else None
     _write(steps)
@@ -179,7 +179,7 @@ def apply_change(model: CausalModel, change: Change, scale: float | int = 1.0) -
 
 
 @torch.no_grad()
-def revert_change(model: CausalModel, change: Change) -> int:
+def revert_change(model: CausalModel, change: WeightChange) -> int:
     """Take a change out again, all or nothing; returns the bytes written.
 
     Raises ArtifactError if the model does not hold it, MeasurementError where someone else changed the weights since.
@@ -198,7 +198,7 @@ def revert_change(model: CausalModel, change: Change) -> int:
         if bool(still.any()):
             values = values.index_put((still,), _summed(held, keys[still], name, left))
         kept = _touched(held.keys, name, left)
-        steps[name] = Step(places[name], keys, now, values, Held(held.keys[kept], held.base[kept]))
+        steps[name] = CellEdit(places[name], keys, now, values, Held(held.keys[kept], held.base[kept]))
     _write(steps)
     del state.active[change.digest]
     for name, step in steps.items():
@@ -211,7 +211,7 @@ def revert_change(model: CausalModel, change: Change) -> int:
 
 
 @contextmanager
-def applied_change(model: CausalModel, change: Change, scale: float | int = 1.0) -> Iterator[None]:
+def applied_change(model: CausalModel, change: WeightChange, scale: float | int = 1.0) -> Iterator[None]:
     """While open the model holds the change."""
     apply_change(model, change, scale)
     try:
@@ -224,7 +224,7 @@ def _ordered(active: Iterable[Active]) -> tuple[Active, ...]:
     return tuple(sorted(active, key=lambda one: one.change.digest))
 
 
-def _check_kinds(model: CausalModel, state: _State, change: Change) -> None:
+def _check_kinds(model: CausalModel, state: _State, change: WeightChange) -> None:
     """Rows and elements of one parameter can not be held side by side: each kind would keep its own base."""
     for other in state.active.values():
         if type(other.change) is not type(change) and other.change.storages(model) & change.storages(model):
@@ -234,7 +234,7 @@ def _check_kinds(model: CausalModel, state: _State, change: Change) -> None:
             )
 
 
-def _opened(state: _State, name: str, place: Place, cells: Cells) -> tuple[Held, Tensor, Tensor]:
+def _opened(state: _State, name: str, place: WeightPlace, cells: Cells) -> tuple[Held, Tensor, Tensor]:
     """Base cells held at a place, on its device and in its dtype; the keys to write, and their live values."""
     keys = cells.keys.to(place.device)
     held = state.held.get(name)
@@ -261,7 +261,7 @@ def _check_untouched(live: Tensor, expected: Tensor, name: str) -> None:
         )
 
 
-def _refuse(change: Change, scale: float | int, name: str, now: Tensor) -> NoReturn:
+def _refuse(change: WeightChange, scale: float | int, name: str, now: Tensor) -> NoReturn:
     if not _finite(now):
         raise MeasurementError(f"weights of {name} hold NaN or infinity; expected finite ones; load the model again")
     raise MeasurementError(
@@ -326,7 +326,7 @@ def _member(keys: Tensor, among: Tensor) -> Bool[Tensor, " cell"]:
     return among[torch.searchsorted(among, keys).clamp(max=len(among) - 1)] == keys
 
 
-def _write(steps: Mapping[str, Step]) -> None:
+def _write(steps: Mapping[str, CellEdit]) -> None:
     """Write every place; an interruption puts all of them back."""
     whole = False
     try:
@@ -339,5 +339,5 @@ def _write(steps: Mapping[str, Step]) -> None:
                 step.place.write(step.keys, step.before)
 
 
-def _bytes(steps: Mapping[str, Step]) -> int:
+def _bytes(steps: Mapping[str, CellEdit]) -> int:
     return sum(step.after.numel() * step.after.element_size() for step in steps.values())

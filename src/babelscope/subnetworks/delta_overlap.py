@@ -13,7 +13,7 @@ from babelscope.subnetworks.elements import ElementDelta
 
 
 @dataclass(frozen=True)
-class Overlap:
+class SharedCells:
     """Neurons that two deltas share."""
 
     rows: tuple[int, int]
@@ -34,7 +34,7 @@ class Overlap:
         return self.shared / union if union else float("nan")
 
 
-def overlap(a: Delta, b: Delta) -> Overlap:
+def overlap(a: Delta, b: Delta) -> SharedCells:
     """Neurons that both change, beside chance, and the angle between their changes, in float64.
 
     Raises ArtifactError for deltas of different models.
@@ -47,7 +47,7 @@ def overlap(a: Delta, b: Delta) -> Overlap:
         )
     mine, theirs = torch.isin(a.keys, b.keys), torch.isin(b.keys, a.keys)
     by_layer = torch.bincount(a.keys[mine] // a.n_neurons, minlength=a.n_layers)
-    return Overlap(
+    return SharedCells(
         rows=(len(a.indices), len(b.indices)),
         shared=int(mine.sum()),
         shared_by_chance=float((a.layer_counts * b.layer_counts).sum() / a.n_neurons),

@@ -23,7 +23,7 @@ class Cells(NamedTuple):
 
 
 @runtime_checkable
-class Place(Protocol):
+class WeightPlace(Protocol):
     """One addressable piece of a model."""
 
     @property

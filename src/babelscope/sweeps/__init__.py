@@ -5,7 +5,23 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from babelscope.sweeps.answers import (
+    from babelscope.sweeps.answer_scores import Score, macro, score_answers
+    from babelscope.sweeps.baselines import random_directions
+    from babelscope.sweeps.beside import AnswerPair, compare_answers, meant_language
+    from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
+    from babelscope.sweeps.decoding import Decoding, overridden_settings
+    from babelscope.sweeps.evaluated import LanguageScore, SteeringEvaluation, evaluate_steering, score_language
+    from babelscope.sweeps.judge_check import JudgeErrors, judge_errors
+    from babelscope.sweeps.prompting import ANSWER_IN, few_shot, instructed
+    from babelscope.sweeps.questions import ChatPrompts, ask_as_chat
+    from babelscope.sweeps.side_effects import (
+        LanguageEffect,
+        Untouched,
+        kept_in_answers,
+        language_effects,
+        untouched_prompts,
+    )
+    from babelscope.sweeps.steered_answers import (
         Answer,
         Prompt,
         generate_answers,
@@ -13,24 +29,7 @@ if TYPE_CHECKING:
         make_questions,
         steered_tokens,
     )
-    from babelscope.sweeps.baselines import random_directions
-    from babelscope.sweeps.beside import AnswerPair, compare_answers, meant_language
-    from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
-    from babelscope.sweeps.decoding import Decoding, overridden_settings
-    from babelscope.sweeps.effects import (
-        LanguageEffect,
-        Untouched,
-        kept_in_answers,
-        language_effects,
-        untouched_prompts,
-    )
-    from babelscope.sweeps.evaluated import LanguageScore, SteeringEvaluation, evaluate_steering, score_language
-    from babelscope.sweeps.judge_check import JudgeErrors, judge_errors
-    from babelscope.sweeps.limits import Dose, StrengthLimit, by_layer, strength_limit
-    from babelscope.sweeps.prompting import ANSWER_IN, few_shot, instructed
-    from babelscope.sweeps.questions import ChatPrompts, ask_as_chat
-    from babelscope.sweeps.scores import Score, macro, score_answers
-    from babelscope.sweeps.study import (
+    from babelscope.sweeps.steering_runs import (
         NeuronSteering,
         SteeringStudy,
         Trial,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
         success_by_source,
         vary_sources,
     )
+    from babelscope.sweeps.strength_limits import Dose, StrengthLimit, by_layer, strength_limit
 
 __all__ = [
     "JudgeErrors",

@@ -13,7 +13,7 @@ from babelscope.corpus import Batch, Texts, as_corpus, token_windows
 from babelscope.errors import MeasurementError
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.recording.sums import first_tokens
+from babelscope.recording.site_sums import first_tokens
 from babelscope.recording.walk import walk
 from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site

@@ -13,8 +13,8 @@ from babelscope.evaluation import detect_languages, judge_answers, known_languag
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks import Delta
-from babelscope.sweeps.answers import Answer, Prompt, Steerer, generate_answers
 from babelscope.sweeps.decoding import Decoding
+from babelscope.sweeps.steered_answers import Answer, Prompt, Steerer, generate_answers
 
 Steering = Direction | SteeringRecipe | Delta | Sequence[Operation]
 """Whatever changes how a model answers: a Direction is added once, as it is long; a Delta is in the weights."""

@@ -17,11 +17,11 @@ from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
 from babelscope.runs import Run
-from babelscope.sweeps.answers import Answer, generate_answers, make_prompts
+from babelscope.sweeps.answer_scores import score_answers
 from babelscope.sweeps.decoding import Decoding
 from babelscope.sweeps.prompting import Request
-from babelscope.sweeps.scores import score_answers
-from babelscope.sweeps.study import vary_sources
+from babelscope.sweeps.steered_answers import Answer, generate_answers, make_prompts
+from babelscope.sweeps.steering_runs import vary_sources
 
 NATIVE = "native"
 """The ceiling: the model's own continuations of target-language prompts."""

@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
-from babelscope.sweeps.answers import Answer, Prompt, Steerer, generate_answers
+from babelscope.sweeps.answer_scores import Macro, Score, macro, score_answers
 from babelscope.sweeps.decoding import Decoding
-from babelscope.sweeps.scores import Macro, Score, macro, score_answers
+from babelscope.sweeps.steered_answers import Answer, Prompt, Steerer, generate_answers
 
 
 class CurvePoint(NamedTuple):

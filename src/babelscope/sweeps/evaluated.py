@@ -14,9 +14,9 @@ from babelscope.errors import MeasurementError
 from babelscope.evaluation import (
     Confusion,
     Content,
+    CopiedShares,
     Fluency,
     Identifier,
-    Kept,
     Measured,
     Recognition,
     Similarity,
@@ -30,14 +30,14 @@ from babelscope.evaluation import (
     semantic_similarity,
     success_and_content,
 )
-from babelscope.evaluation.answers import line_languages
 from babelscope.evaluation.identifiers import Named
+from babelscope.evaluation.judged_answers import line_languages
 from babelscope.evaluation.segmentation import Segment
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
-from babelscope.sweeps.answers import Answer, Prompt, generate_answers
 from babelscope.sweeps.decoding import Decoding
-from babelscope.sweeps.effects import kept_in_answers
+from babelscope.sweeps.side_effects import kept_in_answers
+from babelscope.sweeps.steered_answers import Answer, Prompt, generate_answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class SteeringEvaluation:
     beside: Literal["native", "unsteered"]
     """What fluency is measured beside: the model's own continuations of target-language prompts, if any were given,
     else its answers to the same prompts without the recipe, which are in another language."""
-    kept: Kept
+    kept: CopiedShares
     """Numbers, names and code of the prompts in the answers; read it only where prompts ask for a copy."""
     content: Content | None
     """None without references."""

@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
+    from babelscope.vocabulary.entry_scripts import ScriptEntries, vocabulary_by_script
     from babelscope.vocabulary.merges import PairHistory, replay_merges
     from babelscope.vocabulary.mixture import TrainingShares, infer_training_shares
     from babelscope.vocabulary.premium import TokenCost, TokenCosts, token_costs
     from babelscope.vocabulary.program import Fit, fit_shares
-    from babelscope.vocabulary.scripts import ScriptShare, vocabulary_by_script
 
 __all__ = [
     "Fit",
     "PairHistory",
-    "ScriptShare",
+    "ScriptEntries",
     "TokenCost",
     "TokenCosts",
     "TrainingShares",

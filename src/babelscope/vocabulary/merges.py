@@ -25,7 +25,7 @@ WALL, DEAD = -1, -2
 """What stands between words, and where the right half of a merged pair was."""
 
 
-class Change(NamedTuple):
+class CountChange(NamedTuple):
     """How one merge changes the counts."""
 
     pair: Int64[np.ndarray, " change"]
@@ -45,7 +45,7 @@ class PairHistory:
     """Before the first merge; pairs that come up later start at 0."""
     merged: Int64[np.ndarray, " step"]
     """Place of the pair that each merge joins."""
-    changes: tuple[Change, ...]
+    changes: tuple[CountChange, ...]
     """What each merge changes."""
     explained: Bool[np.ndarray, " step"]
     """Which merges were chosen by their counts; the others only change the text."""
@@ -116,14 +116,14 @@ class PairTable:
         """The pair's place; a new one for a pair not met before."""
         return self.places.setdefault(key, len(self.places))
 
-    def change(self, keys: np.ndarray, weights: np.ndarray, chain: "Chain") -> Change:
+    def change(self, keys: np.ndarray, weights: np.ndarray, chain: "Chain") -> CountChange:
         """Summed weights by pair and language; what cancels is left out."""
         unique, inverse = np.unique(keys, return_inverse=True)
         delta = np.bincount(inverse, weights, len(unique))
         unique, delta = unique[delta != 0], delta[delta != 0]
         pairs, languages = np.divmod(unique, chain.n_languages)
         places = np.fromiter((self.place(key) for key in pairs.tolist()), np.int64, len(pairs))
-        return Change(places, languages, delta)
+        return CountChange(places, languages, delta)
 
 
 class Chain:

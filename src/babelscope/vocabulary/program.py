@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from babelscope.axes import Float64, Int64
 from babelscope.errors import MeasurementError
-from babelscope.vocabulary.merges import Change, PairHistory
+from babelscope.vocabulary.merges import CountChange, PairHistory
 
 UNIT = 1e6
 """Counts are per million bytes of text, so that the solver's own tolerance of 1e-7 is far below one occurrence."""
@@ -73,7 +73,7 @@ def fit_shares(history: PairHistory, *, outside: int = 0, after: Fit | None = No
     same program by its dual and not by adding constraints, and in counts per byte where that divides by pairs.
     """
     k, n = len(history.languages), int(history.explained.sum())
-    tally = Tally.of(history)
+    tally = PairTally.of(history)
     ceiling = np.r_[np.ones(k - outside), np.zeros(outside)]
     query = best = ceiling / ceiling.sum() if after is None else after.share
     cuts = list[np.ndarray]() if after is None else list(after.cuts)
@@ -108,7 +108,7 @@ def fit_shares(history: PairHistory, *, outside: int = 0, after: Fit | None = No
     )
 
 
-class Tally(NamedTuple):
+class PairTally(NamedTuple):
     """A history per million bytes of each language, laid out for many passes under different shares."""
 
     history: PairHistory
@@ -124,7 +124,7 @@ class Tally(NamedTuple):
     """The largest counts that each pair ever has."""
 
     @classmethod
-    def of(cls, history: PairHistory) -> "Tally":
+    def of(cls, history: PairHistory) -> "PairTally":
         """Play the history once."""
         scale = UNIT / history.n_bytes
         counts = history.start * scale
@@ -134,7 +134,7 @@ class Tally(NamedTuple):
             at = change.pair, change.language
             counts[at] += change.delta * scale[change.language]
             peak[at] = np.maximum(peak[at], counts[at])
-        parts = [np.concatenate([getattr(change, name) for change in history.changes]) for name in Change._fields]
+        parts = [np.concatenate([getattr(change, name) for change in history.changes]) for name in CountChange._fields]
         step = np.repeat(np.arange(len(history.changes)), [len(change.pair) for change in history.changes])
         pair, language, delta = parts
         return cls(history, start, pair, language, delta * scale[language], step, np.array(merged), peak)
@@ -145,7 +145,7 @@ class Tally(NamedTuple):
 
 
 def leads(
-    tally: Tally, share: Float64[np.ndarray, " language"], most: int
+    tally: PairTally, share: Float64[np.ndarray, " language"], most: int
 ) -> Iterator[tuple[int, Int64[np.ndarray, " rival"], Float64[np.ndarray, " rival"]]]:
     """For each merge the pairs that beat it under these shares, the `most` by how much, and by how much they do."""
     history, bars = tally.history, tally.merged @ share + LEAST
@@ -171,7 +171,7 @@ def leads(
         net[[one for one in gone if one >= 0]] = -np.inf
 
 
-def match(tally: Tally, share: Float64[np.ndarray, " language"], most: int) -> Matching:
+def match(tally: PairTally, share: Float64[np.ndarray, " language"], most: int) -> Matching:
     """The heaviest matching of merges to the pairs that beat them."""
     steps, rivals, lead = (list(part) for part in zip(*leads(tally, share, most), strict=True))
     row = np.repeat(np.arange(len(steps)), [len(one) for one in rivals])
@@ -194,7 +194,7 @@ def match(tally: Tally, share: Float64[np.ndarray, " language"], most: int) -> M
     return Matching(slack, plane(tally, chosen))
 
 
-def plane(tally: Tally, chosen: dict[int, int]) -> Float64[np.ndarray, " language"]:
+def plane(tally: PairTally, chosen: dict[int, int]) -> Float64[np.ndarray, " language"]:
     """Sum over these merges of the rival's counts less the merged pair's, per million bytes of each language."""
     total = np.zeros(tally.start.shape[1])
     for step, pair in chosen.items():

@@ -11,7 +11,7 @@ from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.controls import Scored
 from babelscope.errors import SelectionError
 from babelscope.features.choosing import choose_features
-from babelscope.features.scores import SLACK, FeatureChoice, FeatureCounts, capped, check_cap, check_counts
+from babelscope.features.feature_scores import SLACK, FeatureChoice, FeatureCounts, capped, check_cap, check_counts
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.controls import Scored
 from babelscope.features.choosing import choose_features
-from babelscope.features.scores import FeatureChoice, FeatureCounts, capped, check_cap
+from babelscope.features.feature_scores import FeatureChoice, FeatureCounts, capped, check_cap
 from babelscope.neurons import Lape, UnitCounts
 
 

@@ -11,7 +11,7 @@ from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.controls import Scored
 from babelscope.errors import SelectionError
 from babelscope.features.choosing import choose_features
-from babelscope.features.scores import FeatureChoice, FeatureCounts, check_counts, monolinguality, top_mask
+from babelscope.features.feature_scores import FeatureChoice, FeatureCounts, check_counts, monolinguality, top_mask
 
 Of = Literal["value", "rate"]
 

@@ -10,7 +10,7 @@ from babelscope.corpus import Batch
 from babelscope.errors import MeasurementError
 from babelscope.features.firing import FeatureAddend, feature_addend
 from babelscope.models import Layout
-from babelscope.recording.sums import document_shards
+from babelscope.recording.site_sums import document_shards
 from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
 

@@ -18,12 +18,12 @@ from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.sweep_grid import STRENGTHS
-from babelscope.sweeps.answers import Answer, Prompt, Steerer, generate_answers
+from babelscope.sweeps.answer_scores import Score, score_answers
 from babelscope.sweeps.baselines import random_directions
 from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
 from babelscope.sweeps.decoding import Decoding
 from babelscope.sweeps.questions import ChatPrompts, study_prompts
-from babelscope.sweeps.scores import Score, score_answers
+from babelscope.sweeps.steered_answers import Answer, Prompt, Steerer, generate_answers
 
 log = logging.getLogger(__name__)
 FADE = Schedule.ramp(8, start=1.0, end=0.3)

@@ -30,7 +30,7 @@ from babelscope.controls import (
 from babelscope.controls.shards import generator_of
 from babelscope.languages import Language
 from babelscope.neurons import NeuronRule, ScoringRule, UnitCounts, rule_of
-from babelscope.neurons.selection import counts_of
+from babelscope.neurons.neuron_selection import counts_of
 
 
 @dataclass(frozen=True, eq=False)

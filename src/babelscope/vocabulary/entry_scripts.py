@@ -9,7 +9,7 @@ from babelscope.scripts import COMMON, SCRIPT_NAMES, letters_of, script_of_chara
 from babelscope.vocabulary.merge_lists import backend_of
 
 
-class ScriptShare(NamedTuple):
+class ScriptEntries(NamedTuple):
     """Entries of the vocabulary in one script."""
 
     script: str
@@ -18,7 +18,7 @@ class ScriptShare(NamedTuple):
     share: float
 
 
-def vocabulary_by_script(tokenizer: PreTrainedTokenizerBase) -> list[ScriptShare]:
+def vocabulary_by_script(tokenizer: PreTrainedTokenizerBase) -> list[ScriptEntries]:
     """How many entries of the vocabulary are written in each script, most first.
 
     An entry belongs to the script of its letters, by Unicode's Script property. "part of a character": bytes that are
@@ -31,7 +31,7 @@ def vocabulary_by_script(tokenizer: PreTrainedTokenizerBase) -> list[ScriptShare
         for index in sorted(backend.get_vocab(with_added_tokens=True).values())
     )
     total = sum(counts.values())
-    return [ScriptShare(script, count, count / total) for script, count in counts.most_common()]
+    return [ScriptEntries(script, count, count / total) for script, count in counts.most_common()]
 
 
 def script_of(text: str) -> str:

@@ -21,12 +21,12 @@ from babelscope.controls import (
     shuffled_labels,
     split_stability,
 )
-from babelscope.features.scores import FeatureCounts
-from babelscope.features.selection import feature_rule_of
+from babelscope.features.feature_scores import FeatureCounts
+from babelscope.features.feature_selection import feature_rule_of
 from babelscope.languages import Language
 
 
-class FeatureSums(NamedTuple):
+class FeatureTotals(NamedTuple):
     """What rules read of an observation, by shard or of a resample; features are units of one layer."""
 
     tokens: Float64[Tensor, "*shard language"]
@@ -51,9 +51,9 @@ class FeatureChecks:
     seed: int
 
 
-def feature_shards(observed: FeatureObservation, *, parallel: bool) -> ShardSums[FeatureSums]:
+def feature_shards(observed: FeatureObservation, *, parallel: bool) -> ShardSums[FeatureTotals]:
     """Firing, presence and values by document shard."""
-    sums = FeatureSums(
+    sums = FeatureTotals(
         tokens=observed.counts.shard_tokens.double(),
         active=rearrange(observed.record.shard_active, "s 1 j k -> s k 1 j").double().contiguous(),
         documents=observed.shard_documents.double(),
@@ -63,7 +63,7 @@ def feature_shards(observed: FeatureObservation, *, parallel: bool) -> ShardSums
     return ShardSums(observed.languages, parallel, sums)
 
 
-def counts_of(sums: FeatureSums, noise: RandomTokens) -> FeatureCounts:
+def counts_of(sums: FeatureTotals, noise: RandomTokens) -> FeatureCounts:
     """The counts of a resample, as rules read them; random tokens stay as they were read."""
     return FeatureCounts(
         fired=rearrange(sums.active, "k 1 j -> j k").contiguous(),
@@ -88,10 +88,10 @@ def check_features(
     check_draws(draws)
     rule, shards = feature_rule_of(sets), feature_shards(observed, parallel=parallel)
 
-    def select(sums: FeatureSums) -> Bool[Tensor, "language 1 feature"]:
+    def select(sums: FeatureTotals) -> Bool[Tensor, "language 1 feature"]:
         return rearrange(rule.select(counts_of(sums, observed.random)).mask, "k j -> k 1 j")
 
-    def score(sums: FeatureSums) -> Scored:
+    def score(sums: FeatureTotals) -> Scored:
         return rule.score(counts_of(sums, observed.random))
 
     mask = rearrange(sets.mask(), "k j -> k 1 j")

@@ -6,12 +6,12 @@ from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.axes import Float64, Tensor
 from babelscope.features.choosing import FeatureRule
+from babelscope.features.feature_scores import FeatureCounts
 from babelscope.features.rules.langfir import LangFIR
 from babelscope.features.rules.lape_features import LapeFeatures
 from babelscope.features.rules.monolinguality import Monolingual, Of
-from babelscope.features.scores import FeatureCounts
 from babelscope.neurons import rule_class
-from babelscope.neurons.selection import saved_parameters
+from babelscope.neurons.neuron_selection import saved_parameters
 
 RULES = "babelscope.features.rules"
 

@@ -8,7 +8,7 @@ import torch
 from babelscope.artifacts import Gate, Operation, SteeringRecipe
 from babelscope.artifacts.stream import Form, check_form, without_units
 from babelscope.axes import Float64, Tensor
-from babelscope.directions.samples import DocumentMeans
+from babelscope.directions.document_samples import DocumentMeans
 from babelscope.errors import SteeringError
 from babelscope.sites import Site
 

@@ -22,8 +22,8 @@ from babelscope.errors import CorpusError, LanguageError, MeasurementError, Site
 from babelscope.languages import Language
 from babelscope.models import layout_of, origin_of
 from babelscope.models.plain import CausalModel
+from babelscope.recording.site_sums import first_tokens
 from babelscope.recording.stream_sums import StreamTally
-from babelscope.recording.sums import first_tokens
 from babelscope.recording.walk import walk
 from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import NEURON_SITES, Site

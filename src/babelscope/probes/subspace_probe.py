@@ -14,8 +14,8 @@ from babelscope.controls import Interval, percentile_interval, rank_p
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.probes.alignment import mexa
-from babelscope.probes.evidence import SiteEvidence
 from babelscope.probes.language_id import split_sentences
+from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.ridge import RidgeProbe
 from babelscope.probes.sentences import Pooling, Sentences
 from babelscope.sites import Site

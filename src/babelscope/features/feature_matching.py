@@ -10,7 +10,7 @@ import torch
 from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.axes import Float64, Int64, Tensor
-from babelscope.controls.matched import LARGEST_MISS, NEIGHBOURS
+from babelscope.controls.matched_sets import LARGEST_MISS, NEIGHBOURS
 from babelscope.errors import ArtifactError, SelectionError
 from babelscope.languages import Language
 

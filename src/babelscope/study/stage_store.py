@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 PLAN, STAGES, RESULTS = "plan.json", "stages", "results.json"
 
 
-class Kept:
+class StageStore:
     """The stages of one study that are done, with their seconds and peak memory."""
 
     def __init__(self, folder: Path) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64
 from babelscope.evaluation.word_evidence import (
     COMMON_LANGUAGES,
     NEIGHBOURS,
-    Evidence,
+    WordEvidence,
     evidence,
     evidence_of_neighbours,
 )
@@ -124,7 +124,7 @@ def probabilities(words: list[str], script: str) -> dict[str, float]:
     return shares | {tag: total * share for tag, share in again.items()}
 
 
-def _shares(source: Evidence, lower: list[str]) -> dict[str, float]:
+def _shares(source: WordEvidence, lower: list[str]) -> dict[str, float]:
     nats = source.beside(lower, source.languages[0]).sum(axis=0)
     nats = nats - [0.0 if tag in COMMON_LANGUAGES else RARE for tag in source.languages]
     shares = np.exp(nats - nats.max())

@@ -13,13 +13,13 @@ from babelscope.artifacts import Operation, SteeringRecipe
 from babelscope.axes import Tensor
 from babelscope.corpus import Texts
 from babelscope.errors import MeasurementError
-from babelscope.evaluation import HeldOut, Kept, Measured, bootstrap, document_losses, kept_shares
+from babelscope.evaluation import CopiedShares, HeldOut, Measured, bootstrap, document_losses, kept_shares
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.measuring import run_pass
 from babelscope.models.plain import CausalModel
 from babelscope.steering import steer
-from babelscope.sweeps.answers import Answer, Prompt, left_pad
+from babelscope.sweeps.steered_answers import Answer, Prompt, left_pad
 
 Recipe = SteeringRecipe | Sequence[Operation]
 
@@ -137,7 +137,7 @@ def untouched_prompts(
     )
 
 
-def kept_in_answers(answers: Sequence[Answer], *, resamples: int = 1000, seed: int = 0) -> Kept:
+def kept_in_answers(answers: Sequence[Answer], *, resamples: int = 1000, seed: int = 0) -> CopiedShares:
     """Shares of the prompts' numbers, names and code that stand in the answers; for prompts that ask for a copy."""
     texts = [answer.prompt.text for answer in answers], [answer.text for answer in answers]
     return kept_shares(*texts, resamples=resamples, seed=seed)

@@ -12,7 +12,7 @@ from babelscope.corpus import prefix_of
 from babelscope.evaluation import Recognition, answer_nll, distinct_n, judge_answers
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
-from babelscope.sweeps.answers import Answer
+from babelscope.sweeps.steered_answers import Answer
 
 
 class Score(NamedTuple):

@@ -16,7 +16,7 @@ NAME = re.compile(r"(?<![A-Za-z])[A-Z][A-Za-z]*[A-Za-z](?:-[A-Z][a-z]+)*")
 SENTENCE_START = re.compile(r"(?:^|[.!?:;。！？\n\"“«(])\s*$")
 
 
-class Kept(NamedTuple):
+class CopiedShares(NamedTuple):
     """Shares of what stood in prompts and stands in their answers."""
 
     number: Measured
@@ -41,7 +41,9 @@ def _digits(number: str) -> str:
     return "".join(str(unicodedata.digit(c)) for c in number if c.isdigit())
 
 
-def kept_shares(prompts: Sequence[str], answers: Sequence[str], *, resamples: int = 1000, seed: int = 0) -> Kept:
+def kept_shares(
+    prompts: Sequence[str], answers: Sequence[str], *, resamples: int = 1000, seed: int = 0
+) -> CopiedShares:
     """For each kind the mean over prompts that have any of the share that stands in the answer as well.
 
     Only for prompts that ask for a copy, such as a translation or a summary: elsewhere nothing need be kept. A thing
@@ -60,7 +62,7 @@ def kept_shares(prompts: Sequence[str], answers: Sequence[str], *, resamples: in
             if own[kind]
         ]
         found[kind] = bootstrap_mean(shares, resamples=resamples, seed=seed)
-    return Kept(**found)
+    return CopiedShares(**found)
 
 
 def _present(kind: Copied, answer: str, wanted: Counter[str]) -> Counter[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from babelscope.cli.kinds import format_of
+from babelscope.cli.argument_kinds import format_of
 from babelscope.errors import UsageError
 
 Call = Mapping[str, Any]

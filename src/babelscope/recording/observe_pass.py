@@ -9,11 +9,11 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts import Observation
 from babelscope.corpus import Texts, as_corpus, pad_of
 from babelscope.models import layout_of
-from babelscope.models.devices import follows_batch
+from babelscope.models.device_placement import follows_batch
 from babelscope.models.plain import CausalModel
 from babelscope.recording.pass_plan import PassPlan
 from babelscope.recording.pass_settings import PassSettings, parse_sites
-from babelscope.recording.sums import PassSums
+from babelscope.recording.site_sums import PassSums
 from babelscope.recording.tally import Tally
 from babelscope.recording.walk import batch_room, walk
 from babelscope.sites import Site
