@@ -1,7 +1,7 @@
 """How easy is the source to read? Counts of what makes it hard, each by one rule, over src/babelscope.
 
 A name that means two things, a name that says nothing, lines that stand twice, a module that no test mentions, and the
-length of the path that README names. Nothing is imported: files are read as text and as syntax trees. The counts say
+length of the reading path. Nothing is imported: files are read as text and as syntax trees. The counts say
 where to look, and a low count is no proof that a file reads well.
 """
 
@@ -75,7 +75,7 @@ def measures() -> Iterator[tuple[str, float, list[str]]]:
     yield "modules whose public names no test mentions", len(silent), silent
     path = reading_path()
     yield (
-        "reading path of README, lines",
+        "reading path, lines",
         sum(count for _, count in path),
         [f"{count:5} {name}" for name, count in path],
     )
@@ -170,11 +170,11 @@ def unmentioned(trees: Trees) -> list[str]:
 
 
 def reading_path() -> list[tuple[str, int]]:
-    """Files that README's reading path names in back quotes, README itself first, and their lines."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("## Reading path")[2].partition("[CONTRIBUTING]")[0].partition("\n## ")[0]
-    named = dict.fromkeys(re.findall(r"`([\w/.]+)`", section))
-    return [("README.md", len(readme.splitlines()))] + [place for name in named for place in lengths(name)]
+    """README, the files that the reading path of docs/architecture.md names in back quotes, and their lines."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = page.partition("## Reading path")[2]
+    named = dict.fromkeys(re.findall(r"`([\w/]+\.py)`", section))
+    return [place for name in ("README.md", *named) for place in lengths(name)]
 
 
 def lengths(name: str) -> Iterator[tuple[str, int]]:
@@ -184,7 +184,7 @@ def lengths(name: str) -> Iterator[tuple[str, int]]:
         if files:
             yield name, sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
             return
-    raise FileNotFoundError(f"README's reading path names {name}, which is not there")
+    raise FileNotFoundError(f"the reading path names {name}, which is not there")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,38 @@ def test_whatever_opens_a_folder_or_hub_id_says_that_no_code_of_it_is_run():
 def test_no_file_is_longer_than_five_hundred_lines():
     long = {path.name: n for path in FILES if (n := len(path.read_text().splitlines())) > 500}
     assert not long
+
+
+def test_the_table_of_levels_in_contributing_is_the_one_that_is_enforced():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", text, flags=re.M)
+    stated = {int(number): set(re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", cells))) for number, cells in rows}
+    assert stated == {number: set(names) for number, names in enumerate(LEVELS)}
+
+
+def test_no_class_and_no_file_shares_its_name_with_another():
+    classes = Counter(
+        node.name
+        for path in FILES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, times in classes.items() if times > 1] == []
+    files = Counter(path.name for path in FILES if path.name != "__init__.py")
+    assert [name for name, times in files.items() if times > 1] == []
+
+
+def test_a_file_has_no_name_of_a_function_or_class_that_its_package_shows():
+    """A module that is imported takes its name in the package: it would stand where the function was."""
+    for path in FILES:
+        text = (path.parent / "__init__.py").read_text()
+        shown = re.findall(r'"(\w+)"', text.partition("__all__ = [")[2].partition("]")[0])
+        assert path.stem not in shown or path.stem in (LEVEL if path.parent == SOURCE else ()), path
+
+
+def test_the_reading_path_is_there_and_short():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Reading path")[2]
+    named = re.findall(r"`([\w/]+\.py)`", page)
+    assert len(named) >= 10
+    files = [next(root / name for root in (SOURCE, ROOT) if (root / name).is_file()) for name in named]
+    assert sum(len(file.read_text().splitlines()) for file in (*files, ROOT / "README.md")) <= 2000
