@@ -9,7 +9,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.ablation.ablation_table import AblationTable, Estimate
+from babelscope.ablation.ablation_table import AblationTable, HarmEstimate
 from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.artifacts.sae import LoadedSAE
@@ -166,7 +166,7 @@ def full_only(sets: FeatureSet) -> FeatureSet:
     return sets.only(tag for tag, size in sets.sizes.items() if size)
 
 
-def ratio_to_others(table: AblationTable) -> dict[Language, Estimate]:
+def ratio_to_others(table: AblationTable) -> dict[Language, HarmEstimate]:
     """Own harm over the mean absolute harm of the other columns, on the same resamples of documents.
 
     Raises MeasurementError where there is no other text.
@@ -182,7 +182,7 @@ def ratio_to_others(table: AblationTable) -> dict[Language, Estimate]:
         samples = table._resampled(row, weights)
         low, high = percentile_interval(samples[:, own] / samples[:, others].abs().mean(dim=1))
         mean = float(harm[row, others].abs().mean())
-        found[tag] = Estimate(float(harm[row, own]) / mean if mean else math.nan, low, high)
+        found[tag] = HarmEstimate(float(harm[row, own]) / mean if mean else math.nan, low, high)
     return found
 
 

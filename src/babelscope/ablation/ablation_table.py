@@ -15,7 +15,7 @@ from babelscope.evaluation import Losses
 from babelscope.languages import Language
 
 
-class Estimate(NamedTuple):
+class HarmEstimate(NamedTuple):
     """An estimate with its 95 % percentile interval over resampled documents."""
 
     estimate: float
@@ -116,7 +116,7 @@ class AblationTable:
         columns = [(weights[t] @ self.delta[row][t]) / (weights[t] @ self.base[t].nats) for t in range(len(self.texts))]
         return torch.stack(columns, dim=1)
 
-    def specificity(self) -> dict[Language, Estimate]:
+    def specificity(self) -> dict[Language, HarmEstimate]:
         """Own harm minus the largest harm on another language's text; own is hurt most if the interval is above 0."""
         harm, weights, found = self.relative_harm, self._weights(), {}
         for row, tag in enumerate(self.languages):
@@ -129,10 +129,10 @@ class AblationTable:
             samples = self._resampled(row, weights)
             spread = samples[:, own] - samples[:, others].amax(dim=1)
             low, high = percentile_interval(spread)
-            found[tag] = Estimate(float(harm[row, own] - harm[row, others].max()), low, high)
+            found[tag] = HarmEstimate(float(harm[row, own] - harm[row, others].max()), low, high)
         return found
 
-    def ratio(self, control: str) -> dict[Language, Estimate]:
+    def ratio(self, control: str) -> dict[Language, HarmEstimate]:
         """Own harm over the mean absolute harm of the control's random sets, on the same resamples of documents.
 
         NaN where those sets change nothing, as an empty one does.
@@ -145,7 +145,7 @@ class AblationTable:
             mean = (weight @ self.draws[control][tag].T).abs().mean(dim=1)
             spread = (weight @ self.delta[row][self.column(tag)]) / torch.where(mean > 0, mean, torch.nan)
             whole = float(np.mean(np.abs(drawn[tag])))
-            found[tag] = Estimate(own[tag] / whole if whole else math.nan, *percentile_interval(spread))
+            found[tag] = HarmEstimate(own[tag] / whole if whole else math.nan, *percentile_interval(spread))
         return found
 
     def hurt_most(self) -> dict[Language, bool]:

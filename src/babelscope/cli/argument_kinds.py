@@ -132,7 +132,7 @@ def is_given(word: str) -> None:
 
 
 @dataclass(frozen=True)
-class Matching:
+class WordOfForm:
     """A word of a form."""
 
     form: str

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.argument_kinds import ByFunction, Matching, NewPath, PlainFile, SavedAs, site_or_name
+from babelscope.cli.argument_kinds import ByFunction, NewPath, PlainFile, SavedAs, WordOfForm, site_or_name
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.corpus.corpus_names import check_corpus_name
 from babelscope.languages import Language
@@ -40,7 +40,7 @@ SiteName = Annotated[str, ByFunction(site_or_name)]
 Split = Literal["train", "valid", "test", "all"]
 Device = Annotated[
     str,
-    Matching(r"auto|map|(cpu|cuda|mps|xpu|hpu|npu)(:\d{1,4})?", "auto, map, cpu, cuda or one such as cuda:1"),
+    WordOfForm(r"auto|map|(cpu|cuda|mps|xpu|hpu|npu)(:\d{1,4})?", "auto, map, cpu, cuda or one such as cuda:1"),
     arg(help='"auto" (a GPU if there is one), "cpu", "cuda", one such as "cuda:1", or "map" (over all devices).'),
 ]
 Dtype = Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.argument_kinds import ByFunction, Matching, SavedAs, checkpoint_of, free
+from babelscope.cli.argument_kinds import ByFunction, SavedAs, WordOfForm, checkpoint_of, free
 from babelscope.cli.arguments import (
     Device,
     Dtype,
@@ -50,7 +50,7 @@ def run_observe(
     shards: Shards = 32,
     shard: Annotated[str, ByFunction(part_of_shards), COUNTS] = "0/1",
     batch_size: Annotated[
-        str, Matching("auto|0*[1-9][0-9]{0,6}", "auto or a number of documents from 1 to 9999999"), COUNTS
+        str, WordOfForm("auto|0*[1-9][0-9]{0,6}", "auto or a number of documents from 1 to 9999999"), COUNTS
     ] = "auto",
     max_length: Annotated[RowLength, COUNTS] = 512,
     resume: Annotated[bool, COUNTS] = False,
