@@ -102,9 +102,14 @@ def corpus_of(documents: Mapping[str, Sequence[Document]]) -> Corpus:
 
 def verdicts_of(model: Any, tokenizer: Any, texts: Mapping[str, Corpus], config: Config, seed: int) -> list[dict]:
     """Title, counted and held of every verdict of one population; the p of the pairing apart."""
-    sites = ["mlp_gate", "mlp_inner"]
-    settings = {"tokens_per_language": config.tokens, "shards": 32}
-    observation = observe(model, tokenizer, texts["train"], sites=sites, **settings)
+    observation = observe(
+        model,
+        tokenizer,
+        texts["train"],
+        sites=["mlp_gate", "mlp_inner"],
+        tokens_per_language=config.tokens,
+        shards=32,
+    )
     try:
         tree = measured(model, tokenizer, observation, texts["test"], config, seed)
     except SelectionError:  # A rule that selects nothing claims nothing.
@@ -121,8 +126,16 @@ def measured(
     """What the report reads, without steering."""
     sets = select_lape(observation, top_rate=config.top_rate)
     checks = check_sets(observation, sets, parallel=False, draws=config.resamples, seed=seed)
-    budget = {"draws": config.draws, "max_tokens": config.test_tokens, "seed": seed}
-    table = ablation_matrix(model, tokenizer, sets, held_out, observation=observation, **budget)
+    table = ablation_matrix(
+        model,
+        tokenizer,
+        sets,
+        held_out,
+        observation=observation,
+        draws=config.draws,
+        max_tokens=config.test_tokens,
+        seed=seed,
+    )
     tree = {
         "languages": list(sets.languages),
         "neurons": sets.sizes,

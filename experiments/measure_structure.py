@@ -113,7 +113,8 @@ def assigned_names(path: Path, tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def counted(trees: Trees, rule) -> tuple[int, list[str]]:
-    places = [f"{short(p)}:{node.lineno}" for p, tree in trees.items() for node in ast.walk(tree) if rule(node)]
+    nodes = [(path, node) for path, tree in trees.items() for node in ast.walk(tree) if rule(node)]
+    places = [f"{short(path)}:{node.lineno}" for path, node in nodes if isinstance(node, ast.stmt | ast.excepthandler)]
     return len(places), places
 
 

@@ -40,9 +40,10 @@ LENS_FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3", "gemma2", "gemma3
 _NORMED: dict[str, At | None] = dict.fromkeys(("gemma2", "gemma3_text", "olmo2", "olmo3", "exaone4", "glm4", "granite"))
 """Families that norm or scale what attention and MLP give before it is added; TransformerLens's names stand after."""
 
-_ROUTED: dict[str, At | None] = dict.fromkeys(EXPERTS, "mlp_out") | dict.fromkeys(
-    ("qwen2_moe", "qwen3_next", "phimoe", "gpt_oss")
-)
+_ROUTED: dict[str, At | None] = {
+    **dict.fromkeys(EXPERTS, "mlp_out"),
+    **dict.fromkeys(("qwen2_moe", "qwen3_next", "phimoe", "gpt_oss")),
+}
 """In a mixture of experts `mlp.hook_post` stands after all of them."""
 
 _Meaning = tuple[At | None, Mapping[str, At | None]]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -73,4 +74,5 @@ def more_successes_p(successes: int, n: int, control_successes: int, control_n: 
     from scipy.stats import fisher_exact
 
     table = [[successes, n - successes], [control_successes, control_n - control_successes]]
-    return float(fisher_exact(table, alternative="greater")[1])
+    test: Any = fisher_exact(table, alternative="greater")
+    return float(test.pvalue)

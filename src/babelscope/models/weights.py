@@ -129,7 +129,7 @@ def _matrix(module: Any, what: str) -> Float[Tensor, "out into"]:
 
 def inputs_of(projection: Any) -> int:
     """Width of what a projection reads; known also where its weight is packed, or another module wraps it."""
-    inside = [one for one in projection.modules() if isinstance(one, nn.Linear | conv1d())]
+    inside: list[Any] = [one for one in projection.modules() if isinstance(one, nn.Linear | conv1d())]
     if hasattr(projection, "in_features"):
         return int(projection.in_features)
     if len(inside) == 1:
