@@ -220,11 +220,11 @@ def callers(*ends):
 def test_text_goes_through_a_model_by_the_walk_alone():
     """A loop of one's own over text would lack its eval mode, its batches, and its way out of a full memory."""
     # A few tokens once, for looking: one site, and the stream at every depth.
-    looking = {"models/reading.py", "probes/streams.py"}
+    looking = {"models/site_reading.py", "probes/streams.py"}
     # Passes that are compared with each other, and so must be of the same rows: patched, and beside steered rows.
-    compared = {"probes/patching.py", "sweeps/effects.py"}
+    compared = {"probes/patching.py", "sweeps/side_effects.py"}
     # Training's loss and answers open `measured` around it; the pass before steering is as the user's own pass is.
-    others = {"subnetworks/loss.py", "steering/clean.py", "sweeps/answers.py"}
+    others = {"subnetworks/loss.py", "steering/clean.py", "sweeps/steered_answers.py"}
     # Checks of a family, of a wrapper's text part and of this machine, on models that they opened or set to eval.
     checks = {"models/family_check.py", "models/wrappers.py", "cli/doctor_checks.py"}
     seam = {"models/layout.py", "models/measuring.py"}

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from babelscope.probes import PROBES
+from babelscope.probes.probe_runs import ProbeRun
 from babelscope.runs import Run
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -46,18 +48,22 @@ def test_each_probe_is_timed_and_the_times_add_up(tmp_path, monkeypatch):
     module = load("benchmark_probes")
     asked = []
 
-    def timed(model, corpus, *, probe, out, languages, device):
-        asked.append((probe, languages))
-        found = {"seconds": {"lens": 2.0 * len(asked), "heads": 61.0}, "rows": {"lens": 3, "heads": 4}, "left_out": {}}
-        summary = {**found, "processor_seconds": {"lens": 1.0, "heads": 50.0}}
-        (out / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    def timed(names, job, out, *, leave_out):
+        assert leave_out and out.is_dir()
+        asked.append((tuple(names), tuple(job.texts)))
+        return ProbeRun(
+            rows={"lens": 3, "heads": 4},
+            seconds={"lens": 2.0 * len(asked), "heads": 61.0},
+            processor_seconds={"lens": 1.0, "heads": 50.0},
+            left_out={},
+        )
 
-    monkeypatch.setattr(module, "run_probe", timed)
+    monkeypatch.setattr(module, "run_probes", timed)
     monkeypatch.setattr(module.torch, "set_num_threads", lambda threads: None)
     run = Run(tmp_path / "run")
     run.folder.mkdir()
     module.run(module.Config(languages=LANGUAGES, rounds=2, out=str(tmp_path)), run)
-    assert asked == [("all", LANGUAGES)] * 2
+    assert asked == [(tuple(PROBES), LANGUAGES)] * 2
     assert [(row["probe"], row["median"], row["met"]) for row in run.results()] == [
         ("lens", 3.0, True),
         ("heads", 61.0, False),

@@ -1,6 +1,6 @@
 """Views of an MLP's weights, one row a neuron, whatever way its family stores them."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -129,11 +129,11 @@ def _matrix(module: Any, what: str) -> Float[Tensor, "out into"]:
 
 def inputs_of(projection: Any) -> int:
     """Width of what a projection reads; known also where its weight is packed, or another module wraps it."""
-    inside: list[Any] = [one for one in projection.modules() if isinstance(one, nn.Linear | conv1d())]
+    inside = [one for one in projection.modules() if isinstance(one, nn.Linear | conv1d())]
     if hasattr(projection, "in_features"):
         return int(projection.in_features)
     if len(inside) == 1:
-        return inside[0].nx if isinstance(inside[0], conv1d()) else inside[0].in_features
+        return cast(int, inside[0].nx if isinstance(inside[0], conv1d()) else inside[0].in_features)
     raise PrerequisiteError(
         f"a {type(projection).__name__} stands in the place of a projection, and says nothing of its width; expected "
         "in_features, or one nn.Linear inside; put back the projection that it wraps"
