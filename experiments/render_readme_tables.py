@@ -37,6 +37,7 @@ TABLES = {
     "ablation": main_job.ablation_table,
     "steering": main_job.steering_table,
     "cost": main_job.cost_table,
+    "verdicts": main_job.verdicts_table,
     "steering methods": steering.methods_table,
     "chat": chat.chat_table,
     "feature settings": steering.feature_settings_table,

@@ -299,15 +299,21 @@ def test_a_second_run_with_the_same_out_is_told_at_once(capsys, folder):
     assert observe(capsys, folder, "obs")[0] == 0
 
 
-@pytest.mark.parametrize("verb", ["steer", "probe", "ablate", "evaluate", "adapt"])
-def test_a_verb_without_a_checkpoint_keeps_its_out_for_itself(capsys, folder, verb):
-    inputs = {"steer": ["m", "r"], "probe": ["m", "c", "--probe", "all"], "ablate": ["m", "n", "c"]}
-    inputs |= {"evaluate": ["confusion", "-", "a"], "adapt": ["m", "n", "c", "--language", "fi"]}
-    with locked(folder / "out"):
-        code, _, err = call(capsys, verb, *inputs[verb], "--out", folder / "out")
-    assert code == 1 and "another run is using it" in one_line(err)
-    assert call(capsys, verb, *inputs[verb], "--out", folder / "out")[0] == 1
-    assert not (folder / "out").exists(), "nothing is left of a refused one"
+def test_a_verb_without_a_checkpoint_keeps_its_out_for_itself(capsys, folder):
+    model, corpus, sets = folder / "model", folder / "corpus", folder / "set"
+    observe(capsys, folder)
+    few = ("--method", "top-rate", "--top-rate", 0.1, "--draws", 3)
+    assert call(capsys, "identify", folder / "obs", "--out", sets, *few)[0] == 0
+    for words in (
+        ("steer", model, folder / "obs", "--sweep", "--corpus", corpus),
+        ("probe", model, corpus, "--probe", "heads"),
+        ("ablate", model, sets, corpus),
+        ("adapt", model, sets, corpus, "--language", "fi"),
+    ):
+        with locked(folder / "out"):
+            code, _, err = call(capsys, *words, "--out", folder / "out")
+        assert code == 1 and "another run is using it" in one_line(err), words
+        assert not (folder / "out").exists(), "nothing is left of a refused one"
 
 
 def test_json_holds_no_nan_and_names_what_stands_in_it(capsys, folder, monkeypatch):

@@ -97,7 +97,6 @@ def run_adapt(
         check_language: refuse text that is mostly another language than its label says.
     """
     checkpoint = checkpoint_of(out, resume=resume)
-    checkpoint = checkpoint_of(out, resume=resume)
     if resume and (out / "config.json").is_file():
         discard(checkpoint)
         advice = "remove the folder and repeat the command"

@@ -129,6 +129,7 @@ def run_features(
     loaded = load_sae(sae, sae_id or None, model=opened, site=site or None, average_norm=average_norm)
     if chat or counted is not None:
         check_conversations(tokenizer, texts)
+    free(out)  # once more: another run may have ended while the model was opened
     with stop_on_interrupt() as stop:
         observed = observe_features(
             opened,

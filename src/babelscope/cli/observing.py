@@ -105,6 +105,7 @@ def run_observe(
     if dry_run:
         plan = plan_observation(opened, texts, sites=sites, tokens_per_language=limit, shards=shards)
         return {"tokens": plan.tokens, "megabytes": round(plan.result_bytes / 1e6, 1), "sites": list(plan.sites)}
+    free(out)  # once more: another run may have ended while the model was opened
     resumed = saved_facts(checkpoint).get("tokens", 0)
     with stop_on_interrupt() as stopped:
         observation = observe(
