@@ -43,7 +43,7 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True)
 class Config:
-    corpus: str = "../shared/corpora/mono"
+    corpus: str
     """Text of each language, one sentence a line."""
     split: str = "train"
     """The lines that answers are made from; the rule was set on lines of `valid`."""

@@ -42,7 +42,7 @@ class Config:
     """Folder, Hugging Face id, or "reference"; only the reference's recipe is known here."""
     parallel: str = "reference"
     """Line-parallel corpus for the premium."""
-    mono: str = "../shared/corpora/mono"
+    mono: str = ""
     """Text of each language to count pairs in, splits train and valid; its languages that the parallel corpus lacks
     compete as candidates from outside. Empty: the parallel corpus's own splits, and no candidates from outside."""
     bytes_per_language: int = 200_000

@@ -35,7 +35,7 @@ LINES = 20
 
 @dataclass(frozen=True)
 class Config:
-    mono: str = "../shared/corpora/mono"
+    mono: str
     """Text of each language, split train."""
     languages: tuple[str, ...] = ("en", "de", "fi", "ru", "zh", "ja", "ar", "hi", "es", "tr")
     mixtures: int = 5

@@ -79,7 +79,7 @@ CC BY-SA 4.0 (see LICENSE here); babelscope's code, and the sentences in `../cor
 
 @dataclass(frozen=True)
 class Config:
-    corpus: str = "../shared/corpora/mono"
+    corpus: str
     """Folder with <tag>.train.txt.xz and <tag>.valid.txt.xz, one sentence a line."""
     baseline: str = ""
     """Checkpoint folder to compare with at the end; empty for none."""

@@ -77,7 +77,7 @@ used. The weights are offered under CC BY-SA 4.0, as the model's are.
 
 @dataclass(frozen=True)
 class Config:
-    corpus: str = "../shared/corpora/mono"
+    corpus: str
     """Folder with <tag>.train.txt.xz and <tag>.valid.txt.xz, one sentence a line, without non-commercial text."""
     cache: str = "../sae/activations"
     """Folder for activations, float16, a folder a layer; made once, 0.5 KB a token and layer."""

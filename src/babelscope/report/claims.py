@@ -304,7 +304,7 @@ def _overlap(results: Results) -> Claim:
     return Claim(
         title="Two languages share more neurons than chance",
         control="tables in which every neuron has as many languages, and every language as many neurons in each "
-        "layer; counts where p ≤ 0.05, corrected over all pairs",
+        "layer; counts where p ≤ 0.05, corrected over all pairs. Texts on the same topics are enough for it",
         result=result,
         counts="pairs",
         **_split(tested),
