@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig, ShiraConfig, get_peft_model
 from torch import nn
-from torch.optim.adamw import adamw
 
 from babelscope.axes import Tensor
 from babelscope.models import Layout
+from babelscope.subnetworks.fused_adamw import adamw_step
 from babelscope.subnetworks.running import Student
 
 Where = Literal["mlp", "attention"]
@@ -62,7 +62,7 @@ class PeftStudent:
             for name, parameter in self.held.items():
                 for kind in ("first", "second"):
                     self.moments[f"{kind}/{name}"] = torch.zeros_like(parameter.detach())
-                self.moments[f"steps/{name}"] = torch.zeros((), dtype=torch.float32)
+                self.moments[f"steps/{name}"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             yield
         finally:
             wrapped.unload()  # pyright: ignore[reportCallIssue]
@@ -91,24 +91,14 @@ class PeftStudent:
     @torch.no_grad()
     def step(self, learning_rate: float, grad_scale: float) -> None:
         """One AdamW step."""
-        grads = self.grads()
-        for grad in grads if grad_scale != 1.0 else []:
-            grad.mul_(grad_scale)
-        adamw(
-            list(self.held.values()),
-            grads,
-            exp_avgs=[self.moments[f"first/{name}"] for name in self.held],
-            exp_avg_sqs=[self.moments[f"second/{name}"] for name in self.held],
-            max_exp_avg_sqs=[],
-            state_steps=[self.moments[f"steps/{name}"] for name in self.held],
-            fused=True,
-            amsgrad=False,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            lr=learning_rate,
-            weight_decay=0.0,
-            eps=self.epsilon,
-            maximize=False,
+        adamw_step(
+            self.held,
+            self.grads(),
+            self.moments,
+            learning_rate=learning_rate,
+            grad_scale=grad_scale,
+            betas=self.betas,
+            epsilon=self.epsilon,
         )
 
     def state(self) -> dict[str, Tensor]:

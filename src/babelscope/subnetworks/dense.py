@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.optim.adamw import adamw
 
 from babelscope.axes import Bool, Tensor
 from babelscope.errors import PrerequisiteError
 from babelscope.models import Layout
+from babelscope.subnetworks.fused_adamw import adamw_step
 
 
 @dataclass(eq=False)
@@ -48,7 +48,10 @@ class Dense:
             for name, parameter in live.items()
             for kind in ("first", "second")
         }
-        self.moments |= {f"steps/{name}": torch.zeros((), dtype=torch.float32) for name in live}
+        self.moments |= {
+            f"steps/{name}": torch.zeros((), dtype=torch.float32, device=parameter.device)
+            for name, parameter in live.items()
+        }
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -105,23 +108,14 @@ class Dense:
             for name, parameter in live.items():
                 parameter.add_(self.base[name] - parameter, alpha=learning_rate * self.decay)
         grads = [parameter.grad for parameter in live.values() if parameter.grad is not None]
-        for grad in grads if grad_scale != 1.0 else []:
-            grad.mul_(grad_scale)
-        adamw(
-            list(live.values()),
+        adamw_step(
+            live,
             grads,
-            exp_avgs=[self.moments[f"first/{name}"] for name in live],
-            exp_avg_sqs=[self.moments[f"second/{name}"] for name in live],
-            max_exp_avg_sqs=[],
-            state_steps=[self.moments[f"steps/{name}"] for name in live],
-            fused=True,
-            amsgrad=False,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            lr=learning_rate,
-            weight_decay=0.0,
-            eps=self.epsilon,
-            maximize=False,
+            self.moments,
+            learning_rate=learning_rate,
+            grad_scale=grad_scale,
+            betas=self.betas,
+            epsilon=self.epsilon,
         )
 
     def state(self) -> dict[str, Tensor]:
