@@ -54,6 +54,13 @@ def test_what_does_not_vary_or_is_not_known_is_no_test_and_does_not_count():
     assert step_down_p([], []) == []
 
 
+def test_a_draw_that_is_the_same_sum_in_another_order_reaches_the_value():
+    value, same = 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1
+    assert same < value
+    assert step_down_p([value], [[same, 0.0, 0.1, 0.2]]) == [2 / 5]
+    assert math.isnan(step_down_p([value], [[same, same, value, same]])[0])
+
+
 def test_draws_of_different_number_are_refused():
     with pytest.raises(MeasurementError, match=r"2 values with \[2, 3\] draws"):
         step_down_p([1.0, 2.0], [[1.0, 2.0], [1.0, 2.0, 3.0]])
@@ -78,7 +85,8 @@ def test_a_set_that_harms_every_text_says_nothing_about_its_language():
 
 
 def test_few_languages_or_unknown_cells_are_no_test_of_the_pairing():
-    assert math.isnan(pairing_p(torch.eye(4, dtype=torch.float64), seed=0))
+    assert math.isnan(pairing_p(torch.eye(3, dtype=torch.float64), seed=0))
+    assert pairing_p(torch.eye(4, dtype=torch.float64), seed=0) == pytest.approx(1 / 24, abs=0.008)
     table = torch.eye(6, dtype=torch.float64)
     table[0, 1] = torch.nan
     assert math.isnan(pairing_p(table, seed=0))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from babelscope.axes import Float64, Tensor
+from babelscope.controls.intervals import TIES
 from babelscope.errors import MeasurementError
 
 PAIRINGS = 9_999
@@ -20,8 +21,8 @@ def step_down_p(values: Sequence[float], draws: Sequence[Sequence[float]]) -> li
     together. Each test's value and draws are standardised together, value included, so that all have one scale; the
     values are then taken from the largest down, each against the largest of the tests that are left in each draw
     (Westfall and Young 1993, free step-down maxT). The smallest p is 1/(draws + 1) whatever the number of tests,
-    where Holm's rule on ranks would need that many times more draws. NaN where a value or a draw is NaN, or where a
-    test does not vary; such a test does not count.
+    where Holm's rule on ranks would need that many times more draws. A draw that equals the value but for its last
+    bits reaches it. NaN where a value or a draw is NaN, or where a test does not vary; such a test does not count.
     Raises MeasurementError where tests have different numbers of draws.
     """
     if len({len(row) for row in draws}) > 1 or len(draws) != len(values):
@@ -31,14 +32,15 @@ def step_down_p(values: Sequence[float], draws: Sequence[Sequence[float]]) -> li
         )
     together = np.column_stack([np.asarray(values, float), np.asarray(draws, float)]) if values else np.zeros((0, 2))
     spread = together.std(axis=1, keepdims=True)
+    varies = spread > TIES * np.abs(together).max(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        scaled = np.where(spread > 0, (together - together.mean(axis=1, keepdims=True)) / spread, np.nan)
+        scaled = np.where(varies, (together - together.mean(axis=1, keepdims=True)) / spread, np.nan)
     tested = np.flatnonzero(np.isfinite(scaled).all(axis=1))
     adjusted, least = [math.nan] * len(values), 0.0
     ranked = tested[np.argsort(-scaled[tested, 0], kind="stable")]
     for place, test in enumerate(ranked):
         largest = scaled[ranked[place:], 1:].max(axis=0)
-        least = max(least, (1 + int((largest >= scaled[test, 0]).sum())) / (largest.size + 1))
+        least = max(least, (1 + int(reaches(largest, scaled[test, 0]).sum())) / (largest.size + 1))
         adjusted[test] = least
     return adjusted
 
@@ -48,19 +50,22 @@ def pairing_p(table: Float64[Tensor, "language language"], *, seed: int) -> floa
 
     The statistic is the mean of the diagonal after row and column means are taken off, so that a set that harms every
     text, or a text that every set harms, counts for nothing. p = (1 + #{pairings that reach it}) / (pairings + 1);
-    under labels that mean nothing every pairing is equally likely, so the test is exact. NaN for fewer than five
-    languages, whose 24 pairings cannot reach 0.05 with certainty, and where a cell is NaN.
+    under labels that mean nothing every pairing is equally likely, so the test is exact. NaN for fewer than four
+    languages, whose 6 pairings cannot reach 0.05, and where a cell is NaN.
     """
     cells = table.numpy()
-    if len(cells) < 5 or not np.isfinite(cells).all():
+    if len(cells) < 4 or not np.isfinite(cells).all():
         return math.nan
     centred = cells - cells.mean(axis=0) - cells.mean(axis=1, keepdims=True) + cells.mean()
     rng, rows = np.random.default_rng(seed), np.arange(len(cells))
     columns = rng.permuted(np.tile(rows, (PAIRINGS, 1)), axis=1)
     paired = centred[rows, columns].mean(axis=1)
-    mean = np.diagonal(centred).mean()
-    reached = (paired >= mean) | np.isclose(paired, mean, rtol=1e-12, atol=0)
-    return (1 + int(reached.sum())) / (PAIRINGS + 1)
+    return (1 + int(reaches(paired, np.diagonal(centred).mean()).sum())) / (PAIRINGS + 1)
+
+
+def reaches(draws: np.ndarray, value: float) -> np.ndarray:
+    """Where a draw is as large as the value; equal but for the last bits, the same sum in another order, is equal."""
+    return (draws >= value) | np.isclose(draws, value, rtol=TIES, atol=TIES)
 
 
 def more_successes_p(successes: int, n: int, control_successes: int, control_n: int) -> float:
