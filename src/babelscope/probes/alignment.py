@@ -55,8 +55,8 @@ class Alignment:
         self, measure: Measure, field: Literal["estimate", "null", "p"] = "estimate"
     ) -> Float64[Tensor, "pair depth"]:
         """One measure, pairs in order of first appearance."""
-        found = [getattr(cell, field) for cell in self.cells if cell.measure == measure]
-        return torch.tensor(found, dtype=torch.float64).reshape(-1, len(self.sites))
+        selected = [getattr(cell, field) for cell in self.cells if cell.measure == measure]
+        return torch.tensor(selected, dtype=torch.float64).reshape(-1, len(self.sites))
 
     @property
     def pairs(self) -> tuple[tuple[Language, Language], ...]:
@@ -64,7 +64,7 @@ class Alignment:
         return tuple(dict.fromkeys((cell.one, cell.other) for cell in self.cells))
 
     def rows(self) -> list[SiteEvidence]:
-        """One row a measure, pair and depth."""
+        """One row per measure, pair and depth."""
         return [
             SiteEvidence(
                 claim=f"alignment, {cell.measure}",
@@ -106,33 +106,33 @@ def language_alignment(
         pairs = [(base, k) for k in range(len(tags)) if k != base]
     generator = torch.Generator().manual_seed(seed)
     shuffles = torch.stack([torch.randperm(n, generator=generator) for _ in range(draws)])
-    picked = torch.randint(n, (resamples, n), generator=generator)
+    resampled = torch.randint(n, (resamples, n), generator=generator)
     halves = torch.stack([torch.randperm(n, generator=generator)[: n // 2] for _ in range(resamples)])
     cells: dict[tuple[Measure, int, int, int], Aligned] = {}
     for depth, site in enumerate(sentences.sites):
         vectors = {pooling: sentences.at(depth, pooling) for pooling in set(POOLING.values())}
         grams = [centred_gram(x) for x in vectors["mean"]]
-        for one, other in pairs:
-            found: dict[Measure, Measured] = {
-                "mexa": _mexa(vectors["weighted"][one], vectors["weighted"][other], shuffles),
-                "mexa_last": _mexa(vectors["last"][one], vectors["last"][other], shuffles),
-                "cka": _cka(grams[one], grams[other], shuffles, halves),
-                "cosine": _cosine(vectors["mean"][one], vectors["mean"][other], shuffles, picked),
+        for row, column in pairs:
+            measured: dict[Measure, Measured] = {
+                "mexa": _mexa(vectors["weighted"][row], vectors["weighted"][column], shuffles),
+                "mexa_last": _mexa(vectors["last"][row], vectors["last"][column], shuffles),
+                "cka": _cka(grams[row], grams[column], shuffles, halves),
+                "cosine": _cosine(vectors["mean"][row], vectors["mean"][column], shuffles, resampled),
             }
-            for measure, (estimate, interval, null) in found.items():
+            for measure, (estimate, interval, null) in measured.items():
                 cell = Aligned(
                     measure,
-                    tags[one],
-                    tags[other],
+                    tags[row],
+                    tags[column],
                     site,
                     estimate,
                     interval,
                     float(null.mean()),
                     rank_p(estimate, null),
                 )
-                cells[measure, one, other, depth] = cell
+                cells[measure, row, column, depth] = cell
     order: list[tuple[Measure, int, int, int]] = [
-        (measure, one, other, d) for measure in POOLING for one, other in pairs for d in range(len(sentences.sites))
+        (measure, row, column, d) for measure in POOLING for row, column in pairs for d in range(len(sentences.sites))
     ]
     return Alignment(tuple(cells[key] for key in order), tags, sentences.sites, n, draws, seed)
 
@@ -142,8 +142,8 @@ def cosine_matrix(
 ) -> Float64[Tensor, "sentence sentence2"]:
     """Cosine of every row of x with every row of y, however short they are; 0 where a row is 0."""
     lengths = (rows.norm(dim=1, keepdim=True) for rows in (x, y))
-    one, other = (rows / length.where(length > 0, 1.0) for rows, length in zip((x, y), lengths, strict=True))
-    return one @ other.T
+    unit_x, unit_y = (rows / length.where(length > 0, 1.0) for rows, length in zip((x, y), lengths, strict=True))
+    return unit_x @ unit_y.T
 
 
 def mutual_best(similarity: Float64[Tensor, "sentence sentence"]) -> Bool[Tensor, "sentence sentence"]:
@@ -172,8 +172,8 @@ def linear_cka(x: Float64[Tensor, "sentence hidden"], y: Float64[Tensor, "senten
     1 for vectors equal up to rotation and scale. With fewer sentences than dimensions unrelated vectors are far above
     0: read it against its control. Source: Kornblith et al. 2019, arXiv:1905.00414.
     """
-    one, other = centred_gram(x), centred_gram(y)
-    return float((one * other).sum() / (one.norm() * other.norm()))
+    gram_x, gram_y = centred_gram(x), centred_gram(y)
+    return float((gram_x * gram_y).sum() / (gram_x.norm() * gram_y.norm()))
 
 
 def centred_gram(x: Float64[Tensor, "sentence hidden"]) -> Float64[Tensor, "sentence sentence"]:
@@ -190,22 +190,22 @@ def _mexa(x: Tensor, y: Tensor, shuffles: Int64[Tensor, "draw sentence"]) -> Mea
 
 
 def _cosine(
-    x: Tensor, y: Tensor, shuffles: Int64[Tensor, "draw sentence"], picked: Int64[Tensor, "resample sentence"]
+    x: Tensor, y: Tensor, shuffles: Int64[Tensor, "draw sentence"], resampled: Int64[Tensor, "resample sentence"]
 ) -> Measured:
     cosine = cosine_matrix(x, y)
-    own = cosine.diagonal()
+    translated = cosine.diagonal()
     null = cosine[torch.arange(len(x)), shuffles].mean(dim=1)
-    return float(own.mean()), percentile_interval(own[picked].mean(dim=1)), null
+    return float(translated.mean()), percentile_interval(translated[resampled].mean(dim=1)), null
 
 
 def _cka(
-    one: Tensor, other: Tensor, shuffles: Int64[Tensor, "draw sentence"], halves: Int64[Tensor, "resample half"]
+    gram_x: Tensor, gram_y: Tensor, shuffles: Int64[Tensor, "draw sentence"], halves: Int64[Tensor, "resample half"]
 ) -> Measured:
-    scale = one.norm() * other.norm()
-    estimate = float((one * other).sum() / scale)
-    null = (one * other[shuffles[:, :, None], shuffles[:, None, :]]).sum(dim=(1, 2)) / scale
+    scale = gram_x.norm() * gram_y.norm()
+    estimate = float((gram_x * gram_y).sum() / scale)
+    null = (gram_x * gram_y[shuffles[:, :, None], shuffles[:, None, :]]).sum(dim=(1, 2)) / scale
     inside = (halves[:, :, None], halves[:, None, :])
-    first, second = _centre(one[inside]), _centre(other[inside])
+    first, second = _centre(gram_x[inside]), _centre(gram_y[inside])
     parts = (first * second).sum(dim=(1, 2)) / (first.norm(dim=(1, 2)) * second.norm(dim=(1, 2)))
     # The spread of half-samples about their own mean is that of the whole (delete-half jackknife); their bias is not.
     low, high = percentile_interval(parts - parts.mean())

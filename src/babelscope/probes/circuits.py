@@ -62,24 +62,24 @@ class PatchTable:
     seed: int
 
     def rows(self) -> list[SiteEvidence]:
-        """One row a layer and group."""
+        """One row per layer and group."""
         return [
             SiteEvidence(
-                claim=f"patching carries the answer ({self.direction}), positions: {one.group}",
+                claim=f"patching carries the answer ({self.direction}), positions: {effect.group}",
                 language="",
                 control="patched from an unrelated prompt",
-                n=one.pairs,
-                estimate=one.effect,
-                low=one.low,
-                high=one.high,
+                n=effect.pairs,
+                estimate=effect.effect,
+                low=effect.low,
+                high=effect.high,
                 draws=self.resamples,
                 seed=self.seed,
-                note=f"share of the logit difference; n in pairs; control {one.control_low:.3f} … "
-                f"{one.control_high:.3f} on {one.controlled} pairs; {self.left_out} pairs left out",
-                site=f"{one.layer}.{self.at}",
-                null=one.control,
+                note=f"share of the logit difference; n in pairs; control {effect.control_low:.3f} … "
+                f"{effect.control_high:.3f} on {effect.controlled} pairs; {self.left_out} pairs left out",
+                site=f"{effect.layer}.{self.at}",
+                null=effect.control,
             )
-            for one in self.effects
+            for effect in self.effects
         ]
 
 
@@ -139,8 +139,8 @@ def patch_effects(
             if not bool(has.any()):
                 continue
             controlled = torch.tensor([donor is not None for donor in donors[group]]) & has
-            moved, unrelated = (patching.moved(layer, group, direction, one) for one in (None, donors[group]))
-            effects.append(summarise(layer, group, has, controlled, gap, moved, unrelated, weight))
+            patched, control = (patching.moved(layer, group, direction, source) for source in (None, donors[group]))
+            effects.append(summarise(layer, group, has, controlled, gap, patched, control, weight))
     return PatchTable(tuple(effects), at, direction, int(used.sum()), int((~used).sum()), resamples, seed)
 
 
@@ -150,16 +150,18 @@ def summarise(
     has: Bool[Tensor, " pair"],
     controlled: Bool[Tensor, " pair"],
     gap: Float64[Tensor, " pair"],
-    moved: Float64[Tensor, " pair"],
-    unrelated: Float64[Tensor, " pair"],
+    patched: Float64[Tensor, " pair"],
+    control: Float64[Tensor, " pair"],
     weight: Float64[Tensor, "resample pair"],
 ) -> PatchEffect:
     """Ratios of sums with intervals."""
-    found = []
-    for values, rows in ((moved, has), (unrelated, controlled)):
+    estimates = []
+    for values, rows in ((patched, has), (control, controlled)):
         sign = torch.sign(gap) * rows
-        part, whole = values * sign, gap * sign
-        drawn = (weight @ part) / (weight @ whole)
-        drawn = drawn[(weight @ whole) > 0]
-        found += [float(part.sum() / whole.sum()), *percentile_interval(drawn)] if bool(rows.any()) else [math.nan] * 3
-    return PatchEffect(layer, group, int(has.sum()), *found, controlled=int(controlled.sum()))
+        part, full = values * sign, gap * sign
+        resampled = (weight @ part) / (weight @ full)
+        resampled = resampled[(weight @ full) > 0]
+        estimates += (
+            [float(part.sum() / full.sum()), *percentile_interval(resampled)] if bool(rows.any()) else [math.nan] * 3
+        )
+    return PatchEffect(layer, group, int(has.sum()), *estimates, controlled=int(controlled.sum()))

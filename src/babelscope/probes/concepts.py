@@ -45,14 +45,14 @@ class ConceptNeurons:
     seed: int
 
     def rows(self) -> list[Evidence]:
-        """One row a layer: share of concept neurons, those with q <= 0.05; the interval is over neurons."""
-        found = []
+        """One row per layer: share of concept neurons, those with q <= 0.05; the interval is over neurons."""
+        rows = []
         for layer, q in enumerate(self.q):
             shared, mean = (q <= Q_LEVEL).double(), float(self.agreement[layer].mean())
             generator = torch.Generator().manual_seed(self.seed + layer)
             picks = torch.randint(len(q), (200, len(q)), generator=generator)
             low, high = percentile_interval(shared[picks].mean(dim=1))
-            found.append(
+            rows.append(
                 Evidence(
                     claim=f"share of concept neurons in layer {layer}",
                     language="",
@@ -67,7 +67,7 @@ class ConceptNeurons:
                     f"{self.sentences} sentences, pairs across {self.across}",
                 )
             )
-        return found
+        return rows
 
 
 def concept_neurons(
@@ -125,9 +125,9 @@ class TopSentences:
         for site, effect in values.items():
             value, top = self.value[site.layer or 0], self.top[site.layer or 0]
             both = torch.cat([value[k], effect.T], dim=1)
-            every = torch.cat([top[k], ids.expand(effect.shape[1], -1)], dim=1)
+            ids_before_and_now = torch.cat([top[k], ids.expand(effect.shape[1], -1)], dim=1)
             value[k], order = both.topk(strongest, dim=1)
-            top[k] = every.gather(1, order)
+            top[k] = ids_before_and_now.gather(1, order)
 
 
 def pair_weights(corpus: Corpus, across: str) -> Float64[Tensor, "language language"]:
@@ -145,8 +145,8 @@ def length_bins(tokenizer: PreTrainedTokenizerBase, corpus: Corpus, max_length: 
     """Bin of each sentence by its mean number of tokens over the languages; bins hold equally many."""
     lengths = np.mean(
         [
-            [len(document.tokens) for document in tokenize_documents(tokenizer, found, 0, max_length=max_length)]
-            for found in corpus.values()
+            [len(document.tokens) for document in tokenize_documents(tokenizer, documents, 0, max_length=max_length)]
+            for documents in corpus.values()
         ],
         axis=0,
     )
@@ -179,12 +179,12 @@ def compare_tops(
     """Agreement, null and q-values of every neuron."""
     n, rng = len(bins), np.random.default_rng(seed)
     agreement = torch.stack([agreement_of(layer, weight, n) for layer in top])
-    drawn = []
+    nulls = []
     for _ in range(draws):
         renamed = torch.stack([torch.from_numpy(permute_within(bins, rng)) for _ in languages])
-        moved = [torch.stack([renamed[k][ids].where(ids >= 0, -1) for k, ids in enumerate(layer)]) for layer in top]
-        drawn.append(torch.stack([agreement_of(layer, weight, n) for layer in moved]))
-    null = torch.stack(drawn, dim=1).flatten(start_dim=1).sort(dim=1).values
+        permuted = [torch.stack([renamed[k][ids].where(ids >= 0, -1) for k, ids in enumerate(layer)]) for layer in top]
+        nulls.append(torch.stack([agreement_of(layer, weight, n) for layer in permuted]))
+    null = torch.stack(nulls, dim=1).flatten(start_dim=1).sort(dim=1).values
     above = null.shape[1] - torch.searchsorted(null, agreement - 1e-12)
     p = (1 + above).double() / (1 + null.shape[1])
     return ConceptNeurons(

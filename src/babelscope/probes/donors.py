@@ -29,20 +29,22 @@ def donors_of(pairs: Sequence[TokenPair], giver: Kind, group: str, seed: int) ->
     Raises MeasurementError at the last position where a pair has none.
     """
     rng = np.random.default_rng(seed)
-    found = list[Donor | None]()
+    control_donors = list[Donor | None]()
     for row, pair in enumerate(pairs):
         places = groups_of(pair).get(group)
         order = [int(other) for other in rng.permutation(len(pairs)) if other != row]
-        donors = sorted(candidates(pairs, row, order, giver), key=lambda one: rank(pairs, row, one, giver))
-        allowed = (one for one in donors if places is not None and differs(pairs, row, one, giver, group))
+        donors = sorted(candidates(pairs, row, order, giver), key=lambda candidate: rank(pairs, row, candidate, giver))
+        allowed = (
+            candidate for candidate in donors if places is not None and differs(pairs, row, candidate, giver, group)
+        )
         donor = next(allowed, None)
         if donor is None and group == "last":
             raise MeasurementError(
                 f"pair {row} of {len(pairs)} has no other prompt to patch from as a control; expected one with other "
                 "tokens that is continued by another token; add pairs with other prompts and answers"
             )
-        found.append(donor)
-    return found
+        control_donors.append(donor)
+    return control_donors
 
 
 def prompt_of(pairs: Sequence[TokenPair], donor: Donor) -> tuple[int, ...]:
@@ -59,21 +61,21 @@ def continued_by(pair: TokenPair, kind: Kind) -> int:
 def candidates(pairs: Sequence[TokenPair], row: int, order: Sequence[int], giver: Kind) -> Iterator[Donor]:
     """Prompts of other pairs that are not continued as the giver is, and are neither prompt of this pair."""
     kinds: tuple[Kind, Kind] = ("clean", "corrupt")
-    mine = pairs[row]
+    pair = pairs[row]
     for other in order:
         for kind in kinds:
             donor = Donor(other, kind)
-            if continued_by(pairs[other], kind) != continued_by(mine, giver) and prompt_of(pairs, donor) not in (
-                mine.clean,
-                mine.corrupt,
+            if continued_by(pairs[other], kind) != continued_by(pair, giver) and prompt_of(pairs, donor) not in (
+                pair.clean,
+                pair.corrupt,
             ):
                 yield donor
 
 
 def rank(pairs: Sequence[TokenPair], row: int, donor: Donor, giver: Kind) -> tuple[bool, bool]:
     """Smaller is better."""
-    mine = pairs[row]
-    alike = donor.kind == giver and continued_by(pairs[donor.row], donor.kind) not in (mine.answer, mine.foil)
+    pair = pairs[row]
+    alike = donor.kind == giver and continued_by(pairs[donor.row], donor.kind) not in (pair.answer, pair.foil)
     return not alike, len(prompt_of(pairs, donor)) != len(prompt_of(pairs, Donor(row, giver)))
 
 

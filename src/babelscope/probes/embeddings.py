@@ -32,56 +32,56 @@ class EmbeddingGeometry:
     seed: int
 
     def rows(self) -> list[SiteEvidence]:
-        """One row a measure."""
+        """One row per measure."""
         sites = {"input": "embed", "output": "logits"}
-        drawn: dict[str, Any] = {"draws": self.draws, "seed": self.seed}
-        found = [
+        draw_settings: dict[str, Any] = {"draws": self.draws, "seed": self.seed}
+        rows = [
             SiteEvidence(
-                claim=f"{one.labels}s of entries are linearly separable",
+                claim=f"{separability.labels}s of entries are linearly separable",
                 language="",
                 control="labels shuffled, trained anew",
-                n=one.n,
-                estimate=one.accuracy,
-                low=one.interval.low,
-                high=one.interval.high,
-                p=one.p,
-                null=one.null,
-                site=sites[one.table],
-                note=f"mean recall of {len(one.classes)} classes: {', '.join(one.classes)}",
-                **drawn,
+                n=separability.n,
+                estimate=separability.accuracy,
+                low=separability.interval.low,
+                high=separability.interval.high,
+                p=separability.p,
+                null=separability.null,
+                site=sites[separability.table],
+                note=f"mean recall of {len(separability.classes)} classes: {', '.join(separability.classes)}",
+                **draw_settings,
             )
-            for one in self.separability
+            for separability in self.separability
         ]
-        found += [
+        rows += [
             SiteEvidence(
-                claim=f"{self.nearest} nearest entries are of the same script, {one.script}",
+                claim=f"{self.nearest} nearest entries are of the same script, {neighbours.script}",
                 language="",
                 control="share of the script among lettered entries",
-                n=one.n,
-                estimate=one.share,
-                low=one.interval.low,
-                high=one.interval.high,
-                null=one.null,
-                site=sites[one.table],
-                **drawn,
+                n=neighbours.n,
+                estimate=neighbours.share,
+                low=neighbours.interval.low,
+                high=neighbours.interval.high,
+                null=neighbours.null,
+                site=sites[neighbours.table],
+                **draw_settings,
             )
-            for one in self.neighbours
+            for neighbours in self.neighbours
         ]
-        found += [
+        rows += [
             SiteEvidence(
                 claim="the nearest word in another language is the translation",
                 language="",
                 control="a word at random",
-                n=one.n,
-                estimate=one.share,
-                low=one.interval.low,
-                high=one.interval.high,
-                null=one.null,
-                site=sites[one.table],
+                n=translations.n,
+                estimate=translations.share,
+                low=translations.interval.low,
+                high=translations.interval.high,
+                null=translations.null,
+                site=sites[translations.table],
             )
-            for one in self.translations
+            for translations in self.translations
         ]
-        return found
+        return rows
 
 
 def embedding_geometry(
@@ -109,13 +109,13 @@ def embedding_geometry(
     scripts = [script_of(str(tokenizer.decode([token]))) for token in range(len(tokenizer))]
     special = special_ids(tokenizer)
     scripts = ["special" if token in special else script for token, script in enumerate(scripts)]
-    named = {script: n for script, n in Counter(scripts).items() if n >= fewest and script not in NO_SCRIPT}
-    if len(named) < 2:
+    entry_counts = {script: n for script, n in Counter(scripts).items() if n >= fewest and script not in NO_SCRIPT}
+    if len(entry_counts) < 2:
         raise MeasurementError(
-            f"{len(named)} script has {fewest} entries or more in this vocabulary; expected two, to tell them apart; "
-            "lower fewest"
+            f"{len(entry_counts)} script has {fewest} entries or more in this vocabulary; expected two, to tell them "
+            "apart; lower fewest"
         )
-    by_script = {name: [t for t, script in enumerate(scripts) if script == name] for name in sorted(named)}
+    by_script = {name: [t for t, script in enumerate(scripts) if script == name] for name in sorted(entry_counts)}
     by_language = {} if tokens is None else same_script_entries(tokens, scripts, fewest)
     tables = embedding_tables(model)
     separability, neighbours, translations = [], [], []

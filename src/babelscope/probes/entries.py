@@ -25,9 +25,9 @@ def embedding_tables(model: CausalModel) -> dict[Table, Float64[Tensor, "vocab h
     """
     layout = layout_of(model)
     tables: dict[Table, Tensor] = {"input": _stored(layout.embedding, "the input embedding")}
-    outside = _stored(layout.head, "the head")
-    if not torch.equal(outside, tables["input"]):
-        tables["output"] = outside
+    output_table = _stored(layout.head, "the head")
+    if not torch.equal(output_table, tables["input"]):
+        tables["output"] = output_table
     return tables
 
 
@@ -39,12 +39,15 @@ def _stored(module: nn.Module, what: str) -> Float64[Tensor, "vocab hidden"]:
 def same_script_entries(tokens: LanguageTokens, scripts: list[str], fewest: int) -> dict[str, list[int]]:
     """Entries by language within the script in which most languages have enough of them."""
     by_script: dict[str, dict[str, list[int]]] = {}
-    for tag, own in zip(tokens.languages, tokens.member, strict=True):
-        for token in own.nonzero()[:, 0].tolist():
+    for tag, is_member in zip(tokens.languages, tokens.member, strict=True):
+        for token in is_member.nonzero()[:, 0].tolist():
             if token < len(scripts) and scripts[token] not in NO_SCRIPT:
                 by_script.setdefault(scripts[token], {}).setdefault(tag, []).append(token)
-    enough = [{tag: own for tag, own in found.items() if len(own) >= fewest} for found in by_script.values()]
-    return max(enough, key=len, default={})
+    large_enough = [
+        {tag: entries for tag, entries in by_language.items() if len(entries) >= fewest}
+        for by_language in by_script.values()
+    ]
+    return max(large_enough, key=len, default={})
 
 
 def random_part(members: list[int], most: int, generator: torch.Generator) -> Int64[Tensor, " entry"]:

@@ -62,50 +62,50 @@ class HeadAblation:
     @property
     def worst(self) -> int:
         """Languages whose own heads harm them more than every control set does."""
-        return sum(one.harm[one.language] > max(one.drawn) for one in self.languages)
+        return sum(harm.harm[harm.language] > max(harm.drawn) for harm in self.languages)
 
     @property
     def worst_p(self) -> float:
         """Chance of as many if each set were any of its controls: Σ of unlike coins, convolved exactly."""
         chance = np.array([1.0])
-        for one in self.languages:
-            hit = 1 / (len(one.drawn) + 1)
+        for harm in self.languages:
+            hit = 1 / (len(harm.drawn) + 1)
             chance = np.convolve(chance, [1 - hit, hit])
         return float(chance[self.worst :].sum())
 
     def rows(self) -> list[SiteEvidence]:
-        """Three rows a language, and one over all."""
-        found = []
-        for one in self.languages:
-            sites = ",".join(f"{layer}.attn_heads[{head}]" for layer, head in one.heads)
-            shared = {"language": one.language, "n": self.documents, "seed": self.seed, "site": sites}
-            others = [value for tag, value in one.harm.items() if tag != one.language]
-            found += [
+        """Three rows per language, and one over all."""
+        rows = []
+        for harm in self.languages:
+            sites = ",".join(f"{layer}.attn_heads[{head}]" for layer, head in harm.heads)
+            shared = {"language": harm.language, "n": self.documents, "seed": self.seed, "site": sites}
+            others = [value for tag, value in harm.harm.items() if tag != harm.language]
+            rows += [
                 SiteEvidence(
                     claim=f"ablating its heads to {self.to} harms the language",
                     control="as many other heads of the same layers",
-                    estimate=one.harm[one.language],
-                    low=one.low,
-                    high=one.high,
-                    p=one.p,
-                    draws=len(one.drawn),
-                    null=float(np.mean(one.drawn)),
-                    note=f"relative harm; {len(one.drawn)} different control sets, so p >= 1/{len(one.drawn) + 1}",
+                    estimate=harm.harm[harm.language],
+                    low=harm.low,
+                    high=harm.high,
+                    p=harm.p,
+                    draws=len(harm.drawn),
+                    null=float(np.mean(harm.drawn)),
+                    note=f"relative harm; {len(harm.drawn)} different control sets, so p >= 1/{len(harm.drawn) + 1}",
                     **shared,
                 ),
                 SiteEvidence(
                     claim="its heads harm it more than any other language",
                     control="largest harm on another language's text",
-                    estimate=one.specificity,
-                    low=one.specificity_low,
-                    high=one.specificity_high,
+                    estimate=harm.specificity,
+                    low=harm.specificity_low,
+                    high=harm.specificity_high,
                     draws=self.resamples,
                     null=float(np.mean(others)),
                     note="own relative harm minus the largest other; null is the mean other harm",
                     **shared,
                 ),
             ]
-        found.append(
+        rows.append(
             SiteEvidence(
                 claim="languages harmed most by their own heads",
                 language="",
@@ -114,11 +114,11 @@ class HeadAblation:
                 estimate=self.worst,
                 p=self.worst_p,
                 seed=self.seed,
-                null=sum(1 / (len(one.drawn) + 1) for one in self.languages),
+                null=sum(1 / (len(harm.drawn) + 1) for harm in self.languages),
                 note="languages whose heads harm them more than every control set; null is the number expected",
             )
         )
-        return found
+        return rows
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def ablate_heads(
     heads: `HeadSelectivity.heads(...)`, or any (layer, head) pairs by language; choose them on other text than this.
     mean_output: `HeadRecord.mean_output` sets heads to their mean; None sets them to zero.
     draws: control sets at most; fewer where the layers have no more different ones.
-    max_tokens: scored tokens a language at most, whole documents.
+    max_tokens: scored tokens per language at most, whole documents.
     Raises LanguageError where a language has no text or is alone, SelectionError where no control set exists.
     """
     tags = parse_languages(heads)
@@ -179,22 +179,25 @@ def ablate_heads(
         raise LanguageError(
             f"heads of {', '.join(tags)} and text of {', '.join(corpus)}; expected text of each and of one more; add it"
         )
-    held = HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens)
-    base = [document_losses(layout, part) for part in held]
-    rng, found = np.random.default_rng(seed), []
+    held_out = HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens)
+    base = [document_losses(layout, part) for part in held_out]
+    rng, harms = np.random.default_rng(seed), []
 
     def harm(off: Sequence[Head], column: int) -> Float64[Tensor, " document"]:
         with heads_off(layout, off, mean_output):
-            return document_losses(layout, held[column]).nats - base[column].nats
+            return document_losses(layout, held_out[column]).nats - base[column].nats
 
     for tag in tags:
-        own, chosen = list(corpus).index(tag), tuple(heads[tag])
-        delta = [harm(chosen, column) for column in range(len(held))]
+        own_column, chosen = list(corpus).index(tag), tuple(heads[tag])
+        delta = [harm(chosen, column) for column in range(len(held_out))]
         totals = [float(losses.nats.sum()) for losses in base]
-        drawn = [float(harm(other, own).sum()) / totals[own] for other in matched_heads(layout, chosen, draws, rng)]
-        found.append(summarise(tag, chosen, own, delta, base, drawn, resamples, seed))
+        control_harms = [
+            float(harm(other, own_column).sum()) / totals[own_column]
+            for other in matched_heads(layout, chosen, draws, rng)
+        ]
+        harms.append(summarise(tag, chosen, own_column, delta, base, control_harms, resamples, seed))
     documents = max(len(losses.nats) for losses in base)
-    return HeadAblation(tuple(found), documents, "zero" if mean_output is None else "mean", resamples, seed)
+    return HeadAblation(tuple(harms), documents, "zero" if mean_output is None else "mean", resamples, seed)
 
 
 def matched_heads(
@@ -213,22 +216,22 @@ def matched_heads(
     for _ in range(TRIES * draws):
         if len(sets) == min(draws, room):
             break
-        picked = [
+        heads = [
             (layer, int(head))
             for layer, off in sorted(by_layer.items())
             for head in sorted(rng.choice(pools[layer], size=len(off), replace=False))
         ]
-        sets[tuple(picked)] = None
+        sets[tuple(heads)] = None
     return list(sets)
 
 
 def summarise(
     tag: Language,
     heads: tuple[Head, ...],
-    own: int,
+    own_column: int,
     delta: list[Float64[Tensor, " _"]],
     base: list[Losses],
-    drawn: list[float],
+    control_harms: list[float],
     resamples: int,
     seed: int,
 ) -> HeadHarm:
@@ -242,9 +245,9 @@ def summarise(
         weight = torch.from_numpy(rng.multinomial(n, np.full(n, 1 / n), size=resamples)).double()
         spread.append((weight @ delta[column]) / (weight @ losses.nats))
     samples = torch.stack(spread, dim=1)
-    others = [column for column in range(len(base)) if column != own]
-    gap = samples[:, own] - samples[:, others].amax(dim=1)
-    low, high = percentile_interval(samples[:, own])
+    others = [column for column in range(len(base)) if column != own_column]
+    gap = samples[:, own_column] - samples[:, others].amax(dim=1)
+    low, high = percentile_interval(samples[:, own_column])
     gap_low, gap_high = percentile_interval(gap)
     return HeadHarm(
         language=tag,
@@ -255,6 +258,6 @@ def summarise(
         specificity=harm[tag] - max(value for other, value in harm.items() if other != tag),
         specificity_low=gap_low,
         specificity_high=gap_high,
-        drawn=tuple(drawn),
-        p=rank_p(harm[tag], drawn),
+        drawn=tuple(control_harms),
+        p=rank_p(harm[tag], control_harms),
     )

@@ -75,7 +75,7 @@ class HeadRecord:
         self.sums.check_text()
         resampled = torch.stack([sums.mean() for sums in self.sums.bootstrap(resamples, seed)])
         spread, tokens = self.by_head(resampled, measure), self.sums.whole().tokens
-        found = []
+        rows = []
         for k, tag in enumerate(self.languages):
             swapped = [sums.mean() for sums in self.sums.pair(k, base).permuted(draws, seed + k)]
             pair = self.by_head(torch.stack(swapped), measure)
@@ -85,7 +85,7 @@ class HeadRecord:
             for layer in range(self.n_layers):
                 for head in range(self.n_heads):
                     low, high = percentile_interval(spread[:, k, layer, head])
-                    found.append(
+                    rows.append(
                         SiteEvidence(
                             claim=f"{measure} of head {head}",
                             language=tag,
@@ -103,7 +103,7 @@ class HeadRecord:
                             null=float(null[:, layer, head].mean()),
                         )
                     )
-        return found
+        return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,12 +137,12 @@ class HeadSelectivity:
         }
 
     def rows(self) -> list[SiteEvidence]:
-        """One row a head: its entropy, and the language with the largest share."""
-        found = []
+        """One row per head: its entropy, and the language with the largest share."""
+        rows = []
         for layer in range(self.share.shape[1]):
             for head in range(self.share.shape[2]):
                 first = int(self.share[:, layer, head].argmax())
-                found.append(
+                rows.append(
                     SiteEvidence(
                         claim=f"entropy over languages of head {head}'s {self.measure}",
                         language=self.languages[first],
@@ -158,7 +158,7 @@ class HeadSelectivity:
                         null=float(self.null[layer, head]),
                     )
                 )
-        return found
+        return rows
 
 
 def record_heads(
@@ -219,7 +219,7 @@ def head_selectivity(
     share = shares(record.sums.whole().mean())
     entropy = torch.special.entr(share).sum(dim=0)
     permuted = (shares(sums.mean()) for sums in record.sums.permuted(draws, seed))
-    null = torch.stack([torch.special.entr(drawn).sum(dim=0) for drawn in permuted])
+    null = torch.stack([torch.special.entr(permuted_share).sum(dim=0) for permuted_share in permuted])
     below = (null <= repeat(entropy, "l h -> d l h", d=draws) + 1e-12).sum(dim=0)
     p = ((1 + below).double() / (draws + 1)).masked_fill(entropy.isnan(), math.nan)
     return HeadSelectivity(

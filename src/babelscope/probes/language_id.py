@@ -41,12 +41,12 @@ class LanguageProbe:
     seed: int
 
     def rows(self) -> list[SiteEvidence]:
-        """One row a depth over all languages, and one a language and depth."""
+        """One row per depth over all languages, and one per language and depth."""
         shared: dict[str, Any] = {
             "control": CONTROL,
             "note": f"{self.pooling} of tokens, {self.n_train} sentences in training",
         }
-        found = [
+        rows = [
             SiteEvidence(
                 claim="language identification, accuracy",
                 language="",
@@ -78,8 +78,8 @@ class LanguageProbe:
                     site=str(site),
                     **shared,
                 )
-                found.append(row)
-        return found
+                rows.append(row)
+        return rows
 
 
 def split_sentences(n: int, *, test_share: float, seed: int) -> Bool[Tensor, " sentence"]:
@@ -114,32 +114,34 @@ def language_probe(
     n, k = len(sentences.ids), len(sentences.languages)
     test = split_sentences(n, test_share=test_share, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    own = rearrange(torch.arange(k).expand(n, k), "s k -> k s")
+    true_labels = rearrange(torch.arange(k).expand(n, k), "s k -> k s")
     shuffled = [
         rearrange(torch.stack([torch.randperm(k, generator=generator) for _ in range(n)]), "s k -> k s")
         for _ in range(draws)
     ]
     n_test = int(test.sum())
-    picked = torch.randint(n_test, (resamples, n_test), generator=generator)
+    resampled = torch.randint(n_test, (resamples, n_test), generator=generator)
     right, null = [], []
     for depth in range(len(sentences.sites)):
         x = sentences.at(depth, pooling)
         sides = [rearrange(x[:, side], "k s h -> (k s) h") for side in (~test, test)]
         probe = RidgeProbe(sides[0], sides[1], penalty=penalty)
-        right.append(_right(probe, own, test))
+        right.append(_right(probe, true_labels, test))
         null.append(torch.stack([_right(probe, labels, test).double().mean() for labels in shuffled]))
     hits = torch.stack(right).double()
-    accuracy, drawn = hits.mean(dim=(1, 2)), torch.stack(null)
+    accuracy, null_accuracy = hits.mean(dim=(1, 2)), torch.stack(null)
     by_sentence = hits.mean(dim=1)
     return LanguageProbe(
         languages=sentences.languages,
         sites=sentences.sites,
         pooling=pooling,
         accuracy=accuracy,
-        interval=tuple(percentile_interval(row[picked].mean(dim=1)) for row in by_sentence),
+        interval=tuple(percentile_interval(row[resampled].mean(dim=1)) for row in by_sentence),
         recall=rearrange(hits.mean(dim=2), "d k -> k d"),
-        null=drawn.mean(dim=1),
-        p=torch.tensor([rank_p(float(a), row) for a, row in zip(accuracy, drawn, strict=True)], dtype=torch.float64),
+        null=null_accuracy.mean(dim=1),
+        p=torch.tensor(
+            [rank_p(float(a), row) for a, row in zip(accuracy, null_accuracy, strict=True)], dtype=torch.float64
+        ),
         n_train=n - n_test,
         n_test=n_test,
         draws=draws,
@@ -149,5 +151,5 @@ def language_probe(
 
 def _right(probe: RidgeProbe, labels: Tensor, test: Tensor) -> Bool[Tensor, "language sentence"]:
     """Whether each test sentence is given its label by a probe trained with these labels."""
-    found = probe.predict(labels[:, ~test].reshape(-1), len(labels))
-    return found.reshape(len(labels), -1) == labels[:, test]
+    predicted = probe.predict(labels[:, ~test].reshape(-1), len(labels))
+    return predicted.reshape(len(labels), -1) == labels[:, test]

@@ -72,14 +72,14 @@ class LatentLanguage:
         return [[self.tokens.languages[at] for at in row] for row in share.argmax(dim=2).tolist()]
 
     def rows(self) -> list[SiteEvidence]:
-        """One row a text, depth and language of tokens, and one a text and depth for entropy and divergence."""
+        """One row per text, depth and language of tokens, and one per text and depth for entropy and divergence."""
         lens = "tuned lens" if self.tuned else "logit lens"
-        share, found = self.share, []
+        share, rows = self.share, []
         for k, tag in enumerate(self.languages):
             for depth, site in enumerate(self.sites):
                 place: dict[str, Any] = {"language": tag, "n": int(self.positions[k]), "site": str(site)}
                 for row, other in enumerate(self.tokens.languages):
-                    found.append(
+                    rows.append(
                         SiteEvidence(
                             claim=f"{lens}, share of tokens",
                             control=CONTROL,
@@ -98,8 +98,8 @@ class LatentLanguage:
                 for name, values in (("entropy", self.entropy_nats), ("divergence from the output", self.kl_nats)):
                     claim = f"{lens}, {name}, nats"
                     row = SiteEvidence(claim=claim, control="none", estimate=float(values[k, depth]), **place)
-                    found.append(row)
-        return found
+                    rows.append(row)
+        return rows
 
 
 def lens_logits(
@@ -110,9 +110,9 @@ def lens_logits(
     At the last depth these are the model's own logits, bit for bit where the rows come in the same shape.
     translators: a tuned lens; applied before the norm at `depth`.
     """
-    moved = hidden if translators is None else translators.apply(hidden, depth)
+    translated = hidden if translators is None else translators.apply(hidden, depth)
     with eval_mode(layout.model):
-        return layout.logits(layout.final(moved))
+        return layout.logits(layout.final(translated))
 
 
 @torch.no_grad()
@@ -190,8 +190,8 @@ class LensReading:
                 f"token lists are over {tokens.member.shape[1]} entries, the model gives {vocabulary} logits; expected "
                 "the same; make them with vocabulary=model.config.vocab_size"
             )
-        listed = int(tokens.member.any(dim=0).sum())
-        sums = torch.zeros(languages, layout.n_layers + 1, listed, dtype=torch.float64)
+        n_listed = int(tokens.member.any(dim=0).sum())
+        sums = torch.zeros(languages, layout.n_layers + 1, n_listed, dtype=torch.float64)
         return cls(layout, tokens, translators, sums, [])
 
     @property
@@ -206,9 +206,9 @@ class LensReading:
         probability = torch.zeros(self.probability.shape[1:], dtype=torch.float64)
         for start in range(0, len(owner), LENS_ROWS):
             rows = slice(start, start + LENS_ROWS)
-            for depth, (chosen, found) in enumerate(self.read([state[rows] for state in states])):
-                sums[:, depth].index_add_(0, owner[rows], found)
-                probability[depth] += chosen
+            for depth, (probabilities, measures) in enumerate(self.read([state[rows] for state in states])):
+                sums[:, depth].index_add_(0, owner[rows], measures)
+                probability[depth] += probabilities
         return LensAddend(sums, probability)
 
     def add(self, batch: Batch, values: LensAddend) -> None:
@@ -221,18 +221,22 @@ class LensReading:
         self, states: list[Float[Tensor, "row hidden"]]
     ) -> Iterator[tuple[Float64[Tensor, " vocab"], Float64[Tensor, "row measure"]]]:
         """Of some rows, at each depth: the listed tokens' probability summed, and mass by set, entropy, divergence."""
-        listed = self.tokens.member.any(dim=0)
-        member = self.tokens.member[:, listed].double()
-        own = torch.log_softmax(lens_logits(self.layout, states[-1]).float(), dim=-1)
+        in_a_list = self.tokens.member.any(dim=0)
+        member = self.tokens.member[:, in_a_list].double()
+        output_log_p = torch.log_softmax(lens_logits(self.layout, states[-1]).float(), dim=-1)
         for depth, state in enumerate(states):
             last = depth == len(states) - 1
-            log_p = own if last else torch.log_softmax(
+            log_p = output_log_p if last else torch.log_softmax(
                 lens_logits(self.layout, state, self.translators, depth).float(), dim=-1
-            ).to(own.device)  # fmt: skip
+            ).to(output_log_p.device)  # fmt: skip
             p = log_p.exp()
-            chosen = p[:, listed.to(p.device)].double().cpu()
+            chosen = p[:, in_a_list.to(p.device)].double().cpu()
             entropy = -(p * log_p).sum(dim=1).double().cpu()
-            divergence = torch.zeros_like(entropy) if last else (own.exp() * (own - log_p)).sum(dim=1).double().cpu()
+            divergence = (
+                torch.zeros_like(entropy)
+                if last
+                else (output_log_p.exp() * (output_log_p - log_p)).sum(dim=1).double().cpu()
+            )
             yield chosen.sum(dim=0), torch.cat([chosen @ member.T, entropy[:, None], divergence[:, None]], dim=1)
 
     def finish(self, languages: tuple[Language, ...], *, draws: int, resamples: int, seed: int) -> LatentLanguage:
@@ -242,11 +246,11 @@ class LensReading:
         positions = torch.tensor([sum(n for at, n, _ in self.documents if at == row) for row in range(k)])
         means, low, high = [], [], []
         for row in range(k):
-            sums = torch.stack([found for at, _, found in self.documents if at == row])
+            sums = torch.stack([document_sums for at, _, document_sums in self.documents if at == row])
             means.append(sums.sum(dim=0) / positions[row])
-            picked = torch.randint(len(sums), (resamples, len(sums)), generator=generator)
+            resampled = torch.randint(len(sums), (resamples, len(sums)), generator=generator)
             weight = torch.zeros(resamples, len(sums), dtype=torch.float64)
-            weight.scatter_add_(1, picked, torch.ones(picked.shape, dtype=torch.float64))
+            weight.scatter_add_(1, resampled, torch.ones(resampled.shape, dtype=torch.float64))
             mass = torch.einsum("rd,dls->rls", weight, sums[..., :n_sets])
             share = mass / mass.sum(dim=2, keepdim=True)
             ends = torch.quantile(share, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
@@ -256,9 +260,9 @@ class LensReading:
         if not bool(torch.isfinite(mean).all()):
             raise MeasurementError("the lens gave NaN or infinity; expected numbers; check the weights and dtype")
         mass = mean[..., :n_sets]
-        drawn = self.control(draws, generator)
+        null_share = self.control(draws, generator)
         share = mass / mass.sum(dim=2, keepdim=True)
-        p = ((1 + (drawn >= share - SLACK).sum(dim=0)).double() / (draws + 1)).masked_fill(share.isnan(), math.nan)
+        p = ((1 + (null_share >= share - SLACK).sum(dim=0)).double() / (draws + 1)).masked_fill(share.isnan(), math.nan)
         return LatentLanguage(
             languages=languages,
             tokens=self.tokens,
@@ -266,7 +270,7 @@ class LensReading:
             mass=mass,
             low=torch.stack(low),
             high=torch.stack(high),
-            null=drawn.mean(dim=0),
+            null=null_share.mean(dim=0),
             p=p,
             entropy_nats=mean[..., n_sets],
             kl_nats=mean[..., n_sets + 1],
@@ -278,7 +282,9 @@ class LensReading:
 
     def control(self, draws: int, generator: torch.Generator) -> Float64[Tensor, "draw language depth set"]:
         """Shares under random assignments of the listed tokens."""
-        listed = self.tokens.member.any(dim=0)
+        in_a_list = self.tokens.member.any(dim=0)
         total = self.probability.sum(dim=2, keepdim=True)
-        drawn = [self.probability @ self.tokens.shuffled(generator)[:, listed].double().T / total for _ in range(draws)]
-        return torch.stack(drawn)
+        shuffled_share = [
+            self.probability @ self.tokens.shuffled(generator)[:, in_a_list].double().T / total for _ in range(draws)
+        ]
+        return torch.stack(shuffled_share)

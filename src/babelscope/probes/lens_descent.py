@@ -65,15 +65,17 @@ class Divergence:
     def measure(self, batch: Batch, values: dict[Site, Tensor], hidden: Tensor) -> list[Float64[Tensor, " depth"]]:
         """The divergence of some rows after the other."""
         *states, last = values.values()
-        found = []
+        divergences = []
         for rows in chunks(len(last)):
-            own = log_p(self.layout, last[rows])
-            moved = (
+            output_log_p = log_p(self.layout, last[rows])
+            translated = (
                 F.linear(state[rows], weight.to(state), bias.to(state))
                 for state, weight, bias in zip(states, self.weight, self.bias, strict=True)
             )
-            found.append(torch.stack([kl(own, log_p(self.layout, row)).double().sum().cpu() for row in moved]))
-        return found
+            divergences.append(
+                torch.stack([kl(output_log_p, log_p(self.layout, row)).double().sum().cpu() for row in translated])
+            )
+        return divergences
 
     def add(self, batch: Batch, values: list[Float64[Tensor, " depth"]]) -> None:
         """Add a batch."""
@@ -101,29 +103,29 @@ class Descent:
             )
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(documents), generator=generator).tolist()
-        held = set(order[: len(order) // UNSEEN])
-        seen = [document for at, document in enumerate(documents) if at not in held]
-        return cls(layout, seen, [documents[at] for at in sorted(held)], pad, generator)
+        held_out = set(order[: len(order) // UNSEEN])
+        fit_documents = [document for at, document in enumerate(documents) if at not in held_out]
+        return cls(layout, fit_documents, [documents[at] for at in sorted(held_out)], pad, generator)
 
     def fit(self, penalty: float, epochs: int, rate: float, origin: Origin) -> Translators:
         """The descent; each depth keeps what did best on the documents held out, its start included."""
         ridge, sums = least_squares(self.layout, self.seen, self.pad, penalty, origin)
-        same = torch.eye(self.layout.d_hidden).expand_as(ridge.weight), torch.zeros_like(ridge.bias)
-        plain, start = self.judge(*same), self.judge(ridge.weight, ridge.bias)
-        weight = torch.where((plain < start)[:, None, None], same[0], ridge.weight)
-        bias = torch.where((plain < start)[:, None], same[1], ridge.bias)
+        identity = torch.eye(self.layout.d_hidden).expand_as(ridge.weight), torch.zeros_like(ridge.bias)
+        plain, start = self.judge(*identity), self.judge(ridge.weight, ridge.bias)
+        weight = torch.where((plain < start)[:, None, None], identity[0], ridge.weight)
+        bias = torch.where((plain < start)[:, None], identity[1], ridge.bias)
         start = best = torch.minimum(plain, start)
-        maps = [one.clone().requires_grad_() for pair in zip(weight, bias, strict=True) for one in pair]
+        maps = [parameter.clone().requires_grad_() for pair in zip(weight, bias, strict=True) for parameter in pair]
         adam = torch.optim.Adam(maps, lr=rate)
         for epoch in range(epochs):
             adam.param_groups[0]["lr"] = rate * (1 - 0.9 * epoch / max(1, epochs - 1))
             self.descend(maps, adam)
-            now = torch.stack(maps[::2]).detach(), torch.stack(maps[1::2]).detach()
-            found = self.judge(*now)
-            better = found < best
-            weight = torch.where(better[:, None, None], now[0], weight)
-            bias = torch.where(better[:, None], now[1], bias)
-            gain, best = (best - found) / best.clamp(min=1e-12), torch.where(better, found, best)
+            candidate = torch.stack(maps[::2]).detach(), torch.stack(maps[1::2]).detach()
+            score = self.judge(*candidate)
+            better = score < best
+            weight = torch.where(better[:, None, None], candidate[0], weight)
+            bias = torch.where(better[:, None], candidate[1], bias)
+            gain, best = (best - score) / best.clamp(min=1e-12), torch.where(better, score, best)
             if float(gain.max()) < LEAST_GAIN:
                 break
         return Translators(
@@ -142,17 +144,20 @@ class Descent:
         order = torch.randperm(len(self.seen), generator=self.generator).tolist()
         for first in range(0, len(order), STEP_DOCUMENTS):
             states = self.states([self.seen[at] for at in order[first : first + STEP_DOCUMENTS]])
-            slopes = [torch.zeros_like(one) for one in maps]
+            slopes = [torch.zeros_like(parameter) for parameter in maps]
             for rows in chunks(len(states[-1])):
-                own = log_p(self.layout, states[-1][rows]).detach()
+                output_log_p = log_p(self.layout, states[-1][rows]).detach()
                 for depth, state in enumerate(states[:-1]):
                     pair = maps[2 * depth : 2 * depth + 2]
-                    loss = kl(own, log_p(self.layout, F.linear(state[rows], *(one.to(state) for one in pair)))).sum()
+                    loss = kl(
+                        output_log_p,
+                        log_p(self.layout, F.linear(state[rows], *(parameter.to(state) for parameter in pair))),
+                    ).sum()
                     # Only the maps get gradients; the model's own weights are never touched.
                     for at, slope in enumerate(torch.autograd.grad(loss / len(states[-1]), pair), start=2 * depth):
                         slopes[at] += slope
-            for one, slope in zip(maps, slopes, strict=True):
-                one.grad = slope
+            for parameter, slope in zip(maps, slopes, strict=True):
+                parameter.grad = slope
             adam.step()
 
     def states(self, documents: Sequence[TokenDocument]) -> list[Float[Tensor, "row hidden"]]:
@@ -176,9 +181,9 @@ def log_p(layout: Layout, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, 
     return torch.log_softmax(lens_logits(layout, hidden).float(), dim=-1)
 
 
-def kl(own: Tensor, other: Tensor) -> Tensor:
-    """Divergence of each row of `own` from that of `other`, both log-probabilities, nats."""
-    return (own.exp() * (own - other.to(own.device))).sum(dim=-1)
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Kullback-Leibler divergence KL(p ‖ q) of each row, in nats; both are given as log-probabilities."""
+    return (log_p.exp() * (log_p - log_q.to(log_p.device))).sum(dim=-1)
 
 
 def chunks(rows: int) -> Iterator[slice]:

@@ -9,40 +9,40 @@ from babelscope.probes.probe_job import Findings, ProbeJob
 
 def probe_lens(job: ProbeJob) -> Findings:
     """Latent language by the logit lens."""
-    found = lens.logit_lens(
+    reading = lens.logit_lens(
         job.model, job.tokenizer, job.texts, tokens=job.tokens, translators=job.translators, seed=job.seed
     )
-    share, tags = found.share.numpy(), found.languages
-    own = np.stack([share[k, :, found.tokens.index(tag)] for k, tag in enumerate(tags)])
-    leading = found.leading()
+    share, tags = reading.share.numpy(), reading.languages
+    own_share = np.stack([share[k, :, reading.tokens.index(tag)] for k, tag in enumerate(tags)])
+    leading = reading.leading()
     top = np.stack(
-        [[share[k, depth, found.tokens.index(tag)] for depth, tag in enumerate(row)] for k, row in enumerate(leading)]
+        [[share[k, depth, reading.tokens.index(tag)] for depth, tag in enumerate(row)] for k, row in enumerate(leading)]
     )
     panels = {
         "share of listed tokens": [
-            DepthLine("the text's own language", own.mean(axis=0).tolist()),
+            DepthLine("the text's own language", own_share.mean(axis=0).tolist()),
             DepthLine("the leading other", top.mean(axis=0).tolist()),
-            DepthLine("tokens dealt out at random", found.null.mean(dim=(0, 2)).tolist(), control=True),
+            DepthLine("tokens dealt out at random", reading.null.mean(dim=(0, 2)).tolist(), control=True),
         ],
         "nats": [
-            DepthLine("entropy", found.entropy_nats.mean(dim=0).tolist()),
-            DepthLine("divergence from the output", found.kl_nats.mean(dim=0).tolist()),
+            DepthLine("entropy", reading.entropy_nats.mean(dim=0).tolist()),
+            DepthLine("divergence from the output", reading.kl_nats.mean(dim=0).tolist()),
         ],
     }
     if job.against in tags and len(tags) > 1:
         base = tags.index(job.against)
-        rest = np.delete(share[:, :, found.tokens.index(job.against)], base, axis=0)
+        other_share = np.delete(share[:, :, reading.tokens.index(job.against)], base, axis=0)
         panels["share of listed tokens"].insert(
-            1, DepthLine(f"{job.against}, in other text", rest.mean(axis=0).tolist())
+            1, DepthLine(f"{job.against}, in other text", other_share.mean(axis=0).tolist())
         )
-    asked = translations_asked(job) if job.words is not None else Findings([], {})
+    translated = translations_asked(job) if job.words is not None else Findings([], {})
     return Findings(
-        [*found.rows(), *asked.rows],
+        [*reading.rows(), *translated.rows],
         {
             "lines": depth_lines(panels=panels),
-            "own": depth_map(value=own, languages=tags, unit="share of the text's own tokens", top=1),
+            "own": depth_map(value=own_share, languages=tags, unit="share of the text's own tokens", top=1),
             "leading": latent_language_map(share=top, leading=leading, languages=tags),
-            **asked.figures,
+            **translated.figures,
         },
     )
 
@@ -51,10 +51,10 @@ def translations_asked(job: ProbeJob) -> Findings:
     """The same words as translation prompts into each language of the text but the one compared with."""
     words = job.words or {}
     tags = [tag for tag in job.texts if tag != job.against]
-    rows, found = [], []
+    rows, readings = [], []
     for target in tags:
         source = next((tag for tag in tags if tag != target), job.against)
-        one = translations.latent_translation(
+        reading = translations.latent_translation(
             job.model,
             job.tokenizer,
             words,
@@ -64,18 +64,22 @@ def translations_asked(job: ProbeJob) -> Findings:
             translators=job.translators,
             seed=job.seed,
         )
-        found.append(one)
-        rows += one.rows()
+        readings.append(reading)
+        rows += reading.rows()
 
     def mean(name: str, values: list[np.ndarray], control: bool = False) -> DepthLine:
         return DepthLine(name, np.stack(values).mean(axis=0).tolist(), control=control)
 
-    own = [(one.mass.numpy(), one.null.numpy(), one.index(one.target)) for one in found]
+    target_mass = [(reading.mass.numpy(), reading.null.numpy(), reading.index(reading.target)) for reading in readings]
     panels = {
         "probability of the right word": [
-            mean("in the target's language", [mass[:, at] for mass, _, at in own]),
-            mean(f"in {job.against}", [one.mass[:, one.index(job.against)].numpy() for one in found]),
-            mean("words of other concepts, the target's language", [null[:, at] for _, null, at in own], control=True),
+            mean("in the target's language", [mass[:, at] for mass, _, at in target_mass]),
+            mean(f"in {job.against}", [reading.mass[:, reading.index(job.against)].numpy() for reading in readings]),
+            mean(
+                "words of other concepts, the target's language",
+                [null[:, at] for _, null, at in target_mass],
+                control=True,
+            ),
         ]
     }
     return Findings(rows, {"translations": depth_lines(panels=panels)})

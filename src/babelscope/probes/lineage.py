@@ -48,12 +48,12 @@ LINEAGE: dict[str, Lineage] = {
 
 def lineage_of(languages: Iterable[str]) -> dict[Language, Lineage]:
     """Lineage of each language; raises LanguageError with the ones the table lacks."""
-    known = {Language(tag).iso639_3: lineage for tag, lineage in LINEAGE.items()}
+    by_code = {Language(tag).iso639_3: lineage for tag, lineage in LINEAGE.items()}
     tags = parse_languages(languages)
-    missing = [tag for tag in tags if tag.iso639_3 not in known]
+    missing = [tag for tag in tags if tag.iso639_3 not in by_code]
     if missing:
         raise LanguageError(
             f"no lineage is known for {', '.join(missing)}; expected some of {', '.join(sorted(LINEAGE))}; "
             "pass lineage={tag: Lineage(family, branch)}"
         )
-    return {tag: known[tag.iso639_3] for tag in tags}
+    return {tag: by_code[tag.iso639_3] for tag in tags}

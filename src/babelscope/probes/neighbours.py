@@ -43,26 +43,26 @@ def same_script_neighbours(
     generator: torch.Generator,
 ) -> list[Neighbours]:
     """Scripts of each entry's nearest lettered entries by cosine, itself left out."""
-    pool = torch.tensor([token for own in members.values() for token in own])
-    script = torch.cat([torch.full((len(own),), at) for at, own in enumerate(members.values())])
+    pool = torch.tensor([token for entries in members.values() for token in entries])
+    script = torch.cat([torch.full((len(entries),), at) for at, entries in enumerate(members.values())])
     unit = F.normalize(weight[pool].float(), dim=1)
-    found = []
-    for at, (name, own) in enumerate(members.items()):
-        asked = random_part((script == at).nonzero()[:, 0].tolist(), most, generator)
-        same = []
-        for part in asked.split(CHUNK):
+    rows = []
+    for at, (name, entries) in enumerate(members.items()):
+        queries = random_part((script == at).nonzero()[:, 0].tolist(), most, generator)
+        same_script = []
+        for part in queries.split(CHUNK):
             similarity = unit[part] @ unit.T
             similarity[torch.arange(len(part)), part] = -2
-            same.append(
+            same_script.append(
                 (script[similarity.topk(min(nearest, len(pool) - 1), dim=1).indices] == at).double().mean(dim=1)
             )
-        share = torch.cat(same)
-        picked = torch.randint(len(share), (draws, len(share)), generator=generator)
-        interval = percentile_interval(share[picked].mean(dim=1))
-        found.append(
-            Neighbours(table, name, float(share.mean()), interval, (len(own) - 1) / (len(pool) - 1), len(asked))
+        share = torch.cat(same_script)
+        resampled = torch.randint(len(share), (draws, len(share)), generator=generator)
+        interval = percentile_interval(share[resampled].mean(dim=1))
+        rows.append(
+            Neighbours(table, name, float(share.mean()), interval, (len(entries) - 1) / (len(pool) - 1), len(queries))
         )
-    return found
+    return rows
 
 
 class Translations(NamedTuple):
@@ -93,10 +93,10 @@ def translation_neighbours(
     )
     unit = F.normalize(vectors, dim=2)
     hits = n = 0
-    for one in range(len(tags)):
-        for other in range(len(tags)):
-            if one != other:
-                best = (unit[one] @ unit[other].T).argmax(dim=1)
+    for source in range(len(tags)):
+        for target in range(len(tags)):
+            if source != target:
+                best = (unit[source] @ unit[target].T).argmax(dim=1)
                 hits += int((best == torch.arange(len(concepts))).sum())
                 n += len(concepts)
     return Translations(table, hits / n, wilson_interval(hits, n), 1 / len(concepts), n)

@@ -85,19 +85,19 @@ class Patching:
     ) -> Iterator[tuple[int, int, Side, int, int]]:
         """(row, position) to patch and (side, row, position) to take from."""
         for row, pair in enumerate(self.pairs):
-            found = groups_of(pair).get(group)
-            if found is None:
+            positions = groups_of(pair).get(group)
+            if positions is None:
                 continue
-            given, taken = found if direction == "denoise" else found[::-1]
+            receiving, giving = positions if direction == "denoise" else positions[::-1]
             side, source = giver, row
             if donors is not None:
                 donor = donors[row]
                 if donor is None:
                     continue
                 side, source = self.clean if donor.kind == "clean" else self.corrupt, donor.row
-            for place, here in zip(given, taken, strict=True):
+            for place, destination in zip(receiving, giving, strict=True):
                 end = side.lengths[source] - 1
-                yield row, here, side, source, end if group == "last" else min(place, end)
+                yield row, destination, side, source, end if group == "last" else min(place, end)
 
 
 def run_side(
@@ -141,7 +141,7 @@ def hooked_forward(layout: Layout) -> Forward:
 def logit_difference(logits: Float[Tensor, "batch vocab"], pairs: Sequence[TokenPair]) -> Float64[Tensor, " batch"]:
     """logit(answer) - logit(foil) of each row; raises MeasurementError at NaN or infinity."""
     rows, wide = torch.arange(len(pairs)), logits.double().cpu()
-    found = wide[rows, [pair.answer for pair in pairs]] - wide[rows, [pair.foil for pair in pairs]]
-    if not math.isfinite(float(found.sum())):
+    difference = wide[rows, [pair.answer for pair in pairs]] - wide[rows, [pair.foil for pair in pairs]]
+    if not math.isfinite(float(difference.sum())):
         raise MeasurementError("a logit is NaN or infinite; expected numbers; check the weights and dtype")
-    return found
+    return difference

@@ -42,39 +42,39 @@ def translation_pairs(
     """
     corpus = parallel_corpus(texts)
     both = [
-        [one.ids for one in encode_texts(tokenizer, [document.text for document in corpus.only([tag])[tag]])]
+        [encoding.ids for encoding in encode_texts(tokenizer, [document.text for document in corpus.only([tag])[tag]])]
         for tag in (source, target)
     ]
-    prefix, found = prefix_of(tokenizer), []
+    prefix, token_pairs = prefix_of(tokenizer), []
     for clean, corrupt in zip(*both, strict=True):
         cuts = [max(1, round(share * len(ids))) for ids in (clean, corrupt)]
         if min(len(clean), len(corrupt)) < 4 or clean[cuts[0]] == corrupt[cuts[1]]:
             continue
         prompts = [tuple(begin_text(prefix, ids[:cut])) for ids, cut in zip((clean, corrupt), cuts, strict=True)]
-        found.append(TokenPair(prompts[0], prompts[1], clean[cuts[0]], corrupt[cuts[1]]))
-    if not found:
+        token_pairs.append(TokenPair(prompts[0], prompts[1], clean[cuts[0]], corrupt[cuts[1]]))
+    if not token_pairs:
         raise CorpusError(f"{corpus.name}: no sentence of four tokens goes on differently in {source} and {target}")
-    return found[:pairs]
+    return token_pairs[:pairs]
 
 
 def read_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PatchPair | TokenPair]) -> list[TokenPair]:
     """Pairs as tokens; raises CorpusError for an empty prompt, and for an answer and foil that begin alike."""
-    prefix, found = prefix_of(tokenizer), []
+    prefix, token_pairs = prefix_of(tokenizer), []
     for pair in pairs:
         if isinstance(pair, TokenPair):
-            found.append(pair)
+            token_pairs.append(pair)
             continue
-        clean, corrupt, answer, foil = (one.ids for one in encode_texts(tokenizer, pair))
+        clean, corrupt, answer, foil = (encoding.ids for encoding in encode_texts(tokenizer, pair))
         if not (clean and corrupt and answer and foil) or answer[0] == foil[0]:
             raise CorpusError(
                 f"pair {pair.clean!r}, {pair.corrupt!r}: answer {pair.answer!r} and foil {pair.foil!r} begin with the "
                 "same token, or a text is empty; expected two different continuations; change the pair"
             )
         clean, corrupt = (tuple(begin_text(prefix, ids)) for ids in (clean, corrupt))
-        found.append(TokenPair(clean, corrupt, answer[0], foil[0]))
-    if len(found) < 2:
-        raise CorpusError(f"{len(found)} pair came; expected at least two, one is the other's control; add pairs")
-    return found
+        token_pairs.append(TokenPair(clean, corrupt, answer[0], foil[0]))
+    if len(token_pairs) < 2:
+        raise CorpusError(f"{len(token_pairs)} pair came; expected at least two, one is the other's control; add pairs")
+    return token_pairs
 
 
 def groups_of(pair: TokenPair) -> dict[str, tuple[list[int], list[int]]]:
@@ -85,9 +85,9 @@ def groups_of(pair: TokenPair) -> dict[str, tuple[list[int], list[int]]]:
     differs = [place for place, (a, b) in enumerate(zip(pair.clean, pair.corrupt, strict=True)) if a != b]
     first, end = (differs[0], differs[-1]) if differs else (len(pair.clean) - 1, -1)
     inner = range(len(pair.clean) - 1)
-    found = {
+    groups = {
         "before": [place for place in inner if place < first],
         "changed": [place for place in inner if place in differs],
         "between": [place for place in inner if place > first and place not in differs],
     }
-    return {**{name: (places, places) for name, places in found.items() if places}, **last}
+    return {**{name: (places, places) for name, places in groups.items() if places}, **last}

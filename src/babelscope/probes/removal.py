@@ -60,7 +60,7 @@ class RemovalSets:
     seed: int
 
     def rows(self) -> list[Evidence]:
-        """One row a language."""
+        """One row per language."""
         return [
             Evidence(
                 claim="neurons voted for by this language's documents and not by all languages'",
@@ -151,12 +151,12 @@ class VoteSums:
 
     def add(self, batch: Batch, values: dict[Site, Float64[Tensor, "batch neuron"]]) -> None:
         """Add a batch of one language."""
-        for site, found in values.items():
+        for site, effect in values.items():
             layer = site.layer or 0
-            self.effect[batch.documents[0].language, layer] += found.sum(dim=0)
-            add_rows(self.sums, batch, top_of(found, self.top_rate).double(), layer * found.shape[1])
-        nothing = torch.zeros(len(batch.documents), 0, dtype=torch.float64)
-        add_rows(self.sums, batch, nothing, tokens=torch.ones(len(batch.documents)))
+            self.effect[batch.documents[0].language, layer] += effect.sum(dim=0)
+            add_rows(self.sums, batch, top_of(effect, self.top_rate).double(), layer * effect.shape[1])
+        no_values = torch.zeros(len(batch.documents), 0, dtype=torch.float64)
+        add_rows(self.sums, batch, no_values, tokens=torch.ones(len(batch.documents)))
 
 
 def top_of(effect: Float64[Tensor, "batch neuron"], top_rate: float) -> Bool[Tensor, "batch neuron"]:
@@ -184,8 +184,8 @@ def removal_sets(
     core = chosen.sum(dim=0) > most
     sizes = []
     for sums in votes.votes.permuted(draws, seed):
-        drawn = sums.mean() >= vote
-        sizes.append((drawn & (drawn.sum(dim=0) <= most)).sum(dim=1).double())
+        voted_for = sums.mean() >= vote
+        sizes.append((voted_for & (voted_for.sum(dim=0) <= most)).sum(dim=1).double())
     return RemovalSets(
         specific=NeuronSet.from_mask(
             chosen & ~repeat(core, "l j -> k l j", k=k),

@@ -91,14 +91,14 @@ class RoleShare(NamedTuple):
             + ("; 0 by construction: the penalty is chosen so that none is selected" if self.forbidden else ""),
             **shared,
         )
-        every = Evidence(
+        all_neurons = Evidence(
             claim=f"{claim}{self.role} {place}, of all above the bar",
             n=self.above,
             estimate=self.above_share,
             note=f"{unit}, selected or not; null {self.above_null:.4f}, at most {self.above_null_high:.4f}",
             **shared,
         )
-        return [selected, every]
+        return [selected, all_neurons]
 
 
 class TrackedRoles(NamedTuple):
@@ -117,9 +117,9 @@ class RoleHistory:
     steps: tuple[TrackedRoles, ...]
 
     def rows(self) -> list[Evidence]:
-        """Two rows a checkpoint, block and class, and one a checkpoint and language."""
-        found = [row for step in self.steps for share in step.shares for row in share.rows(f"{step.checkpoint}: ")]
-        return found + [
+        """Two rows per checkpoint, block and class, and one per checkpoint and language."""
+        shares = [row for step in self.steps for share in step.shares for row in share.rows(f"{step.checkpoint}: ")]
+        return shares + [
             Evidence(
                 claim=f"{step.checkpoint}: neurons shared with the last checkpoint",
                 language=tag,
@@ -155,31 +155,31 @@ def role_shares(
     its score, so what changes is how they fall on classes and layers; among all above the bar also how many there are.
     Raises SelectionError for more blocks than layers, MeasurementError for an observation without shards.
     """
-    found = classify(observation)
-    n_layers = found.classes.shape[0]
+    classified = classify(observation)
+    n_layers = classified.classes.shape[0]
     if not 1 <= blocks <= n_layers:
         raise SelectionError(f"{blocks} blocks for {n_layers} layers; expected 1 to {n_layers}; correct it")
     parts = torch.tensor_split(torch.arange(n_layers), blocks)
     shards = neuron_shards(observation, at, parallel=parallel)
     shards.check(fewest=2)
-    drawn = [
+    nulls = [
         both_shares(classify(*sums.by_unit(), observation.languages), parts) for sums in shards.permuted(draws, seed)
     ]
-    null = torch.stack(drawn) if drawn else torch.full((1, 2, blocks, 3), float("nan"), dtype=torch.float64)
-    share = both_shares(found, parts)
-    searched = found.sets.parameters.get("penalty_given", 0.0) is None
+    null = torch.stack(nulls) if nulls else torch.full((1, 2, blocks, 3), float("nan"), dtype=torch.float64)
+    share = both_shares(classified, parts)
+    searched = classified.sets.parameters.get("penalty_given", 0.0) is None
     return [
         RoleShare(
             block=block,
             layers=tuple(layers.tolist()),
             role=role,
-            neurons=int((found.classes[layers] == number + 1).sum()),
+            neurons=int((classified.classes[layers] == number + 1).sum()),
             share=float(share[0, block, number]),
             null=float(null[:, 0, block, number].mean()),
             null_high=float(null[:, 0, block, number].max()),
             draws=draws,
             seed=seed,
-            above=int((found.above[layers] == number + 1).sum()),
+            above=int((classified.above[layers] == number + 1).sum()),
             above_share=float(share[1, block, number]),
             above_null=float(null[:, 1, block, number].mean()),
             above_null_high=float(null[:, 1, block, number].max()),
@@ -190,9 +190,9 @@ def role_shares(
     ]
 
 
-def both_shares(found: Classified, parts: tuple[Tensor, ...]) -> Float64[Tensor, "which block role"]:
+def both_shares(classified: Classified, parts: tuple[Tensor, ...]) -> Float64[Tensor, "which block role"]:
     """Shares among the selected neurons, then among all above the bar."""
-    return torch.stack([block_shares(classes, parts) for classes in (found.classes, found.above)])
+    return torch.stack([block_shares(classes, parts) for classes in (classified.classes, classified.above)])
 
 
 def block_shares(classes: Int64[Tensor, "layer neuron"], parts: tuple[Tensor, ...]) -> Float64[Tensor, "block role"]:
@@ -222,18 +222,18 @@ def track_roles(
     """
     if len(checkpoints) < 2:
         raise SelectionError(f"{len(checkpoints)} checkpoint came; expected at least two, in order; name more")
-    found: list[tuple[str, list[RoleShare], NeuronSet]] = []
+    by_checkpoint: list[tuple[str, list[RoleShare], NeuronSet]] = []
     for name, open_one in checkpoints.items():
         model, tokenizer = open_one()
         observation = observe(model, tokenizer, texts, tokens_per_language=tokens_per_language, shards=shards)
         roles = role_shares(observation, classify, blocks=blocks, parallel=parallel, draws=draws, seed=seed)
-        found.append((name, roles, classify(observation).sets))
-    last: Bool[Tensor, "language layer neuron"] = found[-1][2].mask()
+        by_checkpoint.append((name, roles, classify(observation).sets))
+    last: Bool[Tensor, "language layer neuron"] = by_checkpoint[-1][2].mask()
     return RoleHistory(
         tuple(
             TrackedRoles(
                 name, roles, dict(zip(sets.languages, compare_masks(sets.mask(), last).corrected.tolist(), strict=True))
             )
-            for name, roles, sets in found
+            for name, roles, sets in by_checkpoint
         )
     )

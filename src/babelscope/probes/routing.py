@@ -40,8 +40,8 @@ class RoutingUse:
     @property
     def routed(self) -> Int64[Tensor, "language layer expert"]:
         """Tokens routed to each expert; over the experts of a layer they sum to top_k times the tokens."""
-        whole = rearrange(self.sums.whole().total, "k (l e) -> k l e", e=self.n_experts)
-        return whole.round().long().contiguous()
+        counts = rearrange(self.sums.whole().total, "k (l e) -> k l e", e=self.n_experts)
+        return counts.round().long().contiguous()
 
     @property
     def share(self) -> Float64[Tensor, "language layer expert"]:
@@ -71,7 +71,7 @@ class RoutingDivergence:
     seed: int
 
     def rows(self) -> list[Evidence]:
-        """One row a language and layer."""
+        """One row per language and layer."""
         return [
             Evidence(
                 claim=f"expert use differs from {self.against} in layer {layer}",
@@ -139,15 +139,13 @@ class RouteCounts:
         """Add a batch."""
         for site, (rows, self.top_k) in values.items():
             add_rows(self.sums, batch, rows, (site.layer or 0) * self.layout.n_experts)
-        nothing = torch.zeros(len(batch.documents), 0, dtype=torch.float64)
-        add_rows(self.sums, batch, nothing, tokens=batch.counted.sum(dim=1))
+        no_values = torch.zeros(len(batch.documents), 0, dtype=torch.float64)
+        add_rows(self.sums, batch, no_values, tokens=batch.counted.sum(dim=1))
 
 
-def jensen_shannon(
-    one: Float64[Tensor, "*any expert"], other: Float64[Tensor, "*any expert"]
-) -> Float64[Tensor, "*any"]:
+def jensen_shannon(p: Float64[Tensor, "*any expert"], q: Float64[Tensor, "*any expert"]) -> Float64[Tensor, "*any"]:
     """Divergence of two distributions in bits: H((p + q)/2) - (H(p) + H(q))/2, in [0, 1]."""
-    entropy = torch.special.entr(torch.stack([(one + other) / 2, one, other])).sum(dim=-1) / math.log(2)
+    entropy = torch.special.entr(torch.stack([(p + q) / 2, p, q])).sum(dim=-1) / math.log(2)
     return (entropy[0] - (entropy[1] + entropy[2]) / 2).clamp(0, 1)
 
 
@@ -172,12 +170,14 @@ def routing_divergence(
     resampled = by_layer(torch.stack([sums.mean() for sums in use.sums.bootstrap(resamples, seed)]))
     spread = jensen_shannon(resampled, resampled[:, base : base + 1].expand_as(resampled))
     null, p = torch.zeros_like(js), torch.full_like(js, math.nan)
-    for one in (column for column in range(k) if column != base):
-        swapped = [sums.mean() for sums in use.sums.pair(one, base).permuted(draws, seed + one)]
+    for tag_index in (column for column in range(k) if column != base):
+        swapped = [sums.mean() for sums in use.sums.pair(tag_index, base).permuted(draws, seed + tag_index)]
         pair = by_layer(torch.stack(swapped))
-        drawn = jensen_shannon(pair[:, 0], pair[:, 1])
-        null[one] = drawn.mean(dim=0)
-        p[one] = torch.tensor([rank_p(float(js[one, layer]), drawn[:, layer]) for layer in range(js.shape[1])])
+        null_draws = jensen_shannon(pair[:, 0], pair[:, 1])
+        null[tag_index] = null_draws.mean(dim=0)
+        p[tag_index] = torch.tensor(
+            [rank_p(float(js[tag_index, layer]), null_draws[:, layer]) for layer in range(js.shape[1])]
+        )
     ends = [[percentile_interval(spread[:, row, layer]) for layer in range(js.shape[1])] for row in range(k)]
     low, high = (torch.tensor([[cell[end] for cell in row] for row in ends], dtype=torch.float64) for end in (0, 1))
     return RoutingDivergence(

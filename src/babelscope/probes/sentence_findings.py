@@ -18,59 +18,59 @@ from babelscope.probes.trees import TreeTest
 
 def probe_alignment(job: ProbeJob) -> Findings:
     """MEXA, CKA and cosine."""
-    found = alignment.language_alignment(job.sentences, against=job.against, seed=job.seed)
-    others = [other for _, other in found.pairs]
+    result = alignment.language_alignment(job.sentences, against=job.against, seed=job.seed)
+    others = [other for _, other in result.pairs]
     figures = {
         measure: depth_map(
-            value=found.values(measure).numpy(),
-            p=found.values(measure, "p").numpy(),
+            value=result.values(measure).numpy(),
+            p=result.values(measure, "p").numpy(),
             languages=others,
             unit=f"{measure.replace('_', ', ')} with {job.against}",
         )
         for measure in alignment.POOLING
     }
-    return Findings(list(found.rows()), figures)
+    return Findings(list(result.rows()), figures)
 
 
 def probe_language_id(job: ProbeJob) -> Findings:
     """Linear language identification on means and on last tokens."""
     rows, lines = [], []
     for pooling in ("mean", "last"):
-        found = language_id.language_probe(job.sentences, pooling=pooling, seed=job.seed)
-        rows += found.rows()
+        result = language_id.language_probe(job.sentences, pooling=pooling, seed=job.seed)
+        rows += result.rows()
         name = "mean of a sentence's tokens" if pooling == "mean" else "a sentence's last token"
-        low, high = ([getattr(one, end) for one in found.interval] for end in ("low", "high"))
-        lines.append(DepthLine(name, found.accuracy.tolist(), low, high))
+        low, high = ([getattr(interval, end) for interval in result.interval] for end in ("low", "high"))
+        lines.append(DepthLine(name, result.accuracy.tolist(), low, high))
         if pooling == "last":
-            lines.append(DepthLine("labels shuffled", found.null.tolist(), control=True))
+            lines.append(DepthLine("labels shuffled", result.null.tolist(), control=True))
     return Findings(rows, {"accuracy": depth_lines(panels={"accuracy on other sentences": lines})})
 
 
 def probe_subspaces(job: ProbeJob) -> Findings:
     """Variance, ranks and the split; where massive units or first tokens are left out, rows with them stand beside."""
-    found = subspace_probe.language_subspaces(job.sentences, seed=job.seed)
-    rows = found.rows()
-    if "ordinary" in found.forms:
-        whole = subspace_probe.language_subspaces(job.sentences, form="whole", seed=job.seed).rows()
-        rows += [replace(row, claim=f"{row.claim}, with first tokens and massive units") for row in whole]
+    result = subspace_probe.language_subspaces(job.sentences, seed=job.seed)
+    rows = result.rows()
+    if "ordinary" in result.forms:
+        whole_rows = subspace_probe.language_subspaces(job.sentences, form="whole", seed=job.seed).rows()
+        rows += [replace(row, claim=f"{row.claim}, with first tokens and massive units") for row in whole_rows]
 
-    def shares(name: str, own: tuple[VarianceShare, ...]) -> DepthLine:
-        low, high = ([getattr(one.interval, end) for one in own] for end in ("low", "high"))
-        return DepthLine(name, [one.estimate for one in own], low, high)
+    def shares(name: str, by_depth: tuple[VarianceShare, ...]) -> DepthLine:
+        low, high = ([getattr(share.interval, end) for share in by_depth] for end in ("low", "high"))
+        return DepthLine(name, [share.estimate for share in by_depth], low, high)
 
     def split(name: str, field: str, control: bool = False) -> DepthLine:
-        return DepthLine(name, [getattr(one, field) for one in found.split], control=control)
+        return DepthLine(name, [getattr(effect, field) for effect in result.split], control=control)
 
-    whole, without, random = "whole stream", "without the language subspace", "without a random one"
+    stream, without, random = "whole stream", "without the language subspace", "without a random one"
     panels = {
-        "share of variance": [shares("language", found.language), shares("content", found.content)],
+        "share of variance": [shares("language", result.language), shares("content", result.content)],
         "language identified": [
-            split(whole, "accuracy"),
+            split(stream, "accuracy"),
             split(without, "accuracy_without"),
             split(random, "accuracy_random", control=True),
         ],
         "MEXA, all pairs": [
-            split(whole, "mexa"),
+            split(stream, "mexa"),
             split(without, "mexa_without"),
             split(random, "mexa_random", control=True),
         ],
@@ -80,31 +80,31 @@ def probe_subspaces(job: ProbeJob) -> Findings:
 
 def probe_trees(job: ProbeJob) -> Findings:
     """Language similarity against families and scripts."""
-    found = trees.similarity_tree(job.sentences, seed=job.seed)
+    result = trees.similarity_tree(job.sentences, seed=job.seed)
 
-    def line(name: str, own: tuple[TreeTest, ...], field: str, control: bool = False) -> DepthLine:
-        return DepthLine(name, [getattr(test, field) for test in own], control=control)
+    def line(name: str, tests: tuple[TreeTest, ...], field: str, control: bool = False) -> DepthLine:
+        return DepthLine(name, [getattr(test, field) for test in tests], control=control)
 
-    best = max(range(len(found.sites)), key=lambda depth: found.family[depth].correlation)
-    groups = [found.lineage[tag].family for tag in found.languages]
+    best = max(range(len(result.sites)), key=lambda depth: result.family[depth].correlation)
+    groups = [result.lineage[tag].family for tag in result.languages]
     panels = {
         "Spearman's correlation": [
-            line("family", found.family, "correlation"),
-            line("script", found.script, "correlation"),
-            line("family, by script alone", found.family, "null_within_scripts", control=True),
+            line("family", result.family, "correlation"),
+            line("script", result.script, "correlation"),
+            line("family, by script alone", result.family, "null_within_scripts", control=True),
         ],
         "p": [
-            line("family", found.family, "p"),
-            line("family within scripts", found.family, "p_within_scripts"),
-            DepthLine("p = 0.05", [0.05] * len(found.sites), control=True),
+            line("family", result.family, "p"),
+            line("family within scripts", result.family, "p_within_scripts"),
+            DepthLine("p = 0.05", [0.05] * len(result.sites), control=True),
         ],
     }
     return Findings(
-        list(found.rows()),
+        list(result.rows()),
         {
             "tests": depth_lines(panels=panels),
-            f"tree-{str(found.sites[best])}": similarity_tree(
-                linkage=found.linkage(best), languages=found.languages, groups=groups
+            f"tree-{str(result.sites[best])}": similarity_tree(
+                linkage=result.linkage(best), languages=result.languages, groups=groups
             ),
         },
     )
@@ -112,16 +112,26 @@ def probe_trees(job: ProbeJob) -> Findings:
 
 def probe_embeddings(job: ProbeJob) -> Findings:
     """Geometry of the vocabulary."""
-    found = embeddings.embedding_geometry(job.model, job.tokenizer, tokens=job.tokens, seed=job.seed)
-    apart = [
-        ScriptBar(f"{one.table}: {one.labels}s ({len(one.classes)})", one.accuracy, *one.interval, one.null)
-        for one in found.separability
+    result = embeddings.embedding_geometry(job.model, job.tokenizer, tokens=job.tokens, seed=job.seed)
+    separability_bars = [
+        ScriptBar(
+            f"{separability.table}: {separability.labels}s ({len(separability.classes)})",
+            separability.accuracy,
+            *separability.interval,
+            separability.null,
+        )
+        for separability in result.separability
     ]
-    near = [ScriptBar(f"{one.table}: {one.script}", one.share, *one.interval, one.null) for one in found.neighbours]
+    neighbour_bars = [
+        ScriptBar(f"{neighbours.table}: {neighbours.script}", neighbours.share, *neighbours.interval, neighbours.null)
+        for neighbours in result.neighbours
+    ]
     return Findings(
-        list(found.rows()),
+        list(result.rows()),
         {
-            "separability": embedding_bars(bars=apart, unit="mean recall of a linear probe (%)"),
-            "neighbours": embedding_bars(bars=near, unit=f"{found.nearest} nearest entries of the same script (%)"),
+            "separability": embedding_bars(bars=separability_bars, unit="mean recall of a linear probe (%)"),
+            "neighbours": embedding_bars(
+                bars=neighbour_bars, unit=f"{result.nearest} nearest entries of the same script (%)"
+            ),
         },
     )

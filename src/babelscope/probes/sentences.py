@@ -1,4 +1,4 @@
-"""One pass over parallel text that keeps a vector a sentence at every depth, for the geometric probes."""
+"""One pass over parallel text that keeps a vector per sentence at every depth, for the geometric probes."""
 
 import math
 from collections.abc import Sequence
@@ -41,29 +41,31 @@ class Sentences:
     streams: tuple[LayerStream, ...] | None = None
     """What massive units and first tokens hold, by depth."""
 
-    def forms(self, wanted: Form) -> tuple[Literal["whole", "ordinary"], ...]:
+    def forms(self, requested: Form) -> tuple[Literal["whole", "ordinary"], ...]:
         """The form that is used at every depth, by the rule of `mean_direction`.
 
         Raises SiteError where the ordinary form is asked for and was not kept.
         """
         streams = self.streams or (None,) * len(self.sites)
-        return tuple(check_form(stream, wanted, site) for stream, site in zip(streams, self.sites, strict=True))
+        return tuple(check_form(stream, requested, site) for stream, site in zip(streams, self.sites, strict=True))
 
-    def in_form(self, wanted: Form) -> "Sentences":
+    def in_form(self, requested: Form) -> "Sentences":
         """The same vectors, at depths of the ordinary form without first tokens and zero at massive units.
 
         Where some depth is of the ordinary form, sentences of one token are left out at all depths and languages.
         """
-        depths = [depth for depth, form in enumerate(self.forms(wanted)) if form == "ordinary"]
+        depths = [depth for depth, form in enumerate(self.forms(requested)) if form == "ordinary"]
         if self.streams is None or self.rest is None or not depths:
             return self
-        some = torch.stack([value[:, depths[0]].isfinite().all(dim=2).all(dim=0) for value in self.rest.values()])
-        some = some.all(dim=0)
-        vectors: dict[Pooling, Tensor] = {pooling: value[:, :, some] for pooling, value in self.vectors.items()}
+        long_enough = torch.stack(
+            [value[:, depths[0]].isfinite().all(dim=2).all(dim=0) for value in self.rest.values()]
+        )
+        long_enough = long_enough.all(dim=0)
+        vectors: dict[Pooling, Tensor] = {pooling: value[:, :, long_enough] for pooling, value in self.vectors.items()}
         for depth in depths:
             for pooling, value in vectors.items():
-                value[:, depth] = without_units(self.rest[pooling][:, depth, some], self.streams[depth].massive)
-        ids = tuple(name for name, longer in zip(self.ids, some.tolist(), strict=True) if longer)
+                value[:, depth] = without_units(self.rest[pooling][:, depth, long_enough], self.streams[depth].massive)
+        ids = tuple(name for name, longer in zip(self.ids, long_enough.tolist(), strict=True) if longer)
         return replace(self, ids=ids, vectors=vectors, rest=None, streams=None)
 
     def at(self, depth: int, pooling: Pooling = "mean") -> Float64[Tensor, "language sentence hidden"]:
@@ -106,34 +108,37 @@ def record_sentences(
     poolings: Sequence[Pooling] = get_args(Pooling),
     max_length: int = 512,
 ) -> Sentences:
-    """Read the first sentences of parallel text once, and keep one vector a sentence, depth and pooling.
+    """Read the first sentences of parallel text once, and keep one vector per sentence, depth and pooling.
 
     Pads, BOS and other special tokens are in no vector; place 1 is the first token that counts. Vectors are float32:
-    8 · languages · sentences · (layers + 1) · hidden bytes a pooling, for a second one is kept without each sentence's
-    first token (see `Sentences.in_form`). The last depth is before the final norm.
+    8 · languages · sentences · (layers + 1) · hidden bytes per pooling, because a second vector is kept without each
+    sentence's first token (see `Sentences.in_form`). The last depth is before the final norm.
     Raises CorpusError for text that is not parallel, or a sentence without a token; LanguageError for one language.
     """
     layout, corpus = layout_of(model), parallel_corpus(texts, sentences=sentences)
     sites, ids = depth_sites(layout), tuple(document.id for document in next(iter(corpus.values())))
-    text = [tokenize_documents(tokenizer, found, k, max_length=max_length) for k, found in enumerate(corpus.values())]
+    text = [
+        tokenize_documents(tokenizer, documents, k, max_length=max_length)
+        for k, documents in enumerate(corpus.values())
+    ]
     for tag, documents in zip(corpus, text, strict=True):
         empty = [document.id for document in documents if not document.n_counted]
         if empty:
             raise CorpusError(f"{tag}, sentence {empty[0]!r} has no token; expected text; drop it everywhere")
     shape = (len(corpus), len(sites), len(ids), layout.d_hidden)
     vectors: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
-    rest: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
+    later_vectors: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
     tallies = [StreamTally(site, len(corpus), layout.d_hidden) for site in sites]
     for k, documents in enumerate(text):
-        whole = DocumentVectors(sites, {p: WEIGHTS[p] for p in poolings}, {p: vectors[p][k] for p in poolings})
-        later = DocumentVectors(
-            sites, {p: without_first(WEIGHTS[p]) for p in poolings}, {p: rest[p][k] for p in poolings}
+        all_tokens = DocumentVectors(sites, {p: WEIGHTS[p] for p in poolings}, {p: vectors[p][k] for p in poolings})
+        later_tokens = DocumentVectors(
+            sites, {p: without_first(WEIGHTS[p]) for p in poolings}, {p: later_vectors[p][k] for p in poolings}
         )
-        walk(layout, [numbered(documents)], [whole, later, *tallies], pad=pad_of(tokenizer))
-    broken = [pooling for pooling, found in vectors.items() if not bool(torch.isfinite(found).all())]
+        walk(layout, [numbered(documents)], [all_tokens, later_tokens, *tallies], pad=pad_of(tokenizer))
+    broken = [pooling for pooling, value in vectors.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise MeasurementError("a sentence's vector is NaN or infinite; expected numbers; check the weights and dtype")
-    return Sentences(tuple(corpus), ids, sites, vectors, rest, tuple(tally.layer() for tally in tallies))
+    return Sentences(tuple(corpus), ids, sites, vectors, later_vectors, tuple(tally.layer() for tally in tallies))
 
 
 def place_weights(counted: Bool[Tensor, "batch token"]) -> Float64[Tensor, "batch token"]:
@@ -155,7 +160,7 @@ def without_first(weigh: Weigh) -> Weigh:
     """The same weights without each sentence's first token; NaN for a sentence of one token."""
 
     def weigh_rest(counted: Bool[Tensor, "batch token"]) -> Float64[Tensor, "batch token"]:
-        rest = counted & ~first_tokens(counted)
-        return weigh(rest).masked_fill(~rest.any(dim=1, keepdim=True), math.nan)
+        later = counted & ~first_tokens(counted)
+        return weigh(later).masked_fill(~later.any(dim=1, keepdim=True), math.nan)
 
     return weigh_rest

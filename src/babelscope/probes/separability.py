@@ -38,24 +38,32 @@ def separate(
     generator: torch.Generator,
 ) -> Separability:
     """Train on seven of ten entries of each class and test on the rest; the control shuffles all labels."""
-    chosen = [random_part(own, most, generator) for own in members.values()]
-    entries, label = torch.cat(chosen), torch.cat([torch.full((len(own),), at) for at, own in enumerate(chosen)])
+    chosen = [random_part(entries_of_class, most, generator) for entries_of_class in members.values()]
+    entries, label = (
+        torch.cat(chosen),
+        torch.cat([torch.full((len(entries_of_class),), at) for at, entries_of_class in enumerate(chosen)]),
+    )
     test = torch.zeros(len(entries), dtype=torch.bool)
     for at in range(len(chosen)):
-        own = (label == at).nonzero()[:, 0]
-        test[own[torch.randperm(len(own), generator=generator)[: max(1, round(0.3 * len(own)))]]] = True
+        in_class = (label == at).nonzero()[:, 0]
+        test[in_class[torch.randperm(len(in_class), generator=generator)[: max(1, round(0.3 * len(in_class)))]]] = True
     probe = RidgeProbe(weight[entries[~test]], weight[entries[test]])
 
-    def right(own: Tensor) -> Bool[Tensor, " entry"]:
-        return probe.predict(own[~test], len(chosen)) == own[test]
+    def right(labels_by_entry: Tensor) -> Bool[Tensor, " entry"]:
+        return probe.predict(labels_by_entry[~test], len(chosen)) == labels_by_entry[test]
 
     shuffled = [label[torch.randperm(len(label), generator=generator)] for _ in range(draws)]
-    null = torch.stack([mean_recall(right(own), own[test], len(chosen)) for own in shuffled])
+    null = torch.stack(
+        [mean_recall(right(shuffled_labels), shuffled_labels[test], len(chosen)) for shuffled_labels in shuffled]
+    )
     hits, truth = right(label), label[test]
     resampled = []
     for _ in range(200):
-        picked = [own[torch.randint(len(own), (len(own),), generator=generator)] for own in _places(truth, len(chosen))]
-        resampled.append(torch.stack([hits[own].double().mean() for own in picked]).mean())
+        resampled_places = [
+            in_class[torch.randint(len(in_class), (len(in_class),), generator=generator)]
+            for in_class in _places(truth, len(chosen))
+        ]
+        resampled.append(torch.stack([hits[places].double().mean() for places in resampled_places]).mean())
     accuracy = float(mean_recall(hits, truth, len(chosen)))
     return Separability(
         table,
@@ -71,7 +79,7 @@ def separate(
 
 def mean_recall(right: Bool[Tensor, " entry"], truth: Int64[Tensor, " entry"], classes: int) -> Float64[Tensor, ""]:
     """Mean over classes of the share recognised; classes without an entry are left out."""
-    shares = [right[own].double().mean() for own in _places(truth, classes) if len(own)]
+    shares = [right[in_class].double().mean() for in_class in _places(truth, classes) if len(in_class)]
     return torch.stack(shares).mean()
 
 

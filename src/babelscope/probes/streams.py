@@ -23,13 +23,13 @@ def read_streams(
     layout: Layout, input_ids: Int[Tensor, "batch token"], attention_mask: Tensor | None = None
 ) -> list[Float[Tensor, "batch token hidden"]]:
     """The residual stream at every depth of a few tokens, for looking."""
-    seen: list[Tensor] = []
+    states: list[Tensor] = []
 
     def see(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
-        seen.append(value)
+        states.append(value)
 
     with ExitStack() as stack:
         for site in depth_sites(layout):
             stack.enter_context(layout.watch(site, see))
         run_pass(layout, input_ids, attention_mask)
-    return seen
+    return states

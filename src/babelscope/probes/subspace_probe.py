@@ -96,25 +96,25 @@ class LanguageSubspaces:
 
     def rows(self) -> list[SiteEvidence]:
         """Rows for variance shares, ranks, and the split, by depth."""
-        found = []
+        rows = []
         shared: dict[str, Any] = {"draws": self.draws, "seed": self.seed}
         for depth, site in enumerate(self.sites):
             for name, shares, control in (
                 ("language", self.language, "languages shuffled within each sentence"),
                 ("content", self.content, "sentences shuffled within each language"),
             ):
-                one = shares[depth]
-                found.append(
+                share = shares[depth]
+                rows.append(
                     SiteEvidence(
                         claim=f"share of variance, {name}",
                         language="",
                         control=control,
                         n=self.sentences * len(self.languages),
-                        estimate=one.estimate,
-                        low=one.interval.low,
-                        high=one.interval.high,
-                        p=one.p,
-                        null=one.null,
+                        estimate=share.estimate,
+                        low=share.interval.low,
+                        high=share.interval.high,
+                        p=share.p,
+                        null=share.null,
                         site=str(site),
                         **shared,
                     )
@@ -125,11 +125,11 @@ class LanguageSubspaces:
                 row = SiteEvidence(
                     claim=claim, language=tag, control="none", n=self.sentences, estimate=value, site=str(site)
                 )
-                found.append(row)
+                rows.append(row)
             effect = self.split[depth]
             for name in ("accuracy", "mexa"):
                 values = [float(getattr(effect, f"{name}{end}")) for end in ("_without", "_random", "")]
-                found.append(
+                rows.append(
                     SiteEvidence(
                         claim=f"without the language subspace, {name}",
                         language="",
@@ -145,7 +145,7 @@ class LanguageSubspaces:
         ordinary = {str(site) for site, form in zip(self.sites, self.forms, strict=True) if form == "ordinary"}
         return [
             replace(row, note="; ".join(filter(None, (row.note, ORDINARY)))) if row.site in ordinary else row
-            for row in found
+            for row in rows
         ]
 
 
@@ -181,7 +181,7 @@ def language_subspaces(
         x = sentences.at(depth, pooling)
         language.append(_share(x, language_share, _relabel, draws, generator))
         content.append(_share(x, content_share, _repair, draws, generator))
-        ranks.append([components_for(principal_components(own)[1]) for own in x])
+        ranks.append([components_for(principal_components(vectors_of_language)[1]) for vectors_of_language in x])
         rank_means.append(components_for(principal_components(x.mean(dim=1))[1]))
         angles = subspace_angles_between(x[:, ~half], x[:, half], components)
         overlaps.append(angles.cos().square().mean(dim=2))
@@ -254,11 +254,11 @@ def _share(
 
 
 def subspace_angles_between(
-    one: Float64[Tensor, "language sentence hidden"], other: Float64[Tensor, "language sentence2 hidden"], rank: int
+    x: Float64[Tensor, "language sentence hidden"], y: Float64[Tensor, "language sentence2 hidden"], rank: int
 ) -> Float64[Tensor, "language language angle"]:
     """Principal angles between languages' leading components: rows' from some sentences, columns' from others."""
-    first = [principal_components(own, rank)[0] for own in one]
-    second = [principal_components(own, rank)[0] for own in other]
+    first = [principal_components(vectors_of_language, rank)[0] for vectors_of_language in x]
+    second = [principal_components(vectors_of_language, rank)[0] for vectors_of_language in y]
     rows = [torch.stack([principal_angles(a, b) for b in second]) for a in first]
     return torch.stack(rows)
 
@@ -269,12 +269,12 @@ def split_effect(
     """Language identification and MEXA on test sentences with and without the language subspace of the others."""
     basis = language_subspace(x[:, ~test].mean(dim=1), rank)
     control = random_subspace(len(basis), x.shape[2], seed=seed)
-    found = []
-    for moved in (x, project_out(x, basis), project_out(x, control)):
-        pairs = combinations(moved[:, test], 2)
-        near = torch.tensor([mexa(one, other) for one, other in pairs], dtype=torch.float64)
-        found.append((_accuracy(moved, test), float(near.mean())))
-    (accuracy, near), (accuracy_without, near_without), (accuracy_random, near_random) = found
+    effects = []
+    for projected in (x, project_out(x, basis), project_out(x, control)):
+        pairs = combinations(projected[:, test], 2)
+        near = torch.tensor([mexa(a, b) for a, b in pairs], dtype=torch.float64)
+        effects.append((_accuracy(projected, test), float(near.mean())))
+    (accuracy, near), (accuracy_without, near_without), (accuracy_random, near_random) = effects
     held_out = x[:, test] - x[:, test].mean(dim=(0, 1))
     variance = float((held_out @ basis.T).square().sum() / held_out.square().sum())
     return SplitEffect(accuracy, accuracy_without, accuracy_random, near, near_without, near_random, variance)
@@ -283,5 +283,5 @@ def split_effect(
 def _accuracy(x: Tensor, test: Tensor) -> float:
     train, held_out = (rearrange(x[:, side], "k s h -> (k s) h") for side in (~test, test))
     labels = torch.arange(len(x))
-    found = RidgeProbe(train, held_out).predict(labels.repeat_interleave(int((~test).sum())), len(x))
-    return float((found == labels.repeat_interleave(int(test.sum()))).double().mean())
+    predicted = RidgeProbe(train, held_out).predict(labels.repeat_interleave(int((~test).sum())), len(x))
+    return float((predicted == labels.repeat_interleave(int(test.sum()))).double().mean())

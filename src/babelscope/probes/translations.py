@@ -41,22 +41,34 @@ def translation_prompts(
 ) -> list[TranslationPrompt]:
     """One prompt a concept that has both words: `shots` lines `Français: "fleur" - 中文: "花"`, then the open one.
 
-    Languages are called by their own names; the shots are drawn anew for each prompt, never the asked word itself.
+    Languages are called by their own names; the shots are drawn anew for each prompt, never the word that is asked for.
     Raises LanguageError where source and target are one language, MeasurementError for too few words.
     Source: Wendler et al. 2024, arXiv:2402.10588.
     """
-    one, other = parse_languages([source, target])
-    pairs = {name: (by_tag[one], by_tag[other]) for name, by_tag in words.items() if one in by_tag and other in by_tag}
+    source_tag, target_tag = parse_languages([source, target])
+    pairs = {
+        name: (by_tag[source_tag], by_tag[target_tag])
+        for name, by_tag in words.items()
+        if source_tag in by_tag and target_tag in by_tag
+    }
     if shots < 1 or len(pairs) < shots + 1:
         raise MeasurementError(
-            f"{len(pairs)} words in {one} and {other} for {shots} shots; expected a shot, and more words than shots"
+            f"{len(pairs)} words in {source_tag} and {target_tag} for {shots} shots; expected a shot, and more "
+            "words than shots"
         )
-    rng, found = random.Random(seed), []
-    for name, (asked, _) in pairs.items():
-        shown = rng.sample([pair for other_name, pair in pairs.items() if other_name != name], shots)
-        lines = [f'{own_name(one)}: "{left}" - {own_name(other)}: "{right}"' for left, right in shown]
-        found.append(TranslationPrompt(name, "\n".join([*lines, f'{own_name(one)}: "{asked}" - {own_name(other)}: "'])))
-    return found
+    rng, prompts = random.Random(seed), []
+    for name, (word, _) in pairs.items():
+        example_pairs = rng.sample([pair for other_name, pair in pairs.items() if other_name != name], shots)
+        lines = [
+            f'{own_name(source_tag)}: "{source_word}" - {own_name(target_tag)}: "{target_word}"'
+            for source_word, target_word in example_pairs
+        ]
+        prompts.append(
+            TranslationPrompt(
+                name, "\n".join([*lines, f'{own_name(source_tag)}: "{word}" - {own_name(target_tag)}: "'])
+            )
+        )
+    return prompts
 
 
 def own_name(tag: Language) -> str:
@@ -105,7 +117,7 @@ class LatentTranslation:
         return self.languages.index(tag)
 
     def rows(self) -> list[SiteEvidence]:
-        """One row a depth and language of the word."""
+        """One row per depth and language of the word."""
         lens = "tuned lens" if self.tuned else "logit lens"
         return [
             SiteEvidence(
@@ -145,8 +157,10 @@ def answer_tokens(
         [first_tokens(tokenizer, words[name][tag]) if tag in words[name] else set() for tag in languages]
         for name in concepts
     ]
-    entries = sorted({token for row in begins for found in row for token in found})
-    claimed = torch.tensor([[[token in found for token in entries] for found in row] for row in begins])
+    entries = sorted({token for row in begins for tokens_of_word in row for token in tokens_of_word})
+    claimed = torch.tensor(
+        [[[token in tokens_of_word for token in entries] for tokens_of_word in row] for row in begins]
+    )
     claimed = claimed.reshape(len(concepts), len(languages), len(entries)).bool()
     return AnswerTokens(torch.tensor(entries, dtype=torch.int64), claimed & (claimed.sum(dim=1, keepdim=True) == 1))
 
@@ -183,26 +197,28 @@ def latent_translation(
     for tag in parse_languages(dict.fromkeys([source, target, pivot])):
         if tag not in languages:
             raise LanguageError(f"no words in {tag!r} came; expected one of {', '.join(languages)}; add a column")
-    asked = [languages.index(Language.parse(tag)) for tag in (target, pivot)]
+    target_and_pivot = [languages.index(Language.parse(tag)) for tag in (target, pivot)]
     prompts = translation_prompts(words, source=source, target=target, shots=shots, seed=seed)
     answers = answer_tokens(tokenizer, words, [prompt.concept for prompt in prompts], languages)
-    kept = answers.member.any(dim=2)[:, asked].all(dim=1).nonzero()[:, 0].tolist()
-    if len(kept) < FEWEST:
+    with_both_tokens = answers.member.any(dim=2)[:, target_and_pivot].all(dim=1).nonzero()[:, 0].tolist()
+    if len(with_both_tokens) < FEWEST:
         raise MeasurementError(
-            f"{len(kept)} of {len(prompts)} words have a first token of their own in {target} and {pivot}; expected at "
-            f"least {FEWEST}; give more words"
+            f"{len(with_both_tokens)} of {len(prompts)} words have a first token of their own in {target} and {pivot}; "
+            f"expected at least {FEWEST}; give more words"
         )
-    prompts, member = [prompts[at] for at in kept], answers.member[kept]
+    prompts, member = [prompts[at] for at in with_both_tokens], answers.member[with_both_tokens]
     probability, top = read_answers(layout, tokenizer, prompts, answers.entries, translators)
-    target_entries = [answers.entries[row].tolist() for row in member[:, asked[0]]]
+    target_entries = [answers.entries[row].tolist() for row in member[:, target_and_pivot[0]]]
     # every[p, c]: what prompt p gives to the words of concept c
-    every = torch.einsum("pde,cle->pcdl", probability, member.double())
-    own = torch.stack([every[at, at] for at in range(len(prompts))])
+    mass_by_concept = torch.einsum("pde,cle->pcdl", probability, member.double())
+    own_concept_mass = torch.stack([mass_by_concept[at, at] for at in range(len(prompts))])
     generator = torch.Generator().manual_seed(seed)
-    picked = torch.randint(len(own), (resamples, len(own)), generator=generator)
-    ends = torch.quantile(own[picked].mean(dim=1), torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
-    drawn = torch.stack([dealt_out(every, generator) for _ in range(draws)])
-    mass = own.mean(dim=0)
+    resampled = torch.randint(len(own_concept_mass), (resamples, len(own_concept_mass)), generator=generator)
+    ends = torch.quantile(
+        own_concept_mass[resampled].mean(dim=1), torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0
+    )
+    null_mass = torch.stack([dealt_out(mass_by_concept, generator) for _ in range(draws)])
+    mass = own_concept_mass.mean(dim=0)
     return LatentTranslation(
         source=Language.parse(source),
         target=Language.parse(target),
@@ -213,9 +229,10 @@ def latent_translation(
         mass=mass,
         low=ends[0],
         high=ends[1],
-        null=drawn.mean(dim=0),
-        p=(1 + (drawn >= mass).sum(dim=0).double()) / (draws + 1),
-        solved=sum(token in found for token, found in zip(top, target_entries, strict=True)) / len(prompts),
+        null=null_mass.mean(dim=0),
+        p=(1 + (null_mass >= mass).sum(dim=0).double()) / (draws + 1),
+        solved=sum(token in target_tokens for token, target_tokens in zip(top, target_entries, strict=True))
+        / len(prompts),
         tuned=translators is not None,
         draws=draws,
         seed=seed,
@@ -223,11 +240,11 @@ def latent_translation(
 
 
 def dealt_out(
-    every: Float64[Tensor, "prompt concept depth language"], generator: torch.Generator
+    mass_by_concept: Float64[Tensor, "prompt concept depth language"], generator: torch.Generator
 ) -> Float64[Tensor, "depth language"]:
     """Mean mass where each prompt gets the words of another concept: prompts in random order, each its next one's."""
-    order = torch.randperm(len(every), generator=generator)
-    return every[order, order.roll(1)].mean(dim=0)
+    order = torch.randperm(len(mass_by_concept), generator=generator)
+    return mass_by_concept[order, order.roll(1)].mean(dim=0)
 
 
 def read_answers(
@@ -238,8 +255,8 @@ def read_answers(
     translators: Translators | None,
 ) -> tuple[Float64[Tensor, "prompt depth entry"], list[int]]:
     """Probability of these entries after each prompt at each depth, and the model's own choice."""
-    asked = [Document(str(number), prompt.text) for number, prompt in enumerate(prompts)]
-    documents = tokenize_documents(tokenizer, asked, 0, max_length=100_000)
+    prompt_texts = [Document(str(number), prompt.text) for number, prompt in enumerate(prompts)]
+    documents = tokenize_documents(tokenizer, prompt_texts, 0, max_length=100_000)
     answers = PromptAnswers.zeros(layout, entries, translators, len(prompts))
     walk(layout, [documents], [answers], pad=pad_of(tokenizer))
     return answers.probability, answers.top.tolist()
@@ -278,15 +295,15 @@ class PromptAnswers:
         self, batch: Batch, values: dict[Site, Tensor], hidden: Tensor
     ) -> tuple[Float64[Tensor, "batch depth entry"], Int64[Tensor, " batch"]]:
         """The entries' probabilities, and the model's choice; raises MeasurementError at NaN or infinity."""
-        found: list[Tensor] = []
+        probabilities: list[Tensor] = []
         p = torch.empty(0)
         for depth, rows in enumerate(values.values()):
             logits = lens_logits(self.layout, rows, self.translators, depth).float()
             if not bool(torch.isfinite(logits).all()):
                 raise MeasurementError("the lens gave NaN or infinity; expected numbers; check the weights and dtype")
             p = torch.softmax(logits, dim=-1)
-            found.append(p[:, self.entries.to(p.device)].double().cpu())
-        return torch.stack(found, dim=1), p.argmax(dim=1).cpu()
+            probabilities.append(p[:, self.entries.to(p.device)].double().cpu())
+        return torch.stack(probabilities, dim=1), p.argmax(dim=1).cpu()
 
     def add(self, batch: Batch, values: tuple[Tensor, Tensor]) -> None:
         """Put a batch's prompts into their places."""

@@ -1,4 +1,4 @@
-"""A tuned lens's maps: one affine map a depth, from the stream there to the stream before the final norm."""
+"""A tuned lens's maps: one affine map per depth, from the stream there to the stream before the final norm."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ Fitted = Literal["ridge", "kl"]
 
 @dataclass(frozen=True, eq=False)
 class Translators:
-    """Affine maps h ↦ A_d h + b_d, one a depth but the last, which needs none.
+    """Affine maps h ↦ A_d h + b_d, one per depth but the last, which needs none.
 
     Raises ArtifactError where the shapes disagree.
     """

@@ -65,14 +65,14 @@ class SimilarityTree:
     def newick(self, depth: int) -> str:
         """The tree in Newick form; lengths are differences of height, a leaf's height is 0."""
         height, text = [0.0] * len(self.languages), [str(tag) for tag in self.languages]
-        for one, other, distance, _ in self.linkage(depth):
-            pair = [f"{text[int(at)]}:{distance / 2 - height[int(at)]:.6g}" for at in (one, other)]
+        for left, right, distance, _ in self.linkage(depth):
+            pair = [f"{text[int(at)]}:{distance / 2 - height[int(at)]:.6g}" for at in (left, right)]
             text.append(f"({','.join(pair)})")
             height.append(distance / 2)
         return f"{text[-1]};"
 
     def rows(self) -> list[SiteEvidence]:
-        """Two rows a depth: families, and scripts."""
+        """Two rows per depth: families, and scripts."""
         return [
             SiteEvidence(
                 claim=f"similarity follows {name}",
@@ -118,9 +118,13 @@ def similarity_tree(
     tags = sentences.languages
     if len(tags) < FEWEST:
         raise LanguageError(f"{', '.join(tags)} came; expected at least {FEWEST} languages for a tree; add text")
-    given = {Language.parse(tag): one for tag, one in (lineage or {}).items()}
-    known = {**lineage_of([tag for tag in tags if tag not in given]), **given} if set(tags) - set(given) else given
-    relation = related([known[tag] for tag in tags])
+    given_lineage = {Language.parse(tag): lineage_of_tag for tag, lineage_of_tag in (lineage or {}).items()}
+    lineages = (
+        {**lineage_of([tag for tag in tags if tag not in given_lineage]), **given_lineage}
+        if set(tags) - set(given_lineage)
+        else given_lineage
+    )
+    relation = related([lineages[tag] for tag in tags])
     scripts = [tag.script for tag in tags]
     same_script = (np.array(scripts)[:, None] == np.array(scripts)[None]).astype(np.float64)
     generator = torch.Generator().manual_seed(seed)
@@ -135,7 +139,7 @@ def similarity_tree(
         script.append(mantel_test(values, same_script, free, within))
     return SimilarityTree(
         languages=tags,
-        lineage={tag: known[tag] for tag in tags},
+        lineage={tag: lineages[tag] for tag in tags},
         sites=sentences.sites,
         similarity=torch.stack(matrices),
         family=tuple(family),
@@ -149,8 +153,8 @@ def similarity_tree(
 def language_similarity(x: Float64[Tensor, "language sentence hidden"]) -> Float64[Tensor, "language language"]:
     """Mean over sentences of the cosine between two languages' vectors of the same sentence; 1 on the diagonal."""
     by_sentence = [cosine_matrix(x[:, i], x[:, i]) for i in range(x.shape[1])]
-    found = torch.stack(by_sentence).mean(dim=0)
-    return found.fill_diagonal_(1.0)
+    similarity = torch.stack(by_sentence).mean(dim=0)
+    return similarity.fill_diagonal_(1.0)
 
 
 def average_linkage(similarity: Float64[Tensor, "language language"]) -> Float64[np.ndarray, "merge 4"]:
@@ -161,9 +165,9 @@ def average_linkage(similarity: Float64[Tensor, "language language"]) -> Float64
 
 def related(lineage: Sequence[Lineage]) -> Float64[np.ndarray, "language language"]:
     """Degree of relation: 2 the same branch, 1 the same family, 0 neither."""
-    family, branch = (np.array([one[part] for one in lineage]) for part in (0, 1))
-    same = family[:, None] == family[None]
-    return same.astype(np.float64) + (same & (branch[:, None] == branch[None]))
+    family, branch = (np.array([entry[part] for entry in lineage]) for part in (0, 1))
+    same_family = family[:, None] == family[None]
+    return same_family.astype(np.float64) + (same_family & (branch[:, None] == branch[None]))
 
 
 def permutations_within(
@@ -172,7 +176,7 @@ def permutations_within(
     """Random orders in which an item only changes places with items of its own group."""
     order = torch.arange(len(groups)).repeat(draws, 1)
     for group in sorted(set(groups)):
-        places = torch.tensor([place for place, own in enumerate(groups) if own == group])
+        places = torch.tensor([place for place, group_at_place in enumerate(groups) if group_at_place == group])
         shuffled = torch.stack([torch.randperm(len(places), generator=generator) for _ in range(draws)])
         order[:, places] = places[shuffled]
     return order
@@ -198,14 +202,14 @@ def mantel_test(
     square += square.T
     first, second = upper
     correlation = float(ranks @ kin)
-    drawn = [square[order[:, first], order[:, second]] @ ranks for order in (free.numpy(), within.numpy())]
+    null_correlations = [square[order[:, first], order[:, second]] @ ranks for order in (free.numpy(), within.numpy())]
     inside = relation[upper] > 0
     values = similarity[upper]
     gap = float(values[inside].mean() - values[~inside].mean()) if 0 < inside.sum() < len(inside) else float("nan")
     return TreeTest(
         correlation,
-        *(rank_p(correlation, draws + 1e-12) for draws in drawn),
-        null=float(drawn[0].mean()),
-        null_within_scripts=float(drawn[1].mean()),
+        *(rank_p(correlation, draws + 1e-12) for draws in null_correlations),
+        null=float(null_correlations[0].mean()),
+        null_within_scripts=float(null_correlations[1].mean()),
         gap=gap,
     )

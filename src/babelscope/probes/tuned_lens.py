@@ -31,7 +31,7 @@ def fit_translators(
     one streamed pass, a depth that tells nothing keeps the identity. Sums are float64: 16 · layers · hidden² bytes.
     "kl": min over A, b of the mean of KL(the model's output ‖ the lens's), by Adam from the better of that and the
     identity, on four fifths of the documents; the divergence on the others is read after every epoch, each depth keeps
-    its best maps, so it never ends above its start there. Slower: three passes of the head a depth, token and epoch.
+    its best maps, so it never ends above its start there. Slower: three passes of the head per depth, token and epoch.
     epochs, rate, seed: for "kl" only; the rate falls along a line to a tenth over the epochs, the seed draws the
     held-out documents and the order.
     Raises MeasurementError for fewer tokens than dimensions. Take other text than the one that is measured.
@@ -40,8 +40,10 @@ def fit_translators(
     layout, corpus = layout_of(model), as_corpus(texts)
     documents = [
         document
-        for k, found in enumerate(corpus.values())
-        for document in limit_tokens(tokenize(tokenizer, found, k, max_length=max_length), tokens_per_language)
+        for k, texts_of_language in enumerate(corpus.values())
+        for document in limit_tokens(
+            tokenize(tokenizer, texts_of_language, k, max_length=max_length), tokens_per_language
+        )
     ]
     pad = pad_of(tokenizer)
     origin = origin_of(model, tokenizer)

@@ -33,16 +33,23 @@ def probe_heads(job: ProbeJob) -> Findings:
     chosen = heads.head_selectivity(record, seed=job.seed)
     best = chosen.heads(1)
     harm = head_ablation.ablate_heads(job.model, job.tokenizer, best, job.texts, max_tokens=300, seed=job.seed)
-    cells = [(record.languages.index(tag), layer, head) for tag, found in best.items() for layer, head in found]
-    own: dict[str, Estimate] = {
-        one.language: Estimate(one.harm[one.language], one.low, one.high) for one in harm.languages
+    cells = [
+        (record.languages.index(tag), layer, head) for tag, heads_of_tag in best.items() for layer, head in heads_of_tag
+    ]
+    own_harm: dict[str, Estimate] = {
+        language_harm.language: Estimate(
+            language_harm.harm[language_harm.language], language_harm.low, language_harm.high
+        )
+        for language_harm in harm.languages
     }
     sink, evenness = (record.mean(measure).mean(dim=2).numpy() for measure in ("sink", "evenness"))
     return Findings(
         [*chosen.rows(), *record.rows("sink", seed=job.seed), *record.rows("evenness", seed=job.seed), *harm.rows()],
         {
             "map": head_map(share=chosen.share.numpy(), languages=record.languages, chosen=cells),
-            "harm": head_harm(own=own, drawn={one.language: one.drawn for one in harm.languages}),
+            "harm": head_harm(
+                own=own_harm, drawn={language_harm.language: language_harm.drawn for language_harm in harm.languages}
+            ),
             "sink": attention_map(value=sink, languages=record.languages, unit="attention on the first token"),
             "evenness": attention_map(
                 value=evenness, languages=record.languages, unit="entropy over its largest value"
@@ -54,21 +61,21 @@ def probe_heads(job: ProbeJob) -> Findings:
 def probe_routing(job: ProbeJob) -> Findings:
     """Expert use by language and layer; a dense model has none."""
     use = routing.routing_use(job.model, job.tokenizer, job.texts)
-    found = routing.routing_divergence(use, against=job.against, seed=job.seed)
+    result = routing.routing_divergence(use, against=job.against, seed=job.seed)
     figure = routing_map(
-        divergence=found.divergence.numpy(),
-        null=found.null.numpy(),
-        q=found.q.numpy(),
-        languages=found.languages,
-        against=found.against,
+        divergence=result.divergence.numpy(),
+        null=result.null.numpy(),
+        q=result.q.numpy(),
+        languages=result.languages,
+        against=result.against,
     )
-    return Findings(list(found.rows()), {"divergence": figure})
+    return Findings(list(result.rows()), {"divergence": figure})
 
 
 def probe_roles(job: ProbeJob) -> Findings:
     """Language-specific, related and general neurons by block of layers."""
     observation = observe(job.model, job.tokenizer, job.others, tokens_per_language=5000)
-    found = roles.role_shares(
+    role_rows = roles.role_shares(
         observation,
         select_entropy_lambda,
         blocks=min(4, layout_of(job.model).n_layers),
@@ -77,15 +84,17 @@ def probe_roles(job: ProbeJob) -> Findings:
     )
     pictures = {}
     for name, of in (("roles", "selected"), ("roles_above_bar", "above the bar")):
-        bars = [role_bar(one, every=of != "selected") for one in found if one.neurons or of != "selected"]
+        bars = [
+            role_bar(role, of_all_neurons=of != "selected") for role in role_rows if role.neurons or of != "selected"
+        ]
         pictures[name] = role_bars(bars=bars, of=of)
-    return Findings([row for one in found for row in one.rows()], pictures)
+    return Findings([row for role in role_rows for row in role.rows()], pictures)
 
 
-def role_bar(one: roles.RoleShare, *, every: bool) -> RoleBar:
+def role_bar(role: roles.RoleShare, *, of_all_neurons: bool) -> RoleBar:
     """One bar: of the selected neurons, or of every neuron above the bar."""
-    share, null = (one.above_share, one.above_null) if every else (one.share, one.null)
-    return RoleBar(f"{one.layers[0]}–{one.layers[-1]}", one.role, share, null)
+    share, null = (role.above_share, role.above_null) if of_all_neurons else (role.share, role.null)
+    return RoleBar(f"{role.layers[0]}–{role.layers[-1]}", role.role, share, null)
 
 
 def probe_checkpoints(job: ProbeJob) -> Findings:
@@ -108,24 +117,27 @@ def probe_checkpoints(job: ProbeJob) -> Findings:
         parallel=job.others.parallel,
         seed=job.seed,
     )
-    kept = [(step.checkpoint, {str(tag): value for tag, value in step.kept.items()}) for step in history.steps]
+    agreement = [(step.checkpoint, {str(tag): value for tag, value in step.kept.items()}) for step in history.steps]
     pictures = {
-        name: role_history(shares=role_steps(history, every=every), kept=kept)
-        for name, every in (("history", False), ("history_above_bar", True))
+        name: role_history(shares=role_steps(history, of_all_neurons=of_all_neurons), kept=agreement)
+        for name, of_all_neurons in (("history", False), ("history_above_bar", True))
     }
     return Findings(history.rows(), pictures)
 
 
-def role_steps(history: roles.RoleHistory, *, every: bool) -> dict[str, list[RoleStep]]:
-    """By class, one point a checkpoint: of the selected neurons, or of every neuron above the bar."""
+def role_steps(history: roles.RoleHistory, *, of_all_neurons: bool) -> dict[str, list[RoleStep]]:
+    """By class, one point per checkpoint: of the selected neurons, or of every neuron above the bar."""
 
     def step(checkpoint: str, shares: Sequence[roles.RoleShare]) -> RoleStep:
-        ends = [(one.above_share, one.above_null) if every else (one.share, one.null) for one in shares]
-        count = sum(one.above if every else one.neurons for one in shares)
+        ends = [(role.above_share, role.above_null) if of_all_neurons else (role.share, role.null) for role in shares]
+        count = sum(role.above if of_all_neurons else role.neurons for role in shares)
         return RoleStep(checkpoint, count, *(float(part) for part in np.mean(ends, axis=0)))
 
     return {
-        role: [step(one.checkpoint, [share for share in one.shares if share.role == role]) for one in history.steps]
+        role: [
+            step(tracked.checkpoint, [share for share in tracked.shares if share.role == role])
+            for tracked in history.steps
+        ]
         for role in roles.CLASSES
     }
 

@@ -22,7 +22,7 @@ Words = Mapping[str, Mapping[str, str]] | Mapping[str, Mapping[Language, str]]
 
 @dataclass(frozen=True, eq=False)
 class LanguageTokens:
-    """Disjoint sets of tokens, one a language."""
+    """Disjoint sets of tokens, one per language."""
 
     languages: tuple[Language, ...]
     member: Bool[Tensor, "language vocab"]
@@ -72,12 +72,12 @@ def word_tokens(tokenizer: PreTrainedTokenizerBase, words: Words, *, vocabulary:
 
 def first_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> set[int]:
     """Tokens that begin a word, with and without a space before it; none that lacks a letter or a whole character."""
-    found = set[int]()
+    tokens = set[int]()
     for encoded in encode_texts(tokenizer, (word, f" {word}")):
         first = first_meaningful(tokenizer, encoded.ids)
         if first is not None and has_letter(tokenizer, first):
-            found.add(first)
-    return found
+            tokens.add(first)
+    return tokens
 
 
 def read_words(path: str | Path) -> dict[str, dict[Language, str]]:
@@ -101,8 +101,8 @@ def read_words(path: str | Path) -> dict[str, dict[Language, str]]:
     for number, row in enumerate(rows[1:], start=1):
         if len(row) != len(tags):
             raise CorpusError(f"{file}: word {number} has {len(row)} cells; expected {len(tags)}, one a language")
-        found = {tag: word for tag, word in zip(tags, row, strict=True) if word}
-        words[f"{number} {next(iter(found.values()), '')}"] = found
+        word_by_language = {tag: word for tag, word in zip(tags, row, strict=True) if word}
+        words[f"{number} {next(iter(word_by_language.values()), '')}"] = word_by_language
     return words
 
 
@@ -126,7 +126,7 @@ def indicative_tokens(
     counts = torch.zeros(len(corpus), size, dtype=torch.int64)
     for k, documents in enumerate(corpus.values()):
         for document in tokenize_documents(tokenizer, documents, k, max_length=100_000):
-            ids = [token for token, counted in zip(document.tokens, document.counted, strict=True) if counted]
+            ids = [token for token, is_counted in zip(document.tokens, document.counted, strict=True) if is_counted]
             counts[k] += torch.bincount(torch.tensor(ids, dtype=torch.int64), minlength=size)
     member = indicative(counts, ratio=ratio, min_count=min_count)
     used = (counts >= min_count).any(dim=0).nonzero()[:, 0].tolist()
@@ -167,7 +167,7 @@ def _disjoint(
     if len(tags) < 2:
         raise LanguageError(f"words of {', '.join(tags)} came alone; expected at least two languages; add words")
     member = claimed & ~shared
-    bare = [tag for tag, own in zip(tags, member, strict=True) if not bool(own.any())]
+    bare = [tag for tag, is_member in zip(tags, member, strict=True) if not bool(is_member.any())]
     if bare:
         raise MeasurementError(
             f"no token is {', '.join(bare)}'s own; expected at least one; give more text or words, or a lower ratio"
