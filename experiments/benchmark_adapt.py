@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 import torch
 from babelscope_kernels.onednn import torch_only
+from random_models import random_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from babelscope import NeuronSet, layout_of, open_model, origin_of
 from babelscope.adapters.peft_training import PeftStudent
@@ -42,6 +42,8 @@ class Config:
     shapes of Llama-3.1-8B, random bfloat16, for a GPU."""
     device: Literal["cpu", "cuda"] = "cpu"
     """On "cuda" one model is shared, variants run one after another, and time is wall time after a synchronisation."""
+    in_turn: bool = False
+    """On the CPU too, as on a GPU."""
     rows: int = 4
     length: int = 128
     share: float = 0.01
@@ -55,31 +57,9 @@ class Config:
 def build_model(config: Config):
     if config.model == "reference":
         return open_model("reference", device="cpu")[0]
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        if config.model == "llama-8b":
-            shape = LlamaConfig(
-                vocab_size=128_256,
-                hidden_size=4096,
-                intermediate_size=14_336,
-                num_hidden_layers=32,
-                num_attention_heads=32,
-                num_key_value_heads=8,
-                dtype="bfloat16",
-            )
-            with torch.device(config.device):
-                return AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16).eval()
-        shape = LlamaConfig(
-            vocab_size=4096,
-            hidden_size=512,
-            intermediate_size=1408,
-            num_hidden_layers=8,
-            num_attention_heads=8,
-            num_key_value_heads=4,
-            tie_word_embeddings=True,
-        )
-        model: Any = LlamaForCausalLM(shape)
-        return model.eval().to(config.device)
+    if config.model == "llama-8b":
+        return random_model("llama-8b", device=config.device, dtype=torch.bfloat16, seed=config.seed)
+    return random_model("llama-25m", device=config.device, seed=config.seed)
 
 
 def random_set(model, share: float, seed: int) -> NeuronSet:
@@ -134,7 +114,11 @@ class Variant:
     def whole_step(self, rows: Rows) -> float:
         scale = 1 / int(rows.scored.sum())
         if self.student is None:
-            embeds = self.layout.model.get_input_embeddings()(rows.input_ids).detach().requires_grad_()
+            embeds = (
+                self.layout.model.get_input_embeddings()(rows.input_ids.to(self.layout.model.device))
+                .detach()
+                .requires_grad_()
+            )
             loss = rows_loss(self.layout, rows, scale, embeds=embeds)
             loss.backward()
             return float(loss.detach())
@@ -303,27 +287,55 @@ def measure_interleaved(config: Config) -> tuple[dict, dict, dict]:
     return counted, times, trained
 
 
-def measure_in_turn(config: Config) -> tuple[dict, dict, dict]:
-    """One model, which every student leaves as it was; two passes over the variants, against drift."""
+def measure_in_turn(config: Config, run: Run) -> tuple[dict, dict, dict]:
+    """One model, which every student leaves as it was; two passes over the variants, against drift.
+
+    The seconds of each pass are logged as soon as it is done: what a later variant breaks is not lost. A variant that
+    does not fit in the memory of the GPU is logged so, and left out.
+    """
     model = build_model(config)
     counted, trained = {}, {}
     times: dict[str, list[float]] = {name: [] for name in ON_GPU}
     for half in range(2):
-        for name in ON_GPU:
-            variant = build_variant(name, model, config)
-            with variant.installed():
-                variant.weights |= storages(model, variant.student)
-                counted[name] = count(variant, random_rows(config, model.config.vocab_size, config.seed))
-                for number in range(half, config.rounds, 2):
-                    rows = random_rows(config, model.config.vocab_size, config.seed + 1 + number)
-                    times[name].append(time_step(variant, rows, config.device))
-                trained[name] = 0 if variant.student is None else variant.student.trained
+        for name in list(times):
+            try:
+                counted[name], trained[name], seconds = measure_pass(name, model, config, half)
+            except torch.OutOfMemoryError as err:
+                del times[name]
+                run.log([{"variant": name, "left_out": str(err).splitlines()[0]}])
+                torch.cuda.empty_cache()
+            else:
+                times[name] += seconds
+                run.log([{"variant": name, "pass": half, "pass_seconds": seconds, "peak_bytes": peak_bytes(config)}])
     return counted, times, trained
 
 
+def measure_pass(name: str, model, config: Config, half: int) -> tuple[tuple[int, int, int], int, list[float]]:
+    """What a variant's step counts, how many values train, and the seconds of every second round."""
+    variant = build_variant(name, model, config)
+    with variant.installed():
+        variant.weights |= storages(model, variant.student)
+        counts = count(variant, random_rows(config, model.config.vocab_size, config.seed))
+        rounds = [
+            random_rows(config, model.config.vocab_size, config.seed + 1 + number)
+            for number in range(half, config.rounds, 2)
+        ]
+        seconds = [time_step(variant, rows, config.device) for rows in rounds]
+    return counts, 0 if variant.student is None else variant.student.trained, seconds
+
+
+def peak_bytes(config: Config) -> int | None:
+    """The most memory of the GPU in use at once since the last call; None without one."""
+    if config.device == "cpu":
+        return None
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return peak
+
+
 def run(config: Config, run: Run) -> None:
-    measure = measure_interleaved if config.device == "cpu" else measure_in_turn
-    counted, times, trained = measure(config)
+    in_turn = config.device == "cuda" or config.in_turn
+    counted, times, trained = measure_in_turn(config, run) if in_turn else measure_interleaved(config)
     for name, seconds in times.items():
         row = {
             "variant": name,

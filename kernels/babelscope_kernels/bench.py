@@ -1,6 +1,7 @@
 """Benchmark of the kernels: `python -m babelscope_kernels.bench <kernel or all> [--json FILE] [--cpu]`.
 
-One call checks every case first, and gives no number if one is red; measures what the machine can do (copy bandwidth,
+One call checks every case first, and gives no number if one is red: every red outcome is printed, and `--check` ends
+there. It measures what the machine can do (copy bandwidth,
 bfloat16 matrix product); times every form; and adds rows to kernels/results/<kernel>.csv, each timing's as soon as it
 is done. `all` runs each kernel in a process of its own, so that a fault of one leaves the others standing.
 
@@ -20,14 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from babelscope_kernels.checking import check
+from babelscope_kernels.checking import Outcome, check
 from babelscope_kernels.errors import KernelError
 from babelscope_kernels.names import NAMES
 from babelscope_kernels.results import Place, Row, append, measured, table, write_whole
@@ -147,9 +148,11 @@ def facts_of(device: torch.device, commit: str) -> dict[str, str]:
 
 def _commit() -> str:
     def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True
-        ).stdout.strip()
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        try:
+            return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        except OSError:  # a machine without git
+            return ""
 
     head = git("rev-parse", "--short", "HEAD")
     return (head + ("+" if git("status", "--porcelain", "--", "*.py") else "")) or "unknown"
@@ -175,7 +178,7 @@ def bench(
         return Measured([], [])
     red = [outcome for outcome in check(kernel, "auto", device.type) if not outcome.good]
     if red:
-        raise KernelError(f"{kernel}: {len(red)} outcomes are red, so nothing is timed; the first: {red[0]}")
+        raise KernelError(_told_red(kernel, red, "so nothing is timed"))
     rows: list[Row] = []
     left_out: list[str] = []
     for timing in timings_of(kernel, device, small):
@@ -189,6 +192,19 @@ def bench(
         rows += found.rows
         left_out += found.left_out
     return Measured(rows, left_out)
+
+
+def _told_red(kernel: str, red: Sequence[Outcome], consequence: str) -> str:
+    return "\n  ".join([f"{kernel}: {len(red)} outcomes are red, {consequence}:", *map(str, red)])
+
+
+def _check(kernel: str, device: str, write: Callable[[str], object]) -> bool:
+    """Check one kernel and time nothing; whether every outcome is good."""
+    outcomes = check(kernel, "auto", device)
+    red = [outcome for outcome in outcomes if not outcome.good]
+    write(_told_red(kernel, red, f"of {len(outcomes)}") if red else f"{kernel}: {len(outcomes)} outcomes are good")
+    write("\n")
+    return not red
 
 
 def _whole(timing: Timing, done: Collection[Place]) -> bool:
@@ -235,7 +251,7 @@ def _alone(kernel: str, words: list[str], part: float, most: float) -> tuple[str
 
 def _all(options: argparse.Namespace, deadline: Deadline, write: Callable[[str], object]) -> tuple[bool, list[Any]]:
     words = ["--results", str(options.results), "--commit", options.commit]
-    words += [f"--{flag}" for flag in ("cpu", "resume") if getattr(options, flag)]
+    words += [f"--{flag}" for flag in ("cpu", "resume", "check") if getattr(options, flag)]
     fine, rows = True, []
     for number, kernel in enumerate(NAMES):
         part, left = deadline.part(len(NAMES) - number).left(), deadline.left()
@@ -264,6 +280,7 @@ def main(words: list[str], write: Callable[[str], object] = sys.stdout.write) ->
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV files")
     parser.add_argument("--commit", default="", help="named in the rows where git can not be asked")
     parser.add_argument("--budget", type=float, default=SECONDS, help="seconds for the whole call")
+    parser.add_argument("--check", action="store_true", help="check every case, print every red outcome, time nothing")
     parser.add_argument("--resume", action="store_true", help="leave out what the results hold of this very state")
     options = parser.parse_args(words)
     deadline = Deadline(time.monotonic() + options.budget)
@@ -275,6 +292,8 @@ def main(words: list[str], write: Callable[[str], object] = sys.stdout.write) ->
         options.results.mkdir(parents=True, exist_ok=True)  # now, so that no measured row is lost for want of a folder
     if options.kernel == "all":
         fine, rows = _all(options, deadline, write)
+    elif options.check:
+        return 0 if _check(options.kernel, "cpu" if options.cpu else "cuda", write) else 1
     else:
         try:
             found = _one(options.kernel, options, deadline)

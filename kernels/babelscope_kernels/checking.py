@@ -70,12 +70,17 @@ class Outcome:
     repeats_equal: bool
     """A second run gave the same bits."""
     form: str
-    """What is wrong with its shape or dtype; "" if nothing."""
+    """What is wrong with its shape or dtype, or why it could not be had at all; "" if nothing."""
 
     @property
     def good(self) -> bool:
         """Within the bound, of the right form, and the same twice."""
         return self.error <= self.bound and self.repeats_equal and not self.form
+
+    def __str__(self) -> str:
+        repeats = "" if self.repeats_equal else ", other bits on a repeat"
+        form = f", {self.form}" if self.form else ""
+        return f"{self.case}: {self.output}: error {self.error:.2g}, at most {self.bound:.2g}{repeats}{form}"
 
 
 def suite(name: str) -> Suite:
@@ -84,14 +89,30 @@ def suite(name: str) -> Suite:
 
 
 def check(name: str, backend: str, device: str = "cpu", seed: int = 0) -> list[Outcome]:
-    """Every output and gradient of every case of a kernel; cases marked large only on a CUDA device."""
+    """Every output and gradient of every case of a kernel; cases marked large only on a CUDA device.
+
+    A case that ends in an error of torch, Triton's compiler or the device is one red outcome, and the next begins.
+    """
     cases = suite(name)
     place = torch.device(device)
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     for number, case in enumerate(cases.CASES):
-        if not (case.large and place.type == "cpu"):
-            found += check_case(cases, case, backend, place, seed + number)
-    return found
+        if case.large and place.type == "cpu":
+            continue
+        try:
+            outcomes += check_case(cases, case, backend, place, seed + number)
+        except (RuntimeError, *_triton_errors()) as fault:
+            lines = [line for line in str(fault).splitlines() if line.strip()] or [""]
+            outcomes.append(Outcome(str(case), "all", math.inf, 0.0, True, f"{type(fault).__name__}: {lines[-1]}"))
+    return outcomes
+
+
+def _triton_errors() -> tuple[type[Exception], ...]:
+    try:
+        from triton.errors import TritonError
+    except ImportError:  # no Triton is installed, so that none can be raised
+        return ()
+    return (TritonError,)
 
 
 def check_case(cases: Suite, case: Case, backend: str, device: torch.device, seed: int) -> list[Outcome]:

@@ -10,7 +10,7 @@ from babelscope_kernels.onednn import by_onednn
 from conftest import tiny_model
 from training_cases import OTHERS, TEXT
 
-from babelscope.runs import Run
+from babelscope.runs import Run, open_run
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 # peft builds its sparse tensors without saying whether their invariants are to be checked.
@@ -80,16 +80,37 @@ def test_the_study_chooses_rates_measures_seeds_and_draws(config, load, tmp_path
 
 
 @pytest.mark.parametrize("way", ["measure_interleaved", "measure_in_turn"])
-def test_the_benchmark_counts_and_times_every_variant(way, load, monkeypatch):
+def test_the_benchmark_counts_and_times_every_variant(way, load, monkeypatch, tmp_path):
     module = load("benchmark_adapt")
     monkeypatch.setattr(module, "build_model", lambda config: tiny_model("llama"))
     threads = torch.get_num_threads()
-    counted, times, trained = getattr(module, way)(module.Config(rounds=2, share=0.05, length=16))
+    run = open_run("bench", {}, root=tmp_path)
+    arguments = (run,) if way == "measure_in_turn" else ()
+    counted, times, trained = getattr(module, way)(module.Config(rounds=2, share=0.05, length=16), *arguments)
     torch.set_num_threads(threads)
     assert set(counted) == set(times) == set(trained) and all(len(part) == 2 for part in times.values())
     assert counted["fused"][2] == 16 * trained["fused"] + 8
     assert counted["fused, recompute"][1] < counted["fused"][1] < counted["lora r8 mlp"][1]
     assert counted["fused"][0] < counted["ffn mask"][0]
+    passes = [(row["variant"], row["pass"], len(row["pass_seconds"])) for row in run.results()]
+    assert passes == [(name, half, 1) for half in (0, 1) for name in times if arguments]
+
+
+def test_a_variant_that_does_not_fit_is_named_and_the_others_go_on(load, monkeypatch, tmp_path):
+    module = load("benchmark_adapt")
+    monkeypatch.setattr(module, "build_model", lambda config: tiny_model("llama"))
+    build = module.build_variant
+
+    def full(name, model, config):
+        if name == "ffn mask":
+            raise torch.OutOfMemoryError("67 GiB wanted\nand a long trace")
+        return build(name, model, config)
+
+    monkeypatch.setattr(module, "build_variant", full)
+    run = open_run("bench", {}, root=tmp_path)
+    _, times, _ = module.measure_in_turn(module.Config(rounds=2, share=0.05, length=16), run)
+    assert set(times) == set(module.ON_GPU) - {"ffn mask"}
+    assert {"variant": "ffn mask", "left_out": "67 GiB wanted"} in run.results()
 
 
 def test_products_in_place_and_by_onednn_are_counted_too(load):

@@ -273,3 +273,29 @@ def test_a_kernel_without_timings_is_refused(monkeypatch):
     monkeypatch.delattr(cases, "timings")
     with pytest.raises(KernelError, match="swiglu: its cases.py has no `timings`"):
         timings_of("swiglu", CPU, small=True)
+
+
+def test_check_prints_every_red_outcome_and_times_nothing(monkeypatch, tmp_path):
+    red = [Outcome("odd", "hidden", 0.5, 1e-6, True, ""), Outcome("one", "counts", 0.0, 0.0, False, "")]
+    good = Outcome("fine", "hidden", 0.0, 1e-6, True, "")
+    monkeypatch.setattr(bench, "check", lambda *words: [red[0], good, red[1]])
+    monkeypatch.setattr(bench, "timings_of", lambda *words, **more: pytest.fail("timed all the same"))
+    said = []
+    assert main(["swiglu", "--check", "--cpu"], said.append) == 1
+    assert "".join(said).splitlines() == [
+        "swiglu: 2 outcomes are red, of 3:",
+        "  odd: hidden: error 0.5, at most 1e-06",
+        "  one: counts: error 0, at most 0, other bits on a repeat",
+    ]
+    monkeypatch.setattr(bench, "check", lambda *words: [good])
+    said.clear()
+    assert main(["swiglu", "--check", "--cpu"], said.append) == 0
+    assert "".join(said) == "swiglu: 1 outcomes are good\n"
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch):
+    def no_git(*words, **more):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(bench.subprocess, "run", no_git)
+    assert bench.facts_of(CPU, "")["commit"] == "unknown"

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from babelscope_kernels import checking
 from babelscope_kernels.checking import Case, check_case, error, poisoned_memory
 
 CASE = Case("one", torch.float32, {"n": 40})
@@ -80,3 +81,19 @@ def test_poison_leaves_the_setting_as_it_was():
     with poisoned_memory():
         assert torch.empty(8).isnan().all()
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_case_that_ends_in_an_error_is_one_red_outcome_and_the_next_begins(monkeypatch):
+    cases = checking.suite("swiglu")
+    ran = []
+
+    def run(case, inputs, backend):
+        ran.append(case.name)
+        raise RuntimeError("device-side assert\n\n  at line 5\n")
+
+    monkeypatch.setattr(cases, "run", run)
+    outcomes = checking.check("swiglu", "torch")
+    small = [case for case in cases.CASES if not case.large]
+    assert ran == [case.name for case in small] and len(outcomes) == len(small)
+    assert not any(outcome.good for outcome in outcomes)
+    assert str(outcomes[0]) == "one-float32: all: error inf, at most 0, RuntimeError:   at line 5"

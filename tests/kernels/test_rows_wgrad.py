@@ -26,11 +26,33 @@ def test_triton_agrees_with_float64_in_the_interpreter():
 def test_the_bound_shows_a_lost_token_and_a_sum_in_sixteen_bits(kind):
     grads, values = normal(1000, 5, kind=kind), normal(1000, 33, kind=kind, seed=1)
     exact = rows_wgrad_reference(grads.double(), values.double())
-    limit = CASES.BOUND[kind]
+    limit = CASES.BOUND
     assert error(rows_wgrad(grads, values), exact) <= limit
     assert error(rows_wgrad(grads[:-1], values[:-1]), exact) > 100 * limit
     rounded = sum(rows_wgrad(grads[part::4], values[part::4]).to(torch.bfloat16) for part in range(4))
     assert error(rounded.float(), exact) > 100 * limit
+
+
+def cut(values):
+    """float64 values cut towards zero to the 24 bits of a float32."""
+    mantissa, exponent = torch.frexp(values)
+    return torch.ldexp(torch.trunc(mantissa * 2.0**24), exponent - 24)
+
+
+def test_the_bound_of_tensor_cores_lets_cut_sums_pass_and_shows_a_lost_token():
+    case = next(case for case in CASES.CASES if case.large and case.dtype == torch.bfloat16)
+    n_token = case.sizes["token"]
+    limit = CASES.bound(case, "grad")
+    grads, values = (normal(n_token, 8, kind=torch.bfloat16, seed=seed).double() for seed in (0, 1))
+    exact = grads.T @ values
+    total = torch.zeros_like(exact)
+    for first in range(0, n_token, CASES.TENSOR_CORE_DEPTH):
+        some = slice(first, first + CASES.TENSOR_CORE_DEPTH)
+        total = cut(total + grads[some].T @ values[some])
+    assert CASES.BOUND < error(total, exact) <= limit
+    assert error(grads[:-1].T @ values[:-1], exact) > 100 * limit
+    halves = [(grads[part::2].T @ values[part::2]).to(torch.bfloat16).double() for part in range(2)]
+    assert error(halves[0] + halves[1], exact) > 10 * limit
 
 
 def test_hand_computed_values_are_added_to_what_is_there():

@@ -19,6 +19,7 @@ CASES = [
     *(Case("columns of a wider one", kind, SMALL, {"layout": "slice"}) for kind in KINDS),
     *(Case("transposed", kind, SMALL, {"layout": "transposed"}) for kind in KINDS),
     *(Case("pads hold NaN", kind, SMALL, {"layout": "pads"}) for kind in KINDS),
+    *(Case("long", kind, {"token": 300_000, "unit": 40, "language": 3}, large=True) for kind in KINDS[2:]),
     *(Case("llama 8b", kind, {"token": 8192, "unit": 14336, "language": 16}, large=True) for kind in KINDS[2:]),
 ]
 

@@ -26,9 +26,9 @@ class LanguageSums(NamedTuple):
 
 @torch.library.custom_op("babelscope::active_counts", mutates_args=())
 def _triton(value: Tensor, languages: Tensor, n_language: int, sums: bool) -> tuple[Tensor, Tensor, Tensor]:
-    from babelscope_kernels.active_counts.kernel import launch
+    from babelscope_kernels.active_counts.kernel import launch_counts
 
-    return launch(value, languages, n_language, sums)
+    return launch_counts(value, languages, n_language, sums)
 
 
 @_triton.register_fake

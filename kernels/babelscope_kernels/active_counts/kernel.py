@@ -1,12 +1,11 @@
 """Triton: counts, and sums where asked, of one pass; a product of the 0/1 table of languages by each tile."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from babelscope_kernels.launching import launch
 from babelscope_kernels.shipped import Shipped
 
 STEPS = 8
@@ -42,7 +41,7 @@ def _active_counts_fwd_kernel(
     # Whole numbers below 2²⁴ in float32; integer atomics give the same sum in any order.
     tl.atomic_add(counts + place, active.to(tl.int32), mask=kept & (active > 0))
     if SUMS:
-        size = n_language.to(tl.int64) * n_unit
+        size = tl.cast(n_language, tl.int64) * n_unit
         tl.store(partial + 2 * part * size + place, total, mask=kept)
         tl.store(partial + (2 * part + 1) * size + place, square, mask=kept)
 
@@ -54,7 +53,7 @@ def blocks_of(n_language: int, sums: bool) -> dict[str, int]:
     return {"BLOCK_L": block_l, "BLOCK_T": 32 if sums else 64, "BLOCK_N": width, "STEPS": STEPS * (2 if sums else 1)}
 
 
-def launch(value: Tensor, languages: Tensor, n_language: int, sums: bool) -> tuple[Tensor, Tensor, Tensor]:
+def launch_counts(value: Tensor, languages: Tensor, n_language: int, sums: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Counts int64, and sums of values and of squares float64 (empty where not asked), [language, unit]."""
     rows = value.reshape(-1, value.shape[-1])
     rows = rows if rows.stride(-1) == 1 or rows.shape[-1] <= 1 else rows.contiguous()
@@ -65,8 +64,8 @@ def launch(value: Tensor, languages: Tensor, n_language: int, sums: bool) -> tup
     partial = torch.empty(parts if sums else 0, 2, n_language, n_unit, dtype=torch.float32, device=value.device)
     if rows.numel() and n_language:
         grid = (triton.cdiv(n_unit, blocks["BLOCK_N"]), parts)
-        kernel: Any = _active_counts_fwd_kernel
-        kernel[grid](
+        launch(
+            _active_counts_fwd_kernel, grid,
             rows, languages.reshape(-1), counts, partial, n_token, n_unit, n_language, rows.stride(0),
             SUMS=sums, **blocks, **EIGHT_WARPS,
         )  # fmt: skip

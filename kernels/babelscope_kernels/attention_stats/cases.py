@@ -49,6 +49,8 @@ CASES: Sequence[Case] = [
         for token in (2048, 8192)
         for dim in (64, 128)
     ),
+    # Rows of the batch times heads: more than CUDA's 65,535 programs along a second axis.
+    _case("many short", 16, torch.bfloat16, sizes={**_REAL, "batch": 2100, "dim": 16}, large=True),
     _case("gemma", 2048, torch.bfloat16, sizes={**_REAL, "dim": 256}, softcap=50.0, window=1024, large=True),
 ]
 

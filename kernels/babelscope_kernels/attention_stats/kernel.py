@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from babelscope_kernels.attention_stats.statistics import AttentionStats, Bounds
+from babelscope_kernels.launching import launch
 from babelscope_kernels.shipped import Shipped
 
 LN2 = 0.6931471805599453
@@ -74,9 +75,12 @@ def _attention_stats_fwd_kernel(
     OPERAND: tl.constexpr,
     KIND: tl.constexpr,
 ):
-    first = tl.program_id(0).to(tl.int64) * BLOCK_Q
-    batch = tl.program_id(1).to(tl.int64) // n_head
-    head = tl.program_id(1).to(tl.int64) % n_head
+    # One axis of programs, queries innermost: rows of a batch times heads would be beyond what a second axis may have.
+    program = tl.program_id(0).to(tl.int64)
+    across = tl.cdiv(n_token, BLOCK_Q)
+    first = program % across * BLOCK_Q
+    batch = program // across // n_head
+    head = program // across % n_head
     factor, softcap = tl.cast(factor, tl.float32), tl.cast(softcap, tl.float32)
     # Token numbers are 32 bits wide; offsets are 64, but within a tile: 128 tokens of one head.
     row = first.to(tl.int32) + tl.arange(0, BLOCK_Q)
@@ -212,7 +216,9 @@ def _launch(
     side = 16 if n_token <= 128 else 128
     config = config_of(max(n_dim, n_value), low) if q.is_cuda else {"BLOCK_Q": side, "BLOCK_K": side}
     gate = q if gates is None else gates.contiguous()
-    _attention_stats_fwd_kernel[(triton.cdiv(n_token, config["BLOCK_Q"]), n_batch * n_head)](
+    launch(
+        _attention_stats_fwd_kernel,
+        (triton.cdiv(n_token, config["BLOCK_Q"]) * n_batch * n_head,),
         q,
         k,
         v,

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from babelscope_kernels.launching import launch
 from babelscope_kernels.rows_adamw.targets import RowTargets
 from babelscope_kernels.shipped import Shipped
 
@@ -93,7 +94,9 @@ def _launch(
 ) -> None:
     n_row, n_hidden = masters.shape
     places = torch.tensor([(weight.data_ptr(), *weight.stride()) for weight in weights]).to(masters.device)
-    _rows_adamw_fwd_kernel[(n_row, triton.cdiv(n_hidden, BLOCK))](
+    launch(
+        _rows_adamw_fwd_kernel,
+        (n_row, triton.cdiv(n_hidden, BLOCK)),
         masters,
         grads,
         moments1,

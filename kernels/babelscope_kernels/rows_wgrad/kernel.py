@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from babelscope_kernels.launching import launch
 from babelscope_kernels.shipped import Shipped
 
 BLOCK_HIDDEN = 128
@@ -114,7 +115,9 @@ def rows_wgrad_(grad_rows: Tensor, inputs: Tensor, out: Tensor, low: bool) -> No
     parts = triton.cdiv(n_token, share)
     kept = out if parts == 1 else torch.empty((parts, n_row, n_hidden), dtype=torch.float32, device=out.device)
     grid = (triton.cdiv(n_hidden, BLOCK_HIDDEN), triton.cdiv(n_row, block_row), parts)
-    _rows_wgrad_fwd_kernel[grid](
+    launch(
+        _rows_wgrad_fwd_kernel,
+        grid,
         grad_rows,
         inputs,
         kept,
@@ -136,8 +139,16 @@ def rows_wgrad_(grad_rows: Tensor, inputs: Tensor, out: Tensor, low: bool) -> No
     )
     if parts > 1:
         n_value = n_row * n_hidden
-        _rows_wgrad_add_kernel[(triton.cdiv(n_value, 1024),)](
-            kept, out, parts, n_value, n_hidden, out.stride(0), BLOCK=1024
+        launch(
+            _rows_wgrad_add_kernel,
+            (triton.cdiv(n_value, 1024),),
+            kept,
+            out,
+            parts,
+            n_value,
+            n_hidden,
+            out.stride(0),
+            BLOCK=1024,
         )
 
 

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from babelscope_kernels.launching import launch
 from babelscope_kernels.sae_counts.fired import SaeCounts
 from babelscope_kernels.shipped import Shipped
 
@@ -115,7 +116,9 @@ def _launch(
     sums = torch.empty(shape if with_sums else (1,), dtype=torch.float32, device=device)
     active = torch.zeros(n_token if with_active else 1, dtype=torch.int32, device=device)
     limit = threshold.to(torch.float32).reshape(-1).contiguous()
-    _sae_counts_fwd_kernel[(shares, triton.cdiv(n_feature, config["BLOCK_FEATURE"]))](
+    launch(
+        _sae_counts_fwd_kernel,
+        (shares, triton.cdiv(n_feature, config["BLOCK_FEATURE"])),
         hidden,
         w_enc,
         b_enc.contiguous(),

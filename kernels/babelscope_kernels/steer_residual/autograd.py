@@ -12,9 +12,9 @@ Gradients = tuple[Tensor | None, ...]
 
 @torch.library.custom_op("babelscope::steer_residual", mutates_args=())
 def _triton(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool) -> Tensor:
-    from babelscope_kernels.steer_residual.kernel import launch
+    from babelscope_kernels.steer_residual.kernel import launch_edit
 
-    return launch(hidden, vector, strength, project)
+    return launch_edit(hidden, vector, strength, project)
 
 
 @_triton.register_fake

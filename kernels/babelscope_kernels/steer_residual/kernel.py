@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from babelscope_kernels.launching import launch
 from babelscope_kernels.shipped import Shipped
 
 
@@ -47,7 +48,7 @@ def _rows(hidden: Tensor) -> Tensor:
     return flat if flat.stride(-1) == 1 or flat.shape[-1] <= 1 else flat.contiguous()
 
 
-def launch(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool) -> Tensor:
+def launch_edit(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool) -> Tensor:
     """vector: float32 [1 or row, hidden]. strength: float32 [token], over all rows."""
     flat, vector, strength = _rows(hidden), vector.contiguous(), strength.contiguous()
     out = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
@@ -55,8 +56,9 @@ def launch(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool) -> T
         n_token, width = flat.shape
         blocks = blocks_of(width)
         warps = {"num_warps": warps_of(blocks["BLOCK_D"])}
-        kernel: Any = _steer_fwd_kernel
-        kernel[(triton.cdiv(n_token, blocks["BLOCK_T"]),)](
+        grid = (triton.cdiv(n_token, blocks["BLOCK_T"]),)
+        launch(
+            _steer_fwd_kernel, grid,
             flat, vector, strength, out, n_token, width, n_token // vector.shape[0], flat.stride(0),
             PROJECT=project, **blocks, **warps,
         )  # fmt: skip

@@ -24,6 +24,8 @@ CASES = [
     ),
     *(Case("fused halves", kind, {"token": 19, "neuron": 63, "language": 20}, {"layout": "fused"}) for kind in KINDS),
     *(Case("transposed", kind, {"token": 19, "neuron": 63, "language": 2}, {"layout": "transposed"}) for kind in KINDS),
+    # Tokens / 4 is more than CUDA's 65,535 programs along a second axis.
+    *(Case("long", kind, {"token": 300_000, "neuron": 40, "language": 3}, large=True) for kind in KINDS[2:]),
     *(Case("llama 8b", kind, {"token": 8192, "neuron": 14336, "language": 16}, large=True) for kind in KINDS[2:]),
 ]
 

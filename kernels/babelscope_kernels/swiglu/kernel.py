@@ -1,12 +1,11 @@
 """Triton: one pass over gate and up, forward and backward; positive gates counted from the same registers."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from babelscope_kernels.launching import launch
 from babelscope_kernels.shipped import Shipped
 
 FORWARD = {"BLOCK_T": 4, "BLOCK_N": 512, "STEPS": 1}
@@ -42,8 +41,11 @@ def _swiglu_fwd_kernel(
     ACTIVATION: tl.constexpr, COUNT: tl.constexpr, BLOCK_L: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_N: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    column = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    first = tl.program_id(1).to(tl.int64) * (BLOCK_T * STEPS)
+    # One axis of programs, neurons innermost: tokens / 4 would be beyond what a second axis may have.
+    program = tl.program_id(0).to(tl.int64)
+    across = tl.cdiv(n_neuron, BLOCK_N)
+    column = program % across * BLOCK_N + tl.arange(0, BLOCK_N)
+    first = program // across * (BLOCK_T * STEPS)
     inside = (column < n_neuron)[None, :]
     which = tl.arange(0, BLOCK_L)
     total = tl.zeros([BLOCK_L, BLOCK_N], tl.float32)
@@ -53,7 +55,7 @@ def _swiglu_fwd_kernel(
         g = tl.load(gate + row[:, None] * stride_gate + column[None, :], mask=here, other=0.0).to(tl.float32)
         u = tl.load(up + row[:, None] * stride_up + column[None, :], mask=here, other=0.0).to(tl.float32)
         value, _ = _value_and_slope(g, ACTIVATION)
-        place = out + row[:, None] * n_neuron.to(tl.int64) + column[None, :]
+        place = out + row[:, None] * tl.cast(n_neuron, tl.int64) + column[None, :]
         tl.store(place, (value * u).to(out.dtype.element_ty), mask=here)
         if COUNT:
             language = tl.load(languages + row, mask=row < n_token, other=-1).to(tl.int32)
@@ -70,18 +72,20 @@ def _swiglu_bwd_kernel(
     grad, gate, up, grad_gate, grad_up, hidden, n_token, n_neuron, n_hidden, stride_grad, stride_gate, stride_up,
     ACTIVATION: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    column = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    row = tl.program_id(1).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    program = tl.program_id(0).to(tl.int64)
+    across = tl.cdiv(n_neuron, BLOCK_N)
+    column = program % across * BLOCK_N + tl.arange(0, BLOCK_N)
+    row = program // across * BLOCK_T + tl.arange(0, BLOCK_T)
     here = (row < n_token)[:, None] & (column < n_neuron)[None, :]
     d = tl.load(grad + row[:, None] * stride_grad + column[None, :], mask=here, other=0.0).to(tl.float32)
     g = tl.load(gate + row[:, None] * stride_gate + column[None, :], mask=here, other=0.0).to(tl.float32)
     u = tl.load(up + row[:, None] * stride_up + column[None, :], mask=here, other=0.0).to(tl.float32)
     value, slope = _value_and_slope(g, ACTIVATION)
-    place = row[:, None] * n_neuron.to(tl.int64) + column[None, :]
+    place = row[:, None] * tl.cast(n_neuron, tl.int64) + column[None, :]
     tl.store(grad_gate + place, (d * u * slope).to(grad_gate.dtype.element_ty), mask=here)
     tl.store(grad_up + place, (d * value).to(grad_up.dtype.element_ty), mask=here)
     kept = (row < n_token)[:, None] & (column < n_hidden)[None, :]
-    place = row[:, None] * n_hidden.to(tl.int64) + column[None, :]
+    place = row[:, None] * tl.cast(n_hidden, tl.int64) + column[None, :]
     tl.store(hidden + place, (value * u).to(hidden.dtype.element_ty), mask=kept)
 
 
@@ -114,9 +118,9 @@ def launch_forward(
     blocks = counting(block_l) if count else FORWARD
     if out.numel():
         warps = {"num_warps": 8 if count else 4}
-        grid = (triton.cdiv(n_neuron, blocks["BLOCK_N"]), triton.cdiv(n_token, blocks["BLOCK_T"] * blocks["STEPS"]))
-        kernel: Any = _swiglu_fwd_kernel
-        kernel[grid](
+        grid = (triton.cdiv(n_neuron, blocks["BLOCK_N"]) * triton.cdiv(n_token, blocks["BLOCK_T"] * blocks["STEPS"]),)
+        launch(
+            _swiglu_fwd_kernel, grid,
             g, u, out, languages.reshape(-1), counts, n_token, n_neuron, n_language, g.stride(0), u.stride(0),
             ACTIVATION=activation, COUNT=count, BLOCK_L=block_l, **blocks, **warps,
         )  # fmt: skip
@@ -133,9 +137,9 @@ def launch_backward(
     grad_up = torch.empty_like(grad_gate)
     hidden = torch.empty(*gate.shape[:-1], n_hidden, dtype=gate.dtype, device=gate.device)
     if grad_gate.numel():
-        grid = (triton.cdiv(n_neuron, BACKWARD["BLOCK_N"]), triton.cdiv(n_token, BACKWARD["BLOCK_T"]))
-        kernel: Any = _swiglu_bwd_kernel
-        kernel[grid](
+        grid = (triton.cdiv(n_neuron, BACKWARD["BLOCK_N"]) * triton.cdiv(n_token, BACKWARD["BLOCK_T"]),)
+        launch(
+            _swiglu_bwd_kernel, grid,
             d, g, u, grad_gate, grad_up, hidden, n_token, n_neuron, n_hidden, d.stride(0), g.stride(0), u.stride(0),
             ACTIVATION=activation, **BACKWARD, **FOUR_WARPS,
         )  # fmt: skip
