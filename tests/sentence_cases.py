@@ -36,4 +36,4 @@ def with_streams(vectors, rest):
         count, zero = torch.full((5,), rows.shape[1]), torch.zeros(5, rows.shape[2], dtype=torch.float64)
         lengths = torch.zeros(5, BINS, dtype=torch.int64)
         streams.append(LayerStream(2 * count, count, rows.sum(1), rows.square().sum(1), zero, zero, lengths))
-    return replace(sentences, rest=later, streams=tuple(streams))
+    return replace(sentences, later=later, streams=tuple(streams))

@@ -273,7 +273,7 @@ def test_a_map_is_fitted_without_massive_units_where_they_would_dominate():
     given = with_massive_units()
     assert set(given.left_out) == {2, 5}
     kept = [unit for unit in range(48) if unit not in (2, 5)]
-    x, y = (given.rest[given.language == k][:, kept].double().numpy() for k in (0, 1))
+    x, y = (given.later[given.language == k][:, kept].double().numpy() for k in (0, 1))
     found = fit_map(given, target="fi", source="en")
     np.testing.assert_allclose(found.matrix[kept][:, kept].numpy(), np.linalg.lstsq(x, y, rcond=None)[0], atol=1e-6)
     assert not bool(found.matrix[[2, 5]].any()) and not bool(found.matrix[:, [2, 5]].any())
@@ -286,7 +286,7 @@ def test_a_map_is_fitted_without_massive_units_where_they_would_dominate():
 def test_a_map_in_the_ordinary_form_leaves_massive_units_as_they_are(form):
     given = with_massive_units()
     recipe = incline({SITE: given}, target="fi", source="en", strength=1.0, form=form)
-    x = given.rest[:3].double()
+    x = given.later[:3].double()
     # What the operation does at strength 1: x + xM + b.
     moved = x + x @ recipe.operations[0].matrix.double() + recipe.operations[0].vector.double()
     close(moved[:, [2, 5]], x[:, [2, 5]])
@@ -556,18 +556,18 @@ def test_a_condition_is_asked_in_the_form_that_it_was_fitted_in(tmp_path):
     assert (whole.condition.form, whole.condition.left_out) == ("whole", ())
     assert found.accuracy == 1.0 > whole.accuracy
     kept = [unit for unit in range(48) if unit not in (2, 5)]
-    means = [given.rest[given.language == k][:, kept].double() for k in (0, 1)]
+    means = [given.later[given.language == k][:, kept].double() for k in (0, 1)]
     vector = (means[1].mean(dim=0) - means[0].mean(dim=0)).numpy()
     # Two tokens, of which the first is a thousand times as long, and a row of one token.
     first = torch.full((1, 1, 48), 1000.0)
     rows = torch.cat(
-        [torch.cat([first, given.rest[None, 20:21]], dim=1), torch.cat([given.rest[None, 3:4], first], dim=1)]
+        [torch.cat([first, given.later[None, 20:21]], dim=1), torch.cat([given.later[None, 3:4], first], dim=1)]
     )
     counted = torch.tensor([[True, True], [True, False]])
     for pool in ("mean", "last"):
         asked = replace(found.condition, pool=pool)
         scores = cosine_scores(rows, counted, asked).numpy()
-        for score, x in zip(scores, given.rest[[20, 3]][:, kept].double().numpy(), strict=True):
+        for score, x in zip(scores, given.later[[20, 3]][:, kept].double().numpy(), strict=True):
             assert score == pytest.approx(x @ vector / np.linalg.norm(x) / np.linalg.norm(vector), abs=1e-6)
     recipe = SteeringRecipe(
         (Operation(SITE, "add", torch.ones(48), gate=Gate(condition=found.condition), origin=ORIGIN),), ORIGIN

@@ -27,7 +27,7 @@ def test_vectors_equal_those_of_each_sentence_alone(family, bos):
             own = ids[0] > 2
             for depth, state in enumerate(states[:-1]):
                 every = state[0, own].double()
-                for vectors, tokens in ((found.vectors, every), (found.rest, every[1:])):
+                for vectors, tokens in ((found.vectors, every), (found.later, every[1:])):
                     place = torch.arange(1, len(tokens) + 1).double()
                     witness = {
                         "mean": tokens.mean(dim=0),
@@ -47,11 +47,11 @@ def test_massive_units_and_first_tokens_are_those_of_an_observation(tokenizer):
         assert ours.shares == pytest.approx(theirs.shares) and ours.massive == theirs.massive
         assert torch.equal(ours.lengths, theirs.lengths) and ours.form("auto") == theirs.form("auto")
     # "x" is one token.
-    assert bool(found.rest["mean"][0, :, 3].isnan().all()) and bool(found.rest["mean"][1].isfinite().all())
+    assert bool(found.later["mean"][0, :, 3].isnan().all()) and bool(found.later["mean"][1].isfinite().all())
     ordinary = found.in_form("ordinary")
     assert ordinary.ids == ("0", "1", "2")
     assert torch.equal(
-        ordinary.at(1)[0], without_units(found.rest["mean"][0, 1, :3], found.streams[1].massive).double()
+        ordinary.at(1)[0], without_units(found.later["mean"][0, 1, :3], found.streams[1].massive).double()
     )
 
 

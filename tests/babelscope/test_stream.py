@@ -396,8 +396,8 @@ def test_fitted_directions_leave_a_massive_unit_out(documents, fit):
     assert whole.form == "whole" and whole.left_out == ()
     # Beside it, the same fit where the unit was never there.
     keep = [unit for unit in range(32) if unit != UNIT]
-    assert documents.rest is not None and documents.stream is not None
-    narrow = replace(documents, value=documents.rest[:, keep], rest=None, stream=None)
+    assert documents.later is not None and documents.stream is not None
+    narrow = replace(documents, value=documents.later[:, keep], later=None, stream=None)
     torch.testing.assert_close(auto.vector[keep], fit(narrow, target="fi", source="en").vector, rtol=1e-3, atol=1e-3)
     assert auto.scale == documents.median_norm(["fi", "en"])
 

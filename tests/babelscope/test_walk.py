@@ -88,7 +88,7 @@ READERS = {
 def by_document(means):
     """Means in an order that is none of the batches'."""
     order = sorted(range(len(means.ids)), key=lambda row: (int(means.language[row]), means.ids[row]))
-    return [means.value[order], means.rest[order], means.norm, vars(means.stream)]
+    return [means.value[order], means.later[order], means.norm, vars(means.stream)]
 
 
 def by_mean(found):

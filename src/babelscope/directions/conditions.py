@@ -35,10 +35,10 @@ def fit_condition(
     form: of v and of x alike, as of `mean_direction`.
     Source: conditional activation steering, arXiv:2409.05907, which searches layer and threshold on a grid.
     """
-    rest, samples = named_sources(samples, language, others), samples.in_form(form)
+    other_tags, samples = named_sources(samples, language, others), samples.in_form(form)
     shape = check_form(samples.stream, form, samples.site)
-    vector = samples.mean(language) - torch.stack([samples.mean(tag) for tag in rest]).mean(dim=0)
-    groups = [samples.of(language), torch.cat([samples.of(tag) for tag in rest])]
+    vector = samples.mean(language) - torch.stack([samples.mean(tag) for tag in other_tags]).mean(dim=0)
+    groups = [samples.of(language), torch.cat([samples.of(tag) for tag in other_tags])]
     yes, no = (torch.nn.functional.cosine_similarity(group, vector[None], dim=1) for group in groups)
     ordered = torch.cat([yes, no]).unique()
     places = torch.cat([ordered[:1], (ordered[1:] + ordered[:-1]) / 2])

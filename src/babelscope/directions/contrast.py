@@ -23,8 +23,12 @@ from babelscope.languages import Language, parse_languages
 def named_sources(samples: DocumentMeans, target: str, source: str | Sequence[str] | None) -> tuple[Language, ...]:
     """The languages to compare with, in order; None means all others."""
     tag = samples.languages[samples.index(target)]
-    named = [source] if isinstance(source, str) else source
-    others = tuple(other for other in samples.languages if other != tag) if named is None else parse_languages(named)
+    source_tags = [source] if isinstance(source, str) else source
+    others = (
+        tuple(other for other in samples.languages if other != tag)
+        if source_tags is None
+        else parse_languages(source_tags)
+    )
     if not others or tag in others:
         raise LanguageError(
             f"target {tag} came with source {', '.join(others) or 'none'}; expected at least one other language"
@@ -37,7 +41,7 @@ def _packed(
     vector: Float64[Tensor, " unit"],
     target: str,
     source: Sequence[str],
-    made: dict[str, Any],
+    parameters: dict[str, Any],
     form: Form,
 ) -> Direction:
     shape = check_form(samples.stream, form, samples.site)
@@ -50,7 +54,7 @@ def _packed(
         source=tuple(source),
         mean_norm=samples.mean_norm([target, *source]),
         origin=samples.origin,
-        parameters={**made, **stream_parameters(samples.stream)},
+        parameters={**parameters, **stream_parameters(samples.stream)},
         form=shape,
         median_norm=samples.median_norm([target, *source]),
         left_out=left_out,
@@ -62,7 +66,7 @@ def pca_direction(
 ) -> Direction:
     """First principal component of the differences of parallel documents, not centred.
 
-    D = target - source, one row a pair; u = first right singular vector of D; its sign is the one under which more
+    D = target - source, one row per pair; u = first right singular vector of D; its sign is the one under which more
     pairs have u·d > 0 (of as many, the one of the mean). v = (mean of u·d) u.
     Centring would take away the mean difference, which for languages is most of what there is.
     Raises CorpusError where no document is parallel.
@@ -139,7 +143,7 @@ def lda_direction(
     are); u_l = mean of zS over the documents of l; v = ((u_target - u_source) S⁺) · std.
     The published code adds the vector without `· std`, in the units of z to h; it also drops dimensions with a small
     probe weight, which its shipped vectors keep nearly all of. Ours multiplies by std and drops none.
-    Raises MeasurementError with fewer than two documents a language, SteeringError for components that are not there.
+    Raises MeasurementError with fewer than two documents per language, SteeringError for components that are not there.
     Source: ITLC, arXiv:2506.12450.
     """
     others, samples = named_sources(samples, target, source), samples.in_form(form)
@@ -151,10 +155,12 @@ def lda_direction(
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     scalings = LinearDiscriminantAnalysis(solver="svd").fit(z, samples.language.numpy()).scalings_
-    kept = scalings.shape[1] if components is None else components
-    if not 0 < kept <= scalings.shape[1]:
-        raise SteeringError(f"{kept} components came; expected 1–{scalings.shape[1]}, or None for all; correct it")
-    s = torch.from_numpy(scalings[:, :kept].copy())
+    n_components = scalings.shape[1] if components is None else components
+    if not 0 < n_components <= scalings.shape[1]:
+        raise SteeringError(
+            f"{n_components} components came; expected 1–{scalings.shape[1]}, or None for all; correct it"
+        )
+    s = torch.from_numpy(scalings[:, :n_components].copy())
     place = {tag: ((samples.of(tag) - mean) / std @ s).mean(dim=0) for tag in (Language.parse(target), *others)}
     gap = place[Language.parse(target)] - torch.stack([place[tag] for tag in others]).mean(dim=0)
     return _packed(

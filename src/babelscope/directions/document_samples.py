@@ -43,7 +43,7 @@ class DocumentMeans:
     """Document ids; equal ids in two languages mean parallel text."""
     norm: Float64[Tensor, " language"]
     """Mean over tokens of the Euclidean norm."""
-    rest: Float32[Tensor, "document unit"] | None = None
+    later: Float32[Tensor, "document unit"] | None = None
     """Stream sites only: means without the first counted token; NaN for a document of one token."""
     stream: LayerStream | None = None
     """Stream sites only: what massive units and first tokens hold."""
@@ -55,26 +55,28 @@ class DocumentMeans:
             raise LanguageError(f"language {tag!r} has no documents here; expected one of {', '.join(self.languages)}")
         return self.languages.index(tag)
 
-    def in_form(self, wanted: Form) -> "DocumentMeans":
+    def in_form(self, requested: Form) -> "DocumentMeans":
         """The same in a form: "ordinary" without first tokens, documents of one token left out, massive units zero.
 
         "auto" is ordinary where `mean_direction` would be. Raises SiteError where the form can not be told.
         """
-        if check_form(self.stream, wanted, self.site) == "whole" or self.stream is None or self.rest is None:
+        if check_form(self.stream, requested, self.site) == "whole" or self.stream is None or self.later is None:
             return self
-        some = self.rest.isfinite().all(dim=1)
-        gone = [tag for k, tag in enumerate(self.languages) if not bool((some & (self.language == k)).any())]
-        if gone:
+        longer_documents = self.later.isfinite().all(dim=1)
+        emptied = [
+            tag for k, tag in enumerate(self.languages) if not bool((longer_documents & (self.language == k)).any())
+        ]
+        if emptied:
             raise MeasurementError(
-                f"{', '.join(gone)}: documents of one token only; expected longer ones; hand over longer text, or take "
-                "form 'whole'"
+                f"{', '.join(emptied)}: documents of one token only; expected longer ones; hand over longer text, or "
+                "take form 'whole'"
             )
         return replace(
             self,
-            value=without_units(self.rest[some], self.stream.massive),
-            language=self.language[some],
-            ids=tuple(name for name, longer in zip(self.ids, some.tolist(), strict=True) if longer),
-            rest=None,
+            value=without_units(self.later[longer_documents], self.stream.massive),
+            language=self.language[longer_documents],
+            ids=tuple(name for name, longer in zip(self.ids, longer_documents.tolist(), strict=True) if longer),
+            later=None,
         )
 
     @property
@@ -120,7 +122,7 @@ def document_means(
     max_length: int = 512,
     batch_tokens: int | None = None,
 ) -> dict[Site, DocumentMeans]:
-    """Read labelled text once and keep one mean a document at each site; memory is documents × units × sites.
+    """Read labelled text once and keep one mean per document at each site; memory is documents × units × sites.
 
     At stream sites a second one without the document's first token (see `DocumentMeans.in_form`).
 
@@ -128,8 +130,8 @@ def document_means(
     MeasurementError where a site gives NaN or infinity.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
-    wanted = [site if isinstance(site, Site) else Site.parse(site) for site in sites]
-    for site in wanted:
+    parsed_sites = [site if isinstance(site, Site) else Site.parse(site) for site in sites]
+    for site in parsed_sites:
         layout.check(site)
         if site.at == "logits" or (layout.n_experts and site.at in NEURON_SITES):
             raise SiteError(f"site '{site}': expected a space that all tokens share; use resid_out or mlp_out")
@@ -138,8 +140,8 @@ def document_means(
         text.append([d for d in tokenize_documents(tokenizer, documents, k, max_length=max_length) if d.n_counted])
         if not text[-1]:
             raise CorpusError(f"language {tag!r} has no token to read; expected longer text; add some")
-    means = [_Means(site, len(corpus)) for site in dict.fromkeys(wanted)]
-    stream_sites = [site for site in dict.fromkeys(wanted) if site.at in STREAM_SITES]
+    means = [_Means(site, len(corpus)) for site in dict.fromkeys(parsed_sites)]
+    stream_sites = [site for site in dict.fromkeys(parsed_sites) if site.at in STREAM_SITES]
     streams = {site: StreamTally(site, len(corpus), layout.width(site.at)) for site in stream_sites}
     walk(layout, text, [*means, *streams.values()], batch_tokens=batch_tokens)
     origin = origin_of(model, tokenizer)
@@ -150,7 +152,7 @@ class _BatchMeans(NamedTuple):
     """What one batch gives."""
 
     value: Float32[Tensor, "batch unit"]
-    rest: Float32[Tensor, "batch unit"]
+    later: Float32[Tensor, "batch unit"]
     """Without first tokens; NaN for a document of one token."""
     norm: float
     """Sum over tokens of the length."""
@@ -163,7 +165,7 @@ class _Means:
         self.site = site
         self.hooks: dict[Site, ReadSite] = {site: self.read}
         self.rows: list[Tensor] = []
-        self.rest: list[Tensor] = []
+        self.later: list[Tensor] = []
         self.languages: list[int] = []
         self.ids: list[str] = []
         self.norm = torch.zeros(languages, dtype=torch.float64)
@@ -173,15 +175,15 @@ class _Means:
         """Means of a batch's documents."""
         exact, count = at.value.flatten(2).double() * at.counted[..., None], at.counted.sum(dim=1, keepdim=True)
         total = exact.sum(dim=1)
-        rest = ((total - exact[first_tokens(at.counted)]) / (count - 1)).masked_fill(count == 1, math.nan)
-        return _BatchMeans((total / count).float().cpu(), rest.float().cpu(), float(exact.norm(dim=-1).sum()))
+        later_mean = ((total - exact[first_tokens(at.counted)]) / (count - 1)).masked_fill(count == 1, math.nan)
+        return _BatchMeans((total / count).float().cpu(), later_mean.float().cpu(), float(exact.norm(dim=-1).sum()))
 
     def add(self, batch: Batch, values: dict[Site, _BatchMeans]) -> None:
         """Add a batch of one language."""
         means, k = values[self.site], batch.documents[0].language
         self.rows.append(means.value)
         if self.site.at in STREAM_SITES:
-            self.rest.append(means.rest)
+            self.later.append(means.later)
         self.languages += [document.language for document in batch.documents]
         self.ids += [document.id for document in batch.documents]
         self.norm[k] += means.norm
@@ -202,6 +204,6 @@ class _Means:
             language=torch.tensor(self.languages),
             ids=tuple(self.ids),
             norm=self.norm / self.tokens,
-            rest=None if stream is None else torch.cat(self.rest),
+            later=None if stream is None else torch.cat(self.later),
             stream=None if stream is None else stream.layer(),
         )

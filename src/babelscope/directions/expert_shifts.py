@@ -77,5 +77,5 @@ def promote_experts(
         )
     if not operations:
         raise SelectionError("no layer came; expected at least one; name the layers")
-    made = {"method": f"expert promotion, {mode}", "source": "arXiv:2510.04694", "layers": list(layers)}
-    return SteeringRecipe(tuple(operations), obs.origin, {**made, "target": target, "per_layer": per_layer})
+    parameters = {"method": f"expert promotion, {mode}", "source": "arXiv:2510.04694", "layers": list(layers)}
+    return SteeringRecipe(tuple(operations), obs.origin, {**parameters, "target": target, "per_layer": per_layer})

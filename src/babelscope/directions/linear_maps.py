@@ -85,14 +85,16 @@ def incline(
     Source: INCLINE, arXiv:2410.12462.
     """
     operations: list[Operation] = []
-    left: dict[str, list[int]] = {}
+    units_left_out: dict[str, list[int]] = {}
     for site, means in samples.items():
         fitted = fit_map(means, target=target, source=source, ridge=ridge, intercept=intercept, form=stream_form)
         left_out = massive_at(means, stream_form)
         # The part that the image takes the place of.
-        own = without_units(torch.eye(len(fitted.matrix), dtype=torch.float64), left_out) if form == "blend" else 0.0
-        left[str(site)] = list(left_out)
-        matrix = (fitted.matrix - own).float()
+        identity = (
+            without_units(torch.eye(len(fitted.matrix), dtype=torch.float64), left_out) if form == "blend" else 0.0
+        )
+        units_left_out[str(site)] = list(left_out)
+        matrix = (fitted.matrix - identity).float()
         operations.append(
             Operation(
                 site,
@@ -107,7 +109,12 @@ def incline(
         )
     if not operations:
         raise SteeringError("no site came; expected documents' means at one or more; read them with document_means")
-    made = {"ridge": float(ridge), "form": form, "clean": clean, "intercept": intercept}
-    made |= {"stream_form": stream_form, "left_out": left}
-    named = {"method": "least-squares map", "source": "INCLINE, arXiv:2410.12462", "target": target, "from": [source]}
-    return SteeringRecipe(tuple(operations), next(iter(samples.values())).origin, {**named, **made})
+    settings = {"ridge": float(ridge), "form": form, "clean": clean, "intercept": intercept}
+    settings |= {"stream_form": stream_form, "left_out": units_left_out}
+    provenance = {
+        "method": "least-squares map",
+        "source": "INCLINE, arXiv:2410.12462",
+        "target": target,
+        "from": [source],
+    }
+    return SteeringRecipe(tuple(operations), next(iter(samples.values())).origin, {**provenance, **settings})

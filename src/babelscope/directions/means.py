@@ -13,9 +13,9 @@ from babelscope.languages import Language, parse_languages
 from babelscope.sites import At, Site
 
 
-def form_at(obs: Observation, site: Site, wanted: Form) -> Literal["whole", "ordinary"]:
+def form_at(obs: Observation, site: Site, requested: Form) -> Literal["whole", "ordinary"]:
     """The form of directions at a site; "auto" is ordinary where massive units or first tokens would dominate them."""
-    return check_form(obs.stream(site.at, site.layer or 0), wanted, site)
+    return check_form(obs.stream(site.at, site.layer or 0), requested, site)
 
 
 def language_mean(

@@ -26,8 +26,8 @@ def set_neurons(
     def values(site: Site, neurons: Tensor) -> Tensor:
         return torch.full(neurons.shape, float(value))
 
-    made = {"method": "neurons held at a value", "value": float(value)}
-    return _by_layer(sets, language, "replace", values, strength, made)
+    parameters = {"method": "neurons held at a value", "value": float(value)}
+    return _by_layer(sets, language, "replace", values, strength, parameters)
 
 
 def scale_neurons(
@@ -41,8 +41,8 @@ def scale_neurons(
     def factors(site: Site, neurons: Tensor) -> Tensor:
         return torch.full(neurons.shape, float(factor))
 
-    made = {"method": "neurons scaled", "factor": float(factor)}
-    return _by_layer(sets, language, "scale", factors, strength, made)
+    parameters = {"method": "neurons scaled", "factor": float(factor)}
+    return _by_layer(sets, language, "scale", factors, strength, parameters)
 
 
 def activate_neurons(
@@ -68,8 +68,8 @@ def activate_neurons(
         mean = mean_difference(obs, language, others, site) if others else language_mean(obs, language, site)
         return mean[neurons].float()
 
-    made = {"method": f"neurons activated, {by}", "target": sets.languages[sets.index(language)]}
-    return _by_layer(sets, language, "replace" if by == "replace" else "add", means, strength, made)
+    parameters = {"method": f"neurons activated, {by}", "target": sets.languages[sets.index(language)]}
+    return _by_layer(sets, language, "replace" if by == "replace" else "add", means, strength, parameters)
 
 
 def language_arithmetic(
@@ -91,7 +91,7 @@ def language_arithmetic(
     """
     off = () if source is None else set_neurons(sets, source, fill).operations
     on = activate_neurons(sets, obs, target, by, source=source, strength=strength).operations
-    made = {
+    parameters = {
         "method": f"neuron arithmetic, {by}",
         "source": "arXiv:2507.22608",
         "target": sets.languages[sets.index(target)],
@@ -99,7 +99,7 @@ def language_arithmetic(
         "neurons": sets.method,
         "fill": float(fill),
     }
-    return SteeringRecipe((*off, *on), sets.origin, made)
+    return SteeringRecipe((*off, *on), sets.origin, parameters)
 
 
 def _by_layer(
@@ -108,7 +108,7 @@ def _by_layer(
     kind: Literal["add", "replace", "scale"],
     values: Callable[[Site, Int64[Tensor, " chosen"]], Tensor],
     strength: float | int,
-    made: Mapping[str, Any],
+    parameters: Mapping[str, Any],
 ) -> SteeringRecipe:
     """One operation for each layer in which the language has neurons."""
     k, operations = sets.index(language), []
@@ -121,5 +121,5 @@ def _by_layer(
             )
     if not operations:
         raise SelectionError(f"no neuron is selected for {language}; expected at least one; select with a higher rate")
-    named = {"source": "arXiv:2507.22608", "neurons": sets.method, "language": sets.languages[k]}
-    return SteeringRecipe(tuple(operations), sets.origin, {**made, **named})
+    provenance = {"source": "arXiv:2507.22608", "neurons": sets.method, "language": sets.languages[k]}
+    return SteeringRecipe(tuple(operations), sets.origin, {**parameters, **provenance})

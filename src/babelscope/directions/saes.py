@@ -22,17 +22,21 @@ from babelscope.errors import SteeringError
 def _check_features(sae: LoadedSAE, features: Sequence[int]) -> None:
     if not features or len(set(features)) < len(features):
         raise SteeringError(f"SAE {sae.id!r}: features {list(features)} came; expected one or more, each once")
-    outside = [index for index in features if not 0 <= index < sae.n_features]
-    if outside:
-        raise SteeringError(f"SAE {sae.id!r}: feature {outside[0]} came; expected 0–{sae.n_features - 1}; correct it")
+    out_of_range = [index for index in features if not 0 <= index < sae.n_features]
+    if out_of_range:
+        raise SteeringError(
+            f"SAE {sae.id!r}: feature {out_of_range[0]} came; expected 0–{sae.n_features - 1}; correct it"
+        )
 
 
 def _check_model(sae: LoadedSAE, origin: Origin) -> None:
-    found = differences(Origin(sae.model, "", sae.model_hash, ""), origin, tokenizer=False) if sae.model_hash else ""
-    if found:
+    difference = (
+        differences(Origin(sae.model, "", sae.model_hash, ""), origin, tokenizer=False) if sae.model_hash else ""
+    )
+    if difference:
         raise SteeringError(
-            f"SAE {sae.id!r} was trained on {sae.model!r}, came with {origin.model!r}: {found}; expected one model; "
-            "use its own autoencoder"
+            f"SAE {sae.id!r} was trained on {sae.model!r}, came with {origin.model!r}: {difference}; expected one "
+            "model; use its own autoencoder"
         )
 
 
@@ -113,11 +117,11 @@ def feature_map(sae: LoadedSAE, features: Sequence[int]) -> FeatureMap:
     if sae.scaling != "none":
         raise SteeringError(f"SAE {sae.id!r} scales each token ({sae.scaling}); expected none; choose another")
     chosen = torch.tensor(list(features))
-    kept = torch.arange(sae.n_features) if sae.activation == "topk" else chosen
+    encoder_features = torch.arange(sae.n_features) if sae.activation == "topk" else chosen
     return FeatureMap(
-        encoder=sae.w_enc[:, kept].T.contiguous(),
-        bias=sae.b_enc[kept].clone(),
-        threshold=sae.threshold[kept].clone(),
+        encoder=sae.w_enc[:, encoder_features].T.contiguous(),
+        bias=sae.b_enc[encoder_features].clone(),
+        threshold=sae.threshold[encoder_features].clone(),
         decoder=sae.w_dec[chosen].clone(),
         chosen=chosen if sae.activation == "topk" else torch.arange(len(chosen)),
         top_k=sae.k if sae.activation == "topk" else None,
@@ -160,5 +164,5 @@ def _edited(
     vector = torch.tensor([float(value) for value in values.values()])
     operation = Operation(sae.site, kind, vector, strength, features=part, origin=origin)
     word = "clamped" if kind == "clamp_features" else "scaled"
-    made = {"method": f"features {word}", "source": "arXiv:2507.13410", "sae": {"id": sae.id, "hash": sae.hash}}
-    return SteeringRecipe((operation,), origin or Origin(sae.model, "", "", ""), made)
+    parameters = {"method": f"features {word}", "source": "arXiv:2507.13410", "sae": {"id": sae.id, "hash": sae.hash}}
+    return SteeringRecipe((operation,), origin or Origin(sae.model, "", "", ""), parameters)

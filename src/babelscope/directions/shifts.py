@@ -29,11 +29,16 @@ def shift_and_back(
     Source: ShifCon, arXiv:2410.19453.
     """
     out = source if target is None else target
-    there = mean_direction(obs, target=pivot, source=source, layer=layers[0])
-    back = mean_direction(obs, target=out, source=pivot, layer=layers[1])
-    made = {"method": "shift and shift back", "source": "ShifCon, arXiv:2410.19453", "target": out, "from": [source]}
-    operations = tuple(part.add(strength, "raw") for part in (there, back))
-    return SteeringRecipe(operations, obs.origin, {**made, "pivot": pivot, "layers": list(layers)})
+    into_pivot = mean_direction(obs, target=pivot, source=source, layer=layers[0])
+    out_of_pivot = mean_direction(obs, target=out, source=pivot, layer=layers[1])
+    parameters = {
+        "method": "shift and shift back",
+        "source": "ShifCon, arXiv:2410.19453",
+        "target": out,
+        "from": [source],
+    }
+    operations = tuple(part.add(strength, "raw") for part in (into_pivot, out_of_pivot))
+    return SteeringRecipe(operations, obs.origin, {**parameters, "pivot": pivot, "layers": list(layers)})
 
 
 def score_heads(
@@ -88,12 +93,12 @@ def head_shift(
     layers, operations = obs["attn_heads"].layers, []
     d_head = obs["attn_heads"].sum.shape[1] // n_heads
     for row, layer in enumerate(layers):
-        mine = sorted(index % n_heads for index in chosen if index // n_heads == row)
-        if mine:
-            units = torch.cat([torch.arange(head * d_head, (head + 1) * d_head) for head in mine])
+        heads_here = sorted(index % n_heads for index in chosen if index // n_heads == row)
+        if heads_here:
+            units = torch.cat([torch.arange(head * d_head, (head + 1) * d_head) for head in heads_here])
             site = Site(layer, "attn_heads")
             shift = mean_difference(obs, target, others, site)[units].float()
             operations.append(Operation(site, "add", shift, strength, indices=units, origin=obs.origin))
-    named = [f"{layers[index // n_heads]}.{index % n_heads}" for index in sorted(chosen)]
-    made = {"method": "shift of attention heads", "source": "CLAIM, arXiv:2506.11073", "heads": named}
-    return SteeringRecipe(tuple(operations), obs.origin, {**made, "target": target, "from": list(others)})
+    head_names = [f"{layers[index // n_heads]}.{index % n_heads}" for index in sorted(chosen)]
+    parameters = {"method": "shift of attention heads", "source": "CLAIM, arXiv:2506.11073", "heads": head_names}
+    return SteeringRecipe(tuple(operations), obs.origin, {**parameters, "target": target, "from": list(others)})

@@ -61,8 +61,8 @@ def ablate_languages(
         )
     if not operations:
         raise SteeringError("no layer came; expected at least one in the middle; name the layers")
-    made = {"method": "language subspace taken out", "source": "arXiv:2505.15257", "rank": rank}
-    return SteeringRecipe(tuple(operations), obs.origin, {**made, "middle": list(middle), "upper": list(upper)})
+    parameters = {"method": "language subspace taken out", "source": "arXiv:2505.15257", "rank": rank}
+    return SteeringRecipe(tuple(operations), obs.origin, {**parameters, "middle": list(middle), "upper": list(upper)})
 
 
 def hold_coordinates(
@@ -94,5 +94,5 @@ def hold_coordinates(
         origin=obs.origin,
     )
     tag = obs.languages[obs.index(target)]
-    made = {"method": "language coordinates held", "source": "ours; subspace of arXiv:2505.15257", "target": tag}
-    return SteeringRecipe((operation,), obs.origin, {**made, "layer": layer, "rank": len(space)})
+    parameters = {"method": "language coordinates held", "source": "ours; subspace of arXiv:2505.15257", "target": tag}
+    return SteeringRecipe((operation,), obs.origin, {**parameters, "layer": layer, "rank": len(space)})

@@ -34,7 +34,7 @@ def choose_features(rule: FeatureRule, observed: FeatureObservation) -> FeatureS
     """The FeatureSet of a rule: its fields, what it found, tokens, documents and random tokens are the parameters."""
     choice = rule.select(FeatureCounts.read(observed))
     # JSON has no infinity.
-    given = {name: "inf" if value == math.inf else value for name, value in asdict(rule).items()}
+    rule_parameters = {name: "inf" if value == math.inf else value for name, value in asdict(rule).items()}
     return FeatureSet.from_mask(
         choice.mask,
         torch.where(choice.mask, choice.score, torch.zeros_like(choice.score)),
@@ -45,7 +45,7 @@ def choose_features(rule: FeatureRule, observed: FeatureObservation) -> FeatureS
         sae_hash=observed.sae_hash,
         method=rule.name,
         parameters={
-            **given,
+            **rule_parameters,
             **choice.facts,
             **{name: by_language(observed, mask) for name, mask in choice.counted.items()},
             "tokens": observed.counts.tokens,

@@ -22,7 +22,7 @@ class MatchedFeatures(NamedTuple):
     """Random sets of the size of the real ones."""
 
     features: dict[Language, Int64[Tensor, "draw size"]]
-    """Features of each draw, none of any language's set, each once a draw."""
+    """Features of each draw, none of any language's set, each once per draw."""
     achieved: dict[Language, dict[str, float]]
     """Mean over draws of Σ over the control's features of rate, decoder norm and energy, over that of the set."""
 
@@ -55,14 +55,14 @@ def matched_features(
     have no like outside the sets.
     Raises SelectionError where too few other features fired in a language, ArtifactError for another autoencoder.
     """
-    generator, found, achieved = np.random.default_rng(seed), {}, {}
-    for tag, like, own, pool in likenesses(observed, sets, barred):
-        picked = draw_like(like, own, pool, draws, generator)
-        found[tag] = picked
-        ratio = like[picked].sum(dim=1).mean(dim=0) / like[own].sum(dim=0)
+    generator, controls, achieved = np.random.default_rng(seed), {}, {}
+    for tag, like, members, pool in likenesses(observed, sets, barred):
+        draws_of_language = draw_like(like, members, pool, draws, generator)
+        controls[tag] = draws_of_language
+        ratio = like[draws_of_language].sum(dim=1).mean(dim=0) / like[members].sum(dim=0)
         achieved[tag] = dict(zip(QUANTITIES, ratio.tolist(), strict=True))
     report_misses(achieved)
-    return MatchedFeatures(found, achieved)
+    return MatchedFeatures(controls, achieved)
 
 
 def loud_features(
@@ -74,21 +74,23 @@ def loud_features(
     much.  Σ energy² = E_k Σ |f · W_dec row|², the square of what the features add to the stream, each taken alone.
     Raises as `matched_features`.
     """
-    generator, found, achieved = np.random.default_rng(seed), {}, {}
-    for tag, like, own, pool in likenesses(observed, sets, barred):
-        distance, power = distances(like, own, pool), like[pool, 2].square().numpy()
-        wanted = float(like[own, 2].square().sum())
+    generator, controls, achieved = np.random.default_rng(seed), {}, {}
+    for tag, like, members, pool in likenesses(observed, sets, barred):
+        distance, power = distances(like, members, pool), like[pool, 2].square().numpy()
+        target_power = float(like[members, 2].square().sum())
 
-        def enough(row: list[int], least: int = len(own), wanted: float = wanted, power: np.ndarray = power) -> bool:
-            return len(row) >= least and float(power[row].sum()) >= wanted
+        def enough(
+            row: list[int], least: int = len(members), target_power: float = target_power, power: np.ndarray = power
+        ) -> bool:
+            return len(row) >= least and float(power[row].sum()) >= target_power
 
         rows = [serve(distance, generator, enough) for _ in range(draws)]
-        found[tag] = [pool[row] for row in rows]
+        controls[tag] = [pool[row] for row in rows]
         achieved[tag] = {
-            "power": float(np.mean([power[row].sum() for row in rows])) / wanted,
-            "times": float(np.mean([len(row) for row in rows])) / len(own),
+            "power": float(np.mean([power[row].sum() for row in rows])) / target_power,
+            "times": float(np.mean([len(row) for row in rows])) / len(members),
         }
-    return LoudFeatures(found, achieved)
+    return LoudFeatures(controls, achieved)
 
 
 def loudest_features(
@@ -97,14 +99,14 @@ def loudest_features(
     """As many as each language's set has, those that write most into its text of all that no language has.
 
     The most that as many other features can take out, for where none as loud as the set are left to be matched.
-    One set a language, so a rank p means nothing here.  Raises as `matched_features`.
+    One set per language, so a rank p means nothing here.  Raises as `matched_features`.
     """
-    found, achieved = {}, {}
-    for tag, like, own, pool in likenesses(observed, sets, barred):
-        chosen = pool[like[pool, 2].argsort(descending=True, stable=True)[: len(own)]]
-        ratio = like[chosen].sum(dim=0) / like[own].sum(dim=0)
-        found[tag], achieved[tag] = chosen[None], dict(zip(QUANTITIES, ratio.tolist(), strict=True))
-    return MatchedFeatures(found, achieved)
+    controls, achieved = {}, {}
+    for tag, like, members, pool in likenesses(observed, sets, barred):
+        chosen = pool[like[pool, 2].argsort(descending=True, stable=True)[: len(members)]]
+        ratio = like[chosen].sum(dim=0) / like[members].sum(dim=0)
+        controls[tag], achieved[tag] = chosen[None], dict(zip(QUANTITIES, ratio.tolist(), strict=True))
+    return MatchedFeatures(controls, achieved)
 
 
 def likenesses(
@@ -116,39 +118,39 @@ def likenesses(
             f"sets of SAE {sets.sae_id!r} ({sets.sae_hash}) came with an observation of {observed.sae_id!r} "
             f"({observed.sae_hash}); expected one autoencoder; observe with it"
         )
-    taken = sets.mask().any(dim=0)
-    taken = taken if barred is None else taken | barred.mask().any(dim=0)
+    unavailable = sets.mask().any(dim=0)
+    unavailable = unavailable if barred is None else unavailable | barred.mask().any(dim=0)
     energy, rate = feature_energy(observed), observed.fired.double() / observed.tokens
     for tag in sets.languages:
         k = observed.counts.index(tag)
         like = torch.stack([rate[:, k], observed.decoder_norm.double(), energy[:, k]], dim=1)
-        own, pool = sets.features(tag), ((observed.fired[:, k] > 0) & ~taken).nonzero().flatten()
-        if len(pool) < max(NEIGHBOURS, len(own)):
+        members, pool = sets.features(tag), ((observed.fired[:, k] > 0) & ~unavailable).nonzero().flatten()
+        if len(pool) < max(NEIGHBOURS, len(members)):
             raise SelectionError(
                 f"{tag}: {len(pool)} features fired that no language has; expected at least "
-                f"{max(NEIGHBOURS, len(own))} to draw a control from; select fewer, or observe more text"
+                f"{max(NEIGHBOURS, len(members))} to draw a control from; select fewer, or observe more text"
             )
-        yield tag, like, own, pool
+        yield tag, like, members, pool
 
 
 def draw_like(
     like: Float64[Tensor, "feature quantity"],
-    own: Int64[Tensor, " size"],
+    members: Int64[Tensor, " size"],
     pool: Int64[Tensor, " free"],
     draws: int,
     generator: np.random.Generator,
 ) -> Int64[Tensor, "draw size"]:
-    """One set a draw, each of its features among the ten of the pool nearest to one of the own that are still free."""
-    distance, size = distances(like, own, pool), len(own)
+    """One set per draw: for each member, one of the ten nearest features of the pool that are still free."""
+    distance, size = distances(like, members, pool), len(members)
     rows = [serve(distance, generator, lambda row: len(row) == size) for _ in range(draws)]
     return pool[torch.tensor(rows, dtype=torch.int64).reshape(draws, size)]
 
 
-def distances(like: Float64[Tensor, "feature quantity"], own: Tensor, pool: Tensor) -> np.ndarray:
-    """[own, pool]: Euclidean distance between logarithms, each in its standard deviation over both."""
+def distances(like: Float64[Tensor, "feature quantity"], members: Tensor, pool: Tensor) -> np.ndarray:
+    """[member, pool]: Euclidean distance between logarithms, each in its standard deviation over both."""
     place = like.clamp(min=torch.finfo(torch.float64).tiny).log()
-    place = place / place[torch.cat([pool, own])].std(dim=0, correction=0).clamp(min=1e-12)
-    return torch.cdist(place[own], place[pool]).numpy()
+    place = place / place[torch.cat([pool, members])].std(dim=0, correction=0).clamp(min=1e-12)
+    return torch.cdist(place[members], place[pool]).numpy()
 
 
 def serve(distance: np.ndarray, generator: np.random.Generator, enough: Callable[[list[int]], bool]) -> list[int]:
@@ -171,5 +173,5 @@ def report_misses(achieved: dict[Language, dict[str, float]]) -> None:
     for name in QUANTITIES:
         off = {tag: row[name] for tag, row in achieved.items() if abs(row[name] - 1) > LARGEST_MISS}
         if off:
-            listed = ", ".join(f"{tag} {value:.2f}" for tag, value in off.items())
-            log.warning("matched features are more than 10 %% off in %s (achieved over wanted): %s", name, listed)
+            misses = ", ".join(f"{tag} {value:.2f}" for tag, value in off.items())
+            log.warning("matched features are more than 10 %% off in %s (achieved over wanted): %s", name, misses)

@@ -16,7 +16,7 @@ class FeatureAddend(NamedTuple):
     """What one batch of one language adds."""
 
     active: Float32[Tensor, "document feature"]
-    """Tokens of each document on which the feature fired; whole numbers, exact below 2²⁴ tokens a document."""
+    """Tokens of each document on which the feature fired; whole numbers, exact below 2²⁴ tokens per document."""
     sum: Float64[Tensor, "document feature"]
     """Sum of values over the tokens of each document."""
     sumsq: Float64[Tensor, " feature"]
@@ -30,7 +30,7 @@ def blocks(sae: LoadedSAE, rows: Float[Tensor, "row hidden"]) -> Iterator[tuple[
     By blocks of features, so that a part of the encoder is read once for all rows; by blocks of rows under "topk",
     whose ranking needs all features of a row.
     """
-    every = slice(0, len(rows))
+    all_rows = slice(0, len(rows))
     if sae.activation == "topk":
         step = max(1, BLOCK // sae.n_features)
         for start in range(0, len(rows), step):
@@ -42,7 +42,7 @@ def blocks(sae: LoadedSAE, rows: Float[Tensor, "row hidden"]) -> Iterator[tuple[
     for start in range(0, sae.n_features, step):
         part = slice(start, min(sae.n_features, start + step))
         pre = torch.addmm(sae.b_enc[part], scaled, sae.w_enc[:, part])
-        yield every, part, torch.where(pre > sae.threshold[part], pre, 0)
+        yield all_rows, part, torch.where(pre > sae.threshold[part], pre, 0)
 
 
 def feature_addend(
@@ -59,9 +59,9 @@ def feature_addend(
     active = torch.zeros(shape, device=rows.device)
     total = torch.zeros(shape, dtype=torch.float64, device=rows.device)
     sumsq = torch.zeros(sae.n_features, dtype=torch.float64, device=rows.device)
-    for some, part, value in blocks(sae, rows):
-        active[:, part].index_add_(0, document[some], (value > 0).to(active.dtype))
+    for part_rows, part, value in blocks(sae, rows):
+        active[:, part].index_add_(0, document[part_rows], (value > 0).to(active.dtype))
         wide = value.double()
-        total[:, part].index_add_(0, document[some], wide)
+        total[:, part].index_add_(0, document[part_rows], wide)
         sumsq[part] += wide.square_().sum(dim=0)
     return FeatureAddend(active, total, sumsq, rows.double().norm(dim=1).sum())

@@ -64,17 +64,19 @@ def load_sae(
     return sae
 
 
-def decide_site(name: str, hook: str, given: Site | str | None, family: str | None) -> Site:
+def decide_site(name: str, hook: str, site: Site | str | None, family: str | None) -> Site:
     """The place, from the files or the caller; raises ArtifactError where they differ, SiteError where neither says."""
-    wanted = Site.parse(given) if isinstance(given, str) else given
+    caller_site = Site.parse(site) if isinstance(site, str) else site
     if not hook:
-        if wanted is None:
+        if caller_site is None:
             raise SiteError(f"SAE {name!r} names no place in the model; expected one; pass site='20.resid_out'")
-        return wanted
-    found = Site.from_hook_name(hook, family)
-    if wanted is not None and wanted != found:
-        raise ArtifactError(f"SAE {name!r} was trained at '{found}' ({hook}), came with site '{wanted}'; drop one")
-    return found
+        return caller_site
+    file_site = Site.from_hook_name(hook, family)
+    if caller_site is not None and caller_site != file_site:
+        raise ArtifactError(
+            f"SAE {name!r} was trained at '{file_site}' ({hook}), came with site '{caller_site}'; drop one"
+        )
+    return file_site
 
 
 def check_module(name: str, hook: str, model: CausalModel) -> None:
@@ -105,11 +107,11 @@ def check_fits(sae: LoadedSAE, model: CausalModel | Layout) -> None:
         )
     if not sae.model_hash:
         return
-    found, name = model_difference(Origin(sae.model, "", sae.model_hash, ""), layout.model, None)
-    if found:
+    difference, name = model_difference(Origin(sae.model, "", sae.model_hash, ""), layout.model, None)
+    if difference:
         raise ArtifactError(
-            f"SAE {sae.id!r} was trained on {sae.model!r}, came with {name!r}: {found}; expected the same model; open "
-            "the one it was trained on"
+            f"SAE {sae.id!r} was trained on {sae.model!r}, came with {name!r}: {difference}; expected the same model; "
+            "open the one it was trained on"
         )
 
 
@@ -153,15 +155,15 @@ def read_params(path: Path) -> tuple[Stored, str]:
     of the residual stream (`…-res`); else the caller has to say the site.
     """
     arrays = read_arrays(path)
-    named: dict[str, Tensor] = {re.sub("^w_", "W_", name): torch.from_numpy(array) for name, array in arrays.items()}
-    drop_unit_scaling(named)
+    tensors: dict[str, Tensor] = {re.sub("^w_", "W_", name): torch.from_numpy(array) for name, array in arrays.items()}
+    drop_unit_scaling(tensors)
     # Not resolved: in the hub's cache the file is a link to a blob, whose path says nothing.
     parts = Path(os.path.abspath(path)).parts
     layer = next((match for part in reversed(parts) if (match := re.fullmatch(r"layer_(\d+)", part))), None)
     residual = any(part.endswith("-res") for part in parts)
     hook = f"blocks.{layer.group(1)}.hook_resid_post" if layer and residual else ""
     settings = {"architecture": "jumprelu", "apply_b_dec_to_input": False}
-    return Stored("/".join(parts[-4:-1]) or str(path), named, settings), hook
+    return Stored("/".join(parts[-4:-1]) or str(path), tensors, settings), hook
 
 
 def read_release(release: str, sae_id: str) -> tuple[Stored, str]:

@@ -55,7 +55,7 @@ def observe_features(
     Tokens × features are never held: the encoder runs on blocks of features (`features.firing`).  Counts are exact
     int64, sums float64.  Pads, BOS and other special tokens are never counted; presence is counted by document.
     random_from: "all" draws the random sequences from all ids that text can give; "others" draws, for each language,
-    from those that its own text here did not contain, which costs a pass over random tokens a language.
+    from those that its own text here did not contain, which costs a pass over random tokens per language.
     random_sequences, random_length: how many, and tokens of each; sequence i depends on seed and i alone.
     tokens_per_language, shards, part, max_length, checkpoint, stop: as in `observe`; the random tokens are not in the
     checkpoint, they are read last.
@@ -95,8 +95,8 @@ def observe_features(
         random_length=random_length,
         seed=seed,
     )
-    drawn = {"from": random_from, "sequences": random_sequences, "length": random_length, "seed": seed}
-    return assemble(sums, replace(counts, settings={**counts.settings, "random": drawn}), random)
+    random_settings = {"from": random_from, "sequences": random_sequences, "length": random_length, "seed": seed}
+    return assemble(sums, replace(counts, settings={**counts.settings, "random": random_settings}), random)
 
 
 def observe_random(
@@ -116,19 +116,19 @@ def observe_random(
     layout, corpus = layout_of(model), as_corpus(texts)  # pyright: ignore[reportArgumentType]
     check_fits(sae, layout)
     n_vocab = layout.width("logits")
-    every = drawable_ids(tokenizer, n_vocab)
-    allowed = [every]
+    all_ids = drawable_ids(tokenizer, n_vocab)
+    allowed = [all_ids]
     if random_from == "others":
-        seen = seen_ids(tokenizer, corpus, n_vocab, tokens_per_language, max_length)
-        allowed = [without(every, language) for language in seen]
-    drawn = (
+        ids_in_text = seen_ids(tokenizer, corpus, n_vocab, tokens_per_language, max_length)
+        allowed = [without(all_ids, language) for language in ids_in_text]
+    documents = (
         random_documents(
             ids, prefix=prefix_of(tokenizer), language=k, sequences=random_sequences, length=random_length, seed=seed
         )
         for k, ids in enumerate(allowed)
     )
     tally, sums = Tally.zeros(len(allowed), 0), FeatureSums(layout, sae, len(allowed), 0)
-    walk(layout, drawn, [sums, tally], most_documents=document_room(layout))
+    walk(layout, documents, [sums, tally], most_documents=document_room(layout))
 
     def spread(tensor: Tensor) -> Tensor:
         """One place of the language axis repeated for each language, where all share their random tokens."""
@@ -151,12 +151,12 @@ def seen_ids(
     tokenizer: PreTrainedTokenizerBase, corpus: Corpus, n_vocab: int, tokens: int | None, max_length: int
 ) -> Bool[Tensor, "language vocab"]:
     """Which ids the counted text of each language contains."""
-    seen = torch.zeros(len(corpus), n_vocab, dtype=torch.bool)
+    contained = torch.zeros(len(corpus), n_vocab, dtype=torch.bool)
     for window in token_windows(tokenizer, corpus, tokens_per_language=tokens, max_length=max_length, name=None):
         for document in window:
-            counted = [token for token, counts in zip(document.tokens, document.counted, strict=True) if counts]
-            seen[document.language, counted] = True
-    return seen
+            counted_ids = [token for token, counts in zip(document.tokens, document.counted, strict=True) if counts]
+            contained[document.language, counted_ids] = True
+    return contained
 
 
 def assemble(sums: FeatureSums, counts: Observation, random: RandomTokens) -> FeatureObservation:

@@ -43,7 +43,7 @@ class SaeQuality:
 
     @property
     def loss_change(self) -> float:
-        """Mean over languages of nats a token added by the splice."""
+        """Mean over languages of nats per token added by the splice."""
         return sum(self.spliced[tag] - self.loss[tag] for tag in self.loss) / len(self.loss)
 
     @property
@@ -57,15 +57,15 @@ def firing_counts(
     sae: LoadedSAE, rows: Float[Tensor, "row hidden"], label: Int64[Tensor, " row"], n_labels: int
 ) -> tuple[Int64[Tensor, "label feature"], Int64[Tensor, " row"]]:
     """On how many rows of each label each feature fires, and how many fire on each row, by the kernel `sae_counts`."""
-    given = {"languages": label, "n_languages": n_labels}
+    label_settings = {"languages": label, "n_languages": n_labels}
     scaled = sae.scaled(rows)
     if sae.activation == "topk":
-        found = sae_topk_counts(scaled, sae.w_enc, sae.b_enc, k=sae.k, **given)
+        firing = sae_topk_counts(scaled, sae.w_enc, sae.b_enc, k=sae.k, **label_settings)
     else:
-        found = sae_counts(scaled, sae.w_enc, sae.b_enc, threshold=sae.threshold, also=("active",), **given)
-    if found.active is None:
+        firing = sae_counts(scaled, sae.w_enc, sae.b_enc, threshold=sae.threshold, also=("active",), **label_settings)
+    if firing.active is None:
         raise MeasurementError("sae_counts gave no count by token; expected it; reinstall babelscope")
-    return found.counts, found.active
+    return firing.counts, firing.active
 
 
 def measure_sae(
@@ -79,15 +79,15 @@ def measure_sae(
 ) -> SaeQuality:
     """Explained variance, L0, dead share, and the loss with the reconstruction spliced in.
 
-    max_tokens: scored tokens a language at most, whole documents.  The tokens that count are the scored ones: all but
+    max_tokens: scored tokens per language at most, whole documents.  The tokens that count are the scored ones: all but
     BOS and other special ones.  Raises MeasurementError for one token, which has no variance to explain.
     """
     layout = layout_of(model)
     check_fits(sae, layout)
     sae = sae.to(layout.device_of(sae.site))
-    held = HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens)
+    held_out = HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens)
     sums = KeptSums.zeros(sae)
-    loss = {part.language: document_losses(layout, part, beside=[sums]).nats_per_token for part in held}
+    loss = {part.language: document_losses(layout, part, beside=[sums]).nats_per_token for part in held_out}
     if sums.tokens < 2:
         raise MeasurementError("one token was read; expected two or more, for a variance to explain; add text")
     mean = sums.total / sums.tokens
@@ -95,7 +95,7 @@ def measure_sae(
 
     def replaced(new: Callable[[Tensor], Tensor]) -> dict[Language, float]:
         with in_place(layout, sae.site, new, spare):
-            return {part.language: document_losses(layout, part).nats_per_token for part in held}
+            return {part.language: document_losses(layout, part).nats_per_token for part in held_out}
 
     return SaeQuality(
         tokens=sums.tokens,
@@ -174,8 +174,8 @@ def in_place(layout: Layout, site: Site, new: Callable[[Tensor], Tensor], spare_
     """While open, `new(x)` takes the place of the activation at a site, but at the first tokens that are spared."""
 
     def change(value: Tensor) -> Tensor:
-        made = new(value.flatten(2)).reshape(value.shape)
-        return torch.cat([value[:, :spare_first], made[:, spare_first:]], dim=1)
+        replacement = new(value.flatten(2)).reshape(value.shape)
+        return torch.cat([value[:, :spare_first], replacement[:, spare_first:]], dim=1)
 
     with layout.edit(site, change):
         yield

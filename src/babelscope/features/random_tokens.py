@@ -17,8 +17,8 @@ UNUSED = re.compile(r"[<\[|]+\s*(unused|reserved|extra_id|pad|dummy)", re.IGNORE
 def drawable_ids(tokenizer: PreTrainedTokenizerBase, n_vocab: int) -> list[int]:
     """Ids that text can give: in the vocabulary and the model's table, not special, not added, not spelled unused."""
     barred = {*special_ids(tokenizer), *tokenizer.added_tokens_decoder}
-    named = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
-    return [index for token, index in named if index < n_vocab and index not in barred and not UNUSED.match(token)]
+    token_ids = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    return [index for token, index in token_ids if index < n_vocab and index not in barred and not UNUSED.match(token)]
 
 
 def random_documents(
@@ -38,12 +38,12 @@ def random_documents(
     ids = np.asarray(allowed)
     documents = []
     for number in range(sequences):
-        drawn = np.random.default_rng((seed, number)).choice(ids, size=length).tolist()
-        counted = (*(False for _ in prefix), *(True for _ in drawn))
-        documents.append(TokenDocument(language, f"random {number}", (*prefix, *drawn), counted, 0, 0))
+        drawn_ids = np.random.default_rng((seed, number)).choice(ids, size=length).tolist()
+        counted = (*(False for _ in prefix), *(True for _ in drawn_ids))
+        documents.append(TokenDocument(language, f"random {number}", (*prefix, *drawn_ids), counted, 0, 0))
     return documents
 
 
-def without(allowed: Sequence[int], seen: Bool[Tensor, " vocab"]) -> list[int]:
+def without(allowed: Sequence[int], ids_in_text: Bool[Tensor, " vocab"]) -> list[int]:
     """The ids that a language's text did not contain."""
-    return [index for index in allowed if not bool(seen[index])]
+    return [index for index in allowed if not bool(ids_in_text[index])]

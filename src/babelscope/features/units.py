@@ -126,10 +126,10 @@ def check_settings(stored: Stored) -> dict[str, Any]:
 
 def check_tensors(stored: Stored) -> Mapping[str, Tensor]:
     """The tensors, if they are those of the architecture and no other."""
-    wanted = {*NAMES, *(["threshold"] if stored.settings.get("architecture") == "jumprelu" else [])}
-    if set(stored.tensors) != wanted:
+    expected = {*NAMES, *(["threshold"] if stored.settings.get("architecture") == "jumprelu" else [])}
+    if set(stored.tensors) != expected:
         raise ArtifactError(
-            f"SAE {stored.id!r}: tensors {', '.join(sorted(stored.tensors))}; expected {', '.join(sorted(wanted))}; "
+            f"SAE {stored.id!r}: tensors {', '.join(sorted(stored.tensors))}; expected {', '.join(sorted(expected))}; "
             "save it for inference, or choose another"
         )
     if stored.tensors["W_enc"].ndim != 2:
@@ -139,7 +139,7 @@ def check_tensors(stored: Stored) -> Mapping[str, Tensor]:
         )
     hidden, features = stored.tensors["W_enc"].shape
     shapes = {"b_enc": [features], "W_dec": [features, hidden], "b_dec": [hidden], "threshold": [features]}
-    for name in wanted - {"W_enc"}:
+    for name in expected - {"W_enc"}:
         if list(stored.tensors[name].shape) != shapes[name]:
             raise ArtifactError(
                 f"SAE {stored.id!r}: {name} is {list(stored.tensors[name].shape)}, expected {shapes[name]} for an "

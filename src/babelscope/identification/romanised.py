@@ -44,8 +44,8 @@ def romanised_control(
         raise LanguageError(
             "the romanised control needs English text as its floor; expected 'en' in the corpus; add it"
         )
-    wanted = [tag for tag in sets.languages if tag in texts]
-    latin = romanise(texts.only(wanted))
+    tags = [tag for tag in sets.languages if tag in texts]
+    latin = romanise(texts.only(tags))
     native = texts.only(latin)
 
     def look(corpus: Corpus):  # noqa: ANN202

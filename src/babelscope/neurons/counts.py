@@ -176,9 +176,11 @@ def routed_tokens(record: SiteRecord) -> Int64[Tensor, "layer neuron language"] 
 
 def warn_duplicates(counts: NamedCounts) -> None:
     """Log languages with the same counts: each takes the other's neurons, and raises the entropy of both."""
-    seen: dict[tuple[int, bytes], Language] = {}
+    tag_by_counts: dict[tuple[int, bytes], Language] = {}
     for k, tag in enumerate(counts.languages):
         column = (int(counts.tokens[k]), counts.active[..., k].contiguous().numpy().tobytes())
-        if column in seen:
-            log.warning("%s and %s have identical counts; expected different text; drop one", seen[column], tag)
-        seen.setdefault(column, tag)
+        if column in tag_by_counts:
+            log.warning(
+                "%s and %s have identical counts; expected different text; drop one", tag_by_counts[column], tag
+            )
+        tag_by_counts.setdefault(column, tag)

@@ -127,11 +127,16 @@ def rule_of(sets: NeuronSet, *, searched: bool = True) -> NeuronRule:
 
 def saved_parameters(rule: Any, parameters: Any, *, searched: bool) -> dict[str, Any]:
     """A rule's fields out of a set's parameters: `x_given` is what was asked for where `x` is what was found."""
-    named = {part.name: part.name for part in fields(rule)}
+    parameter_of_field = {part.name: part.name for part in fields(rule)}
     if searched:
-        named = {name: f"{name}_given" if f"{name}_given" in parameters else name for name in named}
+        parameter_of_field = {
+            name: f"{name}_given" if f"{name}_given" in parameters else name for name in parameter_of_field
+        }
     # JSON has no infinity.
-    return {name: math.inf if parameters[saved] == "inf" else parameters[saved] for name, saved in named.items()}
+    return {
+        name: math.inf if parameters[saved] == "inf" else parameters[saved]
+        for name, saved in parameter_of_field.items()
+    }
 
 
 def counts_of(sums: NeuronSums) -> UnitCounts:

@@ -22,9 +22,9 @@ def rule_names(package: str) -> tuple[str, ...]:
 
 def rule_class(package: str, name: str) -> Any:
     """The class of one rule; raises SelectionError for a name that is no rule's."""
-    known = rule_names(package)
-    if name not in known:
-        raise SelectionError(f"method {name!r} is no rule of selection; expected one of {', '.join(known)}; choose one")
+    rules = rule_names(package)
+    if name not in rules:
+        raise SelectionError(f"method {name!r} is no rule of selection; expected one of {', '.join(rules)}; choose one")
     stem = name.replace("-", "_")
     file = stem if find_spec(f"{package}.{stem}") else f"{stem}_features"
     return import_module(f"{package}.{file}").RULE

@@ -36,7 +36,7 @@ class Sentences:
     sites: tuple[Site, ...]
     """Of the depth axis: 0.resid_in, then resid_out of every layer."""
     vectors: dict[Pooling, Float32[Tensor, "language depth sentence hidden"]]
-    rest: dict[Pooling, Float32[Tensor, "language depth sentence hidden"]] | None = None
+    later: dict[Pooling, Float32[Tensor, "language depth sentence hidden"]] | None = None
     """The same without each sentence's first token; NaN for a sentence of one token. None where it was not kept."""
     streams: tuple[LayerStream, ...] | None = None
     """What massive units and first tokens hold, by depth."""
@@ -55,18 +55,18 @@ class Sentences:
         Where some depth is of the ordinary form, sentences of one token are left out at all depths and languages.
         """
         depths = [depth for depth, form in enumerate(self.forms(requested)) if form == "ordinary"]
-        if self.streams is None or self.rest is None or not depths:
+        if self.streams is None or self.later is None or not depths:
             return self
         long_enough = torch.stack(
-            [value[:, depths[0]].isfinite().all(dim=2).all(dim=0) for value in self.rest.values()]
+            [value[:, depths[0]].isfinite().all(dim=2).all(dim=0) for value in self.later.values()]
         )
         long_enough = long_enough.all(dim=0)
         vectors: dict[Pooling, Tensor] = {pooling: value[:, :, long_enough] for pooling, value in self.vectors.items()}
         for depth in depths:
             for pooling, value in vectors.items():
-                value[:, depth] = without_units(self.rest[pooling][:, depth, long_enough], self.streams[depth].massive)
+                value[:, depth] = without_units(self.later[pooling][:, depth, long_enough], self.streams[depth].massive)
         ids = tuple(name for name, longer in zip(self.ids, long_enough.tolist(), strict=True) if longer)
-        return replace(self, ids=ids, vectors=vectors, rest=None, streams=None)
+        return replace(self, ids=ids, vectors=vectors, later=None, streams=None)
 
     def at(self, depth: int, pooling: Pooling = "mean") -> Float64[Tensor, "language sentence hidden"]:
         """All vectors at one depth."""
@@ -159,8 +159,8 @@ WEIGHTS: dict[Pooling, Weigh] = {"mean": mean_weights, "weighted": place_weights
 def without_first(weigh: Weigh) -> Weigh:
     """The same weights without each sentence's first token; NaN for a sentence of one token."""
 
-    def weigh_rest(counted: Bool[Tensor, "batch token"]) -> Float64[Tensor, "batch token"]:
+    def weigh_later(counted: Bool[Tensor, "batch token"]) -> Float64[Tensor, "batch token"]:
         later = counted & ~first_tokens(counted)
         return weigh(later).masked_fill(~later.any(dim=1, keepdim=True), math.nan)
 
-    return weigh_rest
+    return weigh_later

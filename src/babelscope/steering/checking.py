@@ -26,7 +26,7 @@ def check_operations(layout: Layout, operations: Sequence[Operation]) -> None:
 def _check_width(operation: Operation, width: int) -> None:
     site, features = operation.site, operation.features
     if features is not None:
-        came = features.encoder.shape[1]
+        n_values = features.encoder.shape[1]
     elif operation.indices is not None:
         highest = int(operation.indices.max())
         if highest >= width:
@@ -35,10 +35,10 @@ def _check_width(operation: Operation, width: int) -> None:
             )
         return
     else:
-        came = len(operation.vector)
-    if came != width:
+        n_values = len(operation.vector)
+    if n_values != width:
         raise SteeringError(
-            f"operation at '{site}': {came} values came; the model has {width} units there; "
+            f"operation at '{site}': {n_values} values came; the model has {width} units there; "
             "use the model it was made for"
         )
     if operation.clean and site.at == "logits":

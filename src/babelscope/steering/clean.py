@@ -36,8 +36,8 @@ class CleanPass:
         key = (condition, id(ordinary))
         if key not in self._answers:
             value = self.values[condition.site]
-            found = cosine_scores(value, self._counted(value, ordinary), condition)
-            self._answers[key] = (found >= condition.threshold) == condition.above
+            cosine = cosine_scores(value, self._counted(value, ordinary), condition)
+            self._answers[key] = (cosine >= condition.threshold) == condition.above
         return self._answers[key]
 
     def _counted(self, value: Tensor, ordinary: Tensor | None) -> Bool[Tensor, "row token"]:
@@ -81,9 +81,13 @@ def clean_inputs(inputs: ForwardInputs, body: nn.Module, length: int | None) -> 
     length: columns of the prompt where `generate` was called; None for a plain pass.
     Raises SteeringError where the prompt is not there whole: without ids, or going on from a cache.
     """
-    given, mask, positions = inputs.given, inputs.mask, inputs.positions
+    ids_or_vectors, mask, positions = inputs.given, inputs.mask, inputs.positions
     going_on = length is None and inputs.cached > 0
-    if given is None or going_on or given.shape[1] != (given.shape[1] if length is None else length):
+    if (
+        ids_or_vectors is None
+        or going_on
+        or ids_or_vectors.shape[1] != (ids_or_vectors.shape[1] if length is None else length)
+    ):
         raise SteeringError(
             "conditions and clean values read the whole prompt first; it came without ids, or going on from a cache; "
             "hand all of it to generate"

@@ -56,9 +56,9 @@ def steer(
     if rows is not None and not rows:
         raise ArtifactError("rows came empty; expected one entry a row of the batch, None for an untouched one")
     layout = layout_of(model)
-    everything = [*_flat(operations), *(operation for row in rows or () for operation in _flat(row))]
-    check_operations(layout, everything)
-    ordinary = _ordinary_tokens(layout, everything, tokenizer)
+    all_operations = [*_flat(operations), *(operation for row in rows or () for operation in _flat(row))]
+    check_operations(layout, all_operations)
+    ordinary = _ordinary_tokens(layout, all_operations, tokenizer)
     with fresh_graphs(), ExitStack() as stack:
         session = stack.enter_context(follow_calls(layout))
         slots = _steps(layout, operations, rows)
@@ -75,12 +75,12 @@ def steer(
 
 def _clean_sites(slots: dict[Site, list[ReadyOperation]]) -> list[Site]:
     """Sites to be read before the prompt is steered."""
-    found = []
+    sites = []
     for step in [step for steps in slots.values() for step in steps]:
         condition = step.operation.gate.condition
-        found += [step.operation.site] if step.operation.clean else []
-        found += [] if condition is None else [condition.site]
-    return sorted(set(found), key=str)
+        sites += [step.operation.site] if step.operation.clean else []
+        sites += [] if condition is None else [condition.site]
+    return sorted(set(sites), key=str)
 
 
 @contextmanager
@@ -136,14 +136,14 @@ def _row_steps(layout: Layout, rows: Sequence[Steering | None]) -> dict[Site, li
     """Each row's operations, those that stand at the same place in different rows joined where they can be."""
     places: dict[tuple[Site, int], list[ReadyOperation]] = {}
     for row, steering in enumerate(rows):
-        met: dict[Site, int] = {}
+        times_at_site: dict[Site, int] = {}
         for operation in _flat(steering):
             if operation.gate.rows is not None:
                 raise ArtifactError(f"row {row}: its operation's gate names rows too; expected one of the two")
-            met[operation.site] = met.get(operation.site, 0) + 1
-            own = replace(operation, gate=replace(operation.gate, rows=(row,)))
-            step = ReadyOperation.of(own, layout.width(operation.site.at), len(rows))
-            _add_step(places.setdefault((operation.site, met[operation.site]), []), step)
+            times_at_site[operation.site] = times_at_site.get(operation.site, 0) + 1
+            row_operation = replace(operation, gate=replace(operation.gate, rows=(row,)))
+            step = ReadyOperation.of(row_operation, layout.width(operation.site.at), len(rows))
+            _add_step(places.setdefault((operation.site, times_at_site[operation.site]), []), step)
     ordered: dict[Site, list[ReadyOperation]] = {}
     for site, place in sorted(places, key=lambda key: key[1]):
         ordered.setdefault(site, []).extend(places[site, place])

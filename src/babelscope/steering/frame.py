@@ -25,9 +25,9 @@ class PromptShape(NamedTuple):
     @classmethod
     def read(cls, inputs: ForwardInputs) -> "PromptShape":
         """From what `generate` was given."""
-        given, mask = inputs.given, inputs.mask
+        ids_or_vectors, mask = inputs.given, inputs.mask
         # Without any input, generate starts from one BOS.
-        rows, length = (1, 1) if given is None else given.shape[:2]
+        rows, length = (1, 1) if ids_or_vectors is None else ids_or_vectors.shape[:2]
         # Going on from a cache, the ids may be the new ones alone; the mask is always whole.
         return cls(rows, length if mask is None else max(length, mask.shape[1]), mask)
 
@@ -40,12 +40,12 @@ class Frame:
     """
 
     def __init__(self, inputs: ForwardInputs, prompt: PromptShape | None) -> None:
-        given = inputs.given
-        if given is None:
+        ids_or_vectors = inputs.given
+        if ids_or_vectors is None:
             raise SteeringError("a pass came with neither ids nor embeddings; expected one of them; call the model")
         self.ids: Int[Tensor, "batch token"] | None = inputs.ids
-        self.batch, self.tokens = given.shape[:2]
-        self.device = given.device
+        self.batch, self.tokens = ids_or_vectors.shape[:2]
+        self.device = ids_or_vectors.device
         self.start = inputs.cached
         self.end = self.start + self.tokens
         self.prompt = prompt
@@ -102,8 +102,8 @@ class Frame:
             return sizes.repeat_interleave(self.repeats, dim=0).to(self.device)
         if self._mask is None:
             return self.prompt_end
-        seen = self._mask[:, : self.prompt_end]
-        return seen.long().sum(dim=1, keepdim=True) + max(0, self.prompt_end - self.end)
+        real_prompt = self._mask[:, : self.prompt_end]
+        return real_prompt.long().sum(dim=1, keepdim=True) + max(0, self.prompt_end - self.end)
 
     def factors(self, gate: Gate, schedule: Schedule) -> list[float]:
         """Factor on the strength at each column, from phase and schedule; [f] where all are f."""

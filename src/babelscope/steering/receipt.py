@@ -86,14 +86,14 @@ class Receipt:
         return [self._row(account, phase) for account in self._accounts.values() for phase in PHASES]
 
     def _row(self, account: _Account, phase: Phase) -> ReceiptRow:
-        counted = Counter(account.plain[phase])
+        by_reason = Counter(account.plain[phase])
         if account.sums is not None:
             values = account.sums[PHASES.index(phase)].tolist()
-            counted.update(dict(zip(("edited", *REASONS), values, strict=True)))
-        skipped = {reason: counted[reason] for reason in REASONS if counted[reason]}
-        seen = counted["edited"] + sum(skipped.values())
+            by_reason.update(dict(zip(("edited", *REASONS), values, strict=True)))
+        skipped = {reason: by_reason[reason] for reason in REASONS if by_reason[reason]}
+        n_tokens = by_reason["edited"] + sum(skipped.values())
         site, kind = str(account.operation.site), account.operation.kind
-        return ReceiptRow(site, kind, phase, account.passes, seen, counted["edited"], skipped)
+        return ReceiptRow(site, kind, phase, account.passes, n_tokens, by_reason["edited"], skipped)
 
     def edited(self, phase: Phase | None = None) -> int:
         """Tokens changed by any operation, summed over operations."""
@@ -179,7 +179,7 @@ def count_masked(
 ) -> Int64[Tensor, "phase count"]:
     """Counts where masks choose tokens; each mask is True where it leaves a token open."""
     columns, device = len(factors), frame.device
-    left = torch.ones(frame.batch, columns, dtype=torch.bool, device=device)
+    still_open = torch.ones(frame.batch, columns, dtype=torch.bool, device=device)
     phase = torch.tensor([list(open_phase)], device=device)
     acts = torch.tensor([[bool(factor) for factor in factors]], device=device)
     sums = []
@@ -188,11 +188,11 @@ def count_masked(
             sums.append(torch.zeros(columns, dtype=torch.int64, device=device))
             continue
         # A head may be asked for the last columns only.
-        here = mask.to(device)[:, -columns:].expand(left.shape)
-        sums.append((left & ~here).sum(dim=0))
-        left = left & here
+        mask_columns = mask.to(device)[:, -columns:].expand(still_open.shape)
+        sums.append((still_open & ~mask_columns).sum(dim=0))
+        still_open = still_open & mask_columns
     prompt = _prompt_columns(frame, columns)
-    table = torch.stack([left.sum(dim=0), *sums])
+    table = torch.stack([still_open.sum(dim=0), *sums])
     return torch.stack([table[:, :prompt].sum(dim=1), table[:, prompt:].sum(dim=1)])
 
 

@@ -58,12 +58,12 @@ class Session:
     def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`generate`; the outermost call says what is prompt."""
         before = self._prompt
-        given = generate_inputs(self._names, inputs, kwargs)
-        self._calls.prompt = before or PromptShape.read(given)
+        forward_inputs = generate_inputs(self._names, inputs, kwargs)
+        self._calls.prompt = before or PromptShape.read(forward_inputs)
         columns, self._calls.columns = self._columns, Columns()
         try:
             if before is None and self.readers:
-                self._calls.clean = self._read_clean(given, self._calls.prompt.length)
+                self._calls.clean = self._read_clean(forward_inputs, self._calls.prompt.length)
             return self._inner(inputs, *args, **{**kwargs, **self._keywords})
         finally:
             self._calls.prompt, self._calls.columns = before, columns
@@ -111,7 +111,7 @@ class Session:
             yield receipt
         finally:
             with _LOCK, closing:
-                self.receipts = [each for each in self.receipts if each is not receipt]
+                self.receipts = [other for other in self.receipts if other is not receipt]
                 self.sites -= Counter(names)
 
     def record(self, site: Site, value: Tensor) -> None:

@@ -39,12 +39,12 @@ def changes_of_pass(
         )
     ordinary = _ordinary_tokens(layout, flat, tokenizer)
     frame = Frame(ForwardInputs(input_ids, None, attention_mask, None, None), None)
-    found: dict[Site, list[ReadyOperation]] = {}
+    ready: dict[Site, list[ReadyOperation]] = {}
     for operation in flat:
         step = ReadyOperation.of(operation, layout.width(operation.site.at), None)
         if not step.idle:
-            found.setdefault(operation.site, []).append(step)
-    return {site: partial(_change, steps, frame, ordinary) for site, steps in found.items()}
+            ready.setdefault(operation.site, []).append(step)
+    return {site: partial(_change, steps, frame, ordinary) for site, steps in ready.items()}
 
 
 def _change(steps: list[ReadyOperation], frame: Frame, ordinary: Tensor | None, value: Tensor) -> Tensor:

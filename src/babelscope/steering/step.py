@@ -1,4 +1,4 @@
-"""Operations made ready to run: vectors scaled, rows joined, coefficients worked out once a pass."""
+"""Operations made ready to run: vectors scaled, rows joined, coefficients worked out once per pass."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ class ReadyOperation:
     operation: Operation
     """Gives site, kind, indices, gate and schedule."""
     vectors: Float64[Tensor, "row unit"]
-    """In raw units; one for all rows, or one a row."""
+    """In raw units; one for all rows, or one per row."""
     strengths: tuple[float, ...] | None
     """One a row, 0 where it is untouched, as are rows past the end; None: the operation's own for all rows."""
     batch_rows: int | None
@@ -36,14 +36,16 @@ class ReadyOperation:
     def of(cls, operation: Operation, width: int, batch_rows: int | None = None) -> "ReadyOperation":
         """One operation, for a batch of so many rows if that is known."""
         vector = operation.vector.detach().cpu().double() * operation.scale
-        named = operation.gate.rows
-        if named is None:
+        gate_rows = operation.gate.rows
+        if gate_rows is None:
             return cls(operation, vector[None], None, batch_rows, width)
-        if batch_rows is not None and max(named) >= batch_rows:
+        if batch_rows is not None and max(gate_rows) >= batch_rows:
             raise ArtifactError(
-                f"gate names row {max(named)}; {batch_rows} rows came, counted from 0; correct the gate"
+                f"gate names row {max(gate_rows)}; {batch_rows} rows came, counted from 0; correct the gate"
             )
-        strengths = tuple(operation.strength if row in named else 0.0 for row in range(batch_rows or max(named) + 1))
+        strengths = tuple(
+            operation.strength if row in gate_rows else 0.0 for row in range(batch_rows or max(gate_rows) + 1)
+        )
         return cls(operation, vector[None], strengths, batch_rows, width)
 
     @property
@@ -58,12 +60,17 @@ class ReadyOperation:
         if self._form is None or self._form != other._form:
             return None
         pairs = list(zip(self.strengths, other.strengths, strict=True))
-        if any(left and right for left, right in pairs):
+        if any(strength and other_strength for strength, other_strength in pairs):
             return None
         size = (len(pairs), self.vectors.shape[1])
-        mine = torch.tensor([bool(left) for left, _ in pairs])[:, None]
-        vectors = torch.where(mine, self.vectors.expand(size), other.vectors.expand(size))
-        return replace(self, vectors=vectors, strengths=tuple(left or right for left, right in pairs), _ready={})
+        from_self = torch.tensor([bool(strength) for strength, _ in pairs])[:, None]
+        vectors = torch.where(from_self, self.vectors.expand(size), other.vectors.expand(size))
+        return replace(
+            self,
+            vectors=vectors,
+            strengths=tuple(strength or other_strength for strength, other_strength in pairs),
+            _ready={},
+        )
 
     @property
     def _form(self) -> tuple[Any, ...] | None:
@@ -136,9 +143,9 @@ class ReadyOperation:
         if key not in self._ready:
             # Outside inference mode, or gradients could never flow past it.
             with torch.inference_mode(False):
-                made = make()
-                dtype = _precision(value) if made.is_floating_point() else made.dtype
-                self._ready[key] = made.to(dtype).to(value.device)
+                tensor = make()
+                dtype = _precision(value) if tensor.is_floating_point() else tensor.dtype
+                self._ready[key] = tensor.to(dtype).to(value.device)
         return self._ready[key]
 
     def _vector(self, value: Tensor, frame: Frame) -> Tensor:
@@ -218,9 +225,9 @@ class ReadyOperation:
                 frame.shared[key] = count_plain(frame, factors, phase, rows_on)
             else:
                 rows = None if on is None else torch.tensor(on).repeat_interleave(frame.repeats)[:, None]
-                met = None if gate.condition is None else frame.meeting(gate.condition, ordinary)
+                condition_met = None if gate.condition is None else frame.meeting(gate.condition, ordinary)
                 frame.shared[key] = count_masked(
-                    frame, factors, phase, rows=rows, special=special, positions=positions, condition=met
+                    frame, factors, phase, rows=rows, special=special, positions=positions, condition=condition_met
                 )
         return frame.shared[key]
 
@@ -228,8 +235,8 @@ class ReadyOperation:
         rows, repeats = frame.rows, frame.repeats
 
         def make() -> Tensor:
-            whole = torch.tensor([*strengths, *[0.0] * (rows - len(strengths))], dtype=torch.float64)
-            return whole.repeat_interleave(repeats)[:, None]
+            batch_strengths = torch.tensor([*strengths, *[0.0] * (rows - len(strengths))], dtype=torch.float64)
+            return batch_strengths.repeat_interleave(repeats)[:, None]
 
         return self._ready_on(value, ("rows", rows, repeats), make)
 

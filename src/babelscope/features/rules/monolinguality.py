@@ -50,9 +50,9 @@ class Monolingual:
 
     def score(self, counts: FeatureCounts) -> Scored:
         """Minus the largest ν of the rate, whose scale is the same for all features; lower is better."""
-        seen = reduce(counts.fired, "j k -> j", "sum") >= max(1, self.min_count)
+        fired_enough = reduce(counts.fired, "j k -> j", "sum") >= max(1, self.min_count)
         largest = monolinguality(counts.rate()).amax(dim=1)
-        return Scored(torch.where(seen, -largest, torch.nan)[None], seen[None])
+        return Scored(torch.where(fired_enough, -largest, torch.nan)[None], fired_enough[None])
 
     def choose(self, observed: FeatureObservation) -> FeatureSet:
         """The set of each language."""

@@ -86,8 +86,8 @@ class Lape:
         rate = counts.rate()
         entropy = entropy_nats(rate)
         threshold_filter = quantile_threshold(rate, self.filter_rate)
-        same = self.bar_rate == self.filter_rate
-        threshold_bar = threshold_filter if same else quantile_threshold(rate, self.bar_rate)
+        one_bar = self.bar_rate == self.filter_rate
+        threshold_bar = threshold_filter if one_bar else quantile_threshold(rate, self.bar_rate)
         eligible = frequent(counts.active, self.min_count) & (reduce(rate, "l j k -> l j", "max") > threshold_filter)
         chosen = select_lowest(entropy, eligible, round(self.top_rate * entropy.numel()))
         mask = rearrange(chosen[..., None] & (rate > threshold_bar), "l j k -> k l j")
