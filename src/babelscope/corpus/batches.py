@@ -72,9 +72,9 @@ def pad_rows(
 def batch_documents(
     documents: Sequence[TokenDocument], *, batch_tokens: int, pad: int, batch_size: int | None = None
 ) -> list[Batch]:
-    """Batches of at most `batch_tokens` padded tokens, documents of like length together; at least one a batch.
+    """Batches of at most `batch_tokens` padded tokens, documents of like length together; at least one per batch.
 
-    batch_size: documents a batch, in place of a number of tokens.
+    batch_size: documents per batch, in place of a number of tokens.
     A document without a token (an empty text, and no BOS) is in none of them.
     """
     order = sorted(

@@ -24,8 +24,8 @@ def romanise(corpus: Corpus) -> Corpus:
     """
     check_plain(corpus)
     documents = {
-        tag: tuple(Document(document.id, anyascii(document.text)) for document in found)
-        for tag, found in corpus.items()
+        tag: tuple(Document(document.id, anyascii(document.text)) for document in originals)
+        for tag, originals in corpus.items()
         if tag.script in ROMANISABLE
     }
     if not documents:
@@ -44,5 +44,8 @@ def shuffle_words(corpus: Corpus, *, seed: int = 0) -> Corpus:
         parts, joint = (text.split(), " ") if " " in text else (list(text), "")
         return joint.join(rng.sample(parts, len(parts)))
 
-    documents = {tag: tuple(Document(d.id, shuffled(d.text)) for d in found) for tag, found in corpus.items()}
+    documents = {
+        tag: tuple(Document(d.id, shuffled(d.text)) for d in language_documents)
+        for tag, language_documents in corpus.items()
+    }
     return corpus.derived(documents, f"{corpus.name}, words shuffled")

@@ -56,10 +56,10 @@ def render_chat(
     never twice. Control tokens typed into a message are text, counted in `typed` and logged.
     Raises ChatError for a tokenizer without a template, for messages that the template refuses or leaves out.
     """
-    found = rendered(tokenizer, asked(messages, system=system), reply=True)
-    if found.typed:
-        log.warning("%d control tokens are typed in messages; they are read as text", found.typed)
-    return found
+    chat = rendered(tokenizer, asked(messages, system=system), reply=True)
+    if chat.typed:
+        log.warning("%d control tokens are typed in messages; they are read as text", chat.typed)
+    return chat
 
 
 def render_whole(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> RenderedChat:
@@ -182,10 +182,10 @@ def encode(
     offsets: list[tuple[int, int]] = []
     cuts = [0, *(place for pair in typed for place in pair), len(text)]
     for part, (start, end) in enumerate(pairwise(cuts)):
-        (found,) = encode_texts(tokenizer, [text[start:end]], rendered=part % 2 == 0)
-        ids += found.ids
-        if found.encoding is not None:
-            offsets += [(start + first, start + last) for first, last in found.encoding.offsets]
+        (encoded,) = encode_texts(tokenizer, [text[start:end]], rendered=part % 2 == 0)
+        ids += encoded.ids
+        if encoded.encoding is not None:
+            offsets += [(start + first, start + last) for first, last in encoded.encoding.offsets]
     # What begins a text stands once, also where the template writes it twice.
     extra = len(ids) - len(begin_text(prefix_of(tokenizer), ids, rendered=True))
     return tuple(ids[extra:]), tuple(offsets[extra:]) if len(offsets) == len(ids) else None
@@ -193,9 +193,9 @@ def encode(
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The control token with which the template ends an answer; None where it ends it with none."""
-    whole = render_whole(tokenizer, [Message("user", "a"), Message("assistant", "b")])
-    if not whole.spans or whole.offsets is None:
+    chat = render_whole(tokenizer, [Message("user", "a"), Message("assistant", "b")])
+    if not chat.spans or chat.offsets is None:
         return None
-    end, special = whole.spans[-1].end, special_ids(tokenizer)
-    after = [number for number, (start, _) in zip(whole.ids, whole.offsets, strict=True) if start >= end]
+    end, special = chat.spans[-1].end, special_ids(tokenizer)
+    after = [number for number, (start, _) in zip(chat.ids, chat.offsets, strict=True) if start >= end]
     return after[0] if after and after[0] in special else None

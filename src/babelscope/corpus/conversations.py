@@ -99,36 +99,38 @@ def tokenize_conversation(tokenizer: PreTrainedTokenizerBase, talk: Conversation
     Raises ChatError where the template rewrites the words, so that they can not be told from its own, and
     PrerequisiteError for a tokenizer that does not say which characters a token stands for.
     """
-    whole = render_whole(tokenizer, talk.messages)
-    if not whole.spans:
+    chat = render_whole(tokenizer, talk.messages)
+    if not chat.spans:
         raise ChatError(
             "the model's chat template rewrites messages, so that words can not be told from its own text; expected a "
             "template that writes them as they are; rewrite the messages, or set tokenizer.chat_template"
         )
-    if whole.offsets is None:
+    if chat.offsets is None:
         raise PrerequisiteError(
             f"{type(tokenizer).__name__} does not say which characters a token stands for; expected a tokenizer of the "
             "`tokenizers` library; convert it"
         )
     special = special_ids(tokenizer)
-    wanted = [(span.start, span.end) for span in whole.spans if counts(talk.messages[span.message].role, talk.counted)]
-    inside, torn = _inside(whole, wanted)
-    counted = [is_in and token not in special for is_in, token in zip(inside, whole.ids, strict=True)]
+    counted_spans = [
+        (span.start, span.end) for span in chat.spans if counts(talk.messages[span.message].role, talk.counted)
+    ]
+    inside, torn = _inside(chat, counted_spans)
+    counted = [is_in and token not in special for is_in, token in zip(inside, chat.ids, strict=True)]
     taught = list(counted)
     if talk.counted == "answer":
-        marked = assistant_mask(tokenizer, talk.messages, whole)
+        marked = assistant_mask(tokenizer, talk.messages, chat)
         if marked is not None:
             counted = [a and b for a, b in zip(counted, marked, strict=True)]
             taught = [a and not b for a, b in zip(marked, torn, strict=True)]
         else:
-            taught = _with_ends(whole, wanted, counted, special)
-    return ConversationTokens(whole.ids, tuple(counted), tuple(taught), _bytes(whole, counted), sum(torn), whole.typed)
+            taught = _with_ends(chat, counted_spans, counted, special)
+    return ConversationTokens(chat.ids, tuple(counted), tuple(taught), _bytes(chat, counted), sum(torn), chat.typed)
 
 
-def _inside(whole: RenderedChat, spans: Sequence[tuple[int, int]]) -> tuple[list[bool], list[bool]]:
+def _inside(chat: RenderedChat, spans: Sequence[tuple[int, int]]) -> tuple[list[bool], list[bool]]:
     """For each token whether all its characters are in one of the spans, and whether only some of them are."""
     inside, torn = [], []
-    for start, end in whole.offsets or ():
+    for start, end in chat.offsets or ():
         within = any(first <= start < end <= last for first, last in spans)
         inside.append(within)
         torn.append(not within and any(start < last and first < end for first, last in spans))
@@ -136,28 +138,28 @@ def _inside(whole: RenderedChat, spans: Sequence[tuple[int, int]]) -> tuple[list
 
 
 def _with_ends(
-    whole: RenderedChat, spans: Sequence[tuple[int, int]], counted: Sequence[bool], special: frozenset[int]
+    chat: RenderedChat, spans: Sequence[tuple[int, int]], counted: Sequence[bool], special: frozenset[int]
 ) -> list[bool]:
     """The counted tokens, and the control token right behind each span: the model is to learn to stop."""
     ends = {end for _, end in spans}
     return [
         is_in or (token in special and start in ends)
-        for is_in, token, (start, _) in zip(counted, whole.ids, whole.offsets or (), strict=True)
+        for is_in, token, (start, _) in zip(counted, chat.ids, chat.offsets or (), strict=True)
     ]
 
 
-def _bytes(whole: RenderedChat, counted: Sequence[bool]) -> int:
+def _bytes(chat: RenderedChat, counted: Sequence[bool]) -> int:
     """UTF-8 bytes of the characters that counted tokens stand for, each once: a character may be several tokens."""
     size, place = 0, 0
-    for (start, end), is_in in zip(whole.offsets or (), counted, strict=True):
+    for (start, end), is_in in zip(chat.offsets or (), counted, strict=True):
         if is_in and end > place:
-            size += len(whole.text[max(start, place) : end].encode())
+            size += len(chat.text[max(start, place) : end].encode())
             place = end
     return size
 
 
 def assistant_mask(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], whole: RenderedChat
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], chat: RenderedChat
 ) -> tuple[bool, ...] | None:
     """What the template itself says the assistant writes; None where it does not say, or its ids are not ours."""
     template = tokenizer.chat_template
@@ -166,10 +168,10 @@ def assistant_mask(
         return None
     run: Any = tokenizer.apply_chat_template
     rows = [message.as_dict() for message in messages]
-    found = run(rows, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-    if tuple(found["input_ids"]) != whole.ids:
+    encoded = run(rows, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    if tuple(encoded["input_ids"]) != chat.ids:
         return None
-    return tuple(bool(mark) for mark in found["assistant_masks"])
+    return tuple(bool(mark) for mark in encoded["assistant_masks"])
 
 
 def check_conversations(tokenizer: PreTrainedTokenizerBase, corpus: Corpus) -> None:

@@ -37,8 +37,8 @@ def load_dataset_corpus(
         )
     texts, single = {}, {}
     for tag in parse_languages(languages):
-        there, rows = split_rows(name, tag, split)
-        (single if len(there) == 1 else texts)[tag] = tuple(
+        splits, rows = split_rows(name, tag, split)
+        (single if len(splits) == 1 else texts)[tag] = tuple(
             row_document(row, number, f"{name}, {tag}")
             if conversation is None
             else as_conversation(row, number, f"{name}, {tag}", conversation)
@@ -60,14 +60,18 @@ def split_rows(name: str, tag: Language, split: str) -> tuple[list[str], Any]:
     from datasets.exceptions import DatasetNotFoundError
 
     try:
-        there = list(get_dataset_split_names(name, tag))
-        wanted = there[0] if len(there) == 1 else next((known for known in NAMES[split] if known in there), None)
-        if wanted is None:
+        splits = list(get_dataset_split_names(name, tag))
+        chosen = (
+            splits[0]
+            if len(splits) == 1
+            else next((name_of_split for name_of_split in NAMES[split] if name_of_split in splits), None)
+        )
+        if chosen is None:
             raise CorpusError(
-                f"corpus {name!r}, {tag}: has splits {', '.join(there)} and none for {split}; expected one of "
+                f"corpus {name!r}, {tag}: has splits {', '.join(splits)} and none for {split}; expected one of "
                 f"{', '.join(NAMES[split]) or 'a single split, to take all of it'}; ask for another"
             )
-        return there, load_dataset(name, tag, split=wanted, streaming=False)
+        return splits, load_dataset(name, tag, split=chosen, streaming=False)
     except (DatasetNotFoundError, OSError, ValueError, RuntimeError) as err:
         if isinstance(err, CorpusError):
             raise

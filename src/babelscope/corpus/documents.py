@@ -102,10 +102,10 @@ class Corpus(Mapping[Language, tuple[Document, ...]]):
 
         That files have equally many lines says nothing: ids in rows do, or whoever reads text with `parallel=True`.
         """
-        every = [[document.id for document in documents] for documents in self._documents.values()]
-        if any(isinstance(number, LineNumber) for ids in every for number in ids):
+        all_ids = [[document.id for document in documents] for documents in self._documents.values()]
+        if any(isinstance(number, LineNumber) for ids in all_ids for number in ids):
             return False
-        return len({tuple(ids) for ids in every}) == 1
+        return len({tuple(ids) for ids in all_ids}) == 1
 
     def declared_parallel(self) -> "Corpus":
         """The same corpus with document i of every language the same content.
@@ -115,13 +115,15 @@ class Corpus(Mapping[Language, tuple[Document, ...]]):
         first, *others = self._documents
         ids = [str(document.id) for document in self._documents[first]]
         for tag in others:
-            theirs = [str(document.id) for document in self._documents[tag]]
-            if theirs != ids:
-                place = next((i for i, pair in enumerate(zip(ids, theirs, strict=False)) if pair[0] != pair[1]), None)
-                where = "" if place is None else f", and differ at {ids[place]!r} and {theirs[place]!r}"
+            other_ids = [str(document.id) for document in self._documents[tag]]
+            if other_ids != ids:
+                place = next(
+                    (i for i, pair in enumerate(zip(ids, other_ids, strict=False)) if pair[0] != pair[1]), None
+                )
+                where = "" if place is None else f", and differ at {ids[place]!r} and {other_ids[place]!r}"
                 raise CorpusError(
                     f"{self.name}: declared as parallel, but {first} has {len(ids)} documents and {tag} "
-                    f"{len(theirs)}{where}; expected parallel text, the same lines or ids in each; align it"
+                    f"{len(other_ids)}{where}; expected parallel text, the same lines or ids in each; align it"
                 )
         return self.derived(
             {tag: tuple(d._replace(id=str(d.id)) for d in texts) for tag, texts in self._documents.items()}, self.name
@@ -144,11 +146,11 @@ class Corpus(Mapping[Language, tuple[Document, ...]]):
 
     def only(self, languages: Iterable[str]) -> "Corpus":
         """The same corpus with these languages, in this order."""
-        wanted = parse_languages(languages)
-        missing = [tag for tag in wanted if tag not in self._documents]
+        tags = parse_languages(languages)
+        missing = [tag for tag in tags if tag not in self._documents]
         if missing:
             raise CorpusError(f"{self.name}: no text for {', '.join(missing)}; expected one of {', '.join(self)}")
-        return self.derived({tag: self._documents[tag] for tag in wanted}, self.name)
+        return self.derived({tag: self._documents[tag] for tag in tags}, self.name)
 
     def head(self, documents: int) -> "Corpus":
         """The first so many documents of each language."""
@@ -171,8 +173,8 @@ def as_corpus(texts: Texts, *, parallel: bool = False) -> Corpus:
         )
         for tag, lines in parsed.items()
     }
-    for tag, found in documents.items():
-        if not any(document.text for document in found):
+    for tag, language_documents in documents.items():
+        if not any(document.text for document in language_documents):
             raise CorpusError(f"language {tag!r} has no text; expected at least one line that is not blank; add some")
     corpus = Corpus(documents, "texts handed over")
     return corpus.declared_parallel() if parallel else corpus
@@ -189,8 +191,8 @@ def as_parallel(texts: Texts) -> Corpus:
 
 def id_of(row: Any, number: int) -> str:
     """A row's own `id`, or its number where it has none."""
-    own = row.get("id") if isinstance(row, Mapping) else None
-    return LineNumber(number) if own is None else str(own)
+    row_id = row.get("id") if isinstance(row, Mapping) else None
+    return LineNumber(number) if row_id is None else str(row_id)
 
 
 def clean_text(line: str) -> str:

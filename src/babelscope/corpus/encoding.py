@@ -41,15 +41,15 @@ def surround_of(tokenizer: PreTrainedTokenizerBase) -> Surround:
     Raises CorpusError where the ids with special tokens do not hold those without.
     """
     for text in probes(tokenizer):
-        plain, whole = (_ids(tokenizer, text, add_special_tokens=added) for added in (False, True))
+        plain, surrounded = (_ids(tokenizer, text, add_special_tokens=added) for added in (False, True))
         if not plain:
             continue
-        for start in range(len(whole) - len(plain) + 1):
-            if whole[start : start + len(plain)] == plain:
-                return Surround(whole[:start], whole[start + len(plain) :])
+        for start in range(len(surrounded) - len(plain) + 1):
+            if surrounded[start : start + len(plain)] == plain:
+                return Surround(surrounded[:start], surrounded[start + len(plain) :])
         raise CorpusError(
-            f"this tokenizer ({type(tokenizer).__name__}) reads {text!r} as {list(plain)}, and as {list(whole)} with "
-            "its special tokens; expected the first ids within the second; check its post-processor"
+            f"this tokenizer ({type(tokenizer).__name__}) reads {text!r} as {list(plain)}, and as {list(surrounded)} "
+            "with its special tokens; expected the first ids within the second; check its post-processor"
         )
     return Surround((), ())
 
@@ -57,8 +57,8 @@ def surround_of(tokenizer: PreTrainedTokenizerBase) -> Surround:
 def probes(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     """Texts to ask a tokenizer: "a", and the entries of its vocabulary for one that drops unknown letters."""
     yield "a"
-    named = named_ids(tokenizer)
-    yield from (entry for entry, index in tokenizer.get_vocab().items() if index not in named)
+    control_ids = named_ids(tokenizer)
+    yield from (entry for entry, index in tokenizer.get_vocab().items() if index not in control_ids)
 
 
 def prefix_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -114,7 +114,7 @@ def encode_texts(
     if rendered:
         return as_it_is
     special = special_ids(tokenizer)
-    places = [place for place, one in enumerate(as_it_is) if not special.isdisjoint(one.ids)]
+    places = [place for place, encoded_text in enumerate(as_it_is) if not special.isdisjoint(encoded_text.ids)]
     if places:
         for place, plain in zip(places, _encode_as_text(tokenizer, [texts[p] for p in places], special), strict=True):
             spelt = Counter(as_it_is[place].ids) - Counter(plain.ids)
@@ -153,7 +153,9 @@ def _encode(
         if backend is not None:
             backend.encode_special_tokens = before
     encodings: Sequence[Encoding | None] = encoded.encodings or [None] * len(texts)
-    return [EncodedText(tuple(row), (), one) for row, one in zip(encoded["input_ids"], encodings, strict=True)]
+    return [
+        EncodedText(tuple(row), (), encoding) for row, encoding in zip(encoded["input_ids"], encodings, strict=True)
+    ]
 
 
 def _encode_as_text(
@@ -169,12 +171,12 @@ def _encode_as_text(
         plain = _encode(tokenizer, texts, split=True)
     except (ValueError, TypeError, NotImplementedError):
         plain = None
-    if plain is None or any(not control.isdisjoint(one.ids) for one in plain):
+    if plain is None or any(not control.isdisjoint(encoded.ids) for encoded in plain):
         backend = plain_backend(tokenizer, special)
         if backend is not None:
             rows = backend.encode_batch(list(texts), add_special_tokens=False)
             plain = [EncodedText(tuple(row.ids), (), row) for row in rows]
-    if plain is None or any(not control.isdisjoint(one.ids) for one in plain):
+    if plain is None or any(not control.isdisjoint(encoded.ids) for encoded in plain):
         raise CorpusError(
             f"a control token is spelt in a text, and this tokenizer ({type(tokenizer).__name__}) can not read it as "
             "text; expected a tokenizer of the `tokenizers` library; take the spelling out of the text, or declare "
@@ -195,9 +197,9 @@ def tokenize_prompts(
     tokens as text.
     """
     encoded = encode_texts(tokenizer, texts, rendered=rendered)
-    say_controls([one.controls for one in encoded], "prompts")
+    say_controls([encoded_text.controls for encoded_text in encoded], "prompts")
     prefix = prefix_of(tokenizer)
-    rows = [begin_text(prefix, one.ids, rendered=rendered) for one in encoded]
+    rows = [begin_text(prefix, encoded_text.ids, rendered=rendered) for encoded_text in encoded]
     for number, row in enumerate(rows):
         if not row:
             raise CorpusError(
@@ -216,10 +218,10 @@ def begin_text(prefix: Sequence[int], ids: Sequence[int], *, rendered: bool = Fa
     """The prefix before the ids of a text; before those of a rendered one, no more than the template wrote."""
     if not rendered:
         return [*prefix, *ids]
-    rest, twice = list(ids), [*prefix, *prefix]
-    while prefix and rest[: len(twice)] == twice:
-        rest = rest[len(prefix) :]
-    return rest
+    remaining, twice = list(ids), [*prefix, *prefix]
+    while prefix and remaining[: len(twice)] == twice:
+        remaining = remaining[len(prefix) :]
+    return remaining
 
 
 def say_controls(controls: Sequence[Sequence[str]], name: str) -> None:
@@ -229,7 +231,7 @@ def say_controls(controls: Sequence[Sequence[str]], name: str) -> None:
     """
     spelt = Counter(word for words in controls for word in words)
     if spelt:
-        listed = ", ".join(f"{word} {count}" for word, count in spelt.most_common(5))
+        counts = ", ".join(f"{word} {count}" for word, count in spelt.most_common(5))
         log.warning(
             "%s: %d control tokens are spelt in %d of %d texts and stay text (%s); declare text that a chat template "
             "rendered",
@@ -237,5 +239,5 @@ def say_controls(controls: Sequence[Sequence[str]], name: str) -> None:
             sum(spelt.values()),
             sum(1 for words in controls if words),
             len(controls),
-            listed,
+            counts,
         )

@@ -45,8 +45,10 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
 def raw_lines(path: Path) -> Iterator[tuple[int, str]]:
     """As `text_lines`, with a \\r before the line's end left where it is."""
     if not os.path.isfile(path):  # False for a name too long, where pathlib raises
-        came = "is a folder" if os.path.isdir(path) else "is no plain file" if os.path.exists(path) else "is not there"
-        raise CorpusError(f"{path}: {came}; expected a text file; check the path")
+        entry_kind = (
+            "is a folder" if os.path.isdir(path) else "is no plain file" if os.path.exists(path) else "is not there"
+        )
+        raise CorpusError(f"{path}: {entry_kind}; expected a text file; check the path")
     for number, line in enumerate(_byte_lines(path), start=1):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
@@ -69,14 +71,14 @@ def _byte_lines(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
             for piece in _plain(file, path.suffix):
-                *ended, rest = piece.split(b"\n")
+                *ended, partial = piece.split(b"\n")
                 cost += len(piece) + LINE_COST * len(ended)
                 if cost > most:
                     raise CorpusError(f"{path}: its text takes more memory than it may; {TEXT.advice}")
                 for part in ended:
                     yield bytes(line + part)
                     line.clear()
-                line += rest
+                line += partial
                 if len(line) > longest:
                     raise CorpusError(f"{path}: holds a line that is longer than it may be; {LINE.advice}")
     except CorpusError:

@@ -54,18 +54,18 @@ def check_counted(counted: str) -> Counted:
     return counted  # pyright: ignore[reportReturnType]
 
 
-def as_messages(given: Any, where: str = "messages") -> tuple[Message, ...]:
+def as_messages(value: Any, where: str = "messages") -> tuple[Message, ...]:
     """Messages in NFC from a list of mappings or Messages, or from a mapping that has such a list as `messages`.
 
     where: what a fault is called, such as a file and line. Raises ChatError, in one line, for anything else: no
     message, a turn without role or text, or the lists of parts and other keys that other layouts have.
     """
-    if isinstance(given, Mapping):
-        given = given.get("messages", given)
-    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
-        came = f"fields {', '.join(map(str, given))}" if isinstance(given, Mapping) else _shown(given)
-        raise ChatError(f"{where}: {came} came; expected {FORM}, or that list alone; correct it")
-    return tuple(_as_message(turn, f"{where}, message {number}") for number, turn in enumerate(given, start=1))
+    if isinstance(value, Mapping):
+        value = value.get("messages", value)
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        received = f"fields {', '.join(map(str, value))}" if isinstance(value, Mapping) else _shown(value)
+        raise ChatError(f"{where}: {received} came; expected {FORM}, or that list alone; correct it")
+    return tuple(_as_message(turn, f"{where}, message {number}") for number, turn in enumerate(value, start=1))
 
 
 def _as_message(turn: Any, where: str) -> Message:
@@ -75,8 +75,8 @@ def _as_message(turn: Any, where: str) -> Message:
         raise ChatError(f'{where}: {_shown(turn)} came; expected {{"role": "user", "content": "…"}}; correct it')
     role, content = turn.get("role"), turn.get("content")
     if not isinstance(role, str) or not role or not isinstance(content, str):
-        found = ", ".join(f"{key} ({type(value).__name__})" for key, value in turn.items()) or "nothing"
-        raise ChatError(f"{where}: {found} came; expected a role and a content, both text; rewrite it so")
+        received = ", ".join(f"{key} ({type(value).__name__})" for key, value in turn.items()) or "nothing"
+        raise ChatError(f"{where}: {received} came; expected a role and a content, both text; rewrite it so")
     try:
         f"{role}{content}".encode()
     except UnicodeEncodeError as err:
@@ -90,12 +90,12 @@ def _shown(value: Any) -> str:
     return "nothing" if value is None or value in ([], ()) else f"{type(value).__name__} {str(value)[:40]!r}"
 
 
-def asked(given: Any, *, system: str | None = None, where: str = "messages") -> tuple[Message, ...]:
+def asked(value: Any, *, system: str | None = None, where: str = "messages") -> tuple[Message, ...]:
     """Messages that ask for an answer: a text is the user's one message; `system` goes first.
 
     Raises ChatError where a system message comes twice, or where the assistant has the last word.
     """
-    messages = (Message("user", given),) if isinstance(given, str) else given
+    messages = (Message("user", value),) if isinstance(value, str) else value
     turns = as_messages(messages, where)
     if turns[-1].role == "assistant":
         raise ChatError(f"{where}: the last message is the assistant's; expected one to be answered; leave it out")

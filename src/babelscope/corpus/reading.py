@@ -62,35 +62,35 @@ def load_folder(
         )
     folder = path / split if folders else path
     files = find_files(folder, split, languages, root=path)
-    wanted = parse_languages(languages) if languages is not None else tuple(sorted(files))
-    if not wanted:
+    tags = parse_languages(languages) if languages is not None else tuple(sorted(files))
+    if not tags:
         raise CorpusError(
             f"{folder}: no <tag>.txt or <tag>.jsonl in it for split {split!r}; expected one file a language; "
             "check the path and the split"
         )
-    missing = [tag for tag in wanted if tag not in files]
+    missing = [tag for tag in tags if tag not in files]
     if missing:
         raise CorpusError(
             f"{folder}: no file for {', '.join(missing)}, split {split!r}; expected {missing[0]}.txt or "
             f"{missing[0]}.jsonl (there are files for {', '.join(files) or 'no language'}); add it or leave "
             "the language out"
         )
-    plain = [tag for tag in wanted if not folders and not split_of(files[tag])]
-    texts = {tag: read_documents(files[tag], conversation) for tag in wanted if parallel or tag not in plain}
+    plain = [tag for tag in tags if not folders and not split_of(files[tag])]
+    texts = {tag: read_documents(files[tag], conversation) for tag in tags if parallel or tag not in plain}
     if parallel:
         texts = dict(Corpus(texts, name).declared_parallel())
     streams = {tag: texts[tag] if parallel else each_document(files[tag], conversation) for tag in plain}
-    dealt = deal_texts(streams, name, split) if plain else None
-    if dealt is not None and len(plain) == len(wanted):
-        return dealt
-    own = {tag: found for tag, found in texts.items() if tag not in plain}
-    repeats = {} if path == REFERENCE_CORPUS else repeats_of(path, own, split, conversation)
+    dealt_corpus = deal_texts(streams, name, split) if plain else None
+    if dealt_corpus is not None and len(plain) == len(tags):
+        return dealt_corpus
+    own_split = {tag: documents for tag, documents in texts.items() if tag not in plain}
+    repeats = {} if path == REFERENCE_CORPUS else repeats_of(path, own_split, split, conversation)
     say_repeated(name, split, repeats)
-    if dealt is None:
+    if dealt_corpus is None:
         return Corpus(texts, name, TextSource(name, split, False, repeats))
-    whole = {tag: own[tag] if tag in own else dealt[tag] for tag in wanted}
-    source = TextSource(name, split, True, {**repeats, **lost(dealt)})
-    return Corpus(whole, f"{name}, {split}, {', '.join(plain)} by document", source)
+    texts_by_tag = {tag: own_split[tag] if tag in own_split else dealt_corpus[tag] for tag in tags}
+    source = TextSource(name, split, True, {**repeats, **lost(dealt_corpus)})
+    return Corpus(texts_by_tag, f"{name}, {split}, {', '.join(plain)} by document", source)
 
 
 def has_splits(name: str | Path) -> bool:
@@ -118,16 +118,16 @@ def load_splits(
     texts: dict[str, Corpus] = {}
     tags = None if languages is None else tuple(languages)
     for split in splits:
-        asked = split if not same_text or has_splits(name) else WHOLE
-        texts[split] = load_corpus(name, tags, split=asked, conversation=conversation, parallel=parallel)
+        source_split = split if not same_text or has_splits(name) else WHOLE
+        texts[split] = load_corpus(name, tags, split=source_split, conversation=conversation, parallel=parallel)
         tags = tuple(texts[split])
     check_apart(texts, name=str(name), same_text=same_text)
     return texts
 
 
-def lost(dealt: Corpus) -> Mapping[str, int]:
+def lost(corpus: Corpus) -> Mapping[str, int]:
     """What dealing out left out."""
-    return {} if dealt.source is None else dealt.source.repeated
+    return {} if corpus.source is None else corpus.source.repeated
 
 
 def repeats_of(
@@ -137,13 +137,13 @@ def repeats_of(
     counts: dict[str, int] = {}
     before = SPLITS[: SPLITS.index(split)] if split in SPLITS else ()
     for tag, documents in texts.items():
-        known: set[bytes] = set()
+        earlier_texts: set[bytes] = set()
         for other in before:
             folder = path / other if (path / other).is_dir() else path
             file = find_files(folder, other, [tag], root=path).get(tag)
             if file is not None and (folder != path or split_of(file)):
-                known |= contents(each_document(file, conversation))
-        if number := len(repeated(documents, known)):
+                earlier_texts |= contents(each_document(file, conversation))
+        if number := len(repeated(documents, earlier_texts)):
             counts[tag] = number
     return counts
 

@@ -60,33 +60,33 @@ class Dealing(NamedTuple):
 
 def deal_texts(texts: Mapping[Language, Iterable[Document]], name: str, split: str) -> Corpus:
     """As `deal_out`, of documents that are read one after the other: those of other splits are never all in memory."""
-    dealt = {tag: deal_documents(documents, split) for tag, documents in texts.items()}
-    parallel = None not in (ids := {dealing.ids for dealing in dealt.values()}) and len(ids) == 1
-    dropped = set().union(*(dealing.repeats for dealing in dealt.values())) if parallel else set()
-    kept = {
+    dealings = {tag: deal_documents(documents, split) for tag, documents in texts.items()}
+    parallel = None not in (ids := {dealing.ids for dealing in dealings.values()}) and len(ids) == 1
+    dropped = set().union(*(dealing.repeats for dealing in dealings.values())) if parallel else set()
+    split_documents = {
         tag: tuple(document for document in documents if document.id not in (dropped or repeats))
-        for tag, (documents, repeats, _, _) in dealt.items()
+        for tag, (documents, repeats, _, _) in dealings.items()
     }
-    short = [f"{tag} ({dealt[tag].total} documents)" for tag, documents in kept.items() if not documents]
+    short = [f"{tag} ({dealings[tag].total} documents)" for tag, documents in split_documents.items() if not documents]
     if short:
         raise CorpusError(
             f"{name}: no document is left for {split} of {', '.join(short)}, where the text is dealt out by "
             f"document; expected {FEWEST_DEALT} or more a language, one a line; add some, or {HELD_OUT_ADVICE}"
         )
-    lost: dict[str, int] = {
-        tag: n for tag, documents in kept.items() if (n := len(dealt[tag].documents) - len(documents))
+    left_out: dict[str, int] = {
+        tag: n for tag, documents in split_documents.items() if (n := len(dealings[tag].documents) - len(documents))
     }
-    say_dealt(name, split, {tag: (len(kept[tag]), dealt[tag].total) for tag in kept}, lost)
-    whole = f"{name}, all of it" if split == WHOLE else f"{name}, {split} by document"
-    return Corpus(kept, whole, TextSource(name, split, split != WHOLE, lost))
+    say_dealt(name, split, {tag: (len(split_documents[tag]), dealings[tag].total) for tag in split_documents}, left_out)
+    description = f"{name}, all of it" if split == WHOLE else f"{name}, {split} by document"
+    return Corpus(split_documents, description, TextSource(name, split, split != WHOLE, left_out))
 
 
 def deal_documents(documents: Iterable[Document], split: str) -> Dealing:
     """A split's documents by the hash of their ids; of a short text all are train."""
     before = {shard for name in SPLITS[: SPLITS.index(split)] for shard in TENTHS[name]} if split in SPLITS else set()
     first: list[Document] = []
-    kept: list[Document] = []
-    known: set[bytes] = set()
+    split_documents: list[Document] = []
+    earlier_texts: set[bytes] = set()
     ids, count, numbered = hashlib.blake2b(digest_size=16), 0, False
     for count, document in enumerate(documents, start=1):
         if count < FEWEST_DEALT:
@@ -95,28 +95,30 @@ def deal_documents(documents: Iterable[Document], split: str) -> Dealing:
         numbered = numbered or isinstance(document.id, LineNumber)
         shard = shard_of(document.id, 10)
         if split == WHOLE or shard in TENTHS[split]:
-            kept.append(document)
+            split_documents.append(document)
         elif shard in before:
-            known.add(digest_of(document))
+            earlier_texts.add(digest_of(document))
     if count < FEWEST_DEALT:
-        kept, known = first if split in ("train", WHOLE) else [], set()
-    return Dealing(tuple(kept), repeated(kept, known), count, None if numbered else ids.digest())
+        split_documents, earlier_texts = first if split in ("train", WHOLE) else [], set()
+    return Dealing(
+        tuple(split_documents), repeated(split_documents, earlier_texts), count, None if numbered else ids.digest()
+    )
 
 
-def repeated(documents: Collection[Document], known: Collection[bytes]) -> set[str]:
+def repeated(documents: Collection[Document], digests: Collection[bytes]) -> set[str]:
     """Ids of the documents whose text is known."""
-    return {document.id for document in documents if digest_of(document) in known} if known else set()
+    return {document.id for document in documents if digest_of(document) in digests} if digests else set()
 
 
-def say_dealt(name: str, split: str, counts: Mapping[Language, tuple[int, int]], lost: Mapping[Any, int]) -> None:
+def say_dealt(name: str, split: str, counts: Mapping[Language, tuple[int, int]], left_out: Mapping[Any, int]) -> None:
     """One line on what was dealt, so that nobody is surprised by the number of documents: kept, and of how many."""
     if split == WHOLE:
         return
-    told = ", ".join(f"{tag} {kept} of {count}" for tag, (kept, count) in counts.items())
-    whole = [tag for tag, (_, count) in counts.items() if count < FEWEST_DEALT]
-    more = f"; too short to be dealt out, so nothing of it is held out: {', '.join(whole)}" if whole else ""
-    left = f"; left out, their text is in an earlier split: {listed(lost)}" if lost else ""
-    log.warning("%s: has no splits; %s is dealt out by document: %s%s%s", name, split, told, more, left)
+    counts_text = ", ".join(f"{tag} {n_kept} of {count}" for tag, (n_kept, count) in counts.items())
+    undivided = [tag for tag, (_, count) in counts.items() if count < FEWEST_DEALT]
+    more = f"; too short to be dealt out, so nothing of it is held out: {', '.join(undivided)}" if undivided else ""
+    left_out_text = f"; left out, their text is in an earlier split: {listed(left_out)}" if left_out else ""
+    log.warning("%s: has no splits; %s is dealt out by document: %s%s%s", name, split, counts_text, more, left_out_text)
 
 
 def say_repeated(corpus: str, split: str, repeats: Mapping[Any, int]) -> None:
@@ -170,25 +172,25 @@ def digest_of(document: Document) -> bytes:
     return hashlib.blake2b(content_of(document).encode(), digest_size=16).digest()
 
 
-def check_unseen(texts: Corpus, seen: Mapping[str, Any] | None, *, what: str, same_text: bool = False) -> None:
+def check_unseen(texts: Corpus, chosen_on: Mapping[str, Any] | None, *, what: str, same_text: bool = False) -> None:
     """Raise CorpusError where text to score on is what something was chosen on, unless `same_text` asks for that.
 
     seen: `facts` of the text that it was chosen on; None where that is not known. The same text is known again under
     another name, with other ids and in another order: by the hashes of a sample of its documents (`shared_part`).
     what: what was chosen, such as "these neurons".
     """
-    if seen is None or same_text:
+    if chosen_on is None or same_text:
         return
     source = texts.source
-    parts = (seen.get("split"), None if source is None else source.split)
-    one_corpus = source is not None and seen.get("corpus") == source.corpus
+    parts = (chosen_on.get("split"), None if source is None else source.split)
+    one_corpus = source is not None and chosen_on.get("corpus") == source.corpus
     overlap = parts[0] == parts[1] or WHOLE in parts
-    samples: Mapping[str, Sequence[str]] = seen.get("sample", {})  # of older versions: none
+    samples: Mapping[str, Sequence[str]] = chosen_on.get("sample", {})  # of older versions: none
     shared = {tag: shared_part(documents, samples[tag]) for tag, documents in texts.items() if tag in samples}
-    if seen["hash"] == texts.hash or (one_corpus and overlap) or any(part >= SAME for part in shared.values()):
+    if chosen_on["hash"] == texts.hash or (one_corpus and overlap) or any(part >= SAME for part in shared.values()):
         raise CorpusError(
-            f"{texts.name}: is the text on which {what} were chosen ({seen['name']}); expected held-out text; take "
-            "another split, or ask for it by same_text (--same-text), which the result then says"
+            f"{texts.name}: is the text on which {what} were chosen ({chosen_on['name']}); expected held-out text; "
+            "take another split, or ask for it by same_text (--same-text), which the result then says"
         )
 
 

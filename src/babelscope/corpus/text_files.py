@@ -35,8 +35,8 @@ def find_files(
     one tag, and where what has a text file's name is a folder, or a link to a place outside the corpus.
     """
     root = root or folder
-    wanted = None if languages is None else parse_languages(languages)
-    found: dict[Language, Path] = {}
+    tags = None if languages is None else parse_languages(languages)
+    file_of_tag: dict[Language, Path] = {}
     divided: dict[Language, Path] = {}
     for file in sorted(folder.iterdir()):
         parts = file.name.split(".")
@@ -49,24 +49,26 @@ def find_files(
         try:
             tag = Language.parse(parts[0])
         except LanguageError as err:
-            if wanted is not None:
+            if tags is not None:
                 continue
             raise LanguageError(f"{file}: {err}, move the file away, or name the languages") from err
-        if wanted is not None and tag not in wanted:
+        if tags is not None and tag not in tags:
             continue
         if len(parts) == 3:
             divided[tag] = file
         if len(parts) == 3 and parts[1] != split:
             continue
-        if tag in found:
-            raise CorpusError(f"{folder}: {found[tag].name} and {file.name} are both {tag!r}; expected one; remove one")
+        if tag in file_of_tag:
+            raise CorpusError(
+                f"{folder}: {file_of_tag[tag].name} and {file.name} are both {tag!r}; expected one; remove one"
+            )
         check_plain(file, root)
-        found[tag] = file
-    for tag in found.keys() & divided.keys():
-        if not split_of(found[tag]):
-            names = f"{found[tag].name} and {divided[tag].name}"
+        file_of_tag[tag] = file
+    for tag in file_of_tag.keys() & divided.keys():
+        if not split_of(file_of_tag[tag]):
+            names = f"{file_of_tag[tag].name} and {divided[tag].name}"
             raise CorpusError(f"{folder}: {names} are both {tag!r}; expected files of splits, or one; remove one")
-    return found
+    return file_of_tag
 
 
 def check_plain(file: Path, root: Path) -> None:
@@ -79,8 +81,8 @@ def check_plain(file: Path, root: Path) -> None:
             "there, or remove the link"
         )
     if not file.is_file():
-        came = "is a folder" if file.is_dir() else "is no plain file" if file.exists() else "is a link to nothing"
-        raise CorpusError(f"{file}: {came}; expected a text file of that name; rename or remove it")
+        entry_kind = "is a folder" if file.is_dir() else "is no plain file" if file.exists() else "is a link to nothing"
+        raise CorpusError(f"{file}: {entry_kind}; expected a text file of that name; rename or remove it")
 
 
 def read_documents(path: Path, conversation: Counted | None = None) -> tuple[Document, ...]:
@@ -120,11 +122,13 @@ def parse_row(line: str, number: int, path: Path) -> Document:
         )
     text = row.get(TEXT_FIELD) if isinstance(row, dict) else None
     if not isinstance(text, str):
-        found = f"fields {', '.join(row)}" if isinstance(row, dict) else type(row).__name__
-        raise CorpusError(row_error(path, number, found if text is None else f"{TEXT_FIELD} is {type(text).__name__}"))
+        received = f"fields {', '.join(row)}" if isinstance(row, dict) else type(row).__name__
+        raise CorpusError(
+            row_error(path, number, received if text is None else f"{TEXT_FIELD} is {type(text).__name__}")
+        )
     return Document(id_of(row, number), unicodedata.normalize("NFC", text))
 
 
-def row_error(path: Path, number: int, found: str) -> str:
+def row_error(path: Path, number: int, received: str) -> str:
     """The one line for a row of a jsonl file that is none."""
-    return f"{path}, line {number + 1}: no readable row ({found}); {ROW_ADVICE}"
+    return f"{path}, line {number + 1}: no readable row ({received}); {ROW_ADVICE}"

@@ -62,24 +62,24 @@ def tokenize_documents(
     plain = [text.text for text in texts if text.conversation is None]
     encoded = encode_texts(tokenizer, plain, rendered=rendered)
     if name is not None:
-        say_controls([one.controls for one in encoded], name)
+        say_controls([encoded_text.controls for encoded_text in encoded], name)
     following = iter(encoded)
     for text in texts:
         if text.conversation is not None:
             documents.append(conversation_document(tokenizer, text, language, max_length))
             continue
-        one = next(following)
-        whole = begin_text(prefix, one.ids, rendered=rendered)
-        kept = whole[:max_length]
+        encoded_text = next(following)
+        ids = begin_text(prefix, encoded_text.ids, rendered=rendered)
+        ids_within = ids[:max_length]
         documents.append(
             TokenDocument(
                 language=language,
                 id=text.id,
-                tokens=tuple(kept),
-                counted=tuple(token not in special for token in kept),
-                truncated=len(whole) - len(kept),
+                tokens=tuple(ids_within),
+                counted=tuple(token not in special for token in ids_within),
+                truncated=len(ids) - len(ids_within),
                 n_bytes=len(text.text.encode()),
-                controls=len(one.controls),
+                controls=len(encoded_text.controls),
             )
         )
     return documents
@@ -90,16 +90,16 @@ def conversation_document(
 ) -> TokenDocument:
     """A conversation as tokens; `truncated` says what is past `max_length`."""
     assert text.conversation is not None
-    whole = tokenize_conversation(tokenizer, text.conversation)
+    talk = tokenize_conversation(tokenizer, text.conversation)
     return TokenDocument(
         language=language,
         id=text.id,
-        tokens=whole.ids[:max_length],
-        counted=whole.counted[:max_length],
-        truncated=max(0, len(whole.ids) - max_length),
-        n_bytes=whole.n_bytes,
-        controls=whole.controls,
-        taught=whole.taught[:max_length],
+        tokens=talk.ids[:max_length],
+        counted=talk.counted[:max_length],
+        truncated=max(0, len(talk.ids) - max_length),
+        n_bytes=talk.n_bytes,
+        controls=talk.controls,
+        taught=talk.taught[:max_length],
     )
 
 
@@ -118,25 +118,25 @@ def say_cut(documents: Sequence[TokenDocument], name: str, max_length: int) -> N
 
 def limit_tokens(documents: Sequence[TokenDocument], limit: int | None) -> list[TokenDocument]:
     """The first documents that hold exactly `limit` counted tokens, the last one cut; all where there are fewer."""
-    kept, room = [], limit
+    limited, room = [], limit
     for document in documents:
         if room is not None and room <= 0:
             break
         if room is not None and document.n_counted > room:
             document = cut_document(document, room)
         if document.n_counted:
-            kept.append(document)
+            limited.append(document)
         if room is not None:
             room -= document.n_counted
-    return kept
+    return limited
 
 
 def cut_document(document: TokenDocument, room: int) -> TokenDocument:
     """The shortest beginning of a document that holds `room` counted tokens."""
-    seen = 0
-    for end, counted in enumerate(document.counted, start=1):
-        seen += counted
-        if seen == room:
+    n_counted = 0
+    for end, is_counted in enumerate(document.counted, start=1):
+        n_counted += is_counted
+        if n_counted == room:
             taught = None if document.taught is None else document.taught[:end]
             return replace(document, tokens=document.tokens[:end], counted=document.counted[:end], taught=taught)
     return document
@@ -156,11 +156,13 @@ def token_windows(
     name: as in `tokenize_documents`.
     """
     for k, documents in enumerate(corpus.values()):
-        left = tokens_per_language
+        tokens_left = tokens_per_language
         for start in range(0, len(documents), WINDOW):
-            if left is not None and left <= 0:
+            if tokens_left is not None and tokens_left <= 0:
                 break
             window = documents[start : start + WINDOW]
-            tokens = limit_tokens(tokenize_documents(tokenizer, window, k, max_length=max_length, name=name), left)
-            left = None if left is None else left - sum(document.n_counted for document in tokens)
+            tokens = limit_tokens(
+                tokenize_documents(tokenizer, window, k, max_length=max_length, name=name), tokens_left
+            )
+            tokens_left = None if tokens_left is None else tokens_left - sum(document.n_counted for document in tokens)
             yield tokens

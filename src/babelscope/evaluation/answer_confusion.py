@@ -69,12 +69,15 @@ def confusion_of_answers(
         texts.setdefault(Cell(answer.task, answer.set, answer.language), []).append(answer.text)
     scorers = {"corrected": corrected_confusion, **({"published": published_confusion} if published else {})}
     forms = {
-        form: {cell: score(own, cell.language, identifier=identifier, english=english) for cell, own in texts.items()}
+        form: {
+            cell: score(cell_answers, cell.language, identifier=identifier, english=english)
+            for cell, cell_answers in texts.items()
+        }
         for form, score in scorers.items()
     }
     verdicts: dict[Language, dict[str, int]] = {}
-    for cell, own in texts.items():
-        for judged in judge_by(identifier, own, cell.language):
+    for cell, cell_answers in texts.items():
+        for judged in judge_by(identifier, cell_answers, cell.language):
             counts = verdicts.setdefault(cell.language, {})
             counts[judged.verdict] = counts.get(judged.verdict, 0) + 1
     return AnswerConfusion(forms, verdicts)

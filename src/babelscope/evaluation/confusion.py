@@ -65,18 +65,18 @@ class Confusion(NamedTuple):
 def english_words(file: str | Path | None = None) -> frozenset[str]:
     """Words that give an answer away as English: those of a list written in small letters with more than 3 letters.
 
-    file: one word a line. The benchmark reads a Unix `words` file of about 235,000 words, which is not bundled. With
+    file: one word per line. The benchmark reads a Unix `words` file of about 235,000 words, which is not bundled. With
     None the words are those of the bundled English sentences: about a thousand common ones, so that fewer English
     words are noticed and WPR can only be higher.
     """
     if file is None:
         corpora = [load_corpus("reference", ["en"], split=split) for split in ("train", "valid", "test")]
-        found = [w for corpus in corpora for d in corpus["en"] for w in d.text.translate(DROPPED).split()]
+        words = [w for corpus in corpora for d in corpus["en"] for w in d.text.translate(DROPPED).split()]
         # A small letter in mid-sentence, and no digit: what a list of words would hold.
-        found = [word for word in found if word.isalpha()]
+        words = [word for word in words if word.isalpha()]
     else:
-        found = [line.strip() for _, line in text_lines(Path(file))]
-    return frozenset(word for word in found if word.islower() and len(word) >= MIN_ENGLISH)
+        words = [line.strip() for _, line in text_lines(Path(file))]
+    return frozenset(word for word in words if word.islower() and len(word) >= MIN_ENGLISH)
 
 
 def published_confusion(
@@ -99,9 +99,11 @@ def published_confusion(
     tag, identify = Language.parse(language), open_identifier(identifier)
     lines = [normalize_completion(answer).split("\n") for answer in answers]
     words = [[published_tokens(line, tag, segment) for line in group] for group in lines]
-    known = english_words() if english is None else frozenset(english)
-    found = [[any(word.strip() in known for word in line) for line in group] for group in words]
-    return _score(tag, identify, lines, [[len(w) for w in group] for group in words], found, answers, corrected=False)
+    english_list = english_words() if english is None else frozenset(english)
+    english_lines = [[any(word.strip() in english_list for word in line) for line in group] for group in words]
+    return _score(
+        tag, identify, lines, [[len(w) for w in group] for group in words], english_lines, answers, corrected=False
+    )
 
 
 def corrected_confusion(
@@ -116,10 +118,10 @@ def corrected_confusion(
     """
     tag, identify = Language.parse(language), open_identifier(identifier)
     lines = [normalize_completion(answer).split("\n") for answer in answers]
-    known = english_words() if english is None else frozenset(english)
+    english_list = english_words() if english is None else frozenset(english)
     counts = [[len(corrected_tokens(line, tag)) for line in group] for group in lines]
-    found = [[any(word in known for word in latin_runs(line)) for line in group] for group in lines]
-    return _score(tag, identify, lines, counts, found, answers, corrected=True)
+    english_lines = [[any(word in english_list for word in latin_runs(line)) for line in group] for group in lines]
+    return _score(tag, identify, lines, counts, english_lines, answers, corrected=True)
 
 
 def _score(
@@ -134,18 +136,20 @@ def _score(
 ) -> Confusion:
     if not answers:
         raise MeasurementError(f"no answers came for {tag!r}; expected at least one; add some")
-    kept = [[i for i, n in enumerate(group) if n >= MIN_TOKENS] for group in counts]
-    right = _right_lines(tag, identifier, lines, kept)
+    scored_lines = [[i for i, n in enumerate(group) if n >= MIN_TOKENS] for group in counts]
+    right = _right_lines(tag, identifier, lines, scored_lines)
     failures: dict[Failure, int] = {}
-    for answer, own, places, words in zip(answers, right, kept, english, strict=True):
-        failure = _failure(answer, own, tag in WORD_LANGUAGES and any(words[i] for i in places))
+    for answer, line_verdicts, places, words in zip(answers, right, scored_lines, english, strict=True):
+        failure = _failure(answer, line_verdicts, tag in WORD_LANGUAGES and any(words[i] for i in places))
         if failure:
             failures[failure] = failures.get(failure, 0) + 1
     scored = sum(map(bool, right))
     base = len(answers) if corrected else scored
-    passed = tuple(all(own) and (bool(own) or not corrected) for own in right)
+    passed = tuple(all(line_verdicts) and (bool(line_verdicts) or not corrected) for line_verdicts in right)
     good = sum(passed) - (0 if corrected else len(right) - scored)
-    shares = [sum(own) / len(own) for own in right if own] + [0.0] * (base - scored)
+    shares = [sum(line_verdicts) / len(line_verdicts) for line_verdicts in right if line_verdicts] + [0.0] * (
+        base - scored
+    )
     spoiled = failures.get("english word", 0)
     wpr = (good - spoiled) / base if corrected else 1 - spoiled / max(1, good)
     return Confusion(
@@ -172,18 +176,18 @@ def _failure(answer: str, right: Sequence[bool], english: bool) -> Failure | Non
 
 
 def _right_lines(
-    tag: Language, identifier: Identifier, lines: Sequence[Sequence[str]], kept: Sequence[Sequence[int]]
+    tag: Language, identifier: Identifier, lines: Sequence[Sequence[str]], scored_lines: Sequence[Sequence[int]]
 ) -> list[list[bool]]:
     """For each answer whether each kept line is in the language; all lines are identified together."""
-    wanted = identifier.check(tag)
-    flat = [group[i] for group, places in zip(lines, kept, strict=True) for i in places]
+    accepted_labels = identifier.check(tag)
+    flat = [group[i] for group, places in zip(lines, scored_lines, strict=True) for i in places]
     guesses = iter(identifier.guess(flat) if flat else [])
-    return [[_counts(next(guesses), wanted) for _ in places] for places in kept]
+    return [[_counts(next(guesses), accepted_labels) for _ in places] for places in scored_lines]
 
 
-def _counts(guess: tuple[str | None, float], wanted: frozenset[str]) -> bool:
+def _counts(guess: tuple[str | None, float], accepted_labels: frozenset[str]) -> bool:
     label, score = guess
-    return label in wanted and score > MIN_SCORE
+    return label in accepted_labels and score > MIN_SCORE
 
 
 class Rates(NamedTuple):

@@ -66,19 +66,19 @@ def bootstrap(value: Callable[[np.ndarray], float], n: int, *, resamples: int = 
 
 def measured(estimate: float | int, samples: Sequence[float | int], n: int) -> Measured:
     """An estimate with the middle 95 % of its resamples; NaN among them are left out."""
-    found = np.asarray(samples, dtype=float)
-    found = found[~np.isnan(found)]
-    low, high = np.quantile(found, [0.025, 0.975]) if found.size else (np.nan, np.nan)
+    finite = np.asarray(samples, dtype=float)
+    finite = finite[~np.isnan(finite)]
+    low, high = np.quantile(finite, [0.025, 0.975]) if finite.size else (np.nan, np.nan)
     return Measured(float(estimate), float(low), float(high), n)
 
 
 def bootstrap_mean(values: Sequence[float | int | bool], *, resamples: int = 1000, seed: int = 0) -> Measured:
     """Mean over prompts with its interval; NaN values are prompts without a measurement, and are left out."""
-    found = np.asarray(values, dtype=float)
-    found = found[~np.isnan(found)]
-    if not found.size:
+    finite = np.asarray(values, dtype=float)
+    finite = finite[~np.isnan(finite)]
+    if not finite.size:
         return Measured(float("nan"), float("nan"), float("nan"), 0)
-    return bootstrap(lambda w: float(w @ found / w.sum()), len(found), resamples=resamples, seed=seed)
+    return bootstrap(lambda w: float(w @ finite / w.sum()), len(finite), resamples=resamples, seed=seed)
 
 
 def statistics_of(metric: Any, answers: Sequence[str], references: Sequence[str]) -> np.ndarray:
@@ -117,14 +117,14 @@ def content_kept(
     Raises MeasurementError unless there is one reference an answer.
     Sources: Popović 2017 (chrF++), Papineni et al. 2002 (BLEU), both by sacrebleu.
     """
-    chosen, found, signatures = tokenize or bleu_tokenizer(language), [], []
+    chosen, scores, signatures = tokenize or bleu_tokenizer(language), [], []
     for metric in content_metrics(language, chosen):
         counts = statistics_of(metric, answers, references)
-        found.append(
+        scores.append(
             bootstrap(lambda w, m=metric, c=counts: corpus_value(m, c, w), len(counts), resamples=resamples, seed=seed)
         )
         signatures.append(str(metric.get_signature()))
-    return Content(found[0], found[1], chosen, (signatures[0], signatures[1]))
+    return Content(scores[0], scores[1], chosen, (signatures[0], signatures[1]))
 
 
 def harmonic_mean(first: float | int, second: float | int) -> float:

@@ -29,10 +29,12 @@ class CopiedShares(NamedTuple):
 
 def copyable(text: str) -> dict[Copied, Counter[str]]:
     """The numbers, names and code of a text; code is taken out first, then numbers are read, then names."""
-    code = Counter(found.strip("`").strip() for found in CODE.findall(text))
-    rest = CODE.sub(" ", text)
-    numbers = Counter(_digits(found) for found in NUMBER.findall(rest))
-    names = Counter(found.group() for found in NAME.finditer(rest) if not SENTENCE_START.search(rest[: found.start()]))
+    code = Counter(snippet.strip("`").strip() for snippet in CODE.findall(text))
+    prose = CODE.sub(" ", text)
+    numbers = Counter(_digits(digits) for digits in NUMBER.findall(prose))
+    names = Counter(
+        match.group() for match in NAME.finditer(prose) if not SENTENCE_START.search(prose[: match.start()])
+    )
     return {"number": numbers, "name": names, "code": code}
 
 
@@ -49,29 +51,29 @@ def kept_shares(
     Only for prompts that ask for a copy, such as a translation or a summary: elsewhere nothing need be kept. A thing
     that stands twice must be there twice. German capitals on common nouns count as names, in mid-sentence.
     The interval redraws prompts; a kind that no prompt has is NaN with n = 0.
-    Raises MeasurementError unless there is one answer a prompt.
+    Raises MeasurementError unless there is one answer per prompt.
     """
     if len(prompts) != len(answers):
         raise MeasurementError(f"{len(answers)} answers came for {len(prompts)} prompts; expected one each")
-    found: dict[Copied, Measured] = {}
-    asked = [copyable(prompt) for prompt in prompts]
+    shares_by_kind: dict[Copied, Measured] = {}
+    copyables = [copyable(prompt) for prompt in prompts]
     for kind in get_args(Copied):
         shares = [
-            _share(own[kind], _present(kind, answer, own[kind]))
-            for own, answer in zip(asked, answers, strict=True)
-            if own[kind]
+            _share(copyable_things[kind], _present(kind, answer, copyable_things[kind]))
+            for copyable_things, answer in zip(copyables, answers, strict=True)
+            if copyable_things[kind]
         ]
-        found[kind] = bootstrap_mean(shares, resamples=resamples, seed=seed)
-    return CopiedShares(**found)
+        shares_by_kind[kind] = bootstrap_mean(shares, resamples=resamples, seed=seed)
+    return CopiedShares(**shares_by_kind)
 
 
-def _present(kind: Copied, answer: str, wanted: Counter[str]) -> Counter[str]:
+def _present(kind: Copied, answer: str, expected: Counter[str]) -> Counter[str]:
     """How often each wanted thing is in an answer; names and code anywhere as whole words, even at its beginning."""
     if kind == "number":
-        return Counter(_digits(found) for found in NUMBER.findall(answer))
+        return Counter(_digits(digits) for digits in NUMBER.findall(answer))
     # No \b: in scripts without spaces a name touches the letters beside it.
-    return Counter({w: len(re.findall(rf"(?<![A-Za-z0-9_]){re.escape(w)}(?![A-Za-z0-9_])", answer)) for w in wanted})
+    return Counter({w: len(re.findall(rf"(?<![A-Za-z0-9_]){re.escape(w)}(?![A-Za-z0-9_])", answer)) for w in expected})
 
 
-def _share(wanted: Counter[str], present: Counter[str]) -> float:
-    return (wanted & present).total() / wanted.total()
+def _share(expected: Counter[str], present: Counter[str]) -> float:
+    return (expected & present).total() / expected.total()

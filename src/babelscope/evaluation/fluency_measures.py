@@ -20,7 +20,7 @@ class Fluency(NamedTuple):
     """Answers beside others that were drawn in the same way."""
 
     perplexity: float
-    """exp(mean nats a token) of the answers."""
+    """exp(mean nats per token) of the answers."""
     perplexity_ratio: Measured
     """exp(nats a token of the answers − of the others)."""
     distinct4: float
@@ -52,22 +52,24 @@ def fluency(
     if not answers or not others:
         raise MeasurementError(f"{len(answers)} answers and {len(others)} others came; expected at least one each")
     prefix = prefix_of(tokenizer)
-    ours, theirs = (_side(model, prefix, ids) for ids in (answers, others))
+    answer_side, other_side = (_side(model, prefix, ids) for ids in (answers, others))
     paired = len(answers) == len(others)
     weights = draw_prompts(len(answers), resamples=resamples, seed=seed)
     other_weights = weights if paired else draw_prompts(len(others), resamples=resamples, seed=seed + 1)
-    whole, other_whole = (_values(side, np.ones(len(s))) for side, s in ((ours, answers), (theirs, others)))
-    samples = [_ratios(_values(ours, w), _values(theirs, v)) for w, v in zip(weights, other_weights, strict=True)]
+    values, other_whole = (_values(side, np.ones(len(s))) for side, s in ((answer_side, answers), (other_side, others)))
+    samples = [
+        _ratios(_values(answer_side, w), _values(other_side, v)) for w, v in zip(weights, other_weights, strict=True)
+    ]
     ratios = [
         measured(estimate, [row[k] for row in samples], len(answers))
-        for k, estimate in enumerate(_ratios(whole, other_whole))
+        for k, estimate in enumerate(_ratios(values, other_whole))
     ]
     return Fluency(
-        perplexity=math.exp(whole[0]),
+        perplexity=math.exp(values[0]),
         perplexity_ratio=ratios[0],
-        distinct4=whole[1],
+        distinct4=values[1],
         distinct4_ratio=ratios[1],
-        repetition=1 - whole[1],
+        repetition=1 - values[1],
         length_ratio=ratios[2],
         empty=sum(not ids for ids in answers) / len(answers),
     )
@@ -92,7 +94,7 @@ def _grams(answers: Ids) -> list[np.ndarray]:
 
 
 def _values(side: Side, weights: np.ndarray) -> tuple[float, float, float]:
-    """Nats a token, distinct 4-grams and tokens an answer, of answers drawn so often.
+    """Nats a token, distinct 4-grams and tokens per answer, of answers drawn so often.
 
     An answer drawn twice repeats itself, which redrawing alone would show as a loop: 4-grams are counted over the
     answers that are drawn at all.
@@ -106,10 +108,10 @@ def _values(side: Side, weights: np.ndarray) -> tuple[float, float, float]:
     return mean, distinct, float(weights @ lengths) / float(weights.sum())
 
 
-def _ratios(ours: tuple[float, float, float], theirs: tuple[float, float, float]) -> tuple[float, float, float]:
+def _ratios(values: tuple[float, float, float], other_values: tuple[float, float, float]) -> tuple[float, float, float]:
     """Of perplexity, distinct 4-grams and length."""
-    distinct, length = (ours[k] / theirs[k] if theirs[k] else math.nan for k in (1, 2))
-    return math.exp(ours[0] - theirs[0]), distinct, length
+    distinct, length = (values[k] / other_values[k] if other_values[k] else math.nan for k in (1, 2))
+    return math.exp(values[0] - other_values[0]), distinct, length
 
 
 def length_ratio(answers: Sequence[str], references: Sequence[str]) -> float:

@@ -95,7 +95,10 @@ def label_runs(runs: Sequence[str], target: str) -> list[str]:
         return [other] * len(runs)
     ends = np.cumsum([len(run) for run in runs])[:-1]
     parts = zip(np.split(path[:, 0], ends), np.split(nats[:, 0], ends), strict=True)
-    return [other if there.any() and (there.mean() > 0.5 or nats.sum() > 0) else target for there, nats in parts]
+    return [
+        other if has_evidence.any() and (has_evidence.mean() > 0.5 or nats.sum() > 0) else target
+        for has_evidence, nats in parts
+    ]
 
 
 def beyond_korean(words: Sequence[str]) -> set[int]:

@@ -47,9 +47,9 @@ class Identifier:
 
     def languages(self, texts: Sequence[str], target: str) -> list[Language | None]:
         """Language of each text: the target itself where the label counts as it, else what the label names."""
-        wanted, tag = self.check(target), Language.parse(target)
+        accepted_labels, tag = self.check(target), Language.parse(target)
         flat = [" ".join(text.split()) for text in texts]
-        return [tag if g.label in wanted else language_of(g.label, self.label_set) for g in self.guess(flat)]
+        return [tag if g.label in accepted_labels else language_of(g.label, self.label_set) for g in self.guess(flat)]
 
 
 def _first(labels: Sequence[str], most: int = 100) -> str:
@@ -78,8 +78,8 @@ def open_identifier(name: Named = "lingua", *, labels: LabelSet | None = None) -
 
 def _guess_by_words(texts: Sequence[str]) -> list[Guess]:
     """The language of each text by its script and words, with its probability among the languages of that script."""
-    found = [guess_text(words_of(plain_prose(text))) for text in texts]
-    return [Guess(None if tag is None else str(tag), probability) for tag, probability in found]
+    labels = [guess_text(words_of(plain_prose(text))) for text in texts]
+    return [Guess(None if tag is None else str(tag), probability) for tag, probability in labels]
 
 
 def _open_fasttext(path: Path, labels: LabelSet | None) -> Identifier:
@@ -104,9 +104,10 @@ def _open_fasttext(path: Path, labels: LabelSet | None) -> Identifier:
 
     def guess(texts: Sequence[str]) -> list[Guess]:
         # The binding under `predict`: that one fails with numpy 2 in the package `fasttext` 0.9.3.
-        found = [model.f.predict(f"{text}\n", 1, 0.0, "strict") for text in texts]
+        predictions = [model.f.predict(f"{text}\n", 1, 0.0, "strict") for text in texts]
         return [
-            Guess(f[0][1].removeprefix("__label__"), min(1.0, float(f[0][0]))) if f else Guess(None, 0) for f in found
+            Guess(f[0][1].removeprefix("__label__"), min(1.0, float(f[0][0]))) if f else Guess(None, 0)
+            for f in predictions
         ]
 
     names = frozenset(label.removeprefix("__label__") for label in model.get_labels())
@@ -140,12 +141,12 @@ def _labeller(identifier: Identifier) -> WordLabeller:
     def label(words: Sequence[Word], prose: str, target: Language) -> list[LabelledWord]:
         labels, inside = label_outside(words, target)
         pieces = pieces_of([words[place] for place in inside], prose)
-        wanted, places = identifier.check(target), iter(inside)
+        accepted_labels, places = identifier.check(target), iter(inside)
         for piece, guess in zip(pieces, identifier.guess([text for text, _ in pieces]) if pieces else [], strict=True):
-            known = language_of(guess.label, identifier.label_set)
-            own = guess.label in wanted or (len(pieces) > 1 and guess.score < SURE)
+            guessed_language = language_of(guess.label, identifier.label_set)
+            is_target = guess.label in accepted_labels or (len(pieces) > 1 and guess.score < SURE)
             for _ in range(piece[1]):
-                labels[next(places)] = target if own else known
+                labels[next(places)] = target if is_target else guessed_language
         return [LabelledWord(w.text, w.script, w.weight, w.start, tag) for w, tag in zip(words, labels, strict=True)]
 
     return label

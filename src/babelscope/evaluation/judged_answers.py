@@ -114,9 +114,9 @@ def judge_text(answer: str, target: Language, labeller: WordLabeller) -> Recogni
     words = words_of(prose)
     labelled = labeller(words, prose, target)
     letters = sum((word.weight for word in words), 0.0)
-    counted = [word for word in labelled if word.language != NAME]
-    total = sum((word.weight for word in counted), 0.0)
-    languages = _shares(counted, lambda word: str(word.language), total)
+    counted_words = [word for word in labelled if word.language != NAME]
+    total = sum((word.weight for word in counted_words), 0.0)
+    languages = _shares(counted_words, lambda word: str(word.language), total)
     foreign = 1 - languages.get(str(target), 0.0)
     lines = _lines(answer, labelled)
     verdict, reason = _verdict(answer, prose, letters, total, foreign, lines, target)
@@ -141,9 +141,9 @@ def _verdict(
         return "broken", f"{damaged:.0%} of the characters are damaged"
     if letters < MIN_LETTERS:
         return "short", f"{letters:.1f} letters; {MIN_LETTERS:g} are needed"
-    once = sum((word.weight for word in words_of(without_repeats(prose))), 0.0)
-    if once < MIN_LETTERS:
-        return "broken", f"repeats itself without a break; written once it has {once:.1f} letters"
+    letters_once = sum((word.weight for word in words_of(without_repeats(prose))), 0.0)
+    if letters_once < MIN_LETTERS:
+        return "broken", f"repeats itself without a break; written once it has {letters_once:.1f} letters"
     if not total or foreign >= WHOLLY:
         return "other language", f"{foreign:.0%} of the letters are not {target}"
     if foreign >= FOREIGN:
@@ -190,10 +190,10 @@ def _segments(answer: str, words: Sequence[LabelledWord]) -> tuple[tuple[str, La
     return tuple((answer[start:end].strip(), tag) for (start, tag), end in zip(runs, ends, strict=True))
 
 
-def line_languages(found: Recognition) -> list[Language | None]:
+def line_languages(recognition: Recognition) -> list[Language | None]:
     """Languages of an answer's lines that are long enough to be told."""
-    weights = [sum(word.weight for word in words_of(plain_prose(line))) for line, _ in found.lines]
-    return [tag for (_, tag), weight in zip(found.lines, weights, strict=True) if weight >= MIN_LETTERS]
+    weights = [sum(word.weight for word in words_of(plain_prose(line))) for line, _ in recognition.lines]
+    return [tag for (_, tag), weight in zip(recognition.lines, weights, strict=True) if weight >= MIN_LETTERS]
 
 
 def distinct_n(answers: Sequence[Sequence[int]], n: int = 4) -> float:
@@ -217,7 +217,7 @@ def check_labels(corpus: Corpus, *, sample: int = 200, seed: int = 0) -> None:
         if len(lines) > sample:
             lines = random.Random(seed).sample(lines, sample)
         judged = judge_answers(lines, [tag] * len(lines))
-        others = Counter(str(found.language) for found in judged if found.verdict == "other language")
+        others = Counter(str(recognition.language) for recognition in judged if recognition.verdict == "other language")
         if others.total() > len(lines) / 2:
             raise CorpusError(
                 f"{corpus.name}: {others.total()} of {len(lines)} sampled lines labelled {tag!r} are another language "

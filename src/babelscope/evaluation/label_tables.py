@@ -76,7 +76,7 @@ def _read_table() -> dict[LabelSet, dict[Language, frozenset[str]]]:
     head, *rows = [[str(word) for word in line.split()] for line in _TABLE.strip().splitlines()]
     tables: dict[LabelSet, dict[Language, frozenset[str]]] = {}
     names: tuple[Any, ...] = get_args(LabelSet)
-    for name in (known for known in names if known in head):
+    for name in (label_set for label_set in names if label_set in head):
         column = head.index(name)
         tables[name] = {Language.parse(r[0]): frozenset(r[column].split("+")) for r in rows if r[column] != "-"}
     return tables
@@ -118,7 +118,7 @@ def language_of(label: str | None, label_set: LabelSet) -> Language | None:
     """
     if label is None:
         return None
-    named = [tag for tag, labels in LABELS.get(label_set, {}).items() if label in labels]
-    if named:
-        return min(named, key=lambda tag: len(LABELS[label_set][tag]))
+    languages = [tag for tag, labels in LABELS.get(label_set, {}).items() if label in labels]
+    if languages:
+        return min(languages, key=lambda tag: len(LABELS[label_set][tag]))
     return tag_of(label if label_set in FLORES_STYLE else label.replace("_", "-"))

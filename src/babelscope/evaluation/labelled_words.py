@@ -52,24 +52,24 @@ def label_by_script(words: Sequence[Word], prose: str, target: Language) -> list
 
 def label_outside(words: Sequence[Word], target: Language) -> tuple[list[Language | None], list[int]]:
     """Languages of the words in scripts that the target is not written in, and the places of all others."""
-    own = scripts_of_language(target) | {COMMON}
-    names = foreign_names(list(words)) if "Latn" not in own else set()
+    target_scripts = scripts_of_language(target) | {COMMON}
+    names = foreign_names(list(words)) if "Latn" not in target_scripts else set()
     borrowed = target.split("-")[0] == "ko"
     beyond = (
         han.beyond_korean([word.text if word.script in EAST_ASIAN else "" for word in words]) if borrowed else set()
     )
     labels: list[Language | None] = [target] * len(words)
-    outside: dict[str, list[int]] = {}
+    places_by_script: dict[str, list[int]] = {}
     inside: list[int] = []
     for place, word in enumerate(words):
-        kana_beside_han = word.script in EAST_ASIAN and "Hani" in own and not borrowed
-        if (word.script in own or kana_beside_han) and place not in beyond:
+        kana_beside_han = word.script in EAST_ASIAN and "Hani" in target_scripts and not borrowed
+        if (word.script in target_scripts or kana_beside_han) and place not in beyond:
             inside.append(place)
         elif place in names:
             labels[place] = NAME
         else:
-            outside.setdefault(_group(word.script), []).append(place)
-    for script, places in outside.items():
+            places_by_script.setdefault(_group(word.script), []).append(place)
+    for script, places in places_by_script.items():
         tag = _language_of_script([words[place] for place in places], script)[0]
         for place in places:
             labels[place] = tag
@@ -87,14 +87,14 @@ def _inside(words: list[Word], script: str, target: Language) -> list[Language |
         return _east_asian(words, target, base)
     if script not in CANDIDATES:
         return [target] * len(words)
-    own = counts_as(base)
-    known = own & set(CANDIDATES[script])
-    if not known:
+    target_tags = counts_as(base)
+    candidates = target_tags & set(CANDIDATES[script])
+    if not candidates:
         # Written in this script too, but without words to tell it by (`az` in Cyrillic): not taken for the target.
         return [_language_of_script(words, script)[0]] * len(words)
-    stand_in = base if base in known else min(known)
-    tags = label_words([w.text for w in words], [w.name for w in words], script, stand_in, own)
-    return [target if tag in own else Language(tag) for tag in tags]
+    stand_in = base if base in candidates else min(candidates)
+    tags = label_words([w.text for w in words], [w.name for w in words], script, stand_in, target_tags)
+    return [target if tag in target_tags else Language(tag) for tag in tags]
 
 
 def _language_of_script(words: Sequence[Word], script: str) -> tuple[Language | None, float]:

@@ -45,7 +45,9 @@ def counts_as(target: str) -> frozenset[str]:
     return frozenset({target}).union(*(group for group in ALIKE if target in group))
 
 
-def label_words(words: list[str], names: list[bool], script: str, target: str, own: frozenset[str]) -> list[str]:
+def label_words(
+    words: list[str], names: list[bool], script: str, target: str, target_tags: frozenset[str]
+) -> list[str]:
     """For each word its language: the target, or another of its script.
 
     target: a candidate of the script; own: those that count as it. names: which words have a capital in mid-sentence.
@@ -60,7 +62,7 @@ def label_words(words: list[str], names: list[bool], script: str, target: str, o
         nats *= _name_shares(nats, names, rare)
     score, paths = two_state_paths(nats)
     need = [FIRST + (0 if tag in COMMON_LANGUAGES else RARE) for tag in source.languages]
-    order = [k for k in np.argsort(-score) if score[k] > need[k] and source.languages[k] not in own]
+    order = [k for k in np.argsort(-score) if score[k] > need[k] and source.languages[k] not in target_tags]
     labels = [target] * len(words)
     for k in order[:MOST_LANGUAGES]:
         tag = source.languages[k]
@@ -92,20 +94,20 @@ def two_state_paths(
     nats: Float64[np.ndarray, "word language"],
 ) -> tuple[Float64[np.ndarray, " language"], Bool[np.ndarray, "word language"]]:
     """Score of the likeliest path of each language against the target, and which words it gives to that language."""
-    here, there = np.zeros(nats.shape[1]), nats[0] - ENTER
-    back: list[tuple[np.ndarray, np.ndarray]] = []
+    in_target, in_other = np.zeros(nats.shape[1]), nats[0] - ENTER
+    switched: list[tuple[np.ndarray, np.ndarray]] = []
     for row in nats[1:]:
-        back.append((there - LEAVE > here, here - ENTER > there))
-        here, there = np.maximum(here, there - LEAVE), np.maximum(there, here - ENTER) + row
-    there = there - LEAVE
-    state = there > here
+        switched.append((in_other - LEAVE > in_target, in_target - ENTER > in_other))
+        in_target, in_other = np.maximum(in_target, in_other - LEAVE), np.maximum(in_other, in_target - ENTER) + row
+    in_other = in_other - LEAVE
+    state = in_other > in_target
     path = np.zeros(nats.shape, dtype=bool)
     path[-1] = state
-    for place in range(len(back) - 1, -1, -1):
-        left, entered = back[place]
-        state = np.where(state, ~entered, left)
+    for place in range(len(switched) - 1, -1, -1):
+        leaves, entered = switched[place]
+        state = np.where(state, ~entered, leaves)
         path[place] = state
-    return np.maximum(here, there), path
+    return np.maximum(in_target, in_other), path
 
 
 def probabilities(words: list[str], script: str) -> dict[str, float]:
@@ -120,8 +122,8 @@ def probabilities(words: list[str], script: str) -> dict[str, float]:
     if group is None:
         return shares
     total = sum(shares[tag] for tag in group)
-    again = _shares(evidence_of_neighbours(script, group), lower)
-    return shares | {tag: total * share for tag, share in again.items()}
+    lower_shares = _shares(evidence_of_neighbours(script, group), lower)
+    return shares | {tag: total * share for tag, share in lower_shares.items()}
 
 
 def _shares(source: WordEvidence, lower: list[str]) -> dict[str, float]:

@@ -66,16 +66,16 @@ class HeldOut(NamedTuple):
         """
         prepared = []
         for k, (tag, documents) in enumerate(as_corpus(texts).items()):
-            whole = tokenize_documents(tokenizer, documents, k, max_length=max_length, name=str(tag))
-            whole = [document for document in whole if document.tokens]
-            kept, room = [], math.inf if max_tokens is None else max_tokens
-            for document in whole:
+            with_tokens = tokenize_documents(tokenizer, documents, k, max_length=max_length, name=str(tag))
+            with_tokens = [document for document in with_tokens if document.tokens]
+            within_limit, room = [], math.inf if max_tokens is None else max_tokens
+            for document in with_tokens:
                 room -= document.n_counted
-                if kept and room < 0:
+                if within_limit and room < 0:
                     break
-                kept.append(document)
-            say_cut(kept, str(tag), max_length)
-            prepared.append(cls._of(tokenizer, tag, kept))
+                within_limit.append(document)
+            say_cut(within_limit, str(tag), max_length)
+            prepared.append(cls._of(tokenizer, tag, within_limit))
         return prepared
 
     @classmethod
@@ -94,7 +94,7 @@ def scored_bytes(tokenizer: PreTrainedTokenizerBase, document: TokenDocument) ->
     """
     if not document.truncated and not document.counted[0]:
         return document.n_bytes
-    scored = [t for t, counted in zip(document.tokens[1:], document.counted[1:], strict=True) if counted]
+    scored = [t for t, is_counted in zip(document.tokens[1:], document.counted[1:], strict=True) if is_counted]
 
     def text(start: int, end: int) -> str:
         return str(tokenizer.decode(scored[start:end], clean_up_tokenization_spaces=False))
@@ -178,7 +178,7 @@ def part_nll(
     return F.cross_entropy(logits, targets.to(logits.device), reduction="none").double().cpu()
 
 
-def document_losses(model: CausalModel | Layout, held_out: HeldOut, *, beside: Sequence[Watcher] = ()) -> Losses:
+def document_losses(model: CausalModel | Layout, held_out: HeldOut, *, watchers: Sequence[Watcher] = ()) -> Losses:
     """Score prepared documents, each alone after BOS; pads and BOS are not scored.
 
     beside: what else is measured in the same passes.
@@ -186,7 +186,7 @@ def document_losses(model: CausalModel | Layout, held_out: HeldOut, *, beside: S
     """
     layout = model if isinstance(model, Layout) else layout_of(model)
     nats = torch.zeros(len(held_out.documents), dtype=torch.float64)
-    walk(layout, [held_out.documents], [DocumentNats(layout, nats), *beside], pad=held_out.pad)
+    walk(layout, [held_out.documents], [DocumentNats(layout, nats), *watchers], pad=held_out.pad)
     if not bool(torch.isfinite(nats).all()):
         raise MeasurementError(f"loss on {held_out.language} is NaN or infinite; expected a number; check the weights")
     return Losses(held_out.language, nats, held_out.tokens, held_out.n_bytes)
@@ -198,7 +198,7 @@ def bits_per_byte(
     """Held-out bits per UTF-8 byte of each language, every document alone after BOS."""
     layout = layout_of(model)
     prepared = HeldOut.prepare(tokenizer, texts, max_length=max_length)
-    return {held.language: document_losses(layout, held).bits_per_byte for held in prepared}
+    return {held_out.language: document_losses(layout, held_out).bits_per_byte for held_out in prepared}
 
 
 def answer_losses(

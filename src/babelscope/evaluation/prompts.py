@@ -77,28 +77,28 @@ def load_prompts(
     """
     if kind not in get_args(PromptKind):
         raise CorpusError(f"prompt set kind {kind!r} is unknown; expected one of {', '.join(get_args(PromptKind))}")
-    path, wanted = Path(name), None if languages is None else parse_languages(languages)
+    path, tags = Path(name), None if languages is None else parse_languages(languages)
     if os.path.exists(path):  # False for a name too long, where pathlib raises
-        found = list(_prompts_of(path, kind))
+        prompts = list(_prompts_of(path, kind))
     elif path.is_absolute() or str(name).startswith("."):
         raise CorpusError(f"{name}: no such file or folder; expected a prompt set; correct the path")
     else:
         rows = _hub_rows(str(name), split)
-        found = _numbered(
+        prompts = _numbered(
             _prompt(row, str(name).rsplit("/", 1)[-1], None, f"{name}, row {i}") for i, row in enumerate(rows)
         )
     groups = None if sets is None else set(sets)
-    kept = [
+    selected = [
         prompt
-        for prompt in found
-        if (wanted is None or prompt.language in wanted) and (groups is None or prompt.set in groups)
+        for prompt in prompts
+        if (tags is None or prompt.language in tags) and (groups is None or prompt.set in groups)
     ]
-    if not kept:
-        there = sorted({f"{prompt.set}/{prompt.language}" for prompt in found})
+    if not selected:
+        available = sorted({f"{prompt.set}/{prompt.language}" for prompt in prompts})
         raise CorpusError(
-            f"{name}: no prompt was found; expected {kind} prompts; there are {', '.join(there) or 'none'}"
+            f"{name}: no prompt was found; expected {kind} prompts; there are {', '.join(available) or 'none'}"
         )
-    return kept
+    return selected
 
 
 def load_answers(path: str | Path) -> list[SetAnswer]:
@@ -108,23 +108,23 @@ def load_answers(path: str | Path) -> list[SetAnswer]:
     line, a blank line being an empty answer; or `<tag>.jsonl` whose rows have an answer, or a `text`.
     Raises CorpusError for a place without answers, or a row without a needed column.
     """
-    found: list[SetAnswer] = []
+    answers: list[SetAnswer] = []
     for file in _files(Path(path)):
         tag = _tag_of(file)
         if _kind_of(file) == "txt":
             if tag is None:
                 raise CorpusError(f"{file}: its name is no language; expected <tag>.txt; rename it")
-            found += [SetAnswer("", str(number - 1), tag, line) for number, line in text_lines(file)]
+            answers += [SetAnswer("", str(number - 1), tag, line) for number, line in text_lines(file)]
             continue
         for i, (where, row) in enumerate(_rows(file)):
             text = _cell(row, "answer", where)
             text = _cell(row, "prompt", where) if text is None and tag is not None else text
             place = _place(row, file.parent.name, tag, i, where, text is not None)
-            found.append(SetAnswer(*place, text or "", _cell(row, "task", where) or _task_of(file)))
-    if not found:
+            answers.append(SetAnswer(*place, text or "", _cell(row, "task", where) or _task_of(file)))
+    if not answers:
         missing = "" if os.path.exists(path) else ", there is no such file or folder"
         raise CorpusError(f"{path}: no answer was found{missing}; expected rows with language and answer, or <tag>.txt")
-    return found
+    return answers
 
 
 def _prompts_of(path: Path, kind: PromptKind) -> Iterator[SetPrompt]:
@@ -141,13 +141,13 @@ def _prompts_of(path: Path, kind: PromptKind) -> Iterator[SetPrompt]:
 def _numbered(prompts: Iterable[SetPrompt]) -> list[SetPrompt]:
     """Rows without a number get their place in their set and language."""
     counts: dict[tuple[str, str, Language], int] = {}
-    found = []
+    numbered = []
     for prompt in prompts:
         group = (prompt.task, prompt.set, prompt.language)
         place = counts.get(group, 0)
         counts[group] = place + 1
-        found.append(prompt if prompt.id else prompt._replace(id=str(place)))
-    return found
+        numbered.append(prompt if prompt.id else prompt._replace(id=str(place)))
+    return numbered
 
 
 def _prompt(row: Mapping[str, Any], folder: str, tag: Language | None, where: str) -> SetPrompt:
@@ -166,9 +166,9 @@ def _place(
             f"{where}: columns {', '.join(row)} came; expected a language ({', '.join(COLUMNS['language'])}) and text "
             f"({', '.join((*COLUMNS['prompt'], *COLUMNS['answer']))}); rename them"
         )
-    own = _cell(row, "id", where) or ("" if number is None else str(number))
+    row_id = _cell(row, "id", where) or ("" if number is None else str(number))
     try:
-        return _cell(row, "set", where) or folder, own, Language.parse(language)
+        return _cell(row, "set", where) or folder, row_id, Language.parse(language)
     except LanguageError as err:
         raise LanguageError(f"{where}: {err}") from err
 
@@ -192,10 +192,10 @@ def _kind_of(file: Path) -> str:
 def _files(path: Path) -> list[Path]:
     if not os.path.isdir(path):
         return [path] if os.path.exists(path) else []
-    found = [file for file in path.rglob("*") if not file.is_dir() and _kind_of(file) in ("csv", "jsonl", "txt")]
-    for file in found:
+    files = [file for file in path.rglob("*") if not file.is_dir() and _kind_of(file) in ("csv", "jsonl", "txt")]
+    for file in files:
         check_plain(file, path)
-    return sorted(found, key=lambda file: file.relative_to(path).parts)
+    return sorted(files, key=lambda file: file.relative_to(path).parts)
 
 
 def _tag_of(file: Path) -> Language | None:

@@ -73,8 +73,10 @@ def _of_one_script(run: str) -> str:
     scripts = {script_of_character(character) for character in run}
     if not scripts >= {"Latn", "Cyrl"}:
         return run
-    whole = (text for text in (cyrillic, latin) if len({"Latn", "Cyrl"} & set(map(script_of_character, text))) == 1)
-    return next(whole, run)
+    candidates = (
+        text for text in (cyrillic, latin) if len({"Latn", "Cyrl"} & set(map(script_of_character, text))) == 1
+    )
+    return next(candidates, run)
 
 
 def _pieces(run: str) -> list[tuple[int, str, str]]:

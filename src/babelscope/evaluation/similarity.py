@@ -75,11 +75,15 @@ def semantic_similarity(
             f"{len(answers)} answers came with {len(references)} references; expected one each, and at least one"
         )
     chosen = layout_of(model).n_layers // 2 if layer is None else layer
-    ours, theirs = (sentence_vectors(model, tokenizer, texts, chosen) for texts in (answers, references))
-    empty = ~ours.any(dim=1)
-    centre = theirs.mean(dim=0) if len(references) > 1 else torch.zeros_like(theirs[0])
-    cosines = F.normalize(ours - centre, dim=1) @ F.normalize(theirs - centre, dim=1).T
+    answer_vectors, reference_vectors = (
+        sentence_vectors(model, tokenizer, texts, chosen) for texts in (answers, references)
+    )
+    empty = ~answer_vectors.any(dim=1)
+    centre = reference_vectors.mean(dim=0) if len(references) > 1 else torch.zeros_like(reference_vectors[0])
+    cosines = F.normalize(answer_vectors - centre, dim=1) @ F.normalize(reference_vectors - centre, dim=1).T
     cosines[empty] = 0.0
-    own, n = cosines.diagonal(), len(answers)
-    chance = float((cosines.sum() - own.sum()) / (n * (n - 1))) if n > 1 else float("nan")
-    return Similarity(bootstrap_mean(own.tolist(), resamples=resamples, seed=seed), chance, chosen, tuple(own.tolist()))
+    paired, n = cosines.diagonal(), len(answers)
+    chance = float((cosines.sum() - paired.sum()) / (n * (n - 1))) if n > 1 else float("nan")
+    return Similarity(
+        bootstrap_mean(paired.tolist(), resamples=resamples, seed=seed), chance, chosen, tuple(paired.tolist())
+    )

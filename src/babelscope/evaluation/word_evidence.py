@@ -101,7 +101,7 @@ def _tag(language: LinguaLanguage) -> str:
 
 
 class WordList:
-    """Log share of each word of a language, by the hash of the word: 10 bytes a word in the place of 140."""
+    """Log share of each word of a language, by the hash of the word: 10 bytes per word in the place of 140."""
 
     def __init__(self, bins: Sequence[Iterable[str]]) -> None:
         pairs = {hash(word): place for place, words in enumerate(bins) for word in words}
@@ -119,9 +119,9 @@ class WordList:
         return default if place is None else -place * CENTIBEL
 
     def _place(self, word: str) -> int | None:
-        wanted = hash(word)
-        at = int(np.searchsorted(self._hashes, wanted))
-        return int(self._places[at]) if at < len(self._hashes) and self._hashes[at] == wanted else None
+        word_hash = hash(word)
+        at = int(np.searchsorted(self._hashes, word_hash))
+        return int(self._places[at]) if at < len(self._hashes) and self._hashes[at] == word_hash else None
 
 
 @cache
@@ -172,12 +172,12 @@ class WordEvidence:
     def _listed(self, word: str) -> Float64[np.ndarray, " language"]:
         """Log share of the word in each language; in one without a list, as rare as is compatible with the others."""
         plain = word.replace("’", "'")
-        known = [UNSEEN if entry is None else entry.get(plain, UNSEEN) for entry in self._lists]
-        most = max(known)
+        log_shares = [UNSEEN if entry is None else entry.get(plain, UNSEEN) for entry in self._lists]
+        most = max(log_shares)
         for index, (tag, entry) in enumerate(zip(self.languages, self._lists, strict=True)):
             if entry is None or (tag in FUNCTION_WORDS and plain not in entry):
-                known[index] = min(most, RARE_UNLISTED[tag not in FUNCTION_WORDS])
-        return np.array(known)
+                log_shares[index] = min(most, RARE_UNLISTED[tag not in FUNCTION_WORDS])
+        return np.array(log_shares)
 
     def commonest(self, word: str) -> float:
         """Log share of a word in the language where it is most common."""

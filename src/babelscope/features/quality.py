@@ -87,7 +87,7 @@ def measure_sae(
     sae = sae.to(layout.device_of(sae.site))
     held_out = HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens)
     sums = KeptSums.zeros(sae)
-    loss = {part.language: document_losses(layout, part, beside=[sums]).nats_per_token for part in held_out}
+    loss = {part.language: document_losses(layout, part, watchers=[sums]).nats_per_token for part in held_out}
     if sums.tokens < 2:
         raise MeasurementError("one token was read; expected two or more, for a variance to explain; add text")
     mean = sums.total / sums.tokens

@@ -49,9 +49,9 @@ def attention_by(model: CausalModel, attend: Attend) -> Iterator[None]:
         )
 
     def forward(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **given: Any
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
     ) -> tuple[Tensor, None]:
-        call = read_attention_call(module, given)
+        call = read_attention_call(module, options)
         inputs = AttentionInputs(call.layer, query, key, value, call.scale, call.window, call.softcap)
         return rearrange(attend(inputs), "b h t d -> b t h d").contiguous(), None
 

@@ -46,16 +46,16 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
     Raises PrerequisiteError, in one line that says the way on, for a path where nothing is, and for a folder or file
     that holds something else: an adapter, pickled weights only, an artifact of this library, several GGUF files.
     """
-    given = os.fspath(name)
-    if given == "reference":
-        return Checkpoint(given, str(REFERENCE_MODEL))
-    path = Path(given).expanduser()
+    text = os.fspath(name)
+    if text == "reference":
+        return Checkpoint(text, str(REFERENCE_MODEL))
+    path = Path(text).expanduser()
     if os.path.isfile(path):  # False for a name too long, where pathlib raises
-        return _file(given, path)
+        return _file(text, path)
     if os.path.isdir(path):
-        return _folder(given, path)
-    check_model_name(given)
-    return Checkpoint(given, given)
+        return _folder(text, path)
+    check_model_name(text)
+    return Checkpoint(text, text)
 
 
 def _file(name: str, path: Path) -> Checkpoint:
@@ -72,11 +72,11 @@ def _folder(name: str, path: Path) -> Checkpoint:
     if (path / ADAPTER).is_file():
         raise PrerequisiteError(adapter_error(name, _read_json(path / ADAPTER)))
     if (path / CONFIG).is_file():
-        made = str(_read_json(path / CONFIG).get("format", ""))
-        if made.startswith("babelscope."):
+        file_format = str(_read_json(path / CONFIG).get("format", ""))
+        if file_format.startswith("babelscope."):
             raise PrerequisiteError(
-                f"model {name!r}: is a babelscope {made.removeprefix('babelscope.').split('/')[0]}; expected a model; "
-                "load it beside the model it was made from"
+                f"model {name!r}: is a babelscope {file_format.removeprefix('babelscope.').split('/')[0]}; expected a "
+                "model; load it beside the model it was made from"
             )
         return Checkpoint(name, str(path))
     files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".gguf")
@@ -120,8 +120,8 @@ def adapter_error(name: str, adapter: Mapping[str, Any]) -> str:
 def own_code(checkpoint: Checkpoint) -> str:
     """What a local folder says of its tokenizer's code, in brackets for a message; empty where that is not known."""
     file = None if checkpoint.local is None else checkpoint.local / TOKENIZER
-    named = _read_json(file).get("auto_map") if file is not None and file.is_file() else None
-    return f" (auto_map in {TOKENIZER}: {str(named)[:200]})" if named else ""
+    auto_map = _read_json(file).get("auto_map") if file is not None and file.is_file() else None
+    return f" (auto_map in {TOKENIZER}: {str(auto_map)[:200]})" if auto_map else ""
 
 
 def check_weight_files(checkpoint: Checkpoint) -> None:

@@ -46,13 +46,13 @@ def sparsemixer_choice(slack: float) -> Choose:
     """
 
     def choose(scores: Float[Tensor, "token expert"], top_k: int) -> Chosen:
-        left, weights, indices = scores, [], []
+        remaining, weights, indices = scores, [], []
         for _ in range(top_k):
-            best, index = left.max(dim=-1, keepdim=True)
+            best, index = remaining.max(dim=-1, keepdim=True)
             far = (best - scores) / scores.abs().clamp(min=best) > 2 * slack
-            weights.append(torch.softmax(left.masked_fill(far, float("-inf")), dim=-1).gather(-1, index))
+            weights.append(torch.softmax(remaining.masked_fill(far, float("-inf")), dim=-1).gather(-1, index))
             indices.append(index)
-            left = left.scatter(-1, index, float("-inf"))
+            remaining = remaining.scatter(-1, index, float("-inf"))
         return torch.cat(weights, dim=-1), torch.cat(indices, dim=-1)
 
     return choose
@@ -147,12 +147,12 @@ def _looking(experts: nn.Module, glu: bool, show: Look) -> Iterator[None]:
 
         (name,) = NAMES["experts.gated_product"]
         object.__setattr__(experts, name, gated)
-    mine = gates if glu else products
-    mine.append(show)
+    shown = gates if glu else products
+    shown.append(show)
     try:
         yield
     finally:
-        mine.remove(show)
+        shown.remove(show)
         if not any(looks):
             (name,) = NAMES["experts.gated_product"]
             object.__delattr__(experts, name)

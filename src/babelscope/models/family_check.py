@@ -56,20 +56,20 @@ def check_family(model: CausalModel) -> tuple[Identity, ...]:
     """
     layout = find_layout(model)
     with torch.no_grad(), eval_mode(model):
-        found = tuple(_identities(layout))
-    failed = [identity for identity in found if not identity.holds]
+        identities = tuple(_identities(layout))
+    failed = [identity for identity in identities if not identity.holds]
     if failed:
         worst = {identity.name: identity for identity in sorted(failed, key=lambda entry: entry.difference)}
         text = "; ".join(
-            f"{name} fails{'' if one.layer is None else f' in layer {one.layer}'} by {one.difference:.3g} (rounding "
-            f"explains {one.allowed:.1g})"
-            for name, one in worst.items()
+            f"{name} fails{'' if failure.layer is None else f' in layer {failure.layer}'} by {failure.difference:.3g} "
+            f"(rounding explains {failure.allowed:.1g})"
+            for name, failure in worst.items()
         )
         raise SiteError(
             f"the table of model type {model.config.model_type!r} does not fit: {text}; expected every identity to "
             f"hold; change the fields of the modules named, see {PAGE}"
         )
-    return found
+    return identities
 
 
 def _identities(layout: Layout) -> Iterator[Identity]:
@@ -88,11 +88,11 @@ def _identities(layout: Layout) -> Iterator[Identity]:
         looked = run_model(model, ids)
     changed = float((looked != plain).double().mean())
     yield Identity("logits while every site is looked at = logits", None, changed, 0.0)
-    for index, seen in enumerate(layers):
-        before = layers[index - 1]["resid_out"].to(seen["resid_in"].device) if index else seen["resid_in"]
-        yield _identity("resid_in = resid_out of the layer before", index, seen["resid_in"], before)
-        for name, at, expected, start in (*sums(layout, index, seen), *mlp_values(layout, index, seen)):
-            yield _identity(name, index, seen[at], expected, start)
+    for index, values in enumerate(layers):
+        before = layers[index - 1]["resid_out"].to(values["resid_in"].device) if index else values["resid_in"]
+        yield _identity("resid_in = resid_out of the layer before", index, values["resid_in"], before)
+        for name, at, expected, start in (*sums(layout, index, values), *mlp_values(layout, index, values)):
+            yield _identity(name, index, values[at], expected, start)
     yield _identity("logits from the last resid_out", None, plain, layout.logits(layout.final(layers[-1]["resid_out"])))
     if layout.family.parallel:
         yield from _blind(layout, ids, layers)
@@ -101,21 +101,21 @@ def _identities(layout: Layout) -> Iterator[Identity]:
 def _blind(layout: Layout, ids: Int[Tensor, "batch token"], layers: list[Seen]) -> Iterator[Identity]:
     """Side by side, the MLP of the first layer with attention must not see what that attention gives."""
     index = next(index for index in range(layout.n_layers) if index not in layout.without_attention)
-    again: list[Tensor] = []
+    mlp_outputs: list[Tensor] = []
     with (
         layout.edit(Site(index, "attn_out"), lambda value: value + 1),
-        layout.watch(Site(index, "mlp_out"), lambda value, *_: again.append(value.clone())),
+        layout.watch(Site(index, "mlp_out"), lambda value, *_: mlp_outputs.append(value.clone())),
     ):
         run_model(layout.model, ids)
-    yield _identity("mlp_out does not see attn_out", index, again[-1], layers[index]["mlp_out"])
+    yield _identity("mlp_out does not see attn_out", index, mlp_outputs[-1], layers[index]["mlp_out"])
 
 
-def _identity(name: str, layer: int | None, came: Tensor, expected: Tensor, start: Tensor | None = None) -> Identity:
+def _identity(name: str, layer: int | None, value: Tensor, expected: Tensor, start: Tensor | None = None) -> Identity:
     """start: what was there before the step, whose rounding is the stream's and not the step's."""
-    wide, wanted = came.double(), expected.to(came.device).double()
-    step = wanted if start is None else wanted - start.to(came.device).double()
-    allowed = TOLERANCE[came.dtype] * rms(step) + 8 * torch.finfo(came.dtype).eps * rms(wanted)
-    return Identity(name, layer, rms(wide - wanted), allowed)
+    wide, expected_value = value.double(), expected.to(value.device).double()
+    step = expected_value if start is None else expected_value - start.to(value.device).double()
+    allowed = TOLERANCE[value.dtype] * rms(step) + 8 * torch.finfo(value.dtype).eps * rms(expected_value)
+    return Identity(name, layer, rms(wide - expected_value), allowed)
 
 
 def rms(value: Tensor) -> float:

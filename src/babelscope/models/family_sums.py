@@ -42,55 +42,55 @@ def sites_of_layer(layout: Layout, index: int) -> list[At]:
     return present if index in layout.without_attention else [*present, "attn_heads", "attn_out"]
 
 
-def watch_layer(stack: ExitStack, layout: Layout, index: int, seen: Seen) -> None:
+def watch_layer(stack: ExitStack, layout: Layout, index: int, values: Seen) -> None:
     """Look at every site of a layer, written back as copies, and at what its sums need beside them."""
     names, layer = layout.family, layout.layer(index)
     for at in sites_of_layer(layout, index):
-        stack.enter_context(layout.edit_routed(Site(index, at), partial(_keep, seen, at)))
+        stack.enter_context(layout.edit_routed(Site(index, at), partial(_keep, values, at)))
     inputs = (names.experts or names.up,)
     outputs = (names.experts, names.shared, names.shared_gate, names.mixer if index in layout.without_attention else "")
     for path in dict.fromkeys((*inputs, *outputs)):
         if path:
-            hook = partial(_pass, seen, path, path == names.experts)
+            hook = partial(_pass, values, path, path == names.experts)
             stack.callback(layer.get_submodule(path).register_forward_hook(hook, with_kwargs=True).remove)
 
 
-def _keep(seen: Seen, at: At, value: Tensor, routes: Tensor | None) -> Tensor:
-    seen[at] = value.clone()
+def _keep(values: Seen, at: At, value: Tensor, routes: Tensor | None) -> Tensor:
+    values[at] = value.clone()
     if routes is not None:
-        seen["routes"] = routes
+        values["routes"] = routes
     return value.clone()
 
 
-def _pass(seen: Seen, path: str, routed: bool, _: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+def _pass(values: Seen, path: str, routed: bool, _: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
     value = output[0] if isinstance(output, tuple) else output
-    seen[f"{path}:in"] = first_argument(args, kwargs).clone()
-    seen[f"{path}:out"] = value.clone()
+    values[f"{path}:in"] = first_argument(args, kwargs).clone()
+    values[f"{path}:out"] = value.clone()
     if routed:
-        seen["weights"] = expert_weights(args, kwargs)
+        values["weights"] = expert_weights(args, kwargs)
 
 
-def sums(layout: Layout, index: int, seen: Seen) -> Iterator[Sum]:
+def sums(layout: Layout, index: int, values: Seen) -> Iterator[Sum]:
     """The stream's sums, and the attention's output projection."""
     names, layer, factor = layout.family, layout.layer(index), layout.factor()
 
     lacks = index in layout.without_attention
     if not lacks:
-        heads = layer.get_submodule(names.heads_out)(seen["attn_heads"].flatten(2))
+        heads = layer.get_submodule(names.heads_out)(values["attn_heads"].flatten(2))
         yield Sum("attn_out = heads_out(attn_heads)", "attn_out", heads)
-    attended = seen[f"{names.mixer}:out"] if lacks else _through(layer, names.attn_norm, seen["attn_out"])
+    attended = values[f"{names.mixer}:out"] if lacks else _through(layer, names.attn_norm, values["attn_out"])
     scale = f"{names.scale} · " if names.scale else ""
     what = scale + _named(names.attn_norm, names.mixer if lacks else "attn_out")
-    given = scale + _named(names.mlp_norm, "mlp_out")
-    start, added = seen["resid_in"], factor * _through(layer, names.mlp_norm, seen["mlp_out"])
+    mlp_term = scale + _named(names.mlp_norm, "mlp_out")
+    start, added = values["resid_in"], factor * _through(layer, names.mlp_norm, values["mlp_out"])
     if names.parallel:
-        name = f"resid_out = resid_in + {what} + {given}"
+        name = f"resid_out = resid_in + {what} + {mlp_term}"
         yield Sum(name, "resid_out", start + factor * attended + added, start)
         return
     middle = _through(layer, names.mid_after, _through(layer, names.attn_base, start) + factor * attended)
     yield Sum(f"resid_mid = resid_in + {what}", "resid_mid", middle, start)
-    out = _through(layer, names.out_after, _through(layer, names.mlp_base, seen["resid_mid"]) + added)
-    yield Sum(f"resid_out = resid_mid + {given}", "resid_out", out, seen["resid_mid"])
+    out = _through(layer, names.out_after, _through(layer, names.mlp_base, values["resid_mid"]) + added)
+    yield Sum(f"resid_out = resid_mid + {mlp_term}", "resid_out", out, values["resid_mid"])
 
 
 def _through(layer: nn.Module, name: str, value: Tensor) -> Tensor:
@@ -101,14 +101,14 @@ def _named(norm: str, at: str) -> str:
     return f"{norm}({at})" if norm else at
 
 
-def mlp_values(layout: Layout, index: int, seen: Seen) -> Iterator[Sum]:
+def mlp_values(layout: Layout, index: int, values: Seen) -> Iterator[Sum]:
     """The MLP's neurons and output, from its input and the rows of `Layout.neuron_rows`."""
     names, layer = layout.family, layout.layer(index)
     rows, biases = layout.neuron_rows(index), layout.neuron_biases(index)
-    x = seen[f"{names.experts or names.up}:in"]
-    shape = seen["mlp_out"].shape[:2]
+    x = values[f"{names.experts or names.up}:in"]
+    shape = values["mlp_out"].shape[:2]
     x = x.reshape(*shape, x.shape[-1])
-    routes = seen.get("routes")
+    routes = values.get("routes")
     up, gate = (_project(x, rows.get(role), biases.get(role), routes) for role in ("up", "gate"))
     before = up if gate is None else gate
     if names.interleaved:
@@ -118,11 +118,11 @@ def mlp_values(layout: Layout, index: int, seen: Seen) -> Iterator[Sum]:
         yield Sum("mlp_gate = glu(gate · x)", "mlp_gate", before * torch.sigmoid(before * slope))
     elif names.act:
         yield Sum("mlp_gate = act(gate · x)", "mlp_gate", layout.act(index)(before))
-    if "mlp_gate" in seen:
-        inner = seen["mlp_gate"] * up if layout.gated else seen["mlp_gate"]
+    if "mlp_gate" in values:
+        inner = values["mlp_gate"] * up if layout.gated else values["mlp_gate"]
         inner = layer.get_submodule(names.inner_norm)(inner) if names.inner_norm else inner
         yield Sum("mlp_inner = mlp_gate · (up · x)" if layout.gated else "mlp_inner = mlp_gate", "mlp_inner", inner)
-    yield Sum("mlp_out = Σ mlp_inner · down", "mlp_out", _output(layout, index, seen, rows["down"]))
+    yield Sum("mlp_out = Σ mlp_inner · down", "mlp_out", _output(layout, index, values, rows["down"]))
     if names.router:
         router: Any = layer.get_submodule(names.router)
         bias = router.bias if names.interleaved else None
@@ -138,19 +138,19 @@ def _project(x: Tensor, rows: Any, bias: Any, routes: Tensor | None) -> Any:
     return out if bias is None else out + bias[routes]
 
 
-def _output(layout: Layout, index: int, seen: Seen, down: Tensor) -> Tensor:
+def _output(layout: Layout, index: int, values: Seen, down: Tensor) -> Tensor:
     names, layer = layout.family, layout.layer(index)
     module: Any = layer.get_submodule(names.down)
     if not names.experts:
-        out = seen["mlp_inner"] @ down[0]
+        out = values["mlp_inner"] @ down[0]
         return out if module.bias is None else out + module.bias
-    routes = seen["routes"]
-    given = torch.einsum("btkn,btknd->btkd", seen["mlp_inner"], down[routes])
-    given = given + module.down_proj_bias[routes] if names.interleaved else given
-    out = torch.einsum("btk,btkd->btd", seen["weights"].reshape(routes.shape).to(given.dtype), given)
+    routes = values["routes"]
+    by_expert = torch.einsum("btkn,btknd->btkd", values["mlp_inner"], down[routes])
+    by_expert = by_expert + module.down_proj_bias[routes] if names.interleaved else by_expert
+    out = torch.einsum("btk,btkd->btd", values["weights"].reshape(routes.shape).to(by_expert.dtype), by_expert)
     if not names.shared:
         return out
-    shared = seen[f"{names.shared}:out"]
+    shared = values[f"{names.shared}:out"]
     if names.shared_gate:
-        shared = torch.sigmoid(seen[f"{names.shared_gate}:out"]) * shared
+        shared = torch.sigmoid(values[f"{names.shared_gate}:out"]) * shared
     return out + shared.reshape(out.shape)

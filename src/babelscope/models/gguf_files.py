@@ -83,9 +83,9 @@ def read_gguf_tokenizer(path: Path, config: PretrainedConfig) -> PreTrainedToken
     with TemporaryDirectory() as folder:
         config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        opened = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    opened.name_or_path = str(path)
-    return opened
+        file_tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    file_tokenizer.name_or_path = str(path)
+    return file_tokenizer
 
 
 def forget_packing(model: PreTrainedModel, path: Path) -> None:

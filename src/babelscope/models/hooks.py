@@ -138,21 +138,21 @@ def hook_stream(
     The block has already put the stream aside to add the MLP's output to; what a write changes there is added to the
     block's output, before any hook at `resid_out`.
     """
-    moved: list[Tensor] = []
+    changes: list[Tensor] = []
 
     def note(value: Tensor, sign: Tensor, routes: Tensor | None) -> Tensor | None:
-        moved.clear()
+        changes.clear()
         new = call(value, sign, routes)
         if new is not None:
             wide = torch.promote_types(value.dtype, torch.float32)
-            moved.append(new.to(wide) - value.to(wide))
+            changes.append(new.to(wide) - value.to(wide))
         return new
 
     def after(_: nn.Module, args: tuple, output: Any) -> Any:
-        if not moved:
+        if not changes:
             return None
         value = output[0] if isinstance(output, tuple) else output
-        new = (value + moved.pop()).to(value.dtype)
+        new = (value + changes.pop()).to(value.dtype)
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
     hook_input(stack, norm, note, device=device, shape=shape)

@@ -136,7 +136,7 @@ class Layout:
         return self.layer(layer).get_submodule(self.family.experts)
 
     def neuron_rows(self, layer: int) -> dict[str, Float[Tensor, "expert neuron hidden"]]:
-        """The MLP's weights, one row a neuron: "gate" (gated MLPs), "up", and "down".
+        """The MLP's weights, one row per neuron: "gate" (gated MLPs), "up", and "down".
 
         MLP(x) = Σ_n act(gate_n·x) (up_n·x) down_n, or Σ_n act(up_n·x + bias_n) down_n + bias in a plain one.
         Dense models have one expert. Each is a view into its parameter: writing to it, without gradients, changes the
@@ -154,7 +154,7 @@ class Layout:
         return neuron_biases(self.layer(layer), self.family)
 
     def down_weight(self, layer: int) -> Float[Tensor, "hidden neuron"]:
-        """Down projection of a layer, one column a neuron; experts side by side."""
+        """Down projection of a layer, one column per neuron; experts side by side."""
         return rearrange(self.neuron_rows(layer)["down"], "expert neuron hidden -> hidden (expert neuron)")
 
     def down_norm(self, layer: int) -> Float64[Tensor, " neuron"]:

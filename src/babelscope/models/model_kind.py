@@ -56,7 +56,7 @@ def _raw_settings(checkpoint: Checkpoint, revision: str | None) -> Mapping[str, 
 
 
 def _check_hub_adapter(checkpoint: Checkpoint, revision: str | None) -> None:
-    found = imported("transformers.utils.hub", "transformers.files")(
+    adapter_file = imported("transformers.utils.hub", "transformers.files")(
         checkpoint.source,
         ADAPTER,
         revision=revision,
@@ -64,7 +64,7 @@ def _check_hub_adapter(checkpoint: Checkpoint, revision: str | None) -> None:
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    if found is not None:
+    if adapter_file is not None:
         raise PrerequisiteError(adapter_error(checkpoint.name, {}))
 
 
@@ -139,7 +139,7 @@ def _check_type(name: str, config: PretrainedConfig) -> None:
     refuse_unknown_family(name, config)
 
 
-def quantisation_options(name: str, config: PretrainedConfig, asked: bool) -> dict[str, Any]:
+def quantisation_options(name: str, config: PretrainedConfig, dequantise: bool) -> dict[str, Any]:
     """What `from_pretrained` is given for a checkpoint that is stored quantised; nothing for a plain one.
 
     asked: fewer bits were asked for by dtype.
@@ -150,7 +150,7 @@ def quantisation_options(name: str, config: PretrainedConfig, asked: bool) -> di
         return {}
     settings = stored if isinstance(stored, dict) else stored.to_dict()
     method = str(settings.get("quant_method", "") or "bitsandbytes").rsplit(".", 1)[-1].lower()
-    if asked:
+    if dequantise:
         raise PrerequisiteError(
             f"model {name!r}: is stored quantised by {method!r}, and dtype asks for fewer bits once more; expected one "
             "of the two; open it with dtype='auto'"

@@ -122,7 +122,7 @@ def _read_weights(
         config, form = text.config, {**form, "config": text.config, "key_mapping": dict(text.names)}
     try:
         with quiet_loading(text is not None):
-            opened: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 checkpoint.source, output_loading_info=True, dtype=dtype, **options, **form, **NO_OWN_CODE
             )
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError, ImportError, SafetensorError) as err:
@@ -130,17 +130,17 @@ def _read_weights(
             f"model {checkpoint.name!r}: weights could not be read ({first_line(err)}); expected whole safetensors of "
             "the shapes in config.json, or a whole GGUF file; fetch them again"
         ) from err
-    model, loading = opened
+    model, loading = loaded
     if any(type(module).__module__.split(".")[0] == "peft" for module in model.modules()):
         raise PrerequisiteError(adapter_error(checkpoint.name, {}))
-    told = "what from_pretrained tells of its loading"
-    lacking = loading[parameter_name(loading, "loading.missing", told)]
+    source = "what from_pretrained tells of its loading"
+    lacking = loading[parameter_name(loading, "loading.missing", source)]
     if lacking:
         raise PrerequisiteError(
             f"model {checkpoint.name!r}: no weights came for {_few(lacking)}; expected all of "
             "them, random ones would take their place; fetch the checkpoint again"
         )
-    surplus = loading[parameter_name(loading, "loading.surplus", told)]
+    surplus = loading[parameter_name(loading, "loading.surplus", source)]
     if text is not None:
         forget_renamings(model)
         # The rest is the wrapper's, of images.

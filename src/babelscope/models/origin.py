@@ -68,9 +68,11 @@ def weights_sample(model: nn.Module) -> Float32[Tensor, " value"]:
     shared by layers, or hold an applied change.
     """
     edited = {address for editor in EDITORS for address in editor(model)}
-    named = {name.replace("_orig_mod.", ""): value for name, value in model.named_parameters(remove_duplicate=False)}
-    edited |= _shared_by_layers(named)
-    rows = [_values_of(named[name], edited) for name in sorted(named)]
+    parameters = {
+        name.replace("_orig_mod.", ""): value for name, value in model.named_parameters(remove_duplicate=False)
+    }
+    edited |= _shared_by_layers(parameters)
+    rows = [_values_of(parameters[name], edited) for name in sorted(parameters)]
     devices: dict[torch.device, list[int]] = {}
     for number, row in enumerate(rows):
         devices.setdefault(row.device, []).append(number)
@@ -84,19 +86,19 @@ def origin_without(origin: Origin, model: nn.Module, names: Iterable[str]) -> Or
     """The same origin, whose sample of weights leaves out some parameters by name, and what is tied to them."""
     if not origin.weights:
         return origin
-    every, sample = dict(model.named_parameters(remove_duplicate=False)), unpack_sample(origin.weights)
-    outside = {id(every[name]) for name in names if name in every}
-    rows = [number for number, name in enumerate(sorted(every)) if id(every[name]) in outside]
-    if len(sample) == SAMPLED * len(every):
+    parameters, sample = dict(model.named_parameters(remove_duplicate=False)), unpack_sample(origin.weights)
+    left_out = {id(parameters[name]) for name in names if name in parameters}
+    rows = [number for number, name in enumerate(sorted(parameters)) if id(parameters[name]) in left_out]
+    if len(sample) == SAMPLED * len(parameters):
         sample.view(-1, SAMPLED)[rows] = torch.nan
     return replace(origin, weights=pack_sample(sample))
 
 
-def _shared_by_layers(named: Mapping[str, Tensor]) -> set[int]:
+def _shared_by_layers(parameters: Mapping[str, Tensor]) -> set[int]:
     """Addresses of weights that several modules of one role share; a head tied to its embeddings is not such a one."""
     roles: dict[int, set[str]] = {}
     names: dict[int, int] = {}
-    for name, weights in named.items():
+    for name, weights in parameters.items():
         if not weights.is_meta:
             address = weights.untyped_storage().data_ptr()
             roles.setdefault(address, set()).add(".".join(name.split(".")[-2:]))
@@ -124,9 +126,9 @@ def weights_hash(model: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, parameter in model.named_parameters():
         _digest_value(digest, name, parameter)
-    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    parameter_names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for name, value in model.state_dict().items():
-        if name not in known:
+        if name not in parameter_names:
             _digest_value(digest, name, value)
     adapters = adapter_settings(model)
     if adapters:
@@ -167,11 +169,11 @@ def check_made_for(origin: Origin, model: CausalModel, tokenizer: PreTrainedToke
 
     An artifact of an earlier version has a hash of the whole configuration, which is worked out for this model too.
     """
-    found, name = model_difference(origin, model, tokenizer)
-    if found:
+    difference, name = model_difference(origin, model, tokenizer)
+    if difference:
         raise ArtifactError(
-            f"{what}: made for {origin.model!r}, came with {name!r}: {found}; expected the same model and tokenizer; "
-            "open the one it was made with, or, to use it here on purpose, give it this origin: "
+            f"{what}: made for {origin.model!r}, came with {name!r}: {difference}; expected the same model and "
+            "tokenizer; open the one it was made with, or, to use it here on purpose, give it this origin: "
             "dataclasses.replace(…, origin=babelscope.origin_of(model, tokenizer))"
         )
 

@@ -83,8 +83,10 @@ def objection(module: nn.Module, weight: str = "weight") -> str | None:
         return f"a {kind}{numbers} stands there; open the model unquantised"
     # transformers' own embeddings are their rows times one factor, as Gemma's.
     scaled = isinstance(module, nn.Embedding)
-    theirs = _library(type(module)) == "transformers" and (weight != "weight" or scaled or kind in SAME_AS_LINEAR)
-    if not theirs and type(module) not in (nn.Linear, nn.Embedding, conv1d()):
+    is_library_class = _library(type(module)) == "transformers" and (
+        weight != "weight" or scaled or kind in SAME_AS_LINEAR
+    )
+    if not is_library_class and type(module) not in (nn.Linear, nn.Embedding, conv1d()):
         return f"a {kind} stands in its place; put back the projection that it wraps"
     if parameter is None:
         return f"the {weight} of a {kind} is no parameter of it; take off what makes it anew at each pass"
@@ -138,12 +140,12 @@ def adapter_settings(model: nn.Module) -> dict[str, Any]:
     }
     if not by_module:
         return {}
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for part in ADAPTER_STATE:
         values = {json.dumps(state.get(part), sort_keys=True, default=str) for state in by_module.values()}
-        found[part.strip("_")] = " or ".join(sorted(values))
+        settings[part.strip("_")] = " or ".join(sorted(values))
     text = json.dumps(by_module, sort_keys=True, default=str)
-    return {**found, "by_module": hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}
+    return {**settings, "by_module": hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}
 
 
 def own_forward(module: nn.Module) -> bool:

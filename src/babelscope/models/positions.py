@@ -89,8 +89,8 @@ def _updates(kind: type[nn.Module]) -> bool:
 
 def _kinds(module: Any) -> list[str]:
     """Rotary types of a module that follow the batch; it has one, or one a kind of layer."""
-    found = attribute(module, "rope.kind")
-    types = found.values() if isinstance(found, dict) else [found]
+    rope_type = attribute(module, "rope.kind")
+    types = rope_type.values() if isinstance(rope_type, dict) else [rope_type]
     return [kind for kind in types if any(part in kind for part in BY_BATCH)]
 
 
@@ -101,7 +101,7 @@ class _Pinned:
         # Made anew from the config: the module itself may remember another batch.
         self._new: Any = type(module)(config=module.config)
 
-    def __call__(self, x: Tensor, position_ids: Int[Tensor, "row token"], *more: Any, **named: Any) -> Any:
+    def __call__(self, x: Tensor, position_ids: Int[Tensor, "row token"], *more: Any, **options: Any) -> Any:
         lengths = document_lengths(position_ids)
         out: tuple[Tensor, ...] | None = None
         for length in lengths.unique().tolist():
@@ -109,10 +109,12 @@ class _Pinned:
             edge = torch.full_like(position_ids[:, :1], length - 1)
             columns = torch.cat([edge, position_ids.clamp(max=length - 1)], dim=1)
             module = deepcopy(self._new, {id(self._new.config): self._new.config}).to(x.device)
-            found = [part[:, 1:] for part in type(module).forward(module, x, columns, *more, **named)]
-            here = (lengths == length)[..., None]
+            rotated = [part[:, 1:] for part in type(module).forward(module, x, columns, *more, **options)]
+            same_length = (lengths == length)[..., None]
             out = (
-                tuple(found) if out is None else tuple(torch.where(here, n, o) for n, o in zip(found, out, strict=True))
+                tuple(rotated)
+                if out is None
+                else tuple(torch.where(same_length, n, o) for n, o in zip(rotated, out, strict=True))
             )
         return out
 
@@ -135,7 +137,7 @@ def _count_positions(body: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tu
     """Positions of a pass that was given none, by its mask; a pass that goes on from a cache brings its own."""
     names = forward_names(body)
     inputs = read_inputs(names, args, kwargs)
-    given, mask = inputs.given, inputs.mask
-    if inputs.positions is not None or given is None or mask is None or mask.shape != given.shape[:2]:
+    ids_or_vectors, mask = inputs.given, inputs.mask
+    if inputs.positions is not None or ids_or_vectors is None or mask is None or mask.shape != ids_or_vectors.shape[:2]:
         return None
     return args, {**kwargs, str(names.positions): (mask.long().cumsum(dim=1) - 1).clamp(min=0)}

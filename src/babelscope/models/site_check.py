@@ -1,4 +1,4 @@
-"""Whether a family, and a layer of it, has a place, and a token a row; and in one line why not."""
+"""Whether a family, or one of its layers, has a site, and in one line why not."""
 
 from collections.abc import Collection
 

@@ -17,7 +17,7 @@ def read_site(
 
     Raises SiteError if the model has no such site.
     """
-    layout, seen = layout_of(model), []
-    with layout.watch(site, lambda value, sign, routes: seen.append(value.clone())):
+    layout, values = layout_of(model), []
+    with layout.watch(site, lambda value, sign, routes: values.append(value.clone())):
         run_pass(layout, input_ids, attention_mask, head=True)
-    return seen[-1]
+    return values[-1]

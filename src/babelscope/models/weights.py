@@ -1,4 +1,4 @@
-"""Views of an MLP's weights, one row a neuron, whatever way its family stores them."""
+"""Views of an MLP's weights, one row per neuron, whatever way its family stores them."""
 
 from typing import Any, cast
 
@@ -93,28 +93,28 @@ def applied(
             "them first"
         )
     # A weight that is made anew at each pass is no parameter, but a plain attribute.
-    made = [value for value in vars(projection).values() if isinstance(value, torch.Tensor)]
-    held = [*projection.parameters(), *projection.buffers(), *made]
-    width, device = inputs_of(projection), device_of(projection) if list(projection.parameters()) else held[0].device
-    floats = [one.dtype for one in held if one.is_floating_point() and one.dtype.itemsize > 1]
+    tensor_attributes = [value for value in vars(projection).values() if isinstance(value, torch.Tensor)]
+    tensors = [*projection.parameters(), *projection.buffers(), *tensor_attributes]
+    width, device = inputs_of(projection), device_of(projection) if list(projection.parameters()) else tensors[0].device
+    floats = [tensor.dtype for tensor in tensors if tensor.is_floating_point() and tensor.dtype.itemsize > 1]
     dtype = floats[0] if floats else torch.float32
-    ones = torch.nn.functional.one_hot(inputs, width).to(device, dtype)
+    one_hot = torch.nn.functional.one_hot(inputs, width).to(device, dtype)
     with eval_mode(projection):
-        nothing = projection.forward(torch.zeros_like(ones[:1]))
-        columns = projection.forward(ones) - nothing
+        at_zero = projection.forward(torch.zeros_like(one_hot[:1]))
+        columns = projection.forward(one_hot) - at_zero
         if not quantised_parameters(projection):
-            _check_linear(projection, nothing, columns, what)
+            _check_linear(projection, at_zero, columns, what)
     return columns
 
 
-def _check_linear(projection: Any, nothing: Tensor, columns: Tensor, what: str) -> None:
+def _check_linear(projection: Any, at_zero: Tensor, columns: Tensor, what: str) -> None:
     """Three times the first input alone must give three times its column."""
-    once = torch.zeros(1, inputs_of(projection), dtype=columns.dtype, device=columns.device)
-    width = min(len(columns), once.shape[1])
-    once[0, :width] = 3.0
+    probe = torch.zeros(1, inputs_of(projection), dtype=columns.dtype, device=columns.device)
+    width = min(len(columns), probe.shape[1])
+    probe[0, :width] = 3.0
     sums = 3 * columns[:width].float().sum(dim=0)
-    gap = (projection.forward(once) - nothing).float() - sums
-    if len(columns) == once.shape[1] and float(gap.norm()) > 0.05 * float(sums.norm()) + 1e-6:
+    gap = (projection.forward(probe) - at_zero).float() - sums
+    if len(columns) == probe.shape[1] and float(gap.norm()) > 0.05 * float(sums.norm()) + 1e-6:
         raise PrerequisiteError(
             f"{what} is a {type(projection).__name__} that is no linear map; weights by neuron need one; put back the "
             "projection that it wraps"
@@ -129,7 +129,7 @@ def _matrix(module: Any, what: str) -> Float[Tensor, "out into"]:
 
 def inputs_of(projection: Any) -> int:
     """Width of what a projection reads; known also where its weight is packed, or another module wraps it."""
-    inside = [one for one in projection.modules() if isinstance(one, nn.Linear | conv1d())]
+    inside = [module for module in projection.modules() if isinstance(module, nn.Linear | conv1d())]
     if hasattr(projection, "in_features"):
         return int(projection.in_features)
     if len(inside) == 1:

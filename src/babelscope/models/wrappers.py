@@ -100,31 +100,31 @@ def text_part(model: PreTrainedModel) -> PreTrainedModel:
     Raises SiteError for a model that is no wrapper or whose text part computes something else, PrerequisiteError for
     weights that are quantised or spread over devices, for which `open_model` opens the checkpoint's text part.
     """
-    whole: Any = model
-    if not _wraps(whole.config):
+    wrapper: Any = model
+    if not _wraps(wrapper.config):
         raise SiteError(f"a {type(model).__name__} came; expected a multimodal wrapper; use the model as it is")
     if quantised_parameters(model) or any(part.is_meta for part in model.parameters()):
         raise PrerequisiteError(
             "the wrapper's weights are quantised, or not in memory; expected plain ones; open its folder with "
             "bs.open_model(…, dtype='int8') or device='map', which reads the text part alone"
         )
-    body: nn.Module = attribute(whole, "model.decoder")()
-    part = _around(body, attribute(whole, "model.head")(), _text_config(whole.config))
-    part.generation_config = copy.deepcopy(whole.generation_config)
-    _compare(whole, part)
+    body: nn.Module = attribute(wrapper, "model.decoder")()
+    part = _around(body, attribute(wrapper, "model.head")(), _text_config(wrapper.config))
+    part.generation_config = copy.deepcopy(wrapper.generation_config)
+    _compare(wrapper, part)
     return part
 
 
 def refuse_wrapper(model: nn.Module) -> None:
     """Raise SiteError, with the way out, for a wrapper, and for a body without its head."""
-    whole: Any = model
+    wrapper: Any = model
     name = type(model).__name__
-    if config_value(whole.config, "type") not in FAMILIES and _wraps(whole.config):
+    if config_value(wrapper.config, "type") not in FAMILIES and _wraps(wrapper.config):
         raise SiteError(
             f"a model of class {name} came, a wrapper of images and text; expected the text model inside it; take "
             "bs.text_part(model), which shares its weights, or open its folder with bs.open_model"
         )
-    if attribute(whole, "model.head")() is None:
+    if attribute(wrapper, "model.head")() is None:
         raise SiteError(
             f"a model of class {name} came, which has no head; expected the causal model around it (…ForCausalLM); "
             "pass that, or bs.text_part(wrapper) if it is a multimodal wrapper's"
@@ -205,24 +205,25 @@ def _around(body: nn.Module, head: nn.Module, config: Any) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def _compare(whole: Any, part: Any) -> None:
+def _compare(wrapper: Any, part: Any) -> None:
     """Raise SiteError unless wrapper and text part give the same logits for a few tokens."""
     rows = attribute(part, "model.embedding")().weight.shape[0]
     ids = torch.randint(rows, (2, 7), generator=torch.Generator().manual_seed(0))
-    special = torch.tensor(_image_tokens(whole.config))
+    special = torch.tensor(_image_tokens(wrapper.config))
     ids = torch.where(torch.isin(ids, special), (ids + 1) % rows, ids).to(next(part.parameters()).device)
-    training = whole.training
-    whole.eval()
+    training = wrapper.training
+    wrapper.eval()
     try:
         # Not every wrapper's own forward takes use_cache.
-        expected, came = attribute(whole(**{NAMES["forward.ids"][0]: ids}), "output.logits"), run_model(part, ids)
+        expected, actual = attribute(wrapper(**{NAMES["forward.ids"][0]: ids}), "output.logits"), run_model(part, ids)
     finally:
-        whole.train(training)
-    if not torch.equal(expected, came):
-        difference = float((expected.double() - came.double()).abs().max())
+        wrapper.train(training)
+    if not torch.equal(expected, actual):
+        difference = float((expected.double() - actual.double()).abs().max())
         raise SiteError(
-            f"the text part of this {whole.config.model_type} gives other logits than the wrapper (largest difference "
-            f"{difference:.3g}); expected the same; give the wrapper's logits yourself, or open a text checkpoint"
+            f"the text part of this {wrapper.config.model_type} gives other logits than the wrapper (largest "
+            f"difference {difference:.3g}); expected the same; give the wrapper's logits yourself, or open a text "
+            "checkpoint"
         )
 
 

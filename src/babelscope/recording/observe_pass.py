@@ -43,8 +43,8 @@ def observe(
     tokens_per_language: a maximum, met exactly; a shortfall is logged and stays visible in `.tokens`. None: all text.
     shards: document shards kept apart for bootstraps and splits; 0 keeps none.
     part: (i, n) reads only documents whose shard mod n is i; the n parts add up to the whole.
-    batch_size: documents a batch, or "auto" (4,096 padded tokens, 32,768 on a GPU); one that does not fit is halved.
-    max_length: tokens a document at most, BOS included; what is cut is counted in `.truncated`.
+    batch_size: documents per batch, or "auto" (4,096 padded tokens, 32,768 on a GPU); one that does not fit is halved.
+    max_length: tokens per document at most, BOS included; what is cut is counted in `.truncated`.
     checkpoint: a folder in which an interrupted pass is kept, and from which it goes on, bit for bit; one run uses it
         at a time.
     stop: asked between batches; True saves the checkpoint and raises KeyboardInterrupt.

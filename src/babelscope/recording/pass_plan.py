@@ -87,8 +87,8 @@ class PassPlan:
     def report_shortfall(self, tally: Tally) -> None:
         """Log languages with too little text, tokens past max_length, and control tokens that were read as text."""
         if controls := self.controls(tally):
-            listed = ", ".join(f"{tag} {count}" for tag, count in controls.items())
-            log.warning("control tokens spelt in the text stay text: %s; read chats as conversations", listed)
+            counts = ", ".join(f"{tag} {count}" for tag, count in controls.items())
+            log.warning("control tokens spelt in the text stay text: %s; read chats as conversations", counts)
         limit = self.settings.tokens_per_language
         short = {
             tag: int(count)

@@ -43,20 +43,20 @@ class PassSettings:
 
 def parse_sites(layout: Layout, sites: Sequence[str | Site]) -> dict[At, tuple[int | None, ...]]:
     """Layers by kind of site: "mlp_gate" means all layers, "5.resid_out" or a Site means one."""
-    wanted: dict[At, list[int | None]] = {}
+    layers_by_kind: dict[At, list[int | None]] = {}
     for site in sites:
         if isinstance(site, str) and "." not in site:
             at = check_at(site)
             layers: list[int | None] = [None] if at in WHOLE_MODEL else list(range(layout.n_layers))
         else:
-            one = site if isinstance(site, Site) else Site.parse(site)
-            at, layers = one.at, [one.layer]
+            parsed = site if isinstance(site, Site) else Site.parse(site)
+            at, layers = parsed.at, [parsed.layer]
         for layer in layers:
             layout.check(Site(layer, at))
-        wanted.setdefault(at, []).extend(layer for layer in layers if layer not in wanted.get(at, []))
-    if not wanted:
+        layers_by_kind.setdefault(at, []).extend(layer for layer in layers if layer not in layers_by_kind.get(at, []))
+    if not layers_by_kind:
         raise SiteError("no site came; expected at least one such as 'mlp_gate'; name the sites")
-    return {at: tuple(sorted(layers, key=lambda layer: layer or 0)) for at, layers in wanted.items()}
+    return {at: tuple(sorted(layers, key=lambda layer: layer or 0)) for at, layers in layers_by_kind.items()}
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ def plan_observation(
 ) -> ObservationPlan:
     """How large a pass would be; nothing is run."""
     layout, corpus = layout_of(model), as_corpus(texts)
-    wanted = parse_sites(layout, sites)
-    units = sum(len(layers) * layout.width(at) for at, layers in wanted.items())
-    streams = [(len(layers), layout.width(at)) for at, layers in wanted.items() if at in STREAM_SITES]
+    layers_by_kind = parse_sites(layout, sites)
+    units = sum(len(layers) * layout.width(at) for at, layers in layers_by_kind.items())
+    streams = [(len(layers), layout.width(at)) for at, layers in layers_by_kind.items() if at in STREAM_SITES]
     kept_apart = sum(layers * (16 * width + 8 * BINS) for layers, width in streams)
     limit = tokens_per_language or sum(len(d.text) for documents in corpus.values() for d in documents)
-    names = tuple(str(Site(layer, at)) for at, layers in wanted.items() for layer in layers)
+    names = tuple(str(Site(layer, at)) for at, layers in layers_by_kind.items() for layer in layers)
     return ObservationPlan(limit * len(corpus), (units * (24 + 4 * shards) + kept_apart) * len(corpus), names)

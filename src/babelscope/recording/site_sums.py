@@ -21,7 +21,7 @@ BLOCK = 1 << 18
 """Values a thread makes float64 at a time on the CPU, so that they stay in its cache."""
 PIECE = 64
 """Rows summed as one, so that threads keep to their own rows from the copy to the sums. 32 × 40 tokens of 704 units,
-two threads: 1.6 ms with one product a block, 0.6 with one a piece."""
+two threads: 1.6 ms with one product per block, 0.6 with one per piece."""
 
 
 class StreamAddend(NamedTuple):
@@ -36,7 +36,7 @@ class Addend(NamedTuple):
     """What one batch of one language adds at one site."""
 
     active: Float32[Tensor, "batch unit"]
-    """Active tokens of each document; whole numbers, exact below 2²⁴ tokens a document."""
+    """Active tokens of each document; whole numbers, exact below 2²⁴ tokens per document."""
     sum: Float64[Tensor, " unit"]
     sumsq: Float64[Tensor, " unit"]
     norm: Float64[Tensor, ""]
@@ -88,13 +88,13 @@ def dense_addend(
     total, square = (weight.new_zeros(units) for _ in range(2))
     norm, lengths = weight.new_zeros(()), weight.new_zeros(len(flat) if stream else 0)
     for rows in row_blocks(len(flat), units, value.device):
-        mine = weight[rows].view(-1, 1, min(PIECE, len(weight[rows])))
-        wide = space.doubles(mine.numel() * units).view(len(mine), -1, units)
+        piece_weight = weight[rows].view(-1, 1, min(PIECE, len(weight[rows])))
+        wide = space.doubles(piece_weight.numel() * units).view(len(piece_weight), -1, units)
         wide.copy_(flat[rows].view(wide.shape))
-        total += torch.bmm(mine, wide)[:, 0].sum(dim=0)
+        total += torch.bmm(piece_weight, wide)[:, 0].sum(dim=0)
         wide.mul_(wide)
-        square += torch.bmm(mine, wide)[:, 0].sum(dim=0)
-        norm += (mine[:, 0] * wide.sum(dim=2).sqrt()).sum()
+        square += torch.bmm(piece_weight, wide)[:, 0].sum(dim=0)
+        norm += (piece_weight[:, 0] * wide.sum(dim=2).sqrt()).sum()
         if stream:
             lengths[rows] = ordinary_lengths(wide.view(-1, units))
     added = stream_addend(flat, counted, lengths) if stream else None
@@ -117,12 +117,12 @@ def first_tokens(counted: Bool[Tensor, "batch token"]) -> Bool[Tensor, "batch to
 
 def row_blocks(rows: int, units: int, device: torch.device) -> Iterator[slice]:
     """Rows to be summed at a time: whole pieces, then what is left."""
-    whole = rows // PIECE * PIECE
-    step = whole if device.type != "cpu" else max(1, BLOCK * torch.get_num_threads() // (units * PIECE)) * PIECE
-    for start in range(0, whole, step or 1):
-        yield slice(start, min(start + step, whole))
-    if whole < rows:
-        yield slice(whole, rows)
+    whole_pieces = rows // PIECE * PIECE
+    step = whole_pieces if device.type != "cpu" else max(1, BLOCK * torch.get_num_threads() // (units * PIECE)) * PIECE
+    for start in range(0, whole_pieces, step or 1):
+        yield slice(start, min(start + step, whole_pieces))
+    if whole_pieces < rows:
+        yield slice(whole_pieces, rows)
 
 
 def document_counts(

@@ -35,10 +35,10 @@ class StreamTally:
     def read(self, batch: Batch, at: SiteValue) -> BatchStream:
         """What a batch adds."""
         exact, first = at.value.double() * at.counted[..., None], first_tokens(at.counted)
-        rows, every = exact[first], exact.flatten(0, 1)
+        rows, all_tokens = exact[first], exact.flatten(0, 1)
         return BatchStream(
             firsts=int(first.sum()),
-            sums=tuple(part.sum(dim=0).cpu() for part in (every, every**2, rows, rows**2)),
+            sums=tuple(part.sum(dim=0).cpu() for part in (all_tokens, all_tokens**2, rows, rows**2)),
             lengths=length_bins(ordinary_lengths(exact[at.counted & ~first] ** 2)).cpu(),
         )
 

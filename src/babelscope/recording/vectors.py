@@ -1,4 +1,4 @@
-"""One vector a document at some sites: a weighted sum over its tokens."""
+"""One vector per document at some sites: a weighted sum over its tokens."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -85,19 +85,19 @@ def walk(
     Raises CorpusError for a document that does not fit in memory, ArtifactError for the state of another walk.
     """
     room = batch_tokens or batch_room(layout)
-    done = 0 if state is None else restored(state, watchers)
+    batches_done = 0 if state is None else restored(state, watchers)
     number, tokens, written = -1, 0, time.monotonic()
     bar = tqdm(total=progress and progress.total, unit=progress.unit if progress else "", disable=progress is None)
     with bar, measured(layout), (passes or hooked_passes)(layout, watchers) as forward:
         walker = Walker(watchers, forward, room, most_documents)
         groups = (batch_documents(group, batch_tokens=room, pad=pad, batch_size=batch_size) for group in text)
         for number, batch in enumerate(batch for group in groups for batch in group):
-            if number >= done and stop():
+            if number >= batches_done and stop():
                 if state is not None:
                     state.write(run_state(watchers, number, tokens))
                 raise KeyboardInterrupt
             tokens += sum(document.n_counted for document in batch.documents)
-            if number < done:
+            if number < batches_done:
                 if progress:
                     # What an earlier run has read is no measure of this one's speed.
                     bar.initial = bar.n = bar.n + progress.of(batch)
@@ -109,10 +109,10 @@ def walk(
             if state is not None and time.monotonic() - written >= checkpoint_seconds:
                 state.write(run_state(watchers, number + 1, tokens))
                 written = time.monotonic()
-    if done > number + 1:
+    if batches_done > number + 1:
         raise ArtifactError(
-            f"a walk of {number + 1} batches was resumed after {done}; expected no more than there are; its state is "
-            "damaged; remove it to start anew"
+            f"a walk of {number + 1} batches was resumed after {batches_done}; expected no more than there are; its "
+            "state is damaged; remove it to start anew"
         )
 
 
@@ -125,9 +125,9 @@ def restored(state: StateFolder, watchers: Sequence[Watcher]) -> int:
     return saved.done
 
 
-def run_state(watchers: Sequence[Watcher], done: int, tokens: int) -> RunState:
+def run_state(watchers: Sequence[Watcher], batches_done: int, tokens: int) -> RunState:
     """The totals of so many batches, as they are saved."""
-    return RunState(done, totals_of(watchers), {"tokens": tokens})
+    return RunState(batches_done, totals_of(watchers), {"tokens": tokens})
 
 
 def totals_of(watchers: Sequence[Watcher]) -> dict[str, Tensor]:
@@ -234,5 +234,5 @@ class PassReader:
 
 def is_out_of_memory(err: RuntimeError | MemoryError) -> bool:
     """Whether an error means that memory ran out; torch's CPU allocator has no class of its own for it."""
-    known = isinstance(err, torch.OutOfMemoryError | MemoryError)
-    return known or "allocate memory" in str(err) or "not enough memory" in str(err)
+    memory_error = isinstance(err, torch.OutOfMemoryError | MemoryError)
+    return memory_error or "allocate memory" in str(err) or "not enough memory" in str(err)
