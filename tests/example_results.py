@@ -113,6 +113,7 @@ def example(seed: int = 0) -> dict[str, Any]:
                 "success": [
                     [None if a == b else round(float(rng.uniform(0.4, 1.0)), 3) for b in TARGETS] for a in TARGETS
                 ],
+                "n": [[0 if a == b else 20 - (a == "fi") * 15 for b in TARGETS] for a in TARGETS],
             },
             "sweep": [
                 {

@@ -1,4 +1,3 @@
-import json
 import math
 from collections.abc import Sequence
 
@@ -14,23 +13,28 @@ from babelscope.figures import (
     agreement_map,
     colour_limit,
     corpus_size_curve,
-    dark_colours_json,
     dose_response,
-    figure_json,
     harm_against_draws,
     language_label,
     neuron_map,
     overlap_map,
-    page_template,
-    plotly_script,
     script_retention,
     script_share,
     set_sizes,
     source_target_map,
     stability_ranges,
     steering_bars,
-    template_json,
 )
+from babelscope.figures.colour_scales import (
+    DIVERGING,
+    SEQUENTIAL,
+    Scale,
+    colour_at,
+    dark_scale,
+    is_dark,
+    luminance,
+)
+from babelscope.figures.style import page_template
 
 NAN = math.nan
 THREE = ["en", "fi", "ar"]
@@ -90,7 +94,7 @@ def test_agreement_is_a_row_a_pair_and_empty_where_both_sets_are() -> None:
     assert cell(figure, "a – b", AR) == (1.0, "1.00")
     assert cell(figure, "a – c", EN) == (0.25, "0.25")
     assert bare_text(figure, "a – b", FI) == "–"
-    assert figure.data[0].customdata[1].tolist() == [0.03, 0.04, 0.05]
+    assert figure.data[0].hovertext[1][2] == "a – c, Arabic: Jaccard index 0.125, by chance 0.050"
 
 
 def test_set_sizes_carry_their_own_intervals() -> None:
@@ -206,7 +210,7 @@ def test_corpus_curve_is_the_median_over_languages_at_each_share() -> None:
     assert (list(middle.x), list(middle.y)) == ([10, 50], [0.1, 0.6])
     chance = next(trace for trace in figure.data if trace.name == "chance (median)")
     assert list(chance.y) == [0.01, 0.03]
-    english = next(trace for trace in figure.data if trace.hovertemplate.startswith("English"))
+    english = next(trace for trace in figure.data if trace.hovertext[0].startswith("English"))
     assert (list(english.x), list(english.y)) == ([10, 50], [0.1, 0.2])
 
 
@@ -315,43 +319,44 @@ def test_figures_leave_what_they_were_given_unchanged() -> None:
     np.testing.assert_array_equal(lift, np.ones((3, 3)))
 
 
-def test_figure_json_can_not_end_its_script_element() -> None:
-    figure = Figure()
-    figure.add_annotation(text="</script><script>alert(1)</script>")
-    written = figure_json(figure)
-    assert "<" not in written
-    assert json.loads(written)["layout"]["annotations"][0]["text"] == "</script><script>alert(1)</script>"
-    assert not json.loads(written)["layout"].get("template")
-
-
 def contrast(first: str, second: str) -> float:
     """WCAG contrast ratio of two colours."""
-
-    def luminance(colour: str) -> float:
-        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-        linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
-        return sum(weight * x for weight, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
     light, dark = sorted((luminance(first), luminance(second)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
-@pytest.mark.parametrize(("mode", "ground"), [("light", "#FBFAF7"), ("dark", "#14171A")])
-def test_text_of_both_templates_is_legible_on_its_ground(mode: str, ground: str) -> None:
-    template = page_template("light" if mode == "light" else "dark")
-    assert contrast(template.layout.font.color, ground) > 7
-    assert contrast(template.layout.xaxis.title.font.color, ground) > 4.5
+def test_luminance_is_that_of_wcag() -> None:
+    assert (luminance("#000000"), luminance("#FFFFFF")) == (0.0, pytest.approx(1.0))
+    assert luminance("#808080") == pytest.approx(0.21586, abs=1e-5)
+    assert luminance("#FF0000") == pytest.approx(0.2126)
 
 
-def test_templates_and_dark_colours_are_json() -> None:
-    assert json.loads(template_json("dark"))["layout"]["font"] != json.loads(template_json("light"))["layout"]["font"]
-    colours = json.loads(dark_colours_json())
-    assert all(len(text) == 7 and text.upper() == text for pair in colours.items() for text in pair)
+def test_text_of_the_template_is_legible_on_paper() -> None:
+    template = page_template()
+    assert contrast(template.layout.font.color, "#FBFAF7") > 7
+    assert contrast(template.layout.xaxis.title.font.color, "#FBFAF7") > 4.5
 
 
-def test_plotly_comes_whole_from_the_installed_package() -> None:
-    assert len(plotly_script()) > 1_000_000
-    assert "</script" not in plotly_script().lower()
+@pytest.mark.parametrize("scale", [SEQUENTIAL, DIVERGING])
+def test_number_on_every_colour_of_a_scale_is_legible_on_light_and_dark_pages(scale: Scale) -> None:
+    for colours in (scale, dark_scale(scale)):
+        for place in np.linspace(0, 1, 101).tolist():
+            ground = colour_at(colours, place)
+            assert contrast("#FFFFFF" if is_dark(ground) else "#000000", ground) > 4.5, (place, ground)
+
+
+def test_colour_between_two_is_mixed_by_its_place() -> None:
+    scale = ((0.0, "#000000"), (0.5, "#646464"), (1.0, "#FF0000"))
+    assert [colour_at(scale, place) for place in (-1, 0.25, 0.5, 0.75, 2)] == [
+        "#000000", "#323232", "#646464", "#B23232", "#FF0000",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("colours", [SEQUENTIAL, dark_scale(SEQUENTIAL)])
+def test_little_is_near_the_page_and_much_is_far_from_it(colours: Scale) -> None:
+    page = 1.0 if colours is SEQUENTIAL else 0.0
+    away = [abs(luminance(colour_at(colours, place)) - page) for place in np.linspace(0, 1, 21).tolist()]
+    assert away == sorted(away)
 
 
 def row_order(figure: Figure) -> Sequence[str]:

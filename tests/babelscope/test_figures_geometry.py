@@ -14,7 +14,7 @@ from babelscope.figures.probes_geometry import (
     latent_language_map,
     similarity_tree,
 )
-from babelscope.figures.style import figure_json
+from babelscope.figures.svg_figure import figure_svg
 
 
 def test_lines_stand_in_their_panel_with_their_interval():
@@ -71,5 +71,7 @@ def test_bars_have_their_interval_and_their_chance():
 
 
 def test_names_can_not_break_the_page():
-    text = figure_json(depth_lines(panels={"share": [DepthLine("<script>", [1, 2])]}))
+    figure = depth_lines(panels={"share": [DepthLine("<script>", [1, 2]), DepthLine("b", [2, 1])]})
+    text = figure_svg(figure, name="a", title="<script>", description='"<script>')
     assert "<script>" not in text
+    assert text.count("&lt;script&gt;") >= 3

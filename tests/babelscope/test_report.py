@@ -1,6 +1,8 @@
 import base64
+import csv
 import errno
 import html
+import io
 import itertools
 import json
 import re
@@ -10,7 +12,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from example_results import (
     ARABIC,
@@ -42,13 +43,18 @@ class Page(HTMLParser):
         self.unbalanced: list[str] = []
         self.words: list[str] = []
         self.styles: list[str] = []
-        self.plots: dict[str, Any] = {}
+        self.numbers: dict[str, str] = {}
         self.spoken: dict[str, dict[str, str | None]] = {}
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
+        found = dict(attrs)
+        self.elements.append((tag, found))
+        if "download" in found:
+            head, _, coded = (found["href"] or "").partition(";base64,")
+            assert head.startswith("data:text/")
+            self.numbers[found["download"] or ""] = base64.b64decode(coded).decode("utf-8")
         if tag not in VOID:
             self.open.append(tag)
 
@@ -60,10 +66,7 @@ class Page(HTMLParser):
         tag, attributes = self.elements[-1] if self.elements else ("", {})
         if self.open and self.open[-1] == "style":
             self.styles.append(data)
-        elif self.open and self.open[-1] == "script":
-            if attributes.get("data-plot"):
-                self.plots[attributes["data-plot"] or ""] = json.loads(data)
-        else:
+        elif not self.open or self.open[-1] != "script":
             self.words.append(data)
             self.spoken[data] = attributes
 
@@ -107,7 +110,7 @@ def test_elements_are_balanced_and_ids_are_unique(page: Page) -> None:
 
 def test_every_link_leads_to_a_place_on_the_page(page: Page) -> None:
     ids = page.attribute("id")
-    links = page.attribute("href")
+    links = [link for link in page.attribute("href") if not link.startswith("data:")]
     assert len(links) == 11
     assert all(link.startswith("#") and link[1:] in ids for link in links)
 
@@ -125,19 +128,48 @@ def test_page_asks_no_host_for_anything(page: Page) -> None:
     assert "http" not in "".join(page.styles)
 
 
-def test_plotly_is_in_the_page_once(page_file: Path) -> None:
-    assert page_file.read_text(encoding="utf-8").count("* plotly.js v") == 1
+FIGURES = {
+    "neurons-1", "neurons-2", "overlap-1", "stability-1", "stability-2", "harm-1", "draws-1", "mean-1", "dose-1",
+    "targets-1", "sources-1", "script-1", "script-2",
+}  # fmt: skip
 
 
-def test_page_has_every_figure_with_a_description(page: Page) -> None:
-    names = {
-        "neurons-1", "neurons-2", "overlap-1", "stability-1", "stability-2", "harm-1", "draws-1", "mean-1", "dose-1",
-        "targets-1", "sources-1", "script-1", "script-2",
-    }  # fmt: skip
-    assert set(page.plots) == {f"run1-{name}" for name in names}
-    boxes = [found for _, found in page.elements if found.get("class") == "plot"]
-    assert {box["id"] for box in boxes} == set(page.plots)
-    assert all(box["aria-label"] for box in boxes)
+def drawings(page: Page) -> dict[str, dict[str, str | None]]:
+    return {found["id"] or "": found for _, found in page.elements if found.get("class") == "drawing"}
+
+
+def test_page_is_light_and_every_figure_is_there_without_a_script(page_file: Path, page: Page) -> None:
+    assert page_file.stat().st_size < 1_600_000
+    assert set(drawings(page)) == {f"run1-{name}" for name in FIGURES}
+    assert sum(tag == "script" for tag, _ in page.elements) == 1
+    assert "plotly" not in page_file.read_text(encoding="utf-8").lower()
+
+
+def test_every_figure_has_a_role_a_name_and_a_description(page_file: Path, page: Page) -> None:
+    text = page_file.read_text(encoding="utf-8")
+    for name, found in drawings(page).items():
+        assert found["role"] == "img"
+        assert found["aria-labelledby"] == f"{name}-title {name}-desc"
+        said = re.search(rf'<title id="{name}-title">([^<]+)</title><desc id="{name}-desc">([^<]+)</desc>', text)
+        assert said, name
+        assert re.search(r"Highest: .+\. Lowest: .+\.$", said[2]), name
+
+
+def test_a_cell_says_what_was_done_to_what(page_file: Path) -> None:
+    harm = example()["ablation"]["relative_harm"][5][4]
+    said = f"<title>Ukrainian neurons off, Russian text: {100 * harm:+.1f}".replace("-", "−")
+    assert said in page_file.read_text(encoding="utf-8")
+
+
+def test_cell_of_few_answers_has_no_colour_and_says_its_n(page_file: Path) -> None:
+    text = page_file.read_text(encoding="utf-8")
+    drawn = section(text, 'id="run1-sources-1"', "Numbers: ")
+    cells = re.findall(r"<rect [^>]*>(?=<title>Finnish prompt)|<rect [^>]*>(?=<title>Arabic prompt)", drawn)
+    few = re.findall(r'<rect [^>]*class="c e"[^>]*><title>Finnish prompt to \w+: [\d.]+ % of 5 answers', drawn)
+    many = re.findall(r'<rect [^>]*class="c" style[^>]*><title>Arabic prompt to \w+: [\d.]+ % of 20 answers', drawn)
+    others = len(example()["steering"]["by_source"]["targets"]) - 1
+    assert (len(few), len(many), len(cells)) == (others, others, 2 * others + 2)
+    assert drawn.count(">n=5</tspan>") == others
 
 
 def test_every_caption_says_n_control_seed_and_unit(page_file: Path) -> None:
@@ -148,42 +180,42 @@ def test_every_caption_says_n_control_seed_and_unit(page_file: Path) -> None:
         assert "<dd></dd>" not in caption
 
 
-def drawn(page: Page, name: str) -> dict[str, Any]:
-    """A figure's data and layout, its arrays unpacked."""
-
-    def unpack(value: Any) -> Any:
-        if isinstance(value, dict) and "bdata" in value:
-            flat = np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"])
-            return flat.reshape([int(size) for size in value["shape"].split(",")] if "shape" in value else -1).tolist()
-        if isinstance(value, dict):
-            return {key: unpack(item) for key, item in value.items()}
-        return [unpack(item) for item in value] if isinstance(value, list) else value
-
-    return unpack(page.plots[name])
+def records(page: Page, name: str) -> list[dict[str, Any]]:
+    """The numbers of a figure, as they can be saved from the page."""
+    return json.loads(page.numbers[f"run1-{name}.json"])
 
 
-def heat_cell(page: Page, name: str, row: str, column: str) -> float:
-    heat = drawn(page, name)["data"][0]
-    return heat["z"][heat["y"].index(row)][heat["x"].index(column)]
+def cell(page: Page, name: str, value: str, **sides: str | int) -> float:
+    """A map's number where its two sides have these names."""
+    return next(row[value] for row in records(page, name) if all(row[key] == side for key, side in sides.items()))
 
 
 def test_maps_of_the_page_have_sets_and_prompts_in_rows(page: Page) -> None:
     results = example()
     harm = results["ablation"]["relative_harm"]
-    assert heat_cell(page, "run1-harm-1", "Ukrainian (uk)", "Russian (ru)") == pytest.approx(100 * harm[5][4])
+    assert cell(page, "harm-1", "relative_harm", set="uk", text="ru") == harm[5][4]
     assert harm[5][4] != harm[4][5]
     to_mean = results["ablation"]["relative_harm_to_mean"]
-    assert heat_cell(page, "run1-mean-1", "Ukrainian (uk)", "Russian (ru)") == pytest.approx(100 * to_mean[5][4])
+    assert cell(page, "mean-1", "relative_harm", set="uk", text="ru") == to_mean[5][4]
     success = results["steering"]["by_source"]["success"]
-    assert heat_cell(page, "run1-sources-1", "Finnish (fi)", "Arabic (ar)") == pytest.approx(100 * success[10][8])
+    assert cell(page, "sources-1", "success", source="fi", target="ar") == success[10][8]
     assert success[10][8] != success[8][10]
     counts = results["layers"]["counts"]
-    assert heat_cell(page, "run1-neurons-1", "Tatar (tt)", "5") == counts[14][5]
+    assert cell(page, "neurons-1", "neurons", language="tt", layer=5) == counts[14][5]
+
+
+def test_numbers_of_every_figure_can_be_saved_as_csv_and_as_json(page: Page) -> None:
+    assert set(page.numbers) == {f"run1-{name}.{kind}" for name in FIGURES for kind in ("csv", "json")}
+    for name in FIGURES:
+        rows = list(csv.DictReader(io.StringIO(page.numbers[f"run1-{name}.csv"])))
+        told = [{key: "" if value is None else str(value) for key, value in row.items()} for row in records(page, name)]
+        assert rows == told
+        assert rows
 
 
 def test_numbers_of_a_figure_stand_in_a_table_too(page_file: Path) -> None:
     harm = example()["ablation"]["relative_harm"]
-    written = section(page_file.read_text(encoding="utf-8"), 'data-plot="run1-harm-1"', "</details>")
+    written = section(page_file.read_text(encoding="utf-8"), 'download="run1-harm-1.json"', "</details>")
     row = re.search(r'<th scope="row">Ukrainian <small>uk</small></th>(.*?)</tr>', written)
     assert row is not None
     cells = re.findall(r"<td>(.*?)</td>", row[1])
@@ -264,7 +296,7 @@ def test_sample_text_is_escaped_and_forbidden_characters_are_replaced(tmp_path: 
     assert page.attribute("onerror") == []
     assert ATTACK + "\ufffd\ufffdend" in page.words
     assert not {"img", "b", "i"} & {tag for tag, _ in page.elements}
-    assert sum(tag == "script" for tag, _ in page.elements) == len(page.plots) + 3 + 2
+    assert sum(tag == "script" for tag, _ in page.elements) == 1
 
 
 def test_half_a_surrogate_pair_does_not_stop_the_page(tmp_path: Path) -> None:
@@ -320,7 +352,7 @@ def test_page_of_a_complete_run_misses_nothing(page: Page) -> None:
 def test_least_run_is_drawn_and_names_every_part_it_lacks(tmp_path: Path) -> None:
     page = read(minimal(), tmp_path)
     assert page.unbalanced == []
-    assert set(page.plots) == {f"run1-{name}-1" for name in ("neurons", "stability", "harm", "draws", "targets")}
+    assert set(drawings(page)) == {f"run1-{name}-1" for name in ("neurons", "stability", "harm", "draws", "targets")}
     said = list(itertools.pairwise(page.words))
     for name in OPTIONAL_PARTS:
         assert (name, ": not measured in this run.") in said
@@ -349,7 +381,6 @@ def test_several_runs_have_a_section_each_on_one_page(tmp_path: Path) -> None:
     assert page.unbalanced == []
     assert len(ids) == len(set(ids))
     assert {"run1", "run2", "run1-summary", "run2-summary", "run2-harm-1"} <= set(ids)
-    assert text.count("* plotly.js v") == 1
     assert page.words.count("What these numbers do not say") == 2
     assert not (tmp_path / "one" / "report.html").exists()
 
@@ -393,7 +424,7 @@ BROWSER = next(
 
 @pytest.mark.browser
 @pytest.mark.skipif(not BROWSER, reason="no chromium, chromium-browser or google-chrome on the PATH")
-def test_browser_draws_every_figure_and_keeps_every_script(page_file: Path, tmp_path: Path) -> None:
+def test_browser_runs_the_script_and_keeps_every_script_of_the_samples(page_file: Path, tmp_path: Path) -> None:
     flags = [
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
         "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
@@ -404,13 +435,7 @@ def test_browser_draws_every_figure_and_keeps_every_script(page_file: Path, tmp_
     )
     page = Page(done.stdout)
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
-    boxes = re.split(r'<div id="(run1-[a-z]+-\d)"', done.stdout)
-    figures = dict(zip(boxes[1::2], boxes[2::2], strict=True))
-    assert len(figures) == 13
-    assert [name for name in page.attribute("class") if "failed" in name] == []
-    for name, inside in figures.items():
-        assert 'class="main-svg"' in inside, name
-        assert re.search(r'class="(hm|trace scatter|trace bars)', inside), name
-    assert ">Ukrainian (uk)<" in figures["run1-harm-1"]
+    assert 'data-ready="true"' in done.stdout
+    assert len(drawings(page)) == 13
     for words in (ARABIC, HINDI, CHINESE, JAPANESE, "The market was open. " + ARABIC, ATTACK):
         assert words in page.words

@@ -40,14 +40,10 @@ if TYPE_CHECKING:
     )
     from babelscope.figures.style import (
         Number,
-        dark_colours_json,
-        figure_json,
         language_label,
         language_name,
-        page_template,
-        plotly_script,
-        template_json,
     )
+    from babelscope.figures.svg_figure import figure_svg
 
 __all__ = [
     "PERPLEXITY_BAND",
@@ -63,24 +59,20 @@ __all__ = [
     "adaptation_figure",
     "colour_limit",
     "corpus_size_curve",
-    "dark_colours_json",
     "dose_response",
-    "figure_json",
+    "figure_svg",
     "harm_against_draws",
     "language_label",
     "language_name",
     "method_map",
     "neuron_map",
     "overlap_map",
-    "page_template",
-    "plotly_script",
     "script_retention",
     "script_share",
     "set_sizes",
     "source_target_map",
     "stability_ranges",
     "steering_bars",
-    "template_json",
     "write_figure",
 ]
 

@@ -19,10 +19,14 @@ from babelscope.figures.style import (
     VERMILLION,
     Number,
     arms,
+    between,
+    decimals_for,
     language_label,
+    language_name,
     new_figure,
     row_axis,
     rows_height,
+    signed,
 )
 
 STRENGTH_UNIT = "multiple of the difference of means"
@@ -162,10 +166,11 @@ def steering_bars(
         name="steered",
         marker={"color": BLUE, "opacity": 0.55},
         error_x=arms(value, ends[:, 0], ends[:, 1]),
-        customdata=ends,
-        text=[language_label(tag) for tag in targets],
-        textposition="none",
-        hovertemplate="%{text}<br>steered %{x:.1f} % (%{customdata[0]:.1f}–%{customdata[1]:.1f})<extra></extra>",
+        hovertext=[
+            f"{language_name(tag)}, steered: {share:.1f} %{between(low, high, 1)}"
+            for tag, share, (low, high) in zip(targets, value, ends, strict=True)
+        ],
+        hoverinfo="text",
     )
     marks: dict[str, tuple[str, float, dict[str, Any]]] = {
         "native": ("native text "
@@ -183,8 +188,10 @@ def steering_bars(
                 mode="markers",
                 name=name,
                 marker=marker,
-                text=[language_label(tag) for tag in targets],
-                hovertemplate=f"%{{text}}<br>{name}: %{{x:.1f}} %<extra></extra>",
+                hovertext=[
+                    f"{language_name(tag)}, {name}: {100 * comparisons[key].get(tag, np.nan):.1f} %" for tag in targets
+                ],
+                hoverinfo="text",
             )
     figure.update_layout(
         yaxis=row_axis([language_label(tag) for tag in targets]),
@@ -209,9 +216,11 @@ def _add_harm(
         y=[row + shift for row in rows],
         mode="markers",
         name=name,
-        customdata=values,
-        text=[language_label(languages[row]) for row in rows],
-        hovertemplate=f"%{{text}}<br>{name}: %{{customdata:.4f}} %<extra></extra>",
+        hovertext=[
+            f"{language_name(languages[row])}, {name}: {signed(value, decimals_for(abs(value)))} %"
+            for row, value in zip(rows, harm, strict=True)
+        ],
+        hoverinfo="text",
     )
 
 
@@ -246,14 +255,17 @@ def _add_dose_line(figure: go.Figure, line: Sequence[DosePoint], *, colour: str,
     )
     style = {"mode": "lines+markers", "name": name, "legendgroup": name, "line": {"color": colour, "width": 2}}
     marker = {"color": colour, "symbol": symbol, "size": 8}
-    extra = [[point.low * 100, point.high * 100, point.distinct4_ratio] for point in line]
+    place = [f"{name}, strength {point.strength:g}" for point in line]
     figure.add_scatter(
-        x=x, y=success, error_y=arms(success, low, high), marker=marker, customdata=extra, row=1, col=1, **style,
-        hovertemplate=f"{name}, strength %{{x}}<br>%{{y:.1f}} % (%{{customdata[0]:.1f}}–%{{customdata[1]:.1f}})"
-        "<extra></extra>",
+        x=x, y=success, error_y=arms(success, low, high), marker=marker, row=1, col=1, **style,
+        hovertext=[f"{at}: success {100 * point.success:.1f} %{between(100 * point.low, 100 * point.high, 1)}"
+                   for at, point in zip(place, line, strict=True)],
+        hoverinfo="text",
     )  # fmt: skip
     figure.add_scatter(
-        x=x, y=[point.perplexity_ratio for point in line], marker=marker, customdata=extra, row=2, col=1,
+        x=x, y=[point.perplexity_ratio for point in line], marker=marker, row=2, col=1,
         showlegend=False, **style,
-        hovertemplate=f"{name}, strength %{{x}}<br>× %{{y:.2f}}, distinct-4 × %{{customdata[2]:.2f}}<extra></extra>",
+        hovertext=[f"{at}: perplexity × {point.perplexity_ratio:.2f}, distinct 4-grams × {point.distinct4_ratio:.2f}"
+                   for at, point in zip(place, line, strict=True)],
+        hoverinfo="text",
     )  # fmt: skip

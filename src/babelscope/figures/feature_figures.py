@@ -54,7 +54,7 @@ def setting_sensitivity(points: Sequence[SettingPoint]) -> go.Figure:
         vertical_spacing=0.08,
         horizontal_spacing=0.025,
     )
-    figure.update_layout(template=page_template("light"), height=420, showlegend=False)
+    figure.update_layout(template=page_template(), height=420, showlegend=False)
     languages = list(dict.fromkeys(point.language for point in points))
     for column, setting in enumerate(settings, start=1):
         mine = [point for point in points if point.setting == setting]

@@ -1,22 +1,25 @@
 """Heat maps: where the sets lie, what they share, what they harm, where steering leads."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
 from babelscope.axes import Float
+from babelscope.figures.colour_scales import DIVERGING, SEQUENTIAL
 from babelscope.figures.style import (
     CELL_TEXT_LIMIT,
-    DIVERGING,
-    SEQUENTIAL,
     decimals_for,
     fixed,
     language_label,
+    language_name,
     new_figure,
     rows_height,
+    signed,
 )
 
+FEWEST_ANSWERS = 10
+"""Answers below which a share is no more than a few coin tosses: its cell has no colour."""
 LIFT_DECADES = 2.0
 """The colour of an overlap saturates at 10^±2 times chance."""
 
@@ -30,8 +33,12 @@ def neuron_map(*, counts: Float[np.ndarray, "language layer"], languages: Sequen
         rows=[language_label(tag) for tag in languages],
         columns=layers,
         text=[[fixed(value, 0) if value else "·" for value in row] for row in counts],
-        value="%{customdata} neurons",
-        custom=counts,
+        says=cell_texts(
+            [language_name(tag) for tag in languages],
+            layers,
+            counts,
+            lambda name, layer, value: f"{name}, layer {layer}: {value:.0f} neurons",
+        ),
     )
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "colorbar": {"title": {"text": "neurons"}}})
     return _titled(figure, x="layer (block, from 0)", y="selected for", angle=0)
@@ -67,8 +74,16 @@ def overlap_map(
         rows=labels,
         columns=labels,
         text=text,
-        value="%{customdata[0]} shared, %{customdata[1]:.2f} × chance, p = %{customdata[2]:.3f}",
-        custom=np.stack([shared, lift, p], axis=2),
+        says=[
+            [
+                f"{language_name(one)} and {language_name(other)}: {shared[i, j]:.0f} shared, "
+                f"{lift[i, j]:.2f} × chance, p {'< 0.001' if p[i, j] < 0.001 else f'= {p[i, j]:.3f}'}"
+                if i != j
+                else f"{language_name(one)}: {shared[i, j]:.0f} neurons"
+                for j, other in enumerate(languages)
+            ]
+            for i, one in enumerate(languages)
+        ],
     )
     reach = max(float(np.log10(2)), float(np.nanmax(np.abs(colour), initial=0.0)))
     ticks = [tick for tick in (FAR_TICKS if reach >= 1 else NEAR_TICKS) if abs(np.log10(tick)) <= reach + 1e-9]
@@ -99,13 +114,18 @@ def ablation_map(*, relative_harm: Float[np.ndarray, "language language"], langu
     percent = relative_harm * 100
     limit = colour_limit(percent)
     digits = decimals_for(limit)
-    labels = [language_label(tag) for tag in languages]
+    labels, names = [language_label(tag) for tag in languages], [language_name(tag) for tag in languages]
     figure = _heat(
         percent,
         rows=labels,
         columns=labels,
         text=[[fixed(value, digits) for value in row] for row in percent],
-        value="%{z:.4f} %",
+        says=cell_texts(
+            names,
+            names,
+            percent,
+            lambda one, other, value: f"{one} neurons off, {other} text: {signed(value, max(1, digits))} %",
+        ),
     )
     bar = {"title": {"text": "relative harm (%)"}}
     figure.update_layout(
@@ -117,16 +137,37 @@ def ablation_map(*, relative_harm: Float[np.ndarray, "language language"], langu
 
 
 def source_target_map(
-    *, success: Float[np.ndarray, "source target"], sources: Sequence[str], targets: Sequence[str]
+    *,
+    success: Float[np.ndarray, "source target"],
+    n: Float[np.ndarray, "source target"] | None = None,
+    sources: Sequence[str],
+    targets: Sequence[str],
 ) -> go.Figure:
-    """Answers recognised as the target language, in %, by language of the prompt (rows) and target (columns)."""
+    """Answers recognised as the target language, in %, by language of the prompt (rows) and target (columns).
+
+    n: answers of each cell, where known. A cell of fewer than `FEWEST_ANSWERS` has no colour and says its n.
+    """
     percent = success * 100
+    few = np.zeros(percent.shape, dtype=bool) if n is None else n < FEWEST_ANSWERS
+    digits = [[fixed(value, 0) for value in row] for row in percent]
+    text = [
+        [f"{said}<br>n={n[i, j]:.0f}" if n is not None and few[i, j] and said else said for j, said in enumerate(row)]
+        for i, row in enumerate(digits)
+    ]
+    says = [
+        [
+            f"{language_name(source)} prompt to {language_name(target)}: {fixed(percent[i, j], 1) or '–'} %"
+            + ("" if n is None else f" of {n[i, j]:.0f} answers")
+            for j, target in enumerate(targets)
+        ]
+        for i, source in enumerate(sources)
+    ]
     figure = _heat(
-        percent,
+        np.where(few, np.nan, percent),
         rows=[language_label(tag) for tag in sources],
         columns=[language_label(tag) for tag in targets],
-        text=[[fixed(value, 0) for value in row] for row in percent],
-        value="%{z:.1f} %",
+        text=text,
+        says=says,
     )
     bar = {"title": {"text": "success (%)"}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 100, "colorbar": bar})
@@ -143,7 +184,12 @@ def method_map(
         rows=list(methods),
         columns=[language_label(tag) for tag in languages],
         text=[[fixed(value, 0) for value in row] for row in percent],
-        value="%{z:.1f} %",
+        says=cell_texts(
+            methods,
+            [language_name(tag) for tag in languages],
+            percent,
+            lambda method, name, value: f"{method}, {name}: {value:.1f} %",
+        ),
     )
     bar = {"title": {"text": "success (%)"}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 100, "colorbar": bar})
@@ -166,8 +212,14 @@ def agreement_map(
         rows=list(pairs),
         columns=[language_label(tag) for tag in languages],
         text=[[fixed(value, 2) if np.isfinite(value) else "–" for value in row] for row in jaccard],
-        value="Jaccard index %{z:.3f}, by chance %{customdata:.3f}",
-        custom=chance,
+        says=[
+            [
+                f"{pair}, {language_name(tag)}: Jaccard index {jaccard[row, column]:.3f}, "
+                f"by chance {chance[row, column]:.3f}"
+                for column, tag in enumerate(languages)
+            ]
+            for row, pair in enumerate(pairs)
+        ],
     )
     bar = {"title": {"text": "Jaccard index"}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar})
@@ -180,10 +232,9 @@ def _heat(
     rows: Sequence[str],
     columns: Sequence[str],
     text: Sequence[Sequence[str]],
-    value: str,
-    custom: Float[np.ndarray, "row column ..."] | None = None,
+    says: Sequence[Sequence[str]],
 ) -> go.Figure:
-    """One heat map, its first row at the top; `value` is the last line of what a cell says when pointed at."""
+    """One heat map, its first row at the top; text: written in a cell; says: what it says when pointed at."""
     fits = len(columns) <= CELL_TEXT_LIMIT
     figure = new_figure(height=rows_height(len(rows), row=30, around=130))
     axis = {"type": "category", "showgrid": False, "ticks": ""}
@@ -197,11 +248,11 @@ def _heat(
         text=np.where(np.isfinite(z), np.array(text), ""),
         texttemplate="%{text}" if fits else None,
         textfont={"size": 10},
-        customdata=custom,
+        hovertext=says,
+        hoverinfo="text",
         coloraxis="coloraxis",
         xgap=1,
         ygap=1,
-        hovertemplate=f"row %{{y}}<br>column %{{x}}<br>{value}<extra></extra>",
     )
     # A cell without a colour shows the page: its number takes the ink of the page.
     bare = [(row, column) for row, column in np.argwhere(~np.isfinite(z)).tolist() if text[row][column]]
@@ -216,6 +267,22 @@ def _heat(
             showlegend=False,
         )
     return figure
+
+
+def cell_texts(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Float[np.ndarray, "row column"],
+    say: Callable[[str, str, float], str],
+) -> list[list[str]]:
+    """What each cell of a map says, from the names of its row and its column and its value; nothing without one."""
+    return [
+        [
+            say(row, column, float(value)) if np.isfinite(value) else ""
+            for column, value in zip(columns, line, strict=True)
+        ]
+        for row, line in zip(rows, values, strict=True)
+    ]
 
 
 def _titled(figure: go.Figure, *, x: str, y: str, angle: int = -50) -> go.Figure:

@@ -9,12 +9,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from babelscope.axes import Float
-from babelscope.figures.heat_maps import _heat, _titled
+from babelscope.figures.colour_scales import SEQUENTIAL
+from babelscope.figures.heat_maps import _heat, _titled, cell_texts
 from babelscope.figures.style import (
     BLUE,
     CYCLE,
     ORANGE,
-    SEQUENTIAL,
     SYMBOLS,
     Number,
     arms,
@@ -64,7 +64,7 @@ def depth_lines(*, panels: Mapping[str, Sequence[DepthLine]], floor: Number | No
     floor: where each y axis starts; None lets it follow the data. Lines of one name share a colour over the panels.
     """
     figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.09)
-    figure.update_layout(template=page_template("light"), height=110 + 250 * len(panels))
+    figure.update_layout(template=page_template(), height=110 + 250 * len(panels))
     lines = [line for found in panels.values() for line in found]
     names = list(dict.fromkeys(line.name for line in lines if not line.control))
     shown: set[str] = set()
@@ -107,7 +107,12 @@ def depth_map(
         rows=[language_label(tag) for tag in languages],
         columns=depth_labels(value.shape[1]),
         text=text,
-        value=f"{html.escape(unit)} %{{z:.4f}}",
+        says=cell_texts(
+            [language_name(tag) for tag in languages],
+            depth_labels(value.shape[1]),
+            value,
+            lambda name, depth, cell: f"{name}, {depth}: {unit} {cell:.4f}",
+        ),
     )
     bar = {"title": {"text": unit}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": limit or 1.0, "colorbar": bar})
@@ -127,7 +132,13 @@ def latent_language_map(
         rows=[language_label(tag) for tag in languages],
         columns=depth_labels(share.shape[1]),
         text=leading,
-        value="%{text}: share %{z:.3f}",
+        says=[
+            [
+                f"{language_name(tag)} text, {depth}: {first} leads with share {cell:.3f}"
+                for depth, first, cell in zip(depth_labels(share.shape[1]), firsts, line, strict=True)
+            ]
+            for tag, firsts, line in zip(languages, leading, share, strict=True)
+        ],
     )
     bar = {"title": {"text": unit}}
     top = float(np.nanmax(share, initial=0.0)) or 1.0

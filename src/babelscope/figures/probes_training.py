@@ -31,7 +31,7 @@ def role_history(
     mean, the bars reach from the least to the largest.
     """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.1)
-    figure.update_layout(template=page_template("light"), height=560)
+    figure.update_layout(template=page_template(), height=560)
     for at, (role, steps) in enumerate(shares.items()):
         colour, symbol = CYCLE[at % len(CYCLE)], SYMBOLS[at % len(SYMBOLS)]
         x = list(range(len(steps)))

@@ -7,14 +7,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from babelscope.axes import Float
-from babelscope.figures.heat_maps import _heat, _titled, colour_limit
+from babelscope.figures.colour_scales import DIVERGING, SEQUENTIAL
+from babelscope.figures.heat_maps import _heat, _titled, cell_texts, colour_limit
 from babelscope.figures.style import (
     BLUE,
     CYCLE,
-    DIVERGING,
     ORANGE,
     PURPLE,
-    SEQUENTIAL,
     SYMBOLS,
     VERMILLION,
     Number,
@@ -22,6 +21,7 @@ from babelscope.figures.style import (
     decimals_for,
     fixed,
     language_label,
+    language_name,
     new_figure,
     row_axis,
     rows_height,
@@ -101,7 +101,12 @@ def head_map(
         rows=[language_label(tag) for tag in languages],
         columns=columns,
         text=[[fixed(value, 1) for value in row] for row in flat],
-        value="log2 of share over even: %{z:.3f}",
+        says=cell_texts(
+            [language_name(tag) for tag in languages],
+            columns,
+            flat,
+            lambda name, head, value: f"{name}, head {head}: log2 of share over even {value:.3f}",
+        ),
     )
     bar = {"title": {"text": "log2(share / even share)"}}
     figure.update_layout(coloraxis={"colorscale": DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": bar})
@@ -139,7 +144,12 @@ def attention_map(*, value: Float[np.ndarray, "language layer"], languages: Sequ
         rows=[language_label(tag) for tag in languages],
         columns=[str(layer) for layer in range(value.shape[1])],
         text=[[fixed(cell, digits) for cell in row] for row in value],
-        value=f"{unit}: %{{z:.4f}}",
+        says=cell_texts(
+            [language_name(tag) for tag in languages],
+            [str(layer) for layer in range(value.shape[1])],
+            value,
+            lambda name, layer, cell: f"{name}, layer {layer}: {unit} {cell:.4f}",
+        ),
     )
     bar = {"title": {"text": unit}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": top or 1.0, "colorbar": bar})
@@ -166,8 +176,13 @@ def routing_map(
         rows=[language_label(tag) for tag in languages],
         columns=[str(layer) for layer in range(divergence.shape[1])],
         text=text,
-        value="%{z:.4f} bits, swapped labels %{customdata:.4f}",
-        custom=null,
+        says=[
+            [
+                f"{language_name(tag)}, layer {layer}: {cell:.4f} bits, swapped labels {chance:.4f}"
+                for layer, (cell, chance) in enumerate(zip(*pair, strict=True))
+            ]
+            for tag, pair in zip(languages, zip(divergence, null, strict=True), strict=True)
+        ],
     )
     bar = {"title": {"text": f"divergence from {against} (bits)"}}
     # Plotly follows cmin only where cmax stands beside it.

@@ -13,6 +13,7 @@ from babelscope.figures.style import (
     SKY,
     VERMILLION,
     arms,
+    between,
     language_label,
     language_name,
     new_figure,
@@ -67,11 +68,11 @@ def set_sizes(
         orientation="h",
         marker={"color": BLUE, "opacity": 0.75},
         error_x=arms(sizes, low, high),
-        customdata=[
-            [language_label(tag), f"{a:.0f}–{b:.0f}" if np.isfinite(a + b) else "not measured"]
-            for tag, a, b in zip(languages, low, high, strict=True)
+        hovertext=[
+            f"{language_name(tag)}: {size:.0f} neurons{between(a, b, 0)}"
+            for tag, size, a, b in zip(languages, sizes, low, high, strict=True)
         ],
-        hovertemplate="%{customdata[0]}<br>%{x} neurons<br>interval %{customdata[1]}<extra></extra>",
+        hoverinfo="text",
     )
     figure.update_layout(
         yaxis=row_axis([language_label(tag) for tag in languages]),
@@ -99,9 +100,11 @@ def stability_ranges(
         name="median, range over half-splits",
         marker={"color": BLUE, "size": 9},
         error_x=arms(median, low, high),
-        customdata=np.stack([low, high], axis=1),
-        text=[language_label(tag) for tag in languages],
-        hovertemplate="%{text}<br>%{x:.3f} (%{customdata[0]:.3f}–%{customdata[1]:.3f})<extra></extra>",
+        hovertext=[
+            f"{language_name(tag)}: Jaccard index {at:.3f}{between(a, b, 3)}"
+            for tag, at, a, b in zip(languages, median, low, high, strict=True)
+        ],
+        hoverinfo="text",
     )
     figure.add_scatter(
         x=chance,
@@ -109,8 +112,8 @@ def stability_ranges(
         mode="markers",
         name="chance",
         marker={"symbol": "line-ns", "size": 11, "line": {"width": 2, "color": VERMILLION}},
-        text=[language_label(tag) for tag in languages],
-        hovertemplate="%{text}<br>chance %{x:.3f}<extra></extra>",
+        hovertext=[f"{language_name(tag)}, by chance: {at:.3f}" for tag, at in zip(languages, chance, strict=True)],
+        hoverinfo="text",
     )
     figure.update_layout(
         yaxis={**row_axis([language_label(tag) for tag in languages]), "showgrid": True},
@@ -134,7 +137,11 @@ def corpus_size_curve(*, points: Sequence[CorpusSizePoint]) -> go.Figure:
             showlegend=tag == tags[0],
             line={"width": 1},
             opacity=0.55,
-            hovertemplate=f"{language_name(tag)}<br>%{{x:g}} % of the text<br>%{{y:.3f}}<extra></extra>",
+            hovertext=[
+                f"{language_name(tag)}, {100 * point.share:g} % of the text: Jaccard index {point.jaccard:.3f}"
+                for point in line
+            ],
+            hoverinfo="text",
         )
     shares = sorted({point.share for point in points})
     for field, name, style in (
@@ -144,7 +151,9 @@ def corpus_size_curve(*, points: Sequence[CorpusSizePoint]) -> go.Figure:
         middle = [_median([getattr(point, field) for point in points if point.share == share]) for share in shares]
         figure.add_scatter(
             x=[100 * share for share in shares], y=middle, mode="lines+markers", name=name, line=style,
-            marker={"color": style["color"], "size": 6},
+            marker={"color": style["color"], "size": 6}, hoverinfo="text",
+            hovertext=[f"{name}, {100 * share:g} % of the text: {at:.3f}"
+                       for share, at in zip(shares, middle, strict=True)],
         )  # fmt: skip
     figure.update_layout(
         xaxis={"title": {"text": "text used (% of the tokens)"}},
@@ -170,8 +179,11 @@ def script_retention(*, rows: Sequence[tuple[str, Retention]]) -> go.Figure:
             mode="markers",
             name=name,
             marker=marker,
-            text=[language_label(tag) for tag, _ in rows],
-            hovertemplate=f"%{{text}}<br>{name}: %{{x:.1f}} %<extra></extra>",
+            hovertext=[
+                f"{language_name(tag)}, {name}: {100 * getattr(values, field):.1f} % still active"
+                for tag, values in rows
+            ],
+            hoverinfo="text",
         )
     figure.update_layout(
         yaxis={**row_axis([language_label(tag) for tag, _ in rows]), "showgrid": True},
@@ -194,9 +206,11 @@ def script_share(*, rows: Sequence[tuple[str, Retention | None]]) -> go.Figure:
         mode="markers",
         marker={"color": VERMILLION, "size": 10, "symbol": "diamond"},
         error_x=arms(share, low, high),
-        customdata=np.stack([low, high], axis=1),
-        text=[language_label(rows[row][0]) for row, _ in known],
-        hovertemplate="%{text}<br>%{x:.0f} % (%{customdata[0]:.0f}–%{customdata[1]:.0f})<extra></extra>",
+        hovertext=[
+            f"{language_name(rows[row][0])}: script's share {at:.0f} %{between(a, b, 0)}"
+            for (row, _), at, a, b in zip(known, share, low, high, strict=True)
+        ],
+        hoverinfo="text",
     )
     for row, (_, values) in enumerate(rows):
         if values is None:

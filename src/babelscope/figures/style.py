@@ -1,15 +1,13 @@
-"""How every figure looks: palettes, the light and the dark template, language labels, shared axes."""
+"""How every figure looks: palette, template, language labels, shared axes."""
 
 import functools
-import json
+import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import langcodes
 import numpy as np
 import plotly.graph_objects as go
-from plotly.io.json import to_json_plotly
-from plotly.offline import get_plotlyjs
 
 from babelscope.axes import Float
 
@@ -17,49 +15,39 @@ from babelscope.axes import Float
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 CYCLE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "x", "triangle-down")
-SEQUENTIAL = "Cividis"
-DIVERGING = ((0.0, "#08519C"), (0.25, "#6BAED6"), (0.5, "#F7F5F0"), (0.75, "#FDAE61"), (1.0, "#B35806"))
-DARK = {
-    BLUE: "#3B8FD4",
-    "#08519C": "#6BAED6",
-    "#6BAED6": "#2B6CA3",
-    "#F7F5F0": "#23272E",
-    "#FDAE61": "#A85F16",
-    "#B35806": "#FDAE61",
-}
-"""What a dark page puts in the place of a colour: the diverging scale is turned inside out, blue is lifted."""
 FONT = 'system-ui, -apple-system, "Segoe UI", "Noto Sans", Roboto, "Helvetica Neue", Arial, sans-serif'
-INK = {"light": ("#22262B", "#626A73", "#E2E4E7"), "dark": ("#E4E6E9", "#9BA3AD", "#343A42")}
-"""Text, quiet text, and grid lines, by mode."""
+INK, QUIET, GRID = "#22262B", "#626A73", "#E2E4E7"
+"""Text, quiet text, and grid lines."""
 Number = float | int
 """A number as a file may hold it: to a type checker at run time a whole one is no float."""
+LABEL = re.compile(r".+ \(([A-Za-z]{2,3}(?:-[A-Za-z0-9]+)*)\)")
+"""A name with its tag, as `language_label` writes it."""
 CELL_TEXT_LIMIT = 20
 """Columns above which a heat map's cells are too narrow for numbers."""
 
 
 @functools.cache
-def page_template(mode: Literal["light", "dark"]) -> go.layout.Template:
-    """Template of a mode; a mark without a colour of its own takes the ink of the mode."""
-    ink, quiet, grid = INK[mode]
+def page_template() -> go.layout.Template:
+    """Template of every figure; a mark without a colour of its own is drawn in quiet ink."""
     axis = {
-        "gridcolor": grid,
-        "zerolinecolor": grid,
-        "linecolor": quiet,
-        "tickcolor": grid,
+        "gridcolor": GRID,
+        "zerolinecolor": GRID,
+        "linecolor": QUIET,
+        "tickcolor": GRID,
         "fixedrange": True,
-        "title": {"font": {"size": 12, "color": quiet}, "standoff": 8},
+        "title": {"font": {"size": 12, "color": QUIET}, "standoff": 8},
         "automargin": True,
     }
-    bar = {"thickness": 10, "outlinewidth": 0, "ticklen": 3, "tickfont": {"size": 10, "color": quiet}}
+    bar = {"thickness": 10, "outlinewidth": 0, "ticklen": 3, "tickfont": {"size": 10, "color": QUIET}}
     return go.layout.Template(
         layout={
-            "font": {"family": FONT, "size": 12, "color": ink},
+            "font": {"family": FONT, "size": 12, "color": INK},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "colorway": list(CYCLE),
             "xaxis": axis,
             "yaxis": {**axis, "ticklabelstandoff": 5},
-            "coloraxis": {"colorbar": {**bar, "title": {"side": "right", "font": {"size": 11, "color": quiet}}}},
+            "coloraxis": {"colorbar": {**bar, "title": {"side": "right", "font": {"size": 11, "color": QUIET}}}},
             "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
             "legend": {
                 "orientation": "h",
@@ -69,22 +57,22 @@ def page_template(mode: Literal["light", "dark"]) -> go.layout.Template:
                 "yanchor": "bottom",
                 "font": {"size": 11},
             },
-            "annotationdefaults": {"font": {"size": 11, "color": quiet}, "showarrow": False},
-            "shapedefaults": {"line": {"color": ink, "width": 1.5}},
+            "annotationdefaults": {"font": {"size": 11, "color": QUIET}, "showarrow": False},
+            "shapedefaults": {"line": {"color": INK, "width": 1.5}},
             "hoverlabel": {"font": {"family": FONT, "size": 12}},
             "dragmode": False,
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": grid, "activecolor": quiet},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GRID, "activecolor": QUIET},
         },
         data={
-            "scatter": [{"marker": {"color": quiet}, "line": {"color": quiet}}],
-            "bar": [{"error_x": {"color": ink}}],
+            "scatter": [{"marker": {"color": QUIET}, "line": {"color": QUIET}}],
+            "bar": [{"error_x": {"color": INK}}],
         },
     )
 
 
 def new_figure(*, height: int) -> go.Figure:
     """An empty figure in the light template; height in pixels."""
-    return go.Figure(layout={"template": page_template("light"), "height": height})
+    return go.Figure(layout={"template": page_template(), "height": height})
 
 
 def language_name(tag: str) -> str:
@@ -95,6 +83,12 @@ def language_name(tag: str) -> str:
 def language_label(tag: str) -> str:
     """Name beside tag, such as `Finnish (fi)`."""
     return f"{language_name(tag)} ({tag})"
+
+
+def short_label(label: str) -> str:
+    """The tag of a label such as `Finnish (fi)`, where there is little room; any other label as it is."""
+    match = LABEL.fullmatch(label)
+    return match[1] if match else label
 
 
 def row_axis(labels: Sequence[str]) -> dict[str, Any]:
@@ -108,6 +102,17 @@ def row_axis(labels: Sequence[str]) -> dict[str, Any]:
         "showgrid": False,
         "ticks": "",
     }
+
+
+def signed(value: Number, digits: int) -> str:
+    """A change with its sign, such as `+9.3`."""
+    text = fixed(value, digits)
+    return f"+{text}" if value > 0 else text
+
+
+def between(low: Number, high: Number, digits: int) -> str:
+    """An interval behind an estimate, such as ` (4.2 to 7.1)`; nothing where an end is not known."""
+    return f" ({low:.{digits}f} to {high:.{digits}f})" if np.isfinite([low, high]).all() else ""
 
 
 def rows_height(n_rows: int, *, row: int = 25, around: int = 100) -> int:
@@ -142,29 +147,3 @@ def fixed(value: Number, digits: int) -> str:
         return ""
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
-
-
-def figure_json(figure: go.Figure) -> str:
-    """The figure as JSON that is safe inside a script element, without its template (the page has that once)."""
-    whole = figure.to_plotly_json()
-    whole["layout"].pop("template", None)
-    return _inside_script(to_json_plotly(whole) or "")
-
-
-def template_json(mode: Literal["light", "dark"]) -> str:
-    """A mode's template as JSON that is safe inside a script element."""
-    return _inside_script(json.dumps(page_template(mode).to_plotly_json()))
-
-
-def dark_colours_json() -> str:
-    """Colours of figures with those that stand for them on a dark page, as JSON."""
-    return json.dumps(DARK)
-
-
-def plotly_script() -> str:
-    """Source of plotly.js, as the installed plotly carries it."""
-    return get_plotlyjs()
-
-
-def _inside_script(text: str) -> str:
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

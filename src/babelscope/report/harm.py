@@ -15,6 +15,7 @@ from babelscope.report.markup import (
     figure_block,
     join,
     language_cell,
+    matrix_records,
     missing,
     table,
 )
@@ -65,7 +66,8 @@ def _harm_map(results: Results, name: str, harm: Float[np.ndarray, "language lan
             matrix_table(bits, results.languages, results.languages, lambda x: plain(x, 4)),
         ]
     figure = ablation_map(relative_harm=harm, languages=results.languages)
-    plot = Plot(figure, f"Relative harm by set and language, neurons held at {held_at}", wide=True)
+    records = matrix_records(harm, results.languages, results.languages, ("set", "text", "relative_harm"))
+    plot = Plot(figure, f"Relative harm by set and language, neurons held at {held_at}", records)
     return figure_block(name, [plot], caption, *numbers)
 
 
@@ -110,9 +112,17 @@ def _harm_draws(results: Results, name: str, own: Float[np.ndarray, " language"]
         "set", "Layer-matched, mean", "Contribution-matched, mean", "Ratio, layer", "Ratio, contribution",
         "p, layer", "p, contribution", "corrected p, layer", "corrected p, contribution",
     )  # fmt: skip
-    return figure_block(
-        name, [Plot(figure, "Own-language harm of each set and of random sets")], caption, table(head, rows)
-    )
+    records = [
+        {"language": tag, "set": kind, "relative_harm": value}
+        for at, tag in enumerate(results.languages)
+        for kind, values in (
+            ("selected", [float(own[at])]), ("layer-matched", layer.get(tag, [])),
+            ("contribution-matched", contribution.get(tag, [])),
+        )
+        for value in values
+    ]  # fmt: skip
+    plot = Plot(figure, "Own-language harm of each set and of random sets", records)
+    return figure_block(name, [plot], caption, table(head, rows))
 
 
 def _choice(results: Results) -> Markup:

@@ -1,12 +1,19 @@
 """Pieces of HTML: escaped text, tables, figures with captions, sections."""
 
+import base64
+import csv
 import html
+import io
 import itertools
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from babelscope.figures import Figure, figure_json, language_name
+import numpy as np
+
+from babelscope.axes import Float
+from babelscope.figures import Figure, figure_svg, language_name
 from babelscope.report.wording import NOT_MEASURED, plain, together
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
@@ -45,8 +52,8 @@ class Plot:
     """The plotly figure."""
     label: str
     """What it shows, for those who do not see it, and its heading where a figure has several."""
-    wide: bool = False
-    """Keeps a least width and scrolls sideways on a narrow screen."""
+    records: Sequence[Mapping[str, object]]
+    """Its numbers, a row per mark, in the units of results.json; offered as CSV and JSON."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,10 @@ def missing(what: str) -> Markup:
 def figure_block(name: str, plots: Sequence[Plot], caption: Caption, *numbers: object) -> Markup:
     """One or more plots with their caption and, folded away, the numbers behind them."""
     several = len(plots) > 1
-    drawn = [_plot(f"{name}-{at}", plot, heading=several) for at, plot in zip(itertools.count(1), plots, strict=False)]
+    drawn = [
+        _plot(f"{name}-{at}", plot, caption.shows, heading=several)
+        for at, plot in zip(itertools.count(1), plots, strict=False)
+    ]
     facts = {key: together(getattr(caption, key)) for key in ("n", "control", "seed", "unit")}
     said = element("p", element("strong", together(caption.shows)), " ", together(caption.read))
     folded = [details("The numbers of this figure", *numbers)] if numbers else []
@@ -149,11 +159,36 @@ def figure_block(name: str, plots: Sequence[Plot], caption: Caption, *numbers: o
     )
 
 
-def _plot(name: str, plot: Plot, *, heading: bool) -> Markup:
-    style = f"height:{plot.figure.layout['height']}px"
-    box = element("div", id=name, class_="plot", role="img", aria_label=plot.label, style=style)
-    data = Markup(f'<script type="application/json" data-plot="{escape(name)}">{figure_json(plot.figure)}</script>')
+def _plot(name: str, plot: Plot, shows: str, *, heading: bool) -> Markup:
+    drawing = Markup(figure_svg(plot.figure, name=name, title=plot.label, description=shows))
     title = [element("h4", plot.label)] if heading else []
-    return element(
-        "div", *title, element("div", box, class_="scroll wide" if plot.wide else "scroll"), data, class_="panel"
-    )
+    return element("div", *title, drawing, _data_links(name, plot.records), class_="panel")
+
+
+def _data_links(name: str, records: Sequence[Mapping[str, object]]) -> Markup:
+    """The numbers of a figure as two files that are inside the page; NaN is null, and empty in the CSV."""
+    rows = [{key: None if value != value else value for key, value in record.items()} for record in records]  # noqa: PLR0124
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    contents = {"csv": lines.getvalue(), "json": json.dumps(rows, ensure_ascii=False)}
+    links = [
+        element(
+            "a", kind.upper(), download=f"{name}.{kind}", aria_label=f"Numbers of this figure as {kind.upper()}",
+            href=f"data:text/{kind};base64,{base64.b64encode(text.encode()).decode()}",
+        )
+        for kind, text in contents.items()
+    ]  # fmt: skip
+    return element("p", "Numbers: ", join(links, ", "), class_="data")
+
+
+def matrix_records(
+    values: Float[np.ndarray, "row column"], rows: Sequence[object], columns: Sequence[object], names: Sequence[str]
+) -> list[dict[str, object]]:
+    """A row per cell of a table; names: of the two sides and of the value."""
+    return [
+        dict(zip(names, (row, column, value), strict=True))
+        for row, line in zip(rows, values.tolist(), strict=True)
+        for column, value in zip(columns, line, strict=True)
+    ]

@@ -1,40 +1,34 @@
 "use strict";
+// A figure is whole without this script; it only puts what a mark says where the pointer or the finger is.
 (() => {
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const templates = {};
-  for (const mode of ["light", "dark"]) {
-    templates[mode] = JSON.parse(document.getElementById(`template-${mode}`).textContent);
-  }
-  const darkColours = JSON.parse(document.getElementById("dark-colours").textContent);
-  // Without a pointer that can hover, the button would cover the figure all the time.
-  const displayModeBar = matchMedia("(hover: hover)").matches ? "hover" : false;
-  const config = { responsive: true, displaylogo: false, displayModeBar, modeBarButtons: [["toImage"]] };
-  const boxes = [...document.querySelectorAll(".plot")];
+  const tip = document.createElement("div");
+  tip.className = "tip";
+  tip.setAttribute("aria-hidden", "true");
+  document.body.append(tip);
 
-  function draw(box) {
-    const mode = dark.matches ? "dark" : "light";
-    const written = document.querySelector(`script[data-plot="${box.id}"]`).textContent;
-    const coloured = written.replace(/#[0-9A-F]{6}/g, (colour) => (dark.matches && darkColours[colour]) || colour);
-    const { data, layout } = JSON.parse(coloured);
-    layout.template = templates[mode];
-    layout.autosize = true;
-    return Plotly.react(box, data, layout, config);
-  }
-
-  // One figure a turn: the text can be read and scrolled while they appear.
-  async function drawAll() {
-    for (const box of boxes) {
-      try {
-        await draw(box);
-      } catch (error) {
-        box.textContent = `This figure could not be drawn (${error}).`;
-        box.classList.add("failed");
-      }
-      await new Promise((next) => setTimeout(next));
+  // A mark's own title would come up a second time, later and in another place.
+  function saidBy(mark) {
+    const title = mark.querySelector(":scope > title");
+    if (title && mark.closest("svg.drawing") !== mark) {
+      mark.dataset.says = title.textContent;
+      title.remove();
     }
-    document.documentElement.dataset.drawn = String(document.querySelectorAll(".plot .main-svg").length > 0);
+    return mark.dataset.says;
   }
 
-  dark.addEventListener("change", drawAll);
-  drawAll();
+  function show(event) {
+    const mark = event.target.closest("svg.drawing *");
+    const words = mark && saidBy(mark);
+    tip.classList.toggle("shown", Boolean(words));
+    if (!words) return;
+    tip.textContent = words;
+    const room = document.documentElement.clientWidth - tip.offsetWidth - 8;
+    tip.style.left = `${Math.max(8, Math.min(event.clientX + 12, room))}px`;
+    tip.style.top = `${Math.max(8, event.clientY - tip.offsetHeight - 12)}px`;
+  }
+
+  document.addEventListener("pointerover", show);
+  document.addEventListener("pointerdown", show);
+  addEventListener("scroll", () => tip.classList.remove("shown"), { passive: true });
+  document.documentElement.dataset.ready = "true";
 })();

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from importlib.resources import files
 
-from babelscope.figures import dark_colours_json, plotly_script, template_json
 from babelscope.report.markup import Markup, Section, element, escape
 
 POLICY = (
@@ -25,10 +24,6 @@ def assemble(*, title: str, intro: Markup, groups: Sequence[tuple[str, str, Sequ
         ]
         top = [element("h1", heading, class_="run")] if heading else []
         body.append(element("div", *top, *inner, id=anchor, class_="group"))
-    templates = "".join(
-        f'<script type="application/json" id="template-{mode}">{template_json(mode)}</script>'
-        for mode in ("light", "dark")
-    )
     return "\n".join(
         [
             "<!doctype html>",
@@ -38,10 +33,7 @@ def assemble(*, title: str, intro: Markup, groups: Sequence[tuple[str, str, Sequ
             '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">',
             f"<title>{escape(title)}</title><style>{_asset('page.css')}</style></head><body><main>",
             *body,
-            "<noscript>The figures need JavaScript; every number is also in the tables.</noscript></main>",
-            templates,
-            f'<script type="application/json" id="dark-colours">{dark_colours_json()}</script>',
-            f"<script>{plotly_script()}</script>",
+            "</main>",
             f"<script>{_asset('page.js')}</script></body></html>\n",
         ]
     )

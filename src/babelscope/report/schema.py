@@ -31,13 +31,14 @@ _draws = per_language(nullable(each(_maybe)))
 
 def _by_source(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
     """A table whose sides are the sources and the targets named beside it."""
-    faults = list(record({"sources": each(tag), "targets": each(tag), "success": table})(value, at, tags))
+    faults = list(record({"sources": each(tag), "targets": each(tag), "success": table}, n=table)(value, at, tags))
     if not faults:
-        wanted, found = (len(value["sources"]), len(value["targets"])), value["success"]
-        if (len(found), len(found[0])) != wanted:
-            faults = [
-                f"{at}.success is {len(found)} × {len(found[0])}, not sources × targets {wanted[0]} × {wanted[1]}"
-            ]
+        wanted = (len(value["sources"]), len(value["targets"]))
+        faults = [
+            f"{at}.{key} is {len(found)} × {len(found[0])}, not sources × targets {wanted[0]} × {wanted[1]}"
+            for key in ("success", "n")
+            if (found := value.get(key)) is not None and (len(found), len(found[0])) != wanted
+        ]
     yield from faults
 
 

@@ -28,6 +28,7 @@ from babelscope.report.markup import (
     figure_block,
     join,
     language_cell,
+    matrix_records,
     missing,
     table,
 )
@@ -72,7 +73,11 @@ def neuron_section(results: Results, run: str) -> Section:
     """Figure 1: layer × language counts and set sizes."""
     sizes, ends = results.vector("neurons"), results.rows("set_size_interval", 2)
     measured = bool(np.isfinite(ends).any())
-    plots = [Plot(set_sizes(sizes=sizes, intervals=ends, languages=results.languages), "Set sizes")]
+    size_records = [
+        {"language": tag, "neurons": size, "low": low, "high": high}
+        for tag, size, (low, high) in zip(results.languages, sizes.tolist(), ends.tolist(), strict=True)
+    ]
+    plots = [Plot(set_sizes(sizes=sizes, intervals=ends, languages=results.languages), "Set sizes", size_records)]
     numbers = [
         table(
             ("Language", "Neurons", "Interval"),
@@ -86,8 +91,10 @@ def neuron_section(results: Results, run: str) -> Section:
     if counts is None:
         before = [missing("Neurons by layer")]
     else:
-        plots.insert(0, Plot(neuron_map(counts=counts, languages=results.languages), "Neurons by layer", wide=True))
         layers = [str(layer) for layer in range(counts.shape[1])]
+        records = matrix_records(counts, results.languages, range(len(layers)), ("language", "layer", "neurons"))
+        figure = neuron_map(counts=counts, languages=results.languages)
+        plots.insert(0, Plot(figure, "Neurons by layer", records))
         numbers.append(matrix_table(counts, results.languages, layers, lambda x: plain(x, 0)))
     if not measured:
         before.append(missing("Bootstrap intervals of the set sizes"))
@@ -132,7 +139,12 @@ def overlap_section(results: Results, run: str) -> Section:
         element("p", "Lift"), matrix_table(lift, results.languages, results.languages, lambda x: plain(x, 2)),
         element("p", "p, corrected"), matrix_table(p, results.languages, results.languages, lambda x: plain(x, 3)),
     ]  # fmt: skip
-    plots = [Plot(figure, "Neurons shared by two languages, coloured by lift against chance", wide=True)]
+    records = [
+        {"language": one, "other": other, "shared": shared[i, j], "lift": lift[i, j], "p": p[i, j]}
+        for i, one in enumerate(results.languages)
+        for j, other in enumerate(results.languages)
+    ]
+    plots = [Plot(figure, "Neurons shared by two languages, coloured by lift against chance", records)]
     return Section("overlap", title, figure_block(f"{run}-overlap", plots, caption, *numbers))
 
 
@@ -142,13 +154,17 @@ def stability_section(results: Results, run: str) -> Section:
     figure = stability_ranges(
         median=values[:, 0], low=values[:, 1], high=values[:, 2], chance=values[:, 3], languages=results.languages
     )
-    plots, after = [Plot(figure, "Two halves of the text")], []
+    records = [
+        {"language": tag, "jaccard": row[0], "low": row[1], "high": row[2], "chance": row[3], "neurons": row[4]}
+        for tag, row in zip(results.languages, values.tolist(), strict=True)
+    ]
+    plots, after = [Plot(figure, "Two halves of the text", records)], []
     points = [
         CorpusSizePoint(row["share"], row["language"], _nan(row["jaccard"]), _nan(row.get("chance")))
         for row in results.find("controls.corpus_size") or []
     ]
     if points:
-        plots.append(Plot(corpus_size_curve(points=points), "Less text"))
+        plots.append(Plot(corpus_size_curve(points=points), "Less text", [point._asdict() for point in points]))
     else:
         after.append(missing("Agreement by size of the corpus"))
     caption = Caption(
@@ -183,9 +199,11 @@ def script_section(results: Results, run: str) -> Section:
         tag: Retention(*(_nan(row.get(field)) for field in fields)) for tag, row in found.items() if "share" in row
     }
     rows = [(tag, measured.get(tag)) for tag in sorted(found, key=lambda tag: tag not in measured)]
-    plots = [Plot(script_share(rows=rows), "Share of the response that is script")]
+    shares = [{"language": tag, "share": r.share, "low": r.low, "high": r.high} for tag, r in measured.items()]
+    plots = [Plot(script_share(rows=rows), "Share of the response that is script", shares)]
     if measured:
-        plots.insert(0, Plot(script_retention(rows=list(measured.items())), "Neurons still active"))
+        active = [{"language": tag, **r._asdict()} for tag, r in measured.items()]
+        plots.insert(0, Plot(script_retention(rows=list(measured.items())), "Neurons still active", active))
     caption = Caption(
         shows="What is left of a set's response when the same text is written in Latin letters.",
         read="Still active: neurons of the set that stay above their threshold. Script's share: (native − romanised) "

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from babelscope.axes import Float
 from babelscope.figures import STRENGTH_UNIT, DosePoint, Number, dose_response, source_target_map, steering_bars
 from babelscope.report.claims import macro_success
 from babelscope.report.markup import (
@@ -17,10 +18,11 @@ from babelscope.report.markup import (
     figure_block,
     join,
     language_cell,
+    matrix_records,
     missing,
     table,
 )
-from babelscope.report.results import Results
+from babelscope.report.results import Results, to_array
 from babelscope.report.selection_sections import UNRECORDED, matrix_table, seed_of
 from babelscope.report.wording import counted, known, names, percent, plain, span
 
@@ -77,6 +79,7 @@ def dose_section(results: Results, run: str) -> Section:
         Plot(
             dose_response(points=points, chosen=chosen, unit=_strength_unit(results)),
             "Success and perplexity ratio by strength, a line a layer",
+            [{**point._asdict(), "answers": row.get("n")} for point, row in zip(points, rows, strict=True)],
         )
     ]
     return Section("dose", title, figure_block(f"{run}-dose", plots, caption, table(head, lines)))
@@ -148,24 +151,35 @@ def _bars(results: Results, name: str, success: Mapping[str, Number]) -> Markup:
         for key in results.find("steering.macro") or {}
     ]
     means = [table(("Mean over targets", "Success"), macro)] if macro else []
-    plot = Plot(figure, "Success by target beside native text and controls")
+    records = [
+        {"target": tag, "answers": kind, "success": rates.get(tag), "low": low, "high": high}
+        for tag in targets
+        for kind, rates in {"steered": success, **others}.items()
+        for low, high in [ends.get(tag, (None, None)) if kind == "steered" else (None, None)]
+    ]
+    plot = Plot(figure, "Success by target beside native text and controls", records)
     return figure_block(name, [plot], caption, table(head, rows), *means)
 
 
 def _source_map(results: Results, name: str, found: Mapping[str, list]) -> Markup:
     values = np.array([[_nan(x) for x in row] for row in found["success"]], dtype=np.float64)
-    figure = source_target_map(success=values, sources=found["sources"], targets=found["targets"])
+    n = None if found.get("n") is None else to_array(found["n"])
+    figure = source_target_map(success=values, n=n, sources=found["sources"], targets=found["targets"])
     caption = Caption(
         shows="Success by language of the prompt and target.",
-        read="Blue is low, yellow is high: a blue row is a language hard to leave, a blue column one hard to reach. "
-        "Empty cells were not measured.",
-        n=_answers(results),
+        read="Pale is low, dark is high (the other way round on a dark page): a pale row is a language hard to leave, "
+        "a pale column one hard to reach. A cell of fewer than ten answers has no colour and says its n; empty cells "
+        "were not measured.",
+        n=_answers(results) + ("; answers of a cell not recorded" if n is None else f"; {_per_cell(n)} a cell"),
         control="the figure above",
         seed=seed_of(results, "steering"),
         unit=f"% of answers; {_setting(results)}",
     )
     numbers = matrix_table(values, found["sources"], found["targets"], lambda x: plain(100 * x, 1))
-    plot = Plot(figure, "Success by language of the prompt (rows) and target (columns)", wide=True)
+    records = matrix_records(values, found["sources"], found["targets"], ("source", "target", "success"))
+    if n is not None:
+        records = [{**row, "answers": count} for row, count in zip(records, n.ravel().tolist(), strict=True)]
+    plot = Plot(figure, "Success by language of the prompt (rows) and target (columns)", records)
     return figure_block(name, [plot], caption, numbers)
 
 
@@ -215,6 +229,10 @@ def _answers(results: Results) -> str:
     if not n:
         return f"answers a target {UNRECORDED}"
     return f"{counted(n)} answers a target"
+
+
+def _per_cell(n: Float[np.ndarray, "source target"]) -> str:
+    return counted([count for count in n.ravel().tolist() if count])
 
 
 def _nan(value: Number | None) -> float:

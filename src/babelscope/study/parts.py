@@ -1,6 +1,7 @@
 """What the stages found, as the numbers of results.json (schema: docs/results.schema.json)."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -125,6 +126,7 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
         "neuron_arithmetic": arithmetic.trial,
     }
     scores, table = study.steered.scores, success_by_source(study.steered)
+    answers = Counter((answer.prompt.source, answer.target) for answer in study.steered.answers)
     targets = list(scores)
     sources = [*(tag for tag in targets if tag in table), *(tag for tag in table if tag not in targets)]
     return {
@@ -159,6 +161,7 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
             "sources": sources,
             "targets": targets,
             "success": [[table[source].get(target, math.nan) for target in targets] for source in sources],
+            "n": [[answers[source, target] for target in targets] for source in sources],
         },
         "sweep": [sweep_row(point) for point in study.points],
         "not_measurable": list(study.not_measurable),

@@ -1,0 +1,101 @@
+"""Elements of SVG as text: escaped, in two colours for two kinds of page, in two wordings for two widths."""
+
+import html
+import math
+from collections.abc import Sequence
+
+from babelscope.figures.colour_scales import dark_colour
+from babelscope.figures.style import Number
+
+WIDE, NARROW = "w", "s"
+"""Classes of what is shown only on a wide and only on a narrow screen."""
+SANS_WIDTH = 0.56
+"""Mean width of a letter of a sans-serif face, over its size; letters of East Asian scripts are as wide as high."""
+FIRST_WIDE_LETTER = 0x2E80
+
+
+def tag(name: str, *content: str, **attributes: str | Number | None) -> str:
+    """An element; `class_` is class, an underscore is a dash, None leaves an attribute out. Content is markup."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(number(value), quote=True)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return f"<{name}{written}>{''.join(content)}</{name}>"
+
+
+def number(value: str | Number) -> str:
+    """A coordinate with at most two decimals; text as it is."""
+    return value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def share(place: Number) -> str:
+    """A place in 0 … 1 as a share of the width."""
+    return f"{number(100 * place)}%"
+
+
+def pair_of_colours(colour: str | None) -> str:
+    """A mark's colour on a light and on a dark page, for the style attribute; None is the page's quiet ink."""
+    if colour is None:
+        return "--l:var(--quiet);--d:var(--quiet)"
+    return f"--l:{colour};--d:{dark_colour(colour)}"
+
+
+def hover(text: str) -> str:
+    """What a mark says when it is pointed at."""
+    return tag("title", html.escape(text)) if text else ""
+
+
+def text_width(text: str, size: Number) -> float:
+    """About how many pixels a text takes in a sans-serif face."""
+    return size * sum(1.0 if ord(letter) >= FIRST_WIDE_LETTER else SANS_WIDTH for letter in text)
+
+
+def text_lines(text: str) -> list[str]:
+    """A plotly text as its lines, without plotly's own markup."""
+    return [html.unescape(line) for line in text.replace("<br />", "<br>").split("<br>")]
+
+
+def written(text: str, *, x: str, y: Number, anchor: str, class_: str = "t", shift: Number = 0) -> str:
+    """A text at a share of the width; lines below the first stand under it. shift: pixels to the right."""
+    lines = text_lines(text)
+    whole = html.escape(lines[0]) + "".join(tag("tspan", html.escape(line), x=x, dy=13) for line in lines[1:])
+    return tag("text", whole, x=x, y=y, dx=shift or None, text_anchor=anchor, class_=class_)
+
+
+def turned(text: str, *, x: str, y: Number, angle: Number, class_: str = "t") -> str:
+    """A text that ends at a share of the width and is turned about its end."""
+    line = tag("text", html.escape(" ".join(text_lines(text))), text_anchor="end", transform=f"rotate({number(angle)})")
+    return tag("svg", line, x=x, y=y, class_=f"v {class_}")
+
+
+def symbol(name: str, size: Number) -> tuple[str, bool]:
+    """Path of one of plotly's symbols about 0, 0, and whether it is drawn by its outline; size: pixels across."""
+    r = float(size) / 2
+    shape = name.removesuffix("-open")
+    if shape == "circle":
+        half = f"a{number(r)} {number(r)} 0 1 0"
+        return f"M{number(-r)} 0{half} {number(2 * r)} 0{half} {number(-2 * r)} 0", shape != name
+    corners = {
+        "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
+        "diamond": [(0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)],
+        "triangle-up": [(0, -1.1), (1.1, 0.8), (-1.1, 0.8)],
+        "triangle-down": [(0, 1.1), (1.1, -0.8), (-1.1, -0.8)],
+        "star": [
+            (radius * math.sin(math.pi * at / 5), -radius * math.cos(math.pi * at / 5))
+            for at, radius in enumerate([1.25, 0.5] * 5)
+        ],
+    }
+    if shape in corners:
+        return _path(corners[shape], r) + "Z", shape != name
+    strokes = {
+        "x": [[(-0.8, -0.8), (0.8, 0.8)], [(-0.8, 0.8), (0.8, -0.8)]],
+        "cross": [[(-1, 0), (1, 0)], [(0, -1), (0, 1)]],
+        "line-ns": [[(0, -1), (0, 1)]],
+        "line-ew": [[(-1, 0), (1, 0)]],
+    }
+    return "".join(_path(stroke, r) for stroke in strokes[shape.removesuffix("-thin")]), True
+
+
+def _path(corners: Sequence[tuple[Number, Number]], r: float) -> str:
+    return "M" + "L".join(f"{number(r * x)} {number(r * y)}" for x, y in corners)
