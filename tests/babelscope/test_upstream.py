@@ -1,7 +1,9 @@
 """Every name of transformers, accelerate and torch internals stands in one place; a renamed one is never a result."""
 
 import ast
+import importlib
 import inspect
+import sys
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -86,6 +88,12 @@ def look_for_accelerate():
     devices.execution_device(add_hook_to_module(nn.Linear(2, 2), AlignDevicesHook("cpu")))
 
 
+def load_the_tuner():
+    for name in ("peft_linear", "peft_neurons"):
+        sys.modules.pop(f"babelscope.adapters.{name}", None)
+    importlib.import_module("babelscope.adapters.peft_neurons")
+
+
 def look_for_graphs():
     import torch._dynamo.utils
 
@@ -138,6 +146,7 @@ SCENES = {
     "accelerate": look_for_accelerate,
     "mark": look_for_accelerate,
     "torch": look_for_graphs,
+    "peft": load_the_tuner,
 }
 """By the beginning of a key: what a person does that reads the name."""
 
@@ -210,7 +219,9 @@ def test_a_renamed_name_is_one_line_and_never_a_result(key, monkeypatch):
     scene = scene_of(key)
     scene()
     monkeypatch.setitem(NAMES, key, ("renamed_upstream",))
-    with pytest.raises(PrerequisiteError, match=r"(transformers|accelerate|torch) \d+.*'renamed_upstream'") as caught:
+    with pytest.raises(
+        PrerequisiteError, match=r"(transformers|accelerate|torch|peft) \d+.*'renamed_upstream'"
+    ) as caught:
         scene()
     assert "\n" not in str(caught.value)
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from babelscope.adapters.neuron_projections import projections_of
 from babelscope.axes import Float32, Int64, Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError
 from babelscope.files.tensor_files import write_tensors
@@ -53,7 +54,7 @@ def export_adapter(delta: Delta, model: CausalModel, path: str | Path, *, scale:
             f"{delta.title}: {model.config.model_type} has fused experts, in whose weights LoRA has no place for "
             "single experts' rows; expected a dense model; export as 'merged'"
         )
-    found = list(_factors(delta * scale, layout))
+    found = list(factors_of(delta * scale, layout))
     if not found:
         raise ArtifactError(f"{delta.title} is empty; expected at least one neuron; nothing to export")
     ranks = {factors.module: len(factors.a) for factors in found}
@@ -104,20 +105,13 @@ def place_of(model: CausalModel) -> ModelSource:
     return ModelSource(name, revision_of(model.config) or None)
 
 
-def _factors(delta: Delta, layout: Layout) -> Iterator[Factors]:
+def factors_of(delta: Delta, layout: Layout) -> Iterator[Factors]:
     """The projections of each layer with neurons: changed rows of gate and up, changed columns of down."""
-    family = layout.family
     for layer in delta.layers:
         indices, rows = delta.layer_of(layer)
-        neurons, prefix = indices.long(), f"{family.layers}.{layer}."
-        if family.gate and family.gate == family.up:
-            into = [(family.up, torch.cat([neurons, layout.d_neuron + neurons]), torch.cat([rows["gate"], rows["up"]]))]
-        else:
-            into = [(getattr(family, role), neurons, rows[role]) for role in ("gate", "up") if role in rows]
-        for name, places, change in into:
-            width = layout.d_neuron * (2 if len(places) > len(neurons) else 1)
-            yield Factors(prefix + name, change, one_hot(places, width).T)
-        yield Factors(prefix + family.down, one_hot(neurons, layout.d_neuron), rows["down"].T)
+        for part in projections_of(layout, layer, indices.long()):
+            change, where = torch.cat([rows[role] for role in part.roles]), one_hot(part.places, part.width)
+            yield Factors(part.module, where, change.T) if part.at_inputs else Factors(part.module, change, where.T)
 
 
 def one_hot(places: Int64[Tensor, " rank"], width: int) -> Float32[Tensor, "rank width"]:

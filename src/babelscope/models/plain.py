@@ -56,7 +56,7 @@ def refuse_compiled(model: nn.Module) -> None:
 
 def _way_inside(model: Any) -> str:
     """How to get at a wrapped model."""
-    if _library(type(model)) == "peft":
+    if is_adapter(model):
         return "hand over model.merge_and_unload(), or steer and read the one inside it, model.get_base_model()"
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return "hand over the one inside it, model.module"
@@ -65,6 +65,11 @@ def _way_inside(model: Any) -> str:
 
 def _library(kind: Any) -> str:
     return str(kind.__module__).partition(".")[0]
+
+
+def is_adapter(module: Any) -> bool:
+    """Whether a module is one of peft's, or of a class derived from one of its own."""
+    return any(_library(kind) == "peft" for kind in type(module).__mro__)
 
 
 def objection(module: nn.Module, weight: str = "weight") -> str | None:
@@ -99,7 +104,8 @@ def objection(module: nn.Module, weight: str = "weight") -> str | None:
 
 def alteration(module: nn.Module) -> str | None:
     """Why a module of any kind does not compute as its class does from its state, with the way out; None if it does."""
-    if _library(type(module)) not in ("transformers", "torch", "peft") and not is_parametrized(module):
+    plain = _library(type(module)) in ("transformers", "torch")
+    if not (plain or is_adapter(module) or is_parametrized(module)):
         return f"a {type(module).__name__} stands there, of neither transformers nor torch; take it out"
     return _replacement(module) or _interference(module)
 
@@ -112,7 +118,7 @@ def _replacement(module: nn.Module) -> str | None:
             f"the weight of a {kind} is parametrised; take that off with "
             "torch.nn.utils.parametrize.remove_parametrizations, which can leave its value in place"
         )
-    if _library(type(module)) == "peft":
+    if is_adapter(module):
         return f"an adapter ({kind}) stands in its place; take the result of merge_and_unload(), or unload() it"
     return None
 
@@ -136,7 +142,7 @@ def adapter_settings(model: nn.Module) -> dict[str, Any]:
     by_module = {
         name: {part: vars(module)[part] for part in ADAPTER_STATE if part in vars(module) and vars(module)[part]}
         for name, module in model.named_modules()
-        if _library(type(module)) == "peft" and any(part in vars(module) for part in ADAPTER_STATE)
+        if is_adapter(module) and any(part in vars(module) for part in ADAPTER_STATE)
     }
     if not by_module:
         return {}
