@@ -88,12 +88,18 @@ if TYPE_CHECKING:
         train_subnetwork,
     )
     from babelscope.sweeps import compare_answers
-    from babelscope.vocabulary import infer_training_shares
+    from babelscope.vocabulary import (
+        VocabularyPack,
+        infer_training_shares,
+        trim_vocabulary,
+    )
 
 __all__ = [
     "Language",
     "Site",
     "infer_training_shares",
+    "VocabularyPack",
+    "trim_vocabulary",
     "open_model",
     "layout_of",
     "text_part",

@@ -39,6 +39,9 @@ WITHOUT_EFFECT = re.compile(
 )
 """Settings that change no hidden state of a pass in eval mode: of the tokens, of training, output, storage, generation.
 Whether the head is tied to the embeddings is told by the weights, not by the switch."""
+VOCABULARY_MARK = "babelscope_vocabulary"
+"""Name in the configuration of a model whose vocabulary was changed, for what it was before: "settings", such as the
+number of entries, and the hashes of the tokenizers "before" and "after"."""
 RENAMED = {"num_local_experts": "num_experts"}
 """Names of later releases for what earlier ones called otherwise."""
 CODED = {"swiglu_alpha": 1.702, "swiglu_limit": 7.0, "pretraining_tp": 1, "partial_rotary_factor": 1.0}
@@ -109,6 +112,29 @@ def settings_of(config: Any) -> dict[str, Any]:
     """The settings that decide, of a live configuration, without what its class does not know."""
     known = _settings_known(type(config))
     return deciding_settings({name: value for name, value in config.to_dict().items() if name in known})
+
+
+def vocabulary_mark(config: Any) -> dict[str, Any] | None:
+    """What a live configuration says of its vocabulary before it was changed; None where nothing is said.
+
+    Raises ArtifactError for a mark that no release of this library writes.
+    """
+    mark = vars(config).get(VOCABULARY_MARK)
+    if mark is None:
+        return None
+    kinds = {"settings": Mapping, "before": str, "after": str}
+    if not isinstance(mark, Mapping) or not all(isinstance(mark.get(name), kind) for name, kind in kinds.items()):
+        raise ArtifactError(
+            f"the model's configuration has {VOCABULARY_MARK} {_short(mark)}; expected its settings and two hashes; "
+            "take it out of config.json, or apply the vocabulary again"
+        )
+    return dict(mark)
+
+
+def body_settings(config: Any) -> dict[str, Any]:
+    """The settings that decide, as they were before the vocabulary was changed."""
+    mark = vocabulary_mark(config)
+    return settings_of(config) | (dict(mark["settings"]) if mark else {})
 
 
 @cache

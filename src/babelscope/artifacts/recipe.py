@@ -11,6 +11,7 @@ from babelscope.artifacts.gate import Condition, Course, Gate, Phase, Pool, Sche
 from babelscope.artifacts.identity import (
     SCHEME,
     Origin,
+    body_settings,
     differences,
     hash_settings,
     settings_of,
@@ -104,7 +105,8 @@ class SteeringRecipe:
     def _settings_as_origin(self, config: Any) -> Origin:
         if not self.origin.model_hash.startswith(SCHEME):
             return Origin("", "", whole_config_hash(config.to_dict()), "")
-        settings = settings_of(config)
+        live, body = settings_of(config), body_settings(config)
+        settings = body if hash_settings(body) == self.origin.model_hash else live
         return Origin("", "", hash_settings(settings), "", settings)
 
     def save(self, path: str | Path) -> Path:

@@ -15,11 +15,13 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts.identity import (
     SCHEME,
     Origin,
+    body_settings,
     differences,
     hash_settings,
     pack_sample,
     settings_of,
     unpack_sample,
+    vocabulary_mark,
     whole_config_hash,
 )
 from babelscope.axes import Float32, Tensor
@@ -27,6 +29,7 @@ from babelscope.errors import ArtifactError
 from babelscope.models.plain import CausalModel, adapter_settings
 from babelscope.reference import MODEL as REFERENCE_MODEL
 from babelscope.upstream.config import config_value, revision_of
+from babelscope.upstream.names import attribute
 from babelscope.upstream.tokenizers import backend_of
 
 SAMPLED = 4
@@ -47,12 +50,12 @@ def origin_of(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, *, 
         name = "reference"
     adapters = adapter_settings(model)
     settings = settings_of(model.config) | ({"adapters": adapters} if adapters else {})
-    state = {} if tokenizer is None else _tokenizer_state(tokenizer)
+    state = {} if tokenizer is None else tokenizer_state(tokenizer)
     return Origin(
         model=name,
         revision=revision_of(model.config),
         model_hash=hash_settings(settings),
-        tokenizer_hash="" if tokenizer is None else _hash_json(state),
+        tokenizer_hash="" if tokenizer is None else hash_tokenizer(state),
         config=settings,
         tokenizer={part: _hash_json(value) for part, value in state.items()},
         weights=pack_sample(weights_sample(model)),
@@ -150,13 +153,18 @@ def _digest_value(digest: Any, name: str, value: Any) -> None:
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """A tokenizer's parts, without padding and truncation, which belong to a call."""
     backend = backend_of(tokenizer)
     if backend is None:
         return tokenizer.get_vocab()
     state = json.loads(backend.to_str())
     return {key: value for key, value in state.items() if key not in ("padding", "truncation")}
+
+
+def hash_tokenizer(state: Mapping[str, Any]) -> str:
+    """Hash of a tokenizer by its parts, as `tokenizer_state` gives them."""
+    return _hash_json(state)
 
 
 def _hash_json(value: Any) -> str:
@@ -183,4 +191,26 @@ def model_difference(origin: Origin, model: CausalModel, tokenizer: PreTrainedTo
     live = origin_of(model, tokenizer, every_byte=bool(origin.weights_hash))
     if origin.model_hash and not origin.model_hash.startswith(SCHEME):
         live = replace(live, model_hash=whole_config_hash(model.config.to_dict()))
-    return differences(origin, live, tokenizer is not None), live.model
+    found = differences(origin, live, tokenizer is not None)
+    mark = vocabulary_mark(model.config)
+    if found and mark and not origin.weights_hash:
+        found = differences(origin, _body_of(live, model, mark), tokenizer is not None)
+    return found, live.model
+
+
+def _body_of(live: Origin, model: CausalModel, mark: Mapping[str, Any]) -> Origin:
+    """The origin of a model whose vocabulary was changed, as it would be of the same body with the earlier one.
+
+    The body is all but the table of embeddings and the head. Neurons, directions and deltas are of the body, so that
+    what was made before the vocabulary was changed stays of use. The tokenizer may be the new one or the earlier one.
+    """
+    embedding, head = (attribute(model, f"model.{part}")() for part in ("embedding", "head"))
+    tables = {id(parameter) for module in (embedding, head) for parameter in module.parameters()}
+    names = [name for name, value in model.named_parameters(remove_duplicate=False) if id(value) in tables]
+    settings = {**live.config, **body_settings(model.config)}
+    return replace(
+        origin_without(live, model, names),
+        model_hash=hash_settings(settings),
+        config=settings,
+        tokenizer_hash=mark["before"] if live.tokenizer_hash == mark["after"] else live.tokenizer_hash,
+    )

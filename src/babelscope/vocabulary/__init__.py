@@ -1,4 +1,4 @@
-"""What a tokenizer does to each language: its cost, its scripts, and what it was trained on."""
+"""What a tokenizer does to each language: its cost, its scripts, what it was trained on, and other vocabularies."""
 
 from typing import TYPE_CHECKING
 
@@ -8,8 +8,10 @@ if TYPE_CHECKING:
     from babelscope.vocabulary.entry_scripts import ScriptEntries, vocabulary_by_script
     from babelscope.vocabulary.merges import PairHistory, replay_merges
     from babelscope.vocabulary.mixture import TrainingShares, infer_training_shares
+    from babelscope.vocabulary.pack import VocabularyPack
     from babelscope.vocabulary.premium import TokenCost, TokenCosts, token_costs
     from babelscope.vocabulary.program import Fit, fit_shares
+    from babelscope.vocabulary.trimming import trim_vocabulary
 
 __all__ = [
     "Fit",
@@ -18,10 +20,12 @@ __all__ = [
     "TokenCost",
     "TokenCosts",
     "TrainingShares",
+    "VocabularyPack",
     "fit_shares",
     "infer_training_shares",
     "replay_merges",
     "token_costs",
+    "trim_vocabulary",
     "vocabulary_by_script",
 ]
 

@@ -1,7 +1,7 @@
 """A BPE tokenizer's merges as its training made them: one a token, and which of them say nothing of the text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -49,13 +49,18 @@ def read_merges(backend: Tokenizer) -> list[Pair]:
         )
     if any(marks):
         raise PrerequisiteError(f"BPE with word marks {marks} came; expected a byte-level or SentencePiece-style one")
-    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+    return pairs_of(model["merges"])
+
+
+def pairs_of(merges: Sequence[str | Sequence[str]]) -> list[Pair]:
+    """Merges as pairs, from either way in which a tokenizer's JSON writes them."""
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
     return [(left, right) for left, right in pairs]
 
 
-def is_byte_level(backend: Tokenizer) -> bool:
-    """Whether tokens are written in the signs of bytes, as GPT-2's are."""
-    return '"ByteLevel"' in json.dumps(json.loads(backend.to_str())["pre_tokenizer"])
+def is_byte_level(state: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer, as its JSON, writes tokens in the signs of bytes, as GPT-2's are."""
+    return '"ByteLevel"' in json.dumps(state["pre_tokenizer"])
 
 
 def is_whitespace(token: str, *, byte_level: bool) -> bool:

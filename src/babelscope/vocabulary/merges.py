@@ -1,7 +1,8 @@
 """Apply a BPE tokenizer's merges to labelled text one by one, and keep how every pair's count changes."""
 
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,7 +63,7 @@ def replay_merges(tokenizer: PreTrainedTokenizerBase, texts: Corpus, *, merges: 
     Raises PrerequisiteError for a tokenizer without merges.
     """
     backend = backend_of(tokenizer)
-    listed, byte_level = read_merges(backend), is_byte_level(backend)
+    listed, byte_level = read_merges(backend), is_byte_level(json.loads(backend.to_str()))
     steps = merges_of_training(listed, byte_level=byte_level, most=merges)
     vocabulary = backend.get_vocab(with_added_tokens=True)
     chain = Chain(count_words(backend, listed, texts), vocabulary)
@@ -129,8 +130,15 @@ class PairTable:
 class Chain:
     """All words as one doubly linked chain of symbols with walls between them; merged in place."""
 
-    def __init__(self, words: list[Counter[str]], vocabulary: Mapping[str, int]):
-        self.n_languages, self.base = len(words), max(vocabulary.values()) + 1
+    def __init__(
+        self,
+        words: Sequence[Counter[str]] | Sequence[Counter[tuple[str, ...]]],
+        vocabulary: Mapping[str, int],
+        *,
+        room: int = 0,
+    ):
+        """words: with their counts, by language, in letters or in tokens. room: for how many symbols to come."""
+        self.n_languages, self.base = len(words), max(vocabulary.values()) + 1 + room
         symbols, lengths, weights, languages = [WALL], [1], [0], [0]
         for k, counts in enumerate(words):
             for word, count in counts.items():

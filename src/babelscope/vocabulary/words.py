@@ -1,5 +1,6 @@
 """The words inside which a tokenizer's training counted pairs."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ def count_words(backend: Tokenizer, listed: Sequence[Pair], texts: Corpus) -> li
     A tokenizer with a cutter of its own says where.  SentencePiece cuts by rules that its converted form does not
     hold: there a cut is where two kinds of characters meet that no merge joins.
     """
-    byte_level = is_byte_level(backend)
+    byte_level = is_byte_level(json.loads(backend.to_str()))
     cuts = set[tuple[Kind, Kind]]() if byte_level else cuts_of(listed)
     whole = re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+" if ("letter", "space") in cuts else r"(?s:.+)")
 
