@@ -153,8 +153,21 @@ class Flops(TorchDispatchMode):
             self.total += 2 * args[0].shape.numel() * len(args[1])
         packet = torch.ops.aten.addmm if func._overloadpacket is torch.ops.aten.addmm_ else func._overloadpacket
         if packet in flop_registry:
-            self.total += flop_registry[packet](*args, **(kwargs or {}), out_val=out)
+            self.total += flop_registry[packet](*with_equal_heads(args), **(kwargs or {}), out_val=out)
         return out
+
+
+def with_equal_heads(args: tuple) -> tuple:
+    """Arguments of attention with as many heads of keys as of queries, in shape: some releases count no others."""
+    heads = [arg.shape[1] for arg in args if isinstance(arg, torch.Tensor) and arg.ndim == 4]
+    if len(set(heads)) < 2:
+        return args
+    return tuple(
+        torch.empty((arg.shape[0], max(heads), *arg.shape[2:]), device="meta")
+        if isinstance(arg, torch.Tensor) and arg.ndim == 4
+        else arg
+        for arg in args
+    )
 
 
 @contextmanager

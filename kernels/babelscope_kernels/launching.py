@@ -1,13 +1,17 @@
-"""The one place where a Triton kernel is launched: on the device of its tensors, within the limits of a grid."""
+"""The one place where Triton kernels are launched, and how torch.compile sees past what launches them."""
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from babelscope_kernels.errors import KernelError
 
+P = ParamSpec("P")
+T = TypeVar("T")
 GRID_LIMITS = (2**31 - 1, 2**16 - 1, 2**16 - 1)
 """Programs that CUDA allows along each axis of a grid."""
 
@@ -26,4 +30,31 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: object, **constants: 
 
 
 def _current(device: torch.device) -> AbstractContextManager[Any]:
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    # The guard costs more than the question, and nearly always there is one device only.
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(device)
+
+
+def operator(
+    name: str, fake: Callable[P, T], *, writes: Sequence[str] = ()
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Make a function an operator of torch under torch.compile, and leave it a plain function everywhere else.
+
+    A graph holds the operator as one node and does not look inside. Outside of one a call to an operator costs some 50
+    microseconds more than the function: more than most kernels take.
+    name: "babelscope_kernels::…". fake: gives outputs of the right shapes and dtypes, without values.
+    writes: the arguments that are written into.
+    """
+
+    def make(function: Callable[P, T]) -> Callable[P, T]:
+        node = torch.library.custom_op(name, mutates_args=tuple(writes))(function)
+        node.register_fake(fake)
+
+        @wraps(function)
+        def call(*arguments: P.args, **words: P.kwargs) -> T:
+            return (node if torch.compiler.is_compiling() else function)(*arguments, **words)
+
+        return call
+
+    return make

@@ -8,4 +8,5 @@ NAMES = (
     "rows_adamw",
     "sae_counts",
     "attention_stats",
+    "row_lengths",
 )

@@ -37,12 +37,13 @@ class Current:
 
 
 @pytest.mark.parametrize("place", ["cuda:0", "cuda:1"])
-def test_the_device_of_the_first_tensor_is_current_during_the_launch(place, monkeypatch):
+def test_the_device_of_the_first_tensor_is_made_current_where_it_is_not(place, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device", Current)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(launching, "Tensor", FakeTensor)
-    kernel = Recorder()
+    kernel, guards = Recorder(), [torch.device(place)] if place != "cuda:0" else []
     launch(kernel, (3, 2), 7, FakeTensor(place), 1.0, BLOCK=4)
-    assert kernel.calls == [((3, 2), 3, {"BLOCK": 4}, [torch.device(place)])] and current == []
+    assert kernel.calls == [((3, 2), 3, {"BLOCK": 4}, guards)] and current == []
 
 
 class FakeTensor:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from babelscope_kernels.active_counts.dispatch import active_counts, language_sums
+from babelscope_kernels.active_counts.dispatch import active_counts, joint_sums, language_sums
 from babelscope_kernels.active_counts.reference import active_counts_reference, language_sums_reference
 from babelscope_kernels.checking import Case
 from babelscope_kernels.timing import Timing, compiled
@@ -49,10 +49,20 @@ def run(case: Case, inputs: dict[str, Tensor], backend: str) -> dict[str, Tensor
     if backend == "reference":
         counts = active_counts_reference(value, languages, k)
         total, square = language_sums_reference(value, languages, k)
-        return {"counts": counts, "active": counts, "total": total, "square": square}
+        joint = {"joint active": counts, "joint total": total.sum(0, True), "joint square": square.sum(0, True)}
+        return {"counts": counts, "active": counts, "total": total, "square": square, **joint}
     sums = language_sums(value, languages, k, backend=backend)  # pyright: ignore[reportArgumentType]
     counts = active_counts(value, languages, k, backend=backend)  # pyright: ignore[reportArgumentType]
-    return {"counts": counts, "active": sums.active, "total": sums.total, "square": sums.square}
+    joint = joint_sums(value, languages, k, backend=backend)  # pyright: ignore[reportArgumentType]
+    return {
+        "counts": counts,
+        "active": sums.active,
+        "total": sums.total,
+        "square": sums.square,
+        "joint active": joint.active,
+        "joint total": joint.total,
+        "joint square": joint.square,
+    }
 
 
 def gradients(case: Case) -> tuple[str, ...]:
@@ -62,7 +72,7 @@ def gradients(case: Case) -> tuple[str, ...]:
 
 def bound(case: Case, name: str) -> float:
     """Counts are exact; sums are added in float32 at most within a part."""
-    return 0.0 if name in ("counts", "active") else 1e-6
+    return 0.0 if name in ("counts", "active", "joint active") else 1e-6
 
 
 def timings(device: torch.device, generator: torch.Generator, small: bool) -> Iterator[Timing]:
@@ -88,6 +98,10 @@ def timings(device: torch.device, generator: torch.Generator, small: bool) -> It
     yield Timing("counts", shape, name, {
         "ours": lambda: active_counts(value, languages, k), "eager": by_language, "one product": product,
         **compiled(device, product),
+    }, size, 0)  # fmt: skip
+    yield Timing("joint sums", shape, name, {
+        "ours": lambda: joint_sums(value, languages, k),
+        "eager": lambda: (by_language(), value.double().sum(0), value.double().square().sum(0)),
     }, size, 0)  # fmt: skip
     yield Timing("sums", shape, name, {
         "ours": lambda: language_sums(value, languages, k), "eager": sums, **compiled(device, sums),

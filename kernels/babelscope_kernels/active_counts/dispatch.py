@@ -8,6 +8,7 @@ from torch import Tensor
 from babelscope_kernels.active_counts.blocks import count_in_blocks, sum_in_blocks
 from babelscope_kernels.backend import Backend, choose
 from babelscope_kernels.errors import KernelError
+from babelscope_kernels.launching import operator
 
 MOST_LANGUAGES = 128
 """That the Triton form holds in registers; with more, torch counts."""
@@ -24,18 +25,22 @@ class LanguageSums(NamedTuple):
     """float64 [language, unit]: Σ value²."""
 
 
-@torch.library.custom_op("babelscope::active_counts", mutates_args=())
-def _triton(value: Tensor, languages: Tensor, n_language: int, sums: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_triton(
+    value: Tensor, languages: Tensor, n_language: int, sums: bool, together: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    n_unit = value.shape[-1]
+    rows = (1 if together else n_language) if sums else 0
+    wide = [value.new_empty(rows, n_unit, dtype=torch.float64) for _ in range(2)]
+    return value.new_empty(n_language, n_unit, dtype=torch.int64), wide[0], wide[1]
+
+
+@operator("babelscope::active_counts", _fake_triton)
+def _triton(
+    value: Tensor, languages: Tensor, n_language: int, sums: bool, together: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     from babelscope_kernels.active_counts.kernel import launch_counts
 
-    return launch_counts(value, languages, n_language, sums)
-
-
-@_triton.register_fake
-def _(value: Tensor, languages: Tensor, n_language: int, sums: bool) -> tuple[Tensor, Tensor, Tensor]:
-    n_unit = value.shape[-1]
-    wide = [value.new_empty(n_language if sums else 0, n_unit, dtype=torch.float64) for _ in range(2)]
-    return value.new_empty(n_language, n_unit, dtype=torch.int64), wide[0], wide[1]
+    return launch_counts(value, languages, n_language, sums, together)
 
 
 def active_counts(value: Tensor, languages: Tensor, n_language: int, *, backend: Backend = "auto") -> Tensor:
@@ -47,7 +52,7 @@ def active_counts(value: Tensor, languages: Tensor, n_language: int, *, backend:
     """
     chosen = _choose("active_counts", value, languages, n_language, backend)
     if chosen == "triton":
-        return _triton(value.detach(), languages, n_language, False)[0]
+        return _triton(value.detach(), languages, n_language, False, False)[0]
     return count_in_blocks(value.detach(), languages, n_language)
 
 
@@ -59,10 +64,23 @@ def language_sums(value: Tensor, languages: Tensor, n_language: int, *, backend:
     """
     chosen = _choose("language_sums", value, languages, n_language, backend)
     if chosen == "triton":
-        return LanguageSums(*_triton(value.detach(), languages, n_language, True))
+        return LanguageSums(*_triton(value.detach(), languages, n_language, True, False))
     value = value.detach()
     sums = sum_in_blocks(value, languages, n_language)
     return LanguageSums(count_in_blocks(value, languages, n_language), *sums)
+
+
+def joint_sums(value: Tensor, languages: Tensor, n_language: int, *, backend: Backend = "auto") -> LanguageSums:
+    """Counts of each language as `active_counts`, and Σ value and Σ value² over the counted tokens of all together.
+
+    The sums are [1, unit]. Errors, precision and what must be finite as in `language_sums`.
+    """
+    chosen = _choose("joint_sums", value, languages, n_language, backend)
+    if chosen == "triton":
+        return LanguageSums(*_triton(value.detach(), languages, n_language, True, True))
+    value = value.detach()
+    counted = torch.where((languages >= 0) & (languages < n_language), 0, -1).to(torch.int32)
+    return LanguageSums(count_in_blocks(value, languages, n_language), *sum_in_blocks(value, counted, 1))
 
 
 def _choose(op: str, value: Tensor, languages: Tensor, n_language: int, backend: str) -> str:

@@ -8,6 +8,7 @@ from babelscope_kernels.attention_stats.blocked import attention_by_blocks, capp
 from babelscope_kernels.attention_stats.statistics import AttentionStats, Bounds, bounds_of, visible
 from babelscope_kernels.backend import Backend, choose
 from babelscope_kernels.errors import KernelError
+from babelscope_kernels.launching import operator
 
 
 def attention_stats(
@@ -111,7 +112,24 @@ def _stats(
     return AttentionStats(*_blocked(q, k, v, edges, causal, window, softcap, scale, with_output))
 
 
-@torch.library.custom_op("babelscope_kernels::attention_by_blocks", mutates_args=())
+def _fake_blocked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    edges: list[Tensor],
+    causal: bool,
+    window: int | None,
+    softcap: float | None,
+    scale: float,
+    with_output: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    output = q.new_empty((*q.shape[:3], v.shape[-1] if with_output else 0), dtype=wide)
+    entropy, sink, previous, lse = (q.new_empty(q.shape[:3], dtype=wide) for _ in range(4))
+    return output, entropy, sink, previous, lse
+
+
+@operator("babelscope_kernels::attention_by_blocks", _fake_blocked)
 def _blocked(
     q: Tensor,
     k: Tensor,
@@ -127,24 +145,6 @@ def _blocked(
     return attention_by_blocks(
         q, k, v, bounds, causal=causal, window=window, softcap=softcap, scale=scale, with_output=with_output
     )
-
-
-@_blocked.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    edges: list[Tensor],
-    causal: bool,
-    window: int | None,
-    softcap: float | None,
-    scale: float,
-    with_output: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    output = q.new_empty((*q.shape[:3], v.shape[-1] if with_output else 0), dtype=wide)
-    entropy, sink, previous, lse = (q.new_empty(q.shape[:3], dtype=wide) for _ in range(4))
-    return output, entropy, sink, previous, lse
 
 
 def _objection(q: Tensor, v: Tensor) -> str:

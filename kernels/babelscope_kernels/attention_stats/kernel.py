@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from babelscope_kernels.attention_stats.statistics import AttentionStats, Bounds
-from babelscope_kernels.launching import launch
+from babelscope_kernels.launching import launch, operator
 from babelscope_kernels.shipped import Shipped
 
 LN2 = 0.6931471805599453
@@ -193,7 +193,25 @@ def _attention_stats_fwd_kernel(
             tl.store(target + (1 + which) * n_stats, mass, mask=inside)
 
 
-@torch.library.custom_op("babelscope_kernels::attention_stats", mutates_args=())
+def _fake_launch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: Tensor | None,
+    means: Tensor | None,
+    edges: list[Tensor],
+    causal: bool,
+    window: int | None,
+    softcap: float | None,
+    scale: float,
+    with_output: bool,
+    with_stats: bool,
+) -> tuple[Tensor, Tensor]:
+    output = q.new_empty((*q.shape[:3], v.shape[-1] if with_output else 0))
+    return output, q.new_empty((4, *q.shape[:3]), dtype=torch.float32)
+
+
+@operator("babelscope_kernels::attention_stats", _fake_launch)
 def _launch(
     q: Tensor,
     k: Tensor,
@@ -256,25 +274,6 @@ def _launch(
         **config,
     )
     return output, stats
-
-
-@_launch.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gates: Tensor | None,
-    means: Tensor | None,
-    edges: list[Tensor],
-    causal: bool,
-    window: int | None,
-    softcap: float | None,
-    scale: float,
-    with_output: bool,
-    with_stats: bool,
-) -> tuple[Tensor, Tensor]:
-    output = q.new_empty((*q.shape[:3], v.shape[-1] if with_output else 0))
-    return output, q.new_empty((4, *q.shape[:3]), dtype=torch.float32)
 
 
 def attention_stats_triton(

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from babelscope_kernels.backend import Backend, choose
 from babelscope_kernels.errors import KernelError
+from babelscope_kernels.launching import operator
 from babelscope_kernels.rows_adamw.targets import RowTargets
 
 
@@ -50,7 +51,13 @@ def rows_adamw_(
             rows_adamw_triton_(masters, grads, moments1, moments2, targets, base, lr, betas, eps, decay, step)
 
 
-@torch.library.custom_op("babelscope_kernels::adamw_step_", mutates_args=("masters", "moments1", "moments2"))
+def _fake_step(
+    masters: Tensor, grads: Tensor, moments1: Tensor, moments2: Tensor, step: int, lr: float, settings: list[float]
+) -> None:
+    return None
+
+
+@operator("babelscope_kernels::adamw_step_", _fake_step, writes=("masters", "moments1", "moments2"))
 def _step(
     masters: Tensor, grads: Tensor, moments1: Tensor, moments2: Tensor, step: int, lr: float, settings: list[float]
 ) -> None:
@@ -61,13 +68,6 @@ def _step(
         [masters], [grads], [moments1], [moments2], [], [count],
         lr=lr, beta1=beta1, beta2=beta2, weight_decay=decay, eps=eps, amsgrad=False, maximize=False,
     )  # fmt: skip
-
-
-@_step.register_fake
-def _(
-    masters: Tensor, grads: Tensor, moments1: Tensor, moments2: Tensor, step: int, lr: float, settings: list[float]
-) -> None:
-    return None
 
 
 def _objection(base: Tensor | None) -> str:

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from babelscope_kernels.launching import launch
+from babelscope_kernels.launching import launch, operator
 from babelscope_kernels.rows_adamw.targets import RowTargets
 from babelscope_kernels.shipped import Shipped
 
@@ -80,7 +80,21 @@ def _rows_adamw_fwd_kernel(
     tl.store(weight, theta.to(WEIGHT), mask=inside)
 
 
-@torch.library.custom_op("babelscope_kernels::rows_adamw_", mutates_args=("masters", "moments1", "moments2", "weights"))
+def _fake_launch(
+    masters: Tensor,
+    grads: Tensor,
+    moments1: Tensor,
+    moments2: Tensor,
+    weights: Sequence[Tensor],
+    base: Tensor | None,
+    rows: Tensor,
+    which: Tensor,
+    scalars: Sequence[float],
+) -> None:
+    return None
+
+
+@operator("babelscope_kernels::rows_adamw_", _fake_launch, writes=("masters", "moments1", "moments2", "weights"))
 def _launch(
     masters: Tensor,
     grads: Tensor,
@@ -113,21 +127,6 @@ def _launch(
         BLOCK=BLOCK,
         num_warps=4,
     )
-
-
-@_launch.register_fake
-def _(
-    masters: Tensor,
-    grads: Tensor,
-    moments1: Tensor,
-    moments2: Tensor,
-    weights: Sequence[Tensor],
-    base: Tensor | None,
-    rows: Tensor,
-    which: Tensor,
-    scalars: Sequence[float],
-) -> None:
-    return None
 
 
 def rows_adamw_triton_(

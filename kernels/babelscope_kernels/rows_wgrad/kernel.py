@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from babelscope_kernels.launching import launch
+from babelscope_kernels.launching import launch, operator
 from babelscope_kernels.shipped import Shipped
 
 BLOCK_HIDDEN = 128
@@ -105,7 +105,11 @@ def readable(grad_rows: Tensor) -> int:
     return wide if behind and grad_rows.stride(1) == 1 else n_row
 
 
-@torch.library.custom_op("babelscope_kernels::rows_wgrad_", mutates_args=("out",))
+def _fake_rows_wgrad(grad_rows: Tensor, inputs: Tensor, out: Tensor, low: bool) -> None:
+    return None
+
+
+@operator("babelscope_kernels::rows_wgrad_", _fake_rows_wgrad, writes=("out",))
 def rows_wgrad_(grad_rows: Tensor, inputs: Tensor, out: Tensor, low: bool) -> None:
     """Launch. `low`: tiles stay in their own 16-bit dtype, for the tensor cores; else they are widened to float32."""
     (n_token, n_row), n_hidden = grad_rows.shape, inputs.shape[1]
@@ -150,11 +154,6 @@ def rows_wgrad_(grad_rows: Tensor, inputs: Tensor, out: Tensor, low: bool) -> No
             out.stride(0),
             BLOCK=1024,
         )
-
-
-@rows_wgrad_.register_fake
-def _(grad_rows: Tensor, inputs: Tensor, out: Tensor, low: bool) -> None:
-    return None
 
 
 OPERANDS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from babelscope_kernels.launching import launch
+from babelscope_kernels.launching import launch, operator
 from babelscope_kernels.sae_counts.fired import SaeCounts
 from babelscope_kernels.shipped import Shipped
 
@@ -94,7 +94,25 @@ def _sae_counts_fwd_kernel(
         tl.store(sums + place, total, mask=inside)
 
 
-@torch.library.custom_op("babelscope_kernels::sae_counts", mutates_args=())
+def _fake_launch(
+    hidden: Tensor,
+    w_enc: Tensor,
+    b_enc: Tensor,
+    threshold: Tensor,
+    languages: Tensor,
+    n_languages: int,
+    with_sums: bool,
+    with_active: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (n_languages, w_enc.shape[1])
+    return (
+        hidden.new_empty(shape, dtype=torch.int64),
+        hidden.new_empty(shape if with_sums else (1,), dtype=torch.float64),
+        hidden.new_empty(len(hidden) if with_active else 1, dtype=torch.int64),
+    )
+
+
+@operator("babelscope_kernels::sae_counts", _fake_launch)
 def _launch(
     hidden: Tensor,
     w_enc: Tensor,
@@ -144,25 +162,6 @@ def _launch(
     )
     summed = sums.double().sum(0) if with_sums else sums.double()
     return counts.long().sum(0), summed, active.long()
-
-
-@_launch.register_fake
-def _(
-    hidden: Tensor,
-    w_enc: Tensor,
-    b_enc: Tensor,
-    threshold: Tensor,
-    languages: Tensor,
-    n_languages: int,
-    with_sums: bool,
-    with_active: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    shape = (n_languages, w_enc.shape[1])
-    return (
-        hidden.new_empty(shape, dtype=torch.int64),
-        hidden.new_empty(shape if with_sums else (1,), dtype=torch.float64),
-        hidden.new_empty(len(hidden) if with_active else 1, dtype=torch.int64),
-    )
 
 
 def sae_counts_triton(

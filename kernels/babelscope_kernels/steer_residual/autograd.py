@@ -5,32 +5,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from babelscope_kernels.launching import operator
 from babelscope_kernels.steer_residual.reference import widened
 
 Gradients = tuple[Tensor | None, ...]
 
 
-@torch.library.custom_op("babelscope::steer_residual", mutates_args=())
-def _triton(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool) -> Tensor:
-    from babelscope_kernels.steer_residual.kernel import launch_edit
-
-    return launch_edit(hidden, vector, strength, project)
-
-
-@_triton.register_fake
-def _(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool) -> Tensor:
+def _fake_triton(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool, unit: bool) -> Tensor:
     return hidden.new_empty(hidden.shape)
 
 
-def _each_token(strength: Tensor, hidden: Tensor) -> Tensor:
-    return strength.expand(*hidden.shape[:-1], 1).reshape(-1)
+@operator("babelscope::steer_residual", _fake_triton)
+def _triton(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool, unit: bool) -> Tensor:
+    from babelscope_kernels.steer_residual.kernel import launch_edit
+
+    return launch_edit(hidden, vector, strength, project, unit)
+
+
+def each_token(strength: Tensor, hidden: Tensor) -> Tensor:
+    """One float32 strength for each token, over all rows."""
+    return strength.expand(*hidden.shape[:-1], 1).reshape(-1).to(torch.float32)
+
+
+def edit_at_once(hidden: Tensor, vector: Tensor, strength: Tensor | float, project: bool) -> Tensor:
+    """The edit by Triton where no gradient is wanted.
+
+    vector: of any length. strength: a number, or a tensor that broadcasts to [..., 1].
+    """
+    rows = vector.reshape(-1, hidden.shape[-1]).to(torch.float32)
+    given = each_token(strength, hidden) if isinstance(strength, Tensor) else strength
+    if torch.compiler.is_compiling():
+        numbers = given if isinstance(given, Tensor) else rows.new_full((hidden.numel() // hidden.shape[-1],), given)
+        return _triton(hidden, rows, numbers, project, False)
+    # Not as the operator that graphs need: calling one costs more than the kernel.
+    from babelscope_kernels.steer_residual.kernel import launch_edit
+
+    return launch_edit(hidden, rows, given, project, False)
 
 
 def edit(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool, backend: str) -> Tensor:
     """h + s·v or h - s·(h·v)v; vector: already of length one where it is projected out; strength 0 keeps the bits."""
     if backend == "triton":
         rows = vector.reshape(-1, hidden.shape[-1]).to(torch.float32)
-        return _triton(hidden, rows, _each_token(strength, hidden).to(torch.float32), project)
+        return _triton(hidden, rows, each_token(strength, hidden), project, True)
     h, v, s = widened(hidden, vector, strength)
     weight = s * -(h * v).sum(dim=-1, keepdim=True) if project else s
     return _kept(hidden, torch.addcmul(h, weight, v).to(hidden.dtype), strength)

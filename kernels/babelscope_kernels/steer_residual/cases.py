@@ -58,8 +58,8 @@ def inputs(case: Case, device: torch.device, generator: torch.Generator) -> dict
 
 
 def run(case: Case, inputs: dict[str, Tensor], backend: str) -> dict[str, Tensor]:
-    """The two edits, with a shared vector, with one for each row, with a strength that is one number; and
-    what a vector of NaN leaves of the tokens of strength 0."""
+    """The two edits, with a shared vector, with one for each row, with a strength that is one number, with gradients
+    and "at once" without; and what a vector of NaN leaves of the tokens of strength 0."""
     hidden, strength = inputs["hidden"], inputs["strength"]
     found = {}
     for kind in ("add", "project_out"):
@@ -77,6 +77,11 @@ def run(case: Case, inputs: dict[str, Tensor], backend: str) -> dict[str, Tensor
     if backend == "reference":
         whole = torch.full((1, 1, 1), 0.5, dtype=strength.dtype, device=hidden.device)
         found["add number"] = steer_reference(hidden, inputs["vector"], whole, "add")
+        for kind in ("add", "project_out"):
+            for name, given in (("number", whole), ("token", strength)):
+                found[f"{kind} at once, {name}"] = steer_reference(
+                    hidden.detach(), inputs["each"].detach(), given.detach(), kind
+                )
         found["untouched"] = torch.where(strength == 0, hidden.detach(), 0)
         return found
     found["add number"] = steer_residual(
@@ -86,6 +91,15 @@ def run(case: Case, inputs: dict[str, Tensor], backend: str) -> dict[str, Tensor
         kind="add",
         backend=backend,  # pyright: ignore[reportArgumentType]
     )
+    for kind in ("add", "project_out"):
+        for name, given in (("number", 0.5), ("token", strength.detach())):
+            found[f"{kind} at once, {name}"] = steer_residual(
+                hidden.detach(),
+                inputs["each"].detach(),
+                given,
+                kind=kind,
+                backend=backend,  # pyright: ignore[reportArgumentType]
+            )
     nothing = torch.full_like(inputs["vector"], torch.nan).detach()
     spoilt = steer_residual(hidden.detach(), nothing, strength.detach(), kind="project_out", backend=backend)  # pyright: ignore[reportArgumentType]
     found["untouched"] = torch.where(strength == 0, spoilt, 0)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from babelscope_kernels.backend import Backend, choose
 from babelscope_kernels.errors import KernelError
-from babelscope_kernels.steer_residual.autograd import Steer, edit
+from babelscope_kernels.steer_residual.autograd import Steer, edit, edit_at_once
 
 MOST_WIDTH = 16384
 """Of a residual stream whose rows Triton holds in registers."""
@@ -32,10 +32,12 @@ def steer_residual(
         raise KernelError(f"steer_residual: kind '{kind}' is unknown; give 'add' or 'project_out'")
     if not isinstance(strength, Tensor) and strength == 0:
         return hidden
-    s = _strength("steer_residual", hidden, strength)
-    _broadcast("steer_residual: vector", vector, hidden)
-    objection = _objection(hidden, vector)
-    chosen = choose("steer_residual", backend, [hidden, vector, s], objection=objection)
+    _check(hidden, vector, strength)
+    tensors = [tensor for tensor in (hidden, vector, strength) if isinstance(tensor, Tensor)]
+    chosen = choose("steer_residual", backend, tensors, objection=_objection(hidden, vector))
+    if chosen == "triton" and not _needs_graph(*tensors):
+        return edit_at_once(hidden, vector, strength, kind == "project_out")
+    s = _as_tensor(strength, hidden)
     if kind == "project_out":
         wide = vector.to(torch.float64 if hidden.dtype == torch.float64 else torch.float32)
         vector = wide / wide.norm(dim=-1, keepdim=True)
@@ -47,22 +49,27 @@ def _needs_graph(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
-def _strength(op: str, hidden: Tensor, strength: float | int | Tensor) -> Tensor:
+def _check(hidden: Tensor, vector: Tensor, strength: float | int | Tensor) -> None:
     if hidden.ndim < 1 or not hidden.is_floating_point():
-        raise KernelError(f"{op}: hidden {hidden.dtype} {tuple(hidden.shape)}; give floating values [..., hidden]")
+        raise KernelError(
+            f"steer_residual: hidden {hidden.dtype} {tuple(hidden.shape)}; give floating values [..., hidden]"
+        )
+    if isinstance(strength, Tensor):
+        _broadcast("strength", strength, (*hidden.shape[:-1], 1))
+    _broadcast("vector", vector, tuple(hidden.shape))
+
+
+def _as_tensor(strength: float | int | Tensor, hidden: Tensor) -> Tensor:
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     if not isinstance(strength, Tensor):
         return torch.full((1,) * hidden.ndim, strength, dtype=wide, device=hidden.device)
-    if not strength.is_floating_point():
-        strength = strength.to(wide)
-    _broadcast(f"{op}: strength", strength, hidden[..., :1])
-    return strength
+    return strength if strength.is_floating_point() else strength.to(wide)
 
 
-def _broadcast(what: str, tensor: Tensor, target: Tensor) -> None:
-    pairs = zip(reversed(tensor.shape), reversed(target.shape), strict=False)
-    if tensor.ndim > target.ndim or any(ours not in (1, theirs) for ours, theirs in pairs):
-        raise KernelError(f"{what} {tuple(tensor.shape)} does not broadcast to {tuple(target.shape)}")
+def _broadcast(what: str, tensor: Tensor, target: tuple[int, ...]) -> None:
+    pairs = zip(reversed(tensor.shape), reversed(target), strict=False)
+    if tensor.ndim > len(target) or any(ours not in (1, theirs) for ours, theirs in pairs):
+        raise KernelError(f"steer_residual: {what} {tuple(tensor.shape)} does not broadcast to {target}")
 
 
 def _objection(hidden: Tensor, vector: Tensor) -> str:

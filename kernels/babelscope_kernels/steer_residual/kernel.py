@@ -13,14 +13,17 @@ from babelscope_kernels.shipped import Shipped
 
 @triton.jit
 def _steer_fwd_kernel(
-    hidden, vector, strength, out, n_token, width, per, stride,
-    PROJECT: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+    hidden, vector, strength, out, number, n_token, width, per, stride,
+    NUMBER: tl.constexpr, PROJECT: tl.constexpr, UNIT: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
     column = tl.arange(0, BLOCK_D)
     live = row < n_token
     here = live[:, None] & (column < width)[None, :]
-    given = tl.load(strength + row, mask=live, other=0.0).to(tl.float32)
+    if NUMBER:
+        given = tl.zeros([BLOCK_T], tl.float32) + tl.cast(number, tl.float32)
+    else:
+        given = tl.load(strength + row, mask=live, other=0.0).to(tl.float32)
     raw = tl.load(hidden + row[:, None] * stride + column[None, :], mask=here, other=0.0)
     x = raw.to(tl.float32)
     place = vector + (row // per)[:, None] * width + column[None, :]
@@ -28,6 +31,8 @@ def _steer_fwd_kernel(
     weight = given
     if PROJECT:
         weight = -1.0 * given * tl.sum(x * v, axis=1)
+        if not UNIT:
+            weight = weight / tl.sum(v * v, axis=1)
     new = (x + weight[:, None] * v).to(out.dtype.element_ty)
     tl.store(out + row[:, None] * width + column[None, :], tl.where((given != 0)[:, None], new, raw), mask=here)
 
@@ -48,9 +53,14 @@ def _rows(hidden: Tensor) -> Tensor:
     return flat if flat.stride(-1) == 1 or flat.shape[-1] <= 1 else flat.contiguous()
 
 
-def launch_edit(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool) -> Tensor:
-    """vector: float32 [1 or row, hidden]. strength: float32 [token], over all rows."""
-    flat, vector, strength = _rows(hidden), vector.contiguous(), strength.contiguous()
+def launch_edit(hidden: Tensor, vector: Tensor, strength: Tensor | float, project: bool, unit: bool) -> Tensor:
+    """vector: float32 [1 or row, hidden]. strength: float32 [token], over all rows, or one number for all.
+
+    unit: whether a vector that is projected out has length one already.
+    """
+    flat, vector = _rows(hidden), vector.contiguous()
+    number = not isinstance(strength, Tensor)
+    strengths, alike = (vector, float(strength)) if number else (strength.contiguous(), 0.0)
     out = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
     if out.numel():
         n_token, width = flat.shape
@@ -59,8 +69,8 @@ def launch_edit(hidden: Tensor, vector: Tensor, strength: Tensor, project: bool)
         grid = (triton.cdiv(n_token, blocks["BLOCK_T"]),)
         launch(
             _steer_fwd_kernel, grid,
-            flat, vector, strength, out, n_token, width, n_token // vector.shape[0], flat.stride(0),
-            PROJECT=project, **blocks, **warps,
+            flat, vector, strengths, out, alike, n_token, width, n_token // vector.shape[0], flat.stride(0),
+            NUMBER=number, PROJECT=project, UNIT=unit, **blocks, **warps,
         )  # fmt: skip
     return out
 
@@ -78,8 +88,8 @@ def _shipped() -> list[Shipped]:
                     Shipped(
                         f"{'project_out' if project else 'add'}-{width}-{kind}",
                         _steer_fwd_kernel,
-                        {**array, **single, **whole, "per": "i32"},
-                        {"PROJECT": project, **blocks},
+                        {**array, **single, **whole, "number": "fp32", "per": "i32"},
+                        {"NUMBER": False, "PROJECT": project, "UNIT": True, **blocks},
                         warps_of(blocks["BLOCK_D"]),
                         3,
                         (*array, *single, "width", "stride"),

@@ -6,10 +6,17 @@ import torch
 from torch import Tensor
 
 from babelscope_kernels.active_counts.blocks import count_in_blocks
+from babelscope_kernels.launching import operator
 from babelscope_kernels.swiglu.reference import activate
 
 
-@torch.library.custom_op("babelscope::swiglu_forward", mutates_args=())
+def _fake_triton_forward(
+    gate: Tensor, up: Tensor, activation: str, languages: Tensor, n_language: int
+) -> tuple[Tensor, Tensor]:
+    return gate.new_empty(gate.shape), gate.new_empty(n_language, gate.shape[-1], dtype=torch.int64)
+
+
+@operator("babelscope::swiglu_forward", _fake_triton_forward)
 def _triton_forward(
     gate: Tensor, up: Tensor, activation: str, languages: Tensor, n_language: int
 ) -> tuple[Tensor, Tensor]:
@@ -18,24 +25,20 @@ def _triton_forward(
     return launch_forward(gate, up, activation, languages, n_language)
 
 
-@_triton_forward.register_fake
-def _(gate: Tensor, up: Tensor, activation: str, languages: Tensor, n_language: int) -> tuple[Tensor, Tensor]:
-    return gate.new_empty(gate.shape), gate.new_empty(n_language, gate.shape[-1], dtype=torch.int64)
+def _fake_triton_backward(
+    grad: Tensor, gate: Tensor, up: Tensor, activation: str, n_hidden: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    hidden = gate.new_empty(*gate.shape[:-1], n_hidden)
+    return gate.new_empty(gate.shape), gate.new_empty(gate.shape), hidden
 
 
-@torch.library.custom_op("babelscope::swiglu_backward", mutates_args=())
+@operator("babelscope::swiglu_backward", _fake_triton_backward)
 def _triton_backward(
     grad: Tensor, gate: Tensor, up: Tensor, activation: str, n_hidden: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     from babelscope_kernels.swiglu.kernel import launch_backward
 
     return launch_backward(grad, gate, up, activation, n_hidden)
-
-
-@_triton_backward.register_fake
-def _(grad: Tensor, gate: Tensor, up: Tensor, activation: str, n_hidden: int) -> tuple[Tensor, Tensor, Tensor]:
-    hidden = gate.new_empty(*gate.shape[:-1], n_hidden)
-    return gate.new_empty(gate.shape), gate.new_empty(gate.shape), hidden
 
 
 def forward(

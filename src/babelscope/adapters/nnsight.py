@@ -17,9 +17,10 @@ from babelscope.axes import Tensor
 from babelscope.corpus import Batch, Corpus, Texts, as_corpus, pad_of
 from babelscope.errors import PrerequisiteError, SiteError
 from babelscope.models import Layout, layout_of
+from babelscope.recording.addends import Addend, StreamAddend
 from babelscope.recording.pass_plan import PassPlan
 from babelscope.recording.pass_settings import PassSettings, parse_sites
-from babelscope.recording.site_sums import Addend, PassSums, StreamAddend, first_tokens
+from babelscope.recording.site_sums import PassSums, first_tokens
 from babelscope.recording.tally import Tally
 from babelscope.recording.walk import CPU_TOKENS, walk
 from babelscope.recording.watchers import Watcher

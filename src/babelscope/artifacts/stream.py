@@ -61,9 +61,13 @@ def ordinary_lengths(squares: Float64[Tensor, "token unit"]) -> Float64[Tensor, 
 
 def length_bins(lengths: Float[Tensor, " token"]) -> Int64[Tensor, " bin"]:
     """How many lengths lie in each bin: exponent and first bits of the float32, so that no rounding moves an edge."""
+    return torch.bincount(bin_places(lengths), minlength=BINS)
+
+
+def bin_places(lengths: Float[Tensor, " token"]) -> Int64[Tensor, " token"]:
+    """The bin of each length."""
     bits = lengths.float().contiguous().view(torch.int32).long() >> (23 - MANTISSA)
-    places = (bits - ((LOWEST + 127) << MANTISSA)).clamp(0, BINS - 1)
-    return torch.bincount(places, minlength=BINS)
+    return (bits - ((LOWEST + 127) << MANTISSA)).clamp(0, BINS - 1)
 
 
 def bin_edges() -> Float64[Tensor, " edge"]:

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from babelscope_kernels.active_counts.dispatch import active_counts
 from einops import einsum, rearrange, reduce
 
 from babelscope.artifacts import SiteRecord
@@ -14,6 +12,8 @@ from babelscope.axes import Bool, Float, Float32, Float64, Int, Int64, Tensor
 from babelscope.corpus import Batch, shard_of
 from babelscope.errors import MeasurementError
 from babelscope.models import Layout
+from babelscope.recording.addends import Addend, StreamAddend
+from babelscope.recording.device_sums import device_addend
 from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import NEURON_SITES, At, Site
 
@@ -22,28 +22,6 @@ BLOCK = 1 << 18
 PIECE = 64
 """Rows summed as one, so that threads keep to their own rows from the copy to the sums. 32 × 40 tokens of 704 units,
 two threads: 1.6 ms with one product per block, 0.6 with one per piece."""
-
-
-class StreamAddend(NamedTuple):
-    """What one batch adds at a stream site beside the sums of every site."""
-
-    first_sum: Float64[Tensor, " unit"]
-    first_sumsq: Float64[Tensor, " unit"]
-    lengths: Int64[Tensor, " bin"]
-
-
-class Addend(NamedTuple):
-    """What one batch of one language adds at one site."""
-
-    active: Float32[Tensor, "batch unit"]
-    """Active tokens of each document; whole numbers, exact below 2²⁴ tokens per document."""
-    sum: Float64[Tensor, " unit"]
-    sumsq: Float64[Tensor, " unit"]
-    norm: Float64[Tensor, ""]
-    routed: Float64[Tensor, " expert"] | None
-    """MoE neuron sites: tokens of the batch routed to each expert."""
-    stream: StreamAddend | None = None
-    """Stream sites: first tokens, and how long the others are."""
 
 
 @dataclass(eq=False)
@@ -130,10 +108,6 @@ def document_counts(
 ) -> Float32[Tensor, "batch unit"]:
     """Counted tokens of each document at which a unit is above 0."""
     rows, length = counted.shape
-    if sign.is_cuda:
-        places = torch.arange(rows, dtype=torch.int32, device=sign.device)[:, None].expand(rows, length)
-        marked = torch.where(counted, places, -1)
-        return active_counts(sign.reshape(rows, length, -1), marked, rows).to(torch.float32)
     # Documents are rows of the batch: a product a document is 2 to 8 times as fast as counting by label on the CPU.
     positive = space.singles(sign.numel()).view(rows, length, -1)
     torch.gt(sign.reshape(positive.shape), 0, out=positive)
@@ -166,6 +140,20 @@ def routed_addend(
 def document_shards(batch: Batch, shards: int) -> Int64[Tensor, " batch"]:
     """Shard of each document; 0 where none are kept apart."""
     return torch.tensor([shard_of(document.id, shards) if shards else 0 for document in batch.documents])
+
+
+def check_finite_sums(values: Mapping[Site, Addend]) -> None:
+    """Raise MeasurementError for the first site with NaN or infinity; one number a device goes to the host."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for addend in values.values():
+        by_device.setdefault(addend.sumsq.device, []).append(torch.isfinite(addend.sumsq).all())
+    if all(bool(torch.stack(flags).all()) for flags in by_device.values()):
+        return
+    site = next(site for site, addend in values.items() if not bool(torch.isfinite(addend.sumsq).all()))
+    raise MeasurementError(
+        f"site '{site}' gave NaN or infinity; expected finite activations; "
+        "try dtype float32 or bfloat16, and check the weights"
+    )
 
 
 class SiteSums:
@@ -215,20 +203,16 @@ class SiteSums:
         """What one batch adds at one layer."""
         if at.routes is not None:
             return routed_addend(at.value, at.sign, at.routes, at.counted, self.n_experts)
+        if at.value.is_cuda:
+            return device_addend(at.value, at.sign, at.counted, stream=self.stream)
         space = self.spaces.setdefault(at.value.device, Workspace.empty(at.value.device))
         return dense_addend(at.value, at.sign, at.counted, space, stream=self.stream)
 
-    def commit(self, site: Site, addend: Addend, language: int, shard: Int[Tensor, " batch"]) -> None:
-        """Add a batch to the totals of one layer; raises MeasurementError at NaN or infinity."""
+    def commit(self, site: Site, addend: Addend, language: int, places: Int64[Tensor, " batch"]) -> None:
+        """Add a batch to the totals of one layer; places: the shard of each document, where the addend is."""
         total = self.totals[site]
-        if not bool(torch.isfinite(addend.sumsq).all()):
-            raise MeasurementError(
-                f"site '{site}' gave NaN or infinity; expected finite activations; "
-                "try dtype float32 or bfloat16, and check the weights"
-            )
         total["active"][language] += addend.active.sum(dim=0, dtype=torch.float64).to(torch.int64)
         if total["shard_active"].shape[1]:
-            places = shard.to(addend.active.device)
             total["shard_active"][language].index_add_(0, places, addend.active.to(torch.int32))
         total["sum"][language] += addend.sum
         total["sumsq"][language] += addend.sumsq
@@ -288,9 +272,11 @@ class PassSums:
 
     def add(self, batch: Batch, values: dict[Site, Addend]) -> None:
         """Add a batch of one language, in the order of the pass; raises MeasurementError at NaN or infinity."""
-        shard = document_shards(batch, self.shards)
+        check_finite_sums(values)
+        shards = document_shards(batch, self.shards)
+        places = {device: shards.to(device) for device in {addend.active.device for addend in values.values()}}
         for site, addend in values.items():
-            self.kinds[site.at].commit(site, addend, batch.documents[0].language, shard)
+            self.kinds[site.at].commit(site, addend, batch.documents[0].language, places[addend.active.device])
 
     def records(self) -> dict[str, SiteRecord]:
         """The totals as an Observation holds them."""

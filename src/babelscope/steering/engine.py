@@ -129,6 +129,9 @@ def _steps(
     for site, steps in _row_steps(layout, rows or ()).items():
         slots.setdefault(site, []).extend(steps)
     busy = {site: [step for step in steps if not step.idle] for site, steps in slots.items()}
+    settings: dict[Any, Any] = {}
+    for step in [step for steps in busy.values() for step in steps]:
+        step.share(settings)
     return {site: steps for site, steps in busy.items() if steps}
 
 

@@ -43,7 +43,9 @@ class _Account:
     columns: int = 0
     sums: Tensor | None = None
     """[phase, edited and reasons]; where masks come in, on their device, so that nothing waits for it."""
-    plain: dict[Phase, Counter[str]] = field(default_factory=lambda: {phase: Counter() for phase in PHASES})
+    plain: "Counter[PlainCounts]" = field(default_factory=Counter)
+    """How many passes had these counts. Nearly all passes of `generate` have the same, so that one pass costs one
+    addition and a thousand cost no memory."""
 
 
 class Receipt:
@@ -77,8 +79,7 @@ class Receipt:
         if isinstance(counts, Tensor):
             account.sums = counts if account.sums is None else account.sums + counts.to(account.sums.device)
         else:
-            for phase, counter in zip(PHASES, counts, strict=True):
-                account.plain[phase].update(counter)
+            account.plain[counts] += 1
 
     @property
     def rows(self) -> list[ReceiptRow]:
@@ -86,10 +87,11 @@ class Receipt:
         return [self._row(account, phase) for account in self._accounts.values() for phase in PHASES]
 
     def _row(self, account: _Account, phase: Phase) -> ReceiptRow:
-        by_reason = Counter(account.plain[phase])
-        if account.sums is not None:
-            values = account.sums[PHASES.index(phase)].tolist()
-            by_reason.update(dict(zip(("edited", *REASONS), values, strict=True)))
+        place = PHASES.index(phase)
+        values = [0] * (1 + len(REASONS)) if account.sums is None else account.sums[place].tolist()
+        for counts, passes in account.plain.items():
+            values = [value + passes * count for value, count in zip(values, counts[place], strict=True)]
+        by_reason = dict(zip(("edited", *REASONS), values, strict=True))
         skipped = {reason: by_reason[reason] for reason in REASONS if by_reason[reason]}
         n_tokens = by_reason["edited"] + sum(skipped.values())
         site, kind = str(account.operation.site), account.operation.kind
@@ -145,13 +147,13 @@ class Receipt:
         return "\n".join(lines)
 
 
-PassCounts = tuple[Counter[str], Counter[str]] | Int64[Tensor, "phase count"]
+PlainCounts = tuple[tuple[int, ...], ...]
+"""Tokens [phase, count]: edited, then by reason."""
+PassCounts = PlainCounts | Int64[Tensor, "phase count"]
 """What one gate and schedule did in one pass, for prompt and generated tokens."""
 
 
-def count_plain(
-    frame: Frame, factors: Sequence[float], open_phase: Sequence[bool], rows_on: int
-) -> tuple[Counter[str], Counter[str]]:
+def count_plain(frame: Frame, factors: Sequence[float], open_phase: Sequence[bool], rows_on: int) -> PlainCounts:
     """Counts where no token is told from its neighbours: by row and column only.
 
     factors: of the strength, by column of this site; open_phase: whether the gate's phase holds there; rows_on: rows
@@ -159,12 +161,12 @@ def count_plain(
     """
     prompt = _prompt_columns(frame, len(factors))
     pairs = [(bool(factor), inside) for factor, inside in zip(factors, open_phase, strict=True)]
-    counters: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+    counters = Counter[str](), Counter[str]()
     for counter, part in zip(counters, (pairs[:prompt], pairs[prompt:]), strict=True):
         counter["row"] += (frame.batch - rows_on) * len(part)
         for (acts, inside), columns in Counter(part).items():
             counter["phase" if not inside else "edited" if acts else "schedule"] += rows_on * columns
-    return counters
+    return tuple(tuple(counter[name] for name in ("edited", *REASONS)) for counter in counters)
 
 
 def count_masked(

@@ -31,6 +31,11 @@ class ReadyOperation:
     """Units of the site."""
     _ready: dict[Any, Any] = field(default_factory=dict)
     """What was moved to a device already."""
+    _settings: tuple[Any, ...] = ()
+    """Gate, schedule and strengths; one object for all steps of a steering that have the same (`share`)."""
+
+    def __post_init__(self) -> None:
+        self.share({})
 
     @classmethod
     def of(cls, operation: Operation, width: int, batch_rows: int | None = None) -> "ReadyOperation":
@@ -95,9 +100,9 @@ class ReadyOperation:
         receipt: Receipt | None = None,
     ) -> Tensor:
         """The activation after this step; the very same tensor where nothing is open."""
-        strength = self._coefficient(frame, ordinary, value)
+        strength, counts = self._in_pass(frame, ordinary, value)
         if receipt is not None:
-            receipt.met(id(self), frame, value.shape[1], self._counts(frame, ordinary, value.shape[1]))
+            receipt.met(id(self), frame, value.shape[1], counts)
         if strength is None:
             return value
         change, indices = self._change_on(value), self.operation.indices
@@ -167,13 +172,27 @@ class ReadyOperation:
         table[slice(None) if indices is None else indices.cpu()] = values
         return table
 
-    def _coefficient(self, frame: Frame, ordinary: Tensor | None, value: Tensor) -> float | Tensor | None:
-        """Strength at each token, [batch, token, 1] or one number for all; None where all is closed."""
+    def share(self, settings: dict[Any, Any]) -> None:
+        """Take equal settings of an earlier step of one steering for this step's own: the very same object.
+
+        What a pass works out from them is then found by identity: hashing a gate for every layer and token costs more
+        than a step of a small batch.
+        """
         operation = self.operation
-        alike = (operation.gate, operation.schedule, self.strengths or operation.strength, self.batch_rows)
-        key = (*alike, id(ordinary), value.shape[1], value.device, _precision(value))
+        equal = (operation.gate, operation.schedule, self.strengths, operation.strength, self.batch_rows)
+        self._settings = settings.setdefault(equal, equal)
+
+    def _in_pass(
+        self, frame: Frame, ordinary: Tensor | None, value: Tensor
+    ) -> tuple[float | Tensor | None, PassCounts]:
+        """What a pass works out once for steps of the same settings: strength, and counts for the receipt.
+
+        The strength at each token, [batch, token, 1], or one number for all; None where all is closed.
+        """
+        key = (id(self._settings), id(ordinary), value.shape[1], value.device, _precision(value))
         if key not in frame.shared:
-            frame.shared[key] = self._work_out(frame, ordinary, value)
+            strength = self._work_out(frame, ordinary, value)
+            frame.shared[key] = strength, self._counts(frame, ordinary, value.shape[1])
         return frame.shared[key]
 
     def _work_out(self, frame: Frame, ordinary: Tensor | None, value: Tensor) -> float | Tensor | None:
@@ -208,28 +227,23 @@ class ReadyOperation:
         return result.expand(frame.batch, frame.tokens)[:, -value.shape[1] :, None]
 
     def _counts(self, frame: Frame, ordinary: Tensor | None, columns: int) -> PassCounts:
-        """What the coefficients do in this pass, for the receipt; worked out once for steps that share them."""
-        gate, schedule = self.operation.gate, self.operation.schedule
-        key = ("counts", gate, schedule, self.strengths, id(ordinary), columns)
-        if key not in frame.shared:
-            factors = frame.factors(gate, schedule)
-            factors = (factors * frame.tokens if len(factors) == 1 else factors)[-columns:]
-            phase = frame.open_phase(gate)[-columns:]
-            special, positions = frame.ordinary(gate, ordinary), frame.between(gate)
-            masked = any(mask is not None for mask in (frame.real, special, positions, gate.condition))
-            on = None
-            if self.strengths is not None:
-                on = [bool(s) for s in self.strengths] + [False] * (frame.rows - len(self.strengths))
-            if not masked:
-                rows_on = frame.batch if on is None else on.count(True) * frame.repeats
-                frame.shared[key] = count_plain(frame, factors, phase, rows_on)
-            else:
-                rows = None if on is None else torch.tensor(on).repeat_interleave(frame.repeats)[:, None]
-                condition_met = None if gate.condition is None else frame.meeting(gate.condition, ordinary)
-                frame.shared[key] = count_masked(
-                    frame, factors, phase, rows=rows, special=special, positions=positions, condition=condition_met
-                )
-        return frame.shared[key]
+        """What the coefficients do in this pass, for the receipt."""
+        gate = self.operation.gate
+        factors = frame.factors(gate, self.operation.schedule)
+        factors = (factors * frame.tokens if len(factors) == 1 else factors)[-columns:]
+        phase = frame.open_phase(gate)[-columns:]
+        special, positions = frame.ordinary(gate, ordinary), frame.between(gate)
+        on = None
+        if self.strengths is not None:
+            on = [bool(s) for s in self.strengths] + [False] * (frame.rows - len(self.strengths))
+        if all(mask is None for mask in (frame.real, special, positions, gate.condition)):
+            rows_on = frame.batch if on is None else on.count(True) * frame.repeats
+            return count_plain(frame, factors, phase, rows_on)
+        rows = None if on is None else torch.tensor(on).repeat_interleave(frame.repeats)[:, None]
+        condition_met = None if gate.condition is None else frame.meeting(gate.condition, ordinary)
+        return count_masked(
+            frame, factors, phase, rows=rows, special=special, positions=positions, condition=condition_met
+        )
 
     def _row_strengths(self, frame: Frame, strengths: tuple[float, ...], value: Tensor) -> Float[Tensor, "batch 1"]:
         rows, repeats = frame.rows, frame.repeats
