@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from babelscope.sweeps import compare_answers
     from babelscope.vocabulary import (
         VocabularyPack,
+        extend_vocabulary,
         infer_training_shares,
         trim_vocabulary,
     )
@@ -99,6 +100,7 @@ __all__ = [
     "Site",
     "infer_training_shares",
     "VocabularyPack",
+    "extend_vocabulary",
     "trim_vocabulary",
     "open_model",
     "layout_of",

@@ -6,6 +6,7 @@ from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from babelscope.vocabulary.entry_scripts import ScriptEntries, vocabulary_by_script
+    from babelscope.vocabulary.extension import extend_vocabulary
     from babelscope.vocabulary.merges import PairHistory, replay_merges
     from babelscope.vocabulary.mixture import TrainingShares, infer_training_shares
     from babelscope.vocabulary.pack import VocabularyPack
@@ -21,6 +22,7 @@ __all__ = [
     "TokenCosts",
     "TrainingShares",
     "VocabularyPack",
+    "extend_vocabulary",
     "fit_shares",
     "infer_training_shares",
     "replay_merges",
