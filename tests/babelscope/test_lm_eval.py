@@ -16,7 +16,8 @@ with warnings.catch_warnings():
     from lm_eval.api.instance import Instance
     from lm_eval.tasks import TaskManager
 
-    from babelscope.adapters.lm_eval import SteeredLM, cache_name, evaluate_harness, recipe_hash
+    from babelscope.adapters.lm_eval import SteeredLM, cache_name, evaluate_harness
+    from babelscope.adapters.recipe_hashes import recipe_hash
 
 from babelscope import Gate, Operation, Schedule, Site, SteeringRecipe, origin_of, steer, tokenize_prompt
 from babelscope.errors import SteeringError

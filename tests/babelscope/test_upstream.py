@@ -27,7 +27,7 @@ from babelscope.models.positions import batch_positions
 from babelscope.sites import Site
 from babelscope.upstream import compiled_modules, devices
 from babelscope.upstream import forward as forward_module
-from babelscope.upstream.config import config_field
+from babelscope.upstream.config import config_field, with_mlp_biases
 from babelscope.upstream.forward import forward_names, read_inputs
 from babelscope.upstream.names import NAMES, imported
 from babelscope.upstream.tokenizers import hide_progress
@@ -147,6 +147,9 @@ SCENES = {
     "mark": look_for_accelerate,
     "torch": look_for_graphs,
     "peft": load_the_tuner,
+    "config.mlp_biases": lambda: with_mlp_biases(tiny_model("llama").config),
+    "config.attention_biases": lambda: with_mlp_biases(tiny_model("mistral").config),
+    "config.llama": lambda: with_mlp_biases(tiny_model("mistral").config),
 }
 """By the beginning of a key: what a person does that reads the name."""
 

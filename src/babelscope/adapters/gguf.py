@@ -12,9 +12,10 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from babelscope.artifacts import Gate, Operation, Origin, Schedule, SteeringRecipe
+from babelscope.adapters.constant_additions import constant_additions
+from babelscope.artifacts import Gate, Operation, Origin, SteeringRecipe
 from babelscope.artifacts.identity import read_origin
-from babelscope.axes import Float64, Tensor
+from babelscope.axes import Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SteeringError
 from babelscope.files.strict_json import parse_json
 from babelscope.files.writing import taken, whole_file
@@ -27,7 +28,8 @@ _HINT, _COUNT, _ORIGIN, _HASH = (
 )
 
 
-def _library() -> ModuleType:
+def gguf_library() -> ModuleType:
+    """The gguf package; raises PrerequisiteError where it is not installed."""
     try:
         import gguf
     except ImportError as err:
@@ -49,18 +51,19 @@ def export_control_vector(recipe: SteeringRecipe, path: str | Path, *, model_hin
     path = Path(path)
     if path.exists():
         raise taken(path)
-    vectors: dict[int, Float64[Tensor, " hidden"]] = {}
-    for operation in recipe:
-        layer = _plain_layer(operation)
-        vectors[layer] = vectors.get(layer, 0) + operation.vector.double() * (operation.scale * operation.strength)
-    gguf = _library()
+    vectors = constant_additions(recipe, "a control vector")
+    if 0 in vectors:
+        raise SteeringError(
+            "operation at '0.resid_out': llama.cpp has no control vector for layer 0; use a later layer"
+        )
+    gguf = gguf_library()
     with whole_file(path, new=True) as partial:
         writer = gguf.GGUFWriter(partial, ARCHITECTURE)
         writer.add_string(_HINT, model_hint)
         writer.add_uint32(_COUNT, len(vectors))
         origin = json.dumps(asdict(recipe.origin))
         writer.add_string(_ORIGIN, origin)
-        rows = {layer: vectors[layer].float() for layer in sorted(vectors)}
+        rows = {layer: vector.float() for layer, vector in vectors.items()}
         writer.add_string(_HASH, _hash(model_hint, origin, rows))
         for layer, row in rows.items():
             writer.add_tensor(f"direction.{layer}", row.numpy())
@@ -69,23 +72,6 @@ def export_control_vector(recipe: SteeringRecipe, path: str | Path, *, model_hin
         writer.write_tensors_to_file()
         writer.close()
     return path
-
-
-def _plain_layer(operation: Operation) -> int:
-    """The layer of an operation that llama.cpp can do; raises SteeringError for any other."""
-    site, gate = operation.site, operation.gate
-    plain = operation.kind == "add" and site.at == "resid_out" and operation.indices is None and not operation.clean
-    if not plain or site.layer is None:
-        raise SteeringError(
-            f"operation {operation.kind!r} at '{site}': a control vector only adds to whole resid_out; leave it out"
-        )
-    if gate.skip_special or (gate.phase, gate.positions, gate.rows, gate.condition) != ("both", None, None, None):
-        raise SteeringError(f"operation at '{site}' has a gate; a control vector acts on every token; leave it out")
-    if operation.schedule != Schedule():
-        raise SteeringError(f"operation at '{site}' has a schedule; a control vector has one strength; leave it out")
-    if site.layer == 0:
-        raise SteeringError(f"operation at '{site}': llama.cpp has no control vector for layer 0; use a later layer")
-    return site.layer
 
 
 def import_control_vector(path: str | Path, *, origin: Origin | None = None) -> SteeringRecipe:

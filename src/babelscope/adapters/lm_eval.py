@@ -1,20 +1,17 @@
 """lm-evaluation-harness over a steered model: an `HFLM` with a recipe installed, its cache keyed by the recipe."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import lm_eval
-import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.adapters.harness_ids import cut_left, fit_pair, is_split, say
+from babelscope.adapters.recipe_hashes import recipe_hash
 from babelscope.artifacts import Operation, Schedule, SteeringRecipe
 from babelscope.axes import Float, Int, Tensor
 from babelscope.corpus import encode_texts, pad_of, pad_rows, prefix_of, tokenize_prompt
@@ -22,41 +19,6 @@ from babelscope.errors import SteeringError
 from babelscope.models import eval_mode, layout_of, measured, weights_hash
 from babelscope.models.plain import CausalModel
 from babelscope.steering import steer
-
-
-def recipe_hash(recipe: SteeringRecipe) -> str:
-    """blake2b over the model's hash, and every operation's tensors and settings, in order."""
-    digest = hashlib.blake2b(recipe.origin.model_hash.encode(), digest_size=8)
-    for operation in recipe:
-        for tensor in _tensors(operation):
-            digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode() + tensor.detach().cpu().numpy().tobytes())
-        condition = operation.gate.condition
-        words = {
-            "site": str(operation.site),
-            **{name: getattr(operation, name) for name in ("kind", "unit", "mean_norm", "clean")},
-            # A whole number is written as one with a point, and comes back so.
-            "strength": float(operation.strength),
-            "gate": asdict(replace(operation.gate, condition=None)),
-            "schedule": asdict(operation.schedule),
-            "top_k": None if operation.features is None else operation.features.top_k,
-            "condition": None
-            if condition is None
-            else [str(condition.site), condition.threshold, condition.above, condition.pool]
-            + ([condition.form, list(condition.left_out)] if condition.form != "whole" else []),
-        }
-        digest.update(json.dumps(words, sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-def _tensors(operation: Operation) -> list[Tensor]:
-    features, condition = operation.features, operation.gate.condition
-    parts = [operation.vector, operation.indices, operation.matrix]
-    if features is not None:
-        parts += [features.encoder, features.bias, features.threshold, features.decoder, features.chosen]
-    parts.append(None if condition is None else condition.vector)
-    # A missing tensor is an empty one, so that two recipes can not agree by moving one from a place to the next.
-    return [torch.empty(0) if part is None else part for part in parts]
-
 
 # Its decorator hides the class from type checkers.
 _Harness: Any = HFLM

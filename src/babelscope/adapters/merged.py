@@ -8,6 +8,9 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.adapters.folded_biases import with_folded_biases
+from babelscope.adapters.recipe_hashes import recipe_hash
+from babelscope.artifacts import SteeringRecipe
 from babelscope.artifacts.storage import CONFIG
 from babelscope.errors import ArtifactError, PrerequisiteError
 from babelscope.files.writing import new_folder, write_text
@@ -27,10 +30,13 @@ def export_merged(
     *,
     changes: Sequence[WeightChange] = (),
     scale: float | int = 1.0,
+    recipe: SteeringRecipe | None = None,
 ) -> Path:
     """Save the model with changes merged, in its own dtype, and the tokenizer beside it; the model stays as it is.
 
-    changes: deltas added, times scale, to what the model already holds. Written whole or not at all.
+    changes: deltas added, times scale, to what the model already holds.
+    recipe: constant additions to resid_out, folded into biases (`with_folded_biases`), which act on special tokens too.
+    Written whole or not at all.
     Raises ArtifactError if the path is taken, a change is for another model or applied already, or there is none;
     PrerequisiteError where the model computes by more than the weights that a plain checkpoint has, in any part of it:
     adapters, parametrisations, wrappers, replaced functions or hooks of others, packed weights.
@@ -40,18 +46,21 @@ def export_merged(
         for change in changes:
             stack.enter_context(applied_change(model, change, scale))
         merged = active_changes(model)
-        if not merged:
+        if not merged and recipe is None:
             raise ArtifactError("no change came and the model holds none; expected a delta; apply one, or name it")
+        saved = model if recipe is None else with_folded_biases(model, recipe)
         partial = stack.enter_context(new_folder(path))
         # save_pretrained writes into the live config, whose hash says what fits the model.
-        kept = dict(vars(model.config))
+        kept = dict(vars(saved.config))
         try:
-            model.save_pretrained(partial)
+            saved.save_pretrained(partial)
         finally:
-            vars(model.config).clear()
-            vars(model.config).update(kept)
+            vars(saved.config).clear()
+            vars(saved.config).update(kept)
         tokenizer.save_pretrained(partial)
         names = [[change.title, change.digest, scale] for change, scale in merged]
+        if recipe is not None:
+            names.append([f"steering of {len(recipe)} operations", recipe_hash(recipe), 1.0])
         config = json.loads((partial / CONFIG).read_text(encoding="utf-8"))  # transformers writes Infinity
         write_text(partial / CONFIG, json.dumps({**config, MARK: names}, indent=2) + "\n")
         lines = [f"- {title} ({digest}), times {scale:g}" for title, digest, scale in names]

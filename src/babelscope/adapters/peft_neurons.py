@@ -7,7 +7,7 @@ other of peft's. Importing this module makes the type known to peft, which is ne
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftConfig, PeftModel
@@ -162,7 +162,7 @@ class LanguageNeuronTuner(_Tuner):
             return
         wrapped = NeuronLinear(target)
         wrapped.add_adapter(adapter_name, part, trained=not peft_config.inference_mode)
-        self._replace_module(parent, target_name, wrapped, target)
+        cast(Any, self)._replace_module(parent, target_name, wrapped, target)
 
     def _unload_and_optionally_merge(
         self,
@@ -175,7 +175,8 @@ class LanguageNeuronTuner(_Tuner):
         for module in self.model.modules() if merge else ():
             if isinstance(module, NeuronLinear) and isinstance(module.base_layer, tuner_layer_class()):
                 module.base_layer.merge(safe_merge=safe_merge, adapter_names=adapter_names)
-        return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
+        above: Any = super()
+        return above._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
 
 
 register_tuner(TunerType.LANGUAGE_NEURONS, LanguageNeurons, LanguageNeuronTuner, PREFIX)

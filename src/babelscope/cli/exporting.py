@@ -2,59 +2,126 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.argument_kinds import SavedAs, free
+from babelscope.cli.argument_kinds import SavedAs, format_of, free
 from babelscope.cli.arguments import Device, Dtype, Model, Out, Result
-from babelscope.cli.flag_conditions import UsedWith
+from babelscope.cli.flag_conditions import UsedWith, saved_as
 from babelscope.cli.quantities import Strength
+from babelscope.errors import UsageError
+
+if TYPE_CHECKING:
+    from babelscope.artifacts import SteeringRecipe
+    from babelscope.subnetworks import Delta, ElementDelta
 
 MERGED = UsedWith("with --format merged", lambda call: call["format"] == "merged")
+STEERING, CHANGES = ("Direction", "SteeringRecipe"), ("Delta", "ElementDelta")
+FORMS = {"merged": (*CHANGES, *STEERING), "peft": ("Delta",), "gguf": ("Delta", *STEERING)}
+"""Which artifacts a format can hold: adapters know neither steering nor single values."""
 
 
 def run_export(
-    delta: Annotated[Positional[Path], SavedAs(("Delta",)), arg(metavar="DELTA")],
+    artifact: Annotated[Positional[Path], SavedAs((*CHANGES, *STEERING)), arg(metavar="ARTIFACT")],
     model: Model,
     *,
     out: Out,
-    format: Literal["merged", "peft"] = "merged",
-    also: Annotated[tuple[Path, ...], SavedAs(("Delta",))] = (),
-    scale: Strength = 1.0,
+    format: Literal["merged", "peft", "gguf"] = "merged",
+    also: Annotated[tuple[Path, ...], SavedAs(("Delta",)), saved_as("artifact", "Delta")] = (),
+    scale: Annotated[Strength, saved_as("artifact", *CHANGES)] = 1.0,
+    strength: Annotated[Strength, saved_as("artifact", "Direction")] = 1.0,
+    unit: Annotated[Literal["raw", "unit", "relative"], saved_as("artifact", "Direction")] = "raw",
     device: Device = "auto",
     dtype: Annotated[Dtype, MERGED] = "auto",
 ) -> Result:
-    """Write a model with trained neurons for other tools: merged into a checkpoint, or as an adapter of peft.
+    """Write trained neurons, or steering that adds the same at every token, for tools that do not know babelscope.
 
     Args:
-        delta: folder of a Delta.
-        out: folder of the checkpoint or adapter.
-        format: merged (a whole checkpoint with its tokenizer, for any tool) or peft (a LoRA adapter; dense models).
+        artifact: folder of a Delta, ElementDelta, Direction or SteeringRecipe.
+        out: folder of the checkpoint or adapter; with --format gguf, a file.
+        format: merged (a whole checkpoint with its tokenizer, for any tool; steering becomes biases), peft (a LoRA
+            adapter, of a Delta; dense models), or gguf (for llama.cpp: of a Delta a LoRA, of steering a vector).
         also: folders of more deltas, added to the first.
-        scale: what all of them are multiplied by.
+        scale: what all deltas are multiplied by.
+        strength: of a Direction, in its unit; a recipe carries its own.
+        unit: raw (as the direction is long), unit (of length one), or relative (a share of the stream's mean length).
         dtype: of the merged weights; auto is float32 on the CPU, the stored dtype elsewhere. Adapters are float32.
     """
-    from babelscope.adapters.merged import export_merged
-    from babelscope.adapters.peft import export_adapter
-    from babelscope.models import open_model
-    from babelscope.subnetworks import Delta
-
+    kind = format_of(artifact).removeprefix("babelscope.").partition("/")[0]
+    if kind not in FORMS[format]:
+        able = ", ".join(form for form, kinds in FORMS.items() if kind in kinds)
+        raise UsageError(
+            f"--format {format} came, which has no place for a {kind or 'folder of no kind'}; expected "
+            f"{able or 'an artifact'}; choose it"
+        )
     free(out)
-    first, *rest = deltas = [Delta.load(path) for path in (delta, *also)]
+    if kind in STEERING:
+        from babelscope.cli.saved import open_recipe
+
+        result = export_steering(open_recipe(artifact, strength, unit), model, out, format, device, dtype)
+    else:
+        from babelscope.subnetworks import Delta, ElementDelta
+
+        loads: Any = Delta if kind == "Delta" else ElementDelta
+        result = export_changes(
+            [loads.load(path) for path in (artifact, *also)], model, out, format, scale, device, dtype
+        )
+    files = [out] if out.is_file() else [file for file in out.rglob("*") if file.is_file()]
+    return {"out": str(out), "format": format, **result, "bytes": sum(file.stat().st_size for file in files)}
+
+
+def export_changes(
+    deltas: "list[Delta | ElementDelta]",
+    model: str,
+    out: Path,
+    format: str,
+    scale: float,
+    device: Device,
+    dtype: Dtype,
+) -> Result:
+    """Write deltas, added and scaled."""
+    from babelscope.models import open_model
+
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    losses = [asdict(one.cast_loss(opened, scale)) for one in deltas]
+    losses = [asdict(delta.cast_loss(opened, scale)) for delta in deltas]
     if format == "merged":
+        from babelscope.adapters.merged import export_merged
+
         export_merged(opened, tokenizer, out, changes=deltas, scale=scale)
     else:
-        for more in rest:
-            first = first + more
-        export_adapter(first, opened, out, scale=scale)
+        whole: Any = deltas[0]
+        for more in deltas[1:]:
+            whole = whole + more
+        if format == "peft":
+            from babelscope.adapters.peft import export_adapter as write
+        else:
+            from babelscope.adapters.gguf_lora import export_gguf_lora as write
+        write(whole, opened, out, scale=scale)
     return {
-        "out": str(out),
-        "format": format,
-        "languages": [tag for one in deltas for tag in one.languages],
+        "languages": [tag for delta in deltas for tag in delta.languages],
         "cast_loss": losses if format == "merged" else [],
-        "values": sum(one.n_values for one in deltas),
-        "bytes": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
+        "values": sum(delta.n_values for delta in deltas),
     }
+
+
+def export_steering(
+    recipe: "SteeringRecipe", model: str, out: Path, format: str, device: Device, dtype: Dtype
+) -> Result:
+    """Write a recipe of constant additions."""
+    from babelscope.adapters.constant_additions import constant_additions
+    from babelscope.models import open_model
+
+    layers = list(constant_additions(recipe, "a control vector" if format == "gguf" else "a bias"))
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    if format == "merged":
+        from babelscope.adapters.merged import export_merged
+
+        export_merged(opened, tokenizer, out, recipe=recipe)
+    else:
+        from babelscope.adapters.gguf import export_control_vector
+        from babelscope.adapters.gguf_lora import gguf_architecture
+
+        recipe.check(opened)
+        export_control_vector(recipe, out, model_hint=gguf_architecture(opened))
+    return {"layers": layers}

@@ -30,7 +30,7 @@ VERBS = {
     "features": Verb("featuring", "run_features", "which features of a sparse autoencoder belong to which language"),
     "steer": Verb("answering", "run_steer", "answer prompts under steering, or measure the dose–response with --sweep"),
     "adapt": Verb("adapting", "run_adapt", "train a language's neurons on its text, or a baseline beside them"),
-    "export": Verb("exporting", "run_export", "a trained change as a merged checkpoint or an adapter of peft"),
+    "export": Verb("exporting", "run_export", "trained neurons or steering as a checkpoint, adapter or GGUF file"),
     "evaluate perplexity": Verb("evaluating", "run_perplexity", "held-out bits per byte by language"),
     "evaluate confusion": Verb("evaluating", "run_confusion", "language confusion of a model's answers, or of files"),
     "evaluate steering": Verb("evaluating", "run_steering_score", "the whole score of a steering recipe"),

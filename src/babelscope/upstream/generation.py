@@ -1,5 +1,6 @@
 """What `generate` is given, and the keywords that this library adds to it."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ from torch import nn
 
 from babelscope.axes import Tensor
 from babelscope.upstream.forward import ForwardInputs, ForwardNames, read_inputs
-from babelscope.upstream.names import NAMES, missing
+from babelscope.upstream.names import NAMES, attribute, missing
 
 
 def generate_inputs(names: ForwardNames, inputs: Tensor | None, kwargs: Mapping[str, Any]) -> ForwardInputs:
@@ -25,6 +26,12 @@ def uncompiled(model: nn.Module) -> dict[str, Any]:
     if config is not None and name not in vars(type(config)()):
         raise missing("generate.disable_compile", type(config).__name__)
     return {name: True}
+
+
+def copy_generation(source: nn.Module, target: nn.Module) -> None:
+    """Give a model the generation settings of another."""
+    (name,) = NAMES["model.generation"]
+    setattr(target, name, copy.deepcopy(attribute(source, "model.generation")))
 
 
 NEUTRAL: dict[str, Any] = {

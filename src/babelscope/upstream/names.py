@@ -55,6 +55,9 @@ NAMES: dict[str, tuple[str, ...]] = {
     "config.text": ("get_text_config",),
     "config.tied": ("tie_word_embeddings",),
     "config.dtype": ("dtype",),
+    "config.mlp_biases": ("mlp_bias",),
+    "config.attention_biases": ("attention_bias",),
+    "config.llama": ("LlamaConfig",),
     # Methods and marks of a model.
     "model.head": ("get_output_embeddings",),
     "model.decoder": ("get_decoder",),
