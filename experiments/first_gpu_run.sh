@@ -43,7 +43,9 @@ check() {
     return $failed
 }
 bench() {
-    python3 -m babelscope_kernels.bench all --resume $small --commit "$commit" --budget "${BENCH_SECONDS:-300}" \
+    local checked=""
+    [ "$(cat "$out/check.done" 2>/dev/null)" = "$commit $device" ] && checked=--checked
+    python3 -m babelscope_kernels.bench ${KERNELS:-all} --resume $checked $small --commit "$commit" --budget "${BENCH_SECONDS:-300}" \
         --results "$out/kernels" --json "$out/bench.json"
 }
 # An experiment writes its rows into a folder of its own; here they are shown, and copied to OUT.
@@ -61,7 +63,7 @@ passes() { experiment benchmark_gpu_passes $passes; }
 compare() { experiment compare_gpu_with_cpu $compare; }
 
 export -f check bench experiment step passes compare
-export out commit kernels small step passes compare
+export out commit device kernels small step passes compare
 declare -A seconds=([check]=150 [compare]=120 [step]=180 [passes]=180 [bench]=320)
 failed=0
 for part in $parts; do

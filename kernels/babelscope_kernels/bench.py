@@ -1,7 +1,7 @@
 """Benchmark of the kernels: `python -m babelscope_kernels.bench <kernel or all> [--json FILE] [--cpu]`.
 
 One call checks every case first, and gives no number if one is red: every red outcome is printed, and `--check` ends
-there. It measures what the machine can do (copy bandwidth,
+there, and `--checked` says that such a call was green on this machine, at this commit. It measures what the machine can do (copy bandwidth,
 bfloat16 matrix product); times every form; and adds rows to kernels/results/<kernel>.csv, each timing's as soon as it
 is done. `all` runs each kernel in a process of its own, so that a fault of one leaves the others standing.
 
@@ -168,15 +168,17 @@ def bench(
     deadline: Deadline = NEVER,
     done: Collection[Place] = (),
     keep: Callable[[list[Row]], None] = lambda rows: None,
+    checked: bool = False,
 ) -> Measured:
     """Check every case of a kernel, then time it; raises KernelError, without a number, if a case is red.
 
+    checked: the cases were checked already, so nothing but time is measured.
     done: timings whose forms are all there are passed over. keep: called with the rows of each timing when it is done.
     """
     small = device.type == "cpu"
     if done and all(_whole(timing, done) for timing in timings_of(kernel, device, small)):
         return Measured([], [])
-    red = [outcome for outcome in check(kernel, "auto", device.type) if not outcome.good]
+    red = [] if checked else [outcome for outcome in check(kernel, "auto", device.type) if not outcome.good]
     if red:
         raise KernelError(_told_red(kernel, red, "so nothing is timed"))
     rows: list[Row] = []
@@ -229,7 +231,7 @@ def _one(kernel: str, options: argparse.Namespace, deadline: Deadline) -> Measur
 
     done = measured(options.results, kernel, facts) if options.resume and not options.cpu else ()
     best = ceilings(device, timer, **sizes)
-    return bench(kernel, device, timer, best, facts, deadline=deadline, done=done, keep=keep)
+    return bench(kernel, device, timer, best, facts, deadline=deadline, done=done, keep=keep, checked=options.checked)
 
 
 def _alone(kernel: str, words: list[str], part: float, most: float) -> tuple[str, list[dict[str, Any]]]:
@@ -251,7 +253,7 @@ def _alone(kernel: str, words: list[str], part: float, most: float) -> tuple[str
 
 def _all(options: argparse.Namespace, deadline: Deadline, write: Callable[[str], object]) -> tuple[bool, list[Any]]:
     words = ["--results", str(options.results), "--commit", options.commit]
-    words += [f"--{flag}" for flag in ("cpu", "resume", "check") if getattr(options, flag)]
+    words += [f"--{flag}" for flag in ("cpu", "resume", "check", "checked") if getattr(options, flag)]
     fine, rows = True, []
     for number, kernel in enumerate(NAMES):
         part, left = deadline.part(len(NAMES) - number).left(), deadline.left()
@@ -281,6 +283,7 @@ def main(words: list[str], write: Callable[[str], object] = sys.stdout.write) ->
     parser.add_argument("--commit", default="", help="named in the rows where git can not be asked")
     parser.add_argument("--budget", type=float, default=SECONDS, help="seconds for the whole call")
     parser.add_argument("--check", action="store_true", help="check every case, print every red outcome, time nothing")
+    parser.add_argument("--checked", action="store_true", help="a call of --check was green here: time at once")
     parser.add_argument("--resume", action="store_true", help="leave out what the results hold of this very state")
     options = parser.parse_args(words)
     deadline = Deadline(time.monotonic() + options.budget)

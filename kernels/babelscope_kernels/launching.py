@@ -29,6 +29,11 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: object, **constants: 
         kernel[grid](*arguments, **constants)
 
 
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that one program on this GPU may have."""
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+
+
 def _current(device: torch.device) -> AbstractContextManager[Any]:
     # The guard costs more than the question, and nearly always there is one device only.
     if device.type != "cuda" or device.index == torch.cuda.current_device():

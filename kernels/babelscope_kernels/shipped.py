@@ -21,5 +21,7 @@ class Shipped:
     num_stages: int = 3
     aligned: tuple[str, ...] = ()
     """Arguments divisible by 16 (pointers: bytes), as Triton's launcher finds them on our shapes."""
+    stack: int = 0
+    """Bytes of each thread's stack that may be used: those of a form that was measured faster than one without."""
     wgmma: bool = False
     """Whether the matrix product must reach Hopper's own instruction."""

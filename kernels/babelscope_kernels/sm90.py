@@ -45,7 +45,7 @@ class Resources:
         found = []
         if self.shared_bytes > SHARED_LIMIT:
             found.append(f"{self.name}: {self.shared_bytes} B of shared memory, at most {SHARED_LIMIT}")
-        if self.stack_bytes or self.local_bytes:
+        if self.stack_bytes > shipped.stack or self.local_bytes:
             found.append(f"{self.name}: spills ({self.stack_bytes} B stack, {self.local_bytes} B local)")
         if shipped.wgmma and not self.uses_wgmma:
             found.append(f"{self.name}: no wgmma instruction")

@@ -299,3 +299,12 @@ def test_without_git_the_commit_is_unknown(monkeypatch):
 
     monkeypatch.setattr(bench.subprocess, "run", no_git)
     assert bench.facts_of(CPU, "")["commit"] == "unknown"
+
+
+def test_what_was_checked_is_timed_at_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "check", lambda *words: pytest.fail("checked again"))
+    monkeypatch.setattr(bench, "timings_of", lambda *words, **more: iter([one(ours=int)]))
+    monkeypatch.setattr(bench, "ceilings", lambda *words, **more: BEST)
+    monkeypatch.setattr(bench, "on_cpu", clock(ours=2.0))
+    assert main(["swiglu", "--checked", "--cpu", "--json", str(tmp_path / "rows.json")], lambda text: None) == 0
+    assert len(json.loads((tmp_path / "rows.json").read_text())) == 1

@@ -25,22 +25,37 @@ class LanguageSums(NamedTuple):
     """float64 [language, unit]: Σ value²."""
 
 
-def _fake_triton(
-    value: Tensor, languages: Tensor, n_language: int, sums: bool, together: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+class ColumnSums(NamedTuple):
+    """What the counted tokens of a batch add, by unit."""
+
+    total: Tensor
+    """float64 [unit]: Σ value."""
+    square: Tensor
+    """float64 [unit]: Σ value²."""
+
+
+def _fake_counts(value: Tensor, languages: Tensor, n_language: int, sums: bool) -> tuple[Tensor, Tensor, Tensor]:
     n_unit = value.shape[-1]
-    rows = (1 if together else n_language) if sums else 0
-    wide = [value.new_empty(rows, n_unit, dtype=torch.float64) for _ in range(2)]
+    wide = [value.new_empty(n_language if sums else 0, n_unit, dtype=torch.float64) for _ in range(2)]
     return value.new_empty(n_language, n_unit, dtype=torch.int64), wide[0], wide[1]
 
 
-@operator("babelscope::active_counts", _fake_triton)
-def _triton(
-    value: Tensor, languages: Tensor, n_language: int, sums: bool, together: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+@operator("babelscope::active_counts", _fake_counts)
+def _triton_counts(value: Tensor, languages: Tensor, n_language: int, sums: bool) -> tuple[Tensor, Tensor, Tensor]:
     from babelscope_kernels.active_counts.kernel import launch_counts
 
-    return launch_counts(value, languages, n_language, sums, together)
+    return launch_counts(value, languages, n_language, sums)
+
+
+def _fake_columns(value: Tensor, counted: Tensor) -> Tensor:
+    return value.new_empty(2, value.shape[-1], dtype=torch.float64)
+
+
+@operator("babelscope::column_sums", _fake_columns)
+def _triton_columns(value: Tensor, counted: Tensor) -> Tensor:
+    from babelscope_kernels.active_counts.kernel import launch_column_sums
+
+    return launch_column_sums(value, counted)
 
 
 def active_counts(value: Tensor, languages: Tensor, n_language: int, *, backend: Backend = "auto") -> Tensor:
@@ -52,7 +67,7 @@ def active_counts(value: Tensor, languages: Tensor, n_language: int, *, backend:
     """
     chosen = _choose("active_counts", value, languages, n_language, backend)
     if chosen == "triton":
-        return _triton(value.detach(), languages, n_language, False, False)[0]
+        return _triton_counts(value.detach(), languages, n_language, False)[0]
     return count_in_blocks(value.detach(), languages, n_language)
 
 
@@ -64,23 +79,31 @@ def language_sums(value: Tensor, languages: Tensor, n_language: int, *, backend:
     """
     chosen = _choose("language_sums", value, languages, n_language, backend)
     if chosen == "triton":
-        return LanguageSums(*_triton(value.detach(), languages, n_language, True, False))
+        return LanguageSums(*_triton_counts(value.detach(), languages, n_language, True))
     value = value.detach()
     sums = sum_in_blocks(value, languages, n_language)
     return LanguageSums(count_in_blocks(value, languages, n_language), *sums)
 
 
-def joint_sums(value: Tensor, languages: Tensor, n_language: int, *, backend: Backend = "auto") -> LanguageSums:
-    """Counts of each language as `active_counts`, and Σ value and Σ value² over the counted tokens of all together.
+def column_sums(value: Tensor, counted: Tensor, *, backend: Backend = "auto") -> ColumnSums:
+    """Σ value and Σ value² of each unit over the counted tokens, of one read where Triton runs.
 
-    The sums are [1, unit]. Errors, precision and what must be finite as in `language_sums`.
+    value: [..., unit]. counted: bool [...]; what stands at the other tokens is not read, or counts for nothing.
+    Torch adds in float64; Triton adds 512 tokens in float32, and those parts in float64. No gradient flows.
+    Raises KernelError on shapes or dtypes that do not fit.
     """
-    chosen = _choose("joint_sums", value, languages, n_language, backend)
-    if chosen == "triton":
-        return LanguageSums(*_triton(value.detach(), languages, n_language, True, True))
+    if value.ndim < 1 or not value.is_floating_point():
+        raise KernelError(f"column_sums: value {value.dtype} {tuple(value.shape)}; give floating values [..., unit]")
+    if counted.shape != value.shape[:-1] or counted.dtype != torch.bool:
+        raise KernelError(
+            f"column_sums: counted {counted.dtype} {tuple(counted.shape)}, expected bool {tuple(value.shape[:-1])}"
+        )
     value = value.detach()
-    counted = torch.where((languages >= 0) & (languages < n_language), 0, -1).to(torch.int32)
-    return LanguageSums(count_in_blocks(value, languages, n_language), *sum_in_blocks(value, counted, 1))
+    if choose("column_sums", backend, [value, counted]) == "triton":
+        sums = _triton_columns(value, counted)
+        return ColumnSums(sums[0], sums[1])
+    total, square = sum_in_blocks(value, counted.to(torch.int32) - 1, 1)
+    return ColumnSums(total[0], square[0])
 
 
 def _choose(op: str, value: Tensor, languages: Tensor, n_language: int, backend: str) -> str:

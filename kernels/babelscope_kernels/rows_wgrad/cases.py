@@ -96,9 +96,15 @@ def timings(device: torch.device, generator: torch.Generator, small: bool) -> It
     kind = torch.float32 if small else torch.bfloat16
     values = torch.randn(token, hidden, generator=generator).to(device=device, dtype=kind)
     for row in (28,) if small else (28, 286, 1434):
-        wide = torch.randn(token, 2 * row, generator=generator).to(device=device, dtype=kind)
+        # Side by side along tokens, as training gives them.
         out = torch.zeros(row, hidden, device=device)
-        yield Timing(f"{row} rows", f"{token}x{row}x{hidden}", str(kind).removeprefix("torch."), {
-            "ours": lambda wide=wide, row=row, out=out: rows_wgrad(wide[:, :row], values, out),
-            "eager": lambda wide=wide, row=row, out=out: out.add_(wide[:, :row].T @ values),
-        }, values.nbytes + wide.nbytes // 2 + 2 * out.nbytes, 2 * token * row * hidden)  # fmt: skip
+        grads = torch.randn(row, token, generator=generator).to(device=device, dtype=kind).T
+        forms = {
+            "ours": lambda grads=grads, out=out: rows_wgrad(grads, values, out),
+            "eager": lambda grads=grads, out=out: out.add_(grads.T @ values),
+        }
+        if device.type == "cuda":
+            forms["our kernel"] = lambda grads=grads, out=out: rows_wgrad(grads, values, out, backend="triton")
+        size = values.nbytes + grads.nbytes + 2 * out.nbytes
+        name = str(kind).removeprefix("torch.")
+        yield Timing(f"{row} rows", f"{token}x{row}x{hidden}", name, forms, size, 2 * token * row * hidden)

@@ -17,6 +17,7 @@ def rows_wgrad(grad_rows: Tensor, inputs: Tensor, out: Tensor | None = None, *, 
     out [k, d]: float32 and added to in place, so that micro-batches accumulate; None: a new tensor.
     float64 inputs are summed in float64 and want a float64 `out`.
     The same bits on every repeat of the same shapes on the same device. No gradient flows through it.
+    "auto" on a GPU takes cuBLAS for 16-bit inputs, which it multiplies exactly and adds in float32, as our kernel does.
     Raises KernelError for shapes or dtypes that do not fit.
     """
     wide = torch.float64 if grad_rows.dtype == torch.float64 else torch.float32
@@ -24,6 +25,10 @@ def rows_wgrad(grad_rows: Tensor, inputs: Tensor, out: Tensor | None = None, *, 
     tensors = [grad_rows, inputs] if out is None else [grad_rows, inputs, out]
     objection = "" if out is None or out.stride(1) == 1 else "the last axis of out is strided"
     with torch.no_grad():
+        if backend == "auto" and grad_rows.is_cuda and grad_rows.dtype in (torch.float16, torch.bfloat16):
+            # cuBLAS: on an H200 1.05 to 1.5 times as fast as our kernel at 28, 286 and 1,434 rows (kernels/results).
+            product = torch.mm(grad_rows.T, inputs, out_dtype=torch.float32)
+            return product if out is None else out.add_(product)
         if choose("rows_wgrad", backend, tensors, objection=objection) == "torch":
             grads, values = grad_rows.to(wide).T, inputs.to(wide)
             if suits(grads, values.T):

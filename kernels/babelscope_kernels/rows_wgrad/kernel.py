@@ -157,7 +157,7 @@ def rows_wgrad_(grad_rows: Tensor, inputs: Tensor, out: Tensor, low: bool) -> No
 
 
 OPERANDS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
-LAUNCH = {True: {"num_warps": 8, "num_stages": 4}, False: {"num_warps": 8, "num_stages": 2}}
+LAUNCH = {True: {"num_warps": 4, "num_stages": 3}, False: {"num_warps": 8, "num_stages": 2}}
 _WHOLE = ("n_token", "n_row", "n_read", "n_hidden", "share", "grad_token_stride", "input_token_stride")
 _LONG = ("out_share_stride", "out_row_stride")
 
@@ -180,6 +180,7 @@ def _shipped(kind: str, block_row: int) -> Shipped:
             "OPERAND": {"bf16": tl.bfloat16, "fp16": tl.float16, "fp32": tl.float32}[kind],
         },
         aligned=("grad_rows", "inputs", "out", *_WHOLE[2:], *_LONG),
+        stack=160 if low and block_row == 128 else 0,
         wgmma=low,
         **LAUNCH[low],
     )

@@ -1,7 +1,7 @@
 """What a batch adds at one kind of site on a GPU: each activation is read once or twice, and nothing waits for it."""
 
 import torch
-from babelscope_kernels.active_counts.dispatch import MOST_LANGUAGES, active_counts, joint_sums
+from babelscope_kernels.active_counts.dispatch import MOST_LANGUAGES, active_counts, column_sums
 from babelscope_kernels.row_lengths.dispatch import row_lengths
 
 from babelscope.artifacts.stream import BINS, LARGE_LEFT, ROUNDS, bin_places, unit_bar
@@ -25,16 +25,12 @@ def device_addend(
     documents, tokens = counted.shape
     units = value[0, 0].numel()
     rows, signs = value.reshape(documents, tokens, units), sign.reshape(documents, tokens, units)
-    total, square = (torch.zeros(units, dtype=torch.float64, device=value.device) for _ in range(2))
     active = torch.empty(documents, units, dtype=torch.float32, device=value.device)
     for first in range(0, documents, MOST_LANGUAGES):
         part = slice(first, min(first + MOST_LANGUAGES, documents))
         places = document_places(counted[part])
-        sums = joint_sums(rows[part], places, len(places))
-        same = sign is value
-        active[part] = sums.active if same else active_counts(signs[part], places, len(places))
-        total += sums.total[0]
-        square += sums.square[0]
+        active[part] = active_counts(signs[part], places, len(places))
+    total, square = column_sums(rows, counted)
     bar, rounds = (unit_bar(LARGE_LEFT, units), ROUNDS) if stream else (1.0, 0)
     lengths = row_lengths(rows, bar=bar, rounds=rounds)
     norm = torch.where(counted.flatten(), lengths.whole.double(), 0.0).sum()
