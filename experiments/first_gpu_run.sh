@@ -16,10 +16,10 @@ device=${DEVICE:-cuda}
 commit=${COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
 parts=${PARTS:-check compare step passes bench}
 export PYTHONPATH="$PWD/src:$PWD/kernels" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
-if [ -n "$wheels" ]; then
-    python3 -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$out/site" "$wheels"/*.whl || exit 1
-    export PYTHONPATH="$PYTHONPATH:$out/site"
+if [ -n "$wheels" ] && [ ! -d "$out/site" ]; then
+    python3 -m pip install -q --no-index --no-deps --no-compile --target "$out/site" "$wheels"/*.whl || exit 1
 fi
+export PYTHONPATH="$PYTHONPATH:$out/site"
 
 kernels=$(python3 -c 'from babelscope_kernels.names import NAMES; print(*NAMES)')
 if [ "$device" = cpu ]; then

@@ -1,9 +1,10 @@
 """Benchmark of the kernels: `python -m babelscope_kernels.bench <kernel or all> [--json FILE] [--cpu]`.
 
 One call checks every case first, and gives no number if one is red: every red outcome is printed, and `--check` ends
-there, and `--checked` says that such a call was green on this machine, at this commit. It measures what the machine can do (copy bandwidth,
-bfloat16 matrix product); times every form; and adds rows to kernels/results/<kernel>.csv, each timing's as soon as it
-is done. `all` runs each kernel in a process of its own, so that a fault of one leaves the others standing.
+there, and `--checked` says that such a call was green on this machine, at this commit. It measures what the machine can
+do (copy bandwidth, bfloat16 matrix product); times every form; and adds rows to kernels/results/<kernel>.csv, each
+timing's as soon as it is done. `all` runs each kernel in a process of its own, so that a fault of one leaves the others
+standing.
 
 The call keeps within `--budget` seconds, 540 if not told. Each kernel of `all` has an equal part of what is left, and
 each timing half of what its kernel has left, after which its baselines are left out. All that was left out is named,
