@@ -12,7 +12,7 @@ from vocabulary_cases import KINDS, every_line, ids_of, lines, model_for, tokeni
 from babelscope import VocabularyPack, extend_vocabulary, load_corpus
 from babelscope.corpus import as_corpus
 from babelscope.errors import CorpusError, MeasurementError, PrerequisiteError
-from babelscope.vocabulary.initial_rows import INITS, Mixture, NewEntries, Pool, rows_of
+from babelscope.vocabulary.initial_rows import INITS, NewEntries, RowMixture, RowPool, rows_of
 from babelscope.vocabulary.new_pieces import cut_text, learn_pieces, tokens_saved, with_pieces
 from babelscope.vocabulary.text_vectors import matching_pursuit, sparsemax, text_vectors
 from babelscope.vocabulary.tokenizer_form import TokenizerForm
@@ -180,7 +180,7 @@ def test_merge_halves_at_each_step(entries):
 def test_alignment_over_the_text_is_the_cut_of_each_entry(entries):
     by_cut = INITS["subword"](entries)
     for one, other in zip(INITS["align"](entries), by_cut, strict=True):
-        assert isinstance(one, Mixture) and isinstance(other, Mixture)
+        assert isinstance(one, RowMixture) and isinstance(other, RowMixture)
         weights = [dict(zip(m.ids.tolist(), m.weights.tolist(), strict=True)) for m in (one, other)]
         assert weights[0] == pytest.approx(weights[1])
 
@@ -188,10 +188,10 @@ def test_alignment_over_the_text_is_the_cut_of_each_entry(entries):
 def test_weights_sum_to_one_and_draws_have_the_moments_of_their_rows(entries):
     for name in ("subword", "merge", "align", "focus"):
         for begin in INITS[name](entries):
-            assert isinstance(begin, Mixture) and float(begin.weights.sum()) == pytest.approx(1)
+            assert isinstance(begin, RowMixture) and float(begin.weights.sum()) == pytest.approx(1)
             assert int(begin.ids.max()) < len(entries.tokenizer)
     table = torch.randn(len(entries.tokenizer), 3, generator=torch.Generator().manual_seed(0)) * 2 + 5
-    many = rows_of(table, [Pool(entries.known, 1.0)] * 4000, torch.Generator().manual_seed(1))
+    many = rows_of(table, [RowPool(entries.known, 1.0)] * 4000, torch.Generator().manual_seed(1))
     torch.testing.assert_close(many.mean(0), table.mean(0), atol=0.15, rtol=0)
     torch.testing.assert_close(many.std(0), table.std(0), atol=0.15, rtol=0)
     torch.testing.assert_close(rows_of(table, INITS["mean"](entries)[:1], torch.Generator())[0], table.mean(0))

@@ -25,14 +25,14 @@ ATOMS = 8
 """Rows that orthogonal matching pursuit mixes."""
 
 
-class Mixture(NamedTuple):
+class RowMixture(NamedTuple):
     """A row as a weighted sum of rows."""
 
     ids: Int64[Tensor, " part"]
     weights: Float64[Tensor, " part"]
 
 
-class Pool(NamedTuple):
+class RowPool(NamedTuple):
     """A row drawn from the normal distribution, dimension by dimension, of some rows."""
 
     ids: Int64[Tensor, " part"]
@@ -77,22 +77,22 @@ class NewEntries:
         return text_vectors(self.extended, self.corpus, self.seed)
 
 
-def _mixture(weights: Mapping[int, float] | Mapping[int, int]) -> Mixture:
+def _mixture(weights: Mapping[int, float] | Mapping[int, int]) -> RowMixture:
     values = torch.tensor(list(weights.values()), dtype=torch.float64)
-    return Mixture(torch.tensor(list(weights)), values / values.sum())
+    return RowMixture(torch.tensor(list(weights)), values / values.sum())
 
 
-def random_rows(new: NewEntries) -> list[Pool]:
+def random_rows(new: NewEntries) -> list[RowPool]:
     """Drawn from the normal distribution of all rows."""
-    return [Pool(new.known, 1.0)] * len(new.pieces)
+    return [RowPool(new.known, 1.0)] * len(new.pieces)
 
 
-def mean_rows(new: NewEntries) -> list[Pool]:
+def mean_rows(new: NewEntries) -> list[RowPool]:
     """The mean of all rows."""
-    return [Pool(new.known, 0.0)] * len(new.pieces)
+    return [RowPool(new.known, 0.0)] * len(new.pieces)
 
 
-def subword_rows(new: NewEntries) -> list[Mixture]:
+def subword_rows(new: NewEntries) -> list[RowMixture]:
     """The mean of the rows of the tokens that the entry was cut into before.
 
     Source: Koto et al. 2021, arXiv:2109.04607; Gee et al. 2022, arXiv:2402.09977.
@@ -100,7 +100,7 @@ def subword_rows(new: NewEntries) -> list[Mixture]:
     return [_mixture(leaves) for leaves in new.leaves]
 
 
-def merge_rows(new: NewEntries) -> list[Mixture]:
+def merge_rows(new: NewEntries) -> list[RowMixture]:
     """The mean of the rows of the two entries that it joins, which may be new ones themselves."""
     made: dict[str, dict[int, float]] = {}
     for piece in new.pieces:
@@ -112,7 +112,7 @@ def merge_rows(new: NewEntries) -> list[Mixture]:
     return [_mixture(made[piece.entry]) for piece in new.pieces]
 
 
-def aligned_rows(new: NewEntries) -> list[Mixture]:
+def aligned_rows(new: NewEntries) -> list[RowMixture]:
     """Mean over the entry's places in the text, of the mean row of the tokens that stood there before.
 
     e = Σ_c freq(c) · mean(rows of c) / Σ_c freq(c) over the cuts c. A tokenizer that is extended by merges after its
@@ -143,7 +143,7 @@ def aligned_rows(new: NewEntries) -> list[Mixture]:
     return [_mixture(cuts[number]) if cuts.get(number) else by_leaves[number] for number in range(len(new.pieces))]
 
 
-def script_rows(new: NewEntries) -> list[Pool]:
+def script_rows(new: NewEntries) -> list[RowPool]:
     """Drawn from the rows of entries in the same script that begin a word, or do not, as the new one.
 
     Where they are fewer than 20, from those in the same script; where these are too, from all.
@@ -167,11 +167,11 @@ def script_rows(new: NewEntries) -> list[Pool]:
         script, begins = kind(first + number, piece.entry)
         here, there = rows[script, begins], rows[script, not begins]
         ids = next((ids for ids in (here, here + there) if len(ids) >= FEW), None)
-        found.append(Pool(new.known if ids is None else torch.tensor(sorted(ids)), 1.0))
+        found.append(RowPool(new.known if ids is None else torch.tensor(sorted(ids)), 1.0))
     return found
 
 
-def focus_rows(new: NewEntries) -> list[Mixture]:
+def focus_rows(new: NewEntries) -> list[RowMixture]:
     """A mixture of the rows of entries that stand among the same neighbours in the text.
 
     e = Σ_o sparsemax_o(cos(a_new, a_o)) · e_o over the model's own entries o of the text; a are vectors of the text.
@@ -180,7 +180,7 @@ def focus_rows(new: NewEntries) -> list[Mixture]:
     return _by_vectors(new, lambda vector, others: sparsemax(others @ vector))
 
 
-def pursuit_rows(new: NewEntries) -> list[Mixture]:
+def pursuit_rows(new: NewEntries) -> list[RowMixture]:
     """The mixture of eight entries' rows whose vectors of the text give the entry's own, by matching pursuit.
 
     Source: Goddard and Fernandes Neto 2025, arXiv:2506.06607, where another model's embeddings are the vectors.
@@ -191,7 +191,7 @@ def pursuit_rows(new: NewEntries) -> list[Mixture]:
 def _by_vectors(
     new: NewEntries,
     weigh: Callable[[Float64[Tensor, " dim"], Float64[Tensor, "entry dim"]], Float64[Tensor, " entry"]],
-) -> list[Mixture]:
+) -> list[RowMixture]:
     """Mixtures of the model's own entries; sub-word means for entries that have no vector."""
     first, place = int(new.known.max()) + 1, {int(index): at for at, index in enumerate(new.vectors.ids)}
     shared = new.vectors.ids < first
@@ -203,11 +203,11 @@ def _by_vectors(
             continue
         weights = weigh(new.vectors.values[place[first + number]], others)
         chosen = weights != 0
-        found.append(Mixture(ids[chosen], weights[chosen]))
+        found.append(RowMixture(ids[chosen], weights[chosen]))
     return found
 
 
-INITS: dict[str, Callable[[NewEntries], Sequence[Mixture | Pool]]] = {
+INITS: dict[str, Callable[[NewEntries], Sequence[RowMixture | RowPool]]] = {
     "random": random_rows,
     "mean": mean_rows,
     "subword": subword_rows,
@@ -228,13 +228,13 @@ def check_init(name: str) -> None:
 
 @torch.no_grad()
 def rows_of(
-    table: Float[Tensor, "row hidden"], begins: Sequence[Mixture | Pool], generator: torch.Generator
+    table: Float[Tensor, "row hidden"], begins: Sequence[RowMixture | RowPool], generator: torch.Generator
 ) -> Float32[Tensor, "new hidden"]:
     """The new rows of one table, worked out in float64."""
     moments: dict[int, tuple[Tensor, Tensor]] = {}
     rows = torch.zeros(len(begins), table.shape[1])
     for number, begin in enumerate(begins):
-        if isinstance(begin, Mixture):
+        if isinstance(begin, RowMixture):
             rows[number] = (begin.weights @ table[begin.ids.to(table.device)].cpu().double()).float()
             continue
         if id(begin.ids) not in moments:
