@@ -174,7 +174,7 @@ class LanguageNeuronTuner(_Tuner):
         """As peft does; an adapter of another kind inside a projection is merged with it and not dropped."""
         for module in self.model.modules() if merge else ():
             if isinstance(module, NeuronLinear) and isinstance(module.base_layer, tuner_layer_class()):
-                module.base_layer.merge(safe_merge=safe_merge, adapter_names=adapter_names)
+                cast(Any, module.base_layer).merge(safe_merge=safe_merge, adapter_names=adapter_names)
         above: Any = super()
         return above._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
 
