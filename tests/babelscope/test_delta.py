@@ -213,6 +213,8 @@ def test_upload_sends_the_saved_folder_and_nothing_else(llama, tmp_path):
     assert delta.push_to_hub("someone/delta-eu", api=hub) == "https://huggingface.co/someone/delta-eu"
     assert hub.calls == [("someone/delta-eu", True, True)]
     saved = delta.save(tmp_path / "delta")
+    card = saved / "README.md"
+    card.write_text(card.read_text().replace("USER/NAME", "someone/delta-eu"))
     assert hub.files == {path.name: path.read_bytes() for path in saved.iterdir()}
 
 

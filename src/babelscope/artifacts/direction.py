@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from babelscope.artifacts.gate import Condition, Gate, Pool, Schedule
+from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.operation import Operation, Unit
 from babelscope.artifacts.recipe import SteeringRecipe
@@ -31,7 +32,7 @@ _ALWAYS, _STEADY = Gate(), Schedule()
 
 
 @dataclass(frozen=True, eq=False)
-class Direction:
+class Direction(HubArtifact):
     """A vector with its site, its languages and the scale of the stream it lives in.
 
     Raises ArtifactError for a vector that is not one finite, non-zero float32 row, a mean_norm not above 0, or an

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.observation import Observation, SiteRecord
 from babelscope.artifacts.possible_sums import ROUNDING, check_counts, check_range
 from babelscope.artifacts.storage import (
@@ -41,7 +42,7 @@ class RandomTokens:
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureObservation:
+class FeatureObservation(HubArtifact):
     """One streamed pass of an autoencoder over labelled text, as sums: `a + b` is the observation of both texts.
 
     Counts merge bit for bit, sums to 1e-12.  Random tokens are read once and are no part of the sum: two observations

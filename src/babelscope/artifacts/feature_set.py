@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.storage import (
     as_text,
@@ -26,7 +27,7 @@ NOUN = "FeatureSet"
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureSet:
+class FeatureSet(HubArtifact):
     """Which features of one autoencoder belong to which language; a feature may belong to several, a language to none.
 
     Features of language k: `indices[offsets[k] : offsets[k + 1]]`, best first by `score`, higher being better.

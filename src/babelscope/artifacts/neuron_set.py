@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Bool, Float, Float32, Int32, Int64, Tensor
@@ -18,7 +19,7 @@ NOUN = "NeuronSet"
 
 
 @dataclass(frozen=True, eq=False)
-class NeuronSet:
+class NeuronSet(HubArtifact):
     """Which neurons belong to which language; a neuron may belong to several, a language to none.
 
     Neurons of language k in layer l: `indices[offsets[k, l] : offsets[k, l + 1]]`, ascending.

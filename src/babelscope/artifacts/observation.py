@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.possible_sums import check_counts
 from babelscope.artifacts.storage import (
@@ -71,7 +72,7 @@ class SiteRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class Observation:
+class Observation(HubArtifact):
     """One streamed pass, as sums: `a + b` is the observation of both texts.
 
     `obs["mlp_gate"].active[layer, unit, language]`, `obs.tokens[language]`; `obs.active` is short for

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from babelscope.artifacts.gate import Condition, Course, Gate, Phase, Pool, Schedule, one_of
+from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.identity import (
     SCHEME,
     Origin,
@@ -46,7 +47,7 @@ NOUN = "SteeringRecipe"
 
 
 @dataclass(frozen=True, eq=False)
-class SteeringRecipe:
+class SteeringRecipe(HubArtifact):
     """Operations in the order they are applied, and the model they were made from.
 
     `a + b` does what a does, then what b does. Raises SteeringError if an operation is from another model.

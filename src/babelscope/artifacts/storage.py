@@ -290,10 +290,21 @@ def origin_config(origin: Origin) -> dict[str, Any]:
     return asdict(origin)
 
 
+HOMES = {
+    "ElementDelta": "subnetworks",
+    "FeatureObservation": "artifacts.feature_observation",
+    "Translators": "probes.translators",
+}
+"""Where a kind is imported from, of those that are not in the package itself."""
+
+
 def write_card(noun: str, config: Mapping[str, Any], lines: list[str]) -> str:
-    """A README.md with Hugging Face front matter; no sample text is ever in it."""
+    """A README.md with Hugging Face front matter, and how to use it; no sample text is ever in it."""
     model = config["origin"]["model"]
     front = ["---", "library_name: babelscope", f"base_model: {json.dumps(model)}", "tags:", "- babelscope"]
+    front += [f"- {noun}"]
     if config.get("languages"):
         front += ["language:", *(f"- {tag}" for tag in config["languages"])]
-    return "\n".join([*front, "---", "", f"# {noun} of {model}", "", *lines, ""])
+    home = f"babelscope.{HOMES[noun]}" if noun in HOMES else "babelscope"
+    use = ["", "```python", f"from {home} import {noun}", "", f'artifact = {noun}.from_pretrained("USER/NAME")', "```"]
+    return "\n".join([*front, "---", "", f"# {noun} of {model}", "", *lines, *use, ""])

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 
 from babelscope.artifacts import Origin
+from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.storage import as_list, as_number, open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Float, Float32, Float64, Tensor
 from babelscope.errors import ArtifactError
@@ -17,7 +18,7 @@ Fitted = Literal["ridge", "kl"]
 
 
 @dataclass(frozen=True, eq=False)
-class Translators:
+class Translators(HubArtifact):
     """Affine maps h ↦ A_d h + b_d, one per depth but the last, which needs none.
 
     Raises ArtifactError where the shapes disagree.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from babelscope.artifacts import NeuronSet, Origin
-from babelscope.artifacts.hub import Hub, push_folder
+from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Float32, Int32, Int64, Tensor
 from babelscope.errors import ArtifactError, SelectionError
@@ -28,7 +28,7 @@ ROLES = ("gate", "up", "down")
 
 
 @dataclass(frozen=True, eq=False)
-class Delta:
+class Delta(HubArtifact):
     """The change of some neurons' weights, trained minus base, layer after layer, neurons ascending.
 
     Neurons of layer l: `indices[offsets[l] : offsets[l + 1]]`; row i of `gate`, `up`, `down` is neuron `indices[i]`'s.
@@ -261,14 +261,6 @@ class Delta:
                 parameters=saved.table("parameters"),
                 **{role: saved.tensor(role, torch.float32, *up.shape) for role in needed},
             )
-
-    def push_to_hub(self, repository: str, *, private: bool = True, api: Hub | None = None) -> str:
-        """Upload the folder, which holds no text of the corpus; returns its address. Nothing else ever uploads.
-
-        api: an object with huggingface_hub.HfApi's create_repo and upload_folder; none makes one with the user's login.
-        Raises ArtifactError where a parameter could be text.
-        """
-        return push_folder(self.save, self.parameters, repository, private=private, api=api)
 
 
 def _composed(a: Delta, b: Delta) -> Delta:

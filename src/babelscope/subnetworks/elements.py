@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from babelscope.artifacts import Origin
+from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.storage import (
     as_list,
     as_text,
@@ -47,7 +48,7 @@ class Elements(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class ElementDelta:
+class ElementDelta(HubArtifact):
     """The change of single values of named parameters; `a + b`, `a - b`, `2 * a` over the union of the values.
 
     Source of composing sparse changes by adding them: Ansell et al. 2022, arXiv:2110.07560.

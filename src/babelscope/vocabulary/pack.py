@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Origin
-from babelscope.artifacts.hub import Hub, push_folder
+from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Float32, Int64, Tensor
 from babelscope.errors import ArtifactError
@@ -30,7 +30,7 @@ FILE = "tokenizer/"
 
 
 @dataclass(frozen=True, eq=False)
-class VocabularyPack:
+class VocabularyPack(HubArtifact):
     """A vocabulary that was made from a model's own: trimmed, extended, or both.
 
     While it is applied, entry i of `tokenizer` has row `source[i]` of the model's own tables, bit for bit; where that
@@ -212,14 +212,6 @@ class VocabularyPack:
             if pack.tokenizer_hash != saved.text("tokenizer_hash"):
                 raise saved.fault(f"its tokenizer has the hash {pack.tokenizer_hash}, and not the one that was saved")
             return pack
-
-    def push_to_hub(self, repository: str, *, private: bool = True, api: Hub | None = None) -> str:
-        """Upload the folder, which holds the tokenizer and no text of the corpus; returns its address.
-
-        api: an object with huggingface_hub.HfApi's create_repo and upload_folder; none makes one with the user's login.
-        Raises ArtifactError where a parameter could be text.
-        """
-        return push_folder(self.save, self.parameters, repository, private=private, api=api)
 
 
 def _as_tensor(content: bytes) -> Tensor:
