@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import tyro
-from tables import chat, judging, main_job, probes, registries, steering, training, units
+from tables import chat, gpu, judging, main_job, probes, registries, steering, training, units
 from tables.measured import ROOT
 
 from babelscope.files.writing import write_text
@@ -27,6 +27,7 @@ PAGES = (
     "docs/methods.md",
     "docs/why-does-it-answer-in-english.md",
     "docs/judging-answers.md",
+    "docs/kernels.md",
 )
 """A block between `<!-- measured: name -->` and its end is written here, wherever it stands."""
 
@@ -50,6 +51,11 @@ TABLES = {
     "massive units": steering.massive_table,
     "massive steering": steering.massive_steering_table,
     "kernels": units.kernel_table,
+    "gpu machine": gpu.gpu_machine_lines,
+    "gpu kernels": gpu.gpu_kernels_table,
+    "gpu step": gpu.gpu_step_table,
+    "gpu passes": gpu.gpu_passes_table,
+    "gpu agreement": gpu.gpu_agreement_table,
     "delta": training.delta_table,
     "training summary": training.training_summary,
     "training": partial(training.training_table, "adapt-llama.jsonl"),

@@ -15,7 +15,7 @@ from babelscope_kernels.launching import launch, operator
 from babelscope_kernels.rows_adamw.targets import RowTargets
 from babelscope_kernels.shipped import Shipped
 
-BLOCK = 4096
+BLOCK = 1024
 
 
 @triton.jit

@@ -1,0 +1,83 @@
+"""Tables of what was measured on a GPU."""
+
+import csv
+
+from tables.measured import ROOT, read
+
+
+def gpu_kernels_table() -> list[str]:
+    """The newest timing of each form, beside the machine's own copy and matrix product."""
+    newest: dict[tuple[str, str, str], dict[str, dict[str, str]]] = {}
+    for file in sorted((ROOT / "kernels" / "results").glob("*.csv")):
+        with file.open(newline="", encoding="utf-8") as lines:
+            for row in csv.DictReader(lines):
+                place = (row["kernel"], row["timing"], row["shape"])
+                forms = newest.setdefault(place, {})
+                if forms and next(iter(forms.values()))["commit"] != row["commit"]:
+                    forms.clear()
+                forms[row["form"]] = row
+    rows = ["| kernel, timing, shape | µs | of the limit | others, times as long |", "|---|---|---|---|"]
+    for (kernel, timing, shape), forms in newest.items():
+        ours = forms["ours"]
+        others = ", ".join(f"{name} {float(row['times_ours']):.2f}" for name, row in forms.items() if name != "ours")
+        limit = f"{100 * float(ours['roofline_share']):.0f} %"
+        rows.append(f"| {kernel}, {timing}, {shape} | {1e3 * float(ours['median']):.0f} | {limit} | {others} |")
+    return rows
+
+
+def gpu_machine_lines() -> list[str]:
+    """The machine of the newest rows."""
+    with (ROOT / "kernels" / "results" / "swiglu.csv").open(newline="", encoding="utf-8") as lines:
+        row = list(csv.DictReader(lines))[-1]
+    good = [entry["good"] for entry in read("gpu.jsonl") if entry["part"] == "check"]
+    return [
+        f"One {row['gpu']}, torch {row['torch']}, Triton {row['triton']}: it copies {float(row['copy_gbps']) / 1e3:.2f} "
+        f"TB/s (read and written) and multiplies bfloat16 at {float(row['matmul_tflops']):.0f} TFLOP/s, measured beside "
+        f"the kernels. All {sum(good)} outcomes of the cases of {len(good)} kernels were good on it."
+    ]
+
+
+def gpu_step_table() -> list[str]:
+    """One training step of a Llama of 8 billion parameters, and its ratios."""
+    entries = [row for row in read("gpu.jsonl") if row["part"] == "step"]
+    peaks = {row["variant"]: row["peak_bytes"] for row in entries if "peak_bytes" in row}
+    rows = [
+        "| step | ms | to the floor (95 %) | to fused (95 %) | trained values | peak memory, GB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in entries:
+        if "seconds" in row:
+            ratios = " | ".join(
+                f"{row[f'to_{base}']:.2f} ({row[f'to_{base}_low']:.2f}–{row[f'to_{base}_high']:.2f})"
+                for base in ("floor", "fused")
+            )
+            peak = f"{peaks[row['variant']] / 1e9:.1f}"
+            rows.append(
+                f"| {row['variant']} | {1e3 * row['seconds']:.0f} | {ratios} | {row['trained'] / 1e6:.1f}M | {peak} |"
+            )
+    return rows
+
+
+def gpu_passes_table() -> list[str]:
+    """Observing and steering beside the bare passes."""
+    rows = ["| what | beside | ratio (95 %) | tokens a second without it |", "|---|---|---|---|"]
+    for row in read("gpu.jsonl"):
+        if row["part"] == "passes":
+            ratio = f"{row['ratio']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
+            rows.append(f"| {row['what']} | {row['base']} | {ratio} | {row['base_tokens_per_second']:,} |")
+    return rows
+
+
+def gpu_agreement_table() -> list[str]:
+    """What the GPU says beside the CPU, on the same model and text."""
+    rows = ["| what | figures |", "|---|---|"]
+    for row in read("gpu.jsonl"):
+        if row["part"] == "compare":
+            known = ("part", "commit", "model", "device", "torch", "what")
+            figures = ", ".join(
+                f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in row.items()
+                if name not in known
+            )
+            rows.append(f"| {row['what']} | {figures} |")
+    return rows
