@@ -26,10 +26,11 @@ from safetensors.torch import load_file
 from babelscope import Site, layout_of, open_model, origin_of
 from babelscope.corpus import Document, batch_documents, limit_tokens, tokenize_documents
 from babelscope.features import SaeQuality, load_sae, measure_sae
-from babelscope.files.tensor_files import write_tensors
+from babelscope.files.tensor_files import write_sums, write_tensors
 from babelscope.files.writing import write_bytes, write_text
 from babelscope.runs import Run, environment, main
 
+FILES = ("cfg.json", "sae_weights.safetensors")
 LANGUAGES = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id", "eu", "cy", "tt")
 OPENED = {"batchtopk-6": "reference", "batchtopk-6-192-4": "reference-coarse"}
 """The names by which bundled ones are opened."""
@@ -249,6 +250,7 @@ def train(config: Config, name: str, folder: Path) -> None:
     }.items():
         setattr(sae.cfg.metadata, key, value)
     sae.save_inference_model(str(folder / name))
+    write_sums(folder / name, FILES)
 
 
 def measure(config: Config, name: str, path: Path, model, tokenizer) -> dict:
@@ -281,6 +283,7 @@ def write_bundle(source: Path, target: Path) -> None:
     held = load_file(source / "sae_weights.safetensors")
     write_tensors(target / "sae_weights.safetensors", {name: tensor.half() for name, tensor in held.items()})
     write_bytes(target / "cfg.json", (source / "cfg.json").read_bytes())
+    write_sums(target, FILES)
 
 
 def settings_of(config: Config) -> dict:

@@ -1,6 +1,7 @@
 """Autoencoders of several makers, in one form: units against hand computations and against sae-lens itself."""
 
 import json
+import subprocess
 import sys
 from importlib.util import find_spec
 
@@ -14,6 +15,7 @@ from babelscope import Site, open_model
 from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
 from babelscope.features import check_fits, decoder_direction, load_sae
 from babelscope.features.loading import BUNDLED
+from babelscope.files.tensor_files import SUMS, check_sums, write_sums
 
 # sae-lens 6.54 imports a module of transformer-lens 3.9 by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:The 'utils' module has been deprecated:DeprecationWarning")
@@ -59,6 +61,32 @@ def folder(path, held, **settings):
 
 def rows(hidden=4, n=9, seed=5):
     return 2 * torch.randn(n, hidden, generator=torch.Generator().manual_seed(seed))
+
+
+def test_an_autoencoder_with_sums_is_read_only_as_it_was_written(tmp_path):
+    path = folder(tmp_path / "made", tensors())
+    before = load_sae(path).hash
+    write_sums(path, ("cfg.json", "sae_weights.safetensors"))
+    assert load_sae(path).hash == before
+    assert subprocess.run(["sha256sum", "--check", "--quiet", SUMS], cwd=path).returncode == 0
+    for name in ("cfg.json", "sae_weights.safetensors", SUMS):
+        whole = (path / name).read_bytes()
+        for place in range(0, len(whole), 37):
+            changed = bytearray(whole)
+            changed[place] ^= 1
+            (path / name).write_bytes(changed)
+            with pytest.raises(ArtifactError, match="fetch the autoencoder again"):
+                load_sae(path)
+        (path / name).write_bytes(whole)
+    (path / SUMS).unlink()
+    (path / SUMS).symlink_to("/dev/zero")
+    with pytest.raises(ArtifactError, match="no small plain file"):
+        load_sae(path)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_bundled_autoencoders_have_sums(name):
+    assert check_sums(BUNDLED[name], ("cfg.json", "sae_weights.safetensors"))
 
 
 def test_a_small_autoencoder_by_hand(tmp_path):

@@ -1,5 +1,6 @@
 """Open sparse autoencoders: the bundled ones, a sae-lens folder, Gemma Scope's params.npz, or a published release."""
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
 from babelscope.features.arrays import read_arrays
 from babelscope.features.units import Stored, check_types, plain_form
 from babelscope.files.strict_json import read_json
-from babelscope.files.tensor_files import check_header
+from babelscope.files.tensor_files import SUMS, check_header, check_sums
 from babelscope.models import Layout, layout_of, model_difference
 from babelscope.models.plain import CausalModel
 from babelscope.reference import SAE, SAE_COARSE
@@ -26,6 +27,7 @@ from babelscope.sites import Site
 
 BUNDLED = {"reference": SAE, "reference-coarse": SAE_COARSE}
 """Autoencoders that come with the package, by the name they are opened by."""
+log = logging.getLogger(__name__)
 CONFIG, WEIGHTS, PARAMS = "cfg.json", "sae_weights.safetensors", "params.npz"
 
 
@@ -124,6 +126,8 @@ def read_folder(path: Path) -> tuple[Stored, str]:
                 f"{WEIGHTS}, a {PARAMS}, or a release with sae_id=…; check the path"
             )
     check_header(path / WEIGHTS)
+    if not check_sums(path, (CONFIG, WEIGHTS), advice="fetch the autoencoder again"):
+        log.info("SAE %s: no %s beside its files, so that damage may go unseen", path, SUMS)
     settings = read_json(path / CONFIG, advice="fetch the autoencoder again")
     try:
         tensors = load_file(path / WEIGHTS)

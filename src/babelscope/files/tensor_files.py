@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,11 +14,12 @@ from safetensors.torch import load_file
 
 from babelscope.axes import Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError
-from babelscope.files.writing import whole_file
+from babelscope.files.writing import whole_file, write_text
 
 HEADER_LIMIT = 1_000_000
 """Bytes of a safetensors header; more is refused unread."""
 PIECE = 1 << 22
+SUMS, SUMS_LIMIT = "SHA256SUMS", 10_000
 NAMES = {
     torch.float64: "F64",
     torch.int64: "I64",
@@ -78,6 +80,27 @@ def hash_file(path: Path) -> str:
     """sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_sums(folder: Path, names: Sequence[str]) -> None:
+    """Write SHA256SUMS beside some files, for `check_sums` and `sha256sum -c`; raises PrerequisiteError if refused."""
+    write_text(folder / SUMS, "".join(f"{hash_file(folder / name)}  {name}\n" for name in names))
+
+
+def check_sums(folder: Path, names: Sequence[str], *, advice: str = "make it again") -> bool:
+    """Compare some files with the SHA256SUMS beside them; False where there is none.
+
+    Raises ArtifactError where a file differs, and for sums that are not of exactly these files.
+    """
+    file = folder / SUMS
+    if not os.path.lexists(file):
+        return False
+    if not file.is_file() or file.stat().st_size > SUMS_LIMIT:
+        raise ArtifactError(f"{file}: is no small plain file; expected sums of {', '.join(names)}; {advice}")
+    expected = "".join(f"{hash_file(folder / name)}  {name}\n" for name in names)
+    if file.read_bytes() != expected.encode():
+        raise ArtifactError(f"{file}: differs from {' or '.join(names)}; expected files as written; {advice}")
+    return True
 
 
 def read_tensors(path: Path, expected: str | None, *, advice: str = "make it again") -> dict[str, Tensor]:
