@@ -39,3 +39,5 @@ LINE = Limit("BABELSCOPE_MAX_LINE_MIB", 16)
 """One line, which is one document."""
 ARRAYS = Limit("BABELSCOPE_MAX_ARRAYS_MIB", 8192)
 """All arrays of one .npz file, once decompressed."""
+TEMPLATE = Limit("BABELSCOPE_MAX_TEMPLATE_MIB", 1024)
+"""What this process may grow by while a chat template runs."""

@@ -14,9 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus.encoding import begin_text, encode_texts, prefix_of, special_ids
 from babelscope.corpus.messages import Message, Messages, as_messages, asked
+from babelscope.corpus.template_bounds import within_bounds
 from babelscope.errors import ChatError
 
 log = logging.getLogger(__name__)
+OF_TEMPLATES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
+"""What Python raises for an expression of a template."""
 MARK = re.compile("\ue000([0-9]+)\ue001")
 """Private letters, which text that is handed over does not use."""
 
@@ -98,8 +101,10 @@ def run_template(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *
     check_template(tokenizer)
     rows = [turn.as_dict() for turn in turns]
     try:
-        return str(tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=reply))
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as err:
+        return within_bounds(
+            lambda: str(tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=reply))
+        )
+    except (TemplateError, *OF_TEMPLATES) as err:
         reason = " ".join(str(err).split()) or type(err).__name__
         advice = (
             "put the system prompt into the first user message, or leave it out"

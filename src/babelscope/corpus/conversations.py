@@ -24,6 +24,7 @@ from babelscope.corpus.messages import (
     check_counted,
     counts,
 )
+from babelscope.corpus.template_bounds import within_bounds
 from babelscope.errors import ChatError, PrerequisiteError
 from babelscope.files.strict_json import parse_json
 
@@ -168,7 +169,7 @@ def assistant_mask(
         return None
     run: Any = tokenizer.apply_chat_template
     rows = [message.as_dict() for message in messages]
-    encoded = run(rows, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    encoded = within_bounds(lambda: run(rows, tokenize=True, return_dict=True, return_assistant_tokens_mask=True))
     if tuple(encoded["input_ids"]) != chat.ids:
         return None
     return tuple(bool(mark) for mark in encoded["assistant_masks"])

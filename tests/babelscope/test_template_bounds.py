@@ -1,0 +1,69 @@
+"""Chat templates that never end, take all memory or break: one line, and the process goes on as before."""
+
+import threading
+import time
+
+import pytest
+from chat_cases import chat_tokenizer
+
+from babelscope import render_chat
+from babelscope.corpus import template_bounds
+from babelscope.errors import ChatError
+
+INNER = "{% for j in range(99999) %}{{ messages[0].content if i + j < 0 }}{% endfor %}"
+LOOP = f"{{% for i in range(99999) %}}{INNER}{{% endfor %}}"
+GROWING = "{% for i in range(99999) %}{{ 'x' * 300000 ~ i }}{% endfor %}"
+EVIL = {
+    "huge range": ("{% for i in range(10 ** 9) %}x{% endfor %}", "refuses messages"),
+    "deep": ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "refuses messages"),
+    "power": ("{{ (10.0 ** 400) }}", "refuses messages"),
+    "missing": ("{{ messages[7].content.x.y }}", "refuses messages"),
+    "repetition": ("{{ 'x' * (10 ** 15) }}", "refuses messages"),
+    "no template": ("{% for %}", "refuses messages"),
+    "calls itself": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "refuses messages"),
+}
+
+
+def with_template(template):
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_a_template_that_breaks_is_one_line(name):
+    template, reason = EVIL[name]
+    with pytest.raises(ChatError, match=reason) as caught:
+        render_chat(with_template(template), "hello")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1_500
+
+
+def test_a_template_that_never_ends_is_ended_and_what_comes_after_is_not(monkeypatch):
+    monkeypatch.setattr(template_bounds, "SECONDS", 0.5)
+    began = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(ChatError, match=r"ran for 0.5 seconds and had not ended; expected milliseconds; set"):
+            render_chat(with_template(LOOP), "hello")
+    assert time.monotonic() - began < 20
+    plain = render_chat(chat_tokenizer(), "hello")
+    for _ in range(200):  # nothing that was meant for a template is raised later
+        assert render_chat(chat_tokenizer(), "hello") == plain
+    time.sleep(10 * template_bounds.POLL)
+    assert not [thread for thread in threading.enumerate() if thread.name == "template watch"]
+
+
+def test_a_template_that_takes_all_memory_is_ended(monkeypatch):
+    monkeypatch.setenv("BABELSCOPE_MAX_TEMPLATE_MIB", "200")
+    with pytest.raises(ChatError, match="took more memory than it may; expected at most 200 MiB"):
+        render_chat(with_template(GROWING), "hello")
+
+
+def test_another_thread_is_not_stopped_with_a_template(monkeypatch):
+    monkeypatch.setattr(template_bounds, "SECONDS", 0.3)
+    other, plain = [], render_chat(chat_tokenizer(), "hello")
+    thread = threading.Thread(target=lambda: other.extend(render_chat(chat_tokenizer(), "hello") for _ in range(300)))
+    thread.start()
+    with pytest.raises(ChatError, match="had not ended"):
+        render_chat(with_template(LOOP), "hello")
+    thread.join()
+    assert other == [plain] * 300
