@@ -1,7 +1,7 @@
 """Calls of every verb that are right in themselves, with the flags that each of them uses, written by hand."""
 
 ANSWERED = "target new-tokens temperature chat device dtype"
-SWEPT = "chat new-tokens temperature sweep corpus targets layers strengths out same-text device dtype seed"
+SWEPT = "chat new-tokens temperature sweep corpus targets layers strengths out same-text resume device dtype seed"
 SAE = (
     "out method sae-id site average-norm languages split chat conversation cap min-count random-from "
     "random-sequences tokens-per-language shards parallel draws resume device dtype seed"
@@ -19,7 +19,7 @@ SCORED = (
     "resamples device dtype seed"
 )
 COUNTED = "out languages split conversation sites tokens-per-language shards dry-run check-language device dtype"
-LEARNT = "probe out languages parallel seed device dtype"
+LEARNT = "probe out languages parallel resume seed device dtype"
 USED = [
     ("observe reference reference --out OUT", f"{COUNTED} shard batch-size max-length resume"),
     ("observe reference reference --out OUT --dry-run", COUNTED),

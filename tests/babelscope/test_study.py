@@ -256,7 +256,7 @@ def test_what_a_killed_run_left_is_no_hindrance_and_does_not_stay(own):
     (out / f"{PARTIAL}1").write_text("{")
     (out / f"{PARTIAL}2").mkdir()
     (out / "something").mkdir()
-    with pytest.raises(ArtifactError, match="no study to go on with, plan.json is missing"):
+    with pytest.raises(ArtifactError, match="no run to go on with, plan.json is missing"):
         go_on(own)
     (out / "something").rmdir()
     whole = go_on(own)

@@ -12,6 +12,7 @@ from babelscope.adaptation.methods import Method, build_student, ticket_names
 from babelscope.adaptation.representations import mean_cosine, sentence_means
 from babelscope.artifacts import NeuronSet
 from babelscope.axes import Float64, Tensor
+from babelscope.files.work_log import hash_of, piece_of_work
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.subnetworks import (
@@ -252,5 +253,11 @@ def choose_rate(
     material: Material, method: Method, rates: Sequence[float], **options: Any
 ) -> tuple[float, dict[float, float]]:
     """The learning rate of the lowest dev bits per byte, and those of all; the same budget for each."""
-    scores = {rate: adapt(material, method, learning_rate=rate, **options).dev for rate in rates}
+
+    def dev_of(rate: float) -> float:
+        return piece_of_work(
+            lambda: hash_of(f"{method} {rate}"), lambda: adapt(material, method, learning_rate=rate, **options).dev
+        )
+
+    scores = {rate: dev_of(rate) for rate in rates}
     return min(scores, key=lambda rate: scores[rate]), scores

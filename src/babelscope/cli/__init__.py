@@ -60,11 +60,12 @@ def as_json_line(value: Any) -> str:
 def run_verb(verb: str, words: list[str], as_json: bool) -> int:
     """Call a verb, print what it returns, and turn errors into exit codes."""
     try:
-        from babelscope.cli.arguments import FailedResult
+        from babelscope.cli.arguments import FailedResult, ended_by_sigterm
         from babelscope.cli.calling import call_verb
         from babelscope.runs import plain
 
-        returned = call_verb(verb, words)
+        with ended_by_sigterm():
+            returned = call_verb(verb, words)
         result = plain(returned)
     except UsageError as err:
         return tell_error(f"babelscope {verb}", str(err), as_json, type(err).__name__, MISUSE)

@@ -26,11 +26,14 @@ from babelscope.corpus import (
 from babelscope.corpus.messages import Counted
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.evaluation import bits_per_byte, check_labels
+from babelscope.files.state_folder import hash_json
+from babelscope.files.work_log import hash_of
 from babelscope.files.writing import discard, new_folder, write_text
 from babelscope.languages import Language
 from babelscope.models import check_made_for, open_model
 from babelscope.models.plain import CausalModel
 from babelscope.runs import plain
+from babelscope.study.plan import plan_of_model
 from babelscope.subnetworks import Delta, prepare_training
 
 
@@ -80,6 +83,19 @@ class AdaptInputs:
             same_text=self.text["same_text"],
             **packing,
         )
+
+    def fingerprint(self, settings: Mapping[str, Any]) -> str:
+        """Hash of everything that decides the run."""
+        texts = {"train": self.train, "test": self.test, **({} if self.replay is None else {"replay": self.replay})}
+        plan = {
+            **plan_of_model(self.model, self.tokenizer),
+            "neurons": hash_of(self.neurons.mask()),
+            "language": self.language,
+            "text": {name: part.hash for name, part in texts.items()},
+            "valid": hash_of(*(document.text for document in self.valid)),
+            "settings": dict(settings),
+        }
+        return hash_json(plan)
 
     def check_fit(self, baseline: str, *, replay_share: float, max_length: int, seed: int) -> None:
         """Raise what the training would raise where model, neurons and text do not fit, before anything is measured."""

@@ -106,6 +106,7 @@ def run_adapt(
     from babelscope.adaptation import BeforeAfter, adapt, choose_rate
     from babelscope.cli.adaptation_job import cast_costs, open_job, refuse_untouched, summary, write_baseline
     from babelscope.evaluation import bits_per_byte
+    from babelscope.files.work_log import work_log
     from babelscope.subnetworks import RATE, train_subnetwork, usual_rate
 
     packing = {"replay_share": replay_share, "max_length": max_length, "seed": seed}
@@ -133,6 +134,7 @@ def run_adapt(
         "recompute": recompute,
         "progress": True,
     }
+    run = job.fingerprint({**settings, **packing, "rate": learning_rate, "rates": rates, "baseline": baseline})
     scores: dict[float, float] = {}
     origin = "given" if learning_rate is not None else f"{RATE:g} of the root mean square of the neurons' rows"
     if learning_rate is None:
@@ -142,12 +144,14 @@ def run_adapt(
         method = "subnetwork" if baseline == "none" else baseline
         shared = {"neurons": job.neurons, "seed": seed, **settings}
         if rates:
-            learning_rate, scores = choose_rate(material, method, rates, **shared)
+            with work_log(checkpoint / "rates", run):
+                learning_rate, scores = choose_rate(material, method, rates, **shared)
             origin = "chosen on valid text"
         if baseline != "none":
             result = adapt(material, method, learning_rate=learning_rate, **shared)
             return {**write_baseline(result, out, job, scores), "learning_rate_is": origin}
-    before = bits_per_byte(job.model, job.tokenizer, job.test)
+    with work_log(checkpoint / "before", run):
+        before = bits_per_byte(job.model, job.tokenizer, job.test)
     with stop_on_interrupt() as stopped:
         delta = train_subnetwork(
             job.model,
@@ -163,11 +167,12 @@ def run_adapt(
             **packing,
         )
     refuse_untouched(delta.parameters["result"], learning_rate, out, checkpoint)
-    with delta.applied(job.model):
-        after = bits_per_byte(job.model, job.tokenizer, job.test)
+    with work_log(checkpoint / "after", run):
+        with delta.applied(job.model):
+            after = bits_per_byte(job.model, job.tokenizer, job.test)
+        cast = cast_costs(job, delta, before[job.language], after[job.language])
     result = summary(job.language, BeforeAfter(before, after), delta.n_values, learning_rate, scores)
-    result["learning_rate_is"] = origin
-    result["cast"] = cast_costs(job, delta, before[job.language], after[job.language])
+    result |= {"learning_rate_is": origin, "cast": cast}
     with new_folder(out) as folder:
         delta.save(folder)
         write_text(folder / RESULT, json.dumps({**result, **delta.parameters["result"], "text": job.text}, indent=1))

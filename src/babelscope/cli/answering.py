@@ -43,6 +43,7 @@ def run_steer(
     strengths: Annotated[tuple[Strength, ...], SWEEP] = STRENGTHS,
     out: Annotated[Out | None, SWEEP] = None,
     same_text: Annotated[SameText, SWEEP] = False,
+    resume: Annotated[bool, SWEEP] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Annotated[Seed, SAMPLED] = 0,
@@ -64,7 +65,8 @@ def run_steer(
         targets: for --sweep; none means all observed languages.
         layers: for --sweep; none means the first, and those at 1/8, 1/4 and 1/2 of the depth, as in `study`.
         strengths: for --sweep, to choose from.
-        out: for --sweep, folder for steering.json and the directions.
+        out: for --sweep, folder for steering.json and the directions; an interrupted sweep is kept beside it.
+        resume: for --sweep, go on with an interrupted sweep of the same command; done at once if it is complete.
     """
     if sweep and out is None:
         raise UsageError("--sweep came without --out; expected a folder for its table; add --out")
@@ -88,6 +90,7 @@ def run_steer(
             decoding,
             chat=chat_prompts(chat, system, questions, same_text),
             same_text=same_text,
+            resume=resume,
             device=device,
             dtype=dtype,
         )

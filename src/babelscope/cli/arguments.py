@@ -1,6 +1,7 @@
 """What several verbs share: the types of their flags, their result, a quiet stop. It loads no library."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,23 @@ Talk = Annotated[
 def counted_of(conversation: str) -> Any:
     """What `load_corpus` takes: None for plain text."""
     return None if conversation == "none" else conversation
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends what runs as Ctrl-C does, with what it kept written; in another thread than the first it cannot."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    earlier = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 @contextmanager

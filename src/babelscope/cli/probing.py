@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from babelscope.cli.argument_kinds import ByFunction, SavedAs, alone, free
+from babelscope.cli.argument_kinds import ByFunction, SavedAs, alone
 from babelscope.cli.arguments import Device, Dtype, Model, Out, Parallel, Result, Split, Tag, Text
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, Seed
-from babelscope.errors import CorpusError, UsageError
+from babelscope.errors import CorpusError, ToolkitError, UsageError
 from babelscope.models.model_names import check_model_name
 from babelscope.probes.catalogue import PROBES, readers_of
 
@@ -27,6 +27,7 @@ Probe = Literal[
     "tokenizer",
     "all",
 ]
+SUMMARY, RESULT = "summary.json", ("rows", "seconds", "left_out")
 OTHERS = UsedWith(
     "without --words by lens and embeddings",
     lambda call: not (call["words"] and call["probe"] in ("lens", "embeddings")),
@@ -61,6 +62,7 @@ def run_probe(
     words: Annotated[str, ByFunction(check_words_name), read_by("words")] = "",
     translators: Annotated[Path | None, SavedAs(("Translators",)), read_by("translators")] = None,
     checkpoints: Annotated[tuple[str, ...], ByFunction(check_model_name), read_by("checkpoints")] = (),
+    resume: bool = False,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -83,24 +85,40 @@ def run_probe(
             or "reference"; the lens then also asks for each word by translation prompts.
         translators: folder of a saved tuned lens, for lens.
         checkpoints: folders of a training run's checkpoints in order, for checkpoints.
+        resume: go on with an interrupted run of the same command; done at once if it is complete.
     """
-    free(out)
     if probe == "checkpoints" and len(checkpoints) < 2:
         raise UsageError(
             f"{len(checkpoints)} checkpoints came; expected at least two folders, in order; give --checkpoints"
         )
     import torch
 
+    from babelscope.artifacts.storage import TENSORS
+    from babelscope.files.tensor_files import hash_file
     from babelscope.files.writing import write_text
     from babelscope.models import open_model
     from babelscope.probes import ProbeJob, Translators, read_words, run_probes
     from babelscope.probes.probe_runs import measured_and_other
+    from babelscope.reference import WORDS
     from babelscope.runs import environment
+    from babelscope.stage_store import StageStore, check_free, read_kept
+    from babelscope.study.plan import plan_of_model
 
+    check_free(out, resume=resume)
+    kept = StageStore(out)
     table = read_words(words) if words else None
     texts, others = measured_and_other(corpus, languages, split, other_split, parallel)
     tuned = Translators.load(translators) if translators else None
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    words_hash = hash_file(WORDS if words == "reference" else Path(words)) if words else ""
+    read = {"words": words_hash, "translators": hash_file(translators / TENSORS) if translators else ""}
+    amounts = {"against": against, "sentences": sentences, "checkpoints": checkpoints, "seed": seed}
+    text = {"text": [texts.hash, others.hash], "languages": list(texts)}
+    kept.check_plan({"probe": probe, **plan_of_model(opened, tokenizer), **text, **amounts, **read})
+    if (out / SUMMARY).is_file():
+        found = read_kept(out / SUMMARY, RESULT, "remove it, and --resume measures what is not there")
+        kept.tidy()
+        return {"out": str(out), **{key: found[key] for key in RESULT}, "resumed": "complete"}
     job = ProbeJob(
         opened,
         tokenizer,
@@ -113,9 +131,14 @@ def run_probe(
         translators=tuned,
         checkpoints=checkpoints,
         settings={"device": device, "dtype": dtype},
+        log=kept.log,
     )
     every = probe == "all"
-    run = run_probes(PROBES if every else [probe], job, out, leave_out=every)
+    try:
+        run = run_probes(PROBES if every else [probe], job, out, leave_out=every, stage=kept.stage)
+    except ToolkitError:
+        kept.abandon()
+        raise
     result = {"out": str(out), "rows": run.rows, "seconds": run.seconds, "left_out": run.left_out}
     facts = {
         "model": model,
@@ -125,5 +148,6 @@ def run_probe(
         "processor_seconds": run.processor_seconds,
         "environment": environment(),
     }
-    write_text(out / "summary.json", json.dumps({**facts, **result}, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / SUMMARY, json.dumps({**facts, **result}, indent=1, ensure_ascii=False) + "\n")
+    kept.tidy()
     return result

@@ -1,20 +1,29 @@
 """`steer --sweep`: the dose–response study of an Observation's directions."""
 
 import json
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
 from babelscope.artifacts import Observation
-from babelscope.cli.argument_kinds import free
+from babelscope.artifacts.storage import TENSORS
+from babelscope.cli.argument_kinds import checkpoint_of, free
 from babelscope.cli.arguments import Result
 from babelscope.corpus import load_splits
 from babelscope.directions import mean_direction
-from babelscope.files.writing import new_folder, write_text
+from babelscope.files.state_folder import hash_json
+from babelscope.files.strict_json import read_json
+from babelscope.files.tensor_files import hash_file
+from babelscope.files.work_log import work_log
+from babelscope.files.writing import discard, new_folder, write_text
 from babelscope.models import check_made_for, layout_of, open_model
 from babelscope.runs import plain
 from babelscope.study.parts import sweep_row
+from babelscope.study.plan import plan_of_model
 from babelscope.sweep_grid import sweep_layers
 from babelscope.sweeps import ChatPrompts, Decoding, macro, overridden_settings, steering_study
+
+TABLE, TOLD = "steering.json", ("layer", "strength", "edge", "macro")
 
 
 def sweep_steering(
@@ -29,10 +38,16 @@ def sweep_steering(
     *,
     chat: ChatPrompts | None,
     same_text: bool,
+    resume: bool,
     device: str,
     dtype: str,
 ) -> Result:
     """The dose–response study behind `steer --sweep`."""
+    checkpoint = checkpoint_of(out, resume=resume)
+    if resume and (out / TABLE).is_file():
+        discard(checkpoint)
+        found = read_json(out / TABLE, advice="remove the folder and repeat the command")
+        return {"out": str(out), "resumed": "complete", **{key: found[key] for key in TOLD}}
     free(out)
     observed = Observation.load(observation)
     wanted = targets or observed.languages
@@ -42,20 +57,31 @@ def sweep_steering(
     layers = layers or sweep_layers(layout_of(model).n_layers)
     for target, layer in product(wanted, layers):  # a missing one is found here, not after an hour of answers
         mean_direction(observed, target=target, layer=layer)
-    study = steering_study(
-        model,
-        tokenizer,
-        observed,
-        dev=texts["valid"],
-        test=texts["test"],
-        targets=wanted,
-        layers=layers,
-        strengths=strengths,
-        decoding=decoding,
-        chat=chat,
-        same_text=same_text,
-        progress=True,
-    )
+    plan = {
+        **plan_of_model(model, tokenizer),
+        "observation": hash_file(observation / TENSORS),
+        "text": {split: text.hash for split, text in texts.items()},
+        "targets": list(wanted),
+        "layers": list(layers),
+        "strengths": list(strengths),
+        "decoding": asdict(decoding),
+        "chat": None if chat is None else chat.card(),
+    }
+    with work_log(checkpoint, hash_json(plan)):
+        study = steering_study(
+            model,
+            tokenizer,
+            observed,
+            dev=texts["valid"],
+            test=texts["test"],
+            targets=wanted,
+            layers=layers,
+            strengths=strengths,
+            decoding=decoding,
+            chat=chat,
+            same_text=same_text,
+            progress=True,
+        )
     trials = {"steered": study.steered, "native": study.native, "unsteered": study.unsteered, "random": study.random}
     if study.other_language is not None:
         trials["other_language"] = study.other_language
@@ -73,7 +99,8 @@ def sweep_steering(
         "overridden_settings": overridden_settings(model, decoding),
     }
     with new_folder(out) as folder:
-        write_text(folder / "steering.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
+        write_text(folder / TABLE, json.dumps(plain(result), indent=1, ensure_ascii=False))
         for tag, direction in study.directions.items():
             direction.save(folder / "directions" / tag)
-    return {"out": str(out), **plain({key: result[key] for key in ("layer", "strength", "edge", "macro")})}
+    discard(checkpoint)
+    return {"out": str(out), **plain({key: result[key] for key in TOLD})}

@@ -1,6 +1,7 @@
 """Stream documents through a model and an autoencoder once, and random tokens after them."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,8 @@ from babelscope.errors import SiteError
 from babelscope.features.feature_sums import FeatureSums
 from babelscope.features.loading import check_fits
 from babelscope.features.random_tokens import drawable_ids, random_documents, without
+from babelscope.files.state_folder import hash_json
+from babelscope.files.work_log import work_log
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.recording.pass_plan import PassPlan
@@ -57,8 +60,8 @@ def observe_features(
     random_from: "all" draws the random sequences from all ids that text can give; "others" draws, for each language,
     from those that its own text here did not contain, which costs a pass over random tokens per language.
     random_sequences, random_length: how many, and tokens of each; sequence i depends on seed and i alone.
-    tokens_per_language, shards, part, max_length, checkpoint, stop: as in `observe`; the random tokens are not in the
-    checkpoint, they are read last.
+    tokens_per_language, shards, part, max_length, checkpoint, stop: as in `observe`; the random tokens
+    are read last, and kept as well.
     Raises SiteError or ArtifactError where the autoencoder does not fit the model, as in `check_fits`.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
@@ -83,19 +86,23 @@ def observe_features(
             stop=stop,
         )
     counts = plan.observation(tally, {sae.site.at: sums.record()})
-    random = observe_random(
-        model,
-        tokenizer,
-        corpus,
-        sae,
-        tokens_per_language=tokens_per_language,
-        max_length=max_length,
-        random_from=random_from,
-        random_sequences=random_sequences,
-        random_length=random_length,
-        seed=seed,
-    )
     random_settings = {"from": random_from, "sequences": random_sequences, "length": random_length, "seed": seed}
+    log = nullcontext()
+    if checkpoint is not None:
+        log = work_log(Path(checkpoint) / "random", hash_json([plan.fingerprint, random_settings]))
+    with log:
+        random = observe_random(
+            model,
+            tokenizer,
+            corpus,
+            sae,
+            tokens_per_language=tokens_per_language,
+            max_length=max_length,
+            random_from=random_from,
+            random_sequences=random_sequences,
+            random_length=random_length,
+            seed=seed,
+        )
     return assemble(sums, replace(counts, settings={**counts.settings, "random": random_settings}), random)
 
 

@@ -1,6 +1,7 @@
 """What every probe is given, and what it gives."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -45,11 +46,14 @@ class ProbeJob:
     """Folders of a training run's checkpoints, in order."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """How checkpoints are opened: device and dtype."""
+    log: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
+    """Keeps the work of a name for an interrupted run, as `StageStore.log` does: of what several probes share."""
 
     @cached_property
     def sentences(self) -> sentences.Sentences:
         """Sentence vectors, read once for all probes that use them."""
-        return sentences.record_sentences(self.model, self.tokenizer, self.texts, sentences=self.n_sentences)
+        with self.log("sentences"):
+            return sentences.record_sentences(self.model, self.tokenizer, self.texts, sentences=self.n_sentences)
 
     @cached_property
     def tokens(self) -> word_lists.LanguageTokens:

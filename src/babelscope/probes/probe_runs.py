@@ -1,16 +1,17 @@
 """Run one probe, or several with their results on disk."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from babelscope.controls import write_evidence
 from babelscope.corpus import WHOLE, Corpus, load_corpus
 from babelscope.errors import LanguageError, PrerequisiteError, ToolkitError
 from babelscope.figures import write_figure
-from babelscope.files.writing import new_folder
+from babelscope.files.writing import discard, new_folder
 from babelscope.probes.catalogue import PROBES
 from babelscope.probes.probe_job import Findings, ProbeJob
 
@@ -40,28 +41,51 @@ def run_probe(name: str, job: ProbeJob) -> Findings:
     return getattr(import_module(f"babelscope.probes.{entry.module}"), entry.function)(job)
 
 
-def run_probes(names: Iterable[str], job: ProbeJob, out: Path, *, leave_out: bool = False) -> ProbeRun:
+Stages = Callable[[str, Callable[[], Mapping[str, Any]]], Mapping[str, Any]]
+"""What a stage of this name found: now, or in an interrupted run, as JSON."""
+
+
+def run_probes(
+    names: Iterable[str],
+    job: ProbeJob,
+    out: Path,
+    *,
+    leave_out: bool = False,
+    stage: Stages = lambda _, find: find(),
+) -> ProbeRun:
     """Several probes, each written to a folder of `out` that has its name.
 
     leave_out: a probe that the model or the text does not allow is left out, and the result has the reason; otherwise
-    its error is raised.
+    its error is raised. stage: keeps what an interrupted run has done, as `StageStore.stage` does.
     """
     run = ProbeRun({}, {}, {}, {})
     for name in names:
-        started, busy = time.perf_counter(), time.process_time()
-        try:
-            findings = run_probe(name, job)
-        except ToolkitError as err:
-            if not leave_out:
-                raise
-            run.left_out[name] = str(err)
-            continue
-        with new_folder(out / name) as folder:
-            write_findings(findings, folder)
-        run.rows[name] = len(findings.rows)
-        run.seconds[name] = round(time.perf_counter() - started, 1)
-        run.processor_seconds[name] = round(time.process_time() - busy, 1)
+        found = stage(name, partial(_write_probe, name, job, out, leave_out))
+        if "left_out" in found:
+            run.left_out[name] = found["left_out"]
+        else:
+            run.rows[name], run.seconds[name] = found["rows"], found["seconds"]
+            run.processor_seconds[name] = found["processor_seconds"]
     return run
+
+
+def _write_probe(name: str, job: ProbeJob, out: Path, leave_out: bool) -> dict[str, Any]:
+    """Run one probe into its folder; its rows and seconds, or why it is left out."""
+    started, busy = time.perf_counter(), time.process_time()
+    try:
+        findings = run_probe(name, job)
+    except ToolkitError as err:
+        if not leave_out:
+            raise
+        return {"left_out": str(err)}
+    discard(out / name)  # of a run that was killed before it could say that this probe is done
+    with new_folder(out / name) as folder:
+        write_findings(findings, folder)
+    return {
+        "rows": len(findings.rows),
+        "seconds": round(time.perf_counter() - started, 1),
+        "processor_seconds": round(time.process_time() - busy, 1),
+    }
 
 
 def write_findings(findings: Findings, folder: Path) -> None:

@@ -87,7 +87,8 @@ def probe_roles(job: ProbeJob) -> Findings:
         bars = [
             role_bar(role, of_all_neurons=of != "selected") for role in role_rows if role.neurons or of != "selected"
         ]
-        pictures[name] = role_bars(bars=bars, of=of)
+        if bars:
+            pictures[name] = role_bars(bars=bars, of=of)
     return Findings([row for role in role_rows for row in role.rows()], pictures)
 
 

@@ -67,8 +67,11 @@ class PassPlan:
 
     def state(self, folder: str | Path | None) -> AbstractContextManager[StateFolder | None]:
         """The folder in which this pass is kept when it is interrupted; no other run may use it while it is open."""
-        if folder is None:
-            return nullcontext()
+        return nullcontext() if folder is None else state_folder(folder, self.fingerprint)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides the pass."""
         origin = origin_of(self.layout.model, self.tokenizer)
         deciding = {
             **self.parameters(),
@@ -77,7 +80,7 @@ class PassPlan:
             "corpus": self.corpus.hash,
             "languages": list(self.languages),
         }
-        return state_folder(folder, hash_text(json.dumps(deciding, sort_keys=True)))
+        return hash_text(json.dumps(deciding, sort_keys=True))
 
     def controls(self, tally: Tally) -> dict[str, int]:
         """Control tokens that are spelt in the text and stayed text, by language that has some."""

@@ -15,6 +15,7 @@ from babelscope.axes import Float, Tensor
 from babelscope.corpus import Batch, TokenDocument, batch_documents
 from babelscope.errors import ArtifactError, MeasurementError
 from babelscope.files.state_folder import RunState, StateFolder, restore
+from babelscope.files.work_log import hash_of, piece_of_work
 from babelscope.models import Layout
 from babelscope.models.attention import AttentionInputs, attention_by
 from babelscope.models.measuring import measured, run_pass
@@ -89,7 +90,12 @@ def walk(
     number, tokens, written = -1, 0, time.monotonic()
     bar = tqdm(total=progress and progress.total, unit=progress.unit if progress else "", disable=progress is None)
     with bar, measured(layout), (passes or hooked_passes)(layout, watchers) as forward:
-        walker = Walker(watchers, forward, room, most_documents)
+        walker = Walker(
+            watchers,
+            forward if state is not None else partial(logged, forward, described(watchers)),
+            room,
+            most_documents,
+        )
         groups = (batch_documents(group, batch_tokens=room, pad=pad, batch_size=batch_size) for group in text)
         for number, batch in enumerate(batch for group in groups for batch in group):
             if number >= batches_done and stop():
@@ -114,6 +120,18 @@ def walk(
             f"a walk of {number + 1} batches was resumed after {batches_done}; expected no more than there are; its "
             "state is damaged; remove it to start anew"
         )
+
+
+def logged(forward: Forward, what: str, batch: Batch) -> list[Any]:
+    """What a batch adds to every watcher: out of the log of an interrupted run, or by a pass."""
+    return piece_of_work(
+        lambda: hash_of(what, batch.input_ids, batch.attention_mask, batch.counted), lambda: forward(batch)
+    )
+
+
+def described(watchers: Sequence[Watcher]) -> str:
+    """What is read of each batch."""
+    return ", ".join(f"{type(watcher).__name__} {sorted(map(str, watcher.hooks))}" for watcher in watchers)
 
 
 def restored(state: StateFolder, watchers: Sequence[Watcher]) -> int:

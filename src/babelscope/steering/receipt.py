@@ -66,6 +66,17 @@ class Receipt:
         """An account for one operation."""
         self._accounts[key] = _Account(operation)
 
+    def counts(self) -> list[Any]:
+        """All that was counted, for `restore` on the receipt of the same operations."""
+        accounts = [[each.passes, each.columns, each.sums, dict(each.plain)] for each in self._accounts.values()]
+        return [self.passes, self.columns, accounts]
+
+    def restore(self, counts: list[Any]) -> None:
+        """Take up what `counts` gave."""
+        self.passes, self.columns, accounts = counts
+        for account, (passes, columns, sums, plain) in zip(self._accounts.values(), accounts, strict=True):
+            account.passes, account.columns, account.sums, account.plain = passes, columns, sums, Counter(plain)
+
     def passed(self, frame: Frame) -> None:
         """Count a pass of the model."""
         self.passes += 1

@@ -1,22 +1,32 @@
-"""What a study was asked, so that another one is never gone on with in its folder."""
+"""What a run was asked, so that another one is never gone on with in its place."""
 
 from dataclasses import asdict
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from babelscope.models import origin_of, weights_hash
+from babelscope.models.plain import CausalModel
 from babelscope.study.job import StudyInputs
 
 
 def plan_of(job: StudyInputs, steering: bool) -> dict[str, Any]:
-    """Model, text and amounts; not the model's path, which may move."""
+    """Model, text and amounts."""
     return {
-        "model": {**origin_of(job.model, job.tokenizer).names, "model": ""},
-        "weights": weights_hash(job.model),
-        "dtype": str(job.model.dtype),
+        **plan_of_model(job.model, job.tokenizer),
         "text": {split: part.hash for split, part in job.texts.items()},
         "languages": list(job.texts["train"]),
         "budget": asdict(job.budget),
         "seed": job.seed,
         "steering": steering,
         **({} if job.chat is None else {"chat": job.chat.card()}),
+    }
+
+
+def plan_of_model(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """A model and all of its weights; not its path, which may move."""
+    return {
+        "model": {**origin_of(model, tokenizer).names, "model": ""},
+        "weights": weights_hash(model),
+        "dtype": str(model.dtype),
     }

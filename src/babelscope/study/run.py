@@ -17,17 +17,19 @@ from babelscope.models import layout_of, open_model
 from babelscope.models.plain import CausalModel
 from babelscope.report import write_report
 from babelscope.runs import plain
+from babelscope.stage_store import StageStore, check_free, read_kept
 from babelscope.study.budget import Budget
 from babelscope.study.job import StudyInputs
 from babelscope.study.parts import assemble
 from babelscope.study.plan import plan_of
-from babelscope.study.stage_store import RESULTS, StageStore, check_free
 from babelscope.study.stages import ablate, control, identify, observe_text, steer
 from babelscope.study.texts import check_shards
 from babelscope.sweeps import ChatPrompts
 from babelscope.sweeps.questions import study_prompts
 from babelscope.sweeps.steered_answers import ending_ids, prompt_ids
 from babelscope.sweeps.steering_runs import check_asked
+
+RESULTS = "results.json"
 
 
 def run_study(
@@ -82,7 +84,7 @@ def run_study(
         steering = steering and any(tag in known_languages() for tag in texts["train"])
         job = StudyInputs(opened, tokenizer, texts, budget, out, seed, progress, same_text, chat)
         kept.check_plan(plan_of(job, steering))
-        if (found := kept.finished()) is not None:
+        if (found := finished(out)) is not None:
             write_report(out, include_samples=include_samples)
         else:
             found = measure(job, kept, steering, include_samples)
@@ -123,6 +125,14 @@ def measure(job: StudyInputs, kept: StageStore, steering: bool, include_samples:
     results["seconds"] = {**kept.seconds, "total": round(sum(kept.seconds.values()), 2)}
     write_results(job.folder, results)
     return results
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """results.json of a study that came to its end, or None."""
+    if not (folder / RESULTS).is_file():
+        return None
+    found = read_kept(folder / RESULTS, ("seconds",), "remove it, and --resume measures what is not kept")
+    return found if "total" in found["seconds"] else None
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:

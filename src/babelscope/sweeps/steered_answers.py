@@ -4,12 +4,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation, SteeringRecipe
+from babelscope.axes import Int, Tensor
 from babelscope.corpus import (
     Corpus,
     Message,
@@ -23,6 +24,7 @@ from babelscope.corpus import (
     tokenize_prompts,
 )
 from babelscope.errors import MeasurementError
+from babelscope.files.work_log import hash_of, piece_of_work
 from babelscope.languages import Language
 from babelscope.models import batch_positions, layout_of, measured
 from babelscope.models.plain import CausalModel
@@ -176,6 +178,29 @@ def ending_ids(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> tuple[
     return tuple(sorted({int(token) for token in whole if token is not None}))  # pyright: ignore[reportArgumentType]
 
 
+class _Drawn(NamedTuple):
+    """One call of generate."""
+
+    ids: Int[Tensor, "row new"]
+    """New tokens, with pads where an answer has ended."""
+    counts: list[Any]
+    """Of the receipt."""
+    generators: list[Tensor]
+    """States of the generators after the call."""
+
+
+def random_states(device: torch.device) -> list[Tensor]:
+    """State of the CPU's generator, and of a GPU's where that draws."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def set_random_states(states: Sequence[Tensor], device: torch.device) -> None:
+    """Set what `random_states` gave."""
+    torch.set_rng_state(states[0].cpu())
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state.cpu(), device)
+
+
 @torch.no_grad()
 def answer_batch(
     model: CausalModel,
@@ -196,17 +221,25 @@ def answer_batch(
         rows = [[_with_special_tokens_said(operation) for operation in row] for row in rows]
     pinned = pin_generation(model, decoding.settings(ends))
     with measured(layout), steer(model, rows=rows, tokenizer=tokenizer if spared else None) as receipt:
-        out = model.generate(  # pyright: ignore[reportCallIssue]
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-            **pinned.keywords,
-        )
+
+        def draw() -> _Drawn:
+            out = model.generate(  # pyright: ignore[reportCallIssue]
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+                **pinned.keywords,
+            )
+            return _Drawn(out[:, ids.shape[1] :], receipt.counts(), random_states(device))
+
+        drawn = piece_of_work(lambda: hash_of(ids, mask, *random_states(device), repr(pinned.keywords)), draw)
+        # Of an interrupted run: what it drew and counted, and where its generator stood after.
+        receipt.restore(drawn.counts)
+        set_random_states(drawn.generators, device)
     # The last token drawn is not fed back.
-    receipt.check_answers(len(batch) * (out.shape[1] - ids.shape[1] - 1))
+    receipt.check_answers(len(batch) * (drawn.ids.shape[1] - 1))
     special = special_ids(tokenizer)
     answers = []
-    for (prompt, target), row in zip(batch, out[:, ids.shape[1] :].tolist(), strict=True):
+    for (prompt, target), row in zip(batch, drawn.ids.tolist(), strict=True):
         end = next((place for place, token in enumerate(row) if token in ends), len(row))
         fresh = tuple(token for token in row[:end] if token not in special)
         text = str(tokenizer.decode(list(fresh), skip_special_tokens=True))

@@ -1,26 +1,27 @@
-"""What each stage found, on disk as soon as it is done: an interrupted study goes on at the stage it was in."""
+"""What each stage of a run found, on disk as soon as it is done: an interrupted run goes on inside its stage."""
 
 import json
 import logging
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from babelscope.errors import ArtifactError
 from babelscope.files.state_folder import hash_json, read_sealed, write_sealed
 from babelscope.files.strict_json import read_json
+from babelscope.files.work_log import work_log
 from babelscope.files.writing import PARTIAL, discard, write_text
 from babelscope.runs import plain
 
 log = logging.getLogger(__name__)
-PLAN, STAGES, RESULTS = "plan.json", "stages", "results.json"
+PLAN, STAGES = "plan.json", "stages"
 
 
 class StageStore:
-    """The stages of one study that are done, with their seconds and peak memory."""
+    """The stages of one run that are done, with their seconds and peak memory."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,14 +48,19 @@ class StageStore:
             kept = read_sealed(file, f"{self.fingerprint} {name}", advice=advice)
             self.seconds[name], self.peak_mib[name] = kept["seconds"], kept["peak_mib"]
             return kept["found"]
-        with self.timed(name):
+        with self.timed(name), self.log(name):
             found = plain(find())
         kept = {"seconds": self.seconds[name], "peak_mib": self.peak_mib[name], "found": found}
         write_sealed(file, kept, f"{self.fingerprint} {name}")
+        discard(self.folder / STAGES / f"{name}.work")
         return json.loads(json.dumps(found))
 
+    def log(self, name: str) -> AbstractContextManager[None]:
+        """While open, the pieces of work of a name are kept, and those of an interrupted run taken; see `work_log`."""
+        return work_log(self.folder / STAGES / f"{name}.work", f"{self.fingerprint} {name}")
+
     def check_plan(self, plan: Mapping[str, Any]) -> None:
-        """Write what is asked for, or raise ArtifactError where the folder holds a study of something else."""
+        """Write what is asked for, or raise ArtifactError where the folder holds a run of something else."""
         file, asked = self.folder / PLAN, json.loads(json.dumps(plan))
         self.fingerprint = hash_json(asked)
         if not file.is_file():
@@ -64,38 +70,37 @@ class StageStore:
         differs = [key for key in asked if held.get(key) != asked[key]]
         if differs:
             raise ArtifactError(
-                f"{self.folder}: holds a study that differs in {', '.join(differs)}; expected the same; repeat its "
+                f"{self.folder}: holds a run that differs in {', '.join(differs)}; expected the same; repeat its "
                 "command, or choose another --out"
             )
 
-    def finished(self) -> dict[str, Any] | None:
-        """results.json of a study that came to its end, or None."""
-        if not (self.folder / RESULTS).is_file():
-            return None
-        found = read_kept(self.folder / RESULTS, ("seconds",), "remove it, and --resume measures what is not kept")
-        return found if "total" in found["seconds"] else None
+    def abandon(self) -> None:
+        """Remove what a run leaves that was refused before any of its stages was done."""
+        if not list((self.folder / STAGES).glob("*.json")):
+            discard(self.folder / STAGES)
+            (self.folder / PLAN).unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove the stage files of a finished study."""
+        """Remove the stage files of a finished run."""
         discard(self.folder / STAGES)
 
 
 def check_free(folder: Path, *, resume: bool) -> None:
-    """Raise ArtifactError for a folder with something else in it; with `resume` a study may be there, or nothing."""
+    """Raise ArtifactError for a folder with something else in it; with `resume` a run may be there, or nothing."""
     if folder.exists() and not folder.is_dir():
         raise ArtifactError(f"{folder}: is a file; expected a folder; choose another --out")
     held = [path for path in folder.iterdir() if not path.name.startswith(PARTIAL)] if folder.exists() else []
     if held and resume and not (folder / PLAN).is_file():
-        raise ArtifactError(f"{folder}: no study to go on with, {PLAN} is missing; expected one; correct --out")
+        raise ArtifactError(f"{folder}: no run to go on with, {PLAN} is missing; expected one; correct --out")
     if held and not resume:
         raise ArtifactError(f"{folder}: already there; expected a new folder; choose another --out or remove it")
 
 
 def read_kept(file: Path, keys: Sequence[str], advice: str) -> dict[str, Any]:
-    """A JSON object that a study wrote; raises ArtifactError, with what to do, for anything else."""
+    """A JSON object that a run wrote; raises ArtifactError, with what to do, for anything else."""
     found = read_json(file, advice=advice)
     missing = [key for key in keys if key not in found] if isinstance(found, dict) else keys
     if missing or not isinstance(found, dict):
         lacks = f"has no {', '.join(missing)}" if missing else "is no object"
-        raise ArtifactError(f"{file}: {lacks}; expected what a study wrote; {advice}")
+        raise ArtifactError(f"{file}: {lacks}; expected what a run wrote; {advice}")
     return found
