@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
 import traceback
@@ -23,8 +24,8 @@ from training_cases import OTHERS, TEXT, some_neurons
 
 FORK = multiprocessing.get_context("fork")
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree")
-TIMES = ("seconds", "peak_mib", "environment")
-"""What differs from run to run in the JSON that a study writes."""
+TIMES = ("seconds", "processor_seconds", "peak_mib", "environment", "out")
+"""What differs from run to run in the JSON of results: times, and where they were written."""
 PAGES = (".html", ".js")
 LINES = {"en": "the cat {0} sat on a mat\n", "fi": "kissa {0} istui matolla hiljaa\n"}
 
@@ -88,8 +89,20 @@ def verbs(folder: Path) -> dict[str, Verb]:
         "features": Verb((*features, *less), True),
         "study": Verb(("study", model, corpus, *budget, "--no-steering", "--no-check-language", "--same-text"), True),
         "identify": Verb(("identify", counts, "--method", "top-rate", "--top-rate", "0.1", "--draws", "5"), False),
-        "sweep": Verb(("steer", model, counts, *sweep, "--corpus", corpus), False),
+        "sweep": Verb(("steer", model, counts, *sweep, "--corpus", corpus), True),
+        "probe": Verb(("probe", model, corpus, "--probe", "all", "--parallel", "--sentences", "6"), True),
     }
+
+
+class Shot(NamedTuple):
+    """A signal that a run gets."""
+
+    event: int
+    """Before which file event; 0 never."""
+    number: int = signal.SIGKILL
+
+
+NO_SHOT = Shot(0)
 
 
 class Started(NamedTuple):
@@ -97,39 +110,40 @@ class Started(NamedTuple):
 
     process: Any
     pipe: Any
-    kill_at: int
+    shot: Shot
 
     def end(self) -> End:
         """Wait for it."""
         try:
             code, err, events = self.pipe.recv()
         except EOFError:
-            code, err, events = -signal.SIGKILL, "", self.kill_at
+            code, err, events = -signal.SIGKILL, "", self.shot.event
         self.process.join()
         lines = err.strip().splitlines()
         return End(code, lines[-1] if code and lines else "", events, "Traceback" in err)
 
 
-def start(words: Sequence[str], under: Path, *, kill_at: int = 0, file_size: int = 0) -> Started:
+def start(words: Sequence[str], under: Path, *, shot: Shot = NO_SHOT, file_size: int = 0) -> Started:
     """Run a verb in a process of its own.
 
-    under: file events count at this path, beside it and in it. kill_at: SIGKILL before that event. file_size: bytes a
+    under: file events count at this path, beside it and in it. shot: a signal before one of them. file_size: bytes a
     file may have at most, as on a full disk.
     """
     ours, theirs = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=_child, args=(theirs, tuple(words), under.parent, under.name, kill_at, file_size))
+    process = FORK.Process(target=_child, args=(theirs, tuple(words), under.parent, under.name, shot, file_size))
     process.start()
     theirs.close()
-    return Started(process, ours, kill_at)
+    return Started(process, ours, shot)
 
 
-def run(words: Sequence[str], under: Path, *, kill_at: int = 0, file_size: int = 0) -> End:
+def run(words: Sequence[str], under: Path, *, shot: Shot = NO_SHOT, file_size: int = 0) -> End:
     """`start`, and wait for the end."""
-    return start(words, under, kill_at=kill_at, file_size=file_size).end()
+    return start(words, under, shot=shot, file_size=file_size).end()
 
 
-def _child(pipe: Any, words: tuple[str, ...], parent: Path, name: str, kill_at: int, file_size: int) -> None:
+def _child(pipe: Any, words: tuple[str, ...], parent: Path, name: str, shot: Shot, file_size: int) -> None:
     import babelscope.features.passes as passes
+    import babelscope.files.work_log as work_log
     import babelscope.recording.observe_pass as observing
     import babelscope.subnetworks.running as running
     from babelscope.cli import main
@@ -137,11 +151,12 @@ def _child(pipe: Any, words: tuple[str, ...], parent: Path, name: str, kill_at: 
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     logging.disable(logging.CRITICAL)
-    # A checkpoint after every batch and step, in the place of one in 20 or 30 seconds.
+    # A checkpoint after every batch, step and piece of work, in the place of one in 20 or 30 seconds.
     walk, train = observing.walk, running.Training.run
     observing.walk = passes.walk = lambda *text, **given: walk(*text, **{**given, "checkpoint_seconds": 0.0})
     running.Training.run = lambda self, **given: train(self, **{**given, "checkpoint_seconds": 0.0})
-    seen = _count_events(parent, name, kill_at)
+    work_log.SECONDS = 0.0
+    seen = _count_events(parent, name, shot)
     if file_size:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     out, err = io.StringIO(), io.StringIO()
@@ -157,8 +172,8 @@ def _child(pipe: Any, words: tuple[str, ...], parent: Path, name: str, kill_at: 
     os._exit(0)
 
 
-def _count_events(parent: Path, name: str, kill_at: int) -> list[int]:
-    """Count file events that change something at or beside a path, and end the process before one of them."""
+def _count_events(parent: Path, name: str, shot: Shot) -> list[int]:
+    """Count file events that change something at or beside a path, and send the process a signal before one of them."""
     seen: list[int] = []
     place = str(parent)
 
@@ -174,8 +189,8 @@ def _count_events(parent: Path, name: str, kill_at: int) -> list[int]:
         ours = "/" not in path or (path.startswith(place) and (".babelscope-partial" in path or name in path))
         if ours:
             seen.append(1)
-            if len(seen) == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if len(seen) == shot.event:
+                os.kill(os.getpid(), shot.number)
 
     sys.addaudithook(hook)
     return seen
@@ -188,7 +203,7 @@ def contents(folder: Path) -> dict[str, Any]:
         if not path.is_file() or path.suffix in PAGES:
             continue
         content: Any = path.read_bytes()
-        if path.name == "results.json":
+        if path.name in ("results.json", "summary.json"):
             tree = json.loads(content)
             content = {key: value for key, value in tree.items() if key not in TIMES}
         found[str(path.relative_to(folder))] = content
@@ -207,10 +222,26 @@ class Killed(NamedTuple):
 
 def kill_and_repeat(folder: Path, name: str, event: int, whole: dict[str, Any]) -> Killed:
     """Kill a verb before a file event, repeat it, and compare with what an uninterrupted run wrote."""
-    out, words = _place(folder, f"{name}-{event}", name)
-    run(words, out, kill_at=event)
+    return _shoot_and_repeat(folder, name, Shot(event), whole)
+
+
+def interrupt_and_repeat(folder: Path, name: str, event: int, whole: dict[str, Any]) -> Killed:
+    """The same by Ctrl-C."""
+    return _shoot_and_repeat(folder, name, Shot(event, signal.SIGINT), whole)
+
+
+def terminate_and_repeat(folder: Path, name: str, event: int, whole: dict[str, Any]) -> Killed:
+    """The same by SIGTERM."""
+    return _shoot_and_repeat(folder, name, Shot(event, signal.SIGTERM), whole)
+
+
+def _shoot_and_repeat(folder: Path, name: str, shot: Shot, whole: dict[str, Any]) -> Killed:
+    out, words = _place(folder, f"{name}-{shot.number}-{shot.event}", name)
+    first = run(words, out, shot=shot)
     end = run(_again(folder, name, words), out)
-    return Killed(name, event, judge(out, end, whole), end.message)
+    torn = "traceback" if first.torn else judge(out, end, whole)
+    shutil.rmtree(out.parent)
+    return Killed(name, shot.event, torn, end.message)
 
 
 def judge(out: Path, end: End, whole: dict[str, Any]) -> str:

@@ -1,27 +1,37 @@
 """One small artifact of every kind, how it is opened, and whether two are the same."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from conftest import tiny_model, tiny_tokenizer
 from delta_cases import random_delta
 from feature_cases import planted
+from safetensors.torch import save_file
 from training_cases import some_neurons
 
 from babelscope import observe
+from babelscope.adapters.gguf import export_control_vector, import_control_vector
+from babelscope.adapters.masks import import_mask
 from babelscope.artifacts import Condition, Direction, Gate, NeuronSet, Observation, Operation, SteeringRecipe
 from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
+from babelscope.features import load_sae
+from babelscope.features.arrays import read_arrays
 from babelscope.files.state_folder import RunState, read_sealed, state_folder, write_sealed
+from babelscope.files.tensor_files import write_sums
+from babelscope.files.work_log import piece_of_work, work_log
 from babelscope.models import origin_of
 from babelscope.probes.translators import Translators
 from babelscope.sites import Site
 from babelscope.subnetworks.delta import Delta
 from babelscope.subnetworks.elements import ElementDelta, Elements
 
+WEIGHTS = "sae_weights.safetensors"
 TEXTS = {"en": ["the cat sat", "on a mat"], "fi": ["kissa istui", "matolla", "hiljaa"]}
 
 
@@ -113,6 +123,65 @@ def _stage(path: Path, number: int) -> None:
     write_sealed(path / "stage.json", {"seconds": 1.5, "found": {"en": [number, 0.25]}}, f"stage {number}")
 
 
+def _log(path: Path, number: int) -> None:
+    with work_log(path, "print", seconds=0.0):
+        for place in range(3):
+            piece_of_work(lambda p=place: str(p), lambda p=place: (_seeded(number + p, 5), {"place": p}))
+
+
+class NotLogged(Exception):
+    """A piece of work that was computed anew."""
+
+
+def _read_log(path: Path) -> Any:
+    """All pieces of a log; a log without pieces is one of a run that has done nothing."""
+
+    def compute() -> Any:
+        raise NotLogged
+
+    with work_log(path, "print"):
+        try:
+            return [piece_of_work(lambda p=place: str(p), compute) for place in range(3)]
+        except NotLogged:
+            return "nothing was saved yet"
+
+
+def _autoencoder(path: Path, number: int) -> None:
+    path.mkdir(parents=True)
+    shapes = {"W_enc": (4, 6), "b_enc": (6,), "W_dec": (6, 4), "b_dec": (4,)}
+    save_file({name: _seeded(number + len(name), *shape) for name, shape in shapes.items()}, path / WEIGHTS)
+    metadata = {"sae_lens_version": "6.54.12", "hook_name": "blocks.1.hook_resid_post", "model_name": "made"}
+    settings = {"d_in": 4, "d_sae": 6, "dtype": "float32", "device": "cpu", "architecture": "standard"}
+    settings |= {"apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none"}
+    (path / "cfg.json").write_text(json.dumps({**settings, "metadata": metadata}))
+    write_sums(path, ("cfg.json", WEIGHTS))
+
+
+def _read_autoencoder(path: Path) -> Any:
+    # By name: its id is the folder's.
+    found = load_sae(path)
+    return {entry.name: getattr(found, entry.name) for entry in fields(found) if entry.name != "id"}
+
+
+def _arrays(path: Path, number: int) -> None:
+    path.mkdir(parents=True)
+    shapes = {"W_enc": (4, 6), "b_enc": (6,), "W_dec": (6, 4), "b_dec": (4,), "threshold": (6,)}
+    draw = np.random.default_rng(number)
+    np.savez(path / "params.npz", **{name: draw.random(shape, dtype=np.float32) for name, shape in shapes.items()})
+
+
+def _mask(path: Path, number: int) -> None:
+    path.mkdir(parents=True)
+    torch.save([[torch.tensor([1 + number, 4]), torch.tensor([0])] for _ in range(2)], path / "mask.pth")
+
+
+def _control_vector(path: Path, number: int) -> None:
+    path.mkdir(parents=True)
+    operations = tuple(Operation(Site(layer, "resid_out"), "add", _seeded(number + layer, 8)) for layer in (1, 2))
+    recipe = SteeringRecipe(operations, _origin(0))
+    export_control_vector(recipe, path / "vector.gguf", model_hint="llama")
+
+
 KINDS: dict[str, Kind] = {
     "Observation": Kind(_observation, Observation.load),
     "FeatureObservation": Kind(lambda path, number: planted(seed=number).save(path), FeatureObservation.load),
@@ -124,6 +193,13 @@ KINDS: dict[str, Kind] = {
     "ElementDelta": Kind(_elements, ElementDelta.load),
     "Translators": Kind(_translators, Translators.load),
     "state of a run": Kind(_state, _read_state, hashes=False),
+    "work of a run": Kind(_log, _read_log, hashes=False),
+    "SAE folder": Kind(_autoencoder, _read_autoencoder, hashes=False),
+    "params.npz": Kind(_arrays, lambda path: read_arrays(path / "params.npz"), hashes=False),
+    "published mask": Kind(
+        _mask, lambda path: import_mask(path / "mask.pth", languages=("en", "fi"), n_neurons=9), hashes=False
+    ),
+    "control vector": Kind(_control_vector, lambda path: import_control_vector(path / "vector.gguf"), hashes=False),
     "stage of a study": Kind(_stage, lambda path: read_sealed(path / "stage.json", "stage 0"), hashes=False),
 }
 
@@ -134,6 +210,8 @@ def same(a: Any, b: Any) -> bool:
         return False
     if isinstance(a, torch.Tensor):
         return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     if is_dataclass(a):
         return all(same(getattr(a, entry.name), getattr(b, entry.name)) for entry in fields(a))
     if isinstance(a, Mapping):

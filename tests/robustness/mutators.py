@@ -15,13 +15,13 @@ Mutator = Callable[[Path, Path, random.Random], None]
 DEEP = 3_000
 
 
-def _file(folder: Path, rng: random.Random) -> Path:
+def file_of(folder: Path, rng: random.Random) -> Path:
     return rng.choice([path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "README.md"])
 
 
-def _on_bytes(change: Callable[[bytearray, random.Random], bytes | bytearray]) -> Mutator:
+def on_bytes(change: Callable[[bytearray, random.Random], bytes | bytearray]) -> Mutator:
     def mutate(folder: Path, _: Path, rng: random.Random) -> None:
-        file = _file(folder, rng)
+        file = file_of(folder, rng)
         file.write_bytes(change(bytearray(file.read_bytes()), rng))
 
     return mutate
@@ -61,20 +61,24 @@ def _overwrite(data: bytearray, rng: random.Random) -> bytearray:
     return data
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every (container, key) in nested JSON."""
     for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
         yield value, key
-        yield from _places(value[key])
+        yield from places(value[key])
 
 
-def _on_json(change: Callable[[Any, Any, random.Random], None]) -> Mutator:
+def on_json(change: Callable[[Any, Any, random.Random], None]) -> Mutator:
     def mutate(folder: Path, _: Path, rng: random.Random) -> None:
-        file = rng.choice(sorted(folder.rglob("*.json")))
+        files = sorted(folder.rglob("*.json"))
+        if not files:
+            return on_bytes(_overwrite)(folder, folder, rng)
+        file = rng.choice(files)
         tree = json.loads(file.read_text())
-        places = [place for place in _places(tree) if not (place[0] is tree and place[1] == "sha256")]
-        change(*rng.choice(places), rng)
+        found = [place for place in places(tree) if not (place[0] is tree and place[1] == "sha256")]
+        change(*rng.choice(found), rng)
         file.write_text(json.dumps(tree))
+        return None
 
     return mutate
 
@@ -83,7 +87,7 @@ def _put(*values: Any) -> Mutator:
     def change(container: Any, key: Any, rng: random.Random) -> None:
         container[key] = rng.choice(values)
 
-    return _on_json(change)
+    return on_json(change)
 
 
 def _drop(container: Any, key: Any, _: random.Random) -> None:
@@ -102,32 +106,40 @@ def _scale(container: Any, key: Any, rng: random.Random) -> None:
     container[key] = value * rng.choice((-1, 0, 2, 1e9)) if type(value) in (int, float) else [value]
 
 
-def _raw(text: str) -> Mutator:
+def raw_value(text: str) -> Mutator:
     """Put a text in the place of a value, past what Python's JSON can write."""
 
     def mutate(folder: Path, _: Path, rng: random.Random) -> None:
-        file = rng.choice(sorted(folder.rglob("*.json")))
+        files = sorted(folder.rglob("*.json"))
+        if not files:
+            return on_bytes(_overwrite)(folder, folder, rng)
+        file = rng.choice(files)
         tree = json.loads(file.read_text())
-        container, key = rng.choice(list(_places(tree)))
+        container, key = rng.choice(list(places(tree)))
         container[key] = "@@HERE@@"
         file.write_text(json.dumps(tree).replace('"@@HERE@@"', text, 1))
+        return None
 
     return mutate
 
 
 def _twice(folder: Path, _: Path, rng: random.Random) -> None:
     """A key that comes a second time with another value."""
-    file = rng.choice(sorted(folder.rglob("*.json")))
+    files = sorted(folder.rglob("*.json"))
+    if not files:
+        return on_bytes(_delete)(folder, folder, rng)
+    file = rng.choice(files)
     tree = json.loads(file.read_text())
     key = rng.choice(list(tree))
     file.write_text(json.dumps(tree)[:-1] + f", {json.dumps(key)}: {rng.choice(['1', 'null', '[]'])}}}")
+    return None
 
 
-def _on_tensors(change: Callable[[dict[str, Any], str, random.Random], None]) -> Mutator:
+def on_tensors(change: Callable[[dict[str, Any], str, random.Random], None]) -> Mutator:
     def mutate(folder: Path, _: Path, rng: random.Random) -> None:
         files = sorted(folder.rglob("*.safetensors"))
         if not files:
-            return _on_bytes(_flip)(folder, folder, rng)
+            return on_bytes(_flip)(folder, folder, rng)
         try:
             tensors = load_file(files[0])
         except SafetensorError:
@@ -166,9 +178,9 @@ def _taken_from_another(name: str) -> Mutator:
     return mutate
 
 
-def _replaced(change: Callable[[Path], object]) -> Mutator:
+def replaced(change: Callable[[Path], object]) -> Mutator:
     def mutate(folder: Path, _: Path, rng: random.Random) -> None:
-        file = _file(folder, rng)
+        file = file_of(folder, rng)
         file.unlink()
         change(file)
 
@@ -176,49 +188,47 @@ def _replaced(change: Callable[[Path], object]) -> Mutator:
 
 
 MUTATORS: dict[str, Mutator] = {
-    "one bit": _on_bytes(_flip),
-    "a byte 0": _on_bytes(_set(0)),
-    "a byte 255": _on_bytes(_set(255)),
-    "a digit": _on_bytes(_set(ord("7"))),
-    "64 random bytes": _on_bytes(_overwrite),
-    "cut somewhere": _on_bytes(lambda data, rng: data[: rng.randrange(len(data))]),
-    "last byte off": _on_bytes(lambda data, _: data[:-1]),
-    "empty": _on_bytes(lambda *_: b""),
-    "random": _on_bytes(lambda data, rng: rng.randbytes(len(data))),
-    "bytes behind": _on_bytes(lambda data, rng: bytes(data) + rng.randbytes(9)),
-    "8 bytes more inside": _on_bytes(_insert),
-    "8 bytes fewer inside": _on_bytes(_delete),
-    "blocks swapped": _on_bytes(_swap_blocks),
-    "twice": _on_bytes(lambda data, _: data + data),
-    "entry dropped": _on_json(_drop),
-    "entry renamed": _on_json(_rename),
-    "number scaled": _on_json(_scale),
+    "one bit": on_bytes(_flip),
+    "a byte 0": on_bytes(_set(0)),
+    "a byte 255": on_bytes(_set(255)),
+    "a digit": on_bytes(_set(ord("7"))),
+    "64 random bytes": on_bytes(_overwrite),
+    "cut somewhere": on_bytes(lambda data, rng: data[: rng.randrange(len(data))]),
+    "last byte off": on_bytes(lambda data, _: data[:-1]),
+    "empty": on_bytes(lambda *_: b""),
+    "random": on_bytes(lambda data, rng: rng.randbytes(len(data))),
+    "bytes behind": on_bytes(lambda data, rng: bytes(data) + rng.randbytes(9)),
+    "8 bytes more inside": on_bytes(_insert),
+    "8 bytes fewer inside": on_bytes(_delete),
+    "blocks swapped": on_bytes(_swap_blocks),
+    "twice": on_bytes(lambda data, _: data + data),
+    "entry dropped": on_json(_drop),
+    "entry renamed": on_json(_rename),
+    "number scaled": on_json(_scale),
     "null": _put(None),
     "flag": _put(True, False),
     "text": _put("", "x", "0", "../../etc/passwd", "\u202e\x1b[2J", "e" * 3_000),
     "number": _put(0, -1, 3, 2**31, 2**63, -(2**70), 0.5, 1e308, -0.0),
     "list": _put([], [-1], [[]], [None], ["en", "en"], list(range(50))),
     "object": _put({}, {"x": 1}, {"": None}),
-    "Infinity": _raw("Infinity"),
-    "NaN": _raw("NaN"),
-    "1e999": _raw("1e999"),
-    "400 digits": _raw("9" * 400),
-    "5,000 digits": _raw("9" * 5_000),
-    "deep lists": _raw("[" * DEEP + "]" * DEEP),
-    "deep objects": _raw('{"x":' * DEEP + "1" + "}" * DEEP),
-    "half a surrogate pair": _raw('"\\ud800"'),
+    "Infinity": raw_value("Infinity"),
+    "NaN": raw_value("NaN"),
+    "1e999": raw_value("1e999"),
+    "400 digits": raw_value("9" * 400),
+    "5,000 digits": raw_value("9" * 5_000),
+    "deep lists": raw_value("[" * DEEP + "]" * DEEP),
+    "deep objects": raw_value('{"x":' * DEEP + "1" + "}" * DEEP),
+    "half a surrogate pair": raw_value('"\\ud800"'),
     "a key twice": _twice,
-    "other value": _on_tensors(_other_value),
-    "not finite": _on_tensors(_not_finite),
-    "tensor dropped": _on_tensors(lambda tensors, name, _: tensors.__delitem__(name)),
-    "tensor more": _on_tensors(lambda tensors, name, _: tensors.update(more=tensors[name].clone())),
-    "tensor of other dtype": _on_tensors(lambda tensors, name, _: tensors.update({name: tensors[name].half()})),
-    "tensor of other shape": _on_tensors(
-        lambda tensors, name, _: tensors.update({name: tensors[name].reshape(-1)[:3]})
-    ),
+    "other value": on_tensors(_other_value),
+    "not finite": on_tensors(_not_finite),
+    "tensor dropped": on_tensors(lambda tensors, name, _: tensors.__delitem__(name)),
+    "tensor more": on_tensors(lambda tensors, name, _: tensors.update(more=tensors[name].clone())),
+    "tensor of other dtype": on_tensors(lambda tensors, name, _: tensors.update({name: tensors[name].half()})),
+    "tensor of other shape": on_tensors(lambda tensors, name, _: tensors.update({name: tensors[name].reshape(-1)[:3]})),
     "tensors of another": _taken_from_another(".safetensors"),
     "config of another": _taken_from_another(".json"),
-    "file gone": _replaced(lambda file: None),
-    "a folder in its place": _replaced(Path.mkdir),
-    "a link in its place": _replaced(lambda file: file.symlink_to("/dev/zero")),
+    "file gone": replaced(lambda file: None),
+    "a folder in its place": replaced(Path.mkdir),
+    "a link in its place": replaced(lambda file: file.symlink_to("/dev/zero")),
 }

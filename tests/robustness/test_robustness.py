@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from robustness.kinds import KINDS, Kind
 from robustness.mutators import MUTATORS
+from robustness.odd_mutators import ODD
 from robustness.trials import Bench, good
 from safetensors.torch import load_file
 
@@ -26,6 +27,7 @@ def bench(tmp_path_factory):
 def test_a_damaged_artifact_is_refused_in_one_line_or_is_what_was_saved(bench, name):
     ways = (False, True) if KINDS[name].hashes else (False,)
     trials = [bench.trial(name, mutator, 0, resealed=way) for mutator in MUTATORS for way in ways]
+    trials += [bench.trial(name, mutator, 0, resealed=ways[-1]) for mutator in ODD]
     assert not [trial for trial in trials if not good(trial)]
     refused = sum(trial.outcome == "refused" for trial in trials)
     assert refused > len(trials) / 2, "the mutators do damage"
@@ -52,7 +54,20 @@ def test_a_loader_that_checks_nothing_would_be_seen(bench, monkeypatch):
 
 def test_killed_verbs_go_on_to_the_same_bits_and_on_a_full_disk_and_two_at_once_nothing_is_lost():
     measure = Path(__file__).parent / "measure.py"
-    words = ["--seeds", "0", "--every", "50", "--verbs", "observe", "adapt", "study", "--races", "1", "--sizes", "3000"]
+    words = [
+        "--seeds",
+        "0",
+        "--every",
+        "100",
+        "--verbs",
+        "observe",
+        "adapt",
+        "sweep",
+        "--races",
+        "1",
+        "--sizes",
+        "3000",
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, measure, *words]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
