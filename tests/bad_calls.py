@@ -169,5 +169,11 @@ report none
 report NeuronSet
 study reference reference --out OUT --no-steering --layers 1
 export Delta reference --out OUT --format peft --dtype float32
+export Delta reference --out OUT --strength 2
+export Direction reference --out OUT --scale 2
+export Direction reference --out OUT --also Delta
+export Direction reference --out OUT --format peft
+export NeuronSet reference --out OUT
+steer reference Direction a --resume
 """
 CALLS = [*bad_numbers(), *bad_words(), *bad_calls(), *(line.split() for line in HAND.split("\n") if line)]

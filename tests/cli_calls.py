@@ -74,6 +74,8 @@ USED = [
     ("adapt reference NeuronSet reference --out OUT --language fi --baseline lora --rates 1", TRAINED),
     ("export Delta reference --out OUT", "out format also scale device dtype"),
     ("export Delta reference --out OUT --format peft", "out format also scale device"),
+    ("export Direction reference --out OUT", "out format strength unit device dtype"),
+    ("export SteeringRecipe reference --out OUT --format gguf", "out format device"),
     ("evaluate perplexity reference reference", "languages split max-length device dtype"),
     ("evaluate confusion - FILE", "corpus split identifier words published out"),
     ("evaluate confusion - FILE --corpus reference", "corpus languages split identifier words published out seed"),
