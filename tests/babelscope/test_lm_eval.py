@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,13 +14,25 @@ pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 with warnings.catch_warnings():
     # The harness's imports warn of others' deprecations.
     warnings.simplefilter("ignore")
+    import lm_eval
     from lm_eval.api.instance import Instance
     from lm_eval.tasks import TaskManager
 
     from babelscope.adapters.lm_eval import SteeredLM, cache_name, evaluate_harness
     from babelscope.adapters.recipe_hashes import recipe_hash
 
-from babelscope import Gate, Operation, Schedule, Site, SteeringRecipe, origin_of, steer, tokenize_prompt
+from babelscope import (
+    Direction,
+    Gate,
+    Operation,
+    Schedule,
+    Site,
+    SteeringRecipe,
+    open_model,
+    origin_of,
+    steer,
+    tokenize_prompt,
+)
 from babelscope.errors import SteeringError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -255,3 +268,52 @@ def test_two_tokens_that_begin_a_text_stand_once_before_every_request(text, leng
         last = model(input_ids=torch.tensor([plain[:-1][-length:]])).logits.log_softmax(dim=-1)[0, -1, plain[-1]]
     found = lm.loglikelihood_rolling(asked("loglikelihood_rolling", (text,)), disable_tqdm=True)
     assert found == [pytest.approx(want + float(last))]
+
+
+@pytest.fixture
+def saved(parts, tmp_path):
+    """A model, a recipe and a direction on the disk, and a task of one generation."""
+    model, tokenizer = parts
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    opened, tokenizer = open_model(str(tmp_path / "model"), device="cpu")
+    recipe = made_recipe(opened, tokenizer)
+    recipe.save(tmp_path / "recipe")
+    (operation,) = recipe
+    Direction(operation.vector, operation.site, "fi", ("en",), 1.0, recipe.origin).save(tmp_path / "direction")
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "doc.jsonl").write_text(json.dumps({"asked": "the cat sat", "target": "x"}) + "\n")
+    (tmp_path / "task" / "made.yaml").write_text(
+        f"task: made_answer\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {tmp_path}/task/doc.jsonl\n"
+        "test_split: test\noutput_type: generate_until\ndoc_to_text: '{{asked}}'\ndoc_to_target: '{{target}}'\n"
+        "generation_kwargs:\n  until: ['zzz']\n  max_gen_toks: 6\n  do_sample: false\n"
+        "metric_list:\n  - metric: exact_match\n"
+    )
+    return tmp_path
+
+
+def test_the_harness_finds_the_model_by_its_name_and_generates_steered(saved, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(saved / "hf"))
+    answers = {}
+    for steering, more in (("recipe", ""), ("direction", ",strength=8"), ("direction", ",strength=0")):
+        found = lm_eval.simple_evaluate(
+            model="babelscope",
+            model_args=f"pretrained={saved}/model,steering={saved}/{steering},device=cpu,max_length=100{more}",
+            tasks=["made_answer"],
+            task_manager=TaskManager(include_path=str(saved / "task"), include_defaults=False),
+            bootstrap_iters=0,
+        )
+        answers[steering + more] = found["samples"]["made_answer"][0]["resps"][0][0]
+    model, tokenizer = open_model(str(saved / "model"), device="cpu")
+    ids = torch.tensor([tokenize_prompt(tokenizer, "the cat sat")])
+    for name, recipe in (("recipe", SteeringRecipe.load(saved / "recipe")), ("direction,strength=0", None)):
+        with steer(model, recipe, tokenizer=tokenizer) if recipe else nullcontext():
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)
+        assert answers[name] == tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+    assert answers["recipe"] == answers["direction,strength=8"] != answers["direction,strength=0"]
+
+
+def test_model_arguments_that_lack_a_name_are_one_line():
+    with pytest.raises(SteeringError, match="expected pretrained=MODEL and steering=ARTIFACT"):
+        SteeredLM.create_from_arg_string("pretrained=gpt2")

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval
+from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
+from lm_eval.utils import simple_parse_args_string
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.adapters.harness_ids import cut_left, fit_pair, is_split, say
 from babelscope.adapters.recipe_hashes import recipe_hash
-from babelscope.artifacts import Operation, Schedule, SteeringRecipe
+from babelscope.artifacts import Direction, Operation, Schedule, SteeringRecipe
 from babelscope.axes import Float, Int, Tensor
 from babelscope.corpus import encode_texts, pad_of, pad_rows, prefix_of, tokenize_prompt
 from babelscope.errors import SteeringError
-from babelscope.models import eval_mode, layout_of, measured, weights_hash
+from babelscope.models import eval_mode, layout_of, measured, open_model, weights_hash
 from babelscope.models.plain import CausalModel
 from babelscope.steering import steer
 
@@ -46,6 +48,36 @@ class SteeredLM(_Harness):
         self.steered_with = recipe_hash(recipe)
         self._happened, self._bare = Counter[str](), False
         self._whole_length = self.max_length
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> "SteeredLM":
+        """What `--model babelscope --model_args pretrained=MODEL,steering=ARTIFACT` makes; folders or hub ids.
+
+        With strength=… (and unit=raw, unit or relative) the artifact is a Direction, without one a SteeringRecipe,
+        which carries its own. device and dtype are those of `open_model`; the others are options of HFLM, such as
+        batch_size. Raises SteeringError where one of the two names did not come.
+        """
+        given = {**arg_dict, **{name: value for name, value in (additional_config or {}).items() if value is not None}}
+        if not {"pretrained", "steering"} <= given.keys():
+            raise SteeringError(
+                f"model arguments {', '.join(sorted(arg_dict)) or 'of no name'} came; expected pretrained=MODEL and "
+                "steering=ARTIFACT; give both"
+            )
+        source, strength, unit = given.pop("steering"), given.pop("strength", None), given.pop("unit", "raw")
+        where = {name: given.pop(name) for name in ("device", "dtype") if name in given}
+        if strength is None:
+            recipe = SteeringRecipe.from_pretrained(source)
+        else:
+            recipe = Direction.from_pretrained(source).recipe(float(strength), unit)
+        model, tokenizer = open_model(given.pop("pretrained"), **where)
+        return cls(model, tokenizer, recipe, **given)
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> "SteeredLM":
+        """The same from "name=value,name=value"."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **_: Any
@@ -183,6 +215,9 @@ class SteeredLM(_Harness):
             "model_sha": self.recipe.origin.model_hash,
             "steering_recipe": self.steered_with,
         }
+
+
+register_model("babelscope")(SteeredLM)
 
 
 def _steady(operation: Operation) -> bool:
