@@ -19,6 +19,7 @@ SCORED = (
     "resamples device dtype seed"
 )
 COUNTED = "out languages split conversation sites tokens-per-language shards dry-run check-language device dtype"
+SHOWN = "language top tokens csv out device"
 LEARNT = "probe out languages parallel resume seed device dtype"
 USED = [
     ("observe reference reference --out OUT", f"{COUNTED} shard batch-size max-length resume"),
@@ -32,6 +33,9 @@ USED = [
         "ablate reference NeuronSet reference --out OUT",
         "out observation split same-text to draws max-tokens device dtype seed",
     ),
+    ("show NeuronSet reference --language fi", f"{SHOWN} dtype"),
+    ("show NeuronSet reference reference --language fi", f"{SHOWN} dtype contexts effects split max-tokens seed"),
+    ("show FeatureSet reference --language fi", f"{SHOWN} dtype sae sae-id"),
     ("demo --out OUT", "out seed device dtype include-samples"),
     ("study reference reference --out OUT", f"{STUDIED} chat layers strengths dev-prompts test-prompts"),
     (
@@ -121,7 +125,7 @@ USED = [
     ("doctor", "model device"),
 ]
 """A call, and by hand the flags that change what it does, does not do, or says."""
-KINDS = ("Observation", "NeuronSet", "Direction", "SteeringRecipe", "Delta", "Translators")
+KINDS = ("Observation", "NeuronSet", "FeatureSet", "Direction", "SteeringRecipe", "Delta", "Translators")
 
 
 def make_kinds(place):

@@ -191,6 +191,8 @@ def samples() -> list[dict[str, Any]]:
         return {
             "source": source, "target": target, "prompt": prompt, "answer": "\n".join(text for text, _ in lines),
             "lines": [list(line) for line in lines], "recognised": any(tag == target for _, tag in lines),
+            "unsteered": f"without steering: {prompt}", "verdict": "right" if lines else "empty",
+            "reason": "letters of one language" if lines else "nothing but spaces",
         }  # fmt: skip
 
     return [

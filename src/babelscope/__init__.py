@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         render_chat,
         tokenize_prompt,
     )
+    from babelscope.dashboards import describe_units
     from babelscope.directions import (
         ablate_languages,
         activate_neurons,
@@ -160,6 +161,7 @@ __all__ = [
     "select_langfir",
     "select_monolingual",
     "feature_ablation",
+    "describe_units",
     "write_report",
     "compare_answers",
     "run_study",

@@ -14,6 +14,7 @@ from babelscope.errors import UsageError
 
 WORDS = {
     "out": Path("OUT"),
+    "csv": Path("OUT"),
     "sites": ("resid_out",),
     "site": "1.resid_out",
     "shard": "0/1",

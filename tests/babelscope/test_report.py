@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from example_results import (
     ARABIC,
@@ -29,6 +30,8 @@ from example_results import (
 
 from babelscope.errors import ArtifactError, PrerequisiteError
 from babelscope.report import write_report
+from babelscope.report.glossary import explained
+from babelscope.report.markup import Markup
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
@@ -111,7 +114,7 @@ def test_elements_are_balanced_and_ids_are_unique(page: Page) -> None:
 def test_every_link_leads_to_a_place_on_the_page(page: Page) -> None:
     ids = page.attribute("id")
     links = [link for link in page.attribute("href") if not link.startswith("data:")]
-    assert len(links) == 11
+    assert len([link for link in links if not link.startswith("#word-")]) == 12
     assert all(link.startswith("#") and link[1:] in ids for link in links)
 
 
@@ -138,9 +141,13 @@ def drawings(page: Page) -> dict[str, dict[str, str | None]]:
     return {found["id"] or "": found for _, found in page.elements if found.get("class") == "drawing"}
 
 
+def in_sections(page: Page) -> set[str]:
+    return {name for name in drawings(page) if name != "run1-first"}
+
+
 def test_page_is_light_and_every_figure_is_there_without_a_script(page_file: Path, page: Page) -> None:
     assert page_file.stat().st_size < 1_600_000
-    assert set(drawings(page)) == {f"run1-{name}" for name in FIGURES}
+    assert set(drawings(page)) == {f"run1-{name}" for name in [*FIGURES, "first"]}
     assert sum(tag == "script" for tag, _ in page.elements) == 1
     assert "plotly" not in page_file.read_text(encoding="utf-8").lower()
 
@@ -284,7 +291,9 @@ def test_every_line_of_an_answer_has_the_badge_of_its_language(page_file: Path) 
     assert ("target", "detected: Arabic", "ar") in badges
     assert ("other", "detected: Japanese", "ja") in badges
     assert ("unknown", "no language detected", "?") in badges
-    assert len(badges) == 11
+    cards = sum((found.get("class") or "").startswith("card ") for _, found in Page(text).elements)
+    assert cards == len(samples()) + 3
+    assert len(badges) == 11 + sum(len(row["lines"]) for row in first_samples())
 
 
 def test_sample_text_is_escaped_and_forbidden_characters_are_replaced(tmp_path: Path) -> None:
@@ -326,6 +335,51 @@ def test_more_samples_than_fit_are_counted(tmp_path: Path) -> None:
     assert "prompt 4" not in page.words
 
 
+def first_samples() -> list[dict[str, Any]]:
+    """The answers of the first screen: the first of the first, the middle and the last target."""
+    rows = samples()
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    assert targets == ["ar", "hi", "zh", "ja", "fi", "de"]
+    return [next(row for row in rows if row["target"] == tag) for tag in ("ar", "zh", "de")]
+
+
+def test_first_screen_has_the_finding_every_verdict_answers_before_and_after_and_the_map(page_file: Path) -> None:
+    text = page_file.read_text(encoding="utf-8")
+    first = text.split("<nav", 1)[0]
+    harm = np.array(example()["ablation"]["relative_harm"])
+    most = sum(row.argmax() == at for at, row in enumerate(harm))
+    assert f"The neurons of {most} of 15 languages harm their own language most" in first
+    for verdict in ("holds", "holds in part", "does not hold"):
+        kind = verdict.replace(" ", "-")
+        assert (f'class="verdict {kind}"' in first) == (f'class="verdict {kind}"' in text.split("<nav", 1)[1])
+    seen = Page(first).words
+    for row in first_samples():
+        assert row["unsteered"] in seen and row["lines"][0][0] in seen
+    assert 'id="run1-first"' in first
+
+
+def test_an_answer_that_fails_says_why(page_file: Path) -> None:
+    assert "empty: nothing but spaces" in page_file.read_text(encoding="utf-8")
+
+
+def test_words_of_the_field_are_explained_where_they_stand_and_at_the_end(page_file: Path, page: Page) -> None:
+    text = page_file.read_text(encoding="utf-8")
+    links = [link for link in page.attribute("href") if link.startswith("#word-")]
+    assert set(links) >= {"#word-jaccard-index", "#word-negative-log-likelihood", "#word-layer-matched"}
+    assert "how alike two sets are" in text.split('id="words"')[1]
+    assert not re.search(r"<(h3|h4|summary|th|article)\b[^>]*>[^<]*<a class=.term", text)
+
+
+def test_a_term_is_linked_once_in_a_section_and_never_inside_a_tag_or_a_longer_word() -> None:
+    used: set[str] = set()
+    body = Markup('<p title="lift">uplift lift <a href="#x">shards</a> lift</p><h4>shards</h4><p>shards</p>')
+    assert re.sub(r' href="#word-\w+" title="[^"]*"', "", explained(body, used)) == (
+        '<p title="lift">uplift <a class="term">lift</a> <a href="#x">shards</a> lift</p><h4>shards</h4>'
+        '<p><a class="term">shards</a></p>'
+    )
+    assert used == {"lift", "shards"}
+
+
 OPTIONAL_PARTS = (
     "Neurons by layer",
     "Bootstrap intervals of the set sizes",
@@ -352,7 +406,7 @@ def test_page_of_a_complete_run_misses_nothing(page: Page) -> None:
 def test_least_run_is_drawn_and_names_every_part_it_lacks(tmp_path: Path) -> None:
     page = read(minimal(), tmp_path)
     assert page.unbalanced == []
-    assert set(drawings(page)) == {f"run1-{name}-1" for name in ("neurons", "stability", "harm", "draws", "targets")}
+    assert in_sections(page) == {f"run1-{name}-1" for name in ("neurons", "stability", "harm", "draws", "targets")}
     said = list(itertools.pairwise(page.words))
     for name in OPTIONAL_PARTS:
         assert (name, ": not measured in this run.") in said
@@ -436,6 +490,6 @@ def test_browser_runs_the_script_and_keeps_every_script_of_the_samples(page_file
     page = Page(done.stdout)
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
     assert 'data-ready="true"' in done.stdout
-    assert len(drawings(page)) == 13
+    assert len(drawings(page)) == 14
     for words in (ARABIC, HINDI, CHINESE, JAPANESE, "The market was open. " + ARABIC, ATTACK):
         assert words in page.words

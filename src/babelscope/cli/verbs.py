@@ -26,6 +26,9 @@ VERBS = {
     ),
     "direct": Verb("selecting", "run_direct", "the direction from one language to another", False),
     "ablate": Verb("ablating", "run_ablate", "what breaks when a language's neurons are off, with matched controls"),
+    "show": Verb(
+        "showing", "run_show", "the neurons or features of a language by name: when they fire, what they write"
+    ),
     "probe": Verb("probing", "run_probe", "lens, embeddings, alignment, trees, subspaces and more, with controls"),
     "features": Verb("featuring", "run_features", "which features of a sparse autoencoder belong to which language"),
     "steer": Verb("answering", "run_steer", "answer prompts under steering, or measure the dose–response with --sweep"),

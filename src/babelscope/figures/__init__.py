@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         neuron_map,
         overlap_map,
         source_target_map,
+        unit_rate_map,
     )
     from babelscope.figures.pages import write_figure
     from babelscope.figures.sets import (
@@ -73,6 +74,7 @@ __all__ = [
     "source_target_map",
     "stability_ranges",
     "steering_bars",
+    "unit_rate_map",
     "write_figure",
 ]
 

@@ -196,6 +196,26 @@ def method_map(
     return _titled(figure, x="target", y="way of steering")
 
 
+def unit_rate_map(
+    *, rates: Float[np.ndarray, "unit language"], units: Sequence[str], languages: Sequence[str]
+) -> go.Figure:
+    """Share of each language's tokens, in %, on which a neuron or feature is active: a row per unit."""
+    percent = 100 * rates
+    digits = decimals_for(float(np.nanmax(percent, initial=0.0)))
+    names = [language_name(tag) for tag in languages]
+    figure = _heat(
+        percent,
+        rows=list(units),
+        columns=[language_label(tag) for tag in languages],
+        text=[[fixed(value, digits) for value in row] for row in percent],
+        says=cell_texts(units, names, percent, lambda unit, name, value: f"{unit}: active on {value:.1f} % of {name}"),
+    )
+    bar = {"title": {"text": "active (% of tokens)"}}
+    top = float(np.nanmax(percent, initial=0.0)) or 1.0
+    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": top, "colorbar": bar})
+    return _titled(figure, x="language of the text", y="unit")
+
+
 def agreement_map(
     *,
     jaccard: Float[np.ndarray, "pair language"],

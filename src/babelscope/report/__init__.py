@@ -7,6 +7,7 @@ from babelscope.errors import ArtifactError
 from babelscope.files.writing import write_text
 from babelscope.report.answer_samples import samples_section
 from babelscope.report.card import card_section, limits_section
+from babelscope.report.first_screen import first_screen, headline
 from babelscope.report.harm import ablation_section
 from babelscope.report.markup import Markup, Section, element
 from babelscope.report.page import assemble
@@ -50,12 +51,8 @@ def _page(runs: list[Results], *, include_samples: bool) -> str:
     limits = limits_section(runs)
     groups = [*groups, ("page", "", [limits])] if several else [("run1", "", [*groups[0][2], limits])]
     title = f"{len(runs)} runs side by side" if several else f"Languages inside {model_name(runs[0])}"
-    intro = comparison_table(runs) if several else element("p", ", ".join(_subtitle(runs[0])), class_="sub")
-    return assemble(title=title, intro=intro, groups=groups)
-
-
-def _subtitle(run: Results) -> list[str]:
-    return [f"{len(run.languages)} languages", f"run folder {run.folder.resolve().name}"]
+    intro = comparison_table(runs) if several else first_screen(runs[0], "run1", include_samples=include_samples)
+    return assemble(title=title, intro=intro, groups=groups, says="; ".join(map(headline, runs)))
 
 
 def _sections(run: Results, name: str, *, include_samples: bool) -> list[Section]:

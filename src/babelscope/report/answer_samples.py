@@ -37,17 +37,25 @@ def _target(tag: str, rows: list[Mapping[str, Any]], *, unfold: bool) -> Markup:
     judged = [row["recognised"] for row in rows if row.get("recognised") is not None]
     said = f", {sum(judged)} of {plain(len(judged), 0)} recognised" if judged else ""
     more = f", first {SHOWN} of {len(rows)}" if len(rows) > SHOWN else ""
-    cards = element("div", *(_card(row) for row in rows[:SHOWN]), class_="cards")
+    cards = element("div", *map(sample_card, rows[:SHOWN]), class_="cards")
     folded = details(f"To {language_name(tag)} ({tag}){said}{more}", cards)
     return Markup(folded.replace("<details>", "<details open>", 1)) if unfold else folded
 
 
-def _card(row: Mapping[str, Any]) -> Markup:
+def sample_card(row: Mapping[str, Any]) -> Markup:
+    """One prompt with its answer, the answer without steering where the run has it, and the judge's verdict."""
     kind = {True: "hit", False: "miss", None: "open"}[row.get("recognised")]
     verdict = {"hit": "recognised as the target", "miss": "not recognised as the target", "open": ""}[kind]
+    if row.get("verdict") not in (None, "right"):
+        verdict = f"{row['verdict']}: {row['reason']}" if row.get("reason") else str(row["verdict"])
     source = element("span", f"Prompt, {language_name(row['source'])}", class_="who")
-    answer = element("span", "Answer", element("small", f" {verdict}") if verdict else "", class_="who")
     prompt = element("p", row["prompt"], lang=row["source"], dir="auto", class_="said")
+    before = []
+    if row.get("unsteered"):
+        plain_answer = element("p", row["unsteered"], lang="", dir="auto", class_="said before")
+        before = [element("span", "Without steering", class_="who"), plain_answer]
+    named = f"Steered to {language_name(row['target'])}" if before else "Answer"
+    answer = element("span", named, element("small", f" {verdict}") if verdict else "", class_="who")
     lines = row.get("lines")
     if lines:
         said = [_line(words, found, row["target"]) for words, found in lines]
@@ -55,7 +63,7 @@ def _card(row: Mapping[str, Any]) -> Markup:
         said = [element("p", row["answer"], lang=row["target"], dir="auto", class_="said")]
     else:
         said = [element("p", "(empty answer)", class_="note")]
-    return element("article", source, prompt, answer, *said, class_=f"card {kind}")
+    return element("article", source, prompt, *before, answer, *said, class_=f"card {kind}")
 
 
 def _line(words: str, found: str | None, target: str) -> Markup:

@@ -20,6 +20,12 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
 """Characters that a page may not hold, or that would end a line unseen."""
 
 
+LISTED = 24
+"""Entries of a list that are all shown."""
+MANY = 6
+"""Names with values, such as languages with counts, of which more stand on lines together and not each on its own."""
+
+
 class Markup(str):
     """Text that is HTML already; every other text is escaped on its way into the page."""
 
@@ -99,12 +105,21 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, kind: str
     """A table whose first column names the rows; it scrolls sideways where it does not fit."""
     top = element("tr", *(element("th", cell, scope="col") for cell in head))
     lines = [
-        element("tr", element("th", first, scope="row"), *(element("td", cell) for cell in rest))
+        element(
+            "tr",
+            element("th", first, scope="row"),
+            # On a narrow screen rows of evidence are lists: each cell says what it is.
+            *(
+                element("td", cell, data_label=name if kind == "evidence" else None)
+                for name, cell in zip(head[1:], rest, strict=True)
+            ),
+        )
         for first, *rest in rows
     ]
-    return element(
-        "div", element("table", element("thead", top), element("tbody", *lines)), class_=f"table {kind}".strip()
-    )
+    whole = element("table", element("thead", top), element("tbody", *lines))
+    # A table that scrolls can be reached by the keyboard.
+    reach = {"tabindex": "0", "role": "region", "aria_label": "Table"} if kind in ("evidence", "matrix") else {}
+    return element("div", whole, class_=f"table {kind}".strip(), **reach)
 
 
 def details(title: str, *content: object) -> Markup:
@@ -116,16 +131,29 @@ def definition_list(items: Mapping[str, object], *, kind: str | None = None) -> 
     """Names with their values; objects in objects become lists in lists."""
     parts = []
     for key, value in items.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and len(value) > MANY and not any(isinstance(x, Mapping) for x in value.values()):
+            shown = escape(", ".join(f"{name} {_counted(inner)}" for name, inner in value.items()))
+        elif isinstance(value, Mapping):
             shown = definition_list({str(name): inner for name, inner in value.items()})
         elif isinstance(value, list | tuple):
-            shown = escape(", ".join(map(str, value)) or "–")
+            shown = _listed(value)
         elif isinstance(value, Markup):
             shown = value
         else:
             shown = escape(_say(value))
         parts += [element("dt", key.replace("_", " ")), element("dd", shown)]
     return element("dl", *parts, class_=kind)
+
+
+def _counted(value: object) -> str:
+    return f"({plain(len(value), 0)} in results.json)" if isinstance(value, list | tuple) else _say(value)
+
+
+def _listed(values: Sequence[object]) -> Markup:
+    """All of a short list; of a long one, such as hashes of documents, the number and the first."""
+    if len(values) <= LISTED:
+        return escape(", ".join(map(str, values)) or "–")
+    return escape(f"{plain(len(values), 0)}, listed in results.json; the first: {values[0]}")
 
 
 def _say(value: object) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from importlib.resources import files
 
+from babelscope.report.glossary import explained, glossary
 from babelscope.report.markup import Markup, Section, element, escape
 
 POLICY = (
@@ -12,15 +13,20 @@ POLICY = (
 """Content security policy: the browser itself refuses any request."""
 
 
-def assemble(*, title: str, intro: Markup, groups: Sequence[tuple[str, str, Sequence[Section]]]) -> str:
-    """The whole page. A group is (anchor, heading, sections); a heading that is empty is left out."""
+def assemble(*, title: str, intro: Markup, groups: Sequence[tuple[str, str, Sequence[Section]]], says: str) -> str:
+    """The whole page. A group is (anchor, heading, sections); a heading that is empty is left out.
+
+    says: what the page says in one sentence, for those who list or preview it.
+    """
+    words: set[str] = set()
     body = [
         element("header", element("p", "babelscope", class_="brand"), element("h1", title), intro),
         _contents(groups),
     ]
     for anchor, heading, sections in groups:
         inner = [
-            element("section", element("h2", part.title), part.body, id=f"{anchor}-{part.key}") for part in sections
+            element("section", element("h2", part.title), explained(part.body, words), id=f"{anchor}-{part.key}")
+            for part in sections
         ]
         top = [element("h1", heading, class_="run")] if heading else []
         body.append(element("div", *top, *inner, id=anchor, class_="group"))
@@ -31,8 +37,11 @@ def assemble(*, title: str, intro: Markup, groups: Sequence[tuple[str, str, Sequ
             f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">',
+            f'<meta name="description" content="{escape(says)}"><meta property="og:title" content="{escape(title)}">',
+            f'<meta property="og:description" content="{escape(says)}">',
             f"<title>{escape(title)}</title><style>{_asset('page.css')}</style></head><body><main>",
             *body,
+            glossary(words),
             "</main>",
             f"<script>{_asset('page.js')}</script></body></html>\n",
         ]

@@ -72,6 +72,7 @@ _SAMPLE = record(
     {"source": tag, "target": tag, "prompt": text, "answer": text},
     lines=each(row(text, nullable(tag))),
     recognised=truth,
+    **dict.fromkeys(("unsteered", "verdict", "reason"), nullable(text)),
 )
 _STEERING = record(
     {

@@ -1,0 +1,100 @@
+"""The verb `show`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from babelscope.cli.argument_kinds import ByFunction, SavedAs, Writable
+from babelscope.cli.arguments import Device, Dtype, Model, Result, Split, Tag
+from babelscope.cli.flag_conditions import UsedWith, saved_as
+from babelscope.cli.quantities import Count, Seed, Tokens
+from babelscope.cli.telling import Told
+from babelscope.corpus.corpus_names import check_corpus_name
+
+WITH_TEXT = UsedWith("with a CORPUS", lambda call: bool(call["corpus"]))
+
+
+def check_text_or_none(name: str) -> None:
+    """Raise CorpusError for a path where no corpus can be; an empty word stands for none."""
+    if name:
+        check_corpus_name(name)
+
+
+def run_show(
+    artifact: Annotated[Positional[Path], SavedAs(("NeuronSet", "FeatureSet")), arg(metavar="ARTIFACT")],
+    model: Model,
+    corpus: Annotated[Positional[str], ByFunction(check_text_or_none), arg(metavar="[CORPUS]")] = "",
+    *,
+    language: Tag,
+    sae: Annotated[str, saved_as("artifact", "FeatureSet")] = "",
+    sae_id: Annotated[str, saved_as("artifact", "FeatureSet")] = "",
+    top: Count = 20,
+    contexts: Annotated[Count, WITH_TEXT] = 3,
+    tokens: Count = 8,
+    effects: Annotated[bool, WITH_TEXT] = True,
+    split: Annotated[Split, WITH_TEXT] = "test",
+    max_tokens: Annotated[Tokens, WITH_TEXT] = 2_000,
+    csv: Annotated[Path, Writable()] | None = None,
+    out: Annotated[Path, Writable()] | None = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Annotated[Seed, WITH_TEXT] = 0,
+) -> Result:
+    """The neurons or features of a language by name: how often they fire, where, what they write, what is lost without.
+
+    Args:
+        artifact: folder of a NeuronSet or FeatureSet.
+        corpus: text of the language and of others: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference"; without
+            it only the units and what they write are shown.
+        language: whose units, as a tag.
+        sae: the autoencoder of a FeatureSet, as for `features`; none opens what the set names.
+        sae_id: which autoencoder of a release.
+        top: units shown, by falling lead of their rate in the language over the largest of the others.
+        contexts: places of the text where each unit fires most.
+        tokens: tokens that each unit writes, of the largest logits of what it adds to the stream alone.
+        effects: switch each unit off alone, and a unit of no language beside it: two passes over the text for each.
+        split: the text that is read; a corpus without splits is dealt out by document, and "all" is the whole of it.
+        max_tokens: scored tokens a language.
+        csv: file for a row per unit, replaced if it is there.
+        out: file for a page of its own, replaced if it is there.
+    """
+    from babelscope.artifacts import NeuronSet
+    from babelscope.artifacts.feature_set import FeatureSet
+    from babelscope.cli.argument_kinds import format_of
+    from babelscope.corpus import load_corpus
+    from babelscope.dashboards import describe_units, write_dashboard
+    from babelscope.features import load_sae
+    from babelscope.models import open_model
+
+    of_features = format_of(artifact).startswith("babelscope.FeatureSet/")
+    sets = (FeatureSet if of_features else NeuronSet).load(artifact)
+    sets.index(language)
+    texts = load_corpus(corpus, split=split) if corpus else None
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    loaded = load_sae(sae or sets.sae_id, sae_id or None, model=opened) if isinstance(sets, FeatureSet) else None
+    found = describe_units(
+        sets,
+        opened,
+        tokenizer,
+        texts,
+        language=language,
+        sae=loaded,
+        top=top,
+        contexts=contexts,
+        tokens=tokens,
+        effects=effects,
+        max_tokens=max_tokens,
+        seed=seed,
+        progress=True,
+    )
+    files = {}
+    if csv is not None:
+        files["csv"] = str(found.write_csv(csv))
+    if out is not None:
+        files["page"] = str(write_dashboard(found, out))
+    fields = {
+        "language": found.language, "kind": found.kind, "method": found.method, "total": found.total,
+        "tokens": dict(found.tokens), "seed": found.seed, "units": found.rows(), **files,
+    }  # fmt: skip
+    return Told(fields, [*found.lines(), *(f"{name}: {path}" for name, path in files.items())])
