@@ -1,4 +1,3 @@
-import base64
 import csv
 import errno
 import html
@@ -11,6 +10,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -55,9 +55,9 @@ class Page(HTMLParser):
         found = dict(attrs)
         self.elements.append((tag, found))
         if "download" in found:
-            head, _, coded = (found["href"] or "").partition(";base64,")
-            assert head.startswith("data:text/")
-            self.numbers[found["download"] or ""] = base64.b64decode(coded).decode("utf-8")
+            head, _, coded = (found["href"] or "").partition(",")
+            assert head.startswith("data:text/") and head.endswith(";charset=utf-8")
+            self.numbers[found["download"] or ""] = unquote(coded, errors="strict")
         if tag not in VOID:
             self.open.append(tag)
 
@@ -189,7 +189,8 @@ def test_every_caption_says_n_control_seed_and_unit(page_file: Path) -> None:
 
 def records(page: Page, name: str) -> list[dict[str, Any]]:
     """The numbers of a figure, as they can be saved from the page."""
-    return json.loads(page.numbers[f"run1-{name}.json"])
+    table = json.loads(page.numbers[f"run1-{name}.json"])
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
 def cell(page: Page, name: str, value: str, **sides: str | int) -> float:

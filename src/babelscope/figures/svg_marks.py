@@ -170,9 +170,13 @@ def _points(trace: Any, area: DrawingArea) -> Iterator[str]:
                 str(text), x=share(x), y=y + 3.5 - 6 * str(text).count("<br>"), anchor="middle", class_=f"n{kind}"
             )
     if "markers" in mode:
-        for at, (x, y, said) in enumerate(zip(xs, ys, said_by(trace), strict=True)):
-            if np.isfinite([x, y]).all():
-                yield _marker(trace, at, x=share(x), y=y, said=hover(said))
+        # Colour and opacity stand once, on the group: a mark has only its place and what it says.
+        points = [
+            _marker(trace, at, x=share(x), y=y, said=hover(said))
+            for at, (x, y, said) in enumerate(zip(xs, ys, said_by(trace), strict=True))
+            if np.isfinite([x, y]).all()
+        ]
+        yield tag("g", *points, **_look(trace))
 
 
 def marker_icon(trace: Any, height: Number = 14) -> str:
@@ -187,21 +191,25 @@ def marker_icon(trace: Any, height: Number = 14) -> str:
             tag("path", d="M1 7H21", class_="o", style=style, stroke_width=trace.line.width or 2, stroke_dasharray=dash)
         )
     if trace.type == "scatter" and "markers" in (trace.mode or ""):
-        parts.append(_marker(trace, 0, x="11", y=7, said="", largest=12))
+        parts.append(tag("g", _marker(trace, 0, x="11", y=7, said="", largest=12), **_look(trace)))
     return tag("svg", *parts, width=22, height=height, aria_hidden="true")
+
+
+def _look(trace: Any) -> dict[str, Any]:
+    """Colours and opacity of a trace's points."""
+    opacity = trace.marker.opacity
+    # Of each point, not of the group: points that lie on each other are seen.
+    return {"style": pair_of_colours(trace_colour(trace)), "fill_opacity": opacity, "stroke_opacity": opacity}
 
 
 def _marker(trace: Any, at: int, *, x: str, y: Number, said: str, largest: Number = math.inf) -> str:
     """One point of a trace; largest: pixels across that it may have."""
     kind, size = _of(trace.marker.symbol, at) or "circle", min(float(_of(trace.marker.size, at) or 6), largest)
-    look = {"style": pair_of_colours(trace_colour(trace)), "opacity": trace.marker.opacity}
     if kind == "circle":
-        return tag("circle", said, cx=x, cy=y, r=size / 2, class_="m", **look)
+        return tag("circle", said, cx=x, cy=y, r=size / 2, class_="m")
     path, by_outline = symbol(kind, size)
     stroke = {"stroke_width": trace.marker.line.width or max(1.5, size / 5)} if by_outline else {}
-    return tag(
-        "svg", tag("path", said, d=path, class_="o" if by_outline else "m", **look, **stroke), x=x, y=y, class_="v"
-    )
+    return tag("svg", tag("path", said, d=path, class_="o" if by_outline else "m", **stroke), x=x, y=y, class_="v")
 
 
 def _line(trace: Any, xs: Sequence[float], ys: Sequence[float], height: float) -> str:

@@ -1,6 +1,5 @@
 """Pieces of HTML: escaped text, tables, figures with captions, sections."""
 
-import base64
 import csv
 import html
 import io
@@ -9,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import numpy as np
 
@@ -20,6 +20,8 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
 """Characters that a page may not hold, or that would end a line unseen."""
 
 
+UNQUOTED = "!$()*,/:;=?@[]{}'"
+"""Signs that may stand in an address as they are."""
 LISTED = 24
 """Entries of a list that are all shown."""
 MANY = 6
@@ -194,20 +196,27 @@ def _plot(name: str, plot: Plot, shows: str, *, heading: bool) -> Markup:
 
 
 def _data_links(name: str, records: Sequence[Mapping[str, object]]) -> Markup:
-    """The numbers of a figure as two files that are inside the page; NaN is null, and empty in the CSV."""
+    """The numbers of a figure as two files that are inside the page; NaN is null, and empty in the CSV.
+
+    The JSON has the form that pandas calls "split": names of the columns, and a list per row.
+    """
     rows = [{key: None if value != value else value for key, value in record.items()} for record in records]  # noqa: PLR0124
     lines = io.StringIO()
     writer = csv.DictWriter(lines, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    contents = {"csv": lines.getvalue(), "json": json.dumps(rows, ensure_ascii=False)}
+    table_of_rows = {"columns": list(rows[0]) if rows else [], "data": [list(row.values()) for row in rows]}
+    contents = {"csv": lines.getvalue(), "json": json.dumps(table_of_rows, ensure_ascii=False, separators=(",", ":"))}
     links = [
         element(
-            "a", kind.upper(), download=f"{name}.{kind}", aria_label=f"Numbers of this figure as {kind.upper()}",
-            href=f"data:text/{kind};base64,{base64.b64encode(text.encode()).decode()}",
+            "a",
+            kind.upper(),
+            download=f"{name}.{kind}",
+            aria_label=f"Numbers of this figure as {kind.upper()}",
+            href=f"data:text/{kind};charset=utf-8,{quote(text, safe=UNQUOTED)}",
         )
         for kind, text in contents.items()
-    ]  # fmt: skip
+    ]
     return element("p", "Numbers: ", join(links, ", "), class_="data")
 
 
