@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import tyro
-from tables import chat, gpu, judging, main_job, probes, registries, steering, training, units
+from tables import chat, gpu, judging, main_job, probes, registries, robustness, steering, training, units
 from tables.measured import ROOT
 
 from babelscope.files.writing import write_text
@@ -28,6 +28,7 @@ PAGES = (
     "docs/why-does-it-answer-in-english.md",
     "docs/judging-answers.md",
     "docs/kernels.md",
+    "docs/what-happens-to-damaged-files.md",
 )
 """A block between `<!-- measured: name -->` and its end is written here, wherever it stands."""
 
@@ -57,6 +58,12 @@ TABLES = {
     "gpu passes": gpu.gpu_passes_table,
     "gpu agreement": gpu.gpu_agreement_table,
     "delta": training.delta_table,
+    "mutations": robustness.mutations_table,
+    "kills": robustness.kills_table,
+    "archives": robustness.archives_table,
+    "bad calls": robustness.calls_line,
+    "saving": robustness.saving_table,
+    "long runs": robustness.long_runs_lines,
     "training summary": training.training_summary,
     "training": partial(training.training_table, "adapt-llama.jsonl"),
     "training reference": partial(training.training_table, "adapt-reference.jsonl"),

