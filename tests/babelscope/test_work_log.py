@@ -1,6 +1,7 @@
 """The log of a long run's work: what is taken from it is bit for bit what was computed, and nothing else is taken."""
 
 import json
+import time
 from typing import NamedTuple
 
 import pytest
@@ -87,6 +88,14 @@ def test_what_is_larger_than_its_time_allows_is_computed_again(tmp_path):
             piece_of_work(lambda: "large", lambda: computed.append(1) or torch.zeros(1 << 22))
             assert piece_of_work(lambda: "next", lambda: computed.append(2) or 3) == 3
     assert computed == [1, 2, 1]
+
+
+def test_a_value_that_is_changed_before_it_is_written_is_logged_as_it_was(tmp_path):
+    with work_log(tmp_path / "log", "run", seconds=1_000.0):
+        value = piece_of_work(lambda: "key", lambda: time.sleep(0.01) or torch.zeros(3))
+        value += 1
+    with work_log(tmp_path / "log", "run"):
+        assert piece_of_work(lambda: "key", lambda: None).tolist() == [0, 0, 0]
 
 
 def test_values_come_back_with_their_types_and_nothing_foreign_is_packed_or_called():

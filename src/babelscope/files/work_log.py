@@ -74,7 +74,8 @@ class WorkLog:
         small = bytes_of(tensors) <= BYTES_A_SECOND * seconds
         self.waiting.append((key, [packed] if small else None))
         if small:
-            self.tensors |= {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+            # Copies: a pass may use the memory of its values again before they are written.
+            self.tensors |= {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
         many = bytes_of(self.tensors) > MOST_BYTES or len(self.tensors) > MOST_TENSORS
         if many or time.monotonic() - self.written >= self.seconds:
             self.flush()
