@@ -42,6 +42,8 @@ def test_cells_of_a_map_lie_in_the_row_of_their_set_and_the_column_of_their_text
     cells = {said: found for found, said in marks(figure, "rect")}
     own = cells["Russian neurons off, Russian text: +9.3 %"]
     assert (own["x"], own["width"], own["y"], own["height"]) == ("0%", "50%", "0", "100")
+    across = cells["Russian neurons off, Finnish text: +2.0 %"]
+    assert (across["x"], across["y"]) == ("50%", "0")
     other = cells["Finnish neurons off, Finnish text: −4.0 %"]
     assert (other["x"], other["width"], other["y"], other["height"]) == ("50%", "50%", "100", "100")
 
