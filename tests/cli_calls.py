@@ -80,6 +80,13 @@ USED = [
     ("export Delta reference --out OUT --format peft", "out format also scale device"),
     ("export Direction reference --out OUT", "out format strength unit device dtype"),
     ("export SteeringRecipe reference --out OUT --format gguf", "out format device"),
+    ("vocabulary trim reference reference --out OUT", "out languages split min-count size device dtype"),
+    ("vocabulary extend reference reference --out OUT", "out languages size init min-count device dtype"),
+    (
+        "vocabulary extend reference reference --out OUT --init random",
+        "out languages size init min-count seed device dtype",
+    ),
+    ("vocabulary apply reference VocabularyPack --out OUT", "out device dtype"),
     ("evaluate perplexity reference reference", "languages split max-length device dtype"),
     ("evaluate confusion - FILE", "corpus split identifier words published out"),
     ("evaluate confusion - FILE --corpus reference", "corpus languages split identifier words published out seed"),
@@ -125,7 +132,16 @@ USED = [
     ("doctor", "model device"),
 ]
 """A call, and by hand the flags that change what it does, does not do, or says."""
-KINDS = ("Observation", "NeuronSet", "FeatureSet", "Direction", "SteeringRecipe", "Delta", "Translators")
+KINDS = (
+    "Observation",
+    "NeuronSet",
+    "FeatureSet",
+    "Direction",
+    "SteeringRecipe",
+    "Delta",
+    "Translators",
+    "VocabularyPack",
+)
 
 
 def make_kinds(place):

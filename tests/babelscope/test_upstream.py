@@ -183,12 +183,6 @@ def open_a_wrapper():
         open_model(folder, device="cpu")
 
 
-def apply_a_vocabulary():
-    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
-    with babelscope.trim_vocabulary(model, tokenizer, {"en": ["the cat"]}).applied(model):
-        pass
-
-
 SCENES |= {
     "block": first_of_named_arguments,
     "experts.chosen": experts_of_named_arguments,
@@ -199,7 +193,6 @@ SCENES |= {
     "model.decoder": take_the_text_out,
     "accelerate.empty": take_the_text_out,
     "model.renamings": open_a_wrapper,
-    "model.generation": apply_a_vocabulary,
     "config.text": take_the_text_out,
     "config.tied": take_the_text_out,
     "config.dtype": take_the_text_out,

@@ -13,8 +13,10 @@ from delta_cases import random_delta
 from feature_cases import planted
 from safetensors.torch import save_file
 from training_cases import some_neurons
+from transformers import PreTrainedTokenizerBase
+from vocabulary_cases import lines, model_for, tokenizer_of
 
-from babelscope import observe
+from babelscope import VocabularyPack, extend_vocabulary, observe
 from babelscope.adapters.gguf import export_control_vector, import_control_vector
 from babelscope.adapters.masks import import_mask
 from babelscope.artifacts import Condition, Direction, Gate, NeuronSet, Observation, Operation, SteeringRecipe
@@ -30,6 +32,7 @@ from babelscope.probes.translators import Translators
 from babelscope.sites import Site
 from babelscope.subnetworks.delta import Delta
 from babelscope.subnetworks.elements import ElementDelta, Elements
+from babelscope.vocabulary.merge_lists import backend_of
 
 WEIGHTS = "sae_weights.safetensors"
 TEXTS = {"en": ["the cat sat", "on a mat"], "fi": ["kissa istui", "matolla", "hiljaa"]}
@@ -182,6 +185,12 @@ def _control_vector(path: Path, number: int) -> None:
     export_control_vector(recipe, path / "vector.gguf", model_hint="llama")
 
 
+def _vocabulary(path: Path, number: int) -> object:
+    tokenizer = tokenizer_of("byte-level")
+    texts = {"cy": [f"{line} {number}" for line in lines("cy", count=30)["cy"]]}
+    return extend_vocabulary(model_for(tokenizer, seed=number), tokenizer, texts, size=3).save(path)
+
+
 KINDS: dict[str, Kind] = {
     "Observation": Kind(_observation, Observation.load),
     "FeatureObservation": Kind(lambda path, number: planted(seed=number).save(path), FeatureObservation.load),
@@ -192,6 +201,7 @@ KINDS: dict[str, Kind] = {
     "Delta": Kind(lambda path, number: random_delta(tiny_model("llama"), seed=number).save(path), Delta.load),
     "ElementDelta": Kind(_elements, ElementDelta.load),
     "Translators": Kind(_translators, Translators.load),
+    "VocabularyPack": Kind(_vocabulary, VocabularyPack.load),
     "state of a run": Kind(_state, _read_state, hashes=False),
     "work of a run": Kind(_log, _read_log, hashes=False),
     "SAE folder": Kind(_autoencoder, _read_autoencoder, hashes=False),
@@ -212,6 +222,8 @@ def same(a: Any, b: Any) -> bool:
         return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, PreTrainedTokenizerBase):
+        return backend_of(a).to_str() == backend_of(b).to_str() and a.chat_template == b.chat_template
     if is_dataclass(a):
         return all(same(getattr(a, entry.name), getattr(b, entry.name)) for entry in fields(a))
     if isinstance(a, Mapping):

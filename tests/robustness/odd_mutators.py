@@ -34,7 +34,8 @@ def _swap_equal(tensors: dict[str, Any], name: str, rng: random.Random) -> None:
 
 def _turned(tensors: dict[str, Any], name: str, _: random.Random) -> None:
     """The values of a table by columns, in its own shape."""
-    tensors[name] = tensors[name].flatten().reshape(tuple(reversed(tensors[name].shape))).T.contiguous()
+    turned = tensors[name].flatten().reshape(tuple(reversed(tensors[name].shape)))
+    tensors[name] = turned.permute(*reversed(range(turned.dim()))).contiguous()
     tensors[name] = tensors[name] if tensors[name].dim() == 2 else tensors[name].flatten().flip(0)
 
 

@@ -18,6 +18,7 @@ from babelscope.models import origin_of, quantised_parameters
 from babelscope.models.plain import CausalModel, alteration, check_model, objection
 from babelscope.subnetworks.applied import WeightChange, active_changes, applied_change
 from babelscope.upstream.kinds import conv1d
+from babelscope.vocabulary import VocabularyPack
 
 MARK = "babelscope_changes"
 """Key of the saved config.json that names what was merged: the checkpoint is another model, and hashes as one."""
@@ -50,22 +51,44 @@ def export_merged(
             raise ArtifactError("no change came and the model holds none; expected a delta; apply one, or name it")
         saved = model if recipe is None else with_folded_biases(model, recipe)
         partial = stack.enter_context(new_folder(path))
-        # save_pretrained writes into the live config, whose hash says what fits the model.
-        kept = dict(vars(saved.config))
-        try:
-            saved.save_pretrained(partial)
-        finally:
-            vars(saved.config).clear()
-            vars(saved.config).update(kept)
-        tokenizer.save_pretrained(partial)
+        _save_checkpoint(saved, tokenizer, partial)
         names = [[change.title, change.digest, scale] for change, scale in merged]
         if recipe is not None:
             names.append([f"steering of {len(recipe)} operations", recipe_hash(recipe), 1.0])
         config = json.loads((partial / CONFIG).read_text(encoding="utf-8"))  # transformers writes Infinity
         write_text(partial / CONFIG, json.dumps({**config, MARK: names}, indent=2) + "\n")
         lines = [f"- {title} ({digest}), times {scale:g}" for title, digest, scale in names]
-        write_text(partial / "README.md", _card(origin_of(model, None).model, lines))
+        lines += ["", "Every weight they do not touch is the base model's."]
+        write_text(partial / "README.md", _card(origin_of(model, None).model, "with changes merged", lines))
     return Path(path)
+
+
+def export_vocabulary(model: CausalModel, pack: VocabularyPack, path: str | Path) -> Path:
+    """Save the model with a pack's vocabulary, in its own dtype, and the tokenizer beside it; the model stays as it is.
+
+    Neurons, directions and deltas of the model are taken for the checkpoint too: its config says what its vocabulary
+    was. Written whole or not at all. Raises ArtifactError if the path is taken or the pack is for another model, and
+    PrerequisiteError as `export_merged`.
+    """
+    check_saves_whole(model)
+    name = origin_of(model, None).model
+    lines = [f"- {pack.title} ({pack.digest}): {len(pack.source)} entries, {pack.n_new} of them new", ""]
+    lines.append("Every weight but the tables of embeddings and head is the base model's.")
+    with new_folder(path) as partial, pack.applied(model):
+        _save_checkpoint(model, pack.tokenizer, partial)
+        write_text(partial / "README.md", _card(name, "with another vocabulary", lines))
+    return Path(path)
+
+
+def _save_checkpoint(model: CausalModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    # save_pretrained writes into the live config, whose hash says what fits the model.
+    before = dict(vars(model.config))
+    try:
+        model.save_pretrained(folder)
+    finally:
+        vars(model.config).clear()
+        vars(model.config).update(before)
+    tokenizer.save_pretrained(folder)
 
 
 def check_saves_whole(model: CausalModel) -> None:
@@ -87,7 +110,6 @@ def check_saves_whole(model: CausalModel) -> None:
             )
 
 
-def _card(model: str, lines: Sequence[str]) -> str:
+def _card(model: str, what: str, lines: Sequence[str]) -> str:
     front = ["---", "library_name: transformers", f"base_model: {json.dumps(model)}", "tags:", "- babelscope", "---"]
-    body = [f"# {model}, with changes merged", "", *lines, "", "Every weight they do not touch is the base model's."]
-    return "\n".join([*front, "", *body, ""])
+    return "\n".join([*front, "", f"# {model}, {what}", "", *lines, ""])

@@ -45,20 +45,36 @@ def extend_vocabulary(
     size: new entries; None takes, of 50, 100, 200, 500 …, the first that saves three quarters of the tokens that the
     longest list saves in `valid`, or in every tenth document where that is not given, which learning then leaves out.
     init: one of `initial_rows.INITS`: random, mean, subword, merge, align, script, focus, omp.
-    min_count: how often a pair must come to be joined. seed: of what is drawn, and of the vectors of focus and omp.
+    min_count: how often a pair must come to be joined. seed: of what is drawn.
     Raises PrerequisiteError as `trim_vocabulary`, and for tokens without a row; CorpusError for text that gives no new
     token; MeasurementError for a size that it does not give, and an unknown init.
     """
     check_init(init)
     if min_count < 1 or (size is not None and size < 0):
         raise MeasurementError(f"size {size}, min_count {min_count} came; expected 0 or more, and 1 or more")
-    corpus, form = as_corpus(texts), TokenizerForm.of(tokenizer)
     check_none_applied(model, "extending")
-    tables = token_tables(model)
+    new = new_entries(tokenizer, texts, rows=token_tables(model).rows, size=size, valid=valid, min_count=min_count)
+    return pack_of(model, new, init, seed=seed)
+
+
+def new_entries(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    *,
+    rows: int,
+    size: int | None,
+    valid: Texts | None = None,
+    min_count: int = 5,
+) -> NewEntries:
+    """The tokenizer with further entries, and what their rows can be worked out from; see `extend_vocabulary`.
+
+    rows: of the model's tables.
+    """
+    corpus, form = as_corpus(texts), TokenizerForm.of(tokenizer)
     first = max(form.ids.values()) + 1
-    if first > tables.rows or first != len(form.entries):
+    if first > rows or first != len(form.entries):
         raise PrerequisiteError(
-            f"{len(form.entries)} entries with ids up to {first - 1}, and {tables.rows} rows came; expected a row for "
+            f"{len(form.entries)} entries with ids up to {first - 1}, and {rows} rows came; expected a row for "
             "each, and no gap between ids; resize the model's embeddings"
         )
     train, test = (corpus, as_corpus(valid)) if valid is not None else _dealt(corpus, size)
@@ -68,30 +84,28 @@ def extend_vocabulary(
     curve = saving_curve(tokenizer, form, pieces, test)
     pieces = pieces[: _chosen(curve) if size is None else size]
     extended = with_pieces(form, pieces).open("extended tokenizer")
-    begins = INITS[init](NewEntries(tokenizer, extended, form, pieces, train, seed))
-    generator = torch.Generator().manual_seed(seed)
-    source = torch.arange(max(tables.rows, first + len(pieces)))
-    source[first : first + len(pieces)] = -1
+    return NewEntries(tokenizer, extended, form, pieces, train, {"min_count": min_count, "curve": curve})
+
+
+def pack_of(model: CausalModel, new: NewEntries, init: str, *, seed: int = 0) -> VocabularyPack:
+    """The pack of a model and an extended tokenizer, with rows that begin in one of the ways."""
+    tables, first, size = token_tables(model), len(new.form.entries), len(new.pieces)
+    source = torch.arange(max(tables.rows, first + size))
+    source[first : first + size] = -1
+    begins, generator = INITS[init](new), torch.Generator().manual_seed(seed)
     weights = [plain_weight(tables.embedding), *([] if tables.tied else [plain_weight(tables.head)])]
     rows = [rows_of(weight, begins, generator) for weight in weights]
     return VocabularyPack(
-        origin=origin_of(model, tokenizer),
-        languages=tuple(corpus),
+        origin=origin_of(model, new.tokenizer),
+        languages=tuple(new.corpus),
         operation="extend",
-        tokenizer=extended,
+        tokenizer=new.extended,
         base_rows=tables.rows,
         source=source,
         rows=rows[0],
         head_rows=None if tables.tied else rows[1],
-        head_bias=None if tables.bias is None else torch.zeros(len(pieces)),
-        parameters={
-            "size": len(pieces),
-            "init": init,
-            "min_count": min_count,
-            "seed": seed,
-            "text": train.hash,
-            "curve": curve,
-        },
+        head_bias=None if tables.bias is None else torch.zeros(size),
+        parameters={"size": size, "init": init, "seed": seed, "text": new.corpus.hash, **new.learning},
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -53,7 +53,8 @@ class NewEntries:
     """In the order of their ids, which follow those of the form."""
     corpus: Corpus
     """What they were counted in."""
-    seed: int
+    learning: Mapping[str, Any]
+    """How they were learnt, and what they save."""
 
     @cached_property
     def known(self) -> Int64[Tensor, " entry"]:
@@ -74,7 +75,7 @@ class NewEntries:
     @cached_property
     def vectors(self) -> TextVectors:
         """Vectors of the entries in the text, as the extended tokenizer cuts it."""
-        return text_vectors(self.extended, self.corpus, self.seed)
+        return text_vectors(self.extended, self.corpus)
 
 
 def _mixture(weights: Mapping[int, float] | Mapping[int, int]) -> RowMixture:

@@ -13,11 +13,11 @@ from tokenizers.decoders import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Int64
-from babelscope.corpus import Corpus, encode_texts
+from babelscope.corpus import Corpus
 from babelscope.errors import CorpusError
 from babelscope.vocabulary.merge_lists import SPACE
 from babelscope.vocabulary.merges import Chain
-from babelscope.vocabulary.tokenizer_form import FALLBACK, TokenizerForm
+from babelscope.vocabulary.tokenizer_form import FALLBACK, TokenizerForm, encoded_in_parts
 
 GAIN = 1e-4
 """By how much, in nats, a new piece of Unigram is likelier than its two parts: enough to be chosen in their place, and
@@ -108,17 +108,17 @@ class CutText(NamedTuple):
 
 def cut_text(tokenizer: PreTrainedTokenizerBase, form: TokenizerForm, corpus: Corpus) -> CutText:
     """The text of all languages, cut into words of tokens; raises CorpusError for text without a token."""
-    texts = [document.text for documents in corpus.values() for document in documents]
     joinable = {entry: _joinable(form, entry) for entry in form.ids}
     joinable |= {token["content"]: False for token in form.state["added_tokens"]}
     words, tokens = Counter[Word](), 0
-    for one in encode_texts(tokenizer, texts):
+    for one in encoded_in_parts(tokenizer, corpus):
         if one.encoding is not None:
             tokens += len(one.ids)
             words.update(_words_of(form, one.encoding, joinable))
     if not tokens:
         raise CorpusError(f"{corpus.name}: its text has no token; expected text of the languages to serve; add some")
-    return CutText(words, tokens, sum(len(text.encode()) for text in texts))
+    n_bytes = sum(len(document.text.encode()) for documents in corpus.values() for document in documents)
+    return CutText(words, tokens, n_bytes)
 
 
 def _words_of(form: TokenizerForm, encoding: Encoding, joinable: Mapping[str, bool]) -> list[Word]:

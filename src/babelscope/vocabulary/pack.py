@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,13 @@ from babelscope.models import check_made_for
 from babelscope.models.origin import hash_tokenizer, tokenizer_state
 from babelscope.models.plain import CausalModel
 from babelscope.vocabulary.merge_lists import backend_of
-from babelscope.vocabulary.token_tables import check_none_applied, exchange_tables, restore_tables, token_tables
+from babelscope.vocabulary.token_tables import (
+    check_none_applied,
+    exchange_tables,
+    restore_tables,
+    rows_now,
+    token_tables,
+)
 from babelscope.vocabulary.tokenizer_form import FILE_NAME, TokenizerForm
 
 NOUN = "VocabularyPack"
@@ -148,9 +154,19 @@ class VocabularyPack(HubArtifact):
     def revert(self, model: CausalModel) -> None:
         """Give the model its own vocabulary back, bit for bit; raises ArtifactError if it does not hold this one.
 
-        What was trained into the pack's tables meanwhile is lost.
+        What was trained into the pack's rows meanwhile is lost, but for what `with_rows_of` took before.
         """
         restore_tables(model, self.digest, self.title)
+
+    def with_rows_of(self, model: CausalModel) -> "VocabularyPack":
+        """The pack with its new rows as the model, to which it is applied, has them now: after they were trained.
+
+        Raises ArtifactError if it is not applied, MeasurementError where rows of the model's own entries were changed.
+        """
+        found = rows_now(model, self.digest, self.title, self.source)
+        names = ["rows", *(["head_rows"] if self.head_rows is not None else [])]
+        names += ["head_bias"] if self.head_bias is not None else []
+        return replace(self, **dict(zip(names, found, strict=True)))
 
     @contextmanager
     def applied(self, model: CausalModel) -> Iterator[None]:

@@ -183,18 +183,44 @@ def exchange_tables(
     _APPLIED[model] = change
 
 
-def restore_tables(model: CausalModel, digest: str, title: str) -> None:
-    """Take a vocabulary out again: the model's own tables come back, the very same ones.
+def rows_now(
+    model: CausalModel, digest: str, title: str, source: Int64[Tensor, " entry"]
+) -> list[Float32[Tensor, "new ..."]]:
+    """The new rows as a model has them now: of the embeddings, of an untied head, and of the head's bias.
 
-    Raises ArtifactError if the model does not hold it.
+    Raises ArtifactError if the model does not hold this vocabulary, MeasurementError where other rows were changed.
     """
+    tables, found, new = token_tables(model), [], source < 0
+    for owner, name, base in _applied(model, digest, title).before:
+        again = tables.tied and owner is tables.head and name == "weight"
+        if again or not isinstance(base, nn.Parameter):
+            continue
+        live = getattr(owner, name).detach()
+        if not torch.equal(live[~new], base.detach().index_select(0, source[~new].to(base.device))):
+            raise MeasurementError(
+                f"{title}: rows of the model's own entries were changed while it was applied; expected new rows to be "
+                "trained alone; mask the gradients of the others, and leave out weight decay"
+            )
+        found.append(live[new].float().cpu())
+    return found
+
+
+def _applied(model: CausalModel, digest: str, title: str) -> Exchange:
     change = _APPLIED.get(model)
     if change is None or change.digest != digest:
         raise ArtifactError(
             f"{title} is not applied to this model; expected an applied one; apply it first (a copy of a model, or a "
             "saved one, knows nothing of what was applied)"
         )
-    change.undo()
+    return change
+
+
+def restore_tables(model: CausalModel, digest: str, title: str) -> None:
+    """Take a vocabulary out again: the model's own tables come back, the very same ones.
+
+    Raises ArtifactError if the model does not hold it.
+    """
+    _applied(model, digest, title).undo()
     del _APPLIED[model]
 
 
@@ -215,7 +241,7 @@ def _new_table(table: Tensor, source: Int64[Tensor, " entry"], rows: Tensor | No
 
 def id_settings(model: CausalModel) -> Iterator[tuple[Any, str, Any]]:
     """The settings of a model and of its generation that are ids: whose they are, their names and values."""
-    generation = attribute(model, "model.generation")
+    generation = model.generation_config
     for part in (*configs_of(model), *([] if generation is None else [generation])):
         for name, value in vars(part).items():
             if ID_SETTING.fullmatch(name) and value is not None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from babelscope.corpus import Corpus, EncodedText, encode_texts
 from babelscope.corpus.encoding import named_ids
 from babelscope.errors import ArtifactError, PrerequisiteError, first_line
 from babelscope.files.writing import write_bytes
@@ -23,6 +24,8 @@ from babelscope.vocabulary.merge_lists import Pair, backend_of, is_byte_level, p
 STATE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 FILE_NAME = re.compile(r"(additional_chat_templates/)?\w[\w-]*\.(json|jinja)")
 """Names of files that a tokenizer may be saved in."""
+PART = 500
+"""Documents that are encoded at a time."""
 FALLBACK = [f"<0x{value:02X}>" for value in range(256)]
 """Entries for the bytes of characters that the vocabulary lacks, as SentencePiece names them."""
 
@@ -166,6 +169,13 @@ class TokenizerForm:
                 "saved; open the model's tokenizer as transformers.PreTrainedTokenizerFast first"
             )
         return tokenizer
+
+
+def encoded_in_parts(tokenizer: PreTrainedTokenizerBase, corpus: Corpus) -> Iterator[EncodedText]:
+    """Each document's text as tokens, language after language: few at a time, since an encoding is far larger."""
+    for documents in corpus.values():
+        for start in range(0, len(documents), PART):
+            yield from encode_texts(tokenizer, [document.text for document in documents[start : start + PART]])
 
 
 WORD_MARKS = ("end_of_word_suffix", "continuing_subword_prefix")

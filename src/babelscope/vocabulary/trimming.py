@@ -13,7 +13,7 @@ from babelscope.models.plain import CausalModel
 from babelscope.vocabulary.entry_closure import EntryClosure, with_entries_only
 from babelscope.vocabulary.pack import VocabularyPack
 from babelscope.vocabulary.token_tables import check_none_applied, ids_named_by, token_tables
-from babelscope.vocabulary.tokenizer_form import TokenizerForm
+from babelscope.vocabulary.tokenizer_form import TokenizerForm, encoded_in_parts
 
 
 def trim_vocabulary(
@@ -75,8 +75,7 @@ def trim_vocabulary(
 
 def count_tokens_of(tokenizer: PreTrainedTokenizerBase, corpus: Corpus) -> Counter[int]:
     """How often each id occurs in the text; raises CorpusError where none does."""
-    texts = [document.text for documents in corpus.values() for document in documents]
-    counts = Counter(index for one in encode_texts(tokenizer, texts) for index in one.ids)
+    counts = Counter(index for one in encoded_in_parts(tokenizer, corpus) for index in one.ids)
     if not counts:
         raise CorpusError(f"{corpus.name}: its text has no token; expected text of the languages to serve; add some")
     return counts

@@ -1,0 +1,138 @@
+"""The verbs `vocabulary trim`, `vocabulary extend` and `vocabulary apply`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from babelscope.cli.argument_kinds import SavedAs, alone, free
+from babelscope.cli.arguments import Device, Dtype, Model, Out, Result, Split, Tag, Text
+from babelscope.cli.flag_conditions import UsedWith
+from babelscope.cli.quantities import Count, CountOrNone, Seed
+
+Init = Literal["random", "mean", "subword", "merge", "align", "script", "focus", "omp"]
+DRAWN = UsedWith("with --init random or script", lambda call: call["init"] in ("random", "script"))
+
+
+@alone
+def run_trim(
+    model: Model,
+    corpus: Text,
+    *,
+    out: Out,
+    languages: tuple[Tag, ...] = (),
+    split: Split = "train",
+    min_count: Count = 1,
+    size: CountOrNone = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> Result:
+    """Leave out the entries of a vocabulary that a text does not use, and save what stays as a pack.
+
+    Args:
+        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference": text of every language that is to be served.
+        out: folder of the pack.
+        languages: BCP-47 tags; none means every language of the text.
+        split: the text whose tokens are counted.
+        min_count: how often a token must come to stay.
+        size: entries at most, the most frequent first; 0 sets no limit.
+    """
+    from babelscope.corpus import load_corpus
+    from babelscope.models import open_model
+    from babelscope.vocabulary import trim_vocabulary
+
+    free(out)
+    texts = load_corpus(corpus, languages or None, split=split)
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    pack = trim_vocabulary(opened, tokenizer, texts, min_count=min_count, size=size or None)
+    parameters = opened.num_parameters()
+    with pack.applied(opened):
+        left = opened.num_parameters()
+    pack.save(out)
+    return {
+        "out": str(out),
+        "languages": list(pack.languages),
+        "entries": {"before": len(tokenizer), "after": len(pack.source)},
+        "parameters": {"before": parameters, "after": left},
+    }
+
+
+@alone
+def run_extend(
+    model: Model,
+    corpus: Text,
+    *,
+    out: Out,
+    languages: tuple[Tag, ...] = (),
+    size: CountOrNone = 0,
+    init: Init = "subword",
+    min_count: Count = 5,
+    seed: Annotated[Seed, DRAWN] = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> Result:
+    """Add entries to a vocabulary, so that a language is written in fewer tokens, and save them as a pack.
+
+    They are learnt from the train split; what they save is counted in the valid split.
+
+    Args:
+        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
+        out: folder of the pack.
+        languages: BCP-47 tags; none means every language of the text.
+        size: new entries; 0 chooses by what they save in the valid split.
+        init: what new rows begin with: the mean of the tokens that an entry was cut into (subword), of the two that it
+            joins (merge), of those that stood in its places (align), of all (mean); drawn from all rows (random) or
+            those of its script (script); mixed from entries with the same neighbours (focus, omp).
+        min_count: how often two tokens must stand side by side to be joined.
+    """
+    from babelscope.corpus import load_corpus
+    from babelscope.models import open_model
+    from babelscope.vocabulary import extend_vocabulary
+
+    free(out)
+    train, valid = (load_corpus(corpus, languages or None, split=split) for split in ("train", "valid"))
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    pack = extend_vocabulary(
+        opened, tokenizer, train, size=size or None, init=init, valid=valid, min_count=min_count, seed=seed
+    )
+    pack.save(out)
+    curve = pack.parameters["curve"]
+    saved = {str(at): count / curve["tokens"] for at, count in zip(curve["sizes"], curve["saved"], strict=True)}
+    return {
+        "out": str(out),
+        "languages": list(pack.languages),
+        "entries": {"before": len(tokenizer), "after": len(pack.tokenizer)},
+        "new": pack.n_new,
+        "tokens_saved_by_size": {at: round(share, 4) for at, share in saved.items()},
+    }
+
+
+def run_apply(
+    model: Model,
+    pack: Annotated[Positional[Path], SavedAs(("VocabularyPack",)), arg(metavar="PACK")],
+    *,
+    out: Out,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> Result:
+    """Write a model with a pack's vocabulary as a checkpoint with its tokenizer, for any tool.
+
+    Args:
+        pack: folder that `vocabulary trim` or `vocabulary extend` saved.
+        out: folder of the checkpoint.
+    """
+    from babelscope.adapters.merged import export_vocabulary
+    from babelscope.models import open_model
+    from babelscope.vocabulary import VocabularyPack
+
+    free(out)
+    loaded = VocabularyPack.load(pack)
+    opened, _ = open_model(model, device=device, dtype=dtype)
+    export_vocabulary(opened, loaded, out)
+    return {
+        "out": str(out),
+        "languages": list(loaded.languages),
+        "entries": len(loaded.source),
+        "new": loaded.n_new,
+        "bytes": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
+    }

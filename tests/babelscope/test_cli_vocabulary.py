@@ -1,0 +1,74 @@
+"""`babelscope vocabulary trim`, `extend` and `apply`, from text to a checkpoint."""
+
+import json
+
+import pytest
+import torch
+from vocabulary_cases import ids_of, lines
+
+from babelscope import VocabularyPack, open_model
+from babelscope.adapters.merged import export_vocabulary
+from babelscope.cli import main
+from babelscope.errors import ArtifactError
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for tag, found in lines("cy", "en", count=100).items():
+        (folder / f"{tag}.txt").write_text("\n".join(found))
+    return folder
+
+
+def told(capsys, *words):
+    assert main(["--json", *map(str, words)]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_model_is_trimmed_and_written_as_a_checkpoint(corpus, tmp_path, capsys):
+    made = told(capsys, "vocabulary", "trim", "reference", corpus, "--split", "all", "--out", tmp_path / "pack")
+    assert made["entries"]["before"] == 10240 > 4 * made["entries"]["after"]
+    assert made["parameters"]["before"] - made["parameters"]["after"] == 256 * (10240 - made["entries"]["after"])
+    applied = told(capsys, "vocabulary", "apply", "reference", tmp_path / "pack", "--out", tmp_path / "model")
+    assert applied["entries"] == made["entries"]["after"] and applied["new"] == 0
+    (base, tokenizer), (small, reader) = open_model("reference"), open_model(tmp_path / "model")
+    pack = VocabularyPack.load(tmp_path / "pack")
+    for line in lines("cy", count=5)["cy"]:
+        ids = ids_of(reader, line)
+        assert torch.equal(pack.moved(ids_of(tokenizer, line)), ids)
+        assert torch.equal(small(ids).logits, base(ids_of(tokenizer, line)).logits[..., pack.source])
+    with pytest.raises(ArtifactError, match="already there"):
+        export_vocabulary(base, pack, tmp_path / "model")
+    assert base.config.vocab_size == 10240
+
+
+def test_a_model_is_extended_by_as_many_entries_as_are_worth_it(corpus, tmp_path, capsys):
+    made = told(
+        capsys, "vocabulary", "extend", "reference", corpus, "--languages", "cy", "--min-count", 3, "--init", "merge",
+        "--out", tmp_path / "pack",
+    )  # fmt: skip
+    pack = VocabularyPack.load(tmp_path / "pack")
+    assert made["new"] == pack.n_new == made["entries"]["after"] - made["entries"]["before"] > 0
+    shares = made["tokens_saved_by_size"]
+    assert 0.75 * max(shares.values()) <= shares[str(pack.n_new)] + 1e-4 and pack.parameters["init"] == "merge"
+    few = ["--languages", "cy", "--size", 4, "--out", tmp_path / "few"]
+    again = told(capsys, "vocabulary", "extend", "reference", corpus, *few)
+    assert again["new"] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["trim", "--size", "40"], "size 40 came; 259 entries stay in any case"),
+        (["extend", "--min-count", "90000"], "gives no new token"),
+        (["extend", "--seed", "1"], "--seed came, which is used only with --init random"),
+        (["extend", "--init", "best"], "best"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line_and_nothing_is_written(words, says, corpus, tmp_path, capsys):
+    verb, *flags = words
+    code = main(["vocabulary", verb, "reference", str(corpus), "--out", str(tmp_path / "pack"), *flags])
+    err = capsys.readouterr().err
+    assert code in (1, 2) and says in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "pack").exists()
