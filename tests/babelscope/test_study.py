@@ -49,6 +49,24 @@ def test_results_follow_the_schema(demo):
     jsonschema.validate(written, json.loads(SCHEMA.read_text()))
 
 
+def test_answers_have_their_verdict_and_what_came_without_steering(demo):
+    folder, _ = demo
+    steering = json.loads((folder / "results.json").read_text())["steering"]
+    assert any(row["unsteered"] not in (None, row["answer"]) for row in steering["samples"])
+    for row in steering["samples"]:
+        assert row["recognised"] == (row["verdict"] == "right") and row["reason"]
+        assert row["unsteered"] is None or isinstance(row["unsteered"], str)
+    for target in steering["by_source"]["targets"]:
+        first = next(row for row in steering["samples"] if row["target"] == target)
+        assert isinstance(first["unsteered"], str)
+    table = steering["by_source"]
+    for at, target in enumerate(table["targets"]):
+        assert sum(row[at] for row in table["n"]) == steering["n"][target]
+    assert [[value is not None for value in row] for row in table["success"]] == [
+        [n > 0 for n in row] for row in table["n"]
+    ]
+
+
 def test_what_was_used_lies_beside(demo):
     folder, results = demo
     sets = NeuronSet.load(folder / "neurons")

@@ -165,7 +165,7 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
         },
         "sweep": [sweep_row(point) for point in study.points],
         "not_measurable": list(study.not_measurable),
-        "samples": samples(study.steered),
+        "samples": samples(study.steered, study.unsteered),
         "seed": seed,
         "temperature": 0.8,
         "new_tokens": 32,
@@ -228,12 +228,16 @@ def sweep_row(point: Any) -> dict[str, float | int]:
     }
 
 
-def samples(trial: Trial) -> list[dict[str, Any]]:
-    """The first answers of each target, right or wrong: nothing is picked."""
+def samples(trial: Trial, unsteered: Trial) -> list[dict[str, Any]]:
+    """The first answers of each target, right or wrong: nothing is picked by how it came out.
+
+    Beside each stands what came without steering; prompts that were asked without it too come first.
+    """
+    before = {(answer.prompt.source, answer.prompt.text): answer.text for answer in unsteered.answers}
     rows, taken = [], dict.fromkeys(trial.scores, 0)
     verdicts = {tag: iter(score.verdicts) for tag, score in trial.scores.items()}
-    for answer in trial.answers:
-        verdict = next(verdicts[answer.target])
+    judged = [(answer, next(verdicts[answer.target])) for answer in trial.answers]
+    for answer, verdict in sorted(judged, key=lambda pair: (pair[0].prompt.source, pair[0].prompt.text) not in before):
         if taken[answer.target] < SAMPLES:
             taken[answer.target] += 1
             rows.append(
@@ -242,9 +246,11 @@ def samples(trial: Trial) -> list[dict[str, Any]]:
                     "target": answer.target,
                     "prompt": answer.prompt.text,
                     "answer": answer.text,
+                    "unsteered": before.get((answer.prompt.source, answer.prompt.text)),
                     "lines": [list(line) for line in verdict.lines],
                     "recognised": verdict.verdict == "right",
                     "verdict": verdict.verdict,
+                    "reason": verdict.reason,
                 }
             )
     return rows
