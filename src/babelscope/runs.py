@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import resource
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -47,6 +48,19 @@ def environment() -> dict[str, Any]:
         "processors": os.cpu_count(),
         "packages": found,
     }
+
+
+def peak_mib() -> int:
+    """Most memory that this process has held so far, in MiB; memory of a GPU is not in it."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most // (1024**2 if platform.system() == "Darwin" else 1024)
+
+
+def duration(seconds: float) -> str:
+    """A time that somebody waits for, in the unit that says it: 40 s, 12 min, 3.4 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5_970 else f"{seconds / 3600:.1f} h"
 
 
 def commit() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,7 +13,7 @@ from babelscope.files.state_folder import hash_json, read_sealed, write_sealed
 from babelscope.files.strict_json import read_json
 from babelscope.files.work_log import work_log
 from babelscope.files.writing import PARTIAL, discard, write_text
-from babelscope.runs import plain
+from babelscope.runs import peak_mib, plain
 
 log = logging.getLogger(__name__)
 PLAN, STAGES = "plan.json", "stages"
@@ -37,7 +36,7 @@ class StageStore:
         began = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - began, 2)
-        self.peak_mib[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        self.peak_mib[name] = peak_mib()
         log.info("%s: %.1f s, peak %d MiB", name, self.seconds[name], self.peak_mib[name])
 
     def stage(self, name: str, find: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`babelscope adapt` as a user meets it: a tiny model, its neurons, a language of a corpus on disk."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from babelscope import Delta, NeuronSet, layout_of
 from babelscope.cli import main
 from babelscope.errors import PrerequisiteError
 from babelscope.subnetworks import Bank
+from babelscope.subnetworks.running import Training
 
 SETTINGS = {"--language": "eu", "--tokens-per-step": 128, "--max-length": 32, "--evaluate-every": 2}
 SMALL = ("--no-check-language", *(word for pair in SETTINGS.items() for word in pair))
@@ -185,5 +187,25 @@ def test_rates_that_are_all_worse_are_refused_alike_and_a_baseline_has_no_delta_
     assert code == 1 and "no step at learning rate" in err.strip().splitlines()[-1]
     assert not (folder / "worse").exists()
     code, result, _ = call(capsys, folder, "--out", folder / "random", *rates, "--baseline", "random")
-    assert code == 0 and result["gain"] == 0
+    assert code == 0 and result["gain"] == 0 and "no gain: test text of eu takes" in result["no_gain"]
     assert [path.name for path in (folder / "random").iterdir()] == ["result.json"]
+
+
+def test_a_gain_on_valid_text_that_test_text_lacks_is_saved_with_a_line_that_says_so(capsys, folder, caplog):
+    (folder / "corpus" / "test" / "eu.txt").write_text("QZQZ 0123 XKXK\nXKXK 4567 QZQZ\n")
+    code, result, _ = call(capsys, folder, "--out", folder / "delta", "--learning-rate", 0.1)
+    assert code == 0 and result["gain"] < 0 and Delta.load(folder / "delta").parameters["result"]["best_step"]
+    assert result["no_gain"] in caplog.text
+    assert json.loads((folder / "delta" / "result.json").read_text())["no_gain"] == result["no_gain"]
+
+
+def test_time_and_memory_are_said_before_the_first_step_and_change_nothing(capsys, folder, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    call(capsys, folder, "--out", folder / "delta")
+    (line,) = [record.getMessage() for record in caplog.records if "about" in record.getMessage()]
+    assert line.startswith("4 steps of 128 tokens and 2 measurements on validation text: about ")
+    assert int(line.split("memory up to ")[1].split(" MiB")[0].replace(",", "")) > 100
+    monkeypatch.setattr(Training, "estimate", lambda *_: "")
+    call(capsys, folder, "--out", folder / "silent")
+    first, second = (Delta.load(folder / name).rows for name in ("delta", "silent"))
+    assert all(torch.equal(rows, second[name]) for name, rows in first.items())

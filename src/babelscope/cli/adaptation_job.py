@@ -1,6 +1,7 @@
 """Model, neurons and text of the verb `adapt`, and what is written of a training."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from babelscope.models.plain import CausalModel
 from babelscope.runs import plain
 from babelscope.study.plan import plan_of_model
 from babelscope.subnetworks import Delta, prepare_training
+
+log = logging.getLogger(__name__)
 
 
 def refuse_untouched(result: Mapping[str, Any], learning_rate: float, out: Path, checkpoint: Path) -> None:
@@ -181,13 +184,19 @@ def write_baseline(result: Adaptation, out: Path, job: AdaptInputs, scores: dict
 def summary(
     language: Language, scores: BeforeAfter, trained: int, learning_rate: float, rates: dict[float, float]
 ) -> dict[str, Any]:
-    """Bits per byte of the test text: the target's gain, the others' mean rise."""
+    """Bits per byte of the test text: the target's gain, the others' mean rise; a run that did not help says so."""
+    gain, without = scores.gain(language), {}
+    if not gain > 0:
+        line = f"no gain: test text of {language} takes {-gain:.4f} bits per byte more than with the untouched model"
+        without = {"no_gain": f"{line}; lower --learning-rate, or give more text"}
+        log.warning(without["no_gain"])
     return {
+        **without,
         "language": language,
         "trained": trained,
         "learning_rate": learning_rate,
         "rates_on_valid": {str(rate): score for rate, score in rates.items()},
-        "gain": scores.gain(language),
+        "gain": gain,
         "harm": plain(scores.harm(language)),
         **scores._asdict(),
     }

@@ -16,6 +16,7 @@ from babelscope.errors import MeasurementError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.files.state_folder import RunState, StateFolder, restore
 from babelscope.models import Layout
+from babelscope.runs import duration, peak_mib
 from babelscope.subnetworks.flow import check_flow
 from babelscope.subnetworks.loss import rows_loss
 from babelscope.subnetworks.packing import Mixture
@@ -141,9 +142,12 @@ class Training:
         if self.done < steps:
             layers = self.student.bank.layers if isinstance(self.student, Subnetwork) else ()
             check_flow(self.layout, self.mixture.rows(0, 1), layers)
+        began = time.perf_counter()
         if self.held_out is not None and not self.done:
             self.untouched = self.measure()
             self.take(self.untouched, 0)
+        if progress and self.done < steps:
+            log.info(self.estimate(time.perf_counter() - began))
         per_step = self.plan.rows_per_step * self.mixture.target.length
         with tqdm(
             total=steps * per_step, initial=self.done * per_step, unit="tok", unit_scale=True, disable=not progress
@@ -175,6 +179,23 @@ class Training:
                 after,
                 self.plan.rate.peak,
             )
+
+    def estimate(self, measurement: float) -> str:
+        """What the steps that are left will take, from a gradient that moves nothing.
+
+        measurement: seconds of one held-out measurement.
+        """
+        began = time.perf_counter()
+        self.gradient()
+        left = self.plan.rate.steps - self.done
+        due = 0 if self.held_out is None else -(-left // self.plan.evaluate_every)
+        seconds = left * (time.perf_counter() - began) + due * measurement
+        memory = peak_mib() + sum(value.nbytes for value in self.student.state().values()) // 2**20
+        tokens = self.plan.rows_per_step * self.mixture.target.length
+        return (
+            f"{left} steps of {tokens:,} tokens and {due} measurements on validation text: about {duration(seconds)}, "
+            f"memory up to {memory:,} MiB" + ("" if self.layout.model.device.type == "cpu" else " beside the GPU's")
+        )
 
     def take(self, score: float, step: int) -> None:
         """Keep the values of this step as the best so far."""
