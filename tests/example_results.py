@@ -156,6 +156,9 @@ def example(seed: int = 0) -> dict[str, Any]:
             "seed": 7,
             "overlap": {
                 "shared": shared.tolist(), "lift_by_margins": rounded(lift), "p_by_margins": rounded(q), "draws": 499,
+                **{name: rounded(np.where(np.eye(len(TAGS)), np.nan, 0.02 * np.log(lift) + shift)) for name, shift in (
+                    ("lead", 0.0), ("lead_low", -0.01), ("lead_high", 0.01)
+                )},
             },
         },
         "model": {

@@ -29,7 +29,13 @@ from babelscope.controls import (
     wilson_interval,
     write_evidence,
 )
-from babelscope.controls.shards import bootstrap_weights, generator_of, neuron_shards, permuted_labels
+from babelscope.controls.shards import (
+    NeuronSums,
+    bootstrap_weights,
+    generator_of,
+    neuron_shards,
+    permuted_labels,
+)
 from babelscope.errors import ArtifactError, LanguageError, MeasurementError, SelectionError
 from babelscope.languages import parse_languages
 from babelscope.neurons import Lape, UnitCounts
@@ -453,6 +459,32 @@ def test_two_empty_halves_have_no_agreement():
     )
     assert all(math.isnan(value) for value in found["en"][:5])
     assert found["en"].size == 0
+
+
+def planted_pair(seed):
+    """Six labels of one text, of which the last two have forty units of their own in common."""
+    generator = torch.Generator().manual_seed(seed)
+    rate = torch.full((6, 2, 100), 0.1)
+    rate[4:, 0, :40] = 0.2
+    burst = torch.rand(24, 6, 2, 100, generator=generator) * 2
+    active = torch.binomial(torch.full(burst.shape, 200.0), (rate * burst).clamp(0, 1), generator=generator)
+    return ShardSums(
+        parse_languages(("en", "de", "fr", "es", "ru", "uk")),
+        False,
+        NeuronSums(torch.full((24, 6), 200.0).double(), active.double()),
+    )
+
+
+def test_a_pair_of_languages_that_shares_units_leads_over_the_others_and_no_other_pair_does():
+    def most(sums):
+        rates = sums.active / sums.tokens[:, None, None]
+        return rates > 1.3 * rates.mean(dim=0)
+
+    for seed in range(5):
+        found = split_stability(planted_pair(seed), most, splits=40, seed=seed)
+        low = torch.tensor([[lead[1] for lead in row.pair_lead] for row in found.values()])
+        leads = {(a, b) for a, b in (low > 0).nonzero().tolist() if a < b}
+        assert (4, 5) in leads and len(leads) <= 2
 
 
 def test_corpus_size_curve_ends_at_full_agreement():

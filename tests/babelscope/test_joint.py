@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from babelscope.controls import more_successes_p, pairing_p, step_down_p
-from babelscope.controls.resampling import lead_over_others
+from babelscope.controls.resampling import jaccard_of_pairs, lead_of_pairs, lead_over_others
 from babelscope.errors import MeasurementError
 
 
@@ -112,7 +112,7 @@ def test_lead_is_the_own_index_less_the_mean_of_the_others():
     first, second = torch.zeros(3, 1, 8, dtype=torch.bool), torch.zeros(3, 1, 8, dtype=torch.bool)
     first[0, 0, :4] = second[0, 0, 1:5] = True
     first[1, 0, 4:6] = second[1, 0, 4:7] = True
-    lead = lead_over_others(first, second)
+    lead = lead_over_others(jaccard_of_pairs(first, second))
     assert float(lead[0]) == pytest.approx(3 / 5 - (0 / 7 + 0 / 4) / 2)
     assert float(lead[1]) == pytest.approx(2 / 3 - (1 / 5 + 0 / 2) / 2)
     assert lead[2].isnan()
@@ -121,5 +121,26 @@ def test_lead_is_the_own_index_less_the_mean_of_the_others():
 def test_sets_that_are_the_same_whatever_the_language_have_no_lead():
     mask = torch.zeros(4, 2, 30, dtype=torch.bool)
     mask[:, :, :9] = True
-    assert lead_over_others(mask, mask).tolist() == [0.0] * 4
-    assert lead_over_others(mask[:1], mask[:1]).isnan().all()
+    assert lead_over_others(jaccard_of_pairs(mask, mask)).tolist() == [0.0] * 4
+    assert lead_over_others(jaccard_of_pairs(mask[:1], mask[:1])).isnan().all()
+
+
+def test_lead_of_pairs_is_what_a_least_squares_fit_of_one_number_a_language_leaves():
+    rng = np.random.default_rng(0)
+    jaccard = rng.random((5, 5))
+    pairs = [*itertools.combinations(range(5), 2)]
+    design = np.array([[1.0, *(k in pair for k in range(5))] for pair in pairs])
+    values = np.array([(jaccard[a, b] + jaccard[b, a]) / 2 for a, b in pairs])
+    left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+    lead = lead_of_pairs(torch.from_numpy(jaccard))
+    assert [float(lead[pair]) for pair in pairs] == pytest.approx(left.tolist())
+    assert torch.equal(lead.T.nan_to_num(9.0), lead.nan_to_num(9.0)) and lead.diagonal().isnan().all()
+
+
+def test_a_language_that_shares_more_with_all_leads_with_none_and_three_languages_are_no_test():
+    popularity = torch.tensor([0.3, 0.2, 0.1, 0.05], dtype=torch.float64)
+    alike = popularity[:, None] + popularity[None, :]
+    assert lead_of_pairs(alike)[0, 1:].abs().max() < 1e-12
+    alike[0, 1] += 0.1
+    assert float(lead_of_pairs(alike)[0, 1]) > 0.01
+    assert lead_of_pairs(alike[:3, :3]).isnan().all()

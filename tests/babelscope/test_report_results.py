@@ -162,7 +162,8 @@ def test_overlap_counts_each_pair_once(tmp_path: Path) -> None:
     results |= three | {"controls": {"overlap": {
         "shared": [[1, 1, 1]] * 3,
         "lift_by_margins": [[None, 2.0, 1.2], [2.0, None, 0.5], [1.2, 0.5, None]],
-        "p_by_margins": [[None, 0.01, 0.2], [0.01, None, 1.0], [0.2, 1.0, None]],
+        "lead": [[None, 0.02, 0.01], [0.02, None, -0.03], [0.01, -0.03, None]],
+        "lead_low": [[None, 0.01, -0.01], [0.01, None, -0.04], [-0.01, -0.04, None]],
     }}}  # fmt: skip
     results["ablation"] = {"relative_harm": square, "bits_per_byte": square} | dict.fromkeys(
         ("layer_matched", "contribution_matched", "p"), {}

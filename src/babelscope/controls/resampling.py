@@ -49,6 +49,9 @@ class Stability(NamedTuple):
     """Lower end of its 95 % range over splits."""
     lead_high: float
     """Upper end of that range."""
+    pair_lead: tuple[tuple[float, float, float], ...]
+    """For each language of the whole: median, lower and upper end over splits of `lead_of_pairs`, in the order of the
+    languages; NaN for itself, and for fewer than four languages."""
 
 
 class CorpusSizeRow(NamedTuple):
@@ -98,17 +101,19 @@ def split_stability(
     same shards for every language.  Raises MeasurementError for fewer than 20 shards.
     """
     shards.check()
-    generator, half, agreements, leads = generator_of(seed), shards.n_shards // 2, [], []
+    generator, half, agreements, leads, pairs = generator_of(seed), shards.n_shards // 2, [], [], []
     for _ in range(splits):
         order = torch.randperm(shards.n_shards, generator=generator)
         first, second = (select(shards.subset(part)) for part in (order[:half], order[half:]))
         agreements.append(compare_masks(first, second))
-        leads.append(lead_over_others(first, second))
+        jaccard = jaccard_of_pairs(first, second)
+        leads.append(lead_over_others(jaccard))
+        pairs.append(lead_of_pairs(jaccard))
     sizes = count_units(select(shards.whole())).tolist()
     jaccard, chance, corrected = (
         torch.stack([getattr(row, name) for row in agreements], dim=1) for name in ("jaccard", "chance", "corrected")
     )
-    lead = torch.stack(leads, dim=1)
+    lead, pair = torch.stack(leads, dim=1), torch.stack(pairs, dim=2)
     return {
         tag: Stability(
             median_of(jaccard[k]),
@@ -118,23 +123,47 @@ def split_stability(
             sizes[k],
             median_of(lead[k]),
             *percentile_interval(lead[k]),
+            tuple((median_of(row), *percentile_interval(row)) for row in pair[k]),
         )
         for k, tag in enumerate(shards.languages)
     }
 
 
-def lead_over_others(
+def jaccard_of_pairs(
     first: Bool[Tensor, "language layer unit"], second: Bool[Tensor, "language layer unit"]
-) -> Float64[Tensor, " language"]:
+) -> Float64[Tensor, "language language"]:
+    """Jaccard index of the row's set of the first half and the column's of the second; NaN where both are empty."""
+    a, b = (mask.flatten(start_dim=1).double() for mask in (first, second))
+    shared = a @ b.T
+    return shared / (a.sum(dim=1)[:, None] + b.sum(dim=1)[None, :] - shared)
+
+
+def lead_over_others(jaccard: Float64[Tensor, "language language"]) -> Float64[Tensor, " language"]:
     """Jaccard index of each language's two sets, less its mean with the other languages' second sets.
 
     NaN for one language; pairs of empty sets are left out of the mean.
     """
-    a, b = (mask.flatten(start_dim=1).double() for mask in (first, second))
-    shared = a @ b.T
-    jaccard = shared / (a.sum(dim=1)[:, None] + b.sum(dim=1)[None, :] - shared)
-    same = torch.eye(len(a), dtype=torch.bool)
+    same = torch.eye(len(jaccard), dtype=torch.bool)
     return jaccard.diagonal() - jaccard.masked_fill(same, torch.nan).nanmean(dim=1)
+
+
+def lead_of_pairs(jaccard: Float64[Tensor, "language language"]) -> Float64[Tensor, "language language"]:
+    """Jaccard index of two languages, one from each half, less what both have with the other languages.
+
+    What is taken off is the additive fit over all pairs, mean + e_i + e_j by least squares: a language whose set is
+    large, or full of units that fire in every text, shares more with all others alike. The two halves have no document
+    in common, so that documents of one topic that fell to two labels do not count in every split. The mean of both
+    ways round; a pair of empty sets shares nothing. NaN on the diagonal, and for fewer than four languages, whose pairs
+    the fit leaves nothing of.
+    """
+    n, same = len(jaccard), torch.eye(len(jaccard), dtype=torch.bool)
+    if n < 4:
+        return torch.full_like(jaccard, torch.nan)
+    found = jaccard.nan_to_num(0.0)
+    pairs = ((found + found.T) / 2).masked_fill(same, 0.0)
+    mean = pairs.sum() / (n * (n - 1))
+    effect = (pairs.sum(dim=1) - (n - 1) * mean) / (n - 2)
+    return (pairs - mean - effect[:, None] - effect[None, :]).masked_fill(same, torch.nan)
 
 
 def corpus_size_curve(

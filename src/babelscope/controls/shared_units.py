@@ -30,7 +30,8 @@ class Overlap(NamedTuple):
     """shared / expected; NaN where nothing is expected, and on the diagonal."""
     p: Float64[Tensor, "language language"]
     """One-sided, corrected over all pairs (step-down maximum on shared draws); NaN on the diagonal and where every
-    table shares as many."""
+    table shares as many. It takes units as independent, which those of one topic are not: no evidence of a language by
+    itself (docs/measurements.md). `Stability.pair_lead` is."""
     draws: int
 
 

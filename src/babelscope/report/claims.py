@@ -289,22 +289,23 @@ def _more_than_script(results: Results) -> Claim:
 
 
 def _overlap(results: Results) -> Claim:
-    lift, p = (results.matrix(f"controls.overlap.{key}") for key in ("lift_by_margins", "p_by_margins"))
+    names = ("lift_by_margins", "lead", "lead_low")
+    lift, lead, low = (results.matrix(f"controls.overlap.{key}") for key in names)
     tested: dict[str, bool] = {}
     result = ""
-    if lift is not None and p is not None:
-        upper = zip(*np.triu_indices(len(results.languages), 1), strict=True)
-        pairs = [(a, b) for a, b in upper if np.isfinite(p[a, b])]
-        tested = {f"{results.languages[a]}–{results.languages[b]}": bool(p[a, b] <= LEVEL) for a, b in pairs}
-        strongest = sorted(pairs, key=lambda pair: -np.nan_to_num(lift[pair]))[:NAMED_PAIRS]
-        listed = ", ".join(
-            f"{results.languages[a]}–{results.languages[b]} {plain(float(lift[a, b]))}" for a, b in strongest
-        )
-        result = f"most above chance: {listed} × chance" if pairs else ""
+    if lead is not None and low is not None:
+        tags = results.languages
+        upper = zip(*np.triu_indices(len(tags), 1), strict=True)
+        pairs = sorted((pair for pair in upper if np.isfinite(low[pair])), key=lambda pair: -lead[pair])
+        tested = {f"{tags[a]}–{tags[b]}": bool(low[a, b] > 0) for a, b in sorted(pairs)}
+        listed = ", ".join(f"{tags[a]}–{tags[b]} {plain(float(lead[a, b]))}" for a, b in pairs[:NAMED_PAIRS])
+        result = f"largest leads: {listed} (Jaccard index)" if pairs else ""
+        if pairs and lift is not None and np.isfinite(lift[pairs[0]]):
+            result += f"; the first shares {plain(float(lift[pairs[0]]))} × what tables with its margins do"
     return Claim(
-        title="Two languages share more neurons than chance",
-        control="tables in which every neuron has as many languages, and every language as many neurons in each "
-        "layer; counts where p ≤ 0.05, corrected over all pairs. Texts on the same topics are enough for it",
+        title="Two languages share more neurons than others do",
+        control="what both share with the other languages, each set found in another half of the text; counts where "
+        "the whole range of the lead over half-splits lies above 0",
         result=result,
         counts="pairs",
         **_split(tested),

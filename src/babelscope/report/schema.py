@@ -121,7 +121,9 @@ _CONTROLS = record(
     parallel=per_language(nullable(record({"jaccard": _maybe}, chance=number, lift=number))),
     script=per_language(nullable(either(record({"not_applicable": text}), _RETENTION))),
     overlap=record(
-        {"shared": language_square}, lift_by_margins=language_square, p_by_margins=language_square, draws=number
+        {"shared": language_square},
+        **dict.fromkeys(("lift_by_margins", "p_by_margins", "lead", "lead_low", "lead_high"), language_square),
+        draws=number,
     ),
     seed=number,
 )

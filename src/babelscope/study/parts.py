@@ -297,6 +297,10 @@ def control_results(checks: SetChecks, script: ScriptControl) -> dict[str, Any]:
                 "lift_by_margins": shared.lift.tolist(),
                 "p_by_margins": shared.p.tolist(),
                 "draws": shared.draws,
+                **{
+                    name: [[row[at] for row in found.pair_lead] for found in checks.stability.values()]
+                    for at, name in enumerate(("lead", "lead_low", "lead_high"))
+                },
             },
             "seed": checks.seed,
         },
