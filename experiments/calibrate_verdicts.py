@@ -32,7 +32,8 @@ from babelscope.languages import parse_languages
 from babelscope.report.claims import claims
 from babelscope.report.results import Results
 from babelscope.runs import Run, main
-from babelscope.study.parts import ablation_summary, control_results
+from babelscope.study.ablation_numbers import ablation_summary
+from babelscope.study.parts import control_results
 
 POOL = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id", "eu", "cy", "tt")
 LABELS = 6

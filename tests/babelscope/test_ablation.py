@@ -4,9 +4,9 @@ import torch
 from conftest import tiny_model
 
 from babelscope import NeuronSet, Site, ablation_matrix, layout_of, observe, origin_of, read_site
-from babelscope.ablation import choose_top_rate, switched_off
-from babelscope.ablation.matrix import mean_value
-from babelscope.errors import ArtifactError, MeasurementError, SelectionError
+from babelscope.ablation import PARTS, UNITS, ScoredText, choose_top_rate, matrix, part_tables, set_parts, switched_off
+from babelscope.ablation.matrix import mean_values
+from babelscope.errors import ArtifactError, LanguageError, MeasurementError, SelectionError
 from babelscope.languages import parse_languages
 
 TEXTS = {"en": ["the cat sat on a mat", "rain", "we walk"], "fi": ["kissa istui", "sataa taas"]}
@@ -144,28 +144,31 @@ def test_without_an_observation_the_same_texts_are_observed(tokenizer):
     assert set(table.achieved_ratio) == {"en", "fi"}
 
 
-def test_to_the_mean_uses_the_mean_of_languages(tokenizer):
+def test_to_the_mean_uses_the_mean_of_the_language_that_is_read(tokenizer):
     model = tiny_model("llama")
     mask = torch.zeros(2, 3, 48, dtype=torch.bool)
     mask[0, 1, 5] = True
     observation = observe(model, tokenizer, TEXTS)
-    table = ablation_matrix(
-        model, tokenizer, sets_of(model, tokenizer, mask), TEXTS, controls=(), to="mean", observation=observation
-    )
-    record = observation["mlp_gate"]
-    mean = sum(float(record.sum[1, 5, k]) / n for k, n in enumerate(observation.tokens.values())) / 2
-    value = torch.zeros(3, 48)
-    value[1, 5] = mean
-    with switched_off(layout_of(model), mask[0], value=value):
-        want = sum(hand_nll(model, tokenizer, text) for text in TEXTS["fi"])
-    want -= sum(hand_nll(model, tokenizer, text) for text in TEXTS["fi"])
-    assert float(table.delta[0][1].sum()) == pytest.approx(want, abs=1e-3)
+    sets = sets_of(model, tokenizer, mask)
+    backwards = {tag: TEXTS[tag] for tag in ("fi", "en")}
+    table = ablation_matrix(model, tokenizer, sets, backwards, controls=(), to="mean", observation=observation)
+    for column, tag in enumerate(backwards):
+        value = torch.zeros(3, 48)
+        value[1, 5] = float(observation["mlp_gate"].sum[1, 5, observation.index(tag)]) / observation.tokens[tag]
+        with switched_off(layout_of(model), mask[0], value=value):
+            want = sum(hand_nll(model, tokenizer, text) for text in TEXTS[tag])
+        want -= sum(hand_nll(model, tokenizer, text) for text in TEXTS[tag])
+        assert float(table.delta[0][column].sum()) == pytest.approx(want, abs=1e-3)
+    with pytest.raises(LanguageError, match="'de'"):
+        ablation_matrix(
+            model, tokenizer, sets, {**TEXTS, "de": ["es regnet"]}, controls=(), to="mean", observation=observation
+        )
 
 
 def test_the_mean_of_an_experts_neuron_is_that_of_the_tokens_it_meets(tokenizer):
     model = tiny_model("mixtral")
     layout, texts = layout_of(model), {"en": ["the cat sat", "rain"], "fi": ["kissa istui matolla"]}
-    found = mean_value(observe(model, tokenizer, texts), sets_of(model, tokenizer, some_mask(4 * 48)))
+    found = mean_values(observe(model, tokenizer, texts), sets_of(model, tokenizer, some_mask(4 * 48)), [*texts])
     seen = {0: [], 1: []}
     for k, lines in enumerate(texts.values()):
         for line in lines:
@@ -177,9 +180,11 @@ def test_the_mean_of_an_experts_neuron_is_that_of_the_tokens_it_meets(tokenizer)
             with layout.watch(Site(2, "mlp_gate"), keep), torch.no_grad():
                 model(ids)
     for expert in range(4):
-        means = [torch.stack(own).mean(dim=0) for k in seen if (own := [v for v, e in seen[k] if e == expert])]
-        wanted = torch.stack(means).mean(dim=0) if means else torch.zeros(48)
-        torch.testing.assert_close(found[2, 48 * expert : 48 * (expert + 1)], wanted.double(), rtol=1e-5, atol=1e-6)
+        for k in seen:
+            own = [v for v, e in seen[k] if e == expert]
+            wanted = torch.stack(own).mean(dim=0) if own else torch.zeros(48)
+            part = found[k, 2, 48 * expert : 48 * (expert + 1)]
+            torch.testing.assert_close(part, wanted.double(), rtol=1e-5, atol=1e-6)
 
 
 def test_intervals_hold_the_estimate_and_shrink_to_it_without_spread(tokenizer):
@@ -224,7 +229,7 @@ def test_the_rate_that_hurts_its_own_most_is_chosen(tokenizer, monkeypatch):
         sets.parameters["rate"] = rate
         return sets
 
-    monkeypatch.setattr("babelscope.ablation.matrix.ablation_matrix", lambda m, t, sets, *a, **k: Fake(sets))
+    monkeypatch.setattr("babelscope.ablation.rate_choice.ablation_matrix", lambda m, t, sets, *a, **k: Fake(sets))
     choice = choose_top_rate(model, tokenizer, {"some": select}, TEXTS, rates=(0.1, 0.2, 0.3))
     assert choice.top_rate == 0.3 and [row["own_hurt_most"] for row in choice.rows] == [0, 2, 2]
     with pytest.raises(MeasurementError, match="one text came"):
@@ -234,3 +239,94 @@ def test_the_rate_that_hurts_its_own_most_is_chosen(tokenizer, monkeypatch):
     assert choice.method == "some" and [row["own_hurt_most"] for row in choice.rows] == [0, 0, 0, 2]
     with pytest.raises(SelectionError, match="no rate of 0.1 gives a language a neuron by none"):
         choose_top_rate(model, tokenizer, {"none": lambda rate: none}, TEXTS, rates=(0.1,))
+
+
+def test_harm_in_each_unit_is_the_nats_over_what_the_unit_counts(tokenizer):
+    model = tiny_model("llama")
+    table = ablation_matrix(model, tokenizer, sets_of(model, tokenizer, some_mask()), TEXTS, controls=())
+    nats = np.array([[float(cell.sum()) for cell in row] for row in table.delta])
+    tokens = np.array([sum(len(tokenizer(text)["input_ids"]) - 1 for text in texts) for texts in TEXTS.values()])
+    n_bytes = np.array([sum(len(text.encode()) for text in texts) for texts in TEXTS.values()])
+    np.testing.assert_allclose(table.harm("nats_per_token"), nats / tokens)
+    np.testing.assert_allclose(table.harm("bits_per_byte"), nats / np.log(2) / n_bytes)
+    np.testing.assert_allclose(table.harm(), nats / [float(losses.nats.sum()) for losses in table.base])
+    for unit in UNITS:
+        own, other = table.harm(unit)[0]
+        assert table.specificity(unit)["en"].estimate == pytest.approx(float(own - other))
+        assert table.hurt_most(unit)["en"] == bool(own > other)
+        low, high = table.own_interval(unit)["fi"][1:]
+        assert low <= float(table.harm(unit)[1, 1]) <= high
+    with pytest.raises(MeasurementError, match="unit 'percent'"):
+        table.harm("percent")
+
+
+def test_text_that_is_read_once_gives_what_text_that_is_read_each_time_gives(tokenizer, monkeypatch):
+    model = tiny_model("llama")
+    sets = sets_of(model, tokenizer, some_mask())
+    scored, read = ScoredText.prepare(model, tokenizer, TEXTS), []
+    whole = ablation_matrix(model, tokenizer, sets, TEXTS, controls=("layer_matched",), draws=2)
+    losses = matrix.document_losses
+    monkeypatch.setattr(matrix, "document_losses", lambda *pair: read.append(pair[1].language) or losses(*pair))
+    table = ablation_matrix(model, tokenizer, sets, scored, controls=("layer_matched",), draws=2)
+    assert len(read) == 4 + 2 * 2
+    assert all(torch.equal(a, b) for a, b in zip(sum(whole.delta, ()), sum(table.delta, ()), strict=True))
+    assert torch.equal(whole.draws["layer_matched"]["fi"], table.draws["layer_matched"]["fi"])
+
+
+LANGUAGES = ("ru", "uk", "tt", "hi", "en")
+
+
+def five_sets(model, tokenizer, width=48):
+    """Neurons 0 to 4 of layer 0 belong to one of LANGUAGES each; 5 … 9 of ru are shared as their names say."""
+    mask = torch.zeros(5, 3, width, dtype=torch.bool)
+    for k in range(5):
+        mask[k, 0, k] = True
+    shared = {5: ("ru", "uk"), 6: ("ru", "uk", "tt"), 7: ("ru", "hi"), 8: ("ru", "tt", "hi"), 9: LANGUAGES}
+    for neuron, tags in shared.items():
+        for tag in tags:
+            mask[LANGUAGES.index(tag), 1, neuron] = True
+    return NeuronSet.from_mask(
+        mask,
+        torch.arange(mask.numel()).view(mask.shape).float(),
+        origin=origin_of(model, tokenizer),
+        languages=parse_languages(LANGUAGES),
+        at="mlp_gate",
+        method="test",
+        parameters={},
+    )
+
+
+def test_a_set_is_dealt_out_to_parts_by_the_languages_that_share_a_neuron(tokenizer):
+    sets = five_sets(tiny_model("llama"), tokenizer)
+    parts = set_parts(sets)
+    assert tuple(parts) == PARTS
+    assert {name: part.as_dict()["ru"] for name, part in parts.items()} == {
+        "exclusive": [(0, 0)],
+        "script_and_family": [(1, 5)],
+        "script": [(1, 6)],
+        "family": [(1, 7)],
+        "further": [(1, 8), (1, 9)],
+    }
+    assert parts["script"].as_dict()["tt"] == [(1, 6)] and parts["family"].as_dict()["hi"] == [(1, 7)]
+    masks = torch.stack([part.mask() for part in parts.values()])
+    assert torch.equal(masks.sum(dim=0), sets.mask().long())
+    for part in parts.values():
+        for tag in LANGUAGES:
+            whole = dict(zip(sets.as_dict()[tag], sets[tag].score.tolist(), strict=True))
+            assert part[tag].score.tolist() == [whole[place] for place in part.as_dict()[tag]]
+
+
+def test_every_part_has_random_sets_of_its_own_size_from_neurons_of_no_language(tokenizer, monkeypatch):
+    model = tiny_model("llama")
+    sets, drawn = five_sets(model, tokenizer), []
+    taken = sets.mask().any(dim=0)
+    layer_matched = matrix.layer_matched
+    monkeypatch.setattr(matrix, "layer_matched", lambda *a, **k: drawn.append(layer_matched(*a, **k)) or drawn[-1])
+    texts = ScoredText.prepare(model, tokenizer, {tag: [f"{tag} a b", "we walk on"] for tag in LANGUAGES})
+    tables = part_tables(model, tokenizer, sets, texts, draws=3)
+    assert tuple(tables) == PARTS
+    for masks, part in zip(drawn, set_parts(sets).values(), strict=True):
+        assert not (masks & taken).any()
+        assert torch.equal(masks.sum(dim=3), part.mask().sum(dim=2).expand(3, -1, -1))
+    # A language without a neuron in a part is harmed by nothing.
+    assert not tables["family"].harm()[LANGUAGES.index("uk")].any()

@@ -5,10 +5,22 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from babelscope.ablation.ablation_table import AblationTable
-    from babelscope.ablation.matrix import ablation_matrix, choose_top_rate, relative_harm
+    from babelscope.ablation.ablation_table import UNITS, AblationTable
+    from babelscope.ablation.matrix import ScoredText, ablation_matrix
+    from babelscope.ablation.rate_choice import choose_top_rate
+    from babelscope.ablation.set_parts import PARTS, part_tables, set_parts
     from babelscope.ablation.switch_off import switched_off
 
-__all__ = ["AblationTable", "ablation_matrix", "choose_top_rate", "relative_harm", "switched_off"]
+__all__ = [
+    "PARTS",
+    "UNITS",
+    "AblationTable",
+    "ScoredText",
+    "ablation_matrix",
+    "choose_top_rate",
+    "part_tables",
+    "set_parts",
+    "switched_off",
+]
 
 __getattr__, __dir__ = lazy_names(__name__)

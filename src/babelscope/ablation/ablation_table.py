@@ -14,6 +14,10 @@ from babelscope.errors import MeasurementError
 from babelscope.evaluation import Losses
 from babelscope.languages import Language
 
+UNITS = ("relative", "nats_per_token", "bits_per_byte")
+"""What harm is counted in: per nat of the untouched loss, per token, per byte. Languages cut into more tokens, or of
+lower loss, come out differently in each, so that a verdict says in which it holds."""
+
 
 class HarmEstimate(NamedTuple):
     """An estimate with its 95 % percentile interval over resampled documents."""
@@ -54,17 +58,30 @@ class AblationTable:
         """Place of a language on the column axis."""
         return self.texts.index(Language(language))
 
+    def _scale(self, unit: str) -> list[Float64[Tensor, " _"]]:
+        """What the nats of each document are divided by, by column."""
+        if unit == "relative":
+            return [losses.nats for losses in self.base]
+        if unit == "nats_per_token":
+            return [losses.tokens.double() for losses in self.base]
+        if unit == "bits_per_byte":
+            return [losses.n_bytes.double() * math.log(2) for losses in self.base]
+        raise MeasurementError(f"unit {unit!r} came; expected one of {', '.join(UNITS)}; correct it")
+
+    def harm(self, unit: str = "relative") -> Float64[Tensor, "set language"]:
+        """Harm in one of UNITS: summed over the documents of a text, over what the unit counts."""
+        sums = torch.stack([torch.stack([cell.sum() for cell in row]) for row in self.delta])
+        return sums / torch.stack([column.sum() for column in self._scale(unit)])
+
     @property
     def relative_harm(self) -> Float64[Tensor, "set language"]:
         """Share by which the negative log-likelihood rises; 0.01 is one per cent."""
-        sums = torch.stack([torch.stack([cell.sum() for cell in row]) for row in self.delta])
-        return sums / torch.stack([losses.nats.sum() for losses in self.base])
+        return self.harm("relative")
 
     @property
     def bits_per_byte(self) -> Float64[Tensor, "set language"]:
         """Rise in bits per UTF-8 byte."""
-        sums = torch.stack([torch.stack([cell.sum() for cell in row]) for row in self.delta])
-        return sums / np.log(2) / torch.stack([losses.n_bytes.sum() for losses in self.base])
+        return self.harm("bits_per_byte")
 
     def own_harm(self) -> dict[Language, float]:
         """Relative harm of each set on its own language."""
@@ -91,14 +108,14 @@ class AblationTable:
         own, drawn = self.own_harm(), self.drawn_harm(control)
         return dict(zip(drawn, step_down_p([own[tag] for tag in drawn], list(drawn.values())), strict=True))
 
-    def pairing_p(self) -> float:
+    def pairing_p(self, unit: str = "relative") -> float:
         """Do sets harm the text of their own language, rather than just any text? See `controls.pairing_p`.
 
         Units that matter to the model harm every text; sets paired with texts at random are the control of that.
         """
         rows = [row for row, tag in enumerate(self.languages) if tag in self.texts]
         columns = [self.column(self.languages[row]) for row in rows]
-        return pairing_p(self.relative_harm[rows][:, columns].double(), seed=self.seed)
+        return pairing_p(self.harm(unit)[rows][:, columns], seed=self.seed)
 
     def _weights(self) -> list[Float64[Tensor, "resample _"]]:
         """How often each document of each column is drawn; one common draw where the columns are equally long."""
@@ -112,13 +129,26 @@ class AblationTable:
             weights.append(made[key])
         return weights
 
-    def _resampled(self, row: int, weights: list[Tensor]) -> Float64[Tensor, "resample language"]:
-        columns = [(weights[t] @ self.delta[row][t]) / (weights[t] @ self.base[t].nats) for t in range(len(self.texts))]
+    def _resampled(
+        self, row: int, weights: list[Tensor], unit: str = "relative"
+    ) -> Float64[Tensor, "resample language"]:
+        scale = self._scale(unit)
+        columns = [(weights[t] @ self.delta[row][t]) / (weights[t] @ scale[t]) for t in range(len(self.texts))]
         return torch.stack(columns, dim=1)
 
-    def specificity(self) -> dict[Language, HarmEstimate]:
+    def own_interval(self, unit: str = "relative") -> dict[Language, HarmEstimate]:
+        """Harm of each set on its own language's text, with its interval."""
+        harm, weights, found = self.harm(unit), self._weights(), {}
+        for row, tag in enumerate(self.languages):
+            if tag in self.texts:
+                own = self.column(tag)
+                spread = self._resampled(row, weights, unit)[:, own]
+                found[tag] = HarmEstimate(float(harm[row, own]), *percentile_interval(spread))
+        return found
+
+    def specificity(self, unit: str = "relative") -> dict[Language, HarmEstimate]:
         """Own harm minus the largest harm on another language's text; own is hurt most if the interval is above 0."""
-        harm, weights, found = self.relative_harm, self._weights(), {}
+        harm, weights, found = self.harm(unit), self._weights(), {}
         for row, tag in enumerate(self.languages):
             if tag not in self.texts:
                 continue
@@ -126,7 +156,7 @@ class AblationTable:
             others = [t for t in range(len(self.texts)) if t != own]
             if not others:
                 raise MeasurementError("one text came; expected two or more, to compare own harm with; add languages")
-            samples = self._resampled(row, weights)
+            samples = self._resampled(row, weights, unit)
             spread = samples[:, own] - samples[:, others].amax(dim=1)
             low, high = percentile_interval(spread)
             found[tag] = HarmEstimate(float(harm[row, own] - harm[row, others].max()), low, high)
@@ -148,12 +178,12 @@ class AblationTable:
             found[tag] = HarmEstimate(own[tag] / whole if whole else math.nan, *percentile_interval(spread))
         return found
 
-    def hurt_most(self) -> dict[Language, bool]:
+    def hurt_most(self, unit: str = "relative") -> dict[Language, bool]:
         """Whether the own column's harm is above every other of its row; no interval is asked here.
 
         A set without neurons harms all alike, so none most.
         """
-        harm, found = self.relative_harm, {}
+        harm, found = self.harm(unit), {}
         for row, tag in enumerate(self.languages):
             if tag in self.texts:
                 own = self.column(tag)

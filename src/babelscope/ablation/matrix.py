@@ -1,9 +1,11 @@
-"""Measure the matrix of harm, with its controls, and choose how many neurons to take."""
+"""Measure the matrix of harm, with its controls."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from einops import rearrange
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
@@ -12,8 +14,8 @@ from babelscope.ablation.switch_off import switched_off
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import contribution, contribution_matched, layer_matched
-from babelscope.corpus import Texts, as_corpus
-from babelscope.errors import MeasurementError, SelectionError
+from babelscope.corpus import Corpus, Texts, as_corpus
+from babelscope.errors import SelectionError
 from babelscope.evaluation import HeldOut, Losses, document_losses
 from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, layout_of
@@ -25,24 +27,51 @@ Control = Literal["layer_matched", "contribution_matched"]
 CONTROLS: tuple[Control, ...] = ("layer_matched", "contribution_matched")
 
 
-def relative_harm(
-    layout: Layout, held_out: HeldOut, base: Losses, mask: Tensor, *, at: str = "mlp_gate", value: Tensor | None = None
-) -> Float64[Tensor, " document"]:
-    """Harm in nats of each document while the masked neurons are off."""
-    with switched_off(layout, mask, at=at, value=value):  # pyright: ignore[reportArgumentType]
-        return document_losses(layout, held_out).nats - base.nats
+@dataclass(frozen=True, eq=False)
+class ScoredText:
+    """Held-out text with the untouched model's losses on it: read once, however many sets are switched off on it."""
+
+    layout: Layout
+    corpus: Corpus
+    held: tuple[HeldOut, ...]
+    """One per language, in the order of the corpus."""
+    base: tuple[Losses, ...]
+    """The untouched model's losses on them."""
+
+    @classmethod
+    def prepare(
+        cls,
+        model: CausalModel,
+        tokenizer: PreTrainedTokenizerBase,
+        texts: Texts,
+        *,
+        max_tokens: int | None = None,
+        max_length: int = 512,
+    ) -> "ScoredText":
+        """Tokenize the text and score it; max_tokens: scored tokens a language at most, whole documents."""
+        layout, corpus = layout_of(model), as_corpus(texts)
+        held = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)
+        return cls(layout, corpus, tuple(held), tuple(document_losses(layout, part) for part in held))
+
+    def harm(self, column: int, mask: Tensor, *, at: str, value: Tensor | None = None) -> Float64[Tensor, " document"]:
+        """Harm in nats of each document of one language while the masked neurons are off; 0 where none is masked."""
+        if not bool(mask.any()):
+            return torch.zeros_like(self.base[column].nats)
+        with switched_off(self.layout, mask, at=at, value=value):  # pyright: ignore[reportArgumentType]
+            return document_losses(self.layout, self.held[column]).nats - self.base[column].nats
 
 
 def ablation_matrix(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     sets: NeuronSet,
-    texts: Texts,
+    texts: Texts | ScoredText,
     *,
     controls: Sequence[Control] = CONTROLS,
     draws: int = 19,
     to: Literal["zero", "mean"] = "zero",
     observation: Observation | None = None,
+    barred: NeuronSet | None = None,
     max_tokens: int | None = None,
     max_length: int = 512,
     resamples: int = 1000,
@@ -51,12 +80,16 @@ def ablation_matrix(
 ) -> AblationTable:
     """Switch off each language's set in turn and measure the harm on every language's text.
 
-    texts: held-out text; its languages are the columns.
+    texts: held-out text; its languages are the columns. A ScoredText is read already, by its own max_tokens and
+    max_length, and serves many calls.
     controls: "layer_matched" and "contribution_matched" random sets, `draws` of each, on the own language's text.
-    to: "zero", or "mean": each neuron's mean over languages of its value at the set's site.
+    to: "zero", or "mean": each neuron's mean value on the language of the text that is read. The mean over languages
+    would switch a neuron on that fires in one script alone, wherever another script is read.
     observation: where contributions (mlp_inner) and means come from; None observes the same texts for them.
+    barred: sets whose neurons no control is drawn from either, such as those that `sets` are parts of.
     max_tokens: scored tokens a language at most, whole documents.
-    Raises SelectionError if every set is empty, ArtifactError if sets or observation are of another model.
+    Raises SelectionError if every set is empty, ArtifactError if sets or observation are of another model,
+    LanguageError where a mean is asked for on the text of a language that was not observed.
     """
     check_made_for(sets.origin, model, tokenizer, "ablation")
     if not len(sets.indices):
@@ -65,32 +98,34 @@ def ablation_matrix(
         raise SelectionError(f"draws {draws} came; expected 1 or more, or no controls; draw more")
     if observation is not None:
         sets.origin.check_same(observation.origin, "ablation with an observation")
-    layout, corpus = layout_of(model), as_corpus(texts)
+    given = isinstance(texts, ScoredText)
+    corpus = texts.corpus if given else as_corpus(texts)
     needed = [
         site for site, used in (("mlp_inner", "contribution_matched" in controls), (sets.at, to == "mean")) if used
     ]
     if needed and observation is None:
         observation = observe(model, tokenizer, corpus, sites=needed, tokens_per_language=max_tokens, shards=0)
-    held = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)
-    value = mean_value(observation, sets) if to == "mean" and observation is not None else None
-    base = tuple(document_losses(layout, part) for part in held)
-    masks, total = sets.mask(), len(sets.languages) * len(held)
+    means = mean_values(observation, sets, tuple(corpus)) if to == "mean" and observation is not None else None
+    drawn, ratio = draw_controls(sets, observation, controls, draws, seed, barred)
+    scored = (
+        texts if given else ScoredText.prepare(model, tokenizer, corpus, max_tokens=max_tokens, max_length=max_length)
+    )
+    values = [None] * len(corpus) if means is None else [*means]
+    masks, total = sets.mask(), len(sets.languages) * len(corpus)
     with tqdm(total=total, unit="cell", desc=f"ablating to {to}", disable=not progress) as bar:
         delta = tuple(
             tuple(
-                advance(bar, relative_harm, layout, part, losses, mask, at=sets.at, value=value)
-                for part, losses in zip(held, base, strict=True)
+                advance(bar, scored.harm, column, mask, at=sets.at, value=value) for column, value in enumerate(values)
             )
             for mask in masks
         )
-    drawn, ratio = draw_controls(sets, observation, controls, draws, seed)
     return AblationTable(
         languages=sets.languages,
         texts=tuple(corpus),
-        base=base,
+        base=scored.base,
         delta=delta,
         draws={
-            control: measure_draws(layout, sets, held, base, found, value, f"{control} control", progress)
+            control: measure_draws(scored, sets, found, values, f"{control} control", progress)
             for control, found in drawn.items()
         },
         sizes=sets.sizes,
@@ -108,120 +143,52 @@ def advance(bar: tqdm, call: Callable[..., Tensor], *args: object, **kwargs: obj
     return result
 
 
-def mean_value(observation: Observation, sets: NeuronSet) -> Float64[Tensor, "layer neuron"]:
-    """Mean over languages of each neuron's mean value: every language weighs the same.
+def mean_values(
+    observation: Observation, sets: NeuronSet, languages: Sequence[str]
+) -> Float64[Tensor, "language layer neuron"]:
+    """Mean value of each neuron on the text of each of some languages, at the sets' site.
 
-    In an MoE the mean is over the tokens routed to the neuron's expert, since only there it is switched off; languages
-    that never met the expert are left out, and where none did the value is 0.
+    In an MoE the mean is over the tokens routed to the neuron's expert, since only there it is switched off; 0 where a
+    language never met the expert. Raises LanguageError for a language that was not observed.
     """
-    record = observation[sets.at]
+    record, columns = observation[sets.at], [observation.index(tag) for tag in languages]
     routed = routed_tokens(record)
-    if routed is None:
-        return (record.sum / observation.token_counts).mean(dim=2)
-    return (record.sum / routed).nanmean(dim=2).nan_to_num(0.0)
+    mean = record.sum / (observation.token_counts if routed is None else routed)
+    return rearrange(mean[..., columns].nan_to_num(0.0), "l j k -> k l j").contiguous()
 
 
 def draw_controls(
-    sets: NeuronSet, observation: Observation | None, controls: Sequence[Control], draws: int, seed: int
+    sets: NeuronSet,
+    observation: Observation | None,
+    controls: Sequence[Control],
+    draws: int,
+    seed: int,
+    barred: NeuronSet | None = None,
 ) -> tuple[dict[str, Tensor], dict[Language, float]]:
     """Masks `[draw, language, layer, neuron]` by control, and the contribution that the matched ones reach."""
     found: dict[str, Tensor] = {}
     ratio: dict[Language, float] = {}
     if "layer_matched" in controls:
-        found["layer_matched"] = layer_matched(sets, draws=draws, seed=seed)
+        found["layer_matched"] = layer_matched(sets, draws=draws, seed=seed, barred=barred)
     if "contribution_matched" in controls and observation is not None:
         columns = [observation.index(tag) for tag in sets.languages]
-        matched = contribution_matched(sets, contribution(observation)[columns], draws=draws, seed=seed)
+        size = contribution(observation)[columns]
+        matched = contribution_matched(sets, size, draws=draws, seed=seed, barred=barred)
         found["contribution_matched"] = matched.masks
         ratio = dict(zip(sets.languages, matched.achieved_ratio.mean(dim=0).tolist(), strict=True))
     return found, ratio
 
 
 def measure_draws(
-    layout: Layout,
-    sets: NeuronSet,
-    held: list[HeldOut],
-    base: Sequence[Losses],
-    masks: Tensor,
-    value: Tensor | None,
-    name: str,
-    progress: bool,
+    scored: ScoredText, sets: NeuronSet, masks: Tensor, values: Sequence[Tensor | None], name: str, progress: bool
 ) -> dict[Language, Float64[Tensor, "draw _"]]:
     """Harm of every random set on the own language's text."""
-    columns = {part.language: part for part in held}
-    untouched = {losses.language: losses for losses in base}
+    columns = {part.language: column for column, part in enumerate(scored.held)}
     measured = {}
     with tqdm(total=masks.shape[0] * len(sets.languages), unit="set", desc=name, disable=not progress) as bar:
         for k, tag in enumerate(sets.languages):
-            if tag not in columns:
-                continue
-            rows = [
-                advance(
-                    bar, relative_harm, layout, columns[tag], untouched[tag], masks[draw, k], at=sets.at, value=value
-                )
-                for draw in range(masks.shape[0])
-            ]
-            measured[tag] = torch.stack(rows)
+            if tag in columns:
+                own = columns[tag]
+                rows = [advance(bar, scored.harm, own, mask, at=sets.at, value=values[own]) for mask in masks[:, k]]
+                measured[tag] = torch.stack(rows)
     return measured
-
-
-class TopRateChoice(NamedTuple):
-    """The method and top_rate taken, and what each candidate did on the text it was chosen on."""
-
-    method: str
-    top_rate: float
-    rows: list[Mapping[str, float | str]]
-
-
-def choose_top_rate(
-    model: CausalModel,
-    tokenizer: PreTrainedTokenizerBase,
-    methods: Mapping[str, Callable[[float], NeuronSet]],
-    texts: Texts,
-    *,
-    rates: Sequence[float] = (0.01, 0.02, 0.05, 0.10),
-    min_size: int = 5,
-    max_tokens: int | None = None,
-    progress: bool = False,
-) -> TopRateChoice:
-    """Choose the method and rate at which most sets of `min_size` or more hurt their own language most.
-
-    Ties go to the larger mean of own harm minus the largest other harm. Never use the text of the final table here.
-    A rate that gives no language a neuron is passed over.
-    Raises MeasurementError for text of one language: there is no other to hurt less; SelectionError where no rate
-    gives a neuron.
-    """
-    rows: list[dict[str, float | str]] = []
-    corpus = as_corpus(texts)
-    if len(corpus) < 2:
-        raise MeasurementError("one text came; expected two or more, to compare own harm with; add languages")
-    for name, rate in ((name, rate) for name in methods for rate in rates):
-        sets = methods[name](rate)
-        sets = sets.only(tag for tag in sets.languages if tag in corpus)
-        if not len(sets.indices):
-            rows.append({"method": name, "top_rate": rate, "own_hurt_most": 0})
-            continue
-        table = ablation_matrix(model, tokenizer, sets, corpus, controls=(), max_tokens=max_tokens, progress=progress)
-        harm, large = table.relative_harm, [sets.sizes[tag] >= min_size for tag in table.languages]
-        gaps = []
-        for row, tag in enumerate(table.languages):
-            others = [t for t in range(len(table.texts)) if t != table.column(tag)]
-            gaps.append(float(harm[row, table.column(tag)] - harm[row, others].max()))
-        most = sum(hurt and big for hurt, big in zip(table.hurt_most().values(), large, strict=True))
-        rows.append(
-            {
-                "method": name,
-                "top_rate": rate,
-                "own_hurt_most": most,
-                "mean_gap": sum(gaps) / len(gaps),
-                "mean_own_harm": sum(table.own_harm().values()) / len(table.languages),
-            }
-        )
-    found = [row for row in rows if "mean_gap" in row]
-    if not found:
-        raise SelectionError(
-            f"no rate of {', '.join(map(str, rates))} gives a language a neuron by {', '.join(methods)}; expected one; "
-            "give larger rates, or more languages"
-        )
-    best = max(found, key=lambda row: (row["own_hurt_most"], row["mean_gap"]))
-    return TopRateChoice(str(best["method"]), float(best["top_rate"]), [*rows])

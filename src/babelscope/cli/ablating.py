@@ -45,7 +45,7 @@ def run_ablate(
     from babelscope.artifacts import NeuronSet, Observation
     from babelscope.corpus import WHOLE, check_unseen, has_splits, load_corpus
     from babelscope.models import open_model
-    from babelscope.study.parts import ablation_summary
+    from babelscope.study.ablation_numbers import ablation_summary
 
     free(out)
     sets = NeuronSet.load(neurons)

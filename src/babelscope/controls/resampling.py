@@ -123,7 +123,7 @@ def split_stability(
             sizes[k],
             median_of(lead[k]),
             *percentile_interval(lead[k]),
-            tuple((median_of(row), *percentile_interval(row)) for row in pair[k]),
+            tuple(range_of(row) for row in pair[k]),
         )
         for k, tag in enumerate(shards.languages)
     }
@@ -204,6 +204,12 @@ def corpus_size_curve(
 def count_units(mask: Bool[Tensor, "language layer unit"]) -> Int64[Tensor, " language"]:
     """Units in each language's set."""
     return reduce(mask.long(), "k l u -> k", "sum")
+
+
+def range_of(samples: Float64[Tensor, " draw"]) -> tuple[float, float, float]:
+    """Median of the samples that are not NaN, and both ends of the middle 95 % of them."""
+    low, high = percentile_interval(samples)
+    return median_of(samples), low, high
 
 
 def median_of(samples: Float64[Tensor, " draw"]) -> float:

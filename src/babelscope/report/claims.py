@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from babelscope.controls.matched_sets import LEAST_MATCH
 from babelscope.figures import PERPLEXITY_BAND, Number
 from babelscope.report.results import Results
 from babelscope.report.wording import harm_digits, known, p_value, percent, plain, span, span_over
@@ -16,6 +17,8 @@ LEVEL = 0.05 + 1e-9
 CONTROLS = ("layer_matched", "contribution_matched")
 DISTINCT_FLOOR = 0.8
 """Least share of distinct 4-grams, steered over native, that counts as fluent."""
+HARM_UNITS = {"relative": "relative loss", "nats_per_token": "nats per token", "bits_per_byte": "bits per byte"}
+"""What harm is counted in, as results.json and as a line name it."""
 NAMED_PAIRS = 3
 """Pairs of languages that a line names."""
 CEILING_SHARE = 0.5
@@ -58,6 +61,7 @@ def claims(results: Results) -> list[Claim]:
     return [
         _stable(results),
         _own_language(results),
+        _exclusive(results),
         _beats_draws(results, 0, "random neurons of the same layers"),
         _beats_draws(results, 1, "random neurons of the same layers and contribution"),
         _steers(results),
@@ -83,12 +87,20 @@ def adjusted_p(results: Results, which: int, tag: str) -> Number | None:
 
 
 def beats_draws(results: Results, which: int, tag: str) -> bool | None:
-    """Whether the corrected p counts; None without one, or where so few draws cannot reach it."""
+    """Whether the corrected p counts; None without one, or where so few draws or no matched control can reach it."""
     p = adjusted_p(results, which, tag)
+    if which == 1 and tag in unmatched(results):
+        return None
     draws = results.by_language(f"ablation.{CONTROLS[which]}").get(tag)
     if p is None or (draws and 1 / (len(draws) + 1) > LEVEL):
         return None
     return p <= LEVEL
+
+
+def unmatched(results: Results) -> dict[str, Number]:
+    """Languages whose contribution-matched sets write less than they should, with the share that they reach."""
+    shares = results.by_language("ablation.achieved_contribution")
+    return {tag: share for tag, share in shares.items() if share < LEAST_MATCH}
 
 
 def leads(results: Results) -> dict[str, list[Number]]:
@@ -193,13 +205,71 @@ def _own_language(results: Results) -> Claim:
     paired = pairing_holds(results)
     if paired is not None:
         result += f"; sets paired with texts at random: p {p_value(results.find('ablation.pairing_p'))}"
+    passed = {unit: _leads_in(results, "ablation", unit) for unit in HARM_UNITS}
+    if not any(passed.values()):
+        passed = {"relative": {tag: values[1] > 0 and paired is not False for tag, values in tested.items()}}
     return Claim(
         title="Switching a set off harms its own language most",
         control="text of every other language, and sets paired with texts at random; counts where the interval of "
-        "(own − largest other) lies above 0 and the pairing's p ≤ 0.05",
-        result=result,
-        **_split({tag: values[1] > 0 and paired is not False for tag, values in tested.items()}),
+        f"(own − largest other) lies above 0 and the pairing's p ≤ 0.05, in {_listed_units(passed)}",
+        result=result + _said_units(passed),
+        **_split(_in_every_unit(passed)),
     )
+
+
+def _exclusive(results: Results) -> Claim:
+    passed = {unit: _leads_in(results, "ablation.parts.exclusive", unit) for unit in HARM_UNITS}
+    tested = _in_every_unit(passed)
+    own = results.by_language("ablation.parts.exclusive.own_harm")
+    romanised = results.by_language("ablation.parts.romanised.whole")
+    result = ""
+    if tested:
+        sizes = results.by_language("ablation.parts.exclusive.neurons")
+        alone = [sizes[tag] / results.tree["neurons"][tag] for tag in own if results.tree["neurons"].get(tag)]
+        digits = harm_digits(values[0] for values in own.values())
+        harms = _middle([values[0] for values in own.values()], lambda x: percent(x, digits))
+        result = f"{_middle(alone, percent)} of a set (median) is exclusive and harms its own text by {harms}"
+        if romanised:
+            latin = _middle([values[0] for values in romanised.values()], lambda x: percent(x, 1))
+            result += f"; whole sets harm their text in Latin letters by {latin} (median of {len(romanised)})"
+    return Claim(
+        title="The neurons that no other language has harm their own language most",
+        control="text of every other language; counts where the interval of (own − largest other) lies above 0, in "
+        f"{_listed_units(passed)}. What a set shares with its script and with its family is switched off apart",
+        result=result + _said_units(passed),
+        **_split(tested),
+    )
+
+
+def _leads_in(results: Results, place: str, unit: str) -> dict[str, bool]:
+    """Whether own harm leads in one unit, by language; the pairing's p counts where it was measured."""
+    found = results.by_language(f"{place}.by_unit.{unit}.specificity")
+    p = results.find(f"{place}.by_unit.{unit}.pairing_p")
+    paired = p is None or not known(p) or p <= LEVEL
+    return {tag: values[1] > 0 and paired for tag, values in found.items() if all(map(known, values))}
+
+
+def _in_every_unit(passed: Mapping[str, Mapping[str, bool]]) -> dict[str, bool]:
+    tags = dict.fromkeys(tag for found in passed.values() for tag in found)
+    return {tag: all(found.get(tag, True) for found in passed.values()) for tag in tags}
+
+
+def _listed_units(passed: Mapping[str, Mapping[str, bool]]) -> str:
+    return ", ".join(HARM_UNITS[unit] for unit in passed)
+
+
+def _said_units(passed: Mapping[str, Mapping[str, bool]]) -> str:
+    """In how many languages each unit says so, and the languages in which the units differ."""
+    if len(passed) < 2 or not any(passed.values()):
+        return ""
+    counted = ", ".join(f"{HARM_UNITS[unit]} {sum(found.values())}" for unit, found in passed.items())
+    apart = {
+        tag: [HARM_UNITS[unit] for unit, found in passed.items() if found.get(tag)]
+        for tag, everywhere in _in_every_unit(passed).items()
+        if not everywhere
+    }
+    some = ", ".join(f"{tag} in {' and '.join(units)}" for tag, units in apart.items() if units)
+    return f"; holds by {counted} of {len(_in_every_unit(passed))}" + (f"; only {some}" if some else "")
 
 
 def _beats_draws(results: Results, which: int, name: str) -> Claim:
@@ -213,7 +283,10 @@ def _beats_draws(results: Results, which: int, name: str) -> Claim:
     if any(p is not None for p in listed.values()):
         result += f"{'; ' if result else ''}median corrected p {_middle(list(listed.values()), p_value)}"
         if not any(yes is not None for yes in passed.values()):
-            result += "; too few draws for p ≤ 0.05"
+            result += "; no test, by too few draws for p ≤ 0.05 or by controls that are not matched"
+    if which == 1 and (short := unmatched(results)):
+        said = ", ".join(f"{tag} {plain(share)}" for tag, share in short.items())
+        result += f"{'; ' if result else ''}unmatched, at a share of the contribution of: {said}"
     return Claim(
         title=f"A set matters more to its language than {name}",
         control=f"{_draws(results, key)}; counts where p ≤ 0.05, corrected over languages. It says that the neurons "

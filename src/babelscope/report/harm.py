@@ -4,7 +4,7 @@ import numpy as np
 
 from babelscope.axes import Float
 from babelscope.figures import Number, ablation_map, colour_limit, harm_against_draws
-from babelscope.report.claims import adjusted_p, p_pair
+from babelscope.report.claims import adjusted_p, p_pair, unmatched
 from babelscope.report.markup import (
     Caption,
     Markup,
@@ -41,7 +41,10 @@ def ablation_section(results: Results, run: str) -> Section:
     if to_mean is None:
         body.append(missing("Switching off to the mean instead of 0"))
     else:
-        body += [element("h3", "To the mean instead of 0"), _harm_map(results, f"{run}-mean", to_mean, "their mean")]
+        body += [
+            element("h3", "To the mean instead of 0"),
+            _harm_map(results, f"{run}-mean", to_mean, "the mean on the column's text"),
+        ]
     body.append(_choice(results))
     return Section("ablation", "What switching a set off harms", join(body))
 
@@ -155,7 +158,11 @@ def _test_size(results: Results) -> str:
 
 def _ratio(results: Results, key: str, tag: str) -> str:
     row = results.by_language(f"ablation.ratio_{key}").get(tag)
-    return f"{plain(row[0], 1)} {span(row[1], row[2], 1)}".strip() if row else "–"
+    if not row:
+        return "–"
+    short = unmatched(results).get(tag) if key == "contribution_matched" else None
+    said = f"{plain(row[0], 1)} {span(row[1], row[2], 1)}".strip()
+    return said if short is None else f"{said}, unmatched ({plain(short)} of the contribution)"
 
 
 def _numbers(row: list[Number | None]) -> list[Number]:

@@ -42,6 +42,25 @@ def _by_source(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
     yield from faults
 
 
+_UNITS = ("relative", "nats_per_token", "bits_per_byte")
+_BY_UNIT = record(
+    {},
+    **dict.fromkeys(
+        _UNITS, record({"specificity": per_language(_estimate)}, own_hurt_most=per_language(truth), pairing_p=number)
+    ),
+)
+_PART = record(
+    {"neurons": per_language(number), "relative_harm": language_square},
+    **dict.fromkeys(("own_harm",), per_language(_estimate)),
+    **dict.fromkeys(("layer_matched", "p", "p_adjusted", "tokens"), _number_each),
+    by_unit=_BY_UNIT,
+)
+_PARTS = record(
+    {},
+    **dict.fromkeys(("exclusive", "script_and_family", "script", "family", "further"), _PART),
+    romanised=keyed(per_language(_estimate)),
+    romanised_bits_per_byte=_number_each,
+)
 _ABLATION = record(
     {
         "relative_harm": language_square,
@@ -50,6 +69,9 @@ _ABLATION = record(
         "contribution_matched": _draws,
         "p": per_language(nullable(either(number, row(_maybe, _maybe)))),
     },
+    nats_per_token=language_square,
+    by_unit=_BY_UNIT,
+    parts=_PARTS,
     p_by_control=record({"layer_matched": _number_each, "contribution_matched": _number_each}),
     achieved_contribution=_number_each,
     relative_harm_to_mean=language_square,

@@ -13,6 +13,7 @@ FEWEST = {
     "choose_tokens": 1,
     "resamples": 2,
     "ablate_tokens": 1,
+    "part_tokens": 0,
     "draws": 1,
     "dev_prompts": 1,
     "test_prompts": 1,
@@ -35,6 +36,9 @@ class Budget:
     """Bootstraps, half-splits and label permutations."""
     ablate_tokens: int = 700
     """Scored tokens a language, test split."""
+    part_tokens: int = 250
+    """Scored tokens a language, test split, with parts of the sets off: neurons that only one language has, and those
+    that it shares with its script or family; 0 leaves the parts out."""
     draws: int = 19
     """Random sets of each control."""
     layers: tuple[int, ...] = ()

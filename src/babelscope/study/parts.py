@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from babelscope.ablation import AblationTable
 from babelscope.artifacts import Direction, NeuronSet, Observation
 from babelscope.controls import holm, more_successes_p
 from babelscope.identification import ScriptControl, SetChecks
@@ -69,45 +68,6 @@ def stability_row(checks: SetChecks, tag: str) -> list[float | int]:
     """[median, low, high, chance, size] of one language."""
     found = checks.stability[tag]  # pyright: ignore[reportArgumentType]
     return [found.median, found.low, found.high, found.chance, found.size]
-
-
-def ablation_summary(table: AblationTable) -> dict[str, Any]:
-    """One ablation table as numbers."""
-    p = {control: table.p_values(control) for control in table.draws}
-    return {
-        "relative_harm": table.relative_harm.tolist(),
-        "bits_per_byte": table.bits_per_byte.tolist(),
-        "layer_matched": table.drawn_harm("layer_matched"),
-        "contribution_matched": table.drawn_harm("contribution_matched"),
-        "p": {tag: max(values[tag] for values in p.values()) for tag in table.languages},
-        "p_by_control": p,
-        "p_adjusted": {control: table.adjusted_p(control) for control in table.draws},
-        "pairing_p": table.pairing_p(),
-        "specificity": table.specificity(),
-        "own_hurt_most": table.hurt_most(),
-        "ratio_layer_matched": table.ratio("layer_matched"),
-        "ratio_contribution_matched": table.ratio("contribution_matched"),
-        "achieved_contribution": dict(table.achieved_ratio),
-        "base_nats_per_token": {losses.language: losses.nats_per_token for losses in table.base},
-        "base_bits_per_byte": {losses.language: losses.bits_per_byte for losses in table.base},
-        "documents": {losses.language: len(losses.nats) for losses in table.base},
-        "tokens": {losses.language: int(losses.tokens.sum()) for losses in table.base},
-        "draws": len(next(iter(table.draws["layer_matched"].values()))),
-        "resamples": table.resamples,
-        "seed": table.seed,
-    }
-
-
-def ablation_results(
-    table: AblationTable, to_mean: AblationTable, choice: Sequence[Mapping[str, float | str]]
-) -> dict[str, Any]:
-    """Both tables, and how top_rate was chosen."""
-    return {
-        **ablation_summary(table),
-        "relative_harm_to_mean": to_mean.relative_harm.tolist(),
-        "specificity_to_mean": to_mean.specificity(),
-        "choice": [dict(row) for row in choice],
-    }
 
 
 def success(trial: Trial) -> dict[str, float]:

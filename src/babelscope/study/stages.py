@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from babelscope.ablation import ablation_matrix, choose_top_rate
+from babelscope.ablation import AblationTable, ScoredText, ablation_matrix, choose_top_rate, part_tables, set_parts
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.controls import write_evidence
-from babelscope.corpus import ROMANISABLE
+from babelscope.corpus import ROMANISABLE, romanise
 from babelscope.files.writing import discard, new_folder
 from babelscope.identification import ScriptControl, check_sets, evidence_rows, romanised_control
+from babelscope.languages import Language
 from babelscope.neurons import neuron_rule, scoring_rules
 from babelscope.recording import observe
+from babelscope.study.ablation_numbers import ablation_results, part_results
 from babelscope.study.job import StudyInputs
-from babelscope.study.parts import ablation_results, control_results, set_results, steering_results
+from babelscope.study.parts import control_results, set_results, steering_results
 from babelscope.study.texts import SHARDS
 from babelscope.sweeps import Decoding, neuron_steering_study, overridden_settings, steering_study
 
@@ -89,20 +91,49 @@ def script_control(job: StudyInputs, observation: Observation, sets: NeuronSet) 
 def ablate(
     job: StudyInputs, observation: Observation, sets: NeuronSet, choice: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Every set switched off on the test split, to zero beside both controls, and to its mean."""
+    """Every set switched off on the test split, to zero beside both controls and to its mean; then its parts."""
+    test = partial(ScoredText.prepare, job.model, job.tokenizer, job.texts["test"])
     switch_off = partial(
         ablation_matrix,
         job.model,
         job.tokenizer,
         sets,
-        job.texts["test"],
+        test(max_tokens=job.budget.ablate_tokens),
         draws=job.budget.draws,
         observation=observation,
-        max_tokens=job.budget.ablate_tokens,
         seed=job.seed,
         progress=job.progress,
     )
-    return ablation_results(switch_off(to="zero"), switch_off(to="mean", controls=()), choice)
+    found = ablation_results(switch_off(to="zero"), switch_off(to="mean", controls=()), choice)
+    if not job.budget.part_tokens:
+        return found
+    part_text = test(max_tokens=job.budget.part_tokens)
+    tables = part_tables(
+        job.model, job.tokenizer, sets, part_text, draws=job.budget.draws, seed=job.seed, progress=job.progress
+    )
+    return {**found, "parts": part_results(tables, romanised_harm(job, sets))}
+
+
+def romanised_harm(job: StudyInputs, sets: NeuronSet) -> dict[str, dict[Language, AblationTable]]:
+    """Whole sets, and each part of them, switched off on the own language's test text in Latin letters."""
+    native = [tag for tag in sets.languages if tag.script in ROMANISABLE]
+    texts = {
+        tag: ScoredText.prepare(
+            job.model,
+            job.tokenizer,
+            romanise(job.texts["test"].only([tag])),
+            max_tokens=job.budget.part_tokens,
+        )
+        for tag in native
+    }
+    return {
+        name: {
+            tag: ablation_matrix(job.model, job.tokenizer, part[tag], text, controls=(), seed=job.seed)
+            for tag, text in texts.items()
+            if part.sizes[tag]
+        }
+        for name, part in {"whole": sets, **set_parts(sets)}.items()
+    }
 
 
 def steer(job: StudyInputs, observation: Observation, sets: NeuronSet) -> dict[str, Any]:
