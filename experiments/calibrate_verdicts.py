@@ -1,9 +1,12 @@
 """How often does a verdict of the report hold where no language exists, and how often where one does?
 
-Documents of many languages are dealt out at random to six labels ("no language"), and the same documents go to their
-own six languages ("languages", six drawn for each population). Both are observed, selected, checked and switched off
-as a study does it, and the report's own verdicts are read from the numbers. Steering is simulated: answers of equal
-true success with and without steering ("no effect"), and of .9 against .02 ("effect").
+Documents of many languages are dealt out at random to six labels ("no language"); with a share of each label's from a
+language of its own ("planted"); and to their own six languages ("languages", six drawn for each population). All are
+observed, selected, checked and switched off as a study does it, and the report's own verdicts are read from the
+numbers. For what two languages share, two of the labels get the same share of documents from one language ("planted
+pair") and are dealt out at random otherwise. Steering is simulated: answers of equal true success with and without
+steering ("no effect"), and of .9 against .02 ("effect"). So is fluency: answers whose nats a token differ by a known
+ratio of perplexities from those of native ones, with the spread of real answers.
 
 Against a verdict: it holds under no language more often than 5 % and two standard errors, or in fewer than 90 % of
 labels under languages. Populations share one pool of documents and one model, so that the errors leave out what another
@@ -14,29 +17,38 @@ measured here to show that they are no evidence of one.
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from babelscope import Observation, ablation_matrix, load_corpus, observe, open_model, select_lape
+from babelscope import NeuronSet, Observation, ablation_matrix, load_corpus, observe, open_model, select_lape
+from babelscope.ablation import ScoredText, set_parts
 from babelscope.controls import holm, more_successes_p
 from babelscope.corpus import Corpus, Document
 from babelscope.errors import SelectionError
+from babelscope.figures import PERPLEXITY_BAND
 from babelscope.files.writing import write_text
 from babelscope.identification import ScriptControl, check_sets
 from babelscope.languages import parse_languages
 from babelscope.report.claims import claims
 from babelscope.report.results import Results
 from babelscope.runs import Run, main
-from babelscope.study.ablation_numbers import ablation_summary
+from babelscope.study.ablation_numbers import ablation_summary, part_numbers
 from babelscope.study.parts import control_results
+from babelscope.sweeps.answer_scores import perplexity_interval
 
 POOL = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id", "eu", "cy", "tt")
 LABELS = 6
+SHARED = "Two languages share more neurons than others do"
+RATIOS = (0.6, 0.67, 0.8, 1.0, 1.3, 1.5, 1.7, 2.0)
+"""True perplexity ratios of simulated answers; .67 and 1.5 are the ends of the band that counts as fluent."""
+Deal = Callable[[Corpus, random.Random, int], Corpus]
 RIGHT, PROMPTS, CONTROL_PROMPTS = (0.02, 0.05, 0.1, 0.3, 0.5), 22, 10
 """True success of simulated answers without effect; answers of a target, steered and of each control."""
 
@@ -44,7 +56,9 @@ RIGHT, PROMPTS, CONTROL_PROMPTS = (0.02, 0.05, 0.1, 0.3, 0.5), 22, 10
 @dataclass(frozen=True)
 class Config:
     populations: int = 10
-    """Of six labels each, under no language and under languages."""
+    """Of six labels each, for every way of dealing documents out."""
+    planted: float = 0.3
+    """Share of a label's documents that are of a language of its own, or of the pair's."""
     tokens: int = 5000
     """A label, for what is observed."""
     test_tokens: int = 700
@@ -67,14 +81,21 @@ def run(config: Config, run: Run) -> None:
     model, tokenizer = open_model("reference", device="cpu")
     texts = {split: load_corpus("reference", POOL, split=split) for split in ("train", "test")}
     verdicts: list[dict[str, Any]] = []
+    deals: dict[str, Deal] = {
+        "no language": dealt_out,
+        "planted": partial(planted, share=config.planted, labels=range(LABELS)),
+        "languages": own_languages,
+        "planted pair": partial(planted, share=config.planted, labels=(0, 0)),
+    }
     for number in range(config.populations):
-        for labels, deal in (("no language", dealt_out), ("languages", own_languages)):
+        for labels, deal in deals.items():
             file = run.folder / f"{labels.replace(' ', '-')}-{number}.json"
             if not file.is_file():
                 parts = {split: deal(text, random.Random(f"{number} {split}"), number) for split, text in texts.items()}
-                write_text(file, json.dumps(verdicts_of(model, tokenizer, parts, config, number)))
+                verdicts_here = pair_verdicts if labels == "planted pair" else verdicts_of
+                write_text(file, json.dumps(verdicts_here(model, tokenizer, parts, config, number)))
             verdicts += [{"labels": labels, **row} for row in json.loads(file.read_text(encoding="utf-8"))]
-    rows = [*summed(verdicts), *steering_rows(config)]
+    rows = [*summed(verdicts), *steering_rows(config), *fluency_rows(config)]
     (run.folder / "results.jsonl").unlink(missing_ok=True)
     run.log(rows)
     if config.out:
@@ -87,6 +108,26 @@ def dealt_out(text: Corpus, rng: random.Random, number: int) -> Corpus:
     rng.shuffle(documents)
     each = len(documents) // len(POOL)
     return corpus_of({tag: documents[k * each : (k + 1) * each] for k, tag in enumerate(POOL[:LABELS])})
+
+
+def planted(text: Corpus, rng: random.Random, number: int, *, share: float, labels: Sequence[int]) -> Corpus:
+    """Dealt out, but for a share of the first labels' documents, which are of a language of their own.
+
+    labels: for each of the first labels, which of some languages, drawn for each population, it gets its share from.
+    """
+    chosen = random.Random(number).sample(POOL, 1 + max(labels))
+    rest = [document for tag in text if tag not in chosen for document in text[tag]]
+    kinds = {tag: rng.sample(list(text[tag]), len(text[tag])) for tag in chosen}
+    rng.shuffle(rest)
+    each = len(rest) // LABELS
+    found: dict[str, list[Document]] = {}
+    for k, tag in enumerate(POOL[:LABELS]):
+        of_kind = kinds[chosen[labels[k]]] if k < len(labels) else []
+        count = min(round(share * each), len(of_kind) // labels.count(labels[k])) if of_kind else 0
+        found[tag] = [of_kind.pop() for _ in range(count)]
+        found[tag] += [rest.pop() for _ in range(round(count / share) - count if count else each)]
+        rng.shuffle(found[tag])
+    return corpus_of(found)
 
 
 def own_languages(text: Corpus, rng: random.Random, number: int) -> Corpus:
@@ -102,46 +143,66 @@ def corpus_of(documents: Mapping[str, Sequence[Document]]) -> Corpus:
 
 
 def verdicts_of(model: Any, tokenizer: Any, texts: Mapping[str, Corpus], config: Config, seed: int) -> list[dict]:
-    """Title, counted and held of every verdict of one population; the p of the pairing apart."""
-    observation = observe(
-        model,
-        tokenizer,
-        texts["train"],
-        sites=["mlp_gate", "mlp_inner"],
-        tokens_per_language=config.tokens,
-        shards=32,
-    )
+    """Title, counted and held of every verdict of one population; the p of the pairing in each unit apart."""
     try:
-        tree = measured(model, tokenizer, observation, texts["test"], config, seed)
+        tree = measured(model, tokenizer, texts, config, seed)
     except SelectionError:  # A rule that selects nothing claims nothing.
         return []
     found = claims(Results(Path("."), tree, tuple(tree["languages"])))
     rows = [{"verdict": c.title, "tested": len(c.holds) + len(c.fails), "holds": len(c.holds)} for c in found]
-    paired = tree["ablation"]["pairing_p"] <= 0.05
-    return [*rows, {"verdict": "sets paired with texts at random, p ≤ .05", "tested": 1, "holds": int(paired)}]
+    for unit, numbers in tree["ablation"]["by_unit"].items():
+        paired, name = int(numbers["pairing_p"] <= 0.05), unit.replace("_", " ")
+        rows.append({"verdict": f"sets paired with texts at random, {name}, p ≤ .05", "tested": 1, "holds": paired})
+        leads = [row[1] > 0 for row in numbers["specificity"].values()]
+        rows.append({"verdict": f"own text hurt most, {name}", "tested": len(leads), "holds": sum(leads)})
+    p = np.array(tree["controls"]["overlap"]["p_by_margins"], dtype=float)[np.triu_indices(len(tree["languages"]), 1)]
+    shared = {"tested": int(np.isfinite(p).sum()), "holds": int((p <= 0.05).sum())}
+    return [*rows, {"verdict": "neurons shared against tables with fixed margins, p ≤ .05 (no verdict)", **shared}]
 
 
-def measured(
-    model: Any, tokenizer: Any, observation: Observation, held_out: Corpus, config: Config, seed: int
-) -> dict[str, Any]:
-    """What the report reads, without steering."""
-    sets = select_lape(observation, top_rate=config.top_rate)
+def pair_verdicts(model: Any, tokenizer: Any, texts: Mapping[str, Corpus], config: Config, seed: int) -> list[dict]:
+    """What two labels share, for the pair that was planted and for the other pairs."""
+    try:
+        observation, sets = selected(model, tokenizer, texts["train"], config)
+    except SelectionError:
+        return []
+    low = np.array(control_numbers(observation, sets, config, seed)["controls"]["overlap"]["lead_low"], dtype=float)
+    held = [bool(low[pair] > 0) for pair in combinations(range(len(low)), 2)]
+    return [
+        {"verdict": "Two languages share more neurons than others do (the pair)", "tested": 1, "holds": int(held[0])},
+        {"verdict": SHARED, "tested": len(held) - 1, "holds": sum(held[1:])},
+    ]
+
+
+def selected(model: Any, tokenizer: Any, text: Corpus, config: Config) -> tuple[Observation, NeuronSet]:
+    """Counts of the text, and the sets of them."""
+    sites = ["mlp_gate", "mlp_inner"]
+    observation = observe(model, tokenizer, text, sites=sites, tokens_per_language=config.tokens, shards=32)
+    return observation, select_lape(observation, top_rate=config.top_rate)
+
+
+def control_numbers(observation: Observation, sets: NeuronSet, config: Config, seed: int) -> dict[str, Any]:
+    """The controls of a selection as results.json has them."""
     checks = check_sets(observation, sets, parallel=False, draws=config.resamples, seed=seed)
-    table = ablation_matrix(
-        model,
-        tokenizer,
-        sets,
-        held_out,
-        observation=observation,
-        draws=config.draws,
-        max_tokens=config.test_tokens,
-        seed=seed,
-    )
+    return json.loads(json.dumps(control_results(checks, ScriptControl({}, {}, {}))).replace("NaN", "null"))
+
+
+def measured(model: Any, tokenizer: Any, texts: Mapping[str, Corpus], config: Config, seed: int) -> dict[str, Any]:
+    """What the report reads, without steering."""
+    observation, sets = selected(model, tokenizer, texts["train"], config)
+    held_out = ScoredText.prepare(model, tokenizer, texts["test"], max_tokens=config.test_tokens)
+    switch_off = partial(ablation_matrix, model, tokenizer, texts=held_out, draws=config.draws, seed=seed)
+    table = switch_off(sets=sets, observation=observation)
+    exclusive = set_parts(sets)["exclusive"]
+    parts = {}
+    if len(exclusive.indices):
+        without = switch_off(sets=exclusive, controls=("layer_matched",), barred=sets)
+        parts = {"parts": {"exclusive": part_numbers(without)}}
     tree = {
         "languages": list(sets.languages),
         "neurons": sets.sizes,
-        **control_results(checks, ScriptControl({}, {}, {})),
-        "ablation": ablation_summary(table),
+        **control_numbers(observation, sets, config, seed),
+        "ablation": {**ablation_summary(table), **parts},
     }
     return json.loads(json.dumps(tree).replace("NaN", "null"))
 
@@ -183,6 +244,36 @@ def steering_rows(config: Config) -> Iterator[dict[str, Any]]:
             "any_target": float(passed.any(axis=1).mean()),
             "standard_error": float(passed.mean(axis=1).std(ddof=1) / config.simulations**0.5),
         }
+
+
+def fluency_rows(config: Config) -> Iterator[dict[str, Any]]:
+    """How often answers of a known ratio of perplexities count as fluent, and how often the interval holds the ratio.
+
+    Nats a token of an answer are lognormal around 3 with a standard deviation of .55 over answers, so that two samples
+    of 22 differ by a ratio of .7 to 1.4 in 95 %, as native answers of the bundled model do; lengths are 8 to 32 tokens.
+    """
+    for ratio in RATIOS:
+        rng, fluent, covered = np.random.default_rng(round(1000 * ratio)), 0, 0
+        for _ in range(config.simulations):
+            sides = []
+            for mean in (3 + float(np.log(ratio)), 3.0):
+                tokens = rng.integers(8, 33, PROMPTS)
+                spread = np.sqrt(np.log1p((0.55 / mean) ** 2))
+                nats = tokens * rng.lognormal(np.log(mean) - spread**2 / 2, spread, PROMPTS)
+                sides.append((torch.from_numpy(nats), torch.from_numpy(tokens)))
+            low, high = perplexity_interval(*sides[0], *sides[1])
+            covered += low <= ratio <= high
+            fluent += PERPLEXITY_BAND[0] <= low and high <= PERPLEXITY_BAND[1]
+        for name, count in (("answers count as fluent", fluent), ("the interval holds the ratio", covered)):
+            share = count / config.simulations
+            yield {
+                "labels": "fluency",
+                "verdict": f"{name}, true perplexity ratio {ratio:g}",
+                "tested": config.simulations,
+                "holds": count,
+                "share": share,
+                "standard_error": (share * (1 - share) / config.simulations) ** 0.5,
+            }
 
 
 def product_of_counts() -> Iterator[tuple[int, int]]:

@@ -57,6 +57,19 @@ def example(seed: int = 0) -> dict[str, Any]:
             "relative_harm": rounded(harm),
             "relative_harm_to_mean": rounded(harm * 0.6),
             "bits_per_byte": rounded(harm * 2.0),
+            "nats_per_token": rounded(harm * 3.1),
+            "by_unit": by_unit(harm),
+            "parts": {
+                "exclusive": {
+                    "neurons": {tag: int(size // 4) for tag, size in zip(TAGS, sizes, strict=True)},
+                    "relative_harm": rounded(harm * 0.2), "by_unit": by_unit(harm * 0.2),
+                    "own_harm": {tag: rounded(harm[k, k] * np.array([0.2, 0.16, 0.26])) for k, tag in enumerate(TAGS)},
+                    "layer_matched": {tag: 0.0002 for tag in TAGS}, "p": {tag: 0.05 for tag in TAGS},
+                    "p_adjusted": {tag: 0.05 for tag in TAGS}, "tokens": {tag: 250 for tag in TAGS},
+                },
+                "romanised": {"whole": {tag: [0.002, 0.001, 0.004] for tag in ("ru", "uk", "zh", "ar", "hi", "tt")}},
+                "romanised_bits_per_byte": {tag: 3.4 for tag in ("ru", "uk", "zh", "ar", "hi", "tt")},
+            },
             "layer_matched": {tag: rounded(rng.normal(0.0003, 0.0002, 19)) for tag in TAGS},
             "contribution_matched": {tag: rounded(rng.normal(0.0012, 0.0005, 19)) for tag in TAGS},
             "p": {tag: [0.05, 0.05 if at % 3 else 0.2] for at, tag in enumerate(TAGS)},
@@ -90,6 +103,10 @@ def example(seed: int = 0) -> dict[str, Any]:
             "other_language": {tag: 0.03 for tag in TARGETS},
             "neuron_arithmetic": {tag: 0.2 for tag in TARGETS},
             "perplexity_ratio": {tag: 1.1 + 0.06 * at for at, tag in enumerate(TARGETS)},
+            "perplexity_interval": {
+                tag: [round((1.1 + 0.06 * at) / 1.2, 4), round((1.1 + 0.06 * at) * 1.2, 4)]
+                for at, tag in enumerate(TARGETS)
+            },
             "distinct4_ratio": {tag: 0.97 for tag in TARGETS},
             "success_interval": {
                 tag: [round(max(0, x - 0.09), 4), round(min(1, x + 0.06), 4)] for tag, x in success.items()
@@ -156,7 +173,7 @@ def example(seed: int = 0) -> dict[str, Any]:
             "seed": 7,
             "overlap": {
                 "shared": shared.tolist(), "lift_by_margins": rounded(lift), "p_by_margins": rounded(q), "draws": 499,
-                **{name: rounded(np.where(np.eye(len(TAGS)), np.nan, 0.02 * np.log(lift) + shift)) for name, shift in (
+                **{name: rounded(0.02 * (lift - 1) + shift) for name, shift in (
                     ("lead", 0.0), ("lead_low", -0.01), ("lead_high", 0.01)
                 )},
             },
@@ -217,6 +234,21 @@ REQUIRED_INSIDE = {
         "success", "native", "unsteered", "random", "perplexity_ratio", "distinct4_ratio", "layer", "strength",
     ),
 }  # fmt: skip
+
+
+def by_unit(harm: np.ndarray) -> dict[str, Any]:
+    """Own harm less the largest other in each unit, with an interval."""
+    lead = harm.diagonal() - 0.0006
+    return {
+        unit: {
+            "specificity": {
+                tag: rounded(scale * np.array([x, x - 0.0006, x + 0.0005])) for tag, x in zip(TAGS, lead, strict=True)
+            },
+            "own_hurt_most": {tag: bool(x > 0) for tag, x in zip(TAGS, lead, strict=True)},
+            "pairing_p": 0.0001,
+        }
+        for unit, scale in (("relative", 1.0), ("nats_per_token", 3.1), ("bits_per_byte", 2.0))
+    }
 
 
 def minimal() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from babelscope.files.state_folder import hash_json, read_sealed, write_sealed
 from babelscope.files.strict_json import read_json
 from babelscope.files.work_log import work_log
 from babelscope.files.writing import PARTIAL, discard, write_text
-from babelscope.runs import peak_mib, plain
+from babelscope.runs import duration, peak_mib, plain
 
 log = logging.getLogger(__name__)
 PLAN, STAGES = "plan.json", "stages"
@@ -26,17 +26,23 @@ class StageStore:
         self.folder = folder
         self.seconds: dict[str, float] = {}
         self.peak_mib: dict[str, int] = {}
+        self.expected: dict[str, float] = {}
+        """Seconds that stages were said to take."""
         self.fingerprint = ""
         """Hash of the plan, once it is checked."""
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """Time one stage."""
-        log.info("%s …", name)
+        about = f", about {duration(self.expected[name])}" if name in self.expected else ""
+        log.info("%s …%s", name, about)
         began = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - began, 2)
         self.peak_mib[name] = peak_mib()
+        left = sum(seconds for stage, seconds in self.expected.items() if stage not in self.seconds)
+        if name in self.expected and left:
+            log.info("all further stages: about %s", duration(left))
         log.info("%s: %.1f s, peak %d MiB", name, self.seconds[name], self.peak_mib[name])
 
     def stage(self, name: str, find: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -57,6 +63,11 @@ class StageStore:
     def log(self, name: str) -> AbstractContextManager[None]:
         """While open, the pieces of work of a name are kept, and those of an interrupted run taken; see `work_log`."""
         return work_log(self.folder / STAGES / f"{name}.work", f"{self.fingerprint} {name}")
+
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier run was through with a stage."""
+        return any((self.folder / STAGES).glob("*.json"))
 
     def check_plan(self, plan: Mapping[str, Any]) -> None:
         """Write what is asked for, or raise ArtifactError where the folder holds a run of something else."""

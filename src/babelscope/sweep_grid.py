@@ -2,6 +2,8 @@
 
 STRENGTHS = (0.75, 1.0, 1.25, 1.5)
 """In multiples of the difference of means: 1 moves one language's mean onto the other's."""
+ARITHMETIC = (2.0, 4.0)
+"""Strengths of neuron arithmetic, in multiples of the neurons' mean activation."""
 
 
 def sweep_layers(n_layers: int) -> tuple[int, ...]:

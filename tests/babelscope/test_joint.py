@@ -125,22 +125,26 @@ def test_sets_that_are_the_same_whatever_the_language_have_no_lead():
     assert lead_over_others(jaccard_of_pairs(mask[:1], mask[:1])).isnan().all()
 
 
-def test_lead_of_pairs_is_what_a_least_squares_fit_of_one_number_a_language_leaves():
+def test_lead_of_pairs_is_the_median_of_all_tetrads():
     rng = np.random.default_rng(0)
-    jaccard = rng.random((5, 5))
-    pairs = [*itertools.combinations(range(5), 2)]
-    design = np.array([[1.0, *(k in pair for k in range(5))] for pair in pairs])
-    values = np.array([(jaccard[a, b] + jaccard[b, a]) / 2 for a, b in pairs])
-    left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+    jaccard = rng.random((6, 6))
+    both = (jaccard + jaccard.T) / 2
     lead = lead_of_pairs(torch.from_numpy(jaccard))
-    assert [float(lead[pair]) for pair in pairs] == pytest.approx(left.tolist())
-    assert torch.equal(lead.T.nan_to_num(9.0), lead.nan_to_num(9.0)) and lead.diagonal().isnan().all()
+    for i, j in itertools.combinations(range(6), 2):
+        others = itertools.permutations({*range(6)} - {i, j}, 2)
+        tetrads = [both[i, j] - both[i, m] - both[j, n] + both[m, n] for m, n in others]
+        assert float(lead[i, j]) == pytest.approx(np.median(tetrads))
+    torch.testing.assert_close(lead.T, lead, equal_nan=True)
+    assert lead.diagonal().isnan().all()
 
 
 def test_a_language_that_shares_more_with_all_leads_with_none_and_three_languages_are_no_test():
-    popularity = torch.tensor([0.3, 0.2, 0.1, 0.05], dtype=torch.float64)
+    popularity = torch.tensor([0.3, 0.2, 0.1, 0.05, 0.02, 0.01], dtype=torch.float64)
     alike = popularity[:, None] + popularity[None, :]
-    assert lead_of_pairs(alike)[0, 1:].abs().max() < 1e-12
+    assert lead_of_pairs(alike).nan_to_num(0.0).abs().max() < 1e-12
     alike[0, 1] += 0.1
-    assert float(lead_of_pairs(alike)[0, 1]) > 0.01
+    lead = lead_of_pairs(alike).nan_to_num(0.0)
+    assert float(lead[0, 1]) == pytest.approx(0.05)
+    lead[0, 1] = lead[1, 0] = 0
+    assert lead.max() < 1e-12
     assert lead_of_pairs(alike[:3, :3]).isnan().all()

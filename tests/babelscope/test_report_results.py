@@ -13,7 +13,8 @@ from example_results import REQUIRED, REQUIRED_INSIDE, TAGS, example, minimal, s
 
 from babelscope.errors import ArtifactError, ToolkitError
 from babelscope.report import write_report
-from babelscope.report.claims import Claim, claims
+from babelscope.report.claim_form import Claim
+from babelscope.report.claims import claims
 from babelscope.report.results import read_results
 from babelscope.report.summary import model_name
 
@@ -129,12 +130,62 @@ def test_steering_has_to_beat_its_controls_and_reach_half_of_native_text(tmp_pat
     assert (steering.holds, steering.fails) == (("fr", "fi"), ("es", "ar"))
 
 
-def test_fluency_needs_both_perplexity_and_distinct_words(tmp_path: Path) -> None:
+def test_fluency_needs_the_whole_interval_of_perplexity_and_distinct_words(tmp_path: Path) -> None:
     results = minimal()
-    results["steering"]["perplexity_ratio"] = {"en": 1.5, "fi": 1.51, "ar": 0.66, "de": 1.0, "fr": 1.0}
-    results["steering"]["distinct4_ratio"] = {"en": 0.8, "fi": 1.0, "ar": 1.0, "de": 0.79}
+    results["steering"]["perplexity_ratio"] = {"en": 1.2, "fi": 1.8, "ar": 0.5, "de": 1.0, "fr": 1.4, "es": 1.0}
+    intervals = {"en": [0.67, 1.5], "fi": [1.51, 2.0], "ar": [0.4, 0.66], "de": [0.9, 1.1], "fr": [1.2, 1.51]}
+    results["steering"]["perplexity_interval"] = intervals | {"es": [None, None]}
+    results["steering"]["distinct4_ratio"] = {"en": 0.8, "fi": 1.0, "ar": 1.0, "de": 0.79, "fr": 1.0, "es": 1.0}
     fluent = claim(results, tmp_path, "Steered answers")
-    assert (fluent.holds, fluent.fails) == (("en",), ("de", "ar", "fi"))
+    assert (set(fluent.holds), set(fluent.fails)) == ({"en"}, {"de", "ar", "fi"})
+    assert "no test by so few answers, or without an interval, in" in fluent.result
+    assert {"fr", "es"} <= set(fluent.result.replace(",", "").split())
+
+
+def harmed(lead: dict[str, dict[str, float]], p: float = 0.01) -> dict[str, object]:
+    """Leads of own harm by unit, with an interval of ±0.01 around each."""
+    return {
+        unit: {"specificity": {tag: [x, x - 0.01, x + 0.01] for tag, x in found.items()}, "pairing_p": p}
+        for unit, found in lead.items()
+    }
+
+
+def test_harm_is_judged_in_each_unit_and_the_line_names_those_in_which_it_holds(tmp_path: Path) -> None:
+    results = minimal()
+    units = {
+        "relative": {"en": 0.02, "fi": 0.02, "ar": 0.0},
+        "nats_per_token": {"en": 0.02, "fi": 0.005, "ar": 0.0},
+        "bits_per_byte": {"en": 0.02, "fi": 0.02, "ar": -0.02},
+    }
+    results["ablation"]["by_unit"] = harmed(units)
+    results["ablation"]["parts"] = {
+        "exclusive": {"neurons": {"en": 1}, "relative_harm": results["ablation"]["relative_harm"], "by_unit": harmed(
+            {"relative": {"en": 0.02}, "nats_per_token": {"en": 0.02}, "bits_per_byte": {"en": 0.0}}
+        )}
+    }  # fmt: skip
+    whole = claim(results, tmp_path, "Switching a set off")
+    assert (set(whole.holds), set(whole.fails)) == ({"en"}, {"fi", "ar"})
+    assert "holds by relative loss 2, nats per token 1, bits per byte 2 of 3" in whole.result
+    assert "only fi in relative loss and bits per byte" in whole.result and "nats per token" in whole.control
+    part = claim(results, tmp_path, "The neurons that no other language has")
+    assert part.fails == ("en",) and "only en in relative loss and nats per token" in part.result
+    results["ablation"]["by_unit"]["bits_per_byte"]["pairing_p"] = 0.2
+    assert not claim(results, tmp_path, "Switching a set off").holds
+    SCHEMA.validate(results)
+
+
+def test_a_control_that_does_not_reach_the_contribution_is_called_unmatched_and_tests_nothing(tmp_path: Path) -> None:
+    results = minimal()
+    results["ablation"] |= {
+        "contribution_matched": {"en": [0.0] * 19, "fi": [0.0] * 19},
+        "p_adjusted": {"contribution_matched": {"en": 0.05, "fi": 0.05}},
+        "achieved_contribution": {"en": 0.95, "fi": 0.94},
+        "ratio_contribution_matched": {"en": [3.0, 2.0, 4.0], "fi": [3.0, 2.0, 4.0]},
+    }
+    line = claim(results, tmp_path, "A set matters more to its language than random neurons of the same layers and")
+    assert (line.holds, line.fails) == (("en",), ())
+    assert "unmatched, at a share of the contribution of: fi 0.94" in line.result
+    assert "unmatched (0.94 of the contribution)" in html.unescape(write_report(tmp_path).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The whole study with a small budget: the files, the schema, the figures' internal truth, and resuming."""
 
 import json
+import logging
 import re
 from dataclasses import replace
 from html import escape
@@ -18,6 +19,7 @@ from babelscope.files.writing import PARTIAL, write_text
 from babelscope.models import weights_hash
 from babelscope.recording import observe
 from babelscope.study import Budget, run_study
+from babelscope.study.cost import say_costs, stage_costs
 
 SMALL = Budget(
     observe_tokens=1500,
@@ -362,3 +364,28 @@ def test_a_file_is_no_place_for_a_study(capsys, own):
     assert study(capsys, own, "--resume")[0] == 1 and (own / "out").read_text() == "kept"
     with pytest.raises(PrerequisiteError, match="could not be written"):
         write_text(own / "out" / "plan.json", "{}")
+
+
+def test_what_a_study_will_take_is_said_first_by_its_budget_and_by_batches_of_its_text(own, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    counted = []
+
+    def say(job, *rest):
+        counted.extend(stage_costs(job, True))
+        return say_costs(job, *rest)
+
+    monkeypatch.setattr("babelscope.study.run.say_costs", say)
+    budget = replace(TINY, part_tokens=30)
+    run_study(str(own / "model"), str(own / "corpus"), own / "out", budget=budget, steering=False, progress=True)
+    said = [record.getMessage() for record in caplog.records]
+    first = next(line for line in said if line.startswith("observe: about"))
+    assert "tokens read" in first and said.index(first) < said.index(next(s for s in said if s.startswith("observe …")))
+    assert any(line.startswith("all stages: about") and "every amount is a flag" in line for line in said)
+    assert any(re.fullmatch(r"choosing the rate, 8 of 8, \d+ s left", line) for line in said)
+    assert any(line.startswith("all further stages: about") for line in said)
+    costs = {cost.stage: cost for cost in counted}
+    assert list(costs) == ["observe", "identify", "control", "ablate", "steer"]
+    assert costs["identify"].scored == 2 * 60 * (8 * 2 + 1)
+    assert costs["ablate"].scored == 2 * (60 * (2 + 2 * 2 + 2 + 1) + 30 * (3 * (2 + 2) + 1))
+    assert costs["control"].read == 0
+    assert costs["steer"].answers == 2 * (16 + 2 * 1 * 2 + 2 * 3 + 3 * 2 + 2 * 4 + 1)

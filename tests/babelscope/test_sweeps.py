@@ -1,9 +1,11 @@
 import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import VOCABULARY, tiny_model
+from scipy.stats import ttest_ind
 from steering_cases import push
 
 from babelscope import Site, mean_direction, observe
@@ -36,7 +38,7 @@ from babelscope.sweeps import (
     steering_study,
     success_by_source,
 )
-from babelscope.sweeps.answer_scores import Macro
+from babelscope.sweeps.answer_scores import Macro, perplexity_interval
 from babelscope.sweeps.steering_runs import Trial, third_language, vary_sources
 
 TEXTS = {"en": ["the cat sat on a mat", "rain again today"], "fi": ["kissa istui matolla", "sataa taas nyt"]}
@@ -162,7 +164,7 @@ def test_random_directions_have_the_streams_covariance(tokenizer):
 
 
 def point(layer, strength, success, ratio, distinct=1.0):
-    score = Score(10, success, 0, 1, ratio, distinct, ())
+    score = Score(10, success, 0, 1, ratio, ratio, ratio, distinct, ())
     return CurvePoint(layer, strength, {FI: score}, Macro(success, 0, 1), ratio, distinct)
 
 
@@ -317,3 +319,19 @@ def test_examples_begin_in_the_prompts_language_and_end_in_the_targets():
             few_shot([request], parallel, shots=1)
     with pytest.raises(CorpusError, match="parallel"):
         few_shot(asked, as_corpus({"en": ["a", "b"], "fi": ["a"]}), shots=1)
+
+
+def test_the_interval_of_a_perplexity_ratio_is_that_of_two_means_where_answers_are_equally_long():
+    rng = np.random.default_rng(0)
+    own, native = rng.normal(3, 0.5, 22), rng.normal(2.8, 0.3, 14)
+    tokens = [torch.full((n,), 8) for n in (22, 14)]
+    low, high = perplexity_interval(torch.from_numpy(8 * own), tokens[0], torch.from_numpy(8 * native), tokens[1])
+    want = ttest_ind(own, native, equal_var=False).confidence_interval(0.95)
+    assert (math.log(low), math.log(high)) == pytest.approx((want.low, want.high))
+    # An answer without a scored token says nothing; one answer has no spread.
+    more = (
+        torch.cat([torch.from_numpy(8 * own), torch.zeros(3).double()]),
+        torch.cat([tokens[0], torch.zeros(3).long()]),
+    )
+    assert perplexity_interval(*more, torch.from_numpy(8 * native), tokens[1]) == (low, high)
+    assert all(map(math.isnan, perplexity_interval(torch.ones(1).double(), torch.ones(1).long(), *more)))

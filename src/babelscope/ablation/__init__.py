@@ -7,12 +7,13 @@ from babelscope.lazy_imports import lazy_names
 if TYPE_CHECKING:
     from babelscope.ablation.ablation_table import UNITS, AblationTable
     from babelscope.ablation.matrix import ScoredText, ablation_matrix
-    from babelscope.ablation.rate_choice import choose_top_rate
-    from babelscope.ablation.set_parts import PARTS, part_tables, set_parts
+    from babelscope.ablation.rate_choice import RATES, choose_top_rate
+    from babelscope.ablation.sets_in_parts import PARTS, part_tables, set_parts
     from babelscope.ablation.switch_off import switched_off
 
 __all__ = [
     "PARTS",
+    "RATES",
     "UNITS",
     "AblationTable",
     "ScoredText",

@@ -1,5 +1,7 @@
 """Choose by which rule, and how many neurons to take: by the harm on text that nothing else is measured on."""
 
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,6 +12,11 @@ from babelscope.artifacts import NeuronSet
 from babelscope.corpus import Texts, as_corpus
 from babelscope.errors import MeasurementError, SelectionError
 from babelscope.models.plain import CausalModel
+from babelscope.runs import duration
+
+log = logging.getLogger(__name__)
+RATES = (0.01, 0.02, 0.05, 0.10)
+"""Shares of all neurons that are tried."""
 
 
 class TopRateChoice(NamedTuple):
@@ -26,7 +33,7 @@ def choose_top_rate(
     methods: Mapping[str, Callable[[float], NeuronSet]],
     texts: Texts,
     *,
-    rates: Sequence[float] = (0.01, 0.02, 0.05, 0.10),
+    rates: Sequence[float] = RATES,
     min_size: int = 5,
     max_tokens: int | None = None,
     progress: bool = False,
@@ -34,7 +41,7 @@ def choose_top_rate(
     """Choose the method and rate at which most sets of `min_size` or more hurt their own language most.
 
     Ties go to the larger mean of own harm minus the largest other harm. Never use the text of the final table here.
-    A rate that gives no language a neuron is passed over.
+    A rate that gives no language a neuron is passed over. The text is read once without a set off, for all candidates.
     Raises MeasurementError for text of one language: there is no other to hurt less; SelectionError where no rate
     gives a neuron.
     """
@@ -43,13 +50,17 @@ def choose_top_rate(
     if len(corpus) < 2:
         raise MeasurementError("one text came; expected two or more, to compare own harm with; add languages")
     scored = ScoredText.prepare(model, tokenizer, corpus, max_tokens=max_tokens)
-    for name, rate in ((name, rate) for name in methods for rate in rates):
+    began, candidates = time.perf_counter(), [(name, rate) for name in methods for rate in rates]
+    for number, (name, rate) in enumerate(candidates):
+        if progress and number:
+            left = (time.perf_counter() - began) / number * (len(candidates) - number)
+            log.info("choosing the rate, %d of %d, %s left", number + 1, len(candidates), duration(left))
         sets = methods[name](rate)
         sets = sets.only(tag for tag in sets.languages if tag in corpus)
         if not len(sets.indices):
             rows.append({"method": name, "top_rate": rate, "own_hurt_most": 0})
             continue
-        table = ablation_matrix(model, tokenizer, sets, scored, controls=(), progress=progress)
+        table = ablation_matrix(model, tokenizer, sets, scored, controls=())
         harm, large = table.relative_harm, [sets.sizes[tag] >= min_size for tag in table.languages]
         gaps = []
         for row, tag in enumerate(table.languages):

@@ -53,6 +53,8 @@ Shards = Annotated[int, Between(1, 1_024)]
 Tokens = Annotated[int, Between(1, 10**12)]
 TokensOrAll = Annotated[int, Between(0, 10**12)]
 """0 means all text."""
+TokensOrNone = Annotated[int, Between(0, 10**12)]
+"""0 leaves out what would read them."""
 RowLength = Annotated[int, Between(2, 1_000_000)]
 """Tokens of a row: the first token is predicted from nothing, so one is too few."""
 NewTokens = Annotated[int, Between(1, 100_000)]

@@ -22,7 +22,7 @@ from babelscope.cli.arguments import (
     Text,
 )
 from babelscope.cli.flag_conditions import UsedWith
-from babelscope.cli.quantities import Count, Draws, Layer, Resamples, Seed, Strength, Tokens
+from babelscope.cli.quantities import Count, Draws, Layer, Resamples, Seed, Strength, Tokens, TokensOrNone
 from babelscope.study.budget import MAIN, Budget
 
 STEERED = UsedWith("without --no-steering", lambda call: call["steering"])
@@ -54,10 +54,13 @@ def run_whole_study(
     *,
     out: Out,
     languages: tuple[Tag, ...] = (),
-    tokens_per_language: Tokens = 100_000,
-    ablate_tokens: Tokens = 5_000,
-    draws: Draws = 19,
-    resamples: Resamples = 200,
+    tokens_per_language: Tokens = Budget.observe_tokens,
+    choose_tokens: Tokens = Budget.choose_tokens,
+    ablate_tokens: Tokens = Budget.ablate_tokens,
+    part_tokens: TokensOrNone = Budget.part_tokens,
+    draws: Draws = Budget.draws,
+    script_documents: Count = Budget.script_documents,
+    resamples: Resamples = Budget.resamples,
     steering: bool = True,
     same_text: SameText = False,
     parallel: Parallel = False,
@@ -68,6 +71,7 @@ def run_whole_study(
     strengths: Annotated[tuple[Strength, ...], STEERED] = Budget.strengths,
     dev_prompts: Annotated[Count, STEERED] = Budget.dev_prompts,
     test_prompts: Annotated[Count, STEERED] = Budget.test_prompts,
+    random_prompts: Annotated[Count, STEERED] = Budget.random_prompts,
     resume: bool = False,
     check_language: bool = True,
     include_samples: Samples = True,
@@ -77,15 +81,19 @@ def run_whole_study(
 ) -> Result:
     """The main job on your model and text: observe, identify, control, ablate, steer, and one page that shows it all.
 
-    Method and rate, layer and strength are chosen on the valid split; the test split is scored once.
+    Method and rate, layer and strength are chosen on the valid split; the test split is scored once. What every stage
+    will take is said first, by a few batches that are timed; all amounts are flags.
 
     Args:
         corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference"; without splits it is dealt out by document.
         out: folder for results.json, report.html, the observation, the neurons and the directions.
         languages: BCP-47 tags; none means every file of the corpus folder.
         tokens_per_language: tokens observed, at most.
-        ablate_tokens: scored tokens a language with a set switched off.
+        choose_tokens: scored tokens a language for each method and rate that is tried, valid split.
+        ablate_tokens: scored tokens a language with a set switched off, test split.
+        part_tokens: the same with a part of a set off, such as the neurons that no other language has; 0: no parts.
         draws: random sets of each control; 19 is the fewest whose rank p can reach .05.
+        script_documents: documents a language that are read in Latin letters too, valid split.
         resamples: bootstraps, half-splits and shuffles of labels, each so many.
         steering: --no-steering leaves steering out, and so all generation.
         questions: with --chat, folder of <tag>.txt or <tag>.jsonl with what is asked in each language; none asks the
@@ -94,6 +102,7 @@ def run_whole_study(
         strengths: of the steering sweep, in multiples of the difference of means.
         dev_prompts: prompts a target for each layer and strength.
         test_prompts: prompts a target for the score.
+        random_prompts: prompts a target without steering, and under random and other languages' directions.
         resume: go on where an interrupted run of the same command stopped.
         check_language: refuse text that is mostly another language than its label says.
     """
@@ -102,13 +111,17 @@ def run_whole_study(
 
     budget = Budget(
         observe_tokens=tokens_per_language,
+        choose_tokens=choose_tokens,
         ablate_tokens=ablate_tokens,
+        part_tokens=part_tokens,
+        script_documents=script_documents,
         draws=draws,
         resamples=resamples,
         layers=layers,
         strengths=strengths,
         dev_prompts=dev_prompts,
         test_prompts=test_prompts,
+        random_prompts=random_prompts,
     )
     results = run_study(
         model,

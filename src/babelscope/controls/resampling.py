@@ -148,22 +148,23 @@ def lead_over_others(jaccard: Float64[Tensor, "language language"]) -> Float64[T
 
 
 def lead_of_pairs(jaccard: Float64[Tensor, "language language"]) -> Float64[Tensor, "language language"]:
-    """Jaccard index of two languages, one from each half, less what both have with the other languages.
+    """Jaccard index J of two languages, one from each half, beyond what both share with other languages.
 
-    What is taken off is the additive fit over all pairs, mean + e_i + e_j by least squares: a language whose set is
-    large, or full of units that fire in every text, shares more with all others alike. The two halves have no document
-    in common, so that documents of one topic that fell to two labels do not count in every split. The mean of both
-    ways round; a pair of empty sets shares nothing. NaN on the diagonal, and for fewer than four languages, whose pairs
-    the fit leaves nothing of.
+    The median over two others m and n of J_ij − J_im − J_jn + J_mn, with J the mean of both ways round: a language
+    whose set is large, or full of units that fire in every text, shares more with all others alike, and that falls out
+    of each such tetrad. The median leaves one related pair without effect on the others. The two halves have no
+    document in common, so that documents of one topic that fell to two labels do not count in every split. A pair of
+    empty sets shares nothing. NaN on the diagonal, and for fewer than four languages.
     """
     n, same = len(jaccard), torch.eye(len(jaccard), dtype=torch.bool)
     if n < 4:
         return torch.full_like(jaccard, torch.nan)
     found = jaccard.nan_to_num(0.0)
-    pairs = ((found + found.T) / 2).masked_fill(same, 0.0)
-    mean = pairs.sum() / (n * (n - 1))
-    effect = (pairs.sum(dim=1) - (n - 1) * mean) / (n - 2)
-    return (pairs - mean - effect[:, None] - effect[None, :]).masked_fill(same, torch.nan)
+    pairs = (found + found.T) / 2
+    tetrads = pairs[:, :, None, None] - pairs[:, None, :, None] - pairs[None, :, None, :] + pairs[None, None]
+    first, second = (same[:, :, None, None] | same[:, None, :, None], same[None, :, None, :] | same[None, None])
+    twice = first | second | same[None, :, :, None] | same[:, None, None, :]
+    return tetrads.masked_fill(twice, torch.nan).flatten(start_dim=2).nanquantile(0.5, dim=2)
 
 
 def corpus_size_curve(

@@ -4,7 +4,7 @@ import numpy as np
 
 from babelscope.axes import Float
 from babelscope.figures import Number, ablation_map, colour_limit, harm_against_draws
-from babelscope.report.claims import adjusted_p, p_pair, unmatched
+from babelscope.report.harm_claims import adjusted_p, p_pair, unmatched
 from babelscope.report.markup import (
     Caption,
     Markup,

@@ -42,16 +42,16 @@ def _by_source(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
     yield from faults
 
 
-_UNITS = ("relative", "nats_per_token", "bits_per_byte")
 _BY_UNIT = record(
     {},
     **dict.fromkeys(
-        _UNITS, record({"specificity": per_language(_estimate)}, own_hurt_most=per_language(truth), pairing_p=number)
+        ("relative", "nats_per_token", "bits_per_byte"),
+        record({"specificity": per_language(_estimate)}, own_hurt_most=per_language(truth), pairing_p=number),
     ),
 )
 _PART = record(
     {"neurons": per_language(number), "relative_harm": language_square},
-    **dict.fromkeys(("own_harm",), per_language(_estimate)),
+    own_harm=per_language(_estimate),
     **dict.fromkeys(("layer_matched", "p", "p_adjusted", "tokens"), _number_each),
     by_unit=_BY_UNIT,
 )
@@ -110,6 +110,7 @@ _STEERING = record(
     other_language=_number_each,
     neuron_arithmetic=_number_each,
     success_interval=per_language(_interval),
+    perplexity_interval=per_language(_interval),
     n=_number_each,
     p=_number_each,
     control_n=keyed(_number_each),

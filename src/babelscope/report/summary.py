@@ -2,20 +2,9 @@
 
 from pathlib import PurePath
 
-from babelscope.report.claims import (
-    Claim,
-    adjusted_p,
-    beats_draws,
-    claims,
-    is_fluent,
-    leads,
-    macro_success,
-    own_hurt_most,
-    pairing_holds,
-    specificity,
-    steers,
-    strongest_control,
-)
+from babelscope.report.claim_form import Claim
+from babelscope.report.claims import claims, is_fluent, leads, macro_success, steers, strongest_control
+from babelscope.report.harm_claims import adjusted_p, beats_draws, own_hurt_most, pairing_holds, specificity
 from babelscope.report.markup import Markup, Section, element, join, language_cell, table
 from babelscope.report.results import Results
 from babelscope.report.wording import NOT_MEASURED, harm_digits, known, names, p_value, percent, plain, span, together

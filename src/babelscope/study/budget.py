@@ -14,6 +14,7 @@ FEWEST = {
     "resamples": 2,
     "ablate_tokens": 1,
     "part_tokens": 0,
+    "script_documents": 1,
     "draws": 1,
     "dev_prompts": 1,
     "test_prompts": 1,
@@ -32,6 +33,8 @@ class Budget:
     """Tokens a language, training split."""
     choose_tokens: int = 250
     """Scored tokens a language for each candidate top_rate, validation split."""
+    script_documents: int = 200
+    """Documents a language that the romanised control reads, validation split."""
     resamples: int = 100
     """Bootstraps, half-splits and label permutations."""
     ablate_tokens: int = 700

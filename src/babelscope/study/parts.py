@@ -100,6 +100,7 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
         "neuron_arithmetic_edge": list(arithmetic.edge),
         "neuron_arithmetic_perplexity_ratio": {t: s.perplexity_ratio for t, s in arithmetic.trial.scores.items()},
         "perplexity_ratio": {tag: score.perplexity_ratio for tag, score in scores.items()},
+        "perplexity_interval": {tag: [score.perplexity_low, score.perplexity_high] for tag, score in scores.items()},
         "distinct4_ratio": {tag: score.distinct4_ratio for tag, score in scores.items()},
         "layer": study.chosen.layer,
         "strength": study.chosen.strength,

@@ -19,10 +19,11 @@ from babelscope.report import write_report
 from babelscope.runs import plain
 from babelscope.stage_store import StageStore, check_free, read_kept
 from babelscope.study.budget import Budget
+from babelscope.study.cost import say_costs
 from babelscope.study.job import StudyInputs
 from babelscope.study.parts import assemble
 from babelscope.study.plan import plan_of
-from babelscope.study.stages import ablate, control, identify, observe_text, steer
+from babelscope.study.stages import SITES, ablate, control, identify, observe_text, steer
 from babelscope.study.texts import check_shards
 from babelscope.sweeps import ChatPrompts
 from babelscope.sweeps.questions import study_prompts
@@ -104,7 +105,8 @@ def check_chat(
 
 
 def measure(job: StudyInputs, kept: StageStore, steering: bool, include_samples: bool) -> dict[str, Any]:
-    """All stages that measure something, then the page."""
+    """All stages that measure something, then the page; where progress is shown, what they will take comes first."""
+    kept.expected = say_costs(job, SITES, steering) if job.progress and not kept.begun else {}
     kept.stage("observe", partial(observe_text, job))
     observation = Observation.load(job.folder / "observation")
     chosen = kept.stage("identify", partial(identify, job, observation))

@@ -22,8 +22,6 @@ from babelscope.sweeps import Decoding, neuron_steering_study, overridden_settin
 METHODS = scoring_rules()
 """Rules tried, all that contrast languages; rule and top_rate are chosen on the validation split."""
 SITES = ("mlp_gate", "mlp_inner", "resid_out")
-SCRIPT_DOCUMENTS = 200
-"""Documents a language that the romanised control reads at most."""
 
 
 def observe_text(job: StudyInputs) -> dict[str, Any]:
@@ -76,7 +74,7 @@ def control(job: StudyInputs, observation: Observation, sets: NeuronSet) -> dict
 
 def script_control(job: StudyInputs, observation: Observation, sets: NeuronSet) -> ScriptControl:
     """The romanised control, or why there is none."""
-    valid, why = job.texts["valid"].head(SCRIPT_DOCUMENTS), None
+    valid, why = job.texts["valid"].head(job.budget.script_documents), None
     if observation[sets.at].routed is not None:
         why = "the tokens routed to an expert are not kept by shard"
     elif "en" not in valid:

@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import percentile_interval, wilson_interval
+from babelscope.controls.intervals import Interval
 from babelscope.corpus import prefix_of
-from babelscope.evaluation import Recognition, answer_nll, distinct_n, judge_answers
+from babelscope.evaluation import Recognition, answer_losses, distinct_n, judge_answers
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
 from babelscope.sweeps.steered_answers import Answer
@@ -27,6 +29,9 @@ class Score(NamedTuple):
     """95 % Wilson interval of success."""
     perplexity_ratio: float
     """exp(nats a token of these answers − the same of native ones), by the unsteered model; NaN without native."""
+    perplexity_low: float
+    perplexity_high: float
+    """Its 95 % interval over answers on both sides (`perplexity_interval`)."""
     distinct4_ratio: float
     """Distinct 4-grams over all, divided by the same of native answers; NaN without native."""
     verdicts: tuple[Recognition, ...]
@@ -56,18 +61,54 @@ def score_answers(
         right = sum(verdict.verdict == "right" for verdict in verdicts)
         low, high = wilson_interval(right, len(group))
         own = reference.get(target, [])
-        ratio = distinct = float("nan")
+        ratio = distinct = math.nan
+        interval = Interval(math.nan, math.nan)
         if own:
-            ratio = math.exp(nats_a_token(model, tokenizer, group) - nats_a_token(model, tokenizer, own))
+            sides = [answer_losses(model, prefix_of(tokenizer), [a.ids for a in side]) for side in (group, own)]
+            ratio = math.exp(nats_a_token(*sides[0]) - nats_a_token(*sides[1]))
+            interval = perplexity_interval(*sides[0], *sides[1])
             distinct = distinct_n([a.ids for a in group]) / distinct_n([a.ids for a in own])
-        scores[target] = Score(len(group), right / len(group), low, high, ratio, distinct, tuple(verdicts))
+        scores[target] = Score(len(group), right / len(group), low, high, ratio, *interval, distinct, tuple(verdicts))
     return scores
 
 
-def nats_a_token(model: CausalModel, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Answer]) -> float:
-    """Mean nats a token of answers by the model as it is; NaN without a scored token."""
-    nats, tokens = answer_nll(model, prefix_of(tokenizer), [answer.ids for answer in answers])
-    return nats / tokens if tokens else float("nan")
+def nats_a_token(nats: Float64[Tensor, " answer"], tokens: Int64[Tensor, " answer"]) -> float:
+    """Mean nats a token over all answers; NaN without a scored token."""
+    return float(nats.sum()) / int(tokens.sum()) if int(tokens.sum()) else math.nan
+
+
+def perplexity_interval(
+    nats: Float64[Tensor, " answer"],
+    tokens: Int64[Tensor, " answer"],
+    native_nats: Float64[Tensor, " native"],
+    native_tokens: Int64[Tensor, " native"],
+    level: float = 0.95,
+) -> Interval:
+    """Interval of exp(nats a token − native nats a token), where answers are the independent units on both sides.
+
+    Nats a token are a ratio of sums over answers, whose variance is that of its linear form,
+    n/(n − 1) Σ (nats_i − r tokens_i)² / (Σ tokens)²; the difference is taken with Student's t by Welch's degrees of
+    freedom. NaN where a side has fewer than two answers with a scored token.
+    """
+    from scipy.stats import t
+
+    means, variances, sizes = [], [], []
+    for side_nats, side_tokens in ((nats, tokens), (native_nats, native_tokens)):
+        scored = side_tokens > 0
+        n = int(scored.sum())
+        if n < 2:
+            return Interval(math.nan, math.nan)
+        mean = nats_a_token(side_nats, side_tokens)
+        left = side_nats[scored] - mean * side_tokens[scored]
+        means.append(mean)
+        variances.append(float(left.square().sum()) * n / (n - 1) / float(side_tokens.sum()) ** 2)
+        sizes.append(n)
+    total = sum(variances)
+    spread = sum(part**2 / (n - 1) for part, n in zip(variances, sizes, strict=True))
+    freedom = total**2 / spread if spread else float(sum(sizes) - 2)
+    arm = float(t.ppf((1 + level) / 2, freedom)) * math.sqrt(total)
+    difference = means[0] - means[1]
+    return Interval(math.exp(difference - arm), math.exp(difference + arm))
 
 
 class Macro(NamedTuple):

@@ -17,7 +17,7 @@ from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
-from babelscope.sweep_grid import STRENGTHS
+from babelscope.sweep_grid import ARITHMETIC, STRENGTHS
 from babelscope.sweeps.answer_scores import Score, score_answers
 from babelscope.sweeps.baselines import random_directions
 from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
@@ -295,7 +295,7 @@ def neuron_steering_study(
     study: SteeringStudy,
     *,
     dev: Corpus,
-    strengths: Sequence[float] = (2.0, 4.0),
+    strengths: Sequence[float] = ARITHMETIC,
     dev_prompts: int = 4,
     decoding: Decoding,
     chat: ChatPrompts | None = None,
