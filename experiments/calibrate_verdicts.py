@@ -83,16 +83,16 @@ def run(config: Config, run: Run) -> None:
     verdicts: list[dict[str, Any]] = []
     deals: dict[str, Deal] = {
         "no language": dealt_out,
+        "planted pair": partial(planted, share=config.planted, labels=(0, 0)),
         "planted": partial(planted, share=config.planted, labels=range(LABELS)),
         "languages": own_languages,
-        "planted pair": partial(planted, share=config.planted, labels=(0, 0)),
     }
-    for number in range(config.populations):
-        for labels, deal in deals.items():
+    for labels, deal in deals.items():
+        verdicts_here = pair_verdicts if labels == "planted pair" else verdicts_of
+        for number in range(config.populations):
             file = run.folder / f"{labels.replace(' ', '-')}-{number}.json"
             if not file.is_file():
                 parts = {split: deal(text, random.Random(f"{number} {split}"), number) for split, text in texts.items()}
-                verdicts_here = pair_verdicts if labels == "planted pair" else verdicts_of
                 write_text(file, json.dumps(verdicts_here(model, tokenizer, parts, config, number)))
             verdicts += [{"labels": labels, **row} for row in json.loads(file.read_text(encoding="utf-8"))]
     rows = [*summed(verdicts), *steering_rows(config), *fluency_rows(config)]

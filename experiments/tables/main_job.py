@@ -96,11 +96,12 @@ def verdicts_table() -> list[str]:
     by_title: dict[str, dict[str, dict]] = {}
     for row in measured:
         by_title.setdefault(row["verdict"], {})[row["labels"]] = row
-    rows = ["| verdict | no language | languages |", "|---|---|---|"]
+    dealt = ("no language", "planted pair", "planted", "languages")
+    columns = [labels for labels in dealt if any(row["labels"] == labels for row in measured)]
+    rows = [f"| verdict | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for title, found in by_title.items():
-        if "languages" in found or "no language" in found:
-            cells = (counted_cell(found.get(labels)) for labels in ("no language", "languages"))
-            rows.append(f"| {title} | {' | '.join(cells)} |")
+        if set(columns) & set(found):
+            rows.append(f"| {title} | {' | '.join(counted_cell(found.get(labels)) for labels in columns)} |")
     rows += [
         "",
         "| simulated steering, steered against controls | targets that pass | any of twelve passes |",
@@ -111,6 +112,10 @@ def verdicts_table() -> list[str]:
         for row in measured
         if row["labels"] in ("no effect", "effect")
     ]
+    fluent = [row for row in measured if row["labels"] == "fluency"]
+    if fluent:
+        rows += ["", "| simulated fluency, 22 answers against 22 native ones | share of samples |", "|---|---|"]
+        rows += [f"| {row['verdict']} | {share(row['share'], 1)} |" for row in fluent]
     return rows
 
 

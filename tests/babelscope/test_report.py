@@ -241,7 +241,9 @@ def test_summary_says_which_findings_hold_and_where_they_do_not(page: Page) -> N
     assert "holds in part" in own
     assert "Welsh" in own
     contribution = section(summary, "layers and contribution", "Adding the direction")
-    assert "10 of 15 languages" in contribution
+    assert (
+        "9 of 14 languages" in contribution and "unmatched, at a share of the contribution of: cy 0.83" in contribution
+    )
     assert "not in English, Spanish, Chinese, Hindi and Basque" in contribution
     steering = section(summary, "Adding the direction", "Steered answers")
     assert "12 of 12 languages" in steering

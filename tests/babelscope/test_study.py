@@ -388,4 +388,4 @@ def test_what_a_study_will_take_is_said_first_by_its_budget_and_by_batches_of_it
     assert costs["identify"].scored == 2 * 60 * (8 * 2 + 1)
     assert costs["ablate"].scored == 2 * (60 * (2 + 2 * 2 + 2 + 1) + 30 * (3 * (2 + 2) + 1))
     assert costs["control"].read == 0
-    assert costs["steer"].answers == 2 * (16 + 2 * 1 * 2 + 2 * 3 + 3 * 2 + 2 * 4 + 1)
+    assert costs["steer"].answers == 2 * (16 + 2 * 1 * 2 + 2 * 3 + 3 * 2 + 4 * 4 + 1)

@@ -39,6 +39,7 @@ from babelscope.sweeps import (
     success_by_source,
 )
 from babelscope.sweeps.answer_scores import Macro, perplexity_interval
+from babelscope.sweeps.curve import strength_beyond, widened
 from babelscope.sweeps.steering_runs import Trial, third_language, vary_sources
 
 TEXTS = {"en": ["the cat sat on a mat", "rain again today"], "fi": ["kissa istui matolla", "sataa taas nyt"]}
@@ -335,3 +336,24 @@ def test_the_interval_of_a_perplexity_ratio_is_that_of_two_means_where_answers_a
     )
     assert perplexity_interval(*more, torch.from_numpy(8 * native), tokens[1]) == (low, high)
     assert all(map(math.isnan, perplexity_interval(torch.ones(1).double(), torch.ones(1).long(), *more)))
+
+
+def test_a_choice_at_the_end_of_the_grid_is_followed_beyond_it():
+    tried = []
+
+    def success(strength):
+        return 0.5 - abs(strength - 2.2) / 10
+
+    def measure(layer, strength):
+        tried.append((layer, strength))
+        return [point(layer, strength, success(strength), 1.0)]
+
+    grid = [point(layer, strength, success(strength) + layer / 100, 1.0) for layer in (1, 2) for strength in (1.0, 1.5)]
+    points, chosen, best = widened(grid, measure)
+    assert tried == [(2, 2.0), (2, 2.5)] and len(points) == 6
+    assert chosen.strength == 2.0 and best[FI].strength == 2.0
+    tried.clear()
+    inside = [point(1, strength, success(strength), 1.0) for strength in (2.0, 2.2, 2.4)]
+    assert widened(inside, measure)[1].strength == 2.2 and not tried
+    low = [point(1, strength, 1 - strength, 1.0) for strength in (1.0, 1.5)]
+    assert strength_beyond(low, low[0]) == 0.5 and strength_beyond(low[:1], low[0]) is None

@@ -21,12 +21,16 @@ def test_verdicts_are_counted_under_labels_that_mean_nothing_and_under_languages
     run = Run(tmp_path)
     module.run(config, run)
     rows = run.results()
-    assert {row["labels"] for row in rows} == {"no language", "languages", "no effect", "effect"}
+    dealt = {"no language", "planted pair", "planted", "languages"}
+    assert {row["labels"] for row in rows} == {*dealt, "no effect", "effect", "fluency"}
     stable = {row["labels"]: row for row in rows if row["verdict"].startswith("The set of a language")}
     assert stable["no language"]["tested"] == stable["languages"]["tested"] == 6
     assert stable["no language"]["holds"] < stable["languages"]["holds"]
-    pairs = next(row for row in rows if row["verdict"].startswith("Two languages"))
-    assert pairs["tested"] == 15
+    pairs = {row["labels"]: row["tested"] for row in rows if row["verdict"] == module.SHARED}
+    assert pairs == {"no language": 15, "planted": 15, "languages": 15, "planted pair": 14}
+    fluent = {row["verdict"]: row["share"] for row in rows if row["labels"] == "fluency"}
+    assert fluent["answers count as fluent, true perplexity ratio 2"] == 0
+    assert all(share > 0.8 for verdict, share in fluent.items() if verdict.startswith("the interval holds"))
     steering = [row for row in rows if row["labels"] in ("no effect", "effect")]
     assert [row["share"] < 0.05 for row in steering] == [True] * 5 + [False]
     (tmp_path / "no-language-0.json").write_text('[{"verdict": "read from the file", "tested": 1, "holds": 1}]')

@@ -15,6 +15,7 @@ from babelscope.runs import duration, peak_mib
 from babelscope.study.job import StudyInputs
 from babelscope.sweep_grid import ARITHMETIC
 from babelscope.sweeps import Decoding, generate_answers, make_prompts, score_answers
+from babelscope.sweeps.curve import WIDENINGS
 
 log = logging.getLogger(__name__)
 TIMED_TOKENS, TIMED_ANSWERS = 250, 32
@@ -94,11 +95,14 @@ def share_of(job: StudyInputs, text: Corpus) -> dict[str, float]:
 
 
 def answers_of(job: StudyInputs) -> int:
-    """Answers that the steering stage draws: native ones, the sweep, the final score, its controls, and arithmetic."""
+    """Answers that the steering stage draws: native ones, the sweep, the final score, its controls, and arithmetic.
+
+    Two strengths of arithmetic, a grid whose ends are all of it, are always widened.
+    """
     budget = job.budget
     targets = sum(tag in known_languages() for tag in job.texts["train"])
     sweep = len(budget.layers) * len(budget.strengths) * budget.dev_prompts
-    arithmetic = len(ARITHMETIC) * 4 + budget.test_prompts // 2
+    arithmetic = (len(ARITHMETIC) + WIDENINGS) * 4 + budget.test_prompts // 2
     per_target = max(16, budget.dev_prompts) + sweep + 2 * budget.test_prompts + 3 * budget.random_prompts + arithmetic
     return targets * per_target
 

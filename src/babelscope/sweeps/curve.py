@@ -14,6 +14,9 @@ from babelscope.sweeps.answer_scores import Macro, Score, macro, score_answers
 from babelscope.sweeps.decoding import Decoding
 from babelscope.sweeps.steered_answers import Answer, Prompt, Steerer, generate_answers
 
+WIDENINGS = 2
+"""Strengths beyond the grid that are tried at most where the choice lies at its end."""
+
 
 class CurvePoint(NamedTuple):
     """One layer and strength, scored for every target."""
@@ -118,3 +121,31 @@ def grid_edge(points: Sequence[CurvePoint], chosen: CurvePoint, n_layers: int | 
         end = "lowest" if chosen.strength == strengths[0] else "highest"
         found.append(f"strength {chosen.strength:g}, the {end} of {len(strengths)} tried")
     return tuple(found)
+
+
+def strength_beyond(points: Sequence[CurvePoint], chosen: CurvePoint) -> float | None:
+    """The next strength outside of what was tried, where the choice lies at that end; None inside, or without a grid.
+
+    Above the highest by the step from the one below it, below the lowest by half of it.
+    """
+    tried = sorted({float(point.strength) for point in points})
+    if len(tried) < 2 or chosen.strength not in (tried[0], tried[-1]):
+        return None
+    return tried[0] / 2 if chosen.strength == tried[0] else 2 * tried[-1] - tried[-2]
+
+
+def widened(
+    points: Sequence[CurvePoint], measure: Callable[[int, float], Sequence[CurvePoint]]
+) -> tuple[list[CurvePoint], CurvePoint, dict[Language, CurvePoint]]:
+    """The points, up to WIDENINGS more at the layer of the choice while its strength is at an end, and the choice.
+
+    measure: the points of one layer and strength.
+    """
+    found = [*points]
+    for _ in range(WIDENINGS):
+        chosen, _ = choose_points(found)
+        beyond = strength_beyond(found, chosen)
+        if beyond is None:
+            break
+        found += measure(chosen.layer, beyond)
+    return found, *choose_points(found)

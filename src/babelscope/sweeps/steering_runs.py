@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from babelscope.sites import Site
 from babelscope.sweep_grid import ARITHMETIC, STRENGTHS
 from babelscope.sweeps.answer_scores import Score, score_answers
 from babelscope.sweeps.baselines import random_directions
-from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
+from babelscope.sweeps.curve import CurvePoint, dose_response, grid_edge, widened
 from babelscope.sweeps.decoding import Decoding
 from babelscope.sweeps.questions import ChatPrompts, study_prompts
 from babelscope.sweeps.steered_answers import Answer, Prompt, Steerer, generate_answers
@@ -134,7 +135,7 @@ def steering_study(
 
     The vector is mean(target) − mean(prompt language) at one layer's `resid_out`, times the strength, fading
     to 0.3 over eight new tokens. Layer and strength are chosen on `dev` (one for all, or per
-    target), scored once on `test`.
+    target), scored once on `test`. Where the chosen strength is at an end of the grid, up to two beyond it are tried.
     chat: prompts are messages for the model's own chat template, in each of the source languages; the native ceiling is
     then the answer to a question in the target language. None: the beginnings of documents are continued.
     same_text: allow a language's `dev` and `test`, or what is asked of both, to be the same text.
@@ -169,18 +170,20 @@ def steering_study(
     def trial(answers: Sequence[Answer], native: Sequence[Answer]) -> Trial:
         return Trial(tuple(answers), score_answers(model, tokenizer, answers, native))
 
-    points = dose_response(
+    sweep = partial(
+        dose_response,
         model,
         tokenizer,
         vary_sources(prompts["dev"], known, dev_prompts),
         own("dev", max(16, dev_prompts)),
         lambda layer, strength: pair_steerer(observation, constant(known, layer), constant(known, strength)),  # pyright: ignore[reportArgumentType]
-        layers=layers,
-        strengths=strengths,
         decoding=decoding,
         progress=progress,
     )
-    chosen, best = choose_points(points)
+    points, chosen, best = widened(
+        sweep(layers=layers, strengths=strengths),
+        lambda layer, strength: sweep(layers=[layer], strengths=[strength]),
+    )
     edge = grid_edge(points, chosen, layout_of(model).n_layers)
     warn_of_edge("steering", edge)
     at = {tag: best[tag] if per_target else chosen for tag in known}
@@ -302,7 +305,8 @@ def neuron_steering_study(
 ) -> NeuronSteering:
     """Switch the prompt language's neurons off and the target's on by λ times their mean activation.
 
-    λ is chosen on `dev`; every second test prompt of `study` is answered. A language without neurons is left
+    λ is chosen on `dev`, up to two beyond the grid where it lies at an end; every second test prompt of `study` is
+    answered. A language without neurons is left
     as it is, and so scored as unsteered. Source: arXiv:2507.22608.
     """
     decoding = replace(decoding, batch_size=min(16, decoding.batch_size))  # each row has its own steps in every layer
@@ -324,17 +328,17 @@ def neuron_steering_study(
         return operations
 
     prompts = study_prompts(dev, "dev", len(dev[targets[0]]), chat)
-    points = dose_response(
+    sweep = partial(
+        dose_response,
         model,
         tokenizer,
         vary_sources(prompts, targets, dev_prompts),
         study.native.answers,
         lambda layer, strength: steerer(strength),
         layers=[-1],
-        strengths=strengths,
         decoding=decoding,
     )
-    chosen, _ = choose_points(points)
+    points, chosen, _ = widened(sweep(strengths=strengths), lambda layer, strength: sweep(strengths=[strength]))
     edge = grid_edge(points, chosen)
     warn_of_edge("neuron arithmetic", edge)
     requests = [(answer.prompt, answer.target) for answer in study.steered.answers[::2]]
