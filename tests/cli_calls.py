@@ -11,8 +11,8 @@ TRAINED = (
     "patience baseline same-text check-language device dtype seed"
 )
 STUDIED = (
-    "out languages tokens-per-language ablate-tokens draws resamples steering same-text parallel resume "
-    "check-language include-samples device dtype seed"
+    "out languages tokens-per-language choose-tokens ablate-tokens part-tokens draws script-documents resamples "
+    "steering same-text parallel resume check-language include-samples device dtype seed"
 )
 SCORED = (
     "target out chat prompt-set references native corpus identifier published new-tokens temperature "
@@ -37,10 +37,12 @@ USED = [
     ("show NeuronSet reference reference --language fi", f"{SHOWN} dtype contexts effects split max-tokens seed"),
     ("show FeatureSet reference --language fi", f"{SHOWN} dtype sae sae-id"),
     ("demo --out OUT", "out seed device dtype include-samples"),
-    ("study reference reference --out OUT", f"{STUDIED} chat layers strengths dev-prompts test-prompts"),
+    ("study reference reference --out OUT", f"{STUDIED} chat layers strengths dev-prompts test-prompts random-prompts"),
     (
         "study reference reference --out OUT --chat",
-        f"{STUDIED} chat system questions layers strengths dev-prompts test-prompts".replace(" steering", ""),
+        f"{STUDIED} chat system questions layers strengths dev-prompts test-prompts random-prompts".replace(
+            " steering", ""
+        ),
     ),
     ("study reference reference --out OUT --no-steering", STUDIED),
     ("features reference reference reference --out OUT", f"{SAE} tau ratio"),
