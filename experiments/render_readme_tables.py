@@ -68,6 +68,7 @@ TABLES = {
     "training": partial(training.training_table, "adapt-llama.jsonl"),
     "training reference": partial(training.training_table, "adapt-reference.jsonl"),
     "adaptation": training.adaptation_table,
+    "adapt defaults": training.defaults_table,
     "adaptation verdict": training.verdict_lines,
     "adaptation rates": training.rates_table,
     "premium": probes.premium_table,

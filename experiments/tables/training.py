@@ -119,3 +119,20 @@ def verdict_lines() -> list[str]:
 
 STAGES = {"each at its best learning rate": "main", "both at that of the language's": "equal"}
 """Stage of the random neurons' rows, by the words of a claim."""
+
+
+def defaults_table() -> list[str]:
+    """What `adapt` with its own learning rate does to models that it has not seen."""
+    _, *found = read("adapt_defaults.jsonl")
+    rows = [
+        "| model | language | learning rate | bits per byte before | after | gain | mean rise elsewhere |",
+        "|---|" + "---|" * 6,
+    ]
+    rows += [
+        f"| {row['model']} | {row['language']} | {row['learning_rate']:.2g} | {row['before']:.3f} | {row['after']:.3f} "
+        f"| {row['gain']:+.3f} | {row['harm']:+.3f} |"
+        if "learning_rate" in row
+        else f"| {row['model']} | {row['language']} | – | – | – | no step helped, nothing saved | – |"
+        for row in found
+    ]
+    return rows
