@@ -2,7 +2,8 @@
 
 from babelscope.figures import figure_svg, neuron_map
 from babelscope.report.answer_samples import sample_card
-from babelscope.report.claims import claims, macro_success, own_hurt_most
+from babelscope.report.claims import claims, macro_success
+from babelscope.report.harm_claims import own_hurt_most
 from babelscope.report.markup import Markup, element, join
 from babelscope.report.results import Results
 from babelscope.report.wording import known, names, plain, together
