@@ -48,6 +48,8 @@ class Config:
     """A language, to find the neurons."""
     top_rate: float = 0.05
     threads: int = 1
+    earlier: str = ""
+    """Folder of a run that was stopped: the pairs that it measured are taken, and none is measured anew."""
     out: str = ""
     """A file for the rows; empty: the run's own results only."""
 
@@ -55,6 +57,11 @@ class Config:
 def run(config: Config, run: Run) -> None:
     """One file a pair of model and language, so that a stopped run goes on."""
     torch.set_num_threads(config.threads)
+    if config.earlier:
+        pairs = [(Path(name).name, tag) for name in config.models for tag in config.languages]
+        files = [Path(config.earlier) / f"{name}-{tag}.json" for name, tag in pairs]
+        write_rows(config, run, [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()])
+        return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -68,10 +75,17 @@ def run(config: Config, run: Run) -> None:
                         select(name, texts, config).save(neurons)
                     write_text(file, json.dumps(adapted(name, neurons, place, tag, config)))
                 rows.append(json.loads(file.read_text(encoding="utf-8")))
+    write_rows(config, run, rows)
+
+
+def write_rows(config: Config, run: Run, rows: list[dict[str, Any]]) -> None:
+    """The rows, in the run's folder and where they were asked for."""
     (run.folder / "results.jsonl").unlink(missing_ok=True)
     run.log(rows)
     if config.out:
-        facts = {key: value for key, value in asdict(config).items() if key not in ("out", "models", "corpus")}
+        facts = {
+            key: value for key, value in asdict(config).items() if key not in ("out", "models", "corpus", "earlier")
+        }
         lines = [{"config": facts, "environment": environment()}, *rows]
         write_text(Path(config.out), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
