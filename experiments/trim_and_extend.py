@@ -1,0 +1,203 @@
+"""What does a model lose and gain where its vocabulary is cut to a few languages, or extended by one?
+
+Trimming: parameters, tokens of unseen text that are cut otherwise, bits per byte and seconds per 1,000 bytes
+generated, before and after, for 1, 5 and 17 languages. Against it: more than one token in a hundred cut otherwise, or
+bits per byte that rise by more than .002. Where every token of a text stays, bits per byte can only fall, by the mass
+of what is gone.
+Extending: bits per byte of unseen text before any training, by how the new rows begin, each language with three samples
+of text. Controls: the model without new entries, and rows drawn at random. Against a way to begin: no better than
+random in some pair of language and sample. A tokenizer that is extended by merges cuts every new entry in one way, so
+that "align" is "subword" there, and is left out.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babelscope import VocabularyPack, load_corpus, open_model, trim_vocabulary
+from babelscope.corpus import Corpus, Document, encode_texts, tokenize_prompt
+from babelscope.evaluation import bits_per_byte
+from babelscope.files.writing import write_text
+from babelscope.models.plain import plain_weight
+from babelscope.runs import Run, environment, main
+from babelscope.vocabulary.extension import new_entries, pack_of
+from babelscope.vocabulary.initial_rows import INITS, rows_of
+from babelscope.vocabulary.token_tables import token_tables
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = "reference"
+    """Folder, Hugging Face id, or "reference"."""
+    corpus: str = "reference"
+    """Text of each language, splits train and valid."""
+    kept: tuple[tuple[str, ...], ...] = (
+        ("en",),
+        ("en", "fr", "de", "es", "zh"),
+        ("ar", "cy", "de", "en", "es", "eu", "fi", "fr", "hi", "id", "ja", "pl", "pt", "ru", "tr", "tt", "zh"),
+    )
+    """Languages to trim to."""
+    trim_bytes: int = 1_000_000
+    """UTF-8 bytes of each language that the tokens are counted in."""
+    extended: tuple[str, ...] = ("eu", "cy", "tt")
+    """Languages to extend by, each alone."""
+    size: int = 500
+    """New entries."""
+    learn_bytes: int = 300_000
+    """UTF-8 bytes that they are learnt from; each seed has other text."""
+    score_bytes: int = 500
+    """UTF-8 bytes of unseen text of a language that bits per byte are measured on; each seed has other text."""
+    generate: int = 16
+    """Tokens of each of three greedy answers that are timed."""
+    seeds: int = 3
+    out: str = ""
+    """Folder for vocabularies.jsonl; empty: the run's own results only."""
+
+
+class Timed(NamedTuple):
+    """Greedy answers; processor seconds, which other work on the machine does not lengthen much."""
+
+    seconds: float
+    n_bytes: int
+
+
+def run(config: Config, run: Run) -> None:
+    (run.folder / "results.jsonl").unlink(missing_ok=True)  # an interrupted run starts anew
+    started = time.process_time()
+    model, tokenizer = open_model(config.model, device="cpu", dtype="float32")
+    for languages in config.kept:
+        run.log(trimmed(config, model, tokenizer, languages))
+    for language in config.extended:
+        for seed in range(config.seeds):
+            run.log(extended(config, model, tokenizer, language, seed))
+    if config.out:
+        facts = {**asdict(config), "model": Path(config.model).name, "corpus": Path(config.corpus).name}
+        facts.pop("out")
+        first = {
+            "config": facts,
+            "environment": environment(),
+            "processor_seconds": round(time.process_time() - started),
+        }
+        lines = [json.dumps(row, ensure_ascii=False) for row in (first, *run.results())]
+        write_text(Path(config.out) / "vocabularies.jsonl", "\n".join(lines) + "\n")
+
+
+def sample(config: Config, languages: tuple[str, ...], split: Any, size: int, seed: int) -> Corpus:
+    """Whole documents of each language, up to so many bytes and one at least; the next documents with another seed."""
+    texts = load_corpus(config.corpus, languages, split=split)
+    chosen: dict[Any, tuple[Document, ...]] = {}
+    for tag, documents in texts.items():
+        start = len(documents) * seed // max(config.seeds, 1)
+        room, found = size, list[Document]()
+        for document in (*documents[start:], *documents[:start]):
+            room -= len(document.text.encode())
+            if found and room < 0:
+                break
+            found.append(document)
+        chosen[tag] = tuple(found)
+    return texts.derived(chosen, texts.name)
+
+
+def trimmed(
+    config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, languages: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """One row for the whole, and one a language."""
+    pack = trim_vocabulary(model, tokenizer, sample(config, languages, "train", config.trim_bytes, 0))
+    unseen = sample(config, languages, "valid", config.score_bytes, 0)
+    cut = recut(pack, tokenizer, sample(config, languages, "valid", 40 * config.score_bytes, 0))
+    parameters = model.num_parameters()
+    before, answers = bits_per_byte(model, tokenizer, unseen), timed(config, model, tokenizer, unseen)
+    with pack.applied(model):
+        after, faster = bits_per_byte(model, pack.tokenizer, unseen), timed(config, model, pack.tokenizer, unseen)
+        left = model.num_parameters()
+    whole = {
+        "job": "trim",
+        "languages": len(languages),
+        "entries": [len(tokenizer), len(pack.source)],
+        "parameters": [parameters, left],
+        "recut": sum(part for part, _ in cut.values()) / sum(tokens for _, tokens in cut.values()),
+        "seconds_per_1000_bytes": [round(1000 * one.seconds / one.n_bytes, 3) for one in (answers, faster)],
+    }
+    rows = [
+        {
+            "job": "trim, by language",
+            "languages": len(languages),
+            "language": tag,
+            "recut": cut[tag][0] / cut[tag][1],
+            "bits_per_byte": [round(before[tag], 5), round(after[tag], 5)],
+        }
+        for tag in unseen
+    ]
+    return [whole, *rows]
+
+
+def recut(pack: VocabularyPack, tokenizer: PreTrainedTokenizerBase, texts: Corpus) -> dict[str, tuple[int, int]]:
+    """Tokens of each language that are gone, and all of its tokens."""
+    found = {}
+    for tag, documents in texts.items():
+        lines = [document.text for document in documents]
+        ids = torch.tensor([index for one in encode_texts(tokenizer, lines) for index in one.ids])
+        found[tag] = int((pack.moved(ids) < 0).sum()), len(ids)
+    return found
+
+
+def timed(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Corpus) -> Timed:
+    """Greedy answers to the beginnings of three texts."""
+    seconds, n_bytes = 0.0, 0
+    for documents in list(texts.values())[:3]:
+        prompt = documents[0].text[:40]
+        ids = torch.tensor([tokenize_prompt(tokenizer, prompt)])
+        began = time.process_time()
+        answer: Any = model.generate(  # pyright: ignore[reportCallIssue]
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=config.generate,
+            min_new_tokens=config.generate,
+        )
+        seconds += time.process_time() - began
+        n_bytes += len(str(tokenizer.decode(answer[0, ids.shape[1] :])).encode())
+    return Timed(seconds, n_bytes)
+
+
+@torch.no_grad()
+def extended(
+    config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, language: str, seed: int
+) -> list[dict[str, Any]]:
+    """One row a way to begin, and one for the model without new entries."""
+    texts = sample(config, (language,), "train", config.learn_bytes, seed)
+    unseen = sample(config, (language,), "valid", config.score_bytes, seed)
+    own = token_tables(model)
+    bases = [plain_weight(own.embedding), *([] if own.tied else [plain_weight(own.head)])]
+    new = new_entries(tokenizer, texts, rows=own.rows, size=config.size)
+    shared = {"job": "extend", "language": language, "seed": seed, "size": len(new.pieces)}
+    tokens = [len(ids) for ids in (every_id(tokenizer, unseen), every_id(new.extended, unseen))]
+    (before,) = bits_per_byte(model, tokenizer, unseen).values()
+    rows: list[dict[str, Any]] = [{**shared, "init": "none", "bits_per_byte": before, "tokens": tokens[0]}]
+    pack = pack_of(model, new, "mean")
+    with pack.applied(model):
+        fresh = pack.source < 0
+        for name in INITS:
+            if name == "align":
+                continue
+            begins, generator = INITS[name](new), torch.Generator().manual_seed(seed)
+            for module, base in zip((own.embedding, own.head), bases, strict=False):
+                plain_weight(module)[fresh] = rows_of(base, begins, generator)
+            (after,) = bits_per_byte(model, new.extended, unseen).values()
+            rows.append({**shared, "init": name, "bits_per_byte": after, "tokens": tokens[1]})
+    return rows
+
+
+def every_id(tokenizer: PreTrainedTokenizerBase, texts: Corpus) -> list[int]:
+    """All tokens of a text."""
+    lines = [document.text for documents in texts.values() for document in documents]
+    return [index for one in encode_texts(tokenizer, lines) for index in one.ids]
+
+
+if __name__ == "__main__":
+    main(Config, run)

@@ -1,0 +1,43 @@
+"""The experiment on vocabularies runs on the bundled model, and its rows say what they must."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+from babelscope.runs import Run
+
+
+def load(name):
+    path = Path(__file__).parents[2] / "experiments" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_trimming_and_extending_give_rows_that_add_up(tmp_path):
+    module = load("trim_and_extend")
+    (tmp_path / "run").mkdir()
+    config = module.Config(
+        kept=(("en", "fi"),),
+        extended=("eu",),
+        size=20,
+        learn_bytes=20_000,
+        score_bytes=400,
+        generate=2,
+        seeds=1,
+        out=str(tmp_path),
+    )
+    module.run(config, Run(tmp_path / "run"))
+    facts, whole, *rows = map(json.loads, (tmp_path / "vocabularies.jsonl").read_text().splitlines())
+    assert facts["config"]["size"] == 20 and "out" not in facts["config"]
+    assert whole["parameters"][0] - whole["parameters"][1] == 256 * (whole["entries"][0] - whole["entries"][1]) > 0
+    assert [row["language"] for row in rows[:2]] == ["en", "fi"]
+    none, *begun = rows[2:]
+    assert none["init"] == "none" and len(begun) == 7
+    assert all(row["tokens"] <= none["tokens"] for row in begun)
+    losses = {row["init"]: row["bits_per_byte"] for row in begun}
+    assert losses["subword"] < losses["random"] and len(set(losses.values())) == 7
