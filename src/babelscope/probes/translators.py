@@ -86,11 +86,12 @@ class Translators(HubArtifact):
                 tuple(as_number(value, name) for value in as_list(saved.entry(name), name))
                 for name in ("kl_nats", "start_nats")
             ]
+            depths, hidden = saved.tensor("bias", torch.float32, None, None).shape
             return cls(
-                weight=saved.tensor("weight", torch.float32, None, None, None),
-                bias=saved.tensor("bias", torch.float32, None, None),
+                weight=saved.tensor("weight", torch.float32, depths, hidden, hidden),
+                bias=saved.tensor("bias", torch.float32, depths, hidden),
                 tokens=saved.whole("tokens", 1),
-                explained=saved.tensor("explained", torch.float64, None),
+                explained=saved.tensor("explained", torch.float64, depths),
                 origin=saved.origin(),
                 fit=saved.text("fit"),  # pyright: ignore[reportArgumentType]
                 kl_nats=courses[0],
