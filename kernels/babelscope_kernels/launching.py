@@ -1,7 +1,8 @@
 """The one place where Triton kernels are launched, and how torch.compile sees past what launches them."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,6 +17,49 @@ GRID_LIMITS = (2**31 - 1, 2**16 - 1, 2**16 - 1)
 """Programs that CUDA allows along each axis of a grid."""
 
 
+@dataclass(frozen=True)
+class Launch:
+    """What one launch was given."""
+
+    kernel: Any
+    """The `@triton.jit` function."""
+    grid: tuple[int, ...]
+    arguments: tuple[object, ...]
+    constants: dict[str, object]
+
+
+@dataclass
+class Recording:
+    """Launches that were written down and not made."""
+
+    shared: int
+    """Bytes of shared memory that a program of the imagined GPU may have."""
+    launches: list[Launch] = field(default_factory=list)
+
+
+_recordings: list[Recording] = []
+
+
+@contextmanager
+def recorded(shared: int) -> Iterator[Recording]:
+    """While open, launches are written down in place of being made, and every tensor counts as one on a GPU.
+
+    Meant for tensors of the device "meta", which have shapes and no memory: what would be compiled is seen without a
+    GPU. shared: bytes of shared memory that a program may have there.
+    """
+    recording = Recording(shared)
+    _recordings.append(recording)
+    try:
+        yield recording
+    finally:
+        _recordings.remove(recording)
+
+
+def on_gpu(tensor: Tensor) -> bool:
+    """Whether a tensor is on a GPU, or counts as being on one."""
+    return tensor.is_cuda or bool(_recordings)
+
+
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: object, **constants: object) -> None:
     """Run a `@triton.jit` function on a grid of programs, in the order of the current stream of its tensors' device.
 
@@ -25,12 +69,17 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: object, **constants: 
     """
     if any(size > limit for size, limit in zip(grid, GRID_LIMITS, strict=False)):
         raise KernelError(f"{kernel.__name__}: a grid of {grid} programs, at most {GRID_LIMITS}; give fewer tokens")
+    if _recordings:
+        _recordings[-1].launches.append(Launch(kernel, grid, arguments, constants))
+        return
     with _current(next(argument.device for argument in arguments if isinstance(argument, Tensor))):
         kernel[grid](*arguments, **constants)
 
 
 def shared_memory(device: torch.device) -> int:
     """Bytes of shared memory that one program on this GPU may have."""
+    if _recordings:
+        return _recordings[-1].shared
     return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 

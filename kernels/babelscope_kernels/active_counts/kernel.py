@@ -6,7 +6,6 @@ import triton.language as tl
 from torch import Tensor
 
 from babelscope_kernels.launching import launch
-from babelscope_kernels.shipped import Shipped
 
 
 @triton.jit
@@ -124,29 +123,3 @@ def launch_column_sums(value: Tensor, counted: Tensor) -> Tensor:
             rows, counted.reshape(-1), partial, n_token, n_unit, rows.stride(0), **COLUMNS,
         )  # fmt: skip
     return partial.sum(dim=0, dtype=torch.float64)
-
-
-def _shipped() -> list[Shipped]:
-    found = []
-    for kind in ("bf16", "fp16", "fp32"):
-        for n_language in (16, 32, 64, 128):
-            for sums in (False, True):
-                blocks = blocks_of(n_language, sums)
-                warps = blocks.pop("num_warps")
-                types = {"value": f"*{kind}", "languages": "*i32", "counts": "*i32", "partial": "*fp32"}
-                whole = dict.fromkeys(("n_token", "n_unit", "n_language", "stride"), "i32")
-                found.append(
-                    Shipped(
-                        f"{'sums' if sums else 'counts'}{n_language}-{kind}",
-                        _active_counts_fwd_kernel,
-                        {**types, **whole},
-                        {"SUMS": sums, **blocks},
-                        warps,
-                        3,
-                        (*types, "n_unit", "stride"),
-                    )
-                )
-    return found
-
-
-SHIPPED = _shipped()

@@ -10,8 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from babelscope_kernels.attention_stats.statistics import AttentionStats, Bounds
-from babelscope_kernels.launching import launch, operator, shared_memory
-from babelscope_kernels.shipped import Shipped
+from babelscope_kernels.launching import launch, on_gpu, operator, shared_memory
 
 LN2 = 0.6931471805599453
 LARGE_SHARED = 232_448
@@ -232,11 +231,11 @@ def _launch(
     q, k, v = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (q, k, v))
     output = torch.empty((*q.shape[:3], n_value if with_output else 0), dtype=q.dtype, device=q.device)
     stats = torch.empty((4, *q.shape[:3]), dtype=torch.float32, device=q.device)
-    low = q.is_cuda and q.dtype != torch.float32
+    low = on_gpu(q) and q.dtype != torch.float32
     side = 16 if n_token <= 128 else 128
     config = (
         config_of(max(n_dim, n_value), low, shared_memory(q.device))
-        if q.is_cuda
+        if on_gpu(q)
         else {"BLOCK_Q": side, "BLOCK_K": side}
     )
     gate = q if gates is None else gates.contiguous()
@@ -319,48 +318,3 @@ def config_of(width: int, low: bool, shared: int) -> dict[str, int]:
 
 
 KINDS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
-_STRIDES = tuple(f"{name}_{axis}" for name in "qkv" for axis in ("batch", "head", "token"))
-_FLAGS = ("CAUSAL", "PACKED", "WINDOWED", "CAPPED", "GATED", "CENTRED", "OUTPUT", "STATS")
-
-
-def _shipped(kind: str, width: int, name: str, *flags: str) -> Shipped:
-    config = config_of(width, kind != "fp32", LARGE_SHARED)
-    operand = {"bf16": tl.bfloat16, "fp16": tl.float16, "fp32": tl.float32}[kind]
-    return Shipped(
-        name=f"attention_stats-{kind}-{width}-{name}",
-        kernel=_attention_stats_fwd_kernel,
-        signature=dict.fromkeys(("q", "k", "v", "output"), f"*{kind}")
-        | dict.fromkeys(("gates", "means", "stats"), "*fp32")
-        | dict.fromkeys(("starts", "ends"), "*i32")
-        | dict.fromkeys(("n_token", "n_head", "group", "window", "gate_batch", "n_stats", *_STRIDES), "i32")
-        | dict.fromkeys(("factor", "softcap"), "fp32"),
-        constants={
-            "DIM": width,
-            "VALUE": width,
-            "PAD_DIM": width,
-            "PAD_VALUE": width,
-            "BLOCK_Q": config["BLOCK_Q"],
-            "BLOCK_K": config["BLOCK_K"],
-            "OPERAND": operand,
-            "KIND": operand,
-            **{flag: flag in flags for flag in _FLAGS},
-        },
-        num_warps=config["num_warps"],
-        num_stages=config["num_stages"],
-        aligned=("q", "k", "v", "output", "stats", "starts", "ends", "gates", "means", *_STRIDES),
-        stack=192 if config["BLOCK_K"] == 128 else 0,
-        wgmma=kind != "fp32",
-    )
-
-
-_PLAIN = ("CAUSAL", "OUTPUT", "STATS")
-SHIPPED = [
-    *(_shipped("bf16", width, "causal", *_PLAIN) for width in (64, 128, 256)),
-    *(_shipped("bf16", width, "without statistics", "CAUSAL", "OUTPUT") for width in (64, 128)),
-    _shipped("bf16", 128, "statistics alone", "CAUSAL", "STATS"),
-    _shipped("bf16", 128, "packed and gated", *_PLAIN, "PACKED", "GATED", "CENTRED"),
-    _shipped("bf16", 256, "window and cap", *_PLAIN, "WINDOWED", "CAPPED"),
-    _shipped("bf16", 128, "both ways", "OUTPUT", "STATS"),
-    _shipped("fp16", 128, "causal", *_PLAIN),
-    _shipped("fp32", 128, "causal", *_PLAIN),
-]

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from babelscope_kernels.launching import launch, operator
 from babelscope_kernels.rows_adamw.targets import RowTargets
-from babelscope_kernels.shipped import Shipped
 
 BLOCK = 1024
 
@@ -149,28 +148,3 @@ def rows_adamw_triton_(
 
 
 WEIGHTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
-_STATE = ("masters", "grads", "moments1", "moments2")
-_TABLES = ("rows", "which", "weights")
-_SCALARS = ("keep1", "add1", "keep2", "add2", "pull", "rate", "spread", "eps")
-
-
-def _shipped(kind: str, base: str | None) -> Shipped:
-    return Shipped(
-        name=f"rows_adamw-{kind}-base-{base}",
-        kernel=_rows_adamw_fwd_kernel,
-        signature=dict.fromkeys(_STATE, "*fp32")
-        | {"base": f"*{base or 'fp32'}", "n_hidden": "i32"}
-        | dict.fromkeys(_TABLES, "*i64")
-        | dict.fromkeys(_SCALARS, "fp32"),
-        constants={
-            "HAS_BASE": base is not None,
-            "WEIGHT": {"bf16": tl.bfloat16, "fp16": tl.float16, "fp32": tl.float32}[kind],
-            "ROUND": kind == "bf16",
-            "BLOCK": BLOCK,
-        },
-        aligned=(*_STATE, "base", *_TABLES, "n_hidden"),
-        num_warps=4,
-    )
-
-
-SHIPPED = [_shipped(kind, base) for kind in ("bf16", "fp16", "fp32") for base in (None, "fp32", "bf16")]

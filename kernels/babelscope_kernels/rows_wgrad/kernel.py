@@ -10,7 +10,6 @@ import triton.language as tl
 from torch import Tensor
 
 from babelscope_kernels.launching import launch, operator
-from babelscope_kernels.shipped import Shipped
 
 BLOCK_HIDDEN = 128
 BLOCK_TOKEN = 64
@@ -158,42 +157,3 @@ def rows_wgrad_(grad_rows: Tensor, inputs: Tensor, out: Tensor, low: bool) -> No
 
 OPERANDS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 LAUNCH = {True: {"num_warps": 4, "num_stages": 3}, False: {"num_warps": 8, "num_stages": 2}}
-_WHOLE = ("n_token", "n_row", "n_read", "n_hidden", "share", "grad_token_stride", "input_token_stride")
-_LONG = ("out_share_stride", "out_row_stride")
-
-
-def _shipped(kind: str, block_row: int) -> Shipped:
-    low = kind != "fp32"
-    return Shipped(
-        name=f"rows_wgrad-{kind}-{block_row}",
-        kernel=_rows_wgrad_fwd_kernel,
-        signature={"grad_rows": f"*{kind}", "inputs": f"*{kind}", "out": "*fp32"}
-        | dict.fromkeys(_WHOLE, "i32")
-        | dict.fromkeys(_LONG, "i64"),
-        constants={
-            "grad_row_stride": 1,
-            "input_hidden_stride": 1,
-            "ADD": block_row == 128,
-            "BLOCK_ROW": block_row,
-            "BLOCK_HIDDEN": BLOCK_HIDDEN,
-            "BLOCK_TOKEN": BLOCK_TOKEN,
-            "OPERAND": {"bf16": tl.bfloat16, "fp16": tl.float16, "fp32": tl.float32}[kind],
-        },
-        aligned=("grad_rows", "inputs", "out", *_WHOLE[2:], *_LONG),
-        stack=160 if low and block_row == 128 else 0,
-        wgmma=low,
-        **LAUNCH[low],
-    )
-
-
-SHIPPED = [_shipped(kind, rows) for kind in ("bf16", "fp16") for rows in (16, 32, 64, 128)] + [
-    _shipped("fp32", 128),
-    Shipped(
-        name="rows_wgrad-add",
-        kernel=_rows_wgrad_add_kernel,
-        signature={"parts": "*fp32", "out": "*fp32"}
-        | dict.fromkeys(("n_part", "n_value", "n_hidden", "out_row_stride"), "i32"),
-        constants={"BLOCK": 1024},
-        aligned=("parts", "out", "n_value", "n_hidden", "out_row_stride"),
-    ),
-]

@@ -9,9 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from babelscope_kernels.launching import launch, operator
+from babelscope_kernels.launching import launch, on_gpu, operator
 from babelscope_kernels.sae_counts.fired import SaeCounts
-from babelscope_kernels.shipped import Shipped
 
 SHARES = 8
 """Shares of the tokens, next to each other in launch order: programs at work together then read few blocks of w_enc,
@@ -125,8 +124,8 @@ def _launch(
 ) -> tuple[Tensor, Tensor, Tensor]:
     hidden, w_enc = (tensor if tensor.stride(1) == 1 else tensor.contiguous() for tensor in (hidden, w_enc))
     (n_token, n_hidden), n_feature = hidden.shape, w_enc.shape[1]
-    low = hidden.is_cuda and hidden.dtype != torch.float32
-    config = config_of(low, with_sums) if hidden.is_cuda else SMALL
+    low = on_gpu(hidden) and hidden.dtype != torch.float32
+    config = config_of(low, with_sums) if on_gpu(hidden) else SMALL
     share = triton.cdiv(triton.cdiv(n_token, SHARES), config["BLOCK_TOKEN"]) * config["BLOCK_TOKEN"]
     shares = triton.cdiv(n_token, share)
     device, shape = hidden.device, (shares, n_languages, n_feature)
@@ -157,7 +156,7 @@ def _launch(
         ACTIVE=with_active,
         BLOCK_LANGUAGE=max(16, triton.next_power_of_2(n_languages)),
         OPERAND=KINDS[hidden.dtype] if low else tl.float32,
-        ONE=tl.bfloat16 if hidden.is_cuda else tl.float32,
+        ONE=tl.bfloat16 if on_gpu(hidden) else tl.float32,
         **config,
     )
     summed = sums.double().sum(0) if with_sums else sums.double()
@@ -189,42 +188,3 @@ def config_of(low: bool, with_sums: bool) -> dict[str, int]:
 
 SMALL = {"BLOCK_TOKEN": 32, "BLOCK_FEATURE": 32, "BLOCK_HIDDEN": 32}
 KINDS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
-_WHOLE = ("n_token", "n_hidden", "n_feature", "n_language", "share", "hidden_stride", "w_stride", "threshold_stride")
-
-
-def _shipped(kind: str, *flags: str) -> Shipped:
-    config = config_of(kind != "fp32", "SUMS" in flags)
-    blocks = {name: size for name, size in config.items() if name.startswith("BLOCK")}
-    operand = {"bf16": tl.bfloat16, "fp16": tl.float16, "fp32": tl.float32}[kind]
-    return Shipped(
-        name="-".join(("sae_counts", kind, *flags)),
-        kernel=_sae_counts_fwd_kernel,
-        signature=dict.fromkeys(("hidden", "w_enc", "b_enc"), f"*{kind}")
-        | {"threshold": "*fp32", "languages": "*i64", "counts": "*i32", "sums": "*fp32", "active": "*i32"}
-        | dict.fromkeys(_WHOLE, "i32"),
-        constants={**blocks, "BLOCK_LANGUAGE": 16, "OPERAND": operand, "ONE": tl.bfloat16}
-        | {flag: flag in flags for flag in ("SUMS", "ACTIVE")},
-        num_warps=config["num_warps"],
-        num_stages=config["num_stages"],
-        aligned=(
-            "hidden",
-            "w_enc",
-            "b_enc",
-            "threshold",
-            "languages",
-            "counts",
-            "sums",
-            "active",
-            *_WHOLE[1:3],
-            *_WHOLE[4:7],
-        ),
-        wgmma=kind != "fp32",
-    )
-
-
-SHIPPED = [
-    *(_shipped(kind) for kind in ("bf16", "fp16", "fp32")),
-    _shipped("bf16", "ACTIVE"),
-    _shipped("bf16", "SUMS", "ACTIVE"),
-    _shipped("fp32", "SUMS", "ACTIVE"),
-]

@@ -1,14 +1,11 @@
 """Triton: one read and one write of the residual stream per edit; a token of strength 0 keeps its bits."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from babelscope_kernels.launching import launch
-from babelscope_kernels.shipped import Shipped
 
 
 @triton.jit
@@ -73,29 +70,3 @@ def launch_edit(hidden: Tensor, vector: Tensor, strength: Tensor | float, projec
             NUMBER=number, PROJECT=project, UNIT=unit, **blocks, **warps,
         )  # fmt: skip
     return out
-
-
-def _shipped() -> list[Shipped]:
-    found = []
-    for kind in ("bf16", "fp16", "fp32"):
-        array = {"hidden": f"*{kind}", "out": f"*{kind}"}
-        single = {"vector": "*fp32", "strength": "*fp32"}
-        whole: dict[str, Any] = dict.fromkeys(("n_token", "width", "stride"), "i32")
-        for width in (256, 2048, 4096, 5120, 16384):
-            for project in (False, True):
-                blocks = blocks_of(width)
-                found.append(
-                    Shipped(
-                        f"{'project_out' if project else 'add'}-{width}-{kind}",
-                        _steer_fwd_kernel,
-                        {**array, **single, **whole, "number": "fp32", "per": "i32"},
-                        {"NUMBER": False, "PROJECT": project, "UNIT": True, **blocks},
-                        warps_of(blocks["BLOCK_D"]),
-                        3,
-                        (*array, *single, "width", "stride"),
-                    )
-                )
-    return found
-
-
-SHIPPED = _shipped()

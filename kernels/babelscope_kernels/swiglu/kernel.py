@@ -6,7 +6,6 @@ import triton.language as tl
 from torch import Tensor
 
 from babelscope_kernels.launching import launch
-from babelscope_kernels.shipped import Shipped
 
 FORWARD = {"BLOCK_T": 4, "BLOCK_N": 512, "STEPS": 1}
 BACKWARD = {"BLOCK_T": 4, "BLOCK_N": 256}
@@ -146,38 +145,3 @@ def launch_backward(
             ACTIVATION=activation, **BACKWARD, **FOUR_WARPS,
         )  # fmt: skip
     return grad_gate, grad_up, hidden
-
-
-def _shipped() -> list[Shipped]:
-    found = []
-    whole = {"n_token": "i32", "n_neuron": "i32", "stride_gate": "i32", "stride_up": "i32"}
-    for kind in ("bf16", "fp16", "fp32"):
-        array = f"*{kind}"
-        three = {"gate": array, "up": array, "out": array, "languages": "*i32", "counts": "*i32", "n_language": "i32"}
-        wide = ("gate", "up", "out", "languages", "counts", "n_neuron", "stride_gate", "stride_up")
-        for activation in ACTIVATIONS:
-            constants = {"ACTIVATION": activation, "COUNT": False, "BLOCK_L": 16, **FORWARD}
-            found.append(
-                Shipped(f"fwd-{activation}-{kind}", _swiglu_fwd_kernel, {**three, **whole}, constants, 4, 3, wide)
-            )
-            names = ("grad", "gate", "up", "grad_gate", "grad_up", "hidden")
-            found.append(
-                Shipped(
-                    f"bwd-{activation}-{kind}",
-                    _swiglu_bwd_kernel,
-                    {**dict.fromkeys(names, array), **whole, "n_hidden": "i32", "stride_grad": "i32"},
-                    {"ACTIVATION": activation, **BACKWARD},
-                    4,
-                    3,
-                    (*names, "n_neuron", "n_hidden", "stride_grad", "stride_gate", "stride_up"),
-                )
-            )
-        for block_l in (16, 32, 64, 128):
-            constants = {"ACTIVATION": "silu", "COUNT": True, "BLOCK_L": block_l, **counting(block_l)}
-            found.append(
-                Shipped(f"fwd-count{block_l}-{kind}", _swiglu_fwd_kernel, {**three, **whole}, constants, 4, 3, wide)
-            )
-    return found
-
-
-SHIPPED = _shipped()
