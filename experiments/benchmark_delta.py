@@ -2,7 +2,7 @@
 
 Against the claim would be a median of apply + revert above 10 ms. Beside it: the same while another delta of as many
 neurons is in the model, and a plain copy of all MLP weights in and back, which needs two whole copies in memory, keeps
-no account of what is applied and can not combine deltas. On a model as small as this one the plain copy is faster; it
+no account of what is applied and cannot combine deltas. On a model as small as this one the plain copy is faster; it
 grows with the model, apply and revert with the delta. Rounds are interleaved in one process. Random neurons and
 changes: time does not depend on the values.
 """

@@ -15,10 +15,10 @@ import numpy as np
 
 from babelscope import load_corpus, open_model
 from babelscope.figures import write_figure
-from babelscope.figures.probes_geometry import DepthLine, depth_lines, similarity_tree
+from babelscope.figures.probes_geometry import DepthLine, depth_lines, similarity_dendrogram
 from babelscope.files.writing import write_text
 from babelscope.probes import lineage_of, record_sentences
-from babelscope.probes import similarity_tree as measure_similarity
+from babelscope.probes import similarity_dendrogram as measure_similarity
 from babelscope.runs import Run, environment, main
 
 
@@ -86,7 +86,7 @@ def draw(run: Run) -> None:
         mine = [row for row in rows if row["vectors"] == name]
         best = max(mine, key=lambda row: row["family"]["correlation"])
         lineage = lineage_of(best["languages"])
-        tree = similarity_tree(
+        tree = similarity_dendrogram(
             linkage=np.array(best["linkage"]),
             languages=best["languages"],
             groups=[lineage[tag].family for tag in lineage],

@@ -29,7 +29,7 @@ from babelscope.corpus import Corpus, as_corpus
 from babelscope.evaluation import distinct_n, judge_answers
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
-from babelscope.runs import Run, environment, main, plain
+from babelscope.runs import Run, environment, main, nan_as_null
 from babelscope.sweeps import Answer, Decoding, Prompt, generate_answers, make_prompts, random_directions
 from babelscope.sweeps.answer_scores import nats_a_token
 from babelscope.sweeps.steering_runs import FADE, vary_sources
@@ -264,15 +264,15 @@ def run(config: Config, run: Run) -> None:
     name = config.name or Path(config.model).name
     (run.folder / "results.jsonl").unlink(missing_ok=True)  # answers are kept, rows are made anew
     study = Study(config, run.folder.parent / name)  # kept for runs with other settings
-    run.log(plain({"model": name, **row}) for row in shares(study))
+    run.log(nan_as_null({"model": name, **row}) for row in shares(study))
     for row in steer(study) if config.layers else ():
-        run.log([plain({"model": name, **row})])
+        run.log([nan_as_null({"model": name, **row})])
     if config.out:
         written = Path(config.out)
         others = written.read_text(encoding="utf-8").splitlines() if written.is_file() else []
         rows = [row for line in others if (row := json.loads(line))["model"] != name]
         about = {"model": name, "row": "about", "config": {**asdict(config), "model": name, "text": "", "out": ""}}
-        rows += [plain({**about, "environment": environment()}), *run.results()]
+        rows += [nan_as_null({**about, "environment": environment()}), *run.results()]
         write_text(written, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 

@@ -21,10 +21,18 @@ VAGUE = frozenset(
     re.findall(
         r"\w+",
         """found made held kept own one ones whole mine theirs this that these those here there given taken said seen
-        came wanted asked told done got left put gone stood shown drawn dealt""",
+        came wanted asked told done got put gone stood shown drawn dealt picked moved listed opened known named
+        lost met looked every each some any both same other others another rest nothing something anything everything
+        nobody ours such again back aside apart alone beside besides now then once inside outside""",
     )
 )
-"""Participles and pronouns: names that do not say what a value is."""
+"""Participles, pronouns and adverbs: names that do not say what a value is."""
+NEEDED_EXCEPTS = {
+    "adapters/masks.py": "a damaged pickle ends in whatever error its bytes lead to",
+    "cli/doctor_checks.py": "the doctor reports whatever a release fails with, and goes on",
+    "models/opening.py": "the tokenizers library raises a plain Exception for whatever is damaged",
+}
+"""Files whose one broad except is needed, and why."""
 Trees = dict[Path, ast.Module]
 EQUAL_LINES = 6
 """Equal lines that make two places one place written twice."""
@@ -67,7 +75,14 @@ def measures() -> Iterator[tuple[str, float, list[str]]]:
         f"{short(p)}:{n}" for p, text in texts.items() for n, line in enumerate(text, 1) if "dict[str, Any]" in line
     ]
     yield "lines with dict[str, Any]", len(loose), loose
-    yield "broad excepts", *counted(trees, is_broad_except)
+    broad = counted(trees, is_broad_except)[1]
+    files_of = [place.partition(":")[0] for place in broad]
+    without_reason = [
+        place
+        for number, (place, file) in enumerate(zip(broad, files_of, strict=True))
+        if file not in NEEDED_EXCEPTS or file in files_of[:number]
+    ]
+    yield "broad excepts without a reason in this script", len(without_reason), without_reason
     yield "functions without full types", *counted(trees, is_untyped)
     pairs = equal_places(texts)
     yield f"pairs of places with {EQUAL_LINES} equal lines", len(pairs), pairs

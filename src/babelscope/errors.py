@@ -74,7 +74,7 @@ class ArtifactError(ToolkitError, ValueError):
 
 
 class SteeringError(ArtifactError):
-    """An operation that can not be applied: not finite, of another width or model, or at a place that refuses it."""
+    """An operation that cannot be applied: not finite, of another width or model, or at a place that refuses it."""
 
 
 class SelectionError(ToolkitError, ValueError):

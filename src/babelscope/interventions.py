@@ -46,7 +46,7 @@ class OperationKind:
 
 
 KINDS: dict[str, OperationKind] = {}
-"""By name, that of the function."""
+"""Every kind by its name, which is the name of its function."""
 
 
 def kind(**words: Any) -> Callable[[F], F]:
@@ -60,9 +60,9 @@ def kind(**words: Any) -> Callable[[F], F]:
 
 
 def names_of(**words: Any) -> str:
-    """The kinds of which these words hold, as a text."""
-    found = [name for name, entry in KINDS.items() if all(getattr(entry, key) == value for key, value in words.items())]
-    return " and ".join(repr(name) for name in found)
+    """Names of the kinds whose entries have these values, joined for a message."""
+    names = [name for name, entry in KINDS.items() if all(getattr(entry, key) == value for key, value in words.items())]
+    return " and ".join(repr(name) for name in names)
 
 
 def basis_fault(matrix: Tensor, width: int) -> str:
@@ -172,8 +172,8 @@ def subspace(
         return value
     x, c = _compute(value, centre)
     q = basis.to(x.dtype)
-    inside = ((x - c) @ q.T) @ q
-    return _kept(value, x - _weight(strength, x) * inside, strength)
+    within = ((x - c) @ q.T) @ q
+    return _kept(value, x - _weight(strength, x) * within, strength)
 
 
 @kind(needs="matrix", whole=True, matrix_fault=square_fault)
@@ -193,11 +193,11 @@ def affine(
 def active_features(x: Float[Tensor, "*batch unit"], features: FeatureMap) -> Float[Tensor, "*batch chosen"]:
     """Activations of the chosen features: pre = Ex + b where pre > θ and, with `top_k`, among the k largest; else 0."""
     pre = x @ features.encoder.to(x.dtype).T + features.bias.to(x.dtype)
-    mine, floor = pre[..., features.chosen], features.threshold[features.chosen].to(x.dtype)
-    open_ = mine > floor
+    chosen_pre, floor = pre[..., features.chosen], features.threshold[features.chosen].to(x.dtype)
+    open_ = chosen_pre > floor
     if features.top_k is not None:
-        open_ &= mine >= pre.topk(features.top_k, dim=-1).values[..., -1:]
-    return torch.where(open_, mine, 0)
+        open_ &= chosen_pre >= pre.topk(features.top_k, dim=-1).values[..., -1:]
+    return torch.where(open_, chosen_pre, 0)
 
 
 @kind(needs="features", whole=True)
@@ -210,8 +210,8 @@ def clamp_features(
     """x + s·Σ_j (level_j - f_j)·d_j: each chosen feature at its level at s = 1, all else as it was."""
     if _off(strength):
         return value
-    x, wanted = _compute(value, level)
-    change = (wanted - active_features(x, features)) @ features.decoder.to(x.dtype)
+    x, target_level = _compute(value, level)
+    change = (target_level - active_features(x, features)) @ features.decoder.to(x.dtype)
     return _kept(value, x + _weight(strength, x) * change, strength)
 
 

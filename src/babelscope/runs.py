@@ -22,31 +22,31 @@ C = TypeVar("C")
 PACKAGES = ("babelscope", "torch", "transformers", "numpy", "plotly", "lingua-language-detector")
 
 
-def plain(value: Any) -> Any:
+def nan_as_null(value: Any) -> Any:
     """JSON without NaN: what is undefined is null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {str(key): nan_as_null(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
+        return [nan_as_null(entry) for entry in value]
     return value.tolist() if hasattr(value, "tolist") else value
 
 
 def environment() -> dict[str, Any]:
     """Versions and the machine's kind; no host name, no path."""
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
+            versions[package] = "not installed"
     return {
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
         "processors": os.cpu_count(),
-        "packages": found,
+        "packages": versions,
     }
 
 

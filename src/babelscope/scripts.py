@@ -119,9 +119,9 @@ def scripts_of_language(language: str) -> frozenset[str]:
     Empty where no script is on record. Raises LanguageError for an unknown tag.
     """
     tag = Language.parse(language)
-    named = [part for part in tag.split("-")[1:] if len(part) == 4 and part.isalpha()]
-    if not named and tag.split("-")[0] in TWO_SCRIPTS:
+    subtags = [part for part in tag.split("-")[1:] if len(part) == 4 and part.isalpha()]
+    if not subtags and tag.split("-")[0] in TWO_SCRIPTS:
         return TWO_SCRIPTS[tag.split("-")[0]]
-    script = named[0] if named else tag.script
+    script = subtags[0] if subtags else tag.script
     parts = PARTS.get(script, frozenset({script}))
     return frozenset(part for part in parts if part in SCRIPT_NAMES)

@@ -23,7 +23,7 @@ At = Literal[
 """Every place; `embed` and `logits` have no layer."""
 
 WHOLE_MODEL = ("embed", "logits")
-"""Places that exist once, not once a layer."""
+"""Places that exist once, not once per layer."""
 
 NEURON_SITES = ("mlp_gate", "mlp_inner")
 """Places whose units are neurons."""
@@ -181,13 +181,13 @@ class Site:
                 f"hook {name!r} is no known name; expected one such as 'blocks.5.hook_resid_post' or 'model.layers.5'; "
                 "give the Site itself"
             )
-        usual, others = meaning
-        if others and family is None:
+        usual, by_family = meaning
+        if by_family and family is None:
             raise SiteError(
-                f"hook {name!r} stands for another place in {', '.join(others)}; expected the model's family; "
+                f"hook {name!r} stands for another place in {', '.join(by_family)}; expected the model's family; "
                 "pass family=model.config.model_type"
             )
-        at = others.get(family, usual) if family else usual
+        at = by_family.get(family, usual) if family else usual
         if at is None:
             raise SiteError(f"hook {name!r}: no site is there in {family}; expected another hook; see sites.py")
         return cls(layer, at)
@@ -213,7 +213,7 @@ class Site:
         if self.at == "mlp_gate":
             return f"blocks.{self.layer}.mlp.hook_post"
         table = _LENS_WHOLE if self.layer is None else _LENS_LAYER
-        names = [name for name, (usual, others) in table.items() if others.get(family, usual) == self.at]
+        names = [name for name, (usual, by_family) in table.items() if by_family.get(family, usual) == self.at]
         name = next((name for name in names if family not in table[name][1]), names[0])
         return name if self.layer is None else f"blocks.{self.layer}.{name}"
 
@@ -223,9 +223,9 @@ def _meaning(name: str) -> tuple[int | None, _Meaning | None]:
     if block := _LENS_BLOCK.fullmatch(name):
         return int(block[1]), _LENS_LAYER.get(block[2])
     if block := _MODULE_BLOCK.fullmatch(name):
-        usual, others = _MODULE_LAYER.get(block[3] or "", (None, {}))
+        usual, by_family = _MODULE_LAYER.get(block[3] or "", (None, {}))
         # Of the families whose blocks are in transformer.h, BLOOM's and Falcon's modules have other meanings.
-        return int(block[2]), (usual, others if block[1] == "transformer.h" else {}) if usual else None
+        return int(block[2]), (usual, by_family if block[1] == "transformer.h" else {}) if usual else None
     return None, {**_LENS_WHOLE, **_MODULE_WHOLE}.get(name)
 
 

@@ -13,7 +13,7 @@ from babelscope.files.state_folder import hash_json, read_sealed, write_sealed
 from babelscope.files.strict_json import read_json
 from babelscope.files.work_log import work_log
 from babelscope.files.writing import PARTIAL, discard, write_text
-from babelscope.runs import duration, peak_mib, plain
+from babelscope.runs import duration, nan_as_null, peak_mib
 
 log = logging.getLogger(__name__)
 PLAN, STAGES = "plan.json", "stages"
@@ -54,7 +54,7 @@ class StageStore:
             self.seconds[name], self.peak_mib[name] = kept["seconds"], kept["peak_mib"]
             return kept["found"]
         with self.timed(name), self.log(name):
-            found = plain(find())
+            found = nan_as_null(find())
         kept = {"seconds": self.seconds[name], "peak_mib": self.peak_mib[name], "found": found}
         write_sealed(file, kept, f"{self.fingerprint} {name}")
         discard(self.folder / STAGES / f"{name}.work")

@@ -24,14 +24,14 @@ def language_subspace(
     if not bool(torch.isfinite(means).all()):
         raise MeasurementError("a language's mean is NaN or infinite; expected numbers; check the weights")
     _, singular, basis = torch.linalg.svd(means - means.mean(dim=0), full_matrices=False)
-    there = int((singular > singular[0] * max(means.shape) * torch.finfo(torch.float64).eps).sum())
-    wanted = there if rank is None else rank
-    if not 1 <= wanted <= there:
+    available = int((singular > singular[0] * max(means.shape) * torch.finfo(torch.float64).eps).sum())
+    kept_rank = available if rank is None else rank
+    if not 1 <= kept_rank <= available:
         raise MeasurementError(
-            f"rank {wanted} was asked for; {len(means)} languages differ in {there} directions; expected 1 to "
-            f"{max(1, there)}; ask for less, or add languages"
+            f"rank {kept_rank} was asked for; {len(means)} languages differ in {available} directions; expected 1 to "
+            f"{max(1, available)}; ask for less, or add languages"
         )
-    return _with_sign(basis[:wanted])
+    return _with_sign(basis[:kept_rank])
 
 
 def principal_components(
@@ -49,20 +49,20 @@ def components_for(variance: Float64[Tensor, " component"], share: float = 0.9) 
 
 
 def principal_angles(
-    one: Float64[Tensor, "rank hidden"], other: Float64[Tensor, "rank2 hidden"]
+    wider: Float64[Tensor, "rank hidden"], narrower: Float64[Tensor, "rank2 hidden"]
 ) -> Float64[Tensor, " angle"]:
     """Angles in radians between two subspaces given by orthonormal rows, the smallest first: arccos of σ(A Bᵀ).
 
     Small ones come from the sine, which the cosine would round away (Björck & Golub 1973).
     """
-    one, other = (one, other) if len(one) >= len(other) else (other, one)
-    cosine = torch.linalg.svdvals(other @ one.T).clamp(max=1)
-    rest = other - other @ one.T @ one
-    sine = torch.linalg.svdvals(rest).clamp(max=1).flip(0)[: len(cosine)]
+    wider, narrower = (wider, narrower) if len(wider) >= len(narrower) else (narrower, wider)
+    cosine = torch.linalg.svdvals(narrower @ wider.T).clamp(max=1)
+    residual = narrower - narrower @ wider.T @ wider
+    sine = torch.linalg.svdvals(residual).clamp(max=1).flip(0)[: len(cosine)]
     return torch.where(cosine.square() < 0.5, cosine.arccos(), sine.arcsin())
 
 
-def project_out(
+def without_subspace(
     rows: Float64[Tensor, "*rows hidden"], basis: Float64[Tensor, "rank hidden"]
 ) -> Float64[Tensor, "*rows hidden"]:
     """Rows without their part in a subspace: h - (h Bᵀ) B, B orthonormal rows."""

@@ -166,7 +166,7 @@ def test_what_can_not_be_compared_is_one_line(parts):
         ({}, MeasurementError, "no prompt came"),
         ({"texts": ["a"], "system": "b"}, MeasurementError, "system prompt came without messages"),
         ({"messages": ["a"], "target": "Finnish"}, LanguageError, "write 'fi'"),
-        ({"messages": ["a"], "target": "tt"}, LanguageError, "tt can not be recognised"),
+        ({"messages": ["a"], "target": "tt"}, LanguageError, "tt cannot be recognised"),
         ({"messages": [[assistant("a")]]}, ChatError, "prompt 0: the last message"),
     ):
         with pytest.raises(error, match=reason):

@@ -234,7 +234,7 @@ def test_study_asks_a_chat_model(capsys, folder, monkeypatch):
 
     given = {}
     monkeypatch.setattr("babelscope.study.run_study", lambda *words, **options: given.update(options) or {})
-    monkeypatch.setattr(studying, "shown", lambda out, results: {})
+    monkeypatch.setattr(studying, "study_summary", lambda out, results: {})
     study = ("study", folder / "model", folder / "corpus", "--out", folder / "study")
     code, _, err = call(capsys, *study, "--chat", "--system", "s", "--questions", folder / "questions")
     assert code == 0 and given["chat"].system == "s" and len(given["chat"].questions["dev"]["fi"]) == 4, err

@@ -165,7 +165,7 @@ def test_bad_input_is_one_line(capsys, folder):
         (
             [*steering, folder / "prompts.txt", "--target", "tt", "--out", folder / "x"],
             1,
-            "tt can not be recognised by lingua; expected one of",
+            "tt cannot be recognised by lingua; expected one of",
         ),
         (
             [*steering, folder / "prompts.txt", *asked, "--references", folder / "one.txt"],

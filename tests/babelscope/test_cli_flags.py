@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin
 import pytest
 from cli_calls import USED, make_kinds
 
-from babelscope.cli.calling import check_arguments, flags_given, function_of, kinds_of, read_call, types_of
+from babelscope.cli.calling import check_arguments, flags_given, function_of, read_call, types_of, value_checks
 from babelscope.cli.quantities import Between
 from babelscope.cli.verbs import VERBS, split_verb
 from babelscope.errors import UsageError
@@ -51,7 +51,7 @@ def another(name, parameter):
     for choice in choices_of(annotation):
         if choice != parameter.default:
             return choice
-    bounds = [kind for kind in kinds_of(annotation) if isinstance(kind, Between)]
+    bounds = [kind for kind in value_checks(annotation) if isinstance(kind, Between)]
     value = WORDS.get(name, "fi") if not bounds else (bounds[0].low + bounds[0].high) / 2
     if bounds and int in types_of(annotation):
         value = int(value)
@@ -93,7 +93,7 @@ def test_every_verb_is_called_above():
 def test_every_default_is_a_value_that_its_flag_takes():
     for verb in VERBS:
         for name, parameter in signature(function_of(verb)).parameters.items():
-            bounds = [kind for kind in kinds_of(parameter.annotation) if isinstance(kind, Between)]
+            bounds = [kind for kind in value_checks(parameter.annotation) if isinstance(kind, Between)]
             values = parameter.default if isinstance(parameter.default, tuple) else (parameter.default,)
             for value in (value for value in values if value not in (None, Parameter.empty)):
                 for kind in bounds:
@@ -104,4 +104,4 @@ def test_every_number_of_every_verb_has_bounds():
     for verb in VERBS:
         for name, parameter in signature(function_of(verb)).parameters.items():
             if {int, float} & set(types_of(parameter.annotation)):
-                assert any(isinstance(kind, Between) for kind in kinds_of(parameter.annotation)), (verb, name)
+                assert any(isinstance(kind, Between) for kind in value_checks(parameter.annotation)), (verb, name)

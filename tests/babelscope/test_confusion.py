@@ -155,7 +155,7 @@ def test_english_words_are_small_letters_and_more_than_three(tmp_path):
 def test_missing_things_are_one_clear_line(tmp_path, monkeypatch):
     with pytest.raises(MeasurementError, match="no answers came"):
         published_confusion([], "fi")
-    with pytest.raises(LanguageError, match="tt can not be recognised by lingua"):
+    with pytest.raises(LanguageError, match="tt cannot be recognised by lingua"):
         corrected_confusion(["a"], "tt")
     with pytest.raises(PrerequisiteError, match="label set"):
         open_identifier(tmp_path / "lid.bin")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from babelscope import Language, NeuronSet, origin_of
 from babelscope.errors import ArtifactError, PrerequisiteError, SelectionError
 from babelscope.subnetworks.delta import Delta
-from babelscope.subnetworks.delta_overlap import overlap
+from babelscope.subnetworks.delta_overlap import shared_cells
 
 
 @pytest.fixture(scope="module")
@@ -127,19 +127,19 @@ def test_a_delta_of_a_set_takes_its_rows_in_order(llama):
 def test_overlap_counts_shared_rows_and_their_angle(llama):
     a = by_hand(llama, {(0, 3): 1.0, (0, 7): 2.0, (2, 0): 4.0})
     b = by_hand(llama, {(0, 7): 8.0, (1, 47): 16.0, (2, 0): 1.0}, down=torch.full((3, 32), -1.0))
-    found = overlap(a, b)
+    found = shared_cells(a, b)
     assert (found.rows, found.shared, found.layer_shared) == ((3, 3), 2, (1, 0, 1))
     assert found.jaccard == 2 / 4
     assert found.shared_by_chance == pytest.approx((2 * 1 + 0 * 1 + 1 * 1) / 48)
     assert found.cosine["up"] == pytest.approx((2 * 8 + 4 * 1) / (20**0.5 * 65**0.5))
     assert found.cosine["down"] == pytest.approx(-(2 + 4) / (20**0.5 * 2**0.5))
-    apart = overlap(a, by_hand(llama, {(1, 1): 1.0}))
+    apart = shared_cells(a, by_hand(llama, {(1, 1): 1.0}))
     assert apart.shared == 0 and np.isnan(apart.cosine["gate"])
 
 
 def test_overlap_with_itself_is_whole(llama):
     a = random_delta(llama)
-    found = overlap(a, -2 * a)
+    found = shared_cells(a, -2 * a)
     assert found.jaccard == 1 and all(cosine == pytest.approx(-1) for cosine in found.cosine.values())
 
 

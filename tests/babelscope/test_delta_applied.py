@@ -13,7 +13,7 @@ from delta_cases import bits, expected_rows, holds, random_delta, same_bits
 from babelscope import layout_of
 from babelscope.errors import ArtifactError, MeasurementError, PrerequisiteError
 from babelscope.subnetworks.applied import active_changes
-from babelscope.subnetworks.places import check_writable
+from babelscope.subnetworks.places import check_weights_writable
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -252,7 +252,7 @@ def test_weights_that_can_not_be_written_are_refused():
     with pytest.raises(PrerequisiteError, match="layers 0 and 2 share the weights of down"):
         delta.apply(shared)
     with pytest.raises(PrerequisiteError, match="up are Tensor of torch.int8; expected plain"):
-        check_writable(torch.zeros(2, dtype=torch.int8), "up")
+        check_weights_writable(torch.zeros(2, dtype=torch.int8), "up")
     mixed = tiny_model("llama")
     mixed.model.layers[1].mlp.to(torch.bfloat16)
     with pytest.raises(PrerequisiteError, match="expected one dtype"):

@@ -260,5 +260,5 @@ def test_a_tokenizer_that_can_not_read_control_tokens_as_text_is_refused():
             return [text] if text == "</s>" else super()._tokenize(text, **kwargs)
 
     assert tokenize_prompt(Stubborn(), "ab") == tokenize_prompt(ByT5Tokenizer(), "ab")
-    with pytest.raises(CorpusError, match="Stubborn.* can not read it as text"):
+    with pytest.raises(CorpusError, match="Stubborn.* cannot read it as text"):
         tokenize_prompt(Stubborn(), "</s>")

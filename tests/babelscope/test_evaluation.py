@@ -160,7 +160,7 @@ def test_judging_together_is_judging_one_by_one():
 
 
 def test_a_language_the_judge_lacks_is_refused():
-    with pytest.raises(LanguageError, match="tt can not be recognised.*--identifier"):
+    with pytest.raises(LanguageError, match="tt cannot be recognised.*--identifier"):
         judge_answer("Бүген һава бик матур булачак.", "tt")
 
 

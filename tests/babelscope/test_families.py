@@ -386,7 +386,7 @@ def test_neurons_of_new_families_are_observed_selected_and_ablated(form, tokeniz
 
 @pytest.mark.parametrize(("form", "why"), [("bitnet", "norms them"), ("gpt_oss", "clamped"), ("lfm2", "is no module")])
 def test_neurons_that_do_not_add_up_are_not_trained_one_by_one(form, why):
-    with pytest.raises(PrerequisiteError, match=f"neurons of {form} can not be trained one by one: .*{why}"):
+    with pytest.raises(PrerequisiteError, match=f"neurons of {form} cannot be trained one by one: .*{why}"):
         choose_form(layout_of(family_model(form)), "auto")
     assert choose_form(layout_of(family_model("granite")), "auto") == "fused"
 

@@ -20,8 +20,8 @@ from babelscope.features import (
     LangFIR,
     check_features,
     drawable_ids,
-    evidence_rows,
     feature_energy,
+    feature_evidence_rows,
     feature_rule,
     feature_rule_of,
     firing_counts,
@@ -266,7 +266,7 @@ def test_controls_find_planted_sets_stable_and_their_labels_meaningful(select, p
         assert checks.stability[tag].median == 1 and checks.stability[tag].chance < 0.1
         assert checks.labels.share_by_language[tag] == 1
     assert checks.labels.set_fdr == 0 and checks.labels.p.shape == (1, 60)
-    rows = evidence_rows(checks)
+    rows = feature_evidence_rows(checks)
     assert {row.claim for row in rows} == {"set size", "stability", "share with q <= .05"} and len(rows) == 12
 
 
@@ -279,10 +279,10 @@ def test_under_shuffled_labels_no_feature_of_noise_stands_out():
 
 
 def test_whole_shards_give_the_rule_back_what_the_text_gave():
-    from babelscope.features.feature_checks import counts_of, feature_shards
+    from babelscope.features.feature_checks import counts_with_noise, feature_shards
 
     observed = planted()
-    counts = counts_of(feature_shards(observed, parallel=False).whole(), observed.random)
+    counts = counts_with_noise(feature_shards(observed, parallel=False).whole(), observed.random)
     for part, expected in zip(counts, FeatureCounts.read(observed), strict=True):
         torch.testing.assert_close(part.double(), expected.double(), rtol=1e-14, atol=0)
     for select in (select_langfir, select_monolingual, partial(select_lape_features, cap=1)):

@@ -12,14 +12,14 @@ from babelscope.figures import (
     ablation_map,
     agreement_map,
     colour_limit,
-    corpus_size_curve,
-    dose_response,
+    corpus_size_lines,
+    dose_response_lines,
     harm_against_draws,
     language_label,
     neuron_map,
     overlap_map,
     script_retention,
-    script_share,
+    script_share_bars,
     set_sizes,
     source_target_map,
     stability_ranges,
@@ -205,7 +205,7 @@ def test_corpus_curve_is_the_median_over_languages_at_each_share() -> None:
         CorpusSizePoint(0.5, "ar", 0.9, 0.03),
         CorpusSizePoint(0.1, "fi", NAN, 0.01),
     ]
-    figure = corpus_size_curve(points=points)
+    figure = corpus_size_lines(points=points)
     middle = next(trace for trace in figure.data if trace.name == "median over languages")
     assert (list(middle.x), list(middle.y)) == ([10, 50], [0.1, 0.6])
     chance = next(trace for trace in figure.data if trace.name == "chance (median)")
@@ -254,7 +254,7 @@ def dose(layer: int, strength: float, success: float, ratio: float) -> DosePoint
 
 
 def test_dose_response_has_a_line_a_layer_in_order_of_strength() -> None:
-    figure = dose_response(
+    figure = dose_response_lines(
         points=[dose(5, 1.0, 0.8, 1.4), dose(3, 0.5, 0.3, 1.1), dose(5, 0.5, 0.6, 1.2)], chosen=[(5, 1.0)]
     )
     above = {trace.name: trace for trace in figure.data if trace.yaxis == "y"}
@@ -273,7 +273,7 @@ def test_dose_response_has_a_line_a_layer_in_order_of_strength() -> None:
 
 
 def test_lines_of_layers_differ_in_symbol_as_well_as_in_colour() -> None:
-    figure = dose_response(points=[dose(layer, 1.0, 0.5, 1.0) for layer in range(6)])
+    figure = dose_response_lines(points=[dose(layer, 1.0, 0.5, 1.0) for layer in range(6)])
     lines = [trace for trace in figure.data if trace.yaxis == "y" and trace.name != "chosen"]
     assert len({trace.marker.symbol for trace in lines}) == len({trace.marker.color for trace in lines}) == 6
 
@@ -296,7 +296,7 @@ def test_steering_bars_stand_beside_the_comparisons_that_were_measured() -> None
 
 def test_language_without_a_script_control_is_marked_not_applicable_and_has_no_value() -> None:
     values = Retention(0.9, 0.3, 0.8, 0.1, 0.2, 0.75, 0.6, 0.85)
-    figure = script_share(rows=[("ar", values), ("fi", None)])
+    figure = script_share_bars(rows=[("ar", values), ("fi", None)])
     assert list(figure.data[0].y) == [tick(figure, AR)]
     assert list(figure.data[0].x) == pytest.approx([75])
     assert list(figure.data[0].error_x.array) == pytest.approx([10])

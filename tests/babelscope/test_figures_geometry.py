@@ -12,7 +12,7 @@ from babelscope.figures.probes_geometry import (
     depth_map,
     embedding_bars,
     latent_language_map,
-    similarity_tree,
+    similarity_dendrogram,
 )
 from babelscope.figures.svg_figure import figure_svg
 
@@ -50,7 +50,7 @@ def test_a_tree_has_the_shape_that_scipy_draws():
     distance = squareform(generator.uniform(0.1, 1, 10))
     linkage = average(squareform(distance))
     tags, groups = ["en", "de", "fr", "fi", "et"], ["IE", "IE", "IE", "Uralic", "Uralic"]
-    figure = similarity_tree(linkage=linkage, languages=tags, groups=groups)
+    figure = similarity_dendrogram(linkage=linkage, languages=tags, groups=groups)
     lines = figure.data[0]
     heights = sorted({x for x in lines.x if x})
     witness = dendrogram(linkage, no_plot=True)

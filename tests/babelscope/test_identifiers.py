@@ -72,9 +72,7 @@ def test_letters_in_a_script_of_the_tag_are_asked_about_and_others_are_not():
 
 def test_a_target_that_the_identifier_can_not_give_is_one_line():
     identifier = two_languages([], "openlid", ("ast_Latn", "eng_Latn"))
-    with pytest.raises(
-        LanguageError, match="^fi can not be recognised by stand-in; expected one of ast_Latn, eng_Latn"
-    ):
+    with pytest.raises(LanguageError, match="^fi cannot be recognised by stand-in; expected one of ast_Latn, eng_Latn"):
         judge_by(identifier, ["Hyvää huomenta kaikille"], "fi")
     many = Identifier("many", "openlid", lambda texts: [], frozenset(f"l{n}_Latn" for n in range(2000)))
     with pytest.raises(LanguageError, match="and 1900 more; name another identifier"):

@@ -187,7 +187,7 @@ def test_a_whole_text_of_a_neighbour_is_told_by_the_full_models():
 def test_bad_input_is_one_line():
     with pytest.raises(MeasurementError, match="1 targets came for 2 answers"):
         bs.judge_answers(["a", "b"], ["fi"])
-    with pytest.raises(LanguageError, match="mt, tt can not be recognised"):
+    with pytest.raises(LanguageError, match="mt, tt cannot be recognised"):
         bs.judge_answers(["a", "b"], ["tt", "mt"])
 
 
@@ -195,7 +195,7 @@ def test_the_judges_error_on_labelled_text_is_counted_and_a_large_one_is_said(ca
     english, finnish = (load_corpus("reference", [tag], split="valid")[tag] for tag in ("en", "fi"))
     lines = [document.text for document in finnish][:17] + [document.text for document in english][:3]
     errors = judge_errors(as_corpus({"fi": [*lines, "ei"], "tt": lines}))
-    assert list(errors) == ["fi"], "Tatar can not be judged"
+    assert list(errors) == ["fi"], "Tatar cannot be judged"
     assert errors["fi"].n == 20 and errors["fi"].errors == pytest.approx(3 / 20) and errors["fi"].taken_for == "en"
     assert errors["fi"].low < 0.15 < errors["fi"].high
     assert "errs on 15 % of 20 lines labelled fi (mostly taken for en)" in caplog.text

@@ -109,7 +109,7 @@ def test_a_checkpoint_without_some_weights_is_refused_and_not_made_up(folder):
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])
 def test_a_device_that_is_not_here_is_one_line(folder, device):
-    with pytest.raises(PrerequisiteError, match=f"device '{device}' can not be used here"):
+    with pytest.raises(PrerequisiteError, match=f"device '{device}' cannot be used here"):
         open_model(str(folder), device=device)
 
 

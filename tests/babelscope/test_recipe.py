@@ -1,4 +1,4 @@
-"""Operations refuse what can not be applied; recipes come back from disk bit for bit."""
+"""Operations refuse what cannot be applied; recipes come back from disk bit for bit."""
 
 import json
 import re

@@ -11,8 +11,8 @@ from babelscope.subspaces import (
     language_subspace,
     principal_angles,
     principal_components,
-    project_out,
     random_subspace,
+    without_subspace,
 )
 
 
@@ -45,10 +45,10 @@ def test_the_span_is_that_of_the_published_split(rank):
 
 def test_without_their_subspace_all_languages_have_one_mean():
     means = rows(6, 20)
-    left = project_out(means, language_subspace(means))
+    left = without_subspace(means, language_subspace(means))
     assert language_subspace(means).shape == (5, 20)
     assert (left - left[0]).abs().max() < 1e-12
-    assert torch.allclose(project_out(left, language_subspace(means)), left, atol=1e-12)
+    assert torch.allclose(without_subspace(left, language_subspace(means)), left, atol=1e-12)
 
 
 def test_a_planted_direction_is_found_and_permuting_languages_changes_nothing():

@@ -14,7 +14,7 @@ from babelscope.corpus import as_corpus
 from babelscope.figures.probes_units import Estimate, training_shares
 from babelscope.vocabulary import fit_shares, replay_merges
 from babelscope.vocabulary.merge_lists import is_whitespace, merges_of_training
-from babelscope.vocabulary.program import PairTally, leads
+from babelscope.vocabulary.program import PairTally, pairs_ahead
 from babelscope.vocabulary.words import cut, cuts_of, kinds_of
 
 SHARES = {"en": 0.5, "fi": 0.3, "eu": 0.15, "zxx": 0.05}
@@ -175,7 +175,7 @@ def test_leads_are_those_of_the_counts():
     tokenizer = edited(byte_level(mixed(SHARES), 290), lambda model: None)
     history = replay_merges(tokenizer, as_corpus({tag: lines[:80] for tag, lines in OTHER.items()}), merges=15)
     share, counts = np.array([0.1, 0.2, 0.3, 0.4]), history.start * 1e6 / history.n_bytes
-    for step, rivals, lead in leads(PairTally.of(history), share, 10**6):
+    for step, rivals, lead in pairs_ahead(PairTally.of(history), share, 10**6):
         score = counts @ share
         over = {pair for pair in range(len(score)) if score[pair] > score[history.merged[step]] + 1e-6}
         assert set(rivals.tolist()) == over - set(history.never.tolist())

@@ -30,8 +30,8 @@ MATCHED = "feature_matched"
 def span_of(sae: LoadedSAE, features: Int64[Tensor, " chosen"]) -> Float32[Tensor, "hidden rank"]:
     """Orthonormal columns that span the features' decoder rows; directions below 1e-6 of the largest are dropped."""
     rows = sae.w_dec[features].double()
-    left, size, _ = torch.linalg.svd((rows / rows.norm(dim=1, keepdim=True)).T, full_matrices=False)
-    return left[:, size > 1e-6 * size.max()].float()
+    left_vectors, size, _ = torch.linalg.svd((rows / rows.norm(dim=1, keepdim=True)).T, full_matrices=False)
+    return left_vectors[:, size > 1e-6 * size.max()].float()
 
 
 def remove_span(
@@ -119,33 +119,35 @@ def feature_ablation(
         )
     if not len(sets.indices):
         raise SelectionError("every set is empty; expected at least one feature; select with a lower tau or ratio")
-    held = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)  # pyright: ignore[reportArgumentType]
-    base = tuple(document_losses(layout, part) for part in held)
+    held_out = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)  # pyright: ignore[reportArgumentType]
+    base = tuple(document_losses(layout, part) for part in held_out)
     spare = len(prefix_of(tokenizer))
     matched = (
         None if observed is None else matched_features(observed, full_only(sets), barred=barred, draws=draws, seed=seed)
     )
-    drawn = {MATCHED: matched.features} if matched is not None else {}
-    columns = {part.language: t for t, part in enumerate(held)}
+    matched_control = {MATCHED: matched.features} if matched is not None else {}
+    columns = {part.language: t for t, part in enumerate(held_out)}
     controls = {
-        name: {tag: tuple(rows) for tag, rows in found.items() if tag in columns}
-        for name, found in {**drawn, **(further or {})}.items()
+        name: {tag: tuple(rows) for tag, rows in rows_of_language.items() if tag in columns}
+        for name, rows_of_language in {**matched_control, **(further or {})}.items()
     }
-    cells = sum(len(rows) for found in controls.values() for rows in found.values())
-    total = len(sets.languages) * len(held) + cells
+    cells = sum(len(rows) for rows_of_language in controls.values() for rows in rows_of_language.values())
+    total = len(sets.languages) * len(held_out) + cells
 
     with tqdm(total=total, unit="cell", desc="taking features out", disable=not progress) as bar:
 
         def harm(t: int, features: Tensor) -> Tensor:
             with features_removed(layout, sae, features, about=about, spare_first=spare):
-                found = document_losses(layout, held[t]).nats - base[t].nats
+                rows_of_language = document_losses(layout, held_out[t]).nats - base[t].nats
             bar.update()
-            return found
+            return rows_of_language
 
-        delta = tuple(tuple(harm(t, sets.features(tag)) for t in range(len(held))) for tag in sets.languages)
+        delta = tuple(tuple(harm(t, sets.features(tag)) for t in range(len(held_out))) for tag in sets.languages)
         control = {
-            name: {tag: torch.stack([harm(columns[tag], row) for row in rows]) for tag, rows in found.items()}
-            for name, found in controls.items()
+            name: {
+                tag: torch.stack([harm(columns[tag], row) for row in rows]) for tag, rows in rows_of_language.items()
+            }
+            for name, rows_of_language in controls.items()
         }
     return AblationTable(
         languages=sets.languages,
@@ -171,19 +173,19 @@ def ratio_to_others(table: AblationTable) -> dict[Language, HarmEstimate]:
 
     Raises MeasurementError where there is no other text.
     """
-    harm, weights, found = table.relative_harm, table._weights(), {}
+    harm, weights, ratios = table.relative_harm, table._weights(), {}
     for row, tag in enumerate(table.languages):
         if tag not in table.texts:
             continue
-        own = table.column(tag)
-        others = [t for t in range(len(table.texts)) if t != own]
-        if not others:
+        own_column = table.column(tag)
+        other_columns = [t for t in range(len(table.texts)) if t != own_column]
+        if not other_columns:
             raise MeasurementError("one text came; expected two or more, to compare own harm with; add languages")
         samples = table._resampled(row, weights)
-        low, high = percentile_interval(samples[:, own] / samples[:, others].abs().mean(dim=1))
-        mean = float(harm[row, others].abs().mean())
-        found[tag] = HarmEstimate(float(harm[row, own]) / mean if mean else math.nan, low, high)
-    return found
+        low, high = percentile_interval(samples[:, own_column] / samples[:, other_columns].abs().mean(dim=1))
+        mean = float(harm[row, other_columns].abs().mean())
+        ratios[tag] = HarmEstimate(float(harm[row, own_column]) / mean if mean else math.nan, low, high)
+    return ratios
 
 
 def specific(
@@ -198,10 +200,15 @@ def specific(
 
     Asked besides: own harm above 0, and a rank p among the control's draws of at most `p`.
     """
-    others, random, rank, own = ratio_to_others(table), table.ratio(control), table.p_values(control), table.own_harm()
+    others, random, rank, own_harm = (
+        ratio_to_others(table),
+        table.ratio(control),
+        table.p_values(control),
+        table.own_harm(),
+    )
     chosen = [tag for tag in table.languages if languages is None or tag in languages]
     return {
-        tag: own[tag] > 0
+        tag: own_harm[tag] > 0
         and tag in random
         and others[tag].estimate >= times
         and random[tag].estimate >= times

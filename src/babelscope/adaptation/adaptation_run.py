@@ -152,7 +152,13 @@ def adapt(
         return trail[-1][1] if at_end else material.scores(layout)
 
     readings: list[Reading] = []
-    train(material.model, run, progress=progress, stop=stop, then=lambda: readings.append(ruler.read(student, final())))
+    train(
+        material.model,
+        run,
+        progress=progress,
+        stop=stop,
+        at_end=lambda: readings.append(ruler.read(student, final())),
+    )
     return Adaptation(
         method=method,
         trained=student.trained,
@@ -162,7 +168,7 @@ def adapt(
         dev=run.best[0],
         trail=tuple(trail),
         before=ruler.before,
-        delta=delta_of(student, method, steps),
+        delta=trained_delta(student, method, steps),
         **readings[0]._asdict(),
     )
 
@@ -188,25 +194,31 @@ class Ruler:
     def at(cls, material: Material) -> "Ruler":
         """Measure the model as it is now."""
         layout = layout_of(material.model)
-        others = [held.language for held in material.test if held.language != material.language]
-        watched = (material.language, *others[:1])
-        means = {held.language: sentence_means(layout, held) for held in material.test if held.language in watched}
+        other_tags = [held_out.language for held_out in material.test if held_out.language != material.language]
+        watched = (material.language, *other_tags[:1])
+        means = {
+            held_out.language: sentence_means(layout, held_out)
+            for held_out in material.test
+            if held_out.language in watched
+        }
         return cls(material, material.scores(layout), means, mlp_weights(layout))
 
     def read(self, student: Student, after: dict[Language, float]) -> Reading:
         """Measure it again, adapted, with these bits per byte."""
         layout = layout_of(self.material.model)
-        shown = {held.language: held for held in self.material.test}
-        similarity = {tag: mean_cosine(means, sentence_means(layout, shown[tag])) for tag, means in self.means.items()}
+        held_out_by_tag = {held_out.language: held_out for held_out in self.material.test}
+        similarity = {
+            tag: mean_cosine(means, sentence_means(layout, held_out_by_tag[tag])) for tag, means in self.means.items()
+        }
         return Reading(after, self.moved(student), similarity)
 
     def moved(self, student: Student) -> dict[str, Float64[Tensor, " layer"]] | None:
         """Length of the change of each layer's MLP weights, by role; None for adapters beside the weights."""
         if not isinstance(student, Subnetwork | Dense):
             return None
-        now = mlp_weights(layout_of(self.material.model))
+        weights_after = mlp_weights(layout_of(self.material.model))
         return {
-            role: torch.stack([(a - b).double().norm() for a, b in zip(now[role], old, strict=True)])
+            role: torch.stack([(a - b).double().norm() for a, b in zip(weights_after[role], old, strict=True)])
             for role, old in self.weights.items()
         }
 
@@ -234,15 +246,15 @@ def masked_student(
     masks: dict[str, Tensor] = {}
 
     def choose() -> None:
-        now = dict(layout.model.named_parameters())
-        masks.update(lottery_ticket_mask(before, now, share=share * total / candidates, names=names))
+        parameters_after = dict(layout.model.named_parameters())
+        masks.update(lottery_ticket_mask(before, parameters_after, share=share * total / candidates, names=names))
 
     run = Training(layout, Dense(layout, names, decay=decay), material.mixture, plan)
-    train(material.model, run, progress=progress, stop=stop, then=choose)
+    train(material.model, run, progress=progress, stop=stop, at_end=choose)
     return Dense(layout, names, masks=masks, decay=decay)
 
 
-def delta_of(student: Student, method: Method, steps: int) -> Delta | None:
+def trained_delta(student: Student, method: Method, steps: int) -> Delta | None:
     """The change as an artifact, where the student trains neurons."""
     if not isinstance(student, Subnetwork):
         return None

@@ -50,10 +50,10 @@ class Material:
         Raises CorpusError where the target has no test text, and where what is chosen on is scored on too.
         """
         tag = Language.parse(language)
-        given = {"documents": {tag: documents}, "dev": {tag: dev}, "test": test}
-        check_apart({name: as_corpus(text) for name, text in given.items()}, name=f"{tag}", same_text=same_text)
-        held = tuple(HeldOut.prepare(tokenizer, test))
-        if tag not in [one.language for one in held]:
+        texts_by_use = {"documents": {tag: documents}, "dev": {tag: dev}, "test": test}
+        check_apart({name: as_corpus(text) for name, text in texts_by_use.items()}, name=f"{tag}", same_text=same_text)
+        test_sets = tuple(HeldOut.prepare(tokenizer, test))
+        if tag not in [test_set.language for test_set in test_sets]:
             raise CorpusError(f"no test text of {tag}; expected it among the others'; add it")
         mixture = mix_texts(
             tokenizer,
@@ -65,15 +65,15 @@ class Material:
             seed=seed,
             alone=model.config.model_type in ALONE,
         )
-        return cls(model, tokenizer, tag, mixture, HeldOut.prepare(tokenizer, {tag: dev})[0], held)
+        return cls(model, tokenizer, tag, mixture, HeldOut.prepare(tokenizer, {tag: dev})[0], test_sets)
 
     def reseeded(self, seed: int) -> "Material":
         """The same texts in another order."""
         old = self.mixture
         target = replace(old.target, seed=seed)
-        others = [replace(text, seed=seed + 7919 * (i + 1)) for i, text in enumerate(old.replay)]
-        return replace(self, mixture=Mixture(target, others, old.share))
+        replay = [replace(text, seed=seed + 7919 * (i + 1)) for i, text in enumerate(old.replay)]
+        return replace(self, mixture=Mixture(target, replay, old.share))
 
     def scores(self, layout: Layout) -> dict[Language, float]:
         """Bits per byte of every test language, by the model as it is now."""
-        return {held.language: document_losses(layout, held).bits_per_byte for held in self.test}
+        return {test_set.language: document_losses(layout, test_set).bits_per_byte for test_set in self.test}

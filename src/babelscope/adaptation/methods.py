@@ -91,9 +91,9 @@ def ticket_names(layout: Layout) -> tuple[str, ...]:
     With them in, 97 % of the values it picks on the bundled model are embeddings, and the text is hardly learned.
     """
     head: torch.nn.Module = layout.head  # pyright: ignore[reportAssignmentType]
-    kept = {parameter.data_ptr() for parameter in head.parameters()}
-    found = layout.model.named_parameters()
-    return tuple(name for name, value in found if value.ndim > 1 and value.data_ptr() not in kept)
+    head_storages = {parameter.data_ptr() for parameter in head.parameters()}
+    parameters = layout.model.named_parameters()
+    return tuple(name for name, value in parameters if value.ndim > 1 and value.data_ptr() not in head_storages)
 
 
 def random_like(neurons: NeuronSet, *, seed: int) -> NeuronSet:
@@ -115,25 +115,25 @@ def strongest(sets: NeuronSet, language: str, count: int, *, lowest: bool = True
 
     Raises SelectionError where the language has fewer.
     """
-    one = sets[language]
-    if count < 1 or len(one.indices) < count:
+    subset = sets[language]
+    if count < 1 or len(subset.indices) < count:
         raise SelectionError(
-            f"{language}: {len(one.indices)} neurons in the set; expected at least {max(1, count)} to take {count} of; "
-            "select with a larger top_rate"
+            f"{language}: {len(subset.indices)} neurons in the set; expected at least {max(1, count)} to take {count} "
+            "of; select with a larger top_rate"
         )
-    order = torch.argsort(one.score if lowest else -one.score, stable=True)[:count]
-    kept = torch.zeros(len(one.indices), dtype=torch.bool)
-    kept[order] = True
-    score = torch.zeros(1, one.n_layers, one.n_neurons)
-    mask = one.mask()
-    score[mask] = one.score
-    mask[mask.clone()] = kept
+    order = torch.argsort(subset.score if lowest else -subset.score, stable=True)[:count]
+    is_kept = torch.zeros(len(subset.indices), dtype=torch.bool)
+    is_kept[order] = True
+    score = torch.zeros(1, subset.n_layers, subset.n_neurons)
+    mask = subset.mask()
+    score[mask] = subset.score
+    mask[mask.clone()] = is_kept
     return NeuronSet.from_mask(
         mask,
         score,
-        origin=one.origin,
-        languages=one.languages,
-        at=one.at,
-        method=one.method,
-        parameters={**one.parameters, "strongest": count},
+        origin=subset.origin,
+        languages=subset.languages,
+        at=subset.at,
+        method=subset.method,
+        parameters={**subset.parameters, "strongest": count},
     )

@@ -45,7 +45,7 @@ def export_control_vector(recipe: SteeringRecipe, path: str | Path, *, model_hin
     Strengths and units are multiplied in; additions at one layer are summed. llama.cpp adds the vectors to every token,
     times the scale it is started with (`--control-vector-scaled FILE:1`).
     model_hint: llama.cpp's name of the architecture, such as "llama" or "gemma3".
-    Raises SteeringError for what the format can not say: other operations than additions to all units of resid_out,
+    Raises SteeringError for what the format cannot say: other operations than additions to all units of resid_out,
     gates, schedules, and layer 0, which llama.cpp refuses; ArtifactError if the path is taken.
     """
     path = Path(path)
@@ -97,7 +97,7 @@ def import_control_vector(path: str | Path, *, origin: Origin | None = None) -> 
         error=ArtifactError,
     )
     hint, origin_text, digest = (_text(path, head, key) for key in (_HINT, _ORIGIN, _HASH))
-    known = origin or _written_origin(path, origin_text)
+    known_origin = origin or _written_origin(path, origin_text)
     data = np.fromfile(path, "<f4", offset=head.data_start)
     vectors = {
         int(name.partition(".")[2]): torch.from_numpy(data[offset // 4 : offset // 4 + shape[0]].astype(np.float32))
@@ -108,11 +108,11 @@ def import_control_vector(path: str | Path, *, origin: Origin | None = None) -> 
     if digest and digest != _hash(hint, origin_text, {layer: vectors[layer] for layer in sorted(vectors)}):
         raise ArtifactError(f"{path}: is damaged, its hash differs; expected it as it was written; fetch it again")
     operations = tuple(
-        Operation(Site(layer, "resid_out"), "add", vectors[layer], gate=Gate(skip_special=False), origin=known)
+        Operation(Site(layer, "resid_out"), "add", vectors[layer], gate=Gate(skip_special=False), origin=known_origin)
         for layer in sorted(vectors)
     )
-    made = {"method": "control vector", "source": "llama.cpp GGUF", "file": path.name, "model_hint": hint}
-    return SteeringRecipe(operations, known or Origin(hint or "unknown", "", "", ""), made)
+    parameters = {"method": "control vector", "source": "llama.cpp GGUF", "file": path.name, "model_hint": hint}
+    return SteeringRecipe(operations, known_origin or Origin(hint or "unknown", "", "", ""), parameters)
 
 
 def _written_origin(path: Path, written: str) -> Origin | None:

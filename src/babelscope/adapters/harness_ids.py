@@ -19,13 +19,13 @@ SAYINGS = {
 def cut_left(ids: Sequence[int], most: int, prefix: Sequence[int]) -> list[int]:
     """The last `most` ids, with what begins a text in front where it was."""
     begun = len(prefix) <= most and list(ids[: len(prefix)]) == list(prefix)
-    kept = [*prefix] if begun else []
-    return list(ids) if len(ids) <= most else [*kept, *ids[len(ids) - most + len(kept) :]]
+    begin = [*prefix] if begun else []
+    return list(ids) if len(ids) <= most else [*begin, *ids[len(ids) - most + len(begin) :]]
 
 
-def is_split(whole: Sequence[int], context: Sequence[int]) -> bool:
+def is_split(text_ids: Sequence[int], context: Sequence[int]) -> bool:
     """Whether the ids of the whole text begin with those of its context."""
-    return list(whole[: len(context)]) == list(context)
+    return list(text_ids[: len(context)]) == list(context)
 
 
 def fit_pair(context: Sequence[int], continuation: Sequence[int], most: int, prefix: Sequence[int]) -> list[int]:

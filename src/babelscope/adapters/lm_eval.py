@@ -153,7 +153,9 @@ class SteeredLM(_Harness):
         prefix = prefix_of(self._steered_tokenizer)
         return super().prefix_token_id if self.custom_prefix_token_id is not None or not prefix else prefix[0]
 
-    def _loglikelihood_tokens(self, requests: Sequence[Any], *given: Any, **named: Any) -> list[tuple[float, bool]]:
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Any], *positional: Any, **keywords: Any
+    ) -> list[tuple[float, bool]]:
         """As the harness does; where it began a text with one token, the others that begin one follow."""
         prefix, first = list(prefix_of(self._steered_tokenizer)), [self.prefix_token_id]
         if first == prefix[:1]:
@@ -162,7 +164,7 @@ class SteeredLM(_Harness):
                 for key, head, tail in requests
             ]
         with self._reading(self._whole_length):
-            return super()._loglikelihood_tokens(requests, *given, **named)
+            return super()._loglikelihood_tokens(requests, *positional, **keywords)
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """As the harness does; one line in the log says how many prompts were cut."""
@@ -243,8 +245,8 @@ def evaluate_harness(
 
     options: those of `simple_evaluate`, such as limit, num_fewshot and bootstrap_iters.
     """
-    kept = None if cache is None else cache_name(lm, cache)
+    cache_path = None if cache is None else cache_name(lm, cache)
     run: Any = lm_eval.simple_evaluate
     lm.expect_plain_text()
-    found = run(model=lm, tasks=list(tasks), use_cache=kept, **options)
-    return dict(found or {})
+    results = run(model=lm, tasks=list(tasks), use_cache=cache_path, **options)
+    return dict(results or {})

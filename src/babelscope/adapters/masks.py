@@ -70,8 +70,8 @@ def read_torch_file(file: Path) -> Any:
         raise
     except Exception as err:  # A damaged pickle ends in whatever error its bytes happen to lead to.
         # torch's own message advises to run the file's code.
-        other = re.search(r"Unsupported (?:global: GLOBAL|class|operand) (\S+)", str(err))
-        reason = f"it names {other[1]!r}, which is no tensor or list" if other else type(err).__name__
+        unsupported = re.search(r"Unsupported (?:global: GLOBAL|class|operand) (\S+)", str(err))
+        reason = f"it names {unsupported[1]!r}, which is no tensor or list" if unsupported else type(err).__name__
         raise ArtifactError(
             f"{file}: no safe torch file ({reason}); expected lists of index tensors; fetch it again"
         ) from err

@@ -32,8 +32,8 @@ def projections_of(layout: Layout, layer: int, neurons: Int64[Tensor, " neuron"]
     family, width = layout.family, layout.d_neuron
     prefix = f"{family.layers}.{layer}."
     if family.gate and family.gate == family.up:
-        both = torch.cat([neurons, width + neurons])
-        yield NeuronProjection(layer, prefix + family.up, ("gate", "up"), both, 2 * width)
+        gate_and_up = torch.cat([neurons, width + neurons])
+        yield NeuronProjection(layer, prefix + family.up, ("gate", "up"), gate_and_up, 2 * width)
     else:
         for role in ("gate", "up") if family.gate else ("up",):
             yield NeuronProjection(layer, prefix + getattr(family, role), (role,), neurons, width)

@@ -160,7 +160,7 @@ def _check_permission(corpus: Corpus, where: str, allow_upload: bool) -> None:
     if where not in PLACES:
         raise PrerequisiteError(f"where={where!r} is unknown; expected one of {', '.join(PLACES)}")
     if where == "ndif" and not allow_upload:
-        documents = sum(len(found) for found in corpus.values())
+        documents = sum(len(documents_of_language) for documents_of_language in corpus.values())
         raise PrerequisiteError(
             f"where='ndif' sends the token ids of up to {documents} documents and the names of the modules read to "
             "NDIF's servers; expected permission; pass allow_upload=True if these texts may leave this machine"
@@ -201,11 +201,11 @@ def _place_of(layout: Layout, site: Site) -> Place:
 
 def traced_addend(parts: list[Tensor], batch: Batch) -> Addend:
     """What was traced at one place, in the form that sums commit."""
-    active, total, square, norm, *rest = parts
+    active, total, square, norm, *stream_parts = parts
     added = None
-    if rest:
-        other = batch.counted & ~first_tokens(batch.counted)
-        added = StreamAddend(rest[0], rest[1], length_bins(rest[2][other.flatten()]))
+    if stream_parts:
+        later_tokens = batch.counted & ~first_tokens(batch.counted)
+        added = StreamAddend(stream_parts[0], stream_parts[1], length_bins(stream_parts[2][later_tokens.flatten()]))
     return Addend(active, total, square, norm, None, added)
 
 
@@ -224,27 +224,27 @@ def traced_sums(
     """
     rounds = ROUNDS
     with traced.trace(inputs, remote=remote):
-        found: Any = []
+        sums: Any = []
         for path, side, signed, bar in places:
             envoy = traced.get(path)
             sign: Any = envoy.input if signed or side == "input" else None
             value: Any = sign if side == "input" else envoy.output
             value = value[0] if isinstance(value, tuple) else value
             sign = value if sign is None else sign
-            here = counted.to(value.device)
-            rows, length = here.shape
-            weight = here.double().reshape(-1)
+            counted_there = counted.to(value.device)
+            rows, length = counted_there.shape
+            weight = counted_there.double().reshape(-1)
             squares = value.reshape(rows * length, -1).double()
-            active = ((sign.reshape(rows, length, -1) > 0) & here.unsqueeze(-1)).sum(dim=1).float()
+            active = ((sign.reshape(rows, length, -1) > 0) & counted_there.unsqueeze(-1)).sum(dim=1).float()
             total = weight @ squares
             squares = squares * squares
             parts = (active, total, weight @ squares, weight @ squares.sum(dim=1).sqrt())
             if bar is not None:
-                first = (here & (here.cumsum(dim=1) == 1)).double().reshape(-1)
+                first = (counted_there & (counted_there.cumsum(dim=1) == 1)).double().reshape(-1)
                 parts = (*parts, first @ value.reshape(rows * length, -1).double(), first @ squares)
                 for _ in range(rounds):
                     squares = squares * (squares <= bar * squares.sum(dim=1, keepdim=True))
                 parts = (*parts, squares.sum(dim=1).sqrt())
-            found.append(parts)
-        found = found.save()
-    return found
+            sums.append(parts)
+        sums = sums.save()
+    return sums

@@ -39,7 +39,7 @@ def export_adapter(delta: Delta, model: CausalModel, path: str | Path, *, scale:
     .gguf file, has no such place: there the first form is the way, as the folder's README says.
     alpha is the rank everywhere, and each projection has a rank of its own: the number of its neurons in the delta,
     twice that where gate and up are one projection. Layers without neurons are left out.
-    The one-hot factors are dense, so the file is larger than the delta: rank · neurons a layer values for each.
+    The one-hot factors are dense, so the file is larger than the delta: rank · neurons per layer values for each.
     Raises ArtifactError for a delta of another model, an empty one, or a model whose neurons lie in fused experts,
     where one LoRA would change every expert alike; PrerequisiteError where peft is not installed.
     """
@@ -54,10 +54,10 @@ def export_adapter(delta: Delta, model: CausalModel, path: str | Path, *, scale:
             f"{delta.title}: {model.config.model_type} has fused experts, in whose weights LoRA has no place for "
             "single experts' rows; expected a dense model; export as 'merged'"
         )
-    found = list(factors_of(delta * scale, layout))
-    if not found:
+    all_factors = list(factors_of(delta * scale, layout))
+    if not all_factors:
         raise ArtifactError(f"{delta.title} is empty; expected at least one neuron; nothing to export")
-    ranks = {factors.module: len(factors.a) for factors in found}
+    ranks = {factors.module: len(factors.a) for factors in all_factors}
     transposed = {type(model.get_submodule(name)).__name__ == "Conv1D" for name in ranks}
     base = place_of(model)
     config = LoraConfig(
@@ -75,7 +75,7 @@ def export_adapter(delta: Delta, model: CausalModel, path: str | Path, *, scale:
         fan_in_fan_out=transposed == {True},
     )
     tensors = {}
-    for module, a, b in found:
+    for module, a, b in all_factors:
         tensors[f"base_model.model.{module}.lora_A.weight"] = a.contiguous()
         tensors[f"base_model.model.{module}.lora_B.weight"] = b.contiguous()
     with new_folder(path) as partial:
@@ -115,7 +115,7 @@ def factors_of(delta: Delta, layout: Layout) -> Iterator[Factors]:
 
 
 def one_hot(places: Int64[Tensor, " rank"], width: int) -> Float32[Tensor, "rank width"]:
-    """1 at each place, a row a place."""
+    """1 at each place, a row per place."""
     return torch.nn.functional.one_hot(places, width).float()
 
 

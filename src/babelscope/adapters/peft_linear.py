@@ -40,13 +40,13 @@ class NeuronLinear(nn.Module, _Layer):
         self.replaced: dict[str, tuple[Tensor, Tensor]] = {}
         """Rows of a merged adapter's neurons before the merge, and after it."""
         self._disable_adapters, self.merged_adapters = False, []
-        inside: Any = self.get_base_layer()
-        sizes: Any = inside.weight.shape if isinstance(inside, conv1d()) else (inside.in_features, inside.out_features)
+        linear: Any = self.get_base_layer()
+        sizes: Any = linear.weight.shape if isinstance(linear, conv1d()) else (linear.in_features, linear.out_features)
         self.in_features, self.out_features = int(sizes[0]), int(sizes[1])
 
     @property
     def changes(self) -> nn.ParameterDict:
-        """The change of each adapter's neurons, a row a neuron, in float32."""
+        """The change of each adapter's neurons, a row per neuron, in float32."""
         return self.NEURONS_change
 
     def add_adapter(self, name: str, part: NeuronProjection, *, trained: bool) -> None:
@@ -56,11 +56,13 @@ class NeuronLinear(nn.Module, _Layer):
         self.changes[name], self.parts[name] = nn.Parameter(change), part
         self.set_adapter(self.active_adapters, inference_mode=not trained)
 
-    def forward(self, x: Float[Tensor, "*rows inner"], *given: Any, **named: Any) -> Float[Tensor, "*rows outer"]:
+    def forward(
+        self, x: Float[Tensor, "*rows inner"], *positional: Any, **keywords: Any
+    ) -> Float[Tensor, "*rows outer"]:
         """The projection with the active adapters in it."""
         if self.disable_adapters and self.merged:
             self.unmerge()
-        out = self.base_layer(x, *given, **named)
+        out = self.base_layer(x, *positional, **keywords)
         if self.disable_adapters or self.merged:
             return out
         for name in self.active_adapters:
@@ -106,15 +108,15 @@ class NeuronLinear(nn.Module, _Layer):
             name = self.merged_adapters.pop()
             rows, places = self._rows(name)
             before, after = (part.to(rows.device, rows.dtype) for part in self.replaced.pop(name))
-            now = rows[places]
-            if not torch.equal(now, after):
+            live = rows[places]
+            if not torch.equal(live, after):
                 log.warning(
                     "%s was changed since adapter %r was merged: its change is subtracted, so that weights may differ "
                     "from those before in their last bits",
                     self.parts[name].module,
                     name,
                 )
-                before = (now.double() - (after.double() - before.double())).to(rows.dtype)
+                before = (live.double() - (after.double() - before.double())).to(rows.dtype)
             rows[places] = before
 
     def _rows(self, name: str) -> tuple[Float[Tensor, "row hidden"], Int64[Tensor, " place"]]:

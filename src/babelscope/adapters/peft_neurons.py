@@ -109,8 +109,10 @@ class LanguageNeurons(PeftConfig):
         if adapted:
             settings = settings_of(model.config)
             live = replace(origin, config=settings, model_hash=hash_settings(settings), weights="", weights_hash="")
-            if found := differences(origin, live, tokenizer=False):
-                raise ArtifactError(f"{self.title}: of {origin.model!r}, and this model is another: {found}; open that")
+            if difference := differences(origin, live, tokenizer=False):
+                raise ArtifactError(
+                    f"{self.title}: of {origin.model!r}, and this model is another: {difference}; open that"
+                )
         else:
             check_made_for(origin, model, None, self.title)
         if (self.n_layers, self.n_neurons) != (layout.n_layers, layout.d_neuron):
@@ -138,9 +140,9 @@ class LanguageNeuronTuner(_Tuner):
         base: Any = model
         peft_config.check(base)
         names = {id(module): name for name, module in model.named_modules()}
-        found = {names[id(base.get_submodule(part.module))]: part for part in peft_config.projections(base)}
-        self._parts: dict[str, NeuronProjection] = found
-        peft_config.target_modules = sorted(found)
+        part_by_module = {names[id(base.get_submodule(part.module))]: part for part in peft_config.projections(base)}
+        self._parts: dict[str, NeuronProjection] = part_by_module
+        peft_config.target_modules = sorted(part_by_module)
 
     def _check_target_module_exists(self, peft_config: LanguageNeurons, key: str) -> bool:
         # By the whole name: peft shortens long lists of target_modules to their common endings.

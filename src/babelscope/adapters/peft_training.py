@@ -121,8 +121,10 @@ def target_modules(layout: Layout, where: Where) -> list[str]:
     else:
         block = layout.layer(0)
         attention = family.heads_out.rpartition(".")[0]
-        inside = block.get_submodule(attention).named_modules()
-        names = [name for name, module in inside if name and "weight" in module._parameters and module.weight.ndim == 2]
+        modules = block.get_submodule(attention).named_modules()
+        names = [
+            name for name, module in modules if name and "weight" in module._parameters and module.weight.ndim == 2
+        ]
     return sorted({name.rpartition(".")[2] for name in names if name})
 
 

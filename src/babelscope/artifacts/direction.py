@@ -154,8 +154,8 @@ class Direction(HubArtifact):
         schedule: Schedule = _STEADY,
     ) -> SteeringRecipe:
         """`add` as a recipe, whose card names how the vector was made."""
-        made = {**self.parameters, "target": self.target, "from": list(self.source)}
-        return SteeringRecipe((self.add(strength, unit, gate=gate, schedule=schedule),), self.origin, made)
+        parameters = {**self.parameters, "target": self.target, "from": list(self.source)}
+        return SteeringRecipe((self.add(strength, unit, gate=gate, schedule=schedule),), self.origin, parameters)
 
     def save(self, path: str | Path) -> Path:
         """Write the folder atomically; raises ArtifactError if the path is taken."""

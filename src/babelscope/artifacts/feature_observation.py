@@ -109,8 +109,10 @@ class FeatureObservation(HubArtifact):
                 f"observations of {self.sae_id} at '{self.site}' ({self.sae_hash}) and of {other.sae_id} at "
                 f"'{other.site}' ({other.sae_hash}); expected one autoencoder; observe with the same"
             )
-        same = [torch.equal(getattr(self.random, f.name), getattr(other.random, f.name)) for f in fields(RandomTokens)]
-        if not all(same):
+        equal_parts = [
+            torch.equal(getattr(self.random, f.name), getattr(other.random, f.name)) for f in fields(RandomTokens)
+        ]
+        if not all(equal_parts):
             raise ArtifactError(
                 "observations differ on random tokens; expected the same sequences; observe with equal settings"
             )
@@ -136,11 +138,11 @@ class FeatureObservation(HubArtifact):
         return save_folder(path, NOUN, config, dict(self._tensors()), write_card(NOUN, config, lines))
 
     def _tensors(self) -> Mapping[str, Tensor]:
-        own = ("present", "shard_present", "shard_documents", "shard_sum", "decoder_norm")
+        own_fields = ("present", "shard_present", "shard_documents", "shard_sum", "decoder_norm")
         text = ("token_counts", "shard_tokens", "documents", "truncated")
         sums = ("active", "sum", "sumsq", "norm", "shard_active")
         return {
-            **{name: getattr(self, name) for name in own},
+            **{name: getattr(self, name) for name in own_fields},
             **{name: getattr(self.counts, name) for name in text},
             **{name: getattr(self.record, name) for name in sums},
             **{f"random.{f.name}": getattr(self.random, f.name) for f in fields(RandomTokens)},
@@ -218,8 +220,8 @@ class FeatureObservation(HubArtifact):
         ):
             check_range(what, values, most)
         if self.counts.shards:
-            whole = (self.shard_present.sum(0, dtype=torch.int64), self.shard_documents.sum(0))
-            if not (torch.equal(whole[0], self.present) and torch.equal(whole[1], self.documents)):
+            summed_shards = (self.shard_present.sum(0, dtype=torch.int64), self.shard_documents.sum(0))
+            if not (torch.equal(summed_shards[0], self.present) and torch.equal(summed_shards[1], self.documents)):
                 raise ArtifactError("sums by document shard do not add up to the whole")
             room = (self.sumsq * self.tokens).sqrt() * ROUNDING
             if bool(((self.shard_sum.sum(0) - self.sum).abs() > room).any()):

@@ -135,7 +135,7 @@ class FeatureSet(HubArtifact):
     ) -> "FeatureSet":
         """Pack a boolean mask, best first by `score`; equal scores go to the lowest feature.
 
-        cap: features a language at most.
+        cap: features per language at most.
         fields: the other fields of the set.
         """
         rows, scores = [], []

@@ -59,7 +59,7 @@ def deciding_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     What is absent, None, False or empty counts as one, since a release that adds a setting gives it such a value.
     """
     rope = config.get("rope_parameters")
-    kept = {}
+    settings = {}
     for name, value in config.items():
         if WITHOUT_EFFECT.fullmatch(name) or CODED.get(name) == value:
             continue
@@ -75,8 +75,8 @@ def deciding_settings(config: Mapping[str, Any]) -> dict[str, Any]:
             value = _rope(value)
         value = _plain(value)
         if value not in (None, False, [], {}):
-            kept[RENAMED.get(name, name)] = value
-    return kept
+            settings[RENAMED.get(name, name)] = value
+    return settings
 
 
 def _length_decides(rope: Any) -> bool:
@@ -110,8 +110,8 @@ def _plain(value: Any) -> Any:
 
 def settings_of(config: Any) -> dict[str, Any]:
     """The settings that decide, of a live configuration, without what its class does not know."""
-    known = _settings_known(type(config))
-    return deciding_settings({name: value for name, value in config.to_dict().items() if name in known})
+    known_names = _settings_known(type(config))
+    return deciding_settings({name: value for name, value in config.to_dict().items() if name in known_names})
 
 
 def vocabulary_mark(config: Any) -> dict[str, Any] | None:
@@ -181,8 +181,8 @@ def compare_samples(first: str, second: str) -> str:
     # Infinity less infinity is no number, so equal values are asked for by themselves.
     near = (a == b) | ((a - b).abs() <= torch.maximum(a.abs(), b.abs()) * 2**-7 + 1e-7)
     read = ~(a.isnan() | b.isnan())
-    other = int((read & ~near).sum())
-    return f"other weights ({other} of {int(read.sum())} sampled values differ)" if other else ""
+    n_differ = int((read & ~near).sum())
+    return f"other weights ({n_differ} of {int(read.sum())} sampled values differ)" if n_differ else ""
 
 
 @dataclass(frozen=True)
@@ -219,11 +219,11 @@ class Origin:
 
     def check_same(self, other: "Origin", what: str) -> None:
         """Raise ArtifactError unless both come from the same model and tokenizer."""
-        found = differences(self, other)
-        if found:
+        difference = differences(self, other)
+        if difference:
             raise ArtifactError(
-                f"{what}: made for {self.model!r}, came with {other.model!r}: {found}; expected the same model and "
-                "tokenizer; use the model it was made with"
+                f"{what}: made for {self.model!r}, came with {other.model!r}: {difference}; expected the same model "
+                "and tokenizer; use the model it was made with"
             )
 
 
@@ -270,20 +270,20 @@ def _settings_apart(a: Origin, b: Origin) -> str:
             f"a hash of the whole configuration, as earlier versions made it {hashes}: any setting of it may differ, "
             "one without effect too; make the artifact again where the model is the same"
         )
-    apart = list(_apart(a.config, b.config))
-    return f"settings differ: {', '.join(apart[:6])}{' …' if len(apart) > 6 else ''} {hashes}"
+    differing = list(_apart(a.config, b.config))
+    return f"settings differ: {', '.join(differing[:6])}{' …' if len(differing) > 6 else ''} {hashes}"
 
 
 def _apart(a: Mapping[str, Any], b: Mapping[str, Any], place: str = "") -> list[str]:
     """The settings that differ, as "name (value against value)"."""
-    found = []
+    differing = []
     for name in sorted({*a, *b}):
         first, second = a.get(name), b.get(name)
         if isinstance(first, Mapping) and isinstance(second, Mapping):
-            found += _apart(first, second, f"{place}{name}.")
+            differing += _apart(first, second, f"{place}{name}.")
         elif first != second:
-            found.append(f"{place}{name} ({_short(first)} against {_short(second)})")
-    return found
+            differing.append(f"{place}{name} ({_short(first)} against {_short(second)})")
+    return differing
 
 
 def _short(value: Any) -> str:

@@ -181,7 +181,7 @@ class NeuronSet(HubArtifact):
             indices = saved.tensor("indices", torch.int32, None)
             return cls(
                 # A mask that was published without its model has an origin without a hash.
-                origin=saved.origin(known=False),
+                origin=saved.origin(refuse_unknown=False),
                 languages=languages,
                 n_neurons=saved.whole("n_neurons", 1),
                 at=saved.text("at"),

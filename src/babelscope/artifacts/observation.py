@@ -178,8 +178,12 @@ class Observation(HubArtifact):
 
     def _controls_with(self, other: "Observation") -> dict[str, int]:
         """Control tokens that stayed text, of both."""
-        ours, theirs = (one.settings.get("controls", {}) for one in (self, other))
-        return {tag: ours.get(tag, 0) + theirs.get(tag, 0) for tag in self.languages if tag in ours or tag in theirs}
+        own_controls, other_controls = (part.settings.get("controls", {}) for part in (self, other))
+        return {
+            tag: own_controls.get(tag, 0) + other_controls.get(tag, 0)
+            for tag in self.languages
+            if tag in own_controls or tag in other_controls
+        }
 
     def save(self, path: str | Path) -> Path:
         """Write the folder atomically; raises ArtifactError if the path is taken."""
@@ -202,8 +206,8 @@ class Observation(HubArtifact):
         }
         lines = [f"Tokens counted: {', '.join(f'{tag} {n}' for tag, n in self.tokens.items())}.", ""]
         if spelt := self.settings.get("controls"):
-            listed = ", ".join(f"{tag} {n}" for tag, n in spelt.items())
-            lines += [f"Control tokens spelt in the text, read as text: {listed}.", ""]
+            counts = ", ".join(f"{tag} {n}" for tag, n in spelt.items())
+            lines += [f"Control tokens spelt in the text, read as text: {counts}.", ""]
         lines += stream_lines(self)
         return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, lines))
 

@@ -1,4 +1,4 @@
-"""What sums over text can be: the checks that a hash can not make, for a saved observation may come from anywhere."""
+"""What sums over text can be: the checks that a hash cannot make, for a saved observation may come from anywhere."""
 
 from typing import TYPE_CHECKING
 

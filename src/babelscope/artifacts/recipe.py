@@ -84,8 +84,8 @@ class SteeringRecipe(HubArtifact):
     ) -> "SteeringRecipe":
         """The same operations, all of them at another strength, gate or schedule; None leaves each as it is."""
         words = {"strength": strength, "gate": gate, "schedule": schedule}
-        given = {name: value for name, value in words.items() if value is not None}
-        return replace(self, operations=tuple(replace(operation, **given) for operation in self.operations))
+        changes = {name: value for name, value in words.items() if value is not None}
+        return replace(self, operations=tuple(replace(operation, **changes) for operation in self.operations))
 
     def check(self, model: "PreTrainedModel") -> None:
         """Raise SteeringError unless the model is the one this recipe was made for, by the settings that decide.
@@ -95,12 +95,12 @@ class SteeringRecipe(HubArtifact):
         """
         if not self.origin.model_hash:
             return
-        found = differences(self.origin, self._settings_as_origin(model.config), tokenizer=False)
-        if found:
+        difference = differences(self.origin, self._settings_as_origin(model.config), tokenizer=False)
+        if difference:
             name = config_value(model.config, "name") or type(model).__name__
             raise SteeringError(
-                f"recipe made for {self.origin.model!r}, came with {name!r}: {found}; expected the same model; open "
-                "the model it was made with"
+                f"recipe made for {self.origin.model!r}, came with {name!r}: {difference}; expected the same model; "
+                "open the model it was made with"
             )
 
     def _settings_as_origin(self, config: Any) -> Origin:
@@ -129,13 +129,17 @@ class SteeringRecipe(HubArtifact):
         return save_folder(path, NOUN, config, tensors, write_card(NOUN, config, self._card()))
 
     def _card(self) -> list[str]:
-        made = [
+        card_lines = [
             f"{word.capitalize()}: {part[word]}."
             for part in self.parameters.get("parts", [self.parameters])
             for word in ("method", "source")
             if word in part
         ]
-        return [*made, *([""] if made else []), *(f"- {_sentence(operation)}" for operation in self.operations)]
+        return [
+            *card_lines,
+            *([""] if card_lines else []),
+            *(f"- {_sentence(operation)}" for operation in self.operations),
+        ]
 
     @classmethod
     def load(cls, path: str | Path, *, verify: bool = True) -> "SteeringRecipe":
@@ -145,7 +149,7 @@ class SteeringRecipe(HubArtifact):
         """
         with open_folder(path, NOUN, verify=verify) as saved:
             # A stranger's control vector has an origin without a hash.
-            origin = saved.origin(known=False)
+            origin = saved.origin(refuse_unknown=False)
             entries = as_list(saved.entry("operations"), "operations")
             operations = tuple(_read_operation(entry, saved, number, origin) for number, entry in enumerate(entries))
             return cls(operations=operations, origin=origin, parameters=saved.table("parameters"))
@@ -168,14 +172,14 @@ def _tensors_of(operation: Operation) -> dict[str, Tensor | None]:
 def _described(operation: Operation) -> dict[str, Any]:
     plain = ("kind", "strength", "unit", "mean_norm", "clean")
     gate, condition = replace(operation.gate, condition=None), operation.gate.condition
-    asked = None
+    condition_entry = None
     if condition is not None:
         words = {name: getattr(condition, name) for name in ("threshold", "above", "pool", "form", "left_out")}
-        asked = {"site": str(condition.site), **words}
+        condition_entry = {"site": str(condition.site), **words}
     return {
         "site": str(operation.site),
         **{name: getattr(operation, name) for name in plain},
-        "gate": {**asdict(gate), "condition": asked},
+        "gate": {**asdict(gate), "condition": condition_entry},
         "schedule": asdict(operation.schedule),
         "top_k": None if operation.features is None else operation.features.top_k,
     }
@@ -186,11 +190,11 @@ def _sentence(operation: Operation) -> str:
     units += "" if operation.features is None else f", {len(operation.features.chosen)} features"
     units += ", from a clean pass" if operation.clean else ""
     condition = operation.gate.condition
-    asked = "" if condition is None else f", where the prompt meets a condition at `{condition.site}`"
+    condition_text = "" if condition is None else f", where the prompt meets a condition at `{condition.site}`"
     course = operation.schedule.course
     return (
         f"`{operation.kind}` at `{operation.site}`{units}, strength {operation.strength:g} ({operation.unit}), "
-        f"{operation.gate.phase}, {course}{asked}"
+        f"{operation.gate.phase}, {course}{condition_text}"
     )
 
 
@@ -207,8 +211,8 @@ def _read_operation(entry: Any, saved: SavedFolder, number: int, origin: Origin)
     entry.setdefault("tensors", {part: f"{number}.{part}" for part in parts if saved.has(f"{number}.{part}")})
     site, kind, strength, unit, mean_norm, clean, gate, schedule, top_k, names = entries_of(entry, what, OPERATION)
     names = as_table(names, f"{what}.tensors")
-    known = (*parts, "matrix", "condition", *_FEATURE_PARTS, "chosen")
-    if unknown := sorted({*names} - {*known}):
+    known_parts = (*parts, "matrix", "condition", *_FEATURE_PARTS, "chosen")
+    if unknown := sorted({*names} - {*known_parts}):
         raise SteeringError(f"{what} has a tensor {unknown[0]!r}, which no operation has")
 
     def read(part: str, *shape: int | None, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -242,7 +246,7 @@ def _read_schedule(entry: Any, what: str) -> Schedule:
 def _read_gate(entry: Any, read: Callable[..., Tensor], what: str) -> Gate:
     names = ("phase", "positions", "rows", "skip_special", "condition")
     entry = {"skip_special": None, "condition": None, **as_table(entry, what)}
-    phase, positions, rows, skip, asked = entries_of(entry, what, names)
+    phase, positions, rows, skip, condition_entry = entries_of(entry, what, names)
     one_of(phase, Phase, "phase")
     if positions is not None:
         start, stop = (
@@ -253,7 +257,9 @@ def _read_gate(entry: Any, read: Callable[..., Tensor], what: str) -> Gate:
     if rows is not None:
         rows = tuple(as_whole(row, f"{what}.rows") for row in as_list(rows, f"{what}.rows"))
     skip = None if skip is None else as_flag(skip, f"{what}.skip_special")
-    return Gate(phase, positions, rows, skip, None if asked is None else _read_condition(asked, read, what))
+    return Gate(
+        phase, positions, rows, skip, None if condition_entry is None else _read_condition(condition_entry, read, what)
+    )
 
 
 def _read_condition(entry: Any, read: Callable[..., Tensor], what: str) -> Condition:

@@ -75,7 +75,7 @@ def save_folder(
 
 
 def as_json(path: str | Path, value: Mapping[str, Any]) -> str:
-    """The text of a config; raises ArtifactError for what JSON can not say."""
+    """The text of a config; raises ArtifactError for what JSON cannot say."""
     try:
         return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as err:
@@ -128,13 +128,14 @@ class SavedFolder:
         """The languages, at least one, each once."""
         return parse_languages(self.texts("languages"))
 
-    def origin(self, *, known: bool = True) -> Origin:
-        """The model that it was made from; `known` refuses one without a hash, which no model could be checked by."""
+    def origin(self, *, refuse_unknown: bool = True) -> Origin:
+        """The model that it was made from; `refuse_unknown` refuses one without a hash, which no model could be "
+        "checked by."""
         try:
             origin = read_origin(self.entry("origin"))
         except ArtifactError as err:
             raise self.fault(f"config.json has no readable origin ({err})") from err
-        if known and not origin.model_hash:
+        if refuse_unknown and not origin.model_hash:
             raise self.fault("its origin has no model_hash")
         return origin
 
@@ -210,12 +211,14 @@ def _plain_file(path: Path, name: str) -> Path:
 def _read_config(path: Path, noun: str) -> dict[str, Any]:
     """config.json of an artifact, its size, form, format and hash checked."""
     config = read_json(_plain_file(path, CONFIG), most_bytes=CONFIG_LIMIT, advice=ADVICE)
-    named = config.get("format") if isinstance(config, dict) else None
-    if named not in (f"babelscope.{noun}/1", f"babelscope.{noun}/2"):
-        raise ArtifactError(f"{path}: format {named!r}; expected 'babelscope.{noun}/2'; open it as what it is")
+    format_name = config.get("format") if isinstance(config, dict) else None
+    if format_name not in (f"babelscope.{noun}/1", f"babelscope.{noun}/2"):
+        raise ArtifactError(f"{path}: format {format_name!r}; expected 'babelscope.{noun}/2'; open it as what it is")
     hashes = config.get(HASHES)
-    if (named == f"babelscope.{noun}/1") != (hashes is None):
-        raise ArtifactError(f"{path / CONFIG}: format {named!r} came with {HASHES} {hashes!r}; it is damaged; {ADVICE}")
+    if (format_name == f"babelscope.{noun}/1") != (hashes is None):
+        raise ArtifactError(
+            f"{path / CONFIG}: format {format_name!r} came with {HASHES} {hashes!r}; it is damaged; {ADVICE}"
+        )
     if hashes is not None:
         described = {name: value for name, value in config.items() if name != HASHES}
         well_formed = isinstance(hashes, dict) and set(hashes) == {"tensors", "description"}

@@ -72,9 +72,9 @@ def bin_places(lengths: Float[Tensor, " token"]) -> Int64[Tensor, " token"]:
 
 def bin_edges() -> Float64[Tensor, " edge"]:
     """Where the bins begin, and where the last one ends."""
-    whole = torch.arange(BINS + 1)
-    part = 1 + (whole & ((1 << MANTISSA) - 1)).double() / (1 << MANTISSA)
-    return part * 2.0 ** ((whole >> MANTISSA) + LOWEST).double()
+    steps = torch.arange(BINS + 1)
+    part = 1 + (steps & ((1 << MANTISSA) - 1)).double() / (1 << MANTISSA)
+    return part * 2.0 ** ((steps >> MANTISSA) + LOWEST).double()
 
 
 def median_length(counts: Int64[Tensor, " bin"]) -> float:
@@ -107,14 +107,14 @@ class StreamSums:
         )
 
 
-def add_streams(one: StreamSums | None, other: StreamSums | None) -> StreamSums | None:
+def add_streams(first: StreamSums | None, second: StreamSums | None) -> StreamSums | None:
     """Both together; raises ArtifactError where only one of them was kept."""
-    if (one is None) != (other is None):
+    if (first is None) != (second is None):
         raise ArtifactError(
             "one observation holds sums of first tokens and the other, of an earlier version, does not; expected both "
             "alike; observe the older one again"
         )
-    return None if one is None or other is None else one + other
+    return None if first is None or second is None else first + second
 
 
 class StreamShares(NamedTuple):
@@ -148,7 +148,7 @@ class LayerStream:
 
     tokens: Int64[Tensor, " language"]
     firsts: Int64[Tensor, " language"]
-    """First tokens among them: one a document."""
+    """First tokens among them: one per document."""
     sum: Float64[Tensor, "language unit"]
     sumsq: Float64[Tensor, "language unit"]
     first_sum: Float64[Tensor, "language unit"]
@@ -163,13 +163,13 @@ class LayerStream:
         variance = (self._square() / self._count() - self._mean().square())[self._some()].clamp(min=0)
         spread = (variance / variance.sum(dim=1, keepdim=True).clamp(min=1e-300)).mean(dim=0)
         first = self.first_sumsq.sum(dim=1)
-        every = self.sumsq.sum(dim=1).clamp(min=1e-300)
+        total_square = self.sumsq.sum(dim=1).clamp(min=1e-300)
         return StreamShares(
             unit,
             float(share.mean(dim=0)[unit]),
             float(share.max()),
             float(spread.max()),
-            float((first / every).max()),
+            float((first / total_square).max()),
             float(self._ratio().max()),
         )
 
@@ -187,10 +187,10 @@ class LayerStream:
                 out.append(unit)
         return tuple(out)
 
-    def form(self, wanted: Form) -> Literal["whole", "ordinary"]:
+    def form(self, requested: Form) -> Literal["whole", "ordinary"]:
         """The form asked for; "auto" is ordinary where a unit is massive or first tokens are far longer than others."""
-        if wanted != "auto":
-            return wanted
+        if requested != "auto":
+            return requested
         if not self.ordinary_tokens:
             return "whole"
         large = self.shares.unit_share > unit_bar(LARGE_UNIT, self.sum.shape[1])
@@ -238,8 +238,8 @@ class LayerStream:
     def _ratio(self) -> Tensor:
         """Mean squared length of first tokens over the others', for languages that have both."""
         first = self.first_sumsq.sum(dim=1) / self.firsts.clamp(min=1)
-        other = self._square().sum(dim=1) / self._count()[:, 0]
-        return (first / other.clamp(min=1e-300))[self._some()]
+        later = self._square().sum(dim=1) / self._count()[:, 0]
+        return (first / later.clamp(min=1e-300))[self._some()]
 
     def _share(self, left_out: Sequence[int]) -> Tensor:
         """Each unit's share of ordinary tokens' squared length without some units, of languages that have any."""
@@ -260,11 +260,11 @@ def without_units(value: Float[Tensor, "*row unit"], units: Sequence[int]) -> Fl
     return value
 
 
-def check_form(stream: LayerStream | None, wanted: Form, place: object) -> Literal["whole", "ordinary"]:
-    """The form that is used at a place; raises SiteError where the ordinary one is asked for and can not be told."""
+def form_used(stream: LayerStream | None, requested: Form, place: object) -> Literal["whole", "ordinary"]:
+    """The form that is used at a place; raises SiteError where the ordinary one is asked for and cannot be told."""
     if stream is not None:
-        return stream.form(wanted)
-    if wanted == "ordinary":
+        return stream.form(requested)
+    if requested == "ordinary":
         raise SiteError(
             f"'{place}': first tokens and lengths were not kept there; expected one of {', '.join(STREAM_SITES)}, "
             "observed by this version; observe it again, or take form 'whole'"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from babelscope.cli.telling import Told, print_log_lines
-from babelscope.cli.verbs import PROGRAM_HELP, VERBS, lines_of, split_verb
+from babelscope.cli.verbs import PROGRAM_HELP, VERBS, split_verb, verb_lines
 from babelscope.errors import ToolkitError, UsageError, one_line, printable_json
 
 DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
@@ -38,7 +38,7 @@ def tell_no_verb(words: str, as_json: bool) -> int:
     first, _, second = words.partition(" ")
     jobs = [name for name in VERBS if name.startswith(f"{first} ")]
     if jobs and second in ("", "-h", "--help"):
-        print("\n".join([f"usage: babelscope {first} JOB …", "", *lines_of(f"{first} ")]))
+        print("\n".join([f"usage: babelscope {first} JOB …", "", *verb_lines(f"{first} ")]))
         return DONE if second else MISUSE
     text = f"{words if jobs else first!r} is no command; expected one of {', '.join(jobs or VERBS)}"
     return tell_error("babelscope", text, as_json, "Misuse", MISUSE)
@@ -62,11 +62,11 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
     try:
         from babelscope.cli.arguments import FailedResult, ended_by_sigterm
         from babelscope.cli.calling import call_verb
-        from babelscope.runs import plain
+        from babelscope.runs import nan_as_null
 
         with ended_by_sigterm():
             returned = call_verb(verb, words)
-        result = plain(returned)
+        result = nan_as_null(returned)
     except UsageError as err:
         return tell_error(f"babelscope {verb}", str(err), as_json, type(err).__name__, MISUSE)
     except ToolkitError as err:
@@ -80,11 +80,11 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
         print("\n".join(map(one_line, returned.lines)))
     else:
         for key, value in result.items():
-            print("\n".join(shown(key, value)))
+            print("\n".join(result_lines(key, value)))
     return FAILED if isinstance(returned, FailedResult) else DONE
 
 
-def shown(key: str, value: Any) -> list[str]:
+def result_lines(key: str, value: Any) -> list[str]:
     """A result for a person: one line, or a line for each row of a table."""
     rows = list(value.values()) if isinstance(value, dict) else value
     if isinstance(rows, list) and rows and all(isinstance(row, dict | list) for row in rows):

@@ -9,7 +9,7 @@ from babelscope.cli.arguments import Counts, Device, Dtype, Model, Neurons, Out,
 from babelscope.cli.quantities import Draws, Seed, Tokens
 from babelscope.errors import SelectionError
 from babelscope.files.writing import new_folder, write_text
-from babelscope.runs import plain
+from babelscope.runs import nan_as_null
 
 
 @alone
@@ -39,7 +39,7 @@ def run_ablate(
         split: the text that is scored; a corpus without splits is dealt out by document, and "all" is the whole of it.
         to: what a neuron that is off gives: zero, or its mean over all languages.
         draws: random sets of each control; 19 is the fewest whose rank p can reach .05.
-        max_tokens: scored tokens a language.
+        max_tokens: scored tokens per language.
     """
     from babelscope.ablation import ablation_matrix
     from babelscope.artifacts import NeuronSet, Observation
@@ -53,13 +53,13 @@ def run_ablate(
         raise SelectionError(
             f"{neurons}: every set is empty; expected at least one neuron; select with a larger top_rate"
         )
-    asked = split if has_splits(corpus) or not same_text else WHOLE
-    texts = load_corpus(corpus, sets.languages, split=asked)
+    text_split = split if has_splits(corpus) or not same_text else WHOLE
+    texts = load_corpus(corpus, sets.languages, split=text_split)
     check_unseen(texts, sets.parameters.get("text"), what="these neurons", same_text=same_text)
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     observed = None if observation is None else Observation.load(observation)
     table = ablation_matrix(
-        opened,
+        language_model,
         tokenizer,
         sets,
         texts,
@@ -71,15 +71,17 @@ def run_ablate(
         progress=True,
     )
     text = {**texts.facts(), "same_text": same_text}
-    summary = plain({"languages": list(sets.languages), "to": to, "text": text, **ablation_summary(table)})
+    summary = nan_as_null({"languages": list(sets.languages), "to": to, "text": text, **ablation_summary(table)})
     with new_folder(out) as folder:
         write_text(folder / "ablation.json", json.dumps(summary, indent=1, ensure_ascii=False))
-    drawn = {name: {tag: drawn_line(rows) for tag, rows in table.drawn_harm(name).items()} for name in table.draws}
+    random_harms = {
+        name: {tag: drawn_line(rows) for tag, rows in table.drawn_harm(name).items()} for name in table.draws
+    }
     return {
         "out": str(out),
         "own_hurt_most": summary["own_hurt_most"],
-        "own_harm": plain(table.own_harm()),
-        **{f"{name}_harm": rows for name, rows in drawn.items()},
+        "own_harm": nan_as_null(table.own_harm()),
+        **{f"{name}_harm": rows for name, rows in random_harms.items()},
         "p": summary["p"],
     }
 

@@ -33,7 +33,7 @@ from babelscope.files.writing import discard, new_folder, write_text
 from babelscope.languages import Language
 from babelscope.models import check_made_for, open_model
 from babelscope.models.plain import CausalModel
-from babelscope.runs import plain
+from babelscope.runs import nan_as_null
 from babelscope.study.plan import plan_of_model
 from babelscope.subnetworks import Delta, prepare_training
 
@@ -197,6 +197,6 @@ def summary(
         "learning_rate": learning_rate,
         "rates_on_valid": {str(rate): score for rate, score in rates.items()},
         "gain": gain,
-        "harm": plain(scores.harm(language)),
+        "harm": nan_as_null(scores.harm(language)),
         **scores._asdict(),
     }

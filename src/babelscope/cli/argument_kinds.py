@@ -44,13 +44,13 @@ def alone(verb: Callable[P, R]) -> Callable[P, R]:
     """The verb with its `out` kept for it while it runs: a second run with the same one is told at once."""
 
     @wraps(verb)
-    def run(*args: P.args, **given: P.kwargs) -> R:
-        out = given.get("out")
+    def run(*args: P.args, **keywords: P.kwargs) -> R:
+        out = keywords.get("out")
         if not isinstance(out, Path):
-            return verb(*args, **given)
+            return verb(*args, **keywords)
         check_writable(out)
         with locked(out):
-            return verb(*args, **given)
+            return verb(*args, **keywords)
 
     return run
 

@@ -31,7 +31,7 @@ def read_prompts(
     """Prompts of some words, each a text or a file; with `chat` they are messages for the model's chat template.
 
     source: their language, where rows do not say. Raises ChatError for messages or a system prompt without `chat`,
-    CorpusError for a file that can not be read and a name that is no file.
+    CorpusError for a file that cannot be read and a name that is no file.
     """
     if system and not chat:
         raise ChatError("--system came without --chat; expected both; add --chat, or write it into the prompts")
@@ -91,17 +91,17 @@ def as_prompt(row: Any, number: str, where: str, chat: bool, system: str, source
     if isinstance(row, list) or "messages" in fields:
         if not chat:
             raise ChatError(f"{where}: messages came; expected text to continue; add --chat to have them answered")
-        asked = row
+        content = row
     elif not isinstance(text, str):
-        came = f"fields {', '.join(fields)}" if fields else type(row).__name__
-        raise CorpusError(f'{where}: {came} came; expected {{"prompt": "…"}} or {{"messages": […]}}; correct it')
+        received = f"fields {', '.join(fields)}" if fields else type(row).__name__
+        raise CorpusError(f'{where}: {received} came; expected {{"prompt": "…"}} or {{"messages": […]}}; correct it')
     else:
-        asked = text
+        content = text
     if not chat:
-        check_unicode(str(asked), where)
-        return Prompt(number, tag, str(asked))
+        check_unicode(str(content), where)
+        return Prompt(number, tag, str(content))
     try:
-        return Prompt.chat(number, tag, asked, system=system or None)
+        return Prompt.chat(number, tag, content, system=system or None)
     except ChatError as err:
         raise ChatError(f"{where}: {err}") from err
 

@@ -61,19 +61,19 @@ def read_call(verb: str, function: Callable[..., Result], words: list[str]) -> d
     """
     parameters = signature(function).parameters
     asks_help = bool({"-h", "--help"} & set(words))
-    given = set(() if asks_help else flags_given(verb, parameters, words))
+    typed = set(() if asks_help else flags_given(verb, parameters, words))
     call = parsed(verb, function, words)
-    check_arguments(parameters, given, call)
+    check_arguments(parameters, typed, call)
     return call
 
 
-def check_arguments(parameters: Parameters, given: Set[str], call: Call) -> None:
+def check_arguments(parameters: Parameters, typed: Set[str], call: Call) -> None:
     """Check what was given for a call; raises as `read_call`. given: names of the flags that were typed."""
     for name, parameter in parameters.items():
-        if parameter.kind is Parameter.KEYWORD_ONLY and name not in given:
+        if parameter.kind is Parameter.KEYWORD_ONLY and name not in typed:
             continue
-        kinds = tuple(kinds_of(parameter.annotation))
-        if name in given or call[name] != parameter.default:
+        kinds = tuple(value_checks(parameter.annotation))
+        if name in typed or call[name] != parameter.default:
             for condition in (kind for kind in kinds if isinstance(kind, UsedWith)):
                 condition.check(flag_of(parameter), call)
         values = call[name] if isinstance(call[name], tuple) else [call[name]]
@@ -85,13 +85,13 @@ def check_arguments(parameters: Parameters, given: Set[str], call: Call) -> None
                 free(value)
 
 
-def kinds_of(annotation: Any) -> Iterator[Any]:
+def value_checks(annotation: Any) -> Iterator[Any]:
     """What is written beside a type, or inside it, and checks a value."""
     for part in get_args(annotation):
         if hasattr(part, "check"):
             yield part
         else:
-            yield from kinds_of(part)
+            yield from value_checks(part)
 
 
 def types_of(annotation: Any) -> tuple[Any, ...]:
@@ -128,7 +128,11 @@ def flags_given(verb: str, parameters: Parameters, words: list[str]) -> Iterator
         if (value if equals else following) == "" and Path in types_of(flags[flag].annotation):
             raise UsageError(f"{flag} '' came; expected a path; name one")
         typed.append(flag)
-    missing = [flag for flag, found in flags.items() if found.default is Parameter.empty and flag not in typed]
+    missing = [
+        flag
+        for flag, flag_parameter in flags.items()
+        if flag_parameter.default is Parameter.empty and flag not in typed
+    ]
     if missing:
         raise UsageError(f"{' and '.join(missing)} did not come; expected it; see `babelscope {verb} --help`")
     yield from (flags[flag].name for flag in typed)
@@ -155,5 +159,7 @@ def unboxed(box: str) -> str:
     """The text of an error of tyro's, without its frame, its title, and what it repeats of the help text."""
     lines = [line.strip("│ ") for line in STYLE.sub("", box).splitlines()]
     parts = " ".join(BOX.sub("\n", line) if BOX.search(line) else line for line in lines[1:]).split("\n")
-    kept = [" ".join(part.split()) for part in parts if not re.match(r"\s*(Argument helptext|For full helptext)", part)]
-    return "; ".join(filter(None, kept)).rstrip(".") or "the words do not fit this command"
+    own_words = [
+        " ".join(part.split()) for part in parts if not re.match(r"\s*(Argument helptext|For full helptext)", part)
+    ]
+    return "; ".join(filter(None, own_words)).rstrip(".") or "the words do not fit this command"

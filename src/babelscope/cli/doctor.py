@@ -29,9 +29,9 @@ def run_doctor(*, model: ModelName = "reference", device: Device = "cpu") -> Res
             extras[name] = version(name)
         except PackageNotFoundError:
             extras[name] = "not installed"
-    opened = open_model(model, device=device, dtype="float32")
-    checks = {name: outcome(check, *opened) for name, check in CHECKS.items()}
-    failed = [name for name, said in checks.items() if said != "passed"]
+    model_and_tokenizer = open_model(model, device=device, dtype="float32")
+    checks = {name: outcome(check, *model_and_tokenizer) for name, check in CHECKS.items()}
+    failed = [name for name, result in checks.items() if result != "passed"]
     facts = {
         **environment(),
         "extras": extras,
@@ -50,6 +50,6 @@ def kernel_backend() -> str:
     import torch
     from babelscope_kernels.backend import why_torch
 
-    here = torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu")
-    why = why_torch([here])
+    on_device = torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu")
+    why = why_torch([on_device])
     return f"torch: {why}" if why else f"triton on {torch.cuda.get_device_name()}, where shapes and dtypes allow it"

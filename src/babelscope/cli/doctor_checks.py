@@ -19,6 +19,7 @@ from babelscope.sites import Site
 from babelscope.steering import steer
 from babelscope.subnetworks import train_subnetwork
 from babelscope.upstream.forward import run_model
+from babelscope.upstream.names import attribute
 
 TEXTS = {
     "en": ["The door of the old house was open, and rain came in.", "Rain again, said the teacher of our village."],
@@ -29,28 +30,28 @@ NEW_TOKENS = 6
 
 def check_observe(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Counts in two batch sizes are equal, and those of a plain hook over single documents."""
-    alone, together = (
+    single, together = (
         observe(model, tokenizer, TEXTS, batch_size=size, tokens_per_language=None).active for size in (1, 2)
     )
     # float32 rounds otherwise in another batch, and the sign of a value near zero may turn: one in a million at most.
     tokens = sum(len(d.tokens) for lines in TEXTS.values() for d in _tokens(tokenizer, lines))
-    bound = 1e-6 * tokens * alone[..., 0].numel()
-    if (alone - together).abs().sum() > bound:
+    bound = 1e-6 * tokens * single[..., 0].numel()
+    if (single - together).abs().sum() > bound:
         raise MeasurementError("counts depend on the batch")
-    layout, counts = layout_of(model), torch.zeros_like(alone[0])
+    layout, counts = layout_of(model), torch.zeros_like(single[0])
     for index, lines in enumerate(TEXTS.values()):
         for line in lines:
             (document,) = _tokens(tokenizer, [line])
-            seen: list[Tensor] = []
-            handle = layout.act(0).register_forward_hook(lambda _, args, output, seen=seen: seen.append(args[0] > 0))
+            signs: list[Tensor] = []
+            handle = layout.act(0).register_forward_hook(lambda _, args, output, signs=signs: signs.append(args[0] > 0))
             try:
                 with torch.no_grad():
                     run_model(model, torch.tensor([document.tokens]).to(model.device))
             finally:
                 handle.remove()
-            fired = seen[0].reshape(len(document.tokens), -1).cpu()
+            fired = signs[0].reshape(len(document.tokens), -1).cpu()
             counts[:, index] += fired[torch.tensor(document.counted)].sum(dim=0)
-    if (counts - alone[0]).abs().sum() > bound:
+    if (counts - single[0]).abs().sum() > bound:
         raise MeasurementError("counts of layer 0 are not those of a plain hook")
 
 
@@ -91,8 +92,8 @@ def _row_length(model: CausalModel, ids: Tensor, mask: Tensor, site: Site) -> fl
 
 def _ends(model: CausalModel) -> list[int]:
     """Ids that `generate` does not draw before the least length is reached."""
-    named: Any = model.generation_config.eos_token_id  # pyright: ignore[reportOptionalMemberAccess]
-    return [] if named is None else [named] if isinstance(named, int) else list(named)
+    end_ids: Any = attribute(model, "model.generation").eos_token_id
+    return [] if end_ids is None else [end_ids] if isinstance(end_ids, int) else list(end_ids)
 
 
 @torch.no_grad()
@@ -139,9 +140,9 @@ def check_training(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> No
     delta = train_subnetwork(
         model, tokenizer, neurons, TEXTS["fi"] * 4, steps=1, tokens_per_step=32, max_length=16, warmup=0.0
     )
-    moved = {name: float(rows.abs().max()) for name, rows in delta.rows.items()}
-    if not all(0 < size < float("inf") for size in moved.values()):
-        raise MeasurementError(f"a step moved the chosen rows by {moved}; expected all of them to move")
+    largest_move = {name: float(rows.abs().max()) for name, rows in delta.rows.items()}
+    if not all(0 < size < float("inf") for size in largest_move.values()):
+        raise MeasurementError(f"a step moved the chosen rows by {largest_move}; expected all of them to move")
     if weights_hash(model) != before:
         raise MeasurementError("training left the model changed")
 
@@ -154,10 +155,10 @@ CHECKS: dict[str, Callable[[CausalModel, PreTrainedTokenizerBase], None]] = {
 """By the key under which `doctor` reports them."""
 
 
-def outcome(check: Callable[[CausalModel, PreTrainedTokenizerBase], None], *opened: Any) -> str:
+def outcome(check: Callable[[CausalModel, PreTrainedTokenizerBase], None], *model_and_tokenizer: Any) -> str:
     """ "passed", or what went wrong in one line."""
     try:
-        check(*opened)
+        check(*model_and_tokenizer)
     # A release that does not fit fails in ways nobody listed; the doctor's job is to say so and go on.
     except Exception as err:
         lines = str(err).strip().splitlines()

@@ -15,7 +15,7 @@ from babelscope.evaluation.label_tables import LabelSet
 from babelscope.files.writing import new_folder, write_text
 from babelscope.languages import Language
 from babelscope.models.model_names import check_model_name
-from babelscope.runs import plain
+from babelscope.runs import nan_as_null
 
 IdentifierName = Annotated[
     str, ByFunction(is_given), arg(help='"lingua", or the path of a fastText model, whose label set --labels names.')
@@ -48,15 +48,15 @@ def run_perplexity(
         corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
         languages: BCP-47 tags; none means every language of the text.
         split: the text that is scored; a corpus without splits is dealt out by document, and "all" is the whole of it.
-        max_length: tokens a document at most, BOS included.
+        max_length: tokens per document at most, BOS included.
     """
     from babelscope.corpus import load_corpus
     from babelscope.evaluation import bits_per_byte
     from babelscope.models import open_model
 
     texts = load_corpus(corpus, languages or None, split=split)
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    return {"bits_per_byte": bits_per_byte(opened, tokenizer, texts, max_length=max_length)}
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
+    return {"bits_per_byte": bits_per_byte(language_model, tokenizer, texts, max_length=max_length)}
 
 
 @alone
@@ -98,7 +98,7 @@ def run_confusion(
         languages: BCP-47 tags; none means every language of the prompts, and of the corpus.
         split: of the corpus; of answers in folders, the folder of that name where there is one.
         labels: the label set of a fastText model.
-        words: the English word list of WPR, one a line; none means the bundled sentences' words.
+        words: the English word list of WPR, one per line; none means the bundled sentences' words.
         published: score by the published rule too; it needs jieba for zh and fugashi for ja.
         new_tokens: of each answer.
         temperature: of sampling; 0 takes the likeliest token.
@@ -119,7 +119,7 @@ def run_confusion(
         decoding = Decoding(new_tokens=new_tokens, temperature=temperature, seed=seed)
         answers = answers_of(model, prompts, languages, decoding, device, dtype, chat=chat, system=system)
     confusion = confusion_of_answers(answers.texts, identifier=identify, english=english, published=published)
-    result = plain(
+    result = nan_as_null(
         {
             "identifier": identify.name,
             "english_words": len(english),
@@ -170,7 +170,7 @@ def run_steering_score(
 
     Args:
         recipe: folder of a SteeringRecipe; a Direction is taken for a recipe too.
-        prompts: a file with one prompt a line, or a row of a .jsonl file; or what --prompt-set says.
+        prompts: a file with one prompt per line, or a row of a .jsonl file; or what --prompt-set says.
         target: the language a steered answer should be in.
         out: folder for steering.json and rows.jsonl.
         prompt_set: lines, as above; or a folder, file or data set of Language Confusion prompts, of which those for the
@@ -178,14 +178,14 @@ def run_steering_score(
         sources: for CLaS, the languages of the questions; none means all but the target.
         strength: of a Direction that came in place of a recipe, in its unit; a recipe carries its own.
         unit: of that strength: raw, unit or relative.
-        references: a file with what each answer should say, one a line.
+        references: a file with what each answer should say, one per line.
         native: a file with beginnings in the target language; fluency is measured beside their continuations, and
             without them beside the unsteered answers.
         corpus: held-out text of any languages, on which side effects on each language are measured, and how often the
             judge errs on its lines.
         languages: BCP-47 tags; none means every language of the text.
         split: the text of the corpus that is scored.
-        max_length: tokens a document at most, BOS included.
+        max_length: tokens per document at most, BOS included.
         labels: the label set of a fastText model.
         published: score by the published rule too; it needs jieba for zh and fugashi for ja.
         new_tokens: of each answer.
@@ -211,22 +211,22 @@ def run_steering_score(
     )
     from babelscope.sweeps.evaluated import check_evaluation
 
-    wanted, identify = Language.parse(target), open_identifier(identifier, labels=labels)
+    target_tag, identify = Language.parse(target), open_identifier(identifier, labels=labels)
     loaded = open_recipe(recipe, strength, unit)
-    asked = prompts_of(prompts, prompt_set, wanted, sources, chat=chat, system=system)
-    beginnings = [] if native is None else read_prompts([str(native)], chat=chat, system=system, source=wanted)
+    target_prompts = prompts_of(prompts, prompt_set, target_tag, sources, chat=chat, system=system)
+    beginnings = [] if native is None else read_prompts([str(native)], chat=chat, system=system, source=target_tag)
     lines = None if references is None else read_lines(references, "references")
-    check_evaluation(identify, wanted, asked, lines)
+    check_evaluation(identify, target_tag, target_prompts, lines)
     texts = load_corpus(corpus, languages or None, split=split) if corpus else None
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    loaded.check(opened)
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
+    loaded.check(language_model)
     decoding = Decoding(new_tokens=new_tokens, temperature=temperature, seed=seed)
     evaluation = evaluate_steering(
-        opened,
+        language_model,
         tokenizer,
         loaded,
-        asked,
-        target=wanted,
+        target_prompts,
+        target=target_tag,
         references=lines,
         native_prompts=beginnings,
         identifier=identify,
@@ -239,17 +239,17 @@ def run_steering_score(
         **described(evaluation),
         "judge_errors": described_errors(texts, identify, seed),
         "decoding": asdict(decoding),
-        "overridden_settings": overridden_settings(opened, decoding),
+        "overridden_settings": overridden_settings(language_model, decoding),
         "chat": {"system": system or None} if chat else None,
-        "untouched": untouched_prompts(opened, tokenizer, loaded, asked[:16])._asdict(),
+        "untouched": untouched_prompts(language_model, tokenizer, loaded, target_prompts[:16])._asdict(),
     }
     if texts is not None:
         effects = language_effects(
-            opened, tokenizer, loaded, texts, max_length=max_length, resamples=resamples, seed=seed
+            language_model, tokenizer, loaded, texts, max_length=max_length, resamples=resamples, seed=seed
         )
         result["other_languages"] = {tag: tidy(effect) for tag, effect in effects.items()}
-    rows = "".join(f"{json.dumps(plain(row), ensure_ascii=False)}\n" for row in evaluation.rows())
+    rows = "".join(f"{json.dumps(nan_as_null(row), ensure_ascii=False)}\n" for row in evaluation.rows())
     with new_folder(out) as folder:
         write_text(folder / "rows.jsonl", rows)
-        write_text(folder / "steering.json", json.dumps(plain(result), indent=1, ensure_ascii=False))
-    return {"out": str(out), **plain({key: result[key] for key in PRINTED})}
+        write_text(folder / "steering.json", json.dumps(nan_as_null(result), indent=1, ensure_ascii=False))
+    return {"out": str(out), **nan_as_null({key: result[key] for key in PRINTED})}

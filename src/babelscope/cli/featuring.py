@@ -92,7 +92,7 @@ def run_features(
         chat: each text of the corpus is a user's message, rendered by the model's own chat template; its words count.
         tau: langfir: share of the language's documents in which a feature is present.
         ratio: langfir: rate on text over rate on random tokens; inf keeps what no random token activates.
-        cap: features a language at most, the best by the method's score.
+        cap: features per language at most, the best by the method's score.
         min_count: tokens of the language on which a feature fired at least; lape: of all languages.
         top_rate: lape: share of all features taken.
         random_from: others leaves a language's own vocabulary out of its random tokens.
@@ -111,7 +111,7 @@ def run_features(
     from babelscope.cli.saved import stability_rows
     from babelscope.controls import write_evidence
     from babelscope.corpus import as_conversations, check_conversations, load_corpus
-    from babelscope.features import check_features, evidence_rows, feature_rule, load_sae, observe_features
+    from babelscope.features import check_features, feature_evidence_rows, feature_rule, load_sae, observe_features
     from babelscope.files.writing import discard, new_folder
     from babelscope.models import open_model
 
@@ -125,14 +125,14 @@ def run_features(
     texts = load_corpus(corpus, languages or None, split=split, parallel=parallel, conversation=counted)
     if chat:
         texts = as_conversations(texts, system=system or None)
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    loaded = load_sae(sae, sae_id or None, model=opened, site=site or None, average_norm=average_norm)
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
+    loaded = load_sae(sae, sae_id or None, model=language_model, site=site or None, average_norm=average_norm)
     if chat or counted is not None:
         check_conversations(tokenizer, texts)
     free(out)  # once more: another run may have ended while the model was opened
     with stop_on_interrupt() as stop:
         observed = observe_features(
-            opened,
+            language_model,
             tokenizer,
             texts,  # pyright: ignore[reportArgumentType]
             loaded,
@@ -152,7 +152,7 @@ def run_features(
     with new_folder(out) as partial:
         observed.save(partial / "observation")
         sets.save(partial / "features")
-        write_evidence(evidence_rows(checks), partial / "evidence.jsonl")
+        write_evidence(feature_evidence_rows(checks), partial / "evidence.jsonl")
     discard(checkpoint)
     return {
         "out": str(out),

@@ -71,8 +71,8 @@ def run_observe(
         tokens_per_language: at most; 0 means all text.
         shards: parts by document that are kept apart, for intervals and half-splits; identify wants 20 or more.
         shard: i/n reads only documents whose shard mod n is i; merge the n parts after.
-        batch_size: documents a batch, or auto (by padded tokens); a batch that does not fit in memory is halved.
-        max_length: tokens a document at most, BOS included.
+        batch_size: documents per batch, or auto (by padded tokens); a batch that does not fit in memory is halved.
+        max_length: tokens per document at most, BOS included.
         resume: go on with an interrupted pass; done at once if it is complete.
         dry_run: print tokens and bytes, run nothing.
         check_language: refuse text that is mostly another language than its label says.
@@ -98,18 +98,18 @@ def run_observe(
     texts = load_corpus(corpus, languages or None, split=split, conversation=counted_of(conversation))
     if check_language:
         check_labels(texts)
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     if conversation != "none":
         check_conversations(tokenizer, texts)
     limit = tokens_per_language or None
     if dry_run:
-        plan = plan_observation(opened, texts, sites=sites, tokens_per_language=limit, shards=shards)
+        plan = plan_observation(language_model, texts, sites=sites, tokens_per_language=limit, shards=shards)
         return {"tokens": plan.tokens, "megabytes": round(plan.result_bytes / 1e6, 1), "sites": list(plan.sites)}
     free(out)  # once more: another run may have ended while the model was opened
     resumed = saved_facts(checkpoint).get("tokens", 0)
     with stop_on_interrupt() as stopped:
         observation = observe(
-            opened,
+            language_model,
             tokenizer,
             texts,
             sites=sites,
@@ -143,8 +143,8 @@ def run_merge(
         raise ArtifactError("no observation came; expected at least one folder; name them")
     from babelscope.artifacts import Observation
 
-    total, *rest = (Observation.load(path) for path in observations)
-    for other in rest:
+    total, *further = (Observation.load(path) for path in observations)
+    for other in further:
         total = total + other
     total.save(out)
     return {"out": str(out), "tokens": total.tokens, "parts": list(total.parts)}

@@ -33,16 +33,16 @@ def prompts_of(
             raise CorpusError(f"{name}: no such file; expected a file of prompts; correct the path or --prompt-set")
         return read_prompts([name], chat=chat, system=system)
     if kind == "language_confusion":
-        found = load_prompts(name, kind=kind, languages=[target])
+        prompts = load_prompts(name, kind=kind, languages=[target])
         # The answer's language is known, not the prompt's: crosslingual ones are written in English.
-        named = [("/".join(filter(None, (p.task, p.set, p.id))), nobody, p) for p in found]
+        numbered = [("/".join(filter(None, (p.task, p.set, p.id))), nobody, p) for p in prompts]
     else:
         questions = load_prompts(name, kind=kind, languages=sources or None)
-        named = [(f"{p.language}/{p.id}", p.language, p) for p in questions if sources or p.language != target]
-    if not named:
+        numbered = [(f"{p.language}/{p.id}", p.language, p) for p in questions if sources or p.language != target]
+    if not numbered:
         raise CorpusError(f"{name}: all questions are in {target}, the target; expected other languages; add --sources")
-    log.info("%s: %d prompts", name, len(named))
-    return [set_prompt(number, source, prompt, chat, system) for number, source, prompt in named]
+    log.info("%s: %d prompts", name, len(numbered))
+    return [set_prompt(number, source, prompt, chat, system) for number, source, prompt in numbered]
 
 
 def set_prompt(number: str, source: Language, prompt: SetPrompt, chat: bool, system: str) -> Prompt:
@@ -69,9 +69,9 @@ def answers_of(
     prompts = load_prompts(name, kind="language_confusion", languages=languages or None)
     log.info("%s: %d prompts", name, len(prompts))
     requests = [(set_prompt(p.id, p.language, p, chat, system), p.language) for p in prompts]
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    answers = generate_answers(opened, tokenizer, requests, decoding=decoding)
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
+    answers = generate_answers(language_model, tokenizer, requests, decoding=decoding)
     texts = [
         SetAnswer(p.set, p.id, p.language, answer.text, p.task) for p, answer in zip(prompts, answers, strict=True)
     ]
-    return ModelAnswers(texts, overridden_settings(opened, decoding))
+    return ModelAnswers(texts, overridden_settings(language_model, decoding))

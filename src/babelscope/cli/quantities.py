@@ -24,16 +24,16 @@ class Between:
         """Raise UsageError for a number outside the bounds, and for NaN."""
         inside = self.low <= value <= self.high and not (self.above and value == self.low)
         if not inside and not (self.infinite and value == math.inf):
-            raise UsageError(f"{flag} {shown(value)} came; expected {self.described()}; correct it")
+            raise UsageError(f"{flag} {number_text(value)} came; expected {self.described()}; correct it")
 
     def described(self) -> str:
         """The bounds in words."""
         kind = "a number above" if self.above else "a number from"
-        ends = f"{shown(self.low)} {'and at most' if self.above else 'to'} {shown(self.high)}"
+        ends = f"{number_text(self.low)} {'and at most' if self.above else 'to'} {number_text(self.high)}"
         return f"{kind} {ends}{', or inf' if self.infinite else ''}"
 
 
-def shown(number: int | float) -> str:
+def number_text(number: int | float) -> str:
     """A number as a person writes it; of a very long one, its ends."""
     text = f"{number:g}" if isinstance(number, float) else str(number)
     return text if len(text) <= 24 else f"{text[:10]}…{text[-6:]} ({len(text)} digits)"

@@ -130,7 +130,7 @@ def run_import_mask(
         file: a mask as its authors publish it, read without running code.
         out: folder of the NeuronSet.
         languages: in the file's order; required, for the file names none.
-        n_neurons: neurons a layer; none asks the model.
+        n_neurons: neurons per layer; none asks the model.
         model: folder or hub id it was made for, whose shape and hash the set then carries.
     """
     free(out)
@@ -143,8 +143,8 @@ def run_import_mask(
     origin: Origin | None = None
     layers, width = 0, n_neurons or 0
     if model:
-        opened, tokenizer = open_model(model)
-        layout, origin = layout_of(opened), origin_of(opened, tokenizer)
+        language_model, tokenizer = open_model(model)
+        layout, origin = layout_of(language_model), origin_of(language_model, tokenizer)
         width, layers = layout.width("mlp_gate"), layout.n_layers
     sets = import_mask(file, languages=languages, n_neurons=width, origin=origin)
     if layers and sets.n_layers != layers:

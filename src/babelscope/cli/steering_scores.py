@@ -36,27 +36,27 @@ def tidy(value: Any) -> Any:
     return value
 
 
-def described(found: SteeringEvaluation) -> dict[str, Any]:
+def described(evaluation: SteeringEvaluation) -> dict[str, Any]:
     """Everything of steering.json but what the verb adds."""
-    content, likeness, fluent = found.content, found.similarity, found.fluency
+    content, likeness, fluent = evaluation.content, evaluation.similarity, evaluation.fluency
     return {
-        "target": found.target,
-        "identifier": found.identifier,
-        "n": len(found.answers),
-        "success": tidy(found.language.success),
-        "unsteered_success": tidy(found.unsteered.success),
-        "language": language_row(found.language),
-        "unsteered": language_row(found.unsteered),
+        "target": evaluation.target,
+        "identifier": evaluation.identifier,
+        "n": len(evaluation.answers),
+        "success": tidy(evaluation.language.success),
+        "unsteered_success": tidy(evaluation.unsteered.success),
+        "language": language_row(evaluation.language),
+        "unsteered": language_row(evaluation.unsteered),
         "chrf": None if content is None else tidy(content.chrf),
         "content": tidy(content),
         "similarity": tidy(likeness),
-        "score": tidy(found.score),
+        "score": tidy(evaluation.score),
         "fluency": tidy(fluent),
-        "fluency_beside": found.beside,
+        "fluency_beside": evaluation.beside,
         "perplexity_ratio": tidy(fluent.perplexity_ratio),
         "distinct4_ratio": tidy(fluent.distinct4_ratio),
-        "kept": tidy(found.kept),
-        "receipt": steered_tokens(found.answers),
+        "kept": tidy(evaluation.kept),
+        "receipt": steered_tokens(evaluation.answers),
     }
 
 

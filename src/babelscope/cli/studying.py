@@ -44,8 +44,8 @@ def run_demonstration(
     """
     from babelscope.study import run_study
 
-    given: dict[str, Any] = {"device": device, "dtype": dtype, "seed": seed, "include_samples": include_samples}
-    return shown(out, run_study("reference", "reference", free(out), languages=MAIN, progress=True, **given))
+    settings: dict[str, Any] = {"device": device, "dtype": dtype, "seed": seed, "include_samples": include_samples}
+    return study_summary(out, run_study("reference", "reference", free(out), languages=MAIN, progress=True, **settings))
 
 
 def run_whole_study(
@@ -141,10 +141,10 @@ def run_whole_study(
         include_samples=include_samples,
         progress=True,
     )
-    return shown(out, results)
+    return study_summary(out, results)
 
 
-def shown(out: Path, results: Mapping[str, Any]) -> Result:
+def study_summary(out: Path, results: Mapping[str, Any]) -> Result:
     """What is printed of a study."""
     steering = results.get("steering") or {}
     return {

@@ -17,7 +17,7 @@ from babelscope.files.tensor_files import hash_file
 from babelscope.files.work_log import work_log
 from babelscope.files.writing import discard, new_folder, write_text
 from babelscope.models import check_made_for, layout_of, open_model
-from babelscope.runs import plain
+from babelscope.runs import nan_as_null
 from babelscope.study.parts import sweep_row
 from babelscope.study.plan import plan_of_model
 from babelscope.sweep_grid import sweep_layers
@@ -99,8 +99,8 @@ def sweep_steering(
         "overridden_settings": overridden_settings(model, decoding),
     }
     with new_folder(out) as folder:
-        write_text(folder / TABLE, json.dumps(plain(result), indent=1, ensure_ascii=False))
+        write_text(folder / TABLE, json.dumps(nan_as_null(result), indent=1, ensure_ascii=False))
         for tag, direction in study.directions.items():
             direction.save(folder / "directions" / tag)
     discard(checkpoint)
-    return {"out": str(out), **plain({key: result[key] for key in TOLD})}
+    return {"out": str(out), **nan_as_null({key: result[key] for key in TOLD})}

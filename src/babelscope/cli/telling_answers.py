@@ -40,10 +40,12 @@ def told(
         "answers": rows,
     }
     head = f"{how}, {'at most ' if chat else ''}{decoding.new_tokens} new tokens"
-    asked = "" if target is None else f"; asked for {named(target)}"
+    asked_for = "" if target is None else f"; asked for {named(target)}"
     spoken = ", ".join(f"{name} {value}" for name, value in overridden.items())
-    aside = [f"the checkpoint's own settings are left aside: {spoken}"] if overridden else []
-    return Told(fields, [head + asked, *aside, *(line for pair in pairs for line in pair_lines(pair, target))])
+    aside_lines = [f"the checkpoint's own settings are left aside: {spoken}"] if overridden else []
+    return Told(
+        fields, [head + asked_for, *aside_lines, *(line for pair in pairs for line in pair_lines(pair, target))]
+    )
 
 
 def pair_lines(pair: AnswerPair, target: Language | None) -> Iterator[str]:

@@ -52,7 +52,7 @@ def split_verb(words: Sequence[str]) -> tuple[str, list[str]]:
     return " ".join(words[:length]), list(words[length:])
 
 
-def lines_of(group: str = "") -> list[str]:
+def verb_lines(group: str = "") -> list[str]:
     """One line per verb, or per verb that begins with this word."""
     return [f"  {name:<19} {verb.help}" for name, verb in VERBS.items() if name.startswith(group)]
 
@@ -63,7 +63,7 @@ PROGRAM_HELP = "\n".join(
         "",
         "The languages inside a language model: found, measured, steered.",
         "",
-        *lines_of(),
+        *verb_lines(),
         "",
         "babelscope VERB --help lists a verb's arguments. --json prints the result for machines.",
         "Exit codes: 0 done, 1 failed, 2 misuse, 130 interrupted (resumable).",

@@ -57,11 +57,11 @@ def rank_p(value: float, draws: Numbers) -> float:
     A draw equal to the value but for its last bits, 1e-12 of it, counts as equal: the same sum in another order.  At
     least 19 draws are needed to reach 0.05.  NaN if the value or a draw is.
     """
-    drawn = _float64(draws)
-    if math.isnan(value) or np.isnan(drawn).any():
+    draw_values = _float64(draws)
+    if math.isnan(value) or np.isnan(draw_values).any():
         return math.nan
-    reached = (drawn >= value) | np.isclose(drawn, value, rtol=TIES, atol=0)
-    return (1 + int(reached.sum())) / (drawn.size + 1)
+    reached = (draw_values >= value) | np.isclose(draw_values, value, rtol=TIES, atol=0)
+    return (1 + int(reached.sum())) / (draw_values.size + 1)
 
 
 def holm(p: Numbers) -> Float64[Tensor, " test"]:
@@ -87,13 +87,13 @@ def benjamini_hochberg(p: Numbers) -> Float64[Tensor, " test"]:
 
 def _stepwise(p: Numbers, correct: Callable[[np.ndarray], np.ndarray]) -> Float64[Tensor, " test"]:
     values = _float64(p)
-    known = np.flatnonzero(~np.isnan(values))
-    order = known[np.argsort(values[known], kind="stable")]
+    defined = np.flatnonzero(~np.isnan(values))
+    order = defined[np.argsort(values[defined], kind="stable")]
     values[order] = correct(values[order])
     return torch.from_numpy(values)
 
 
 def _float64(samples: Numbers) -> np.ndarray:
     """A flat copy."""
-    whole = samples.numpy() if isinstance(samples, Tensor) else samples
-    return np.array(whole, dtype=np.float64).reshape(-1)
+    values = samples.numpy() if isinstance(samples, Tensor) else samples
+    return np.array(values, dtype=np.float64).reshape(-1)

@@ -56,18 +56,18 @@ def shuffled_labels(
     Raises MeasurementError for fewer than two shards.
     """
     shards.check(fewest=2)
-    whole = shards.whole()
-    real, any_chosen, below = score(whole), chosen.any(dim=0), 0
-    null = PooledNull(real.score, reduce(whole.active, "k l u -> l u", "sum"))
+    totals = shards.whole()
+    real, any_chosen, below = score(totals), chosen.any(dim=0), 0
+    null = PooledNull(real.score, reduce(totals.active, "k l u -> l u", "sum"))
     cut = float(real.score[any_chosen].max()) if bool(any_chosen.any()) else math.nan
     for sums in shards.permuted(draws, seed):
-        drawn = score(sums)
-        null.add(drawn.score)
-        below += int((drawn.eligible & (drawn.score <= cut + SLACK)).sum())
+        shuffled = score(sums)
+        null.add(shuffled.score)
+        below += int((shuffled.eligible & (shuffled.score <= cut + SLACK)).sum())
     p = null.p_values(draws)
     q = benjamini_hochberg(p).reshape(p.shape)
     reached = int((real.eligible & (real.score <= cut + SLACK)).sum())
-    rate = rearrange(whole.active, "k l u -> l u k").contiguous() / whole.tokens
+    rate = rearrange(totals.active, "k l u -> l u k").contiguous() / totals.tokens
     return ShuffledLabels(
         p=p,
         q=q,
@@ -88,7 +88,7 @@ def share_below(q: Float64[Tensor, "layer unit"], chosen: Bool[Tensor, "layer un
 class PooledNull:
     """For each unit, how many null scores of its bin were as low: counted as they come, none is kept."""
 
-    def __init__(self, score: Float64[Tensor, "layer unit"], count: Float64[Tensor, "layer unit"]):
+    def __init__(self, score: Float64[Tensor, "layer unit"], count: Float64[Tensor, "layer unit"]) -> None:
         self.shape, flat = score.shape, score.flatten().numpy()
         tested = np.flatnonzero(count.flatten().numpy() >= FEWEST_COUNTS)
         by_rate = tested[np.argsort(count.flatten().numpy()[tested], kind="stable")]

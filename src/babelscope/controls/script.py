@@ -71,7 +71,7 @@ def script_share(
     weight = bootstrap_weights(shards["native"].n_shards, 1, draws, seed)[:, 0]
     random = layer_matched(sets, draws=random_draws, seed=seed)
     native_rate = native[sets.at].active / native.token_counts.double()
-    found = {}
+    shares = {}
     for tag in romanised.languages:
         k = sets.index(tag)
         units = sets[tag].mask()[0].nonzero()
@@ -83,8 +83,8 @@ def script_share(
         }
         above = native_rate[..., native.index(tag)] > threshold
         matched = reduce((random[:, k] & above).double(), "d l j -> ", "sum") / random[:, k].sum()
-        found[tag] = script_row(retained, float(matched))
-    return found
+        shares[tag] = script_row(retained, float(matched))
+    return shares
 
 
 def check_versions(sets: NeuronSet, versions: dict[str, Observation]) -> None:
@@ -92,8 +92,8 @@ def check_versions(sets: NeuronSet, versions: dict[str, Observation]) -> None:
     for tag in versions["romanised"].languages:
         sets.index(tag)
     for name, version in versions.items():
-        wanted = ("en",) if name == "english" else versions["romanised"].languages
-        missing = [tag for tag in wanted if tag not in version.languages]
+        required = ("en",) if name == "english" else versions["romanised"].languages
+        missing = [tag for tag in required if tag not in version.languages]
         if missing:
             raise LanguageError(
                 f"{name} text lacks {', '.join(missing)}; expected every language of the romanised text; observe it too"
@@ -131,18 +131,18 @@ class Retained(NamedTuple):
         """Retention of `units`, given as (layer, unit) rows; NaN where there are none."""
         counts = shards.by_shard.active[:, column][:, units[:, 0], units[:, 1]]
         tokens = shards.by_shard.tokens[:, column]
-        whole = (counts.sum(dim=0) / tokens.sum() > threshold).double().mean()
-        drawn = (weight @ counts) / (weight @ tokens)[:, None]
-        return cls(float(whole), (drawn > threshold).double().mean(dim=1))
+        full_text = (counts.sum(dim=0) / tokens.sum() > threshold).double().mean()
+        resampled = (weight @ counts) / (weight @ tokens)[:, None]
+        return cls(float(full_text), (resampled > threshold).double().mean(dim=1))
 
 
 def script_row(retained: dict[str, Retained], matched: float) -> ScriptShare:
     """One language's row out of its retentions."""
     native, romanised, english = (retained[name] for name in ("native", "romanised", "english"))
-    drawn = clipped_share(native.resampled, romanised.resampled, english.resampled)
-    whole = (torch.tensor([one.whole], dtype=torch.float64) for one in (native, romanised, english))
-    share = float(clipped_share(*whole))
-    low, high = percentile_interval(drawn) if not math.isnan(share) else (math.nan, math.nan)
+    resampled_share = clipped_share(native.resampled, romanised.resampled, english.resampled)
+    retentions = (torch.tensor([version.whole], dtype=torch.float64) for version in (native, romanised, english))
+    share = float(clipped_share(*retentions))
+    low, high = percentile_interval(resampled_share) if not math.isnan(share) else (math.nan, math.nan)
     return ScriptShare(
         native.whole, romanised.whole, retained["shuffled"].whole, english.whole, matched, share, low, high
     )

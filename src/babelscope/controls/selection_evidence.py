@@ -28,7 +28,7 @@ def selection_rows(
     for tag, size in sizes.items():
         (low, high), halves = bootstrap.interval[tag], stability[tag]
         shared = {"language": tag, "n": size, "seed": seed}
-        drawn = {**shared, "draws": bootstrap.draws}
+        draw_settings = {**shared, "draws": bootstrap.draws}
         rows += [
             Evidence(
                 claim="set size",
@@ -37,7 +37,7 @@ def selection_rows(
                 low=low,
                 high=high,
                 note=SHARDS_CAVEAT,
-                **drawn,
+                **draw_settings,
             ),
             Evidence(
                 claim="stability",
@@ -46,7 +46,7 @@ def selection_rows(
                 low=halves.low,
                 high=halves.high,
                 note=SPLITS_CAVEAT,
-                **drawn,
+                **draw_settings,
             ),
             Evidence(claim="stability", control="chance", estimate=halves.chance, **shared),
         ]

@@ -190,9 +190,9 @@ def neuron_shards(observation: Observation, at: str, *, parallel: bool) -> Shard
 
 def bootstrap_weights(n_shards: int, columns: int, draws: int, seed: int) -> Float64[Tensor, "draw column shard"]:
     """How often each shard is drawn, with replacement and as many as there are, for each column by itself."""
-    picked = torch.randint(n_shards, (draws, columns, n_shards), generator=generator_of(seed))
-    ones = torch.ones(picked.shape, dtype=torch.float64)
-    return torch.zeros(picked.shape, dtype=torch.float64).scatter_add_(2, picked, ones)
+    drawn_shards = torch.randint(n_shards, (draws, columns, n_shards), generator=generator_of(seed))
+    one_each = torch.ones(drawn_shards.shape, dtype=torch.float64)
+    return torch.zeros(drawn_shards.shape, dtype=torch.float64).scatter_add_(2, drawn_shards, one_each)
 
 
 def permuted_labels(

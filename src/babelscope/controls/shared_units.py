@@ -51,10 +51,10 @@ def overlap(sets: NeuronSet, *, draws: int = 499, seed: int = 0) -> Overlap:
     chosen = np.flatnonzero(flat.any(axis=0))
     observed = shared_units(flat[:, chosen])
     tables = tables_with_margins(flat[:, chosen], chosen // sets.n_neurons, draws=draws, seed=seed)
-    drawn = np.stack([shared_units(table) for table in tables])
+    null_shared = np.stack([shared_units(table) for table in tables])
     rows, columns = np.triu_indices(len(observed), 1)
-    p = step_down_p(observed[rows, columns].tolist(), drawn[:, rows, columns].T.tolist())
-    sizes, expected = observed.diagonal(), drawn.mean(axis=0)
+    p = step_down_p(observed[rows, columns].tolist(), null_shared[:, rows, columns].T.tolist())
+    sizes, expected = observed.diagonal(), null_shared.mean(axis=0)
     square = np.full(observed.shape, np.nan)
     square[rows, columns] = square[columns, rows] = p
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -90,5 +90,5 @@ def trade(first: np.ndarray, second: np.ndarray, layer: np.ndarray, rng: np.rand
     """Deal the units that only one of two languages has out anew, in place, each as many in each layer as before."""
     only = np.flatnonzero(first != second)
     # A number below 1 added to the layer's sorts the units within each layer at random and the layers as they are.
-    dealt = first[only][np.argsort(layer[only] + rng.random(only.size))]
-    first[only], second[only] = dealt, ~dealt
+    new_owner = first[only][np.argsort(layer[only] + rng.random(only.size))]
+    first[only], second[only] = new_owner, ~new_owner

@@ -11,7 +11,7 @@ ROMANISABLE = frozenset({"Cyrl", "Arab", "Deva", "Hans", "Hant", "Grek", "Geor",
 """Scripts that anyascii writes in Latin letters letter by letter; it reads kanji as Mandarin, so Jpan is not here."""
 
 
-def check_plain(corpus: Corpus) -> None:
+def check_no_conversations(corpus: Corpus) -> None:
     """Raise CorpusError for conversations, whose messages would be lost."""
     if any(document.conversation is not None for documents in corpus.values() for document in documents):
         raise CorpusError(f"{corpus.name}: conversations came; expected plain text; read it without --conversation")
@@ -22,7 +22,7 @@ def romanise(corpus: Corpus) -> Corpus:
 
     Arabic loses its short vowels, which its script does not write. Raises CorpusError if no language is left.
     """
-    check_plain(corpus)
+    check_no_conversations(corpus)
     documents = {
         tag: tuple(Document(document.id, anyascii(document.text)) for document in originals)
         for tag, originals in corpus.items()
@@ -37,7 +37,7 @@ def romanise(corpus: Corpus) -> Corpus:
 
 def shuffle_words(corpus: Corpus, *, seed: int = 0) -> Corpus:
     """The same documents with their words in random order; characters where a text has no spaces."""
-    check_plain(corpus)
+    check_no_conversations(corpus)
     rng = random.Random(seed)
 
     def shuffled(text: str) -> str:

@@ -97,13 +97,13 @@ def tokenize_conversation(tokenizer: PreTrainedTokenizerBase, talk: Conversation
     """Ids of a conversation by the model's own template, and which of them count.
 
     Where the template itself marks what the assistant writes (`{% generation %}`), its word on answers is taken.
-    Raises ChatError where the template rewrites the words, so that they can not be told from its own, and
+    Raises ChatError where the template rewrites the words, so that they cannot be told from its own, and
     PrerequisiteError for a tokenizer that does not say which characters a token stands for.
     """
     chat = render_whole(tokenizer, talk.messages)
     if not chat.spans:
         raise ChatError(
-            "the model's chat template rewrites messages, so that words can not be told from its own text; expected a "
+            "the model's chat template rewrites messages, so that words cannot be told from its own text; expected a "
             "template that writes them as they are; rewrite the messages, or set tokenizer.chat_template"
         )
     if chat.offsets is None:
@@ -176,7 +176,7 @@ def assistant_mask(
 
 
 def check_conversations(tokenizer: PreTrainedTokenizerBase, corpus: Corpus) -> None:
-    """Raise ChatError, before the work, where the template is missing or can not render some document.
+    """Raise ChatError, before the work, where the template is missing or cannot render some document.
 
     Every conversation is rendered; a line says how many tokens hold words and something else, and so do not count.
     """

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus.plain_backend import plain_backend
 from babelscope.errors import CorpusError
-from babelscope.upstream.tokenizers import backend_of
+from babelscope.upstream.tokenizers import fast_backend
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def encode_texts(
 
     A control token that is spelt in a text, such as "<eos>" on a page about HTML, is cut into ordinary tokens, and
     named in `controls`. With `rendered=True` the texts come from a chat template: control tokens in them are meant.
-    Raises CorpusError for half a surrogate pair, and for a tokenizer that can not read control tokens as text.
+    Raises CorpusError for half a surrogate pair, and for a tokenizer that cannot read control tokens as text.
     """
     for number, text in enumerate(texts):
         check_unicode(text, f"text {number}")
@@ -145,7 +145,7 @@ def _encode(
         "split_special_tokens": split,
     }
     # transformers sets this on the backend and leaves it there, for callers that use the backend directly.
-    backend: Any = backend_of(tokenizer)
+    backend: Any = fast_backend(tokenizer)
     before = None if backend is None else backend.encode_special_tokens
     try:
         encoded: Any = tokenizer(list(texts), **settings)
@@ -178,7 +178,7 @@ def _encode_as_text(
             plain = [EncodedText(tuple(row.ids), (), row) for row in rows]
     if plain is None or any(not control.isdisjoint(encoded.ids) for encoded in plain):
         raise CorpusError(
-            f"a control token is spelt in a text, and this tokenizer ({type(tokenizer).__name__}) can not read it as "
+            f"a control token is spelt in a text, and this tokenizer ({type(tokenizer).__name__}) cannot read it as "
             "text; expected a tokenizer of the `tokenizers` library; take the spelling out of the text, or declare "
             "the text as rendered by a chat template"
         )
@@ -193,7 +193,7 @@ def tokenize_prompts(
     rendered: the texts were written by the model's chat template, which also decides what begins them: ids are the
     template's own, but the prefix twice in front is once. Otherwise control tokens in a text stay text, and a line in
     the log says how many there were.
-    Raises CorpusError for half a surrogate pair, a prompt without a token, and a tokenizer that can not read control
+    Raises CorpusError for half a surrogate pair, a prompt without a token, and a tokenizer that cannot read control
     tokens as text.
     """
     encoded = encode_texts(tokenizer, texts, rendered=rendered)

@@ -6,7 +6,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.upstream.tokenizers import backend_of
+from babelscope.upstream.tokenizers import fast_backend
 
 UNREACHABLE = "\U0010fffe{}\U0010ffff"
 """What control tokens are renamed to: noncharacters, which Unicode keeps out of text."""
@@ -18,7 +18,7 @@ def plain_backend(tokenizer: PreTrainedTokenizerBase, special: frozenset[int]) -
     Control tokens keep their ids and get other spellings, so that all other ids stay what they are. Padding, cutting
     and what is added around texts are left out.
     """
-    backend: Any = backend_of(tokenizer)
+    backend: Any = fast_backend(tokenizer)
     if backend is None:
         return None
     form = json.loads(backend.to_str())

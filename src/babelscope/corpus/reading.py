@@ -138,9 +138,9 @@ def repeats_of(
     before = SPLITS[: SPLITS.index(split)] if split in SPLITS else ()
     for tag, documents in texts.items():
         earlier_texts: set[bytes] = set()
-        for other in before:
-            folder = path / other if (path / other).is_dir() else path
-            file = find_files(folder, other, [tag], root=path).get(tag)
+        for earlier_split in before:
+            folder = path / earlier_split if (path / earlier_split).is_dir() else path
+            file = find_files(folder, earlier_split, [tag], root=path).get(tag)
             if file is not None and (folder != path or split_of(file)):
                 earlier_texts |= contents(each_document(file, conversation))
         if number := len(repeated(documents, earlier_texts)):

@@ -175,8 +175,8 @@ def digest_of(document: Document) -> bytes:
 def check_unseen(texts: Corpus, chosen_on: Mapping[str, Any] | None, *, what: str, same_text: bool = False) -> None:
     """Raise CorpusError where text to score on is what something was chosen on, unless `same_text` asks for that.
 
-    seen: `facts` of the text that it was chosen on; None where that is not known. The same text is known again under
-    another name, with other ids and in another order: by the hashes of a sample of its documents (`shared_part`).
+    chosen_on: `facts` of the text that it was chosen on; None where that is not known. The same text is recognised
+    under another name, with other ids and in another order, by the hashes of a sample of its documents (`shared_part`).
     what: what was chosen, such as "these neurons".
     """
     if chosen_on is None or same_text:

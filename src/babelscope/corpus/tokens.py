@@ -56,7 +56,7 @@ def tokenize_documents(
     Control tokens that are spelt in a text stay text and count; a line in the log says so.
     rendered: the texts were written by a chat template, whose control tokens are meant; they do not count.
     name: what the texts are, for that line; None for a caller that says it itself.
-    Raises CorpusError for half a surrogate pair, and for a tokenizer that can not read control tokens as text.
+    Raises CorpusError for half a surrogate pair, and for a tokenizer that cannot read control tokens as text.
     """
     special, prefix, documents = special_ids(tokenizer), prefix_of(tokenizer), []
     plain = [text.text for text in texts if text.conversation is None]

@@ -7,9 +7,9 @@ import torch
 
 from babelscope.artifacts import Condition
 from babelscope.artifacts.gate import Pool
-from babelscope.artifacts.stream import Form, check_form
-from babelscope.directions.contrast import named_sources
+from babelscope.artifacts.stream import Form, form_used
 from babelscope.directions.document_samples import DocumentMeans
+from babelscope.directions.means import against
 
 
 class FittedCondition(NamedTuple):
@@ -35,8 +35,8 @@ def fit_condition(
     form: of v and of x alike, as of `mean_direction`.
     Source: conditional activation steering, arXiv:2409.05907, which searches layer and threshold on a grid.
     """
-    other_tags, samples = named_sources(samples, language, others), samples.in_form(form)
-    shape = check_form(samples.stream, form, samples.site)
+    other_tags, samples = against(samples, language, others), samples.in_form(form)
+    shape = form_used(samples.stream, form, samples.site)
     vector = samples.mean(language) - torch.stack([samples.mean(tag) for tag in other_tags]).mean(dim=0)
     groups = [samples.of(language), torch.cat([samples.of(tag) for tag in other_tags])]
     yes, no = (torch.nn.functional.cosine_similarity(group, vector[None], dim=1) for group in groups)

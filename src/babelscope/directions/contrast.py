@@ -12,28 +12,12 @@ import numpy as np
 import torch
 
 from babelscope.artifacts import Direction
-from babelscope.artifacts.stream import Form, check_form, without_units
+from babelscope.artifacts.stream import Form, form_used, without_units
 from babelscope.axes import Float64, Tensor
 from babelscope.directions.document_samples import DocumentMeans
-from babelscope.directions.means import stream_parameters
-from babelscope.errors import LanguageError, MeasurementError, SteeringError
-from babelscope.languages import Language, parse_languages
-
-
-def named_sources(samples: DocumentMeans, target: str, source: str | Sequence[str] | None) -> tuple[Language, ...]:
-    """The languages to compare with, in order; None means all others."""
-    tag = samples.languages[samples.index(target)]
-    source_tags = [source] if isinstance(source, str) else source
-    others = (
-        tuple(other for other in samples.languages if other != tag)
-        if source_tags is None
-        else parse_languages(source_tags)
-    )
-    if not others or tag in others:
-        raise LanguageError(
-            f"target {tag} came with source {', '.join(others) or 'none'}; expected at least one other language"
-        )
-    return others
+from babelscope.directions.means import against, stream_parameters
+from babelscope.errors import MeasurementError, SteeringError
+from babelscope.languages import Language
 
 
 def _packed(
@@ -44,7 +28,7 @@ def _packed(
     parameters: dict[str, Any],
     form: Form,
 ) -> Direction:
-    shape = check_form(samples.stream, form, samples.site)
+    shape = form_used(samples.stream, form, samples.site)
     left_out = samples.left_out if shape == "ordinary" else ()
     return Direction(
         # A unit without variance comes out of a fit as rounding, not as 0.
@@ -72,8 +56,8 @@ def pca_direction(
     Raises CorpusError where no document is parallel.
     Source: control vectors, github.com/vgel/repeng, whose default centres; arXiv:2310.01405.
     """
-    others, samples = named_sources(samples, target, source), samples.in_form(form)
-    differences = [first - second for first, second in (samples.pairs(target, tag) for tag in others)]
+    sources, samples = against(samples, target, source), samples.in_form(form)
+    differences = [first - second for first, second in (samples.pairs(target, tag) for tag in sources)]
     d = torch.cat(differences)
     u = torch.linalg.svd(d, full_matrices=False).Vh[0]
     along = d @ u
@@ -84,7 +68,7 @@ def pca_direction(
         samples,
         u * along.mean(),
         target,
-        others,
+        sources,
         {"method": "principal component of differences, not centred", "source": "arXiv:2310.01405", "pairs": len(d)},
         form,
     )
@@ -107,8 +91,8 @@ def probe_direction(
     """
     if not 0 < penalty < float("inf"):
         raise SteeringError(f"penalty {penalty} came; expected a number above 0; correct it")
-    others, samples = named_sources(samples, target, source), samples.in_form(form)
-    groups = [samples.of(target), torch.cat([samples.of(tag) for tag in others])]
+    sources, samples = against(samples, target, source), samples.in_form(form)
+    groups = [samples.of(target), torch.cat([samples.of(tag) for tag in sources])]
     x, label = torch.cat(groups), np.repeat([1, 0], [len(group) for group in groups])
     std = x.std(dim=0, correction=0).clamp(min=1e-12)
     # At scikit-learn's own tolerance the reference model's normals stop 2 degrees off, after 5 steps of 17.
@@ -118,12 +102,12 @@ def probe_direction(
     probe.fit(((x - x.mean(dim=0)) / std).numpy(), label)
     w = torch.from_numpy(probe.coef_[0]) / std
     u = w / w.norm()
-    gap = samples.mean(target) - torch.stack([samples.mean(tag) for tag in others]).mean(dim=0)
+    gap = samples.mean(target) - torch.stack([samples.mean(tag) for tag in sources]).mean(dim=0)
     return _packed(
         samples,
         (gap @ u) * u,
         target,
-        others,
+        sources,
         {"method": "linear probe", "source": "arXiv:1610.01644", "penalty": float(penalty), "documents": len(x)},
         form,
     )
@@ -146,7 +130,7 @@ def lda_direction(
     Raises MeasurementError with fewer than two documents per language, SteeringError for components that are not there.
     Source: ITLC, arXiv:2506.12450.
     """
-    others, samples = named_sources(samples, target, source), samples.in_form(form)
+    sources, samples = against(samples, target, source), samples.in_form(form)
     if int(torch.bincount(samples.language, minlength=len(samples.languages)).min()) < 2:
         raise MeasurementError("a language has fewer than two documents; expected at least two; hand over more text")
     x = samples.value.double()
@@ -161,13 +145,13 @@ def lda_direction(
             f"{n_components} components came; expected 1–{scalings.shape[1]}, or None for all; correct it"
         )
     s = torch.from_numpy(scalings[:, :n_components].copy())
-    place = {tag: ((samples.of(tag) - mean) / std @ s).mean(dim=0) for tag in (Language.parse(target), *others)}
-    gap = place[Language.parse(target)] - torch.stack([place[tag] for tag in others]).mean(dim=0)
+    place = {tag: ((samples.of(tag) - mean) / std @ s).mean(dim=0) for tag in (Language.parse(target), *sources)}
+    gap = place[Language.parse(target)] - torch.stack([place[tag] for tag in sources]).mean(dim=0)
     return _packed(
         samples,
         gap @ torch.linalg.pinv(s) * std,
         target,
-        others,
+        sources,
         {
             "method": "shift in discriminant space, scaler inverted",
             "source": "ITLC, arXiv:2506.12450",

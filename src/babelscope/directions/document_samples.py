@@ -13,7 +13,7 @@ from babelscope.artifacts.stream import (
     STREAM_SITES,
     Form,
     LayerStream,
-    check_form,
+    form_used,
     without_units,
 )
 from babelscope.axes import Float32, Float64, Int64, Tensor
@@ -58,9 +58,9 @@ class DocumentMeans:
     def in_form(self, requested: Form) -> "DocumentMeans":
         """The same in a form: "ordinary" without first tokens, documents of one token left out, massive units zero.
 
-        "auto" is ordinary where `mean_direction` would be. Raises SiteError where the form can not be told.
+        "auto" is ordinary where `mean_direction` would be. Raises SiteError where the form cannot be told.
         """
-        if check_form(self.stream, requested, self.site) == "whole" or self.stream is None or self.later is None:
+        if form_used(self.stream, requested, self.site) == "whole" or self.stream is None or self.later is None:
             return self
         longer_documents = self.later.isfinite().all(dim=1)
         emptied = [

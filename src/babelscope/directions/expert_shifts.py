@@ -28,8 +28,8 @@ def routing_shares(
     routed = sites[0].routed
     assert routed is not None
     share = routed.double() / obs.token_counts.double()
-    others = [obs.index(tag) for tag in against(obs, target, source)]
-    return share[..., obs.index(target)] - share[..., others].mean(dim=-1)
+    source_columns = [obs.index(tag) for tag in against(obs, target, source)]
+    return share[..., obs.index(target)] - share[..., source_columns].mean(dim=-1)
 
 
 def promote_experts(

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from babelscope.artifacts import Gate, Operation, SteeringRecipe
-from babelscope.artifacts.stream import Form, check_form, without_units
+from babelscope.artifacts.stream import Form, form_used, without_units
 from babelscope.axes import Float64, Tensor
 from babelscope.directions.document_samples import DocumentMeans
 from babelscope.errors import SteeringError
@@ -60,7 +60,7 @@ def fit_map(
 
 def massive_at(samples: DocumentMeans, form: Form) -> tuple[int, ...]:
     """Units that a form leaves out of some documents' means."""
-    return samples.left_out if check_form(samples.stream, form, samples.site) == "ordinary" else ()
+    return samples.left_out if form_used(samples.stream, form, samples.site) == "ordinary" else ()
 
 
 def incline(

@@ -1,12 +1,12 @@
 """Means of an Observation, and the way from one language to another."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
 from babelscope.artifacts import Direction, Observation
-from babelscope.artifacts.stream import Form, LayerStream, check_form
+from babelscope.artifacts.stream import Form, LayerStream, form_used
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import LanguageError, MeasurementError, SiteError
 from babelscope.languages import Language, parse_languages
@@ -15,7 +15,7 @@ from babelscope.sites import At, Site
 
 def form_at(obs: Observation, site: Site, requested: Form) -> Literal["whole", "ordinary"]:
     """The form of directions at a site; "auto" is ordinary where massive units or first tokens would dominate them."""
-    return check_form(obs.stream(site.at, site.layer or 0), requested, site)
+    return form_used(obs.stream(site.at, site.layer or 0), requested, site)
 
 
 def language_mean(
@@ -30,7 +30,7 @@ def language_mean(
     layer = site.layer or 0
     row = obs.row(site.at, layer)
     stream = obs.stream(site.at, layer)
-    if check_form(stream, form, site) == "ordinary" and stream is not None:
+    if form_used(stream, form, site) == "ordinary" and stream is not None:
         return stream.mean(k)
     total = record.sum[row, :, k].double()
     if record.routed is None:
@@ -44,18 +44,35 @@ def language_mean(
     return total / counts
 
 
-def against(obs: Observation, target: str, source: str | Sequence[str] | None) -> tuple[Language, ...]:
-    """The languages to compare with, in order; None means all others."""
-    tag = obs.languages[obs.index(target)]
+@runtime_checkable
+class ByLanguage(Protocol):
+    """What was measured by language: an Observation, or means of documents."""
+
+    @property
+    def languages(self) -> tuple[Language, ...]:
+        """Order of the language axis."""
+        ...
+
+    def index(self, language: str) -> int:
+        """Place of a language; raises LanguageError if absent."""
+        ...
+
+
+def against(measured: ByLanguage, target: str, source: str | Sequence[str] | None) -> tuple[Language, ...]:
+    """The languages to compare a target with, in order; None means all others.
+
+    Raises LanguageError where the target is not there, is its own source, or has no other language beside it.
+    """
+    tag = measured.languages[measured.index(target)]
     if source is None:
-        others = tuple(other for other in obs.languages if other != tag)
+        sources = tuple(candidate for candidate in measured.languages if candidate != tag)
     else:
-        others = parse_languages([source] if isinstance(source, str) else source)
-    if not others or tag in others:
+        sources = parse_languages([source] if isinstance(source, str) else source)
+    if not sources or tag in sources:
         raise LanguageError(
-            f"target {tag} came with source {', '.join(others) or 'none'}; expected at least one other language"
+            f"target {tag} came with source {', '.join(sources) or 'none'}; expected at least one other language"
         )
-    return others
+    return sources
 
 
 def mean_difference(
@@ -66,8 +83,8 @@ def mean_difference(
     form: Literal["whole", "ordinary"] = "whole",
 ) -> Float64[Tensor, " unit"]:
     """Mean of the target minus the mean of the sources' means, each source alike."""
-    others = torch.stack([language_mean(obs, tag, site, form) for tag in source])
-    return language_mean(obs, target, site, form) - others.mean(dim=0)
+    source_means = torch.stack([language_mean(obs, tag, site, form) for tag in source])
+    return language_mean(obs, target, site, form) - source_means.mean(dim=0)
 
 
 def stream_parameters(stream: LayerStream | None) -> dict[str, Any]:
@@ -97,19 +114,19 @@ def mean_direction(
     Source: difference in means, Marks & Tegmark 2023, arXiv:2310.06824; for languages CLaS-Bench, arXiv:2601.08331,
     which adds the vector at unit length to every token of one layer.
     """
-    site, others = Site(layer, at), against(obs, target, source)
+    site, sources = Site(layer, at), against(obs, target, source)
     if obs[at].routed is not None:
         raise SiteError(f"site '{site}': a token meets only some experts there; expected a site that all tokens share")
     tag = obs.languages[obs.index(target)]
-    languages = (tag, *others)
+    languages = (tag, *sources)
     stream = obs.stream(at, layer)
-    shape = check_form(stream, form, site)
+    shape = form_used(stream, form, site)
     places = [obs.index(name) for name in languages]
     return Direction(
-        vector=mean_difference(obs, tag, others, site, shape).float(),
+        vector=mean_difference(obs, tag, sources, site, shape).float(),
         site=site,
         target=tag,
-        source=others,
+        source=sources,
         mean_norm=obs.mean_norm(at, layer, languages),
         origin=obs.origin,
         parameters={

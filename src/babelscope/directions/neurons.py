@@ -62,10 +62,10 @@ def activate_neurons(
     Source: arXiv:2507.22608, where λ is 1 and a replacement is whole.
     """
     sets.origin.check_same(obs.origin, "neuron arithmetic")
-    others = against(obs, language, source) if by == "difference" else ()
+    sources = against(obs, language, source) if by == "difference" else ()
 
     def means(site: Site, neurons: Tensor) -> Tensor:
-        mean = mean_difference(obs, language, others, site) if others else language_mean(obs, language, site)
+        mean = mean_difference(obs, language, sources, site) if sources else language_mean(obs, language, site)
         return mean[neurons].float()
 
     parameters = {"method": f"neurons activated, {by}", "target": sets.languages[sets.index(language)]}

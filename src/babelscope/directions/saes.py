@@ -63,14 +63,14 @@ def feature_direction(
     width = obs[sae.site.at].sum.shape[1]
     if width != sae.d_hidden:
         raise SteeringError(f"SAE {sae.id!r} reads {sae.d_hidden} values, the model has {width} at '{sae.site}'")
-    others = (source,) if isinstance(source, str) else tuple(source)
+    sources = (source,) if isinstance(source, str) else tuple(source)
     weights = torch.tensor(list(amounts.values()), dtype=torch.float64)
     return Direction(
         vector=(weights @ sae.w_dec[list(amounts)].double()).float(),
         site=sae.site,
         target=target,
-        source=others,
-        mean_norm=obs.mean_norm(sae.site.at, sae.site.layer or 0, (target, *others)),
+        source=sources,
+        mean_norm=obs.mean_norm(sae.site.at, sae.site.layer or 0, (target, *sources)),
         origin=obs.origin,
         parameters={
             "method": method,

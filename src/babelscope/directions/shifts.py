@@ -49,13 +49,13 @@ def score_heads(
     Δ is the difference of means (target, and the mean of the sources' means) at `attn_heads`, σ² the mean of their
     variances over tokens. Raises SelectionError where the site's units are not a multiple of n_heads.
     """
-    record, others = obs["attn_heads"], against(obs, target, source)
+    record, sources = obs["attn_heads"], against(obs, target, source)
     if n_heads < 1 or record.sum.shape[1] % n_heads:
         raise SelectionError(f"{record.sum.shape[1]} units do not make {n_heads} heads; give the model's number")
     rows = []
     for layer in record.layers:
-        gap = mean_difference(obs, target, others, Site(layer, "attn_heads"))
-        spread = torch.stack([_variance(obs, tag, layer) for tag in (target, *others)]).mean(dim=0)
+        gap = mean_difference(obs, target, sources, Site(layer, "attn_heads"))
+        spread = torch.stack([_variance(obs, tag, layer) for tag in (target, *sources)]).mean(dim=0)
         share = rearrange(gap.square() / spread.clamp(min=1e-24), "(head d) -> head d", head=n_heads)
         rows.append(share.mean(dim=1).sqrt())
     return torch.stack(rows)
@@ -83,7 +83,7 @@ def head_shift(
     Raises MeasurementError for an observation without tokens, SelectionError for more heads than there are.
     Source: CLAIM, arXiv:2506.11073.
     """
-    others = against(obs, target, source)
+    sources = against(obs, target, source)
     scores = score_heads(obs, n_heads, target=target, source=source)
     if not 0 < heads <= scores.numel():
         raise SelectionError(f"{heads} heads came; expected 1–{scores.numel()}; choose fewer")
@@ -97,8 +97,8 @@ def head_shift(
         if heads_here:
             units = torch.cat([torch.arange(head * d_head, (head + 1) * d_head) for head in heads_here])
             site = Site(layer, "attn_heads")
-            shift = mean_difference(obs, target, others, site)[units].float()
+            shift = mean_difference(obs, target, sources, site)[units].float()
             operations.append(Operation(site, "add", shift, strength, indices=units, origin=obs.origin))
     head_names = [f"{layers[index // n_heads]}.{index % n_heads}" for index in sorted(chosen)]
     parameters = {"method": "shift of attention heads", "source": "CLAIM, arXiv:2506.11073", "heads": head_names}
-    return SteeringRecipe(tuple(operations), obs.origin, {**parameters, "target": target, "from": list(others)})
+    return SteeringRecipe(tuple(operations), obs.origin, {**parameters, "target": target, "from": list(sources)})

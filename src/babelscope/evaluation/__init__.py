@@ -22,8 +22,8 @@ if TYPE_CHECKING:
         bootstrap,
         bootstrap_mean,
         content_kept,
+        estimate_with_interval,
         harmonic_mean,
-        measured,
         success_and_content,
     )
     from babelscope.evaluation.copied_shares import CopiedShares, copyable, kept_shares
@@ -93,7 +93,7 @@ __all__ = [
     "length_ratio",
     "load_answers",
     "load_prompts",
-    "measured",
+    "estimate_with_interval",
     "open_identifier",
     "published_confusion",
     "semantic_similarity",

@@ -112,7 +112,7 @@ def corrected_confusion(
     """The same rates over all answers, where an answer must show its language to pass.
 
     Differs from the published form: empty answers, and answers without a line of 5 words, are failures and not
-    skipped; so LPR can not be 1 for silence. Words of unspaced scripts (Chinese, Japanese, Thai) are counted by
+    skipped; so LPR cannot be 1 for silence. Words of unspaced scripts (Chinese, Japanese, Thai) are counted by
     characters, without jieba or fugashi; English words are looked for in every run of Latin letters. WPR is the share
     of all answers that pass both tests. Answers with right and wrong lines are failures and counted as "mixed".
     """

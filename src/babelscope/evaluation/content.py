@@ -61,10 +61,10 @@ def bootstrap(value: Callable[[np.ndarray], float], n: int, *, resamples: int = 
     if n == 0:
         raise MeasurementError("no prompt came; expected at least one; add some")
     samples = [value(weights) for weights in draw_prompts(n, resamples=resamples, seed=seed)]
-    return measured(value(np.ones(n, dtype=np.int64)), samples, n)
+    return estimate_with_interval(value(np.ones(n, dtype=np.int64)), samples, n)
 
 
-def measured(estimate: float | int, samples: Sequence[float | int], n: int) -> Measured:
+def estimate_with_interval(estimate: float | int, samples: Sequence[float | int], n: int) -> Measured:
     """An estimate with the middle 95 % of its resamples; NaN among them are left out."""
     finite = np.asarray(samples, dtype=float)
     finite = finite[~np.isnan(finite)]

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus import prefix_of
 from babelscope.errors import MeasurementError
-from babelscope.evaluation.content import Measured, draw_prompts, measured
+from babelscope.evaluation.content import Measured, draw_prompts, estimate_with_interval
 from babelscope.evaluation.losses import answer_losses
 from babelscope.models.plain import CausalModel
 
@@ -61,7 +61,7 @@ def fluency(
         _ratios(_values(answer_side, w), _values(other_side, v)) for w, v in zip(weights, other_weights, strict=True)
     ]
     ratios = [
-        measured(estimate, [row[k] for row in samples], len(answers))
+        estimate_with_interval(estimate, [row[k] for row in samples], len(answers))
         for k, estimate in enumerate(_ratios(values, other_whole))
     ]
     return Fluency(

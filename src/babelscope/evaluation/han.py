@@ -83,8 +83,8 @@ def label_runs(runs: Sequence[str], target: str) -> list[str]:
     A change within a run gives it to the other language where most of its characters are that, or all together speak
     for it: the characters at its ends are often common to both.
     """
-    other = "zh" if target == "ja" else "ja"
-    sign = 1.0 if other == "ja" else -1.0
+    alternative = "zh" if target == "ja" else "ja"
+    sign = 1.0 if alternative == "ja" else -1.0
     nats = np.array([[sign * nats_for_japanese(character)] for run in runs for character in run])
     if not len(nats):
         return [target] * len(runs)
@@ -92,11 +92,11 @@ def label_runs(runs: Sequence[str], target: str) -> list[str]:
     if score[0] <= FIRST:
         return [target] * len(runs)
     if nats.sum() > score[0] - 4.0:
-        return [other] * len(runs)
+        return [alternative] * len(runs)
     ends = np.cumsum([len(run) for run in runs])[:-1]
     parts = zip(np.split(path[:, 0], ends), np.split(nats[:, 0], ends), strict=True)
     return [
-        other if has_evidence.any() and (has_evidence.mean() > 0.5 or nats.sum() > 0) else target
+        alternative if has_evidence.any() and (has_evidence.mean() > 0.5 or nats.sum() > 0) else target
         for has_evidence, nats in parts
     ]
 

@@ -35,12 +35,12 @@ class Identifier:
     """The labels it can give; None means all of its label set."""
 
     def check(self, target: str) -> frozenset[str]:
-        """The labels that count as the target; raises LanguageError where it can not be recognised."""
+        """The labels that count as the target; raises LanguageError where it cannot be recognised."""
         words = self.label_set == "lingua"
         labels = frozenset(map(str, accepted(Language.parse(target)))) if words else labels_of(target, self.label_set)
         if self.known is not None and not labels & self.known:
             raise LanguageError(
-                f"{target} can not be recognised by {self.name}; expected one of {_first(sorted(self.known))}; "
+                f"{target} cannot be recognised by {self.name}; expected one of {_first(sorted(self.known))}; "
                 "name another identifier"
             )
         return labels
@@ -120,7 +120,7 @@ def judge_by(identifier: Identifier, answers: Sequence[str], target: str) -> lis
     It is asked about each sentence, long ones cut after about 40 letters, so that a mixture shows; letters in scripts
     that the target is not written in are foreign without asking. A piece counts as foreign from a probability of .5.
 
-    Raises LanguageError for a target that the identifier can not give.
+    Raises LanguageError for a target that the identifier cannot give.
     """
     identifier.check(target)
     if identifier.label_set == "lingua":
@@ -139,9 +139,9 @@ def _labeller(identifier: Identifier) -> WordLabeller:
     """Words by the language that the identifier gives the piece of a sentence they stand in."""
 
     def label(words: Sequence[Word], prose: str, target: Language) -> list[LabelledWord]:
-        labels, inside = label_outside(words, target)
-        pieces = pieces_of([words[place] for place in inside], prose)
-        accepted_labels, places = identifier.check(target), iter(inside)
+        labels, inside_places = label_outside(words, target)
+        pieces = pieces_of([words[place] for place in inside_places], prose)
+        accepted_labels, places = identifier.check(target), iter(inside_places)
         for piece, guess in zip(pieces, identifier.guess([text for text, _ in pieces]) if pieces else [], strict=True):
             guessed_language = language_of(guess.label, identifier.label_set)
             is_target = guess.label in accepted_labels or (len(pieces) > 1 and guess.score < SURE)

@@ -65,11 +65,11 @@ def detect_languages(texts: Sequence[str]) -> list[Language | None]:
 
 
 def check_targets(targets: Sequence[str]) -> list[Language]:
-    """Parsed targets; raises LanguageError for those that can not be judged, all at once."""
+    """Parsed targets; raises LanguageError for those that cannot be judged, all at once."""
     tags = [Language.parse(target) for target in targets]
     if unknown := sorted({tag for tag in tags if tag not in known_languages()}):
         raise LanguageError(
-            f"{', '.join(unknown)} can not be recognised; expected one of {', '.join(sorted(known_languages()))}; "
+            f"{', '.join(unknown)} cannot be recognised; expected one of {', '.join(sorted(known_languages()))}; "
             "name an identifier that knows it (a fastText model: --identifier FILE --labels SET)"
         )
     return tags
@@ -161,10 +161,10 @@ def _lines(answer: str, words: Sequence[LabelledWord]) -> list[Line]:
     lines: list[Line] = []
     start = 0
     for line in answer.splitlines(keepends=True):
-        inside = [word for word in words if start <= word.start < start + len(line) and word.language != NAME]
+        line_words = [word for word in words if start <= word.start < start + len(line) and word.language != NAME]
         start += len(line)
         weights: Counter[Language | None] = Counter()
-        for word in inside:
+        for word in line_words:
             weights[word.language] += word.weight  # type: ignore[reportArgumentType]
         if line.strip():
             top = max(weights, key=weights.__getitem__, default=None)
@@ -208,7 +208,7 @@ def distinct_n(answers: Sequence[Sequence[int]], n: int = 4) -> float:
 def check_labels(corpus: Corpus, *, sample: int = 200, seed: int = 0) -> None:
     """Raise CorpusError where more than half of 200 sampled lines are in another language, by `judge_answers`.
 
-    Lines that are too short do not count; languages that can not be recognised pass.
+    Lines that are too short do not count; languages that cannot be recognised pass.
     """
     for tag, documents in corpus.items():
         if tag not in known_languages():
@@ -217,9 +217,12 @@ def check_labels(corpus: Corpus, *, sample: int = 200, seed: int = 0) -> None:
         if len(lines) > sample:
             lines = random.Random(seed).sample(lines, sample)
         judged = judge_answers(lines, [tag] * len(lines))
-        others = Counter(str(recognition.language) for recognition in judged if recognition.verdict == "other language")
-        if others.total() > len(lines) / 2:
+        mistaken_for = Counter(
+            str(recognition.language) for recognition in judged if recognition.verdict == "other language"
+        )
+        if mistaken_for.total() > len(lines) / 2:
             raise CorpusError(
-                f"{corpus.name}: {others.total()} of {len(lines)} sampled lines labelled {tag!r} are another language "
-                f"(mostly {others.most_common(1)[0][0]!r}); expected {tag!r}; correct it, or switch the check off"
+                f"{corpus.name}: {mistaken_for.total()} of {len(lines)} sampled lines labelled {tag!r} are another "
+                f"language (mostly {mistaken_for.most_common(1)[0][0]!r}); expected {tag!r}; correct it, or switch the "
+                "check off"
             )

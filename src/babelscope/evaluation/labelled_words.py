@@ -32,7 +32,7 @@ WordLabeller = Callable[[Sequence[Word], str, Language], list[LabelledWord]]
 
 
 def accepted(target: Language) -> frozenset[Language]:
-    """The languages that count as the target, where they can not be told apart."""
+    """The languages that count as the target, where they cannot be told apart."""
     rows = [row for row in OWN_SCRIPT.values() if target in row]
     base = target.split("-")[0]
     return frozenset(map(Language, {target, base, *counts_as(base), *(tag for row in rows for tag in row)}))
@@ -40,9 +40,9 @@ def accepted(target: Language) -> frozenset[Language]:
 
 def label_by_script(words: Sequence[Word], prose: str, target: Language) -> list[LabelledWord]:
     """Languages without an identifier of one's own: outside the target's scripts by script, inside by words."""
-    labels, inside = label_outside(words, target)
+    labels, inside_places = label_outside(words, target)
     by_script: dict[str, list[int]] = {}
-    for place in inside:
+    for place in inside_places:
         by_script.setdefault(_group(words[place].script), []).append(place)
     for script, places in by_script.items():
         for place, tag in zip(places, _inside([words[i] for i in places], script, target), strict=True):
@@ -60,11 +60,11 @@ def label_outside(words: Sequence[Word], target: Language) -> tuple[list[Languag
     )
     labels: list[Language | None] = [target] * len(words)
     places_by_script: dict[str, list[int]] = {}
-    inside: list[int] = []
+    inside_places: list[int] = []
     for place, word in enumerate(words):
         kana_beside_han = word.script in EAST_ASIAN and "Hani" in target_scripts and not borrowed
         if (word.script in target_scripts or kana_beside_han) and place not in beyond:
-            inside.append(place)
+            inside_places.append(place)
         elif place in names:
             labels[place] = NAME
         else:
@@ -73,7 +73,7 @@ def label_outside(words: Sequence[Word], target: Language) -> tuple[list[Languag
         tag = _language_of_script([words[place] for place in places], script)[0]
         for place in places:
             labels[place] = tag
-    return labels, inside
+    return labels, inside_places
 
 
 def _group(script: str) -> str:
@@ -123,10 +123,10 @@ def _variants(words: list[Word], tags: list[Language | None], target: Language) 
     """With `zh-Hans` or `zh-Hant` as the target, words in the other variant are the other language."""
     if target not in ("zh-Hans", "zh-Hant"):
         return tags
-    other = Language("zh-Hant" if target == "zh-Hans" else "zh-Hans")
+    variant = Language("zh-Hant" if target == "zh-Hans" else "zh-Hans")
     counts = [han.variant(word.text) for word in words]
     wrong = [(n[1] > n[0]) if target == "zh-Hans" else (n[0] > n[1]) for n in counts]
-    return [other if bad and tag == target else tag for bad, tag in zip(wrong, tags, strict=True)]
+    return [variant if bad and tag == target else tag for bad, tag in zip(wrong, tags, strict=True)]
 
 
 def guess_text(words: Sequence[Word]) -> tuple[Language | None, float]:

@@ -50,7 +50,8 @@ def label_words(
 ) -> list[str]:
     """For each word its language: the target, or another of its script.
 
-    target: a candidate of the script; own: those that count as it. names: which words have a capital in mid-sentence.
+    target: a candidate of the script; target_tags: the candidates that count as it.
+    names: which words have a capital in mid-sentence.
     """
     source = evidence(script)
     lower = [word.lower() for word in words]

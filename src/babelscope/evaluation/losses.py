@@ -88,7 +88,7 @@ class HeldOut(NamedTuple):
 
 
 def scored_bytes(tokenizer: PreTrainedTokenizerBase, document: TokenDocument) -> int:
-    """UTF-8 bytes of the scored tokens: the whole text, unless it was cut or its first token can not be predicted.
+    """UTF-8 bytes of the scored tokens: the whole text, unless it was cut or its first token cannot be predicted.
 
     A token at either end may hold a part of a character: its own bytes are counted, not those of the sign for it.
     """
@@ -181,7 +181,7 @@ def part_nll(
 def document_losses(model: CausalModel | Layout, held_out: HeldOut, *, watchers: Sequence[Watcher] = ()) -> Losses:
     """Score prepared documents, each alone after BOS; pads and BOS are not scored.
 
-    beside: what else is measured in the same passes.
+    watchers: what else is measured in the same passes.
     Raises MeasurementError where the loss is NaN or infinite.
     """
     layout = model if isinstance(model, Layout) else layout_of(model)

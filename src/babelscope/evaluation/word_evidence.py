@@ -192,8 +192,8 @@ class WordEvidence:
         lengths = np.array([[min(len(word), 10)] for word in words])
         by_letters = np.clip(letters - letters[:, [index]], -9, 9) * np.sqrt(lengths) / 2
         by_list = np.clip(lists - lists[:, [index]], -LIST_LIMIT, LIST_LIMIT)
-        both = by_list + BESIDE_LIST * np.clip(by_letters, -LETTER_LIMIT, LETTER_LIMIT)
-        return np.clip(np.where(by_list == 0, by_letters, both), -WORD_LIMIT, WORD_LIMIT)
+        lists_and_letters = by_list + BESIDE_LIST * np.clip(by_letters, -LETTER_LIMIT, LETTER_LIMIT)
+        return np.clip(np.where(by_list == 0, by_letters, lists_and_letters), -WORD_LIMIT, WORD_LIMIT)
 
 
 @cache

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from babelscope.artifacts.feature_observation import FeatureObservation
     from babelscope.artifacts.feature_set import FeatureSet
     from babelscope.artifacts.sae import LoadedSAE
-    from babelscope.features.feature_checks import FeatureChecks, check_features, evidence_rows
+    from babelscope.features.feature_checks import FeatureChecks, check_features, feature_evidence_rows
     from babelscope.features.feature_matching import (
         LoudFeatures,
         MatchedFeatures,
@@ -53,7 +53,7 @@ __all__ = [
     "check_fits",
     "decoder_direction",
     "drawable_ids",
-    "evidence_rows",
+    "feature_evidence_rows",
     "feature_energy",
     "feature_rule",
     "feature_rule_of",

@@ -63,7 +63,7 @@ def feature_shards(observed: FeatureObservation, *, parallel: bool) -> ShardSums
     return ShardSums(observed.languages, parallel, sums)
 
 
-def counts_of(sums: FeatureTotals, noise: RandomTokens) -> FeatureCounts:
+def counts_with_noise(sums: FeatureTotals, noise: RandomTokens) -> FeatureCounts:
     """The counts of a resample, as rules read them; random tokens stay as they were read."""
     return FeatureCounts(
         fired=rearrange(sums.active, "k 1 j -> j k").contiguous(),
@@ -89,10 +89,10 @@ def check_features(
     rule, shards = feature_rule_of(sets), feature_shards(observed, parallel=parallel)
 
     def select(sums: FeatureTotals) -> Bool[Tensor, "language 1 feature"]:
-        return rearrange(rule.select(counts_of(sums, observed.random)).mask, "k j -> k 1 j")
+        return rearrange(rule.select(counts_with_noise(sums, observed.random)).mask, "k j -> k 1 j")
 
     def score(sums: FeatureTotals) -> Scored:
-        return rule.score(counts_of(sums, observed.random))
+        return rule.score(counts_with_noise(sums, observed.random))
 
     mask = rearrange(sets.mask(), "k j -> k 1 j")
     return FeatureChecks(
@@ -104,6 +104,6 @@ def check_features(
     )
 
 
-def evidence_rows(checks: FeatureChecks) -> list[Evidence]:
+def feature_evidence_rows(checks: FeatureChecks) -> list[Evidence]:
     """The checks as tidy rows: one per claim, language and control."""
     return selection_rows(checks.sets.sizes, checks.bootstrap, checks.stability, checks.labels, seed=checks.seed)

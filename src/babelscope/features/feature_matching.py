@@ -61,7 +61,7 @@ def matched_features(
         controls[tag] = draws_of_language
         ratio = like[draws_of_language].sum(dim=1).mean(dim=0) / like[members].sum(dim=0)
         achieved[tag] = dict(zip(QUANTITIES, ratio.tolist(), strict=True))
-    report_misses(achieved)
+    report_feature_misses(achieved)
     return MatchedFeatures(controls, achieved)
 
 
@@ -168,7 +168,7 @@ def serve(distance: np.ndarray, generator: np.random.Generator, enough: Callable
     return row
 
 
-def report_misses(achieved: dict[Language, dict[str, float]]) -> None:
+def report_feature_misses(achieved: dict[Language, dict[str, float]]) -> None:
     """Log the languages whose controls miss a quantity by more than 10 % on average."""
     for name in QUANTITIES:
         off = {tag: row[name] for tag, row in achieved.items() if abs(row[name] - 1) > LARGEST_MISS}

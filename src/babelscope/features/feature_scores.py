@@ -64,7 +64,7 @@ class FeatureChoice(NamedTuple):
     """What was found, such as thresholds; saved with the set."""
 
 
-def check_counts(fired: Tensor, tokens: Tensor, what: str) -> None:
+def check_fired_counts(fired: Tensor, tokens: Tensor, what: str) -> None:
     """Raise SelectionError, in one line, unless 0 <= count <= tokens and every language has tokens."""
     if not bool((tokens > 0).all()):
         places = (tokens <= 0).nonzero().flatten().tolist()

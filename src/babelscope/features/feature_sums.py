@@ -18,7 +18,7 @@ from babelscope.sites import Site
 class FeatureSums:
     """Running totals of an autoencoder's features, in the place of those of the site's own units."""
 
-    def __init__(self, layout: Layout, sae: LoadedSAE, languages: int, shards: int):
+    def __init__(self, layout: Layout, sae: LoadedSAE, languages: int, shards: int) -> None:
         device = layout.device_of(sae.site)
         self.sae = sae.to(device)
         self.hooks: dict[Site, ReadSite] = {sae.site: self.addend}

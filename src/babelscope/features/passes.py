@@ -103,7 +103,7 @@ def observe_features(
             random_length=random_length,
             seed=seed,
         )
-    return assemble(sums, replace(counts, settings={**counts.settings, "random": random_settings}), random)
+    return packed_observation(sums, replace(counts, settings={**counts.settings, "random": random_settings}), random)
 
 
 def observe_random(
@@ -166,7 +166,7 @@ def seen_ids(
     return contained
 
 
-def assemble(sums: FeatureSums, counts: Observation, random: RandomTokens) -> FeatureObservation:
+def packed_observation(sums: FeatureSums, counts: Observation, random: RandomTokens) -> FeatureObservation:
     """The totals of a pass and of its random tokens, as they are saved."""
     total = {name: tensor.cpu() for name, tensor in sums.total.items()}
     sae = sums.sae

@@ -49,9 +49,9 @@ def plain_form(stored: Stored, site: Site, *, average_norm: float | None = None)
     expected_average_only_in: s = √d / average_norm; W_enc·s, W_dec/s, b_dec/s; the threshold, in units of pre, stays.
     rescale_acts_by_decoder_norm (topk): n = |W_dec|; W_enc·n, b·n, W_dec/n.
     average_norm: mean length of the activations it was trained on, where its files do not have the factor folded in.
-    Raises ArtifactError for an architecture, a scaling or a tensor that this form can not hold.
+    Raises ArtifactError for an architecture, a scaling or a tensor that this form cannot hold.
     """
-    settings, tensors = check_settings(stored), check_tensors(stored)
+    settings, tensors = sae_settings(stored), check_tensors(stored)
     w_enc, b_enc, w_dec, b_dec = (tensors[name].double() for name in NAMES)
     if settings.get("apply_b_dec_to_input", True):
         b_enc = b_enc - b_dec @ w_enc
@@ -96,8 +96,8 @@ def check_types(name: str, settings: Mapping[str, Any]) -> None:
                 )
 
 
-def check_settings(stored: Stored) -> dict[str, Any]:
-    """Settings in the words of sae-lens 6, with its defaults; raises ArtifactError for what this form can not hold.
+def sae_settings(stored: Stored) -> dict[str, Any]:
+    """Settings in the words of sae-lens 6, with its defaults; raises ArtifactError for what this form cannot hold.
 
     Before version 6 a TopK was a standard one whose activation was called topk, and its k stood beside that.
     """

@@ -56,7 +56,7 @@ class AdaptationRow(NamedTuple):
 
 
 def adaptation_figure(*, rows: Sequence[AdaptationRow]) -> go.Figure:
-    """A column a language: gain against harm (a mark a run), learning curve, change of weights and sentences by layer.
+    """A column per language: gain against harm by run, learning curve, change of weights and sentences by layer.
 
     Marks of neurons grow with the trained share. The lines are means over seeds at each kind's middle share.
     """
@@ -75,10 +75,10 @@ def adaptation_figure(*, rows: Sequence[AdaptationRow]) -> go.Figure:
     largest = max((row.share for row in rows if row.kind in ("language", "random")), default=1.0)
     for kind, (colour, symbol, name) in MARKS.items():
         for col, tag in enumerate(languages, start=1):
-            mine = [row for row in rows if (row.kind, row.language) == (kind, tag)]
-            if mine:
-                _frontier(figure, mine, colour, symbol, name, kind, col, largest)
-                _lines(figure, mine, colour, kind, col)
+            rows_of_kind = [row for row in rows if (row.kind, row.language) == (kind, tag)]
+            if rows_of_kind:
+                _frontier(figure, rows_of_kind, colour, symbol, name, kind, col, largest)
+                _lines(figure, rows_of_kind, colour, kind, col)
     for col in range(1, len(languages) + 1):
         figure.update_xaxes(title={"text": "harm: rise of the others (bits per byte)"}, row=1, col=col)
         figure.update_xaxes(title={"text": "tokens of training text"}, row=2, col=col)
@@ -127,14 +127,14 @@ def _lines(figure: go.Figure, rows: Sequence[AdaptationRow], colour: str, kind: 
     line = {"color": colour, "dash": dash, "width": 1.8}
     steps = [tokens for tokens, _ in middle[0].curve]
     curve = np.mean([[score for _, score in row.curve] for row in middle], axis=0)
-    drawn = [(2, steps, curve)]
+    lines = [(2, steps, curve)]
     if kind in ("language", "random", "full", "lora"):
         layers = list(range(len(middle[0].similarity)))
-        drawn.append((4, layers, np.mean([row.similarity for row in middle], axis=0)))
+        lines.append((4, layers, np.mean([row.similarity for row in middle], axis=0)))
         lengths = [np.sqrt(sum(np.square(part) for part in row.moved.values())) for row in middle if row.moved]
         if lengths:
-            drawn.append((3, layers, np.mean(lengths, axis=0)))
-    for place, x, y in drawn:
+            lines.append((3, layers, np.mean(lengths, axis=0)))
+    for place, x, y in lines:
         figure.add_scatter(
             x=x, y=y, mode="lines+markers", line=line, marker={"size": 4}, legendgroup=kind, showlegend=False,
             hovertemplate="%{y:.3f}<extra>" + MARKS[kind][2] + "</extra>", row=place, col=col,

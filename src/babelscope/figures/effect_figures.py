@@ -68,8 +68,8 @@ def harm_against_draws(
 
     Drawn on a signed square-root axis where the largest own harm is above six times the median.
     """
-    known = np.abs(own_harm[np.isfinite(own_harm)])
-    uneven = bool(known.size) and float(known.max()) > UNEVEN * float(np.median(known))
+    own_sizes = np.abs(own_harm[np.isfinite(own_harm)])
+    uneven = bool(own_sizes.size) and float(own_sizes.max()) > UNEVEN * float(np.median(own_sizes))
     figure = new_figure(height=rows_height(len(languages), row=30, around=130))
     for name, draws, colour, shift in (
         ("layer-matched draws", layer_matched, BLUE, -0.16),
@@ -88,8 +88,10 @@ def harm_against_draws(
     if p:
         heading = {"x": 1.01, "xref": "paper", "xanchor": "left", "y": 1, "yref": "paper", "yanchor": "bottom"}
         figure.add_annotation(**heading, text="p: layer ·<br>contribution", align="left", showarrow=False)
-    everything = np.array([*own_harm, *(x for found in (layer_matched, contribution_matched) for x in _all(found))])
-    axis = _root_axis(100 * everything) if uneven else {}
+    all_harms = np.array(
+        [*own_harm, *(x for draws_by_tag in (layer_matched, contribution_matched) for x in _all(draws_by_tag))]
+    )
+    axis = _root_axis(100 * all_harms) if uneven else {}
     scale = ", square-root scale" if uneven else ""
     figure.update_layout(
         yaxis={**row_axis([language_label(tag) for tag in languages]), "showgrid": True},
@@ -99,10 +101,10 @@ def harm_against_draws(
     return figure
 
 
-def dose_response(
+def dose_response_lines(
     *, points: Sequence[DosePoint], chosen: Sequence[tuple[int, Number]] = (), unit: str = STRENGTH_UNIT
 ) -> go.Figure:
-    """Success and perplexity ratio against strength, a line a layer; `chosen` (layer, strength) pairs are ringed.
+    """Success and perplexity ratio against strength, a line per layer; `chosen` (layer, strength) pairs are ringed.
 
     unit: of the strength; one longer than fifty letters is left to the caption.
     """
@@ -130,8 +132,8 @@ def dose_response(
     low, high = PERPLEXITY_BAND
     band = {"xref": "x2 domain", "yref": "y2", "x0": 0, "x1": 1, "y0": low, "y1": high}
     figure.add_shape(type="rect", **band, fillcolor=GREEN, opacity=0.16, line={"width": 0}, layer="below")
-    named = f"strength ({unit})" if len(unit) <= 50 else "strength (unit in the caption)"
-    figure.update_xaxes(title={"text": html.escape(named)}, row=2, col=1)
+    strength_title = f"strength ({unit})" if len(unit) <= 50 else "strength (unit in the caption)"
+    figure.update_xaxes(title={"text": html.escape(strength_title)}, row=2, col=1)
     figure.update_yaxes(title={"text": "success (%)"}, range=[-3, 103], row=1, col=1)
     ticks = [0.25, 0.5, 0.67, 1, 1.5, 2, 3, 5, 10, 20, 50, 100]
     ratios = [point.perplexity_ratio for point in points if point.perplexity_ratio > 0] or [1.0]
@@ -225,7 +227,7 @@ def _add_harm(
 
 
 def _all(draws: Mapping[str, Sequence[Number]]) -> list[Number]:
-    return [harm for found in draws.values() for harm in found]
+    return [harm for tag_draws in draws.values() for harm in tag_draws]
 
 
 def _root(values: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
@@ -239,11 +241,11 @@ def _root_axis(values: Float[np.ndarray, " value"]) -> dict[str, list[float] | l
     steps = sorted(
         (sign * base * 10.0**power for power in range(-4, 4) for base in (1, 2, 5) for sign in (1, -1)), key=abs
     )
-    kept = {0.0: "0"}
+    ticks = {0.0: "0"}
     for step, place in zip(steps, _root(np.array(steps)).tolist(), strict=True):
-        if bottom <= place <= 1.05 * top and min(abs(place - other) for other in kept) > (top - bottom) / 9:
-            kept[place] = f"{step:g}".replace("-", "−")
-    return {"tickvals": list(kept), "ticktext": list(kept.values())}
+        if bottom <= place <= 1.05 * top and min(abs(place - tick) for tick in ticks) > (top - bottom) / 9:
+            ticks[place] = f"{step:g}".replace("-", "−")
+    return {"tickvals": list(ticks), "ticktext": list(ticks.values())}
 
 
 def _add_dose_line(figure: go.Figure, line: Sequence[DosePoint], *, colour: str, symbol: str) -> None:

@@ -57,12 +57,13 @@ def setting_sensitivity(points: Sequence[SettingPoint]) -> go.Figure:
     figure.update_layout(template=page_template(), height=420, showlegend=False)
     languages = list(dict.fromkeys(point.language for point in points))
     for column, setting in enumerate(settings, start=1):
-        mine = [point for point in points if point.setting == setting]
+        setting_points = [point for point in points if point.setting == setting]
         values = [
-            value if isinstance(value, str) else f"{value:g}" for value in dict.fromkeys(point.value for point in mine)
+            value if isinstance(value, str) else f"{value:g}"
+            for value in dict.fromkeys(point.value for point in setting_points)
         ]
         for row, field in ((1, "size"), (2, "jaccard")):
-            lines = {tag: [float(getattr(p, field)) for p in mine if p.language == tag] for tag in languages}
+            lines = {tag: [float(getattr(p, field)) for p in setting_points if p.language == tag] for tag in languages}
             for tag, line in lines.items():
                 _line(figure, values, line, language_label(tag), row, column, colour=SKY, width=1)
             mean = [float(value) for value in np.nanmean(np.array(list(lines.values())), axis=0)]
@@ -101,14 +102,14 @@ def harm_ratios(
     """
     figure = new_figure(height=rows_height(len(languages), row=30, around=130))
     for number, (control, values) in enumerate(ratios.items()):
-        shown = np.where(values > 0, values, np.nan)
+        positive = np.where(values > 0, values, np.nan)
         figure.add_scatter(
-            x=shown[:, 0],
+            x=positive[:, 0],
             y=[row + 0.22 * (number - (len(ratios) - 1) / 2) for row in range(len(languages))],
             mode="markers",
             name=control,
             marker={"color": CYCLE[number % len(CYCLE)], "size": 8},
-            error_x=arms(shown[:, 0], shown[:, 1], shown[:, 2]),
+            error_x=arms(positive[:, 0], positive[:, 1], positive[:, 2]),
             text=[language_label(tag) for tag in languages],
             hovertemplate=f"%{{text}}<br>{control}: %{{x:.3g}}<extra></extra>",
         )

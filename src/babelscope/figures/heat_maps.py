@@ -65,7 +65,7 @@ def overlap_map(
     np.fill_diagonal(colour, np.nan)
     sure = (p <= 0.05) | np.eye(len(languages), dtype=bool)
     text = [
-        [fixed(n, 0) if known else f"({fixed(n, 0)})" for n, known in zip(counts, row, strict=True)]
+        [fixed(n, 0) if above_chance else f"({fixed(n, 0)})" for n, above_chance in zip(counts, row, strict=True)]
         for counts, row in zip(shared, sure, strict=True)
     ]
     labels = [language_label(tag) for tag in languages]
@@ -76,13 +76,13 @@ def overlap_map(
         text=text,
         says=[
             [
-                f"{language_name(one)} and {language_name(other)}: {shared[i, j]:.0f} shared, "
+                f"{language_name(row_tag)} and {language_name(column_tag)}: {shared[i, j]:.0f} shared, "
                 f"{lift[i, j]:.2f} × chance, p {'< 0.001' if p[i, j] < 0.001 else f'= {p[i, j]:.3f}'}"
                 if i != j
-                else f"{language_name(one)}: {shared[i, j]:.0f} neurons"
-                for j, other in enumerate(languages)
+                else f"{language_name(row_tag)}: {shared[i, j]:.0f} neurons"
+                for j, column_tag in enumerate(languages)
             ]
-            for i, one in enumerate(languages)
+            for i, row_tag in enumerate(languages)
         ],
     )
     reach = max(float(np.log10(2)), float(np.nanmax(np.abs(colour), initial=0.0)))
@@ -100,9 +100,9 @@ def overlap_map(
 
 def colour_limit(values: Float[np.ndarray, "..."]) -> float:
     """Where the colours of a diverging map saturate: the 98.5th percentile of the absolute values, never 0."""
-    known = np.abs(values[np.isfinite(values)])
-    limit = float(np.quantile(known, 0.985)) if known.size else 0.0
-    return limit or (float(known.max(initial=0.0)) or 1.0)
+    sizes = np.abs(values[np.isfinite(values)])
+    limit = float(np.quantile(sizes, 0.985)) if sizes.size else 0.0
+    return limit or (float(sizes.max(initial=0.0)) or 1.0)
 
 
 def ablation_map(*, relative_harm: Float[np.ndarray, "language language"], languages: Sequence[str]) -> go.Figure:
@@ -124,7 +124,9 @@ def ablation_map(*, relative_harm: Float[np.ndarray, "language language"], langu
             names,
             names,
             percent,
-            lambda one, other, value: f"{one} neurons off, {other} text: {signed(value, max(1, digits))} %",
+            lambda set_tag, text_tag, value: (
+                f"{set_tag} neurons off, {text_tag} text: {signed(value, max(1, digits))} %"
+            ),
         ),
     )
     bar = {"title": {"text": "relative harm (%)"}}

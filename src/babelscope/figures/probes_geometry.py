@@ -65,13 +65,13 @@ def depth_lines(*, panels: Mapping[str, Sequence[DepthLine]], floor: Number | No
     """
     figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.09)
     figure.update_layout(template=page_template(), height=110 + 250 * len(panels))
-    lines = [line for found in panels.values() for line in found]
+    lines = [line for panel in panels.values() for line in panel]
     names = list(dict.fromkeys(line.name for line in lines if not line.control))
-    shown: set[str] = set()
-    for row, (unit, found) in enumerate(panels.items(), start=1):
-        for line in found:
-            _add_line(figure, line, names, row=row, legend=line.name not in shown)
-            shown.add(line.name)
+    named_lines: set[str] = set()
+    for row, (unit, panel) in enumerate(panels.items(), start=1):
+        for line in panel:
+            _add_line(figure, line, names, row=row, legend=line.name not in named_lines)
+            named_lines.add(line.name)
         figure.update_yaxes(
             title={"text": unit},
             rangemode="normal" if floor is None else "tozero",
@@ -99,7 +99,10 @@ def depth_map(
     digits = min(2, decimals_for(limit)) if limit > 0.1 else decimals_for(limit)
     sure = np.ones(value.shape, dtype=bool) if p is None else p <= 0.05
     text = [
-        [fixed(cell, digits) if known else f"({fixed(cell, digits)})" for cell, known in zip(row, marks, strict=True)]
+        [
+            fixed(cell, digits) if beats_control else f"({fixed(cell, digits)})"
+            for cell, beats_control in zip(row, marks, strict=True)
+        ]
         for row, marks in zip(value, sure, strict=True)
     ]
     figure = _heat(
@@ -146,7 +149,7 @@ def latent_language_map(
     return _titled(figure, x=DEPTH_AXIS, y="language of the text", angle=0)
 
 
-def similarity_tree(
+def similarity_dendrogram(
     *, linkage: Float[np.ndarray, "merge 4"], languages: Sequence[str], groups: Sequence[str], unit: str = "1 − cosine"
 ) -> go.Figure:
     """A tree of languages by average linkage, leaves at the left, coloured by group (family) with the group's name.
@@ -158,19 +161,19 @@ def similarity_tree(
     figure = new_figure(height=rows_height(len(languages), row=24, around=110))
     x: list[float | None] = []
     y: list[float | None] = []
-    for merge, (one, other, height, _) in enumerate(linkage.tolist(), start=len(languages)):
-        (left, first), (right, second) = place[int(one)], place[int(other)]
+    for merge, (first_node, second_node, height, _) in enumerate(linkage.tolist(), start=len(languages)):
+        (left, first), (right, second) = place[int(first_node)], place[int(second_node)]
         x += [left, height, height, right, None]
         y += [first, first, second, second, None]
         place[merge] = (height, (first + second) / 2)
     figure.add_scatter(x=x, y=y, mode="lines", line={"width": 1.5}, hoverinfo="skip", showlegend=False)
     kinds = list(dict.fromkeys(groups[leaf] for leaf in order))
-    alone = [kind for kind in kinds if list(groups).count(kind) == 1]
-    for at, kind in enumerate(kind for kind in kinds if kind not in alone):
+    single_kinds = [kind for kind in kinds if list(groups).count(kind) == 1]
+    for at, kind in enumerate(kind for kind in kinds if kind not in single_kinds):
         leaves = [leaf for leaf in order if groups[leaf] == kind]
         _add_leaves(figure, leaves, order, languages, groups, kind, CYCLE[at % len(CYCLE)], SYMBOLS[at % len(SYMBOLS)])
-    if alone:
-        leaves = [leaf for leaf in order if groups[leaf] in alone]
+    if single_kinds:
+        leaves = [leaf for leaf in order if groups[leaf] in single_kinds]
         _add_leaves(figure, leaves, order, languages, groups, "only one of its family", "#8A929B", "circle-open")
     labels = [language_label(languages[leaf]) for leaf in order]
     figure.update_layout(yaxis=row_axis(labels))
@@ -251,6 +254,6 @@ def _add_leaves(
 def _leaf_order(linkage: Float[np.ndarray, "merge 4"], leaves: int) -> list[int]:
     """Leaves from top to bottom, so that no two branches cross."""
     members = [[leaf] for leaf in range(leaves)]
-    for one, other, _, _ in linkage.tolist():
-        members.append(members[int(one)] + members[int(other)])
+    for first_node, second_node, _, _ in linkage.tolist():
+        members.append(members[int(first_node)] + members[int(second_node)])
     return members[-1]

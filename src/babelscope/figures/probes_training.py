@@ -57,8 +57,8 @@ def role_history(
             row=1,
             col=1,
         )
-    found = [[value for value in by_tag.values() if not math.isnan(value)] or [math.nan] for _, by_tag in kept]
-    mean, low, high = (np.array([of(values) for values in found]) for of in (np.mean, np.min, np.max))
+    agreements = [[value for value in by_tag.values() if not math.isnan(value)] or [math.nan] for _, by_tag in kept]
+    mean, low, high = (np.array([of(values) for values in agreements]) for of in (np.mean, np.min, np.max))
     figure.add_scatter(
         x=list(range(len(kept))),
         y=mean,

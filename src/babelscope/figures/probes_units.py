@@ -65,19 +65,21 @@ def training_shares(
     """
     tags = list(inferred)
     figure = _rows_figure(tags, "share of the tokenizer's training bytes (%)")
-    percent = {tag: Estimate(*(100 * part for part in one)) for tag, one in inferred.items()}
+    percent = {tag: Estimate(*(100 * part for part in estimate)) for tag, estimate in inferred.items()}
     if known is not None:
         x = [100 * known.get(tag, np.nan) for tag in tags]
         _marks(figure, x, tags, "known", VERMILLION, "circle-open", size=15)
     _estimates(figure, percent, "inferred from the merges", BLUE)
-    for tag, one in percent.items():
-        if not np.isfinite(one.value):
+    for tag, estimate in percent.items():
+        if not np.isfinite(estimate.value):
             figure.add_annotation(x=0, y=tags.index(tag), text="not identified", showarrow=False, xanchor="left")
     if floor is not None and np.isfinite(floor):
         figure.add_vline(x=100 * floor, line={"dash": "dot", "width": 1}, annotation_text="decoy text")
     # Room for half a ring at 0; 1 % where nothing is known.
-    drawn = [part for one in percent.values() for part in (one.value, one.high) if np.isfinite(part)]
-    top = max([*(drawn or [1.0]), *(100 * part for part in (known or {}).values() if np.isfinite(part))])
+    shown_values = [
+        part for estimate in percent.values() for part in (estimate.value, estimate.high) if np.isfinite(part)
+    ]
+    top = max([*(shown_values or [1.0]), *(100 * part for part in (known or {}).values() if np.isfinite(part))])
     figure.update_xaxes(range=[-0.015 * top, 1.05 * top])
     return figure
 
@@ -129,7 +131,7 @@ def head_harm(*, own: Mapping[str, Estimate], drawn: Mapping[str, Sequence[Numbe
         marker={"color": ORANGE, "symbol": "line-ns", "size": 12, "line": {"width": 2, "color": ORANGE}},
         hovertemplate="control set: %{x:.3f} %<extra></extra>",
     )
-    percent = {tag: Estimate(*(100 * part for part in one)) for tag, one in own.items()}
+    percent = {tag: Estimate(*(100 * part for part in estimate)) for tag, estimate in own.items()}
     _estimates(figure, percent, "the language's heads", BLUE)
     figure.update_xaxes(zerolinewidth=2)
     return figure
@@ -210,12 +212,14 @@ def role_bars(*, bars: Sequence[RoleBar], of: str = "selected") -> go.Figure:
     roles = list(dict.fromkeys(bar.role for bar in bars))
     width = 0.8 / len(roles)
     for place, role in enumerate(roles):
-        mine = [bar for bar in bars if bar.role == role]
-        x = [blocks.index(bar.block) + (place - (len(roles) - 1) / 2) * width for bar in mine]
-        figure.add_bar(x=x, y=[100 * bar.share for bar in mine], width=width * 0.9, name=role, marker={"opacity": 0.7})
+        bars_of_role = [bar for bar in bars if bar.role == role]
+        x = [blocks.index(bar.block) + (place - (len(roles) - 1) / 2) * width for bar in bars_of_role]
+        figure.add_bar(
+            x=x, y=[100 * bar.share for bar in bars_of_role], width=width * 0.9, name=role, marker={"opacity": 0.7}
+        )
         figure.add_scatter(
             x=x,
-            y=[100 * bar.null for bar in mine],
+            y=[100 * bar.null for bar in bars_of_role],
             mode="markers",
             name="permuted labels",
             legendgroup="null",
@@ -236,7 +240,7 @@ def concept_lines(
 ) -> go.Figure:
     """Concept neurons by layer, in %, with intervals; hovering shows the mean agreement beside the permuted one."""
     figure = new_figure(height=320)
-    value, low, high = (100 * np.array([one[part] for one in share], dtype=np.float64) for part in range(3))
+    value, low, high = (100 * np.array([estimate[part] for estimate in share], dtype=np.float64) for part in range(3))
     figure.add_scatter(
         x=list(range(len(share))),
         y=value,
@@ -264,10 +268,15 @@ def patch_lines(
     figure = new_figure(height=360)
     for number, (group, points) in enumerate(effect.items()):
         colour, symbol = CYCLE[number % len(CYCLE)], SYMBOLS[number % len(SYMBOLS)]
-        for found, name, dash in ((points, group, "solid"), (control.get(group, []), f"{group}, unrelated", "dash")):
-            value, low, high = (np.array([one[part] for one in found], dtype=np.float64) for part in range(3))
+        for line_points, name, dash in (
+            (points, group, "solid"),
+            (control.get(group, []), f"{group}, unrelated", "dash"),
+        ):
+            value, low, high = (
+                np.array([estimate[part] for estimate in line_points], dtype=np.float64) for part in range(3)
+            )
             figure.add_scatter(
-                x=list(range(len(found))),
+                x=list(range(len(line_points))),
                 y=value,
                 error_y=arms(value, low, high),
                 mode="lines+markers",
@@ -304,7 +313,9 @@ def _marks(
     )
 
 
-def _estimates(figure: go.Figure, found: Mapping[str, Estimate], name: str, colour: str) -> None:
-    value, low, high = (np.array([one[part] for one in found.values()], dtype=np.float64) for part in range(3))
-    _marks(figure, value.tolist(), list(found), name, colour, "circle")
+def _estimates(figure: go.Figure, estimates: Mapping[str, Estimate], name: str, colour: str) -> None:
+    value, low, high = (
+        np.array([estimate[part] for estimate in estimates.values()], dtype=np.float64) for part in range(3)
+    )
+    _marks(figure, value.tolist(), list(estimates), name, colour, "circle")
     figure.data[-1].update(error_x=arms(value, low, high))

@@ -122,8 +122,9 @@ def stability_ranges(
     return figure
 
 
-def corpus_size_curve(*, points: Sequence[CorpusSizePoint]) -> go.Figure:
-    """Agreement with the set from all text, by the share of the text used: a thin line a language, the median bold."""
+def corpus_size_lines(*, points: Sequence[CorpusSizePoint]) -> go.Figure:
+    """Agreement with the set from all text, by the share of the text used: a thin line per language, the median "
+    "bold."""
     figure = new_figure(height=400)
     tags = list(dict.fromkeys(point.language for point in points))
     for tag in tags:
@@ -192,23 +193,23 @@ def script_retention(*, rows: Sequence[tuple[str, Retention]]) -> go.Figure:
     return figure
 
 
-def script_share(*, rows: Sequence[tuple[str, Retention | None]]) -> go.Figure:
+def script_share_bars(*, rows: Sequence[tuple[str, Retention | None]]) -> go.Figure:
     """Share of a set's response that goes with the script, in %, with its interval; None is "not applicable"."""
     figure = new_figure(height=rows_height(len(rows), row=26, around=90))
-    known = [(row, values) for row, (_, values) in enumerate(rows) if values is not None]
+    applicable = [(row, values) for row, (_, values) in enumerate(rows) if values is not None]
     share, low, high = (
-        np.array([100 * getattr(values, field) for _, values in known], dtype=np.float64)
+        np.array([100 * getattr(values, field) for _, values in applicable], dtype=np.float64)
         for field in ("share", "low", "high")
     )
     figure.add_scatter(
         x=share,
-        y=[row for row, _ in known],
+        y=[row for row, _ in applicable],
         mode="markers",
         marker={"color": VERMILLION, "size": 10, "symbol": "diamond"},
         error_x=arms(share, low, high),
         hovertext=[
             f"{language_name(rows[row][0])}: script's share {at:.0f} %{between(a, b, 0)}"
-            for (row, _), at, a, b in zip(known, share, low, high, strict=True)
+            for (row, _), at, a, b in zip(applicable, share, low, high, strict=True)
         ],
         hoverinfo="text",
     )
@@ -224,5 +225,5 @@ def script_share(*, rows: Sequence[tuple[str, Retention | None]]) -> go.Figure:
 
 
 def _median(values: Sequence[float]) -> float:
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.median(known)) if known else float("nan")
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.median(finite)) if finite else float("nan")

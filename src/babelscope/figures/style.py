@@ -92,7 +92,7 @@ def short_label(label: str) -> str:
 
 
 def row_axis(labels: Sequence[str]) -> dict[str, Any]:
-    """A y axis with one row a label, the first at the top; marks sit at 0, 1, 2 …"""
+    """A y axis with one row per label, the first at the top; marks sit at 0, 1, 2 …"""
     rows = list(range(len(labels)))
     return {
         "tickvals": rows,

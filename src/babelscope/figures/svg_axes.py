@@ -83,7 +83,7 @@ def tick_label(value: Number) -> str:
 
 
 def _axis(figure: Any, layout: Any, values: Float[np.ndarray, " value"], key: str, letter: str) -> DrawnAxis:
-    categories = _categories(figure, key, letter, asked=layout.type == "category")
+    categories = _categories(figure, key, letter, is_asked=layout.type == "category")
     logarithmic = layout.type == "log"
     if layout.range is not None:
         ends = (float(layout.range[0]), float(layout.range[1]))
@@ -115,28 +115,28 @@ def _axis(figure: Any, layout: Any, values: Float[np.ndarray, " value"], key: st
 
 def _values(figure: Any, key: str, letter: str) -> Float[np.ndarray, " value"]:
     """All numbers that an axis has to show: marks, the ends of their intervals, and the foot of bars."""
-    found: list[Number] = []
+    shown_values: list[Number] = []
     for trace in figure.data:
         if (getattr(trace, f"{letter}axis") or letter) != key or getattr(trace, letter) is None:
             continue
         numbers = [float(value) for value in getattr(trace, letter) if not isinstance(value, str) and value is not None]
-        found += numbers
+        shown_values += numbers
         if trace.type == "bar" and (trace.orientation == "h") == (letter == "x"):
-            found.append(0.0)
+            shown_values.append(0.0)
         arms = getattr(trace, f"error_{letter}", None) if trace.type != "heatmap" else None
         if arms is not None and arms.array is not None and len(arms.array) == len(numbers):
             minus = arms.array if arms.arrayminus is None else arms.arrayminus
-            found += [value + arm for value, arm in zip(numbers, arms.array, strict=True)]
-            found += [value - arm for value, arm in zip(numbers, minus, strict=True)]
-    values = np.array(found, dtype=np.float64)
+            shown_values += [value + arm for value, arm in zip(numbers, arms.array, strict=True)]
+            shown_values += [value - arm for value, arm in zip(numbers, minus, strict=True)]
+    values = np.array(shown_values, dtype=np.float64)
     return values[np.isfinite(values)]
 
 
-def _categories(figure: Any, key: str, letter: str, *, asked: bool) -> tuple[str, ...]:
+def _categories(figure: Any, key: str, letter: str, *, is_asked: bool) -> tuple[str, ...]:
     """Categories in the order in which they come; an axis whose values are text has them without being asked to."""
     traces = [trace for trace in figure.data if (getattr(trace, f"{letter}axis") or letter) == key]
     values = [value for trace in traces for value in (() if getattr(trace, letter) is None else getattr(trace, letter))]
-    return tuple(dict.fromkeys(map(str, values))) if asked or any(isinstance(value, str) for value in values) else ()
+    return tuple(dict.fromkeys(map(str, values))) if is_asked or any(isinstance(value, str) for value in values) else ()
 
 
 def _ends(values: Float[np.ndarray, " value"], logarithmic: bool, *, to_zero: bool) -> tuple[float, float]:

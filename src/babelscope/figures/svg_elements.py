@@ -14,24 +14,24 @@ SANS_WIDTH = 0.56
 FIRST_WIDE_LETTER = 0x2E80
 
 
-def tag(name: str, *content: str, **attributes: str | Number | None) -> str:
+def svg_element(name: str, *content: str, **attributes: str | Number | None) -> str:
     """An element; `class_` is class, an underscore is a dash, None leaves an attribute out. Content is markup."""
     written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(number(value), quote=True)}"'
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(svg_number(value), quote=True)}"'
         for key, value in attributes.items()
         if value is not None
     )
     return f"<{name}{written}>{''.join(content)}</{name}>"
 
 
-def number(value: str | Number) -> str:
+def svg_number(value: str | Number) -> str:
     """A coordinate with at most two decimals; text as it is."""
     return value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def share(place: Number) -> str:
     """A place in 0 … 1 as a share of the width."""
-    return f"{number(100 * place)}%"
+    return f"{svg_number(100 * place)}%"
 
 
 def pair_of_colours(colour: str | None) -> str:
@@ -43,7 +43,7 @@ def pair_of_colours(colour: str | None) -> str:
 
 def hover(text: str) -> str:
     """What a mark says when it is pointed at."""
-    return tag("title", html.escape(text)) if text else ""
+    return svg_element("title", html.escape(text)) if text else ""
 
 
 def text_width(text: str, size: Number) -> float:
@@ -51,22 +51,24 @@ def text_width(text: str, size: Number) -> float:
     return size * sum(1.0 if ord(letter) >= FIRST_WIDE_LETTER else SANS_WIDTH for letter in text)
 
 
-def text_lines(text: str) -> list[str]:
+def label_lines(text: str) -> list[str]:
     """A plotly text as its lines, without plotly's own markup."""
     return [html.unescape(line) for line in text.replace("<br />", "<br>").split("<br>")]
 
 
 def written(text: str, *, x: str, y: Number, anchor: str, class_: str = "t", shift: Number = 0) -> str:
     """A text at a share of the width; lines below the first stand under it. shift: pixels to the right."""
-    lines = text_lines(text)
-    whole = html.escape(lines[0]) + "".join(tag("tspan", html.escape(line), x=x, dy=13) for line in lines[1:])
-    return tag("text", whole, x=x, y=y, dx=shift or None, text_anchor=anchor, class_=class_)
+    lines = label_lines(text)
+    spans = html.escape(lines[0]) + "".join(svg_element("tspan", html.escape(line), x=x, dy=13) for line in lines[1:])
+    return svg_element("text", spans, x=x, y=y, dx=shift or None, text_anchor=anchor, class_=class_)
 
 
 def turned(text: str, *, x: str, y: Number, angle: Number, class_: str = "t") -> str:
     """A text that ends at a share of the width and is turned about its end."""
-    line = tag("text", html.escape(" ".join(text_lines(text))), text_anchor="end", transform=f"rotate({number(angle)})")
-    return tag("svg", line, x=x, y=y, class_=f"v {class_}")
+    line = svg_element(
+        "text", html.escape(" ".join(label_lines(text))), text_anchor="end", transform=f"rotate({svg_number(angle)})"
+    )
+    return svg_element("svg", line, x=x, y=y, class_=f"v {class_}")
 
 
 def symbol(name: str, size: Number) -> tuple[str, bool]:
@@ -74,8 +76,8 @@ def symbol(name: str, size: Number) -> tuple[str, bool]:
     r = float(size) / 2
     shape = name.removesuffix("-open")
     if shape == "circle":
-        half = f"a{number(r)} {number(r)} 0 1 0"
-        return f"M{number(-r)} 0{half} {number(2 * r)} 0{half} {number(-2 * r)} 0", shape != name
+        half = f"a{svg_number(r)} {svg_number(r)} 0 1 0"
+        return f"M{svg_number(-r)} 0{half} {svg_number(2 * r)} 0{half} {svg_number(-2 * r)} 0", shape != name
     corners = {
         "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
         "diamond": [(0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)],
@@ -98,4 +100,4 @@ def symbol(name: str, size: Number) -> tuple[str, bool]:
 
 
 def _path(corners: Sequence[tuple[Number, Number]], r: float) -> str:
-    return "M" + "L".join(f"{number(r * x)} {number(r * y)}" for x, y in corners)
+    return "M" + "L".join(f"{svg_number(r * x)} {svg_number(r * y)}" for x, y in corners)

@@ -10,7 +10,17 @@ import plotly.graph_objects as go
 from babelscope.errors import MeasurementError
 from babelscope.figures.style import short_label
 from babelscope.figures.svg_axes import DrawnAxis, axes_of, round_ticks, tick_label
-from babelscope.figures.svg_elements import NARROW, WIDE, number, share, tag, text_lines, text_width, turned, written
+from babelscope.figures.svg_elements import (
+    NARROW,
+    WIDE,
+    label_lines,
+    share,
+    svg_element,
+    svg_number,
+    text_width,
+    turned,
+    written,
+)
 from babelscope.figures.svg_marks import ColourBar, DrawingArea, marker_icon, marks_of, notes_width, said_by
 
 DRAWN = ("bar", "heatmap", "scatter")
@@ -36,8 +46,10 @@ def figure_svg(figure: go.Figure, *, name: str, title: str, description: str) ->
     """
     foreign = {trace.type for trace in figure.data} - set(DRAWN)
     if foreign:
-        came, wanted = ", ".join(sorted(foreign)), ", ".join(DRAWN)
-        raise MeasurementError(f"trace {came} cannot be drawn as SVG; expected {wanted}; write it with write_figure")
+        received, expected = ", ".join(sorted(foreign)), ", ".join(DRAWN)
+        raise MeasurementError(
+            f"trace {received} cannot be drawn as SVG; expected {expected}; write it with write_figure"
+        )
     layout: Any = figure.layout
     area = DrawingArea(axes_of(figure, "x"), axes_of(figure, "y"), max(120.0, float(layout.height) - AROUND))
     bar = _colour_bar(figure)
@@ -46,16 +58,16 @@ def figure_svg(figure: go.Figure, *, name: str, title: str, description: str) ->
     lefts = {kind: _left(area, narrow=kind == NARROW) for kind in (WIDE, NARROW)}
     right = 12 + notes_width(figure)
     heights = {kind: top + area.height + feet[kind] for kind in feet}
-    inner = tag("g", _beside(area), marks_of(figure, area, bar), transform=f"translate(0 {number(top)})")
+    inner = svg_element("g", _beside(area), marks_of(figure, area, bar), transform=f"translate(0 {svg_number(top)})")
     style = (
-        f"--a:{number(lefts[WIDE])}px;--b:{number(lefts[NARROW])}px;--r:{number(right)}px;"
-        f"--h:{number(heights[WIDE])}px;--k:{number(heights[NARROW])}px"
+        f"--a:{svg_number(lefts[WIDE])}px;--b:{svg_number(lefts[NARROW])}px;--r:{svg_number(right)}px;"
+        f"--h:{svg_number(heights[WIDE])}px;--k:{svg_number(heights[NARROW])}px"
     )
     spoken = {"title": title, "desc": f"{description} {_extremes(figure)}".strip()}
-    words = [tag(kind, html.escape(text), id=f"{name}-{kind}") for kind, text in spoken.items()]
+    words = [svg_element(kind, html.escape(text), id=f"{name}-{kind}") for kind, text in spoken.items()]
     labels = {"role": "img", "aria_labelledby": f"{name}-title {name}-desc"}
-    whole = tag("svg", *words, inner, id=name, class_="drawing", height=heights[WIDE], style=style, **labels)
-    return _legend(figure) + _bar_markup(bar) + whole
+    drawing = svg_element("svg", *words, inner, id=name, class_="drawing", height=heights[WIDE], style=style, **labels)
+    return _legend(figure) + _bar_markup(bar) + drawing
 
 
 def _colour_bar(figure: Any) -> ColourBar | None:
@@ -63,10 +75,10 @@ def _colour_bar(figure: Any) -> ColourBar | None:
     if not maps:
         return None
     axis = figure.layout.coloraxis
-    known = np.concatenate([np.ravel(np.array(trace.z, dtype=np.float64)) for trace in maps])
-    known = known[np.isfinite(known)]
-    low = float(axis.cmin) if axis.cmin is not None else float(known.min(initial=0.0))
-    high = float(axis.cmax) if axis.cmax is not None else float(known.max(initial=low))
+    finite = np.concatenate([np.ravel(np.array(trace.z, dtype=np.float64)) for trace in maps])
+    finite = finite[np.isfinite(finite)]
+    low = float(axis.cmin) if axis.cmin is not None else float(finite.min(initial=0.0))
+    high = float(axis.cmax) if axis.cmax is not None else float(finite.max(initial=low))
     high = high if high > low else low + 1
     values = axis.colorbar.tickvals
     if values is None:
@@ -83,32 +95,39 @@ def _bar_markup(bar: ColourBar | None) -> str:
         return ""
     step = BAR_WIDTH / BAR_COLOURS
     cells = [
-        tag("rect", x=step * at, y=0, width=step + 0.5, height=9, class_="m", style=bar.paint((at + 0.5) / BAR_COLOURS))
+        svg_element(
+            "rect", x=step * at, y=0, width=step + 0.5, height=9, class_="m", style=bar.paint((at + 0.5) / BAR_COLOURS)
+        )
         for at in range(BAR_COLOURS)
     ]
     ticks = [
-        tag("text", html.escape(label), x=BAR_WIDTH * bar.place(value), y=22, text_anchor="middle", class_="t q")
+        svg_element(
+            "text", html.escape(label), x=BAR_WIDTH * bar.place(value), y=22, text_anchor="middle", class_="t q"
+        )
         for value, label in bar.ticks
     ]
-    drawn = tag("svg", *cells, *ticks, width=BAR_WIDTH, height=26, class_="v")
-    return tag("p", tag("span", html.escape(bar.title)), drawn, class_="scale", aria_hidden="true")
+    scale = svg_element("svg", *cells, *ticks, width=BAR_WIDTH, height=26, class_="v")
+    return svg_element("p", svg_element("span", html.escape(bar.title)), scale, class_="scale", aria_hidden="true")
 
 
 def _legend(figure: Any) -> str:
-    named: dict[str, Any] = {}
+    trace_by_name: dict[str, Any] = {}
     for trace in figure.data:
         if trace.name and trace.showlegend is not False:
-            named.setdefault(trace.name, trace)
-    if len(named) < 2 or figure.layout.showlegend is False:
+            trace_by_name.setdefault(trace.name, trace)
+    if len(trace_by_name) < 2 or figure.layout.showlegend is False:
         return ""
-    items = [tag("li", marker_icon(trace), tag("span", html.escape(name))) for name, trace in named.items()]
-    return tag("ul", *items, class_="legend", aria_hidden="true")
+    items = [
+        svg_element("li", marker_icon(trace), svg_element("span", html.escape(name)))
+        for name, trace in trace_by_name.items()
+    ]
+    return svg_element("ul", *items, class_="legend", aria_hidden="true")
 
 
 def _top(figure: Any, area: DrawingArea) -> float:
     """Pixels above the drawing: titles of axes, and notes that stand there."""
     above = [note for note in figure.layout.annotations if note.yref == "paper" and note.y >= 1]
-    lines = max((len(text_lines(note.text)) for note in above), default=0)
+    lines = max((len(label_lines(note.text)) for note in above), default=0)
     return max(12.0, 20.0 if any(axis.title for axis in area.y_axes.values()) else 0.0, 8.0 + 13 * lines)
 
 
@@ -141,31 +160,31 @@ def _foot(area: DrawingArea, *, narrow: bool) -> float:
     for axis in (axis for axis in area.x_axes.values() if axis.labelled):
         angle = math.radians(abs(_angle(axis, narrow=narrow)))
         longest = max((text_width(_shown(label, narrow=narrow), LETTER) for _, label in axis.ticks), default=0.0)
-        lines = max((len(text_lines(label)) for _, label in axis.ticks), default=1)
+        lines = max((len(label_lines(label)) for _, label in axis.ticks), default=1)
         deepest = max(deepest, 14.0 * lines + longest * math.sin(angle))
     return deepest + 10 + (18 if any(axis.title for axis in area.x_axes.values()) else 0)
 
 
 def _beside(area: DrawingArea) -> str:
     """Grid lines, labels and titles of all axes."""
-    drawn = []
+    parts = []
     for key, axis in area.x_axes.items():
         partner = area.y_axes.get("y" + key[1:]) or next(iter(area.y_axes.values()))
-        drawn.append(_x_axis(axis, [area.height * (1 - end) for end in partner.domain]))
+        parts.append(_x_axis(axis, [area.height * (1 - end) for end in partner.domain]))
     for key, axis in area.y_axes.items():
         partner = area.x_axes.get("x" + key[1:]) or next(iter(area.x_axes.values()))
-        drawn.append(_y_axis(axis, partner.domain, area.height))
-    return "".join(drawn)
+        parts.append(_y_axis(axis, partner.domain, area.height))
+    return "".join(parts)
 
 
 def _x_axis(axis: DrawnAxis, ends: list[float]) -> str:
     foot, head = ends
-    drawn = []
+    parts = []
     feet = {kind: foot + 15 for kind in (WIDE, NARROW)}
     for at, (value, label) in enumerate(axis.ticks):
         x = share(axis.place(value) if not axis.categories else axis.within((value + 0.5) / len(axis.categories)))
         if axis.grid and not axis.categories:
-            drawn.append(tag("line", x1=x, x2=x, y1=foot, y2=head, class_="g"))
+            parts.append(svg_element("line", x1=x, x2=x, y1=foot, y2=head, class_="g"))
         if not axis.labelled:
             continue
         for kind, most in ((WIDE, MANY_WIDE), (NARROW, MANY_NARROW)):
@@ -173,40 +192,40 @@ def _x_axis(axis: DrawnAxis, ends: list[float]) -> str:
                 continue
             angle, text = _angle(axis, narrow=kind == NARROW), _shown(label, narrow=kind == NARROW)
             drop = text_width(text, LETTER) * math.sin(math.radians(abs(angle)))
-            feet[kind] = max(feet[kind], foot + 15 + drop + 13 * (len(text_lines(text)) - 1))
+            feet[kind] = max(feet[kind], foot + 15 + drop + 13 * (len(label_lines(text)) - 1))
             if angle:
-                drawn.append(turned(text, x=x, y=foot + 13, angle=angle, class_=f"t {kind}"))
+                parts.append(turned(text, x=x, y=foot + 13, angle=angle, class_=f"t {kind}"))
             else:
-                drawn.append(written(text, x=x, y=foot + 15, anchor="middle", class_=f"t {kind}"))
+                parts.append(written(text, x=x, y=foot + 15, anchor="middle", class_=f"t {kind}"))
     if axis.title:
         middle = share(axis.within(0.5))
-        drawn += [
+        parts += [
             written(axis.title, x=middle, y=depth + 18, anchor="middle", class_=f"t q {kind}")
             for kind, depth in feet.items()
         ]
-    return "".join(drawn)
+    return "".join(parts)
 
 
 def _y_axis(axis: DrawnAxis, across: tuple[float, float], height: float) -> str:
     left, right = across
-    drawn = []
+    parts = []
     for value, label in axis.ticks:
         y = height * (1 - (axis.place(value) if not axis.categories else axis.place(label)))
         if axis.grid and not axis.categories:
-            drawn.append(tag("line", x1=share(left), x2=share(right), y1=y, y2=y, class_="g"))
+            parts.append(svg_element("line", x1=share(left), x2=share(right), y1=y, y2=y, class_="g"))
         if not axis.labelled:
             continue
         short = short_label(label)
-        both = [(label, WIDE), (short, NARROW)] if short != label else [(label, "")]
-        drawn += [
+        label_forms = [(label, WIDE), (short, NARROW)] if short != label else [(label, "")]
+        parts += [
             written(text, x=share(left), y=y + 4, anchor="end", shift=-7, class_=f"t {kind}".strip())
-            for text, kind in both
+            for text, kind in label_forms
         ]
     if axis.title:
         top = height * (1 - axis.domain[1])
         title = f"{axis.title} ↓" if axis.categories else axis.title
-        drawn.append(written(title, x=share(left), y=top - 8, anchor="start", class_="t q"))
-    return "".join(drawn)
+        parts.append(written(title, x=share(left), y=top - 8, anchor="start", class_="t q"))
+    return "".join(parts)
 
 
 def _extremes(figure: Any) -> str:
@@ -217,9 +236,9 @@ def _extremes(figure: Any) -> str:
         values = np.ravel(
             np.array(trace.z if trace.type == "heatmap" else trace.x if in_rows else trace.y, dtype=object)
         )
-        known = [(float(v), text) for v, text in zip(values, said, strict=False) if _is_number(v) and text]
-        if len(known) > 1:
-            return f"Highest: {max(known)[1]}. Lowest: {min(known)[1]}."
+        labelled = [(float(v), text) for v, text in zip(values, said, strict=False) if _is_number(v) and text]
+        if len(labelled) > 1:
+            return f"Highest: {max(labelled)[1]}. Lowest: {min(labelled)[1]}."
     return ""
 
 

@@ -13,11 +13,11 @@ from babelscope.figures.svg_axes import DrawnAxis
 from babelscope.figures.svg_elements import (
     WIDE,
     hover,
-    number,
     pair_of_colours,
     share,
+    svg_element,
+    svg_number,
     symbol,
-    tag,
     text_width,
     written,
 )
@@ -89,15 +89,15 @@ class ColourBar:
 
 def marks_of(figure: Any, area: DrawingArea, bar: ColourBar | None) -> str:
     """All marks of a figure, those drawn first at the bottom."""
-    drawn = [*_shapes(figure, area, "below")]
+    parts = [*_shapes(figure, area, "below")]
     draw: dict[str, Callable[[Any, int], Iterator[str]]] = {
         "heatmap": lambda trace, _: _cells(trace, area, bar),
         "bar": lambda trace, at: _bars(trace, area, at),
         "scatter": lambda trace, _: _points(trace, area),
     }
     for at, trace in enumerate(figure.data):
-        drawn += draw[trace.type](trace, at)
-    return "".join([*drawn, *_shapes(figure, area, "above"), *_notes(figure, area)])
+        parts += draw[trace.type](trace, at)
+    return "".join([*parts, *_shapes(figure, area, "above"), *_notes(figure, area)])
 
 
 def said_by(trace: Any) -> list[str]:
@@ -129,7 +129,7 @@ def _cells(trace: Any, area: DrawingArea, bar: ColourBar | None) -> Iterator[str
         value = float(z[row, column])
         look = {"class_": "c", "style": bar.paint(bar.place(value))} if math.isfinite(value) else {"class_": "c e"}
         box = {"x": share(left), "y": top, "width": share(right - left), "height": bottom - top}
-        yield tag("rect", hover(said), **box, **look)
+        yield svg_element("rect", hover(said), **box, **look)
         text = "" if texts is None else str(texts[row, column])
         if text and math.isfinite(value):
             middle = {"x": share((left + right) / 2), "y": (top + bottom) / 2 + 3.5}
@@ -149,7 +149,7 @@ def _bars(trace: Any, area: DrawingArea, at: int) -> Iterator[str]:
             left, right = area.across(trace, x - half), area.across(trace, x + half)
             top, bottom = sorted((area.down(trace, 0), area.down(trace, y)))
         if np.isfinite([left, right, top, bottom]).all():
-            yield tag(
+            yield svg_element(
                 "rect", hover(said), x=share(left), y=top, width=share(right - left), height=bottom - top, class_="m",
                 style=style, opacity=trace.marker.opacity,
             )  # fmt: skip
@@ -176,7 +176,7 @@ def _points(trace: Any, area: DrawingArea) -> Iterator[str]:
             for at, (x, y, said) in enumerate(zip(xs, ys, said_by(trace), strict=True))
             if np.isfinite([x, y]).all()
         ]
-        yield tag("g", *points, **_look(trace))
+        yield svg_element("g", *points, **_look(trace))
 
 
 def marker_icon(trace: Any, height: Number = 14) -> str:
@@ -184,15 +184,19 @@ def marker_icon(trace: Any, height: Number = 14) -> str:
     style = pair_of_colours(trace_colour(trace))
     parts = []
     if trace.type == "bar":
-        parts.append(tag("rect", x=2, y=3, width=18, height=8, class_="m", style=style, opacity=trace.marker.opacity))
+        parts.append(
+            svg_element("rect", x=2, y=3, width=18, height=8, class_="m", style=style, opacity=trace.marker.opacity)
+        )
     elif "lines" in (trace.mode or "lines"):
         dash = DASHES.get(trace.line.dash or "")
         parts.append(
-            tag("path", d="M1 7H21", class_="o", style=style, stroke_width=trace.line.width or 2, stroke_dasharray=dash)
+            svg_element(
+                "path", d="M1 7H21", class_="o", style=style, stroke_width=trace.line.width or 2, stroke_dasharray=dash
+            )
         )
     if trace.type == "scatter" and "markers" in (trace.mode or ""):
-        parts.append(tag("g", _marker(trace, 0, x="11", y=7, said="", largest=12), **_look(trace)))
-    return tag("svg", *parts, width=22, height=height, aria_hidden="true")
+        parts.append(svg_element("g", _marker(trace, 0, x="11", y=7, said="", largest=12), **_look(trace)))
+    return svg_element("svg", *parts, width=22, height=height, aria_hidden="true")
 
 
 def _look(trace: Any) -> dict[str, Any]:
@@ -206,27 +210,29 @@ def _marker(trace: Any, at: int, *, x: str, y: Number, said: str, largest: Numbe
     """One point of a trace; largest: pixels across that it may have."""
     kind, size = _of(trace.marker.symbol, at) or "circle", min(float(_of(trace.marker.size, at) or 6), largest)
     if kind == "circle":
-        return tag("circle", said, cx=x, cy=y, r=size / 2, class_="m")
+        return svg_element("circle", said, cx=x, cy=y, r=size / 2, class_="m")
     path, by_outline = symbol(kind, size)
     stroke = {"stroke_width": trace.marker.line.width or max(1.5, size / 5)} if by_outline else {}
-    return tag("svg", tag("path", said, d=path, class_="o" if by_outline else "m", **stroke), x=x, y=y, class_="v")
+    return svg_element(
+        "svg", svg_element("path", said, d=path, class_="o" if by_outline else "m", **stroke), x=x, y=y, class_="v"
+    )
 
 
 def _line(trace: Any, xs: Sequence[float], ys: Sequence[float], height: float) -> str:
     """A line through all points that are known; it breaks where one is not."""
-    known = np.isfinite(xs) & np.isfinite(ys)
+    finite = np.isfinite(xs) & np.isfinite(ys)
     words, pen = [], "M"
-    for x, y, there in zip(xs, ys, known, strict=True):
-        if there:
-            words.append(f"{pen}{number(LINE_UNITS * x)} {number(y)}")
-        pen = "L" if there else "M"
-    path = tag(
+    for x, y, is_finite in zip(xs, ys, finite, strict=True):
+        if is_finite:
+            words.append(f"{pen}{svg_number(LINE_UNITS * x)} {svg_number(y)}")
+        pen = "L" if is_finite else "M"
+    path = svg_element(
         "path", d="".join(words), class_="o", style=pair_of_colours(trace.line.color or trace_colour(trace)),
         stroke_width=trace.line.width or 2, stroke_dasharray=DASHES.get(trace.line.dash or ""), opacity=trace.opacity,
         vector_effect="non-scaling-stroke",
     )  # fmt: skip
-    box = f"0 0 {LINE_UNITS} {number(height)}"
-    return tag("svg", path, width="100%", height=height, viewBox=box, preserveAspectRatio="none", class_="v")
+    box = f"0 0 {LINE_UNITS} {svg_number(height)}"
+    return svg_element("svg", path, width="100%", height=height, viewBox=box, preserveAspectRatio="none", class_="v")
 
 
 def _arms(trace: Any, area: DrawingArea, colour: str | None) -> Iterator[str]:
@@ -243,7 +249,7 @@ def _arms(trace: Any, area: DrawingArea, colour: str | None) -> Iterator[str]:
             (x1, x2), (y1, y2) = [area.across(trace, v) for v in ends[0]], [area.down(trace, v) for v in ends[1]]
             if np.isfinite([x1, x2, y1, y2]).all():
                 style = pair_of_colours(colour) if colour else "--l:var(--ink);--d:var(--ink)"
-                yield tag(
+                yield svg_element(
                     "line", x1=share(x1), x2=share(x2), y1=y1, y2=y2, class_="o", style=style,
                     stroke_width=arms.thickness or 1.5,
                 )  # fmt: skip
@@ -261,13 +267,13 @@ def _shapes(figure: Any, area: DrawingArea, layer: str) -> Iterator[str]:
         stroke = {"stroke_width": width, "stroke_dasharray": DASHES.get(shape.line.dash or "")}
         if shape.type == "line":
             ends = {"x1": share(left), "x2": share(right), "y1": top, "y2": bottom}
-            yield tag("line", **ends, class_="o", style=style, **stroke)
+            yield svg_element("line", **ends, class_="o", style=style, **stroke)
             continue
         box = {"x": share(left), "y": top, "width": share(right - left), "height": bottom - top}
         if shape.fillcolor:
-            yield tag("rect", **box, class_="m", style=pair_of_colours(shape.fillcolor), opacity=shape.opacity)
+            yield svg_element("rect", **box, class_="m", style=pair_of_colours(shape.fillcolor), opacity=shape.opacity)
         if width:
-            yield tag("rect", **box, class_="o", style=style, **stroke)
+            yield svg_element("rect", **box, class_="o", style=style, **stroke)
 
 
 def _notes(figure: Any, area: DrawingArea) -> Iterator[str]:

@@ -92,11 +92,11 @@ class StateFolder:
         if not (self.folder / STATE).is_file():
             return None
         content = read_sealed(self.folder / STATE, self.fingerprint, advice=f"remove {self.folder} to start anew")
-        done, named = content["done"], content["tensors"]
+        done, tensors_entry = content["done"], content["tensors"]
         if type(done) is not int or done < 0 or (most is not None and done > most):
             raise ArtifactError(f"{self.folder}: {done} of {most} steps are done; expected 0 or more; {ADVICE}")
-        file = self.folder / Path(named["file"]).name
-        return RunState(done, read_tensors(file, named["sha256"], advice=ADVICE), content["facts"])
+        file = self.folder / Path(tensors_entry["file"]).name
+        return RunState(done, read_tensors(file, tensors_entry["sha256"], advice=ADVICE), content["facts"])
 
 
 @contextmanager
@@ -121,11 +121,11 @@ def restore(live: Mapping[str, Tensor], saved: Mapping[str, Tensor], folder: Pat
         if name not in saved or name not in live:
             lacks = "lacks" if name in live else "has, besides what is expected,"
             raise ArtifactError(f"{folder}: {lacks} {name!r}; expected a state of this version; {ADVICE}")
-        ours, theirs = live[name], saved[name]
-        if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+        live_tensor, saved_tensor = live[name], saved[name]
+        if (live_tensor.shape, live_tensor.dtype) != (saved_tensor.shape, saved_tensor.dtype):
             raise ArtifactError(
-                f"{folder}: {name!r} is {theirs.dtype} {list(theirs.shape)}; expected {ours.dtype} {list(ours.shape)}; "
-                f"{ADVICE}"
+                f"{folder}: {name!r} is {saved_tensor.dtype} {list(saved_tensor.shape)}; expected {live_tensor.dtype} "
+                f"{list(live_tensor.shape)}; {ADVICE}"
             )
     for name, tensor in live.items():
         tensor.copy_(saved[name])

@@ -51,7 +51,7 @@ def read_json(
     error: type[ToolkitError] = ArtifactError,
     advice: str = "make it again",
 ) -> Any:
-    """The value of a JSON file; raises `error` for a file that can not be read or is too large, and as `parse_json`."""
+    """The value of a JSON file; raises `error` for a file that cannot be read or is too large, and as `parse_json`."""
     try:
         if path.exists() and not path.is_file():  # a device has no end
             raise error(f"{path}: is no plain file; expected a JSON file; {advice}")
@@ -60,7 +60,7 @@ def read_json(
         if len(content) > most_bytes:
             raise error(f"{path}: more than {most_bytes} bytes; expected at most so many; {advice}")
     except OSError as err:
-        raise error(f"{path}: can not be read ({err.strerror}); expected a JSON file; {advice}") from err
+        raise error(f"{path}: cannot be read ({err.strerror}); expected a JSON file; {advice}") from err
     return parse_json(content, str(path), error=error, advice=advice)
 
 

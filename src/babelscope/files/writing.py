@@ -47,7 +47,7 @@ def refusal(path: Path, err: Exception) -> PrerequisiteError | ArtifactError:
         return taken(path)
     text = str(err)
     # safetensors has the number in its text only.
-    number = next((known for known in REASONS if f"os error {known})" in text), number)
+    number = next((error_number for error_number in REASONS if f"os error {error_number})" in text), number)
     reason, advice = REASONS.get(number or 0, (" ".join(text.split()), "mend that and retry"))
     return PrerequisiteError(f"{path}: could not be written, {reason}; nothing there was changed; {advice}")
 
@@ -245,10 +245,10 @@ def checked(path: str | Path) -> Path:
 def _is_open(path: Path, descriptor: int) -> bool:
     """Whether the path still names what the descriptor has open."""
     try:
-        there, opened = path.stat(), os.fstat(descriptor)
+        named_file, open_file = path.stat(), os.fstat(descriptor)
     except FileNotFoundError:
         return False
-    return (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino)
+    return (named_file.st_dev, named_file.st_ino) == (open_file.st_dev, open_file.st_ino)
 
 
 @contextmanager
@@ -298,16 +298,16 @@ def _make_partial(parent: Path, *, folder: bool) -> tuple[Path, int]:
 
 def _remove_leftovers(parent: Path) -> None:
     """Remove what killed runs were writing in a folder: temporary names that no living run has locked."""
-    for left in parent.glob(f"{PARTIAL}*"):
+    for leftover in parent.glob(f"{PARTIAL}*"):
         try:
-            descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
+            descriptor = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW)
         except OSError:  # gone by now, or another user's
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(left)
+            _remove(leftover)
         except OSError as err:
-            log.debug("%s stays (%s)", left, err.strerror)
+            log.debug("%s stays (%s)", leftover, err.strerror)
         finally:
             os.close(descriptor)
 

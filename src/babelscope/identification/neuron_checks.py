@@ -82,14 +82,16 @@ def check_sets(
         stability=split_stability(shards, select, splits=draws, seed=seed),
         corpus_size=corpus_size_curve(shards, select, seed=seed),
         overlap=overlap(sets, seed=seed),
-        labels=labels_of(shards, sets, draws=draws - 1, seed=seed),
+        labels=shuffled_labels_of(shards, sets, draws=draws - 1, seed=seed),
         content=content_agreement(shards, sets, rule, seed=seed) if parallel else None,
         other=None if other is None else set_agreement(sets, repacked(sets, rule.select(counts_in(other, sets)).mask)),
         seed=seed,
     )
 
 
-def labels_of(shards: ShardSums[NeuronSums], sets: NeuronSet, *, draws: int, seed: int) -> ShuffledLabels | None:
+def shuffled_labels_of(
+    shards: ShardSums[NeuronSums], sets: NeuronSet, *, draws: int, seed: int
+) -> ShuffledLabels | None:
     """Shuffled labels by the score that ranked the set's neurons, a searched penalty as it was found; None without."""
     rule = rule_of(sets, searched=False)
     if not isinstance(rule, ScoringRule):
@@ -101,10 +103,10 @@ def labels_of(shards: ShardSums[NeuronSums], sets: NeuronSet, *, draws: int, see
     return shuffled_labels(shards, score, sets.mask(), draws=draws, seed=seed)
 
 
-def counts_in(other: Observation, sets: NeuronSet) -> UnitCounts:
+def counts_in(observation: Observation, sets: NeuronSet) -> UnitCounts:
     """Another observation's counts, its languages in the order of the sets."""
-    order = [other.index(tag) for tag in sets.languages]
-    return UnitCounts(other[sets.at].active[..., order], other.token_counts[order])
+    order = [observation.index(tag) for tag in sets.languages]
+    return UnitCounts(observation[sets.at].active[..., order], observation.token_counts[order])
 
 
 def repacked(sets: NeuronSet, mask: torch.Tensor) -> NeuronSet:

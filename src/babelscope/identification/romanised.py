@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts import NeuronSet
+from babelscope.artifacts import NeuronSet, Observation
 from babelscope.controls import ScriptShare, script_share
 from babelscope.corpus import Corpus, romanise, shuffle_words
 from babelscope.errors import LanguageError
@@ -48,7 +48,7 @@ def romanised_control(
     latin = romanise(texts.only(tags))
     native = texts.only(latin)
 
-    def look(corpus: Corpus):  # noqa: ANN202
+    def look(corpus: Corpus) -> Observation:
         return observe(model, tokenizer, corpus, sites=[sets.at], tokens_per_language=None, shards=SHARDS)
 
     shares = script_share(
@@ -60,7 +60,7 @@ def romanised_control(
         english=look(texts.only(["en"])),
         seed=seed,
     )
-    reason = {"Latn": "written in Latin letters", "Jpan": "kanji can not be romanised letter by letter"}
+    reason = {"Latn": "written in Latin letters", "Jpan": "kanji cannot be romanised letter by letter"}
     return ScriptControl(
         shares,
         bits_per_byte(model, tokenizer, latin),

@@ -24,7 +24,7 @@ def follows_batch(model: nn.Module) -> bool:
 
 
 def quantised_parameters(model: nn.Module) -> tuple[str, ...]:
-    """Names of weights that are not plain floating-point tensors, which can not be trained or edited row by row.
+    """Names of weights that are not plain floating-point tensors, which cannot be trained or edited row by row.
 
     Such are bitsandbytes's 8- and 4-bit weights, tensor subclasses (torchao), and the packed integer buffers of GPTQ
     and AWQ. Empty for an ordinary model, in whatever precision.

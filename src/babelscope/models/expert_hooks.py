@@ -147,12 +147,12 @@ def _looking(experts: nn.Module, glu: bool, show: Look) -> Iterator[None]:
 
         (name,) = NAMES["experts.gated_product"]
         object.__setattr__(experts, name, gated)
-    shown = gates if glu else products
-    shown.append(show)
+    lookers = gates if glu else products
+    lookers.append(show)
     try:
         yield
     finally:
-        shown.remove(show)
+        lookers.remove(show)
         if not any(looks):
             (name,) = NAMES["experts.gated_product"]
             object.__delattr__(experts, name)

@@ -109,9 +109,9 @@ class Family:
     def needed(self) -> tuple[str, ...]:
         """Modules that every layer must have, with attention or without."""
         sums = (self.mid, self.stream, self.mlp_norm, self.attn_base, self.mlp_base, self.mid_after, self.out_after)
-        inside = (self.mlp, self.mlp_out, self.act, self.gate, self.up, self.down, self.inner_norm)
+        mlp_parts = (self.mlp, self.mlp_out, self.act, self.gate, self.up, self.down, self.inner_norm)
         routed = (self.experts, self.router, self.shared, self.shared_gate)
-        return tuple(dict.fromkeys(name for name in (*sums, *inside, *routed) if name))
+        return tuple(dict.fromkeys(name for name in (*sums, *mlp_parts, *routed) if name))
 
     def place(self, at: At) -> ModuleSide:
         """Which module of a layer a site is at, and which side of it; the empty path is the layer itself."""

@@ -47,10 +47,10 @@ def _fits(model: nn.Module, family: Family) -> bool:
     modules = {name for name, _ in model.named_modules()}
     layers = {name for name in modules if name.rpartition(".")[0] == family.layers}
     ends = {name for name in (family.body, family.embed, family.norm, family.project) if name}
-    inside = {f"{layer}.{name}" for layer in layers for name in family.needed}
+    layer_modules = {f"{layer}.{name}" for layer in layers for name in family.needed}
     attention = {f"{layer}.{name}" for layer in layers for name in family.attention}
     mixed = family.mixer and any(f"{layer}.{family.mixer}" in modules for layer in layers)
-    return bool(layers) and (ends | inside) <= modules and bool(mixed or attention <= modules)
+    return bool(layers) and (ends | layer_modules) <= modules and bool(mixed or attention <= modules)
 
 
 def module_summary(model: nn.Module) -> str:

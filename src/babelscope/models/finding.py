@@ -80,4 +80,4 @@ def _refuse_shared_activations(layout: Layout, family: Family) -> None:
     acts = {id(layout.act(index)) for index in range(layout.n_layers)}
     if len(acts) != layout.n_layers:
         kind = layout.model.config.model_type
-        raise SiteError(f"model type {kind!r}: layers share an activation module; it can not be hooked")
+        raise SiteError(f"model type {kind!r}: layers share an activation module; it cannot be hooked")

@@ -12,7 +12,7 @@ from transformers import __version__ as transformers_release
 
 from babelscope.errors import PrerequisiteError
 from babelscope.models.gguf_head import check_layout, read_gguf_head
-from babelscope.upstream.tokenizers import backend_of
+from babelscope.upstream.tokenizers import fast_backend
 
 SPLIT = "split.count"
 
@@ -74,7 +74,7 @@ def read_gguf_tokenizer(path: Path, config: PretrainedConfig) -> PreTrainedToken
     """
     tokenizer: Any = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
     pieces = read_gguf_head(path).values.get("tokenizer.ggml.model") == "llama"
-    backend = backend_of(tokenizer)
+    backend = fast_backend(tokenizer)
     if pieces and (backend is None or type(backend.model).__name__ != "BPE"):
         raise PrerequisiteError(
             f"{path}: transformers {transformers_release} reads this file's tokenizer as another kind; expected 5.23 "

@@ -1,7 +1,7 @@
 """The head of a .gguf file, read without trust: bounded by the file's size, and checked against all of it.
 
 A file that was cut off has its head whole, and other readers then give errors of many kinds, or none; one of 100 bytes
-may name a list of 2^50 values. A GGUF file has no checksum: a flipped bit in a weight can not be seen.
+may name a list of 2^50 values. A GGUF file has no checksum: a flipped bit in a weight cannot be seen.
 Source of the format: ggml's specification of GGUF, versions 2 and 3.
 """
 

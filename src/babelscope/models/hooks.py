@@ -82,7 +82,7 @@ def hook_output(
         value = output[0] if isinstance(output, tuple) else output
         value = value.clone() if in_place else value
         sign = args[0] if signed else value
-        # Unrolled for graphs compiled around the model, which can not trace a checked helper.
+        # Unrolled for graphs compiled around the model, which cannot trace a checked helper.
         shaped, sign = (value.unflatten(0, shape[:2]), sign.unflatten(0, shape[:2])) if shape else (value, sign)
         new = call(shaped, sign, None)
         if new is None:

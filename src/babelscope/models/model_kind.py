@@ -22,7 +22,7 @@ UNPACKED = ("mxfp4", "fp8")
 def read_settings(checkpoint: Checkpoint, revision: str | None) -> PretrainedConfig:
     """The configuration of a causal language model of a known family.
 
-    Raises PrerequisiteError where it can not be read or needs code of its own, SiteError for another kind of model.
+    Raises PrerequisiteError where it cannot be read or needs code of its own, SiteError for another kind of model.
     """
     options: dict[str, Any] = {"revision": revision, **NO_OWN_CODE}
     if checkpoint.gguf:
@@ -139,10 +139,10 @@ def _check_type(name: str, config: PretrainedConfig) -> None:
     refuse_unknown_family(name, config)
 
 
-def quantisation_options(name: str, config: PretrainedConfig, dequantise: bool) -> dict[str, Any]:
+def quantisation_options(name: str, config: PretrainedConfig, fewer_bits: bool) -> dict[str, Any]:
     """What `from_pretrained` is given for a checkpoint that is stored quantised; nothing for a plain one.
 
-    asked: fewer bits were asked for by dtype.
+    fewer_bits: fewer bits were asked for by dtype.
     Raises PrerequisiteError for a form that stays packed, whose weights could be neither read nor changed.
     """
     stored = vars(config).get("quantization_config")
@@ -150,7 +150,7 @@ def quantisation_options(name: str, config: PretrainedConfig, dequantise: bool) 
         return {}
     settings = stored if isinstance(stored, dict) else stored.to_dict()
     method = str(settings.get("quant_method", "") or "bitsandbytes").rsplit(".", 1)[-1].lower()
-    if dequantise:
+    if fewer_bits:
         raise PrerequisiteError(
             f"model {name!r}: is stored quantised by {method!r}, and dtype asks for fewer bits once more; expected one "
             "of the two; open it with dtype='auto'"

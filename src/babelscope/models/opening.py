@@ -158,12 +158,12 @@ def _check_surplus(name: str, config: PretrainedConfig, keys: set[str] | list[st
     """
     surplus = [key for key in keys if not BUFFERS.search(key)]
     layers = family_of(config).layers.rsplit(".", 1)[-1]
-    inside = [key for key in surplus if re.search(rf"(^|\.){layers}\.\d+\.", key)]
-    if inside:
+    layer_keys = [key for key in surplus if re.search(rf"(^|\.){layers}\.\d+\.", key)]
+    if layer_keys:
         raise PrerequisiteError(
-            f"model {name!r}: the checkpoint has {len(inside)} weights in its layers that its config has no place for "
-            f"({_few(inside)}); expected none, the model would compute without them; correct config.json, or merge the "
-            "adapter they belong to"
+            f"model {name!r}: the checkpoint has {len(layer_keys)} weights in its layers that its config has no place "
+            f"for ({_few(layer_keys)}); expected none, the model would compute without them; correct config.json, or "
+            "merge the adapter they belong to"
         )
     if surplus:
         _log.warning("model %r: %d weights of the checkpoint are not used (%s)", name, len(surplus), _few(surplus))
@@ -190,7 +190,7 @@ def check_device(name: str) -> None:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as err:
         raise PrerequisiteError(
-            f"device {name!r} can not be used here ({first_line(err)}); expected auto, map, cpu, cuda or one such "
+            f"device {name!r} cannot be used here ({first_line(err)}); expected auto, map, cpu, cuda or one such "
             "as cuda:1"
         ) from err
 

@@ -30,7 +30,7 @@ from babelscope.models.plain import CausalModel, adapter_settings
 from babelscope.reference import MODEL as REFERENCE_MODEL
 from babelscope.upstream.config import config_value, revision_of
 from babelscope.upstream.names import attribute
-from babelscope.upstream.tokenizers import backend_of
+from babelscope.upstream.tokenizers import fast_backend
 
 SAMPLED = 4
 """Values of each parameter in the sample of weights."""
@@ -67,7 +67,7 @@ def origin_of(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, *, 
 def weights_sample(model: nn.Module) -> Float32[Tensor, " value"]:
     """A few values of every parameter, parameters in the order of their names, on the CPU.
 
-    NaN stands for what can not be compared: weights that are quantised, on the disk ("map"),
+    NaN stands for what cannot be compared: weights that are quantised, on the disk ("map"),
     shared by layers, or hold an applied change.
     """
     edited = {address for editor in EDITORS for address in editor(model)}
@@ -145,17 +145,17 @@ def _digest_value(digest: Any, name: str, value: Any) -> None:
         digest.update(f"{name} {value!r}".encode())
         return
     digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-    inside: Any = value.data
-    if type(inside) is not torch.Tensor and is_traceable_wrapper_subclass(inside):
-        for part in inside.__tensor_flatten__()[0]:
-            _digest_value(digest, f"{name}.{part}", getattr(inside, part))
+    data: Any = value.data
+    if type(data) is not torch.Tensor and is_traceable_wrapper_subclass(data):
+        for part in data.__tensor_flatten__()[0]:
+            _digest_value(digest, f"{name}.{part}", getattr(data, part))
     elif not value.is_meta:
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """A tokenizer's parts, without padding and truncation, which belong to a call."""
-    backend = backend_of(tokenizer)
+    backend = fast_backend(tokenizer)
     if backend is None:
         return tokenizer.get_vocab()
     state = json.loads(backend.to_str())

@@ -25,10 +25,10 @@ def check_site(
             "use resid_in, which both read"
         )
     if site.at in ("attn_heads", "attn_out") and site.layer in lacking:
-        others = ", ".join(str(index) for index in range(layers) if index not in lacking)
+        with_attention = ", ".join(str(index) for index in range(layers) if index not in lacking)
         raise SiteError(
             f"site '{site}': layer {site.layer} of this {kind} has {family.mixer} in the attention's place; expected a "
-            f"layer with attention; give one of {others}"
+            f"layer with attention; give one of {with_attention}"
         )
     if site.at == "mlp_gate" and not (family.act or family.interleaved):
         raise SiteError(

@@ -21,8 +21,8 @@ def neuron_rows(layer: nn.Module, family: Family) -> dict[str, Float[Tensor, "ex
     if family.experts:
         fused = plain_weight(layer.get_submodule(family.experts), "gate_up_proj", what=family.experts)
         if family.interleaved:
-            both = rearrange(fused, "expert hidden n -> expert n hidden")
-            gate, up = both[:, ::2], both[:, 1::2]
+            gate_and_up = rearrange(fused, "expert hidden n -> expert n hidden")
+            gate, up = gate_and_up[:, ::2], gate_and_up[:, 1::2]
         else:
             gate, up = fused.chunk(2, dim=1)
         return {"gate": gate, "up": up, "down": down_rows(layer, family)}
@@ -43,8 +43,8 @@ def neuron_biases(layer: nn.Module, family: Family) -> dict[str, Float[Tensor, "
     """See `Layout.neuron_biases`."""
     if family.experts:
         experts: Any = layer.get_submodule(family.experts)
-        both: Any = experts.gate_up_proj_bias if family.interleaved else None
-        return {} if both is None else {"gate": both[:, ::2], "up": both[:, 1::2]}
+        gate_and_up: Any = experts.gate_up_proj_bias if family.interleaved else None
+        return {} if gate_and_up is None else {"gate": gate_and_up[:, ::2], "up": gate_and_up[:, 1::2]}
     return {name: rearrange(part, "n -> 1 n") for name, part in _in_parts(layer, family, bias=True).items()}
 
 
@@ -129,11 +129,11 @@ def _matrix(module: Any, what: str) -> Float[Tensor, "out into"]:
 
 def inputs_of(projection: Any) -> int:
     """Width of what a projection reads; known also where its weight is packed, or another module wraps it."""
-    inside = [module for module in projection.modules() if isinstance(module, nn.Linear | conv1d())]
+    linear_maps = [module for module in projection.modules() if isinstance(module, nn.Linear | conv1d())]
     if hasattr(projection, "in_features"):
         return int(projection.in_features)
-    if len(inside) == 1:
-        return cast(int, inside[0].nx if isinstance(inside[0], conv1d()) else inside[0].in_features)
+    if len(linear_maps) == 1:
+        return cast(int, linear_maps[0].nx if isinstance(linear_maps[0], conv1d()) else linear_maps[0].in_features)
     raise PrerequisiteError(
         f"a {type(projection).__name__} stands in the place of a projection, and says nothing of its width; expected "
         "in_features, or one nn.Linear inside; put back the projection that it wraps"

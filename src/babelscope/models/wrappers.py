@@ -16,6 +16,7 @@ from babelscope.models.families import FAMILIES, family_of
 from babelscope.upstream.config import config_value, revision_of
 from babelscope.upstream.devices import empty_weights
 from babelscope.upstream.forward import run_model
+from babelscope.upstream.generation import copy_generation
 from babelscope.upstream.names import NAMES, attribute
 
 WRAPPERS = (
@@ -110,7 +111,7 @@ def text_part(model: PreTrainedModel) -> PreTrainedModel:
         )
     body: nn.Module = attribute(wrapper, "model.decoder")()
     part = _around(body, attribute(wrapper, "model.head")(), _text_config(wrapper.config))
-    part.generation_config = copy.deepcopy(wrapper.generation_config)
+    copy_generation(wrapper, part)
     _compare(wrapper, part)
     return part
 

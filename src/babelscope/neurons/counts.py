@@ -103,9 +103,17 @@ class NamedCounts(NamedTuple):
 
 
 def choose_neurons(
-    rule: NeuronRule, source: Source, tokens: Tokens | None, languages: Sequence[str] | None, at: str
+    rule: NeuronRule,
+    source: Source,
+    tokens: Tokens | None = None,
+    languages: Sequence[str] | None = None,
+    *,
+    at: str = "mlp_gate",
 ) -> NeuronSet:
-    """What `choose` of every rule does: read the counts, select, pack."""
+    """The set of each language by a rule: the method `choose` of every rule of neurons.
+
+    Inputs, errors and warnings as of `babelscope.select_lape`.
+    """
     counts = read_counts(source, tokens, languages, at)
     return counts.pack(rule, rule.select(counts.units))
 
@@ -129,7 +137,7 @@ def read_counts(source: Source, tokens: Tokens | None, languages: Sequence[str] 
             source.settings.get("text"),
         )
     else:
-        counts = read_arrays(torch.as_tensor(source), tokens, languages, at)
+        counts = named_counts(torch.as_tensor(source), tokens, languages, at)
     empty = [tag for tag, count in zip(counts.languages, counts.tokens.tolist(), strict=True) if count <= 0]
     if empty:
         raise SelectionError(
@@ -138,7 +146,7 @@ def read_counts(source: Source, tokens: Tokens | None, languages: Sequence[str] 
     return counts
 
 
-def read_arrays(active: Tensor, tokens: Tokens | None, languages: Sequence[str] | None, at: str) -> NamedCounts:
+def named_counts(active: Tensor, tokens: Tokens | None, languages: Sequence[str] | None, at: str) -> NamedCounts:
     """Counts from arrays; raises LanguageError or SelectionError where languages, tokens and axes do not fit."""
     if tokens is None or (languages is None and not isinstance(tokens, Mapping)):
         raise LanguageError("counts came without tokens or languages; expected both, in one order; name the languages")

@@ -59,7 +59,7 @@ def select_lape(
     selective.  Sets are not invariant to the choice of languages: compare only sets over the same ones.
     MoE: the rate of an expert's neuron is taken over the tokens routed to that expert; where there were none it is 0.
     Two languages with identical counts are logged as a warning.
-    Raises SelectionError for counts that can not be, LanguageError for fewer than two languages.
+    Raises SelectionError for counts that cannot be, LanguageError for fewer than two languages.
     Source: Tang et al. 2024, arXiv:2402.16438.
     """
     rule = Lape(top_rate=top_rate, filter_rate=filter_rate, bar_rate=bar_rate, min_count=min_count)

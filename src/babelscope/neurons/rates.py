@@ -45,13 +45,13 @@ def firing_rate(
     its expert.  A neuron whose expert got no token of a language has rate 0 there.
     Raises SelectionError for a language without tokens, and for counts that are negative, NaN, or above the tokens.
     """
-    check_counts(active, tokens, denominator)
+    check_unit_counts(active, tokens, denominator)
     if denominator is None:
         return active.double() / tokens.double()
     return active.double() / denominator.double().clamp(min=1)
 
 
-def check_counts(active: Tensor, tokens: Tensor, denominator: Tensor | None) -> None:
+def check_unit_counts(active: Tensor, tokens: Tensor, denominator: Tensor | None) -> None:
     """Raise SelectionError, in one line, with every fault of the counts."""
     faults = []
     if not bool((tokens > 0).all()):
@@ -75,7 +75,7 @@ def entropy_nats(rate: Float[Tensor, "layer neuron language"]) -> Float64[Tensor
     """Spread of each neuron's activity over languages; low means selective.
 
     H = -Σ_k q_k ln q_k with q = rate / Σ_k rate.  0 (one language) … ln n_language (all alike), in nats.
-    A neuron never active has no spread: NaN, so that it can not be selected by mistake.
+    A neuron never active has no spread: NaN, so that it cannot be selected by mistake.
     The sum runs over sorted rates, so that the order of the languages changes no bit.
 
     rate: share of a language's tokens on which the neuron is active, in [0, 1].

@@ -204,8 +204,8 @@ def _cka(
     scale = gram_x.norm() * gram_y.norm()
     estimate = float((gram_x * gram_y).sum() / scale)
     null = (gram_x * gram_y[shuffles[:, :, None], shuffles[:, None, :]]).sum(dim=(1, 2)) / scale
-    inside = (halves[:, :, None], halves[:, None, :])
-    first, second = _centre(gram_x[inside]), _centre(gram_y[inside])
+    half_rows = (halves[:, :, None], halves[:, None, :])
+    first, second = _centre(gram_x[half_rows]), _centre(gram_y[half_rows])
     parts = (first * second).sum(dim=(1, 2)) / (first.norm(dim=(1, 2)) * second.norm(dim=(1, 2)))
     # The spread of half-samples about their own mean is that of the whole (delete-half jackknife); their bias is not.
     low, high = percentile_interval(parts - parts.mean())

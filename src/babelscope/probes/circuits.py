@@ -39,7 +39,7 @@ class PatchEffect(NamedTuple):
     """Ends of the 95 % interval, over resampled pairs."""
     high: float
     control: float
-    """The same, patched from a prompt that can not carry this answer, see `patch_effects`; NaN where there is none."""
+    """The same, patched from a prompt that cannot carry this answer, see `patch_effects`; NaN where there is none."""
     control_low: float
     control_high: float
     controlled: int
@@ -104,7 +104,7 @@ def patch_effects(
     Groups of positions: those before the first token that differs, those that differ, those between, and the last;
     prompts of unlike length, such as translations, are patched at the last position only.
     Control: the same patch with activations of a prompt of another pair, at the same positions (its last one for the
-    last, and where it is shorter).  It can not be the effect again: its tokens differ from both prompts of this pair up
+    last, and where it is shorter).  It cannot be the effect again: its tokens differ from both prompts of this pair up
     to the patched positions, and it is continued by another token than the prompt that the effect patches from.  It is
     of the same kind where another pair has neither this answer nor this foil, and carries then what is common to the
     kind, such as the language of a translation; where all pairs share answer and foil it is of the other kind.
@@ -140,11 +140,11 @@ def patch_effects(
                 continue
             controlled = torch.tensor([donor is not None for donor in donors[group]]) & has
             patched, control = (patching.moved(layer, group, direction, source) for source in (None, donors[group]))
-            effects.append(summarise(layer, group, has, controlled, gap, patched, control, weight))
+            effects.append(patch_effect(layer, group, has, controlled, gap, patched, control, weight))
     return PatchTable(tuple(effects), at, direction, int(used.sum()), int((~used).sum()), resamples, seed)
 
 
-def summarise(
+def patch_effect(
     layer: int,
     group: str,
     has: Bool[Tensor, " pair"],

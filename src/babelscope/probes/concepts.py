@@ -106,7 +106,7 @@ def concept_neurons(
     text = token_windows(tokenizer, corpus, tokens_per_language=None, max_length=max_length)
     walk(layout, text, [watcher], pad=pad_of(tokenizer))
     top = watcher.top.where(watcher.value > 0, -1)
-    bins = length_bins(tokenizer, corpus, max_length)
+    bins = sentence_length_bins(tokenizer, corpus, max_length)
     return compare_tops(top, weight, bins, tuple(corpus), across, draws, seed)
 
 
@@ -124,9 +124,9 @@ class TopSentences:
         ids = torch.tensor([self.places[document.id] for document in batch.documents])
         for site, effect in values.items():
             value, top = self.value[site.layer or 0], self.top[site.layer or 0]
-            both = torch.cat([value[k], effect.T], dim=1)
+            values_before_and_now = torch.cat([value[k], effect.T], dim=1)
             ids_before_and_now = torch.cat([top[k], ids.expand(effect.shape[1], -1)], dim=1)
-            value[k], order = both.topk(strongest, dim=1)
+            value[k], order = values_before_and_now.topk(strongest, dim=1)
             top[k] = ids_before_and_now.gather(1, order)
 
 
@@ -141,7 +141,9 @@ def pair_weights(corpus: Corpus, across: str) -> Float64[Tensor, "language langu
     return pairs
 
 
-def length_bins(tokenizer: PreTrainedTokenizerBase, corpus: Corpus, max_length: int) -> Int64[np.ndarray, " sentence"]:
+def sentence_length_bins(
+    tokenizer: PreTrainedTokenizerBase, corpus: Corpus, max_length: int
+) -> Int64[np.ndarray, " sentence"]:
     """Bin of each sentence by its mean number of tokens over the languages; bins hold equally many."""
     lengths = np.mean(
         [
@@ -162,9 +164,9 @@ def agreement_of(
     """Mean over weighted pairs of the share of strongest sentences in common; -1 is no sentence."""
     # Whole numbers below 2²⁴: float32 adds them exactly, at half the memory.  The last place is for no sentence.
     member = torch.zeros(*top.shape[:2], sentences + 1).scatter_(2, top.where(top >= 0, sentences), 1.0)[..., :-1]
-    others = einsum(weight.float(), member, "a b, b j s -> a j s")
-    both = reduce(others.mul_(member), "a j s -> j", "sum").double()
-    return both / weight.sum() / top.shape[2]
+    weighted_members = einsum(weight.float(), member, "a b, b j s -> a j s")
+    shared = reduce(weighted_members.mul_(member), "a j s -> j", "sum").double()
+    return shared / weight.sum() / top.shape[2]
 
 
 def compare_tops(

@@ -1,4 +1,4 @@
-"""The control of patching: for each pair a prompt that can not carry this pair's answer."""
+"""The control of patching: for each pair a prompt that cannot carry this pair's answer."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -32,7 +32,7 @@ def donors_of(pairs: Sequence[TokenPair], giver: Kind, group: str, seed: int) ->
     control_donors = list[Donor | None]()
     for row, pair in enumerate(pairs):
         places = groups_of(pair).get(group)
-        order = [int(other) for other in rng.permutation(len(pairs)) if other != row]
+        order = [int(other_row) for other_row in rng.permutation(len(pairs)) if other_row != row]
         donors = sorted(candidates(pairs, row, order, giver), key=lambda candidate: rank(pairs, row, candidate, giver))
         allowed = (
             candidate for candidate in donors if places is not None and differs(pairs, row, candidate, giver, group)
@@ -62,10 +62,10 @@ def candidates(pairs: Sequence[TokenPair], row: int, order: Sequence[int], giver
     """Prompts of other pairs that are not continued as the giver is, and are neither prompt of this pair."""
     kinds: tuple[Kind, Kind] = ("clean", "corrupt")
     pair = pairs[row]
-    for other in order:
+    for other_row in order:
         for kind in kinds:
-            donor = Donor(other, kind)
-            if continued_by(pairs[other], kind) != continued_by(pair, giver) and prompt_of(pairs, donor) not in (
+            donor = Donor(other_row, kind)
+            if continued_by(pairs[other_row], kind) != continued_by(pair, giver) and prompt_of(pairs, donor) not in (
                 pair.clean,
                 pair.corrupt,
             ):

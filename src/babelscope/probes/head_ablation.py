@@ -79,7 +79,7 @@ class HeadAblation:
         for harm in self.languages:
             sites = ",".join(f"{layer}.attn_heads[{head}]" for layer, head in harm.heads)
             shared = {"language": harm.language, "n": self.documents, "seed": self.seed, "site": sites}
-            others = [value for tag, value in harm.harm.items() if tag != harm.language]
+            other_harms = [value for tag, value in harm.harm.items() if tag != harm.language]
             rows += [
                 SiteEvidence(
                     claim=f"ablating its heads to {self.to} harms the language",
@@ -100,7 +100,7 @@ class HeadAblation:
                     low=harm.specificity_low,
                     high=harm.specificity_high,
                     draws=self.resamples,
-                    null=float(np.mean(others)),
+                    null=float(np.mean(other_harms)),
                     note="own relative harm minus the largest other; null is the mean other harm",
                     **shared,
                 ),
@@ -192,10 +192,10 @@ def ablate_heads(
         delta = [harm(chosen, column) for column in range(len(held_out))]
         totals = [float(losses.nats.sum()) for losses in base]
         control_harms = [
-            float(harm(other, own_column).sum()) / totals[own_column]
-            for other in matched_heads(layout, chosen, draws, rng)
+            float(harm(control_heads, own_column).sum()) / totals[own_column]
+            for control_heads in matched_heads(layout, chosen, draws, rng)
         ]
-        harms.append(summarise(tag, chosen, own_column, delta, base, control_harms, resamples, seed))
+        harms.append(head_harm_of(tag, chosen, own_column, delta, base, control_harms, resamples, seed))
     documents = max(len(losses.nats) for losses in base)
     return HeadAblation(tuple(harms), documents, "zero" if mean_output is None else "mean", resamples, seed)
 
@@ -225,7 +225,7 @@ def matched_heads(
     return list(sets)
 
 
-def summarise(
+def head_harm_of(
     tag: Language,
     heads: tuple[Head, ...],
     own_column: int,
@@ -245,8 +245,8 @@ def summarise(
         weight = torch.from_numpy(rng.multinomial(n, np.full(n, 1 / n), size=resamples)).double()
         spread.append((weight @ delta[column]) / (weight @ losses.nats))
     samples = torch.stack(spread, dim=1)
-    others = [column for column in range(len(base)) if column != own_column]
-    gap = samples[:, own_column] - samples[:, others].amax(dim=1)
+    other_columns = [column for column in range(len(base)) if column != own_column]
+    gap = samples[:, own_column] - samples[:, other_columns].amax(dim=1)
     low, high = percentile_interval(samples[:, own_column])
     gap_low, gap_high = percentile_interval(gap)
     return HeadHarm(
@@ -255,7 +255,7 @@ def summarise(
         harm=harm,
         low=low,
         high=high,
-        specificity=harm[tag] - max(value for other, value in harm.items() if other != tag),
+        specificity=harm[tag] - max(value for other_tag, value in harm.items() if other_tag != tag),
         specificity_low=gap_low,
         specificity_high=gap_high,
         drawn=tuple(control_harms),

@@ -60,11 +60,11 @@ class HeadSums:
 
     def read(self, layer: int, batch: Batch, at: SiteValue) -> HeadOutput:
         """What a layer's heads write."""
-        inside, z = past_first(at.counted), at.value.float()
+        past_first_token, z = past_first(at.counted), at.value.float()
         squares = einsum(z, self.grams[layer].to(z.device), z, "b t h d, h d e, b t h e -> b h t")
         return HeadOutput(
-            total_over(squares.clamp(min=0).sqrt(), inside),
-            reduce(z.double() * inside[..., None, None], "b t h d -> h d", "sum").cpu(),
+            total_over(squares.clamp(min=0).sqrt(), past_first_token),
+            reduce(z.double() * past_first_token[..., None, None], "b t h d -> h d", "sum").cpu(),
         )
 
     def attend(
@@ -81,12 +81,12 @@ class HeadSums:
             softcap=inputs.softcap,
             scale=inputs.scale,
         )
-        inside = past_first(batch.counted.to(device))
-        even = torch.arange(1, inside.shape[1] + 1).double().log().clamp(min=math.log(2))
+        past_first_token = past_first(batch.counted.to(device))
+        even = torch.arange(1, past_first_token.shape[1] + 1).double().log().clamp(min=math.log(2))
         limit = even if inputs.window is None else even.clamp(max=math.log(max(2, inputs.window)))
         entropy = stats.entropy_nats
         masses = (entropy, entropy / limit.to(device), stats.sink_mass, stats.previous_mass)
-        return stats.output, torch.stack([total_over(value, inside) for value in masses])
+        return stats.output, torch.stack([total_over(value, past_first_token) for value in masses])
 
     def add(self, batch: Batch, values: dict[Any, Any]) -> None:
         """Add a batch of one language."""
@@ -107,7 +107,7 @@ def past_first(counted: Bool[Tensor, "batch token"]) -> Bool[Tensor, "batch toke
 
 
 def total_over(
-    value: Float[Tensor, "batch head token"], inside: Bool[Tensor, "batch token"]
+    value: Float[Tensor, "batch head token"], chosen: Bool[Tensor, "batch token"]
 ) -> Float64[Tensor, "batch head"]:
     """Sum over some tokens of each document."""
-    return (value.double() * inside[:, None]).sum(dim=2).cpu()
+    return (value.double() * chosen[:, None]).sum(dim=2).cpu()

@@ -107,7 +107,7 @@ def language_probe(
 ) -> LanguageProbe:
     """Train a linear probe for the language on some sentences and test it on others, at each depth.
 
-    A sentence and all its translations are on one side of the split, so content can not give the label away.
+    A sentence and all its translations are on one side of the split, so content cannot give the label away.
     The control permutes the languages of each sentence, in training and test alike, and trains anew.
     Raises MeasurementError where too few sentences are left on a side.
     """

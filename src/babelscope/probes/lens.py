@@ -78,12 +78,12 @@ class LatentLanguage:
         for k, tag in enumerate(self.languages):
             for depth, site in enumerate(self.sites):
                 place: dict[str, Any] = {"language": tag, "n": int(self.positions[k]), "site": str(site)}
-                for row, other in enumerate(self.tokens.languages):
+                for row, token_language in enumerate(self.tokens.languages):
                     rows.append(
                         SiteEvidence(
                             claim=f"{lens}, share of tokens",
                             control=CONTROL,
-                            against=other,
+                            against=token_language,
                             estimate=float(share[k, depth, row]),
                             low=float(self.low[k, depth, row]),
                             high=float(self.high[k, depth, row]),

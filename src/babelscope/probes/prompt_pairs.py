@@ -41,12 +41,12 @@ def translation_pairs(
     Raises CorpusError for text that is not parallel, or where no pair is left.
     """
     corpus = parallel_corpus(texts)
-    both = [
+    ids_by_side = [
         [encoding.ids for encoding in encode_texts(tokenizer, [document.text for document in corpus.only([tag])[tag]])]
         for tag in (source, target)
     ]
     prefix, token_pairs = prefix_of(tokenizer), []
-    for clean, corrupt in zip(*both, strict=True):
+    for clean, corrupt in zip(*ids_by_side, strict=True):
         cuts = [max(1, round(share * len(ids))) for ids in (clean, corrupt)]
         if min(len(clean), len(corrupt)) < 4 or clean[cuts[0]] == corrupt[cuts[1]]:
             continue

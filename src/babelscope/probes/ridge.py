@@ -18,7 +18,7 @@ class RidgeProbe:
 
     def __init__(
         self, train: Float64[Tensor, "row hidden"], test: Float64[Tensor, "row2 hidden"], *, penalty: float = PENALTY
-    ):
+    ) -> None:
         centre, spread = train.mean(dim=0), train.std(dim=0, correction=0)
         spread = torch.where(spread > 0, spread, torch.ones_like(spread))
         fitted, held_out = (train - centre) / spread, (test - centre) / spread

@@ -8,7 +8,7 @@ from babelscope.figures.probes_geometry import (
     depth_lines,
     depth_map,
     embedding_bars,
-    similarity_tree,
+    similarity_dendrogram,
 )
 from babelscope.probes import alignment, embeddings, language_id, subspace_probe, trees
 from babelscope.probes.probe_job import Findings, ProbeJob
@@ -19,12 +19,12 @@ from babelscope.probes.trees import TreeTest
 def probe_alignment(job: ProbeJob) -> Findings:
     """MEXA, CKA and cosine."""
     result = alignment.language_alignment(job.sentences, against=job.against, seed=job.seed)
-    others = [other for _, other in result.pairs]
+    columns = [column for _, column in result.pairs]
     figures = {
         measure: depth_map(
             value=result.values(measure).numpy(),
             p=result.values(measure, "p").numpy(),
-            languages=others,
+            languages=columns,
             unit=f"{measure.replace('_', ', ')} with {job.against}",
         )
         for measure in alignment.POOLING
@@ -103,7 +103,7 @@ def probe_trees(job: ProbeJob) -> Findings:
         list(result.rows()),
         {
             "tests": depth_lines(panels=panels),
-            f"tree-{str(result.sites[best])}": similarity_tree(
+            f"tree-{str(result.sites[best])}": similarity_dendrogram(
                 linkage=result.linkage(best), languages=result.languages, groups=groups
             ),
         },

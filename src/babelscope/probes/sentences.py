@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts.stream import Form, LayerStream, check_form, without_units
+from babelscope.artifacts.stream import Form, LayerStream, form_used, without_units
 from babelscope.axes import Bool, Float32, Float64, Tensor
 from babelscope.corpus import Corpus, Texts, as_parallel, numbered, pad_of, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
@@ -47,7 +47,7 @@ class Sentences:
         Raises SiteError where the ordinary form is asked for and was not kept.
         """
         streams = self.streams or (None,) * len(self.sites)
-        return tuple(check_form(stream, requested, site) for stream, site in zip(streams, self.sites, strict=True))
+        return tuple(form_used(stream, requested, site) for stream, site in zip(streams, self.sites, strict=True))
 
     def in_form(self, requested: Form) -> "Sentences":
         """The same vectors, at depths of the ordinary form without first tokens and zero at massive units.
@@ -85,7 +85,7 @@ class Sentences:
 
 
 def parallel_corpus(texts: Texts, *, sentences: int | None = None) -> Corpus:
-    """The first sentences of parallel text; raises CorpusError or LanguageError for text that can not be compared."""
+    """The first sentences of parallel text; raises CorpusError or LanguageError for text that cannot be compared."""
     corpus = as_parallel(texts)
     if len(corpus) < 2:
         raise LanguageError(f"{', '.join(corpus)} came alone; expected at least two languages; add parallel text")

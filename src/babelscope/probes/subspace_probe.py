@@ -24,8 +24,8 @@ from babelscope.subspaces import (
     language_subspace,
     principal_angles,
     principal_components,
-    project_out,
     random_subspace,
+    without_subspace,
 )
 
 FEWEST = 8
@@ -270,7 +270,7 @@ def split_effect(
     basis = language_subspace(x[:, ~test].mean(dim=1), rank)
     control = random_subspace(len(basis), x.shape[2], seed=seed)
     effects = []
-    for projected in (x, project_out(x, basis), project_out(x, control)):
+    for projected in (x, without_subspace(x, basis), without_subspace(x, control)):
         pairs = combinations(projected[:, test], 2)
         near = torch.tensor([mexa(a, b) for a, b in pairs], dtype=torch.float64)
         effects.append((_accuracy(projected, test), float(near.mean())))

@@ -19,7 +19,7 @@ from babelscope.probes.lens import lens_logits
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.streams import depth_sites
 from babelscope.probes.translators import Translators
-from babelscope.probes.word_lists import Words, first_tokens
+from babelscope.probes.word_lists import Words, word_beginnings
 from babelscope.recording.walk import walk
 from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
@@ -154,7 +154,7 @@ def answer_tokens(
 ) -> AnswerTokens:
     """First tokens of each word, with and without a space before it; those of two languages are nobody's."""
     begins = [
-        [first_tokens(tokenizer, words[name][tag]) if tag in words[name] else set() for tag in languages]
+        [word_beginnings(tokenizer, words[name][tag]) if tag in words[name] else set() for tag in languages]
         for name in concepts
     ]
     entries = sorted({token for row in begins for tokens_of_word in row for token in tokens_of_word})

@@ -65,8 +65,8 @@ class SimilarityTree:
     def newick(self, depth: int) -> str:
         """The tree in Newick form; lengths are differences of height, a leaf's height is 0."""
         height, text = [0.0] * len(self.languages), [str(tag) for tag in self.languages]
-        for left, right, distance, _ in self.linkage(depth):
-            pair = [f"{text[int(at)]}:{distance / 2 - height[int(at)]:.6g}" for at in (left, right)]
+        for first, second, distance, _ in self.linkage(depth):
+            pair = [f"{text[int(at)]}:{distance / 2 - height[int(at)]:.6g}" for at in (first, second)]
             text.append(f"({','.join(pair)})")
             height.append(distance / 2)
         return f"{text[-1]};"
@@ -203,9 +203,9 @@ def mantel_test(
     first, second = upper
     correlation = float(ranks @ kin)
     null_correlations = [square[order[:, first], order[:, second]] @ ranks for order in (free.numpy(), within.numpy())]
-    inside = relation[upper] > 0
+    related = relation[upper] > 0
     values = similarity[upper]
-    gap = float(values[inside].mean() - values[~inside].mean()) if 0 < inside.sum() < len(inside) else float("nan")
+    gap = float(values[related].mean() - values[~related].mean()) if 0 < related.sum() < len(related) else float("nan")
     return TreeTest(
         correlation,
         *(rank_p(correlation, draws + 1e-12) for draws in null_correlations),

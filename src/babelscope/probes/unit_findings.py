@@ -146,7 +146,7 @@ def role_steps(history: roles.RoleHistory, *, of_all_neurons: bool) -> dict[str,
 def step_name(path: str, others: Sequence[str]) -> str:
     """The folder's own name where no other has it, else the whole path."""
     name = Path(path).name
-    return name if sum(Path(other).name == name for other in others) == 1 else path
+    return name if sum(Path(other_path).name == name for other_path in others) == 1 else path
 
 
 def probe_tokenizer(job: ProbeJob) -> Findings:

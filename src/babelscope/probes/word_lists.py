@@ -66,11 +66,11 @@ def word_tokens(tokenizer: PreTrainedTokenizerBase, words: Words, *, vocabulary:
     claimed = torch.zeros(len(tags), vocabulary or len(tokenizer), dtype=torch.bool)
     for by_tag in words.values():
         for tag, word in by_tag.items():
-            claimed[tags.index(Language.parse(tag)), list(first_tokens(tokenizer, word))] = True
+            claimed[tags.index(Language.parse(tag)), list(word_beginnings(tokenizer, word))] = True
     return _disjoint(tags, claimed, claimed.sum(dim=0) > 1, f"first tokens of {len(words)} words a language")
 
 
-def first_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> set[int]:
+def word_beginnings(tokenizer: PreTrainedTokenizerBase, word: str) -> set[int]:
     """Tokens that begin a word, with and without a space before it; none that lacks a letter or a whole character."""
     tokens = set[int]()
     for encoded in encode_texts(tokenizer, (word, f" {word}")):

@@ -38,7 +38,7 @@ class PassSettings:
             if wrong
         ]
         if faults:
-            raise SiteError(f"a pass can not have {', '.join(faults)}; expected what stands in brackets; correct it")
+            raise SiteError(f"a pass cannot have {', '.join(faults)}; expected what stands in brackets; correct it")
 
 
 def parse_sites(layout: Layout, sites: Sequence[str | Site]) -> dict[At, tuple[int | None, ...]]:

@@ -173,7 +173,7 @@ class SiteSums:
         spaces: dict[torch.device, Workspace],
         *,
         device: torch.device | None = None,
-    ):
+    ) -> None:
         self.at, self.layout, self.spaces = at, layout, spaces
         self.sites = [Site(layer, at) for layer in layers]
         routed = bool(layout.n_experts) and at in NEURON_SITES
@@ -261,7 +261,7 @@ class PassSums:
         shards: int,
         *,
         device: torch.device | None = None,
-    ):
+    ) -> None:
         """device: where the totals are; None puts each layer's on the device of its weights."""
         spaces: dict[torch.device, Workspace] = {}
         self.shards = shards

@@ -149,7 +149,7 @@ def run_state(watchers: Sequence[Watcher], batches_done: int, tokens: int) -> Ru
 
 
 def totals_of(watchers: Sequence[Watcher]) -> dict[str, Tensor]:
-    """The totals of all watchers by name; raises MeasurementError for one that can not be resumed."""
+    """The totals of all watchers by name; raises MeasurementError for one that cannot be resumed."""
     totals: dict[str, Tensor] = {}
     for watcher in watchers:
         if not isinstance(watcher, ResumableWatcher):

@@ -30,7 +30,7 @@ def write_report(
     unless given; a page that is there is replaced, whole or not at all. Without samples no generated text and no prompt
     is in the page. A part that a run did not measure says so.
     Raises ArtifactError, in one line, for a results.json that is missing, foreign or malformed, and for an out that is
-    a folder; PrerequisiteError if the page can not be written.
+    a folder; PrerequisiteError if the page cannot be written.
     """
     folders = [Path(run_folders)] if isinstance(run_folders, str | Path) else [Path(folder) for folder in run_folders]
     if not folders:

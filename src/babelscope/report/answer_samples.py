@@ -58,7 +58,7 @@ def sample_card(row: Mapping[str, Any]) -> Markup:
     answer = element("span", named, element("small", f" {verdict}") if verdict else "", class_="who")
     lines = row.get("lines")
     if lines:
-        said = [_line(words, found, row["target"]) for words, found in lines]
+        said = [_line(words, detected, row["target"]) for words, detected in lines]
     elif row["answer"].strip():
         said = [element("p", row["answer"], lang=row["target"], dir="auto", class_="said")]
     else:
@@ -66,11 +66,11 @@ def sample_card(row: Mapping[str, Any]) -> Markup:
     return element("article", source, prompt, *before, answer, *said, class_=f"card {kind}")
 
 
-def _line(words: str, found: str | None, target: str) -> Markup:
-    """One line; the words stand in an element of their own, so that their direction can not move the badge."""
-    kind = "unknown" if found is None else "target" if found == target else "other"
-    name = "no language detected" if found is None else f"detected: {language_name(found)}"
-    badge = element("span", found or "?", class_=f"badge {kind}", title=name)
+def _line(words: str, detected: str | None, target: str) -> Markup:
+    """One line; the words stand in an element of their own, so that their direction cannot move the badge."""
+    kind = "unknown" if detected is None else "target" if detected == target else "other"
+    name = "no language detected" if detected is None else f"detected: {language_name(detected)}"
+    badge = element("span", detected or "?", class_=f"badge {kind}", title=name)
     # An empty lang means "unknown": better than a wrong one, which would choose wrong letter shapes.
-    spoken = element("span", words, lang=found or "", dir="auto")
+    spoken = element("span", words, lang=detected or "", dir="auto")
     return Markup(f'<p class="said line">{spoken} {escape(badge)}</p>')

@@ -74,24 +74,28 @@ def card_section(results: Results) -> Section:
         "Budget": results.find("budget"),
         "Seeds": _seeds(results),
     }
-    for title, found in cards.items():
-        body.append(_part(title, definition_list(found) if found else missing(title)))
+    for title, fields in cards.items():
+        body.append(_part(title, definition_list(fields) if fields else missing(title)))
     body += [_part("Corpus", _corpus(results)), _part("Time", _seconds(results))]
     body.append(_part("Environment", definition_list(results.find("environment")) or missing("Environment")))
     files = results.find("files")
-    listed = element("ul", *(element("li", element("code", name)) for name in files)) if files else missing("Files")
-    body.append(_part("Files saved beside this page", listed))
+    file_list = element("ul", *(element("li", element("code", name)) for name in files)) if files else missing("Files")
+    body.append(_part("Files saved beside this page", file_list))
     return Section("card", "What was used", element("div", *body, class_="sheet"))
 
 
 def limits_section(runs: list[Results]) -> Section:
     """What the numbers do not say, in general and for these runs."""
     general = [element("li", element("strong", head), " ", words) for head, words in GENERAL]
-    own = []
+    run_limits = []
     for run in runs:
         name = f"{run.folder.resolve().name}: " if len(runs) > 1 else ""
-        own += [element("li", name, words) for words in _own_limits(run)]
-    more = [element("h3", "In these runs" if len(runs) > 1 else "In this run"), element("ul", *own)] if own else []
+        run_limits += [element("li", name, words) for words in _own_limits(run)]
+    more = (
+        [element("h3", "In these runs" if len(runs) > 1 else "In this run"), element("ul", *run_limits)]
+        if run_limits
+        else []
+    )
     return Section("limits", "What these numbers do not say", join([element("ul", *general, class_="limits"), *more]))
 
 
@@ -134,29 +138,29 @@ def _corpus(results: Results) -> Markup:
     if not corpus:
         return missing("Corpus")
     tokens, short = results.by_language("corpus.tokens"), results.by_language("corpus.shortfall")
-    rest = {key: value for key, value in corpus.items() if key not in ("tokens", "shortfall")}
+    other_facts = {key: value for key, value in corpus.items() if key not in ("tokens", "shortfall")}
     rows = [(language_cell(tag), plain(n, 0), plain(short.get(tag, 0), 0)) for tag, n in tokens.items()]
     by_language = details("Tokens by language", table(("Language", "Tokens", "Short by"), rows)) if rows else Markup("")
-    return join([definition_list(rest) if rest else "", by_language])
+    return join([definition_list(other_facts) if other_facts else "", by_language])
 
 
 def _seeds(results: Results) -> dict[str, str]:
     stages = {stage: results.find(f"{stage}.seed") for stage in ("ablation", "steering", "controls")}
-    found = {"run": results.find("seed"), **stages, **(results.find("seeds") or {})}
-    return {stage: str(seed) for stage, seed in found.items() if seed is not None}
+    seeds = {"run": results.find("seed"), **stages, **(results.find("seeds") or {})}
+    return {stage: str(seed) for stage, seed in seeds.items() if seed is not None}
 
 
 def _seconds(results: Results) -> Markup:
-    found = {stage: s for stage, s in results.find("seconds").items() if known(s) and stage != "total"}
-    if not found:
+    seconds_of_stage = {stage: s for stage, s in results.find("seconds").items() if known(s) and stage != "total"}
+    if not seconds_of_stage:
         return missing("Seconds by stage")
-    longest = max(found.values()) or 1
+    longest = max(seconds_of_stage.values()) or 1
     rows = [
         (
             stage.replace("_", " "),
             plain(s, 1),
             element("span", class_="bar", style=f"width:{max(1, 100 * s / longest):.0f}%"),
         )
-        for stage, s in found.items()
+        for stage, s in seconds_of_stage.items()
     ]
-    return table(("Stage", "Seconds", ""), [*rows, ("all", plain(sum(found.values()), 1), "")], kind="time")
+    return table(("Stage", "Seconds", ""), [*rows, ("all", plain(sum(seconds_of_stage.values()), 1), "")], kind="time")

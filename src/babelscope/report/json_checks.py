@@ -36,10 +36,10 @@ def truth(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
 def tag(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
     """A BCP-47 tag, in its canonical form."""
     try:
-        known = isinstance(value, str) and Language.parse(value) == value
+        is_canonical = isinstance(value, str) and Language.parse(value) == value
     except LanguageError:
-        known = False
-    if not known:
+        is_canonical = False
+    if not is_canonical:
         yield f"{at} is {_short(value)}, not a language tag"
 
 
@@ -96,7 +96,7 @@ def row(*checks: Check) -> Check:
     return check_row
 
 
-def table(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
+def number_table(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
     """Rows of equal length, of numbers or null."""
     faults = list(each(each(nullable(number)))(value, at, tags))
     if not faults and len({len(line) for line in value}) != 1:
@@ -106,7 +106,7 @@ def table(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
 
 def language_rows(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
     """A table with one row for each of the run's languages."""
-    faults = list(table(value, at, tags))
+    faults = list(number_table(value, at, tags))
     if not faults and len(value) != len(tags):
         faults = [f"{at} has {len(value)} rows, not one for each of the {len(tags)} languages"]
     yield from faults
@@ -135,17 +135,17 @@ def keyed(check: Check) -> Check:
 
 def per_language(check: Check, *, whole: bool = False, besides: Mapping[str, Check] | None = None) -> Check:
     """An object {tag: value}; `whole` asks for every language, `besides` names keys that are no language."""
-    others = dict(besides or {})
+    other_keys = dict(besides or {})
 
     def check_object(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
         faults = list(keyed(anything)(value, at, tags))
         yield from faults
         if faults:
             return
-        yield from (f"{at}.{one} is missing" for one in tags if whole and one not in value)
+        yield from (f"{at}.{missing_tag} is missing" for missing_tag in tags if whole and missing_tag not in value)
         for key, item in value.items():
-            if key in others or key in tags:
-                yield from others.get(key, check)(item, f"{at}.{key}", tags)
+            if key in other_keys or key in tags:
+                yield from other_keys.get(key, check)(item, f"{at}.{key}", tags)
             else:
                 yield f"{at}.{key} is none of the run's languages"
 
@@ -154,7 +154,7 @@ def per_language(check: Check, *, whole: bool = False, besides: Mapping[str, Che
 
 def record(needed: Mapping[str, Check], **others: Check) -> Check:
     """An object with keys that it must have and others that it may have, or have null; unknown keys are left alone."""
-    known = {**needed, **{key: nullable(check) for key, check in others.items()}}
+    checks = {**needed, **{key: nullable(check) for key, check in others.items()}}
 
     def check_record(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
         if not isinstance(value, dict):
@@ -162,7 +162,7 @@ def record(needed: Mapping[str, Check], **others: Check) -> Check:
             return
         prefix = f"{at}." if at else ""
         yield from (f"{prefix}{key} is missing" for key in needed if key not in value)
-        for key, check in known.items():
+        for key, check in checks.items():
             if key in value:
                 yield from check(value[key], f"{prefix}{key}", tags)
 
@@ -170,5 +170,5 @@ def record(needed: Mapping[str, Check], **others: Check) -> Check:
 
 
 def _short(value: Any) -> str:
-    shown = json.dumps(value, ensure_ascii=False)
-    return shown if len(shown) <= 40 else f"{shown[:39]}…"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:39]}…"

@@ -113,10 +113,10 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, kind: str
             # On a narrow screen rows of evidence are lists: each cell says what it is.
             *(
                 element("td", cell, data_label=name if kind == "evidence" else None)
-                for name, cell in zip(head[1:], rest, strict=True)
+                for name, cell in zip(head[1:], cells, strict=True)
             ),
         )
-        for first, *rest in rows
+        for first, *cells in rows
     ]
     whole = element("table", element("thead", top), element("tbody", *lines))
     # A table that scrolls can be reached by the keyboard.
@@ -134,16 +134,16 @@ def definition_list(items: Mapping[str, object], *, kind: str | None = None) -> 
     parts = []
     for key, value in items.items():
         if isinstance(value, Mapping) and len(value) > MANY and not any(isinstance(x, Mapping) for x in value.values()):
-            shown = escape(", ".join(f"{name} {_counted(inner)}" for name, inner in value.items()))
+            description = escape(", ".join(f"{name} {_counted(inner)}" for name, inner in value.items()))
         elif isinstance(value, Mapping):
-            shown = definition_list({str(name): inner for name, inner in value.items()})
+            description = definition_list({str(name): inner for name, inner in value.items()})
         elif isinstance(value, list | tuple):
-            shown = _listed(value)
+            description = _listed(value)
         elif isinstance(value, Markup):
-            shown = value
+            description = value
         else:
-            shown = escape(_say(value))
-        parts += [element("dt", key.replace("_", " ")), element("dd", shown)]
+            description = escape(_say(value))
+        parts += [element("dt", key.replace("_", " ")), element("dd", description)]
     return element("dl", *parts, class_=kind)
 
 
@@ -174,7 +174,7 @@ def missing(what: str) -> Markup:
 def figure_block(name: str, plots: Sequence[Plot], caption: Caption, *numbers: object) -> Markup:
     """One or more plots with their caption and, folded away, the numbers behind them."""
     several = len(plots) > 1
-    drawn = [
+    plot_blocks = [
         _plot(f"{name}-{at}", plot, caption.shows, heading=several)
         for at, plot in zip(itertools.count(1), plots, strict=False)
     ]
@@ -183,7 +183,7 @@ def figure_block(name: str, plots: Sequence[Plot], caption: Caption, *numbers: o
     folded = [details("The numbers of this figure", *numbers)] if numbers else []
     return element(
         "figure",
-        element("div", *drawn, class_="plots pair" if several else "plots"),
+        element("div", *plot_blocks, class_="plots pair" if several else "plots"),
         element("figcaption", said, definition_list(facts, kind="facts")),
         *folded,
     )

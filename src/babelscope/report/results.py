@@ -53,23 +53,23 @@ class Results:
 
     def by_language(self, path: str) -> dict[str, Any]:
         """A {tag: value} object in the order of the languages, without null values and keys that are no language."""
-        found = self.find(path) or {}
-        return {tag: found[tag] for tag in self.languages if found.get(tag) is not None}
+        by_tag = self.find(path) or {}
+        return {tag: by_tag[tag] for tag in self.languages if by_tag.get(tag) is not None}
 
     def vector(self, path: str) -> Float[np.ndarray, " language"]:
-        """One number a language; NaN where there is none."""
-        found = self.by_language(path)
-        return np.array([found.get(tag, math.nan) for tag in self.languages], dtype=np.float64)
+        """One number per language; NaN where there is none."""
+        numbers = self.by_language(path)
+        return np.array([numbers.get(tag, math.nan) for tag in self.languages], dtype=np.float64)
 
     def rows(self, path: str, width: int) -> Float[np.ndarray, "language column"]:
-        """A row of numbers a language; NaN where there is none."""
-        found = self.by_language(path)
-        return to_array([found.get(tag, [None] * width) for tag in self.languages])
+        """A row of numbers per language; NaN where there is none."""
+        number_rows = self.by_language(path)
+        return to_array([number_rows.get(tag, [None] * width) for tag in self.languages])
 
     def matrix(self, path: str) -> Float[np.ndarray, "row column"] | None:
         """A table of numbers, or None where it was not measured."""
-        found = self.find(path)
-        return None if found is None else to_array(found)
+        rows = self.find(path)
+        return None if rows is None else to_array(rows)
 
 
 def to_array(rows: Sequence[Sequence[Number | None]]) -> Float[np.ndarray, "row column"]:
@@ -87,16 +87,18 @@ def read_results(folder: Path) -> Results:
     except (OSError, ValueError) as err:
         raise ArtifactError(f"{file}: is no JSON that can be read ({err}); make the run again") from err
     tree = parse_json(written, str(file), advice="make the run again")
-    found = tree.get("schema") if isinstance(tree, dict) else None
-    if found != SCHEMA:
-        raise ArtifactError(f"{file}: schema {found!r}; expected {SCHEMA!r}; give the folder of a babelscope run")
-    listed = tree.get("languages")
-    tags = tuple(tag for tag in listed if isinstance(tag, str)) if isinstance(listed, list) else ()
+    schema = tree.get("schema") if isinstance(tree, dict) else None
+    if schema != SCHEMA:
+        raise ArtifactError(f"{file}: schema {schema!r}; expected {SCHEMA!r}; give the folder of a babelscope run")
+    languages = tree.get("languages")
+    tags = tuple(tag for tag in languages if isinstance(tag, str)) if isinstance(languages, list) else ()
     faults = list(RESULTS(tree, "", tags))
     if faults:
         more = f"; and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
-        shown = "; ".join(faults[:FAULTS_SHOWN])
-        raise ArtifactError(f"{file}: {shown}{more}; expected {SCHEMA} (docs/results.schema.json); make the run again")
+        faults_text = "; ".join(faults[:FAULTS_SHOWN])
+        raise ArtifactError(
+            f"{file}: {faults_text}{more}; expected {SCHEMA} (docs/results.schema.json); make the run again"
+        )
     return Results(folder=folder, tree=tree, languages=tags)
 
 

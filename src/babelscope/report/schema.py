@@ -13,10 +13,10 @@ from babelscope.report.json_checks import (
     languages,
     nullable,
     number,
+    number_table,
     per_language,
     record,
     row,
-    table,
     tag,
     text,
     truth,
@@ -31,7 +31,9 @@ _draws = per_language(nullable(each(_maybe)))
 
 def _by_source(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
     """A table whose sides are the sources and the targets named beside it."""
-    faults = list(record({"sources": each(tag), "targets": each(tag), "success": table}, n=table)(value, at, tags))
+    faults = list(
+        record({"sources": each(tag), "targets": each(tag), "success": number_table}, n=number_table)(value, at, tags)
+    )
     if not faults:
         wanted = (len(value["sources"]), len(value["targets"]))
         faults = [

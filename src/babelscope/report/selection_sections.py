@@ -10,11 +10,11 @@ from babelscope.figures import (
     CorpusSizePoint,
     Number,
     Retention,
-    corpus_size_curve,
+    corpus_size_lines,
     neuron_map,
     overlap_map,
     script_retention,
-    script_share,
+    script_share_bars,
     set_sizes,
     stability_ranges,
 )
@@ -43,7 +43,7 @@ CONTROL_STAGES = ("bootstrap", "stability", "overlap", "script")
 def matrix_table(
     values: Float[np.ndarray, "row column"], rows: Sequence[str], columns: Sequence[str], say: Callable[[Number], str]
 ) -> Markup:
-    """A heat map as a table: a row a language, its columns by tag or number."""
+    """A heat map as a table: a row per language, its columns by tag or number."""
     lines = [(language_cell(tag), *map(say, row)) for tag, row in zip(rows, values.tolist(), strict=True)]
     return table(("", *columns), lines, kind="matrix")
 
@@ -51,8 +51,8 @@ def matrix_table(
 def seed_of(results: Results, stage: str) -> str:
     """Seed of a stage as the run wrote it down."""
     places = (f"{stage}.seed", f"seeds.{stage}", "controls.seed" if stage in CONTROL_STAGES else "seed", "seed")
-    found = next((seed for seed in map(results.find, places) if seed is not None), None)
-    return UNRECORDED if found is None else str(found)
+    recorded = next((seed for seed in map(results.find, places) if seed is not None), None)
+    return UNRECORDED if recorded is None else str(recorded)
 
 
 def tokens_said(results: Results) -> str:
@@ -64,8 +64,8 @@ def tokens_said(results: Results) -> str:
 
 
 def _parameter(results: Results, key: str, what: str) -> str:
-    own = results.find(f"parameters.{key}")
-    value = results.find("budget.resamples") if own is None else own
+    parameter = results.find(f"parameters.{key}")
+    value = results.find("budget.resamples") if parameter is None else parameter
     return f"{plain(value, 0)} {what}" if value is not None and known(value) else f"number of {what} {UNRECORDED}"
 
 
@@ -140,9 +140,9 @@ def overlap_section(results: Results, run: str) -> Section:
         element("p", "p, corrected"), matrix_table(p, results.languages, results.languages, lambda x: plain(x, 3)),
     ]  # fmt: skip
     records = [
-        {"language": one, "other": other, "shared": shared[i, j], "lift": lift[i, j], "p": p[i, j]}
-        for i, one in enumerate(results.languages)
-        for j, other in enumerate(results.languages)
+        {"language": row_tag, "other": column_tag, "shared": shared[i, j], "lift": lift[i, j], "p": p[i, j]}
+        for i, row_tag in enumerate(results.languages)
+        for j, column_tag in enumerate(results.languages)
     ]
     plots = [Plot(figure, "Neurons shared by two languages, coloured by lift against chance", records)]
     return Section("overlap", title, figure_block(f"{run}-overlap", plots, caption, *numbers))
@@ -164,7 +164,7 @@ def stability_section(results: Results, run: str) -> Section:
         for row in results.find("controls.corpus_size") or []
     ]
     if points:
-        plots.append(Plot(corpus_size_curve(points=points), "Less text", [point._asdict() for point in points]))
+        plots.append(Plot(corpus_size_lines(points=points), "Less text", [point._asdict() for point in points]))
     else:
         after.append(missing("Agreement by size of the corpus"))
     caption = Caption(
@@ -191,16 +191,18 @@ def stability_section(results: Results, run: str) -> Section:
 def script_section(results: Results, run: str) -> Section:
     """Figure 7: how much of a set's response goes with the script."""
     title = "Language or script"
-    found = results.by_language("controls.script")
-    if not found:
+    script_by_tag = results.by_language("controls.script")
+    if not script_by_tag:
         return Section("script", title, missing("Script control"))
     fields = Retention._fields
     measured = {
-        tag: Retention(*(_nan(row.get(field)) for field in fields)) for tag, row in found.items() if "share" in row
+        tag: Retention(*(_nan(row.get(field)) for field in fields))
+        for tag, row in script_by_tag.items()
+        if "share" in row
     }
-    rows = [(tag, measured.get(tag)) for tag in sorted(found, key=lambda tag: tag not in measured)]
+    rows = [(tag, measured.get(tag)) for tag in sorted(script_by_tag, key=lambda tag: tag not in measured)]
     shares = [{"language": tag, "share": r.share, "low": r.low, "high": r.high} for tag, r in measured.items()]
-    plots = [Plot(script_share(rows=rows), "Share of the response that is script", shares)]
+    plots = [Plot(script_share_bars(rows=rows), "Share of the response that is script", shares)]
     if measured:
         active = [{"language": tag, **r._asdict()} for tag, r in measured.items()]
         plots.insert(0, Plot(script_retention(rows=list(measured.items())), "Neurons still active", active))
@@ -235,25 +237,29 @@ def script_section(results: Results, run: str) -> Section:
                     for x in (r.native, r.shuffled_words, r.romanised, r.english, r.layer_matched, r.share)
                 ),
                 span(r.low, r.high, 0, factor=100) or "–",
-                plain(found[tag].get("romanised_bits_per_byte")),
+                plain(script_by_tag[tag].get("romanised_bits_per_byte")),
             )
             for tag, r in measured.items()
         ],
     )
-    reasons = [(language_cell(tag), row["not_applicable"]) for tag, row in found.items() if "not_applicable" in row]
+    reasons = [
+        (language_cell(tag), row["not_applicable"]) for tag, row in script_by_tag.items() if "not_applicable" in row
+    ]
     left_out = details("Not applicable, and why", table(("Language", "Reason"), reasons)) if reasons else Markup("")
     return Section("script", title, join([figure_block(f"{run}-script", plots, caption, numbers), left_out]))
 
 
 def _parallel(results: Results) -> Markup:
-    found = results.by_language("controls.parallel")
-    if not found:
+    agreement_by_tag = results.by_language("controls.parallel")
+    if not agreement_by_tag:
         return missing("Agreement with sets from parallel text")
     rows = [
         (language_cell(tag), plain(row["jaccard"], 3), plain(row.get("chance"), 3), plain(row.get("lift"), 1))
-        for tag, row in found.items()
+        for tag, row in agreement_by_tag.items()
     ]
-    jaccard, chance = ([row[key] for row in found.values() if known(row.get(key))] for key in ("jaccard", "chance"))
+    jaccard, chance = (
+        [row[key] for row in agreement_by_tag.values() if known(row.get(key))] for key in ("jaccard", "chance")
+    )
     said = f" Median over languages: {plain(_median(jaccard))}, by chance {plain(_median(chance))}."
     what = (
         "Sets found in line-parallel text, where the content is the same in all languages, against the sets above. "
@@ -265,14 +271,14 @@ def _parallel(results: Results) -> Markup:
 
 
 def _shuffled(results: Results) -> Markup:
-    found = results.by_language("controls.shuffled_labels")
-    if not found:
+    shuffled_by_tag = results.by_language("controls.shuffled_labels")
+    if not shuffled_by_tag:
         return missing("Shuffled labels")
     fdr = results.find("controls.shuffled_labels.set_fdr")
-    each, of_all = (fdr, None) if isinstance(fdr, dict) else ({}, fdr)
+    fdr_by_tag, of_all = (fdr, None) if isinstance(fdr, dict) else ({}, fdr)
     rows = [
-        (language_cell(tag), percent(row["share_q05"], 1), plain(row.get("n"), 0), percent(each.get(tag), 2))
-        for tag, row in found.items()
+        (language_cell(tag), percent(row["share_q05"], 1), plain(row.get("n"), 0), percent(fdr_by_tag.get(tag), 2))
+        for tag, row in shuffled_by_tag.items()
     ]
     draws = results.find("controls.shuffled_labels.draws")
     often = "a number of times that was not recorded" if draws is None else f"{plain(draws, 0)} times"

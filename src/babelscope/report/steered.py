@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from babelscope.axes import Float
-from babelscope.figures import STRENGTH_UNIT, DosePoint, Number, dose_response, source_target_map, steering_bars
+from babelscope.figures import STRENGTH_UNIT, DosePoint, Number, dose_response_lines, source_target_map, steering_bars
 from babelscope.report.claims import macro_success
 from babelscope.report.markup import (
     Caption,
@@ -77,7 +77,7 @@ def dose_section(results: Results, run: str) -> Section:
     head = ("Layer", "Strength", "Success", "Interval", "Perplexity ×", "Distinct-4 ×", "n")
     plots = [
         Plot(
-            dose_response(points=points, chosen=chosen, unit=_strength_unit(results)),
+            dose_response_lines(points=points, chosen=chosen, unit=_strength_unit(results)),
             "Success and perplexity ratio by strength, a line a layer",
             [{**point._asdict(), "answers": row.get("n")} for point, row in zip(points, rows, strict=True)],
         )
@@ -116,11 +116,11 @@ def _bars(results: Results, name: str, success: Mapping[str, Number]) -> Markup:
         for tag, pair in results.by_language("steering.success_interval").items()
         if known(pair[0]) and known(pair[1])
     }
-    others = {key: results.by_language(f"steering.{key}") for key in COMPARISONS}
-    others = {key: rates for key, rates in others.items() if rates}
+    rates_by_control = {key: results.by_language(f"steering.{key}") for key in COMPARISONS}
+    rates_by_control = {key: rates for key, rates in rates_by_control.items() if rates}
     targets = list(success)
-    figure = steering_bars(success=success, intervals=ends, comparisons=others, targets=targets)
-    absent = [label.lower() for key, label in COMPARISONS.items() if key not in others]
+    figure = steering_bars(success=success, intervals=ends, comparisons=rates_by_control, targets=targets)
+    absent = [label.lower() for key, label in COMPARISONS.items() if key not in rates_by_control]
     caption = Caption(
         shows="Answers in the target language, by target.",
         read="The bar is steering with its 95 % Wilson interval"
@@ -139,13 +139,20 @@ def _bars(results: Results, name: str, success: Mapping[str, Number]) -> Markup:
             language_cell(tag),
             percent(success[tag], 1),
             span(*ends.get(tag, (None, None)), 1, factor=100),
-            *(percent(rates.get(tag), 1) for rates in others.values()),
+            *(percent(rates.get(tag), 1) for rates in rates_by_control.values()),
             plain(results.by_language("steering.perplexity_ratio").get(tag)),
             plain(results.by_language("steering.distinct4_ratio").get(tag)),
         )
         for tag in targets
     ]
-    head = ("Target", "Steered", "Interval", *(COMPARISONS[key] for key in others), "Perplexity ×", "Distinct-4 ×")
+    head = (
+        "Target",
+        "Steered",
+        "Interval",
+        *(COMPARISONS[key] for key in rates_by_control),
+        "Perplexity ×",
+        "Distinct-4 ×",
+    )
     macro = [
         (COMPARISONS.get(key, key.replace("_", " ")), macro_success(results, key))
         for key in results.find("steering.macro") or {}
@@ -154,17 +161,17 @@ def _bars(results: Results, name: str, success: Mapping[str, Number]) -> Markup:
     records = [
         {"target": tag, "answers": kind, "success": rates.get(tag), "low": low, "high": high}
         for tag in targets
-        for kind, rates in {"steered": success, **others}.items()
+        for kind, rates in {"steered": success, **rates_by_control}.items()
         for low, high in [ends.get(tag, (None, None)) if kind == "steered" else (None, None)]
     ]
     plot = Plot(figure, "Success by target beside native text and controls", records)
     return figure_block(name, [plot], caption, table(head, rows), *means)
 
 
-def _source_map(results: Results, name: str, found: Mapping[str, list]) -> Markup:
-    values = np.array([[_nan(x) for x in row] for row in found["success"]], dtype=np.float64)
-    n = None if found.get("n") is None else to_array(found["n"])
-    figure = source_target_map(success=values, n=n, sources=found["sources"], targets=found["targets"])
+def _source_map(results: Results, name: str, by_source: Mapping[str, list]) -> Markup:
+    values = np.array([[_nan(x) for x in row] for row in by_source["success"]], dtype=np.float64)
+    n = None if by_source.get("n") is None else to_array(by_source["n"])
+    figure = source_target_map(success=values, n=n, sources=by_source["sources"], targets=by_source["targets"])
     caption = Caption(
         shows="Success by language of the prompt and target.",
         read="Pale is low, dark is high (the other way round on a dark page): a pale row is a language hard to leave, "
@@ -175,8 +182,8 @@ def _source_map(results: Results, name: str, found: Mapping[str, list]) -> Marku
         seed=seed_of(results, "steering"),
         unit=f"% of answers; {_setting(results)}",
     )
-    numbers = matrix_table(values, found["sources"], found["targets"], lambda x: plain(100 * x, 1))
-    records = matrix_records(values, found["sources"], found["targets"], ("source", "target", "success"))
+    numbers = matrix_table(values, by_source["sources"], by_source["targets"], lambda x: plain(100 * x, 1))
+    records = matrix_records(values, by_source["sources"], by_source["targets"], ("source", "target", "success"))
     if n is not None:
         records = [{**row, "answers": count} for row, count in zip(records, n.ravel().tolist(), strict=True)]
     plot = Plot(figure, "Success by language of the prompt (rows) and target (columns)", records)
@@ -209,14 +216,16 @@ def _setting(results: Results) -> str:
 def _stream(shares: Mapping[str, Any], form: str | None) -> str:
     """What massive units and first tokens hold at the layer, and whether the directions are made of them too."""
     units = shares.get("left_out") or []
-    listed = (
+    left_out_text = (
         f" and {'unit' if len(units) == 1 else 'units'} {', '.join(f'{unit:g}' for unit in units)}" if units else ""
     )
-    made = f"are made without first tokens{listed}" if form == "ordinary" else "are made of all tokens and units"
+    form_text = (
+        f"are made without first tokens{left_out_text}" if form == "ordinary" else "are made of all tokens and units"
+    )
     return (
         f"At the chosen layer the largest unit ({shares['unit']:g}) holds {percent(shares['unit_share'], 1)} of the "
         f"squared length of tokens, and a document's first token is {plain(shares['first_ratio'], 1)} times as large "
-        f"in square as the others; directions there {made}."
+        f"in square as the others; directions there {form_text}."
     )
 
 

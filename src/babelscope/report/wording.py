@@ -48,8 +48,12 @@ def p_value(p: Number | None) -> str:
 
 def names(tags: Iterable[str]) -> str:
     """Languages as a list in a sentence."""
-    listed = [language_name(tag) for tag in tags]
-    return ", ".join(listed[:-1]) + " and " + listed[-1] if len(listed) > 1 else "".join(listed)
+    language_names = [language_name(tag) for tag in tags]
+    return (
+        ", ".join(language_names[:-1]) + " and " + language_names[-1]
+        if len(language_names) > 1
+        else "".join(language_names)
+    )
 
 
 def span_over(values: Sequence[Number], digits: int = 2) -> str:

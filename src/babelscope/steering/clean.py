@@ -18,7 +18,9 @@ from babelscope.upstream.forward import ForwardInputs, forward_names, run_body
 class CleanPass:
     """One pass over the whole prompt without steering.
 
-    It is read before the first token is steered, so what follows does not depend on the cache or on chunks.
+    It is needed for two things: conditions on the prompt, which steering at an earlier layer would change, and
+    operations that start from unsteered values. It runs before the first token is steered, so that what follows does
+    not depend on the cache or on how the prompt is cut into chunks.
     """
 
     def __init__(self, ids: Tensor | None, mask: Tensor | None) -> None:
@@ -41,7 +43,10 @@ class CleanPass:
         return self._answers[key]
 
     def _counted(self, value: Tensor, ordinary: Tensor | None) -> Bool[Tensor, "row token"]:
-        """Tokens that are neither pads nor, where they are known, special; a row of nothing else counts whole."""
+        """True at tokens that are neither pads nor special; at all but pads in a row that has only special tokens.
+
+        ordinary: False at the ids of special tokens; None where they are not known, and then they count.
+        """
         real = torch.ones(value.shape[:2], dtype=torch.bool, device=value.device)
         if self._mask is not None:
             real = self._mask.to(value.device, torch.bool)
@@ -51,7 +56,10 @@ class CleanPass:
         return torch.where(plain.any(dim=1, keepdim=True), plain, real)
 
     def onto(self, site: Site, value: Tensor, start: int, repeats: int) -> Tensor:
-        """`value`, whose first column is `start`, with the prompt's columns as they were in this pass."""
+        """A copy of `value` in which the prompt's columns are those of this clean pass.
+
+        start: the place in its row of the first column of `value`; repeats: beams and return sequences of each row.
+        """
         clean = self.values[site][:, start : start + value.shape[1]].repeat_interleave(repeats, dim=0)
         flat = value.flatten(2)
         return torch.cat([clean.to(flat.dtype), flat[:, clean.shape[1] :]], dim=1).reshape(value.shape)
@@ -99,7 +107,7 @@ def clean_inputs(inputs: ForwardInputs, body: nn.Module, length: int | None) -> 
 
 @torch.no_grad()
 def run_clean(body: nn.Module, inputs: ForwardInputs, hold: Callable[[CleanPass | None], None]) -> CleanPass:
-    """Run the body once, `hold` told of the pass before and of its end."""
+    """Run the body once without steering; `hold` is called with the pass before it, and with None after it."""
     clean = CleanPass(inputs.ids, inputs.mask)
     hold(clean)
     try:

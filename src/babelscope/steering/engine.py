@@ -37,7 +37,7 @@ def steer(
     """While open, these operations act on every forward pass of the model, in `generate` and outside it.
 
     operations: for all rows; those at one site act in the order given.
-    rows: one entry a row of the batch, each its own steering, or None for an untouched row; they act after
+    rows: one entry per row of the batch, each its own steering, or None for an untouched row; they act after
     `operations`, and batches must have as many rows. Beams and return sequences follow the row they come from.
     tokenizer: if given, its special tokens are left alone, but by gates with `skip_special=False`.
     Pads are never touched; they are known by the attention mask, and without one no token is taken for a pad.

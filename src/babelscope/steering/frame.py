@@ -106,21 +106,21 @@ class Frame:
         return real_prompt.long().sum(dim=1, keepdim=True) + max(0, self.prompt_end - self.end)
 
     def factors(self, gate: Gate, schedule: Schedule) -> list[float]:
-        """Factor on the strength at each column, from phase and schedule; [f] where all are f."""
-        inside = self.prompt_tokens
-        first = self.start + inside - self.prompt_end + 1
+        """Factor on the strength at each column, from phase and schedule; a list of one where all columns share it."""
+        prompt_columns = self.prompt_tokens
+        first = self.start + prompt_columns - self.prompt_end + 1
         before = schedule.factor(0) if gate.phase != "generated" else 0.0
         if gate.phase == "prompt":
-            after = [0.0] * (self.tokens - inside)
+            after = [0.0] * (self.tokens - prompt_columns)
         elif schedule.course == "constant":
-            after = [1.0] * (self.tokens - inside)
+            after = [1.0] * (self.tokens - prompt_columns)
         else:
-            after = [schedule.factor(step) for step in range(first, first + self.tokens - inside)]
-        factors = [before] * inside + after
+            after = [schedule.factor(step) for step in range(first, first + self.tokens - prompt_columns)]
+        factors = [before] * prompt_columns + after
         return factors[:1] if len(set(factors)) == 1 else factors
 
     def selected(self, gate: Gate, ordinary: Bool[Tensor, " vocab"] | None) -> Bool[Tensor, "#batch token"] | None:
-        """True at the tokens that pads, special tokens and positions leave open; None where that is all of them.
+        """True at tokens that are no pads, and open by the gate's positions and special tokens; None where all are.
 
         ordinary: False for the ids of special tokens; prompts given as embeddings have no ids and none is left out.
         """
@@ -145,8 +145,8 @@ class Frame:
 
     def open_phase(self, gate: Gate) -> list[bool]:
         """Whether the gate's phase holds, by column."""
-        inside = self.prompt_tokens
-        return [gate.phase != "generated"] * inside + [gate.phase != "prompt"] * (self.tokens - inside)
+        prompt_columns = self.prompt_tokens
+        return [gate.phase != "generated"] * prompt_columns + [gate.phase != "prompt"] * (self.tokens - prompt_columns)
 
     def meeting(self, condition: Condition, ordinary: Tensor | None) -> Bool[Tensor, "batch 1"]:
         """True at rows whose prompt meets the condition, beams and return sequences after their row."""

@@ -171,12 +171,12 @@ def count_plain(frame: Frame, factors: Sequence[float], open_phase: Sequence[boo
     of the pass with a strength.
     """
     prompt = _prompt_columns(frame, len(factors))
-    pairs = [(bool(factor), inside) for factor, inside in zip(factors, open_phase, strict=True)]
+    pairs = [(bool(factor), phase_holds) for factor, phase_holds in zip(factors, open_phase, strict=True)]
     counters = Counter[str](), Counter[str]()
     for counter, part in zip(counters, (pairs[:prompt], pairs[prompt:]), strict=True):
         counter["row"] += (frame.batch - rows_on) * len(part)
-        for (acts, inside), columns in Counter(part).items():
-            counter["phase" if not inside else "edited" if acts else "schedule"] += rows_on * columns
+        for (acts, phase_holds), columns in Counter(part).items():
+            counter["phase" if not phase_holds else "edited" if acts else "schedule"] += rows_on * columns
     return tuple(tuple(counter[name] for name in ("edited", *REASONS)) for counter in counters)
 
 

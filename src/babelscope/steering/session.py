@@ -33,7 +33,9 @@ _LOCK = threading.Lock()
 class Session:
     """Stands at `model.generate`, on that one object, while any steering of it is open; shared by nested contexts.
 
-    What it remembers of a call is kept apart for each thread.
+    Threads share the counts of open contexts and the list of receipts, which change under `_LOCK` only. What belongs to
+    one call (its prompt, clean pass, columns and frame) is thread-local, so that two threads that generate with one
+    model inside one context do not read each other's prompts.
     """
 
     def __init__(self, model: CausalModel, body: nn.Module) -> None:
@@ -46,7 +48,7 @@ class Session:
         self.owner = threading.get_ident()
         """The thread whose contexts are open."""
         self.receipts: list[Receipt] = []
-        """Of the open contexts."""
+        """Receipts of the open contexts."""
         self.sites: Counter[str] = Counter()
         """Sites that open contexts steer, for a message."""
         self._body = body

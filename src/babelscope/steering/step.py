@@ -24,13 +24,13 @@ class ReadyOperation:
     vectors: Float64[Tensor, "row unit"]
     """In raw units; one for all rows, or one per row."""
     strengths: tuple[float, ...] | None
-    """One a row, 0 where it is untouched, as are rows past the end; None: the operation's own for all rows."""
+    """One per row, 0 for a row that is left alone; rows past the end are too. None: the operation's own for all."""
     batch_rows: int | None
     """Rows that a batch must have; None where any number will do."""
     width: int
     """Units of the site."""
     _ready: dict[Any, Any] = field(default_factory=dict)
-    """What was moved to a device already."""
+    """Tensors that were moved to a device already, by name, device and precision."""
     _settings: tuple[Any, ...] = ()
     """Gate, schedule and strengths; one object for all steps of a steering that have the same (`share`)."""
 
@@ -55,11 +55,15 @@ class ReadyOperation:
 
     @property
     def idle(self) -> bool:
-        """Nothing would ever change."""
+        """Whether the operation changes nothing, whatever comes."""
         return not self.operation.strength if self.strengths is None else not any(self.strengths)
 
     def join(self, other: "ReadyOperation") -> "ReadyOperation | None":
-        """Both as one step, where they differ only in rows, vectors and strengths and touch different rows."""
+        """Both operations as one, so that one hook serves many rows; None where they cannot be merged.
+
+        They can where both name their rows, no row has a strength in both, and all else but the vectors is the same:
+        site, kind, gate, schedule, and the very same matrix and features.
+        """
         if self.strengths is None or other.strengths is None or len(self.strengths) != len(other.strengths):
             return None
         if self._form is None or self._form != other._form:
@@ -79,15 +83,17 @@ class ReadyOperation:
 
     @property
     def _form(self) -> tuple[Any, ...] | None:
-        """What two steps must share to be one; None where this one stays alone."""
+        """What two operations must have in common to be merged; None where this one never is."""
         op = self.operation
+        # One vector per row is kept for all units of a site: operations on single units, or on the neurons of experts,
+        # would need one per row and expert, and stay apart.
         if op.indices is not None or op.site.at in NEURON_SITES:
             return None
         return op.site, op.kind, replace(op.gate, rows=None), op.schedule, self.batch_rows, *self._shared
 
     @property
     def _shared(self) -> tuple[Any, ...]:
-        """What is too large to be joined by row: steps must hold the very same."""
+        """What is too large to be kept per row: merged operations must hold the same objects."""
         op = self.operation
         return id(op.matrix), id(op.features), op.clean
 
@@ -99,7 +105,7 @@ class ReadyOperation:
         ordinary: Tensor | None,
         receipt: Receipt | None = None,
     ) -> Tensor:
-        """The activation after this step; the very same tensor where nothing is open."""
+        """The activation after this operation; the same tensor, not a copy, where no token is open to it."""
         strength, counts = self._in_pass(frame, ordinary, value)
         if receipt is not None:
             receipt.met(id(self), frame, value.shape[1], counts)
@@ -123,7 +129,7 @@ class ReadyOperation:
         return at_units(change, flat, where, vector, strength).reshape(value.shape)
 
     def _pasted(self, change: Change, value: Tensor, vector: Tensor, strength: float | Tensor, frame: Frame) -> Tensor:
-        """The change of what stood here in the clean pass, where the strength is not 0."""
+        """The operation applied to the value of the clean pass, put in at tokens whose strength is not 0."""
         if frame.clean is None:
             raise SteeringError(f"site '{self.operation.site}': no clean pass was made; call generate, or the model")
         before = frame.clean.onto(self.operation.site, value, frame.start, frame.repeats).flatten(2)

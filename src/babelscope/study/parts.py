@@ -41,7 +41,7 @@ ORDER = (
 """Parts that the stages found, as the file has them."""
 
 
-def assemble(job: StudyInputs, observation: Observation, sets: NeuronSet, parts: Mapping[str, Any]) -> dict[str, Any]:
+def results_of(job: StudyInputs, observation: Observation, sets: NeuronSet, parts: Mapping[str, Any]) -> dict[str, Any]:
     """The whole of results.json but the seconds."""
     directions = [f"directions/{tag}" for tag in sets.languages if (job.folder / "directions" / tag).is_dir()]
     return {

@@ -16,14 +16,14 @@ from babelscope.files.writing import locked, write_text
 from babelscope.models import layout_of, open_model
 from babelscope.models.plain import CausalModel
 from babelscope.report import write_report
-from babelscope.runs import plain
+from babelscope.runs import nan_as_null
 from babelscope.stage_store import StageStore, check_free, read_kept
 from babelscope.study.budget import Budget
 from babelscope.study.cost import say_costs
 from babelscope.study.job import StudyInputs
-from babelscope.study.parts import assemble
+from babelscope.study.parts import results_of
 from babelscope.study.plan import plan_of
-from babelscope.study.stages import SITES, ablate, control, identify, observe_text, steer
+from babelscope.study.stages import SITES, ablate, control, identify, observe_text, steering_stage
 from babelscope.study.texts import check_shards
 from babelscope.sweeps import ChatPrompts
 from babelscope.sweeps.questions import study_prompts
@@ -117,8 +117,8 @@ def measure(job: StudyInputs, kept: StageStore, steering: bool, include_samples:
         **kept.stage("ablate", lambda: {"ablation": ablate(job, observation, sets, choice)}),
     }
     if steering:
-        parts |= kept.stage("steer", lambda: {"steering": steer(job, observation, sets)})
-    results = plain(assemble(job, observation, sets, parts))
+        parts |= kept.stage("steer", lambda: {"steering": steering_stage(job, observation, sets)})
+    results = nan_as_null(results_of(job, observation, sets, parts))
     results["seconds"] = dict(kept.seconds)
     write_results(job.folder, results)
     with kept.timed("report"):

@@ -134,7 +134,7 @@ def romanised_harm(job: StudyInputs, sets: NeuronSet) -> dict[str, dict[Language
     }
 
 
-def steer(job: StudyInputs, observation: Observation, sets: NeuronSet) -> dict[str, Any]:
+def steering_stage(job: StudyInputs, observation: Observation, sets: NeuronSet) -> dict[str, Any]:
     """Directions and neuron arithmetic, chosen on the validation split, scored on the test split."""
     budget, decoding = job.budget, Decoding(seed=job.seed)
     study = steering_study(

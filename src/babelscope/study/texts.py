@@ -10,7 +10,7 @@ SHARDS = 32
 
 def check_shards(train: Corpus) -> None:
     """Raise CorpusError where a language has too few documents to be resampled by shards: known before the work."""
-    filled = {tag: len({shard_of(document.id, SHARDS) for document in found}) for tag, found in train.items()}
+    filled = {tag: len({shard_of(document.id, SHARDS) for document in documents}) for tag, documents in train.items()}
     few = [f"{tag} {len(train[tag])} in {count}" for tag, count in filled.items() if count < FEWEST_SHARDS]
     if few:
         raise CorpusError(

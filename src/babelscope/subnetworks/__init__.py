@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from babelscope.subnetworks.applied import active_changes
     from babelscope.subnetworks.bank import BYTES_A_VALUE, Bank
     from babelscope.subnetworks.delta import Delta
-    from babelscope.subnetworks.delta_overlap import SharedCells, element_overlap, overlap
+    from babelscope.subnetworks.delta_overlap import SharedCells, element_overlap, shared_cells
     from babelscope.subnetworks.dense import Dense, ffn_names, parameter_names
     from babelscope.subnetworks.elements import ElementDelta
     from babelscope.subnetworks.loss import rows_loss
@@ -43,7 +43,7 @@ __all__ = [
     "ffn_names",
     "lottery_ticket_mask",
     "mix_texts",
-    "overlap",
+    "shared_cells",
     "parameter_names",
     "rows_loss",
     "train",

@@ -43,10 +43,10 @@ class WeightChange(Protocol):
         """What is added, by place."""
         ...
 
-    def places(self, model: CausalModel, *, held: bool = False) -> Mapping[str, WeightPlace]:
-        """Its places in a model; raises PrerequisiteError where it can not be written.
+    def places(self, model: CausalModel, *, applied: bool = False) -> Mapping[str, WeightPlace]:
+        """Its places in a model; raises PrerequisiteError where it cannot be written.
 
-        held: the model holds the change, and is not asked for its hash: its config may have been edited since, and
+        applied: the model holds the change, and is not asked for its hash: its config may have been edited since, and
         the way back must stay open. Else raises ArtifactError where the model is another one.
         """
         ...
@@ -63,11 +63,11 @@ class Active(NamedTuple):
     scale: float | int
 
 
-class Held(NamedTuple):
+class BaseCells(NamedTuple):
     """Base cells of one place, those that some active change touches."""
 
     keys: Int64[Tensor, " cell"]
-    base: Float[Tensor, "cell ..."]
+    values: Float[Tensor, "cell ..."]
 
 
 class CellEdit(NamedTuple):
@@ -77,13 +77,13 @@ class CellEdit(NamedTuple):
     keys: Int64[Tensor, " cell"]
     before: Float[Tensor, "cell ..."]
     after: Float[Tensor, "cell ..."]
-    held: Held
+    base: BaseCells
 
 
 @dataclass
 class _State:
     active: dict[str, Active] = field(default_factory=dict)
-    held: dict[str, Held] = field(default_factory=dict)
+    base: dict[str, BaseCells] = field(default_factory=dict)
 
 
 _STATES: WeakKeyDictionary[nn.Module, _State] = WeakKeyDictionary()
@@ -93,7 +93,7 @@ def changed_storages(model: nn.Module) -> set[int]:
     """Addresses of the parameters in which a model holds a change now."""
     state = _STATES.get(model)
     active = state.active.values() if state else ()
-    return set().union(*(held.change.storages(cast(Any, model)) for held in active))
+    return set().union(*(change.storages(cast(Any, model)) for change, _ in active))
 
 
 EDITORS.append(changed_storages)
@@ -112,17 +112,21 @@ def base_cells(model: CausalModel, change: WeightChange) -> dict[str, Tensor]:
     Other changes that the model holds count as a part of the base.
     """
     state = _STATES.get(model) or _State()
-    places = change.places(model, held=change.digest in state.active)
+    places = change.places(model, applied=change.digest in state.active)
     if change.digest not in state.active:
         return {name: places[name].read(cells.keys.to(places[name].device)) for name, cells in change.cells().items()}
-    left = [active for digest, active in state.active.items() if digest != change.digest]
-    found = {}
+    other_changes = [active for digest, active in state.active.items() if digest != change.digest]
+    base_values = {}
     for name, cells in change.cells().items():
-        held, keys, _ = _opened(state, name, places[name], cells)
-        own = cells.keys.to(keys.device)
-        values, still = _base(held, own), _touched(own, name, left)
-        found[name] = values.index_put((still,), _summed(held, own[still], name, left)) if bool(still.any()) else values
-    return found
+        base, keys, _ = _opened(state, name, places[name], cells)
+        change_cells = cells.keys.to(keys.device)
+        values, still = _base(base, change_cells), _touched(change_cells, name, other_changes)
+        base_values[name] = (
+            values.index_put((still,), _summed(base, change_cells[still], name, other_changes))
+            if bool(still.any())
+            else values
+        )
+    return base_values
 
 
 @torch.no_grad()
@@ -146,7 +150,7 @@ def apply_change(model: CausalModel, change: WeightChange, scale: float | int = 
     """Add scale · change to a model in place, all or nothing; returns the bytes written.
 
     Raises ArtifactError if it is applied already, for another model, or overlaps a change of the other kind;
-    PrerequisiteError for weights that can not be written; MeasurementError where weights are not finite before or
+    PrerequisiteError for weights that cannot be written; MeasurementError where weights are not finite before or
     after, or were changed by someone else since the last apply or revert.
     """
     state = _STATES.get(model) or _State()
@@ -161,19 +165,19 @@ def apply_change(model: CausalModel, change: WeightChange, scale: float | int = 
     _check_kinds(model, state, change)
     steps = {}
     for name, cells in change.cells().items():
-        held, keys, now = _opened(state, name, places[name], cells)
-        held = _merged(held, keys, now)
-        values = _summed(held, keys, name, after)
+        base, keys, live = _opened(state, name, places[name], cells)
+        base = _merged(base, keys, live)
+        values = _summed(base, keys, name, after)
         if not _finite(values):
-            _refuse(change, scale, name, now)
-        steps[name] = CellEdit(places[name], keys, now, values, held)
+            _refuse(change, scale, name, live)
+        steps[name] = CellEdit(places[name], keys, live, values, base)
     lossy = any(step.place.dtype.itemsize < 4 for step in steps.values())
     loss = cast_loss(model, change, scale)[0] if lossy else None
     _write(steps)
     if loss is not None and not loss.exact:
         log.warning("%s: %s; open the model in float32 to keep all of it", change.title, loss.line())
     state.active[change.digest] = Active(change, scale)
-    state.held.update({name: step.held for name, step in steps.items()})
+    state.base.update({name: step.base for name, step in steps.items()})
     _STATES[model] = state
     return _bytes(steps)
 
@@ -190,21 +194,23 @@ def revert_change(model: CausalModel, change: WeightChange) -> int:
             f"{change.title} is not applied to this model; expected an applied one; apply it first (a copy of a model, "
             "or a saved one, knows nothing of what was applied)"
         )
-    left = [active for digest, active in state.active.items() if digest != change.digest]
-    places, steps = change.places(model, held=True), {}
+    other_changes = [active for digest, active in state.active.items() if digest != change.digest]
+    places, steps = change.places(model, applied=True), {}
     for name, cells in change.cells().items():
-        held, keys, now = _opened(state, name, places[name], cells)
-        values, still = _base(held, keys), _touched(keys, name, left)
+        base, keys, live = _opened(state, name, places[name], cells)
+        values, still = _base(base, keys), _touched(keys, name, other_changes)
         if bool(still.any()):
-            values = values.index_put((still,), _summed(held, keys[still], name, left))
-        kept = _touched(held.keys, name, left)
-        steps[name] = CellEdit(places[name], keys, now, values, Held(held.keys[kept], held.base[kept]))
+            values = values.index_put((still,), _summed(base, keys[still], name, other_changes))
+        still_touched = _touched(base.keys, name, other_changes)
+        steps[name] = CellEdit(
+            places[name], keys, live, values, BaseCells(base.keys[still_touched], base.values[still_touched])
+        )
     _write(steps)
     del state.active[change.digest]
     for name, step in steps.items():
-        state.held[name] = step.held
-        if not len(step.held.keys):
-            del state.held[name]
+        state.base[name] = step.base
+        if not len(step.base.keys):
+            del state.base[name]
     if not state.active:
         del _STATES[model]
     return _bytes(steps)
@@ -221,35 +227,35 @@ def applied_change(model: CausalModel, change: WeightChange, scale: float | int 
 
 
 def _ordered(active: Iterable[Active]) -> tuple[Active, ...]:
-    return tuple(sorted(active, key=lambda one: one.change.digest))
+    return tuple(sorted(active, key=lambda active_change: active_change.change.digest))
 
 
 def _check_kinds(model: CausalModel, state: _State, change: WeightChange) -> None:
-    """Rows and elements of one parameter can not be held side by side: each kind would keep its own base."""
-    for other in state.active.values():
-        if type(other.change) is not type(change) and other.change.storages(model) & change.storages(model):
+    """Rows and elements of one parameter cannot be held side by side: each kind would keep its own base."""
+    for earlier in state.active.values():
+        if type(earlier.change) is not type(change) and earlier.change.storages(model) & change.storages(model):
             raise ArtifactError(
-                f"{change.title}: {other.change.title} changes the same parameters by other cells; expected changes of "
-                "one kind; revert it first"
+                f"{change.title}: {earlier.change.title} changes the same parameters by other cells; expected changes "
+                "of one kind; revert it first"
             )
 
 
-def _opened(state: _State, name: str, place: WeightPlace, cells: Cells) -> tuple[Held, Tensor, Tensor]:
-    """Base cells held at a place, on its device and in its dtype; the keys to write, and their live values."""
+def _opened(state: _State, name: str, place: WeightPlace, cells: Cells) -> tuple[BaseCells, Tensor, Tensor]:
+    """Base cells of a place, on its device and in its dtype; the keys to write, and their live values."""
     keys = cells.keys.to(place.device)
-    held = state.held.get(name)
-    if held is None:
-        now = place.read(keys)
-        return Held(keys[:0], now[:0]), keys, now
-    held = Held(held.keys.to(place.device), held.base.to(place.device))
-    if held.base.dtype != place.dtype:
+    base = state.base.get(name)
+    if base is None:
+        live = place.read(keys)
+        return BaseCells(keys[:0], live[:0]), keys, live
+    base = BaseCells(base.keys.to(place.device), base.values.to(place.device))
+    if base.values.dtype != place.dtype:
         # The model was converted while it held changes: each cell is then written anew, from the converted base.
-        keys = torch.cat([held.keys, keys]).unique()
-    now, known = place.read(keys), _member(keys, held.keys)
-    whole = bool(known.all())
-    live = _summed(held, keys if whole else keys[known], name, state.active.values()).to(place.dtype)
-    _check_untouched(now if whole else now[known], live, name)
-    return Held(held.keys, held.base.to(place.dtype)), keys, now
+        keys = torch.cat([base.keys, keys]).unique()
+    live, has_base = place.read(keys), _member(keys, base.keys)
+    all_have_base = bool(has_base.all())
+    expected = _summed(base, keys if all_have_base else keys[has_base], name, state.active.values()).to(place.dtype)
+    _check_untouched(live if all_have_base else live[has_base], expected, name)
+    return BaseCells(base.keys, base.values.to(place.dtype)), keys, live
 
 
 def _check_untouched(live: Tensor, expected: Tensor, name: str) -> None:
@@ -261,11 +267,11 @@ def _check_untouched(live: Tensor, expected: Tensor, name: str) -> None:
         )
 
 
-def _refuse(change: WeightChange, scale: float | int, name: str, now: Tensor) -> NoReturn:
-    if not _finite(now):
+def _refuse(change: WeightChange, scale: float | int, name: str, live: Tensor) -> NoReturn:
+    if not _finite(live):
         raise MeasurementError(f"weights of {name} hold NaN or infinity; expected finite ones; load the model again")
     raise MeasurementError(
-        f"{change.title} at scale {scale:g}: weights of {name} leave the range of {now.dtype}; expected finite ones; "
+        f"{change.title} at scale {scale:g}: weights of {name} leave the range of {live.dtype}; expected finite ones; "
         "lower the scale, or open the model in float32"
     )
 
@@ -275,38 +281,38 @@ def _finite(values: Tensor) -> bool:
     return not values.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(values))).all())
 
 
-def _merged(held: Held, keys: Tensor, now: Tensor) -> Held:
+def _merged(base: BaseCells, keys: Tensor, live: Tensor) -> BaseCells:
     """Base cells, with those of the keys that no change touched yet: their live values are the base."""
-    if not len(held.keys):
-        return Held(keys, now)
-    new = ~_member(keys, held.keys)
-    merged, order = torch.cat([held.keys, keys[new]]).sort()
-    return Held(merged, torch.cat([held.base, now[new]])[order])
+    if not len(base.keys):
+        return BaseCells(keys, live)
+    new = ~_member(keys, base.keys)
+    merged, order = torch.cat([base.keys, keys[new]]).sort()
+    return BaseCells(merged, torch.cat([base.values, live[new]])[order])
 
 
-def _base(held: Held, keys: Tensor) -> Tensor:
-    """Base cells of held keys; not a copy where all are asked for."""
-    return held.base if len(keys) == len(held.keys) else held.base[torch.searchsorted(held.keys, keys)]
+def _base(base: BaseCells, keys: Tensor) -> Tensor:
+    """Base values of some keys; not a copy where all are asked for."""
+    return base.values if len(keys) == len(base.keys) else base.values[torch.searchsorted(base.keys, keys)]
 
 
-def _summed(held: Held, keys: Tensor, name: str, active: Iterable[Active]) -> Tensor:
+def _summed(base: BaseCells, keys: Tensor, name: str, active: Iterable[Active]) -> Tensor:
     """cast(base + Σ scale · change), summed in float64 in the order of the digests."""
-    base = _base(held, keys)
+    start = _base(base, keys)
     parts = [(change.cells()[name], scale) for change, scale in _ordered(active) if name in change.cells()]
-    if len(parts) == 1 and parts[0][1] == 1 and base.dtype != torch.float64 and len(parts[0][0].keys) == len(keys):
+    if len(parts) == 1 and parts[0][1] == 1 and start.dtype != torch.float64 and len(parts[0][0].keys) == len(keys):
         # Two float32 added in float64 and cast are the same bits as added in float32 (53 ≥ 2 · 24 + 2); half the time.
-        return (base.float() + parts[0][0].values.to(base.device)).to(base.dtype)
-    total = base.to(torch.float64, copy=True)
+        return (start.float() + parts[0][0].values.to(start.device)).to(start.dtype)
+    total = start.to(torch.float64, copy=True)
     for cells, scale in parts:
-        theirs, values = cells.keys.to(keys.device), cells.values.to(keys.device).double()
+        change_keys, values = cells.keys.to(keys.device), cells.values.to(keys.device).double()
         if scale != 1:
             values = values * scale
-        known = _member(theirs, keys)
-        if not bool(known.all()):
-            theirs, values = theirs[known], values[known]
+        is_asked = _member(change_keys, keys)
+        if not bool(is_asked.all()):
+            change_keys, values = change_keys[is_asked], values[is_asked]
         # Keys are unique within a change: each cell is added to once, so the result does not depend on any order.
-        total.index_add_(0, torch.searchsorted(keys, theirs), values)
-    return total.to(held.base.dtype)
+        total.index_add_(0, torch.searchsorted(keys, change_keys), values)
+    return total.to(base.values.dtype)
 
 
 def _touched(keys: Tensor, name: str, active: Iterable[Active]) -> Bool[Tensor, " cell"]:
@@ -328,13 +334,13 @@ def _member(keys: Tensor, among: Tensor) -> Bool[Tensor, " cell"]:
 
 def _write(steps: Mapping[str, CellEdit]) -> None:
     """Write every place; an interruption puts all of them back."""
-    whole = False
+    complete = False
     try:
         for step in steps.values():
             step.place.write(step.keys, step.after)
-        whole = True
+        complete = True
     finally:
-        if not whole:
+        if not complete:
             for step in steps.values():
                 step.place.write(step.keys, step.before)
 

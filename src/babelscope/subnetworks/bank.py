@@ -48,11 +48,11 @@ class Bank:
         """Read the rows of a set from the model.
 
         Raises SelectionError for an empty set or one of several languages, ArtifactError for a set of another model,
-        PrerequisiteError for weights that can not be trained in place.
+        PrerequisiteError for weights that cannot be trained in place.
         """
         check_set(layout, neurons)
         neuron_places(layout, neurons.layer_counts[0].nonzero()[:, 0].tolist())
-        parts, found, start = [], [], 0
+        parts, masters, start = [], [], 0
         for layer in range(layout.n_layers):
             chosen = neurons.layer_of(0, layer).long()
             if not len(chosen):
@@ -62,15 +62,15 @@ class Bank:
                 device = rows.device
                 part = Part(layer, role, slice(start, start + len(chosen)), expert.to(device), neuron.to(device))
                 parts.append(part)
-                found.append(rows.detach()[part.expert, part.neuron].float())
+                masters.append(rows.detach()[part.expert, part.neuron].float())
                 start += len(chosen)
-        devices = {rows.device for rows in found}
+        devices = {rows.device for rows in masters}
         if len(devices) > 1:
             raise PrerequisiteError(
                 f"the trained layers are on {', '.join(sorted(map(str, devices)))}; expected one device; "
                 "open the model with device='cuda:0' or 'cpu'"
             )
-        base = torch.cat(found)
+        base = torch.cat(masters)
         return cls(layout, neurons, tuple(parts), base.clone(), torch.zeros_like(base), base)
 
     @property
@@ -94,8 +94,8 @@ class Bank:
 
     def span(self, layer: int) -> slice:
         """Rows of one layer, all kinds."""
-        mine = [part for part in self.parts if part.layer == layer]
-        return slice(mine[0].rows.start, mine[-1].rows.stop)
+        layer_parts = [part for part in self.parts if part.layer == layer]
+        return slice(layer_parts[0].rows.start, layer_parts[-1].rows.stop)
 
     def targets(self) -> RowTargets:
         """The model's own rows in the bank's order, for the optimizer to write to; dense MLPs only."""
@@ -107,10 +107,10 @@ class Bank:
         return RowTargets([torch.empty_like(self.master)], [torch.arange(len(self.master), device=self.master.device)])
 
     def changes(self) -> dict[str, Float32[Tensor, "neuron hidden"]]:
-        """Master minus base by role, a row a neuron, in the order of the set's indices."""
-        moved = self.master - self.base
+        """Master minus base by role, a row per neuron, in the order of the set's indices."""
+        change = self.master - self.base
         roles = dict.fromkeys(part.role for part in self.parts)
-        return {role: torch.cat([moved[part.rows] for part in self.parts if part.role == role]) for role in roles}
+        return {role: torch.cat([change[part.rows] for part in self.parts if part.role == role]) for role in roles}
 
     @torch.no_grad()
     def write(self, values: Float32[Tensor, "row hidden"]) -> None:

@@ -44,7 +44,7 @@ class Delta(HubArtifact):
     indices: Int32[Tensor, " selected"]
     up: Float32[Tensor, "selected hidden"]
     down: Float32[Tensor, "selected hidden"]
-    """Columns of the down projection, one row a neuron."""
+    """Columns of the down projection, one row per neuron."""
     gate: Float32[Tensor, "selected hidden"] | None = None
     """None in a plain MLP."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Delta(HubArtifact):
     def of(
         cls, neurons: NeuronSet, changes: Mapping[str, Tensor], *, parameters: Mapping[str, Any] | None = None
     ) -> "Delta":
-        """The change of one language's neurons; `changes` has a row a neuron, in the order of the set's indices.
+        """The change of one language's neurons; `changes` has a row per neuron, in the order of the set's indices.
 
         Raises SelectionError for a set of several languages.
         """
@@ -109,8 +109,8 @@ class Delta(HubArtifact):
     @property
     def rows(self) -> dict[str, Float32[Tensor, "selected hidden"]]:
         """The changes by role."""
-        found = {role: getattr(self, role) for role in ROLES}
-        return {role: rows for role, rows in found.items() if rows is not None}
+        by_role = {role: getattr(self, role) for role in ROLES}
+        return {role: rows for role, rows in by_role.items() if rows is not None}
 
     @property
     def n_values(self) -> int:
@@ -140,10 +140,10 @@ class Delta(HubArtifact):
 
     @cached_property
     def _digest(self) -> str:
-        found = hashlib.blake2b(f"{self.origin.model_hash} {self.n_neurons}".encode(), digest_size=8)
+        digest = hashlib.blake2b(f"{self.origin.model_hash} {self.n_neurons}".encode(), digest_size=8)
         for tensor in (self.offsets, self.indices, *self.rows.values()):
-            found.update(tensor.contiguous().numpy().data)
-        return found.hexdigest()
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def check(self, model: CausalModel) -> None:
         """Raise ArtifactError unless it was trained on this model, by the hash of its config and its shape."""
@@ -194,18 +194,18 @@ class Delta(HubArtifact):
         """What is added, by role."""
         return {role: Cells(self.keys, rows) for role, rows in self.rows.items()}
 
-    def places(self, model: CausalModel, *, held: bool = False) -> Mapping[str, NeuronPlace]:
+    def places(self, model: CausalModel, *, applied: bool = False) -> Mapping[str, NeuronPlace]:
         """Its places in a model, which is checked unless it holds the delta."""
         layout = layout_of(model)
-        if not held:
+        if not applied:
             self._check(layout)
         return neuron_places(layout, self.layers)
 
     def storages(self, model: CausalModel) -> set[int]:
         """Addresses of the parameters that it touches."""
         layout = layout_of(model)
-        found = [rows for layer in self.layers for rows in layout.neuron_rows(layer).values()]
-        return {rows.untyped_storage().data_ptr() for rows in found}
+        views = [rows for layer in self.layers for rows in layout.neuron_rows(layer).values()]
+        return {rows.untyped_storage().data_ptr() for rows in views}
 
     def __add__(self, other: "Delta") -> "Delta":
         return _composed(self, other)
@@ -225,7 +225,7 @@ class Delta(HubArtifact):
         return self + -other
 
     def save(self, path: str | Path) -> Path:
-        """Write the folder atomically: 4 bytes a value, 4 a neuron; raises ArtifactError if the path is taken."""
+        """Write the folder atomically: 4 bytes per value, 4 per neuron; raises ArtifactError if the path is taken."""
         config = {
             "origin": origin_config(self.origin),
             "languages": list(self.languages),
@@ -269,7 +269,7 @@ def _composed(a: Delta, b: Delta) -> Delta:
     shapes = [(delta.n_layers, delta.n_neurons, delta.up.shape[1], tuple(delta.rows)) for delta in (a, b)]
     if shapes[0] != shapes[1]:
         raise ArtifactError(
-            f"composing deltas of {shapes[0]} and {shapes[1]}; expected one shape; they can not be added"
+            f"composing deltas of {shapes[0]} and {shapes[1]}; expected one shape; they cannot be added"
         )
     keys = torch.cat([a.keys, b.keys]).unique()
     rows = {role: torch.zeros(len(keys), a.up.shape[1]) for role in a.rows}

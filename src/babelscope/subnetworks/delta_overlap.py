@@ -34,7 +34,7 @@ class SharedCells:
         return self.shared / union if union else float("nan")
 
 
-def overlap(a: Delta, b: Delta) -> SharedCells:
+def shared_cells(a: Delta, b: Delta) -> SharedCells:
     """Neurons that both change, beside chance, and the angle between their changes, in float64.
 
     Raises ArtifactError for deltas of different models.
@@ -45,14 +45,14 @@ def overlap(a: Delta, b: Delta) -> SharedCells:
             f"overlap of deltas of {a.n_layers} × {a.n_neurons} and {b.n_layers} × {b.n_neurons} neurons; "
             "expected one shape; take deltas of one model"
         )
-    mine, theirs = torch.isin(a.keys, b.keys), torch.isin(b.keys, a.keys)
-    by_layer = torch.bincount(a.keys[mine] // a.n_neurons, minlength=a.n_layers)
+    shared_in_a, shared_in_b = torch.isin(a.keys, b.keys), torch.isin(b.keys, a.keys)
+    by_layer = torch.bincount(a.keys[shared_in_a] // a.n_neurons, minlength=a.n_layers)
     return SharedCells(
         rows=(len(a.indices), len(b.indices)),
-        shared=int(mine.sum()),
+        shared=int(shared_in_a.sum()),
         shared_by_chance=float((a.layer_counts * b.layer_counts).sum() / a.n_neurons),
         layer_shared=tuple(by_layer.tolist()),
-        cosine={role: cosine(rows[mine], b.rows[role][theirs]) for role, rows in a.rows.items()},
+        cosine={role: cosine(rows[shared_in_a], b.rows[role][shared_in_b]) for role, rows in a.rows.items()},
     )
 
 
@@ -82,14 +82,14 @@ def element_overlap(a: ElementDelta, b: ElementDelta) -> ElementOverlap:
     Raises ArtifactError for deltas of different models.
     """
     a.origin.check_same(b.origin, "overlap of element deltas")
-    mine, theirs, chance = [torch.zeros(0)], [torch.zeros(0)], 0.0
+    values_of_a, values_of_b, chance = [torch.zeros(0)], [torch.zeros(0)], 0.0
     for name in sorted(a.elements.keys() & b.elements.keys()):
-        left, right = a.elements[name], b.elements[name]
-        mine.append(left.values[torch.isin(left.indices, right.indices)])
-        theirs.append(right.values[torch.isin(right.indices, left.indices)])
-        chance += len(left.indices) * len(right.indices) / math.prod(left.shape)
-    shared = torch.cat(mine)
-    return ElementOverlap((a.n_values, b.n_values), len(shared), chance, cosine(shared, torch.cat(theirs)))
+        part_of_a, part_of_b = a.elements[name], b.elements[name]
+        values_of_a.append(part_of_a.values[torch.isin(part_of_a.indices, part_of_b.indices)])
+        values_of_b.append(part_of_b.values[torch.isin(part_of_b.indices, part_of_a.indices)])
+        chance += len(part_of_a.indices) * len(part_of_b.indices) / math.prod(part_of_a.shape)
+    shared = torch.cat(values_of_a)
+    return ElementOverlap((a.n_values, b.n_values), len(shared), chance, cosine(shared, torch.cat(values_of_b)))
 
 
 def cosine(a: Float32[Tensor, "*shape"], b: Float32[Tensor, "*shape"]) -> float:

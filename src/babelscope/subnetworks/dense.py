@@ -56,8 +56,8 @@ class Dense:
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """The trained parameters."""
-        held = dict(self.layout.model.named_parameters())
-        return {name: held[name] for name in self.names}
+        by_name = dict(self.layout.model.named_parameters())
+        return {name: by_name[name] for name in self.names}
 
     @property
     def trained(self) -> int:
@@ -137,11 +137,11 @@ def parameter_names(layout: Layout, of: Callable[[str], bool] = lambda name: Tru
 
 def ffn_names(layout: Layout) -> tuple[str, ...]:
     """Names of the weights of all MLPs: in-projections and down projections, no biases, norms or routers."""
-    wanted = {
+    storages = {
         rows.untyped_storage().data_ptr()
         for layer in range(layout.n_layers)
         for rows in layout.neuron_rows(layer).values()
     }
     return tuple(
-        name for name, weight in layout.model.named_parameters() if weight.untyped_storage().data_ptr() in wanted
+        name for name, weight in layout.model.named_parameters() if weight.untyped_storage().data_ptr() in storages
     )

@@ -101,8 +101,10 @@ class ElementDelta(HubArtifact):
                     "the state before; take names from model.named_parameters(), where tied ones come once"
                 )
             indices = chosen.flatten().nonzero()[:, 0].cpu()
-            now, was = (weights.detach().flatten()[indices].float().cpu() for weights in (live[name], before[name]))
-            elements[name] = Elements(tuple(chosen.shape), indices, now - was)
+            after, at_start = (
+                weights.detach().flatten()[indices].float().cpu() for weights in (live[name], before[name])
+            )
+            elements[name] = Elements(tuple(chosen.shape), indices, after - at_start)
         base = origin_without(origin, model, mask)
         return cls(base, parse_languages(languages), elements, dict(parameters or {}))
 
@@ -123,13 +125,13 @@ class ElementDelta(HubArtifact):
 
     @cached_property
     def _digest(self) -> str:
-        found = hashlib.blake2b(self.origin.model_hash.encode(), digest_size=8)
+        digest = hashlib.blake2b(self.origin.model_hash.encode(), digest_size=8)
         for name in sorted(self.elements):
             shape, indices, values = self.elements[name]
-            found.update(f"{name} {shape} {len(indices)}".encode())
+            digest.update(f"{name} {shape} {len(indices)}".encode())
             for tensor in (indices, values):
-                found.update(tensor.contiguous().numpy().data)
-        return found.hexdigest()
+                digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def check(self, model: CausalModel) -> None:
         """Raise ArtifactError unless it was made from this model, and its parameters are there in the same shapes."""
@@ -138,9 +140,10 @@ class ElementDelta(HubArtifact):
         live = dict(model.named_parameters())
         for name, part in self.elements.items():
             if name not in live or tuple(live[name].shape) != part.shape:
-                found = list(live[name].shape) if name in live else "nothing of that name"
+                present = list(live[name].shape) if name in live else "nothing of that name"
                 raise ArtifactError(
-                    f"{self.title}: changes {name} of {list(part.shape)}; found {found} in the model; expected the same"
+                    f"{self.title}: changes {name} of {list(part.shape)}; found {present} in the model; expected the "
+                    "same"
                 )
 
     def apply(self, model: CausalModel, scale: float | int = 1.0) -> int:
@@ -163,9 +166,9 @@ class ElementDelta(HubArtifact):
         """What is added, by parameter."""
         return {name: Cells(part.indices, part.values) for name, part in self.elements.items()}
 
-    def places(self, model: CausalModel, *, held: bool = False) -> dict[str, ElementPlace]:
+    def places(self, model: CausalModel, *, applied: bool = False) -> dict[str, ElementPlace]:
         """Its places in a model, which is checked unless it holds the delta."""
-        if not held:
+        if not applied:
             self.check(model)
         live = dict(model.named_parameters())
         return {name: ElementPlace(name, live[name]) for name in self.elements}
@@ -200,7 +203,7 @@ class ElementDelta(HubArtifact):
         return self + -other
 
     def save(self, path: str | Path) -> Path:
-        """Write the folder atomically: 4 bytes a value and 4 an index (8 in parameters of 2³¹ values and more)."""
+        """Write the folder atomically: 4 bytes per value and 4 an index (8 in parameters of 2³¹ values and more)."""
         names = sorted(self.elements)
         config = {
             "origin": origin_config(self.origin),
@@ -241,9 +244,9 @@ def _stored(shape: tuple[int, ...]) -> torch.dtype:
 
 def _added(name: str, a: Elements | None, b: Elements | None) -> Elements:
     if a is None or b is None:
-        found = a or b
-        assert found is not None
-        return found
+        either = a or b
+        assert either is not None
+        return either
     if a.shape != b.shape:
         raise ArtifactError(f"composing changes of {name} of {list(a.shape)} and {list(b.shape)}; expected one shape")
     indices = torch.cat([a.indices, b.indices]).unique()

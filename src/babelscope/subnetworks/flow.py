@@ -29,10 +29,10 @@ def gradients_on() -> Iterator[None]:
 
 def check_reachable(layout: Layout) -> None:
     """Raise PrerequisiteError for weights that no gradient can pass: those made under torch.inference_mode."""
-    made = [name for name, value in layout.model.named_parameters() if value.is_inference()]
-    if made:
+    unreachable = [name for name, value in layout.model.named_parameters() if value.is_inference()]
+    if unreachable:
         raise PrerequisiteError(
-            f"{made[0]} was made under torch.inference_mode, and no gradient can pass it; expected weights made "
+            f"{unreachable[0]} was made under torch.inference_mode, and no gradient can pass it; expected weights made "
             "outside; open the model outside inference_mode"
         )
 
@@ -77,13 +77,13 @@ def _check_sum(layout: Layout, layer: int) -> None:
     with eval_mode(layout.model):
         act = layout.act(layer)
         inner = act(into["gate"]) * into["up"] if "gate" in into else act(into["up"])
-        found = inner @ weight[0] + (0 if bias is None else bias)
+        output = inner @ weight[0] + (0 if bias is None else bias)
         expected = layout.mlp(layer)(x[None])[0]
-    gap = float((found - expected).double().norm() / expected.double().norm().clamp(min=1e-12))
+    gap = float((output - expected).double().norm() / expected.double().norm().clamp(min=1e-12))
     if not gap < (1e-2 if weight.dtype.itemsize >= 4 else 0.1):
         raise PrerequisiteError(
             f"the MLP of layer {layer} does not compute what its weights by neuron say (off by {gap:.1%}); expected "
-            f"the sum over neurons; {layout.model.config.model_type} can not be trained by neurons in this form"
+            f"the sum over neurons; {layout.model.config.model_type} cannot be trained by neurons in this form"
         )
 
 
@@ -96,10 +96,10 @@ def check_flow(layout: Layout, rows: Rows, layers: tuple[int, ...]) -> None:
     ends: list[str] = []
     with ExitStack() as stack:
         for index in range(layout.n_layers):
-            inside = dict(layout.layer(index).named_modules())
+            modules = dict(layout.layer(index).named_modules())
             # Layers without attention lack its modules; the layout has proved the others.
-            for name in (part for part in ("", *layout.family.attention, *layout.family.needed) if part in inside):
-                module = inside[name]
+            for name in (part for part in ("", *layout.family.attention, *layout.family.needed) if part in modules):
+                module = modules[name]
                 label = f"{layout.family.layers}.{index}{'.' if name else ''}{name} ({type(module).__name__})"
                 source = index in layers and name == layout.family.mlp_out
                 hook = _Watcher(ends, label, source)
@@ -120,9 +120,9 @@ class _Watcher:
         self.ends, self.label, self.source = ends, label, source
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        given = self.source or any(part.requires_grad for part in module.parameters())
-        given = given or any(part.requires_grad for part in _floats((*args, *kwargs.values())))
-        if given and not any(
+        has_gradient = self.source or any(part.requires_grad for part in module.parameters())
+        has_gradient = has_gradient or any(part.requires_grad for part in _floats((*args, *kwargs.values())))
+        if has_gradient and not any(
             part.requires_grad for part in _floats(output if isinstance(output, tuple) else (output,))
         ):
             self.ends.append(self.label)

@@ -42,7 +42,7 @@ def fits(module: nn.Linear) -> bool:
 class FrozenLinear:
     """The forward pass of one map."""
 
-    def __init__(self, module: nn.Linear):
+    def __init__(self, module: nn.Linear) -> None:
         self.module = module
 
     def __call__(self, input: Float[Tensor, "*rows inner"]) -> Float[Tensor, "*rows column"]:

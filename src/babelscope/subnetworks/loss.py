@@ -26,16 +26,16 @@ class _HeadLoss(torch.autograd.Function):
         need = hidden.requires_grad or bool(trained)
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
         towards, grads = [], [torch.zeros_like(weight, dtype=torch.float32) for weight in trained]
-        for part, wanted in zip(hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True):
+        for part, part_targets in zip(hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True):
             with torch.enable_grad():
                 leaf = part.detach().requires_grad_(need)
-                nats = F.cross_entropy(layout.logits(leaf).float(), wanted, reduction="sum")
+                nats = F.cross_entropy(layout.logits(leaf).float(), part_targets, reduction="sum")
                 scaled = nats * scale
             total += nats.detach()
             if need:
-                first, *rest = torch.autograd.grad(scaled, [leaf, *trained])
+                first, *weight_gradients = torch.autograd.grad(scaled, [leaf, *trained])
                 towards.append(first)
-                for grad, more in zip(grads, rest, strict=True):
+                for grad, more in zip(grads, weight_gradients, strict=True):
                     grad += more
         ctx.places = [weight.requires_grad for weight in weights]
         ctx.save_for_backward(
@@ -46,9 +46,9 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         towards, *grads = ctx.saved_tensors
-        held = iter(grads)
-        mine = [next(held) * upstream if trained else None for trained in ctx.places]
-        return None, towards * upstream, None, None, *mine
+        gradients = iter(grads)
+        weight_gradients = [next(gradients) * upstream if trained else None for trained in ctx.places]
+        return None, towards * upstream, None, None, *weight_gradients
 
 
 def head_loss(

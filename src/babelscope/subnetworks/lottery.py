@@ -23,17 +23,17 @@ def lottery_ticket_mask(
     Source: Ansell et al. 2022, arXiv:2110.07560; differs: exact for any size, where its code lists Python floats.
     """
     parts = [(after[name].detach().float() - before[name].detach().float()).abs().flatten() for name in names]
-    moved = torch.cat(parts) if parts else torch.zeros(0)
-    count = round(share * len(moved))
+    change = torch.cat(parts) if parts else torch.zeros(0)
+    count = round(share * len(change))
     if not 0 < share <= 1 or not count:
         raise SelectionError(
-            f"share {share} of {len(moved)} values is {count} of them; expected at least one; raise the share"
+            f"share {share} of {len(change)} values is {count} of them; expected at least one; raise the share"
         )
-    if not bool(torch.isfinite(moved).all()):
+    if not bool(torch.isfinite(change).all()):
         raise MeasurementError("the change of a parameter holds NaN or infinity; expected finite ones; train again")
-    threshold = torch.kthvalue(moved, len(moved) - count + 1).values
-    chosen = moved > threshold
-    ties = (moved == threshold).nonzero()[:, 0]
+    threshold = torch.kthvalue(change, len(change) - count + 1).values
+    chosen = change > threshold
+    ties = (change == threshold).nonzero()[:, 0]
     chosen[ties[: count - int(chosen.sum())]] = True
     masks = chosen.split([len(part) for part in parts])
     return {name: mask.view(after[name].shape) for name, mask in zip(names, masks, strict=True)}

@@ -21,9 +21,9 @@ def frozen_norms(layout: Layout, lowest: int) -> Iterator[None]:
     One whose function, weight or class somebody else replaced is left alone.
     """
     above = [layout.layer(layer) for layer in range(lowest, layout.n_layers)]
-    inside = [module for block in above for module in block.modules()]
+    modules = [module for block in above for module in block.modules()]
     with ExitStack() as stack:
-        for module in (*inside, *layout.body.children()):
+        for module in (*modules, *layout.body.children()):
             if type(module).__name__ in NORMS and untouched(module):
                 stack.callback(restore_forward, module, None)
                 # An attribute of this one object stands before its class's method; deleting it brings that back.
@@ -49,7 +49,7 @@ def restore_forward(module: nn.Module, before: Any) -> None:
 class FrozenNorm:
     """The forward pass of one norm."""
 
-    def __init__(self, module: Any):
+    def __init__(self, module: Any) -> None:
         self.module = module
 
     def __call__(self, hidden_states: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
@@ -73,5 +73,5 @@ class _FrozenNorm(torch.autograd.Function):
         x, weight, inverse = ctx.saved_tensors
         wide, scaled = x.to(torch.float32), (grad * weight).to(torch.float32)
         along = torch.linalg.vecdot(wide, scaled, dim=-1)[..., None] / x.shape[-1]
-        back = scaled.mul_(inverse).addcmul_(wide, along * inverse.pow(3), value=-1)
-        return back.to(x.dtype), None, None
+        dx = scaled.mul_(inverse).addcmul_(wide, along * inverse.pow(3), value=-1)
+        return dx.to(x.dtype), None, None

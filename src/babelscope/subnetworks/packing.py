@@ -21,7 +21,7 @@ from babelscope.languages import Language
 
 log = logging.getLogger(__name__)
 ALONE = frozenset({"bloom", "opt"})
-"""Model types that can not be told by `position_ids` where a document starts."""
+"""Model types that cannot be told by `position_ids` where a document starts."""
 WHOLE = 10**9
 """Longer than any document: pieces are cut here, not by the tokenizer."""
 
@@ -76,8 +76,8 @@ class PackedText:
                 f"length {length} came, and the tokenizer begins a text with {len(prefix)} tokens; expected room "
                 "for one more; raise max_length"
             )
-        whole = tokenize_documents(tokenizer, documents, 0, max_length=WHOLE)
-        talks = [cut_conversation(document, length) for document in whole if document.taught is not None]
+        tokenized = tokenize_documents(tokenizer, documents, 0, max_length=WHOLE)
+        talks = [cut_conversation(document, length) for document in tokenized if document.taught is not None]
         if talks:
             say_cut(talks, str(language), length)
             alone = True
@@ -100,13 +100,13 @@ class PackedText:
                     f"language {language!r}: no conversation has a word that counts within {length} tokens; expected "
                     "an answer in some; raise max_length"
                 )
-        for document in whole:
+        for document in tokenized:
             if document.taught is not None:
                 continue
-            body, counted = document.tokens[len(prefix) :], document.counted[len(prefix) :]
+            body, is_scored = document.tokens[len(prefix) :], document.counted[len(prefix) :]
             for cut in range(0, len(body), room):
                 piece = [*prefix, *body[cut : cut + room]]
-                marks = [False for _ in prefix] + list(counted[cut : cut + room])
+                marks = [False for _ in prefix] + list(is_scored[cut : cut + room])
                 if len(piece) > 1:
                     pieces.append(torch.tensor(piece))
                     scored.append(torch.tensor([False, *marks[1:]]))
@@ -174,7 +174,7 @@ def cut_conversation(document: TokenDocument, length: int) -> TokenDocument:
 class Mixture:
     """Rows of the target language, with a share of replay rows from others, by number."""
 
-    def __init__(self, target: PackedText, replay: Sequence[PackedText], share: float):
+    def __init__(self, target: PackedText, replay: Sequence[PackedText], share: float) -> None:
         if not 0 <= share < 1 or (share > 0) != bool(replay):
             raise CorpusError(
                 f"replay share {share} came with text of {len(replay)} languages; expected a share from 0 to below 1, "
@@ -200,8 +200,8 @@ class Mixture:
 
     def rows(self, start: int, count: int) -> Rows:
         """Consecutive rows."""
-        taken = [self.row(start + i)[1] for i in range(count)]
-        return Rows(*(torch.cat(parts) for parts in zip(*taken, strict=True)))
+        parts_of_rows = [self.row(start + i)[1] for i in range(count)]
+        return Rows(*(torch.cat(parts) for parts in zip(*parts_of_rows, strict=True)))
 
 
 def mix_texts(
@@ -223,5 +223,5 @@ def mix_texts(
         for place, (tag, texts) in enumerate((as_corpus(replay) if replay else {}).items()):
             yield PackedText.of(tokenizer, tag, texts, length=length, seed=seed + 7919 * (place + 1), alone=alone)
 
-    target, *others = packed()
-    return Mixture(target, others, share)
+    target, *replay_texts = packed()
+    return Mixture(target, replay_texts, share)

@@ -57,7 +57,7 @@ class Cut(NamedTuple):
 
 @dataclass(eq=False)
 class NeuronIndex:
-    """Finds the neurons of ascending keys; key = layer · neurons a layer + neuron."""
+    """Finds the neurons of ascending keys; key = layer · neurons per layer + neuron."""
 
     n_layers: int
     n_experts: int
@@ -103,14 +103,14 @@ class NeuronPlace:
 
     def read(self, keys: Int64[Tensor, " cell"]) -> Float[Tensor, "cell hidden"]:
         """A copy of these neurons' rows."""
-        found = torch.empty(len(keys), self.views[0].shape[2], dtype=self.dtype, device=self.device)
+        values = torch.empty(len(keys), self.views[0].shape[2], dtype=self.dtype, device=self.device)
         for layer, cut, expert, neuron in self.index.cut(keys):
             view = self.views[layer]
-            if expert is None and view.device == found.device:
-                torch.index_select(view[0], 0, neuron, out=found[cut])
+            if expert is None and view.device == values.device:
+                torch.index_select(view[0], 0, neuron, out=values[cut])
             else:
-                found[cut] = view[0 if expert is None else expert.to(view.device), neuron.to(view.device)]
-        return found
+                values[cut] = view[0 if expert is None else expert.to(view.device), neuron.to(view.device)]
+        return values
 
     def write(self, keys: Int64[Tensor, " cell"], values: Float[Tensor, "cell hidden"]) -> None:
         """Put values into these neurons' rows."""
@@ -128,7 +128,7 @@ class ElementPlace:
     parameter: nn.Parameter
 
     def __post_init__(self) -> None:
-        check_writable(self.parameter.detach(), self.name)
+        check_weights_writable(self.parameter.detach(), self.name)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -152,7 +152,7 @@ class ElementPlace:
 def neuron_places(layout: Layout, layers: Iterable[int]) -> Mapping[str, NeuronPlace]:
     """The places of a model's gated or plain MLPs.
 
-    Raises PrerequisiteError for weights that can not be written, of several dtypes, or shared by one of the layers.
+    Raises PrerequisiteError for weights that cannot be written, of several dtypes, or shared by one of the layers.
     """
     rows = [layout.neuron_rows(layer) for layer in range(layout.n_layers)]
     index = NeuronIndex(layout.n_layers, max(1, layout.n_experts), layout.d_neuron)
@@ -169,21 +169,21 @@ def neuron_places(layout: Layout, layers: Iterable[int]) -> Mapping[str, NeuronP
 def _check_place(place: NeuronPlace, touched: set[int]) -> None:
     owner: dict[tuple[int, torch.device], int] = {}
     for layer, view in enumerate(place.views):
-        check_writable(view, f"weights of {place.role} in layer {layer}")
+        check_weights_writable(view, f"weights of {place.role} in layer {layer}")
         if view.dtype != place.dtype:
             raise PrerequisiteError(
                 f"weights of {place.role} are {place.dtype} in layer 0 and {view.dtype} in layer {layer}; expected "
                 "one dtype; open the model with dtype='float32' or 'bfloat16'"
             )
-        other = owner.setdefault((view.data_ptr(), view.device), layer)
-        if other != layer and touched & {other, layer}:
+        owner_layer = owner.setdefault((view.data_ptr(), view.device), layer)
+        if owner_layer != layer and touched & {owner_layer, layer}:
             raise PrerequisiteError(
-                f"layers {other} and {layer} share the weights of {place.role}; expected weights of their own; "
+                f"layers {owner_layer} and {layer} share the weights of {place.role}; expected weights of their own; "
                 "untie them first"
             )
 
 
-def check_writable(weights: Tensor, what: str) -> None:
+def check_weights_writable(weights: Tensor, what: str) -> None:
     """Raise PrerequisiteError for weights that are quantised, sharded, or not in memory."""
     if type(weights) is not torch.Tensor or weights.dtype not in WRITABLE:
         raise PrerequisiteError(

@@ -60,12 +60,12 @@ def rounded(
 ) -> tuple[Float[Tensor, "cell ..."], Rounded]:
     """What cells of `base` move by when base + change is cast to a dtype, and the sums of `CastLoss`."""
     start = base.to(dtype)
-    wanted = change.double()
-    moved = (start.double() + wanted).to(dtype).double() - start.double()
-    some = wanted != 0
-    return moved, Rounded(
-        int(some.sum()),
-        int((some & (moved == 0)).sum()),
-        float(wanted.square().sum()),
-        float((moved - wanted).square().sum()),
+    exact = change.double()
+    achieved = (start.double() + exact).to(dtype).double() - start.double()
+    nonzero = exact != 0
+    return achieved, Rounded(
+        int(nonzero.sum()),
+        int((nonzero & (achieved == 0)).sum()),
+        float(exact.square().sum()),
+        float((achieved - exact).square().sum()),
     )

@@ -158,8 +158,8 @@ class Training:
                     raise KeyboardInterrupt
                 point = self.advance()
                 bar.update(per_step)
-                shown = {} if point.bits_per_byte is None else {"bpb": f"{point.bits_per_byte:.4f}"}
-                bar.set_postfix({"loss": f"{point.loss:.4f}", **shown})
+                bpb_shown = {} if point.bits_per_byte is None else {"bpb": f"{point.bits_per_byte:.4f}"}
+                bar.set_postfix({"loss": f"{point.loss:.4f}", **bpb_shown})
                 if time.monotonic() - saved >= checkpoint_seconds:
                     self.save()
                     saved = time.monotonic()
@@ -269,13 +269,13 @@ class Training:
         """Write a checkpoint, if a folder was given."""
         if self.checkpoint is None:
             return
-        kept = {f"best/{name}": value for name, value in self.kept.items()}
+        best_values = {f"best/{name}": value for name, value in self.kept.items()}
         facts = {
             "history": [list(point) for point in self.history],
             "best": None if self.held_out is None else list(self.best),
             "untouched": self.untouched,
         }
-        self.checkpoint.write(RunState(self.done, {**self.student.state(), **kept}, facts))
+        self.checkpoint.write(RunState(self.done, {**self.student.state(), **best_values}, facts))
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one of this very run."""

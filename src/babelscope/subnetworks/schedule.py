@@ -29,5 +29,5 @@ class LearningRate:
         rising = round(self.warmup * self.steps)
         if step < rising:
             return self.peak * (step + 1) / rising
-        done = (step - rising) / max(1, self.steps - 1 - rising)
-        return self.peak * (self.final + (1 - self.final) * (1 + math.cos(math.pi * done)) / 2)
+        progress = (step - rising) / max(1, self.steps - 1 - rising)
+        return self.peak * (self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2)

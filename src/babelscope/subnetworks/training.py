@@ -84,7 +84,7 @@ def train_subnetwork(
     checkpoint: a folder from which an interrupted run goes on, bit for bit. stop: asked before each step; True saves
     and raises KeyboardInterrupt.
 
-    The masters, gradients and moments are float32, 16 bytes a trained value in all, whatever the model's dtype.
+    The masters, gradients and moments are float32, 16 bytes per trained value in all, whatever the model's dtype.
     Raises SelectionError for an empty set, ArtifactError for a set or checkpoint of another model or run,
     PrerequisiteError for quantised, wrapped or shared weights, for hooks inside a trained MLP, and where gradients do
     not pass some part of the model; MeasurementError where the loss or gradient is not finite, or no step changed
@@ -176,25 +176,25 @@ def train(
     progress: bool = False,
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 30.0,
-    then: Callable[[], None] = lambda: None,
+    at_end: Callable[[], None] = lambda: None,
 ) -> None:
     """Run a student's training, with dropout off and gradients of the student's values only.
 
-    then: called at the end, while the model still runs with the trained values.
+    at_end: called at the end, while the model still runs with the trained values.
     """
     check_reachable(run.layout)
     if isinstance(run.student, Subnetwork):
         check_untouched(run.layout, run.student.bank.layers)
-    asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        for parameter, _ in asked:
+        for parameter, _ in required:
             parameter.requires_grad_(False)
         with measured(run.layout), run.student.installed():
             run.run(progress=progress, stop=stop, checkpoint_seconds=checkpoint_seconds)
-            then()
+            at_end()
     finally:
-        for parameter, wanted in asked:
-            parameter.requires_grad_(wanted)
+        for parameter, requires_grad in required:
+            parameter.requires_grad_(requires_grad)
 
 
 def hold_out(

@@ -32,7 +32,7 @@ class AnswerPair(NamedTuple):
     """What it was recognised as; None where nothing was."""
     steered_language: Language | None
     verdict: str | None
-    """Of the steered answer, for the language asked for; None where none was, or where it can not be recognised."""
+    """Of the steered answer, for the language asked for; None where none was, or where it cannot be recognised."""
 
 
 def meant_language(steering: Steering) -> Language | None:
@@ -75,22 +75,24 @@ def compare_answers(
         raise MeasurementError("no prompt came; expected texts or messages; add one")
     if system is not None and not messages:
         raise MeasurementError("a system prompt came without messages; expected messages to put it before; give both")
-    wanted = meant_language(steering) if target is None else Language.parse(target)
-    if target is not None and wanted not in known_languages():
-        raise LanguageError(f"{wanted} can not be recognised in answers; expected a known language; leave target out")
+    target_tag = meant_language(steering) if target is None else Language.parse(target)
+    if target is not None and target_tag not in known_languages():
+        raise LanguageError(
+            f"{target_tag} cannot be recognised in answers; expected a known language; leave target out"
+        )
     decoding = decoding or GREEDY
-    requests = [(prompt, wanted or Language("und")) for prompt in prompts]
+    requests = [(prompt, target_tag or Language("und")) for prompt in prompts]
     with changed(model, steering, strength) as steerer:
         steered = generate_answers(model, tokenizer, requests, steerer, decoding=decoding)
     plain = generate_answers(model, tokenizer, requests, decoding=decoding)
-    return pair_answers(plain, steered, wanted)
+    return pair_answers(plain, steered, target_tag)
 
 
 def conversations(messages: Messages | Sequence[Messages]) -> list[Messages]:
     """One conversation or many as a list of them: a list of turns is one."""
     if isinstance(messages, str | Mapping):
         return [messages]
-    turns = [one for one in messages if isinstance(one, Message) or (isinstance(one, Mapping) and "role" in one)]
+    turns = [turn for turn in messages if isinstance(turn, Message) or (isinstance(turn, Mapping) and "role" in turn)]
     return [messages] if turns else list(messages)
 
 
@@ -107,12 +109,15 @@ def changed(model: CausalModel, steering: Steering, strength: float) -> Iterator
     yield lambda target, source: operations
 
 
-def pair_answers(plain: Sequence[Answer], steered: Sequence[Answer], wanted: Language | None) -> list[AnswerPair]:
+def pair_answers(plain: Sequence[Answer], steered: Sequence[Answer], target: Language | None) -> list[AnswerPair]:
     """Answers in pairs, with their languages and, where one was wanted, the verdict on the steered one."""
     before, after = (detect_languages([answer.text for answer in group]) for group in (plain, steered))
     verdicts: list[str | None] = [None] * len(steered)
-    if wanted is not None and wanted in known_languages():
-        judged = judge_answers([answer.text for answer in steered], [wanted] * len(steered))
-        verdicts = [found.verdict for found in judged]
+    if target is not None and target in known_languages():
+        judged = judge_answers([answer.text for answer in steered], [target] * len(steered))
+        verdicts = [recognition.verdict for recognition in judged]
     rows = zip(plain, steered, before, after, verdicts, strict=True)
-    return [AnswerPair(one.prompt, one, other, first, second, verdict) for one, other, first, second, verdict in rows]
+    return [
+        AnswerPair(first_answer.prompt, first_answer, second_answer, first, second, verdict)
+        for first_answer, second_answer, first, second, verdict in rows
+    ]

@@ -138,13 +138,15 @@ def compare_methods(
 
 def _plan(method: Method, split: str, seeds: Sequence[int], rows: Sequence[Row]) -> list[tuple[Setting, int]]:
     """What of a method is still to be measured."""
-    mine = [row for row in rows if row["method"] == method.name]
+    method_rows = [row for row in rows if row["method"] == method.name]
     if split == "valid":
-        wanted = [(setting, 0) for setting in method.settings]
+        planned = [(setting, 0) for setting in method.settings]
     else:
-        wanted = [(setting_of(choose_row([row for row in mine if row["split"] == "valid"])), seed) for seed in seeds]
-    there = {(setting_of(row), row["seed"]) for row in mine if row["split"] == split}
-    return [entry for entry in wanted if entry not in there]
+        planned = [
+            (setting_of(choose_row([row for row in method_rows if row["split"] == "valid"])), seed) for seed in seeds
+        ]
+    measured = {(setting_of(row), row["seed"]) for row in method_rows if row["split"] == split}
+    return [entry for entry in planned if entry not in measured]
 
 
 def setting_of(row: Row) -> Setting:
@@ -234,14 +236,20 @@ def _share_of(right: np.ndarray, native: np.ndarray, draws: np.ndarray) -> tuple
 def _per_language(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Row]:
     """The method with the most right answers of a language on dev, of equals the more fluent, and its test score."""
     chosen = {n: choose_row([r for r in rows if (r["method"], r["split"]) == (n, "valid")]) for n in names}
-    found: dict[str, Row] = {}
+    best_by_language: dict[str, Row] = {}
     for tag in next(iter(chosen.values()), {"right": {}})["right"]:
         fluent = {name: row for name, row in chosen.items() if row["ratio"][tag] <= 1.47} or chosen
         name = max(fluent, key=lambda n, tag=tag: (float(np.mean(fluent[n]["right"][tag])), -fluent[n]["ratio"][tag]))
         test = [v for row in _chosen(rows, name)[1] for v in row["right"][tag]]
         low, high = wilson_interval(sum(test), len(test))
-        found[tag] = {"method": name, "success": sum(test) / len(test), "low": low, "high": high, "n": len(test)}
-    return found
+        best_by_language[tag] = {
+            "method": name,
+            "success": sum(test) / len(test),
+            "low": low,
+            "high": high,
+            "n": len(test),
+        }
+    return best_by_language
 
 
 def _geometric(values: Sequence[float]) -> float:

@@ -79,7 +79,7 @@ class SteeringEvaluation:
     """Harmonic mean of success and chrF++ / 100; None without references."""
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a prompt."""
+        """One row per prompt."""
         cosines = [None] * len(self.answers) if self.similarity is None else self.similarity.cosines
         return [
             {
@@ -87,12 +87,12 @@ class SteeringEvaluation:
                 "prompt": answer.prompt.text,
                 "target": self.target,
                 "answer": answer.text,
-                "verdict": found.verdict,
-                "language": found.language,
+                "verdict": recognition.verdict,
+                "language": recognition.language,
                 "lines_pass": passed,
                 "similarity": cosine,
             }
-            for answer, found, passed, cosine in zip(
+            for answer, recognition, passed, cosine in zip(
                 self.answers, self.language.recognised, self.language.corrected.passed, cosines, strict=True
             )
         ]
@@ -113,22 +113,22 @@ def score_language(
     published: False leaves the published form out, which needs packages of its own for `zh` and `ja`.
     """
     identify = open_identifier(identifier)
-    found = judge_by(identify, answers, target)
-    right = [entry.verdict == "right" for entry in found]
+    recognitions = judge_by(identify, answers, target)
+    right = [entry.verdict == "right" for entry in recognitions]
     low, high = wilson_interval(sum(right), len(right))
-    shares = [_line_share(entry, Language.parse(target)) for entry in found]
+    shares = [_line_share(entry, Language.parse(target)) for entry in recognitions]
     return LanguageScore(
         success=Measured(float(np.mean(right)), low, high, len(right)),
         lines=bootstrap_mean(shares, resamples=resamples, seed=seed),
-        verdicts=dict(sorted(Counter(entry.verdict for entry in found).items())),
+        verdicts=dict(sorted(Counter(entry.verdict for entry in recognitions).items())),
         published=published_confusion(answers, target, identifier=identify, segment=segment) if published else None,
         corrected=corrected_confusion(answers, target, identifier=identify),
-        recognised=tuple(found),
+        recognised=tuple(recognitions),
     )
 
 
-def _line_share(found: Recognition, target: Language) -> float:
-    long_lines = [tag == target for tag in line_languages(found)]
+def _line_share(recognition: Recognition, target: Language) -> float:
+    long_lines = [tag == target for tag in line_languages(recognition)]
     return sum(long_lines) / len(long_lines) if long_lines else 0.0
 
 
@@ -153,7 +153,7 @@ def evaluate_steering(
     native_prompts: beginnings in the target language; their plain continuations are what fluency is measured beside.
     Choose layer and strength on other prompts than these.
     Raises MeasurementError unless there is a prompt, and one reference a prompt; LanguageError for a target the
-    identifier can not give; SteeringError for a recipe of another model.
+    identifier cannot give; SteeringError for a recipe of another model.
     """
     tag, identify, decoding = Language.parse(target), open_identifier(identifier), decoding or Decoding()
     check_evaluation(identify, tag, prompts, references)
@@ -163,25 +163,27 @@ def evaluate_steering(
     plain = generate_answers(model, tokenizer, requests, decoding=decoding)
     native = generate_answers(model, tokenizer, [(p, tag) for p in native_prompts], decoding=decoding)
     texts = [answer.text for answer in answers]
-    drawn: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    draw_settings: dict[str, Any] = {"resamples": resamples, "seed": seed}
     language, unsteered = (
-        score_language([a.text for a in group], tag, identifier=identify, published=published, **drawn)
+        score_language([a.text for a in group], tag, identifier=identify, published=published, **draw_settings)
         for group in (answers, plain)
     )
-    beside = [a.ids for a in native or plain]
-    right = [found.verdict == "right" for found in language.recognised]
+    reference_ids = [a.ids for a in native or plain]
+    right = [recognition.verdict == "right" for recognition in language.recognised]
     return SteeringEvaluation(
         target=tag,
         identifier=identify.name,
         answers=tuple(answers),
         language=language,
         unsteered=unsteered,
-        fluency=fluency(model, tokenizer, [a.ids for a in answers], beside, **drawn),
+        fluency=fluency(model, tokenizer, [a.ids for a in answers], reference_ids, **draw_settings),
         beside="native" if native else "unsteered",
-        kept=kept_in_answers(answers, **drawn),
-        content=None if references is None else content_kept(texts, references, tag, **drawn),
-        similarity=None if references is None else semantic_similarity(model, tokenizer, texts, references, **drawn),
-        score=None if references is None else success_and_content(right, texts, references, **drawn),
+        kept=kept_in_answers(answers, **draw_settings),
+        content=None if references is None else content_kept(texts, references, tag, **draw_settings),
+        similarity=None
+        if references is None
+        else semantic_similarity(model, tokenizer, texts, references, **draw_settings),
+        score=None if references is None else success_and_content(right, texts, references, **draw_settings),
     )
 
 

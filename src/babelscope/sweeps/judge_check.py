@@ -35,31 +35,35 @@ def judge_errors(
 ) -> dict[Language, JudgeErrors]:
     """The judge's error on labelled text by language, over at most `sample` lines of each; others are left out.
 
-    Lines that are short or empty are not counted. Languages the identifier can not give are left out. A share above
+    Lines that are short or empty are not counted. Languages the identifier cannot give are left out. A share above
     5 % is logged as a warning: a success below 1 is then partly the judge's own error.
     """
-    opened = open_identifier(identifier)
-    found: dict[Language, JudgeErrors] = {}
+    opened_identifier = open_identifier(identifier)
+    errors: dict[Language, JudgeErrors] = {}
     for tag, documents in corpus.items():
-        if opened.known is not None and tag not in opened.known:
+        if opened_identifier.known is not None and tag not in opened_identifier.known:
             continue
         lines = [document.text for document in documents]
         if len(lines) > sample:
             lines = random.Random(seed).sample(lines, sample)
-        judged = [entry for entry in judge_by(opened, lines, tag) if entry.verdict not in ("short", "empty")]
+        judged = [entry for entry in judge_by(opened_identifier, lines, tag) if entry.verdict not in ("short", "empty")]
         wrong = [entry for entry in judged if entry.verdict != "right"]
         low, high = wilson_interval(len(wrong), len(judged)) if judged else (0.0, 1.0)
-        others = Counter(str(max(share, key=share.__getitem__)) for entry in wrong if (share := _others(entry, tag)))
+        mistaken_for = Counter(
+            str(max(share, key=share.__getitem__)) for entry in wrong if (share := _others(entry, tag))
+        )
         share = len(wrong) / len(judged) if judged else float("nan")
-        found[tag] = JudgeErrors(len(judged), share, low, high, others.most_common(1)[0][0] if others else "")
+        errors[tag] = JudgeErrors(
+            len(judged), share, low, high, mistaken_for.most_common(1)[0][0] if mistaken_for else ""
+        )
         if share > WARN:
             logger.warning(
                 "the judge errs on %.0f %% of %d lines labelled %s (mostly taken for %s): read success in %s with that "
                 "in mind, or name another identifier",
-                *(100 * share, len(judged), tag, found[tag].taken_for or "broken text", tag),
+                *(100 * share, len(judged), tag, errors[tag].taken_for or "broken text", tag),
             )
-    return found
+    return errors
 
 
 def _others(entry: Recognition, tag: Language) -> dict[str, float]:
-    return {other: share for other, share in entry.languages.items() if other != tag}
+    return {mistaken: share for mistaken, share in entry.languages.items() if mistaken != tag}

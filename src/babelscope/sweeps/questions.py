@@ -47,13 +47,13 @@ def ask_as_chat(
     """
     if questions is None:
         return ChatPrompts(system)
-    wanted = None if languages is None else tuple(languages)
+    tags = None if languages is None else tuple(languages)
     if has_splits(questions):
         names = (("dev", "valid"), ("test", "test"))
-        parts = {name: load_corpus(questions, wanted, split=split) for name, split in names}
+        parts = {name: load_corpus(questions, tags, split=split) for name, split in names}
         check_apart(parts, name=questions, same_text=same_text)
     else:
-        parts = deal_questions(load_corpus(questions, wanted, split=WHOLE))
+        parts = deal_questions(load_corpus(questions, tags, split=WHOLE))
     return ChatPrompts(system, parts)
 
 
@@ -61,26 +61,26 @@ def deal_questions(corpus: Corpus) -> dict[str, Corpus]:
     """Questions to choose on and to score on: a third of all ids, in the order of their hashes, and the others."""
     ids = sorted({d.id for texts in corpus.values() for d in texts}, key=lambda name: (shard_of(name, SHUFFLE), name))
     chosen = frozenset(ids[: -(-len(ids) // DEV_OF)])
-    dealt = {
+    parts = {
         name: {tag: tuple(d for d in texts if (d.id in chosen) == (name == "dev")) for tag, texts in corpus.items()}
         for name in ("dev", "test")
     }
-    empty = [f"{tag} {name}" for name, texts in dealt.items() for tag, found in texts.items() if not found]
+    empty = [f"{tag} {name}" for name, texts in parts.items() for tag, documents in texts.items() if not documents]
     if empty:
         raise CorpusError(
             f"{corpus.name}: no question is left for {', '.join(empty)}; expected a dozen a language; add some, or "
             "give folders valid and test"
         )
-    return {name: corpus.derived(texts, f"{corpus.name}, {name} by id") for name, texts in dealt.items()}
+    return {name: corpus.derived(texts, f"{corpus.name}, {name} by id") for name, texts in parts.items()}
 
 
 def study_prompts(corpus: Corpus, part: str, most: int, chat: ChatPrompts | None) -> list[Prompt]:
     """The prompts of one part, "dev" or "test", of a study, so many a language at most."""
     if chat is None:
         return make_prompts(corpus, per_language=most)
-    asked = chat.questions.get(part)
-    if asked is None:
+    part_questions = chat.questions.get(part)
+    if part_questions is None:
         return make_questions(corpus, per_language=most, system=chat.system)
     # Of the languages that were observed: there is no direction away from others.
-    known = asked.only([tag for tag in corpus if tag in asked] or [*asked])
-    return make_questions(known, per_language=max(map(len, known.values())), system=chat.system)
+    questions = part_questions.only([tag for tag in corpus if tag in part_questions] or [*part_questions])
+    return make_questions(questions, per_language=max(map(len, questions.values())), system=chat.system)

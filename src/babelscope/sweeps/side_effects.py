@@ -34,10 +34,10 @@ class LanguageEffect(NamedTuple):
     change: Measured
     """on − off; the interval redraws documents, the same for both."""
     perplexity_ratio: Measured
-    """exp(nats a token, on − off)."""
+    """exp(nats per token, on − off)."""
 
 
-def as_text(recipe: Recipe) -> list[Operation]:
+def acting_on_text(recipe: Recipe) -> list[Operation]:
     """The recipe as it meets the text it would have written.
 
     In a plain pass every token is prompt, at step 0, so an operation for generated tokens alone would never act: its
@@ -62,22 +62,22 @@ def language_effects(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[Language, LanguageEffect]:
-    """Loss on held-out text of every language given, without and with the recipe on all of it (`as_text`).
+    """Loss on held-out text of every language given, without and with the recipe on all of it (`acting_on_text`).
 
     The target's own row shows what steering costs there; all other rows are side effects, were it left on. Text in
     rows that a gate leaves out is not steered: see `untouched_prompts`.
     Raises MeasurementError for an operation gated to rows: rows of text are not rows of a batch of prompts.
     """
-    operations = as_text(recipe)
+    operations = acting_on_text(recipe)
     if any(operation.gate.rows is not None for operation in operations):
         raise MeasurementError("an operation is gated to rows; expected one for any text; take the gate off")
     effects = {}
-    for held in HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens):
-        off = document_losses(model, held)
+    for held_out in HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens):
+        off = document_losses(model, held_out)
         with steer(model, operations, tokenizer=tokenizer):
-            on = document_losses(model, held)
+            on = document_losses(model, held_out)
         nats = [losses.nats.numpy() for losses in (off, on)]
-        size, tokens = held.n_bytes.numpy().astype(float), held.tokens.numpy().astype(float)
+        size, tokens = held_out.n_bytes.numpy().astype(float), held_out.tokens.numpy().astype(float)
 
         def change(w: np.ndarray, nats: list[np.ndarray] = nats, size: np.ndarray = size) -> float:
             return float(w @ (nats[1] - nats[0]) / math.log(2) / (w @ size))
@@ -85,9 +85,9 @@ def language_effects(
         def ratio(w: np.ndarray, nats: list[np.ndarray] = nats, tokens: np.ndarray = tokens) -> float:
             return math.exp(w @ (nats[1] - nats[0]) / (w @ tokens))
 
-        drawn = {"n": len(size), "resamples": resamples, "seed": seed}
-        effects[held.language] = LanguageEffect(
-            off.bits_per_byte, on.bits_per_byte, bootstrap(change, **drawn), bootstrap(ratio, **drawn)
+        draw_settings = {"n": len(size), "resamples": resamples, "seed": seed}
+        effects[held_out.language] = LanguageEffect(
+            off.bits_per_byte, on.bits_per_byte, bootstrap(change, **draw_settings), bootstrap(ratio, **draw_settings)
         )
     return effects
 
@@ -116,14 +116,14 @@ def untouched_prompts(
     """
     if not prompts:
         raise MeasurementError("no prompt came; expected at least one; add some")
-    ids, mask = left_pad(tokenizer, [one for prompt in prompts for one in (prompt, prompt)])
+    ids, mask = left_pad(tokenizer, [text for prompt in prompts for text in (prompt, prompt)])
     layout = layout_of(model)
 
     def logits() -> Tensor:
         return run_pass(layout, ids, mask, head=True).float().cpu()
 
     plain = logits()
-    with steer(model, rows=[as_text(recipe), None] * len(prompts), tokenizer=tokenizer):
+    with steer(model, rows=[acting_on_text(recipe), None] * len(prompts), tokenizer=tokenizer):
         steered = logits()
     after = logits()
     real = mask.bool()[:, :, None]

@@ -32,6 +32,7 @@ from babelscope.sites import Site
 from babelscope.steering import Receipt, steer
 from babelscope.sweeps.decoding import Decoding
 from babelscope.upstream.generation import pin_generation
+from babelscope.upstream.names import attribute
 
 log = logging.getLogger(__name__)
 Steerer = Callable[[Language, Language], SteeringRecipe | Sequence[Operation]]
@@ -172,10 +173,10 @@ def ending_ids(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> tuple[
     """Ids that end a turn: those of the generation config, the tokenizer's end of text, and what the template writes
     after an answer, which the other two may lack.
     """
-    named = model.generation_config.eos_token_id  # pyright: ignore[reportOptionalMemberAccess]
-    listed = named if isinstance(named, list) else [named]
-    whole = [*listed, tokenizer.eos_token_id, end_of_turn(tokenizer)]
-    return tuple(sorted({int(token) for token in whole if token is not None}))  # pyright: ignore[reportArgumentType]
+    config_ids = attribute(model, "model.generation").eos_token_id
+    ending = config_ids if isinstance(config_ids, list) else [config_ids]
+    all_endings = [*ending, tokenizer.eos_token_id, end_of_turn(tokenizer)]
+    return tuple(sorted({int(token) for token in all_endings if token is not None}))  # pyright: ignore[reportArgumentType]
 
 
 class _Drawn(NamedTuple):
@@ -273,9 +274,9 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) ->
     typed, rows = 0, []
     for prompt in prompts:
         if prompt.messages:
-            whole = rendered(tokenizer, prompt.messages, reply=True)
-            typed += whole.typed
-            rows.append(list(whole.ids))
+            chat_prompt = rendered(tokenizer, prompt.messages, reply=True)
+            typed += chat_prompt.typed
+            rows.append(list(chat_prompt.ids))
         else:
             rows.append(next(plain))
     if typed:

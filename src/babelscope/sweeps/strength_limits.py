@@ -50,10 +50,10 @@ def strength_limit(
     fluent: float | None = None
     sizes = sorted({abs(float(point.strength)) for point in points})
     for size in sizes:
-        here = [point for point in points if abs(point.strength) == size]
-        odd = any(not point.perplexity_ratio <= max_ratio for point in here)
-        likely = any(point.perplexity_ratio < min_ratio for point in here)
-        loops = likely or any(not point.distinct4_ratio >= min_distinct for point in here)
+        points_at_size = [point for point in points if abs(point.strength) == size]
+        odd = any(not point.perplexity_ratio <= max_ratio for point in points_at_size)
+        likely = any(point.perplexity_ratio < min_ratio for point in points_at_size)
+        loops = likely or any(not point.distinct4_ratio >= min_distinct for point in points_at_size)
         if odd or loops:
             cause = "both" if odd and loops else "perplexity" if odd else "repetition"
             return StrengthLimit(size, cause, fluent, tuple(sizes))
@@ -62,7 +62,7 @@ def strength_limit(
 
 
 def by_layer(points: Iterable[CurvePoint]) -> dict[int, list[CurvePoint]]:
-    """A sweep's points as one curve a layer."""
+    """A sweep's points as one curve per layer."""
     curves: dict[int, list[CurvePoint]] = {}
     for point in points:
         curves.setdefault(point.layer, []).append(point)

@@ -26,7 +26,7 @@ def config_field(config: Any, name: str) -> Any:
 def revision_of(config: Any) -> str:
     """Commit on the hub that a configuration came from; empty for one that came from a folder or was made here.
 
-    The one name whose absence is ordinary and can not be told from a rename: nothing is computed from it.
+    The one name whose absence is ordinary and cannot be told from a rename: nothing is computed from it.
     """
     (name,) = NAMES["config.commit"]
     return vars(config).get(name) or ""

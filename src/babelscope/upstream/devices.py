@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from babelscope.upstream.names import NAMES, attribute, imported, missing
+from babelscope.upstream.names import NAMES, attribute, imported, missing_name
 
 
 def execution_device(module: nn.Module) -> torch.device | None:
@@ -34,7 +34,7 @@ def _mark(names: tuple[str, ...]) -> str:
     for name in names:
         if name in vars(hooked):
             return name
-    raise missing("mark.accelerate", "a module with a hook of accelerate", "accelerate")
+    raise missing_name("mark.accelerate", "a module with a hook of accelerate", "accelerate")
 
 
 def empty_weights(*, buffers: bool) -> AbstractContextManager[None]:

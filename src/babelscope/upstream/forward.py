@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from babelscope.axes import Float, Int, Int64, Tensor
-from babelscope.upstream.names import NAMES, attribute, missing, parameter_name
+from babelscope.upstream.names import NAMES, attribute, missing_name, parameter_name
 
 WITHOUT_POSITIONS = frozenset({"bloom", "mpt"})
 """Model types whose forward takes no positions; in every other one a missing name is an error."""
@@ -81,13 +81,13 @@ def read_inputs(names: ForwardNames, args: tuple, kwargs: Mapping[str, Any]) -> 
 
     A cache is also known by its former names, which releases map to the new one inside the model.
     """
-    given = {**dict(zip(names.all, args, strict=False)), **kwargs}
-    caches = [given[name] for name in NAMES["forward.cache"] if given.get(name) is not None]
+    arguments = {**dict(zip(names.all, args, strict=False)), **kwargs}
+    caches = [arguments[name] for name in NAMES["forward.cache"] if arguments.get(name) is not None]
     return ForwardInputs(
-        ids=given.get(names.ids),
-        embeds=given.get(names.embeds),
-        mask=given.get(names.mask),
-        positions=None if names.positions is None else given.get(names.positions),
+        ids=arguments.get(names.ids),
+        embeds=arguments.get(names.embeds),
+        mask=arguments.get(names.mask),
+        positions=None if names.positions is None else arguments.get(names.positions),
         cache=caches[0] if caches else None,
     )
 
@@ -112,7 +112,7 @@ def arguments(
         positions = positions_after_pads(mask)
     if positions is not None:
         if names.positions is None:
-            raise missing("forward.positions", "this family's forward")
+            raise missing_name("forward.positions", "this family's forward")
         chosen[names.positions] = positions
     return {**chosen, names.use_cache: False}
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from babelscope.axes import Tensor
 from babelscope.upstream.forward import ForwardInputs, ForwardNames, read_inputs
-from babelscope.upstream.names import NAMES, attribute, missing
+from babelscope.upstream.names import NAMES, attribute, missing_name
 
 
 def generate_inputs(names: ForwardNames, inputs: Tensor | None, kwargs: Mapping[str, Any]) -> ForwardInputs:
@@ -24,7 +24,7 @@ def uncompiled(model: nn.Module) -> dict[str, Any]:
     (name,) = NAMES["generate.disable_compile"]
     config: Any = model.generation_config  # pyright: ignore[reportAttributeAccessIssue]
     if config is not None and name not in vars(type(config)()):
-        raise missing("generate.disable_compile", type(config).__name__)
+        raise missing_name("generate.disable_compile", type(config).__name__)
     return {name: True}
 
 
@@ -69,25 +69,25 @@ class PinnedGeneration(NamedTuple):
     """The checkpoint's settings that these keywords overrule, with their values there."""
 
 
-def pin_generation(model: nn.Module, asked: Mapping[str, Any]) -> PinnedGeneration:
+def pin_generation(model: nn.Module, requested: Mapping[str, Any]) -> PinnedGeneration:
     """What was asked, and the neutral value of every other setting of the model's generation config that is not.
 
     Every setting that the installed release knows counts, so that one which a later release adds is pinned too. The
     ids of special tokens stay the checkpoint's, and settings which this release does not know are not read by it.
     """
     config: Any = model.generation_config
-    keywords, aside = dict(asked), {}
+    keywords, displaced = dict(requested), {}
     if config is None:
-        return PinnedGeneration(keywords, aside)
+        return PinnedGeneration(keywords, displaced)
     fresh, values = vars(type(config)()), vars(config)
     for name in sorted(values.keys() & fresh.keys()):
         value = values[name]
         neutral = NEUTRAL.get(name, fresh[name])
         if name.startswith("_") or name in TOKEN_IDS or name == "transformers_version" or value is None:
             continue
-        used = asked.get(name, neutral)
+        used = requested.get(name, neutral)
         if value == used or (used is None and (value is False or value == [])):
             continue
         keywords[name] = used
-        aside[name] = value
-    return PinnedGeneration(keywords, aside)
+        displaced[name] = value
+    return PinnedGeneration(keywords, displaced)

@@ -118,15 +118,15 @@ def supported(library: str) -> str:
         lines = requires("babelscope") or []
     except PackageNotFoundError:
         lines = []
-    named = [line.split(";")[0].strip() for line in lines if line.startswith(library) and "extra ==" not in line]
-    return named[0] if named else library
+    requirements = [line.split(";")[0].strip() for line in lines if line.startswith(library) and "extra ==" not in line]
+    return requirements[0] if requirements else library
 
 
-def missing(key: str, owner: str, library: str = "transformers") -> PrerequisiteError:
+def missing_name(key: str, owner: str, library: str = "transformers") -> PrerequisiteError:
     """The one line for a name that is not there."""
-    wanted = " or ".join(repr(name) for name in NAMES[key])
+    expected = " or ".join(repr(name) for name in NAMES[key])
     return PrerequisiteError(
-        f"{release(library)}: {owner} has no {wanted} (for {key}); expected a release in which it has; install one "
+        f"{release(library)}: {owner} has no {expected} (for {key}); expected a release in which it has; install one "
         f"that babelscope was tested with ({supported(library)}; the README says up to which), and report this one"
     )
 
@@ -136,7 +136,7 @@ def attribute(owner: Any, key: str, *, library: str = "transformers") -> Any:
     for name in NAMES[key]:
         if hasattr(owner, name):
             return getattr(owner, name)
-    raise missing(key, owner.__name__ if isinstance(owner, type) else f"a {type(owner).__name__}", library)
+    raise missing_name(key, owner.__name__ if isinstance(owner, type) else f"a {type(owner).__name__}", library)
 
 
 def imported(module: str, key: str) -> Any:
@@ -145,9 +145,9 @@ def imported(module: str, key: str) -> Any:
     try:
         return attribute(import_module(module), key, library=library)
     except ImportError as err:
-        raise missing(key, f"module {module}", library) from err
+        raise missing_name(key, f"module {module}", library) from err
     except PrerequisiteError:
-        raise missing(key, f"module {module}", library) from None
+        raise missing_name(key, f"module {module}", library) from None
 
 
 def parameter_name(parameters: Any, key: str, owner: str) -> str:
@@ -155,4 +155,4 @@ def parameter_name(parameters: Any, key: str, owner: str) -> str:
     for name in NAMES[key]:
         if name in parameters:
             return name
-    raise missing(key, owner)
+    raise missing_name(key, owner)

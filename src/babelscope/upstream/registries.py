@@ -26,21 +26,21 @@ class AttentionCall(NamedTuple):
     softcap: float | None
 
 
-def read_attention_call(module: nn.Module, given: Mapping[str, Any]) -> AttentionCall:
+def read_attention_call(module: nn.Module, arguments: Mapping[str, Any]) -> AttentionCall:
     """Settings of one layer's attention; raises SiteError for one that this library does not know how to honour."""
-    scale = parameter_name(given, "attention.scale", f"{type(module).__name__}'s call of its attention")
-    known = {name for key in ("scale", "window", "softcap") for name in NAMES[f"attention.{key}"]}
-    extra = [name for name, value in given.items() if value is not None and name not in known | HARMLESS]
+    scale = parameter_name(arguments, "attention.scale", f"{type(module).__name__}'s call of its attention")
+    known_settings = {name for key in ("scale", "window", "softcap") for name in NAMES[f"attention.{key}"]}
+    extra = [name for name, value in arguments.items() if value is not None and name not in known_settings | HARMLESS]
     if extra:
         raise SiteError(
             f"{type(module).__name__} hands {', '.join(map(repr, sorted(extra)))} to its attention, which this probe "
             "does not know; expected scale, window and soft cap only; probe its heads by attn_heads alone"
         )
     window, softcap = (
-        next((given[name] for name in NAMES[f"attention.{key}"] if name in given), None)
+        next((arguments[name] for name in NAMES[f"attention.{key}"] if name in arguments), None)
         for key in ("window", "softcap")
     )
-    return AttentionCall(int(attribute(module, "attention.layer")), given[scale], window, softcap)
+    return AttentionCall(int(attribute(module, "attention.layer")), arguments[scale], window, softcap)
 
 
 def uses_registry(model: nn.Module) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 from babelscope.upstream.names import attribute, imported
 
 
-def backend_of(tokenizer: Any) -> Any | None:
+def fast_backend(tokenizer: Any) -> Any | None:
     """The tokenizers.Tokenizer inside a fast tokenizer; None for a slow one, which has none."""
     return attribute(tokenizer, "tokenizer.backend") if attribute(tokenizer, "tokenizer.fast") else None
 

@@ -30,7 +30,7 @@ class MergeList(NamedTuple):
 
 def backend_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     """The fast tokenizer inside; raises PrerequisiteError where there is none."""
-    backend = tokenizers.backend_of(tokenizer)
+    backend = tokenizers.fast_backend(tokenizer)
     if backend is None:
         raise PrerequisiteError(
             f"{type(tokenizer).__name__} has no fast backend; expected one with tokenizer.json; convert it first"

@@ -136,7 +136,7 @@ class Chain:
         vocabulary: Mapping[str, int],
         *,
         room: int = 0,
-    ):
+    ) -> None:
         """words: with their counts, by language, in letters or in tokens. room: for how many symbols to come."""
         self.n_languages, self.base = len(words), max(vocabulary.values()) + 1 + room
         symbols, lengths, weights, languages = [WALL], [1], [0], [0]

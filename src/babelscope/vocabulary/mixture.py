@@ -57,7 +57,7 @@ class TrainingShares:
         return "not identified" if math.isnan(share) else f"{share:.3f}"
 
     def rows(self) -> list[Evidence]:
-        """One row a language; its estimate is NaN, and the note begins with "not identified", where it is not."""
+        """One row per language; its estimate is NaN, and the note begins with "not identified", where it is not."""
         return [
             Evidence(
                 claim="share of the tokenizer's training bytes",
@@ -101,7 +101,7 @@ def infer_training_shares(
     corpus = as_corpus(texts)
     if len(corpus) < 2:
         raise LanguageError("one language came; shares need at least two; give text of another language too")
-    given, n, outside = tuple(corpus), len(corpus), int(decoy)
+    tags, n, outside = tuple(corpus), len(corpus), int(decoy)
     # One order whatever came, so that the answer does not depend on it.
     corpus = corpus.only(sorted(corpus))
     history = replay_merges(tokenizer, with_decoy(corpus, seed) if decoy else corpus, merges=merges)
@@ -110,21 +110,23 @@ def infer_training_shares(
     lure = float("nan") if lured is None else float(lured.share[-1])
     why = reasons(history, fit, lured, n)
     rng = np.random.default_rng(seed)
-    drawn = [fit_shares(replay_merges(tokenizer, resample(corpus, rng), merges=merges)) for _ in range(resamples)]
-    ends = [percentile_interval([one.share[k] for one in drawn]) for k in range(n)]
-    known, place = np.array([not one for one in why]), [list(corpus).index(tag) for tag in given]
-    whole = [*place, *range(n, n + outside)]
+    resampled_fits = [
+        fit_shares(replay_merges(tokenizer, resample(corpus, rng), merges=merges)) for _ in range(resamples)
+    ]
+    ends = [percentile_interval([resampled.share[k] for resampled in resampled_fits]) for k in range(n)]
+    identified, place = np.array([not reason for reason in why]), [list(corpus).index(tag) for tag in tags]
+    with_outside = [*place, *range(n, n + outside)]
     return TrainingShares(
-        languages=given,
-        share=np.where(known, fit.share[:n], np.nan)[place],
+        languages=tags,
+        share=np.where(identified, fit.share[:n], np.nan)[place],
         unidentified=tuple(why[k] for k in place),
-        low=np.where(known, [end.low for end in ends], np.nan)[place],
-        high=np.where(known, [end.high for end in ends], np.nan)[place],
+        low=np.where(identified, [end.low for end in ends], np.nan)[place],
+        high=np.where(identified, [end.high for end in ends], np.nan)[place],
         fit=fit._replace(
-            share=fit.share[whole],
-            low=fit.low[whole],
-            high=fit.high[whole],
-            cuts=tuple(one[whole] for one in fit.cuts),
+            share=fit.share[with_outside],
+            low=fit.low[with_outside],
+            high=fit.high[with_outside],
+            cuts=tuple(cut[with_outside] for cut in fit.cuts),
         ),
         decoy=lure,
         merges=int(history.explained.sum()),
@@ -150,34 +152,37 @@ def reasons(history: PairHistory, fit: Fit, lured: Fit | None, n: int) -> tuple[
         for_all = f"text of shuffled letters got {float(lured.share[-1]):.3f}, at most {DECOY_MOST} expected"
     if for_all:
         return (for_all,) * n
-    found = []
+    reasons_by_language = []
     for k, tag in enumerate(history.languages[:n]):
-        twins = [other for j, other in enumerate(history.languages[:n]) if j != k and same_counts(history, j, k)]
+        twins = [twin for j, twin in enumerate(history.languages[:n]) if j != k and same_counts(history, j, k)]
         if twins:
-            found.append(f"its text counts the same pairs as that of {', '.join(twins)}")
+            reasons_by_language.append(f"its text counts the same pairs as that of {', '.join(twins)}")
         elif fit.high[k] - fit.low[k] > WIDEST:
-            found.append(f"any share from {fit.low[k]:.3f} to {fit.high[k]:.3f} explains {tag} as well")
+            reasons_by_language.append(f"any share from {fit.low[k]:.3f} to {fit.high[k]:.3f} explains {tag} as well")
         else:
-            found.append("")
-    return tuple(found)
+            reasons_by_language.append("")
+    return tuple(reasons_by_language)
 
 
-def same_counts(history: PairHistory, one: int, other: int) -> bool:
+def same_counts(history: PairHistory, first: int, second: int) -> bool:
     """Whether two languages' texts hold the same pairs as often per byte."""
-    rate = history.start[:, [one, other]] / history.n_bytes[[one, other]]
+    rate = history.start[:, [first, second]] / history.n_bytes[[first, second]]
     return bool(np.allclose(rate[:, 0], rate[:, 1], rtol=1e-9, atol=0))
 
 
 def resample(corpus: Corpus, rng: np.random.Generator) -> Corpus:
     """As many documents of each language, drawn with replacement."""
-    picked = {tag: [found[i] for i in rng.integers(len(found), size=len(found))] for tag, found in corpus.items()}
-    return Corpus({tag: tuple(found) for tag, found in picked.items()}, corpus.name)
+    drawn_documents = {
+        tag: [documents[i] for i in rng.integers(len(documents), size=len(documents))]
+        for tag, documents in corpus.items()
+    }
+    return Corpus({tag: tuple(documents) for tag, documents in drawn_documents.items()}, corpus.name)
 
 
 def with_decoy(corpus: Corpus, seed: int) -> Corpus:
     """The corpus and one more text: every k-th document of k languages, with the letters of its words shuffled."""
     rng, k = random.Random(seed), len(corpus)
-    found = [document for place, texts in enumerate(corpus.values()) for document in texts[place::k]]
-    mixed = [" ".join("".join(rng.sample(word, len(word))) for word in document.text.split()) for document in found]
+    documents = [document for place, texts in enumerate(corpus.values()) for document in texts[place::k]]
+    mixed = [" ".join("".join(rng.sample(word, len(word))) for word in document.text.split()) for document in documents]
     decoy = tuple(Document(str(number), text) for number, text in enumerate(mixed))
     return Corpus({**corpus, DECOY: decoy}, f"{corpus.name}, with a decoy")

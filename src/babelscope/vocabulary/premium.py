@@ -18,7 +18,7 @@ from babelscope.languages import Language
 from babelscope.vocabulary.merge_lists import backend_of
 
 UNSPACED = frozenset({"Hans", "Hant", "Hani", "Jpan", "Hrkt", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"})
-"""Scripts written without spaces between words: what a continued word is can not be counted there."""
+"""Scripts written without spaces between words: what a continued word is cannot be counted there."""
 Span = tuple[int, int]
 """First character and the one after the last."""
 
@@ -61,12 +61,12 @@ class TokenCosts:
     seed: int
 
     def rows(self) -> list[Evidence]:
-        """One row a language and measure."""
-        found = []
+        """One row per language and measure."""
+        rows = []
         for cost in self.costs:
             note = f"same sentences in characters {cost.character_premium:.3f}, in bytes {cost.byte_premium:.3f}"
             shared = {"language": cost.language, "n": cost.sentences}
-            found.append(
+            rows.append(
                 Evidence(
                     claim="tokenizer premium",
                     control=f"the same sentences in {self.against}",
@@ -80,13 +80,13 @@ class TokenCosts:
                 )
             )
             for claim in ("characters_per_token", "bytes_per_token", "continued_words", "vocabulary_used"):
-                found.append(
+                rows.append(
                     Evidence(claim=claim.replace("_", " "), control="none", estimate=getattr(cost, claim), **shared)
                 )
         shared_note = f"upper bound; {self.unused_half:.3f} on half of the sentences"
         total = sum(cost.sentences for cost in self.costs)
         return [
-            *found,
+            *rows,
             Evidence(
                 claim="vocabulary unused",
                 language="",
@@ -129,18 +129,22 @@ def token_costs(
     for tag, documents in corpus.items():
         lines = [document.text for document in documents]
         encoded = encode_texts(tokenizer, lines)
-        say_controls([one.controls for one in encoded], tag)
-        counts[tag] = count_tokens(lines, [one.encoding for one in encoded if one.encoding is not None])
+        say_controls([encoded_text.controls for encoded_text in encoded], tag)
+        counts[tag] = count_tokens(
+            lines, [encoded_text.encoding for encoded_text in encoded if encoded_text.encoding is not None]
+        )
     n = len(counts[base].tokens)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
     size = backend.get_vocab_size(with_added_tokens=True)
-    everything = frozenset[int]().union(*(one.used for one in counts.values()))
-    half = frozenset[int]().union(*(one.used_half for one in counts.values()))
+    used_entries = frozenset[int]().union(*(language_counts.used for language_counts in counts.values()))
+    half = frozenset[int]().union(*(language_counts.used_half for language_counts in counts.values()))
     return TokenCosts(
-        costs=tuple(cost_of(tag, found, counts[base], weights, size) for tag, found in counts.items()),
+        costs=tuple(
+            cost_of(tag, language_counts_of, counts[base], weights, size) for tag, language_counts_of in counts.items()
+        ),
         against=base,
         vocabulary=size,
-        unused=1 - len(everything) / size,
+        unused=1 - len(used_entries) / size,
         unused_half=1 - len(half) / size,
         resamples=resamples,
         seed=seed,
@@ -148,7 +152,7 @@ def token_costs(
 
 
 def check_parallel(corpus: Corpus, base: Language) -> None:
-    """Raise CorpusError or LanguageError, in one line, where languages can not be compared."""
+    """Raise CorpusError or LanguageError, in one line, where languages cannot be compared."""
     if base not in corpus:
         raise LanguageError(f"no text in {base!r} to compare with; expected it among {', '.join(corpus)}; add it")
     if len(corpus) < 2:
@@ -164,27 +168,27 @@ def check_parallel(corpus: Corpus, base: Language) -> None:
 def count_tokens(texts: Sequence[str], encoded: Sequence[Encoding]) -> Counts:
     """Sizes of every sentence, and how its words are cut."""
     words = continued = 0
-    for text, one in zip(texts, encoded, strict=True):
-        pieces = pieces_by_word(list(word_spans(text)), one.offsets)
+    for text, encoding in zip(texts, encoded, strict=True):
+        pieces = pieces_by_word(list(word_spans(text)), encoding.offsets)
         words += len(pieces)
         continued += sum(count > 1 for count in pieces)
     return Counts(
-        tokens=np.array([len(one.ids) for one in encoded]),
+        tokens=np.array([len(encoding.ids) for encoding in encoded]),
         characters=np.array([len(text) for text in texts]),
         n_bytes=np.array([len(text.encode()) for text in texts]),
         words=words,
         continued=continued,
-        used=frozenset(token for one in encoded for token in one.ids),
-        used_half=frozenset(token for one in encoded[::2] for token in one.ids),
+        used=frozenset(token for encoding in encoded for token in encoding.ids),
+        used_half=frozenset(token for encoding in encoded[::2] for token in encoding.ids),
     )
 
 
 def word_spans(text: str) -> Iterator[Span]:
     """Runs of letters and their marks."""
     start = 0
-    for inside, run in groupby(text, key=lambda letter: category(letter)[0] in "LM"):
+    for is_word, run in groupby(text, key=lambda letter: category(letter)[0] in "LM"):
         end = start + sum(1 for _ in run)
-        if inside:
+        if is_word:
             yield start, end
         start = end
 
@@ -195,29 +199,29 @@ def pieces_by_word(words: Sequence[Span], tokens: Sequence[Span]) -> list[int]:
     for start, end in words:
         while first < len(tokens) and tokens[first][1] <= start:
             first += 1
-        here = first
-        while here < len(tokens) and tokens[here][0] < end:
-            here += 1
-        pieces.append(here - first)
+        end_token = first
+        while end_token < len(tokens) and tokens[end_token][0] < end:
+            end_token += 1
+        pieces.append(end_token - first)
     return pieces
 
 
 def cost_of(
-    tag: Language, own: Counts, base: Counts, weights: Float64[np.ndarray, "resample sentence"], vocabulary: int
+    tag: Language, counts: Counts, base: Counts, weights: Float64[np.ndarray, "resample sentence"], vocabulary: int
 ) -> TokenCost:
     """One language's row."""
-    total = int(own.tokens.sum())
-    spaced = tag.script not in UNSPACED and own.words > 0
+    total = int(counts.tokens.sum())
+    spaced = tag.script not in UNSPACED and counts.words > 0
     return TokenCost(
         language=tag,
-        sentences=len(own.tokens),
+        sentences=len(counts.tokens),
         tokens=total,
         premium=total / int(base.tokens.sum()),
-        interval=percentile_interval((weights @ own.tokens) / (weights @ base.tokens)),
-        character_premium=float(own.characters.sum() / base.characters.sum()),
-        byte_premium=float(own.n_bytes.sum() / base.n_bytes.sum()),
-        characters_per_token=float(own.characters.sum()) / total,
-        bytes_per_token=float(own.n_bytes.sum()) / total,
-        continued_words=own.continued / own.words if spaced else float("nan"),
-        vocabulary_used=len(own.used) / vocabulary,
+        interval=percentile_interval((weights @ counts.tokens) / (weights @ base.tokens)),
+        character_premium=float(counts.characters.sum() / base.characters.sum()),
+        byte_premium=float(counts.n_bytes.sum() / base.n_bytes.sum()),
+        characters_per_token=float(counts.characters.sum()) / total,
+        bytes_per_token=float(counts.n_bytes.sum()) / total,
+        continued_words=counts.continued / counts.words if spaced else float("nan"),
+        vocabulary_used=len(counts.used) / vocabulary,
     )

@@ -30,7 +30,7 @@ BLUR = 0.005
 
 
 class Matching(NamedTuple):
-    """The least slacks under some shares, and the rivals that prove that they can not be less."""
+    """The least slacks under some shares, and the rivals that prove that they cannot be less."""
 
     slack: float
     """Their sum, in occurrences per million bytes."""
@@ -129,8 +129,8 @@ class PairTally(NamedTuple):
         scale = UNIT / history.n_bytes
         counts = history.start * scale
         start, peak, merged = counts.copy(), counts.copy(), []
-        for own, change in zip(history.merged.tolist(), history.changes, strict=True):
-            merged.append(counts[own].copy())
+        for merged_pair, change in zip(history.merged.tolist(), history.changes, strict=True):
+            merged.append(counts[merged_pair].copy())
             at = change.pair, change.language
             counts[at] += change.delta * scale[change.language]
             peak[at] = np.maximum(peak[at], counts[at])
@@ -144,7 +144,7 @@ class PairTally(NamedTuple):
         return float((self.merged[self.history.explained] @ share).sum())
 
 
-def leads(
+def pairs_ahead(
     tally: PairTally, share: Float64[np.ndarray, " language"], most: int
 ) -> Iterator[tuple[int, Int64[np.ndarray, " rival"], Float64[np.ndarray, " rival"]]]:
     """For each merge the pairs that beat it under these shares, the `most` by how much, and by how much they do."""
@@ -167,14 +167,14 @@ def leads(
                 over, lead = over[largest], lead[largest]
             yield step, able[over], lead
         np.add.at(net, column[first:last], change[first:last])
-        gone = place[history.barred[step]] if step in history.barred else ()
-        net[[one for one in gone if one >= 0]] = -np.inf
+        barred = place[history.barred[step]] if step in history.barred else ()
+        net[[row for row in barred if row >= 0]] = -np.inf
 
 
 def match(tally: PairTally, share: Float64[np.ndarray, " language"], most: int) -> Matching:
     """The heaviest matching of merges to the pairs that beat them."""
-    steps, rivals, lead = (list(part) for part in zip(*leads(tally, share, most), strict=True))
-    row = np.repeat(np.arange(len(steps)), [len(one) for one in rivals])
+    steps, rivals, lead = (list(part) for part in zip(*pairs_ahead(tally, share, most), strict=True))
+    row = np.repeat(np.arange(len(steps)), [len(rival_rows) for rival_rows in rivals])
     pairs, column = np.unique(np.concatenate(rivals), return_inverse=True)
     if not len(pairs):
         return Matching(0.0, np.zeros(len(share)))

@@ -6,12 +6,17 @@ from typing import ClassVar
 
 import torch
 
-from babelscope.artifacts.feature_observation import FeatureObservation
-from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.controls import Scored
 from babelscope.errors import SelectionError
 from babelscope.features.choosing import choose_features
-from babelscope.features.feature_scores import SLACK, FeatureChoice, FeatureCounts, capped, check_cap, check_counts
+from babelscope.features.feature_scores import (
+    SLACK,
+    FeatureChoice,
+    FeatureCounts,
+    capped,
+    check_cap,
+    check_fired_counts,
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class LangFIR:
     Source: LangFIR, arXiv:2604.03532, whose thresholds are not public; it takes the difference of sets.  Rates differ
     from that because random tokens of a multilingual vocabulary contain every script, so that a few firings there say
     little.
-    Raises SelectionError for thresholds or counts that can not be.
+    Raises SelectionError for thresholds or counts that cannot be.
     """
 
     name: ClassVar[str] = "langfir"
@@ -45,8 +50,8 @@ class LangFIR:
 
     def select(self, counts: FeatureCounts) -> FeatureChoice:
         """The features of each language, by ln of the smoothed rate ratio."""
-        check_counts(counts.fired, counts.tokens, "text")
-        check_counts(counts.random_fired, counts.random_tokens, "random tokens")
+        check_fired_counts(counts.fired, counts.tokens, "text")
+        check_fired_counts(counts.random_fired, counts.random_tokens, "random tokens")
         fired, random_fired = counts.fired.double(), counts.random_fired.double()
         consistent = counts.present >= self.tau * counts.documents.double() * (1 - SLACK)
         rate, noise = fired / counts.tokens, random_fired / counts.random_tokens
@@ -63,9 +68,7 @@ class LangFIR:
         best = torch.where(choice.counted["consistent"], choice.score, -torch.inf).amax(dim=0)
         return Scored(torch.where(best.isfinite(), -best, torch.nan)[None], best.isfinite()[None])
 
-    def choose(self, observed: FeatureObservation) -> FeatureSet:
-        """The set of each language."""
-        return choose_features(self, observed)
+    choose = choose_features
 
 
 RULE = LangFIR

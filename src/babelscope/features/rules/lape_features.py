@@ -5,8 +5,6 @@ from typing import ClassVar
 
 from einops import rearrange, reduce, repeat
 
-from babelscope.artifacts.feature_observation import FeatureObservation
-from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.controls import Scored
 from babelscope.features.choosing import choose_features
 from babelscope.features.feature_scores import FeatureChoice, FeatureCounts, capped, check_cap
@@ -53,9 +51,7 @@ class LapeFeatures:
         entropy = self.neurons.score(UnitCounts(active, counts.tokens)).score
         return Scored(entropy, reduce(active, "l j k -> l j", "sum") >= max(1, self.min_count))
 
-    def choose(self, observed: FeatureObservation) -> FeatureSet:
-        """The set of each language."""
-        return choose_features(self, observed)
+    choose = choose_features
 
 
 RULE = LapeFeatures

@@ -6,12 +6,16 @@ from typing import ClassVar, Literal
 import torch
 from einops import rearrange, reduce
 
-from babelscope.artifacts.feature_observation import FeatureObservation
-from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.controls import Scored
 from babelscope.errors import SelectionError
 from babelscope.features.choosing import choose_features
-from babelscope.features.feature_scores import FeatureChoice, FeatureCounts, check_counts, monolinguality, top_mask
+from babelscope.features.feature_scores import (
+    FeatureChoice,
+    FeatureCounts,
+    check_fired_counts,
+    monolinguality,
+    top_mask,
+)
 
 Of = Literal["value", "rate"]
 
@@ -41,7 +45,7 @@ class Monolingual:
 
     def select(self, counts: FeatureCounts) -> FeatureChoice:
         """The features of each language, by ν."""
-        check_counts(counts.fired, counts.tokens, "text")
+        check_fired_counts(counts.fired, counts.tokens, "text")
         mean = counts.value / counts.tokens if self.of == "value" else counts.rate()
         nu, part = monolinguality(mean), mean / mean.sum(dim=1, keepdim=True)
         allowed = (nu > 0) & (part >= self.share) & (counts.fired >= max(1, self.min_count))
@@ -54,9 +58,7 @@ class Monolingual:
         largest = monolinguality(counts.rate()).amax(dim=1)
         return Scored(torch.where(fired_enough, -largest, torch.nan)[None], fired_enough[None])
 
-    def choose(self, observed: FeatureObservation) -> FeatureSet:
-        """The set of each language."""
-        return choose_features(self, observed)
+    choose = choose_features
 
 
 RULE = Monolingual

@@ -1,18 +1,17 @@
 """Entropy less a reward for firing often."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from einops import rearrange, reduce, repeat
 
-from babelscope.artifacts import NeuronSet
 from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.controls import Scored
 from babelscope.errors import SelectionError
-from babelscope.neurons.counts import Source, Tokens, choose_neurons
+from babelscope.neurons.counts import choose_neurons
 from babelscope.neurons.rates import (
     UnitCounts,
     check_rates,
@@ -131,16 +130,7 @@ class EntropyLambda:
         choice = self.select(counts)
         return Scored(choice.value, choice.eligible)
 
-    def choose(
-        self,
-        source: Source,
-        tokens: Tokens | None = None,
-        languages: Sequence[str] | None = None,
-        *,
-        at: str = "mlp_gate",
-    ) -> NeuronSet:
-        """The set of each language; inputs, errors and warnings as of `babelscope.select_lape`."""
-        return choose_neurons(self, source, tokens, languages, at)
+    choose = choose_neurons
 
 
 def sizes_of(classes: Int64[Tensor, "layer neuron"]) -> dict[str, int]:

@@ -1,15 +1,13 @@
 """Language activation probability entropy."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from einops import rearrange, reduce, repeat
 
-from babelscope.artifacts import NeuronSet
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import Scored
-from babelscope.neurons.counts import Source, Tokens, choose_neurons
+from babelscope.neurons.counts import choose_neurons
 from babelscope.neurons.rates import (
     UnitCounts,
     check_rates,
@@ -98,16 +96,7 @@ class Lape:
         choice = self.select(counts)
         return Scored(choice.entropy, choice.eligible)
 
-    def choose(
-        self,
-        source: Source,
-        tokens: Tokens | None = None,
-        languages: Sequence[str] | None = None,
-        *,
-        at: str = "mlp_gate",
-    ) -> NeuronSet:
-        """The set of each language; inputs, errors and warnings as of `babelscope.select_lape`."""
-        return choose_neurons(self, source, tokens, languages, at)
+    choose = choose_neurons
 
 
 RULE = Lape

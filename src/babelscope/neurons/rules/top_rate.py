@@ -1,15 +1,13 @@
 """The baseline: neurons that are active most often."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from einops import rearrange
 
-from babelscope.artifacts import NeuronSet
 from babelscope.axes import Bool, Float64, Tensor
-from babelscope.neurons.counts import Source, Tokens, choose_neurons
+from babelscope.neurons.counts import choose_neurons
 from babelscope.neurons.rates import UnitCounts, check_rates, frequent, select_lowest
 
 
@@ -56,16 +54,7 @@ class TopRate:
         rows = [select_lowest(-column, eligible & (column > 0), size) for column in rate.unbind(dim=-1)]
         return FrequentChoice(torch.stack(rows), rate)
 
-    def choose(
-        self,
-        source: Source,
-        tokens: Tokens | None = None,
-        languages: Sequence[str] | None = None,
-        *,
-        at: str = "mlp_gate",
-    ) -> NeuronSet:
-        """The set of each language; inputs, errors and warnings as of `babelscope.select_lape`."""
-        return choose_neurons(self, source, tokens, languages, at)
+    choose = choose_neurons
 
 
 RULE = TopRate
