@@ -18,7 +18,7 @@ from babelscope.figures import write_figure
 from babelscope.figures.probes_geometry import DepthLine, depth_lines, similarity_dendrogram
 from babelscope.files.writing import write_text
 from babelscope.probes import lineage_of, record_sentences
-from babelscope.probes import similarity_dendrogram as measure_similarity
+from babelscope.probes import similarity_tree as measure_similarity
 from babelscope.runs import Run, environment, main
 
 

@@ -1,0 +1,124 @@
+"""The command line's own functions by hand: what a verb checks, opens and prints."""
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import tiny_model, tiny_tokenizer
+
+from babelscope import Direction, Site, SteeringRecipe
+from babelscope.artifacts import Origin
+from babelscope.cli.ablating import drawn_line
+from babelscope.cli.adapting import check_rows
+from babelscope.cli.doctor import kernel_backend
+from babelscope.cli.evaluating import run_perplexity
+from babelscope.cli.flag_conditions import UsedWith, saved_as
+from babelscope.cli.observing import part_of_shards
+from babelscope.cli.reporting import run_report
+from babelscope.cli.saved import open_recipe, stability_rows
+from babelscope.cli.selecting import run_import_mask
+from babelscope.controls import Stability
+from babelscope.errors import ArtifactError, UsageError
+from babelscope.languages import Language
+
+
+def test_harm_of_random_sets_is_their_mean_and_their_largest():
+    assert drawn_line([0.1, 0.5, 0.3]) == {"mean": pytest.approx(0.3), "largest": 0.5}
+
+
+def test_rows_of_a_step_must_be_cut_evenly():
+    check_rows(tokens_per_step=1024, max_length=128, accumulation=4)
+    check_rows(tokens_per_step=10, max_length=128, accumulation=1)
+    with pytest.raises(UsageError, match="--accumulation 3 came for steps of 8 rows"):
+        check_rows(tokens_per_step=1024, max_length=128, accumulation=3)
+
+
+def test_the_doctor_names_the_backend_that_is_there():
+    assert kernel_backend().startswith("triton on" if torch.cuda.is_available() else "torch: ")
+
+
+def test_a_part_of_shards_is_two_numbers():
+    assert part_of_shards("3/4") == (3, 4)
+    for word in ("4/4", "0/0", "-1/4", "1", "1/4/2", ""):
+        with pytest.raises(UsageError, match="expected i/n with i below n"):
+            part_of_shards(word)
+
+
+def test_a_flag_is_refused_where_the_call_does_not_use_it():
+    condition = UsedWith("with --sweep", lambda call: call["sweep"])
+    condition.check("--layers", {"sweep": True})
+    with pytest.raises(UsageError, match="--layers came, which is used only with --sweep; leave it out"):
+        condition.check("--layers", {"sweep": False})
+
+
+def test_a_flag_may_hang_on_what_a_folder_holds(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"format": "babelscope.Delta/2"}))
+    saved_as("steering", "Direction", "Delta").check("--scale", {"steering": tmp_path})
+    with pytest.raises(UsageError, match="used only with a Observation"):
+        saved_as("steering", "Observation").check("--sweep", {"steering": tmp_path})
+
+
+def test_a_direction_opens_as_a_recipe_of_the_asked_strength(tmp_path):
+    direction = Direction(
+        torch.tensor([3.0, 0.0, 4.0]),
+        site=Site(1, "resid_out"),
+        target="fi",
+        source=("en",),
+        origin=Origin("tiny", "", "m", "t"),
+        parameters={},
+        mean_norm=2.0,
+    )
+    direction.save(tmp_path / "direction")
+    recipe = open_recipe(tmp_path / "direction", 1.5, "raw")
+    assert [operation.strength for operation in recipe.operations] == [1.5]
+    assert recipe.operations[0].vector.tolist() == [3.0, 0.0, 4.0]
+    recipe.save(tmp_path / "recipe")
+    again = open_recipe(tmp_path / "recipe", 9.0, "unit")
+    assert isinstance(again, SteeringRecipe) and again.operations[0].strength == 1.5, "a recipe has its own strength"
+    with pytest.raises(ArtifactError, match="no such folder"):
+        open_recipe(tmp_path / "nothing", 1.0, "raw")
+
+
+def test_stability_is_printed_to_three_digits():
+    row = Stability(
+        median=0.123456,
+        low=0.1,
+        high=math.nan,
+        chance=0.01,
+        corrected=0.1,
+        size=5,
+        lead=0.2,
+        lead_low=0.1,
+        lead_high=0.3,
+        pair_lead=(),
+    )
+    printed = stability_rows({Language("fi"): row})
+    assert printed["fi"]["median"] == 0.123 and math.isnan(printed["fi"]["high"])
+    assert list(printed["fi"]) == ["median", "low", "high", "chance"]
+
+
+def test_a_report_without_a_study_names_the_folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ArtifactError, match=str(tmp_path / "run")):
+        run_report((tmp_path / "run",))
+
+
+def test_a_mask_without_a_width_to_check_is_refused_before_it_is_read(tmp_path):
+    with pytest.raises(UsageError, match="neither --n-neurons nor --model came"):
+        run_import_mask(tmp_path / "mask.pt", out=tmp_path / "out", languages=(Language("fi"),))
+
+
+def test_perplexity_of_uniform_logits_is_the_bits_of_one_token_in_three_hundred(tmp_path):
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "corpus").mkdir()
+    text = "abc abc"
+    for tag in ("en", "fi"):
+        (tmp_path / "corpus" / f"{tag}.test.txt").write_text(f"{text}\n")
+    result = run_perplexity(str(tmp_path / "model"), str(tmp_path / "corpus"), languages=("fi",))
+    tokens = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert result["bits_per_byte"] == {"fi": pytest.approx(tokens * math.log2(300) / len(text))}

@@ -1,0 +1,163 @@
+"""Names and files of a corpus by hand: which name is what, which file is which language, and what one row holds."""
+
+import json
+
+import pytest
+from conftest import tiny_tokenizer
+
+from babelscope.corpus.corpus_names import check_corpus_name, may_be_hub_id
+from babelscope.corpus.data_sets import load_dataset_corpus, row_document, split_rows
+from babelscope.corpus.plain_backend import plain_backend
+from babelscope.corpus.text_files import (
+    check_plain,
+    each_document,
+    find_files,
+    parse_line,
+    parse_row,
+    read_documents,
+    split_of,
+)
+from babelscope.errors import ChatError, CorpusError, LanguageError
+from babelscope.languages import Language
+
+
+@pytest.mark.parametrize(
+    ("name", "is_id"),
+    [("org/name", True), ("name", True), ("a.b-c/d_e", True), ("a/b/c", False), ("/etc", False), ("a b", False)]
+    + [("a" * 96, True), ("a" * 97, False), ("-a", False), ("", False)],
+)
+def test_an_id_of_the_hub_is_one_or_two_plain_words(name, is_id):
+    assert may_be_hub_id(name) is is_id
+
+
+def test_a_corpus_is_a_folder_or_may_be_looked_up(tmp_path):
+    for name in ("reference", str(tmp_path), "org/name"):
+        check_corpus_name(name)
+    (tmp_path / "file.txt").touch()
+    for name in (str(tmp_path / "file.txt"), str(tmp_path / "nothing"), "a/b/c"):
+        with pytest.raises(CorpusError, match="is no folder"):
+            check_corpus_name(name)
+
+
+def make(folder, *names):
+    for name in names:
+        (folder / name).write_text("a\n")
+
+
+def test_files_are_found_by_tag_and_split(tmp_path):
+    make(tmp_path, "fi.txt", "en.train.txt", "en.test.jsonl", "readme.md", "sv.other.txt", "de.txt.gz")
+    assert {tag: file.name for tag, file in find_files(tmp_path, "test").items()} == {
+        "fi": "fi.txt",
+        "en": "en.test.jsonl",
+        "de": "de.txt.gz",
+    }
+    assert list(find_files(tmp_path, "train", ["en"])) == ["en"]
+    assert [split_of(tmp_path / name) for name in ("fi.txt", "en.train.txt", "en.test.jsonl")] == ["", "train", "test"]
+
+
+def test_two_files_of_one_language_and_names_that_are_no_tags_are_refused(tmp_path):
+    make(tmp_path, "fi.txt", "fi.jsonl")
+    with pytest.raises(CorpusError, match="fi.jsonl and fi.txt are both 'fi'"):
+        find_files(tmp_path, "test")
+    (tmp_path / "fi.jsonl").rename(tmp_path / "fi.train.txt")
+    with pytest.raises(CorpusError, match="expected files of splits, or one"):
+        find_files(tmp_path, "test")
+    (tmp_path / "fi.train.txt").rename(tmp_path / "notes about it.txt")
+    with pytest.raises(LanguageError, match="move the file away, or name the languages"):
+        find_files(tmp_path, "test")
+    assert list(find_files(tmp_path, "test", ["fi"])) == ["fi"], "where languages are named, other names do not matter"
+
+
+def test_an_entry_must_be_a_file_inside_the_corpus(tmp_path):
+    (inside := tmp_path / "corpus").mkdir()
+    make(tmp_path, "elsewhere.txt")
+    make(inside, "en.txt")
+    check_plain(inside / "en.txt", inside)
+    (inside / "fi.txt").symlink_to(tmp_path / "elsewhere.txt")
+    with pytest.raises(CorpusError, match="is a link to .*elsewhere.txt, outside the corpus"):
+        check_plain(inside / "fi.txt", inside)
+    (inside / "de.txt").mkdir()
+    with pytest.raises(CorpusError, match="is a folder"):
+        check_plain(inside / "de.txt", inside)
+    (inside / "sv.txt").symlink_to(inside / "nothing.txt")
+    with pytest.raises(CorpusError, match="is a link to nothing"):
+        check_plain(inside / "sv.txt", inside)
+
+
+def test_documents_are_the_lines_with_words_and_keep_their_numbers(tmp_path):
+    file = tmp_path / "fi.txt"
+    file.write_text("yksi\n\n  \nkaksi\n")
+    assert [(str(document.id), document.text) for document in read_documents(file)] == [("0", "yksi"), ("3", "kaksi")]
+    file.write_text("\n\n")
+    with pytest.raises(CorpusError, match="is empty"):
+        read_documents(file)
+    with pytest.raises(ChatError, match="lines of text came; expected conversations"):
+        read_documents(file, "user")
+
+
+def test_a_files_first_documents_come_before_the_error_of_a_later_line(tmp_path):
+    file = tmp_path / "fi.jsonl"
+    file.write_text('{"id": "a", "text": "yksi"}\n{"words": "kaksi"}\n')
+    documents = each_document(file)
+    assert next(documents).id == "a"
+    with pytest.raises(CorpusError, match=r"line 2: no readable row \(fields words\)"):
+        next(documents)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [([1], "messages of a conversation"), ({"text": 3}, "text is int"), ({}, "fields "), ("word", "str")],
+)
+def test_a_row_that_is_no_document_is_named(tmp_path, row, reason):
+    with pytest.raises(CorpusError, match=f"line 1: no readable row \\({reason}"):
+        parse_row(json.dumps(row), 0, tmp_path / "fi.jsonl")
+
+
+def test_texts_are_in_composed_form(tmp_path):
+    decomposed = "e\u0301"
+    assert parse_row(json.dumps({"text": decomposed}), 4, tmp_path / "x").text == "\u00e9"
+    assert str(parse_row(json.dumps({"text": "a"}), 4, tmp_path / "x").id) == "4"
+    assert parse_line(decomposed, 2, tmp_path / "x").text == "\u00e9"
+    assert row_document({"text": decomposed, "id": 7}, 0, "name").text == "\u00e9"
+
+
+def test_a_row_of_a_data_set_without_text_is_named():
+    with pytest.raises(CorpusError, match="name, row 5: fields words, id came; expected text with a text"):
+        row_document({"words": "a", "id": 1}, 5, "name")
+
+
+@pytest.fixture
+def data_sets(monkeypatch):
+    """Two data sets, one with splits and one without, in the place of the hub."""
+    datasets = pytest.importorskip("datasets")
+    splits = {"with": ["train", "dev"], "without": ["everything"]}
+    rows = [{"id": f"d{number}", "text": f"word {number}"} for number in range(200)]
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name, tag: splits[name])
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, tag, split, streaming: rows if split else None)
+
+
+def test_a_split_of_a_data_set_goes_by_its_own_name(data_sets):
+    assert split_rows("with", Language("fi"), "valid")[0] == ["train", "dev"]
+    with pytest.raises(CorpusError, match="has splits train, dev and none for test"):
+        split_rows("with", Language("fi"), "test")
+    corpus = load_dataset_corpus("with", "label", ["fi"], "valid", None, False)
+    assert len(corpus["fi"]) == 200 and corpus["fi"][3].text == "word 3"
+
+
+def test_a_data_set_of_one_split_is_dealt_out(data_sets):
+    parts = {split: load_dataset_corpus("without", "label", ["fi"], split, None, False) for split in ("train", "test")}
+    ids = {split: {document.id for document in corpus["fi"]} for split, corpus in parts.items()}
+    assert ids["train"] and ids["test"] and ids["train"].isdisjoint(ids["test"])
+    with pytest.raises(CorpusError, match="no languages came"):
+        load_dataset_corpus("without", "label", None, "train", None, False)
+
+
+def test_no_text_gives_a_control_token_in_the_plain_backend():
+    tokenizer = tiny_tokenizer()
+    special = frozenset(tokenizer.all_special_ids)
+    plain = plain_backend(tokenizer, special)
+    text = "a</s>b<s>"
+    assert not special.isdisjoint(tokenizer(text, add_special_tokens=False)["input_ids"]), "the tokenizer itself does"
+    assert special.isdisjoint(plain.encode(text, add_special_tokens=False).ids)
+    words = "the cat sat on a mat"
+    assert plain.encode(words, add_special_tokens=False).ids == tokenizer(words, add_special_tokens=False)["input_ids"]
