@@ -1,4 +1,4 @@
-"""What did runs of first_gpu_run.sh measure? Their rows, added to kernels/results/ and put into docs/measured/gpu.jsonl.
+"""What did runs of first_gpu_run.sh measure? Their rows go to kernels/results/ and to docs/measured/gpu.jsonl.
 
 Nothing is measured here, so there is no control. Rows of a later folder stand in the place of an earlier one's of the
 same part; timings of kernels are all kept, with their commits.
@@ -8,6 +8,7 @@ import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 from babelscope_kernels.results import Row, append, measured
@@ -54,10 +55,11 @@ def timing_rows(folder: Path) -> list[Row]:
     for file in sorted((folder / "kernels").glob("*.csv")):
         with file.open(newline="", encoding="utf-8") as lines:
             for words in csv.DictReader(lines):
-                kinds = {name: entry.type for name, entry in Row.__dataclass_fields__.items()}
-                rows.append(
-                    Row(**{name: float(word) if kinds[name] is float else word for name, word in words.items()})
-                )
+                values: dict[str, Any] = {
+                    name: float(word) if Row.__dataclass_fields__[name].type is float else word
+                    for name, word in words.items()
+                }
+                rows.append(Row(**values))
     return rows
 
 

@@ -13,6 +13,7 @@ from random_models import random_model
 
 import babelscope as bs
 from babelscope.runs import Run, main
+from babelscope.subnetworks.forms import Form
 from babelscope.sweeps import make_prompts
 from babelscope.sweeps.steered_answers import left_pad
 
@@ -35,6 +36,7 @@ class Config:
 
 
 def open_on(device: str, config: Config) -> tuple[Any, Any]:
+    model: Any
     model, tokenizer = bs.open_model("reference", device="cpu")
     if config.model != "reference":
         model = random_model("gemma-270m", seed=config.seed)
@@ -111,6 +113,7 @@ def run(config: Config, run: Run) -> None:
     plain, zero = (logits(other, tokenizer, recipe, texts) for recipe in ((), direction.add(0.0)))
     run.log([{**facts, "what": "strength 0", "bits equal": bool(torch.equal(plain, zero))}])
     neurons = bs.select_top_rate(ours, top_rate=0.02)[config.languages[1]]
+    forms: list[tuple[Any, Form]] = [(cpu, "split"), (cpu, "fused"), (other, "fused")]
     deltas = [
         bs.train_subnetwork(
             model,
@@ -122,7 +125,7 @@ def run(config: Config, run: Run) -> None:
             form=form,
             seed=config.seed,
         )
-        for model, form in ((cpu, "split"), (cpu, "fused"), (other, "fused"))
+        for model, form in forms
     ]
     for what, delta in (("train, CPU fused", deltas[1]), ("train", deltas[2])):
         run.log([{**facts, "what": what, "steps": config.steps, **compare_deltas(delta, deltas[0])}])

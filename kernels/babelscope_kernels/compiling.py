@@ -107,7 +107,7 @@ def resources_of(launch: Launch, call: str, capability: int) -> Resources:
     triton, driver = importlib.import_module("triton"), importlib.import_module("triton.runtime.driver").driver
     errors = importlib.import_module("triton.errors")
     arguments = [
-        Pointer(one.dtype, one.storage_offset() * one.element_size()) if isinstance(one, Tensor) else one
+        Pointer(one.dtype, int(one.storage_offset()) * one.element_size()) if isinstance(one, Tensor) else one
         for one in launch.arguments
     ]
     name = launch.kernel.fn.__name__
