@@ -9,7 +9,8 @@ from babelscope.cli.verbs import VERBS, split_verb
 
 ZERO = {
     *("seed", "layer", "layers", "min-count", "temperature", "decay", "strength", "strengths", "scale", "tau", "ratio"),
-    *("observe:tokens-per-language", "features:tokens-per-language", "vocabulary trim:size", "vocabulary extend:size"),
+    *("observe:tokens-per-language", "features:tokens-per-language", "study:part-tokens"),
+    *("vocabulary trim:size", "vocabulary extend:size"),
 }
 """Numbers that may be 0: of every verb, or of the one that is named."""
 NEGATIVE = ["strength", "strengths", "scale"]

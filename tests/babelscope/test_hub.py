@@ -15,7 +15,7 @@ from babelscope.artifacts.hub import HubArtifact
 from babelscope.errors import ArtifactError, PrerequisiteError
 
 SOURCE = Path(babelscope.__file__).parent
-NAMES = [name for name in KINDS if name[0].isupper()]
+NAMES = [name for name in KINDS if name[0].isupper() and name.isidentifier()]
 
 
 class LocalHub:

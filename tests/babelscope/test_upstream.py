@@ -29,6 +29,7 @@ from babelscope.upstream import compiled_modules, devices
 from babelscope.upstream import forward as forward_module
 from babelscope.upstream.config import config_field, with_mlp_biases
 from babelscope.upstream.forward import forward_names, read_inputs
+from babelscope.upstream.generation import copy_generation
 from babelscope.upstream.names import NAMES, imported
 from babelscope.upstream.tokenizers import hide_progress
 
@@ -135,6 +136,7 @@ SCENES = {
     "transformers": run_attention,
     "loading": lambda: open_model("reference"),
     "model.embedding": lambda: open_model("reference"),
+    "model.generation": lambda: copy_generation(tiny_model("llama"), tiny_model("llama")),
     "config.architectures": lambda: open_model("reference"),
     "config.encoder_decoder": open_an_encoder,
     "transformers.encoders": open_an_encoder,

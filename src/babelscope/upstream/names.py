@@ -65,6 +65,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "model.group_experts": ("set_experts_implementation",),
     "model.attention_backend": ("_supports_attention_backend",),
     "model.embedding": ("get_input_embeddings",),
+    "model.generation": ("generation_config",),
     "experts.gated_product": ("_apply_gate",),
     "loading.missing": ("missing_keys",),
     "loading.surplus": ("unexpected_keys",),
