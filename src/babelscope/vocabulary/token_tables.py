@@ -241,7 +241,7 @@ def _new_table(table: Tensor, source: Int64[Tensor, " entry"], rows: Tensor | No
 
 def id_settings(model: CausalModel) -> Iterator[tuple[Any, str, Any]]:
     """The settings of a model and of its generation that are ids: whose they are, their names and values."""
-    generation = model.generation_config
+    generation = attribute(model, "model.generation")
     for part in (*configs_of(model), *([] if generation is None else [generation])):
         for name, value in vars(part).items():
             if ID_SETTING.fullmatch(name) and value is not None:
