@@ -25,8 +25,8 @@ import torch
 
 from babelscope import Observation, Operation, Site, mean_direction, observe, open_model
 from babelscope.controls import wilson_interval
-from babelscope.corpus import Corpus, as_corpus
-from babelscope.evaluation import distinct_n, judge_answers
+from babelscope.corpus import Corpus, as_corpus, prefix_of
+from babelscope.evaluation import answer_losses, distinct_n, judge_answers
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
 from babelscope.runs import Run, environment, main, nan_as_null
@@ -169,7 +169,9 @@ class Study:
                 steerer = partial(self.operations, setting, draw)
                 written += generate_answers(self.model, self.tokenizer, chosen, steerer, decoding=decoding)
             groups = {tag: [answer for answer in written if answer.target == tag] for tag in self.targets}
-            nats = {tag: nats_a_token(self.model, self.tokenizer, group) for tag, group in groups.items()}
+            prefix = prefix_of(self.tokenizer)
+            losses = {tag: answer_losses(self.model, prefix, [a.ids for a in group]) for tag, group in groups.items()}
+            nats = {tag: nats_a_token(*pair) for tag, pair in losses.items()}
             kept = [
                 {"target": a.target, "source": a.prompt.source, "text": a.text, "ids": a.ids, "nats": nats[a.target]}
                 for a in written

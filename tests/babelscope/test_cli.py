@@ -480,7 +480,8 @@ def test_a_sweep_writes_its_table_and_the_directions_it_used(capsys, folder):
     code, result, _ = call(capsys, "steer", model, counts, "--sweep", *grid, "--out", folder / "sweep")
     table = json.loads((folder / "sweep" / "steering.json").read_text())
     assert code == 0 and result["layer"] == table["layer"] == 1
-    assert {point["strength"] for point in table["sweep"]} == {0.5, 1.0}
+    # The best stood at the lower end of the grid, which was followed beyond it.
+    assert {point["strength"] for point in table["sweep"]} == {0.25, 0.5, 1.0}
     assert sorted(path.name for path in (folder / "sweep" / "directions").iterdir()) == ["en", "fi"]
 
 

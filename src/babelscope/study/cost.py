@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from babelscope.ablation import RATES, ScoredText
-from babelscope.corpus import ROMANISABLE, Corpus
+from babelscope.corpus import ROMANISABLE, Corpus, encode_texts
 from babelscope.evaluation import known_languages
 from babelscope.neurons import scoring_rules
 from babelscope.recording import observe
@@ -86,12 +86,12 @@ def stage_costs(job: StudyInputs, steering: bool) -> list[StageCost]:
 
 def share_of(job: StudyInputs, text: Corpus) -> dict[str, float]:
     """Tokens of each language in a text, by those of its first documents."""
-    found = {}
+    tokens = {}
     for tag, documents in text.items():
         first = documents[:20]
-        ids = job.tokenizer([document.text for document in first], add_special_tokens=False)["input_ids"]
-        found[tag] = sum(map(len, ids)) / max(1, len(first)) * len(documents)
-    return found
+        encoded = encode_texts(job.tokenizer, [document.text for document in first])
+        tokens[tag] = sum(len(document.ids) for document in encoded) / max(1, len(first)) * len(documents)
+    return tokens
 
 
 def answers_of(job: StudyInputs) -> int:
