@@ -26,8 +26,8 @@ def set_parts(sets: NeuronSet) -> dict[str, NeuronSet]:
     can not tell script from family and is in script_and_family; one of Russian and Tatar is in script.
     """
     mask = sets.mask()
-    script = together([tag.script for tag in sets.languages])
-    family = together([family_of(tag) for tag in sets.languages])
+    script = alike([tag.script for tag in sets.languages])
+    family = alike([lineage_family(tag) for tag in sets.languages])
     left, parts = mask.clone(), {}
     for name, allowed in zip(
         PARTS,
@@ -41,13 +41,13 @@ def set_parts(sets: NeuronSet) -> dict[str, NeuronSet]:
     return parts
 
 
-def family_of(tag: Language) -> str:
+def lineage_family(tag: Language) -> str:
     """Family of a language, or its own tag where the table lacks it."""
     known = {Language(name).iso639_3: lineage.family for name, lineage in LINEAGE.items()}
     return known.get(tag.iso639_3, str(tag))
 
 
-def together(names: list[str]) -> Bool[Tensor, "language language"]:
+def alike(names: list[str]) -> Bool[Tensor, "language language"]:
     """Which languages have the same name of something."""
     return torch.tensor([[one == other for other in names] for one in names])
 

@@ -32,7 +32,7 @@ class NeuronLinear(nn.Module, _Layer):
     in_features: int
     out_features: int
 
-    def __init__(self, base_layer: nn.Module):
+    def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.NEURONS_change = nn.ParameterDict()

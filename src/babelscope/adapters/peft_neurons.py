@@ -66,7 +66,7 @@ class LanguageNeurons(PeftConfig):
         target_modules: Sequence[str] | None = None,
         modules_to_save: Sequence[str] | None = None,
         **settings: Any,
-    ):
+    ) -> None:
         """neurons: a set of one language, such as sets["eu"]; modules_to_save and settings are as peft has them.
 
         The other arguments are those of a saved adapter, whose neurons come by layer.

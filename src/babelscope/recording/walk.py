@@ -92,7 +92,7 @@ def walk(
     with bar, measured(layout), (passes or hooked_passes)(layout, watchers) as forward:
         walker = Walker(
             watchers,
-            forward if state is not None else partial(logged, forward, described(watchers)),
+            forward if state is not None else partial(logged, forward, pass_identity(watchers)),
             room,
             most_documents,
         )
@@ -129,7 +129,7 @@ def logged(forward: Forward, what: str, batch: Batch) -> list[Any]:
     )
 
 
-def described(watchers: Sequence[Watcher]) -> str:
+def pass_identity(watchers: Sequence[Watcher]) -> str:
     """What is read of each batch."""
     return ", ".join(f"{type(watcher).__name__} {sorted(map(str, watcher.hooks))}" for watcher in watchers)
 

@@ -80,7 +80,7 @@ def stage_costs(job: StudyInputs, steering: bool) -> list[StageCost]:
         StageCost("ablate", 0, int(test * cells + part * parts), 0),
     ]
     if steering:
-        costs.append(StageCost("steer", 0, 0, answers_of(job)))
+        costs.append(StageCost("steer", 0, 0, planned_answers(job)))
     return costs
 
 
@@ -94,7 +94,7 @@ def share_of(job: StudyInputs, text: Corpus) -> dict[str, float]:
     return tokens
 
 
-def answers_of(job: StudyInputs) -> int:
+def planned_answers(job: StudyInputs) -> int:
     """Answers that the steering stage draws: native ones, the sweep, the final score, its controls, and arithmetic.
 
     Two strengths of arithmetic, a grid whose ends are all of it, are always widened.
