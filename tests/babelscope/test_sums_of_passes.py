@@ -132,7 +132,7 @@ def test_control_tokens_and_short_text_are_told_in_the_log(caplog):
     tally = Tally.zeros(languages=2, shards=4)
     tally.controls[0], tally.tokens[:], tally.truncated[1] = 3, torch.tensor([1000, 7]), 2
     part.report_shortfall(tally)
-    lines = "\n".join(record.message for record in caplog.records)
+    lines = "\n".join(record.getMessage() for record in caplog.records)
     assert part.controls(tally) == {"en": 3}
     assert "en 3" in lines and "fewer than 1000 tokens: fi 7" in lines and "2 tokens past max_length 64" in lines
 

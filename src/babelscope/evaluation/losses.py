@@ -166,16 +166,17 @@ def batch_nll(
     states = hidden[rows.to(hidden.device), places.to(hidden.device) - 1]
     parts = [part_nll(layout, *pair) for pair in zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)]
     nll = torch.zeros(batch.counted.shape, dtype=torch.float64)
-    nll[rows, places] = torch.cat(parts)
+    # One copy a batch: each waits until the device has done its work.
+    nll[rows, places] = torch.cat(parts).double().cpu()
     return nll
 
 
 def part_nll(
     layout: Layout, states: Float[Tensor, "row hidden"], targets: Int64[Tensor, " row"]
-) -> Float64[Tensor, " row"]:
-    """Negative log-likelihood of some rows' next tokens."""
+) -> Float[Tensor, " row"]:
+    """Negative log-likelihood of some rows' next tokens, where the logits are."""
     logits = at_least_float32(layout.logits(states))
-    return F.cross_entropy(logits, targets.to(logits.device), reduction="none").double().cpu()
+    return F.cross_entropy(logits, targets.to(logits.device), reduction="none")
 
 
 def document_losses(model: CausalModel | Layout, held_out: HeldOut, *, watchers: Sequence[Watcher] = ()) -> Losses:

@@ -17,6 +17,7 @@ from babelscope.models import Layout
 from babelscope.models.attention import AttentionInputs
 from babelscope.models.weights import applied
 from babelscope.probes.shard_sums import UnitSums, add_rows
+from babelscope.recording.host_copies import on_host
 from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
 from babelscope.upstream.devices import fetched
@@ -64,7 +65,7 @@ class HeadSums:
         squares = einsum(z, self.grams[layer].to(z.device), z, "b t h d, h d e, b t h e -> b h t")
         return HeadOutput(
             total_over(squares.clamp(min=0).sqrt(), past_first_token),
-            reduce(z.double() * past_first_token[..., None, None], "b t h d -> h d", "sum").cpu(),
+            reduce(z.double() * past_first_token[..., None, None], "b t h d -> h d", "sum"),
         )
 
     def attend(
@@ -91,12 +92,14 @@ class HeadSums:
     def add(self, batch: Batch, values: dict[Any, Any]) -> None:
         """Add a batch of one language."""
         layers = range(self.layout.n_layers)
-        written: list[HeadOutput] = [values[Site(layer, "attn_heads")] for layer in layers]
-        looked = torch.stack([values[layer] for layer in layers], dim=1)
-        measured = torch.cat([torch.stack([layer.written for layer in written])[None], looked])
+        heads: list[HeadOutput] = [values[Site(layer, "attn_heads")] for layer in layers]
+        sums = [*(part for layer in heads for part in layer), *(values[layer] for layer in layers)]
+        sums = on_host(sums)
+        written, outputs, looked = sums[: 2 * len(heads) : 2], sums[1 : 2 * len(heads) : 2], sums[2 * len(heads) :]
+        measured = torch.cat([torch.stack(written)[None], torch.stack(looked, dim=1)])
         tokens = past_first(batch.counted).sum(dim=1)
         add_rows(self.sums, batch, rearrange(measured, "m l b h -> b (m l h)"), tokens=tokens)
-        self.output[batch.documents[0].language] += torch.stack([layer.output for layer in written])
+        self.output[batch.documents[0].language] += torch.stack(outputs)
 
 
 def past_first(counted: Bool[Tensor, "batch token"]) -> Bool[Tensor, "batch token"]:
@@ -110,4 +113,4 @@ def total_over(
     value: Float[Tensor, "batch head token"], chosen: Bool[Tensor, "batch token"]
 ) -> Float64[Tensor, "batch head"]:
     """Sum over some tokens of each document."""
-    return (value.double() * chosen[:, None]).sum(dim=2).cpu()
+    return (value.double() * chosen[:, None]).sum(dim=2)
