@@ -28,11 +28,11 @@ def test_nothing_evaluates_text_or_unpickles():
 
 
 def test_every_setting_that_the_pages_name_is_one_of_the_limits_and_the_other_way_round():
-    from babelscope.limits import ARRAYS, LINE, TEXT
+    from babelscope.limits import ARRAYS, LINE, TEMPLATE, TEXT
 
     page = (ROOT / "docs" / "your-own-text.md").read_text()
     rows = re.findall(r"\| `(BABELSCOPE_MAX_\w+)` \| (\d+) \|", page)
-    assert rows == [(limit.setting, str(limit.default)) for limit in (TEXT, LINE, ARRAYS)]
+    assert rows == [(limit.setting, str(limit.default)) for limit in (TEXT, LINE, ARRAYS, TEMPLATE)]
 
 
 def test_the_page_is_short_and_its_links_are_there():
