@@ -8,6 +8,7 @@ from babelscope import Site, layout_of
 from babelscope.corpus import TokenDocument, as_corpus, batch_documents
 from babelscope.evaluation import losses
 from babelscope.probes import head_sums, shard_sums
+from babelscope.probes.lens_squares import Squares
 from babelscope.recording.host_copies import on_host
 
 
@@ -73,3 +74,19 @@ def test_the_sums_of_all_layers_heads_are_one_copy(copies):
     total = record.sums.by_shard.total.sum(dim=(0, 1)).view(5, layout.n_layers, n_heads)
     torch.testing.assert_close(total[0, 0], values[Site(0, "attn_heads")].written.sum(dim=0))
     torch.testing.assert_close(total[1:, 1], values[1].sum(dim=1))
+
+
+def test_the_tuned_lens_reads_streams_where_they_are(copies):
+    layout = layout_of(tiny_model("llama"))
+    sums = Squares.zeros(layout)
+    generator = torch.Generator().manual_seed(2)
+    streams = {site: torch.randn(11, layout.d_hidden, generator=generator) for site in sums.hooks}
+    sums.add(batch_of(), streams)
+    assert copies == [] and sums.tokens == 11
+    *states, last = (value.double() for value in streams.values())
+    wide = torch.cat([states[1], torch.ones(11, 1)], dim=1)
+    host = sums.on_host()
+    assert len(copies) == 5 and host.tokens == 11
+    torch.testing.assert_close(host.square[1], wide.T @ wide)
+    torch.testing.assert_close(host.cross[1], wide.T @ (last - states[1]))
+    torch.testing.assert_close(host.total, last.sum(dim=0))

@@ -73,7 +73,7 @@ class Divergence:
                 for state, weight, bias in zip(states, self.weight, self.bias, strict=True)
             )
             divergences.append(
-                torch.stack([kl(output_log_p, log_p(self.layout, row)).double().sum().cpu() for row in translated])
+                torch.stack([kl(output_log_p, log_p(self.layout, row)).double().sum() for row in translated]).cpu()
             )
         return divergences
 

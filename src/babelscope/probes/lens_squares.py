@@ -19,7 +19,10 @@ from babelscope.sites import Site
 
 @dataclass(eq=False)
 class Squares:
-    """Sums of one walk that least squares needs; the column of ones carries the bias."""
+    """Sums of one walk that least squares needs; the column of ones carries the bias.
+
+    They are where the first layer's stream is while text is read, so that no stream is copied to the host.
+    """
 
     layout: Layout
     square: Float64[Tensor, "depth wide wide"]
@@ -35,13 +38,18 @@ class Squares:
     def zeros(cls, layout: Layout) -> "Squares":
         """Nothing read yet."""
         hidden, depths = layout.d_hidden, layout.n_layers
+        device = layout.device_of(Site(0, "resid_in"))
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
         return cls(
             layout=layout,
-            square=torch.zeros(depths, hidden + 1, hidden + 1, dtype=torch.float64),
-            cross=torch.zeros(depths, hidden + 1, hidden, dtype=torch.float64),
-            moved=torch.zeros(depths, dtype=torch.float64),
-            energy=torch.zeros(hidden, dtype=torch.float64),
-            total=torch.zeros(hidden, dtype=torch.float64),
+            square=zeros(depths, hidden + 1, hidden + 1),
+            cross=zeros(depths, hidden + 1, hidden),
+            moved=zeros(depths),
+            energy=zeros(hidden),
+            total=zeros(hidden),
         )
 
     @property
@@ -52,16 +60,21 @@ class Squares:
     def add(self, batch: Batch, values: dict[Site, Tensor]) -> None:
         """Add a batch."""
         *states, last = values.values()
-        last = last.double().cpu()
+        last = last.to(self.total.device, torch.float64)
         self.tokens += len(last)
         self.energy += last.square().sum(dim=0)
         self.total += last.sum(dim=0)
         for depth, state in enumerate(states):
-            exact = state.double().cpu()
-            wide = torch.cat([exact, torch.ones(len(exact), 1, dtype=torch.float64)], dim=1)
+            exact = state.to(last.device, torch.float64)
+            wide = torch.cat([exact, exact.new_ones(len(exact), 1)], dim=1)
             self.square[depth] += wide.T @ wide
             self.cross[depth] += wide.T @ (last - exact)
             self.moved[depth] += (last - exact).square().sum()
+
+    def on_host(self) -> "Squares":
+        """The same sums on the CPU, for what is solved once."""
+        sums = (self.square, self.cross, self.moved, self.energy, self.total)
+        return Squares(self.layout, *(part.cpu() for part in sums), tokens=self.tokens)
 
     @property
     def variance(self) -> float:
@@ -98,5 +111,6 @@ def least_squares(
         raise MeasurementError(
             f"{sums.tokens} tokens came for {hidden} dimensions; expected more tokens; give more text"
         )
+    sums = sums.on_host()
     weight, bias = sums.solve(penalty)
     return Translators(weight, bias, sums.tokens, sums.explained(weight, bias), origin), sums
