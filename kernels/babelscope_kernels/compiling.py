@@ -32,13 +32,13 @@ SHARED = {80: 166_912, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
 """Bytes of shared memory that one program may have, by compute capability times ten."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 STACK = {
-    "_attention_stats_fwd_kernel": 784,
+    "_attention_stats_fwd_kernel": 1280,
     "_rows_wgrad_fwd_kernel": 1368,
-    "_active_counts_fwd_kernel": 96,
+    "_active_counts_fwd_kernel": 128,
     "_sae_counts_fwd_kernel": 136,
     "_steer_fwd_kernel": 16,
 }
-"""Bytes of stack that a thread of a kernel may use in 16 bits on capability 9.0; none of the others uses any.
+"""Bytes of stack that a thread of a kernel may use in 16 bits on capability 9.0 with Triton 3.4 to 3.9; others use none.
 
 Attention's widest blocks spill up to 192 and were measured faster than narrower ones that do not; a head of 72, padded
 to 128, spills the rest. The rows' own kernel is not the one that "auto" takes. Sums of languages are asked for by no
