@@ -38,7 +38,7 @@ STACK = {
     "_sae_counts_fwd_kernel": 136,
     "_steer_fwd_kernel": 16,
 }
-"""Bytes of stack that a thread of a kernel may use in 16 bits on capability 9.0 with Triton 3.4 to 3.9; others use none.
+"""Bytes of stack of a thread of a kernel in 16 bits on capability 9.0, with Triton 3.4 to 3.9; others use none.
 
 Attention's widest blocks spill up to 192 and were measured faster than narrower ones that do not; a head of 72, padded
 to 128, spills the rest. The rows' own kernel is not the one that "auto" takes. Sums of languages are asked for by no
