@@ -7,7 +7,6 @@ share an upper bound. A share above the bar counts against the claim. More than 
 """
 
 import json
-import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -99,7 +98,6 @@ def row(name: str, number: int, work: Callable[[], Any]) -> dict[str, Any]:
 
 
 def run(config: Config, run: Run) -> None:
-    logging.disable(logging.WARNING)
     torch.set_num_threads(config.threads)
     model, tokenizer = bs.open_model(config.model, device="cpu")
     languages = ["en", "de", "fi", "ru", "hi"]

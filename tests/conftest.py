@@ -3,6 +3,7 @@ from beartype import beartype  # noqa: F401 - first: nnsight, imported before it
 # isort: on
 
 import copy
+import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -134,6 +135,14 @@ def beginning(single: str, special: list[str], named: tuple[str, ...] | list[str
 def as_glm() -> PreTrainedTokenizerFast:
     """Two tokens begin a text."""
     return beginning("[gMASK] <sop> $A", ["[gMASK]", "<sop>"], ["[gMASK]", "<sop>"])
+
+
+@pytest.fixture(autouse=True)
+def logging_is_as_it_was():
+    """A test, or an experiment that it runs, that switches logging off takes the log from all tests after it."""
+    before = logging.root.manager.disable
+    yield
+    assert logging.root.manager.disable == before, "logging.disable was left behind"
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import io
 import json
 import logging
 import shutil
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,21 @@ def prepare(folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def silent_log() -> Iterator[None]:
+    """While open nothing is logged; afterwards what was logged before is logged again."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def call(*words: str | Path) -> dict[str, Any]:
     """The result of a command; raises Refused where it ends in an error."""
-    logging.disable(logging.CRITICAL)
     out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
+    with silent_log(), redirect_stdout(out), redirect_stderr(err):
         code = main([*map(str, words), "--json"])
     if code:
         assert code in (1, 2) and json.loads(out.getvalue())["error"], (code, out.getvalue())
