@@ -24,7 +24,7 @@ _told: set[tuple[str, str]] = set()
 def choose(op: str, backend: str, tensors: Iterable[Tensor], *, objection: str = "") -> Literal["torch", "triton"]:
     """The backend of one call, by the rule above; each (kernel, backend) is logged once.
 
-    tensors: all that the kernel reads or writes. objection: why this kernel can not do these shapes, or "".
+    tensors: all that the kernel reads or writes. objection: why this kernel cannot do these shapes, or "".
     Raises KernelError for an unknown backend, and for "triton" where the rule refuses it.
     """
     if backend not in ("auto", "torch", "triton"):
@@ -33,7 +33,7 @@ def choose(op: str, backend: str, tensors: Iterable[Tensor], *, objection: str =
         return "torch"
     why = objection or _objection(list(tensors), forced=backend == "triton")
     if backend == "triton" and why:
-        raise KernelError(f"{op}: backend 'triton' can not run: {why}; use backend 'torch' or 'auto'")
+        raise KernelError(f"{op}: backend 'triton' cannot run: {why}; use backend 'torch' or 'auto'")
     chosen: Literal["torch", "triton"] = "torch" if why else "triton"
     if not torch.compiler.is_compiling() and (op, chosen) not in _told:
         _told.add((op, chosen))

@@ -87,7 +87,7 @@ def rows_of(
     facts: Mapping[str, str],
     deadline: Deadline = NEVER,
 ) -> Measured:
-    """Time every form of one timing. A baseline that can not run here is logged and left out; ours must run.
+    """Time every form of one timing. A baseline that cannot run here is logged and left out; ours must run.
 
     Baselines that are not begun (compiled, say) at the deadline are left out.
     """
@@ -281,7 +281,7 @@ def main(words: list[str], write: Callable[[str], object] = sys.stdout.write) ->
     parser.add_argument("--json", type=Path, help="write the rows there as well")
     parser.add_argument("--cpu", action="store_true", help="small shapes on one core; adds no row to the results")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV files")
-    parser.add_argument("--commit", default="", help="named in the rows where git can not be asked")
+    parser.add_argument("--commit", default="", help="named in the rows where git cannot be asked")
     parser.add_argument("--budget", type=float, default=SECONDS, help="seconds for the whole call")
     parser.add_argument("--check", action="store_true", help="check every case, print every red outcome, time nothing")
     parser.add_argument("--checked", action="store_true", help="a call of --check was green here: time at once")

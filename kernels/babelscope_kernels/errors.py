@@ -2,4 +2,4 @@
 
 
 class KernelError(RuntimeError):
-    """A kernel can not run on what it was given: device, dtype or shape."""
+    """A kernel cannot run on what it was given: device, dtype or shape."""

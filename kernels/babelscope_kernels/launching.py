@@ -90,15 +90,19 @@ def _current(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device)
 
 
+def returns_nothing(*arguments: object) -> None:
+    """The fake of an operator that only writes into its arguments."""
+
+
 def operator(
-    name: str, fake: Callable[P, T], *, writes: Sequence[str] = ()
+    name: str, fake: Callable[..., object] = returns_nothing, *, writes: Sequence[str] = ()
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Make a function an operator of torch under torch.compile, and leave it a plain function everywhere else.
 
     A graph holds the operator as one node and does not look inside. Outside of one a call to an operator costs some 50
     microseconds more than the function: more than most kernels take.
-    name: "babelscope_kernels::…". fake: gives outputs of the right shapes and dtypes, without values.
-    writes: the arguments that are written into.
+    name: "babelscope_kernels::…". fake: is given the same arguments, and gives outputs of the right shapes and dtypes
+    without values. writes: the arguments that are written into.
     """
 
     def make(function: Callable[P, T]) -> Callable[P, T]:

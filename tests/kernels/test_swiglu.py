@@ -89,7 +89,7 @@ def test_a_backward_pass_keeps_gate_and_up_only():
             {"languages": torch.zeros(3, dtype=torch.int32), "counts_": torch.zeros(2, 5, dtype=torch.int64)},
             r"expected int64 \[language, 4\]",
         ),
-        ({"backend": "triton"}, "backend 'triton' can not run"),
+        ({"backend": "triton"}, "backend 'triton' cannot run"),
     ],
 )
 def test_bad_input_is_one_clear_line(change, message):

@@ -70,7 +70,7 @@ COLUMNS = {"BLOCK_T": 16, "BLOCK_N": 256, "STEPS": 32, "num_warps": 8}
 
 
 def blocks_of(n_language: int, sums: bool) -> dict[str, int]:
-    """Tiles, and warps. On an H200, 8,192 tokens of 14,336 units: 81 µs where 64 × 128 by eight warps took 85."""
+    """Tiles, and warps; 64 × 128 by eight were slower on an H200 (kernels/results/active_counts.csv, earlier rows)."""
     block_l = max(16, triton.next_power_of_2(n_language))
     width = 64 if sums and block_l > 16 else 128
     return {

@@ -1,5 +1,7 @@
 """Attention with statistics: the public function."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -112,17 +114,8 @@ def _stats(
     return AttentionStats(*_blocked(q, k, v, edges, causal, window, softcap, scale, with_output))
 
 
-def _fake_blocked(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    edges: list[Tensor],
-    causal: bool,
-    window: int | None,
-    softcap: float | None,
-    scale: float,
-    with_output: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _fake_blocked(q: Tensor, k: Tensor, v: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    with_output = settings[-1]
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     output = q.new_empty((*q.shape[:3], v.shape[-1] if with_output else 0), dtype=wide)
     entropy, sink, previous, lse = (q.new_empty(q.shape[:3], dtype=wide) for _ in range(4))

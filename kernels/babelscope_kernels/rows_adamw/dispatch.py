@@ -51,13 +51,7 @@ def rows_adamw_(
             rows_adamw_triton_(masters, grads, moments1, moments2, targets, base, lr, betas, eps, decay, step)
 
 
-def _fake_step(
-    masters: Tensor, grads: Tensor, moments1: Tensor, moments2: Tensor, step: int, lr: float, settings: list[float]
-) -> None:
-    return None
-
-
-@operator("babelscope_kernels::adamw_step_", _fake_step, writes=("masters", "moments1", "moments2"))
+@operator("babelscope_kernels::adamw_step_", writes=("masters", "moments1", "moments2"))
 def _step(
     masters: Tensor, grads: Tensor, moments1: Tensor, moments2: Tensor, step: int, lr: float, settings: list[float]
 ) -> None:

@@ -79,21 +79,7 @@ def _rows_adamw_fwd_kernel(
     tl.store(weight, theta.to(WEIGHT), mask=inside)
 
 
-def _fake_launch(
-    masters: Tensor,
-    grads: Tensor,
-    moments1: Tensor,
-    moments2: Tensor,
-    weights: Sequence[Tensor],
-    base: Tensor | None,
-    rows: Tensor,
-    which: Tensor,
-    scalars: Sequence[float],
-) -> None:
-    return None
-
-
-@operator("babelscope_kernels::rows_adamw_", _fake_launch, writes=("masters", "moments1", "moments2", "weights"))
+@operator("babelscope_kernels::rows_adamw_", writes=("masters", "moments1", "moments2", "weights"))
 def _launch(
     masters: Tensor,
     grads: Tensor,

@@ -104,11 +104,7 @@ def readable(grad_rows: Tensor) -> int:
     return wide if behind and grad_rows.stride(1) == 1 else n_row
 
 
-def _fake_rows_wgrad(grad_rows: Tensor, inputs: Tensor, out: Tensor, low: bool) -> None:
-    return None
-
-
-@operator("babelscope_kernels::rows_wgrad_", _fake_rows_wgrad, writes=("out",))
+@operator("babelscope_kernels::rows_wgrad_", writes=("out",))
 def rows_wgrad_(grad_rows: Tensor, inputs: Tensor, out: Tensor, low: bool) -> None:
     """Launch. `low`: tiles stay in their own 16-bit dtype, for the tensor cores; else they are widened to float32."""
     (n_token, n_row), n_hidden = grad_rows.shape, inputs.shape[1]

@@ -4,6 +4,8 @@
 # pyright: reportCallIssue=false, reportArgumentType=false, reportPossiblyUnboundVariable=false
 # pyright: reportOperatorIssue=false, reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -93,16 +95,8 @@ def _sae_counts_fwd_kernel(
         tl.store(sums + place, total, mask=inside)
 
 
-def _fake_launch(
-    hidden: Tensor,
-    w_enc: Tensor,
-    b_enc: Tensor,
-    threshold: Tensor,
-    languages: Tensor,
-    n_languages: int,
-    with_sums: bool,
-    with_active: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_launch(hidden: Tensor, w_enc: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *_, n_languages, with_sums, with_active = settings
     shape = (n_languages, w_enc.shape[1])
     return (
         hidden.new_empty(shape, dtype=torch.int64),

@@ -23,7 +23,7 @@ def set_parts(sets: NeuronSet) -> dict[str, NeuronSet]:
     exclusive: no other language has it. script_and_family: all others write the same script and are of the same family
     (`babelscope.probes.LINEAGE`; a language that it lacks is a family of its own). script, family: all others share the
     one, but not the other. further: some other language shares neither. A neuron of Russian, Ukrainian and Bulgarian
-    can not tell script from family and is in script_and_family; one of Russian and Tatar is in script.
+    cannot tell script from family and is in script_and_family; one of Russian and Tatar is in script.
     """
     mask = sets.mask()
     script = alike([tag.script for tag in sets.languages])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from babelscope.adapters.gguf import gguf_library
 from babelscope.adapters.peft import factors_of
-from babelscope.errors import ArtifactError, PrerequisiteError
+from babelscope.errors import PrerequisiteError
 from babelscope.files.writing import taken, whole_file
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
@@ -46,19 +46,10 @@ def export_gguf_lora(delta: Delta, model: CausalModel, path: str | Path, *, scal
     path = Path(path)
     if path.exists():
         raise taken(path)
-    delta.check(model)
-    layout = layout_of(model)
-    if layout.n_experts:
-        raise ArtifactError(
-            f"{delta.title}: {model.config.model_type} has fused experts, in whose weights LoRA has no place for "
-            "single experts' rows; expected a dense model; export as 'merged'"
-        )
-    factors = list(factors_of(delta * scale, layout))
-    if not factors:
-        raise ArtifactError(f"{delta.title} is empty; expected at least one neuron; nothing to export")
+    factors = factors_of(delta * scale, model)
     gguf, architecture = gguf_library(), gguf_architecture(model)
     kind = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
-    names = gguf.get_tensor_name_map(kind, layout.n_layers)
+    names = gguf.get_tensor_name_map(kind, layout_of(model).n_layers)
     digest = hashlib.blake2b(digest_size=8)
     with whole_file(path, new=True) as partial:
         writer = gguf.GGUFWriter(partial, architecture)

@@ -47,16 +47,7 @@ def export_adapter(delta: Delta, model: CausalModel, path: str | Path, *, scale:
         from peft import LoraConfig
     except ImportError as err:
         raise PrerequisiteError("the peft library is not installed; pip install 'babelscope[peft]'") from err
-    delta.check(model)
-    layout = layout_of(model)
-    if layout.n_experts:
-        raise ArtifactError(
-            f"{delta.title}: {model.config.model_type} has fused experts, in whose weights LoRA has no place for "
-            "single experts' rows; expected a dense model; export as 'merged'"
-        )
-    all_factors = list(factors_of(delta * scale, layout))
-    if not all_factors:
-        raise ArtifactError(f"{delta.title} is empty; expected at least one neuron; nothing to export")
+    all_factors = factors_of(delta * scale, model)
     ranks = {factors.module: len(factors.a) for factors in all_factors}
     transposed = {type(model.get_submodule(name)).__name__ == "Conv1D" for name in ranks}
     base = place_of(model)
@@ -105,8 +96,25 @@ def place_of(model: CausalModel) -> ModelSource:
     return ModelSource(name, revision_of(model.config) or None)
 
 
-def factors_of(delta: Delta, layout: Layout) -> Iterator[Factors]:
-    """The projections of each layer with neurons: changed rows of gate and up, changed columns of down."""
+def factors_of(delta: Delta, model: CausalModel) -> list[Factors]:
+    """The projections of each layer with neurons: changed rows of gate and up, changed columns of down.
+
+    Raises ArtifactError for a delta of another model, an empty one, and a model of fused experts.
+    """
+    delta.check(model)
+    layout = layout_of(model)
+    if layout.n_experts:
+        raise ArtifactError(
+            f"{delta.title}: {model.config.model_type} has fused experts, in whose weights LoRA has no place for "
+            "single experts' rows; expected a dense model; export as 'merged'"
+        )
+    factors = list(_factors(delta, layout))
+    if not factors:
+        raise ArtifactError(f"{delta.title} is empty; expected at least one neuron; nothing to export")
+    return factors
+
+
+def _factors(delta: Delta, layout: Layout) -> Iterator[Factors]:
     for layer in delta.layers:
         indices, rows = delta.layer_of(layer)
         for part in projections_of(layout, layer, indices.long()):

@@ -40,5 +40,5 @@ def _tensors(operation: Operation) -> list[Tensor]:
     if features is not None:
         parts += [features.encoder, features.bias, features.threshold, features.decoder, features.chosen]
     parts.append(None if condition is None else condition.vector)
-    # A missing tensor is an empty one, so that two recipes can not agree by moving one from a place to the next.
+    # A missing tensor is an empty one, so that two recipes cannot agree by moving one from a place to the next.
     return [torch.empty(0) if part is None else part for part in parts]

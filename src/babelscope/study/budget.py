@@ -62,7 +62,7 @@ class Budget:
         if not self.strengths or not all(map(math.isfinite, self.strengths)):
             faults.append(f"strengths {list(self.strengths)} (expected one or more finite numbers)")
         if faults:
-            raise MeasurementError(f"the study can not have {', '.join(faults)}; correct what is named")
+            raise MeasurementError(f"the study cannot have {', '.join(faults)}; correct what is named")
 
     def for_depth(self, n_layers: int) -> "Budget":
         """The same, with the layers of the sweep named; raises SiteError for one that the model has not."""

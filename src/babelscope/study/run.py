@@ -57,7 +57,7 @@ def run_study(
     model, corpus: "reference", or as for `open_model` and `load_corpus`. A corpus without splits is dealt out by
     document. same_text: allow one text for what is observed, chosen on and scored; results.json says so.
     parallel: line i is the same content in every language (see `load_corpus`).
-    steering: False leaves steering out, and so all generation; languages that can not be recognised are left out of it
+    steering: False leaves steering out, and so all generation; languages that cannot be recognised are left out of it
     anyway. chat: prompts are messages for the model's own chat template, see `ask_as_chat`; for chat models.
     check_language: refuse text that is mostly another language than its label says.
     resume: go on where an interrupted run of the same study stopped; of a finished one only the page is made again.
