@@ -271,6 +271,9 @@ def test_without_a_size_the_curve_of_other_text_chooses():
         with_valid.parameters["curve"]["tokens"]
         == cut_text(tokenizer, TokenizerForm.of(tokenizer), held_out("tt")).tokens
     )
+    learnt_from = extend_vocabulary(model, tokenizer, lines("tt", count=150), size=10, min_count=3)
+    packs = (pack, with_valid, learnt_from)
+    assert [made.parameters["curve"]["held_out"] for made in packs] == [True, True, False]
 
 
 @pytest.mark.parametrize(

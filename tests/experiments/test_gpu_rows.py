@@ -1,4 +1,4 @@
-"""Rows of a run on a GPU: collected once, the later folder's parts in the place of the earlier one's."""
+"""What runs on a GPU: its experiments, on the CPU; and its rows, those of a later folder in the place of an earlier's."""
 
 import json
 import sys
@@ -50,3 +50,54 @@ def test_the_rows_of_two_runs(collect, tmp_path):
         {"part": "check", "commit": "def5678", "kernel": "swiglu", "good": 130},
     ]
     assert (results / "swiglu.csv").read_text() == (first / "kernels" / "swiglu.csv").read_text()
+
+
+@pytest.fixture
+def run(tmp_path):
+    from babelscope.runs import open_run
+
+    return open_run("on a CPU", {}, root=tmp_path)
+
+
+def test_the_cpu_beside_itself_differs_in_nothing(run, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import compare_gpu_with_cpu as experiment
+
+    config = experiment.Config(
+        device="cpu", languages=("en", "fi"), tokens=200, prompts=1, new_tokens=3, steps=1, layer=1
+    )
+    experiment.run(config, run)
+    rows = {row["what"]: row for row in run.results()}
+    apart = {name: value for name, value in rows["observe"].items() if "counts" in name or "sums" in name}
+    assert len(apart) == 6 and set(apart.values()) == {0}
+    for name in ("generate, plain", "generate, add", "generate, project out"):
+        assert rows[name]["tokens"] == 6 and rows[name]["tokens equal"] == 1 and rows[name]["logits apart"] == 0
+    assert rows["strength 0"]["bits equal"] is True
+    assert rows["train"]["values apart"] == rows["train, CPU fused"]["values apart"] < 1e-3
+
+
+def test_a_difference_between_devices_is_seen(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import compare_gpu_with_cpu as experiment
+
+    config = experiment.Config(device="cpu", languages=("en", "fi"), tokens=100)
+    texts = experiment.bs.load_corpus("reference", ["en", "fi"])
+    model, tokenizer = experiment.open_on("cpu", config)
+    ours = experiment.observed(model, tokenizer, texts, config)
+    with experiment.torch.no_grad():
+        model.model.layers[0].mlp.gate_proj.weight[0].neg_()
+    row = experiment.compare_observations(experiment.observed(model, tokenizer, texts, config), ours)
+    assert row["mlp_gate counts unequal"] > 0 and row["mlp_gate sums apart"] > 1e-4
+
+
+def test_passes_are_timed_beside_the_bare_ones(run, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import benchmark_gpu_passes as experiment
+
+    config = experiment.Config(
+        model="llama-25m", device="cpu", dtype="float32", documents=2, length=16, rows=2, new_tokens=2, rounds=2
+    )
+    experiment.run(config, run)
+    rows = run.results()
+    assert [row["base"] for row in rows] == ["body"] * 2 + ["generate"] * 3
+    assert all(row["low"] <= row["ratio"] <= row["high"] for row in rows)

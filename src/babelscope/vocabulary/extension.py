@@ -45,6 +45,8 @@ def extend_vocabulary(
     size: new entries; None takes, of 50, 100, 200, 500 …, the first that saves three quarters of the tokens that the
     longest list saves in `valid`, or in every tenth document where that is not given, which learning then leaves out.
     init: one of `initial_rows.INITS`: random, mean, subword, merge, align, script, focus, omp.
+    valid: text that is not learnt from, in which the saved tokens are counted (`parameters["curve"]`); with a size and
+    without it they are counted in the text that was learnt from, and the curve's `held_out` is False.
     min_count: how often a pair must come to be joined. seed: of what is drawn.
     Raises PrerequisiteError as `trim_vocabulary`, and for tokens without a row; CorpusError for text that gives no new
     token; MeasurementError for a size that it does not give, and an unknown init.
@@ -84,6 +86,8 @@ def new_entries(
     curve = saving_curve(tokenizer, form, pieces, test)
     pieces = pieces[: _chosen(curve) if size is None else size]
     extended = with_pieces(form, pieces).open("extended tokenizer")
+    # A curve of the text that was learnt from flatters: it says so.
+    curve["held_out"] = test is not train
     return NewEntries(tokenizer, extended, form, pieces, train, {"min_count": min_count, "curve": curve})
 
 
