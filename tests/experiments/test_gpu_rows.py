@@ -1,4 +1,4 @@
-"""What runs on a GPU: its experiments, on the CPU; and its rows, those of a later folder in the place of an earlier's."""
+"""What runs on a GPU: its experiments, on the CPU; and its rows, a later folder's in the place of an earlier one's."""
 
 import json
 import sys
