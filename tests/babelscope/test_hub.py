@@ -90,3 +90,14 @@ def test_the_hub_refuses_in_one_line_and_damage_is_seen(tmp_path):
     tensors.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ArtifactError, match="hash|damaged|changed"):
         type(delta).from_pretrained("lab/delta", api=hub)
+
+
+def test_no_path_of_this_machine_is_handed_on(tmp_path, tokenizer):
+    tiny_model("llama").save_pretrained(tmp_path / "finnish-model")
+    tokenizer.save_pretrained(tmp_path / "finnish-model")
+    model, opened = babelscope.open_model(tmp_path / "finnish-model", device="cpu")
+    observation = babelscope.observe(model, opened, {"en": ["the cat sat"], "fi": ["kissa istui"]}, shards=0)
+    assert observation.origin.model == "finnish-model"
+    folder = observation.save(tmp_path / "observation")
+    written = [file.read_bytes() for file in folder.iterdir()]
+    assert len(written) >= 3 and not any(str(tmp_path).encode() in content for content in written)

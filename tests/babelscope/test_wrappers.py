@@ -51,7 +51,7 @@ def test_a_wrappers_folder_opens_as_its_text_model(kind, tied, tmp_path, tokeniz
     assert torch.equal(padded(model, kind), logits(whole, MASK))
     assert torch.equal(answer(model), answer(whole))
     assert model.config.tie_word_embeddings == tied
-    assert bs.origin_of(model, opened).model == str(tmp_path / "whole")
+    assert bs.origin_of(model, opened).model == "whole"  # no path of this machine
     assert opened.get_vocab() == tokenizer.get_vocab()
     assert sum(part.numel() for part in model.parameters()) < sum(part.numel() for part in whole.parameters())
     # Saved again it is an ordinary checkpoint.

@@ -48,6 +48,9 @@ def origin_of(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, *, 
     name = str(config_value(model.config, "name")) or type(model).__name__
     if Path(name) == REFERENCE_MODEL:
         name = "reference"
+    elif Path(name).is_absolute():
+        # Artifacts, their cards and pages are handed on: where a folder lies on this machine is nobody else's business.
+        name = Path(name).name
     adapters = adapter_settings(model)
     settings = settings_of(model.config) | ({"adapters": adapters} if adapters else {})
     state = {} if tokenizer is None else tokenizer_state(tokenizer)
