@@ -1,5 +1,6 @@
 """Tables of the main job: ablation, steering, cost."""
 
+from babelscope.controls.matched_sets import LEAST_MATCH
 from tables.measured import read, share
 
 
@@ -21,14 +22,21 @@ def ablation_table() -> list[str]:
         verdict = "yes" if low > 0 else ("yes, interval reaches 0" if own > max(others) else "no")
         rows.append(
             f"| {tag} | {demo['neurons'][tag]} | {share(own, 2)} | {share(max(others), 2)} | {share(drawn[0], 2)} "
-            f"| {share(drawn[1], 2)} | {corrected_p(found, tag):.2f} | {verdict} |"
+            f"| {share(drawn[1], 2)} | {said_p(found, tag)} | {verdict} |"
         )
     return rows
 
 
-def corrected_p(found: dict, tag: str) -> float:
-    """The larger p of the two controls, corrected over languages."""
+def corrected_p(found: dict, tag: str) -> float | None:
+    """The larger p of the two controls, corrected over languages; None where one of them is not matched."""
+    if found["achieved_contribution"][tag] < LEAST_MATCH:
+        return None
     return max(found["p_adjusted"][control][tag] for control in ("layer_matched", "contribution_matched"))
+
+
+def said_p(found: dict, tag: str) -> str:
+    p = corrected_p(found, tag)
+    return f"unmatched ({share(found['achieved_contribution'][tag], 0)})" if p is None else f"{p:.2f}"
 
 
 def steering_table() -> list[str]:
@@ -79,13 +87,14 @@ def summary_lines() -> list[str]:
     }
     sure = sum(found["specificity"][tag][1] > 0 and demo["neurons"][tag] >= 5 for tag in twelve)
     ratios = {name: sum(own) / sum(values) for name, values in drawn.items()}
-    small = sum(corrected_p(found, tag) <= 0.05 + 1e-9 for tag in twelve)
+    tested = [p for tag in twelve if (p := corrected_p(found, tag)) is not None]
+    small = sum(p <= 0.05 + 1e-9 for p in tested)
     return [
         f"Of the twelve main languages, the own text is hurt most, with the interval above zero, in {sure} "
         f"({sum(found['own_hurt_most'][tag] for tag in twelve)} without asking for the interval); sets paired with texts at random: p = {found['pairing_p']:.4f}. Mean own harm is "
         f"{ratios['layer_matched']:.1f} times the mean absolute harm of layer-matched sets and "
         f"{ratios['contribution_matched']:.1f} times that of contribution-matched ones, which says that the neurons matter, not that they are of a language; corrected "
-        f"p ≤ .05 against both in {small}. "
+        f"p ≤ .05 against both in {small} of {len(tested)}; in the other {len(twelve) - len(tested)} no random set reaches the contribution. "
         f"{demo['identification']['method']} at top_rate {demo['top_rate']} was chosen on validation text among two methods and four rates. The demo took {demo['seconds']['total']:.0f} s."
     ]
 

@@ -53,6 +53,21 @@ def test_harm_to_all_languages_alike_is_not_most_to_the_own_one(tmp_path: Path) 
     assert "own language hurt most in 0 of 15" in claim(results, tmp_path, "Switching a set off").result
 
 
+def test_what_holds_where_it_was_tested_holds_in_part_where_others_have_no_test(tmp_path: Path) -> None:
+    results = example()
+    ablation = results["ablation"]
+    ablation["p_adjusted"]["contribution_matched"] = dict.fromkeys(TAGS, 0.01)
+    ablation["achieved_contribution"] = {tag: 0.9 if tag in ("en", "de") else 0.99 for tag in TAGS}
+    contribution = named(results, tmp_path, CONTRIBUTION)
+    assert contribution.untested == ("en", "de") and not contribution.fails
+    assert (contribution.verdict, contribution.tally) == ("holds in part", "13 of 13 languages, no test in 2")
+    ablation["achieved_contribution"] = dict.fromkeys(TAGS, 0.99)
+    contribution = named(results, tmp_path, CONTRIBUTION)
+    assert (contribution.verdict, contribution.tally) == ("holds", "15 of 15 languages")
+    ablation["achieved_contribution"] = dict.fromkeys(TAGS, 0.9)
+    assert named(results, tmp_path, CONTRIBUTION).verdict == "no test"
+
+
 LAYERS = "A set matters more to its language than random neurons of the same layers"
 CONTRIBUTION = f"{LAYERS} and contribution"
 

@@ -27,28 +27,32 @@ class Claim:
     """Languages in which it holds."""
     fails: tuple[str, ...] = ()
     """Languages in which it was tested and does not hold."""
+    untested: tuple[str, ...] = ()
+    """Languages in which it was measured and so little was seen, or no control fits, that there is no test."""
     counts: str = "languages"
     """What is counted: languages or pairs."""
 
     @property
     def verdict(self) -> str:
-        """`holds`, `holds in part`, `does not hold`, `no test` (measured, without an interval) or `not measured`."""
+        """`holds` (wherever it was measured), `holds in part`, `does not hold`, `no test` or `not measured`."""
         if not self.holds and not self.fails:
             return "no test" if self.result else "not measured"
-        return "holds" if not self.fails else "holds in part" if self.holds else "does not hold"
+        return "does not hold" if not self.holds else "holds in part" if self.fails or self.untested else "holds"
 
     @property
     def tally(self) -> str:
-        """How many of how many."""
+        """How many of how many, and in how many there is no test."""
         n = len(self.holds) + len(self.fails)
-        return f"{len(self.holds)} of {n} {self.counts}" if n else ""
+        without = f", no test in {len(self.untested)}" if self.untested else ""
+        return f"{len(self.holds)} of {n} {self.counts}{without}" if n else ""
 
 
-def holds_and_fails(tested: Mapping[str, bool]) -> dict[str, Any]:
-    """The two fields of a Claim."""
+def holds_and_fails(measured: Mapping[str, bool | None]) -> dict[str, Any]:
+    """Three fields of a Claim; None stands for a language that was measured and has no test."""
     return {
-        "holds": tuple(tag for tag, stands in tested.items() if stands),
-        "fails": tuple(tag for tag, stands in tested.items() if not stands),
+        "holds": tuple(tag for tag, stands in measured.items() if stands),
+        "fails": tuple(tag for tag, stands in measured.items() if stands is False),
+        "untested": tuple(tag for tag, stands in measured.items() if stands is None),
     }
 
 

@@ -90,7 +90,6 @@ def _stable(results: Results) -> Claim:
 
 def _steers(results: Results) -> Claim:
     success = results.by_language("steering.success")
-    tested = {tag: yes for tag in success if (yes := steers(results, tag)) is not None}
     result = ""
     if success:
         said = [
@@ -107,7 +106,7 @@ def _steers(results: Results) -> Claim:
         control="no steering, a random direction, another language's direction; counts where answers are right more "
         "often than in each (Fisher's exact test, p ≤ 0.05, corrected over targets) and half as often as native text",
         result=result,
-        **holds_and_fails(tested),
+        **holds_and_fails({tag: steers(results, tag) for tag in success}),
     )
 
 
@@ -122,19 +121,20 @@ def macro_success(results: Results, key: str) -> str:
 
 
 def _fluent(results: Results) -> Claim:
-    ratios = [x for x in results.by_language("steering.perplexity_ratio").values() if x > 0]
-    fluent = {tag: is_fluent(results, tag) for tag in results.languages}
+    measured = results.by_language("steering.perplexity_ratio")
+    ratios = [x for x in measured.values() if x > 0]
+    fluent = {tag: is_fluent(results, tag) for tag in measured}
     mean = f"perplexity × {plain(float(np.exp(np.mean(np.log(ratios)))))} (geometric mean)" if ratios else ""
-    open_ones = [tag for tag in results.by_language("steering.perplexity_ratio") if fluent[tag] is None]
-    if open_ones:
-        mean += f"; no test by so few answers, or without an interval, in {', '.join(open_ones)}"
+    untested = [tag for tag, yes in fluent.items() if yes is None]
+    if untested:
+        mean += f"; no test by so few answers, or without an interval, in {', '.join(untested)}"
     low, high = PERPLEXITY_BAND
     return Claim(
         title="Steered answers stay as fluent as native ones",
         control=f"{results.native_answers}; counts where the interval of perplexity lies within {low}–{high} × theirs "
         f"and distinct 4-grams are at least {DISTINCT_FLOOR} × theirs",
         result=mean,
-        **holds_and_fails({tag: yes for tag, yes in fluent.items() if yes is not None}),
+        **holds_and_fails(fluent),
     )
 
 

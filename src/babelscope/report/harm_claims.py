@@ -177,7 +177,7 @@ def random_sets_claim(results: Results, which: int, name: str) -> Claim:
         control=f"{_draws(results, key)}; counts where p ≤ 0.05, corrected over languages. It says that the neurons "
         "matter, not that they are of a language",
         result=result,
-        **holds_and_fails({tag: yes for tag, yes in passed.items() if yes is not None}),
+        **holds_and_fails({tag: passed[tag] for tag, p in listed.items() if p is not None}),
     )
 
 
