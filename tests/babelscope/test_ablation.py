@@ -209,20 +209,24 @@ def test_the_rate_that_hurts_its_own_most_is_chosen(tokenizer, monkeypatch):
     model = tiny_model("llama")
     tables = {0.1: [[1.0, 2.0], [2.0, 1.0]], 0.2: [[2.0, 1.0], [1.0, 2.0]], 0.3: [[3.0, 1.0], [1.0, 3.0]]}
 
-    class Fake:
-        languages = texts = parse_languages(["en", "fi"])
+    measured = []
 
-        def __init__(self, sets, *_, **__):
-            self.relative_harm = torch.tensor(tables[sets.parameters["rate"]])
+    class Fake:
+        texts = parse_languages(["en", "fi"])
+
+        def __init__(self, sets):
+            self.languages = sets.languages
+            measured.append((sets.parameters["rate"], *sets.languages))
+            rows = [self.texts.index(tag) for tag in sets.languages]
+            self.relative_harm = torch.tensor(tables[sets.parameters["rate"]])[rows]
 
         def column(self, tag):
             return self.texts.index(tag)
 
         def hurt_most(self):
-            return {tag: int(self.relative_harm[i].argmax()) == i for i, tag in enumerate(self.languages)}
-
-        def own_harm(self):
-            return {tag: float(self.relative_harm[i, i]) for i, tag in enumerate(self.languages)}
+            return {
+                tag: int(self.relative_harm[i].argmax()) == self.column(tag) for i, tag in enumerate(self.languages)
+            }
 
     def select(rate):
         sets = sets_of(model, tokenizer, torch.ones(2, 3, 48, dtype=torch.bool))
@@ -232,6 +236,11 @@ def test_the_rate_that_hurts_its_own_most_is_chosen(tokenizer, monkeypatch):
     monkeypatch.setattr("babelscope.ablation.rate_choice.ablation_matrix", lambda m, t, sets, *a, **k: Fake(sets))
     choice = choose_top_rate(model, tokenizer, {"some": select}, TEXTS, rates=(0.1, 0.2, 0.3))
     assert choice.top_rate == 0.3 and [row["own_hurt_most"] for row in choice.rows] == [0, 2, 2]
+    assert [row["mean_gap"] for row in choice.rows] == [-1.0, 1.0, 2.0]
+    measured.clear()
+    choice = choose_top_rate(model, tokenizer, {"some": select}, TEXTS, rates=(0.3, 0.1, 0.2))
+    assert choice.top_rate == 0.3 and measured == [(0.3, "en"), (0.3, "fi"), (0.1, "en"), (0.2, "en"), (0.2, "fi")]
+    assert dict(choice.rows[1]) == {"method": "some", "top_rate": 0.1, "own_hurt_most": 0, "languages_measured": 1}
     with pytest.raises(MeasurementError, match="one text came"):
         choose_top_rate(model, tokenizer, {"some": select}, {"en": TEXTS["en"]}, rates=(0.1,))
     none = sets_of(model, tokenizer, torch.zeros(2, 3, 48, dtype=torch.bool))

@@ -41,15 +41,16 @@ def choose_top_rate(
     """Choose the method and rate at which most sets of `min_size` or more hurt their own language most.
 
     Ties go to the larger mean of own harm minus the largest other harm. Never use the text of the final table here.
-    A rate that gives no language a neuron is passed over. The text is read once without a set off, for all candidates.
+    A rate that gives no language a neuron is passed over, and one that cannot win any more is not measured to its end.
+    The text is read once without a set off, for all candidates.
     Raises MeasurementError for text of one language: there is no other to hurt less; SelectionError where no rate
     gives a neuron.
     """
-    rows: list[dict[str, float | str]] = []
     corpus = as_corpus(texts)
     if len(corpus) < 2:
         raise MeasurementError("one text came; expected two or more, to compare own harm with; add languages")
     scored = ScoredText.prepare(model, tokenizer, corpus, max_tokens=max_tokens)
+    rows: list[dict[str, float | str]] = []
     began, candidates = time.perf_counter(), [(name, rate) for name in methods for rate in rates]
     for number, (name, rate) in enumerate(candidates):
         if progress and number:
@@ -57,30 +58,46 @@ def choose_top_rate(
             log.info("choosing the rate, %d of %d, %s left", number + 1, len(candidates), duration(left))
         sets = methods[name](rate)
         sets = sets.only(tag for tag in sets.languages if tag in corpus)
-        if not len(sets.indices):
-            rows.append({"method": name, "top_rate": rate, "own_hurt_most": 0})
-            continue
-        table = ablation_matrix(model, tokenizer, sets, scored, controls=())
-        harm, large = table.relative_harm, [sets.sizes[tag] >= min_size for tag in table.languages]
-        gaps = []
-        for row, tag in enumerate(table.languages):
-            others = [t for t in range(len(table.texts)) if t != table.column(tag)]
-            gaps.append(float(harm[row, table.column(tag)] - harm[row, others].max()))
-        most = sum(hurt and big for hurt, big in zip(table.hurt_most().values(), large, strict=True))
+        most = max((float(row["own_hurt_most"]) for row in rows if "mean_gap" in row), default=0)
         rows.append(
-            {
-                "method": name,
-                "top_rate": rate,
-                "own_hurt_most": most,
-                "mean_gap": sum(gaps) / len(gaps),
-                "mean_own_harm": sum(table.own_harm().values()) / len(table.languages),
-            }
+            {"method": name, "top_rate": rate, **_candidate(model, tokenizer, sets, scored, int(most), min_size)}
         )
-    found = [row for row in rows if "mean_gap" in row]
-    if not found:
+    measured = [row for row in rows if "mean_gap" in row]
+    if not measured:
         raise SelectionError(
             f"no rate of {', '.join(map(str, rates))} gives a language a neuron by {', '.join(methods)}; expected one; "
             "give larger rates, or more languages"
         )
-    best = max(found, key=lambda row: (row["own_hurt_most"], row["mean_gap"]))
+    best = max(measured, key=lambda row: (row["own_hurt_most"], row["mean_gap"]))
     return TopRateChoice(str(best["method"]), float(best["top_rate"]), [*rows])
+
+
+def _candidate(
+    model: CausalModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sets: NeuronSet,
+    scored: ScoredText,
+    most: int,
+    min_size: int,
+) -> dict[str, float | int]:
+    """What one candidate's sets do, language after language; only `own_hurt_most` where it is out of the choice.
+
+    most: languages that the best candidate so far hurts most. Where too few languages are left to reach that many, the
+    rest is not measured: it could not change what is chosen. `languages_measured` then says how many were.
+    """
+    large = {tag for tag, size in sets.sizes.items() if size >= min_size}
+    gaps, harms, hurt = [], [], 0
+    for number, tag in enumerate(sets.languages):
+        if hurt + len(large.intersection(sets.languages[number:])) < most:
+            return {"own_hurt_most": hurt, "languages_measured": number}
+        if not sets.sizes[tag]:
+            gaps, harms = [*gaps, 0.0], [*harms, 0.0]
+            continue
+        table = ablation_matrix(model, tokenizer, sets.only([tag]), scored, controls=())
+        harm, own = table.relative_harm[0], table.column(tag)
+        gaps.append(float(harm[own] - max(harm[column] for column in range(len(harm)) if column != own)))
+        harms.append(float(harm[own]))
+        hurt += tag in large and table.hurt_most()[tag]
+    if not any(sets.sizes.values()):
+        return {"own_hurt_most": 0}
+    return {"own_hurt_most": hurt, "mean_gap": sum(gaps) / len(gaps), "mean_own_harm": sum(harms) / len(harms)}

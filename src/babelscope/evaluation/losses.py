@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float, Float64, Int64, Tensor
@@ -22,6 +21,7 @@ from babelscope.corpus import (
     tokenize_documents,
 )
 from babelscope.errors import CorpusError, MeasurementError
+from babelscope.evaluation.next_token import next_token_nll
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
@@ -127,11 +127,6 @@ class Losses(NamedTuple):
         return float(self.nats.sum() / math.log(2) / self.n_bytes.sum())
 
 
-def at_least_float32(logits: Float[Tensor, "row vocab"]) -> Float[Tensor, "row vocab"]:
-    """16 bits made float32; float64 stays."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
 @dataclass(frozen=True, eq=False)
 class DocumentNats:
     """Negative log-likelihood of each of some numbered documents."""
@@ -164,19 +159,13 @@ def batch_nll(
     rows, places = scored.nonzero(as_tuple=True)
     targets = batch.input_ids[rows, places]
     states = hidden[rows.to(hidden.device), places.to(hidden.device) - 1]
-    parts = [part_nll(layout, *pair) for pair in zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)]
+    parts = [
+        next_token_nll(layout, *pair) for pair in zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)
+    ]
     nll = torch.zeros(batch.counted.shape, dtype=torch.float64)
     # One copy a batch: each waits until the device has done its work.
     nll[rows, places] = torch.cat(parts).double().cpu()
     return nll
-
-
-def part_nll(
-    layout: Layout, states: Float[Tensor, "row hidden"], targets: Int64[Tensor, " row"]
-) -> Float[Tensor, " row"]:
-    """Negative log-likelihood of some rows' next tokens, where the logits are."""
-    logits = at_least_float32(layout.logits(states))
-    return F.cross_entropy(logits, targets.to(logits.device), reduction="none")
 
 
 def document_losses(model: CausalModel | Layout, held_out: HeldOut, *, watchers: Sequence[Watcher] = ()) -> Losses:

@@ -195,7 +195,11 @@ class Layout:
 
     def logits(self, hidden: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows vocab"]:
         """The model's logits for rows of the body's output: the head's scores, scaled and soft-capped as it does."""
-        names, config, scores = self.family, self.model.config, self.head(hidden)
+        return self.logits_of(self.head(hidden))
+
+    def logits_of(self, scores: Float[Tensor, "*rows entry"]) -> Float[Tensor, "*rows entry"]:
+        """The head's scores of some entries, scaled and soft-capped as the model does."""
+        names, config = self.family, self.model.config
         if names.logits_times:
             scores = scores * config_field(config, names.logits_times)
         if names.logits_over:

@@ -34,6 +34,8 @@ from babelscope.upstream.tokenizers import fast_backend
 
 SAMPLED = 4
 """Values of each parameter in the sample of weights."""
+HASHES: dict[bytes, tuple[str, dict[str, str]]] = {}
+"""Of tokenizers met in this process, by the bytes of their whole state."""
 EDITORS: list[Callable[[nn.Module], set[int]]] = []
 """Each tells the addresses of a model's parameters that hold a change now which can be taken out again; the sample of
 weights leaves them out, since what was made for the model is for the model with the change as well."""
@@ -53,14 +55,14 @@ def origin_of(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, *, 
         name = Path(name).name
     adapters = adapter_settings(model)
     settings = settings_of(model.config) | ({"adapters": adapters} if adapters else {})
-    state = {} if tokenizer is None else tokenizer_state(tokenizer)
+    whole, parts = ("", {}) if tokenizer is None else tokenizer_hashes(tokenizer)
     return Origin(
         model=name,
         revision=revision_of(model.config),
         model_hash=hash_settings(settings),
-        tokenizer_hash="" if tokenizer is None else hash_tokenizer(state),
+        tokenizer_hash=whole,
         config=settings,
-        tokenizer={part: _hash_json(value) for part, value in state.items()},
+        tokenizer=parts,
         weights=pack_sample(weights_sample(model)),
         weights_hash=weights_hash(model) if every_byte else "",
     )
@@ -163,6 +165,21 @@ def tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         return tokenizer.get_vocab()
     state = json.loads(backend.to_str())
     return {key: value for key, value in state.items() if key not in ("padding", "truncation")}
+
+
+def tokenizer_hashes(tokenizer: PreTrainedTokenizerBase) -> tuple[str, dict[str, str]]:
+    """Hash of a tokenizer, and of each of its parts.
+
+    Putting 262,144 entries in order takes seconds, so that a state whose bytes were met before is not hashed again.
+    """
+    backend = fast_backend(tokenizer)
+    text = json.dumps(tokenizer.get_vocab()) if backend is None else backend.to_str()
+    key = hashlib.blake2b(text.encode(), digest_size=32).digest()
+    if key not in HASHES:
+        state = tokenizer_state(tokenizer)
+        HASHES[key] = hash_tokenizer(state), {part: _hash_json(value) for part, value in state.items()}
+    whole, parts = HASHES[key]
+    return whole, dict(parts)
 
 
 def hash_tokenizer(state: Mapping[str, Any]) -> str:

@@ -134,7 +134,12 @@ def _choice(results: Results) -> Markup:
         return missing("How the selected share was chosen")
     keys = list(dict.fromkeys(key for row in rows for key in row))
     lines = [tuple(_cell(key, row.get(key)) for key in keys) for row in rows]
-    words = {"top_rate": "Selected share", "own_hurt_most": "Own language hurt most", "mean_own_harm": "Mean own harm"}
+    words = {
+        "top_rate": "Selected share",
+        "own_hurt_most": "Own language hurt most",
+        "languages_measured": "Given up after languages",
+        "mean_own_harm": "Mean own harm",
+    }
     head = [words.get(key, key.replace("_", " ")) for key in keys]
     return details("How the selected share was chosen", table(head, lines))
 

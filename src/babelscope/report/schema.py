@@ -84,7 +84,7 @@ _ABLATION = record(
     ratio_contribution_matched=per_language(_estimate),
     documents=_number_each,
     tokens=_number_each,
-    choice=each(record({"top_rate": number}, own_hurt_most=number, mean_own_harm=number)),
+    choice=each(record({"top_rate": number}, own_hurt_most=number, languages_measured=number, mean_own_harm=number)),
     draws=number,
     seed=number,
 )
