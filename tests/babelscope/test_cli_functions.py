@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
+from training_cases import some_neurons
 
 from babelscope import Direction, Site, SteeringRecipe
 from babelscope.artifacts import Origin
@@ -18,9 +19,13 @@ from babelscope.cli.observing import part_of_shards
 from babelscope.cli.reporting import run_report
 from babelscope.cli.saved import open_recipe, stability_rows
 from babelscope.cli.selecting import run_import_mask
+from babelscope.cli.showing import check_text_or_none, run_show
+from babelscope.cli.sweeping import sweep_steering
+from babelscope.cli.vocabularies import run_extend, run_trim
 from babelscope.controls import Stability
-from babelscope.errors import ArtifactError, UsageError
+from babelscope.errors import ArtifactError, CorpusError, LanguageError, UsageError
 from babelscope.languages import Language
+from babelscope.sweeps import Decoding
 
 
 def test_harm_of_random_sets_is_their_mean_and_their_largest():
@@ -122,3 +127,45 @@ def test_perplexity_of_uniform_logits_is_the_bits_of_one_token_in_three_hundred(
     result = run_perplexity(str(tmp_path / "model"), str(tmp_path / "corpus"), languages=("fi",))
     tokens = len(tokenizer(text, add_special_tokens=False)["input_ids"])
     assert result["bits_per_byte"] == {"fi": pytest.approx(tokens * math.log2(300) / len(text))}
+
+
+def test_a_text_that_may_be_left_out_is_checked_where_it_comes(tmp_path):
+    check_text_or_none("")
+    check_text_or_none("reference")
+    with pytest.raises(CorpusError, match="nowhere"):
+        check_text_or_none(str(tmp_path / "nowhere"))
+
+
+def test_showing_a_language_that_is_not_in_the_set_opens_no_model(tmp_path):
+    some_neurons(tiny_model("llama")).save(tmp_path / "neurons")
+    with pytest.raises(LanguageError, match="language 'ru' is not in this set"):
+        run_show(tmp_path / "neurons", str(tmp_path / "no model"), language=Language("ru"))
+
+
+def test_a_finished_sweep_is_told_again_and_nothing_is_opened(tmp_path):
+    out = tmp_path / "sweep"
+    out.mkdir()
+    table = {"layer": 3, "strength": 0.5, "edge": ["low"], "macro": {"steered": [0.5, 0.4, 0.6]}, "sweep": []}
+    (out / "steering.json").write_text(json.dumps(table))
+    leftover = tmp_path / "sweep.checkpoint"
+    leftover.mkdir()
+
+    def sweep(resume):
+        return sweep_steering(
+            "no model", tmp_path / "no counts", "no corpus", (), (), (1.0,), out, Decoding(), chat=None,
+            same_text=False, resume=resume, device="cpu", dtype="float32",
+        )  # fmt: skip
+
+    del table["sweep"]
+    assert sweep(resume=True) == {"out": str(out), "resumed": "complete", **table}
+    assert not leftover.exists()
+    with pytest.raises(ArtifactError, match="already there; expected a new path"):
+        sweep(resume=False)
+
+
+@pytest.mark.parametrize("verb", [run_trim, run_extend])
+def test_a_vocabulary_is_not_put_in_a_folder_that_is_taken(verb, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ArtifactError, match="already there; expected a new path"):
+        verb("no model", "no corpus", out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "mine"

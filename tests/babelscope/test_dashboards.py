@@ -12,11 +12,17 @@ import torch.nn.functional as F
 from conftest import tiny_model, tiny_tokenizer
 from feature_cases import made_sae
 
-from babelscope import FeatureSet, NeuronSet, Site, describe_units, open_model, origin_of
+from babelscope import FeatureSet, NeuronSet, Site, describe_units, layout_of, open_model, origin_of
 from babelscope.cli import main
+from babelscope.corpus.batches import make_batch
+from babelscope.corpus.tokens import TokenDocument
 from babelscope.dashboards import write_dashboard
+from babelscope.dashboards.unit_dashboard import FiringContext, UnitDashboard, UnitDescription, in_percent
+from babelscope.dashboards.unit_firing import UnitFiring
+from babelscope.dashboards.unit_sources import NeuronSource, Unit
 from babelscope.errors import ArtifactError, LanguageError, SelectionError
 from babelscope.languages import parse_languages
+from babelscope.recording.watchers import SiteValue
 
 TEXTS = {
     "en": ["the cat sat on a mat", "rain all day", "we walk home"],
@@ -303,3 +309,72 @@ def test_what_does_not_fit_is_refused_in_one_line():
         describe_units(sets_of(model, share=0.0), tools.model, tools.tokenizer, TEXTS, language="fi")
     with pytest.raises(SelectionError, match="every neuron belongs to a language"):
         describe_units(sets_of(model, share=1.1), tools.model, tools.tokenizer, TEXTS, language="fi", top=1)
+
+
+def described(unit="1.mlp_gate[5]", rates=None, harm=0.0125):
+    return UnitDescription(
+        unit=unit, layer=1, index=5, score=2.0, rates=rates or {}, harm=harm, control="1.mlp_gate[7]",
+        control_harm=-0.001, contexts=(FiringContext(LANGUAGES[1], "a ", "cat", "\nsat", 3.25),), writes=(" the", "x"),
+    )  # fmt: skip
+
+
+def test_the_lead_of_a_unit_is_over_the_largest_of_the_other_languages():
+    en, fi, ru = parse_languages(["en", "fi", "ru"])
+    unit = described(rates={en: 0.25, fi: 0.75, ru: 0.5})
+    assert unit.lead(fi) == 0.25 and unit.lead(en) == -0.5
+    assert described(rates={fi: 0.75}).lead(fi) == 0.75
+    assert [in_percent(harm) for harm in (0.0125, -0.001, None)] == ["+1.250 %", "−0.100 %", "–"]
+
+
+def test_a_units_row_has_its_numbers_and_the_fired_token_between_marks(tmp_path):
+    en, fi = LANGUAGES
+    board = UnitDashboard(
+        kind="neuron", language=fi, model="tiny", method="lape", total=9, tokens={en: 40, fi: 50}, seed=0,
+        units=(described(rates={en: 0.25, fi: 0.75}),),
+    )  # fmt: skip
+    (row,) = board.flat_rows()
+    assert (row["rate_en"], row["rate_fi"], row["harm"], row["writes"]) == (0.25, 0.75, 0.0125, "' the' 'x'")
+    assert row["context_1"] == "a ‹cat›\nsat"
+    title, head, unit, context = board.lines()
+    assert title == "1 of 9 neurons of fi in tiny, by lape; off alone: rise of the loss on fi text"
+    assert head.split("  ")[0].startswith("neuron of fi") and "next most" in head
+    assert re.split(r"  +", unit.strip()) == [
+        "1.mlp_gate[5]", "75.0 %", "25.0 % en", "+1.250 %", "−0.100 %", "' the' 'x'",
+    ]  # fmt: skip
+    assert context == "    fi 3.25  a »cat« sat"
+    with board.write_csv(tmp_path / "units.csv").open(encoding="utf-8", newline="") as file:
+        (read,) = csv.DictReader(file)
+    assert read == {name: str(value) for name, value in row.items()}
+
+
+def batch_of(*places):
+    """Documents of one token at these places."""
+    return make_batch([TokenDocument(0, str(at), (3,), (True,), 0, 1) for at in places], 0)
+
+
+def test_firing_is_put_where_the_units_and_documents_are():
+    first, second = Site(0, "mlp_gate"), Site(2, "mlp_gate")
+    units = [Unit(second, 4), Unit(first, 1), Unit(second, 0)]
+    assert str(units[0]) == "2.mlp_gate[4]"
+    model = tiny_model("llama")
+    firing = UnitFiring.empty(NeuronSource(layout_of(model), sets_of(model), LANGUAGES[1]), units, documents=3)
+    assert {site: places.tolist() for site, places in firing.by_site.items()} == {second: [0, 2], first: [1]}
+    firing.add(batch_of(2, 0), {
+        first: (torch.tensor([3]), torch.tensor([[1.5], [-torch.inf]]), torch.tensor([[7], [0]])),
+        second: (torch.tensor([1, 2]), torch.tensor([[0.5, 2.0], [3.0, 4.0]]), torch.tensor([[1, 2], [3, 4]])),
+    })  # fmt: skip
+    firing.add(batch_of(1), {first: (torch.tensor([4]), torch.tensor([[9.0]]), torch.tensor([[6]]))})
+    assert firing.active.tolist() == [1, 7, 2]
+    none = -torch.inf
+    assert firing.greatest.tolist() == [[3.0, none, 4.0], [none, 9.0, none], [0.5, 1.5, 2.0]]
+    assert firing.token.tolist() == [[3, 0, 4], [0, 6, 0], [1, 7, 2]]
+
+
+def test_an_experts_neuron_is_silent_where_its_expert_was_not_chosen():
+    model = tiny_model("llama")
+    source = NeuronSource(layout_of(model), sets_of(model), LANGUAGES[1])
+    value = torch.tensor([[[[1.0, -2.0], [3.0, 4.0]]]])  # one token; two of its experts; two neurons each
+    site_value = SiteValue(value, value, torch.tensor([[[2, 0]]]), torch.tensor([[True]]))
+    read = source.read(site_value, torch.tensor([0, 1, 2, 5]))  # neurons 0 and 1 of expert 0, 0 of 1, 1 of 2
+    assert read.value.tolist() == [[[3.0, 4.0, 0.0, -2.0]]]
+    assert read.active.tolist() == [[[True, True, False, False]]]

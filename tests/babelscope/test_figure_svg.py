@@ -11,6 +11,7 @@ from babelscope.errors import MeasurementError
 from babelscope.figures import ablation_map, figure_svg, set_sizes
 from babelscope.figures.style import new_figure, short_label
 from babelscope.figures.svg_axes import axes_of, round_ticks
+from babelscope.figures.svg_marks import ColourBar, DrawingArea, notes_width, said_by, trace_colour
 
 
 def parsed(figure: go.Figure) -> ET.Element:
@@ -156,3 +157,41 @@ def test_a_trace_that_has_no_drawing_is_named() -> None:
     figure.add_pie(values=[1, 2])
     with pytest.raises(MeasurementError, match="trace pie cannot be drawn as SVG; expected bar, heatmap, scatter"):
         figure_svg(figure, name="a", title="b", description="c")
+
+
+def area_of(figure: go.Figure, height: float) -> DrawingArea:
+    return DrawingArea(axes_of(figure, "x"), axes_of(figure, "y"), height)
+
+
+def test_a_place_is_a_value_a_share_of_an_axis_or_a_share_of_the_whole() -> None:
+    figure = points(range=[0, 200], domain=[0.5, 1.0])
+    area = area_of(figure, 300.0)
+    trace = figure.data[0]
+    assert area.across(trace, 100) == 0.75 and area.down(trace, 2.5) == 225
+    assert [area.fixed_place(reference, 0.5) for reference in ("paper", "x domain", "y domain")] == [0.5, 0.75, 0.5]
+    assert area.fixed_place("x", 50) == 0.625 and area.fixed_place("y", 5) == 0.5
+
+
+def test_a_colour_bar_holds_at_its_ends_and_writes_light_on_dark() -> None:
+    bar = ColourBar(((0.0, "#FFFFFF"), (1.0, "#000000")), low=-2.0, high=6.0, title="", ticks=())
+    assert [bar.place(value) for value in (-9, -2, 2, 6, 70)] == [0, 0, 0.5, 1, 1]
+    assert bar.paint(0.0) == "--l:#FFFFFF;--d:#FFFFFF"
+    assert (bar.ink(-2), bar.ink(6)) == ("lb db", "lw dw")
+
+
+def test_a_trace_says_a_text_per_mark_and_has_the_colour_of_its_marks_before_its_line() -> None:
+    said = go.Scatter(x=[1, 2], y=[1, 2], hovertext=["a", "b"], marker={"color": "#111111"}, line={"color": "#222222"})
+    assert said_by(said) == ["a", "b"] and trace_colour(said) == "#111111"
+    silent = go.Scatter(x=[1, 2, 3], y=[1, 2, 3], line={"color": "#222222"})
+    assert said_by(silent) == ["", "", ""] and trace_colour(silent) == "#222222"
+    assert trace_colour(go.Bar(x=[1], y=[1], marker={"line": {"color": "#333333"}})) == "#333333"
+
+
+def test_only_notes_right_of_the_drawing_need_room_there() -> None:
+    figure = points()
+    figure.add_annotation(text="inside, and much longer than the other", x=0.5, y=0.5, xref="paper", yref="paper")
+    assert notes_width(figure) == 0.0
+    figure.add_annotation(text="short<br>the longest line", x=1.1, y=0.5, xref="paper", yref="paper")
+    wide = notes_width(figure)
+    figure.layout.annotations[1].text = "the longest line"
+    assert notes_width(figure) == wide > 0.0

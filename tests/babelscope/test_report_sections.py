@@ -9,6 +9,7 @@ from example_results import ATTACK, TAGS, example, minimal, save, with_samples
 
 from babelscope.report.answer_samples import SHOWN, samples_section
 from babelscope.report.card import card_section, limits_section
+from babelscope.report.first_screen import ANSWERS, first_screen, headline
 from babelscope.report.harm import ablation_section
 from babelscope.report.markup import NOT_MEASURED, Markup, Section
 from babelscope.report.page import assemble
@@ -135,3 +136,35 @@ def test_limits_say_the_smallest_p_and_sets_that_are_empty(tmp_path):
     assert "With 19 draws a control, no p-value can be smaller than 0.05" in text
     assert "No neuron was selected for Finnish" in text and "In this run" in text
     assert "one: " in words(limits_section([run, run]).body), "runs are named where there are several"
+
+
+def test_the_first_sentence_counts_the_languages_that_harm_themselves_most(tmp_path):
+    results = example()
+    harm = np.full((len(TAGS), len(TAGS)), 0.001)
+    np.fill_diagonal(harm, 0.01)
+    harm[0, 1], harm[3, 2] = 0.02, 0.02
+    results["ablation"]["relative_harm"] = harm.tolist()
+    said = headline(read_results(save(tmp_path, results)))
+    assert said.startswith(f"The neurons of {len(TAGS) - 2} of {len(TAGS)} languages harm their own language most")
+    assert all(
+        part in said for part in ("81\u202f% [77, 84] of answers", "unsteered 1\u202f%", "native text 88\u202f%")
+    )
+    results["steering"]["success"] = {}
+    assert "direction" not in headline(read_results(save(tmp_path, results)))
+
+
+def test_the_first_screen_takes_answers_evenly_and_leaves_them_out_where_asked(tmp_path):
+    read = read_results(save(tmp_path, with_samples()))
+    assert list(dict.fromkeys(row["target"] for row in read.find("steering.samples"))) == [
+        "ar",
+        "hi",
+        "zh",
+        "ja",
+        "fi",
+        "de",
+    ]
+    page = words(first_screen(read, "run", include_samples=True))
+    # The first, the third and the sixth of six.
+    assert "The first answer steered to Arabic, Chinese and German" in page
+    assert str(first_screen(read, "run", include_samples=True)).count("<article") == ANSWERS
+    assert "The first answer" not in words(first_screen(read, "run", include_samples=False))

@@ -8,6 +8,7 @@ from chat_cases import chat_tokenizer
 
 from babelscope import render_chat
 from babelscope.corpus import template_bounds
+from babelscope.corpus.template_bounds import within_bounds
 from babelscope.errors import ChatError
 
 INNER = "{% for j in range(99999) %}{{ messages[0].content if i + j < 0 }}{% endfor %}"
@@ -67,3 +68,28 @@ def test_another_thread_is_not_stopped_with_a_template(monkeypatch):
         render_chat(with_template(LOOP), "hello")
     thread.join()
     assert other == [plain] * 300
+
+
+def test_what_runs_in_bounds_gives_its_value_or_its_own_error():
+    assert within_bounds(lambda: "given") == "given"
+    with pytest.raises(ZeroDivisionError):
+        within_bounds(lambda: 1 // 0)
+
+
+def test_what_catches_its_end_is_ended_again(monkeypatch):
+    monkeypatch.setattr(template_bounds, "SECONDS", 0.2)
+    ends = []
+
+    def stubborn():
+        while True:
+            try:
+                while True:
+                    len(ends)
+            except Exception as end:
+                ends.append(end)
+                if len(ends) == 3:
+                    raise
+
+    with pytest.raises(ChatError, match=r"ran for 0.2 seconds"):
+        within_bounds(stubborn)
+    assert len(ends) == 3

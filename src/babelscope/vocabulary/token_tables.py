@@ -102,10 +102,10 @@ class Exchange:
         """Put back what was there, in the opposite order."""
         while self.before:
             owner, name, value = self.before[-1]
-            if value is ABSENT:
-                delattr(owner, name)
-            else:
+            if value is not ABSENT:
                 setattr(owner, name, value)
+            elif name in vars(owner):  # an interruption may have come before it was set
+                delattr(owner, name)
             self.before.pop()
 
 
