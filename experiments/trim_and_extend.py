@@ -25,8 +25,9 @@ from babelscope.evaluation import bits_per_byte
 from babelscope.files.writing import write_text
 from babelscope.models.plain import plain_weight
 from babelscope.runs import Run, environment, main
-from babelscope.vocabulary.extension import new_entries, pack_of
+from babelscope.vocabulary.extension import new_entries
 from babelscope.vocabulary.initial_rows import INITS, rows_of
+from babelscope.vocabulary.row_packs import pack_of
 from babelscope.vocabulary.token_tables import token_tables
 
 
@@ -175,11 +176,11 @@ def extended(
     own = token_tables(model)
     bases = [plain_weight(own.embedding), *([] if own.tied else [plain_weight(own.head)])]
     new = new_entries(tokenizer, texts, rows=own.rows, size=config.size)
-    shared = {"job": "extend", "language": language, "seed": seed, "size": len(new.pieces)}
-    tokens = [len(ids) for ids in (every_id(tokenizer, unseen), every_id(new.extended, unseen))]
+    shared = {"job": "extend", "language": language, "seed": seed, "size": len(new.ids)}
+    tokens = [len(ids) for ids in (every_id(tokenizer, unseen), every_id(new.successor, unseen))]
     (before,) = bits_per_byte(model, tokenizer, unseen).values()
     rows: list[dict[str, Any]] = [{**shared, "init": "none", "bits_per_byte": before, "tokens": tokens[0]}]
-    pack = pack_of(model, new, "mean")
+    pack = pack_of(model, new, "extend", "mean")
     with pack.applied(model):
         fresh = pack.source < 0
         for name in INITS:
@@ -188,7 +189,7 @@ def extended(
             begins, generator = INITS[name](new), torch.Generator().manual_seed(seed)
             for module, base in zip((own.embedding, own.head), bases, strict=False):
                 plain_weight(module)[fresh] = rows_of(base, begins, generator)
-            (after,) = bits_per_byte(model, new.extended, unseen).values()
+            (after,) = bits_per_byte(model, new.successor, unseen).values()
             rows.append({**shared, "init": name, "bits_per_byte": after, "tokens": tokens[1]})
     return rows
 

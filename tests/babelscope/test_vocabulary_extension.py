@@ -12,7 +12,8 @@ from vocabulary_cases import KINDS, every_line, ids_of, lines, model_for, tokeni
 from babelscope import VocabularyPack, extend_vocabulary, load_corpus
 from babelscope.corpus import as_corpus
 from babelscope.errors import ArtifactError, CorpusError, MeasurementError, PrerequisiteError
-from babelscope.vocabulary.initial_rows import INITS, NewEntries, RowMixture, RowPool, rows_of
+from babelscope.vocabulary.extension import new_entries
+from babelscope.vocabulary.initial_rows import INITS, RowMixture, RowPool, rows_of
 from babelscope.vocabulary.new_pieces import cut_text, learn_pieces, tokens_saved, with_pieces
 from babelscope.vocabulary.text_vectors import matching_pursuit, sparsemax, text_vectors
 from babelscope.vocabulary.tokenizer_form import TokenizerForm
@@ -146,9 +147,7 @@ def test_old_rows_keep_their_bits_new_ones_are_there_and_all_go_back(family, dty
 @pytest.fixture(scope="module")
 def entries():
     tokenizer = tokenizer_of("byte-level")
-    form, text = TokenizerForm.of(tokenizer), as_corpus(lines("cy", count=150))
-    pieces = learn_pieces(form, cut_text(tokenizer, form, text).words, most=NEW, min_count=5)
-    return NewEntries(tokenizer, with_pieces(form, pieces).open("test"), form, pieces, text, {})
+    return new_entries(tokenizer, lines("cy", count=150), rows=len(tokenizer), size=NEW)
 
 
 def test_subwords_are_the_cut_that_an_entry_had(entries):
@@ -156,7 +155,7 @@ def test_subwords_are_the_cut_that_an_entry_had(entries):
     rows = rows_of(table, INITS["subword"](entries), torch.Generator())
     checked = 0
     for number in range(NEW):
-        text = entries.extended.decode([len(entries.tokenizer) + number])
+        text = entries.successor.decode([len(entries.tokenizer) + number])
         if "\ufffd" not in text:
             cut = entries.tokenizer(text, add_special_tokens=False).input_ids
             np.testing.assert_allclose(rows[number].numpy(), table.double().numpy()[cut].mean(0), rtol=1e-6, atol=1e-7)
@@ -168,9 +167,9 @@ def test_merge_halves_at_each_step(entries):
     table = torch.randn(len(entries.tokenizer), 7, generator=torch.Generator().manual_seed(0)).double()
     rows, known = rows_of(table, INITS["merge"](entries), torch.Generator()), dict(entries.form.ids)
     all_rows = list(table)
-    for number, piece in enumerate(entries.pieces):
-        expected = (all_rows[known[piece.left]] + all_rows[known[piece.right]]) / 2
-        known[piece.entry] = len(all_rows)
+    for number, (entry, (left, right)) in enumerate(entries.pairs.items()):
+        expected = (all_rows[known[left]] + all_rows[known[right]]) / 2
+        known[entry] = len(all_rows)
         all_rows.append(expected)
         torch.testing.assert_close(rows[number], expected.float())
     subword = rows_of(table, INITS["subword"](entries), torch.Generator())
@@ -199,16 +198,14 @@ def test_weights_sum_to_one_and_draws_have_the_moments_of_their_rows(entries):
 
 def test_script_rows_are_drawn_from_the_script_and_place_of_the_entry():
     tokenizer = tokenizer_of("byte fallback")
-    form, text = TokenizerForm.of(tokenizer), as_corpus(lines("hi", "eu", count=200))
-    pieces = learn_pieces(form, cut_text(tokenizer, form, text).words, most=80, min_count=3)
-    new = NewEntries(tokenizer, with_pieces(form, pieces).open("test"), form, pieces, text, {})
+    new = new_entries(tokenizer, lines("hi", "eu", count=200), rows=len(tokenizer), size=80, min_count=3)
     seen = Counter()
-    for piece, pool in zip(pieces, INITS["script"](new), strict=True):
-        if len(pool.ids) == len(new.known) or not any(letter.isalpha() for letter in piece.entry):
+    for written, pool in zip(new.entries, INITS["script"](new), strict=True):
+        if len(pool.ids) == len(new.known) or not any(letter.isalpha() for letter in written):
             continue
-        texts = [form.entries[index] for index in pool.ids.tolist()]
+        texts = [new.form.entries[index] for index in pool.ids.tolist()]
         letters = [letter for entry in texts for letter in entry if letter.isalpha()]
-        hindi = max(piece.entry.strip("▁")) >= "\u0900"
+        hindi = max(written.strip("▁")) >= "\u0900"
         assert sum((letter >= "\u0900") == hindi for letter in letters) > 0.95 * len(letters)
         seen[hindi] += 1
     assert seen[True] and seen[False]

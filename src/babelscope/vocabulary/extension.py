@@ -8,11 +8,11 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus import Corpus, Texts, as_corpus
 from babelscope.errors import CorpusError, MeasurementError, PrerequisiteError
-from babelscope.models import origin_of
-from babelscope.models.plain import CausalModel, plain_weight
-from babelscope.vocabulary.initial_rows import INITS, NewEntries, check_init, rows_of
+from babelscope.models.plain import CausalModel
+from babelscope.vocabulary.initial_rows import NewEntries, check_init
 from babelscope.vocabulary.new_pieces import NewPiece, cut_text, learn_pieces, tokens_saved, with_pieces
 from babelscope.vocabulary.pack import VocabularyPack
+from babelscope.vocabulary.row_packs import pack_of
 from babelscope.vocabulary.token_tables import check_none_applied, token_tables
 from babelscope.vocabulary.tokenizer_form import TokenizerForm
 
@@ -56,7 +56,7 @@ def extend_vocabulary(
         raise MeasurementError(f"size {size}, min_count {min_count} came; expected 0 or more, and 1 or more")
     check_none_applied(model, "extending")
     new = new_entries(tokenizer, texts, rows=token_tables(model).rows, size=size, valid=valid, min_count=min_count)
-    return pack_of(model, new, init, seed=seed)
+    return pack_of(model, new, "extend", init, seed=seed)
 
 
 def new_entries(
@@ -85,31 +85,20 @@ def new_entries(
     _check_given(pieces, size, min_count, corpus)
     curve = saving_curve(tokenizer, form, pieces, test)
     pieces = pieces[: _chosen(curve) if size is None else size]
-    extended = with_pieces(form, pieces).open("extended tokenizer")
+    extended = with_pieces(form, pieces)
     # A curve of the text that was learnt from flatters: it says so.
     curve["held_out"] = test is not train
-    return NewEntries(tokenizer, extended, form, pieces, train, {"min_count": min_count, "curve": curve})
-
-
-def pack_of(model: CausalModel, new: NewEntries, init: str, *, seed: int = 0) -> VocabularyPack:
-    """The pack of a model and an extended tokenizer, with rows that begin in one of the ways."""
-    tables, first, size = token_tables(model), len(new.form.entries), len(new.pieces)
-    source = torch.arange(max(tables.rows, first + size))
-    source[first : first + size] = -1
-    begins, generator = INITS[init](new), torch.Generator().manual_seed(seed)
-    weights = [plain_weight(tables.embedding), *([] if tables.tied else [plain_weight(tables.head)])]
-    rows = [rows_of(weight, begins, generator) for weight in weights]
-    return VocabularyPack(
-        origin=origin_of(model, new.tokenizer),
-        languages=tuple(new.corpus),
-        operation="extend",
-        tokenizer=new.extended,
-        base_rows=tables.rows,
+    source = torch.arange(max(rows, first + len(pieces)))
+    source[first : first + len(pieces)] = -1
+    return NewEntries(
+        tokenizer=tokenizer,
+        form=form,
+        successor=extended.open("extended tokenizer"),
+        successor_form=extended,
         source=source,
-        rows=rows[0],
-        head_rows=None if tables.tied else rows[1],
-        head_bias=None if tables.bias is None else torch.zeros(size),
-        parameters={"size": size, "init": init, "seed": seed, "text": new.corpus.hash, **new.learning},
+        pairs={piece.entry: (piece.left, piece.right) for piece in pieces},
+        corpus=train,
+        learning={"size": len(pieces), "min_count": min_count, "curve": curve},
     )
 
 

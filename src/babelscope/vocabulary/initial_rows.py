@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -11,13 +11,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float, Float32, Float64, Int64, Tensor
-from babelscope.corpus import Corpus, encode_texts
+from babelscope.corpus import Corpus, EncodedText
 from babelscope.errors import MeasurementError
 from babelscope.vocabulary.entry_scripts import script_of
-from babelscope.vocabulary.merge_lists import SPACE, backend_of
-from babelscope.vocabulary.new_pieces import NewPiece
+from babelscope.vocabulary.merge_lists import SPACE, Pair, backend_of
 from babelscope.vocabulary.text_vectors import TextVectors, matching_pursuit, sparsemax, text_vectors
-from babelscope.vocabulary.tokenizer_form import TokenizerForm
+from babelscope.vocabulary.tokenizer_form import FALLBACK_SET, TokenizerForm, encoded_in_parts
 
 FEW = 20
 """Entries below which a script, or a script and place, has too few rows to draw from."""
@@ -42,17 +41,22 @@ class RowPool(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class NewEntries:
-    """All that rows can be worked out from."""
+    """All that the rows of another vocabulary can be worked out from."""
 
     tokenizer: PreTrainedTokenizerBase
     """The model's own."""
-    extended: PreTrainedTokenizerBase
     form: TokenizerForm
     """Of the model's own tokenizer."""
-    pieces: Sequence[NewPiece]
-    """In the order of their ids, which follow those of the form."""
+    successor: PreTrainedTokenizerBase
+    """The tokenizer with the new entries."""
+    successor_form: TokenizerForm
+    source: Int64[Tensor, " entry"]
+    """By id of the successor: the row of the model's own tables that is copied; −1 where the entry is new. Rows behind
+    the last entry pad the tables."""
+    pairs: Mapping[str, Pair]
+    """The two entries that each new one joins, in the order of making; empty for a Unigram that was trained."""
     corpus: Corpus
-    """What they were counted in."""
+    """The text that they were learnt from."""
     learning: Mapping[str, Any]
     """How they were learnt, and what they save."""
 
@@ -62,20 +66,28 @@ class NewEntries:
         return torch.tensor(sorted(self.form.entries))
 
     @cached_property
-    def leaves(self) -> list[Counter[int]]:
-        """The model's own tokens that each piece is made of, with their numbers."""
-        made: dict[str, Counter[int]] = {}
-        for piece in self.pieces:
-            made[piece.entry] = self._parts(piece.left, made) + self._parts(piece.right, made)
-        return [made[piece.entry] for piece in self.pieces]
+    def ids(self) -> list[int]:
+        """Ids, in the successor, of the new entries."""
+        return (self.source < 0).nonzero()[:, 0].tolist()
 
-    def _parts(self, entry: str, made: Mapping[str, Counter[int]]) -> Counter[int]:
-        return made[entry] if entry in made else Counter({self.form.ids[entry]: 1})
+    @cached_property
+    def entries(self) -> list[str]:
+        """The new entries as the vocabulary writes them."""
+        return [self.successor_form.entries[index] for index in self.ids]
+
+    @cached_property
+    def leaves(self) -> list[Counter[int]]:
+        """The tokens, with their numbers, into which the model's own tokenizer cuts each new entry."""
+        return [self.leaves_of(entry) for entry in self.entries]
+
+    def leaves_of(self, entry: str) -> Counter[int]:
+        """The tokens, with their numbers, into which the model's own tokenizer cuts an entry."""
+        return Counter(token.id for token in backend_of(self.tokenizer).model.tokenize(entry))
 
     @cached_property
     def vectors(self) -> TextVectors:
-        """Vectors of the entries in the text, as the extended tokenizer cuts it."""
-        return text_vectors(self.extended, self.corpus)
+        """Vectors of the successor's entries in the text, as it cuts it."""
+        return text_vectors(self.successor, self.corpus)
 
 
 def _mixture(weights: Mapping[int, float] | Mapping[int, int]) -> RowMixture:
@@ -85,12 +97,12 @@ def _mixture(weights: Mapping[int, float] | Mapping[int, int]) -> RowMixture:
 
 def random_rows(new: NewEntries) -> list[RowPool]:
     """Drawn from the normal distribution of all rows."""
-    return [RowPool(new.known, 1.0)] * len(new.pieces)
+    return [RowPool(new.known, 1.0)] * len(new.ids)
 
 
 def mean_rows(new: NewEntries) -> list[RowPool]:
     """The mean of all rows."""
-    return [RowPool(new.known, 0.0)] * len(new.pieces)
+    return [RowPool(new.known, 0.0)] * len(new.ids)
 
 
 def subword_rows(new: NewEntries) -> list[RowMixture]:
@@ -102,46 +114,69 @@ def subword_rows(new: NewEntries) -> list[RowMixture]:
 
 
 def merge_rows(new: NewEntries) -> list[RowMixture]:
-    """The mean of the rows of the two entries that it joins, which may be new ones themselves."""
+    """The mean of the rows of the two entries that it joins, which may be new ones themselves.
+
+    Of entries that no merge makes, such as letters and those of a Unigram that was trained, the mean of the sub-words.
+    """
     made: dict[str, dict[int, float]] = {}
-    for piece in new.pieces:
+    for entry in new.pairs:
+        if entry in new.form.ids:
+            continue
         both: dict[int, float] = defaultdict(float)
-        for part in (piece.left, piece.right):
-            for index, weight in (made[part] if part in made else {new.form.ids[part]: 1.0}).items():
+        for part in new.pairs[entry]:
+            for index, weight in (made[part] if part in made else _whole_or_cut(new, part)).items():
                 both[index] += weight / 2
-        made[piece.entry] = both
-    return [_mixture(made[piece.entry]) for piece in new.pieces]
+        made[entry] = both
+    return [_mixture(made[entry] if entry in made else new.leaves_of(entry)) for entry in new.entries]
+
+
+def _whole_or_cut(new: NewEntries, entry: str) -> Mapping[int, float]:
+    """Weights of the entry itself where the model has it, else those of the tokens that it was cut into."""
+    if entry in new.form.ids:
+        return {new.form.ids[entry]: 1.0}
+    leaves = new.leaves_of(entry)
+    return {index: count / leaves.total() for index, count in leaves.items()}
 
 
 def aligned_rows(new: NewEntries) -> list[RowMixture]:
     """Mean over the entry's places in the text, of the mean row of the tokens that stood there before.
 
-    e = Σ_c freq(c) · mean(rows of c) / Σ_c freq(c) over the cuts c. A tokenizer that is extended by merges after its
-    own cuts each new entry in one way only, so that this is the mean of its sub-words there; Unigram may know several.
+    e = Σ_c freq(c) · mean(rows of c) / Σ_c freq(c) over the cuts c, which are the tokens that share a byte with the
+    entry's place. A tokenizer that is extended by merges after its own cuts each new entry in one way only, so that
+    this is the mean of its sub-words there; Unigram may know several, and so does a tokenizer that is replaced.
     Entries that are in the text no more, since later ones took their places, have the mean of their sub-words.
     Source: Yamaguchi et al. 2024, arXiv:2406.11477.
     """
-    first = int(new.known.max()) + 1
-    cuts: dict[int, dict[int, float]] = {}
-    texts = [document.text for documents in new.corpus.values() for document in documents]
-    encoded = zip(encode_texts(new.tokenizer, texts), encode_texts(new.extended, texts), strict=True)
-    for before, after in encoded:
-        if before.encoding is None or after.encoding is None:
-            continue
-        ends = list(accumulate(len(token) for token in before.encoding.tokens))
-        place, start = 0, 0
-        for index, token in zip(after.ids, after.encoding.tokens, strict=True):
-            start += len(token)
-            parts = []
-            while place < len(ends) and ends[place] <= start:
-                parts.append(before.ids[place])
+    cuts: dict[int, dict[int, float]] = {index: defaultdict(float) for index in new.ids}
+    for before, after in zip(
+        *(encoded_in_parts(one, new.corpus) for one in (new.tokenizer, new.successor)), strict=True
+    ):
+        edges = [byte_edges(form, one) for form, one in ((new.form, before), (new.successor_form, after))]
+        if edges[0][-1] != edges[1][-1]:
+            continue  # an unknown character in one of the two: places cannot be compared
+        place = 0
+        for index, start, end in zip(after.ids, edges[1], edges[1][1:], strict=False):
+            while edges[0][place + 1] <= start:
                 place += 1
-            if index >= first:
-                weights = cuts.setdefault(index - first, defaultdict(float))
-                for part in parts:
-                    weights[part] += 1 / len(parts)
+            if index not in cuts:
+                continue
+            last = place
+            while edges[0][last + 1] < end:
+                last += 1
+            for part in before.ids[place : last + 1]:
+                cuts[index][part] += 1 / (last + 1 - place)
     by_leaves = subword_rows(new)
-    return [_mixture(cuts[number]) if cuts.get(number) else by_leaves[number] for number in range(len(new.pieces))]
+    return [_mixture(cuts[index]) if cuts[index] else by_leaves[number] for number, index in enumerate(new.ids)]
+
+
+def byte_edges(form: TokenizerForm, encoded: EncodedText) -> list[int]:
+    """Where each token ends, in bytes of the normalised text; 0 before the first."""
+    tokens = [] if encoded.encoding is None else encoded.encoding.tokens
+    return [0, *accumulate(len(token) if form.byte_level else _n_bytes(form, token) for token in tokens)]
+
+
+def _n_bytes(form: TokenizerForm, token: str) -> int:
+    return 1 if form.byte_fallback and token in FALLBACK_SET else len(token.encode())
 
 
 def script_rows(new: NewEntries) -> list[RowPool]:
@@ -150,11 +185,9 @@ def script_rows(new: NewEntries) -> list[RowPool]:
     Where they are fewer than 20, from those in the same script; where these are too, from all.
     Source: Downey et al. 2023, arXiv:2309.04679.
     """
-    backend = backend_of(new.extended)
-    first = int(new.known.max()) + 1
 
-    def kind(index: int, entry: str) -> tuple[str, bool]:
-        text = backend.decode([index], skip_special_tokens=False)
+    def kind(tokenizer: PreTrainedTokenizerBase, index: int, entry: str) -> tuple[str, bool]:
+        text = backend_of(tokenizer).decode([index], skip_special_tokens=False)
         return script_of(text), text.startswith(" ") or entry.startswith(SPACE)
 
     rows: dict[tuple[str, bool], list[int]] = defaultdict(list)
@@ -162,14 +195,15 @@ def script_rows(new: NewEntries) -> list[RowPool]:
     apart |= {new.form.ids[entry] for entry in new.form.bytes} if new.form.byte_fallback else set()
     for index, entry in new.form.entries.items():
         if index not in apart:
-            rows[kind(index, entry)].append(index)
-    found = []
-    for number, piece in enumerate(new.pieces):
-        script, begins = kind(first + number, piece.entry)
+            rows[kind(new.tokenizer, index, entry)].append(index)
+
+    @cache
+    def pool(script: str, begins: bool) -> RowPool:
         here, there = rows[script, begins], rows[script, not begins]
         ids = next((ids for ids in (here, here + there) if len(ids) >= FEW), None)
-        found.append(RowPool(new.known if ids is None else torch.tensor(sorted(ids)), 1.0))
-    return found
+        return RowPool(new.known if ids is None else torch.tensor(sorted(ids)), 1.0)
+
+    return [pool(*kind(new.successor, index, entry)) for index, entry in zip(new.ids, new.entries, strict=True)]
 
 
 def focus_rows(new: NewEntries) -> list[RowMixture]:
@@ -194,15 +228,15 @@ def _by_vectors(
     weigh: Callable[[Float64[Tensor, " dim"], Float64[Tensor, "entry dim"]], Float64[Tensor, " entry"]],
 ) -> list[RowMixture]:
     """Mixtures of the model's own entries; sub-word means for entries that have no vector."""
-    first, place = int(new.known.max()) + 1, {int(index): at for at, index in enumerate(new.vectors.ids)}
-    shared = new.vectors.ids < first
-    others, ids = new.vectors.values[shared], new.vectors.ids[shared]
+    place = {int(index): at for at, index in enumerate(new.vectors.ids)}
+    ids = new.source[new.vectors.ids]
+    others, ids = new.vectors.values[ids >= 0], ids[ids >= 0]
     by_leaves, found = subword_rows(new), []
-    for number in range(len(new.pieces)):
-        if first + number not in place:
+    for number, index in enumerate(new.ids):
+        if index not in place:
             found.append(by_leaves[number])
             continue
-        weights = weigh(new.vectors.values[place[first + number]], others)
+        weights = weigh(new.vectors.values[place[index]], others)
         chosen = weights != 0
         found.append(RowMixture(ids[chosen], weights[chosen]))
     return found

@@ -17,7 +17,7 @@ from babelscope.corpus import Corpus
 from babelscope.errors import CorpusError
 from babelscope.vocabulary.merge_lists import SPACE
 from babelscope.vocabulary.merges import Chain
-from babelscope.vocabulary.tokenizer_form import FALLBACK, TokenizerForm, encoded_in_parts
+from babelscope.vocabulary.tokenizer_form import FALLBACK_SET, TokenizerForm, encoded_in_parts
 
 GAIN = 1e-4
 """By how much, in nats, a new piece of Unigram is likelier than its two parts: enough to be chosen in their place, and
@@ -150,9 +150,6 @@ def _joinable(form: TokenizerForm, entry: str) -> bool:
 
 def _is_letter(letter: str) -> bool:
     return category(letter)[0] in "LM"
-
-
-FALLBACK_SET = frozenset(FALLBACK)
 
 
 def with_pieces(form: TokenizerForm, pieces: Sequence[NewPiece]) -> TokenizerForm:

@@ -37,7 +37,7 @@ FILE = "tokenizer/"
 
 @dataclass(frozen=True, eq=False)
 class VocabularyPack(HubArtifact):
-    """A vocabulary that was made from a model's own: trimmed, extended, or both.
+    """A vocabulary that was made from a model's own: trimmed, extended or replaced.
 
     While it is applied, entry i of `tokenizer` has row `source[i]` of the model's own tables, bit for bit; where that
     is −1, the next of the new rows. Only the tables of embeddings and head change, and the ids that the model's
@@ -49,7 +49,7 @@ class VocabularyPack(HubArtifact):
     languages: tuple[Language, ...]
     """Of the text that it was made with."""
     operation: str
-    """What was done: "trim" or "extend"."""
+    """What was done: "trim", "extend" or "replace"."""
     tokenizer: PreTrainedTokenizerBase
     base_rows: int
     """Rows of the model's own tables."""

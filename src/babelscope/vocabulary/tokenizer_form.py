@@ -28,6 +28,7 @@ PART = 500
 """Documents that are encoded at a time."""
 FALLBACK = [f"<0x{value:02X}>" for value in range(256)]
 """Entries for the bytes of characters that the vocabulary lacks, as SentencePiece names them."""
+FALLBACK_SET = frozenset(FALLBACK)
 
 
 @dataclass(frozen=True, eq=False)

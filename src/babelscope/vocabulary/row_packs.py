@@ -1,0 +1,31 @@
+"""The pack of a model and another tokenizer, with rows that begin in one of the ways."""
+
+import torch
+
+from babelscope.models import origin_of
+from babelscope.models.plain import CausalModel, plain_weight
+from babelscope.vocabulary.initial_rows import INITS, NewEntries, rows_of
+from babelscope.vocabulary.pack import VocabularyPack
+from babelscope.vocabulary.token_tables import token_tables
+
+
+def pack_of(model: CausalModel, new: NewEntries, operation: str, init: str, *, seed: int = 0) -> VocabularyPack:
+    """The pack of a model and another tokenizer; operation: "extend" or "replace".
+
+    Rows of an untied head are mixed by the same weights as those of the embeddings; elements of a bias are 0.
+    """
+    tables, begins, generator = token_tables(model), INITS[init](new), torch.Generator().manual_seed(seed)
+    weights = [plain_weight(tables.embedding), *([] if tables.tied else [plain_weight(tables.head)])]
+    rows = [rows_of(weight, begins, generator) for weight in weights]
+    return VocabularyPack(
+        origin=origin_of(model, new.tokenizer),
+        languages=tuple(new.corpus),
+        operation=operation,
+        tokenizer=new.successor,
+        base_rows=tables.rows,
+        source=new.source,
+        rows=rows[0],
+        head_rows=None if tables.tied else rows[1],
+        head_bias=None if tables.bias is None else torch.zeros(len(new.ids)),
+        parameters={**new.learning, "init": init, "seed": seed, "text": new.corpus.hash},
+    )
