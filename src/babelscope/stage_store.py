@@ -69,15 +69,20 @@ class StageStore:
         """Whether an earlier run was through with a stage."""
         return any((self.folder / STAGES).glob("*.json"))
 
+    @property
+    def plan(self) -> dict[str, Any] | None:
+        """What an earlier run in this folder was asked; None where there was none."""
+        file = self.folder / PLAN
+        return read_kept(file, (), "choose another --out") if file.is_file() else None
+
     def check_plan(self, plan: Mapping[str, Any]) -> None:
         """Write what is asked for, or raise ArtifactError where the folder holds a run of something else."""
-        file, asked = self.folder / PLAN, json.loads(json.dumps(plan))
+        asked, earlier = json.loads(json.dumps(plan)), self.plan
         self.fingerprint = hash_json(asked)
-        if not file.is_file():
-            write_text(file, json.dumps(asked, indent=1, ensure_ascii=False))
+        if earlier is None:
+            write_text(self.folder / PLAN, json.dumps(asked, indent=1, ensure_ascii=False))
             return
-        held = read_kept(file, (), "choose another --out")
-        differs = [key for key in asked if held.get(key) != asked[key]]
+        differs = [key for key in asked if earlier.get(key) != asked[key]]
         if differs:
             raise ArtifactError(
                 f"{self.folder}: holds a run that differs in {', '.join(differs)}; expected the same; repeat its "

@@ -22,7 +22,9 @@ def in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(next_token, "PART", 128)
 
 
-@pytest.mark.parametrize("kind", ["llama with biases", "gemma2 with a low cap", "cohere untied", "granite", "opt", "phi"])
+@pytest.mark.parametrize(
+    "kind", ["llama with biases", "gemma2 with a low cap", "cohere untied", "granite", "opt", "phi"]
+)
 @torch.inference_mode()
 def test_parts_of_the_vocabulary_give_the_loss_of_all_of_it(kind: str, in_small_parts: None) -> None:
     layout = layout_of(make(kind, torch.float64))

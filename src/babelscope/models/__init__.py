@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from babelscope.models.layout import Layout
     from babelscope.models.measuring import measured, run_pass
     from babelscope.models.modes import eval_mode
-    from babelscope.models.opening import open_model
+    from babelscope.models.opening import open_model, stored_dtype
     from babelscope.models.origin import check_made_for, model_difference, origin_of, weights_hash
     from babelscope.models.positions import batch_positions, positions_note
     from babelscope.models.site_reading import read_site
@@ -43,6 +43,7 @@ __all__ = [
     "quantised_parameters",
     "read_site",
     "run_pass",
+    "stored_dtype",
     "text_part",
     "weights_hash",
 ]

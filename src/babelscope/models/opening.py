@@ -31,6 +31,7 @@ from babelscope.models.families import family_of
 from babelscope.models.gguf_files import forget_packing, gguf_options, half_precision_of, read_gguf_tokenizer
 from babelscope.models.model_kind import quantisation_options, read_settings
 from babelscope.models.wrappers import forget_renamings, quiet_loading, text_model_of
+from babelscope.upstream.config import config_value
 from babelscope.upstream.names import attribute, parameter_name
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
@@ -75,6 +76,17 @@ def open_model(
         model.to(torch.device(where))
     _tell_surplus_tokens(checkpoint.name, model, tokenizer)
     return model.eval(), tokenizer
+
+
+def stored_dtype(name: str | PathLike[str], revision: str | None = None) -> torch.dtype:
+    """What a checkpoint's weights are stored as, by its settings; of blocks of a GGUF file, what they are opened as."""
+    checkpoint = find_checkpoint(name)
+    if checkpoint.gguf:
+        return half_precision_of(checkpoint.gguf)
+    config = read_settings(checkpoint, revision)
+    texts = attribute(config, "config.text")()
+    stored = config_value(config, "dtype") or config_value(texts, "dtype")
+    return torch.float32 if stored is None else stored
 
 
 def _kind(checkpoint: Checkpoint, dtype: str, where: str) -> torch.dtype | str:

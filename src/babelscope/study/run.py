@@ -13,7 +13,7 @@ from babelscope.corpus import Corpus, load_splits
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.evaluation import check_labels, known_languages
 from babelscope.files.writing import locked, write_text
-from babelscope.models import layout_of, open_model
+from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.report import write_report
 from babelscope.runs import nan_as_null
@@ -21,6 +21,7 @@ from babelscope.stage_store import StageStore, check_free, read_kept
 from babelscope.study.budget import Budget
 from babelscope.study.cost import say_costs
 from babelscope.study.job import StudyInputs
+from babelscope.study.number_format import open_for_study, planned_dtype
 from babelscope.study.parts import results_of
 from babelscope.study.plan import plan_of
 from babelscope.study.stages import SITES, ablate, control, identify, observe_text, steering_stage
@@ -78,7 +79,8 @@ def run_study(
             check_shards(texts["train"])
             if check_language:
                 check_labels(texts["train"])
-            opened, tokenizer = open_model(model, device=device, dtype=dtype)
+            planned = planned_dtype(kept.plan) if resume else None
+            opened, tokenizer = open_for_study(model, texts["valid"], device=device, dtype=dtype, planned=planned)
             budget = budget.for_depth(layout_of(opened).n_layers)
             if chat is not None:
                 check_chat(opened, tokenizer, chat, texts)
