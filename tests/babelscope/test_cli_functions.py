@@ -149,6 +149,7 @@ def test_a_finished_sweep_is_told_again_and_nothing_is_opened(tmp_path):
     (out / "steering.json").write_text(json.dumps(table))
     leftover = tmp_path / "sweep.checkpoint"
     leftover.mkdir()
+    (leftover / "work.jsonl").write_text("")
 
     def sweep(resume):
         return sweep_steering(

@@ -1,6 +1,6 @@
 """Damage, kill, fill and race what the toolkit writes, and say how often something went wrong.
 
-    python tests/robustness/measure.py --seeds 3 --calls 1 --every 9 --races 2 --sizes 3000 20000 --out ROWS
+    python tests/robustness/measure.py --seeds 3 --calls 1 --every 8 --races 2 --sizes 3000 20000 --out ROWS
     python tests/robustness/measure.py --seeds 0 --every 0 --archives 200 --bad-calls --out ROWS
 
 Seconds with the settings of the tests, hours with --every 1 and many seeds. A row a check, and one a thing that is bad.
