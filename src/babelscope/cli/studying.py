@@ -105,6 +105,9 @@ def run_whole_study(
         random_prompts: prompts a target without steering, and under random and other languages' directions.
         resume: go on where an interrupted run of the same command stopped.
         check_language: refuse text that is mostly another language than its label says.
+        dtype: "auto" (on the CPU bfloat16 where weights are stored so, products are faster, and signs of neurons and
+            losses were seen to agree, else float32; elsewhere as stored), float32, bfloat16, float16, float64, int8 or
+            int4.
     """
     from babelscope.cli.asking import chat_prompts
     from babelscope.study import run_study

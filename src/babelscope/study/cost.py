@@ -19,7 +19,9 @@ from babelscope.sweeps.curve import WIDENINGS
 
 log = logging.getLogger(__name__)
 TIMED_TOKENS, TIMED_ANSWERS = 250, 32
-"""Of each language, and in all, that are timed."""
+"""Scored tokens of each of two languages, and answers in all, that are timed."""
+READ_TOKENS = 2_000
+"""Tokens read that are timed: in fewer, documents of very different lengths share a batch, and pads are most of it."""
 USUAL_PARTS = 3
 """Of the five parts of a set, those that most languages have a neuron in."""
 WORDS = 1.5
@@ -109,8 +111,9 @@ def planned_answers(job: StudyInputs) -> int:
 
 def measured_pace(job: StudyInputs, sites: tuple[str, ...], steering: bool) -> Pace:
     """Seconds of a token read, a token scored and an answer, by a few batches of the study's own text."""
-    valid = job.texts["valid"]
-    few = valid.only([*valid][:2])
+    train, valid = job.texts["train"], job.texts["valid"]
+    few, one = valid.only([*valid][:2]), train.only([*train][:1])
+    tokens_read = min(READ_TOKENS, job.budget.observe_tokens)
 
     def timed(work: Callable[[], object]) -> float:
         began = time.perf_counter()
@@ -118,7 +121,7 @@ def measured_pace(job: StudyInputs, sites: tuple[str, ...], steering: bool) -> P
         return time.perf_counter() - began
 
     def read() -> None:
-        observed.append(observe(job.model, job.tokenizer, few, sites=sites, tokens_per_language=TIMED_TOKENS, shards=0))
+        observed.append(observe(job.model, job.tokenizer, one, sites=sites, tokens_per_language=tokens_read, shards=0))
 
     def score() -> None:
         scored.append(ScoredText.prepare(job.model, job.tokenizer, few, max_tokens=TIMED_TOKENS))
