@@ -44,9 +44,17 @@ Device = Annotated[
     WordOfForm(r"auto|map|(cpu|cuda|mps|xpu|hpu|npu)(:\d{1,4})?", "auto, map, cpu, cuda or one such as cuda:1"),
     arg(help='"auto" (a GPU if there is one), "cpu", "cuda", one such as "cuda:1", or "map" (over all devices).'),
 ]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16", "float64", "int8", "int4"]
 Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16", "float64", "int8", "int4"],
+    DtypeName,
     arg(help='"auto" (float32 on the CPU, as stored elsewhere), float32, bfloat16, float16, float64, int8 or int4.'),
+]
+StudyDtype = Annotated[
+    DtypeName,
+    arg(
+        help='"auto" (on the CPU bfloat16 where weights are stored so, products are faster, and signs and losses were '
+        "seen to agree, else float32; elsewhere as stored), float32, bfloat16, float16, float64, int8 or int4."
+    ),
 ]
 SameText = Annotated[
     bool, arg(help="allow scoring on the text that was chosen on, all of a corpus without splits; the result says so.")

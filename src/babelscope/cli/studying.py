@@ -11,12 +11,12 @@ from babelscope.cli.arguments import (
     Chat,
     CorpusName,
     Device,
-    Dtype,
     Model,
     Out,
     Parallel,
     Result,
     SameText,
+    StudyDtype,
     System,
     Tag,
     Text,
@@ -34,7 +34,7 @@ def run_demonstration(
     out: Out,
     seed: Seed = 0,
     device: Device = "auto",
-    dtype: Dtype = "auto",
+    dtype: StudyDtype = "auto",
     include_samples: Samples = True,
 ) -> Result:
     """The main job on the bundled model and corpus; writes results.json and report.html into a new folder.
@@ -76,7 +76,7 @@ def run_whole_study(
     check_language: bool = True,
     include_samples: Samples = True,
     device: Device = "auto",
-    dtype: Dtype = "auto",
+    dtype: StudyDtype = "auto",
     seed: Seed = 0,
 ) -> Result:
     """The main job on your model and text: observe, identify, control, ablate, steer, and one page that shows it all.
@@ -105,9 +105,6 @@ def run_whole_study(
         random_prompts: prompts a target without steering, and under random and other languages' directions.
         resume: go on where an interrupted run of the same command stopped.
         check_language: refuse text that is mostly another language than its label says.
-        dtype: "auto" (on the CPU bfloat16 where weights are stored so, products are faster, and signs of neurons and
-            losses were seen to agree, else float32; elsewhere as stored), float32, bfloat16, float16, float64, int8 or
-            int4.
     """
     from babelscope.cli.asking import chat_prompts
     from babelscope.study import run_study
