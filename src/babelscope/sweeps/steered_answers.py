@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -216,12 +217,9 @@ def answer_batch(
     ids, mask = pad_rows(encoded, pad_of(tokenizer))
     layout = layout_of(model)
     device = layout.device_of(Site(None, "embed"))
-    rows = None if steerer is None else [list(steerer(target, prompt.source)) for prompt, target in batch]
-    spared = any(operation.gate.skip_special for row in rows or () for operation in row)
-    if rows is not None and spared:
-        rows = [[_with_special_tokens_said(operation) for operation in row] for row in rows]
+    rows = None if steerer is None else [steerer(target, prompt.source) for prompt, target in batch]
     pinned = pin_generation(model, decoding.settings(ends))
-    with measured(layout), steer(model, rows=rows, tokenizer=tokenizer if spared else None) as receipt:
+    with measured(layout), steered_rows(model, tokenizer, rows) as receipt:
 
         def draw() -> _Drawn:
             out = model.generate(  # pyright: ignore[reportCallIssue]
@@ -246,6 +244,22 @@ def answer_batch(
         text = str(tokenizer.decode(list(fresh), skip_special_tokens=True))
         answers.append(Answer(prompt, target, fresh, text, end < len(row), receipt if receipt.rows else None))
     return answers
+
+
+@contextmanager
+def steered_rows(
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Iterable[Operation]] | None
+) -> Iterator[Receipt]:
+    """While open, each row of a batch is steered as an answer is; None steers nothing.
+
+    Special tokens, BOS among them, are steered but by gates with `skip_special=True`.
+    """
+    steered = None if rows is None else [list(row) for row in rows]
+    spared = any(operation.gate.skip_special for row in steered or () for operation in row)
+    if steered is not None and spared:
+        steered = [[_with_special_tokens_said(operation) for operation in row] for row in steered]
+    with steer(model, rows=steered, tokenizer=tokenizer if spared else None) as receipt:
+        yield receipt
 
 
 def steered_tokens(answers: Sequence[Answer]) -> dict[str, dict[str, int]]:

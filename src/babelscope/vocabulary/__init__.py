@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from babelscope.vocabulary.entry_scripts import ScriptEntries, vocabulary_by_script
+    from babelscope.vocabulary.entry_scripts import ScriptEntries, scripts_of_entries, vocabulary_by_script
     from babelscope.vocabulary.extension import extend_vocabulary
     from babelscope.vocabulary.merges import PairHistory, replay_merges
     from babelscope.vocabulary.mixture import TrainingShares, infer_training_shares
@@ -28,6 +28,7 @@ __all__ = [
     "replay_merges",
     "token_costs",
     "trim_vocabulary",
+    "scripts_of_entries",
     "vocabulary_by_script",
 ]
 

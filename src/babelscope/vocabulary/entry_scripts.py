@@ -19,19 +19,24 @@ class ScriptEntries(NamedTuple):
 
 
 def vocabulary_by_script(tokenizer: PreTrainedTokenizerBase) -> list[ScriptEntries]:
-    """How many entries of the vocabulary are written in each script, most first.
+    """How many entries of the vocabulary are written in each script, most first; see `scripts_of_entries`."""
+    counts = Counter(scripts_of_entries(tokenizer).values())
+    total = sum(counts.values())
+    return [ScriptEntries(script, count, count / total) for script, count in counts.most_common()]
+
+
+def scripts_of_entries(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """In which script each entry of the vocabulary is written, by its id.
 
     An entry belongs to the script of its letters, by Unicode's Script property. "part of a character": bytes that are
     no whole text; "no letter": digits, signs, spaces; "common": letters such as `µ` that are of no one script.
     """
     backend = backend_of(tokenizer)
     special = {index for index, token in backend.get_added_tokens_decoder().items() if token.special}
-    counts = Counter(
-        "special" if index in special else script_of(backend.decode([index], skip_special_tokens=False))
+    return {
+        index: "special" if index in special else script_of(backend.decode([index], skip_special_tokens=False))
         for index in sorted(backend.get_vocab(with_added_tokens=True).values())
-    )
-    total = sum(counts.values())
-    return [ScriptEntries(script, count, count / total) for script, count in counts.most_common()]
+    }
 
 
 def script_of(text: str) -> str:
