@@ -63,6 +63,7 @@ USED = [
         SWEPT,
     ),
     ("steer reference Observation --sweep --out OUT --chat", f"{SWEPT} system questions"),
+    ("play reference Direction NeuronSet", "port temperature device dtype seed"),
     (
         "adapt reference NeuronSet reference --out OUT --language fi",
         f"{TRAINED} learning-rate decay form recompute resume",

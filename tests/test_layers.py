@@ -21,7 +21,7 @@ LEVELS = [
     ["neurons", "directions", "steering", "subnetworks", "vocabulary"],
     ["features", "probes"],
     ["identification", "ablation", "sweeps", "adapters", "report"],
-    ["adaptation", "dashboards", "study"],
+    ["adaptation", "dashboards", "playground", "study"],
     ["cli"],
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

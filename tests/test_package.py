@@ -34,7 +34,7 @@ def test_help_loads_no_torch():
 def test_extras_are_not_imported_by_the_core():
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['sae_lens','transformer_lens','nnsight','peft',"
-        "'lm_eval','jieba','fugashi','fasttext']));"
+        "'lm_eval','gradio','jieba','fugashi','fasttext']));"
         "import babelscope; [getattr(babelscope, name) for name in babelscope.__all__];"
         "from importlib import import_module; from babelscope.cli.verbs import VERBS;"
         "[import_module(f'babelscope.cli.{verb.module}') for verb in VERBS.values()]"

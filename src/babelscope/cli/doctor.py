@@ -7,7 +7,18 @@ from babelscope_kernels.names import NAMES
 from babelscope.cli.arguments import Device, FailedResult, ModelName, Result
 from babelscope.runs import environment
 
-EXTRAS = ("sae-lens", "transformer-lens", "nnsight", "peft", "gguf", "lm-eval", "jieba", "fugashi", "fasttext-predict")
+EXTRAS = (
+    "sae-lens",
+    "transformer-lens",
+    "nnsight",
+    "peft",
+    "gguf",
+    "lm-eval",
+    "gradio",
+    "jieba",
+    "fugashi",
+    "fasttext-predict",
+)
 
 
 def run_doctor(*, model: ModelName = "reference", device: Device = "cpu") -> Result:

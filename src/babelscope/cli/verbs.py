@@ -32,6 +32,7 @@ VERBS = {
     "probe": Verb("probing", "run_probe", "lens, embeddings, alignment, trees, subspaces and more, with controls"),
     "features": Verb("featuring", "run_features", "which features of a sparse autoencoder belong to which language"),
     "steer": Verb("answering", "run_steer", "answer prompts under steering, or measure the dose–response with --sweep"),
+    "play": Verb("playing", "run_play", "a page on this machine: plain and steered answers side by side, sliders"),
     "adapt": Verb("adapting", "run_adapt", "train a language's neurons on its text, or a baseline beside them"),
     "export": Verb("exporting", "run_export", "trained neurons or steering as a checkpoint, adapter or GGUF file"),
     "vocabulary trim": Verb("vocabularies", "run_trim", "cut a model's vocabulary to what some languages use"),

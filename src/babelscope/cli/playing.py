@@ -1,0 +1,82 @@
+"""The verb `play`: a page on this machine, on which steering can be tried."""
+
+import logging
+import socket
+import threading
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from babelscope.cli.argument_kinds import SavedAs, format_of
+from babelscope.cli.arguments import Device, Dtype, Model, Result
+from babelscope.cli.quantities import Port, Seed, Temperature
+from babelscope.errors import PrerequisiteError, UsageError
+
+log = logging.getLogger(__name__)
+
+
+def run_play(
+    model: Model,
+    artifacts: Annotated[
+        Positional[tuple[Path, ...]],
+        SavedAs(("Direction", "SteeringRecipe", "Delta", "NeuronSet", "Observation")),
+        arg(metavar="ARTIFACT …"),
+    ],
+    *,
+    port: Port | None = None,
+    temperature: Temperature = 0.0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
+) -> Result:
+    """Serve a page on this machine alone: plain and steered answers side by side, with the language of each segment.
+
+    It needs `pip install 'babelscope[play]'`, and nothing from the network. Ctrl-C ends it.
+
+    Args:
+        artifacts: folders: a Direction, SteeringRecipe or Delta steers; a NeuronSet gives neurons to switch off; an
+            Observation gives a mean direction into each of its languages, and means to activate neurons with.
+        port: of the page; none means the first free one from 7860 on.
+        temperature: of sampling; 0 takes the likeliest token.
+    """
+    if not artifacts:
+        raise UsageError("no ARTIFACT came; expected one or more folders; name what steers, such as a Direction")
+    from babelscope.playground.gradio_page import check_gradio, served_page
+
+    check_gradio()
+    check_port(port)
+    from babelscope.artifacts import Direction, NeuronSet, Observation, SteeringRecipe
+    from babelscope.models import open_model
+    from babelscope.playground import Playground
+    from babelscope.subnetworks import Delta
+
+    loaders = {kind.__name__: kind.load for kind in (Direction, SteeringRecipe, Delta, NeuronSet, Observation)}
+    same_name = Counter(path.name for path in artifacts)
+    loaded = {path.name if same_name[path.name] == 1 else str(path): loaders[kind_of(path)](path) for path in artifacts}
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    playground = Playground(model=opened, tokenizer=tokenizer, artifacts=loaded, seed=seed, temperature=temperature)
+    with served_page(playground, Path(model).name, port=port) as address:
+        log.info("the page is at %s, on this machine alone; Ctrl-C ends it", address)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    return {"page": address, "artifacts": list(loaded), "seed": seed}
+
+
+def kind_of(path: Path) -> str:
+    """The class of what is saved in a folder, such as Direction."""
+    return format_of(path).removeprefix("babelscope.").partition("/")[0]
+
+
+def check_port(port: int | None) -> None:
+    """Raise PrerequisiteError for a port that cannot be had, before a model is opened for it."""
+    if port is None:
+        return
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError as err:
+            raise PrerequisiteError(f"--port {port}: {err.strerror}; expected a free port; choose another") from err
