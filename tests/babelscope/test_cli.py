@@ -2,11 +2,9 @@
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -15,6 +13,7 @@ from conftest import tiny_model
 from babelscope import NeuronSet, Observation
 from babelscope.cli import main
 from babelscope.files.writing import locked
+from babelscope.recording.walk import Walker
 
 LINES = {"en": "the cat sat on a mat {}\n", "fi": "kissa istui matolla {}\n"}
 
@@ -159,35 +158,38 @@ def test_parts_merge_to_the_whole(capsys, folder):
     assert call(capsys, "merge", folder / "part0", folder / "part0", "--out", folder / "twice")[0] == 1
 
 
-SLOW_PASS = """
-import sys, time
+SHOT_PASS = """
+import os, sys
 from functools import partial
+from babelscope.recording.walk import Walker
 from babelscope.recording import observe_pass
 from babelscope.recording.walk import Walker
-read = Walker.read
-def slow(self, batch):
-    time.sleep(0.15)
+kill, last = map(int, sys.argv[1:3])
+read, batches = Walker.read, []
+def shot(self, batch):
     read(self, batch)
-Walker.read = slow
+    batches.append(1)
+    if len(batches) == last:
+        os.kill(os.getpid(), kill)
+Walker.read = shot
 observe_pass.observe = partial(observe_pass.observe, checkpoint_seconds=0.0)
 from babelscope.cli import main
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(sys.argv[3:]))
 """
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_pass_resumes_to_the_same_bits(capsys, folder, kill):
+@pytest.mark.parametrize(("kill", "batch"), [(signal.SIGKILL, 4), (signal.SIGINT, 4), (signal.SIGINT, -1)])
+def test_a_killed_pass_resumes_to_the_same_bits(capsys, folder, kill, batch):
+    """By itself in a batch, the last one among them."""
     words = ["observe", folder / "model", folder / "corpus", "--tokens-per-language", "400", "--batch-size", "1"]
-    assert call(capsys, *words, "--out", folder / "whole")[0] == 0
+    read = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Walker, "read", lambda self, batch, plain=Walker.read: (read.append(1), plain(self, batch))[1])
+        assert call(capsys, *words, "--out", folder / "whole")[0] == 0
     again = [*map(str, words), "--out", str(folder / "cut"), "--resume"]
-    child = subprocess.Popen(
-        [sys.executable, "-c", SLOW_PASS, *again], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    state = folder / "cut.checkpoint" / "state.json"
-    while child.poll() is None and not (state.is_file() and json.loads(state.read_text())["content"]["done"] >= 3):
-        time.sleep(0.05)
-    os.kill(child.pid, kill)
-    assert child.wait() == (130 if kill == signal.SIGINT else -signal.SIGKILL)
+    shot = [sys.executable, "-c", SHOT_PASS, str(int(kill)), str(batch if batch > 0 else len(read)), *again]
+    child = subprocess.run(shot, capture_output=True, check=False)
+    assert child.returncode == (130 if kill == signal.SIGINT else -signal.SIGKILL)
     assert not (folder / "cut").exists()
     code, result, _ = call(capsys, *again)
     assert code == 0 and result["resumed_tokens"] > 0

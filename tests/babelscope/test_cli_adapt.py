@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -95,27 +94,32 @@ def test_a_baseline_and_a_choice_of_rates_by_one_command(capsys, folder):
     assert code == 0 and torch.equal(Delta.load(folder / "random").layer_counts, torch.tensor([2, 0, 5]))
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_resumes_to_the_same_bits(capsys, folder, kill):
-    steps = 16
+SHOT_TRAINING = """
+import os, sys
+from babelscope.subnetworks.running import Training
+kill, step = map(int, sys.argv[1:3])
+advance = Training.advance
+def shot(self):
+    point = advance(self)
+    self.save()
+    if self.done == step:
+        os.kill(os.getpid(), kill)
+    return point
+Training.advance = shot
+from babelscope.cli import main
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(("kill", "step"), [(signal.SIGKILL, 3), (signal.SIGINT, 3), (signal.SIGINT, 8)])
+def test_a_killed_run_resumes_to_the_same_bits(capsys, folder, kill, step):
+    """By itself after a step, the last one among them: nothing hangs on when another process would be quick enough."""
+    steps = 8
     assert call(capsys, folder, "--out", folder / "straight", steps=steps)[0] == 0
     out = folder / "killed"
     words = ["adapt", folder / "model", folder / "set", folder / "corpus", *SMALL, "--steps", steps, "--out", out]
-    code = (
-        "import sys, time, babelscope.subnetworks.running as r; save = r.Training.save; advance = r.Training.advance\n"
-        "def slow(self):\n    point = advance(self); save(self); time.sleep(0.05); return point\n"
-        "r.Training.advance = slow\nfrom babelscope.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
-    )
-    state = out.with_name("killed.checkpoint") / "state.json"
-    while process.poll() is None and not (
-        state.is_file() and len(json.loads(state.read_text())["content"]["facts"]["history"]) > 3
-    ):
-        time.sleep(0.02)
-    process.send_signal(kill)
-    process.communicate()
+    code = [sys.executable, "-c", SHOT_TRAINING, int(kill), step, *words]
+    process = subprocess.run(list(map(str, code)), capture_output=True, env=os.environ, check=False)
     assert process.returncode == (-signal.SIGKILL if kill == signal.SIGKILL else 130)
     assert not list(out.glob("*"))  # a run keeps its --out to itself by an empty folder, which a kill leaves
     assert call(capsys, folder, "--out", out, steps=steps)[0] == 1

@@ -104,11 +104,13 @@ def ended_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM end the pass between two batches, with its checkpoint written."""
-    asked = []
-    earlier = {name: signal.signal(name, lambda *_: asked.append(1)) for name in (signal.SIGINT, signal.SIGTERM)}
+    """Ctrl-C and SIGTERM end the pass between two batches, with its checkpoint written, or when it is over."""
+    signals = []
+    earlier = {name: signal.signal(name, lambda *_: signals.append(1)) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(signals)
     finally:
         for name, handler in earlier.items():
             signal.signal(name, handler)
+    if signals:  # in the last batch, behind which nobody asks any more
+        raise KeyboardInterrupt
