@@ -46,7 +46,7 @@ from babelscope.files.writing import write_text
 from babelscope.languages import Language
 from babelscope.models import Layout
 from babelscope.recording.walk import walk
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
 LOUDEST, LOUD = "feature_loudest", "feature_loud"
@@ -329,4 +329,4 @@ def run(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -25,7 +25,7 @@ from babelscope import Observation, load_corpus, observe, open_model, select_lap
 from babelscope.adaptation import Material, Method, Ruler, adapt, strongest
 from babelscope.figures import AdaptationRow, adaptation_figure
 from babelscope.files.writing import write_text
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 
 RATES: dict[str, tuple[float, ...]] = {
     "neurons": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
@@ -303,4 +303,4 @@ def finish(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -23,7 +23,7 @@ import torch
 from babelscope import load_corpus, observe, open_model, select_lape
 from babelscope.corpus import Corpus
 from babelscope.files.writing import write_text
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 
 ESTIMATE = re.compile(r"measurements on validation text: about ([\d.]+) (s|min|h), memory up to ([\d,]+) MiB")
 UNITS = {"s": 1, "min": 60, "h": 3600}
@@ -163,4 +163,4 @@ def estimated(lines: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

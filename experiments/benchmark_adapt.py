@@ -31,7 +31,7 @@ from babelscope.adapters.peft_training import PeftStudent
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
 from babelscope.models import Layout
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 from babelscope.subnetworks import Bank, Dense, Rows, Subnetwork, ffn_names, parameter_names, rows_loss
 
 
@@ -369,4 +369,4 @@ def run(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

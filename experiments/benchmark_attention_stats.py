@@ -17,7 +17,7 @@ from babelscope_kernels.attention_stats import attention_stats
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from babelscope.controls import percentile_interval
-from babelscope.runs import Run, main
+from babelscope.runs import Run, run_experiment
 
 
 @dataclass(frozen=True)
@@ -124,4 +124,4 @@ def run(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -18,7 +18,7 @@ from babelscope import Delta, layout_of, open_model, origin_of
 from babelscope.controls import percentile_interval
 from babelscope.languages import Language
 from babelscope.models import Layout
-from babelscope.runs import Run, main
+from babelscope.runs import Run, run_experiment
 
 
 @dataclass(frozen=True)
@@ -111,4 +111,4 @@ def summary(times: list[float], config: Config) -> dict[str, float | int]:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -21,7 +21,7 @@ from babelscope.corpus import TokenDocument, batch_documents
 from babelscope.recording.site_sums import PassSums
 from babelscope.recording.tally import Tally
 from babelscope.recording.walk import Walker, batch_room, hooked_passes
-from babelscope.runs import Run, main
+from babelscope.runs import Run, run_experiment
 from babelscope.sites import At
 
 
@@ -155,4 +155,4 @@ def run(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -20,7 +20,7 @@ from babelscope import open_model
 from babelscope.files.writing import write_text
 from babelscope.probes import PROBES, ProbeJob, run_probes
 from babelscope.probes.probe_runs import measured_and_other
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 
 
 @dataclass(frozen=True)
@@ -78,4 +78,4 @@ def row(name: str, wall: Sequence[float], busy: Sequence[float], bar: float, row
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -16,7 +16,7 @@ import torch
 from babelscope_kernels.sae_counts import sae_counts
 
 from babelscope.controls import percentile_interval
-from babelscope.runs import Run, main
+from babelscope.runs import Run, run_experiment
 
 
 @dataclass(frozen=True)
@@ -99,4 +99,4 @@ def run(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -20,7 +20,7 @@ import torch
 import babelscope as bs
 from babelscope.files import state_folder, tensor_files, writing
 from babelscope.files.writing import write_text
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 from babelscope.subnetworks import train_subnetwork
 
 
@@ -132,4 +132,4 @@ def run(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -24,7 +24,7 @@ import numpy as np
 from babelscope import load_corpus, observe, open_model
 from babelscope.cli.verbs import VERBS
 from babelscope.files.writing import write_text
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 
 
 @dataclass(frozen=True)
@@ -117,4 +117,4 @@ def median(values: Sequence[float]) -> float:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -15,7 +15,7 @@ import torch
 from babelscope import Site, clamp_features, load_corpus, mean_direction, observe, open_model, steer
 from babelscope.artifacts import LoadedSAE
 from babelscope.controls import percentile_interval
-from babelscope.runs import Run, main
+from babelscope.runs import Run, run_experiment
 from babelscope.sweeps import make_prompts
 from babelscope.sweeps.steered_answers import left_pad
 
@@ -118,4 +118,4 @@ def run(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -38,7 +38,7 @@ from babelscope.identification import ScriptControl, check_sets
 from babelscope.languages import parse_languages
 from babelscope.report.claims import claims
 from babelscope.report.results import Results
-from babelscope.runs import Run, main
+from babelscope.runs import Run, run_experiment
 from babelscope.study.ablation_numbers import ablation_summary, part_numbers
 from babelscope.study.parts import control_results
 from babelscope.sweeps.answer_scores import perplexity_interval
@@ -306,4 +306,4 @@ def product_of_counts() -> Iterator[tuple[int, int]]:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

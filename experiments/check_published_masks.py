@@ -23,7 +23,7 @@ from babelscope import NeuronSet, select_entropy_lambda, select_lape
 from babelscope.adapters.masks import import_mask
 from babelscope.errors import PrerequisiteError
 from babelscope.files.writing import write_text
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 
 
 class Published(NamedTuple):
@@ -152,4 +152,4 @@ def run(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from babelscope.files.writing import write_text
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 
 ROOT = Path(__file__).parents[1]
 WITNESS = ROOT / "tests/babelscope/test_generation_witness.py"
@@ -63,4 +63,4 @@ def check(release: str, folder: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

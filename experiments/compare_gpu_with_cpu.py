@@ -12,7 +12,7 @@ import torch
 from random_models import random_model
 
 import babelscope as bs
-from babelscope.runs import Run, main
+from babelscope.runs import Run, run_experiment
 from babelscope.subnetworks.forms import Form
 from babelscope.sweeps import make_prompts
 from babelscope.sweeps.steered_answers import left_pad
@@ -143,4 +143,4 @@ def device_name(device: str) -> str:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -54,7 +54,7 @@ from babelscope.features import load_sae, observe_features, select_langfir
 from babelscope.figures import method_map, write_figure
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
-from babelscope.runs import Run, main
+from babelscope.runs import Run, run_experiment
 from babelscope.sweeps import few_shot, instructed, random_directions
 from babelscope.sweeps.comparison import (
     NATIVE,
@@ -386,4 +386,4 @@ def as_table(summary: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

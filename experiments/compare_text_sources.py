@@ -24,7 +24,7 @@ from babelscope.corpus import Texts, has_splits
 from babelscope.figures import agreement_map, write_figure
 from babelscope.files.writing import write_text
 from babelscope.neurons import neuron_rule
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 
 BODIES = ("monolingual, first half", "monolingual, second half", "translated news", "everyday sentences")
 
@@ -119,4 +119,4 @@ def run(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

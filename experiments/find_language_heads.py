@@ -21,7 +21,7 @@ from babelscope.figures.probes_units import Estimate, attention_map, head_harm, 
 from babelscope.files.writing import write_text
 from babelscope.probes.head_ablation import HeadAblation, ablate_heads
 from babelscope.probes.heads import HeadRecord, HeadSelectivity, Measure, head_selectivity, record_heads
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 
 
 @dataclass(frozen=True)
@@ -155,4 +155,4 @@ def page(figures: Mapping[str, Figure]) -> str:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -22,7 +22,7 @@ from babelscope.figures import write_figure
 from babelscope.figures.probes_geometry import DepthLine, depth_lines, latent_language_map
 from babelscope.files.writing import write_text
 from babelscope.probes import fit_translators, indicative_tokens, latent_translation, logit_lens, read_words
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 
 
 @dataclass(frozen=True)
@@ -237,4 +237,4 @@ def translation_lines(asked, pivot):
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -19,7 +19,7 @@ from babelscope.figures.probes_geometry import DepthLine, depth_lines, similarit
 from babelscope.files.writing import write_text
 from babelscope.probes import lineage_of, record_sentences
 from babelscope.probes import similarity_tree as measure_similarity
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 
 
 @dataclass(frozen=True)
@@ -118,4 +118,4 @@ def tests(rows):
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -24,7 +24,7 @@ from babelscope.controls import wilson_interval
 from babelscope.corpus import Corpus
 from babelscope.evaluation import judge_answers
 from babelscope.files.writing import append_lines, write_text
-from babelscope.runs import Run, commit, environment, main
+from babelscope.runs import Run, commit, environment, run_experiment
 from babelscope.sweeps import Answer, Decoding, Prompt, generate_answers, instructed, random_directions
 from babelscope.sweeps.steered_answers import Steerer, ending_ids, prompt_ids
 
@@ -261,4 +261,4 @@ def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -27,7 +27,7 @@ from babelscope.evaluation.known_scripts import letter_weight
 from babelscope.evaluation.segmentation import UNSPACED
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
-from babelscope.runs import Run, main
+from babelscope.runs import Run, run_experiment
 from babelscope.scripts import letters_of
 
 
@@ -308,4 +308,4 @@ INSERTED: dict[str, tuple[str, ...]] = {
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

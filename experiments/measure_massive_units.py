@@ -29,7 +29,7 @@ from babelscope.corpus import Corpus, as_corpus, prefix_of
 from babelscope.evaluation import answer_losses, distinct_n, judge_answers
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
-from babelscope.runs import Run, environment, main, nan_as_null
+from babelscope.runs import Run, environment, nan_as_null, run_experiment
 from babelscope.sweeps import Answer, Decoding, Prompt, generate_answers, make_prompts, random_directions
 from babelscope.sweeps.answer_scores import nats_a_token
 from babelscope.sweeps.steering_runs import FADE, vary_sources
@@ -279,4 +279,4 @@ def run(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -30,7 +30,7 @@ from babelscope.figures import Figure
 from babelscope.figures.probes_units import Estimate, token_premium, training_shares
 from babelscope.files.writing import write_text
 from babelscope.reference import MODEL
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 from babelscope.vocabulary import TokenCosts, TrainingShares, infer_training_shares, token_costs, vocabulary_by_script
 
 UNDERSERVED = ("eu", "cy", "tt")
@@ -244,4 +244,4 @@ def write_measured(config: Config, run: Run, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -24,7 +24,7 @@ from babelscope import infer_training_shares, load_corpus
 from babelscope.corpus import Corpus, Document
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 from babelscope.vocabulary import TrainingShares
 
 CODE = Language("zxx")
@@ -169,4 +169,4 @@ def inferred(shares: TrainingShares) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from babelscope.files.tensor_files import write_tensors
 from babelscope.files.writing import append_lines, write_text
-from babelscope.runs import Run, main
+from babelscope.runs import Run, run_experiment
 
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
 UNDERSERVED = ("eu", "cy", "tt")
@@ -395,4 +395,4 @@ def model_card(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

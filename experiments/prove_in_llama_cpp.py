@@ -32,7 +32,7 @@ from babelscope.corpus import tokenize_prompt
 from babelscope.evaluation import judge_answers
 from babelscope.files.writing import write_text
 from babelscope.models import layout_of, origin_of
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 
 PROMPTS = (
     "The weather today is",
@@ -269,4 +269,4 @@ def compare(config: Config, engine: Engine, model: Any, tokenizer: Any, name: st
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

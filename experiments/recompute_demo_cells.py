@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from babelscope import NeuronSet, Observation, load_corpus
 from babelscope.evaluation import judge_answers
 from babelscope.reference import MODEL
-from babelscope.runs import Run, main
+from babelscope.runs import Run, run_experiment
 
 
 @dataclass(frozen=True)
@@ -123,4 +123,4 @@ def run(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -19,7 +19,7 @@ from babelscope.features import FeatureSet, load_sae, observe_features, observe_
 from babelscope.figures import write_figure
 from babelscope.figures.feature_figures import SettingPoint, setting_sensitivity
 from babelscope.files.writing import write_text
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
 
@@ -124,4 +124,4 @@ def measure(config: Config) -> list[dict]:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from babelscope import load_corpus
 from babelscope.files.writing import write_text
-from babelscope.runs import Run, main
+from babelscope.runs import Run, run_experiment
 from babelscope.study import MAIN
 
 ESTIMATE = re.compile(r"^(\w+): about ([\d.]+) (s|min|h)\b")
@@ -89,4 +89,4 @@ def estimated(log: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

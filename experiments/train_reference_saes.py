@@ -28,7 +28,7 @@ from babelscope.corpus import Document, batch_documents, limit_tokens, tokenize_
 from babelscope.features import SaeQuality, load_sae, measure_sae
 from babelscope.files.tensor_files import write_sums, write_tensors
 from babelscope.files.writing import write_bytes, write_text
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 
 FILES = ("cfg.json", "sae_weights.safetensors")
 LANGUAGES = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id", "eu", "cy", "tt")
@@ -342,4 +342,4 @@ def run(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

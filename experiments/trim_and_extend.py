@@ -24,7 +24,7 @@ from babelscope.corpus import Corpus, Document, encode_texts, tokenize_prompt
 from babelscope.evaluation import bits_per_byte
 from babelscope.files.writing import write_text
 from babelscope.models.plain import plain_weight
-from babelscope.runs import Run, environment, main
+from babelscope.runs import Run, environment, run_experiment
 from babelscope.vocabulary.extension import new_entries
 from babelscope.vocabulary.initial_rows import INITS, rows_of
 from babelscope.vocabulary.row_packs import pack_of
@@ -201,4 +201,4 @@ def every_id(tokenizer: PreTrainedTokenizerBase, texts: Corpus) -> list[int]:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    run_experiment(Config, run)

@@ -49,11 +49,11 @@ KINDS: dict[str, OperationKind] = {}
 """Every kind by its name, which is the name of its function."""
 
 
-def kind(**words: Any) -> Callable[[F], F]:
-    """Enter a function as the kind of its name; the words are the fields of `OperationKind`."""
+def kind(*, name: str = "", **words: Any) -> Callable[[F], F]:
+    """Enter a function as the kind of its name, or of another; the words are the fields of `OperationKind`."""
 
     def enter(act: F) -> F:
-        KINDS[act.__name__] = OperationKind(act, **words)
+        KINDS[name or act.__name__] = OperationKind(act, **words)
         return act
 
     return enter
@@ -200,8 +200,8 @@ def active_features(x: Float[Tensor, "*batch unit"], features: FeatureMap) -> Fl
     return torch.where(open_, chosen_pre, 0)
 
 
-@kind(needs="features", whole=True)
-def clamp_features(
+@kind(name="clamp_features", needs="features", whole=True)
+def clamp_feature_values(
     value: Float[Tensor, "*batch unit"],
     level: Float[Tensor, "*#batch chosen"],
     features: FeatureMap,
@@ -215,8 +215,8 @@ def clamp_features(
     return _kept(value, x + _weight(strength, x) * change, strength)
 
 
-@kind(needs="features", whole=True)
-def scale_features(
+@kind(name="scale_features", needs="features", whole=True)
+def scale_feature_values(
     value: Float[Tensor, "*batch unit"],
     factor: Float[Tensor, "*#batch chosen"],
     features: FeatureMap,

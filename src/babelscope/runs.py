@@ -114,7 +114,7 @@ def open_run(name: str, config: Any, root: Path = Path("runs")) -> Run:
     return Run(folder)
 
 
-def main(config: type[C], run: Callable[[C, Run], None]) -> None:
+def run_experiment(config: type[C], run: Callable[[C, Run], None]) -> None:
     """Command line of an experiment: flags from the dataclass, then the run in its folder."""
     chosen = tyro.cli(config)
     name = Path(run.__code__.co_filename).stem

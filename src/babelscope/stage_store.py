@@ -50,15 +50,15 @@ class StageStore:
         file = self.folder / STAGES / f"{name}.json"
         if file.is_file():
             advice = "remove it, and --resume measures this stage again"
-            kept = read_sealed(file, f"{self.fingerprint} {name}", advice=advice)
-            self.seconds[name], self.peak_mib[name] = kept["seconds"], kept["peak_mib"]
-            return kept["found"]
+            record = read_sealed(file, f"{self.fingerprint} {name}", advice=advice)
+            self.seconds[name], self.peak_mib[name] = record["seconds"], record["peak_mib"]
+            return record["found"]
         with self.timed(name), self.log(name):
-            found = nan_as_null(find())
-        kept = {"seconds": self.seconds[name], "peak_mib": self.peak_mib[name], "found": found}
-        write_sealed(file, kept, f"{self.fingerprint} {name}")
+            findings = nan_as_null(find())
+        record = {"seconds": self.seconds[name], "peak_mib": self.peak_mib[name], "found": findings}
+        write_sealed(file, record, f"{self.fingerprint} {name}")
         discard(self.folder / STAGES / f"{name}.work")
-        return json.loads(json.dumps(found))
+        return json.loads(json.dumps(findings))
 
     def log(self, name: str) -> AbstractContextManager[None]:
         """While open, the pieces of work of a name are kept, and those of an interrupted run taken; see `work_log`."""
@@ -104,18 +104,18 @@ def check_free(folder: Path, *, resume: bool) -> None:
     """Raise ArtifactError for a folder with something else in it; with `resume` a run may be there, or nothing."""
     if folder.exists() and not folder.is_dir():
         raise ArtifactError(f"{folder}: is a file; expected a folder; choose another --out")
-    held = [path for path in folder.iterdir() if not path.name.startswith(PARTIAL)] if folder.exists() else []
-    if held and resume and not (folder / PLAN).is_file():
+    contents = [path for path in folder.iterdir() if not path.name.startswith(PARTIAL)] if folder.exists() else []
+    if contents and resume and not (folder / PLAN).is_file():
         raise ArtifactError(f"{folder}: no run to go on with, {PLAN} is missing; expected one; correct --out")
-    if held and not resume:
+    if contents and not resume:
         raise ArtifactError(f"{folder}: already there; expected a new folder; choose another --out or remove it")
 
 
 def read_kept(file: Path, keys: Sequence[str], advice: str) -> dict[str, Any]:
     """A JSON object that a run wrote; raises ArtifactError, with what to do, for anything else."""
-    found = read_json(file, advice=advice)
-    missing = [key for key in keys if key not in found] if isinstance(found, dict) else keys
-    if missing or not isinstance(found, dict):
+    tree = read_json(file, advice=advice)
+    missing = [key for key in keys if key not in tree] if isinstance(tree, dict) else keys
+    if missing or not isinstance(tree, dict):
         lacks = f"has no {', '.join(missing)}" if missing else "is no object"
         raise ArtifactError(f"{file}: {lacks}; expected what a run wrote; {advice}")
-    return found
+    return tree

@@ -2,6 +2,7 @@
 
 import json
 import math
+import socket
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from babelscope.cli.doctor import kernel_backend
 from babelscope.cli.evaluating import run_perplexity
 from babelscope.cli.flag_conditions import UsedWith, saved_as
 from babelscope.cli.observing import part_of_shards
+from babelscope.cli.playing import check_port, kind_of
 from babelscope.cli.reporting import run_report
 from babelscope.cli.saved import open_recipe, stability_rows
 from babelscope.cli.selecting import run_import_mask
@@ -23,7 +25,7 @@ from babelscope.cli.showing import check_text_or_none, run_show
 from babelscope.cli.sweeping import sweep_steering
 from babelscope.cli.vocabularies import run_extend, run_trim
 from babelscope.controls import Stability
-from babelscope.errors import ArtifactError, CorpusError, LanguageError, UsageError
+from babelscope.errors import ArtifactError, CorpusError, LanguageError, PrerequisiteError, UsageError
 from babelscope.languages import Language
 from babelscope.sweeps import Decoding
 
@@ -170,3 +172,19 @@ def test_a_vocabulary_is_not_put_in_a_folder_that_is_taken(verb, tmp_path):
     with pytest.raises(ArtifactError, match="already there; expected a new path"):
         verb("no model", "no corpus", out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_port_that_is_taken_is_told_before_a_model_is_opened():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PrerequisiteError, match=f"--port {port}: .*; expected a free port; choose another"):
+            check_port(port)
+    check_port(port)
+    check_port(None)
+
+
+def test_what_is_saved_in_a_folder_is_the_class_that_its_config_names(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"format": "babelscope.SteeringRecipe/3"}))
+    assert kind_of(tmp_path) == "SteeringRecipe"

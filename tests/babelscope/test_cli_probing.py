@@ -12,8 +12,7 @@ import babelscope as bs
 from babelscope.cli import main
 from babelscope.cli.probing import run_probe
 from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
-from babelscope.probes import PROBES, ProbeJob
-from babelscope.probes import run_probe as findings_of
+from babelscope.probes import PROBES, ProbeJob, probe_findings
 from babelscope.probes.probe_runs import measured_and_other, write_findings
 from babelscope.probes.translations import CONTROL
 from babelscope.reference import WORDS
@@ -31,7 +30,7 @@ def job(reference):
     "name", ["lens", "alignment", "language-id", "trees", "subspaces", "embeddings", "heads", "roles", "tokenizer"]
 )
 def test_a_probe_writes_tidy_rows_and_its_figures(name, job, tmp_path):
-    found = findings_of(name, job)
+    found = probe_findings(name, job)
     write_findings(found, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert len(rows) == len(found.rows) > 0
@@ -40,7 +39,7 @@ def test_a_probe_writes_tidy_rows_and_its_figures(name, job, tmp_path):
 
 
 def test_a_figure_that_can_not_be_written_is_one_line(job, tmp_path):
-    found = findings_of("language-id", job)
+    found = probe_findings("language-id", job)
     (tmp_path / "accuracy.html").mkdir()
     with pytest.raises(PrerequisiteError, match="accuracy.html: could not be written"):
         write_findings(found, tmp_path)
@@ -48,9 +47,9 @@ def test_a_figure_that_can_not_be_written_is_one_line(job, tmp_path):
 
 def test_experts_are_probed_where_there_are_any_and_refused_in_one_line_elsewhere(job, tmp_path):
     with pytest.raises(SiteError, match="dense"):
-        findings_of("routing", job)
+        probe_findings("routing", job)
     texts = bs.load_corpus("reference", ("en", "fi"), split="train").head(120)
-    found = findings_of("routing", ProbeJob(tiny_model("mixtral"), tiny_tokenizer(), texts, texts, "en", 10, 0))
+    found = probe_findings("routing", ProbeJob(tiny_model("mixtral"), tiny_tokenizer(), texts, texts, "en", 10, 0))
     assert {row.language for row in found.rows} == {"fi"} and set(found.figures) == {"divergence"}
 
 
@@ -117,7 +116,7 @@ def test_bad_input_is_one_line(job, tmp_path, capsys):
     for tag in ("en", "fi"):
         (folder / f"{tag}.txt").write_text("".join(f"{tag} {i}\n" for i in range(50)))
     with pytest.raises(PrerequisiteError, match="expected one of lens"):
-        findings_of("lenses", job)
+        probe_findings("lenses", job)
     (out / "old").mkdir(parents=True)
     cases = [
         (["reference", "--probe", "lens", "--languages", "en"], 1, "en came alone"),
@@ -162,7 +161,7 @@ def test_subspaces_with_massive_units_stand_beside_those_without(loud, job, monk
     vectors = noise(depths=2, hidden=60, seed=3)
     vectors[:, 1, :, 7] += loud
     monkeypatch.setattr(ProbeJob, "sentences", with_streams(vectors, vectors))
-    claims = {row.claim for row in findings_of("subspaces", replace(job)).rows if row.site == "0.resid_out"}
+    claims = {row.claim for row in probe_findings("subspaces", replace(job)).rows if row.site == "0.resid_out"}
     more = {f"{name}, with first tokens and massive units" for name in claims if "massive" not in name}
     assert "share of variance, language" in claims and len(more) == 5
     assert {name for name in claims if "massive" in name} == (more if loud else set())

@@ -13,13 +13,13 @@ from babelscope.interventions import (
     at_experts,
     at_units,
     change_of,
-    clamp_features,
+    clamp_feature_values,
     force,
     project_out,
     promote,
     replace,
     scale,
-    scale_features,
+    scale_feature_values,
     subspace,
 )
 
@@ -201,19 +201,19 @@ def test_features_by_hand():
     # (1, 2, -3): 0.5, and -1 which is not above its threshold. (0.5, 0, 4): 0, and 4.
     assert active_features(X[0], ONE).tolist() == [[0.5, 0.0], [0.0, 4.0]]
     level = torch.tensor([2.0, 3.0])
-    assert clamp_features(X[0], level, ONE, 1.0).tolist() == [[16.0, 302.0, -3.0], [20.5, -100.0, 4.0]]
-    assert scale_features(X[0], level, ONE, 0.5).tolist() == [[3.5, 2.0, -3.0], [0.5, 400.0, 4.0]]
+    assert clamp_feature_values(X[0], level, ONE, 1.0).tolist() == [[16.0, 302.0, -3.0], [20.5, -100.0, 4.0]]
+    assert scale_feature_values(X[0], level, ONE, 0.5).tolist() == [[3.5, 2.0, -3.0], [0.5, 400.0, 4.0]]
 
 
 def test_features_clamped_at_their_own_value_or_scaled_by_one_stay():
     own = active_features(X, ONE)
-    assert torch.equal(clamp_features(X, own, ONE, 1.0), X)
-    assert torch.equal(scale_features(X, torch.ones(2), ONE, 1.0), X)
+    assert torch.equal(clamp_feature_values(X, own, ONE, 1.0), X)
+    assert torch.equal(scale_feature_values(X, torch.ones(2), ONE, 1.0), X)
 
 
 def test_a_constant_addition_to_features_is_the_addition_of_their_decoder_rows():
     value, amount = random(3, 5, 3), torch.tensor([2.0, -1.0])
-    raised = clamp_features(value, active_features(value, ONE) + amount, ONE, 1.0)
+    raised = clamp_feature_values(value, active_features(value, ONE) + amount, ONE, 1.0)
     torch.testing.assert_close(raised, add(value, amount @ ONE.decoder, 1.0))
 
 

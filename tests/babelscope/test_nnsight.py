@@ -85,7 +85,7 @@ def test_a_recipe_in_a_trace_is_the_recipe_here(form):
 def test_an_observation_through_nnsight_counts_the_same(form, where, tokenizer):
     sites = [at for at in within(form) if at != "router"] + (["router"] if form == "mixtral" else [])
     expected = observe(opened(form).model, tokenizer, TEXTS, sites=sites, shards=4, batch_size=2)
-    found = nnsight.observe(wrapped(form), tokenizer, TEXTS, where=where, sites=sites, shards=4, batch_size=2)
+    found = nnsight.observe_traced(wrapped(form), tokenizer, TEXTS, where=where, sites=sites, shards=4, batch_size=2)
     assert found.origin.model_hash == expected.origin.model_hash
     assert found.tokens == expected.tokens
     for at in sites:
@@ -99,15 +99,15 @@ def test_a_model_without_its_weights_can_be_named_and_asked_for(tokenizer):
     traced = TransformersModel(str(checkpoint("llama")), task="text-generation", tokenizer=tokenizer)
     assert nnsight.layout_in(traced).place(Site(1, "mlp_gate")).path == "model.layers.1.mlp.act_fn"
     with pytest.raises(SiteError, match="observe mlp_gate"):
-        nnsight.observe(traced, tokenizer, TEXTS, sites=["mlp_inner"])
+        nnsight.observe_traced(traced, tokenizer, TEXTS, sites=["mlp_inner"])
 
 
 def test_nothing_is_sent_without_permission(tokenizer):
     traced = wrapped("llama")
     with pytest.raises(PrerequisiteError, match=r"5 documents .* allow_upload=True"):
-        nnsight.observe(traced, tokenizer, TEXTS, where="ndif")
+        nnsight.observe_traced(traced, tokenizer, TEXTS, where="ndif")
     with pytest.raises(PrerequisiteError, match="'NDIF' is unknown"):
-        nnsight.observe(traced, tokenizer, TEXTS, where="NDIF", allow_upload=True)
+        nnsight.observe_traced(traced, tokenizer, TEXTS, where="NDIF", allow_upload=True)
 
 
 def test_places_that_no_module_holds_are_refused_in_one_line():

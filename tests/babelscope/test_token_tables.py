@@ -5,8 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import tiny_model
+from vocabulary_cases import lines, model_for, tokenizer_of
 
 from babelscope.errors import ArtifactError, PrerequisiteError
+from babelscope.vocabulary.extension import new_entries
+from babelscope.vocabulary.row_packs import pack_of
 from babelscope.vocabulary.token_tables import (
     Exchange,
     exchange_tables,
@@ -86,3 +89,15 @@ def test_a_table_by_token_that_surgery_would_leave_as_it_is_is_refused():
     model.config.vocab_size_per_layer_input = 300
     with pytest.raises(PrerequisiteError, match="'vocab_size_per_layer_input': it has another table by token"):
         token_tables(model)
+
+
+def test_a_pack_of_other_entries_has_their_mean_rows_in_both_tables_and_the_models_own():
+    tokenizer = tokenizer_of("byte-level")
+    model = model_for(tokenizer)
+    new = new_entries(tokenizer, lines("cy", count=60), rows=token_tables(model).rows, size=3)
+    pack = pack_of(model, new, "extend", "mean", seed=7)
+    assert pack.n_new == 3 and pack.parameters["init"] == "mean" and pack.parameters["seed"] == 7
+    for rows, table in ((pack.rows, model.model.embed_tokens.weight), (pack.head_rows, model.lm_head.weight)):
+        mean = table.detach().double()[: len(tokenizer)].mean(dim=0)
+        assert torch.allclose(rows.double(), mean.expand(3, -1), atol=1e-5)
+    assert pack.source[: len(tokenizer)].tolist() == list(range(len(tokenizer))) and pack.head_bias is None

@@ -15,7 +15,7 @@ from babelscope.evaluation import bits_per_byte
 from babelscope.files.work_log import hash_of, pack, piece_of_work, unpack, work_log
 from babelscope.languages import Language
 from babelscope.models import layout_of, origin_of
-from babelscope.probes import PROBES, ProbeJob, run_probe
+from babelscope.probes import PROBES, ProbeJob, probe_findings
 from babelscope.probes.lens import LensAddend
 from babelscope.sites import Site
 from babelscope.steering import steer
@@ -156,7 +156,7 @@ def test_a_probe_on_the_work_of_an_interrupted_one_finds_the_same(name, referenc
     for _ in range(2):
         with work_log(tmp_path / "log", "run", seconds=0.0):
             job = ProbeJob(reference[0], reference[1], texts, others, "en", 8, 0)
-            rows.append(run_probe(name, job).rows)
+            rows.append(probe_findings(name, job).rows)
     assert repr(rows[0]) == repr(rows[1])
 
 

@@ -91,7 +91,7 @@ def _check_same(model: CausalModel, folded: CausalModel, recipe: SteeringRecipe)
     with eval_mode(model):
         with steer(model, recipe):
             expected = model(input_ids=ids).logits.double()
-        found = folded(input_ids=ids).logits.double()
-    apart = float((found - expected).abs().max() / expected.abs().max())
-    if not apart <= TOLERANCE * max(1.0, torch.finfo(model.dtype).eps / 1e-5):
-        raise _refusal(model, f"logits would be {apart:.2g} apart, as a share of the largest")
+        folded_logits = folded(input_ids=ids).logits.double()
+    relative_error = float((folded_logits - expected).abs().max() / expected.abs().max())
+    if not relative_error <= TOLERANCE * max(1.0, torch.finfo(model.dtype).eps / 1e-5):
+        raise _refusal(model, f"logits would be {relative_error:.2g} apart, as a share of the largest")

@@ -59,20 +59,27 @@ class SteeredLM(_Harness):
         which carries its own. device and dtype are those of `open_model`; the others are options of HFLM, such as
         batch_size. Raises SteeringError where one of the two names did not come.
         """
-        given = {**arg_dict, **{name: value for name, value in (additional_config or {}).items() if value is not None}}
-        if not {"pretrained", "steering"} <= given.keys():
+        arguments = {
+            **arg_dict,
+            **{name: value for name, value in (additional_config or {}).items() if value is not None},
+        }
+        if not {"pretrained", "steering"} <= arguments.keys():
             raise SteeringError(
                 f"model arguments {', '.join(sorted(arg_dict)) or 'of no name'} came; expected pretrained=MODEL and "
                 "steering=ARTIFACT; give both"
             )
-        source, strength, unit = given.pop("steering"), given.pop("strength", None), given.pop("unit", "raw")
-        where = {name: given.pop(name) for name in ("device", "dtype") if name in given}
+        source, strength, unit = (
+            arguments.pop("steering"),
+            arguments.pop("strength", None),
+            arguments.pop("unit", "raw"),
+        )
+        where = {name: arguments.pop(name) for name in ("device", "dtype") if name in arguments}
         if strength is None:
             recipe = SteeringRecipe.from_pretrained(source)
         else:
             recipe = Direction.from_pretrained(source).recipe(float(strength), unit)
-        model, tokenizer = open_model(given.pop("pretrained"), **where)
-        return cls(model, tokenizer, recipe, **given)
+        model, tokenizer = open_model(arguments.pop("pretrained"), **where)
+        return cls(model, tokenizer, recipe, **arguments)
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> "SteeredLM":

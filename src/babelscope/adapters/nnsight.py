@@ -108,7 +108,7 @@ def _check_writable(layout: Layout, site: Site) -> None:
         )
 
 
-def observe(
+def observe_traced(
     traced: Any,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,

@@ -25,12 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(version("babelscope"))
         return DONE
     as_json = "--json" in words
-    verb, rest = split_verb([word for word in words if word != "--json"])
+    verb, verb_words = split_verb([word for word in words if word != "--json"])
     if verb not in VERBS:
         return tell_no_verb(verb, as_json)
     logging.basicConfig(handlers=[print_log_lines(logging.StreamHandler(sys.stderr))], level=logging.INFO)
     logging.captureWarnings(True)
-    return run_verb(verb, rest, as_json)
+    return run_verb(verb, verb_words, as_json)
 
 
 def tell_no_verb(words: str, as_json: bool) -> int:

@@ -120,18 +120,18 @@ class AdaptInputs:
 
 def cast_costs(job: AdaptInputs, delta: Delta, before: float, after: float) -> dict[str, Any]:
     """What bfloat16 weights would take of the change and its gain, bits per byte; in 16 bits, what they took."""
-    own = delta.cast_loss(job.model)
-    if own.dtype in ("bfloat16", "float16"):
-        return asdict(own)
+    loss = delta.cast_loss(job.model)
+    if loss.dtype in ("bfloat16", "float16"):
+        return asdict(loss)
     left = delta.rounded(job.model, torch.bfloat16)
     with left.applied(job.model):
-        kept = bits_per_byte(job.model, job.tokenizer, job.test.only([job.language]))[job.language]
-    found = {
+        cast_bits = bits_per_byte(job.model, job.tokenizer, job.test.only([job.language]))[job.language]
+    cast_facts = {
         **asdict(delta.cast_loss(job.model, dtype=torch.bfloat16)),
-        "gain": before - kept,
-        "gain_lost": kept - after,
+        "gain": before - cast_bits,
+        "gain_lost": cast_bits - after,
     }
-    return found
+    return cast_facts
 
 
 def open_job(
@@ -154,31 +154,39 @@ def open_job(
     train = load_corpus(corpus, dict.fromkeys((tag, *replay)), split=split["train"], conversation=conversation)
     if check_language:
         check_labels(train)
-    others = [other for other in train if other != tag]
+    replay_tags = [other for other in train if other != tag]
     valid = load_corpus(corpus, [tag], split=split["valid"], conversation=conversation)
     test = load_corpus(corpus, split=split["test"], conversation=conversation)
     check_apart({"train": train, "valid": valid, "test": test}, name=corpus, same_text=same_text)
     facts = {name: part.facts() for name, part in (("train", train), ("valid", valid), ("test", test))}
     text = {**facts, "same_text": same_text}
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     if conversation is not None:
         for part in (train, valid, test):
             check_conversations(tokenizer, part)
     return AdaptInputs(
-        opened, tokenizer, chosen, tag, train, train.only(others) if others else None, valid[tag], test, text
+        language_model,
+        tokenizer,
+        chosen,
+        tag,
+        train,
+        train.only(replay_tags) if replay_tags else None,
+        valid[tag],
+        test,
+        text,
     )
 
 
 def write_baseline(result: Adaptation, out: Path, job: AdaptInputs, scores: dict[float, float]) -> Result:
     """result.json of a baseline, and its Delta where it trains neurons and some step was better than none."""
-    found = summary(job.language, result.scores, result.trained, result.learning_rate, scores)
+    result_fields = summary(job.language, result.scores, result.trained, result.learning_rate, scores)
     curve = [[point.step, point.bits_per_byte] for point in result.history if point.bits_per_byte is not None]
-    facts = {**found, "method": result.method, "bits_per_byte": curve, "text": job.text}
+    facts = {**result_fields, "method": result.method, "bits_per_byte": curve, "text": job.text}
     with new_folder(out) as folder:
         if result.delta is not None and any(bool(part.any()) for part in result.delta.rows.values()):
             result.delta.save(folder)
         write_text(folder / RESULT, json.dumps(facts, indent=1))
-    return {"out": str(out), "method": result.method, **found}
+    return {"out": str(out), "method": result.method, **result_fields}
 
 
 def summary(

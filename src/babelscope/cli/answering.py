@@ -94,12 +94,14 @@ def run_steer(
             device=device,
             dtype=dtype,
         )
-    wanted = Language.parse(target) if target else None
+    target_language = Language.parse(target) if target else None
     asked_for = read_prompts(prompts, chat=chat, system=system)
     if not asked_for:
         raise CorpusError("no prompt came; expected a text or a file of lines; add one")
     loaded = open_steering(steering, strength, unit)
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    pairs = compare_answers(opened, tokenizer, loaded, asked_for, target=wanted, strength=strength, decoding=decoding)
-    aside = overridden_settings(opened, decoding)
-    return told(pairs, wanted or meant_language(loaded), decoding, chat, aside)
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
+    pairs = compare_answers(
+        language_model, tokenizer, loaded, asked_for, target=target_language, strength=strength, decoding=decoding
+    )
+    overridden = overridden_settings(language_model, decoding)
+    return told(pairs, target_language or meant_language(loaded), decoding, chat, overridden)

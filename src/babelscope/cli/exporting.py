@@ -83,21 +83,21 @@ def export_changes(
     """Write deltas, added and scaled."""
     from babelscope.models import open_model
 
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    losses = [asdict(delta.cast_loss(opened, scale)) for delta in deltas]
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
+    losses = [asdict(delta.cast_loss(language_model, scale)) for delta in deltas]
     if format == "merged":
         from babelscope.adapters.merged import export_merged
 
-        export_merged(opened, tokenizer, out, changes=deltas, scale=scale)
+        export_merged(language_model, tokenizer, out, changes=deltas, scale=scale)
     else:
-        whole: Any = deltas[0]
+        total: Any = deltas[0]
         for more in deltas[1:]:
-            whole = whole + more
+            total = total + more
         if format == "peft":
             from babelscope.adapters.peft import export_adapter as write
         else:
             from babelscope.adapters.gguf_lora import export_gguf_lora as write
-        write(whole, opened, out, scale=scale)
+        write(total, language_model, out, scale=scale)
     return {
         "languages": [tag for delta in deltas for tag in delta.languages],
         "cast_loss": losses if format == "merged" else [],
@@ -113,15 +113,15 @@ def export_steering(
     from babelscope.models import open_model
 
     layers = list(constant_additions(recipe, "a control vector" if format == "gguf" else "a bias"))
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     if format == "merged":
         from babelscope.adapters.merged import export_merged
 
-        export_merged(opened, tokenizer, out, recipe=recipe)
+        export_merged(language_model, tokenizer, out, recipe=recipe)
     else:
         from babelscope.adapters.gguf import export_control_vector
         from babelscope.adapters.gguf_lora import gguf_architecture
 
-        recipe.check(opened)
-        export_control_vector(recipe, out, model_hint=gguf_architecture(opened))
+        recipe.check(language_model)
+        export_control_vector(recipe, out, model_hint=gguf_architecture(language_model))
     return {"layers": layers}

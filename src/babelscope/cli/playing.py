@@ -56,8 +56,10 @@ def run_play(
     loaders = {kind.__name__: kind.load for kind in (Direction, SteeringRecipe, Delta, NeuronSet, Observation)}
     same_name = Counter(path.name for path in artifacts)
     loaded = {path.name if same_name[path.name] == 1 else str(path): loaders[kind_of(path)](path) for path in artifacts}
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    playground = Playground(model=opened, tokenizer=tokenizer, artifacts=loaded, seed=seed, temperature=temperature)
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
+    playground = Playground(
+        model=language_model, tokenizer=tokenizer, artifacts=loaded, seed=seed, temperature=temperature
+    )
     with served_page(playground, Path(model).name, port=port) as address:
         log.info("the page is at %s, on this machine alone; Ctrl-C ends it", address)
         with suppress(KeyboardInterrupt):

@@ -105,25 +105,25 @@ def run_probe(
     from babelscope.study.plan import plan_of_model
 
     check_free(out, resume=resume)
-    kept = StageStore(out)
+    store = StageStore(out)
     table = read_words(words) if words else None
-    texts, others = measured_and_other(corpus, languages, split, other_split, parallel)
+    texts, other_texts = measured_and_other(corpus, languages, split, other_split, parallel)
     tuned = Translators.load(translators) if translators else None
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     words_hash = hash_file(WORDS if words == "reference" else Path(words)) if words else ""
     read = {"words": words_hash, "translators": hash_file(translators / TENSORS) if translators else ""}
     amounts = {"against": against, "sentences": sentences, "checkpoints": checkpoints, "seed": seed}
-    text = {"text": [texts.hash, others.hash], "languages": list(texts)}
-    kept.check_plan({"probe": probe, **plan_of_model(opened, tokenizer), **text, **amounts, **read})
+    text = {"text": [texts.hash, other_texts.hash], "languages": list(texts)}
+    store.check_plan({"probe": probe, **plan_of_model(language_model, tokenizer), **text, **amounts, **read})
     if (out / SUMMARY).is_file():
-        found = read_kept(out / SUMMARY, RESULT, "remove it, and --resume measures what is not there")
-        kept.tidy()
-        return {"out": str(out), **{key: found[key] for key in RESULT}, "resumed": "complete"}
+        summary = read_kept(out / SUMMARY, RESULT, "remove it, and --resume measures what is not there")
+        store.tidy()
+        return {"out": str(out), **{key: summary[key] for key in RESULT}, "resumed": "complete"}
     job = ProbeJob(
-        opened,
+        language_model,
         tokenizer,
         texts,
-        others,
+        other_texts,
         against,
         sentences,
         seed,
@@ -131,23 +131,23 @@ def run_probe(
         translators=tuned,
         checkpoints=checkpoints,
         settings={"device": device, "dtype": dtype},
-        log=kept.log,
+        log=store.log,
     )
-    every = probe == "all"
+    all_probes = probe == "all"
     try:
-        run = run_probes(PROBES if every else [probe], job, out, leave_out=every, stage=kept.stage)
+        run = run_probes(PROBES if all_probes else [probe], job, out, leave_out=all_probes, stage=store.stage)
     except ToolkitError:
-        kept.abandon()
+        store.abandon()
         raise
     result = {"out": str(out), "rows": run.rows, "seconds": run.seconds, "left_out": run.left_out}
     facts = {
         "model": model,
         "corpus": texts.name,
-        "text": {"measured": texts.facts(), "other": others.facts()},
+        "text": {"measured": texts.facts(), "other": other_texts.facts()},
         "threads": torch.get_num_threads(),
         "processor_seconds": run.processor_seconds,
         "environment": environment(),
     }
     write_text(out / SUMMARY, json.dumps({**facts, **result}, indent=1, ensure_ascii=False) + "\n")
-    kept.tidy()
+    store.tidy()
     return result

@@ -27,7 +27,7 @@ def prompts_of(
     name: str, kind: PromptSet, target: Language, sources: tuple[str, ...], *, chat: bool = False, system: str = ""
 ) -> list[Prompt]:
     """What is to be answered in the target language."""
-    nobody = Language("und")
+    no_language = Language("und")
     if kind == "lines":
         if not Path(name).is_file():
             raise CorpusError(f"{name}: no such file; expected a file of prompts; correct the path or --prompt-set")
@@ -35,7 +35,7 @@ def prompts_of(
     if kind == "language_confusion":
         prompts = load_prompts(name, kind=kind, languages=[target])
         # The answer's language is known, not the prompt's: crosslingual ones are written in English.
-        numbered = [("/".join(filter(None, (p.task, p.set, p.id))), nobody, p) for p in prompts]
+        numbered = [("/".join(filter(None, (p.task, p.set, p.id))), no_language, p) for p in prompts]
     else:
         questions = load_prompts(name, kind=kind, languages=sources or None)
         numbered = [(f"{p.language}/{p.id}", p.language, p) for p in questions if sources or p.language != target]

@@ -22,8 +22,8 @@ class Between:
 
     def check(self, flag: str, value: int | float) -> None:
         """Raise UsageError for a number outside the bounds, and for NaN."""
-        inside = self.low <= value <= self.high and not (self.above and value == self.low)
-        if not inside and not (self.infinite and value == math.inf):
+        in_range = self.low <= value <= self.high and not (self.above and value == self.low)
+        if not in_range and not (self.infinite and value == math.inf):
             raise UsageError(f"{flag} {number_text(value)} came; expected {self.described()}; correct it")
 
     def described(self) -> str:

@@ -71,11 +71,13 @@ def run_show(
     sets = (FeatureSet if of_features else NeuronSet).load(artifact)
     sets.index(language)
     texts = load_corpus(corpus, split=split) if corpus else None
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    loaded = load_sae(sae or sets.sae_id, sae_id or None, model=opened) if isinstance(sets, FeatureSet) else None
-    found = describe_units(
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
+    loaded = (
+        load_sae(sae or sets.sae_id, sae_id or None, model=language_model) if isinstance(sets, FeatureSet) else None
+    )
+    dashboard = describe_units(
         sets,
-        opened,
+        language_model,
         tokenizer,
         texts,
         language=language,
@@ -90,11 +92,11 @@ def run_show(
     )
     files = {}
     if csv is not None:
-        files["csv"] = str(found.write_csv(csv))
+        files["csv"] = str(dashboard.write_csv(csv))
     if out is not None:
-        files["page"] = str(write_dashboard(found, out))
+        files["page"] = str(write_dashboard(dashboard, out))
     fields = {
-        "language": found.language, "kind": found.kind, "method": found.method, "total": found.total,
-        "tokens": dict(found.tokens), "seed": found.seed, "units": found.rows(), **files,
+        "language": dashboard.language, "kind": dashboard.kind, "method": dashboard.method, "total": dashboard.total,
+        "tokens": dict(dashboard.tokens), "seed": dashboard.seed, "units": dashboard.rows(), **files,
     }  # fmt: skip
-    return Told(fields, [*found.lines(), *(f"{name}: {path}" for name, path in files.items())])
+    return Told(fields, [*dashboard.lines(), *(f"{name}: {path}" for name, path in files.items())])

@@ -46,22 +46,22 @@ def sweep_steering(
     checkpoint = checkpoint_of(out, resume=resume)
     if resume and (out / TABLE).is_file():
         discard(checkpoint)
-        found = read_json(out / TABLE, advice="remove the folder and repeat the command")
-        return {"out": str(out), "resumed": "complete", **{key: found[key] for key in TOLD}}
+        table = read_json(out / TABLE, advice="remove the folder and repeat the command")
+        return {"out": str(out), "resumed": "complete", **{key: table[key] for key in TOLD}}
     free(out)
     observed = Observation.load(observation)
-    wanted = targets or observed.languages
+    target_tags = targets or observed.languages
     texts = load_splits(corpus, observed.languages, splits=("valid", "test"), same_text=same_text)
     model, tokenizer = open_model(model_name, device=device, dtype=dtype)
     check_made_for(observed.origin, model, tokenizer, str(observation))
     layers = layers or sweep_layers(layout_of(model).n_layers)
-    for target, layer in product(wanted, layers):  # a missing one is found here, not after an hour of answers
+    for target, layer in product(target_tags, layers):  # a missing one is found here, not after an hour of answers
         mean_direction(observed, target=target, layer=layer)
     plan = {
         **plan_of_model(model, tokenizer),
         "observation": hash_file(observation / TENSORS),
         "text": {split: text.hash for split, text in texts.items()},
-        "targets": list(wanted),
+        "targets": list(target_tags),
         "layers": list(layers),
         "strengths": list(strengths),
         "decoding": asdict(decoding),
@@ -74,7 +74,7 @@ def sweep_steering(
             observed,
             dev=texts["valid"],
             test=texts["test"],
-            targets=wanted,
+            targets=target_tags,
             layers=layers,
             strengths=strengths,
             decoding=decoding,

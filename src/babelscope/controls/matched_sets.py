@@ -45,8 +45,8 @@ def layer_matched(
     for draw in range(draws):
         for k, row in enumerate(counts):
             for layer, count in enumerate(row):
-                picked = torch.randperm(len(pools[layer]), generator=generator)[:count]
-                masks[draw, k, layer, pools[layer][picked]] = True
+                order = torch.randperm(len(pools[layer]), generator=generator)[:count]
+                masks[draw, k, layer, pools[layer][order]] = True
     return masks
 
 
@@ -55,8 +55,8 @@ def check_pools(sets: NeuronSet, barred: NeuronSet | None) -> list[Int64[Tensor,
 
     Raises SelectionError where they are too few for a control.
     """
-    taken = sets.mask().any(dim=0) if barred is None else sets.mask().any(dim=0) | barred.mask().any(dim=0)
-    pools = [row.nonzero().flatten() for row in ~taken]
+    barred_units = sets.mask().any(dim=0) if barred is None else sets.mask().any(dim=0) | barred.mask().any(dim=0)
+    pools = [row.nonzero().flatten() for row in ~barred_units]
     for layer, pool in enumerate(pools):
         most = int(sets.layer_counts[:, layer].max())
         if most > len(pool):
@@ -117,13 +117,13 @@ def contribution_matched(
     for k in range(len(sets.languages)):
         places = [(layer, sets.layer_of(k, layer).numpy(), pool.numpy()) for layer, pool in enumerate(pools)]
         layers = [
-            LayerPool(layer, pool[order], log_size[k, layer, pool[order]], log_size[k, layer, own])
-            for layer, own, pool in places
-            if own.size and (order := np.argsort(log_size[k, layer, pool], kind="stable")).size
+            LayerPool(layer, pool[order], log_size[k, layer, pool[order]], log_size[k, layer, selected])
+            for layer, selected, pool in places
+            if selected.size and (order := np.argsort(log_size[k, layer, pool], kind="stable")).size
         ]
         for draw in range(draws):
-            for layer, picked in draw_matched(layers, generator).items():
-                masks[draw, k, layer, torch.from_numpy(picked)] = True
+            for layer, choices in draw_matched(layers, generator).items():
+                masks[draw, k, layer, torch.from_numpy(choices)] = True
     achieved = reduce(masks * size, "d k l j -> d k", "sum") / reduce(mask * size, "k l j -> k", "sum")
     report_misses(sets, achieved)
     return ContributionMatched(masks, achieved)
@@ -147,8 +147,8 @@ def draw_matched(layers: list[LayerPool], generator: np.random.Generator) -> dic
     total = sum(float(np.exp(pool.wanted).sum()) for pool in layers)
     for _ in range(TRIES if layers else 0):
         places = [draw_neighbours(pool.sizes, pool.wanted + louder, generator) for pool in layers]
-        drawn = sum(float(np.exp(pool.sizes[at]).sum()) for pool, at in zip(layers, places, strict=True))
-        lacking = float(np.log(total) - np.log(drawn))
+        drawn_size = sum(float(np.exp(pool.sizes[at]).sum()) for pool, at in zip(layers, places, strict=True))
+        lacking = float(np.log(total) - np.log(drawn_size))
         if abs(lacking) < miss:
             nearest = {pool.layer: pool.units[at] for pool, at in zip(layers, places, strict=True)}
             miss = abs(lacking)
@@ -158,18 +158,18 @@ def draw_matched(layers: list[LayerPool], generator: np.random.Generator) -> dic
     return nearest
 
 
-def draw_neighbours(pool: np.ndarray, wanted: np.ndarray, generator: np.random.Generator) -> list[int]:
+def draw_neighbours(pool: np.ndarray, sizes: np.ndarray, generator: np.random.Generator) -> list[int]:
     """Places in the ascending `pool`, one for each wanted value, each among the ten nearest places still free."""
-    free, picked = np.ones(pool.size, dtype=bool), []
-    for value in generator.permutation(wanted):
-        middle, reach = int(np.searchsorted(pool, value)), NEIGHBOURS + len(picked)
+    free, choices = np.ones(pool.size, dtype=bool), []
+    for value in generator.permutation(sizes):
+        middle, reach = int(np.searchsorted(pool, value)), NEIGHBOURS + len(choices)
         low, high = max(0, middle - reach), min(pool.size, middle + reach)
         near = low + np.flatnonzero(free[low:high])
         nearest = near[np.argsort(np.abs(pool[near] - value), kind="stable")[:NEIGHBOURS]]
         place = int(generator.choice(nearest))
         free[place] = False
-        picked.append(place)
-    return picked
+        choices.append(place)
+    return choices
 
 
 def report_misses(sets: NeuronSet, achieved: Float64[Tensor, "draw language"]) -> None:

@@ -143,8 +143,8 @@ def lead_over_others(jaccard: Float64[Tensor, "language language"]) -> Float64[T
 
     NaN for one language; pairs of empty sets are left out of the mean.
     """
-    same = torch.eye(len(jaccard), dtype=torch.bool)
-    return jaccard.diagonal() - jaccard.masked_fill(same, torch.nan).nanmean(dim=1)
+    diagonal = torch.eye(len(jaccard), dtype=torch.bool)
+    return jaccard.diagonal() - jaccard.masked_fill(diagonal, torch.nan).nanmean(dim=1)
 
 
 def lead_of_pairs(jaccard: Float64[Tensor, "language language"]) -> Float64[Tensor, "language language"]:
@@ -156,14 +156,17 @@ def lead_of_pairs(jaccard: Float64[Tensor, "language language"]) -> Float64[Tens
     document in common, so that documents of one topic that fell to two labels do not count in every split. A pair of
     empty sets shares nothing. NaN on the diagonal, and for fewer than four languages.
     """
-    n, same = len(jaccard), torch.eye(len(jaccard), dtype=torch.bool)
+    n, diagonal = len(jaccard), torch.eye(len(jaccard), dtype=torch.bool)
     if n < 4:
         return torch.full_like(jaccard, torch.nan)
-    found = jaccard.nan_to_num(0.0)
-    pairs = (found + found.T) / 2
+    known_values = jaccard.nan_to_num(0.0)
+    pairs = (known_values + known_values.T) / 2
     tetrads = pairs[:, :, None, None] - pairs[:, None, :, None] - pairs[None, :, None, :] + pairs[None, None]
-    first, second = (same[:, :, None, None] | same[:, None, :, None], same[None, :, None, :] | same[None, None])
-    twice = first | second | same[None, :, :, None] | same[:, None, None, :]
+    first, second = (
+        diagonal[:, :, None, None] | diagonal[:, None, :, None],
+        diagonal[None, :, None, :] | diagonal[None, None],
+    )
+    twice = first | second | diagonal[None, :, :, None] | diagonal[:, None, None, :]
     return tetrads.masked_fill(twice, torch.nan).flatten(start_dim=2).nanquantile(0.5, dim=2)
 
 

@@ -115,8 +115,8 @@ def tokenize_conversation(tokenizer: PreTrainedTokenizerBase, talk: Conversation
     counted_spans = [
         (span.start, span.end) for span in chat.spans if counts(talk.messages[span.message].role, talk.counted)
     ]
-    inside, torn = _inside(chat, counted_spans)
-    counted = [is_in and token not in special for is_in, token in zip(inside, chat.ids, strict=True)]
+    is_inside, torn = _inside(chat, counted_spans)
+    counted = [is_in and token not in special for is_in, token in zip(is_inside, chat.ids, strict=True)]
     taught = list(counted)
     if talk.counted == "answer":
         marked = assistant_mask(tokenizer, talk.messages, chat)
@@ -130,12 +130,12 @@ def tokenize_conversation(tokenizer: PreTrainedTokenizerBase, talk: Conversation
 
 def _inside(chat: RenderedChat, spans: Sequence[tuple[int, int]]) -> tuple[list[bool], list[bool]]:
     """For each token whether all its characters are in one of the spans, and whether only some of them are."""
-    inside, torn = [], []
+    is_inside, torn = [], []
     for start, end in chat.offsets or ():
         within = any(first <= start < end <= last for first, last in spans)
-        inside.append(within)
+        is_inside.append(within)
         torn.append(not within and any(start < last and first < end for first, last in spans))
-    return inside, torn
+    return is_inside, torn
 
 
 def _with_ends(

@@ -112,9 +112,9 @@ class Corpus(Mapping[Language, tuple[Document, ...]]):
 
         Raises CorpusError where languages differ in their documents' numbers or ids.
         """
-        first, *others = self._documents
+        first, *later_documents = self._documents
         ids = [str(document.id) for document in self._documents[first]]
-        for tag in others:
+        for tag in later_documents:
             other_ids = [str(document.id) for document in self._documents[tag]]
             if other_ids != ids:
                 place = next(

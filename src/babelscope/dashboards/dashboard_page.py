@@ -72,11 +72,13 @@ def _card(unit: UnitDescription) -> Markup:
     places = [
         element(
             "p",
-            element("small", f"{found.language} {plain(found.value)}  "),
-            element("span", found.before, element("mark", found.token), found.after, lang=found.language, dir="auto"),
+            element("small", f"{context.language} {plain(context.value)}  "),
+            element(
+                "span", context.before, element("mark", context.token), context.after, lang=context.language, dir="auto"
+            ),
             class_="said",
         )
-        for found in unit.contexts
+        for context in unit.contexts
     ]
     return element("article", element("h3", unit.unit), element("p", harm) if harm else "", writes, *places,
                    class_="card", id=_anchor(unit))  # fmt: skip

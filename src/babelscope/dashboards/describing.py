@@ -75,7 +75,7 @@ def describe_units(
     firing = {part.language: UnitFiring.empty(source, list(source.scores), len(part.documents)) for part in held}
     base = {part.language: document_losses(layout, part, watchers=[firing[part.language]]) for part in held}
     counted = {part.language: sum(document.n_counted for document in part.documents) for part in held}
-    rates = {tag: (found.active.double() / counted[tag]).tolist() for tag, found in firing.items()}
+    rates = {tag: (counts.active.double() / counted[tag]).tolist() for tag, counts in firing.items()}
     described = [
         UnitDescription(
             unit=str(unit),
@@ -98,8 +98,10 @@ def describe_units(
     chosen = [(units[at], replace(described[at], writes=written_tokens(source, layout, tokenizer, units[at], tokens)))
               for at in order[:top]]  # fmt: skip
     if effects and held:
-        own = next(part for part in held if part.language == Language.parse(language))
-        harms = measured_harm(source, layout, own, float(base[own.language].nats.sum()), chosen, seed, progress)
+        language_text = next(part for part in held if part.language == Language.parse(language))
+        harms = measured_harm(
+            source, layout, language_text, float(base[language_text.language].nats.sum()), chosen, seed, progress
+        )
         chosen = [(unit, replace(row, **harm)) for (unit, row), harm in zip(chosen, harms, strict=True)]
     return UnitDashboard(
         kind=source.kind,
@@ -127,9 +129,9 @@ def source_of(
         sets.index(language)
         return NeuronSource(layout, sets, language)
     if sae is None or sae.hash != sets.sae_hash:
-        came = "no autoencoder" if sae is None else f"SAE {sae.id!r} ({sae.hash})"
+        autoencoder = "no autoencoder" if sae is None else f"SAE {sae.id!r} ({sae.hash})"
         raise ArtifactError(
-            f"{came} came with features of SAE {sets.sae_id!r} ({sets.sae_hash}); expected that one; open it"
+            f"{autoencoder} came with features of SAE {sets.sae_id!r} ({sets.sae_hash}); expected that one; open it"
         )
     check_fits(sae, layout)
     sets.index(language)
@@ -168,11 +170,11 @@ def context_at(
     through = words(token - BEFORE, token + 1)
     before = words(token - BEFORE, token)
     # The token's own words are what it adds: on its own it may lose the space before it.
-    own = through[len(before) :] if through.startswith(before) else words(token, token + 1)
-    whole = words(token - BEFORE, token + 1 + AFTER)
-    after = whole[len(through) :] if whole.startswith(through) else words(token + 1, token + 1 + AFTER)
+    token_text = through[len(before) :] if through.startswith(before) else words(token, token + 1)
+    passage = words(token - BEFORE, token + 1 + AFTER)
+    after = passage[len(through) :] if passage.startswith(through) else words(token + 1, token + 1 + AFTER)
     # The ends may cut a character of several tokens in two.
-    return FiringContext(language, before.lstrip(PART), own, after.rstrip(PART), value)
+    return FiringContext(language, before.lstrip(PART), token_text, after.rstrip(PART), value)
 
 
 @torch.no_grad()
@@ -202,9 +204,9 @@ def measured_harm(
 
         def harm(unit: Unit) -> float:
             with source.without(unit):
-                found = float(document_losses(layout, own).nats.sum())
+                loss = float(document_losses(layout, own).nats.sum())
             bar.update()
-            return (found - base) / base
+            return (loss - base) / base
 
         for unit, _ in chosen:
             pool = source.others(unit.site)

@@ -51,8 +51,8 @@ class UnitDescription:
 
     def lead(self, language: Language) -> float:
         """Rate on a language's tokens over the largest of the others; the rate itself where there are no others."""
-        others = [rate for tag, rate in self.rates.items() if tag != language]
-        return self.rates[language] - max(others, default=0.0)
+        other_rates = [rate for tag, rate in self.rates.items() if tag != language]
+        return self.rates[language] - max(other_rates, default=0.0)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class UnitDashboard:
     def rows(self) -> list[dict[str, Any]]:
         """A row per unit, with lists and objects in it, for JSON."""
         return [
-            {**vars(unit), "rates": dict(unit.rates), "contexts": [found._asdict() for found in unit.contexts]}
+            {**vars(unit), "rates": dict(unit.rates), "contexts": [context._asdict() for context in unit.contexts]}
             for unit in self.units
         ]
 
@@ -89,8 +89,8 @@ class UnitDashboard:
                 "language": self.language, "unit": unit.unit, "layer": unit.layer, "index": unit.index,
                 "score": unit.score, **{f"rate_{tag}": rate for tag, rate in unit.rates.items()}, "harm": unit.harm,
                 "control": unit.control, "control_harm": unit.control_harm, "writes": " ".join(map(repr, unit.writes)),
-                **{f"context_{at}": f"{found.before}‹{found.token}›{found.after}"
-                   for at, found in enumerate(unit.contexts, start=1)},
+                **{f"context_{at}": f"{context.before}‹{context.token}›{context.after}"
+                   for at, context in enumerate(unit.contexts, start=1)},
             }
             for unit in self.units
         ]  # fmt: skip
@@ -101,12 +101,12 @@ class UnitDashboard:
         head = [f"{self.kind} of {self.language}", "active", *(["next most"] if other else []), "off alone", "control"]
         cells = [head if self.tokens else head[:1]]
         for unit in self.units:
-            others = {tag: rate for tag, rate in unit.rates.items() if tag != self.language}
-            nearest = max(others, key=others.__getitem__, default=None)
+            other_rates = {tag: rate for tag, rate in unit.rates.items() if tag != self.language}
+            nearest = max(other_rates, key=other_rates.__getitem__, default=None)
             cells.append([
                 unit.unit,
                 *([] if not unit.rates else [f"{100 * unit.rates[self.language]:.1f} %"]),
-                *([] if nearest is None else [f"{100 * others[nearest]:.1f} % {nearest}"]),
+                *([] if nearest is None else [f"{100 * other_rates[nearest]:.1f} % {nearest}"]),
                 *([] if not unit.rates else [in_percent(unit.harm), in_percent(unit.control_harm)]),
             ])  # fmt: skip
         widths = [max(len(row[at]) for row in cells) for at in range(len(cells[0]))]
@@ -119,9 +119,9 @@ class UnitDashboard:
                 [row[0].ljust(widths[0]), *(cell.rjust(widths[1 + n]) for n, cell in enumerate(row[1:]))]
             )
             lines.append(f"{joined}  {'writes' if not at else ' '.join(map(repr, self.units[at - 1].writes))}")
-            for found in self.units[at - 1].contexts if at else ():
-                words = " ".join(f"{found.before}»{found.token}«{found.after}".split())
-                lines.append(f"    {found.language} {found.value:.2f}  {words}")
+            for context in self.units[at - 1].contexts if at else ():
+                words = " ".join(f"{context.before}»{context.token}«{context.after}".split())
+                lines.append(f"    {context.language} {context.value:.2f}  {words}")
         return lines
 
     def write_csv(self, path: str | Path) -> Path:

@@ -52,9 +52,9 @@ class NeuronSource:
     @cached_property
     def scores(self) -> Mapping[Unit, float]:
         """All units of the language with the score of the method that selected them, by layer and place."""
-        mine = self.sets[self.language]
-        units = [Unit(Site(layer, mine.at), n) for layer, n in mine.as_dict()[mine.languages[0]]]  # pyright: ignore[reportArgumentType]
-        return dict(zip(units, mine.score.tolist(), strict=True))
+        selected = self.sets[self.language]
+        units = [Unit(Site(layer, selected.at), n) for layer, n in selected.as_dict()[selected.languages[0]]]  # pyright: ignore[reportArgumentType]
+        return dict(zip(units, selected.score.tolist(), strict=True))
 
     @cached_property
     def _selected(self) -> Bool[Tensor, "layer neuron"]:
@@ -105,10 +105,10 @@ class FeatureSource:
     @cached_property
     def scores(self) -> Mapping[Unit, float]:
         """All units of the language with the score of the method that selected them, best first."""
-        mine = self.sets[self.language]
+        selected = self.sets[self.language]
         return {
-            Unit(mine.site, n): score
-            for n, score in zip(mine.features(self.language).tolist(), mine.score.tolist(), strict=True)
+            Unit(selected.site, n): score
+            for n, score in zip(selected.features(self.language).tolist(), selected.score.tolist(), strict=True)
         }
 
     def read(self, at: SiteValue, which: Int64[Tensor, " unit"]) -> UnitValues:

@@ -61,8 +61,8 @@ def nll_in_parts(
         if head.bias is not None:
             scores += head.bias[start : start + PART]
         logits = at_least_float32(layout.logits_of(scores))
-        inside = (targets >= start) & (targets < start + len(rows))
-        right[inside] = logits[inside, targets[inside] - start]
+        in_part = (targets >= start) & (targets < start + len(rows))
+        right[in_part] = logits[in_part, targets[in_part] - start]
         largest = logits.amax(dim=1, keepdim=True)
         part = logits.sub_(largest).exp_().sum(dim=1).log_().add_(largest.squeeze(1))
         torch.logaddexp(total, part, out=total)

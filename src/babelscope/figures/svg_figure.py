@@ -231,12 +231,12 @@ def _y_axis(axis: DrawnAxis, across: tuple[float, float], height: float) -> str:
 def _extremes(figure: Any) -> str:
     """The highest and the lowest mark of the first trace that says something, for those who do not see the figure."""
     for trace in figure.data:
-        said = said_by(trace) if trace.hovertext is not None else []
+        hovers = said_by(trace) if trace.hovertext is not None else []
         in_rows = figure.layout.yaxis.ticktext is not None
         values = np.ravel(
             np.array(trace.z if trace.type == "heatmap" else trace.x if in_rows else trace.y, dtype=object)
         )
-        labelled = [(float(v), text) for v, text in zip(values, said, strict=False) if _is_number(v) and text]
+        labelled = [(float(v), text) for v, text in zip(values, hovers, strict=False) if _is_number(v) and text]
         if len(labelled) > 1:
             return f"Highest: {max(labelled)[1]}. Lowest: {min(labelled)[1]}."
     return ""

@@ -125,11 +125,11 @@ def _cells(trace: Any, area: DrawingArea, bar: ColourBar | None) -> Iterator[str
     for row, column in np.ndindex(z.shape):
         left, right = sorted(x_axis.place(column + side) for side in (-0.5, 0.5))
         top, bottom = sorted(area.height * (1 - y_axis.place(row + side)) for side in (-0.5, 0.5))
-        said = "" if says is None else str(says[row, column])
+        hover_text = "" if says is None else str(says[row, column])
         value = float(z[row, column])
         look = {"class_": "c", "style": bar.paint(bar.place(value))} if math.isfinite(value) else {"class_": "c e"}
         box = {"x": share(left), "y": top, "width": share(right - left), "height": bottom - top}
-        yield svg_element("rect", hover(said), **box, **look)
+        yield svg_element("rect", hover(hover_text), **box, **look)
         text = "" if texts is None else str(texts[row, column])
         if text and math.isfinite(value):
             middle = {"x": share((left + right) / 2), "y": (top + bottom) / 2 + 3.5}
@@ -140,7 +140,7 @@ def _bars(trace: Any, area: DrawingArea, at: int) -> Iterator[str]:
     lying = trace.orientation == "h"
     style = pair_of_colours(trace_colour(trace) or CYCLE[at % len(CYCLE)])
     widths = trace.width if trace.width is not None else 0.62
-    for place, (x, y, said) in enumerate(zip(trace.x, trace.y, said_by(trace), strict=True)):
+    for place, (x, y, hover_text) in enumerate(zip(trace.x, trace.y, said_by(trace), strict=True)):
         half = (widths if isinstance(widths, int | float) else widths[place]) / 2
         if lying:
             left, right = sorted((area.across(trace, 0), area.across(trace, x)))
@@ -150,8 +150,8 @@ def _bars(trace: Any, area: DrawingArea, at: int) -> Iterator[str]:
             top, bottom = sorted((area.down(trace, 0), area.down(trace, y)))
         if np.isfinite([left, right, top, bottom]).all():
             yield svg_element(
-                "rect", hover(said), x=share(left), y=top, width=share(right - left), height=bottom - top, class_="m",
-                style=style, opacity=trace.marker.opacity,
+                "rect", hover(hover_text), x=share(left), y=top, width=share(right - left), height=bottom - top,
+                class_="m", style=style, opacity=trace.marker.opacity,
             )  # fmt: skip
     yield from _arms(trace, area, None)
 
@@ -172,8 +172,8 @@ def _points(trace: Any, area: DrawingArea) -> Iterator[str]:
     if "markers" in mode:
         # Colour and opacity stand once, on the group: a mark has only its place and what it says.
         points = [
-            _marker(trace, at, x=share(x), y=y, said=hover(said))
-            for at, (x, y, said) in enumerate(zip(xs, ys, said_by(trace), strict=True))
+            _marker(trace, at, x=share(x), y=y, said=hover(hover_text))
+            for at, (x, y, hover_text) in enumerate(zip(xs, ys, said_by(trace), strict=True))
             if np.isfinite([x, y]).all()
         ]
         yield svg_element("g", *points, **_look(trace))

@@ -100,14 +100,14 @@ def work_log(folder: Path, fingerprint: str, *, seconds: float | None = None) ->
     Raises ArtifactError for a damaged log or that of another run, PrerequisiteError where another run has the folder.
     """
     with locked(folder):
-        opened = WorkLog(folder, fingerprint, SECONDS if seconds is None else seconds, iter(()))
-        opened.earlier = _earlier(folder, fingerprint)
-        token = _OPEN.set(opened)
+        work = WorkLog(folder, fingerprint, SECONDS if seconds is None else seconds, iter(()))
+        work.earlier = _earlier(folder, fingerprint)
+        token = _OPEN.set(work)
         try:
             yield
         finally:
             _OPEN.reset(token)
-            opened.flush()
+            work.flush()
 
 
 @contextmanager
@@ -125,8 +125,8 @@ def piece_of_work(key: Callable[[], str], compute: Callable[[], Any]) -> Any:
 
     key: hash of what it is computed from; asked for only where a log is open.
     """
-    opened = _OPEN.get()
-    return compute() if opened is None else opened.piece(key(), unlogged()(compute))
+    work = _OPEN.get()
+    return compute() if work is None else work.piece(key(), unlogged()(compute))
 
 
 def bytes_of(tensors: Mapping[str, Tensor]) -> int:
@@ -209,8 +209,8 @@ def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
 def _class_of(name: str) -> Any:
     """A class of this library; raises ArtifactError for anything else, so that a file calls nothing."""
     module, _, qualified = name.partition(":")
-    found = vars(sys.modules[module]).get(qualified) if module in sys.modules else None
-    records = isinstance(found, type) and (is_dataclass(found) or hasattr(found, "_fields"))
+    member = vars(sys.modules[module]).get(qualified) if module in sys.modules else None
+    records = isinstance(member, type) and (is_dataclass(member) or hasattr(member, "_fields"))
     if not module.startswith("babelscope.") or not records:
         raise ArtifactError(f"{name!r} came in a log of work; expected a record of this library; {ADVICE}")
-    return found
+    return member

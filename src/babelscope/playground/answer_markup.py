@@ -35,11 +35,11 @@ def answers_markup(answers: AnswersSideBySide) -> Markup:
     sampled = (
         f"sampled at temperature {decoding.temperature:g}" if decoding.temperature else "likeliest token each time"
     )
-    wanted = f", wanted: {answers.target.english_name} ({answers.target})" if answers.target else ""
-    how = f"At most {decoding.new_tokens} new tokens, {sampled}, seed {decoding.seed}{wanted}"
+    target_note = f", wanted: {answers.target.english_name} ({answers.target})" if answers.target else ""
+    how = f"At most {decoding.new_tokens} new tokens, {sampled}, seed {decoding.seed}{target_note}"
     columns = [
-        element("article", element("h3", title), *_column(shown, answers.target))
-        for title, shown in (("Plain", answers.plain), ("Steered", answers.steered))
+        element("article", element("h3", title), *_column(answer, answers.target))
+        for title, answer in (("Plain", answers.plain), ("Steered", answers.steered))
     ]
     return join([element("p", how, class_="how"), element("div", *columns, class_="beside")])
 
@@ -49,15 +49,15 @@ def problem_markup(message: str) -> Markup:
     return element("p", message, class_="problem", role="alert")
 
 
-def _column(shown: ShownAnswer, target: Language | None) -> list[Markup]:
-    text = element("p", *(part for segment in shown.segments for part in _segment(*segment, target)), class_="text")
-    letters = ", ".join(f"{tag} {share:.0%}" for tag, share in list(shown.shares.items())[:TOLD] if tag != "None")
+def _column(answer: ShownAnswer, target: Language | None) -> list[Markup]:
+    text = element("p", *(part for segment in answer.segments for part in _segment(*segment, target)), class_="text")
+    letters = ", ".join(f"{tag} {share:.0%}" for tag, share in list(answer.shares.items())[:TOLD] if tag != "None")
     facts = [("Letters", letters or "no known language")]
-    if shown.verdict is not None:
-        facts.insert(0, ("Verdict", shown.verdict))
-    facts.append(("Next token", join((_token(*entry) for entry in shown.next_tokens), " ")))
-    told = [(script, share) for script, share in list(shown.next_scripts.items())[:TOLD] if share >= LEAST]
-    facts.append(("Its script", ", ".join(f"{script} {share:.1%}" for script, share in told)))
+    if answer.verdict is not None:
+        facts.insert(0, ("Verdict", answer.verdict))
+    facts.append(("Next token", join((_token(*entry) for entry in answer.next_tokens), " ")))
+    scripts = [(script, share) for script, share in list(answer.next_scripts.items())[:TOLD] if share >= LEAST]
+    facts.append(("Its script", ", ".join(f"{script} {share:.1%}" for script, share in scripts)))
     return [
         text,
         element("dl", *(part for name, value in facts for part in (element("dt", name), element("dd", value)))),

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     )
     from babelscope.probes.probe_evidence import SiteEvidence
     from babelscope.probes.probe_job import Findings, ProbeJob
-    from babelscope.probes.probe_runs import ProbeRun, run_probe, run_probes
+    from babelscope.probes.probe_runs import ProbeRun, probe_findings, run_probes
     from babelscope.probes.prompt_pairs import (
         PatchPair,
         translation_pairs,
@@ -167,7 +167,7 @@ __all__ = [
     "Findings",
     "ProbeJob",
     "ProbeRun",
-    "run_probe",
+    "probe_findings",
     "run_probes",
 ]
 

@@ -95,8 +95,8 @@ class HeadSums:
         heads: list[HeadOutput] = [values[Site(layer, "attn_heads")] for layer in layers]
         sums = [*(part for layer in heads for part in layer), *(values[layer] for layer in layers)]
         sums = on_host(sums)
-        written, outputs, looked = sums[: 2 * len(heads) : 2], sums[1 : 2 * len(heads) : 2], sums[2 * len(heads) :]
-        measured = torch.cat([torch.stack(written)[None], torch.stack(looked, dim=1)])
+        written, outputs, attention = sums[: 2 * len(heads) : 2], sums[1 : 2 * len(heads) : 2], sums[2 * len(heads) :]
+        measured = torch.cat([torch.stack(written)[None], torch.stack(attention, dim=1)])
         tokens = past_first(batch.counted).sum(dim=1)
         add_rows(self.sums, batch, rearrange(measured, "m l b h -> b (m l h)"), tokens=tokens)
         self.output[batch.documents[0].language] += torch.stack(outputs)

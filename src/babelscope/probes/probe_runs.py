@@ -29,7 +29,7 @@ class ProbeRun(NamedTuple):
     """Why a probe was left out."""
 
 
-def run_probe(name: str, job: ProbeJob) -> Findings:
+def probe_findings(name: str, job: ProbeJob) -> Findings:
     """One probe on a model and text: rows of evidence and figures.
 
     name: one of `PROBES`; raises PrerequisiteError for another, and what the probe raises where the model or the text
@@ -60,12 +60,12 @@ def run_probes(
     """
     run = ProbeRun({}, {}, {}, {})
     for name in names:
-        found = stage(name, partial(_write_probe, name, job, out, leave_out))
-        if "left_out" in found:
-            run.left_out[name] = found["left_out"]
+        findings = stage(name, partial(_write_probe, name, job, out, leave_out))
+        if "left_out" in findings:
+            run.left_out[name] = findings["left_out"]
         else:
-            run.rows[name], run.seconds[name] = found["rows"], found["seconds"]
-            run.processor_seconds[name] = found["processor_seconds"]
+            run.rows[name], run.seconds[name] = findings["rows"], findings["seconds"]
+            run.processor_seconds[name] = findings["processor_seconds"]
     return run
 
 
@@ -73,7 +73,7 @@ def _write_probe(name: str, job: ProbeJob, out: Path, leave_out: bool) -> dict[s
     """Run one probe into its folder; its rows and seconds, or why it is left out."""
     started, busy = time.perf_counter(), time.process_time()
     try:
-        findings = run_probe(name, job)
+        findings = probe_findings(name, job)
     except ToolkitError as err:
         if not leave_out:
             raise
@@ -104,11 +104,11 @@ def measured_and_other(
     """
     pair = (WHOLE, WHOLE) if WHOLE in (split, other_split) else (split, other_split)
     tags = tuple(languages) or None
-    texts, others = (load_corpus(corpus, tags, split=part, parallel=parallel) for part in pair)
+    texts, other_texts = (load_corpus(corpus, tags, split=part, parallel=parallel) for part in pair)
     if len(texts) < 2:
         raise LanguageError(f"{', '.join(texts)} came alone; expected at least two languages; add text")
-    if texts.hash != others.hash:
-        return texts, others
+    if texts.hash != other_texts.hash:
+        return texts, other_texts
     halves = {tag: len(documents) // 2 for tag, documents in texts.items()}
     first = texts.derived({tag: part[: halves[tag]] for tag, part in texts.items()}, f"{texts.name}, first half")
     second = texts.derived({tag: part[halves[tag] :] for tag, part in texts.items()}, f"{texts.name}, second half")

@@ -143,10 +143,10 @@ def role_steps(history: roles.RoleHistory, *, of_all_neurons: bool) -> dict[str,
     }
 
 
-def step_name(path: str, others: Sequence[str]) -> str:
+def step_name(path: str, paths: Sequence[str]) -> str:
     """The folder's own name where no other has it, else the whole path."""
     name = Path(path).name
-    return name if sum(Path(other_path).name == name for other_path in others) == 1 else path
+    return name if sum(Path(other_path).name == name for other_path in paths) == 1 else path
 
 
 def probe_tokenizer(job: ProbeJob) -> Findings:

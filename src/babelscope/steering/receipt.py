@@ -68,7 +68,9 @@ class Receipt:
 
     def counts(self) -> list[Any]:
         """All that was counted, for `restore` on the receipt of the same operations."""
-        accounts = [[each.passes, each.columns, each.sums, dict(each.plain)] for each in self._accounts.values()]
+        accounts = [
+            [account.passes, account.columns, account.sums, dict(account.plain)] for account in self._accounts.values()
+        ]
         return [self.passes, self.columns, accounts]
 
     def restore(self, counts: list[Any]) -> None:

@@ -34,12 +34,12 @@ class CastLoss:
     def over(cls, dtype: torch.dtype, parts: list[Rounded]) -> "CastLoss":
         """Of all cells together; a change of nothing loses nothing."""
         values, unmoved = sum(part.values for part in parts), sum(part.unmoved for part in parts)
-        square, lost = sum(part.square for part in parts), sum(part.lost for part in parts)
+        square, lost_square = sum(part.square for part in parts), sum(part.lost for part in parts)
         return cls(
             str(dtype).removeprefix("torch."),
             values,
             unmoved / values if values else 0.0,
-            (lost / square) ** 0.5 if square else 0.0,
+            (lost_square / square) ** 0.5 if square else 0.0,
         )
 
     @property

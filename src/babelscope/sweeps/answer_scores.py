@@ -60,14 +60,16 @@ def score_answers(
         verdicts = judge_answers([answer.text for answer in group], [target] * len(group))
         right = sum(verdict.verdict == "right" for verdict in verdicts)
         low, high = wilson_interval(right, len(group))
-        own = reference.get(target, [])
+        target_answers = reference.get(target, [])
         ratio = distinct = math.nan
         interval = Interval(math.nan, math.nan)
-        if own:
-            sides = [answer_losses(model, prefix_of(tokenizer), [a.ids for a in side]) for side in (group, own)]
+        if target_answers:
+            sides = [
+                answer_losses(model, prefix_of(tokenizer), [a.ids for a in side]) for side in (group, target_answers)
+            ]
             ratio = math.exp(nats_a_token(*sides[0]) - nats_a_token(*sides[1]))
             interval = perplexity_interval(*sides[0], *sides[1])
-            distinct = distinct_n([a.ids for a in group]) / distinct_n([a.ids for a in own])
+            distinct = distinct_n([a.ids for a in group]) / distinct_n([a.ids for a in target_answers])
         scores[target] = Score(len(group), right / len(group), low, high, ratio, *interval, distinct, tuple(verdicts))
     return scores
 

@@ -96,8 +96,8 @@ def choose_points(
             point.scores[target].distinct4_ratio,
         )
 
-    whole = best(lambda point: (point.macro.estimate, point.perplexity_ratio, point.distinct4_ratio))
-    return whole, {target: best(of(target)) for target in points[0].scores}
+    best_point = best(lambda point: (point.macro.estimate, point.perplexity_ratio, point.distinct4_ratio))
+    return best_point, {target: best(of(target)) for target in points[0].scores}
 
 
 def _from_native(ratio: float) -> float:
@@ -110,17 +110,17 @@ def grid_edge(points: Sequence[CurvePoint], chosen: CurvePoint, n_layers: int | 
 
     A single layer or strength is no grid. The model's first layer, and of `n_layers` its last, have nothing outside.
     """
-    found = []
+    edges = []
     layers = sorted({point.layer for point in points})
     if len(layers) > 1 and chosen.layer in (layers[0], layers[-1]) and chosen.layer not in (0, (n_layers or 0) - 1):
-        found.append(
+        edges.append(
             f"layer {chosen.layer}, the {'first' if chosen.layer == layers[0] else 'last'} of {len(layers)} tried"
         )
     strengths = sorted({float(point.strength) for point in points})
     if len(strengths) > 1 and chosen.strength in (strengths[0], strengths[-1]):
         end = "lowest" if chosen.strength == strengths[0] else "highest"
-        found.append(f"strength {chosen.strength:g}, the {end} of {len(strengths)} tried")
-    return tuple(found)
+        edges.append(f"strength {chosen.strength:g}, the {end} of {len(strengths)} tried")
+    return tuple(edges)
 
 
 def strength_beyond(points: Sequence[CurvePoint], chosen: CurvePoint) -> float | None:
@@ -141,11 +141,11 @@ def widened(
 
     measure: the points of one layer and strength.
     """
-    found = [*points]
+    all_points = [*points]
     for _ in range(WIDENINGS):
-        chosen, _ = choose_points(found)
-        beyond = strength_beyond(found, chosen)
+        chosen, _ = choose_points(all_points)
+        beyond = strength_beyond(all_points, chosen)
         if beyond is None:
             break
-        found += measure(chosen.layer, beyond)
-    return found, *choose_points(found)
+        all_points += measure(chosen.layer, beyond)
+    return all_points, *choose_points(all_points)

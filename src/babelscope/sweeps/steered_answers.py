@@ -230,15 +230,15 @@ def answer_batch(
             )
             return _Drawn(out[:, ids.shape[1] :], receipt.counts(), random_states(device))
 
-        drawn = piece_of_work(lambda: hash_of(ids, mask, *random_states(device), repr(pinned.keywords)), draw)
+        batch_result = piece_of_work(lambda: hash_of(ids, mask, *random_states(device), repr(pinned.keywords)), draw)
         # Of an interrupted run: what it drew and counted, and where its generator stood after.
-        receipt.restore(drawn.counts)
-        set_random_states(drawn.generators, device)
+        receipt.restore(batch_result.counts)
+        set_random_states(batch_result.generators, device)
     # The last token drawn is not fed back.
-    receipt.check_answers(len(batch) * (drawn.ids.shape[1] - 1))
+    receipt.check_answers(len(batch) * (batch_result.ids.shape[1] - 1))
     special = special_ids(tokenizer)
     answers = []
-    for (prompt, target), row in zip(batch, drawn.ids.tolist(), strict=True):
+    for (prompt, target), row in zip(batch, batch_result.ids.tolist(), strict=True):
         end = next((place for place, token in enumerate(row) if token in ends), len(row))
         fresh = tuple(token for token in row[:end] if token not in special)
         text = str(tokenizer.decode(list(fresh), skip_special_tokens=True))
@@ -308,6 +308,6 @@ def left_pad(
     if rendered:
         texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in prompts]
         return pad_rows(tokenize_prompts(tokenizer, texts, rendered=True), pad_of(tokenizer))
-    nobody = Language("und")
-    rows = prompt_ids(tokenizer, [p if isinstance(p, Prompt) else Prompt("", nobody, p) for p in prompts])
+    no_language = Language("und")
+    rows = prompt_ids(tokenizer, [p if isinstance(p, Prompt) else Prompt("", no_language, p) for p in prompts])
     return pad_rows(rows, pad_of(tokenizer))

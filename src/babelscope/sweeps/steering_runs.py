@@ -68,15 +68,15 @@ def pair_steerer(
     observation: Observation, layer_of: Mapping[Language, int], strength_of: Mapping[Language, float]
 ) -> Steerer:
     """Add the mean difference between target and prompt language at `resid_out`, in multiples of that difference."""
-    made: dict[tuple[Language, Language], Sequence[Operation]] = {}
+    by_pair: dict[tuple[Language, Language], Sequence[Operation]] = {}
 
     def operations(target: Language, source: Language) -> Sequence[Operation]:
         if source == target or strength_of[target] == 0:
             return []
-        if (target, source) not in made:
+        if (target, source) not in by_pair:
             direction = mean_direction(observation, target=target, source=source, layer=layer_of[target])
-            made[target, source] = [direction.add(strength_of[target], "raw", schedule=FADE)]
-        return made[target, source]
+            by_pair[target, source] = [direction.add(strength_of[target], "raw", schedule=FADE)]
+        return by_pair[target, source]
 
     return operations
 
@@ -104,9 +104,9 @@ def vary_sources(
         by_source.setdefault(prompt.source, []).append(prompt)
     requests = []
     for number, target in enumerate(targets):
-        others = [tag for tag in by_source if tag != target]
+        other_tags = [tag for tag in by_source if tag != target]
         for index in range(per_target):
-            group = by_source[others[(index + number) % len(others)]]
+            group = by_source[other_tags[(index + number) % len(other_tags)]]
             requests.append((group[index % len(group)], target))
     return requests
 
@@ -143,29 +143,30 @@ def steering_study(
     where text to choose on is scored on too.
     """
     decoding = decoding or Decoding()
-    wanted = [observation.languages[observation.index(tag)] for tag in targets]
-    known = [tag for tag in wanted if tag in known_languages()]
-    if not known:
+    target_tags = [observation.languages[observation.index(tag)] for tag in targets]
+    detectable = [tag for tag in target_tags if tag in known_languages()]
+    if not detectable:
         raise LanguageError(
-            f"none of {', '.join(wanted)} can be recognised; expected a language that `known_languages` of "
+            f"none of {', '.join(target_tags)} can be recognised; expected a language that `known_languages` of "
             "babelscope.evaluation has"
         )
     for text in (dev, test):
-        if silent := [tag for tag in wanted if tag not in text]:
+        if silent := [tag for tag in target_tags if tag not in text]:
             raise CorpusError(f"{text.name}: no text in {', '.join(silent)}, a target; add some, or leave it out")
     check_apart({"dev": dev, "test": test}, name=dev.name, same_text=same_text)
     if chat is not None and chat.questions:
         check_apart(chat.questions, name=chat.questions["dev"].name, same_text=same_text)
     prompts = {
-        name: study_prompts(text, name, len(text[wanted[0]]), chat) for name, text in (("dev", dev), ("test", test))
+        name: study_prompts(text, name, len(text[target_tags[0]]), chat)
+        for name, text in (("dev", dev), ("test", test))
     }
-    check_asked(prompts, known)
+    check_asked(prompts, detectable)
 
     def write(requests: Sequence[tuple[Prompt, Language]], steerer: Steerer | None = None) -> list[Answer]:
         return generate_answers(model, tokenizer, requests, steerer, decoding=decoding)
 
     def own(name: str, count: int) -> list[Answer]:
-        return write([(p, tag) for tag in known for p in [q for q in prompts[name] if q.source == tag][:count]])
+        return write([(p, tag) for tag in detectable for p in [q for q in prompts[name] if q.source == tag][:count]])
 
     def trial(answers: Sequence[Answer], native: Sequence[Answer]) -> Trial:
         return Trial(tuple(answers), score_answers(model, tokenizer, answers, native))
@@ -174,9 +175,9 @@ def steering_study(
         dose_response,
         model,
         tokenizer,
-        vary_sources(prompts["dev"], known, dev_prompts),
+        vary_sources(prompts["dev"], detectable, dev_prompts),
         own("dev", max(16, dev_prompts)),
-        lambda layer, strength: pair_steerer(observation, constant(known, layer), constant(known, strength)),  # pyright: ignore[reportArgumentType]
+        lambda layer, strength: pair_steerer(observation, constant(detectable, layer), constant(detectable, strength)),  # pyright: ignore[reportArgumentType]
         decoding=decoding,
         progress=progress,
     )
@@ -186,20 +187,20 @@ def steering_study(
     )
     edge = grid_edge(points, chosen, layout_of(model).n_layers)
     warn_of_edge("steering", edge)
-    at = {tag: best[tag] if per_target else chosen for tag in known}
+    at = {tag: best[tag] if per_target else chosen for tag in detectable}
     layer_of, strength_of = {t: p.layer for t, p in at.items()}, {t: p.strength for t, p in at.items()}
-    requests, native = vary_sources(prompts["test"], known, test_prompts), own("test", test_prompts)
-    few = vary_sources(prompts["test"], known, random_prompts)
+    requests, native = vary_sources(prompts["test"], detectable, test_prompts), own("test", test_prompts)
+    few = vary_sources(prompts["test"], detectable, random_prompts)
     plain = pair_steerer(observation, layer_of, strength_of)
 
     def other(target: Language, source: Language) -> SteeringRecipe | Sequence[Operation]:
         """A third language's direction, for a row meant for `target`, at the target's own point if it is no target."""
-        third = third_language(target, source, known, observation.languages)
-        if third is None or third in known:
+        third = third_language(target, source, detectable, observation.languages)
+        if third is None or third in detectable:
             return [] if third is None else plain(third, source)
         return pair_steerer(observation, {third: layer_of[target]}, {third: strength_of[target]})(third, source)
 
-    any_third = any(third_language(target, p.source, known, observation.languages) for p, target in few)
+    any_third = any(third_language(target, p.source, detectable, observation.languages) for p, target in few)
     random = random_answers(model, tokenizer, observation, dev, few, at, random_draws, write)
     return SteeringStudy(
         points=tuple(points),
@@ -210,8 +211,8 @@ def steering_study(
         unsteered=trial(write(few), native),
         random=trial(random, native),
         other_language=trial(write(few, other), native) if any_third else None,
-        directions={tag: mean_direction(observation, target=tag, layer=layer_of[tag]) for tag in known},
-        not_measurable=tuple(tag for tag in wanted if tag not in known),
+        directions={tag: mean_direction(observation, target=tag, layer=layer_of[tag]) for tag in detectable},
+        not_measurable=tuple(tag for tag in target_tags if tag not in detectable),
         edge=edge,
     )
 
@@ -273,8 +274,8 @@ def success_by_source(trial: Trial) -> dict[Language, dict[Language, float]]:
         verdict = next(counters[answer.target])
         right.setdefault((answer.prompt.source, answer.target), []).append(verdict.verdict == "right")
     table: dict[Language, dict[Language, float]] = {}
-    for (source, target), found in right.items():
-        table.setdefault(source, {})[target] = float(torch.tensor(found).double().mean())
+    for (source, target), counts in right.items():
+        table.setdefault(source, {})[target] = float(torch.tensor(counts).double().mean())
     return table
 
 
@@ -311,19 +312,19 @@ def neuron_steering_study(
     """
     decoding = replace(decoding, batch_size=min(16, decoding.batch_size))  # each row has its own steps in every layer
     targets = list(study.steered.scores)
-    made: dict[tuple[Language, Language, float], SteeringRecipe | Sequence[Operation]] = {}
+    recipes: dict[tuple[Language, Language, float], SteeringRecipe | Sequence[Operation]] = {}
 
     def steerer(strength: float) -> Steerer:
         def operations(target: Language, source: Language) -> SteeringRecipe | Sequence[Operation]:
             key = (target, source, strength)
-            if key not in made:
+            if key not in recipes:
                 off = source if sets.sizes[source] else None
-                made[key] = (
+                recipes[key] = (
                     language_arithmetic(sets, observation, target=target, source=off, strength=strength)
                     if sets.sizes[target]
                     else []
                 )
-            return made[key]
+            return recipes[key]
 
         return operations
 

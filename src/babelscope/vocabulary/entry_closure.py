@@ -41,7 +41,7 @@ class EntryClosure:
 
     def _formed(self, entry: str) -> Collection[str]:
         parts = list(entry)
-        seen = set(parts)
+        visited = set(parts)
         while len(parts) > 1:
             pairs = zip(parts, parts[1:], strict=False)
             ranked = [(self._rank[pair], place) for place, pair in enumerate(pairs) if pair in self._rank]
@@ -49,26 +49,26 @@ class EntryClosure:
                 return set()
             _, place = min(ranked)
             parts[place : place + 2] = [parts[place] + parts[place + 1]]
-            seen.add(parts[place])
-        return seen & self._ids.keys()
+            visited.add(parts[place])
+        return visited & self._ids.keys()
 
 
 def with_entries_only(form: TokenizerForm, ids: list[int]) -> TokenizerForm:
     """The tokenizer with these entries alone, in this order; merges whose parts or result are gone are left out."""
-    moved = {old: new for new, old in enumerate(ids)}
+    new_ids = {old: new for new, old in enumerate(ids)}
     model = dict(form.model)
     if model["type"] == "Unigram":
-        model["vocab"] = [entry for index, entry in enumerate(model["vocab"]) if index in moved]
+        model["vocab"] = [entry for index, entry in enumerate(model["vocab"]) if index in new_ids]
         if model["unk_id"] is not None:
-            model["unk_id"] = moved[model["unk_id"]]
+            model["unk_id"] = new_ids[model["unk_id"]]
     else:
-        vocabulary = {entry: moved[index] for entry, index in model["vocab"].items() if index in moved}
+        vocabulary = {entry: new_ids[index] for entry, index in model["vocab"].items() if index in new_ids}
         model["vocab"] = dict(sorted(vocabulary.items(), key=lambda pair: pair[1]))
         model["merges"] = [
             [left, right]
             for left, right in form.merges
             if left in vocabulary and right in vocabulary and left + right in vocabulary
         ]
-    added = [{**token, "id": moved[token["id"]]} for token in form.state["added_tokens"] if token["id"] in moved]
+    added = [{**token, "id": new_ids[token["id"]]} for token in form.state["added_tokens"] if token["id"] in new_ids]
     state: Mapping[str, Any] = {**form.state, "model": model, "added_tokens": added}
-    return form.with_state(state, moved)
+    return form.with_state(state, new_ids)

@@ -191,16 +191,16 @@ def script_rows(new: NewEntries) -> list[RowPool]:
         return script_of(text), text.startswith(" ") or entry.startswith(SPACE)
 
     rows: dict[tuple[str, bool], list[int]] = defaultdict(list)
-    apart = {token["id"] for token in new.form.state["added_tokens"]}
-    apart |= {new.form.ids[entry] for entry in new.form.bytes} if new.form.byte_fallback else set()
+    fixed_ids = {token["id"] for token in new.form.state["added_tokens"]}
+    fixed_ids |= {new.form.ids[entry] for entry in new.form.bytes} if new.form.byte_fallback else set()
     for index, entry in new.form.entries.items():
-        if index not in apart:
+        if index not in fixed_ids:
             rows[kind(new.tokenizer, index, entry)].append(index)
 
     @cache
     def pool(script: str, begins: bool) -> RowPool:
-        here, there = rows[script, begins], rows[script, not begins]
-        ids = next((ids for ids in (here, here + there) if len(ids) >= FEW), None)
+        same_place, other_place = rows[script, begins], rows[script, not begins]
+        ids = next((ids for ids in (same_place, same_place + other_place) if len(ids) >= FEW), None)
         return RowPool(new.known if ids is None else torch.tensor(sorted(ids)), 1.0)
 
     return [pool(*kind(new.successor, index, entry)) for index, entry in zip(new.ids, new.entries, strict=True)]
@@ -231,15 +231,15 @@ def _by_vectors(
     place = {int(index): at for at, index in enumerate(new.vectors.ids)}
     ids = new.source[new.vectors.ids]
     others, ids = new.vectors.values[ids >= 0], ids[ids >= 0]
-    by_leaves, found = subword_rows(new), []
+    by_leaves, new_rows = subword_rows(new), []
     for number, index in enumerate(new.ids):
         if index not in place:
-            found.append(by_leaves[number])
+            new_rows.append(by_leaves[number])
             continue
         weights = weigh(new.vectors.values[place[index]], others)
         chosen = weights != 0
-        found.append(RowMixture(ids[chosen], weights[chosen]))
-    return found
+        new_rows.append(RowMixture(ids[chosen], weights[chosen]))
+    return new_rows
 
 
 INITS: dict[str, Callable[[NewEntries], Sequence[RowMixture | RowPool]]] = {

@@ -69,7 +69,7 @@ def is_whitespace(token: str, *, byte_level: bool) -> bool:
     return text.isspace()
 
 
-def merges_of_training(listed: Sequence[Pair], *, byte_level: bool, most: int) -> MergeList:
+def merges_of_training(listed_pairs: Sequence[Pair], *, byte_level: bool, most: int) -> MergeList:
     """The merges that training made, up to `most` explained ones.
 
     Of neighbours in the list that spell the same token one is left: the two parts that the merges before it make of
@@ -77,7 +77,7 @@ def merges_of_training(listed: Sequence[Pair], *, byte_level: bool, most: int) -
     Source: Hayase et al. 2024, arXiv:2407.16607, appendix C.3 and C.4.
     """
     pairs, explained, rank, once = list[Pair](), list[bool](), dict[Pair, int](), False
-    for token, group in groupby(listed, key="".join):
+    for token, group in groupby(listed_pairs, key="".join):
         spellings = list(group)
         once |= len(spellings) > 1
         chosen = spellings[0] if len(spellings) == 1 else last_merge(token, spellings, rank)
@@ -98,5 +98,5 @@ def last_merge(token: str, spellings: Sequence[Pair], rank: dict[Pair, int]) -> 
             break
         _, place = min(ranked)
         parts[place : place + 2] = [parts[place] + parts[place + 1]]
-    whole = (parts[0], parts[-1])
-    return whole if len(parts) == 2 and whole in spellings else spellings[0]
+    outer_pair = (parts[0], parts[-1])
+    return outer_pair if len(parts) == 2 and outer_pair in spellings else spellings[0]

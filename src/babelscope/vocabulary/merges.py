@@ -63,10 +63,10 @@ def replay_merges(tokenizer: PreTrainedTokenizerBase, texts: Corpus, *, merges: 
     Raises PrerequisiteError for a tokenizer without merges.
     """
     backend = backend_of(tokenizer)
-    listed, byte_level = read_merges(backend), is_byte_level(json.loads(backend.to_str()))
-    steps = merges_of_training(listed, byte_level=byte_level, most=merges)
+    listed_pairs, byte_level = read_merges(backend), is_byte_level(json.loads(backend.to_str()))
+    steps = merges_of_training(listed_pairs, byte_level=byte_level, most=merges)
     vocabulary = backend.get_vocab(with_added_tokens=True)
-    chain = Chain(count_words(backend, listed, texts), vocabulary)
+    chain = Chain(count_words(backend, listed_pairs, texts), vocabulary)
     start = chain.tally(np.flatnonzero(chain.symbol[:-1] >= 0), 1.0)
     table = PairTable()
     first = table.change(*start, chain)
@@ -77,7 +77,7 @@ def replay_merges(tokenizer: PreTrainedTokenizerBase, texts: Corpus, *, merges: 
         changes.append(table.change(*chain.merge(*ids), chain))
     counts = np.zeros((len(table.places), len(texts)))
     np.add.at(counts, (first.pair, first.language), first.delta)
-    sizes = [sum(len(document.text.encode()) for document in found) for found in texts.values()]
+    sizes = [sum(len(document.text.encode()) for document in documents) for documents in texts.values()]
     never, barred = passed_over(table, chain.base, vocabulary, steps, byte_level)
     return PairHistory(
         tuple(texts),
@@ -96,14 +96,14 @@ def passed_over(
 ) -> tuple[Int64[np.ndarray, " _"], dict[int, Int64[np.ndarray, " _"]]]:
     """Pairs that training never took: runs of whitespace; and by step, those whose token exists once it is done."""
     tokens = {index: token for token, index in vocabulary.items()}
-    made = {left + right: step for step, (left, right) in enumerate(steps.pairs)} if steps.once else {}
+    step_of = {left + right: step for step, (left, right) in enumerate(steps.pairs)} if steps.once else {}
     never, barred = [], dict[int, list[int]]()
     for key, place in table.places.items():
         token = tokens[key // base] + tokens[key % base]
         if is_whitespace(token, byte_level=byte_level):
             never.append(place)
-        elif token in made:
-            barred.setdefault(made[token], []).append(place)
+        elif token in step_of:
+            barred.setdefault(step_of[token], []).append(place)
     return np.array(never, dtype=np.int64), {step: np.array(places) for step, places in barred.items()}
 
 
@@ -160,33 +160,33 @@ class Chain:
     def tally(self, at: np.ndarray, sign: float) -> tuple[np.ndarray, np.ndarray]:
         """Keys and weights of the pairs that begin at these places."""
         left, right = self.symbol[at], self.symbol[self.next[at]]
-        whole = (left >= 0) & (right >= 0)
-        at = at[whole]
-        key = (left[whole] * self.base + right[whole]) * self.n_languages + self.language[at]
+        both_known = (left >= 0) & (right >= 0)
+        at = at[both_known]
+        key = (left[both_known] * self.base + right[both_known]) * self.n_languages + self.language[at]
         return key, sign * self.weight[at]
 
     def find(self, left: int, right: int) -> np.ndarray:
         """Ascending places of the pair; of overlapping ones every other, from the left."""
         none = np.empty(0, dtype=np.int64)
         lefts, rights = self.places.get(left, none), self.places.get(right, none)
-        found = lefts if len(lefts) <= len(rights) else self.previous[rights[self.symbol[rights] == right]]
-        found = found[self.symbol[found] == left]
-        found = np.sort(found[self.symbol[self.next[found]] == right])
-        if left != right or not len(found):
-            return found
-        number = np.arange(len(found))
-        linked = np.r_[False, self.next[found[:-1]] == found[1:]]
-        return found[(number - np.maximum.accumulate(np.where(linked, 0, number))) % 2 == 0]
+        places = lefts if len(lefts) <= len(rights) else self.previous[rights[self.symbol[rights] == right]]
+        places = places[self.symbol[places] == left]
+        places = np.sort(places[self.symbol[self.next[places]] == right])
+        if left != right or not len(places):
+            return places
+        number = np.arange(len(places))
+        linked = np.r_[False, self.next[places[:-1]] == places[1:]]
+        return places[(number - np.maximum.accumulate(np.where(linked, 0, number))) % 2 == 0]
 
-    def merge(self, left: int, right: int, whole: int) -> tuple[np.ndarray, np.ndarray]:
+    def merge(self, left: int, right: int, joined: int) -> tuple[np.ndarray, np.ndarray]:
         """Join the pair everywhere; keys and weights of the pairs that go and that come."""
         at = self.find(left, right)
-        gone = self.tally(np.unique(np.concatenate([self.previous[at], at, self.next[at]])), -1.0)
+        removed_pairs = self.tally(np.unique(np.concatenate([self.previous[at], at, self.next[at]])), -1.0)
         dead = self.next[at]
         after = self.next[dead]
-        self.symbol[at], self.symbol[dead] = whole, DEAD
+        self.symbol[at], self.symbol[dead] = joined, DEAD
         self.next[at] = after
         self.previous[after] = at
-        self.places[whole] = np.concatenate([self.places[whole], at]) if whole in self.places else at
+        self.places[joined] = np.concatenate([self.places[joined], at]) if joined in self.places else at
         come = self.tally(np.unique(np.concatenate([self.previous[at], at])), 1.0)
-        return np.concatenate([gone[0], come[0]]), np.concatenate([gone[1], come[1]])
+        return np.concatenate([removed_pairs[0], come[0]]), np.concatenate([removed_pairs[1], come[1]])

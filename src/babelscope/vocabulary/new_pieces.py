@@ -111,10 +111,10 @@ def cut_text(tokenizer: PreTrainedTokenizerBase, form: TokenizerForm, corpus: Co
     joinable = {entry: _joinable(form, entry) for entry in form.ids}
     joinable |= {token["content"]: False for token in form.state["added_tokens"]}
     words, tokens = Counter[Word](), 0
-    for one in encoded_in_parts(tokenizer, corpus):
-        if one.encoding is not None:
-            tokens += len(one.ids)
-            words.update(_words_of(form, one.encoding, joinable))
+    for encoding_part in encoded_in_parts(tokenizer, corpus):
+        if encoding_part.encoding is not None:
+            tokens += len(encoding_part.ids)
+            words.update(_words_of(form, encoding_part.encoding, joinable))
     if not tokens:
         raise CorpusError(f"{corpus.name}: its text has no token; expected text of the languages to serve; add some")
     n_bytes = sum(len(document.text.encode()) for documents in corpus.values() for document in documents)
@@ -123,18 +123,18 @@ def cut_text(tokenizer: PreTrainedTokenizerBase, form: TokenizerForm, corpus: Co
 
 def _words_of(form: TokenizerForm, encoding: Encoding, joinable: Mapping[str, bool]) -> list[Word]:
     """Runs of tokens in one word of the tokenizer's own cutter; a space begins another word where it has none."""
-    numbers, found, number = encoding.word_ids, list[Word](), 0
+    numbers, words, number = encoding.word_ids, list[Word](), 0
     places = list[tuple[int | None, int, bool]]()
     for token, word in zip(encoding.tokens, numbers, strict=True):
         number += not form.byte_level and token.startswith(SPACE)
         places.append((word, number, joinable.get(token, False)))
     run = 0
-    for (_, _, whole), group in groupby(places):
+    for (_, _, is_whole), group in groupby(places):
         length = len(list(group))
-        if whole and length > 1:
-            found.append(tuple(encoding.tokens[run : run + length]))
+        if is_whole and length > 1:
+            words.append(tuple(encoding.tokens[run : run + length]))
         run += length
-    return found
+    return words
 
 
 def _joinable(form: TokenizerForm, entry: str) -> bool:

@@ -101,11 +101,11 @@ class VocabularyPack(HubArtifact):
     @cached_property
     def digest(self) -> str:
         """blake2b of the vocabulary and its rows; packs of equal digest make the same model."""
-        found = hashlib.blake2b(f"{self.origin.model_hash} {self.tokenizer_hash}".encode(), digest_size=8)
+        digest = hashlib.blake2b(f"{self.origin.model_hash} {self.tokenizer_hash}".encode(), digest_size=8)
         for tensor in (self.source, self.rows, self.head_rows, self.head_bias):
             if tensor is not None:
-                found.update(tensor.contiguous().numpy().data)
-        return found.hexdigest()
+                digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def moved(self, ids: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
         """New ids of entries by their earlier ones; −1 for those that are there no more."""
@@ -118,17 +118,17 @@ class VocabularyPack(HubArtifact):
         """Raise ArtifactError unless it was made from this model, and PrerequisiteError for tables of another kind."""
         check_made_for(self.origin, model, None, self.title)
         tables = token_tables(model)
-        found = (tables.rows, tables.embedding.weight.shape[1], tables.tied, tables.bias is not None)
-        given = (self.base_rows, self.rows.shape[1], self.head_rows is None, self.head_bias is not None)
-        if found != given:
+        model_facts = (tables.rows, tables.embedding.weight.shape[1], tables.tied, tables.bias is not None)
+        pack_facts = (self.base_rows, self.rows.shape[1], self.head_rows is None, self.head_bias is not None)
+        if model_facts != pack_facts:
             names = ("rows", "width", "tied head", "bias of the head")
-            apart = [
-                f"{name} {mine} against {theirs}"
-                for name, mine, theirs in zip(names, given, found, strict=True)
-                if mine != theirs
+            differences = [
+                f"{name} {pack_fact} against {model_fact}"
+                for name, pack_fact, model_fact in zip(names, pack_facts, model_facts, strict=True)
+                if pack_fact != model_fact
             ]
             raise ArtifactError(
-                f"{self.title}: made for other tables ({', '.join(apart)}); open the model it was made with"
+                f"{self.title}: made for other tables ({', '.join(differences)}); open the model it was made with"
             )
 
     def apply(self, model: CausalModel) -> None:
@@ -163,10 +163,10 @@ class VocabularyPack(HubArtifact):
 
         Raises ArtifactError if it is not applied, MeasurementError where rows of the model's own entries were changed.
         """
-        found = rows_now(model, self.digest, self.title, self.source)
+        live_rows = rows_now(model, self.digest, self.title, self.source)
         names = ["rows", *(["head_rows"] if self.head_rows is not None else [])]
         names += ["head_bias"] if self.head_bias is not None else []
-        return replace(self, **dict(zip(names, found, strict=True)))
+        return replace(self, **dict(zip(names, live_rows, strict=True)))
 
     @contextmanager
     def applied(self, model: CausalModel) -> Iterator[None]:

@@ -32,16 +32,18 @@ def text_vectors(tokenizer: PreTrainedTokenizerBase, corpus: Corpus) -> TextVect
     Source: Levy and Goldberg 2014, that word vectors factorise this matrix.
     """
     texts = [document.text for documents in corpus.values() for document in documents]
-    documents = [np.array(one.ids) for one in encode_texts(tokenizer, texts)]
-    known, flat = np.unique(np.concatenate([*documents, np.zeros(0, dtype=np.int64)]).astype(int), return_inverse=True)
-    n, edges = len(known), np.cumsum([0, *(len(ids) for ids in documents)])
+    documents = [np.array(encoding.ids) for encoding in encode_texts(tokenizer, texts)]
+    token_ids, flat = np.unique(
+        np.concatenate([*documents, np.zeros(0, dtype=np.int64)]).astype(int), return_inverse=True
+    )
+    n, edges = len(token_ids), np.cumsum([0, *(len(ids) for ids in documents)])
     if n < 3:
         raise CorpusError(f"{corpus.name}: {n} entries occur in the text; expected enough for vectors; add text")
     left, right = [], []
     for start, end in zip(edges[:-1], edges[1:], strict=True):
-        for apart in range(1, min(WINDOW, end - start - 1) + 1):
-            left.append(flat[start : end - apart])
-            right.append(flat[start + apart : end])
+        for distance in range(1, min(WINDOW, end - start - 1) + 1):
+            left.append(flat[start : end - distance])
+            right.append(flat[start + distance : end])
     pairs = np.concatenate([*left, *right]), np.concatenate([*right, *left])
     counts = csr_array((np.ones(len(pairs[0])), pairs), shape=(n, n)).tocoo()
     counts.sum_duplicates()
@@ -52,7 +54,7 @@ def text_vectors(tokenizer: PreTrainedTokenizerBase, corpus: Corpus) -> TextVect
     # A start of ones: the solver's own is drawn from numpy's global state.
     u, s, _ = svds(matrix, k=min(DIMENSIONS, n - 1), v0=np.ones(n))
     values = torch.from_numpy(u * np.sqrt(s))
-    return TextVectors(torch.from_numpy(known), values / values.norm(dim=1, keepdim=True).clamp(min=1e-12))
+    return TextVectors(torch.from_numpy(token_ids), values / values.norm(dim=1, keepdim=True).clamp(min=1e-12))
 
 
 def sparsemax(scores: Float64[Tensor, " entry"]) -> Float64[Tensor, " entry"]:
@@ -67,19 +69,19 @@ def sparsemax(scores: Float64[Tensor, " entry"]) -> Float64[Tensor, " entry"]:
 
 
 def matching_pursuit(
-    vector: Float64[Tensor, " dim"], others: Float64[Tensor, "entry dim"], atoms: int
+    vector: Float64[Tensor, " dim"], table: Float64[Tensor, "entry dim"], atoms: int
 ) -> Float64[Tensor, " entry"]:
     """Weights, of `atoms` others at most, whose sum is nearest to a vector: orthogonal matching pursuit.
 
     The entry nearest to what is left is added, and all weights are fitted anew, until nothing is left.
     """
     chosen, weights, left = list[int](), torch.zeros(0, dtype=torch.float64), vector
-    while len(chosen) < min(atoms, len(others)) and float(left.norm()) > 1e-9:
-        near = (others @ left).abs()
+    while len(chosen) < min(atoms, len(table)) and float(left.norm()) > 1e-9:
+        near = (table @ left).abs()
         near[chosen] = -1
         chosen.append(int(near.argmax()))
-        weights = torch.linalg.lstsq(others[chosen].T, vector[:, None], driver="gelsd").solution[:, 0]
-        left = vector - weights @ others[chosen]
-    out = torch.zeros(len(others), dtype=torch.float64)
+        weights = torch.linalg.lstsq(table[chosen].T, vector[:, None], driver="gelsd").solution[:, 0]
+        left = vector - weights @ table[chosen]
+    out = torch.zeros(len(table), dtype=torch.float64)
     out[chosen] = weights
     return out

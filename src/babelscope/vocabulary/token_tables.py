@@ -88,14 +88,14 @@ class Exchange:
 
     def write(self) -> None:
         """Set all attributes; an interruption puts back those that were set."""
-        whole = False
+        complete = False
         try:
             for owner, name, value in self.values:
                 self.before.append((owner, name, _value_of(owner, name)))
                 setattr(owner, name, value)
-            whole = True
+            complete = True
         finally:
-            if not whole:
+            if not complete:
                 self.undo()
 
     def undo(self) -> None:
@@ -129,8 +129,8 @@ def check_none_applied(model: CausalModel, title: str) -> None:
         )
     tables = token_tables(model)
     edited = {address for editor in EDITORS for address in editor(model)}
-    mine = {part.untyped_storage().data_ptr() for module in tables[:2] for part in module.parameters()}
-    if edited & mine:
+    table_storage = {part.untyped_storage().data_ptr() for module in tables[:2] for part in module.parameters()}
+    if edited & table_storage:
         raise ArtifactError(
             f"{title}: a change is applied to the model's embeddings or head; expected them as they were; revert it"
         )
@@ -164,19 +164,19 @@ def exchange_tables(
     if tables.bias is not None:
         change.values.append((tables.head, "bias", _new_table(tables.bias, source, head_bias, title)))
     change.values.append((tables.head, "out_features", size))
-    moved = {int(row): entry for entry, row in enumerate(source.tolist()) if row >= 0}
+    new_ids = {int(row): entry for entry, row in enumerate(source.tolist()) if row >= 0}
     name = NAMES["config.vocabulary"][0]
     for module in model.modules():
         if module is not tables.head and vars(module).get(name) == old:
             change.values.append((module, name, size))
         by_token = module is tables.embedding or name in vars(module)
         if by_token and isinstance(vars(module).get("padding_idx"), int):
-            change.values.append((module, "padding_idx", moved_ids(vars(module)["padding_idx"], moved, old, title)))
+            change.values.append((module, "padding_idx", moved_ids(vars(module)["padding_idx"], new_ids, old, title)))
     for part in config:
         if vars(part).get(name) is not None:
             change.values.append((part, name, size))
     for part, key, value in id_settings(model):
-        change.values.append((part, key, moved_ids(value, moved, old, key)))
+        change.values.append((part, key, moved_ids(value, new_ids, old, key)))
     earlier = vocabulary_mark(model.config) or {"settings": {name: config_value(model.config, "vocabulary")}}
     change.values.append((model.config, VOCABULARY_MARK, {**mark, **earlier, "after": mark["after"]}))
     change.write()
@@ -190,10 +190,10 @@ def rows_now(
 
     Raises ArtifactError if the model does not hold this vocabulary, MeasurementError where other rows were changed.
     """
-    tables, found, new = token_tables(model), [], source < 0
+    tables, new_rows, new = token_tables(model), [], source < 0
     for owner, name, base in _applied(model, digest, title).before:
-        again = tables.tied and owner is tables.head and name == "weight"
-        if again or not isinstance(base, nn.Parameter):
+        is_tied_head = tables.tied and owner is tables.head and name == "weight"
+        if is_tied_head or not isinstance(base, nn.Parameter):
             continue
         live = getattr(owner, name).detach()
         if not torch.equal(live[~new], base.detach().index_select(0, source[~new].to(base.device))):
@@ -201,8 +201,8 @@ def rows_now(
                 f"{title}: rows of the model's own entries were changed while it was applied; expected new rows to be "
                 "trained alone; mask the gradients of the others, and leave out weight decay"
             )
-        found.append(live[new].float().cpu())
-    return found
+        new_rows.append(live[new].float().cpu())
+    return new_rows
 
 
 def _applied(model: CausalModel, digest: str, title: str) -> Exchange:
@@ -251,8 +251,8 @@ def id_settings(model: CausalModel) -> Iterator[tuple[Any, str, Any]]:
 def ids_named_by(model: CausalModel) -> set[int]:
     """Ids that the configurations of a model and of its generation name, and that have a row."""
     rows = token_tables(model).rows
-    found = {index for _, _, value in id_settings(model) for index in _flat(value)}
-    return {index for index in found if 0 <= index < rows}
+    named_ids = {index for _, _, value in id_settings(model) for index in _flat(value)}
+    return {index for index in named_ids if 0 <= index < rows}
 
 
 def _flat(value: Any) -> Iterator[int]:
@@ -263,15 +263,15 @@ def _flat(value: Any) -> Iterator[int]:
         yield value
 
 
-def moved_ids(value: Any, moved: Mapping[int, int], rows: int, what: str) -> Any:
+def moved_ids(value: Any, new_ids: Mapping[int, int], rows: int, what: str) -> Any:
     """An id, or ids in lists, by the rows that they name; what has no row, such as −1 for none, stays as it is."""
     if isinstance(value, list | tuple):
-        return [moved_ids(part, moved, rows, what) for part in value]
+        return [moved_ids(part, new_ids, rows, what) for part in value]
     if not isinstance(value, int) or not 0 <= value < rows:
         return value
-    if value not in moved:
+    if value not in new_ids:
         raise ArtifactError(
             f"{what}: id {value}, which the model's settings name, is in the vocabulary no more; expected all that "
             "they name; make the pack from the model as it is set now"
         )
-    return moved[value]
+    return new_ids[value]

@@ -126,26 +126,28 @@ class TokenizerForm:
         These are special and added tokens, the unknown token, and the bytes; single characters where there are no
         bytes; of Unigram also the least likely entry, since the cost of an unknown character is reckoned from it.
         """
-        found = {token["id"] for token in self.state["added_tokens"]} | named_ids(tokenizer)
-        found |= {self.ids[entry] for entry in self.bytes}
+        fixed_ids = {token["id"] for token in self.state["added_tokens"]} | named_ids(tokenizer)
+        fixed_ids |= {self.ids[entry] for entry in self.bytes}
         if not self.bytes:
-            found |= {index for entry, index in self.ids.items() if len(entry) == 1}
+            fixed_ids |= {index for entry, index in self.ids.items() if len(entry) == 1}
         if self.model["type"] == "Unigram":
             scores = [score for _, score in self.model["vocab"]]
-            found.add(scores.index(min(scores)))
-            found |= {self.model["unk_id"]} - {None}
+            fixed_ids.add(scores.index(min(scores)))
+            fixed_ids |= {self.model["unk_id"]} - {None}
         elif self.model.get("unk_token"):
-            found.add(self.ids[self.model["unk_token"]])
-        return found
+            fixed_ids.add(self.ids[self.model["unk_token"]])
+        return fixed_ids
 
-    def with_state(self, state: Mapping[str, Any], moved: Mapping[int, int]) -> "TokenizerForm":
+    def with_state(self, state: Mapping[str, Any], new_ids: Mapping[int, int]) -> "TokenizerForm":
         """The same tokenizer with other entries; moved: the new id by the old one."""
-        text = _packed({**state, "post_processor": _moved(state["post_processor"], moved)})
+        text = _packed({**state, "post_processor": _moved(state["post_processor"], new_ids)})
         files = {**self.files, STATE: text if self.model["type"] == "BPE" else _settled(text)}
         settings = json.loads(self.files[SETTINGS]) if SETTINGS in self.files else {}
         if "added_tokens_decoder" in settings:  # written by earlier releases of transformers
             by_id = settings["added_tokens_decoder"].items()
-            settings["added_tokens_decoder"] = {str(moved[int(i)]): told for i, told in by_id if int(i) in moved}
+            settings["added_tokens_decoder"] = {
+                str(new_ids[int(i)]): token_facts for i, token_facts in by_id if int(i) in new_ids
+            }
             files[SETTINGS] = _packed(settings)
         return replace(self, files=files)
 
@@ -193,26 +195,26 @@ def _settled(text: bytes) -> bytes:
     that was saved.
     """
     for _ in range(9):
-        again = json.loads(Tokenizer.from_buffer(text).to_str())
-        if (settled := _packed(again)) == text:
+        reread = json.loads(Tokenizer.from_buffer(text).to_str())
+        if (settled := _packed(reread)) == text:
             break
         text = settled
     return text
 
 
-def _moved(value: Any, moved: Mapping[int, int]) -> Any:
+def _moved(value: Any, new_ids: Mapping[int, int]) -> Any:
     """A post-processor with new ids: it names tokens with their ids as "ids", or as pairs under "sep" and "cls"."""
     if isinstance(value, list):
-        return [_moved(part, moved) for part in value]
+        return [_moved(part, new_ids) for part in value]
     if not isinstance(value, dict):
         return value
     changed = {}
     for name, part in value.items():
         if name == "ids":
-            part = [moved[index] for index in part]
+            part = [new_ids[index] for index in part]
         elif name in ("sep", "cls"):
-            part = [part[0], moved[part[1]]]
+            part = [part[0], new_ids[part[1]]]
         else:
-            part = _moved(part, moved)
+            part = _moved(part, new_ids)
         changed[name] = part
     return changed

@@ -49,8 +49,8 @@ def trim_vocabulary(
     closure = EntryClosure(form)
     counts = count_tokens_of(tokenizer, corpus)
     chosen = {index for index in form.indispensable(tokenizer) | ids_named_by(model) if index < tables.rows}
-    for one in encode_texts(tokenizer, list(also)):
-        chosen = chosen.union(*(closure.of(index) for index in one.ids))
+    for encoding in encode_texts(tokenizer, list(also)):
+        chosen = chosen.union(*(closure.of(index) for index in encoding.ids))
     if size is not None and size < len(chosen):
         raise MeasurementError(
             f"size {size} came; {len(chosen)} entries stay in any case (special and added tokens, bytes, and "
@@ -75,7 +75,7 @@ def trim_vocabulary(
 
 def count_tokens_of(tokenizer: PreTrainedTokenizerBase, corpus: Corpus) -> Counter[int]:
     """How often each id occurs in the text; raises CorpusError where none does."""
-    counts = Counter(index for one in encoded_in_parts(tokenizer, corpus) for index in one.ids)
+    counts = Counter(index for encoding in encoded_in_parts(tokenizer, corpus) for index in encoding.ids)
     if not counts:
         raise CorpusError(f"{corpus.name}: its text has no token; expected text of the languages to serve; add some")
     return counts

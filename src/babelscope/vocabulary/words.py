@@ -18,15 +18,15 @@ RARE = 0.001
 """Share of the tokens below which kinds of neighbours that stand in one token are put there by hand."""
 
 
-def count_words(backend: Tokenizer, listed: Sequence[Pair], texts: Corpus) -> list[Counter[str]]:
+def count_words(backend: Tokenizer, listed_pairs: Sequence[Pair], texts: Corpus) -> list[Counter[str]]:
     """Words of each language as the tokenizer's training cut them, with how often each occurs.
 
     A tokenizer with a cutter of its own says where.  SentencePiece cuts by rules that its converted form does not
     hold: there a cut is where two kinds of characters meet that no merge joins.
     """
     byte_level = is_byte_level(json.loads(backend.to_str()))
-    cuts = set[tuple[Kind, Kind]]() if byte_level else cuts_of(listed)
-    whole = re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+" if ("letter", "space") in cuts else r"(?s:.+)")
+    cuts = set[tuple[Kind, Kind]]() if byte_level else cuts_of(listed_pairs)
+    unit = re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+" if ("letter", "space") in cuts else r"(?s:.+)")
 
     def chunks(text: str) -> Iterator[str]:
         normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
@@ -34,12 +34,12 @@ def count_words(backend: Tokenizer, listed: Sequence[Pair], texts: Corpus) -> li
         if backend.pre_tokenizer:
             parts = [part for part, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
         for part in parts:
-            yield from [part] if byte_level else whole.findall(part)
+            yield from [part] if byte_level else unit.findall(part)
 
     counts = []
-    for found in texts.values():
+    for documents in texts.values():
         words = Counter[str]()
-        for chunk, count in Counter(chunk for document in found for chunk in chunks(document.text)).items():
+        for chunk, count in Counter(chunk for document in documents for chunk in chunks(document.text)).items():
             for word in cut(chunk, cuts):
                 words[word] += count
         counts.append(words)
@@ -57,9 +57,9 @@ def kinds_of(text: str) -> list[Kind]:
     return kinds
 
 
-def cuts_of(listed: Sequence[Pair]) -> set[tuple[Kind, Kind]]:
+def cuts_of(listed_pairs: Sequence[Pair]) -> set[tuple[Kind, Kind]]:
     """Kinds of neighbours that no merge joins, but for as few as are put in by hand."""
-    tokens = {left + right for left, right in listed}
+    tokens = {left + right for left, right in listed_pairs}
     joined = Counter(pair for token in tokens for pair in set(pairwise(kinds_of(token))))
     kinds = ("space", "run", "letter", "number", "sign")
     return {(a, b) for a in kinds for b in kinds if joined[a, b] <= RARE * len(tokens)}
