@@ -24,7 +24,7 @@ from babelscope.playground.offered_steering import (
     steering_choices,
 )
 from babelscope.sweeps import Answer, Decoding, Prompt, generate_answers
-from babelscope.sweeps.beside import changed
+from babelscope.sweeps.beside import Steering, changed
 from babelscope.sweeps.steered_answers import left_pad, steered_rows
 from babelscope.vocabulary import scripts_of_entries
 
@@ -184,7 +184,7 @@ class Playground:
             raise LanguageError(f"{target} cannot be recognised in answers; expected a known language; choose another")
         return choice, target
 
-    def _steering(self, choice: SteeringChoice, target: Language | None, question: PlaygroundQuestion):
+    def _steering(self, choice: SteeringChoice, target: Language | None, question: PlaygroundQuestion) -> Steering:
         layer = choice.layers[len(choice.layers) // 4] if choice.layers and question.layer is None else question.layer
         return choice.build(target, float(question.strength or 0), layer or 0)
 
