@@ -10,7 +10,7 @@ from babelscope.cli.verbs import VERBS, split_verb
 ZERO = {
     *("seed", "layer", "layers", "min-count", "temperature", "decay", "strength", "strengths", "scale", "tau", "ratio"),
     *("observe:tokens-per-language", "features:tokens-per-language", "study:part-tokens"),
-    *("vocabulary trim:size", "vocabulary extend:size"),
+    *("vocabulary trim:size", "vocabulary extend:size", "vocabulary replace:size"),
 }
 """Numbers that may be 0: of every verb, or of the one that is named."""
 NEGATIVE = ["strength", "strengths", "scale"]

@@ -89,6 +89,11 @@ USED = [
         "vocabulary extend reference reference --out OUT --init random",
         "out languages size init min-count seed device dtype",
     ),
+    ("vocabulary replace reference reference --out OUT", "out languages split size init min-count device dtype"),
+    (
+        "vocabulary replace reference reference --out OUT --init random",
+        "out languages split size init min-count seed device dtype",
+    ),
     ("vocabulary apply reference VocabularyPack --out OUT", "out device dtype"),
     ("evaluate perplexity reference reference", "languages split max-length device dtype"),
     ("evaluate confusion - FILE", "corpus split identifier words published out"),

@@ -93,6 +93,7 @@ if TYPE_CHECKING:
         VocabularyPack,
         extend_vocabulary,
         infer_training_shares,
+        replace_vocabulary,
         trim_vocabulary,
     )
 
@@ -102,6 +103,7 @@ __all__ = [
     "infer_training_shares",
     "VocabularyPack",
     "extend_vocabulary",
+    "replace_vocabulary",
     "trim_vocabulary",
     "open_model",
     "layout_of",

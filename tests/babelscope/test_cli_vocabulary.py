@@ -1,4 +1,4 @@
-"""`babelscope vocabulary trim`, `extend` and `apply`, from text to a checkpoint."""
+"""`babelscope vocabulary trim`, `extend`, `replace` and `apply`, from text to a checkpoint."""
 
 import json
 
@@ -57,10 +57,23 @@ def test_a_model_is_extended_by_as_many_entries_as_are_worth_it(corpus, tmp_path
     assert again["new"] == 4
 
 
+def test_a_model_gets_a_vocabulary_that_is_trained_on_a_language(corpus, tmp_path, capsys):
+    flags = ["--languages", "cy", "--split", "all", "--size", 700, "--min-count", 2, "--out", tmp_path / "pack"]
+    made = told(capsys, "vocabulary", "replace", "reference", corpus, *flags)
+    pack = VocabularyPack.load(tmp_path / "pack")
+    assert made["entries"] == {"before": 10240, "after": 700} and made["new"] == pack.n_new == 700 - made["shared"]
+    told(capsys, "vocabulary", "apply", "reference", tmp_path / "pack", "--out", tmp_path / "model")
+    model, reader = open_model(tmp_path / "model")
+    for line in lines("cy", count=5)["cy"]:
+        ids = ids_of(reader, line)
+        assert reader.decode(ids[0], skip_special_tokens=True) == line and torch.isfinite(model(ids).logits).all()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["trim", "--size", "40"], "size 40 came; 259 entries stay in any case"),
+        (["replace", "--size", "40"], "size 40 came; 259 entries stay in any case"),
         (["extend", "--min-count", "90000"], "gives no new token"),
         (["extend", "--seed", "1"], "--seed came, which is used only with --init random"),
         (["extend", "--init", "best"], "best"),

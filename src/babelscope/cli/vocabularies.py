@@ -1,4 +1,4 @@
-"""The verbs `vocabulary trim`, `vocabulary extend` and `vocabulary apply`."""
+"""The verbs `vocabulary trim`, `vocabulary extend`, `vocabulary replace` and `vocabulary apply`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -107,6 +107,54 @@ def run_extend(
     }
 
 
+@alone
+def run_replace(
+    model: Model,
+    corpus: Text,
+    *,
+    out: Out,
+    languages: tuple[Tag, ...] = (),
+    split: Split = "train",
+    size: CountOrNone = 0,
+    init: Init = "subword",
+    min_count: Count = 5,
+    seed: Annotated[Seed, DRAWN] = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> Result:
+    """Train a tokenizer of the same kind on a text, for a model in the place of its own, and save it as a pack.
+
+    Special, added and byte tokens stay, and entries that both have keep their rows.
+
+    Args:
+        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
+        out: folder of the pack.
+        languages: BCP-47 tags; none means every language of the text.
+        split: the text that is learnt from.
+        size: entries in all; 0 takes what the text gives, at most as many as the model has.
+        init: what new rows begin with, as in `vocabulary extend`.
+        min_count: how often a pair, or a letter, must come to be an entry.
+    """
+    from babelscope.corpus import load_corpus
+    from babelscope.models import open_model
+    from babelscope.vocabulary import replace_vocabulary
+
+    free(out)
+    texts = load_corpus(corpus, languages or None, split=split)
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    pack = replace_vocabulary(opened, tokenizer, texts, size=size or None, init=init, min_count=min_count, seed=seed)
+    pack.save(out)
+    before, after = pack.parameters["tokens"]
+    return {
+        "out": str(out),
+        "languages": list(pack.languages),
+        "entries": {"before": len(tokenizer), "after": pack.parameters["size"]},
+        "shared": pack.parameters["shared"],
+        "new": pack.n_new,
+        "tokens": {"before": before, "after": after},
+    }
+
+
 def run_apply(
     model: Model,
     pack: Annotated[Positional[Path], SavedAs(("VocabularyPack",)), arg(metavar="PACK")],
@@ -118,7 +166,7 @@ def run_apply(
     """Write a model with a pack's vocabulary as a checkpoint with its tokenizer, for any tool.
 
     Args:
-        pack: folder that `vocabulary trim` or `vocabulary extend` saved.
+        pack: folder that `vocabulary trim`, `extend` or `replace` saved.
         out: folder of the checkpoint.
     """
     from babelscope.adapters.merged import export_vocabulary

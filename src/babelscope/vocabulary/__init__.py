@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from babelscope.vocabulary.pack import VocabularyPack
     from babelscope.vocabulary.premium import TokenCost, TokenCosts, token_costs
     from babelscope.vocabulary.program import Fit, fit_shares
+    from babelscope.vocabulary.replacement import replace_vocabulary
     from babelscope.vocabulary.trimming import trim_vocabulary
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "extend_vocabulary",
     "fit_shares",
     "infer_training_shares",
+    "replace_vocabulary",
     "replay_merges",
     "token_costs",
     "trim_vocabulary",
