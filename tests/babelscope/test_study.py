@@ -245,6 +245,15 @@ def test_a_language_of_few_documents_is_refused_before_the_model_is_read(own):
         run_study("no-such-model", str(own / "corpus"), own / "out", budget=SMALL)
 
 
+def test_tokens_of_few_documents_are_refused_before_a_set_is_chosen(own, monkeypatch):
+    def unreached(*_):
+        raise AssertionError
+
+    monkeypatch.setattr("babelscope.study.run.identify", unreached)
+    with pytest.raises(MeasurementError, match=r"de \d+, fi \d+ of 32 shards hold text; expected 20 or more"):
+        go_on(own, budget=replace(TINY, observe_tokens=100))
+
+
 def test_one_text_for_everything_is_taken_where_it_is_asked_for_and_said(own):
     results = run_study(
         str(own / "model"), str(own / "corpus"), own / "out", budget=TINY, steering=False, same_text=True

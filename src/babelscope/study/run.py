@@ -25,7 +25,7 @@ from babelscope.study.number_format import open_for_study, planned_dtype
 from babelscope.study.parts import results_of
 from babelscope.study.plan import plan_of
 from babelscope.study.stages import SITES, ablate, control, identify, observe_text, steering_stage
-from babelscope.study.texts import check_shards
+from babelscope.study.texts import check_observed, check_shards
 from babelscope.sweeps import ChatPrompts
 from babelscope.sweeps.questions import study_prompts
 from babelscope.sweeps.steered_answers import ending_ids, prompt_ids
@@ -111,6 +111,7 @@ def measure(job: StudyInputs, kept: StageStore, steering: bool, include_samples:
     kept.expected = say_costs(job, SITES, steering) if job.progress and not kept.begun else {}
     kept.stage("observe", partial(observe_text, job))
     observation = Observation.load(job.folder / "observation")
+    check_observed(observation)
     chosen = kept.stage("identify", partial(identify, job, observation))
     choice, sets = chosen.pop("choice"), NeuronSet.load(job.folder / "neurons")
     parts = {

@@ -1,8 +1,9 @@
 """What the text of a study must have."""
 
+from babelscope.artifacts import Observation
 from babelscope.controls.shards import FEWEST_SHARDS
 from babelscope.corpus import Corpus, shard_of
-from babelscope.errors import CorpusError
+from babelscope.errors import CorpusError, MeasurementError
 
 SHARDS = 32
 """Document shards of the observation."""
@@ -16,4 +17,15 @@ def check_shards(train: Corpus) -> None:
         raise CorpusError(
             f"{train.name}: too few documents to observe, {', '.join(few)} of {SHARDS} shards; expected documents in "
             f"{FEWEST_SHARDS} or more; add some, or leave the language out"
+        )
+
+
+def check_observed(observation: Observation) -> None:
+    """Raise MeasurementError where the tokens that were read are of too few documents: known before a set is chosen."""
+    filled = (observation.shard_tokens > 0).sum(dim=0).tolist()
+    few = [f"{tag} {count}" for tag, count in zip(observation.languages, filled, strict=True) if count < FEWEST_SHARDS]
+    if few:
+        raise MeasurementError(
+            f"the tokens observed are of too few documents, {', '.join(few)} of {SHARDS} shards hold text; expected "
+            f"{FEWEST_SHARDS} or more; give more --tokens-per-language"
         )
