@@ -39,7 +39,7 @@ from babelscope.sweeps import (
     success_by_source,
 )
 from babelscope.sweeps.answer_scores import Macro, perplexity_interval
-from babelscope.sweeps.curve import strength_beyond, widened
+from babelscope.sweeps.curve import layer_beyond, strength_beyond, widened
 from babelscope.sweeps.steering_runs import Trial, third_language, vary_sources
 
 TEXTS = {"en": ["the cat sat on a mat", "rain again today"], "fi": ["kissa istui matolla", "sataa taas nyt"]}
@@ -357,3 +357,29 @@ def test_a_choice_at_the_end_of_the_grid_is_followed_beyond_it():
     assert widened(inside, measure)[1].strength == 2.2 and not tried
     low = [point(1, strength, 1 - strength, 1.0) for strength in (1.0, 1.5)]
     assert strength_beyond(low, low[0]) == 0.5 and strength_beyond(low[:1], low[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("peak", "tried", "chosen"),
+    [(4, [], 4), (9, [14], 9), (13, [14, 17], 14), (17, [14, 17], 17), (-3, [], 0)],
+)
+def test_a_choice_at_the_last_layer_tried_is_followed_to_later_ones(peak, tried, chosen):
+    asked = []
+
+    def measure(layer, strength):
+        asked.append((layer, strength))
+        return [point(layer, strength, 0.9 - abs(layer - peak) / 50, 1.0)]
+
+    grid = [measure(layer, 1.0)[0] for layer in (0, 2, 4, 9)]
+    asked.clear()
+    points, best, _ = widened(grid, measure, 18)
+    assert [layer for layer, _ in asked] == tried and best.layer == chosen
+    assert all(strength == 1.0 for _, strength in asked) and len(points) == 4 + len(tried)
+    assert [measured.layer for measured in widened(grid, measure)[0]] == [0, 2, 4, 9]
+
+
+def test_the_next_layer_is_in_the_model_and_was_not_tried():
+    grid = [point(layer, 1.0, 0.5, 1.0) for layer in (2, 6)]
+    assert layer_beyond(grid, grid[1], 18) == 10 and layer_beyond(grid, grid[1], 8) == 7
+    assert layer_beyond(grid, grid[1], 7) is None and layer_beyond(grid, grid[0], 18) == 1
+    assert layer_beyond(grid[:1], grid[0], 18) is None

@@ -15,7 +15,7 @@ from babelscope.sweeps.decoding import Decoding
 from babelscope.sweeps.steered_answers import Answer, Prompt, Steerer, generate_answers
 
 WIDENINGS = 2
-"""Strengths beyond the grid that are tried at most where the choice lies at its end."""
+"""Layers, and then strengths, beyond the grid that are tried at most where the choice lies at its end."""
 
 
 class CurvePoint(NamedTuple):
@@ -134,18 +134,45 @@ def strength_beyond(points: Sequence[CurvePoint], chosen: CurvePoint) -> float |
     return tried[0] / 2 if chosen.strength == tried[0] else 2 * tried[-1] - tried[-2]
 
 
-def widened(
-    points: Sequence[CurvePoint], measure: Callable[[int, float], Sequence[CurvePoint]]
-) -> tuple[list[CurvePoint], CurvePoint, dict[Language, CurvePoint]]:
-    """The points, up to WIDENINGS more at the layer of the choice while its strength is at an end, and the choice.
+def layer_beyond(points: Sequence[CurvePoint], chosen: CurvePoint, n_layers: int) -> int | None:
+    """The next layer outside of what was tried, where the choice lies at that end; None inside, or without a grid.
 
-    measure: the points of one layer and strength.
+    Above the last by the step from the one below it, before the first by half of it; never outside the model.
+    """
+    tried = sorted({point.layer for point in points})
+    if len(tried) < 2 or chosen.layer not in (tried[0], tried[-1]):
+        return None
+    beyond = tried[0] // 2 if chosen.layer == tried[0] else min(n_layers - 1, 2 * tried[-1] - tried[-2])
+    return None if beyond in tried else beyond
+
+
+def widened(
+    points: Sequence[CurvePoint],
+    measure: Callable[[int, float], Sequence[CurvePoint]],
+    n_layers: int | None = None,
+) -> tuple[list[CurvePoint], CurvePoint, dict[Language, CurvePoint]]:
+    """The points, more of them while the choice lies at an end of what was tried, and the choice.
+
+    Up to WIDENINGS layers at the strength of the choice, then up to WIDENINGS strengths at its layer.
+    measure: the points of one layer and strength. n_layers: of the model; None where layers are not chosen.
     """
     all_points = [*points]
-    for _ in range(WIDENINGS):
-        chosen, _ = choose_points(all_points)
-        beyond = strength_beyond(all_points, chosen)
-        if beyond is None:
-            break
-        all_points += measure(chosen.layer, beyond)
+
+    def follow(beyond: Callable[[CurvePoint], tuple[int, float] | None]) -> None:
+        for _ in range(WIDENINGS):
+            place = beyond(choose_points(all_points)[0])
+            if place is None:
+                return
+            all_points.extend(measure(*place))
+
+    def next_layer(chosen: CurvePoint) -> tuple[int, float] | None:
+        layer = None if n_layers is None else layer_beyond(all_points, chosen, n_layers)
+        return None if layer is None else (layer, chosen.strength)
+
+    def next_strength(chosen: CurvePoint) -> tuple[int, float] | None:
+        strength = strength_beyond(all_points, chosen)
+        return None if strength is None else (chosen.layer, strength)
+
+    follow(next_layer)
+    follow(next_strength)
     return all_points, *choose_points(all_points)

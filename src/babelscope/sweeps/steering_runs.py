@@ -184,6 +184,7 @@ def steering_study(
     points, chosen, best = widened(
         sweep(layers=layers, strengths=strengths),
         lambda layer, strength: sweep(layers=[layer], strengths=[strength]),
+        layout_of(model).n_layers,
     )
     edge = grid_edge(points, chosen, layout_of(model).n_layers)
     warn_of_edge("steering", edge)
