@@ -54,8 +54,11 @@ def run(config: Config, run: Run) -> None:
         words = ["study", config.model, str(run.folder / "corpus"), "--out", str(folder), *config.flags]
         words += ["--device", "cpu", *(["--resume"] if folder.exists() else [])]
         environ = {**os.environ, "OMP_NUM_THREADS": str(config.threads)}
-        with said.open("a", encoding="utf-8") as log:
-            subprocess.run([sys.executable, "-m", "babelscope", *words], env=environ, stderr=log, check=True)
+        command = [sys.executable, "-m", "babelscope", *words]
+        done = subprocess.run(command, env=environ, stderr=subprocess.PIPE, text=True, check=False)
+        earlier = said.read_text(encoding="utf-8") if said.is_file() else ""
+        write_text(said, earlier + done.stderr)
+        done.check_returncode()
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     log = said.read_text(encoding="utf-8")
     results["expected_seconds"] = estimated(log)

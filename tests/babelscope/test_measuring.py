@@ -219,8 +219,8 @@ def callers(*ends):
 
 def test_text_goes_through_a_model_by_the_walk_alone():
     """A loop of one's own over text would lack its eval mode, its batches, and its way out of a full memory."""
-    # A few tokens once, for looking: one site, and the stream at every depth.
-    looking = {"models/site_reading.py", "probes/streams.py"}
+    # A few tokens once, for looking: one site, the stream at every depth, and the next token of a prompt.
+    looking = {"models/site_reading.py", "probes/streams.py", "playground/side_by_side.py"}
     # Passes that are compared with each other, and so must be of the same rows: patched, and beside steered rows.
     compared = {"probes/patching.py", "sweeps/side_effects.py"}
     # Training's loss and answers open `measured` around it; the pass before steering is as the user's own pass is.

@@ -11,6 +11,7 @@ import threading
 import urllib.request
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -286,7 +287,9 @@ def test_the_verb_serves_a_page_on_this_machine_alone_until_interrupted(playgrou
         "--json",
     ]
     run = [sys.executable, "-m", "babelscope", *words]
-    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored where a job is in the background
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(run, preexec_fn=heard, **pipes) as server:
         try:
             assert server.stderr is not None
             said = next((line for line in server.stderr if "the page is at" in line), "")

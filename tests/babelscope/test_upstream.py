@@ -326,7 +326,7 @@ OURS = {
     "hasattr(part, 'check')",
     "getattr(sets, 'sets', sets)",
     "hasattr(value, '_asdict')",
-    "hasattr(found, '_fields')",
+    "hasattr(member, '_fields')",
     "hasattr(value, 'tolist')",
     "hasattr(projection, 'in_features')",
 }

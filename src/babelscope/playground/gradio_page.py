@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import gradio
 
 LOCAL = "127.0.0.1"
+EMPTY = '<p class="how">Write a prompt and press Answer: the plain and the steered answer appear here side by side.</p>'
 ANY_TARGET = "as the steering was made for"
 
 
@@ -62,6 +63,7 @@ def build_page(playground: Playground, name: str) -> "gradio.Blocks":
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 fields = {"text": gr.Textbox(label="Prompt", lines=4, placeholder="The children walked")}
+                button = gr.Button("Answer", variant="primary")
                 if playground.has_chat:
                     fields["chat"] = gr.Checkbox(label="Chat, by the model's own template", value=True)
                     fields["system"] = gr.Textbox(label="System prompt, for chat", lines=1)
@@ -73,13 +75,15 @@ def build_page(playground: Playground, name: str) -> "gradio.Blocks":
                     middle = layers[len(layers) // 4]
                     fields["layer"] = gr.Dropdown(layers, value=middle, label="Layer, for a mean direction")
                 if playground.switches:
-                    fields["switched_off"] = gr.CheckboxGroup(
-                        list(playground.switches), label="Neurons to switch off, at every token"
+                    fields["switched_off"] = gr.Dropdown(
+                        list(playground.switches),
+                        value=[],
+                        multiselect=True,
+                        label="Neurons to switch off, at every token",
                     )
                 fields["new_tokens"] = gr.Slider(8, LONGEST_ANSWER, value=64, step=8, label="New tokens, at most")
-                button = gr.Button("Answer", variant="primary")
             with gr.Column(scale=2, min_width=300):
-                shown = gr.HTML(label="Answers")
+                shown = gr.HTML(EMPTY, label="Answers")
 
         def show(*values: Any) -> str:
             return answered(playground, **dict(zip(fields, values, strict=True)))
