@@ -18,6 +18,7 @@ from pathlib import Path
 
 from babelscope import load_corpus
 from babelscope.files.writing import write_text
+from babelscope.report import write_report
 from babelscope.runs import Run, run_experiment
 from babelscope.study import MAIN
 
@@ -70,6 +71,8 @@ def run(config: Config, run: Run) -> None:
         results.get("steering", {}).pop("samples", None)  # The page shows them.
         write_text(Path(config.rows), json.dumps(results, ensure_ascii=False, indent=1) + "\n")
     if config.page:
+        # Without prompts and answers: the corpus is not ours to hand on.
+        write_report(folder, include_samples=False)
         write_text(Path(config.page), (folder / "report.html").read_text(encoding="utf-8"))
 
 

@@ -4,8 +4,8 @@ from babelscope.controls.matched_sets import LEAST_MATCH
 from tables.measured import read, share
 
 
-def ablation_table() -> list[str]:
-    demo = read("demo.json")
+def ablation_table(name: str = "demo.json") -> list[str]:
+    demo = read(name)
     found, languages = demo["ablation"], demo["languages"]
     rows = [
         "| set of | neurons | own text | most hurt other text | layer-matched | contribution-matched | corrected p | own text most hurt |"
@@ -15,8 +15,8 @@ def ablation_table() -> list[str]:
         own = found["relative_harm"][k][k]
         others = [value for t, value in enumerate(found["relative_harm"][k]) if t != k]
         drawn = [
-            sum(map(abs, found[name][tag])) / len(found[name][tag])
-            for name in ("layer_matched", "contribution_matched")
+            sum(map(abs, found[control][tag])) / len(found[control][tag])
+            for control in ("layer_matched", "contribution_matched")
         ]
         low = found["specificity"][tag][1]
         verdict = "yes" if low > 0 else ("yes, interval reaches 0" if own > max(others) else "no")
@@ -39,8 +39,8 @@ def said_p(found: dict, tag: str) -> str:
     return f"unmatched ({share(found['achieved_contribution'][tag], 0)})" if p is None else f"{p:.2f}"
 
 
-def steering_table() -> list[str]:
-    found = read("demo.json")["steering"]
+def steering_table(name: str = "demo.json") -> list[str]:
+    found = read(name)["steering"]
     names = ["success", "native", "unsteered", "random", "other_language", "neuron_arithmetic"]
     rows = [
         "| target | steered | native ceiling | unsteered | random direction | other language | neuron arithmetic | perplexity ratio | distinct-4 ratio |"
@@ -57,6 +57,44 @@ def steering_table() -> list[str]:
     distinct = sum(found["distinct4_ratio"].values()) / len(found["distinct4_ratio"])
     rows.append(f"| macro (95 %) | {cells} | {found['geometric_mean_perplexity_ratio']:.2f} | {distinct:.2f} |")
     return rows
+
+
+def study_lines(name: str) -> list[str]:
+    """What a study of a real model was, what it took, and in how many languages its main claims hold."""
+    study = read(name)
+    model, ablation, steering, macro = study["model"], study["ablation"], study["steering"], study["steering"]["macro"]
+    stages = [stage for stage in study["expected_seconds"] if stage in study["seconds"]]
+    took, expected = (sum(study[key][stage] for stage in stages) for key in ("seconds", "expected_seconds"))
+    scored = {
+        what: f"{share(macro[what][0], 0)} ({share(macro[what][1], 0)}–{share(macro[what][2], 0)})"
+        for what in ("steered", "native", "unsteered", "random", "other_language")
+    }
+    chosen = f"layer {steering['layer']}, strength {steering['strength']}"
+    return [
+        f"{model['parameters'] / 1e6:.0f}M parameters, {model['layers']} layers, in {model['dtype'].removeprefix('torch.')}; "
+        f"{study['identification']['method']} at top_rate {study['top_rate']}. The stages took {took / 60:.0f} min on "
+        f"{study['threads']} thread beside other work, where {expected / 60:.0f} min were said before; memory reached "
+        f"{max(study['environment']['peak_mib'].values()):,} MiB. Sets paired with texts at random: "
+        f"p = {ablation['pairing_p']:.4f}. Right answers at {chosen}{', the edge of the grid' if steering['edge'] else ''}: "
+        f"steered {scored['steered']}, native {scored['native']}, unsteered {scored['unsteered']}, random direction "
+        f"{scored['random']}, other language {scored['other_language']}.",
+        "",
+        "| own text hurt most, interval above zero | " + " | ".join(UNIT_NAMES.values()) + " |",
+        "|---|---|---|---|",
+        f"| whole set | {' | '.join(most_hurt(ablation, unit) for unit in UNIT_NAMES)} |",
+        f"| neurons of that language alone | {' | '.join(most_hurt(ablation['parts']['exclusive'], unit) for unit in UNIT_NAMES)} |",
+        "",
+        *(f"{line}." for line in study["number_format"]),
+    ]
+
+
+UNIT_NAMES = {"relative": "of the loss", "nats_per_token": "nats per token", "bits_per_byte": "bits per byte"}
+
+
+def most_hurt(found: dict, unit: str) -> str:
+    """Languages whose own text is hurt more than any other, with the interval above zero, of those with a set."""
+    lows = [low for _, low, _ in found["by_unit"][unit]["specificity"].values()]
+    return f"{sum(low is not None and low > 0 for low in lows)} of {len(lows)}"
 
 
 def cost_table() -> list[str]:
