@@ -250,7 +250,7 @@ def test_tokens_of_few_documents_are_refused_before_a_set_is_chosen(own, monkeyp
         raise AssertionError
 
     monkeypatch.setattr("babelscope.study.run.identify", unreached)
-    with pytest.raises(MeasurementError, match=r"de \d+, fi \d+ of 32 shards hold text; expected 20 or more"):
+    with pytest.raises(MeasurementError, match=r"de \d+, fi \d+ of 32 shards hold text; expected 16 or more"):
         go_on(own, budget=replace(TINY, observe_tokens=100))
 
 

@@ -9,7 +9,7 @@ from babelscope.runs import Run
 
 FILE = Path(__file__).parents[2] / "experiments" / "study_real_model.py"
 AMOUNTS = {
-    "tokens-per-language": 4000,
+    "tokens-per-language": 8000,
     "choose-tokens": 30,
     "ablate-tokens": 30,
     "part-tokens": 0,
@@ -29,7 +29,7 @@ def test_the_study_is_run_once_and_read_after_that(tmp_path: Path) -> None:
         model="reference",
         corpus="reference",
         languages=("en", "fi"),
-        train_lines=200,
+        train_lines=400,
         flags=(*flags, "--no-steering"),
         threads=1,
         study=str(tmp_path / "study"),

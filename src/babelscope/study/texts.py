@@ -7,6 +7,8 @@ from babelscope.errors import CorpusError, MeasurementError
 
 SHARDS = 32
 """Document shards of the observation."""
+FEWEST_READ = 16
+"""Shards that the tokens read of a language must lie in: of fewer, one of a hundred half-splits may hold none."""
 
 
 def check_shards(train: Corpus) -> None:
@@ -23,9 +25,9 @@ def check_shards(train: Corpus) -> None:
 def check_observed(observation: Observation) -> None:
     """Raise MeasurementError where the tokens that were read are of too few documents: known before a set is chosen."""
     filled = (observation.shard_tokens > 0).sum(dim=0).tolist()
-    few = [f"{tag} {count}" for tag, count in zip(observation.languages, filled, strict=True) if count < FEWEST_SHARDS]
+    few = [f"{tag} {count}" for tag, count in zip(observation.languages, filled, strict=True) if count < FEWEST_READ]
     if few:
         raise MeasurementError(
             f"the tokens observed are of too few documents, {', '.join(few)} of {SHARDS} shards hold text; expected "
-            f"{FEWEST_SHARDS} or more; give more --tokens-per-language"
+            f"{FEWEST_READ} or more; give more --tokens-per-language"
         )
