@@ -1,4 +1,4 @@
-"""Does plain transformers, with nothing of babelscope's hooks, give the demo's numbers?
+"""Does plain transformers, with nothing of babelscope's hooks, give the numbers of the demo, or of a study?
 
 Reads a demo folder and recomputes, by hand: one ablation cell (columns of the down projection set to zero in the
 weights, the loss taken from the model's own logits one document at a time) and one steering cell (a forward hook that
@@ -25,7 +25,12 @@ from babelscope.runs import Run, run_experiment
 @dataclass(frozen=True)
 class Config:
     demo: str = "demo"
-    """Folder that `babelscope demo --out` wrote."""
+    """Folder that `babelscope demo --out` or `babelscope study --out` wrote."""
+    model: str = str(MODEL)
+    """Folder of its model; the dtype is that of the study."""
+    corpus: str = "reference"
+    """Its corpus."""
+    cells: tuple[str, ...] = ("ablation", "steering")
     set_language: str = "ru"
     """Row: whose neurons are off."""
     text_language: str = "ru"
@@ -36,6 +41,11 @@ class Config:
     """Language of its prompts."""
     prompts: int = 60
     seed: int = 0
+
+
+def opened(config: Config, results: dict) -> Any:
+    dtype = getattr(torch, results["model"]["dtype"].removeprefix("torch."))
+    return AutoModelForCausalLM.from_pretrained(config.model, dtype=dtype).eval()
 
 
 def nats(model, tokenizer, lines: list[str]) -> float:
@@ -49,11 +59,11 @@ def nats(model, tokenizer, lines: list[str]) -> float:
 
 
 def ablation_cell(config: Config, results: dict) -> dict:
-    model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    model = opened(config, results)
+    tokenizer = AutoTokenizer.from_pretrained(config.model)
     count = results["ablation"]["documents"][config.text_language]
     tokens = results["ablation"]["tokens"][config.text_language]
-    lines = [d.text for d in load_corpus("reference", [config.text_language], split="test")[config.text_language]][
+    lines = [d.text for d in load_corpus(config.corpus, [config.text_language], split="test")[config.text_language]][
         :count
     ]
     clean = nats(model, tokenizer, lines)
@@ -72,8 +82,8 @@ def ablation_cell(config: Config, results: dict) -> dict:
 
 
 def steering_cell(config: Config, results: dict) -> dict:
-    model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(MODEL, padding_side="left")
+    model = opened(config, results)
+    tokenizer = AutoTokenizer.from_pretrained(config.model, padding_side="left")
     layer, strength = results["steering"]["layer"], results["steering"]["strength"]
     observation = Observation.load(Path(config.demo) / "observation")
     record, place = observation["resid_out"], observation["resid_out"].layers.index(layer)
@@ -88,7 +98,7 @@ def steering_cell(config: Config, results: dict) -> dict:
         fresh[0] += 1
         return output + share * vector
 
-    lines = [d.text for d in load_corpus("reference", [config.source], split="test")[config.source]][: config.prompts]
+    lines = [d.text for d in load_corpus(config.corpus, [config.source], split="test")[config.source]][: config.prompts]
     heads = [line[: round(len(line) / 2)].rsplit(" ", 1)[0] for line in lines]
     batch = tokenizer(heads, return_tensors="pt", padding=True)
     handle = model.model.layers[layer].register_forward_hook(hook)
@@ -119,7 +129,8 @@ def steering_cell(config: Config, results: dict) -> dict:
 
 def run(config: Config, run: Run) -> None:
     results = json.loads((Path(config.demo) / "results.json").read_text())
-    run.log([ablation_cell(config, results), steering_cell(config, results)])
+    cells = {"ablation": ablation_cell, "steering": steering_cell}
+    run.log([cells[name](config, results) for name in config.cells])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,14 @@ def kernel_table() -> list[str]:
     return rows
 
 
+def heads_table() -> list[str]:
+    """A large head read in parts where a loss is scored, by processor time, beside the whole head."""
+    rows = ["| entries | dtype | times faster | largest difference, nats |", "|---|---|---|---|"]
+    for row in read("head.jsonl")[1:]:
+        rows.append(f"| {row['entries']:,} | {row['dtype']} | {faster(row)} | {row['largest_difference_nats']:.0e} |")
+    return rows
+
+
 def releases_table() -> list[str]:
     """Steered words against a plain hook, by release of transformers."""
     _, *measured = read("releases.jsonl")

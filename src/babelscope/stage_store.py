@@ -11,7 +11,7 @@ from typing import Any
 from babelscope.errors import ArtifactError
 from babelscope.files.state_folder import hash_json, read_sealed, write_sealed
 from babelscope.files.strict_json import read_json
-from babelscope.files.work_log import work_log
+from babelscope.files.work_log import WorkLog, work_log
 from babelscope.files.writing import PARTIAL, discard, write_text
 from babelscope.runs import duration, nan_as_null, peak_mib
 
@@ -53,14 +53,15 @@ class StageStore:
             record = read_sealed(file, f"{self.fingerprint} {name}", advice=advice)
             self.seconds[name], self.peak_mib[name] = record["seconds"], record["peak_mib"]
             return record["found"]
-        with self.timed(name), self.log(name):
+        with self.timed(name), self.log(name) as work:
             findings = nan_as_null(find())
+        self.seconds[name] = round(self.seconds[name] + work.spent, 2)
         record = {"seconds": self.seconds[name], "peak_mib": self.peak_mib[name], "found": findings}
         write_sealed(file, record, f"{self.fingerprint} {name}")
         discard(self.folder / STAGES / f"{name}.work")
         return json.loads(json.dumps(findings))
 
-    def log(self, name: str) -> AbstractContextManager[None]:
+    def log(self, name: str) -> AbstractContextManager[WorkLog]:
         """While open, the pieces of work of a name are kept, and those of an interrupted run taken; see `work_log`."""
         return work_log(self.folder / STAGES / f"{name}.work", f"{self.fingerprint} {name}")
 

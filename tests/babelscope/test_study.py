@@ -377,13 +377,18 @@ def test_a_file_is_no_place_for_a_study(capsys, own):
 
 def test_what_a_study_will_take_is_said_first_by_its_budget_and_by_batches_of_its_text(own, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
-    counted = []
+    counted, read = [], []
 
     def say(job, *rest):
         counted.extend(stage_costs(job, True))
         return say_costs(job, *rest)
 
+    def watched(model, tokenizer, texts, **given):
+        read.append({tag: given["tokens_per_language"] for tag in texts})
+        return observe(model, tokenizer, texts, **given)
+
     monkeypatch.setattr("babelscope.study.run.say_costs", say)
+    monkeypatch.setattr("babelscope.study.cost.observe", watched)
     budget = replace(TINY, part_tokens=30)
     run_study(str(own / "model"), str(own / "corpus"), own / "out", budget=budget, steering=False, progress=True)
     said = [record.getMessage() for record in caplog.records]
@@ -392,6 +397,7 @@ def test_what_a_study_will_take_is_said_first_by_its_budget_and_by_batches_of_it
     assert any(line.startswith("all stages: about") and "every amount is a flag" in line for line in said)
     assert any(re.fullmatch(r"choosing the rate, 8 of 8, \d+ s left", line) for line in said)
     assert any(line.startswith("all further stages: about") for line in said)
+    assert read == [{"de": 1500}]  # as many as are observed, not a few: their documents would be mostly pads
     costs = {cost.stage: cost for cost in counted}
     assert list(costs) == ["observe", "identify", "control", "ablate", "steer"]
     assert costs["identify"].scored == 2 * 60 * (8 * 2 + 1)

@@ -48,6 +48,16 @@ def test_an_interrupted_run_computes_nothing_again_and_gives_the_same(tmp_path):
     assert first == [0, 1, 2, 3, 4, 5] and second == [6, 7, 8, 9]
 
 
+def test_the_seconds_of_interrupted_runs_are_kept(tmp_path):
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), work_log(tmp_path / "log", "run", seconds=0.0) as work:
+            piece_of_work(lambda: "a", lambda: 1)
+            piece_of_work(lambda: f"{work.spent}", lambda: time.sleep(0.2))
+            raise KeyboardInterrupt
+    with work_log(tmp_path / "log", "run") as work:
+        assert 0.4 <= work.spent < 60
+
+
 def test_other_work_than_was_logged_is_computed_and_never_taken_from_the_log(tmp_path):
     numbers(tmp_path / "log", [1, 2, 3, 4], [])
     computed = []

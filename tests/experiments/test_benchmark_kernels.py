@@ -35,3 +35,14 @@ def test_attention_statistics_hold_a_small_part_of_what_patterns_hold(tmp_path):
     assert len(found) == 4 and all(row["entropy_gap_nats"] < 1e-5 for row in found)
     assert all(row["memory_share"] < 0.2 for row in found if row["base"] == "eager patterns")
     assert all(0 < row["low"] <= row["times_faster"] <= row["high"] for row in found)
+
+
+def test_a_head_in_parts_gives_the_losses_of_the_whole_one(tmp_path):
+    found = rows("benchmark_head", tmp_path, entries=(5000, 40_000), hidden=16, rows=8)
+    assert [(row["entries"], row["dtype"]) for row in found] == [
+        (entries, dtype) for entries in (5000, 40_000) for dtype in ("float32", "bfloat16")
+    ]
+    assert [row["read_in_parts"] for row in found] == [False, False, True, True]
+    assert all(
+        row["largest_difference_nats"] < 1e-5 and row["low"] <= row["times_faster"] <= row["high"] for row in found
+    )

@@ -80,6 +80,11 @@ def format_of(path: Path) -> str:
     return "" if kind is None else str(kind)
 
 
+def class_saved(path: Path) -> str:
+    """The class of what a folder holds, such as Direction; empty where it holds no artifact."""
+    return format_of(path).removeprefix("babelscope.").partition("/")[0]
+
+
 @dataclass(frozen=True)
 class SavedAs:
     """A folder in which this library saved one of some kinds."""

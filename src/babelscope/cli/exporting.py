@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.argument_kinds import SavedAs, format_of, free
+from babelscope.cli.argument_kinds import SavedAs, class_saved, free
 from babelscope.cli.arguments import Device, Dtype, Model, Out, Result
 from babelscope.cli.flag_conditions import UsedWith, saved_as
 from babelscope.cli.quantities import Strength
@@ -48,7 +48,7 @@ def run_export(
         unit: raw (as the direction is long), unit (of length one), or relative (a share of the stream's mean length).
         dtype: of the merged weights; auto is float32 on the CPU, the stored dtype elsewhere. Adapters are float32.
     """
-    kind = format_of(artifact).removeprefix("babelscope.").partition("/")[0]
+    kind = class_saved(artifact)
     if kind not in FORMS[format]:
         able = ", ".join(form for form, kinds in FORMS.items() if kind in kinds)
         raise UsageError(

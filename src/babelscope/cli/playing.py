@@ -10,7 +10,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.argument_kinds import SavedAs, format_of
+from babelscope.cli.argument_kinds import SavedAs, class_saved
 from babelscope.cli.arguments import Device, Dtype, Model, Result
 from babelscope.cli.quantities import Port, Seed, Temperature
 from babelscope.errors import PrerequisiteError, UsageError
@@ -55,7 +55,9 @@ def run_play(
 
     loaders = {kind.__name__: kind.load for kind in (Direction, SteeringRecipe, Delta, NeuronSet, Observation)}
     same_name = Counter(path.name for path in artifacts)
-    loaded = {path.name if same_name[path.name] == 1 else str(path): loaders[kind_of(path)](path) for path in artifacts}
+    loaded = {
+        path.name if same_name[path.name] == 1 else str(path): loaders[class_saved(path)](path) for path in artifacts
+    }
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     playground = Playground(
         model=language_model, tokenizer=tokenizer, artifacts=loaded, seed=seed, temperature=temperature
@@ -65,11 +67,6 @@ def run_play(
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
     return {"page": address, "artifacts": list(loaded), "seed": seed}
-
-
-def kind_of(path: Path) -> str:
-    """The class of what is saved in a folder, such as Direction."""
-    return format_of(path).removeprefix("babelscope.").partition("/")[0]
 
 
 def check_port(port: int | None) -> None:

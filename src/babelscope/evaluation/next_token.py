@@ -9,8 +9,9 @@ from babelscope.models.plain import objection
 
 PART = 4096
 """Entries of the vocabulary at a time: the scores of 512 rows then stay in a processor's cache."""
-LARGE = 65_536
-"""Entries from which a head is read in parts; below it, that saves nothing."""
+LARGE = 32_768
+"""Entries from which a head is read in parts (docs/measured/head.jsonl); the losses of smaller ones stay bit for bit as
+earlier releases gave them."""
 
 
 def at_least_float32(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

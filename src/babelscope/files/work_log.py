@@ -51,6 +51,9 @@ class WorkLog:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """The tensors of these values."""
     written: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=time.monotonic)
+    spent: float = 0.0
+    """Seconds that the interrupted runs took, each up to its last write."""
 
     def piece(self, key: str, compute: Callable[[], Any]) -> Any:
         """The value of the next piece of work: out of the log, or computed and logged."""
@@ -86,14 +89,15 @@ class WorkLog:
             first = self.count - len(self.waiting)
             file = self.folder / f"{first:09d}.safetensors"
             digest = write_tensors(file, self.tensors)
-            content = {"first": first, "pieces": self.waiting, "sha256": digest}
+            spent = self.spent + time.monotonic() - self.began
+            content = {"first": first, "pieces": self.waiting, "sha256": digest, "spent": spent}
             write_sealed(file.with_suffix(".json"), content, self.fingerprint)
             self.waiting, self.tensors = [], {}
         self.written = time.monotonic()
 
 
 @contextmanager
-def work_log(folder: Path, fingerprint: str, *, seconds: float | None = None) -> Iterator[None]:
+def work_log(folder: Path, fingerprint: str, *, seconds: float | None = None) -> Iterator[WorkLog]:
     """Log the pieces of work of a run in a folder, and take from there what an interrupted run has logged.
 
     fingerprint: of everything that decides the run. seconds: between two writes. The folder stays until `discard`.
@@ -101,10 +105,10 @@ def work_log(folder: Path, fingerprint: str, *, seconds: float | None = None) ->
     """
     with locked(folder):
         work = WorkLog(folder, fingerprint, SECONDS if seconds is None else seconds, iter(()))
-        work.earlier = _earlier(folder, fingerprint)
+        work.earlier, work.spent = _earlier(folder, fingerprint), _spent(folder, fingerprint)
         token = _OPEN.set(work)
         try:
-            yield
+            yield work
         finally:
             _OPEN.reset(token)
             work.flush()
@@ -157,6 +161,12 @@ def _earlier(folder: Path, fingerprint: str) -> Iterator[tuple[str, Any]]:
         for key, packed in content["pieces"]:
             yield key, None if packed is None else [unpack(packed[0], tensors)]
         count += len(content["pieces"])
+
+
+def _spent(folder: Path, fingerprint: str) -> float:
+    """Seconds up to the last write of the interrupted runs; of a log that an earlier release wrote, none."""
+    files = sorted(folder.glob("*.json"))
+    return read_sealed(files[-1], fingerprint, advice=ADVICE).get("spent", 0.0) if files else 0.0
 
 
 def pack(value: Any, tensors: dict[str, Tensor], prefix: str) -> Any:

@@ -46,7 +46,7 @@ class ProbeJob:
     """Folders of a training run's checkpoints, in order."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """How checkpoints are opened: device and dtype."""
-    log: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
+    log: Callable[[str], AbstractContextManager[object]] = lambda _: nullcontext()
     """Keeps the work of a name for an interrupted run, as `StageStore.log` does: of what several probes share."""
 
     @cached_property

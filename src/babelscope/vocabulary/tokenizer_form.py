@@ -139,7 +139,7 @@ class TokenizerForm:
         return fixed_ids
 
     def with_state(self, state: Mapping[str, Any], new_ids: Mapping[int, int]) -> "TokenizerForm":
-        """The same tokenizer with other entries; moved: the new id by the old one."""
+        """The same tokenizer with other entries; new_ids: the new id by the old one."""
         text = _packed({**state, "post_processor": _moved(state["post_processor"], new_ids)})
         files = {**self.files, STATE: text if self.model["type"] == "BPE" else _settled(text)}
         settings = json.loads(self.files[SETTINGS]) if SETTINGS in self.files else {}
