@@ -17,7 +17,7 @@ from babelscope.cli.doctor import kernel_backend
 from babelscope.cli.evaluating import run_perplexity
 from babelscope.cli.flag_conditions import UsedWith, saved_as
 from babelscope.cli.observing import part_of_shards
-from babelscope.cli.playing import check_port, kind_of
+from babelscope.cli.playing import check_port
 from babelscope.cli.reporting import run_report
 from babelscope.cli.saved import open_recipe, stability_rows
 from babelscope.cli.selecting import run_import_mask
@@ -187,4 +187,4 @@ def test_a_port_that_is_taken_is_told_before_a_model_is_opened():
 
 def test_what_is_saved_in_a_folder_is_the_class_that_its_config_names(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"format": "babelscope.SteeringRecipe/3"}))
-    assert kind_of(tmp_path) == "SteeringRecipe"
+    assert class_saved(tmp_path) == "SteeringRecipe"
