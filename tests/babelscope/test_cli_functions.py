@@ -13,6 +13,7 @@ from babelscope import Direction, Site, SteeringRecipe
 from babelscope.artifacts import Origin
 from babelscope.cli.ablating import drawn_line
 from babelscope.cli.adapting import check_rows
+from babelscope.cli.argument_kinds import class_saved
 from babelscope.cli.doctor import kernel_backend
 from babelscope.cli.evaluating import run_perplexity
 from babelscope.cli.flag_conditions import UsedWith, saved_as
