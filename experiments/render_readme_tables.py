@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import tyro
-from tables import chat, gpu, judging, main_job, probes, registries, robustness, steering, training, units
+from tables import chat, gpu, judging, main_job, probes, registries, robustness, rows, steering, training, units
 from tables.measured import ROOT
 
 from babelscope.files.writing import write_text
@@ -29,6 +29,7 @@ PAGES = (
     "docs/judging-answers.md",
     "docs/kernels.md",
     "docs/what-happens-to-damaged-files.md",
+    "docs/rows.md",
 )
 """A block between `<!-- measured: name -->` and its end is written here, wherever it stands."""
 
@@ -86,6 +87,8 @@ TABLES = {
     "judge of neighbours": judging.neighbours_table,
     "judge cost": judging.judge_cost,
     "language heads": probes.language_heads_table,
+    "rows": rows.rows_table,
+    "rows summary": rows.rows_summary,
 }
 """By the name of its block."""
 

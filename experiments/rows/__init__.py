@@ -1,0 +1,1 @@
+"""One measurement for each row of docs/rows.md: what a paper found, measured here beside a witness."""

@@ -1,0 +1,62 @@
+"""The rows by number: what each is, where it was published, how to run it, and the function that measures it."""
+
+from typing import NamedTuple
+
+
+class RowEntry(NamedTuple):
+    """One row of docs/rows.md."""
+
+    title: str
+    source: str
+    command: str
+    """The verb or function that people call."""
+    measure: str = ""
+    """module:function in `rows`, from Inputs to RowResult; empty where nothing is there to measure."""
+
+
+ROWS: dict[int, RowEntry] = {
+    1: RowEntry("Language neurons by activation entropy (LAPE)", "arXiv:2402.16438", "identify --method lape"),
+    2: RowEntry(
+        "Specific, related and general neurons, and parts of the model", "arXiv:2505.21505", "probe --probe roles"
+    ),
+    3: RowEntry("Neurons by the effect of removing them (PLND)", "arXiv:2402.18815", "probe --probe removal"),
+    4: RowEntry(
+        "Neuron specialization by cumulative activation", "arXiv:2404.11201", "identify --method specialization"
+    ),
+    5: RowEntry("Ablation of each language's neurons on each text", "arXiv:2402.16438", "ablate"),
+    6: RowEntry("Language arithmetic and fallback languages", "arXiv:2507.22608", "steer --method arithmetic"),
+    7: RowEntry("Features by rates against random tokens (LangFIR)", "arXiv:2604.03532", "features --rule langfir"),
+    8: RowEntry("Monolinguality of features", "arXiv:2505.05111", "features --rule monolinguality"),
+    9: RowEntry("Steering by discriminant shifts (ITLC)", "arXiv:2506.12450", "direct"),
+    10: RowEntry("Steering by a linear map between languages (INCLINE)", "arXiv:2410.12462", "direct"),
+    11: RowEntry("Language apart from reasoning", "arXiv:2505.15257", "probe --probe subspaces"),
+    12: RowEntry("Heads shifted between languages (CLAIM)", "arXiv:2506.11073", "direct"),
+    13: RowEntry("Experts by language", "arXiv:2510.04694", "probe --probe routing"),
+    14: RowEntry("Shift to the dominant language and back (ShifCon)", "arXiv:2410.19453", "direct"),
+    15: RowEntry("Training only a language's subnetwork", "arXiv:2510.13580", "adapt"),
+    16: RowEntry("Lottery-ticket sparse fine-tuning (LT-SFT)", "arXiv:2110.07560", "adapt --baseline lt-sft"),
+    17: RowEntry("Kernels of masked updates", "this library", "adapt"),
+    18: RowEntry("Kernels of attention statistics", "this library", "probe --probe heads"),
+    19: RowEntry("Latent language by the logit lens", "arXiv:2402.10588", "probe --probe lens"),
+    20: RowEntry("Geometry of token embeddings", "arXiv:2311.18034", "probe --probe embeddings"),
+    21: RowEntry("Alignment with English (MEXA)", "arXiv:2410.05873", "probe --probe alignment"),
+    22: RowEntry("Similarity of representations", "arXiv:2212.01924", "probe --probe alignment"),
+    23: RowEntry("Language trees and transfer (mPLM-Sim)", "arXiv:2305.13684", "probe --probe trees"),
+    24: RowEntry("Concepts and compression over training", "this library", "probe --probe language-id"),
+    25: RowEntry("Working languages over training (Babel Tower)", "this library", "probe --probe checkpoints"),
+    26: RowEntry("Circuits shared or specific", "arXiv:2410.06496", "probe --probe circuits"),
+    27: RowEntry("Keys and values of MLPs", "arXiv:2406.16235", ""),
+    28: RowEntry("Structural priming across languages", "arXiv:2503.03962", ""),
+    29: RowEntry("What the tokenizer costs", "this library", "probe --probe tokenizer"),
+    30: RowEntry("Training shares from merges", "arXiv:2407.16607", "probe --probe tokenizer"),
+    31: RowEntry("Vocabulary extension and replacement", "arXiv:2406.11477", "vocabulary extend"),
+    32: RowEntry("Vocabulary trimming", "arXiv:2305.15020", "vocabulary trim"),
+    33: RowEntry("Continued training with replay", "this library", "adapt --replay"),
+    34: RowEntry("Alignment as an objective", "arXiv:2502.14830", ""),
+    35: RowEntry("General-knowledge subtraction and routing", "this library", ""),
+    36: RowEntry("Influence of training text", "arXiv:2308.03296", ""),
+    37: RowEntry("Language confusion", "arXiv:2406.20052", "evaluate confusion"),
+    38: RowEntry("Knowledge by language", "arXiv:2102.00894", ""),
+    39: RowEntry("Observe once, merge", "this library", "merge"),
+    42: RowEntry("Dose and response of steering", "this library", "steer --sweep"),
+}
