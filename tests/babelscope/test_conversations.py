@@ -227,3 +227,42 @@ def test_observe_counts_the_words_and_nothing_else(folder):
         count += int(chosen.sum())
     assert observation.tokens == {"fi": count}
     torch.testing.assert_close(observation["resid_out"].sum[:, :, 0] / count, total / count, rtol=1e-4, atol=1e-5)
+
+
+ROW = '{"id": "7", "prompt": "Frage: wie viele?\\nAntwort:", "answer": " sieben <eos>"}\n'
+
+
+def test_after_a_prompt_the_tokens_of_the_answer_alone_count(tmp_path, tokenizer):
+    (tmp_path / "de.jsonl").write_text(ROW)
+    document = load_corpus(tmp_path, split="all")["de"][0]
+    prompt, answer = "Frage: wie viele?\nAntwort:", " sieben <eos>"
+    assert (document.id, document.text, document.prompt) == ("7", answer, prompt)
+    tokens = tokenize_documents(tokenizer, [document], 0, max_length=512, name=None)[0]
+    plain = tokenize_documents(tokenizer, [Document("7", prompt + answer)], 0, max_length=512, name=None)[0]
+    assert tokens.tokens == plain.tokens and tokens.n_bytes == len(answer.encode())
+    counted = [token for token, is_in in zip(tokens.tokens, tokens.counted, strict=True) if is_in]
+    assert tokenizer.decode(counted) == answer and not any(tokens.counted[: -len(counted)])
+
+
+def test_observed_answers_are_whole_text_less_prompts(tmp_path, tokenizer):
+    """The published way: counts of prompt and answer, less those of the prompt alone."""
+    model = tiny_model("llama")
+    pairs = [("Q: ab? A:", " ba yes"), ("Q: cd? A:", " dc and more")]
+    answers = {tag: [Document(str(n), a, None, p) for n, (p, a) in enumerate(pairs)] for tag in ("en", "fi")}
+    whole, prompts = ({tag: [of(pair) for pair in pairs] for tag in answers} for of in ("".join, lambda pair: pair[0]))
+    counts, whole_counts, prompt_counts = (observe(model, tokenizer, texts) for texts in (answers, whole, prompts))
+    difference = whole_counts["mlp_gate"].active - prompt_counts["mlp_gate"].active
+    assert torch.equal(counts["mlp_gate"].active, difference)
+    assert counts.tokens == {tag: whole_counts.tokens[tag] - prompt_counts.tokens[tag] for tag in counts.tokens}
+
+
+def test_prompts_are_part_of_what_a_text_is(tmp_path):
+    two = [as_corpus({"en": [Document("0", "yes", None, prompt)]}) for prompt in ("a", "b")]
+    assert two[0].hash != two[1].hash != as_corpus({"en": [Document("0", "yes")]}).hash
+    with pytest.raises(CorpusError, match="prompts with answers came"):
+        romanise(as_corpus({"ru": [Document("0", "да", None, "a")]}))
+    talks = as_conversations(two[0], counted="answer")["en"][0].conversation
+    assert [turn.as_dict() for turn in talks.messages] == [user("a"), assistant("yes")] and talks.text == "yes"
+    (tmp_path / "en.jsonl").write_text('{"text": "a"}\n{"prompt": "a", "answer": 3}\n')
+    with pytest.raises(CorpusError, match=r"line 2: no readable row \(answer is int\)"):
+        load_corpus(tmp_path, split="all")

@@ -6,7 +6,7 @@ import pytest
 from conftest import tiny_tokenizer
 
 from babelscope.corpus.corpus_names import check_corpus_name, may_be_hub_id
-from babelscope.corpus.data_sets import load_dataset_corpus, row_document, split_rows
+from babelscope.corpus.data_sets import checked_document, load_dataset_corpus, split_rows
 from babelscope.corpus.plain_backend import plain_backend
 from babelscope.corpus.text_files import (
     check_plain,
@@ -118,12 +118,12 @@ def test_texts_are_in_composed_form(tmp_path):
     assert parse_row(json.dumps({"text": decomposed}), 4, tmp_path / "x").text == "\u00e9"
     assert str(parse_row(json.dumps({"text": "a"}), 4, tmp_path / "x").id) == "4"
     assert parse_line(decomposed, 2, tmp_path / "x").text == "\u00e9"
-    assert row_document({"text": decomposed, "id": 7}, 0, "name").text == "\u00e9"
+    assert checked_document({"text": decomposed, "id": 7}, 0, "name").text == "\u00e9"
 
 
 def test_a_row_of_a_data_set_without_text_is_named():
-    with pytest.raises(CorpusError, match="name, row 5: fields words, id came; expected text with a text"):
-        row_document({"words": "a", "id": 1}, 5, "name")
+    with pytest.raises(CorpusError, match='name, row 5: fields words, id came; expected {"text": "…"} or '):
+        checked_document({"words": "a", "id": 1}, 5, "name")
 
 
 @pytest.fixture

@@ -5,16 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from babelscope.figures.probes_training import RoleStep, role_history
+from babelscope.figures.probes_roles import RoleBar, RoleStep, role_bars, role_history
 from babelscope.figures.probes_units import (
     Estimate,
-    RoleBar,
     attention_map,
     concept_lines,
     head_harm,
     head_map,
     patch_lines,
-    role_bars,
     routing_map,
     token_premium,
     training_shares,

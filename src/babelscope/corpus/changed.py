@@ -12,9 +12,11 @@ ROMANISABLE = frozenset({"Cyrl", "Arab", "Deva", "Hans", "Hant", "Grek", "Geor",
 
 
 def check_no_conversations(corpus: Corpus) -> None:
-    """Raise CorpusError for conversations, whose messages would be lost."""
+    """Raise CorpusError for conversations and prompts with answers, whose messages would be lost."""
     if any(document.conversation is not None for documents in corpus.values() for document in documents):
         raise CorpusError(f"{corpus.name}: conversations came; expected plain text; read it without --conversation")
+    if any(document.prompt is not None for documents in corpus.values() for document in documents):
+        raise CorpusError(f"{corpus.name}: prompts with answers came; expected plain text; give rows of text")
 
 
 def romanise(corpus: Corpus) -> Corpus:

@@ -53,6 +53,8 @@ class ConversationTokens(NamedTuple):
 def as_conversations(corpus: Corpus, *, counted: Counted = "user", system: str | None = None) -> Corpus:
     """The same corpus with every plain document as a user's message; conversations stay what they are.
 
+    A prompt with its answer becomes the user's message and the assistant's.
+
     counted: of what is made here. system: a system prompt for these.
     """
     before = () if system is None else as_messages([Message("system", system)], "system prompt")
@@ -60,7 +62,9 @@ def as_conversations(corpus: Corpus, *, counted: Counted = "user", system: str |
     def put(document: Document) -> Document:
         if document.conversation is not None:
             return document
-        talk = Conversation((*before, Message("user", document.text)), counted)
+        words = [document.text] if document.prompt is None else [document.prompt, document.text]
+        turns = [Message(role, text) for role, text in zip(("user", "assistant"), words, strict=False)]
+        talk = Conversation((*before, *turns), counted)
         return Document(document.id, document.text, talk)
 
     return corpus.derived({tag: tuple(map(put, texts)) for tag, texts in corpus.items()}, f"{corpus.name}, as messages")
@@ -125,7 +129,8 @@ def tokenize_conversation(tokenizer: PreTrainedTokenizerBase, talk: Conversation
             taught = [a and not b for a, b in zip(marked, torn, strict=True)]
         else:
             taught = _with_ends(chat, counted_spans, counted, special)
-    return ConversationTokens(chat.ids, tuple(counted), tuple(taught), _bytes(chat, counted), sum(torn), chat.typed)
+    n_bytes = counted_bytes(chat.text, chat.offsets, counted)
+    return ConversationTokens(chat.ids, tuple(counted), tuple(taught), n_bytes, sum(torn), chat.typed)
 
 
 def _inside(chat: RenderedChat, spans: Sequence[tuple[int, int]]) -> tuple[list[bool], list[bool]]:
@@ -149,12 +154,12 @@ def _with_ends(
     ]
 
 
-def _bytes(chat: RenderedChat, counted: Sequence[bool]) -> int:
+def counted_bytes(text: str, offsets: Sequence[tuple[int, int]], counted: Sequence[bool]) -> int:
     """UTF-8 bytes of the characters that counted tokens stand for, each once: a character may be several tokens."""
     size, place = 0, 0
-    for (start, end), is_in in zip(chat.offsets or (), counted, strict=True):
+    for (start, end), is_in in zip(offsets, counted, strict=True):
         if is_in and end > place:
-            size += len(chat.text[max(start, place) : end].encode())
+            size += len(text[max(start, place) : end].encode())
             place = end
     return size
 

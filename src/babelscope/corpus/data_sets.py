@@ -1,15 +1,14 @@
 """Labelled text from a data set with one configuration a language, by the `datasets` library."""
 
-import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
 from babelscope.corpus.conversations import as_conversation
-from babelscope.corpus.documents import Corpus, Document, TextSource, id_of
+from babelscope.corpus.documents import Corpus, Document, TextSource
 from babelscope.corpus.encoding import check_unicode
 from babelscope.corpus.messages import Counted
 from babelscope.corpus.splits import WHOLE, deal_out
-from babelscope.corpus.text_files import TEXT_FIELD
+from babelscope.corpus.text_files import ROW_FORM, row_document
 from babelscope.errors import CorpusError, first_line
 from babelscope.languages import Language, parse_languages
 
@@ -39,7 +38,7 @@ def load_dataset_corpus(
     for tag in parse_languages(languages):
         splits, rows = split_rows(name, tag, split)
         (single if len(splits) == 1 else texts)[tag] = tuple(
-            row_document(row, number, f"{name}, {tag}")
+            checked_document(row, number, f"{name}, {tag}")
             if conversation is None
             else as_conversation(row, number, f"{name}, {tag}", conversation)
             for number, row in enumerate(rows)
@@ -81,12 +80,10 @@ def split_rows(name: str, tag: Language, split: str) -> tuple[list[str], Any]:
         ) from err
 
 
-def row_document(row: Any, number: int, where: str) -> Document:
-    """A row with its text; raises CorpusError for one without."""
-    text = row.get(TEXT_FIELD)
-    if not isinstance(text, str):
-        raise CorpusError(
-            f"{where}, row {number}: fields {', '.join(row)} came; expected {TEXT_FIELD} with a text; rename the field"
-        )
-    check_unicode(text, f"{where}, row {number}")
-    return Document(id_of(row, number), unicodedata.normalize("NFC", text))
+def checked_document(row: Any, number: int, where: str) -> Document:
+    """A row as a document; raises CorpusError for one without text."""
+    document = row_document(row, number)
+    if document is None:
+        raise CorpusError(f"{where}, row {number}: fields {', '.join(row)} came; expected {ROW_FORM}; rename the field")
+    check_unicode((document.prompt or "") + document.text, f"{where}, row {number}")
+    return document

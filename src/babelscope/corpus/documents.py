@@ -24,9 +24,11 @@ class Document(NamedTuple):
     id: str
     """The row's own `id`; a `LineNumber` where it has none and nobody said that the text is line-parallel."""
     text: str
-    """NFC, without line ends; of a conversation the words that count."""
+    """NFC, without line ends; of a conversation the words that count, of a prompt and its answer the answer."""
     conversation: Conversation | None = None
     """Messages for the model's chat template, where it is a conversation."""
+    prompt: str | None = None
+    """Words that are read before the text, exactly as they stand, and never counted; None where there are none."""
 
 
 SAMPLED = 64
@@ -52,6 +54,8 @@ def content_of(document: Document) -> str:
     """What makes two documents the same text: the words, however they are spaced, or all messages of a conversation."""
     if document.conversation is not None:
         return json.dumps(document.conversation, ensure_ascii=False)
+    if document.prompt is not None:
+        return json.dumps([document.prompt, document.text], ensure_ascii=False)
     return " ".join(document.text.split())
 
 
@@ -87,13 +91,15 @@ class Corpus(Mapping[Language, tuple[Document, ...]]):
 
     @property
     def hash(self) -> str:
-        """blake2b over tags, ids and texts, or messages and what of them counts: equal corpora have equal hashes."""
+        """blake2b over tags, ids and texts, with prompts, or messages and what counts: equal corpora, equal hashes."""
         digest = hashlib.blake2b(digest_size=8)
         for tag, documents in self._documents.items():
             for document in documents:
                 digest.update(f"{tag}\t{document.id}\t{document.text}\n".encode())
                 if document.conversation is not None:
                     digest.update(json.dumps(document.conversation).encode())
+                if document.prompt is not None:
+                    digest.update(json.dumps(["prompt", document.prompt]).encode())
         return digest.hexdigest()
 
     @property

@@ -2,9 +2,10 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from babelscope.corpus.conversations import parse_conversation
 from babelscope.corpus.documents import Document, LineNumber, clean_text, id_of
@@ -15,8 +16,9 @@ from babelscope.errors import ChatError, CorpusError, LanguageError
 from babelscope.files.strict_json import parse_json
 from babelscope.languages import Language, parse_languages
 
-TEXT_FIELD = "text"
-ROW_ADVICE = f'expected {{"{TEXT_FIELD}": "…"}}; correct the line'
+FIELDS = ("text", "prompt", "answer")
+ROW_FORM = '{"text": "…"} or {"prompt": "…", "answer": "…"}'
+ROW_ADVICE = f"expected {ROW_FORM}; correct the line"
 
 
 def split_of(file: Path) -> str:
@@ -120,13 +122,26 @@ def parse_row(line: str, number: int, path: Path) -> Document:
         raise CorpusError(
             row_error(path, number, "messages of a conversation") + ", or say --conversation (whose words count)"
         )
-    text = row.get(TEXT_FIELD) if isinstance(row, dict) else None
-    if not isinstance(text, str):
-        received = f"fields {', '.join(row)}" if isinstance(row, dict) else type(row).__name__
-        raise CorpusError(
-            row_error(path, number, received if text is None else f"{TEXT_FIELD} is {type(text).__name__}")
-        )
-    return Document(id_of(row, number), unicodedata.normalize("NFC", text))
+    document = row_document(row, number)
+    if document is None:
+        fields = row if isinstance(row, dict) else {}
+        wrong = [f"{key} is {type(fields[key]).__name__}" for key in FIELDS if not isinstance(fields.get(key, ""), str)]
+        received = ", ".join(wrong) or (f"fields {', '.join(row)}" if isinstance(row, dict) else type(row).__name__)
+        raise CorpusError(row_error(path, number, received))
+    return document
+
+
+def row_document(row: Any, number: int) -> Document | None:
+    """A row with its text, or with a prompt and its answer, of which the answer counts; None where it is neither."""
+    if not isinstance(row, Mapping):
+        return None
+    text, prompt, answer = (row.get(field) for field in FIELDS)
+    if isinstance(text, str):
+        return Document(id_of(row, number), unicodedata.normalize("NFC", text))
+    if text is None and isinstance(prompt, str) and isinstance(answer, str):
+        prompt, answer = (unicodedata.normalize("NFC", part) for part in (prompt, answer))
+        return Document(id_of(row, number), answer, None, prompt)
+    return None
 
 
 def row_error(path: Path, number: int, received: str) -> str:

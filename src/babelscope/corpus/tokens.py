@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.corpus.conversations import tokenize_conversation
+from babelscope.corpus.conversations import counted_bytes, tokenize_conversation
 from babelscope.corpus.documents import Corpus, Document
-from babelscope.corpus.encoding import begin_text, encode_texts, prefix_of, say_controls, special_ids
+from babelscope.corpus.encoding import EncodedText, begin_text, encode_texts, prefix_of, say_controls, special_ids
+from babelscope.errors import PrerequisiteError
 
 log = logging.getLogger(__name__)
 WINDOW = 1024
@@ -52,14 +53,15 @@ def tokenize_documents(
 ) -> list[TokenDocument]:
     """Tokens of each document: what begins a text once, control tokens never counted, nothing added at the end.
 
-    A conversation is rendered by the model's chat template, and the words of its roles that count are counted.
+    A conversation is rendered by the model's chat template, and the words of its roles that count are counted. After a
+    prompt, tokens count all of whose characters are the answer's.
     Control tokens that are spelt in a text stay text and count; a line in the log says so.
     rendered: the texts were written by a chat template, whose control tokens are meant; they do not count.
     name: what the texts are, for that line; None for a caller that says it itself.
     Raises CorpusError for half a surrogate pair, and for a tokenizer that cannot read control tokens as text.
     """
     special, prefix, documents = special_ids(tokenizer), prefix_of(tokenizer), []
-    plain = [text.text for text in texts if text.conversation is None]
+    plain = [(text.prompt or "") + text.text for text in texts if text.conversation is None]
     encoded = encode_texts(tokenizer, plain, rendered=rendered)
     if name is not None:
         say_controls([encoded_text.controls for encoded_text in encoded], name)
@@ -70,19 +72,37 @@ def tokenize_documents(
             continue
         encoded_text = next(following)
         ids = begin_text(prefix, encoded_text.ids, rendered=rendered)
-        ids_within = ids[:max_length]
+        before, n_bytes = len(ids) - len(encoded_text.ids), len(text.text.encode())
+        counts = [token not in special for token in ids]
+        if text.prompt is not None:
+            answers, n_bytes = tokens_of_answer(tokenizer, text, encoded_text)
+            counts = [a and b for a, b in zip(counts, [*(False for _ in range(before)), *answers], strict=True)]
         documents.append(
             TokenDocument(
                 language=language,
                 id=text.id,
-                tokens=tuple(ids_within),
-                counted=tuple(token not in special for token in ids_within),
-                truncated=len(ids) - len(ids_within),
-                n_bytes=len(text.text.encode()),
+                tokens=tuple(ids[:max_length]),
+                counted=tuple(counts[:max_length]),
+                truncated=max(0, len(ids) - max_length),
+                n_bytes=n_bytes,
                 controls=len(encoded_text.controls),
             )
         )
     return documents
+
+
+def tokens_of_answer(
+    tokenizer: PreTrainedTokenizerBase, text: Document, encoded_text: EncodedText
+) -> tuple[list[bool], int]:
+    """Which tokens of a prompt with its answer lie in the answer alone, and the UTF-8 bytes that they stand for."""
+    if encoded_text.encoding is None:
+        raise PrerequisiteError(
+            f"{type(tokenizer).__name__} does not say which characters a token stands for; expected a tokenizer of the "
+            "`tokenizers` library for prompts with answers; convert it"
+        )
+    prompt, offsets = text.prompt or "", encoded_text.encoding.offsets
+    within = [start >= len(prompt) for start, _ in offsets]
+    return within, counted_bytes(prompt + text.text, offsets, within)
 
 
 def conversation_document(

@@ -1,4 +1,4 @@
-"""Figures of the probes of units: tokenizer, heads, experts, neuron roles, patched activations."""
+"""Figures of the probes of units: tokenizer, heads, experts, concept neurons, patched activations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -190,46 +190,6 @@ def routing_map(
     # Plotly follows cmin only where cmax stands beside it.
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": top or 1.0, "colorbar": bar})
     return _titled(figure, x="layer (block, from 0)", y="", angle=0)
-
-
-class RoleBar(NamedTuple):
-    """Share of one class in one block of layers."""
-
-    block: str
-    role: str
-    share: Number
-    null: Number
-    """With permuted labels."""
-
-
-def role_bars(*, bars: Sequence[RoleBar], of: str = "selected") -> go.Figure:
-    """Specific, related and general neurons by block of layers, in % of its neurons; a mark shows permuted labels.
-
-    of: which neurons are counted, such as "selected" or "above the bar"; stands in the axis title.
-    """
-    figure = new_figure(height=340)
-    blocks = list(dict.fromkeys(bar.block for bar in bars))
-    roles = list(dict.fromkeys(bar.role for bar in bars))
-    width = 0.8 / len(roles)
-    for place, role in enumerate(roles):
-        bars_of_role = [bar for bar in bars if bar.role == role]
-        x = [blocks.index(bar.block) + (place - (len(roles) - 1) / 2) * width for bar in bars_of_role]
-        figure.add_bar(
-            x=x, y=[100 * bar.share for bar in bars_of_role], width=width * 0.9, name=role, marker={"opacity": 0.7}
-        )
-        figure.add_scatter(
-            x=x,
-            y=[100 * bar.null for bar in bars_of_role],
-            mode="markers",
-            name="permuted labels",
-            legendgroup="null",
-            showlegend=place == 0,
-            marker={"symbol": "line-ew", "size": 14, "line": {"width": 2, "color": VERMILLION}},
-            hovertemplate="permuted labels: %{y:.3f} %<extra></extra>",
-        )
-    figure.update_xaxes(tickvals=list(range(len(blocks))), ticktext=blocks, title={"text": "layers"})
-    figure.update_yaxes(title={"text": f"{of}, share of the block's neurons (%)"}, rangemode="tozero")
-    return figure
 
 
 def concept_lines(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         select_lape,
         select_top_rate,
     )
+    from babelscope.neurons.penalties import PenaltyStep, penalty_sweep
     from babelscope.neurons.rates import UnitCounts, entropy_nats, firing_rate
     from babelscope.neurons.rule_files import rule_class, rule_names
     from babelscope.neurons.rules.entropy_lambda import EntropyLambda, LambdaChoice
@@ -29,12 +30,14 @@ __all__ = [
     "Lape",
     "LapeChoice",
     "NeuronRule",
+    "PenaltyStep",
     "ScoringRule",
     "TopRate",
     "UnitCounts",
     "entropy_nats",
     "firing_rate",
     "neuron_rule",
+    "penalty_sweep",
     "rule_class",
     "rule_names",
     "rule_of",

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         Lineage,
         lineage_of,
     )
+    from babelscope.probes.model_parts import ModelParts, cut_profile
     from babelscope.probes.probe_evidence import SiteEvidence
     from babelscope.probes.probe_job import Findings, ProbeJob
     from babelscope.probes.probe_runs import ProbeRun, probe_findings, run_probes
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from babelscope.probes.roles import (
         RoleHistory,
         RoleShare,
+        role_parts,
         role_shares,
         track_roles,
     )
@@ -106,6 +108,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ModelParts",
+    "cut_profile",
     "Aligned",
     "Alignment",
     "language_alignment",
@@ -157,6 +161,7 @@ __all__ = [
     "removal_votes",
     "RoleHistory",
     "RoleShare",
+    "role_parts",
     "role_shares",
     "track_roles",
     "RoutingDivergence",

@@ -1,6 +1,6 @@
 """Language-specific, related and general neurons by depth, and how they come about during training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -9,15 +9,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.axes import Bool, Float64, Int64, Tensor
-from babelscope.controls import Evidence, neuron_shards
+from babelscope.controls import FEWEST_SHARDS, Evidence, neuron_shards
 from babelscope.controls.agreement import compare_masks
 from babelscope.corpus import Texts
 from babelscope.errors import SelectionError
 from babelscope.languages import Language
+from babelscope.neurons.rules.entropy_lambda import CLASSES
+from babelscope.probes.model_parts import ModelParts, class_profile, cut_profile, model_parts
 from babelscope.recording import observe
-
-CLASSES = ("specific", "related", "general")
-"""Classes 1, 2 and 3: active in one language, in some, in all."""
 
 
 @runtime_checkable
@@ -133,11 +132,40 @@ class RoleHistory:
         ]
 
 
+def role_parts(
+    observation: Observation,
+    classify: Classify,
+    *,
+    parts: int = 4,
+    parallel: bool = True,
+    draws: int = 199,
+    resamples: int = 19,
+    at: str = "mlp_gate",
+    seed: int = 0,
+) -> ModelParts:
+    """The parts of a model: layers cut where the shares of specific, related and general neurons change most.
+
+    All neurons above the bar are counted, selected or not.  Inputs as of `role_shares`; the cut as of `cut_profile`.
+    Control: the layers in random order, cut anew. Intervals: document shards drawn anew, `resamples` times, where every
+    language has text in 20 shards or more.
+    Source of the idea: arXiv:2505.21505, which draws the four parts by eye.
+    """
+    profile = class_profile(classify(observation).above)
+    shards = neuron_shards(observation, at, parallel=parallel)
+    resampled = None
+    if resamples and int((shards.by_shard.tokens > 0).sum(dim=0).min()) >= FEWEST_SHARDS:
+        samples = shards.bootstrap(resamples, seed)
+        resampled = torch.stack(
+            [class_profile(classify(*sums.by_unit(), observation.languages).above) for sums in samples]
+        )
+    return model_parts(profile, parts, resampled=resampled, draws=draws, seed=seed)
+
+
 def role_shares(
     observation: Observation,
     classify: Classify,
     *,
-    blocks: int = 4,
+    blocks: int | Sequence[Sequence[int]] = 4,
     parallel: bool = True,
     draws: int = 9,
     at: str = "mlp_gate",
@@ -149,23 +177,22 @@ def role_shares(
     penalty, where it is searched, is the largest that selects no general one.
 
     classify: `babelscope.select_entropy_lambda`, or that with other parameters by functools.partial.
-    blocks: layers are cut into so many parts of nearly equal size.
+    blocks: layers are cut into so many parts where the profiles of the classes change (`role_parts`), or the layers of
+    each block.
     parallel: whether shards hold the same sentences in every language; see `babelscope.controls.shuffled_labels`.
     Control: the same classifier on counts whose language labels are permuted by shard. It takes as many neurons by
     its score, so what changes is how they fall on classes and layers; among all above the bar also how many there are.
-    Raises SelectionError for more blocks than layers, MeasurementError for an observation without shards.
+    Raises SelectionError for more blocks than layers, or layers that the model does not have; MeasurementError for an
+    observation without shards.
     """
     classified = classify(observation)
-    n_layers = classified.classes.shape[0]
-    if not 1 <= blocks <= n_layers:
-        raise SelectionError(f"{blocks} blocks for {n_layers} layers; expected 1 to {n_layers}; correct it")
-    parts = torch.tensor_split(torch.arange(n_layers), blocks)
+    parts = block_layers(class_profile(classified.above), blocks)
     shards = neuron_shards(observation, at, parallel=parallel)
     shards.check(fewest=2)
     nulls = [
         both_shares(classify(*sums.by_unit(), observation.languages), parts) for sums in shards.permuted(draws, seed)
     ]
-    null = torch.stack(nulls) if nulls else torch.full((1, 2, blocks, 3), float("nan"), dtype=torch.float64)
+    null = torch.stack(nulls) if nulls else torch.full((1, 2, len(parts), 3), float("nan"), dtype=torch.float64)
     share = both_shares(classified, parts)
     searched = classified.sets.parameters.get("penalty_given", 0.0) is None
     return [
@@ -190,6 +217,18 @@ def role_shares(
     ]
 
 
+def block_layers(
+    profile: Float64[Tensor, "layer role"], blocks: int | Sequence[Sequence[int]]
+) -> tuple[Int64[Tensor, " block_layer"], ...]:
+    """The layers of each block: those that were given, or cut where the profiles change."""
+    layers = cut_profile(profile, blocks)[0] if isinstance(blocks, int) else tuple(map(tuple, blocks))
+    if not layers or not all(layers) or not {layer for block in layers for layer in block} <= set(range(len(profile))):
+        raise SelectionError(
+            f"blocks {layers} came; expected layers from 0 to {len(profile) - 1} in each; correct them"
+        )
+    return tuple(torch.tensor(block) for block in layers)
+
+
 def both_shares(classified: Classified, parts: tuple[Tensor, ...]) -> Float64[Tensor, "which block role"]:
     """Shares among the selected neurons, then among all above the bar."""
     return torch.stack([block_shares(classes, parts) for classes in (classified.classes, classified.above)])
@@ -197,9 +236,8 @@ def both_shares(classified: Classified, parts: tuple[Tensor, ...]) -> Float64[Te
 
 def block_shares(classes: Int64[Tensor, "layer neuron"], parts: tuple[Tensor, ...]) -> Float64[Tensor, "block role"]:
     """Share of each block's neurons in each class."""
-    return torch.stack(
-        [torch.stack([(classes[layers] == number).double().mean() for number in (1, 2, 3)]) for layers in parts]
-    )
+    profile = class_profile(classes)
+    return torch.stack([profile[layers].mean(dim=0) for layers in parts])
 
 
 def track_roles(
@@ -207,7 +245,7 @@ def track_roles(
     texts: Texts,
     classify: Classify,
     *,
-    blocks: int = 4,
+    blocks: int | Sequence[Sequence[int]] = 4,
     tokens_per_language: int | None = 10_000,
     shards: int = 32,
     parallel: bool = True,
@@ -216,18 +254,20 @@ def track_roles(
 ) -> RoleHistory:
     """The same roles at every checkpoint of a training run, from the same text.
 
-    checkpoints: name → a call that opens it, in order of training; each is opened once and let go.
+    checkpoints: name → a call that opens it, in order of training; each is opened once and let go, the last one first.
+    blocks: as of `role_shares`; a number of parts is cut by the last checkpoint's profiles, and all have the same.
     kept: agreement of every language's set with that of the last checkpoint. The names are the run's own.
     Raises SelectionError for fewer than two checkpoints.
     """
     if len(checkpoints) < 2:
         raise SelectionError(f"{len(checkpoints)} checkpoint came; expected at least two, in order; name more")
     by_checkpoint: list[tuple[str, list[RoleShare], NeuronSet]] = []
-    for name, open_one in checkpoints.items():
-        model, tokenizer = open_one()
+    for name, open_checkpoint in reversed(list(checkpoints.items())):
+        model, tokenizer = open_checkpoint()
         observation = observe(model, tokenizer, texts, tokens_per_language=tokens_per_language, shards=shards)
         roles = role_shares(observation, classify, blocks=blocks, parallel=parallel, draws=draws, seed=seed)
-        by_checkpoint.append((name, roles, classify(observation).sets))
+        blocks = [role.layers for role in roles[:: len(CLASSES)]]
+        by_checkpoint.insert(0, (name, roles, classify(observation).sets))
     last: Bool[Tensor, "language layer neuron"] = by_checkpoint[-1][2].mask()
     return RoleHistory(
         tuple(

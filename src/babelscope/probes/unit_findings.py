@@ -7,20 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from babelscope.errors import PrerequisiteError
-from babelscope.figures.probes_training import RoleStep, role_history
+from babelscope.figures.probes_roles import RoleBar, RoleStep, role_bars, role_history, role_profile
 from babelscope.figures.probes_units import (
     Estimate,
-    RoleBar,
     attention_map,
     head_harm,
     head_map,
-    role_bars,
     routing_map,
     token_premium,
     training_shares,
 )
 from babelscope.models import layout_of, open_model
-from babelscope.neurons import select_entropy_lambda
+from babelscope.neurons import penalty_sweep, select_entropy_lambda
 from babelscope.probes import head_ablation, heads, roles, routing
 from babelscope.probes.probe_job import Findings, ProbeJob
 from babelscope.recording import observe
@@ -73,29 +71,39 @@ def probe_routing(job: ProbeJob) -> Findings:
 
 
 def probe_roles(job: ProbeJob) -> Findings:
-    """Language-specific, related and general neurons by block of layers."""
+    """Language-specific, related and general neurons by layer, and the parts of the model that they divide."""
     observation = observe(job.model, job.tokenizer, job.others, tokens_per_language=5000)
-    role_rows = roles.role_shares(
+    parallel = job.others.parallel
+    # What is above the bar does not depend on the penalty, which need not be searched in every resample.
+    penalty = select_entropy_lambda(observation).penalty
+    parts = roles.role_parts(
         observation,
-        select_entropy_lambda,
-        blocks=min(4, layout_of(job.model).n_layers),
-        parallel=job.others.parallel,
+        functools.partial(select_entropy_lambda, penalty=penalty),
+        parts=min(4, layout_of(job.model).n_layers),
+        parallel=parallel,
         seed=job.seed,
     )
-    pictures = {}
-    for name, of in (("roles", "selected"), ("roles_above_bar", "above the bar")):
-        bars = [
-            role_bar(role, of_all_neurons=of != "selected") for role in role_rows if role.neurons or of != "selected"
-        ]
-        if bars:
-            pictures[name] = role_bars(bars=bars, of=of)
-    return Findings([row for role in role_rows for row in role.rows()], pictures)
+    role_rows = roles.role_shares(
+        observation, select_entropy_lambda, blocks=parts.layers, parallel=parallel, seed=job.seed
+    )
+    steps = penalty_sweep(observation)
+    return Findings(
+        [*parts.rows(), *(row for role in role_rows for row in role.rows()), *(step.row() for step in steps)],
+        {
+            "profile": role_profile(profile=parts.profile.numpy(), roles=roles.CLASSES, starts=parts.starts),
+            "roles": role_bars(bars=[role_bar(role, of_all_neurons=False) for role in role_rows]),
+            "roles_above_bar": role_bars(
+                bars=[role_bar(role, of_all_neurons=True) for role in role_rows], of="above the bar"
+            ),
+        },
+    )
 
 
 def role_bar(role: roles.RoleShare, *, of_all_neurons: bool) -> RoleBar:
     """One bar: of the selected neurons, or of every neuron above the bar."""
     share, null = (role.above_share, role.above_null) if of_all_neurons else (role.share, role.null)
-    return RoleBar(f"{role.layers[0]}–{role.layers[-1]}", role.role, share, null)
+    name = f"{role.role} (the penalty selects none)" if role.forbidden and not of_all_neurons else role.role
+    return RoleBar(f"{role.layers[0]}–{role.layers[-1]}", name, share, null)
 
 
 def probe_checkpoints(job: ProbeJob) -> Findings:

@@ -22,6 +22,7 @@ from babelscope.neurons.rates import (
 )
 
 CLASSES = ("specific", "related", "general")
+"""Classes 1, 2 and 3: active in one language, in some, in all."""
 LARGEST_PENALTY, PENALTY_STEP, PENALTY_GRID = 0.2, 1e-3, 20
 """Upper end of the search for a penalty, where bisection stops, and steps of the grid that checks it."""
 

@@ -1,4 +1,4 @@
-"""Figures of what is tracked along a training run."""
+"""Figures of specific, related and general neurons: by block, by layer, along a training run."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from babelscope.figures.style import BLUE, CYCLE, SYMBOLS, Number, arms, page_template
+from babelscope.axes import Float
+from babelscope.figures.style import BLUE, CYCLE, SYMBOLS, VERMILLION, Number, arms, new_figure, page_template
 
 
 class RoleStep(NamedTuple):
@@ -77,4 +78,66 @@ def role_history(
     figure.update_xaxes(title={"text": "checkpoint"}, row=2, col=1)
     figure.update_yaxes(title={"text": "share of neurons (%)"}, rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title={"text": "shared with the last (0 chance)"}, row=2, col=1)
+    return figure
+
+
+class RoleBar(NamedTuple):
+    """Share of one class in one block of layers."""
+
+    block: str
+    role: str
+    share: Number
+    null: Number
+    """With permuted labels."""
+
+
+def role_bars(*, bars: Sequence[RoleBar], of: str = "selected") -> go.Figure:
+    """Specific, related and general neurons by block of layers, in % of its neurons; a mark shows permuted labels.
+
+    of: which neurons are counted, such as "selected" or "above the bar"; stands in the axis title.
+    """
+    figure = new_figure(height=340)
+    blocks = list(dict.fromkeys(bar.block for bar in bars))
+    roles = list(dict.fromkeys(bar.role for bar in bars))
+    width = 0.8 / len(roles)
+    for place, role in enumerate(roles):
+        bars_of_role = [bar for bar in bars if bar.role == role]
+        x = [blocks.index(bar.block) + (place - (len(roles) - 1) / 2) * width for bar in bars_of_role]
+        figure.add_bar(
+            x=x, y=[100 * bar.share for bar in bars_of_role], width=width * 0.9, name=role, marker={"opacity": 0.7}
+        )
+        figure.add_scatter(
+            x=x,
+            y=[100 * bar.null for bar in bars_of_role],
+            mode="markers",
+            name="permuted labels",
+            legendgroup="null",
+            showlegend=place == 0,
+            marker={"symbol": "line-ew", "size": 14, "line": {"width": 2, "color": VERMILLION}},
+            hovertemplate="permuted labels: %{y:.3f} %<extra></extra>",
+        )
+    figure.update_xaxes(tickvals=list(range(len(blocks))), ticktext=blocks, title={"text": "layers"})
+    figure.update_yaxes(title={"text": f"{of}, share of the block's neurons (%)"}, rangemode="tozero")
+    return figure
+
+
+def role_profile(
+    *, profile: Float[np.ndarray, "layer role"], roles: Sequence[str], starts: Sequence[int] = ()
+) -> go.Figure:
+    """Neurons of each class by layer, in % of the layer's neurons above the bar; dashed: where a part begins."""
+    figure = new_figure(height=340)
+    for column, role in enumerate(roles):
+        figure.add_scatter(
+            x=list(range(len(profile))),
+            y=100 * profile[:, column],
+            mode="lines+markers",
+            name=role,
+            line={"color": CYCLE[column], "width": 2},
+            marker={"color": CYCLE[column], "symbol": SYMBOLS[column], "size": 7},
+            hovertemplate=f"{role}, layer %{{x}}: %{{y:.3f}} %<extra></extra>",
+        )
+    for start in starts:
+        figure.add_vline(x=start - 0.5, line={"width": 1.5, "dash": "dash"})
+    figure.update_xaxes(title={"text": "layer (block, from 0)"})
+    figure.update_yaxes(title={"text": "above the bar, share of the layer's neurons (%)"}, rangemode="tozero")
     return figure
