@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from babelscope.artifacts.stream import BINS, LayerStream
@@ -37,3 +38,14 @@ def with_streams(vectors, rest):
         lengths = torch.zeros(5, BINS, dtype=torch.int64)
         streams.append(LayerStream(2 * count, count, rows.sum(1), rows.square().sum(1), zero, zero, lengths))
     return replace(sentences, later=later, streams=tuple(streams))
+
+
+def mexa_by_hand(x, y):
+    """The published loop: every sentence against all others, row and column."""
+    hits = 0
+    for i in range(len(x)):
+        own = x[i] @ y[i] / np.linalg.norm(x[i]) / np.linalg.norm(y[i])
+        row = [x[i] @ y[j] / np.linalg.norm(x[i]) / np.linalg.norm(y[j]) for j in range(len(x)) if j != i]
+        column = [x[j] @ y[i] / np.linalg.norm(x[j]) / np.linalg.norm(y[i]) for j in range(len(x)) if j != i]
+        hits += own > max(row) and own > max(column)
+    return hits / len(x)

@@ -39,7 +39,12 @@ ROWS: dict[int, RowEntry] = {
     18: RowEntry("Kernels of attention statistics", "this library", "probe --probe heads"),
     19: RowEntry("Latent language by the logit lens", "arXiv:2402.10588", "probe --probe lens"),
     20: RowEntry("Geometry of token embeddings", "arXiv:2311.18034", "probe --probe embeddings"),
-    21: RowEntry("Alignment with English (MEXA)", "arXiv:2410.05873", "probe --probe alignment"),
+    21: RowEntry(
+        "Alignment with English (MEXA)",
+        "arXiv:2410.05873",
+        "probe --probe alignment --task-scores FILE",
+        "representations:measure_mexa",
+    ),
     22: RowEntry("Similarity of representations", "arXiv:2212.01924", "probe --probe alignment"),
     23: RowEntry("Language trees and transfer (mPLM-Sim)", "arXiv:2305.13684", "probe --probe trees"),
     24: RowEntry("Concepts and compression over training", "this library", "probe --probe language-id"),

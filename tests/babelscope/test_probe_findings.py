@@ -38,7 +38,16 @@ def test_every_probe_of_the_catalogue_is_a_function_of_a_job():
     for name, entry in PROBES.items():
         function = getattr(import_module(f"babelscope.probes.{entry.module}"), entry.function)
         assert list(inspect.signature(function).parameters) == ["job"], name
-        assert entry.reads <= {"texts", "others", "sentences", "against", "words", "translators", "checkpoints"}, name
+        assert entry.reads <= {
+            "texts",
+            "others",
+            "sentences",
+            "against",
+            "words",
+            "translators",
+            "checkpoints",
+            "task_scores",
+        }, name
     assert readers_of("checkpoints") == ("checkpoints",) and "lens" in readers_of("words")
     assert set(readers_of("sentences")) == {"alignment", "language-id", "trees", "subspaces"}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
-from sentence_cases import made_sentences, noise
+from sentence_cases import made_sentences, mexa_by_hand, noise
 
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.probes.alignment import cosine_matrix, language_alignment, linear_cka, mexa
@@ -14,17 +14,6 @@ def pair(n=40, hidden=12, seed=0, noise=1.0):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, hidden, generator=generator, dtype=torch.float64)
     return x, x + noise * torch.randn(n, hidden, generator=generator, dtype=torch.float64)
-
-
-def mexa_by_hand(x, y):
-    """The published loop: every sentence against all others, row and column."""
-    hits = 0
-    for i in range(len(x)):
-        own = x[i] @ y[i] / np.linalg.norm(x[i]) / np.linalg.norm(y[i])
-        row = [x[i] @ y[j] / np.linalg.norm(x[i]) / np.linalg.norm(y[j]) for j in range(len(x)) if j != i]
-        column = [x[j] @ y[i] / np.linalg.norm(x[j]) / np.linalg.norm(y[i]) for j in range(len(x)) if j != i]
-        hits += own > max(row) and own > max(column)
-    return hits / len(x)
 
 
 def cka_by_hand(x, y):

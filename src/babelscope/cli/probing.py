@@ -62,6 +62,7 @@ def run_probe(
     words: Annotated[str, ByFunction(check_words_name), read_by("words")] = "",
     translators: Annotated[Path | None, SavedAs(("Translators",)), read_by("translators")] = None,
     checkpoints: Annotated[tuple[str, ...], ByFunction(check_model_name), read_by("checkpoints")] = (),
+    task_scores: Annotated[Path | None, read_by("task_scores")] = None,
     resume: bool = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -85,6 +86,8 @@ def run_probe(
             or "reference"; the lens then also asks for each word by translation prompts.
         translators: folder of a saved tuned lens, for lens.
         checkpoints: folders of a training run's checkpoints in order, for checkpoints.
+        task_scores: table of a task's scores for alignment (a tag, a tab and a number in each line, the language
+            compared with among them): what MEXA predicts of them, and how well over languages.
         resume: go on with an interrupted run of the same command; done at once if it is complete.
     """
     if probe == "checkpoints" and len(checkpoints) < 2:
@@ -97,7 +100,7 @@ def run_probe(
     from babelscope.files.tensor_files import hash_file
     from babelscope.files.writing import write_text
     from babelscope.models import open_model
-    from babelscope.probes import ProbeJob, Translators, read_words, run_probes
+    from babelscope.probes import ProbeJob, Translators, read_task_scores, read_words, run_probes
     from babelscope.probes.probe_runs import measured_and_other
     from babelscope.reference import WORDS
     from babelscope.runs import environment
@@ -107,11 +110,13 @@ def run_probe(
     check_free(out, resume=resume)
     store = StageStore(out)
     table = read_words(words) if words else None
+    scores = read_task_scores(task_scores) if task_scores else None
     texts, other_texts = measured_and_other(corpus, languages, split, other_split, parallel)
     tuned = Translators.load(translators) if translators else None
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     words_hash = hash_file(WORDS if words == "reference" else Path(words)) if words else ""
     read = {"words": words_hash, "translators": hash_file(translators / TENSORS) if translators else ""}
+    read["task_scores"] = hash_file(task_scores) if task_scores else ""
     amounts = {"against": against, "sentences": sentences, "checkpoints": checkpoints, "seed": seed}
     text = {"text": [texts.hash, other_texts.hash], "languages": list(texts)}
     store.check_plan({"probe": probe, **plan_of_model(language_model, tokenizer), **text, **amounts, **read})
@@ -130,6 +135,7 @@ def run_probe(
         words=table,
         translators=tuned,
         checkpoints=checkpoints,
+        task_scores=scores,
         settings={"device": device, "dtype": dtype},
         log=store.log,
     )

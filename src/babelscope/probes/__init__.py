@@ -55,6 +55,11 @@ if TYPE_CHECKING:
         lineage_of,
     )
     from babelscope.probes.model_parts import ModelParts, cut_profile
+    from babelscope.probes.pooled_alignment import (
+        MexaScores,
+        mexa_scores,
+        read_task_scores,
+    )
     from babelscope.probes.probe_evidence import SiteEvidence
     from babelscope.probes.probe_job import Findings, ProbeJob
     from babelscope.probes.probe_runs import ProbeRun, probe_findings, run_probes
@@ -67,6 +72,12 @@ if TYPE_CHECKING:
         RemovalVotes,
         removal_sets,
         removal_votes,
+    )
+    from babelscope.probes.representation_similarity import (
+        canonical_similarity,
+        matching_accuracy,
+        neuron_correlation,
+        pwcca,
     )
     from babelscope.probes.roles import (
         RoleHistory,
@@ -84,6 +95,10 @@ if TYPE_CHECKING:
     from babelscope.probes.sentences import (
         Sentences,
         record_sentences,
+    )
+    from babelscope.probes.similarity_table import (
+        SimilarityTable,
+        similarity_indices,
     )
     from babelscope.probes.subspace_probe import (
         LanguageSubspaces,
@@ -115,6 +130,15 @@ __all__ = [
     "language_alignment",
     "linear_cka",
     "mexa",
+    "SimilarityTable",
+    "canonical_similarity",
+    "matching_accuracy",
+    "neuron_correlation",
+    "pwcca",
+    "similarity_indices",
+    "MexaScores",
+    "mexa_scores",
+    "read_task_scores",
     "EmbeddingGeometry",
     "embedding_geometry",
     "SiteEvidence",

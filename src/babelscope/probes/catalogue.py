@@ -11,7 +11,7 @@ class ProbeEntry(NamedTuple):
     function: str
     """Its function there, from a ProbeJob to Findings."""
     reads: frozenset[str]
-    """Of texts, others, sentences, against, words, translators and checkpoints."""
+    """Of texts, others, sentences, against, words, translators, checkpoints and task_scores."""
 
 
 def _entry(module: str, function: str, reads: str) -> ProbeEntry:
@@ -21,7 +21,7 @@ def _entry(module: str, function: str, reads: str) -> ProbeEntry:
 PROBES = {
     "lens": _entry("lens_findings", "probe_lens", "texts others against words translators"),
     "embeddings": _entry("sentence_findings", "probe_embeddings", "others words"),
-    "alignment": _entry("sentence_findings", "probe_alignment", "texts sentences against"),
+    "alignment": _entry("sentence_findings", "probe_alignment", "texts sentences against task_scores"),
     "language-id": _entry("sentence_findings", "probe_language_id", "texts sentences"),
     "trees": _entry("sentence_findings", "probe_trees", "texts sentences"),
     "subspaces": _entry("sentence_findings", "probe_subspaces", "texts sentences"),

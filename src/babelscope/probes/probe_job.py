@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.controls import Evidence
 from babelscope.corpus import Corpus
 from babelscope.figures import Figure
+from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes import sentences, word_lists
@@ -44,6 +45,8 @@ class ProbeJob:
     """A tuned lens."""
     checkpoints: tuple[str, ...] = ()
     """Folders of a training run's checkpoints, in order."""
+    task_scores: Mapping[Language, float] | None = None
+    """Scores in a task by language, for alignment."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """How checkpoints are opened: device and dtype."""
     log: Callable[[str], AbstractContextManager[object]] = lambda _: nullcontext()

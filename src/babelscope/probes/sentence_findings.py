@@ -1,6 +1,7 @@
 """Probes of sentences and of the vocabulary as rows and figures."""
 
 from dataclasses import replace
+from typing import get_args
 
 from babelscope.figures.probes_geometry import (
     DepthLine,
@@ -10,14 +11,22 @@ from babelscope.figures.probes_geometry import (
     embedding_bars,
     similarity_dendrogram,
 )
-from babelscope.probes import alignment, embeddings, language_id, subspace_probe, trees
+from babelscope.probes import (
+    alignment,
+    embeddings,
+    language_id,
+    pooled_alignment,
+    similarity_table,
+    subspace_probe,
+    trees,
+)
 from babelscope.probes.probe_job import Findings, ProbeJob
 from babelscope.probes.subspace_probe import VarianceShare
 from babelscope.probes.trees import TreeTest
 
 
 def probe_alignment(job: ProbeJob) -> Findings:
-    """MEXA, CKA and cosine."""
+    """MEXA, CKA, cosine and other indices by depth, and MEXA pooled over depths beside task scores."""
     result = alignment.language_alignment(job.sentences, against=job.against, seed=job.seed)
     columns = [column for _, column in result.pairs]
     figures = {
@@ -29,7 +38,28 @@ def probe_alignment(job: ProbeJob) -> Findings:
         )
         for measure in alignment.POOLING
     }
-    return Findings(list(result.rows()), figures)
+    indices = similarity_table.similarity_indices(job.sentences, against=job.against, seed=job.seed)
+    figures |= {
+        index: depth_map(
+            value=indices.values(index).clamp(min=0).numpy(),
+            p=indices.values(index, "p").numpy(),
+            languages=columns,
+            unit=f"{index.replace('_', ', ')} with {job.against}",
+        )
+        for index in get_args(similarity_table.SimilarityIndex)
+    }
+    rows = [*result.rows(), *indices.rows()]
+    for over in get_args(pooled_alignment.DepthPooling):
+        pooled = pooled_alignment.mexa_scores(
+            job.sentences, against=job.against, over=over, task_scores=job.task_scores, seed=job.seed
+        )
+        rows += pooled.rows()
+        bars = [
+            ScriptBar(score.language, score.estimate, *score.interval, score.null)
+            for score in sorted(pooled.scores, key=lambda score: -score.estimate)
+        ]
+        figures[f"mexa-{over}"] = embedding_bars(bars=bars, unit=f"MEXA with {job.against}, {over} over depths (%)")
+    return Findings([*rows], figures)
 
 
 def probe_language_id(job: ProbeJob) -> Findings:

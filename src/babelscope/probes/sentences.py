@@ -1,7 +1,7 @@
 """One pass over parallel text that keeps a vector per sentence at every depth, for the geometric probes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.stream import Form, LayerStream, form_used, without_units
-from babelscope.axes import Bool, Float32, Float64, Tensor
-from babelscope.corpus import Corpus, Texts, as_parallel, numbered, pad_of, tokenize_documents
+from babelscope.axes import Bool, Float, Float32, Float64, Tensor
+from babelscope.corpus import Batch, Corpus, Texts, as_parallel, numbered, pad_of, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import layout_of
@@ -20,6 +20,7 @@ from babelscope.recording.site_sums import first_tokens
 from babelscope.recording.stream_sums import StreamTally
 from babelscope.recording.vectors import DocumentVectors, Weigh, mean_weights
 from babelscope.recording.walk import walk
+from babelscope.recording.watchers import ReadSite
 from babelscope.sites import Site
 
 Pooling = Literal["mean", "weighted", "last"]
@@ -107,12 +108,16 @@ def record_sentences(
     sentences: int = 200,
     poolings: Sequence[Pooling] = get_args(Pooling),
     max_length: int = 512,
+    special_tokens: bool = False,
+    final_norm: bool = False,
 ) -> Sentences:
     """Read the first sentences of parallel text once, and keep one vector per sentence, depth and pooling.
 
     Pads, BOS and other special tokens are in no vector; place 1 is the first token that counts. Vectors are float32:
     8 · languages · sentences · (layers + 1) · hidden bytes per pooling, because a second vector is kept without each
-    sentence's first token (see `Sentences.in_form`). The last depth is before the final norm.
+    sentence's first token (see `Sentences.in_form`).
+    special_tokens: BOS, and what else begins a text, counts as a token of the sentence.
+    final_norm: the last depth is read after the final norm. Both as in MEXA's script, arXiv:2410.05873.
     Raises CorpusError for text that is not parallel, or a sentence without a token; LanguageError for one language.
     """
     layout, corpus = layout_of(model), parallel_corpus(texts, sentences=sentences)
@@ -125,6 +130,8 @@ def record_sentences(
         empty = [document.id for document in documents if not document.n_counted]
         if empty:
             raise CorpusError(f"{tag}, sentence {empty[0]!r} has no token; expected text; drop it everywhere")
+    if special_tokens:
+        text = [[replace(document, counted=(True,) * len(document.tokens)) for document in part] for part in text]
     shape = (len(corpus), len(sites), len(ids), layout.d_hidden)
     vectors: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
     later_vectors: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
@@ -134,11 +141,41 @@ def record_sentences(
         later_tokens = DocumentVectors(
             sites, {p: without_first(WEIGHTS[p]) for p in poolings}, {p: later_vectors[p][k] for p in poolings}
         )
-        walk(layout, [numbered(documents)], [all_tokens, later_tokens, *tallies], pad=pad_of(tokenizer))
+        watchers = [all_tokens, later_tokens, *tallies]
+        if final_norm:
+            watchers += [NormedVectors(part.weights, part.vectors) for part in (all_tokens, later_tokens)]
+        walk(layout, [numbered(documents)], watchers, pad=pad_of(tokenizer))
     broken = [pooling for pooling, value in vectors.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise MeasurementError("a sentence's vector is NaN or infinite; expected numbers; check the weights and dtype")
     return Sentences(tuple(corpus), ids, sites, vectors, later_vectors, tuple(tally.layer() for tally in tallies))
+
+
+@dataclass(frozen=True, eq=False)
+class NormedVectors:
+    """Writes document vectors of what the final norm gives over those of the last depth; stands after the watcher that
+    writes these.
+    """
+
+    weights: Mapping[str, Weigh]
+    vectors: dict[str, Float[Tensor, "depth sentence hidden"]]
+
+    @property
+    def hooks(self) -> dict[Site, ReadSite]:
+        """None: a pass gives its output by itself."""
+        return {}
+
+    def measure(
+        self, batch: Batch, values: dict[Site, Tensor], hidden: Float[Tensor, "batch token hidden"]
+    ) -> dict[str, Float64[Tensor, "batch hidden"]]:
+        """A batch's pooled vectors."""
+        counted, wide = batch.counted.to(hidden.device), hidden.double()
+        return {name: torch.einsum("bt,bth->bh", weigh(counted), wide).cpu() for name, weigh in self.weights.items()}
+
+    def add(self, batch: Batch, values: dict[str, Float64[Tensor, "batch hidden"]]) -> None:
+        """Put a batch's documents into their places."""
+        for name, pooled in values.items():
+            self.vectors[name][-1, batch.places] = pooled.to(self.vectors[name].dtype)
 
 
 def place_weights(counted: Bool[Tensor, "batch token"]) -> Float64[Tensor, "batch token"]:
