@@ -149,6 +149,9 @@ adapt reference NeuronSet reference --out OUT --language fi --baseline ffn --for
 adapt reference NeuronSet reference --out OUT --language fi --baseline ffn --resume
 adapt reference NeuronSet reference --out OUT --language fi --baseline lora --decay 1
 adapt reference NeuronSet reference --out OUT --language fi --rates 1 --learning-rate 1
+subtract Delta --general ElementDelta --out OUT
+subtract NeuronSet --general NeuronSet --out OUT
+subtract Delta --general ./none --out OUT
 adapt reference Observation reference --out OUT --language fi
 adapt reference NeuronSet ./none --out OUT --language fi
 adapt reference NeuronSet FILE --out OUT --language fi

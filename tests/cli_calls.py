@@ -79,6 +79,7 @@ USED = [
     ),
     ("adapt reference NeuronSet reference --out OUT --language fi --baseline ffn", f"{TRAINED} learning-rate decay"),
     ("adapt reference NeuronSet reference --out OUT --language fi --baseline lora --rates 1", TRAINED),
+    ("subtract Delta --general Delta --out OUT", "general out"),
     ("export Delta reference --out OUT", "out format also scale device dtype"),
     ("export Delta reference --out OUT --format peft", "out format also scale device"),
     ("export Direction reference --out OUT", "out format strength unit device dtype"),

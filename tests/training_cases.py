@@ -1,8 +1,10 @@
 """Text, sets and rows for the tests of training."""
 
 import torch
+from conftest import tiny_tokenizer
 
 from babelscope import NeuronSet, layout_of, origin_of
+from babelscope.adaptation import Material
 from babelscope.languages import Language
 from babelscope.subnetworks import Rows
 
@@ -37,3 +39,19 @@ def random_rows(seed=0, batch=3, length=24):
 
 def relative(a, b):
     return float((a.double() - b.double()).norm() / b.double().norm())
+
+
+def material(model, **options):
+    settings = {
+        "language": "eu",
+        "documents": TEXT[10:],
+        "dev": TEXT[:5],
+        "test": {"eu": TEXT[5:10], **{tag: lines[:5] for tag, lines in OTHERS.items()}},
+        "max_length": 32,
+    }
+    return Material.prepare(model, tiny_tokenizer(), **{**settings, **options})
+
+
+def state_of(model):
+    """A copy of every tensor of a model."""
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -29,6 +29,7 @@ WORDS = {
     "identifier": "FILE",
     "translators": Path("Translators"),
     "also": (Path("Delta"),),
+    "general": (Path("Delta"),),
     "observation": Path("Observation"),
     "compare_with": Path("Observation"),
     "system": "s",

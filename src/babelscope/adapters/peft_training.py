@@ -7,14 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, ShiraConfig, get_peft_model
+from peft import LoraConfig, ShiraConfig, get_peft_model, get_peft_model_state_dict
 from torch import nn
 
+from babelscope.adapters.lora_adapter import PREFIX, LoraAdapter
+from babelscope.adapters.peft import place_of
 from babelscope.axes import Tensor
 from babelscope.models import Layout
+from babelscope.subnetworks.elements import Elements
 from babelscope.subnetworks.fused_adamw import adamw_step
 from babelscope.subnetworks.running import Student
+from babelscope.upstream.kinds import conv1d
 
+INDICES = "shira_indices"
+"""End of the names under which peft saves where SHiRA's weights are."""
 Where = Literal["mlp", "attention"]
 
 
@@ -30,13 +36,23 @@ class PeftStudent:
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-8
     held: dict[str, nn.Parameter] = field(default_factory=dict)
+    indices: dict[str, Tensor] = field(default_factory=dict)
+    """Row and column of each trained weight of SHiRA, by module."""
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of the model's own parameters, whose names are others while the adapter stands in it."""
     moments: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def lora(cls, layout: Layout, *, rank: int = 8, where: Where = "mlp", seed: int = 0) -> "PeftStudent":
         """LoRA (Hu et al. 2022, arXiv:2106.09685) with alpha = 2·rank and no dropout."""
         names = target_modules(layout, where)
-        config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names)
+        transposed = any(
+            isinstance(module, conv1d()) and name.rpartition(".")[2] in names
+            for name, module in layout.model.named_modules()
+        )
+        config = LoraConfig(
+            r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names, fan_in_fan_out=transposed
+        )
         return cls(layout, config, seed)
 
     @classmethod
@@ -52,6 +68,7 @@ class PeftStudent:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """While open the adapter stands in the model; after it the model's own modules and values are back."""
+        self.shapes = {name: tuple(value.shape) for name, value in self.layout.model.named_parameters()}
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # peft 0.21 asks for a property that transformers 5.23 deprecates.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
@@ -59,6 +76,8 @@ class PeftStudent:
             wrapped = get_peft_model(self.layout.model, self.config)
         try:
             self.held = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
+            saved = get_peft_model_state_dict(wrapped)
+            self.indices = {name: value.long() for name, value in saved.items() if name.endswith(INDICES)}
             for name, parameter in self.held.items():
                 for kind in ("first", "second"):
                     self.moments[f"{kind}/{name}"] = torch.zeros_like(parameter.detach())
@@ -66,6 +85,38 @@ class PeftStudent:
             yield
         finally:
             wrapped.unload()  # pyright: ignore[reportCallIssue]
+
+    def adapter(self) -> LoraAdapter | None:
+        """The LoRA as it is trained so far; None for SHiRA."""
+        if self.indices:
+            return None
+        tensors = {name.replace(".default.", "."): value.detach().clone() for name, value in self.held.items()}
+        base = place_of(self.layout.model)
+        config = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": base.path or None,
+            "revision": base.revision,
+            "inference_mode": True,
+            "r": self.config.r,
+            "lora_alpha": self.config.lora_alpha,
+            "lora_dropout": 0.0,
+            "target_modules": sorted(self.config.target_modules),
+            "fan_in_fan_out": self.config.fan_in_fan_out,
+        }
+        return LoraAdapter(config, tensors)
+
+    def shira_elements(self) -> dict[str, Elements]:
+        """The single weights that SHiRA has changed so far, by parameter; none for LoRA."""
+        elements = {}
+        for saved_name, places in self.indices.items():
+            module = saved_name.removeprefix(PREFIX).removesuffix(f".{INDICES}")
+            shape = self.shapes[f"{module}.weight"]
+            flat = (places[0] * shape[1] + places[1]).cpu()
+            order = flat.argsort()
+            values = self.held[f"{PREFIX}{module}.shira_weight.default"].detach().float().cpu()
+            elements[f"{module}.weight"] = Elements(shape, flat[order], values[order])
+        return elements
 
     def zero_grad(self) -> None:
         """Forget the gradients."""

@@ -34,6 +34,9 @@ VERBS = {
     "steer": Verb("answering", "run_steer", "answer prompts under steering, or measure the dose–response with --sweep"),
     "play": Verb("playing", "run_play", "a page on this machine: plain and steered answers side by side, sliders"),
     "adapt": Verb("adapting", "run_adapt", "train a language's neurons on its text, or a baseline beside them"),
+    "subtract": Verb(
+        "subtracting", "run_subtract", "a task's change of the weights without that of general text", False
+    ),
     "export": Verb("exporting", "run_export", "trained neurons or steering as a checkpoint, adapter or GGUF file"),
     "vocabulary trim": Verb("vocabularies", "run_trim", "cut a model's vocabulary to what some languages use"),
     "vocabulary extend": Verb("vocabularies", "run_extend", "add entries, so that a language takes fewer tokens"),

@@ -1,8 +1,9 @@
 """How much two deltas change the same weights, and whether they pull them the same way."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -10,6 +11,8 @@ from babelscope.axes import Float32, Tensor
 from babelscope.errors import ArtifactError
 from babelscope.subnetworks.delta import Delta
 from babelscope.subnetworks.elements import ElementDelta
+
+Change = TypeVar("Change", Delta, ElementDelta)
 
 
 @dataclass(frozen=True)
@@ -97,3 +100,11 @@ def cosine(a: Float32[Tensor, "*shape"], b: Float32[Tensor, "*shape"]) -> float:
     a, b = a.double().flatten(), b.double().flatten()
     length = float(a.norm() * b.norm())
     return float(a @ b) / length if length else float("nan")
+
+
+def without_mean(change: Change, general: Sequence[Change]) -> Change:
+    """A change minus the mean of others, worked out in float32 over the union of their values."""
+    mean = general[0]
+    for change_of_general in general[1:]:
+        mean = mean + change_of_general
+    return change - mean * (1 / len(general))
