@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 
 from babelscope import Observation, load_corpus, observe, open_model, select_lape, select_top_rate
-from babelscope.adaptation import Material, Method, Ruler, adapt, strongest
+from babelscope.adaptation import LotteryTicket, Material, Method, Ruler, adapt, strongest
 from babelscope.figures import AdaptationRow, adaptation_figure
 from babelscope.files.writing import write_text
 from babelscope.runs import Run, environment, run_experiment
@@ -158,7 +158,7 @@ class Bench:
             tokens_per_step=self.config.tokens_per_step,
             evaluate_every=max(1, steps // 6),
             trail_every=max(1, steps // 2),
-            mask_share=cell.share or 0.01,
+            ticket=LotteryTicket(share=cell.share or 0.01) if method == "lt-sft" else None,
             ruler=self.rulers[cell.language],
             seed=cell.seed,
         )

@@ -9,6 +9,7 @@ from babelscope.cli.verbs import VERBS, split_verb
 
 ZERO = {
     *("seed", "layer", "layers", "min-count", "temperature", "decay", "strength", "strengths", "scale", "tau", "ratio"),
+    *("align-layer", "dense-l1", "sparse-l1", "replay-share", "replay-shares", "harm-bound"),
     *("observe:tokens-per-language", "features:tokens-per-language", "study:part-tokens"),
     *("vocabulary trim:size", "vocabulary extend:size", "vocabulary replace:size"),
 }
@@ -149,6 +150,14 @@ adapt reference NeuronSet reference --out OUT --language fi --baseline ffn --for
 adapt reference NeuronSet reference --out OUT --language fi --baseline ffn --resume
 adapt reference NeuronSet reference --out OUT --language fi --baseline lora --decay 1
 adapt reference NeuronSet reference --out OUT --language fi --rates 1 --learning-rate 1
+adapt reference NeuronSet reference --out OUT --language fi --mask-share .1
+adapt reference NeuronSet reference --out OUT --language fi --harm-bound .1
+adapt reference NeuronSet reference --out OUT --language fi --replay en --replay-shares .1
+adapt reference NeuronSet reference --out OUT --language fi --replay en --harm-bound .1 --replay-share .2
+adapt reference NeuronSet reference --out OUT --language fi --objective align
+adapt reference NeuronSet reference --out OUT --language fi --pairs reference
+adapt reference NeuronSet reference --out OUT --language fi --objective align --pairs reference --patience 2
+adapt reference NeuronSet reference --out OUT --language fi --objective align --pairs reference --rates 1
 subtract Delta --general ElementDelta --out OUT
 subtract NeuronSet --general NeuronSet --out OUT
 subtract Delta --general ./none --out OUT

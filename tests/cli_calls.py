@@ -79,6 +79,21 @@ USED = [
     ),
     ("adapt reference NeuronSet reference --out OUT --language fi --baseline ffn", f"{TRAINED} learning-rate decay"),
     ("adapt reference NeuronSet reference --out OUT --language fi --baseline lora --rates 1", TRAINED),
+    (
+        "adapt reference NeuronSet reference --out OUT --language fi --replay en --harm-bound .1",
+        f"{' '.join(word for word in TRAINED.split() if word != 'rates')} learning-rate decay form recompute resume "
+        "replay harm-bound replay-shares",
+    ),
+    (
+        "adapt reference NeuronSet reference --out OUT --language fi --baseline lt-sft",
+        f"{TRAINED} learning-rate decay mask-share mask-from iterations dense-steps dense-rate dense-l1 sparse-l1",
+    ),
+    (
+        "adapt reference NeuronSet reference --out OUT --language fi --objective align --pairs reference",
+        f"{' '.join(word for word in TRAINED.split() if word not in ('rates', 'patience'))} learning-rate decay form "
+        "recompute resume objective pairs pair-languages against align-layer align-every align-pairs "
+        "align-temperature align-direction",
+    ),
     ("subtract Delta --general Delta --out OUT", "general out"),
     ("export Delta reference --out OUT", "out format also scale device dtype"),
     ("export Delta reference --out OUT --format peft", "out format also scale device"),

@@ -78,3 +78,44 @@ def random_subspace(rank: int, hidden: int, *, seed: int) -> Float64[Tensor, "ra
 def _with_sign(basis: Float64[Tensor, "rank hidden"]) -> Float64[Tensor, "rank hidden"]:
     largest = basis.gather(1, basis.abs().argmax(dim=1, keepdim=True))
     return basis * largest.sign()
+
+
+def covariance_distance(
+    x: Float64[Tensor, "sentence hidden"], y: Float64[Tensor, "sentence2 hidden"], *, shrinkage: float = 0.1
+) -> float:
+    """Distance of two languages' subspaces about their means: √Σ ln² λ, λ the eigenvalues of K_x⁻¹ K_y.
+
+    K is the covariance, of which a share `shrinkage` is replaced by the same variance in every direction, so that it
+    has an inverse with fewer sentences than dimensions. 0 for equal covariances; the same for both orders, and for any
+    invertible linear map of both without shrinkage. Source: Chang et al. 2022, arXiv:2205.10964, whose covariances are
+    of half a million tokens and are not shrunk.
+    Raises MeasurementError for fewer than two sentences, no variance, or a shrinkage outside 0–1.
+    """
+    if min(len(x), len(y)) < 2 or not 0 <= shrinkage <= 1:
+        raise MeasurementError(
+            f"{len(x)} and {len(y)} sentences with shrinkage {shrinkage} came; expected two or more of each, and a "
+            "share; correct them"
+        )
+    factors = []
+    for rows in (x, y):
+        centred = rows - rows.mean(dim=0)
+        covariance = centred.T @ centred / (len(rows) - 1)
+        even = covariance.diagonal().mean() * torch.eye(rows.shape[1], dtype=rows.dtype)
+        factor, failed = torch.linalg.cholesky_ex((1 - shrinkage) * covariance + shrinkage * even)
+        if int(failed):
+            raise MeasurementError("a covariance has no inverse; expected one; raise the shrinkage or add sentences")
+        factors.append(factor)
+    # K_x = A Aᵀ and K_y = B Bᵀ: the eigenvalues are the squared singular values of A⁻¹ B.
+    singular = torch.linalg.svdvals(torch.linalg.solve_triangular(factors[0], factors[1], upper=False))
+    return float((2 * singular.log()).norm())
+
+
+def nearest_layers(distances: Float64[Tensor, " depth"]) -> range:
+    """The run of neighbouring depths about the smallest distance that lie below the middle of smallest and largest."""
+    middle, start = (float(distances.min()) + float(distances.max())) / 2, int(distances.argmin())
+    end = start + 1
+    while start > 0 and float(distances[start - 1]) < middle:
+        start -= 1
+    while end < len(distances) and float(distances[end]) < middle:
+        end += 1
+    return range(start, end)

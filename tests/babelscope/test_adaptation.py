@@ -3,10 +3,20 @@
 import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
-from training_cases import OTHERS, TEXT, random_rows, relative, some_neurons
+from training_cases import OTHERS, TEXT, material, random_rows, relative, some_neurons, state_of
 
 from babelscope import NeuronSet, layout_of
-from babelscope.adaptation import METHODS, Material, Ruler, adapt, build_student, choose_rate, random_like, strongest
+from babelscope.adaptation import (
+    METHODS,
+    LotteryTicket,
+    Material,
+    Ruler,
+    adapt,
+    build_student,
+    choose_rate,
+    random_like,
+    strongest,
+)
 from babelscope.errors import CorpusError, MeasurementError, PrerequisiteError, SelectionError
 from babelscope.evaluation import bits_per_byte
 from babelscope.subnetworks import Dense, Subnetwork, rows_loss
@@ -15,31 +25,18 @@ from babelscope.subnetworks import Dense, Subnetwork, rows_loss
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled:UserWarning")
 
 
-def material(model, **options):
-    return Material.prepare(
-        model,
-        tiny_tokenizer(),
-        language="eu",
-        documents=TEXT[10:],
-        dev=TEXT[:5],
-        test={"eu": TEXT[5:10], **{tag: lines[:5] for tag, lines in OTHERS.items()}},
-        max_length=32,
-        **options,
-    )
-
-
-def bits(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+def ticket_of(method, **settings):
+    """What lottery-ticket tuning needs on so small a model; nothing for other methods."""
+    return {"ticket": LotteryTicket(**{"share": 0.02, **settings})} if method == "lt-sft" else {}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_trains_and_leaves_the_model_as_it_was(method):
     model = tiny_model("llama")
-    before, layout = bits(model), layout_of(model)
+    before, layout = state_of(model), layout_of(model)
     held = material(model)
-    result = adapt(
-        held, method, steps=6, learning_rate=3e-3, neurons=some_neurons(model), tokens_per_step=128, mask_share=0.02
-    )
+    settings = {"learning_rate": 3e-3, "neurons": some_neurons(model), "tokens_per_step": 128, **ticket_of(method)}
+    result = adapt(held, method, steps=6, **settings)
     assert list(model.state_dict()) == list(before)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert result.history[-1].loss < result.history[0].loss
@@ -47,7 +44,14 @@ def test_a_method_trains_and_leaves_the_model_as_it_was(method):
     assert result.before == bits_per_byte(model, tiny_tokenizer(), {tag: lines for tag, lines in held_text().items()})
     assert result.trained > 0 and (result.moved is None) == (method in ("lora", "lora-attention", "shira"))
     assert all(row.shape == (layout.n_layers,) and float(row.min()) < 1 for row in result.similarity.values())
-    assert (result.delta is not None) == (method in ("subnetwork", "random"))
+    of_lora = method in ("lora", "lora-attention")
+    assert (result.delta is None) == of_lora and (result.adapter is not None) == of_lora
+    change = result.adapter.change(model) if of_lora else result.delta
+    assert change.changes_values and (of_lora or change.languages == ("eu",))
+    with change.applied(model):
+        again = bits_per_byte(model, tiny_tokenizer(), held_text())
+    assert all(again[tag] == pytest.approx(result.after[tag], rel=1e-5) for tag in again)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def held_text():
@@ -57,7 +61,7 @@ def held_text():
 @pytest.mark.parametrize("method", METHODS)
 def test_settings_of_training_reach_every_method_that_has_them_and_are_refused_by_the_others(method):
     model = tiny_model("llama")
-    neurons, small = some_neurons(model), {"learning_rate": 1e-2, "tokens_per_step": 128, "mask_share": 0.02}
+    neurons, small = some_neurons(model), {"learning_rate": 1e-2, "tokens_per_step": 128, **ticket_of(method)}
 
     def trained(**settings):
         return adapt(material(model), method, neurons=neurons, **{"steps": 4, **small, **settings})
@@ -151,7 +155,9 @@ def test_the_learning_rate_with_the_lowest_dev_loss_is_chosen():
 
 def test_the_mask_of_lt_sft_has_its_share_of_all_parameters():
     model = tiny_model("llama")
-    result = adapt(material(model), "lt-sft", steps=2, learning_rate=1e-3, tokens_per_step=128, mask_share=0.05)
+    result = adapt(
+        material(model), "lt-sft", steps=2, learning_rate=1e-3, tokens_per_step=128, **ticket_of("lt-sft", share=0.05)
+    )
     total = sum(parameter.numel() for parameter in model.parameters())
     assert result.trained == round(0.05 * total) and result.share == pytest.approx(0.05, abs=1e-4)
 

@@ -11,11 +11,13 @@ import pytest
 import torch
 from conftest import tiny_model
 from training_cases import OTHERS, TEXT, some_neurons
+from transformers import AutoModelForCausalLM
 
 from babelscope import Delta, NeuronSet, layout_of
+from babelscope.adapters.lora_adapter import LoraAdapter
 from babelscope.cli import main
 from babelscope.errors import PrerequisiteError
-from babelscope.subnetworks import Bank
+from babelscope.subnetworks import Bank, ElementDelta
 from babelscope.subnetworks.running import Training
 
 SETTINGS = {"--language": "eu", "--tokens-per-step": 128, "--max-length": 32, "--evaluate-every": 2}
@@ -89,9 +91,60 @@ def test_a_baseline_and_a_choice_of_rates_by_one_command(capsys, folder):
     code, result, _ = call(capsys, folder, "--out", folder / "ffn", "--baseline", "ffn", *rates)
     assert code == 0 and result["method"] == "ffn" and result["learning_rate"] == 1e-2
     assert list(result["rates_on_valid"]) == ["1e-06", "0.01"]
-    assert not (folder / "ffn" / "config.json").exists()
+    assert ElementDelta.load(folder / "ffn").changes_values
     code, result, _ = call(capsys, folder, "--out", folder / "random", "--baseline", "random")
     assert code == 0 and torch.equal(Delta.load(folder / "random").layer_counts, torch.tensor([2, 0, 5]))
+
+
+def test_every_baseline_leaves_what_it_trained_and_two_of_them_go_into_one_checkpoint(capsys, folder):
+    ticket = ("--mask-share", 0.02, "--iterations", 2, "--dense-steps", 2, "--sparse-l1", 0.1)
+    for seed, name in enumerate(("language", "task")):
+        words = ("--baseline", "lt-sft", *ticket, "--out", folder / name, "--learning-rate", 1e-2, "--seed", seed)
+        assert call(capsys, folder, *words)[0] == 0
+    words = ("--baseline", "lora", "--out", folder / "lora", "--learning-rate", 1e-2)
+    assert call(capsys, folder, *words)[0] == 0
+    assert LoraAdapter.load(folder / "lora").changes_values and (folder / "lora" / "result.json").is_file()
+    export = ("export", folder / "language", folder / "model", "--also", folder / "task", "--out", folder / "both")
+    assert main([*map(str, export), "--device", "cpu"]) == 0
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    merged = dict(AutoModelForCausalLM.from_pretrained(folder / "both").named_parameters())
+    with ElementDelta.load(folder / "language").applied(model), ElementDelta.load(folder / "task").applied(model):
+        assert all(torch.equal(weight, merged[name]) for name, weight in model.named_parameters())
+    as_lora = (*export[:-1], folder / "peft", "--format", "peft")
+    assert main([*map(str, as_lora), "--device", "cpu"]) == 2
+
+
+@pytest.mark.parametrize("baseline", ["none", "lora"])
+def test_translations_are_aligned_at_the_layer_where_most_are_found(capsys, folder, baseline):
+    for split, cut in (("train", slice(10, 30)), ("valid", slice(0, 8))):
+        (folder / "pairs" / split).mkdir(parents=True)
+        for tag, lines in {**OTHERS, "eu": [f"etxe {i} handia da" for i in range(30)]}.items():
+            (folder / "pairs" / split / f"{tag}.txt").write_text("\n".join(lines[cut]) + "\n")
+    aligned = ("--objective", "align", "--pairs", folder / "pairs", "--align-pairs", 8, "--learning-rate", 1e-2)
+    out = folder / baseline
+    code, result, _ = call(capsys, folder, *aligned, "--out", out, "--baseline", baseline, "--align-layer", 1)
+    assert code == 0 and result["alignment"]["layer"] == 1
+    assert [len(rows) for rows in result["alignment"]["mexa"]] == [3, 3]
+    written = json.loads((out / "result.json").read_text())
+    assert written["alignment"] == result["alignment"]
+    if baseline == "none":
+        assert Delta.load(out).parameters["contrast"]["layer"] == 1 and written["best_step"] == 4
+    (folder / "pairs" / "valid" / "eu.txt").write_text("one line\n")
+    code, _, err = call(capsys, folder, *aligned, "--out", folder / "bad")
+    assert code == 1 and "parallel" in err.splitlines()[-1] and not (folder / "bad").exists()
+
+
+def test_the_share_of_replay_is_chosen_for_a_bound_on_harm_and_the_account_is_written(capsys, folder):
+    words = ("--replay", "en", "fi", "--replay-shares", 0, 0.5, "--learning-rate", 1e-2)
+    code, result, _ = call(capsys, folder, *words, "--harm-bound", 100, "--out", folder / "free")
+    assert code == 0 and result["replay"]["share"] == 0 and Delta.load(folder / "free").parameters["replay"] == []
+    assert list(result["replay"]["gain_and_harm_by_share"]) == ["0"]
+    assert [row["language"] for row in result["replay"]["forgetting"]] == ["en", "fi"]
+    shares = ("--replay-shares", 0.25, "--harm-bound", 100, "--baseline", "ffn")
+    code, result, _ = call(capsys, folder, *words[:3], *words[-2:], *shares, "--out", folder / "ffn")
+    assert code == 0 and result["replay"]["share"] == 0.25 and len(result["replay"]["course"]) == 2
+    assert (folder / "ffn" / "forgetting.html").is_file() and (folder / "free" / "forgetting.html").is_file()
+    assert json.loads((folder / "ffn" / "result.json").read_text())["replay"] == result["replay"]
 
 
 SHOT_TRAINING = """
@@ -136,6 +189,7 @@ def test_bad_input_is_one_line(capsys, folder):
         (("--replay-share", 0.5), 2, "only with --replay"),
         (("--max-length", 4096), 1, "add text or lower max_length"),
         (("--learning-rate", "nan"), 2, "--learning-rate nan came; expected a number above 0"),
+        (("--mask-share", 0.5), 2, "--mask-share came, which is used only with --baseline lt-sft"),
         (("--accumulation", 3), 2, "--accumulation 3 came for steps of 4 rows"),
     ):
         code, _, err = call(capsys, folder, "--out", folder / "bad", *words)

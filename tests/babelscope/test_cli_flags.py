@@ -30,6 +30,7 @@ WORDS = {
     "translators": Path("Translators"),
     "also": (Path("Delta"),),
     "general": (Path("Delta"),),
+    "pairs": "reference",
     "observation": Path("Observation"),
     "compare_with": Path("Observation"),
     "system": "s",

@@ -1,6 +1,6 @@
 """The figure of an adaptation study shows every run where it was measured."""
 
-from babelscope.figures import AdaptationRow, adaptation_figure
+from babelscope.figures import AdaptationRow, adaptation_figure, forgetting_lines
 from babelscope.figures.adaptation import MARKS
 
 
@@ -51,3 +51,13 @@ def test_kinds_differ_in_symbol_so_that_colour_is_not_needed():
 def test_methods_that_leave_the_weights_have_no_line_of_change():
     figure = adaptation_figure(rows=[row("lora", moved=None)])
     assert not [trace for trace in figure.data if trace.yaxis == "y3"]
+
+
+def test_what_each_language_lost_is_a_line_over_the_tokens_and_the_bound_is_dotted():
+    figure = forgetting_lines(course=[(100, {"en": 0.1, "fi": 0.0}), (200, {"en": 0.3, "fi": -0.1})], bound=0.2)
+    assert {trace.name: list(trace.y) for trace in figure.data} == {
+        "English (en)": [0.1, 0.3],
+        "Finnish (fi)": [0.0, -0.1],
+    }
+    assert all(list(trace.x) == [100, 200] for trace in figure.data)
+    assert [(shape.y0, shape.line.dash) for shape in figure.layout.shapes] == [(0.2, "dot")]

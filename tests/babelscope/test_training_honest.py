@@ -9,7 +9,7 @@ from training_cases import OTHERS, TEXT, some_neurons
 
 import babelscope as bs
 from babelscope import Operation, Site, steer
-from babelscope.adaptation import Material, adapt
+from babelscope.adaptation import LotteryTicket, Material, adapt
 from babelscope.errors import MeasurementError, PrerequisiteError
 
 SETTINGS = {"steps": 2, "tokens_per_step": 64, "max_length": 32, "learning_rate": 1e-3}
@@ -49,7 +49,8 @@ def test_every_method_adapts_where_the_caller_switched_gradients_off(method):
             test={"eu": TEXT[:4], "en": OTHERS["en"][:4]},
             max_length=32,
         )
-        settings = {"steps": 2, "learning_rate": 1e-3, "tokens_per_step": 64, "evaluate_every": 2, "mask_share": 0.05}
+        settings = {"steps": 2, "learning_rate": 1e-3, "tokens_per_step": 64, "evaluate_every": 2}
+        settings |= {"ticket": LotteryTicket(share=0.05)} if method == "lt-sft" else {}
         with context:
             return adapt(material, method, neurons=some_neurons(model), **settings)
 

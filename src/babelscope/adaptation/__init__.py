@@ -6,6 +6,7 @@ from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from babelscope.adaptation.adaptation_run import Adaptation, BeforeAfter, Ruler, adapt, choose_rate
+    from babelscope.adaptation.lottery_ticket import LotteryTicket, ticket_names
     from babelscope.adaptation.material import Material
     from babelscope.adaptation.methods import (
         METHODS,
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
         build_student,
         random_like,
         strongest,
-        ticket_names,
     )
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "OF_NEURONS",
     "Adaptation",
     "BeforeAfter",
+    "LotteryTicket",
     "Material",
     "Method",
     "Ruler",

@@ -2,29 +2,36 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 
+from babelscope.adaptation.alignment_account import AlignmentAccount, alignment_account
+from babelscope.adaptation.lottery_ticket import LotteryTicket, ticket_student
 from babelscope.adaptation.material import Material
-from babelscope.adaptation.methods import Method, build_student, ticket_names
+from babelscope.adaptation.methods import Method, build_student
 from babelscope.adaptation.representations import mean_cosine, sentence_means
+from babelscope.adaptation.trained_change import Trained, trained_change
+from babelscope.adapters.lora_adapter import LoraAdapter
 from babelscope.artifacts import NeuronSet
 from babelscope.axes import Float64, Tensor
+from babelscope.corpus import Corpus
+from babelscope.errors import PrerequisiteError
 from babelscope.files.work_log import hash_of, piece_of_work
 from babelscope.languages import Language
-from babelscope.models import Layout, layout_of
+from babelscope.models import Layout, layout_of, origin_of
 from babelscope.subnetworks import (
+    ContrastSteps,
     Delta,
     Dense,
+    ElementDelta,
     LearningRate,
     Plan,
     Point,
     Student,
     Subnetwork,
     Training,
-    lottery_ticket_mask,
     train,
 )
 from babelscope.subnetworks.flow import gradients_on
@@ -69,8 +76,14 @@ class Adaptation:
     """Euclidean length of the change, by role and layer of the MLPs; None where the weights themselves stay (peft)."""
     similarity: dict[Language, Float64[Tensor, " layer"]]
     """Mean cosine of sentence means before and after, by layer; target and the first other test language."""
-    delta: Delta | None
-    """The change as an artifact, for methods of neurons."""
+    delta: Delta | ElementDelta | None
+    """The change as an artifact, of nothing where no step was better than the model as it was; None for LoRA."""
+    adapter: LoraAdapter | None
+    """The adapter that LoRA trained; None for other methods."""
+
+    aligned_before: AlignmentAccount | None
+    """How well translations found each other; None where no held-out ones came."""
+    aligned_after: AlignmentAccount | None
 
     @property
     def scores(self) -> "BeforeAfter":
@@ -98,14 +111,15 @@ def adapt(
     evaluate_every: int = 20,
     trail_every: int = 20,
     rank: int = 8,
-    mask_share: float = 0.01,
-    mask_rate: float = 3e-4,
+    ticket: LotteryTicket | None = None,
     accumulation: int = 1,
     patience: int | None = None,
     decay: float = 0.0,
     form: Form = "auto",
     recompute: Recompute = "nothing",
     ruler: "Ruler | None" = None,
+    pairs: ContrastSteps | None = None,
+    translations: Corpus | None = None,
     seed: int = 0,
     progress: bool = False,
     stop: Callable[[], bool] = lambda: False,
@@ -113,16 +127,27 @@ def adapt(
     """Train by one method, measure on every test language, and leave the model as it was.
 
     trail_every: steps between two points of the trail, where they are measured too. rank: of peft's adapters.
-    mask_share, mask_rate: for lt-sft, which first trains densely for as many steps at mask_rate, and takes the values
-    that moved most, as many as this share of all parameters (Ansell et al. 2022, arXiv:2110.07560); it reads the text
-    twice.
+    ticket: of lt-sft, how its values are chosen; None: as `LotteryTicket()` says. With several iterations the best
+    step is one of the last sparse phase, whose step 0 is where the earlier ones ended.
     accumulation, patience, decay, form, recompute: as in `train_subnetwork`; peft's adapters have no decay, and only
     the methods of neurons have the last two.
     Where no step is better on the dev text than the model as it was, the log says so and the gain is 0. Gradients are
     worked out also where the caller has switched them off.
+    pairs: steps that align translations, in turn with those of text, for any method; then the last step is the result,
+    and there is no patience. translations: held-out parallel text, on which alignment is measured before and after.
     ruler: measurements of the model as it is, for many runs with one test text; None takes them anew.
     """
     layout = layout_of(material.model)
+    if ticket is not None and method != "lt-sft":
+        raise PrerequisiteError(
+            f"method {method!r} came with a LotteryTicket; expected it for lt-sft only; leave it out"
+        )
+    if pairs is not None:
+        pairs.check(layout)
+        if patience is not None:
+            raise PrerequisiteError(
+                f"patience {patience} came with pairs; text does not say when translations are aligned; leave it out"
+            )
     plan = Plan(
         rate=LearningRate(learning_rate, steps),
         rows_per_step=max(1, tokens_per_step // material.mixture.target.length),
@@ -134,31 +159,39 @@ def adapt(
         method, layout, neurons=neurons, rank=rank, decay=decay, form=form, recompute=recompute, seed=seed
     )
     if method == "lt-sft":
-        first = replace(plan, rate=LearningRate(mask_rate, steps), patience=None)
-        student = masked_student(material, layout, first, mask_share, decay, progress=progress, stop=stop)
-    ruler = ruler or Ruler.at(material)
+        ticket = ticket or LotteryTicket()
+        student = ticket_student(material, layout, plan, ticket, decay=decay, progress=progress, stop=stop)
+    ruler, origin = ruler or Ruler.at(material), origin_of(material.model, material.tokenizer)
     trail: list[tuple[int, dict[Language, float]]] = []
 
     def watch(point: Point) -> None:
         if point.step % trail_every == 0:
             trail.append((point.tokens, material.scores(layout)))
 
-    run = Training(layout, student, material.mixture, plan, held_out=material.dev, watch=watch)
+    run = Training(layout, student, material.mixture, plan, held_out=material.dev, watch=watch, pairs=pairs)
+
+    def account() -> AlignmentAccount | None:
+        return None if translations is None else alignment_account(material.model, material.tokenizer, translations)
+
+    aligned_before = account()
 
     def final() -> dict[Language, float]:
-        if not run.best_step:
+        if not run.best_step and (ticket is None or ticket.iterations == 1):
             return ruler.before
         at_end = trail and run.best_step == run.done and trail[-1][0] == run.history[-1].tokens
         return trail[-1][1] if at_end else material.scores(layout)
 
     readings: list[Reading] = []
-    train(
-        material.model,
-        run,
-        progress=progress,
-        stop=stop,
-        at_end=lambda: readings.append(ruler.read(student, final())),
-    )
+    changes: list[Trained] = []
+    aligned_after: list[AlignmentAccount | None] = []
+
+    def at_end() -> None:
+        readings.append(ruler.read(student, final()))
+        facts = {"method": method, "steps": steps, "best_step": run.best_step}
+        changes.append(trained_change(student, material, origin, facts))
+        aligned_after.append(account())
+
+    train(material.model, run, progress=progress, stop=stop, at_end=at_end)
     return Adaptation(
         method=method,
         trained=student.trained,
@@ -168,7 +201,9 @@ def adapt(
         dev=run.best[0],
         trail=tuple(trail),
         before=ruler.before,
-        delta=trained_delta(student, method, steps),
+        aligned_before=aligned_before,
+        aligned_after=aligned_after[0],
+        **changes[0]._asdict(),
         **readings[0]._asdict(),
     )
 
@@ -227,38 +262,6 @@ def mlp_weights(layout: Layout) -> dict[str, list[Tensor]]:
     """A copy of the MLPs' weights, by role and layer."""
     layers = [layout.neuron_rows(layer) for layer in range(layout.n_layers)]
     return {role: [rows[role].detach().clone() for rows in layers] for role in layers[0]}
-
-
-def masked_student(
-    material: Material,
-    layout: Layout,
-    plan: Plan,
-    share: float,
-    decay: float,
-    *,
-    progress: bool,
-    stop: Callable[[], bool],
-) -> Student:
-    """The student of lottery-ticket tuning's second phase: the parameters that moved most in a first, dense one."""
-    names = ticket_names(layout)
-    before = {name: value.detach().clone() for name, value in layout.model.named_parameters() if name in set(names)}
-    total, candidates = (sum(p.numel() for p in part) for part in (layout.model.parameters(), before.values()))
-    masks: dict[str, Tensor] = {}
-
-    def choose() -> None:
-        parameters_after = dict(layout.model.named_parameters())
-        masks.update(lottery_ticket_mask(before, parameters_after, share=share * total / candidates, names=names))
-
-    run = Training(layout, Dense(layout, names, decay=decay), material.mixture, plan)
-    train(material.model, run, progress=progress, stop=stop, at_end=choose)
-    return Dense(layout, names, masks=masks, decay=decay)
-
-
-def trained_delta(student: Student, method: Method, steps: int) -> Delta | None:
-    """The change as an artifact, where the student trains neurons."""
-    if not isinstance(student, Subnetwork):
-        return None
-    return Delta.of(student.bank.neurons, student.bank.changes(), parameters={"method": method, "steps": steps})
 
 
 def choose_rate(

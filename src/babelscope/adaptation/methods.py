@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 import torch
 
+from babelscope.adaptation.lottery_ticket import ticket_names
 from babelscope.artifacts import NeuronSet
 from babelscope.axes import Bool, Tensor
 from babelscope.controls import layer_matched
@@ -83,17 +84,6 @@ def build_adapter(method: Method, layout: Layout, *, rank: int, seed: int) -> St
     if method == "shira":
         return PeftStudent.shira(layout, rank=rank, where="mlp", seed=seed)
     return PeftStudent.lora(layout, rank=rank, where="attention" if method == "lora-attention" else "mlp", seed=seed)
-
-
-def ticket_names(layout: Layout) -> tuple[str, ...]:
-    """Matrices that lottery-ticket tuning may choose from: not the output embedding (nor one tied to it), nor norms.
-
-    With them in, 97 % of the values it picks on the bundled model are embeddings, and the text is hardly learned.
-    """
-    head: torch.nn.Module = layout.head  # pyright: ignore[reportAssignmentType]
-    head_storages = {parameter.data_ptr() for parameter in head.parameters()}
-    parameters = layout.model.named_parameters()
-    return tuple(name for name, value in parameters if value.ndim > 1 and value.data_ptr() not in head_storages)
 
 
 def random_like(neurons: NeuronSet, *, seed: int) -> NeuronSet:

@@ -2,17 +2,20 @@
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.adaptation import Adaptation, BeforeAfter, Material
+from babelscope.adaptation import Adaptation, BeforeAfter, Material, Method
+from babelscope.adaptation.alignment_account import alignment_account
+from babelscope.adaptation.forgetting import choose_replay
 from babelscope.artifacts import NeuronSet
 from babelscope.cli.adapting import RESULT
+from babelscope.cli.alignment_job import AlignmentJob, alignment_facts
 from babelscope.cli.arguments import Result
 from babelscope.corpus import (
     SPLITS,
@@ -27,6 +30,7 @@ from babelscope.corpus import (
 from babelscope.corpus.messages import Counted
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.evaluation import bits_per_byte, check_labels
+from babelscope.figures import forgetting_lines, write_figure
 from babelscope.files.state_folder import hash_json
 from babelscope.files.work_log import hash_of
 from babelscope.files.writing import discard, new_folder, write_text
@@ -70,20 +74,23 @@ class AdaptInputs:
     replay: Corpus | None
     valid: tuple[Document, ...]
     test: Corpus
+    conversation: Counted | None
+    """Whose words of conversations count; None for plain text."""
     text: Mapping[str, Any]
     """What the result says of the text: facts of every split, and whether one text for several was asked for."""
 
-    def material(self, **packing: Any) -> Material:
-        """For the library's comparisons."""
+    def material(self, *, valid: Corpus | None = None, **packing: Any) -> Material:
+        """For the library's comparisons; with the valid text of all languages, for a choice on it."""
         return Material.prepare(
             self.model,
             self.tokenizer,
             language=self.language,
             documents=self.train[self.language],
             dev=self.valid,
-            test=self.test,
-            replay=self.replay,
-            same_text=self.text["same_text"],
+            test=self.test if valid is None else valid,
+            replay=self.replay if packing["replay_share"] else None,
+            # To choose on, the target's valid text is both what the step and what the share is chosen by.
+            same_text=self.text["same_text"] or valid is not None,
             **packing,
         )
 
@@ -173,18 +180,76 @@ def open_job(
         train.only(replay_tags) if replay_tags else None,
         valid[tag],
         test,
+        conversation,
         text,
     )
 
 
-def write_baseline(result: Adaptation, out: Path, job: AdaptInputs, scores: dict[float, float]) -> Result:
-    """result.json of a baseline, and its Delta where it trains neurons and some step was better than none."""
+def aligned_after(job: AdaptInputs, alignment: AlignmentJob | None) -> dict[str, Any]:
+    """What the result says of alignment, with the model as it is trained; nothing where none was asked for."""
+    if alignment is None:
+        return {}
+    after = alignment_account(job.model, job.tokenizer, alignment.valid, against=str(alignment.before.against))
+    return {"alignment": alignment_facts(alignment.before, after, alignment.steps)}
+
+
+def choose_share(
+    job: AdaptInputs,
+    corpus: str,
+    shares: Sequence[float],
+    bound: float,
+    method: Method,
+    packing: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> tuple[AdaptInputs, dict[str, Any]]:
+    """The job with the replay text that keeps the harm on valid text within a bound, and what the result says of it."""
+    split = "valid" if has_splits(corpus) or not job.text["same_text"] else WHOLE
+    valid = load_corpus(corpus, list(job.test), split=split, conversation=job.conversation)
+
+    def prepare(share: float) -> Material:
+        return job.material(valid=valid, **{**packing, "replay_share": share})
+
+    choice = choose_replay(prepare, method, shares, bound, **options)
+    costs = {f"{share:g}": [choice.gains[share], harm] for share, harm in choice.harms.items()}
+    account = [row._asdict() | {"recovered": nan_as_null(row.recovered)} for row in choice.account]
+    log.info("replaying a share of %g: harm %.4f on valid text", choice.share, choice.harms[choice.share])
+    facts = {"share": choice.share, "bound": bound, "gain_and_harm_by_share": costs, "forgetting": account}
+    facts["course"] = [[tokens, rises] for tokens, rises in choice.course]
+    return job if choice.share else replace(job, replay=None), {"replay": facts}
+
+
+def write_course(folder: Path, replayed: Mapping[str, Any]) -> None:
+    """The figure of what other languages lost on the way, where a share was chosen."""
+    if replayed:
+        facts = replayed["replay"]
+        course = [(tokens, rises) for tokens, rises in facts["course"]]
+        write_figure(forgetting_lines(course=course, bound=facts["bound"]), folder / "forgetting.html")
+
+
+def write_baseline(
+    result: Adaptation,
+    out: Path,
+    job: AdaptInputs,
+    scores: dict[float, float],
+    alignment: AlignmentJob | None,
+    replayed: Mapping[str, Any],
+) -> Result:
+    """result.json of a baseline, and what it trained where some step was better than none.
+
+    A Delta for methods of neurons, an ElementDelta for others that move weights, and an adapter of peft for LoRA.
+    """
     result_fields = summary(job.language, result.scores, result.trained, result.learning_rate, scores)
+    result_fields |= replayed
+    if alignment is not None and result.aligned_after is not None:
+        result_fields["alignment"] = alignment_facts(alignment.before, result.aligned_after, alignment.steps)
     curve = [[point.step, point.bits_per_byte] for point in result.history if point.bits_per_byte is not None]
     facts = {**result_fields, "method": result.method, "bits_per_byte": curve, "text": job.text}
     with new_folder(out) as folder:
-        if result.delta is not None and any(bool(part.any()) for part in result.delta.rows.values()):
+        if result.delta is not None and result.delta.changes_values:
             result.delta.save(folder)
+        if result.adapter is not None and result.adapter.changes_values:
+            result.adapter.save(folder)
+        write_course(folder, replayed)
         write_text(folder / RESULT, json.dumps(facts, indent=1))
     return {"out": str(out), "method": result.method, **result_fields}
 

@@ -19,7 +19,18 @@ from babelscope.cli.arguments import (
     stop_on_interrupt,
 )
 from babelscope.cli.flag_conditions import UsedWith
-from babelscope.cli.quantities import Count, Decay, LearningRate, PartialShare, RowLength, Seed, Tokens
+from babelscope.cli.quantities import (
+    Count,
+    Decay,
+    Layer,
+    LearningRate,
+    Length,
+    PartialShare,
+    PositiveShare,
+    RowLength,
+    Seed,
+    Tokens,
+)
 from babelscope.errors import UsageError
 from babelscope.files.strict_json import read_json
 from babelscope.files.writing import discard, new_folder, write_text
@@ -29,6 +40,10 @@ RESULT = "result.json"
 OF_NEURONS = UsedWith(
     "without --baseline or with --baseline random", lambda call: call["baseline"] in ("none", "random")
 )
+TICKET = UsedWith("with --baseline lt-sft", lambda call: call["baseline"] == "lt-sft")
+ALIGN = UsedWith("with --objective align", lambda call: call["objective"] == "align")
+ALIGN_ON_PAIRS = UsedWith("with --pairs", lambda call: call["objective"] == "text" or bool(call["pairs"]))
+CHOSEN_BY_TEXT = UsedWith("without --objective align", lambda call: call["objective"] == "text")
 NOT_PEFT = UsedWith(
     "without --baseline lora, lora-attention or shira, whose adapters have no decay",
     lambda call: call["baseline"] not in ("lora", "lora-attention", "shira"),
@@ -51,15 +66,44 @@ def run_adapt(
     accumulation: Count = 1,
     decay: Annotated[Decay, NOT_PEFT] = 0.0,
     replay: Annotated[
-        tuple[Tag, ...], UsedWith("with a --replay-share above 0", lambda call: call["replay_share"] > 0)
+        tuple[Tag, ...],
+        UsedWith(
+            "with a --replay-share above 0 or a --harm-bound",
+            lambda call: call["replay_share"] > 0 or call["harm_bound"] is not None,
+        ),
     ] = (),
-    replay_share: Annotated[PartialShare, UsedWith("with --replay", lambda call: bool(call["replay"]))] = 0.0,
+    replay_share: Annotated[
+        PartialShare,
+        UsedWith("with --replay and no --harm-bound", lambda call: call["replay"] and call["harm_bound"] is None),
+    ] = 0.0,
+    harm_bound: Annotated[
+        Decay | None, UsedWith("with --replay, and without --rates", lambda call: call["replay"] and not call["rates"])
+    ] = None,
+    replay_shares: Annotated[
+        tuple[PartialShare, ...], UsedWith("with --harm-bound", lambda call: call["harm_bound"] is not None)
+    ] = (0.0, 0.1, 0.25, 0.5),
     evaluate_every: Count = 25,
-    patience: Count | None = None,
+    patience: Annotated[Count | None, CHOSEN_BY_TEXT] = None,
     form: Annotated[Literal["auto", "split", "fused"], OF_NEURONS] = "auto",
     recompute: Annotated[Literal["nothing", "mlp"], OF_NEURONS] = "nothing",
     baseline: Baseline = "none",
-    rates: tuple[LearningRate, ...] = (),
+    objective: Annotated[Literal["text", "align"], ALIGN_ON_PAIRS] = "text",
+    pairs: Annotated[str, ALIGN] = "",
+    pair_languages: Annotated[tuple[Tag, ...], ALIGN] = (),
+    against: Annotated[Tag, ALIGN] = "en",
+    align_layer: Annotated[Layer | None, ALIGN] = None,
+    align_every: Annotated[Count, ALIGN] = 2,
+    align_pairs: Annotated[Count, ALIGN] = 32,
+    align_temperature: Annotated[Length, ALIGN] = 0.1,
+    align_direction: Annotated[Literal["symmetric", "one-sided"], ALIGN] = "symmetric",
+    mask_share: Annotated[PositiveShare, TICKET] = 0.01,
+    mask_from: Annotated[tuple[Literal["matrices", "vectors", "embeddings"], ...], TICKET] = ("matrices",),
+    iterations: Annotated[Count, TICKET] = 1,
+    dense_steps: Annotated[Count | None, TICKET] = None,
+    dense_rate: Annotated[LearningRate, TICKET] = 3e-4,
+    dense_l1: Annotated[Decay, TICKET] = 0.0,
+    sparse_l1: Annotated[Decay, TICKET] = 0.0,
+    rates: Annotated[tuple[LearningRate, ...], CHOSEN_BY_TEXT] = (),
     resume: Annotated[bool, UsedWith("without --baseline", lambda call: call["baseline"] == "none")] = False,
     same_text: SameText = False,
     check_language: bool = True,
@@ -87,11 +131,33 @@ def run_adapt(
         decay: weight decay of AdamW, towards the weights as they were; not for peft's adapters.
         replay: other languages of the corpus that are trained along, so that they are not forgotten.
         replay_share: their share of the rows, all together.
+        harm_bound: take the smallest of --replay-shares whose training costs the other languages no more than so many
+            bits per byte of valid text, on the mean; each is trained with all steps, from the smallest on. What each
+            language lost on the way is in forgetting.html.
+        replay_shares: shares to choose from.
         evaluate_every: steps between measurements on the valid text; the best one is kept.
         patience: measurements without a new best after which training ends; none means all steps.
         form: how neurons are trained; auto takes the fused form where the model allows it.
         recompute: mlp keeps less for the backward pass and takes more time.
-        baseline: train this instead, on the same text and steps, and write result.json alone (no Delta but for random).
+        baseline: train this instead, on the same text and steps; the result is a Delta (random), an adapter of peft
+            (lora, lora-attention) or an ElementDelta (others); result.json alone where no step was better than none.
+        objective: align draws translations of --pairs together at one layer by a contrastive loss, in steps that take
+            turns with those of text; the last step is the result, whatever the valid text says.
+        pairs: folder of parallel text with train and valid splits, hub id, or "reference".
+        pair_languages: languages of it that are aligned; none means all.
+        against: the language of it that all others are paired with.
+        align_layer: whose outputs are aligned; none takes the one where most valid translations are found.
+        align_every: 2 is every second step, 1 every step and no text.
+        align_pairs: pairs of a step, the wrong answers of each other.
+        align_temperature: of the contrastive loss.
+        align_direction: symmetric, or one-sided: --against's look for their translations, held still.
+        mask_share: share of all parameters that lottery-ticket tuning may move.
+        mask_from: which it chooses from: matrices of the layers, vectors (biases and gains of norms), or embeddings.
+        iterations: rounds of dense and sparse training; each adds as many values.
+        dense_steps: steps of a dense phase; none means as many as --steps.
+        dense_rate: peak rate of the dense phases.
+        dense_l1: pull of the dense phases towards the weights as they were: times the mean distance, in nats.
+        sparse_l1: the same of the sparse phases.
         rates: learning rates to choose from on the valid text, each with all steps; none takes --learning-rate.
         resume: go on with an interrupted run; done at once if it is complete. Not for baselines.
         check_language: refuse text that is mostly another language than its label says.
@@ -103,13 +169,32 @@ def run_adapt(
         return {"out": str(out), "resumed": "complete", **read_json(out / RESULT, advice=advice)}
     free(out)
     check_rows(tokens_per_step, max_length, accumulation)
-    from babelscope.adaptation import BeforeAfter, adapt, choose_rate
-    from babelscope.cli.adaptation_job import cast_costs, open_job, refuse_untouched, summary, write_baseline
+    from babelscope.adaptation import BeforeAfter, LotteryTicket, adapt, choose_rate
+    from babelscope.cli.adaptation_job import (
+        aligned_after,
+        cast_costs,
+        choose_share,
+        open_job,
+        refuse_untouched,
+        summary,
+        write_baseline,
+        write_course,
+    )
+    from babelscope.cli.alignment_job import open_alignment
     from babelscope.evaluation import bits_per_byte
     from babelscope.files.work_log import work_log
     from babelscope.subnetworks import RATE, train_subnetwork, usual_rate
 
-    packing = {"replay_share": replay_share, "max_length": max_length, "seed": seed}
+    ticket: dict[str, Any] = {
+        "share": mask_share,
+        "candidates": mask_from,
+        "iterations": iterations,
+        "dense_steps": dense_steps,
+        "dense_rate": dense_rate,
+        "dense_l1": dense_l1,
+        "sparse_l1": sparse_l1,
+    }
+    packing: dict[str, Any] = {"replay_share": replay_share, "max_length": max_length, "seed": seed}
     job = open_job(
         model,
         neurons,
@@ -122,7 +207,26 @@ def run_adapt(
         same_text=same_text,
         conversation=counted_of(conversation),
     )
+    if harm_bound is not None:
+        packing["replay_share"] = max(replay_shares)
     job.check_fit(baseline, **packing)
+    alignment = None
+    if objective == "align":
+        alignment = open_alignment(
+            job.model,
+            job.tokenizer,
+            pairs,
+            languages=pair_languages,
+            against=against,
+            layer=align_layer,
+            temperature=align_temperature,
+            spacing=align_every,
+            size=align_pairs,
+            direction=align_direction,
+            max_length=max_length,
+            seed=seed,
+        )
+    steps_of_pairs = None if alignment is None else alignment.steps
     settings: dict[str, Any] = {
         "steps": steps,
         "tokens_per_step": tokens_per_step,
@@ -134,22 +238,36 @@ def run_adapt(
         "recompute": recompute,
         "progress": True,
     }
-    run = job.fingerprint({**settings, **packing, "rate": learning_rate, "rates": rates, "baseline": baseline})
+    choice = {"rate": learning_rate, "rates": rates, "baseline": baseline, "ticket": ticket}
+    choice |= {"harm_bound": harm_bound, "replay_shares": replay_shares}
+    choice |= {} if steps_of_pairs is None else {"contrast": steps_of_pairs.facts()}
+    run = job.fingerprint({**settings, **packing, **choice})
     scores: dict[float, float] = {}
     origin = "given" if learning_rate is not None else f"{RATE:g} of the root mean square of the neurons' rows"
     if learning_rate is None:
         learning_rate = usual_rate(job.model, job.neurons)
+    method = "subnetwork" if baseline == "none" else baseline
+    shared = {"neurons": job.neurons, "seed": seed, **settings}
+    if baseline == "lt-sft":
+        shared["ticket"] = LotteryTicket(**ticket)
+    replayed: dict[str, Any] = {}
+    if harm_bound is not None:
+        options = {**shared, "learning_rate": learning_rate, "trail_every": evaluate_every}
+        with work_log(checkpoint / "replay", run):
+            job, replayed = choose_share(job, corpus, replay_shares, harm_bound, method, packing, options)
+        packing["replay_share"] = replayed["replay"]["share"]
     if rates or baseline != "none":
         material = job.material(**packing)
-        method = "subnetwork" if baseline == "none" else baseline
-        shared = {"neurons": job.neurons, "seed": seed, **settings}
         if rates:
             with work_log(checkpoint / "rates", run):
                 learning_rate, scores = choose_rate(material, method, rates, **shared)
             origin = "chosen on valid text"
         if baseline != "none":
-            result = adapt(material, method, learning_rate=learning_rate, **shared)
-            return {**write_baseline(result, out, job, scores), "learning_rate_is": origin}
+            held_out = None if alignment is None else alignment.valid
+            shared |= {"pairs": steps_of_pairs, "translations": held_out, "learning_rate": learning_rate}
+            result = adapt(material, method, **shared)
+            facts = write_baseline(result, out, job, scores, alignment, replayed)
+            return {**facts, "learning_rate_is": origin}
     with work_log(checkpoint / "before", run):
         before = bits_per_byte(job.model, job.tokenizer, job.test)
     with stop_on_interrupt() as stopped:
@@ -163,6 +281,7 @@ def run_adapt(
             validation=job.valid,
             checkpoint=checkpoint,
             stop=stopped,
+            pairs=steps_of_pairs,
             **settings,
             **packing,
         )
@@ -170,11 +289,13 @@ def run_adapt(
     with work_log(checkpoint / "after", run):
         with delta.applied(job.model):
             after = bits_per_byte(job.model, job.tokenizer, job.test)
+            aligned = aligned_after(job, alignment)
         cast = cast_costs(job, delta, before[job.language], after[job.language])
     result = summary(job.language, BeforeAfter(before, after), delta.n_values, learning_rate, scores)
-    result |= {"learning_rate_is": origin, "cast": cast}
+    result |= {"learning_rate_is": origin, "cast": cast, **aligned, **replayed}
     with new_folder(out) as folder:
         delta.save(folder)
+        write_course(folder, replayed)
         write_text(folder / RESULT, json.dumps({**result, **delta.parameters["result"], "text": job.text}, indent=1))
     discard(checkpoint)
     return {"out": str(out), **result}

@@ -28,7 +28,7 @@ def run_export(
     *,
     out: Out,
     format: Literal["merged", "peft", "gguf"] = "merged",
-    also: Annotated[tuple[Path, ...], SavedAs(("Delta",)), saved_as("artifact", "Delta")] = (),
+    also: Annotated[tuple[Path, ...], SavedAs(CHANGES), saved_as("artifact", *CHANGES)] = (),
     scale: Annotated[Strength, saved_as("artifact", *CHANGES)] = 1.0,
     strength: Annotated[Strength, saved_as("artifact", "Direction")] = 1.0,
     unit: Annotated[Literal["raw", "unit", "relative"], saved_as("artifact", "Direction")] = "raw",
@@ -42,14 +42,16 @@ def run_export(
         out: folder of the checkpoint or adapter; with --format gguf, a file.
         format: merged (a whole checkpoint with its tokenizer, for any tool; steering becomes biases), peft (a LoRA
             adapter, of a Delta; dense models), or gguf (for llama.cpp: of a Delta a LoRA, of steering a vector).
-        also: folders of more deltas, added to the first.
+        also: folders of more deltas, added to the first, such as a task's beside a language's.
         scale: what all deltas are multiplied by.
         strength: of a Direction, in its unit; a recipe carries its own.
         unit: raw (as the direction is long), unit (of length one), or relative (a share of the stream's mean length).
         dtype: of the merged weights; auto is float32 on the CPU, the stored dtype elsewhere. Adapters are float32.
     """
     kind = class_saved(artifact)
-    if kind not in FORMS[format]:
+    odd = [folder for folder in (artifact, *also) if class_saved(folder) not in FORMS[format]]
+    if odd:
+        kind = class_saved(odd[0])
         able = ", ".join(form for form, kinds in FORMS.items() if kind in kinds)
         raise UsageError(
             f"--format {format} came, which has no place for a {kind or 'folder of no kind'}; expected "
@@ -63,10 +65,9 @@ def run_export(
     else:
         from babelscope.subnetworks import Delta, ElementDelta
 
-        loads: Any = Delta if kind == "Delta" else ElementDelta
-        result = export_changes(
-            [loads.load(path) for path in (artifact, *also)], model, out, format, scale, device, dtype
-        )
+        kinds = {"Delta": Delta, "ElementDelta": ElementDelta}
+        changes = [kinds[class_saved(path)].load(path) for path in (artifact, *also)]
+        result = export_changes(changes, model, out, format, scale, device, dtype)
     files = [out] if out.is_file() else [file for file in out.rglob("*") if file.is_file()]
     return {"out": str(out), "format": format, **result, "bytes": sum(file.stat().st_size for file in files)}
 

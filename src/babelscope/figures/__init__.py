@@ -10,7 +10,7 @@ from babelscope.lazy_imports import lazy_names
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from babelscope.figures.adaptation import AdaptationRow, adaptation_figure
+    from babelscope.figures.adaptation import AdaptationRow, adaptation_figure, forgetting_lines
     from babelscope.figures.effect_figures import (
         PERPLEXITY_BAND,
         STRENGTH_UNIT,
@@ -58,6 +58,7 @@ __all__ = [
     "ablation_map",
     "agreement_map",
     "adaptation_figure",
+    "forgetting_lines",
     "colour_limit",
     "corpus_size_lines",
     "dose_response_lines",

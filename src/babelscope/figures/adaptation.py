@@ -9,10 +9,12 @@ from plotly.subplots import make_subplots
 
 from babelscope.figures.style import (
     BLUE,
+    CYCLE,
     GREEN,
     ORANGE,
     PURPLE,
     SKY,
+    SYMBOLS,
     VERMILLION,
     Number,
     language_label,
@@ -139,3 +141,27 @@ def _lines(figure: go.Figure, rows: Sequence[AdaptationRow], colour: str, kind: 
             x=x, y=y, mode="lines+markers", line=line, marker={"size": 4}, legendgroup=kind, showlegend=False,
             hovertemplate="%{y:.3f}<extra>" + MARKS[kind][2] + "</extra>", row=place, col=col,
         )  # fmt: skip
+
+
+def forgetting_lines(*, course: Sequence[tuple[int, Mapping[str, Number]]], bound: Number) -> go.Figure:
+    """What each language lost over a training, in bits per byte, by tokens of training text; the bound is dotted.
+
+    course: (tokens fed, rise of bits per byte by language); below 0 is better than before.
+    """
+    figure = new_figure(height=420)
+    tokens = [fed for fed, _ in course]
+    for at, tag in enumerate(course[0][1] if course else ()):
+        colour, symbol = CYCLE[at % len(CYCLE)], SYMBOLS[at % len(SYMBOLS)]
+        figure.add_scatter(
+            x=tokens,
+            y=[rises[tag] for _, rises in course],
+            mode="lines+markers",
+            name=language_label(tag),
+            line={"color": colour, "width": 2},
+            marker={"color": colour, "symbol": symbol, "size": 8},
+            hovertemplate=f"{language_label(tag)}, %{{x:,}} tokens: %{{y:.3f}}<extra></extra>",
+        )
+    figure.add_hline(y=bound, line={"dash": "dot", "width": 1.5})
+    figure.update_xaxes(title={"text": "tokens of training text"})
+    figure.update_yaxes(title={"text": "rise of bits per byte"})
+    return figure

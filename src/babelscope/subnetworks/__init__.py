@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     from babelscope.subnetworks.schedule import LearningRate
     from babelscope.subnetworks.students import Subnetwork
     from babelscope.subnetworks.training import RATE, prepare_training, train, train_subnetwork, usual_rate
+    from babelscope.subnetworks.translation_pairs import Contrast, ContrastSteps, ParallelPairs, contrastive_loss
 
 __all__ = [
     "BYTES_A_VALUE",
     "Bank",
     "CastLoss",
+    "Contrast",
+    "ContrastSteps",
+    "ParallelPairs",
+    "contrastive_loss",
     "Delta",
     "Dense",
     "ElementDelta",

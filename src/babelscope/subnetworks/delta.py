@@ -117,6 +117,11 @@ class Delta(HubArtifact):
         """Trained values."""
         return sum(rows.numel() for rows in self.rows.values())
 
+    @property
+    def changes_values(self) -> bool:
+        """Whether any trained value is another than before."""
+        return any(bool(rows.any()) for rows in self.rows.values())
+
     @cached_property
     def keys(self) -> Int64[Tensor, " selected"]:
         """layer · n_neurons + neuron, of each row."""

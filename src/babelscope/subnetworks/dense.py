@@ -29,6 +29,10 @@ class Dense:
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-8
     decay: float = 0.0
+    l1: float = 0.0
+    """Times Σ |value − base| / values of the whole model, added to the loss (Ansell et al.'s trainer)."""
+    start: Mapping[str, Tensor] | None = None
+    """Values to begin with, by parameter; None: those of the model."""
     masters: bool = True
     """Refuse weights below float32, whose small updates would be lost; False for measurements of time alone."""
     base: dict[str, Tensor] = field(init=False)
@@ -71,7 +75,9 @@ class Dense:
         """While open the parameters take gradients; after it they hold the base again, bit for bit."""
         live = self.parameters
         try:
-            for parameter in live.values():
+            for name, parameter in live.items():
+                if self.start is not None:
+                    parameter.detach().copy_(self.start[name])
                 parameter.requires_grad_(True)
             yield
         finally:
@@ -92,10 +98,13 @@ class Dense:
 
     @torch.no_grad()
     def grad_norm(self) -> Tensor:
-        """Euclidean length of the gradient, masked first."""
+        """Euclidean length of the gradient, that of `l1` in it, masked first."""
         grads = []
+        total = sum(parameter.numel() for parameter in self.layout.model.parameters())
         for name, parameter in self.parameters.items():
             grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+            if self.l1:
+                grad.add_((parameter - self.base[name]).sign(), alpha=self.l1 / total)
             parameter.grad = grad if self.masks is None else grad.mul_(self.masks[name])
             grads.append(parameter.grad.norm())
         return torch.stack(grads).norm()

@@ -114,6 +114,11 @@ class ElementDelta(HubArtifact):
         return sum(len(part.indices) for part in self.elements.values())
 
     @property
+    def changes_values(self) -> bool:
+        """Whether any of its values is another than before."""
+        return any(bool(part.values.any()) for part in self.elements.values())
+
+    @property
     def title(self) -> str:
         """For messages."""
         return f"element delta of {' + '.join(self.languages)}"

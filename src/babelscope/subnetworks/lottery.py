@@ -14,11 +14,13 @@ def lottery_ticket_mask(
     after: Mapping[str, Float[Tensor, "..."]],
     share: float,
     names: Sequence[str],
+    earlier: Mapping[str, Bool[Tensor, "..."]] | None = None,
 ) -> dict[str, Bool[Tensor, "..."]]:
     """The values that full fine-tuning moved most: exactly round(share · values) True, over all named parameters.
 
     Ranked by |after − before| in float32, by the exact k-th value; ties go to the lower index, parameters in the order
     of `names`. round is to even at halves.
+    earlier: values of earlier rounds, which are not chosen again and are False here; they count among all values.
     Raises SelectionError where nothing would be chosen, MeasurementError where a difference is not finite.
     Source: Ansell et al. 2022, arXiv:2110.07560; differs: exact for any size, where its code lists Python floats.
     """
@@ -31,6 +33,11 @@ def lottery_ticket_mask(
         )
     if not bool(torch.isfinite(change).all()):
         raise MeasurementError("the change of a parameter holds NaN or infinity; expected finite ones; train again")
+    if earlier is not None:
+        change[torch.cat([earlier[name].flatten() for name in names])] = -1.0
+    left = int((change >= 0).sum())
+    if count > left:
+        raise SelectionError(f"share {share} is {count} values, of which {left} are left; lower the share")
     threshold = torch.kthvalue(change, len(change) - count + 1).values
     chosen = change > threshold
     ties = (change == threshold).nonzero()[:, 0]

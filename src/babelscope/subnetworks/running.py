@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from tqdm.auto import tqdm
@@ -22,6 +22,7 @@ from babelscope.subnetworks.loss import rows_loss
 from babelscope.subnetworks.packing import Mixture
 from babelscope.subnetworks.schedule import LearningRate
 from babelscope.subnetworks.students import Subnetwork
+from babelscope.subnetworks.translation_pairs import ContrastSteps
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,8 @@ class Point(NamedTuple):
     """Tokens fed since the start, all languages."""
     bits_per_byte: float | None
     """Held-out, of the target language; None where it was not measured at this step."""
+    objective: Literal["text", "pairs"] = "text"
+    """What the step trained; of pairs the loss is of their contrast."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,9 @@ class Training:
     """Held-out bits per byte of the model before the first step; None without held-out text."""
     kept: dict[str, Tensor] = field(default_factory=dict)
     """Values at the best step."""
+    pairs: ContrastSteps | None = None
+    """Steps that align translations, in turn with those of text; the last measured step is the result then, for text
+    does not say how well translations are aligned."""
 
     @property
     def done(self) -> int:
@@ -209,39 +215,48 @@ class Training:
 
     def advance(self) -> Point:
         """One update, and a held-out measurement where one is due."""
-        loss, norm = self.gradient()
+        loss, norm, tokens = self.gradient()
         rate = self.plan.rate.at(self.done)
         self.student.step(rate, min(1.0, self.plan.clip / norm) if norm > 0 else 1.0)
         step = self.done + 1
         due = self.held_out is not None and (step % self.plan.evaluate_every == 0 or step == self.plan.rate.steps)
         score = self.measure() if due else None
-        tokens = step * self.plan.rows_per_step * self.mixture.target.length
-        self.history.append(Point(step, loss, norm, rate, tokens, score))
-        if score is not None and score < self.best[0]:
+        objective = "pairs" if self.pairs is not None and self.pairs.due(self.done) else "text"
+        fed = tokens + (self.history[-1].tokens if self.history else 0)
+        self.history.append(Point(step, loss, norm, rate, fed, score, objective))
+        if score is not None and (score < self.best[0] or self.pairs is not None):
             self.take(score, step)
         if score is not None:
             self.watch(self.history[-1])
         return self.history[-1]
 
-    def gradient(self) -> tuple[float, float]:
-        """Mean loss of the step and length of its gradient; raises MeasurementError at NaN or infinity."""
-        plan, first = self.plan, self.done * self.plan.rows_per_step
-        size = plan.rows_per_step // plan.accumulation
-        parts = [self.mixture.rows(first + i * size, size) for i in range(plan.accumulation)]
-        scored = sum(int(part.scored.sum()) for part in parts)
+    def gradient(self) -> tuple[float, float, int]:
+        """Mean loss of the step, length of its gradient, and tokens; raises MeasurementError at NaN or infinity."""
         self.student.zero_grad()
-        total = 0.0
-        for part in parts:
-            loss = rows_loss(self.layout, part, 1 / scored)
-            loss.backward()
-            total += float(loss.detach())
+        if self.pairs is not None and self.pairs.due(self.done):
+            total, tokens = self.pairs.backward(self.layout, self.done)
+        else:
+            total, tokens = self.text_gradient(self.done - (self.pairs.before(self.done) if self.pairs else 0))
         norm = float(self.student.grad_norm())
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise MeasurementError(
                 f"step {self.done + 1}: loss {total}, gradient {norm}; expected finite numbers; the run stopped and "
                 "the model is as before; lower the learning rate, or use bfloat16 in place of float16"
             )
-        return total, norm
+        return total, norm, tokens
+
+    def text_gradient(self, number: int) -> tuple[float, int]:
+        """Mean loss of the number-th step of text, from 0, whose gradient is added, and its tokens."""
+        plan, first = self.plan, number * self.plan.rows_per_step
+        size = plan.rows_per_step // plan.accumulation
+        parts = [self.mixture.rows(first + i * size, size) for i in range(plan.accumulation)]
+        scored = sum(int(part.scored.sum()) for part in parts)
+        total = 0.0
+        for part in parts:
+            loss = rows_loss(self.layout, part, 1 / scored)
+            loss.backward()
+            total += float(loss.detach())
+        return total, plan.rows_per_step * self.mixture.target.length
 
     @torch.no_grad()
     def measure(self) -> float:

@@ -25,6 +25,7 @@ from babelscope.subnetworks.packing import ALONE, Mixture, mix_texts
 from babelscope.subnetworks.running import Plan, Training, plan_json
 from babelscope.subnetworks.schedule import LearningRate
 from babelscope.subnetworks.students import Subnetwork
+from babelscope.subnetworks.translation_pairs import ContrastSteps
 
 RATE = 0.03
 """Peak rate where none is given, in root mean squares of the trained rows: an update of AdamW moves every value by
@@ -60,6 +61,7 @@ def train_subnetwork(
     patience: int | None = None,
     form: Form = "auto",
     recompute: Recompute = "nothing",
+    pairs: ContrastSteps | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
     progress: bool = False,
@@ -81,6 +83,7 @@ def train_subnetwork(
     form: "fused" (gated dense MLPs), "split" (any family), or the rule's choice. recompute: "mlp" keeps only the
     MLPs' inputs for the backward pass. Dropout stays off, whatever mode the model is in. Gradients are worked out also
     where the caller has switched them off (torch.no_grad, torch.inference_mode).
+    pairs: steps that align translations, in turn with those of text; then the last measured step is returned.
     checkpoint: a folder from which an interrupted run goes on, bit for bit. stop: asked before each step; True saves
     and raises KeyboardInterrupt.
 
@@ -107,6 +110,9 @@ def train_subnetwork(
     )
     settings = {**plan_json(plan, mixture), "betas": list(betas), "decay": decay, "recompute": recompute}
     settings["form"] = student.chosen_form
+    if pairs is not None:
+        pairs.check(layout)
+        settings["contrast"] = pairs.facts()
     print_of_run = fingerprint(bank, mixture, settings, layout.model, tokenizer)
     with nullcontext() if checkpoint is None else state_folder(checkpoint, print_of_run) as state:
         run = Training(
@@ -116,6 +122,7 @@ def train_subnetwork(
             plan=plan,
             held_out=hold_out(tokenizer, neurons, validation),
             checkpoint=state,
+            pairs=pairs,
         )
         train(model, run, progress=progress, stop=stop, checkpoint_seconds=checkpoint_seconds)
     changes = bank.changes()
