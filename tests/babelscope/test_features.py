@@ -18,6 +18,7 @@ from babelscope.errors import ArtifactError, CorpusError, LanguageError, Measure
 from babelscope.features import (
     FeatureCounts,
     LangFIR,
+    LangFIRSets,
     check_features,
     drawable_ids,
     feature_energy,
@@ -165,11 +166,38 @@ def langfir_of(**change):
         "documents": torch.tensor([10]),
         "random_fired": torch.tensor([[2], [40], [0]]),
         "random_tokens": torch.tensor([200]),
+        "random_present": torch.tensor([[1], [4], [0]]),
+        "random_sequences": torch.tensor([4]),
         "value": torch.zeros(3, 1, dtype=torch.float64),
         **{name: part for name, part in change.items() if name in FeatureCounts._fields},
     }
     rule = {name: value for name, value in change.items() if name not in FeatureCounts._fields}
     return LangFIR(**{"tau": 0.8, "ratio": 3.0, "min_count": 0, "cap": None, **rule}).select(FeatureCounts(**given))
+
+
+def sets_of(**change):
+    """The same features: present in 8, 8 and 2 of 10 documents, and in 1, 4 and 0 of 4 random sequences."""
+    counts = FeatureCounts.read(planted())
+    shares = {
+        "present": torch.tensor([[8], [8], [2]]),
+        "documents": torch.tensor([10]),
+        "random_present": torch.tensor([[1], [4], [0]]),
+        "random_sequences": torch.tensor([4]),
+    }
+    return LangFIRSets(**{"tau": 0.8, "random_tau": 0.5, **change}).select(counts._replace(**shares))
+
+
+def test_the_difference_of_sets_reads_presence_on_both_sides():
+    choice = sets_of()
+    assert choice.mask.tolist() == [[True, False, False]], "the second is in every random sequence, the third is rare"
+    assert choice.counted["consistent"].tolist() == [[True, True, False]]
+    assert choice.counted["random"].tolist() == [[False, True, False]]
+    assert choice.score[0].tolist() == pytest.approx([0.8 - 0.25, 0.8 - 1, 0.2], abs=1e-15)
+    assert sets_of(random_tau=0.25).mask.tolist() == [[False, False, False]], "exactly the share is in R"
+    assert sets_of(tau=0.2).mask.tolist() == [[True, False, True]]
+    assert sets_of(tau=0.2, cap=1).mask.tolist() == [[True, False, False]]
+    with pytest.raises(SelectionError, match="random_tau 0; expected shares above 0"):
+        LangFIRSets(random_tau=0)
 
 
 def test_langfir_by_hand():
@@ -292,9 +320,9 @@ def test_whole_shards_give_the_rule_back_what_the_text_gave():
 
 def test_every_rule_of_features_can_be_saved_and_repeated(tmp_path):
     names = rule_names("babelscope.features.rules")
-    assert names == ("langfir", "lape", "monolinguality")
+    assert names == ("langfir", "langfir-sets", "lape", "monolinguality")
     for name in names:
-        rule = feature_rule(name, min_count=3)
+        rule = feature_rule(name, **({"random_tau": 0.3} if name == "langfir-sets" else {"min_count": 3}))
         rule.choose(planted()).save(tmp_path / name)
         assert feature_rule_of(FeatureSet.load(tmp_path / name)) == rule and rule.name == name
     endless = LangFIR(ratio=math.inf, tau=0.1)

@@ -15,7 +15,8 @@ from babelscope.features.passes import observe_features
 
 def langfir(fired, tokens, present, documents, random_fired, random_tokens, **given):
     value = torch.zeros(fired.shape, dtype=torch.float64)
-    counts = FeatureCounts(fired, tokens, present, documents, value, random_fired, random_tokens)
+    silent = torch.zeros_like(fired), torch.ones_like(tokens)
+    counts = FeatureCounts(fired, tokens, present, documents, value, random_fired, random_tokens, *silent)
     return LangFIR(**given, min_count=0, cap=None).select(counts)
 
 

@@ -32,7 +32,6 @@ from babelscope.cli.quantities import (
     Ratio,
     Seed,
     Shards,
-    Share,
     TokensOrAll,
 )
 from babelscope.errors import SelectionError
@@ -43,6 +42,11 @@ if TYPE_CHECKING:
 else:
     Method = Literal[rule_names("babelscope.features.rules")]
 LANGFIR = UsedWith("with --method langfir", lambda call: call["method"] == "langfir")
+SETS = UsedWith("with --method langfir-sets", lambda call: call["method"] == "langfir-sets")
+BOTH = UsedWith("with --method langfir or langfir-sets", lambda call: call["method"].startswith("langfir"))
+COUNTED = UsedWith("with another method than langfir-sets", lambda call: call["method"] != "langfir-sets")
+CAP = 10
+"""Features of a language, unless the call says otherwise."""
 
 
 def run_features(
@@ -60,10 +64,11 @@ def run_features(
     chat: Annotated[Chat, UsedWith("without --conversation", lambda call: call["conversation"] == "none")] = False,
     system: System = "",
     conversation: Talk = "none",
-    tau: Annotated[Share, LANGFIR] = 0.5,
+    tau: Annotated[PositiveShare, BOTH] = 0.5,
     ratio: Annotated[Ratio, LANGFIR] = 3.0,
-    cap: Count = 10,
-    min_count: CountOrNone = 50,
+    random_tau: Annotated[PositiveShare, SETS] = 0.5,
+    cap: CountOrNone | None = None,
+    min_count: Annotated[CountOrNone, COUNTED] = 50,
     top_rate: Annotated[PositiveShare, UsedWith("with --method lape", lambda call: call["method"] == "lape")] = 0.01,
     random_from: Literal["all", "others"] = "all",
     random_sequences: Count = 256,
@@ -90,9 +95,11 @@ def run_features(
         split: the text in which features are counted; a corpus without splits is dealt out by document, and "all" is
             the whole of it.
         chat: each text of the corpus is a user's message, rendered by the model's own chat template; its words count.
-        tau: langfir: share of the language's documents in which a feature is present.
+        tau: langfir, langfir-sets: share of the language's documents in which a feature is present.
         ratio: langfir: rate on text over rate on random tokens; inf keeps what no random token activates.
-        cap: features per language at most, the best by the method's score.
+        random_tau: langfir-sets: a feature present in so large a share of the random sequences is no language's.
+        cap: features per language at most, the best by the method's score; 0 keeps all. Unless given 10, and with
+            langfir-sets all.
         min_count: tokens of the language on which a feature fired at least; lape: of all languages.
         top_rate: lape: share of all features taken.
         random_from: others leaves a language's own vocabulary out of its random tokens.
@@ -115,7 +122,11 @@ def run_features(
     from babelscope.files.writing import discard, new_folder
     from babelscope.models import open_model
 
-    flags = {"tau": tau, "ratio": ratio, "cap": cap, "count": cap, "min_count": min_count, "top_rate": top_rate}
+    if cap == 0 and method == "monolinguality":
+        raise SelectionError("cap 0 came; monolinguality takes the best so many by score; expected 1 or more")
+    most = (None if method == "langfir-sets" else CAP) if cap is None else cap or None
+    flags = {"tau": tau, "ratio": ratio, "random_tau": random_tau, "cap": most, "count": most}
+    flags |= {"min_count": min_count, "top_rate": top_rate}
     names = {part.name for part in fields(feature_rule(method))}
     rule = feature_rule(method, **{name: value for name, value in flags.items() if name in names})
     if complete:
@@ -147,7 +158,9 @@ def run_features(
         )
     sets = rule.choose(observed)
     if not len(sets.indices):
-        raise SelectionError(f"{method} selects nothing; expected at least one feature; lower tau, ratio or min_count")
+        raise SelectionError(
+            f"{method} selects nothing; expected a feature or more; lower tau, ratio or min_count, or raise random_tau"
+        )
     checks = check_features(observed, sets, parallel=parallel, draws=draws, seed=seed)
     with new_folder(out) as partial:
         observed.save(partial / "observation")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from babelscope.features.quality import SaeQuality, firing_counts, measure_sae
     from babelscope.features.random_tokens import drawable_ids, random_documents
     from babelscope.features.rules.langfir import LangFIR
+    from babelscope.features.rules.langfir_sets import LangFIRSets
     from babelscope.features.rules.lape_features import LapeFeatures
     from babelscope.features.rules.monolinguality import Monolingual
 
@@ -43,6 +44,7 @@ __all__ = [
     "FeatureObservation",
     "FeatureSet",
     "LangFIR",
+    "LangFIRSets",
     "LapeFeatures",
     "LoadedSAE",
     "LoudFeatures",

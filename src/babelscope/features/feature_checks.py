@@ -73,6 +73,8 @@ def counts_with_noise(sums: FeatureTotals, noise: RandomTokens) -> FeatureCounts
         value=sums.value.T,
         random_fired=noise.fired,
         random_tokens=noise.tokens,
+        random_present=noise.present,
+        random_sequences=noise.sequences,
     )
 
 

@@ -31,6 +31,9 @@ class FeatureCounts(NamedTuple):
     """Sum of values over tokens, those where it did not fire being 0."""
     random_fired: Count
     random_tokens: Amount
+    random_present: Count
+    """Random sequences in which each feature fired."""
+    random_sequences: Amount
 
     @classmethod
     def read(cls, observed: FeatureObservation) -> "FeatureCounts":
@@ -44,6 +47,8 @@ class FeatureCounts(NamedTuple):
             value=observed.sum,
             random_fired=noise.fired,
             random_tokens=noise.tokens,
+            random_present=noise.present,
+            random_sequences=noise.sequences,
         )
 
     def rate(self) -> Float64[Tensor, "feature language"]:
