@@ -5,6 +5,7 @@ import math
 import signal
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -479,12 +480,18 @@ def test_a_sweep_writes_its_table_and_the_directions_it_used(capsys, folder):
     sites = ("--sites", "resid_out", "--no-check-language")
     assert call(capsys, "observe", model, corpus, "--out", counts, *sites)[0] == 0
     grid = ("--layers", 1, "--strengths", 0.5, 1.0, "--new-tokens", 4, "--corpus", corpus, "--same-text")
+    grid = (*grid, "--side-effects", 20)
     code, result, _ = call(capsys, "steer", model, counts, "--sweep", *grid, "--out", folder / "sweep")
     table = json.loads((folder / "sweep" / "steering.json").read_text())
     assert code == 0 and result["layer"] == table["layer"] == 1
     # The best stood at the lower end of the grid, which was followed beyond it.
     assert {point["strength"] for point in table["sweep"]} == {0.25, 0.5, 1.0}
     assert sorted(path.name for path in (folder / "sweep" / "directions").iterdir()) == ["en", "fi"]
+    texts = {"en", "fi", "en-x-numbers", "en-x-names", "en-x-code"}
+    effects = {(row["target"], row["strength"], row["text"]) for row in table["side_effects"]}
+    assert effects == set(product(("en", "fi"), (0.25, 0.5, 1.0), texts))
+    assert all(row["after"] == 1.0 for row in table["untouched"]) and len(table["untouched"]) == 6
+    assert (folder / "sweep" / "side_effects.html").is_file()
 
 
 def test_a_sweep_without_out_is_refused(capsys, folder):

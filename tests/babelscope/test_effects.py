@@ -7,9 +7,11 @@ import torch
 from conftest import tiny_model, tiny_tokenizer
 from steering_cases import push
 
-from babelscope import Gate, Language, Operation, Site, SteeringRecipe, origin_of, steer
+from babelscope import Gate, Language, Operation, Site, SteeringRecipe, mean_direction, observe, origin_of, steer
 from babelscope.errors import MeasurementError, SteeringError
 from babelscope.evaluation import Guess, HeldOut, bits_per_byte, document_losses
+from babelscope.figures import side_effect_lines
+from babelscope.figures.side_effect_figure import OTHERS, OWN
 from babelscope.sweeps import (
     CurvePoint,
     Decoding,
@@ -19,10 +21,12 @@ from babelscope.sweeps import (
     evaluate_steering,
     language_effects,
     score_language,
+    side_effect_curve,
     strength_limit,
     untouched_prompts,
 )
 from babelscope.sweeps.answer_scores import Macro
+from babelscope.sweeps.effect_curve import COPIED_TEXT
 
 TEXTS = {"en": ["the cat sat on a mat", "rain", "we walk home now"], "fi": ["kissa istui", "sataa taas"]}
 
@@ -45,6 +49,34 @@ def test_effects_are_the_loss_with_the_recipe_on(family, tokenizer):
 def test_strength_zero_has_no_effect_at_all(tokenizer):
     found = language_effects(tiny_model("llama"), tokenizer, [push(strength=0.0)], TEXTS, resamples=20)
     assert all(effect.on == effect.off and effect.change[:3] == (0, 0, 0) for effect in found.values())
+
+
+def test_a_curve_of_side_effects_is_the_loss_under_a_plain_hook_at_each_strength(tokenizer):
+    model = tiny_model("llama")
+    observed = observe(model, tokenizer, TEXTS, sites=("resid_out",))
+    direction = mean_direction(observed, target="fi", layer=0)
+    still, moved = side_effect_curve(model, tokenizer, {direction.target: direction}, [0.0, 2.0], TEXTS, resamples=5)
+    assert {*still.effects} == {"en", "fi", *COPIED_TEXT} and still.untouched.after == moved.untouched.after == 1.0
+    assert all(row["change"] == 0 and row["on"] == row["off"] for row in still.rows())
+    assert still.untouched.steered_difference == 0 < moved.untouched.steered_difference
+
+    def add(module, inputs, output):
+        first = output[0] if isinstance(output, tuple) else output
+        changed = first + 2 * direction.vector * (torch.arange(first.shape[1]) > 0)[:, None]  # BOS is left as it is
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    lines = COPIED_TEXT["en-x-names"]
+    plain = bits_per_byte(model, tokenizer, {"en": lines})["en"]
+    with model.model.layers[0].register_forward_hook(add):
+        hooked = bits_per_byte(model, tokenizer, {"en": lines})["en"]
+    effect = moved.effects[Language("en-x-names")]
+    assert (effect.off, effect.on) == pytest.approx((plain, hooked), rel=1e-6) and hooked != plain
+    figure = side_effect_lines(
+        points=[{"layer": 0, "strength": s, "success": s / 4} for s in (0.0, 2.0)], effects=still.rows() + moved.rows()
+    )
+    lines_of = {trace.name: list(trace.y) for trace in figure.data}
+    assert {*lines_of} == {"success at layer 0", OWN, OTHERS, "numbers", "names", "code"}
+    assert lines_of["names"] == pytest.approx([0, effect.change.estimate])
 
 
 def test_operations_for_generated_tokens_meet_text_too_and_rows_are_refused(tokenizer):

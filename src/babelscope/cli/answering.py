@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 from babelscope.cli.argument_kinds import SavedAs, alone
 from babelscope.cli.arguments import Chat, CorpusName, Device, Dtype, Model, Out, Result, SameText, System, Tag
 from babelscope.cli.flag_conditions import UsedWith, saved_as
-from babelscope.cli.quantities import Layer, NewTokens, Seed, Strength, Temperature
+from babelscope.cli.quantities import Layer, NewTokens, Seed, Strength, Temperature, TokensOrNone
 from babelscope.errors import CorpusError, UsageError
 from babelscope.languages import Language
 from babelscope.sweep_grid import STRENGTHS
@@ -41,6 +41,7 @@ def run_steer(
     targets: Annotated[tuple[Tag, ...], SWEEP] = (),
     layers: Annotated[tuple[Layer, ...], SWEEP] = (),
     strengths: Annotated[tuple[Strength, ...], SWEEP] = STRENGTHS,
+    side_effects: Annotated[TokensOrNone, SWEEP] = 0,
     out: Annotated[Out | None, SWEEP] = None,
     same_text: Annotated[SameText, SWEEP] = False,
     resume: Annotated[bool, SWEEP] = False,
@@ -65,6 +66,8 @@ def run_steer(
         targets: for --sweep; none means all observed languages.
         layers: for --sweep; none means the first, and those at 1/8, 1/4 and 1/2 of the depth, as in `study`.
         strengths: for --sweep, to choose from.
+        side_effects: for --sweep, tokens of each text on which side effects at every strength are measured: held-out
+            text of all languages, numbers, names, code, prompts that are not steered; 0 leaves them out.
         out: for --sweep, folder for steering.json and the directions; an interrupted sweep is kept beside it.
         resume: for --sweep, go on with an interrupted sweep of the same command; done at once if it is complete.
     """
@@ -88,6 +91,7 @@ def run_steer(
             strengths,
             out,
             decoding,
+            side_effects=side_effects,
             chat=chat_prompts(chat, system, questions, same_text),
             same_text=same_text,
             resume=resume,

@@ -11,6 +11,7 @@ from babelscope.cli.argument_kinds import checkpoint_of, free
 from babelscope.cli.arguments import Result
 from babelscope.corpus import load_splits
 from babelscope.directions import mean_direction
+from babelscope.figures import side_effect_lines, write_figure
 from babelscope.files.state_folder import hash_json
 from babelscope.files.strict_json import read_json
 from babelscope.files.tensor_files import hash_file
@@ -21,9 +22,18 @@ from babelscope.runs import nan_as_null
 from babelscope.study.parts import sweep_row
 from babelscope.study.plan import plan_of_model
 from babelscope.sweep_grid import sweep_layers
-from babelscope.sweeps import ChatPrompts, Decoding, macro, overridden_settings, steering_study
+from babelscope.sweeps import (
+    ChatPrompts,
+    Decoding,
+    SideEffectPoint,
+    macro,
+    overridden_settings,
+    side_effect_curve,
+    steering_study,
+)
 
-TABLE, TOLD = "steering.json", ("layer", "strength", "edge", "macro")
+TABLE, PICTURE = "steering.json", "side_effects.html"
+TOLD = ("layer", "strength", "edge", "macro")
 
 
 def sweep_steering(
@@ -36,6 +46,7 @@ def sweep_steering(
     out: Path,
     decoding: Decoding,
     *,
+    side_effects: int,
     chat: ChatPrompts | None,
     same_text: bool,
     resume: bool,
@@ -65,6 +76,7 @@ def sweep_steering(
         "layers": list(layers),
         "strengths": list(strengths),
         "decoding": asdict(decoding),
+        "side_effects": side_effects,
         "chat": None if chat is None else chat.card(),
     }
     with work_log(checkpoint, hash_json(plan)):
@@ -82,6 +94,17 @@ def sweep_steering(
             same_text=same_text,
             progress=True,
         )
+    curve: list[SideEffectPoint] = []
+    if side_effects:
+        curve = side_effect_curve(
+            model,
+            tokenizer,
+            study.directions,
+            sorted({point.strength for point in study.points if point.layer == study.chosen.layer}),
+            texts["test"],
+            max_tokens=side_effects,
+            seed=decoding.seed,
+        )
     trials = {"steered": study.steered, "native": study.native, "unsteered": study.unsteered, "random": study.random}
     if study.other_language is not None:
         trials["other_language"] = study.other_language
@@ -93,12 +116,18 @@ def sweep_steering(
         "success": {tag: [score.success, score.low, score.high] for tag, score in study.steered.scores.items()},
         "perplexity_ratio": {tag: score.perplexity_ratio for tag, score in study.steered.scores.items()},
         "sweep": [sweep_row(point) for point in study.points],
+        "side_effects": [row for point in curve for row in point.rows()],
+        "untouched": [
+            {"target": point.target, "strength": point.strength, **point.untouched._asdict()} for point in curve
+        ],
         "not_measurable": list(study.not_measurable),
         "text": {**{split: text.facts() for split, text in texts.items()}, "same_text": same_text},
         "chat": None if chat is None else chat.card(),
         "overridden_settings": overridden_settings(model, decoding),
     }
     with new_folder(out) as folder:
+        if curve:
+            write_figure(side_effect_lines(points=result["sweep"], effects=result["side_effects"]), folder / PICTURE)
         write_text(folder / TABLE, json.dumps(nan_as_null(result), indent=1, ensure_ascii=False))
         for tag, direction in study.directions.items():
             direction.save(folder / "directions" / tag)

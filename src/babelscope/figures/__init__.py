@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         method_map,
         neuron_map,
         overlap_map,
+        rate_map,
         source_target_map,
         unit_rate_map,
     )
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         set_sizes,
         stability_ranges,
     )
+    from babelscope.figures.side_effect_figure import side_effect_lines
     from babelscope.figures.style import (
         Number,
         language_label,
@@ -62,6 +64,7 @@ __all__ = [
     "colour_limit",
     "corpus_size_lines",
     "dose_response_lines",
+    "side_effect_lines",
     "figure_svg",
     "harm_against_draws",
     "language_label",
@@ -69,6 +72,7 @@ __all__ = [
     "method_map",
     "neuron_map",
     "overlap_map",
+    "rate_map",
     "script_retention",
     "script_share_bars",
     "set_sizes",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from babelscope.sweeps.beside import AnswerPair, compare_answers, meant_language
     from babelscope.sweeps.curve import CurvePoint, choose_points, dose_response, grid_edge
     from babelscope.sweeps.decoding import Decoding, overridden_settings
+    from babelscope.sweeps.effect_curve import SideEffectPoint, side_effect_curve
     from babelscope.sweeps.evaluated import LanguageScore, SteeringEvaluation, evaluate_steering, score_language
     from babelscope.sweeps.judge_check import JudgeErrors, judge_errors
     from babelscope.sweeps.prompting import ANSWER_IN, few_shot, instructed
@@ -55,6 +56,7 @@ __all__ = [
     "NeuronSteering",
     "Prompt",
     "Score",
+    "SideEffectPoint",
     "SteeringEvaluation",
     "SteeringStudy",
     "StrengthLimit",
@@ -82,6 +84,7 @@ __all__ = [
     "random_directions",
     "score_answers",
     "score_language",
+    "side_effect_curve",
     "steering_study",
     "strength_limit",
     "success_by_source",
