@@ -248,7 +248,7 @@ def message(folder: Path) -> str:
 
 
 def test_missing_or_foreign_results_are_one_clear_line(tmp_path: Path) -> None:
-    assert "has no results.json" in message(tmp_path)
+    assert "no results of a command in it" in message(tmp_path)
     assert "has no results.json" in message(tmp_path / "nowhere")
     tmp_path.joinpath("results.json").write_text("{", encoding="utf-8")
     assert "is no JSON that can be read" in message(tmp_path)

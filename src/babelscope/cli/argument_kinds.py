@@ -158,17 +158,6 @@ class PlainFile:
             raise CorpusError(f"{flag} {path}: no such file; correct the path")
 
 
-class StudyFolder:
-    """A folder that `study` or `demo` wrote."""
-
-    def check(self, flag: str, path: Path) -> None:
-        """Raise ArtifactError where there is no results.json."""
-        if not os.path.isfile(path / "results.json"):
-            raise ArtifactError(
-                f"{path}: no results.json in it; expected a folder of `study` or `demo`; check the path"
-            )
-
-
 class Writable:
     """A file that may be there already, and can be written."""
 

@@ -5,20 +5,21 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.argument_kinds import StudyFolder, Writable
+from babelscope.cli.argument_kinds import Writable
 from babelscope.cli.arguments import Result
 
 
 def run_report(
-    runs: Annotated[Positional[tuple[Path, ...]], StudyFolder(), arg(metavar="RUN …")],
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN …")],
     *,
     out: Annotated[Path, Writable()] | None = None,
     include_samples: bool = True,
 ) -> Result:
-    """One self-contained HTML page from the folders of one or several studies.
+    """One self-contained HTML page from the folders of one or several studies, or of single commands.
 
     Args:
-        runs: folders that `study` or `demo` wrote.
+        runs: folders that study, demo, observe, identify, ablate, probe, features, steer --sweep or adapt wrote;
+            several stand side by side.
         out: the page; none means report.html in the first folder.
         include_samples: show text in the report.
     """

@@ -45,7 +45,7 @@ VERBS = {
     "evaluate perplexity": Verb("evaluating", "run_perplexity", "held-out bits per byte by language"),
     "evaluate confusion": Verb("evaluating", "run_confusion", "language confusion of a model's answers, or of files"),
     "evaluate steering": Verb("evaluating", "run_steering_score", "the whole score of a steering recipe"),
-    "report": Verb("reporting", "run_report", "one HTML page from the folders of studies", False),
+    "report": Verb("reporting", "run_report", "one HTML page from the folders of studies or other commands", False),
     "import-mask": Verb("selecting", "run_import_mask", "read a published LAPE mask"),
     "doctor": Verb("doctor", "run_doctor", "what is installed, and a self-test"),
 }

@@ -44,6 +44,26 @@ def neuron_map(*, counts: Float[np.ndarray, "language layer"], languages: Sequen
     return _titled(figure, x="layer (block, from 0)", y="selected for", angle=0)
 
 
+def rate_map(
+    *, rates: Float[np.ndarray, "language layer"], layers: Sequence[int], languages: Sequence[str]
+) -> go.Figure:
+    """How often units are active, a row per language, a column per layer; rates are shares of tokens."""
+    percent = 100 * rates
+    digits = decimals_for(float(np.nanmax(percent, initial=0.0)))
+    columns = [str(layer) for layer in layers]
+    names = [language_name(tag) for tag in languages]
+    figure = _heat(
+        percent,
+        rows=[language_label(tag) for tag in languages],
+        columns=columns,
+        text=[[fixed(value, digits) for value in row] for row in percent],
+        says=cell_texts(names, columns, percent, lambda name, layer, value: f"{name}, layer {layer}: {value:.1f} %"),
+    )
+    bar = {"title": {"text": "active (% of tokens)"}}
+    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "colorbar": bar})
+    return _titled(figure, x="layer (block, from 0)", y="text", angle=0)
+
+
 NEAR_TICKS, FAR_TICKS = (0.25, 0.5, 1, 2, 4), (0.01, 0.1, 1, 10, 100)
 """Lifts that the colour bar names, where all are below ten-fold and where some are above."""
 

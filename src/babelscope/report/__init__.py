@@ -1,4 +1,4 @@
-"""Run folders to one self-contained HTML page."""
+"""Folders of studies, and of single commands, to one self-contained HTML page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +8,11 @@ from babelscope.files.writing import write_text
 from babelscope.report.answer_samples import samples_section
 from babelscope.report.card import card_section, limits_section
 from babelscope.report.first_screen import first_screen, headline
+from babelscope.report.folder_pages import folder_page
 from babelscope.report.harm import ablation_section
-from babelscope.report.markup import Markup, Section, element
+from babelscope.report.markup import Markup, Section, element, table
 from babelscope.report.page import assemble
-from babelscope.report.results import Results, read_results
+from babelscope.report.results import FILE, Results, read_results
 from babelscope.report.selection_sections import neuron_section, overlap_section, script_section, stability_section
 from babelscope.report.steered import dose_section, steering_section
 from babelscope.report.summary import comparison_table, model_name, summary_section
@@ -26,11 +27,12 @@ def write_report(
 ) -> Path:
     """Write one HTML page about one or several runs; it opens offline and asks no host for anything.  Returns its path.
 
-    Reads each folder's `results.json` (docs/results.schema.json). out: the file, `report.html` in the first folder
-    unless given; a page that is there is replaced, whole or not at all. Without samples no generated text and no prompt
-    is in the page. A part that a run did not measure says so.
-    Raises ArtifactError, in one line, for a results.json that is missing, foreign or malformed, and for an out that is
-    a folder; PrerequisiteError if the page cannot be written.
+    Reads the `results.json` of each study (docs/results.schema.json), and of other folders what observe, identify,
+    ablate, probe, features, steer --sweep or adapt wrote there; several stand side by side. out: the file,
+    `report.html` in the first folder unless given; a page that is there is replaced, whole or not at all. Without
+    samples no generated text and no prompt is in the page. A part that a run did not measure says so.
+    Raises ArtifactError, in one line, for a folder that no command wrote, for files that are missing, foreign or
+    malformed, and for an out that is a folder; PrerequisiteError if the page cannot be written.
     """
     folders = [Path(run_folders)] if isinstance(run_folders, str | Path) else [Path(folder) for folder in run_folders]
     if not folders:
@@ -38,8 +40,33 @@ def write_report(
     path = Path(out) if out is not None else folders[0] / PAGE
     if path.is_dir():
         raise ArtifactError(f"{path}: is a folder; expected the name of a file to write; add {PAGE}")
-    runs = [read_results(folder) for folder in folders]
-    return write_text(path, _page(runs, include_samples=include_samples))
+    if all((folder / FILE).is_file() or not folder.is_dir() for folder in folders):
+        runs = [read_results(folder) for folder in folders]
+        return write_text(path, _page(runs, include_samples=include_samples))
+    return write_text(path, _folders_page(folders, include_samples=include_samples))
+
+
+def _folders_page(folders: list[Path], *, include_samples: bool) -> str:
+    """Folders of several commands, or of one, side by side."""
+    groups, lines, said = [], [], []
+    for at, folder in enumerate(folders, start=1):
+        label, anchor = folder.resolve().name, f"run{at}"
+        if (folder / FILE).is_file():
+            run = read_results(folder)
+            sections, facts, verb = _sections(run, anchor, include_samples=include_samples), {}, "study"
+            languages, summary = run.languages, headline(run)
+        else:
+            page = folder_page(folder, anchor)
+            sections, facts, verb, languages = page.sections, page.facts, page.verb, page.languages
+            summary = "; ".join(f"{key}: {value}" for key, value in facts.items())
+        groups.append((anchor, (label if label == verb else f"{label} – {verb}") if len(folders) > 1 else "", sections))
+        said.append(f"{verb}: {summary}")
+        lines.append((element("a", label, href=f"#{anchor}"), verb, len(languages) or "–", summary))
+    title = (
+        f"{len(folders)} folders side by side" if len(folders) > 1 else f"{folders[0].resolve().name} – {lines[0][1]}"
+    )
+    intro = table(("Folder", "Written by", "Languages", "What it says"), lines)
+    return assemble(title=title, intro=intro, groups=groups, says="; ".join(said))
 
 
 def _page(runs: list[Results], *, include_samples: bool) -> str:

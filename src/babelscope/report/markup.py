@@ -192,10 +192,10 @@ def figure_block(name: str, plots: Sequence[Plot], caption: Caption, *numbers: o
 def _plot(name: str, plot: Plot, shows: str, *, heading: bool) -> Markup:
     drawing = Markup(figure_svg(plot.figure, name=name, title=plot.label, description=shows))
     title = [element("h4", plot.label)] if heading else []
-    return element("div", *title, drawing, _data_links(name, plot.records), class_="panel")
+    return element("div", *title, drawing, data_links(name, plot.records), class_="panel")
 
 
-def _data_links(name: str, records: Sequence[Mapping[str, object]]) -> Markup:
+def data_links(name: str, records: Sequence[Mapping[str, object]]) -> Markup:
     """The numbers of a figure as two files that are inside the page; NaN is null, and empty in the CSV.
 
     The JSON has the form that pandas calls "split": names of the columns, and a list per row.

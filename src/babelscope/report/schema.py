@@ -63,7 +63,7 @@ _PARTS = record(
     romanised=keyed(per_language(_estimate)),
     romanised_bits_per_byte=_number_each,
 )
-_ABLATION = record(
+ABLATION = record(
     {
         "relative_harm": language_square,
         "bits_per_byte": language_square,
@@ -88,7 +88,7 @@ _ABLATION = record(
     draws=number,
     seed=number,
 )
-_SWEEP_ROW = record(
+SWEEP_ROW = record(
     {"layer": number, "strength": number, "success": _maybe},
     **dict.fromkeys(("low", "high", "perplexity_ratio", "distinct4_ratio", "n"), number),
 )
@@ -125,7 +125,7 @@ _STEERING = record(
     chat=record({}, system=text),
     neuron_arithmetic_edge=each(text),
     by_source=_by_source,
-    sweep=each(_SWEEP_ROW),
+    sweep=each(SWEEP_ROW),
     not_measurable=each(tag),
     samples=each(_SAMPLE),
     seed=number,
@@ -159,7 +159,7 @@ RESULTS = record(
         "neurons": per_language(number, whole=True),
         "top_rate": number,
         "stability": per_language(nullable(each(_maybe, exactly=5))),
-        "ablation": _ABLATION,
+        "ablation": ABLATION,
         "seconds": keyed(_maybe),
         "environment": keyed(anything),
     },

@@ -1,0 +1,168 @@
+"""Sections of the folders of single commands: what was read, evidence, features, side effects, adaptation."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from babelscope.artifacts import Observation
+from babelscope.artifacts.feature_observation import FeatureObservation
+from babelscope.artifacts.feature_set import FeatureSet
+from babelscope.errors import ArtifactError
+from babelscope.figures import rate_map, side_effect_lines, unit_rate_map
+from babelscope.files.strict_json import parse_json
+from babelscope.report.json_checks import nullable, number, record, text
+from babelscope.report.markup import (
+    Caption,
+    Markup,
+    Plot,
+    Section,
+    data_links,
+    element,
+    figure_block,
+    join,
+    language_cell,
+    matrix_records,
+    table,
+)
+from babelscope.report.wording import p_value, percent, plain, span
+
+SHOWN = 80
+"""Rows of evidence in a table; all of them are offered as files."""
+FEATURES_SHOWN = 5
+"""Features of a language in the picture of rates."""
+ROW = record({"claim": text, "language": text, "control": text, "estimate": nullable(number)}, low=number, high=number)
+"""A row of evidence, as `write_evidence` writes it."""
+
+
+def read_evidence(file: Path) -> list[dict[str, Any]]:
+    """The rows of an evidence file; raises ArtifactError, in one line, for one that is missing or damaged."""
+    advice = "make it again with the command that wrote it"
+    if not file.is_file():
+        raise ArtifactError(f"{file}: is missing; expected rows of evidence; {advice}")
+    rows = []
+    for at, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        row = parse_json(line, f"{file}:{at}", advice=advice)
+        if faults := list(ROW(row, "", ())):
+            raise ArtifactError(f"{file}:{at}: {faults[0]}; expected a row of evidence; {advice}")
+        rows.append({"low": None, "high": None, "p": None, "n": None, **row})
+    return rows
+
+
+def tokens_section(observed: Observation, name: str) -> Section:
+    """What was read of each language, and how often units are active, by layer."""
+    tags = observed.languages
+    lines = [
+        (language_cell(tag), plain(int(observed.token_counts[k]), 0), plain(int(observed.documents[k]), 0))
+        for k, tag in enumerate(tags)
+    ]
+    body: list[Markup] = [table(("Language", "Tokens", "Documents"), lines)]
+    # The sign of the stream, or of what a gate has multiplied, says nothing of how active a unit is.
+    if (at := "mlp_gate") in observed.records:
+        part = observed[at]
+        share = part.active.double().mean(dim=1) / observed.token_counts.clamp(min=1)
+        rates = share.T.numpy()
+        caption = Caption(
+            shows=f"Share of tokens on which a unit of {at} is above 0, mean over the units of a layer.",
+            read="A row is a language, a column a layer. Rows that differ say that text of one language makes more "
+            "units active; which units these are is what the command identify asks.",
+            n=f"{plain(int(observed.token_counts.sum()), 0)} tokens",
+            control="none: these are counts",
+            seed="nothing random",
+            unit="% of tokens",
+        )
+        records = matrix_records(rates, tags, part.layers, ("language", "layer", "share"))
+        plot = Plot(
+            rate_map(rates=rates, layers=part.layers, languages=tags), f"How often units of {at} are active", records
+        )
+        body.append(figure_block(f"{name}-{at}", [plot], caption))
+    return Section("tokens", "What was read", join(body))
+
+
+def evidence_section(rows: Sequence[Mapping[str, Any]], key: str) -> Section:
+    """Rows of evidence as a table: the claim, its control, the estimate with its interval and p."""
+    head = ("Claim", "Language", "Against", "Estimate", "Interval", "p", "n")
+    lines = [
+        (
+            row["claim"],
+            row["language"] or "all",
+            row["control"] or "–",
+            plain(row["estimate"], 3),
+            span(row["low"], row["high"], 3) or "–",
+            p_value(row["p"]),
+            plain(row["n"], 0),
+        )
+        for row in rows[:SHOWN]
+    ]
+    rest = len(rows) - len(lines)
+    more = [element("p", f"{rest:,} more rows are in the files.", class_="note")] if rest > 0 else []
+    body = join([table(head, lines, kind="evidence"), *more, data_links(f"evidence-{key}", rows)])
+    return Section(f"evidence-{key}", f"Evidence: {key}", body)
+
+
+def features_section(sets: FeatureSet, observed: FeatureObservation, name: str) -> Section:
+    """How often the best features of each language fire on the text of every language."""
+    rate = (observed.fired.double() / observed.tokens.double()).numpy()
+    chosen = [(tag, int(at)) for tag in sets.languages for at in sets.features(tag)[:FEATURES_SHOWN]]
+    rates = np.stack([rate[at] for _, at in chosen])
+    units = [f"{tag}: {at}" for tag, at in chosen]
+    caption = Caption(
+        shows=f"Share of tokens on which the best {FEATURES_SHOWN} features of each language fire.",
+        read="A row is a feature, by language and number; a column is a language's text. A feature of one language is "
+        "bright in one column only.",
+        n=f"{plain(int(observed.tokens.sum()), 0)} tokens",
+        control="the other languages in the same row",
+        seed="that of the random tokens, where the method reads them",
+        unit="% of tokens",
+    )
+    records = matrix_records(rates, units, observed.languages, ("feature", "language", "share"))
+    plot = Plot(
+        unit_rate_map(rates=rates, units=units, languages=observed.languages), "How often features fire", records
+    )
+    sizes = table(("Language", "Features"), [(language_cell(tag), plain(n, 0)) for tag, n in sets.sizes.items()])
+    return Section(
+        "features", "Features of each language", join([sizes, figure_block(f"{name}-features", [plot], caption)])
+    )
+
+
+def side_effect_section(
+    points: Sequence[Mapping[str, Any]], effects: Sequence[Mapping[str, Any]], name: str
+) -> Section:
+    """Success by strength beside the change on text that is no target's."""
+    caption = Caption(
+        shows="Success by strength, and the change in bits per byte of text with the direction left on.",
+        read="Above: right answers on the development prompts at the best layer. Below: a line is the mean over "
+        "targets; 0 is the model as it is, above it text has become less likely.",
+        n=f"{len(effects):,} texts under a direction",
+        control="strength 0, which is the model as it is",
+        seed="nothing random",
+        unit="% of answers (above), bits per byte (below)",
+    )
+    plot = Plot(
+        side_effect_lines(points=points, effects=effects), "Success and side effects by strength", list(effects)
+    )
+    return Section("side-effects", "What steering changes besides", figure_block(f"{name}-side", [plot], caption))
+
+
+def adaptation_section(tree: Mapping[str, Any], name: str) -> Section:
+    """Bits per byte of every test language before and after."""
+    lines = [
+        (
+            language_cell(tag),
+            plain(tree["before"].get(tag), 4),
+            plain(after, 4),
+            plain(None if tag not in tree["before"] else after - tree["before"][tag], 4),
+        )
+        for tag, after in tree["after"].items()
+    ]
+    gained = percent(tree["gain"] / tree["before"][tree["language"]], 1)
+    body = [
+        element(
+            "p",
+            f"Trained on {tree['language']} at learning rate {tree['learning_rate']:g}; a fall is a gain. ",
+            f"Text of {tree['language']} takes {gained} fewer bits.",
+        ),
+        table(("Test text", "Bits per byte before", "After", "Change"), lines),
+    ]
+    return Section("adaptation", "What training changed", join(body))
