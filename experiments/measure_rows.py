@@ -27,6 +27,8 @@ class Config:
     """Folder of Gemma 3 270M."""
     corpora: str = ""
     """Folder of real text."""
+    gemma_sae: str = ""
+    """Folder of an autoencoder of Gemma's stream; empty: rows of features leave Gemma out."""
     out: str = ""
     """The file rows.jsonl to bring up to date; empty: the run's own."""
 
@@ -36,11 +38,12 @@ def run(config: Config, run: Run) -> None:
     wanted = config.rows or tuple(number for number, entry in ROWS.items() if entry.measure)
     if unknown := [number for number in wanted if number not in ROWS or not ROWS[number].measure]:
         raise ToolkitError(f"rows {unknown} have nothing to measure: {[n for n, e in ROWS.items() if e.measure]} have")
+    inputs = Inputs(config.gemma, config.corpora, config.gemma_sae)
     for number in wanted:
         # Processor seconds: what a row costs, whatever else the machine does.
         began, processor = time.monotonic(), time.process_time()
         module, function = ROWS[number].measure.split(":")
-        result: RowResult = getattr(import_module(f"rows.{module}"), function)(Inputs(config.gemma, config.corpora))
+        result: RowResult = getattr(import_module(f"rows.{module}"), function)(inputs)
         spent = {"seconds": time.monotonic() - began, "processor_seconds": time.process_time() - processor}
         keep(path, {"row": number, "mark": result.mark, **asdict(result), **spent, **commit(), "on": environment()})
         run.log([{"row": number, "mark": result.mark, **spent}])

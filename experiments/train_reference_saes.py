@@ -1,4 +1,4 @@
-"""How much of the reference model's residual stream do small sparse autoencoders keep, and does it matter to the loss?
+"""How much of a small model's residual stream do small sparse autoencoders keep, and does it matter to the loss?
 
 Trains BatchTopK and TopK autoencoders and a JumpReLU with sae-lens on `resid_out` of several layers, on equal tokens of
 fifteen languages, BOS left out; and coarse ones of few features, few of them active a token, so that few are left for
@@ -6,6 +6,7 @@ each language. Measured on held-out text: explained variance, L0, share of dead 
 reconstruction takes the place of the activation (BOS untouched).
 Control: the loss when the mean activation takes its place; an autoencoder that is no nearer to the model's own loss
 than that counts against it. One seed each: the figures describe the files, they do not compare architectures.
+Cards and bundles are of the reference model; for another one leave `bundle` empty.
 """
 
 import json
@@ -83,6 +84,9 @@ class Config:
     cache: str = "../sae/activations"
     """Folder for activations, float16, a folder a layer; made once, 0.5 KB a token and layer."""
     model: str = "reference"
+    dtype: str = "float32"
+    """Of the model's weights and activations; float32 ones are cached in float16."""
+    languages: tuple[str, ...] = LANGUAGES
     saes: tuple[str, ...] = (
         "batchtopk-1",
         "batchtopk-3",
@@ -110,6 +114,8 @@ class Config:
     """Features active a token: exactly (topk), on average (batchtopk), aimed at (jumprelu)."""
     tokens: int = 80_000
     """Tokens a language."""
+    max_length: int = 256
+    """Tokens of a line at most."""
     epochs: int = 1
     batch: int = 1024
     """Tokens a step."""
@@ -126,7 +132,7 @@ class Config:
 
     @property
     def samples(self) -> int:
-        return self.epochs * self.tokens * len(LANGUAGES) // self.batch * self.batch
+        return self.epochs * self.tokens * len(self.languages) // self.batch * self.batch
 
 
 class Asked(NamedTuple):
@@ -158,16 +164,16 @@ def cached(config: Config, layer: int, language: str) -> Path:
 @torch.no_grad()
 def record(config: Config) -> None:
     """Activations of every language at every layer, counted tokens only; what is already there is not made again."""
-    missing = {tag: [n for n in config.layers if not cached(config, n, tag).exists()] for tag in LANGUAGES}
+    missing = {tag: [n for n in config.layers if not cached(config, n, tag).exists()] for tag in config.languages}
     if not any(missing.values()):
         return
-    model, tokenizer = open_model(config.model, device="cpu")
+    model, tokenizer = open_model(config.model, device="cpu", dtype=config.dtype)
     layout = layout_of(model)
     for tag, layers in missing.items():
         if not layers:
             continue
         lines = [Document(str(i), line) for i, line in enumerate(read_lines(config, tag, "train"))]
-        documents = limit_tokens(tokenize_documents(tokenizer, lines, 0, max_length=256), config.tokens)
+        documents = limit_tokens(tokenize_documents(tokenizer, lines, 0, max_length=config.max_length), config.tokens)
         rows: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
         for batch in batch_documents(documents, batch_tokens=4096, pad=0):
             with layout_watches(layout, rows, batch.counted):
@@ -180,14 +186,18 @@ def record(config: Config) -> None:
 def layout_watches(layout, rows, counted):
     stack = ExitStack()
     for layer, parts in rows.items():
-        see = lambda value, sign, routes, parts=parts: parts.append(value[counted].half())  # noqa: E731
+
+        def see(value, sign, routes, parts=parts):
+            kept = value[counted]
+            parts.append(kept.half() if kept.dtype == torch.float32 else kept)
+
         stack.enter_context(layout.watch(Site(layer, "resid_out"), see))
     return stack
 
 
 def stream(config: Config, layer: int) -> Iterator[torch.Tensor]:
     """Batches of one layer's activations, all languages mixed, each epoch in a new order; without end."""
-    parts = [load_file(cached(config, layer, tag))["resid_out"] for tag in LANGUAGES]
+    parts = [load_file(cached(config, layer, tag))["resid_out"] for tag in config.languages]
     held = torch.cat(parts)
     generator = torch.Generator().manual_seed(config.seed)
     while True:
@@ -199,8 +209,9 @@ def stream(config: Config, layer: int) -> Iterator[torch.Tensor]:
 
 def architecture(config: Config, name: str):
     """The training configuration of sae-lens; inputs are scaled to an average length of √d, folded away at the end."""
-    form, _, features, k = asked(config, name)
-    shared = {"d_in": 256, "d_sae": features, "normalize_activations": "expected_average_only_in"}
+    form, layer, features, k = asked(config, name)
+    width = load_file(cached(config, layer, config.languages[0]))["resid_out"].shape[1]
+    shared = {"d_in": width, "d_sae": features, "normalize_activations": "expected_average_only_in"}
     if form == "topk":
         return TopKTrainingSAEConfig(k=k, **shared)
     if form == "batchtopk":
@@ -239,9 +250,9 @@ def train(config: Config, name: str, folder: Path) -> None:
         torch.manual_seed(config.seed)
         sae = TrainingSAE.from_dict(architecture(config, name).to_dict())
         sae = SAETrainer(trainer_config, sae, stream(config, asked(config, name).layer)).fit()
-    model, tokenizer = open_model(config.model, device="cpu")
+    model, tokenizer = open_model(config.model, device="cpu", dtype=config.dtype)
     for key, value in {
-        "model_name": config.model,
+        "model_name": Path(config.model).name,
         "model_hash": origin_of(model, tokenizer).model_hash,
         "hook_name": f"blocks.{asked(config, name).layer}.hook_resid_post",
         "prepend_bos": True,
@@ -255,10 +266,12 @@ def train(config: Config, name: str, folder: Path) -> None:
 
 def measure(config: Config, name: str, path: Path, model, tokenizer) -> dict:
     """One autoencoder on held-out text, as a row."""
-    texts = {tag: read_lines(config, tag, "valid") for tag in LANGUAGES}
+    texts = {tag: read_lines(config, tag, "valid") for tag in config.languages}
     sae = load_sae(path, model=model)
     found: SaeQuality = measure_sae(model, tokenizer, sae, texts, max_tokens=config.held_out)
-    macro = {kind: sum(getattr(found, kind).values()) / len(LANGUAGES) for kind in ("loss", "spliced", "averaged")}
+    macro = {
+        kind: sum(getattr(found, kind).values()) / len(config.languages) for kind in ("loss", "spliced", "averaged")
+    }
     return {
         "sae": name,
         "site": str(sae.site),
@@ -288,7 +301,12 @@ def write_bundle(source: Path, target: Path) -> None:
 
 def settings_of(config: Config) -> dict:
     """The configuration without the paths of a machine."""
-    return {**asdict(config), "corpus": Path(config.corpus).name, "cache": Path(config.cache).name}
+    return {
+        **asdict(config),
+        "corpus": Path(config.corpus).name,
+        "cache": Path(config.cache).name,
+        "model": Path(config.model).name,
+    }
 
 
 def write_card(config: Config, name: str, rows: list[dict], target: Path) -> None:
@@ -327,7 +345,7 @@ def run(config: Config, run: Run) -> None:
     bundles = {name: run.folder / "bundle" / name for name in config.bundle}
     for name, path in bundles.items():
         write_bundle(run.folder / name, path)
-    model, tokenizer = open_model(config.model, device="cpu")
+    model, tokenizer = open_model(config.model, device="cpu", dtype=config.dtype)
     known = {row["sae"]: row for row in run.results()}
     for name in config.saes:
         if name not in known:

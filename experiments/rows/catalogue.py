@@ -25,11 +25,30 @@ ROWS: dict[int, RowEntry] = {
     ),
     5: RowEntry("Ablation of each language's neurons on each text", "arXiv:2402.16438", "ablate"),
     6: RowEntry("Language arithmetic and fallback languages", "arXiv:2507.22608", "steer --method arithmetic"),
-    7: RowEntry("Features by rates against random tokens (LangFIR)", "arXiv:2604.03532", "features --rule langfir"),
-    8: RowEntry("Monolinguality of features", "arXiv:2505.05111", "features --rule monolinguality"),
-    9: RowEntry("Steering by discriminant shifts (ITLC)", "arXiv:2506.12450", "direct"),
-    10: RowEntry("Steering by a linear map between languages (INCLINE)", "arXiv:2410.12462", "direct"),
-    11: RowEntry("Language apart from reasoning", "arXiv:2505.15257", "probe --probe subspaces"),
+    7: RowEntry(
+        "Features by rates against random tokens (LangFIR)",
+        "arXiv:2604.03532",
+        "features --method langfir-sets",
+        "features:measure_langfir",
+    ),
+    8: RowEntry(
+        "Monolinguality of features",
+        "arXiv:2505.05111",
+        "features --method monolinguality",
+        "features:measure_monolinguality",
+    ),
+    9: RowEntry(
+        "Steering by discriminant shifts (ITLC)", "arXiv:2506.12450", "bs.lda_direction", "steering:measure_itlc"
+    ),
+    10: RowEntry(
+        "Steering by a linear map between languages (INCLINE)",
+        "arXiv:2410.12462",
+        "bs.incline",
+        "steering:measure_incline",
+    ),
+    11: RowEntry(
+        "Language apart from reasoning", "arXiv:2505.15257", "bs.ablate_languages", "steering:measure_subspace"
+    ),
     12: RowEntry("Heads shifted between languages (CLAIM)", "arXiv:2506.11073", "direct"),
     13: RowEntry("Experts by language", "arXiv:2510.04694", "probe --probe routing"),
     14: RowEntry("Shift to the dominant language and back (ShifCon)", "arXiv:2410.19453", "direct"),
@@ -60,8 +79,10 @@ ROWS: dict[int, RowEntry] = {
     34: RowEntry("Alignment as an objective", "arXiv:2502.14830", ""),
     35: RowEntry("General-knowledge subtraction and routing", "this library", ""),
     36: RowEntry("Influence of training text", "arXiv:2308.03296", ""),
-    37: RowEntry("Language confusion", "arXiv:2406.20052", "evaluate confusion"),
+    37: RowEntry("Language confusion", "arXiv:2406.20052", "evaluate confusion", "counting:measure_confusion"),
     38: RowEntry("Knowledge by language", "arXiv:2102.00894", ""),
-    39: RowEntry("Observe once, merge", "this library", "merge"),
-    42: RowEntry("Dose and response of steering", "this library", "steer --sweep"),
+    39: RowEntry("Observe once, merge", "this library", "merge", "counting:measure_merge"),
+    42: RowEntry(
+        "Dose and response of steering", "this library", "steer --sweep --side-effects", "steering:measure_dose"
+    ),
 }

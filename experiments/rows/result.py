@@ -78,3 +78,5 @@ class Inputs:
     """Folder of Gemma 3 270M."""
     corpora: str = ""
     """Folder of real text with `mono`, `parallel` and `eval`."""
+    gemma_sae: str = ""
+    """Folder of an autoencoder of Gemma's stream, as `experiments/train_reference_saes.py` trains one."""
