@@ -19,7 +19,8 @@ from babelscope.files.writing import PARTIAL, write_text
 from babelscope.models import weights_hash
 from babelscope.recording import observe
 from babelscope.study import Budget, run_study
-from babelscope.study.cost import say_costs, stage_costs
+from babelscope.study.cost import Pace, say_costs, stage_costs
+from babelscope.study.time_limit import SMALLEST, cut_budget
 
 SMALL = Budget(
     observe_tokens=1500,
@@ -404,3 +405,36 @@ def test_what_a_study_will_take_is_said_first_by_its_budget_and_by_batches_of_it
     assert costs["ablate"].scored == 2 * (60 * (2 + 2 * 2 + 2 + 1) + 30 * (3 * (2 + 2) + 1))
     assert costs["control"].read == 0
     assert costs["steer"].answers == 2 * (16 + 2 * 1 * 2 + 2 * 3 + 3 * 2 + 4 * 4 + 1)
+
+
+def test_a_study_that_must_fit_into_minutes_has_smaller_amounts_and_keeps_them_when_it_goes_on(
+    own, caplog, monkeypatch
+):
+    caplog.set_level(logging.INFO)
+    paces = [Pace(0.0, 0.01, 0.0), Pace(0.0, 5.0, 0.0)]
+    monkeypatch.setattr("babelscope.study.run.measured_pace", lambda *_: paces.pop(0))
+    asked = replace(TINY, choose_tokens=400, ablate_tokens=400, part_tokens=0, dev_prompts=2)
+    places = (str(own / "model"), str(own / "corpus"), own / "out")
+    settings = {"budget": asked, "steering": False, "minutes": 1.8}
+    # The text has some 180 tokens a language, so that cuts above that change nothing.
+    run_study(*places, **settings)
+    plan = json.loads((own / "out" / "plan.json").read_text())["budget"]
+    assert plan["dev_prompts"] == 2 and plan["draws"] == asked.draws, "small amounts and draws stay as they are"
+    assert 100 <= plan["choose_tokens"] < 400 and 250 <= plan["ablate_tokens"] < 400
+    assert any(line.startswith("to fit into 1.8 min: ") for line in (r.getMessage() for r in caplog.records))
+    (own / "out" / "results.json").unlink()
+    run_study(*places, **settings, resume=True)
+    assert json.loads((own / "out" / "plan.json").read_text())["budget"] == plan and len(paces) == 1
+    with pytest.raises(
+        MeasurementError, match="the smallest study takes about .* give more, fewer languages, or leave"
+    ):
+        run_study(*places[:2], own / "other", **settings)
+
+
+def test_the_largest_share_that_fits_is_taken_and_nothing_falls_below_what_says_something():
+    asked = Budget()
+    assert cut_budget(asked, 1.0) == asked
+    half, least = cut_budget(asked, 0.5), cut_budget(asked, 0.0)
+    assert (half.ablate_tokens, half.observe_tokens, half.test_prompts) == (350, 10_000, 11)
+    assert {name: getattr(least, name) for name in SMALLEST} == SMALLEST
+    assert (least.draws, least.resamples, least.strengths) == (asked.draws, asked.resamples, asked.strengths)

@@ -41,6 +41,7 @@ def number_text(number: int | float) -> str:
 
 Seed = Annotated[int, Between(0, 2**31 - 1), arg(help="of everything random; the same seed gives the same result.")]
 """Below 2^31: numpy takes 32 bits, and streams of their own are counted up from it."""
+Minutes = Annotated[float, Between(0, 1_000_000, above=True)]
 Layer = Annotated[int, Between(0, 9_999)]
 Count = Annotated[int, Between(1, 10_000_000)]
 """Steps, prompts, sentences, features: at least one."""

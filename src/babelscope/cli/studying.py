@@ -22,7 +22,7 @@ from babelscope.cli.arguments import (
     Text,
 )
 from babelscope.cli.flag_conditions import UsedWith
-from babelscope.cli.quantities import Count, Draws, Layer, Resamples, Seed, Strength, Tokens, TokensOrNone
+from babelscope.cli.quantities import Count, Draws, Layer, Minutes, Resamples, Seed, Strength, Tokens, TokensOrNone
 from babelscope.study.budget import MAIN, Budget
 
 STEERED = UsedWith("without --no-steering", lambda call: call["steering"])
@@ -61,6 +61,7 @@ def run_whole_study(
     draws: Draws = Budget.draws,
     script_documents: Count = Budget.script_documents,
     resamples: Resamples = Budget.resamples,
+    minutes: Minutes | None = None,
     steering: bool = True,
     same_text: SameText = False,
     parallel: Parallel = False,
@@ -95,6 +96,8 @@ def run_whole_study(
         draws: random sets of each control; 19 is the fewest whose rank p can reach .05.
         script_documents: documents a language that are read in Latin letters too, valid split.
         resamples: bootstraps, half-splits and shuffles of labels, each so many.
+        minutes: make the amounts smaller until all stages fit into so many minutes on this machine, by batches that are
+            timed; no amount falls so low that its interval says nothing, and no draws are dropped.
         steering: --no-steering leaves steering out, and so all generation.
         questions: with --chat, folder of <tag>.txt or <tag>.jsonl with what is asked in each language; none asks the
             corpus's own texts. The native ceiling is then the answer to a question in the target language.
@@ -129,6 +132,7 @@ def run_whole_study(
         out if resume and out.exists() else free(out),
         languages=languages or None,
         budget=budget,
+        minutes=minutes,
         steering=steering,
         same_text=same_text,
         parallel=parallel,

@@ -153,9 +153,9 @@ def cost_lines(costs: list[StageCost], pace: Pace) -> Iterator[str]:
     yield f"all stages: about {duration(total)}; memory so far {peak_mib():,} MiB; every amount is a flag"
 
 
-def say_costs(job: StudyInputs, sites: tuple[str, ...], steering: bool) -> dict[str, float]:
-    """Time a few batches, log what the study will take, and give the seconds of each stage."""
-    pace, costs = measured_pace(job, sites, steering), stage_costs(job, steering)
+def say_costs(job: StudyInputs, sites: tuple[str, ...], steering: bool, known: Pace | None = None) -> dict[str, float]:
+    """Log what the study will take, and give the seconds of each stage; a pace that is not known yet is timed."""
+    pace, costs = known or measured_pace(job, sites, steering), stage_costs(job, steering)
     for line in cost_lines(costs, pace):
         log.info("%s", line)
     return {cost.stage: round(pace.seconds(cost), 1) for cost in costs}

@@ -19,13 +19,14 @@ from babelscope.report import write_report
 from babelscope.runs import nan_as_null
 from babelscope.stage_store import StageStore, check_free, read_kept
 from babelscope.study.budget import Budget
-from babelscope.study.cost import say_costs
+from babelscope.study.cost import Pace, measured_pace, say_costs
 from babelscope.study.job import StudyInputs
 from babelscope.study.number_format import open_for_study, planned_dtype
 from babelscope.study.parts import results_of
 from babelscope.study.plan import plan_of
 from babelscope.study.stages import SITES, ablate, control, identify, observe_text, steering_stage
 from babelscope.study.texts import check_observed, check_shards
+from babelscope.study.time_limit import fitting_budget, planned_budget
 from babelscope.sweeps import ChatPrompts
 from babelscope.sweeps.questions import study_prompts
 from babelscope.sweeps.steered_answers import ending_ids, prompt_ids
@@ -41,6 +42,7 @@ def run_study(
     *,
     languages: tuple[str, ...] | None = None,
     budget: Budget | None = None,
+    minutes: float | None = None,
     steering: bool = True,
     same_text: bool = False,
     parallel: bool = False,
@@ -61,6 +63,8 @@ def run_study(
     steering: False leaves steering out, and so all generation; languages that cannot be recognised are left out of it
     anyway. chat: prompts are messages for the model's own chat template, see `ask_as_chat`; for chat models.
     check_language: refuse text that is mostly another language than its label says.
+    minutes: make the amounts of the budget smaller until the stages fit, by a few batches that are timed; a study that
+    is gone on with keeps the amounts that it began with.
     resume: go on where an interrupted run of the same study stopped; of a finished one only the page is made again.
     Raises ArtifactError if the folder is taken or holds another study, CorpusError for text of one language or too
     little of one, MeasurementError and SiteError for a budget or seed that no stage can work with.
@@ -85,12 +89,18 @@ def run_study(
             if chat is not None:
                 check_chat(opened, tokenizer, chat, texts)
         steering = steering and any(tag in known_languages() for tag in texts["train"])
-        job = StudyInputs(opened, tokenizer, texts, budget, out, seed, progress, same_text, chat)
+        job, pace = StudyInputs(opened, tokenizer, texts, budget, out, seed, progress, same_text, chat), None
+        if minutes is not None and (begun := planned_budget(kept.plan) if resume else None) is not None:
+            job = job._replace(budget=begun)
+        elif minutes is not None:
+            with kept.timed("open"):
+                pace = measured_pace(job, SITES, steering)
+            job = job._replace(budget=fitting_budget(job, pace, minutes, steering=steering))
         kept.check_plan(plan_of(job, steering))
         if (found := finished(out)) is not None:
             write_report(out, include_samples=include_samples)
         else:
-            found = measure(job, kept, steering, include_samples)
+            found = measure(job, kept, steering, include_samples, pace)
         kept.tidy()
         return found
 
@@ -106,9 +116,11 @@ def check_chat(
     ending_ids(model, tokenizer)
 
 
-def measure(job: StudyInputs, kept: StageStore, steering: bool, include_samples: bool) -> dict[str, Any]:
+def measure(
+    job: StudyInputs, kept: StageStore, steering: bool, include_samples: bool, pace: Pace | None
+) -> dict[str, Any]:
     """All stages that measure something, then the page; where progress is shown, what they will take comes first."""
-    kept.expected = say_costs(job, SITES, steering) if job.progress and not kept.begun else {}
+    kept.expected = say_costs(job, SITES, steering, pace) if job.progress and not kept.begun else {}
     kept.stage("observe", partial(observe_text, job))
     observation = Observation.load(job.folder / "observation")
     check_observed(observation)
