@@ -54,8 +54,8 @@ def fitting_budget(job: StudyInputs, pace: Pace, minutes: float, *, steering: bo
                 log.info("%s", f"to fit into {minutes:g} min: {', '.join(cut)}")
             return budget
     raise MeasurementError(
-        f"{minutes:g} minutes came; the smallest study takes about {duration(seconds)} here; give more, fewer languages, "
-        "or leave steering out"
+        f"{minutes:g} minutes came; the smallest study takes about {duration(seconds)} here; give more, fewer "
+        "languages, or leave steering out"
     )
 
 
@@ -64,4 +64,7 @@ def planned_budget(plan: Mapping[str, Any] | None) -> Budget | None:
     amounts = None if plan is None else plan.get("budget")
     if not isinstance(amounts, dict) or {*amounts} != {field.name for field in fields(Budget)}:
         return None
-    return Budget(**{name: tuple(value) if isinstance(value, list) else value for name, value in amounts.items()})
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in amounts.items()
+    }
+    return Budget(**given)
