@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,3 +94,23 @@ def test_readme_tables_are_what_the_measurements_say():
 def test_measured_files_are_json():
     files = list((ROOT / "docs" / "measured").glob("*.json"))
     assert files and all(json.loads(file.read_text()) for file in files)
+
+
+def test_the_version_is_one_in_every_file_and_has_its_changes():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert cited is not None and cited[1] == project["version"]
+    assert project["version"] in headings[:2], "its own section, below Unreleased where there is one"
+
+
+def test_what_the_project_says_of_itself_is_there():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert all((ROOT / file).is_file() for file in (*project["license-files"], project["readme"], "SECURITY.md"))
+    oldest = project["requires-python"].removeprefix(">=")
+    named = [line.rsplit(" ", 1)[1] for line in project["classifiers"] if line.startswith("Programming Language")]
+    assert min(named, key=lambda version: int(version.split(".")[1])) == oldest
+    extras = {*project["optional-dependencies"]}
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    asked = {name for group in re.findall(r"babelscope\[([\w,-]+)\]", text) for name in group.split(",")}
+    assert asked <= extras and asked
