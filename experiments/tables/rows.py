@@ -16,7 +16,7 @@ def rows_table() -> list[str]:
     for number, entry in ROWS.items():
         first = f"| {number} | {entry.title} | {entry.source} | {f'`{entry.command}`' if entry.command else '–'} "
         if number not in measured:
-            mark, said = ("○", "not there") if not entry.measure else ("◐", "not measured")
+            mark, said = ("◐", "not measured") if entry.command else ("○", "not there")
             table.append(first + f"| – | – | – | – | – | – | {said} | {mark} |")
             continue
         line = measured[number]
@@ -43,7 +43,7 @@ def rows_table() -> list[str]:
 def rows_summary() -> list[str]:
     """How many rows bear which mark, and what all of them cost."""
     measured = {line["row"]: line for line in read("rows.jsonl")}
-    marks = [measured[n]["mark"] if n in measured else "◐" if entry.measure else "○" for n, entry in ROWS.items()]
+    marks = [measured[n]["mark"] if n in measured else "◐" if entry.command else "○" for n, entry in ROWS.items()]
     minutes = sum(line["processor_seconds"] for line in measured.values()) / 60
     counts = ", ".join(f"{marks.count(mark)} {mark}" for mark in "●◐○")
     return [f"{len(ROWS)} rows: {counts}. All that were measured took {minutes:.0f} minutes of processor time."]
