@@ -1,24 +1,28 @@
 """From probes to rows and figures: a probe is where the catalogue says, and figures show the numbers of the rows."""
 
+import copy
 import inspect
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model, tiny_tokenizer
+from conftest import CONFIGS, tiny_model, tiny_tokenizer
 
 from babelscope import load_corpus
 from babelscope.ablation.ablation_table import AblationTable
 from babelscope.artifacts import Origin
 from babelscope.corpus import tokenize_documents
-from babelscope.errors import MeasurementError, PrerequisiteError
+from babelscope.errors import LanguageError, MeasurementError, PrerequisiteError
 from babelscope.evaluation import Losses
 from babelscope.figures.pages import write_figure
+from babelscope.figures.probes_circuits import head_effect_map
 from babelscope.languages import Language, parse_languages
 from babelscope.models import layout_of
 from babelscope.probes import PROBES, ProbeJob, language_id, lens
 from babelscope.probes.catalogue import readers_of
+from babelscope.probes.circuit_findings import probe_circuits
 from babelscope.probes.lens_findings import probe_lens
 from babelscope.probes.lens_squares import least_squares
 from babelscope.probes.roles import RoleHistory, RoleShare, TrackedRoles
@@ -50,6 +54,30 @@ def test_every_probe_of_the_catalogue_is_a_function_of_a_job():
         }, name
     assert readers_of("checkpoints") == ("checkpoints",) and "lens" in readers_of("words")
     assert set(readers_of("sentences")) == {"alignment", "language-id", "trees", "subspaces"}
+
+
+def test_circuits_are_of_the_languages_that_have_a_task_and_stand_in_one_figure(job, reference, monkeypatch, caplog):
+    wide = copy.deepcopy(CONFIGS["llama"])
+    wide.vocab_size = len(reference[1])
+    monkeypatch.setitem(CONFIGS, "llama", wide)
+    texts = load_corpus("reference", ["en", "de"], split="valid").head(2)
+    findings = probe_circuits(replace(job, model=tiny_model("llama"), tokenizer=reference[1], texts=texts))
+    claims = {row.claim.partition(": ")[2] for row in findings.rows if row.claim.startswith("agreement")}
+    assert {claim for claim in claims if "patching the unit" in claim} == {
+        "patching the unit carries the answer (denoise)",
+        "patching the unit on its way to the logits carries the answer (denoise)",
+    }
+    assert claims >= {"the circuit alone does the task", "strongest units shared by two languages"}
+    heads = [row for row in findings.rows if row.claim.endswith("patching the unit carries the answer (denoise)")]
+    assert {(row.language, row.against) for row in heads} >= {("en", ""), ("de", ""), ("en", "de")}
+    assert all(np.isfinite([row.estimate, row.null, row.p]).all() for row in heads)
+    (heat,) = findings.figures["heads"].data
+    assert heat.z.shape[1] == 12 and not caplog.records
+    assert float(heat.z[0][0]) == pytest.approx(100 * heads[0].estimate)
+    maps = head_effect_map(effect=np.array([[0.5, -0.25]]), maps=["agreement, en"], heads=[(0, 1), (2, 3)])
+    assert [*maps.data[0].x] == ["0.1", "2.3"] and maps.data[0].z.tolist() == [[50.0, -25.0]]
+    with pytest.raises(LanguageError, match="no bundled task"):
+        probe_circuits(replace(job, texts=load_corpus("reference", ["ru", "fi"], split="valid").head(2)))
 
 
 def test_a_checkpoint_is_called_by_its_folder_unless_another_is_called_so():

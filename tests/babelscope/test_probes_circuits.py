@@ -10,7 +10,7 @@ from babelscope import Site, load_corpus
 from babelscope.errors import CorpusError, MeasurementError, SiteError
 from babelscope.models import layout_of
 from babelscope.probes.circuits import SMALLEST_GAP, patch_effects
-from babelscope.probes.donors import Donor, donors_of, prompt_of
+from babelscope.probes.donors import Donor, alike_donors, donors_of, prompt_of
 from babelscope.probes.patching import hooked_forward, logit_difference
 from babelscope.probes.prompt_pairs import PatchPair, TokenPair, groups_of, read_pairs, translation_pairs
 
@@ -86,7 +86,37 @@ def test_intervals_and_controls_are_reported():
     last = effect(table, 2, "last")
     assert math.isfinite(last.control) and abs(last.control - last.effect) > 1e-3
     row = table.rows()[-1]
-    assert row.site == "2.resid_out" and row.null == last.control and row.n == table.pairs
+    assert row.site == "2.resid_out" and row.null == last.null and row.n == table.pairs
+    assert "another token" in row.note and last.null_low - 1e-9 <= last.null <= last.null_high + 1e-9
+
+
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_the_null_is_of_the_side_that_is_patched_into(direction):
+    """After the last layer the last position decides alone: the null is another prompt's own LD of the same side."""
+    model, tokenizer = tiny_model("llama", dtype=torch.float64), tiny_tokenizer()
+    shared = [PatchPair(pair.clean, pair.corrupt, "x", "y") for pair in PAIRS]
+    tokens, forward = read_pairs(tokenizer, shared), hooked_forward(layout_of(model))
+    taker = "corrupt" if direction == "denoise" else "clean"
+    donors = alike_donors(tokens, taker, "last", 0)
+    assert sorted(donor.row for donor in donors) == [0, 1, 2, 3] and {donor.kind for donor in donors} == {taker}
+    own = {
+        kind: [
+            float(logit_difference(forward(ids, torch.ones_like(ids), [ids.shape[1]], {}), [pair]))
+            for pair in tokens
+            for ids in [torch.tensor([getattr(pair, kind)])]
+        ]
+        for kind in ("clean", "corrupt")
+    }
+    moved, gaps = 0.0, 0.0
+    for row, donor in enumerate(donors):
+        gap = own["clean"][row] - own["corrupt"][row]
+        if abs(gap) >= SMALLEST_GAP:
+            change = own[taker][donor.row] - own[taker][row]
+            moved += math.copysign(1, gap) * (change if direction == "denoise" else -change)
+            gaps += abs(gap)
+    last = effect(patch_effects(model, tokenizer, shared, direction=direction, resamples=20), 2, "last")
+    assert last.null == pytest.approx(moved / gaps, abs=1e-9) and abs(last.null - last.control) > 1e-3
+    assert alike_donors([tokens[0], tokens[0]], taker, "last", 0) == [None, None]
 
 
 @pytest.mark.parametrize("direction", ["denoise", "noise"])

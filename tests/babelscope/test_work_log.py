@@ -159,7 +159,9 @@ def direction_of(model):
     return Direction(vector, Site(1, "resid_out"), "fi", ("en",), 3.5, origin, {"method": "mean"}, median_norm=2.0)
 
 
-@pytest.mark.parametrize("name", [name for name in PROBES if name not in ("checkpoints", "routing", "trees")])
+@pytest.mark.parametrize(
+    "name", [name for name in PROBES if name not in ("checkpoints", "circuits", "routing", "trees")]
+)
 def test_a_probe_on_the_work_of_an_interrupted_one_finds_the_same(name, reference, tmp_path):
     texts, others = (load_corpus("reference", ("en", "fi"), split=split) for split in ("valid", "train"))
     texts, rows = texts.head(8), []

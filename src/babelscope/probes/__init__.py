@@ -24,6 +24,11 @@ if TYPE_CHECKING:
         ConceptNeurons,
         concept_neurons,
     )
+    from babelscope.probes.effect_maps import UnitEffects, unit_effects
+    from babelscope.probes.effect_overlap import (
+        EffectOverlap,
+        compare_effects,
+    )
     from babelscope.probes.embeddings import (
         EmbeddingGeometry,
         embedding_geometry,
@@ -32,6 +37,12 @@ if TYPE_CHECKING:
         HeadAblation,
         ablate_heads,
         heads_off,
+    )
+    from babelscope.probes.head_circuits import (
+        Circuit,
+        CircuitScore,
+        choose_circuit,
+        score_circuit,
     )
     from babelscope.probes.heads import (
         HeadRecord,
@@ -55,6 +66,7 @@ if TYPE_CHECKING:
         lineage_of,
     )
     from babelscope.probes.model_parts import ModelParts, cut_profile
+    from babelscope.probes.path_patching import path_effects
     from babelscope.probes.pooled_alignment import (
         MexaScores,
         mexa_scores,
@@ -104,6 +116,7 @@ if TYPE_CHECKING:
         LanguageSubspaces,
         language_subspaces,
     )
+    from babelscope.probes.task_prompts import TaskLine, read_tasks
     from babelscope.probes.translations import (
         LatentTranslation,
         latent_translation,
@@ -170,6 +183,17 @@ __all__ = [
     "PatchTable",
     "patch_effects",
     "translation_pairs",
+    "TaskLine",
+    "read_tasks",
+    "UnitEffects",
+    "unit_effects",
+    "path_effects",
+    "EffectOverlap",
+    "compare_effects",
+    "Circuit",
+    "CircuitScore",
+    "choose_circuit",
+    "score_circuit",
     "ConceptNeurons",
     "concept_neurons",
     "HeadAblation",

@@ -26,6 +26,7 @@ PROBES = {
     "trees": _entry("sentence_findings", "probe_trees", "texts sentences"),
     "subspaces": _entry("sentence_findings", "probe_subspaces", "texts sentences"),
     "heads": _entry("unit_findings", "probe_heads", "texts others"),
+    "circuits": _entry("circuit_findings", "probe_circuits", ""),
     "routing": _entry("unit_findings", "probe_routing", "texts against"),
     "roles": _entry("unit_findings", "probe_roles", "others"),
     "checkpoints": _entry("unit_findings", "probe_checkpoints", "others checkpoints"),

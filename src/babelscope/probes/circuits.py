@@ -14,7 +14,7 @@ from babelscope.controls import percentile_interval
 from babelscope.errors import MeasurementError
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes.donors import donors_of
+from babelscope.probes.donors import alike_donors, donors_of
 from babelscope.probes.patching import Forward, Patching, hooked_forward
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.prompt_pairs import PatchPair, TokenPair, groups_of, read_pairs
@@ -44,6 +44,10 @@ class PatchEffect(NamedTuple):
     control_high: float
     controlled: int
     """Pairs with a control."""
+    null: float
+    """The same, patched from another pair's prompt of the side that is patched into: what patching alone does."""
+    null_low: float
+    null_high: float
 
 
 @dataclass(frozen=True)
@@ -67,17 +71,18 @@ class PatchTable:
             SiteEvidence(
                 claim=f"patching carries the answer ({self.direction}), positions: {effect.group}",
                 language="",
-                control="patched from an unrelated prompt",
+                control="patched from another prompt of the side that is patched into",
                 n=effect.pairs,
                 estimate=effect.effect,
                 low=effect.low,
                 high=effect.high,
                 draws=self.resamples,
                 seed=self.seed,
-                note=f"share of the logit difference; n in pairs; control {effect.control_low:.3f} … "
-                f"{effect.control_high:.3f} on {effect.controlled} pairs; {self.left_out} pairs left out",
+                note=f"share of the logit difference; n in pairs; null {effect.null_low:.3f} … {effect.null_high:.3f}; "
+                f"from a prompt that is continued by another token {effect.control:.3f} ({effect.control_low:.3f} … "
+                f"{effect.control_high:.3f}) on {effect.controlled} pairs; {self.left_out} pairs left out",
                 site=f"{effect.layer}.{self.at}",
-                null=effect.control,
+                null=effect.null,
             )
             for effect in self.effects
         ]
@@ -109,6 +114,9 @@ def patch_effects(
     of the same kind where another pair has neither this answer nor this foil, and carries then what is common to the
     kind, such as the language of a translation; where all pairs share answer and foil it is of the other kind.
     A group for which no prompt will do, as before a change in prompts that begin alike, has no control.
+    Second control: the same patch from another pair's prompt of the side that is patched into, corrupt into corrupt for
+    denoise.  It brings no answer of this pair along, so it is what patching alone does, also where all pairs share
+    answer and foil and the first control carries their class; it is the null of the rows.
     forward: how a pass is run; None is plain hooks, and `babelscope.adapters.hook_patching.lens_forward` is
     TransformerLens.
     Raises MeasurementError where no pair's prompts are told apart by the model, or a pair has no other prompt for the
@@ -116,7 +124,7 @@ def patch_effects(
     Source: Heimersheim and Nanda 2024, arXiv:2404.15255.
     """
     layout, tokens = layout_of(model), read_pairs(tokenizer, pairs)
-    giver = "clean" if direction == "denoise" else "corrupt"
+    giver, taker = ("clean", "corrupt") if direction == "denoise" else ("corrupt", "clean")
     depth = tuple(range(layout.n_layers)) if layers is None else tuple(layers)
     for layer in depth:
         layout.check(Site(layer, at))
@@ -129,6 +137,7 @@ def patch_effects(
             "model that tells them apart; choose other pairs"
         )
     donors = {group: donors_of(tokens, giver, group, seed) for group in GROUPS}
+    alike = {group: alike_donors(tokens, taker, group, seed) for group in GROUPS}
     weight = torch.from_numpy(
         np.random.default_rng(seed).multinomial(len(tokens), np.full(len(tokens), 1 / len(tokens)), size=resamples)
     ).double()
@@ -139,29 +148,53 @@ def patch_effects(
             if not bool(has.any()):
                 continue
             controlled = torch.tensor([donor is not None for donor in donors[group]]) & has
-            patched, control = (patching.moved(layer, group, direction, source) for source in (None, donors[group]))
-            effects.append(patch_effect(layer, group, has, controlled, gap, patched, control, weight))
+            paired = torch.tensor([donor is not None for donor in alike[group]]) & has
+            patched, control, null = (
+                patching.moved(layer, group, direction, source) for source in (None, donors[group], alike[group])
+            )
+            parts = ((patched, has), (control, controlled), (null, paired))
+            effects.append(patch_effect(layer, group, gap, parts, weight))
     return PatchTable(tuple(effects), at, direction, int(used.sum()), int((~used).sum()), resamples, seed)
 
 
 def patch_effect(
     layer: int,
     group: str,
-    has: Bool[Tensor, " pair"],
-    controlled: Bool[Tensor, " pair"],
     gap: Float64[Tensor, " pair"],
-    patched: Float64[Tensor, " pair"],
-    control: Float64[Tensor, " pair"],
+    parts: Sequence[tuple[Float64[Tensor, " pair"], Bool[Tensor, " pair"]]],
     weight: Float64[Tensor, "resample pair"],
 ) -> PatchEffect:
-    """Ratios of sums with intervals."""
-    estimates = []
-    for values, rows in ((patched, has), (control, controlled)):
-        sign = torch.sign(gap) * rows
-        part, full = values * sign, gap * sign
-        resampled = (weight @ part) / (weight @ full)
-        resampled = resampled[(weight @ full) > 0]
-        estimates += (
-            [float(part.sum() / full.sum()), *percentile_interval(resampled)] if bool(rows.any()) else [math.nan] * 3
-        )
-    return PatchEffect(layer, group, int(has.sum()), *estimates, controlled=int(controlled.sum()))
+    """Ratios of sums with intervals; parts: how far patch and two controls move each pair, and who has it."""
+    (effect, low, high), (control, control_low, control_high), (null, null_low, null_high) = (
+        ratio_with_interval(values, torch.sign(gap) * rows, gap, weight) for values, rows in parts
+    )
+    return PatchEffect(
+        layer=layer,
+        group=group,
+        pairs=int(parts[0][1].sum()),
+        effect=effect,
+        low=low,
+        high=high,
+        control=control,
+        control_low=control_low,
+        control_high=control_high,
+        controlled=int(parts[1][1].sum()),
+        null=null,
+        null_low=null_low,
+        null_high=null_high,
+    )
+
+
+def ratio_with_interval(
+    values: Float64[Tensor, " pair"],
+    sign: Float64[Tensor, " pair"],
+    gap: Float64[Tensor, " pair"],
+    weight: Float64[Tensor, "resample pair"],
+) -> tuple[float, float, float]:
+    """Σ sign · values / Σ sign · gap over pairs with the ends of its interval; NaN where no pair has a sign."""
+    if not bool(sign.any()):
+        return math.nan, math.nan, math.nan
+    part, full = values * sign, gap * sign
+    resampled = (weight @ part) / (weight @ full)
+    low, high = percentile_interval(resampled[(weight @ full) > 0])
+    return float(part.sum() / full.sum()), low, high

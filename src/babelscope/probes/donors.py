@@ -47,6 +47,21 @@ def donors_of(pairs: Sequence[TokenPair], giver: Kind, group: str, seed: int) ->
     return control_donors
 
 
+def alike_donors(pairs: Sequence[TokenPair], taker: Kind, group: str, seed: int) -> list[Donor | None]:
+    """For each pair the next one's prompt of the side that is patched into, in an order drawn by `seed`.
+
+    None for a pair that lacks the group, and where that prompt is one of this pair's own.
+    """
+    order = np.random.default_rng(seed).permutation(len(pairs)).tolist()
+    after = dict(zip(order, [*order[1:], order[0]], strict=True))
+    donors = list[Donor | None]()
+    for row, pair in enumerate(pairs):
+        donor = Donor(after[row], taker)
+        usable = group in groups_of(pair) and prompt_of(pairs, donor) not in (pair.clean, pair.corrupt)
+        donors.append(donor if usable else None)
+    return donors
+
+
 def prompt_of(pairs: Sequence[TokenPair], donor: Donor) -> tuple[int, ...]:
     """Its tokens."""
     pair = pairs[donor.row]

@@ -16,3 +16,7 @@ SAE_COARSE = Path(__file__).parent / "sae_coarse"
 
 WORDS = Path(__file__).parent / "words.tsv"
 """Everyday words in the fifteen languages, a concept a line; written for babelscope, unreviewed by native speakers."""
+
+CIRCUITS = Path(__file__).parent / "circuits.tsv"
+"""Pairs of prompts for number agreement, indirect objects and past tense, cut into roles; line i of a task means the
+same in all its languages; written for babelscope, unreviewed by native speakers."""

@@ -1,0 +1,30 @@
+"""Figures of circuits: what each head carries in each language, and in two languages at once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from babelscope.axes import Float
+from babelscope.figures.colour_scales import DIVERGING
+from babelscope.figures.heat_maps import _heat, _titled, cell_texts, colour_limit
+from babelscope.figures.style import fixed
+
+
+def head_effect_map(
+    *, effect: Float[np.ndarray, "map head"], maps: Sequence[str], heads: Sequence[tuple[int, int]]
+) -> go.Figure:
+    """Share of the logit difference, in %, that each head carries: a row a task and language, a column a head."""
+    percent = 100 * effect
+    limit = colour_limit(percent)
+    columns = [f"{layer}.{head}" for layer, head in heads]
+    figure = _heat(
+        percent,
+        rows=list(maps),
+        columns=columns,
+        text=[[fixed(value, 0) if abs(value) >= 1 else "" for value in row] for row in percent],
+        says=cell_texts(list(maps), columns, percent, lambda name, head, value: f"{name}, head {head}: {value:.1f} %"),
+    )
+    bar = {"title": {"text": "of the difference (%)"}}
+    figure.update_layout(coloraxis={"colorscale": DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": bar})
+    return _titled(figure, x="layer.head", y="", angle=-90)
