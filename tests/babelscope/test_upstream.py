@@ -20,6 +20,7 @@ from wrapper_configs import wrapper
 import babelscope
 from babelscope import layout_of, observe, open_model, read_site, steer
 from babelscope.errors import PrerequisiteError, SiteError
+from babelscope.evaluation.continuations import Continuations, continuation_log_probabilities
 from babelscope.models import hooks
 from babelscope.models.attention import attention_by
 from babelscope.models.model_kind import quantisation_options
@@ -185,7 +186,13 @@ def open_a_wrapper():
         open_model(folder, device="cpu")
 
 
+def score_continuations():
+    continuation_log_probabilities(layout_of(tiny_model("llama")), [Continuations((1, 5), ((6, 7), (8, 9)))])
+
+
 SCENES |= {
+    "output.cache": score_continuations,
+    "cache.repeat": score_continuations,
     "block": first_of_named_arguments,
     "experts.chosen": experts_of_named_arguments,
     "experts.weights": weights_of_named_arguments,

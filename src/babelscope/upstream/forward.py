@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from babelscope.axes import Float, Int, Int64, Tensor
@@ -135,6 +136,37 @@ def run_body(
     """One pass of a model without its head and without a cache; the stream after the final norm."""
     names = forward_names(body)
     return attribute(body(**arguments(names, ids, embeds=embeds, mask=mask, positions=positions)), "output.hidden")
+
+
+class CachedPass(NamedTuple):
+    """What one pass with a cache gives."""
+
+    hidden: Float[Tensor, "batch token hidden"]
+    """The stream after the final norm."""
+    cache: Any
+    """What the tokens so far left for those after them; a later pass changes it."""
+
+
+def run_body_cached(body: nn.Module, ids: Int[Tensor, "batch token"], *, cache: Any = None) -> CachedPass:
+    """One pass of a model without its head that leaves a cache, or goes on from one; rows without pads before them.
+
+    cache: of an earlier pass; with as many rows as `ids`, after `repeat_cache` where there are more of them now.
+    """
+    names = forward_names(body)
+    inputs = ForwardInputs(ids, None, None, None, cache)
+    chosen: dict[str, Any] = {names.ids: ids, names.use_cache: True}
+    if cache is not None:
+        chosen[names.cache] = cache
+    if names.positions is not None:
+        places = torch.arange(inputs.cached, inputs.cached + ids.shape[1], device=ids.device)
+        chosen[names.positions] = places.expand(ids.shape)
+    output = body(**chosen)
+    return CachedPass(attribute(output, "output.hidden"), attribute(output, "output.cache"))
+
+
+def repeat_cache(cache: Any, rows: int) -> None:
+    """Make each row of a cache so many rows, in place."""
+    attribute(cache, "cache.repeat")(rows)
 
 
 def run_model(

@@ -31,8 +31,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     # Fields of what a forward returns.
     "output.hidden": ("last_hidden_state",),
     "output.logits": ("logits",),
+    # `past_key_values` until 5.23, `cache` from 5.24.
+    "output.cache": ("cache", "past_key_values"),
     # Methods of a cache.
     "cache.length": ("get_seq_length",),
+    "cache.repeat": ("batch_repeat_interleave",),
     # Keywords of `generate`.
     "generate.disable_compile": ("disable_compile",),
     # Fields of a model's configuration.

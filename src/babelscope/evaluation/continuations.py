@@ -1,0 +1,136 @@
+"""Log-probabilities of several continuations of one prompt, whose tokens pass the model once."""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+
+from babelscope.axes import Float, Tensor
+from babelscope.corpus import pad_rows
+from babelscope.errors import CorpusError, MeasurementError
+from babelscope.evaluation.next_token import at_least_float32
+from babelscope.models import Layout, measured
+from babelscope.sites import Site
+from babelscope.upstream.forward import repeat_cache, run_body_cached
+
+HEAD_ROWS = 64
+"""States that pass the head at a time: with a vocabulary of 262,144 their logits are 67 MB."""
+CONTINUATION_ROWS = 256
+"""Continuations in one pass at most: each has a copy of the prompt's cache."""
+Ids = tuple[int, ...]
+
+
+class Continuations(NamedTuple):
+    """The tokens of a prompt, and the tokens of each text that may follow it."""
+
+    prompt: Ids
+    """At least one: the first token of a text is predicted from nothing."""
+    following: tuple[Ids, ...]
+    """At least one token each."""
+
+
+def split_continuations(prompt: Sequence[int], wholes: Sequence[Sequence[int]]) -> Continuations:
+    """Texts that begin alike, as what they have in common and how each goes on.
+
+    prompt: tokens of the common part by itself. wholes: tokens of each whole text. A tokenizer may join the end of the
+    prompt with what follows it, so that the common tokens are fewer than the prompt's: what is scored then begins
+    earlier, at the same place in every text.
+    Raises CorpusError where the texts have no first token in common.
+    """
+    length = min([len(prompt), *(len(text_ids) - 1 for text_ids in wholes)])
+    for text_ids in wholes:
+        differs = (at for at in range(length) if text_ids[at] != prompt[at])
+        length = min(length, next(differs, length))
+    if length < 1:
+        raise CorpusError(
+            "texts without a common first token came; expected a prompt before what is compared; put text before it, "
+            "or use a tokenizer that begins a text with a token of its own"
+        )
+    return Continuations(tuple(prompt[:length]), tuple(tuple(text_ids[length:]) for text_ids in wholes))
+
+
+@torch.no_grad()
+def continuation_log_probabilities(layout: Layout, items: Sequence[Continuations]) -> list[Tensor]:
+    """ln P(continuation | prompt) of each continuation of each prompt, float64, in nats: Σ_j ln P(t_j | prompt, t_<j).
+
+    A prompt passes the model once, with a cache; beginnings that continuations share pass it once too, and so does
+    every state the head. Open hooks, such as those of neurons that are switched off, act in all passes.
+    Raises MeasurementError where a log-probability is NaN.
+    """
+    scores = [torch.zeros(len(item.following), dtype=torch.float64) for item in items]
+    queue = HeadQueue(layout, scores)
+    with measured(layout):
+        for place, item in enumerate(items):
+            layout.check_tokens(torch.tensor([[*item.prompt, *max(item.following, key=len)]]))
+            for beginning, state in beginning_states(layout, item):
+                queue.put(state, place, next_tokens(beginning, item))
+        queue.score()
+    if any(bool(torch.isnan(row).any()) for row in scores):
+        raise MeasurementError("a log-probability is NaN; expected a number; check the model's weights and its dtype")
+    return scores
+
+
+def next_tokens(beginning: Ids, item: Continuations) -> list[tuple[int, int]]:
+    """Number and next token of each continuation with this beginning."""
+    length = len(beginning)
+    return [
+        (number, ids[length])
+        for number, ids in enumerate(item.following)
+        if len(ids) > length and ids[:length] == beginning
+    ]
+
+
+def beginning_states(layout: Layout, item: Continuations) -> Iterator[tuple[Ids, Float[Tensor, " hidden"]]]:
+    """The last hidden state after the prompt, and after each beginning of a continuation that another token follows."""
+    device = layout.device_of(Site(None, "embed"))
+    prompt = run_body_cached(layout.body, torch.tensor([item.prompt], device=device))
+    yield (), prompt.hidden[0, -1]
+    ordered = sorted({ids[:length] for ids in item.following for length in range(1, len(ids))})
+    # A beginning of another one is read in its row.
+    rows = [ids for ids, later in pairwise([*ordered, ()]) if later[: len(ids)] != ids]
+    read = set[Ids]()
+    for start in range(0, len(rows), CONTINUATION_ROWS):
+        part = rows[start : start + CONTINUATION_ROWS]
+        cache = prompt.cache if start + CONTINUATION_ROWS >= len(rows) else deepcopy(prompt.cache)
+        repeat_cache(cache, len(part))
+        ids, _ = pad_rows(part, 0, side="right")
+        hidden = run_body_cached(layout.body, ids.to(device), cache=cache).hidden
+        for row, beginning in enumerate(part):
+            for length in range(1, len(beginning) + 1):
+                if beginning[:length] not in read:
+                    read.add(beginning[:length])
+                    yield beginning[:length], hidden[row, length - 1]
+
+
+@dataclass(eq=False)
+class HeadQueue:
+    """States that wait until enough of them are there to pass the head together."""
+
+    layout: Layout
+    scores: list[Tensor]
+    """Of each prompt, one value per continuation; what is scored is added to them."""
+    states: list[Tensor] = field(default_factory=list)
+    targets: list[tuple[int, int, int, int]] = field(default_factory=list)
+    """Place of the state in the queue, place of the prompt, number of the continuation, its next token."""
+
+    def put(self, state: Float[Tensor, " hidden"], place: int, following: list[tuple[int, int]]) -> None:
+        """Add one state and the tokens that are scored after it."""
+        self.targets += [(len(self.states), place, number, token) for number, token in following]
+        self.states.append(state)
+        if len(self.states) == HEAD_ROWS:
+            self.score()
+
+    def score(self) -> None:
+        """Score what waits."""
+        if not self.states:
+            return
+        logits = at_least_float32(self.layout.logits(torch.stack(self.states)))
+        rows, tokens = (torch.tensor([target[at] for target in self.targets], device=logits.device) for at in (0, 3))
+        values = (logits[rows, tokens] - logits.logsumexp(dim=1)[rows]).double().tolist()
+        for (_, place, number, _), value in zip(self.targets, values, strict=True):
+            self.scores[place][number] += value
+        self.states.clear()
+        self.targets.clear()
