@@ -11,6 +11,7 @@ ZERO = {
     *("seed", "layer", "layers", "min-count", "temperature", "decay", "strength", "strengths", "scale", "tau", "ratio"),
     *("align-layer", "dense-l1", "sparse-l1", "replay-share", "replay-shares", "harm-bound"),
     *("observe:tokens-per-language", "features:tokens-per-language", "study:part-tokens"),
+    *("knowledge:barrier", "knowledge:clusters", "priming:count"),
     *("vocabulary trim:size", "vocabulary extend:size", "vocabulary replace:size"),
 }
 """Numbers that may be 0: of every verb, or of the one that is named."""
@@ -78,6 +79,11 @@ def bad_words():
         "observation": ["none", "NeuronSet", "FILE"],
         "compare-with": ["none", "Delta"],
         "also": ["none", "NeuronSet"],
+        "neurons": ["none", "Delta"],
+        "facts": ["none.tsv", ""],
+        "items": ["none.tsv", "", "NeuronSet"],
+        "directions": ["en", "en:", "en:klingonese", ""],
+        "ranking": ["median"],
         "translators": ["none", "NeuronSet"],
         "model": ["./none", "/none/a", "none.gguf", ""],
         "corpus": ["./none", "/none", "FILE", "a/b/c"],

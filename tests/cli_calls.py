@@ -153,6 +153,22 @@ USED = [
         "probe reference reference --out OUT --probe all",
         f"{LEARNT} split other-split against sentences words translators checkpoints",
     ),
+    (
+        "knowledge reference --out OUT",
+        "out facts languages ranking against barrier clusters lens neurons device dtype seed",
+    ),
+    (
+        "knowledge reference --out OUT --barrier 0 --clusters 0",
+        "out facts languages ranking barrier clusters lens neurons device dtype seed",
+    ),
+    (
+        "knowledge reference --out OUT --neurons NeuronSet",
+        "out facts languages ranking against barrier clusters lens neurons draws device dtype seed",
+    ),
+    (
+        "priming reference --out OUT",
+        "out items directions count controls separator checkpoints resamples device dtype seed",
+    ),
     ("report study", "out include-samples"),
     ("doctor", "model device"),
 ]

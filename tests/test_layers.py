@@ -21,7 +21,7 @@ LEVELS = [
     ["neurons", "directions", "steering", "subnetworks", "vocabulary"],
     ["features", "probes"],
     ["identification", "ablation", "sweeps", "adapters", "report"],
-    ["adaptation", "dashboards", "playground", "study"],
+    ["adaptation", "dashboards", "knowledge", "playground", "priming", "study"],
     ["cli"],
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

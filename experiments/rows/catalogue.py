@@ -75,7 +75,7 @@ ROWS: dict[int, RowEntry] = {
         "circuits:measure",
     ),
     27: RowEntry("Keys and values of MLPs", "arXiv:2406.16235", ""),
-    28: RowEntry("Structural priming across languages", "arXiv:2503.03962", ""),
+    28: RowEntry("Structural priming across languages", "arXiv:2503.03962", "priming", "knowledge:measure_priming"),
     29: RowEntry("What the tokenizer costs", "this library", "probe --probe tokenizer"),
     30: RowEntry("Training shares from merges", "arXiv:2407.16607", "probe --probe tokenizer"),
     31: RowEntry("Vocabulary extension and replacement", "arXiv:2406.11477", "vocabulary extend"),
@@ -85,7 +85,7 @@ ROWS: dict[int, RowEntry] = {
     35: RowEntry("General-knowledge subtraction and routing", "this library", ""),
     36: RowEntry("Influence of training text", "arXiv:2308.03296", ""),
     37: RowEntry("Language confusion", "arXiv:2406.20052", "evaluate confusion", "counting:measure_confusion"),
-    38: RowEntry("Knowledge by language", "arXiv:2102.00894", ""),
+    38: RowEntry("Knowledge by language", "arXiv:2102.00894", "knowledge", "knowledge:measure_facts"),
     39: RowEntry("Observe once, merge", "this library", "merge", "counting:measure_merge"),
     42: RowEntry(
         "Dose and response of steering", "this library", "steer --sweep --side-effects", "steering:measure_dose"

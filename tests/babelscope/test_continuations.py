@@ -18,6 +18,7 @@ ITEMS = [
     Continuations((1, 40, 41, 42), ((7,), (8, 9), (8, 9, 10), (8, 11), (12, 13, 14, 15))),
     Continuations((1, 50), ((7,), (60,))),
     Continuations(tuple(range(30, 55)), ((5, 6, 7, 8), (5,))),
+    Continuations((1, 44, 45, 46), ((17, 18, 19), (8, 9))),
 ]
 
 
@@ -49,8 +50,12 @@ def test_a_prompt_and_a_shared_beginning_pass_the_model_once():
 
     with model.get_decoder().register_forward_pre_hook(see, with_kwargs=True):
         continuation_log_probabilities(layout, ITEMS[:1])
+        first, passed = passed, 0
+        continuation_log_probabilities(layout, [ITEMS[0], ITEMS[3]])
     # Four tokens of the prompt; rows (8, 9) and (12, 13, 14): (8,) is read in the first, and last tokens are not run.
-    assert passed == 4 + 2 * 3
+    assert first == 4 + 2 * 3
+    # Prompts of one length pass together, with rows (17, 18) and (8,) of the second.
+    assert passed == 2 * 4 + 4 * 3
 
 
 @torch.no_grad()

@@ -192,7 +192,7 @@ def score_continuations():
 
 SCENES |= {
     "output.cache": score_continuations,
-    "cache.repeat": score_continuations,
+    "cache.select": score_continuations,
     "block": first_of_named_arguments,
     "experts.chosen": experts_of_named_arguments,
     "experts.weights": weights_of_named_arguments,

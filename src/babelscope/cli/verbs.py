@@ -30,6 +30,8 @@ VERBS = {
         "showing", "run_show", "the neurons or features of a language by name: when they fire, what they write"
     ),
     "probe": Verb("probing", "run_probe", "lens, embeddings, alignment, trees, subspaces and more, with controls"),
+    "knowledge": Verb("knowing", "run_knowledge", "which facts a model knows in which language, with controls"),
+    "priming": Verb("knowing", "run_priming", "whether a structure in one language primes it in another"),
     "features": Verb("featuring", "run_features", "which features of a sparse autoencoder belong to which language"),
     "steer": Verb("answering", "run_steer", "answer prompts under steering, or measure the dose–response with --sweep"),
     "play": Verb("playing", "run_play", "a page on this machine: plain and steered answers side by side, sliders"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import torch
@@ -14,12 +14,12 @@ from babelscope.errors import CorpusError, MeasurementError
 from babelscope.evaluation.next_token import at_least_float32
 from babelscope.models import Layout, measured
 from babelscope.sites import Site
-from babelscope.upstream.forward import repeat_cache, run_body_cached
+from babelscope.upstream.forward import run_body_cached, select_cache_rows
 
 HEAD_ROWS = 64
 """States that pass the head at a time: with a vocabulary of 262,144 their logits are 67 MB."""
-CONTINUATION_ROWS = 256
-"""Continuations in one pass at most: each has a copy of the prompt's cache."""
+PROMPTS, CONTINUATION_ROWS = 16, 256
+"""Prompts, and continuations, in one pass at most: each continuation has a copy of its prompt's cache."""
 Ids = tuple[int, ...]
 
 
@@ -57,16 +57,20 @@ def continuation_log_probabilities(layout: Layout, items: Sequence[Continuations
     """ln P(continuation | prompt) of each continuation of each prompt, float64, in nats: Σ_j ln P(t_j | prompt, t_<j).
 
     A prompt passes the model once, with a cache; beginnings that continuations share pass it once too, and so does
-    every state the head. Open hooks, such as those of neurons that are switched off, act in all passes.
+    every state the head. Prompts of one length pass it together. Open hooks, such as those of neurons that are
+    switched off, act in all passes.
     Raises MeasurementError where a log-probability is NaN.
     """
     scores = [torch.zeros(len(item.following), dtype=torch.float64) for item in items]
     queue = HeadQueue(layout, scores)
+    order = sorted(range(len(items)), key=lambda place: len(items[place].prompt))
     with measured(layout):
-        for place, item in enumerate(items):
-            layout.check_tokens(torch.tensor([[*item.prompt, *max(item.following, key=len)]]))
-            for beginning, state in beginning_states(layout, item):
-                queue.put(state, place, next_tokens(beginning, item))
+        for _, alike in groupby(order, key=lambda place: len(items[place].prompt)):
+            places = [*alike]
+            for start in range(0, len(places), PROMPTS):
+                part = places[start : start + PROMPTS]
+                for number, beginning, state in beginning_states(layout, [items[place] for place in part]):
+                    queue.put(state, part[number], next_tokens(beginning, items[part[number]]))
         queue.score()
     if any(bool(torch.isnan(row).any()) for row in scores):
         raise MeasurementError("a log-probability is NaN; expected a number; check the model's weights and its dtype")
@@ -83,26 +87,38 @@ def next_tokens(beginning: Ids, item: Continuations) -> list[tuple[int, int]]:
     ]
 
 
-def beginning_states(layout: Layout, item: Continuations) -> Iterator[tuple[Ids, Float[Tensor, " hidden"]]]:
-    """The last hidden state after the prompt, and after each beginning of a continuation that another token follows."""
+def beginning_states(
+    layout: Layout, items: Sequence[Continuations]
+) -> Iterator[tuple[int, Ids, Float[Tensor, " hidden"]]]:
+    """The last hidden state after each prompt, and after each beginning of a continuation that another token follows.
+
+    items: with prompts of one length; their number comes first.
+    """
     device = layout.device_of(Site(None, "embed"))
-    prompt = run_body_cached(layout.body, torch.tensor([item.prompt], device=device))
-    yield (), prompt.hidden[0, -1]
-    ordered = sorted({ids[:length] for ids in item.following for length in range(1, len(ids))})
-    # A beginning of another one is read in its row.
-    rows = [ids for ids, later in pairwise([*ordered, ()]) if later[: len(ids)] != ids]
-    read = set[Ids]()
+    for item in items:
+        layout.check_tokens(torch.tensor([[*item.prompt, *max(item.following, key=len)]]))
+    prompts = run_body_cached(layout.body, torch.tensor([item.prompt for item in items], device=device))
+    for number in range(len(items)):
+        yield number, (), prompts.hidden[number, -1]
+    rows = [(number, ids) for number, item in enumerate(items) for ids in longest_beginnings(item)]
+    read = set[tuple[int, Ids]]()
     for start in range(0, len(rows), CONTINUATION_ROWS):
         part = rows[start : start + CONTINUATION_ROWS]
-        cache = prompt.cache if start + CONTINUATION_ROWS >= len(rows) else deepcopy(prompt.cache)
-        repeat_cache(cache, len(part))
-        ids, _ = pad_rows(part, 0, side="right")
+        cache = prompts.cache if start + CONTINUATION_ROWS >= len(rows) else deepcopy(prompts.cache)
+        select_cache_rows(cache, torch.tensor([number for number, _ in part], device=device))
+        ids, _ = pad_rows([beginning for _, beginning in part], 0, side="right")
         hidden = run_body_cached(layout.body, ids.to(device), cache=cache).hidden
-        for row, beginning in enumerate(part):
+        for row, (number, beginning) in enumerate(part):
             for length in range(1, len(beginning) + 1):
-                if beginning[:length] not in read:
-                    read.add(beginning[:length])
-                    yield beginning[:length], hidden[row, length - 1]
+                if (number, beginning[:length]) not in read:
+                    read.add((number, beginning[:length]))
+                    yield number, beginning[:length], hidden[row, length - 1]
+
+
+def longest_beginnings(item: Continuations) -> list[Ids]:
+    """What stands before the last token of each continuation, once; what begins another one is read in its row."""
+    ordered = sorted({ids[:-1] for ids in item.following if len(ids) > 1})
+    return [ids for ids, later in pairwise([*ordered, ()]) if later[: len(ids)] != ids]
 
 
 @dataclass(eq=False)

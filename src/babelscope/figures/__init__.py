@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         source_target_map,
         unit_rate_map,
     )
+    from babelscope.figures.knowledge_figures import priming_forest, shared_facts_map
     from babelscope.figures.pages import write_figure
     from babelscope.figures.sets import (
         CorpusSizePoint,
@@ -72,10 +73,12 @@ __all__ = [
     "method_map",
     "neuron_map",
     "overlap_map",
+    "priming_forest",
     "rate_map",
     "script_retention",
     "script_share_bars",
     "set_sizes",
+    "shared_facts_map",
     "source_target_map",
     "stability_ranges",
     "steering_bars",

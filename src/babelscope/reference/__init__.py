@@ -20,3 +20,9 @@ WORDS = Path(__file__).parent / "words.tsv"
 CIRCUITS = Path(__file__).parent / "circuits.tsv"
 """Pairs of prompts for number agreement, indirect objects and past tense, cut into roles; line i of a task means the
 same in all its languages; written for babelscope, unreviewed by native speakers."""
+
+FACTS = Path(__file__).parent / "facts.tsv"
+"""Facts in the fifteen languages, as `babelscope.knowledge.read_facts` describes; unreviewed by native speakers."""
+
+PRIMING = Path(__file__).parent / "priming.tsv"
+"""Events in the active and the passive, in five languages, as `babelscope.priming.read_stimuli` describes."""

@@ -150,7 +150,7 @@ class CachedPass(NamedTuple):
 def run_body_cached(body: nn.Module, ids: Int[Tensor, "batch token"], *, cache: Any = None) -> CachedPass:
     """One pass of a model without its head that leaves a cache, or goes on from one; rows without pads before them.
 
-    cache: of an earlier pass; with as many rows as `ids`, after `repeat_cache` where there are more of them now.
+    cache: of an earlier pass; with as many rows as `ids`, after `select_cache_rows` where they are others now.
     """
     names = forward_names(body)
     inputs = ForwardInputs(ids, None, None, None, cache)
@@ -164,9 +164,9 @@ def run_body_cached(body: nn.Module, ids: Int[Tensor, "batch token"], *, cache: 
     return CachedPass(attribute(output, "output.hidden"), attribute(output, "output.cache"))
 
 
-def repeat_cache(cache: Any, rows: int) -> None:
-    """Make each row of a cache so many rows, in place."""
-    attribute(cache, "cache.repeat")(rows)
+def select_cache_rows(cache: Any, rows: Int64[Tensor, " row"]) -> None:
+    """Take these rows of a cache, in place; a row may come several times."""
+    attribute(cache, "cache.select")(rows)
 
 
 def run_model(

@@ -35,7 +35,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "output.cache": ("cache", "past_key_values"),
     # Methods of a cache.
     "cache.length": ("get_seq_length",),
-    "cache.repeat": ("batch_repeat_interleave",),
+    "cache.select": ("batch_select_indices",),
     # Keywords of `generate`.
     "generate.disable_compile": ("disable_compile",),
     # Fields of a model's configuration.

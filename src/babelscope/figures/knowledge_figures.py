@@ -1,0 +1,92 @@
+"""Figures of what is known in which language, and of effects of primes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from babelscope.axes import Float
+from babelscope.figures.colour_scales import SEQUENTIAL
+from babelscope.figures.heat_maps import _heat, _titled
+from babelscope.figures.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    arms,
+    between,
+    fixed,
+    language_label,
+    language_name,
+    new_figure,
+    row_axis,
+    rows_height,
+)
+
+
+def shared_facts_map(
+    *,
+    jaccard: Float[np.ndarray, "language language"],
+    precision: Float[np.ndarray, " language"],
+    languages: Sequence[str],
+) -> go.Figure:
+    """Jaccard index of the facts that are right in two languages; on the diagonal, outlined, each language's P@1.
+
+    A cell is empty where neither language has a fact right.
+    """
+    values = np.where(np.eye(len(languages), dtype=bool), precision[:, None], jaccard)
+    labels = [language_label(tag) for tag in languages]
+    figure = _heat(
+        values,
+        rows=labels,
+        columns=labels,
+        text=[[fixed(value, 2) if np.isfinite(value) else "–" for value in row] for row in values],
+        says=[
+            [
+                f"{language_name(row_tag)}: P@1 {values[row, column]:.3f}"
+                if row == column
+                else f"{language_name(row_tag)}, {language_name(column_tag)}: Jaccard index {values[row, column]:.3f}"
+                for column, column_tag in enumerate(languages)
+            ]
+            for row, row_tag in enumerate(languages)
+        ],
+    )
+    bar = {"title": {"text": "Jaccard index, P@1"}}
+    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar})
+    for at in range(len(labels)):
+        figure.add_shape(type="rect", x0=at - 0.5, x1=at + 0.5, y0=at - 0.5, y1=at + 0.5)
+    return _titled(figure, x="right in", y="right in")
+
+
+def priming_forest(
+    *, effects: Mapping[str, Mapping[str, tuple[float, float, float]]], directions: Sequence[str]
+) -> go.Figure:
+    """Effects of primes on P_N of the primed structure, in points of per cent, a row per direction.
+
+    effects: by condition and direction: the effect and the ends of its interval, as shares. The first condition is the
+    structure's own; the others are its controls.
+    """
+    figure = new_figure(height=rows_height(len(directions), row=40, around=130))
+    marks = [("circle", BLUE), ("x", ORANGE), ("diamond", PURPLE), ("square", GREEN)]
+    for place, (condition, by_direction) in enumerate(effects.items()):
+        symbol, colour = marks[place % len(marks)]
+        rows = [row for row, name in enumerate(directions) if name in by_direction]
+        values = 100 * np.array([by_direction[directions[row]] for row in rows], dtype=np.float64).reshape(-1, 3)
+        figure.add_scatter(
+            x=values[:, 0],
+            y=[row + 0.18 * (place - (len(effects) - 1) / 2) for row in rows],
+            error_x=arms(values[:, 0], values[:, 1], values[:, 2]),
+            mode="markers",
+            name=condition,
+            marker={"symbol": symbol, "color": colour, "size": 8},
+            hovertext=[
+                f"{directions[row]}, {condition}: {value:.1f}{between(low, high, 1)}"
+                for row, (value, low, high) in zip(rows, values.tolist(), strict=True)
+            ],
+            hoverinfo="text",
+        )
+    figure.add_vline(x=0, line={"width": 1})
+    figure.update_layout(
+        yaxis=row_axis([*directions]), xaxis={"title": {"text": "change of P_N of the primed structure (points of %)"}}
+    )
+    return figure
