@@ -129,6 +129,8 @@ def test_translations_are_aligned_at_the_layer_where_most_are_found(capsys, fold
     assert written["alignment"] == result["alignment"]
     if baseline == "none":
         assert Delta.load(out).parameters["contrast"]["layer"] == 1 and written["best_step"] == 4
+    code, _, err = call(capsys, folder, *aligned, "--out", folder / "bad", "--align-layer", 99)
+    assert code == 1 and "layer 99 came; the model has layers 0–2" in err.splitlines()[-1]
     (folder / "pairs" / "valid" / "eu.txt").write_text("one line\n")
     code, _, err = call(capsys, folder, *aligned, "--out", folder / "bad")
     assert code == 1 and "parallel" in err.splitlines()[-1] and not (folder / "bad").exists()

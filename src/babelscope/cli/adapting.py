@@ -77,7 +77,11 @@ def run_adapt(
         UsedWith("with --replay and no --harm-bound", lambda call: call["replay"] and call["harm_bound"] is None),
     ] = 0.0,
     harm_bound: Annotated[
-        Decay | None, UsedWith("with --replay, and without --rates", lambda call: call["replay"] and not call["rates"])
+        Decay | None,
+        UsedWith(
+            "with --replay, and without --rates and --objective align",
+            lambda call: call["replay"] and not call["rates"] and call["objective"] == "text",
+        ),
     ] = None,
     replay_shares: Annotated[
         tuple[PartialShare, ...], UsedWith("with --harm-bound", lambda call: call["harm_bound"] is not None)

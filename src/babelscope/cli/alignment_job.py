@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.adaptation.alignment_account import AlignmentAccount, alignment_account
 from babelscope.corpus import Corpus, check_apart, load_corpus
 from babelscope.errors import CorpusError
+from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks import Contrast, ContrastSteps, ParallelPairs
 from babelscope.subnetworks.translation_pairs import ContrastDirection
@@ -40,12 +41,15 @@ def open_alignment(
 ) -> AlignmentJob:
     """Read the pairs, measure the model on the held-out ones, and take the layer of their best retrieval if none came.
 
-    Raises CorpusError for text that is not parallel, that has no `against`, or whose splits share sentences.
+    Raises CorpusError for text that is not parallel, that has no `against`, or whose splits share sentences;
+    MeasurementError for a layer or pairs that are not there.
     """
     tags = tuple(dict.fromkeys((against, *languages))) if languages else None
     splits = {split: load_corpus(name, tags, split=split, parallel=True) for split in ("train", "valid")}
     check_apart(splits, name=name, same_text=False)
     pairs = ParallelPairs.of(tokenizer, splits["train"], against=against, max_length=max_length, seed=seed)
+    # Checked with the layer that was named, or any, before minutes of measuring.
+    ContrastSteps(Contrast(layer or 0, temperature, spacing, size, direction), pairs).check(layout_of(model))
     before = alignment_account(model, tokenizer, splits["valid"], against=against)
     chosen = before.best_layer if layer is None else layer
     if layer is None:
@@ -57,7 +61,6 @@ def open_alignment(
             )
         log.info("aligning layer %d, where %.3f of the held-out translations are found", chosen, best_share)
     steps = ContrastSteps(Contrast(chosen, temperature, spacing, size, direction), pairs)
-    steps.check_pairs()
     return AlignmentJob(steps, splits["valid"], before)
 
 

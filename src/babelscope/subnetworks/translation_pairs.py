@@ -142,15 +142,11 @@ class ContrastSteps:
     pairs: ParallelPairs
 
     def check(self, layout: Layout) -> None:
-        """Raise MeasurementError where the model has no such layer, and as `check_pairs`."""
+        """Raise MeasurementError where the model has no such layer, or there are too few pairs for a step."""
         if self.contrast.layer >= layout.n_layers:
             raise MeasurementError(
                 f"layer {self.contrast.layer} came; the model has layers 0–{layout.n_layers - 1}; take one of them"
             )
-        self.check_pairs()
-
-    def check_pairs(self) -> None:
-        """Raise MeasurementError where there are too few pairs for a step."""
         if len(self.pairs.against) < self.contrast.size:
             raise MeasurementError(
                 f"{len(self.pairs.against)} pairs came for steps of {self.contrast.size}; expected as many at least; "
