@@ -146,7 +146,7 @@ USED = [
     ("probe reference reference --out OUT --probe roles", f"{LEARNT} other-split"),
     (
         "probe reference reference --out OUT --probe checkpoints --checkpoints reference reference",
-        f"{LEARNT} other-split checkpoints",
+        f"{LEARNT} split other-split words checkpoints",
     ),
     ("probe reference reference --out OUT --probe tokenizer", f"{LEARNT} split other-split against"),
     (

@@ -77,7 +77,12 @@ ROWS: dict[int, RowEntry] = {
     22: RowEntry("Similarity of representations", "arXiv:2212.01924", "probe --probe alignment"),
     23: RowEntry("Language trees and transfer (mPLM-Sim)", "arXiv:2305.13684", "probe --probe trees"),
     24: RowEntry("Concepts and compression over training", "arXiv:2506.01629", "probe --probe language-id"),
-    25: RowEntry("Working languages over training (Babel Tower)", "arXiv:2412.07298", "probe --probe checkpoints"),
+    25: RowEntry(
+        "Working languages over training (Babel Tower)",
+        "arXiv:2412.07298",
+        "probe --probe checkpoints",
+        "checkpoints:measure",
+    ),
     26: RowEntry(
         "Circuits shared or specific",
         "arXiv:2410.06496, arXiv:2410.09223",

@@ -91,13 +91,14 @@ def test_a_saved_tuned_lens_is_used_and_that_of_another_model_refused(reference,
         run_probe("reference", "reference", out=tmp_path / "no", translators=tmp_path / "other", **settings)
 
 
-def test_roles_are_tracked_over_saved_checkpoints(tmp_path, monkeypatch):
+def test_roles_and_working_languages_are_tracked_over_saved_checkpoints(reference, tmp_path, monkeypatch):
     wide = copy.deepcopy(CONFIGS["llama"])
+    wide.vocab_size = len(reference[1])
     wide.intermediate_size = 800  # of 2400 neurons the classifier takes 24
     monkeypatch.setitem(CONFIGS, "llama", wide)
     for seed, step in enumerate(("step-10", "step-20", "step-30")):
         tiny_model("llama", seed=seed).save_pretrained(tmp_path / step)
-        tiny_tokenizer().save_pretrained(tmp_path / step)
+        reference[1].save_pretrained(tmp_path / step)
     folders = tuple(str(tmp_path / step) for step in ("step-10", "step-20", "step-30"))
     run_probe(folders[-1], "reference", probe="checkpoints", out=tmp_path / "out", languages=("en", "fi", "ru"),
               checkpoints=folders)  # fmt: skip
@@ -108,6 +109,13 @@ def test_roles_are_tracked_over_saved_checkpoints(tmp_path, monkeypatch):
     assert last and all(value == pytest.approx(1.0) for value in last)
     assert first and max(first) < 0.5  # other weights, other neurons
     assert (tmp_path / "out" / "checkpoints" / "history.html").is_file()
+    assert (tmp_path / "out" / "checkpoints" / "working-3.html").is_file()
+    working = [row for row in rows if row["claim"].endswith("working language by the lens")]
+    assert len(working) == 3 * 3 * 4 and all(row["low"] <= row["estimate"] <= row["high"] for row in working)
+    bits = [row for row in rows if row["claim"].endswith("bits per byte")]
+    assert len(bits) == 9 and all(row["low"] < row["estimate"] < row["high"] for row in bits)
+    moves = [row for row in rows if row["claim"].endswith("at the checkpoint before")]
+    assert len(moves) == 2 * 6 and {row["claim"].partition(":")[0] for row in moves} == {"step-20", "step-30"}
 
 
 def test_bad_input_is_one_line(job, tmp_path, capsys):

@@ -134,6 +134,10 @@ if TYPE_CHECKING:
         read_words,
         word_tokens,
     )
+    from babelscope.probes.working_languages import (
+        WorkingHistory,
+        track_working_languages,
+    )
 
 __all__ = [
     "ModelParts",
@@ -212,6 +216,8 @@ __all__ = [
     "role_parts",
     "role_shares",
     "track_roles",
+    "WorkingHistory",
+    "track_working_languages",
     "RoutingDivergence",
     "RoutingUse",
     "routing_divergence",

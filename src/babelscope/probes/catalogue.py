@@ -29,7 +29,7 @@ PROBES = {
     "circuits": _entry("circuit_findings", "probe_circuits", ""),
     "routing": _entry("unit_findings", "probe_routing", "texts against"),
     "roles": _entry("unit_findings", "probe_roles", "others"),
-    "checkpoints": _entry("unit_findings", "probe_checkpoints", "others checkpoints"),
+    "checkpoints": _entry("unit_findings", "probe_checkpoints", "texts others words checkpoints"),
     "tokenizer": _entry("unit_findings", "probe_tokenizer", "texts others against"),
 }
 """A probe is a line here."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from babelscope.errors import PrerequisiteError
+from babelscope.figures.probes_geometry import latent_language_map
 from babelscope.figures.probes_roles import RoleBar, RoleStep, role_bars, role_history, role_profile
 from babelscope.figures.probes_units import (
     Estimate,
@@ -19,7 +20,7 @@ from babelscope.figures.probes_units import (
 )
 from babelscope.models import layout_of, open_model
 from babelscope.neurons import penalty_sweep, select_entropy_lambda
-from babelscope.probes import head_ablation, heads, roles, routing
+from babelscope.probes import head_ablation, heads, roles, routing, working_languages
 from babelscope.probes.probe_job import Findings, ProbeJob
 from babelscope.recording import observe
 from babelscope.vocabulary import infer_training_shares, token_costs
@@ -107,7 +108,7 @@ def role_bar(role: roles.RoleShare, *, of_all_neurons: bool) -> RoleBar:
 
 
 def probe_checkpoints(job: ProbeJob) -> Findings:
-    """Roles of neurons along a training run."""
+    """Roles of neurons, working languages of layers and bits per byte along a training run."""
     if len(job.checkpoints) < 2:
         raise PrerequisiteError(
             f"{len(job.checkpoints)} checkpoints came; expected at least two folders, in order; give --checkpoints"
@@ -131,7 +132,17 @@ def probe_checkpoints(job: ProbeJob) -> Findings:
         name: role_history(shares=role_steps(history, of_all_neurons=of_all_neurons), kept=agreement)
         for name, of_all_neurons in (("history", False), ("history_above_bar", True))
     }
-    return Findings(history.rows(), pictures)
+    tracked = working_languages.track_working_languages(
+        openers, job.texts, job.others, select_entropy_lambda, tokens=job.tokens, seed=job.seed
+    )
+    for number, (step, leading) in enumerate(zip(tracked.steps, tracked.working(), strict=True), start=1):
+        pictures[f"working-{number}"] = latent_language_map(
+            share=step.lens.share.max(dim=2).values.numpy(),
+            leading=leading,
+            languages=step.lens.languages,
+            unit=f"{step.checkpoint}: share of the working language",
+        )
+    return Findings([*history.rows(), *tracked.rows()], pictures)
 
 
 def role_steps(history: roles.RoleHistory, *, of_all_neurons: bool) -> dict[str, list[RoleStep]]:
