@@ -92,7 +92,7 @@ def test_the_reference_model_has_one_table_whose_scripts_lie_apart(reference):
     assert all(one.accuracy > 0.5 and one.p == 0.1 for one in found.separability)
     assert {"en", "fi"} <= set(found.separability[1].classes) and "ru" not in found.separability[1].classes
     assert all(one.share > one.null for one in found.neighbours)
-    assert len(found.rows()) == 2 + len(found.neighbours) + 1
+    assert len(found.rows()) == 2 + len(found.neighbours) + 1 + 2
 
 
 def test_two_tables_are_measured_where_they_differ(reference):

@@ -15,6 +15,13 @@ from babelscope.probes.neighbours import Neighbours, Translations, same_script_n
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.separability import Separability, separate
 from babelscope.probes.word_lists import LanguageTokens, Words
+from babelscope.probes.writing_systems import (
+    PAIR_MOST,
+    NeighbourScripts,
+    PairSeparability,
+    neighbour_scripts,
+    pair_separability,
+)
 from babelscope.vocabulary.entry_scripts import script_of
 
 
@@ -25,6 +32,10 @@ class EmbeddingGeometry:
     separability: tuple[Separability, ...]
     neighbours: tuple[Neighbours, ...]
     translations: tuple[Translations, ...]
+    pairs: tuple[PairSeparability, ...]
+    """Scripts two by two, as published."""
+    scripts_nearby: tuple[NeighbourScripts, ...]
+    """Scripts among the 50 nearest, as published."""
     tied: bool
     """Whether input and output are one table; then only the input is measured."""
     nearest: int
@@ -81,6 +92,37 @@ class EmbeddingGeometry:
             )
             for translations in self.translations
         ]
+        rows += [
+            SiteEvidence(
+                claim="scripts of entries are linearly separable two by two",
+                language="",
+                control="labels shuffled, trained anew",
+                n=pair.n,
+                estimate=pair.accuracy,
+                low=pair.interval.low,
+                high=pair.interval.high,
+                p=pair.p,
+                null=pair.null,
+                site=sites[pair.table],
+                note=f"mean accuracy of pairs of {len(pair.scripts)} scripts",
+                **draw_settings,
+            )
+            for pair in self.pairs
+        ]
+        rows += [
+            SiteEvidence(
+                claim=f"different scripts among the {nearby.nearest} nearest entries",
+                language="",
+                control="entries at random",
+                n=nearby.n,
+                estimate=nearby.mean,
+                low=nearby.interval.low,
+                high=nearby.interval.high,
+                null=nearby.null,
+                site=sites[nearby.table],
+            )
+            for nearby in self.scripts_nearby
+        ]
         return rows
 
 
@@ -98,7 +140,10 @@ def embedding_geometry(
 ) -> EmbeddingGeometry:
     """Linear separability of scripts and languages in the embeddings, scripts of neighbours, and translations.
 
-    An entry's script is that of its letters; entries without, or with several scripts, are left out.
+    An entry's script is that of its letters; entries without, or with several scripts, are left out. Beside one probe
+    of all scripts and the shares of same-script neighbours stand the two figures of arXiv:2311.18034: accuracy of
+    pairs of scripts, and how many scripts are among the 50 nearest.
+    model: a causal model, or any of transformers with embeddings: XLM-R, BERT, mT5.
     tokens: entries by language, from `indicative_tokens`; None leaves languages out. Languages of different scripts
     are told apart by script alone, so they are compared within the script that has most of them.
     words: {concept: {tag: word}}; a word is the mean of its tokens' vectors. None leaves translations out.
@@ -118,7 +163,7 @@ def embedding_geometry(
     by_script = {name: [t for t, script in enumerate(scripts) if script == name] for name in sorted(entry_counts)}
     by_language = {} if tokens is None else same_script_entries(tokens, scripts, fewest)
     tables = embedding_tables(model)
-    separability, neighbours, translations = [], [], []
+    separability, neighbours, translations, pairs, nearby = [], [], [], [], []
     for table, weight in tables.items():
         separability.append(separate(table, "script", weight, by_script, most=most, draws=draws, generator=generator))
         if len(by_language) > 1:
@@ -128,8 +173,20 @@ def embedding_geometry(
         neighbours += same_script_neighbours(
             table, weight, by_script, most=most, nearest=nearest, draws=draws, generator=generator
         )
+        pairs.append(
+            pair_separability(table, weight, by_script, most=min(most, PAIR_MOST), draws=draws, generator=generator)
+        )
+        nearby.append(neighbour_scripts(table, weight, by_script, most=most, generator=generator))
         if words is not None:
             translations.append(translation_neighbours(table, weight, tokenizer, words))
     return EmbeddingGeometry(
-        tuple(separability), tuple(neighbours), tuple(translations), len(tables) == 1, nearest, draws, seed
+        separability=tuple(separability),
+        neighbours=tuple(neighbours),
+        translations=tuple(translations),
+        pairs=tuple(pairs),
+        scripts_nearby=tuple(nearby),
+        tied=len(tables) == 1,
+        nearest=nearest,
+        draws=draws,
+        seed=seed,
     )

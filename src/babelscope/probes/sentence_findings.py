@@ -156,9 +156,15 @@ def probe_embeddings(job: ProbeJob) -> Findings:
         ScriptBar(f"{neighbours.table}: {neighbours.script}", neighbours.share, *neighbours.interval, neighbours.null)
         for neighbours in result.neighbours
     ]
+    pair_bars = [
+        ScriptBar(f"{pair.table}: {script}", mean, mean, mean, pair.null)
+        for pair in result.pairs
+        for script, mean in zip(pair.scripts, pair.by_script, strict=True)
+    ]
     return Findings(
         list(result.rows()),
         {
+            "pairs": embedding_bars(bars=pair_bars, unit="accuracy of a line to each other script, mean (%)"),
             "separability": embedding_bars(bars=separability_bars, unit="mean recall of a linear probe (%)"),
             "neighbours": embedding_bars(
                 bars=neighbour_bars, unit=f"{result.nearest} nearest entries of the same script (%)"
