@@ -206,6 +206,22 @@ def embedding_bars(*, bars: Sequence[ScriptBar], unit: str) -> go.Figure:
     return figure
 
 
+def token_overlap(*, divergence: Float[np.ndarray, "language language"], languages: Sequence[str]) -> go.Figure:
+    """Jensen-Shannon divergence of two languages' tokens: 0 the same, 1 none in common."""
+    names = [language_name(tag) for tag in languages]
+    labels = [language_label(tag) for tag in languages]
+    figure = _heat(
+        divergence,
+        rows=labels,
+        columns=labels,
+        text=[[fixed(cell, 2) for cell in row] for row in divergence],
+        says=cell_texts(names, names, divergence, lambda one, other, cell: f"{one} and {other}: {cell:.3f} bits"),
+    )
+    bar = {"title": {"text": "divergence of tokens (bits)"}}
+    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar})
+    return _titled(figure, x="", y="")
+
+
 def _add_line(figure: go.Figure, line: DepthLine, names: Sequence[str], *, row: int, legend: bool) -> None:
     x = list(range(len(line.value)))
     value = np.array(line.value, dtype=np.float64)

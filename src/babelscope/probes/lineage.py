@@ -110,8 +110,8 @@ def glottolog_lineage(tag: Language) -> Lineage | None:
     path = [NAMES.get(group, group) for group in languoid.lineage] or [languoid.name]
     if path[0] == "constructed":  # no family: each is by itself, as Esperanto is
         return Lineage(languoid.name, languoid.name)
-    known = {lineage.branch for lineage in LINEAGE.values() if lineage.family == path[0]}
+    branches = {lineage.branch for lineage in LINEAGE.values() if lineage.family == path[0]}
     if path[0] == "Niger-Congo":
         return Lineage("Niger-Congo", "Atlantic-Congo")
-    below = [group for group in path[1:] if group in known] or path[1:2] or path
+    below = [group for group in path[1:] if group in branches] or path[1:2] or path
     return Lineage(path[0], below[-1])

@@ -35,8 +35,8 @@ class SimilarityCell(NamedTuple):
     """One index of one pair of languages at one depth."""
 
     measure: SimilarityIndex
-    one: Language
-    other: Language
+    against: Language
+    language: Language
     site: Site
     estimate: float
     interval: Interval
@@ -69,7 +69,7 @@ class SimilarityTable:
         return [
             SiteEvidence(
                 claim=f"similarity, {cell.measure}",
-                language=cell.other,
+                language=cell.language,
                 control=CONTROL,
                 n=self.sentences,
                 estimate=cell.estimate,
@@ -80,7 +80,7 @@ class SimilarityTable:
                 seed=self.seed,
                 note=f"{self.directions} principal directions" if "cca" in cell.measure else "",
                 site=str(cell.site),
-                against=cell.one,
+                against=cell.against,
                 null=cell.null,
             )
             for cell in self.cells
@@ -132,7 +132,7 @@ def similarity_indices(
             pair = sentences.languages[base], tag
             cells += [SimilarityCell(name, *pair, site, *numbers) for name, numbers in measured.items()]
     order = {name: at for at, name in enumerate(get_args(SimilarityIndex))}
-    cells.sort(key=lambda cell: (order[cell.measure], sentences.languages.index(cell.other)))
+    cells.sort(key=lambda cell: (order[cell.measure], sentences.languages.index(cell.language)))
     return SimilarityTable(tuple(cells), sentences.sites, n, few_enough, draws, seed)
 
 

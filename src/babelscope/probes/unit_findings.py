@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from babelscope.controls import Evidence
 from babelscope.errors import PrerequisiteError
-from babelscope.figures.probes_geometry import latent_language_map
+from babelscope.figures.probes_geometry import latent_language_map, token_overlap
 from babelscope.figures.probes_roles import RoleBar, RoleStep, role_bars, role_history, role_profile
 from babelscope.figures.probes_units import (
     Estimate,
@@ -23,7 +24,7 @@ from babelscope.neurons import penalty_sweep, select_entropy_lambda
 from babelscope.probes import head_ablation, heads, roles, routing, working_languages
 from babelscope.probes.probe_job import Findings, ProbeJob
 from babelscope.recording import observe
-from babelscope.vocabulary import infer_training_shares, token_costs
+from babelscope.vocabulary import infer_training_shares, token_costs, vocabulary_allocation, vocabulary_by_script
 
 
 def probe_heads(job: ProbeJob) -> Findings:
@@ -183,7 +184,23 @@ def probe_tokenizer(job: ProbeJob) -> Findings:
         utf8={cost.language: cost.byte_premium for cost in ordered},
         against=costs.against,
     )
+    allocation = vocabulary_allocation(job.tokenizer, job.texts, seed=job.seed)
+    scripts = [
+        Evidence(
+            claim=f"share of the vocabulary in script {part.script}",
+            language="",
+            control="none",
+            n=part.entries,
+            estimate=part.share,
+        )
+        for part in vocabulary_by_script(job.tokenizer)
+    ]
+    tags = [share.language for share in allocation.shares]
     return Findings(
-        [*costs.rows(), *mixture.rows()],
-        {"premium": premium, "training-shares": training_shares(inferred=shares, floor=mixture.decoy)},
+        [*costs.rows(), *mixture.rows(), *allocation.rows(), *scripts],
+        {
+            "premium": premium,
+            "training-shares": training_shares(inferred=shares, floor=mixture.decoy),
+            "overlap": token_overlap(divergence=allocation.matrix(), languages=tags),
+        },
     )

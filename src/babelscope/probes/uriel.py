@@ -65,10 +65,10 @@ def uriel_features(language: Language, kind: FeatureKind) -> Float64[np.ndarray,
     rows = [data[codes[c]] for c in (code, INDIVIDUAL.get(code, code)) if c in codes]
     of_kind = [at for at, name in enumerate(names) if name.split("_")[0] == LETTER[kind]]
     for row in rows:
-        said = np.where(row[of_kind] >= 0, row[of_kind].astype(np.float64), np.nan)
-        counts = np.isfinite(said).sum(axis=1)
+        answers = np.where(row[of_kind] >= 0, row[of_kind].astype(np.float64), np.nan)
+        counts = np.isfinite(answers).sum(axis=1)
         if counts.any():
-            return np.where(counts > 0, np.nansum(said, axis=1) / np.maximum(counts, 1), np.nan)
+            return np.where(counts > 0, np.nansum(answers, axis=1) / np.maximum(counts, 1), np.nan)
     return None
 
 

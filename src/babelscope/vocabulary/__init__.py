@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
+    from babelscope.vocabulary.allocation import VocabularyAllocation, vocabulary_allocation
     from babelscope.vocabulary.entry_scripts import ScriptEntries, scripts_of_entries, vocabulary_by_script
     from babelscope.vocabulary.extension import extend_vocabulary
     from babelscope.vocabulary.merges import PairHistory, replay_merges
@@ -22,6 +23,7 @@ __all__ = [
     "TokenCost",
     "TokenCosts",
     "TrainingShares",
+    "VocabularyAllocation",
     "VocabularyPack",
     "extend_vocabulary",
     "fit_shares",
@@ -31,6 +33,7 @@ __all__ = [
     "token_costs",
     "trim_vocabulary",
     "scripts_of_entries",
+    "vocabulary_allocation",
     "vocabulary_by_script",
 ]
 
