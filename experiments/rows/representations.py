@@ -2,26 +2,45 @@
 
 import json
 import lzma
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from scipy.linalg import orthogonal_procrustes
+from scipy.spatial import distance
+from sklearn.linear_model import RidgeClassifier
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from babelscope.corpus import load_corpus
 from babelscope.languages import Language
 from babelscope.models import open_model
+from babelscope.probes.entries import NO_SCRIPT, embedding_tables
 from babelscope.probes.pooled_alignment import DepthPooling, mexa_scores
+from babelscope.probes.representation_similarity import canonical_similarity, matching_accuracy, pwcca
 from babelscope.probes.sentences import Sentences, record_sentences
+from babelscope.probes.similarity_table import SimilarityIndex, similarity_indices
+from babelscope.probes.token_energies import token_energy
+from babelscope.probes.translations import answer_tokens, latent_translation, translation_prompts
+from babelscope.probes.word_lists import read_words
+from babelscope.probes.writing_systems import neighbour_scripts, pair_separability
+from babelscope.reference import MODEL
 from babelscope.sites import Site
+from babelscope.vocabulary import token_costs, vocabulary_allocation
+from babelscope.vocabulary.entry_scripts import script_of
 from rows.result import Headline, Inputs, Planted, RowResult, Verdict, Witness
 
 ASKED = ("en", "ar", "de", "es", "hi", "ru", "th", "tr", "zh")
 """Languages that PUD and XQuAD share."""
 SENTENCES = 60
+SIMILAR_SENTENCES = 200
+PAIR_ENTRIES, ENTRIES_ASKED = 150, 1000
 PARAGRAPHS, QUESTIONS, OPTIONS = 10, 4, 4
 
 
@@ -184,3 +203,453 @@ def planted_translations() -> Planted:
     planted = {tag for tag, share in zip(tags[1:], shares, strict=True) if share}
     recall, precision = len(selected & planted) / len(planted), len(selected & planted) / max(1, len(selected))
     return Planted(what="two of five languages with translations at one depth", recall=recall, precision=precision)
+
+
+def measure_similarity(inputs: Inputs) -> RowResult:
+    """Row 22: the indices against numpy, and where along the depth each sees languages meet."""
+    model, tokenizer = open_model(inputs.gemma, device="cpu", dtype="float32")
+    sentences = record_sentences(
+        model, tokenizer, pud(inputs.corpora, ASKED[:4]), sentences=SIMILAR_SENTENCES, poolings=("mean",)
+    )
+    table = similarity_indices(sentences, draws=99, resamples=100, seed=0)
+    depths, pairs = len(sentences.sites), len(sentences.languages) - 1
+    vectors = sentences.vectors["mean"].double().numpy()
+    differences: dict[str, float] = {}
+    for pair in range(pairs):
+        for depth in range(depths):
+            x, y = vectors[0, depth], vectors[pair + 1, depth]
+            by_hand = indices_by_hand(x, y, table.directions)
+            for index, value in by_hand.items():
+                name = cast(SimilarityIndex, index)
+                difference = abs(float(table.values(name)[pair, depth]) - value)
+                differences[index] = max(differences.get(index, 0.0), difference)
+    cells = f"{pairs} pairs, {depths} depths, {len(sentences.ids)} sentences"
+    witnesses = [
+        Witness(what=f"{index}: {HOW_BY_HAND[index]}, {cells}", difference=difference, bar=1e-6)
+        for index, difference in differences.items()
+    ]
+    x, y = (torch.from_numpy(side) for side in planted_pair())
+    whole = cca_by_hand(x.numpy(), y.numpy())
+    witnesses.append(
+        Witness(
+            what="CCA and PWCCA of whole vectors: the eigenvalue problem in numpy, 400 rows of 12 dimensions",
+            difference=max(abs(canonical_similarity(x, y) - whole[0]), abs(pwcca(x, y) - whole[1])),
+            bar=1e-8,
+        )
+    )
+    headlines = []
+    for name in ("anc", "svcca"):
+        index = cast(SimilarityIndex, name)
+        course, null = table.values(index).mean(dim=0), table.values(index, "null").mean(dim=0)
+        inner = course[1:-1]
+        peak = int(inner.argmax()) + 1
+        shaped = bool(course[peak] > course[1]) and bool(course[peak] > course[-1])
+        above = float((table.values(index, "p") <= 0.05).double().mean())
+        headlines.append(
+            Headline(
+                paper=f"{name}: similarity of languages rises to the middle layers of XLM-R and XGLM, then falls",
+                ours=f"mean of {pairs} languages with English: {course[1]:.3f} after the first layer, "
+                f"{course[peak]:.3f} at depth {peak} of {depths - 1}, {course[-1]:.3f} after the last; above its "
+                f"null in {100 * above:.0f} % of cells",
+                control=f"sentences paired at random {null[1]:.3f}, {null[peak]:.3f}, {null[-1]:.3f}",
+                model="Gemma 3 270M",
+                verdict="in shape" if shaped and above > 0.5 else "not",
+            )
+        )
+    return RowResult(
+        witnesses=witnesses,
+        headlines=headlines,
+        planted=[planted_turn()],
+        absent=["sentence vectors of encoders (XLM-R, BERT): only causal models are read by sentence"],
+    )
+
+
+HOW_BY_HAND = {
+    "svcca": "numpy's SVD to the principal scores, then the eigenvalue problem",
+    "pwcca": "the same with Σ_j |⟨h_i, x_j⟩| of unit variates",
+    "anc": "mean of numpy's corrcoef of each neuron",
+    "matching": "argmax of cosines",
+    "matching_centred": "argmax of cosines about each mean",
+    "matching_procrustes": "scipy's orthogonal_procrustes on the other half, within what its rows span",
+}
+
+
+def indices_by_hand(x: np.ndarray, y: np.ndarray, directions: int) -> dict[str, float]:
+    """Every index of the table, in numpy and scipy."""
+    centred = [side - side.mean(0) for side in (x, y)]
+    scores = []
+    for side in centred:
+        u, s, _ = np.linalg.svd(side, full_matrices=False)
+        scores.append(u[:, :directions] * s[:directions])
+    svcca, weighted = cca_by_hand(*scores)
+    neurons = [np.corrcoef(x[:, k], y[:, k])[0, 1] for k in range(x.shape[1]) if x[:, k].std() * y[:, k].std() > 0]
+    turned = 0
+    for start in (0, 1):
+        fitted = slice(1 - start, None, 2)
+        centres = x[fitted].mean(0), y[fitted].mean(0)
+        rows = [side[fitted] - centre for side, centre in zip((x, y), centres, strict=True)]
+        spans = [np.linalg.svd(side, full_matrices=False)[2] for side in rows]
+        spans = [span[: np.linalg.matrix_rank(side)] for span, side in zip(spans, rows, strict=True)]
+        size = min(len(span) for span in spans)
+        rotation, _ = orthogonal_procrustes(rows[0] @ spans[0][:size].T, rows[1] @ spans[1][:size].T)
+        query = (x[start::2] - centres[0]) @ spans[0][:size].T @ rotation @ spans[1][:size]
+        turned += int((best_cosine(query, y - centres[1]) == np.arange(start, len(x), 2)).sum())
+    return {
+        "svcca": svcca,
+        "pwcca": weighted,
+        "anc": float(np.sum(neurons) / x.shape[1]),
+        "matching": float((best_cosine(x, y) == np.arange(len(x))).mean()),
+        "matching_centred": float((best_cosine(*centred) == np.arange(len(x))).mean()),
+        "matching_procrustes": turned / len(x),
+    }
+
+
+def best_cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (x, y)]
+    return (unit[0] @ unit[1].T).argmax(axis=1)
+
+
+def cca_by_hand(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Mean canonical correlation and PWCCA from the roots of Σxx⁻¹ Σxy Σyy⁻¹ Σyx."""
+    x, y = x - x.mean(0), y - y.mean(0)
+    matrix = np.linalg.solve(x.T @ x, x.T @ y) @ np.linalg.solve(y.T @ y, y.T @ x)
+    roots, directions = np.linalg.eig(matrix)
+    rho = np.sqrt(np.clip(np.real(roots), 0, 1))
+    variates = x @ np.real(directions)
+    weights = np.abs((variates / np.linalg.norm(variates, axis=0)).T @ x).sum(axis=1)
+    return float(rho.mean()), float((weights * rho).sum() / weights.sum())
+
+
+def planted_pair() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 12))
+    return x, x @ rng.standard_normal((12, 12)) + 2 * rng.standard_normal((400, 12))
+
+
+def planted_turn() -> Planted:
+    """A shift that centring mends and a turn that only a rotation mends: which accuracies reach 1."""
+    rng = np.random.default_rng(1)
+    x = torch.from_numpy(rng.standard_normal((300, 16)))
+    turn = torch.linalg.qr(torch.from_numpy(rng.standard_normal((16, 16))))[0]
+    shift = torch.from_numpy(8 * rng.standard_normal(16))
+    mended = {
+        (case, way)
+        for case, y in {"shift": x + shift, "turn": x @ turn + shift}.items()
+        for way, settings in {"as it is": {}, "centred": {"centred": True}, "rotated": {"rotated": True}}.items()
+        if matching_accuracy(x, y, **settings) == 1
+    }
+    planted = {("shift", "centred"), ("shift", "rotated"), ("turn", "rotated")}
+    hits = len(mended & planted)
+    return Planted(
+        what="a shift mended by centring and by a rotation, a turn by a rotation alone",
+        recall=hits / len(planted),
+        precision=hits / max(1, len(mended)),
+    )
+
+
+def measure_embeddings(inputs: Inputs) -> RowResult:
+    """Row 20: the paper's two figures on Gemma's table, beside scikit-learn."""
+    model, tokenizer = open_model(inputs.gemma, device="cpu", dtype="float32")
+    weight = embedding_tables(model)["input"]
+    scripts = {k: script_of(str(tokenizer.decode([k]))) for k in range(len(tokenizer))}
+    named = {script for script in scripts.values() if script not in NO_SCRIPT and script != "common"}
+    by_script = {name: [k for k, script in scripts.items() if script == name] for name in sorted(named)}
+    by_script = {name: entries for name, entries in by_script.items() if len(entries) >= 30}
+    generator = torch.Generator().manual_seed(0)
+    pairs = pair_separability("input", weight, by_script, most=PAIR_ENTRIES, draws=19, generator=generator)
+    nearby = neighbour_scripts("input", weight, by_script, most=ENTRIES_ASKED, generator=generator)
+    # The same draws of entries, with scikit-learn.
+    again = torch.Generator().manual_seed(0)
+    accuracy, table = [], weight.numpy()
+    for pair in combinations(by_script, 2):
+        size = min(PAIR_ENTRIES, *(len(by_script[name]) for name in pair))
+        sides = []
+        for name in pair:
+            sides.append(
+                np.array(by_script[name])[torch.randperm(len(by_script[name]), generator=again)[:size].numpy()]
+            )
+        cut = max(1, round(0.3 * size))
+        test, train = (np.concatenate([table[side[part]] for side in sides]) for part in (slice(cut), slice(cut, None)))
+        scaler = StandardScaler().fit(train)
+        labels = np.repeat([0, 1], size - cut)
+        classifier = RidgeClassifier(alpha=0.1 * len(train)).fit(scaler.transform(train), labels)
+        accuracy.append(np.mean(classifier.predict(scaler.transform(test)) == np.repeat([0, 1], cut)))
+        for _ in range(19):
+            torch.randperm(len(train), generator=again)
+    mean = float(np.mean(accuracy))
+    small = {name: entries[:60] for name, entries in by_script.items()}
+    part = neighbour_scripts("input", weight, small, most=10_000, generator=torch.Generator().manual_seed(0))
+    members = np.concatenate([np.array(entries) for entries in small.values()])
+    owner = np.repeat(np.arange(len(small)), [len(entries) for entries in small.values()])
+    search = NearestNeighbors(n_neighbors=51, metric="cosine").fit(table[members])
+    around = owner[search.kneighbors(table[members])[1][:, 1:]]
+    by_sklearn = float(np.mean([len(set(row)) for row in around]))
+    return RowResult(
+        witnesses=[
+            Witness(
+                what=f"scikit-learn's RidgeClassifier on the same entries, mean of {pairs.n} pairs of scripts",
+                difference=abs(mean - pairs.accuracy),
+                bar=2e-3,
+            ),
+            Witness(
+                what=f"scikit-learn's NearestNeighbors, scripts among 50 of {len(members)} entries",
+                difference=abs(by_sklearn - part.mean),
+                bar=1e-2,
+            ),
+        ],
+        headlines=[
+            Headline(
+                paper="99.2 % mean accuracy between writing systems in XLM-R's embeddings",
+                ours=f"{100 * pairs.accuracy:.1f} % [{100 * pairs.interval.low:.1f}, {100 * pairs.interval.high:.1f}] "
+                f"over {pairs.n} pairs of {len(by_script)} scripts, as many entries of both",
+                control=f"labels shuffled {100 * pairs.null:.1f} %, p {pairs.p:.2f}",
+                model="Gemma 3 270M",
+                verdict="reproduced"
+                if pairs.accuracy >= 0.985
+                else "in shape"
+                if pairs.interval.low > 0.9 and pairs.p <= 0.05
+                else "not",
+            ),
+            Headline(
+                paper="7.61 writing systems among the 50 nearest entries of mT5, far more than in XLM-R",
+                ours=f"{nearby.mean:.2f} [{nearby.interval.low:.2f}, {nearby.interval.high:.2f}] of {nearby.n} entries",
+                control=f"entries at random {nearby.null:.2f}",
+                model="Gemma 3 270M",
+                verdict="reproduced" if abs(nearby.mean - 7.61) < 1 else "in shape" if nearby.mean >= 2 else "not",
+            ),
+        ],
+        planted=[planted_scripts()],
+    )
+
+
+def planted_scripts() -> Planted:
+    """Of four scripts one is moved apart: which of them a line tells from all others."""
+    generator = torch.Generator().manual_seed(0)
+    members = {name: list(range(100 * k, 100 * k + 100)) for k, name in enumerate(("a", "b", "c", "d"))}
+    weight = torch.randn(400, 40, generator=generator, dtype=torch.float64)
+    weight[members["c"], 0] += 8
+    result = pair_separability("input", weight, members, draws=19, generator=generator)
+    apart = {name for name, mean in zip(result.scripts, result.by_script, strict=True) if mean > 0.95}
+    return Planted(
+        what="one of four scripts apart from the others",
+        recall=float("c" in apart),
+        precision=len(apart & {"c"}) / max(1, len(apart)),
+    )
+
+
+def measure_tokenizer(inputs: Inputs) -> RowResult:
+    """Row 29: premium, average rank and overlap of Gemma's tokenizer on PUD, beside numpy and scipy."""
+    _, tokenizer = plain_model(inputs.gemma)
+    texts = pud(inputs.corpora, ASKED)
+    costs = token_costs(tokenizer, texts, resamples=500, seed=0)
+    allocation = vocabulary_allocation(tokenizer, texts, resamples=100, seed=0)
+    counts: dict[str, Counter[int]] = {}
+    for tag, documents in texts.items():
+        ids = tokenizer([document.text for document in documents], add_special_tokens=False).input_ids
+        counts[str(tag)] = Counter(token for part in ids for token in part)
+    ranks = {}
+    for tag, counter in counts.items():
+        ordered = sorted(counter.values(), reverse=True)
+        ranks[tag] = sum(place * n for place, n in enumerate(ordered, start=1)) / sum(ordered)
+    rank_difference = max(abs(share.average_rank / ranks[share.language] - 1) for share in allocation.shares)
+    size = len(tokenizer)
+    shares = {tag: np.array([counter[k] for k in range(size)]) / counter.total() for tag, counter in counts.items()}
+    overlap_difference = max(
+        abs(overlap.divergence - distance.jensenshannon(shares[overlap.first], shares[overlap.second], base=2) ** 2)
+        for overlap in allocation.overlaps
+    )
+    premium_difference = max(
+        abs(cost.premium - counts[cost.language].total() / counts["en"].total()) for cost in costs.costs
+    )
+    latin = {"en", "de", "es", "tr"}
+    kinds = {True: [], False: []}
+    for overlap in allocation.overlaps:
+        if latin & {overlap.first, overlap.second}:
+            kinds[{overlap.first, overlap.second} <= latin].append(overlap)
+    one_script, two_scripts = (
+        float(np.mean([overlap.divergence for overlap in kinds[same]])) for same in (True, False)
+    )
+    highest = max(costs.costs, key=lambda cost: cost.premium)
+    floor = float(np.mean([overlap.null for overlap in allocation.overlaps]))
+    rare = min(allocation.shares, key=lambda share: share.average_rank)
+    most = max(allocation.shares, key=lambda share: share.average_rank)
+    return RowResult(
+        witnesses=[
+            Witness(
+                what=f"premium: counts of transformers' tokenizer, {len(counts)} languages of PUD",
+                difference=premium_difference,
+                bar=1e-12,
+            ),
+            Witness(
+                what="average rank: a loop over sorted counts, relative", difference=float(rank_difference), bar=1e-9
+            ),
+            Witness(
+                what=f"divergence: scipy's jensenshannon squared, {len(allocation.overlaps)} pairs",
+                difference=float(overlap_difference),
+                bar=1e-9,
+            ),
+        ],
+        headlines=[
+            Headline(
+                paper="the same text costs up to 15 times as many tokens in some languages (arXiv:2305.15425)",
+                ours=f"most for {highest.language}: {highest.premium:.2f} [{highest.interval.low:.2f}, "
+                f"{highest.interval.high:.2f}] times English",
+                control=f"in characters {highest.character_premium:.2f}, in bytes {highest.byte_premium:.2f}",
+                model="Gemma 3 270M",
+                verdict="reproduced" if highest.premium >= 10 else "in shape" if highest.interval.low > 1 else "not",
+            ),
+            Headline(
+                paper="average rank and Jensen-Shannon divergence tell tokenizers' allocation and overlap by language",
+                ours=f"average rank {rare.average_rank:.0f} ({rare.language}) to {most.average_rank:.0f} "
+                f"({most.language}); divergence {one_script:.3f} within Latin script, {two_scripts:.3f} across scripts",
+                control=f"divergence of halves of one language's text {floor:.3f}",
+                model="Gemma 3 270M",
+                verdict="in shape" if floor < one_script < two_scripts else "not",
+            ),
+        ],
+        planted=[planted_overlap()],
+    )
+
+
+def planted_overlap() -> Planted:
+    """Of three languages two have the same text: which pairs share all tokens."""
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    text = [f"the {word} is old" for word in ("house", "river", "tree", "book", "city", "friend")]
+    cyrillic = [f"это {word} стоит" for word in ("дом", "лес", "город", "друг", "мост", "стол")]
+    allocation = vocabulary_allocation(tokenizer, {"en": text, "de": text, "ru": cyrillic}, resamples=20)
+    same = {(overlap.first, overlap.second) for overlap in allocation.overlaps if overlap.divergence < 1e-9}
+    planted = {("en", "de")}
+    return Planted(
+        what="two languages with one text among three",
+        recall=float(planted <= same),
+        precision=len(same & planted) / max(1, len(same)),
+    )
+
+
+def measure_latent(inputs: Inputs) -> RowResult:
+    """Row 19: translation and repetition under the lens with all prefixes of a word, and token energy."""
+    model, tokenizer = open_model(inputs.gemma, device="cpu", dtype="float32")
+    words = read_words("reference")
+    settings = {"target": "zh", "pivot": "en", "shots": 4, "draws": 99, "seed": 0}
+    translated = latent_translation(model, tokenizer, words, source="fr", **settings)
+    repeated = latent_translation(model, tokenizer, words, source="zh", **settings)
+    asked = {prompt.concept: prompt.text for prompt in translation_prompts(words, source="fr", target="zh")}
+    prompts = [asked[concept] for concept in translated.concepts]
+    energy = token_energy(model, tokenizer, prompts)
+    plain, plain_tokenizer = plain_model(inputs.gemma)
+    pieces = {k: str(plain_tokenizer.decode([k])) for k in range(len(plain_tokenizer))}
+    special = set(plain_tokenizer.all_special_ids)
+    masses, energies = [], []
+    gain = 1 + plain.model.norm.weight.detach().double().numpy()
+    unit = plain.lm_head.weight.detach().double().numpy() * gain
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-300)
+    spread = unit.T @ unit / len(unit)
+    average = np.sqrt((spread**2).sum())
+    for concept, prompt in zip(translated.concepts, prompts, strict=True):
+        ids = plain_tokenizer(prompt, return_tensors="pt").input_ids
+        states: list[torch.Tensor] = []
+        hooks = [
+            layer.register_forward_hook(lambda *seen, into=states: into.append(first_of(seen[2])[0, -1]))
+            for layer in plain.model.layers
+        ]
+        with torch.no_grad():
+            embedded = plain.model.embed_tokens(ids)[0, -1]
+            plain.model(ids)
+            stream = torch.stack([embedded, *states])
+            logits = plain.lm_head(plain.model.norm(stream)).double()
+        for hook in hooks:
+            hook.remove()
+        probability = torch.softmax(logits, dim=-1).numpy()
+        begins = {tag: prefixes_by_hand(words[concept][tag], pieces, special) for tag in words[concept]}
+        chinese, english = (
+            sorted(begins[tag] - set().union(*(begins[other] for other in begins if other != tag)))
+            for tag in (Language("zh"), Language("en"))
+        )
+        masses.append(np.stack([probability[:, chinese].sum(1), probability[:, english].sum(1)], axis=1))
+        directions = stream.double().numpy()
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        energies.append(np.sqrt(np.einsum("dh,hk,dk->d", directions, spread, directions)) / average)
+    columns = [translated.index("zh"), translated.index("en")]
+    mass = translated.mass.numpy()[:, columns]
+    english_leads = np.flatnonzero((mass[:, 1] > mass[:, 0]) & (translated.p.numpy()[:, columns[1]] <= 0.05))
+    ends_in_target = bool(mass[-1, 0] > mass[-1, 1]) and float(translated.p[-1, columns[0]]) <= 0.05
+    peak = int(english_leads[mass[english_leads, 1].argmax()]) if len(english_leads) else 0
+    again = repeated.mass.numpy()[:, [repeated.index("zh"), repeated.index("en")]]
+    course = energy.energy.mean(dim=0)
+    cells = f"{len(prompts)} prompts, {len(translated.sites)} depths"
+    return RowResult(
+        witnesses=[
+            Witness(
+                what=f"mass of all prefixes by plain hooks, softmax and string comparison, zh and en, {cells}",
+                difference=float(np.abs(mass - np.mean(masses, axis=0)).max()),
+                bar=1e-5,
+            ),
+            Witness(
+                what=f"token energy by the authors' formula in numpy, relative, {cells}",
+                difference=float(np.abs(energy.energy.numpy() / np.stack(energies) - 1).max()),
+                bar=1e-4,
+            ),
+        ],
+        headlines=[
+            Headline(
+                paper="translating into Chinese, Llama 2 gives the English word more than the Chinese one in middle "
+                "layers; Chinese wins at the end",
+                ours=f"French to Chinese: English leads at {len(english_leads)} of {len(mass)} depths, most at depth "
+                f"{peak} ({mass[peak, 1]:.3f} against {mass[peak, 0]:.3f}); at the end Chinese {mass[-1, 0]:.3f}, "
+                f"English {mass[-1, 1]:.4f}; {100 * translated.solved:.0f} % of prompts solved",
+                control=f"words of other concepts at depth {peak}: {float(translated.null[peak, columns[1]]):.3f}",
+                model="Gemma 3 270M",
+                verdict="reproduced" if len(english_leads) and ends_in_target else "not",
+            ),
+            Headline(
+                paper="repeating a Chinese word, English is less present than in translation",
+                ours=f"most English in a repetition {again[:, 1].max():.3f}, in the translation {mass[:, 1].max():.3f}"
+                f"; Chinese at the end {again[-1, 0]:.3f}",
+                control=f"words of other concepts {float(repeated.null[:, repeated.index('en')].max()):.3f}",
+                model="Gemma 3 270M",
+                verdict="in shape" if again[:, 1].max() < mass[:, 1].max() < again[-1, 0] else "not",
+            ),
+            Headline(
+                paper="token energy stays low up to the late layers of Llama 2 and rises to the end",
+                ours=f"{course[1]:.2f} after the first layer, {course[len(course) // 2]:.2f} half-way, "
+                f"{course[-2]:.2f} and {course[-1]:.2f} after the last two",
+                control=f"a random direction {energy.null:.2f}",
+                model="Gemma 3 270M",
+                verdict="in shape" if course[-1] > course[len(course) // 2] else "not",
+            ),
+        ],
+        planted=[planted_words()],
+        absent=["the cloze task: its sentences were written by GPT-4", "several models in one figure"],
+    )
+
+
+def first_of(output: Any) -> torch.Tensor:
+    """The stream that a block gives, alone or first of several."""
+    return output if isinstance(output, torch.Tensor) else output[0]
+
+
+def prefixes_by_hand(word: str, pieces: dict[int, str], special: set[int]) -> set[int]:
+    """Ids of entries whose text, after one space or none, the word begins with; the first byte where one is spelt."""
+    first = f"<0x{word.encode()[0]:02X}>" if len(word[:1].encode()) > 1 else ""
+    plain = {k for k, piece in pieces.items() if piece.removeprefix(" ") and word.startswith(piece.removeprefix(" "))}
+    return (plain | {k for k, piece in pieces.items() if first and piece == first}) - special
+
+
+def planted_words() -> Planted:
+    """A head is taught to say the Finnish word at the last depth: in which language it is found there."""
+    model, tokenizer = open_model("reference", device="cpu", dtype="float32")
+    words = read_words("reference")
+    asked = {prompt.concept: prompt.text for prompt in translation_prompts(words, source="de", target="fi")}
+    answers = answer_tokens(tokenizer, words, list(asked), (Language("fi"),))
+    with torch.no_grad():
+        for at, prompt in enumerate(asked.values()):
+            state = model.model(tokenizer(prompt, return_tensors="pt").input_ids).last_hidden_state[0, -1]
+            for token in answers.entries[answers.member[at, 0]].tolist():
+                model.lm_head.weight[token] += 0.2 * state / state.norm() * model.lm_head.weight.norm(dim=1).mean()
+    result = latent_translation(model, tokenizer, words, source="de", target="fi", pivot="en", entries="first")
+    leading = {tag for tag, p in zip(result.languages, result.p[-1].tolist(), strict=True) if p <= 0.01}
+    return Planted(
+        what="the target's word taught to the head",
+        recall=float(Language("fi") in leading),
+        precision=len(leading & {Language("fi")}) / max(1, len(leading)),
+    )

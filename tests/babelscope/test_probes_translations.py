@@ -1,5 +1,7 @@
 """Translation prompts under the lens: their text, their tokens, masses by numpy, the control, and what is refused."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from babelscope.probes.lens import layer_logits
 from babelscope.probes.translations import answer_tokens, dealt_out, latent_translation, translation_prompts
 from babelscope.probes.translators import Translators
 from babelscope.probes.word_lists import read_words
+from babelscope.probes.word_prefixes import PrefixIndex
 
 # Every concept's words begin with letters of their own, for a tokenizer of bytes.
 WORDS = {
@@ -94,6 +97,46 @@ def test_a_model_that_names_the_concept_is_found_out():
     assert found.p[-1, fi] == 0.05 and found.mass[-1, fi] > found.null[-1, fi] and found.p[0, fi] > 0.05
 
 
+def test_the_same_word_is_asked_for_again():
+    (first, *_) = translation_prompts(WORDS, source="fi", target="fi", shots=2)
+    shown, open_line = first.text.split("\n")[:2], first.text.split("\n")[2]
+    assert all(len(set(re.findall('"(.*?)"', line))) == 1 for line in shown) and open_line == 'Suomi: "cuu" - Suomi: "'
+    repetition = {**SETTINGS, "source": "fi"}
+    assert latent_translation(tiny_model("llama"), tiny_tokenizer(), WORDS, **repetition).source == "fi"
+
+
+def test_every_prefix_of_a_word_counts_with_and_without_a_space(reference):
+    tokenizer = reference[1]
+    prefixes = PrefixIndex(tokenizer).of("water")
+    texts = {str(tokenizer.decode([token])) for token in prefixes}
+    vocabulary = {str(tokenizer.decode([token])) for token in range(len(tokenizer))}
+    expected = {start + "water"[:end] for end in range(1, 6) for start in ("", " ")} & vocabulary
+    assert texts == expected and {"w", " w"} < texts
+    assert not PrefixIndex(tokenizer).of("") and PrefixIndex(tokenizer).of("вода") >= {
+        token for token in range(len(tokenizer)) if str(tokenizer.decode([token])) == "в"
+    }
+
+
+def test_prefixes_hold_the_first_token_and_their_mass_is_numpys(reference):
+    model, tokenizer = reference
+    words = read_words("reference")
+    first, prefixes = (
+        latent_translation(model, tokenizer, words, source="fr", target="fi", entries=entries, draws=19, resamples=20)
+        for entries in ("first", "prefixes")
+    )
+    concept = prefixes.concepts[0]
+    languages = prefixes.languages
+    begins = {tag: PrefixIndex(tokenizer).of(words[concept][tag]) for tag in languages}
+    taken = {
+        tag: tokens - set().union(*(begins[other] for other in languages if other != tag))
+        for tag, tokens in begins.items()
+    }
+    answers = answer_tokens(tokenizer, words, [concept], languages, "prefixes")
+    for at, tag in enumerate(languages):
+        assert set(answers.entries[answers.member[0, at]].tolist()) == taken[tag], tag
+    assert len(set(first.concepts) | set(prefixes.concepts)) >= 5
+
+
 def test_words_are_read_from_a_table_with_holes(tmp_path):
     file = tmp_path / "words.tsv"
     file.write_text("en\tfi\tzh\ncat\tkissa\t猫\n\nhouse\t\t房子\n", encoding="utf-8")
@@ -130,8 +173,6 @@ def test_what_can_not_be_asked_is_refused():
     same = {name: {"en": "x", "de": f"x{name}", "fi": "x"} for name in WORDS}
     with pytest.raises(MeasurementError, match="0 of 8 words have a first token of their own in fi and en"):
         latent_translation(model, tokenizer, same, **SETTINGS)
-    with pytest.raises(LanguageError):
-        translation_prompts(WORDS, source="de", target="de")
     other = Translators(
         torch.eye(32).expand(3, 32, 32),
         torch.zeros(3, 32),

@@ -117,6 +117,7 @@ if TYPE_CHECKING:
         language_subspaces,
     )
     from babelscope.probes.task_prompts import TaskLine, read_tasks
+    from babelscope.probes.token_energies import TokenEnergy, token_energy
     from babelscope.probes.translations import (
         LatentTranslation,
         latent_translation,
@@ -177,6 +178,8 @@ __all__ = [
     "SimilarityTree",
     "similarity_tree",
     "LatentTranslation",
+    "TokenEnergy",
+    "token_energy",
     "latent_translation",
     "translation_prompts",
     "LanguageTokens",

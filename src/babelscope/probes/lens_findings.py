@@ -1,9 +1,11 @@
 """The lens as rows and figures: latent language on running text, and on translation prompts where words are given."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from babelscope.figures.probes_geometry import DepthLine, depth_lines, depth_map, latent_language_map
-from babelscope.probes import lens, translations
+from babelscope.probes import lens, token_energies, translations
 from babelscope.probes.probe_job import Findings, ProbeJob
 
 
@@ -48,38 +50,55 @@ def probe_lens(job: ProbeJob) -> Findings:
 
 
 def translations_asked(job: ProbeJob) -> Findings:
-    """The same words as translation prompts into each language of the text but the one compared with."""
+    """The same words asked for in each language of the text but the one compared with: translated, and repeated."""
     words = job.words or {}
     tags = [tag for tag in job.texts if tag != job.against]
-    rows, readings = [], []
-    for target in tags:
-        source = next((tag for tag in tags if tag != target), job.against)
-        reading = translations.latent_translation(
-            job.model,
-            job.tokenizer,
-            words,
-            source=source,
-            target=target,
-            pivot=job.against,
-            translators=job.translators,
-            seed=job.seed,
-        )
-        readings.append(reading)
-        rows += reading.rows()
+    rows, figures, energies = [], {}, None
+    for task in ("translations", "repetitions"):
+        readings = []
+        for target in tags:
+            first_source = next((tag for tag in tags if tag != target), job.against)
+            source = target if task == "repetitions" else first_source
+            reading = translations.latent_translation(
+                job.model,
+                job.tokenizer,
+                words,
+                source=source,
+                target=target,
+                pivot=job.against,
+                translators=job.translators,
+                seed=job.seed,
+            )
+            readings.append(reading)
+            rows += reading.rows()
+            if energies is None:
+                prompts = translations.translation_prompts(words, source=source, target=target, seed=job.seed)
+                energies = token_energies.token_energy(
+                    job.model, job.tokenizer, [prompt.text for prompt in prompts], seed=job.seed
+                )
+                rows += energies.rows()
+        panels = {"probability of the right word": mass_lines(readings, job.against)}
+        if energies is not None and task == "translations":
+            mean, null = energies.energy.mean(dim=0).tolist(), [energies.null] * len(energies.sites)
+            panels["token energy"] = [
+                DepthLine("token energy", mean),
+                DepthLine("energy of a random direction", null, control=True),
+            ]
+        figures[task] = depth_lines(panels=panels)
+    return Findings(rows, figures)
+
+
+def mass_lines(readings: Sequence[translations.LatentTranslation], against: str) -> list[DepthLine]:
+    """Mean over targets of what the target's, the pivot's and other words get."""
 
     def mean(name: str, values: list[np.ndarray], control: bool = False) -> DepthLine:
         return DepthLine(name, np.stack(values).mean(axis=0).tolist(), control=control)
 
-    target_mass = [(reading.mass.numpy(), reading.null.numpy(), reading.index(reading.target)) for reading in readings]
-    panels = {
-        "probability of the right word": [
-            mean("in the target's language", [mass[:, at] for mass, _, at in target_mass]),
-            mean(f"in {job.against}", [reading.mass[:, reading.index(job.against)].numpy() for reading in readings]),
-            mean(
-                "words of other concepts, the target's language",
-                [null[:, at] for _, null, at in target_mass],
-                control=True,
-            ),
-        ]
-    }
-    return Findings(rows, {"translations": depth_lines(panels=panels)})
+    at_target = [(reading.mass.numpy(), reading.null.numpy(), reading.index(reading.target)) for reading in readings]
+    return [
+        mean("in the target's language", [mass[:, at] for mass, _, at in at_target]),
+        mean(f"in {against}", [reading.mass[:, reading.index(against)].numpy() for reading in readings]),
+        mean(
+            "words of other concepts, the target's language", [null[:, at] for _, null, at in at_target], control=True
+        ),
+    ]

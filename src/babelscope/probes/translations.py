@@ -3,7 +3,8 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import langcodes
 import torch
@@ -20,6 +21,7 @@ from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.streams import depth_sites
 from babelscope.probes.translators import Translators
 from babelscope.probes.word_lists import Words, word_beginnings
+from babelscope.probes.word_prefixes import prefix_index
 from babelscope.recording.walk import walk
 from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
@@ -27,6 +29,8 @@ from babelscope.sites import Site
 FEWEST = 5
 """Fewer prompts than this are no sample."""
 CONTROL = "the words of other concepts"
+Counted = Literal["first", "prefixes"]
+"""Which entries count as a word: the first token of it, or all that are a prefix of it, as published."""
 
 
 class TranslationPrompt(NamedTuple):
@@ -42,10 +46,11 @@ def translation_prompts(
     """One prompt a concept that has both words: `shots` lines `Français: "fleur" - 中文: "花"`, then the open one.
 
     Languages are called by their own names; the shots are drawn anew for each prompt, never the word that is asked for.
-    Raises LanguageError where source and target are one language, MeasurementError for too few words.
+    source equal to target: the repetition task, `Français: "fleur" - Français: "fleur"`.
+    Raises MeasurementError for too few words.
     Source: Wendler et al. 2024, arXiv:2402.10588.
     """
-    source_tag, target_tag = parse_languages([source, target])
+    source_tag, target_tag = Language.parse(source), Language.parse(target)
     pairs = {
         name: (by_tag[source_tag], by_tag[target_tag])
         for name, by_tag in words.items()
@@ -119,9 +124,10 @@ class LatentTranslation:
     def rows(self) -> list[SiteEvidence]:
         """One row per depth and language of the word."""
         lens = "tuned lens" if self.tuned else "logit lens"
+        task = "a repetition" if self.source == self.target else f"a translation from {self.source}"
         return [
             SiteEvidence(
-                claim=f"{lens}, right word of a translation from {self.source}, probability",
+                claim=f"{lens}, right word of {task}, probability",
                 language=self.target,
                 control=CONTROL,
                 n=len(self.concepts),
@@ -150,19 +156,22 @@ class AnswerTokens(NamedTuple):
 
 
 def answer_tokens(
-    tokenizer: PreTrainedTokenizerBase, words: Words, concepts: Sequence[str], languages: Sequence[Language]
+    tokenizer: PreTrainedTokenizerBase,
+    words: Words,
+    concepts: Sequence[str],
+    languages: Sequence[Language],
+    entries: Counted = "first",
 ) -> AnswerTokens:
-    """First tokens of each word, with and without a space before it; those of two languages are nobody's."""
-    begins = [
-        [word_beginnings(tokenizer, words[name][tag]) if tag in words[name] else set() for tag in languages]
-        for name in concepts
-    ]
-    entries = sorted({token for row in begins for tokens_of_word in row for token in tokens_of_word})
-    claimed = torch.tensor(
-        [[[token in tokens_of_word for token in entries] for tokens_of_word in row] for row in begins]
-    )
-    claimed = claimed.reshape(len(concepts), len(languages), len(entries)).bool()
-    return AnswerTokens(torch.tensor(entries, dtype=torch.int64), claimed & (claimed.sum(dim=1, keepdim=True) == 1))
+    """Entries that begin each word, with and without a space before it; those of two languages are nobody's.
+
+    entries: the first token as the tokenizer cuts the word, or all entries that are a prefix of it.
+    """
+    begin = prefix_index(tokenizer, len(tokenizer)).of if entries == "prefixes" else partial(word_beginnings, tokenizer)
+    begins = [[begin(words[name][tag]) if tag in words[name] else set() for tag in languages] for name in concepts]
+    used = sorted({token for row in begins for tokens_of_word in row for token in tokens_of_word})
+    claimed = torch.tensor([[[token in tokens_of_word for token in used] for tokens_of_word in row] for row in begins])
+    claimed = claimed.reshape(len(concepts), len(languages), len(used)).bool()
+    return AnswerTokens(torch.tensor(used, dtype=torch.int64), claimed & (claimed.sum(dim=1, keepdim=True) == 1))
 
 
 def latent_translation(
@@ -174,6 +183,7 @@ def latent_translation(
     target: str,
     pivot: str = "en",
     shots: int = 4,
+    entries: Counted = "prefixes",
     translators: Translators | None = None,
     draws: int = 99,
     resamples: int = 200,
@@ -182,13 +192,14 @@ def latent_translation(
     """Where on its way does a translated word appear, and in which language first?
 
     Each concept is asked for by a prompt of `translation_prompts`; at its last token the lens gives the probability of
-    the first tokens of the right word in every language of the list. A concept is kept where both the target's and the
-    pivot's word begin with a token that no other language's does. The control deals the words of other concepts to the
+    the right word's entries in every language of the list. A concept is kept where both the target's and the pivot's
+    word begin with an entry that no other language's does. The control deals the words of other concepts to the
     prompts: a language that is merely spoken gets as much for those.
     Raises LanguageError for a language without words, MeasurementError for fewer than five concepts kept, ArtifactError
     for translators of another model.
-    Source: Wendler et al. 2024, arXiv:2402.10588, who add up all entries that begin the word; here it is the first
-    token as the tokenizer cuts the word.
+    source: the target itself makes the repetition task of the paper, in which the word is to be said again.
+    entries: all entries that are a prefix of the word, as published, or its first token alone.
+    Source: Wendler et al. 2024, arXiv:2402.10588.
     """
     layout = layout_of(model)
     if translators is not None:
@@ -199,7 +210,7 @@ def latent_translation(
             raise LanguageError(f"no words in {tag!r} came; expected one of {', '.join(languages)}; add a column")
     target_and_pivot = [languages.index(Language.parse(tag)) for tag in (target, pivot)]
     prompts = translation_prompts(words, source=source, target=target, shots=shots, seed=seed)
-    answers = answer_tokens(tokenizer, words, [prompt.concept for prompt in prompts], languages)
+    answers = answer_tokens(tokenizer, words, [prompt.concept for prompt in prompts], languages, entries)
     with_both_tokens = answers.member.any(dim=2)[:, target_and_pivot].all(dim=1).nonzero()[:, 0].tolist()
     if len(with_both_tokens) < FEWEST:
         raise MeasurementError(
