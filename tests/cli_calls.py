@@ -26,12 +26,17 @@ USED = [
     ("observe reference reference --out OUT --dry-run", COUNTED),
     ("merge Observation --out OUT", "out"),
     ("identify Observation --out OUT", "out method top-rate at parallel compare-with draws seed"),
+    ("identify Observation --out OUT --method specialization", "out method share at parallel compare-with draws seed"),
     ("direct Observation --out OUT --target fi --layer 1", "out target layer source at form"),
     ("import-mask FILE --out OUT --languages fi --n-neurons 4", "out languages n-neurons"),
     ("import-mask FILE --out OUT --languages fi --model reference", "out languages model"),
     (
         "ablate reference NeuronSet reference --out OUT",
         "out observation split same-text to draws max-tokens device dtype seed",
+    ),
+    (
+        "fallback reference NeuronSet a --order fi --out OUT",
+        "order out first by draws new-tokens device dtype seed",
     ),
     ("show NeuronSet reference --language fi", f"{SHOWN} dtype"),
     ("show NeuronSet reference reference --language fi", f"{SHOWN} dtype contexts effects split max-tokens seed"),

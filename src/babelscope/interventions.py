@@ -142,6 +142,17 @@ def scale(
     return _kept(value, _blend(x, v * x, strength), strength)
 
 
+@kind(reads_all=True)
+def to_mean(
+    value: Float[Tensor, "*batch unit"], vector: Float[Tensor, "*#batch unit"], strength: Strength
+) -> Float[Tensor, "*batch unit"]:
+    """x + s·v·(m - x) with m the mean of all units of the token: a unit of v = 1 is at m at s = 1."""
+    if _off(strength):
+        return value
+    x, v = _compute(value, vector)
+    return _kept(value, _blend(x, x + v * (x.mean(dim=-1, keepdim=True) - x), strength), strength)
+
+
 @kind(whole=True, has_direction=True)
 def project_out(
     value: Float[Tensor, "*batch unit"], vector: Float[Tensor, "*#batch unit"], strength: Strength

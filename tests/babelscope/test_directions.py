@@ -175,6 +175,14 @@ def test_the_source_is_switched_off_before_the_target_is_switched_on():
     ]
 
 
+def test_several_sources_are_off_together_and_the_target_is_added():
+    recipe = language_arithmetic(SETS, GATE_OBS, target="fi", source=["en"])
+    assert plain(recipe) == plain(language_arithmetic(SETS, GATE_OBS, target="fi", source="en"))
+    assert recipe.parameters["from"] == ["en"]
+    with pytest.raises(LanguageError, match="no language came"):
+        language_arithmetic(SETS, GATE_OBS, target="fi", source=[])
+
+
 def test_arithmetic_without_neurons_or_with_strangers_is_refused():
     with pytest.raises(SelectionError, match="eu"):
         set_neurons(SETS, "eu")

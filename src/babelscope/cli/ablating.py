@@ -1,13 +1,15 @@
-"""The verb `ablate`."""
+"""The verbs `ablate` and `fallback`: what breaks, and what comes out, when neurons are off."""
 
 import json
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
 
 from babelscope.cli.argument_kinds import alone, free
-from babelscope.cli.arguments import Counts, Device, Dtype, Model, Neurons, Out, Result, SameText, Split, Text
-from babelscope.cli.quantities import Draws, Seed, Tokens
-from babelscope.errors import SelectionError
+from babelscope.cli.arguments import Counts, Device, Dtype, Model, Neurons, Out, Result, SameText, Split, Tag, Text
+from babelscope.cli.quantities import Draws, NewTokens, Seed, Tokens
+from babelscope.errors import CorpusError, SelectionError
 from babelscope.files.writing import new_folder, write_text
 from babelscope.runs import nan_as_null
 
@@ -89,3 +91,76 @@ def run_ablate(
 def drawn_line(harms: Sequence[float]) -> dict[str, float]:
     """Harm of a control's random sets beside that of the language's own."""
     return {"mean": sum(harms) / len(harms), "largest": max(harms)}
+
+
+@alone
+def run_fallback(
+    model: Model,
+    neurons: Neurons,
+    prompts: Annotated[Positional[tuple[str, ...]], arg(metavar="PROMPT …")],
+    *,
+    order: tuple[Tag, ...],
+    out: Out,
+    first: Tag = "en",
+    by: Literal["zero", "negative", "mean", "random", "shrink", "noise", "invert"] = "zero",
+    draws: Draws = 3,
+    new_tokens: NewTokens = 48,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
+) -> Result:
+    """Switch off the neurons of one language after the other, and see which language comes out, beside random sets.
+
+    Args:
+        neurons: folder of a NeuronSet.
+        prompts: texts to continue; one that names a file stands for its lines, or for the rows of a .jsonl file.
+        order: the languages in the order in which their neurons are switched off; those of earlier steps stay off.
+        out: folder for results.jsonl, answers.json and fallback.html.
+        first: language of the prompts.
+        by: what a neuron that is off gives: zero, −1, the mean of its layer, a little at random, −0.1 of itself, itself
+            with noise, or itself with the other sign.
+        draws: random sets of the same size at each step.
+        new_tokens: of each answer.
+    """
+    from babelscope.artifacts import NeuronSet
+    from babelscope.cli.asking import read_prompts
+    from babelscope.controls import write_evidence
+    from babelscope.figures import write_figure
+    from babelscope.figures.fallback_map import fallback_map
+    from babelscope.models import open_model
+    from babelscope.sweeps import Decoding, fallback_languages
+
+    free(out)
+    sets, asked_for = NeuronSet.load(neurons), read_prompts(prompts)
+    if not asked_for:
+        raise CorpusError("no prompt came; expected a text or a file of lines; add one")
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
+    decoding = Decoding(new_tokens=new_tokens, temperature=0.0, seed=seed)
+    fallbacks = fallback_languages(
+        language_model,
+        tokenizer,
+        sets,
+        asked_for,
+        order=order,
+        first=first,
+        by=by,
+        draws=draws,
+        decoding=decoding,
+        seed=seed,
+    )
+    languages, share, control = fallbacks.shares()
+    off = [", ".join(step.off) or "none" for step in fallbacks.steps]
+    texts = [
+        {"off": list(step.off), "answers": row} for step, row in zip(fallbacks.steps, fallbacks.texts, strict=True)
+    ]
+    with new_folder(out) as folder:
+        write_evidence(fallbacks.rows(), folder / "results.jsonl")
+        write_text(folder / "answers.json", json.dumps(texts, indent=1, ensure_ascii=False))
+        write_figure(fallback_map(share=share, control=control, off=off, languages=languages), folder / "fallback.html")
+    return {
+        "out": str(out),
+        "steps": [
+            {"off": name, "neurons": step.neurons, "answers": step.counts, "random sets": step.control_counts}
+            for name, step in zip(off, fallbacks.steps, strict=True)
+        ],
+    }

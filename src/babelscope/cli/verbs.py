@@ -26,6 +26,7 @@ VERBS = {
     ),
     "direct": Verb("selecting", "run_direct", "the direction from one language to another", False),
     "ablate": Verb("ablating", "run_ablate", "what breaks when a language's neurons are off, with matched controls"),
+    "fallback": Verb("ablating", "run_fallback", "which language comes out when the neurons of more and more are off"),
     "show": Verb(
         "showing", "run_show", "the neurons or features of a language by name: when they fire, what they write"
     ),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from babelscope.directions.means import language_mean, mean_direction
     from babelscope.directions.neurons import (
         activate_neurons,
+        deactivate_neurons,
         language_arithmetic,
         scale_neurons,
         set_neurons,
@@ -34,6 +35,7 @@ __all__ = [
     "ablate_languages",
     "activate_neurons",
     "clamp_features",
+    "deactivate_neurons",
     "document_means",
     "feature_difference",
     "feature_direction",

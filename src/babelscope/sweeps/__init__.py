@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from babelscope.sweeps.decoding import Decoding, overridden_settings
     from babelscope.sweeps.effect_curve import SideEffectPoint, side_effect_curve
     from babelscope.sweeps.evaluated import LanguageScore, SteeringEvaluation, evaluate_steering, score_language
+    from babelscope.sweeps.fallbacks import Fallbacks, FallbackStep, fallback_languages
     from babelscope.sweeps.judge_check import JudgeErrors, judge_errors
     from babelscope.sweeps.prompting import ANSWER_IN, few_shot, instructed
     from babelscope.sweeps.questions import ChatPrompts, ask_as_chat
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from babelscope.sweeps.strength_limits import Dose, StrengthLimit, by_layer, strength_limit
 
 __all__ = [
+    "FallbackStep",
+    "Fallbacks",
+    "fallback_languages",
     "JudgeErrors",
     "judge_errors",
     "ANSWER_IN",
