@@ -27,7 +27,20 @@ def job(reference):
 
 
 @pytest.mark.parametrize(
-    "name", ["lens", "alignment", "language-id", "trees", "subspaces", "embeddings", "heads", "roles", "tokenizer"]
+    "name",
+    [
+        "lens",
+        "alignment",
+        "language-id",
+        "trees",
+        "subspaces",
+        "embeddings",
+        "heads",
+        "removal",
+        "roles",
+        "specialization",
+        "tokenizer",
+    ],
 )
 def test_a_probe_writes_tidy_rows_and_its_figures(name, job, tmp_path):
     found = probe_findings(name, job)

@@ -449,7 +449,8 @@ def test_score_of_a_lape_set_is_its_entropy():
 @pytest.mark.parametrize("method", METHODS)
 def test_every_rule_gives_a_set_that_can_be_saved_and_repeated(method, tmp_path):
     active, tokens, _ = planted_counts()
-    rule = neuron_rule(method, top_rate=0.02, min_count=7)
+    amount = {"share": 0.5} if method == "specialization" else {"top_rate": 0.02}
+    rule = neuron_rule(method, **amount, min_count=7)
     sets = rule.choose(observation_of(active, tokens, TAGS))
     assert sets.method == method and len(sets.indices)
     sets.save(tmp_path / "sets")
@@ -459,7 +460,7 @@ def test_every_rule_gives_a_set_that_can_be_saved_and_repeated(method, tmp_path)
 
 
 def test_the_files_of_rules_are_the_rules():
-    assert METHODS == ("entropy-lambda", "lape", "top-rate")
+    assert METHODS == ("entropy-lambda", "lape", "specialization", "top-rate")
     assert all(neuron_rule(name).name == name for name in METHODS)
     with pytest.raises(SelectionError, match="'by hand' is no rule of selection; expected one of entropy-lambda, lape"):
         neuron_rule("by hand")

@@ -23,7 +23,9 @@ Probe = Literal[
     "heads",
     "circuits",
     "routing",
+    "removal",
     "roles",
+    "specialization",
     "checkpoints",
     "tokenizer",
     "all",
@@ -74,9 +76,9 @@ def run_probe(
     Args:
         corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference"; parallel text for alignment, language-id,
             trees, subspaces and tokenizer, which rows with equal ids are, and lines with --parallel.
-        probe: lens, embeddings, alignment, language-id, trees, subspaces, heads, circuits, routing, roles,
-            checkpoints, tokenizer, or all; with all, a probe that this model or text does not allow is left out, and
-            the reason is in the result.
+        probe: lens, embeddings, alignment, language-id, trees, subspaces, heads, circuits, routing, removal, roles,
+            specialization, checkpoints, tokenizer, or all; with all, a probe that this model or text does not allow is
+            left out, and the reason is in the result.
         out: folder for <probe>/results.jsonl and <probe>/<figure>.html.
         languages: BCP-47 tags; none means every file of the corpus folder.
         split: the text that is measured; a corpus without splits is dealt out by document, and "all" is the whole.

@@ -26,7 +26,13 @@ def run_identify(
     *,
     out: Out,
     method: Method = "lape",
-    top_rate: PositiveShare = 0.01,
+    top_rate: Annotated[
+        PositiveShare,
+        UsedWith("with every --method but specialization", lambda call: call["method"] != "specialization"),
+    ] = 0.01,
+    share: Annotated[
+        PositiveShare, UsedWith("with --method specialization", lambda call: call["method"] == "specialization")
+    ] = 0.95,
     at: At = "mlp_gate",
     parallel: bool = False,
     compare_with: Counts | None = None,
@@ -40,6 +46,7 @@ def run_identify(
         out: folder of the NeuronSet; evidence.jsonl beside it holds the controls.
         method: the rule; docs/methods.md lists them with what they take.
         top_rate: share of all neurons taken.
+        share: specialization: share of a layer's activity that a language's neurons carry.
         at: the site whose neurons are asked.
         parallel: the documents are line-parallel; resamples then draw the same sentences in every language.
         compare_with: an Observation of other text, such as parallel text: is it language or genre?
@@ -54,11 +61,10 @@ def run_identify(
 
     free(out)
     observed = Observation.load(observation)
-    sets = neuron_rule(method, top_rate=top_rate).choose(observed, at=at)
+    name, value = ("share", share) if method == "specialization" else ("top_rate", top_rate)
+    sets = neuron_rule(method, **{name: value}).choose(observed, at=at)
     if not len(sets.indices):
-        raise SelectionError(
-            f"{method} at top_rate {top_rate} selects nothing; expected at least one neuron; raise top_rate"
-        )
+        raise SelectionError(f"{method} at {name} {value} selects nothing; expected at least one neuron; raise {name}")
     other = None if compare_with is None else Observation.load(compare_with)
     checks = check_sets(observed, sets, parallel=parallel, other=other, draws=draws, seed=seed)
     with new_folder(out) as folder:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from babelscope.neurons.rule_files import rule_class, rule_names
     from babelscope.neurons.rules.entropy_lambda import EntropyLambda, LambdaChoice
     from babelscope.neurons.rules.lape import Lape, LapeChoice
+    from babelscope.neurons.rules.specialization import Specialization
     from babelscope.neurons.rules.top_rate import TopRate
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "NeuronRule",
     "PenaltyStep",
     "ScoringRule",
+    "Specialization",
     "TopRate",
     "UnitCounts",
     "entropy_nats",

@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         PatchPair,
         translation_pairs,
     )
+    from babelscope.probes.related_sets import SetProximity, set_proximity
     from babelscope.probes.removal import (
         RemovalSets,
         RemovalVotes,
@@ -112,6 +113,8 @@ if TYPE_CHECKING:
         SimilarityTable,
         similarity_indices,
     )
+    from babelscope.probes.structure_ablation import StructureAblation, ablate_structures
+    from babelscope.probes.structure_removal import StructureVotes, structure_votes
     from babelscope.probes.subspace_probe import (
         LanguageSubspaces,
         language_subspaces,
@@ -141,6 +144,12 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "SetProximity",
+    "StructureAblation",
+    "StructureVotes",
+    "ablate_structures",
+    "set_proximity",
+    "structure_votes",
     "ModelParts",
     "cut_profile",
     "Aligned",

@@ -28,7 +28,9 @@ PROBES = {
     "heads": _entry("unit_findings", "probe_heads", "texts others"),
     "circuits": _entry("circuit_findings", "probe_circuits", ""),
     "routing": _entry("unit_findings", "probe_routing", "texts against"),
+    "removal": _entry("unit_findings", "probe_removal", "texts others"),
     "roles": _entry("unit_findings", "probe_roles", "others"),
+    "specialization": _entry("unit_findings", "probe_specialization", "others"),
     "checkpoints": _entry("unit_findings", "probe_checkpoints", "texts others words checkpoints"),
     "tokenizer": _entry("unit_findings", "probe_tokenizer", "texts others against"),
 }

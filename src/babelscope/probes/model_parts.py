@@ -36,7 +36,7 @@ class ModelParts(NamedTuple):
 
     def rows(self, claim: str = "") -> list[Evidence]:
         """One row for the cut as a whole, and one for each boundary; `claim` is put before."""
-        whole = Evidence(
+        cut = Evidence(
             claim=f"{claim}layers fall into {len(self.layers)} parts by their shares of specific, related and general "
             "neurons",
             language="",
@@ -51,7 +51,7 @@ class ModelParts(NamedTuple):
         )
         no_interval = [float("nan")] * len(self.starts)
         ends = zip(self.starts, self.low or no_interval, self.high or no_interval, strict=True)
-        return [whole] + [
+        return [cut] + [
             Evidence(
                 claim=f"{claim}part {number} begins at this layer",
                 language="",

@@ -19,9 +19,21 @@ from babelscope.figures.probes_units import (
     token_premium,
     training_shares,
 )
+from babelscope.figures.proximity_lines import proximity_lines
+from babelscope.figures.removal_map import RemovalCell, removal_map
 from babelscope.models import layout_of, open_model
-from babelscope.neurons import penalty_sweep, select_entropy_lambda
-from babelscope.probes import head_ablation, heads, roles, routing, working_languages
+from babelscope.neurons import Specialization, penalty_sweep, select_entropy_lambda
+from babelscope.probes import (
+    head_ablation,
+    heads,
+    related_sets,
+    roles,
+    routing,
+    structure_ablation,
+    structure_removal,
+    working_languages,
+)
+from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.probe_job import Findings, ProbeJob
 from babelscope.recording import observe
 from babelscope.vocabulary import infer_training_shares, token_costs, vocabulary_allocation, vocabulary_by_script
@@ -106,6 +118,49 @@ def role_bar(role: roles.RoleShare, *, of_all_neurons: bool) -> RoleBar:
     share, null = (role.above_share, role.above_null) if of_all_neurons else (role.share, role.null)
     name = f"{role.role} (the penalty selects none)" if role.forbidden and not of_all_neurons else role.role
     return RoleBar(f"{role.layers[0]}–{role.layers[-1]}", name, share, null)
+
+
+def probe_removal(job: ProbeJob) -> Findings:
+    """Neurons of MLPs and attentions by their effect, and what breaks without them by layer block and structure."""
+    votes = structure_removal.structure_votes(
+        job.model, job.tokenizer, job.others, tokens_per_language=200, max_length=48
+    )
+    sets = votes.specific(vote=0.8)
+    harm = structure_ablation.ablate_structures(
+        job.model, job.tokenizer, sets, votes.languages, job.texts, max_tokens=150, seed=job.seed
+    )
+    sizes = [
+        SiteEvidence(
+            claim=f"{structure} neurons that this language's documents vote for and not all languages'",
+            language=tag,
+            control="",
+            n=int(votes.votes[structure].whole().tokens[k]),
+            estimate=int(mask[k].sum()),
+            note=f"n in documents; of {mask[k].numel()} neurons",
+        )
+        for structure, mask in sets.items()
+        for k, tag in enumerate(votes.languages)
+    ]
+    cells = [
+        RemovalCell(
+            str(cell.language), cell.structure, f"{cell.layers[0]}–{cell.layers[1]}", cell.own_harm, cell.other_harm
+        )
+        for cell in harm.cells
+    ]
+    return Findings([*sizes, *harm.rows()], {"removal": removal_map(cells=cells)} if cells else {})
+
+
+def probe_specialization(job: ProbeJob) -> Findings:
+    """Neurons that carry most of each language's activity, and whether related languages share them."""
+    observation = observe(job.model, job.tokenizer, job.others, tokens_per_language=5000)
+    sets = Specialization().choose(observation)
+    proximity = related_sets.set_proximity(sets, seed=job.seed)
+    figure = proximity_lines(
+        overlap=proximity.overlap.numpy(),
+        correlation={layer: test.correlation for layer, test in proximity.tests.items()},
+        p={layer: test.p for layer, test in proximity.tests.items()},
+    )
+    return Findings([*proximity.rows()], {"overlap": figure})
 
 
 def probe_checkpoints(job: ProbeJob) -> Findings:
