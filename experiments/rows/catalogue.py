@@ -15,16 +15,31 @@ class RowEntry(NamedTuple):
 
 
 ROWS: dict[int, RowEntry] = {
-    1: RowEntry("Language neurons by activation entropy (LAPE)", "arXiv:2402.16438", "identify --method lape"),
+    1: RowEntry(
+        "Language neurons by activation entropy (LAPE)", "arXiv:2402.16438", "identify --method lape", "neurons:lape"
+    ),
     2: RowEntry(
-        "Specific, related and general neurons, and parts of the model", "arXiv:2505.21505", "probe --probe roles"
+        "Specific, related and general neurons, and parts of the model",
+        "arXiv:2505.21505",
+        "probe --probe roles",
+        "neurons:roles",
     ),
-    3: RowEntry("Neurons by the effect of removing them (PLND)", "arXiv:2402.18815", "probe --probe removal"),
+    3: RowEntry(
+        "Neurons by the effect of removing them (PLND)",
+        "arXiv:2402.18815",
+        "probe --probe removal",
+        "neurons_removed:removal",
+    ),
     4: RowEntry(
-        "Neuron specialization by cumulative activation", "arXiv:2404.11201", "identify --method specialization"
+        "Neuron specialization by cumulative activation",
+        "arXiv:2404.11201",
+        "identify --method specialization",
+        "neurons_shared:specialization",
     ),
-    5: RowEntry("Ablation of each language's neurons on each text", "arXiv:2402.16438", "ablate"),
-    6: RowEntry("Language arithmetic and fallback languages", "arXiv:2507.22608", "steer --method arithmetic"),
+    5: RowEntry(
+        "Ablation of each language's neurons on each text", "arXiv:2402.16438", "ablate", "neurons_off:ablation"
+    ),
+    6: RowEntry("Language arithmetic and fallback languages", "arXiv:2507.22608", "fallback", "neurons_off:arithmetic"),
     7: RowEntry(
         "Features by rates against random tokens (LangFIR)",
         "arXiv:2604.03532",
