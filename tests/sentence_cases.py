@@ -18,7 +18,7 @@ def made_sentences(vectors, languages=FIVE):
     found = torch.as_tensor(vectors).float()
     sites = (Site(0, "resid_in"), *(Site(layer, "resid_out") for layer in range(found.shape[1] - 1)))
     ids = tuple(str(i) for i in range(found.shape[2]))
-    vectors = {"mean": found, "weighted": found, "last": found}
+    vectors = {"mean": found, "weighted": found, "last": found, "middle": found}
     return Sentences(tuple(Language(tag) for tag in languages), ids, sites, vectors)
 
 

@@ -27,6 +27,7 @@ from babelscope.probes.lens_findings import probe_lens
 from babelscope.probes.lens_squares import least_squares
 from babelscope.probes.roles import RoleHistory, RoleShare, TrackedRoles
 from babelscope.probes.sentence_findings import probe_language_id
+from babelscope.probes.sentences import middle_weights
 from babelscope.probes.streams import read_streams
 from babelscope.probes.unit_findings import probe_checkpoints, role_bar, role_steps, step_name
 
@@ -153,8 +154,22 @@ def test_the_lens_figure_shows_the_means_of_its_reading(job):
     assert len(findings.rows) == len(reading.rows()) and set(findings.figures) == {"lines", "own", "leading"}
 
 
+def test_one_token_within_a_sentence_is_the_models_own_state_there(job):
+    counted = torch.tensor([[0, 1, 1, 1, 1], [0, 1, 1, 1, 0], [1, 0, 0, 0, 0]]).bool()
+    assert middle_weights(counted).int().tolist() == [[0, 0, 1, 0, 0], [0, 0, 1, 0, 0], [1, 0, 0, 0, 0]]
+    text = next(iter(job.texts["fi"])).text
+    ids = torch.tensor([job.tokenizer(text)["input_ids"]])
+    with torch.no_grad():
+        states = job.model(ids, output_hidden_states=True).hidden_states
+    middle = (ids.shape[1] - 1 + 1) // 2  # place 1 is the token after BOS
+    vector = job.sentences.at(2, "middle")[job.sentences.index("fi"), 0]
+    torch.testing.assert_close(vector, states[2][0, middle].double(), rtol=1e-5, atol=1e-5)
+
+
 def test_the_identification_figure_shows_the_accuracy_of_each_pooling(job):
     findings = probe_language_id(job)
+    notes = {row.note.partition(" of ")[0] for row in findings.rows}
+    assert notes == {"mean", "last", "middle"}
     means = language_id.language_probe(job.sentences, pooling="mean", seed=0)
     (figure,) = findings.figures.values()
     lines = [list(trace.y) for trace in figure.data if trace.y is not None]

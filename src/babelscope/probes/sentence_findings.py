@@ -21,6 +21,7 @@ from babelscope.probes import (
     trees,
 )
 from babelscope.probes.probe_job import Findings, ProbeJob
+from babelscope.probes.sentences import Pooling
 from babelscope.probes.subspace_probe import VarianceShare
 from babelscope.probes.trees import TreeTest
 
@@ -63,16 +64,23 @@ def probe_alignment(job: ProbeJob) -> Findings:
 
 
 def probe_language_id(job: ProbeJob) -> Findings:
-    """Linear language identification on means and on last tokens."""
-    rows, lines = [], []
-    for pooling in ("mean", "last"):
+    """Linear language identification on means, and on single tokens: the last, and one within the sentence.
+
+    Means of whole sentences are told apart at every depth; one token alone shows the course over depths.
+    """
+    rows, lines, null = [], [], list[float]()
+    names: dict[Pooling, str] = {
+        "mean": "mean of a sentence's tokens",
+        "last": "a sentence's last token",
+        "middle": "the token in a sentence's middle",
+    }
+    for pooling, name in names.items():
         result = language_id.language_probe(job.sentences, pooling=pooling, seed=job.seed)
         rows += result.rows()
-        name = "mean of a sentence's tokens" if pooling == "mean" else "a sentence's last token"
         low, high = ([getattr(interval, end) for interval in result.interval] for end in ("low", "high"))
         lines.append(DepthLine(name, result.accuracy.tolist(), low, high))
-        if pooling == "last":
-            lines.append(DepthLine("labels shuffled", result.null.tolist(), control=True))
+        null = result.null.tolist()
+    lines.append(DepthLine("labels shuffled", null, control=True))
     return Findings(rows, {"accuracy": depth_lines(panels={"accuracy on other sentences": lines})})
 
 

@@ -23,8 +23,9 @@ from babelscope.recording.walk import walk
 from babelscope.recording.watchers import ReadSite
 from babelscope.sites import Site
 
-Pooling = Literal["mean", "weighted", "last"]
-"""How a sentence's tokens become one vector: their mean, their mean weighted by place 1 … T, or the last one."""
+Pooling = Literal["mean", "weighted", "last", "middle"]
+"""How a sentence's tokens become one vector: their mean, their mean weighted by place 1 … T, the last one, or the one
+at place (T + 1) // 2, a token within the sentence like any other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +191,18 @@ def last_weights(counted: Bool[Tensor, "batch token"]) -> Float64[Tensor, "batch
     return (place == place.amax(dim=1, keepdim=True)).double() * counted
 
 
-WEIGHTS: dict[Pooling, Weigh] = {"mean": mean_weights, "weighted": place_weights, "last": last_weights}
+def middle_weights(counted: Bool[Tensor, "batch token"]) -> Float64[Tensor, "batch token"]:
+    """1 for the counted token at place (T + 1) // 2 of T."""
+    place = counted.cumsum(dim=1) * counted
+    return (place == (place.amax(dim=1, keepdim=True) + 1) // 2).double() * counted
+
+
+WEIGHTS: dict[Pooling, Weigh] = {
+    "mean": mean_weights,
+    "weighted": place_weights,
+    "last": last_weights,
+    "middle": middle_weights,
+}
 
 
 def without_first(weigh: Weigh) -> Weigh:
