@@ -9,7 +9,20 @@ from dataclasses import dataclass
 from functools import partial
 
 import tyro
-from tables import chat, gpu, judging, main_job, probes, registries, robustness, rows, steering, training, units
+from tables import (
+    chat,
+    gpu,
+    judging,
+    main_job,
+    planted,
+    probes,
+    registries,
+    robustness,
+    rows,
+    steering,
+    training,
+    units,
+)
 from tables.measured import ROOT
 
 from babelscope.files.writing import write_text
@@ -87,6 +100,8 @@ TABLES = {
     "judge of neighbours": judging.neighbours_table,
     "judge cost": judging.judge_cost,
     "language heads": probes.language_heads_table,
+    "planted": planted.planted_table,
+    "planted summary": planted.planted_summary,
     "rows": rows.rows_table,
     "rows summary": rows.rows_summary,
 }
