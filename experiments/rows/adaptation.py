@@ -141,7 +141,7 @@ def planted_mask() -> Planted:
 def lottery(inputs: Inputs) -> RowResult:
     """Row 16: questions learned in English, Turkish learned from plain text, and Turkish questions by both."""
     model, tokenizer = bs.open_model("reference")
-    test = {"tr": questions(inputs, "tr", slice(200, 240))}
+    test = {"tr": questions(inputs, "tr", slice(225, 240))}
     settings: dict[str, Any] = {
         "steps": 30,
         "learning_rate": 3e-3,
