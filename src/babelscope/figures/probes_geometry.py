@@ -206,7 +206,7 @@ def embedding_bars(*, bars: Sequence[ScriptBar], unit: str) -> go.Figure:
     return figure
 
 
-def token_overlap(*, divergence: Float[np.ndarray, "language language"], languages: Sequence[str]) -> go.Figure:
+def token_divergence_map(*, divergence: Float[np.ndarray, "language language"], languages: Sequence[str]) -> go.Figure:
     """Jensen-Shannon divergence of two languages' tokens: 0 the same, 1 none in common."""
     names = [language_name(tag) for tag in languages]
     labels = [language_label(tag) for tag in languages]

@@ -8,7 +8,7 @@ import numpy as np
 
 from babelscope.controls import Evidence
 from babelscope.errors import PrerequisiteError
-from babelscope.figures.probes_geometry import latent_language_map, token_overlap
+from babelscope.figures.probes_geometry import latent_language_map, token_divergence_map
 from babelscope.figures.probes_roles import RoleBar, RoleStep, role_bars, role_history, role_profile
 from babelscope.figures.probes_units import (
     Estimate,
@@ -256,6 +256,6 @@ def probe_tokenizer(job: ProbeJob) -> Findings:
         {
             "premium": premium,
             "training-shares": training_shares(inferred=shares, floor=mixture.decoy),
-            "overlap": token_overlap(divergence=allocation.matrix(), languages=tags),
+            "overlap": token_divergence_map(divergence=allocation.matrix(), languages=tags),
         },
     )
