@@ -105,7 +105,12 @@ ROWS: dict[int, RowEntry] = {
         "probe --probe alignment",
         "representations:measure_similarity",
     ),
-    23: RowEntry("Language trees and transfer (mPLM-Sim)", "arXiv:2305.13684", "probe --probe trees"),
+    23: RowEntry(
+        "Language trees and transfer (mPLM-Sim)",
+        "arXiv:2305.13684",
+        "probe --probe trees",
+        "representations:measure_trees",
+    ),
     24: RowEntry("Concepts and compression over training", "arXiv:2506.01629", "probe --probe language-id"),
     25: RowEntry(
         "Working languages over training (Babel Tower)",

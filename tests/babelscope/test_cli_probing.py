@@ -12,7 +12,8 @@ import babelscope as bs
 from babelscope.cli import main
 from babelscope.cli.probing import run_probe
 from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
-from babelscope.probes import PROBES, ProbeJob, probe_findings
+from babelscope.languages import parse_languages
+from babelscope.probes import PROBES, ProbeJob, distance_tables, probe_findings, read_words
 from babelscope.probes.probe_runs import measured_and_other, write_findings
 from babelscope.probes.translations import CONTROL
 from babelscope.reference import WORDS
@@ -68,7 +69,8 @@ def test_experts_are_probed_where_there_are_any_and_refused_in_one_line_elsewher
 
 def test_the_verb_says_how_many_rows_it_wrote(tmp_path):
     found = run_probe("reference", "reference", probe="trees", out=tmp_path / "out", languages=FOUR, sentences=4)
-    assert found["rows"] == {"trees": 18} and found["left_out"] == {}
+    tables, pairs, depths = distance_tables(parse_languages(FOUR), read_words("reference")), 6, 9
+    assert found["rows"] == {"trees": depths * (2 + len(tables) + pairs)} and found["left_out"] == {}
     assert (tmp_path / "out" / "trees" / "results.jsonl").is_file()
 
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         head_selectivity,
         record_heads,
     )
+    from babelscope.probes.language_distances import distance_rows, distance_tables, distance_test
     from babelscope.probes.language_id import (
         LanguageProbe,
         language_probe,
@@ -169,6 +170,9 @@ __all__ = [
     "EmbeddingGeometry",
     "embedding_geometry",
     "SiteEvidence",
+    "distance_rows",
+    "distance_tables",
+    "distance_test",
     "LanguageProbe",
     "language_probe",
     "LatentLanguage",

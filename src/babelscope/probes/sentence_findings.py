@@ -1,6 +1,7 @@
 """Probes of sentences and of the vocabulary as rows and figures."""
 
 from dataclasses import replace
+from itertools import combinations
 from typing import get_args
 
 from babelscope.figures.probes_geometry import (
@@ -14,16 +15,19 @@ from babelscope.figures.probes_geometry import (
 from babelscope.probes import (
     alignment,
     embeddings,
+    language_distances,
     language_id,
     pooled_alignment,
     similarity_table,
     subspace_probe,
     trees,
 )
+from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.probe_job import Findings, ProbeJob
 from babelscope.probes.sentences import Pooling
 from babelscope.probes.subspace_probe import VarianceShare
 from babelscope.probes.trees import TreeTest
+from babelscope.probes.word_lists import read_words
 
 
 def probe_alignment(job: ProbeJob) -> Findings:
@@ -117,7 +121,7 @@ def probe_subspaces(job: ProbeJob) -> Findings:
 
 
 def probe_trees(job: ProbeJob) -> Findings:
-    """Language similarity against families and scripts."""
+    """Language similarity against families, scripts and distances, and the matrix itself."""
     result = trees.similarity_tree(job.sentences, seed=job.seed)
 
     def line(name: str, tests: tuple[TreeTest, ...], field: str, control: bool = False) -> DepthLine:
@@ -137,8 +141,22 @@ def probe_trees(job: ProbeJob) -> Findings:
             DepthLine("p = 0.05", [0.05] * len(result.sites), control=True),
         ],
     }
+    pairs = [
+        SiteEvidence(
+            claim="similarity of languages",
+            language=second,
+            against=first,
+            control="none",
+            n=result.sentences,
+            estimate=float(result.similarity[depth, i, j]),
+            site=str(site),
+        )
+        for depth, site in enumerate(result.sites)
+        for (i, first), (j, second) in combinations(enumerate(result.languages), 2)
+    ]
+    distances = language_distances.distance_rows(result, job.words or read_words("reference"), seed=job.seed)
     return Findings(
-        list(result.rows()),
+        [*result.rows(), *distances, *pairs],
         {
             "tests": depth_lines(panels=panels),
             f"tree-{str(result.sites[best])}": similarity_dendrogram(
