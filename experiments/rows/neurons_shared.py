@@ -53,7 +53,7 @@ def specialization(inputs: Inputs) -> RowResult:
             Headline(
                 paper="related languages share more of their specialized neurons, and how many changes through the "
                 "layers (translation models, IWSLT and EC30)",
-                ours=f"a language has {100 * sets.parameters['selected_share']:.0f} % of the neurons; overlap "
+                ours=f"a language has {100 * mask.mean():.0f} % of the neurons; overlap "
                 f"{mean[0]:.2f} in the first layer, {min(mean):.2f} at least (layer {int(np.argmin(mean))}), "
                 f"{mean[-1]:.2f} in the last; with relation {tests[best].correlation:.2f} (layer {best}, "
                 f"p {tests[best].p:.4f}), p ≤ .05 in {len(sure)} of {len(tests)} layers",

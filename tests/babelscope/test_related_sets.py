@@ -45,7 +45,6 @@ def test_dead_layers_and_rare_neurons_are_left_out_and_bad_shares_refused():
     active = torch.tensor([[[0, 0], [0, 0]], [[90, 10], [10, 90]]])
     choice = Specialization(share=0.8, min_count=0).select(UnitCounts(active, torch.tensor([100, 100])))
     assert choice.mask.tolist() == [[[False, False], [True, False]], [[False, False], [False, True]]]
-    assert choice.facts == {"selected_share": 0.25}
     rare = Specialization(share=0.8, min_count=101).select(UnitCounts(active, torch.tensor([100, 100])))
     assert not rare.mask.any()
     with pytest.raises(SelectionError, match="share 1.5"):

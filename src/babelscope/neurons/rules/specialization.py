@@ -1,33 +1,14 @@
 """The neurons that carry most of a language's activity in each layer."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from einops import rearrange
 
-from babelscope.axes import Bool, Float64, Tensor
 from babelscope.neurons.counts import choose_neurons
 from babelscope.neurons.rates import UnitCounts, check_rates, frequent
-
-
-class SpecializedChoice(NamedTuple):
-    """The neurons of each language, and how often they are active."""
-
-    mask: Bool[Tensor, "language layer neuron"]
-    """True where a neuron belongs to a language."""
-    rate: Float64[Tensor, "layer neuron language"]
-    """Share of the language's tokens on which each neuron is active."""
-
-    @property
-    def score(self) -> Float64[Tensor, "language layer neuron"]:
-        """The rate."""
-        return rearrange(self.rate, "l j k -> k l j")
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """The mean share of a layer's neurons that a language has."""
-        return {"selected_share": float(self.mask.double().mean())}
+from babelscope.neurons.rules.top_rate import FrequentChoice
 
 
 @dataclass(frozen=True)
@@ -53,7 +34,7 @@ class Specialization:
     def __post_init__(self) -> None:
         check_rates(share=self.share, min_count=self.min_count)
 
-    def select(self, counts: UnitCounts) -> SpecializedChoice:
+    def select(self, counts: UnitCounts) -> FrequentChoice:
         """Which neurons belong to which language, by these counts alone."""
         rate = counts.rate()
         by_language = rearrange(rate, "l j k -> k l j")
@@ -63,7 +44,7 @@ class Specialization:
         before = torch.cat([torch.zeros_like(running[..., :1]), running[..., :-1]], dim=2)
         needed = before < self.share * running[..., -1:] * (1 - 1e-12)
         mask = torch.zeros_like(by_language, dtype=torch.bool).scatter_(2, order, needed)
-        return SpecializedChoice(mask & (by_language > 0) & frequent(counts.active, self.min_count), rate)
+        return FrequentChoice(mask & (by_language > 0) & frequent(counts.active, self.min_count), rate)
 
     choose = choose_neurons
 
