@@ -77,6 +77,10 @@ def test_the_rotation_is_scipys_and_is_fitted_on_other_sentences():
     x, y = pair()
     torch.testing.assert_close(procrustes_map(x, y), torch.from_numpy(orthogonal_procrustes(x.numpy(), y.numpy())[0]))
     wide_x, wide_y = (torch.randn(40, 200, generator=torch.Generator().manual_seed(s)).double() for s in (1, 2))
+    centred = [side - side.mean(0) for side in (wide_x, wide_y)]
+    assert (
+        torch.linalg.matrix_rank(procrustes_map(*centred)) == 39
+    )  # not 40: the direction that centring took is no fit
     turned = (wide_x - wide_x.mean(0)) @ procrustes_map(wide_x - wide_x.mean(0), wide_y - wide_y.mean(0))
     by_force = (turned @ (wide_y - wide_y.mean(0)).T).argmax(dim=1) == torch.arange(40)
     assert by_force.double().mean() > 0.9  # fitted on the sentences themselves, noise matches noise

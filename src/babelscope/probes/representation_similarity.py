@@ -12,9 +12,8 @@ from babelscope.probes.alignment import cosine_matrix
 
 def principal_scores(x: Float64[Tensor, "sentence hidden"], directions: int) -> Float64[Tensor, "sentence direction"]:
     """Coordinates of centred rows along their first principal directions; fewer where the rank is lower."""
-    u, s, _ = torch.linalg.svd(about_mean(x), full_matrices=False)
-    rank = int((s > s.amax() * max(x.shape) * torch.finfo(s.dtype).eps).sum())
-    return u[:, : min(directions, rank)] * s[: min(directions, rank)]
+    u, s, _ = thin_svd(about_mean(x))
+    return u[:, :directions] * s[:directions]
 
 
 def canonical_similarity(x: Float64[Tensor, "sentence hidden"], y: Float64[Tensor, "sentence hidden2"]) -> float:
@@ -103,10 +102,18 @@ def procrustes_map(
 
     Solved on the rows' own span: with fewer sentences than dimensions the rest of the map is not determined.
     """
-    left, right = (torch.linalg.svd(side, full_matrices=False) for side in (x, y))
-    core = (left[1][:, None] * left[0].T) @ (right[0] * right[1])
-    u, _, v = torch.linalg.svd(core)
-    return (left[2].T @ u) @ (v @ right[2])
+    (left, left_size, left_rows), (right, right_size, right_rows) = (thin_svd(side) for side in (x, y))
+    u, _, v = torch.linalg.svd((left_size[:, None] * left.T) @ (right * right_size), full_matrices=False)
+    return (left_rows.T @ u) @ (v @ right_rows)
+
+
+def thin_svd(
+    x: Float64[Tensor, "sentence hidden"],
+) -> tuple[Float64[Tensor, "sentence direction"], Float64[Tensor, " direction"], Float64[Tensor, "direction hidden"]]:
+    """Singular vectors and values of x, without directions that only rounding has; rows about their mean have one."""
+    u, s, rows = torch.linalg.svd(x, full_matrices=False)
+    rank = int((s > s.amax() * max(x.shape) * torch.finfo(s.dtype).eps).sum())
+    return u[:, :rank], s[:rank], rows[:rank]
 
 
 def canonical_means(
@@ -126,7 +133,7 @@ def orthonormal_bases(
     x: Tensor, y: Tensor
 ) -> tuple[Float64[Tensor, "sentence direction"], Float64[Tensor, "sentence direction2"]]:
     """Orthonormal bases of the centred columns; raises MeasurementError where they meet by force."""
-    first, second = (_basis(side) for side in (x, y))
+    first, second = (thin_svd(about_mean(side))[0] for side in (x, y))
     if len(x) - 1 < first.shape[1] + second.shape[1]:
         raise MeasurementError(
             f"{len(x)} sentences came for spaces of {first.shape[1]} and {second.shape[1]} dimensions, which then "
@@ -134,11 +141,6 @@ def orthonormal_bases(
             "take principal_scores"
         )
     return first, second
-
-
-def _basis(x: Tensor) -> Float64[Tensor, "sentence direction"]:
-    u, s, _ = torch.linalg.svd(about_mean(x), full_matrices=False)
-    return u[:, s > s.amax() * max(x.shape) * torch.finfo(s.dtype).eps]
 
 
 def about_mean(x: Float64[Tensor, "sentence hidden"]) -> Float64[Tensor, "sentence hidden"]:
