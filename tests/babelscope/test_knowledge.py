@@ -71,6 +71,7 @@ def test_a_label_that_two_objects_share_is_one_candidate(tmp_path):
         (3, "entity\tparis\tx\tx\tx", "line 7: entity 'paris' came before"),
         (12, "fact\tcapital\tfrance\tlyon", "'lyon' has no line of its own"),
         (12, "fact\tplays\tfrance\tparis", "'plays' has no line of its own"),
+        (18, "home\tfi\ttampere", "home 'tampere' has no line of its own"),
     ],
 )  # fmt: skip
 def test_a_bad_table_is_one_line(tmp_path, line, instead, says):

@@ -122,7 +122,7 @@ def read_table(file: Path) -> FactTable:
         )
     tags = parse_languages(header[2:])
     texts: dict[str, dict[str, dict[Language, str]]] = {"template": {}, "entity": {}}
-    facts, homes = dict[Fact, int](), defaultdict[Language, set[str]](set)
+    facts, homes, named_homes = dict[Fact, int](), defaultdict[Language, set[str]](set), dict[str, int]()
     for number, (kind, *cells) in lines:
         at = f"{file}, line {number}"
         expected = {"template": 1 + len(tags), "entity": 1 + len(tags), "fact": 3, "home": 2}.get(kind)
@@ -140,6 +140,7 @@ def read_table(file: Path) -> FactTable:
             facts[Fact(*cells)] = number
         else:
             homes[Language.parse(cells[0])].add(cells[1])
+            named_homes[cells[1]] = number
     for name, by_tag in texts["template"].items():
         for template in by_tag.values():
             check_fact_template(template, f"{file}, template {name}")
@@ -149,6 +150,12 @@ def read_table(file: Path) -> FactTable:
             raise CorpusError(
                 f"{file}, line {number}: {min(lacking)!r} has no line of its own; expected a template for the relation "
                 "and an entity for subject and object; add it"
+            )
+    for name, number in named_homes.items():
+        if name not in texts["entity"]:
+            raise CorpusError(
+                f"{file}, line {number}: home {name!r} has no line of its own; expected an entity; add it, or correct "
+                "the name"
             )
     return FactTable(
         str(file),
