@@ -1,7 +1,10 @@
 """Calls of every verb that are right in themselves, with the flags that each of them uses, written by hand."""
 
 ANSWERED = "target new-tokens temperature chat device dtype"
-SWEPT = "chat new-tokens temperature sweep corpus targets layers strengths out same-text resume device dtype seed"
+SWEPT = (
+    "side-effects chat new-tokens temperature sweep corpus targets layers strengths out same-text resume device dtype "
+    "seed"
+)
 SAE = (
     "out method sae-id site average-norm languages split chat conversation cap min-count random-from "
     "random-sequences tokens-per-language shards parallel draws resume device dtype seed"
@@ -12,7 +15,7 @@ TRAINED = (
 )
 STUDIED = (
     "out languages tokens-per-language choose-tokens ablate-tokens part-tokens draws script-documents resamples "
-    "steering same-text parallel resume check-language include-samples device dtype seed"
+    "steering same-text parallel resume check-language include-samples minutes device dtype seed"
 )
 SCORED = (
     "target out chat prompt-set references native corpus identifier published new-tokens temperature "
@@ -141,14 +144,16 @@ USED = [
     ("probe reference reference --out OUT --probe lens", f"{LEARNT} split other-split against words translators"),
     ("probe reference reference --out OUT --probe lens --words reference", f"{LEARNT} split against words translators"),
     ("probe reference reference --out OUT --probe embeddings", f"{LEARNT} other-split words"),
-    ("probe reference reference --out OUT --probe alignment", f"{LEARNT} split sentences against"),
+    ("probe reference reference --out OUT --probe alignment", f"{LEARNT} split sentences against task-scores"),
     ("probe reference reference --out OUT --probe language-id", f"{LEARNT} split sentences"),
     ("probe reference reference --out OUT --probe trees", f"{LEARNT} split sentences"),
     ("probe reference reference --out OUT --probe subspaces", f"{LEARNT} split sentences"),
     ("probe reference reference --out OUT --probe heads", f"{LEARNT} split other-split"),
     ("probe reference reference --out OUT --probe circuits", LEARNT),
     ("probe reference reference --out OUT --probe routing", f"{LEARNT} split against"),
+    ("probe reference reference --out OUT --probe removal", f"{LEARNT} split other-split"),
     ("probe reference reference --out OUT --probe roles", f"{LEARNT} other-split"),
+    ("probe reference reference --out OUT --probe specialization", f"{LEARNT} other-split"),
     (
         "probe reference reference --out OUT --probe checkpoints --checkpoints reference reference",
         f"{LEARNT} split other-split words checkpoints",
@@ -156,7 +161,7 @@ USED = [
     ("probe reference reference --out OUT --probe tokenizer", f"{LEARNT} split other-split against"),
     (
         "probe reference reference --out OUT --probe all",
-        f"{LEARNT} split other-split against sentences words translators checkpoints",
+        f"{LEARNT} split other-split against sentences words translators checkpoints task-scores",
     ),
     (
         "knowledge reference --out OUT",
