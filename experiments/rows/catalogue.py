@@ -124,7 +124,7 @@ ROWS: dict[int, RowEntry] = {
         "probe --probe circuits",
         "circuits:measure",
     ),
-    27: RowEntry("Keys and values of MLPs", "arXiv:2406.16235", ""),
+    27: RowEntry("Keys and values of MLPs", "arXiv:2406.16235", "probe --probe values", "causes:measure_values"),
     28: RowEntry("Structural priming across languages", "arXiv:2503.03962", "priming", "knowledge:measure_priming"),
     29: RowEntry(
         "Cost, allocation and overlap of a tokenizer",

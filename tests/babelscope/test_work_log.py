@@ -160,7 +160,7 @@ def direction_of(model):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in PROBES if name not in ("checkpoints", "circuits", "routing", "trees")]
+    "name", [name for name in PROBES if name not in ("checkpoints", "circuits", "routing", "trees", "values")]
 )
 def test_a_probe_on_the_work_of_an_interrupted_one_finds_the_same(name, reference, tmp_path):
     texts, others = (load_corpus("reference", ("en", "fi"), split=split) for split in ("valid", "train"))

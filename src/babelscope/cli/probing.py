@@ -26,6 +26,7 @@ Probe = Literal[
     "removal",
     "roles",
     "specialization",
+    "values",
     "checkpoints",
     "tokenizer",
     "all",
@@ -66,6 +67,7 @@ def run_probe(
     translators: Annotated[Path | None, SavedAs(("Translators",)), read_by("translators")] = None,
     checkpoints: Annotated[tuple[str, ...], ByFunction(check_model_name), read_by("checkpoints")] = (),
     task_scores: Annotated[Path | None, read_by("task_scores")] = None,
+    concept: Annotated[Literal["questions", "digits"], read_by("concept")] = "questions",
     resume: bool = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -77,8 +79,8 @@ def run_probe(
         corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference"; parallel text for alignment, language-id,
             trees, subspaces and tokenizer, which rows with equal ids are, and lines with --parallel.
         probe: lens, embeddings, alignment, language-id, trees, subspaces, heads, circuits, routing, removal, roles,
-            specialization, checkpoints, tokenizer, or all; with all, a probe that this model or text does not allow is
-            left out, and the reason is in the result.
+            specialization, values, checkpoints, tokenizer, or all; with all, a probe that this model or text does not
+            allow is left out, and the reason is in the result.
         out: folder for <probe>/results.jsonl and <probe>/<figure>.html.
         languages: BCP-47 tags; none means every file of the corpus folder.
         split: the text that is measured; a corpus without splits is dealt out by document, and "all" is the whole.
@@ -91,6 +93,8 @@ def run_probe(
         checkpoints: folders of a training run's checkpoints in order, for checkpoints.
         task_scores: table of a task's scores for alignment (a tag, a tab and a number in each line, the language
             compared with among them): what MEXA predicts of them, and how well over languages.
+        concept: whose keys and values are sought by values: questions (text that ends in a question mark), or text with
+            digits; chosen in the language of --against on the other split, measured in all languages.
         resume: go on with an interrupted run of the same command; done at once if it is complete.
     """
     if probe == "checkpoints" and len(checkpoints) < 2:
@@ -120,7 +124,8 @@ def run_probe(
     words_hash = hash_file(WORDS if words == "reference" else Path(words)) if words else ""
     read = {"words": words_hash, "translators": hash_file(translators / TENSORS) if translators else ""}
     read["task_scores"] = hash_file(task_scores) if task_scores else ""
-    amounts = {"against": against, "sentences": sentences, "checkpoints": checkpoints, "seed": seed}
+    amounts = {"against": against, "sentences": sentences, "checkpoints": checkpoints, "concept": concept}
+    amounts["seed"] = seed
     text = {"text": [texts.hash, other_texts.hash], "languages": list(texts)}
     store.check_plan({"probe": probe, **plan_of_model(language_model, tokenizer), **text, **amounts, **read})
     if (out / SUMMARY).is_file():
@@ -139,6 +144,7 @@ def run_probe(
         translators=tuned,
         checkpoints=checkpoints,
         task_scores=scores,
+        concept=concept,
         settings={"device": device, "dtype": dtype},
         log=store.log,
     )

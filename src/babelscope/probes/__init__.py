@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         PatchTable,
         patch_effects,
     )
+    from babelscope.probes.concept_probe import concept_direction
     from babelscope.probes.concepts import (
         ConceptNeurons,
         concept_neurons,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         record_heads,
     )
     from babelscope.probes.language_distances import distance_rows, distance_tables, distance_test
+    from babelscope.probes.keys_values import concept_values
     from babelscope.probes.language_id import (
         LanguageProbe,
         language_probe,
@@ -133,6 +135,7 @@ if TYPE_CHECKING:
         similarity_tree,
     )
     from babelscope.probes.tuned_lens import fit_translators
+    from babelscope.probes.value_evidence import ConceptValues
     from babelscope.probes.word_lists import (
         LanguageTokens,
         indicative_tokens,
@@ -151,6 +154,9 @@ __all__ = [
     "ablate_structures",
     "set_proximity",
     "structure_votes",
+    "ConceptValues",
+    "concept_direction",
+    "concept_values",
     "ModelParts",
     "cut_profile",
     "Aligned",

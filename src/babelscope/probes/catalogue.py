@@ -11,7 +11,7 @@ class ProbeEntry(NamedTuple):
     function: str
     """Its function there, from a ProbeJob to Findings."""
     reads: frozenset[str]
-    """Of texts, others, sentences, against, words, translators, checkpoints and task_scores."""
+    """Of texts, others, sentences, against, words, translators, checkpoints, task_scores and concept."""
 
 
 def _entry(module: str, function: str, reads: str) -> ProbeEntry:
@@ -31,6 +31,7 @@ PROBES = {
     "removal": _entry("unit_findings", "probe_removal", "texts others"),
     "roles": _entry("unit_findings", "probe_roles", "others"),
     "specialization": _entry("unit_findings", "probe_specialization", "others"),
+    "values": _entry("value_findings", "probe_values", "texts others against concept"),
     "checkpoints": _entry("unit_findings", "probe_checkpoints", "texts others words checkpoints"),
     "tokenizer": _entry("unit_findings", "probe_tokenizer", "texts others against"),
 }

@@ -15,6 +15,7 @@ from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes import sentences, word_lists
+from babelscope.probes.concept_probe import Concept
 from babelscope.probes.translators import Translators
 
 
@@ -47,6 +48,8 @@ class ProbeJob:
     """Folders of a training run's checkpoints, in order."""
     task_scores: Mapping[Language, float] | None = None
     """Scores in a task by language, for alignment."""
+    concept: Concept = "questions"
+    """Whose keys and values are sought."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """How checkpoints are opened: device and dtype."""
     log: Callable[[str], AbstractContextManager[object]] = lambda _: nullcontext()
