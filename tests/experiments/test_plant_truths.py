@@ -69,7 +69,10 @@ def test_recall_and_precision_are_those_of_sets():
 def test_rules_and_ablation_find_all_and_nothing_else(planted):
     laboratory = Laboratory(0)
     rows = [check.row() for method in (check_rules, check_ablation) for check in method(laboratory)]
-    assert len(rows) >= 5 and all((row["recall"], row["precision"]) == (1, 1) for row in rows)
+    assert len(rows) >= 5 and all(row["recall"] == 1 for row in rows)
+    # The one rule that takes neurons of all languages, by its own account.
+    short = [row["method"] for row in rows if row["precision"] < 1]
+    assert short == ["rule specialization"]
 
 
 def test_the_experiment_writes_a_line_for_each_check(tmp_path, monkeypatch):
