@@ -51,8 +51,8 @@ if TYPE_CHECKING:
         head_selectivity,
         record_heads,
     )
-    from babelscope.probes.language_distances import distance_rows, distance_tables, distance_test
     from babelscope.probes.keys_values import concept_values
+    from babelscope.probes.language_distances import distance_rows, distance_tables, distance_test
     from babelscope.probes.language_id import (
         LanguageProbe,
         language_probe,
