@@ -88,6 +88,7 @@ def bad_words():
         "model": ["./none", "/none/a", "none.gguf", ""],
         "corpus": ["./none", "/none", "FILE", "a/b/c"],
         "questions": ["./none", "FILE"],
+        "concept": ["toxicity", ""],
         "checkpoints": ["./none"],
     }
     for verb in VERBS:

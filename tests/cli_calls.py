@@ -154,6 +154,7 @@ USED = [
     ("probe reference reference --out OUT --probe removal", f"{LEARNT} split other-split"),
     ("probe reference reference --out OUT --probe roles", f"{LEARNT} other-split"),
     ("probe reference reference --out OUT --probe specialization", f"{LEARNT} other-split"),
+    ("probe reference reference --out OUT --probe values", f"{LEARNT} split other-split against concept"),
     (
         "probe reference reference --out OUT --probe checkpoints --checkpoints reference reference",
         f"{LEARNT} split other-split words checkpoints",
@@ -161,7 +162,7 @@ USED = [
     ("probe reference reference --out OUT --probe tokenizer", f"{LEARNT} split other-split against"),
     (
         "probe reference reference --out OUT --probe all",
-        f"{LEARNT} split other-split against sentences words translators checkpoints task-scores",
+        f"{LEARNT} split other-split against sentences words translators checkpoints task-scores concept",
     ),
     (
         "knowledge reference --out OUT",
