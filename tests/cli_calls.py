@@ -59,6 +59,10 @@ USED = [
         "features reference reference reference --out OUT --conversation all",
         f"{SAE} tau ratio".replace("chat ", ""),
     ),
+    (
+        "features reference reference reference --out OUT --method langfir-sets",
+        f"{SAE} tau random-tau".replace("min-count ", ""),
+    ),
     ("features reference reference reference --out OUT --method lape", f"{SAE} top-rate"),
     ("features reference reference reference --out OUT --method monolinguality", SAE),
     ("steer reference Direction a", f"{ANSWERED} strength unit"),
