@@ -18,11 +18,9 @@ from babelscope.knowledge import (
     Knowledge,
     KnowledgePlan,
     KnowledgeReport,
-    LensPoint,
     knowledge_barrier,
     knowledge_without_neurons,
     measure_knowledge,
-    object_lens,
     pooled_votes,
     rank_objects,
     read_facts,
@@ -45,7 +43,7 @@ def measure_facts(inputs: Inputs) -> RowResult:
     table = read_facts("reference")
     few = table.only(FEW)
     plan = KnowledgePlan(barrier=BARRIER_QUESTIONS)
-    # Mixtures and the lens are measured in a few languages: in all they take twice as long.
+    # Mixtures are measured in a few languages: in all they take twice as long.
     report = measure_knowledge(model, tokenizer, table, plan=replace(plan, barrier=0, lens=False))
     mixtures = knowledge_barrier(model, tokenizer, few, questions=BARRIER_QUESTIONS)
     headlines = [
@@ -55,7 +53,6 @@ def measure_facts(inputs: Inputs) -> RowResult:
         barrier(mixtures),
         by_cluster(report),
         given_english(report),
-        by_depth(object_lens(model, tokenizer, few)),
         language_or_knowledge(inputs, model, tokenizer, table),
     ]
     del model, tokenizer
@@ -262,27 +259,6 @@ def given_english(report: KnowledgeReport) -> Headline:
         control=f"answers shuffled within relations {null:.2f}; {above} of {len(pairs)} languages above it",
         model=GEMMA,
         verdict="in shape" if null < agreement < 1 and above > len(pairs) / 2 else "not",
-    )
-
-
-def by_depth(points: Sequence[LensPoint]) -> Headline:
-    depths = list(dict.fromkeys(str(point.site) for point in points))
-    share = {
-        tag: np.array([point.first for point in points if point.language == tag])
-        for tag in dict.fromkeys(point.language for point in points)
-    }
-    last = {tag: float(values[-1]) for tag, values in share.items()}
-    # Where half of what is read at the end is there for the first time.
-    half = {tag: depths[int(np.argmax(values >= last[tag] / 2))] for tag, values in share.items()}
-    late = float(np.mean([values[len(values) // 2] for values in share.values()]))
-    chance = float(np.mean([point.chance for point in points]))
-    return Headline(
-        paper="none: at which depth does the object lead the candidates?",
-        ours="first token is the object's at the end, and from where half of that: "
-        + ", ".join(f"{tag} {last[tag]:.2f} ({half[tag]})" for tag in share),
-        control=f"at half of the depth {late:.2f}, chance {chance:.2f}",
-        model=GEMMA,
-        verdict="in shape" if np.mean(list(last.values())) > late + 0.1 else "not",
     )
 
 

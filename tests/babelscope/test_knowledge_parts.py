@@ -157,6 +157,8 @@ def test_the_last_depth_of_the_lens_says_what_the_model_says(table):
     leads = lens_by_plain_transformers(model, tokenizer, "Capital of {}: ", first)
     assert points[-1].first == sum(lead == gold for gold, lead in enumerate(leads)) / 3
     assert points[-1].chance == pytest.approx(1 / 3)
+    # The last token of every question is the same: before the first layer nothing leads.
+    assert points[0].first == 0
 
 
 @torch.no_grad()

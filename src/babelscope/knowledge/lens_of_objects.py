@@ -129,7 +129,8 @@ def object_lens(
             rows = torch.stack([streams[place, :, 0], streams[relations.index(fact.relation), :, 0]])
             logits = first_token_logits(layout, rows, tokens)
             scores = (logits[0] - logits[1]).double()
-            better = (scores > scores[:, [tokens.index(gold)]]).sum(dim=1).tolist()
+            # A token that only ties leads nothing: before the first layer all are equal.
+            better = ((scores >= scores[:, [tokens.index(gold)]]).sum(dim=1) - 1).tolist()
             for depth, count in enumerate(better):
                 ranks[depth].append(count / (len(tokens) - 1))
         if not sizes:
