@@ -10,8 +10,8 @@ from babelscope.cli.verbs import VERBS, split_verb
 ZERO = {
     *("seed", "layer", "layers", "min-count", "temperature", "decay", "strength", "strengths", "scale", "tau", "ratio"),
     *("align-layer", "dense-l1", "sparse-l1", "replay-share", "replay-shares", "harm-bound"),
-    *("observe:tokens-per-language", "features:tokens-per-language", "study:part-tokens"),
-    *("knowledge:barrier", "knowledge:clusters", "priming:count"),
+    *("observe:tokens-per-language", "features:tokens-per-language", "features:cap", "study:part-tokens"),
+    *("knowledge:barrier", "knowledge:clusters", "priming:count", "steer:side-effects"),
     *("vocabulary trim:size", "vocabulary extend:size", "vocabulary replace:size"),
 }
 """Numbers that may be 0: of every verb, or of the one that is named."""

@@ -132,9 +132,13 @@ ROWS: dict[int, RowEntry] = {
         "probe --probe tokenizer",
         "representations:measure_tokenizer",
     ),
-    30: RowEntry("Training shares from merges", "arXiv:2407.16607", "probe --probe tokenizer"),
-    31: RowEntry("Vocabulary extension and replacement", "arXiv:2406.11477", "vocabulary extend"),
-    32: RowEntry("Vocabulary trimming", "arXiv:2305.15020", "vocabulary trim"),
+    30: RowEntry(
+        "Training shares from merges", "arXiv:2407.16607", "probe --probe tokenizer", "vocabulary:measure_shares"
+    ),
+    31: RowEntry(
+        "Vocabulary extension and replacement", "arXiv:2406.11477", "vocabulary extend", "vocabulary:measure_extend"
+    ),
+    32: RowEntry("Vocabulary trimming", "arXiv:2305.15020", "vocabulary trim", "vocabulary:measure_trim"),
     33: RowEntry(
         "Continued training with replay", "this library", "adapt --replay en --harm-bound .05", "adaptation:replay"
     ),

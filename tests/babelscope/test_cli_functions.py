@@ -156,7 +156,7 @@ def test_a_finished_sweep_is_told_again_and_nothing_is_opened(tmp_path):
 
     def sweep(resume):
         return sweep_steering(
-            "no model", tmp_path / "no counts", "no corpus", (), (), (1.0,), out, Decoding(), chat=None,
+            "no model", tmp_path / "no counts", "no corpus", (), (), (1.0,), out, Decoding(), side_effects=0, chat=None,
             same_text=False, resume=resume, device="cpu", dtype="float32",
         )  # fmt: skip
 

@@ -144,7 +144,11 @@ def test_bad_input_is_one_line(job, tmp_path, capsys):
     cases = [
         (["reference", "--probe", "lens", "--languages", "en"], 1, "en came alone"),
         ([folder, "--probe", "alignment"], 1, "expected parallel text"),
-        (["reference", "--probe", "trees", "--words", WORDS], 2, "only with --probe lens, embeddings or all"),
+        (
+            ["reference", "--probe", "trees", "--words", WORDS],
+            2,
+            "only with --probe lens, embeddings, checkpoints or all",
+        ),
         (["reference", "--probe", "lens", "--words", folder / "none.tsv"], 1, "no such file"),
         (["reference", "--probe", "lens", "--translators", folder / "none"], 1, "is no folder"),
         (["reference", "--probe", "checkpoints", "--checkpoints", "a"], 2, "1 checkpoints came"),

@@ -158,6 +158,15 @@ class PlainFile:
             raise CorpusError(f"{flag} {path}: no such file; correct the path")
 
 
+class WrittenFolder:
+    """A folder that a command wrote; what is in it is checked when it is read."""
+
+    def check(self, flag: str, path: Path) -> None:
+        """Raise ArtifactError for what is no folder."""
+        if not os.path.isdir(path):
+            raise ArtifactError(f"{path}: no such folder, and so no results.json or other results; check the path")
+
+
 class Writable:
     """A file that may be there already, and can be written."""
 

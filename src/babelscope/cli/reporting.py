@@ -5,12 +5,12 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.argument_kinds import Writable
+from babelscope.cli.argument_kinds import Writable, WrittenFolder
 from babelscope.cli.arguments import Result
 
 
 def run_report(
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN …")],
+    runs: Annotated[Positional[tuple[Path, ...]], WrittenFolder(), arg(metavar="RUN …")],
     *,
     out: Annotated[Path, Writable()] | None = None,
     include_samples: bool = True,
