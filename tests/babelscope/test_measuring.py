@@ -219,12 +219,14 @@ def callers(*ends):
 
 def test_text_goes_through_a_model_by_the_walk_alone():
     """A loop of one's own over text would lack its eval mode, its batches, and its way out of a full memory."""
-    # A few tokens once, for looking: one site, the stream at every depth, and the next token of a prompt.
+    # A few tokens once, for looking: one site, the stream at every depth, the next token of a prompt, heads of keys.
     looking = {"models/site_reading.py", "probes/streams.py", "playground/side_by_side.py"}
+    looking |= {"probes/structure_removal.py"}
     # Passes that are compared with each other, and so must be of the same rows: patched, and beside steered rows.
-    compared = {"probes/patching.py", "sweeps/side_effects.py"}
-    # Training's loss and answers open `measured` around it; the pass before steering is as the user's own pass is.
-    others = {"subnetworks/loss.py", "steering/clean.py", "sweeps/steered_answers.py"}
+    compared = {"probes/patching.py", "probes/unit_patching.py", "sweeps/side_effects.py"}
+    # Training's losses and answers open `measured` around it; the pass before steering is as the user's own pass is.
+    others = {"subnetworks/loss.py", "subnetworks/translation_pairs.py"}
+    others |= {"steering/clean.py", "sweeps/steered_answers.py"}
     # Checks of a family, of a wrapper's text part and of this machine, on models that they opened or set to eval.
     checks = {"models/family_check.py", "models/wrappers.py", "cli/doctor_checks.py"}
     seam = {"models/layout.py", "models/measuring.py"}
