@@ -10,6 +10,7 @@ changes: time does not depend on the values.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def random_delta(layout: Layout, share: float, seed: int) -> Delta:
     generator, width = torch.Generator().manual_seed(seed), layout.width("mlp_gate")
     count = round(share * width)
     chosen = [torch.randperm(width, generator=generator)[:count].sort().values for _ in range(layout.n_layers)]
-    rows = {
+    rows: dict[str, Any] = {
         role: torch.randn(count * layout.n_layers, layout.d_hidden, generator=generator) / 100
         for role in ("gate", "up", "down")
     }

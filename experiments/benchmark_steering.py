@@ -63,7 +63,7 @@ def run(config: Config, run: Run) -> None:
     ids, mask = left_pad(tokenizer, prompts)
 
     def write() -> None:
-        model.generate(
+        model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=config.new_tokens,

@@ -21,7 +21,14 @@ from babelscope import load_corpus, open_model
 from babelscope.figures import write_figure
 from babelscope.figures.probes_geometry import DepthLine, depth_lines, latent_language_map
 from babelscope.files.writing import write_text
-from babelscope.probes import fit_translators, indicative_tokens, latent_translation, logit_lens, read_words
+from babelscope.probes import (
+    Translators,
+    fit_translators,
+    indicative_tokens,
+    latent_translation,
+    logit_lens,
+    read_words,
+)
 from babelscope.runs import Run, environment, run_experiment
 
 
@@ -61,7 +68,7 @@ def run(config: Config, run: Run) -> None:
     model, tokenizer = open_model(config.model, device="cpu")
     tokens = indicative_tokens(tokenizer, train, ratio=config.ratio, min_count=config.min_count,
                                vocabulary=model.config.vocab_size)  # fmt: skip
-    lenses = {"logit lens": None}
+    lenses: dict[str, Translators | None] = {"logit lens": None}
     if config.tuned_tokens:
         lenses["tuned lens"] = fit_translators(model, tokenizer, train, tokens_per_language=config.tuned_tokens)
     if config.descent_tokens:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from babelscope import NeuronSet, Observation, load_corpus
+from babelscope import Language, NeuronSet, Observation, load_corpus
 from babelscope.evaluation import judge_answers
 from babelscope.reference import MODEL
 from babelscope.runs import Run, run_experiment
@@ -68,7 +68,7 @@ def ablation_cell(config: Config, results: dict) -> dict:
     ]
     clean = nats(model, tokenizer, lines)
     with torch.no_grad():
-        for layer, neuron in NeuronSet.load(Path(config.demo) / "neurons").as_dict()[config.set_language]:
+        for layer, neuron in NeuronSet.load(Path(config.demo) / "neurons").as_dict()[Language(config.set_language)]:
             model.model.layers[layer].mlp.down_proj.weight[:, neuron] = 0
     harmed = nats(model, tokenizer, lines)
     row, column = (results["languages"].index(tag) for tag in (config.set_language, config.text_language))

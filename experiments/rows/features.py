@@ -1,6 +1,7 @@
 """Rows of features of sparse autoencoders: LangFIR and monolinguality."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -26,8 +27,8 @@ class Case:
     name: str
     folder: str
     sae: LoadedSAE
-    model: object
-    tokenizer: object
+    model: Any
+    tokenizer: Any
     observed: FeatureObservation
     train: dict[str, list[str]]
     test: dict[str, list[str]]
@@ -70,7 +71,7 @@ def by_hand(part: Case, lines: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
     for tag in LANGUAGES:
         values = [
             encoded(part.sae, stream)
-            for stream in streams(model, tokenizer, part.train[tag][:lines], part.sae.site.layer)
+            for stream in streams(model, tokenizer, part.train[tag][:lines], part.sae.site.layer or 0)
         ]
         means.append(torch.cat(values).mean(dim=0))
         shares.append(torch.stack([(value > 0).any(dim=0).double() for value in values]).mean(dim=0))
@@ -94,7 +95,7 @@ def headline(part: Case, sets: FeatureSet, paper: str, fewest: int | None) -> He
 
     Reproduced where that holds in every language, and sets are smaller than `fewest`; in shape in more than half.
     """
-    sizes = {tag: sets.sizes[tag] for tag in LANGUAGES}
+    sizes = {tag: sets.sizes[tag] for tag in sets.languages}
     said = f"features: {', '.join(f'{tag} {size}' for tag, size in sizes.items())}"
     if not any(sizes.values()):
         return Headline(paper=paper, ours=said, control="nothing to take out", model=part.name, verdict="not")

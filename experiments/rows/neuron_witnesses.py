@@ -97,7 +97,7 @@ def planted_model(folder: str, kinds: Sequence[str], *, each: int = 2, seed: int
         bos_token_id=tokenizer.bos_token_id,
     )
     generator = torch.Generator().manual_seed(seed)
-    model = LlamaForCausalLM(config).eval()
+    model: Any = LlamaForCausalLM(config).eval()
     places: dict[str, list[tuple[int, int]]] = {kind: [] for kind in ("specific", "related", "general", *LETTERS)}
     with torch.no_grad():
         table = torch.randn(config.vocab_size, 32, generator=generator)

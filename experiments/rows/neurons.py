@@ -1,5 +1,6 @@
 """Rows 1 and 2: the neurons of languages, and the parts of a model that they divide."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -43,7 +44,9 @@ def reference_counts(languages=FOUR, *, lines: int = 25):
     """The bundled model, its counts by hooks of torch, and the library's on the same text."""
     model, tokenizer = bs.open_model("reference", device="cpu", dtype="float32")
     texts = bs.load_corpus("reference", languages, split="valid").head(lines)
-    plain = {tag: [document.text for document in documents] for tag, documents in texts.items()}
+    plain: dict[str, Sequence[str]] = {
+        str(tag): [document.text for document in documents] for tag, documents in texts.items()
+    }
     return model, tokenizer, texts, counts_by_hooks(model, tokenizer, plain)
 
 

@@ -22,10 +22,10 @@ def ablation(inputs: Inputs) -> RowResult:
     sets = bs.select_lape(observed, top_rate=0.03, min_count=0)
     held_out = bs.load_corpus("reference", FOUR, split="test").head(12)
     table = ablation_matrix(model, tokenizer, sets, held_out, draws=9, observation=observed, max_tokens=600, seed=0)
-    documents = [document.text for document in held_out["de"]]
+    documents = [document.text for document in held_out[bs.Language("de")]]
     length = len(table.base[FOUR.index("de")].nats)
     base = nats_of(model, tokenizer, documents[:length])
-    with zeroed_columns(model, sets.as_dict()["fi"]):
+    with zeroed_columns(model, sets.as_dict()[bs.Language("fi")]):
         without = nats_of(model, tokenizer, documents[:length])
     ours = (
         table.base[FOUR.index("de")].nats[: length - 1],
@@ -94,7 +94,7 @@ def arithmetic(inputs: Inputs) -> RowResult:
     sets = bs.select_lape(observed, top_rate=0.05, min_count=0)
     ids = torch.tensor([tokenizer(texts["en"][0].text)["input_ids"][:24]])
     by_layer = [
-        sorted({n for tag in ("en", "de") for layer, n in sets.as_dict()[tag] if layer == at})
+        sorted({n for tag in (bs.Language("en"), bs.Language("de")) for layer, n in sets.as_dict()[tag] if layer == at})
         for at in range(sets.n_layers)
     ]
     differences = {}
@@ -104,7 +104,7 @@ def arithmetic(inputs: Inputs) -> RowResult:
         with torch.no_grad(), on_gates(model, gate_change(by, by_layer)):
             differences[by] = float((model(ids).logits - ours).abs().max())
     mean = (observed["mlp_gate"].sum / observed.token_counts)[..., FOUR.index("fi")]
-    finnish = [[n for layer, n in sets.as_dict()["fi"] if layer == at] for at in range(sets.n_layers)]
+    finnish = [[n for layer, n in sets.as_dict()[bs.Language("fi")] if layer == at] for at in range(sets.n_layers)]
 
     def add_on(layer, gate):
         changed = gate.clone()

@@ -1,5 +1,7 @@
 """Row 3: neurons of MLPs and attentions by what the model loses without each."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
@@ -29,8 +31,8 @@ def removal(inputs: Inputs) -> RowResult:
     for part in PARTS:
         cells = [cell for cell in harm.cells if cell.structure == part]
         wins = sum(cell.own_harm > max(cell.other_harm, *cell.control_harms) for cell in cells)
-        means = [(cell.own_harm, cell.other_harm, np.mean(cell.control_harms)) for cell in cells]
-        own, others, drawn = 100 * np.mean(means, axis=0)
+        means = [(cell.own_harm, cell.other_harm, float(np.mean(cell.control_harms))) for cell in cells]
+        own, others, drawn = 100 * np.array(means).mean(axis=0)
         parts.append((part, len(cells), wins, own, others, drawn))
     removed = sum(int(mask.sum()) for mask in sets.values())
     share = removed / sum(mask.numel() for mask in sets.values())
@@ -73,7 +75,7 @@ def brute_force() -> list[Witness]:
         word_embed_proj_dim=32,
         max_position_embeddings=64,
     )
-    model = OPTForCausalLM(config).double().eval()
+    model: Any = OPTForCausalLM(config).double().eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(0, 0.3)

@@ -32,7 +32,7 @@ def specialization(inputs: Inputs) -> RowResult:
         rows = [set(np.flatnonzero(row)) for row in mask[:, layer]]
         shared = [len(rows[a] & rows[b]) / len(rows[a] | rows[b]) for a, b in zip(*pairs, strict=True)]
         overlaps.append(np.abs(np.array(shared) - found.overlap[layer].numpy()[pairs]).max())
-        correlations.append(abs(spearmanr(shared, relation).statistic - found.tests[layer].correlation))
+        correlations.append(abs(float(np.asarray(spearmanr(shared, relation))[0]) - found.tests[layer].correlation))
     tests = [found.tests[layer] for layer in range(sets.n_layers)]
     sure = [layer for layer, test in enumerate(tests) if test.p <= 0.05]
     best = max(range(len(tests)), key=lambda layer: tests[layer].correlation)

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from babelscope import extend_vocabulary, infer_training_shares, load_corpus, open_model, trim_vocabulary
 from babelscope.evaluation import bits_per_byte
+from babelscope.vocabulary.token_tables import token_tables
 from rows.plain import largest
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
 
@@ -21,7 +22,7 @@ NEW = 100
 def lines_of(inputs: Inputs, tags: tuple[str, ...], split: str, most: int) -> dict[str, list[str]]:
     """Lines of real text where there is some, else of the bundled sentences."""
     corpus = load_corpus(f"{inputs.corpora}/mono" if inputs.corpora else "reference", tags, split=split)
-    return {tag: [document.text for document in corpus[tag]][:most] for tag in tags}
+    return {str(tag): [document.text for document in documents][:most] for tag, documents in corpus.items()}
 
 
 @torch.no_grad()
@@ -42,7 +43,7 @@ def measure_trim(inputs: Inputs) -> RowResult:
             ids = torch.tensor([pack.tokenizer(case[1])["input_ids"]])
             widest = max(widest, largest(model(input_ids=ids).logits, own[case]))
         after, left = bits_per_byte(model, pack.tokenizer, unseen), model.num_parameters()
-    rise = max(after[tag] - before[tag] for tag in KEPT)
+    rise = max(after[tag] - before[tag] for tag in after)
     used = {i for lines in read_text.values() for line in lines for i in tokenizer(line)["input_ids"]}
     kept = {*pack.source.tolist()}
     return RowResult(
@@ -76,7 +77,7 @@ def measure_trim(inputs: Inputs) -> RowResult:
 def measure_extend(inputs: Inputs) -> RowResult:
     """New rows by numpy's means; other languages' text as it was; tokens saved on unseen text."""
     model, tokenizer = open_model("reference", device="cpu")
-    table = model.get_input_embeddings().weight.detach().clone()
+    table = token_tables(model).embedding.weight.detach().clone()
     saved, half, worst, moved = {}, {}, 0.0, 0
     for tag in UNDERSERVED:
         text, unseen = lines_of(inputs, (tag,), "train", 8000), lines_of(inputs, (tag,), "valid", 100)[tag]
@@ -133,7 +134,7 @@ def measure_shares(inputs: Inputs) -> RowResult:
         mixed, trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, show_progress=False)
     )
     found = infer_training_shares(PreTrainedTokenizerFast(tokenizer_object=copy.deepcopy(trained)), texts, merges=300)
-    share = dict(zip(found.languages, found.share.tolist(), strict=True))
+    share = dict(zip(map(str, found.languages), found.share.tolist(), strict=True))
     gap = max(abs(share[tag] - part) for tag, part in wanted.items())
     known = [row for row in read("training_shares.jsonl")[1:] if row["tokenizer"].startswith("known mixture")]
     named = [row for row in known if row["identified"] == row["languages"]]
