@@ -51,7 +51,7 @@ def case(name: str, sae_name: str, inputs: Inputs, tokens: int) -> Case:
     )
     observed = observe_features(model, tokenizer, train, sae, tokens_per_language=tokens, random_sequences=128)
     lines = [{tag: [d.text for d in corpus[tag]][:400] for tag in LANGUAGES} for corpus in (train, test)]
-    title = f"bundled model, {sae_name}" if own else "Gemma 3 270M, 4,096 features"
+    title = f"bundled model, {sae_name}" if own else f"Gemma 3 270M, {sae.n_features:,} features"
     return Case(title, str(MODEL) if own else name, sae, model, tokenizer, observed, *lines)
 
 
@@ -67,12 +67,11 @@ def encoded(sae: LoadedSAE, stream: torch.Tensor) -> torch.Tensor:
 def by_hand(part: Case, lines: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean value and share of documents with it present, (feature, language), from plain transformers."""
     model, tokenizer = opened(part.folder)
+    layer = part.sae.site.layer
+    assert layer is not None, "an autoencoder of a stream has a layer"
     means, shares = [], []
     for tag in LANGUAGES:
-        values = [
-            encoded(part.sae, stream)
-            for stream in streams(model, tokenizer, part.train[tag][:lines], part.sae.site.layer or 0)
-        ]
+        values = [encoded(part.sae, stream) for stream in streams(model, tokenizer, part.train[tag][:lines], layer)]
         means.append(torch.cat(values).mean(dim=0))
         shares.append(torch.stack([(value > 0).any(dim=0).double() for value in values]).mean(dim=0))
     return torch.stack(means, dim=1), torch.stack(shares, dim=1)

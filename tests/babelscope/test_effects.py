@@ -72,10 +72,13 @@ def test_a_curve_of_side_effects_is_the_loss_under_a_plain_hook_at_each_strength
     effect = moved.effects[Language("en-x-names")]
     assert (effect.off, effect.on) == pytest.approx((plain, hooked), rel=1e-6) and hooked != plain
     figure = side_effect_lines(
-        points=[{"layer": 0, "strength": s, "success": s / 4} for s in (0.0, 2.0)], effects=still.rows() + moved.rows()
+        points=[{"layer": at, "strength": s, "success": (at + s) / 4} for at in (0, 1) for s in (0.0, 2.0)],
+        effects=still.rows() + moved.rows(),
+        layer=0,
     )
     lines_of = {trace.name: list(trace.y) for trace in figure.data}
     assert {*lines_of} == {"success at layer 0", OWN, OTHERS, "numbers", "names", "code"}
+    assert lines_of["success at layer 0"] == [0, 50], "the layer of the effects, not the one of most success"
     assert lines_of["names"] == pytest.approx([0, effect.change.estimate])
 
 

@@ -1,5 +1,6 @@
 """`report` on folders of single commands: each is known for what it is, its numbers are there, damage is one line."""
 
+import copy
 import json
 import shutil
 
@@ -100,6 +101,58 @@ def test_damage_is_one_line(folders, tmp_path, verb, file, damage, said):
     with pytest.raises(ArtifactError, match=said) as caught:
         write_report(place, out=tmp_path / "page.html")
     assert "\n" not in str(caught.value) and not (tmp_path / "page.html").exists()
+
+
+JSON = {
+    "ablate": "ablation.json",
+    "steer --sweep": "steering.json",
+    "adapt": "result.json",
+    "probe": "summary.json",
+}
+
+
+def changed_trees(tree):
+    """The tree with each entry of its first two levels left out, or another kind of value in its place.
+
+    Of each object one entry stands for all: a page takes seconds to draw a hundred times.
+    """
+    places = [(key,) for key in tree]
+    places += [(key, next(iter(value))) for key, value in tree.items() if isinstance(value, dict) and value]
+    for place in places:
+        for value in (None, "x", 1e308, [], {"x": "y"}, "gone"):
+            changed = copy.deepcopy(tree)
+            inner = changed[place[0]] if len(place) == 2 else changed
+            if value == "gone":
+                del inner[place[-1]]
+            else:
+                inner[place[-1]] = value
+            yield place, value, changed
+
+
+@pytest.mark.parametrize("verb", JSON)
+def test_no_damaged_entry_is_a_traceback(folders, tmp_path, verb):
+    place = tmp_path / "copy"
+    shutil.copytree(folders / verb, place)
+    file = place / JSON[verb]
+    refused = 0
+    for where, value, tree in changed_trees(json.loads(file.read_text())):
+        file.write_text(json.dumps(tree))
+        try:
+            folder_page(place, "run1")
+        except ArtifactError as err:
+            refused += 1
+            assert "\n" not in str(err), (where, value)
+        except Exception as err:
+            raise AssertionError((where, value)) from err
+    assert refused > 20
+
+
+def test_names_of_probes_do_not_lead_out_of_the_folder(folders, tmp_path):
+    shutil.copytree(folders / "probe", tmp_path / "copy")
+    file = tmp_path / "copy" / "summary.json"
+    file.write_text(file.read_text().replace('"roles"', '"../copy/roles"'))
+    with pytest.raises(ArtifactError, match="which is no probe"):
+        folder_page(tmp_path / "copy", "run1")
 
 
 def test_rows_of_evidence_come_back_with_what_was_not_measured_as_none(folders):

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from babelscope.models import weights_hash
 from babelscope.recording import observe
 from babelscope.study import Budget, run_study
 from babelscope.study.cost import Pace, say_costs, stage_costs
-from babelscope.study.time_limit import SMALLEST, cut_budget
+from babelscope.study.time_limit import SMALLEST, cut_budget, planned_budget
 
 SMALL = Budget(
     observe_tokens=1500,
@@ -429,6 +429,14 @@ def test_a_study_that_must_fit_into_minutes_has_smaller_amounts_and_keeps_them_w
         MeasurementError, match="the smallest study takes about .* give more, fewer languages, or leave"
     ):
         run_study(*places[:2], own / "other", **settings)
+
+
+@pytest.mark.parametrize("damage", [{"draws": "19"}, {"layers": 3}, {"ablate_tokens": None}, {"draws": True}])
+def test_a_budget_of_a_damaged_plan_is_none(damage):
+    amounts = json.loads(json.dumps(asdict(SMALL)))
+    assert planned_budget({"budget": amounts}) == SMALL
+    assert planned_budget({"budget": amounts | damage}) is None
+    assert planned_budget({"budget": {}}) is None is planned_budget(None)
 
 
 def test_the_largest_share_that_fits_is_taken_and_nothing_falls_below_what_says_something():

@@ -127,7 +127,8 @@ def sweep_steering(
     }
     with new_folder(out) as folder:
         if curve:
-            write_figure(side_effect_lines(points=result["sweep"], effects=result["side_effects"]), folder / PICTURE)
+            drawn = {"points": result["sweep"], "effects": result["side_effects"], "layer": result["layer"]}
+            write_figure(side_effect_lines(**drawn), folder / PICTURE)
         write_text(folder / TABLE, json.dumps(nan_as_null(result), indent=1, ensure_ascii=False))
         for tag, direction in study.directions.items():
             direction.save(folder / "directions" / tag)

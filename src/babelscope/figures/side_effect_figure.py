@@ -12,22 +12,24 @@ OWN, OTHERS = "text of the target", "text of other languages"
 COPIED = {"en-x-numbers": "numbers", "en-x-names": "names", "en-x-code": "code"}
 
 
-def side_effect_lines(*, points: Sequence[Mapping[str, Any]], effects: Sequence[Mapping[str, Any]]) -> go.Figure:
+def side_effect_lines(
+    *, points: Sequence[Mapping[str, Any]], effects: Sequence[Mapping[str, Any]], layer: int
+) -> go.Figure:
     """Success against strength, and below it the change in bits per byte of text with the direction left on.
 
-    points: rows of a sweep with layer, strength and success; those of the layer with the most success are drawn.
+    points: rows of a sweep with layer, strength and success; those of one layer are drawn.
     effects: rows of `SideEffectPoint`; a line is the mean over targets and texts of one kind.
+    layer: where the directions of the effects were added.
     """
-    best = max(points, key=lambda point: point["success"])["layer"]
     figure = go.Figure(
         make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.45, 0.55])
     )
     figure.update_layout(new_figure(height=560).layout)
-    line = sorted((point for point in points if point["layer"] == best), key=lambda point: point["strength"])
+    line = sorted((point for point in points if point["layer"] == layer), key=lambda point: point["strength"])
     figure.add_scatter(
         x=[point["strength"] for point in line],
         y=[100 * point["success"] for point in line],
-        name=f"success at layer {best}",
+        name=f"success at layer {layer}",
         mode="lines+markers",
         line={"color": BLUE},
         row=1,

@@ -1,6 +1,6 @@
 """Which command wrote a folder, and its page: observe, identify, ablate, probe, features, steer --sweep, adapt."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.errors import ArtifactError
 from babelscope.files.strict_json import read_json
+from babelscope.probes.catalogue import PROBES
 from babelscope.report.folder_sections import (
     adaptation_section,
     evidence_section,
@@ -18,12 +19,26 @@ from babelscope.report.folder_sections import (
     tokens_section,
 )
 from babelscope.report.harm import ablation_section
-from babelscope.report.json_checks import Check, anything, each, keyed, languages, nullable, number, record, tag, text
+from babelscope.report.json_checks import (
+    Check,
+    anything,
+    by_tag,
+    each,
+    keyed,
+    languages,
+    nullable,
+    number,
+    record,
+    tag,
+    text,
+    truth,
+)
 from babelscope.report.markup import Section
 from babelscope.report.results import Results
-from babelscope.report.schema import SWEEP_ROW
+from babelscope.report.schema import ABLATION, SWEEP_ROW
 from babelscope.report.selection_sections import neuron_section
 from babelscope.report.steered import dose_section
+from babelscope.report.wording import percent
 
 AGAIN = "make it again with the command that wrote it"
 EFFECT = record({"target": tag, "strength": number, "text": tag, "change": number})
@@ -63,13 +78,14 @@ def _format(folder: Path) -> str:
     )
 
 
-def _checked(file: Path, check: Check) -> Mapping[str, Any]:
-    """A JSON object with the fields that a page reads."""
+def _checked(file: Path, *checks: Check) -> Mapping[str, Any]:
+    """A JSON object with the fields that a page reads; a later check may rely on what the earlier ones found."""
     tree = read_json(file, advice=AGAIN)
-    found = tree.get("languages", tree.get("targets")) if isinstance(tree, dict) else None
+    found = tree.get("languages") if isinstance(tree, dict) else None
     tags = [entry for entry in found if isinstance(entry, str)] if isinstance(found, list) else []
-    if faults := list(check(tree, "", tags)):
-        raise ArtifactError(f"{file}: {'; '.join(faults[:3])}; expected what the command writes; {AGAIN}")
+    for check in checks:
+        if faults := list(check(tree, "", tags)):
+            raise ArtifactError(f"{file}: {'; '.join(faults[:3])}; expected what the command writes; {AGAIN}")
     return tree
 
 
@@ -103,7 +119,7 @@ def _identified(folder: Path, name: str, verb: str) -> FolderPage:
 
 
 def _ablated(folder: Path, name: str, verb: str) -> FolderPage:
-    tree = _checked(folder / "ablation.json", ABLATION_FILE)
+    tree = _checked(folder / "ablation.json", ABLATION_FILE, ABLATION)
     tags = tuple(tree["languages"])
     results = Results(folder, {"languages": list(tags), "ablation": tree}, tags)
     most = sum(tree["own_hurt_most"].values())
@@ -117,17 +133,19 @@ def _swept(folder: Path, name: str, verb: str) -> FolderPage:
     results = Results(folder, {"languages": list(tags), "steering": {**tree, "by_source": None}}, tags)
     sections = [dose_section(results, name)]
     if tree.get("side_effects"):
-        sections.append(side_effect_section(tree["sweep"], tree["side_effects"], name))
-    steered, native = (tree["macro"][trial][0] for trial in ("steered", "native"))
+        sections.append(side_effect_section(tree, name))
+    steered, native = (percent(tree["macro"][trial][0]) for trial in ("steered", "native"))
     facts = {
         "chosen": f"layer {tree['layer']}, strength {tree['strength']:g}",
-        "right answers": f"{100 * steered:.0f} %, native {100 * native:.0f} %",
+        "right answers": f"{steered}, native {native}",
     }
     return FolderPage(verb, tags, facts, sections)
 
 
 def _featured(folder: Path, name: str, verb: str) -> FolderPage:
     sets, observed = FeatureSet.load(folder / "features"), FeatureObservation.load(folder / "observation")
+    if sets.sae_hash != observed.sae_hash:
+        raise ArtifactError(f"{folder}: features of one autoencoder, counts of another; expected one; {AGAIN}")
     facts = {"method": sets.method, "features": f"{len(sets.indices):,}", "autoencoder": sets.sae_id}
     evidence = evidence_section(read_evidence(folder / "evidence.jsonl"), "controls")
     return FolderPage(verb, sets.languages, facts, [features_section(sets, observed, name), evidence])
@@ -143,11 +161,11 @@ def _probed(folder: Path, name: str, verb: str) -> FolderPage:
     facts = {"probes": ", ".join(summary["rows"]), "rows of evidence": f"{found:,}"}
     if summary["left_out"]:
         facts["left out"] = "; ".join(f"{probe}: {why}" for probe, why in summary["left_out"].items())
-    return FolderPage(verb, summary["text"]["measured"].get("languages", ()), facts, sections)
+    return FolderPage(verb, list(summary["text"]["measured"]["documents"]), facts, sections)
 
 
 def _adapted(folder: Path, name: str, verb: str) -> FolderPage:
-    tree = _checked(folder / "result.json", ADAPT_FILE)
+    tree = _checked(folder / "result.json", ADAPT_FILE, target_was_read)
     facts = {
         "trained": f"{tree['trained']:,} values",
         "gain": f"{tree['gain']:+.4f} bits per byte of {tree['language']}",
@@ -158,23 +176,58 @@ def _adapted(folder: Path, name: str, verb: str) -> FolderPage:
     return FolderPage(verb, list(tree["after"]), facts, [adaptation_section(tree, name)])
 
 
-ABLATION_FILE: Check = record({"languages": languages, "to": text, "own_hurt_most": keyed(anything)}, ablation=anything)
+def names_of_probes(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
+    """An object {probe: rows}: each name is a folder, and so must be that of a probe."""
+    yield from keyed(number)(value, at, tags)
+    if isinstance(value, dict):
+        yield from (f"{at} names {probe!r}, which is no probe" for probe in value if probe not in PROBES)
+
+
+def some(check: Check) -> Check:
+    """A list of one or more."""
+
+    def check_list(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
+        yield from each(check)(value, at, tags)
+        yield from (f"{at} is empty",) if value == [] else ()
+
+    return check_list
+
+
+def target_was_read(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
+    """The text of the language that was trained has bits per byte before, above 0."""
+    if not value["before"].get(value["language"], 0) > 0:
+        yield f"before has no bits per byte of {value['language']}"
+
+
+MACRO: Check = each(nullable(number), exactly=3)
+ABLATION_FILE: Check = record({"languages": languages, "to": text, "own_hurt_most": by_tag(truth)})
 SWEEP_FILE: Check = record(
     {
         "layer": number,
         "strength": number,
-        "success": keyed(anything),
-        "macro": keyed(each(nullable(number))),
-        "sweep": each(SWEEP_ROW),
+        "success": by_tag(anything),
+        "macro": record({"steered": MACRO, "native": MACRO}),
+        "sweep": some(SWEEP_ROW),
     },
     edge=each(text),
     side_effects=each(EFFECT),
 )
 PROBE_FILE: Check = record(
-    {"rows": keyed(number), "left_out": keyed(text), "text": record({"measured": keyed(anything)})}
+    {
+        "rows": names_of_probes,
+        "left_out": keyed(text),
+        "text": record({"measured": record({"documents": by_tag(number)})}),
+    }
 )
 ADAPT_FILE: Check = record(
-    {"language": tag, "trained": number, "gain": number, "before": keyed(number), "after": keyed(number)},
+    {
+        "language": tag,
+        "trained": number,
+        "gain": number,
+        "learning_rate": number,
+        "before": by_tag(number),
+        "after": by_tag(number),
+    },
     harm=number,
     no_gain=text,
 )

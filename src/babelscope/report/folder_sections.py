@@ -104,7 +104,10 @@ def evidence_section(rows: Sequence[Mapping[str, Any]], key: str) -> Section:
 def features_section(sets: FeatureSet, observed: FeatureObservation, name: str) -> Section:
     """How often the best features of each language fire on the text of every language."""
     rate = (observed.fired.double() / observed.tokens.double()).numpy()
+    sizes = table(("Language", "Features"), [(language_cell(tag), plain(n, 0)) for tag, n in sets.sizes.items()])
     chosen = [(tag, int(at)) for tag in sets.languages for at in sets.features(tag)[:FEATURES_SHOWN]]
+    if not chosen:
+        return Section("features", "Features of each language", sizes)
     rates = np.stack([rate[at] for _, at in chosen])
     units = [f"{tag}: {at}" for tag, at in chosen]
     caption = Caption(
@@ -120,19 +123,17 @@ def features_section(sets: FeatureSet, observed: FeatureObservation, name: str) 
     plot = Plot(
         unit_rate_map(rates=rates, units=units, languages=observed.languages), "How often features fire", records
     )
-    sizes = table(("Language", "Features"), [(language_cell(tag), plain(n, 0)) for tag, n in sets.sizes.items()])
     return Section(
         "features", "Features of each language", join([sizes, figure_block(f"{name}-features", [plot], caption)])
     )
 
 
-def side_effect_section(
-    points: Sequence[Mapping[str, Any]], effects: Sequence[Mapping[str, Any]], name: str
-) -> Section:
-    """Success by strength beside the change on text that is no target's."""
+def side_effect_section(tree: Mapping[str, Any], name: str) -> Section:
+    """Success of a sweep by strength at the chosen layer, beside the change on text that is no target's."""
+    effects = tree["side_effects"]
     caption = Caption(
         shows="Success by strength, and the change in bits per byte of text with the direction left on.",
-        read="Above: right answers on the development prompts at the best layer. Below: a line is the mean over "
+        read="Above: right answers on the development prompts at the chosen layer. Below: a line is the mean over "
         "targets; 0 is the model as it is, above it text has become less likely.",
         n=f"{len(effects):,} texts under a direction",
         control="strength 0, which is the model as it is",
@@ -140,7 +141,9 @@ def side_effect_section(
         unit="% of answers (above), bits per byte (below)",
     )
     plot = Plot(
-        side_effect_lines(points=points, effects=effects), "Success and side effects by strength", list(effects)
+        side_effect_lines(points=tree["sweep"], effects=effects, layer=tree["layer"]),
+        "Success and side effects by strength",
+        list(effects),
     )
     return Section("side-effects", "What steering changes besides", figure_block(f"{name}-side", [plot], caption))
 
@@ -156,12 +159,13 @@ def adaptation_section(tree: Mapping[str, Any], name: str) -> Section:
         )
         for tag, after in tree["after"].items()
     ]
-    gained = percent(tree["gain"] / tree["before"][tree["language"]], 1)
+    gained = percent(abs(tree["gain"]) / tree["before"][tree["language"]], 1)
+    course = "fewer" if tree["gain"] > 0 else "more"
     body = [
         element(
             "p",
             f"Trained on {tree['language']} at learning rate {tree['learning_rate']:g}; a fall is a gain. ",
-            f"Text of {tree['language']} takes {gained} fewer bits.",
+            f"Text of {tree['language']} takes {gained} {course} bits.",
         ),
         table(("Test text", "Bits per byte before", "After", "Change"), lines),
     ]

@@ -133,6 +133,18 @@ def keyed(check: Check) -> Check:
     return check_object
 
 
+def by_tag(check: Check) -> Check:
+    """An object {tag: value} of whatever languages it names, at least one."""
+
+    def check_object(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
+        yield from keyed(check)(value, at, tags)
+        if isinstance(value, dict):
+            yield from (fault for key in value for fault in tag(key, f"a key of {at}", tags))
+            yield from (() if value else (f"{at} is empty",))
+
+    return check_object
+
+
 def per_language(check: Check, *, whole: bool = False, besides: Mapping[str, Check] | None = None) -> Check:
     """An object {tag: value}; `whole` asks for every language, `besides` names keys that are no language."""
     other_keys = dict(besides or {})

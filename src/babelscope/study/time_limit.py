@@ -7,7 +7,7 @@ from typing import Any
 
 from babelscope.errors import MeasurementError
 from babelscope.runs import duration
-from babelscope.study.budget import FLAG, Budget
+from babelscope.study.budget import FEWEST, FLAG, Budget
 from babelscope.study.cost import Pace, stage_costs
 from babelscope.study.job import StudyInputs
 
@@ -67,4 +67,7 @@ def planned_budget(plan: Mapping[str, Any] | None) -> Budget | None:
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in amounts.items()
     }
-    return Budget(**given)
+    # A damaged plan is no budget: what is timed anew then differs from it, which is refused in one line.
+    whole = all(type(given[name]) is int for name in FEWEST)
+    lists = all(isinstance(given[name], tuple) for name in ("layers", "strengths"))
+    return Budget(**given) if whole and lists else None
