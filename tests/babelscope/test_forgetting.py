@@ -54,6 +54,10 @@ def test_the_smallest_share_that_keeps_the_bound_is_taken_and_larger_ones_are_no
     assert tried == [share for share in (0.0, 0.25, 0.5) if share <= choice.share]
     assert all(row.last <= row.worst for row in choice.account)
     with pytest.raises(
-        MeasurementError, match="no share of replay keeps the harm within -9 bits per byte: .* with 0, "
+        MeasurementError,
+        match="no share of replay gains with a harm within -9 bits per byte: harm and gain are .* with 0, ",
     ):
         choose_replay(prepare, "ffn", (0.0, 0.25), -9.0, **options)
+    # A rate that moves nothing: the untouched model is the best, harms nothing and gains nothing.
+    with pytest.raises(MeasurementError, match="harm and gain are 0.0000 and 0.0000 with 0; "):
+        choose_replay(prepare, "ffn", (0.0,), 100.0, **{**options, "learning_rate": 1e-30})

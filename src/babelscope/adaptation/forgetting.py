@@ -68,28 +68,29 @@ class ReplayChoice(NamedTuple):
 def choose_replay(
     prepare: Callable[[float], Material], method: Method, shares: Sequence[float], bound: float, **options: Any
 ) -> ReplayChoice:
-    """The smallest share of replay whose harm is at most `bound` bits per byte, tried from the smallest on.
+    """The smallest share of replay with a gain, and a harm within `bound` bits per byte; tried from the smallest on.
 
     prepare: the material of a share, whose test text is what harm is measured on: give text to choose on, and not the
     text that the result is scored on. options: of `adapt`; every share has the same. Harm is the mean rise over the
-    other languages, at the step that is best for the target.
-    Raises MeasurementError where no share keeps the bound, with what each costs.
+    other languages, at the step that is best for the target; where that is step 0 nothing was trained, so that no harm
+    is no merit, and the share is passed over.
+    Raises MeasurementError where no share gains within the bound, with what each costs and gains.
     """
     harms: dict[float, float] = {}
     gains: dict[float, float] = {}
     for share in sorted(shares):
         key, measure = partial(hash_of, f"{method} replay {share}"), partial(_measured, prepare, method, share, options)
         harms[share], gains[share], rows, points = piece_of_work(key, measure)
-        if harms[share] <= bound:
+        if harms[share] <= bound and gains[share] > 0:
             account = tuple(Forgetting(Language(tag), *numbers) for tag, *numbers in rows)
             course = [
                 (fed, {row.language: rise for row, rise in zip(account, rises, strict=True)}) for fed, rises in points
             ]
             return ReplayChoice(share, harms, gains, account, tuple(course))
-    costs = ", ".join(f"{harm:.4f} with {share:g}" for share, harm in harms.items())
+    costs = ", ".join(f"{harm:.4f} and {gains[share]:.4f} with {share:g}" for share, harm in harms.items())
     raise MeasurementError(
-        f"no share of replay keeps the harm within {bound:g} bits per byte: {costs}; expected one that does; raise the "
-        "bound, lower the learning rate, or give larger shares"
+        f"no share of replay gains with a harm within {bound:g} bits per byte: harm and gain are {costs}; expected one "
+        "that does; raise the bound, lower the learning rate, or give larger shares"
     )
 
 
