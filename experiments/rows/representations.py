@@ -44,7 +44,7 @@ ASKED = ("en", "ar", "de", "es", "hi", "ru", "th", "tr", "zh")
 SENTENCES = 60
 SIMILAR_SENTENCES = 200
 PAIR_ENTRIES, ENTRIES_ASKED = 150, 1000
-PARAGRAPHS, QUESTIONS, OPTIONS = 10, 4, 4
+PARAGRAPHS, QUESTIONS, OPTIONS = 4, 4, 4
 
 
 @cache
