@@ -4,10 +4,11 @@ Trimming: parameters, tokens of unseen text that are cut otherwise, bits per byt
 generated, before and after, for 1, 5 and 17 languages. Against it: more than one token in a hundred cut otherwise, or
 bits per byte that rise by more than .002. Where every token of a text stays, bits per byte can only fall, by the mass
 of what is gone.
-Extending: bits per byte of unseen text before any training, by how the new rows begin, each language with three samples
-of text. Controls: the model without new entries, and rows drawn at random. Against a way to begin: no better than
-random in some pair of language and sample. A tokenizer that is extended by merges cuts every new entry in one way, so
-that "align" is "subword" there, and is left out.
+Extending: bits per byte of unseen text before any training of the body, by how the new rows begin, each language with
+three samples of text. Controls: the model without new entries, rows drawn at random, and rows that were learnt in the
+places of other new entries. Against a way to begin: no better than random, or than the mean of sub-words, in some pair
+of language and sample. A tokenizer that is extended by merges cuts every new entry in one way, so that "align" is
+"subword" there, and is left out.
 """
 
 import json
@@ -23,10 +24,9 @@ from babelscope import VocabularyPack, load_corpus, open_model, trim_vocabulary
 from babelscope.corpus import Corpus, Document, encode_texts, tokenize_prompt
 from babelscope.evaluation import bits_per_byte
 from babelscope.files.writing import write_text
-from babelscope.models.plain import plain_weight
 from babelscope.runs import Run, environment, run_experiment
 from babelscope.vocabulary.extension import new_entries
-from babelscope.vocabulary.initial_rows import INITS, rows_of
+from babelscope.vocabulary.initial_rows import DISTILLED, INITS
 from babelscope.vocabulary.row_packs import pack_of
 from babelscope.vocabulary.token_tables import token_tables
 
@@ -55,9 +55,11 @@ class Config:
     """UTF-8 bytes of unseen text of a language that bits per byte are measured on; each seed has other text."""
     generate: int = 16
     """Tokens of each of three greedy answers that are timed."""
+    inits: tuple[str, ...] = tuple(name for name in (*INITS, *DISTILLED) if name != "align")
+    """Ways to begin a new row."""
     seeds: int = 3
     out: str = ""
-    """Folder for vocabularies.jsonl; empty: the run's own results only."""
+    """File such as vocabularies.jsonl; empty: the run's own results only."""
 
 
 class Timed(NamedTuple):
@@ -85,7 +87,7 @@ def run(config: Config, run: Run) -> None:
             "processor_seconds": round(time.process_time() - started),
         }
         lines = [json.dumps(row, ensure_ascii=False) for row in (first, *run.results())]
-        write_text(Path(config.out) / "vocabularies.jsonl", "\n".join(lines) + "\n")
+        write_text(Path(config.out), "\n".join(lines) + "\n")
 
 
 def sample(config: Config, languages: tuple[str, ...], split: Any, size: int, seed: int) -> Corpus:
@@ -166,31 +168,26 @@ def timed(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
     return Timed(seconds, n_bytes)
 
 
-@torch.no_grad()
 def extended(
     config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, language: str, seed: int
 ) -> list[dict[str, Any]]:
     """One row a way to begin, and one for the model without new entries."""
     texts = sample(config, (language,), "train", config.learn_bytes, seed)
     unseen = sample(config, (language,), "valid", config.score_bytes, seed)
-    own = token_tables(model)
-    bases = [plain_weight(own.embedding), *([] if own.tied else [plain_weight(own.head)])]
-    new = new_entries(tokenizer, texts, rows=own.rows, size=config.size)
+    new = new_entries(tokenizer, texts, rows=token_tables(model).rows, size=config.size)
     shared = {"job": "extend", "language": language, "seed": seed, "size": len(new.ids)}
     tokens = [len(ids) for ids in (every_id(tokenizer, unseen), every_id(new.successor, unseen))]
     (before,) = bits_per_byte(model, tokenizer, unseen).values()
     rows: list[dict[str, Any]] = [{**shared, "init": "none", "bits_per_byte": before, "tokens": tokens[0]}]
-    pack = pack_of(model, new, "extend", "mean")
-    with pack.applied(model):
-        fresh = pack.source < 0
-        for name in INITS:
-            if name == "align":
-                continue
-            begins, generator = INITS[name](new), torch.Generator().manual_seed(seed)
-            for module, base in zip((own.embedding, own.head), bases, strict=False):
-                plain_weight(module)[fresh] = rows_of(base, begins, generator)
-            (after,) = bits_per_byte(model, new.successor, unseen).values()
-            rows.append({**shared, "init": name, "bits_per_byte": after, "tokens": tokens[1]})
+    for name in config.inits:
+        began = time.process_time()
+        pack = pack_of(model, new, "extend", name, seed=seed)
+        spent = time.process_time() - began
+        with pack.applied(model):
+            (after,) = bits_per_byte(model, pack.tokenizer, unseen).values()
+        rows.append(
+            {**shared, "init": name, "bits_per_byte": after, "tokens": tokens[1], "processor_seconds": round(spent, 1)}
+        )
     return rows
 
 

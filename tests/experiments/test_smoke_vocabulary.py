@@ -24,20 +24,22 @@ def test_trimming_and_extending_give_rows_that_add_up(tmp_path):
     config = module.Config(
         kept=(("en", "fi"),),
         extended=("eu",),
-        size=20,
-        learn_bytes=20_000,
-        score_bytes=400,
+        size=4,
+        learn_bytes=4_000,
+        inits=("random", "subword", "distill", "distill-shuffled"),
+        score_bytes=2_000,
         generate=2,
         seeds=1,
-        out=str(tmp_path),
+        out=str(tmp_path / "vocabularies.jsonl"),
     )
     module.run(config, Run(tmp_path / "run"))
     facts, whole, *rows = map(json.loads, (tmp_path / "vocabularies.jsonl").read_text().splitlines())
-    assert facts["config"]["size"] == 20 and "out" not in facts["config"]
+    assert facts["config"]["size"] == 4 and "out" not in facts["config"]
     assert whole["parameters"][0] - whole["parameters"][1] == 256 * (whole["entries"][0] - whole["entries"][1]) > 0
     assert [row["language"] for row in rows[:2]] == ["en", "fi"]
     none, *begun = rows[2:]
-    assert none["init"] == "none" and len(begun) == 7
+    assert none["init"] == "none" and len(begun) == 4
     assert all(row["tokens"] <= none["tokens"] for row in begun)
     losses = {row["init"]: row["bits_per_byte"] for row in begun}
-    assert losses["subword"] < losses["random"] and len(set(losses.values())) == 7
+    assert losses["distill"] < losses["subword"] < losses["random"] and losses["distill"] < losses["distill-shuffled"]
+    assert len(set(losses.values())) == 4

@@ -10,8 +10,11 @@ from babelscope.cli.arguments import Device, Dtype, Model, Out, Result, Split, T
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, CountOrNone, Seed
 
-Init = Literal["random", "mean", "subword", "merge", "align", "script", "focus", "omp"]
-DRAWN = UsedWith("with --init random or script", lambda call: call["init"] in ("random", "script"))
+Init = Literal["random", "mean", "subword", "merge", "align", "script", "focus", "omp", "distill", "distill-shuffled"]
+DRAWN = UsedWith(
+    "with --init random, script or distill",
+    lambda call: call["init"] in ("random", "script", "distill", "distill-shuffled"),
+)
 
 
 @alone
@@ -82,7 +85,8 @@ def run_extend(
         size: new entries; 0 chooses by what they save in the valid split.
         init: what new rows begin with: the mean of the tokens that an entry was cut into (subword), of the two that it
             joins (merge), of those that stood in its places (align), of all (mean); drawn from all rows (random) or
-            those of its script (script); mixed from entries with the same neighbours (focus, omp).
+            those of its script (script); mixed from entries with the same neighbours (focus, omp); learnt, in minutes,
+            from the model's states after the tokens that stood there (distill; its control is distill-shuffled).
         min_count: how often two tokens must stand side by side to be joined.
     """
     from babelscope.corpus import load_corpus
@@ -93,7 +97,15 @@ def run_extend(
     train, valid = (load_corpus(corpus, languages or None, split=split) for split in ("train", "valid"))
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     pack = extend_vocabulary(
-        opened, tokenizer, train, size=size or None, init=init, valid=valid, min_count=min_count, seed=seed
+        opened,
+        tokenizer,
+        train,
+        size=size or None,
+        init=init,
+        valid=valid,
+        min_count=min_count,
+        seed=seed,
+        progress=True,
     )
     pack.save(out)
     curve = pack.parameters["curve"]
@@ -142,7 +154,9 @@ def run_replace(
     free(out)
     texts = load_corpus(corpus, languages or None, split=split)
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    pack = replace_vocabulary(opened, tokenizer, texts, size=size or None, init=init, min_count=min_count, seed=seed)
+    pack = replace_vocabulary(
+        opened, tokenizer, texts, size=size or None, init=init, min_count=min_count, seed=seed, progress=True
+    )
     pack.save(out)
     before, after = pack.parameters["tokens"]
     return {

@@ -34,6 +34,7 @@ def extend_vocabulary(
     valid: Texts | None = None,
     min_count: int = 5,
     seed: int = 0,
+    progress: bool = False,
 ) -> VocabularyPack:
     """More entries for the languages of a text, for byte-level BPE, BPE with byte fallback, and Unigram.
 
@@ -44,7 +45,8 @@ def extend_vocabulary(
 
     size: new entries; None takes, of 50, 100, 200, 500 …, the first that saves three quarters of the tokens that the
     longest list saves in `valid`, or in every tenth document where that is not given, which learning then leaves out.
-    init: one of `initial_rows.INITS`: random, mean, subword, merge, align, script, focus, omp.
+    init: one of `initial_rows.INITS`: random, mean, subword, merge, align, script, focus, omp; or "distill", which
+    learns the rows in minutes, and its control "distill-shuffled": see `distilled_rows.distilled`.
     valid: text that is not learnt from, in which the saved tokens are counted (`parameters["curve"]`); with a size and
     without it they are counted in the text that was learnt from, and the curve's `held_out` is False.
     min_count: how often a pair must come to be joined. seed: of what is drawn.
@@ -56,7 +58,7 @@ def extend_vocabulary(
         raise MeasurementError(f"size {size}, min_count {min_count} came; expected 0 or more, and 1 or more")
     check_none_applied(model, "extending")
     new = new_entries(tokenizer, texts, rows=token_tables(model).rows, size=size, valid=valid, min_count=min_count)
-    return pack_of(model, new, "extend", init, seed=seed)
+    return pack_of(model, new, "extend", init, seed=seed, progress=progress)
 
 
 def new_entries(

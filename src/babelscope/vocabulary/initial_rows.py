@@ -252,13 +252,15 @@ INITS: dict[str, Callable[[NewEntries], Sequence[RowMixture | RowPool]]] = {
     "focus": focus_rows,
     "omp": pursuit_rows,
 }
-"""Ways to begin, by name."""
+"""Ways to begin that are mixed or drawn from rows, by name."""
+DISTILLED = ("distill", "distill-shuffled")
+"""Ways to begin that are learnt from the model's own states, and its control; see `distilled_rows`."""
 
 
 def check_init(name: str) -> None:
     """Raise MeasurementError for a way to begin that is unknown."""
-    if name not in INITS:
-        raise MeasurementError(f"init {name!r} came; expected one of {', '.join(INITS)}")
+    if name not in (*INITS, *DISTILLED):
+        raise MeasurementError(f"init {name!r} came; expected one of {', '.join((*INITS, *DISTILLED))}")
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ def replace_vocabulary(
     replacement: PreTrainedTokenizerBase | None = None,
     min_count: int = 5,
     seed: int = 0,
+    progress: bool = False,
 ) -> VocabularyPack:
     """A vocabulary of a text's languages in the place of the model's, for the kinds that `extend_vocabulary` takes.
 
@@ -35,7 +36,7 @@ def replace_vocabulary(
     pad the model's tables stay behind the last entry. The model is not changed: `pack.applied(model)` does that.
 
     size: entries in all; None takes as many as the text gives, at most as many as the model has.
-    init: one of `initial_rows.INITS`; "merge" needs merges, so not a Unigram.
+    init: as in `extend_vocabulary`; "merge" needs merges, so not a Unigram.
     replacement: a finished tokenizer of the same kind; the text is then what rows are worked out from.
     min_count: how often a pair, or a letter, must come to be an entry. seed: of what is drawn.
     Raises PrerequisiteError as `extend_vocabulary`, and for a replacement of another kind or without the special
@@ -65,7 +66,7 @@ def replace_vocabulary(
         successor = TokenizerForm.of(replacement)
         check_same_kind(form, successor, named_ids | {token["id"] for token in form.state["added_tokens"]})
     new = replaced_entries(tokenizer, form, successor, corpus, rows=rows, min_count=min_count)
-    return pack_of(model, new, "replace", init, seed=seed)
+    return pack_of(model, new, "replace", init, seed=seed, progress=progress)
 
 
 def check_same_kind(form: TokenizerForm, successor: TokenizerForm, named_ids: set[int]) -> None:

@@ -4,20 +4,25 @@ import torch
 
 from babelscope.models import origin_of
 from babelscope.models.plain import CausalModel, plain_weight
-from babelscope.vocabulary.initial_rows import INITS, NewEntries, rows_of
+from babelscope.vocabulary.distilled_rows import distilled
+from babelscope.vocabulary.initial_rows import DISTILLED, INITS, NewEntries, rows_of
 from babelscope.vocabulary.pack import VocabularyPack
 from babelscope.vocabulary.token_tables import token_tables
 
 
-def pack_of(model: CausalModel, new: NewEntries, operation: str, init: str, *, seed: int = 0) -> VocabularyPack:
+def pack_of(
+    model: CausalModel, new: NewEntries, operation: str, init: str, *, seed: int = 0, progress: bool = False
+) -> VocabularyPack:
     """The pack of a model and another tokenizer; operation: "extend" or "replace".
 
-    Rows of an untied head are mixed by the same weights as those of the embeddings; elements of a bias are 0.
+    Rows of an untied head are mixed by the same weights as those of the embeddings; elements of a bias are 0. Rows that
+    are learnt begin with the mean of their sub-words.
     """
-    tables, begins, generator = token_tables(model), INITS[init](new), torch.Generator().manual_seed(seed)
+    tables, begins = token_tables(model), INITS["subword" if init in DISTILLED else init](new)
+    generator = torch.Generator().manual_seed(seed)
     weights = [plain_weight(tables.embedding), *([] if tables.tied else [plain_weight(tables.head)])]
     rows = [rows_of(weight, begins, generator) for weight in weights]
-    return VocabularyPack(
+    pack = VocabularyPack(
         origin=origin_of(model, new.tokenizer),
         languages=tuple(new.corpus),
         operation=operation,
@@ -29,3 +34,6 @@ def pack_of(model: CausalModel, new: NewEntries, operation: str, init: str, *, s
         head_bias=None if tables.bias is None else torch.zeros(len(new.ids)),
         parameters={**new.learning, "init": init, "seed": seed, "text": new.corpus.hash},
     )
+    if init not in DISTILLED or not new.ids:
+        return pack
+    return distilled(model, new, pack, seed=seed, shuffled=init == DISTILLED[1], progress=progress)
