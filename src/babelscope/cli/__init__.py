@@ -62,8 +62,16 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
     try:
         from babelscope.cli.arguments import FailedResult, ended_by_sigterm
         from babelscope.cli.calling import call_verb
+        from babelscope.cli.launched_ranks import launched_rank
         from babelscope.runs import nan_as_null
 
+        rank = launched_rank()
+        if rank.world > 1 and not VERBS[verb].over_ranks:
+            shared = ", ".join(name for name in VERBS if VERBS[name].over_ranks)
+            raise UsageError(
+                f"{rank.world} ranks came; {verb} runs in one process, and ranks share the work of {shared} alone; "
+                "start it without the launcher"
+            )
         with ended_by_sigterm():
             returned = call_verb(verb, words)
         result = nan_as_null(returned)
@@ -74,6 +82,8 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
     except KeyboardInterrupt:
         text = "interrupted; --resume goes on where it stopped, where the verb has it"
         return tell_error(f"babelscope {verb}", text, as_json, "Interrupted", INTERRUPTED)
+    if rank.number:
+        return DONE
     if as_json:
         print(as_json_line(result))
     elif isinstance(returned, Told):

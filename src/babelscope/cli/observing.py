@@ -1,6 +1,7 @@
 """The verbs `observe` and `merge`."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from babelscope.cli.arguments import (
     stop_on_interrupt,
 )
 from babelscope.cli.flag_conditions import UsedWith
+from babelscope.cli.launched_ranks import awaiting_all, device_of, launched_rank
 from babelscope.cli.quantities import RowLength, Shards, TokensOrAll
 from babelscope.errors import ArtifactError, UsageError
 
@@ -61,6 +63,9 @@ def run_observe(
 ) -> Result:
     """One pass of labelled text through a model, into an Observation.
 
+    Started by torchrun or accelerate launch, each process reads its part of the documents, on its own GPU where there
+    are some, and the first adds them up.
+
     Args:
         corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
         out: folder of the Observation; an interrupted pass is kept beside it.
@@ -77,9 +82,14 @@ def run_observe(
         dry_run: print tokens and bytes, run nothing.
         check_language: refuse text that is mostly another language than its label says.
     """
-    part = part_of_shards(shard)
-    if part[1] > shards:
-        raise UsageError(f"--shard {shard} came with --shards {shards}; expected at most as many parts; correct one")
+    part, rank = part_of_shards(shard), launched_rank()
+    if rank.world > 1 and part != (0, 1):
+        raise UsageError(
+            f"--shard {shard} came to rank {rank.number} of {rank.world}, which reads a part of its own; leave it out"
+        )
+    if max(part[1], rank.world) > shards:
+        given = f"--shard {shard}" if rank.world == 1 else f"{rank.world} ranks"
+        raise UsageError(f"{given} came with --shards {shards}; expected at most as many parts; correct one")
     checkpoint = checkpoint_of(out, resume=resume)
     complete = resume and (out / "config.json").is_file()
     if not complete:
@@ -98,7 +108,7 @@ def run_observe(
     texts = load_corpus(corpus, languages or None, split=split, conversation=counted_of(conversation))
     if check_language:
         check_labels(texts)
-    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
+    language_model, tokenizer = open_model(model, device=device_of(rank, device), dtype=dtype)
     if conversation != "none":
         check_conversations(tokenizer, texts)
     limit = tokens_per_language or None
@@ -106,25 +116,56 @@ def run_observe(
         plan = plan_observation(language_model, texts, sites=sites, tokens_per_language=limit, shards=shards)
         return {"tokens": plan.tokens, "megabytes": round(plan.result_bytes / 1e6, 1), "sites": list(plan.sites)}
     free(out)  # once more: another run may have ended while the model was opened
-    resumed = saved_facts(checkpoint).get("tokens", 0)
-    with stop_on_interrupt() as stopped:
-        observation = observe(
-            language_model,
-            tokenizer,
-            texts,
-            sites=sites,
-            tokens_per_language=limit,
-            shards=shards,
-            part=part,
-            batch_size=batch_size if batch_size == "auto" else int(batch_size),
-            max_length=max_length,
-            checkpoint=checkpoint,
-            progress=True,
-            stop=stopped,
-        )
-    observation.save(out)
-    discard(checkpoint)
-    return {"out": str(out), "tokens": observation.tokens, "resumed_tokens": resumed}
+
+    def read(part: tuple[int, int], target: Path, checkpoint: Path) -> tuple[Observation, int]:
+        """The observation of a part, saved, and how many tokens an interrupted pass had read of it."""
+        resumed = saved_facts(checkpoint).get("tokens", 0)
+        with stop_on_interrupt() as stopped:
+            observation = observe(
+                language_model,
+                tokenizer,
+                texts,
+                sites=sites,
+                tokens_per_language=limit,
+                shards=shards,
+                part=part,
+                batch_size=batch_size if batch_size == "auto" else int(batch_size),
+                max_length=max_length,
+                checkpoint=checkpoint,
+                progress=rank.number == 0,
+                stop=stopped,
+            )
+        observation.save(target)
+        discard(checkpoint)
+        return observation, resumed
+
+    if rank.world == 1:
+        observation, resumed = read(part, out, checkpoint)
+        return {"out": str(out), "tokens": observation.tokens, "resumed_tokens": resumed}
+    targets = [out.with_name(f"{out.name}.part{number}of{rank.world}") for number in range(rank.world)]
+    target = targets[rank.number]
+    checkpoint = checkpoint_of(target, resume=resume)
+    with awaiting_all(rank) as wait:
+        if not (resume and (target / "config.json").is_file()):
+            read((rank.number, rank.world), free(target), checkpoint)
+        wait()
+        if rank.number:
+            return {}
+    return add_parts(targets, out)
+
+
+def add_parts(targets: Sequence[Path], out: Path) -> Result:
+    """Add what the ranks read, in their order, and remove it when the sum is saved."""
+    from babelscope.artifacts import Observation
+    from babelscope.files.writing import discard
+
+    total, *further = (Observation.load(path) for path in targets)
+    for other in further:
+        total = total + other
+    total.save(out)
+    for path in targets:
+        discard(path)
+    return {"out": str(out), "tokens": total.tokens, "parts": list(total.parts)}
 
 
 def run_merge(

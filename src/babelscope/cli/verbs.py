@@ -14,12 +14,16 @@ class Verb(NamedTuple):
     help: str
     may_open_model: bool = True
     """Whether it can come to open a model, and so to load transformers."""
+    over_ranks: bool = False
+    """Whether processes that a launcher started together share its work."""
 
 
 VERBS = {
     "demo": Verb("studying", "run_demonstration", "the main job on the bundled model and corpus, with a report"),
     "study": Verb("studying", "run_whole_study", "the main job on your model and text; resumable"),
-    "observe": Verb("observing", "run_observe", "one pass of labelled text through a model, into counts"),
+    "observe": Verb(
+        "observing", "run_observe", "one pass of labelled text through a model, into counts", over_ranks=True
+    ),
     "merge": Verb("observing", "run_merge", "add observations of several machines or texts", False),
     "identify": Verb(
         "selecting", "run_identify", "which neurons belong to which language, with controls and intervals", False

@@ -1,0 +1,110 @@
+"""Processes of one launcher share an observation; other verbs, and words that do not fit, are refused in one line."""
+
+import os
+import socket
+import subprocess
+import sys
+from contextlib import nullcontext
+
+import pytest
+import torch
+from conftest import tiny_model
+from safetensors.torch import load_file
+
+from babelscope.cli import main, observing
+
+LINES = {"en": "the cat sat on a mat {}\n", "fi": "kissa istui matolla {}\n"}
+
+
+@pytest.fixture
+def words(tmp_path, tokenizer):
+    """The words of `observe` on a small model and corpus, but for --out."""
+    tiny_model("llama").save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "corpus" / "train").mkdir(parents=True)
+    for tag, line in LINES.items():
+        text = "".join(line.format("abcdefgh"[i % 8] * (1 + i // 8)) for i in range(60))
+        (tmp_path / "corpus" / "train" / f"{tag}.txt").write_text(text)
+    return ["observe", *map(str, (tmp_path / "model", tmp_path / "corpus")), "--tokens-per-language", "900"]
+
+
+def launched(words, world=2):
+    """Start the ranks as torchrun does; their exit codes and what they wrote."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "babelscope", *words],
+            env={**shared, "RANK": str(number), "LOCAL_RANK": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(world)
+    ]
+    outputs = [rank.communicate(timeout=300) for rank in ranks]
+    return [rank.returncode for rank in ranks], outputs
+
+
+def test_two_ranks_write_one_observation_which_is_the_sum_of_its_parts(tmp_path, words, capsys, monkeypatch):
+    codes, outputs = launched([*words, "--out", str(tmp_path / "ranks")])
+    assert codes == [0, 0], outputs
+    assert "tokens" in outputs[0][0] and outputs[1][0] == "" and "it/s" not in outputs[1][1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "model", "ranks"]
+    for number in range(2):
+        assert main([*words, "--out", str(tmp_path / f"part{number}"), "--shard", f"{number}/2"]) == 0
+    assert main(["merge", str(tmp_path / "part0"), str(tmp_path / "part1"), "--out", str(tmp_path / "sum")]) == 0
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    capsys.readouterr()
+    tensors = {name: load_file(tmp_path / name / "tensors.safetensors") for name in ("ranks", "sum", "whole")}
+    for name, value in tensors["whole"].items():
+        assert torch.equal(tensors["ranks"][name], tensors["sum"][name])
+        if value.dtype.is_floating_point:
+            torch.testing.assert_close(tensors["ranks"][name], value, rtol=1e-6, atol=1e-6)
+        else:
+            assert torch.equal(tensors["ranks"][name], value), name
+    # Resumed where one part is there already, and the other rank is done: it is not read again.
+    os.rename(tmp_path / "part1", tmp_path / "again.part1of2")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(observing, "awaiting_all", lambda rank: nullcontext(lambda: None))
+    assert main([*words, "--out", str(tmp_path / "again"), "--resume"]) == 0
+    again = load_file(tmp_path / "again" / "tensors.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in tensors["ranks"].items())
+
+
+@pytest.mark.parametrize(
+    ("launcher", "more", "says"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, ["--shard", "0/2"], "reads a part of its own; leave it"),
+        ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, [], "RANK '2', WORLD_SIZE '2', LOCAL_RANK '0' came"),
+        ({"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, [], "expected whole numbers"),
+        ({"RANK": "0", "WORLD_SIZE": "40", "LOCAL_RANK": "0"}, [], "40 ranks came with --shards 32"),
+    ],
+)
+def test_what_a_launcher_says_must_fit(tmp_path, words, monkeypatch, capsys, launcher, more, says):
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
+    assert main([*words, "--out", str(tmp_path / "out"), *more]) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_verbs_run_in_one_process(tmp_path, monkeypatch, capsys):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["identify", str(tmp_path), "--out", str(tmp_path / "sets")]) == 2
+    assert "2 ranks came; identify runs in one process" in capsys.readouterr().err
+
+
+def test_ranks_that_do_not_find_each_other_are_told_in_one_line(tmp_path, words, monkeypatch, capsys):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert main([*words, "--out", str(tmp_path / "out")]) == 1
+    err = capsys.readouterr().err
+    assert "rank 0 of 2 does not find the others" in err and "--shard i/n" in err
