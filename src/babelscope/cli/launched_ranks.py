@@ -39,7 +39,7 @@ def launched_rank() -> Rank:
     return rank
 
 
-def device_of(rank: Rank, device: str) -> str:
+def device_of_rank(rank: Rank, device: str) -> str:
     """For "auto", where a machine has GPUs, the one of this rank; any other word as it is."""
     import torch
 
@@ -47,7 +47,7 @@ def device_of(rank: Rank, device: str) -> str:
 
 
 @contextmanager
-def awaiting_all(rank: Rank) -> Iterator[Callable[[], None]]:
+def awaiting_all(rank: Rank) -> Iterator[Callable[[], object]]:
     """While open: a function that returns when every rank has called it, by torch.distributed's gloo.
 
     Raises PrerequisiteError where the ranks do not find each other.

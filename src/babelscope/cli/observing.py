@@ -23,7 +23,7 @@ from babelscope.cli.arguments import (
     stop_on_interrupt,
 )
 from babelscope.cli.flag_conditions import UsedWith
-from babelscope.cli.launched_ranks import awaiting_all, device_of, launched_rank
+from babelscope.cli.launched_ranks import awaiting_all, device_of_rank, launched_rank
 from babelscope.cli.quantities import RowLength, Shards, TokensOrAll
 from babelscope.errors import ArtifactError, UsageError
 
@@ -108,7 +108,7 @@ def run_observe(
     texts = load_corpus(corpus, languages or None, split=split, conversation=counted_of(conversation))
     if check_language:
         check_labels(texts)
-    language_model, tokenizer = open_model(model, device=device_of(rank, device), dtype=dtype)
+    language_model, tokenizer = open_model(model, device=device_of_rank(rank, device), dtype=dtype)
     if conversation != "none":
         check_conversations(tokenizer, texts)
     limit = tokens_per_language or None
