@@ -9,8 +9,10 @@ from steering_cases import vector
 
 from babelscope import Direction, Language, Operation, Site, SteeringRecipe, compare_answers, origin_of
 from babelscope.errors import ChatError, LanguageError, MeasurementError, SteeringError
+from babelscope.evaluation import detect_languages
 from babelscope.sweeps import Decoding, Prompt, few_shot, generate_answers, instructed, make_questions
-from babelscope.sweeps.steered_answers import ending_ids, left_pad, prompt_ids
+from babelscope.sweeps.beside import pair_answers
+from babelscope.sweeps.steered_answers import Answer, ending_ids, left_pad, prompt_ids
 
 EN, FI = Language("en"), Language("fi")
 GREEDY = Decoding(new_tokens=12, temperature=0.0)
@@ -177,3 +179,12 @@ def test_what_can_not_be_compared_is_one_line(parts):
     operations = [Operation(Site(1, "resid_out"), "add", vector())]
     assert compare_answers(model, tokenizer, operations, messages=["a"], decoding=GREEDY)[0].verdict is None
     assert isinstance(direction.recipe(1.0, "raw"), SteeringRecipe)
+
+
+def test_a_right_answer_is_labelled_with_the_target_and_not_with_a_neighbour_that_was_guessed():
+    text = "ut, joutuk, joutukuk, joutukukuk"  # of all languages lingua guesses Maori; against Finnish it is Finnish
+    assert detect_languages([text]) == [Language("mi")]
+    answer = Answer(Prompt("0", EN, "The children walked"), FI, (), text)
+    (pair,), (other,) = pair_answers([answer], [answer], FI), pair_answers([answer], [answer], Language("ru"))
+    assert (pair.plain_language, pair.steered_language, pair.verdict) == ("mi", "fi", "right")
+    assert (other.steered_language, other.verdict) == ("mi", "other language")

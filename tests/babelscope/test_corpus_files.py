@@ -5,6 +5,7 @@ import json
 import pytest
 from conftest import tiny_tokenizer
 
+from babelscope.corpus import load_corpus
 from babelscope.corpus.corpus_names import check_corpus_name, may_be_hub_id
 from babelscope.corpus.data_sets import checked_document, load_dataset_corpus, split_rows
 from babelscope.corpus.plain_backend import plain_backend
@@ -16,6 +17,7 @@ from babelscope.corpus.text_files import (
     parse_row,
     read_documents,
     split_of,
+    unread_names,
 )
 from babelscope.errors import ChatError, CorpusError, LanguageError
 from babelscope.languages import Language
@@ -106,7 +108,7 @@ def test_a_files_first_documents_come_before_the_error_of_a_later_line(tmp_path)
 
 @pytest.mark.parametrize(
     ("row", "reason"),
-    [([1], "messages of a conversation"), ({"text": 3}, "text is int"), ({}, "fields "), ("word", "str")],
+    [([1], "a list; a line holds one row"), ({"text": 3}, "text is int"), ({}, "fields "), ("word", "str")],
 )
 def test_a_row_that_is_no_document_is_named(tmp_path, row, reason):
     with pytest.raises(CorpusError, match=f"line 1: no readable row \\({reason}"):
@@ -161,3 +163,46 @@ def test_no_text_gives_a_control_token_in_the_plain_backend():
     assert special.isdisjoint(plain.encode(text, add_special_tokens=False).ids)
     words = "the cat sat on a mat"
     assert plain.encode(words, add_special_tokens=False).ids == tokenizer(words, add_special_tokens=False)["input_ids"]
+
+
+def test_files_that_look_like_text_of_a_language_and_are_not_read_are_said_once(tmp_path, caplog):
+    make(tmp_path, "en.txt", "fi.csv", "en.dev.txt", "DE.TXT", "sv.txt.zip", "ru.tsv.gz", "README.md", ".hidden")
+    (tmp_path / "nb").mkdir()
+    unread = ["DE.TXT", "en.dev.txt", "fi.csv", "nb/", "ru.tsv.gz", "sv.txt.zip"]
+    assert unread_names(tmp_path) == unread
+    assert unread_names(tmp_path, ["fi", "en"]) == ["en.dev.txt", "fi.csv"]
+    for _ in range(2):
+        load_corpus(tmp_path, split="all")
+    said = [record.getMessage() for record in caplog.records if "not read" in record.getMessage()]
+    assert said == [
+        f"{tmp_path}: not read: {', '.join(unread)}; expected <tag>.txt or <tag>.jsonl, or <tag>.train.txt, "
+        "<tag>.valid.txt and <tag>.test.txt"
+    ]
+    with pytest.raises(CorpusError, match=r"no file for fi, .*; what is not read: fi.csv\)"):
+        load_corpus(tmp_path, ["fi"], split="all")
+    (tmp_path / "en.txt").unlink()
+    with pytest.raises(CorpusError, match=r"no <tag>.txt .*what is not read: DE.TXT, .* convert the files"):
+        load_corpus(tmp_path, split="all")
+
+
+def test_text_that_repeats_itself_is_said(tmp_path, caplog):
+    (tmp_path / "eu.txt").write_text("".join(f"lerro {i % 9}\n" for i in range(10)))
+    (tmp_path / "cy.txt").write_text("".join(f"llinell {i % 10}\n" for i in range(11)))
+    load_corpus(tmp_path, split="all")
+    (said,) = [record.getMessage() for record in caplog.records if "repeat another" in record.getMessage()]
+    assert "eu 1 of 10; intervals" in said and "cy" not in said.split("same text:")[1], "1 of 11 is below a tenth"
+
+
+def test_a_corpus_prints_its_name_and_documents(tmp_path):
+    make(tmp_path, "en.txt", "fi.txt")
+    assert repr(load_corpus(tmp_path, split="all")) == f"<Corpus '{tmp_path}, all of it'; documents: en 1, fi 1>"
+
+
+@pytest.mark.parametrize(
+    ("row", "word"),
+    [('[{"text": "a"}]', "a list; a line holds one row"), ('[{"role": "user", "content": "a"}]', "--conversation")]
+    + [('{"messages": []}', "--conversation"), ("[]", "a list"), ('["a"]', "a list")],
+)
+def test_a_list_of_rows_is_no_conversation(row, word, tmp_path):
+    with pytest.raises(CorpusError, match=word):
+        parse_row(row, 0, tmp_path / "en.jsonl")

@@ -187,6 +187,14 @@ def test_wrong_labels_are_noticed_and_unknown_languages_pass():
     check_labels(as_corpus({"tt": corpus["en"]}))
 
 
+def test_the_label_of_a_very_long_line_is_checked_by_its_beginning():
+    corpus = load_corpus("reference", ["en", "fi"])
+    english, finnish = (" ".join(document.text for document in corpus[tag]) for tag in ("en", "fi"))
+    check_labels(as_corpus({"en": [english[:2000] + finnish]}))
+    with pytest.raises(CorpusError, match="1 of 1 sampled lines"):
+        check_labels(as_corpus({"en": [finnish[:2000] + english]}))
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_the_head_alone_gives_the_models_logits(family, ids):
     model = tiny_model(family)

@@ -89,6 +89,11 @@ class Corpus(Mapping[Language, tuple[Document, ...]]):
     def __len__(self) -> int:
         return len(self._documents)
 
+    def __repr__(self) -> str:
+        """Its name, and how many documents each language has."""
+        counts = ", ".join(f"{tag} {len(documents)}" for tag, documents in self._documents.items())
+        return f"<Corpus {self.name!r}; documents: {counts}>"
+
     @property
     def hash(self) -> str:
         """blake2b over tags, ids and texts, with prompts, or messages and what counts: equal corpora, equal hashes."""

@@ -1,18 +1,32 @@
 """Labelled text from folders, compressed files and data sets; the one place that reads them."""
 
+import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from babelscope.corpus.corpus_names import check_corpus_name
 from babelscope.corpus.data_sets import load_dataset_corpus
 from babelscope.corpus.documents import Corpus, Document, TextSource
 from babelscope.corpus.messages import Counted
-from babelscope.corpus.splits import SPLITS, WHOLE, check_apart, contents, deal_texts, repeated, say_repeated
-from babelscope.corpus.text_files import each_document, find_files, read_documents, split_of
+from babelscope.corpus.splits import (
+    SPLITS,
+    WHOLE,
+    check_apart,
+    contents,
+    deal_texts,
+    repeated,
+    say_copies,
+    say_repeated,
+)
+from babelscope.corpus.text_files import each_document, find_files, read_documents, split_of, unread_names
 from babelscope.errors import CorpusError
 from babelscope.languages import Language, parse_languages
 from babelscope.reference import CORPUS as REFERENCE_CORPUS
+
+log = logging.getLogger(__name__)
+FILE_FORMS = "<tag>.txt or <tag>.jsonl, or <tag>.train.txt, <tag>.valid.txt and <tag>.test.txt"
 
 
 def load_corpus(
@@ -63,18 +77,21 @@ def load_folder(
     folder = path / split if folders else path
     files = find_files(folder, split, languages, root=path)
     tags = parse_languages(languages) if languages is not None else tuple(sorted(files))
+    unread = unread_names(folder, languages)
+    seen = f"; what is not read: {shortened(unread)}" if unread else ""
     if not tags:
         raise CorpusError(
-            f"{folder}: no <tag>.txt or <tag>.jsonl in it for split {split!r}; expected one file a language; "
-            "check the path and the split"
+            f"{folder}: no <tag>.txt or <tag>.jsonl in it for split {split!r}{seen}; expected {FILE_FORMS}; "
+            "check the path and the split, or convert the files"
         )
     missing = [tag for tag in tags if tag not in files]
     if missing:
         raise CorpusError(
             f"{folder}: no file for {', '.join(missing)}, split {split!r}; expected {missing[0]}.txt or "
-            f"{missing[0]}.jsonl (there are files for {', '.join(files) or 'no language'}); add it or leave "
+            f"{missing[0]}.jsonl (there are files for {', '.join(files) or 'no language'}{seen}); add it or leave "
             "the language out"
         )
+    say_unread(str(folder), tuple(unread))
     plain = [tag for tag in tags if not folders and not split_of(files[tag])]
     texts = {tag: read_documents(files[tag], conversation) for tag in tags if parallel or tag not in plain}
     if parallel:
@@ -82,15 +99,30 @@ def load_folder(
     streams = {tag: texts[tag] if parallel else each_document(files[tag], conversation) for tag in plain}
     dealt_corpus = deal_texts(streams, name, split) if plain else None
     if dealt_corpus is not None and len(plain) == len(tags):
+        say_copies(name, dealt_corpus)
         return dealt_corpus
     own_split = {tag: documents for tag, documents in texts.items() if tag not in plain}
     repeats = {} if path == REFERENCE_CORPUS else repeats_of(path, own_split, split, conversation)
     say_repeated(name, split, repeats)
     if dealt_corpus is None:
+        say_copies(name, texts)
         return Corpus(texts, name, TextSource(name, split, False, repeats))
     texts_by_tag = {tag: own_split[tag] if tag in own_split else dealt_corpus[tag] for tag in tags}
+    say_copies(name, texts_by_tag)
     source = TextSource(name, split, True, {**repeats, **lost(dealt_corpus)})
     return Corpus(texts_by_tag, f"{name}, {split}, {', '.join(plain)} by document", source)
+
+
+@cache
+def say_unread(folder: str, names: tuple[str, ...]) -> None:
+    """One line, once a process, on files of a corpus that look like text of a language and are not read."""
+    if names:
+        log.warning("%s: not read: %s; expected %s", folder, shortened(names), FILE_FORMS)
+
+
+def shortened(names: Sequence[str]) -> str:
+    """At most eight names, and how many more there are."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def has_splits(name: str | Path) -> bool:

@@ -29,6 +29,8 @@ TENTHS = {"train": range(3, 10), "valid": range(1), "test": range(1, 3)}
 """Shards of ten by which documents are dealt out."""
 FEWEST_DEALT = 20
 """A language with fewer documents is not dealt out: all of it is train, and nothing of it is held out."""
+COPIES = 0.1
+"""A share of repeated documents that is said: resampling takes documents for independent."""
 SAME = 0.5
 """A text of which such a part of the sampled documents is known is no other text; single lines may repeat in any."""
 HELD_OUT_ADVICE = "give folders train, valid and test, or ask for the whole text (--split all, or --same-text)"
@@ -129,6 +131,19 @@ def say_repeated(corpus: str, split: str, repeats: Mapping[Any, int]) -> None:
             corpus,
             split,
             listed(repeats),
+        )
+
+
+def say_copies(corpus: str, texts: Mapping[Language, Collection[Document]]) -> None:
+    """One line where a tenth or more of a language's documents repeat another one of the same split."""
+    copies = {tag: (len(documents) - len(contents(documents)), len(documents)) for tag, documents in texts.items()}
+    many = [f"{tag} {count} of {total}" for tag, (count, total) in copies.items() if count >= COPIES * total]
+    if many:
+        log.warning(
+            "%s: documents that repeat another one of the same text: %s; intervals count each as new text and come out "
+            "too narrow; remove the repeats",
+            corpus,
+            ", ".join(many),
         )
 
 

@@ -16,6 +16,8 @@ from babelscope.errors import ChatError, CorpusError, LanguageError
 from babelscope.files.strict_json import parse_json
 from babelscope.languages import Language, parse_languages
 
+ENDINGS = ("txt", "jsonl")
+"""Of files that are read, before the ending of a packed one."""
 FIELDS = ("text", "prompt", "answer")
 ROW_FORM = '{"text": "…"} or {"prompt": "…", "answer": "…"}'
 ROW_ADVICE = f"expected {ROW_FORM}; correct the line"
@@ -44,7 +46,7 @@ def find_files(
         parts = file.name.split(".")
         if f".{parts[-1]}" in COMPRESSED:
             parts.pop()
-        if len(parts) not in (2, 3) or parts[-1] not in ("txt", "jsonl"):
+        if len(parts) not in (2, 3) or parts[-1] not in ENDINGS:
             continue
         if len(parts) == 3 and parts[1] not in SPLITS:
             continue
@@ -71,6 +73,29 @@ def find_files(
             names = f"{file_of_tag[tag].name} and {divided[tag].name}"
             raise CorpusError(f"{folder}: {names} are both {tag!r}; expected files of splits, or one; remove one")
     return file_of_tag
+
+
+def unread_names(folder: Path, languages: Iterable[str] | None = None) -> list[str]:
+    """Entries of a corpus folder that begin with a language's tag and are no text file of it, in order.
+
+    Such are `fi.csv`, `fi.dev.txt`, `FI.TXT` and a folder `fi`. languages: of these alone; None means any.
+    """
+    tags = None if languages is None else parse_languages(languages)
+    names: list[str] = []
+    for entry in sorted(folder.iterdir()):
+        stem, *endings = entry.name.split(".")
+        if endings and f".{endings[-1]}" in COMPRESSED:
+            endings.pop()
+        of_split = len(endings) == 1 or (len(endings) == 2 and endings[0] in SPLITS)
+        if of_split and endings[-1] in ENDINGS:
+            continue
+        try:
+            tag = Language.parse(stem)
+        except LanguageError:
+            continue
+        if tags is None or tag in tags:
+            names.append(f"{entry.name}/" if entry.is_dir() else entry.name)
+    return names
 
 
 def check_plain(file: Path, root: Path) -> None:
@@ -118,7 +143,8 @@ def parse_line(line: str, number: int, path: Path) -> Document:
 def parse_row(line: str, number: int, path: Path) -> Document:
     """A row of a jsonl file; raises CorpusError if it is none."""
     row = parse_json(line, f"{path}, line {number + 1}", error=CorpusError, advice=ROW_ADVICE)
-    if isinstance(row, list) or (isinstance(row, dict) and "messages" in row):
+    first = row[0] if isinstance(row, list) and row else row
+    if isinstance(first, dict) and ("messages" in row or (first is not row and "role" in first)):
         raise CorpusError(
             row_error(path, number, "messages of a conversation") + ", or say --conversation (whose words count)"
         )
@@ -126,7 +152,8 @@ def parse_row(line: str, number: int, path: Path) -> Document:
     if document is None:
         fields = row if isinstance(row, dict) else {}
         wrong = [f"{key} is {type(fields[key]).__name__}" for key in FIELDS if not isinstance(fields.get(key, ""), str)]
-        received = ", ".join(wrong) or (f"fields {', '.join(row)}" if isinstance(row, dict) else type(row).__name__)
+        names = f"fields {', '.join(row)}" if isinstance(row, dict) else type(row).__name__
+        received = ", ".join(wrong) or ("a list; a line holds one row" if isinstance(row, list) else names)
         raise CorpusError(row_error(path, number, received))
     return document
 

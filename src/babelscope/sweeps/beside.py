@@ -110,12 +110,16 @@ def changed(model: CausalModel, steering: Steering, strength: float) -> Iterator
 
 
 def pair_answers(plain: Sequence[Answer], steered: Sequence[Answer], target: Language | None) -> list[AnswerPair]:
-    """Answers in pairs, with their languages and, where one was wanted, the verdict on the steered one."""
+    """Answers in pairs, with their languages and, where one was wanted, the verdict on the steered one.
+
+    A steered answer that is right is in the target: by a guess among all languages, a few words may be in a neighbour.
+    """
     before, after = (detect_languages([answer.text for answer in group]) for group in (plain, steered))
     verdicts: list[str | None] = [None] * len(steered)
     if target is not None and target in known_languages():
         judged = judge_answers([answer.text for answer in steered], [target] * len(steered))
         verdicts = [recognition.verdict for recognition in judged]
+        after = [target if verdict == "right" else tag for tag, verdict in zip(after, verdicts, strict=True)]
     rows = zip(plain, steered, before, after, verdicts, strict=True)
     return [
         AnswerPair(first_answer.prompt, first_answer, second_answer, first, second, verdict)
