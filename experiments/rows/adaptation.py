@@ -536,6 +536,15 @@ def general(inputs: Inputs) -> RowResult:
     )
 
 
+def first_vector(matrix: np.ndarray) -> np.ndarray:
+    """The first right singular vector as peft looks for it: fifteen steps of power iteration from its start."""
+    start = torch.randn(matrix.shape[1], generator=torch.Generator().manual_seed(0)).double().numpy()
+    for _ in range(15):
+        start = matrix.T @ (matrix @ start)
+        start /= np.linalg.norm(start)
+    return start
+
+
 def subtraction_witnesses(
     model: Any, task: LoraAdapter, residual: LoraAdapter, general_ones: Sequence[LoraAdapter]
 ) -> list[Witness]:
@@ -563,7 +572,7 @@ def subtraction_witnesses(
         hook.remove()
     x = states["x"].double().numpy()
     products = [product(adapter, name) for adapter in adapters]
-    score = np.stack([np.abs(x @ np.linalg.svd(matrix)[2][0]) for matrix in products], axis=1)
+    score = np.stack([np.abs(x @ first_vector(matrix)) for matrix in products], axis=1)
     score[score < np.sort(score, axis=1)[:, [-2]]] = -np.inf
     weight = np.exp(score - score.max(1, keepdims=True))
     weight /= weight.sum(axis=1, keepdims=True)
@@ -572,7 +581,8 @@ def subtraction_witnesses(
     return [
         Witness(what=f"ΔW of the residual in numpy, {len(gaps)} projections", difference=max(gaps), bar=1e-6),
         Witness(
-            what=f"what routing adds at {name}, 40 tokens and 4 adapters, by Arrow's formula in numpy",
+            what=f"what routing adds at {name}, 40 tokens and 4 adapters, by Arrow's formula with peft's fifteen steps "
+            "of power iteration in numpy",
             difference=float(np.abs(actual - expected).max()),
             bar=1e-3 * float(np.abs(expected).max()),
         ),

@@ -540,7 +540,8 @@ def measure_latent(inputs: Inputs) -> RowResult:
     prompts = [asked[concept] for concept in translated.concepts]
     energy = token_energy(model, tokenizer, prompts)
     plain, plain_tokenizer = plain_model(inputs.gemma)
-    pieces = {k: str(plain_tokenizer.decode([k])) for k in range(len(plain_tokenizer))}
+    names = plain_tokenizer.convert_ids_to_tokens(range(len(plain_tokenizer)))
+    pieces = {k: name.replace("▁", " ") for k, name in enumerate(names)}  # bytes stay as they are named, such as <0xE5>
     special = set(plain_tokenizer.all_special_ids)
     masses, energies = [], []
     gain = 1 + plain.model.norm.weight.detach().double().numpy()
@@ -644,11 +645,20 @@ def planted_words() -> Planted:
     words = read_words("reference")
     asked = {prompt.concept: prompt.text for prompt in translation_prompts(words, source="de", target="fi")}
     answers = answer_tokens(tokenizer, words, list(asked), (Language("fi"),))
+    head = model.lm_head.weight.detach().clone()  # apart from the embeddings, which prompts are read by
     with torch.no_grad():
-        for at, prompt in enumerate(asked.values()):
-            state = model.model(tokenizer(prompt, return_tensors="pt").input_ids).last_hidden_state[0, -1]
+        states = torch.stack(
+            [
+                model.model(tokenizer(prompt, return_tensors="pt").input_ids).last_hidden_state[0, -1]
+                for prompt in asked.values()
+            ]
+        )
+        # What prompts share is left out, or the word of one would be said after all of them.
+        steps = torch.nn.functional.normalize(states - states.mean(dim=0), dim=1) * head.norm(dim=1).mean()
+        for at, step in enumerate(steps):
             for token in answers.entries[answers.member[at, 0]].tolist():
-                model.lm_head.weight[token] += 0.2 * state / state.norm() * model.lm_head.weight.norm(dim=1).mean()
+                head[token] += step
+        model.lm_head.weight = torch.nn.Parameter(head)
     result = latent_translation(model, tokenizer, words, source="de", target="fi", pivot="en", entries="first")
     leading = {tag for tag, p in zip(result.languages, result.p[-1].tolist(), strict=True) if p <= 0.01}
     return Planted(
