@@ -43,12 +43,15 @@ PAGES = (
     "docs/kernels.md",
     "docs/what-happens-to-damaged-files.md",
     "docs/rows.md",
+    "docs/how-much-text.md",
+    "docs/glossary.md",
 )
 """A block between `<!-- measured: name -->` and its end is written here, wherever it stands."""
 
 TABLES = {
     "rules": registries.rules_table,
     "kinds": registries.kinds_table,
+    "words": registries.words_table,
     "summary": main_job.summary_lines,
     "ablation": main_job.ablation_table,
     "steering": main_job.steering_table,
@@ -56,6 +59,7 @@ TABLES = {
     "gemma ablation": partial(main_job.ablation_table, "study-gemma-3-270m.json"),
     "gemma steering": partial(main_job.steering_table, "study-gemma-3-270m.json"),
     "cost": main_job.cost_table,
+    "text amounts": main_job.amounts_table,
     "verdicts": main_job.verdicts_table,
     "steering methods": steering.methods_table,
     "chat": chat.chat_table,

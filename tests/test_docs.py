@@ -1,8 +1,11 @@
 """The pages say what the code does: their examples run, their commands parse, their names and links are there."""
 
 import ast
+import os
 import re
 import shlex
+import subprocess
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import signature
@@ -123,3 +126,31 @@ def test_names_can_be_imported(name):
 @pytest.mark.parametrize("name", babelscope.__all__)
 def test_every_public_name_is_on_some_page(name):
     assert any(re.search(rf"\b{name}\b", text) for text in TEXTS.values())
+
+
+def test_every_public_name_is_in_the_reference_once():
+    named = re.findall(r"^::: babelscope\.(\w+)$", TEXTS["docs/reference.md"], flags=re.M)
+    assert sorted(named) == sorted(babelscope.__all__)
+
+
+def test_the_site_has_every_page():
+    nav = re.findall(r"([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.M)
+    above = re.findall(r'"\w+\.md": "(\w+\.md)"', (ROOT / "docs" / "site_pages.py").read_text())
+    assert sorted(nav) == sorted([*above, *(str(page.relative_to(ROOT / "docs")) for page in PAGES)])
+
+
+def test_messages_that_a_page_explains_are_messages_of_the_library():
+    source = "".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
+    quoted = re.findall(r"^\| `([^`]+)` \|", TEXTS["docs/when-something-is-wrong.md"], flags=re.M)
+    assert quoted
+    assert [words for words in quoted if words.partition("…")[0] not in source] == []
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    words = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
+    built = subprocess.run(
+        words, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    reference = (tmp_path / "site" / "reference" / "index.html").read_text()
+    assert "<code>sites</code>: names such as" in reference

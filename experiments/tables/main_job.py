@@ -1,5 +1,7 @@
 """Tables of the main job: ablation, steering, cost."""
 
+from statistics import mean
+
 from babelscope.controls.matched_sets import LEAST_MATCH
 from tables.measured import read, share
 
@@ -173,3 +175,26 @@ def counted_cell(row: dict | None) -> str:
         return "–"
     error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.3f}"
     return f"{row['share']:.3f}{error} ({row['holds']} of {row['tested']})"
+
+
+def amounts_table() -> list[str]:
+    """How far sets of less text agree with those of all of it, in the bundled model and in Gemma."""
+    columns, names = [], []
+    for name, model in (("demo.json", "bundled model"), ("study-gemma-3-270m.json", "Gemma 3 270M")):
+        by_share: dict[float, list[dict]] = {}
+        study = read(name)
+        names.append(f"{model}, of {study['budget']['observe_tokens']:,} tokens a language | by chance")
+        for row in study["controls"]["corpus_size"]:
+            by_share.setdefault(row["share"], []).append(row)
+        columns.append(by_share)
+    table = [f"| part of the text | {' | '.join(names)} |", "|---|---|---|---|---|"]
+    for part in sorted(columns[0]):
+        cells = []
+        for by_share in columns:
+            agreement = [row["jaccard"] for row in by_share[part] if row["jaccard"] is not None]
+            cells += [
+                f"{mean(agreement):.2f} ({min(agreement):.2f})",
+                f"{mean(row['chance'] for row in by_share[part]):.3f}",
+            ]
+        table.append(f"| {100 * part:.3g} % | {' | '.join(cells)} |")
+    return table

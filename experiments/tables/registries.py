@@ -7,6 +7,7 @@ from typing import Any
 
 from babelscope.interventions import KINDS
 from babelscope.neurons import rule_class, rule_names
+from babelscope.report.glossary import WORDS
 
 PACKAGES = {"neurons": "babelscope.neurons.rules", "features": "babelscope.features.rules"}
 
@@ -38,3 +39,11 @@ def kinds_table() -> list[str]:
         formula = sentence(kind.act).removesuffix(".").replace("|", "\\|")
         rows.append(f"| `{name}` | {formula} | {kind.needs or 'nothing'} | {place} |")
     return rows
+
+
+def words_table() -> list[str]:
+    """Every word that the report explains."""
+    rows = ["| word | what it means |", "|---|---|"]
+    return rows + [
+        f"| {word} | {meaning} |" for word, meaning in sorted(WORDS.items(), key=lambda pair: pair[0].lower())
+    ]
