@@ -22,6 +22,7 @@ LEVELS = [
     ["features", "probes"],
     ["identification", "ablation", "sweeps", "adapters", "report"],
     ["adaptation", "dashboards", "knowledge", "playground", "priming", "study"],
+    ["editing"],
     ["cli"],
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

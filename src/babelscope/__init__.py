@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         set_neurons,
         shift_and_back,
     )
+    from babelscope.editing import edit_fact, measure_edits
     from babelscope.evaluation import judge_answers
     from babelscope.features import (
         FeatureSet,
@@ -166,6 +167,8 @@ __all__ = [
     "describe_units",
     "write_report",
     "compare_answers",
+    "edit_fact",
+    "measure_edits",
     "run_study",
     "probes",
 ]

@@ -36,6 +36,7 @@ VERBS = {
     ),
     "probe": Verb("probing", "run_probe", "lens, embeddings, alignment, trees, subspaces and more, with controls"),
     "knowledge": Verb("knowing", "run_knowledge", "which facts a model knows in which language, with controls"),
+    "edit": Verb("editing_facts", "run_edit", "edit facts in one language, and ask about them in all others"),
     "priming": Verb("knowing", "run_priming", "whether a structure in one language primes it in another"),
     "features": Verb("featuring", "run_features", "which features of a sparse autoencoder belong to which language"),
     "steer": Verb("answering", "run_steer", "answer prompts under steering, or measure the dose–response with --sweep"),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         source_target_map,
         unit_rate_map,
     )
-    from babelscope.figures.knowledge_figures import priming_forest, shared_facts_map
+    from babelscope.figures.knowledge_figures import edit_map, priming_forest, shared_facts_map
     from babelscope.figures.pages import write_figure
     from babelscope.figures.sets import (
         CorpusSizePoint,
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from babelscope.figures.svg_figure import figure_svg
 
 __all__ = [
+    "edit_map",
     "PERPLEXITY_BAND",
     "STRENGTH_UNIT",
     "AdaptationRow",

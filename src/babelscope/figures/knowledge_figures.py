@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import SEQUENTIAL
-from babelscope.figures.heat_maps import _heat, _titled
+from babelscope.figures.heat_maps import _heat, _titled, cell_texts
 from babelscope.figures.style import (
     BLUE,
     GREEN,
@@ -56,6 +56,30 @@ def shared_facts_map(
     for at in range(len(labels)):
         figure.add_shape(type="rect", x0=at - 0.5, x1=at + 0.5, y0=at - 0.5, y1=at + 0.5)
     return _titled(figure, x="right in", y="right in")
+
+
+def edit_map(
+    *, shares: Float[np.ndarray, "method language"], methods: Sequence[str], languages: Sequence[str], what: str
+) -> go.Figure:
+    """Shares by method of editing, each with its control below it, and language of the question.
+
+    what: what the shares are of, for the colour bar.
+    """
+    figure = _heat(
+        shares,
+        rows=[*methods],
+        columns=[language_label(tag) for tag in languages],
+        text=[[fixed(value, 2) if np.isfinite(value) else "–" for value in row] for row in shares],
+        says=cell_texts(
+            [*methods],
+            [language_name(tag) for tag in languages],
+            shares,
+            lambda method, language, value: f"{method}, asked in {language}: {what} {value:.3f}",
+        ),
+    )
+    bar = {"title": {"text": what}}
+    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar})
+    return _titled(figure, x="asked in", y="")
 
 
 def priming_forest(

@@ -255,6 +255,8 @@ class Question(NamedTuple):
     """Its label."""
     options: tuple[str, ...]
     """Labels of objects, of any language."""
+    context: str = ""
+    """What stands before it."""
 
 
 def entity_labels(table: FactTable, entities: Sequence[str], tag: Language) -> tuple[str, ...]:
@@ -278,9 +280,9 @@ def question_tokens(
 ) -> list[Continuations]:
     """Tokens of each question, and of each option after it."""
     items = []
-    for relation, subject, options in questions:
-        texts = [table.text(relation, tag, subject, option) for option in options]
+    for relation, subject, options, context in questions:
+        texts = [context + table.text(relation, tag, subject, option) for option in options]
         # Without the space before the object, which tokenizers join with the object.
-        before = table.text(relation, tag, subject, OBJECT).partition(OBJECT)[0].rstrip()
+        before = context + table.text(relation, tag, subject, OBJECT).partition(OBJECT)[0].rstrip()
         items.append(split_continuations(tokenize_prompt(tokenizer, before), tokenize_prompts(tokenizer, texts)))
     return items
