@@ -106,6 +106,16 @@ USED = [
         "recompute resume objective pairs pair-languages against align-layer align-every align-pairs "
         "align-temperature align-direction",
     ),
+    (
+        "transfer reference reference --out OUT",
+        "out languages method steps learning-rate tokens-per-step max-length train-documents seeds draws resume device "
+        "dtype seed",
+    ),
+    (
+        "transfer reference reference --out OUT --method subnetwork --neurons NeuronSet",
+        "out languages method neurons steps learning-rate tokens-per-step max-length train-documents seeds draws "
+        "resume device dtype seed",
+    ),
     ("subtract Delta --general Delta --out OUT", "general out"),
     ("export Delta reference --out OUT", "out format also scale device dtype"),
     ("export Delta reference --out OUT --format peft", "out format also scale device"),

@@ -151,4 +151,10 @@ ROWS: dict[int, RowEntry] = {
     42: RowEntry(
         "Dose and response of steering", "this library", "steer --sweep --side-effects", "steering:measure_dose"
     ),
+    43: RowEntry(
+        "Which language helps which, and the choice of sources",
+        "arXiv:1905.12688, arXiv:2305.13684",
+        "transfer",
+        "transfer:measure_transfer",
+    ),
 }

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         random_like,
         strongest,
     )
+    from babelscope.adaptation.source_choice import SourceChoice, choose_sources
+    from babelscope.adaptation.transfer_matrix import TransferMatrix, transfer_matrix
 
 __all__ = [
     "METHODS",
@@ -26,12 +28,16 @@ __all__ = [
     "Material",
     "Method",
     "Ruler",
+    "SourceChoice",
+    "TransferMatrix",
     "adapt",
     "build_student",
     "choose_rate",
+    "choose_sources",
     "random_like",
     "strongest",
     "ticket_names",
+    "transfer_matrix",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

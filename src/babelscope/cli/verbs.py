@@ -42,6 +42,11 @@ VERBS = {
     "steer": Verb("answering", "run_steer", "answer prompts under steering, or measure the dose–response with --sweep"),
     "play": Verb("playing", "run_play", "a page on this machine: plain and steered answers side by side, sliders"),
     "adapt": Verb("adapting", "run_adapt", "train a language's neurons on its text, or a baseline beside them"),
+    "transfer": Verb(
+        "transferring",
+        "run_transfer",
+        "which language helps which: train on each, measure all, choose sources by nearness",
+    ),
     "subtract": Verb(
         "subtracting", "run_subtract", "a task's change of the weights without that of general text", False
     ),

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import SEQUENTIAL
-from babelscope.figures.heat_maps import _heat, _titled
+from babelscope.figures.heat_maps import heat_map, titled_axes
 from babelscope.figures.style import fixed, language_label
 
 
@@ -39,7 +39,7 @@ def fallback_map(
         ]
         for i, step in enumerate(off)
     ]
-    figure = _heat(percent, rows=list(off), columns=names, text=text, says=says)
+    figure = heat_map(percent, rows=list(off), columns=names, text=text, says=says)
     bar = {"title": {"text": "answers (%)"}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 100, "colorbar": bar})
-    return _titled(figure, x="language of the answer (random sets)", y="neurons off")
+    return titled_axes(figure, x="language of the answer (random sets)", y="neurons off")

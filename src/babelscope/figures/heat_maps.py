@@ -28,7 +28,7 @@ def neuron_map(*, counts: Float[np.ndarray, "language layer"], languages: Sequen
     """Selected neurons by language (rows) and layer (columns); unit: neurons."""
     layers = [str(layer) for layer in range(counts.shape[1])]
     # A zero is left white: it is most of the map, and the filled cells are what is read.
-    figure = _heat(
+    figure = heat_map(
         np.where(counts > 0, counts, np.nan),
         rows=[language_label(tag) for tag in languages],
         columns=layers,
@@ -41,7 +41,7 @@ def neuron_map(*, counts: Float[np.ndarray, "language layer"], languages: Sequen
         ),
     )
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "colorbar": {"title": {"text": "neurons"}}})
-    return _titled(figure, x="layer (block, from 0)", y="selected for", angle=0)
+    return titled_axes(figure, x="layer (block, from 0)", y="selected for", angle=0)
 
 
 def rate_map(
@@ -52,7 +52,7 @@ def rate_map(
     digits = decimals_for(float(np.nanmax(percent, initial=0.0)))
     columns = [str(layer) for layer in layers]
     names = [language_name(tag) for tag in languages]
-    figure = _heat(
+    figure = heat_map(
         percent,
         rows=[language_label(tag) for tag in languages],
         columns=columns,
@@ -61,7 +61,7 @@ def rate_map(
     )
     bar = {"title": {"text": "active (% of tokens)"}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "colorbar": bar})
-    return _titled(figure, x="layer (block, from 0)", y="text", angle=0)
+    return titled_axes(figure, x="layer (block, from 0)", y="text", angle=0)
 
 
 NEAR_TICKS, FAR_TICKS = (0.25, 0.5, 1, 2, 4), (0.01, 0.1, 1, 10, 100)
@@ -89,7 +89,7 @@ def overlap_map(
         for counts, row in zip(shared, sure, strict=True)
     ]
     labels = [language_label(tag) for tag in languages]
-    figure = _heat(
+    figure = heat_map(
         colour,
         rows=labels,
         columns=labels,
@@ -115,7 +115,7 @@ def overlap_map(
     figure.update_layout(
         coloraxis={"colorscale": DIVERGING, "cmin": -reach, "cmax": reach, "colorbar": bar},
     )
-    return _titled(figure, x="", y="")
+    return titled_axes(figure, x="", y="")
 
 
 def colour_limit(values: Float[np.ndarray, "..."]) -> float:
@@ -135,7 +135,7 @@ def ablation_map(*, relative_harm: Float[np.ndarray, "language language"], langu
     limit = colour_limit(percent)
     digits = decimals_for(limit)
     labels, names = [language_label(tag) for tag in languages], [language_name(tag) for tag in languages]
-    figure = _heat(
+    figure = heat_map(
         percent,
         rows=labels,
         columns=labels,
@@ -155,7 +155,7 @@ def ablation_map(*, relative_harm: Float[np.ndarray, "language language"], langu
     )
     for at in range(len(labels)):
         figure.add_shape(type="rect", x0=at - 0.5, x1=at + 0.5, y0=at - 0.5, y1=at + 0.5)
-    return _titled(figure, x="language of the text", y="set switched off")
+    return titled_axes(figure, x="language of the text", y="set switched off")
 
 
 def source_target_map(
@@ -184,7 +184,7 @@ def source_target_map(
         ]
         for i, source in enumerate(sources)
     ]
-    figure = _heat(
+    figure = heat_map(
         np.where(few, np.nan, percent),
         rows=[language_label(tag) for tag in sources],
         columns=[language_label(tag) for tag in targets],
@@ -193,7 +193,7 @@ def source_target_map(
     )
     bar = {"title": {"text": "success (%)"}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 100, "colorbar": bar})
-    return _titled(figure, x="target of the direction", y="language of the prompt")
+    return titled_axes(figure, x="target of the direction", y="language of the prompt")
 
 
 def method_map(
@@ -201,7 +201,7 @@ def method_map(
 ) -> go.Figure:
     """Answers recognised as the target language, in %, by way of steering (rows) and target (columns)."""
     percent = success * 100
-    figure = _heat(
+    figure = heat_map(
         percent,
         rows=list(methods),
         columns=[language_label(tag) for tag in languages],
@@ -215,7 +215,7 @@ def method_map(
     )
     bar = {"title": {"text": "success (%)"}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 100, "colorbar": bar})
-    return _titled(figure, x="target", y="way of steering")
+    return titled_axes(figure, x="target", y="way of steering")
 
 
 def unit_rate_map(
@@ -225,7 +225,7 @@ def unit_rate_map(
     percent = 100 * rates
     digits = decimals_for(float(np.nanmax(percent, initial=0.0)))
     names = [language_name(tag) for tag in languages]
-    figure = _heat(
+    figure = heat_map(
         percent,
         rows=list(units),
         columns=[language_label(tag) for tag in languages],
@@ -235,7 +235,7 @@ def unit_rate_map(
     bar = {"title": {"text": "active (% of tokens)"}}
     top = float(np.nanmax(percent, initial=0.0)) or 1.0
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": top, "colorbar": bar})
-    return _titled(figure, x="language of the text", y="unit")
+    return titled_axes(figure, x="language of the text", y="unit")
 
 
 def agreement_map(
@@ -249,7 +249,7 @@ def agreement_map(
 
     A cell is empty where both sets are.
     """
-    figure = _heat(
+    figure = heat_map(
         jaccard,
         rows=list(pairs),
         columns=[language_label(tag) for tag in languages],
@@ -265,10 +265,10 @@ def agreement_map(
     )
     bar = {"title": {"text": "Jaccard index"}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar})
-    return _titled(figure, x="language", y="")
+    return titled_axes(figure, x="language", y="")
 
 
-def _heat(
+def heat_map(
     z: Float[np.ndarray, "row column"],
     *,
     rows: Sequence[str],
@@ -327,7 +327,8 @@ def cell_texts(
     ]
 
 
-def _titled(figure: go.Figure, *, x: str, y: str, angle: int = -50) -> go.Figure:
+def titled_axes(figure: go.Figure, *, x: str, y: str, angle: int = -50) -> go.Figure:
+    """The figure with titles at both axes; angle: of the marks at the lower one, in degrees."""
     figure.update_xaxes(title={"text": x}, tickangle=angle)
     figure.update_yaxes(title={"text": y})
     return figure

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import SEQUENTIAL
-from babelscope.figures.heat_maps import _heat, _titled, cell_texts
+from babelscope.figures.heat_maps import cell_texts, heat_map, titled_axes
 from babelscope.figures.style import (
     BLUE,
     GREEN,
@@ -36,7 +36,7 @@ def shared_facts_map(
     """
     values = np.where(np.eye(len(languages), dtype=bool), precision[:, None], jaccard)
     labels = [language_label(tag) for tag in languages]
-    figure = _heat(
+    figure = heat_map(
         values,
         rows=labels,
         columns=labels,
@@ -55,7 +55,7 @@ def shared_facts_map(
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar})
     for at in range(len(labels)):
         figure.add_shape(type="rect", x0=at - 0.5, x1=at + 0.5, y0=at - 0.5, y1=at + 0.5)
-    return _titled(figure, x="right in", y="right in")
+    return titled_axes(figure, x="right in", y="right in")
 
 
 def edit_map(
@@ -65,7 +65,7 @@ def edit_map(
 
     what: what the shares are of, for the colour bar.
     """
-    figure = _heat(
+    figure = heat_map(
         shares,
         rows=[*methods],
         columns=[language_label(tag) for tag in languages],
@@ -79,7 +79,7 @@ def edit_map(
     )
     bar = {"title": {"text": what}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar})
-    return _titled(figure, x="asked in", y="")
+    return titled_axes(figure, x="asked in", y="")
 
 
 def priming_forest(

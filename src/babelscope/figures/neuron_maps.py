@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import DIVERGING
-from babelscope.figures.heat_maps import _heat, _titled, cell_texts, colour_limit
+from babelscope.figures.heat_maps import cell_texts, colour_limit, heat_map, titled_axes
 from babelscope.figures.style import CYCLE, QUIET, SYMBOLS, Number, fixed, language_label, language_name, new_figure
 
 
@@ -22,7 +22,7 @@ def key_map(
     """Mean activation with the concept minus without, of each neuron over its largest; answers: cells to outline."""
     share = gap / np.maximum(np.abs(gap).max(axis=0, keepdims=True), 1e-30)
     limit = colour_limit(share)
-    figure = _heat(
+    figure = heat_map(
         share,
         rows=[language_label(tag) for tag in languages],
         columns=neurons,
@@ -39,7 +39,7 @@ def key_map(
     for language, neuron in np.argwhere(answers).tolist():
         ends = {"x0": neuron - 0.5, "x1": neuron + 0.5, "y0": language - 0.5, "y1": language + 0.5}
         figure.add_shape(type="rect", **ends)
-    return _titled(figure, x="layer.neuron", y="", angle=-90)
+    return titled_axes(figure, x="layer.neuron", y="", angle=-90)
 
 
 def dose_by_language(

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import DIVERGING
-from babelscope.figures.heat_maps import _heat, _titled, cell_texts, colour_limit
+from babelscope.figures.heat_maps import cell_texts, colour_limit, heat_map, titled_axes
 from babelscope.figures.style import fixed
 
 
@@ -18,7 +18,7 @@ def head_effect_map(
     percent = 100 * effect
     limit = colour_limit(percent)
     columns = [f"{layer}.{head}" for layer, head in heads]
-    figure = _heat(
+    figure = heat_map(
         percent,
         rows=list(maps),
         columns=columns,
@@ -27,4 +27,4 @@ def head_effect_map(
     )
     bar = {"title": {"text": "of the difference (%)"}}
     figure.update_layout(coloraxis={"colorscale": DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": bar})
-    return _titled(figure, x="layer.head", y="", angle=-90)
+    return titled_axes(figure, x="layer.head", y="", angle=-90)

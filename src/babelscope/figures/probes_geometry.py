@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import SEQUENTIAL
-from babelscope.figures.heat_maps import _heat, _titled, cell_texts
+from babelscope.figures.heat_maps import cell_texts, heat_map, titled_axes
 from babelscope.figures.style import (
     BLUE,
     CYCLE,
@@ -105,7 +105,7 @@ def depth_map(
         ]
         for row, marks in zip(value, sure, strict=True)
     ]
-    figure = _heat(
+    figure = heat_map(
         value,
         rows=[language_label(tag) for tag in languages],
         columns=depth_labels(value.shape[1]),
@@ -119,7 +119,7 @@ def depth_map(
     )
     bar = {"title": {"text": unit}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": limit or 1.0, "colorbar": bar})
-    return _titled(figure, x=DEPTH_AXIS, y="", angle=0)
+    return titled_axes(figure, x=DEPTH_AXIS, y="", angle=0)
 
 
 def latent_language_map(
@@ -130,7 +130,7 @@ def latent_language_map(
     unit: str = "share of the leading other language",
 ) -> go.Figure:
     """Which language but the text's own leads in the lens, by text and depth: its tag, its share as colour."""
-    figure = _heat(
+    figure = heat_map(
         share,
         rows=[language_label(tag) for tag in languages],
         columns=depth_labels(share.shape[1]),
@@ -146,7 +146,7 @@ def latent_language_map(
     bar = {"title": {"text": unit}}
     top = float(np.nanmax(share, initial=0.0)) or 1.0
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": top, "colorbar": bar})
-    return _titled(figure, x=DEPTH_AXIS, y="language of the text", angle=0)
+    return titled_axes(figure, x=DEPTH_AXIS, y="language of the text", angle=0)
 
 
 def similarity_dendrogram(
@@ -210,7 +210,7 @@ def token_divergence_map(*, divergence: Float[np.ndarray, "language language"], 
     """Jensen-Shannon divergence of two languages' tokens: 0 the same, 1 none in common."""
     names = [language_name(tag) for tag in languages]
     labels = [language_label(tag) for tag in languages]
-    figure = _heat(
+    figure = heat_map(
         divergence,
         rows=labels,
         columns=labels,
@@ -219,7 +219,7 @@ def token_divergence_map(*, divergence: Float[np.ndarray, "language language"], 
     )
     bar = {"title": {"text": "divergence of tokens (bits)"}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar})
-    return _titled(figure, x="", y="")
+    return titled_axes(figure, x="", y="")
 
 
 def _add_line(figure: go.Figure, line: DepthLine, names: Sequence[str], *, row: int, legend: bool) -> None:

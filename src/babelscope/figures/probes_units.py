@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import DIVERGING, SEQUENTIAL
-from babelscope.figures.heat_maps import _heat, _titled, cell_texts, colour_limit
+from babelscope.figures.heat_maps import cell_texts, colour_limit, heat_map, titled_axes
 from babelscope.figures.style import (
     BLUE,
     CYCLE,
@@ -98,7 +98,7 @@ def head_map(
     columns = [f"{layer}.{head}" for layer in range(share.shape[1]) for head in range(share.shape[2])]
     flat = lift.reshape(len(languages), -1)
     limit = colour_limit(flat)
-    figure = _heat(
+    figure = heat_map(
         flat,
         rows=[language_label(tag) for tag in languages],
         columns=columns,
@@ -115,7 +115,7 @@ def head_map(
     for language, layer, head in chosen:
         x = layer * share.shape[2] + head
         figure.add_shape(type="rect", x0=x - 0.5, x1=x + 0.5, y0=language - 0.5, y1=language + 0.5)
-    return _titled(figure, x="layer.head", y="", angle=-90)
+    return titled_axes(figure, x="layer.head", y="", angle=-90)
 
 
 def head_harm(*, own: Mapping[str, Estimate], drawn: Mapping[str, Sequence[Number]]) -> go.Figure:
@@ -141,7 +141,7 @@ def attention_map(*, value: Float[np.ndarray, "language layer"], languages: Sequ
     """One attention measure by language and layer, mean over heads: how a column differs is the finding."""
     top = float(np.nanmax(value, initial=0.0))
     digits = max(2, decimals_for(top))
-    figure = _heat(
+    figure = heat_map(
         value,
         rows=[language_label(tag) for tag in languages],
         columns=[str(layer) for layer in range(value.shape[1])],
@@ -155,7 +155,7 @@ def attention_map(*, value: Float[np.ndarray, "language layer"], languages: Sequ
     )
     bar = {"title": {"text": unit}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": top or 1.0, "colorbar": bar})
-    return _titled(figure, x="layer (block, from 0)", y="", angle=0)
+    return titled_axes(figure, x="layer (block, from 0)", y="", angle=0)
 
 
 def routing_map(
@@ -173,7 +173,7 @@ def routing_map(
         [fixed(v, digits) if sure <= 0.05 else f"({fixed(v, digits)})" for v, sure in zip(row, sures, strict=True)]
         for row, sures in zip(divergence, q, strict=True)
     ]
-    figure = _heat(
+    figure = heat_map(
         divergence,
         rows=[language_label(tag) for tag in languages],
         columns=[str(layer) for layer in range(divergence.shape[1])],
@@ -189,7 +189,7 @@ def routing_map(
     bar = {"title": {"text": f"divergence from {against} (bits)"}}
     # Plotly follows cmin only where cmax stands beside it.
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": top or 1.0, "colorbar": bar})
-    return _titled(figure, x="layer (block, from 0)", y="", angle=0)
+    return titled_axes(figure, x="layer (block, from 0)", y="", angle=0)
 
 
 def concept_lines(

@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from babelscope.figures.colour_scales import DIVERGING
-from babelscope.figures.heat_maps import _heat, _titled, colour_limit
+from babelscope.figures.heat_maps import colour_limit, heat_map, titled_axes
 from babelscope.figures.style import Number, fixed, language_label
 
 
@@ -39,7 +39,7 @@ def removal_map(*, cells: Sequence[RemovalCell]) -> go.Figure:
     limit = colour_limit(gap)
     names = [f"{language_label(tag)}, {structure}" for tag, structure in rows]
     text = [[fixed(value, 1) for value in row] for row in gap]
-    figure = _heat(gap, rows=names, columns=blocks, text=text, says=says)
+    figure = heat_map(gap, rows=names, columns=blocks, text=text, says=says)
     bar = {"title": {"text": "own − others (%)"}}
     figure.update_layout(coloraxis={"colorscale": DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": bar})
-    return _titled(figure, x="layers", y="neurons off", angle=0)
+    return titled_axes(figure, x="layers", y="neurons off", angle=0)

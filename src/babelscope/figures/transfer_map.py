@@ -1,0 +1,41 @@
+"""What training on each language gave every other."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from babelscope.axes import Float
+from babelscope.figures.colour_scales import DIVERGING
+from babelscope.figures.heat_maps import cell_texts, colour_limit, heat_map, titled_axes
+from babelscope.figures.style import decimals_for, fixed, language_label, language_name, signed
+
+
+def transfer_map(*, gain: Float[np.ndarray, "source target"], languages: Sequence[str]) -> go.Figure:
+    """Bits per byte that the column's text lost by training on the row's language; the diagonal is outlined.
+
+    The colours are those of pairs of two languages, symmetric about 0, and saturate at `colour_limit`: what a language
+    gives itself is far more, and would leave the others pale.
+    """
+    labels, names = [language_label(tag) for tag in languages], [language_name(tag) for tag in languages]
+    limit = colour_limit(gain[~np.eye(len(gain), dtype=bool)])
+    digits = decimals_for(limit)
+    figure = heat_map(
+        gain,
+        rows=labels,
+        columns=labels,
+        text=[[fixed(value, digits) for value in row] for row in gain],
+        says=cell_texts(
+            names,
+            names,
+            gain,
+            lambda source, target, value: (
+                f"trained on {source}, {target} text: {signed(value, max(2, digits))} bits per byte better"
+            ),
+        ),
+    )
+    bar = {"title": {"text": "gain (bits per byte)"}}
+    figure.update_layout(coloraxis={"colorscale": DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": bar})
+    for at in range(len(labels)):
+        figure.add_shape(type="rect", x0=at - 0.5, x1=at + 0.5, y0=at - 0.5, y1=at + 0.5)
+    return titled_axes(figure, x="language of the text", y="trained on")

@@ -1,0 +1,181 @@
+"""Which language helps which, and whether nearness tells it: formulas, a planted table, and the whole command."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_model, tiny_tokenizer
+from scipy.stats import spearmanr
+from sklearn.linear_model import Ridge
+
+from babelscope.adaptation.language_nearness import nearness_tables
+from babelscope.adaptation.source_choice import RIDGE, TOGETHER, choose_sources, nearest_sources, predicted_gains
+from babelscope.adaptation.transfer_matrix import TransferMatrix, transfer_matrix, usual_mlp_rate
+from babelscope.adaptation.transfer_report import TransferReport
+from babelscope.cli import main
+from babelscope.cli.transferring import run_transfer
+from babelscope.corpus import as_corpus
+from babelscope.errors import LanguageError, MeasurementError
+from babelscope.figures.transfer_map import transfer_map
+from babelscope.languages import Language
+
+TAGS = ("en", "de", "fr", "fi", "ru", "eu", "cy")
+LINES = {
+    "en": "the cat sat on a mat",
+    "de": "die katze sitzt hier",
+    "fi": "kissa istui matolla",
+    "eu": "etxea handia da",
+}
+
+
+def matrix_of(gain, seeds=1):
+    n = len(gain)
+    after = -np.stack([gain] * seeds)
+    return TransferMatrix(tuple(map(Language, TAGS[:n])), np.zeros(n), after, "ffn", 1, 0.1)
+
+
+def random_gain(n=7, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, n))
+
+
+def texts(count=24, seed=0):
+    words = {
+        split: {
+            tag: [f"{line} {'abcdefgh'[i % 8] * (1 + (i + shift) % 7)} {i + shift}" for i in range(count)]
+            for tag, line in LINES.items()
+        }
+        for shift, split in enumerate(("train", "valid", "test"))
+    }
+    return {split: as_corpus(by_tag) for split, by_tag in words.items()}
+
+
+def test_a_planted_table_is_found_and_tables_of_noise_are_not():
+    rng = np.random.default_rng(1)
+    near = rng.standard_normal((7, 7))
+    gain = 0.2 * near + 0.02 * rng.standard_normal((7, 7)) + rng.standard_normal(7)
+    tables = {"planted": near, **{f"noise {k}": rng.standard_normal((7, 7)) for k in range(3)}}
+    choices = {choice.table: choice for choice in choose_sources(matrix_of(gain), tables, draws=199)}
+    assert choices["planted"].p == pytest.approx(1 / 200) and choices["planted"].correlation > 0.9
+    assert choices["planted"].gain == pytest.approx(choices["planted"].gain_best, abs=0.02)
+    assert all(choices[f"noise {k}"].p > 0.01 for k in range(3))
+    assert choices[TOGETHER].correlation > 0.8 and choices[TOGETHER].p <= 0.02
+    assert abs(choices["planted"].null) < 0.1
+
+
+def test_by_chance_no_table_is_found_too_often():
+    reached = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        reached += [
+            choice.p <= 0.1
+            for choice in choose_sources(matrix_of(random_gain(seed=seed)), {"t": rng.random((7, 7))}, draws=49)
+        ]
+    assert np.mean(reached) <= 0.1 + 2 * np.sqrt(0.09 / 60)
+
+
+def test_correlations_and_the_regression_are_those_of_scipy_and_scikit_learn():
+    gain, first, second = (random_gain(6, seed) for seed in range(3))
+    apart = ~np.eye(6, dtype=bool)
+    (choice, _, together) = choose_sources(matrix_of(gain), {"first": first, "second": second}, draws=9)
+    by_scipy = [spearmanr(first[apart[:, j], j], gain[apart[:, j], j]).statistic for j in range(6)]
+    assert choice.correlation == pytest.approx(np.mean(by_scipy), abs=1e-12)
+    chosen = [max((k for k in range(6) if k != j), key=lambda k: first[k, j]) for j in range(6)]
+    assert list(choice.by_target) == chosen == list(nearest_sources(first))
+    assert choice.gain == pytest.approx(np.mean([gain[k, j] for j, k in enumerate(chosen)]))
+    scaled = np.stack([(table - table[apart].mean()) / table[apart].std() for table in (first, second)], axis=-1)
+    predicted = predicted_gains(gain, [first, second])
+    for target in range(6):
+        rows, answers = [], []
+        for other in range(6):
+            sources = [k for k in range(6) if k not in (target, other)]
+            if other != target:
+                rows += [scaled[k, other] for k in sources]
+                answers += list(gain[sources, other] - gain[sources, other].mean())
+        ridge = Ridge(alpha=RIDGE, fit_intercept=False).fit(np.array(rows), np.array(answers))
+        sources = [k for k in range(6) if k != target]
+        np.testing.assert_allclose(predicted[sources, target], ridge.predict(scaled[sources, target]), atol=1e-12)
+    assert together.table == TOGETHER and list(together.by_target) == list(nearest_sources(predicted))
+
+
+def test_a_target_takes_no_part_in_the_regression_that_ranks_its_sources():
+    gain, first, second = (random_gain(6, seed) for seed in range(3))
+    changed = gain.copy()
+    changed[:, 2] += 5 * np.arange(6)
+    changed[2] -= 3
+    before, after = (predicted_gains(g, [first, second])[:, 2] for g in (gain, changed))
+    np.testing.assert_array_equal(before, after)
+    assert not np.array_equal(*(predicted_gains(g, [first, second])[:, 3] for g in (gain, changed)))
+
+
+@pytest.mark.parametrize("table", [np.zeros((7, 7)), np.zeros((6, 6)), np.full((7, 7), np.nan)])
+def test_a_table_that_tells_nothing_is_refused(table):
+    with pytest.raises(MeasurementError, match="table 't' of .* came; expected 7 × 7 finite numbers") as caught:
+        choose_sources(matrix_of(random_gain()), {"t": table})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_matrix_is_that_of_single_trainings_and_the_model_stays():
+    model, tokenizer, parts = tiny_model("llama"), tiny_tokenizer(), texts()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = {"steps": 6, "tokens_per_step": 64, "max_length": 32}
+    matrix = transfer_matrix(model, tokenizer, parts, seeds=(0, 1), learning_rate=3e-3, **settings)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert matrix.languages == tuple(LINES) and matrix.after.shape == (2, 4, 4)
+    assert (np.diag(matrix.gain) > 0).all() and not np.array_equal(matrix.after[0], matrix.after[1])
+    fewer = {split: text.only(["fi", "en", "de", "eu"]) for split, text in parts.items()}
+    again = transfer_matrix(model, tokenizer, fewer, seeds=(1,), learning_rate=3e-3, **settings)
+    order = [matrix.languages.index(tag) for tag in again.languages]
+    np.testing.assert_allclose(again.gains[0], matrix.gains[1][np.ix_(order, order)], atol=1e-12)
+    weights = torch.cat([v.detach().flatten() for n, v in model.named_parameters() if ".mlp." in n]).double()
+    assert usual_mlp_rate(model) == pytest.approx(0.03 * float(weights.square().mean().sqrt()), rel=1e-9)
+    with pytest.raises(LanguageError, match="expected the same 4 languages or more"):
+        transfer_matrix(model, tokenizer, {s: t.only(["fi", "en", "de"]) for s, t in parts.items()}, **settings)
+
+
+def test_nearness_tables_are_symmetric_and_say_which_is_near():
+    model, tokenizer, parts = tiny_model("llama"), tiny_tokenizer(), texts()
+    tables = nearness_tables(model, tokenizer, parts["valid"])
+    assert {"model", "tokens"} <= set(tables) and "script" not in tables
+    for table in tables.values():
+        np.testing.assert_allclose(table, table.T, atol=1e-9)
+
+
+def test_the_command_writes_rows_and_a_map_and_resumes(tmp_path, capsys, tokenizer):
+    tiny_model("llama").save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    for split, corpus in texts(12).items():
+        (tmp_path / "corpus" / split).mkdir(parents=True)
+        for tag, documents in corpus.items():
+            (tmp_path / "corpus" / split / f"{tag}.txt").write_text("".join(f"{d.text}\n" for d in documents))
+    words = ["transfer", tmp_path / "model", tmp_path / "corpus", "--steps", 3, "--seeds", 1, "--tokens-per-step", 64]
+    words = [*map(str, [*words, "--max-length", 32, "--draws", 19, "--out", tmp_path / "out", "--json"])]
+    assert main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["best_source"]) == set(LINES) and {"model", "tokens"} <= set(result["choice"])
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert len(rows) == 16 + len(result["choice"])
+    pair = next(row for row in rows if row["language"] == "fi" and row["against"] == "de")
+    assert pair["n"] == 1 and pair["estimate"] is not None and "bits per byte" in pair["note"]
+    page = (tmp_path / "out" / "transfer.html").read_text()
+    assert "trained on" in page
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_the_report_has_a_row_for_each_pair_beside_the_other_sources():
+    gain = random_gain(4)
+    matrix = matrix_of(gain, seeds=2)
+    report = TransferReport(matrix, choose_sources(matrix, {"t": random_gain(4, 1)}, draws=9), draws=9, seed=0)
+    pair, *_, choice = list(report.rows())
+    assert pair.estimate == gain[0, 0] and pair.null == pytest.approx(gain[1:, 0].mean()) and pair.n == 2
+    assert choice.claim == "nearness by t ranks sources as their gains do" and 0.1 <= choice.p <= 1
+    best = report.summary()["best_source"]["de"]
+    assert best["source"] == TAGS[max((k for k in range(4) if k != 1), key=lambda k: gain[k, 1])]
+    assert run_transfer.__doc__ is not None and "untouched model" in run_transfer.__doc__
+
+
+def test_the_map_is_coloured_by_pairs_of_two_languages():
+    gain = np.full((4, 4), 0.01) + 5 * np.eye(4)
+    figure = transfer_map(gain=gain, languages=TAGS[:4])
+    assert figure.layout.coloraxis.cmax == pytest.approx(0.01) and len(figure.layout.shapes) == 4
+    assert "trained on German, English text: +0.01" in str(figure.data[0].hovertext)
