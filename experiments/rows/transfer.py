@@ -11,7 +11,7 @@ import babelscope as bs
 from babelscope.adaptation import Material, adapt
 from babelscope.adaptation.language_nearness import nearness_tables
 from babelscope.adaptation.source_choice import RIDGE, TOGETHER, choose_sources, predicted_gains
-from babelscope.adaptation.transfer_matrix import TransferMatrix, transfer_matrix, usual_mlp_rate
+from babelscope.adaptation.transfer_runs import TransferMatrix, transfer_matrix, usual_mlp_rate
 from babelscope.corpus import as_corpus
 from babelscope.languages import Language
 from babelscope.probes.translations import read_words

@@ -11,8 +11,8 @@ from sklearn.linear_model import Ridge
 
 from babelscope.adaptation.language_nearness import nearness_tables
 from babelscope.adaptation.source_choice import RIDGE, TOGETHER, choose_sources, nearest_sources, predicted_gains
-from babelscope.adaptation.transfer_matrix import TransferMatrix, transfer_matrix, usual_mlp_rate
 from babelscope.adaptation.transfer_report import TransferReport
+from babelscope.adaptation.transfer_runs import TransferMatrix, transfer_matrix, usual_mlp_rate
 from babelscope.cli import main
 from babelscope.cli.transferring import run_transfer
 from babelscope.corpus import as_corpus

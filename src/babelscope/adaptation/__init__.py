@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         strongest,
     )
     from babelscope.adaptation.source_choice import SourceChoice, choose_sources
-    from babelscope.adaptation.transfer_matrix import TransferMatrix, transfer_matrix
+    from babelscope.adaptation.transfer_runs import TransferMatrix, transfer_matrix
 
 __all__ = [
     "METHODS",

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from babelscope.adaptation.transfer_matrix import TransferMatrix
+from babelscope.adaptation.transfer_runs import TransferMatrix
 from babelscope.axes import Float64
 from babelscope.controls import rank_p
 from babelscope.errors import MeasurementError

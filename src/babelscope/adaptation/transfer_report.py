@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from babelscope.adaptation.source_choice import SourceChoice
-from babelscope.adaptation.transfer_matrix import TransferMatrix
+from babelscope.adaptation.transfer_runs import TransferMatrix
 from babelscope.controls import Evidence, write_evidence
 from babelscope.figures import write_figure
 from babelscope.figures.transfer_map import transfer_map

@@ -55,8 +55,8 @@ def run_transfer(
     free(out)
     from babelscope.adaptation.language_nearness import nearness_tables
     from babelscope.adaptation.source_choice import choose_sources
-    from babelscope.adaptation.transfer_matrix import transfer_matrix
     from babelscope.adaptation.transfer_report import TransferReport
+    from babelscope.adaptation.transfer_runs import transfer_matrix
     from babelscope.artifacts import NeuronSet
     from babelscope.corpus import load_splits
     from babelscope.files.state_folder import hash_json
