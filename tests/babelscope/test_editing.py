@@ -1,5 +1,6 @@
 """Edits of facts: where the truth is known, the closed form by numpy, bit-exact ways back, and what is asked."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -21,13 +22,21 @@ from babelscope.editing import (
     plan_edits,
 )
 from babelscope.editing.edit_objective import EditTask
-from babelscope.editing.edit_questions import ask, outcome_of, questions_about, two_step_table
+from babelscope.editing.edit_questions import (
+    EditQuestion,
+    OptionScores,
+    ask,
+    outcome_of,
+    questions_about,
+    two_step_table,
+)
 from babelscope.editing.few_neurons import random_columns, steepest_neurons
 from babelscope.editing.greedy_answers import words_of_answer
 from babelscope.editing.planned_edits import consequence_of, edit_contexts, edit_prompts, fact_text, two_step_template
 from babelscope.editing.rank_one import RankOne, key_moments, random_rank_one, right_of
 from babelscope.errors import LanguageError, MeasurementError, PrerequisiteError
 from babelscope.knowledge import Fact, read_facts
+from babelscope.knowledge.typed_ranking import Question
 from babelscope.languages import Language
 from babelscope.models import layout_of
 
@@ -180,6 +189,10 @@ def test_answers_are_those_of_plain_transformers_and_do_not_depend_on_the_batch(
     )  # fmt: skip
     logits = model(torch.tensor([ids])).logits[0].double().log_softmax(dim=-1)
     expected = float(sum(logits[at - 1, ids[at]] for at in range(len(begin), len(ids))))
+    locality, other = questions[4:6]
+    asked = [question.question.options[question.new] for question in (locality, other)]
+    # Of the neighbour: whether it says this edit's object, and whether the one that its own edit would give.
+    assert asked == ["Moskova", "Pariisi"] and locality.question == other.question
     finnish = questions[3]
     assert finnish.language == FI and finnish.question.options[finnish.new] == "Moskova"
     assert float(together[3].sums[finnish.new]) == pytest.approx(expected, abs=1e-4)
@@ -189,6 +202,27 @@ def test_answers_are_those_of_plain_transformers_and_do_not_depend_on_the_batch(
     )
     same = outcome_of("none", 0, finnish, together[3], together[3])
     assert same.unchanged and same.divergence == 0 and same.before == same.after
+
+
+def test_a_change_of_an_answer_is_worked_out_by_hand():
+    question = EditQuestion("efficacy", FI, Question("capital", "Ranska", ("Pariisi", "Rooma", "Rome")), 0, 1, 2)
+
+    def scores(*shares):
+        sums = torch.tensor(shares, dtype=torch.float64).log()
+        return OptionScores(sums, sums / torch.tensor([1, 2, 1]))
+
+    before, after = scores(0.6, 0.2, 0.1), scores(0.1, 0.36, 0.9)
+    row = outcome_of("rank one", 3, question, before, after)
+    # Among the two candidates: 3/4 and 1/4 before; 0.1/0.46 and 0.36/0.46 after. The foreign word is no candidate.
+    expected = 0.75 * math.log(0.75 * 0.46 / 0.1) + 0.25 * math.log(0.25 * 0.46 / 0.36)
+    assert row.divergence == pytest.approx(expected)
+    assert (row.says_new, row.unchanged, row.edit, row.language) == (True, False, 3, FI)
+    assert row.before == pytest.approx(math.log(0.2) / 2 - math.log(0.6))
+    assert row.after == pytest.approx(math.log(0.36) / 2 - math.log(0.1))
+    assert row.foreign_before == pytest.approx(math.log(0.1) - math.log(0.2) / 2)
+    assert row.foreign_after == pytest.approx(math.log(0.9) - math.log(0.36) / 2)
+    plain = outcome_of("rank one", 3, question._replace(foreign=-1), before, after)
+    assert math.isnan(plain.foreign_after) and not plain.says_new
 
 
 def test_what_is_planned_shares_nothing_that_it_should_not():
@@ -269,6 +303,12 @@ def test_a_study_that_the_table_does_not_allow_is_refused(changes, error, says):
     with pytest.raises(error, match=says) as caught:
         EditStudy(**changes).check(read_facts("reference").only(["en", "fi"]))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [{"steps": 0}, {"contexts": -1}, {"rate": 0.0}, {"longest": -1.0}])
+def test_a_descent_that_cannot_be_is_refused(changes):
+    with pytest.raises(MeasurementError, match="expected at least one step"):
+        DescentSettings(**changes)
 
 
 def test_a_method_that_is_none_is_refused():

@@ -44,6 +44,13 @@ class DescentSettings:
     enough: float = 0.2
     """Nats per token of the new object below which the descent ends."""
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.contexts < 0 or not (self.rate > 0 and self.longest > 0):
+            raise MeasurementError(
+                f"{self.steps} steps, {self.contexts} contexts, a rate of {self.rate} and {self.longest} lengths came; "
+                "expected at least one step, no fewer than no contexts, and a rate and a length above 0; correct them"
+            )
+
 
 class DescentEnd(NamedTuple):
     """The values that were found, and how."""

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from statistics import harmonic_mean
 from typing import Literal, NamedTuple, get_args
@@ -172,14 +173,17 @@ class AskedEdit(NamedTuple):
     before: list[OptionScores]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class EditBench:
-    """A model with everything that each edit needs."""
+    """A model with everything that each edit needs, and what was measured so far."""
 
     editor: FactEditor
     study: EditStudy
     table: FactTable
     """With templates of two steps."""
+    outcomes: list[EditOutcome] = field(default_factory=list)
+    answers: list[EditAnswer] = field(default_factory=list)
+    sizes: dict[str, list[float]] = field(default_factory=dict)
 
     def prepare(
         self, edits: Sequence[FactEdit], among: Sequence[FactEdit], languages: Sequence[Language]
@@ -198,7 +202,7 @@ class EditBench:
         """Answers of the model as it is now."""
         return ask(self.editor.layout, self.editor.tokenizer, self.table, questions, told=told)
 
-    def outcomes(self, method: str, number: int, asked: AskedEdit, told: str = "") -> list[EditOutcome]:
+    def outcomes_now(self, method: str, number: int, asked: AskedEdit, told: str = "") -> list[EditOutcome]:
         """Answers of the model as it is now, beside those from before."""
         after = self.ask(asked.questions, told)
         parts = zip(asked.questions, asked.before, after, strict=True)
@@ -210,7 +214,7 @@ class EditBench:
         for number, asked in enumerate(held_out):
             change = self.editor.edit(asked.edit, place, asked.contexts, seed=self.study.seed).change
             with change.applied(self.editor.layout.model):
-                rows += self.outcomes(place.method, number, asked)
+                rows += self.outcomes_now(place.method, number, asked)
         values = {
             "reliability": [row.after > 0 for row in rows if row.aspect == "efficacy"],
             "generality": [row.after > 0 for row in rows if row.aspect == "generality"],
@@ -219,39 +223,28 @@ class EditBench:
         }
         return EditTrial(place, **{name: mean_or_nan(part) for name, part in values.items()})
 
-    def measure(self, method: str, number: int, asked: AskedEdit, place: EditPlace | None) -> "MeasuredEdit":
-        """One edit by one method, and its control."""
+    def measure(self, method: str, number: int, asked: AskedEdit, place: EditPlace | None) -> None:
+        """Add what one edit by one method gave, and what its control did."""
         model, control = self.editor.layout.model, CONTROL[method]
         if place is None:
-            sentence = asked.edit.sentence(self.table)
-            rows = self.outcomes(method, number, asked, told=sentence)
-            rows += self.outcomes(control, number, asked, told=asked.unrelated)
-            return MeasuredEdit(rows, self.answer(method, number, asked, sentence), 0.0)
-        pair = self.editor.edit(asked.edit, place, asked.contexts, seed=self.study.seed + number)
-        with pair.change.applied(model):
-            rows = self.outcomes(method, number, asked)
-            answers = self.answer(method, number, asked)
-        with pair.random.applied(model):
-            rows += self.outcomes(control, number, asked)
-        return MeasuredEdit(rows, answers, float(edit_size(pair.change)))
+            versions = [(method, None, asked.edit.sentence(self.table)), (control, None, asked.unrelated)]
+        else:
+            pair = self.editor.edit(asked.edit, place, asked.contexts, seed=self.study.seed + number)
+            self.sizes.setdefault(method, []).append(float(edit_size(pair.change)))
+            versions = [(method, pair.change, ""), (control, pair.random, "")]
+        for name, change, told in versions:
+            with nullcontext() if change is None else change.applied(model):
+                self.outcomes += self.outcomes_now(name, number, asked, told)
+                if name == method:
+                    self.answer(method, number, asked, told)
 
-    def answer(self, method: str, number: int, asked: AskedEdit, told: str = "") -> list[EditAnswer]:
-        """Greedy answers about the edited fact in every language."""
+    def answer(self, method: str, number: int, asked: AskedEdit, told: str = "") -> None:
+        """Add greedy answers about the edited fact in every language."""
         editor, length = self.editor, self.study.new_tokens
-        if not length:
-            return []
-        return greedy_answers(
-            editor.layout.model, editor.tokenizer, self.table, asked.edit, method, number, told=told, length=length
-        )
-
-
-class MeasuredEdit(NamedTuple):
-    """What one edit gave, its control's outcomes among them."""
-
-    outcomes: list[EditOutcome]
-    answers: list[EditAnswer]
-    size: float
-    """Frobenius norm of the change; 0 in context."""
+        if length:
+            self.answers += greedy_answers(
+                editor.layout.model, editor.tokenizer, self.table, asked.edit, method, number, told=told, length=length
+            )
 
 
 def measure_edits(
@@ -291,15 +284,10 @@ def measure_edits(
         places[method] = max(of_method, key=lambda trial: (trial.score, trial.margin)).place
         trials += of_method
         log.info("%s: layer %d chosen on %d held-out facts", method, places[method].layer, len(tried))
-    outcomes, answers, norms = list[EditOutcome](), list[EditAnswer](), {name: [] for name in places}
     for number, asked in enumerate(bench.prepare(edits, planned, table.languages)):
-        answers += bench.answer(NO_EDIT, number, asked)
+        bench.answer(NO_EDIT, number, asked)
         for method in study.methods:
-            measured_edit = bench.measure(method, number, asked, places.get(method))
-            outcomes += measured_edit.outcomes
-            answers += measured_edit.answers
-            if method in norms:
-                norms[method].append(measured_edit.size)
+            bench.measure(method, number, asked, places.get(method))
         log.info("edit %d of %d measured", number + 1, len(edits))
     return EditFindings(
         study=study,
@@ -307,7 +295,7 @@ def measure_edits(
         edits=tuple(edits),
         trials=tuple(trials),
         places=places,
-        sizes=norms,
-        outcomes=tuple(outcomes),
-        answers=tuple(answers),
+        sizes=bench.sizes,
+        outcomes=tuple(bench.outcomes),
+        answers=tuple(bench.answers),
     )
