@@ -8,12 +8,14 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import CONFIGS, tiny_model
+from datasets import Dataset as HuggingFaceDataset
 from delta_cases import bits, same_bits
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from training_cases import TEXT, some_neurons
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments, default_data_collator
+from trl import SFTConfig, SFTTrainer
 
 from babelscope import layout_of, train_subnetwork
 from babelscope.adapters.peft_linear import NeuronLinear
@@ -51,6 +53,7 @@ class Packed(Dataset):
         mixture = mix_texts(tokenizer, Language("eu"), TEXT, None, share=0.0, length=LENGTH, seed=0)
         rows = mixture.rows(0, STEPS * ROWS)
         labels = torch.where(rows.scored, rows.input_ids, -100)
+        self.tokenizer = tokenizer
         self.columns = {"input_ids": rows.input_ids, "position_ids": rows.position_ids, "labels": labels}
 
     def __len__(self):
@@ -96,7 +99,24 @@ def by_accelerate(model, data, folder):
         schedule.step()
 
 
-@pytest.mark.parametrize("loop", [by_trainer, by_accelerate])
+def by_sft_trainer(model, data, folder):
+    """TRL's, on rows that are tokenized already: its own preparation of text is not what is compared."""
+    arguments = SFTConfig(
+        output_dir=str(folder), per_device_train_batch_size=ROWS, max_steps=STEPS, max_grad_norm=1.0, report_to=[],
+        save_strategy="no", disable_tqdm=True, use_cpu=True, train_sampling_strategy="sequential", bf16=False,
+        max_length=None, dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+    )  # fmt: skip
+    rows = HuggingFaceDataset.from_dict({name: column.tolist() for name, column in data.columns.items()})
+    SFTTrainer(
+        model, arguments, train_dataset=rows, data_collator=default_data_collator, processing_class=data.tokenizer,
+        optimizers=optimizer_of(model),
+    ).train()  # fmt: skip
+
+
+# TRL 1.16 names a setting as transformers 5.23 did.
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("loop", [by_trainer, by_accelerate, by_sft_trainer])
 def test_other_loops_train_the_values_of_our_trainer(loop, reference, tmp_path):
     model, tokenizer = reference
     before, expected = bits(model), ours(model, tokenizer)
