@@ -12,6 +12,7 @@ ZERO = {
     *("align-layer", "dense-l1", "sparse-l1", "replay-share", "replay-shares", "harm-bound"),
     *("observe:tokens-per-language", "features:tokens-per-language", "features:cap", "study:part-tokens"),
     *("knowledge:barrier", "knowledge:clusters", "priming:count", "steer:side-effects"),
+    *("edit:contexts", "edit:new-tokens"),
     *("vocabulary trim:size", "vocabulary extend:size", "vocabulary replace:size"),
 }
 """Numbers that may be 0: of every verb, or of the one that is named."""

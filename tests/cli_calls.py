@@ -24,6 +24,7 @@ SCORED = (
 COUNTED = "out languages split conversation sites tokens-per-language shards dry-run check-language device dtype"
 SHOWN = "language top tokens csv out device"
 LEARNT = "probe out languages parallel resume seed device dtype"
+EDITED = "out facts languages edited-in methods edits neighbours asked-after new-tokens resamples device dtype seed"
 USED = [
     ("observe reference reference --out OUT", f"{COUNTED} shard batch-size max-length resume"),
     ("observe reference reference --out OUT --dry-run", COUNTED),
@@ -194,6 +195,12 @@ USED = [
         "priming reference --out OUT",
         "out items directions count controls separator checkpoints resamples device dtype seed",
     ),
+    (
+        "edit reference --out OUT",
+        f"{EDITED} contexts held-out layers steps neurons corpus key-tokens",
+    ),
+    ("edit reference --out OUT --methods in-context", EDITED),
+    ("edit reference --out OUT --methods few-neurons", f"{EDITED} contexts held-out layers steps neurons"),
     ("report study", "out include-samples"),
     ("doctor", "model device"),
 ]
