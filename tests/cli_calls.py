@@ -165,11 +165,12 @@ USED = [
     ("probe reference reference --out OUT --probe subspaces", f"{LEARNT} split sentences"),
     ("probe reference reference --out OUT --probe heads", f"{LEARNT} split other-split"),
     ("probe reference reference --out OUT --probe circuits", LEARNT),
-    ("probe reference reference --out OUT --probe routing", f"{LEARNT} split against"),
+    ("probe reference reference --out OUT --probe routing", f"{LEARNT} split sentences against"),
     ("probe reference reference --out OUT --probe removal", f"{LEARNT} split other-split"),
     ("probe reference reference --out OUT --probe roles", f"{LEARNT} other-split"),
     ("probe reference reference --out OUT --probe specialization", f"{LEARNT} other-split"),
     ("probe reference reference --out OUT --probe values", f"{LEARNT} split other-split against concept"),
+    ("probe reference reference --out OUT --probe concepts", f"{LEARNT} split other-split concept checkpoints"),
     (
         "probe reference reference --out OUT --probe checkpoints --checkpoints reference reference",
         f"{LEARNT} split other-split words checkpoints",

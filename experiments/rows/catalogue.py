@@ -65,7 +65,7 @@ ROWS: dict[int, RowEntry] = {
         "Language apart from reasoning", "arXiv:2505.15257", "bs.ablate_languages", "steering:measure_subspace"
     ),
     12: RowEntry("Heads shifted between languages (CLAIM)", "arXiv:2506.11073", "direct"),
-    13: RowEntry("Experts by language", "arXiv:2510.04694", "probe --probe routing"),
+    13: RowEntry("Experts by language", "arXiv:2510.04694", "probe --probe routing", "experts:measure"),
     14: RowEntry(
         "Shift to the dominant language and back (ShifCon)",
         "arXiv:2410.19453",
@@ -111,7 +111,9 @@ ROWS: dict[int, RowEntry] = {
         "probe --probe trees",
         "representations:measure_trees",
     ),
-    24: RowEntry("Concepts and compression over training", "arXiv:2506.01629", "probe --probe language-id"),
+    24: RowEntry(
+        "Concepts and compression over training", "arXiv:2506.01629", "probe --probe concepts", "concepts:measure"
+    ),
     25: RowEntry(
         "Working languages over training (Babel Tower)",
         "arXiv:2412.07298",

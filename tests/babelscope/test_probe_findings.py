@@ -54,8 +54,8 @@ def test_every_probe_of_the_catalogue_is_a_function_of_a_job():
             "task_scores",
             "concept",
         }, name
-    assert readers_of("checkpoints") == ("checkpoints",) and "lens" in readers_of("words")
-    assert set(readers_of("sentences")) == {"alignment", "language-id", "trees", "subspaces"}
+    assert readers_of("checkpoints") == ("concepts", "checkpoints") and "lens" in readers_of("words")
+    assert set(readers_of("sentences")) == {"alignment", "language-id", "trees", "subspaces", "routing"}
 
 
 def test_circuits_are_of_the_languages_that_have_a_task_and_stand_in_one_figure(job, reference, monkeypatch, caplog):

@@ -6,7 +6,7 @@ from conftest import tiny_tokenizer
 from scipy.spatial.distance import jensenshannon
 
 from babelscope.errors import CorpusError
-from babelscope.figures.probes_geometry import token_divergence_map
+from babelscope.figures.probes_geometry import language_pair_map
 from babelscope.vocabulary import vocabulary_allocation
 from babelscope.vocabulary.allocation import average_rank, count_divergence
 
@@ -51,7 +51,7 @@ def test_a_table_is_of_the_tokenizers_tokens_with_chance_beside():
     assert matrix[0, 2] == pytest.approx(by_hand, abs=1e-12) and matrix[0, 2] > 0.7 > matrix[0, 1]
     rows = allocation.rows()
     assert [row.claim for row in rows[:3]] == ["average rank of tokens"] * 3 and len(rows) == 6
-    assert token_divergence_map(divergence=matrix, languages=list(TEXTS)).data
+    assert language_pair_map(value=matrix, languages=list(TEXTS), unit="divergence of tokens (bits)").data
 
 
 def test_halves_of_one_text_are_the_floor_that_the_same_text_twice_lies_below():

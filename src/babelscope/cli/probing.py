@@ -27,6 +27,7 @@ Probe = Literal[
     "roles",
     "specialization",
     "values",
+    "concepts",
     "checkpoints",
     "tokenizer",
     "all",
@@ -79,8 +80,8 @@ def run_probe(
         corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference"; parallel text for alignment, language-id,
             trees, subspaces and tokenizer, which rows with equal ids are, and lines with --parallel.
         probe: lens, embeddings, alignment, language-id, trees, subspaces, heads, circuits, routing, removal, roles,
-            specialization, values, checkpoints, tokenizer, or all; with all, a probe that this model or text does not
-            allow is left out, and the reason is in the result.
+            specialization, values, concepts, checkpoints, tokenizer, or all; with all, a probe that this model or text
+            does not allow is left out, and the reason is in the result.
         out: folder for <probe>/results.jsonl and <probe>/<figure>.html.
         languages: BCP-47 tags; none means every file of the corpus folder.
         split: the text that is measured; a corpus without splits is dealt out by document, and "all" is the whole.
@@ -90,11 +91,12 @@ def run_probe(
         words: table of words in parallel for lens and embeddings (a line of tags, then a line a concept, tabs between),
             or "reference"; the lens then also asks for each word by translation prompts.
         translators: folder of a saved tuned lens, for lens.
-        checkpoints: folders of a training run's checkpoints in order, for checkpoints.
+        checkpoints: folders of a training run's checkpoints in order, for checkpoints, and if given for concepts.
         task_scores: table of a task's scores for alignment (a tag, a tab and a number in each line, the language
             compared with among them): what MEXA predicts of them, and how well over languages.
-        concept: whose keys and values are sought by values: questions (text that ends in a question mark), or text with
-            digits; chosen in the language of --against on the other split, measured in all languages.
+        concept: whose keys and values are sought by values, and whose detectors by concepts: questions (text that ends
+            in a question mark), or text with digits; values chooses in the language of --against on the other split and
+            measures in all languages.
         resume: go on with an interrupted run of the same command; done at once if it is complete.
     """
     if probe == "checkpoints" and len(checkpoints) < 2:

@@ -206,18 +206,20 @@ def embedding_bars(*, bars: Sequence[ScriptBar], unit: str) -> go.Figure:
     return figure
 
 
-def token_divergence_map(*, divergence: Float[np.ndarray, "language language"], languages: Sequence[str]) -> go.Figure:
-    """Jensen-Shannon divergence of two languages' tokens: 0 the same, 1 none in common."""
+def language_pair_map(
+    *, value: Float[np.ndarray, "language language"], languages: Sequence[str], unit: str
+) -> go.Figure:
+    """A measure of each two languages between 0 and 1, such as a divergence in bits or a share in common."""
     names = [language_name(tag) for tag in languages]
     labels = [language_label(tag) for tag in languages]
     figure = heat_map(
-        divergence,
+        value,
         rows=labels,
         columns=labels,
-        text=[[fixed(cell, 2) for cell in row] for row in divergence],
-        says=cell_texts(names, names, divergence, lambda one, other, cell: f"{one} and {other}: {cell:.3f} bits"),
+        text=[[fixed(cell, 2) for cell in row] for row in value],
+        says=cell_texts(names, names, value, lambda one, other, cell: f"{one} and {other}: {cell:.3f}"),
     )
-    bar = {"title": {"text": "divergence of tokens (bits)"}}
+    bar = {"title": {"text": unit}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar})
     return titled_axes(figure, x="", y="")
 

@@ -138,7 +138,7 @@ def head_harm(*, own: Mapping[str, Estimate], drawn: Mapping[str, Sequence[Numbe
 
 
 def attention_map(*, value: Float[np.ndarray, "language layer"], languages: Sequence[str], unit: str) -> go.Figure:
-    """One attention measure by language and layer, mean over heads: how a column differs is the finding."""
+    """One measure by language and layer, such as a mean over heads: how a column differs is the finding."""
     top = float(np.nanmax(value, initial=0.0))
     digits = max(2, decimals_for(top))
     figure = heat_map(
@@ -165,6 +165,7 @@ def routing_map(
     q: Float[np.ndarray, "language layer"],
     languages: Sequence[str],
     against: str,
+    control: str = "swapped labels",
 ) -> go.Figure:
     """Divergence of expert use from `against` by language and layer, in bits; in brackets where q > 0.05."""
     top = float(np.nanmax(divergence, initial=0.0))
@@ -180,7 +181,7 @@ def routing_map(
         text=text,
         says=[
             [
-                f"{language_name(tag)}, layer {layer}: {cell:.4f} bits, swapped labels {chance:.4f}"
+                f"{language_name(tag)}, layer {layer}: {cell:.4f} bits, {control} {chance:.4f}"
                 for layer, (cell, chance) in enumerate(zip(*pair, strict=True))
             ]
             for tag, pair in zip(languages, zip(divergence, null, strict=True), strict=True)

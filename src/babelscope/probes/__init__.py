@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         PatchTable,
         patch_effects,
     )
+    from babelscope.probes.concept_clamping import ClampedConcept, clamp_experts
+    from babelscope.probes.concept_detectors import ConceptExperts, concept_experts, track_concepts
     from babelscope.probes.concept_probe import concept_direction
     from babelscope.probes.concepts import (
         ConceptNeurons,
@@ -69,6 +71,12 @@ if TYPE_CHECKING:
         lineage_of,
     )
     from babelscope.probes.model_parts import ModelParts, cut_profile
+    from babelscope.probes.parallel_routing import (
+        ParallelRouting,
+        SharedRouting,
+        record_routing,
+        shared_routing,
+    )
     from babelscope.probes.path_patching import path_effects
     from babelscope.probes.pooled_alignment import (
         MexaScores,
@@ -244,6 +252,15 @@ __all__ = [
     "RoutingUse",
     "routing_divergence",
     "routing_use",
+    "ParallelRouting",
+    "SharedRouting",
+    "ClampedConcept",
+    "ConceptExperts",
+    "clamp_experts",
+    "concept_experts",
+    "track_concepts",
+    "record_routing",
+    "shared_routing",
     "PROBES",
     "Findings",
     "ProbeJob",

@@ -27,11 +27,12 @@ PROBES = {
     "subspaces": _entry("sentence_findings", "probe_subspaces", "texts sentences"),
     "heads": _entry("unit_findings", "probe_heads", "texts others"),
     "circuits": _entry("circuit_findings", "probe_circuits", ""),
-    "routing": _entry("unit_findings", "probe_routing", "texts against"),
+    "routing": _entry("unit_findings", "probe_routing", "texts sentences against"),
     "removal": _entry("unit_findings", "probe_removal", "texts others"),
     "roles": _entry("unit_findings", "probe_roles", "others"),
     "specialization": _entry("unit_findings", "probe_specialization", "others"),
     "values": _entry("value_findings", "probe_values", "texts others against concept"),
+    "concepts": _entry("concept_findings", "probe_concepts", "texts others concept checkpoints"),
     "checkpoints": _entry("unit_findings", "probe_checkpoints", "texts others words checkpoints"),
     "tokenizer": _entry("unit_findings", "probe_tokenizer", "texts others against"),
 }

@@ -8,7 +8,7 @@ import numpy as np
 
 from babelscope.controls import Evidence
 from babelscope.errors import PrerequisiteError
-from babelscope.figures.probes_geometry import latent_language_map, token_divergence_map
+from babelscope.figures.probes_geometry import language_pair_map, latent_language_map
 from babelscope.figures.probes_roles import RoleBar, RoleStep, role_bars, role_history, role_profile
 from babelscope.figures.probes_units import (
     Estimate,
@@ -26,6 +26,7 @@ from babelscope.neurons import Specialization, penalty_sweep, select_entropy_lam
 from babelscope.probes import (
     head_ablation,
     heads,
+    parallel_routing,
     related_sets,
     roles,
     routing,
@@ -71,7 +72,7 @@ def probe_heads(job: ProbeJob) -> Findings:
 
 
 def probe_routing(job: ProbeJob) -> Findings:
-    """Expert use by language and layer; a dense model has none."""
+    """Expert use by language and layer, and of parallel text that of translations; a dense model has none."""
     use = routing.routing_use(job.model, job.tokenizer, job.texts)
     result = routing.routing_divergence(use, against=job.against, seed=job.seed)
     figure = routing_map(
@@ -81,7 +82,22 @@ def probe_routing(job: ProbeJob) -> Findings:
         languages=result.languages,
         against=result.against,
     )
-    return Findings(list(result.rows()), {"divergence": figure})
+    rows, figures = [*result.rows()], {"divergence": figure}
+    if job.texts.parallel:
+        record = parallel_routing.record_routing(job.model, job.tokenizer, job.texts, sentences=job.n_sentences)
+        shared = parallel_routing.shared_routing(record, against=job.against, seed=job.seed)
+        rows += shared.rows()
+        figures["translations"] = routing_map(
+            divergence=shared.mean["divergence"].nan_to_num(0.0).numpy(),
+            null=shared.null["divergence"].numpy(),
+            q=shared.p["divergence"].numpy(),
+            languages=shared.languages,
+            against=shared.against,
+            control="unrelated sentences",
+        )
+        for name, value in (("entropy", shared.entropy), ("consistency", shared.consistency)):
+            figures[name] = attention_map(value=value.numpy(), languages=shared.languages, unit=f"routing {name}")
+    return Findings(rows, figures)
 
 
 def probe_roles(job: ProbeJob) -> Findings:
@@ -165,15 +181,7 @@ def probe_specialization(job: ProbeJob) -> Findings:
 
 def probe_checkpoints(job: ProbeJob) -> Findings:
     """Roles of neurons, working languages of layers and bits per byte along a training run."""
-    if len(job.checkpoints) < 2:
-        raise PrerequisiteError(
-            f"{len(job.checkpoints)} checkpoints came; expected at least two folders, in order; give --checkpoints"
-        )
-    steps = [step_name(path, job.checkpoints) for path in job.checkpoints]
-    openers = {
-        name: functools.partial(open_model, path, **job.settings)
-        for name, path in zip(steps, job.checkpoints, strict=True)
-    }
+    openers = openers_of(job)
     history = roles.track_roles(
         openers,
         job.others,
@@ -218,6 +226,18 @@ def role_steps(history: roles.RoleHistory, *, of_all_neurons: bool) -> dict[str,
     }
 
 
+def openers_of(job: ProbeJob) -> dict[str, roles.Open]:
+    """By name, what opens each checkpoint; raises PrerequisiteError for fewer than two."""
+    if len(job.checkpoints) < 2:
+        raise PrerequisiteError(
+            f"{len(job.checkpoints)} checkpoints came; expected at least two folders, in order; give --checkpoints"
+        )
+    return {
+        step_name(path, job.checkpoints): functools.partial(open_model, path, **job.settings)
+        for path in job.checkpoints
+    }
+
+
 def step_name(path: str, paths: Sequence[str]) -> str:
     """The folder's own name where no other has it, else the whole path."""
     name = Path(path).name
@@ -256,6 +276,6 @@ def probe_tokenizer(job: ProbeJob) -> Findings:
         {
             "premium": premium,
             "training-shares": training_shares(inferred=shares, floor=mixture.decoy),
-            "overlap": token_divergence_map(divergence=allocation.matrix(), languages=tags),
+            "overlap": language_pair_map(value=allocation.matrix(), languages=tags, unit="divergence of tokens (bits)"),
         },
     )
