@@ -163,7 +163,7 @@ USED = [
     ("probe reference reference --out OUT --probe language-id", f"{LEARNT} split sentences"),
     ("probe reference reference --out OUT --probe trees", f"{LEARNT} split sentences"),
     ("probe reference reference --out OUT --probe subspaces", f"{LEARNT} split sentences"),
-    ("probe reference reference --out OUT --probe heads", f"{LEARNT} split other-split"),
+    ("probe reference reference --out OUT --probe heads", f"{LEARNT} split other-split against"),
     ("probe reference reference --out OUT --probe circuits", LEARNT),
     ("probe reference reference --out OUT --probe routing", f"{LEARNT} split sentences against"),
     ("probe reference reference --out OUT --probe removal", f"{LEARNT} split other-split"),

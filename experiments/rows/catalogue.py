@@ -64,7 +64,7 @@ ROWS: dict[int, RowEntry] = {
     11: RowEntry(
         "Language apart from reasoning", "arXiv:2505.15257", "bs.ablate_languages", "steering:measure_subspace"
     ),
-    12: RowEntry("Heads shifted between languages (CLAIM)", "arXiv:2506.11073", "direct"),
+    12: RowEntry("Heads shifted between languages (CLAIM)", "arXiv:2506.11073", "probe --probe heads", "heads:measure"),
     13: RowEntry("Experts by language", "arXiv:2510.04694", "probe --probe routing", "experts:measure"),
     14: RowEntry(
         "Shift to the dominant language and back (ShifCon)",

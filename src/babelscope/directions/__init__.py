@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from babelscope.directions.contrast import lda_direction, pca_direction, probe_direction
     from babelscope.directions.document_samples import DocumentMeans, document_means
     from babelscope.directions.expert_shifts import promote_experts, routing_shares
+    from babelscope.directions.head_probes import HeadProbes, head_probe_accuracy
     from babelscope.directions.linear_maps import LinearMap, fit_map, incline
     from babelscope.directions.means import language_mean, mean_direction
     from babelscope.directions.neurons import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DocumentMeans",
     "FittedCondition",
+    "HeadProbes",
     "LinearMap",
     "ablate_languages",
     "activate_neurons",
@@ -42,6 +44,7 @@ __all__ = [
     "feature_map",
     "fit_condition",
     "fit_map",
+    "head_probe_accuracy",
     "head_shift",
     "hold_coordinates",
     "incline",

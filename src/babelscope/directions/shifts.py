@@ -75,16 +75,22 @@ def head_shift(
     source: str | Sequence[str] | None = None,
     heads: int = 8,
     strength: float | int = 1.0,
+    scores: Float64[Tensor, "layer head"] | None = None,
 ) -> SteeringRecipe:
     """Shift the outputs of the heads that tell two languages apart best by their difference of means.
 
-    heads: how many, over all observed layers, by `score_heads`; of equal scores the earlier head.
-    The published method finds its heads with probes, on image and text; here they are found by their means.
+    heads: how many, over all observed layers, by their scores; of equal scores the earlier head.
+    scores: None takes `score_heads`, by means; the published method has probes, as `head_probe_accuracy` trains them,
+    on heads that attend to an image.
     Raises MeasurementError for an observation without tokens, SelectionError for more heads than there are.
     Source: CLAIM, arXiv:2506.11073.
     """
     sources = against(obs, target, source)
-    scores = score_heads(obs, n_heads, target=target, source=source)
+    shape = (len(obs["attn_heads"].layers), n_heads)
+    if scores is None:
+        scores = score_heads(obs, n_heads, target=target, source=source)
+    elif tuple(scores.shape) != shape:
+        raise SelectionError(f"scores {list(scores.shape)} came; expected {list(shape)}, observed layers and heads")
     if not 0 < heads <= scores.numel():
         raise SelectionError(f"{heads} heads came; expected 1–{scores.numel()}; choose fewer")
     if not bool(torch.isfinite(scores).all()):

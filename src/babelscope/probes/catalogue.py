@@ -25,7 +25,7 @@ PROBES = {
     "language-id": _entry("sentence_findings", "probe_language_id", "texts sentences"),
     "trees": _entry("sentence_findings", "probe_trees", "texts sentences"),
     "subspaces": _entry("sentence_findings", "probe_subspaces", "texts sentences"),
-    "heads": _entry("unit_findings", "probe_heads", "texts others"),
+    "heads": _entry("unit_findings", "probe_heads", "texts others against"),
     "circuits": _entry("circuit_findings", "probe_circuits", ""),
     "routing": _entry("unit_findings", "probe_routing", "texts sentences against"),
     "removal": _entry("unit_findings", "probe_removal", "texts others"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from babelscope.controls import Evidence
+from babelscope.directions import head_probes
 from babelscope.errors import PrerequisiteError
 from babelscope.figures.probes_geometry import language_pair_map, latent_language_map
 from babelscope.figures.probes_roles import RoleBar, RoleStep, role_bars, role_history, role_profile
@@ -41,7 +42,7 @@ from babelscope.vocabulary import infer_training_shares, token_costs, vocabulary
 
 
 def probe_heads(job: ProbeJob) -> Findings:
-    """Heads by language, chosen on the other text and switched off on the measured one."""
+    """Heads by language, chosen on the other text and switched off on the measured one, and probes of each head."""
     record = heads.record_heads(job.model, job.tokenizer, job.others)
     chosen = heads.head_selectivity(record, seed=job.seed)
     best = chosen.heads(1)
@@ -55,9 +56,22 @@ def probe_heads(job: ProbeJob) -> Findings:
         )
         for language_harm in harm.languages
     }
+    probed = [
+        head_probes.head_probe_accuracy(
+            job.model, job.tokenizer, job.others.head(60), target=tag, source=job.against, seed=job.seed
+        )
+        for tag in record.languages
+        if job.against in record.languages and tag != job.against
+    ]
     sink, evenness = (record.mean(measure).mean(dim=2).numpy() for measure in ("sink", "evenness"))
     return Findings(
-        [*chosen.rows(), *record.rows("sink", seed=job.seed), *record.rows("evenness", seed=job.seed), *harm.rows()],
+        [
+            *(row for probes in probed for row in probes.rows()),
+            *chosen.rows(),
+            *record.rows("sink", seed=job.seed),
+            *record.rows("evenness", seed=job.seed),
+            *harm.rows(),
+        ],
         {
             "map": head_map(share=chosen.share.numpy(), languages=record.languages, chosen=cells),
             "harm": head_harm(
