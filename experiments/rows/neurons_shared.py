@@ -7,6 +7,7 @@ from scipy.stats import spearmanr
 import babelscope as bs
 from babelscope.neurons import Specialization, UnitCounts
 from babelscope.probes import lineage_of, set_proximity
+from rows import sparse_forward
 from rows.neuron_witnesses import recall_and_precision
 from rows.neurons import FOUR, reference_counts
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
@@ -47,6 +48,7 @@ def specialization(inputs: Inputs) -> RowResult:
             ),
             Witness(what="intersection over union of Python's sets", difference=float(max(overlaps)), bar=1e-12),
             Witness(what="scipy's rank correlation in every layer", difference=float(max(correlations)), bar=1e-9),
+            sparse_forward.step_witness(),
         ],
         planted=planted(),
         headlines=[
@@ -60,12 +62,10 @@ def specialization(inputs: Inputs) -> RowResult:
                 control=f"languages change places in the table: mean correlation {tests[best].null:.2f}",
                 model="Gemma 3 270M, eight languages",
                 verdict="in shape" if len(sure) > 0.05 * len(tests) * 3 and tests[best].gap > 0 else "not",
-            )
+            ),
+            sparse_forward.headline(),
         ],
-        absent=[
-            "training whose forward pass uses the mask too: `adapt` masks the update alone",
-            "encoders and decoders of translation models",
-        ],
+        absent=["encoders and decoders of translation models, and their tasks of language pairs"],
     )
 
 

@@ -17,9 +17,10 @@ from babelscope.adaptation import (
     random_like,
     strongest,
 )
-from babelscope.errors import CorpusError, MeasurementError, PrerequisiteError, SelectionError
+from babelscope.errors import CorpusError, MeasurementError, PrerequisiteError, SelectionError, SiteError
 from babelscope.evaluation import bits_per_byte
 from babelscope.subnetworks import Dense, Subnetwork, rows_loss
+from babelscope.subnetworks.dense import silenced_neurons
 
 # peft builds its sparse tensors without saying whether their invariants are to be checked.
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled:UserWarning")
@@ -48,7 +49,8 @@ def test_a_method_trains_and_leaves_the_model_as_it_was(method):
     assert (result.delta is None) == of_lora and (result.adapter is not None) == of_lora
     change = result.adapter.change(model) if of_lora else result.delta
     assert change.changes_values and (of_lora or change.languages == ("eu",))
-    with change.applied(model):
+    off = ~some_neurons(model).mask()[0] if method == "sparse-forward" else None
+    with change.applied(model), silenced_neurons(layout, off):
         again = bits_per_byte(model, tiny_tokenizer(), held_text())
     assert all(again[tag] == pytest.approx(result.after[tag], rel=1e-5) for tag in again)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -260,3 +262,45 @@ def test_students_have_a_context_of_their_own(kind):
     model = tiny_model("llama").requires_grad_(False)
     method = "subnetwork" if kind is Subnetwork else "ffn"
     assert isinstance(build_student(method, layout_of(model), neurons=some_neurons(model)), kind)
+
+
+def test_a_step_of_sparse_forward_is_that_of_plain_transformers_with_gates_times_the_mask():
+    model, plain = (tiny_model("llama", dtype=torch.float64).requires_grad_(False) for _ in range(2))
+    neurons, ids = some_neurons(model), torch.arange(5, 45).reshape(2, 20)
+    mask = neurons.mask()[0]
+    student = build_student("sparse-forward", layout_of(model), neurons=neurons)
+    weights = [
+        projection.weight.requires_grad_(True)
+        for layer in plain.model.layers
+        for projection in (layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
+    ]
+    for layer, row in zip(plain.model.layers, mask, strict=True):
+        layer.mlp.act_fn.register_forward_hook(lambda module, args, output, row=row: output * row)
+    loss = plain(ids, labels=ids).loss
+    loss.backward()
+    start = [weight.detach().clone() for weight in weights]
+    torch.optim.AdamW(weights, lr=1e-2, betas=(0.9, 0.95), weight_decay=0.0).step()
+    untouched = state_of(model)
+    with student.installed():
+        ours = model(ids, labels=ids).loss
+        ours.backward()
+        assert float(ours.detach()) == pytest.approx(float(loss.detach()), rel=1e-12)
+        student.step(1e-2, 1.0)
+        live = [value.clone() for value in student.values().values()]
+        masked = model(ids, labels=ids).loss.detach()
+    moved = 0
+    for value, weight, before in zip(live, weights, start, strict=True):
+        torch.testing.assert_close(value, weight.detach(), rtol=0, atol=1e-9)
+        rows = (value != before).nonzero()
+        moved += len(rows)
+    assert 0 < moved <= student.trained == 3 * 32 * int(mask.sum())
+    assert all(torch.equal(untouched[name], tensor) for name, tensor in model.state_dict().items())
+    assert float(masked) == pytest.approx(float(plain(ids, labels=ids).loss.detach()), rel=1e-9)
+
+
+def test_sparse_forward_without_one_languages_neurons_is_refused():
+    layout = layout_of(tiny_model("llama"))
+    with pytest.raises(SelectionError, match="came with no set"):
+        build_student("sparse-forward", layout)
+    with pytest.raises(SiteError, match="mixture of experts"):
+        build_student("sparse-forward", layout_of(tiny_model("mixtral")), neurons=some_neurons(tiny_model("llama")))

@@ -176,7 +176,8 @@ def adapt(
     aligned_before = account()
 
     def final() -> dict[Language, float]:
-        if not run.best_step and (ticket is None or ticket.iterations == 1):
+        # Where neurons are silenced, step 0 is no longer the model as it was.
+        if not run.best_step and method != "sparse-forward" and (ticket is None or ticket.iterations == 1):
             return ruler.before
         at_end = trail and run.best_step == run.done and trail[-1][0] == run.history[-1].tokens
         return trail[-1][1] if at_end else material.scores(layout)

@@ -9,12 +9,12 @@ from babelscope.adaptation.lottery_ticket import ticket_names
 from babelscope.artifacts import NeuronSet
 from babelscope.axes import Bool, Tensor
 from babelscope.controls import layer_matched
-from babelscope.errors import PrerequisiteError, SelectionError
+from babelscope.errors import ArtifactError, PrerequisiteError, SelectionError, SiteError
 from babelscope.models import Layout
 from babelscope.subnetworks import Bank, Dense, Student, Subnetwork, ffn_names, parameter_names
 from babelscope.subnetworks.forms import Form, Recompute
 
-Method = Literal["subnetwork", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft"]
+Method = Literal["subnetwork", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft", "sparse-forward"]
 METHODS: tuple[Method, ...] = get_args(Method)
 OF_NEURONS = ("subnetwork", "random")
 """Methods that train a NeuronSet's weights."""
@@ -38,8 +38,9 @@ def build_student(
 
     subnetwork: the weights of `neurons`. random: those of as many other neurons in each layer, drawn with `seed`.
     full: all parameters. ffn: the weights of all MLPs. lora, lora-attention, shira: peft's, of this rank, on the MLPs
-    or the attention. lt-sft: the candidates of `ticket_names` where `masks` says so; without masks its first, dense
-    phase.
+    or the attention. sparse-forward: the MLP weights of `neurons`, all other MLP neurons being 0 in every pass, in
+    training and measurement alike, as neuron specialization trains (arXiv:2404.11201). lt-sft: the candidates of
+    `ticket_names` where `masks` says so; without masks its first, dense phase.
     decay: towards the base weights, of all methods but peft's. form, recompute: of the methods of neurons, as in
     `train_subnetwork`.
     Raises SelectionError where a method of neurons came without them, PrerequisiteError where peft is wanted and not
@@ -56,10 +57,31 @@ def build_student(
             return Dense(layout, parameter_names(layout), decay=decay)
         case "ffn":
             return Dense(layout, ffn_names(layout), decay=decay)
+        case "sparse-forward":
+            return Dense(layout, ffn_names(layout), decay=decay, silenced=other_neurons_of(layout, neurons))
         case "lt-sft":
             return Dense(layout, ticket_names(layout), masks=masks, decay=decay)
         case _:
             return build_adapter(method, layout, rank=rank, seed=seed)
+
+
+def other_neurons_of(layout: Layout, neurons: NeuronSet | None) -> Bool[Tensor, "layer neuron"]:
+    """All neurons but those of a set of one language; raises SelectionError for another set, SiteError for experts."""
+    if neurons is None or len(neurons.languages) != 1 or not len(neurons.indices):
+        what = (
+            "no set"
+            if neurons is None
+            else f"a set of {len(neurons.languages)} languages, {len(neurons.indices)} neurons"
+        )
+        raise SelectionError(f"sparse-forward came with {what}; expected a set of one language; give sets[language]")
+    if layout.n_experts:
+        raise SiteError("sparse-forward came for a mixture of experts; expected a dense model; take the subnetwork")
+    if (neurons.n_layers, neurons.n_neurons) != (layout.n_layers, layout.d_neuron):
+        raise ArtifactError(
+            f"neurons of {neurons.n_layers} layers of {neurons.n_neurons} came; expected {layout.n_layers} of "
+            f"{layout.d_neuron}; the set is of another model"
+        )
+    return ~neurons.mask()[0]
 
 
 def check_settings(method: Method, *, decay: float, form: Form, recompute: Recompute) -> None:

@@ -35,7 +35,7 @@ from babelscope.errors import UsageError
 from babelscope.files.strict_json import read_json
 from babelscope.files.writing import discard, new_folder, write_text
 
-Baseline = Literal["none", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft"]
+Baseline = Literal["none", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft", "sparse-forward"]
 RESULT = "result.json"
 OF_NEURONS = UsedWith(
     "without --baseline or with --baseline random", lambda call: call["baseline"] in ("none", "random")
@@ -145,6 +145,8 @@ def run_adapt(
         recompute: mlp keeps less for the backward pass and takes more time.
         baseline: train this instead, on the same text and steps; the result is a Delta (random), an adapter of peft
             (lora, lora-attention) or an ElementDelta (others); result.json alone where no step was better than none.
+            sparse-forward trains the neurons with all others at 0 in every pass; what it leaves is for a model without
+            the others.
         objective: align draws translations of --pairs together at one layer by a contrastive loss, in steps that take
             turns with those of text; the last step is the result, whatever the valid text says.
         pairs: folder of parallel text with train and valid splits, hub id, or "reference".

@@ -32,8 +32,9 @@ MARKS = {
     "lora-attention": (GREEN, "triangle-up-open", "LoRA on attention"),
     "shira": (ORANGE, "cross", "SHiRA"),
     "lt-sft": (ORANGE, "cross-open", "LT-SFT"),
+    "sparse-forward": (BLUE, "circle-open", "the neurons, all others at 0"),
 }
-"""Colour, symbol and name by kind: ten kinds, told apart without colour too."""
+"""Colour, symbol and name by kind: eleven kinds, told apart without colour too."""
 
 
 class AdaptationRow(NamedTuple):

@@ -1,7 +1,7 @@
 """Baselines that train the model's own parameters: all of them, the MLPs, or single values under a mask."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 from babelscope.axes import Bool, Tensor
 from babelscope.errors import PrerequisiteError
 from babelscope.models import Layout
+from babelscope.sites import Site
 from babelscope.subnetworks.fused_adamw import adamw_step
 
 
@@ -33,6 +34,8 @@ class Dense:
     """Times Σ |value − base| / values of the whole model, added to the loss (Ansell et al.'s trainer)."""
     start: Mapping[str, Tensor] | None = None
     """Values to begin with, by parameter; None: those of the model."""
+    silenced: Bool[Tensor, "layer neuron"] | None = None
+    """MLP neurons that are 0 in every pass while the student is installed; their weights then have no gradient."""
     masters: bool = True
     """Refuse weights below float32, whose small updates would be lost; False for measurements of time alone."""
     base: dict[str, Tensor] = field(init=False)
@@ -68,7 +71,10 @@ class Dense:
         """Values that may move."""
         if self.masks is not None:
             return sum(int(mask.sum()) for mask in self.masks.values())
-        return sum(parameter.numel() for parameter in self.parameters.values())
+        values = sum(parameter.numel() for parameter in self.parameters.values())
+        if self.silenced is None:
+            return values
+        return values // self.silenced.numel() * int((~self.silenced).sum())
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -79,7 +85,8 @@ class Dense:
                 if self.start is not None:
                     parameter.detach().copy_(self.start[name])
                 parameter.requires_grad_(True)
-            yield
+            with silenced_neurons(self.layout, self.silenced):
+                yield
         finally:
             with torch.no_grad():
                 for name, parameter in live.items():
@@ -137,6 +144,19 @@ class Dense:
 
     def refresh(self) -> None:
         """The live tensors are the model's own: nothing to do."""
+
+
+@contextmanager
+def silenced_neurons(layout: Layout, silenced: Bool[Tensor, "layer neuron"] | None) -> Iterator[None]:
+    """While open, these neurons of the MLPs are 0 in every pass, whose gradients go through the others alone."""
+    with ExitStack() as stack:
+        for layer, row in enumerate(() if silenced is None else ~silenced):
+
+            def change(value: Tensor, row: Tensor = row) -> Tensor:
+                return value * row.to(value)
+
+            stack.enter_context(layout.edit(Site(layer, "mlp_inner"), change))
+        yield
 
 
 def parameter_names(layout: Layout, of: Callable[[str], bool] = lambda name: True) -> tuple[str, ...]:
