@@ -159,4 +159,5 @@ ROWS: dict[int, RowEntry] = {
         "transfer",
         "transfer:measure_transfer",
     ),
+    44: RowEntry("Facts edited across languages", "arXiv:2406.17764, arXiv:2202.05262", "edit", "editing:measure"),
 }
