@@ -49,6 +49,12 @@ class ToolkitError(Exception):
         return f"{text[: LONGEST_MESSAGE * 2 // 3]} […] {text[-LONGEST_MESSAGE // 3 :]}"
 
 
+def refuse_one_text(values: object, what: str, error: type[ToolkitError]) -> None:
+    """Raise the error where a text came for a list of texts: its letters would be taken for the texts."""
+    if isinstance(values, str):
+        raise error(f"{what}: one text came, {values[:60]!r}; expected a list of them; write [{values[:60]!r}]")
+
+
 class UsageError(ToolkitError, ValueError):
     """Words of the command line that do not fit together, or a value outside its bounds; the exit code is 2."""
 

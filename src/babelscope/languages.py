@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import langcodes
 from langcodes.tag_parser import LanguageTagError
 
-from babelscope.errors import LanguageError
+from babelscope.errors import LanguageError, refuse_one_text
 
 
 class Language(str):
@@ -84,6 +84,7 @@ def tag_meant(word: str) -> str | None:
 
 def parse_languages(tags: Iterable[str]) -> tuple[Language, ...]:
     """Parse tags in order; raises LanguageError if none is given or two mean the same language."""
+    refuse_one_text(tags, "languages", LanguageError)
     languages = tuple(Language.parse(tag) for tag in tags)
     if not languages:
         raise LanguageError("no language came; expected at least one BCP-47 tag; name the languages")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import pairing_p, percentile_interval, rank_p, step_down_p
 from babelscope.errors import MeasurementError
@@ -34,6 +35,8 @@ class AblationTable:
     Rows are sets, columns are texts. Harm of a document is its negative log-likelihood with the set off minus without,
     in nats; relative harm of a text is the sum of it over the sum of the untouched one: a ratio of sums.
     """
+
+    __repr__ = shown_by("languages", "texts", "sizes", "to", "draws")
 
     languages: tuple[Language, ...]
     """Rows: whose set is off."""

@@ -13,6 +13,7 @@ from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.operation import Operation, Unit
 from babelscope.artifacts.recipe import SteeringRecipe
+from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import (
     as_list,
     as_number,
@@ -38,6 +39,8 @@ class Direction(HubArtifact):
     Raises ArtifactError for a vector that is not one finite, non-zero float32 row, a mean_norm not above 0, or an
     ordinary form without a median_norm above 0.
     """
+
+    __repr__ = shown_by("origin.model", "site", "source", "target", "norm", "form")
 
     vector: Float32[Tensor, " hidden"]
     site: Site

@@ -9,6 +9,7 @@ import torch
 from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.observation import Observation, SiteRecord
 from babelscope.artifacts.possible_sums import ROUNDING, check_counts, check_range
+from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import (
     SavedFolder,
     as_text,
@@ -48,6 +49,8 @@ class FeatureObservation(HubArtifact):
     Counts merge bit for bit, sums as those of an Observation.  Random tokens are read once and are no part of the sum:
     two observations merge only if theirs are the same.
     """
+
+    __repr__ = shown_by("sae_id", "site", "counts")
 
     counts: Observation
     """Firing of the features as an Observation: its units are features, at the site's name, of one layer."""

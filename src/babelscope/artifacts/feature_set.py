@@ -1,6 +1,6 @@
 """Sets of autoencoder features by language, stored as compressed sparse rows."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 
 from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.identity import Origin
+from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import (
     as_text,
     as_whole,
@@ -33,6 +34,8 @@ class FeatureSet(HubArtifact):
     Features of language k: `indices[offsets[k] : offsets[k + 1]]`, best first by `score`, higher being better.
     Raises ArtifactError for offsets, indices or scores that do not fit each other.
     """
+
+    __repr__ = shown_by("origin.model", "sae_id", "site", "sizes", "method")
 
     origin: Origin
     languages: tuple[Language, ...]
@@ -110,6 +113,10 @@ class FeatureSet(HubArtifact):
     def _row(self, language: str) -> slice:
         k = self.index(language)
         return slice(int(self.offsets[k]), int(self.offsets[k + 1]))
+
+    def __iter__(self) -> Iterator[Language]:
+        """The languages, in order."""
+        return iter(self.languages)
 
     def __getitem__(self, language: str) -> "FeatureSet":
         """The same set with one language only."""

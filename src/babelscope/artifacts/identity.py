@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float32, Tensor
 from babelscope.errors import ArtifactError
 
@@ -188,6 +189,8 @@ def compare_samples(first: str, second: str) -> str:
 @dataclass(frozen=True)
 class Origin:
     """What an artifact was made from; two artifacts combine only when these agree."""
+
+    __repr__ = shown_by("model", "revision", "model_hash", "tokenizer_hash")
 
     model: str
     """Name or path the model was opened by; for people, never compared."""

@@ -1,6 +1,6 @@
 """Sets of neurons by language, stored as compressed sparse rows."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 
 from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.identity import Origin
+from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Bool, Float, Float32, Int32, Int64, Tensor
 from babelscope.errors import ArtifactError, LanguageError
@@ -24,6 +25,8 @@ class NeuronSet(HubArtifact):
 
     Neurons of language k in layer l: `indices[offsets[k, l] : offsets[k, l + 1]]`, ascending.
     """
+
+    __repr__ = shown_by("origin.model", "at", "sizes", "method")
 
     origin: Origin
     languages: tuple[Language, ...]
@@ -83,6 +86,10 @@ class NeuronSet(HubArtifact):
         if tag not in self.languages:
             raise LanguageError(f"language {tag!r} is not in this set; expected one of {', '.join(self.languages)}")
         return self.languages.index(tag)
+
+    def __iter__(self) -> Iterator[Language]:
+        """The languages, in order."""
+        return iter(self.languages)
 
     def __getitem__(self, language: str) -> "NeuronSet":
         """The same set with one language only."""

@@ -11,6 +11,7 @@ import torch
 from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.possible_sums import check_counts
+from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import (
     SavedFolder,
     as_list,
@@ -34,6 +35,8 @@ MOST_IN_A_SHARD = torch.iinfo(torch.int32).max
 @dataclass(frozen=True, eq=False)
 class SiteRecord:
     """Sums at one kind of site over all its recorded layers."""
+
+    __repr__ = shown_by("layers")
 
     layers: tuple[int, ...]
     """Which layers, in the order of the layer axis; a site without layers has (0,)."""
@@ -76,11 +79,12 @@ class Observation(HubArtifact):
     """One streamed pass, as sums: `a + b` is the observation of both texts.
 
     `obs["mlp_gate"].active[layer, unit, language]`, `obs.tokens[language]`; `obs.active` is short for
-    `obs["mlp_gate"].active`.  Counts merge bit for bit.  Moments are added in
-    float64; those of parts differ from those of one pass by the rounding of the model's own values, for parts are
-    batched otherwise (1e-8 of the largest was measured in float32).
+    `obs["mlp_gate"].active`. Counts merge bit for bit. Moments are added in float64; those of parts differ from
+    those of one pass by rounding (1e-8 of the largest in float32), for parts are batched otherwise.
     Raises ArtifactError for more tokens in a shard than its counts hold.
     """
+
+    __repr__ = shown_by("origin.model", "tokens", "records")
 
     origin: Origin
     languages: tuple[Language, ...]

@@ -8,6 +8,7 @@ import torch
 
 from babelscope.artifacts.gate import Gate, Schedule, one_of
 from babelscope.artifacts.identity import Origin
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float32, Int64, Tensor
 from babelscope.errors import SteeringError
 from babelscope.feature_map import FeatureMap
@@ -27,6 +28,8 @@ class Operation:
     Strength 0 changes no bit. With `indices`, x is those units only.
     Raises SteeringError for what is empty, of the wrong shape, not finite, or (where a length is needed) zero.
     """
+
+    __repr__ = shown_by("kind", "site", "strength", "unit", "vector")
 
     site: Site
     kind: str

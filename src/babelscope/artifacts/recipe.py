@@ -19,6 +19,7 @@ from babelscope.artifacts.identity import (
     whole_config_hash,
 )
 from babelscope.artifacts.operation import Operation, Unit
+from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import (
     SavedFolder,
     as_flag,
@@ -52,6 +53,8 @@ class SteeringRecipe(HubArtifact):
 
     `a + b` does what a does, then what b does. Raises SteeringError if an operation is from another model.
     """
+
+    __repr__ = shown_by("origin.model", "operations")
 
     operations: tuple[Operation, ...]
     origin: Origin

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float, Float32, Int64, Tensor
 from babelscope.errors import ArtifactError
 from babelscope.sites import Site
@@ -29,6 +30,8 @@ class LoadedSAE:
     "topk" the k largest of a token where they are above 0.  float32.
     Raises ArtifactError for weights that are not finite, and for a k that does not fit.
     """
+
+    __repr__ = shown_by("id", "site", "activation", "n_features")
 
     id: str
     """"reference", "release/sae_id", or the folder's name."""

@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 from babelscope.cli.argument_kinds import alone, free
 from babelscope.cli.arguments import Counts, Device, Dtype, Model, Neurons, Out, Result, SameText, Split, Tag, Text
 from babelscope.cli.quantities import Draws, NewTokens, Seed, Tokens
+from babelscope.cli.telling import Told
 from babelscope.errors import CorpusError, SelectionError
 from babelscope.files.writing import new_folder, write_text
 from babelscope.runs import nan_as_null
@@ -45,6 +46,7 @@ def run_ablate(
     """
     from babelscope.ablation import ablation_matrix
     from babelscope.artifacts import NeuronSet, Observation
+    from babelscope.cli.telling_counts import ablation_lines
     from babelscope.corpus import WHOLE, check_unseen, has_splits, load_corpus
     from babelscope.models import open_model
     from babelscope.study.ablation_numbers import ablation_summary
@@ -79,13 +81,14 @@ def run_ablate(
     random_harms = {
         name: {tag: drawn_line(rows) for tag, rows in table.drawn_harm(name).items()} for name in table.draws
     }
-    return {
+    fields = {
         "out": str(out),
         "own_hurt_most": summary["own_hurt_most"],
         "own_harm": nan_as_null(table.own_harm()),
         **{f"{name}_harm": rows for name, rows in random_harms.items()},
         "p": summary["p"],
     }
+    return Told(fields, ablation_lines(table, out))
 
 
 def drawn_line(harms: Sequence[float]) -> dict[str, float]:

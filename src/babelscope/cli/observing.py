@@ -25,6 +25,7 @@ from babelscope.cli.arguments import (
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.launched_ranks import awaiting_all, device_of_rank, launched_rank
 from babelscope.cli.quantities import RowLength, Shards, TokensOrAll
+from babelscope.cli.telling import Told
 from babelscope.errors import ArtifactError, UsageError
 
 COUNTS = UsedWith("without --dry-run, which runs nothing", lambda call: not call["dry_run"])
@@ -95,6 +96,7 @@ def run_observe(
     if not complete:
         free(out)
     from babelscope.artifacts import Observation
+    from babelscope.cli.telling_counts import plan_lines
     from babelscope.corpus import check_conversations, load_corpus
     from babelscope.evaluation import check_labels
     from babelscope.files.state_folder import saved_facts
@@ -114,7 +116,9 @@ def run_observe(
     limit = tokens_per_language or None
     if dry_run:
         plan = plan_observation(language_model, texts, sites=sites, tokens_per_language=limit, shards=shards)
-        return {"tokens": plan.tokens, "megabytes": round(plan.result_bytes / 1e6, 1), "sites": list(plan.sites)}
+        megabytes = round(plan.result_bytes / 1e6, 1)
+        fields = {"tokens": plan.tokens, "megabytes": megabytes, "sites": list(plan.sites)}
+        return Told(fields, plan_lines(plan, limit))
     free(out)  # once more: another run may have ended while the model was opened
 
     def read(part: tuple[int, int], target: Path, checkpoint: Path) -> tuple[Observation, int]:
@@ -140,8 +144,12 @@ def run_observe(
         return observation, resumed
 
     if rank.world == 1:
+        from babelscope.cli.telling_counts import tokens_text
+
         observation, resumed = read(part, out, checkpoint)
-        return {"out": str(out), "tokens": observation.tokens, "resumed_tokens": resumed}
+        fields = {"out": str(out), "tokens": observation.tokens, "resumed_tokens": resumed}
+        before = f"; {resumed:,} of them by the run that was interrupted" if resumed else ""
+        return Told(fields, [f"tokens counted: {tokens_text(observation.tokens)}{before}; saved in {out}"])
     targets = [out.with_name(f"{out.name}.part{number}of{rank.world}") for number in range(rank.world)]
     target = targets[rank.number]
     checkpoint = checkpoint_of(target, resume=resume)

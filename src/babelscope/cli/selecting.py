@@ -11,6 +11,7 @@ from babelscope.cli.argument_kinds import PlainFile, free
 from babelscope.cli.arguments import Counts, ModelName, Observed, Out, Result, Tag
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, Draws, Layer, PositiveShare, Seed
+from babelscope.cli.telling import Told
 from babelscope.errors import ArtifactError, SelectionError, UsageError
 from babelscope.neurons.rule_files import rule_names
 from babelscope.sites import At
@@ -54,6 +55,7 @@ def run_identify(
     """
     from babelscope.artifacts import Observation
     from babelscope.cli.saved import stability_rows
+    from babelscope.cli.telling_counts import set_lines
     from babelscope.controls import write_evidence
     from babelscope.files.writing import new_folder
     from babelscope.identification import check_sets, evidence_rows
@@ -70,11 +72,8 @@ def run_identify(
     with new_folder(out) as folder:
         sets.save(folder)
         write_evidence(evidence_rows(checks), folder / "evidence.jsonl")
-    return {
-        "out": str(out),
-        "neurons": sets.sizes,
-        "stability": stability_rows(checks.stability),
-    }
+    fields = {"out": str(out), "neurons": sets.sizes, "stability": stability_rows(checks.stability)}
+    return Told(fields, set_lines(sets, checks.stability, draws, out))
 
 
 def run_direct(
@@ -100,6 +99,7 @@ def run_direct(
             one unit or the first tokens would dominate).
     """
     from babelscope.artifacts import Observation
+    from babelscope.cli.telling_counts import direction_lines
     from babelscope.directions import mean_direction
 
     free(out)
@@ -109,7 +109,7 @@ def run_direct(
     direction.save(out)
     stream = observed.stream(at, layer)
     forms = ("whole",) if stream is None or not stream.ordinary_tokens else ("whole", "ordinary")
-    return {
+    fields = {
         "out": str(out),
         "form": direction.form,
         "norm": direction.norm,
@@ -120,6 +120,7 @@ def run_direct(
         "largest_unit_of_vector": {name: make(form=name).largest_share for name in forms},
         "stream": "not kept" if stream is None or len(forms) == 1 else stream.shares._asdict(),
     }
+    return Told(fields, direction_lines(direction, stream, out))
 
 
 def run_import_mask(

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from babelscope.corpus.messages import Conversation
-from babelscope.errors import CorpusError
+from babelscope.errors import CorpusError, refuse_one_text
 from babelscope.languages import Language, parse_languages
 
 
@@ -176,7 +176,16 @@ def as_corpus(texts: Texts, *, parallel: bool = False) -> Corpus:
     """
     if isinstance(texts, Corpus):
         return texts.declared_parallel() if parallel else texts
+    if not isinstance(texts, Mapping):
+        raise CorpusError(
+            f"texts: a {type(texts).__name__} came; expected texts by language, such as {{'en': ['…'], 'fi': ['…']}}; "
+            "load_corpus reads a folder"
+        )
     parsed = dict(zip(parse_languages(texts), texts.values(), strict=True))
+    for tag, lines in parsed.items():
+        refuse_one_text(lines, f"texts of {tag}", CorpusError)
+        if not isinstance(lines, Iterable) or not all(isinstance(line, str | Document) for line in lines):
+            raise CorpusError(f"texts of {tag}: {lines!r:.60} came; expected a list of texts; correct it")
     documents = {
         tag: tuple(
             line if isinstance(line, Document) else Document(LineNumber(number), clean_text(line))

@@ -9,7 +9,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus.plain_backend import plain_backend
-from babelscope.errors import CorpusError
+from babelscope.errors import CorpusError, PrerequisiteError
 from babelscope.upstream.tokenizers import fast_backend
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,17 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: b
     return _encode(tokenizer, [text], split=False, add_special_tokens=add_special_tokens)[0].ids
 
 
+def check_tokenizer(tokenizer: Any) -> None:
+    """Raise PrerequisiteError where no tokenizer came, or its name."""
+    if tokenizer is None or isinstance(tokenizer, str):
+        raise PrerequisiteError(
+            f"tokenizer {tokenizer!r} came; expected the tokenizer itself; open_model gives it beside the model"
+        )
+
+
 def pad_of(tokenizer: PreTrainedTokenizerBase) -> int:
     """Id that fills rows; 0 where the tokenizer names none: a filled place is never read."""
+    check_tokenizer(tokenizer)
     return int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
 
 
@@ -138,6 +147,7 @@ def _encode(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, split: bool, add_special_tokens: bool = False
 ) -> list[EncodedText]:
     """Through the tokenizer itself; its own settings for padding, cutting and splitting stay out and as they were."""
+    check_tokenizer(tokenizer)
     settings: Any = {
         "add_special_tokens": add_special_tokens,
         "padding": False,

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from babelscope.corpus import Corpus
-from babelscope.errors import CorpusError, LanguageError, MeasurementError
+from babelscope.errors import CorpusError, LanguageError, MeasurementError, refuse_one_text
 from babelscope.evaluation.known_scripts import known_by_script
 from babelscope.evaluation.labelled_words import NAME, LabelledWord, WordLabeller, guess_text, label_by_script
 from babelscope.evaluation.prose import damaged_share, plain_prose, without_repeats, words_of
@@ -63,6 +63,7 @@ def known_languages() -> frozenset[Language]:
 
 def detect_languages(texts: Sequence[str]) -> list[Language | None]:
     """The language of most letters of each text among `known_languages()`; None where no known letter occurs."""
+    refuse_one_text(texts, "texts", MeasurementError)
     return [guess_text(words_of(plain_prose(text)))[0] for text in texts]
 
 

@@ -46,7 +46,11 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
     Raises PrerequisiteError, in one line that says the way on, for a path where nothing is, and for a folder or file
     that holds something else: an adapter, pickled weights only, an artifact of this library, several GGUF files.
     """
-    text = os.fspath(name)
+    text = os.fspath(name) if isinstance(name, str | os.PathLike) else ""
+    if not text:
+        raise PrerequisiteError(
+            f"model {name!r} came; expected 'reference', a folder, a .gguf file or a hub id such as org/name; name one"
+        )
     if text == "reference":
         return Checkpoint(text, str(REFERENCE_MODEL))
     path = Path(text).expanduser()

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from os import PathLike
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -120,6 +121,8 @@ def choose_neurons(
 
 def read_counts(source: Source, tokens: Tokens | None, languages: Sequence[str] | None, at: str) -> NamedCounts:
     """Counts from an Observation, or from arrays with their languages; raises SelectionError where they do not fit."""
+    if isinstance(source, str | PathLike):
+        raise SelectionError(f"{source}: a path came; expected an Observation; open it with Observation.load")
     if at not in NEURON_SITES:
         raise SiteError(f"site {at!r} has no neurons; expected one of {', '.join(NEURON_SITES)}; choose one")
     if isinstance(source, Observation):

@@ -101,6 +101,6 @@ def large_shares(observation: Observation) -> list[str]:
             lines.append(
                 f"{at}: in {len(large)} of {len(record.layers)} layers a few units or first tokens are far larger than "
                 f"the rest: up to {stream.shares.unit_share:.2f} of the squared length in unit {stream.shares.unit} "
-                f"(layer {layer}), first tokens up to {first:.1f} × as large in square; directions there leave both out"
+                f"(layer {layer}), first tokens up to {first:.3g} × as large in square; directions there leave both out"
             )
     return lines

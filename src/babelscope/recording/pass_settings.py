@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 from babelscope.artifacts.stream import BINS, STREAM_SITES
 from babelscope.corpus import Texts, as_corpus
-from babelscope.errors import SiteError
+from babelscope.errors import SiteError, refuse_one_text
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.sites import WHOLE_MODEL, At, Site, check_at
@@ -25,6 +26,10 @@ class PassSettings:
 
     def __post_init__(self) -> None:
         i, n = self.part
+        numbers = {name: getattr(self, name) for name in ("tokens_per_language", "shards", "batch_size", "max_length")}
+        uneven = [f"{name} {value!r}" for name, value in numbers.items() if not isinstance(value, Integral | None)]
+        if uneven:
+            raise SiteError(f"a pass cannot have {', '.join(uneven)}; expected whole numbers; correct it")
         faults = [
             fault
             for fault, wrong in (
@@ -43,6 +48,7 @@ class PassSettings:
 
 def parse_sites(layout: Layout, sites: Sequence[str | Site]) -> dict[At, tuple[int | None, ...]]:
     """Layers by kind of site: "mlp_gate" means all layers, "5.resid_out" or a Site means one."""
+    refuse_one_text(sites, "sites", SiteError)
     layers_by_kind: dict[At, list[int | None]] = {}
     for site in sites:
         if isinstance(site, str) and "." not in site:

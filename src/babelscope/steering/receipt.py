@@ -159,6 +159,8 @@ class Receipt:
             lines.append(f"{row.site} {row.kind}, {row.phase}: {row.edited} of {row.seen} edited; left alone: {why}")
         return "\n".join(lines)
 
+    __repr__ = __str__
+
 
 PlainCounts = tuple[tuple[int, ...], ...]
 """Tokens [phase, count]: edited, then by reason."""

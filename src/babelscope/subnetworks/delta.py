@@ -13,6 +13,7 @@ import torch
 
 from babelscope.artifacts import NeuronSet, Origin
 from babelscope.artifacts.hub import HubArtifact
+from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Float32, Int32, Int64, Tensor
 from babelscope.errors import ArtifactError, SelectionError
@@ -34,6 +35,8 @@ class Delta(HubArtifact):
     Neurons of layer l: `indices[offsets[l] : offsets[l + 1]]`; row i of `gate`, `up`, `down` is neuron `indices[i]`'s.
     `a + b`, `a - b`, `-a` and `2 * a` are deltas over the union of the rows, worked out in float32.
     """
+
+    __repr__ = shown_by("origin.model", "languages", "indices", "n_values")
 
     origin: Origin
     languages: tuple[Language, ...]

@@ -13,6 +13,7 @@ import torch
 
 from babelscope.artifacts import Origin
 from babelscope.artifacts.hub import HubArtifact
+from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import (
     as_list,
     as_text,
@@ -53,6 +54,8 @@ class ElementDelta(HubArtifact):
 
     Source of composing sparse changes by adding them: Ansell et al. 2022, arXiv:2110.07560.
     """
+
+    __repr__ = shown_by("origin.model", "languages", "n_values")
 
     origin: Origin
     languages: tuple[Language, ...]

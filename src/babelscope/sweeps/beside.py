@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Direction, Operation, SteeringRecipe
 from babelscope.corpus import Message, Messages
-from babelscope.errors import LanguageError, MeasurementError
+from babelscope.errors import LanguageError, MeasurementError, refuse_one_text
 from babelscope.evaluation import detect_languages, judge_answers, known_languages
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
@@ -67,6 +67,7 @@ def compare_answers(
     Raises ChatError for messages that the template refuses, MeasurementError without a prompt, ArtifactError for
     steering of another model.
     """
+    refuse_one_text(texts, "texts", MeasurementError)
     prompts = [
         *(text if isinstance(text, Prompt) else Prompt(str(i), Language("und"), text) for i, text in enumerate(texts)),
         *(Prompt.chat(str(i), Language("und"), talk, system=system) for i, talk in enumerate(conversations(messages))),

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Origin
 from babelscope.artifacts.hub import HubArtifact
+from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Float32, Int64, Tensor
 from babelscope.errors import ArtifactError
@@ -43,6 +44,8 @@ class VocabularyPack(HubArtifact):
     is −1, the next of the new rows. Only the tables of embeddings and head change, and the ids that the model's
     settings name: the body stays as it is, and what was made for it (neurons, directions, deltas) stays of use.
     """
+
+    __repr__ = shown_by("origin.model", "operation", "languages", "base_rows", "source")
 
     origin: Origin
     """The model and the tokenizer that it was made from."""

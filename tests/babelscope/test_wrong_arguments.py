@@ -1,0 +1,78 @@
+"""What a person hands over by mistake: one line that says what to hand over, and never letters taken for texts."""
+
+import sys
+from subprocess import run
+
+import pytest
+from conftest import tiny_model, tiny_tokenizer
+
+from babelscope import compare_answers, load_corpus, mean_direction, observe, select_lape
+from babelscope.errors import (
+    CorpusError,
+    LanguageError,
+    MeasurementError,
+    SiteError,
+    refuse_one_text,
+)
+from babelscope.evaluation import detect_languages
+
+TEXTS = {"en": ["a b c d e f"] * 4, "fi": ["b d f a a a"] * 4}
+
+
+@pytest.fixture(scope="module")
+def opened():
+    return tiny_model("llama"), tiny_tokenizer()
+
+
+def test_one_text_is_no_list_of_texts(opened):
+    model, tokenizer = opened
+    direction = mean_direction(observe(model, tokenizer, TEXTS, sites=["resid_out"]), target="fi", layer=0)
+    with pytest.raises(MeasurementError, match="texts: one text came, 'ab'"):
+        compare_answers(model, tokenizer, direction, "ab")
+    with pytest.raises(MeasurementError, match="texts: one text came"):
+        detect_languages("ab")
+    with pytest.raises(SiteError, match=r"sites: one text came, 'mlp_gate'; .*write \['mlp_gate'\]"):
+        observe(model, tokenizer, TEXTS, sites="mlp_gate")
+    with pytest.raises(LanguageError, match=r"languages: one text came, 'en'; .*write \['en'\]"):
+        load_corpus("reference", "en")
+    refuse_one_text(["ab"], "texts", CorpusError)
+
+
+CALLS = {
+    "as_corpus(['a b'])": "CorpusError texts: a list came; expected texts by language",
+    "as_corpus('folder')": "CorpusError texts: a str came; expected texts by language",
+    "as_corpus({'en': 'a b'})": "CorpusError texts of en: one text came, 'a b'; expected a list of them; write ['a b']",
+    "as_corpus({'en': [1]})": "CorpusError texts of en: [1] came; expected a list of texts",
+    "as_corpus({'en': None})": "CorpusError texts of en: None came; expected a list of texts",
+    "bs.open_model(None)": "PrerequisiteError model None came; expected 'reference', a folder",
+    "bs.open_model('')": "PrerequisiteError model '' came; expected 'reference', a folder",
+    "bs.observe(model, None, texts)": "PrerequisiteError tokenizer None came; expected the tokenizer itself",
+    "bs.observe(model, 'name', texts)": "PrerequisiteError tokenizer 'name' came; expected the tokenizer itself",
+    "bs.observe(model, tok, texts, tokens_per_language=30.5)": "SiteError a pass cannot have tokens_per_language 30.5;",
+    "bs.observe(model, tok, texts, shards='2')": "SiteError a pass cannot have shards '2'; expected whole numbers",
+    "bs.select_lape('obs')": "SelectionError obs: a path came; expected an Observation",
+}
+
+
+def test_wrong_types_are_one_line_where_no_runner_checks_them():
+    """In a process of its own: here annotations are checked before any of it runs."""
+    script = f"""
+import babelscope as bs
+from babelscope.corpus import as_corpus
+from babelscope.errors import ToolkitError
+model, tok = bs.open_model("reference")
+texts = {{"en": ["a"]}}
+for call in {list(CALLS)!r}:
+    try:
+        print(eval(call))
+    except ToolkitError as err:
+        print(type(err).__name__, err)
+"""
+    lines = run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
+    for line, (call, expected) in zip(lines, CALLS.items(), strict=True):
+        assert line.startswith(expected), (call, line)
+
+
+def test_sets_run_over_their_languages(opened):
+    sets = select_lape(observe(*opened, TEXTS, sites=["mlp_gate"]), top_rate=0.9, min_count=0)
+    assert list(sets) == ["en", "fi"] and "fi" in sets and "de" not in sets
