@@ -1,6 +1,7 @@
 """The command line as a user meets it, on a tiny model saved to disk."""
 
 import json
+import logging
 import math
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import torch
 from conftest import tiny_model
 
 from babelscope import NeuronSet, Observation
-from babelscope.cli import main
+from babelscope.cli import main, way_on
 from babelscope.files.writing import locked
 from babelscope.recording.walk import Walker
 
@@ -174,7 +175,7 @@ def shot(self, batch):
         os.kill(os.getpid(), kill)
 Walker.read = shot
 observe_pass.observe = partial(observe_pass.observe, checkpoint_seconds=0.0)
-from babelscope.cli import main
+from babelscope.cli import main, way_on
 sys.exit(main(sys.argv[3:]))
 """
 
@@ -506,3 +507,10 @@ def test_the_doctor_counts_alike_in_every_batch_and_names_the_versions(capsys):
     assert code == 0 and result["self_test"] == "passed"
     assert result["packages"]["torch"] == torch.__version__
     assert "swiglu" in result["kernels"] and result["kernels_run_on"].startswith(("torch: ", "triton on "))
+
+
+def test_an_interruption_says_the_way_on_of_its_own_verb_and_other_libraries_progress_is_not_printed(capsys):
+    assert "--resume" in way_on("observe") and way_on("identify") == "the same command starts anew"
+    assert main(["identify"]) == 2
+    assert logging.getLogger("babelscope.recording").isEnabledFor(logging.INFO), capsys.readouterr().err
+    assert logging.getLogger("babelscope").level == logging.INFO and logging.getLogger("gguf").level == logging.NOTSET

@@ -336,12 +336,17 @@ def test_a_units_row_has_its_numbers_and_the_fired_token_between_marks(tmp_path)
     assert (row["rate_en"], row["rate_fi"], row["harm"], row["writes"]) == (0.25, 0.75, 0.0125, "' the' 'x'")
     assert row["context_1"] == "a ‹cat›\nsat"
     title, head, unit, context = board.lines()
-    assert title == "1 of 9 neurons of fi in tiny, by lape; off alone: rise of the loss on fi text"
+    assert (
+        title
+        == "1 of 9 neurons of fi in tiny, by lape; active: share of 50 tokens; off alone: rise of the loss on fi text"
+    )
     assert head.split("  ")[0].startswith("neuron of fi") and "next most" in head
     assert re.split(r"  +", unit.strip()) == [
         "1.mlp_gate[5]", "75.0 %", "25.0 % en", "+1.250 %", "−0.100 %", "' the' 'x'",
     ]  # fmt: skip
-    assert context == "    fi 3.25  a »cat« sat"
+    assert context == "    fi 3.25  a ‹cat› sat"
+    without = replace(board, units=(replace(board.units[0], harm=None, control_harm=None),))
+    assert without.lines()[0].endswith("share of 50 tokens") and "off alone" not in without.lines()[1]
     with board.write_csv(tmp_path / "units.csv").open(encoding="utf-8", newline="") as file:
         (read,) = csv.DictReader(file)
     assert read == {name: str(value) for name, value in row.items()}

@@ -250,6 +250,9 @@ def message(folder: Path) -> str:
 def test_missing_or_foreign_results_are_one_clear_line(tmp_path: Path) -> None:
     assert "no results of a command in it" in message(tmp_path)
     assert "has no results.json" in message(tmp_path / "nowhere")
+    (unfinished := tmp_path / "study" / "stages").mkdir(parents=True)
+    unfinished.with_name("plan.json").write_text("{}", encoding="utf-8")
+    assert "is a study that has not ended" in message(tmp_path / "study")
     tmp_path.joinpath("results.json").write_text("{", encoding="utf-8")
     assert "is no JSON that can be read" in message(tmp_path)
     tmp_path.joinpath("results.json").write_bytes(b"\xff\xfe{")

@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb, verb_words = split_verb([word for word in words if word != "--json"])
     if verb not in VERBS:
         return tell_no_verb(verb, as_json)
-    logging.basicConfig(handlers=[print_log_lines(logging.StreamHandler(sys.stderr))], level=logging.INFO)
+    logging.basicConfig(handlers=[print_log_lines(logging.StreamHandler(sys.stderr))], level=logging.WARNING)
+    for package in ("babelscope", "babelscope_kernels"):  # what other libraries say of their progress is not ours
+        logging.getLogger(package).setLevel(logging.INFO)
     logging.captureWarnings(True)
     return run_verb(verb, verb_words, as_json)
 
@@ -80,7 +82,7 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
     except ToolkitError as err:
         return tell_error(f"babelscope {verb}", str(err), as_json, type(err).__name__, FAILED)
     except KeyboardInterrupt:
-        text = "interrupted; --resume goes on where it stopped, where the verb has it"
+        text = f"interrupted; {way_on(verb)}"
         return tell_error(f"babelscope {verb}", text, as_json, "Interrupted", INTERRUPTED)
     if rank.number:
         return DONE
@@ -92,6 +94,17 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
         for key, value in result.items():
             print("\n".join(result_lines(key, value)))
     return FAILED if isinstance(returned, FailedResult) else DONE
+
+
+def way_on(verb: str) -> str:
+    """What to do after an interruption of a verb."""
+    from inspect import signature
+
+    from babelscope.cli.calling import function_of
+
+    if "resume" in signature(function_of(verb)).parameters:
+        return "the same command with --resume goes on where it stopped"
+    return "the same command starts anew"
 
 
 def result_lines(key: str, value: Any) -> list[str]:

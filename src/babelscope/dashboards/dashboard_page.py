@@ -35,12 +35,14 @@ def write_dashboard(dashboard: UnitDashboard, path: str | Path) -> Path:
 def _overview(dashboard: UnitDashboard) -> Section:
     """Rates by language, and a row per unit."""
     name = language_name(dashboard.language)
-    head = ("Unit", *(["Active"] if dashboard.tokens else []), "Off alone", "Control", "Writes")
+    effects = ["Off alone", "Control"] if dashboard.has_effects else []
+    head = ("Unit", *(["Active"] if dashboard.tokens else []), *effects, "Writes")
     rows = [
         (
             element("a", unit.unit, href=f"#{_anchor(unit)}"),
             *([percent(unit.rates[dashboard.language], 1)] if dashboard.tokens else []),
-            in_percent(unit.harm), in_percent(unit.control_harm), " ".join(map(repr, unit.writes)),
+            *([in_percent(unit.harm), in_percent(unit.control_harm)] if effects else []),
+            " ".join(map(repr, unit.writes)),
         )
         for unit in dashboard.units
     ]  # fmt: skip
@@ -54,11 +56,15 @@ def _overview(dashboard: UnitDashboard) -> Section:
     figure = unit_rate_map(rates=rates, units=[unit.unit for unit in dashboard.units], languages=languages)
     caption = Caption(
         shows=f"How often each {dashboard.kind} of {name} is active, by language of the text.",
-        read=f"A row is a {dashboard.kind}, a column a language; dark is often (light on a dark page). Off alone, in "
-        f"the table: rise of the negative log-likelihood of {name} text with this one unit off, in % of what it was; "
-        "beside it the same for a unit of the same place that belongs to no language.",
+        read=f"A row is a {dashboard.kind}, a column a language; dark is often (light on a dark page)."
+        + (
+            f" Off alone, in the table: rise of the negative log-likelihood of {name} text with this one unit off, in "
+            "% of what it was; beside it the same for a unit of the same place that belongs to no language."
+            if effects
+            else ""
+        ),
         n=f"{counted(list(dashboard.tokens.values()))} tokens per language",
-        control="a unit of no language, switched off alone",
+        control="a unit of no language, switched off alone" if effects else "none: these are rates",
         seed=str(dashboard.seed),
         unit="% of tokens",
     )

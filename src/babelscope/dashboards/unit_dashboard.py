@@ -75,6 +75,11 @@ class UnitDashboard:
     units: tuple[UnitDescription, ...]
     """By falling lead of the own language's rate over the others'; without text in the artifact's order."""
 
+    @property
+    def has_effects(self) -> bool:
+        """Whether any unit was switched off alone."""
+        return any(unit.harm is not None for unit in self.units)
+
     def rows(self) -> list[dict[str, Any]]:
         """A row per unit, with lists and objects in it, for JSON."""
         return [
@@ -96,9 +101,10 @@ class UnitDashboard:
         ]  # fmt: skip
 
     def lines(self) -> list[str]:
-        """A table for the terminal: a line per unit, and under it its places in the text, the fired token in » «."""
-        other = len(self.tokens) > 1
-        head = [f"{self.kind} of {self.language}", "active", *(["next most"] if other else []), "off alone", "control"]
+        """A table for the terminal: a line per unit, and under it its places in the text, the fired token in ‹ ›."""
+        other, effects = len(self.tokens) > 1, self.has_effects
+        head = [f"{self.kind} of {self.language}", "active", *(["next most"] if other else [])]
+        head += ["off alone", "control"] if effects else []
         cells = [head if self.tokens else head[:1]]
         for unit in self.units:
             other_rates = {tag: rate for tag, rate in unit.rates.items() if tag != self.language}
@@ -107,12 +113,13 @@ class UnitDashboard:
                 unit.unit,
                 *([] if not unit.rates else [f"{100 * unit.rates[self.language]:.1f} %"]),
                 *([] if nearest is None else [f"{100 * other_rates[nearest]:.1f} % {nearest}"]),
-                *([] if not unit.rates else [in_percent(unit.harm), in_percent(unit.control_harm)]),
+                *([in_percent(unit.harm), in_percent(unit.control_harm)] if unit.rates and effects else []),
             ])  # fmt: skip
         widths = [max(len(row[at]) for row in cells) for at in range(len(cells[0]))]
         lines = [
             f"{len(self.units)} of {self.total} {self.kind}s of {self.language} in {self.model}, by {self.method}"
-            + (f"; off alone: rise of the loss on {self.language} text" if self.tokens else "")
+            + (f"; active: share of {self.tokens[self.language]:,} tokens" if self.tokens else "")
+            + (f"; off alone: rise of the loss on {self.language} text" if effects else "")
         ]
         for at, row in enumerate(cells):
             joined = "  ".join(
@@ -120,7 +127,7 @@ class UnitDashboard:
             )
             lines.append(f"{joined}  {'writes' if not at else ' '.join(map(repr, self.units[at - 1].writes))}")
             for context in self.units[at - 1].contexts if at else ():
-                words = " ".join(f"{context.before}»{context.token}«{context.after}".split())
+                words = " ".join(f"{context.before}‹{context.token}›{context.after}".split())
                 lines.append(f"    {context.language} {context.value:.2f}  {words}")
         return lines
 

@@ -65,6 +65,11 @@ def folder_page(folder: Path, name: str) -> FolderPage:
     for verb, wrote, read in KINDS:
         if wrote(folder):
             return read(folder, name, verb)
+    if (folder / "plan.json").is_file() and (folder / "stages").is_dir():
+        raise ArtifactError(
+            f"{folder}: is a study that has not ended; expected results.json in it; go on with the same `babelscope "
+            "study` and --resume"
+        )
     verbs = ", ".join(verb for verb, *_ in KINDS)
     raise ArtifactError(f"{folder}: no results of a command in it; expected a folder of study, {verbs}; check the path")
 
