@@ -18,7 +18,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations, product
 from pathlib import Path
@@ -37,7 +37,11 @@ from babelscope.files.writing import write_text
 from babelscope.identification import ScriptControl, check_sets
 from babelscope.languages import parse_languages
 from babelscope.report.claims import claims
-from babelscope.report.results import Results
+from babelscope.results import Results, SetParts
+from babelscope.results.record_json import to_json
+from babelscope.results.selection_record import SelectionControls
+from babelscope.results.study_results import NOTHING_MEASURED
+from babelscope.results.value_kinds import tagged
 from babelscope.runs import Run, run_experiment
 from babelscope.study.ablation_numbers import ablation_summary, part_numbers
 from babelscope.study.parts import control_results
@@ -152,17 +156,17 @@ def corpus_of(documents: Mapping[str, Sequence[Document]]) -> Corpus:
 def verdicts_of(model: Any, tokenizer: Any, texts: Mapping[str, Corpus], config: Config, seed: int) -> list[dict]:
     """Title, counted and held of every verdict of one population; the p of the pairing in each unit apart."""
     try:
-        tree = measured(model, tokenizer, texts, config, seed)
+        results = measured(model, tokenizer, texts, config, seed)
     except SelectionError:  # A rule that selects nothing claims nothing.
         return []
-    found = claims(Results(Path("."), tree, tuple(tree["languages"])))
+    found = claims(results)
     rows = [{"verdict": c.title, "tested": len(c.holds) + len(c.fails), "holds": len(c.holds)} for c in found]
-    for unit, numbers in tree["ablation"]["by_unit"].items():
+    for unit, numbers in to_json(results.ablation.by_unit).items():
         paired, name = int(numbers["pairing_p"] <= 0.05), unit.replace("_", " ")
         rows.append({"verdict": f"sets paired with texts at random, {name}, p ≤ .05", "tested": 1, "holds": paired})
         leads = [row[1] > 0 for row in numbers["specificity"].values()]
         rows.append({"verdict": f"own text hurt most, {name}", "tested": len(leads), "holds": sum(leads)})
-    return [*rows, margins_row(tree)]
+    return [*rows, margins_row(results.controlled)]
 
 
 def control_verdicts(model: Any, tokenizer: Any, texts: Mapping[str, Corpus], config: Config, seed: int) -> list[dict]:
@@ -172,19 +176,21 @@ def control_verdicts(model: Any, tokenizer: Any, texts: Mapping[str, Corpus], co
     except SelectionError:
         return []
     numbers = control_numbers(observation, sets, config, seed)
-    low = np.array(numbers["controls"]["overlap"]["lead_low"], dtype=float)
+    controls = numbers["controls"]
+    low = np.array(controls.overlap.lead_low)
     pairs = [bool(low[pair] > 0) for pair in combinations(range(len(low)), 2)]
-    stable = [row[1] > 0 for row in numbers["stability_lead"].values() if row[1] is not None]
+    stable = [lead.low > 0 for lead in numbers["stability_lead"].values() if np.isfinite(lead.low)]
     return [
         {"verdict": "The set of a language is found again in other text", "tested": len(stable), "holds": sum(stable)},
         {"verdict": SHARED, "tested": len(pairs), "holds": sum(pairs), "first": int(pairs[0])},
-        margins_row(numbers),
+        margins_row(controls),
     ]
 
 
-def margins_row(numbers: Mapping[str, Any]) -> dict[str, Any]:
+def margins_row(controls: SelectionControls) -> dict[str, Any]:
     """The test of pairs against tables with fixed margins, which the report gives as a number and not as a verdict."""
-    p = np.array(numbers["controls"]["overlap"]["p_by_margins"], dtype=float)
+    assert controls.overlap is not None and controls.overlap.p_by_margins is not None
+    p = np.array(controls.overlap.p_by_margins)
     pairs = [p[pair] for pair in combinations(range(len(p)), 2) if np.isfinite(p[pair])]
     title = "neurons shared against tables with fixed margins, p ≤ .05 (no verdict)"
     return {"verdict": title, "tested": len(pairs), "holds": sum(bool(value <= 0.05) for value in pairs)}
@@ -207,29 +213,29 @@ def selected(model: Any, tokenizer: Any, text: Corpus, config: Config) -> tuple[
 
 
 def control_numbers(observation: Observation, sets: NeuronSet, config: Config, seed: int) -> dict[str, Any]:
-    """The controls of a selection as results.json has them."""
+    """The controls of a selection, by the names of the fields of `Results`."""
     checks = check_sets(observation, sets, parallel=False, draws=config.resamples, seed=seed)
-    return json.loads(json.dumps(control_results(checks, ScriptControl({}, {}, {}))).replace("NaN", "null"))
+    return control_results(checks, ScriptControl({}, {}, {}))
 
 
-def measured(model: Any, tokenizer: Any, texts: Mapping[str, Corpus], config: Config, seed: int) -> dict[str, Any]:
+def measured(model: Any, tokenizer: Any, texts: Mapping[str, Corpus], config: Config, seed: int) -> Results:
     """What the report reads, without steering."""
     observation, sets = selected(model, tokenizer, texts["train"], config)
     held_out = ScoredText.prepare(model, tokenizer, texts["test"], max_tokens=config.test_tokens)
     switch_off = partial(ablation_matrix, model, tokenizer, texts=held_out, draws=config.draws, seed=seed)
     table = switch_off(sets=sets, observation=observation)
     exclusive = set_parts(sets)["exclusive"]
-    parts = {}
+    parts = None
     if len(exclusive.indices):
         without = switch_off(sets=exclusive, controls=("layer_matched",), barred=sets)
-        parts = {"parts": {"exclusive": part_numbers(without)}}
-    tree = {
-        "languages": list(sets.languages),
-        "neurons": sets.sizes,
+        parts = SetParts(exclusive=part_numbers(without))
+    return replace(
+        NOTHING_MEASURED,
+        languages=sets.languages,
+        neurons=tagged(sets.sizes),
         **control_numbers(observation, sets, config, seed),
-        "ablation": {**ablation_summary(table), **parts},
-    }
-    return json.loads(json.dumps(tree).replace("NaN", "null"))
+        ablation=replace(ablation_summary(table), parts=parts),
+    )
 
 
 def summed(verdicts: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -4,9 +4,11 @@
 """
 
 import difflib
+import json
 import sys
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import tyro
 from tables import (
@@ -26,6 +28,8 @@ from tables import (
 from tables.measured import ROOT
 
 from babelscope.files.writing import write_text
+from babelscope.results import Results
+from babelscope.results.record_schema import json_schema
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ PAGES = (
 )
 """A block between `<!-- measured: name -->` and its end is written here, wherever it stands."""
 
+SCHEMA = "docs/results.schema.json"
 TABLES = {
     "rules": registries.rules_table,
     "kinds": registries.kinds_table,
@@ -121,12 +126,28 @@ def render(text: str, made: dict[str, list[str]]) -> str:
     return text
 
 
+def results_schema() -> str:
+    """docs/results.schema.json, from the types of a study's results."""
+    schema = json_schema(Results, identifier="urn:babelscope:results:1", title="babelscope results, version 1")
+    return folded(schema) + "\n"
+
+
+def folded(value: Any, indent: str = "") -> str:
+    """JSON in which an object stands in one line where it is short."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(indent + line) <= 120 or not isinstance(value, dict):
+        return line
+    deeper = f"{indent}  "
+    entries = (f"{deeper}{json.dumps(key)}: {folded(entry, deeper)}" for key, entry in value.items())
+    return "{\n" + ",\n".join(entries) + f"\n{indent}}}"
+
+
 def run(config: Config) -> int:
     made, differs = {name: table() for name, table in TABLES.items()}, False
-    for page in PAGES:
+    for page in (*PAGES, SCHEMA):
         path = ROOT / page
         before = path.read_text()
-        after = render(before, made)
+        after = results_schema() if page == SCHEMA else render(before, made)
         differs |= before != after
         if config.check:
             sys.stdout.writelines(

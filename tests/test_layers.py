@@ -13,7 +13,7 @@ LEVELS = [
     ["errors", "axes", "lazy_imports"],
     ["files"],
     ["languages", "limits", "sites", "runs", "reference", "upstream", "sweep_grid", "feature_map"],
-    ["interventions", "stage_store"],
+    ["interventions", "results", "stage_store"],
     ["artifacts", "scripts"],
     ["corpus", "models"],
     ["recording"],

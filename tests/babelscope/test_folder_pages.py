@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import shutil
 
 import pytest
@@ -14,6 +15,7 @@ from babelscope.controls import Evidence, write_evidence
 from babelscope.errors import ArtifactError
 from babelscope.features import select_langfir
 from babelscope.report.folder_pages import folder_page
+from babelscope.report.folder_records import EvidenceRow
 from babelscope.report.folder_sections import read_evidence
 
 LINES = {"en": "the cat sat on a mat {}\n", "fi": "kissa istui matolla {}\n"}
@@ -155,9 +157,10 @@ def test_names_of_probes_do_not_lead_out_of_the_folder(folders, tmp_path):
         folder_page(tmp_path / "copy", "run1")
 
 
-def test_rows_of_evidence_come_back_with_what_was_not_measured_as_none(folders):
+def test_rows_of_evidence_come_back_with_what_was_not_measured_as_nan(folders):
     (row,) = read_evidence(folders / "features" / "evidence.jsonl")
-    assert (row["claim"], row["estimate"], row["n"], row["low"], row["p"]) == ("x", 0.25, 3, None, None)
+    assert isinstance(row, EvidenceRow)
+    assert (row.claim, row.estimate, row.n) == ("x", 0.25, 3) and math.isnan(row.low) and math.isnan(row.p)
 
 
 def test_a_folder_that_no_command_wrote_is_refused(folders, tmp_path):

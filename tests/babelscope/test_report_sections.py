@@ -13,7 +13,6 @@ from babelscope.report.first_screen import ANSWERS, first_screen, headline
 from babelscope.report.harm import ablation_section
 from babelscope.report.markup import NOT_MEASURED, Markup, Section
 from babelscope.report.page import assemble
-from babelscope.report.results import read_results
 from babelscope.report.selection_sections import (
     UNRECORDED,
     matrix_table,
@@ -25,6 +24,7 @@ from babelscope.report.selection_sections import (
     tokens_said,
 )
 from babelscope.report.steered import dose_section, steering_section
+from babelscope.results import read_results
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_the_first_sentence_counts_the_languages_that_harm_themselves_most(tmp_p
 
 def test_the_first_screen_takes_answers_evenly_and_leaves_them_out_where_asked(tmp_path):
     read = read_results(save(tmp_path, with_samples()))
-    assert list(dict.fromkeys(row["target"] for row in read.find("steering.samples"))) == [
+    assert list(dict.fromkeys(row.target for row in read.steered.samples or ())) == [
         "ar",
         "hi",
         "zh",

@@ -49,6 +49,7 @@ def run_ablate(
     from babelscope.cli.telling_counts import ablation_lines
     from babelscope.corpus import WHOLE, check_unseen, has_splits, load_corpus
     from babelscope.models import open_model
+    from babelscope.results.record_json import to_json
     from babelscope.study.ablation_numbers import ablation_summary
 
     free(out)
@@ -75,7 +76,8 @@ def run_ablate(
         progress=True,
     )
     text = {**texts.facts(), "same_text": same_text}
-    summary = nan_as_null({"languages": list(sets.languages), "to": to, "text": text, **ablation_summary(table)})
+    numbers = to_json(ablation_summary(table))
+    summary = nan_as_null({"languages": list(sets.languages), "to": to, "text": text, **numbers})
     with new_folder(out) as folder:
         write_text(folder / "ablation.json", json.dumps(summary, indent=1, ensure_ascii=False))
     random_harms = {

@@ -18,6 +18,7 @@ from babelscope.files.tensor_files import hash_file
 from babelscope.files.work_log import work_log
 from babelscope.files.writing import discard, new_folder, write_text
 from babelscope.models import check_made_for, layout_of, open_model
+from babelscope.results.record_json import to_json
 from babelscope.runs import nan_as_null
 from babelscope.study.parts import sweep_row
 from babelscope.study.plan import plan_of_model
@@ -115,7 +116,7 @@ def sweep_steering(
         "macro": {name: list(macro(trial.answers, trial.scores)) for name, trial in trials.items()},
         "success": {tag: [score.success, score.low, score.high] for tag, score in study.steered.scores.items()},
         "perplexity_ratio": {tag: score.perplexity_ratio for tag, score in study.steered.scores.items()},
-        "sweep": [sweep_row(point) for point in study.points],
+        "sweep": [to_json(sweep_row(point)) for point in study.points],
         "side_effects": [row for point in curve for row in point.rows()],
         "untouched": [
             {"target": point.target, "strength": point.strength, **point.untouched._asdict()} for point in curve

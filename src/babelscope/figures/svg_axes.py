@@ -55,7 +55,9 @@ class DrawnAxis:
 
 def axes_of(figure: Any, letter: str) -> dict[str, DrawnAxis]:
     """All x or y axes of a figure by their short names, such as `x2`."""
-    names = [key for key in figure.layout if key.startswith(f"{letter}axis") and figure.layout[key].domain]
+    # A layout lists its keys in another order in each process.
+    listed = sorted(figure.layout, key=lambda key: (len(key), key))
+    names = [key for key in listed if key.startswith(f"{letter}axis") and figure.layout[key].domain]
     short = [key.replace("axis", "") for key in names] or [letter]
     layouts = {key: figure.layout[key.replace(letter, f"{letter}axis", 1)] for key in short}
     values = {key: _values(figure, key, letter) for key in short}

@@ -12,10 +12,10 @@ from babelscope.report.folder_pages import folder_page
 from babelscope.report.harm import ablation_section
 from babelscope.report.markup import Markup, Section, element, table
 from babelscope.report.page import assemble
-from babelscope.report.results import FILE, Results, read_results
 from babelscope.report.selection_sections import neuron_section, overlap_section, script_section, stability_section
 from babelscope.report.steered import dose_section, steering_section
 from babelscope.report.summary import comparison_table, model_name, summary_section
+from babelscope.results.study_results import FILE, Results, read_results
 
 PAGE = "report.html"
 

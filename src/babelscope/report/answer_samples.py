@@ -1,12 +1,11 @@
 """Section with generated text: prompt, answer, and the language detected on each line."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from babelscope.figures import language_name
 from babelscope.report.markup import Markup, Section, details, element, escape, join, missing
-from babelscope.report.results import Results
 from babelscope.report.wording import plain
+from babelscope.results import Results, SteeringSample
 
 SHOWN = 4
 """Samples a target on the page; more are counted."""
@@ -17,10 +16,10 @@ OPEN = 3
 def samples_section(results: Results) -> Section:
     """Part 8: samples by target."""
     title = "What the answers look like"
-    rows = results.find("steering.samples")
+    rows = results.steered.samples
     if not rows:
         return Section("samples", title, missing("Sample answers"))
-    targets = list(dict.fromkeys(row["target"] for row in rows))
+    targets = list(dict.fromkeys(row.target for row in rows))
     intro = element(
         "p",
         "Answers as the model gave them, chosen by the run and not by quality. The badge behind a line is the "
@@ -28,13 +27,13 @@ def samples_section(results: Results) -> Section:
         "where it saw none. The model is small: look at the language, not at the sense.",
     )
     groups = [
-        _target(tag, [row for row in rows if row["target"] == tag], unfold=at < OPEN) for at, tag in enumerate(targets)
+        _target(tag, [row for row in rows if row.target == tag], unfold=at < OPEN) for at, tag in enumerate(targets)
     ]
     return Section("samples", title, join([intro, *groups]))
 
 
-def _target(tag: str, rows: list[Mapping[str, Any]], *, unfold: bool) -> Markup:
-    judged = [row["recognised"] for row in rows if row.get("recognised") is not None]
+def _target(tag: str, rows: Sequence[SteeringSample], *, unfold: bool) -> Markup:
+    judged = [row.recognised for row in rows if row.recognised is not None]
     said = f", {sum(judged)} of {plain(len(judged), 0)} recognised" if judged else ""
     more = f", first {SHOWN} of {len(rows)}" if len(rows) > SHOWN else ""
     cards = element("div", *map(sample_card, rows[:SHOWN]), class_="cards")
@@ -42,25 +41,24 @@ def _target(tag: str, rows: list[Mapping[str, Any]], *, unfold: bool) -> Markup:
     return Markup(folded.replace("<details>", "<details open>", 1)) if unfold else folded
 
 
-def sample_card(row: Mapping[str, Any]) -> Markup:
+def sample_card(row: SteeringSample) -> Markup:
     """One prompt with its answer, the answer without steering where the run has it, and the judge's verdict."""
-    kind = {True: "hit", False: "miss", None: "open"}[row.get("recognised")]
+    kind = {True: "hit", False: "miss", None: "open"}[row.recognised]
     verdict = {"hit": "recognised as the target", "miss": "not recognised as the target", "open": ""}[kind]
-    if row.get("verdict") not in (None, "right"):
-        verdict = f"{row['verdict']}: {row['reason']}" if row.get("reason") else str(row["verdict"])
-    source = element("span", f"Prompt, {language_name(row['source'])}", class_="who")
-    prompt = element("p", row["prompt"], lang=row["source"], dir="auto", class_="said")
+    if row.verdict not in (None, "right"):
+        verdict = f"{row.verdict}: {row.reason}" if row.reason else str(row.verdict)
+    source = element("span", f"Prompt, {language_name(row.source)}", class_="who")
+    prompt = element("p", row.prompt, lang=row.source, dir="auto", class_="said")
     before = []
-    if row.get("unsteered"):
-        plain_answer = element("p", row["unsteered"], lang="", dir="auto", class_="said before")
+    if row.unsteered:
+        plain_answer = element("p", row.unsteered, lang="", dir="auto", class_="said before")
         before = [element("span", "Without steering", class_="who"), plain_answer]
-    named = f"Steered to {language_name(row['target'])}" if before else "Answer"
+    named = f"Steered to {language_name(row.target)}" if before else "Answer"
     answer = element("span", named, element("small", f" {verdict}") if verdict else "", class_="who")
-    lines = row.get("lines")
-    if lines:
-        said = [_line(words, detected, row["target"]) for words, detected in lines]
-    elif row["answer"].strip():
-        said = [element("p", row["answer"], lang=row["target"], dir="auto", class_="said")]
+    if row.lines:
+        said = [_line(words, detected, row.target) for words, detected in row.lines]
+    elif row.answer.strip():
+        said = [element("p", row.answer, lang=row.target, dir="auto", class_="said")]
     else:
         said = [element("p", "(empty answer)", class_="note")]
     return element("article", source, prompt, *before, answer, *said, class_=f"card {kind}")

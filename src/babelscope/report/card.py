@@ -1,5 +1,7 @@
 """The end of the page: everything that was used, and what the numbers do not say."""
 
+from dataclasses import replace
+
 from babelscope.report.markup import (
     Markup,
     Section,
@@ -11,8 +13,10 @@ from babelscope.report.markup import (
     missing,
     table,
 )
-from babelscope.report.results import Results
 from babelscope.report.wording import known, names, p_value, plain
+from babelscope.results import Results
+from babelscope.results.record_json import to_json
+from babelscope.results.study_results import CorpusCard
 
 MISMATCH = 0.1
 """Distance from 1 of a control's contribution over the set's own from which it is named."""
@@ -67,19 +71,19 @@ GENERAL = (
 def card_section(results: Results) -> Section:
     """Part 9: model, corpus, parameters, seeds, time, environment, files."""
     body = []
-    parameters = {"top_rate": results.find("top_rate"), **(results.find("identification") or {})}
+    parameters = {"top_rate": results.top_rate, **(results.identification or {})}
     cards = {
-        "Model": results.find("model"),
-        "Parameters": {**parameters, **(results.find("parameters") or {})},
-        "Budget": results.find("budget"),
+        "Model": results.model,
+        "Parameters": {**parameters, **(results.parameters or {})},
+        "Budget": results.budget,
         "Seeds": _seeds(results),
     }
     for title, fields in cards.items():
         body.append(_part(title, definition_list(fields) if fields else missing(title)))
     body += [_part("Corpus", _corpus(results)), _part("Time", _seconds(results))]
-    body.append(_part("Environment", definition_list(results.find("environment")) or missing("Environment")))
-    files = results.find("files")
-    file_list = element("ul", *(element("li", element("code", name)) for name in files)) if files else missing("Files")
+    body.append(_part("Environment", definition_list(results.environment) or missing("Environment")))
+    listed = [element("li", element("code", name)) for name in results.files or ()]
+    file_list = element("ul", *listed) if listed else missing("Files")
     body.append(_part("Files saved beside this page", file_list))
     return Section("card", "What was used", element("div", *body, class_="sheet"))
 
@@ -101,27 +105,26 @@ def limits_section(runs: list[Results]) -> Section:
 
 def _own_limits(results: Results) -> list[str]:
     said = []
-    draws = results.find("ablation.draws")
-    if known(draws):
+    draws = results.ablation.draws
+    if draws is not None and known(draws):
         said.append(
             f"With {plain(draws, 0)} draws a control, no p-value can be smaller than {p_value(1 / (draws + 1))}."
         )
-    off = [tag for tag, x in results.by_language("ablation.achieved_contribution").items() if abs(x - 1) > MISMATCH]
-    if off:
+    achieved = results.measured(results.ablation.achieved_contribution)
+    if off := [tag for tag, x in achieved.items() if abs(x - 1) > MISMATCH]:
         said.append(
             f"The contribution-matched sets of {names(off)} contribute over 10 % more or less than the set does."
         )
-    small = [tag for tag, n in results.by_language("neurons").items() if 0 < n < SMALL_SET]
+    small = [tag for tag, n in results.measured(results.neurons).items() if 0 < n < SMALL_SET]
     if small:
         said.append(f"Sets of fewer than {SMALL_SET} neurons: {names(small)}; their rows move with single neurons.")
-    empty = [tag for tag, n in results.by_language("neurons").items() if n == 0]
+    empty = [tag for tag, n in results.measured(results.neurons).items() if n == 0]
     if empty:
         said.append(f"No neuron was selected for {names(empty)}.")
-    short = [tag for tag, n in results.by_language("corpus.shortfall").items() if n > 0]
-    if short:
+    corpus = results.corpus or CorpusCard()
+    if short := [tag for tag, n in results.measured(corpus.shortfall).items() if n > 0]:
         said.append(f"Less text than asked for: {names(short)}; nothing was padded out.")
-    blind = results.find("steering.not_measurable")
-    if blind:
+    if blind := results.steered.not_measurable:
         said.append(f"Steering into {names(blind)} could not be measured: the detector does not know the language.")
     said.append(
         "One seed a stage: the intervals do not hold the variation between seeds or between trainings of a model."
@@ -134,24 +137,29 @@ def _part(title: str, content: Markup) -> Markup:
 
 
 def _corpus(results: Results) -> Markup:
-    corpus = results.find("corpus")
-    if not corpus:
+    corpus = results.corpus
+    if corpus is None or not to_json(corpus):
         return missing("Corpus")
-    tokens, short = results.by_language("corpus.tokens"), results.by_language("corpus.shortfall")
-    other_facts = {key: value for key, value in corpus.items() if key not in ("tokens", "shortfall")}
+    tokens, short = results.measured(corpus.tokens), results.measured(corpus.shortfall)
+    other_facts = to_json(replace(corpus, tokens=None, shortfall=None))
     rows = [(language_cell(tag), plain(n, 0), plain(short.get(tag, 0), 0)) for tag, n in tokens.items()]
     by_language = details("Tokens by language", table(("Language", "Tokens", "Short by"), rows)) if rows else Markup("")
     return join([definition_list(other_facts) if other_facts else "", by_language])
 
 
 def _seeds(results: Results) -> dict[str, str]:
-    stages = {stage: results.find(f"{stage}.seed") for stage in ("ablation", "steering", "controls")}
-    seeds = {"run": results.find("seed"), **stages, **(results.find("seeds") or {})}
-    return {stage: str(seed) for stage, seed in seeds.items() if seed is not None}
+    seeds = {
+        "run": results.seed,
+        "ablation": results.ablation.seed,
+        "steering": results.steered.seed,
+        "controls": results.controlled.seed,
+        **(results.seeds or {}),
+    }
+    return {stage: str(seed) for stage, seed in seeds.items() if seed is not None and known(seed)}
 
 
 def _seconds(results: Results) -> Markup:
-    seconds_of_stage = {stage: s for stage, s in results.find("seconds").items() if known(s) and stage != "total"}
+    seconds_of_stage = {stage: s for stage, s in results.seconds.items() if known(s) and stage != "total"}
     if not seconds_of_stage:
         return missing("Seconds by stage")
     longest = max(seconds_of_stage.values()) or 1

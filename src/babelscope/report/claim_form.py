@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from babelscope.axes import Float
 from babelscope.figures import Number
 from babelscope.report.wording import known, span_over
 
@@ -54,6 +55,11 @@ def holds_and_fails(measured: Mapping[str, bool | None]) -> dict[str, Any]:
         "fails": tuple(tag for tag, stands in measured.items() if stands is False),
         "untested": tuple(tag for tag, stands in measured.items() if stands is None),
     }
+
+
+def to_array(rows: Sequence[Sequence[Number]]) -> Float[np.ndarray, "row column"]:
+    """A table of numbers as float64."""
+    return np.array(rows, dtype=np.float64)
 
 
 def middle(values: Sequence[Number | None], say: Callable[[Number], str]) -> str:

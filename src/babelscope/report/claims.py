@@ -1,14 +1,17 @@
 """Which findings hold: each claim with its control, its result and the languages in which it stands."""
 
 import math
+from itertools import combinations
 
 import numpy as np
 
 from babelscope.figures import PERPLEXITY_BAND, Number
-from babelscope.report.claim_form import LEVEL, Claim, holds_and_fails, middle, percent_range
+from babelscope.report.claim_form import LEVEL, Claim, holds_and_fails, middle, percent_range, to_array
 from babelscope.report.harm_claims import exclusive_claim, own_language_claim, random_sets_claim
-from babelscope.report.results import Results
 from babelscope.report.wording import known, percent, plain, span, span_over
+from babelscope.results import Results
+from babelscope.results.selection_record import ScriptRetention
+from babelscope.results.value_kinds import BoundedEstimate
 
 DISTINCT_FLOOR = 0.8
 """Least share of distinct 4-grams, steered over native, that counts as fluent."""
@@ -33,16 +36,24 @@ def claims(results: Results) -> list[Claim]:
     ]
 
 
-def leads(results: Results) -> dict[str, list[Number]]:
+def native_answers(results: Results) -> str:
+    """What the native ceiling is in this run, in words: continuations, or answers of a chat model."""
+    chat = results.steered.chat
+    if chat is None:
+        return "the model's own continuations of native text"
+    system = f", system prompt {chat.system!r}" if chat.system else ""
+    return f"the model's own answers to messages in the target language, by its chat template{system}"
+
+
+def leads(results: Results) -> dict[str, BoundedEstimate]:
     """Lead of a set over the other languages' sets of the other half of the text, with its range, where known."""
-    rows = results.by_language("stability_lead")
-    return {tag: values for tag, values in rows.items() if all(map(known, values))}
+    return {tag: lead for tag, lead in results.measured(results.stability_lead).items() if all(map(known, lead))}
 
 
 def steers(results: Results, tag: str) -> bool | None:
     """Whether steering succeeds more often than each control and half as often as native text; None untested."""
-    p = results.by_language("steering.p").get(tag)
-    success, native = (results.by_language(f"steering.{key}").get(tag) for key in ("success", "native"))
+    steering = results.steered
+    p, success, native = (results.measured(rates).get(tag) for rates in (steering.p, steering.success, steering.native))
     if p is None or success is None or native is None:
         return None
     return p <= LEVEL and success >= CEILING_SHARE * native
@@ -50,7 +61,8 @@ def steers(results: Results, tag: str) -> bool | None:
 
 def strongest_control(results: Results, tag: str) -> float:
     """Highest success of the controls of steering: nothing, a random direction, another language's direction."""
-    rates = [results.by_language(f"steering.{key}").get(tag) for key in ("unsteered", "random", "other_language")]
+    steering = results.steered
+    rates = (results.measured(x).get(tag) for x in (steering.unsteered, steering.random, steering.other_language))
     return max((float(rate) for rate in rates if rate is not None), default=math.nan)
 
 
@@ -59,8 +71,8 @@ def is_fluent(results: Results, tag: str) -> bool | None:
 
     None without an interval, and where it reaches over an end of the band: so few answers are no test.
     """
-    interval = results.by_language("steering.perplexity_interval").get(tag)
-    distinct = results.by_language("steering.distinct4_ratio").get(tag)
+    interval = results.measured(results.steered.perplexity_interval).get(tag)
+    distinct = results.measured(results.steered.distinct4_ratio).get(tag)
     if interval is None or distinct is None or not all(map(known, interval)):
         return None
     (low, high), (least, most) = interval, PERPLEXITY_BAND
@@ -70,35 +82,35 @@ def is_fluent(results: Results, tag: str) -> bool | None:
 
 
 def _stable(results: Results) -> Claim:
-    rows = {tag: values for tag, values in results.by_language("stability").items() if all(map(known, values[:4]))}
+    rows = [row for row in results.measured(results.stability).values() if all(map(known, row[:4]))]
     lead = leads(results)
     result = ""
     if rows:
-        medians = [values[0] for values in rows.values()]
+        medians = [row.median for row in rows]
         result = f"Jaccard index of two halves: median {middle(medians, plain)} ({span_over(medians)} over languages)"
     if lead:
-        medians = [values[0] for values in lead.values()]
+        medians = [values.estimate for values in lead.values()]
         result += f"; lead over the other languages' sets: median {middle(medians, plain)} ({span_over(medians)})"
     return Claim(
         title="The set of a language is found again in other text",
         control="the other languages' sets, found in the other half; counts where the whole range of the lead over "
         "half-splits lies above 0",
         result=result,
-        **holds_and_fails({tag: values[1] > 0 for tag, values in lead.items()}),
+        **holds_and_fails({tag: values.low > 0 for tag, values in lead.items()}),
     )
 
 
 def _steers(results: Results) -> Claim:
-    success = results.by_language("steering.success")
-    result = ""
+    success, result = results.measured(results.steered.success), ""
     if success:
+        rates = success_of_trials(results)
         said = [
             f"{name} {macro_success(results, key)}"
             for key, name in (
                 ("success", "steered"), ("native", "native text"), ("unsteered", "unsteered"), ("random", "random"),
                 ("other_language", "other language's"),
             )
-            if results.by_language(f"steering.{key}")
+            if rates[key]
         ]  # fmt: skip
         result = ", ".join(said)
     return Claim(
@@ -110,18 +122,32 @@ def _steers(results: Results) -> Claim:
     )
 
 
+def success_of_trials(results: Results) -> dict[str, dict[str, Number]]:
+    """Success by target, where measured: steered (`success`), and of what steering is compared with."""
+    steering = results.steered
+    rates = {
+        "success": steering.success,
+        "native": steering.native,
+        "unsteered": steering.unsteered,
+        "random": steering.random,
+        "other_language": steering.other_language,
+        "neuron_arithmetic": steering.neuron_arithmetic,
+    }
+    return {name: results.measured(by_target) for name, by_target in rates.items()}
+
+
 def macro_success(results: Results, key: str) -> str:
     """Mean over targets of one row of the steering table, with its interval where the run has one."""
-    macro = results.find("steering.macro") or {}
-    estimate = macro.get(key, macro.get("steered") if key == "success" else None)
-    if estimate is not None and known(estimate[0]):
-        return f"{percent(estimate[0])} {span(estimate[1], estimate[2], 0, factor=100)}".strip()
-    values = list(results.by_language(f"steering.{key}").values())
+    macro = results.steered.macro or {}
+    mean = macro.get(key, macro.get("steered") if key == "success" else None)
+    if mean is not None and known(mean.estimate):
+        return f"{percent(mean.estimate)} {span(mean.low, mean.high, 0, factor=100)}".strip()
+    values = list(success_of_trials(results).get(key, {}).values())
     return percent(float(np.mean(values))) if values else "–"
 
 
 def _fluent(results: Results) -> Claim:
-    measured = results.by_language("steering.perplexity_ratio")
+    measured = results.measured(results.steered.perplexity_ratio)
     ratios = [x for x in measured.values() if x > 0]
     fluent = {tag: is_fluent(results, tag) for tag in measured}
     mean = f"perplexity × {plain(float(np.exp(np.mean(np.log(ratios)))))} (geometric mean)" if ratios else ""
@@ -131,7 +157,7 @@ def _fluent(results: Results) -> Claim:
     low, high = PERPLEXITY_BAND
     return Claim(
         title="Steered answers stay as fluent as native ones",
-        control=f"{results.native_answers}; counts where the interval of perplexity lies within {low}–{high} × theirs "
+        control=f"{native_answers(results)}; counts where the interval of perplexity lies within {low}–{high} × theirs "
         f"and distinct 4-grams are at least {DISTINCT_FLOOR} × theirs",
         result=mean,
         **holds_and_fails(fluent),
@@ -139,8 +165,10 @@ def _fluent(results: Results) -> Claim:
 
 
 def _more_than_script(results: Results) -> Claim:
-    rows = {tag: row for tag, row in results.by_language("controls.script").items() if "share" in row}
-    shares = [row["share"] for row in rows.values()]
+    rows = {
+        tag: row for tag, row in results.measured(results.controlled.script).items() if isinstance(row, ScriptRetention)
+    }
+    shares = [row.share for row in rows.values()]
     return Claim(
         title="The sets answer to more than the script",
         control="the same text in Latin letters, between native text and English text; counts where the interval of "
@@ -148,19 +176,19 @@ def _more_than_script(results: Results) -> Claim:
         result=f"script's share: median {middle(shares, percent)} ({percent_range(shares)} over languages)"
         if rows
         else "",
-        **holds_and_fails({tag: row["high"] < 1 for tag, row in rows.items() if known(row.get("high"))}),
+        **holds_and_fails({tag: row.high < 1 for tag, row in rows.items() if row.high is not None and known(row.high)}),
     )
 
 
 def _overlap(results: Results) -> Claim:
-    names = ("lift_by_margins", "lead", "lead_low")
-    lift, lead, low = (results.matrix(f"controls.overlap.{key}") for key in names)
     tested: dict[str, bool] = {}
-    result = ""
-    if lead is not None and low is not None:
-        tags = results.languages
-        upper = zip(*np.triu_indices(len(tags), 1), strict=True)
-        pairs = sorted((pair for pair in upper if np.isfinite(low[pair])), key=lambda pair: -lead[pair])
+    result, overlap = "", results.controlled.overlap
+    if overlap is not None and overlap.lead is not None and overlap.lead_low is not None:
+        lead, low, tags = to_array(overlap.lead), to_array(overlap.lead_low), results.languages
+        lift = None if overlap.lift_by_margins is None else to_array(overlap.lift_by_margins)
+        pairs = sorted(
+            (pair for pair in combinations(range(len(tags)), 2) if np.isfinite(low[pair])), key=lambda pair: -lead[pair]
+        )
         tested = {f"{tags[a]}–{tags[b]}": bool(low[a, b] > 0) for a, b in sorted(pairs)}
         listed = ", ".join(f"{tags[a]}–{tags[b]} {plain(float(lead[a, b]))}" for a, b in pairs[:NAMED_PAIRS])
         result = f"largest leads: {listed} (Jaccard index)" if pairs else ""

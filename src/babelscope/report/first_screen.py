@@ -2,11 +2,12 @@
 
 from babelscope.figures import figure_svg, neuron_map
 from babelscope.report.answer_samples import sample_card
+from babelscope.report.claim_form import to_array
 from babelscope.report.claims import claims, macro_success
 from babelscope.report.harm_claims import own_hurt_most
 from babelscope.report.markup import Markup, element, join
-from babelscope.report.results import Results
 from babelscope.report.wording import known, names, plain, together
+from babelscope.results import Results
 
 ANSWERS = 3
 """Targets of which an answer is shown."""
@@ -15,11 +16,10 @@ ANSWERS = 3
 def first_screen(results: Results, run: str, *, include_samples: bool) -> Markup:
     """The model, one sentence, all verdicts, answers before and after in three languages, and the map of neurons."""
     answers = _answers(results) if include_samples else []
-    counts = results.matrix("layers.counts")
     drawn = []
-    if counts is not None:
+    if results.layers is not None:
         title = "Neurons of each language by layer"
-        figure = neuron_map(counts=counts, languages=results.languages)
+        figure = neuron_map(counts=to_array(results.layers.counts), languages=results.languages)
         drawing = figure_svg(figure, name=f"{run}-first", title=title, description="A row is a language.")
         drawn = [element("div", element("h4", title), Markup(drawing), class_="panel")]
     shown = element("div", *answers, class_="answers") if answers else ""
@@ -38,7 +38,7 @@ def headline(results: Results) -> str:
     said = (
         f"The neurons of {sum(most.values())} of {len(most)} languages harm their own language most when switched off"
     )
-    if results.by_language("steering.success"):
+    if results.measured(results.steered.success):
         said += (
             f"; with a direction added, {macro_success(results, 'success')} of answers are in the language asked for "
             f"(unsteered {macro_success(results, 'unsteered')}, native text {macro_success(results, 'native')})"
@@ -47,7 +47,7 @@ def headline(results: Results) -> str:
 
 
 def _about(results: Results) -> list[str]:
-    card = results.find("model") or {}
+    card = results.model or {}
     facts = [f"{len(results.languages)} languages", f"run folder {results.folder.resolve().name}"]
     if known(card.get("parameters")):
         facts.insert(0, f"{plain(card['parameters'] / 1e6, 1)} million parameters")
@@ -78,12 +78,12 @@ def _verdicts(results: Results, run: str) -> Markup:
 
 def _answers(results: Results) -> list[Markup]:
     """The first answer that was kept of three targets, taken evenly over the list."""
-    rows = results.find("steering.samples") or []
-    targets = list(dict.fromkeys(row["target"] for row in rows))
+    rows = results.steered.samples or ()
+    targets = list(dict.fromkeys(row.target for row in rows))
     if len(targets) > ANSWERS:
         # Evenly over the list of targets, right or wrong: nothing is picked by how it came out.
         targets = [targets[at * (len(targets) - 1) // (ANSWERS - 1)] for at in range(ANSWERS)]
-    shown = [next(row for row in rows if row["target"] == tag) for tag in targets]
+    shown = [next(row for row in rows if row.target == tag) for tag in targets]
     if not shown:
         return []
     title = element("h4", f"The first answer steered to {names(targets)}")

@@ -1,15 +1,16 @@
 """Which command wrote a folder, and its page: observe, identify, ablate, probe, features, steer --sweep, adapt."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.errors import ArtifactError
 from babelscope.files.strict_json import read_json
-from babelscope.probes.catalogue import PROBES
+from babelscope.report.folder_records import AblationFile, AdaptationFile, ProbeFile, SweepFile
 from babelscope.report.folder_sections import (
     adaptation_section,
     evidence_section,
@@ -19,30 +20,18 @@ from babelscope.report.folder_sections import (
     tokens_section,
 )
 from babelscope.report.harm import ablation_section
-from babelscope.report.json_checks import (
-    Check,
-    anything,
-    by_tag,
-    each,
-    keyed,
-    languages,
-    nullable,
-    number,
-    record,
-    tag,
-    text,
-    truth,
-)
 from babelscope.report.markup import Section
-from babelscope.report.results import Results
-from babelscope.report.schema import ABLATION, SWEEP_ROW
 from babelscope.report.selection_sections import neuron_section
 from babelscope.report.steered import dose_section
 from babelscope.report.wording import percent
+from babelscope.results.record_json import languages_of, read_record
+from babelscope.results.selection_record import SetLayers
+from babelscope.results.steering_record import NOT_STEERED
+from babelscope.results.study_results import NOTHING_MEASURED
+from babelscope.results.value_kinds import Ends
 
+R = TypeVar("R")
 AGAIN = "make it again with the command that wrote it"
-EFFECT = record({"target": tag, "strength": number, "text": tag, "change": number})
-"""A row of `SideEffectPoint`."""
 
 
 class FolderPage(NamedTuple):
@@ -83,15 +72,11 @@ def _format(folder: Path) -> str:
     )
 
 
-def _checked(file: Path, *checks: Check) -> Mapping[str, Any]:
-    """A JSON object with the fields that a page reads; a later check may rely on what the earlier ones found."""
+def _read(kind: type[R], file: Path) -> R:
+    """A JSON file with the fields that a page reads."""
     tree = read_json(file, advice=AGAIN)
-    found = tree.get("languages") if isinstance(tree, dict) else None
-    tags = [entry for entry in found if isinstance(entry, str)] if isinstance(found, list) else []
-    for check in checks:
-        if faults := list(check(tree, "", tags)):
-            raise ArtifactError(f"{file}: {'; '.join(faults[:3])}; expected what the command writes; {AGAIN}")
-    return tree
+    expected = "what the command writes"
+    return read_record(kind, tree, languages_of(tree), place=str(file), expected=expected, advice=AGAIN)
 
 
 def _observed(folder: Path, name: str, verb: str) -> FolderPage:
@@ -109,40 +94,38 @@ def _identified(folder: Path, name: str, verb: str) -> FolderPage:
     # A set that was imported or made by hand has no controls.
     file = folder / "evidence.jsonl"
     rows = read_evidence(file) if file.is_file() else []
-    sizes = {row["language"]: [row["low"], row["high"]] for row in rows if row["claim"] == "set size"}
-    tree = {
-        "languages": list(sets.languages),
-        "neurons": dict(sets.sizes),
-        "layers": {"counts": sets.layer_counts.tolist()},
-        "set_size_interval": sizes,
-        "parameters": sets.parameters,
-    }
-    results = Results(folder, tree, tuple(sets.languages))
+    results = replace(
+        NOTHING_MEASURED,
+        folder=folder,
+        languages=sets.languages,
+        neurons=sets.sizes,
+        layers=SetLayers(counts=sets.layer_counts.tolist()),
+        set_size_interval={row.language: Ends(row.low, row.high) for row in rows if row.claim == "set size"},
+        parameters=sets.parameters,
+    )
     facts = {"method": sets.method, "neurons": f"{sum(sets.sizes.values()):,}"}
     evidence = [evidence_section(rows, "controls")] if rows else []
     return FolderPage(verb, sets.languages, facts, [neuron_section(results, name), *evidence])
 
 
 def _ablated(folder: Path, name: str, verb: str) -> FolderPage:
-    tree = _checked(folder / "ablation.json", ABLATION_FILE, ABLATION)
-    tags = tuple(tree["languages"])
-    results = Results(folder, {"languages": list(tags), "ablation": tree}, tags)
-    most = sum(tree["own_hurt_most"].values())
-    facts = {"own text hurt most, interval above 0": f"{most} of {len(tree['own_hurt_most'])}", "off means": tree["to"]}
-    return FolderPage(verb, tags, facts, [ablation_section(results, name)])
+    written = _read(AblationFile, folder / "ablation.json")
+    results = replace(NOTHING_MEASURED, folder=folder, languages=written.languages, ablation=written.ablation)
+    most = f"{sum(written.own_hurt_most.values())} of {len(written.own_hurt_most)}"
+    facts = {"own text hurt most, interval above 0": most, "off means": written.to}
+    return FolderPage(verb, written.languages, facts, [ablation_section(results, name)])
 
 
 def _swept(folder: Path, name: str, verb: str) -> FolderPage:
-    tree = _checked(folder / "steering.json", SWEEP_FILE)
-    tags = tuple(tree["success"])
-    results = Results(folder, {"languages": list(tags), "steering": {**tree, "by_source": None}}, tags)
-    sections = [dose_section(results, name)]
-    if tree.get("side_effects"):
-        sections.append(side_effect_section(tree, name))
-    steered, native = (percent(tree["macro"][trial][0]) for trial in ("steered", "native"))
+    written = _read(SweepFile, folder / "steering.json")
+    layer, strength, macro, tags = written.layer, written.strength, written.macro, tuple(written.success)
+    steering = replace(NOT_STEERED, layer=layer, strength=strength, sweep=written.sweep, edge=written.edge)
+    sections = [dose_section(replace(NOTHING_MEASURED, folder=folder, languages=tags, steering=steering), name)]
+    if written.side_effects:
+        sections.append(side_effect_section(written, name))
     facts = {
-        "chosen": f"layer {tree['layer']}, strength {tree['strength']:g}",
-        "right answers": f"{steered}, native {native}",
+        "chosen": f"layer {layer}, strength {strength:g}",
+        "right answers": f"{percent(macro.steered.estimate)}, native {percent(macro.native.estimate)}",
     }
     return FolderPage(verb, tags, facts, sections)
 
@@ -157,85 +140,31 @@ def _featured(folder: Path, name: str, verb: str) -> FolderPage:
 
 
 def _probed(folder: Path, name: str, verb: str) -> FolderPage:
-    summary = _checked(folder / "summary.json", PROBE_FILE)
-    sections, found = [], 0
-    for probe in summary["rows"]:
-        rows = read_evidence(folder / probe / "results.jsonl")
-        found += len(rows)
-        sections.append(evidence_section(rows, probe))
-    facts = {"probes": ", ".join(summary["rows"]), "rows of evidence": f"{found:,}"}
-    if summary["left_out"]:
-        facts["left out"] = "; ".join(f"{probe}: {why}" for probe, why in summary["left_out"].items())
-    return FolderPage(verb, list(summary["text"]["measured"]["documents"]), facts, sections)
+    written = _read(ProbeFile, folder / "summary.json")
+    rows = {probe: read_evidence(folder / probe / "results.jsonl") for probe in written.rows}
+    facts = {"probes": ", ".join(rows), "rows of evidence": f"{sum(map(len, rows.values())):,}"}
+    if written.left_out:
+        facts["left out"] = "; ".join(f"{probe}: {why}" for probe, why in written.left_out.items())
+    sections = [evidence_section(evidence, probe) for probe, evidence in rows.items()]
+    return FolderPage(verb, list(written.text.measured.documents), facts, sections)
 
 
 def _adapted(folder: Path, name: str, verb: str) -> FolderPage:
-    tree = _checked(folder / "result.json", ADAPT_FILE, target_was_read)
+    file = folder / "result.json"
+    written = _read(AdaptationFile, file)
+    if not written.before.get(written.language, 0) > 0:
+        fault = f"before has no bits per byte of {written.language}"
+        raise ArtifactError(f"{file}: {fault}; expected what the command writes; {AGAIN}")
     facts = {
-        "trained": f"{tree['trained']:,} values",
-        "gain": f"{tree['gain']:+.4f} bits per byte of {tree['language']}",
-        "harm": "not measured" if tree.get("harm") is None else f"{tree['harm']:+.4f} bits per byte of other languages",
+        "trained": f"{written.trained:,} values",
+        "gain": f"{written.gain:+.4f} bits per byte of {written.language}",
+        "harm": "not measured" if written.harm is None else f"{written.harm:+.4f} bits per byte of other languages",
     }
-    if tree.get("no_gain"):
-        facts["result"] = tree["no_gain"]
-    return FolderPage(verb, list(tree["after"]), facts, [adaptation_section(tree, name)])
+    if written.no_gain:
+        facts["result"] = written.no_gain
+    return FolderPage(verb, list(written.after), facts, [adaptation_section(written, name)])
 
 
-def names_of_probes(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
-    """An object {probe: rows}: each name is a folder, and so must be that of a probe."""
-    yield from keyed(number)(value, at, tags)
-    if isinstance(value, dict):
-        yield from (f"{at} names {probe!r}, which is no probe" for probe in value if probe not in PROBES)
-
-
-def some(check: Check) -> Check:
-    """A list of one or more."""
-
-    def check_list(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
-        yield from each(check)(value, at, tags)
-        yield from (f"{at} is empty",) if value == [] else ()
-
-    return check_list
-
-
-def target_was_read(value: Any, at: str, tags: Sequence[str]) -> Iterator[str]:
-    """The text of the language that was trained has bits per byte before, above 0."""
-    if not value["before"].get(value["language"], 0) > 0:
-        yield f"before has no bits per byte of {value['language']}"
-
-
-MACRO: Check = each(nullable(number), exactly=3)
-ABLATION_FILE: Check = record({"languages": languages, "to": text, "own_hurt_most": by_tag(truth)})
-SWEEP_FILE: Check = record(
-    {
-        "layer": number,
-        "strength": number,
-        "success": by_tag(anything),
-        "macro": record({"steered": MACRO, "native": MACRO}),
-        "sweep": some(SWEEP_ROW),
-    },
-    edge=each(text),
-    side_effects=each(EFFECT),
-)
-PROBE_FILE: Check = record(
-    {
-        "rows": names_of_probes,
-        "left_out": keyed(text),
-        "text": record({"measured": record({"documents": by_tag(number)})}),
-    }
-)
-ADAPT_FILE: Check = record(
-    {
-        "language": tag,
-        "trained": number,
-        "gain": number,
-        "learning_rate": number,
-        "before": by_tag(number),
-        "after": by_tag(number),
-    },
-    harm=number,
-    no_gain=text,
-)
 KINDS: tuple[tuple[str, Callable[[Path], bool], Callable[[Path, str, str], FolderPage]], ...] = (
     ("observe", lambda folder: _format(folder) == "Observation", _observed),
     ("identify", lambda folder: _format(folder) == "NeuronSet", _identified),

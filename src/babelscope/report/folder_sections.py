@@ -1,8 +1,7 @@
 """Sections of the folders of single commands: what was read, evidence, features, side effects, adaptation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.errors import ArtifactError
 from babelscope.figures import rate_map, side_effect_lines, unit_rate_map
 from babelscope.files.strict_json import parse_json
-from babelscope.report.json_checks import nullable, number, record, text
+from babelscope.report.folder_records import AdaptationFile, EvidenceRow, SweepFile
 from babelscope.report.markup import (
     Caption,
     Markup,
@@ -27,26 +26,24 @@ from babelscope.report.markup import (
     table,
 )
 from babelscope.report.wording import p_value, percent, plain, span
+from babelscope.results.record_json import read_record, to_json
 
 SHOWN = 80
 """Rows of evidence in a table; all of them are offered as files."""
 FEATURES_SHOWN = 5
 """Features of a language in the picture of rates."""
-ROW = record({"claim": text, "language": text, "control": text, "estimate": nullable(number)}, low=number, high=number)
-"""A row of evidence, as `write_evidence` writes it."""
 
 
-def read_evidence(file: Path) -> list[dict[str, Any]]:
+def read_evidence(file: Path) -> list[EvidenceRow]:
     """The rows of an evidence file; raises ArtifactError, in one line, for one that is missing or damaged."""
     advice = "make it again with the command that wrote it"
     if not file.is_file():
         raise ArtifactError(f"{file}: is missing; expected rows of evidence; {advice}")
     rows = []
     for at, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        row = parse_json(line, f"{file}:{at}", advice=advice)
-        if faults := list(ROW(row, "", ())):
-            raise ArtifactError(f"{file}:{at}: {faults[0]}; expected a row of evidence; {advice}")
-        rows.append({"low": None, "high": None, "p": None, "n": None, **row})
+        place = f"{file}:{at}"
+        row = parse_json(line, place, advice=advice)
+        rows.append(read_record(EvidenceRow, row, (), place=place, expected="a row of evidence", advice=advice))
     return rows
 
 
@@ -80,24 +77,24 @@ def tokens_section(observed: Observation, name: str) -> Section:
     return Section("tokens", "What was read", join(body))
 
 
-def evidence_section(rows: Sequence[Mapping[str, Any]], key: str) -> Section:
+def evidence_section(rows: Sequence[EvidenceRow], key: str) -> Section:
     """Rows of evidence as a table: the claim, its control, the estimate with its interval and p."""
     head = ("Claim", "Language", "Against", "Estimate", "Interval", "p", "n")
     lines = [
         (
-            row["claim"],
-            row["language"] or "all",
-            row["control"] or "–",
-            plain(row["estimate"], 3),
-            span(row["low"], row["high"], 3) or "–",
-            p_value(row["p"]),
-            plain(row["n"], 0),
+            row.claim,
+            row.language or "all",
+            row.control or "–",
+            plain(row.estimate, 3),
+            span(row.low, row.high, 3) or "–",
+            p_value(row.p),
+            plain(row.n, 0),
         )
         for row in rows[:SHOWN]
     ]
     rest = len(rows) - len(lines)
     more = [element("p", f"{rest:,} more rows are in the files.", class_="note")] if rest > 0 else []
-    body = join([table(head, lines, kind="evidence"), *more, data_links(f"evidence-{key}", rows)])
+    body = join([table(head, lines, kind="evidence"), *more, data_links(f"evidence-{key}", list(map(to_json, rows)))])
     return Section(f"evidence-{key}", f"Evidence: {key}", body)
 
 
@@ -128,9 +125,9 @@ def features_section(sets: FeatureSet, observed: FeatureObservation, name: str) 
     )
 
 
-def side_effect_section(tree: Mapping[str, Any], name: str) -> Section:
+def side_effect_section(sweep: SweepFile, name: str) -> Section:
     """Success of a sweep by strength at the chosen layer, beside the change on text that is no target's."""
-    effects = tree["side_effects"]
+    effects = [to_json(effect) for effect in sweep.side_effects or ()]
     caption = Caption(
         shows="Success by strength, and the change in bits per byte of text with the direction left on.",
         read="Above: right answers on the development prompts at the chosen layer. Below: a line is the mean over "
@@ -141,31 +138,31 @@ def side_effect_section(tree: Mapping[str, Any], name: str) -> Section:
         unit="% of answers (above), bits per byte (below)",
     )
     plot = Plot(
-        side_effect_lines(points=tree["sweep"], effects=effects, layer=tree["layer"]),
+        side_effect_lines(points=list(map(to_json, sweep.sweep)), effects=effects, layer=int(sweep.layer)),
         "Success and side effects by strength",
-        list(effects),
+        effects,
     )
     return Section("side-effects", "What steering changes besides", figure_block(f"{name}-side", [plot], caption))
 
 
-def adaptation_section(tree: Mapping[str, Any], name: str) -> Section:
+def adaptation_section(written: AdaptationFile, name: str) -> Section:
     """Bits per byte of every test language before and after."""
     lines = [
         (
             language_cell(tag),
-            plain(tree["before"].get(tag), 4),
+            plain(written.before.get(tag), 4),
             plain(after, 4),
-            plain(None if tag not in tree["before"] else after - tree["before"][tag], 4),
+            plain(None if tag not in written.before else after - written.before[tag], 4),
         )
-        for tag, after in tree["after"].items()
+        for tag, after in written.after.items()
     ]
-    gained = percent(abs(tree["gain"]) / tree["before"][tree["language"]], 1)
-    course = "fewer" if tree["gain"] > 0 else "more"
+    gained = percent(abs(written.gain) / written.before[written.language], 1)
+    course = "fewer" if written.gain > 0 else "more"
     body = [
         element(
             "p",
-            f"Trained on {tree['language']} at learning rate {tree['learning_rate']:g}; a fall is a gain. ",
-            f"Text of {tree['language']} takes {gained} {course} bits.",
+            f"Trained on {written.language} at learning rate {written.learning_rate:g}; a fall is a gain. ",
+            f"Text of {written.language} takes {gained} {course} bits.",
         ),
         table(("Test text", "Bits per byte before", "After", "Change"), lines),
     ]

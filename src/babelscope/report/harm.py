@@ -1,10 +1,14 @@
 """Section on ablation: what switching a set off harms, and whether random sets do the same."""
 
+from collections.abc import Sequence
+from dataclasses import fields
+
 import numpy as np
 
 from babelscope.axes import Float
 from babelscope.figures import Number, ablation_map, colour_limit, harm_against_draws
-from babelscope.report.harm_claims import adjusted_p, p_pair, unmatched
+from babelscope.report.claim_form import to_array
+from babelscope.report.harm_claims import p_pair, random_sets, unmatched
 from babelscope.report.markup import (
     Caption,
     Markup,
@@ -19,15 +23,17 @@ from babelscope.report.markup import (
     missing,
     table,
 )
-from babelscope.report.results import Results
 from babelscope.report.selection_sections import UNRECORDED, matrix_table, seed_of
 from babelscope.report.wording import counted, harm_digits, known, p_value, percent, plain, span
+from babelscope.results import Results
+from babelscope.results.ablation_record import TriedRate
+from babelscope.results.record_json import to_json
+from babelscope.results.value_kinds import BoundedEstimate
 
 
 def ablation_section(results: Results, run: str) -> Section:
     """Figure 4: the matrix of harm, and own-language harm against random sets."""
-    harm = results.matrix("ablation.relative_harm")
-    assert harm is not None
+    harm, to_mean = to_array(results.ablation.relative_harm), results.ablation.relative_harm_to_mean
     body = [
         element(
             "p",
@@ -37,13 +43,12 @@ def ablation_section(results: Results, run: str) -> Section:
         _harm_map(results, f"{run}-harm", harm, "0"),
         _harm_draws(results, f"{run}-draws", harm.diagonal()),
     ]
-    to_mean = results.matrix("ablation.relative_harm_to_mean")
     if to_mean is None:
         body.append(missing("Switching off to the mean instead of 0"))
     else:
         body += [
             element("h3", "To the mean instead of 0"),
-            _harm_map(results, f"{run}-mean", to_mean, "the mean on the column's text"),
+            _harm_map(results, f"{run}-mean", to_array(to_mean), "the mean on the column's text"),
         ]
     body.append(_choice(results))
     return Section("ablation", "What switching a set off harms", join(body))
@@ -62,8 +67,8 @@ def _harm_map(results: Results, name: str, harm: Float[np.ndarray, "language lan
         unit="% of the negative log-likelihood (nats) of the text",
     )
     numbers = [matrix_table(harm, results.languages, results.languages, lambda x: plain(100 * x, digits))]
-    bits = results.matrix("ablation.bits_per_byte")
-    if bits is not None and held_at == "0":
+    if held_at == "0":
+        bits = to_array(results.ablation.bits_per_byte)
         numbers += [
             element("p", "Bits per byte, rise"),
             matrix_table(bits, results.languages, results.languages, lambda x: plain(x, 4)),
@@ -75,20 +80,21 @@ def _harm_map(results: Results, name: str, harm: Float[np.ndarray, "language lan
 
 
 def _harm_draws(results: Results, name: str, own: Float[np.ndarray, " language"]) -> Markup:
-    draws = {key: results.by_language(f"ablation.{key}") for key in ("layer_matched", "contribution_matched")}
-    layer, contribution = ({tag: _numbers(row) for tag, row in draws[key].items()} for key in draws)
+    controls = random_sets(results)
+    layer, contribution = ({tag: _numbers(row) for tag, row in control.draws.items()} for control in controls)
     pairs = {tag: p_pair(results, tag) for tag in results.languages}
     shown = {tag: f"{p_value(a)} · {p_value(b)}" for tag, (a, b) in pairs.items() if a is not None or b is not None}
     figure = harm_against_draws(
         own_harm=own, layer_matched=layer, contribution_matched=contribution, p=shown, languages=results.languages
     )
-    n = results.find("ablation.draws")
+    n = results.ablation.draws
+    draws = plain(n, 0) if n is not None and known(n) else UNRECORDED
     caption = Caption(
         shows="Own-language harm of each set beside that of random sets.",
         read="The diamond is the set, a dot one random set of the same size. A diamond clear to the right of its "
         "dots harms more than chance. On the right: rank p against layer-matched · contribution-matched draws; with "
         "R draws it cannot go below 1 ÷ (R + 1).",
-        n=f"{_test_size(results)}; {plain(n, 0) if known(n) else UNRECORDED} draws a language and control",
+        n=f"{_test_size(results)}; {draws} draws a language and control",
         control="layer-matched: as many unselected neurons in each layer; contribution-matched: unselected neurons "
         "of the same layer that write about as much into the residual stream",
         seed=seed_of(results, "ablation"),
@@ -101,12 +107,11 @@ def _harm_draws(results: Results, name: str, own: Float[np.ndarray, " language"]
             percent(harm, digits),
             percent(_mean(layer.get(tag)), digits),
             percent(_mean(contribution.get(tag)), digits),
-            _ratio(results, "layer_matched", tag),
-            _ratio(results, "contribution_matched", tag),
+            _ratio(controls[0].ratio.get(tag)),
+            _ratio(controls[1].ratio.get(tag), unmatched(results).get(tag)),
             p_value(pairs[tag][0]),
             p_value(pairs[tag][1]),
-            p_value(adjusted_p(results, 0, tag)),
-            p_value(adjusted_p(results, 1, tag)),
+            *(p_value(control.adjusted_p.get(tag)) for control in controls),
         )
         for tag, harm in zip(results.languages, own.tolist(), strict=True)
     ]
@@ -129,10 +134,10 @@ def _harm_draws(results: Results, name: str, own: Float[np.ndarray, " language"]
 
 
 def _choice(results: Results) -> Markup:
-    rows = results.find("ablation.choice")
+    rows = [to_json(row) for row in results.ablation.choice or ()]
     if not rows:
         return missing("How the selected share was chosen")
-    keys = list(dict.fromkeys(key for row in rows for key in row))
+    keys = [place.name for place in fields(TriedRate) if any(place.name in row for row in rows)]
     lines = [tuple(_cell(key, row.get(key)) for key in keys) for row in rows]
     words = {
         "top_rate": "Selected share",
@@ -153,25 +158,22 @@ def _cell(key: str, value: object) -> str:
 
 
 def _test_size(results: Results) -> str:
-    said = []
-    for key in ("documents", "tokens"):
-        n = list(results.by_language(f"ablation.{key}").values())
-        if n:
-            said.append(f"{counted(n)} {key}")
+    sizes = {"documents": results.ablation.documents, "tokens": results.ablation.tokens}
+    measured = {name: list(results.measured(n).values()) for name, n in sizes.items()}
+    said = [f"{counted(n)} {name}" for name, n in measured.items() if n]
     return f"{', '.join(said)} a language" if said else f"size of the test text {UNRECORDED}"
 
 
-def _ratio(results: Results, key: str, tag: str) -> str:
-    row = results.by_language(f"ablation.ratio_{key}").get(tag)
-    if not row:
+def _ratio(ratio: BoundedEstimate | None, short: Number | None = None) -> str:
+    """short: share of the contribution, where the random sets are not matched."""
+    if ratio is None:
         return "–"
-    short = unmatched(results).get(tag) if key == "contribution_matched" else None
-    said = f"{plain(row[0], 1)} {span(row[1], row[2], 1)}".strip()
+    said = f"{plain(ratio.estimate, 1)} {span(ratio.low, ratio.high, 1)}".strip()
     return said if short is None else f"{said}, unmatched ({plain(short)} of the contribution)"
 
 
-def _numbers(row: list[Number | None]) -> list[Number]:
-    return [x for x in row if x is not None]
+def _numbers(row: Sequence[Number]) -> list[Number]:
+    return [x for x in row if known(x)]
 
 
 def _mean(row: list[Number] | None) -> Number | None:

@@ -1,7 +1,7 @@
 """Sections about the sets themselves: where they lie, what they share, how stable they are, how much is script."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from babelscope.figures import (
     set_sizes,
     stability_ranges,
 )
+from babelscope.report.claim_form import to_array
 from babelscope.report.markup import (
     Caption,
     Markup,
@@ -32,8 +33,10 @@ from babelscope.report.markup import (
     missing,
     table,
 )
-from babelscope.report.results import Results
 from babelscope.report.wording import counted, known, percent, plain, span
+from babelscope.results import Results
+from babelscope.results.selection_record import NotApplicable, ScriptRetention
+from babelscope.results.study_results import CorpusCard
 
 UNRECORDED = "not recorded"
 CONTROL_STAGES = ("bootstrap", "stability", "overlap", "script")
@@ -50,28 +53,32 @@ def matrix_table(
 
 def seed_of(results: Results, stage: str) -> str:
     """Seed of a stage as the run wrote it down."""
-    places = (f"{stage}.seed", f"seeds.{stage}", "controls.seed" if stage in CONTROL_STAGES else "seed", "seed")
-    recorded = next((seed for seed in map(results.find, places) if seed is not None), None)
+    stages = {"ablation": results.ablation.seed, "steering": results.steered.seed}
+    controls = results.controlled.seed if stage in CONTROL_STAGES else None
+    places = (stages.get(stage), (results.seeds or {}).get(stage), controls, results.seed)
+    recorded = next((seed for seed in places if seed is not None and known(seed)), None)
     return UNRECORDED if recorded is None else str(recorded)
 
 
 def tokens_said(results: Results) -> str:
     """Tokens a language in the counts."""
-    tokens = list(results.by_language("corpus.tokens").values())
+    tokens = list(results.measured((results.corpus or CorpusCard()).tokens).values())
     if not tokens:
         return f"tokens {UNRECORDED}"
     return f"{counted(tokens)} tokens a language"
 
 
 def _parameter(results: Results, key: str, what: str) -> str:
-    parameter = results.find(f"parameters.{key}")
-    value = results.find("budget.resamples") if parameter is None else parameter
+    parameter = (results.parameters or {}).get(key)
+    value = (results.budget or {}).get("resamples") if parameter is None else parameter
     return f"{plain(value, 0)} {what}" if value is not None and known(value) else f"number of {what} {UNRECORDED}"
 
 
 def neuron_section(results: Results, run: str) -> Section:
     """Figure 1: layer × language counts and set sizes."""
-    sizes, ends = results.vector("neurons"), results.rows("set_size_interval", 2)
+    sizes = np.array([results.neurons[tag] for tag in results.languages], dtype=np.float64)
+    intervals = results.measured(results.set_size_interval)
+    ends = to_array([intervals.get(tag, (math.nan, math.nan)) for tag in results.languages])
     measured = bool(np.isfinite(ends).any())
     size_records = [
         {"language": tag, "neurons": size, "low": low, "high": high}
@@ -87,10 +94,11 @@ def neuron_section(results: Results, run: str) -> Section:
             ],
         )
     ]
-    counts, before = results.matrix("layers.counts"), []
-    if counts is None:
+    before = []
+    if results.layers is None:
         before = [missing("Neurons by layer")]
     else:
+        counts = to_array(results.layers.counts)
         layers = [str(layer) for layer in range(counts.shape[1])]
         records = matrix_records(counts, results.languages, range(len(layers)), ("language", "layer", "neurons"))
         figure = neuron_map(counts=counts, languages=results.languages)
@@ -118,20 +126,18 @@ def neuron_section(results: Results, run: str) -> Section:
 
 def overlap_section(results: Results, run: str) -> Section:
     """Figure 2: neurons that languages share, against chance."""
-    title = "What the languages share"
-    keys = ("shared", "lift_by_margins", "p_by_margins")
-    shared, lift, p = (results.matrix(f"controls.overlap.{key}") for key in keys)
-    if shared is None or lift is None or p is None:
+    title, overlap = "What the languages share", results.controlled.overlap
+    if overlap is None or overlap.lift_by_margins is None or overlap.p_by_margins is None:
         return Section("overlap", title, missing("Overlap between languages"))
+    shared, lift, p = map(to_array, (overlap.shared, overlap.lift_by_margins, overlap.p_by_margins))
     figure = overlap_map(shared=shared, lift=lift, p=p, languages=results.languages)
-    draws = results.find("controls.overlap.draws")
     caption = Caption(
         shows="Neurons that two languages have in common, against chance.",
         read="The number is the count of shared neurons, in brackets where chance gives as many (p > 0.05). Orange: "
         "more than chance; blue: fewer; the colours are logarithmic. The diagonal is the size of the set.",
         n=f"{tokens_said(results)}; {len(results.languages) * (len(results.languages) - 1) // 2} pairs",
-        control=f"{plain(draws, 0)} tables in which every neuron has as many languages as it has, and every language "
-        "as many neurons in each layer; p is corrected over all pairs",
+        control=f"{plain(overlap.draws, 0)} tables in which every neuron has as many languages as it has, and every "
+        "language as many neurons in each layer; p is corrected over all pairs",
         seed=seed_of(results, "overlap"),
         unit="neurons (number), lift = shared ÷ expected (colour)",
     )
@@ -150,7 +156,8 @@ def overlap_section(results: Results, run: str) -> Section:
 
 def stability_section(results: Results, run: str) -> Section:
     """Figure 3: agreement of sets from different text, and how much text they need."""
-    values = results.rows("stability", 5)
+    rows = results.measured(results.stability)
+    values = to_array([rows.get(tag, (math.nan,) * 5) for tag in results.languages])
     figure = stability_ranges(
         median=values[:, 0], low=values[:, 1], high=values[:, 2], chance=values[:, 3], languages=results.languages
     )
@@ -160,8 +167,8 @@ def stability_section(results: Results, run: str) -> Section:
     ]
     plots, after = [Plot(figure, "Two halves of the text", records)], []
     points = [
-        CorpusSizePoint(row["share"], row["language"], _nan(row["jaccard"]), _nan(row.get("chance")))
-        for row in results.find("controls.corpus_size") or []
+        CorpusSizePoint(row.share, row.language, row.jaccard, _nan(row.chance))
+        for row in results.controlled.corpus_size or ()
     ]
     if points:
         plots.append(Plot(corpus_size_lines(points=points), "Less text", [point._asdict() for point in points]))
@@ -191,14 +198,22 @@ def stability_section(results: Results, run: str) -> Section:
 def script_section(results: Results, run: str) -> Section:
     """Figure 7: how much of a set's response goes with the script."""
     title = "Language or script"
-    script_by_tag = results.by_language("controls.script")
+    script_by_tag = results.measured(results.controlled.script)
     if not script_by_tag:
         return Section("script", title, missing("Script control"))
-    fields = Retention._fields
+    retained = {tag: row for tag, row in script_by_tag.items() if isinstance(row, ScriptRetention)}
     measured = {
-        tag: Retention(*(_nan(row.get(field)) for field in fields))
-        for tag, row in script_by_tag.items()
-        if "share" in row
+        tag: Retention(
+            native=_nan(row.native),
+            romanised=_nan(row.romanised),
+            shuffled_words=_nan(row.shuffled_words),
+            english=_nan(row.english),
+            layer_matched=_nan(row.layer_matched),
+            share=_nan(row.share),
+            low=_nan(row.low),
+            high=_nan(row.high),
+        )
+        for tag, row in retained.items()
     }
     rows = [(tag, measured.get(tag)) for tag in sorted(script_by_tag, key=lambda tag: tag not in measured)]
     shares = [{"language": tag, "share": r.share, "low": r.low, "high": r.high} for tag, r in measured.items()]
@@ -237,29 +252,28 @@ def script_section(results: Results, run: str) -> Section:
                     for x in (r.native, r.shuffled_words, r.romanised, r.english, r.layer_matched, r.share)
                 ),
                 span(r.low, r.high, 0, factor=100) or "–",
-                plain(script_by_tag[tag].get("romanised_bits_per_byte")),
+                plain(retained[tag].romanised_bits_per_byte),
             )
             for tag, r in measured.items()
         ],
     )
     reasons = [
-        (language_cell(tag), row["not_applicable"]) for tag, row in script_by_tag.items() if "not_applicable" in row
+        (language_cell(tag), row.not_applicable) for tag, row in script_by_tag.items() if isinstance(row, NotApplicable)
     ]
     left_out = details("Not applicable, and why", table(("Language", "Reason"), reasons)) if reasons else Markup("")
     return Section("script", title, join([figure_block(f"{run}-script", plots, caption, numbers), left_out]))
 
 
 def _parallel(results: Results) -> Markup:
-    agreement_by_tag = results.by_language("controls.parallel")
+    agreement_by_tag = results.measured(results.controlled.parallel)
     if not agreement_by_tag:
         return missing("Agreement with sets from parallel text")
     rows = [
-        (language_cell(tag), plain(row["jaccard"], 3), plain(row.get("chance"), 3), plain(row.get("lift"), 1))
+        (language_cell(tag), plain(row.jaccard, 3), plain(row.chance, 3), plain(row.lift, 1))
         for tag, row in agreement_by_tag.items()
     ]
-    jaccard, chance = (
-        [row[key] for row in agreement_by_tag.values() if known(row.get(key))] for key in ("jaccard", "chance")
-    )
+    jaccard = [row.jaccard for row in agreement_by_tag.values() if known(row.jaccard)]
+    chance = [row.chance for row in agreement_by_tag.values() if row.chance is not None and known(row.chance)]
     said = f" Median over languages: {plain(_median(jaccard))}, by chance {plain(_median(chance))}."
     what = (
         "Sets found in line-parallel text, where the content is the same in all languages, against the sets above. "
@@ -271,18 +285,20 @@ def _parallel(results: Results) -> Markup:
 
 
 def _shuffled(results: Results) -> Markup:
-    shuffled_by_tag = results.by_language("controls.shuffled_labels")
-    if not shuffled_by_tag:
+    labels = results.controlled.shuffled_labels
+    shuffled_by_tag = {} if labels is None else results.measured(labels.by_language)
+    if labels is None or not shuffled_by_tag:
         return missing("Shuffled labels")
-    fdr = results.find("controls.shuffled_labels.set_fdr")
-    fdr_by_tag, of_all = (fdr, None) if isinstance(fdr, dict) else ({}, fdr)
+    fdr_by_tag, of_all = (labels.set_fdr, None) if isinstance(labels.set_fdr, Mapping) else ({}, labels.set_fdr)
     rows = [
-        (language_cell(tag), percent(row["share_q05"], 1), plain(row.get("n"), 0), percent(fdr_by_tag.get(tag), 2))
+        (language_cell(tag), percent(row.share_q05, 1), plain(row.n, 0), percent(fdr_by_tag.get(tag), 2))
         for tag, row in shuffled_by_tag.items()
     ]
-    draws = results.find("controls.shuffled_labels.draws")
-    often = "a number of times that was not recorded" if draws is None else f"{plain(draws, 0)} times"
-    said = "" if of_all is None else f" False discovery rate of the whole set: {percent(of_all, 2)}."
+    counted_draws = labels.draws is not None and known(labels.draws)
+    often = f"{plain(labels.draws, 0)} times" if counted_draws else "a number of times that was not recorded"
+    said = (
+        "" if of_all is None or not known(of_all) else f" False discovery rate of the whole set: {percent(of_all, 2)}."
+    )
     what = (
         f"Labels of whole shards were shuffled, {often}.{said} Nearly every neuron passes this test: it guards "
         "against rare neurons and too little text, and is no evidence of specificity."

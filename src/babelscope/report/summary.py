@@ -2,19 +2,19 @@
 
 from pathlib import PurePath
 
-from babelscope.report.claim_form import Claim
+from babelscope.report.claim_form import Claim, to_array
 from babelscope.report.claims import claims, is_fluent, leads, macro_success, steers, strongest_control
 from babelscope.report.harm_claims import adjusted_p, beats_draws, own_hurt_most, pairing_holds, specificity
 from babelscope.report.markup import Markup, Section, element, join, language_cell, table
-from babelscope.report.results import Results
 from babelscope.report.wording import NOT_MEASURED, harm_digits, known, names, p_value, percent, plain, span, together
+from babelscope.results import Results
 
 MARKS = {True: ("yes", "●", "holds: "), False: ("no", "○", "does not hold: "), None: ("", "", "")}
 
 
 def model_name(results: Results) -> str:
     """What the run calls its model, of a path the last part, else the name of its folder."""
-    card = results.find("model") or {}
+    card = results.model or {}
     found = next((card[key] for key in ("name", "model", "id", "path") if isinstance(card.get(key), str)), None)
     if found is None:
         return results.folder.resolve().name
@@ -43,13 +43,13 @@ def summary_section(results: Results) -> Section:
 
 def what_was_done(results: Results) -> str:
     """Two or three sentences on the run."""
-    sizes = results.by_language("neurons")
+    sizes = results.measured(results.neurons)
     smallest, largest = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
-    targets = [tag for tag, x in results.by_language("steering.success").items() if known(x)]
+    targets = results.measured(results.steered.success)
     steered = f" Directions were added to steer answers into {len(targets)} languages." if targets else ""
     return (
         f"In {model_name(results)}, neurons whose activity is spread over few of {len(results.languages)} languages "
-        f"were selected (the {percent(results.find('top_rate'), 1).replace('.0', '')} most selective): "
+        f"were selected (the {percent(results.top_rate, 1).replace('.0', '')} most selective): "
         f"{plain(sum(sizes.values()), 0)} in all sets together, from {plain(sizes[smallest], 0)} for "
         f"{names([smallest])} to {plain(sizes[largest], 0)} for {names([largest])}. Each language's set was switched "
         f"off on held-out text of every language, and so were random sets of the same size.{steered} Selective means "
@@ -78,9 +78,7 @@ def _claim_table(listed: list[Claim]) -> Markup:
 
 
 def _evidence_table(results: Results) -> Markup:
-    harm = results.matrix("ablation.relative_harm")
-    assert harm is not None
-    own = dict(zip(results.languages, harm.diagonal(), strict=True))
+    own = dict(zip(results.languages, to_array(results.ablation.relative_harm).diagonal(), strict=True))
     digits = harm_digits(own.values())
     head = (
         "Language", "Neurons", "Stability; lead (range)", "Own harm", "Lead over next", "p, layer-matched",
@@ -89,15 +87,15 @@ def _evidence_table(results: Results) -> Markup:
     rows = [
         (
             language_cell(tag),
-            plain(results.by_language("neurons").get(tag), 0),
+            plain(results.neurons.get(tag), 0),
             _stability_cell(results, tag),
             _marked(own_hurt_most(results).get(tag), percent(own[tag], digits)),
             _specificity_cell(results, tag, digits),
             *(_marked(beats_draws(results, at, tag), p_value(adjusted_p(results, at, tag))) for at in (0, 1)),
             _success_cell(results, tag),
             percent(strongest_control(results, tag)),
-            percent(results.by_language("steering.native").get(tag)),
-            _marked(is_fluent(results, tag), plain(results.by_language("steering.perplexity_ratio").get(tag))),
+            percent(results.steered.native.get(tag)),
+            _marked(is_fluent(results, tag), plain(results.steered.perplexity_ratio.get(tag))),
         )
         for tag in results.languages
     ]
@@ -112,27 +110,27 @@ def _marked(holds: bool | None, text: str, after: str = "") -> Markup:
 
 
 def _stability_cell(results: Results, tag: str) -> Markup:
-    row = results.by_language("stability").get(tag)
-    if not row or not all(map(known, row[:4])):
+    row = results.stability.get(tag)
+    if row is None or not all(map(known, row[:4])):
         return join(["–"])
     lead = leads(results).get(tag)
-    after = "" if lead is None else f"{plain(lead[0])} {span(lead[1], lead[2])}"
-    return _marked(None if lead is None else lead[1] > 0, plain(row[0]), after)
+    after = "" if lead is None else f"{plain(lead.estimate)} {span(lead.low, lead.high)}"
+    return _marked(None if lead is None else lead.low > 0, plain(row.median), after)
 
 
 def _specificity_cell(results: Results, tag: str, digits: int) -> Markup:
-    row = specificity(results).get(tag)
-    if row is None:
+    lead = specificity(results).get(tag)
+    if lead is None:
         return join(["–"])
-    holds = row[1] > 0 and pairing_holds(results) is not False
-    return _marked(holds, percent(row[0], digits), span(row[1], row[2], digits, factor=100))
+    holds = lead.low > 0 and pairing_holds(results) is not False
+    return _marked(holds, percent(lead.estimate, digits), span(lead.low, lead.high, digits, factor=100))
 
 
 def _success_cell(results: Results, tag: str) -> Markup:
-    rate = results.by_language("steering.success").get(tag)
+    rate = results.measured(results.steered.success).get(tag)
     if rate is None:
         return join(["–"])
-    low, high = results.by_language("steering.success_interval").get(tag) or (None, None)
+    low, high = results.measured(results.steered.success_interval).get(tag) or (None, None)
     return _marked(steers(results, tag), percent(rate), span(low, high, 0, factor=100))
 
 
@@ -146,7 +144,7 @@ def comparison_table(runs: list[Results]) -> Markup:
                 element("a", f"{run.folder.resolve().name}", href=f"#run{runs.index(run) + 1}"),
                 model_name(run),
                 str(len(run.languages)),
-                plain(sum(run.by_language("neurons").values()), 0),
+                plain(sum(run.neurons.values()), 0),
                 *(claim.tally or "–" for claim in (found[1], found[3])),
                 macro_success(run, "success"),
                 macro_success(run, "native"),

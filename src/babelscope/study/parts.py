@@ -10,6 +10,23 @@ from babelscope.artifacts import Direction, NeuronSet, Observation
 from babelscope.controls import holm, more_successes_p
 from babelscope.identification import ScriptControl, SetChecks
 from babelscope.models import layout_of
+from babelscope.results import Results, Steering, SteeringSample, SweepRow
+from babelscope.results.record_json import to_json
+from babelscope.results.selection_record import (
+    CorpusShare,
+    HalfSplits,
+    LabelledShare,
+    NotApplicable,
+    ParallelAgreement,
+    ScriptRetention,
+    SelectionControls,
+    SetLayers,
+    SharedNeurons,
+    ShuffledLabelShares,
+)
+from babelscope.results.steering_record import SourcesByTargets, SteeredStream
+from babelscope.results.study_results import SCHEMA, CorpusCard, results_of_tree
+from babelscope.results.value_kinds import BoundedEstimate, Ends, tagged
 from babelscope.runs import environment
 from babelscope.study.job import StudyInputs
 from babelscope.sweeps import (
@@ -21,35 +38,21 @@ from babelscope.sweeps import (
     steered_tokens,
     success_by_source,
 )
+from babelscope.sweeps.curve import CurvePoint
 
-SCHEMA = "babelscope.results/1"
 SAMPLES = 3
 """Sample answers kept for each target."""
 
 
-ORDER = (
-    "neurons",
-    "top_rate",
-    "stability",
-    "stability_lead",
-    "layers",
-    "set_size_interval",
-    "ablation",
-    "steering",
-    "controls",
-)
-"""Parts that the stages found, as the file has them."""
-
-
-def results_of(job: StudyInputs, observation: Observation, sets: NeuronSet, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole of results.json but the seconds."""
+def results_of(job: StudyInputs, observation: Observation, sets: NeuronSet, parts: Mapping[str, Any]) -> Results:
+    """The whole of results.json but the seconds; parts: what the stages found, as JSON by the names of its fields."""
     directions = [f"directions/{tag}" for tag in sets.languages if (job.folder / "directions" / tag).is_dir()]
-    return {
+    tree = {
         "schema": SCHEMA,
         "languages": list(sets.languages),
-        **{key: parts[key] for key in ORDER if key in parts},
+        **parts,
         "model": model_card(job, sets),
-        "corpus": {**corpus_results(observation, job.budget.observe_tokens), **split_results(job)},
+        "corpus": to_json(corpus_results(job, observation)),
         "identification": {"method": sets.method, **sets.parameters},
         "budget": asdict(job.budget),
         "seed": job.seed,
@@ -57,17 +60,13 @@ def results_of(job: StudyInputs, observation: Observation, sets: NeuronSet, part
         "seconds": {},
         "environment": environment(),
     }
+    return results_of_tree(to_json(tree), str(job.folder))
 
 
 def set_results(sets: NeuronSet, top_rate: float) -> dict[str, Any]:
     """The sets as numbers."""
-    return {"neurons": sets.sizes, "top_rate": top_rate, "layers": {"counts": sets.layer_counts.tolist()}}
-
-
-def stability_row(checks: SetChecks, tag: str) -> list[float | int]:
-    """[median, low, high, chance, size] of one language."""
-    found = checks.stability[tag]  # pyright: ignore[reportArgumentType]
-    return [found.median, found.low, found.high, found.chance, found.size]
+    layers = SetLayers(counts=sets.layer_counts.tolist())
+    return {"neurons": sets.sizes, "top_rate": top_rate, "layers": layers}
 
 
 def success(trial: Trial) -> dict[str, float]:
@@ -75,7 +74,7 @@ def success(trial: Trial) -> dict[str, float]:
     return {tag: score.success for tag, score in trial.scores.items()}
 
 
-def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int) -> dict[str, Any]:
+def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int) -> Steering:
     """The steering study as numbers."""
     trials = {
         "steered": study.steered,
@@ -85,58 +84,64 @@ def steering_results(study: SteeringStudy, arithmetic: NeuronSteering, seed: int
         **({} if study.other_language is None else {"other_language": study.other_language}),
         "neuron_arithmetic": arithmetic.trial,
     }
-    scores, table = study.steered.scores, success_by_source(study.steered)
-    answers = Counter((answer.prompt.source, answer.target) for answer in study.steered.answers)
-    targets = list(scores)
-    sources = [*(tag for tag in targets if tag in table), *(tag for tag in table if tag not in targets)]
-    return {
-        "success": success(study.steered),
-        "native": success(study.native),
-        "unsteered": success(study.unsteered),
-        "random": success(study.random),
-        **({} if study.other_language is None else {"other_language": success(study.other_language)}),
-        "neuron_arithmetic": success(arithmetic.trial),
-        "neuron_arithmetic_strength": arithmetic.strength,
-        "neuron_arithmetic_edge": list(arithmetic.edge),
-        "neuron_arithmetic_perplexity_ratio": {t: s.perplexity_ratio for t, s in arithmetic.trial.scores.items()},
-        "perplexity_ratio": {tag: score.perplexity_ratio for tag, score in scores.items()},
-        "perplexity_interval": {tag: [score.perplexity_low, score.perplexity_high] for tag, score in scores.items()},
-        "distinct4_ratio": {tag: score.distinct4_ratio for tag, score in scores.items()},
-        "layer": study.chosen.layer,
-        "strength": study.chosen.strength,
-        "edge": list(study.edge),
-        "form": study.directions[targets[0]].form,
-        **stream_at(study.directions[targets[0]]),
-        "receipt": steered_tokens(study.steered.answers),
-        "strength_unit": "multiple of mean(target) − mean(prompt language), fading to 0.3 of it over eight new tokens",
-        "success_interval": {tag: [score.low, score.high] for tag, score in scores.items()},
-        "macro": {name: list(macro(trial.answers, trial.scores)) for name, trial in trials.items()},
-        "geometric_mean_perplexity_ratio": geometric_mean([score.perplexity_ratio for score in scores.values()]),
-        "n": {tag: score.n for tag, score in scores.items()},
-        "p": steering_p(study),
-        "control_n": {
+    scores = study.steered.scores
+    direction = next(study.directions[tag] for tag in scores)
+    return Steering(
+        success=success(study.steered),
+        native=success(study.native),
+        unsteered=success(study.unsteered),
+        random=success(study.random),
+        other_language=None if study.other_language is None else success(study.other_language),
+        neuron_arithmetic=success(arithmetic.trial),
+        neuron_arithmetic_strength=arithmetic.strength,
+        neuron_arithmetic_edge=arithmetic.edge,
+        neuron_arithmetic_perplexity_ratio={t: s.perplexity_ratio for t, s in arithmetic.trial.scores.items()},
+        perplexity_ratio={tag: score.perplexity_ratio for tag, score in scores.items()},
+        perplexity_interval={tag: Ends(score.perplexity_low, score.perplexity_high) for tag, score in scores.items()},
+        distinct4_ratio={tag: score.distinct4_ratio for tag, score in scores.items()},
+        layer=study.chosen.layer,
+        strength=study.chosen.strength,
+        edge=study.edge,
+        form=direction.form,
+        stream=stream_at(direction),
+        receipt=steered_tokens(study.steered.answers),
+        strength_unit="multiple of mean(target) − mean(prompt language), fading to 0.3 of it over eight new tokens",
+        success_interval={tag: Ends(score.low, score.high) for tag, score in scores.items()},
+        macro={name: BoundedEstimate(*macro(trial.answers, trial.scores)) for name, trial in trials.items()},
+        geometric_mean_perplexity_ratio=geometric_mean([score.perplexity_ratio for score in scores.values()]),
+        n={tag: score.n for tag, score in scores.items()},
+        p=steering_p(study),
+        control_n={
             name: {tag: score.n for tag, score in trial.scores.items()}
             for name, trial in steering_controls(study).items()
         },
-        "by_source": {
-            "sources": sources,
-            "targets": targets,
-            "success": [[table[source].get(target, math.nan) for target in targets] for source in sources],
-            "n": [[answers[source, target] for target in targets] for source in sources],
-        },
-        "sweep": [sweep_row(point) for point in study.points],
-        "not_measurable": list(study.not_measurable),
-        "samples": samples(study.steered, study.unsteered),
-        "seed": seed,
-        "temperature": 0.8,
-        "new_tokens": 32,
-    }
+        by_source=by_source(study.steered),
+        sweep=[sweep_row(point) for point in study.points],
+        not_measurable=study.not_measurable,
+        samples=samples(study.steered, study.unsteered),
+        seed=seed,
+        temperature=0.8,
+        new_tokens=32,
+    )
 
 
-def stream_at(direction: Direction) -> dict[str, Any]:
+def by_source(trial: Trial) -> SourcesByTargets:
+    """Success and answers by language of the prompt and target; languages that are both come first."""
+    table, targets = success_by_source(trial), list(trial.scores)
+    sources = [*(tag for tag in targets if tag in table), *(tag for tag in table if tag not in targets)]
+    answers = Counter((answer.prompt.source, answer.target) for answer in trial.answers)
+    return SourcesByTargets(
+        sources=sources,
+        targets=targets,
+        success=[[table[source].get(target, math.nan) for target in targets] for source in sources],
+        n=[[answers[source, target] for target in targets] for source in sources],
+    )
+
+
+def stream_at(direction: Direction) -> SteeredStream | None:
     """What massive units and first tokens hold where a direction was made, which all directions of a layer share."""
     shares = direction.parameters.get("stream")
-    return {} if shares is None else {"stream": {**shares, "left_out": list(direction.left_out)}}
+    return None if shares is None else SteeredStream(**shares, left_out=direction.left_out)
 
 
 def steering_controls(study: SteeringStudy) -> dict[str, Trial]:
@@ -175,21 +180,21 @@ def geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(finite) / len(finite)) if finite else math.nan
 
 
-def sweep_row(point: Any) -> dict[str, float | int]:
+def sweep_row(point: CurvePoint) -> SweepRow:
     """One point of the dose–response curve."""
-    return {
-        "layer": point.layer,
-        "strength": point.strength,
-        "success": point.macro.estimate,
-        "low": point.macro.low,
-        "high": point.macro.high,
-        "perplexity_ratio": point.perplexity_ratio,
-        "distinct4_ratio": point.distinct4_ratio,
-        "n": sum(score.n for score in point.scores.values()),
-    }
+    return SweepRow(
+        layer=point.layer,
+        strength=point.strength,
+        success=point.macro.estimate,
+        low=point.macro.low,
+        high=point.macro.high,
+        perplexity_ratio=point.perplexity_ratio,
+        distinct4_ratio=point.distinct4_ratio,
+        n=sum(score.n for score in point.scores.values()),
+    )
 
 
-def samples(trial: Trial, unsteered: Trial) -> list[dict[str, Any]]:
+def samples(trial: Trial, unsteered: Trial) -> list[SteeringSample]:
     """The first answers of each target, right or wrong: nothing is picked by how it came out.
 
     Beside each stands what came without steering; prompts that were asked without it too come first.
@@ -202,70 +207,85 @@ def samples(trial: Trial, unsteered: Trial) -> list[dict[str, Any]]:
         if taken[answer.target] < SAMPLES:
             taken[answer.target] += 1
             rows.append(
-                {
-                    "source": answer.prompt.source,
-                    "target": answer.target,
-                    "prompt": answer.prompt.text,
-                    "answer": answer.text,
-                    "unsteered": before.get((answer.prompt.source, answer.prompt.text)),
-                    "lines": [list(line) for line in verdict.lines],
-                    "recognised": verdict.verdict == "right",
-                    "verdict": verdict.verdict,
-                    "reason": verdict.reason,
-                }
+                SteeringSample(
+                    source=answer.prompt.source,
+                    target=answer.target,
+                    prompt=answer.prompt.text,
+                    answer=answer.text,
+                    unsteered=before.get((answer.prompt.source, answer.prompt.text)),
+                    lines=verdict.lines,
+                    recognised=verdict.verdict == "right",
+                    verdict=verdict.verdict,
+                    reason=verdict.reason,
+                )
             )
     return rows
 
 
 def control_results(checks: SetChecks, script: ScriptControl) -> dict[str, Any]:
-    """Stability, sizes and controls of the selection as numbers."""
-    labels, content, shared = checks.labels, checks.content, checks.overlap
-    sizes = checks.sets.sizes
+    """Stability, sizes and controls of the selection, by the names of the fields of `Results`."""
+    stability = checks.stability
     return {
-        "stability": {tag: stability_row(checks, tag) for tag in sizes},
-        "stability_lead": {
-            tag: [found.lead, found.lead_low, found.lead_high] for tag, found in checks.stability.items()
+        "stability": {
+            tag: HalfSplits(splits.median, splits.low, splits.high, splits.chance, splits.size)
+            for tag, splits in stability.items()
         },
-        "set_size_interval": {tag: list(checks.bootstrap.interval[tag]) for tag in sizes},
-        "controls": {
-            "shuffled_labels": None
-            if labels is None
-            else {
-                **{tag: {"share_q05": labels.share_by_language[tag], "n": sizes[tag]} for tag in sizes},
-                "set_fdr": labels.set_fdr,
-                "draws": labels.draws,
-            },
-            "corpus_size": [row._asdict() for row in checks.corpus_size],
-            "parallel": None
-            if content is None
-            else {
-                tag: {
-                    "jaccard": float(content.jaccard[k]),
-                    "chance": float(content.chance[k]),
-                    "lift": float(content.lift[k]),
-                }
-                for k, tag in enumerate(sizes)
-            },
-            "script": {
+        "stability_lead": {
+            tag: BoundedEstimate(splits.lead, splits.lead_low, splits.lead_high) for tag, splits in stability.items()
+        },
+        "set_size_interval": {tag: Ends(*checks.bootstrap.interval[tag]) for tag in checks.sets.sizes},
+        "controls": SelectionControls(
+            shuffled_labels=label_shares(checks),
+            corpus_size=[CorpusShare(**row._asdict()) for row in checks.corpus_size],
+            parallel=parallel_agreement(checks),
+            script={
                 **{
-                    tag: {**share._asdict(), "romanised_bits_per_byte": script.bits_per_byte[tag]}
+                    tag: ScriptRetention(**share._asdict(), romanised_bits_per_byte=script.bits_per_byte[tag])
                     for tag, share in script.shares.items()
                 },
-                **{tag: {"not_applicable": reason} for tag, reason in script.not_applicable.items()},
+                **{tag: NotApplicable(not_applicable=reason) for tag, reason in script.not_applicable.items()},
             },
-            "overlap": {
-                "shared": shared.shared.tolist(),
-                "lift_by_margins": shared.lift.tolist(),
-                "p_by_margins": shared.p.tolist(),
-                "draws": shared.draws,
-                **{
-                    name: [[row[at] for row in found.pair_lead] for found in checks.stability.values()]
-                    for at, name in enumerate(("lead", "lead_low", "lead_high"))
-                },
-            },
-            "seed": checks.seed,
-        },
+            overlap=shared_neurons(checks),
+            seed=checks.seed,
+        ),
     }
+
+
+def label_shares(checks: SetChecks) -> ShuffledLabelShares | None:
+    """Shares of the sets under shuffled labels; None where labels were not shuffled."""
+    labels, sizes = checks.labels, checks.sets.sizes
+    if labels is None:
+        return None
+    shares = {tag: LabelledShare(share_q05=labels.share_by_language[tag], n=sizes[tag]) for tag in sizes}
+    return ShuffledLabelShares(by_language=tagged(shares), set_fdr=labels.set_fdr, draws=labels.draws)
+
+
+def parallel_agreement(checks: SetChecks) -> dict[str, ParallelAgreement] | None:
+    """Agreement with sets from parallel text; None where the text is not parallel."""
+    content = checks.content
+    if content is None:
+        return None
+    columns = zip(content.jaccard.tolist(), content.chance.tolist(), content.lift.tolist(), strict=True)
+    return {
+        tag: ParallelAgreement(jaccard=jaccard, chance=chance, lift=lift)
+        for tag, (jaccard, chance, lift) in zip(checks.sets.sizes, columns, strict=True)
+    }
+
+
+def shared_neurons(checks: SetChecks) -> SharedNeurons:
+    """Neurons that pairs of languages share, against tables with the same margins and over half-splits."""
+    lead, low, high = (
+        [[row[end] for row in splits.pair_lead] for splits in checks.stability.values()] for end in range(3)
+    )
+    return SharedNeurons(
+        shared=checks.overlap.shared.tolist(),
+        lift_by_margins=checks.overlap.lift.tolist(),
+        p_by_margins=checks.overlap.p.tolist(),
+        draws=checks.overlap.draws,
+        lead=lead,
+        lead_low=low,
+        lead_high=high,
+    )
 
 
 def model_card(job: StudyInputs, sets: NeuronSet) -> dict[str, Any]:
@@ -284,18 +304,16 @@ def model_card(job: StudyInputs, sets: NeuronSet) -> dict[str, Any]:
     }
 
 
-def split_results(job: StudyInputs) -> dict[str, Any]:
-    """What was read for what, and whether one text for several was asked for."""
-    facts = {split: part.facts() for split, part in job.texts.items()}
-    return {"splits": facts, "same_text": job.same_text}
-
-
-def corpus_results(observation: Observation, limit: int) -> dict[str, Any]:
-    """Tokens observed by language, and what was missing."""
-    return {
-        "name": observation.settings["corpus"],
-        "hash": observation.settings["corpus_hash"],
-        "tokens": observation.tokens,
-        "shortfall": {tag: max(0, limit - count) for tag, count in observation.tokens.items()},
-        "documents": dict(zip(observation.languages, observation.documents.tolist(), strict=True)),
-    }
+def corpus_results(job: StudyInputs, observation: Observation) -> CorpusCard:
+    """What was read for what: tokens and documents observed by language, and what was missing."""
+    return CorpusCard(
+        name=observation.settings["corpus"],
+        hash=observation.settings["corpus_hash"],
+        tokens=tagged(observation.tokens),
+        shortfall={tag: max(0, job.budget.observe_tokens - count) for tag, count in observation.tokens.items()},
+        further={
+            "documents": dict(zip(observation.languages, observation.documents.tolist(), strict=True)),
+            "splits": {split: part.facts() for split, part in job.texts.items()},
+            "same_text": job.same_text,
+        },
+    )

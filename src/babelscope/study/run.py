@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from babelscope.files.writing import locked, write_text
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.report import write_report
-from babelscope.runs import nan_as_null
+from babelscope.results import Results
+from babelscope.results.record_json import to_json
+from babelscope.results.study_results import FILE
 from babelscope.stage_store import StageStore, check_free, read_kept
 from babelscope.study.budget import Budget
 from babelscope.study.cost import Pace, measured_pace, say_costs
@@ -31,8 +34,6 @@ from babelscope.sweeps import ChatPrompts
 from babelscope.sweeps.questions import study_prompts
 from babelscope.sweeps.steered_answers import ending_ids, prompt_ids
 from babelscope.sweeps.steering_runs import check_asked
-
-RESULTS = "results.json"
 
 
 def run_study(
@@ -124,34 +125,34 @@ def measure(
     kept.stage("observe", partial(observe_text, job))
     observation = Observation.load(job.folder / "observation")
     check_observed(observation)
-    chosen = kept.stage("identify", partial(identify, job, observation))
+    chosen = kept.stage("identify", lambda: to_json(identify(job, observation)))
     choice, sets = chosen.pop("choice"), NeuronSet.load(job.folder / "neurons")
     parts = {
         **chosen,
-        **kept.stage("control", partial(control, job, observation, sets)),
-        **kept.stage("ablate", lambda: {"ablation": ablate(job, observation, sets, choice)}),
+        **kept.stage("control", lambda: to_json(control(job, observation, sets))),
+        **kept.stage("ablate", lambda: to_json({"ablation": ablate(job, observation, sets, choice)})),
     }
     if steering:
-        parts |= kept.stage("steer", lambda: {"steering": steering_stage(job, observation, sets)})
-    results = nan_as_null(results_of(job, observation, sets, parts))
-    results["seconds"] = dict(kept.seconds)
-    write_results(job.folder, results)
+        parts |= kept.stage("steer", lambda: to_json({"steering": steering_stage(job, observation, sets)}))
+    results = results_of(job, observation, sets, parts)
+    write_results(job.folder, replace(results, seconds=kept.seconds))
     with kept.timed("report"):
         write_report(job.folder, include_samples=include_samples)
-    results["environment"]["peak_mib"] = dict(kept.peak_mib)
-    results["seconds"] = {**kept.seconds, "total": round(sum(kept.seconds.values()), 2)}
-    write_results(job.folder, results)
-    return results
+    environment = {**results.environment, "peak_mib": dict(kept.peak_mib)}
+    seconds = {**kept.seconds, "total": round(sum(kept.seconds.values()), 2)}
+    return write_results(job.folder, replace(results, environment=environment, seconds=seconds))
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
     """results.json of a study that came to its end, or None."""
-    if not (folder / RESULTS).is_file():
+    if not (folder / FILE).is_file():
         return None
-    found = read_kept(folder / RESULTS, ("seconds",), "remove it, and --resume measures what is not kept")
+    found = read_kept(folder / FILE, ("seconds",), "remove it, and --resume measures what is not kept")
     return found if "total" in found["seconds"] else None
 
 
-def write_results(folder: Path, results: dict[str, Any]) -> None:
-    """results.json, whole or not at all."""
-    write_text(folder / RESULTS, json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False))
+def write_results(folder: Path, results: Results) -> dict[str, Any]:
+    """Write results.json, whole or not at all; what it holds."""
+    tree = to_json(results)
+    write_text(folder / FILE, json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False))
+    return tree

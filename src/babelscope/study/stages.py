@@ -1,6 +1,7 @@
 """The stages of the main job: each takes artifacts, writes its own, and gives its part of results.json."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,8 @@ from babelscope.identification import ScriptControl, check_sets, evidence_rows, 
 from babelscope.languages import Language
 from babelscope.neurons import neuron_rule, scoring_rules
 from babelscope.recording import observe
+from babelscope.results import Ablation, Steering
+from babelscope.results.steering_record import ChatForm
 from babelscope.study.ablation_numbers import ablation_results, part_results
 from babelscope.study.job import StudyInputs
 from babelscope.study.parts import control_results, set_results, steering_results
@@ -86,9 +89,7 @@ def script_control(job: StudyInputs, observation: Observation, sets: NeuronSet) 
     return romanised_control(job.model, job.tokenizer, sets, valid, seed=job.seed)
 
 
-def ablate(
-    job: StudyInputs, observation: Observation, sets: NeuronSet, choice: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+def ablate(job: StudyInputs, observation: Observation, sets: NeuronSet, choice: Sequence[dict[str, Any]]) -> Ablation:
     """Every set switched off on the test split, to zero beside both controls and to its mean; then its parts."""
     test = partial(ScoredText.prepare, job.model, job.tokenizer, job.texts["test"])
     switch_off = partial(
@@ -102,14 +103,14 @@ def ablate(
         seed=job.seed,
         progress=job.progress,
     )
-    found = ablation_results(switch_off(to="zero"), switch_off(to="mean", controls=()), choice)
+    ablation = ablation_results(switch_off(to="zero"), switch_off(to="mean", controls=()), choice)
     if not job.budget.part_tokens:
-        return found
+        return ablation
     part_text = test(max_tokens=job.budget.part_tokens)
     tables = part_tables(
         job.model, job.tokenizer, sets, part_text, draws=job.budget.draws, seed=job.seed, progress=job.progress
     )
-    return {**found, "parts": part_results(tables, romanised_harm(job, sets))}
+    return replace(ablation, parts=part_results(tables, romanised_harm(job, sets)))
 
 
 def romanised_harm(job: StudyInputs, sets: NeuronSet) -> dict[str, dict[Language, AblationTable]]:
@@ -134,7 +135,7 @@ def romanised_harm(job: StudyInputs, sets: NeuronSet) -> dict[str, dict[Language
     }
 
 
-def steering_stage(job: StudyInputs, observation: Observation, sets: NeuronSet) -> dict[str, Any]:
+def steering_stage(job: StudyInputs, observation: Observation, sets: NeuronSet) -> Steering:
     """Directions and neuron arithmetic, chosen on the validation split, scored on the test split."""
     budget, decoding = job.budget, Decoding(seed=job.seed)
     study = steering_study(
@@ -161,6 +162,8 @@ def steering_stage(job: StudyInputs, observation: Observation, sets: NeuronSet) 
     with new_folder(job.folder / "directions") as folder:
         for tag, direction in study.directions.items():
             direction.save(folder / tag)
-    found = steering_results(study, arithmetic, job.seed)
-    found["overridden_settings"] = overridden_settings(job.model, decoding)
-    return found if job.chat is None else {**found, "chat": job.chat.card()}
+    return replace(
+        steering_results(study, arithmetic, job.seed),
+        overridden_settings=overridden_settings(job.model, decoding),
+        chat=None if job.chat is None else ChatForm(**job.chat.card()),
+    )
