@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from babelscope.errors import ArtifactError
-from babelscope.results.value_kinds import Mark, Rule, shortened
+from babelscope.results.value_kinds import Mark, Rule, json_excerpt
 from babelscope.runs import nan_as_null
 
 R = TypeVar("R")
@@ -126,7 +126,7 @@ class TreeReading:
 
     def _is(self, fits: bool, value: Any, at: str, what: str) -> bool:
         if not fits:
-            self.faults.append(f"{at or 'the file'} is {shortened(value)}, not {what}")
+            self.faults.append(f"{at or 'the file'} is {json_excerpt(value)}, not {what}")
         return fits
 
     def _ruled(self, kind: Any, notes: Sequence[Any], value: Any, at: str) -> Any:

@@ -35,7 +35,7 @@ class Rule:
     """What JSON Schema can say of it."""
 
 
-def shortened(value: Any) -> str:
+def json_excerpt(value: Any) -> str:
     """A JSON value in at most 40 characters, for a message."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:39]}…"
@@ -48,7 +48,7 @@ def canonical_tag(value: str, at: str, tags: Sequence[str]) -> Iterator[str]:
     except LanguageError:
         is_canonical = False
     if not is_canonical:
-        yield f"{at} is {shortened(value)}, not a language tag"
+        yield f"{at} is {json_excerpt(value)}, not a language tag"
 
 
 def each_once(value: Sequence[str], at: str, tags: Sequence[str]) -> Iterator[str]:
