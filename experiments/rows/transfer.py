@@ -18,7 +18,7 @@ from babelscope.probes.word_lists import read_words
 from rows.adaptation import REFERENCE, mono
 from rows.result import Headline, Inputs, Planted, RowResult, Verdict, Witness
 
-TAGS = ("en", "de", "sv", "fi", "et", "tr", "tt", "eu", "es", "pt")
+TAGS = ("en", "de", "nl", "fi", "et", "tr", "tt", "eu", "es", "pt")
 """Two of each of four families, and two without a relative here."""
 STEPS, LINES, HELD_OUT, DRAWS = 12, 400, 16, 999
 
