@@ -24,6 +24,7 @@ from tables import (
     steering,
     training,
     units,
+    vocabulary,
 )
 from tables.measured import ROOT
 
@@ -49,6 +50,7 @@ PAGES = (
     "docs/rows.md",
     "docs/how-much-text.md",
     "docs/glossary.md",
+    "docs/make-room-for-a-language.md",
 )
 """A block between `<!-- measured: name -->` and its end is written here, wherever it stands."""
 
@@ -109,6 +111,8 @@ TABLES = {
     "judge of neighbours": judging.neighbours_table,
     "judge cost": judging.judge_cost,
     "language heads": probes.language_heads_table,
+    "beginnings": vocabulary.beginnings_table,
+    "beginnings summary": vocabulary.beginnings_summary,
     "planted": planted.planted_table,
     "planted summary": planted.planted_summary,
     "rows": rows.rows_table,
