@@ -203,6 +203,10 @@ def test_the_plan_says_how_large_the_result_is(tmp_path, tokenizer):
     plan = plan_observation(model, TEXTS, sites=SITES, tokens_per_language=30, shards=32)
     saved = observe(model, tokenizer, TEXTS, sites=SITES, tokens_per_language=30, shards=32).save(tmp_path / "obs")
     assert plan.tokens == 60
+    # Text that is shorter than the limit: what is there is expected, and what the bar counts up to.
+    generous = plan_observation(model, TEXTS, sites=SITES, tokens_per_language=10_000, tokenizer=tokenizer)
+    whole = sum(observe(model, tokenizer, TEXTS, sites=["0.mlp_gate"], tokens_per_language=10_000).tokens.values())
+    assert generous.tokens == pytest.approx(whole, rel=0.05) and whole < 1_000
     assert 1 <= (saved / "tensors.safetensors").stat().st_size / plan.result_bytes < 1.05
 
 

@@ -31,7 +31,7 @@ def test_figures_stand_in_words():
     assert tokens_text({FI: 1234}) == "fi 1,234"
     plan = ObservationPlan(2000, 1_500_000, ("0.mlp_gate", "1.mlp_gate", "logits"))
     assert plan_lines(plan, 1000) == [
-        "at most 2,000 tokens (1,000 a language, fewer where its text is shorter)",
+        "about 2,000 tokens (1,000 a language, fewer where its text is shorter)",
         "the Observation would take 1.5 MB of disk: mlp_gate of 2 layers, logits",
     ]
     assert "(all text)" in plan_lines(plan, None)[0]

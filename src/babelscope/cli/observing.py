@@ -115,7 +115,9 @@ def run_observe(
         check_conversations(tokenizer, texts)
     limit = tokens_per_language or None
     if dry_run:
-        plan = plan_observation(language_model, texts, sites=sites, tokens_per_language=limit, shards=shards)
+        plan = plan_observation(
+            language_model, texts, sites=sites, tokens_per_language=limit, shards=shards, tokenizer=tokenizer
+        )
         megabytes = round(plan.result_bytes / 1e6, 1)
         fields = {"tokens": plan.tokens, "megabytes": megabytes, "sites": list(plan.sites)}
         return Told(fields, plan_lines(plan, limit))

@@ -37,7 +37,7 @@ def plan_lines(plan: ObservationPlan, limit: int | None) -> list[str]:
     sites = [f"{at} of {len(numbers)} layers" if numbers else at for at, numbers in layers.items()]
     a_language = "all text" if limit is None else f"{limit:,} a language, fewer where its text is shorter"
     return [
-        f"at most {plan.tokens:,} tokens ({a_language})",
+        f"about {plan.tokens:,} tokens ({a_language})",
         f"the Observation would take {plan.result_bytes / 1e6:.1f} MB of disk: {', '.join(sites)}",
     ]
 

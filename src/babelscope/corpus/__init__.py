@@ -41,7 +41,14 @@ if TYPE_CHECKING:
     from babelscope.corpus.reading import has_splits, load_corpus, load_splits
     from babelscope.corpus.splits import SPLITS, WHOLE, check_apart, check_unseen, deal_out, split_documents
     from babelscope.corpus.text_files import check_plain
-    from babelscope.corpus.tokens import TokenDocument, limit_tokens, say_cut, token_windows, tokenize_documents
+    from babelscope.corpus.tokens import (
+        TokenDocument,
+        expected_tokens,
+        limit_tokens,
+        say_cut,
+        token_windows,
+        tokenize_documents,
+    )
 
 __all__ = [
     "Batch",
@@ -79,6 +86,7 @@ __all__ = [
     "clean_text",
     "deal_out",
     "encode_texts",
+    "expected_tokens",
     "end_of_turn",
     "has_splits",
     "limit_tokens",

@@ -10,10 +10,13 @@ from babelscope.corpus.conversations import counted_bytes, tokenize_conversation
 from babelscope.corpus.documents import Corpus, Document
 from babelscope.corpus.encoding import EncodedText, begin_text, encode_texts, prefix_of, say_controls, special_ids
 from babelscope.errors import PrerequisiteError
+from babelscope.languages import Language
 
 log = logging.getLogger(__name__)
 WINDOW = 1024
 """Documents tokenized at a time: memory does not grow with the corpus."""
+ASKED = 20
+"""Documents of a language, or up to twice as many, by which an estimate is made."""
 
 
 @dataclass(frozen=True)
@@ -186,3 +189,16 @@ def token_windows(
             )
             tokens_left = None if tokens_left is None else tokens_left - sum(document.n_counted for document in tokens)
             yield tokens
+
+
+def expected_tokens(
+    tokenizer: PreTrainedTokenizerBase, corpus: Corpus, *, max_length: int, most: int | None = None
+) -> dict[Language, int]:
+    """About how many tokens of each language would count, by some of its documents; `most` a language at most."""
+    tokens = {}
+    for place, (tag, documents) in enumerate(corpus.items()):
+        sample = documents[:: max(1, len(documents) // ASKED)]  # all over the text: files are often sorted
+        read = tokenize_documents(tokenizer, sample, place, max_length=max_length, name=None)
+        expected = round(sum(document.n_counted for document in read) / max(1, len(sample)) * len(documents))
+        tokens[tag] = expected if most is None else min(most, expected)
+    return tokens

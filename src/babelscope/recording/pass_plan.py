@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Observation, SiteRecord, hash_text
-from babelscope.corpus import Corpus, TokenDocument, shard_of, token_windows
+from babelscope.corpus import Corpus, TokenDocument, expected_tokens, shard_of, token_windows
 from babelscope.errors import MeasurementError
 from babelscope.files.state_folder import StateFolder, state_folder
 from babelscope.languages import Language
@@ -59,10 +59,11 @@ class PassPlan:
             yield [document for document in window if shard_of(document.id, shards) % parts == index]
 
     def progress(self) -> Progress:
-        """How much there is to read: tokens where they are limited, else documents."""
+        """How much there is to read: tokens, about, where they are limited, else documents."""
         limit, parts = self.settings.tokens_per_language, self.settings.part[1]
         if limit is not None:
-            return Progress(self.languages, limit * len(self.languages) // parts)
+            expected = expected_tokens(self.tokenizer, self.corpus, max_length=self.settings.max_length, most=limit)
+            return Progress(self.languages, sum(expected.values()) // parts)
         return Progress(self.languages, sum(map(len, self.corpus.values())) // parts, "documents")
 
     def state(self, folder: str | Path | None) -> AbstractContextManager[StateFolder | None]:

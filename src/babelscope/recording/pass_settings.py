@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
+from transformers import PreTrainedTokenizerBase
+
 from babelscope.artifacts.stream import BINS, STREAM_SITES
-from babelscope.corpus import Texts, as_corpus
+from babelscope.corpus import Texts, as_corpus, expected_tokens
 from babelscope.errors import SiteError, refuse_one_text
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
@@ -70,7 +72,7 @@ class ObservationPlan:
     """Size of a pass, before it runs."""
 
     tokens: int
-    """Tokens that would be counted at most."""
+    """Tokens that would be counted: at most, or, where a tokenizer was given, about."""
     result_bytes: int
     """Bytes of the saved Observation."""
     sites: tuple[str, ...]
@@ -83,8 +85,13 @@ def plan_observation(
     sites: Sequence[str | Site] = ("mlp_gate",),
     tokens_per_language: int | None = 100_000,
     shards: int = 32,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    max_length: int = 512,
 ) -> ObservationPlan:
-    """How large a pass would be; nothing is run."""
+    """How large a pass would be; nothing is run.
+
+    tokenizer: with it, text that is shorter than the limit is counted, by some of its documents.
+    """
     layout, corpus = layout_of(model), as_corpus(texts)
     layers_by_kind = parse_sites(layout, sites)
     units = sum(len(layers) * layout.width(at) for at, layers in layers_by_kind.items())
@@ -92,4 +99,8 @@ def plan_observation(
     kept_apart = sum(layers * (16 * width + 8 * BINS) for layers, width in streams)
     limit = tokens_per_language or sum(len(d.text) for documents in corpus.values() for d in documents)
     names = tuple(str(Site(layer, at)) for at, layers in layers_by_kind.items() for layer in layers)
-    return ObservationPlan(limit * len(corpus), (units * (24 + 4 * shards) + kept_apart) * len(corpus), names)
+    tokens = limit * len(corpus)
+    if tokenizer is not None:
+        expected = expected_tokens(tokenizer, corpus, max_length=max_length, most=tokens_per_language)
+        tokens = sum(expected.values())
+    return ObservationPlan(tokens, (units * (24 + 4 * shards) + kept_apart) * len(corpus), names)

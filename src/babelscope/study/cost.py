@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from babelscope.ablation import RATES, ScoredText
-from babelscope.corpus import ROMANISABLE, Corpus, encode_texts
+from babelscope.corpus import ROMANISABLE, expected_tokens
 from babelscope.evaluation import known_languages
 from babelscope.neurons import scoring_rules
 from babelscope.recording import observe
@@ -24,6 +24,8 @@ READ_TOKENS = 2_000
 """Tokens read that are timed: in fewer, documents of very different lengths share a batch, and pads are most of it."""
 USUAL_PARTS = 3
 """Of the five parts of a set, those that most languages have a neuron in."""
+LONGEST = 512
+"""Tokens of a document that are read at most."""
 WORDS = 1.5
 """Tokens of a romanised text over those of the text itself, about."""
 
@@ -58,7 +60,7 @@ def stage_costs(job: StudyInputs, steering: bool) -> list[StageCost]:
     """Tokens and answers of each stage, by the budget and by the text that there is."""
     budget, texts, tags = job.budget, job.texts, [*job.texts["train"]]
     n, draws = len(tags), job.budget.draws
-    have = {split: share_of(job, texts[split]) for split in texts}
+    have = {split: expected_tokens(job.tokenizer, texts[split], max_length=LONGEST) for split in texts}
 
     def tokens(split: str, most: int) -> float:
         return math.fsum(min(most, have[split][tag]) for tag in tags if tag in have[split])
@@ -84,16 +86,6 @@ def stage_costs(job: StudyInputs, steering: bool) -> list[StageCost]:
     if steering:
         costs.append(StageCost("steer", 0, 0, planned_answers(job)))
     return costs
-
-
-def share_of(job: StudyInputs, text: Corpus) -> dict[str, float]:
-    """Tokens of each language in a text, by those of its first documents."""
-    tokens = {}
-    for tag, documents in text.items():
-        first = documents[:20]
-        encoded = encode_texts(job.tokenizer, [document.text for document in first])
-        tokens[tag] = sum(len(document.ids) for document in encoded) / max(1, len(first)) * len(documents)
-    return tokens
 
 
 def planned_answers(job: StudyInputs) -> int:
