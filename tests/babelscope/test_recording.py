@@ -9,7 +9,7 @@ from babelscope_kernels.active_counts.dispatch import active_counts
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
 
 from babelscope import Site, layout_of, observe, read_site
-from babelscope.errors import ArtifactError, MeasurementError, SiteError
+from babelscope.errors import ArtifactError, MeasurementError, PrerequisiteError, SiteError
 from babelscope.evaluation import bits_per_byte
 from babelscope.recording import plan_observation
 from babelscope.recording.site_sums import Workspace, dense_addend, document_counts
@@ -257,3 +257,9 @@ def test_a_document_without_a_token_is_passed_over_where_there_is_no_bos():
     assert observe(model, tokenizer, texts, sites=["mlp_gate"]).tokens == {"en": 12, "fi": 4}
     scores = bits_per_byte(model, tokenizer, texts)
     assert scores == bits_per_byte(model, tokenizer, {"en": ["a plain line"], "fi": ["rivi"]})
+
+
+def test_weights_without_numbers_are_refused_in_one_line(tokenizer):
+    with pytest.raises(PrerequisiteError, match="on the meta device, which has no numbers") as caught:
+        observe(tiny_model("llama").to("meta"), tokenizer, TEXTS, sites=SITES, tokens_per_language=30)
+    assert "\n" not in str(caught.value)

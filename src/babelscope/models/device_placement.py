@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from babelscope.errors import PrerequisiteError
 from babelscope.upstream.devices import execution_device
 
 
@@ -10,6 +11,15 @@ def device_of(module: nn.Module) -> torch.device:
     """Device on which a module computes; where its weights are, but for offloaded ones."""
     place = execution_device(module)
     return next(module.parameters()).device if place is None else place
+
+
+def check_has_numbers(model: nn.Module) -> None:
+    """Raise PrerequisiteError for a model whose weights are on the meta device, which holds shapes and no numbers."""
+    if device_of(model).type == "meta":
+        raise PrerequisiteError(
+            "the model's weights are on the meta device, which has no numbers; expected loaded weights; open it with "
+            "open_model or from_pretrained"
+        )
 
 
 def follows_batch(model: nn.Module) -> bool:

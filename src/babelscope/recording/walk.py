@@ -18,6 +18,7 @@ from babelscope.files.state_folder import RunState, StateFolder, restore
 from babelscope.files.work_log import hash_of, piece_of_work
 from babelscope.models import Layout
 from babelscope.models.attention import AttentionInputs, attention_by
+from babelscope.models.device_placement import check_has_numbers
 from babelscope.models.measuring import measured, run_pass
 from babelscope.recording.watchers import (
     AttentionWatcher,
@@ -83,8 +84,10 @@ def walk(
     state: where the walk is kept when it is interrupted, and from which it goes on, bit for bit; it is written after so
     many seconds at least. stop: asked between batches; True writes the state and raises KeyboardInterrupt.
     passes: how a batch is passed and read; None sets hooks on the model's modules.
-    Raises CorpusError for a document that does not fit in memory, ArtifactError for the state of another walk.
+    Raises CorpusError for a document that does not fit in memory, ArtifactError for the state of another walk,
+    PrerequisiteError for weights without numbers.
     """
+    check_has_numbers(layout.model)
     room = batch_tokens or batch_room(layout)
     batches_done = 0 if state is None else restored(state, watchers)
     number, tokens, written = -1, 0, time.monotonic()
