@@ -226,6 +226,7 @@ def test_text_goes_through_a_model_by_the_walk_alone():
     compared = {"probes/patching.py", "probes/unit_patching.py", "sweeps/side_effects.py"}
     # Training's losses and answers open `measured` around it; the pass before steering is as the user's own pass is.
     others = {"subnetworks/loss.py", "subnetworks/translation_pairs.py"}
+    others |= {"editing/edit_objective.py", "vocabulary/distilled_rows.py"}
     others |= {"steering/clean.py", "sweeps/steered_answers.py"}
     # Checks of a family, of a wrapper's text part and of this machine, on models that they opened or set to eval.
     checks = {"models/family_check.py", "models/wrappers.py", "cli/doctor_checks.py"}

@@ -3,13 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from babelscope.ablation import AblationTable
 from babelscope.artifacts import Direction, NeuronSet
 from babelscope.artifacts.stream import LayerStream
 from babelscope.controls import Stability
 from babelscope.languages import Language
-from babelscope.recording import ObservationPlan
+
+if TYPE_CHECKING:
+    # Not loaded for the verbs that open no model: both come with transformers.
+    from babelscope.ablation import AblationTable
+    from babelscope.recording import ObservationPlan
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -28,7 +32,7 @@ def tokens_text(tokens: Mapping[Language, int]) -> str:
     return ", ".join(f"{tag} {count:,}" for tag, count in tokens.items())
 
 
-def plan_lines(plan: ObservationPlan, limit: int | None) -> list[str]:
+def plan_lines(plan: "ObservationPlan", limit: int | None) -> list[str]:
     """The size of a pass that was not run."""
     layers: dict[str, list[int]] = {}
     for name in plan.sites:
@@ -86,7 +90,7 @@ def direction_lines(direction: Direction, stream: LayerStream | None, out: Path)
     return lines
 
 
-def ablation_lines(table: AblationTable, out: Path) -> list[str]:
+def ablation_lines(table: "AblationTable", out: Path) -> list[str]:
     """The harm of each language's set on its own text, beside the other texts and the random sets."""
     own, lead = table.own_harm(), table.specificity()
     p = {control: table.p_values(control) for control in table.draws}

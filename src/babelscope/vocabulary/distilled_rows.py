@@ -11,8 +11,7 @@ from tqdm.auto import tqdm
 from babelscope.axes import Float, Float32, Int64, Tensor
 from babelscope.corpus import prefix_of
 from babelscope.errors import CorpusError
-from babelscope.models import layout_of
-from babelscope.models.modes import eval_mode
+from babelscope.models import layout_of, measured
 from babelscope.models.plain import CausalModel, plain_weight
 from babelscope.upstream.forward import run_body
 from babelscope.vocabulary.initial_rows import NewEntries, byte_edges
@@ -78,7 +77,7 @@ def distilled(
         )
     order = torch.randperm(len(passages), generator=generator)[:PASSAGES].tolist()
     passages = [passages[place] for place in order]
-    with eval_mode(model):
+    with measured(layout_of(model)):
         states = [states_of(model, passage) for passage in passages]
         if shuffled:
             places = torch.randperm(len(new.ids), generator=generator).tolist()
