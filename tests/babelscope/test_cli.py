@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -301,6 +302,22 @@ def test_a_second_run_with_the_same_out_is_told_at_once(capsys, folder):
         code, _, err = observe(capsys, folder, "obs", "--resume")
     assert code == 1 and "another run is using it" in one_line(err)
     assert observe(capsys, folder, "obs")[0] == 0
+
+
+def test_a_run_that_is_overtaken_by_another_leaves_nothing_behind(capsys, folder, monkeypatch):
+    """The other one ends between this one's look at --out and its pass."""
+    assert observe(capsys, folder, "first")[0] == 0
+    read = Walker.read
+
+    def overtaken(self, batch):
+        if not (folder / "obs").exists():
+            shutil.copytree(folder / "first", folder / "obs")
+        read(self, batch)
+
+    monkeypatch.setattr(Walker, "read", overtaken)
+    code, _, err = observe(capsys, folder, "obs")
+    assert code == 1 and "already there" in err
+    assert not (folder / "obs.checkpoint").exists()
 
 
 def test_a_verb_without_a_checkpoint_keeps_its_out_for_itself(capsys, folder):

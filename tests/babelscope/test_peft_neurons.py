@@ -104,7 +104,7 @@ def by_sft_trainer(model, data, folder):
     arguments = SFTConfig(
         output_dir=str(folder), per_device_train_batch_size=ROWS, max_steps=STEPS, max_grad_norm=1.0, report_to=[],
         save_strategy="no", disable_tqdm=True, use_cpu=True, train_sampling_strategy="sequential", bf16=False,
-        max_length=None, dataset_kwargs={"skip_prepare_dataset": True},
+        gradient_checkpointing=False, max_length=None, dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
     )  # fmt: skip
     rows = HuggingFaceDataset.from_dict({name: column.tolist() for name, column in data.columns.items()})

@@ -141,8 +141,12 @@ def run_observe(
                 progress=rank.number == 0,
                 stop=stopped,
             )
-        observation.save(target)
-        discard(checkpoint)
+        try:
+            observation.save(target)
+        finally:
+            # Also where another run ended while this one began: its result is whole, and the state is nobody's.
+            if (target / "config.json").is_file():
+                discard(checkpoint)
         return observation, resumed
 
     if rank.world == 1:
