@@ -35,6 +35,12 @@ def planted_tables() -> Planted:
     return Planted(what="one of five tables made the gains of ten languages", recall=hits, precision=hits / len(found))
 
 
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's, by scipy."""
+    result: Any = spearmanr(x, y)
+    return float(result.statistic)
+
+
 def ridge_by_hand(gain: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
     """The regression by scikit-learn, pair by pair."""
     n = len(gain)
@@ -80,16 +86,12 @@ def measure_transfer(inputs: Inputs) -> RowResult:
     choices = choose_sources(matrix, tables, draws=DRAWS)
     gain, n = matrix.gain, len(TAGS)
     apart = ~np.eye(n, dtype=bool)
-    gaps = [
-        abs(
-            choice.correlation
-            - np.mean(
-                [spearmanr(tables[choice.table][apart[:, j], j], gain[apart[:, j], j]).statistic for j in range(n)]
-            )
-        )
-        for choice in choices
-        if choice.table != TOGETHER
-    ]
+    gaps = []
+    for choice in choices:
+        if choice.table != TOGETHER:
+            sides = [[side[apart[:, j], j] for j in range(n)] for side in (tables[choice.table], gain)]
+            by_scipy = [rank_correlation(x, y) for x, y in zip(*sides, strict=True)]
+            gaps.append(abs(choice.correlation - sum(by_scipy) / n))
     difference = np.abs(predicted_gains(gain, [*tables.values()]) - ridge_by_hand(gain, [*tables.values()]))[
         apart
     ].max()

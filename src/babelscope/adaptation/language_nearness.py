@@ -1,7 +1,5 @@
 """Tables of how near languages are, from which a source is chosen before anything is trained."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -11,6 +9,7 @@ from babelscope.corpus import Corpus
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.language_distances import distance_tables
+from babelscope.probes.word_lists import Words
 from babelscope.recording import observe
 from babelscope.vocabulary import vocabulary_allocation
 
@@ -23,7 +22,7 @@ def nearness_tables(
     tokenizer: PreTrainedTokenizerBase,
     texts: Corpus,
     *,
-    words: Mapping[str, Mapping[str, str]] | None = None,
+    words: Words | None = None,
     seed: int = 0,
 ) -> dict[str, Float64[np.ndarray, "source target"]]:
     """By name, larger for languages that are nearer; tables in which all pairs are the same are left out.
