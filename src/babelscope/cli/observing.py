@@ -64,8 +64,8 @@ def run_observe(
 ) -> Result:
     """One pass of labelled text through a model, into an Observation.
 
-    Started by torchrun or accelerate launch, each process reads its part of the documents, on its own GPU where there
-    are some, and the first adds them up.
+    Started by torchrun or accelerate launch, the processes read the batches in turn, each on its own GPU where there
+    are some, and the first adds up what they counted.
 
     Args:
         corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
@@ -88,9 +88,8 @@ def run_observe(
         raise UsageError(
             f"--shard {shard} came to rank {rank.number} of {rank.world}, which reads a part of its own; leave it out"
         )
-    if max(part[1], rank.world) > shards:
-        given = f"--shard {shard}" if rank.world == 1 else f"{rank.world} ranks"
-        raise UsageError(f"{given} came with --shards {shards}; expected at most as many parts; correct one")
+    if part[1] > shards:
+        raise UsageError(f"--shard {shard} came with --shards {shards}; expected at most as many parts; correct one")
     checkpoint = checkpoint_of(out, resume=resume)
     complete = resume and (out / "config.json").is_file()
     if not complete:
@@ -123,8 +122,8 @@ def run_observe(
         return Told(fields, plan_lines(plan, limit))
     free(out)  # once more: another run may have ended while the model was opened
 
-    def read(part: tuple[int, int], target: Path, checkpoint: Path) -> tuple[Observation, int]:
-        """The observation of a part, saved, and how many tokens an interrupted pass had read of it."""
+    def read(target: Path, checkpoint: Path) -> tuple[Observation, int]:
+        """The observation of this process's part, saved, and how many tokens an interrupted pass had read of it."""
         resumed = saved_facts(checkpoint).get("tokens", 0)
         with stop_on_interrupt() as stopped:
             observation = observe(
@@ -135,6 +134,7 @@ def run_observe(
                 tokens_per_language=limit,
                 shards=shards,
                 part=part,
+                turns=(rank.number, rank.world),
                 batch_size=batch_size if batch_size == "auto" else int(batch_size),
                 max_length=max_length,
                 checkpoint=checkpoint,
@@ -152,7 +152,7 @@ def run_observe(
     if rank.world == 1:
         from babelscope.cli.telling_counts import tokens_text
 
-        observation, resumed = read(part, out, checkpoint)
+        observation, resumed = read(out, checkpoint)
         fields = {"out": str(out), "tokens": observation.tokens, "resumed_tokens": resumed}
         before = f"; {resumed:,} of them by the run that was interrupted" if resumed else ""
         return Told(fields, [f"tokens counted: {tokens_text(observation.tokens)}{before}; saved in {out}"])
@@ -161,7 +161,7 @@ def run_observe(
     checkpoint = checkpoint_of(target, resume=resume)
     with awaiting_all(rank) as wait:
         if not (resume and (target / "config.json").is_file()):
-            read((rank.number, rank.world), free(target), checkpoint)
+            read(free(target), checkpoint)
         wait()
         if rank.number:
             return {}

@@ -30,6 +30,7 @@ def observe(
     tokens_per_language: int | None = 100_000,
     shards: int = 32,
     part: tuple[int, int] = (0, 1),
+    turns: tuple[int, int] = (0, 1),
     batch_size: int | str = "auto",
     max_length: int = 512,
     checkpoint: str | Path | None = None,
@@ -43,6 +44,8 @@ def observe(
     tokens_per_language: a maximum, met exactly; a shortfall is logged and stays visible in `.tokens`. None: all text.
     shards: document shards kept apart for bootstraps and splits; 0 keeps none.
     part: (i, n) reads only documents whose shard mod n is i; the n parts add up to the whole.
+    turns: (i, n) reads only the batches numbered i, i + n, i + 2n …; the n turns add up to the whole too, with the same
+        batches, so that every count is equal to the bit, whatever the dtype.
     batch_size: documents per batch, or "auto" (4,096 padded tokens, 32,768 on a GPU); one that does not fit is halved.
     max_length: tokens per document at most, BOS included; what is cut is counted in `.truncated`.
     checkpoint: a folder in which an interrupted pass is kept, and from which it goes on, bit for bit; one run uses it
@@ -62,6 +65,7 @@ def observe(
         batch_tokens=batch_room(layout),
         batch_size=None if batch_size == "auto" else int(batch_size),
         max_length=max_length,
+        turns=turns,
     )
     if follows_batch(layout.model):
         log.warning(
@@ -78,6 +82,7 @@ def observe(
             pad=pad_of(tokenizer),
             batch_tokens=settings.batch_tokens,
             batch_size=settings.batch_size,
+            turns=settings.turns,
             state=state,
             checkpoint_seconds=checkpoint_seconds,
             progress=plan.progress() if progress else None,

@@ -21,6 +21,8 @@ from babelscope.recording.tally import Tally
 from babelscope.recording.walk import Progress
 
 log = logging.getLogger(__name__)
+WHOLE = ((0, 1), (0, 1))
+"""The part and the turns of a pass that reads everything."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,8 @@ class PassPlan:
     def parameters(self) -> dict[str, Any]:
         """Every parameter of the pass as JSON."""
         values = {**asdict(self.settings), "part": list(self.settings.part)}
+        turns = values.pop("turns")
+        values |= {} if turns == (0, 1) else {"turns": list(turns)}
         sites = {at: list(layers) for at, layers in self.settings.sites.items()}
         return {**values, "sites": sites, **positions_note(self.layout.model), **self.details}
 
@@ -60,7 +64,7 @@ class PassPlan:
 
     def progress(self) -> Progress:
         """How much there is to read: tokens, about, where they are limited, else documents."""
-        limit, parts = self.settings.tokens_per_language, self.settings.part[1]
+        limit, parts = self.settings.tokens_per_language, self.settings.part[1] * self.settings.turns[1]
         if limit is not None:
             expected = expected_tokens(self.tokenizer, self.corpus, max_length=self.settings.max_length, most=limit)
             return Progress(self.languages, sum(expected.values()) // parts)
@@ -97,7 +101,7 @@ class PassPlan:
         short = {
             tag: int(count)
             for tag, count in zip(self.languages, tally.tokens, strict=True)
-            if limit is not None and self.settings.part == (0, 1) and int(count) < limit
+            if limit is not None and (self.settings.part, self.settings.turns) == WHOLE and int(count) < limit
         }
         if short:
             log.warning("fewer than %s tokens: %s", limit, ", ".join(f"{tag} {count}" for tag, count in short.items()))
@@ -108,9 +112,13 @@ class PassPlan:
     def observation(self, tally: Tally, records: dict[str, SiteRecord]) -> Observation:
         """The totals as an Observation; raises MeasurementError where no token was counted."""
         if not bool(tally.tokens.any()):
-            raise MeasurementError("no token was counted; expected text in this part; check the corpus and the part")
+            raise MeasurementError(
+                "no token was counted; expected text in this part; check the corpus and the part, or start fewer "
+                "processes"
+            )
         self.report_shortfall(tally)
-        (i, n), text = self.settings.part, self.corpus.facts()
+        (i, n), (turn, turns), text = self.settings.part, self.settings.turns, self.corpus.facts()
+        part = f"{self.corpus.hash}:{i}/{n}" + ("" if turns == 1 else f" batches {turn}/{turns}")
         return Observation(
             origin=origin_of(self.layout.model, self.tokenizer),
             languages=self.languages,
@@ -119,7 +127,7 @@ class PassPlan:
             shard_tokens=tally.shard_tokens,
             documents=tally.documents,
             truncated=tally.truncated,
-            parts=(f"{self.corpus.hash}:{i}/{n}",),
+            parts=(part,),
             settings={
                 **self.parameters(),
                 "corpus": text["name"],

@@ -25,9 +25,11 @@ class PassSettings:
     batch_tokens: int
     batch_size: int | None
     max_length: int
+    turns: tuple[int, int] = (0, 1)
+    """(i, n): of the batches, those numbered i, i + n, i + 2n …"""
 
     def __post_init__(self) -> None:
-        i, n = self.part
+        (i, n), (turn, turns) = self.part, self.turns
         numbers = {name: getattr(self, name) for name in ("tokens_per_language", "shards", "batch_size", "max_length")}
         uneven = [f"{name} {value!r}" for name, value in numbers.items() if not isinstance(value, Integral | None)]
         if uneven:
@@ -39,6 +41,7 @@ class PassSettings:
                 (f"shards {self.shards} (0 or more)", self.shards < 0),
                 (f"part {i}/{n} (i/n with 0 <= i < n)", not 0 <= i < n),
                 (f"part {i}/{n} of {self.shards} shards (as many parts as shards at most)", 0 < self.shards < n),
+                (f"turns {turn}/{turns} (i/n with 0 <= i < n)", not 0 <= turn < turns),
                 (f"batch_size {self.batch_size} (1 or more)", self.batch_size is not None and self.batch_size < 1),
                 (f"max_length {self.max_length} (1 or more)", self.max_length < 1),
             )

@@ -69,6 +69,7 @@ def walk(
     batch_tokens: int | None = None,
     batch_size: int | None = None,
     most_documents: int | None = None,
+    turns: tuple[int, int] = (0, 1),
     state: StateFolder | None = None,
     checkpoint_seconds: float = 20.0,
     progress: Progress | None = None,
@@ -81,6 +82,7 @@ def walk(
     batch_tokens: padded tokens of a batch at most; None takes `batch_room`. batch_size: documents of a batch, still
     within that room. most_documents: batches of more are halved. A batch that does not fit in memory is halved too, and
     so are later ones of its size.
+    turns: (i, n) reads of the batches those numbered i, i + n, i + 2n …
     state: where the walk is kept when it is interrupted, and from which it goes on, bit for bit; it is written after so
     many seconds at least. stop: asked between batches; True writes the state and raises KeyboardInterrupt.
     passes: how a batch is passed and read; None sets hooks on the model's modules.
@@ -101,6 +103,8 @@ def walk(
         )
         groups = (batch_documents(group, batch_tokens=room, pad=pad, batch_size=batch_size) for group in text)
         for number, batch in enumerate(batch for group in groups for batch in group):
+            if number % turns[1] != turns[0]:
+                continue
             if number >= batches_done and stop():
                 if state is not None:
                     state.write(run_state(watchers, number, tokens))
