@@ -18,6 +18,7 @@ from tables import (
     main_job,
     planted,
     probes,
+    ranks,
     registries,
     robustness,
     rows,
@@ -50,6 +51,7 @@ PAGES = (
     "docs/rows.md",
     "docs/how-much-text.md",
     "docs/glossary.md",
+    "docs/on-several-machines.md",
     "docs/make-room-for-a-language.md",
 )
 """A block between `<!-- measured: name -->` and its end is written here, wherever it stands."""
@@ -113,6 +115,7 @@ TABLES = {
     "language heads": probes.language_heads_table,
     "beginnings": vocabulary.beginnings_table,
     "beginnings summary": vocabulary.beginnings_summary,
+    "ranks": ranks.ranks_line,
     "planted": planted.planted_table,
     "planted summary": planted.planted_summary,
     "rows": rows.rows_table,

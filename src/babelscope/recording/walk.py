@@ -89,7 +89,8 @@ def walk(
     Raises CorpusError for a document that does not fit in memory, ArtifactError for the state of another walk,
     PrerequisiteError for weights without numbers.
     """
-    check_has_numbers(layout.model)
+    if passes is None:  # others may load the weights at the first pass, as nnsight does
+        check_has_numbers(layout.model)
     room = batch_tokens or batch_room(layout)
     batches_done = 0 if state is None else restored(state, watchers)
     number, tokens, written = -1, 0, time.monotonic()

@@ -1,0 +1,16 @@
+"""What two processes of one launcher save."""
+
+from tables.measured import read
+
+
+def ranks_line() -> list[str]:
+    """Seconds of one process and of several, and what of the result is equal."""
+    (row,) = read("ranks.jsonl")
+    tokens = row["tokens"] * len(row["languages"])
+    counts = "all counts equal" if row["counts_equal"] else "counts differ"
+    return [
+        f"{row['model']}, {tokens:,} tokens in {row['dtype']} on a CPU, one thread a process, starting included: "
+        f"{row['seconds']['one']:.0f} s in one process, {row['seconds']['ranks']:.0f} s in {row['ranks']} "
+        f"({row['times_faster']:.2f} times as fast); {counts}, sums equal or within "
+        f"{row['largest_relative_difference_of_sums']:.0e} of the largest."
+    ]
