@@ -69,14 +69,13 @@ def swiglu_calls(at: Any, model: Model, dtype: torch.dtype) -> Iterator[Call]:
 
 
 def active_counts_calls(at: Any, model: Model, dtype: torch.dtype) -> Iterator[Call]:
-    """Units of an MLP and of the stream, one unit, a slice; counts of documents, sums of languages and of columns."""
+    """Units of an MLP and of the stream, one unit, a slice; counts of documents, sums of columns."""
     labels, counted = values(model.token, dtype=torch.int32), values(model.token, dtype=torch.bool)
     for width in (model.neuron, model.hidden, 1):
         value = values(model.token, width, dtype=dtype)
         for n_language in (1, 2, 16, 33, 128):
-            for sums in (False, True):
-                name = f"{'sums' if sums else 'counts'} of {n_language}, {width} units"
-                yield Call(name, partial(at.launch_counts, value, labels, n_language, sums))
+            name = f"counts of {n_language}, {width} units"
+            yield Call(name, partial(at.launch_counts, value, labels, n_language))
         yield Call(f"column sums of {width}", partial(at.launch_column_sums, value, counted))
     part = values(model.token, 2 * model.hidden, dtype=dtype)[:, model.hidden :]
     yield Call("column sums of a slice", partial(at.launch_column_sums, part, counted))

@@ -34,15 +34,13 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 STACK = {
     "_attention_stats_fwd_kernel": 1280,
     "_rows_wgrad_fwd_kernel": 1368,
-    "_active_counts_fwd_kernel": 128,
     "_sae_counts_fwd_kernel": 136,
     "_steer_fwd_kernel": 16,
 }
 """Bytes of stack of a thread of a kernel in 16 bits on capability 9.0, with Triton 3.4 to 3.9; others use none.
 
 Attention's widest blocks spill up to 192 and were measured faster than narrower ones that do not; a head of 72, padded
-to 128, spills the rest. The rows' own kernel is not the one that "auto" takes. Sums of languages are asked for by no
-part of the library; counts of 33 languages spill at sizes that are multiples of nothing."""
+to 128, spills the rest. The rows' own kernel is not the one that "auto" takes."""
 WGMMA = ("_attention_stats_fwd_kernel", "_rows_wgrad_fwd_kernel", "_sae_counts_fwd_kernel")
 """Kernels whose 16-bit products must reach Hopper's own matrix instruction."""
 

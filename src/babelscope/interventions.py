@@ -102,7 +102,18 @@ FEW_VALUES = 1 << 21
 
 def _by_kernel(value: Tensor, least: int = 0) -> bool:
     """On a GPU one pass of `steer_residual` does the edit; on the CPU the plain form is two to three times as fast."""
-    return value.is_cuda and value.numel() >= least
+    return _on_gpu(value) and value.numel() >= least
+
+
+def _at_once(value: Tensor, vector: Tensor, strength: Strength) -> float | None:
+    """The strength, where torch may add in float32 and round into a new tensor by one launch; None elsewhere."""
+    if isinstance(strength, Tensor) or torch.is_grad_enabled() or not _on_gpu(value):
+        return None
+    return strength if vector.dtype == torch.float32 and value.dtype != torch.float64 else None
+
+
+def _on_gpu(value: Tensor) -> bool:
+    return value.is_cuda
 
 
 @kind(has_units=True)
@@ -114,6 +125,8 @@ def add(
         return value
     if _by_kernel(value, FEW_VALUES):
         return steer_residual(value, vector, strength, kind="add")
+    if (number := _at_once(value, vector, strength)) is not None:
+        return torch.add(value, vector, alpha=number, out=torch.empty_like(value))
     x, v = _compute(value, vector)
     if isinstance(strength, Tensor):
         return _kept(value, torch.addcmul(x, strength.to(x.dtype), v), strength)
@@ -160,11 +173,13 @@ def project_out(
     """x - s·(x·q)q with q = v/|v|; s = 1 removes the component along v, s = -1 doubles it."""
     if _off(strength):
         return value
-    if _by_kernel(value):
+    if _by_kernel(value, FEW_VALUES):
         return steer_residual(value, vector, strength, kind="project_out")
     x, v = _compute(value, vector)
     q = v / v.norm(dim=-1, keepdim=True)
     along = (x * q).sum(dim=-1, keepdim=True)
+    if (number := _at_once(value, q, strength)) is not None:
+        return torch.addcmul(value, along, q, value=-number, out=torch.empty_like(value))
     return _kept(value, x - _weight(strength, x) * along * q, strength)
 
 

@@ -241,6 +241,20 @@ def test_strength_zero_changes_no_bit_with_a_matrix_or_features(dtype):
         assert not torch.equal(mixed[1], value[1])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("kind", ["add", "project_out"])
+def test_one_launch_of_a_gpu_gives_the_same_edit(kind, dtype, monkeypatch):
+    value, vector = random(2, 5, 8).to(dtype), random(8, seed=1)
+    with torch.no_grad():
+        plain = CHANGES[kind](value, vector, 0.7)
+        monkeypatch.setattr("babelscope.interventions._on_gpu", lambda value: True)
+        at_once = CHANGES[kind](value, vector, 0.7)
+    assert at_once.dtype == dtype and not torch.equal(at_once, value)
+    # Added without a product between, it is rounded at the same places: the very bits.
+    bound = 0.0 if kind == "add" or dtype == torch.float64 else 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(at_once, plain, rtol=bound, atol=bound)
+
+
 @pytest.mark.parametrize("kind", ["add", "project_out"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_kernel_s_way_of_a_gpu_gives_the_same_edit(kind, dtype, monkeypatch):

@@ -2,10 +2,8 @@
 
 from babelscope_kernels.active_counts.dispatch import (
     ColumnSums,
-    LanguageSums,
     active_counts,
     column_sums,
-    language_sums,
 )
 
-__all__ = ["ColumnSums", "LanguageSums", "active_counts", "column_sums", "language_sums"]
+__all__ = ["ColumnSums", "active_counts", "column_sums"]

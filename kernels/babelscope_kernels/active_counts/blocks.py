@@ -16,7 +16,9 @@ EXACT = 2**24
 
 def count_in_blocks(value: Tensor, languages: Tensor, n_language: int) -> Tensor:
     """Tokens of each language on which a unit is above 0, int64 [language, unit]; exact."""
-    rows, member = _table(value, languages, n_language, torch.float32)
+    rows = value.reshape(-1, value.shape[-1])
+    order = torch.arange(n_language, dtype=languages.dtype, device=languages.device)
+    member = (order[:, None] == languages.reshape(-1)[None, :]).to(torch.float32)
     total = torch.zeros(n_language, rows.shape[1], dtype=torch.int64, device=value.device)
     for first in range(0, rows.shape[0], EXACT):
         last = min(first + EXACT, rows.shape[0])
@@ -24,22 +26,20 @@ def count_in_blocks(value: Tensor, languages: Tensor, n_language: int) -> Tensor
     return total
 
 
-def sum_in_blocks(value: Tensor, languages: Tensor, n_language: int) -> tuple[Tensor, Tensor]:
-    """Sums of values and of squares of each language's tokens, float64 [language, unit]."""
-    rows, member = _table(value, languages, n_language, torch.float64)
+def sum_in_blocks(value: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of values and of squares of the counted tokens, float64 [unit]."""
+    rows, here = value.reshape(-1, value.shape[-1]), counted.reshape(-1)
     if torch.compiler.is_compiling() or rows.device.type != "cpu":
-        wide = torch.where((languages.reshape(-1) >= 0)[:, None], rows.to(torch.float64), 0.0)
-        return member @ wide, member @ (wide * wide)
-    total = torch.zeros(n_language, rows.shape[1], dtype=torch.float64)
-    square = torch.zeros_like(total)
+        wide = torch.where(here[:, None], rows.to(torch.float64), 0.0)
+        return wide.sum(dim=0), wide.square().sum(dim=0)
+    total, square = torch.zeros(2, rows.shape[1], dtype=torch.float64)
     blocks = _blocks(rows)
     space = torch.empty(blocks[0][1] if blocks else 0, rows.shape[1], dtype=torch.float64)
     for first, last in blocks:
         part = space[: last - first].copy_(rows[first:last])
-        pads = (languages.reshape(-1)[first:last] < 0).nonzero()[:, 0]
-        part.index_fill_(0, pads, 0.0)
-        total.addmm_(member[:, first:last], part)
-        square.addmm_(member[:, first:last], part.mul_(part))
+        part.index_fill_(0, (~here[first:last]).nonzero()[:, 0], 0.0)
+        total += part.sum(dim=0)
+        square += part.mul_(part).sum(dim=0)
     return total, square
 
 
@@ -53,12 +53,6 @@ def _count(rows: Tensor, member: Tensor) -> Tensor:
         positive = torch.gt(rows[first:last], 0, out=space[: last - first])
         total.addmm_(member[:, first:last], positive)
     return total.to(torch.int64)
-
-
-def _table(value: Tensor, languages: Tensor, n_language: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Tokens by units, and which language each token is of [language, token] as 0 and 1."""
-    order = torch.arange(n_language, dtype=languages.dtype, device=languages.device)
-    return value.reshape(-1, value.shape[-1]), (order[:, None] == languages.reshape(-1)[None, :]).to(dtype)
 
 
 def _blocks(rows: Tensor) -> list[tuple[int, int]]:

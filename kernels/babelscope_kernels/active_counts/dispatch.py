@@ -1,4 +1,4 @@
-"""Counts and sums per language over a batch of mixed languages, by the backend that the rule of `backend.py` gives."""
+"""Counts per language of a batch of mixed languages, and sums of columns, by the backend of `backend.py`'s rule."""
 
 from typing import NamedTuple
 
@@ -10,20 +10,6 @@ from babelscope_kernels.backend import Backend, choose
 from babelscope_kernels.errors import KernelError
 from babelscope_kernels.launching import operator
 
-MOST_LANGUAGES = 128
-"""That the Triton form holds in registers; with more, torch counts."""
-
-
-class LanguageSums(NamedTuple):
-    """What a batch adds, by language and unit."""
-
-    active: Tensor
-    """int64 [language, unit]: tokens with value > 0."""
-    total: Tensor
-    """float64 [language, unit]: Σ value."""
-    square: Tensor
-    """float64 [language, unit]: Σ value²."""
-
 
 class ColumnSums(NamedTuple):
     """What the counted tokens of a batch add, by unit."""
@@ -34,17 +20,15 @@ class ColumnSums(NamedTuple):
     """float64 [unit]: Σ value²."""
 
 
-def _fake_counts(value: Tensor, languages: Tensor, n_language: int, sums: bool) -> tuple[Tensor, Tensor, Tensor]:
-    n_unit = value.shape[-1]
-    wide = [value.new_empty(n_language if sums else 0, n_unit, dtype=torch.float64) for _ in range(2)]
-    return value.new_empty(n_language, n_unit, dtype=torch.int64), wide[0], wide[1]
+def _fake_counts(value: Tensor, languages: Tensor, n_language: int) -> Tensor:
+    return value.new_empty(n_language, value.shape[-1], dtype=torch.int64)
 
 
 @operator("babelscope::active_counts", _fake_counts)
-def _triton_counts(value: Tensor, languages: Tensor, n_language: int, sums: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _triton_counts(value: Tensor, languages: Tensor, n_language: int) -> Tensor:
     from babelscope_kernels.active_counts.kernel import launch_counts
 
-    return launch_counts(value, languages, n_language, sums)
+    return launch_counts(value, languages, n_language)
 
 
 def _fake_columns(value: Tensor, counted: Tensor) -> Tensor:
@@ -65,24 +49,9 @@ def active_counts(value: Tensor, languages: Tensor, n_language: int, *, backend:
     0 … n_language-1, such as -1 for a pad, is not counted. NaN and 0 are not active. Returns int64 [language, unit].
     No gradient flows. Raises KernelError on shapes or dtypes that do not fit.
     """
-    chosen = _choose("active_counts", value, languages, n_language, backend)
-    if chosen == "triton":
-        return _triton_counts(value.detach(), languages, n_language, False)[0]
+    if _choose(value, languages, n_language, backend) == "triton":
+        return _triton_counts(value.detach(), languages, n_language)
     return count_in_blocks(value.detach(), languages, n_language)
-
-
-def language_sums(value: Tensor, languages: Tensor, n_language: int, *, backend: Backend = "auto") -> LanguageSums:
-    """Counts as `active_counts`, and each language's Σ value and Σ value², of one pass where Triton runs.
-
-    Torch adds in float64; Triton adds some hundred tokens in float32, and those parts in float64. The values of
-    counted tokens must be finite: one that is not may spoil the sums of every language at its unit.
-    """
-    chosen = _choose("language_sums", value, languages, n_language, backend)
-    if chosen == "triton":
-        return LanguageSums(*_triton_counts(value.detach(), languages, n_language, True))
-    value = value.detach()
-    sums = sum_in_blocks(value, languages, n_language)
-    return LanguageSums(count_in_blocks(value, languages, n_language), *sums)
 
 
 def column_sums(value: Tensor, counted: Tensor, *, backend: Backend = "auto") -> ColumnSums:
@@ -102,18 +71,15 @@ def column_sums(value: Tensor, counted: Tensor, *, backend: Backend = "auto") ->
     if choose("column_sums", backend, [value, counted]) == "triton":
         sums = _triton_columns(value, counted)
         return ColumnSums(sums[0], sums[1])
-    total, square = sum_in_blocks(value, counted.to(torch.int32) - 1, 1)
-    return ColumnSums(total[0], square[0])
+    return ColumnSums(*sum_in_blocks(value, counted))
 
 
-def _choose(op: str, value: Tensor, languages: Tensor, n_language: int, backend: str) -> str:
+def _choose(value: Tensor, languages: Tensor, n_language: int, backend: str) -> str:
     if value.ndim < 1 or not value.is_floating_point():
-        raise KernelError(f"{op}: value {value.dtype} {tuple(value.shape)}; give floating values [..., unit]")
+        raise KernelError(f"active_counts: value {value.dtype} {tuple(value.shape)}; give floating values [..., unit]")
     if languages.shape != value.shape[:-1] or languages.dtype != torch.int32:
-        raise KernelError(
-            f"{op}: languages {languages.dtype} {tuple(languages.shape)}, expected int32 {tuple(value.shape[:-1])}"
-        )
+        expected = f"expected int32 {tuple(value.shape[:-1])}"
+        raise KernelError(f"active_counts: languages {languages.dtype} {tuple(languages.shape)}, {expected}")
     if n_language < 0:
-        raise KernelError(f"{op}: n_language {n_language}; give 0 or more")
-    objection = f"{n_language} languages, at most {MOST_LANGUAGES}" if n_language > MOST_LANGUAGES else ""
-    return choose(op, backend, [value, languages], objection=objection)
+        raise KernelError(f"active_counts: n_language {n_language}; give 0 or more")
+    return choose("active_counts", backend, [value, languages])

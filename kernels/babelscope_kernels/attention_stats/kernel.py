@@ -15,6 +15,8 @@ from babelscope_kernels.attention_stats.statistics import AttentionStats, Bounds
 from babelscope_kernels.launching import launch, on_gpu, operator, shared_memory
 
 LN2 = 0.6931471805599453
+CACHED = 32 << 20
+"""Bytes of keys and values whose heads run side by side: about half of the second cache of an H100 or H200."""
 LARGE_SHARED = 232_448
 """Bytes of shared memory of compute capability 9.0 and 10.0; 8.9 and 12.0 have 101,376, 8.0 has 166,912."""
 
@@ -61,6 +63,7 @@ def _attention_stats_fwd_kernel(
     v_token,
     gate_batch,
     n_stats,
+    together,
     DIM: tl.constexpr,
     VALUE: tl.constexpr,
     PAD_DIM: tl.constexpr,
@@ -78,12 +81,17 @@ def _attention_stats_fwd_kernel(
     OPERAND: tl.constexpr,
     KIND: tl.constexpr,
 ):
-    # One axis of programs, queries innermost: rows of a batch times heads would be beyond what a second axis may have.
+    # One axis of programs: rows of a batch times heads would be beyond what a second axis may have. The last queries,
+    # which see most keys, come first, those of the heads that share the cache: begun last, a long one would run alone.
     program = tl.program_id(0).to(tl.int64)
     across = tl.cdiv(n_token, BLOCK_Q)
-    first = program % across * BLOCK_Q
-    batch = program // across // n_head
-    head = program // across % n_head
+    heads = tl.num_programs(0) // across
+    before = program // (across * together) * together
+    beside = tl.minimum(heads - before, together)
+    program -= before * across
+    first = (across - 1 - program // beside) * BLOCK_Q
+    batch = (before + program % beside) // n_head
+    head = (before + program % beside) % n_head
     factor, softcap = tl.cast(factor, tl.float32), tl.cast(softcap, tl.float32)
     # Token numbers are 32 bits wide; offsets are 64, but within a tile: 128 tokens of one head.
     row = first.to(tl.int32) + tl.arange(0, BLOCK_Q)
@@ -252,6 +260,7 @@ def _launch(
         *v.stride()[:3],
         n_head if gate.ndim == 2 and gates is not None else 0,
         stats.stride(0),
+        n_head // k.shape[1] * max(1, CACHED // max(1, n_token * (n_dim + n_value) * k.element_size())),
         DIM=n_dim,
         VALUE=n_value,
         PAD_DIM=max(16, triton.next_power_of_2(n_dim)),

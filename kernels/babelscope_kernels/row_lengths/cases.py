@@ -62,15 +62,23 @@ def bound(case: Case, name: str) -> float:
 
 
 def timings(device: torch.device, generator: torch.Generator, small: bool) -> Iterator[Timing]:
-    """The residual stream of Llama-3.1-8B at 32,768 tokens, and its MLP's units at 8,192."""
+    """The residual stream of Llama-3.1-8B at 32,768 tokens, and its MLP's units at 8,192.
+
+    A stream with a large unit in every token, and one with none.
+    """
     kind = torch.float32 if small else torch.bfloat16
-    for n_row, n_unit, rounds in ((256, 512, 4),) if small else ((32768, 4096, 4), (8192, 14336, 0)):
+    sizes = (
+        ((256, 512, 4, True),) if small else ((32768, 4096, 4, True), (32768, 4096, 4, False), (8192, 14336, 0, False))
+    )
+    for n_row, n_unit, rounds, massive in sizes:
         value = torch.randn(n_row, n_unit, generator=generator).to(device=device, dtype=kind)
+        if massive:
+            value[:, 7] = 1000.0
 
         def eager(value: Tensor = value, rounds: int = rounds) -> tuple[Tensor, Tensor]:
             return row_lengths_reference(value.float(), 0.1, rounds)
 
-        name = "ordinary" if rounds else "whole"
+        name = "whole" if not rounds else "ordinary, a large unit" if massive else "ordinary"
         yield Timing(name, f"{n_row}x{n_unit}", str(kind).removeprefix("torch."), {
             "ours": lambda value=value, rounds=rounds: row_lengths(value, bar=0.1, rounds=rounds),
             "eager": eager, **compiled(device, eager),

@@ -87,21 +87,33 @@ def bound(case: Case, name: str) -> float:
 
 
 def timings(device: torch.device, generator: torch.Generator, small: bool) -> Iterator[Timing]:
-    """1 % of the neurons of Llama-3.1-8B: three weights in each of 32 layers, decay towards a base."""
-    case = _case(*((4, 14, 512) if small else (32, 143, 4096)), torch.bfloat16, "bfloat16", 0.1)
-    tensors = inputs(case, device, generator)
-    state = {name: tensors[name] for name in ("masters", "grads", "moments1", "moments2")}
-    targets = targets_of(tensors["upright"], tensors["lying"], tensors["rows"])
-    parameter = torch.nn.Parameter(state["masters"].clone())
-    parameter.grad = state["grads"]
-    optimizer = torch.optim.AdamW([parameter], lr=1e-2, foreach=not small)
+    """1 % of the neurons of Llama-3.1-8B, decay towards a base: three weights in each of 32 layers; and two of them.
 
-    def eager() -> None:
-        optimizer.step()
-        targets.write_(parameter.detach())
+    Gate and up are written by rows. Down is written by columns: two bytes each, in a memory sector of their own.
+    """
+    layer, unit, hidden = (4, 1408, 512) if small else (32, 14336, 4096)
+    chosen = [torch.randperm(unit, generator=generator)[: unit // 100].sort().values.to(device) for _ in range(layer)]
+    # Weights as wide as the model's: how far apart the columns are decides what writing to them costs.
+    upright = torch.zeros(layer, 2, unit, hidden, dtype=torch.bfloat16, device=device)
+    lying = torch.zeros(layer, hidden, unit, dtype=torch.bfloat16, device=device)
+    for name, per_layer in (("step", 3), ("step of gate and up", 2)):
+        weights = [one for up, down in zip(upright, lying, strict=True) for one in (*up, down.T)[:per_layer]]
+        targets = RowTargets(weights, [rows for rows in chosen for _ in range(per_layer)])
+        masters, grads, moments1 = (
+            torch.randn(targets.n_rows, hidden, generator=generator).to(device) for _ in range(3)
+        )
+        state = {"masters": masters, "grads": grads, "moments1": moments1, "moments2": moments1.square()}
+        words: dict[str, Any] = {**state, "targets": targets, "base": masters.to(torch.bfloat16), "decay": 0.1}
+        parameter = torch.nn.Parameter(masters.clone())
+        parameter.grad = grads
+        optimizer = torch.optim.AdamW([parameter], lr=1e-2, foreach=not small)
 
-    values, shape = state["masters"].numel(), "x".join(str(size) for size in state["masters"].shape)
-    yield Timing("step", shape, "float32", {
-        "ours": lambda: rows_adamw_(**state, targets=targets, base=tensors["base"], decay=0.1, **SETTINGS),
-        "torch.optim.AdamW and index_copy": eager,
-    }, 32 * values, 0)  # fmt: skip
+        def eager(optimizer: Any = optimizer, targets: RowTargets = targets, parameter: Tensor = parameter) -> None:
+            optimizer.step()
+            targets.write_(parameter.detach())
+
+        shape = "x".join(str(size) for size in masters.shape)
+        yield Timing(name, shape, "float32", {
+            "ours": lambda words=words: rows_adamw_(**words, **SETTINGS),
+            "torch.optim.AdamW and index_copy": eager,
+        }, 32 * masters.numel(), 0)  # fmt: skip

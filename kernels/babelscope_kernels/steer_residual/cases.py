@@ -138,5 +138,6 @@ def timings(device: torch.device, generator: torch.Generator, small: bool) -> It
             yield Timing(f"{edit}{' decoding' if t == 1 else ''}", shape, name, {
                 "ours": partial(steer_residual, hidden, each, strength, kind=edit),
                 "eager": partial(steer_reference, *arguments),
+                "a copy": hidden.clone,
                 **compiled(device, steer_reference, *arguments),
             }, 2 * hidden.nbytes, 0)  # fmt: skip

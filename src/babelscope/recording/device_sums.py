@@ -1,7 +1,7 @@
 """What a batch adds at one kind of site on a GPU: each activation is read once or twice, and nothing waits for it."""
 
 import torch
-from babelscope_kernels.active_counts.dispatch import MOST_LANGUAGES, active_counts, column_sums
+from babelscope_kernels.active_counts.dispatch import active_counts, column_sums
 from babelscope_kernels.row_lengths.dispatch import row_lengths
 
 from babelscope.artifacts.stream import BINS, LARGE_LEFT, ROUNDS, bin_places, unit_bar
@@ -25,11 +25,7 @@ def device_addend(
     documents, tokens = counted.shape
     units = value[0, 0].numel()
     rows, signs = value.reshape(documents, tokens, units), sign.reshape(documents, tokens, units)
-    active = torch.empty(documents, units, dtype=torch.float32, device=value.device)
-    for first in range(0, documents, MOST_LANGUAGES):
-        part = slice(first, min(first + MOST_LANGUAGES, documents))
-        places = document_places(counted[part])
-        active[part] = active_counts(signs[part], places, len(places))
+    active = active_counts(signs, document_places(counted), documents).to(torch.float32)
     total, square = column_sums(rows, counted)
     bar, rounds = (unit_bar(LARGE_LEFT, units), ROUNDS) if stream else (1.0, 0)
     lengths = row_lengths(rows, bar=bar, rounds=rounds)
