@@ -1,7 +1,7 @@
 """What did runs of first_gpu_run.sh measure? Their rows go to kernels/results/ and to docs/measured/gpu.jsonl.
 
-Nothing is measured here, so there is no control. Rows of a later folder stand in the place of an earlier one's of the
-same part; timings of kernels are all kept, with their commits.
+Nothing is measured here, so there is no control. A later folder's rows stand in the place of earlier ones of the same
+part, also of those that the file holds already; timings of kernels and passes are all kept, with their commits.
 """
 
 import csv
@@ -65,8 +65,13 @@ def timing_rows(folder: Path) -> list[Row]:
 
 def run(config: Config) -> None:
     parts: dict[str, list[dict]] = {}
+    for line in config.out.read_text(encoding="utf-8").splitlines() if config.out.exists() else []:
+        row = json.loads(line)
+        parts.setdefault(row["part"], []).append(row)
     for folder in config.folders:
-        parts |= part_rows(folder)
+        for part, rows in part_rows(folder).items():
+            kept = [row for row in parts.get(part, []) if part == "passes" and row["commit"] != rows[0]["commit"]]
+            parts[part] = kept + rows
         parts |= {"check": checked} if (checked := checked_rows(folder)) else {}
         for row in timing_rows(folder):
             facts = {name: getattr(row, name) for name in ("gpu", "torch", "triton", "commit")}

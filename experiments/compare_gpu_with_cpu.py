@@ -1,6 +1,6 @@
 """Does a GPU say what the CPU says: counts, sums, steered tokens, a trained subnetwork?
 
-One model, the bundled one in float32 (or a random one in Gemma 3 270M's shape), once on each device, on the same text.
+The bundled model in float32 and one of random weights in Gemma 3 270M's shape, each on both devices, on the same text.
 Products in TF32 are off. The control is the CPU beside itself with another batch size, which differs by rounding only:
 what a GPU differs by more than that is a fault. Strength 0 must leave every bit of the logits.
 """
@@ -20,7 +20,7 @@ from babelscope.sweeps.steered_answers import left_pad
 
 @dataclass(frozen=True)
 class Config:
-    model: Literal["reference", "gemma-270m"] = "reference"
+    models: tuple[Literal["reference", "gemma-270m"], ...] = ("reference", "gemma-270m")
     """"gemma-270m": random weights in that shape, with the bundled model's tokenizer."""
     device: str = "cuda"
     languages: tuple[str, ...] = ("en", "fi", "ru", "zh")
@@ -35,10 +35,10 @@ class Config:
     seed: int = 0
 
 
-def open_on(device: str, config: Config) -> tuple[Any, Any]:
+def open_on(device: str, name: str, config: Config) -> tuple[Any, Any]:
     model: Any
     model, tokenizer = bs.open_model("reference", device="cpu")
-    if config.model != "reference":
+    if name != "reference":
         model = random_model("gemma-270m", seed=config.seed)
     return model.float().to(device), tokenizer
 
@@ -84,9 +84,15 @@ def logits(model, tokenizer, recipe, texts) -> torch.Tensor:
 def run(config: Config, run: Run) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     texts = bs.load_corpus("reference", list(config.languages))
-    cpu, tokenizer = open_on("cpu", config)
-    other, _ = open_on(config.device, config)
-    facts = {"model": config.model, "device": device_name(config.device), "torch": torch.__version__}
+    for name in config.models:
+        compare(name, texts, config, run)
+
+
+def compare(name: str, texts: dict[str, Any], config: Config, run: Run) -> None:
+    """One model on the CPU and on the other device."""
+    cpu, tokenizer = open_on("cpu", name, config)
+    other, _ = open_on(config.device, name, config)
+    facts = {"model": name, "device": device_name(config.device), "torch": torch.__version__}
     ours, again, theirs = (
         observed(cpu, tokenizer, texts, config),
         observed(cpu, tokenizer, texts, config, batch_size=3),

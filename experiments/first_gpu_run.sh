@@ -64,7 +64,7 @@ compare() { experiment compare_gpu_with_cpu $compare; }
 
 export -f check bench experiment step passes compare
 export out commit device kernels small step passes compare
-declare -A seconds=([check]=150 [compare]=120 [step]=180 [passes]=180 [bench]=320)
+declare -A seconds=([check]=150 [compare]=180 [step]=180 [passes]=180 [bench]=320)
 failed=0
 for part in $parts; do
     done="$out/$part.done"

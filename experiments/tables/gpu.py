@@ -6,16 +6,14 @@ from tables.measured import ROOT, read
 
 
 def gpu_kernels_table() -> list[str]:
-    """The newest timing of each form, beside the machine's own copy and matrix product."""
+    """The timings of each kernel's newest commit, beside the machine's own copy and matrix product."""
     newest: dict[tuple[str, str, str], dict[str, dict[str, str]]] = {}
     for file in sorted((ROOT / "kernels" / "results").glob("*.csv")):
         with file.open(newline="", encoding="utf-8") as lines:
-            for row in csv.DictReader(lines):
-                place = (row["kernel"], row["timing"], row["shape"])
-                forms = newest.setdefault(place, {})
-                if forms and next(iter(forms.values()))["commit"] != row["commit"]:
-                    forms.clear()
-                forms[row["form"]] = row
+            rows_of_kernel = list(csv.DictReader(lines))
+        for row in rows_of_kernel:
+            if row["commit"] == rows_of_kernel[-1]["commit"]:
+                newest.setdefault((row["kernel"], row["timing"], row["shape"]), {})[row["form"]] = row
     rows = ["| kernel, timing, shape | µs | of the limit | others, times as long |", "|---|---|---|---|"]
     for (kernel, timing, shape), forms in newest.items():
         ours = forms["ours"]
@@ -60,17 +58,19 @@ def gpu_step_table() -> list[str]:
 
 def gpu_passes_table() -> list[str]:
     """Observing and steering beside the bare passes."""
-    rows = ["| what | beside | ratio (95 %) | tokens a second without it |", "|---|---|---|---|"]
+    rows = ["| commit | what | beside | ratio (95 %) | tokens a second without it |", "|---|---|---|---|---|"]
     for row in read("gpu.jsonl"):
         if row["part"] == "passes":
             ratio = f"{row['ratio']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
-            rows.append(f"| {row['what']} | {row['base']} | {ratio} | {row['base_tokens_per_second']:,} |")
+            rows.append(
+                f"| {row['commit']} | {row['what']} | {row['base']} | {ratio} | {row['base_tokens_per_second']:,} |"
+            )
     return rows
 
 
 def gpu_agreement_table() -> list[str]:
     """What the GPU says beside the CPU, on the same model and text."""
-    rows = ["| what | figures |", "|---|---|"]
+    rows = ["| model | what | figures |", "|---|---|---|"]
     for row in read("gpu.jsonl"):
         if row["part"] == "compare":
             known = ("part", "commit", "model", "device", "torch", "what")
@@ -79,5 +79,5 @@ def gpu_agreement_table() -> list[str]:
                 for name, value in row.items()
                 if name not in known
             )
-            rows.append(f"| {row['what']} | {figures} |")
+            rows.append(f"| {row['model']} | {row['what']} | {figures} |")
     return rows

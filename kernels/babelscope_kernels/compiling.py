@@ -34,6 +34,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 STACK = {
     "_attention_stats_fwd_kernel": 1280,
     "_rows_wgrad_fwd_kernel": 1368,
+    "_active_counts_fwd_kernel": 8,
     "_sae_counts_fwd_kernel": 136,
     "_steer_fwd_kernel": 16,
 }

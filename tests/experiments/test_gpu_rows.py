@@ -46,6 +46,7 @@ def test_the_rows_of_two_runs(collect, tmp_path):
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     # The step did not end: it has no mark that it was done.
     assert rows == [
+        {"part": "passes", "commit": "abc1234", "what": "observe", "ratio": 1.2},
         {"part": "passes", "commit": "def5678", "what": "observe", "ratio": 1.04},
         {"part": "check", "commit": "def5678", "kernel": "swiglu", "good": 130},
     ]
@@ -64,7 +65,7 @@ def test_the_cpu_beside_itself_differs_in_nothing(run, monkeypatch):
     import compare_gpu_with_cpu as experiment
 
     config = experiment.Config(
-        device="cpu", languages=("en", "fi"), tokens=200, prompts=1, new_tokens=3, steps=1, layer=1
+        ("reference",), device="cpu", languages=("en", "fi"), tokens=200, prompts=1, new_tokens=3, steps=1, layer=1
     )
     experiment.run(config, run)
     rows = {row["what"]: row for row in run.results()}
@@ -82,7 +83,7 @@ def test_a_difference_between_devices_is_seen(monkeypatch):
 
     config = experiment.Config(device="cpu", languages=("en", "fi"), tokens=100)
     texts = experiment.bs.load_corpus("reference", ["en", "fi"])
-    model, tokenizer = experiment.open_on("cpu", config)
+    model, tokenizer = experiment.open_on("cpu", "reference", config)
     ours = experiment.observed(model, tokenizer, texts, config)
     with experiment.torch.no_grad():
         model.model.layers[0].mlp.gate_proj.weight[0].neg_()
