@@ -17,7 +17,9 @@ import torch
 
 import babelscope
 from babelscope.cli.calling import flags_given, parsed
+from babelscope.cli.observing import run_observe
 from babelscope.cli.verbs import VERBS, split_verb
+from babelscope.study.budget import Budget
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -154,3 +156,15 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert built.returncode == 0, built.stderr
     reference = (tmp_path / "site" / "reference" / "index.html").read_text()
     assert "<code>sites</code>: names such as" in reference
+
+
+def test_the_amounts_of_how_much_text_are_those_of_the_commands():
+    reading, budget = signature(run_observe).parameters, Budget()
+    for line in (
+        f"{reading['tokens_per_language'].default:,} tokens a language in {reading['shards'].default} shards",
+        f"{budget.observe_tokens:,} tokens a language to observe, {budget.choose_tokens} to choose on, "
+        f"{budget.ablate_tokens} to score on",
+        f"{budget.dev_prompts} prompts a target to choose on, {budget.test_prompts} others to score on",
+        f"a share of {budget.test_prompts} answers",
+    ):
+        assert line in TEXTS["docs/how-much-text.md"]

@@ -29,7 +29,7 @@ def planted_tables() -> Planted:
     tables = {f"table {k}": rng.standard_normal((10, 10)) for k in range(5)}
     gain = 0.1 * tables["table 2"] + 0.03 * rng.standard_normal((10, 10))
     matrix = TransferMatrix(tuple(map(Language, TAGS)), np.zeros(10), -gain[None], "ffn", 1, 0.1)
-    found = {choice.table for choice in choose_sources(matrix, tables, draws=199) if choice.p <= 0.005}
+    found = {choice.table for choice in choose_sources(matrix, tables, draws=199) if choice.p_adjusted <= 0.005}
     found.discard(TOGETHER)
     hits = len(found & {"table 2"})
     return Planted(what="one of five tables made the gains of ten languages", recall=hits, precision=hits / len(found))
@@ -41,7 +41,7 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
     return float(result.statistic)
 
 
-def ridge_by_hand(gain: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
+def ridge_by_hand(gain: np.ndarray, tables: list[np.ndarray], candidates: np.ndarray) -> np.ndarray:
     """The regression by scikit-learn, pair by pair."""
     n = len(gain)
     apart = ~np.eye(n, dtype=bool)
@@ -50,7 +50,7 @@ def ridge_by_hand(gain: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
     for target in range(n):
         rows, answers = [], []
         for other in set(range(n)) - {target}:
-            sources = [k for k in range(n) if k not in (target, other)]
+            sources = [k for k in range(n) if k != target and candidates[k, other]]
             rows += [x[k, other] for k in sources]
             answers += list(gain[sources, other] - gain[sources, other].mean())
         fitted = Ridge(alpha=RIDGE, fit_intercept=False).fit(np.array(rows), np.array(answers))
@@ -85,16 +85,16 @@ def measure_transfer(inputs: Inputs) -> RowResult:
     tables = nearness_tables(model, tokenizer, texts["valid"], words=read_words("reference"))
     choices = choose_sources(matrix, tables, draws=DRAWS)
     gain, n = matrix.gain, len(TAGS)
-    apart = ~np.eye(n, dtype=bool)
+    candidates = matrix.learnt[:, None] & ~np.eye(n, dtype=bool)
     gaps = []
     for choice in choices:
         if choice.table != TOGETHER:
-            sides = [[side[apart[:, j], j] for j in range(n)] for side in (tables[choice.table], gain)]
+            sides = [[side[candidates[:, j], j] for j in range(n)] for side in (tables[choice.table], gain)]
             by_scipy = [rank_correlation(x, y) for x, y in zip(*sides, strict=True)]
             gaps.append(abs(choice.correlation - sum(by_scipy) / n))
-    difference = np.abs(predicted_gains(gain, [*tables.values()]) - ridge_by_hand(gain, [*tables.values()]))[
-        apart
-    ].max()
+    nearness = [*tables.values()]
+    by_hand = ridge_by_hand(gain, nearness, candidates)
+    difference = np.abs(predicted_gains(gain, nearness, candidates) - by_hand)[candidates].max()
     material = Material.prepare(
         model, tokenizer, language="fi", documents=parts["train"]["fi"], dev=parts["valid"]["fi"], test=parts["test"],
         max_length=64,
@@ -107,13 +107,15 @@ def measure_transfer(inputs: Inputs) -> RowResult:
     delta = adapt(material, "ffn", **settings, **options).delta
     assert delta is not None
     with delta.applied(model):
-        by_hand = plain_bits(model, tokenizer, parts["test"]["et"])
+        by_transformers = plain_bits(model, tokenizer, parts["test"]["et"])
     cell = matrix.after[0, TAGS.index("fi"), TAGS.index("et")]
-    own, any_source = float(np.diag(gain).mean()), float(gain[apart].mean())
-    best = min(choices, key=lambda choice: choice.p)
-    by_name = "; ".join(f"{choice.table} {choice.correlation:.2f} (p {choice.p:.3f})" for choice in choices)
+    own, any_source = float(np.diag(gain).mean()), float(gain[candidates].mean())
+    best = min(choices, key=lambda choice: choice.p_adjusted)
+    by_name = "; ".join(f"{choice.table} {choice.correlation:.2f} (p {choice.p_adjusted:.3f})" for choice in choices)
     model_choice = next(choice for choice in choices if choice.table == "model")
-    verdict: Verdict = "in shape" if model_choice.p <= 0.05 and model_choice.gain > model_choice.gain_null else "not"
+    verdict: Verdict = (
+        "in shape" if model_choice.p_adjusted <= 0.05 and model_choice.gain > model_choice.gain_null else "not"
+    )
     return RowResult(
         witnesses=[
             Witness(
@@ -128,7 +130,7 @@ def measure_transfer(inputs: Inputs) -> RowResult:
             ),
             Witness(
                 what="bits per byte of Estonian after training on Finnish, by plain transformers in float64",
-                difference=abs(by_hand - float(cell)),
+                difference=abs(by_transformers - float(cell)),
                 bar=1e-4,
             ),
         ],

@@ -58,7 +58,7 @@ def test_a_planted_table_is_found_and_tables_of_noise_are_not():
     choices = {choice.table: choice for choice in choose_sources(matrix_of(gain), tables, draws=199)}
     assert choices["planted"].p == pytest.approx(1 / 200) and choices["planted"].correlation > 0.9
     assert choices["planted"].gain == pytest.approx(choices["planted"].gain_best, abs=0.02)
-    assert all(choices[f"noise {k}"].p > 0.01 for k in range(3))
+    assert all(choices[f"noise {k}"].p_adjusted > 0.05 for k in range(3)) and choices["planted"].p_adjusted <= 0.01
     assert choices[TOGETHER].correlation > 0.8 and choices[TOGETHER].p <= 0.02
     assert abs(choices["planted"].null) < 0.1
 
@@ -74,6 +74,40 @@ def test_by_chance_no_table_is_found_too_often():
     assert np.mean(reached) <= 0.1 + 2 * np.sqrt(0.09 / 60)
 
 
+def test_by_chance_the_corrected_p_of_the_best_of_many_tables_holds_no_more_often_than_it_says():
+    reached = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        tables = {f"t{k}": rng.random((7, 7)) for k in range(6)}
+        choices = choose_sources(matrix_of(random_gain(seed=seed)), tables, draws=49)
+        reached.append(min(choice.p_adjusted for choice in choices) <= 0.1)
+    assert np.mean(reached) <= 0.1 + 2 * np.sqrt(0.09 / 40)
+
+
+def test_sources_that_learnt_nothing_take_no_part():
+    """Training that left the model as it was costs nobody anything, which would make it the best of sources."""
+    rng = np.random.default_rng(3)
+    gain, table = -1 - rng.random((7, 7)), rng.standard_normal((7, 7))
+    gain[[1, 4]] = 0.0
+    matrix = matrix_of(gain)
+    assert matrix.learnt.tolist() == [True, False, True, True, False, True, True]
+    (choice,) = choose_sources(matrix, {"t": table}, draws=19)
+    assert not {1, 4} & {*choice.by_target} and choice.gain_best < -1
+    by_scipy = [
+        spearmanr(table[rows, j], gain[rows, j]).statistic
+        for j in range(7)
+        for rows in [[k for k in range(7) if k not in (1, 4, j)]]
+    ]
+    assert choice.correlation == pytest.approx(np.mean(by_scipy), abs=1e-12)
+    report = TransferReport(matrix, [choice], 19, 0)
+    assert report.summary()["learnt_nothing"] == ["de", "ru"]
+    assert set(report.summary()["best_source"].values()) == {"none gains"}
+    assert "untouched model" in next(row.note for row in report.rows() if "training on de" in row.claim)
+    gain[[0, 2]] = 0.0
+    with pytest.raises(MeasurementError, match="3 of 7 sources learnt something"):
+        choose_sources(matrix_of(gain), {"t": table})
+
+
 def test_correlations_and_the_regression_are_those_of_scipy_and_scikit_learn():
     gain, first, second = (random_gain(6, seed) for seed in range(3))
     apart = ~np.eye(6, dtype=bool)
@@ -81,10 +115,10 @@ def test_correlations_and_the_regression_are_those_of_scipy_and_scikit_learn():
     by_scipy = [spearmanr(first[apart[:, j], j], gain[apart[:, j], j]).statistic for j in range(6)]
     assert choice.correlation == pytest.approx(np.mean(by_scipy), abs=1e-12)
     chosen = [max((k for k in range(6) if k != j), key=lambda k: first[k, j]) for j in range(6)]
-    assert list(choice.by_target) == chosen == list(nearest_sources(first))
+    assert list(choice.by_target) == chosen == list(nearest_sources(first, apart))
     assert choice.gain == pytest.approx(np.mean([gain[k, j] for j, k in enumerate(chosen)]))
     scaled = np.stack([(table - table[apart].mean()) / table[apart].std() for table in (first, second)], axis=-1)
-    predicted = predicted_gains(gain, [first, second])
+    predicted = predicted_gains(gain, [first, second], apart)
     for target in range(6):
         rows, answers = [], []
         for other in range(6):
@@ -95,7 +129,7 @@ def test_correlations_and_the_regression_are_those_of_scipy_and_scikit_learn():
         ridge = Ridge(alpha=RIDGE, fit_intercept=False).fit(np.array(rows), np.array(answers))
         sources = [k for k in range(6) if k != target]
         np.testing.assert_allclose(predicted[sources, target], ridge.predict(scaled[sources, target]), atol=1e-12)
-    assert together.table == TOGETHER and list(together.by_target) == list(nearest_sources(predicted))
+    assert together.table == TOGETHER and list(together.by_target) == list(nearest_sources(predicted, apart))
 
 
 def test_a_target_takes_no_part_in_the_regression_that_ranks_its_sources():
@@ -103,9 +137,10 @@ def test_a_target_takes_no_part_in_the_regression_that_ranks_its_sources():
     changed = gain.copy()
     changed[:, 2] += 5 * np.arange(6)
     changed[2] -= 3
-    before, after = (predicted_gains(g, [first, second])[:, 2] for g in (gain, changed))
+    apart = ~np.eye(6, dtype=bool)
+    before, after = (predicted_gains(g, [first, second], apart)[:, 2] for g in (gain, changed))
     np.testing.assert_array_equal(before, after)
-    assert not np.array_equal(*(predicted_gains(g, [first, second])[:, 3] for g in (gain, changed)))
+    assert not np.array_equal(*(predicted_gains(g, [first, second], apart)[:, 3] for g in (gain, changed)))
 
 
 @pytest.mark.parametrize("table", [np.zeros((7, 7)), np.zeros((6, 6)), np.full((7, 7), np.nan)])
@@ -141,17 +176,23 @@ def test_nearness_tables_are_symmetric_and_say_which_is_near():
         np.testing.assert_allclose(table, table.T, atol=1e-9)
 
 
-def test_the_command_writes_rows_and_a_map_and_resumes(tmp_path, capsys, tokenizer):
-    tiny_model("llama").save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
+def command(folder, tokenizer):
+    """The words of `transfer` on a small model and corpus, but for --out."""
+    tiny_model("llama").save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
     for split, corpus in texts(12).items():
-        (tmp_path / "corpus" / split).mkdir(parents=True)
+        (folder / "corpus" / split).mkdir(parents=True)
         for tag, documents in corpus.items():
-            (tmp_path / "corpus" / split / f"{tag}.txt").write_text("".join(f"{d.text}\n" for d in documents))
-    words = ["transfer", tmp_path / "model", tmp_path / "corpus", "--steps", 3, "--seeds", 1, "--tokens-per-step", 64]
-    words = [*map(str, [*words, "--max-length", 32, "--draws", 19, "--out", tmp_path / "out", "--json"])]
+            (folder / "corpus" / split / f"{tag}.txt").write_text("".join(f"{d.text}\n" for d in documents))
+    words = ["transfer", folder / "model", folder / "corpus", "--steps", 3, "--seeds", 1, "--tokens-per-step", 64]
+    return [*map(str, [*words, "--max-length", 32, "--draws", 19])]
+
+
+def test_the_command_writes_rows_and_a_map(tmp_path, capsys, tokenizer):
+    words = [*command(tmp_path, tokenizer), "--learning-rate", "1e-3", "--out", str(tmp_path / "out"), "--json"]
     assert main(words) == 0
     result = json.loads(capsys.readouterr().out)
+    assert not result["learnt_nothing"]
     assert set(result["best_source"]) == set(LINES) and {"model", "tokens"} <= set(result["choice"])
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert len(rows) == 16 + len(result["choice"])
@@ -162,15 +203,28 @@ def test_the_command_writes_rows_and_a_map_and_resumes(tmp_path, capsys, tokeniz
     assert not list(tmp_path.glob("*.checkpoint"))
 
 
+def test_a_run_that_taught_nothing_is_saved_and_chooses_no_source(tmp_path, capsys, caplog, tokenizer):
+    words = [*command(tmp_path, tokenizer), "--learning-rate", "1e-30", "--out", str(tmp_path / "out"), "--json"]
+    assert main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["choice"] == {} and sorted(result["learnt_nothing"]) == sorted(LINES)
+    assert set(result["best_source"].values()) == {"none gains"}
+    assert "no source is chosen: 0 of 4 sources learnt something" in caplog.text
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 16
+
+
 def test_the_report_has_a_row_for_each_pair_beside_the_other_sources():
-    gain = random_gain(4)
+    gain = abs(random_gain(4))
+    gain[:, 1] *= -1
     matrix = matrix_of(gain, seeds=2)
     report = TransferReport(matrix, choose_sources(matrix, {"t": random_gain(4, 1)}, draws=9), draws=9, seed=0)
     pair, *_, choice = list(report.rows())
     assert pair.estimate == gain[0, 0] and pair.null == pytest.approx(gain[1:, 0].mean()) and pair.n == 2
     assert choice.claim == "nearness by t ranks sources as their gains do" and 0.1 <= choice.p <= 1
-    best = report.summary()["best_source"]["de"]
-    assert best["source"] == TAGS[max((k for k in range(4) if k != 1), key=lambda k: gain[k, 1])]
+    best = report.summary()["best_source"]
+    assert isinstance(best, dict) and best["de"] == "none gains"
+    fr = max((k for k in range(4) if k != 2), key=lambda k: gain[k, 2])
+    assert best["fr"] == {"source": TAGS[fr], "gain": pytest.approx(gain[fr, 2], abs=1e-4)}
     assert run_transfer.__doc__ is not None and "untouched model" in run_transfer.__doc__
 
 

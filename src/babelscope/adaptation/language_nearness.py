@@ -13,7 +13,7 @@ from babelscope.probes.word_lists import Words
 from babelscope.recording import observe
 from babelscope.vocabulary import vocabulary_allocation
 
-TOKENS = 2_000
+DOCUMENTS = 50
 """Of each language, for the mean of its stream."""
 
 
@@ -28,12 +28,14 @@ def nearness_tables(
     """By name, larger for languages that are nearer; tables in which all pairs are the same are left out.
 
     model: cosine of the languages' mean streams in the middle of the depth, each less the mean of all, massive units
-    and first tokens left out. tokens: minus the Jensen-Shannon divergence of the token distributions. script: 1 for
-    one script. The others are minus the distances of `distance_tables`, as far as they can be had.
+    and first tokens left out, over the first documents of `texts`. tokens: minus the Jensen-Shannon divergence of the
+    token distributions. script: 1 for one script. The others are minus the distances of `distance_tables`, as far as
+    they can be had.
     """
     languages = tuple(texts)
     layer = layout_of(model).n_layers // 2
-    observation = observe(model, tokenizer, texts, sites=[f"{layer}.resid_out"], tokens_per_language=TOKENS, shards=0)
+    some = texts.head(DOCUMENTS)
+    observation = observe(model, tokenizer, some, sites=[f"{layer}.resid_out"], tokens_per_language=None, shards=0)
     stream = observation.stream("resid_out", layer)
     assert stream is not None  # every pass over a stream site keeps it
     means = torch.stack([stream.mean(observation.index(tag)) for tag in languages])

@@ -1,19 +1,19 @@
 """Which language to train on for another: how well nearness of languages tells it, against chance."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from babelscope.adaptation.transfer_runs import TransferMatrix
-from babelscope.axes import Float64
-from babelscope.controls import rank_p
+from babelscope.adaptation.transfer_runs import FEWEST, TransferMatrix
+from babelscope.axes import Bool, Float64, Int64
+from babelscope.controls import rank_p, step_down_p
 from babelscope.errors import MeasurementError
 
 RIDGE = 1.0
-"""Penalty of the regression, in units of the predictors' variance times pairs."""
+"""Penalty of the regression, which is added to the squares of a standardised table summed over the fitted pairs."""
 TOGETHER = "all, by regression"
 """Name of the choice by all tables together."""
 
@@ -28,6 +28,8 @@ class SourceChoice(NamedTuple):
     """The same where languages change places in the table, mean over draws."""
     p: float
     """Share of such draws with a correlation as high, the table itself counted."""
+    p_adjusted: float
+    """The same, corrected for the number of tables on shared draws."""
     gain: float
     """Bits per byte that the nearest source gives, mean over targets."""
     gain_null: float
@@ -49,91 +51,102 @@ def choose_sources(
 ) -> list[SourceChoice]:
     """Rank the sources of each target by each table, and by all tables together, and compare with what they gave.
 
+    Sources that learnt nothing gave 0 to all, which is no transfer: they are left out, and so is the target itself.
     nearness: by name, larger for languages that are nearer, such as the model's own similarity or minus a distance.
     All tables together: a ridge regression of the gain, less its target's mean, on standardised tables, fitted on the
     pairs in which a target takes no part (leave one language out), and asked for that target's sources.
-    Null: the languages change places in the tables, all tables alike. Training on the target itself is left out.
-    Raises MeasurementError for a table of another shape, or one that is not finite or the same everywhere.
+    Null: the languages change places in the tables, all tables alike.
+    Raises MeasurementError for a table of another shape, or one that is not finite or the same everywhere, and where
+    fewer than four sources learnt something.
     """
     gain = matrix.gain
     n = len(gain)
-    apart = ~np.eye(n, dtype=bool)
+    candidates = matrix.learnt[:, None] & ~np.eye(n, dtype=bool)
+    if int(matrix.learnt.sum()) < FEWEST:
+        raise MeasurementError(
+            f"{int(matrix.learnt.sum())} of {n} sources learnt something, for the others the untouched model was the "
+            f"best step; expected {FEWEST} or more to rank; lower the learning rate, or give more text or steps"
+        )
     for name, table in nearness.items():
-        if table.shape != gain.shape or not np.isfinite(table[apart]).all() or np.ptp(table[apart]) == 0:
+        apart = table[~np.eye(n, dtype=bool)] if table.shape == gain.shape else np.zeros(1)
+        if not np.isfinite(apart).all() or np.ptp(apart) == 0:
             raise MeasurementError(
                 f"table {name!r} of {list(table.shape)} came; expected {n} × {n} finite numbers, not all the same; "
                 "leave it out"
             )
-    generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(n, generator=generator).numpy() for _ in range(draws)]
 
     def tables(order: np.ndarray) -> dict[str, np.ndarray]:
         moved = {name: table[np.ix_(order, order)] for name, table in nearness.items()}
-        return {**moved, **({TOGETHER: predicted_gains(gain, [*moved.values()])} if len(moved) > 1 else {})}
+        if len(moved) > 1:
+            moved[TOGETHER] = predicted_gains(gain, [*moved.values()], candidates)
+        return moved
 
-    identity = np.arange(n)
-    observed = {name: _against(gain, table) for name, table in tables(identity).items()}
-    null: dict[str, list[tuple[float, float]]] = {name: [] for name in observed}
-    for order in orders:
-        for name, table in tables(order).items():
-            null[name].append(_against(gain, table))
-    sources = np.where(apart, gain, np.nan)
-    mean_gain, best_gain = float(np.nanmean(sources)), float(np.nanmax(sources, axis=0).mean())
-    choices = []
-    for name, table in tables(identity).items():
-        by_rank, by_choice = np.array(null[name]).T
-        correlation, chosen_gain = observed[name]
-        choices.append(
-            SourceChoice(
-                table=name,
-                correlation=correlation,
-                null=float(by_rank.mean()),
-                p=rank_p(correlation, by_rank),
-                gain=chosen_gain,
-                gain_null=mean_gain,
-                gain_best=best_gain,
-                gain_p=rank_p(chosen_gain, by_choice),
-                by_target=tuple(int(k) for k in nearest_sources(table)),
-            )
+    given = tables(np.arange(n))
+    observed = {name: _against(gain, table, candidates) for name, table in given.items()}
+    generator = torch.Generator().manual_seed(seed)
+    null: dict[str, list[tuple[float, float]]] = {name: [] for name in given}
+    for _ in range(draws):
+        for name, table in tables(torch.randperm(n, generator=generator).numpy()).items():
+            null[name].append(_against(gain, table, candidates))
+    by_rank, by_choice = ({name: [values[side] for values in rows] for name, rows in null.items()} for side in (0, 1))
+    adjusted = step_down_p([value for value, _ in observed.values()], [*by_rank.values()])
+    best = np.where(candidates, gain, -np.inf).max(axis=0)
+    return [
+        SourceChoice(
+            table=name,
+            correlation=correlation,
+            null=float(np.mean(by_rank[name])),
+            p=rank_p(correlation, by_rank[name]),
+            p_adjusted=p_adjusted,
+            gain=chosen_gain,
+            gain_null=float(gain[candidates].mean()),
+            gain_best=float(best.mean()),
+            gain_p=rank_p(chosen_gain, by_choice[name]),
+            by_target=tuple(nearest_sources(given[name], candidates).tolist()),
         )
-    return choices
+        for (name, (correlation, chosen_gain)), p_adjusted in zip(observed.items(), adjusted, strict=True)
+    ]
 
 
-def nearest_sources(table: Float64[np.ndarray, "source target"]) -> np.ndarray:
-    """The nearest other language of each target."""
-    return np.where(np.eye(len(table), dtype=bool), -np.inf, table).argmax(axis=0)
+def nearest_sources(
+    table: Float64[np.ndarray, "source target"], candidates: Bool[np.ndarray, "source target"]
+) -> Int64[np.ndarray, " target"]:
+    """The nearest candidate of each target, by number."""
+    return np.where(candidates, table, -np.inf).argmax(axis=0)
 
 
-def _against(gain: np.ndarray, table: np.ndarray) -> tuple[float, float]:
+def _against(gain: np.ndarray, table: np.ndarray, candidates: np.ndarray) -> tuple[float, float]:
     """Mean rank correlation over targets, 0 where one side is constant, and the mean gain of the nearest sources."""
-    n = len(gain)
-    apart = ~np.eye(n, dtype=bool)
-    sides = [rankdata(side.T[apart].reshape(n, n - 1), axis=1) - n / 2 for side in (table, gain)]
-    lengths = np.sqrt((sides[0] ** 2).sum(axis=1) * (sides[1] ** 2).sum(axis=1))
-    products = (sides[0] * sides[1]).sum(axis=1)
-    correlation = np.divide(products, lengths, out=np.zeros(n), where=lengths > 0)
-    chosen = nearest_sources(table)
-    return float(correlation.mean()), float(gain[chosen, np.arange(n)].mean())
+    correlations = []
+    for near, given, among in zip(table.T, gain.T, candidates.T, strict=True):
+        ranks = [rankdata(side[among]) - (among.sum() + 1) / 2 for side in (near, given)]
+        length = np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1]))
+        correlations.append(float(ranks[0] @ ranks[1] / length) if length > 0 else 0.0)
+    chosen = nearest_sources(table, candidates)
+    return float(np.mean(correlations)), float(gain[chosen, np.arange(len(gain))].mean())
 
 
 def predicted_gains(
-    gain: Float64[np.ndarray, "source target"], tables: list[Float64[np.ndarray, "source target"]]
+    gain: Float64[np.ndarray, "source target"],
+    tables: Sequence[Float64[np.ndarray, "source target"]],
+    candidates: Bool[np.ndarray, "source target"],
 ) -> Float64[np.ndarray, "source target"]:
-    """Gains of each target's sources by ridge regression on tables, fitted on the pairs of all other languages."""
+    """Gains of each target's sources by ridge regression on tables, fitted on the pairs of all other languages.
+
+    Gains are fitted and predicted less their target's mean, in bits per byte. candidates: the pairs that are fitted.
+    """
     n = len(gain)
     apart = ~np.eye(n, dtype=bool)
-    columns = [np.where(apart, table, np.nan) for table in tables]
-    x = np.stack([(table - np.nanmean(table)) / (np.nanstd(table) or 1.0) for table in columns], axis=-1)
+    x = np.stack([(table - table[apart].mean()) / table[apart].std() for table in tables], axis=-1)
     predicted = np.zeros((n, n))
     for target in range(n):
-        others = [k for k in range(n) if k != target]
-        fitted, expected = [], []
-        for other in others:
-            sources = [k for k in others if k != other]
-            fitted.append(x[sources, other])
-            expected.append(gain[sources, other] - gain[sources, other].mean())
-        design, response = np.concatenate(fitted), np.concatenate(expected)
-        penalty = RIDGE * np.eye(design.shape[1])
-        weights = np.linalg.solve(design.T @ design + penalty, design.T @ response)
-        predicted[others, target] = x[others, target] @ weights
+        designs, responses = [], []
+        for other in range(n):
+            among = candidates[:, other] & (np.arange(n) != target)
+            if other != target and among.any():
+                designs.append(x[among, other])
+                responses.append(gain[among, other] - gain[among, other].mean())
+        design, response = np.concatenate(designs), np.concatenate(responses)
+        weights = np.linalg.solve(design.T @ design + RIDGE * np.eye(len(tables)), design.T @ response)
+        predicted[:, target] = x[:, target] @ weights
     return predicted

@@ -14,6 +14,8 @@ from babelscope.figures.transfer_map import transfer_map
 from babelscope.files.writing import new_folder
 from babelscope.probes.probe_evidence import SiteEvidence
 
+UNTOUCHED = "the untouched model was the best step: nothing was learnt, and the source is left out of the choice"
+
 
 @dataclass(frozen=True, eq=False)
 class TransferReport:
@@ -21,6 +23,7 @@ class TransferReport:
 
     matrix: TransferMatrix
     choices: Sequence[SourceChoice]
+    """Empty where too few sources learnt something."""
     draws: int
     seed: int
 
@@ -41,44 +44,50 @@ class TransferReport:
                     estimate=float(gain[i, j]),
                     null=float(gain[others, j].mean()),
                     seed=self.seed,
-                    note=f"bits per byte; seeds {low:.4f} to {high:.4f}",
+                    note=f"bits per byte; seeds {low:.4f} to {high:.4f}" if matrix.learnt[i] else UNTOUCHED,
                 )
         for choice in self.choices:
             yield SiteEvidence(
                 claim=f"nearness by {choice.table} ranks sources as their gains do",
                 language="",
                 control="languages change places in the table",
-                n=n,
+                n=int(matrix.learnt.sum()),
                 estimate=choice.correlation,
-                p=choice.p,
+                p=choice.p_adjusted,
                 null=choice.null,
                 draws=self.draws,
                 seed=self.seed,
-                note=f"nearest source gains {choice.gain:.4f}, any {choice.gain_null:.4f}, the best "
-                f"{choice.gain_best:.4f} bits per byte; p {choice.gain_p:.3f}",
+                note=f"p corrected for {len(self.choices)} tables, alone {choice.p:.4f}; nearest source gains "
+                f"{choice.gain:.4f}, any {choice.gain_null:.4f}, the best {choice.gain_best:.4f} bits per byte; "
+                f"p {choice.gain_p:.4f}",
             )
 
     def save(self, out: str | Path) -> None:
         """Write results.jsonl and transfer.html into a new folder."""
         with new_folder(out) as folder:
             write_evidence(self.rows(), folder / "results.jsonl")
-            figure = transfer_map(gain=self.matrix.gain, languages=self.matrix.languages)
+            gain = np.where(self.matrix.learnt[:, None], self.matrix.gain, np.nan)
+            figure = transfer_map(gain=gain, languages=self.matrix.languages)
             write_figure(figure, folder / "transfer.html")
 
     def summary(self) -> dict[str, object]:
         """For the command's result."""
         gain, tags = self.matrix.gain, self.matrix.languages
-        apart = np.where(np.eye(len(tags), dtype=bool), -np.inf, gain)
+        learnt = self.matrix.learnt
+        others = np.where(learnt[:, None] & ~np.eye(len(tags), dtype=bool), gain, -np.inf)
+        best = {target: (tags[int(others[:, j].argmax())], float(others[:, j].max())) for j, target in enumerate(tags)}
         return {
             "learning_rate": self.matrix.learning_rate,
+            "learnt_nothing": [tag for tag, some in zip(tags, learnt, strict=True) if not some],
             "best_source": {
-                target: {"source": tags[int(apart[:, j].argmax())], "gain": round(float(apart[:, j].max()), 4)}
-                for j, target in enumerate(tags)
+                target: {"source": source, "gain": round(value, 4)} if value > 0 else "none gains"
+                for target, (source, value) in best.items()
             },
             "choice": {
                 choice.table: {
                     "rank correlation": round(choice.correlation, 3),
                     "p": round(choice.p, 4),
+                    "p, corrected for all tables": round(choice.p_adjusted, 4),
                     "gain of the nearest": round(choice.gain, 4),
                     "of any": round(choice.gain_null, 4),
                     "of the best": round(choice.gain_best, 4),

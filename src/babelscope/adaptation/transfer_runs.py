@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.adaptation.adaptation_run import adapt
 from babelscope.adaptation.material import Material
-from babelscope.adaptation.methods import OF_NEURONS, Method
+from babelscope.adaptation.methods import Method
 from babelscope.artifacts import NeuronSet
-from babelscope.axes import Float64
+from babelscope.axes import Bool, Float64
 from babelscope.corpus import Corpus, check_apart
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.files.work_log import hash_of, piece_of_work
@@ -52,6 +52,11 @@ class TransferMatrix:
         """Mean over seeds."""
         return self.gains.mean(axis=0)
 
+    @property
+    def learnt(self) -> Bool[np.ndarray, " source"]:
+        """Whether training on the source changed anything, in every seed: not where the untouched model was best."""
+        return (self.after != self.before).any(axis=2).all(axis=0)
+
 
 def transfer_matrix(
     model: CausalModel,
@@ -72,7 +77,8 @@ def transfer_matrix(
     """Adapt the model to each language in turn, with equal text and steps, and measure all; the model stays as it was.
 
     texts: corpora "train", "valid" and "test", with the same four or more languages. The best step is chosen on the
-    source's own valid text, as whoever has no text of the target would; where that is the untouched one, the row is 0.
+    source's own valid text, as whoever has no text of the target would; where that is the untouched model, the row is
+    0, and `learnt` is False.
     learning_rate: peak of AdamW; None takes RATE times the root mean square of the MLPs' weights.
     neurons: of the methods of neurons, a set with every language. seeds: the order of the text, and random neurons.
     train_documents: of each language at most, so that no source has more text than another; None takes all.
@@ -112,8 +118,8 @@ def transfer_matrix(
             max_length=max_length,
             seed=seed,
         )
-        own = neurons.only([source]) if neurons is not None and method in OF_NEURONS else None
-        result = adapt(material, method, neurons=own, seed=seed, stop=stop, **settings)
+        of_source = None if neurons is None else neurons.only([source])
+        result = adapt(material, method, neurons=of_source, seed=seed, stop=stop, **settings)
         return [dict(result.before), dict(result.after)]
 
     with tqdm(total=rows[..., 0].size, unit="run", desc="transfer", disable=not progress) as bar:

@@ -72,7 +72,7 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
             shared = ", ".join(name for name in VERBS if VERBS[name].over_ranks)
             raise UsageError(
                 f"{rank.world} ranks came; {verb} runs in one process, and ranks share the work of {shared} alone; "
-                "start it without the launcher"
+                "start it without the launcher, or unset RANK and WORLD_SIZE"
             )
         with ended_by_sigterm():
             returned = call_verb(verb, words)

@@ -1,5 +1,6 @@
 """The verb `transfer`."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +8,9 @@ from babelscope.cli.argument_kinds import SavedAs, alone, checkpoint_of, free
 from babelscope.cli.arguments import Device, Dtype, Model, Out, Result, Tag, Text, stop_on_interrupt
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, Draws, LearningRate, RowLength, Seed, Tokens
+from babelscope.errors import MeasurementError
+
+log = logging.getLogger(__name__)
 
 OF_NEURONS = UsedWith("with --method subnetwork or random", lambda call: call["method"] in ("subnetwork", "random"))
 
@@ -86,7 +90,12 @@ def run_transfer(
     with work_log(checkpoint, hash_json(plan)), stop_on_interrupt() as stopped:
         matrix = transfer_matrix(opened, tokenizer, texts, neurons=sets, progress=True, stop=stopped, **settings)
     tables = nearness_tables(opened, tokenizer, texts["valid"], seed=seed)
-    report = TransferReport(matrix, choose_sources(matrix, tables, draws=draws, seed=seed), draws, seed)
+    try:
+        choices = choose_sources(matrix, tables, draws=draws, seed=seed)
+    except MeasurementError as err:
+        log.warning("no source is chosen: %s", err)  # what was trained is saved all the same
+        choices = []
+    report = TransferReport(matrix, choices, draws, seed)
     report.save(out)
     discard(checkpoint)
     return {"out": str(out), **report.summary()}

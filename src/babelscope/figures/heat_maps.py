@@ -153,9 +153,7 @@ def ablation_map(*, relative_harm: Float[np.ndarray, "language language"], langu
     figure.update_layout(
         coloraxis={"colorscale": DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": bar},
     )
-    for at in range(len(labels)):
-        figure.add_shape(type="rect", x0=at - 0.5, x1=at + 0.5, y0=at - 0.5, y1=at + 0.5)
-    return titled_axes(figure, x="language of the text", y="set switched off")
+    return titled_axes(outlined_diagonal(figure, len(labels)), x="language of the text", y="set switched off")
 
 
 def source_target_map(
@@ -325,6 +323,13 @@ def cell_texts(
         ]
         for row, line in zip(rows, values, strict=True)
     ]
+
+
+def outlined_diagonal(figure: go.Figure, size: int) -> go.Figure:
+    """The figure of a square map with a line around each cell of a language with itself."""
+    for place in range(size):
+        figure.add_shape(type="rect", x0=place - 0.5, x1=place + 0.5, y0=place - 0.5, y1=place + 0.5)
+    return figure
 
 
 def titled_axes(figure: go.Figure, *, x: str, y: str, angle: int = -50) -> go.Figure:

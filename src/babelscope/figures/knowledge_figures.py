@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import SEQUENTIAL
-from babelscope.figures.heat_maps import cell_texts, heat_map, titled_axes
+from babelscope.figures.heat_maps import cell_texts, heat_map, outlined_diagonal, titled_axes
 from babelscope.figures.style import (
     BLUE,
     GREEN,
@@ -53,9 +53,7 @@ def shared_facts_map(
     )
     bar = {"title": {"text": "Jaccard index, P@1"}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar})
-    for at in range(len(labels)):
-        figure.add_shape(type="rect", x0=at - 0.5, x1=at + 0.5, y0=at - 0.5, y1=at + 0.5)
-    return titled_axes(figure, x="right in", y="right in")
+    return titled_axes(outlined_diagonal(figure, len(labels)), x="right in", y="right in")
 
 
 def edit_map(

@@ -7,12 +7,14 @@ import plotly.graph_objects as go
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import DIVERGING
-from babelscope.figures.heat_maps import cell_texts, colour_limit, heat_map, titled_axes
+from babelscope.figures.heat_maps import cell_texts, colour_limit, heat_map, outlined_diagonal, titled_axes
 from babelscope.figures.style import decimals_for, fixed, language_label, language_name, signed
 
 
 def transfer_map(*, gain: Float[np.ndarray, "source target"], languages: Sequence[str]) -> go.Figure:
     """Bits per byte that the column's text lost by training on the row's language; the diagonal is outlined.
+
+    NaN, shown as a dash: nothing was learnt from the row's language.
 
     The colours are those of pairs of two languages, symmetric about 0, and saturate at `colour_limit`: what a language
     gives itself is far more, and would leave the others pale.
@@ -24,7 +26,7 @@ def transfer_map(*, gain: Float[np.ndarray, "source target"], languages: Sequenc
         gain,
         rows=labels,
         columns=labels,
-        text=[[fixed(value, digits) for value in row] for row in gain],
+        text=[[fixed(value, digits) if np.isfinite(value) else "–" for value in row] for row in gain],
         says=cell_texts(
             names,
             names,
@@ -36,6 +38,4 @@ def transfer_map(*, gain: Float[np.ndarray, "source target"], languages: Sequenc
     )
     bar = {"title": {"text": "gain (bits per byte)"}}
     figure.update_layout(coloraxis={"colorscale": DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": bar})
-    for at in range(len(labels)):
-        figure.add_shape(type="rect", x0=at - 0.5, x1=at + 0.5, y0=at - 0.5, y1=at + 0.5)
-    return titled_axes(figure, x="language of the text", y="trained on")
+    return titled_axes(outlined_diagonal(figure, len(labels)), x="language of the text", y="trained on")

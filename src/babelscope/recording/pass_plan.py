@@ -21,7 +21,7 @@ from babelscope.recording.tally import Tally
 from babelscope.recording.walk import Progress
 
 log = logging.getLogger(__name__)
-WHOLE = ((0, 1), (0, 1))
+EVERYTHING = ((0, 1), (0, 1))
 """The part and the turns of a pass that reads everything."""
 
 
@@ -101,7 +101,7 @@ class PassPlan:
         short = {
             tag: int(count)
             for tag, count in zip(self.languages, tally.tokens, strict=True)
-            if limit is not None and (self.settings.part, self.settings.turns) == WHOLE and int(count) < limit
+            if limit is not None and (self.settings.part, self.settings.turns) == EVERYTHING and int(count) < limit
         }
         if short:
             log.warning("fewer than %s tokens: %s", limit, ", ".join(f"{tag} {count}" for tag, count in short.items()))
