@@ -10,6 +10,7 @@ from babelscope import VocabularyPack, open_model
 from babelscope.adapters.merged import export_vocabulary
 from babelscope.cli import main
 from babelscope.errors import ArtifactError
+from babelscope.models import stored_dtype
 
 
 @pytest.fixture
@@ -40,7 +41,8 @@ def test_a_model_is_trimmed_and_written_as_a_checkpoint(corpus, tmp_path, capsys
         assert torch.equal(small(ids).logits, base(ids_of(tokenizer, line)).logits[..., pack.source])
     with pytest.raises(ArtifactError, match="already there"):
         export_vocabulary(base, pack, tmp_path / "model")
-    assert base.config.vocab_size == 10240
+    assert base.config.vocab_size == 10240 and base.dtype == torch.float32
+    assert stored_dtype(tmp_path / "model") == stored_dtype("reference") == torch.float16
 
 
 def test_a_model_is_extended_by_as_many_entries_as_are_worth_it(corpus, tmp_path, capsys):

@@ -48,7 +48,8 @@ def with_folded_biases(model: CausalModel, recipe: SteeringRecipe) -> CausalMode
         for layer, vector in vectors.items():
             bias = _down_bias(copied, layer)
             assert bias is not None
-            bias.add_((vector / copied.factor()).to(bias.device, bias.dtype))
+            # Rounded once: a sum of rounded terms would be rounded twice.
+            bias.copy_(bias.double() + (vector / copied.factor()).to(bias.device))
     _check_same(model, folded, recipe)
     return folded
 

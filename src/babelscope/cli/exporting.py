@@ -13,6 +13,8 @@ from babelscope.cli.quantities import Strength
 from babelscope.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from babelscope.artifacts import SteeringRecipe
     from babelscope.subnetworks import Delta, ElementDelta
 
@@ -46,7 +48,7 @@ def run_export(
         scale: what all deltas are multiplied by.
         strength: of a Direction, in its unit; a recipe carries its own.
         unit: raw (as the direction is long), unit (of length one), or relative (a share of the stream's mean length).
-        dtype: of the merged weights; auto is float32 on the CPU, the stored dtype elsewhere. Adapters are float32.
+        dtype: of the merged weights; auto is what the model's checkpoint has. Adapters are float32.
     """
     kind = class_saved(artifact)
     odd = [folder for folder in (artifact, *also) if class_saved(folder) not in FORMS[format]]
@@ -84,12 +86,13 @@ def export_changes(
     """Write deltas, added and scaled."""
     from babelscope.models import open_model
 
+    written = dtype_written(model, dtype)
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
-    losses = [asdict(delta.cast_loss(language_model, scale)) for delta in deltas]
+    losses = [asdict(delta.cast_loss(language_model, scale, dtype=written)) for delta in deltas]
     if format == "merged":
         from babelscope.adapters.merged import export_merged
 
-        export_merged(language_model, tokenizer, out, changes=deltas, scale=scale)
+        export_merged(language_model, tokenizer, out, changes=deltas, scale=scale, dtype=written)
     else:
         total: Any = deltas[0]
         for more in deltas[1:]:
@@ -118,7 +121,7 @@ def export_steering(
     if format == "merged":
         from babelscope.adapters.merged import export_merged
 
-        export_merged(language_model, tokenizer, out, recipe=recipe)
+        export_merged(language_model, tokenizer, out, recipe=recipe, dtype=dtype_written(model, dtype))
     else:
         from babelscope.adapters.gguf import export_control_vector
         from babelscope.adapters.gguf_lora import gguf_architecture
@@ -126,3 +129,15 @@ def export_steering(
         recipe.check(language_model)
         export_control_vector(recipe, out, model_hint=gguf_architecture(language_model))
     return {"layers": layers}
+
+
+def dtype_written(model: str, dtype: str) -> "torch.dtype | None":
+    """What weights are written as: what was asked for, with auto what the model's checkpoint has; None for packed ones,
+    which no checkpoint is written of."""
+    import torch
+
+    from babelscope.models import stored_dtype
+
+    if dtype in ("int8", "int4"):
+        return None
+    return stored_dtype(model) if dtype == "auto" else getattr(torch, dtype)

@@ -182,15 +182,17 @@ def run_apply(
     Args:
         pack: folder that `vocabulary trim`, `extend` or `replace` saved.
         out: folder of the checkpoint.
+        dtype: of the weights that are written; auto is what the model's checkpoint has.
     """
     from babelscope.adapters.merged import export_vocabulary
+    from babelscope.cli.exporting import dtype_written
     from babelscope.models import open_model
     from babelscope.vocabulary import VocabularyPack
 
     free(out)
     loaded = VocabularyPack.load(pack)
     opened, _ = open_model(model, device=device, dtype=dtype)
-    export_vocabulary(opened, loaded, out)
+    export_vocabulary(opened, loaded, out, dtype=dtype_written(model, dtype))
     return {
         "out": str(out),
         "languages": list(loaded.languages),

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
+
 from babelscope.errors import PrerequisiteError
 from babelscope.models.gguf_files import check_gguf
 from babelscope.models.model_names import check_model_name
@@ -20,6 +23,8 @@ NO_OWN_CODE: dict[str, Any] = {"trust_remote_code": False}
 CONFIG, ADAPTER, TOKENIZER = "config.json", "adapter_config.json", "tokenizer_config.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 """Weights in forms that are not read: most can run code when they are."""
+KINDS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Of floating point, by their names in safetensors."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,17 @@ def check_weight_files(checkpoint: Checkpoint) -> None:
     files = sorted(file.name for file in path.iterdir() if file.suffix.lower() == ".gguf")
     way = f"open the file {files[0]!r} itself" if files else "fetch the checkpoint again"
     raise PrerequisiteError(f"model {name!r}: has a config.json and no safetensors; expected both; {way}")
+
+
+def first_dtype(checkpoint: Checkpoint) -> torch.dtype | None:
+    """What the first weight of floating point in a local folder is stored as; None where there is none."""
+    for file in sorted(checkpoint.local.glob("*.safetensors")) if checkpoint.local else ():
+        with safe_open(file, "pt") as weights:
+            kinds = (KINDS.get(weights.get_slice(name).get_dtype()) for name in weights.keys())  # noqa: SIM118
+            kind = next((kind for kind in kinds if kind), None)
+            if kind:
+                return kind
+    return None
 
 
 def _read_json(file: Path) -> Mapping[str, Any]:

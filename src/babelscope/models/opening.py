@@ -25,6 +25,7 @@ from babelscope.models.checkpoints import (
     adapter_error,
     check_weight_files,
     find_checkpoint,
+    first_dtype,
     own_code,
 )
 from babelscope.models.families import family_of
@@ -79,14 +80,17 @@ def open_model(
 
 
 def stored_dtype(name: str | PathLike[str], revision: str | None = None) -> torch.dtype:
-    """What a checkpoint's weights are stored as, by its settings; of blocks of a GGUF file, what they are opened as."""
+    """What a checkpoint's weights are stored as; of blocks of a GGUF file, what they are opened as.
+
+    By its settings; where these do not say it, by the first weight of a folder, and float32 for an id on the hub.
+    """
     checkpoint = find_checkpoint(name)
     if checkpoint.gguf:
         return half_precision_of(checkpoint.gguf)
     config = read_settings(checkpoint, revision)
     texts = attribute(config, "config.text")()
     stored = config_value(config, "dtype") or config_value(texts, "dtype")
-    return torch.float32 if stored is None else stored
+    return (first_dtype(checkpoint) or torch.float32) if stored is None else stored
 
 
 def _kind(checkpoint: Checkpoint, dtype: str, where: str) -> torch.dtype | str:
