@@ -31,7 +31,7 @@ MACHINES = {
     "durable writer": (r"\bos\.fsync\(", {"files/writing.py"}),
     "format of an interrupted run": (r"\"babelscope\.state/", {"files/state_folder.py"}),
     "AdamW of whole tensors": (r"import adamw$", {"subnetworks/fused_adamw.py"}),
-    "AdamW of rows": (r"import rows_adamw_$", {"subnetworks/students.py"}),
+    "AdamW of rows": (r"import rows_adamw_$", {"subnetworks/row_optimizer.py"}),
 }
 """A sign in the source of each machine that stands once, and the files that may have it."""
 

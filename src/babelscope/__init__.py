@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from babelscope import probes
     from babelscope.ablation import ablation_matrix
     from babelscope.ablation.ablated_features import feature_ablation
+    from babelscope.adaptation.vocabulary_training import train_vocabulary
     from babelscope.artifacts import (
         Condition,
         Direction,
@@ -156,6 +157,7 @@ __all__ = [
     "Receipt",
     "Delta",
     "train_subnetwork",
+    "train_vocabulary",
     "ablation_matrix",
     "LoadedSAE",
     "FeatureSet",

@@ -1,15 +1,20 @@
-"""`babelscope vocabulary trim`, `extend`, `replace` and `apply`, from text to a checkpoint."""
+"""`babelscope vocabulary trim`, `extend`, `replace`, `train` and `apply`, from text to a checkpoint."""
 
 import json
+from inspect import signature
 
 import pytest
 import torch
+from training_cases import some_neurons
 from vocabulary_cases import ids_of, lines
 
-from babelscope import VocabularyPack, open_model
+from babelscope import Delta, VocabularyPack, load_corpus, open_model
+from babelscope.adaptation import train_vocabulary
 from babelscope.adapters.merged import export_vocabulary
 from babelscope.cli import main
+from babelscope.cli.training_rows import run_train
 from babelscope.errors import ArtifactError
+from babelscope.evaluation import bits_per_byte
 from babelscope.models import stored_dtype
 
 
@@ -87,3 +92,32 @@ def test_what_cannot_be_is_told_in_one_line_and_nothing_is_written(words, says, 
     err = capsys.readouterr().err
     assert code in (1, 2) and says in err and len(err.strip().splitlines()) == 1
     assert not (tmp_path / "pack").exists()
+
+
+def test_new_rows_are_trained_with_a_language_s_neurons(corpus, tmp_path, capsys):
+    few = ["--languages", "cy", "--size", 12, "--min-count", 3, "--out", tmp_path / "pack"]
+    told(capsys, "vocabulary", "extend", "reference", corpus, *few)
+    model, _ = open_model("reference")
+    some_neurons(model, counts=(8, 8, 8), language="cy").save(tmp_path / "sets")
+    words = ["vocabulary", "train", "reference", tmp_path / "pack", corpus, "--language", "cy", "--steps", 4]
+    words += ["--tokens-per-step", 256, "--max-length", 64, "--evaluate-every", 2]
+    made = told(capsys, *words, "--neurons", tmp_path / "sets", "--out", tmp_path / "both")
+    bits = made["bits_per_byte"]
+    assert made["rows"] == 12 and made["neurons"] == 24
+    assert bits["pack after"]["cy"] < bits["pack before"]["cy"] and set(bits["own vocabulary"]) == {"cy", "en"}
+    assert made["gain_of_training"] == pytest.approx(bits["pack before"]["cy"] - bits["pack after"]["cy"])
+    pack, delta = VocabularyPack.load(tmp_path / "both" / "pack"), Delta.load(tmp_path / "both" / "delta")
+    test = load_corpus(corpus, split="test")
+    with pack.applied(model), delta.applied(model):
+        assert bits_per_byte(model, pack.tokenizer, test)["cy"] == pytest.approx(bits["pack after"]["cy"], abs=1e-6)
+    assert main([*map(str, words), "--learning-rate", "30", "--out", str(tmp_path / "worse")]) == 1
+    said = capsys.readouterr().err
+    assert "expected a gain; nothing is saved" in said and not (tmp_path / "worse").exists()
+
+
+def test_the_command_and_the_function_have_the_same_defaults():
+    ours, theirs = (signature(function).parameters for function in (run_train, train_vocabulary))
+    shared = {name for name in ours if name in theirs} - {"model", "pack", "language", "steps", "evaluate_every"}
+    assert len(shared) > 8
+    for name in shared - {"replay"}:
+        assert ours[name].default == theirs[name].default, name

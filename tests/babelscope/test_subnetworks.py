@@ -318,10 +318,10 @@ def test_a_run_is_the_same_run_on_any_number_of_threads():
     before, found = torch.get_num_threads(), []
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        found.append(fingerprint(bank, mixture, {}, model, tokenizer))
+        found.append(fingerprint(bank.neurons, [bank.base], mixture, {}, model, tokenizer))
     torch.set_num_threads(before)
     assert found[0] == found[1]
-    assert fingerprint(replace(bank, base=base.flip(0)), mixture, {}, model, tokenizer) != found[0]
+    assert fingerprint(bank.neurons, [base.flip(0)], mixture, {}, model, tokenizer) != found[0]
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 2e-2}, {"seed": 1}, {"replay_share": 0.5}])

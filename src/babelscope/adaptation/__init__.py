@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from babelscope.adaptation.source_choice import SourceChoice, choose_sources
     from babelscope.adaptation.transfer_runs import TransferMatrix, transfer_matrix
+    from babelscope.adaptation.vocabulary_training import TrainedVocabulary, train_vocabulary
 
 __all__ = [
     "METHODS",
@@ -29,6 +30,7 @@ __all__ = [
     "Method",
     "Ruler",
     "SourceChoice",
+    "TrainedVocabulary",
     "TransferMatrix",
     "adapt",
     "build_student",
@@ -37,6 +39,7 @@ __all__ = [
     "random_like",
     "strongest",
     "ticket_names",
+    "train_vocabulary",
     "transfer_matrix",
 ]
 

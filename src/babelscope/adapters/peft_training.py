@@ -61,6 +61,11 @@ class PeftStudent:
         return cls(layout, ShiraConfig(r=rank, target_modules=target_modules(layout, where), random_seed=seed), seed)
 
     @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers whose MLPs hold trained neurons: adapters are trained."""
+        return ()
+
+    @property
     def trained(self) -> int:
         """Trained values; 0 before it is installed."""
         return sum(parameter.numel() for parameter in self.held.values())

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -22,6 +22,7 @@ from babelscope.corpus import (
     WHOLE,
     Corpus,
     Document,
+    as_corpus,
     check_apart,
     check_conversations,
     has_splits,
@@ -57,9 +58,44 @@ def refuse_untouched(result: Mapping[str, Any], learning_rate: float, out: Path,
     after = min(score for step, score in result["bits_per_byte"] if step)
     raise MeasurementError(
         f"no step at learning rate {learning_rate:g} was better on valid text than the untouched model "
-        f"({after:.4f} bits per byte at best, {result['untouched']:.4f} before); expected a gain; no Delta is saved, "
+        f"({after:.4f} bits per byte at best, {result['untouched']:.4f} before); expected a gain; nothing is saved, "
         f"the training log is in {log}; lower --learning-rate, such as to {learning_rate / 10:g}, or let --rates choose"
     )
+
+
+class SplitTexts(NamedTuple):
+    """What a training reads."""
+
+    train: Corpus
+    replay: Corpus | None
+    valid: tuple[Document, ...]
+    """Of the trained language."""
+    test: Corpus
+    facts: dict[str, Any]
+    """Of every split, for results."""
+
+
+def read_splits(
+    corpus: str,
+    tag: Language,
+    replay: Sequence[str],
+    *,
+    check_language: bool,
+    same_text: bool,
+    conversation: Counted | None,
+) -> SplitTexts:
+    """Train text of a language and those replayed, its valid text, and test text of all; no text in two splits."""
+    split = {name: name if has_splits(corpus) or not same_text else WHOLE for name in SPLITS}
+    train = load_corpus(corpus, dict.fromkeys((tag, *replay)), split=split["train"], conversation=conversation)
+    if check_language:
+        check_labels(train)
+    replay_tags = [other for other in train if other != tag]
+    valid = load_corpus(corpus, [tag], split=split["valid"], conversation=conversation)
+    test = load_corpus(corpus, split=split["test"], conversation=conversation)
+    check_apart({"train": train, "valid": valid, "test": test}, name=corpus, same_text=same_text)
+    facts = {name: part.facts() for name, part in (("train", train), ("valid", valid), ("test", test))}
+    only_replay = train.only(replay_tags) if replay_tags else None
+    return SplitTexts(train, only_replay, valid[tag], test, {**facts, "same_text": same_text})
 
 
 @dataclass(frozen=True)
@@ -157,31 +193,24 @@ def open_job(
     """Read everything, the small things first."""
     tag = Language.parse(language)
     chosen = NeuronSet.load(neurons)[tag]
-    split = {name: name if has_splits(corpus) or not same_text else WHOLE for name in SPLITS}
-    train = load_corpus(corpus, dict.fromkeys((tag, *replay)), split=split["train"], conversation=conversation)
-    if check_language:
-        check_labels(train)
-    replay_tags = [other for other in train if other != tag]
-    valid = load_corpus(corpus, [tag], split=split["valid"], conversation=conversation)
-    test = load_corpus(corpus, split=split["test"], conversation=conversation)
-    check_apart({"train": train, "valid": valid, "test": test}, name=corpus, same_text=same_text)
-    facts = {name: part.facts() for name, part in (("train", train), ("valid", valid), ("test", test))}
-    text = {**facts, "same_text": same_text}
+    texts = read_splits(
+        corpus, tag, replay, check_language=check_language, same_text=same_text, conversation=conversation
+    )
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     if conversation is not None:
-        for part in (train, valid, test):
+        for part in (texts.train, as_corpus({tag: texts.valid}), texts.test):
             check_conversations(tokenizer, part)
     return AdaptInputs(
         language_model,
         tokenizer,
         chosen,
         tag,
-        train,
-        train.only(replay_tags) if replay_tags else None,
-        valid[tag],
-        test,
+        texts.train,
+        texts.replay,
+        texts.valid,
+        texts.test,
         conversation,
-        text,
+        texts.facts,
     )
 
 

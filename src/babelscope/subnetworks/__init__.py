@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from babelscope.subnetworks.delta_overlap import SharedCells, element_overlap, shared_cells
     from babelscope.subnetworks.dense import Dense, ffn_names, parameter_names
     from babelscope.subnetworks.elements import ElementDelta
+    from babelscope.subnetworks.joint_student import JointStudent
     from babelscope.subnetworks.loss import rows_loss
     from babelscope.subnetworks.lottery import lottery_ticket_mask
     from babelscope.subnetworks.packing import Mixture, PackedText, Rows, mix_texts
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from babelscope.subnetworks.running import Plan, Point, Student, Training
     from babelscope.subnetworks.schedule import LearningRate
     from babelscope.subnetworks.students import Subnetwork
+    from babelscope.subnetworks.token_rows import TokenRows
     from babelscope.subnetworks.training import RATE, prepare_training, train, train_subnetwork, usual_rate
     from babelscope.subnetworks.translation_pairs import Contrast, ContrastSteps, ParallelPairs, contrastive_loss
 
@@ -32,6 +34,7 @@ __all__ = [
     "Delta",
     "Dense",
     "ElementDelta",
+    "JointStudent",
     "LearningRate",
     "Mixture",
     "SharedCells",
@@ -42,6 +45,7 @@ __all__ = [
     "Rows",
     "Student",
     "Subnetwork",
+    "TokenRows",
     "Training",
     "active_changes",
     "element_overlap",

@@ -67,6 +67,11 @@ class Dense:
         return {name: by_name[name] for name in self.names}
 
     @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers whose MLPs hold trained neurons: parameters are trained."""
+        return ()
+
+    @property
     def trained(self) -> int:
         """Values that may move."""
         if self.masks is not None:

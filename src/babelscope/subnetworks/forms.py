@@ -142,18 +142,18 @@ class SmallMLP:
 
 
 @contextmanager
-def fused_form(bank: Bank, *, recompute: Recompute = "nothing") -> Iterator[None]:
+def fused_form(bank: Bank, *, lowest: int, recompute: Recompute = "nothing") -> Iterator[None]:
     """While open, the model's rows hold the masters, and its MLPs give gradients of the chosen rows only.
 
     The forward pass is the model's own dense one, its products in oneDNN's order of summation where that is faster;
-    norms that are frozen too go back by a shorter way. recompute:
+    norms that are frozen too go back by a shorter way. lowest: the first layer that gradients pass. recompute:
     "nothing" keeps the two pre-activations for the backward pass, "mlp" works them out again from the MLP's input.
     """
     layout = bank.layout
-    with bank.borrowed(), frozen_norms(layout, min(bank.layers)), frozen_linears(layout), ExitStack() as stack:
+    with bank.borrowed(), frozen_norms(layout, lowest), frozen_linears(layout), ExitStack() as stack:
         bank.write(bank.master)
         anchor = bank.master.detach().requires_grad_()
-        for layer in range(min(bank.layers), layout.n_layers):
+        for layer in range(lowest, layout.n_layers):
             frozen = FrozenMLP(bank, layer, anchor if layer in bank.layers else None, recompute)
             module = layout.mlp(layer)
             stack.callback(restore_forward, module, vars(module).get("forward"))

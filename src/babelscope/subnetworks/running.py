@@ -21,7 +21,6 @@ from babelscope.subnetworks.flow import check_flow
 from babelscope.subnetworks.loss import rows_loss
 from babelscope.subnetworks.packing import Mixture
 from babelscope.subnetworks.schedule import LearningRate
-from babelscope.subnetworks.students import Subnetwork
 from babelscope.subnetworks.translation_pairs import ContrastSteps
 
 log = logging.getLogger(__name__)
@@ -34,6 +33,11 @@ class Student(Protocol):
     @property
     def trained(self) -> int:
         """Trained values."""
+        ...
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers whose MLPs hold trained neurons; empty where parameters themselves are trained."""
         ...
 
     def installed(self) -> AbstractContextManager[Any]:
@@ -146,8 +150,7 @@ class Training:
         saved = time.monotonic()
         steps = self.plan.rate.steps
         if self.done < steps:
-            layers = self.student.bank.layers if isinstance(self.student, Subnetwork) else ()
-            check_flow(self.layout, self.mixture.rows(0, 1), layers)
+            check_flow(self.layout, self.mixture.rows(0, 1), self.student.layers)
         began = time.perf_counter()
         if self.held_out is not None and not self.done:
             self.untouched = self.measure()

@@ -3,37 +3,37 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-import torch
-from babelscope_kernels.rows_adamw.dispatch import rows_adamw_
-
-from babelscope.axes import Float32, Int64, Tensor
+from babelscope.axes import Tensor
 from babelscope.subnetworks.bank import Bank
 from babelscope.subnetworks.forms import Form, Recompute, choose_form, fused_form, split_form
+from babelscope.subnetworks.row_optimizer import RowOptimizer
 
 
 @dataclass(eq=False)
 class Subnetwork:
-    """The rows of a bank under AdamW, whose decay goes towards the base weights, never towards zero.
-
-    Source of AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101.
-    """
+    """The rows of a bank under AdamW, whose decay goes towards the base weights, never towards zero."""
 
     bank: Bank
     form: Form = "auto"
     recompute: Recompute = "nothing"
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-8
+    below: bool = False
+    """Whether something below its layers is trained too, so that gradients pass all layers."""
     decay: float = 0.0
     """Share of the distance to the base that is taken back at each step, times the learning rate."""
-    first: Float32[Tensor, "row hidden"] = field(init=False)
-    second: Float32[Tensor, "row hidden"] = field(init=False)
-    steps: Int64[Tensor, ""] = field(init=False)
+    optimizer: RowOptimizer = field(init=False)
 
     def __post_init__(self) -> None:
-        self.first, self.second = torch.zeros_like(self.bank.master), torch.zeros_like(self.bank.master)
-        self.steps = torch.zeros((), dtype=torch.int64)
+        bank = self.bank
+        self.optimizer = RowOptimizer(bank.master, bank.base, bank.grad, self.betas, self.epsilon, self.decay)
         self.chosen_form = choose_form(self.bank.layout, self.form)
         self.targets = self.bank.targets() if self.fused else self.bank.nowhere()
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers whose MLPs hold trained neurons."""
+        return self.bank.layers
 
     @property
     def trained(self) -> int:
@@ -42,7 +42,9 @@ class Subnetwork:
 
     def installed(self) -> AbstractContextManager[None]:
         """While open the model runs with the masters; after it the model is bit for bit what it was."""
-        return fused_form(self.bank, recompute=self.recompute) if self.fused else split_form(self.bank)
+        if not self.fused:
+            return split_form(self.bank)
+        return fused_form(self.bank, lowest=0 if self.below else min(self.layers), recompute=self.recompute)
 
     @property
     def fused(self) -> bool:
@@ -63,27 +65,11 @@ class Subnetwork:
 
     def step(self, learning_rate: float, grad_scale: float) -> None:
         """Move the masters once, and the model's rows with them in the fused form."""
-        self.steps += 1
-        bank = self.bank
-        if grad_scale != 1.0:
-            bank.grad.mul_(grad_scale)
-        rows_adamw_(
-            bank.master,
-            bank.grad,
-            self.first,
-            self.second,
-            base=bank.base,
-            targets=self.targets,
-            lr=learning_rate,
-            betas=self.betas,
-            eps=self.epsilon,
-            decay=self.decay,
-            step=int(self.steps),
-        )
+        self.optimizer.step(self.targets, learning_rate, grad_scale)
 
     def state(self) -> dict[str, Tensor]:
         """All that a resumed run needs, as live tensors."""
-        return {"master": self.bank.master, "first": self.first, "second": self.second, "steps": self.steps}
+        return self.optimizer.state()
 
     def values(self) -> dict[str, Tensor]:
         """The masters."""

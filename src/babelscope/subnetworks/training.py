@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import NeuronSet
 from babelscope.artifacts.storage import hash_text
+from babelscope.axes import Tensor
 from babelscope.corpus import Document, Texts
 from babelscope.errors import MeasurementError
 from babelscope.evaluation import HeldOut
@@ -113,7 +114,7 @@ def train_subnetwork(
     if pairs is not None:
         pairs.check(layout)
         settings["contrast"] = pairs.facts()
-    print_of_run = fingerprint(bank, mixture, settings, layout.model, tokenizer)
+    print_of_run = fingerprint(bank.neurons, [bank.base], mixture, settings, layout.model, tokenizer)
     with nullcontext() if checkpoint is None else state_folder(checkpoint, print_of_run) as state:
         run = Training(
             layout=layout,
@@ -131,7 +132,12 @@ def train_subnetwork(
             f"{run.done} steps changed no weight of {neurons.languages[0]}'s neurons; expected some change; raise the "
             "learning rate"
         )
-    facts = {
+    return Delta.of(neurons, changes, parameters={**settings, "neurons": neurons.method, "result": result_facts(run)})
+
+
+def result_facts(run: Training) -> dict[str, Any]:
+    """What a training ended with, for the parameters of its artifact."""
+    return {
         "best_step": run.best_step,
         "tokens": run.history[-1].tokens,
         "loss": run.history[-1].loss,
@@ -140,7 +146,6 @@ def train_subnetwork(
             [point.step, point.bits_per_byte] for point in run.history if point.bits_per_byte is not None
         ],
     }
-    return Delta.of(neurons, changes, parameters={**settings, "neurons": neurons.method, "result": facts})
 
 
 def prepare_training(
@@ -190,8 +195,7 @@ def train(
     at_end: called at the end, while the model still runs with the trained values.
     """
     check_reachable(run.layout)
-    if isinstance(run.student, Subnetwork):
-        check_untouched(run.layout, run.student.bank.layers)
+    check_untouched(run.layout, run.student.layers)
     required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         for parameter, _ in required:
@@ -213,15 +217,25 @@ def hold_out(
     return HeldOut.prepare(tokenizer, {neurons.languages[0]: validation})[0]
 
 
-def fingerprint(bank: Bank, mixture: Mixture, settings: dict[str, Any], model: CausalModel, tokenizer: Any) -> str:
-    """Hash of everything that decides a run."""
+def fingerprint(
+    neurons: NeuronSet | None,
+    bases: Sequence[Tensor],
+    mixture: Mixture,
+    settings: dict[str, Any],
+    model: CausalModel,
+    tokenizer: Any,
+) -> str:
+    """Hash of everything that decides a run. bases: values that training begins with."""
     texts = {
         text.language: [[piece.tolist(), marks.tolist()] for piece, marks in zip(text.pieces, text.scored, strict=True)]
         for text in (mixture.target, *mixture.replay)
     }
     origin = origin_of(model, tokenizer).names
-    rows = {tag: [list(pair) for pair in pairs] for tag, pairs in bank.neurons.as_dict().items()}
+    by_tag = {} if neurons is None else neurons.as_dict()
+    rows = {tag: [list(pair) for pair in pairs] for tag, pairs in by_tag.items()}
     # Their bytes and not their sum, whose last bits depend on the number of threads.
-    weights = hashlib.blake2b(bank.base.cpu().contiguous().numpy().data, digest_size=8).hexdigest()
-    parts = {**settings, **origin, "model": "", "rows": rows, "texts": texts, "weights": weights}
+    weights = hashlib.blake2b(digest_size=8)
+    for base in bases:
+        weights.update(base.cpu().contiguous().numpy().data)
+    parts = {**settings, **origin, "model": "", "rows": rows, "texts": texts, "weights": weights.hexdigest()}
     return hash_text(json.dumps(parts, sort_keys=True))
