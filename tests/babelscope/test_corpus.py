@@ -443,6 +443,7 @@ def test_the_same_text_is_known_again_under_another_name(tmp_path):
 def test_a_data_set_with_one_split_is_dealt_out_and_one_with_splits_is_not(monkeypatch):
     datasets = pytest.importorskip("datasets")
     there = {"one": ["train"], "many": ["train", "validation"]}
+    monkeypatch.setattr("babelscope.corpus.reading.no_data_set", lambda name: "")
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name, tag: there[name])
     monkeypatch.setattr(
         datasets, "load_dataset", lambda name, tag, split, streaming: [{"text": f"{split} {i}"} for i in range(100)]

@@ -10,7 +10,7 @@ import torch
 from conftest import VOCABULARY, tiny_model, tiny_tokenizer
 from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from babelscope import observe, open_model
 from babelscope.errors import PrerequisiteError, SiteError, ToolkitError
@@ -109,6 +109,14 @@ def test_a_classification_head_is_named(tmp_path):
 def test_no_tokenizer_says_how_to_save_one(tmp_path):
     text = refusal(saved(tiny_model("llama"), tmp_path, tokenizer=False))
     assert "its tokenizer could not be read" in text and "save_pretrained(<this folder>)" in text
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "qwen2"])
+def test_no_tokenizer_is_refused_where_transformers_makes_an_empty_one(family, tmp_path):
+    saved(tiny_model(family), tmp_path, tokenizer=False)
+    assert len(AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=False)) < 6
+    text = refusal(tmp_path)
+    assert "special tokens and no other ones" in text and "save_pretrained(<this folder>)" in text
 
 
 def test_a_torn_tokenizer_is_one_line(folder):

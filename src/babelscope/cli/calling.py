@@ -42,8 +42,10 @@ def call_verb(verb: str, words: list[str]) -> Result:
         from babelscope.upstream.tokenizers import hide_progress
 
         hide_progress()
-        for handler in logging.getLogger("transformers").handlers:
-            print_log_lines(handler)
+        for library in map(logging.getLogger, ("transformers", "huggingface_hub")):
+            library.propagate = False  # Each has a handler, and a line would be printed twice.
+            for handler in library.handlers:
+                print_log_lines(handler)
     return function(**call)
 
 

@@ -24,6 +24,7 @@ from babelscope.corpus.text_files import each_document, find_files, read_documen
 from babelscope.errors import CorpusError
 from babelscope.languages import Language, parse_languages
 from babelscope.reference import CORPUS as REFERENCE_CORPUS
+from babelscope.upstream.hub_answers import no_data_set
 
 log = logging.getLogger(__name__)
 FILE_FORMS = "<tag>.txt or <tag>.jsonl, or <tag>.train.txt, <tag>.valid.txt and <tag>.test.txt"
@@ -59,6 +60,8 @@ def load_corpus(
     check_corpus_name(str(name))
     path = REFERENCE_CORPUS if name == "reference" else Path(name)
     if not os.path.isdir(path):  # False for a name too long, where pathlib raises
+        if languages is not None and (reason := no_data_set(str(name))):
+            raise CorpusError(f"corpus {reason}")
         return load_dataset_corpus(str(name), name_of(name, conversation), languages, split, conversation, parallel)
     parallel = parallel or path == REFERENCE_CORPUS
     return load_folder(path, name_of(name, conversation), languages, split, conversation, parallel)

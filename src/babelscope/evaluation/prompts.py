@@ -11,6 +11,7 @@ from babelscope.corpus import COMPRESSED, Message, asked, check_plain, raw_lines
 from babelscope.errors import CorpusError, LanguageError, first_line
 from babelscope.files.strict_json import parse_json
 from babelscope.languages import Language, parse_languages
+from babelscope.upstream.hub_answers import no_data_set
 
 PromptKind = Literal["language_confusion", "clas"]
 TASKS = ("monolingual", "crosslingual")
@@ -251,6 +252,8 @@ def _hub_rows(name: str, split: str) -> Iterable[Mapping[str, Any]]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
+    if reason := no_data_set(name):
+        raise CorpusError(f"prompts {reason}")
     try:
         return load_dataset(name, split=split)  # pyright: ignore[reportReturnType]
     except (DatasetNotFoundError, OSError, ValueError, RuntimeError) as err:

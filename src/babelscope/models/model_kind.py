@@ -12,6 +12,7 @@ from babelscope.models.families import FAMILIES
 from babelscope.models.family_advice import refuse_unknown_family
 from babelscope.models.wrappers import text_model_of
 from babelscope.upstream.config import config_value
+from babelscope.upstream.hub_answers import config_is_cached, no_answer_of_hub
 from babelscope.upstream.names import imported
 
 OTHER_HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice", "RewardModel")
@@ -43,6 +44,11 @@ def read_settings(checkpoint: Checkpoint, revision: str | None) -> PretrainedCon
 
 def _raw_settings(checkpoint: Checkpoint, revision: str | None) -> Mapping[str, Any]:
     """config.json as it was written; nothing of it is run."""
+    if checkpoint.local is None and (reason := no_answer_of_hub(config_is_cached(checkpoint.source, revision))):
+        raise PrerequisiteError(
+            f"model {checkpoint.name!r}: no such folder or file, and the hub cannot be asked ({reason}); expected "
+            "'reference', a folder, a .gguf file or a hub id; check the name, and the network for a hub id"
+        )
     try:
         return PretrainedConfig.get_config_dict(checkpoint.source, revision=revision)[0]
     except (OSError, ValueError, RuntimeError) as err:

@@ -106,7 +106,11 @@ def _read_tokenizer(checkpoint: Checkpoint, config: PretrainedConfig, revision: 
     try:
         if checkpoint.gguf:
             return read_gguf_tokenizer(checkpoint.gguf, config)
-        return AutoTokenizer.from_pretrained(checkpoint.source, revision=revision, **NO_OWN_CODE)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, revision=revision, **NO_OWN_CODE)
+        if not set(tokenizer.get_vocab()) - {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}:
+            # What transformers makes of a folder without the files of one.
+            raise ValueError("its files are missing: it has special tokens and no other ones")
+        return tokenizer
     except PrerequisiteError:
         raise
     except Exception as err:  # The tokenizers library raises plain Exception for whatever is damaged.
