@@ -39,3 +39,30 @@ def test_a_bad_call_is_one_line_before_a_model_is_opened(verb, here, monkeypatch
 
 def test_there_are_many():
     assert len(CALLS) >= 250 and {split_verb(words)[0] for words in CALLS} >= set(VERBS)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("study m c --out o --minutes abc", "--minutes 'abc' came; expected a number, such as 0.05; correct it"),
+        ("study m c --out o --strengths 1 b", "--strengths 'b' came; expected a number, such as 0.05; correct it"),
+        ("study m c --out o --layers 1.5", "--layers '1.5' came; expected a whole number, in digits; correct it"),
+        (
+            "observe m c --out o --tokens-per-language=2e3",
+            "--tokens-per-language '2e3' came; expected a whole number, ",
+        ),
+        ("observe m c --out", "--out came without a value; expected one after it; "),
+        ("observe m c --split --out o", "--split came without a value; expected one after it; "),
+        ("study m c d --out o", "d: this command has no place for it; leave it out, or quote a text; "),
+        ("study m --out o", "expected, and did not come: CORPUS "),
+    ],
+)
+def test_a_word_of_another_kind_is_told_in_words_of_this_library(words, line, capsys):
+    assert main(words.split()) == 2
+    assert capsys.readouterr().err.partition(": ")[2].startswith(line)
+
+
+def test_a_typo_of_a_command_is_told_with_the_nearest_one(capsys):
+    for words, meant in (("obsrve m c", "observe"), ("evaluate perplxity m c", "evaluate perplexity")):
+        assert main(words.split()) == 2
+        assert f"is no command; did you mean `babelscope {meant}`?" in capsys.readouterr().err

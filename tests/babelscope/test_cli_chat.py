@@ -10,14 +10,16 @@ from chat_cases import CHATML, REFUSES_SYSTEM, assistant, chat_tokenizer, system
 from conftest import tiny_model
 from delta_cases import random_delta
 
-from babelscope import Direction, Site, load_corpus, open_model, origin_of
+from babelscope import Direction, Language, Site, load_corpus, open_model, origin_of
 from babelscope.cli import main
+from babelscope.cli.telling_answers import pair_lines, repeated_share
 from babelscope.errors import ChatError, CorpusError
 from babelscope.study import Budget
 from babelscope.study.job import StudyInputs
 from babelscope.study.plan import plan_of
 from babelscope.study.run import check_chat
-from babelscope.sweeps import ask_as_chat
+from babelscope.sweeps import AnswerPair, ask_as_chat
+from babelscope.sweeps.steered_answers import Answer, Prompt
 
 WORDS = {"en": "the cat sat on a mat {}", "fi": "kissa istui matolla {}"}
 QUESTIONS = {"en": "Where is the {}?", "fi": "Missä on {}?"}
@@ -77,7 +79,11 @@ def test_steer_shows_plain_and_steered_answers_to_messages(capsys, folder, caplo
     assert [row["prompt"] for row in result["answers"]] == ["and\nthree?", "four", "five\nsix", "seven"]
     assert [turn["role"] for turn in result["answers"][0]["messages"]] == ["system", "user", "assistant", "user"]
     assert result["target"] == "fi" and result["decoding"] == "greedy"
-    assert {"text", "language", "ended"} == set(result["answers"][0]["plain"]) == set(result["answers"][0]["steered"])
+    assert (
+        {"text", "language", "ended", "repeated"}
+        == set(result["answers"][0]["plain"])
+        == set(result["answers"][0]["steered"])
+    )
     assert any(row["plain"]["text"] != row["steered"]["text"] for row in result["answers"])
     assert "asked.jsonl: 3 prompts, one a row" in caplog.text
 
@@ -92,6 +98,24 @@ def test_a_person_reads_the_answers_with_their_languages(capsys, folder):
     assert "not in Finnish (fi)" in lines[-1]
     _, out, _ = call(capsys, "steer", model, direction, "the cat", "--temperature", 0.7, "--seed", 3, form="")
     assert out.splitlines()[0].startswith("sampled at temperature 0.7, seed 3, 64 new tokens")
+
+
+@pytest.mark.parametrize(
+    ("plain", "said"),
+    [
+        ("Lapset kävelivät", "the plain one does not; a smaller --strength may help"),
+        ("ab" * 50, "so does the plain one"),
+    ],
+)
+def test_a_person_is_told_of_an_answer_that_repeats_itself(plain, said):
+    fi = Language.parse("fi")
+    prompt = Prompt("1", fi, "p")
+    answer, steered = Answer(prompt, fi, (), plain), Answer(prompt, fi, (), "Katu " * 20)
+    line = list(pair_lines(AnswerPair(prompt, answer, steered, fi, fi, "right"), fi))[-1]
+    assert line.startswith("  94% of the steered answer says again what it said") and said in line
+    ordinary = AnswerPair(prompt, answer, Answer(prompt, fi, (), "Lapset kävelivät"), fi, fi, "right")
+    assert not any("says again" in line for line in pair_lines(ordinary, fi))
+    assert repeated_share("abcdefghijklm") == repeated_share("") == 0 and repeated_share("a" * 21) == 0.9
 
 
 def test_a_trained_delta_speaks(capsys, folder):

@@ -36,8 +36,12 @@ def test_a_corpus_is_a_folder_or_may_be_looked_up(tmp_path):
     for name in ("reference", str(tmp_path), "org/name"):
         check_corpus_name(name)
     (tmp_path / "file.txt").touch()
-    for name in (str(tmp_path / "file.txt"), str(tmp_path / "nothing"), "a/b/c"):
-        with pytest.raises(CorpusError, match="is no folder"):
+    for name, way in (
+        (str(tmp_path / "file.txt"), f"give the folder '{tmp_path}', or write"),
+        (str(tmp_path / "nothing"), "nothing is there; .* check the path"),
+        ("a/b/c", "nothing is there"),
+    ):
+        with pytest.raises(CorpusError, match=f"is no folder, .*{way}"):
             check_corpus_name(name)
 
 
@@ -178,10 +182,10 @@ def test_files_that_look_like_text_of_a_language_and_are_not_read_are_said_once(
         f"{tmp_path}: not read: {', '.join(unread)}; expected <tag>.txt or <tag>.jsonl, or <tag>.train.txt, "
         "<tag>.valid.txt and <tag>.test.txt"
     ]
-    with pytest.raises(CorpusError, match=r"no file for fi, .*; what is not read: fi.csv\)"):
+    with pytest.raises(CorpusError, match=r"no file for fi, .* beside what is there \(.*, en.txt, fi.csv, nb/"):
         load_corpus(tmp_path, ["fi"], split="all")
     (tmp_path / "en.txt").unlink()
-    with pytest.raises(CorpusError, match=r"no <tag>.txt .*what is not read: DE.TXT, .* convert the files"):
+    with pytest.raises(CorpusError, match=r"no <tag>.txt .*, but .*DE.TXT, .* write the text of each language"):
         load_corpus(tmp_path, split="all")
 
 

@@ -4,6 +4,8 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
+from io import TextIOWrapper
 from typing import Any
 
 from babelscope.cli.telling import Told, print_log_lines
@@ -15,8 +17,10 @@ DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns 0 done, 1 failed, 2 misuse, 130 interrupted (resumable)."""
+    if isinstance(sys.stdout, TextIOWrapper):  # What it has no letter for is escaped, as it is on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in ("-h", "--help", "help"):
         print(PROGRAM_HELP)
         return DONE if words else MISUSE
     if words[0] == "--version":
@@ -42,7 +46,10 @@ def tell_no_verb(words: str, as_json: bool) -> int:
     if jobs and second in ("", "-h", "--help"):
         print("\n".join([f"usage: babelscope {first} JOB …", "", *verb_lines(f"{first} ")]))
         return DONE if second else MISUSE
-    text = f"{words if jobs else first!r} is no command; expected one of {', '.join(jobs or VERBS)}"
+    unknown = words if jobs else first
+    near = get_close_matches(unknown, jobs or VERBS, n=1)
+    meant = f"did you mean `babelscope {near[0]}`?" if near else f"expected one of {', '.join(jobs or VERBS)};"
+    text = f"{unknown!r} is no command; {meant} `babelscope --help` says what each does"
     return tell_error("babelscope", text, as_json, "Misuse", MISUSE)
 
 
@@ -55,8 +62,12 @@ def tell_error(who: str, text: str, as_json: bool, kind: str, code: int) -> int:
 
 
 def as_json_line(value: Any) -> str:
-    """JSON on one line that a terminal can show: letters as they are, whatever steers a terminal escaped."""
-    return printable_json(json.dumps(value, ensure_ascii=False))
+    """JSON on one line that a terminal can show: letters as they are, whatever steers a terminal escaped.
+
+    Where the output is not UTF-8, all letters beyond ASCII are escaped, as JSON writes them.
+    """
+    unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    return printable_json(json.dumps(value, ensure_ascii=not unicode))
 
 
 def run_verb(verb: str, words: list[str], as_json: bool) -> int:

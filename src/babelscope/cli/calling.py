@@ -9,14 +9,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import redirect_stderr
 from difflib import get_close_matches
-from functools import wraps
 from importlib import import_module
 from inspect import Parameter, signature
-from itertools import product, zip_longest
+from itertools import product, takewhile, zip_longest
 from pathlib import Path
-from typing import Any, get_args
+from types import NoneType
+from typing import Annotated, Any, get_args
 
 import tyro
+from tyro.conf import arg
 
 from babelscope.cli.argument_kinds import NewPath, free
 from babelscope.cli.arguments import Result
@@ -26,9 +27,19 @@ from babelscope.cli.verbs import VERBS
 from babelscope.errors import UsageError
 
 Parameters = Mapping[str, Parameter]
-BOX = re.compile("[\u2500-\u257f]+")
-"""The frames that tyro draws around its errors."""
+BOX = re.compile("[\u2500-\u257f]+|-{10,}")
+"""The frames that tyro draws around its errors; where the output has no such letters, it rules a line."""
+METAVARS = {int: "INT", float: "FLOAT", Path: "PATH"}
+"""What usage lines have in the place of a value; tyro's own name for one that may be left out begins with {None}."""
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
+CLEARER = (
+    (
+        re.compile(r"^Unrecognized options: (.*)"),
+        r"\1: this command has no place for it; leave it out, or quote a text",
+    ),
+    (re.compile(r"^Missing from babelscope [a-z -]+: "), "expected, and did not come: "),
+)
+"""How tyro begins a message, and what it says to a person."""
 
 
 def call_verb(verb: str, words: list[str]) -> Result:
@@ -114,7 +125,7 @@ def flags_given(verb: str, parameters: Parameters, words: list[str]) -> Iterator
     flags = {flag_of(parameter): parameter for parameter in parameters.values() if flag_of(parameter).startswith("--")}
     switches = {f"--no-{flag[2:]}": flag for flag, parameter in flags.items() if isinstance(parameter.default, bool)}
     typed: list[str] = []
-    for word, following in zip_longest(words, words[1:]):
+    for position, (word, following) in enumerate(zip_longest(words, words[1:])):
         if word == "--":
             break
         if not word.startswith("--"):
@@ -129,6 +140,7 @@ def flags_given(verb: str, parameters: Parameters, words: list[str]) -> Iterator
             raise UsageError(f"{flag} came twice; expected it once; leave one out")
         if (value if equals else following) == "" and Path in types_of(flags[flag].annotation):
             raise UsageError(f"{flag} '' came; expected a path; name one")
+        check_numbers(flag, flags[flag].annotation, [value] if equals else list(values_after(words[position + 1 :])))
         typed.append(flag)
     missing = [
         flag
@@ -140,13 +152,42 @@ def flags_given(verb: str, parameters: Parameters, words: list[str]) -> Iterator
     yield from (flags[flag].name for flag in typed)
 
 
+def values_after(words: list[str]) -> Iterator[str]:
+    """The words up to the next flag."""
+    return takewhile(lambda word: not word.startswith("--"), words)
+
+
+def check_numbers(flag: str, annotation: Any, values: list[str]) -> None:
+    """Raise UsageError where no value came after a flag that takes one, or one that is no number of its kind."""
+    kinds = types_of(annotation)
+    if bool in kinds:
+        return
+    several = Ellipsis in kinds
+    if not several and not values:
+        raise UsageError(f"{flag} came without a value; expected one after it; write it, or leave the flag out")
+    number = next((kind for kind in (int, float) if kind in kinds), None)
+    for value in values if several else values[:1]:
+        if number is None or (value == "None" and NoneType in kinds):
+            continue
+        try:
+            number(value)
+        except ValueError as err:
+            expected = "a whole number, in digits" if number is int else "a number, such as 0.05"
+            raise UsageError(f"{flag} {value!r} came; expected {expected}; correct it") from err
+
+
 def parsed(verb: str, function: Callable[..., Result], words: list[str]) -> dict[str, Any]:
     """The words by the name of what they stand for; raises UsageError with what tyro says in its box."""
 
-    @wraps(function)
     def arguments(**call: Any) -> dict[str, Any]:
         return call
 
+    told = signature(function)
+    hinted = [parameter.replace(annotation=with_hint(parameter)) for parameter in told.parameters.values()]
+    vars(arguments)["__signature__"] = told.replace(parameters=hinted)
+    vars(arguments).pop("__wrapped__", None)  # A decorator of whoever checks types; tyro looks behind it.
+    arguments.__annotations__ = {parameter.name: parameter.annotation for parameter in hinted}
+    arguments.__doc__ = re.sub(r"\n {12,}(?=\S)", " ", function.__doc__ or "")  # A line for each argument.
     box = io.StringIO()
     try:
         with redirect_stderr(box):
@@ -157,6 +198,18 @@ def parsed(verb: str, function: Callable[..., Result], words: list[str]) -> dict
         raise UsageError(f"{unboxed(box.getvalue())}; see `babelscope {verb} --help`") from end
 
 
+def with_hint(parameter: Parameter) -> Any:
+    """The type of an argument, with what help says of it where its default is nothing, or None beside a type."""
+    kinds = types_of(parameter.annotation)
+    by_flag = parameter.kind is Parameter.KEYWORD_ONLY
+    several = not by_flag and Ellipsis in kinds
+    if not several and parameter.default not in ((), "", None):
+        return parameter.annotation
+    hint = "(any number)" if several else "(default: none)" if by_flag else "(may be left out)"
+    names = [name for kind, name in METAVARS.items() if kind in kinds] if NoneType in kinds else []
+    return Annotated[parameter.annotation, arg(help_behavior_hint=hint, metavar=names[0] if names else None)]
+
+
 def unboxed(box: str) -> str:
     """The text of an error of tyro's, without its frame, its title, and what it repeats of the help text."""
     lines = [line.strip("│ ") for line in STYLE.sub("", box).splitlines()]
@@ -164,4 +217,7 @@ def unboxed(box: str) -> str:
     own_words = [
         " ".join(part.split()) for part in parts if not re.match(r"\s*(Argument helptext|For full helptext)", part)
     ]
-    return "; ".join(filter(None, own_words)).rstrip(".") or "the words do not fit this command"
+    text = "; ".join(filter(None, own_words)).rstrip(".") or "the words do not fit this command"
+    for begins, clear in CLEARER:
+        text = begins.sub(clear, text)
+    return text

@@ -7,6 +7,9 @@ from babelscope.cli.telling import Told
 from babelscope.languages import Language
 from babelscope.sweeps import AnswerPair, Decoding
 
+LOOP = 0.3
+"""Share of an answer that it said before, from which on a person is told that it repeats itself."""
+
 
 def told(
     pairs: Sequence[AnswerPair],
@@ -25,8 +28,18 @@ def told(
         {
             "prompt": pair.prompt.text,
             **({"messages": [message.as_dict() for message in pair.prompt.messages]} if chat else {}),
-            "plain": {"text": pair.plain.text, "language": pair.plain_language, "ended": pair.plain.ended},
-            "steered": {"text": pair.steered.text, "language": pair.steered_language, "ended": pair.steered.ended},
+            "plain": {
+                "text": pair.plain.text,
+                "language": pair.plain_language,
+                "ended": pair.plain.ended,
+                "repeated": repeated_share(pair.plain.text),
+            },
+            "steered": {
+                "text": pair.steered.text,
+                "language": pair.steered_language,
+                "ended": pair.steered.ended,
+                "repeated": repeated_share(pair.steered.text),
+            },
             "verdict": pair.verdict,
         }
         for pair in pairs
@@ -54,6 +67,12 @@ def pair_lines(pair: AnswerPair, target: Language | None) -> Iterator[str]:
     yield from labelled("prompt", "", pair.prompt.text)
     yield from labelled("plain", pair.plain_language or "?", pair.plain.text)
     yield from labelled("steered", pair.steered_language or "?", pair.steered.text)
+    share, plain_share = (repeated_share(answer.text) for answer in (pair.steered, pair.plain))
+    if share >= LOOP:
+        cause = (
+            "so does the plain one" if plain_share >= LOOP else "the plain one does not; a smaller --strength may help"
+        )
+        yield f"  {share:.0%} of the steered answer says again what it said ({cause}); its language alone is judged"
     if target is None or pair.verdict in (None, "right"):
         return
     other = pair.steered_language
@@ -61,6 +80,12 @@ def pair_lines(pair: AnswerPair, target: Language | None) -> Iterator[str]:
         yield f"  the steered answer is in {named(other)}, not in {named(target)}"
     else:
         yield f"  the steered answer is not in {named(target)} alone: {pair.verdict}"
+
+
+def repeated_share(text: str) -> float:
+    """Share of a text's pieces of twelve characters that it had before, to three decimals: 0 where nothing repeats."""
+    pieces = [text[start : start + 12] for start in range(len(text) - 11)]
+    return round(1 - len(set(pieces)) / len(pieces), 3) if pieces else 0.0
 
 
 def labelled(what: str, tag: str, text: str) -> Iterator[str]:

@@ -10,8 +10,19 @@ def check_corpus_name(name: str) -> None:
     """Raise CorpusError for a file, and for a path where nothing is; an id of the hub is only looked up later."""
     if name == "reference" or os.path.isdir(name):
         return
-    if os.path.exists(name) or not may_be_hub_id(name):
-        raise CorpusError(f"corpus {name!r} is no folder; expected a folder with <tag>.txt files, or a hub id")
+    if os.path.exists(name):
+        folder = os.path.dirname(name)
+        raise CorpusError(
+            f"corpus {name!r} is no folder, but a file; expected a folder with <tag>.txt or <tag>.jsonl for each "
+            "language; "
+            + (f"give the folder {folder!r}, or " if folder else "")
+            + "write the text of each language into one such file of a folder"
+        )
+    if not may_be_hub_id(name):
+        raise CorpusError(
+            f"corpus {name!r} is no folder, as nothing is there; expected a folder with <tag>.txt or <tag>.jsonl for "
+            "each language, or a hub id; check the path"
+        )
 
 
 def may_be_hub_id(name: str) -> bool:

@@ -81,18 +81,17 @@ def load_folder(
     files = find_files(folder, split, languages, root=path)
     tags = parse_languages(languages) if languages is not None else tuple(sorted(files))
     unread = unread_names(folder, languages)
-    seen = f"; what is not read: {shortened(unread)}" if unread else ""
+    there = shortened(sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in folder.iterdir()))
     if not tags:
         raise CorpusError(
-            f"{folder}: no <tag>.txt or <tag>.jsonl in it for split {split!r}{seen}; expected {FILE_FORMS}; "
-            "check the path and the split, or convert the files"
+            f"{folder}: no <tag>.txt or <tag>.jsonl in it for split {split!r}, but {there or 'nothing'}; expected "
+            f"{FILE_FORMS}; check the path and the split, or write the text of each language into one such file"
         )
     missing = [tag for tag in tags if tag not in files]
     if missing:
         raise CorpusError(
             f"{folder}: no file for {', '.join(missing)}, split {split!r}; expected {missing[0]}.txt or "
-            f"{missing[0]}.jsonl (there are files for {', '.join(files) or 'no language'}{seen}); add it or leave "
-            "the language out"
+            f"{missing[0]}.jsonl beside what is there ({there or 'nothing'}); add it or leave the language out"
         )
     say_unread(str(folder), tuple(unread))
     plain = [tag for tag in tags if not folders and not split_of(files[tag])]
