@@ -32,7 +32,17 @@ from babelscope.files.writing import write_text
 from babelscope.languages import Language
 from babelscope.models import Layout
 from babelscope.runs import Run, environment, run_experiment
-from babelscope.subnetworks import Bank, Dense, Rows, Subnetwork, ffn_names, parameter_names, rows_loss
+from babelscope.subnetworks import (
+    Bank,
+    Dense,
+    JointStudent,
+    Rows,
+    Subnetwork,
+    TokenRows,
+    ffn_names,
+    parameter_names,
+    rows_loss,
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,8 @@ class Config:
     length: int = 128
     share: float = 0.01
     """Of each layer's neurons that train."""
+    tokens: float = 0.05
+    """Share of the vocabulary, its last entries, whose rows are trained as those of an extension are."""
     rounds: int = 11
     seed: int = 0
     out: str = ""
@@ -192,6 +204,8 @@ NAMES = (
     "fused, torch's products",
     "fused, recompute",
     "split",
+    "rows of tokens",
+    "fused and rows of tokens",
     "lora r8 mlp",
     "shira",
     "ffn mask",
@@ -212,8 +226,14 @@ def build_variant(name: str, model, config: Config) -> Variant:
             Bank.of(layout, neurons),
             form="split" if name == "split" else "fused",
             recompute="mlp" if "recompute" in name else "nothing",
+            below="rows" in name,
         )
-    elif name.startswith("lora"):
+    if name.endswith("rows of tokens"):
+        count = round(config.tokens * model.config.vocab_size)
+        ids = torch.arange(model.config.vocab_size - count, model.config.vocab_size)
+        token_rows = TokenRows(layout, ids, alone=student is None)
+        student = token_rows if student is None else JointStudent((student, token_rows), (1.0, 1.0))
+    if name.startswith("lora"):
         student = PeftStudent.lora(layout, rank=8, where="mlp")
     elif name == "shira":
         student = PeftStudent.shira(layout, rank=4, where="mlp", seed=config.seed)
@@ -234,8 +254,11 @@ def build_variant(name: str, model, config: Config) -> Variant:
 def storages(model, student) -> set[int]:
     """Of weights and buffers."""
     found = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    if isinstance(student, Subnetwork):
-        found.add(student.bank.master.untyped_storage().data_ptr())
+    for part in student.parts if isinstance(student, JointStudent) else [student]:
+        if isinstance(part, Subnetwork):
+            found.add(part.bank.master.untyped_storage().data_ptr())
+        elif isinstance(part, TokenRows):
+            found.add(part.master.untyped_storage().data_ptr())
     return found
 
 

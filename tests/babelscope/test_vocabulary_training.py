@@ -39,11 +39,12 @@ def dense_rows(model, rows):
     return 0.1 * float(loss.detach()), torch.cat([table.grad[IDS] for table in tables])
 
 
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_gradients_of_rows_are_those_of_dense_autograd(family):
+def test_gradients_of_rows_are_those_of_dense_autograd(family, alone):
     rows = random_rows()
     rows.input_ids[:, 4] = IDS[0]
-    student = TokenRows(layout_of(tiny_model(family).requires_grad_(False)), IDS)
+    student = TokenRows(layout_of(tiny_model(family).requires_grad_(False)), IDS, alone=alone)
     loss = gradient_of(student, rows)
     expected, dense = dense_rows(tiny_model(family), rows)
     assert loss == pytest.approx(expected, rel=2e-6)

@@ -90,7 +90,7 @@ def train_vocabulary(
     with pack.applied(model):
         layout = layout_of(model)
         check_reachable(layout)
-        rows = TokenRows(layout, (pack.source < 0).nonzero()[:, 0], decay=decay)
+        rows = TokenRows(layout, (pack.source < 0).nonzero()[:, 0], decay=decay, alone=neurons is None)
         student = student_of(layout, rows, neurons, form=form, recompute=recompute, decay=decay)
         check_untouched(layout, student.layers)
         mixture = mix_texts(

@@ -30,6 +30,14 @@ def choose_form(layout: Layout, form: Form) -> Literal["split", "fused"]:
     Raises PrerequisiteError where "fused" is asked for and the rule says no.
     """
     refuse_joined_neurons(layout)
+    why = why_not_fused(layout)
+    if form == "fused" and why:
+        raise PrerequisiteError(f"form 'fused' cannot train this model: {', '.join(why)}; use 'auto' or 'split'")
+    return "split" if form == "split" or why else "fused"
+
+
+def why_not_fused(layout: Layout) -> list[str]:
+    """What stands against the fused form of these MLPs."""
     objections = [
         (not layout.gated, "the MLP is plain"),
         (bool(layout.n_experts), "the MLP has experts"),
@@ -37,25 +45,23 @@ def choose_form(layout: Layout, form: Form) -> Literal["split", "fused"]:
         (type(layout.act(0)).__name__ not in ACTIVATIONS, f"its activation is {type(layout.act(0)).__name__}"),
         (has_hooks(layout), "hooks stand inside the MLP"),
     ]
-    why = [text for applies, text in objections if applies]
-    if form == "fused" and why:
-        raise PrerequisiteError(f"form 'fused' cannot train this model: {', '.join(why)}; use 'auto' or 'split'")
-    return "split" if form == "split" or why else "fused"
+    return [text for applies, text in objections if applies]
+
+
+def why_joined(layout: Layout) -> list[str]:
+    """Why an MLP is no sum over act(gate·x)(up·x) down."""
+    family = layout.family
+    reasons = (
+        (family.inner_norm, f"{family.inner_norm} norms them together before the down projection"),
+        (family.interleaved, "its experts multiply clamped sums, not act(gate·x) and up·x"),
+        (not family.act, "its activation function is no module"),
+    )
+    return [text for applies, text in reasons if applies]
 
 
 def refuse_joined_neurons(layout: Layout) -> None:
-    """Raise PrerequisiteError where an MLP is no sum over act(gate·x)(up·x) down, so that neurons cannot run apart."""
-    family = layout.family
-    why = [
-        text
-        for applies, text in (
-            (family.inner_norm, f"{family.inner_norm} norms them together before the down projection"),
-            (family.interleaved, "its experts multiply clamped sums, not act(gate·x) and up·x"),
-            (not family.act, "its activation function is no module"),
-        )
-        if applies
-    ]
-    if why:
+    """Raise PrerequisiteError where an MLP is no sum over its neurons, so that they cannot run apart."""
+    if why := why_joined(layout):
         raise PrerequisiteError(
             f"neurons of {layout.model.config.model_type} cannot be trained one by one: {why[0]}; expected a family "
             "whose MLP is a sum over neurons; train with peft's LoRA, or take another model"
@@ -149,12 +155,21 @@ def fused_form(bank: Bank, *, lowest: int, recompute: Recompute = "nothing") -> 
     norms that are frozen too go back by a shorter way. lowest: the first layer that gradients pass. recompute:
     "nothing" keeps the two pre-activations for the backward pass, "mlp" works them out again from the MLP's input.
     """
-    layout = bank.layout
-    with bank.borrowed(), frozen_norms(layout, lowest), frozen_linears(layout), ExitStack() as stack:
+    with bank.borrowed(), frozen_passes(bank.layout, lowest, bank, recompute=recompute):
         bank.write(bank.master)
-        anchor = bank.master.detach().requires_grad_()
+        yield
+
+
+@contextmanager
+def frozen_passes(
+    layout: Layout, lowest: int, bank: Bank | None = None, *, recompute: Recompute = "nothing"
+) -> Iterator[None]:
+    """While open, frozen norms, linear maps and gated MLPs go back by shorter ways; MLPs give gradients of a bank."""
+    with frozen_norms(layout, lowest), frozen_linears(layout), ExitStack() as stack:
+        anchor = None if bank is None else bank.master.detach().requires_grad_()
         for layer in range(lowest, layout.n_layers):
-            frozen = FrozenMLP(bank, layer, anchor if layer in bank.layers else None, recompute)
+            trained = bank if bank is not None and layer in bank.layers else None
+            frozen = FrozenMLP(layout, layer, trained, None if trained is None else anchor, recompute)
             module = layout.mlp(layer)
             stack.callback(restore_forward, module, vars(module).get("forward"))
             # An attribute of this one object stands before its class's method; deleting it brings that back.
@@ -163,14 +178,16 @@ def fused_form(bank: Bank, *, lowest: int, recompute: Recompute = "nothing") -> 
 
 
 class FrozenMLP:
-    """The forward pass of one MLP whose weights are frozen but for the bank's rows."""
+    """The forward pass of one MLP whose weights are frozen but for a bank's rows."""
 
-    def __init__(self, bank: Bank, layer: int, anchor: Tensor | None, recompute: Recompute) -> None:
-        self.weights = {role: rows.detach()[0] for role, rows in bank.layout.neuron_rows(layer).items()}
+    def __init__(
+        self, layout: Layout, layer: int, bank: Bank | None, anchor: Tensor | None, recompute: Recompute
+    ) -> None:
+        self.weights = {role: rows.detach()[0] for role, rows in layout.neuron_rows(layer).items()}
         self.anchor, self.recompute = anchor, recompute == "mlp"
-        self.activation = ACTIVATIONS[type(bank.layout.act(layer)).__name__]
+        self.activation = ACTIVATIONS[type(layout.act(layer)).__name__]
         self.chosen = self.grad_in = self.grad_down = None
-        if anchor is not None:
+        if bank is not None:
             gate, up, down = (bank.part(layer, role) for role in ("gate", "up", "down"))
             self.chosen = gate.neuron
             self.grad_in, self.grad_down = bank.grad[gate.rows.start : up.rows.stop], bank.grad[down.rows]

@@ -15,6 +15,7 @@ from babelscope.axes import Bool, Float, Float32, Int64, Tensor
 from babelscope.errors import PrerequisiteError, SelectionError
 from babelscope.models import Layout
 from babelscope.models.plain import plain_weight
+from babelscope.subnetworks.forms import frozen_passes, why_joined, why_not_fused
 from babelscope.subnetworks.row_optimizer import RowOptimizer
 from babelscope.upstream.names import attribute
 
@@ -36,6 +37,8 @@ class TokenRows:
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-8
     decay: float = 0.0
+    alone: bool = False
+    """Whether nothing else is trained, so that the frozen body may go back by shorter ways where it has them."""
     master: Float32[Tensor, "row hidden"] = field(init=False)
     """Rows of the embeddings; below them those of an untied head."""
     base: Float32[Tensor, "row hidden"] = field(init=False)
@@ -97,6 +100,8 @@ class TokenRows:
             leaf.grad = grad
         before = [table.detach()[self.ids] for table in self.tables]
         with ExitStack() as stack:
+            if self.alone and not (why_joined(self.layout) or why_not_fused(self.layout)):
+                stack.enter_context(frozen_passes(self.layout, 0))
             stack.callback(self._write, before)
             self.refresh()
             reader = EmbeddingGradient(embedding, self.ids, leaves[0])
