@@ -117,6 +117,10 @@ USED = [
         "out languages method neurons steps learning-rate tokens-per-step max-length train-documents seeds draws "
         "resume device dtype seed",
     ),
+    (
+        "influence reference reference --queries FILE --out OUT",
+        "queries out languages split passages layers max-length damping top draws resamples device dtype seed",
+    ),
     ("subtract Delta --general Delta --out OUT", "general out"),
     ("export Delta reference --out OUT", "out format also scale device dtype"),
     ("export Delta reference --out OUT --format peft", "out format also scale device"),

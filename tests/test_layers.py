@@ -21,7 +21,7 @@ LEVELS = [
     ["neurons", "directions", "steering", "subnetworks", "vocabulary"],
     ["features", "probes"],
     ["identification", "ablation", "sweeps", "adapters", "report"],
-    ["adaptation", "dashboards", "knowledge", "playground", "priming", "study"],
+    ["adaptation", "dashboards", "influence", "knowledge", "playground", "priming", "study"],
     ["editing"],
     ["cli"],
 ]

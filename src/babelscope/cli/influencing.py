@@ -1,0 +1,68 @@
+"""The verb `influence`."""
+
+from babelscope.cli.argument_kinds import alone, free
+from babelscope.cli.arguments import Device, Dtype, File, Model, Out, Result, Split, Tag, Text
+from babelscope.cli.quantities import Count, Draws, Layer, Length, Resamples, RowLength, Seed
+
+
+@alone
+def run_influence(
+    model: Model,
+    corpus: Text,
+    *,
+    queries: File,
+    out: Out,
+    languages: tuple[Tag, ...] = (),
+    split: Split = "train",
+    passages: Count = 20,
+    layers: tuple[Layer, ...] = (),
+    max_length: RowLength = 128,
+    damping: Length = 0.1,
+    top: Count = 10,
+    draws: Draws = 999,
+    resamples: Resamples = 1000,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
+) -> Result:
+    """Which passages of training text, in which language, make the model say each completion: influence by EK-FAC.
+
+    Beside it each passage has the inner product of gradients, TF-IDF, BM25, the cosine of mean states, and its length.
+
+    Args:
+        corpus: folder with training text by language, hub id, or "reference".
+        queries: JSON lines with language, completion, and where wanted prompt and id.
+        out: folder for results.jsonl, scores.jsonl, top.jsonl and influence.html.
+        languages: BCP-47 tags of the passages; none means every language of the text.
+        split: of the corpus.
+        passages: of each language, the first ones.
+        layers: whose MLPs take part; none means all.
+        max_length: tokens of a passage or query at most.
+        damping: of the curvature, in mean eigenvalues.
+        top: most influential passages of each query whose languages are counted.
+        draws: permutations of the passages' languages.
+        resamples: of queries, for intervals.
+    """
+    free(out)
+    from babelscope.corpus import load_corpus
+    from babelscope.influence import InfluenceReport, check_top, influence_of_text, read_queries
+    from babelscope.models import open_model
+
+    asked = read_queries(queries)
+    texts = load_corpus(corpus, languages or None, split=split).head(passages)
+    check_top(top, sum(map(len, texts.values())))
+    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    influence = influence_of_text(
+        opened,
+        tokenizer,
+        asked,
+        texts,
+        layers=layers,
+        max_length=max_length,
+        damping=damping,
+        progress=True,
+        seed=seed,
+    )
+    report = InfluenceReport(influence, top, draws, resamples, seed)
+    report.save(out)
+    return {"out": str(out), **report.summary()}
