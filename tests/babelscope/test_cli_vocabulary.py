@@ -59,6 +59,10 @@ def test_a_model_is_extended_by_as_many_entries_as_are_worth_it(corpus, tmp_path
     assert made["new"] == pack.n_new == made["entries"]["after"] - made["entries"]["before"] > 0
     shares = made["tokens_saved_by_size"]
     assert 0.75 * max(shares.values()) <= shares[str(pack.n_new)] + 1e-4 and pack.parameters["init"] == "merge"
+    flags = ["--languages", "cy", "--size", 6, "--init", "translate", "--pairs", "reference"]
+    told(capsys, "vocabulary", "extend", "reference", corpus, *flags, "--out", tmp_path / "translated")
+    account = VocabularyPack.load(tmp_path / "translated").parameters["alignment"]
+    assert 0 < account["aligned"] <= 6 and account["against"] == "en"
     few = ["--languages", "cy", "--size", 4, "--out", tmp_path / "few"]
     again = told(capsys, "vocabulary", "extend", "reference", corpus, *few)
     assert again["new"] == 4
@@ -84,10 +88,18 @@ def test_a_model_gets_a_vocabulary_that_is_trained_on_a_language(corpus, tmp_pat
         (["extend", "--min-count", "90000"], "gives no new token"),
         (["extend", "--seed", "1"], "--seed came, which is used only with --init random"),
         (["extend", "--init", "best"], "best"),
+        (["extend", "--init", "translate"], "--init came, which is used only with --pairs, if it is translate"),
+        (["replace", "--pairs", "reference"], "--pairs came, which is used only with --init translate"),
+        (["extend", "--languages", "cy", "--init", "translate", "--pairs", "PAIRS"], "lines"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line_and_nothing_is_written(words, says, corpus, tmp_path, capsys):
     verb, *flags = words
+    if "PAIRS" in flags:
+        (tmp_path / "pairs").mkdir()
+        (tmp_path / "pairs" / "cy.txt").write_text("un\ndau\n")
+        (tmp_path / "pairs" / "en.txt").write_text("one\n")
+        flags[-1] = str(tmp_path / "pairs")
     code = main(["vocabulary", verb, "reference", str(corpus), "--out", str(tmp_path / "pack"), *flags])
     err = capsys.readouterr().err
     assert code in (1, 2) and says in err and len(err.strip().splitlines()) == 1

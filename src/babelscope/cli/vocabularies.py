@@ -1,7 +1,7 @@
 """The verbs `vocabulary trim`, `vocabulary extend`, `vocabulary replace` and `vocabulary apply`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -10,11 +10,42 @@ from babelscope.cli.arguments import Device, Dtype, Model, Out, Result, Split, T
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, CountOrNone, Seed
 
-Init = Literal["random", "mean", "subword", "merge", "align", "script", "focus", "omp", "distill", "distill-shuffled"]
+if TYPE_CHECKING:
+    from babelscope.corpus import Corpus
+
+Init = Literal[
+    "random",
+    "mean",
+    "subword",
+    "merge",
+    "align",
+    "script",
+    "focus",
+    "omp",
+    "distill",
+    "distill-shuffled",
+    "translate",
+    "translate-shuffled",
+]
 DRAWN = UsedWith(
-    "with --init random, script or distill",
-    lambda call: call["init"] in ("random", "script", "distill", "distill-shuffled"),
+    "with --init random, script, distill or translate-shuffled",
+    lambda call: call["init"] in ("random", "script", "distill", "distill-shuffled", "translate-shuffled"),
 )
+TRANSLATED = UsedWith(
+    "with --init translate or translate-shuffled",
+    lambda call: call["init"] in ("translate", "translate-shuffled"),
+)
+ON_PAIRS = UsedWith("with --pairs, if it is translate", lambda call: not TRANSLATED.holds(call) or bool(call["pairs"]))
+
+
+def parallel_text_of(name: str, against: str, texts: "Corpus") -> "Corpus | None":
+    """Parallel text of `against` and the languages of a text, from its train split where it has some; None of none."""
+    from babelscope.corpus import WHOLE, has_splits, load_corpus
+
+    if not name:
+        return None
+    tags = dict.fromkeys((against, *texts))
+    return load_corpus(name, tags, split="train" if has_splits(name) else WHOLE, parallel=True)
 
 
 @alone
@@ -68,8 +99,10 @@ def run_extend(
     out: Out,
     languages: tuple[Tag, ...] = (),
     size: CountOrNone = 0,
-    init: Init = "subword",
+    init: Annotated[Init, ON_PAIRS] = "subword",
     min_count: Count = 5,
+    pairs: Annotated[str, TRANSLATED] = "",
+    against: Annotated[Tag, TRANSLATED] = "en",
     seed: Annotated[Seed, DRAWN] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -86,8 +119,11 @@ def run_extend(
         init: what new rows begin with: the mean of the tokens that an entry was cut into (subword), of the two that it
             joins (merge), of those that stood in its places (align), of all (mean); drawn from all rows (random) or
             those of its script (script); mixed from entries with the same neighbours (focus, omp); learnt, in minutes,
-            from the model's states after the tokens that stood there (distill; its control is distill-shuffled).
+            from the model's states after the tokens that stood there (distill; its control is distill-shuffled); mixed
+            from the tokens of a word's translations in --pairs (translate; its control is translate-shuffled).
         min_count: how often two tokens must stand side by side to be joined.
+        pairs: folder of <tag>.txt whose lines are parallel, hub id, or "reference"; its train split where it has some.
+        against: the language of it that the model knows.
     """
     from babelscope.corpus import load_corpus
     from babelscope.models import open_model
@@ -95,6 +131,7 @@ def run_extend(
 
     free(out)
     train, valid = (load_corpus(corpus, languages or None, split=split) for split in ("train", "valid"))
+    translations = parallel_text_of(pairs, against, train)
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     pack = extend_vocabulary(
         opened,
@@ -104,6 +141,8 @@ def run_extend(
         init=init,
         valid=valid,
         min_count=min_count,
+        pairs=translations,
+        against=against,
         seed=seed,
         progress=True,
     )
@@ -128,8 +167,10 @@ def run_replace(
     languages: tuple[Tag, ...] = (),
     split: Split = "train",
     size: CountOrNone = 0,
-    init: Init = "subword",
+    init: Annotated[Init, ON_PAIRS] = "subword",
     min_count: Count = 5,
+    pairs: Annotated[str, TRANSLATED] = "",
+    against: Annotated[Tag, TRANSLATED] = "en",
     seed: Annotated[Seed, DRAWN] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -146,6 +187,8 @@ def run_replace(
         size: entries in all; 0 takes what the text gives, at most as many as the model has.
         init: what new rows begin with, as in `vocabulary extend`.
         min_count: how often a pair, or a letter, must come to be an entry.
+        pairs: parallel text for translate, as in `vocabulary extend`.
+        against: the language of it that the model knows.
     """
     from babelscope.corpus import load_corpus
     from babelscope.models import open_model
@@ -153,9 +196,19 @@ def run_replace(
 
     free(out)
     texts = load_corpus(corpus, languages or None, split=split)
+    translations = parallel_text_of(pairs, against, texts)
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
     pack = replace_vocabulary(
-        opened, tokenizer, texts, size=size or None, init=init, min_count=min_count, seed=seed, progress=True
+        opened,
+        tokenizer,
+        texts,
+        size=size or None,
+        init=init,
+        min_count=min_count,
+        pairs=translations,
+        against=against,
+        seed=seed,
+        progress=True,
     )
     pack.save(out)
     before, after = pack.parameters["tokens"]

@@ -15,6 +15,7 @@ from babelscope.vocabulary.pack import VocabularyPack
 from babelscope.vocabulary.row_packs import pack_of
 from babelscope.vocabulary.token_tables import check_none_applied, token_tables
 from babelscope.vocabulary.tokenizer_form import TokenizerForm
+from babelscope.vocabulary.translated_rows import check_pairs
 
 SIZES = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 """Where the curve of saved tokens is read."""
@@ -34,6 +35,8 @@ def extend_vocabulary(
     valid: Texts | None = None,
     min_count: int = 5,
     seed: int = 0,
+    pairs: Texts | None = None,
+    against: str = "en",
     progress: bool = False,
 ) -> VocabularyPack:
     """More entries for the languages of a text, for byte-level BPE, BPE with byte fallback, and Unigram.
@@ -46,19 +49,25 @@ def extend_vocabulary(
     size: new entries; None takes, of 50, 100, 200, 500 …, the first that saves three quarters of the tokens that the
     longest list saves in `valid`, or in every tenth document where that is not given, which learning then leaves out.
     init: one of `initial_rows.INITS`: random, mean, subword, merge, align, script, focus, omp; or "distill", which
-    learns the rows in minutes, and its control "distill-shuffled": see `distilled_rows.distilled`.
+    learns the rows in minutes, and its control "distill-shuffled": see `distilled_rows.distilled`; or "translate",
+    mixtures of the rows of a word's translations, and its control "translate-shuffled": see
+    `translated_rows.translated_rows`.
     valid: text that is not learnt from, in which the saved tokens are counted (`parameters["curve"]`); with a size and
     without it they are counted in the text that was learnt from, and the curve's `held_out` is False.
     min_count: how often a pair must come to be joined. seed: of what is drawn.
+    pairs: for "translate", parallel text of each language of the text and of `against`, which the model knows.
     Raises PrerequisiteError as `trim_vocabulary`, and for tokens without a row; CorpusError for text that gives no new
-    token; MeasurementError for a size that it does not give, and an unknown init.
+    token, and pairs that are not parallel or align no new token; LanguageError for a language that the pairs lack;
+    MeasurementError for a size that it does not give, an unknown init, and pairs that are absent or not used.
     """
     check_init(init)
     if min_count < 1 or (size is not None and size < 0):
         raise MeasurementError(f"size {size}, min_count {min_count} came; expected 0 or more, and 1 or more")
     check_none_applied(model, "extending")
-    new = new_entries(tokenizer, texts, rows=token_tables(model).rows, size=size, valid=valid, min_count=min_count)
-    return pack_of(model, new, "extend", init, seed=seed, progress=progress)
+    corpus = as_corpus(texts)
+    translations = check_pairs(init, pairs, against, corpus)
+    new = new_entries(tokenizer, corpus, rows=token_tables(model).rows, size=size, valid=valid, min_count=min_count)
+    return pack_of(model, new, "extend", init, translations=translations, seed=seed, progress=progress)
 
 
 def new_entries(

@@ -90,7 +90,8 @@ class NewEntries:
         return text_vectors(self.successor, self.corpus)
 
 
-def _mixture(weights: Mapping[int, float] | Mapping[int, int]) -> RowMixture:
+def mixture_of(weights: Mapping[int, float] | Mapping[int, int]) -> RowMixture:
+    """Rows by id with weights that are brought to a sum of 1."""
     values = torch.tensor(list(weights.values()), dtype=torch.float64)
     return RowMixture(torch.tensor(list(weights)), values / values.sum())
 
@@ -110,7 +111,7 @@ def subword_rows(new: NewEntries) -> list[RowMixture]:
 
     Source: Koto et al. 2021, arXiv:2109.04607; Gee et al. 2022, arXiv:2402.09977.
     """
-    return [_mixture(leaves) for leaves in new.leaves]
+    return [mixture_of(leaves) for leaves in new.leaves]
 
 
 def merge_rows(new: NewEntries) -> list[RowMixture]:
@@ -127,7 +128,7 @@ def merge_rows(new: NewEntries) -> list[RowMixture]:
             for index, weight in (made[part] if part in made else _whole_or_cut(new, part)).items():
                 both[index] += weight / 2
         made[entry] = both
-    return [_mixture(made[entry] if entry in made else new.leaves_of(entry)) for entry in new.entries]
+    return [mixture_of(made[entry] if entry in made else new.leaves_of(entry)) for entry in new.entries]
 
 
 def _whole_or_cut(new: NewEntries, entry: str) -> Mapping[int, float]:
@@ -166,7 +167,7 @@ def aligned_rows(new: NewEntries) -> list[RowMixture]:
             for part in before.ids[place : last + 1]:
                 cuts[index][part] += 1 / (last + 1 - place)
     by_leaves = subword_rows(new)
-    return [_mixture(cuts[index]) if cuts[index] else by_leaves[number] for number, index in enumerate(new.ids)]
+    return [mixture_of(cuts[index]) if cuts[index] else by_leaves[number] for number, index in enumerate(new.ids)]
 
 
 def byte_edges(form: TokenizerForm, encoded: EncodedText) -> list[int]:
@@ -255,12 +256,15 @@ INITS: dict[str, Callable[[NewEntries], Sequence[RowMixture | RowPool]]] = {
 """Ways to begin that are mixed or drawn from rows, by name."""
 DISTILLED = ("distill", "distill-shuffled")
 """Ways to begin that are learnt from the model's own states, and its control; see `distilled_rows`."""
+TRANSLATED = ("translate", "translate-shuffled")
+"""Ways to begin that need parallel text: its aligned words, and its control; see `translated_rows`."""
 
 
 def check_init(name: str) -> None:
     """Raise MeasurementError for a way to begin that is unknown."""
-    if name not in (*INITS, *DISTILLED):
-        raise MeasurementError(f"init {name!r} came; expected one of {', '.join((*INITS, *DISTILLED))}")
+    names = (*INITS, *DISTILLED, *TRANSLATED)
+    if name not in names:
+        raise MeasurementError(f"init {name!r} came; expected one of {', '.join(names)}")
 
 
 @torch.no_grad()

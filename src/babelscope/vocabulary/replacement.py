@@ -13,6 +13,7 @@ from babelscope.vocabulary.row_packs import pack_of
 from babelscope.vocabulary.token_tables import check_none_applied, ids_named_by, token_tables
 from babelscope.vocabulary.tokenizer_form import TokenizerForm
 from babelscope.vocabulary.trained_tokenizer import train_form
+from babelscope.vocabulary.translated_rows import check_pairs
 from babelscope.vocabulary.trimming import count_tokens_of
 
 
@@ -26,6 +27,8 @@ def replace_vocabulary(
     replacement: PreTrainedTokenizerBase | None = None,
     min_count: int = 5,
     seed: int = 0,
+    pairs: Texts | None = None,
+    against: str = "en",
     progress: bool = False,
 ) -> VocabularyPack:
     """A vocabulary of a text's languages in the place of the model's, for the kinds that `extend_vocabulary` takes.
@@ -39,6 +42,7 @@ def replace_vocabulary(
     init: as in `extend_vocabulary`; "merge" needs merges, so not a Unigram.
     replacement: a finished tokenizer of the same kind; the text is then what rows are worked out from.
     min_count: how often a pair, or a letter, must come to be an entry. seed: of what is drawn.
+    pairs, against: as in `extend_vocabulary`.
     Raises PrerequisiteError as `extend_vocabulary`, and for a replacement of another kind or without the special
     tokens; CorpusError for text without a word; MeasurementError for a size that cannot be, and an unknown init.
     Source: Dobler and de Melo 2023, arXiv:2305.14481.
@@ -50,6 +54,7 @@ def replace_vocabulary(
         raise MeasurementError(f"size {size} and a finished replacement came; expected one of them; leave out the size")
     check_none_applied(model, "replacing")
     form, corpus = TokenizerForm.of(tokenizer), as_corpus(texts)
+    translations = check_pairs(init, pairs, against, corpus)
     if init == "merge" and form.model["type"] == "Unigram":
         raise MeasurementError("init 'merge' came for a Unigram, whose entries join no two; expected another init")
     rows, count = token_tables(model).rows, len(form.ids)
@@ -66,7 +71,7 @@ def replace_vocabulary(
         successor = TokenizerForm.of(replacement)
         check_same_kind(form, successor, named_ids | {token["id"] for token in form.state["added_tokens"]})
     new = replaced_entries(tokenizer, form, successor, corpus, rows=rows, min_count=min_count)
-    return pack_of(model, new, "replace", init, seed=seed, progress=progress)
+    return pack_of(model, new, "replace", init, translations=translations, seed=seed, progress=progress)
 
 
 def check_same_kind(form: TokenizerForm, successor: TokenizerForm, named_ids: set[int]) -> None:
