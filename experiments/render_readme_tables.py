@@ -113,6 +113,8 @@ TABLES = {
     "judge of neighbours": judging.neighbours_table,
     "judge cost": judging.judge_cost,
     "language heads": probes.language_heads_table,
+    "trims": vocabulary.trims_table,
+    "trims summary": vocabulary.trims_summary,
     "beginnings": vocabulary.beginnings_table,
     "beginnings summary": vocabulary.beginnings_summary,
     "ranks": ranks.ranks_line,

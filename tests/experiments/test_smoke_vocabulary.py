@@ -3,8 +3,13 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from babelscope import load_corpus
+from babelscope.errors import CorpusError, MeasurementError
 from babelscope.runs import Run
 
 
@@ -43,3 +48,17 @@ def test_trimming_and_extending_give_rows_that_add_up(tmp_path):
     losses = {row["init"]: row["bits_per_byte"] for row in begun}
     assert losses["distill"] < losses["subword"] < losses["random"] and losses["distill"] < losses["distill-shuffled"]
     assert len(set(losses.values())) == 4
+
+    # Another way to begin is added to the same file; the rows that are there stay, and other settings are refused.
+    again = replace(config, inits=("translate",), jobs=("extend",), pairs=str(tmp_path))
+    with pytest.raises(CorpusError, match="eu-en.tsv: not there"):
+        module.run(again, Run(tmp_path / "run"))
+    sides = zip(*(load_corpus("reference")[tag] for tag in ("eu", "en")), strict=True)
+    (tmp_path / "eu-en.tsv").write_text("".join(f"{a.text}\t{b.text}\n" for a, b in sides))
+    (tmp_path / "second").mkdir()
+    module.run(again, Run(tmp_path / "second"))
+    facts, *more = map(json.loads, (tmp_path / "vocabularies.jsonl").read_text().splitlines())
+    assert more[:-1] == [whole, *rows] and more[-1]["init"] == "translate" == facts["config"]["inits"][-1]
+    assert 0 < more[-1]["alignment"]["aligned"] <= 4 and len(facts["config"]["inits"]) == 5
+    with pytest.raises(MeasurementError, match="measured with another size"):
+        module.run(replace(again, size=5), Run(tmp_path / "second"))
