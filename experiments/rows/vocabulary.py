@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import Counter
 
 import torch
 from tables.measured import read
@@ -11,12 +12,15 @@ from transformers import PreTrainedTokenizerFast
 from babelscope import extend_vocabulary, infer_training_shares, load_corpus, open_model, trim_vocabulary
 from babelscope.evaluation import bits_per_byte
 from babelscope.vocabulary.token_tables import token_tables
+from babelscope.vocabulary.word_alignment import word_links
 from rows.plain import largest
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
 
 KEPT = ("en", "de", "fi")
 UNDERSERVED = ("eu", "cy", "tt")
 NEW = 100
+OFTEN = 10
+"""Times that a word comes for its translation to be looked for."""
 
 
 def lines_of(inputs: Inputs, tags: tuple[str, ...], split: str, most: int) -> dict[str, list[str]]:
@@ -111,7 +115,30 @@ def measure_extend(inputs: Inputs) -> RowResult:
                 verdict="in shape" if all(half[tag] >= 0.6 * share > 0 for tag, share in saved.items()) else "not",
             )
         ],
-        absent=["trans-tokenization: no aligner of words is among the packages", "token distillation"],
+        planted=[planted_dictionary(inputs)],
+        absent=[
+            "FOCUS and matching pursuit with vectors of fastText or of another model: here of neighbours in the text",
+            "learned embeddings carried from a base to an instruction-tuned model (arXiv:2412.21140)",
+        ],
+    )
+
+
+def planted_dictionary(inputs: Inputs) -> Planted:
+    """English, and the same lines with their words and the letters of each in the reverse order."""
+    lines = lines_of(inputs, ("en",), "train", 4000)["en"]
+    source = [["".join(filter(str.isalpha, word)).lower() for word in line.split()] for line in lines]
+    target = [[word[::-1] for word in reversed(sentence)] for sentence in source]
+    flat = [[word for sentence in side for word in sentence] for side in (source, target)]
+    often = {word for word, count in Counter(flat[0]).items() if count >= OFTEN and word}
+    links = Counter((flat[0][first], flat[1][second]) for first, second in word_links(source, target).tolist())
+    best: dict[str, tuple[int, str]] = {}
+    for (word, other), count in links.items():
+        best[word] = max(best.get(word, (0, "")), (count, other))
+    right = sum(best.get(word, (0, ""))[1] == word[::-1] for word in often)
+    return Planted(
+        what=f"the dictionary of a language made from English by reversing: {len(often)} words that come {OFTEN} times",
+        recall=right / len(often),
+        precision=right / sum(word in best for word in often),
     )
 
 
