@@ -13,6 +13,10 @@ TRAINED = (
     "language out conversation steps tokens-per-step max-length accumulation rates evaluate-every "
     "patience baseline same-text check-language device dtype seed"
 )
+ROWS_TRAINED = (
+    "language out neurons steps learning-rate tokens-per-step max-length accumulation decay evaluate-every patience "
+    "resume same-text check-language device dtype seed"
+)
 STUDIED = (
     "out languages tokens-per-language choose-tokens ablate-tokens part-tokens draws script-documents resamples "
     "steering same-text parallel resume check-language include-samples minutes device dtype seed"
@@ -129,13 +133,26 @@ USED = [
     ("vocabulary trim reference reference --out OUT", "out languages split min-count size device dtype"),
     ("vocabulary extend reference reference --out OUT", "out languages size init min-count device dtype"),
     (
+        "vocabulary extend reference reference --out OUT --init translate --pairs reference",
+        "out languages size init min-count pairs against device dtype",
+    ),
+    (
         "vocabulary extend reference reference --out OUT --init random",
         "out languages size init min-count seed device dtype",
     ),
     ("vocabulary replace reference reference --out OUT", "out languages split size init min-count device dtype"),
     (
+        "vocabulary replace reference reference --out OUT --init translate --pairs reference",
+        "out languages split size init min-count pairs against device dtype",
+    ),
+    (
         "vocabulary replace reference reference --out OUT --init random",
         "out languages split size init min-count seed device dtype",
+    ),
+    ("vocabulary train reference VocabularyPack reference --out OUT --language fi", ROWS_TRAINED),
+    (
+        "vocabulary train reference VocabularyPack reference --out OUT --language fi --replay en --replay-share .2",
+        f"{ROWS_TRAINED} replay replay-share",
     ),
     ("vocabulary apply reference VocabularyPack --out OUT", "out device dtype"),
     ("evaluate perplexity reference reference", "languages split max-length device dtype"),
