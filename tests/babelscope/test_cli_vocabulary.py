@@ -60,9 +60,9 @@ def test_a_model_is_extended_by_as_many_entries_as_are_worth_it(corpus, tmp_path
     shares = made["tokens_saved_by_size"]
     assert 0.75 * max(shares.values()) <= shares[str(pack.n_new)] + 1e-4 and pack.parameters["init"] == "merge"
     flags = ["--languages", "cy", "--size", 6, "--init", "translate", "--pairs", "reference"]
-    told(capsys, "vocabulary", "extend", "reference", corpus, *flags, "--out", tmp_path / "translated")
+    made = told(capsys, "vocabulary", "extend", "reference", corpus, *flags, "--out", tmp_path / "translated")
     account = VocabularyPack.load(tmp_path / "translated").parameters["alignment"]
-    assert 0 < account["aligned"] <= 6 and account["against"] == "en"
+    assert 0 < made["aligned"] == account["aligned"] <= 6 and account["against"] == "en"
     few = ["--languages", "cy", "--size", 4, "--out", tmp_path / "few"]
     again = told(capsys, "vocabulary", "extend", "reference", corpus, *few)
     assert again["new"] == 4

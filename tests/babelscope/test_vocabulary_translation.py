@@ -178,6 +178,6 @@ def test_pairs_that_cannot_be_used_are_refused_before_the_work(init, pairs, erro
 
 
 def test_text_of_the_known_language_alone_has_nothing_to_translate():
-    with pytest.raises(LanguageError, match="text in en alone came"):
+    with pytest.raises(LanguageError, match="text in 'en' alone came"):
         check_pairs("translate", {"en": ["a"], "cy": ["b"]}, "en", as_corpus({"en": ["b"]}))
     assert np.array_equal(best_places([["a"]], [["b"]]), [0])

@@ -12,6 +12,7 @@ from babelscope.cli.quantities import Count, CountOrNone, Seed
 
 if TYPE_CHECKING:
     from babelscope.corpus import Corpus
+    from babelscope.vocabulary import VocabularyPack
 
 Init = Literal[
     "random",
@@ -46,6 +47,12 @@ def parallel_text_of(name: str, against: str, texts: "Corpus") -> "Corpus | None
         return None
     tags = dict.fromkeys((against, *texts))
     return load_corpus(name, tags, split="train" if has_splits(name) else WHOLE, parallel=True)
+
+
+def aligned_in(pack: "VocabularyPack") -> Result:
+    """How many new entries stand in words that parallel text aligns; nothing for other ways to begin."""
+    alignment = pack.parameters.get("alignment")
+    return {} if alignment is None else {"aligned": alignment["aligned"]}
 
 
 @alone
@@ -154,6 +161,7 @@ def run_extend(
         "languages": list(pack.languages),
         "entries": {"before": len(tokenizer), "after": len(pack.tokenizer)},
         "new": pack.n_new,
+        **aligned_in(pack),
         "tokens_saved_by_size": {at: round(share, 4) for at, share in saved.items()},
     }
 
@@ -218,6 +226,7 @@ def run_replace(
         "entries": {"before": len(tokenizer), "after": pack.parameters["size"]},
         "shared": pack.parameters["shared"],
         "new": pack.n_new,
+        **aligned_in(pack),
         "tokens": {"before": before, "after": after},
     }
 

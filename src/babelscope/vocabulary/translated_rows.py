@@ -57,6 +57,11 @@ def check_pairs(init: str, pairs: Texts | None, against: str, corpus: Corpus) ->
         return None
     base = Language.parse(against)
     targets = tuple(tag for tag in corpus if tag != base)
+    if not targets:
+        raise LanguageError(
+            f"text in {base!r} alone came, which pairs are read against; expected text of another language with init "
+            f"{init!r}; add it, or name another language against which it is translated"
+        )
     if pairs is None:
         raise MeasurementError(
             f"init {init!r} came without pairs; expected parallel text of {', '.join(map(repr, (base, *targets)))}; "
@@ -65,11 +70,11 @@ def check_pairs(init: str, pairs: Texts | None, against: str, corpus: Corpus) ->
     parallel = as_parallel(pairs)
     check_parallel(parallel, base)
     lacking = [tag for tag in targets if tag not in parallel]
-    if lacking or not targets:
-        came = (
-            f"no {', '.join(lacking)} among {', '.join(parallel)} of the pairs" if lacking else f"text in {base} alone"
+    if lacking:
+        raise LanguageError(
+            f"no {', '.join(lacking)} among {', '.join(parallel)} of the pairs came; expected pairs of {base!r} and "
+            "each other language of the text; add them"
         )
-        raise LanguageError(f"{came} came; expected pairs of {base!r} and each other language of the text; add them")
     return PairedText(parallel.only([base, *targets]), base, targets)
 
 
