@@ -4,8 +4,10 @@ English prompts are continued greedily under a direction of each target language
 with the exported control vector. Told are the shares of answers in the target language by the same judge, and token
 agreement: at how many places of the text that the toolkit wrote, read by both, both find the same next token the
 likeliest. The same for a random change of some neurons as a Delta here and as a GGUF LoRA there, and for the untouched
-weights of both, which is the ceiling: llama.cpp has 16-bit weights, and its own order of rounding. Against the files:
-an agreement far below that of the untouched weights.
+weights of both, which is the ceiling. Both read the same GGUF file. Where its weights are blocks of few bits, llama.cpp
+rounds what they are multiplied with to 8 bits, which is no matter of the exported files: agreement is told a second
+time with the same weights written out in float32. Against the files: an agreement far below that of the untouched
+weights.
 
 llama.cpp is the one inside the `xllamacpp` wheel, called through its C interface; it reads the files itself.
 """
@@ -20,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import torch
 import xllamacpp  # pyright: ignore[reportMissingImports]
@@ -56,7 +59,10 @@ class GgufInit(ctypes.Structure):
 
 
 class LlamaBatch(ctypes.Structure):
-    _fields_ = [("n_tokens", ctypes.c_int32), *((name, ctypes.c_void_p) for name in "abcdef")]
+    _fields_ = [
+        ("n_tokens", ctypes.c_int32),
+        *((name, ctypes.c_void_p) for name in ("token", "embd", "pos", "n_seq_id", "seq_id", "logits")),
+    ]
 
 
 class Opaque(ctypes.Structure):
@@ -65,10 +71,8 @@ class Opaque(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Config:
-    model: str
-    """Folder of the checkpoint."""
     gguf: str
-    """The same weights as a GGUF file."""
+    """File of the model, which both read."""
     corpus: str
     """Folder of <tag>.train.txt of English and the targets."""
     targets: tuple[str, ...] = ("de", "fr", "es", "fi", "ru")
@@ -90,7 +94,7 @@ class Config:
 class Engine:
     """llama.cpp with one model and one sequence."""
 
-    def __init__(self, gguf: str):
+    def __init__(self, file: str):
         (package,) = xllamacpp.__path__
         lib = self.lib = ctypes.CDLL(str(next(Path(package).glob("xllamacpp*.so"))))
         pointers = (
@@ -110,8 +114,9 @@ class Engine:
             getattr(lib, name).restype = Opaque
         lib.llama_batch_get_one.restype = LlamaBatch
         lib.llama_backend_init()
-        self.model = ctypes.c_void_p(lib.llama_model_load_from_file(gguf.encode(), lib.llama_model_default_params()))
+        self.model = ctypes.c_void_p(lib.llama_model_load_from_file(file.encode(), lib.llama_model_default_params()))
         self.context = ctypes.c_void_p(lib.llama_init_from_model(self.model, lib.llama_context_default_params()))
+        lib.llama_set_n_threads(self.context, 1, 1)
         self.width, self.layers = lib.llama_model_n_embd(self.model), lib.llama_model_n_layer(self.model)
         self.vocabulary = lib.llama_vocab_n_tokens(ctypes.c_void_p(lib.llama_model_get_vocab(self.model)))
 
@@ -149,53 +154,80 @@ class Engine:
         """Begin a new text."""
         self.lib.llama_memory_clear(ctypes.c_void_p(self.lib.llama_get_memory(self.context)), True)
 
-    def likeliest(self, ids: Sequence[int]) -> int:
-        """Read tokens on from where the text is; the likeliest next one."""
-        tokens = (ctypes.c_int32 * len(ids))(*ids)
-        if self.lib.llama_decode(self.context, self.lib.llama_batch_get_one(tokens, len(ids))):
+    def likeliest(self, ids: Sequence[int], places: int = 1) -> list[int]:
+        """Read tokens on from where the text is; the likeliest next one after each of the last places."""
+        tokens, asked = (ctypes.c_int32 * len(ids))(*ids), (ctypes.c_int8 * len(ids))()
+        asked[len(ids) - places :] = [1] * places
+        batch = LlamaBatch(len(ids), ctypes.cast(tokens, ctypes.c_void_p))
+        batch.logits = ctypes.cast(asked, ctypes.c_void_p)
+        if self.lib.llama_decode(self.context, batch):
             raise RuntimeError("llama.cpp could not read the text")
-        values = self.lib.llama_get_logits_ith(self.context, ctypes.c_int32(-1))
-        return int(np.ctypeslib.as_array(ctypes.cast(values, FLOATS), (self.vocabulary,)).argmax())
+        rows = (
+            ctypes.cast(self.lib.llama_get_logits_ith(self.context, ctypes.c_int32(len(ids) - places + i)), FLOATS)
+            for i in range(places)
+        )
+        return [int(np.ctypeslib.as_array(row, (self.vocabulary,)).argmax()) for row in rows]
 
     def answer(self, prompt: Sequence[int], new_tokens: int, ends: set[int]) -> list[int]:
         """Greedy continuation."""
         self.forget()
-        found = [self.likeliest(prompt)]
-        while len(found) < new_tokens and found[-1] not in ends:
-            found.append(self.likeliest(found[-1:]))
-        return found
+        text = self.likeliest(prompt)
+        while len(text) < new_tokens and text[-1] not in ends:
+            text += self.likeliest(text[-1:])
+        return text
 
     def follows(self, prompt: Sequence[int], text: Sequence[int]) -> list[int]:
         """What it would have written at each place of a text."""
         self.forget()
-        return [self.likeliest(prompt), *(self.likeliest([token]) for token in text[:-1])]
+        return self.likeliest([*prompt, *text[:-1]], len(text))
+
+
+def write_out(source: str, path: Path) -> None:
+    """Write a GGUF file with all its weights as float32."""
+    reader = gguf.GGUFReader(source)
+    fields = {name: field for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    writer = gguf.GGUFWriter(path, fields.pop("general.architecture").contents())
+    for name, field in fields.items():
+        if name not in ("general.file_type", "general.quantization_version"):
+            inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(name, field.contents(), field.types[0], inner)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, gguf.quants.dequantize(tensor.data, tensor.tensor_type))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def run(config: Config, run: Run) -> None:
-    model, tokenizer = open_model(config.model, device="cpu", dtype="float32")
+    model, tokenizer = open_model(config.gguf, device="cpu", dtype="float32")
     texts = load_corpus(config.corpus, ("en", *config.targets), split="train")
     seen = observe(
         model, tokenizer, texts, sites=[f"{config.layer}.resid_out"], tokens_per_language=config.tokens, shards=2
     )
-    engine = Engine(config.gguf)
     with tempfile.TemporaryDirectory() as folder:
+        write_out(config.gguf, Path(folder) / "float32.gguf")
+        engines = Engine(config.gguf), Engine(str(Path(folder) / "float32.gguf"))
         for name, target, way in ways(config, model, seen):
             file = Path(folder) / f"{name}.gguf"
             with ExitStack() as stack:
                 if isinstance(way, SteeringRecipe):
                     export_control_vector(way, file, model_hint=gguf_architecture(model))
-                    engine.set_control_vector(file)
+                    for engine in engines:
+                        engine.set_control_vector(file)
                     stack.enter_context(steer(model, way))
                 elif isinstance(way, Delta):
                     export_gguf_lora(way, model, file)
-                    engine.set_lora(file)
+                    for engine in engines:
+                        engine.set_lora(file)
                     stack.enter_context(way.applied(model))
-                run.log([compare(config, engine, model, tokenizer, name, target)])
-            engine.set_control_vector(None)
-            engine.set_lora(None)
+                run.log([compare(config, engines, model, tokenizer, name, target)])
+            for engine in engines:
+                engine.set_control_vector(None)
+                engine.set_lora(None)
     if config.out:
         facts = {key: value for key, value in asdict(config).items() if key != "out"}
-        facts |= {key: Path(facts[key]).name for key in ("model", "gguf", "corpus")}
+        facts |= {key: Path(facts[key]).name for key in ("gguf", "corpus")}
         first = {"config": facts, "environment": {**environment(), "xllamacpp": version("xllamacpp")}}
         lines = [json.dumps(line, ensure_ascii=False) for line in (first, *run.results())]
         write_text(Path(config.out) / "llama_cpp.jsonl", "\n".join(lines) + "\n")
@@ -233,23 +265,26 @@ def random_delta(config: Config, model: Any) -> Delta:
 
 
 @torch.no_grad()
-def compare(config: Config, engine: Engine, model: Any, tokenizer: Any, name: str, target: str) -> dict[str, Any]:
+def compare(
+    config: Config, engines: tuple[Engine, Engine], model: Any, tokenizer: Any, name: str, target: str
+) -> dict[str, Any]:
     """Answers of both, and how often both find the same next token the likeliest in the toolkit's text."""
     ends = {int(token) for token in np.atleast_1d(model.generation_config.eos_token_id)}
-    ours, theirs, same, places, first = [], [], 0, 0, 0
+    ours, theirs, same, places, first = [], [], [0, 0], 0, 0
     for prompt in PROMPTS:
         ids = tokenize_prompt(tokenizer, prompt)
         written = model.generate(
             torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.int64), do_sample=False,
             max_new_tokens=config.new_tokens,
         )[0, len(ids) :].tolist()  # fmt: skip
-        found = engine.answer(ids, config.new_tokens, ends)
-        equal = [a == b for a, b in zip(written, engine.follows(ids, written), strict=True)]
-        same, places, first = same + sum(equal), places + len(equal), first + (written[:8] == found[:8])
+        answer = engines[0].answer(ids, config.new_tokens, ends)
+        for which, engine in enumerate(engines):
+            same[which] += sum(a == b for a, b in zip(written, engine.follows(ids, written), strict=True))
+        places, first = places + len(written), first + (written[:8] == answer[:8])
         ours.append(tokenizer.decode(written, skip_special_tokens=True))
-        theirs.append(tokenizer.decode(found, skip_special_tokens=True))
+        theirs.append(tokenizer.decode(answer, skip_special_tokens=True))
     right = {
-        who: sum(found.verdict == "right" for found in judge_answers(answers, [target] * len(answers)))
+        who: sum(judged.verdict == "right" for judged in judge_answers(answers, [target] * len(answers)))
         for who, answers in (("toolkit", ours), ("llama_cpp", theirs))
     }
     return {
@@ -258,10 +293,16 @@ def compare(config: Config, engine: Engine, model: Any, tokenizer: Any, name: st
         "prompts": len(PROMPTS),
         "right_toolkit": right["toolkit"],
         "right_llama_cpp": right["llama_cpp"],
-        "same_likeliest": same,
         "places": places,
-        "agreement": round(same / places, 4),
-        "agreement_interval": [round(bound, 4) for bound in wilson_interval(same, places)],
+        **{
+            f"{what}{form}": value
+            for form, count in zip(("_blocks", "_float32"), same, strict=True)
+            for what, value in (
+                ("same_likeliest", count),
+                ("agreement", round(count / places, 4)),
+                ("agreement_interval", [round(bound, 4) for bound in wilson_interval(count, places)]),
+            )
+        },
         "same_first_8": first,
         "sample_toolkit": ours[0],
         "sample_llama_cpp": theirs[0],

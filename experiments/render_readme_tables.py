@@ -13,6 +13,7 @@ from typing import Any
 import tyro
 from tables import (
     chat,
+    engines,
     gpu,
     judging,
     main_job,
@@ -52,6 +53,7 @@ PAGES = (
     "docs/how-much-text.md",
     "docs/glossary.md",
     "docs/on-several-machines.md",
+    "docs/in-other-libraries.md",
     "docs/make-room-for-a-language.md",
 )
 """A block between `<!-- measured: name -->` and its end is written here, wherever it stands."""
@@ -118,6 +120,7 @@ TABLES = {
     "beginnings": vocabulary.beginnings_table,
     "beginnings summary": vocabulary.beginnings_summary,
     "ranks": ranks.ranks_line,
+    "llama.cpp": engines.llama_cpp_table,
     "planted": planted.planted_table,
     "planted summary": planted.planted_summary,
     "rows": rows.rows_table,
