@@ -81,6 +81,8 @@ USED = [
     ),
     ("steer reference Observation --sweep --out OUT --chat", f"{SWEPT} system questions"),
     ("play reference Direction NeuronSet", "port temperature device dtype seed"),
+    ("serve reference a=Direction", "port host strength unit device dtype"),
+    ("serve reference a=Delta b=SteeringRecipe", "port host device dtype"),
     (
         "adapt reference NeuronSet reference --out OUT --language fi",
         f"{TRAINED} learning-rate decay form recompute resume",

@@ -21,7 +21,7 @@ LEVELS = [
     ["neurons", "directions", "steering", "subnetworks", "vocabulary"],
     ["features", "probes"],
     ["identification", "ablation", "sweeps", "adapters", "report"],
-    ["adaptation", "dashboards", "influence", "knowledge", "playground", "priming", "study"],
+    ["adaptation", "dashboards", "influence", "knowledge", "playground", "priming", "serving", "study"],
     ["editing"],
     ["cli"],
 ]

@@ -25,6 +25,7 @@ from babelscope.models import hooks
 from babelscope.models.attention import attention_by
 from babelscope.models.model_kind import quantisation_options
 from babelscope.models.positions import batch_positions
+from babelscope.serving import ServedModels, served_application
 from babelscope.sites import Site
 from babelscope.upstream import compiled_modules, devices
 from babelscope.upstream import forward as forward_module
@@ -32,6 +33,7 @@ from babelscope.upstream.config import config_field, with_mlp_biases
 from babelscope.upstream.forward import forward_names, read_inputs
 from babelscope.upstream.generation import copy_generation
 from babelscope.upstream.names import NAMES, imported
+from babelscope.upstream.openai_server import NEEDED
 from babelscope.upstream.tokenizers import hide_progress
 
 SOURCE = Path(babelscope.__file__).parent
@@ -96,6 +98,14 @@ def load_the_tuner():
     importlib.import_module("babelscope.adapters.peft_neurons")
 
 
+def build_a_server():
+    for name in NEEDED:
+        pytest.importorskip(name)
+    models = ServedModels(tiny_model("llama"), tiny_tokenizer(), {}, "plain")
+    served_application(models)
+    models.get_model_modality(models.model)
+
+
 def look_for_graphs():
     import torch._dynamo.utils
 
@@ -150,6 +160,7 @@ SCENES = {
     "mark": look_for_accelerate,
     "torch": look_for_graphs,
     "peft": load_the_tuner,
+    "server": build_a_server,
     "config.mlp_biases": lambda: with_mlp_biases(tiny_model("llama").config),
     "config.attention_biases": lambda: with_mlp_biases(tiny_model("mistral").config),
     "config.llama": lambda: with_mlp_biases(tiny_model("mistral").config),

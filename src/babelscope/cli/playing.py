@@ -69,13 +69,15 @@ def run_play(
     return {"page": address, "artifacts": list(loaded), "seed": seed}
 
 
-def check_port(port: int | None) -> None:
-    """Raise PrerequisiteError for a port that cannot be had, before a model is opened for it."""
+def check_port(port: int | None, host: str = "127.0.0.1") -> None:
+    """Raise PrerequisiteError for a port or host that cannot be had, before a model is opened for it."""
     if port is None:
         return
-    with socket.socket() as trial:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind(("127.0.0.1", port))
-        except OSError as err:
-            raise PrerequisiteError(f"--port {port}: {err.strerror}; expected a free port; choose another") from err
+            trial.bind((host, port))
+        except (OSError, UnicodeError) as err:
+            place = f"--port {port}" if host == "127.0.0.1" else f"--host {host[:80]} --port {port}"
+            reason = getattr(err, "strerror", None) or str(err)
+            raise PrerequisiteError(f"{place}: {reason}; expected a free port here; choose another") from err
