@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from conftest import tiny_model, tiny_tokenizer
 from feature_cases import made_sae
 
+import babelscope
 from babelscope import FeatureSet, NeuronSet, Site, describe_units, layout_of, open_model, origin_of
 from babelscope.cli import main
 from babelscope.corpus.batches import make_batch
@@ -383,3 +385,10 @@ def test_an_experts_neuron_is_silent_where_its_expert_was_not_chosen():
     read = source.read(site_value, torch.tensor([0, 1, 2, 5]))  # neurons 0 and 1 of expert 0, 0 of 1, 1 of 2
     assert read.value.tolist() == [[[3.0, 4.0, 0.0, -2.0]]]
     assert read.active.tolist() == [[[True, True, False, False]]]
+
+
+def test_the_words_of_a_page_keep_the_distance_of_its_other_sections():
+    style = (Path(babelscope.__file__).parent / "report" / "page.css").read_text()
+    rules = re.findall(r"([^\n{}]*)\{ margin-top: \d+px;[^}]*\}", style)
+    distances = [rule for rule in rules if ".group > section" in rule]
+    assert len(distances) == 3 and all("#words" in rule for rule in distances)
