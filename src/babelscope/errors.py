@@ -4,6 +4,8 @@ A message says what came, what was expected, and what to do.
 """
 
 import re
+from collections.abc import Mapping
+from numbers import Integral, Real
 
 from babelscope_kernels.errors import KernelError
 
@@ -53,6 +55,21 @@ def refuse_one_text(values: object, what: str, error: type[ToolkitError]) -> Non
     """Raise the error where a text came for a list of texts: its letters would be taken for the texts."""
     if isinstance(values, str):
         raise error(f"{what}: one text came, {values[:60]!r}; expected a list of them; write [{values[:60]!r}]")
+
+
+def refuse_no_number(values: Mapping[str, object], error: type[ToolkitError], *, whole: bool = False) -> None:
+    """Raise the error where something else than a number came, by the names of the arguments.
+
+    Texts, True and None are no numbers. whole: nor are 2.5 and 2.0.
+    """
+    kind = Integral if whole else Real
+    wrong = [
+        f"{name} {value!r}"[:200]
+        for name, value in values.items()
+        if not isinstance(value, kind) or isinstance(value, bool)
+    ]
+    if wrong:
+        raise error(f"{', '.join(wrong)} came; expected {'whole numbers' if whole else 'numbers'}; correct it")
 
 
 class UsageError(ToolkitError, ValueError):

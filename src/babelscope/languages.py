@@ -85,6 +85,8 @@ def tag_meant(word: str) -> str | None:
 def parse_languages(tags: Iterable[str]) -> tuple[Language, ...]:
     """Parse tags in order; raises LanguageError if none is given or two mean the same language."""
     refuse_one_text(tags, "languages", LanguageError)
+    if not isinstance(tags, Iterable):
+        raise LanguageError(f"languages {tags!r} came; expected a list of BCP-47 tags; write them in a list")
     languages = tuple(Language.parse(tag) for tag in tags)
     if not languages:
         raise LanguageError("no language came; expected at least one BCP-47 tag; name the languages")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from babelscope.errors import SiteError
+from babelscope.errors import SiteError, refuse_no_number
 
 At = Literal[
     "embed",
@@ -150,6 +150,8 @@ class Site:
         if (self.layer is None) != (self.at in WHOLE_MODEL):
             rule = "no layer" if self.at in WHOLE_MODEL else "a layer"
             raise SiteError(f"site {self.at!r} came with layer {self.layer}; expected {rule}; correct the site")
+        if self.layer is not None:
+            refuse_no_number({"layer": self.layer}, SiteError, whole=True)
         if self.layer is not None and self.layer < 0:
             raise SiteError(f"site '{self.layer}.{self.at}': layers count from 0; give a layer of 0 or more")
 
@@ -159,7 +161,7 @@ class Site:
     @classmethod
     def parse(cls, text: str) -> "Site":
         """Read `12.mlp_gate` or `embed`."""
-        match = re.fullmatch(r"(?:(\d+)\.)?([a-z_]+)", text)
+        match = re.fullmatch(r"(?:(\d+)\.)?([a-z_]+)", text) if isinstance(text, str) else None
         if match is None:
             raise SiteError(f"site {text!r} is unreadable; expected a form such as '12.mlp_gate'; correct the site")
         layer, at = match.groups()

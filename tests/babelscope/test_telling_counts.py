@@ -1,5 +1,6 @@
 """What `observe`, `identify`, `direct` and `ablate` say to a person, by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -53,6 +54,11 @@ def test_sets_directions_and_harm_are_told_with_what_they_are_of():
     assert told[0] == "direction from en to fi at 1.resid_out, saved in out"
     assert told[1].startswith(f"length {norm:.4g}: {100 * norm / direction.scale:.0f} % of ")
     assert len(told) == 3 and len(direction_lines(direction, None, out)) == 2
+    stream = observation.stream("resid_out", 1)
+    for left_out, said in (((), "without first tokens: unit"), ((3,), " and unit 3: "), ((3, 5), " and units 3, 5: ")):
+        vector = direction.vector.index_fill(0, torch.tensor(left_out, dtype=torch.int64), 0.0)
+        ordinary = replace(direction, vector=vector, form="ordinary", median_norm=1.0, left_out=left_out)
+        assert said in direction_lines(ordinary, stream, out)[2]
 
     table = ablation_matrix(model, tokenizer, sets, TEXTS, observation=observation, draws=2, max_tokens=20)
     told = ablation_lines(table, out)

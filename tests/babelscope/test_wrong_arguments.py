@@ -50,6 +50,22 @@ CALLS = {
     "bs.observe(model, 'name', texts)": "PrerequisiteError tokenizer 'name' came; expected the tokenizer itself",
     "bs.observe(model, tok, texts, tokens_per_language=30.5)": "SiteError a pass cannot have tokens_per_language 30.5;",
     "bs.observe(model, tok, texts, shards='2')": "SiteError a pass cannot have shards '2'; expected whole numbers",
+    "bs.load_corpus(None)": "CorpusError corpus None came; expected 'reference', a folder or a data set",
+    "bs.load_corpus('reference', 1)": "LanguageError languages 1 came; expected a list of BCP-47 tags",
+    "bs.Site('1', 'mlp_gate')": "SiteError layer '1' came; expected whole numbers",
+    "bs.Site(1.0, 'mlp_gate')": "SiteError layer 1.0 came; expected whole numbers",
+    "bs.Site.parse(3)": "SiteError site 3 is unreadable; expected a form such as",
+    "bs.observe(model, tok, texts, part=3)": "SiteError part 3 came; expected two numbers, such as (0, 4)",
+    "bs.observe(model, tok, texts, part=(0, '2'))": "SiteError part[1] '2' came; expected whole numbers",
+    "bs.tokenize_prompt(tok, 3)": "CorpusError text 0: int came; expected a text",
+    "bs.select_lape(texts)": "SelectionError a dict came; expected an Observation; make one of texts by observe(…)",
+    "bs.select_lape(observation, top_rate='0.1')": "SelectionError top_rate '0.1' came; expected numbers",
+    "direction.add('1')": "SteeringError strength '1' came; expected numbers",
+    "direction.add(None)": "SteeringError strength None came; expected numbers",
+    "bs.ablation_matrix(model, tok, sets, texts, draws='2')": "SelectionError draws '2' came; expected whole numbers",
+    "bs.ablation_matrix(model, tok, sets, texts, draws=2, seed=1.5)": "SelectionError seed 1.5 came; expected whole",
+    "bs.train_subnetwork(model, tok, sets['en'], ['a'], steps='2')": "MeasurementError steps '2' came; expected whole",
+    "bs.train_subnetwork(model, tok, sets['en'], ['a'], steps=1, tokens_per_step='2')": "MeasurementError tokens_per",
     "bs.select_lape('obs')": "SelectionError obs: a path came; expected an Observation",
 }
 
@@ -62,6 +78,9 @@ from babelscope.corpus import as_corpus
 from babelscope.errors import ToolkitError
 model, tok = bs.open_model("reference")
 texts = {{"en": ["a"]}}
+observation = bs.observe(model, tok, {{"en": ["the cat"], "fi": ["kissa"]}}, sites=["mlp_gate", "resid_out"])
+sets = bs.select_lape(observation, top_rate=0.5, min_count=0)
+direction = bs.mean_direction(observation, target="fi", source="en", layer=1)
 for call in {list(CALLS)!r}:
     try:
         print(eval(call))

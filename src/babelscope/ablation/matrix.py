@@ -15,7 +15,7 @@ from babelscope.artifacts import NeuronSet, Observation
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import contribution, contribution_matched, layer_matched
 from babelscope.corpus import Corpus, Texts, as_corpus
-from babelscope.errors import SelectionError
+from babelscope.errors import SelectionError, refuse_no_number
 from babelscope.evaluation import HeldOut, Losses, document_losses
 from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, layout_of
@@ -91,6 +91,7 @@ def ablation_matrix(
     Raises SelectionError if every set is empty, ArtifactError if sets or observation are of another model,
     LanguageError where a mean is asked for on the text of a language that was not observed.
     """
+    refuse_no_number({"draws": draws, "seed": seed}, SelectionError, whole=True)
     check_made_for(sets.origin, model, tokenizer, "ablation")
     if not len(sets.indices):
         raise SelectionError("every set is empty; expected at least one neuron; select with a larger top_rate")

@@ -10,7 +10,7 @@ from babelscope.artifacts.gate import Gate, Schedule, one_of
 from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float32, Int64, Tensor
-from babelscope.errors import SteeringError
+from babelscope.errors import SteeringError, refuse_no_number
 from babelscope.feature_map import FeatureMap
 from babelscope.interventions import KINDS, names_of
 from babelscope.sites import Site
@@ -59,6 +59,7 @@ class Operation:
         if self.kind not in KINDS:
             raise SteeringError(f"operation {self.kind!r} is unknown; expected one of {', '.join(KINDS)}; correct it")
         one_of(self.unit, Unit, "unit")
+        refuse_no_number({"strength": self.strength}, SteeringError)
         fault = self._fault() or self._part_fault()
         if fault:
             raise SteeringError(f"operation {self.kind!r} at '{self.site}': {fault}")

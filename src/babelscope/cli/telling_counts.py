@@ -81,8 +81,9 @@ def direction_lines(direction: Direction, stream: LayerStream | None, out: Path)
     ]
     if stream is not None and stream.ordinary_tokens:
         shares, ordinary = stream.shares, direction.form == "ordinary"
-        units = ", ".join(map(str, direction.left_out)) or "none"
-        left_out = f"without first tokens and units {units}" if ordinary else "of all tokens and units"
+        names = ", ".join(map(str, direction.left_out))
+        units = f" and unit{'s' if len(direction.left_out) > 1 else ''} {names}" if names else ""
+        left_out = f"without first tokens{units}" if ordinary else "of all tokens and units"
         lines.append(
             f"form {direction.form}, {left_out}: unit {shares.unit} alone holds {share_text(shares.unit_share)} of the "
             f"squared length, first tokens are {shares.first_ratio:.3g} × as large in square as others"

@@ -13,7 +13,7 @@ from einops import rearrange
 
 from babelscope.artifacts import Observation
 from babelscope.axes import Bool, Float64, Int64, Tensor
-from babelscope.errors import LanguageError, MeasurementError
+from babelscope.errors import LanguageError, MeasurementError, refuse_no_number
 from babelscope.languages import Language
 
 log = logging.getLogger(__name__)
@@ -208,5 +208,6 @@ def permuted_labels(
 
 
 def generator_of(seed: int) -> torch.Generator:
-    """A local random generator."""
+    """A local random generator; raises MeasurementError for a seed that is no whole number."""
+    refuse_no_number({"seed": seed}, MeasurementError, whole=True)
     return torch.Generator().manual_seed(seed)

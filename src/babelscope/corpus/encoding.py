@@ -133,7 +133,9 @@ def encode_texts(
 
 
 def check_unicode(text: str, where: str) -> None:
-    """Raise CorpusError for half a surrogate pair, which no tokenizer or file can hold."""
+    """Raise CorpusError for half a surrogate pair, which no tokenizer or file can hold, and for what is no text."""
+    if not isinstance(text, str):
+        raise CorpusError(f"{where}: {type(text).__name__} came; expected a text; hand over words")
     try:
         text.encode()
     except UnicodeEncodeError as err:

@@ -57,6 +57,8 @@ def load_corpus(
     """
     if split not in (*SPLITS, WHOLE):
         raise CorpusError(f"split {split!r} came; expected one of {', '.join((*SPLITS, WHOLE))}; correct it")
+    if not isinstance(name, str | os.PathLike):
+        raise CorpusError(f"corpus {name!r} came; expected 'reference', a folder or a data set of the hub; name one")
     check_corpus_name(str(name))
     path = REFERENCE_CORPUS if name == "reference" else Path(name)
     if not os.path.isdir(path):  # False for a name too long, where pathlib raises

@@ -20,7 +20,7 @@ from babelscope.corpus import (
     say_cut,
     tokenize_documents,
 )
-from babelscope.errors import CorpusError, MeasurementError
+from babelscope.errors import CorpusError, MeasurementError, refuse_no_number
 from babelscope.evaluation.next_token import next_token_nll
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
@@ -64,6 +64,9 @@ class HeldOut(NamedTuple):
 
         Raises CorpusError for a language without a token to score.
         """
+        refuse_no_number({"max_length": max_length}, CorpusError, whole=True)
+        if max_tokens is not None:
+            refuse_no_number({"max_tokens": max_tokens}, CorpusError)
         prepared = []
         for k, (tag, documents) in enumerate(as_corpus(texts).items()):
             with_tokens = tokenize_documents(tokenizer, documents, k, max_length=max_length, name=str(tag))

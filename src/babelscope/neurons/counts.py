@@ -123,6 +123,10 @@ def read_counts(source: Source, tokens: Tokens | None, languages: Sequence[str] 
     """Counts from an Observation, or from arrays with their languages; raises SelectionError where they do not fit."""
     if isinstance(source, str | PathLike):
         raise SelectionError(f"{source}: a path came; expected an Observation; open it with Observation.load")
+    if isinstance(source, Mapping) and not isinstance(source, Observation):
+        raise SelectionError(
+            f"a {type(source).__name__} came; expected an Observation; make one of texts by observe(…)"
+        )
     if at not in NEURON_SITES:
         raise SiteError(f"site {at!r} has no neurons; expected one of {', '.join(NEURON_SITES)}; choose one")
     if isinstance(source, Observation):

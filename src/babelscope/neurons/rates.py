@@ -8,7 +8,7 @@ import torch
 from einops import reduce
 
 from babelscope.axes import Bool, Float, Float64, Int, Tensor
-from babelscope.errors import LanguageError, SelectionError
+from babelscope.errors import LanguageError, SelectionError, refuse_no_number
 
 CountTensor = Int[Tensor, "layer neuron language"] | Float[Tensor, "layer neuron language"]
 """Whole numbers of tokens; floating point is accepted so that NaN gets its own message."""
@@ -116,6 +116,7 @@ def select_lowest(
 
 def check_rates(*, min_count: int, **rates: float) -> None:
     """Raise SelectionError for rates outside [0, 1] and for a negative min_count, naming all of them."""
+    refuse_no_number({"min_count": min_count, **rates}, SelectionError)
     faults = [f"{name} {value}" for name, value in rates.items() if not 0 <= value <= 1]
     faults += [f"min_count {min_count}"] if min_count < 0 else []
     if faults:

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.stream import BINS, STREAM_SITES
 from babelscope.corpus import Texts, as_corpus, expected_tokens
-from babelscope.errors import SiteError, refuse_one_text
+from babelscope.errors import SiteError, refuse_no_number, refuse_one_text
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.sites import WHOLE_MODEL, At, Site, check_at
@@ -29,6 +29,10 @@ class PassSettings:
     """(i, n): of the batches, those numbered i, i + n, i + 2n …"""
 
     def __post_init__(self) -> None:
+        for name, pair in (("part", self.part), ("turns", self.turns)):
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise SiteError(f"{name} {pair!r} came; expected two numbers, such as (0, 4); correct it")
+            refuse_no_number({f"{name}[{index}]": value for index, value in enumerate(pair)}, SiteError, whole=True)
         (i, n), (turn, turns) = self.part, self.turns
         numbers = {name: getattr(self, name) for name in ("tokens_per_language", "shards", "batch_size", "max_length")}
         uneven = [f"{name} {value!r}" for name, value in numbers.items() if not isinstance(value, Integral | None)]

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from babelscope.errors import MeasurementError
+from babelscope.errors import MeasurementError, refuse_no_number
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class LearningRate:
     """Share of the peak reached at the last step."""
 
     def __post_init__(self) -> None:
+        refuse_no_number({"steps": self.steps}, MeasurementError, whole=True)
+        refuse_no_number({"peak": self.peak, "warmup": self.warmup, "final": self.final}, MeasurementError)
         if self.steps < 1 or not 0 < self.peak < math.inf or not (0 <= self.warmup < 1 and 0 <= self.final <= 1):
             raise MeasurementError(
                 f"{self} came; expected at least 1 step, a finite peak above 0, warm-up in [0, 1) and a final share in "

@@ -13,7 +13,7 @@ from babelscope.artifacts import NeuronSet
 from babelscope.artifacts.storage import hash_text
 from babelscope.axes import Tensor
 from babelscope.corpus import Document, Texts
-from babelscope.errors import MeasurementError
+from babelscope.errors import MeasurementError, refuse_no_number
 from babelscope.evaluation import HeldOut
 from babelscope.files.state_folder import state_folder
 from babelscope.models import layout_of, measured, origin_of
@@ -96,6 +96,8 @@ def train_subnetwork(
     Source of training such a subnetwork: arXiv:2510.13580; differs: pads are not trained on, moments are not reset,
     decay goes to the base, only the chosen rows' gradients are ever made.
     """
+    numbers = {"steps": steps, "tokens_per_step": tokens_per_step, "max_length": max_length, "seed": seed}
+    refuse_no_number(numbers, MeasurementError, whole=True)
     layout = layout_of(model)
     bank, mixture = prepare_training(
         model, tokenizer, neurons, documents, replay=replay, replay_share=replay_share, max_length=max_length, seed=seed
