@@ -146,7 +146,7 @@ ROWS: dict[int, RowEntry] = {
     ),
     34: RowEntry("Alignment as an objective", "arXiv:2502.14830", "adapt --objective align", "adaptation:contrast"),
     35: RowEntry("General-knowledge subtraction and routing", "arXiv:2505.10939", "subtract", "adaptation:general"),
-    36: RowEntry("Influence of training text", "arXiv:2308.03296", ""),
+    36: RowEntry("Influence of training text", "arXiv:2308.03296", "influence", "influence:measure_influence"),
     37: RowEntry("Language confusion", "arXiv:2406.20052", "evaluate confusion", "counting:measure_confusion"),
     38: RowEntry("Knowledge by language", "arXiv:2102.00894", "knowledge", "knowledge:measure_facts"),
     39: RowEntry("Observe once, merge", "this library", "merge", "counting:measure_merge"),
