@@ -11,7 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from babelscope.cli import main
-from babelscope.cli.influencing import run_influence
+from babelscope.cli.influencing import influence_lines, run_influence
 from babelscope.corpus import Document, TokenDocument, as_corpus, load_corpus
 from babelscope.corpus.documents import LineNumber
 from babelscope.errors import CorpusError, MeasurementError, PrerequisiteError
@@ -321,6 +321,14 @@ def test_the_command_writes_rows_scores_and_a_map(tmp_path, capsys):
     assert [row["against"] for row in rows] == ["fi", "en", "fi", "en"] and rows[2]["estimate"] == 1
     assert len((out / "scores.jsonl").read_text().splitlines()) == 6
     assert len((out / "top.jsonl").read_text().splitlines()) == 2 and (out / "influence.html").is_file()
+    head, names, own, *lines, best = influence_lines(result, 2, out)
+    assert head.startswith("completions: 1; passages: 6, of ") and names.split()[:2] == ["asked", "in"]
+    assert own.split()[:4] == ["fi", "fi", f"{100 * result['shares'][0]['share']:.0f}", "%"]
+    parallel = (
+        "asked in fi, passages in fi: 100 % of the parallel passages come first in their language (33 % by chance)"
+    )
+    assert parallel in lines
+    assert best.startswith(f"most influential for fi {first.id}: fi {first.id}, {first.text[:20]}")
 
 
 def test_too_many_passages_at_the_top_are_refused_before_the_model_is_opened(tmp_path, monkeypatch):

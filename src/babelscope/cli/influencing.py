@@ -1,8 +1,13 @@
 """The verb `influence`."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 from babelscope.cli.argument_kinds import alone, free
 from babelscope.cli.arguments import Device, Dtype, File, Model, Out, Result, Split, Tag, Text
 from babelscope.cli.quantities import Count, Draws, Layer, Length, Resamples, RowLength, Seed
+from babelscope.cli.telling import Told
 
 
 @alone
@@ -65,4 +70,29 @@ def run_influence(
     )
     report = InfluenceReport(influence, top, draws, resamples, seed)
     report.save(out)
-    return {"out": str(out), **report.summary()}
+    summary = report.summary()
+    return Told({"out": str(out), **summary}, influence_lines(summary, top, out))
+
+
+def influence_lines(summary: Mapping[str, Any], top: int, out: Path) -> Sequence[str]:
+    """Shares of languages for each language of the queries, and the most influential passage of each query."""
+    from babelscope.cli.telling_counts import aligned, share_text
+
+    table = [["asked in", "passages in", f"of the {top} most influential", "languages permuted", "p"]]
+    for row in summary["shares"]:
+        shares = (share_text(row[name], 0) for name in ("share", "base"))
+        table.append([row["query"], row["passage"], *shares, f"{row['p']:.3f}"])
+    lines = [
+        f"completions: {summary['queries']}; passages: {summary['passages']}, of {summary['predicted_tokens']:,} "
+        f"predicted tokens; every score is in {out / 'scores.jsonl'}",
+        *aligned(table),
+        "p: of each line alone; results.jsonl has q beside it, corrected for all lines, and the other rankings",
+    ]
+    for row in summary["parallel"]:
+        hits, chance = share_text(row["hits"], 0), share_text(row["base"], 0)
+        where = f"asked in {row['query']}, passages in {row['passage']}"
+        lines.append(f"{where}: {hits} of the parallel passages come first in their language ({chance} by chance)")
+    for row in summary["top"]:
+        query, passage = (" ".join(row[name]) for name in ("query", "passage"))
+        lines.append(f"most influential for {query}: {passage}, {row['text']}")
+    return lines
