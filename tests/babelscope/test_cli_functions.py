@@ -180,7 +180,7 @@ def test_a_port_that_is_taken_is_told_before_a_model_is_opened():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(PrerequisiteError, match=f"--port {port}: .*; expected a free port; choose another"):
+        with pytest.raises(PrerequisiteError, match=f"--port {port}: .*; expected a free port of this machine;"):
             check_port(port)
     check_port(port)
     check_port(None)

@@ -228,6 +228,8 @@ def test_text_goes_through_a_model_by_the_walk_alone():
     others = {"subnetworks/loss.py", "subnetworks/translation_pairs.py"}
     others |= {"editing/edit_objective.py", "vocabulary/distilled_rows.py"}
     others |= {"steering/clean.py", "sweeps/steered_answers.py"}
+    # The pass that a walk of influence is given; and requests of a server, which answers as its client asks.
+    others |= {"influence/mlp_projections.py", "serving/steered_models.py"}
     # Checks of a family, of a wrapper's text part and of this machine, on models that they opened or set to eval.
     checks = {"models/family_check.py", "models/wrappers.py", "cli/doctor_checks.py"}
     seam = {"models/layout.py", "models/measuring.py"}

@@ -80,4 +80,4 @@ def check_port(port: int | None, host: str = "127.0.0.1") -> None:
         except (OSError, UnicodeError) as err:
             place = f"--port {port}" if host == "127.0.0.1" else f"--host {host[:80]} --port {port}"
             reason = getattr(err, "strerror", None) or str(err)
-            raise PrerequisiteError(f"{place}: {reason}; expected a free port here; choose another") from err
+            raise PrerequisiteError(f"{place}: {reason}; expected a free port of this machine; choose another") from err

@@ -30,10 +30,14 @@ def no_answer_of_hub(cached: bool) -> str:
 
 
 def config_is_cached(repository: str, revision: str | None) -> bool:
-    """Whether the settings of a model of the hub are on this machine."""
+    """Whether nothing has to be asked: the settings are on this machine, or the name is none that a hub can have."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    return isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str)
+    try:
+        return isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str)
+    except HFValidationError:
+        return True
 
 
 def no_data_set(name: str) -> str:
