@@ -119,6 +119,8 @@ TABLES = {
     "trims summary": vocabulary.trims_summary,
     "beginnings": vocabulary.beginnings_table,
     "beginnings summary": vocabulary.beginnings_summary,
+    "extended": vocabulary.extended_table,
+    "extended summary": vocabulary.extended_summary,
     "ranks": ranks.ranks_line,
     "llama.cpp": engines.llama_cpp_table,
     "planted": planted.planted_table,

@@ -99,3 +99,46 @@ def beginnings_summary() -> list[str]:
         f"Sentences with their English, for `translate`: {sentences}; it is ahead of its control in {ahead} of "
         f"{len(none)} pairs of language and sample."
     ]
+
+
+EXTENDED = "extended-reference.jsonl"
+
+
+def extended_table() -> list[str]:
+    """A line for each way of training: mean gain by language, harm, tokens per byte, and pairs ahead of the neurons."""
+    _, *rows = read(EXTENDED)
+    languages = list(dict.fromkeys(row["language"] for row in rows))
+    pairs = list(dict.fromkeys((row["language"], row["sample"]) for row in rows))
+    by_way = {(row["way"], row["language"], row["sample"]): row for row in rows}
+    table = [
+        f"| trained | {' | '.join(f'gain, {tag}' for tag in languages)} | harm | tokens per byte | gains more than neurons "
+        "alone | than rows with random neurons |",
+        "|---|" + "---|" * (len(languages) + 4),
+    ]
+    for way in dict.fromkeys(row["way"] for row in rows):
+        of_way = [by_way[way, *pair] for pair in pairs]
+        gains = [mean(row["gain"] for row in of_way if row["language"] == tag) for tag in languages]
+        ahead = [
+            "–"
+            if way == other
+            else f"{sum(by_way[way, *p]['gain'] > by_way[other, *p]['gain'] for p in pairs)} of {len(pairs)}"
+            for other in ("neurons", "rows and random neurons")
+        ]
+        harm, tokens = (mean(row[name] for row in of_way) for name in ("harm", "tokens_per_byte"))
+        table.append(
+            f"| {way} | {' | '.join(f'{gain:+.3f}' for gain in gains)} | {harm:+.3f} | {tokens:.3f} | {' | '.join(ahead)} |"
+        )
+    return table
+
+
+def extended_summary() -> list[str]:
+    """What was trained, on how much."""
+    facts, *rows = read(EXTENDED)
+    config = facts["config"]
+    steps = sorted({row["steps"] for row in rows if row["way"].startswith("rows ") and "steps" in row})
+    return [
+        f"The bundled model, {config['size']} new entries that begin as `subword`, {config['steps']} steps of "
+        f"{config['tokens_per_step']} tokens with the model's own vocabulary and as many bytes with the new one "
+        f"({steps[0]}–{steps[-1]} steps), mean of {config['samples']} samples of text; gain and harm in bits per byte, harm "
+        f"over {', '.join(config['others'])}. Learning rates are chosen on valid text, three for each way."
+    ]

@@ -62,3 +62,31 @@ def test_trimming_and_extending_give_rows_that_add_up(tmp_path):
     assert 0 < more[-1]["alignment"]["aligned"] <= 4 and len(facts["config"]["inits"]) == 5
     with pytest.raises(MeasurementError, match="measured with another size"):
         module.run(replace(again, size=5), Run(tmp_path / "second"))
+
+
+def test_training_new_rows_gives_rows_that_add_up(tmp_path, monkeypatch):
+    module = load("extend_to_underserved_languages")
+    (tmp_path / "run").mkdir()
+    config = module.Config(
+        languages=("cy",),
+        others=("en",),
+        size=4,
+        train_lines=60,
+        held_lines=4,
+        steps=2,
+        tokens_per_step=128,
+        observe_tokens=300,
+        samples=1,
+        out=str(tmp_path / "extended.jsonl"),
+    )
+    monkeypatch.setattr(module, "TIMES", (1.0,))
+    monkeypatch.setattr(module, "WAYS", ("neurons", "rows", "rows and random neurons"))
+    module.run(config, Run(tmp_path / "run"))
+    facts, untrained, *rows = map(json.loads, (tmp_path / "extended.jsonl").read_text().splitlines())
+    assert facts["config"]["steps"] == 2 and untrained["way"] == "rows untrained" and untrained["entries"] == 4
+    assert [row["way"] for row in rows] == ["neurons", "rows", "rows and random neurons"]
+    assert all(row["gain"] == pytest.approx(row["before"] - row["bits_per_byte"]) for row in (untrained, *rows))
+    assert len({row["before"] for row in rows}) == 1 and rows[0]["neurons"] > 0
+    assert rows[1]["tokens_per_byte"] == untrained["tokens_per_byte"] <= rows[0]["tokens_per_byte"]
+    # The rate of neurons is a share of their own size, that of rows of theirs.
+    assert rows[0]["rate"] != rows[1]["rate"] and rows[1]["steps"] <= rows[0]["steps"] == 2
