@@ -12,6 +12,7 @@ import torch
 from random_models import random_model
 
 import babelscope as bs
+from babelscope.corpus import Corpus
 from babelscope.runs import Run, run_experiment
 from babelscope.subnetworks.forms import Form
 from babelscope.sweeps import make_prompts
@@ -88,7 +89,7 @@ def run(config: Config, run: Run) -> None:
         compare(name, texts, config, run)
 
 
-def compare(name: str, texts: dict[str, Any], config: Config, run: Run) -> None:
+def compare(name: str, texts: Corpus, config: Config, run: Run) -> None:
     """One model on the CPU and on the other device."""
     cpu, tokenizer = open_on("cpu", name, config)
     other, _ = open_on(config.device, name, config)

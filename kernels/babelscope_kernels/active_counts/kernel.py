@@ -1,7 +1,7 @@
 """Triton: counts by a product of the 0/1 table of a few languages by each tile; sums of columns in two stages."""
 
 # Triton's types do not know its own loops.
-# pyright: reportGeneralTypeIssues=false, reportArgumentType=false
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportOperatorIssue=false
 
 import torch
 import triton
