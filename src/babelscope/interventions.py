@@ -173,13 +173,11 @@ def project_out(
     """x - s·(x·q)q with q = v/|v|; s = 1 removes the component along v, s = -1 doubles it."""
     if _off(strength):
         return value
-    if _by_kernel(value, FEW_VALUES):
+    if _by_kernel(value):
         return steer_residual(value, vector, strength, kind="project_out")
     x, v = _compute(value, vector)
     q = v / v.norm(dim=-1, keepdim=True)
     along = (x * q).sum(dim=-1, keepdim=True)
-    if (number := _at_once(value, q, strength)) is not None:
-        return torch.addcmul(value, along, q, value=-number, out=torch.empty_like(value))
     return _kept(value, x - _weight(strength, x) * along * q, strength)
 
 

@@ -9,6 +9,7 @@ from vocabulary_cases import lines, model_for, tokenizer_of
 
 from babelscope import extend_vocabulary, layout_of
 from babelscope.adaptation import train_vocabulary
+from babelscope.adaptation.vocabulary_training import student_of
 from babelscope.errors import PrerequisiteError, SelectionError
 from babelscope.evaluation import bits_per_byte
 from babelscope.subnetworks import Bank, JointStudent, Subnetwork, TokenRows, rows_loss
@@ -71,6 +72,23 @@ def test_neurons_and_rows_have_the_gradients_that_each_has_alone(family, form):
     assert float(joint.grad_norm()) == pytest.approx(float(length), rel=1e-5)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert joint.trained == alone.trained + token_rows.trained
+
+
+def test_rows_beside_neurons_move_by_the_same_share_of_their_own_size():
+    layout, neurons, rows = layout_of(tiny_model("gemma3_text")), some_neurons(tiny_model("gemma3_text")), random_rows()
+    joint = student_of(layout, TokenRows(layout, IDS), neurons, form="auto", recompute="nothing", decay=0.0)
+    subnetwork, token_rows = joint.parts
+    with joint.installed():
+        joint.zero_grad()
+        rows_loss(layout, rows, 0.1).backward()
+        joint.step(0.01 * subnetwork.bank.rms, 1.0)
+    # The first step of AdamW moves a value by its learning rate, whatever its gradient.
+    for base, master, rms in (
+        (subnetwork.bank.base, subnetwork.bank.master, subnetwork.bank.rms),
+        (token_rows.base, token_rows.master, token_rows.rms),
+    ):
+        moved = (master - base).abs()
+        assert float(moved[moved > 0].median()) == pytest.approx(0.01 * rms, rel=1e-2)
 
 
 def test_steps_are_those_of_stock_adamw_on_the_rows():
@@ -138,7 +156,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(case, tmp_path):
     model, _, pack = case
     text = lines("cy")["cy"]
     neurons = some_neurons(model, counts=(4, 4), language="cy")
-    settings = {**RUN, "language": "cy", "neurons": neurons}
+    settings = {**RUN, "language": "cy", "neurons": neurons, "replay": lines("en"), "replay_share": 0.25}
     whole = train_vocabulary(model, pack, text, **settings)
     asked = iter([False, False, True])
     with pytest.raises(KeyboardInterrupt):

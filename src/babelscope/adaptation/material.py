@@ -12,7 +12,6 @@ from babelscope.languages import Language
 from babelscope.models import Layout
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks import Mixture, mix_texts
-from babelscope.subnetworks.packing import ALONE
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Material:
             share=replay_share,
             length=max_length,
             seed=seed,
-            alone=model.config.model_type in ALONE,
+            model_type=model.config.model_type,
         )
         return cls(model, tokenizer, tag, mixture, HeldOut.prepare(tokenizer, {tag: dev})[0], test_sets)
 

@@ -30,7 +30,6 @@ from babelscope.subnetworks import (
 )
 from babelscope.subnetworks.flow import check_reachable, check_untouched, gradients_on
 from babelscope.subnetworks.forms import Form, Recompute
-from babelscope.subnetworks.packing import ALONE
 from babelscope.subnetworks.running import plan_json
 from babelscope.subnetworks.training import fingerprint, result_facts
 from babelscope.vocabulary import VocabularyPack
@@ -101,7 +100,7 @@ def train_vocabulary(
             share=replay_share,
             length=max_length,
             seed=seed,
-            alone=model.config.model_type in ALONE,
+            model_type=model.config.model_type,
         )
         plan = Plan(
             rate=LearningRate(RATE * rms_of(student) if learning_rate is None else learning_rate, steps),

@@ -45,10 +45,13 @@ from babelscope.subnetworks import Delta, prepare_training
 log = logging.getLogger(__name__)
 
 
-def refuse_untouched(result: Mapping[str, Any], learning_rate: float, out: Path, checkpoint: Path) -> None:
-    """Raise MeasurementError where no step was better than the model as it was: such a Delta would change nothing.
+def refuse_untouched(
+    result: Mapping[str, Any], learning_rate: float, out: Path, checkpoint: Path, *, otherwise: str
+) -> None:
+    """Raise MeasurementError where no step was better than the model as it was: such a result would change nothing.
 
     The course of the training is written beside `out`, and the checkpoint, which holds nothing better, is removed.
+    otherwise: what may be done in the place of a lower learning rate.
     """
     if result["best_step"]:
         return
@@ -59,7 +62,7 @@ def refuse_untouched(result: Mapping[str, Any], learning_rate: float, out: Path,
     raise MeasurementError(
         f"no step at learning rate {learning_rate:g} was better on valid text than the untouched model "
         f"({after:.4f} bits per byte at best, {result['untouched']:.4f} before); expected a gain; nothing is saved, "
-        f"the training log is in {log}; lower --learning-rate, such as to {learning_rate / 10:g}, or let --rates choose"
+        f"the training log is in {log}; lower --learning-rate, such as to {learning_rate / 10:g}, or {otherwise}"
     )
 
 

@@ -291,7 +291,7 @@ def run_adapt(
             **settings,
             **packing,
         )
-    refuse_untouched(delta.parameters["result"], learning_rate, out, checkpoint)
+    refuse_untouched(delta.parameters["result"], learning_rate, out, checkpoint, otherwise="let --rates choose")
     with work_log(checkpoint / "after", run):
         with delta.applied(job.model):
             after = bits_per_byte(job.model, job.tokenizer, job.test)

@@ -1,8 +1,9 @@
 """The verb `vocabulary train`: the new rows of a pack, alone or in one sparse step with a language's neurons."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -71,8 +72,11 @@ def run_train(
     from babelscope.cli.adaptation_job import read_splits, refuse_untouched
     from babelscope.cli.adapting import RESULT, check_rows
     from babelscope.evaluation import bits_per_byte
+    from babelscope.files.state_folder import hash_json
+    from babelscope.files.work_log import hash_of, work_log
     from babelscope.languages import Language
     from babelscope.models import open_model
+    from babelscope.study.plan import plan_of_model
     from babelscope.vocabulary import VocabularyPack
 
     check_rows(tokens_per_step, max_length, accumulation)
@@ -80,8 +84,29 @@ def run_train(
     chosen = None if neurons is None else NeuronSet.load(neurons)[tag]
     texts = read_splits(corpus, tag, replay, check_language=check_language, same_text=same_text, conversation=None)
     opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    own = bits_per_byte(opened, tokenizer, texts.test)
-    with loaded.applied(opened):
+    settings: dict[str, Any] = {
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "tokens_per_step": tokens_per_step,
+        "max_length": max_length,
+        "accumulation": accumulation,
+        "decay": decay,
+        "replay_share": replay_share,
+        "evaluate_every": evaluate_every,
+        "patience": patience,
+        "seed": seed,
+    }
+    plan = {
+        **plan_of_model(opened, tokenizer),
+        "pack": loaded.digest,
+        "neurons": None if chosen is None else hash_of(chosen.mask()),
+        "text": [texts.train.hash, hash_of(*(document.text for document in texts.valid)), texts.test.hash],
+        "settings": {**settings, "language": tag},
+    }
+    run = hash_json(plan)
+    with work_log(checkpoint / "own", run):
+        own = bits_per_byte(opened, tokenizer, texts.test)
+    with work_log(checkpoint / "before", run), loaded.applied(opened):
         before = bits_per_byte(opened, loaded.tokenizer, texts.test)
     with stop_on_interrupt() as stopped:
         trained = train_vocabulary(
@@ -90,30 +115,20 @@ def run_train(
             texts.train[tag],
             language=tag,
             neurons=chosen,
-            steps=steps,
-            learning_rate=learning_rate,
-            tokens_per_step=tokens_per_step,
-            max_length=max_length,
-            accumulation=accumulation,
-            decay=decay,
             replay=texts.replay,
-            replay_share=replay_share,
             validation=texts.valid,
-            evaluate_every=evaluate_every,
-            patience=patience,
             checkpoint=checkpoint,
             progress=True,
             stop=stopped,
-            seed=seed,
+            **settings,
         )
     facts = trained.pack.parameters["training"]
-    refuse_untouched(facts["result"], facts["rate"]["peak"], out, checkpoint)
-    with trained.pack.applied(opened):
-        if trained.delta is None:
-            after = bits_per_byte(opened, loaded.tokenizer, texts.test)
-        else:
-            with trained.delta.applied(opened):
-                after = bits_per_byte(opened, loaded.tokenizer, texts.test)
+    refuse_untouched(facts["result"], facts["rate"]["peak"], out, checkpoint, otherwise="give more text")
+    with work_log(checkpoint / "after", run), ExitStack() as changes:
+        for change in (trained.pack, trained.delta):
+            if change is not None:
+                changes.enter_context(change.applied(opened))
+        after = bits_per_byte(opened, loaded.tokenizer, texts.test)
     result = {
         "language": tag,
         "rows": loaded.n_new,

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,11 +87,7 @@ class InfluenceReport:
         if len(shares) > 1:
             draws = rng.integers(len(shares), size=(self.resamples, len(shares)))
             low, high = percentile_interval(shares[draws].mean(axis=1))
-        others = ", ".join(
-            f"{ranking} {self.shares(language, ranking)[rows].mean():.3f}"
-            for ranking in self.influence.scores
-            if ranking != "influence"
-        )
+        others = self.by_others(lambda ranking: self.shares(language, ranking)[rows].mean())
         return SiteEvidence(
             claim=f"share of {language} text among the {self.top} most influential passages",
             language=asked,
@@ -107,6 +103,10 @@ class InfluenceReport:
             seed=self.seed,
             note=f"base share {inside.mean():.3f}; by {others}",
         )
+
+    def by_others(self, measure: Callable[[Ranking], Any]) -> str:
+        """The same number by each ranking that stands beside the influence."""
+        return ", ".join(f"{name} {measure(name):.3f}" for name in self.influence.scores if name != "influence")
 
     def parallel_ranks(
         self, asked: Language, language: Language, ranking: Ranking
@@ -135,10 +135,10 @@ class InfluenceReport:
                 if not ranks:
                     continue
                 hits = sum(rank == 0 for rank in ranks)
-                others = ", ".join(
-                    f"{ranking} {np.mean([rank == 0 for rank in self.parallel_ranks(asked, language, ranking)[0]]):.3f}"
-                    for ranking in self.influence.scores
-                    if ranking != "influence"
+                others = self.by_others(
+                    lambda ranking, asked=asked, language=language: np.mean(
+                        [rank == 0 for rank in self.parallel_ranks(asked, language, ranking)[0]]
+                    )
                 )
                 interval = wilson_interval(hits, len(ranks))
                 yield SiteEvidence(

@@ -213,9 +213,13 @@ def mix_texts(
     share: float,
     length: int,
     seed: int,
-    alone: bool = False,
+    model_type: str = "",
 ) -> Mixture:
-    """Pack the target's text and that of the replay languages."""
+    """Pack the target's text and that of the replay languages.
+
+    model_type: of the model's settings; for some (`ALONE`) each document has rows of its own.
+    """
+    alone = model_type in ALONE
 
     def packed() -> Iterator[PackedText]:
         for tag, texts in as_corpus({language: documents}).items():

@@ -22,7 +22,7 @@ from babelscope.subnetworks.bank import Bank
 from babelscope.subnetworks.delta import Delta
 from babelscope.subnetworks.flow import check_reachable, check_untouched, gradients_on
 from babelscope.subnetworks.forms import Form, Recompute
-from babelscope.subnetworks.packing import ALONE, Mixture, mix_texts
+from babelscope.subnetworks.packing import Mixture, mix_texts
 from babelscope.subnetworks.running import Plan, Training, plan_json
 from babelscope.subnetworks.schedule import LearningRate
 from babelscope.subnetworks.students import Subnetwork
@@ -177,7 +177,7 @@ def prepare_training(
         share=replay_share,
         length=max_length,
         seed=seed,
-        alone=model.config.model_type in ALONE,
+        model_type=model.config.model_type,
     )
     return bank, mixture
 
