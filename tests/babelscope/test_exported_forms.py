@@ -52,6 +52,19 @@ def test_a_folded_checkpoint_opens_in_plain_transformers_and_is_steered(family, 
     assert (expected - plain).abs().max() / size > 1e-2
 
 
+@torch.no_grad()
+def test_a_bias_that_was_there_is_summed_in_float64_and_rounded_once():
+    model = tiny_model("gpt2").to(torch.bfloat16)
+    bias = model.transformer.h[1].mlp.c_proj.bias
+    bias.normal_(generator=torch.Generator().manual_seed(0))
+    recipe = two_layers(model)
+    first = next(iter(recipe))
+    added = first.vector.double() * first.scale * first.strength
+    folded = with_folded_biases(model, recipe).transformer.h[1].mlp.c_proj.bias
+    assert first.site.layer == 1 and torch.equal(folded, (bias.double() + added).to(torch.bfloat16))
+    assert not torch.equal(folded, bias + added.to(torch.bfloat16))
+
+
 @pytest.mark.parametrize("family", NO_FOLD)
 def test_what_does_not_fold_is_named_in_one_line(family, tmp_path):
     model = tiny_model(family)

@@ -83,6 +83,8 @@ def test_links_are_the_dictionary_of_a_planted_language_and_copies_link_to_the_n
     same = [["the", "cat", "the", "dog"], ["the"], ["a", "dog"], ["a", "cat"]]
     other = [["das", "kat", "das", "hund"], ["das"], ["ein", "hund"], ["ein", "kat"]]
     assert best_places(same, other)[:4].tolist() == [0, 1, 2, 3]
+    # "x" and "y" both choose "a", which chooses "x", the only one that it has elsewhere too.
+    assert word_links([["a"], ["a"]], [["x", "y"], ["x"]]).tolist() == [[0, 0], [1, 2]]
     assert not len(word_links([[], ["a"]], [["b"], []])) and not len(word_links([[]], [[]]))
 
 
