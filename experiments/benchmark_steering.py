@@ -16,8 +16,8 @@ from babelscope import Site, clamp_features, load_corpus, mean_direction, observ
 from babelscope.artifacts import LoadedSAE
 from babelscope.controls import percentile_interval
 from babelscope.runs import Run, run_experiment
-from babelscope.sweeps import make_prompts
-from babelscope.sweeps.steered_answers import left_pad
+from babelscope.steering.sweeps import make_prompts
+from babelscope.steering.sweeps.steered_answers import left_pad
 
 
 @dataclass(frozen=True)

@@ -34,18 +34,18 @@ from babelscope.corpus import Corpus, Document
 from babelscope.errors import SelectionError
 from babelscope.figures import PERPLEXITY_BAND
 from babelscope.files.writing import write_text
-from babelscope.identification import ScriptControl, check_sets
 from babelscope.languages import parse_languages
+from babelscope.neurons import ScriptControl, check_sets
 from babelscope.report.claims import claims
-from babelscope.results import Results, SetParts
-from babelscope.results.record_json import to_json
-from babelscope.results.selection_record import SelectionControls
-from babelscope.results.study_results import NOTHING_MEASURED
-from babelscope.results.value_kinds import tagged
+from babelscope.report.results import Results, SetParts
+from babelscope.report.results.record_json import to_json
+from babelscope.report.results.selection_record import SelectionControls
+from babelscope.report.results.study_results import NOTHING_MEASURED
+from babelscope.report.results.value_kinds import tagged
 from babelscope.runs import Run, run_experiment
+from babelscope.steering.sweeps.answer_scores import perplexity_interval
 from babelscope.study.ablation_numbers import ablation_summary, part_numbers
 from babelscope.study.parts import control_results
-from babelscope.sweeps.answer_scores import perplexity_interval
 
 POOL = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id", "eu", "cy", "tt")
 LABELS = 6

@@ -14,9 +14,9 @@ from random_models import random_model
 import babelscope as bs
 from babelscope.corpus import Corpus
 from babelscope.runs import Run, run_experiment
+from babelscope.steering.sweeps import make_prompts
+from babelscope.steering.sweeps.steered_answers import left_pad
 from babelscope.subnetworks.forms import Form
-from babelscope.sweeps import make_prompts
-from babelscope.sweeps.steered_answers import left_pad
 
 
 @dataclass(frozen=True)

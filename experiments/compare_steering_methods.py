@@ -49,14 +49,14 @@ from babelscope import (
     select_entropy_lambda,
     shift_and_back,
 )
-from babelscope.directions import language_basis
 from babelscope.features import load_sae, observe_features, select_langfir
 from babelscope.figures import method_map, write_figure
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
 from babelscope.runs import Run, run_experiment
-from babelscope.sweeps import few_shot, instructed, random_directions
-from babelscope.sweeps.comparison import (
+from babelscope.steering.directions import language_basis
+from babelscope.steering.sweeps import few_shot, instructed, random_directions
+from babelscope.steering.sweeps.comparison import (
     NATIVE,
     Comparison,
     Method,

@@ -19,8 +19,8 @@ from babelscope import load_corpus, open_model
 from babelscope.figures import Figure
 from babelscope.figures.probes_units import Estimate, attention_map, head_harm, head_map
 from babelscope.files.writing import write_text
-from babelscope.probes.head_ablation import HeadAblation, ablate_heads
-from babelscope.probes.heads import HeadRecord, HeadSelectivity, Measure, head_selectivity, record_heads
+from babelscope.probes.units.head_ablation import HeadAblation, ablate_heads
+from babelscope.probes.units.heads import HeadRecord, HeadSelectivity, Measure, head_selectivity, record_heads
 from babelscope.runs import Run, environment, run_experiment
 
 

@@ -27,8 +27,8 @@ from babelscope.evaluation.known_scripts import letter_weight
 from babelscope.evaluation.segmentation import UNSPACED
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
+from babelscope.languages.scripts import letters_of
 from babelscope.runs import Run, run_experiment
-from babelscope.scripts import letters_of
 
 
 class Made(NamedTuple):

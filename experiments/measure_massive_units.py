@@ -30,9 +30,9 @@ from babelscope.evaluation import answer_losses, distinct_n, judge_answers
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
 from babelscope.runs import Run, environment, nan_as_null, run_experiment
-from babelscope.sweeps import Answer, Decoding, Prompt, generate_answers, make_prompts, random_directions
-from babelscope.sweeps.answer_scores import nats_a_token
-from babelscope.sweeps.steering_runs import FADE, vary_sources
+from babelscope.steering.sweeps import Answer, Decoding, Prompt, generate_answers, make_prompts, random_directions
+from babelscope.steering.sweeps.answer_scores import nats_a_token
+from babelscope.steering.sweeps.steering_runs import FADE, vary_sources
 
 FORMS = ("whole", "ordinary")
 NATIVE, PLAIN, STEERED, RANDOM = "native", "unsteered", "steered", "random"

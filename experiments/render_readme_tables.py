@@ -31,8 +31,8 @@ from tables import (
 from tables.measured import ROOT
 
 from babelscope.files.writing import write_text
-from babelscope.results import Results
-from babelscope.results.record_schema import json_schema
+from babelscope.report.results import Results
+from babelscope.report.results.record_schema import json_schema
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import torch
 
-from babelscope.knowledge import Fact, FactTable, Knowledge, ObjectScores, read_facts
 from babelscope.languages import Language
+from babelscope.probes.knowledge import Fact, FactTable, Knowledge, ObjectScores, read_facts
 
 LINES = [
     "kind\tname\ten\tfi\tru",

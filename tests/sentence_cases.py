@@ -7,7 +7,7 @@ import torch
 
 from babelscope.artifacts.stream import BINS, LayerStream
 from babelscope.languages import Language
-from babelscope.probes.sentences import Sentences
+from babelscope.probes.geometry.sentences import Sentences
 from babelscope.sites import Site
 
 FIVE = ("en", "de", "fr", "ru", "uk")

@@ -10,19 +10,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "babelscope"
 LEVELS = [
-    ["errors", "axes", "lazy_imports"],
-    ["files"],
-    ["languages", "limits", "sites", "runs", "reference", "upstream", "sweep_grid", "feature_map"],
-    ["interventions", "results", "stage_store"],
-    ["artifacts", "scripts"],
-    ["corpus", "models"],
-    ["recording"],
-    ["evaluation", "controls", "figures", "subspaces"],
-    ["neurons", "directions", "steering", "subnetworks", "vocabulary"],
-    ["features", "probes"],
-    ["identification", "ablation", "sweeps", "adapters", "report"],
-    ["adaptation", "dashboards", "influence", "knowledge", "playground", "priming", "serving", "study"],
-    ["editing"],
+    ["errors", "axes", "lazy_imports", "reference"],
+    ["files", "languages", "sites", "upstream", "feature_map"],
+    ["corpus", "figures", "interventions", "runs"],
+    ["artifacts"],
+    ["controls", "models"],
+    ["recording", "vocabulary"],
+    ["evaluation"],
+    ["neurons", "subnetworks"],
+    ["features", "steering"],
+    ["ablation"],
+    ["probes"],
+    ["adapters", "report"],
+    ["adaptation", "serving", "study"],
     ["cli"],
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
@@ -63,6 +63,23 @@ def test_a_file_imports_lower_levels_only(path):
 
 def test_every_part_has_a_level():
     assert {part_of(path) for path in FILES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("folder", [name for name in LEVEL if (SOURCE / name).is_dir()])
+def test_a_folder_says_what_it_imports(folder):
+    said = ast.get_docstring(ast.parse((SOURCE / folder / "__init__.py").read_text())) or ""
+    assert "\nHere: " in said
+    modules = {module for path in (SOURCE / folder).rglob("*.py") for module in imports(path)}
+    others = {module.split(".")[1] for module in modules if module.startswith("babelscope.")}
+    others -= {folder, "errors", "axes", "lazy_imports"}
+    assert re.split(r",\s", said.partition("Imports: ")[2].removesuffix(".")) == (
+        sorted(others) or ["nothing of the toolkit"]
+    )
+
+
+def test_every_folder_below_says_what_it_is_for():
+    for path in SOURCE.rglob("__init__.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
 @pytest.mark.parametrize("library", ["plotly", "lingua", "sae_lens"])

@@ -28,7 +28,7 @@ def test_nothing_evaluates_text_or_unpickles():
 
 
 def test_every_setting_that_the_pages_name_is_one_of_the_limits_and_the_other_way_round():
-    from babelscope.limits import ARRAYS, LINE, TEMPLATE, TEXT
+    from babelscope.files.limits import ARRAYS, LINE, TEMPLATE, TEXT
 
     page = (ROOT / "docs" / "your-own-text.md").read_text()
     rows = re.findall(r"\| `(BABELSCOPE_MAX_\w+)` \| (\d+) \|", page)

@@ -15,24 +15,24 @@ import babelscope as bs
 from babelscope.artifacts import Observation
 from babelscope.axes import Float64, Tensor
 from babelscope.corpus import Corpus
-from babelscope.directions.spaces import language_basis
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.models import layout_of
 from babelscope.neurons.neuron_selection import neuron_rule
 from babelscope.neurons.rule_files import rule_names
-from babelscope.probes.alignment import language_alignment
-from babelscope.probes.circuits import patch_effects
-from babelscope.probes.concepts import concept_neurons
-from babelscope.probes.embeddings import embedding_geometry
-from babelscope.probes.head_ablation import ablate_heads
-from babelscope.probes.heads import head_selectivity, record_heads
-from babelscope.probes.language_id import language_probe
-from babelscope.probes.lens import logit_lens
-from babelscope.probes.prompt_pairs import PatchPair
-from babelscope.probes.removal import removal_sets, removal_votes
-from babelscope.probes.sentences import Sentences, record_sentences
-from babelscope.probes.word_lists import indicative_tokens
-from babelscope.subspaces import principal_angles, random_subspace
+from babelscope.probes.circuits.answer_patching import patch_effects
+from babelscope.probes.circuits.prompt_pairs import PatchPair
+from babelscope.probes.concepts.concept_neurons import concept_neurons
+from babelscope.probes.geometry.alignment import language_alignment
+from babelscope.probes.geometry.embeddings import embedding_geometry
+from babelscope.probes.geometry.language_id import language_probe
+from babelscope.probes.geometry.sentences import Sentences, record_sentences
+from babelscope.probes.lens.logit_lens import logit_lens
+from babelscope.probes.lens.word_lists import indicative_tokens
+from babelscope.probes.units.head_ablation import ablate_heads
+from babelscope.probes.units.heads import head_selectivity, record_heads
+from babelscope.probes.units.removal import removal_sets, removal_votes
+from babelscope.steering.directions.spaces import language_basis
+from babelscope.steering.directions.subspaces import principal_angles, random_subspace
 from planted.construct import (
     CLONES,
     CONCEPTS,

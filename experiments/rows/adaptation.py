@@ -21,7 +21,8 @@ from babelscope.adapters.arrow_routing import arrow_routing
 from babelscope.adapters.lora_adapter import LoraAdapter, without_general
 from babelscope.corpus import Corpus
 from babelscope.evaluation import bits_per_byte
-from babelscope.probes.sentences import record_sentences
+from babelscope.probes.geometry.sentences import record_sentences
+from babelscope.steering.directions.subspaces import covariance_distance
 from babelscope.subnetworks import (
     Contrast,
     ContrastSteps,
@@ -37,7 +38,6 @@ from babelscope.subnetworks import (
     train_subnetwork,
 )
 from babelscope.subnetworks.translation_pairs import mean_states
-from babelscope.subspaces import covariance_distance
 from rows.result import Headline, Inputs, Planted, RowResult, Verdict, Witness
 
 SEEDS = (0, 1, 2)

@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 
 from babelscope import Document, load_corpus, open_model
 from babelscope.corpus import Corpus
-from babelscope.probes.keys_values import concept_values
-from babelscope.probes.value_evidence import ConceptValues
-from babelscope.probes.word_lists import indicative_tokens
+from babelscope.probes.concepts.keys_values import concept_values
+from babelscope.probes.concepts.value_evidence import ConceptValues
+from babelscope.probes.lens.word_lists import indicative_tokens
 from babelscope.reference import MODEL
 from rows.plain import largest, opened
 from rows.result import Headline, Inputs, Planted, RowResult, Verdict, Witness

@@ -11,7 +11,7 @@ from babelscope import load_corpus, open_model, select_entropy_lambda
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.probes import indicative_tokens, track_working_languages
-from babelscope.probes.working_languages import WorkingHistory, transfer_of
+from babelscope.probes.lens.working_languages import WorkingHistory, transfer_of
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
 
 LANGUAGES = ("en", "de", "fi", "ru")

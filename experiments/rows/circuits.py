@@ -10,8 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from babelscope import layout_of, open_model
 from babelscope.probes import choose_circuit, compare_effects, path_effects, read_tasks, score_circuit, unit_effects
-from babelscope.probes.task_prompts import TaskLine, TaskPair, aligned_places, task_pairs
-from babelscope.probes.unit_patching import PromptRuns, attributed_units
+from babelscope.probes.circuits.task_prompts import TaskLine, TaskPair, aligned_places, task_pairs
+from babelscope.probes.circuits.unit_patching import PromptRuns, attributed_units
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
 
 PAIRS = 3

@@ -10,11 +10,11 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import babelscope as bs
 from babelscope.probes import clamp_experts, concept_experts, language_probe, record_sentences, track_concepts
-from babelscope.probes.concept_clamping import ClampedConcept
-from babelscope.probes.concept_detectors import ConceptExperts, Ranked
-from babelscope.probes.concept_probe import has_concept
-from babelscope.probes.language_id import split_sentences
-from babelscope.probes.ridge import PENALTY, RidgeProbe
+from babelscope.probes.concepts.concept_clamping import ClampedConcept
+from babelscope.probes.concepts.concept_detectors import ConceptExperts, Ranked
+from babelscope.probes.concepts.concept_probe import has_concept
+from babelscope.probes.geometry.language_id import split_sentences
+from babelscope.probes.geometry.ridge import PENALTY, RidgeProbe
 from babelscope.reference import MODEL
 from rows.checkpoints import NOISE, noisy, row_of
 from rows.neuron_witnesses import recall_and_precision

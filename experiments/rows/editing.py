@@ -5,8 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babelscope import edit_fact, layout_of, load_corpus, measure_edits, open_model
-from babelscope.corpus import Corpus, Document
-from babelscope.editing import (
+from babelscope.adaptation.editing import (
     DescentSettings,
     EditEvidence,
     EditFindings,
@@ -14,13 +13,14 @@ from babelscope.editing import (
     edit_summary,
     plan_edits,
 )
-from babelscope.editing.edit_findings import moved, prefers_foreign, prefers_new
-from babelscope.editing.edit_objective import EditTask
-from babelscope.editing.edit_questions import ask, questions_about
-from babelscope.editing.edit_study import CONTROL
-from babelscope.editing.rank_one import key_moments, rank_one_edit
-from babelscope.knowledge import read_facts
+from babelscope.adaptation.editing.edit_findings import moved, prefers_foreign, prefers_new
+from babelscope.adaptation.editing.edit_objective import EditTask
+from babelscope.adaptation.editing.edit_questions import ask, questions_about
+from babelscope.adaptation.editing.edit_study import CONTROL
+from babelscope.adaptation.editing.rank_one import key_moments, rank_one_edit
+from babelscope.corpus import Corpus, Document
 from babelscope.languages import Language
+from babelscope.probes.knowledge import read_facts
 from babelscope.reference import MODEL
 from babelscope.subnetworks import ElementDelta
 from rows.planted_edits import FACT_LAYER, fact_model, fact_table

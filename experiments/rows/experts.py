@@ -9,7 +9,7 @@ from scipy.spatial.distance import jensenshannon
 from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 import babelscope as bs
-from babelscope.probes.parallel_routing import ParallelRouting, SharedRouting, record_routing, shared_routing
+from babelscope.probes.units.parallel_routing import ParallelRouting, SharedRouting, record_routing, shared_routing
 from babelscope.reference import MODEL
 from rows.neuron_witnesses import recall_and_precision
 from rows.plain import largest, opened

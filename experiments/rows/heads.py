@@ -8,9 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import babelscope as bs
-from babelscope.directions.head_probes import HeadProbes, fold_of, head_probe_accuracy
 from babelscope.probes import indicative_tokens
 from babelscope.reference import MODEL
+from babelscope.steering.directions.head_probes import HeadProbes, fold_of, head_probe_accuracy
 from rows.neuron_witnesses import planted_texts, recall_and_precision
 from rows.plain import largest, opened
 from rows.result import Headline, Inputs, Planted, RowResult, Witness

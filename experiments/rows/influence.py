@@ -11,7 +11,7 @@ import babelscope as bs
 from babelscope.axes import Float64
 from babelscope.controls import percentile_interval
 from babelscope.corpus import Corpus, Document, load_corpus
-from babelscope.influence import (
+from babelscope.probes.influence import (
     InfluenceReport,
     KroneckerCurvature,
     LinearRecord,

@@ -12,7 +12,8 @@ from scipy.stats import fisher_exact, ttest_1samp
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babelscope import NeuronSet, layout_of, load_corpus, observe, open_model, origin_of, select_lape, train_subnetwork
-from babelscope.knowledge import (
+from babelscope.languages import Language
+from babelscope.probes.knowledge import (
     BarrierCell,
     FactTable,
     Knowledge,
@@ -25,9 +26,15 @@ from babelscope.knowledge import (
     rank_objects,
     read_facts,
 )
-from babelscope.knowledge.typed_ranking import BLANK
-from babelscope.languages import Language
-from babelscope.priming import PrimingEffect, PrimingPlan, Stimuli, read_stimuli, structural_priming, usual_directions
+from babelscope.probes.knowledge.typed_ranking import BLANK
+from babelscope.probes.priming import (
+    PrimingEffect,
+    PrimingPlan,
+    Stimuli,
+    read_stimuli,
+    structural_priming,
+    usual_directions,
+)
 from rows.planted_grammar import grammar_model, write_grammar
 from rows.result import Headline, Inputs, Planted, RowResult, Verdict, Witness
 

@@ -7,9 +7,9 @@ import torch
 
 import babelscope as bs
 from babelscope.ablation import ablation_matrix
-from babelscope.directions import deactivate_neurons
-from babelscope.directions.neurons import LITTLE, MUCH
-from babelscope.sweeps import Decoding, fallback_languages, make_prompts
+from babelscope.steering.directions import deactivate_neurons
+from babelscope.steering.directions.neurons import LITTLE, MUCH
+from babelscope.steering.sweeps import Decoding, fallback_languages, make_prompts
 from rows.neuron_witnesses import on_gates
 from rows.neurons import FOUR, gemma_counts, reference_counts
 from rows.result import Headline, Inputs, RowResult, Witness

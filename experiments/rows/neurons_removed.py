@@ -10,8 +10,8 @@ import babelscope as bs
 from babelscope.models import layout_of
 from babelscope.models.attention import attention_by
 from babelscope.probes import ablate_structures, structure_votes
-from babelscope.probes.attention_removal import attend_plainly, attention_effects, output_rows
-from babelscope.probes.structure_ablation import PARTS
+from babelscope.probes.units.attention_removal import attend_plainly, attention_effects, output_rows
+from babelscope.probes.units.structure_ablation import PARTS
 from babelscope.reference import MODEL
 from rows.neuron_witnesses import LETTERS, planted_model, planted_texts, recall_and_precision
 from rows.result import Headline, Inputs, Planted, RowResult, Witness

@@ -6,8 +6,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from babelscope.knowledge import Fact, FactTable
 from babelscope.languages import Language
+from babelscope.probes.knowledge import Fact, FactTable
 
 TAGS = ("en", "fi")
 SUBJECTS, OBJECTS, NOISE_NEURONS, FACT_LAYER = 8, 4, 8, 0

@@ -22,17 +22,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from babelscope.corpus import load_corpus
 from babelscope.languages import Language
 from babelscope.models import open_model
-from babelscope.probes.entries import NO_SCRIPT, embedding_tables
-from babelscope.probes.language_distances import distance_tables, distance_test
-from babelscope.probes.pooled_alignment import DepthPooling, mexa_scores
-from babelscope.probes.representation_similarity import canonical_similarity, matching_accuracy, pwcca
-from babelscope.probes.sentences import Sentences, record_sentences
-from babelscope.probes.similarity_table import SimilarityIndex, similarity_indices
-from babelscope.probes.token_energies import token_energy
-from babelscope.probes.translations import answer_tokens, latent_translation, translation_prompts
-from babelscope.probes.trees import similarity_tree
-from babelscope.probes.word_lists import read_words
-from babelscope.probes.writing_systems import neighbour_scripts, pair_separability
+from babelscope.probes.geometry.entries import NO_SCRIPT, embedding_tables
+from babelscope.probes.geometry.language_distances import distance_tables, distance_test
+from babelscope.probes.geometry.pooled_alignment import DepthPooling, mexa_scores
+from babelscope.probes.geometry.representation_similarity import canonical_similarity, matching_accuracy, pwcca
+from babelscope.probes.geometry.sentences import Sentences, record_sentences
+from babelscope.probes.geometry.similarity_table import SimilarityIndex, similarity_indices
+from babelscope.probes.geometry.trees import similarity_tree
+from babelscope.probes.geometry.writing_systems import neighbour_scripts, pair_separability
+from babelscope.probes.lens.token_energies import token_energy
+from babelscope.probes.lens.translations import answer_tokens, latent_translation, translation_prompts
+from babelscope.probes.lens.word_lists import read_words
 from babelscope.reference import MODEL
 from babelscope.sites import Site
 from babelscope.vocabulary import token_costs, vocabulary_allocation

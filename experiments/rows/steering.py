@@ -24,9 +24,9 @@ from babelscope import (
     open_model,
     steer,
 )
-from babelscope.directions import DocumentMeans, language_basis
 from babelscope.reference import MODEL
-from babelscope.sweeps.effect_curve import COPIED_TEXT, SideEffectPoint, side_effect_curve
+from babelscope.steering.directions import DocumentMeans, language_basis
+from babelscope.steering.sweeps.effect_curve import COPIED_TEXT, SideEffectPoint, side_effect_curve
 from rows.plain import largest, opened, streams
 from rows.result import Headline, Inputs, RowResult, Verdict, Witness
 

@@ -14,7 +14,7 @@ from babelscope.adaptation.source_choice import RIDGE, TOGETHER, choose_sources,
 from babelscope.adaptation.transfer_runs import TransferMatrix, transfer_matrix, usual_mlp_rate
 from babelscope.corpus import as_corpus
 from babelscope.languages import Language
-from babelscope.probes.word_lists import read_words
+from babelscope.probes.lens.word_lists import read_words
 from rows.adaptation import REFERENCE, mono
 from rows.result import Headline, Inputs, Planted, RowResult, Verdict, Witness
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from babelscope import probes
     from babelscope.ablation import ablation_matrix
     from babelscope.ablation.ablated_features import feature_ablation
+    from babelscope.adaptation.editing import edit_fact, measure_edits
     from babelscope.adaptation.vocabulary_training import train_vocabulary
     from babelscope.artifacts import (
         Condition,
@@ -30,30 +31,6 @@ if TYPE_CHECKING:
         render_chat,
         tokenize_prompt,
     )
-    from babelscope.dashboards import describe_units
-    from babelscope.directions import (
-        ablate_languages,
-        activate_neurons,
-        clamp_features,
-        document_means,
-        feature_difference,
-        feature_direction,
-        fit_condition,
-        head_shift,
-        hold_coordinates,
-        incline,
-        language_arithmetic,
-        lda_direction,
-        mean_direction,
-        pca_direction,
-        probe_direction,
-        promote_experts,
-        scale_features,
-        scale_neurons,
-        set_neurons,
-        shift_and_back,
-    )
-    from babelscope.editing import edit_fact, measure_edits
     from babelscope.evaluation import judge_answers
     from babelscope.features import (
         FeatureSet,
@@ -80,17 +57,40 @@ if TYPE_CHECKING:
     )
     from babelscope.recording import observe
     from babelscope.report import write_report
+    from babelscope.report.dashboards import describe_units
     from babelscope.sites import Site
     from babelscope.steering import (
         Receipt,
         steer,
     )
+    from babelscope.steering.directions import (
+        ablate_languages,
+        activate_neurons,
+        clamp_features,
+        document_means,
+        feature_difference,
+        feature_direction,
+        fit_condition,
+        head_shift,
+        hold_coordinates,
+        incline,
+        language_arithmetic,
+        lda_direction,
+        mean_direction,
+        pca_direction,
+        probe_direction,
+        promote_experts,
+        scale_features,
+        scale_neurons,
+        set_neurons,
+        shift_and_back,
+    )
+    from babelscope.steering.sweeps import compare_answers
     from babelscope.study import run_study
     from babelscope.subnetworks import (
         Delta,
         train_subnetwork,
     )
-    from babelscope.sweeps import compare_answers
     from babelscope.vocabulary import (
         VocabularyPack,
         extend_vocabulary,

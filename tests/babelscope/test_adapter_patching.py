@@ -5,8 +5,8 @@ from conftest import tiny_model, tiny_tokenizer
 from transformer_lens.model_bridge import TransformerBridge
 
 from babelscope.adapters.hook_patching import lens_forward
-from babelscope.probes.circuits import patch_effects
-from babelscope.probes.prompt_pairs import PatchPair
+from babelscope.probes.circuits.answer_patching import patch_effects
+from babelscope.probes.circuits.prompt_pairs import PatchPair
 
 PAIRS = [
     PatchPair("the cat is", "the dog is", "x", "y"),

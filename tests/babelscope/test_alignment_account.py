@@ -9,10 +9,10 @@ from babelscope.adaptation.alignment_account import AlignmentAccount, account_of
 from babelscope.cli.alignment_job import alignment_facts
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
-from babelscope.probes.sentences import Sentences
+from babelscope.probes.geometry.sentences import Sentences
 from babelscope.sites import Site
+from babelscope.steering.directions.subspaces import covariance_distance, nearest_layers
 from babelscope.subnetworks import Contrast, ContrastSteps, ParallelPairs
-from babelscope.subspaces import covariance_distance, nearest_layers
 
 
 def test_retrieval_counts_both_ways():

@@ -10,9 +10,9 @@ from steering_cases import vector
 from babelscope import Direction, Language, Operation, Site, SteeringRecipe, compare_answers, origin_of
 from babelscope.errors import ChatError, LanguageError, MeasurementError, SteeringError
 from babelscope.evaluation import detect_languages
-from babelscope.sweeps import Decoding, Prompt, few_shot, generate_answers, instructed, make_questions
-from babelscope.sweeps.beside import pair_answers
-from babelscope.sweeps.steered_answers import Answer, ending_ids, left_pad, prompt_ids
+from babelscope.steering.sweeps import Decoding, Prompt, few_shot, generate_answers, instructed, make_questions
+from babelscope.steering.sweeps.beside import pair_answers
+from babelscope.steering.sweeps.steered_answers import Answer, ending_ids, left_pad, prompt_ids
 
 EN, FI = Language("en"), Language("fi")
 GREEDY = Decoding(new_tokens=12, temperature=0.0)

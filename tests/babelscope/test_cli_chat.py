@@ -14,12 +14,12 @@ from babelscope import Direction, Language, Site, load_corpus, open_model, origi
 from babelscope.cli import main
 from babelscope.cli.telling_answers import pair_lines, repeated_share
 from babelscope.errors import ChatError, CorpusError
+from babelscope.steering.sweeps import AnswerPair, ask_as_chat
+from babelscope.steering.sweeps.steered_answers import Answer, Prompt
 from babelscope.study import Budget
 from babelscope.study.job import StudyInputs
 from babelscope.study.plan import plan_of
 from babelscope.study.run import check_chat
-from babelscope.sweeps import AnswerPair, ask_as_chat
-from babelscope.sweeps.steered_answers import Answer, Prompt
 
 WORDS = {"en": "the cat sat on a mat {}", "fi": "kissa istui matolla {}"}
 QUESTIONS = {"en": "Where is the {}?", "fi": "Missä on {}?"}
@@ -202,7 +202,7 @@ def observed(capsys, folder):
 
 
 def test_a_sweep_asks_in_the_source_language_and_its_ceiling_in_the_target(capsys, folder, monkeypatch):
-    import babelscope.sweeps.steering_runs as study
+    import babelscope.steering.sweeps.steering_runs as study
 
     asked = []
     write = study.generate_answers

@@ -28,7 +28,7 @@ from babelscope.cli.vocabularies import run_extend, run_trim
 from babelscope.controls import Stability
 from babelscope.errors import ArtifactError, CorpusError, LanguageError, PrerequisiteError, UsageError
 from babelscope.languages import Language
-from babelscope.sweeps import Decoding
+from babelscope.steering.sweeps import Decoding
 
 
 def test_harm_of_random_sets_is_their_mean_and_their_largest():

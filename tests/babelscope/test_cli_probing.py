@@ -14,8 +14,8 @@ from babelscope.cli.probing import run_probe
 from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
 from babelscope.languages import parse_languages
 from babelscope.probes import PROBES, ProbeJob, distance_tables, probe_findings, read_words
+from babelscope.probes.lens.translations import CONTROL
 from babelscope.probes.probe_runs import measured_and_other, write_findings
-from babelscope.probes.translations import CONTROL
 from babelscope.reference import WORDS
 
 FOUR = ("en", "de", "fi", "ru")
@@ -178,7 +178,7 @@ def test_other_text_is_another_split_or_the_first_half_of_the_whole(tmp_path):
 
 def test_probes_are_reached_by_one_name():
     assert all(getattr(bs.probes, name).__doc__ is not None or name.isupper() for name in bs.probes.__all__)
-    assert bs.probes.logit_lens.__module__ == "babelscope.probes.lens"
+    assert bs.probes.logit_lens.__module__ == "babelscope.probes.lens.logit_lens"
     with pytest.raises(AttributeError, match="nothing"):
         _ = bs.probes.nothing
     assert set(PROBES) >= {"lens", "embeddings", "alignment", "language-id", "trees", "subspaces"}

@@ -9,7 +9,7 @@ from babelscope.corpus import as_corpus
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.runs import Run
-from babelscope.sweeps.comparison import (
+from babelscope.steering.sweeps.comparison import (
     NATIVE,
     Comparison,
     Method,

@@ -18,7 +18,7 @@ import zstandard
 from babelscope.corpus import load_corpus, text_lines
 from babelscope.errors import CorpusError, PrerequisiteError
 from babelscope.evaluation import load_answers, load_prompts
-from babelscope.limits import LINE, TEXT, Limit
+from babelscope.files.limits import LINE, TEXT, Limit
 
 CUTS = FLIPS = 250
 WORDS = random.Random(0).choices([f"sana{number}" for number in range(3000)], k=6000)

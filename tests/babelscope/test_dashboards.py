@@ -18,13 +18,13 @@ from babelscope import FeatureSet, NeuronSet, Site, describe_units, layout_of, o
 from babelscope.cli import main
 from babelscope.corpus.batches import make_batch
 from babelscope.corpus.tokens import TokenDocument
-from babelscope.dashboards import write_dashboard
-from babelscope.dashboards.unit_dashboard import FiringContext, UnitDashboard, UnitDescription, in_percent
-from babelscope.dashboards.unit_firing import UnitFiring
-from babelscope.dashboards.unit_sources import NeuronSource, Unit
 from babelscope.errors import ArtifactError, LanguageError, SelectionError
 from babelscope.languages import parse_languages
 from babelscope.recording.watchers import SiteValue
+from babelscope.report.dashboards import write_dashboard
+from babelscope.report.dashboards.unit_dashboard import FiringContext, UnitDashboard, UnitDescription, in_percent
+from babelscope.report.dashboards.unit_firing import UnitFiring
+from babelscope.report.dashboards.unit_sources import NeuronSource, Unit
 
 TEXTS = {
     "en": ["the cat sat on a mat", "rain all day", "we walk home"],

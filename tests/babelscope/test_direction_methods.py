@@ -13,7 +13,9 @@ from steering_cases import close, logits, scored
 from babelscope import Language, Operation, Site, SteeringRecipe, mean_direction, observe, origin_of, read_site, steer
 from babelscope.artifacts import Gate, LoadedSAE, Observation, Origin, SiteRecord
 from babelscope.artifacts.stream import BINS, LayerStream
-from babelscope.directions import (
+from babelscope.errors import CorpusError, LanguageError, MeasurementError, SelectionError, SiteError, SteeringError
+from babelscope.steering.clean import cosine_scores
+from babelscope.steering.directions import (
     DocumentMeans,
     ablate_languages,
     clamp_features,
@@ -36,8 +38,6 @@ from babelscope.directions import (
     score_heads,
     shift_and_back,
 )
-from babelscope.errors import CorpusError, LanguageError, MeasurementError, SelectionError, SiteError, SteeringError
-from babelscope.steering.clean import cosine_scores
 
 ORIGIN = Origin("tiny", "", "model-hash", "tokenizer-hash")
 SITE = Site(1, "resid_out")
@@ -585,7 +585,7 @@ def test_a_fitted_condition_opens_the_rows_of_its_language(tokenizer):
     site = Site(0, "resid_out")
     means = document_means(model, tokenizer, lines, [site])[site]
     found = fit_condition(means, language="ru")
-    from babelscope.sweeps.steered_answers import left_pad
+    from babelscope.steering.sweeps.steered_answers import left_pad
 
     batch, mask = left_pad(tokenizer, ["the cat sat on a mat", "кошка сидела на коврике"])
     base = scored(model, batch, mask)

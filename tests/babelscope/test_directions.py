@@ -26,8 +26,8 @@ from babelscope import (
     steer,
 )
 from babelscope.artifacts import Gate, Origin, Schedule, SiteRecord
-from babelscope.directions import language_mean
 from babelscope.errors import ArtifactError, LanguageError, MeasurementError, SelectionError, SiteError, SteeringError
+from babelscope.steering.directions import language_mean
 
 ORIGIN = Origin("tiny", "", "model-hash", "tokenizer-hash")
 TAGS = tuple(Language(tag) for tag in ("en", "fi", "eu"))

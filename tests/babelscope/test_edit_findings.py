@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 from knowledge_cases import LINES, table_of
 
+from babelscope.adaptation.editing import (
+    EditAnswer,
+    EditEvidence,
+    EditFindings,
+    EditOutcome,
+    EditStudy,
+    FactEdit,
+    edit_summary,
+)
+from babelscope.adaptation.editing.edit_findings import family_of_language, kept_answer, prefers_new, save_edits
+from babelscope.adaptation.editing.edit_study import CONTROL, NO_EDIT
 from babelscope.cli import main
 from babelscope.cli.editing_facts import run_edit
-from babelscope.editing import EditAnswer, EditEvidence, EditFindings, EditOutcome, EditStudy, FactEdit, edit_summary
-from babelscope.editing.edit_findings import family_of_language, kept_answer, prefers_new, save_edits
-from babelscope.editing.edit_study import CONTROL, NO_EDIT
 from babelscope.languages import Language
 
 EN, FI, RU = (Language(tag) for tag in ("en", "fi", "ru"))

@@ -10,8 +10,7 @@ import torch
 from conftest import tiny_model, tiny_tokenizer
 from knowledge_cases import table_of
 
-from babelscope.corpus import Corpus, Document
-from babelscope.editing import (
+from babelscope.adaptation.editing import (
     DescentSettings,
     EditStudy,
     FactEdit,
@@ -21,8 +20,8 @@ from babelscope.editing import (
     measure_edits,
     plan_edits,
 )
-from babelscope.editing.edit_objective import EditTask
-from babelscope.editing.edit_questions import (
+from babelscope.adaptation.editing.edit_objective import EditTask
+from babelscope.adaptation.editing.edit_questions import (
     EditQuestion,
     OptionScores,
     ask,
@@ -30,15 +29,22 @@ from babelscope.editing.edit_questions import (
     questions_about,
     two_step_table,
 )
-from babelscope.editing.few_neurons import random_columns, steepest_neurons
-from babelscope.editing.greedy_answers import words_of_answer
-from babelscope.editing.planned_edits import consequence_of, edit_contexts, edit_prompts, fact_text, two_step_template
-from babelscope.editing.rank_one import RankOne, key_moments, random_rank_one, right_of
+from babelscope.adaptation.editing.few_neurons import random_columns, steepest_neurons
+from babelscope.adaptation.editing.greedy_answers import words_of_answer
+from babelscope.adaptation.editing.planned_edits import (
+    consequence_of,
+    edit_contexts,
+    edit_prompts,
+    fact_text,
+    two_step_template,
+)
+from babelscope.adaptation.editing.rank_one import RankOne, key_moments, random_rank_one, right_of
+from babelscope.corpus import Corpus, Document
 from babelscope.errors import LanguageError, MeasurementError, PrerequisiteError
-from babelscope.knowledge import Fact, read_facts
-from babelscope.knowledge.typed_ranking import Question
 from babelscope.languages import Language
 from babelscope.models import layout_of
+from babelscope.probes.knowledge import Fact, read_facts
+from babelscope.probes.knowledge.typed_ranking import Question
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 from rows.planted_edits import FACT_LAYER, TAGS, fact_model, fact_table  # noqa: E402

@@ -12,7 +12,7 @@ from babelscope.errors import MeasurementError, SteeringError
 from babelscope.evaluation import Guess, HeldOut, bits_per_byte, document_losses
 from babelscope.figures import side_effect_lines
 from babelscope.figures.side_effect_figure import OTHERS, OWN
-from babelscope.sweeps import (
+from babelscope.steering.sweeps import (
     CurvePoint,
     Decoding,
     Dose,
@@ -25,8 +25,8 @@ from babelscope.sweeps import (
     strength_limit,
     untouched_prompts,
 )
-from babelscope.sweeps.answer_scores import Macro
-from babelscope.sweeps.effect_curve import COPIED_TEXT
+from babelscope.steering.sweeps.answer_scores import Macro
+from babelscope.steering.sweeps.effect_curve import COPIED_TEXT
 
 TEXTS = {"en": ["the cat sat on a mat", "rain", "we walk home now"], "fi": ["kissa istui", "sataa taas"]}
 

@@ -9,14 +9,14 @@ from conftest import tiny_model, tiny_tokenizer
 
 from babelscope import NeuronSet, Origin, steer
 from babelscope.cli import main
-from babelscope.directions import deactivate_neurons, set_neurons
-from babelscope.directions.neurons import LITTLE, MUCH
 from babelscope.errors import LanguageError, MeasurementError, SelectionError
 from babelscope.figures.fallback_map import fallback_map
 from babelscope.languages import Language
 from babelscope.models import origin_of
-from babelscope.sweeps import Decoding, FallbackStep, Prompt, fallback_languages
-from babelscope.sweeps.fallbacks import Fallbacks, recognised, union_of
+from babelscope.steering.directions import deactivate_neurons, set_neurons
+from babelscope.steering.directions.neurons import LITTLE, MUCH
+from babelscope.steering.sweeps import Decoding, FallbackStep, Prompt, fallback_languages
+from babelscope.steering.sweeps.fallbacks import Fallbacks, recognised, union_of
 
 LANGUAGES = ("en", "de", "fi")
 

@@ -16,8 +16,8 @@ from babelscope.models import FAMILIES, Layout
 from babelscope.models import families as families_module
 from babelscope.models.family_check import Identity
 from babelscope.models.wrappers import WRAPPERS
-from babelscope.probes.heads import record_heads
-from babelscope.probes.lens import lens_logits
+from babelscope.probes.lens.logit_lens import lens_logits
+from babelscope.probes.units.heads import record_heads
 from babelscope.subnetworks.forms import choose_form
 
 README = Path(__file__).parents[2] / "README.md"

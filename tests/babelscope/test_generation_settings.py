@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 
 from babelscope import Direction, Language, Site, origin_of
 from babelscope.cli import main
-from babelscope.sweeps import Decoding, Prompt, generate_answers, overridden_settings
+from babelscope.steering.sweeps import Decoding, Prompt, generate_answers, overridden_settings
 from babelscope.upstream.generation import NEUTRAL, TOKEN_IDS, pin_generation
 
 EN, FI = Language("en"), Language("fi")

@@ -7,9 +7,9 @@ from conftest import tiny_model, tiny_tokenizer
 from sklearn.linear_model import LogisticRegression
 
 from babelscope import head_shift, load_corpus, observe, steer, text_part
-from babelscope.directions.head_probes import fit_logistic, head_probe_accuracy
 from babelscope.errors import CorpusError, SelectionError
 from babelscope.models import layout_of
+from babelscope.steering.directions.head_probes import fit_logistic, head_probe_accuracy
 
 
 def texts(lines=30, seed=0):

@@ -8,7 +8,7 @@ from babelscope import Site, layout_of
 from babelscope.corpus import TokenDocument, as_corpus, batch_documents
 from babelscope.evaluation import losses
 from babelscope.probes import head_sums, shard_sums
-from babelscope.probes.lens_squares import Squares
+from babelscope.probes.lens.lens_squares import Squares
 from babelscope.recording.host_copies import on_host
 
 

@@ -5,7 +5,7 @@ from conftest import tiny_model
 from babelscope import observe, select_lape, select_top_rate
 from babelscope.corpus import as_corpus, romanise, shuffle_words
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
-from babelscope.identification import check_sets, evidence_rows, romanised_control
+from babelscope.neurons import check_sets, evidence_rows, romanised_control
 
 LINES = {
     "en": [f"the cat {n} sat on a mat" for n in range(60)],

@@ -16,7 +16,9 @@ from babelscope.corpus import Document, TokenDocument, as_corpus, load_corpus
 from babelscope.corpus.documents import LineNumber
 from babelscope.errors import CorpusError, MeasurementError, PrerequisiteError
 from babelscope.figures.influence_map import influence_map
-from babelscope.influence import (
+from babelscope.languages import Language
+from babelscope.models import layout_of
+from babelscope.probes.influence import (
     InfluenceReport,
     KroneckerCurvature,
     LinearRecord,
@@ -25,11 +27,9 @@ from babelscope.influence import (
     read_queries,
     text_influence,
 )
-from babelscope.influence.mlp_projections import MlpProjections
-from babelscope.influence.passage_rankings import bm25, tfidf_cosines
-from babelscope.influence.text_influence import LabelledText
-from babelscope.languages import Language
-from babelscope.models import layout_of
+from babelscope.probes.influence.mlp_projections import MlpProjections
+from babelscope.probes.influence.passage_rankings import bm25, tfidf_cosines
+from babelscope.probes.influence.text_influence import LabelledText
 
 LINES = {
     "en": ["the cat sat on the mat", "a dog ran to the park", "rain fell all night long", "we read an old book"],

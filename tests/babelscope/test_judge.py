@@ -8,7 +8,7 @@ from babelscope.errors import LanguageError, MeasurementError
 from babelscope.evaluation import detect_languages, han, judge_answer, known_languages
 from babelscope.evaluation.known_scripts import OWN_SCRIPT, letter_weight
 from babelscope.evaluation.prose import words_of
-from babelscope.sweeps import judge_errors
+from babelscope.steering.sweeps import judge_errors
 
 
 def verdict(answer, target):

@@ -10,7 +10,9 @@ from knowledge_cases import LINES, knowledge_of, table_of
 
 from babelscope import NeuronSet, origin_of, train_subnetwork
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
-from babelscope.knowledge import (
+from babelscope.languages import Language
+from babelscope.models import layout_of
+from babelscope.probes.knowledge import (
     Fact,
     compare_languages,
     consistency_rows,
@@ -21,11 +23,9 @@ from babelscope.knowledge import (
     rank_objects,
     read_facts,
 )
-from babelscope.knowledge.consistency import bias_rows
-from babelscope.knowledge.facts import read_mlama
-from babelscope.knowledge.typed_ranking import BLANK
-from babelscope.languages import Language
-from babelscope.models import layout_of
+from babelscope.probes.knowledge.consistency import bias_rows
+from babelscope.probes.knowledge.facts import read_mlama
+from babelscope.probes.knowledge.typed_ranking import BLANK
 
 EN, FI, RU = (Language.parse(tag) for tag in ("en", "fi", "ru"))
 

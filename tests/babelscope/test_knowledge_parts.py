@@ -9,7 +9,9 @@ from knowledge_cases import LINES, table_of
 from babelscope import NeuronSet, origin_of
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.figures import priming_forest, shared_facts_map
-from babelscope.knowledge import (
+from babelscope.languages import Language
+from babelscope.models import layout_of
+from babelscope.probes.knowledge import (
     KnowledgePlan,
     barrier_rows,
     choose_languages,
@@ -21,11 +23,9 @@ from babelscope.knowledge import (
     question_vectors,
     rank_objects,
 )
-from babelscope.knowledge.barrier import MIXTURES, answers_right, mixed_scores
-from babelscope.knowledge.knowledge_report import common_facts
-from babelscope.knowledge.language_choice import best_by_cluster
-from babelscope.languages import Language
-from babelscope.models import layout_of
+from babelscope.probes.knowledge.barrier import MIXTURES, answers_right, mixed_scores
+from babelscope.probes.knowledge.knowledge_report import common_facts
+from babelscope.probes.knowledge.language_choice import best_by_cluster
 
 EN, FI = Language.parse("en"), Language.parse("fi")
 

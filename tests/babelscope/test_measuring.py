@@ -25,18 +25,18 @@ from babelscope.features.quality import measure_sae
 from babelscope.languages import Language
 from babelscope.models import batch_positions, eval_mode, layout_of
 from babelscope.models.positions import document_lengths
-from babelscope.probes.circuits import patch_effects
-from babelscope.probes.head_ablation import ablate_heads
-from babelscope.probes.heads import record_heads
-from babelscope.probes.lens import layer_logits
-from babelscope.probes.prompt_pairs import PatchPair
-from babelscope.probes.removal import removal_votes
-from babelscope.probes.routing import routing_use
-from babelscope.probes.sentences import record_sentences
-from babelscope.probes.tuned_lens import fit_translators
-from babelscope.sweeps import Decoding, generate_answers, make_prompts
-from babelscope.sweeps.baselines import random_directions
-from babelscope.sweeps.side_effects import untouched_prompts
+from babelscope.probes.circuits.answer_patching import patch_effects
+from babelscope.probes.circuits.prompt_pairs import PatchPair
+from babelscope.probes.geometry.sentences import record_sentences
+from babelscope.probes.lens.logit_lens import layer_logits
+from babelscope.probes.lens.tuned_lens import fit_translators
+from babelscope.probes.units.head_ablation import ablate_heads
+from babelscope.probes.units.heads import record_heads
+from babelscope.probes.units.removal import removal_votes
+from babelscope.probes.units.routing import routing_use
+from babelscope.steering.sweeps import Decoding, generate_answers, make_prompts
+from babelscope.steering.sweeps.baselines import random_directions
+from babelscope.steering.sweeps.side_effects import untouched_prompts
 
 SOURCE = Path(bs.__file__).parent
 TEXTS = {"en": [f"the house {i} is big" for i in range(8)], "eu": [f"etxe {i} handia da" for i in range(8)]}
@@ -220,16 +220,16 @@ def callers(*ends):
 def test_text_goes_through_a_model_by_the_walk_alone():
     """A loop of one's own over text would lack its eval mode, its batches, and its way out of a full memory."""
     # A few tokens once, for looking: one site, the stream at every depth, the next token of a prompt, heads of keys.
-    looking = {"models/site_reading.py", "probes/streams.py", "playground/side_by_side.py"}
-    looking |= {"probes/structure_removal.py"}
+    looking = {"models/site_reading.py", "probes/streams.py", "serving/playground/side_by_side.py"}
+    looking |= {"probes/units/structure_removal.py"}
     # Passes that are compared with each other, and so must be of the same rows: patched, and beside steered rows.
-    compared = {"probes/patching.py", "probes/unit_patching.py", "sweeps/side_effects.py"}
+    compared = {"probes/circuits/patching.py", "probes/circuits/unit_patching.py", "steering/sweeps/side_effects.py"}
     # Training's losses and answers open `measured` around it; the pass before steering is as the user's own pass is.
     others = {"subnetworks/loss.py", "subnetworks/translation_pairs.py"}
-    others |= {"editing/edit_objective.py", "vocabulary/distilled_rows.py"}
-    others |= {"steering/clean.py", "sweeps/steered_answers.py"}
+    others |= {"adaptation/editing/edit_objective.py", "vocabulary/distilled_rows.py"}
+    others |= {"steering/clean.py", "steering/sweeps/steered_answers.py"}
     # The pass that a walk of influence is given; and requests of a server, which answers as its client asks.
-    others |= {"influence/mlp_projections.py", "serving/steered_models.py"}
+    others |= {"probes/influence/mlp_projections.py", "serving/steered_models.py"}
     # Checks of a family, of a wrapper's text part and of this machine, on models that they opened or set to eval.
     checks = {"models/family_check.py", "models/wrappers.py", "cli/doctor_checks.py"}
     seam = {"models/layout.py", "models/measuring.py"}

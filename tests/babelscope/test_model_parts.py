@@ -13,8 +13,8 @@ from babelscope import load_corpus, observe, select_entropy_lambda
 from babelscope.errors import SelectionError
 from babelscope.figures.probes_roles import role_profile
 from babelscope.neurons.penalties import GRID, penalty_sweep
-from babelscope.probes.model_parts import class_profile, cut_profile, model_parts
-from babelscope.probes.roles import role_parts, role_shares
+from babelscope.probes.units.model_parts import class_profile, cut_profile, model_parts
+from babelscope.probes.units.roles import role_parts, role_shares
 
 PLANTED = ((0, 1, 2), (3, 4, 5, 6, 7), (8, 9), (10, 11))
 

@@ -11,8 +11,8 @@ from training_cases import TEXT, some_neurons
 import babelscope as bs
 from babelscope import layout_of
 from babelscope.errors import PrerequisiteError
-from babelscope.probes.entries import embedding_tables
-from babelscope.probes.head_sums import gram_of
+from babelscope.probes.geometry.entries import embedding_tables
+from babelscope.probes.units.head_sums import gram_of
 
 pytestmark = [
     # peft 0.21 asks for a property that transformers deprecates; torch.compile imports torch.jit.

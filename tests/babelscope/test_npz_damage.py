@@ -11,7 +11,7 @@ import pytest
 from babelscope.errors import ArtifactError
 from babelscope.features import load_sae
 from babelscope.features.arrays import read_arrays
-from babelscope.limits import ARRAYS
+from babelscope.files.limits import ARRAYS
 
 RANDOM = np.random.default_rng(0)
 SHAPES = {"W_enc": (4, 6), "W_dec": (6, 4), "b_enc": (6,), "b_dec": (4,), "threshold": (6,)}

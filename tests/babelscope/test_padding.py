@@ -8,7 +8,7 @@ from babelscope import Gate, Operation, Site, origin_of, read_site, steer
 from babelscope.corpus import pad_rows, tokenize_prompts
 from babelscope.languages import Language
 from babelscope.models import layout_of, run_pass
-from babelscope.sweeps import Decoding, Prompt, generate_answers
+from babelscope.steering.sweeps import Decoding, Prompt, generate_answers
 
 TEXTS = ["a", "rain again", "the cat sat on the mat"]
 FAMILIES = ("llama", "gpt2", "opt", "bloom", "gemma3_text", "reference")

@@ -21,17 +21,17 @@ import babelscope as bs
 from babelscope.cli import main
 from babelscope.errors import ArtifactError, ToolkitError
 from babelscope.languages import Language
-from babelscope.playground import (
+from babelscope.serving.playground import (
     Playground,
     PlaygroundQuestion,
     answers_markup,
     neuron_switches,
     steering_choices,
 )
-from babelscope.playground.gradio_page import answered
-from babelscope.playground.offered_steering import NO_STEERING
-from babelscope.playground.side_by_side import whole_text
-from babelscope.sweeps import Decoding, compare_answers
+from babelscope.serving.playground.gradio_page import answered
+from babelscope.serving.playground.offered_steering import NO_STEERING
+from babelscope.serving.playground.side_by_side import whole_text
+from babelscope.steering.sweeps import Decoding, compare_answers
 
 PROMPT = "The children walked"
 GRADIO = pytest.mark.skipif(find_spec("gradio") is None, reason="not installed: gradio; pip install 'babelscope[play]'")
@@ -213,7 +213,7 @@ def test_a_bad_question_is_one_line_before_anything_is_generated(playground, mon
     def never(*_, **__):
         raise AssertionError("generated")
 
-    monkeypatch.setattr("babelscope.playground.side_by_side.generate_answers", never)
+    monkeypatch.setattr("babelscope.serving.playground.side_by_side.generate_answers", never)
     with pytest.raises(ToolkitError, match=re.escape(message)) as problem:
         asked(playground, **fields)
     assert "\n" not in str(problem.value)
@@ -254,7 +254,7 @@ def test_artifacts_of_another_model_and_useless_ones_are_refused(reference, arti
 
 def test_without_gradio_the_verb_is_one_line(tmp_path, artifacts, monkeypatch, capsys):
     artifacts["arrow"].save(tmp_path / "arrow")
-    monkeypatch.setattr("babelscope.playground.gradio_page.find_spec", lambda name: None)
+    monkeypatch.setattr("babelscope.serving.playground.gradio_page.find_spec", lambda name: None)
     assert main(["play", "reference", str(tmp_path / "arrow")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("gradio is not installed; expected it for the page; pip install 'babelscope[play]'")

@@ -18,7 +18,7 @@ from babelscope.cli import main  # noqa: E402
 from babelscope.errors import CorpusError, LanguageError, MeasurementError  # noqa: E402
 from babelscope.languages import Language  # noqa: E402
 from babelscope.models import layout_of  # noqa: E402
-from babelscope.priming import (  # noqa: E402
+from babelscope.probes.priming import (  # noqa: E402
     PrimingFindings,
     PrimingPlan,
     priming_rows,
@@ -27,7 +27,7 @@ from babelscope.priming import (  # noqa: E402
     track_priming,
     usual_directions,
 )
-from babelscope.priming.primed_structures import primed_target, reorder_words, sign_flip_p, token_overlap  # noqa: E402
+from babelscope.probes.priming.primed_structures import primed_target, reorder_words, sign_flip_p, token_overlap  # noqa: E402
 
 FORTH, BACK = ("en", "fi"), ("fi", "en")
 SMALL = PrimingPlan(items=8, resamples=200, signs=999)

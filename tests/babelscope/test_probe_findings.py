@@ -22,14 +22,14 @@ from babelscope.languages import Language, parse_languages
 from babelscope.models import layout_of
 from babelscope.probes import PROBES, ProbeJob, language_id, lens
 from babelscope.probes.catalogue import readers_of
-from babelscope.probes.circuit_findings import probe_circuits
-from babelscope.probes.lens_findings import probe_lens
-from babelscope.probes.lens_squares import least_squares
-from babelscope.probes.roles import RoleHistory, RoleShare, TrackedRoles
-from babelscope.probes.sentence_findings import probe_language_id
-from babelscope.probes.sentences import middle_weights
+from babelscope.probes.circuits.circuit_findings import probe_circuits
+from babelscope.probes.geometry.sentence_findings import probe_language_id
+from babelscope.probes.geometry.sentences import middle_weights
+from babelscope.probes.lens.lens_findings import probe_lens
+from babelscope.probes.lens.lens_squares import least_squares
 from babelscope.probes.streams import read_streams
-from babelscope.probes.unit_findings import probe_checkpoints, role_bar, role_steps, step_name
+from babelscope.probes.units.roles import RoleHistory, RoleShare, TrackedRoles
+from babelscope.probes.units.unit_findings import probe_checkpoints, role_bar, role_steps, step_name
 
 
 @pytest.fixture(scope="module")

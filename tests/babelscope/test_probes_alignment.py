@@ -7,7 +7,7 @@ from scipy.stats import binom
 from sentence_cases import made_sentences, mexa_by_hand, noise
 
 from babelscope.errors import LanguageError, MeasurementError
-from babelscope.probes.alignment import cosine_matrix, language_alignment, linear_cka, mexa
+from babelscope.probes.geometry.alignment import cosine_matrix, language_alignment, linear_cka, mexa
 
 
 def pair(n=40, hidden=12, seed=0, noise=1.0):

@@ -9,10 +9,10 @@ from conftest import tiny_model, tiny_tokenizer
 from babelscope import Site, load_corpus
 from babelscope.errors import CorpusError, MeasurementError, SiteError
 from babelscope.models import layout_of
-from babelscope.probes.circuits import SMALLEST_GAP, patch_effects
-from babelscope.probes.donors import Donor, alike_donors, donors_of, prompt_of
-from babelscope.probes.patching import hooked_forward, logit_difference
-from babelscope.probes.prompt_pairs import PatchPair, TokenPair, groups_of, read_pairs, translation_pairs
+from babelscope.probes.circuits.answer_patching import SMALLEST_GAP, patch_effects
+from babelscope.probes.circuits.donors import Donor, alike_donors, donors_of, prompt_of
+from babelscope.probes.circuits.patching import hooked_forward, logit_difference
+from babelscope.probes.circuits.prompt_pairs import PatchPair, TokenPair, groups_of, read_pairs, translation_pairs
 
 PAIRS = [
     PatchPair("the cat is", "the dog is", "x", "y"),

@@ -10,10 +10,10 @@ from sklearn.neighbors import NearestNeighbors
 
 from babelscope import load_corpus
 from babelscope.errors import MeasurementError
-from babelscope.probes.embeddings import embedding_geometry
-from babelscope.probes.neighbours import same_script_neighbours, translation_neighbours
-from babelscope.probes.separability import mean_recall, separate
-from babelscope.probes.word_lists import indicative_tokens
+from babelscope.probes.geometry.embeddings import embedding_geometry
+from babelscope.probes.geometry.neighbours import same_script_neighbours, translation_neighbours
+from babelscope.probes.geometry.separability import mean_recall, separate
+from babelscope.probes.lens.word_lists import indicative_tokens
 
 CLASSES = {"latin": list(range(120)), "cyrillic": list(range(120, 200)), "greek": list(range(200, 240))}
 WORDS = {

@@ -14,8 +14,8 @@ from babelscope.errors import LanguageError, SelectionError, SiteError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.languages import Language
 from babelscope.models import layout_of, run_pass
-from babelscope.probes.head_ablation import HeadAblation, HeadHarm, ablate_heads, heads_off, matched_heads
-from babelscope.probes.heads import MEASURES, head_selectivity, record_heads
+from babelscope.probes.units.head_ablation import HeadAblation, HeadHarm, ablate_heads, heads_off, matched_heads
+from babelscope.probes.units.heads import MEASURES, head_selectivity, record_heads
 
 
 @pytest.fixture

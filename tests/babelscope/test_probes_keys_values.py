@@ -13,10 +13,10 @@ from babelscope.figures import write_figure
 from babelscope.figures.neuron_maps import dose_by_language, key_map
 from babelscope.languages import Language
 from babelscope.probes import ProbeJob, concept_direction, concept_values, indicative_tokens
-from babelscope.probes.concept_probe import has_concept
-from babelscope.probes.keys_values import key_gaps, offset
-from babelscope.probes.value_evidence import ConceptValues
-from babelscope.probes.value_findings import probe_values
+from babelscope.probes.concepts.concept_probe import has_concept
+from babelscope.probes.concepts.keys_values import key_gaps, offset
+from babelscope.probes.concepts.value_evidence import ConceptValues
+from babelscope.probes.concepts.value_findings import probe_values
 
 LETTERS = {"en": "abcdefg", "fi": "hijklmn", "eu": "opqrstu"}
 LOUD = "z"

@@ -7,8 +7,9 @@ from sentence_cases import made_sentences, noise
 
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import parse_languages
+from babelscope.languages.uriel import Languoid
 from babelscope.probes import language_distances, read_words, similarity_tree
-from babelscope.probes.language_distances import (
+from babelscope.probes.geometry.language_distances import (
     distance_rows,
     distance_tables,
     distance_test,
@@ -18,7 +19,6 @@ from babelscope.probes.language_distances import (
     great_circle_km,
     lexical_distance,
 )
-from babelscope.probes.uriel import Languoid
 
 TAGS = parse_languages(["en", "de", "fr", "es", "ru", "uk", "fi"])
 

@@ -9,8 +9,8 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 
 from babelscope.errors import MeasurementError
-from babelscope.probes.language_id import language_probe, split_sentences
-from babelscope.probes.ridge import RidgeProbe
+from babelscope.probes.geometry.language_id import language_probe, split_sentences
+from babelscope.probes.geometry.ridge import RidgeProbe
 
 
 @pytest.mark.parametrize("hidden", [10, 90])

@@ -12,11 +12,11 @@ from babelscope import Site, load_corpus, read_site
 from babelscope.errors import ArtifactError, LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import layout_of, origin_of
-from babelscope.probes.lens import layer_logits, lens_logits, logit_lens
+from babelscope.probes.lens.logit_lens import layer_logits, lens_logits, logit_lens
+from babelscope.probes.lens.translators import Translators
+from babelscope.probes.lens.tuned_lens import fit_translators
+from babelscope.probes.lens.word_lists import LanguageTokens, indicative, indicative_tokens, word_tokens
 from babelscope.probes.streams import depth_sites
-from babelscope.probes.translators import Translators
-from babelscope.probes.tuned_lens import fit_translators
-from babelscope.probes.word_lists import LanguageTokens, indicative, indicative_tokens, word_tokens
 
 WORDS = {
     "cat": {"en": "cat", "de": "Katze", "ru": "кот"},

@@ -9,7 +9,7 @@ from sklearn.cross_decomposition import CCA
 
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.probes import matching_accuracy, neuron_correlation, pwcca, similarity_indices
-from babelscope.probes.representation_similarity import (
+from babelscope.probes.geometry.representation_similarity import (
     canonical_means,
     canonical_similarity,
     nearest_rotated,

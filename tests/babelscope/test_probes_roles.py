@@ -14,9 +14,9 @@ from babelscope.errors import CorpusError, LanguageError, SelectionError, SiteEr
 from babelscope.languages import parse_languages
 from babelscope.models import layout_of, run_pass
 from babelscope.neurons.counts import read_counts
-from babelscope.probes.concepts import agreement_of, compare_tops, concept_neurons
-from babelscope.probes.removal import document_effects, effect_hooks, removal_sets, removal_votes, top_of
-from babelscope.probes.roles import role_shares, track_roles
+from babelscope.probes.concepts.concept_neurons import agreement_of, compare_tops, concept_neurons
+from babelscope.probes.units.removal import document_effects, effect_hooks, removal_sets, removal_votes, top_of
+from babelscope.probes.units.roles import role_shares, track_roles
 from babelscope.recording.walk import walk
 
 

@@ -9,7 +9,7 @@ from scipy.spatial.distance import jensenshannon
 from babelscope import load_corpus, observe
 from babelscope.errors import LanguageError, MeasurementError, SiteError
 from babelscope.models import layout_of
-from babelscope.probes.routing import jensen_shannon, routing_divergence, routing_use
+from babelscope.probes.units.routing import jensen_shannon, routing_divergence, routing_use
 
 ASCII = "".join(map(chr, range(128)))
 FAMILIES = ["mixtral", "qwen3_moe", "olmoe"]

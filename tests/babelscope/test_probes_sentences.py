@@ -7,7 +7,7 @@ from conftest import tiny_model, tiny_tokenizer
 from babelscope import load_corpus, observe
 from babelscope.artifacts.stream import without_units
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
-from babelscope.probes.sentences import WEIGHTS, parallel_corpus, record_sentences
+from babelscope.probes.geometry.sentences import WEIGHTS, parallel_corpus, record_sentences
 
 TEXTS = {"en": ["one two", "a longer sentence here", "ok"], "fi": ["yksi kaksi", "pidempi lause on", "juu joo"]}
 

@@ -7,7 +7,7 @@ from scipy.linalg import subspace_angles
 from sentence_cases import made_sentences, noise, with_streams
 
 from babelscope.errors import MeasurementError, SiteError
-from babelscope.probes.subspace_probe import (
+from babelscope.probes.geometry.subspace_probe import (
     content_share,
     language_share,
     language_subspaces,

@@ -7,7 +7,7 @@ from conftest import tiny_model, tiny_tokenizer
 
 from babelscope.errors import MeasurementError
 from babelscope.models import layout_of
-from babelscope.probes.token_energies import TokenEnergy, norm_gain, token_energy
+from babelscope.probes.lens.token_energies import TokenEnergy, norm_gain, token_energy
 from babelscope.sites import Site
 
 PROMPTS = ["a cat sat", "the dog", "rain"]

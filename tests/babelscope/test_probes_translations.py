@@ -12,11 +12,11 @@ from scipy.stats import binom
 from babelscope.errors import ArtifactError, CorpusError, LanguageError, MeasurementError
 from babelscope.languages import parse_languages
 from babelscope.models import origin_of
-from babelscope.probes.lens import layer_logits
-from babelscope.probes.translations import answer_tokens, dealt_out, latent_translation, translation_prompts
-from babelscope.probes.translators import Translators
-from babelscope.probes.word_lists import read_words
-from babelscope.probes.word_prefixes import PrefixIndex
+from babelscope.probes.lens.logit_lens import layer_logits
+from babelscope.probes.lens.translations import answer_tokens, dealt_out, latent_translation, translation_prompts
+from babelscope.probes.lens.translators import Translators
+from babelscope.probes.lens.word_lists import read_words
+from babelscope.probes.lens.word_prefixes import PrefixIndex
 
 # Every concept's words begin with letters of their own, for a tokenizer of bytes.
 WORDS = {

@@ -9,8 +9,8 @@ from scipy.stats import binom, spearmanr
 from sentence_cases import FIVE, made_sentences, noise
 
 from babelscope.errors import LanguageError, MeasurementError
-from babelscope.probes.lineage import LINEAGE, Lineage, lineage_of
-from babelscope.probes.trees import permutations_within, related, similarity_tree
+from babelscope.languages.lineage import LINEAGE, Lineage, lineage_of
+from babelscope.probes.geometry.trees import permutations_within, related, similarity_tree
 
 EIGHT = ("en", "de", "es", "fr", "fi", "et", "tr", "tt")
 

@@ -7,12 +7,19 @@ from conftest import tiny_model, tiny_tokenizer
 from babelscope.errors import CorpusError, LanguageError, MeasurementError, SelectionError, SiteError
 from babelscope.languages import Language
 from babelscope.models import layout_of
-from babelscope.probes.effect_maps import givers_of, unit_effects
-from babelscope.probes.effect_overlap import compare_effects
-from babelscope.probes.head_circuits import Circuit, choose_circuit, score_circuit
-from babelscope.probes.path_patching import path_effects
-from babelscope.probes.task_prompts import RolePrompt, TaskLine, aligned_places, read_tasks, role_prompt, task_pairs
-from babelscope.probes.unit_patching import PromptRuns, Swap, attributed_units
+from babelscope.probes.circuits.effect_maps import givers_of, unit_effects
+from babelscope.probes.circuits.effect_overlap import compare_effects
+from babelscope.probes.circuits.head_circuits import Circuit, choose_circuit, score_circuit
+from babelscope.probes.circuits.path_patching import path_effects
+from babelscope.probes.circuits.task_prompts import (
+    RolePrompt,
+    TaskLine,
+    aligned_places,
+    read_tasks,
+    role_prompt,
+    task_pairs,
+)
+from babelscope.probes.circuits.unit_patching import PromptRuns, Swap, attributed_units
 
 ROLES = ("start", "noun", "end")
 

@@ -10,10 +10,10 @@ from sklearn.preprocessing import StandardScaler
 from transformers import BertConfig, BertForMaskedLM, MT5Config, MT5EncoderModel, XLMRobertaConfig, XLMRobertaModel
 
 from babelscope.errors import MeasurementError
-from babelscope.probes.embeddings import embedding_geometry
-from babelscope.probes.entries import embedding_tables
-from babelscope.probes.ridge import PENALTY
-from babelscope.probes.writing_systems import neighbour_scripts, pair_separability
+from babelscope.probes.geometry.embeddings import embedding_geometry
+from babelscope.probes.geometry.entries import embedding_tables
+from babelscope.probes.geometry.ridge import PENALTY
+from babelscope.probes.geometry.writing_systems import neighbour_scripts, pair_separability
 
 MEMBERS = {"latin": list(range(120)), "cyrillic": list(range(120, 200)), "greek": list(range(200, 240))}
 

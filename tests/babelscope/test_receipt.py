@@ -17,7 +17,7 @@ from babelscope.languages import Language
 from babelscope.models.modes import eval_mode
 from babelscope.steering.columns import Columns
 from babelscope.steering.step import ReadyOperation
-from babelscope.sweeps import Decoding, Prompt, generate_answers, steered_tokens
+from babelscope.steering.sweeps import Decoding, Prompt, generate_answers, steered_tokens
 from babelscope.upstream.forward import ForwardInputs
 
 IDS = torch.arange(10, 31).view(3, 7)

@@ -12,7 +12,7 @@ from babelscope.figures.proximity_lines import proximity_lines
 from babelscope.languages import parse_languages
 from babelscope.neurons import UnitCounts
 from babelscope.neurons.rules.specialization import Specialization
-from babelscope.probes.related_sets import set_overlap, set_proximity
+from babelscope.probes.units.related_sets import set_overlap, set_proximity
 
 TAGS = parse_languages(("de", "nl", "es", "it", "ru", "uk", "fi", "et"))
 

@@ -15,8 +15,8 @@ from babelscope.errors import ArtifactError, ToolkitError
 from babelscope.report import write_report
 from babelscope.report.claim_form import Claim
 from babelscope.report.claims import claims
+from babelscope.report.results import read_results
 from babelscope.report.summary import model_name
-from babelscope.results import read_results
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = jsonschema.Draft202012Validator(json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8")))
@@ -261,8 +261,8 @@ def test_missing_or_foreign_results_are_one_clear_line(tmp_path: Path) -> None:
     assert "NaN is no JSON number" in message(tmp_path)
     tmp_path.joinpath("results.json").write_text("[" * 100_000, encoding="utf-8")
     assert "nested too deep" in message(tmp_path)
-    assert "schema None; expected 'babelscope.results/1'" in message(save(tmp_path, [1]))
-    assert "schema 'babelscope.results/2'" in message(save(tmp_path, {"schema": "babelscope.results/2"}))
+    assert "schema None; expected 'babelscope.report.results/1'" in message(save(tmp_path, [1]))
+    assert "schema 'babelscope.report.results/2'" in message(save(tmp_path, {"schema": "babelscope.report.results/2"}))
     with pytest.raises(ArtifactError, match=r"no run folder came"):
         write_report([])
 

@@ -13,6 +13,7 @@ from babelscope.report.first_screen import ANSWERS, first_screen, headline
 from babelscope.report.harm import ablation_section
 from babelscope.report.markup import NOT_MEASURED, Markup, Section
 from babelscope.report.page import assemble
+from babelscope.report.results import read_results
 from babelscope.report.selection_sections import (
     UNRECORDED,
     matrix_table,
@@ -24,7 +25,6 @@ from babelscope.report.selection_sections import (
     tokens_said,
 )
 from babelscope.report.steered import dose_section, steering_section
-from babelscope.results import read_results
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,23 @@ import pytest
 from example_results import example, save
 
 from babelscope.errors import ArtifactError
-from babelscope.results import Results, read_results
-from babelscope.results.ablation_record import EachControl
-from babelscope.results.record_json import read_record, record_fields, row_kinds, to_json
-from babelscope.results.record_schema import field_docs, json_schema
-from babelscope.results.selection_record import NotApplicable, ScriptRetention
-from babelscope.results.steering_record import NOT_STEERED
-from babelscope.results.study_results import NOTHING_MEASURED, CorpusCard, results_of_tree
-from babelscope.results.value_kinds import BoundedEstimate, ByLanguage, LanguageSquare, Mark, Measure, Number, Tag, Tags
+from babelscope.report.results import Results, read_results
+from babelscope.report.results.ablation_record import EachControl
+from babelscope.report.results.record_json import read_record, record_fields, row_kinds, to_json
+from babelscope.report.results.record_schema import field_docs, json_schema
+from babelscope.report.results.selection_record import NotApplicable, ScriptRetention
+from babelscope.report.results.steering_record import NOT_STEERED
+from babelscope.report.results.study_results import NOTHING_MEASURED, CorpusCard, results_of_tree
+from babelscope.report.results.value_kinds import (
+    BoundedEstimate,
+    ByLanguage,
+    LanguageSquare,
+    Mark,
+    Measure,
+    Number,
+    Tag,
+    Tags,
+)
 
 FILE = Path(__file__).parents[2] / "docs" / "results.schema.json"
 SCHEMA = json_schema(Results, identifier="urn:babelscope:results:1", title="babelscope results, version 1")

@@ -7,7 +7,7 @@ import pytest
 import regex
 
 from babelscope.errors import LanguageError
-from babelscope.scripts import (
+from babelscope.languages.scripts import (
     COMMON,
     SCRIPT_NAMES,
     letters_by_script,

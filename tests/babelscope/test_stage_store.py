@@ -5,7 +5,7 @@ import math
 import pytest
 
 from babelscope.errors import ArtifactError
-from babelscope.stage_store import PLAN, STAGES, StageStore, check_free, read_kept
+from babelscope.study.stage_store import PLAN, STAGES, StageStore, check_free, read_kept
 
 
 def opened(folder, **plan):

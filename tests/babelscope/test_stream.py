@@ -23,7 +23,9 @@ from babelscope.artifacts.stream import (
     without_units,
 )
 from babelscope.cli import main
-from babelscope.directions import (
+from babelscope.errors import ArtifactError, MeasurementError, SiteError
+from babelscope.recording.observe_pass import large_shares
+from babelscope.steering.directions import (
     ablate_languages,
     document_means,
     hold_coordinates,
@@ -33,9 +35,7 @@ from babelscope.directions import (
     pca_direction,
     probe_direction,
 )
-from babelscope.errors import ArtifactError, MeasurementError, SiteError
-from babelscope.recording.observe_pass import large_shares
-from babelscope.sweeps import random_directions
+from babelscope.steering.sweeps import random_directions
 
 TEXTS = {
     "en": ["the cat sat on a mat", "rain again today", "a small boat", "who is there"],

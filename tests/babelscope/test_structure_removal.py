@@ -13,15 +13,15 @@ from babelscope.errors import LanguageError, SelectionError, SiteError
 from babelscope.figures.removal_map import RemovalCell, removal_map
 from babelscope.models import layout_of, run_pass
 from babelscope.models.attention import AttentionInputs, attention_by
-from babelscope.probes.attention_removal import (
+from babelscope.probes.units.attention_removal import (
     STRUCTURES,
     attend_plainly,
     attention_effects,
     output_rows,
     structure_widths,
 )
-from babelscope.probes.structure_ablation import ablate_structures, random_units, structures_off
-from babelscope.probes.structure_removal import key_heads, structure_votes
+from babelscope.probes.units.structure_ablation import ablate_structures, random_units, structures_off
+from babelscope.probes.units.structure_removal import key_heads, structure_votes
 from babelscope.sites import Site
 
 

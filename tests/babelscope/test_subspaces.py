@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import subspace_angles
 
 from babelscope.errors import MeasurementError
-from babelscope.subspaces import (
+from babelscope.steering.directions.subspaces import (
     components_for,
     language_subspace,
     principal_angles,

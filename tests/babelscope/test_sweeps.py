@@ -14,9 +14,7 @@ from babelscope.corpus import as_corpus
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.evaluation import detect_languages, known_languages
 from babelscope.languages import Language
-from babelscope.study.budget import Budget
-from babelscope.sweep_grid import STRENGTHS, sweep_layers
-from babelscope.sweeps import (
+from babelscope.steering.sweeps import (
     ANSWER_IN,
     Answer,
     ChatPrompts,
@@ -38,9 +36,11 @@ from babelscope.sweeps import (
     steering_study,
     success_by_source,
 )
-from babelscope.sweeps.answer_scores import Macro, perplexity_interval
-from babelscope.sweeps.curve import layer_beyond, strength_beyond, widened
-from babelscope.sweeps.steering_runs import Trial, third_language, vary_sources
+from babelscope.steering.sweeps.answer_scores import Macro, perplexity_interval
+from babelscope.steering.sweeps.curve import layer_beyond, strength_beyond, widened
+from babelscope.steering.sweeps.steering_runs import Trial, third_language, vary_sources
+from babelscope.steering.sweeps.sweep_grid import STRENGTHS, sweep_layers
+from babelscope.study.budget import Budget
 
 TEXTS = {"en": ["the cat sat on a mat", "rain again today"], "fi": ["kissa istui matolla", "sataa taas nyt"]}
 EN, FI = Language("en"), Language("fi")

@@ -20,20 +20,20 @@ from babelscope.features.quality import measure_sae
 from babelscope.files.state_folder import state_folder
 from babelscope.languages import Language
 from babelscope.models import layout_of
-from babelscope.probes.concepts import concept_neurons
-from babelscope.probes.heads import record_heads
-from babelscope.probes.lens import logit_lens
-from babelscope.probes.removal import removal_votes
-from babelscope.probes.routing import routing_use
-from babelscope.probes.sentences import record_sentences
-from babelscope.probes.translations import latent_translation
-from babelscope.probes.tuned_lens import fit_translators
-from babelscope.probes.word_lists import LanguageTokens
+from babelscope.probes.concepts.concept_neurons import concept_neurons
+from babelscope.probes.geometry.sentences import record_sentences
+from babelscope.probes.lens.logit_lens import logit_lens
+from babelscope.probes.lens.translations import latent_translation
+from babelscope.probes.lens.tuned_lens import fit_translators
+from babelscope.probes.lens.word_lists import LanguageTokens
+from babelscope.probes.units.heads import record_heads
+from babelscope.probes.units.removal import removal_votes
+from babelscope.probes.units.routing import routing_use
 from babelscope.recording import walk as walking
 from babelscope.recording.tally import Tally
 from babelscope.recording.walk import walk
 from babelscope.sites import Site
-from babelscope.sweeps.baselines import MixedTokens
+from babelscope.steering.sweeps.baselines import MixedTokens
 
 TEXTS = {"en": [f"the {'big ' * i}house" for i in range(9)], "eu": [f"etxe {'handi ' * i}a" for i in range(8)]}
 SITE = Site(1, "resid_out")

@@ -16,11 +16,11 @@ from babelscope.files.work_log import hash_of, pack, piece_of_work, unpack, work
 from babelscope.languages import Language
 from babelscope.models import layout_of, origin_of
 from babelscope.probes import PROBES, ProbeJob, probe_findings
-from babelscope.probes.lens import LensAddend
+from babelscope.probes.lens.logit_lens import LensAddend
 from babelscope.sites import Site
 from babelscope.steering import steer
-from babelscope.sweeps import Decoding
-from babelscope.sweeps.steered_answers import Prompt, generate_answers
+from babelscope.steering.sweeps import Decoding
+from babelscope.steering.sweeps.steered_answers import Prompt, generate_answers
 
 TEXTS = {"en": ["the cat sat", "on a mat", "hello"], "fi": ["kissa istui", "matolla", "hiljaa"]}
 

@@ -10,8 +10,8 @@ from babelscope import load_corpus, select_entropy_lambda
 from babelscope.errors import SelectionError
 from babelscope.evaluation import bits_per_byte
 from babelscope.languages import Language
-from babelscope.probes.word_lists import indicative_tokens
-from babelscope.probes.working_languages import held_out_bits, track_working_languages, transfer_of
+from babelscope.probes.lens.word_lists import indicative_tokens
+from babelscope.probes.lens.working_languages import held_out_bits, track_working_languages, transfer_of
 
 EN, FI = Language("en"), Language("fi")
 

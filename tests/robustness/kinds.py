@@ -28,7 +28,7 @@ from babelscope.files.state_folder import RunState, read_sealed, state_folder, w
 from babelscope.files.tensor_files import write_sums
 from babelscope.files.work_log import piece_of_work, work_log
 from babelscope.models import origin_of
-from babelscope.probes.translators import Translators
+from babelscope.probes.lens.translators import Translators
 from babelscope.sites import Site
 from babelscope.subnetworks.delta import Delta
 from babelscope.subnetworks.elements import ElementDelta, Elements

@@ -1,4 +1,9 @@
-"""What breaks when a language's neurons are switched off: the language × language matrix of harm."""
+"""What breaks when a language's neurons are switched off: the language × language matrix of harm.
+
+Here: units of a language off, on text of every language: tables of harm, their controls, the choice of a rate by
+them.
+Imports: artifacts, controls, corpus, evaluation, features, languages, models, neurons, recording, runs, sites.
+"""
 
 from typing import TYPE_CHECKING
 

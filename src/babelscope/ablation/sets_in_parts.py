@@ -10,8 +10,8 @@ from babelscope.ablation.matrix import ScoredText, ablation_matrix
 from babelscope.artifacts import NeuronSet
 from babelscope.axes import Bool, Tensor
 from babelscope.languages import Language
+from babelscope.languages.lineage import LINEAGE
 from babelscope.models.plain import CausalModel
-from babelscope.probes.lineage import LINEAGE
 
 PARTS = ("exclusive", "script_and_family", "script", "family", "further")
 """Names of the parts, in the order in which a neuron is given to the first that fits it."""

@@ -9,9 +9,9 @@ from babelscope.axes import Float64, Tensor
 from babelscope.corpus import Corpus
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
-from babelscope.probes.alignment import cosine_matrix, mexa
-from babelscope.probes.sentences import Sentences, record_sentences
-from babelscope.subspaces import covariance_distance, nearest_layers
+from babelscope.probes.geometry.alignment import cosine_matrix, mexa
+from babelscope.probes.geometry.sentences import Sentences, record_sentences
+from babelscope.steering.directions.subspaces import covariance_distance, nearest_layers
 
 
 class AlignmentAccount(NamedTuple):

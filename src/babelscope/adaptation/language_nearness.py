@@ -8,8 +8,8 @@ from babelscope.axes import Float64
 from babelscope.corpus import Corpus
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes.language_distances import distance_tables
-from babelscope.probes.word_lists import Words
+from babelscope.probes.geometry.language_distances import distance_tables
+from babelscope.probes.lens.word_lists import Words
 from babelscope.recording import observe
 from babelscope.vocabulary import vocabulary_allocation
 

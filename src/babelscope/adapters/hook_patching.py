@@ -9,7 +9,7 @@ from babelscope.adapters.transformer_lens import hook_name
 from babelscope.axes import Float, Int, Tensor
 from babelscope.models import Edit, eval_mode
 from babelscope.models.plain import CausalModel
-from babelscope.probes.patching import Forward
+from babelscope.probes.circuits.patching import Forward
 from babelscope.sites import Site
 
 

@@ -1,4 +1,8 @@
-"""Everything babelscope saves: folders of JSON and safetensors, never a pickle."""
+"""Everything babelscope saves: folders of JSON and safetensors, never a pickle.
+
+Here: one file per thing that is saved, with its checks; how a file is written is in `files`.
+Imports: feature_map, files, interventions, languages, sites, upstream.
+"""
 
 from typing import TYPE_CHECKING
 

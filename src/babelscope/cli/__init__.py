@@ -1,4 +1,10 @@
-"""The command line: a static table here, each verb in a file of its own, imported only when it runs."""
+"""The command line: a static table here, each verb in a file of its own, imported only when it runs.
+
+Here: one function per verb: arguments, one call, printing; what is worth calling from Python is elsewhere.
+Imports: ablation, adaptation, adapters, artifacts, controls, corpus, evaluation, features, figures, files, languages,
+models, neurons, probes, recording, reference, report, runs, serving, sites, steering, study, subnetworks, upstream,
+vocabulary.
+"""
 
 import json
 import logging

@@ -49,7 +49,7 @@ def run_ablate(
     from babelscope.cli.telling_counts import ablation_lines
     from babelscope.corpus import WHOLE, check_unseen, has_splits, load_corpus
     from babelscope.models import open_model
-    from babelscope.results.record_json import to_json
+    from babelscope.report.results.record_json import to_json
     from babelscope.study.ablation_numbers import ablation_summary
 
     free(out)
@@ -133,7 +133,7 @@ def run_fallback(
     from babelscope.figures import write_figure
     from babelscope.figures.fallback_map import fallback_map
     from babelscope.models import open_model
-    from babelscope.sweeps import Decoding, fallback_languages
+    from babelscope.steering.sweeps import Decoding, fallback_languages
 
     free(out)
     sets, asked_for = NeuronSet.load(neurons), read_prompts(prompts)

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.adaptation import Adaptation, BeforeAfter, Material, Method
 from babelscope.adaptation.alignment_account import alignment_account
 from babelscope.adaptation.forgetting import choose_replay
+from babelscope.adaptation.result_file import RESULT
 from babelscope.artifacts import NeuronSet
-from babelscope.cli.adapting import RESULT
 from babelscope.cli.alignment_job import AlignmentJob, alignment_facts
 from babelscope.cli.arguments import Result
 from babelscope.corpus import (

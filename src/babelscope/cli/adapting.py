@@ -3,6 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
+from babelscope.adaptation.result_file import RESULT
 from babelscope.cli.argument_kinds import alone, checkpoint_of, free
 from babelscope.cli.arguments import (
     Device,
@@ -36,7 +37,6 @@ from babelscope.files.strict_json import read_json
 from babelscope.files.writing import discard, new_folder, write_text
 
 Baseline = Literal["none", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft", "sparse-forward"]
-RESULT = "result.json"
 OF_NEURONS = UsedWith(
     "without --baseline or with --baseline random", lambda call: call["baseline"] in ("none", "random")
 )

@@ -11,7 +11,7 @@ from babelscope.cli.flag_conditions import UsedWith, saved_as
 from babelscope.cli.quantities import Layer, NewTokens, Seed, Strength, Temperature, TokensOrNone
 from babelscope.errors import CorpusError, UsageError
 from babelscope.languages import Language
-from babelscope.sweep_grid import STRENGTHS
+from babelscope.steering.sweeps.sweep_grid import STRENGTHS
 
 SWEPT = 0.8
 """The sweep's temperature where none is asked for: its answers are draws."""
@@ -77,7 +77,7 @@ def run_steer(
     from babelscope.cli.sweeping import sweep_steering
     from babelscope.cli.telling_answers import told
     from babelscope.models import open_model
-    from babelscope.sweeps import Decoding, compare_answers, meant_language, overridden_settings
+    from babelscope.steering.sweeps import Decoding, compare_answers, meant_language, overridden_settings
 
     heat = (SWEPT if sweep else 0.0) if temperature is None else temperature
     decoding = Decoding(new_tokens=new_tokens, temperature=heat, seed=seed)

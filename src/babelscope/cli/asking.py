@@ -16,8 +16,8 @@ from babelscope.corpus import COMPRESSED, check_unicode, text_lines
 from babelscope.errors import ChatError, CorpusError
 from babelscope.files.strict_json import parse_json
 from babelscope.languages import Language
+from babelscope.steering.sweeps import ChatPrompts, Prompt, ask_as_chat
 from babelscope.subnetworks import Delta
-from babelscope.sweeps import ChatPrompts, Prompt, ask_as_chat
 
 log = logging.getLogger(__name__)
 NOBODY = Language("und")

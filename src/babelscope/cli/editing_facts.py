@@ -63,10 +63,10 @@ def run_edit(
         resamples: of edits, for intervals.
     """
     free(out)
+    from babelscope.adaptation.editing import DescentSettings, EditStudy, edit_summary, measure_edits, save_edits
     from babelscope.corpus import load_corpus
-    from babelscope.editing import DescentSettings, EditStudy, edit_summary, measure_edits, save_edits
-    from babelscope.knowledge import read_facts
     from babelscope.models import open_model
+    from babelscope.probes.knowledge import read_facts
 
     table = read_facts(facts)
     if languages:

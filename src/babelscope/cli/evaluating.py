@@ -108,7 +108,7 @@ def run_confusion(
     from babelscope.cli.steering_scores import described_errors
     from babelscope.corpus import load_corpus
     from babelscope.evaluation import confusion_of_answers, english_words, load_answers, open_identifier
-    from babelscope.sweeps import Decoding
+    from babelscope.steering.sweeps import Decoding
 
     identify, english = open_identifier(identifier, labels=labels), english_words(words)
     texts = load_corpus(corpus, languages or None, split=split) if corpus else None
@@ -202,14 +202,14 @@ def run_steering_score(
     from babelscope.corpus import load_corpus
     from babelscope.evaluation import open_identifier
     from babelscope.models import open_model
-    from babelscope.sweeps import (
+    from babelscope.steering.sweeps import (
         Decoding,
         evaluate_steering,
         language_effects,
         overridden_settings,
         untouched_prompts,
     )
-    from babelscope.sweeps.evaluated import check_evaluation
+    from babelscope.steering.sweeps.evaluated import check_evaluation
 
     target_tag, identify = Language.parse(target), open_identifier(identifier, labels=labels)
     loaded = open_recipe(recipe, strength, unit)

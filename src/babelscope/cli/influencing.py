@@ -50,8 +50,8 @@ def run_influence(
     """
     free(out)
     from babelscope.corpus import load_corpus
-    from babelscope.influence import InfluenceReport, check_top, influence_of_text, read_queries
     from babelscope.models import open_model
+    from babelscope.probes.influence import InfluenceReport, check_top, influence_of_text, read_queries
 
     asked = read_queries(queries)
     texts = load_corpus(corpus, languages or None, split=split).head(passages)

@@ -70,8 +70,8 @@ def run_knowledge(
     """
     free(out)
     from babelscope.artifacts import NeuronSet
-    from babelscope.knowledge import KnowledgePlan, measure_knowledge, read_facts
     from babelscope.models import open_model
+    from babelscope.probes.knowledge import KnowledgePlan, measure_knowledge, read_facts
 
     table = read_facts(facts)
     if languages:
@@ -118,7 +118,7 @@ def run_priming(
     """
     free(out)
     from babelscope.models import open_model
-    from babelscope.priming import (
+    from babelscope.probes.priming import (
         PrimingFindings,
         PrimingPlan,
         read_stimuli,

@@ -44,13 +44,13 @@ def run_play(
     """
     if not artifacts:
         raise UsageError("no ARTIFACT came; expected one or more folders; name what steers, such as a Direction")
-    from babelscope.playground.gradio_page import check_gradio, served_page
+    from babelscope.serving.playground.gradio_page import check_gradio, served_page
 
     check_gradio()
     check_port(port)
     from babelscope.artifacts import Direction, NeuronSet, Observation, SteeringRecipe
     from babelscope.models import open_model
-    from babelscope.playground import Playground
+    from babelscope.serving.playground import Playground
     from babelscope.subnetworks import Delta
 
     loaders = {kind.__name__: kind.load for kind in (Direction, SteeringRecipe, Delta, NeuronSet, Observation)}

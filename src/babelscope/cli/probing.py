@@ -113,8 +113,8 @@ def run_probe(
     from babelscope.probes.probe_runs import measured_and_other
     from babelscope.reference import WORDS
     from babelscope.runs import environment
-    from babelscope.stage_store import StageStore, check_free, read_kept
     from babelscope.study.plan import plan_of_model
+    from babelscope.study.stage_store import StageStore, check_free, read_kept
 
     check_free(out, resume=resume)
     store = StageStore(out)

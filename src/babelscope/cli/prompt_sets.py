@@ -9,7 +9,7 @@ from babelscope.errors import ChatError, CorpusError
 from babelscope.evaluation import SetAnswer, SetPrompt, load_prompts
 from babelscope.languages import Language
 from babelscope.models import open_model
-from babelscope.sweeps import Decoding, Prompt, generate_answers, overridden_settings
+from babelscope.steering.sweeps import Decoding, Prompt, generate_answers, overridden_settings
 
 log = logging.getLogger(__name__)
 PromptSet = Literal["lines", "language_confusion", "clas"]

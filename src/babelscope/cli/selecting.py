@@ -58,8 +58,7 @@ def run_identify(
     from babelscope.cli.telling_counts import set_lines
     from babelscope.controls import write_evidence
     from babelscope.files.writing import new_folder
-    from babelscope.identification import check_sets, evidence_rows
-    from babelscope.neurons import neuron_rule
+    from babelscope.neurons import check_sets, evidence_rows, neuron_rule
 
     free(out)
     observed = Observation.load(observation)
@@ -100,7 +99,7 @@ def run_direct(
     """
     from babelscope.artifacts import Observation
     from babelscope.cli.telling_counts import direction_lines
-    from babelscope.directions import mean_direction
+    from babelscope.steering.directions import mean_direction
 
     free(out)
     observed = Observation.load(observation)

@@ -63,9 +63,9 @@ def run_show(
     from babelscope.artifacts.feature_set import FeatureSet
     from babelscope.cli.argument_kinds import format_of
     from babelscope.corpus import load_corpus
-    from babelscope.dashboards import describe_units, write_dashboard
     from babelscope.features import load_sae
     from babelscope.models import open_model
+    from babelscope.report.dashboards import describe_units, write_dashboard
 
     of_features = format_of(artifact).startswith("babelscope.FeatureSet/")
     sets = (FeatureSet if of_features else NeuronSet).load(artifact)

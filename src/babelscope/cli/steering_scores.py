@@ -5,8 +5,8 @@ from typing import Any
 from babelscope.corpus import Corpus
 from babelscope.evaluation import Identifier
 from babelscope.languages import Language
-from babelscope.sweeps import SteeringEvaluation, judge_errors, steered_tokens
-from babelscope.sweeps.evaluated import LanguageScore
+from babelscope.steering.sweeps import SteeringEvaluation, judge_errors, steered_tokens
+from babelscope.steering.sweeps.evaluated import LanguageScore
 
 PRINTED = (
     "target",

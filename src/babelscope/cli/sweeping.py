@@ -10,7 +10,6 @@ from babelscope.artifacts.storage import TENSORS
 from babelscope.cli.argument_kinds import checkpoint_of, free
 from babelscope.cli.arguments import Result
 from babelscope.corpus import load_splits
-from babelscope.directions import mean_direction
 from babelscope.figures import side_effect_lines, write_figure
 from babelscope.files.state_folder import hash_json
 from babelscope.files.strict_json import read_json
@@ -18,12 +17,10 @@ from babelscope.files.tensor_files import hash_file
 from babelscope.files.work_log import work_log
 from babelscope.files.writing import discard, new_folder, write_text
 from babelscope.models import check_made_for, layout_of, open_model
-from babelscope.results.record_json import to_json
+from babelscope.report.results.record_json import to_json
 from babelscope.runs import nan_as_null
-from babelscope.study.parts import sweep_row
-from babelscope.study.plan import plan_of_model
-from babelscope.sweep_grid import sweep_layers
-from babelscope.sweeps import (
+from babelscope.steering.directions import mean_direction
+from babelscope.steering.sweeps import (
     ChatPrompts,
     Decoding,
     SideEffectPoint,
@@ -32,6 +29,9 @@ from babelscope.sweeps import (
     side_effect_curve,
     steering_study,
 )
+from babelscope.steering.sweeps.sweep_grid import sweep_layers
+from babelscope.study.parts import sweep_row
+from babelscope.study.plan import plan_of_model
 
 TABLE, PICTURE = "steering.json", "side_effects.html"
 TOLD = ("layer", "strength", "edge", "macro")

@@ -5,7 +5,7 @@ from typing import Any
 
 from babelscope.cli.telling import Told
 from babelscope.languages import Language
-from babelscope.sweeps import AnswerPair, Decoding
+from babelscope.steering.sweeps import AnswerPair, Decoding
 
 LOOP = 0.3
 """Share of an answer that it said before, from which on a person is told that it repeats itself."""

@@ -68,9 +68,10 @@ def run_train(
     checkpoint = checkpoint_of(out, resume=resume)
     free(out)
     from babelscope.adaptation import train_vocabulary
+    from babelscope.adaptation.result_file import RESULT
     from babelscope.artifacts import NeuronSet
     from babelscope.cli.adaptation_job import read_splits, refuse_untouched
-    from babelscope.cli.adapting import RESULT, check_rows
+    from babelscope.cli.adapting import check_rows
     from babelscope.evaluation import bits_per_byte
     from babelscope.files.state_folder import hash_json
     from babelscope.files.work_log import hash_of, work_log

@@ -1,6 +1,9 @@
 """One harness for every claim: random and matched sets, shuffled labels, bootstrap, splits, and the evidence table.
 
 Rules come in as callables, so that neurons, features and heads share it.
+
+Here: statistics that know neither neurons nor features: shards, resamples, shuffled labels, matched sets, intervals.
+Imports: artifacts, files, languages.
 """
 
 from typing import TYPE_CHECKING

@@ -2,6 +2,9 @@
 
 A document is one line of a text file or one row of a jsonl file or data set; it gets BOS once where the tokenizer has
 one, and never shares attention with another.
+
+Here: reading, splitting, rendering and encoding text, up to batches; what a language is, is in `languages`.
+Imports: files, languages, reference, upstream.
 """
 
 from typing import TYPE_CHECKING

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import zstandard
 
 from babelscope.errors import CorpusError
-from babelscope.limits import LINE, TEXT
+from babelscope.files.limits import LINE, TEXT
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 PIECE = 1 << 16

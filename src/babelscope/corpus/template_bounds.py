@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from babelscope.errors import ChatError
-from babelscope.limits import TEMPLATE
+from babelscope.files.limits import TEMPLATE
 
 R = TypeVar("R")
 SECONDS = 10.0

@@ -8,7 +8,7 @@ import numpy as np
 from wordfreq import get_frequency_list
 
 from babelscope.evaluation.language_switches import two_state_paths
-from babelscope.scripts import script_of_character
+from babelscope.languages.scripts import script_of_character
 
 KANA = frozenset({"Hira", "Kana"})
 FIRST = 3.0

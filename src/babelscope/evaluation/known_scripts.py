@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from babelscope.languages import Language
-from babelscope.scripts import script_of_character
+from babelscope.languages.scripts import script_of_character
 
 # fmt: off
 OWN_SCRIPT: dict[str, tuple[str, ...]] = {

@@ -10,7 +10,7 @@ from babelscope.evaluation.language_switches import counts_as, label_words, prob
 from babelscope.evaluation.prose import Word, foreign_names
 from babelscope.evaluation.word_evidence import CANDIDATES
 from babelscope.languages import Language
-from babelscope.scripts import COMMON, letters_of, scripts_of_language
+from babelscope.languages.scripts import COMMON, letters_of, scripts_of_language
 
 NAME = Language("zxx")
 """Stands for a name in Latin letters inside another script: in no language."""

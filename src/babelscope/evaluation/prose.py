@@ -7,7 +7,7 @@ from unicodedata import category
 import regex
 
 from babelscope.evaluation.known_scripts import letter_weight
-from babelscope.scripts import COMMON, script_of_character, scripts_of_character
+from babelscope.languages.scripts import COMMON, script_of_character, scripts_of_character
 
 FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`", re.DOTALL)
 ADDRESS = re.compile(r"(?:https?://|www\.)[^\s。、，）)】」]+|[\w.+-]+@[\w-]+\.[\w.-]+|<[A-Za-z/!][^<>\n]*>", re.ASCII)

@@ -1,6 +1,9 @@
 """Sparse autoencoders → firing of their features by language → the features of each language.
 
 The only importer of sae_lens, and only for published releases.
+
+Here: autoencoders, their sums over text, and rules that choose features; neurons have their own in `neurons`.
+Imports: artifacts, controls, corpus, evaluation, files, languages, models, neurons, recording, reference, sites.
 """
 
 from typing import TYPE_CHECKING

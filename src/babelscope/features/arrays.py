@@ -18,7 +18,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from babelscope.errors import ArtifactError
-from babelscope.limits import ARRAYS
+from babelscope.files.limits import ARRAYS
 
 _DAMAGE = (
     OSError, EOFError, ValueError, RuntimeError, TypeError, OverflowError, KeyError, SyntaxError, struct.error,

@@ -1,6 +1,9 @@
 """Result tables to plotly figures; every function but `write_figure` is pure, opens nothing and writes nothing.
 
 The only importer of plotly.
+
+Here: functions from tables to figures, and the SVG of them; pages are in `report`.
+Imports: files.
 """
 
 from typing import TYPE_CHECKING

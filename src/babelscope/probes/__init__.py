@@ -1,6 +1,8 @@
 """Probes: where a model turns a language into concepts and back, each with its control.
 
-Names are imported when first used, so that one probe does not load what another needs.
+Here: a folder for each kind of question that is asked of a model; `catalogue` has a line per probe.
+Imports: ablation, artifacts, controls, corpus, evaluation, figures, files, languages, models, neurons, recording,
+reference, sites, steering, subnetworks, upstream, vocabulary.
 """
 
 from typing import TYPE_CHECKING
@@ -8,152 +10,152 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from babelscope.probes.alignment import (
+    from babelscope.languages.lineage import (
+        LINEAGE,
+        Lineage,
+        lineage_of,
+    )
+    from babelscope.probes.catalogue import PROBES
+    from babelscope.probes.circuits.answer_patching import (
+        PatchTable,
+        patch_effects,
+    )
+    from babelscope.probes.circuits.effect_maps import UnitEffects, unit_effects
+    from babelscope.probes.circuits.effect_overlap import (
+        EffectOverlap,
+        compare_effects,
+    )
+    from babelscope.probes.circuits.head_circuits import (
+        Circuit,
+        CircuitScore,
+        choose_circuit,
+        score_circuit,
+    )
+    from babelscope.probes.circuits.path_patching import path_effects
+    from babelscope.probes.circuits.prompt_pairs import (
+        PatchPair,
+        translation_pairs,
+    )
+    from babelscope.probes.circuits.task_prompts import TaskLine, read_tasks
+    from babelscope.probes.concepts.concept_clamping import ClampedConcept, clamp_experts
+    from babelscope.probes.concepts.concept_detectors import ConceptExperts, concept_experts, track_concepts
+    from babelscope.probes.concepts.concept_neurons import (
+        ConceptNeurons,
+        concept_neurons,
+    )
+    from babelscope.probes.concepts.concept_probe import concept_direction
+    from babelscope.probes.concepts.keys_values import concept_values
+    from babelscope.probes.concepts.value_evidence import ConceptValues
+    from babelscope.probes.geometry.alignment import (
         Aligned,
         Alignment,
         language_alignment,
         linear_cka,
         mexa,
     )
-    from babelscope.probes.catalogue import PROBES
-    from babelscope.probes.circuits import (
-        PatchTable,
-        patch_effects,
-    )
-    from babelscope.probes.concept_clamping import ClampedConcept, clamp_experts
-    from babelscope.probes.concept_detectors import ConceptExperts, concept_experts, track_concepts
-    from babelscope.probes.concept_probe import concept_direction
-    from babelscope.probes.concepts import (
-        ConceptNeurons,
-        concept_neurons,
-    )
-    from babelscope.probes.effect_maps import UnitEffects, unit_effects
-    from babelscope.probes.effect_overlap import (
-        EffectOverlap,
-        compare_effects,
-    )
-    from babelscope.probes.embeddings import (
+    from babelscope.probes.geometry.embeddings import (
         EmbeddingGeometry,
         embedding_geometry,
     )
-    from babelscope.probes.head_ablation import (
-        HeadAblation,
-        ablate_heads,
-        heads_off,
-    )
-    from babelscope.probes.head_circuits import (
-        Circuit,
-        CircuitScore,
-        choose_circuit,
-        score_circuit,
-    )
-    from babelscope.probes.heads import (
-        HeadRecord,
-        HeadSelectivity,
-        head_selectivity,
-        record_heads,
-    )
-    from babelscope.probes.keys_values import concept_values
-    from babelscope.probes.language_distances import distance_rows, distance_tables, distance_test
-    from babelscope.probes.language_id import (
+    from babelscope.probes.geometry.language_distances import distance_rows, distance_tables, distance_test
+    from babelscope.probes.geometry.language_id import (
         LanguageProbe,
         language_probe,
     )
-    from babelscope.probes.lens import (
-        LatentLanguage,
-        layer_logits,
-        lens_logits,
-        logit_lens,
-    )
-    from babelscope.probes.lineage import (
-        LINEAGE,
-        Lineage,
-        lineage_of,
-    )
-    from babelscope.probes.model_parts import ModelParts, cut_profile
-    from babelscope.probes.parallel_routing import (
-        ParallelRouting,
-        SharedRouting,
-        record_routing,
-        shared_routing,
-    )
-    from babelscope.probes.path_patching import path_effects
-    from babelscope.probes.pooled_alignment import (
+    from babelscope.probes.geometry.pooled_alignment import (
         MexaScores,
         mexa_scores,
         read_task_scores,
     )
-    from babelscope.probes.probe_evidence import SiteEvidence
-    from babelscope.probes.probe_job import Findings, ProbeJob
-    from babelscope.probes.probe_runs import ProbeRun, probe_findings, run_probes
-    from babelscope.probes.prompt_pairs import (
-        PatchPair,
-        translation_pairs,
-    )
-    from babelscope.probes.related_sets import SetProximity, set_proximity
-    from babelscope.probes.removal import (
-        RemovalSets,
-        RemovalVotes,
-        removal_sets,
-        removal_votes,
-    )
-    from babelscope.probes.representation_similarity import (
+    from babelscope.probes.geometry.representation_similarity import (
         canonical_similarity,
         matching_accuracy,
         neuron_correlation,
         pwcca,
     )
-    from babelscope.probes.roles import (
+    from babelscope.probes.geometry.sentences import (
+        Sentences,
+        record_sentences,
+    )
+    from babelscope.probes.geometry.similarity_table import (
+        SimilarityTable,
+        similarity_indices,
+    )
+    from babelscope.probes.geometry.subspace_probe import (
+        LanguageSubspaces,
+        language_subspaces,
+    )
+    from babelscope.probes.geometry.trees import (
+        SimilarityTree,
+        similarity_tree,
+    )
+    from babelscope.probes.lens.logit_lens import (
+        LatentLanguage,
+        layer_logits,
+        lens_logits,
+        logit_lens,
+    )
+    from babelscope.probes.lens.token_energies import TokenEnergy, token_energy
+    from babelscope.probes.lens.translations import (
+        LatentTranslation,
+        latent_translation,
+        translation_prompts,
+    )
+    from babelscope.probes.lens.translators import Translators
+    from babelscope.probes.lens.tuned_lens import fit_translators
+    from babelscope.probes.lens.word_lists import (
+        LanguageTokens,
+        indicative_tokens,
+        read_words,
+        word_tokens,
+    )
+    from babelscope.probes.lens.working_languages import (
+        WorkingHistory,
+        track_working_languages,
+    )
+    from babelscope.probes.probe_evidence import SiteEvidence
+    from babelscope.probes.probe_job import Findings, ProbeJob
+    from babelscope.probes.probe_runs import ProbeRun, probe_findings, run_probes
+    from babelscope.probes.units.head_ablation import (
+        HeadAblation,
+        ablate_heads,
+        heads_off,
+    )
+    from babelscope.probes.units.heads import (
+        HeadRecord,
+        HeadSelectivity,
+        head_selectivity,
+        record_heads,
+    )
+    from babelscope.probes.units.model_parts import ModelParts, cut_profile
+    from babelscope.probes.units.parallel_routing import (
+        ParallelRouting,
+        SharedRouting,
+        record_routing,
+        shared_routing,
+    )
+    from babelscope.probes.units.related_sets import SetProximity, set_proximity
+    from babelscope.probes.units.removal import (
+        RemovalSets,
+        RemovalVotes,
+        removal_sets,
+        removal_votes,
+    )
+    from babelscope.probes.units.roles import (
         RoleHistory,
         RoleShare,
         role_parts,
         role_shares,
         track_roles,
     )
-    from babelscope.probes.routing import (
+    from babelscope.probes.units.routing import (
         RoutingDivergence,
         RoutingUse,
         routing_divergence,
         routing_use,
     )
-    from babelscope.probes.sentences import (
-        Sentences,
-        record_sentences,
-    )
-    from babelscope.probes.similarity_table import (
-        SimilarityTable,
-        similarity_indices,
-    )
-    from babelscope.probes.structure_ablation import StructureAblation, ablate_structures
-    from babelscope.probes.structure_removal import StructureVotes, structure_votes
-    from babelscope.probes.subspace_probe import (
-        LanguageSubspaces,
-        language_subspaces,
-    )
-    from babelscope.probes.task_prompts import TaskLine, read_tasks
-    from babelscope.probes.token_energies import TokenEnergy, token_energy
-    from babelscope.probes.translations import (
-        LatentTranslation,
-        latent_translation,
-        translation_prompts,
-    )
-    from babelscope.probes.translators import Translators
-    from babelscope.probes.trees import (
-        SimilarityTree,
-        similarity_tree,
-    )
-    from babelscope.probes.tuned_lens import fit_translators
-    from babelscope.probes.value_evidence import ConceptValues
-    from babelscope.probes.word_lists import (
-        LanguageTokens,
-        indicative_tokens,
-        read_words,
-        word_tokens,
-    )
-    from babelscope.probes.working_languages import (
-        WorkingHistory,
-        track_working_languages,
-    )
+    from babelscope.probes.units.structure_ablation import StructureAblation, ablate_structures
+    from babelscope.probes.units.structure_removal import StructureVotes, structure_votes
 
 __all__ = [
     "SetProximity",

@@ -7,7 +7,7 @@ class ProbeEntry(NamedTuple):
     """One probe: its function, and the inputs of a `ProbeJob` that its result depends on."""
 
     module: str
-    """Module of `babelscope.probes`."""
+    """Module below `babelscope.probes`."""
     function: str
     """Its function there, from a ProbeJob to Findings."""
     reads: frozenset[str]
@@ -19,22 +19,22 @@ def _entry(module: str, function: str, reads: str) -> ProbeEntry:
 
 
 PROBES = {
-    "lens": _entry("lens_findings", "probe_lens", "texts others against words translators"),
-    "embeddings": _entry("sentence_findings", "probe_embeddings", "others words"),
-    "alignment": _entry("sentence_findings", "probe_alignment", "texts sentences against task_scores"),
-    "language-id": _entry("sentence_findings", "probe_language_id", "texts sentences"),
-    "trees": _entry("sentence_findings", "probe_trees", "texts sentences"),
-    "subspaces": _entry("sentence_findings", "probe_subspaces", "texts sentences"),
-    "heads": _entry("unit_findings", "probe_heads", "texts others against"),
-    "circuits": _entry("circuit_findings", "probe_circuits", ""),
-    "routing": _entry("unit_findings", "probe_routing", "texts sentences against"),
-    "removal": _entry("unit_findings", "probe_removal", "texts others"),
-    "roles": _entry("unit_findings", "probe_roles", "others"),
-    "specialization": _entry("unit_findings", "probe_specialization", "others"),
-    "values": _entry("value_findings", "probe_values", "texts others against concept"),
-    "concepts": _entry("concept_findings", "probe_concepts", "texts others concept checkpoints"),
-    "checkpoints": _entry("unit_findings", "probe_checkpoints", "texts others words checkpoints"),
-    "tokenizer": _entry("unit_findings", "probe_tokenizer", "texts others against"),
+    "lens": _entry("lens.lens_findings", "probe_lens", "texts others against words translators"),
+    "embeddings": _entry("geometry.sentence_findings", "probe_embeddings", "others words"),
+    "alignment": _entry("geometry.sentence_findings", "probe_alignment", "texts sentences against task_scores"),
+    "language-id": _entry("geometry.sentence_findings", "probe_language_id", "texts sentences"),
+    "trees": _entry("geometry.sentence_findings", "probe_trees", "texts sentences"),
+    "subspaces": _entry("geometry.sentence_findings", "probe_subspaces", "texts sentences"),
+    "heads": _entry("units.unit_findings", "probe_heads", "texts others against"),
+    "circuits": _entry("circuits.circuit_findings", "probe_circuits", ""),
+    "routing": _entry("units.unit_findings", "probe_routing", "texts sentences against"),
+    "removal": _entry("units.unit_findings", "probe_removal", "texts others"),
+    "roles": _entry("units.unit_findings", "probe_roles", "others"),
+    "specialization": _entry("units.unit_findings", "probe_specialization", "others"),
+    "values": _entry("concepts.value_findings", "probe_values", "texts others against concept"),
+    "concepts": _entry("concepts.concept_findings", "probe_concepts", "texts others concept checkpoints"),
+    "checkpoints": _entry("units.unit_findings", "probe_checkpoints", "texts others words checkpoints"),
+    "tokenizer": _entry("units.unit_findings", "probe_tokenizer", "texts others against"),
 }
 """A probe is a line here."""
 

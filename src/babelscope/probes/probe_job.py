@@ -15,8 +15,8 @@ from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes import sentences, word_lists
-from babelscope.probes.concept_probe import Concept
-from babelscope.probes.translators import Translators
+from babelscope.probes.concepts.concept_probe import Concept
+from babelscope.probes.lens.translators import Translators
 
 
 class Findings(NamedTuple):

@@ -1,4 +1,8 @@
-"""One streamed pass of text through a model, into sums; raw activations are never kept."""
+"""One streamed pass of text through a model, into sums; raw activations are never kept.
+
+Here: the one road of text through a model, and the watchers on it.
+Imports: artifacts, corpus, files, languages, models, sites.
+"""
 
 from typing import TYPE_CHECKING
 

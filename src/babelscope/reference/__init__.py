@@ -1,4 +1,8 @@
-"""The bundled reference model, corpus and autoencoder: data, and where they are."""
+"""The bundled reference model, corpus and autoencoder: data, and where they are.
+
+Here: data that is shipped, and their places.
+Imports: nothing of the toolkit.
+"""
 
 from pathlib import Path
 
@@ -22,7 +26,7 @@ CIRCUITS = Path(__file__).parent / "circuits.tsv"
 same in all its languages; written for babelscope, unreviewed by native speakers."""
 
 FACTS = Path(__file__).parent / "facts.tsv"
-"""Facts in the fifteen languages, as `babelscope.knowledge.read_facts` describes; unreviewed by native speakers."""
+"""Facts in the fifteen languages, as `probes.knowledge.read_facts` describes; unreviewed by native speakers."""
 
 PRIMING = Path(__file__).parent / "priming.tsv"
-"""Events in the active and the passive, in five languages, as `babelscope.priming.read_stimuli` describes."""
+"""Events in the active and the passive, in five languages, as `babelscope.probes.priming.read_stimuli` describes."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from babelscope.figures import language_name
 from babelscope.report.markup import Markup, Section, details, element, escape, join, missing
+from babelscope.report.results import Results, SteeringSample
 from babelscope.report.wording import plain
-from babelscope.results import Results, SteeringSample
 
 SHOWN = 4
 """Samples a target on the page; more are counted."""

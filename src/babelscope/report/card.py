@@ -13,10 +13,10 @@ from babelscope.report.markup import (
     missing,
     table,
 )
+from babelscope.report.results import Results
+from babelscope.report.results.record_json import to_json
+from babelscope.report.results.study_results import CorpusCard
 from babelscope.report.wording import known, names, p_value, plain
-from babelscope.results import Results
-from babelscope.results.record_json import to_json
-from babelscope.results.study_results import CorpusCard
 
 MISMATCH = 0.1
 """Distance from 1 of a control's contribution over the set's own from which it is named."""

@@ -8,10 +8,10 @@ import numpy as np
 from babelscope.figures import PERPLEXITY_BAND, Number
 from babelscope.report.claim_form import LEVEL, Claim, holds_and_fails, middle, percent_range, to_array
 from babelscope.report.harm_claims import exclusive_claim, own_language_claim, random_sets_claim
+from babelscope.report.results import Results
+from babelscope.report.results.selection_record import ScriptRetention
+from babelscope.report.results.value_kinds import BoundedEstimate
 from babelscope.report.wording import known, percent, plain, span, span_over
-from babelscope.results import Results
-from babelscope.results.selection_record import ScriptRetention
-from babelscope.results.value_kinds import BoundedEstimate
 
 DISTINCT_FLOOR = 0.8
 """Least share of distinct 4-grams, steered over native, that counts as fluent."""

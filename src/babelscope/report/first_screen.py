@@ -6,8 +6,8 @@ from babelscope.report.claim_form import to_array
 from babelscope.report.claims import claims, macro_success
 from babelscope.report.harm_claims import own_hurt_most
 from babelscope.report.markup import Markup, element, join
+from babelscope.report.results import Results
 from babelscope.report.wording import known, names, plain, together
-from babelscope.results import Results
 
 ANSWERS = 3
 """Targets of which an answer is shown."""

@@ -21,14 +21,14 @@ from babelscope.report.folder_sections import (
 )
 from babelscope.report.harm import ablation_section
 from babelscope.report.markup import Section
+from babelscope.report.results.record_json import languages_of, read_record
+from babelscope.report.results.selection_record import SetLayers
+from babelscope.report.results.steering_record import NOT_STEERED
+from babelscope.report.results.study_results import NOTHING_MEASURED
+from babelscope.report.results.value_kinds import Ends
 from babelscope.report.selection_sections import neuron_section
 from babelscope.report.steered import dose_section
 from babelscope.report.wording import percent
-from babelscope.results.record_json import languages_of, read_record
-from babelscope.results.selection_record import SetLayers
-from babelscope.results.steering_record import NOT_STEERED
-from babelscope.results.study_results import NOTHING_MEASURED
-from babelscope.results.value_kinds import Ends
 
 R = TypeVar("R")
 AGAIN = "make it again with the command that wrote it"

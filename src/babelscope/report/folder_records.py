@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from babelscope.probes.catalogue import PROBES
-from babelscope.results import Ablation, SweepRow
-from babelscope.results.value_kinds import BoundedEstimate, ByTag, Mark, Measure, Number, Rule, Some, Tag, Tags
+from babelscope.report.results import Ablation, SweepRow
+from babelscope.report.results.value_kinds import BoundedEstimate, ByTag, Mark, Measure, Number, Rule, Some, Tag, Tags
 
 
 def names_of_probes(value: Mapping[str, Any], at: str, tags: Sequence[str]) -> Iterator[str]:

@@ -25,8 +25,8 @@ from babelscope.report.markup import (
     matrix_records,
     table,
 )
+from babelscope.report.results.record_json import read_record, to_json
 from babelscope.report.wording import p_value, percent, plain, span
-from babelscope.results.record_json import read_record, to_json
 
 SHOWN = 80
 """Rows of evidence in a table; all of them are offered as files."""

@@ -9,10 +9,10 @@ import numpy as np
 from babelscope.controls.matched_sets import LEAST_MATCH
 from babelscope.figures import Number
 from babelscope.report.claim_form import LEVEL, Claim, holds_and_fails, middle, percent_range, to_array
+from babelscope.report.results import AblatedPart, HarmInUnit, HarmInUnits, Results, SetParts
+from babelscope.report.results.ablation_record import SomeControls
+from babelscope.report.results.value_kinds import BoundedEstimate
 from babelscope.report.wording import harm_digits, known, p_value, percent, plain
-from babelscope.results import AblatedPart, HarmInUnit, HarmInUnits, Results, SetParts
-from babelscope.results.ablation_record import SomeControls
-from babelscope.results.value_kinds import BoundedEstimate
 
 RELATIVE = "relative loss"
 

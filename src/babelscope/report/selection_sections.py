@@ -33,10 +33,10 @@ from babelscope.report.markup import (
     missing,
     table,
 )
+from babelscope.report.results import Results
+from babelscope.report.results.selection_record import NotApplicable, ScriptRetention
+from babelscope.report.results.study_results import CorpusCard
 from babelscope.report.wording import counted, known, percent, plain, span
-from babelscope.results import Results
-from babelscope.results.selection_record import NotApplicable, ScriptRetention
-from babelscope.results.study_results import CorpusCard
 
 UNRECORDED = "not recorded"
 CONTROL_STAGES = ("bootstrap", "stability", "overlap", "script")

@@ -6,8 +6,8 @@ from babelscope.report.claim_form import Claim, to_array
 from babelscope.report.claims import claims, is_fluent, leads, macro_success, steers, strongest_control
 from babelscope.report.harm_claims import adjusted_p, beats_draws, own_hurt_most, pairing_holds, specificity
 from babelscope.report.markup import Markup, Section, element, join, language_cell, table
+from babelscope.report.results import Results
 from babelscope.report.wording import NOT_MEASURED, harm_digits, known, names, p_value, percent, plain, span, together
-from babelscope.results import Results
 
 MARKS = {True: ("yes", "●", "holds: "), False: ("no", "○", "does not hold: "), None: ("", "", "")}
 

@@ -17,8 +17,8 @@ from babelscope.artifacts import SteeringRecipe
 from babelscope.errors import ToolkitError, UsageError, first_line
 from babelscope.models import check_made_for
 from babelscope.models.plain import CausalModel
+from babelscope.steering.sweeps.steered_answers import steered_rows
 from babelscope.subnetworks import Delta, ElementDelta
-from babelscope.sweeps.steered_answers import steered_rows
 from babelscope.upstream.openai_server import build_application, is_text
 
 Steering = SteeringRecipe | Delta | ElementDelta | None

@@ -8,9 +8,9 @@ from typing import Any
 from babelscope.ablation import UNITS, AblationTable
 from babelscope.ablation.ablation_table import HarmEstimate
 from babelscope.languages import Language
-from babelscope.results import AblatedPart, Ablation, HarmInUnit, HarmInUnits, SetParts
-from babelscope.results.ablation_record import EachControl, SomeControls, TriedRate
-from babelscope.results.value_kinds import BoundedEstimate, tagged
+from babelscope.report.results import AblatedPart, Ablation, HarmInUnit, HarmInUnits, SetParts
+from babelscope.report.results.ablation_record import EachControl, SomeControls, TriedRate
+from babelscope.report.results.value_kinds import BoundedEstimate, tagged
 
 
 def ablation_summary(table: AblationTable) -> Ablation:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from babelscope.errors import MeasurementError, SiteError
-from babelscope.sweep_grid import STRENGTHS, sweep_layers
+from babelscope.steering.sweeps.sweep_grid import STRENGTHS, sweep_layers
 
 MAIN = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
 """The languages the bundled model knows well."""

@@ -12,10 +12,10 @@ from babelscope.evaluation import known_languages
 from babelscope.neurons import scoring_rules
 from babelscope.recording import observe
 from babelscope.runs import duration, peak_mib
+from babelscope.steering.sweeps import Decoding, generate_answers, make_prompts, score_answers
+from babelscope.steering.sweeps.curve import WIDENINGS
+from babelscope.steering.sweeps.sweep_grid import ARITHMETIC
 from babelscope.study.job import StudyInputs
-from babelscope.sweep_grid import ARITHMETIC
-from babelscope.sweeps import Decoding, generate_answers, make_prompts, score_answers
-from babelscope.sweeps.curve import WIDENINGS
 
 log = logging.getLogger(__name__)
 TIMED_TOKENS, TIMED_ANSWERS = 250, 32

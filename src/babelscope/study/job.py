@@ -7,8 +7,8 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus import Corpus
 from babelscope.models.plain import CausalModel
+from babelscope.steering.sweeps import ChatPrompts
 from babelscope.study.budget import Budget
-from babelscope.sweeps import ChatPrompts
 
 
 class StudyInputs(NamedTuple):

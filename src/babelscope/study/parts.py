@@ -8,11 +8,11 @@ from typing import Any
 
 from babelscope.artifacts import Direction, NeuronSet, Observation
 from babelscope.controls import holm, more_successes_p
-from babelscope.identification import ScriptControl, SetChecks
 from babelscope.models import layout_of
-from babelscope.results import Results, Steering, SteeringSample, SweepRow
-from babelscope.results.record_json import to_json
-from babelscope.results.selection_record import (
+from babelscope.neurons import ScriptControl, SetChecks
+from babelscope.report.results import Results, Steering, SteeringSample, SweepRow
+from babelscope.report.results.record_json import to_json
+from babelscope.report.results.selection_record import (
     CorpusShare,
     HalfSplits,
     LabelledShare,
@@ -24,12 +24,11 @@ from babelscope.results.selection_record import (
     SharedNeurons,
     ShuffledLabelShares,
 )
-from babelscope.results.steering_record import SourcesByTargets, SteeredStream
-from babelscope.results.study_results import SCHEMA, CorpusCard, results_of_tree
-from babelscope.results.value_kinds import BoundedEstimate, Ends, tagged
+from babelscope.report.results.steering_record import SourcesByTargets, SteeredStream
+from babelscope.report.results.study_results import SCHEMA, CorpusCard, results_of_tree
+from babelscope.report.results.value_kinds import BoundedEstimate, Ends, tagged
 from babelscope.runs import environment
-from babelscope.study.job import StudyInputs
-from babelscope.sweeps import (
+from babelscope.steering.sweeps import (
     NeuronSteering,
     Score,
     SteeringStudy,
@@ -38,7 +37,8 @@ from babelscope.sweeps import (
     steered_tokens,
     success_by_source,
 )
-from babelscope.sweeps.curve import CurvePoint
+from babelscope.steering.sweeps.curve import CurvePoint
+from babelscope.study.job import StudyInputs
 
 SAMPLES = 3
 """Sample answers kept for each target."""

@@ -17,23 +17,23 @@ from babelscope.files.writing import locked, write_text
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.report import write_report
-from babelscope.results import Results
-from babelscope.results.record_json import to_json
-from babelscope.results.study_results import FILE
-from babelscope.stage_store import StageStore, check_free, read_kept
+from babelscope.report.results import Results
+from babelscope.report.results.record_json import to_json
+from babelscope.report.results.study_results import FILE
+from babelscope.steering.sweeps import ChatPrompts
+from babelscope.steering.sweeps.questions import study_prompts
+from babelscope.steering.sweeps.steered_answers import ending_ids, prompt_ids
+from babelscope.steering.sweeps.steering_runs import check_asked
 from babelscope.study.budget import Budget
 from babelscope.study.cost import Pace, measured_pace, say_costs
 from babelscope.study.job import StudyInputs
 from babelscope.study.number_format import open_for_study, planned_dtype
 from babelscope.study.parts import results_of
 from babelscope.study.plan import plan_of
+from babelscope.study.stage_store import StageStore, check_free, read_kept
 from babelscope.study.stages import SITES, ablate, control, identify, observe_text, steering_stage
 from babelscope.study.texts import check_observed, check_shards
 from babelscope.study.time_limit import fitting_budget, planned_budget
-from babelscope.sweeps import ChatPrompts
-from babelscope.sweeps.questions import study_prompts
-from babelscope.sweeps.steered_answers import ending_ids, prompt_ids
-from babelscope.sweeps.steering_runs import check_asked
 
 
 def run_study(

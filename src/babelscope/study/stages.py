@@ -10,17 +10,16 @@ from babelscope.artifacts import NeuronSet, Observation
 from babelscope.controls import write_evidence
 from babelscope.corpus import ROMANISABLE, romanise
 from babelscope.files.writing import discard, new_folder
-from babelscope.identification import ScriptControl, check_sets, evidence_rows, romanised_control
 from babelscope.languages import Language
-from babelscope.neurons import neuron_rule, scoring_rules
+from babelscope.neurons import ScriptControl, check_sets, evidence_rows, neuron_rule, romanised_control, scoring_rules
 from babelscope.recording import observe
-from babelscope.results import Ablation, Steering
-from babelscope.results.steering_record import ChatForm
+from babelscope.report.results import Ablation, Steering
+from babelscope.report.results.steering_record import ChatForm
+from babelscope.steering.sweeps import Decoding, neuron_steering_study, overridden_settings, steering_study
 from babelscope.study.ablation_numbers import ablation_results, part_results
 from babelscope.study.job import StudyInputs
 from babelscope.study.parts import control_results, set_results, steering_results
 from babelscope.study.texts import SHARDS
-from babelscope.sweeps import Decoding, neuron_steering_study, overridden_settings, steering_study
 
 METHODS = scoring_rules()
 """Rules tried, all that contrast languages; rule and top_rate are chosen on the validation split."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.scripts import COMMON, SCRIPT_NAMES, letters_of, script_of_character, scripts_of_character
+from babelscope.languages.scripts import COMMON, SCRIPT_NAMES, letters_of, script_of_character, scripts_of_character
 from babelscope.vocabulary.merge_lists import backend_of
 
 

@@ -1,0 +1,1 @@
+"""How languages lie to each other in the stream and in the embeddings: alignment, similarity, trees, subspaces."""

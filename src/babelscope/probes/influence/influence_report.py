@@ -1,0 +1,214 @@
+"""Languages of the most influential passages, and hits of parallel text, as rows of evidence and files in a folder."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from babelscope.axes import Bool, Float64
+from babelscope.controls import benjamini_hochberg, percentile_interval, rank_p, wilson_interval, write_evidence
+from babelscope.corpus.documents import LineNumber
+from babelscope.errors import MeasurementError
+from babelscope.figures import write_figure
+from babelscope.figures.influence_map import influence_map
+from babelscope.files.writing import new_folder, write_text
+from babelscope.languages import Language
+from babelscope.probes.influence.text_influence import Ranking, TextInfluence
+from babelscope.probes.probe_evidence import SiteEvidence
+
+
+def check_top(top: int, passages: int) -> None:
+    """Raise MeasurementError unless the most influential passages are some of the passages, and not all."""
+    if not 0 < top < passages:
+        raise MeasurementError(
+            f"the {top} most influential of {passages} passages came; expected at least 1 and fewer than there are; "
+            "lower top, or give more text"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class InfluenceReport:
+    """What `babelscope influence` measures."""
+
+    influence: TextInfluence
+    top: int = 10
+    """Most influential passages of each query that are counted."""
+    draws: int = 999
+    """Permutations of the passages' languages."""
+    resamples: int = 1000
+    """Of the queries, for intervals."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_top(self.top, len(self.influence.passages))
+
+    @property
+    def query_languages(self) -> tuple[Language, ...]:
+        """In order."""
+        return tuple(dict.fromkeys(query.language for query in self.influence.queries))
+
+    @property
+    def passage_languages(self) -> tuple[Language, ...]:
+        """In order."""
+        return tuple(dict.fromkeys(passage.language for passage in self.influence.passages))
+
+    def is_in(self, language: Language) -> Bool[np.ndarray, " passage"]:
+        """Which passages are in a language."""
+        return np.array([passage.language == language for passage in self.influence.passages])
+
+    def asked_in(self, language: Language) -> Bool[np.ndarray, " query"]:
+        """Which queries are in a language."""
+        return np.array([query.language == language for query in self.influence.queries])
+
+    def shares(self, language: Language, ranking: Ranking = "influence") -> Float64[np.ndarray, " query"]:
+        """Share of a language among the first passages of each query."""
+        return self.is_in(language)[self.influence.order(ranking)[:, : self.top]].mean(axis=1)
+
+    def share_rows(self) -> Iterator[SiteEvidence]:
+        """Share of each language among the most influential passages, beside its share with permuted languages."""
+        rows = [
+            self.share_row(asked, language) for asked in self.query_languages for language in self.passage_languages
+        ]
+        q = benjamini_hochberg([row.p for row in rows]).tolist()
+        yield from (replace(row, note=f"{row.note}; q {value:.3f}") for row, value in zip(rows, q, strict=True))
+
+    def share_row(self, asked: Language, language: Language) -> SiteEvidence:
+        """One language of queries and one of passages; the interval is over queries, NaN for a single one."""
+        rows, rng = self.asked_in(asked), np.random.default_rng(self.seed)
+        shares, inside = self.shares(language)[rows], self.is_in(language)
+        tops = self.influence.order()[rows, : self.top]
+        null = [float(rng.permutation(inside)[tops].mean()) for _ in range(self.draws)]
+        low, high = math.nan, math.nan
+        if len(shares) > 1:
+            draws = rng.integers(len(shares), size=(self.resamples, len(shares)))
+            low, high = percentile_interval(shares[draws].mean(axis=1))
+        others = self.by_others(lambda ranking: self.shares(language, ranking)[rows].mean())
+        return SiteEvidence(
+            claim=f"share of {language} text among the {self.top} most influential passages",
+            language=asked,
+            against=language,
+            control="languages of the passages permuted",
+            n=len(shares),
+            estimate=float(shares.mean()),
+            low=low,
+            high=high,
+            p=rank_p(float(shares.mean()), null),
+            null=float(np.mean(null)),
+            draws=self.draws,
+            seed=self.seed,
+            note=f"base share {inside.mean():.3f}; by {others}",
+        )
+
+    def by_others(self, measure: Callable[[Ranking], Any]) -> str:
+        """The same number by each ranking that stands beside the influence."""
+        return ", ".join(f"{name} {measure(name):.3f}" for name in self.influence.scores if name != "influence")
+
+    def parallel_ranks(
+        self, asked: Language, language: Language, ranking: Ranking
+    ) -> tuple[list[int], Float64[np.ndarray, " query"]]:
+        """Ranks, from 0, of the passages that say the same as a query, among their language's, and chances to be first.
+
+        A query and a passage say the same where both have the same id, and it is more than a line number.
+        """
+        ranks, chances = list[int](), list[float]()
+        places = np.flatnonzero(self.is_in(language))
+        ids = [self.influence.passages[place].document.id for place in places]
+        for row in np.flatnonzero(self.asked_in(asked)):
+            wanted = self.influence.queries[row].document.id
+            same = [at for at, name in enumerate(ids) if name == wanted and not isinstance(name, LineNumber)]
+            if same and not isinstance(wanted, LineNumber):
+                scores = self.influence.scores[ranking][row, places]
+                ranks.append(int((scores > scores[same].max()).sum()))
+                chances.append(len(same) / len(ids))
+        return ranks, np.array(chances)
+
+    def parallel_rows(self) -> Iterator[SiteEvidence]:
+        """How often the passage that says the same is the most influential one of its language."""
+        for asked in self.query_languages:
+            for language in self.passage_languages:
+                ranks, chances = self.parallel_ranks(asked, language, "influence")
+                if not ranks:
+                    continue
+                hits = sum(rank == 0 for rank in ranks)
+                others = self.by_others(
+                    lambda ranking, asked=asked, language=language: np.mean(
+                        [rank == 0 for rank in self.parallel_ranks(asked, language, ranking)[0]]
+                    )
+                )
+                interval = wilson_interval(hits, len(ranks))
+                yield SiteEvidence(
+                    claim=f"the parallel passage is the most influential one in {language}",
+                    language=asked,
+                    against=language,
+                    control="a passage drawn at random",
+                    n=len(ranks),
+                    estimate=hits / len(ranks),
+                    low=interval.low,
+                    high=interval.high,
+                    p=float(binomtest(hits, len(ranks), float(chances.mean()), alternative="greater").pvalue),
+                    null=float(chances.mean()),
+                    note=f"mean rank {1 + np.mean(ranks):.1f} of {int(self.is_in(language).sum())}; by {others}",
+                )
+
+    def score_lines(self, places: int) -> Iterator[dict[str, Any]]:
+        """The first so many passages of each query, with all scores."""
+        for row, order in enumerate(self.influence.order()[:, :places]):
+            query = self.influence.queries[row]
+            for rank, place in enumerate(order.tolist(), start=1):
+                passage = self.influence.passages[place]
+                yield {
+                    "query": [query.language, query.document.id],
+                    "rank": rank,
+                    "passage": [passage.language, passage.document.id],
+                    **{name: float(scores[row, place]) for name, scores in self.influence.scores.items()},
+                    **({"text": passage.text} if places == self.top else {}),
+                }
+
+    def save(self, out: str | Path) -> None:
+        """Write results.jsonl, scores.jsonl (every passage), top.jsonl (with text) and influence.html into a folder."""
+        with new_folder(out) as folder:
+            write_evidence([*self.share_rows(), *self.parallel_rows()], folder / "results.jsonl")
+            for name, places in (("scores", len(self.influence.passages)), ("top", self.top)):
+                lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in self.score_lines(places))
+                write_text(folder / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
+            write_figure(self.figure(), folder / "influence.html")
+
+    def figure(self) -> Any:
+        """Shares of languages by language of the query."""
+        shares = [[self.shares(tag)[self.asked_in(asked)].mean() for tag in self.passage_languages]
+                  for asked in self.query_languages]  # fmt: skip
+        base = np.array([self.is_in(tag).mean() for tag in self.passage_languages])
+        return influence_map(
+            shares=np.array(shares),
+            base=base,
+            queries=self.query_languages,
+            passages=self.passage_languages,
+            top=self.top,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """For the command's result."""
+        return {
+            "queries": len(self.influence.queries),
+            "passages": len(self.influence.passages),
+            "predicted_tokens": self.influence.predicted,
+            "shares": [
+                {"query": row.language, "passage": row.against, "share": round(row.estimate, 4),
+                 "base": round(row.null, 4), "p": round(row.p, 4)}
+                for row in self.share_rows()
+            ],
+            "parallel": [
+                {"query": row.language, "passage": row.against, "hits": round(row.estimate, 4),
+                 "base": round(row.null, 4), "p": row.p}
+                for row in self.parallel_rows()
+            ],
+            "top": [
+                {"query": line["query"], "passage": line["passage"], "text": line["text"][:80]}
+                for line in self.score_lines(self.top) if line["rank"] == 1
+            ],
+        }  # fmt: skip

@@ -1,0 +1,198 @@
+"""Whether knowledge crosses languages: multiple choice whose parts are in different languages."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from babelscope.axes import Float64, Tensor
+from babelscope.controls import Interval, percentile_interval, wilson_interval
+from babelscope.errors import LanguageError, MeasurementError
+from babelscope.languages import Language
+from babelscope.models import Layout, layout_of
+from babelscope.models.plain import CausalModel
+from babelscope.probes.knowledge.facts import FactTable
+from babelscope.probes.knowledge.typed_ranking import BLANK, Question, entity_labels, question_means
+from babelscope.probes.probe_evidence import SiteEvidence
+
+Mixture = Literal["base", "full", "question", "options", "gold option", "wrong option", "mixup"]
+MIXTURES: tuple[Mixture, ...] = ("base", "full", "question", "options", "gold option", "wrong option", "mixup")
+"""What is in the other language: nothing, everything, the question, all options, the right one, a wrong one; or the
+question and each option in a language drawn for it."""
+RESAMPLES = 1_000
+"""Of questions, for intervals."""
+
+
+class BarrierCell(NamedTuple):
+    """Accuracy on one mixture of the base language with another."""
+
+    language: Language
+    mixture: Mixture
+    questions: int
+    accuracy: float
+    interval: Interval
+    drop: float
+    """Accuracy all in the base language less this, on the same questions."""
+    drop_interval: Interval
+    """95 %, over questions."""
+
+
+def knowledge_barrier(
+    model: CausalModel,
+    tokenizer: PreTrainedTokenizerBase,
+    table: FactTable,
+    *,
+    base: str = "en",
+    options: int = 4,
+    questions: int | None = None,
+    seed: int = 0,
+) -> list[BarrierCell]:
+    """Accuracy on multiple choice, all in one language and in mixtures with each other language.
+
+    Each question has its object and `options` - 1 others of its relation, the same in every language. An option's score
+    is its mean ln P per token after the question, less the same with the subject blanked, so that an option in another
+    language than the question is not wrong for its language alone; options are scored as texts, since letters are a
+    skill of their own.
+    questions: at most so many per language, drawn from all.
+    Raises LanguageError for a table without the base language or with it alone, MeasurementError where fewer than two
+    questions can be asked in a language.
+    Source: Chua et al. 2024, arXiv:2406.16135, which asks chat models for letters.
+    """
+    layout, base_tag = layout_of(model), Language.parse(base)
+    rng, cells = np.random.default_rng(seed), list[BarrierCell]()
+    for tag, choices in barrier_questions(table, base_tag, options=options, questions=questions, seed=seed).items():
+        cells += language_cells(mixed_scores(layout, tokenizer, table, choices, (base_tag, tag)), tag, rng)
+    return cells
+
+
+def barrier_questions(
+    table: FactTable, base: Language, *, options: int, questions: int | None, seed: int
+) -> dict[Language, dict[int, tuple[str, ...]]]:
+    """Options of each question, the right one first, by language and place of the fact.
+
+    Raises as `knowledge_barrier`.
+    """
+    if base not in table.languages or len(table.languages) < 2:
+        raise LanguageError(
+            f"facts in {', '.join(table.languages)} came; expected {base} and at least one other; name both"
+        )
+    rng, choices = np.random.default_rng(seed), dict[int, tuple[str, ...]]()
+    for at in table.asked(base):
+        fact = table.facts[at]
+        entities = [entity for entity in table.candidates(fact, base) if entity != fact.object]
+        if len(entities) >= options - 1:
+            choices[at] = (fact.object, *rng.permutation(entities).tolist()[: options - 1])
+    order = [at for at in rng.permutation(len(table.facts)).tolist() if at in choices]
+    by_language = {}
+    for tag in (tag for tag in table.languages if tag != base):
+        places = [at for at in order if at in table.asked(tag) and all(tag in table.labels[e] for e in choices[at])]
+        if len(places) < 2:
+            raise MeasurementError(
+                f"{len(places)} questions of {options} options can be asked in {base} and {tag}; expected at least "
+                "two; add labels and objects, or leave the mixtures out"
+            )
+        by_language[tag] = {at: choices[at] for at in places[:questions]}
+    return by_language
+
+
+def mixed_scores(
+    layout: Layout,
+    tokenizer: PreTrainedTokenizerBase,
+    table: FactTable,
+    choices: Mapping[int, Sequence[str]],
+    pair: tuple[Language, Language],
+) -> Float64[Tensor, "asked_in written_in question option"]:
+    """Corrected scores of every option in both languages after every question in both languages."""
+    relations = [*dict.fromkeys(table.facts[at].relation for at in choices)]
+    scores = torch.zeros(2, 2, len(choices), len(next(iter(choices.values()))), dtype=torch.float64)
+    for row, tag in enumerate(pair):
+        objects = {name: table.objects(name, pair[0]) for name in relations}
+        labelled = {name: [e for e in objects[name] if pair[1] in table.labels[e]] for name in relations}
+        blank = [
+            Question(
+                name,
+                BLANK,
+                (*entity_labels(table, labelled[name], pair[0]), *entity_labels(table, labelled[name], pair[1])),
+            )
+            for name in relations
+        ]
+        questions = [
+            Question(
+                table.facts[at].relation,
+                table.labels[table.facts[at].subject][tag],
+                (*entity_labels(table, entities, pair[0]), *entity_labels(table, entities, pair[1])),
+            )
+            for at, entities in choices.items()
+        ]
+        means = question_means(layout, tokenizer, table, tag, [*blank, *questions])
+        priors = dict(zip(relations, means, strict=False))
+        for place, (at, entities) in enumerate(choices.items()):
+            relation = table.facts[at].relation
+            prior = priors[relation].view(2, -1)[:, [labelled[relation].index(entity) for entity in entities]]
+            scores[row, :, place] = means[len(relations) + place].view(2, -1) - prior
+    return scores
+
+
+def language_cells(
+    scores: Float64[Tensor, "asked_in written_in question option"], tag: Language, rng: np.random.Generator
+) -> list[BarrierCell]:
+    """Accuracy of each mixture; option 0 is right, and a tie with it is wrong."""
+    right: dict[Mixture, np.ndarray] = {mixture: answers_right(scores, mixture, rng) for mixture in MIXTURES}
+    n = scores.shape[2]
+    resampled = rng.integers(n, size=(RESAMPLES, n))
+    cells = []
+    for mixture, hits in right.items():
+        drops = right["base"].astype(float) - hits
+        low, high = percentile_interval(drops[resampled].mean(axis=1))
+        interval = wilson_interval(int(hits.sum()), n)
+        cells.append(
+            BarrierCell(tag, mixture, n, float(hits.mean()), interval, float(drops.mean()), Interval(low, high))
+        )
+    return cells
+
+
+def answers_right(
+    scores: Float64[Tensor, "asked_in written_in question option"], mixture: Mixture, rng: np.random.Generator
+) -> np.ndarray:
+    """Whether each question of a mixture is answered right."""
+    n, options = scores.shape[2:]
+    asked_in = np.zeros(n, dtype=int)
+    written_in = np.zeros((n, options), dtype=int)
+    if mixture in ("full", "question"):
+        asked_in[:] = 1
+    if mixture in ("full", "options"):
+        written_in[:] = 1
+    if mixture == "gold option":
+        written_in[:, 0] = 1
+    if mixture == "wrong option":
+        written_in[:, 1] = 1
+    if mixture == "mixup":
+        asked_in, written_in = rng.integers(2, size=n), rng.integers(2, size=(n, options))
+    rows, columns = np.arange(n)[:, None], np.arange(options)
+    values = scores.numpy()[asked_in[:, None], written_in, rows, columns]
+    return values[:, 0] > values[:, 1:].max(axis=1)
+
+
+def barrier_rows(cells: Sequence[BarrierCell], *, base: str, options: int, seed: int) -> list[SiteEvidence]:
+    """A row per language and mixture."""
+    return [
+        SiteEvidence(
+            claim=f"multiple choice, in the other language: {cell.mixture}",
+            language=cell.language,
+            against=base,
+            control="all in the base language",
+            n=cell.questions,
+            estimate=cell.accuracy,
+            low=cell.interval.low,
+            high=cell.interval.high,
+            p=math.nan,
+            null=cell.accuracy + cell.drop,
+            seed=seed,
+            note=f"drop {cell.drop:.3f} ({cell.drop_interval.low:.3f} … {cell.drop_interval.high:.3f}); "
+            f"chance {1 / options:.3f}",
+        )
+        for cell in cells
+    ]

@@ -1,0 +1,313 @@
+"""Prompts, plain or put to a chat model, and answers to them under steering."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from babelscope.artifacts import Operation, SteeringRecipe
+from babelscope.axes import Int, Tensor
+from babelscope.corpus import (
+    Corpus,
+    Message,
+    Messages,
+    asked,
+    end_of_turn,
+    pad_of,
+    pad_rows,
+    rendered,
+    special_ids,
+    tokenize_prompts,
+)
+from babelscope.errors import MeasurementError
+from babelscope.files.work_log import hash_of, piece_of_work
+from babelscope.languages import Language
+from babelscope.models import batch_positions, layout_of, measured
+from babelscope.models.plain import CausalModel
+from babelscope.sites import Site
+from babelscope.steering import Receipt, steer
+from babelscope.steering.sweeps.decoding import Decoding
+from babelscope.upstream.generation import pin_generation
+from babelscope.upstream.names import attribute
+
+log = logging.getLogger(__name__)
+Steerer = Callable[[Language, Language], SteeringRecipe | Sequence[Operation]]
+"""Target and source language → the operations for that row; none of them leaves the row as it is."""
+
+
+class Prompt(NamedTuple):
+    """The beginning of a document, or messages to be answered."""
+
+    id: str
+    """The document's id: in parallel text the same sentence in every language."""
+    source: Language
+    text: str
+    """What is continued; of a chat what the user says last."""
+    messages: tuple[Message, ...] = ()
+    """For the model's own chat template, up to where its answer begins; none for plain text."""
+
+    @classmethod
+    def chat(cls, id: str, source: Language, messages: Messages, *, system: str | None = None) -> "Prompt":
+        """A prompt for the model's chat template; a text is the user's message, and a system prompt goes first.
+
+        Raises ChatError for what is no list of messages that asks for an answer.
+        """
+        turns = asked(messages, system=system, where=f"prompt {id}")
+        return cls(id, source, turns[-1].content, turns)
+
+    def with_text(self, text: str) -> "Prompt":
+        """The same with another text, also as the user's last message."""
+        last = self.messages[-1:]
+        turns = (*self.messages[:-1], *(message._replace(content=text) for message in last))
+        return self._replace(text=text, messages=turns)
+
+
+class Answer(NamedTuple):
+    """What the model wrote after a prompt."""
+
+    prompt: Prompt
+    target: Language
+    ids: tuple[int, ...]
+    """New tokens up to the end of the text or turn; control tokens and pads left out."""
+    text: str
+    ended: bool = False
+    """Whether the model ended its turn within the tokens it had; only in chats, where it may."""
+    receipt: Receipt | None = None
+    """What steering did in the call of `generate` that this answer is from; None where nothing steered."""
+
+
+def make_prompts(
+    corpus: Corpus, *, per_language: int, share: float = 0.5, start: int = 0, longest: int = 400
+) -> list[Prompt]:
+    """The first `share` of the letters of some documents of each language, cut at a space where there is one.
+
+    longest: letters of a document at most; the rest is as if it were not there.
+    """
+    prompts = []
+    for tag, documents in corpus.items():
+        for document in documents[start : start + per_language]:
+            text = document.text[:longest]
+            text = text[: max(1, round(len(text) * share))]
+            head = text.rsplit(" ", 1)[0] if " " in text else text
+            prompts.append(Prompt(document.id, tag, head))
+    return prompts
+
+
+def make_questions(corpus: Corpus, *, per_language: int, start: int = 0, system: str | None = None) -> list[Prompt]:
+    """Whole documents of each language as a user's messages, for the model's chat template.
+
+    system: a system prompt before each. A document that is a conversation is asked as it is, without its last answer.
+    """
+    prompts = []
+    for tag, documents in corpus.items():
+        for document in documents[start : start + per_language]:
+            messages: Messages = document.text
+            if document.conversation is not None:
+                turns = document.conversation.messages
+                messages = turns[:-1] if turns[-1].role == "assistant" else turns
+            prompts.append(Prompt.chat(document.id, tag, messages, system=system))
+    return prompts
+
+
+def generate_answers(
+    model: CausalModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[tuple[Prompt, Language]],
+    steerer: Steerer | None = None,
+    *,
+    decoding: Decoding,
+) -> list[Answer]:
+    """One answer to each (prompt, target), steered row by row; the global random state is left as it was.
+
+    Prompts with messages are rendered by the model's chat template, before anything is generated, and answers to them
+    end where the model ends its turn. The model answers in eval mode, and draws by `decoding` alone: see
+    `overridden_settings` for what a checkpoint says of its own. Special tokens, BOS among them, are steered but
+    by gates with `skip_special=True`.
+    Raises ChatError where the template is missing or refuses a prompt, MeasurementError for chats and plain prompts
+    together.
+    """
+    prompts = [prompt for prompt, _ in requests]
+    chats = sum(bool(prompt.messages) for prompt in prompts)
+    if 0 < chats < len(prompts):
+        raise MeasurementError(
+            f"{chats} of {len(prompts)} prompts are chats; expected all or none: their answers end differently; answer "
+            "them in two calls"
+        )
+    encoded = prompt_ids(tokenizer, prompts)
+    ends = ending_ids(model, tokenizer) if chats else ()
+    order = sorted(range(len(requests)), key=lambda index: (len(requests[index][0].text), index))
+    answers: list[Answer | None] = [None] * len(requests)
+    devices = [layout_of(model).device_of(Site(None, "embed"))]
+    with torch.random.fork_rng(devices=[device for device in devices if device.type == "cuda"]):
+        torch.manual_seed(decoding.seed)
+        for chosen in _batches(model, encoded, order, decoding.batch_size):
+            batch = [requests[index] for index in chosen]
+            rows = [encoded[index] for index in chosen]
+            answered = answer_batch(model, tokenizer, batch, rows, steerer, decoding, ends)
+            for index, answer in zip(chosen, answered, strict=True):
+                answers[index] = answer
+    return [answer for answer in answers if answer is not None]
+
+
+def _batches(
+    model: CausalModel, encoded: Sequence[Sequence[int]], order: Sequence[int], size: int
+) -> Iterator[list[int]]:
+    """Places of the requests that are answered together.
+
+    Longrope changes its frequencies, and transformers forgets its cache, where the padded prompt passes a length: such
+    prompts are answered beside others of their own length alone.
+    """
+    groups = [list(order)]
+    if batch_positions(model):
+        lengths = [len(ids) for ids in encoded]
+        groups = [[place for place in order if lengths[place] == length] for length in sorted(set(lengths))]
+    for group in groups:
+        yield from (group[start : start + size] for start in range(0, len(group), size))
+
+
+def ending_ids(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids that end a turn: those of the generation config, the tokenizer's end of text, and what the template writes
+    after an answer, which the other two may lack.
+    """
+    config_ids = attribute(model, "model.generation").eos_token_id
+    ending = config_ids if isinstance(config_ids, list) else [config_ids]
+    all_endings = [*ending, tokenizer.eos_token_id, end_of_turn(tokenizer)]
+    return tuple(sorted({int(token) for token in all_endings if token is not None}))  # pyright: ignore[reportArgumentType]
+
+
+class _Drawn(NamedTuple):
+    """One call of generate."""
+
+    ids: Int[Tensor, "row new"]
+    """New tokens, with pads where an answer has ended."""
+    counts: list[Any]
+    """Of the receipt."""
+    generators: list[Tensor]
+    """States of the generators after the call."""
+
+
+def random_states(device: torch.device) -> list[Tensor]:
+    """State of the CPU's generator, and of a GPU's where that draws."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def set_random_states(states: Sequence[Tensor], device: torch.device) -> None:
+    """Set what `random_states` gave."""
+    torch.set_rng_state(states[0].cpu())
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state.cpu(), device)
+
+
+@torch.no_grad()
+def answer_batch(
+    model: CausalModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batch: Sequence[tuple[Prompt, Language]],
+    encoded: Sequence[Sequence[int]],
+    steerer: Steerer | None,
+    decoding: Decoding,
+    ends: tuple[int, ...] = (),
+) -> list[Answer]:
+    """One left-padded call of generate; `ends` end an answer, and without them all have the same length."""
+    ids, mask = pad_rows(encoded, pad_of(tokenizer))
+    layout = layout_of(model)
+    device = layout.device_of(Site(None, "embed"))
+    rows = None if steerer is None else [steerer(target, prompt.source) for prompt, target in batch]
+    pinned = pin_generation(model, decoding.settings(ends))
+    with measured(layout), steered_rows(model, tokenizer, rows) as receipt:
+
+        def draw() -> _Drawn:
+            out = model.generate(  # pyright: ignore[reportCallIssue]
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+                **pinned.keywords,
+            )
+            return _Drawn(out[:, ids.shape[1] :], receipt.counts(), random_states(device))
+
+        batch_result = piece_of_work(lambda: hash_of(ids, mask, *random_states(device), repr(pinned.keywords)), draw)
+        # Of an interrupted run: what it drew and counted, and where its generator stood after.
+        receipt.restore(batch_result.counts)
+        set_random_states(batch_result.generators, device)
+    # The last token drawn is not fed back.
+    receipt.check_answers(len(batch) * (batch_result.ids.shape[1] - 1))
+    special = special_ids(tokenizer)
+    answers = []
+    for (prompt, target), row in zip(batch, batch_result.ids.tolist(), strict=True):
+        end = next((place for place, token in enumerate(row) if token in ends), len(row))
+        fresh = tuple(token for token in row[:end] if token not in special)
+        text = str(tokenizer.decode(list(fresh), skip_special_tokens=True))
+        answers.append(Answer(prompt, target, fresh, text, end < len(row), receipt if receipt.rows else None))
+    return answers
+
+
+@contextmanager
+def steered_rows(
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Iterable[Operation]] | None
+) -> Iterator[Receipt]:
+    """While open, each row of a batch is steered as an answer is; None steers nothing.
+
+    Special tokens, BOS among them, are steered but by gates with `skip_special=True`.
+    """
+    steered = None if rows is None else [list(row) for row in rows]
+    spared = any(operation.gate.skip_special for row in steered or () for operation in row)
+    if steered is not None and spared:
+        steered = [[_with_special_tokens_said(operation) for operation in row] for row in steered]
+    with steer(model, rows=steered, tokenizer=tokenizer if spared else None) as receipt:
+        yield receipt
+
+
+def steered_tokens(answers: Sequence[Answer]) -> dict[str, dict[str, int]]:
+    """What steering did in the calls that gave these answers, by phase: tokens seen and edited, and skipped by reason.
+
+    Summed over operations: a token that two operations change counts twice. Empty where nothing steered.
+    """
+    receipts = {id(answer.receipt): answer.receipt for answer in answers if answer.receipt is not None}
+    totals: dict[str, Counter[str]] = {}
+    for receipt in receipts.values():
+        for row in receipt.rows:
+            totals.setdefault(row.phase, Counter(seen=0, edited=0)).update(
+                {"seen": row.seen, "edited": row.edited, **row.skipped}
+            )
+    return {phase: dict(counts) for phase, counts in totals.items()}
+
+
+def _with_special_tokens_said(operation: Operation) -> Operation:
+    """The same where the tokenizer is known: a gate that does not say is one that leaves none out."""
+    return replace(operation, gate=replace(operation.gate, skip_special=bool(operation.gate.skip_special)))
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Ids of each prompt: of a chat those of the model's template, of plain text with BOS once in front."""
+    plain = iter(tokenize_prompts(tokenizer, [prompt.text for prompt in prompts if not prompt.messages]))
+    typed, rows = 0, []
+    for prompt in prompts:
+        if prompt.messages:
+            chat_prompt = rendered(tokenizer, prompt.messages, reply=True)
+            typed += chat_prompt.typed
+            rows.append(list(chat_prompt.ids))
+        else:
+            rows.append(next(plain))
+    if typed:
+        log.warning("%d control tokens are typed in the messages of the prompts; they are read as text", typed)
+    return rows
+
+
+def left_pad(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | Prompt], *, rendered: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask of prompts padded on the left; BOS exactly once where the tokenizer has one.
+
+    rendered: the texts were written by the model's chat template already; see `tokenize_prompts`.
+    """
+    if rendered:
+        texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in prompts]
+        return pad_rows(tokenize_prompts(tokenizer, texts, rendered=True), pad_of(tokenizer))
+    no_language = Language("und")
+    rows = prompt_ids(tokenizer, [p if isinstance(p, Prompt) else Prompt("", no_language, p) for p in prompts])
+    return pad_rows(rows, pad_of(tokenizer))
