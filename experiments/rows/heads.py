@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 import babelscope as bs
 from babelscope.probes import indicative_tokens
 from babelscope.reference import MODEL
+from babelscope.steering.directions import score_heads
 from babelscope.steering.directions.head_probes import HeadProbes, fold_of, head_probe_accuracy
 from rows.neuron_witnesses import planted_texts, recall_and_precision
 from rows.plain import largest, opened
@@ -187,7 +188,7 @@ def headline(model, tokenizer, obs, found: HeadProbes) -> Headline:
     generator = torch.Generator().manual_seed(0)
     drawn = [mass(torch.rand(found.accuracy.shape, generator=generator, dtype=torch.float64)) for _ in range(19)]
     by_probe, by_mean = mass(found.likelihood), mass(None)
-    means = bs.directions.score_heads(obs, n_heads, target=TARGET, source=SOURCE)
+    means = score_heads(obs, n_heads, target=TARGET, source=SOURCE)
     both = set(found.best(HEADS)) & {divmod(place, n_heads) for place in means.flatten().topk(HEADS).indices.tolist()}
     return Headline(
         paper="heads chosen by probes, shifted towards English, make a vision–language model hallucinate less in other "

@@ -7,8 +7,9 @@ from conftest import tiny_model
 from babelscope import Site, layout_of
 from babelscope.corpus import TokenDocument, as_corpus, batch_documents
 from babelscope.evaluation import losses
-from babelscope.probes import head_sums, shard_sums
+from babelscope.probes import shard_sums
 from babelscope.probes.lens.lens_squares import Squares
+from babelscope.probes.units import head_sums
 from babelscope.recording.host_copies import on_host
 
 

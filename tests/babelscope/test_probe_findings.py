@@ -20,13 +20,15 @@ from babelscope.figures.pages import write_figure
 from babelscope.figures.probes_circuits import head_effect_map
 from babelscope.languages import Language, parse_languages
 from babelscope.models import layout_of
-from babelscope.probes import PROBES, ProbeJob, language_id, lens
+from babelscope.probes import PROBES, ProbeJob
 from babelscope.probes.catalogue import readers_of
 from babelscope.probes.circuits.circuit_findings import probe_circuits
+from babelscope.probes.geometry import language_id
 from babelscope.probes.geometry.sentence_findings import probe_language_id
 from babelscope.probes.geometry.sentences import middle_weights
 from babelscope.probes.lens.lens_findings import probe_lens
 from babelscope.probes.lens.lens_squares import least_squares
+from babelscope.probes.lens.logit_lens import logit_lens
 from babelscope.probes.streams import read_streams
 from babelscope.probes.units.roles import RoleHistory, RoleShare, TrackedRoles
 from babelscope.probes.units.unit_findings import probe_checkpoints, role_bar, role_steps, step_name
@@ -148,7 +150,7 @@ def line_of(figure, name):
 
 def test_the_lens_figure_shows_the_means_of_its_reading(job):
     findings = probe_lens(job)
-    reading = lens.logit_lens(job.model, job.tokenizer, job.texts, tokens=job.tokens, seed=0)
+    reading = logit_lens(job.model, job.tokenizer, job.texts, tokens=job.tokens, seed=0)
     own = np.stack([reading.share[k, :, reading.tokens.index(tag)] for k, tag in enumerate(reading.languages)])
     shown = line_of(findings.figures["lines"], "the text's own language")
     assert np.allclose(shown, own.mean(axis=0)) or np.allclose(shown, 100 * own.mean(axis=0))

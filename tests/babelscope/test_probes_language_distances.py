@@ -8,7 +8,8 @@ from sentence_cases import made_sentences, noise
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import parse_languages
 from babelscope.languages.uriel import Languoid
-from babelscope.probes import language_distances, read_words, similarity_tree
+from babelscope.probes import read_words, similarity_tree
+from babelscope.probes.geometry import language_distances
 from babelscope.probes.geometry.language_distances import (
     distance_rows,
     distance_tables,

@@ -3,9 +3,9 @@
 import pytest
 
 from babelscope.errors import LanguageError, PrerequisiteError
-from babelscope.languages import Language
+from babelscope.languages import Language, lineage, uriel
 from babelscope.languages.lineage import glottolog_lineage
-from babelscope.probes import LINEAGE, Lineage, lineage, lineage_of, uriel
+from babelscope.probes import LINEAGE, Lineage, lineage_of
 
 MAP = "iso_code,glottocode\nsco,scot1243\nakz,alab1237\nain,ainu1240\n"
 TREE = (

@@ -14,8 +14,9 @@ from babelscope.figures import Figure
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes import sentences, word_lists
 from babelscope.probes.concepts.concept_probe import Concept
+from babelscope.probes.geometry import sentences
+from babelscope.probes.lens import word_lists
 from babelscope.probes.lens.translators import Translators
 
 

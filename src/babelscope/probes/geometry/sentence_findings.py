@@ -12,7 +12,7 @@ from babelscope.figures.probes_geometry import (
     embedding_bars,
     similarity_dendrogram,
 )
-from babelscope.probes import (
+from babelscope.probes.geometry import (
     alignment,
     embeddings,
     language_distances,

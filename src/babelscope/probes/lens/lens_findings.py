@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from babelscope.figures.probes_geometry import DepthLine, depth_lines, depth_map, latent_language_map
-from babelscope.probes import lens, token_energies, translations
+from babelscope.probes.lens import token_energies, translations
+from babelscope.probes.lens.logit_lens import logit_lens
 from babelscope.probes.probe_job import Findings, ProbeJob
 
 
 def probe_lens(job: ProbeJob) -> Findings:
     """Latent language by the logit lens."""
-    reading = lens.logit_lens(
+    reading = logit_lens(
         job.model, job.tokenizer, job.texts, tokens=job.tokens, translators=job.translators, seed=job.seed
     )
     share, tags = reading.share.numpy(), reading.languages

@@ -23,7 +23,10 @@ from babelscope.figures.proximity_lines import proximity_lines
 from babelscope.figures.removal_map import RemovalCell, removal_map
 from babelscope.models import layout_of, open_model
 from babelscope.neurons import Specialization, penalty_sweep, select_entropy_lambda
-from babelscope.probes import (
+from babelscope.probes.lens import working_languages
+from babelscope.probes.probe_evidence import SiteEvidence
+from babelscope.probes.probe_job import Findings, ProbeJob
+from babelscope.probes.units import (
     head_ablation,
     heads,
     parallel_routing,
@@ -32,10 +35,7 @@ from babelscope.probes import (
     routing,
     structure_ablation,
     structure_removal,
-    working_languages,
 )
-from babelscope.probes.probe_evidence import SiteEvidence
-from babelscope.probes.probe_job import Findings, ProbeJob
 from babelscope.recording import observe
 from babelscope.steering.directions import head_probes
 from babelscope.vocabulary import infer_training_shares, token_costs, vocabulary_allocation, vocabulary_by_script
