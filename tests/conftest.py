@@ -1,10 +1,16 @@
 # isort: off
+import os
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    # Workers share the cores, and so do the processes that tests start: more threads than cores wait for one another.
+    THREADS = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)
+
 from beartype import beartype  # noqa: F401 - first: nnsight, imported before it, breaks its import
 # isort: on
 
 import copy
 import logging
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +38,9 @@ from transformers import (
 )
 
 from babelscope import open_model
+
+if "OMP_NUM_THREADS" in os.environ:
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 VOCABULARY = 300
 SMALL = {
