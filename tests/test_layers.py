@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "babelscope"
 LEVELS = [
     ["errors", "axes", "lazy_imports", "reference"],
-    ["files", "languages", "sites", "upstream", "feature_map"],
+    ["files", "languages", "progress", "sites", "upstream", "feature_map"],
     ["corpus", "figures", "interventions", "runs"],
     ["artifacts"],
     ["controls", "models"],

@@ -29,6 +29,7 @@ from babelscope.probes.lens.word_lists import LanguageTokens
 from babelscope.probes.units.heads import record_heads
 from babelscope.probes.units.removal import removal_votes
 from babelscope.probes.units.routing import routing_use
+from babelscope.progress import progress_bar
 from babelscope.recording import walk as walking
 from babelscope.recording.tally import Tally
 from babelscope.recording.walk import walk
@@ -314,12 +315,11 @@ def test_batches_follow_the_device_and_nothing_else():
 def test_a_progress_bar_knows_its_total_and_what_an_earlier_run_read(monkeypatch, tmp_path, limit, unit, total):
     bars = []
 
-    class Bar(walking.tqdm):
-        def __init__(self, *args, **options):
-            super().__init__(*args, **options)
-            bars.append(self)
+    def made(**options):
+        bars.append(progress_bar(**options))
+        return bars[-1]
 
-    monkeypatch.setattr(walking, "tqdm", Bar)
+    monkeypatch.setattr(walking, "progress_bar", made)
     asked = iter([False, False, True])
     options = {"tokens_per_language": limit, "batch_size": 3, "progress": True, "checkpoint": tmp_path, "shards": 0}
     with pytest.raises(KeyboardInterrupt):

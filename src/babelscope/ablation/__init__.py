@@ -2,7 +2,8 @@
 
 Here: units of a language off, on text of every language: tables of harm, their controls, the choice of a rate by
 them.
-Imports: artifacts, controls, corpus, evaluation, features, languages, models, neurons, recording, runs, sites.
+Imports: artifacts, controls, corpus, evaluation, features, languages, models, neurons, progress, recording, runs,
+sites.
 """
 
 from typing import TYPE_CHECKING

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.ablation.ablation_table import AblationTable, HarmEstimate
@@ -22,6 +21,7 @@ from babelscope.features import check_fits, matched_features
 from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.progress import progress_bar
 
 About = Literal["zero", "b_dec"]
 MATCHED = "feature_matched"
@@ -134,7 +134,7 @@ def feature_ablation(
     cells = sum(len(rows) for rows_of_language in controls.values() for rows in rows_of_language.values())
     total = len(sets.languages) * len(held_out) + cells
 
-    with tqdm(total=total, unit="cell", desc="taking features out", disable=not progress) as bar:
+    with progress_bar(total=total, unit="cell", desc="taking features out", shown=progress) as bar:
 
         def harm(t: int, features: Tensor) -> Tensor:
             with features_removed(layout, sae, features, about=about, spare_first=spare):

@@ -21,6 +21,7 @@ from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.neurons.counts import routed_tokens
+from babelscope.progress import progress_bar
 from babelscope.recording import observe
 
 Control = Literal["layer_matched", "contribution_matched"]
@@ -113,7 +114,7 @@ def ablation_matrix(
     )
     values = [None] * len(corpus) if means is None else [*means]
     masks, total = sets.mask(), len(sets.languages) * len(corpus)
-    with tqdm(total=total, unit="cell", desc=f"ablating to {to}", disable=not progress) as bar:
+    with progress_bar(total=total, unit="cell", desc=f"ablating to {to}", shown=progress) as bar:
         delta = tuple(
             tuple(
                 advance(bar, scored.harm, column, mask, at=sets.at, value=value) for column, value in enumerate(values)
@@ -186,7 +187,7 @@ def measure_draws(
     """Harm of every random set on the own language's text."""
     columns = {part.language: column for column, part in enumerate(scored.held)}
     measured = {}
-    with tqdm(total=masks.shape[0] * len(sets.languages), unit="set", desc=name, disable=not progress) as bar:
+    with progress_bar(total=masks.shape[0] * len(sets.languages), unit="set", desc=name, shown=progress) as bar:
         for k, tag in enumerate(sets.languages):
             if tag in columns:
                 own = columns[tag]

@@ -1,8 +1,8 @@
 """Adaptation to a language by each method, on the same text and budget: gain, harm, and where the weights moved.
 
 Here: whole runs that change weights, with what they gained and harmed; the training step itself is in `subnetworks`.
-Imports: adapters, artifacts, controls, corpus, evaluation, figures, files, languages, models, probes, recording,
-sites, steering, subnetworks, upstream, vocabulary.
+Imports: adapters, artifacts, controls, corpus, evaluation, figures, files, languages, models, probes, progress,
+recording, sites, steering, subnetworks, upstream, vocabulary.
 """
 
 from typing import TYPE_CHECKING

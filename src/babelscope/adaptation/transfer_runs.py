@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.adaptation.adaptation_run import adapt
@@ -21,6 +20,7 @@ from babelscope.files.work_log import hash_of, piece_of_work
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.progress import progress_bar
 from babelscope.subnetworks import ffn_names
 from babelscope.subnetworks.training import RATE
 
@@ -122,7 +122,7 @@ def transfer_matrix(
         result = adapt(material, method, neurons=of_source, seed=seed, stop=stop, **settings)
         return [dict(result.before), dict(result.after)]
 
-    with tqdm(total=rows[..., 0].size, unit="run", desc="transfer", disable=not progress) as bar:
+    with progress_bar(total=rows[..., 0].size, unit="run", desc="transfer", shown=progress) as bar:
         for k, seed in enumerate(seeds):
             for i, source in enumerate(languages):
                 key = partial(hash_of, f"transfer {method} {source} {seed} {settings}")

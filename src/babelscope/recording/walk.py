@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from tqdm.auto import tqdm
 
 from babelscope.axes import Float, Tensor
 from babelscope.corpus import Batch, TokenDocument, batch_documents
@@ -20,6 +19,7 @@ from babelscope.models import Layout
 from babelscope.models.attention import AttentionInputs, attention_by
 from babelscope.models.device_placement import check_has_numbers
 from babelscope.models.measuring import measured, run_pass
+from babelscope.progress import progress_bar
 from babelscope.recording.watchers import (
     AttentionWatcher,
     OutputWatcher,
@@ -94,7 +94,9 @@ def walk(
     room = batch_tokens or batch_room(layout)
     batches_done = 0 if state is None else restored(state, watchers)
     number, tokens, written = -1, 0, time.monotonic()
-    bar = tqdm(total=progress and progress.total, unit=progress.unit if progress else "", disable=progress is None)
+    bar = progress_bar(
+        total=progress and progress.total, unit=progress.unit if progress else "", shown=progress is not None
+    )
     with bar, measured(layout), (passes or hooked_passes)(layout, watchers) as forward:
         walker = Walker(
             watchers,
@@ -117,7 +119,7 @@ def walk(
                     bar.initial = bar.n = bar.n + progress.of(batch)
                 continue
             if progress:
-                bar.set_description(progress.languages[batch.documents[0].language])
+                bar.set_description_str(progress.languages[batch.documents[0].language])
             walker.read(batch)
             bar.update(progress.of(batch) if progress else 0)
             if state is not None and time.monotonic() - written >= checkpoint_seconds:

@@ -1,7 +1,7 @@
 """Train only a language's subnetwork: its neurons' weights, exactly, and nothing else of the model.
 
 Here: the exact training step on some rows of some weights, and the Delta that it gives.
-Imports: artifacts, corpus, evaluation, files, languages, models, runs, sites, upstream.
+Imports: artifacts, corpus, evaluation, files, languages, models, progress, runs, sites, upstream.
 """
 
 from typing import TYPE_CHECKING

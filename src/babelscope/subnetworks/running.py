@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from tqdm.auto import tqdm
 
 from babelscope.axes import Tensor
 from babelscope.errors import MeasurementError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.files.state_folder import RunState, StateFolder, restore
 from babelscope.models import Layout
+from babelscope.progress import progress_bar
 from babelscope.runs import duration, peak_mib
 from babelscope.subnetworks.flow import check_flow
 from babelscope.subnetworks.loss import rows_loss
@@ -158,8 +158,8 @@ class Training:
         if progress and self.done < steps:
             log.info(self.estimate(time.perf_counter() - began))
         per_step = self.plan.rows_per_step * self.mixture.target.length
-        with tqdm(
-            total=steps * per_step, initial=self.done * per_step, unit="tok", unit_scale=True, disable=not progress
+        with progress_bar(
+            total=steps * per_step, initial=self.done * per_step, unit="tok", unit_scale=True, shown=progress
         ) as bar:
             while self.done < steps and not self.spent:
                 if stop():

@@ -1,7 +1,7 @@
 """What a tokenizer does to each language: its cost, its scripts, what it was trained on, and other vocabularies.
 
 Here: measures of tokenizers, and other vocabularies for a model; training new rows is in `adaptation`.
-Imports: artifacts, controls, corpus, files, languages, models, upstream.
+Imports: artifacts, controls, corpus, files, languages, models, progress, upstream.
 """
 
 from typing import TYPE_CHECKING

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from tqdm.auto import tqdm
 
 from babelscope.axes import Float, Float32, Int64, Tensor
 from babelscope.corpus import prefix_of
 from babelscope.errors import CorpusError
 from babelscope.models import layout_of, measured
 from babelscope.models.plain import CausalModel, plain_weight
+from babelscope.progress import progress_bar
 from babelscope.upstream.forward import run_body
 from babelscope.vocabulary.initial_rows import NewEntries, byte_edges
 from babelscope.vocabulary.pack import VocabularyPack
@@ -168,7 +168,7 @@ def _learn(
     unseen, seen = pairs[: len(pairs) // 10], pairs[len(pairs) // 10 :]
     untrained = _unseen_loss(model, unseen)
     losses, best = [1.0], [row.detach().clone() for row in rows]
-    with tqdm(total=PASSES * len(seen), unit="passage", desc="new rows", disable=not progress) as bar:
+    with progress_bar(total=PASSES * len(seen), unit="passage", desc="new rows", shown=progress) as bar:
         for _ in range(PASSES):
             order = torch.randperm(len(seen), generator=generator).tolist()
             for start in range(0, len(order), BATCH):

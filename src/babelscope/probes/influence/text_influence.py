@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Tensor
@@ -21,6 +20,7 @@ from babelscope.models.plain import CausalModel
 from babelscope.probes.influence.kronecker_curvature import KroneckerCurvature, LinearRecord
 from babelscope.probes.influence.mlp_projections import MlpProjections, Records, predicted_tokens
 from babelscope.probes.influence.passage_rankings import bm25, tfidf_cosines, vector_cosines
+from babelscope.progress import progress_bar
 from babelscope.recording.walk import Forward, walk
 from babelscope.recording.watchers import ReadSite, Watcher
 from babelscope.sites import Site
@@ -156,7 +156,7 @@ def influence_of_text(
         raise CorpusError(f"{texts.name}: no token of any passage is predicted; expected text; give some")
     groups = query_groups(projections, query_tokens)
     total = (2 + len(groups)) * len(read) + len(query_tokens)
-    with tqdm(total=total, unit="text", desc="influence", disable=not progress) as bar:
+    with progress_bar(total=total, unit="text", desc="influence", shown=progress) as bar:
         steps = GradientWalk(projections, pad_of(tokenizer), bar)
         curvatures = fitted_curvatures(steps, read, seed)
         pairs = [scored(steps, group, read, curvatures, damping, len(passages)) for group in groups]

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import NeuronSet
@@ -19,6 +18,7 @@ from babelscope.features import check_fits
 from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.progress import progress_bar
 from babelscope.report.dashboards.unit_dashboard import FiringContext, UnitDashboard, UnitDescription
 from babelscope.report.dashboards.unit_firing import UnitFiring
 from babelscope.report.dashboards.unit_sources import FeatureSource, NeuronSource, Unit, UnitSource
@@ -200,7 +200,7 @@ def measured_harm(
 ) -> Iterator[dict[str, Any]]:
     """Harm of each unit alone, and of a unit that belongs to no language."""
     generator = torch.Generator().manual_seed(seed)
-    with tqdm(total=2 * len(chosen), unit="unit", desc="one off at a time", disable=not progress) as bar:
+    with progress_bar(total=2 * len(chosen), unit="unit", desc="one off at a time", shown=progress) as bar:
 
         def harm(unit: Unit) -> float:
             with source.without(unit):

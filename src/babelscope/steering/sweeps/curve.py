@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
+from babelscope.progress import progress_bar
 from babelscope.steering.sweeps.answer_scores import Macro, Score, macro, score_answers
 from babelscope.steering.sweeps.decoding import Decoding
 from babelscope.steering.sweeps.steered_answers import Answer, Prompt, Steerer, generate_answers
@@ -47,9 +47,11 @@ def dose_response(
     """Score every (layer, strength) on development prompts; strength 0 is the unsteered model and is made once."""
     grid = [(layer, strength) for layer in layers for strength in strengths]
     points = []
-    for layer, strength in tqdm(grid, unit="point", desc="steering sweep", disable=not progress):
-        answers = generate_answers(model, tokenizer, requests, steerer_at(layer, strength), decoding=decoding)
-        points.append(make_point(layer, strength, answers, score_answers(model, tokenizer, answers, native)))
+    with progress_bar(total=len(grid), unit="point", desc="steering sweep", shown=progress) as bar:
+        for layer, strength in grid:
+            answers = generate_answers(model, tokenizer, requests, steerer_at(layer, strength), decoding=decoding)
+            points.append(make_point(layer, strength, answers, score_answers(model, tokenizer, answers, native)))
+            bar.update()
     return points
 
 
