@@ -78,15 +78,15 @@ def parse_conversation(line: str, number: int, where: Any, counted: str) -> Docu
         error=ChatError,
         advice=f"expected {FORM}; correct the line",
     )
-    return as_conversation(row, number, f"{where}, line", counted)
+    return as_conversation(row, number, f"{where}, line {number + 1}", counted)
 
 
-def as_conversation(row: Any, number: int, where: str, counted: str) -> Document:
+def as_conversation(row: Any, number: int, place: str, counted: str) -> Document:
     """A row `{"messages": […]}`, which may have an `id`, or the list alone, as a document.
 
     Raises ChatError for anything else, and for a row without a message of a role that counts.
     """
-    choice, place = check_counted(counted), f"{where} {number + 1}"
+    choice = check_counted(counted)
     talk = Conversation(as_messages(row, place), choice)
     roles = [message.role for message in talk.messages]
     if not any(counts(role, choice) for role in roles):

@@ -2,19 +2,26 @@
 
 import os
 import re
+from pathlib import Path
 
+from babelscope.corpus.table_rows import TABLES, file_kind
 from babelscope.errors import CorpusError
 
 
 def check_corpus_name(name: str) -> None:
-    """Raise CorpusError for a file, and for a path where nothing is; an id of the hub is only looked up later."""
+    """Raise CorpusError for a file that holds no rows, and for a path where nothing is.
+
+    An id of the hub is only looked up later.
+    """
     if name == "reference" or os.path.isdir(name):
+        return
+    if os.path.isfile(name) and file_kind(Path(name)) in TABLES:
         return
     if os.path.exists(name):
         folder = os.path.dirname(name)
         raise CorpusError(
             f"corpus {name!r} is no folder, but a file; expected a folder with <tag>.txt or <tag>.jsonl for each "
-            "language; "
+            "language, or a .jsonl, .csv or .tsv file whose rows name their language; "
             + (f"give the folder {folder!r}, or " if folder else "")
             + "write the text of each language into one such file of a folder"
         )

@@ -40,7 +40,7 @@ def load_dataset_corpus(
         (single if len(splits) == 1 else texts)[tag] = tuple(
             checked_document(row, number, f"{name}, {tag}")
             if conversation is None
-            else as_conversation(row, number, f"{name}, {tag}", conversation)
+            else as_conversation(row, number, f"{name}, {tag} {number + 1}", conversation)
             for number, row in enumerate(rows)
         )
     if texts and single:

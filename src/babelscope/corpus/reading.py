@@ -9,6 +9,7 @@ from pathlib import Path
 from babelscope.corpus.corpus_names import check_corpus_name
 from babelscope.corpus.data_sets import load_dataset_corpus
 from babelscope.corpus.documents import Corpus, Document, TextSource
+from babelscope.corpus.labelled_file import labelled_texts
 from babelscope.corpus.messages import Counted
 from babelscope.corpus.splits import (
     SPLITS,
@@ -38,7 +39,10 @@ def load_corpus(
     conversation: Counted | None = None,
     parallel: bool = False,
 ) -> Corpus:
-    """Read labelled text: a folder of `<tag>.txt` or `<tag>.jsonl` (also .gz .bz2 .xz .zst), "reference", or a hub id.
+    """Read labelled text: a folder of `<tag>.txt` or `<tag>.jsonl`, one file of rows, "reference", or a hub id.
+
+    Files may be packed as .gz .bz2 .xz .zst. One file is .jsonl, .csv or .tsv; its rows have a field `language` (or
+    `lang`) beside their text, and it has no splits of its own.
 
     languages: which, in which order; None means every file of the folder.
     split: "train" (to observe and train on), "valid" (to choose on) or "test" (to score on). `<tag>.train.txt.xz` is
@@ -61,12 +65,24 @@ def load_corpus(
         raise CorpusError(f"corpus {name!r} came; expected 'reference', a folder or a data set of the hub; name one")
     check_corpus_name(str(name))
     path = REFERENCE_CORPUS if name == "reference" else Path(name)
-    if not os.path.isdir(path):  # False for a name too long, where pathlib raises
+    if os.path.isfile(path):  # False for a name too long, where pathlib raises
+        return load_file(path, name_of(name, conversation), languages, split, conversation, parallel)
+    if not os.path.isdir(path):
         if languages is not None and (reason := no_data_set(str(name))):
             raise CorpusError(f"corpus {reason}")
         return load_dataset_corpus(str(name), name_of(name, conversation), languages, split, conversation, parallel)
     parallel = parallel or path == REFERENCE_CORPUS
     return load_folder(path, name_of(name, conversation), languages, split, conversation, parallel)
+
+
+def load_file(
+    path: Path, name: str, languages: Iterable[str] | None, split: str, conversation: Counted | None, parallel: bool
+) -> Corpus:
+    """One split of a file whose rows name their language, dealt out by document."""
+    texts = labelled_texts(path, languages, conversation)
+    corpus = deal_texts(dict(Corpus(texts, name).declared_parallel()) if parallel else texts, name, split)
+    say_copies(name, corpus)
+    return corpus
 
 
 def load_folder(

@@ -1,15 +1,13 @@
 """Prompt sets and files of answers: the layouts of the Language Confusion Benchmark and of CLaS-Bench."""
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from babelscope.corpus import COMPRESSED, Message, asked, check_plain, raw_lines, text_lines
+from babelscope.corpus import Message, asked, check_plain, text_lines
+from babelscope.corpus.table_rows import file_kind, file_rows
 from babelscope.errors import CorpusError, LanguageError, first_line
-from babelscope.files.strict_json import parse_json
 from babelscope.languages import Language, parse_languages
 from babelscope.upstream.hub_answers import no_data_set
 
@@ -112,12 +110,12 @@ def load_answers(path: str | Path) -> list[SetAnswer]:
     answers: list[SetAnswer] = []
     for file in _files(Path(path)):
         tag = _tag_of(file)
-        if _kind_of(file) == "txt":
+        if file_kind(file) == "txt":
             if tag is None:
                 raise CorpusError(f"{file}: its name is no language; expected <tag>.txt; rename it")
             answers += [SetAnswer("", str(number - 1), tag, line) for number, line in text_lines(file)]
             continue
-        for i, (where, row) in enumerate(_rows(file)):
+        for i, (where, row) in enumerate(file_rows(file)):
             text = _cell(row, "answer", where)
             text = _cell(row, "prompt", where) if text is None and tag is not None else text
             place = _place(row, file.parent.name, tag, i, where, text is not None)
@@ -131,8 +129,8 @@ def load_answers(path: str | Path) -> list[SetAnswer]:
 def _prompts_of(path: Path, kind: PromptKind) -> Iterator[SetPrompt]:
     for file in _files(path):
         tag = _tag_of(file)
-        if _kind_of(file) != "txt":
-            rows = (_prompt(row, file.parent.name, tag, where) for where, row in _rows(file))
+        if file_kind(file) != "txt":
+            rows = (_prompt(row, file.parent.name, tag, where) for where, row in file_rows(file))
             yield from (prompt._replace(task=prompt.task or _task_of(file)) for prompt in _numbered(rows))
         elif kind == "clas" and tag is not None:
             lines = [line.strip() for _, line in text_lines(file) if line.strip()]
@@ -185,15 +183,10 @@ def _cell(row: Mapping[str, Any], what: str, where: str) -> str | None:
     return str(value)
 
 
-def _kind_of(file: Path) -> str:
-    parts = file.name.split(".")
-    return parts[-2] if f".{parts[-1]}" in COMPRESSED and len(parts) > 2 else parts[-1]
-
-
 def _files(path: Path) -> list[Path]:
     if not os.path.isdir(path):
         return [path] if os.path.exists(path) else []
-    files = [file for file in path.rglob("*") if not file.is_dir() and _kind_of(file) in ("csv", "jsonl", "txt")]
+    files = [file for file in path.rglob("*") if not file.is_dir() and file_kind(file) in ("csv", "jsonl", "txt")]
     for file in files:
         check_plain(file, path)
     return sorted(files, key=lambda file: file.relative_to(path).parts)
@@ -211,41 +204,6 @@ def _task_of(file: Path) -> str:
     """The task a file, or a folder above it, is named after; the nearest."""
     names = (file.name.split(".")[0], *(folder.name for folder in file.parents))
     return next((name for name in names if name in TASKS), "")
-
-
-def _rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The rows of a file, each with its place for messages; raises CorpusError for one that is no row."""
-    if _kind_of(file) == "csv":
-        yield from _csv_rows(file)
-        return
-    for number, line in text_lines(file):
-        if line.strip():
-            where = f"{file}, line {number}"
-            row = parse_json(line, where, error=CorpusError, advice="expected an object a line; correct it")
-            if not isinstance(row, dict):
-                raise CorpusError(f"{where}: a {type(row).__name__} came; expected an object a line; correct it")
-            yield where, row
-
-
-def _csv_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Rows below a head of column names; a quoted cell may hold line ends."""
-    text = "".join(f"{line}\n" for _, line in raw_lines(file))
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        head = next(reader, [])
-        if len(set(head)) < len(head):
-            raise CorpusError(f"{file}: two columns have one name ({', '.join(head)}); expected different ones; rename")
-        for cells in reader:
-            where = f"{file}, line {reader.line_num}"
-            if cells and len(cells) != len(head):
-                raise CorpusError(f"{where}: {len(cells)} cells came; expected {len(head)}, as in the head; correct it")
-            if cells:
-                yield where, dict(zip(head, cells, strict=True))
-    except csv.Error as err:
-        raise CorpusError(
-            f"{file}, line {reader.line_num}: is no CSV ({err}); expected cells of at most {csv.field_size_limit()} "
-            "characters with all quotes closed; correct it, or write the rows as jsonl"
-        ) from err
 
 
 def _hub_rows(name: str, split: str) -> Iterable[Mapping[str, Any]]:

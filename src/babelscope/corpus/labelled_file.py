@@ -1,0 +1,86 @@
+"""Text of several languages in one file, whose rows name their language."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from babelscope.corpus.conversations import as_conversation
+from babelscope.corpus.documents import Document
+from babelscope.corpus.messages import Counted
+from babelscope.corpus.table_rows import file_rows
+from babelscope.corpus.text_files import row_document
+from babelscope.errors import CorpusError, LanguageError
+from babelscope.languages import Language, parse_languages
+
+COLUMNS = ("language", "lang")
+"""Names of the field with a row's tag."""
+FORM = "rows with language and text"
+
+
+def labelled_texts(
+    path: Path, languages: Iterable[str] | None, conversation: Counted | None
+) -> dict[Language, tuple[Document, ...]]:
+    """Documents by language of one .jsonl, .csv or .tsv file; the n-th row of a language has the number n.
+
+    languages: those to read, in which order; None means all that are there, by their tags.
+    Raises CorpusError for a row without text, a language that has no row, and rows that name splits, which are not
+    read; LanguageError for an unknown tag.
+    """
+    documents: dict[Language, list[Document]] = {}
+    read = partial(_row_text, conversation=conversation)
+    for where, row in file_rows(path):
+        tag = _row_language(row, where, path)
+        of_language = documents.setdefault(tag, [])
+        of_language.append(read(row, len(of_language), where))
+    tags = parse_languages(languages) if languages is not None else tuple(sorted(documents))
+    if not documents:
+        raise CorpusError(f"{path}: holds no row; expected {FORM}; fill it")
+    if missing := [tag for tag in tags if tag not in documents]:
+        there = ", ".join(sorted(documents))
+        raise CorpusError(
+            f"{path}: no row of {', '.join(missing)}; expected rows of it beside those of {there}; add them or "
+            "leave the language out"
+        )
+    texts = {tag: tuple(document for document in documents[tag] if document.text.strip()) for tag in tags}
+    if empty := [tag for tag, rows in texts.items() if not rows]:
+        raise CorpusError(f"{path}: all rows of {', '.join(empty)} are blank; expected text; fill them")
+    return texts
+
+
+def _row_language(row: Mapping[str, Any], where: str, path: Path) -> Language:
+    """The language that a row names."""
+    named = [column for column in COLUMNS if column in row]
+    if not named:
+        raise CorpusError(
+            f"{where}: no field language among {', '.join(map(repr, row)) or 'none'}; expected {FORM}; name the field "
+            f"so, or give a folder of files that are named by their language, such as {str(path.parent)!r}"
+        )
+    if len(named) == 2:
+        raise CorpusError(f"{where}: both language and lang came; expected one of them; remove one")
+    if "split" in row:
+        raise CorpusError(
+            f"{where}: a field split came, which is not read; expected rows of one split, or of none, which are dealt "
+            "out; write each split's rows into a file, one folder each: train, valid and test"
+        )
+    tag = row[named[0]]
+    if not isinstance(tag, str):
+        raise CorpusError(f"{where}: {named[0]} is {type(tag).__name__}; expected a tag such as 'fi'; correct it")
+    try:
+        return Language.parse(tag)
+    except LanguageError as err:
+        raise LanguageError(f"{where}: {err}") from err
+
+
+def _row_text(row: Mapping[str, Any], number: int, where: str, *, conversation: Counted | None) -> Document:
+    """The document of a row, or its conversation."""
+    if conversation is not None:
+        return as_conversation(row, number, where, conversation)
+    document = row_document(row, number)
+    if document is None:
+        advice = "say --conversation (whose words count)" if "messages" in row else "correct it"
+        raise CorpusError(
+            f"{where}: no text in the fields {', '.join(map(repr, row))}; expected {FORM}, or with prompt and answer; "
+            f"{advice}"
+        )
+    return document

@@ -1,0 +1,60 @@
+"""Rows of a file of tables: a jsonl object a line, or CSV and TSV below a head of column names; plain or compressed."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from babelscope.corpus.file_lines import COMPRESSED, raw_lines, text_lines
+from babelscope.errors import CorpusError
+from babelscope.files.strict_json import parse_json
+
+TABLES = ("jsonl", "csv", "tsv")
+"""Endings of files of rows, before the ending of a packed one."""
+
+
+def file_kind(file: Path) -> str:
+    """The ending of a file, without that of a packed one."""
+    parts = file.name.split(".")
+    return parts[-2] if f".{parts[-1]}" in COMPRESSED and len(parts) > 2 else parts[-1]
+
+
+def file_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The rows of a file, each with its place for messages; raises CorpusError for one that is no row."""
+    kind = file_kind(file)
+    if kind in ("csv", "tsv"):
+        yield from _cells_by_name(file, kind)
+        return
+    for number, line in text_lines(file):
+        if line.strip():
+            where = f"{file}, line {number}"
+            row = parse_json(line, where, error=CorpusError, advice="expected an object a line; correct it")
+            if not isinstance(row, dict):
+                raise CorpusError(f"{where}: a {type(row).__name__} came; expected an object a line; correct it")
+            yield where, row
+
+
+def _cells_by_name(file: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Rows below a head; a quoted cell of CSV may hold line ends, and in TSV a quote is a letter like others."""
+    text = "".join(f"{line}\n" for _, line in raw_lines(file))
+    lines = io.StringIO(text, newline="")
+    if kind == "tsv":
+        reader = csv.reader(lines, strict=True, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(lines, strict=True)
+    try:
+        head = next(reader, [])
+        if len(set(head)) < len(head):
+            raise CorpusError(f"{file}: two columns have one name ({', '.join(head)}); expected different ones; rename")
+        for cells in reader:
+            where = f"{file}, line {reader.line_num}"
+            if cells and len(cells) != len(head):
+                raise CorpusError(f"{where}: {len(cells)} cells came; expected {len(head)}, as in the head; correct it")
+            if cells:
+                yield where, dict(zip(head, cells, strict=True))
+    except csv.Error as err:
+        raise CorpusError(
+            f"{file}, line {reader.line_num}: is no {kind.upper()} ({err}); expected cells of at most "
+            f"{csv.field_size_limit()} characters with all quotes closed; correct it, or write the rows as jsonl"
+        ) from err
