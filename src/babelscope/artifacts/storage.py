@@ -296,7 +296,7 @@ def origin_config(origin: Origin) -> dict[str, Any]:
 HOMES = {
     "ElementDelta": "subnetworks",
     "FeatureObservation": "artifacts.feature_observation",
-    "Translators": "probes.translators",
+    "Translators": "probes.lens.translators",
 }
 """Where a kind is imported from, of those that are not in the package itself."""
 
