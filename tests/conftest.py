@@ -39,8 +39,8 @@ from transformers import (
 
 from babelscope import open_model
 
-if "OMP_NUM_THREADS" in os.environ:
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    torch.set_num_threads(THREADS)
 
 VOCABULARY = 300
 SMALL = {
