@@ -5,11 +5,13 @@ import lzma
 import os
 import subprocess
 import sys
+from collections import Counter
 from itertools import combinations
 
 import pytest
 import zstandard
 from conftest import tiny_tokenizer
+from scipy.stats import chi2
 
 from babelscope import Document, load_corpus
 from babelscope.corpus import (
@@ -21,6 +23,7 @@ from babelscope.corpus import (
     load_splits,
     shard_of,
     split_documents,
+    tenth_of,
     tokenize_documents,
 )
 from babelscope.corpus.documents import content_of
@@ -253,7 +256,18 @@ def test_documents_are_dealt_out_by_id_so_that_parallel_sentences_stay_together(
     assert list(found) == ["train", "valid", "test"] and all(part.parallel for part in found.values())
     ids = {split: {document.id for document in part["en"]} for split, part in found.items()}
     assert sum(map(len, ids.values())) == 200 and set().union(*ids.values()) == {str(i) for i in range(200)}
-    assert ids["test"] == {str(i) for i in range(200) if shard_of(str(i), 10) in (1, 2)}
+    assert ids["test"] == {str(i) for i in range(200) if tenth_of(str(i)) in (1, 2)}
+
+
+@pytest.mark.parametrize("shards", [10, 20, 30, 32, 50])
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_split_of_dealt_text_fills_every_shard_alike(split, shards):
+    """Were shards told by tenths, 3 of 10 shards of train would be empty, and of even shards half again as full."""
+    texts = split_documents(as_corpus({"en": [f"sentence {i}" for i in range(20_000)]}))[split]["en"]
+    counts = Counter(shard_of(document.id, shards) for document in texts)
+    expected = len(texts) / shards
+    assert len(counts) == shards
+    assert sum((count - expected) ** 2 / expected for count in counts.values()) < chi2.ppf(0.9999, shards - 1)
 
 
 def test_a_text_that_is_in_train_is_not_in_valid_or_test():
@@ -265,7 +279,7 @@ def test_a_text_that_is_in_train_is_not_in_valid_or_test():
     assert "again" in {document.text for document in found["train"]["en"]}
     held = {split: [document.text for document in found[split]["en"]] for split in ("valid", "test")}
     assert all(documents and "again" not in documents for documents in held.values())
-    assert len(found["test"]["fi"]) == sum(shard_of(str(i), 10) in (1, 2) for i in range(200))
+    assert len(found["test"]["fi"]) == sum(tenth_of(str(i)) in (1, 2) for i in range(200))
 
 
 def test_a_text_too_short_to_be_split_is_refused():
@@ -288,7 +302,7 @@ def test_a_folder_without_splits_is_dealt_out_by_document_alike_in_every_languag
         texts = {split: {d.text for d in corpus[tag]} for split, corpus in found.items()}
         assert sum(map(len, texts.values())) == 300 and len(set().union(*texts.values())) == 300
         for split in SPLITS:
-            assert len(texts[split]) == sum(shard_of(str(i), 10) in TENTHS[split] for i in range(300))
+            assert len(texts[split]) == sum(tenth_of(str(i)) in TENTHS[split] for i in range(300))
     assert [d.id for d in found["test"]["en"]] == [d.id for d in found["test"]["fi"]]
     assert load_corpus(tmp_path, ["fi"], split="test")["fi"] == found["test"]["fi"]
     assert load_corpus(tmp_path, split="all")["en"] == tuple(Document(str(i), f"line number {i}") for i in range(300))

@@ -116,9 +116,7 @@ def test_a_language_without_a_row_is_named_beside_those_that_have_some(tmp_path)
 def test_a_file_of_rows_is_a_corpus_and_other_files_are_none(tmp_path):
     check_corpus_name(str(jsonl(tmp_path / "a.jsonl")))
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
-    with pytest.raises(
-        CorpusError, match=r"expected a folder .* or a .jsonl, .csv or .tsv file whose rows name"
-    ):
+    with pytest.raises(CorpusError, match=r"expected a folder .* or a .jsonl, .csv or .tsv file whose rows name"):
         check_corpus_name(str(tmp_path / "a.pdf"))
 
 

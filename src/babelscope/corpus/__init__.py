@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         as_parallel,
         clean_text,
         shard_of,
+        tenth_of,
     )
     from babelscope.corpus.encoding import (
         EncodedText,
@@ -107,6 +108,7 @@ __all__ = [
     "say_controls",
     "say_cut",
     "shard_of",
+    "tenth_of",
     "shuffle_words",
     "special_ids",
     "split_documents",

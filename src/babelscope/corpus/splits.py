@@ -15,7 +15,7 @@ from babelscope.corpus.documents import (
     TextSource,
     content_hashes,
     content_of,
-    shard_of,
+    tenth_of,
 )
 from babelscope.errors import CorpusError
 from babelscope.languages import Language
@@ -26,7 +26,7 @@ SPLITS = ("train", "valid", "test")
 WHOLE = "all"
 """Asked for by name: all of a text without splits."""
 TENTHS = {"train": range(3, 10), "valid": range(1), "test": range(1, 3)}
-"""Shards of ten by which documents are dealt out."""
+"""Tenths by which documents are dealt out."""
 FEWEST_DEALT = 20
 """A language with fewer documents is not dealt out: all of it is train, and nothing of it is held out."""
 COPIES = 0.1
@@ -85,7 +85,7 @@ def deal_texts(texts: Mapping[Language, Iterable[Document]], name: str, split: s
 
 def deal_documents(documents: Iterable[Document], split: str) -> Dealing:
     """A split's documents by the hash of their ids; of a short text all are train."""
-    before = {shard for name in SPLITS[: SPLITS.index(split)] for shard in TENTHS[name]} if split in SPLITS else set()
+    before = {tenth for name in SPLITS[: SPLITS.index(split)] for tenth in TENTHS[name]} if split in SPLITS else set()
     first: list[Document] = []
     split_documents: list[Document] = []
     earlier_texts: set[bytes] = set()
@@ -95,10 +95,10 @@ def deal_documents(documents: Iterable[Document], split: str) -> Dealing:
             first.append(document)
         ids.update(f"{len(document.id)} {document.id}".encode())
         numbered = numbered or isinstance(document.id, LineNumber)
-        shard = shard_of(document.id, 10)
-        if split == WHOLE or shard in TENTHS[split]:
+        tenth = tenth_of(document.id)
+        if split == WHOLE or tenth in TENTHS[split]:
             split_documents.append(document)
-        elif shard in before:
+        elif tenth in before:
             earlier_texts.add(digest_of(document))
     if count < FEWEST_DEALT:
         split_documents, earlier_texts = first if split in ("train", WHOLE) else [], set()
