@@ -184,6 +184,13 @@ def test_a_killed_run_resumes_to_the_same_bits(capsys, folder, kill, step):
     assert code == 0 and result["resumed"] == "complete"
 
 
+def test_another_artifact_is_not_taken_for_a_complete_run_nor_is_its_removal_advised(capsys, folder):
+    files = sorted((folder / "set").iterdir())
+    code, _, err = call(capsys, folder, "--out", folder / "set", "--resume")
+    assert code == 1 and "set: already there; expected a new path" in err
+    assert sorted((folder / "set").iterdir()) == files
+
+
 def test_bad_input_is_one_line(capsys, folder):
     for words, fail, expected in (
         (("--language", "cy"), 1, "'cy' is not in this set"),

@@ -92,6 +92,35 @@ def test_a_flag_is_refused_exactly_where_the_call_makes_no_use_of_it(words, used
     assert taken == expected
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("edit reference --out OUT --methods in-context in-context", "--methods in-context came twice"),
+        ("edit reference --out OUT --neurons 16 4 16", "--neurons 16 came twice"),
+        ("influence reference reference --out OUT --queries FILE --layers 3 3", "--layers 3 came twice"),
+        ("priming reference --out OUT --directions en:de en:de", "--directions en:de came twice"),
+    ],
+)
+def test_a_value_that_comes_twice_behind_a_flag_is_refused(words, says, here, monkeypatch):
+    monkeypatch.chdir(here)
+    verb, *rest = words.split()
+    with pytest.raises(UsageError, match=f"^{says}; expected each once; leave one out$"):
+        read_call(verb, function_of(verb), rest)
+
+
+def test_a_folder_or_a_model_may_come_twice_behind_a_flag(here, monkeypatch):
+    monkeypatch.chdir(here)
+    words = ["reference", "--out", "OUT", "--checkpoints", "reference", "reference"]
+    assert read_call("priming", function_of("priming"), words)["checkpoints"] == ("reference", "reference")
+
+
+def test_an_unknown_flag_is_told_in_whole_sentences(here):
+    with pytest.raises(
+        UsageError, match=r"^--qqqq is no flag of this command; leave it out\. See `babelscope edit --help`$"
+    ):
+        read_call("edit", function_of("edit"), ["reference", "--out", "OUT", "--qqqq", "1"])
+
+
 def test_every_verb_is_called_above():
     assert {split_verb(words.split())[0] for words, _ in USED} == set(VERBS)
 

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -292,6 +293,14 @@ def test_a_place_that_cannot_be_edited_is_refused(tmp_path):
         edit_fact(
             tiny_model("llama"), tiny_tokenizer(), table, edit, method="few neurons", neurons=9999, settings=ALONE
         )
+
+
+def test_more_neurons_than_a_layer_has_are_refused_before_anything_is_edited():
+    model = tiny_model("llama")
+    study = EditStudy(edits=1, held_out=1, layers=(1,), neurons=(4, 9999), settings=ALONE)
+    with pytest.raises(MeasurementError, match=f"9999 neurons came; a layer has {model.config.intermediate_size}; "):
+        study.tried_layers(layout_of(model))
+    assert replace(study, methods=("rank one",)).tried_layers(layout_of(model)) == (1,)
 
 
 @pytest.mark.parametrize(

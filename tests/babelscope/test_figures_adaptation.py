@@ -1,6 +1,6 @@
 """The figure of an adaptation study shows every run where it was measured."""
 
-from babelscope.figures import AdaptationRow, adaptation_figure, forgetting_lines
+from babelscope.figures import AdaptationRow, adaptation_figure, forgetting_lines, write_figure
 from babelscope.figures.adaptation import MARKS
 
 
@@ -61,3 +61,9 @@ def test_what_each_language_lost_is_a_line_over_the_tokens_and_the_bound_is_dott
     }
     assert all(list(trace.x) == [100, 200] for trace in figure.data)
     assert [(shape.y0, shape.line.dash) for shape in figure.layout.shapes] == [(0.2, "dot")]
+
+
+def test_the_same_figure_is_written_as_the_same_bytes(tmp_path):
+    figure = adaptation_figure(rows=[row("language")])
+    first, second = (write_figure(figure, tmp_path / f"{name}.html").read_bytes() for name in ("a", "b"))
+    assert first == second

@@ -232,4 +232,4 @@ def test_the_map_is_coloured_by_pairs_of_two_languages():
     gain = np.full((4, 4), 0.01) + 5 * np.eye(4)
     figure = transfer_map(gain=gain, languages=TAGS[:4])
     assert figure.layout.coloraxis.cmax == pytest.approx(0.01) and len(figure.layout.shapes) == 4
-    assert "trained on German, English text: +0.01" in str(figure.data[0].hovertext)
+    assert "trained on German, English text: gain +0.01" in str(figure.data[0].hovertext)

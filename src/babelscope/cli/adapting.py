@@ -1,10 +1,12 @@
 """The verb `adapt`: train a language's subnetwork, or a baseline on the same text and budget."""
 
 import json
+import logging
+import os
 from typing import Annotated, Any, Literal
 
 from babelscope.adaptation.result_file import RESULT
-from babelscope.cli.argument_kinds import alone, checkpoint_of, free
+from babelscope.cli.argument_kinds import alone, checkpoint_of, class_saved, free
 from babelscope.cli.arguments import (
     Device,
     Dtype,
@@ -32,9 +34,12 @@ from babelscope.cli.quantities import (
     Seed,
     Tokens,
 )
+from babelscope.cli.telling import Told
 from babelscope.errors import UsageError
 from babelscope.files.strict_json import read_json
 from babelscope.files.writing import discard, new_folder, write_text
+
+log = logging.getLogger(__name__)
 
 Baseline = Literal["none", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft", "sparse-forward"]
 OF_NEURONS = UsedWith(
@@ -169,10 +174,13 @@ def run_adapt(
         check_language: refuse text that is mostly another language than its label says.
     """
     checkpoint = checkpoint_of(out, resume=resume)
-    if resume and (out / "config.json").is_file():
+    from babelscope.cli.telling_scores import adapt_lines
+
+    if resume and os.path.isdir(out) and class_saved(out) == "Delta":
         discard(checkpoint)
         advice = "remove the folder and repeat the command"
-        return {"out": str(out), "resumed": "complete", **read_json(out / RESULT, advice=advice)}
+        fields = {"out": str(out), "resumed": "complete", **read_json(out / RESULT, advice=advice)}
+        return Told(fields, adapt_lines(fields, out))
     free(out)
     check_rows(tokens_per_step, max_length, accumulation)
     from babelscope.adaptation import BeforeAfter, LotteryTicket, adapt, choose_rate
@@ -273,7 +281,9 @@ def run_adapt(
             shared |= {"pairs": steps_of_pairs, "translations": held_out, "learning_rate": learning_rate}
             result = adapt(material, method, **shared)
             facts = write_baseline(result, out, job, scores, alignment, replayed)
-            return {**facts, "learning_rate_is": origin}
+            fields = {**facts, "learning_rate_is": origin}
+            return Told(fields, adapt_lines(fields, out))
+    log.info("test text of %d languages is measured before training, and after it", len(job.test))
     with work_log(checkpoint / "before", run):
         before = bits_per_byte(job.model, job.tokenizer, job.test)
     with stop_on_interrupt() as stopped:
@@ -304,7 +314,8 @@ def run_adapt(
         write_course(folder, replayed)
         write_text(folder / RESULT, json.dumps({**result, **delta.parameters["result"], "text": job.text}, indent=1))
     discard(checkpoint)
-    return {"out": str(out), **result}
+    fields = {"out": str(out), **result}
+    return Told(fields, adapt_lines(fields, out))
 
 
 def check_rows(tokens_per_step: int, max_length: int, accumulation: int) -> None:

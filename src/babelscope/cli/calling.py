@@ -6,7 +6,7 @@ All that can be wrong with the words alone is found here, before a library is lo
 import io
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import redirect_stderr
 from difflib import get_close_matches
 from importlib import import_module
@@ -27,6 +27,8 @@ from babelscope.cli.verbs import VERBS
 from babelscope.errors import UsageError
 
 Parameters = Mapping[str, Parameter]
+MAY_REPEAT = ("also", "checkpoints", "general")
+"""Flags of folders and models, of which one may come twice; a value of any other flag comes once."""
 BOX = re.compile("[\u2500-\u257f]+|-{10,}")
 """The frames that tyro draws around its errors; where the output has no such letters, it rules a line."""
 METAVARS = {int: "INT", float: "FLOAT", Path: "PATH"}
@@ -90,12 +92,21 @@ def check_arguments(parameters: Parameters, typed: Set[str], call: Call) -> None
             for condition in (kind for kind in kinds if isinstance(kind, UsedWith)):
                 condition.check(flag_of(parameter), call)
         values = call[name] if isinstance(call[name], tuple) else [call[name]]
+        if name in typed and name not in MAY_REPEAT:
+            check_each_once(flag_of(parameter), values)
         for kind, value in product((kind for kind in kinds if not isinstance(kind, UsedWith)), values):
             if value is None:
                 continue
             kind.check(flag_of(parameter), value)
             if isinstance(kind, NewPath) and not call.get("resume"):
                 free(value)
+
+
+def check_each_once(flag: str, values: Sequence[Any]) -> None:
+    """Raise UsageError where a value came twice behind one flag."""
+    twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
+    if twice is not None:
+        raise UsageError(f"{flag} {twice} came twice; expected each once; leave one out")
 
 
 def value_checks(annotation: Any) -> Iterator[Any]:
@@ -134,7 +145,7 @@ def flags_given(verb: str, parameters: Parameters, words: list[str]) -> Iterator
         flag = switches.get(name.replace("_", "-"), name.replace("_", "-"))
         if flag not in flags:
             near = get_close_matches(flag, [*flags, *switches], n=1)
-            meant = f"did you mean {near[0]}?" if near else "leave it out"
+            meant = f"did you mean {near[0]}?" if near else "leave it out."
             raise UsageError(f"{name} is no flag of this command; {meant} See `babelscope {verb} --help`")
         if flag in typed:
             raise UsageError(f"{flag} came twice; expected it once; leave one out")

@@ -7,6 +7,7 @@ from babelscope.cli.arguments import CorpusName, Device, Dtype, Model, Out, Resu
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.knowing import check_facts_name
 from babelscope.cli.quantities import Count, CountOrNone, Layer, Resamples, Seed
+from babelscope.cli.telling import Told
 
 WEIGHTS = UsedWith(
     "with --methods rank-one or few-neurons", lambda call: bool({*call["methods"]} & {"rank-one", "few-neurons"})
@@ -64,6 +65,7 @@ def run_edit(
     """
     free(out)
     from babelscope.adaptation.editing import DescentSettings, EditStudy, edit_summary, measure_edits, save_edits
+    from babelscope.cli.telling_scores import edit_lines
     from babelscope.corpus import load_corpus
     from babelscope.models import open_model
     from babelscope.probes.knowledge import read_facts
@@ -91,4 +93,5 @@ def run_edit(
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     findings = measure_edits(language_model, tokenizer, table, study=study, text=text)
     save_edits(findings, out)
-    return {"out": str(out), **edit_summary(findings)}
+    fields = {"out": str(out), **edit_summary(findings)}
+    return Told(fields, edit_lines(fields, out))

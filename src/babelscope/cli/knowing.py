@@ -8,6 +8,7 @@ from babelscope.cli.argument_kinds import ByFunction, SavedAs, alone, free
 from babelscope.cli.arguments import Device, Dtype, Model, Out, Result, Tag
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import CountOrNone, Draws, Resamples, Seed
+from babelscope.cli.telling import Told
 from babelscope.errors import CorpusError, UsageError
 from babelscope.languages import Language
 from babelscope.models.model_names import check_model_name
@@ -70,6 +71,7 @@ def run_knowledge(
     """
     free(out)
     from babelscope.artifacts import NeuronSet
+    from babelscope.cli.telling_scores import knowledge_lines
     from babelscope.models import open_model
     from babelscope.probes.knowledge import KnowledgePlan, measure_knowledge, read_facts
 
@@ -84,7 +86,8 @@ def run_knowledge(
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     report = measure_knowledge(language_model, tokenizer, table, plan=plan, neurons=sets)
     report.save(out)
-    return {"out": str(out), **report.summary()}
+    fields = {"out": str(out), **report.summary()}
+    return Told(fields, knowledge_lines(fields, against, out))
 
 
 @alone
@@ -117,6 +120,7 @@ def run_priming(
         resamples: of items, for intervals.
     """
     free(out)
+    from babelscope.cli.telling_scores import priming_lines
     from babelscope.models import open_model
     from babelscope.probes.priming import (
         PrimingFindings,
@@ -144,4 +148,5 @@ def run_priming(
     )
     findings = PrimingFindings(stimuli, effects, earlier, plan)
     findings.save(out)
-    return {"out": str(out), **findings.summary()}
+    fields = {"out": str(out), **findings.summary()}
+    return Told(fields, priming_lines(fields, effects, out))

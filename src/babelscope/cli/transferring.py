@@ -8,6 +8,7 @@ from babelscope.cli.argument_kinds import SavedAs, alone, checkpoint_of, free
 from babelscope.cli.arguments import Device, Dtype, Model, Out, Result, Tag, Text, stop_on_interrupt
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, Draws, LearningRate, RowLength, Seed, Tokens
+from babelscope.cli.telling import Told
 from babelscope.errors import MeasurementError
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def run_transfer(
     from babelscope.adaptation.transfer_report import TransferReport
     from babelscope.adaptation.transfer_runs import transfer_matrix
     from babelscope.artifacts import NeuronSet
+    from babelscope.cli.telling_scores import transfer_lines
     from babelscope.corpus import load_splits
     from babelscope.files.state_folder import hash_json
     from babelscope.files.work_log import work_log
@@ -98,4 +100,5 @@ def run_transfer(
     report = TransferReport(matrix, choices, draws, seed)
     report.save(out)
     discard(checkpoint)
-    return {"out": str(out), **report.summary()}
+    fields = {"out": str(out), **report.summary()}
+    return Told(fields, transfer_lines(fields, out))

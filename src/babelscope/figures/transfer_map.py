@@ -32,7 +32,7 @@ def transfer_map(*, gain: Float[np.ndarray, "source target"], languages: Sequenc
             names,
             gain,
             lambda source, target, value: (
-                f"trained on {source}, {target} text: {signed(value, max(2, digits))} bits per byte better"
+                f"trained on {source}, {target} text: gain {signed(value, max(2, digits))} bits per byte"
             ),
         ),
     )

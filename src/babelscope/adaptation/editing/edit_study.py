@@ -117,10 +117,17 @@ class EditStudy:
             )
 
     def tried_layers(self, layout: Layout) -> tuple[int, ...]:
-        """The layers to choose from; raises PrerequisiteError for one that the model lacks or that cannot be edited."""
+        """The layers to choose from.
+
+        Raises PrerequisiteError for one that the model lacks or that cannot be edited, and MeasurementError for more
+        neurons than a layer has.
+        """
         layers = self.layers or tuple(dict.fromkeys(int(depth * layout.n_layers) for depth in DEPTHS))
         for layer in layers:
             check_editable(layout, layer)
+        most, width = max(self.neurons, default=0), layout.width("mlp_inner")
+        if "few neurons" in self.methods and most > width:
+            raise MeasurementError(f"{most} neurons came; a layer has {width}; name no more than these")
         return layers
 
 

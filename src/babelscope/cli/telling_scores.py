@@ -1,0 +1,151 @@
+"""What `knowledge`, `priming`, `edit`, `transfer` and `adapt` say to a person: tables with their units and controls.
+
+Each function takes the fields that `--json` prints, with numbers as shares, or in bits per byte.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from babelscope.cli.telling_counts import aligned, share_text
+
+if TYPE_CHECKING:
+    # Not loaded for other verbs: it comes with torch and transformers.
+    from babelscope.probes.priming import PrimingEffect
+
+Fields = Mapping[str, Any]
+DASH = "–"
+
+
+def or_dash(share: float | None) -> str:
+    """A share as whole per cent; a dash where there is none."""
+    return DASH if share is None else share_text(share, 0)
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """A number with its sign, and a true minus; a dash where there is none."""
+    return DASH if value is None or math.isnan(value) else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def knowledge_lines(fields: Fields, against: str, out: Path) -> list[str]:
+    """How many facts are right in each language, beside chance and its control, and what mixtures do."""
+    rows = [["language", "right", "by chance", "answers shuffled", f"same answer as {against}", "home", "elsewhere"]]
+    for tag, share in fields["precision"].items():
+        controls = (fields[name].get(tag) for name in ("chance", "shuffled", "agreement"))
+        rows.append([tag, *map(or_dash, (share, *controls, *fields["home_bias"].get(tag, (None, None))))])
+    lines = [
+        f"facts: {fields['facts']}; everything is in {out}, and shared_facts.html in it is the map",
+        *aligned(rows),
+        "answers shuffled: each fact with the answer to another one; home: wrong answers that name the language's own "
+        "country, asked in it and elsewhere",
+        f"right by a vote of all languages: {or_dash(fields['pooled_votes'])}",
+    ]
+    if fields["barrier"]:
+        parts = ", ".join(f"{mixture} {or_dash(share)}" for mixture, share in fields["barrier"].items())
+        lines.append(f"multiple choice of four options (25 % by chance), right by what is in another language: {parts}")
+    choice = fields["language_by_cluster"]
+    if choice:
+        right, one, shuffled = map(or_dash, (choice["right"], choice["first_language"], choice["shuffled"]))
+        lines.append(f"each cluster in its own language: {right} right; all in one: {one}; right shuffled: {shuffled}")
+    return lines
+
+
+def priming_lines(fields: Fields, effects: Sequence["PrimingEffect"], out: Path) -> list[str]:
+    """The effect of each direction, with the control of shuffled words beside it where it was measured."""
+    words = {effect[:2]: effect.effect for effect in effects if effect.condition == "shuffled words"}
+    rows = [["prime:target", "items", "effect", "95 % interval", "words shuffled", "q"]]
+    for effect in effects:
+        if effect.condition == "structure":
+            interval = f"{signed(effect.low, 3)} to {signed(effect.high, 3)}"
+            control = signed(words.get(effect[:2]), 3)
+            name = f"{effect.prime}:{effect.target}"
+            rows.append([name, str(effect.items), signed(effect.effect, 3), interval, control, f"{effect.q:.3f}"])
+    return [
+        f"structures: {' and '.join(fields['structures'])}; everything is in {out}, and priming.html in it is the "
+        "figure",
+        *aligned(rows),
+        "effect: rise of a target's share of probability after a prime of its structure, from −1 to 1; words "
+        "shuffled: the same with the prime's words in random order; q: corrected for all rows and controls",
+        *(
+            f"{direction}: interval above zero from checkpoint {checkpoint or DASH} on"
+            for direction, checkpoint in fields["first_checkpoint_above_zero"].items()
+        ),
+    ]
+
+
+def edit_lines(fields: Fields, out: Path) -> list[str]:
+    """How often an edit is followed in each language, beside edits of other facts and the control as large."""
+    rows = [["method", "asked in", "new object", "other facts' edits", "control", "other facts unmoved"]]
+    for method, shares in fields["prefers_new"].items():
+        for tag, share in shares.items():
+            others = (fields[name][method][tag] for name in ("by_edits_of_other_facts", "by_control", "locality"))
+            rows.append([method, tag, *map(or_dash, (share, *others))])
+    places = [
+        f"{method}: layer {layer}{f', {neurons} neurons' if neurons else ''}, "
+        f"the change has the Frobenius norm {fields['size'][method]:.3g}"
+        for method, (layer, neurons) in fields["places"].items()
+    ]
+    return [
+        f"edits: {fields['edits']}, told in {fields['edited_in']}; everything is in {out}, and transfer.html and "
+        "locality.html in it are the maps",
+        *aligned(rows),
+        "new object: share of edits after which it is likelier than the old one; control: a random change as large at "
+        "the same place, or another true sentence; other facts unmoved: share with the answer from before",
+        *places,
+    ]
+
+
+def transfer_lines(fields: Fields, out: Path) -> list[str]:
+    """The best source of each target, and whether a table of nearness would have told it."""
+    rows = [["target", "best source", "gain, bits per byte"]]
+    for target, best in fields["best_source"].items():
+        gains = isinstance(best, dict)
+        rows.append([target, best["source"] if gains else "none gains", signed(best["gain"] if gains else None)])
+    lines = [
+        f"learning rate {fields['learning_rate']:.3g}; everything is in {out}, and transfer.html in it is the table",
+        *aligned(rows),
+    ]
+    if fields["learnt_nothing"]:
+        lines.append(f"learnt nothing from their own text, and are no source: {', '.join(fields['learnt_nothing'])}")
+    if fields["choice"]:
+        named = ("p", "p, corrected for all tables", "gain of the nearest", "of any", "of the best")
+        table = [["told by", "rank correlation", *named]]
+        for name, choice in fields["choice"].items():
+            ps = (f"{choice[column]:.3f}" for column in named[:2])
+            gains_of = (signed(choice[column]) for column in named[2:])
+            table.append([name, signed(choice["rank correlation"], 2), *ps, *gains_of])
+        lines += [*aligned(table), "p: languages change places in the table of nearness; gains in bits per byte"]
+    return lines
+
+
+def adapt_lines(fields: Fields, out: Path) -> list[str]:
+    """Bits per byte of every language's test text before and after, and what was trained."""
+    tag, origin = fields["language"], fields.get("learning_rate_is")
+    rows = [["language", "before", "after", "change"]]
+    for other, before in fields["before"].items():
+        after = fields["after"][other]
+        rows.append([f"{other}, trained" if other == tag else other, f"{before:.4f}", f"{after:.4f}",
+                     signed(after - before)])  # fmt: skip
+    method = f" by {fields['method']}" if "method" in fields else ""
+    beside = "" if method else "; compare with --baseline random"
+    lines = (
+        ["complete already: nothing was trained now, and the settings are that run's"] if "resumed" in fields else []
+    )
+    lines += [
+        f"{fields['trained']:,} values trained{method} at learning rate {fields['learning_rate']:.3g}"
+        f"{f' ({origin})' if origin else ''}; saved in {out}, with all figures in result.json",
+        *aligned(rows),
+        f"bits per byte of test text, lower is better; gain of {tag} {signed(fields['gain'])}, harm (mean rise of the "
+        f"others) {signed(fields['harm'])}{beside}",
+    ]
+    if fields["rates_on_valid"]:
+        tried = ", ".join(f"{float(rate):g}: {score:.4f}" for rate, score in fields["rates_on_valid"].items())
+        lines.append(f"bits per byte of valid text by learning rate: {tried}")
+    cast = fields.get("cast")
+    if cast:
+        lines.append(
+            f"as {cast['dtype']} weights, {share_text(cast['unmoved'])} of the values would not move and "
+            f"{share_text(cast['lost'])} of the change's length is lost"
+        )
+    return lines
