@@ -351,7 +351,7 @@ def test_a_table_is_printed_a_row_a_line(capsys, monkeypatch):
     result = {"out": "folder", "neurons": {"fi": 1}, "stability": {"fi": {"low": 0.5}}, "rows": [{"n": 1}, {"n": 2}]}
     monkeypatch.setattr("babelscope.cli.calling.call_verb", lambda *_: result)
     assert main(["identify"]) == 0
-    printed = 'out: folder\nneurons: {"fi": 1}\nstability:\n  fi: {"low": 0.5}\nrows:\n  {"n": 1}\n  {"n": 2}\n'
+    printed = "out: folder\nneurons: fi 1\nstability:\n      low\n  fi  0.5\nrows:\n  n\n  1\n  2\n"
     assert capsys.readouterr().out == printed
 
 

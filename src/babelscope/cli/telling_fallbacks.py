@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 
-from babelscope.cli.telling_counts import aligned
+from babelscope.cli.readable import aligned
 from babelscope.steering.sweeps import Fallbacks
 
 
