@@ -4,9 +4,19 @@ import torch
 from conftest import tiny_model
 
 from babelscope import NeuronSet, Site, ablation_matrix, layout_of, observe, origin_of, read_site
-from babelscope.ablation import PARTS, UNITS, ScoredText, choose_top_rate, matrix, part_tables, set_parts, switched_off
+from babelscope.ablation import (
+    PARTS,
+    UNITS,
+    ScoredText,
+    check_observation,
+    choose_top_rate,
+    matrix,
+    part_tables,
+    set_parts,
+    switched_off,
+)
 from babelscope.ablation.matrix import mean_values
-from babelscope.errors import ArtifactError, LanguageError, MeasurementError, SelectionError
+from babelscope.errors import ArtifactError, LanguageError, MeasurementError, SelectionError, SiteError
 from babelscope.languages import parse_languages
 
 TEXTS = {"en": ["the cat sat on a mat", "rain", "we walk"], "fi": ["kissa istui", "sataa taas"]}
@@ -163,6 +173,18 @@ def test_to_the_mean_uses_the_mean_of_the_language_that_is_read(tokenizer):
         ablation_matrix(
             model, tokenizer, sets, {**TEXTS, "de": ["es regnet"]}, controls=(), to="mean", observation=observation
         )
+
+
+def test_an_observation_that_lacks_something_is_refused_before_any_text_is_read(tokenizer):
+    model = tiny_model("llama")
+    sets, gates = sets_of(model, tokenizer, some_mask()), observe(model, tokenizer, TEXTS, sites=["mlp_gate"])
+    with pytest.raises(SiteError, match="has mlp_gate; expected mlp_inner too.*--sites mlp_gate mlp_inner, or leave"):
+        check_observation(gates, sets, sets.languages)
+    check_observation(gates, sets, sets.languages, controls=["layer_matched"], to="mean")
+    with pytest.raises(LanguageError, match="'de' was not observed"):
+        check_observation(gates, sets, ["de"], controls=["layer_matched"], to="mean")
+    with pytest.raises(ArtifactError, match="same model"):
+        check_observation(observe(tiny_model("qwen2"), tokenizer, TEXTS), sets, sets.languages)
 
 
 def test_the_mean_of_an_experts_neuron_is_that_of_the_tokens_it_meets(tokenizer):

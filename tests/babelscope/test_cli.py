@@ -351,7 +351,7 @@ def test_a_table_is_printed_a_row_a_line(capsys, monkeypatch):
     result = {"out": "folder", "neurons": {"fi": 1}, "stability": {"fi": {"low": 0.5}}, "rows": [{"n": 1}, {"n": 2}]}
     monkeypatch.setattr("babelscope.cli.calling.call_verb", lambda *_: result)
     assert main(["identify"]) == 0
-    printed = 'out: folder\nneurons: {"fi": 1}\nstability:\n  fi: {"low": 0.5}\nrows:\n  {"n": 1}\n  {"n": 2}\n'
+    printed = "out: folder\nneurons: fi 1\nstability:\n      low\n  fi  0.5\nrows:\n  n\n  1\n  2\n"
     assert capsys.readouterr().out == printed
 
 
@@ -392,6 +392,10 @@ def test_counts_of_another_model_are_refused_where_they_stand_beside_a_set(capsy
     ablate = ["ablate", folder / "model", folder / "set", corpus, "--out", folder / "abl", "--same-text"]
     code, _, err = call(capsys, *ablate, "--observation", folder / "counts")
     assert code == 1 and "same model" in one_line(err)
+    call(capsys, "observe", folder / "model", corpus, "--out", folder / "gates", "--sites", "mlp_gate")
+    lacking = [*ablate[:3], "nowhere", *ablate[4:], "--observation", folder / "gates"]
+    code, _, err = call(capsys, *lacking)
+    assert code == 1 and "expected mlp_inner too" in one_line(err) and "--sites mlp_gate mlp_inner, or leave" in err
     for words in (["identify", folder / "obs", "--out", folder / "s", *few, "--draws", 0], [*ablate, "--draws", 0]):
         code, _, err = call(capsys, *words)
         assert code == 2 and "draws 0" in one_line(err)

@@ -388,6 +388,17 @@ def test_planted_units_are_in_every_bootstrap_set(parallel):
     assert all(low <= 3 + 100 and low >= 3 for low, _ in found.interval.values())
 
 
+def test_empty_shards_are_told_with_the_number_that_fills_them():
+    observation = sharded(3, shards=20)
+    emptied = observation.shard_tokens.clone()
+    emptied[[0, 1, 2, 10, 11, 12]] = 0
+    shards = shards_of(replace(observation, shard_tokens=emptied), True)
+    with pytest.raises(
+        MeasurementError, match="no tokens of .*: 14 of its 20 shards hold text; .*--tokens-per-language"
+    ):
+        shards.subset(torch.tensor([1, 11]))
+
+
 def test_bootstrap_equals_a_loop_over_resamples():
     observation = sharded(3, shards=20, effect=0.3)
     found = bootstrap_sets(shards_of(observation, True), select, draws=15, seed=7)

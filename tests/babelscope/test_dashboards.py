@@ -340,7 +340,8 @@ def test_a_units_row_has_its_numbers_and_the_fired_token_between_marks(tmp_path)
     title, head, unit, context = board.lines()
     assert (
         title
-        == "1 of 9 neurons of fi in tiny, by lape; active: share of 50 tokens; off alone: rise of the loss on fi text"
+        == "1 of 9 neurons of fi in tiny, by lape; active: share of 50 tokens; off alone: rise of the loss on fi text; "
+        "control: a unit of no language off alone"
     )
     assert head.split("  ")[0].startswith("neuron of fi") and "next most" in head
     assert re.split(r"  +", unit.strip()) == [

@@ -1,6 +1,7 @@
 """Ways to switch neurons off, against hooks on the weights' own activations; and which language comes out."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from conftest import tiny_model, tiny_tokenizer
 
 from babelscope import NeuronSet, Origin, steer
 from babelscope.cli import main
+from babelscope.cli.telling_fallbacks import fallback_lines
 from babelscope.errors import LanguageError, MeasurementError, SelectionError
 from babelscope.figures.fallback_map import fallback_map
 from babelscope.languages import Language
@@ -109,7 +111,7 @@ def test_several_sources_are_switched_off_together():
         set_neurons(sets, [])
 
 
-def test_answers_of_every_step_and_of_as_many_random_neurons(model):
+def test_answers_of_every_step_and_of_as_many_random_neurons(model, monkeypatch):
     network, tokenizer = model
     sets = sets_of(PLACES, origin_of(network, tokenizer))
     prompts = [Prompt(str(n), Language("en"), text) for n, text in enumerate(("abc", "some words"))]
@@ -127,6 +129,15 @@ def test_answers_of_every_step_and_of_as_many_random_neurons(model):
         fallback_languages(network, tokenizer, sets_of({**PLACES, "fi": []}), prompts, order=["en", "fi"])
     with pytest.raises(MeasurementError, match="no prompt came"):
         fallback_languages(network, tokenizer, sets, [], order=["en"])
+    with monkeypatch.context() as patch:  # what is wrong with a call is said before the first answer
+        patch.setattr("babelscope.steering.sweeps.fallbacks.generate_answers", None)
+        with pytest.raises(SelectionError, match="'off' came"):
+            fallback_languages(network, tokenizer, sets, prompts, order=["en"], by="off")
+        with pytest.raises(LanguageError, match="'12' is unknown"):
+            fallback_languages(network, tokenizer, sets, prompts, order=["en"], first="12")
+        crowded = sets_of({**PLACES, "fi": [(2, neuron) for neuron in range(40)]}, sets.origin)
+        with pytest.raises(SelectionError, match="layer 2: 8 of 48"):
+            fallback_languages(network, tokenizer, crowded, prompts, order=["en", "fi"])
 
 
 def test_leaving_a_language_counts_against_the_random_sets():
@@ -143,6 +154,12 @@ def test_leaving_a_language_counts_against_the_random_sets():
     assert random_share[1].tolist() == pytest.approx([11 / 12, 1 / 12, 0]) and np.isnan(random_share[0]).all()
     figure = fallback_map(share=share, control=random_share, off=["none", "en"], languages=languages)
     assert figure.data[0].text.tolist() == [["100", "0", "0"], ["0 (92)", "75 (8)", "25 (0)"]]
+    head, names, untouched, english, rule, after = fallback_lines(found, Path("a set"), "model", Path("out"))
+    assert head.startswith("languages of 4 answers to prompts in en")
+    assert names.split()[:4] == ["off", "neurons", "not", "in"]
+    assert untouched.split() == ["none", "0", "0", "of", "4", "–", "–", "en", "4", "–"]
+    assert " ".join(english.split()) == "en 7 4 of 4 1 of 12 0.0027 de 3, none 1 en 11, de 1" and "3 a step" in rule
+    assert "next: babelscope show 'a set' model --language en," in after
     assert recognised(["Das ist ein kurzer deutscher Satz über das Wetter.", "123"]) == (de, "")
 
 
@@ -157,3 +174,7 @@ def test_the_verb_writes_rows_answers_and_a_picture(tmp_path, model, capsys):
     assert [step["off"] for step in result["steps"]] == ["none", "en", "en, de"]
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"results.jsonl", "answers.json", "fallback.html"}
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 3
+    words[-1] = tmp_path / "again"
+    assert main([*map(str, words), "--draws", "1", "--new-tokens", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "random sets" in printed and "{" not in printed

@@ -7,9 +7,9 @@ import torch
 from conftest import tiny_model, tiny_tokenizer
 
 from babelscope import ablation_matrix, mean_direction, observe, select_top_rate
+from babelscope.cli.readable import aligned, result_lines, value_text
 from babelscope.cli.telling_counts import (
     ablation_lines,
-    aligned,
     direction_lines,
     plan_lines,
     set_lines,
@@ -36,6 +36,20 @@ def test_figures_stand_in_words():
         "the Observation would take 1.5 MB of disk: mlp_gate of 2 layers, logits",
     ]
     assert "(all text)" in plan_lines(plan, None)[0]
+
+
+def test_fields_of_a_result_are_read_without_braces():
+    interval = {"estimate": 0.58333, "low": -0.5, "high": None, "n": 12}
+    assert value_text(interval) == "0.5833 (−0.5 to –; n 12)"
+    assert result_lines("success", interval) == ["success: 0.5833 (−0.5 to –; n 12)"]
+    assert result_lines("bits_per_byte", {"en": 1.49843103, "fi": 123456.7}) == ["bits_per_byte: en 1.498, fi 123,457"]
+    assert result_lines("left", {}) == ["left: none"] and result_lines("ended", [True, False]) == ["ended: yes, no"]
+    rows = [{"off": "none", "answers": {"en": 2}}, {"off": "en", "answers": {"de": 1, "": 10}}]
+    table = ["  off         answers", "  none           en 2", "  en    de 1, none 10"]
+    assert result_lines("steps", rows) == ["steps:", *table]
+    assert result_lines("by", {"fi": {"n": 1}, "en": {"n": 20}}) == ["by:", "       n", "  fi   1", "  en  20"]
+    mixed = result_lines("by", {"fi": interval, "a\nb": [1, [2]]})
+    assert mixed == ["by:", "  fi: 0.5833 (−0.5 to –; n 12)", "  a\\nb: 1, (2)"]
 
 
 def test_sets_directions_and_harm_are_told_with_what_they_are_of():

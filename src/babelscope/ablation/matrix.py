@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.ablation.ablation_table import AblationTable
+from babelscope.ablation.observation_check import CONTROLS, Control, check_observation, sites_taken
 from babelscope.ablation.switch_off import switched_off
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.axes import Float64, Tensor
@@ -23,9 +24,6 @@ from babelscope.models.plain import CausalModel
 from babelscope.neurons.counts import routed_tokens
 from babelscope.progress import progress_bar
 from babelscope.recording import observe
-
-Control = Literal["layer_matched", "contribution_matched"]
-CONTROLS: tuple[Control, ...] = ("layer_matched", "contribution_matched")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +87,8 @@ def ablation_matrix(
     observation: where contributions (mlp_inner) and means come from; None observes the same texts for them.
     barred: sets whose neurons no control is drawn from either, such as those that `sets` are parts of.
     max_tokens: scored tokens a language at most, whole documents.
-    Raises SelectionError if every set is empty, ArtifactError if sets or observation are of another model,
-    LanguageError where a mean is asked for on the text of a language that was not observed.
+    Raises SelectionError if every set is empty, ArtifactError if sets or observation are of another model; what else
+    an observation may lack: see `check_observation`, which is asked before any text is read.
     """
     refuse_no_number({"draws": draws, "seed": seed}, SelectionError, whole=True)
     check_made_for(sets.origin, model, tokenizer, "ablation")
@@ -98,13 +96,11 @@ def ablation_matrix(
         raise SelectionError("every set is empty; expected at least one neuron; select with a larger top_rate")
     if draws < 1 and controls:
         raise SelectionError(f"draws {draws} came; expected 1 or more, or no controls; draw more")
-    if observation is not None:
-        sets.origin.check_same(observation.origin, "ablation with an observation")
     given = isinstance(texts, ScoredText)
     corpus = texts.corpus if given else as_corpus(texts)
-    needed = [
-        site for site, used in (("mlp_inner", "contribution_matched" in controls), (sets.at, to == "mean")) if used
-    ]
+    if observation is not None:
+        check_observation(observation, sets, tuple(corpus), controls=controls, to=to)
+    needed = sites_taken(sets, controls, to)
     if needed and observation is None:
         observation = observe(model, tokenizer, corpus, sites=needed, tokens_per_language=max_tokens, shards=0)
     means = mean_values(observation, sets, tuple(corpus)) if to == "mean" and observation is not None else None

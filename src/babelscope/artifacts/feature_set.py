@@ -82,7 +82,9 @@ class FeatureSet(HubArtifact):
         """Place of a language; raises LanguageError if absent."""
         tag = Language.parse(language)
         if tag not in self.languages:
-            raise LanguageError(f"language {tag!r} is not in this set; expected one of {', '.join(self.languages)}")
+            raise LanguageError(
+                f"language {tag!r} is not in this set; expected one of {', '.join(self.languages)}; name one of them"
+            )
         return self.languages.index(tag)
 
     def features(self, language: str) -> Int64[Tensor, " selected"]:

@@ -84,7 +84,9 @@ class NeuronSet(HubArtifact):
         """Place of a language; raises LanguageError if absent."""
         tag = Language.parse(language)
         if tag not in self.languages:
-            raise LanguageError(f"language {tag!r} is not in this set; expected one of {', '.join(self.languages)}")
+            raise LanguageError(
+                f"language {tag!r} is not in this set; expected one of {', '.join(self.languages)}; name one of them"
+            )
         return self.languages.index(tag)
 
     def __iter__(self) -> Iterator[Language]:

@@ -114,7 +114,8 @@ class Observation(HubArtifact):
     def __getitem__(self, at: str) -> SiteRecord:
         if at not in self.records:
             raise SiteError(
-                f"site {at!r} was not observed; expected one of {', '.join(self.records)}; observe it with sites=[…]"
+                f"site {at!r} was not observed; expected one of {', '.join(self.records)}; observe again with "
+                f"--sites {' '.join([*self.records, at])}, in Python sites=[…]"
             )
         return self.records[at]
 
@@ -137,7 +138,10 @@ class Observation(HubArtifact):
         """Place of a language on the language axis; raises LanguageError if absent."""
         tag = Language.parse(language)
         if tag not in self.languages:
-            raise LanguageError(f"language {tag!r} was not observed; expected one of {', '.join(self.languages)}")
+            raise LanguageError(
+                f"language {tag!r} was not observed; expected one of {', '.join(self.languages)}; name one of them, or "
+                "observe text of it"
+            )
         return self.languages.index(tag)
 
     def mean_norm(self, at: str, layer: int, languages: tuple[str, ...]) -> float:
@@ -150,7 +154,9 @@ class Observation(HubArtifact):
         """Place of a layer on a site's layer axis; raises SiteError if it was not observed."""
         layers = self[at].layers
         if layer not in layers:
-            raise SiteError(f"site '{layer}.{at}' was not observed; expected a layer of {layers}; observe it")
+            raise SiteError(
+                f"site '{layer}.{at}' was not observed; expected a layer of {layers}; choose one, or observe it"
+            )
         return layers.index(layer)
 
     def stream(self, at: str, layer: int) -> LayerStream | None:

@@ -108,6 +108,8 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
     elif isinstance(returned, Told):
         print("\n".join(map(one_line, returned.lines)))
     else:
+        from babelscope.cli.readable import result_lines
+
         for key, value in result.items():
             print("\n".join(result_lines(key, value)))
     return FAILED if isinstance(returned, FailedResult) else DONE
@@ -122,12 +124,3 @@ def way_on(verb: str) -> str:
     if "resume" in signature(function_of(verb)).parameters:
         return "the same command with --resume goes on where it stopped"
     return "the same command starts anew"
-
-
-def result_lines(key: str, value: Any) -> list[str]:
-    """A result for a person: one line, or a line for each row of a table."""
-    rows = list(value.values()) if isinstance(value, dict) else value
-    if isinstance(rows, list) and rows and all(isinstance(row, dict | list) for row in rows):
-        names = [f"{one_line(name)}: " for name in value] if isinstance(value, dict) else [""] * len(rows)
-        return [f"{key}:", *(f"  {name}{as_json_line(row)}" for name, row in zip(names, rows, strict=True))]
-    return [f"{key}: {one_line(value) if isinstance(value, str) else as_json_line(value)}"]

@@ -36,21 +36,20 @@ def run_ablate(
 
     Args:
         neurons: folder of a NeuronSet.
-        corpus: held-out text: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
+        corpus: held-out text: folder of <tag>.txt or .jsonl, file of rows with language and text, hub id, or
+            "reference".
         out: folder for ablation.json.
         observation: where contributions and means come from; none observes the same text for them.
         split: the text that is scored; a corpus without splits is dealt out by document, and "all" is the whole of it.
-        to: what a neuron that is off gives: zero, or its mean over all languages.
+        to: what a neuron that is off gives: zero, or its mean on the language of the text that is read.
         draws: random sets of each control; 19 is the fewest whose rank p can reach .05.
         max_tokens: scored tokens per language.
     """
-    from babelscope.ablation import ablation_matrix
+    from babelscope.ablation import check_observation
     from babelscope.artifacts import NeuronSet, Observation
     from babelscope.cli.telling_counts import ablation_lines
     from babelscope.corpus import WHOLE, check_unseen, has_splits, load_corpus
-    from babelscope.models import open_model
     from babelscope.report.results.record_json import to_json
-    from babelscope.study.ablation_numbers import ablation_summary
 
     free(out)
     sets = NeuronSet.load(neurons)
@@ -58,11 +57,17 @@ def run_ablate(
         raise SelectionError(
             f"{neurons}: every set is empty; expected at least one neuron; select with a larger top_rate"
         )
+    observed = None if observation is None else Observation.load(observation)
+    if observed is not None:
+        check_observation(observed, sets, sets.languages, to=to)
+    from babelscope.ablation import ablation_matrix
+    from babelscope.models import open_model
+    from babelscope.study.ablation_numbers import ablation_summary
+
     text_split = split if has_splits(corpus) or not same_text else WHOLE
     texts = load_corpus(corpus, sets.languages, split=text_split)
     check_unseen(texts, sets.parameters.get("text"), what="these neurons", same_text=same_text)
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
-    observed = None if observation is None else Observation.load(observation)
     table = ablation_matrix(
         language_model,
         tokenizer,
@@ -129,6 +134,7 @@ def run_fallback(
     """
     from babelscope.artifacts import NeuronSet
     from babelscope.cli.asking import read_prompts
+    from babelscope.cli.telling_fallbacks import fallback_lines
     from babelscope.controls import write_evidence
     from babelscope.figures import write_figure
     from babelscope.figures.fallback_map import fallback_map
@@ -139,6 +145,8 @@ def run_fallback(
     sets, asked_for = NeuronSet.load(neurons), read_prompts(prompts)
     if not asked_for:
         raise CorpusError("no prompt came; expected a text or a file of lines; add one")
+    for tag in order:
+        sets.index(tag)  # one without a set is told before the model is opened
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     decoding = Decoding(new_tokens=new_tokens, temperature=0.0, seed=seed)
     fallbacks = fallback_languages(
@@ -162,10 +170,11 @@ def run_fallback(
         write_evidence(fallbacks.rows(), folder / "results.jsonl")
         write_text(folder / "answers.json", json.dumps(texts, indent=1, ensure_ascii=False))
         write_figure(fallback_map(share=share, control=control, off=off, languages=languages), folder / "fallback.html")
-    return {
+    fields = {
         "out": str(out),
         "steps": [
             {"off": name, "neurons": step.neurons, "answers": step.counts, "random sets": step.control_counts}
             for name, step in zip(off, fallbacks.steps, strict=True)
         ],
     }
+    return Told(fields, fallback_lines(fallbacks, neurons, model, out))

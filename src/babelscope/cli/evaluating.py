@@ -45,7 +45,7 @@ def run_perplexity(
     """Held-out bits per byte by language.
 
     Args:
-        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
+        corpus: folder of <tag>.txt or .jsonl, file of rows with language and text, hub id, or "reference".
         languages: BCP-47 tags; none means every language of the text.
         split: the text that is scored; a corpus without splits is dealt out by document, and "all" is the whole of it.
         max_length: tokens per document at most, BOS included.

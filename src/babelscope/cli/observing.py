@@ -68,7 +68,7 @@ def run_observe(
     are some, and the first adds up what they counted.
 
     Args:
-        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
+        corpus: folder of <tag>.txt or .jsonl, file of rows with language and text, hub id, or "reference".
         out: folder of the Observation; an interrupted pass is kept beside it.
         languages: BCP-47 tags; none means every file of the corpus folder.
         split: train, valid or test: the files or the sub-folder of that name; a corpus without splits is dealt out by

@@ -77,8 +77,9 @@ def run_probe(
     """Probe a model's languages: rows of evidence and figures in a folder for each probe.
 
     Args:
-        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference"; parallel text for alignment, language-id,
-            trees, subspaces and tokenizer, which rows with equal ids are, and lines with --parallel.
+        corpus: folder of <tag>.txt or .jsonl, file of rows with language and text, hub id, or "reference";
+            parallel text for alignment, language-id, trees, subspaces and tokenizer, which rows with equal ids are,
+            and lines with --parallel.
         probe: lens, embeddings, alignment, language-id, trees, subspaces, heads, circuits, routing, removal, roles,
             specialization, values, concepts, checkpoints, tokenizer, or all; with all, a probe that this model or text
             does not allow is left out, and the reason is in the result.

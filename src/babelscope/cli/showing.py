@@ -45,8 +45,8 @@ def run_show(
 
     Args:
         artifact: folder of a NeuronSet or FeatureSet.
-        corpus: text of the language and of others: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference"; without
-            it only the units and what they write are shown.
+        corpus: text of the language and of others: folder of <tag>.txt or .jsonl, file of rows with language and text,
+            hub id, or "reference"; without it only the units and what they write are shown.
         language: whose units, as a tag.
         sae: the autoencoder of a FeatureSet, as for `features`; none opens what the set names.
         sae_id: which autoencoder of a release.

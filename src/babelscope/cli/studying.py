@@ -86,7 +86,8 @@ def run_whole_study(
     will take is said first, by a few batches that are timed; all amounts are flags.
 
     Args:
-        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference"; without splits it is dealt out by document.
+        corpus: folder of <tag>.txt or .jsonl, file of rows with language and text, hub id, or "reference";
+            without splits it is dealt out by document.
         out: folder for results.json, report.html, the observation, the neurons and the directions.
         languages: BCP-47 tags; none means every file of the corpus folder.
         tokens_per_language: tokens observed, at most.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from babelscope.artifacts import Direction, NeuronSet
 from babelscope.artifacts.stream import LayerStream
+from babelscope.cli.readable import aligned
 from babelscope.controls import Stability
 from babelscope.languages import Language
 
@@ -14,12 +15,6 @@ if TYPE_CHECKING:
     # Not loaded for the verbs that open no model: both come with transformers.
     from babelscope.ablation import AblationTable
     from babelscope.recording import ObservationPlan
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table for the terminal: the first column to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 
 
 def share_text(share: float, digits: int = 1) -> str:

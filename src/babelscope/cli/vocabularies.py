@@ -71,7 +71,8 @@ def run_trim(
     """Leave out the entries of a vocabulary that a text does not use, and save what stays as a pack.
 
     Args:
-        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference": text of every language that is to be served.
+        corpus: folder of <tag>.txt or .jsonl, file of rows with language and text, hub id, or "reference":
+            text of every language that is to be served.
         out: folder of the pack.
         languages: BCP-47 tags; none means every language of the text.
         split: the text whose tokens are counted.
@@ -119,7 +120,7 @@ def run_extend(
     They are learnt from the train split; what they save is counted in the valid split.
 
     Args:
-        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
+        corpus: folder of <tag>.txt or .jsonl, file of rows with language and text, hub id, or "reference".
         out: folder of the pack.
         languages: BCP-47 tags; none means every language of the text.
         size: new entries; 0 chooses by what they save in the valid split.
@@ -188,7 +189,7 @@ def run_replace(
     Special, added and byte tokens stay, and entries that both have keep their rows.
 
     Args:
-        corpus: folder of <tag>.txt or <tag>.jsonl, hub id, or "reference".
+        corpus: folder of <tag>.txt or .jsonl, file of rows with language and text, hub id, or "reference".
         out: folder of the pack.
         languages: BCP-47 tags; none means every language of the text.
         split: the text that is learnt from.

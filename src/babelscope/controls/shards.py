@@ -109,7 +109,7 @@ class ShardSums(Generic[S]):
         if self.n_shards < fewest:
             raise MeasurementError(
                 f"{self.n_shards} document shards came; expected at least {fewest} for this control; "
-                f"observe with shards={max(32, fewest)}"
+                f"observe again with --shards {max(32, fewest)}, in Python shards={max(32, fewest)}"
             )
 
     def check_text(self, fewest: int = FEWEST_SHARDS) -> None:
@@ -169,9 +169,10 @@ class ShardSums(Generic[S]):
         sums = self.by_shard._make(add(part) for part in self.by_shard)
         if not bool((sums.tokens > 0).all()):
             tag = self.languages[int((sums.tokens <= 0).nonzero()[0])]
+            filled = int((self.by_shard.tokens[:, self.languages.index(tag)] > 0).sum())
             raise MeasurementError(
-                f"a resample left no tokens of {tag}: too few of its {self.n_shards} shards hold text; "
-                "expected documents in most shards; observe more text or fewer shards"
+                f"a resample left no tokens of {tag}: {filled} of its {self.n_shards} shards hold text; expected "
+                "documents in most shards; observe again with more text (--tokens-per-language)"
             )
         return sums
 

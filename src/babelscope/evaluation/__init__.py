@@ -1,7 +1,7 @@
 """Scores: loss on held-out text, and the language, content, fluency and variety of answers.
 
 Here: judges and scores of text and answers, and the loss; generating the answers is in `steering.sweeps`.
-Imports: corpus, files, languages, models, recording, sites, upstream.
+Imports: corpus, languages, models, recording, sites, upstream.
 """
 
 from typing import TYPE_CHECKING

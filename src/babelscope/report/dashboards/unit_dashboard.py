@@ -105,6 +105,7 @@ class UnitDashboard:
         other, effects = len(self.tokens) > 1, self.has_effects
         head = [f"{self.kind} of {self.language}", "active", *(["next most"] if other else [])]
         head += ["off alone", "control"] if effects else []
+        control = "control: a unit of no language off alone"
         cells = [head if self.tokens else head[:1]]
         for unit in self.units:
             other_rates = {tag: rate for tag, rate in unit.rates.items() if tag != self.language}
@@ -119,7 +120,7 @@ class UnitDashboard:
         lines = [
             f"{len(self.units)} of {self.total} {self.kind}s of {self.language} in {self.model}, by {self.method}"
             + (f"; active: share of {self.tokens[self.language]:,} tokens" if self.tokens else "")
-            + (f"; off alone: rise of the loss on {self.language} text" if effects else "")
+            + (f"; off alone: rise of the loss on {self.language} text; {control}" if effects else "")
         ]
         for at, row in enumerate(cells):
             joined = "  ".join(

@@ -123,34 +123,34 @@ def fallback_languages(
     none.  first: language of the prompts.
     Control: `draws` random sets with as many neurons in each layer, of neurons that no language has, off in the same
     way.  An answer leaves for another language where the sets do it more often than those.
-    Raises LanguageError where a language has no set or comes twice, MeasurementError without prompts.
+    Raises LanguageError where a language has no set or comes twice, MeasurementError without prompts, SelectionError
+    for another `by` and where too few neurons are left for a control: all before the first answer.
     Source: arXiv:2507.22608, fallback languages; its script has no control and recognises by fastText.
     """
-    tags = parse_languages(order)
+    tags, begun = parse_languages(order), Language.parse(first)
     if empty := [tag for tag in tags if not sets.sizes[sets.languages[sets.index(tag)]]]:
         raise LanguageError(f"no neuron is selected for {', '.join(empty)}; expected some; leave it out of the order")
     if not prompts:
         raise MeasurementError("no prompt came; expected texts to continue; add some")
+    planned = []
+    for count in range(1, len(tags) + 1):
+        union = union_of(sets, tags[:count])
+        masks = layer_matched(union, draws=draws, seed=seed + count, barred=sets)
+        random_sets = [with_mask(union, mask) for mask in masks]
+        off = [deactivate_neurons(each, MANY, by, seed=seed + n) for n, each in enumerate([union, *random_sets])]
+        planned.append((len(union.indices), off))
 
     def answers(steerer: Steerer | None) -> tuple[str, ...]:
         requests = [(prompt, Language("und")) for prompt in prompts]
         return tuple(answer.text for answer in generate_answers(model, tokenizer, requests, steerer, decoding=decoding))
 
-    def off(union: NeuronSet, number: int) -> tuple[str, ...]:
-        recipe = deactivate_neurons(union, MANY, by, seed=seed + number)
-        return answers(lambda target, source: recipe)
-
     plain = answers(None)
     steps, texts = [FallbackStep((), 0, recognised(plain), ())], [plain]
-    for count in range(1, len(tags) + 1):
-        union = union_of(sets, tags[:count])
-        steered = off(union, 0)
-        masks = layer_matched(union, draws=draws, seed=seed + count, barred=sets)
-        random_sets = [with_mask(union, mask) for mask in masks]
-        controls = tuple(recognised(off(random_set, number)) for number, random_set in enumerate(random_sets, start=1))
-        steps.append(FallbackStep(tags[:count], len(union.indices), recognised(steered), controls))
+    for count, (neurons, off) in enumerate(planned, start=1):
+        steered, *controls = (answers(lambda target, source, recipe=recipe: recipe) for recipe in off)
+        steps.append(FallbackStep(tags[:count], neurons, recognised(steered), tuple(map(recognised, controls))))
         texts.append(steered)
-    return Fallbacks(tuple(steps), Language.parse(first), by, tuple(texts), seed)
+    return Fallbacks(tuple(steps), begun, by, tuple(texts), seed)
 
 
 def recognised(texts: Sequence[str]) -> tuple[str, ...]:
