@@ -136,8 +136,8 @@ def adapt_lines(fields: Fields, out: Path) -> list[str]:
         f"{fields['trained']:,} values trained{method} at learning rate {fields['learning_rate']:.3g}"
         f"{f' ({origin})' if origin else ''}; saved in {out}, with all figures in result.json",
         *aligned(rows),
-        f"bits per byte of test text, lower is better; gain of {tag} {with_sign(fields['gain'])}, harm (mean rise of the "
-        f"others) {with_sign(fields['harm'])}{beside}",
+        f"bits per byte of test text, lower is better; gain of {tag} {with_sign(fields['gain'])}, harm (mean rise of "
+        f"the others) {with_sign(fields['harm'])}{beside}",
     ]
     if fields["rates_on_valid"]:
         tried = ", ".join(f"{float(rate):g}: {score:.4f}" for rate, score in fields["rates_on_valid"].items())
