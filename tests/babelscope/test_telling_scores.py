@@ -8,8 +8,8 @@ from babelscope.cli.telling_scores import (
     knowledge_lines,
     or_dash,
     priming_lines,
-    signed,
     transfer_lines,
+    with_sign,
 )
 from babelscope.languages import Language
 from babelscope.probes.priming import PrimingEffect
@@ -24,7 +24,7 @@ def cells(line):
 
 
 def test_numbers_have_signs_and_what_is_not_known_has_a_dash():
-    assert [signed(0.25), signed(-0.25, 2), signed(None), signed(NAN)] == ["+0.2500", "−0.25", "–", "–"]
+    assert [with_sign(0.25), with_sign(-0.25, 2), with_sign(None), with_sign(NAN)] == ["+0.2500", "−0.25", "–", "–"]
     assert [or_dash(0.256), or_dash(None), or_dash(NAN)] == ["26 %", "–", "–"]
 
 

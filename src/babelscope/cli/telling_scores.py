@@ -23,7 +23,7 @@ def or_dash(share: float | None) -> str:
     return DASH if share is None else share_text(share, 0)
 
 
-def signed(value: float | None, digits: int = 4) -> str:
+def with_sign(value: float | None, digits: int = 4) -> str:
     """A number with its sign, and a true minus; a dash where there is none."""
     return DASH if value is None or math.isnan(value) else f"{value:+.{digits}f}".replace("-", "−")
 
@@ -57,10 +57,10 @@ def priming_lines(fields: Fields, effects: Sequence["PrimingEffect"], out: Path)
     rows = [["prime:target", "items", "effect", "95 % interval", "words shuffled", "q"]]
     for effect in effects:
         if effect.condition == "structure":
-            interval = f"{signed(effect.low, 3)} to {signed(effect.high, 3)}"
-            control = signed(words.get(effect[:2]), 3)
+            interval = f"{with_sign(effect.low, 3)} to {with_sign(effect.high, 3)}"
+            control = with_sign(words.get(effect[:2]), 3)
             name = f"{effect.prime}:{effect.target}"
-            rows.append([name, str(effect.items), signed(effect.effect, 3), interval, control, f"{effect.q:.3f}"])
+            rows.append([name, str(effect.items), with_sign(effect.effect, 3), interval, control, f"{effect.q:.3f}"])
     return [
         f"structures: {' and '.join(fields['structures'])}; everything is in {out}, and priming.html in it is the "
         "figure",
@@ -101,7 +101,7 @@ def transfer_lines(fields: Fields, out: Path) -> list[str]:
     rows = [["target", "best source", "gain, bits per byte"]]
     for target, best in fields["best_source"].items():
         gains = isinstance(best, dict)
-        rows.append([target, best["source"] if gains else "none gains", signed(best["gain"] if gains else None)])
+        rows.append([target, best["source"] if gains else "none gains", with_sign(best["gain"] if gains else None)])
     lines = [
         f"learning rate {fields['learning_rate']:.3g}; everything is in {out}, and transfer.html in it is the table",
         *aligned(rows),
@@ -113,8 +113,8 @@ def transfer_lines(fields: Fields, out: Path) -> list[str]:
         table = [["told by", "rank correlation", *named]]
         for name, choice in fields["choice"].items():
             ps = (f"{choice[column]:.3f}" for column in named[:2])
-            gains_of = (signed(choice[column]) for column in named[2:])
-            table.append([name, signed(choice["rank correlation"], 2), *ps, *gains_of])
+            gains_of = (with_sign(choice[column]) for column in named[2:])
+            table.append([name, with_sign(choice["rank correlation"], 2), *ps, *gains_of])
         lines += [*aligned(table), "p: languages change places in the table of nearness; gains in bits per byte"]
     return lines
 
@@ -126,7 +126,7 @@ def adapt_lines(fields: Fields, out: Path) -> list[str]:
     for other, before in fields["before"].items():
         after = fields["after"][other]
         rows.append([f"{other}, trained" if other == tag else other, f"{before:.4f}", f"{after:.4f}",
-                     signed(after - before)])  # fmt: skip
+                     with_sign(after - before)])  # fmt: skip
     method = f" by {fields['method']}" if "method" in fields else ""
     beside = "" if method else "; compare with --baseline random"
     lines = (
@@ -136,8 +136,8 @@ def adapt_lines(fields: Fields, out: Path) -> list[str]:
         f"{fields['trained']:,} values trained{method} at learning rate {fields['learning_rate']:.3g}"
         f"{f' ({origin})' if origin else ''}; saved in {out}, with all figures in result.json",
         *aligned(rows),
-        f"bits per byte of test text, lower is better; gain of {tag} {signed(fields['gain'])}, harm (mean rise of the "
-        f"others) {signed(fields['harm'])}{beside}",
+        f"bits per byte of test text, lower is better; gain of {tag} {with_sign(fields['gain'])}, harm (mean rise of "
+        f"the others) {with_sign(fields['harm'])}{beside}",
     ]
     if fields["rates_on_valid"]:
         tried = ", ".join(f"{float(rate):g}: {score:.4f}" for rate, score in fields["rates_on_valid"].items())
