@@ -393,9 +393,7 @@ def test_empty_shards_are_told_with_the_number_that_fills_them():
     emptied = observation.shard_tokens.clone()
     emptied[[0, 1, 2, 10, 11, 12]] = 0
     shards = shards_of(replace(observation, shard_tokens=emptied), True)
-    with pytest.raises(
-        MeasurementError, match="14 of its 20 shards hold text; .*--tokens-per-language"
-    ):
+    with pytest.raises(MeasurementError, match="14 of its 20 shards hold text; .*--tokens-per-language"):
         shards.subset(torch.tensor([1, 11]))
 
 

@@ -10,6 +10,8 @@ from babelscope import load_corpus
 from babelscope.cli import main
 from babelscope.corpus import load_splits
 from babelscope.corpus.corpus_names import check_corpus_name
+from babelscope.corpus.labelled_file import read_labelled_file
+from babelscope.corpus.table_rows import file_kind, file_rows
 from babelscope.errors import ChatError, CorpusError, LanguageError
 
 TEXTS = {tag: [f"{tag} text number {i}, which is its own" for i in range(60)] for tag in ("en", "fi", "ru")}
@@ -66,6 +68,14 @@ def test_rows_of_equal_number_are_parallel_where_the_user_says_so(tmp_path):
     assert corpus.parallel and len({tuple(document.id for document in corpus[tag]) for tag in corpus}) == 1
     with pytest.raises(CorpusError, match="parallel"):
         load_corpus(jsonl(tmp_path / "b.jsonl", ROWS[:-1]), parallel=True)
+
+
+def test_rows_come_with_their_place_and_documents_with_their_number_in_the_language(tmp_path):
+    file = table(tmp_path / "a.csv", ROWS[:4])
+    assert [place.rpartition(", ")[2] for place, _ in file_rows(file)] == ["line 2", "line 3", "line 4", "line 5"]
+    assert [row for _, row in file_rows(file)] == ROWS[:4]
+    assert [document.id for document in read_labelled_file(file, ["en"], None)["en"]] == ["0", "1"]
+    assert [file_kind(tmp_path / name) for name in ("a.csv", "a.tsv.gz", "gz")] == ["csv", "tsv", "gz"]
 
 
 def test_no_document_is_in_two_splits(tmp_path):

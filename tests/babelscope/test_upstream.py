@@ -93,9 +93,24 @@ def look_for_accelerate():
 
 
 def load_the_tuner():
-    for name in ("peft_linear", "peft_neurons"):
-        sys.modules.pop(f"babelscope.adapters.{name}", None)
-    importlib.import_module("babelscope.adapters.peft_neurons")
+    """Load its modules anew, and put back those that were there and what PEFT knows of them: other tests hold them."""
+    import peft
+
+    names = [f"babelscope.adapters.{name}" for name in ("peft_linear", "peft_neurons")]
+    earlier = {name: importlib.import_module(name) for name in names}
+    tables = [table for name, table in vars(peft.mapping).items() if name.startswith("PEFT_TYPE_TO_")]
+    copies = [dict(table) for table in tables]
+    for name in names:
+        sys.modules.pop(name, None)
+    try:
+        importlib.import_module(names[1])
+    finally:
+        sys.modules.update(earlier)
+        for name, module in earlier.items():
+            setattr(babelscope.adapters, name.rpartition(".")[2], module)
+        for table, copy_of_table in zip(tables, copies, strict=True):
+            table.clear()
+            table.update(copy_of_table)
 
 
 def build_a_server():

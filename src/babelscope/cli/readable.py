@@ -27,13 +27,15 @@ def result_lines(key: str, value: Any) -> list[str]:
 
 def table_lines(names: Sequence[str], rows: Sequence[Any]) -> list[str]:
     """Rows with the same fields as a table; others as a line each, behind its name."""
-    named = any(names)
+    has_names = any(names)
     if all(isinstance(row, dict) and row and list(row) == list(rows[0]) for row in rows) and not is_interval(rows[0]):
         cells = [[value_text(cell) for cell in row.values()] for row in rows]
         if all(len(cell) <= WIDEST for row in cells for cell in row):
             table = [[one_line(str(field)) for field in rows[0]], *cells]
-            return aligned([[name, *line] for name, line in zip(["", *names], table, strict=True)] if named else table)
-    return [(f"{name}: " if named else "") + value_text(row) for name, row in zip(names, rows, strict=True)]
+            return aligned(
+                [[name, *line] for name, line in zip(["", *names], table, strict=True)] if has_names else table
+            )
+    return [(f"{name}: " if has_names else "") + value_text(row) for name, row in zip(names, rows, strict=True)]
 
 
 def is_interval(value: Any) -> bool:
@@ -52,8 +54,8 @@ def value_text(value: Any) -> str:
         return text.replace("-", "−", 1) if text.startswith("-") else text
     if is_interval(value):
         estimate, low, high = (value_text(value[name]) for name in ENDS)
-        others = "".join(f"; {name} {value_text(cell)}" for name, cell in value.items() if name not in ENDS)
-        return f"{estimate} ({low} to {high}{one_line(others)})"
+        further = "".join(f"; {name} {value_text(cell)}" for name, cell in value.items() if name not in ENDS)
+        return f"{estimate} ({low} to {high}{one_line(further)})"
     if isinstance(value, Mapping):
         return (
             ", ".join(f"{one_line(str(name)) or 'none'} {inner_text(cell)}" for name, cell in value.items()) or "none"

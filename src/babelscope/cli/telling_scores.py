@@ -109,11 +109,11 @@ def transfer_lines(fields: Fields, out: Path) -> list[str]:
     if fields["learnt_nothing"]:
         lines.append(f"learnt nothing from their own text, and are no source: {', '.join(fields['learnt_nothing'])}")
     if fields["choice"]:
-        named = ("p", "p, corrected for all tables", "gain of the nearest", "of any", "of the best")
-        table = [["told by", "rank correlation", *named]]
+        columns = ("p", "p, corrected for all tables", "gain of the nearest", "of any", "of the best")
+        table = [["told by", "rank correlation", *columns]]
         for name, choice in fields["choice"].items():
-            ps = (f"{choice[column]:.3f}" for column in named[:2])
-            gains_of = (with_sign(choice[column]) for column in named[2:])
+            ps = (f"{choice[column]:.3f}" for column in columns[:2])
+            gains_of = (with_sign(choice[column]) for column in columns[2:])
             table.append([name, with_sign(choice["rank correlation"], 2), *ps, *gains_of])
         lines += [*aligned(table), "p: languages change places in the table of nearness; gains in bits per byte"]
     return lines

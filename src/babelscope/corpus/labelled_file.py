@@ -18,7 +18,7 @@ COLUMNS = ("language", "lang")
 FORM = "rows with language and text"
 
 
-def labelled_texts(
+def read_labelled_file(
     path: Path, languages: Iterable[str] | None, conversation: Counted | None
 ) -> dict[Language, tuple[Document, ...]]:
     """Documents by language of one .jsonl, .csv or .tsv file; the n-th row of a language has the number n.
@@ -37,9 +37,9 @@ def labelled_texts(
     if not documents:
         raise CorpusError(f"{path}: holds no row; expected {FORM}; fill it")
     if missing := [tag for tag in tags if tag not in documents]:
-        there = ", ".join(sorted(documents))
+        present = ", ".join(sorted(documents))
         raise CorpusError(
-            f"{path}: no row of {', '.join(missing)}; expected rows of it beside those of {there}; add them or "
+            f"{path}: no row of {', '.join(missing)}; expected rows of it beside those of {present}; add them or "
             "leave the language out"
         )
     texts = {tag: tuple(document for document in documents[tag] if document.text.strip()) for tag in tags}
@@ -50,22 +50,22 @@ def labelled_texts(
 
 def _row_language(row: Mapping[str, Any], where: str, path: Path) -> Language:
     """The language that a row names."""
-    named = [column for column in COLUMNS if column in row]
-    if not named:
+    columns = [column for column in COLUMNS if column in row]
+    if not columns:
         raise CorpusError(
             f"{where}: no field language among {', '.join(map(repr, row)) or 'none'}; expected {FORM}; name the field "
             f"so, or give a folder of files that are named by their language, such as {str(path.parent)!r}"
         )
-    if len(named) == 2:
+    if len(columns) == 2:
         raise CorpusError(f"{where}: both language and lang came; expected one of them; remove one")
     if "split" in row:
         raise CorpusError(
             f"{where}: a field split came, which is not read; expected rows of one split, or of none, which are dealt "
             "out; write each split's rows into a file, one folder each: train, valid and test"
         )
-    tag = row[named[0]]
+    tag = row[columns[0]]
     if not isinstance(tag, str):
-        raise CorpusError(f"{where}: {named[0]} is {type(tag).__name__}; expected a tag such as 'fi'; correct it")
+        raise CorpusError(f"{where}: {columns[0]} is {type(tag).__name__}; expected a tag such as 'fi'; correct it")
     try:
         return Language.parse(tag)
     except LanguageError as err:

@@ -9,7 +9,7 @@ from pathlib import Path
 from babelscope.corpus.corpus_names import check_corpus_name
 from babelscope.corpus.data_sets import load_dataset_corpus
 from babelscope.corpus.documents import Corpus, Document, TextSource
-from babelscope.corpus.labelled_file import labelled_texts
+from babelscope.corpus.labelled_file import read_labelled_file
 from babelscope.corpus.messages import Counted
 from babelscope.corpus.splits import (
     SPLITS,
@@ -79,7 +79,7 @@ def load_file(
     path: Path, name: str, languages: Iterable[str] | None, split: str, conversation: Counted | None, parallel: bool
 ) -> Corpus:
     """One split of a file whose rows name their language, dealt out by document."""
-    texts = labelled_texts(path, languages, conversation)
+    texts = read_labelled_file(path, languages, conversation)
     corpus = deal_texts(dict(Corpus(texts, name).declared_parallel()) if parallel else texts, name, split)
     say_copies(name, corpus)
     return corpus
