@@ -6,7 +6,7 @@ from tqdm.auto import tqdm
 
 SECONDS = 30.0
 """Between two lines of a log; what is done sooner writes none."""
-LINE = "{desc}: {unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left"
+LINE = "{desc}: {unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left{postfix}"
 LINE_ABOVE = "\x1b[A"
 """What a bar below another one ends with."""
 
@@ -28,6 +28,8 @@ def progress_bar(
     *, total: int | None, unit: str, desc: str = "", initial: int = 0, unit_scale: bool = False, shown: bool = True
 ) -> tqdm:
     """A bar for a `with` block, on the error stream; `update` it by the units that are done.
+
+    Set its description and postfix with refresh=False: they are shown with the next line.
 
     On a terminal and in a notebook it is tqdm's own. Where the error stream goes into a file or a pipe, it is a line
     every SECONDS, with the time so far and the time left. shown=False shows nothing.

@@ -1,7 +1,9 @@
 """Progress in a terminal is a bar; in a log file it is a line now and then, and nothing for what is soon done."""
 
+import ast
 import io
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +48,29 @@ def test_a_log_file_gets_whole_lines_with_what_is_done_and_what_is_left(written,
 
 def test_what_is_soon_done_writes_no_line_into_a_log_file(written):
     assert written(False) == ""
+
+
+def test_what_a_bar_says_beside_its_count_stands_in_the_next_line_and_writes_none_itself(written, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Stream(False))
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    with progress_bar(total=3, unit="step", desc="training") as bar:
+        lines = sys.stderr.getvalue().count("\n")
+        bar.set_description_str("fi", refresh=False)
+        bar.set_postfix({"loss": "2.5"}, refresh=False)
+        assert sys.stderr.getvalue().count("\n") == lines
+        bar.update()
+    assert sys.stderr.getvalue().splitlines()[-1].startswith("fi: step 1 of 3, ")
+    assert sys.stderr.getvalue().splitlines()[-1].endswith(" left, loss=2.5")
+
+
+@pytest.mark.parametrize("call", ["set_description", "set_description_str", "set_postfix"])
+def test_no_loop_writes_a_line_at_each_turn(call):
+    for path in Path(progress.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == call:
+                assert {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}["refresh"] == "False", (
+                    path
+                )
 
 
 def test_a_bar_without_a_name_begins_with_its_unit(written, monkeypatch):

@@ -119,7 +119,7 @@ def walk(
                     bar.initial = bar.n = bar.n + progress.of(batch)
                 continue
             if progress:
-                bar.set_description_str(progress.languages[batch.documents[0].language])
+                bar.set_description_str(progress.languages[batch.documents[0].language], refresh=False)
             walker.read(batch)
             bar.update(progress.of(batch) if progress else 0)
             if state is not None and time.monotonic() - written >= checkpoint_seconds:

@@ -168,7 +168,7 @@ class Training:
                 point = self.advance()
                 bar.update(per_step)
                 bpb_shown = {} if point.bits_per_byte is None else {"bpb": f"{point.bits_per_byte:.4f}"}
-                bar.set_postfix({"loss": f"{point.loss:.4f}", **bpb_shown})
+                bar.set_postfix({"loss": f"{point.loss:.4f}", **bpb_shown}, refresh=False)
                 if time.monotonic() - saved >= checkpoint_seconds:
                     self.save()
                     saved = time.monotonic()
