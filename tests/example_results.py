@@ -39,7 +39,7 @@ def example(seed: int = 0) -> dict[str, Any]:
     success = dict(zip(TARGETS, rng.uniform(0.5, 0.98, 12), strict=True))
     native = {tag: min(0.99, x + 0.08) for tag, x in success.items()}
     return {
-        "schema": "babelscope.report.results/1",
+        "schema": "babelscope.results/1",
         "languages": list(TAGS),
         "neurons": dict(zip(TAGS, sizes.tolist(), strict=True)),
         "top_rate": 0.05,

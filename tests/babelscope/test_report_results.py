@@ -261,8 +261,8 @@ def test_missing_or_foreign_results_are_one_clear_line(tmp_path: Path) -> None:
     assert "NaN is no JSON number" in message(tmp_path)
     tmp_path.joinpath("results.json").write_text("[" * 100_000, encoding="utf-8")
     assert "nested too deep" in message(tmp_path)
-    assert "schema None; expected 'babelscope.report.results/1'" in message(save(tmp_path, [1]))
-    assert "schema 'babelscope.report.results/2'" in message(save(tmp_path, {"schema": "babelscope.report.results/2"}))
+    assert "schema None; expected 'babelscope.results/1'" in message(save(tmp_path, [1]))
+    assert "schema 'babelscope.results/2'" in message(save(tmp_path, {"schema": "babelscope.results/2"}))
     with pytest.raises(ArtifactError, match=r"no run folder came"):
         write_report([])
 

@@ -21,6 +21,7 @@ from babelscope.report.results.record_schema import field_docs, json_schema
 from babelscope.report.results.selection_record import NotApplicable, ScriptRetention
 from babelscope.report.results.steering_record import NOT_STEERED
 from babelscope.report.results.study_results import NOTHING_MEASURED, CorpusCard, results_of_tree
+from babelscope.report.results.study_results import SCHEMA as FORMAT
 from babelscope.report.results.value_kinds import (
     BoundedEstimate,
     ByLanguage,
@@ -232,3 +233,10 @@ def test_values_by_language_come_in_the_order_of_the_languages_without_those_not
     script = results.controlled.script or {}
     assert isinstance(script["ru"], ScriptRetention) and isinstance(script["en"], NotApplicable)
     assert isinstance(results.ablation.p_by_control, EachControl)
+
+
+def test_the_format_s_name_is_that_of_the_committed_studies():
+    """A folder of code that moves must not rename what is on people's disks."""
+    measured = Path(__file__).parents[2] / "docs" / "measured"
+    for name in ("demo.json", "study-gemma-3-270m.json"):
+        assert json.loads((measured / name).read_text(encoding="utf-8"))["schema"] == "babelscope.results/1" == FORMAT

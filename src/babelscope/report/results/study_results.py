@@ -26,7 +26,7 @@ from babelscope.report.results.value_kinds import (
 
 T = TypeVar("T")
 FILE = "results.json"
-SCHEMA = "babelscope.report.results/1"
+SCHEMA = "babelscope.results/1"
 HALF_PAIR = re.compile(
     r"(?P<pair>\\u[dD][89abAB]..\\u[dD][c-fC-F]..)|(?P<backslash>\\\\)|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
@@ -59,7 +59,7 @@ class Results:
     folder: Annotated[Path, Mark.NOT_IN_FILE] = Path()
     """The run folder."""
     schema: str
-    """Name and version of this format: babelscope.report.results/1."""
+    """Name and version of this format: babelscope.results/1."""
     languages: Tags
     """Canonical BCP-47 tags, each once; the order of every language axis."""
     neurons: ByEveryLanguage[Number]
