@@ -262,7 +262,7 @@ def test_documents_are_dealt_out_by_id_so_that_parallel_sentences_stay_together(
 @pytest.mark.parametrize("shards", [10, 20, 30, 32, 50])
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_split_of_dealt_text_fills_every_shard_alike(split, shards):
-    """Were shards told by tenths, 3 of 10 shards of train would be empty, and of even shards half again as full."""
+    """Were shards told by tenths, 3 of 10 shards of train would be empty, and every second of 32 a third fuller."""
     texts = split_documents(as_corpus({"en": [f"sentence {i}" for i in range(20_000)]}))[split]["en"]
     counts = Counter(shard_of(document.id, shards) for document in texts)
     expected = len(texts) / shards

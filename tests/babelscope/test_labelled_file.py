@@ -123,6 +123,15 @@ def test_a_language_without_a_row_is_named_beside_those_that_have_some(tmp_path)
         load_corpus(jsonl(tmp_path / "a.jsonl"), ["en", "de"])
 
 
+def test_rows_of_languages_that_are_not_asked_for_are_passed_over_whatever_they_hold(tmp_path):
+    rows = [*ROWS, {"language": "klingonese", "text": "x"}, {"language": "de", "content": "no text"}]
+    assert dict(load_corpus(jsonl(tmp_path / "a.jsonl", rows), ["fi"])) == dict(
+        load_corpus(jsonl(tmp_path / "b.jsonl"), ["fi"])
+    )
+    with pytest.raises(CorpusError, match="no row of et; .* beside those of de, en, fi, klingonese, ru"):
+        load_corpus(tmp_path / "a.jsonl", ["fi", "et"])
+
+
 def test_a_file_of_rows_is_a_corpus_and_other_files_are_none(tmp_path):
     check_corpus_name(str(jsonl(tmp_path / "a.jsonl")))
     (tmp_path / "a.pdf").write_bytes(b"%PDF")

@@ -24,6 +24,7 @@ def cells(line):
 
 
 def test_numbers_have_signs_and_what_is_not_known_has_a_dash():
+    assert [with_sign(value, 2) for value in (0.004, -0.004, 0.0)] == ["0.00"] * 3
     assert [with_sign(0.25), with_sign(-0.25, 2), with_sign(None), with_sign(NAN)] == ["+0.2500", "−0.25", "–", "–"]
     assert [or_dash(0.256), or_dash(None), or_dash(NAN)] == ["26 %", "–", "–"]
 
@@ -49,8 +50,7 @@ def test_facts_are_told_by_language_beside_chance_and_shuffled_answers():
     assert cells(told[3]) == ["fi", "29 %", "9 %", "11 %", "28 %", "50 %", "–"]
     assert told[5:] == [
         "right by a vote of all languages: 61 %",
-        "multiple choice of four options (25 % by chance), right by what is in another language: base 100 %, "
-        "mixup 50 %",
+        "multiple choice of 4 options (25 % by chance), right by what is in another language: base 100 %, mixup 50 %",
         "each cluster in its own language: 90 % right; all in one: 80 %; right shuffled: 70 %",
     ]
     without = {**fields, "barrier": {}, "language_by_cluster": None}
@@ -68,8 +68,8 @@ def test_priming_is_told_beside_shuffled_words():
     fields = {"structures": ["active", "passive"], "first_checkpoint_above_zero": {"en:de": "step 8", "de:en": None}}
     told = priming_lines(fields, effects, OUT)
     assert told[0].startswith("structures: active and passive; everything is in out")
-    assert cells(told[2]) == ["en:de", "4", "+0.066", "+0.011 to +0.153", "+0.020", "0.479"]
-    assert cells(told[3]) == ["de:en", "4", "−0.500", "−0.600 to +0.000", "–", "0.000"]
+    assert cells(told[2]) == ["en:de", "4", "+0.066", "+0.011 to +0.153", "+0.020", "0.48"]
+    assert cells(told[3]) == ["de:en", "4", "−0.500", "−0.600 to 0.000", "–", "< 0.001"]
     assert told[5] == "en:de: interval above zero from checkpoint step 8 on"
     assert told[6] == "de:en: interval above zero from checkpoint – on"
 
@@ -117,7 +117,7 @@ def test_sources_are_told_by_target_and_by_table():
     assert told[0].startswith("learning rate 0.00298; everything is in out")
     assert [cells(line) for line in told[2:4]] == [["fi", "et", "+0.1000"], ["en", "none gains", "–"]]
     assert told[4] == "learnt nothing from their own text, and are no source: cy"
-    assert cells(told[6]) == ["script", "−0.50", "0.250", "0.500", "+0.1000", "+0.0500", "+0.2000"]
+    assert cells(told[6]) == ["script", "−0.50", "0.25", "0.50", "+0.1000", "+0.0500", "+0.2000"]
     assert len(transfer_lines({**fields, "learnt_nothing": [], "choice": {}}, OUT)) == 4
 
 

@@ -328,3 +328,16 @@ def test_a_progress_bar_knows_its_total_and_what_an_earlier_run_read(monkeypatch
     assert bars[-1].total == total and bars[-1].unit == unit and 0 < first < total
     bs.observe(tiny_model("llama"), tiny_tokenizer(), TEXTS, **options)
     assert (bars[-1].initial, bars[-1].n) == (first, total)
+
+
+def test_a_bar_whose_total_was_expected_too_small_ends_at_what_was_read(monkeypatch):
+    bars = []
+
+    def made(**options):
+        bars.append(progress_bar(**options))
+        return bars[-1]
+
+    monkeypatch.setattr(walking, "progress_bar", made)
+    progress = walking.Progress(("en",), total=1)
+    walk(layout_of(tiny_model("llama")), windows({"en": ["a" * 30] * 4}), [Tally.zeros(1, 0)], progress=progress)
+    assert bars[-1].n == bars[-1].total > 1

@@ -77,11 +77,12 @@ def run_influence(
 def influence_lines(summary: Mapping[str, Any], top: int, out: Path) -> Sequence[str]:
     """Shares of languages for each language of the queries, and the most influential passage of each query."""
     from babelscope.cli.telling_counts import aligned, share_text
+    from babelscope.report.wording import p_value
 
     table = [["asked in", "passages in", f"of the {top} most influential", "languages permuted", "p"]]
     for row in summary["shares"]:
         shares = (share_text(row[name], 0) for name in ("share", "base"))
-        table.append([row["query"], row["passage"], *shares, f"{row['p']:.3f}"])
+        table.append([row["query"], row["passage"], *shares, p_value(row["p"])])
     lines = [
         f"completions: {summary['queries']}; passages: {summary['passages']}, of {summary['predicted_tokens']:,} "
         f"predicted tokens; every score is in {out / 'scores.jsonl'}",

@@ -1,11 +1,11 @@
 """What `fallback` says to a person: the languages of the answers at each step, beside those of the random sets."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 
 from babelscope.cli.readable import aligned
+from babelscope.report.wording import p_value
 from babelscope.steering.sweeps import Fallbacks
 
 
@@ -22,7 +22,7 @@ def fallback_lines(fallbacks: Fallbacks, neurons: Path, model: str, out: Path) -
             f"{step.neurons:,}",
             left_text(step.counts, first),
             left_text(step.control_counts, first),
-            "–" if math.isnan(row.p) else f"{row.p:.2g}",
+            p_value(row.p),
             languages_text(step.counts),
             languages_text(step.control_counts),
         ])  # fmt: skip

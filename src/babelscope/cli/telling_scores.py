@@ -3,12 +3,12 @@
 Each function takes the fields that `--json` prints, with numbers as shares, or in bits per byte.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelscope.cli.telling_counts import aligned, share_text
+from babelscope.report.wording import p_value, plain
 
 if TYPE_CHECKING:
     # Not loaded for other verbs: it comes with torch and transformers.
@@ -24,8 +24,9 @@ def or_dash(share: float | None) -> str:
 
 
 def with_sign(value: float | None, digits: int = 4) -> str:
-    """A number with its sign, and a true minus; a dash where there is none."""
-    return DASH if value is None or math.isnan(value) else f"{value:+.{digits}f}".replace("-", "−")
+    """A number with its sign, a true minus, and none where it is rounded to zero; a dash where there is none."""
+    text = plain(value, digits)
+    return f"+{text}" if value is not None and round(value, digits) > 0 else text
 
 
 def knowledge_lines(fields: Fields, against: str, out: Path) -> list[str]:
@@ -42,8 +43,13 @@ def knowledge_lines(fields: Fields, against: str, out: Path) -> list[str]:
         f"right by a vote of all languages: {or_dash(fields['pooled_votes'])}",
     ]
     if fields["barrier"]:
+        from babelscope.probes.knowledge.knowledge_report import OPTIONS
+
         parts = ", ".join(f"{mixture} {or_dash(share)}" for mixture, share in fields["barrier"].items())
-        lines.append(f"multiple choice of four options (25 % by chance), right by what is in another language: {parts}")
+        lines.append(
+            f"multiple choice of {OPTIONS} options ({share_text(1 / OPTIONS, 0)} by chance), right by what is in "
+            f"another language: {parts}"
+        )
     choice = fields["language_by_cluster"]
     if choice:
         right, one, shuffled = map(or_dash, (choice["right"], choice["first_language"], choice["shuffled"]))
@@ -60,7 +66,7 @@ def priming_lines(fields: Fields, effects: Sequence["PrimingEffect"], out: Path)
             interval = f"{with_sign(effect.low, 3)} to {with_sign(effect.high, 3)}"
             control = with_sign(words.get(effect[:2]), 3)
             name = f"{effect.prime}:{effect.target}"
-            rows.append([name, str(effect.items), with_sign(effect.effect, 3), interval, control, f"{effect.q:.3f}"])
+            rows.append([name, str(effect.items), with_sign(effect.effect, 3), interval, control, p_value(effect.q)])
     return [
         f"structures: {' and '.join(fields['structures'])}; everything is in {out}, and priming.html in it is the "
         "figure",
@@ -112,7 +118,7 @@ def transfer_lines(fields: Fields, out: Path) -> list[str]:
         columns = ("p", "p, corrected for all tables", "gain of the nearest", "of any", "of the best")
         table = [["told by", "rank correlation", *columns]]
         for name, choice in fields["choice"].items():
-            ps = (f"{choice[column]:.3f}" for column in columns[:2])
+            ps = (p_value(choice[column]) for column in columns[:2])
             gains_of = (with_sign(choice[column]) for column in columns[2:])
             table.append([name, with_sign(choice["rank correlation"], 2), *ps, *gains_of])
         lines += [*aligned(table), "p: languages change places in the table of nearness; gains in bits per byte"]

@@ -1,7 +1,6 @@
 """Text of several languages in one file, whose rows name their language."""
 
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,33 @@ def read_labelled_file(
 ) -> dict[Language, tuple[Document, ...]]:
     """Documents by language of one .jsonl, .csv or .tsv file; the n-th row of a language has the number n.
 
-    languages: those to read, in which order; None means all that are there, by their tags.
+    languages: those to read, in which order; rows of others are passed over. None means all that are there, by their
+    tags, and then a tag that is none is refused.
     Raises CorpusError for a row without text, a language that has no row, and rows that name splits, which are not
     read; LanguageError for an unknown tag.
     """
+    tags = None if languages is None else parse_languages(languages)
     documents: dict[Language, list[Document]] = {}
-    read = partial(_row_text, conversation=conversation)
+    passed_over: set[str] = set()
     for where, row in file_rows(path):
-        tag = _row_language(row, where, path)
+        name = _row_tag(row, where, path)
+        try:
+            tag = Language.parse(name)
+        except LanguageError as err:
+            if tags is None:
+                raise LanguageError(f"{where}: {err}") from err
+            passed_over.add(name)
+            continue
+        if tags is not None and tag not in tags:
+            passed_over.add(tag)
+            continue
         of_language = documents.setdefault(tag, [])
-        of_language.append(read(row, len(of_language), where))
-    tags = parse_languages(languages) if languages is not None else tuple(sorted(documents))
-    if not documents:
+        of_language.append(_row_text(row, len(of_language), where, conversation))
+    if not documents and not passed_over:
         raise CorpusError(f"{path}: holds no row; expected {FORM}; fill it")
+    tags = tuple(sorted(documents)) if tags is None else tags
     if missing := [tag for tag in tags if tag not in documents]:
-        present = ", ".join(sorted(documents))
+        present = ", ".join(sorted({*documents, *passed_over}))
         raise CorpusError(
             f"{path}: no row of {', '.join(missing)}; expected rows of it beside those of {present}; add them or "
             "leave the language out"
@@ -48,8 +59,8 @@ def read_labelled_file(
     return texts
 
 
-def _row_language(row: Mapping[str, Any], where: str, path: Path) -> Language:
-    """The language that a row names."""
+def _row_tag(row: Mapping[str, Any], where: str, path: Path) -> str:
+    """What a row names as its language."""
     columns = [column for column in COLUMNS if column in row]
     if not columns:
         raise CorpusError(
@@ -60,19 +71,16 @@ def _row_language(row: Mapping[str, Any], where: str, path: Path) -> Language:
         raise CorpusError(f"{where}: both language and lang came; expected one of them; remove one")
     if "split" in row:
         raise CorpusError(
-            f"{where}: a field split came, which is not read; expected rows of one split, or of none, which are dealt "
-            "out; write each split's rows into a file, one folder each: train, valid and test"
+            f"{where}: a field split came, which is not read; expected rows without one, which are dealt out; "
+            "leave the field out, or write folders train, valid and test with a file for each language"
         )
     tag = row[columns[0]]
     if not isinstance(tag, str):
         raise CorpusError(f"{where}: {columns[0]} is {type(tag).__name__}; expected a tag such as 'fi'; correct it")
-    try:
-        return Language.parse(tag)
-    except LanguageError as err:
-        raise LanguageError(f"{where}: {err}") from err
+    return tag
 
 
-def _row_text(row: Mapping[str, Any], number: int, where: str, *, conversation: Counted | None) -> Document:
+def _row_text(row: Mapping[str, Any], number: int, where: str, conversation: Counted | None) -> Document:
     """The document of a row, or its conversation."""
     if conversation is not None:
         return as_conversation(row, number, where, conversation)

@@ -121,7 +121,9 @@ def walk(
             if progress:
                 bar.set_description_str(progress.languages[batch.documents[0].language], refresh=False)
             walker.read(batch)
-            bar.update(progress.of(batch) if progress else 0)
+            if progress:
+                bar.total = max(bar.total, bar.n + progress.of(batch))  # what is expected of long text is an estimate
+                bar.update(progress.of(batch))
             if state is not None and time.monotonic() - written >= checkpoint_seconds:
                 state.write(run_state(watchers, number + 1, tokens))
                 written = time.monotonic()
