@@ -323,7 +323,7 @@ def alignment_runs(seeds: tuple[int, ...] = SEEDS) -> dict[str, list[dict[str, A
     train_text, valid, test = (bs.load_corpus("reference", LANGUAGES, split=s) for s in ("train", "valid", "test"))
     right = ParallelPairs.of(tokenizer, train_text, against="en", max_length=64)
     start = account(model, tokenizer, test)
-    layer = account(model, tokenizer, valid).best_layer
+    layer = account(model, tokenizer, valid).best_layer()
     last = bs.layout_of(model).n_layers - 1
     kinds: dict[str, Callable[[int], ContrastSteps | None]] = {
         "right pairs": lambda seed: steps_of(right, layer, seed),

@@ -52,7 +52,7 @@ def test_a_layer_where_translations_coincide_is_found():
     tags = (Language("en"), Language("fi"))
     sentences = Sentences(tags, tuple(map(str, range(30))), sites, {"mean": vectors, "weighted": vectors})
     account = account_of(sentences, "en")
-    assert isinstance(account, AlignmentAccount) and account.best_layer == 1 and 1 in account.area
+    assert isinstance(account, AlignmentAccount) and account.best_layer() == 1 and 1 in account.area
     assert account.mexa["fi"].tolist()[1] == account.retrieval["fi"].tolist()[1] == 1
     assert max(account.retrieval["fi"].tolist()[::2]) < 0.3 and abs(float(account.unrelated["fi"][1])) < 0.1
     facts = alignment_facts(account, account, ContrastSteps(Contrast(1), ParallelPairs((), ((),), 0)))

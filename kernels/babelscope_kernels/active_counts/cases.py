@@ -8,7 +8,7 @@ from torch import Tensor
 from babelscope_kernels.active_counts.dispatch import active_counts, column_sums
 from babelscope_kernels.active_counts.reference import active_counts_reference, column_sums_reference
 from babelscope_kernels.checking import Case
-from babelscope_kernels.timing import Timing, compiled
+from babelscope_kernels.timing import Timing, compiled, in_graph
 
 KINDS = (torch.float32, torch.float16, torch.bfloat16)
 SIZES = [("one", 1, 1, 1), ("odd", 17, 63, 3), ("thousand", 1000, 33, 16), ("no tokens", 0, 63, 3)]
@@ -89,7 +89,7 @@ def timings(device: torch.device, generator: torch.Generator, small: bool) -> It
 
     yield Timing("counts", shape, name, {
         "ours": lambda: active_counts(value, languages, k), "eager": by_language, "one product": product,
-        **compiled(device, product),
+        **compiled(device, product), **in_graph(device, lambda: active_counts(value, languages, k)),
     }, size, 0)  # fmt: skip
     counted = languages >= 0
 
@@ -99,4 +99,5 @@ def timings(device: torch.device, generator: torch.Generator, small: bool) -> It
 
     yield Timing("column sums", shape, name, {
         "ours": lambda: column_sums(value, counted), "eager": columns, **compiled(device, columns),
+        **in_graph(device, lambda: column_sums(value, counted)),
     }, size, 0)  # fmt: skip

@@ -9,7 +9,7 @@ from torch import Tensor
 from babelscope_kernels.checking import Case
 from babelscope_kernels.steer_residual.dispatch import steer_residual
 from babelscope_kernels.steer_residual.reference import steer_reference
-from babelscope_kernels.timing import Timing, compiled
+from babelscope_kernels.timing import Timing, compiled, in_graph
 
 KINDS = (torch.float32, torch.float16, torch.bfloat16)
 BOUND = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 5e-3}
@@ -135,9 +135,11 @@ def timings(device: torch.device, generator: torch.Generator, small: bool) -> It
         shape, name = f"{b}x{t}x{d}", str(kind).removeprefix("torch.")
         for edit in ("add", "project_out"):
             arguments = (hidden, each, strength, edit)
+            ours = partial(steer_residual, hidden, each, strength, kind=edit)
             yield Timing(f"{edit}{' decoding' if t == 1 else ''}", shape, name, {
-                "ours": partial(steer_residual, hidden, each, strength, kind=edit),
+                "ours": ours,
                 "eager": partial(steer_reference, *arguments),
                 "a copy": hidden.clone,
                 **compiled(device, steer_reference, *arguments),
+                **in_graph(device, ours),
             }, 2 * hidden.nbytes, 0)  # fmt: skip

@@ -142,12 +142,10 @@ def adapt(
         raise PrerequisiteError(
             f"method {method!r} came with a LotteryTicket; expected it for lt-sft only; leave it out"
         )
-    if pairs is not None:
-        pairs.check(layout)
-        if patience is not None:
-            raise PrerequisiteError(
-                f"patience {patience} came with pairs; text does not say when translations are aligned; leave it out"
-            )
+    if pairs is not None and patience is not None:
+        raise PrerequisiteError(
+            f"patience {patience} came with pairs; text does not say when translations are aligned; leave it out"
+        )
     plan = Plan(
         rate=LearningRate(learning_rate, steps),
         rows_per_step=max(1, tokens_per_step // material.mixture.target.length),
@@ -158,6 +156,8 @@ def adapt(
     student = build_student(
         method, layout, neurons=neurons, rank=rank, decay=decay, form=form, recompute=recompute, seed=seed
     )
+    if pairs is not None:
+        pairs.check(layout, student.layers)
     if method == "lt-sft":
         ticket = ticket or LotteryTicket()
         student = ticket_student(material, layout, plan, ticket, decay=decay, progress=progress, stop=stop)

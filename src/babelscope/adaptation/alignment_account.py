@@ -31,10 +31,9 @@ class AlignmentAccount(NamedTuple):
         """A measure, mean over languages."""
         return torch.stack(list(getattr(self, measure).values())).mean(dim=0)
 
-    @property
-    def best_layer(self) -> int:
-        """The layer of the best retrieval, mean over languages; the earlier one of equals."""
-        return int(self.mean("retrieval").argmax())
+    def best_layer(self, lowest: int = 0) -> int:
+        """The layer of the best retrieval from `lowest` on, mean over languages; the earlier one of equals."""
+        return lowest + int(self.mean("retrieval")[lowest:].argmax())
 
     @property
     def area(self) -> range:

@@ -18,6 +18,8 @@ Method = Literal["subnetwork", "random", "full", "ffn", "lora", "lora-attention"
 METHODS: tuple[Method, ...] = get_args(Method)
 OF_NEURONS = ("subnetwork", "random")
 """Methods that train a NeuronSet's weights."""
+OF_PARAMETERS = ("full", "ffn", "lt-sft", "sparse-forward")
+"""Methods that move the model's own parameters, which must be float32 or more for it."""
 OF_PEFT = ("lora", "lora-attention", "shira")
 """Methods that train an adapter of the peft library."""
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.adaptation import Adaptation, BeforeAfter, Material, Method
 from babelscope.adaptation.alignment_account import alignment_account
 from babelscope.adaptation.forgetting import choose_replay
+from babelscope.adaptation.methods import OF_PARAMETERS
 from babelscope.adaptation.result_file import RESULT
 from babelscope.artifacts import NeuronSet
 from babelscope.cli.alignment_job import AlignmentJob, alignment_facts
@@ -162,6 +163,17 @@ class AdaptInputs:
                 max_length=max_length,
                 seed=seed,
             )
+
+    def trained_layers(self, baseline: str) -> tuple[int, ...]:
+        """Layers of the neurons that are trained; none where parameters or adapters of all layers are."""
+        if baseline not in ("none", "random"):
+            return ()
+        return tuple(self.neurons.mask().any(dim=2).any(dim=0).nonzero()[:, 0].tolist())
+
+
+def training_dtype(dtype: str, method: str) -> str:
+    """What to open a model in: "auto" is float32 for methods that move its own values: 16 bits lose small steps."""
+    return "float32" if dtype == "auto" and method in OF_PARAMETERS else dtype
 
 
 def cast_costs(job: AdaptInputs, delta: Delta, before: float, after: float) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from babelscope.adaptation.result_file import RESULT
 from babelscope.cli.argument_kinds import alone, checkpoint_of, class_saved, free
 from babelscope.cli.arguments import (
     Device,
-    Dtype,
     Model,
     Neurons,
     Out,
@@ -18,6 +17,7 @@ from babelscope.cli.arguments import (
     Tag,
     Talk,
     Text,
+    TrainedDtype,
     counted_of,
     stop_on_interrupt,
 )
@@ -117,7 +117,7 @@ def run_adapt(
     same_text: SameText = False,
     check_language: bool = True,
     device: Device = "auto",
-    dtype: Dtype = "auto",
+    dtype: TrainedDtype = "auto",
     seed: Seed = 0,
 ) -> Result:
     """Train the weights of a language's neurons on its text; the result is a Delta beside an untouched model.
@@ -191,6 +191,7 @@ def run_adapt(
         open_job,
         refuse_untouched,
         summary,
+        training_dtype,
         write_baseline,
         write_course,
     )
@@ -217,7 +218,7 @@ def run_adapt(
         replay,
         check_language=check_language,
         device=device,
-        dtype=dtype,
+        dtype=training_dtype(dtype, baseline),
         same_text=same_text,
         conversation=counted_of(conversation),
     )
@@ -239,6 +240,7 @@ def run_adapt(
             direction=align_direction,
             max_length=max_length,
             seed=seed,
+            trained=job.trained_layers(baseline),
         )
     steps_of_pairs = None if alignment is None else alignment.steps
     settings: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """Parallel text of `adapt --objective align`, and what is written of the alignment that was learned."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -38,9 +39,11 @@ def open_alignment(
     direction: ContrastDirection,
     max_length: int,
     seed: int,
+    trained: Sequence[int] = (),
 ) -> AlignmentJob:
     """Read the pairs, measure the model on the held-out ones, and take the layer of their best retrieval if none came.
 
+    trained: layers of trained neurons, of which one must be at the aligned layer or below; empty where parameters are.
     Raises CorpusError for text that is not parallel, that has no `against`, or whose splits share sentences;
     MeasurementError for a layer or pairs that are not there.
     """
@@ -49,15 +52,17 @@ def open_alignment(
     check_apart(splits, name=name, same_text=False)
     pairs = ParallelPairs.of(tokenizer, splits["train"], against=against, max_length=max_length, seed=seed)
     # Checked with the layer that was named, or any, before minutes of measuring.
-    ContrastSteps(Contrast(layer or 0, temperature, spacing, size, direction), pairs).check(layout_of(model))
+    lowest = min(trained, default=0)
+    tried = Contrast(lowest if layer is None else layer, temperature, spacing, size, direction)
+    ContrastSteps(tried, pairs).check(layout_of(model), trained)
     before = alignment_account(model, tokenizer, splits["valid"], against=against)
-    chosen = before.best_layer if layer is None else layer
+    chosen = before.best_layer(lowest) if layer is None else layer
     if layer is None:
         best_share = float(before.mean("retrieval")[chosen])
         if not best_share > 0:
             raise CorpusError(
-                f"{name}: no translation is found at any layer ({len(splits['valid'][against])} valid sentences); "
-                "expected one where the best layer is to be taken; name it with --align-layer"
+                f"{name}: no translation is found at any layer from {lowest} on ({len(splits['valid'][against])} valid "
+                "sentences); expected one where the best layer is to be taken; name it with --align-layer"
             )
         log.info("aligning layer %d, where %.3f of the held-out translations are found", chosen, best_share)
     steps = ContrastSteps(Contrast(chosen, temperature, spacing, size, direction), pairs)

@@ -49,6 +49,13 @@ Dtype = Annotated[
     DtypeName,
     arg(help='"auto" (float32 on the CPU, as stored elsewhere), float32, bfloat16, float16, float64, int8 or int4.'),
 ]
+TrainedDtype = Annotated[
+    DtypeName,
+    arg(
+        help='"auto" (float32 on the CPU and where the method moves the model\'s own values, as stored elsewhere), '
+        "float32, bfloat16, float16, float64, int8 or int4."
+    ),
+]
 StudyDtype = Annotated[
     DtypeName,
     arg(

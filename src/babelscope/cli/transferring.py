@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from babelscope.cli.argument_kinds import SavedAs, alone, checkpoint_of, free
-from babelscope.cli.arguments import Device, Dtype, Model, Out, Result, Tag, Text, stop_on_interrupt
+from babelscope.cli.arguments import Device, Model, Out, Result, Tag, Text, TrainedDtype, stop_on_interrupt
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, Draws, LearningRate, RowLength, Seed, Tokens
 from babelscope.cli.telling import Told
@@ -34,7 +34,7 @@ def run_transfer(
     draws: Draws = 999,
     resume: bool = False,
     device: Device = "auto",
-    dtype: Dtype = "auto",
+    dtype: TrainedDtype = "auto",
     seed: Seed = 0,
 ) -> Result:
     """Train on each language in turn, measure all others, and see whether nearness of languages tells the best source.
@@ -63,6 +63,7 @@ def run_transfer(
     from babelscope.adaptation.transfer_report import TransferReport
     from babelscope.adaptation.transfer_runs import transfer_matrix
     from babelscope.artifacts import NeuronSet
+    from babelscope.cli.adaptation_job import training_dtype
     from babelscope.cli.telling_scores import transfer_lines
     from babelscope.corpus import load_splits
     from babelscope.files.state_folder import hash_json
@@ -73,7 +74,7 @@ def run_transfer(
 
     sets = None if neurons is None else NeuronSet.load(neurons)
     texts = load_splits(corpus, languages or None, splits=("train", "valid", "test"))
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    opened, tokenizer = open_model(model, device=device, dtype=training_dtype(dtype, method))
     settings = {
         "method": method,
         "steps": steps,

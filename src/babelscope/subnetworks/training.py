@@ -114,7 +114,7 @@ def train_subnetwork(
     settings = {**plan_json(plan, mixture), "betas": list(betas), "decay": decay, "recompute": recompute}
     settings["form"] = student.chosen_form
     if pairs is not None:
-        pairs.check(layout)
+        pairs.check(layout, student.layers)
         settings["contrast"] = pairs.facts()
     print_of_run = fingerprint(bank.neurons, [bank.base], mixture, settings, layout.model, tokenizer)
     with nullcontext() if checkpoint is None else state_folder(checkpoint, print_of_run) as state:

@@ -141,11 +141,19 @@ class ContrastSteps:
     contrast: Contrast
     pairs: ParallelPairs
 
-    def check(self, layout: Layout) -> None:
-        """Raise MeasurementError where the model has no such layer, or there are too few pairs for a step."""
+    def check(self, layout: Layout, trained: Sequence[int] = ()) -> None:
+        """Raise MeasurementError where the model has no such layer, nothing below is trained, or pairs are too few.
+
+        trained: layers whose MLPs hold trained neurons; empty where parameters themselves are trained.
+        """
         if self.contrast.layer >= layout.n_layers:
             raise MeasurementError(
                 f"layer {self.contrast.layer} came; the model has layers 0–{layout.n_layers - 1}; take one of them"
+            )
+        if self.contrast.layer < min(trained, default=0):
+            raise MeasurementError(
+                f"layer {self.contrast.layer} came, and no neuron of it or below is trained; the lowest trained ones "
+                f"are in layer {min(trained)}; take that layer or a later one"
             )
         if len(self.pairs.against) < self.contrast.size:
             raise MeasurementError(

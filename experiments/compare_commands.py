@@ -1,0 +1,299 @@
+"""Does every command say on a GPU what it says on the CPU?
+
+Every verb of the command line, and every probe and baseline of `probe` and `adapt`, small, on the bundled model in
+float32 and its corpus: a command for each, in a process of its own, on both devices. The figures of what it prints for
+machines and of its results.jsonl are laid side by side. The control is the CPU beside itself with another number of
+threads, which differs by rounding only, and by what rounding decides: a greedy token, a neuron at the edge of a set.
+What a command that fails told people is printed. The sides may be run on several machines, into one file.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+import babelscope as bs
+from babelscope.files.writing import append_lines, write_text
+from babelscope.runs import Run, run_experiment
+
+LANGUAGES = "en es fi ru"
+OBSERVED = "observe reference reference --tokens-per-language 3000 --sites mlp_gate mlp_inner resid_out"
+ABLATE = "ablate reference {identify} reference --observation {observe} --max-tokens 300 --draws 2"
+ADAPT = "adapt reference {identify} reference --language fi --steps 4 --tokens-per-step 512 --evaluate-every 2"
+PROBE = f"probe reference reference --languages {LANGUAGES} --probe"
+PROBES = [
+    "lens",
+    "embeddings",
+    "alignment",
+    "language-id",
+    "trees",
+    "subspaces",
+    "heads",
+    "circuits",
+    "removal",
+    "roles",
+    "specialization",
+    "values",
+    "concepts",
+    "tokenizer",
+]
+BASELINES = ["random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft"]
+COMMANDS = {
+    "doctor": "doctor",
+    "observe": OBSERVED,
+    "observe, a shard": f"{OBSERVED} --shard 0/2",
+    "observe, the other": f"{OBSERVED} --shard 1/2",
+    "merge": "merge {observe, a shard} {observe, the other}",
+    "identify": "identify {observe}",
+    "direct": "direct {observe} --target fi --source en --layer 3",
+    "ablate": ABLATE,
+    "ablate to mean": f"{ABLATE} --to mean",
+    "fallback": "fallback reference {identify} {prompts} --order en fi --draws 1 --new-tokens 8",
+    "show": "show {identify} reference reference --language fi --top 3 --effects --max-tokens 500",
+    "knowledge": f"knowledge reference --languages {LANGUAGES} --barrier 4 --clusters 2 --neurons {{identify}} "
+    "--draws 2",
+    "edit": f"edit reference --languages {LANGUAGES} --edits 2 --held-out 2 --key-tokens 300 --steps 4",
+    "priming": "priming reference --directions en:de de:en --count 20",
+    "features": f"features reference reference reference --languages {LANGUAGES} --tokens-per-language 2000 "
+    "--random-sequences 8 --draws 50",
+    "features, lape": f"features reference reference reference --languages {LANGUAGES} --tokens-per-language 2000 "
+    "--method lape --draws 50",
+    "steer": "steer reference {direct} Children --new-tokens 12 --temperature 0",
+    "steer --sweep": "steer reference {observe} --sweep --targets fi --layers 2 3 --strengths 1 2 --side-effects 1 "
+    "--new-tokens 12",
+    "transfer": f"transfer reference reference --languages {LANGUAGES} --steps 2 --seeds 1 --train-documents 40",
+    "influence": f"influence reference reference --queries {{queries}} --languages {LANGUAGES} --passages 4",
+    "subtract": "subtract {adapt} --general {adapt, random}",
+    "export, merged": "export {adapt} reference --format merged",
+    "export, steering": "export {direct} reference --strength 1 --format merged",
+    "vocabulary trim": "vocabulary trim reference reference --languages en fi",
+    "vocabulary extend": "vocabulary extend reference reference --languages fi --size 16",
+    "vocabulary extend, distill": "vocabulary extend reference reference --languages fi --size 8 --init distill",
+    "vocabulary replace": "vocabulary replace reference reference --languages fi --size 600",
+    "vocabulary train": "vocabulary train reference {vocabulary extend} reference --language fi --neurons {identify} "
+    "--steps 4 --tokens-per-step 512 --evaluate-every 2",
+    "vocabulary apply": "vocabulary apply reference {vocabulary extend}",
+    "evaluate perplexity": "evaluate perplexity reference reference",
+    "evaluate confusion": "evaluate confusion reference {asked} --new-tokens 12",
+    "evaluate steering": "evaluate steering reference {direct} {prompts} --target fi --strength 1 --new-tokens 12",
+    "study": f"study reference reference --languages {LANGUAGES} --tokens-per-language 3000 --choose-tokens 100 "
+    "--ablate-tokens 200 --part-tokens 100 --script-documents 4 --layers 2 3 --strengths 1 2 --dev-prompts 2 "
+    "--test-prompts 4 --random-prompts 2 --resamples 50",
+    "adapt": ADAPT,
+    "adapt, recompute": f"{ADAPT} --recompute mlp",
+    "adapt, split": f"{ADAPT} --form split",
+    "adapt, align": f"{ADAPT} --objective align --pairs reference --align-pairs 8",
+    **{f"adapt, {name}": f"{ADAPT} --baseline {name}" for name in BASELINES},
+    **{f"probe {name}": f"{PROBE} {name}" for name in PROBES},
+}
+"""By name, in the order in which they stand in the table; {name} is the folder of that command's own output."""
+PRINTED = ("doctor", "show", "steer", "evaluate perplexity", "evaluate confusion")
+"""Those that have no output folder."""
+NEEDS = re.compile(r"\{([^}]+)\}")
+TIMES = re.compile(r"second|time|peak|memory|path|file|folder|date|version|threads|device|backend", re.IGNORECASE)
+"""Names of figures that are no statement about the model."""
+WRITING = threading.Lock()
+CLOSE = 0.01
+"""Figures are alike if they differ by so large a share of the larger, or of a hundredth of the largest of the kind."""
+
+
+@dataclass(frozen=True)
+class Config:
+    answers: str
+    """A .jsonl file of what each command said on each side; what it holds already is not run again."""
+    sides: tuple[str, ...] = ("cpu:1", "cpu:2", "cuda:1")
+    """Device and threads, to be run here; the first of the file's is what the others are compared with."""
+    dtype: str = "float32"
+    """Of the model on every side."""
+    only: tuple[str, ...] = ()
+    """Names of commands; what they need runs too. Empty: all."""
+    at_once: int = 12
+    """Processes."""
+    most: int = 150
+    """Seconds for one command."""
+
+
+class Done(NamedTuple):
+    """How one command ended on one side."""
+
+    side: str
+    command: str
+    torch: str
+    status: int | None
+    """None if it was ended for time."""
+    seconds: float
+    said: Any
+    """What it printed for machines; none if that cannot be read."""
+    last: str
+    """The last line of what it told people."""
+
+
+def wanted(config: Config) -> list[str]:
+    """Names of the commands to run, each after those that it needs."""
+    order: list[str] = []
+
+    def add(name: str) -> None:
+        for need in NEEDS.findall(COMMANDS[name]):
+            if need in COMMANDS:
+                add(need)
+        if name not in order:
+            order.append(name)
+
+    for name in config.only or COMMANDS:
+        add(name)
+    return order
+
+
+def run_all(names: list[str], folder: Path, side: str, config: Config) -> None:
+    """Every command on one side, so many at once, each begun when what it needs is there."""
+    ended = {name: threading.Event() for name in names}
+    places = {name: folder / re.sub(r"\W+", "-", name) for name in names}
+    files = write_inputs(folder)
+
+    def one(name: str) -> None:
+        for need in NEEDS.findall(COMMANDS[name]):
+            if need in ended:
+                ended[need].wait()
+        whole = {**files, **places}
+        words = [NEEDS.sub(lambda match: str(whole[match[1]]), word) for word in split_words(COMMANDS[name])]
+        words += [] if name in PRINTED else ["--out", str(places[name])]
+        done = call(name, words, side, config)
+        with WRITING:
+            append_lines(Path(config.answers), [json.dumps(done._asdict(), ensure_ascii=False)])
+        ended[name].set()
+
+    with ThreadPoolExecutor(config.at_once) as pool:
+        list(pool.map(one, names))
+
+
+def split_words(command: str) -> list[str]:
+    """Words at blanks, but for those inside braces."""
+    return re.findall(r"(?:\{[^}]*\}|\S)+", command)
+
+
+def call(name: str, words: list[str], side: str, config: Config) -> Done:
+    device, threads = side.rsplit(":", 1)
+    offers = words[0] not in ("merge", "identify", "direct", "subtract")
+    command = [sys.executable, "-m", "babelscope", *words, "--json"]
+    command += ["--device", device] if offers else []
+    command += ["--dtype", config.dtype] if offers and words[0] != "doctor" else []
+    environ = {**os.environ, "OMP_NUM_THREADS": threads, "TQDM_DISABLE": "1"}
+    began = time.monotonic()
+    try:
+        ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=config.most)
+        status, out, told = ran.returncode, ran.stdout, ran.stderr
+    except subprocess.TimeoutExpired:
+        status, out, told = None, "", f"ended after {config.most} s"
+    lines = [line for line in told.splitlines() if line.strip()]
+    last = "\n".join(lines[-30:]) if status else ""
+    said = {"printed": read_json(out), "results": results_of(words)}
+    return Done(side, name, torch.__version__, status, time.monotonic() - began, said, last)
+
+
+def results_of(words: list[str]) -> list[Any]:
+    """Rows of results.jsonl, where a command has an output folder that holds one."""
+    file = Path(words[words.index("--out") + 1]) / "results.jsonl" if "--out" in words else None
+    return [read_json(line) for line in file.read_text(encoding="utf-8").splitlines()] if file and file.exists() else []
+
+
+def read_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def write_inputs(folder: Path) -> dict[str, Path]:
+    """Prompts and queries: the beginnings of bundled texts."""
+    folder.mkdir(parents=True)
+    texts = bs.load_corpus("reference", LANGUAGES.split(), split="valid")
+    prompts, queries = folder / "prompts.txt", folder / "queries.jsonl"
+    write_text(prompts, "\n".join(texts["en"][index].text[:60] for index in range(4)) + "\n")
+    rows = [{"language": tag, "completion": documents[0].text[:80]} for tag, documents in texts.items()]
+    write_text(queries, "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n")
+    asked = folder / "asked.jsonl"
+    rows = [{"language": tag, "prompt": documents[1].text[:60]} for tag, documents in texts.items()]
+    write_text(asked, "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n")
+    return {"prompts": prompts, "queries": queries, "asked": asked}
+
+
+def leaves(said: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is no list and no record, with where it stands."""
+    if isinstance(said, dict):
+        for name, value in said.items():
+            if not TIMES.search(str(name)):
+                yield from leaves(value, f"{path}.{name}")
+    elif isinstance(said, list):
+        for index, value in enumerate(said):
+            yield from leaves(value, f"{path}[{index}]")
+    else:
+        yield path, said
+
+
+def compare(ours: Any, theirs: Any) -> dict[str, Any]:
+    """How many figures two answers share, how many are alike, and where the farthest stands."""
+    one, two = dict(leaves(ours)), dict(leaves(theirs))
+    figures = alike = words = same = 0
+    worst, place = 0.0, ""
+    sizes: dict[str, float] = {}
+    for path, value in one.items():
+        if is_number(value):
+            family = re.sub(r"\[\d+\]", "[]", path)
+            sizes[family] = max(sizes.get(family, 0.0), abs(value))
+    for path, value in one.items():
+        other = two.get(path)
+        if is_number(value) and is_number(other):
+            figures += 1
+            room = max(abs(value), abs(other), 0.01 * sizes[re.sub(r"\[\d+\]", "[]", path)])
+            apart = abs(value - other) / room if room else 0.0
+            alike += apart <= CLOSE
+            if apart > worst:
+                worst, place = apart, f"{path}: {value:.6g}, {other:.6g}"
+        elif isinstance(value, str):
+            words += 1
+            same += value == other
+    return {"figures": figures, "alike": alike, "words": words, "same words": same, "farthest": place}
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def run(config: Config, run: Run) -> None:
+    names, file = wanted(config), Path(config.answers)
+    for side in config.sides:
+        if not any(done.side == side for done in read_answers(file)):
+            run_all(names, run.folder / side.replace(":", "-"), side, config)
+    answers = {(done.side, done.command): done for done in read_answers(file)}
+    base, *others = dict.fromkeys(side for side, _ in answers)
+    for side in others:
+        for name in names:
+            ours, theirs = answers[base, name], answers[side, name]
+            row = {"command": name, "side": side, "beside": base, "torch": [theirs.torch, ours.torch]}
+            row |= {
+                "status": [theirs.status, ours.status],
+                "seconds": [round(theirs.seconds, 1), round(ours.seconds, 1)],
+            }
+            run.log([{**row, **compare(ours.said, theirs.said)}])
+    for (side, name), done in answers.items():
+        if done.status != 0:
+            print(f"== {side}: {name}: {done.status}\n{done.last}")
+
+
+def read_answers(file: Path) -> list[Done]:
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
+    return [Done(**json.loads(line)) for line in lines]
+
+
+if __name__ == "__main__":
+    run_experiment(Config, run)
