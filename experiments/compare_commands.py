@@ -117,6 +117,8 @@ class Config:
     """Of the model on every side."""
     only: tuple[str, ...] = ()
     """Names of commands; what they need runs too. Empty: all."""
+    rows: str = ""
+    """A .jsonl file for what the comparison gives; empty: the run's own only."""
     at_once: int = 12
     """Processes."""
     most: int = 150
@@ -278,13 +280,13 @@ def run(config: Config, run: Run) -> None:
     base, *others = dict.fromkeys(side for side, _ in answers)
     for side in others:
         for name in names:
-            ours, theirs = answers[base, name], answers[side, name]
-            row = {"command": name, "side": side, "beside": base, "torch": [theirs.torch, ours.torch]}
-            row |= {
-                "status": [theirs.status, ours.status],
-                "seconds": [round(theirs.seconds, 1), round(ours.seconds, 1)],
-            }
-            run.log([{**row, **compare(ours.said, theirs.said)}])
+            ours, theirs = answers[base, name], answers.get((side, name))
+            if theirs is not None:
+                row = {"command": name, "side": side, "torch": theirs.torch, "status": theirs.status}
+                row |= {"beside": base, "beside_torch": ours.torch, "beside_status": ours.status}
+                run.log([{**row, **compare(ours.said, theirs.said)}])
+    if config.rows:
+        write_text(Path(config.rows), (run.folder / "results.jsonl").read_text(encoding="utf-8"))
     for (side, name), done in answers.items():
         if done.status != 0:
             print(f"== {side}: {name}: {done.status}\n{done.last}")

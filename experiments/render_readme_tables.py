@@ -90,6 +90,7 @@ TABLES = {
     "gpu step": gpu.gpu_step_table,
     "gpu passes": gpu.gpu_passes_table,
     "gpu agreement": gpu.gpu_agreement_table,
+    "gpu commands": gpu.gpu_commands_lines,
     "delta": training.delta_table,
     "mutations": robustness.mutations_table,
     "kills": robustness.kills_table,

@@ -92,3 +92,27 @@ def gpu_agreement_table() -> list[str]:
             )
             rows.append(f"| {row['model']} | {row['what']} | {figures} |")
     return rows
+
+
+def gpu_commands_lines() -> list[str]:
+    """How many commands ended well on a GPU, and those whose figures are not all the CPU's, with the control."""
+    rows = read("gpu_commands.jsonl")
+    ours = [row for row in rows if row["side"].startswith("cuda")]
+    control = {row["command"]: row for row in rows if not row["side"].startswith("cuda")}
+    good = [row for row in ours if row["status"] == 0]
+    unlike = [row for row in good if row["alike"] < row["figures"]]
+    figures, alike = (sum(row[name] for row in good) for name in ("figures", "alike"))
+    lines = [
+        f"{len(good)} of {len(ours)} commands ended well on the GPU (torch {ours[0]['torch']}; CPU: torch "
+        f"{ours[0]['beside_torch']}, one thread). Of {figures:,} figures that they printed or wrote, {alike:,} are within "
+        f"1 % of the CPU's. In {len(good) - len(unlike)} commands all are; the others:",
+        "",
+        "| command | figures | not alike on the GPU | not alike on the CPU with two threads | farthest (CPU, GPU) |",
+        "|---|---|---|---|---|",
+    ]
+    for row in unlike:
+        beside = control.get(row["command"])
+        again = "" if beside is None else str(beside["figures"] - beside["alike"])
+        figures = f"{row['figures']:,} | {row['figures'] - row['alike']:,} | {again}"
+        lines.append(f"| {row['command']} | {figures} | {row['farthest'].lstrip('.')} |")
+    return lines

@@ -17,6 +17,8 @@ from babelscope.adaptation import (
     random_like,
     strongest,
 )
+from babelscope.adaptation.methods import OF_PARAMETERS
+from babelscope.cli.adaptation_job import training_dtype
 from babelscope.errors import CorpusError, MeasurementError, PrerequisiteError, SelectionError, SiteError
 from babelscope.evaluation import bits_per_byte
 from babelscope.subnetworks import Dense, Subnetwork, rows_loss
@@ -304,3 +306,17 @@ def test_sparse_forward_without_one_languages_neurons_is_refused():
         build_student("sparse-forward", layout)
     with pytest.raises(SiteError, match="mixture of experts"):
         build_student("sparse-forward", layout_of(tiny_model("mixtral")), neurons=some_neurons(tiny_model("llama")))
+
+
+def test_methods_that_move_the_models_own_values_are_opened_in_float32():
+    """On a GPU "auto" is the stored dtype, in which they would be refused."""
+    model = tiny_model("llama")
+    dense = {
+        method
+        for method in METHODS
+        if isinstance(build_student(method, layout_of(model), neurons=some_neurons(model)), Dense)
+    }
+    assert dense == set(OF_PARAMETERS)
+    for method in METHODS:
+        assert training_dtype("auto", method) == ("float32" if method in dense else "auto")
+        assert training_dtype("bfloat16", method) == "bfloat16"

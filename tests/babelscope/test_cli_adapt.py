@@ -136,6 +136,22 @@ def test_translations_are_aligned_at_the_layer_where_most_are_found(capsys, fold
     assert code == 1 and "parallel" in err.splitlines()[-1] and not (folder / "bad").exists()
 
 
+def test_no_layer_is_aligned_below_the_trained_neurons(capsys, folder):
+    """Such a step has no gradient: the layer is chosen from the lowest trained one on, and a lower one is refused."""
+    some_neurons(tiny_model("llama"), (0, 0, 5)).save(folder / "high")
+    for split, cut in (("train", slice(10, 30)), ("valid", slice(0, 8))):
+        (folder / "pairs" / split).mkdir(parents=True)
+        for tag, lines in OTHERS.items():
+            (folder / "pairs" / split / f"{tag}.txt").write_text("\n".join(lines[cut]) + "\n")
+    words = ["adapt", folder / "model", folder / "high", folder / "corpus", "--steps", 2, *SMALL, "--json"]
+    words += ["--objective", "align", "--pairs", folder / "pairs", "--align-pairs", 8, "--out", folder / "out"]
+    assert main([*map(str, words), "--align-layer", "1"]) == 1
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert "layer 1 came, and no neuron of it or below is trained; the lowest trained ones are in layer 2" in err
+    assert main([*map(str, words)]) == 0
+    assert json.loads(capsys.readouterr().out)["alignment"]["layer"] == 2
+
+
 def test_the_share_of_replay_is_chosen_for_a_bound_on_harm_and_the_account_is_written(capsys, folder):
     words = ("--replay", "en", "fi", "--replay-shares", 0, 0.5, "--learning-rate", 1e-2)
     code, result, _ = call(capsys, folder, *words, "--harm-bound", 100, "--out", folder / "free")
