@@ -31,6 +31,7 @@ MACHINES = {
     "durable writer": (r"\bos\.fsync\(", {"files/writing.py"}),
     "format of an interrupted run": (r"\"babelscope\.state/", {"files/state_folder.py"}),
     "AdamW of whole tensors": (r"import adamw$", {"subnetworks/fused_adamw.py"}),
+    "random numbers of one device, other ones of the same seed on the next": (r"torch\.Generator\((?!\))", set()),
     "AdamW of rows": (r"import rows_adamw_$", {"subnetworks/row_optimizer.py"}),
 }
 """A sign in the source of each machine that stands once, and the files that may have it."""

@@ -78,7 +78,7 @@ class MlpProjections:
     def records(self, batch: Batch, draws: torch.Generator | None = None) -> Records:
         """Of each text's ln P, summed over its predicted tokens.
 
-        draws: targets are drawn from the model with it; None takes the text's own.
+        draws: of the CPU; targets are drawn from the model with it. None takes the text's own.
         """
         with self.recorded() as table:
             hidden = self.layout.run(batch.input_ids, mask=batch.attention_mask)
@@ -87,7 +87,7 @@ class MlpProjections:
         if draws is None:
             targets = batch.input_ids[:, 1:][batch.counted[:, 1:]].to(logs.device)
         else:
-            targets = torch.multinomial(logs.detach().exp(), 1, generator=draws)[:, 0]
+            targets = torch.multinomial(logs.detach().exp().cpu(), 1, generator=draws)[:, 0].to(logs.device)
         total = logs.gather(1, targets[:, None]).sum()
         gradients = torch.autograd.grad(total, [output for _, output in table.values()])
         return {
