@@ -100,7 +100,9 @@ COMMANDS = {
 PRINTED = ("doctor", "show", "steer", "evaluate perplexity", "evaluate confusion")
 """Those that have no output folder."""
 NEEDS = re.compile(r"\{([^}]+)\}")
-TIMES = re.compile(r"second|time|peak|memory|path|file|folder|date|version|threads|device|backend", re.IGNORECASE)
+TIMES = re.compile(
+    r"second|time|peak|memory|path|file|folder|date|version|threads|processors|device|backend", re.IGNORECASE
+)
 """Names of figures that are no statement about the model."""
 WRITING = threading.Lock()
 CLOSE = 0.01

@@ -127,7 +127,7 @@ USED = [
         "influence reference reference --queries FILE --out OUT",
         "queries out languages split passages layers max-length damping top draws resamples device dtype seed",
     ),
-    ("subtract Delta --general Delta --out OUT", "general out"),
+    ("subtract Delta --general general --out OUT", "general out"),
     ("export Delta reference --out OUT", "out format also scale device dtype"),
     ("export Delta reference --out OUT --format peft", "out format also scale device"),
     ("export Direction reference --out OUT", "out format strength unit device dtype"),
@@ -246,6 +246,8 @@ def make_kinds(place):
     for kind in KINDS:
         (place / kind).mkdir()
         (place / kind / "config.json").write_text(f'{{"format": "babelscope.{kind}/1"}}')
+    (place / "general").mkdir()
+    (place / "general" / "config.json").write_text('{"format": "babelscope.Delta/1"}')
     (place / "study").mkdir()
     (place / "study" / "results.json").write_text("{}")
     (place / "FILE").write_text("a\n")

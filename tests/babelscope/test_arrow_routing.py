@@ -137,4 +137,6 @@ def test_subtract_takes_the_mean_of_general_ones_from_a_task_of_any_kind(tmp_pat
     assert part.indices.tolist() == [0, 1, 2, 7] and part.values.tolist() == [1.0, -1.0, -1.5, 1 - 2.5]
     with pytest.raises(UsageError, match="LoRA, ElementDelta came"):
         run_subtract(tmp_path / "task", general=(tmp_path / "one-elements",), out=tmp_path / "none")
+    with pytest.raises(UsageError, match="came as the task and as general"):
+        run_subtract(tmp_path / "task", general=(tmp_path / ".." / tmp_path.name / "task",), out=tmp_path / "none")
     assert not (tmp_path / "none").exists()

@@ -31,6 +31,8 @@ def run_subtract(
         raise UsageError(
             f"{', '.join(kinds)} came; expected a task and one or more general ones of its kind; train them alike"
         )
+    if os.path.realpath(task) in map(os.path.realpath, general):
+        raise UsageError(f"{task}: came as the task and as general; expected other ones, or nothing is left; name others")
     free(out)
     from babelscope.adapters.lora_adapter import LoraAdapter, without_general
     from babelscope.subnetworks import Delta, ElementDelta
