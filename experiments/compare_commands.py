@@ -205,9 +205,10 @@ def call(name: str, words: list[str], side: str, config: Config) -> Done:
 
 
 def results_of(words: list[str]) -> list[Any]:
-    """Rows of results.jsonl, where a command has an output folder that holds one."""
-    file = Path(words[words.index("--out") + 1]) / "results.jsonl" if "--out" in words else None
-    return [read_json(line) for line in file.read_text(encoding="utf-8").splitlines()] if file and file.exists() else []
+    """Rows of every results.jsonl in a command's output folder, in order."""
+    folder = Path(words[words.index("--out") + 1]) if "--out" in words else None
+    files = sorted(folder.rglob("results.jsonl")) if folder and folder.is_dir() else []
+    return [read_json(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def read_json(text: str) -> Any:
