@@ -23,7 +23,7 @@ def gpu_kernels_table() -> list[str]:
     for (kernel, timing, shape), forms in newest.items():
         ours = forms[OURS]
         others = ", ".join(
-            f"{name} {float(row['times_ours']):.2f}" for name, row in forms.items() if not name.startswith(OURS)
+            f"{name} {float(row['times_ours']):.2f}" for name, row in forms.items() if name not in (OURS, IN_GRAPH)
         )
         limit, alone = (
             f"{100 * float(forms[name]['roofline_share']):.0f} %" if name in forms else "" for name in (OURS, IN_GRAPH)

@@ -71,7 +71,7 @@ def _column_sums_fwd_kernel(
     # The program of these columns that ends last adds all parts in their order: the same result each time, and no
     # second launch, which costs as much as a tenth of the reading.
     tl.debug_barrier()
-    if tl.atomic_add(ended + tl.program_id(0), 1, sem="acq_rel") == parts - 1:
+    if tl.atomic_add(ended + tl.program_id(0).to(tl.int64), 1, sem="acq_rel") == parts - 1:
         whole = tl.zeros([BLOCK_N], tl.float64)
         squares = tl.zeros([BLOCK_N], tl.float64)
         place = partial + column
