@@ -256,7 +256,7 @@ def compare(ours: Any, theirs: Any) -> dict[str, Any]:
             family = re.sub(r"\[\d+\]", "[]", path)
             sizes[family] = max(sizes.get(family, 0.0), abs(value))
     for path, value in one.items():
-        other = two.get(path)
+        other: Any = two.get(path)
         if is_number(value) and is_number(other):
             figures += 1
             room = max(abs(value), abs(other), 0.01 * sizes[re.sub(r"\[\d+\]", "[]", path)])
