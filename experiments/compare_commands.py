@@ -2,14 +2,16 @@
 
 Every verb of the command line, and every probe and baseline of `probe` and `adapt`, small, on the bundled model in
 float32 and its corpus: a command for each, in a process of its own, on both devices. The figures of what it prints for
-machines and of its results.jsonl are laid side by side. The control is the CPU beside itself with another number of
-threads, which differs by rounding only, and by what rounding decides: a greedy token, a neuron at the edge of a set.
-What a command that fails told people is printed. The sides may be run on several machines, into one file.
+machines and of its results.jsonl are laid side by side; one that stands on one side only is not alike. The control is
+the CPU beside itself with another number of threads, which differs by rounding only, and by what rounding decides: a
+greedy token, a neuron at the edge of a set. What a command that fails told people is printed. The sides may be run on
+several machines, into one file; a call that was cut goes on with the commands that the file lacks.
 """
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,7 +25,9 @@ from typing import Any, NamedTuple
 import torch
 
 import babelscope as bs
+from babelscope.adaptation import METHODS
 from babelscope.files.writing import append_lines, write_text
+from babelscope.probes.catalogue import PROBES
 from babelscope.runs import Run, run_experiment
 
 LANGUAGES = "en es fi ru"
@@ -31,23 +35,6 @@ OBSERVED = "observe reference reference --tokens-per-language 3000 --sites mlp_g
 ABLATE = "ablate reference {identify} reference --observation {observe} --max-tokens 300 --draws 2"
 ADAPT = "adapt reference {identify} reference --language fi --steps 4 --tokens-per-step 512 --evaluate-every 2"
 PROBE = f"probe reference reference --languages {LANGUAGES} --probe"
-PROBES = [
-    "lens",
-    "embeddings",
-    "alignment",
-    "language-id",
-    "trees",
-    "subspaces",
-    "heads",
-    "circuits",
-    "removal",
-    "roles",
-    "specialization",
-    "values",
-    "concepts",
-    "tokenizer",
-]
-BASELINES = ["random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft"]
 COMMANDS = {
     "doctor": "doctor",
     "observe": OBSERVED,
@@ -93,8 +80,10 @@ COMMANDS = {
     "adapt, recompute": f"{ADAPT} --recompute mlp",
     "adapt, split": f"{ADAPT} --form split",
     "adapt, align": f"{ADAPT} --objective align --pairs reference --align-pairs 8",
-    **{f"adapt, {name}": f"{ADAPT} --baseline {name}" for name in BASELINES},
-    **{f"probe {name}": f"{PROBE} {name}" for name in PROBES},
+    **{f"adapt, {name}": f"{ADAPT} --baseline {name}" for name in METHODS if name != "subnetwork"},
+    # The bundled model has no experts to route.
+    **{f"probe {name}": f"{PROBE} {name}" for name in PROBES if name not in ("routing", "checkpoints")},
+    "probe checkpoints": f"{PROBE} checkpoints --checkpoints reference reference",
 }
 """By name, in the order in which they stand in the table; {name} is the folder of that command's own output."""
 PRINTED = ("doctor", "show", "steer", "evaluate perplexity", "evaluate confusion")
@@ -112,7 +101,8 @@ CLOSE = 0.01
 @dataclass(frozen=True)
 class Config:
     answers: str
-    """A .jsonl file of what each command said on each side; what it holds already is not run again."""
+    """A .jsonl file of what each command said on each side; what it holds already is not run again. What the commands
+    write goes into a folder of that name without its ending, which later commands read."""
     sides: tuple[str, ...] = ("cpu:1", "cpu:2", "cuda:1")
     """Device and threads, to be run here; the first of the file's is what the others are compared with."""
     dtype: str = "float32"
@@ -137,9 +127,9 @@ class Done(NamedTuple):
     """None if it was ended for time."""
     seconds: float
     said: Any
-    """What it printed for machines; none if that cannot be read."""
+    """What it printed for machines, none if that cannot be read, and the rows of its results.jsonl."""
     last: str
-    """The last line of what it told people."""
+    """Of one that failed, the last lines of what it told people."""
 
 
 def wanted(config: Config) -> list[str]:
@@ -158,11 +148,14 @@ def wanted(config: Config) -> list[str]:
     return order
 
 
-def run_all(names: list[str], folder: Path, side: str, config: Config) -> None:
-    """Every command on one side, so many at once, each begun when what it needs is there."""
-    ended = {name: threading.Event() for name in names}
+def run_all(names: list[str], side: str, config: Config) -> None:
+    """The commands that the file lacks on one side, so many at once, each begun when what it needs is there."""
+    answers = Path(config.answers)
+    folder = answers.with_suffix("") / side.replace(":", "-")
     places = {name: folder / re.sub(r"\W+", "-", name) for name in names}
     files = write_inputs(folder)
+    there = {done.command for done in read_answers(answers) if done.side == side}
+    ended = {name: threading.Event() for name in names if name not in there}
 
     def one(name: str) -> None:
         for need in NEEDS.findall(COMMANDS[name]):
@@ -171,13 +164,14 @@ def run_all(names: list[str], folder: Path, side: str, config: Config) -> None:
         whole = {**files, **places}
         words = [NEEDS.sub(lambda match: str(whole[match[1]]), word) for word in split_words(COMMANDS[name])]
         words += [] if name in PRINTED else ["--out", str(places[name])]
+        shutil.rmtree(places[name], ignore_errors=True)  # Of a call that was cut.
         done = call(name, words, side, config)
         with WRITING:
-            append_lines(Path(config.answers), [json.dumps(done._asdict(), ensure_ascii=False)])
+            append_lines(answers, [json.dumps(done._asdict(), ensure_ascii=False)])
         ended[name].set()
 
     with ThreadPoolExecutor(config.at_once) as pool:
-        list(pool.map(one, names))
+        list(pool.map(one, ended))
 
 
 def split_words(command: str) -> list[str]:
@@ -220,7 +214,7 @@ def read_json(text: str) -> Any:
 
 def write_inputs(folder: Path) -> dict[str, Path]:
     """Prompts and queries: the beginnings of bundled texts."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     texts = bs.load_corpus("reference", LANGUAGES.split(), split="valid")
     prompts, queries = folder / "prompts.txt", folder / "queries.jsonl"
     write_text(prompts, "\n".join(texts["en"][index].text[:60] for index in range(4)) + "\n")
@@ -246,28 +240,36 @@ def leaves(said: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def compare(ours: Any, theirs: Any) -> dict[str, Any]:
-    """How many figures two answers share, how many are alike, and where the farthest stands."""
-    one, two = dict(leaves(ours)), dict(leaves(theirs))
-    figures = alike = words = same = 0
-    worst, place = 0.0, ""
+    """How many figures stand in either answer, how many are alike, and which of those in both are farthest apart.
+
+    A figure that one answer lacks, or that is no number there, is not alike.
+    """
+    one, two = ({path: value for path, value in leaves(said)} for said in (ours, theirs))
     sizes: dict[str, float] = {}
     for path, value in one.items():
         if is_number(value):
-            family = re.sub(r"\[\d+\]", "[]", path)
-            sizes[family] = max(sizes.get(family, 0.0), abs(value))
-    for path, value in one.items():
-        other: Any = two.get(path)
-        if is_number(value) and is_number(other):
-            figures += 1
-            room = max(abs(value), abs(other), 0.01 * sizes[re.sub(r"\[\d+\]", "[]", path)])
-            apart = abs(value - other) / room if room else 0.0
-            alike += apart <= CLOSE
-            if apart > worst:
-                worst, place = apart, f"{path}: {value:.6g}, {other:.6g}"
-        elif isinstance(value, str):
-            words += 1
-            same += value == other
-    return {"figures": figures, "alike": alike, "words": words, "same words": same, "farthest": place}
+            sizes[kind_of(path)] = max(sizes.get(kind_of(path), 0.0), abs(value))
+    figures = [path for path in {**one, **two} if is_number(one.get(path)) or is_number(two.get(path))]
+    both = [path for path in figures if is_number(one.get(path)) and is_number(two.get(path))]
+    gaps = {}
+    for path in both:
+        room = max(abs(one[path]), abs(two[path]), 0.01 * sizes[kind_of(path)])
+        gaps[path] = abs(one[path] - two[path]) / room if room else 0.0
+    words = [path for path, value in one.items() if isinstance(value, str)]
+    worst = max(gaps, key=gaps.__getitem__) if any(gaps.values()) else None
+    return {
+        "figures": len(figures),
+        "alike": sum(gap <= CLOSE for gap in gaps.values()),
+        "on one side": len(figures) - len(both),
+        "words": len(words),
+        "same words": sum(one[path] == two.get(path) for path in words),
+        "farthest": "" if worst is None else f"{worst}: {one[worst]:.6g}, {two[worst]:.6g}",
+    }
+
+
+def kind_of(path: str) -> str:
+    """The place of a figure without its numbers in lists."""
+    return re.sub(r"\[\d+\]", "[]", path)
 
 
 def is_number(value: Any) -> bool:
@@ -277,17 +279,18 @@ def is_number(value: Any) -> bool:
 def run(config: Config, run: Run) -> None:
     names, file = wanted(config), Path(config.answers)
     for side in config.sides:
-        if not any(done.side == side for done in read_answers(file)):
-            run_all(names, run.folder / side.replace(":", "-"), side, config)
+        run_all(names, side, config)
     answers = {(done.side, done.command): done for done in read_answers(file)}
     base, *others = dict.fromkeys(side for side, _ in answers)
     for side in others:
         for name in names:
-            ours, theirs = answers[base, name], answers.get((side, name))
-            if theirs is not None:
-                row = {"command": name, "side": side, "torch": theirs.torch, "status": theirs.status}
-                row |= {"beside": base, "beside_torch": ours.torch, "beside_status": ours.status}
-                run.log([{**row, **compare(ours.said, theirs.said)}])
+            ours, theirs = answers.get((base, name)), answers.get((side, name))
+            if ours is None or theirs is None:
+                run.log([{"command": name, "side": side, "status": "not run"}])
+                continue
+            row = {"command": name, "side": side, "torch": theirs.torch, "status": theirs.status}
+            row |= {"beside": base, "beside_torch": ours.torch, "beside_status": ours.status}
+            run.log([{**row, **compare(ours.said, theirs.said)}])
     if config.rows:
         write_text(Path(config.rows), (run.folder / "results.jsonl").read_text(encoding="utf-8"))
     for (side, name), done in answers.items():

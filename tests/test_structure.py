@@ -31,7 +31,6 @@ MACHINES = {
     "durable writer": (r"\bos\.fsync\(", {"files/writing.py"}),
     "format of an interrupted run": (r"\"babelscope\.state/", {"files/state_folder.py"}),
     "AdamW of whole tensors": (r"import adamw$", {"subnetworks/fused_adamw.py"}),
-    "random numbers of one device, other ones of the same seed on the next": (r"torch\.Generator\((?!\))", set()),
     "AdamW of rows": (r"import rows_adamw_$", {"subnetworks/row_optimizer.py"}),
 }
 """A sign in the source of each machine that stands once, and the files that may have it."""
@@ -76,3 +75,9 @@ def imported_files(path):
 
 def test_no_file_imports_itself_by_way_of_others():
     TopologicalSorter({path: set(imported_files(path)) for path in SOURCE.rglob("*.py")}).prepare()
+
+
+def test_random_numbers_are_drawn_on_the_cpu():
+    """A GPU's generator gives other numbers of the same seed."""
+    files = [path for path in SOURCE.rglob("*.py") if re.search(r"torch\.Generator\((?!\))", path.read_text("utf-8"))]
+    assert files == []

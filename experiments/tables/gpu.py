@@ -101,23 +101,27 @@ JUDGED = ("fallback", "steer", "steer --sweep", "evaluate confusion", "evaluate 
 def gpu_commands_lines() -> list[str]:
     """How many commands ended well on a GPU, and those whose figures are not all the CPU's, with the control."""
     rows = read("gpu_commands.jsonl")
-    ours = [row for row in rows if row["side"].startswith("cuda")]
-    control = {row["command"]: row for row in rows if not row["side"].startswith("cuda")}
+    asked = [row for row in rows if row["side"].startswith("cuda")]
+    ours = [row for row in asked if row["status"] != "not run"]
+    missing = "; ".join(row["command"] for row in asked if row["status"] == "not run") or "none"
+    control = {row["command"]: row for row in rows if row not in asked and row["status"] != "not run"}
     good = [row for row in ours if row["status"] == 0]
     compared = [row for row in good if row["command"] not in JUDGED]
     unlike = [row for row in compared if row["alike"] < row["figures"]]
     figures, alike = (sum(row[name] for row in compared) for name in ("figures", "alike"))
     lines = [
         f"{len(good)} of {len(ours)} commands ended well on the GPU (torch {ours[0]['torch']}; CPU: torch "
-        f"{ours[0]['beside_torch']}, one thread). Of {figures:,} figures that they printed or wrote, {alike:,} are within "
-        f"1 % of the CPU's. In {len(compared) - len(unlike)} of {len(compared)} commands all are; the others:",
+        f"{ours[0]['beside_torch']}, one thread); not run on both: {missing}.",
+        f"Of {figures:,} figures that they printed or wrote, {alike:,} are within 1 % of the CPU's. In "
+        f"{len(compared) - len(unlike)} of {len(compared)} compared commands all are; the others:",
         "",
-        "| command | figures | not alike on the GPU | not alike on the CPU with two threads | farthest (CPU, GPU) |",
-        "|---|---|---|---|---|",
+        "| command | figures | not alike on the GPU | on one side only | not alike on the CPU with two threads "
+        "| farthest (CPU, GPU) |",
+        "|---|---|---|---|---|---|",
     ]
     for row in unlike:
         beside = control.get(row["command"])
-        again = "" if beside is None else str(beside["figures"] - beside["alike"])
-        figures = f"{row['figures']:,} | {row['figures'] - row['alike']:,} | {again}"
-        lines.append(f"| {row['command']} | {figures} | {row['farthest'].lstrip('.')} |")
+        again = "not run" if beside is None else str(beside["figures"] - beside["alike"])
+        counts = f"{row['figures']:,} | {row['figures'] - row['alike']:,} | {row['on one side']:,} | {again}"
+        lines.append(f"| {row['command']} | {counts} | {row['farthest'].lstrip('.')} |")
     return lines

@@ -125,6 +125,6 @@ def compiled(device: torch.device, function: Callable[..., object], *arguments: 
 def in_graph(device: torch.device, ours: Form) -> dict[str, Form]:
     """The form that is timed inside a CUDA graph; none on a CPU.
 
-    What it reads should be more than the L2 cache holds, or the times flatter it.
+    What it reads again in each call, if it is less than the L2 cache holds, comes out of that cache.
     """
     return {IN_GRAPH: ours} if device.type == "cuda" else {}
