@@ -83,7 +83,7 @@ COMMANDS = {
     **{f"adapt, {name}": f"{ADAPT} --baseline {name}" for name in METHODS if name != "subnetwork"},
     # The bundled model has no experts to route.
     **{f"probe {name}": f"{PROBE} {name}" for name in PROBES if name not in ("routing", "checkpoints")},
-    "probe checkpoints": f"{PROBE} checkpoints --checkpoints reference reference",
+    "probe checkpoints": f"{PROBE} checkpoints --checkpoints reference {{export, merged}}",
 }
 """By name, in the order in which they stand in the table; {name} is the folder of that command's own output."""
 PRINTED = ("doctor", "show", "steer", "evaluate perplexity", "evaluate confusion")
