@@ -26,6 +26,7 @@ from babelscope.corpus import (
     tenth_of,
     tokenize_documents,
 )
+from babelscope.corpus.batches import PASS_SHARE, least_padding
 from babelscope.corpus.documents import content_of
 from babelscope.corpus.splits import TENTHS
 from babelscope.errors import CorpusError, LanguageError
@@ -232,6 +233,30 @@ def test_batches_hold_every_document_once_and_pads_are_marked():
         assert batch.attention_mask.sum() == sum(len(d.tokens) for d in batch.documents)
         assert batch.counted.sum() == sum(d.n_counted for d in batch.documents)
         assert not batch.counted[batch.attention_mask == 0].any()
+
+
+def best_by_trying_all(lengths, room):
+    """Least padded tokens and passes of any way to cut the documents into batches."""
+    if not lengths:
+        return 0
+    fits = [size for size in range(1, len(lengths) + 1) if size == 1 or size * lengths[0] <= room]
+    return min(size * lengths[0] + room // PASS_SHARE + best_by_trying_all(lengths[size:], room) for size in fits)
+
+
+@pytest.mark.parametrize("room", [12, 64, 640])
+@pytest.mark.parametrize(
+    "lengths", [[], [700], [5, 5, 5], [9, 8, 8, 3, 1], [30, 30, 29, 9, 9, 8, 8, 2, 2, 1], [60] * 4 + [59] * 4 + [3] * 4]
+)
+def test_batches_end_where_pads_and_passes_are_fewest(lengths, room):
+    sizes = least_padding(lengths, room)
+    assert sum(sizes) == len(lengths)
+    starts = [sum(sizes[:number]) for number in range(len(sizes))]
+    padded = sum(lengths[start] * size for start, size in zip(starts, sizes, strict=True))
+    assert padded + len(sizes) * (room // PASS_SHARE) == best_by_trying_all(lengths, room)
+
+
+def test_documents_of_one_length_fill_their_batches():
+    assert least_padding([10] * 25, 100) == [10, 10, 5]
 
 
 def test_a_batch_halves_down_to_one_document_and_no_further():

@@ -12,7 +12,7 @@ from babelscope import Site, mean_direction, observe
 from babelscope.cli.answering import run_steer
 from babelscope.corpus import as_corpus
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
-from babelscope.evaluation import detect_languages, known_languages
+from babelscope.evaluation import answer_losses, detect_languages, known_languages
 from babelscope.languages import Language
 from babelscope.steering.sweeps import (
     ANSWER_IN,
@@ -36,7 +36,7 @@ from babelscope.steering.sweeps import (
     steering_study,
     success_by_source,
 )
-from babelscope.steering.sweeps.answer_scores import Macro, perplexity_interval
+from babelscope.steering.sweeps.answer_scores import Macro, fluency_by_target, perplexity_interval
 from babelscope.steering.sweeps.curve import layer_beyond, strength_beyond, widened
 from babelscope.steering.sweeps.steering_runs import Trial, third_language, vary_sources
 from babelscope.steering.sweeps.sweep_grid import STRENGTHS, sweep_layers
@@ -132,6 +132,17 @@ def test_answers_like_the_native_ones_have_ratio_one_and_loops_do_not(tokenizer)
     assert same.perplexity_ratio == pytest.approx(1) and same.distinct4_ratio == pytest.approx(1)
     loops = [answer("en", "fi", FINNISH, ids=(7,) * 12) for _ in range(4)]
     assert score_answers(model, tokenizer, loops, native)[FI].distinct4_ratio < 0.1
+
+
+def test_native_answers_that_were_scored_before_give_the_same_scores(tokenizer):
+    model = tiny_model("llama")
+    native = [answer(tag, tag, FINNISH, ids=(5, 9, 30, number)) for tag in ("fi", "en") for number in range(4, 8)]
+    answers = [answer("de", tag, FINNISH, ids=(7, number, 40, 41, 42)) for tag in ("en", "fi") for number in (8, 9)]
+    fluency = fluency_by_target(model, tokenizer, native)
+    assert score_answers(model, tokenizer, answers, fluency) == score_answers(model, tokenizer, answers, native)
+    nats, tokens = answer_losses(model, (tokenizer.bos_token_id,), [a.ids for a in native[:4]])
+    torch.testing.assert_close(fluency[FI].nats, nats)
+    assert torch.equal(fluency[FI].tokens, tokens)
 
 
 def test_macro_is_the_mean_over_targets_and_its_interval_draws_prompts(tokenizer):

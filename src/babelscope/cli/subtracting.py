@@ -32,9 +32,7 @@ def run_subtract(
             f"{', '.join(kinds)} came; expected a task and one or more general ones of its kind; train them alike"
         )
     if os.path.realpath(task) in map(os.path.realpath, general):
-        raise UsageError(
-            f"{task}: came as the task and as general; expected two, or nothing is left; name another"
-        )
+        raise UsageError(f"{task}: came as the task and as general; expected two, or nothing is left; name another")
     free(out)
     from babelscope.adapters.lora_adapter import LoraAdapter, without_general
     from babelscope.subnetworks import Delta, ElementDelta

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 
 from babelscope.axes import Bool, Int, Int64, Tensor
 from babelscope.corpus.tokens import TokenDocument
 from babelscope.errors import CorpusError
+
+PASS_SHARE = 32
+"""A pass takes by itself about as long as this part of a full batch's tokens, whatever it reads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +78,7 @@ def batch_documents(
 ) -> list[Batch]:
     """Batches of at most `batch_tokens` padded tokens, documents of like length together; at least one per batch.
 
+    Where a batch ends is chosen so that all of them together take least: see `least_padding`.
     batch_size: documents per batch, in place of a number of tokens.
     A document without a token (an empty text, and no BOS) is in none of them.
     """
@@ -81,9 +86,32 @@ def batch_documents(
         (index for index, document in enumerate(documents) if document.tokens),
         key=lambda index: (-len(documents[index].tokens), index),
     )
+    sizes = (
+        least_padding([len(documents[index].tokens) for index in order], batch_tokens)
+        if batch_size is None
+        else [batch_size] * -(-len(order) // batch_size)
+    )
     batches, start = [], 0
-    while start < len(order):
-        size = batch_size or max(1, batch_tokens // len(documents[order[start]].tokens))
+    for size in sizes:
         batches.append(make_batch([documents[index] for index in order[start : start + size]], pad))
         start += size
     return batches
+
+
+def least_padding(lengths: Sequence[int], batch_tokens: int) -> list[int]:
+    """Documents of each batch, in their order, whose padded tokens and passes together take least.
+
+    lengths: tokens of the documents, the longest first; a batch is padded to its first. Each batch costs its padded
+    tokens and a `PASS_SHARE` of `batch_tokens` more. By dynamic programming from the shortest document on.
+    """
+    cost, sizes = np.zeros(len(lengths) + 1, dtype=np.int64), np.zeros(len(lengths), dtype=np.int64)
+    for first in reversed(range(len(lengths))):
+        most = min(len(lengths) - first, max(1, batch_tokens // lengths[first]))
+        total = lengths[first] * np.arange(1, most + 1) + cost[first + 1 : first + 1 + most]
+        sizes[first] = most - int(total[::-1].argmin())  # of equal ones the largest batch
+        cost[first] = total[sizes[first] - 1] + batch_tokens // PASS_SHARE
+    chosen, start = [], 0
+    while start < len(lengths):
+        chosen.append(int(sizes[start]))
+        start += chosen[-1]
+    return chosen

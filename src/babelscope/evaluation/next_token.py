@@ -53,15 +53,18 @@ def nll_in_parts(
 ) -> Float[Tensor, " row"]:
     """The same by a running log-sum-exp over parts of the vocabulary, in buffers that are used again."""
     head, n = layout.head, len(states)
-    buffer = states.new_empty(n * PART)
     total = at_least_float32(states.new_full((n,), -torch.inf))
     right = torch.empty_like(total)
+    # Memory that is taken anew for every part would be cleared by the system page by page each time.
+    product, wide = states.new_empty(n * PART), total.new_empty(n * PART)
     for start in range(0, len(head.weight), PART):
         rows = head.weight[start : start + PART]
-        scores = torch.mm(states, rows.T, out=buffer[: n * len(rows)].view(n, len(rows)))
+        scores = torch.mm(states, rows.T, out=product[: n * len(rows)].view(n, len(rows)))
         if head.bias is not None:
             scores += head.bias[start : start + PART]
-        logits = at_least_float32(layout.logits_of(scores))
+        logits = layout.logits_of(scores)
+        if logits.dtype != total.dtype:
+            logits = wide[: n * len(rows)].view(n, len(rows)).copy_(logits)
         in_part = (targets >= start) & (targets < start + len(rows))
         right[in_part] = logits[in_part, targets[in_part] - start]
         largest = logits.amax(dim=1, keepdim=True)

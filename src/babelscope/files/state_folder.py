@@ -17,7 +17,7 @@ from babelscope.files.strict_json import read_json
 from babelscope.files.tensor_files import read_tensors, write_tensors
 from babelscope.files.writing import locked, write_text
 
-STATE, FORMAT = "state.json", "babelscope.state/1"
+STATE, FORMAT = "state.json", "babelscope.state/2"
 ADVICE = "remove it to start anew"
 
 

@@ -12,16 +12,17 @@ from babelscope.evaluation import known_languages
 from babelscope.neurons import scoring_rules
 from babelscope.recording import observe
 from babelscope.runs import duration, peak_mib
-from babelscope.steering.sweeps import Decoding, generate_answers, make_prompts, score_answers
+from babelscope.steering.sweeps import Answer, Decoding, generate_answers, make_prompts, score_answers
+from babelscope.steering.sweeps.answer_scores import fluency_by_target
 from babelscope.steering.sweeps.curve import WIDENINGS
 from babelscope.steering.sweeps.sweep_grid import ARITHMETIC
 from babelscope.study.job import StudyInputs
 
 log = logging.getLogger(__name__)
-TIMED_TOKENS, TIMED_ANSWERS = 250, 32
+TIMED_TOKENS, TIMED_ANSWERS = 250, 64
 """Scored tokens of each of two languages, and answers in all, that are timed."""
 READ_TOKENS = 2_000
-"""Tokens read that are timed: in fewer, documents of very different lengths share a batch, and pads are most of it."""
+"""Tokens read that are timed: in fewer, a batch is smaller than those of a pass, and slower."""
 USUAL_PARTS = 3
 """Of the five parts of a set, those that most languages have a neuron in."""
 LONGEST = 512
@@ -128,10 +129,14 @@ def measured_pace(job: StudyInputs, sites: tuple[str, ...], steering: bool) -> P
         requests = [(prompt, targets[0]) for prompt in prompts][:TIMED_ANSWERS]
 
         def draw() -> None:
-            answers = generate_answers(job.model, job.tokenizer, requests, decoding=Decoding(seed=job.seed))
-            score_answers(job.model, job.tokenizer, answers, answers)
+            decoding = Decoding(seed=job.seed)
+            answers.append(generate_answers(job.model, job.tokenizer, requests, decoding=decoding))
 
-        answer = timed(draw) / len(requests)
+        answers: list[list[Answer]] = []
+        drawing = timed(draw)
+        native = fluency_by_target(job.model, job.tokenizer, answers[0])
+        judging = timed(lambda: score_answers(job.model, job.tokenizer, answers[0], native))
+        answer = (drawing + judging) / len(requests)
     return Pace(reading / tokens[0], scoring / tokens[1], answer)
 
 

@@ -1,10 +1,11 @@
 """What `generate` is given, and the keywords that this library adds to it."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch import nn
+from transformers import LogitsProcessorList
 
 from babelscope.axes import Tensor
 from babelscope.upstream.forward import ForwardInputs, ForwardNames, read_inputs
@@ -26,6 +27,12 @@ def uncompiled(model: nn.Module) -> dict[str, Any]:
     if config is not None and name not in vars(type(config)()):
         raise missing_name("generate.disable_compile", type(config).__name__)
     return {name: True}
+
+
+def chosen_by(processor: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Any]:
+    """Keyword that has `generate` pass ids so far and scores through a function before it takes the largest score."""
+    (name,) = NAMES["generate.processors"]
+    return {name: LogitsProcessorList([processor])}  # pyright: ignore[reportArgumentType]
 
 
 def copy_generation(source: nn.Module, target: nn.Module) -> None:

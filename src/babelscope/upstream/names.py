@@ -38,6 +38,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "cache.select": ("batch_select_indices",),
     # Keywords of `generate`.
     "generate.disable_compile": ("disable_compile",),
+    "generate.processors": ("logits_processor",),
     # Fields of a model's configuration.
     "config.type": ("model_type",),
     "config.layers": ("num_hidden_layers",),

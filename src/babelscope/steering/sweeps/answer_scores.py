@@ -45,31 +45,52 @@ def by_target(answers: Sequence[Answer]) -> dict[Language, list[Answer]]:
     return groups
 
 
+class AnswerFluency(NamedTuple):
+    """What the fluency of the answers meant for one target is told by."""
+
+    nats: Float64[Tensor, " answer"]
+    tokens: Int64[Tensor, " answer"]
+    """Scored ones: all but the first of each answer."""
+    distinct4: float
+
+
+def fluency_by_target(
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Answer]
+) -> dict[Language, AnswerFluency]:
+    """Loss of the model as it is on answers, read together, and their variety. Call it outside any steering."""
+    groups = by_target(answers)
+    ids = {target: [answer.ids for answer in group] for target, group in groups.items()}
+    nats, tokens = answer_losses(model, prefix_of(tokenizer), [row for rows in ids.values() for row in rows])
+    sizes = [len(rows) for rows in ids.values()]
+    parts = zip(groups, nats.split(sizes), tokens.split(sizes), strict=True)
+    return {target: AnswerFluency(part, counts, distinct_n(ids[target])) for target, part, counts in parts}
+
+
 def score_answers(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     answers: Sequence[Answer],
-    native: Sequence[Answer] = (),
+    native: Sequence[Answer] | Mapping[Language, AnswerFluency] = (),
 ) -> dict[Language, Score]:
     """Score answers by target; `native` are the model's own continuations of target-language prompts.
 
+    native: the answers, or, to score many against them, their `fluency_by_target`.
     Call it outside any steering: fluency is judged by the model as it is.
     """
-    reference, scores = by_target(native), {}
+    reference = native if isinstance(native, Mapping) else fluency_by_target(model, tokenizer, native)
+    compared = [answer for answer in answers if answer.target in reference]
+    fluency, scores = fluency_by_target(model, tokenizer, compared), {}
     for target, group in by_target(answers).items():
         verdicts = judge_answers([answer.text for answer in group], [target] * len(group))
         right = sum(verdict.verdict == "right" for verdict in verdicts)
         low, high = wilson_interval(right, len(group))
-        target_answers = reference.get(target, [])
         ratio = distinct = math.nan
         interval = Interval(math.nan, math.nan)
-        if target_answers:
-            sides = [
-                answer_losses(model, prefix_of(tokenizer), [a.ids for a in side]) for side in (group, target_answers)
-            ]
-            ratio = math.exp(nats_a_token(*sides[0]) - nats_a_token(*sides[1]))
-            interval = perplexity_interval(*sides[0], *sides[1])
-            distinct = distinct_n([a.ids for a in group]) / distinct_n([a.ids for a in target_answers])
+        if target in reference:
+            answered, ceiling = fluency[target], reference[target]
+            ratio = math.exp(nats_a_token(*answered[:2]) - nats_a_token(*ceiling[:2]))
+            interval = perplexity_interval(*answered[:2], *ceiling[:2])
+            distinct = answered.distinct4 / ceiling.distinct4
         scores[target] = Score(len(group), right / len(group), low, high, ratio, *interval, distinct, tuple(verdicts))
     return scores
 

@@ -17,7 +17,7 @@ from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
 from babelscope.runs import Run
-from babelscope.steering.sweeps.answer_scores import score_answers
+from babelscope.steering.sweeps.answer_scores import AnswerFluency, fluency_by_target, score_answers
 from babelscope.steering.sweeps.decoding import Decoding
 from babelscope.steering.sweeps.prompting import Request
 from babelscope.steering.sweeps.steered_answers import Answer, generate_answers, make_prompts
@@ -97,7 +97,9 @@ class Comparison:
         decoding = Decoding(new_tokens=self.new_tokens, seed=seed, batch_size=method.batch)
         return generate_answers(self.model, self.tokenizer, requests, steerer, decoding=decoding)
 
-    def measure(self, method: Method, setting: Setting, split: str, seed: int, native: Sequence[Answer]) -> Row:
+    def measure(
+        self, method: Method, setting: Setting, split: str, seed: int, native: Mapping[Language, AnswerFluency]
+    ) -> Row:
         """One row: which answers are right, and fluency beside the native answers of the same prompts' sentences."""
         began = time.perf_counter()
         answers = self.answers(method, setting, split, seed)
@@ -126,7 +128,13 @@ def compare_methods(
     The first method must be the native one. Rows that the run has already are not measured again.
     Returns False where `minutes` were over before the last row; call again to go on.
     """
-    began, native = time.monotonic(), cache(partial(comparison.answers, methods[0], methods[0].settings[0]))
+    began = time.monotonic()
+
+    @cache
+    def native(split: str, seed: int) -> Mapping[Language, AnswerFluency]:
+        answers = comparison.answers(methods[0], methods[0].settings[0], split, seed)
+        return fluency_by_target(comparison.model, comparison.tokenizer, answers)
+
     for method in methods:
         for split in ("valid", "test"):
             for setting, seed in _plan(method, split, seeds, run.results()):

@@ -10,7 +10,7 @@ from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
 from babelscope.progress import progress_bar
-from babelscope.steering.sweeps.answer_scores import Macro, Score, macro, score_answers
+from babelscope.steering.sweeps.answer_scores import Macro, Score, fluency_by_target, macro, score_answers
 from babelscope.steering.sweeps.decoding import Decoding
 from babelscope.steering.sweeps.steered_answers import Answer, Prompt, Steerer, generate_answers
 
@@ -46,11 +46,11 @@ def dose_response(
 ) -> list[CurvePoint]:
     """Score every (layer, strength) on development prompts; strength 0 is the unsteered model and is made once."""
     grid = [(layer, strength) for layer in layers for strength in strengths]
-    points = []
+    points, fluency = [], fluency_by_target(model, tokenizer, native)
     with progress_bar(total=len(grid), unit="point", desc="steering sweep", shown=progress) as bar:
         for layer, strength in grid:
             answers = generate_answers(model, tokenizer, requests, steerer_at(layer, strength), decoding=decoding)
-            points.append(make_point(layer, strength, answers, score_answers(model, tokenizer, answers, native)))
+            points.append(make_point(layer, strength, answers, score_answers(model, tokenizer, answers, fluency)))
             bar.update()
     return points
 

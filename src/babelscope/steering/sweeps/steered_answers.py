@@ -32,6 +32,7 @@ from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.steering import Receipt, steer
 from babelscope.steering.sweeps.decoding import Decoding
+from babelscope.steering.sweeps.drawn_tokens import drawn_keywords
 from babelscope.upstream.generation import pin_generation
 from babelscope.upstream.names import attribute
 
@@ -174,10 +175,14 @@ def ending_ids(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> tuple[
     """Ids that end a turn: those of the generation config, the tokenizer's end of text, and what the template writes
     after an answer, which the other two may lack.
     """
-    config_ids = attribute(model, "model.generation").eos_token_id
-    ending = config_ids if isinstance(config_ids, list) else [config_ids]
-    all_endings = [*ending, tokenizer.eos_token_id, end_of_turn(tokenizer)]
+    all_endings = [*config_endings(model), tokenizer.eos_token_id, end_of_turn(tokenizer)]
     return tuple(sorted({int(token) for token in all_endings if token is not None}))  # pyright: ignore[reportArgumentType]
+
+
+def config_endings(model: CausalModel) -> tuple[int, ...]:
+    """Ids that end a text by the generation config."""
+    ids = attribute(model, "model.generation").eos_token_id
+    return tuple(ids) if isinstance(ids, list) else () if ids is None else (ids,)
 
 
 class _Drawn(NamedTuple):
@@ -219,6 +224,7 @@ def answer_batch(
     device = layout.device_of(Site(None, "embed"))
     rows = None if steerer is None else [steerer(target, prompt.source) for prompt, target in batch]
     pinned = pin_generation(model, decoding.settings(ends))
+    keywords = drawn_keywords(pinned.keywords, layout.width("logits"), config_endings(model))
     with measured(layout), steered_rows(model, tokenizer, rows) as receipt:
 
         def draw() -> _Drawn:
@@ -226,11 +232,11 @@ def answer_batch(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
                 pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-                **pinned.keywords,
+                **keywords,
             )
             return _Drawn(out[:, ids.shape[1] :], receipt.counts(), random_states(device))
 
-        batch_result = piece_of_work(lambda: hash_of(ids, mask, *random_states(device), repr(pinned.keywords)), draw)
+        batch_result = piece_of_work(lambda: hash_of(ids, mask, *random_states(device), repr(keywords)), draw)
         # Of an interrupted run: what it drew and counted, and where its generator stood after.
         receipt.restore(batch_result.counts)
         set_random_states(batch_result.generators, device)

@@ -18,7 +18,7 @@ from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.steering.directions import language_arithmetic, mean_direction
-from babelscope.steering.sweeps.answer_scores import Score, score_answers
+from babelscope.steering.sweeps.answer_scores import Score, fluency_by_target, score_answers
 from babelscope.steering.sweeps.baselines import random_directions
 from babelscope.steering.sweeps.curve import CurvePoint, dose_response, grid_edge, widened
 from babelscope.steering.sweeps.decoding import Decoding
@@ -168,9 +168,6 @@ def steering_study(
     def own(name: str, count: int) -> list[Answer]:
         return write([(p, tag) for tag in detectable for p in [q for q in prompts[name] if q.source == tag][:count]])
 
-    def trial(answers: Sequence[Answer], native: Sequence[Answer]) -> Trial:
-        return Trial(tuple(answers), score_answers(model, tokenizer, answers, native))
-
     sweep = partial(
         dose_response,
         model,
@@ -193,6 +190,10 @@ def steering_study(
     requests, native = vary_sources(prompts["test"], detectable, test_prompts), own("test", test_prompts)
     few = vary_sources(prompts["test"], detectable, random_prompts)
     plain = pair_steerer(observation, layer_of, strength_of)
+    fluency = fluency_by_target(model, tokenizer, native)
+
+    def trial(answers: Sequence[Answer]) -> Trial:
+        return Trial(tuple(answers), score_answers(model, tokenizer, answers, fluency))
 
     def other(target: Language, source: Language) -> SteeringRecipe | Sequence[Operation]:
         """A third language's direction, for a row meant for `target`, at the target's own point if it is no target."""
@@ -207,11 +208,11 @@ def steering_study(
         points=tuple(points),
         chosen=chosen,
         per_target=best,
-        steered=trial(write(requests, plain), native),
-        native=trial(native, native),
-        unsteered=trial(write(few), native),
-        random=trial(random, native),
-        other_language=trial(write(few, other), native) if any_third else None,
+        steered=trial(write(requests, plain)),
+        native=trial(native),
+        unsteered=trial(write(few)),
+        random=trial(random),
+        other_language=trial(write(few, other)) if any_third else None,
         directions={tag: mean_direction(observation, target=tag, layer=layer_of[tag]) for tag in detectable},
         not_measurable=tuple(tag for tag in target_tags if tag not in detectable),
         edge=edge,
