@@ -85,6 +85,7 @@ TABLES = {
     "massive steering": steering.massive_steering_table,
     "kernels": units.kernel_table,
     "heads": units.heads_table,
+    "drawing": units.drawing_table,
     "gpu machine": gpu.gpu_machine_lines,
     "gpu kernels": gpu.gpu_kernels_table,
     "gpu step": gpu.gpu_step_table,

@@ -1,9 +1,12 @@
 """The one progress bar: drawn in place on a terminal and in a notebook, a line now and then in a log file."""
 
 import sys
+from collections.abc import Collection, Iterator
+from typing import TypeVar
 
 from tqdm.auto import tqdm
 
+Item = TypeVar("Item")
 SECONDS = 30.0
 """Between two lines of a log; what is done sooner writes none."""
 LINE = "{desc}: {unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left{postfix}"
@@ -49,3 +52,11 @@ def progress_bar(
         mininterval=SECONDS,
         maxinterval=SECONDS,
     )
+
+
+def with_progress(items: Collection[Item], *, unit: str, desc: str, shown: bool) -> Iterator[Item]:
+    """The items one after the other, each counted on a `progress_bar` when the next one is asked for."""
+    with progress_bar(total=len(items), unit=unit, desc=desc, shown=shown) as bar:
+        for item in items:
+            yield item
+            bar.update()

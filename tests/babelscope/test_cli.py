@@ -201,6 +201,22 @@ def test_a_killed_pass_resumes_to_the_same_bits(capsys, folder, kill, batch):
     assert call(capsys, *again)[1]["resumed_tokens"] == "complete"
 
 
+def test_a_finished_folder_is_no_result_of_another_call(capsys, folder, monkeypatch):
+    assert observe(capsys, folder, "obs")[0] == 0
+    kept = {file.name: file.read_bytes() for file in (folder / "obs").iterdir()}
+    code, _, err = observe(capsys, folder, "obs", "--resume", "--shards", "4")
+    assert code == 1 and "is complete, of another call: shards 32 then and 4 now" in one_line(err)
+    monkeypatch.chdir(folder)  # the same folders by another way
+    words = ["observe", "model", "corpus", "--out", "obs", "--resume", "--tokens-per-language", "1400"]
+    assert call(capsys, *words)[1]["resumed_tokens"] == "complete"
+    assert {file.name: file.read_bytes() for file in (folder / "obs").iterdir()} == kept
+    (folder / "obs" / "call.json").write_text("[]")
+    assert "does not say what was asked" in one_line(observe(capsys, folder, "obs", "--resume")[2])
+    (folder / "obs" / "call.json").unlink()
+    assert observe(capsys, folder, "obs", "--resume", "--shards", "4")[1]["resumed_tokens"] == "complete"
+    assert not (folder / "obs" / "call.json").exists()
+
+
 def test_a_dry_run_runs_nothing(capsys, folder):
     code, result, _ = observe(capsys, folder, "obs", "--dry-run")
     assert code == 0 and result["tokens"] == 2800 and not (folder / "obs").exists()

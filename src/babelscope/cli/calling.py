@@ -21,6 +21,7 @@ from tyro.conf import arg
 
 from babelscope.cli.argument_kinds import NewPath, free
 from babelscope.cli.arguments import Result
+from babelscope.cli.finished_calls import kept_call
 from babelscope.cli.flag_conditions import Call, UsedWith
 from babelscope.cli.telling import print_log_lines
 from babelscope.cli.verbs import VERBS
@@ -59,7 +60,8 @@ def call_verb(verb: str, words: list[str]) -> Result:
             library.propagate = False  # Each has a handler, and a line would be printed twice.
             for handler in library.handlers:
                 print_log_lines(handler)
-    return function(**call)
+    with kept_call(verb, call):
+        return function(**call)
 
 
 def function_of(verb: str) -> Callable[..., Result]:

@@ -84,7 +84,7 @@ def run_knowledge(
     plan.check(table)
     sets = None if neurons is None else NeuronSet.load(neurons)
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
-    report = measure_knowledge(language_model, tokenizer, table, plan=plan, neurons=sets)
+    report = measure_knowledge(language_model, tokenizer, table, plan=plan, neurons=sets, progress=True)
     report.save(out)
     fields = {"out": str(out), **report.summary()}
     return Told(fields, knowledge_lines(fields, against, out))
@@ -137,7 +137,7 @@ def run_priming(
         stimuli.pairs(prime, target, seed=seed)
     plan = PrimingPlan(separator=separator, controls=controls, items=count or None, resamples=resamples, seed=seed)
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
-    effects = structural_priming(language_model, tokenizer, stimuli, directions=pairs, plan=plan)
+    effects = structural_priming(language_model, tokenizer, stimuli, directions=pairs, plan=plan, progress=True)
     del language_model, tokenizer
     earlier = track_priming(
         checkpoints,
@@ -145,6 +145,7 @@ def run_priming(
         stimuli,
         directions=pairs,
         plan=plan,
+        progress=True,
     )
     findings = PrimingFindings(stimuli, effects, earlier, plan)
     findings.save(out)

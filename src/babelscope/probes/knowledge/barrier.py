@@ -17,6 +17,7 @@ from babelscope.models.plain import CausalModel
 from babelscope.probes.knowledge.facts import FactTable
 from babelscope.probes.knowledge.typed_ranking import BLANK, Question, entity_labels, question_means
 from babelscope.probes.probe_evidence import SiteEvidence
+from babelscope.progress import with_progress
 
 Mixture = Literal["base", "full", "question", "options", "gold option", "wrong option", "mixup"]
 MIXTURES: tuple[Mixture, ...] = ("base", "full", "question", "options", "gold option", "wrong option", "mixup")
@@ -49,6 +50,7 @@ def knowledge_barrier(
     options: int = 4,
     questions: int | None = None,
     seed: int = 0,
+    progress: bool = False,
 ) -> list[BarrierCell]:
     """Accuracy on multiple choice, all in one language and in mixtures with each other language.
 
@@ -63,7 +65,8 @@ def knowledge_barrier(
     """
     layout, base_tag = layout_of(model), Language.parse(base)
     rng, cells = np.random.default_rng(seed), list[BarrierCell]()
-    for tag, choices in barrier_questions(table, base_tag, options=options, questions=questions, seed=seed).items():
+    by_language = barrier_questions(table, base_tag, options=options, questions=questions, seed=seed)
+    for tag, choices in with_progress(by_language.items(), unit="language", desc="barrier", shown=progress):
         cells += language_cells(mixed_scores(layout, tokenizer, table, choices, (base_tag, tag)), tag, rng)
     return cells
 

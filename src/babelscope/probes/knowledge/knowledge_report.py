@@ -161,6 +161,7 @@ def measure_knowledge(
     *,
     plan: KnowledgePlan | None = None,
     neurons: NeuronSet | None = None,
+    progress: bool = False,
 ) -> KnowledgeReport:
     """Everything about what a model knows in which language; see the functions of `babelscope.probes.knowledge`.
 
@@ -172,7 +173,7 @@ def measure_knowledge(
     if neurons is not None:
         # Before minutes of work: whether they are this model's, and whether controls can be drawn.
         neuron_controls(model, tokenizer, table, neurons, draws=plan.draws, seed=plan.seed)
-    knowledge = rank_objects(model, tokenizer, table, ranking=plan.ranking, seed=plan.seed)
+    knowledge = rank_objects(model, tokenizer, table, ranking=plan.ranking, seed=plan.seed, progress=progress)
     choice = None
     if plan.clusters:
         common = common_facts(table)
@@ -183,12 +184,26 @@ def measure_knowledge(
     barrier = []
     if plan.barrier:
         barrier = knowledge_barrier(
-            model, tokenizer, table, base=plan.against, options=OPTIONS, questions=plan.barrier, seed=plan.seed
+            model,
+            tokenizer,
+            table,
+            base=plan.against,
+            options=OPTIONS,
+            questions=plan.barrier,
+            seed=plan.seed,
+            progress=progress,
         )
     losses = []
     if neurons is not None:
         losses = knowledge_without_neurons(
-            model, tokenizer, table, neurons, ranking=plan.ranking, draws=plan.draws, seed=plan.seed
+            model,
+            tokenizer,
+            table,
+            neurons,
+            ranking=plan.ranking,
+            draws=plan.draws,
+            seed=plan.seed,
+            progress=progress,
         )
     return KnowledgeReport(
         plan=plan,
@@ -197,6 +212,6 @@ def measure_knowledge(
         biases=[home_bias(knowledge, tag) for tag in table.languages if table.homes.get(tag)],
         barrier=barrier,
         choice=choice,
-        lens=object_lens(model, tokenizer, table) if plan.lens else [],
+        lens=object_lens(model, tokenizer, table, progress=progress) if plan.lens else [],
         losses=losses,
     )

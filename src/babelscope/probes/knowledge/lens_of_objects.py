@@ -21,6 +21,7 @@ from babelscope.probes.knowledge.facts import FactTable
 from babelscope.probes.knowledge.typed_ranking import BLANK, Question, entity_labels, question_tokens
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.streams import depth_sites
+from babelscope.progress import with_progress
 from babelscope.recording.walk import walk
 from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
@@ -100,7 +101,12 @@ def question_of(table: FactTable, fact: int, tag: Language) -> Question:
 
 @torch.no_grad()
 def object_lens(
-    model: CausalModel, tokenizer: PreTrainedTokenizerBase, table: FactTable, *, languages: Sequence[str] | None = None
+    model: CausalModel,
+    tokenizer: PreTrainedTokenizerBase,
+    table: FactTable,
+    *,
+    languages: Sequence[str] | None = None,
+    progress: bool = False,
 ) -> list[LensPoint]:
     """How early each language's facts can be read: the logit lens at the last token of the question, at every depth.
 
@@ -110,7 +116,8 @@ def object_lens(
     Source of the lens: nostalgebraist 2020; arXiv:2402.10588.
     """
     layout, points = layout_of(model), list[LensPoint]()
-    for tag in table.languages if languages is None else [Language.parse(name) for name in languages]:
+    tags = table.languages if languages is None else [Language.parse(name) for name in languages]
+    for tag in with_progress(tags, unit="language", desc="lens of objects", shown=progress):
         places = table.asked(tag)
         relations = [*dict.fromkeys(table.facts[at].relation for at in places)]
         blank = [Question(name, BLANK, entity_labels(table, table.objects(name, tag), tag)) for name in relations]

@@ -20,6 +20,7 @@ from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.knowledge.facts import OBJECT, FactTable
 from babelscope.probes.probe_evidence import SiteEvidence
+from babelscope.progress import with_progress
 
 Ranking = Literal["corrected", "mean"]
 BLANK = "___"
@@ -194,6 +195,7 @@ def rank_objects(
     ranking: Ranking = "corrected",
     draws: int = 999,
     seed: int = 0,
+    progress: bool = False,
 ) -> Knowledge:
     """Typed ranking: every object of a fact's relation in the fact's place, scored and ranked, in every language.
 
@@ -208,7 +210,8 @@ def rank_objects(
     """
     check_every_language_is_asked(table)
     layout = layout_of(model)
-    scores = {tag: language_scores(layout, tokenizer, table, tag) for tag in table.languages}
+    tags = with_progress(table.languages, unit="language", desc="asking facts", shown=progress)
+    scores = {tag: language_scores(layout, tokenizer, table, tag) for tag in tags}
     return Knowledge(table, scores, ranking, draws, seed)
 
 

@@ -17,6 +17,7 @@ from babelscope.models.plain import CausalModel
 from babelscope.probes.knowledge.facts import FactTable
 from babelscope.probes.knowledge.typed_ranking import Ranking, rank_objects
 from babelscope.probes.probe_evidence import SiteEvidence
+from babelscope.progress import with_progress
 
 RESAMPLES = 1_000
 """Of facts, for intervals."""
@@ -50,6 +51,7 @@ def knowledge_without_neurons(
     ranking: Ranking = "corrected",
     draws: int = 3,
     seed: int = 0,
+    progress: bool = False,
 ) -> list[KnowledgeLoss]:
     """Ask every language of the table with each language's neurons off, and with layer-matched random ones off.
 
@@ -66,7 +68,8 @@ def knowledge_without_neurons(
 
     untouched, losses = rights(model, tokenizer, table, ranking), []
     rng = np.random.default_rng(seed)
-    for tag in (tag for tag in neurons.languages if tag in table.languages):
+    tags = [tag for tag in neurons.languages if tag in table.languages]
+    for tag in with_progress(tags, unit="set", desc="facts without neurons", shown=progress):
         row = neurons.index(tag)
         off = right_without(neurons.mask()[row])
         random = [right_without(mask) for mask in controls[:, row]]

@@ -17,6 +17,7 @@ from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.priming.stimuli import PrimedPair, Stimuli
+from babelscope.progress import with_progress
 
 Condition = Literal["structure", "shuffled words", "unrelated", "language"]
 CONDITIONS: dict[Condition, str] = {
@@ -83,6 +84,7 @@ def structural_priming(
     *,
     directions: Sequence[tuple[str, str]] | None = None,
     plan: PrimingPlan | None = None,
+    progress: bool = False,
 ) -> list[PrimingEffect]:
     """The effect of a prime's structure on the structure of a target of other words, by pair of languages.
 
@@ -95,14 +97,20 @@ def structural_priming(
     Source: Arnett et al. 2025, arXiv:2503.03962, after Michaelov et al. 2023, arXiv:2311.09194.
     """
     plan, layout = plan or PrimingPlan(), layout_of(model)
-    effects, rng = list[PrimingEffect](), np.random.default_rng(plan.seed)
+    rng = np.random.default_rng(plan.seed)
     by_direction = [
         ((Language.parse(prime), Language.parse(target)), stimuli.pairs(prime, target, seed=plan.seed)[: plan.items])
         for prime, target in directions or usual_directions(stimuli)
     ]
-    for languages, pairs in by_direction:
-        for condition, trials in trials_of(stimuli, pairs, languages, plan.controls, rng).items():
-            effects.append(effect_of(layout, tokenizer, condition, languages, trials, plan))
+    asked: list[tuple[Condition, tuple[Language, Language], list[PrimedTrial]]] = [
+        (condition, languages, trials)
+        for languages, pairs in by_direction
+        for condition, trials in trials_of(stimuli, pairs, languages, plan.controls, rng).items()
+    ]
+    effects = [
+        effect_of(layout, tokenizer, condition, languages, trials, plan)
+        for condition, languages, trials in with_progress(asked, unit="effect", desc="priming", shown=progress)
+    ]
     q = benjamini_hochberg([effect.p for effect in effects]).tolist()
     return [effect._replace(q=value) for effect, value in zip(effects, q, strict=True)]
 
@@ -241,10 +249,13 @@ def track_priming(
     *,
     directions: Sequence[tuple[str, str]] | None = None,
     plan: PrimingPlan | None = None,
+    progress: bool = False,
 ) -> dict[str, list[PrimingEffect]]:
     """The effects at each checkpoint of a training run, in order; one checkpoint is in memory at a time."""
     plan = replace(plan or PrimingPlan(), controls=False)
     return {
-        checkpoint: structural_priming(*open_checkpoint(checkpoint), stimuli, directions=directions, plan=plan)
+        checkpoint: structural_priming(
+            *open_checkpoint(checkpoint), stimuli, directions=directions, plan=plan, progress=progress
+        )
         for checkpoint in checkpoints
     }
