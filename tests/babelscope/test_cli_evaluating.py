@@ -1,6 +1,7 @@
 """`babelscope evaluate` as a user meets it, on a tiny model saved to disk."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from babelscope import Direction, Operation, Site, SteeringRecipe, open_model, o
 from babelscope.cli import main
 from babelscope.cli.asking import read_lines
 from babelscope.cli.prompt_sets import prompts_of
+from babelscope.cli.telling_scores import perplexity_lines
 from babelscope.languages import Language
 
 
@@ -147,10 +149,29 @@ def test_confusion_of_a_models_own_answers(capsys, folder):
     ]
 
 
-def test_perplexity_is_as_before(capsys, folder):
+def test_perplexity_says_how_sure_it_is_and_of_how_much_text(capsys, folder):
     code, result, err = call(capsys, "evaluate", "perplexity", folder / "model", folder / "corpus")
     assert code == 0, err
     assert set(result["bits_per_byte"]) == {"en", "fi"} and min(result["bits_per_byte"].values()) > 0
+    for tag, bits in result["bits_per_byte"].items():
+        nats = result["nats_per_token"][tag] * result["tokens"][tag]
+        assert bits == pytest.approx(nats / math.log(2) / result["bytes"][tag])
+        low, high = result["interval"][tag]
+        assert low < bits < high and result["documents"][tag] >= 2
+
+
+def test_perplexity_is_a_table_for_a_person(capsys, folder):
+    assert main(["evaluate", "perplexity", str(folder / "model"), str(folder / "corpus")]) == 0
+    heading, english, finnish, *_ = capsys.readouterr().out.splitlines()
+    assert heading.split("  ")[0] == "language" and "bits a byte" in heading and "documents" in heading
+    assert english.startswith("en ") and finnish.startswith("fi ") and " to " in finnish
+
+
+def test_one_document_has_no_interval():
+    fields = {name: {"fi": 1} for name in ("documents", "tokens", "bytes")}
+    lines = perplexity_lines({**fields, "bits_per_byte": {"fi": 1.5}, "interval": {"fi": [None, None]},
+                              "nats_per_token": {"fi": 3.0}})  # fmt: skip
+    assert "– to –" in lines[1]
 
 
 def test_bad_input_is_one_line(capsys, folder):

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t
 
 from babelscope.artifacts import NeuronSet, Observation, Origin, SiteRecord
 from babelscope.controls import (
@@ -29,6 +30,7 @@ from babelscope.controls import (
     wilson_interval,
     write_evidence,
 )
+from babelscope.controls.intervals import ratio_interval
 from babelscope.controls.shards import (
     NeuronSums,
     bootstrap_weights,
@@ -750,3 +752,29 @@ def test_evidence_is_written_as_one_object_a_line(tmp_path):
     assert (first["language"], first["p"], first["seed"]) == ("fi", 0.05, 0)
     assert (second["p"], second["low"], second["seed"], second["note"]) == (None, None, None, "größer")
     assert list(first) == list(second)
+
+
+def test_the_interval_of_a_ratio_by_hand():
+    low, high = ratio_interval([3.0, 5.0, 7.0], [2, 4, 0], 0.9)
+    ratio, weights = 8 / 6, (1 / 3, 2 / 3)
+    left = [(3 - 2 * ratio) / (1 - weights[0]), (5 - 4 * ratio) / (1 - weights[1])]
+    degrees = 1 / sum(weight**2 for weight in weights) - 1
+    arm = float(t.ppf(0.95, degrees)) * math.sqrt(sum(value**2 for value in left)) / 6
+    assert (low, high) == (pytest.approx(ratio - arm), pytest.approx(ratio + arm))
+
+
+@pytest.mark.parametrize(("parts", "sizes"), [([], []), ([2.0], [4]), ([1.0, 2.0], [0, 3])])
+def test_fewer_than_two_units_have_no_interval(parts, sizes):
+    assert all(map(math.isnan, ratio_interval(parts, sizes)))
+
+
+@pytest.mark.parametrize("n", [6, 12, 60])
+def test_the_interval_of_a_ratio_holds_it_as_often_as_it_says(n):
+    """Documents of very different lengths, whose losses a token differ and hang on the length."""
+    rng, held, trials = np.random.default_rng(0), 0, 1500
+    sizes = rng.geometric(1 / 40, size=(trials, n))
+    parts = sizes * rng.gamma(8, 0.25, size=(trials, n)) + 2.0
+    for part, size in zip(parts, sizes, strict=True):
+        low, high = ratio_interval(part, size)
+        held += low <= 2.0 + 2.0 / 40 <= high
+    assert 0.93 <= held / trials <= 0.975

@@ -11,6 +11,7 @@ from babelscope.cli.argument_kinds import ByFunction, PlainFile, SavedAs, alone,
 from babelscope.cli.arguments import Chat, CorpusName, Device, Dtype, File, Model, Out, Result, Split, System, Tag, Text
 from babelscope.cli.flag_conditions import UsedWith, saved_as
 from babelscope.cli.quantities import NewTokens, Resamples, RowLength, Seed, Strength, Temperature
+from babelscope.cli.telling import Told
 from babelscope.evaluation.label_tables import LabelSet
 from babelscope.files.writing import new_folder, write_text
 from babelscope.languages import Language
@@ -42,7 +43,7 @@ def run_perplexity(
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> Result:
-    """Held-out bits per byte by language.
+    """Held-out bits per byte by language, with an interval over documents.
 
     Args:
         corpus: folder of <tag>.txt or .jsonl, file of rows with language and text, hub id, or "reference".
@@ -50,13 +51,23 @@ def run_perplexity(
         split: the text that is scored; a corpus without splits is dealt out by document, and "all" is the whole of it.
         max_length: tokens per document at most, BOS included.
     """
+    from babelscope.cli.telling_scores import perplexity_lines
     from babelscope.corpus import load_corpus
-    from babelscope.evaluation import bits_per_byte
+    from babelscope.evaluation import held_out_losses
     from babelscope.models import open_model
 
     texts = load_corpus(corpus, languages or None, split=split)
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
-    return {"bits_per_byte": bits_per_byte(language_model, tokenizer, texts, max_length=max_length)}
+    losses = held_out_losses(language_model, tokenizer, texts, max_length=max_length, progress=True)
+    fields = {
+        "bits_per_byte": {part.language: part.bits_per_byte for part in losses},
+        "interval": {part.language: [*map(nan_as_null, part.bits_interval())] for part in losses},
+        "nats_per_token": {part.language: part.nats_per_token for part in losses},
+        "documents": {part.language: len(part.nats) for part in losses},
+        "tokens": {part.language: int(part.tokens.sum()) for part in losses},
+        "bytes": {part.language: int(part.n_bytes.sum()) for part in losses},
+    }
+    return Told(fields, perplexity_lines(fields))
 
 
 @alone

@@ -1,4 +1,4 @@
-"""What `knowledge`, `priming`, `edit`, `transfer` and `adapt` say to a person: tables with their units and controls.
+"""What `knowledge`, `priming`, `edit`, `transfer`, `adapt` and `evaluate perplexity` say to a person.
 
 Each function takes the fields that `--json` prints, with numbers as shares, or in bits per byte.
 """
@@ -155,3 +155,17 @@ def adapt_lines(fields: Fields, out: Path) -> list[str]:
             f"{share_text(cast['lost'])} of the change's length is lost"
         )
     return lines
+
+
+def perplexity_lines(fields: Fields) -> list[str]:
+    """Loss of each language with its interval and what it was measured on."""
+    rows = [["language", "bits a byte", "95 %", "nats a token", "documents", "tokens", "bytes"]]
+    for tag, bits in fields["bits_per_byte"].items():
+        low, high = (DASH if end is None else plain(end, 4) for end in fields["interval"][tag])
+        counts = (f"{fields[name][tag]:,}" for name in ("documents", "tokens", "bytes"))
+        rows.append([tag, plain(bits, 4), f"{low} to {high}", plain(fields["nats_per_token"][tag], 4), *counts])
+    return [
+        *aligned(rows),
+        "95 %: over documents; compare languages and vocabularies in bits a byte, a token is another amount of text in "
+        "each",
+    ]

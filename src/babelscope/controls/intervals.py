@@ -51,6 +51,27 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     return Interval(max(0.0, (centre - arm) / (n + z**2)), min(1.0, (centre + arm) / (n + z**2)))
 
 
+def ratio_interval(parts: Numbers, sizes: Numbers, level: float = 0.95) -> Interval:
+    """Of Σ parts / Σ sizes over independent units, such as nats and bytes of documents; in the same order.
+
+    By the linear form of the ratio with what each unit leaves when the others alone say what the ratio is,
+    Σ ((part_i − r · size_i) / (1 − w_i))² / (Σ size_i)² with w_i = size_i / Σ size_i, and Student's t with
+    1 / Σ w_i² − 1 degrees of freedom: few long documents count as few. Units of size 0 are left out. NaN where that
+    leaves fewer than two units, or one unit that is all.
+    Source: HC3 of MacKinnon and White 1985, doi:10.1016/0304-4076(85)90158-7; Kish 1965 for the number of units.
+    """
+    from scipy.stats import t
+
+    part, size = _float64(parts), _float64(sizes)
+    part, size = part[size > 0], size[size > 0]
+    if len(size) < 2:
+        return Interval(math.nan, math.nan)
+    weight, ratio = size / size.sum(), part.sum() / size.sum()
+    variance = np.square((part - ratio * size) / (1 - weight)).sum() / size.sum() ** 2
+    arm = float(t.ppf((1 + level) / 2, 1 / np.square(weight).sum() - 1)) * math.sqrt(variance)
+    return Interval(float(ratio - arm), float(ratio + arm))
+
+
 def rank_p(value: float, draws: Numbers) -> float:
     """One-sided p of a value among random draws, large being extreme: (1 + #{draws >= value}) / (R + 1).
 

@@ -1,7 +1,7 @@
 """Scores: loss on held-out text, and the language, content, fluency and variety of answers.
 
 Here: judges and scores of text and answers, and the loss; generating the answers is in `steering.sweeps`.
-Imports: corpus, languages, models, recording, sites, upstream.
+Imports: controls, corpus, languages, models, progress, recording, sites, upstream.
 """
 
 from typing import TYPE_CHECKING
@@ -44,7 +44,15 @@ if TYPE_CHECKING:
         known_languages,
     )
     from babelscope.evaluation.label_tables import LABELS, LabelSet, labels_of, language_of
-    from babelscope.evaluation.losses import HeldOut, Losses, answer_losses, answer_nll, bits_per_byte, document_losses
+    from babelscope.evaluation.losses import (
+        HeldOut,
+        Losses,
+        answer_losses,
+        answer_nll,
+        bits_per_byte,
+        document_losses,
+        held_out_losses,
+    )
     from babelscope.evaluation.prompts import PromptKind, SetAnswer, SetPrompt, load_answers, load_prompts
     from babelscope.evaluation.similarity import Similarity, semantic_similarity, sentence_vectors
 
@@ -86,6 +94,7 @@ __all__ = [
     "document_losses",
     "english_words",
     "fluency",
+    "held_out_losses",
     "harmonic_mean",
     "judge_answer",
     "judge_answers",

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float, Float64, Int64, Tensor
+from babelscope.controls.intervals import Interval, ratio_interval
 from babelscope.corpus import (
     Batch,
     Texts,
@@ -25,6 +26,7 @@ from babelscope.evaluation.next_token import next_token_nll
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.progress import progress_bar
 from babelscope.recording.walk import walk
 from babelscope.recording.watchers import ReadSite, Watcher
 from babelscope.sites import Site
@@ -129,6 +131,10 @@ class Losses(NamedTuple):
         """Bits per UTF-8 byte of the scored text."""
         return float(self.nats.sum() / math.log(2) / self.n_bytes.sum())
 
+    def bits_interval(self, level: float = 0.95) -> Interval:
+        """Of the bits per byte, over documents, which are the independent units; NaN for fewer than two."""
+        return ratio_interval(self.nats / math.log(2), self.n_bytes, level)
+
 
 @dataclass(frozen=True, eq=False)
 class DocumentNats:
@@ -189,9 +195,31 @@ def bits_per_byte(
     model: CausalModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, *, max_length: int = 512
 ) -> dict[Language, float]:
     """Held-out bits per UTF-8 byte of each language, every document alone after BOS."""
+    losses = held_out_losses(model, tokenizer, texts, max_length=max_length)
+    return {part.language: part.bits_per_byte for part in losses}
+
+
+def held_out_losses(
+    model: CausalModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    *,
+    max_length: int = 512,
+    progress: bool = False,
+) -> list[Losses]:
+    """Losses on the documents of each language, every document alone after BOS.
+
+    Raises CorpusError for a language without a token to score, MeasurementError where a loss is NaN or infinite.
+    """
     layout = layout_of(model)
     prepared = HeldOut.prepare(tokenizer, texts, max_length=max_length)
-    return {held_out.language: document_losses(layout, held_out).bits_per_byte for held_out in prepared}
+    with progress_bar(total=sum(len(part.documents) for part in prepared), unit="document", shown=progress) as bar:
+        losses = []
+        for part in prepared:
+            bar.set_description_str(str(part.language), refresh=False)
+            losses.append(document_losses(layout, part))
+            bar.update(len(part.documents))
+    return losses
 
 
 def answer_losses(
