@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -215,6 +216,17 @@ def test_a_finished_folder_is_no_result_of_another_call(capsys, folder, monkeypa
     (folder / "obs" / "call.json").unlink()
     assert observe(capsys, folder, "obs", "--resume", "--shards", "4")[1]["resumed_tokens"] == "complete"
     assert not (folder / "obs" / "call.json").exists()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["evaluate", "confusion", "--help"], ["doctor"], ["--version"]])
+def test_a_reader_that_goes_away_is_no_error_to_tell(words):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "babelscope", *words], stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_a_dry_run_runs_nothing(capsys, folder):

@@ -13,9 +13,10 @@ from conftest import tiny_model
 from training_cases import OTHERS, TEXT, some_neurons
 from transformers import AutoModelForCausalLM
 
-from babelscope import Delta, NeuronSet, layout_of
+from babelscope import Delta, Language, NeuronSet, layout_of
 from babelscope.adapters.lora_adapter import LoraAdapter
 from babelscope.cli import main
+from babelscope.cli.adaptation_job import saying_no_gain
 from babelscope.errors import PrerequisiteError
 from babelscope.subnetworks import Bank, ElementDelta
 from babelscope.subnetworks.running import Training
@@ -292,3 +293,11 @@ def test_time_and_memory_are_said_before_the_first_step_and_change_nothing(capsy
     call(capsys, folder, "--out", folder / "silent")
     first, second = (Delta.load(folder / name).rows for name in ("delta", "silent"))
     assert all(torch.equal(rows, second[name]) for name, rows in first.items())
+
+
+def test_a_gain_is_nothing_to_say_and_none_is_said_once(caplog):
+    assert saying_no_gain(Language("eu"), 0.1, "the untouched model") == {}
+    assert not caplog.records
+    said = saying_no_gain(Language("eu"), -0.25, "the model's own vocabulary")
+    assert "takes 0.2500 bits per byte more than with the model's own vocabulary" in said["no_gain"]
+    assert [record.getMessage() for record in caplog.records] == [said["no_gain"]]

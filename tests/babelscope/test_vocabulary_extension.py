@@ -273,6 +273,16 @@ def test_without_a_size_the_curve_of_other_text_chooses():
     assert [made.parameters["curve"]["held_out"] for made in packs] == [True, True, False]
 
 
+def test_entries_that_save_nothing_where_they_are_counted_are_said(caplog):
+    tokenizer = tokenizer_of("byte-level")
+    model = model_for(tokenizer)
+    extend_vocabulary(model, tokenizer, lines("tt", count=60), size=3, valid={"tt": ["1 2 3 4 5 6"]}, min_count=3)
+    assert "3 new entries save none of the" in caplog.text
+    caplog.clear()
+    extend_vocabulary(model, tokenizer, lines("tt", count=60), size=3, valid=held_out("tt"), min_count=3)
+    assert "save none" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("words", "error", "says"),
     [

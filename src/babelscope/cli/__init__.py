@@ -8,6 +8,7 @@ vocabulary.
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -22,10 +23,34 @@ DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns 0 done, 1 failed, 2 misuse, 130 interrupted (resumable)."""
+    """Run one verb; returns 0 done, 1 failed, 2 misuse, 130 interrupted (resumable).
+
+    Where the reader of the output went away, as `head` does after its lines, nothing more is said.
+    """
+    try:
+        code = run_words(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not reader_is_gone():
+            raise
+        return FAILED
+    return code
+
+
+def reader_is_gone() -> bool:
+    """Whether nobody reads the output any more; if so, what is left of it goes nowhere."""
+    try:
+        print(flush=True)  # without a buffer nothing is left that a flush could fail on
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def run_words(words: list[str]) -> int:
+    """What `main` does with the words of a command line."""
     if isinstance(sys.stdout, TextIOWrapper):  # What it has no letter for is escaped, as it is on stderr.
         sys.stdout.reconfigure(errors="backslashreplace")
-    words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         print(PROGRAM_HELP)
         return DONE if words else MISUSE

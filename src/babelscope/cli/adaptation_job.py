@@ -298,17 +298,23 @@ def write_baseline(
     return {"out": str(out), "method": result.method, **result_fields}
 
 
+def saying_no_gain(language: Language, gain: float, before: str) -> dict[str, str]:
+    """A field that says so where test text takes no fewer bits per byte than `before`; it is logged too."""
+    if gain > 0:
+        return {}
+    line = f"no gain: test text of {language} takes {-gain:.4f} bits per byte more than with {before}"
+    found = {"no_gain": f"{line}; lower --learning-rate, or give more text"}
+    log.warning(found["no_gain"])
+    return found
+
+
 def summary(
     language: Language, scores: BeforeAfter, trained: int, learning_rate: float, rates: dict[float, float]
 ) -> dict[str, Any]:
     """Bits per byte of the test text: the target's gain, the others' mean rise; a run that did not help says so."""
-    gain, without = scores.gain(language), {}
-    if not gain > 0:
-        line = f"no gain: test text of {language} takes {-gain:.4f} bits per byte more than with the untouched model"
-        without = {"no_gain": f"{line}; lower --learning-rate, or give more text"}
-        log.warning(without["no_gain"])
+    gain = scores.gain(language)
     return {
-        **without,
+        **saying_no_gain(language, gain, "the untouched model"),
         "language": language,
         "trained": trained,
         "learning_rate": learning_rate,

@@ -70,7 +70,7 @@ def run_train(
     from babelscope.adaptation import train_vocabulary
     from babelscope.adaptation.result_file import RESULT
     from babelscope.artifacts import NeuronSet
-    from babelscope.cli.adaptation_job import read_splits, refuse_untouched
+    from babelscope.cli.adaptation_job import read_splits, refuse_untouched, saying_no_gain
     from babelscope.cli.adapting import check_rows
     from babelscope.evaluation import bits_per_byte
     from babelscope.files.state_folder import hash_json
@@ -131,6 +131,7 @@ def run_train(
                 changes.enter_context(change.applied(opened))
         after = bits_per_byte(opened, loaded.tokenizer, texts.test)
     result = {
+        **saying_no_gain(tag, own[tag] - after[tag], "the model's own vocabulary"),
         "language": tag,
         "rows": loaded.n_new,
         "neurons": 0 if chosen is None else len(chosen.indices),

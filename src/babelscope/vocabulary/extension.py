@@ -1,5 +1,6 @@
 """Add entries to a vocabulary, so that a language is written in fewer tokens."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from babelscope.vocabulary.token_tables import check_none_applied, token_tables
 from babelscope.vocabulary.tokenizer_form import TokenizerForm
 from babelscope.vocabulary.translated_rows import check_pairs
 
+log = logging.getLogger(__name__)
 SIZES = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 """Where the curve of saved tokens is read."""
 ENOUGH = 0.75
@@ -95,6 +97,13 @@ def new_entries(
     pieces = [] if size == 0 else learn_pieces(form, words, most=size, min_count=min_count)
     _check_given(pieces, size, min_count, corpus)
     curve = saving_curve(tokenizer, form, pieces, test)
+    if curve["saved"] and not curve["saved"][-1]:
+        log.warning(
+            "%d new entries save none of the %d tokens of the text they are counted in: they are of other words; learn "
+            "from text like that which the model is to read",
+            len(pieces),
+            curve["tokens"],
+        )
     pieces = pieces[: _chosen(curve) if size is None else size]
     extended = with_pieces(form, pieces)
     # A curve of the text that was learnt from flatters: it says so.
