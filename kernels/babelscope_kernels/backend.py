@@ -22,7 +22,8 @@ _told: set[tuple[str, str]] = set()
 
 
 def choose(op: str, backend: str, tensors: Iterable[Tensor], *, objection: str = "") -> Literal["torch", "triton"]:
-    """The backend of one call, by the rule above; each (kernel, backend) is logged once.
+    """The backend of one call, by the rule above; each (kernel, backend) is logged once, for
+    people to see where there is a GPU.
 
     tensors: all that the kernel reads or writes. objection: why this kernel cannot do these shapes, or "".
     Raises KernelError for an unknown backend, and for "triton" where the rule refuses it.
@@ -37,7 +38,9 @@ def choose(op: str, backend: str, tensors: Iterable[Tensor], *, objection: str =
     chosen: Literal["torch", "triton"] = "torch" if why else "triton"
     if not torch.compiler.is_compiling() and (op, chosen) not in _told:
         _told.add((op, chosen))
-        _log.info("%s runs on %s%s", op, chosen, f": {why}" if why else "")
+        # Without a GPU nobody expects a kernel.
+        level = logging.INFO if torch.cuda.is_available() else logging.DEBUG
+        _log.log(level, "%s runs on %s%s", op, chosen, f": {why}" if why else "")
     return chosen
 
 

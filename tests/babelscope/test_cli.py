@@ -218,7 +218,7 @@ def test_a_finished_folder_is_no_result_of_another_call(capsys, folder, monkeypa
     assert not (folder / "obs" / "call.json").exists()
 
 
-@pytest.mark.parametrize("words", [["--help"], ["evaluate", "confusion", "--help"], ["doctor"], ["--version"]])
+@pytest.mark.parametrize("words", [["--help"], ["evaluate", "confusion", "--help"], ["merge", "--help"], ["--version"]])
 def test_a_reader_that_goes_away_is_no_error_to_tell(words):
     read, write = os.pipe()
     os.close(read)

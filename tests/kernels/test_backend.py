@@ -44,12 +44,14 @@ def test_a_kernels_own_objection_decides(monkeypatch):
         backend.choose("op", "triton", [torch.zeros(2)], objection="rank 17, at most 16")
 
 
-def test_the_choice_is_logged_once(caplog):
-    with caplog.at_level(logging.INFO, logger="babelscope_kernels.backend"):
+@pytest.mark.parametrize(("there_is_a_gpu", "level"), [(True, logging.INFO), (False, logging.DEBUG)])
+def test_the_choice_is_logged_once_and_shown_where_there_is_a_gpu(caplog, monkeypatch, there_is_a_gpu, level):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there_is_a_gpu)
+    with caplog.at_level(logging.DEBUG, logger="babelscope_kernels.backend"):
         for _ in range(3):
             backend.choose("op", "auto", [torch.zeros(2)])
-    assert [record.getMessage() for record in caplog.records] == [
-        "op runs on torch: tensors are on cpu, expected a CUDA device"
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (level, "op runs on torch: tensors are on cpu, expected a CUDA device")
     ]
 
 
