@@ -122,6 +122,9 @@ def test_an_undecodable_byte_is_one_line_everywhere(tmp_path):
             load_answers(tmp_path / name)
     with pytest.raises(CorpusError, match=r"fi.txt, line 2: unreadable, is not UTF-8 at byte 3"):
         read_prompts([str(tmp_path / "fi.txt")])
+    for empty in ("", " \n"):
+        with pytest.raises(CorpusError, match="an empty prompt came"):
+            read_prompts(["a text", empty])
     with pytest.raises(CorpusError, match="half a surrogate pair"):
         read_prompts([b"hyv\xe4".decode("utf-8", "surrogateescape")])
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n{"x": ' + "[" * 5000)

@@ -14,6 +14,7 @@ from babelscope.adapters.lora_adapter import PREFIX, LoraAdapter
 from babelscope.adapters.peft import place_of
 from babelscope.axes import Tensor
 from babelscope.models import Layout
+from babelscope.models.seeding import seeded
 from babelscope.subnetworks.elements import Elements
 from babelscope.subnetworks.fused_adamw import adamw_step
 from babelscope.subnetworks.running import Student
@@ -74,10 +75,9 @@ class PeftStudent:
     def installed(self) -> Iterator[None]:
         """While open the adapter stands in the model; after it the model's own modules and values are back."""
         self.shapes = {name: tuple(value.shape) for name, value in self.layout.model.named_parameters()}
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with seeded(self.seed), warnings.catch_warnings():
             # peft 0.21 asks for a property that transformers 5.23 deprecates.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            torch.manual_seed(self.seed)
             wrapped = get_peft_model(self.layout.model, self.config)
         try:
             self.held = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}

@@ -65,7 +65,9 @@ def read_lines(file: Path, what: str) -> list[str]:
 
 
 def check_no_name(word: str) -> None:
-    """Raise CorpusError for a word that looks like a file's name and is none: it would be a prompt by mistake."""
+    """Raise CorpusError for a word that is a prompt by mistake alone: an empty one, or the name of a missing file."""
+    if not word.strip():
+        raise CorpusError("an empty prompt came; expected a text, or a file of prompts; write one")
     ends = (".txt", ".jsonl", ".json", ".csv", *COMPRESSED)
     if not any(letter.isspace() for letter in word) and word.endswith(ends):
         raise CorpusError(f"{word}: no such file; expected a file of prompts, or a text; correct the path")

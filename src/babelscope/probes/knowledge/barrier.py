@@ -95,7 +95,7 @@ def barrier_questions(
         if len(places) < 2:
             raise MeasurementError(
                 f"{len(places)} questions of {options} options can be asked in {base} and {tag}; expected at least "
-                "two; add labels and objects, or leave the mixtures out"
+                "two; add labels and objects, or leave the mixtures out (barrier 0)"
             )
         by_language[tag] = {at: choices[at] for at in places[:questions]}
     return by_language

@@ -29,6 +29,7 @@ from babelscope.files.work_log import hash_of, piece_of_work
 from babelscope.languages import Language
 from babelscope.models import batch_positions, layout_of, measured
 from babelscope.models.plain import CausalModel
+from babelscope.models.seeding import seeded
 from babelscope.sites import Site
 from babelscope.steering import Receipt, steer
 from babelscope.steering.sweeps.decoding import Decoding
@@ -143,9 +144,7 @@ def generate_answers(
     ends = ending_ids(model, tokenizer) if chats else ()
     order = sorted(range(len(requests)), key=lambda index: (len(requests[index][0].text), index))
     answers: list[Answer | None] = [None] * len(requests)
-    devices = [layout_of(model).device_of(Site(None, "embed"))]
-    with torch.random.fork_rng(devices=[device for device in devices if device.type == "cuda"]):
-        torch.manual_seed(decoding.seed)
+    with seeded(decoding.seed):
         for chosen in _batches(model, encoded, order, decoding.batch_size):
             batch = [requests[index] for index in chosen]
             rows = [encoded[index] for index in chosen]
