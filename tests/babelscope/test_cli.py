@@ -16,6 +16,8 @@ from conftest import tiny_model
 
 from babelscope import NeuronSet, Observation
 from babelscope.cli import main, way_on
+from babelscope.cli.finished_calls import deciding_arguments, kept_call
+from babelscope.errors import ArtifactError
 from babelscope.files.writing import locked
 from babelscope.recording.walk import Walker
 
@@ -211,6 +213,12 @@ def test_a_finished_folder_is_no_result_of_another_call(capsys, folder, monkeypa
     words = ["observe", "model", "corpus", "--out", "obs", "--resume", "--tokens-per-language", "1400"]
     assert call(capsys, *words)[1]["resumed_tokens"] == "complete"
     assert {file.name: file.read_bytes() for file in (folder / "obs").iterdir()} == kept
+    asked = {"out": folder / "obs", "resume": True, "shards": 32, "device": "cpu"}
+    assert deciding_arguments(asked) == {"shards": 32}
+    with pytest.raises(ArtifactError, match="is of `babelscope observe`; expected adapt"), kept_call("adapt", asked):
+        raise AssertionError("the command began")
+    with kept_call("probe", asked):
+        pass  # keeps a plan of its own
     (folder / "obs" / "call.json").write_text("[]")
     assert "does not say what was asked" in one_line(observe(capsys, folder, "obs", "--resume")[2])
     (folder / "obs" / "call.json").unlink()

@@ -271,8 +271,8 @@ def test_rates_that_are_all_worse_are_refused_alike_and_a_baseline_has_no_delta_
     assert code == 1 and "no step at learning rate" in err.strip().splitlines()[-1]
     assert not (folder / "worse").exists()
     code, result, _ = call(capsys, folder, "--out", folder / "random", *rates, "--baseline", "random")
-    assert code == 0 and result["gain"] == 0 and "no gain: test text of eu takes" in result["no_gain"]
-    assert [path.name for path in (folder / "random").iterdir()] == ["result.json"]
+    assert code == 0 and result["gain"] == 0 and "no gain: test text of eu takes 0.0000 bits" in result["no_gain"]
+    assert sorted(path.name for path in (folder / "random").iterdir()) == ["call.json", "result.json"]
 
 
 def test_a_gain_on_valid_text_that_test_text_lacks_is_saved_with_a_line_that_says_so(capsys, folder, caplog):

@@ -110,7 +110,8 @@ def test_a_chat_ends_where_an_ending_is_drawn_and_settings_of_a_checkpoint_chang
 
 
 def test_small_vocabularies_and_likeliest_tokens_are_left_to_transformers():
+    model = tiny_model("llama")
     sampled, greedy = (Decoding(temperature=temperature).settings() for temperature in (0.8, 0.0))
-    assert drawn_keywords(sampled, drawn_tokens.LARGE - 1, (2,)) == sampled
-    assert drawn_keywords(greedy, drawn_tokens.LARGE, (2,)) == greedy
-    assert not drawn_keywords(sampled, drawn_tokens.LARGE, (2,))["do_sample"]
+    assert drawn_keywords(model, sampled, drawn_tokens.LARGE - 1, (2,)) == sampled
+    assert drawn_keywords(model, greedy, drawn_tokens.LARGE, (2,)) == greedy
+    assert not drawn_keywords(model, sampled, drawn_tokens.LARGE, (2,))["do_sample"]

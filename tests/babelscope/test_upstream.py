@@ -31,7 +31,7 @@ from babelscope.upstream import compiled_modules, devices
 from babelscope.upstream import forward as forward_module
 from babelscope.upstream.config import config_field, with_mlp_biases
 from babelscope.upstream.forward import forward_names, read_inputs
-from babelscope.upstream.generation import copy_generation
+from babelscope.upstream.generation import chosen_by, copy_generation
 from babelscope.upstream.names import NAMES, imported
 from babelscope.upstream.openai_server import NEEDED
 from babelscope.upstream.tokenizers import hide_progress
@@ -146,6 +146,7 @@ SCENES = {
     "output.logits": lambda: read_site(tiny_model("llama"), IDS, Site(None, "logits")),
     "cache": steer_and_answer,
     "generate": steer_and_answer,
+    "generate.processors": lambda: chosen_by(tiny_model("llama"), lambda ids, scores: scores),
     "config.tensor_parallel": read_bloom,
     "config.slow_but_exact": read_bloom,
     "tokenizer": lambda: babelscope.origin_of(tiny_model("llama"), tiny_tokenizer()),

@@ -49,7 +49,7 @@ def test_a_head_in_parts_gives_the_losses_of_the_whole_one(tmp_path):
 
 
 def test_tokens_drawn_by_one_number_a_row_fit_their_probabilities(tmp_path):
-    found = rows("benchmark_drawing", tmp_path, entries=(700, 33_000), rows=256, rounds=5)
+    found = rows("benchmark_drawing", tmp_path, entries=(700, 33_000), rows=512)
     assert [(row["entries"], row["drawn_so"]) for row in found] == [(700, False), (33_000, True)]
     assert all(row["low"] <= row["times_faster"] <= row["high"] for row in found)
     assert all(min(row["p_of_fit"], row["p_of_fit_multinomial"]) > 1e-3 for row in found)

@@ -302,10 +302,10 @@ def saying_no_gain(language: Language, gain: float, before: str) -> dict[str, st
     """A field that says so where test text takes no fewer bits per byte than `before`; it is logged too."""
     if gain > 0:
         return {}
-    line = f"no gain: test text of {language} takes {-gain:.4f} bits per byte more than with {before}"
-    found = {"no_gain": f"{line}; lower --learning-rate, or give more text"}
-    log.warning(found["no_gain"])
-    return found
+    line = f"no gain: test text of {language} takes {0.0 - gain:.4f} bits per byte more than with {before}"
+    field = {"no_gain": f"{line}; lower --learning-rate, or give more text"}
+    log.warning(field["no_gain"])
+    return field
 
 
 def summary(

@@ -1,6 +1,7 @@
 """What a resumable command was asked, kept beside what it wrote: `--resume` gives no result of another call."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from babelscope.errors import ArtifactError
 from babelscope.files.strict_json import read_json
-from babelscope.files.writing import write_text
+from babelscope.files.writing import added_to
 
 CALL = "call.json"
 NOT_ASKED = frozenset({"out", "resume", "device", "dry_run"})
@@ -17,7 +18,7 @@ BY_THEMSELVES = frozenset({"probe", "study"})
 """Commands whose folders keep a plan of their own, with hashes of what was read."""
 
 
-def settings_of(call: Mapping[str, Any]) -> dict[str, Any]:
+def deciding_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that decide a command's result, as JSON; paths as they are from the root."""
     return {name: as_json_value(value) for name, value in call.items() if name not in NOT_ASKED}
 
@@ -26,17 +27,16 @@ def as_json_value(value: Any) -> Any:
     """A value of an argument as JSON; a text that names something on disk is a path."""
     if isinstance(value, tuple | list):
         return [as_json_value(part) for part in value]
-    if isinstance(value, Path) or (isinstance(value, str) and value and Path(value).exists()):
+    if isinstance(value, Path) or (isinstance(value, str) and os.path.exists(value)):
         return str(Path(value).absolute())
     return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
 @contextmanager
 def kept_call(verb: str, call: Mapping[str, Any]) -> Iterator[None]:
-    """While the command runs: before it, compare with the call of what is in `out`; after it, keep this one there.
+    """While the command runs: before it, compare with the call of what is in `out`; the folder that it makes keeps it.
 
-    Commands that cannot be resumed, and those that keep a plan of their own, are left alone. A folder that held
-    something before says nothing new: it may be of an earlier release, and its call unknown.
+    Commands that cannot be resumed, and those that keep a plan of their own, are left alone.
     Raises ArtifactError as `check_same_call`.
     """
     out = call.get("out")
@@ -45,11 +45,9 @@ def kept_call(verb: str, call: Mapping[str, Any]) -> Iterator[None]:
         return
     if call["resume"]:
         check_same_call(verb, call)
-    held = out.is_dir() and any(out.iterdir())
-    yield
-    if out.is_dir() and not held:
-        asked = {"command": verb, "settings": settings_of(call)}
-        write_text(out / CALL, json.dumps(asked, ensure_ascii=False, indent=1) + "\n")
+    record = {"command": verb, "settings": deciding_arguments(call)}
+    with added_to(out, {CALL: json.dumps(record, ensure_ascii=False, indent=1) + "\n"}):
+        yield
 
 
 def check_same_call(verb: str, call: Mapping[str, Any]) -> None:
@@ -61,13 +59,15 @@ def check_same_call(verb: str, call: Mapping[str, Any]) -> None:
     if not file.is_file():
         return
     advice = "give another --out, or remove the folder"
-    kept = read_json(file, advice=advice)
-    if not isinstance(kept, dict) or not isinstance(kept.get("settings"), dict):
+    record = read_json(file, advice=advice)
+    if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
         raise ArtifactError(f"{file}: does not say what was asked; expected a command and its settings; {advice}")
-    if kept.get("command") != verb:
-        raise ArtifactError(f"{call['out']}: is of `babelscope {kept.get('command')}`; expected {verb}; {advice}")
-    asked, before = settings_of(call), kept["settings"]
-    other = sorted(name for name in asked.keys() | before.keys() if asked.get(name) != before.get(name))
-    if other:
-        told = ", ".join(f"{name} {before.get(name)!r} then and {asked.get(name)!r} now" for name in other)
-        raise ArtifactError(f"{call['out']}: is complete, of another call: {told}; repeat that command, or {advice}")
+    if record.get("command") != verb:
+        raise ArtifactError(f"{call['out']}: is of `babelscope {record.get('command')}`; expected {verb}; {advice}")
+    settings, before = deciding_arguments(call), record["settings"]
+    unlike = sorted(name for name in settings.keys() | before.keys() if settings.get(name) != before.get(name))
+    if unlike:
+        differences = ", ".join(f"{name} {before.get(name)!r} then and {settings.get(name)!r} now" for name in unlike)
+        raise ArtifactError(
+            f"{call['out']}: is complete, of another call: {differences}; repeat that command, or {advice}"
+        )

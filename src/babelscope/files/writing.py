@@ -12,8 +12,9 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -37,6 +38,7 @@ REASONS = {
 }
 _UNDER_WAY: set[Path] = set()
 """Temporary names that this process is writing under."""
+_ADDED: ContextVar[Mapping[Path, Mapping[str, str]]] = ContextVar("files added to new folders")
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
 
@@ -106,6 +108,16 @@ def _link(partial: Path, path: Path) -> None:
 
 
 @contextmanager
+def added_to(path: str | Path, files: Mapping[str, str]) -> Iterator[None]:
+    """While open, a `new_folder` of this path gets these texts as files too, by name: there with the rest, or not."""
+    token = _ADDED.set({**_ADDED.get({}), checked(path): files})
+    try:
+        yield
+    finally:
+        _ADDED.reset(token)
+
+
+@contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
     """A folder beside `path` to write files into, which takes the path's name when all of them are on the disk.
 
@@ -122,6 +134,8 @@ def new_folder(path: str | Path) -> Iterator[Path]:
             raise taken(path)
         with _partial(path, folder=True) as partial:
             yield partial
+            for name, text in _ADDED.get({}).get(path, {}).items():
+                (partial / name).write_text(text, encoding="utf-8")
             mode = stat.S_IMODE(partial.stat().st_mode)
             for inner in sorted(partial.rglob("*"), reverse=True):
                 if not inner.is_symlink():

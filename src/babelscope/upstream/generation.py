@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -29,9 +30,14 @@ def uncompiled(model: nn.Module) -> dict[str, Any]:
     return {name: True}
 
 
-def chosen_by(processor: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Any]:
-    """Keyword that has `generate` pass ids so far and scores through a function before it takes the largest score."""
+def chosen_by(model: nn.Module, processor: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Any]:
+    """Keyword that has `generate` pass ids so far and scores through a function before it takes the largest score.
+
+    Raises PrerequisiteError where `generate` of this release has no such argument.
+    """
     (name,) = NAMES["generate.processors"]
+    if name not in signature(type(model).generate).parameters:  # pyright: ignore[reportAttributeAccessIssue]
+        raise missing_name("generate.processors", f"{type(model).__name__}.generate")
     return {name: LogitsProcessorList([processor])}  # pyright: ignore[reportArgumentType]
 
 

@@ -102,14 +102,14 @@ def structural_priming(
         ((Language.parse(prime), Language.parse(target)), stimuli.pairs(prime, target, seed=plan.seed)[: plan.items])
         for prime, target in directions or usual_directions(stimuli)
     ]
-    asked: list[tuple[Condition, tuple[Language, Language], list[PrimedTrial]]] = [
+    conditions: list[tuple[Condition, tuple[Language, Language], list[PrimedTrial]]] = [
         (condition, languages, trials)
         for languages, pairs in by_direction
         for condition, trials in trials_of(stimuli, pairs, languages, plan.controls, rng).items()
     ]
     effects = [
         effect_of(layout, tokenizer, condition, languages, trials, plan)
-        for condition, languages, trials in with_progress(asked, unit="effect", desc="priming", shown=progress)
+        for condition, languages, trials in with_progress(conditions, unit="effect", desc="priming", shown=progress)
     ]
     q = benjamini_hochberg([effect.p for effect in effects]).tolist()
     return [effect._replace(q=value) for effect, value in zip(effects, q, strict=True)]

@@ -8,6 +8,7 @@ import torch
 
 from babelscope.axes import Float, Int64, Tensor
 from babelscope.errors import MeasurementError
+from babelscope.models.plain import CausalModel
 from babelscope.upstream.generation import chosen_by
 
 LARGE = 32_768
@@ -55,8 +56,8 @@ def token_at(weights: Float[Tensor, "row entry"], uniform: Float[Tensor, " row"]
         raise MeasurementError("the scores of a next token are NaN or infinite; expected numbers; check the weights")
     block, share_left = first_above(sums, uniform * total)
     places = block[:, None] * BLOCK + torch.arange(BLOCK, device=weights.device)
-    inside = weights.gather(1, places.clamp(max=entries - 1)).double().masked_fill_(places >= entries, 0.0)
-    return block * BLOCK + first_above(inside, share_left)[0]
+    in_block = weights.gather(1, places.clamp(max=entries - 1)).double().masked_fill_(places >= entries, 0.0)
+    return block * BLOCK + first_above(in_block, share_left)[0]
 
 
 def first_above(
@@ -71,10 +72,12 @@ def first_above(
     return entry[:, 0], share - before[:, 0]
 
 
-def drawn_keywords(keywords: Mapping[str, Any], entries: int, never: tuple[int, ...]) -> dict[str, Any]:
+def drawn_keywords(
+    model: CausalModel, keywords: Mapping[str, Any], entries: int, never: tuple[int, ...]
+) -> dict[str, Any]:
     """Keywords of `generate` that draw by `TokenDraw`, where they ask for a draw from a large vocabulary.
 
-    never: ids that the answers' least length forbids, where that is their length too.
+    entries: of the vocabulary. never: ids that the answers' least length forbids, where that is their length too.
     """
     if not keywords.get("do_sample") or entries < LARGE:
         return dict(keywords)
@@ -83,4 +86,4 @@ def drawn_keywords(keywords: Mapping[str, Any], entries: int, never: tuple[int, 
     if passed_on.get("min_new_tokens") == passed_on["max_new_tokens"]:
         del passed_on["min_new_tokens"]
         draw = replace(draw, never=never)
-    return passed_on | {"do_sample": False} | chosen_by(draw)
+    return passed_on | {"do_sample": False} | chosen_by(model, draw)

@@ -223,7 +223,7 @@ def answer_batch(
     device = layout.device_of(Site(None, "embed"))
     rows = None if steerer is None else [steerer(target, prompt.source) for prompt, target in batch]
     pinned = pin_generation(model, decoding.settings(ends))
-    keywords = drawn_keywords(pinned.keywords, layout.width("logits"), config_endings(model))
+    keywords = drawn_keywords(model, pinned.keywords, layout.width("logits"), config_endings(model))
     with measured(layout), steered_rows(model, tokenizer, rows) as receipt:
 
         def draw() -> _Drawn:
