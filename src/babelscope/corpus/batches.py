@@ -12,7 +12,9 @@ from babelscope.corpus.tokens import TokenDocument
 from babelscope.errors import CorpusError
 
 PASS_SHARE = 32
-"""A pass takes by itself about as long as this part of a full batch's tokens, whatever it reads."""
+"""A pass takes by itself about as long as this part of a full batch's tokens, whatever it reads: 128 of 4,096 on a CPU.
+
+Losses of 700 tokens took least time so with Gemma 3 270M and with the bundled model; on a GPU it was not measured."""
 
 
 @dataclass(frozen=True, eq=False)
