@@ -22,8 +22,9 @@ _told: set[tuple[str, str]] = set()
 
 
 def choose(op: str, backend: str, tensors: Iterable[Tensor], *, objection: str = "") -> Literal["torch", "triton"]:
-    """The backend of one call, by the rule above; each (kernel, backend) is logged once, for
-    people to see where there is a GPU.
+    """The backend of one call, by the rule above; each (kernel, backend) is logged once.
+
+    Where there is no GPU it is logged for debugging only.
 
     tensors: all that the kernel reads or writes. objection: why this kernel cannot do these shapes, or "".
     Raises KernelError for an unknown backend, and for "triton" where the rule refuses it.

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from babelscope import NeuronSet, Observation
+from babelscope import Language, NeuronSet, Observation
 from babelscope.cli import main, way_on
 from babelscope.cli.finished_calls import deciding_arguments, kept_call
 from babelscope.errors import ArtifactError
@@ -215,6 +215,9 @@ def test_a_finished_folder_is_no_result_of_another_call(capsys, folder, monkeypa
     assert {file.name: file.read_bytes() for file in (folder / "obs").iterdir()} == kept
     asked = {"out": folder / "obs", "resume": True, "shards": 32, "device": "cpu"}
     assert deciding_arguments(asked) == {"shards": 32}
+    (folder / "fi").mkdir()  # here: no reason to take a language for a path
+    named = deciding_arguments({"corpus": "fi", "languages": (Language("fi"),)})
+    assert named == {"corpus": str(folder / "fi"), "languages": ["fi"]}
     with pytest.raises(ArtifactError, match="is of `babelscope observe`; expected adapt"), kept_call("adapt", asked):
         raise AssertionError("the command began")
     with kept_call("probe", asked):

@@ -24,10 +24,10 @@ def deciding_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_json_value(value: Any) -> Any:
-    """A value of an argument as JSON; a text that names something on disk is a path."""
+    """A value of an argument as JSON; a plain text that names something on disk is a path, a language never is."""
     if isinstance(value, tuple | list):
         return [as_json_value(part) for part in value]
-    if isinstance(value, Path) or (isinstance(value, str) and os.path.exists(value)):
+    if isinstance(value, Path) or (type(value) is str and os.path.exists(value)):
         return str(Path(value).absolute())
     return value if isinstance(value, bool | int | float | str | None) else str(value)
 

@@ -12,9 +12,9 @@ from babelscope.models.plain import CausalModel
 from babelscope.upstream.generation import chosen_by
 
 LARGE = 32_768
-"""Entries from which tokens are drawn here: `torch.multinomial` draws a number for every entry of every row, which for
-262,144 takes longer than the model (docs/measured/drawing.jsonl). The answers of smaller vocabularies stay, token
-for token, as earlier releases drew them."""
+"""Entries from which tokens are drawn here: `torch.multinomial` draws a number for every entry of every row
+(docs/measured/drawing.jsonl has what that costs). The answers of smaller vocabularies stay, token for token, as earlier
+releases drew them."""
 BLOCK = 512
 """Entries whose weights are summed first, so that few numbers are left to search."""
 
