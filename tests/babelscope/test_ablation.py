@@ -230,6 +230,7 @@ def test_a_set_for_another_model_or_an_empty_one_is_refused(tokenizer):
 def test_the_rate_that_hurts_its_own_most_is_chosen(tokenizer, monkeypatch):
     model = tiny_model("llama")
     tables = {0.1: [[1.0, 2.0], [2.0, 1.0]], 0.2: [[2.0, 1.0], [1.0, 2.0]], 0.3: [[3.0, 1.0], [1.0, 3.0]]}
+    tables |= {0.4: [[2.0, 1.0], [2.0, 1.0]], 0.5: [[2.0, 1.0], [2.0, 1.0]]}  # Only the set of English does.
 
     measured = []
 
@@ -263,6 +264,9 @@ def test_the_rate_that_hurts_its_own_most_is_chosen(tokenizer, monkeypatch):
     choice = choose_top_rate(model, tokenizer, {"some": select}, TEXTS, rates=(0.3, 0.1, 0.2))
     assert choice.top_rate == 0.3 and measured == [(0.3, "en"), (0.3, "fi"), (0.1, "en"), (0.2, "en"), (0.2, "fi")]
     assert dict(choice.rows[1]) == {"method": "some", "top_rate": 0.1, "own_hurt_most": 0, "languages_measured": 1}
+    measured.clear()
+    choice = choose_top_rate(model, tokenizer, {"some": select}, TEXTS, rates=(0.2, 0.4, 0.5))
+    assert choice.top_rate == 0.2 and measured[2:] == [(0.4, "en"), (0.4, "fi"), (0.5, "fi")], "what failed comes first"
     with pytest.raises(MeasurementError, match="one text came"):
         choose_top_rate(model, tokenizer, {"some": select}, {"en": TEXTS["en"]}, rates=(0.1,))
     none = sets_of(model, tokenizer, torch.zeros(2, 3, 48, dtype=torch.bool))

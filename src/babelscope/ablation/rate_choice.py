@@ -1,7 +1,9 @@
 """Choose by which rule, and how many neurons to take: by the harm on text that nothing else is measured on."""
 
 import logging
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -51,17 +53,19 @@ def choose_top_rate(
         raise MeasurementError("one text came; expected two or more, to compare own harm with; add languages")
     scored = ScoredText.prepare(model, tokenizer, corpus, max_tokens=max_tokens)
     rows: list[dict[str, float | str]] = []
+    hurt_by: Counter[str] = Counter()
     began, candidates = time.perf_counter(), [(name, rate) for name in methods for rate in rates]
     for number, (name, rate) in enumerate(candidates):
         if progress and number:
             left = (time.perf_counter() - began) / number * (len(candidates) - number)
             log.info("choosing the rate, %d of %d, %s left", number + 1, len(candidates), duration(left))
         sets = methods[name](rate)
-        sets = sets.only(tag for tag in sets.languages if tag in corpus)
+        # Languages that few candidates hurt most come first: one that cannot win is known to after the fewest of them.
+        sets = sets.only(sorted((tag for tag in sets.languages if tag in corpus), key=lambda tag: hurt_by[tag]))
         most = max((float(row["own_hurt_most"]) for row in rows if "mean_gap" in row), default=0)
-        rows.append(
-            {"method": name, "top_rate": rate, **_candidate(model, tokenizer, sets, scored, int(most), min_size)}
-        )
+        hurt, figures = _candidate(model, tokenizer, sets, scored, int(most), min_size)
+        hurt_by.update(hurt)
+        rows.append({"method": name, "top_rate": rate, **figures})
     measured = [row for row in rows if "mean_gap" in row]
     if not measured:
         raise SelectionError(
@@ -79,17 +83,18 @@ def _candidate(
     scored: ScoredText,
     most: int,
     min_size: int,
-) -> dict[str, float | int]:
-    """What one candidate's sets do, language after language; only `own_hurt_most` where it is out of the choice.
+) -> tuple[list[str], dict[str, float | int]]:
+    """The languages that a candidate's sets hurt most, and its figures; only `own_hurt_most` where it is out of it.
 
     most: languages that the best candidate so far hurts most. Where too few languages are left to reach that many, the
     rest is not measured: it could not change what is chosen. `languages_measured` then says how many were.
     """
     large = {tag for tag, size in sets.sizes.items() if size >= min_size}
-    gaps, harms, hurt = [], [], 0
+    hurt: list[str] = []
+    gaps, harms = [], []
     for number, tag in enumerate(sets.languages):
-        if hurt + len(large.intersection(sets.languages[number:])) < most:
-            return {"own_hurt_most": hurt, "languages_measured": number}
+        if len(hurt) + len(large.intersection(sets.languages[number:])) < most:
+            return hurt, {"own_hurt_most": len(hurt), "languages_measured": number}
         if not sets.sizes[tag]:
             gaps, harms = [*gaps, 0.0], [*harms, 0.0]
             continue
@@ -97,7 +102,9 @@ def _candidate(
         harm, own = table.relative_harm[0], table.column(tag)
         gaps.append(float(harm[own] - max(harm[column] for column in range(len(harm)) if column != own)))
         harms.append(float(harm[own]))
-        hurt += tag in large and table.hurt_most()[tag]
+        if tag in large and table.hurt_most()[tag]:
+            hurt.append(tag)
     if not any(sets.sizes.values()):
-        return {"own_hurt_most": 0}
-    return {"own_hurt_most": hurt, "mean_gap": sum(gaps) / len(gaps), "mean_own_harm": sum(harms) / len(harms)}
+        return hurt, {"own_hurt_most": 0}
+    figures = {"mean_gap": math.fsum(gaps) / len(gaps), "mean_own_harm": math.fsum(harms) / len(harms)}
+    return hurt, {"own_hurt_most": len(hurt), **figures}
