@@ -35,6 +35,8 @@ class Config:
     """With train and valid text of all languages."""
     languages: tuple[str, ...] = MAIN
     train_lines: int = 2500
+    questions: str = ""
+    """Folder of questions to a chat model, `<tag>.txt`; its own template is used. Empty: beginnings of the texts."""
     flags: tuple[str, ...] = ()
     """Further words of the command, such as amounts."""
     threads: int = 2
@@ -43,7 +45,7 @@ class Config:
     rows: str = ""
     """A .json file for the study's results without its answers, and for what it took; empty: the run's own only."""
     page: str = ""
-    """An .html file for its page; empty: none."""
+    """An .html file for its page, with prompts and answers where `questions` was asked; empty: none."""
 
 
 def run(config: Config, run: Run) -> None:
@@ -53,6 +55,7 @@ def run(config: Config, run: Run) -> None:
     if not (folder / "results.json").is_file():
         cut(config, run.folder / "corpus")
         words = ["study", config.model, str(run.folder / "corpus"), "--out", str(folder), *config.flags]
+        words += ["--chat", "--questions", config.questions] if config.questions else []
         words += ["--device", "cpu", *(["--resume"] if folder.exists() else [])]
         environ = {**os.environ, "OMP_NUM_THREADS": str(config.threads)}
         command = [sys.executable, "-m", "babelscope", *words]
@@ -71,8 +74,8 @@ def run(config: Config, run: Run) -> None:
         results.get("steering", {}).pop("samples", None)  # The page shows them.
         write_text(Path(config.rows), json.dumps(results, ensure_ascii=False, indent=1) + "\n")
     if config.page:
-        # Without prompts and answers: the corpus is not ours to hand on.
-        write_report(folder, include_samples=False)
+        # Prompts that are text of the corpus are not ours to hand on.
+        write_report(folder, include_samples=bool(config.questions))
         write_text(Path(config.page), (folder / "report.html").read_text(encoding="utf-8"))
 
 
