@@ -41,7 +41,7 @@ from babelscope.features import (
     observe_features,
     select_langfir,
 )
-from babelscope.figures import ablation_map, write_figure
+from babelscope.figures import FigureCaption, ablation_map, write_figure
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
 from babelscope.models import Layout
@@ -304,7 +304,11 @@ def measure(config: Config, setting: Setting, model, tokenizer, run: Run) -> lis
         run.log(mine)
         harm, languages = found.table.relative_harm.numpy(), list(found.table.languages)
         figure = ablation_map(relative_harm=harm, languages=languages)
-        write_figure(figure, run.folder / f"figure-{setting.sae.hash}.html")
+        caption = FigureCaption(
+            "What breaks without a language's features",
+            "Rise of the loss with the features of the row's language off, by language of the text.",
+        )
+        write_figure(figure, run.folder / f"figure-{setting.sae.hash}.html", caption)
     return mine
 
 

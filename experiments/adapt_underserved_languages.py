@@ -23,7 +23,7 @@ import torch
 
 from babelscope import Observation, load_corpus, observe, open_model, select_lape, select_top_rate
 from babelscope.adaptation import LotteryTicket, Material, Method, Ruler, adapt, strongest
-from babelscope.figures import AdaptationRow, adaptation_figure
+from babelscope.figures import AdaptationRow, FigureCaption, adaptation_figure, write_figure
 from babelscope.files.writing import write_text
 from babelscope.runs import Run, environment, run_experiment
 
@@ -294,7 +294,12 @@ def run(config: Config, run: Run) -> None:
 def finish(config: Config, run: Run) -> None:
     """Figure, and the file of all rows behind the claims; also of a run that was cut short."""
     rows = run.results()
-    write_text(run.folder / "figure.html", draw(rows).to_html(include_plotlyjs=True))
+    caption = FigureCaption(
+        "What adaptation gains, and what it costs",
+        "A column per language. Gain of the target against the mean harm to other languages, a mark per run; the "
+        "learning curves; and where weights and sentences moved.",
+    )
+    write_figure(draw(rows), run.folder / "figure.html", caption)
     if config.out:
         facts = {"config": {**asdict(config), "corpus": Path(config.corpus).name}, "environment": environment()}
         facts["config"].pop("out")

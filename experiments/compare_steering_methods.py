@@ -50,7 +50,7 @@ from babelscope import (
     shift_and_back,
 )
 from babelscope.features import load_sae, observe_features, select_langfir
-from babelscope.figures import method_map, write_figure
+from babelscope.figures import FigureCaption, method_map, write_figure
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
 from babelscope.runs import Run, run_experiment
@@ -365,7 +365,13 @@ def write_summary(run: Run) -> None:
     write_text(run.folder / "table.md", as_table(summary))
     tags = list(entries[NATIVE]["by_language"])
     success = np.array([[entry["by_language"][tag] for tag in tags] for entry in entries.values()])
-    write_figure(method_map(success=success, methods=list(entries), languages=tags), run.folder / "figure.html")
+    figure = method_map(success=success, methods=list(entries), languages=tags)
+    caption = FigureCaption(
+        "Methods of steering",
+        "Share of answers in the target language on test prompts, a row per method, a column per target; with the "
+        "native ceiling and the unsteered model.",
+    )
+    write_figure(figure, run.folder / "figure.html", caption)
 
 
 def as_table(summary: dict[str, Any]) -> str:

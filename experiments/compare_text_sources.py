@@ -21,7 +21,7 @@ import torch
 from babelscope import Observation, load_corpus, observe, open_model
 from babelscope.controls import percentile_interval, set_agreement
 from babelscope.corpus import Texts, has_splits
-from babelscope.figures import agreement_map, write_figure
+from babelscope.figures import FigureCaption, agreement_map, write_figure
 from babelscope.files.writing import write_text
 from babelscope.neurons import neuron_rule
 from babelscope.runs import Run, environment, run_experiment
@@ -108,7 +108,11 @@ def run(config: Config, run: Run) -> None:
     }
     rows = list(compare(observed, config))
     run.log(rows)
-    write_figure(draw(run.results()), run.folder / "figure.html")
+    caption = FigureCaption(
+        "Sets of neurons from other text",
+        "Jaccard index of the sets of a language that two bodies of text give, beside sets of two halves of one.",
+    )
+    write_figure(draw(run.results()), run.folder / "figure.html", caption)
     if config.out:
         facts = {**asdict(config), "monolingual": Path(config.monolingual).name, "parallel": Path(config.parallel).name}
         facts.pop("out")

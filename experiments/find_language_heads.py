@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from babelscope import load_corpus, open_model
-from babelscope.figures import Figure
+from babelscope.figures import Figure, FigureCaption, write_figures
 from babelscope.figures.probes_units import Estimate, attention_map, head_harm, head_map
 from babelscope.files.writing import write_text
+from babelscope.probes.figure_captions import caption_of
 from babelscope.probes.units.head_ablation import HeadAblation, ablate_heads
 from babelscope.probes.units.heads import HeadRecord, HeadSelectivity, Measure, head_selectivity, record_heads
 from babelscope.runs import Run, environment, run_experiment
@@ -73,7 +74,13 @@ def run(config: Config, run: Run) -> None:
     ]
     for ablation in ablations:
         run.log(plain(asdict(row)) for row in ablation.rows())
-    write_text(run.folder / "figure.html", page(draw(record, chosen, ablations)))
+    captions = (caption_of("heads", "map"), *(caption_of("heads", "harm"),) * len(ablations))
+    captions = (*captions, caption_of("heads", "sink"), caption_of("heads", "evenness"))
+    drawings = [
+        (figure, FigureCaption(title, caption.shows))
+        for (title, figure), caption in zip(draw(record, chosen, ablations).items(), captions, strict=True)
+    ]
+    write_figures(drawings, run.folder / "figure.html", title="Attention heads by language")
     if config.out:
         facts = {"config": {**asdict(config), "out": ""}, "environment": environment()}
         rows = [facts, *compact(record, chosen, ablations)]
@@ -143,15 +150,6 @@ def draw(record: HeadRecord, chosen: HeadSelectivity, ablations: Sequence[HeadAb
 
 def plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
-
-
-def page(figures: Mapping[str, Figure]) -> str:
-    parts = [
-        f"<h3>{title}</h3>{figure.to_html(full_html=False, include_plotlyjs=not place)}"
-        for place, (title, figure) in enumerate(figures.items())
-    ]
-    body = f'<body style="font-family: sans-serif">{"".join(parts)}'
-    return f'<!doctype html><meta charset="utf-8"><title>{Path(__file__).stem}</title>{body}'
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from babelscope.probes import (
     logit_lens,
     read_words,
 )
+from babelscope.probes.figure_captions import caption_of
 from babelscope.runs import Run, environment, run_experiment
 
 
@@ -148,6 +149,13 @@ def lenses_of(rows) -> list[str]:
     return list(dict.fromkeys(row["lens"] for row in rows if "lens" in row))
 
 
+CAPTIONS = {
+    "lines": caption_of("lens", "lines"),
+    "leading": caption_of("lens", "leading"),
+    "translations": caption_of("lens", "translations"),
+}
+
+
 def draw(config: Config, run: Run) -> None:
     """All figures, from results.jsonl."""
     rows = run.results()
@@ -155,10 +163,10 @@ def draw(config: Config, run: Run) -> None:
         mine = [row for row in rows if row.get("lens") == name]
         file = name.replace(" ", "_")
         for kind, figure in {"lines": lines(mine, config.pivot), "leading": leaders(mine)}.items():
-            write_figure(figure, run.folder / f"{file}_{kind}.html")
+            write_figure(figure, run.folder / f"{file}_{kind}.html", CAPTIONS[kind])
     asked = list(translated(config, rows))
     if asked:
-        write_figure(translation_lines(asked, config.pivot), run.folder / "translations.html")
+        write_figure(translation_lines(asked, config.pivot), run.folder / "translations.html", CAPTIONS["translations"])
 
 
 def table(rows, field="estimate"):

@@ -19,6 +19,7 @@ from babelscope.figures.probes_geometry import DepthLine, depth_lines, similarit
 from babelscope.files.writing import write_text
 from babelscope.probes import lineage_of, record_sentences
 from babelscope.probes import similarity_tree as measure_similarity
+from babelscope.probes.figure_captions import caption_of
 from babelscope.runs import Run, environment, run_experiment
 
 
@@ -91,8 +92,8 @@ def draw(run: Run) -> None:
             languages=best["languages"],
             groups=[lineage[tag].family for tag in lineage],
         )
-        write_figure(tree, run.folder / f"{name}_tree.html")
-        write_figure(tests(mine), run.folder / f"{name}_tests.html")
+        write_figure(tree, run.folder / f"{name}_tree.html", caption_of("trees", f"tree-{name}"))
+        write_figure(tests(mine), run.folder / f"{name}_tests.html", caption_of("trees", "tests"))
 
 
 def tests(rows):

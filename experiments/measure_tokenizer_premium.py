@@ -26,9 +26,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from babelscope import load_corpus
 from babelscope.corpus import Corpus, Document
-from babelscope.figures import Figure
+from babelscope.figures import Figure, write_figures
 from babelscope.figures.probes_units import Estimate, token_premium, training_shares
 from babelscope.files.writing import write_text
+from babelscope.probes.figure_captions import caption_of
 from babelscope.reference import MODEL
 from babelscope.runs import Run, environment, run_experiment
 from babelscope.vocabulary import TokenCosts, TrainingShares, infer_training_shares, token_costs, vocabulary_by_script
@@ -229,9 +230,9 @@ def plain(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_page(run: Run, figures: Sequence[Figure]) -> None:
-    parts = [figure.to_html(full_html=False, include_plotlyjs=not place) for place, figure in enumerate(figures)]
-    page = f'<!doctype html><meta charset="utf-8"><title>{Path(__file__).stem}</title>{"".join(parts)}'
-    write_text(run.folder / "figure.html", page)
+    captions = (caption_of("tokenizer", name) for name in ("premium", "training-shares"))
+    pairs = [*zip(figures, captions, strict=True)]
+    write_figures(pairs, run.folder / "figure.html", title="What a tokenizer costs, and what it was made of")
 
 
 def write_measured(config: Config, run: Run, seconds: float) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from babelscope import load_corpus, open_model
 from babelscope.features import FeatureSet, load_sae, observe_features, observe_random, select_langfir
-from babelscope.figures import write_figure
+from babelscope.figures import FigureCaption, write_figure
 from babelscope.figures.feature_figures import SettingPoint, setting_sensitivity
 from babelscope.files.writing import write_text
 from babelscope.runs import Run, environment, run_experiment
@@ -70,6 +70,13 @@ def rows_of(setting: str, value: float | int | str, sets: FeatureSet, default: F
     ]
 
 
+CAPTION = FigureCaption(
+    "What LangFIR hangs on",
+    "A column per setting. Above: features before the cap. Below: agreement of the capped sets with those of the "
+    "defaults. Lines are languages, the thick one their mean.",
+)
+
+
 def known(value: float | None) -> float:
     return math.nan if value is None else value
 
@@ -81,7 +88,7 @@ def run(config: Config, run: Run) -> None:
         SettingPoint(row["setting"], row["value"], row["language"], row["size"], known(row["jaccard"]))
         for row in run.results()
     ]
-    write_figure(setting_sensitivity(points), run.folder / "figure.html")
+    write_figure(setting_sensitivity(points), run.folder / "figure.html", CAPTION)
     facts = {"config": {**asdict(config), "ratios": [str(ratio) for ratio in config.ratios]}}
     lines = [json.dumps(row, ensure_ascii=False) for row in [{**facts, "environment": environment()}, *run.results()]]
     write_text(run.folder / "langfir_sensitivity.jsonl", "\n".join(lines) + "\n")

@@ -45,7 +45,7 @@ def job(reference):
 )
 def test_a_probe_writes_tidy_rows_and_its_figures(name, job, tmp_path):
     found = probe_findings(name, job)
-    write_findings(found, tmp_path)
+    write_findings(name, found, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert len(rows) == len(found.rows) > 0
     assert all({"claim", "language", "control", "n", "estimate", "low", "high"} <= set(row) for row in rows)
@@ -56,7 +56,7 @@ def test_a_figure_that_can_not_be_written_is_one_line(job, tmp_path):
     found = probe_findings("language-id", job)
     (tmp_path / "accuracy.html").mkdir()
     with pytest.raises(PrerequisiteError, match="accuracy.html: could not be written"):
-        write_findings(found, tmp_path)
+        write_findings("language-id", found, tmp_path)
 
 
 def test_experts_are_probed_where_there_are_any_and_refused_in_one_line_elsewhere(job, tmp_path):
@@ -66,6 +66,7 @@ def test_experts_are_probed_where_there_are_any_and_refused_in_one_line_elsewher
     found = probe_findings("routing", ProbeJob(tiny_model("mixtral"), tiny_tokenizer(), texts, texts, "en", 10, 0))
     assert {row.language for row in found.rows} == {"en", "fi"}
     assert set(found.figures) == {"divergence", "translations", "entropy", "consistency"}
+    write_findings("routing", found, tmp_path)
 
 
 def test_the_verb_says_how_many_rows_it_wrote(tmp_path):

@@ -389,7 +389,7 @@ def test_an_experts_neuron_is_silent_where_its_expert_was_not_chosen():
 
 
 def test_the_words_of_a_page_keep_the_distance_of_its_other_sections():
-    style = (Path(babelscope.__file__).parent / "report" / "page.css").read_text()
+    style = (Path(babelscope.__file__).parent / "figures" / "page.css").read_text()
     rules = re.findall(r"([^\n{}]*)\{ margin-top: \d+px;[^}]*\}", style)
     distances = [rule for rule in rules if ".group > section" in rule]
     assert len(distances) == 3 and all("#words" in rule for rule in distances)

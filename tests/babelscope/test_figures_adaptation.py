@@ -1,6 +1,6 @@
 """The figure of an adaptation study shows every run where it was measured."""
 
-from babelscope.figures import AdaptationRow, adaptation_figure, forgetting_lines, write_figure
+from babelscope.figures import FORGETTING_CAPTION, AdaptationRow, adaptation_figure, forgetting_lines, write_figure
 from babelscope.figures.adaptation import MARKS
 
 
@@ -65,5 +65,7 @@ def test_what_each_language_lost_is_a_line_over_the_tokens_and_the_bound_is_dott
 
 def test_the_same_figure_is_written_as_the_same_bytes(tmp_path):
     figure = adaptation_figure(rows=[row("language")])
-    first, second = (write_figure(figure, tmp_path / f"{name}.html").read_bytes() for name in ("a", "b"))
+    first, second = (
+        write_figure(figure, tmp_path / f"{name}.html", FORGETTING_CAPTION).read_bytes() for name in ("a", "b")
+    )
     assert first == second

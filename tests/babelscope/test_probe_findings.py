@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 from dataclasses import replace
 from importlib import import_module
 
@@ -16,13 +17,15 @@ from babelscope.artifacts import Origin
 from babelscope.corpus import tokenize_documents
 from babelscope.errors import LanguageError, MeasurementError, PrerequisiteError
 from babelscope.evaluation import Losses
-from babelscope.figures.pages import write_figure
+from babelscope.figures import FigureCaption, write_figure
 from babelscope.figures.probes_circuits import head_effect_map
+from babelscope.figures.probes_geometry import DepthLine, depth_lines
 from babelscope.languages import Language, parse_languages
 from babelscope.models import layout_of
 from babelscope.probes import PROBES, ProbeJob
 from babelscope.probes.catalogue import readers_of
 from babelscope.probes.circuits.circuit_findings import probe_circuits
+from babelscope.probes.figure_captions import caption_of
 from babelscope.probes.geometry import language_id
 from babelscope.probes.geometry.sentence_findings import probe_language_id
 from babelscope.probes.geometry.sentences import middle_weights
@@ -182,14 +185,20 @@ def test_the_identification_figure_shows_the_accuracy_of_each_pooling(job):
     )
 
 
-def test_a_figure_is_a_page_and_pages_share_one_library(job, tmp_path):
-    import plotly.graph_objects as go
+def test_a_figure_is_a_light_page_that_says_what_it_shows_and_needs_nothing_beside_it(job, tmp_path):
+    figure = depth_lines(panels={"accuracy": [DepthLine("mean", [0.1, 0.9])]})
+    page = write_figure(figure, tmp_path / "one.html", FigureCaption("A < B", "Of two depths & no more.")).read_text()
+    assert len(page) < 60_000 and "<h1>A &lt; B</h1>" in page and "Of two depths &amp; no more.</p>" in page
+    assert "<svg" in page and "http-equiv" in page and not re.findall(r'(?:src|href)="', page)
+    assert [file.name for file in tmp_path.iterdir()] == ["one.html"]
 
-    figure = go.Figure(go.Bar(x=["a"], y=[1]))
-    for name in ("one.html", "two.html"):
-        page = write_figure(figure, tmp_path / name).read_text()
-        assert 'src="plotly.min.js"' in page and len(page) < 100_000
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["one.html", "plotly.min.js", "two.html"]
+
+def test_a_caption_is_found_for_each_figure_and_for_each_of_several():
+    assert caption_of("trees", "tree-resid_3").title == "The tree of languages: resid 3"
+    assert caption_of("alignment", "mexa-mean") != caption_of("alignment", "mexa")
+    assert caption_of("language-id", "accuracy").shows.startswith("Accuracy of a linear classifier")
+    with pytest.raises(MeasurementError, match="figure trees/forest: no caption of it"):
+        caption_of("trees", "forest")
 
 
 def losses(tag, nats):

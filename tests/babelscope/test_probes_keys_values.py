@@ -17,6 +17,7 @@ from babelscope.probes.concepts.concept_probe import has_concept
 from babelscope.probes.concepts.keys_values import key_gaps, offset
 from babelscope.probes.concepts.value_evidence import ConceptValues
 from babelscope.probes.concepts.value_findings import probe_values
+from babelscope.probes.figure_captions import caption_of
 
 LETTERS = {"en": "abcdefg", "fi": "hijklmn", "eu": "opqrstu"}
 LOUD = "z"
@@ -162,7 +163,7 @@ def test_the_probe_gives_rows_and_figures(reference, tmp_path):
     assert told_apart.claim == "questions are told apart" and told_apart.estimate > 0.7 > told_apart.null
     assert set(findings.figures) == {"keys", "dose"}
     for name, figure in findings.figures.items():
-        assert write_figure(figure, tmp_path / f"{name}.html").stat().st_size > 1000
+        assert write_figure(figure, tmp_path / f"{name}.html", caption_of("values", name)).stat().st_size > 1000
 
 
 def test_the_map_outlines_keys_that_answer_and_the_dose_has_a_line_for_each_language():

@@ -10,7 +10,7 @@ from babelscope.adaptation.source_choice import SourceChoice
 from babelscope.adaptation.transfer_runs import TransferMatrix
 from babelscope.controls import Evidence, write_evidence
 from babelscope.figures import write_figure
-from babelscope.figures.transfer_map import transfer_map
+from babelscope.figures.transfer_map import TRANSFER_CAPTION, transfer_map
 from babelscope.files.writing import new_folder
 from babelscope.probes.probe_evidence import SiteEvidence
 
@@ -68,7 +68,7 @@ class TransferReport:
             write_evidence(self.rows(), folder / "results.jsonl")
             gain = np.where(self.matrix.learnt[:, None], self.matrix.gain, np.nan)
             figure = transfer_map(gain=gain, languages=self.matrix.languages)
-            write_figure(figure, folder / "transfer.html")
+            write_figure(figure, folder / "transfer.html", TRANSFER_CAPTION)
 
     def summary(self) -> dict[str, object]:
         """For the command's result."""

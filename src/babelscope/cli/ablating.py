@@ -137,7 +137,7 @@ def run_fallback(
     from babelscope.cli.telling_fallbacks import fallback_lines
     from babelscope.controls import write_evidence
     from babelscope.figures import write_figure
-    from babelscope.figures.fallback_map import fallback_map
+    from babelscope.figures.fallback_map import FALLBACK_CAPTION, fallback_map
     from babelscope.models import open_model
     from babelscope.steering.sweeps import Decoding, fallback_languages
 
@@ -169,7 +169,8 @@ def run_fallback(
     with new_folder(out) as folder:
         write_evidence(fallbacks.rows(), folder / "results.jsonl")
         write_text(folder / "answers.json", json.dumps(texts, indent=1, ensure_ascii=False))
-        write_figure(fallback_map(share=share, control=control, off=off, languages=languages), folder / "fallback.html")
+        figure = fallback_map(share=share, control=control, off=off, languages=languages)
+        write_figure(figure, folder / "fallback.html", FALLBACK_CAPTION)
     fields = {
         "out": str(out),
         "steps": [

@@ -32,7 +32,7 @@ from babelscope.corpus import (
 from babelscope.corpus.messages import Counted
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.evaluation import bits_per_byte, check_labels
-from babelscope.figures import forgetting_lines, write_figure
+from babelscope.figures import FORGETTING_CAPTION, forgetting_lines, write_figure
 from babelscope.files.state_folder import hash_json
 from babelscope.files.work_log import hash_of
 from babelscope.files.writing import discard, new_folder, write_text
@@ -267,7 +267,8 @@ def write_course(folder: Path, replayed: Mapping[str, Any]) -> None:
     if replayed:
         facts = replayed["replay"]
         course = [(tokens, rises) for tokens, rises in facts["course"]]
-        write_figure(forgetting_lines(course=course, bound=facts["bound"]), folder / "forgetting.html")
+        figure = forgetting_lines(course=course, bound=facts["bound"])
+        write_figure(figure, folder / "forgetting.html", FORGETTING_CAPTION)
 
 
 def write_baseline(

@@ -10,7 +10,7 @@ from babelscope.artifacts.storage import TENSORS
 from babelscope.cli.argument_kinds import checkpoint_of, free
 from babelscope.cli.arguments import Result
 from babelscope.corpus import load_splits
-from babelscope.figures import side_effect_lines, write_figure
+from babelscope.figures import SIDE_EFFECTS_CAPTION, side_effect_lines, write_figure
 from babelscope.files.state_folder import hash_json
 from babelscope.files.strict_json import read_json
 from babelscope.files.tensor_files import hash_file
@@ -129,7 +129,7 @@ def sweep_steering(
     with new_folder(out) as folder:
         if curve:
             drawn = {"points": result["sweep"], "effects": result["side_effects"], "layer": result["layer"]}
-            write_figure(side_effect_lines(**drawn), folder / PICTURE)
+            write_figure(side_effect_lines(**drawn), folder / PICTURE, SIDE_EFFECTS_CAPTION)
         write_text(folder / TABLE, json.dumps(nan_as_null(result), indent=1, ensure_ascii=False))
         for tag, direction in study.directions.items():
             direction.save(folder / "directions" / tag)

@@ -1,4 +1,4 @@
-"""Result tables to plotly figures; every function but `write_figure` is pure, opens nothing and writes nothing.
+"""Result tables to plotly figures; every function but `write_figure(s)` is pure, opens nothing and writes nothing.
 
 The only importer of plotly.
 
@@ -13,7 +13,7 @@ from babelscope.lazy_imports import lazy_names
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from babelscope.figures.adaptation import AdaptationRow, adaptation_figure, forgetting_lines
+    from babelscope.figures.adaptation import FORGETTING_CAPTION, AdaptationRow, adaptation_figure, forgetting_lines
     from babelscope.figures.effect_figures import (
         PERPLEXITY_BAND,
         STRENGTH_UNIT,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         harm_against_draws,
         steering_bars,
     )
+    from babelscope.figures.figure_caption import FigureCaption
     from babelscope.figures.heat_maps import (
         ablation_map,
         agreement_map,
@@ -33,8 +34,14 @@ if TYPE_CHECKING:
         source_target_map,
         unit_rate_map,
     )
-    from babelscope.figures.knowledge_figures import edit_map, priming_forest, shared_facts_map
-    from babelscope.figures.pages import write_figure
+    from babelscope.figures.knowledge_figures import (
+        PRIMING_CAPTION,
+        SHARED_FACTS_CAPTION,
+        edit_map,
+        priming_forest,
+        shared_facts_map,
+    )
+    from babelscope.figures.pages import write_figure, write_figures
     from babelscope.figures.sets import (
         CorpusSizePoint,
         Retention,
@@ -44,7 +51,7 @@ if TYPE_CHECKING:
         set_sizes,
         stability_ranges,
     )
-    from babelscope.figures.side_effect_figure import side_effect_lines
+    from babelscope.figures.side_effect_figure import SIDE_EFFECTS_CAPTION, side_effect_lines
     from babelscope.figures.style import (
         Number,
         language_label,
@@ -54,10 +61,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "edit_map",
+    "FORGETTING_CAPTION",
     "PERPLEXITY_BAND",
+    "PRIMING_CAPTION",
+    "SHARED_FACTS_CAPTION",
+    "SIDE_EFFECTS_CAPTION",
     "STRENGTH_UNIT",
     "AdaptationRow",
     "CorpusSizePoint",
+    "FigureCaption",
     "DosePoint",
     "Figure",
     "Number",
@@ -88,6 +100,7 @@ __all__ = [
     "steering_bars",
     "unit_rate_map",
     "write_figure",
+    "write_figures",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

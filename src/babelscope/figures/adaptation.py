@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from babelscope.figures.figure_caption import FigureCaption
 from babelscope.figures.style import (
     BLUE,
     CYCLE,
@@ -21,6 +22,11 @@ from babelscope.figures.style import (
     new_figure,
 )
 
+FORGETTING_CAPTION = FigureCaption(
+    "What other languages lost on the way",
+    "Rise of the bits per byte of each language's held-out text by tokens of training text: above zero is worse. "
+    "Dotted, the bound that was asked for.",
+)
 MARKS = {
     "language": (VERMILLION, "diamond", "the language's neurons"),
     "replay": (VERMILLION, "diamond-open", "the same, a quarter replayed"),

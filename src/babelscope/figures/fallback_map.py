@@ -7,8 +7,15 @@ import plotly.graph_objects as go
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import SEQUENTIAL
+from babelscope.figures.figure_caption import FigureCaption
 from babelscope.figures.heat_maps import heat_map, titled_axes
 from babelscope.figures.style import fixed, language_label
+
+FALLBACK_CAPTION = FigureCaption(
+    "Which language comes out",
+    "Answers by language, a row for each step: the neurons of more and more languages are off. In small, the same "
+    "with random neurons of as many, in the same layers.",
+)
 
 
 def fallback_map(

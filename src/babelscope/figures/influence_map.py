@@ -7,8 +7,15 @@ import plotly.graph_objects as go
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import DIVERGING
+from babelscope.figures.figure_caption import FigureCaption
 from babelscope.figures.heat_maps import cell_texts, heat_map, titled_axes
 from babelscope.figures.style import fixed, language_label, language_name
+
+INFLUENCE_CAPTION = FigureCaption(
+    "Languages of the most influential passages",
+    "A row per language of the query, a column per language of training text: its share among the most influential "
+    "passages. Coloured by how far that is above or below its share of all passages, which is what chance would give.",
+)
 
 
 def influence_map(

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import SEQUENTIAL
+from babelscope.figures.figure_caption import FigureCaption
 from babelscope.figures.heat_maps import cell_texts, heat_map, outlined_diagonal, titled_axes
 from babelscope.figures.style import (
     BLUE,
@@ -21,6 +22,18 @@ from babelscope.figures.style import (
     new_figure,
     row_axis,
     rows_height,
+)
+
+SHARED_FACTS_CAPTION = FigureCaption(
+    "Facts that languages share",
+    "Of the facts that are right in either of two languages, the share that is right in both. On the diagonal, "
+    "outlined, the share of facts that are right in that language.",
+)
+PRIMING_CAPTION = FigureCaption(
+    "Structural priming",
+    "How much likelier a structure is after a sentence of the same structure than after one of the other, in points "
+    "of per cent, with intervals over items; a row per direction, the prime's language first. Controls have their own "
+    "marks.",
 )
 
 

@@ -6,9 +6,15 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from babelscope.figures.figure_caption import FigureCaption
 from babelscope.figures.style import BLUE, CYCLE, SYMBOLS, new_figure
 
 OWN, OTHERS = "text of the target", "text of other languages"
+SIDE_EFFECTS_CAPTION = FigureCaption(
+    "Dose and side effects of steering",
+    "Above: answers in the target language by strength, with intervals. Below: the change in bits per byte of other "
+    "text with the direction left on; dashed, a random direction as long.",
+)
 COPIED = {"en-x-numbers": "numbers", "en-x-names": "names", "en-x-code": "code"}
 
 

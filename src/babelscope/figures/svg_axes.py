@@ -39,7 +39,9 @@ class DrawnAxis:
     """Whether labels are written beside it; an axis shared with the one below has none."""
 
     def place(self, value: Any) -> float:
-        """Share of the drawing at which a value lies; NaN where it has none."""
+        """Share of the drawing at which a value lies; NaN where it has none, and for None, which ends a line."""
+        if value is None:
+            return float("nan")
         if isinstance(value, str):
             value = self.categories.index(value)
         elif self.logarithmic:

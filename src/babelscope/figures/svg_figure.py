@@ -40,7 +40,7 @@ def figure_svg(figure: go.Figure, *, name: str, title: str, description: str) ->
     name: start of the ids in it. The width is that of the place where it stands: coordinates across are shares, those
     down are pixels, so that text keeps its size. Labels lie left and right of the element, in margins of its own. On a
     narrow screen language names become tags. Colours are given for a light and for a dark page. What depends on the
-    screen stands in the element's style as variables, and the page's style sheet chooses (report/page.css):
+    screen stands in the element's style as variables, and the page's style sheet chooses (page.css):
     --a and --b are the left margin on a wide and on a narrow screen, --r the right one, --h and --k the heights.
     Raises MeasurementError for a trace that is no bar, heat map or scatter.
     """
@@ -48,7 +48,7 @@ def figure_svg(figure: go.Figure, *, name: str, title: str, description: str) ->
     if foreign:
         received, expected = ", ".join(sorted(foreign)), ", ".join(DRAWN)
         raise MeasurementError(
-            f"trace {received} cannot be drawn as SVG; expected {expected}; write it with write_figure"
+            f"trace {received} cannot be drawn as SVG; expected {expected}; use marks of these kinds"
         )
     layout: Any = figure.layout
     area = DrawingArea(axes_of(figure, "x"), axes_of(figure, "y"), max(120.0, float(layout.height) - AROUND))

@@ -7,8 +7,15 @@ import plotly.graph_objects as go
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import DIVERGING
+from babelscope.figures.figure_caption import FigureCaption
 from babelscope.figures.heat_maps import cell_texts, colour_limit, heat_map, outlined_diagonal, titled_axes
 from babelscope.figures.style import decimals_for, fixed, language_label, language_name, signed
+
+TRANSFER_CAPTION = FigureCaption(
+    "Which language helps which",
+    "Bits per byte that the column's held-out text lost by training on the row's language: above zero is a gain. A "
+    "language's own text is outlined. Rows where the untouched model stayed best are empty.",
+)
 
 
 def transfer_map(*, gain: Float[np.ndarray, "source target"], languages: Sequence[str]) -> go.Figure:

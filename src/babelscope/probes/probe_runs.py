@@ -13,6 +13,7 @@ from babelscope.errors import LanguageError, PrerequisiteError, ToolkitError
 from babelscope.figures import write_figure
 from babelscope.files.writing import discard, new_folder
 from babelscope.probes.catalogue import PROBES
+from babelscope.probes.figure_captions import caption_of
 from babelscope.probes.probe_job import Findings, ProbeJob
 
 
@@ -80,7 +81,7 @@ def _write_probe(name: str, job: ProbeJob, out: Path, leave_out: bool) -> dict[s
         return {"left_out": str(err)}
     discard(out / name)  # of a run that was killed before it could say that this probe is done
     with new_folder(out / name) as folder:
-        write_findings(findings, folder)
+        write_findings(name, findings, folder)
     return {
         "rows": len(findings.rows),
         "seconds": round(time.perf_counter() - started, 1),
@@ -88,11 +89,11 @@ def _write_probe(name: str, job: ProbeJob, out: Path, leave_out: bool) -> dict[s
     }
 
 
-def write_findings(findings: Findings, folder: Path) -> None:
-    """Rows and figures; the figures share one copy of plotly.js."""
+def write_findings(probe: str, findings: Findings, folder: Path) -> None:
+    """Rows, and a page per figure."""
     write_evidence(findings.rows, folder / "results.jsonl")
     for name, figure in findings.figures.items():
-        write_figure(figure, folder / f"{name}.html")
+        write_figure(figure, folder / f"{name}.html", caption_of(probe, name))
 
 
 def measured_and_other(

@@ -14,7 +14,7 @@ from babelscope.adaptation.editing.edit_study import CONTROL, NO_EDIT, EditFindi
 from babelscope.axes import Float64
 from babelscope.controls import benjamini_hochberg, percentile_interval, write_evidence
 from babelscope.errors import LanguageError
-from babelscope.figures import edit_map, write_figure
+from babelscope.figures import FigureCaption, edit_map, write_figure
 from babelscope.files.writing import new_folder, write_text
 from babelscope.languages import Language
 from babelscope.languages.lineage import lineage_of
@@ -257,17 +257,37 @@ def save_edits(findings: EditFindings, out: str | Path) -> None:
         for name, rows in lines.items():
             text = "".join(f"{json.dumps(without_nan(row), ensure_ascii=False)}\n" for row in rows)
             write_text(folder / f"{name}.jsonl", text)
-        for name, aspect, value, what in FIGURES:
+        for name, aspect, value, what, caption in FIGURES:
             methods, shares = evidence.table_of(aspect, value)
             figure = edit_map(shares=shares, methods=methods, languages=findings.table.languages, what=what)
-            write_figure(figure, folder / f"{name}.html")
+            write_figure(figure, folder / f"{name}.html", caption)
 
 
-FIGURES: tuple[tuple[str, Aspect, Value, str], ...] = (
-    ("transfer", "efficacy", prefers_new, "new object preferred"),
-    ("locality", "locality", kept_answer, "other facts as before"),
+FIGURES: tuple[tuple[str, Aspect, Value, str, FigureCaption], ...] = (
+    (
+        "transfer",
+        "efficacy",
+        prefers_new,
+        "new object preferred",
+        FigureCaption(
+            "Edits that hold, by language of the question",
+            "Share of edited facts whose new object is then likelier than the old one: a row per method, below it its "
+            "control of equal size; a column per language in which is asked.",
+        ),
+    ),
+    (
+        "locality",
+        "locality",
+        kept_answer,
+        "other facts as before",
+        FigureCaption(
+            "Facts that were not edited, by language of the question",
+            "Share of other facts whose answer stays as it was: a row per method, below it its control of equal size; "
+            "a column per language in which is asked.",
+        ),
+    ),
 )
-"""Name, questions, value, and what its colours are shares of."""
+"""Name, questions, value, what its colours are shares of, and the page's words."""
 
 
 def without_nan(row: dict[str, Any]) -> dict[str, Any]:

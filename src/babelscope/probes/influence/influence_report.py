@@ -15,7 +15,7 @@ from babelscope.controls import benjamini_hochberg, percentile_interval, rank_p,
 from babelscope.corpus.documents import LineNumber
 from babelscope.errors import MeasurementError
 from babelscope.figures import write_figure
-from babelscope.figures.influence_map import influence_map
+from babelscope.figures.influence_map import INFLUENCE_CAPTION, influence_map
 from babelscope.files.writing import new_folder, write_text
 from babelscope.languages import Language
 from babelscope.probes.influence.text_influence import Ranking, TextInfluence
@@ -176,7 +176,7 @@ class InfluenceReport:
             for name, places in (("scores", len(self.influence.passages)), ("top", self.top)):
                 lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in self.score_lines(places))
                 write_text(folder / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
-            write_figure(self.figure(), folder / "influence.html")
+            write_figure(self.figure(), folder / "influence.html", INFLUENCE_CAPTION)
 
     def figure(self) -> Any:
         """Shares of languages by language of the query."""

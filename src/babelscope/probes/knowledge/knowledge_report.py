@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts import NeuronSet
 from babelscope.controls import write_evidence
 from babelscope.errors import LanguageError
-from babelscope.figures import shared_facts_map, write_figure
+from babelscope.figures import SHARED_FACTS_CAPTION, shared_facts_map, write_figure
 from babelscope.files.writing import new_folder, write_text
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
@@ -146,7 +146,7 @@ class KnowledgeReport:
             lines = [json.dumps(answer, ensure_ascii=False) for answer in self.answers()]
             write_text(folder / "answers.jsonl", "".join(f"{line}\n" for line in lines))
             figure = shared_facts_map(jaccard=jaccard, precision=precision, languages=tags)
-            write_figure(figure, folder / "shared_facts.html")
+            write_figure(figure, folder / "shared_facts.html", SHARED_FACTS_CAPTION)
 
 
 def common_facts(table: FactTable) -> list[int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from babelscope.controls import write_evidence
-from babelscope.figures import priming_forest, write_figure
+from babelscope.figures import PRIMING_CAPTION, priming_forest, write_figure
 from babelscope.files.writing import new_folder
 from babelscope.probes.priming.primed_structures import CONDITIONS, PrimingEffect, PrimingPlan
 from babelscope.probes.priming.stimuli import Stimuli
@@ -69,7 +69,7 @@ class PrimingFindings:
         figure = priming_forest(effects={k: v for k, v in by_condition.items() if v}, directions=[*directions])
         with new_folder(out) as folder:
             write_evidence(self.rows(), folder / "results.jsonl")
-            write_figure(figure, folder / "priming.html")
+            write_figure(figure, folder / "priming.html", PRIMING_CAPTION)
 
 
 def first_above_zero(earlier: Mapping[str, Sequence[PrimingEffect]], effect: PrimingEffect) -> str | None:
