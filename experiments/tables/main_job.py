@@ -75,7 +75,7 @@ def study_lines(name: str) -> list[str]:
     return [
         f"{model['parameters'] / 1e6:.0f}M parameters, {model['layers']} layers, in {model['dtype'].removeprefix('torch.')}; "
         f"{study['identification']['method']} at top_rate {study['top_rate']}. The stages took {took / 60:.0f} min on "
-        f"{study['threads']} thread beside other work, where {expected / 60:.0f} min were said before; memory reached "
+        f"{study['threads']} thread{'s' * (study['threads'] > 1)} beside other work, where {expected / 60:.0f} min were said before; memory reached "
         f"{max(study['environment']['peak_mib'].values()):,} MiB. Sets paired with texts at random: "
         f"p = {ablation['pairing_p']:.4f}. Right answers at {chosen}{', the edge of the grid' if steering['edge'] else ''}: "
         f"steered {scored['steered']}, native {scored['native']}, unsteered {scored['unsteered']}, random direction "
