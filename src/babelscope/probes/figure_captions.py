@@ -4,7 +4,7 @@ from babelscope.errors import MeasurementError
 from babelscope.figures import FigureCaption
 
 DEPTH = "Across: depth in the model, from the embeddings to the last layer."
-PAIRS = f"{DEPTH} A row per language. A mark where p over shuffled pairs is .05 or less."
+PAIRS = f"{DEPTH} A row per language. In brackets where p over shuffled pairs is above .05."
 INDEX = "By depth, how alike the same sentences are in two languages"
 
 CAPTIONS = {
@@ -19,9 +19,9 @@ CAPTIONS = {
         f"Share of the probability of listed tokens that the text's own language has at each depth. {DEPTH}",
     ),
     "lens/leading": FigureCaption(
-        "The leading language at each depth",
-        f"Which language has most of the probability of listed tokens, and how much of it. {DEPTH} A row per language "
-        "of the text.",
+        "The leading other language at each depth",
+        "Which language but the text's own has most of the probability of listed tokens, and how much of it. "
+        f"{DEPTH} A row per language of the text.",
     ),
     "lens/translations": FigureCaption(
         "Words asked for in another language, by depth",
@@ -35,18 +35,18 @@ CAPTIONS = {
     ),
     "embeddings/pairs": FigureCaption(
         "Scripts that a line tells apart",
-        "Mean accuracy of a line between the embeddings of one script and each other script, on held-out entries. The "
-        "control has labels shuffled.",
+        "Mean accuracy of a line between the embeddings of one script and each other script, on held-out entries; "
+        "the mark is chance, labels shuffled.",
     ),
     "embeddings/separability": FigureCaption(
         "Languages and scripts in the embeddings",
-        "Mean recall of a linear probe on held-out entries of the vocabulary, with its interval. The control has "
+        "Mean recall of a linear probe on held-out entries of the vocabulary, with its interval; the mark is chance, "
         "labels shuffled.",
     ),
     "embeddings/neighbours": FigureCaption(
         "Scripts of the nearest entries",
-        "How many of an entry's nearest entries are of its own script, with the interval. The control is the script's "
-        "share of all entries.",
+        "How many of an entry's nearest entries are of its own script, with the interval; the mark is chance, the "
+        "script's share of all entries.",
     ),
     "alignment/mexa": FigureCaption(
         "Translations that are nearest to each other (MEXA)",
@@ -105,13 +105,13 @@ CAPTIONS = {
     ),
     "heads/map": FigureCaption(
         "Heads by language",
-        "How selective each attention head is for a language: layers down, heads across. Those with a frame were "
-        "chosen on other text and switched off.",
+        "How much of a head's writing a language has, over an even share: 0 is even, 1 twice as much. A row per "
+        "language, a column per head (layer.head). Outlined: heads chosen on other text and switched off.",
     ),
     "heads/harm": FigureCaption(
         "What breaks without a language's heads",
-        "Rise of the loss on the own text with the chosen heads off, with its interval, beside random heads of as "
-        "many.",
+        "Rise of the loss on the own text with the chosen heads off, with its interval; the small marks are other "
+        "heads of the same layers, as many.",
     ),
     "heads/sink": FigureCaption(
         "Attention on the first token", "How much attention goes to the first token, by layer and language of the text."
@@ -127,13 +127,13 @@ CAPTIONS = {
     ),
     "routing/divergence": FigureCaption(
         "Experts by language",
-        "How far the use of experts differs from that of the compared language, by layer. A mark where q over "
-        "documents that change languages is .05 or less.",
+        "How far the use of experts differs from that of the compared language, by layer, in bits. In brackets where "
+        "q over documents that change languages is above .05.",
     ),
     "routing/translations": FigureCaption(
         "Experts of translations",
-        "How far the experts of a sentence differ from those of its translation, by layer; the control is unrelated "
-        "sentences.",
+        "How far the experts of a sentence differ from those of its translation, by layer, in bits. In brackets "
+        "where p against unrelated sentences is above .05.",
     ),
     "routing/entropy": FigureCaption(
         "How spread routing is", "Entropy of the router's weights per token, by layer and language."
@@ -167,8 +167,9 @@ CAPTIONS = {
     ),
     "values/keys": FigureCaption(
         "Neurons that write a concept, and the languages that they answer to",
-        "How much more a neuron fires on text of the concept than on other text, by language. A mark where p over "
-        "shuffled labels is .05 or less.",
+        "Mean activation on text of the concept less that on other text, over the largest of the neuron: a row per "
+        "language, a column per neuron (layer.neuron). Outlined where p over shuffled labels is .05 or less and the "
+        "difference above zero.",
     ),
     "values/dose": FigureCaption(
         "The concept under a dose",
@@ -176,7 +177,9 @@ CAPTIONS = {
         "same layers.",
     ),
     "concepts/detectors": FigureCaption(
-        "Detectors of a concept", "Average precision of the best neuron of each layer, by language."
+        "Detectors of a concept",
+        "Average precision of the best neuron of each layer for text with the concept, by language, on the text that "
+        "they were chosen on.",
     ),
     "concepts/overlap": FigureCaption(
         "Detectors that languages share", "Share of the best detectors that two languages have in common."
