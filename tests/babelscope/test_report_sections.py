@@ -9,6 +9,7 @@ from example_results import ATTACK, TAGS, example, minimal, save, with_samples
 
 from babelscope.report.answer_samples import SHOWN, samples_section
 from babelscope.report.card import card_section, limits_section
+from babelscope.report.claims import claims
 from babelscope.report.first_screen import ANSWERS, first_screen, headline
 from babelscope.report.harm import ablation_section
 from babelscope.report.markup import NOT_MEASURED, Markup, Section
@@ -144,8 +145,14 @@ def test_the_first_sentence_counts_the_languages_that_harm_themselves_most(tmp_p
     np.fill_diagonal(harm, 0.01)
     harm[0, 1], harm[3, 2] = 0.02, 0.02
     results["ablation"]["relative_harm"] = harm.tolist()
+    leads = {name: results["ablation"].pop(name) for name in ("specificity", "by_unit") if name in results["ablation"]}
     said = headline(read_results(save(tmp_path, results)))
-    assert said.startswith(f"The neurons of {len(TAGS) - 2} of {len(TAGS)} languages harm their own language most")
+    counted = f"{len(TAGS) - 2} of {len(TAGS)} languages, without an interval,"
+    assert said.startswith(f"The neurons of {counted} harm their own language most")
+    results["ablation"] |= leads
+    said = headline(run := read_results(save(tmp_path, results)))
+    verdict = next(claim for claim in claims(run) if claim.title.startswith("Switching a set off harms its own"))
+    assert 0 < len(verdict.holds) < len(TAGS) - 2 and said.startswith(f"The neurons of {verdict.tally} harm their own")
     assert all(
         part in said for part in ("81\u202f% [77, 84] of answers", "unsteered 1\u202f%", "native text 88\u202f%")
     )

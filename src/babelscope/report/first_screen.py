@@ -4,7 +4,7 @@ from babelscope.figures import figure_svg, neuron_map
 from babelscope.report.answer_samples import sample_card
 from babelscope.report.claim_form import to_array
 from babelscope.report.claims import claims, macro_success
-from babelscope.report.harm_claims import own_hurt_most
+from babelscope.report.harm_claims import own_hurt_most, own_language_claim
 from babelscope.report.markup import Markup, element, join
 from babelscope.report.results import Results
 from babelscope.report.wording import known, names, plain, together
@@ -33,11 +33,10 @@ def first_screen(results: Results, run: str, *, include_samples: bool) -> Markup
 
 
 def headline(results: Results) -> str:
-    """What came out, in one sentence, with what it is compared with."""
-    most = own_hurt_most(results)
-    said = (
-        f"The neurons of {sum(most.values())} of {len(most)} languages harm their own language most when switched off"
-    )
+    """What came out, in one sentence, with what it is compared with; it counts languages as the verdict does."""
+    claim, most = own_language_claim(results), own_hurt_most(results)
+    counted = claim.tally or f"{sum(most.values())} of {len(most)} languages, without an interval,"
+    said = f"The neurons of {counted} harm their own language most when switched off"
     if results.measured(results.steered.success):
         said += (
             f"; with a direction added, {macro_success(results, 'success')} of answers are in the language asked for "
