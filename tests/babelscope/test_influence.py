@@ -27,9 +27,13 @@ from babelscope.probes.influence import (
     read_queries,
     text_influence,
 )
+from babelscope.probes.influence.gradient_walk import GradientWalk
+from babelscope.probes.influence.influence_queries import flip_words
+from babelscope.probes.influence.influence_report import strongest_tokens
+from babelscope.probes.influence.layer_profiles import SIDES, LayerProfile, layer_profiles, layer_rows, profile_lines
 from babelscope.probes.influence.mlp_projections import MlpProjections
 from babelscope.probes.influence.passage_rankings import bm25, tfidf_cosines
-from babelscope.probes.influence.text_influence import LabelledText
+from babelscope.probes.influence.text_influence import LabelledText, TokenPart
 
 LINES = {
     "en": ["the cat sat on the mat", "a dog ran to the park", "rain fell all night long", "we read an old book"],
@@ -163,11 +167,126 @@ def test_the_influence_is_that_of_numpy_on_the_gradients_of_autograd_with_the_sa
     assert influence.predicted == drawn.numel()
 
 
-def fitted(model, tokenizer, texts):
+def fitted(model, tokenizer, texts, layers=(1,)):
     """The eigenbasis, whose definition the tests on two layers hold."""
     layout = layout_of(model)
-    steps = text_influence.GradientWalk(MlpProjections.of(layout, [1]), 0, tqdm(disable=True))
+    steps = GradientWalk(MlpProjections.of(layout, layers), 0, tqdm(disable=True))
     return text_influence.fitted_curvatures(steps, text_influence.tokens_of(tokenizer, texts, 64), seed=5)
+
+
+def gradients_by_token(model, ids, start=0):
+    """∇ ln P of a text in the MLPs' weights, each token multiplied by its own copy of them: plain hooks and autograd."""
+    copies, handles = {}, []
+    for name, module in model.named_modules():
+        if name.endswith(("gate_proj", "up_proj", "down_proj")):
+            weight = module.weight.detach().expand(len(ids), -1, -1).clone().requires_grad_()
+            copies[name.removeprefix("model.layers.")] = weight
+            handles.append(
+                module.register_forward_hook(
+                    lambda _, args, __, weight=weight: torch.einsum("toi,bti->bto", weight, args[0])
+                )
+            )
+    logs = model(ids[None]).logits[0, :-1].log_softmax(-1)
+    total = logs.gather(1, ids[1:, None])[start:].sum()
+    parts = torch.autograd.grad(total, list(copies.values()))
+    for handle in handles:
+        handle.remove()
+    return dict(zip(copies, (part.numpy() for part in parts), strict=True))
+
+
+def test_parts_of_layers_and_tokens_are_those_of_autograd_with_weights_of_their_own_for_each_token():
+    model, tokenizer = tiny_model("llama", dtype=torch.float64), tiny_tokenizer()
+    lines = ["the cat sat", "a dog ran to", "kissa istui matolla"]
+    texts = as_corpus({"en": [Document(str(i), line) for i, line in enumerate(lines)]})
+    asked = query(prompt="koira", completion=" juoksi")
+    influence = influence_of_text(model, tokenizer, asked, texts, layers=[0, 2], seed=5, with_tokens=2)
+    curvatures = fitted(model, tokenizer, texts, [0, 2])
+    whole = [*lines, "koira juoksi"]
+    ids = [torch.tensor([1, *tokenizer(line, add_special_tokens=False).input_ids]) for line in whole]
+    before = len(tokenizer("koira", add_special_tokens=False).input_ids)
+    of_query = {name: part.sum(axis=0) for name, part in gradients_by_token(model, ids[-1], before).items()}
+    solved = {
+        name: curvature.solve(torch.from_numpy(of_query[name])[None], damping=0.1)[0].numpy()
+        for name, curvature in curvatures.items()
+    }
+    for place, row in enumerate(ids[:-1]):
+        gradients = gradients_by_token(model, row)
+        by_token = {name: (gradients[name] * solved[name]).sum(axis=(1, 2)) for name in solved}
+        for k, layer in enumerate(influence.layers):
+            expected = sum(part.sum() for name, part in by_token.items() if name.startswith(f"{layer}."))
+            assert influence.by_layer[k, 0, place] == pytest.approx(expected, rel=1e-8)
+        if place in influence.order()[0, :2]:
+            parts = influence.tokens[0, place]
+            np.testing.assert_allclose([part for _, part in parts], sum(by_token.values()), rtol=1e-7, atol=1e-9)
+            assert parts[-1].part == 0  # after the last token nothing is predicted
+            assert [text for text, _ in parts] == [tokenizer.decode([token]) for token in row]
+    assert influence.layers == (0, 2) and set(influence.tokens) == {(0, at) for at in influence.order()[0, :2]}
+
+
+def test_parts_of_layers_and_tokens_sum_to_the_influence(monkeypatch):
+    model, tokenizer = tiny_model("gpt2", dtype=torch.float64), tiny_tokenizer()  # its maps have biases
+    documents = [Document(str(i), line[4:], prompt=line[:4]) for i, line in enumerate(LINES["en"])]
+    monkeypatch.setattr(text_influence, "QUERY_BYTES", 1)
+    influence = influence_of_text(model, tokenizer, as_corpus({"en": documents}), corpus(), with_tokens=3)
+    scores = influence.scores["influence"]
+    np.testing.assert_allclose(influence.by_layer.sum(axis=0), scores, rtol=1e-10)
+    assert set(influence.tokens) == {(q, m) for q, row in enumerate(influence.order()[:, :3]) for m in row}
+    for place, parts in influence.tokens.items():
+        assert sum(part for _, part in parts) == pytest.approx(scores[place], rel=1e-9)
+
+
+def test_the_flipped_ranking_is_the_influence_on_the_query_with_its_words_the_other_way_round():
+    model, tokenizer = tiny_model("llama", dtype=torch.float64), tiny_tokenizer()
+    asked = query(prompt="koira juoksi", completion=" puistoon eilen")
+    by_hand = query(prompt="juoksi koira", completion=" eilen puistoon")
+    assert flip_words(asked)["fi"][0] == by_hand["fi"][0]
+    chinese = query("zh", prompt="我们 ", completion="去北京")
+    assert flip_words(chinese)["zh"][0][1:] == ("京北去", None, "们我 ")
+    scores = influence_of_text(model, tokenizer, asked, corpus()).scores
+    turned = influence_of_text(model, tokenizer, by_hand, corpus()).scores
+    np.testing.assert_allclose(scores["flipped"], turned["influence"], rtol=1e-9)
+    np.testing.assert_allclose(scores["influence"], turned["flipped"], rtol=1e-9)
+
+
+def test_profiles_of_layers_by_hand():
+    by_layer = np.zeros((2, 2, 6))
+    by_layer[0, :, :3], by_layer[1, :, :3] = -3, 1  # other languages: three quarters in layer 4
+    by_layer[1, :, 3:] = [[2, 2, 0], [2, 2, 2]]  # their own: all in layer 5, and one passage without influence
+    influence = replace(hand_made(), by_layer=by_layer)
+    mine, others = layer_profiles(influence, 2, seed=0)
+    assert (mine.side, others.side) == SIDES and mine.shares.tolist() == [[0, 1], [0, 1]]
+    assert others.shares.tolist() == [[0.75, 0.25]] * 2 and others.depth.tolist() == [4.25, 4.25]
+    assert mine.random[1].tolist() == [0, 1] and 0.5 < mine.random[0, 1] < 0.8  # 2 of 3 passages, one of them empty
+    rows = list(layer_rows([mine, others], resamples=99, seed=0))
+    assert [(row.site, row.estimate) for row in rows[:4]] == [
+        ("4.mlp", 0), ("5.mlp", 1), ("4.mlp", 0.75), ("5.mlp", 0.25)
+    ]  # fmt: skip
+    assert rows[4].estimate == -0.75 and rows[4].p > 0.4  # of two queries half of all signs reach it
+    lines = list(profile_lines([mine, others]))
+    assert [line["share"] for line in lines] == [0, 1, 0.75, 0.25] and lines[0]["query"] == "fi"
+    figure = InfluenceReport(influence, top=2).layer_figure()
+    assert figure.data[0].z.tolist() == [[0, 100], [75, 25]]
+    assert "random passages" in figure.data[0].hovertext[0][0]
+    first = replace(influence, passages=influence.passages[3:], by_layer=by_layer[:, :, 3:],
+                    scores={"influence": influence.scores["influence"][:, 3:]})  # fmt: skip
+    assert [profile.side for profile in layer_profiles(first, 2, seed=0)] == [SIDES[0]]
+
+
+def test_where_layers_are_the_same_on_both_sides_a_difference_is_found_seldom():
+    rng, small = np.random.default_rng(0), 0
+    shares = rng.dirichlet(np.ones(3), size=(200, 2, 12))
+    for own, others in shares:
+        profiles = [
+            LayerProfile(side, tuple(range(12)), (Language("fi"),) * 12, (0, 1, 2), values, values)
+            for side, values in zip(SIDES, (own, others), strict=True)
+        ]
+        small += list(layer_rows(profiles, 19, 0))[-1].p <= 0.05
+    assert small <= 10 + 2 * 3.1
+
+
+def test_the_strongest_tokens_are_in_percent_of_those_that_raise_it():
+    parts = [TokenPart("a", 3.0), TokenPart("b", -9.0), TokenPart("c", 1.0)]
+    assert strongest_tokens(parts) == [["a", 0.75], ["c", 0.25]]
 
 
 def test_a_planted_duplicate_ranks_first_by_influence_and_so_does_the_ranking_by_shared_tokens():
@@ -263,7 +382,8 @@ def hand_made():
     influence = np.array([[9.0, 1, 2, 8, 7, 0], [3, 2, 1, 9, 10, 8]])
     rankings = ("influence", "gradient", "TF-IDF", "BM25", "vectors", "length")
     scores = {name: influence if name == "influence" else -influence for name in rankings}
-    return TextInfluence(tuple(queries), tuple(passages), scores, 60)
+    by_layer = np.stack([influence / 4, 3 * influence / 4])
+    return TextInfluence(tuple(queries), tuple(passages), scores, 60, (4, 5), by_layer)
 
 
 def test_shares_and_parallel_hits_of_a_table_made_by_hand():
@@ -309,26 +429,34 @@ def test_the_map_shows_shares_coloured_by_their_distance_from_the_base():
 
 def test_the_command_writes_rows_scores_and_a_map(tmp_path, capsys):
     queries = tmp_path / "queries.jsonl"
-    first = load_corpus("reference", ["fi"], split="train")["fi"][0]
-    row = {"language": "fi", "prompt": first.text[:20], "completion": first.text[20:], "id": str(first.id)}
+    source = load_corpus("reference", ["fi"], split="train")["fi"][0]
+    row = {"language": "fi", "prompt": source.text[:20], "completion": source.text[20:], "id": str(source.id)}
     queries.write_text(json.dumps(row), encoding="utf-8")
     out = tmp_path / "influence"
     words = f"influence reference reference --queries {queries} --out {out} --languages fi en --passages 3 --top 2"
     assert main([*words.split(), "--layers", "3", "--draws", "19", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["top"][0]["passage"] == ["fi", str(first.id)] and result["passages"] == 6
+    assert result["top"][0]["passage"] == ["fi", str(source.id)] and result["passages"] == 6
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [row["against"] for row in rows] == ["fi", "en", "fi", "en"] and rows[2]["estimate"] == 1
-    assert len((out / "scores.jsonl").read_text().splitlines()) == 6
-    assert len((out / "top.jsonl").read_text().splitlines()) == 2 and (out / "influence.html").is_file()
-    head, names, own, *lines, best = influence_lines(result, 2, out)
+    assert [row.get("against") for row in rows[:4]] == ["fi", "en", "fi", "en"] and rows[2]["estimate"] == 1
+    assert [row["site"] for row in rows[4:]] == ["3.mlp", "3.mlp", ""] and rows[4]["estimate"] == 1
+    scores = [json.loads(line) for line in (out / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(scores) == 6 and "flipped" in scores[0] and "tokens" not in scores[0]
+    first, second = (json.loads(line) for line in (out / "top.jsonl").read_text(encoding="utf-8").splitlines())
+    for line in (first, second):
+        assert sum(part for _, part in line["tokens"]) == pytest.approx(line["influence"], rel=1e-3)
+    assert len((out / "layers.jsonl").read_text().splitlines()) == 2
+    assert (out / "influence.html").is_file() and (out / "layers.html").is_file()
+    head, names, own, *lines, best, tokens = influence_lines(result, 2, out)
     assert head.startswith("completions: 1; passages: 6, of ") and names.split()[:2] == ["asked", "in"]
     assert own.split()[:4] == ["fi", "fi", f"{100 * result['shares'][0]['share']:.0f}", "%"]
     parallel = (
         "asked in fi, passages in fi: 100 % of the parallel passages come first in their language (33 % by chance)"
     )
     assert parallel in lines
-    assert best.startswith(f"most influential for fi {first.id}: fi {first.id}, {first.text[:20]}")
+    assert best.startswith(f"most influential for fi {source.id}: fi {source.id}, {source.text[:20]}")
+    assert lines[-1].startswith("mean layer of their influence: passages in its own language 3.00")
+    assert repr(result["top"][0]["tokens"][0][0]) in tokens and len(result["top"][0]["tokens"]) == 5
 
 
 def test_too_many_passages_at_the_top_are_refused_before_the_model_is_opened(tmp_path, monkeypatch):

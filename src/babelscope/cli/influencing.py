@@ -32,12 +32,14 @@ def run_influence(
 ) -> Result:
     """Which passages of training text, in which language, make the model say each completion: influence by EK-FAC.
 
-    Beside it each passage has the inner product of gradients, TF-IDF, BM25, the cosine of mean states, and its length.
+    Beside it each passage has its influence on the query with the order of its words flipped, the inner product of
+    gradients, TF-IDF, BM25, the cosine of mean states, and its length. An influence has a part for each layer, and for
+    each token of the most influential passages.
 
     Args:
         corpus: folder with training text by language, hub id, or "reference".
         queries: JSON lines with language, completion, and where wanted prompt and id.
-        out: folder for results.jsonl, scores.jsonl, top.jsonl and influence.html.
+        out: folder for results.jsonl, scores.jsonl, top.jsonl, layers.jsonl, influence.html and layers.html.
         languages: BCP-47 tags of the passages; none means every language of the text.
         split: of the corpus.
         passages: of each language, the first ones.
@@ -65,6 +67,7 @@ def run_influence(
         layers=layers,
         max_length=max_length,
         damping=damping,
+        with_tokens=top,
         progress=True,
         seed=seed,
     )
@@ -93,7 +96,11 @@ def influence_lines(summary: Mapping[str, Any], top: int, out: Path) -> Sequence
         hits, chance = share_text(row["hits"], 0), share_text(row["base"], 0)
         where = f"asked in {row['query']}, passages in {row['passage']}"
         lines.append(f"{where}: {hits} of the parallel passages come first in their language ({chance} by chance)")
+    depths = ", ".join(f"passages in {side} {depth:.2f}" for side, depth in summary["layers"].items())
+    lines.append(f"mean layer of their influence: {depths}; layers.html has every layer, results.jsonl the test")
     for row in summary["top"]:
         query, passage = (" ".join(row[name]) for name in ("query", "passage"))
+        tokens = ", ".join(f"{text!r} {share_text(share, 0)}" for text, share in row["tokens"])
         lines.append(f"most influential for {query}: {passage}, {row['text']}")
+        lines.append(f"  where it teaches that, in % of the tokens that do: {tokens or 'none'}")
     return lines

@@ -1,4 +1,4 @@
-"""Queries from a file: prompts, and what the model is asked about having said after them."""
+"""Queries from a file: prompts, and what the model is asked about having said after them; the same, words flipped."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from babelscope.corpus import Corpus, Document, check_unicode, text_lines
 from babelscope.corpus.documents import LineNumber
 from babelscope.errors import CorpusError, LanguageError
+from babelscope.evaluation.segmentation import UNSPACED
 from babelscope.files.strict_json import parse_json
 from babelscope.languages import Language
 
@@ -53,3 +54,26 @@ def query_of(row: Any, number: int, place: str) -> tuple[Language, Document]:
         raise CorpusError(f"{place}: {err}") from err
     check_unicode(prompt + completion, place)
     return tag, Document(LineNumber(number) if named is None else str(named), completion, prompt=prompt)
+
+
+def flip_words(queries: Corpus) -> Corpus:
+    """The same queries with their words from the last to the first, the prompt's and the completion's each for itself.
+
+    White space at the ends stays there, so that both are read as one text as before. Characters stand for words in a
+    language whose script has no spaces.
+    """
+
+    def flipped(text: str, tag: Language) -> str:
+        words = text.strip()
+        start, joint = text.find(words), "" if tag.script in UNSPACED else " "
+        turned = joint.join(reversed(words.split() if joint else words))
+        return text[:start] + turned + text[start + len(words) :]
+
+    documents = {
+        tag: tuple(
+            query._replace(text=flipped(query.text, tag), prompt=query.prompt and flipped(query.prompt, tag))
+            for query in of_language
+        )
+        for tag, of_language in queries.items()
+    }
+    return queries.derived(documents, f"{queries.name}, words flipped")

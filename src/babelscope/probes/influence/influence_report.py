@@ -1,9 +1,10 @@
-"""Languages of the most influential passages, and hits of parallel text, as rows of evidence and files in a folder."""
+"""Languages, layers and tokens of the most influential passages, and hits of parallel text, as rows and files."""
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,20 @@ from babelscope.controls import benjamini_hochberg, percentile_interval, rank_p,
 from babelscope.corpus.documents import LineNumber
 from babelscope.errors import MeasurementError
 from babelscope.figures import write_figure
-from babelscope.figures.influence_map import INFLUENCE_CAPTION, influence_map
+from babelscope.figures.influence_map import (
+    INFLUENCE_CAPTION,
+    INFLUENCE_LAYER_CAPTION,
+    influence_layer_map,
+    influence_map,
+)
 from babelscope.files.writing import new_folder, write_text
 from babelscope.languages import Language
-from babelscope.probes.influence.text_influence import Ranking, TextInfluence
+from babelscope.probes.influence.layer_profiles import LayerProfile, layer_profiles, layer_rows, profile_lines
+from babelscope.probes.influence.text_influence import Ranking, TextInfluence, TokenPart
 from babelscope.probes.probe_evidence import SiteEvidence
+
+STRONGEST_TOKENS = 5
+"""Of a passage, in the command's result."""
 
 
 def check_top(top: int, passages: int) -> None:
@@ -161,22 +171,38 @@ class InfluenceReport:
             query = self.influence.queries[row]
             for rank, place in enumerate(order.tolist(), start=1):
                 passage = self.influence.passages[place]
+                tokens = [list(part) for part in self.influence.tokens.get((row, place), ())]
                 yield {
                     "query": [query.language, query.document.id],
                     "rank": rank,
                     "passage": [passage.language, passage.document.id],
                     **{name: float(scores[row, place]) for name, scores in self.influence.scores.items()},
-                    **({"text": passage.text} if places == self.top else {}),
+                    **({"text": passage.text, "tokens": tokens} if places == self.top else {}),
                 }
 
+    @cached_property
+    def profiles(self) -> list[LayerProfile]:
+        """Layers of the influence, by side of the passages."""
+        return layer_profiles(self.influence, self.top, self.seed)
+
+    def layer_rows(self) -> Iterator[SiteEvidence]:
+        """Shares of layers, and whether the influence of other languages is deeper."""
+        return layer_rows(self.profiles, self.resamples, self.seed)
+
     def save(self, out: str | Path) -> None:
-        """Write results.jsonl, scores.jsonl (every passage), top.jsonl (with text) and influence.html into a folder."""
+        """Write rows, scores and pictures into a folder.
+
+        results.jsonl; scores.jsonl (every passage), top.jsonl (with text, and the parts of its tokens), layers.jsonl;
+        influence.html and layers.html.
+        """
         with new_folder(out) as folder:
-            write_evidence([*self.share_rows(), *self.parallel_rows()], folder / "results.jsonl")
-            for name, places in (("scores", len(self.influence.passages)), ("top", self.top)):
-                lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in self.score_lines(places))
-                write_text(folder / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
+            rows = [*self.share_rows(), *self.parallel_rows(), *self.layer_rows()]
+            write_evidence(rows, folder / "results.jsonl")
+            write_lines(self.score_lines(len(self.influence.passages)), folder / "scores.jsonl")
+            write_lines(self.score_lines(self.top), folder / "top.jsonl")
+            write_lines(profile_lines(self.profiles), folder / "layers.jsonl")
             write_figure(self.figure(), folder / "influence.html", INFLUENCE_CAPTION)
+            write_figure(self.layer_figure(), folder / "layers.html", INFLUENCE_LAYER_CAPTION)
 
     def figure(self) -> Any:
         """Shares of languages by language of the query."""
@@ -189,6 +215,19 @@ class InfluenceReport:
             queries=self.query_languages,
             passages=self.passage_languages,
             top=self.top,
+        )
+
+    def layer_figure(self) -> Any:
+        """Shares of layers by language of the query: passages in its own language, and in others."""
+        lines = list(profile_lines(self.profiles))
+        rows = list(dict.fromkeys((line["query"], line["passages"]) for line in lines))
+        shares, random = (
+            np.array([line[name] for line in lines]).reshape(len(rows), -1) for name in ("share", "random")
+        )
+        order = sorted(range(len(rows)), key=lambda at: self.query_languages.index(rows[at][0]))
+        layers = self.influence.layers
+        return influence_layer_map(
+            shares=shares[order], random=random[order], rows=[rows[at] for at in order], layers=layers
         )
 
     def summary(self) -> dict[str, Any]:
@@ -207,8 +246,23 @@ class InfluenceReport:
                  "base": round(row.null, 4), "p": row.p}
                 for row in self.parallel_rows()
             ],
+            "layers": {profile.side: round(float(profile.depth.mean()), 4) for profile in self.profiles},
             "top": [
-                {"query": line["query"], "passage": line["passage"], "text": line["text"][:80]}
+                {"query": line["query"], "passage": line["passage"], "text": line["text"][:80],
+                 "tokens": strongest_tokens(line["tokens"])}
                 for line in self.score_lines(self.top) if line["rank"] == 1
             ],
         }  # fmt: skip
+
+
+def strongest_tokens(parts: Sequence[TokenPart | Sequence[Any]]) -> list[list[Any]]:
+    """The tokens that add most to a passage's influence: text, and its share of all tokens that add to it."""
+    raising = sorted((part for part in parts if part[1] > 0), key=lambda part: -part[1])
+    total = sum(part[1] for part in raising)
+    return [[text, round(part / total, 4)] for text, part in raising[:STRONGEST_TOKENS]]
+
+
+def write_lines(lines: Iterable[Mapping[str, Any]], file: Path) -> None:
+    """JSON lines of finite numbers."""
+    text = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in lines)
+    write_text(file, "".join(f"{line}\n" for line in text))

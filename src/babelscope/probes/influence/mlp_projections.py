@@ -54,6 +54,16 @@ class MlpProjections:
         check_reachable(layout)
         return cls(layout, modules)
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Their layers, in the order in which they were named."""
+        return tuple(dict.fromkeys(map(self.layer_of, self.modules)))
+
+    @staticmethod
+    def layer_of(name: str) -> int:
+        """The layer of a projection."""
+        return int(name.partition(".")[0])
+
     @contextmanager
     def recorded(self) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
         """While open, each projection leaves its input and its output, which gradients reach, in the table."""

@@ -1,34 +1,30 @@
 """The influence of each passage of training text on the probability of each completion."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.axes import Float64, Tensor
+from babelscope.axes import Float64
 from babelscope.corpus import Batch, Corpus, Document, TokenDocument, numbered, pad_of, tokenize_documents
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.languages import Language
-from babelscope.models import Layout, layout_of
+from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes.influence.kronecker_curvature import KroneckerCurvature, LinearRecord
+from babelscope.probes.influence.gradient_walk import GradientWalk
+from babelscope.probes.influence.influence_parts import FittedInfluence
+from babelscope.probes.influence.influence_queries import flip_words
+from babelscope.probes.influence.kronecker_curvature import KroneckerCurvature
 from babelscope.probes.influence.mlp_projections import MlpProjections, Records, predicted_tokens
 from babelscope.probes.influence.passage_rankings import bm25, tfidf_cosines, vector_cosines
 from babelscope.progress import progress_bar
-from babelscope.recording.walk import Forward, walk
-from babelscope.recording.watchers import ReadSite, Watcher
-from babelscope.sites import Site
 
-Ranking = Literal["influence", "gradient", "TF-IDF", "BM25", "vectors", "length"]
-"""influence: EK-FAC. gradient: the inner product alone. vectors: cosines of mean states. length: predicted tokens."""
-BATCH_TOKENS = 512
-"""Padded tokens of a batch: inputs and gradients of all projections are kept for it."""
+Ranking = Literal["influence", "flipped", "gradient", "TF-IDF", "BM25", "vectors", "length"]
+"""influence: EK-FAC. flipped: the same, the order of the query's words flipped. gradient: the inner product alone.
+vectors: cosines of mean states. length: predicted tokens."""
 QUERY_BYTES = 2 * 2**30
 """Of the queries' solved gradients that are kept at a time; the passages are read once for each such group."""
 
@@ -45,6 +41,13 @@ class LabelledText(NamedTuple):
         return (self.document.prompt or "") + self.document.text
 
 
+class TokenPart(NamedTuple):
+    """A token of a passage, and what it adds to the passage's influence."""
+
+    text: str
+    part: float
+
+
 @dataclass(frozen=True, eq=False)
 class TextInfluence:
     """Scores of each passage for each query."""
@@ -55,60 +58,17 @@ class TextInfluence:
     """Larger is more influential; of "influence", 0 for a passage in which no token is predicted."""
     predicted: int
     """Tokens of the passages that are predicted: N of the influence."""
+    layers: tuple[int, ...]
+    """Whose MLPs take part."""
+    by_layer: Float64[np.ndarray, "layer query passage"]
+    """The influence by layer of the weights: over layers the parts sum to it."""
+    tokens: Mapping[tuple[int, int], tuple[TokenPart, ...]] = field(default_factory=dict)
+    """By (query, passage), of each query's first passages alone: over tokens, what begins a text among them, the parts
+    sum to the influence."""
 
     def order(self, ranking: Ranking = "influence") -> np.ndarray:
         """Numbers of the passages for each query, the first the most influential."""
         return np.argsort(-self.scores[ranking], axis=1, kind="stable")
-
-
-@dataclass(eq=False)
-class GradientWalk:
-    """Text that goes through the model with gradients, and how much of it did."""
-
-    projections: MlpProjections
-    pad: int
-    bar: Any
-
-    def run(
-        self, documents: Sequence[TokenDocument], add: Callable[[Batch, Records], None], *, seed: int | None = None
-    ) -> None:
-        """Hand the records of each batch on; seed: of targets drawn from the model, None takes the text's own."""
-        watcher = RecordWatcher(lambda batch, records: self.told(batch, records, add))
-        walk(
-            self.projections.layout,
-            [documents],
-            [watcher],
-            pad=self.pad,
-            batch_tokens=BATCH_TOKENS,
-            passes=partial(gradient_passes, self.projections, seed),
-        )
-
-    def told(self, batch: Batch, records: Records, add: Callable[[Batch, Records], None]) -> None:
-        """Add a batch, and move the bar."""
-        add(batch, records)
-        self.bar.update(len(batch.documents))
-
-
-@dataclass(frozen=True, eq=False)
-class RecordWatcher:
-    """What a walk with gradients adds to."""
-
-    adds: Callable[[Batch, Records], None]
-    hooks: dict[Site, ReadSite] = field(default_factory=dict)
-
-    def add(self, batch: Batch, values: Records) -> None:
-        """Hand a batch on."""
-        self.adds(batch, values)
-
-
-@contextmanager
-def gradient_passes(
-    projections: MlpProjections, seed: int | None, layout: Layout, watchers: Sequence[Watcher]
-) -> Iterator[Forward]:
-    """Passes whose one value is the batch's records."""
-    # On the CPU always: of the same seed a GPU draws other numbers, and the curvature of few texts is another one.
-    draws = None if seed is None else torch.Generator().manual_seed(seed)
-    yield lambda batch: [projections.records(batch, draws)]
 
 
 def influence_of_text(
@@ -121,6 +81,7 @@ def influence_of_text(
     max_length: int = 128,
     damping: float = 0.1,
     layer: int | None = None,
+    with_tokens: int = 0,
     progress: bool = False,
     seed: int = 0,
 ) -> TextInfluence:
@@ -133,6 +94,10 @@ def influence_of_text(
     queries: documents with `prompt` and `text`, the completion; without a prompt the whole text is the completion.
     texts: the passages; each is cut to max_length tokens. layers: whose MLPs take part, none means all.
     layer: of the vectors that are compared beside it; None takes the middle. The model stays as it was, bit for bit.
+    The gradient of a passage is a sum over layers, and in each over the tokens t that its maps y = W x read, of δ_t
+    x_tᵀ: so the influence has a part for each layer, and one for each token. The part of a token is what the passage
+    teaches where that token is read; what attention has brought there from earlier tokens is in it.
+    with_tokens: of how many first passages of each query the tokens' parts are kept, by one more pass over these.
     Raises CorpusError for a query or a text without a token to predict, PrerequisiteError for a model without plain
     MLPs, MeasurementError for a damping that is not above 0 and for scores that are no numbers.
     Source: Grosse et al. 2023, arXiv:2308.03296.
@@ -154,26 +119,39 @@ def influence_of_text(
     read = [document for document, count in zip(passage_tokens, predicted, strict=True) if count]
     if not read:
         raise CorpusError(f"{texts.name}: no token of any passage is predicted; expected text; give some")
-    groups = query_groups(projections, query_tokens)
-    total = (2 + len(groups)) * len(read) + len(query_tokens)
+    flipped_tokens = tokens_of(tokenizer, flip_words(queries), max_length)
+    groups = query_groups(projections, [*query_tokens, *flipped_tokens])
+    total = (2 + len(groups)) * len(read) + len(query_tokens) + len(flipped_tokens)
     with progress_bar(total=total, unit="text", desc="influence", shown=progress) as bar:
         steps = GradientWalk(projections, pad_of(tokenizer), bar)
-        curvatures = fitted_curvatures(steps, read, seed)
-        pairs = [scored(steps, group, read, curvatures, damping, len(passages)) for group in groups]
-    influence, gradient = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        fitted = FittedInfluence(steps, fitted_curvatures(steps, read, seed), damping)
+        sides = [fitted.scores(group, read, len(passages)) for group in groups]
+        by_layer, gradient = (np.concatenate(side, axis=-2) for side in zip(*sides, strict=True))
+        influence, flipped = np.split(by_layer.sum(axis=0), 2)
+        first = np.argsort(-influence, axis=1, kind="stable")[:, :with_tokens]
+        parts = fitted.token_parts(query_groups(projections, query_tokens), read, first) if with_tokens else {}
+    by_layer, gradient = by_layer[:, : len(asked)], gradient[: len(asked)]
     if not (np.isfinite(influence).all() and np.isfinite(gradient).all()):
         raise MeasurementError("an influence is no number; expected finite ones; open the model in float32")
     middle = layout.n_layers // 2 if layer is None else layer
     asked_texts, passage_texts = ([part.text for part in side] for side in (asked, passages))
     scores: dict[Ranking, np.ndarray] = {
         "influence": influence,
+        "flipped": flipped,
         "gradient": gradient,
         "TF-IDF": tfidf_cosines(query_tokens, passage_tokens),
         "BM25": bm25(query_tokens, passage_tokens),
         "vectors": vector_cosines(model, tokenizer, asked_texts, passage_texts, middle, max_length=max_length),
         "length": np.tile(np.array(predicted, dtype=float), (len(asked), 1)),
     }
-    return TextInfluence(asked, passages, scores, sum(predicted))
+    tokens = {
+        (query, place): tuple(
+            TokenPart(str(tokenizer.decode([token])), part)
+            for token, part in zip(passage_tokens[place].tokens, by_token.tolist(), strict=True)
+        )
+        for (query, place), by_token in parts.items()
+    }
+    return TextInfluence(asked, passages, scores, sum(predicted), projections.layers, by_layer, tokens)
 
 
 def labelled_texts(corpus: Corpus) -> tuple[LabelledText, ...]:
@@ -217,40 +195,3 @@ def fitted_curvatures(
         curvature.decompose()
     steps.run(documents, add_squares, seed=seed)
     return curvatures
-
-
-def scored(
-    steps: GradientWalk,
-    queries: Sequence[TokenDocument],
-    documents: Sequence[TokenDocument],
-    curvatures: dict[str, KroneckerCurvature],
-    damping: float,
-    n_passages: int,
-) -> tuple[Float64[np.ndarray, "query passage"], Float64[np.ndarray, "query passage"]]:
-    """Influence, and inner products of plain gradients, of all passages for some queries."""
-    batches: list[tuple[list[int], Records, dict[str, Tensor]]] = []
-
-    def keep(batch: Batch, records: Records) -> None:
-        solved = {
-            name: curvatures[name].solve(record.weight_gradients(), damping=damping) for name, record in records.items()
-        }
-        batches.append((batch.places, records, solved))
-
-    influence, gradient = (np.zeros((len(queries), n_passages)) for _ in range(2))
-
-    def add(batch: Batch, records: Records) -> None:
-        for rows, of_queries, solved in batches:
-            at = np.ix_(rows, batch.places)
-            for name, record in records.items():
-                influence[at] += products_with(solved[name], record)
-                gradient[at] += of_queries[name].products(record).double().cpu().numpy()
-
-    steps.run(queries, keep)
-    steps.run(documents, add)
-    return influence, gradient
-
-
-def products_with(solved: Tensor, record: LinearRecord) -> Float64[np.ndarray, "query passage"]:
-    """Inner products of solved gradients and those of a batch."""
-    products = solved.flatten(1) @ record.weight_gradients().flatten(1).mT
-    return products.double().cpu().numpy()
