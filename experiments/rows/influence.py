@@ -19,19 +19,25 @@ from babelscope.probes.influence import (
     influence_of_text,
 )
 from rows.adaptation import REFERENCE
+from rows.influence_decomposition import (
+    ASKED,
+    CARRIED,
+    LENGTH,
+    in_three_orders,
+    layer_headline,
+    order_headline,
+    plain_nats,
+    plain_parts,
+    second_half,
+    strongest_inside,
+)
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
 
 TAGS = ("en", "de", "es", "fi", "eu", "ru")
-PASSAGES, ASKED, LENGTH = 16, 3, 48
+PASSAGES = 16
 HALVES, STEPS, STEP_TOKENS = 20, 8, 512
 BAR = 0.3
 """Of the linear datamodelling score."""
-
-
-def second_half(document: Document) -> Document:
-    """The second half of a passage after the first one as its prompt."""
-    middle = len(document.text) // 2
-    return document._replace(text=document.text[middle:], prompt=document.text[:middle])
 
 
 def completions(text: Corpus) -> Corpus:
@@ -53,17 +59,6 @@ def all_neurons(model: Any, tokenizer: Any) -> bs.NeuronSet:
         method="all",
         parameters={},
     )
-
-
-def plain_nats(model: Any, tokenizer: Any, document: Document) -> torch.Tensor:
-    """ln P(text | prompt) by transformers' own forward pass, over the tokens that begin in the text."""
-    prompt = document.prompt or ""
-    encoded = tokenizer(prompt + document.text, return_offsets_mapping=True, return_tensors="pt")
-    ids, starts = encoded.input_ids[:, :LENGTH], encoded.offset_mapping[0, :LENGTH]
-    logs = torch.log_softmax(model(ids).logits[0, :-1].double(), dim=-1)
-    # What begins a text has no letters: both ends of its place are equal.
-    counts = (starts[1:, 0] >= len(prompt)) & (starts[1:, 1] > starts[1:, 0])
-    return logs.gather(1, ids[0, 1:, None])[:, 0][counts].sum()
 
 
 def plain_products(model: Any, tokenizer: Any, influence: TextInfluence, rows: int, columns: int) -> float:
@@ -136,6 +131,11 @@ def measure_influence(inputs: Inputs) -> RowResult:
     text = load_corpus("reference", TAGS, split="train").head(PASSAGES)
     influence = influence_of_text(model, tokenizer, completions(text), text, max_length=LENGTH)
     report = InfluenceReport(influence)
+    orders = influence_of_text(
+        model, tokenizer, completions(text), in_three_orders(text), max_length=CARRIED, with_tokens=1
+    )
+    inside_completion = strongest_inside(tokenizer, orders)
+    parts = plain_parts(model, tokenizer, text.only(["en", "fi"]))
     firsts = [influence.passages[order[0]] for order in influence.order()]
     alike = [
         (first.language, first.document.id) == (query.language, query.document.id)
@@ -177,13 +177,29 @@ def measure_influence(inputs: Inputs) -> RowResult:
                 difference=plain_products(model, tokenizer, influence, 2, 4),
                 bar=1e-4,
             ),
+            Witness(
+                what="parts of 2 layers by autograd on weights of their own, 3 passages, relative",
+                difference=parts["layers"],
+                bar=1e-3,
+            ),
+            Witness(
+                what="parts of each token by autograd with a copy of the weights for each token, 3 passages, relative",
+                difference=parts["tokens"],
+                bar=1e-3,
+            ),
         ],
         planted=[
             Planted(
                 what=f"{len(alike)} completions stand in the text, each with its prompt: that passage is first",
                 recall=float(np.mean(alike)),
                 precision=float(np.mean(alike)),
-            )
+            ),
+            Planted(
+                what=f"{len(inside_completion)} passages that begin with half of another one: the strongest token "
+                "reads the completion, or stands right before it",
+                recall=float(np.mean(inside_completion)),
+                precision=float(np.mean(inside_completion)),
+            ),
         ],
         headlines=[
             Headline(
@@ -204,9 +220,8 @@ def measure_influence(inputs: Inputs) -> RowResult:
                 model=REFERENCE,
                 verdict="in shape" if share > base and hits < share else "not",
             ),
+            order_headline(orders),
+            layer_headline(report),
         ],
-        absent=[
-            "growth with the size of the model: one model",
-            "influence by layer and by token, and queries with the order of words flipped",
-        ],
+        absent=["growth with the size of the model: one model"],
     )

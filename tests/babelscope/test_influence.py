@@ -175,7 +175,7 @@ def fitted(model, tokenizer, texts, layers=(1,)):
 
 
 def gradients_by_token(model, ids, start=0):
-    """∇ ln P of a text in the MLPs' weights, each token multiplied by its own copy of them: plain hooks and autograd."""
+    """∇ ln P of a text in the MLPs' weights, each token with a copy of its own: plain hooks and autograd."""
     copies, handles = {}, []
     for name, module in model.named_modules():
         if name.endswith(("gate_proj", "up_proj", "down_proj")):
