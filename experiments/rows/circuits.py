@@ -10,8 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from babelscope import layout_of, open_model
 from babelscope.probes import choose_circuit, compare_effects, path_effects, read_tasks, score_circuit, unit_effects
+from babelscope.probes.circuits.path_patching import HEAD_INPUTS
 from babelscope.probes.circuits.task_prompts import TaskLine, TaskPair, aligned_places, task_pairs
 from babelscope.probes.circuits.unit_patching import PromptRuns, attributed_units
+from rows.past_tense import inputs_by_hand, past_tense_headline
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
 
 PAIRS = 3
@@ -22,16 +24,12 @@ RECEIVED = 3
 
 
 def measure(inputs: Inputs) -> RowResult:
-    """Heads of number agreement in English and Spanish, and of indirect objects in English and Chinese."""
+    """Heads of number agreement, of indirect objects and of the past tense, in languages that have them and not."""
     return RowResult(
         witnesses=witnesses(),
         planted=planted(),
         headlines=headlines(inputs),
-        absent=(
-            "information-flow routes by attention edge: heads are patched, not decomposed by token",
-            "queries, keys and values of a receiver apart: no site stands there",
-            "heads that only inflected languages use for past tense: bundled as a task, not measured in this row",
-        ),
+        absent=("information-flow routes by attention edge: heads are patched, not decomposed by token",),
     )
 
 
@@ -92,6 +90,11 @@ def by_hand(model: Any, pairs: Sequence[TaskPair], layer: int, columns: slice, p
     return moved / gaps
 
 
+def furthest(a: torch.Tensor, b: list[float]) -> float:
+    """The largest difference."""
+    return float((a - torch.tensor(b, dtype=torch.float64)).abs().max())
+
+
 def witnesses() -> list[Witness]:
     """Single heads, a single neuron and a path to the logits of the bundled model, by hooks of torch alone."""
     model, tokenizer = open_model("reference", device="cpu", dtype="float32")
@@ -116,12 +119,18 @@ def witnesses() -> list[Witness]:
         by_hand(model, pairs, layer, slice(neuron, neuron + 1), "mlp.down_proj", frozen=False)
         for layer, neuron in neurons
     ]
+    sender, receiver = heads[0], heads[1]
+    by_input = [
+        path_effects(model, tokenizer, lines, senders=[sender], receivers=[receiver], inputs=[name])
+        for name in HEAD_INPUTS
+    ]
+    apart = max(
+        furthest(effects.shift[0], inputs_by_hand(model, task_pairs(tokenizer, lines), sender, receiver, letter))
+        for effects, letter in zip(by_input, "qkv", strict=True)
+    )
     maps = [unit_effects(model, tokenizer, read_tasks()["agreement"][tag][:PAIRS]) for tag in ("es", "fr")]
     rho: Any = spearmanr(maps[0].effect.numpy(), maps[1].effect.numpy())
     ours = compare_effects(*maps, draws=19).correlation
-
-    def furthest(a: torch.Tensor, b: list[float]) -> float:
-        return float((a - torch.tensor(b, dtype=torch.float64)).abs().max())
 
     return [
         Witness(
@@ -137,6 +146,11 @@ def witnesses() -> list[Witness]:
         Witness(
             what="3 heads' paths to the logits, all other heads frozen by plain hooks, share of the difference",
             difference=furthest(of_paths.effect, paths),
+            bar=1e-4,
+        ),
+        Witness(
+            what="query, key and value of a receiving head each apart, by plain hooks on its projections, logits",
+            difference=apart,
             bar=1e-4,
         ),
         Witness(
@@ -156,12 +170,26 @@ def planted() -> list[Planted]:
     effects = unit_effects(model, tokenizer, lines)
     chosen = [unit for unit, value in zip(effects.units, effects.effect.abs().tolist(), strict=True) if value > 0.05]
     circuit = choose_circuit(model, tokenizer, lines, effects)
-    acting = random_model(head, neuron)
+    acting = random_model(head, neuron=neuron)
     runs = PromptRuns.record(layout_of(acting), task_pairs(tokenizer, lines), "mlp_inner")
     candidates = [*dict.fromkeys([*attributed_units(runs, 5), *runs.units])]
     of_neurons = unit_effects(acting, tokenizer, lines, at="mlp_inner", units=candidates)
     active = [unit for unit, value in zip(candidates, of_neurons.effect.abs().tolist(), strict=True) if value > 1e-6]
+    chained = random_model((0, 1), head, neuron=None)
+    told = [
+        name
+        for name in HEAD_INPUTS
+        if float(
+            path_effects(chained, tokenizer, lines, senders=[(0, 1)], receivers=[head], inputs=[name]).shift.abs().max()
+        )
+        > 1e-3
+    ]
     return [
+        Planted(
+            what="of the inputs of a head that looks at all tokens alike the value alone carries what another tells it",
+            recall=float("value" in told),
+            precision=told.count("value") / max(1, len(told)),
+        ),
         scored("one head of 12, by its effect", head, chosen),
         scored("the circuit of one head", head, list(circuit.heads)),
         scored("one neuron of 144, by its effect", neuron, active),
@@ -172,8 +200,8 @@ def scored(what: str, truth: tuple[int, int], chosen: list) -> Planted:
     return Planted(what=what, recall=float(truth in chosen), precision=chosen.count(truth) / max(1, len(chosen)))
 
 
-def random_model(head: tuple[int, int], neuron: tuple[int, int] | None) -> LlamaForCausalLM:
-    """Three layers of four heads; all heads but one write nothing, all neurons but one, or all, write nothing."""
+def random_model(*heads: tuple[int, int], neuron: tuple[int, int] | None) -> LlamaForCausalLM:
+    """Three layers of four heads; all heads but some write nothing, all neurons but one, or all, write nothing."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model: Any = LlamaForCausalLM(
@@ -188,7 +216,7 @@ def random_model(head: tuple[int, int], neuron: tuple[int, int] | None) -> Llama
             layer.self_attn.q_proj.weight.zero_()  # it looks at all tokens alike
             columns = layer.self_attn.o_proj.weight.view(32, 4, 8)
             columns.mul_(50)
-            columns[:, [at for at in range(4) if (number, at) != head]] = 0
+            columns[:, [at for at in range(4) if (number, at) not in heads]] = 0
             layer.mlp.down_proj.weight.mul_(50)
             layer.mlp.down_proj.weight[:, [at for at in range(48) if (number, at) != neuron]] = 0
     return model
@@ -260,4 +288,5 @@ def headlines(inputs: Inputs) -> list[Headline]:
             model=name,
             verdict="in shape" if scores[0].faithfulness > 0.5 and scores[0].p <= 0.05 else "not",
         ),
+        past_tense_headline(model, tokenizer, name),
     ]

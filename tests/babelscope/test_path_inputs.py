@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from circuit_cases import EN, FI, planted
 from conftest import tiny_model, tiny_tokenizer
-from test_probes_unit_patching import EN, FI, planted
 
 from babelscope.errors import SelectionError, SiteError
 from babelscope.models import layout_of

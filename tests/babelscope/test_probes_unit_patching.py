@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from circuit_cases import EN, FI, lines_of, planted
 from conftest import tiny_model, tiny_tokenizer
 
 from babelscope.errors import CorpusError, LanguageError, MeasurementError, SelectionError, SiteError
@@ -13,50 +14,12 @@ from babelscope.probes.circuits.head_circuits import Circuit, choose_circuit, sc
 from babelscope.probes.circuits.path_patching import path_effects
 from babelscope.probes.circuits.task_prompts import (
     RolePrompt,
-    TaskLine,
     aligned_places,
     read_tasks,
     role_prompt,
     task_pairs,
 )
 from babelscope.probes.circuits.unit_patching import PromptRuns, Swap, attributed_units
-
-ROLES = ("start", "noun", "end")
-
-
-def lines_of(nouns, language="en", answer="x", foil="y"):
-    return [
-        TaskLine("toy", Language(language), ROLES, ("the ", a, " is"), ("the ", b, " is"), answer, foil)
-        for a, b in nouns
-    ]
-
-
-EN = lines_of([("cat", "cats"), ("cow", "cows"), ("bee", "bees"), ("hen", "hens"), ("ant", "ants"), ("dog", "dogs")])
-FI = lines_of(
-    [
-        ("kissa", "koirat"),
-        ("lehma", "hevot"),
-        ("sika", "kanat"),
-        ("orava", "ketut"),
-        ("hylje", "karhut"),
-        ("ahma", "ilvet"),
-    ],
-    "fi",
-)
-
-
-def planted(head=(1, 2), neuron=None):
-    """A model that moves anything from token to token in one head only; its MLPs act in one neuron, or not at all."""
-    model = tiny_model("llama", dtype=torch.float64)
-    with torch.no_grad():
-        model.lm_head.weight.mul_(50)
-        for number, layer in enumerate(model.model.layers):
-            heads = layer.self_attn.o_proj.weight.view(32, 4, 8)
-            heads[:, [at for at in range(4) if (number, at) != head]] = 0
-            layer.self_attn.q_proj.weight.zero_()  # it looks at all tokens alike
-            down = layer.mlp.down_proj.weight
-            down[:, [at for at in range(48) if (number, at) != neuron]] = 0
-    return model
 
 
 def by_hand(model, path, columns, pairs):

@@ -10,7 +10,7 @@ from babelscope.figures.probes_circuits import head_effect_map
 from babelscope.probes.circuits.effect_maps import UnitEffects, unit_effects
 from babelscope.probes.circuits.effect_overlap import compare_effects
 from babelscope.probes.circuits.head_circuits import choose_circuit, score_circuit
-from babelscope.probes.circuits.path_patching import path_effects
+from babelscope.probes.circuits.path_patching import HEAD_INPUTS, path_effects
 from babelscope.probes.circuits.task_prompts import TaskLine, read_tasks
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.probe_job import Findings, ProbeJob
@@ -67,15 +67,29 @@ def task_effects(job: ProbeJob, lines: list[TaskLine]) -> UnitEffects | None:
 
 
 def followed(job: ProbeJob, lines: list[TaskLine], effects: UnitEffects) -> list[SiteEvidence]:
-    """The strongest heads' way to the logits, and the circuit, on the odd pairs."""
+    """The strongest heads' way to the logits and to the strongest one's inputs, and the circuit, on the odd pairs."""
+    last, *senders = strongest = effects.strongest(SENDERS)
     try:
-        direct = path_effects(job.model, job.tokenizer, lines[1::2], senders=effects.strongest(SENDERS), seed=job.seed)
+        paths = [path_effects(job.model, job.tokenizer, lines[1::2], senders=strongest, seed=job.seed)]
+        if earlier := [head for head in senders if head[0] < last[0]]:
+            paths += [
+                path_effects(
+                    job.model,
+                    job.tokenizer,
+                    lines[1::2],
+                    senders=earlier,
+                    receivers=[last],
+                    inputs=[name],
+                    seed=job.seed,
+                )
+                for name in HEAD_INPUTS
+            ]
     except MeasurementError as err:
         log.warning("left out: %s", err)
         return []
     circuit = choose_circuit(job.model, job.tokenizer, lines[::2], effects)
     score = score_circuit(job.model, job.tokenizer, lines[1::2], circuit, seed=job.seed)
-    return [*direct.rows(), *score.rows()]
+    return [*(row for path in paths for row in path.rows()), *score.rows()]
 
 
 def across(job: ProbeJob, lines: list[TaskLine], givers: list[TaskLine], effects: UnitEffects) -> list[SiteEvidence]:
