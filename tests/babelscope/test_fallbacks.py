@@ -15,9 +15,10 @@ from babelscope.errors import LanguageError, MeasurementError, SelectionError
 from babelscope.figures.fallback_map import fallback_map
 from babelscope.languages import Language
 from babelscope.models import origin_of
+from babelscope.report.wording import p_value
 from babelscope.steering.directions import deactivate_neurons, set_neurons
 from babelscope.steering.directions.neurons import LITTLE, MUCH
-from babelscope.steering.sweeps import Decoding, FallbackStep, Prompt, fallback_languages
+from babelscope.steering.sweeps import Decoding, FallbackStep, Prompt, answer_shares, fallback_languages
 from babelscope.steering.sweeps.fallbacks import Fallbacks, recognised, union_of
 
 LANGUAGES = ("en", "de", "fi")
@@ -127,6 +128,8 @@ def test_answers_of_every_step_and_of_as_many_random_neurons(model, monkeypatch)
         fallback_languages(network, tokenizer, sets, prompts, order=["ru"])
     with pytest.raises(LanguageError, match="no neuron is selected for fi"):
         fallback_languages(network, tokenizer, sets_of({**PLACES, "fi": []}), prompts, order=["en", "fi"])
+    with pytest.raises(MeasurementError, match="'abc' came twice"):
+        fallback_languages(network, tokenizer, sets, [prompts[0], *prompts], order=["en"])
     with pytest.raises(MeasurementError, match="no prompt came"):
         fallback_languages(network, tokenizer, sets, [], order=["en"])
     with monkeypatch.context() as patch:  # what is wrong with a call is said before the first answer
@@ -147,18 +150,24 @@ def test_leaving_a_language_counts_against_the_random_sets():
     found = Fallbacks(steps, en, "zero", ((), ()), 0)
     plain, off = found.rows()
     assert (plain.estimate, off.estimate, off.draws, off.n) == (0.0, 1.0, 3, 4)
-    # 4 of 4 against 1 of 12: the one table as extreme of C(16, 5).
-    assert off.p == pytest.approx(12 / 4368) and np.isnan(plain.p)
+    # Against the set that leaves once, three of three prompts that differ; against the two others four of four.
+    assert off.p == 2**-3 and np.isnan(plain.p) and "most of one set 0.250" in off.note
     languages, share, random_share = found.shares()
     assert languages == ["en", "de", ""] and share.tolist() == [[1, 0, 0], [0, 0.75, 0.25]]
     assert random_share[1].tolist() == pytest.approx([11 / 12, 1 / 12, 0]) and np.isnan(random_share[0]).all()
+    summary = found.summary()
+    again = answer_shares(*([step[name] for step in summary["steps"]] for name in ("answers", "random_sets")))
+    assert again[0] == languages and np.array_equal(again[1], share)
     figure = fallback_map(share=share, control=random_share, off=["none", "en"], languages=languages)
     assert figure.data[0].text.tolist() == [["100", "0", "0"], ["0 (92)", "75 (8)", "25 (0)"]]
     head, names, untouched, english, rule, after = fallback_lines(found, Path("a set"), "model", Path("out"))
     assert head.startswith("languages of 4 answers to prompts in en")
     assert names.split()[:4] == ["off", "neurons", "not", "in"]
     assert untouched.split() == ["none", "0", "0", "of", "4", "–", "–", "en", "4", "–"]
-    assert " ".join(english.split()) == "en 7 4 of 4 1 of 12 0.0027 de 3, none 1 en 11, de 1" and "3 a step" in rule
+    assert (
+        " ".join(english.split()) == f"en 7 4 of 4 1 of 12 {p_value(off.p)} de 3, none 1 en 11, de 1"
+        and "3 a step" in rule
+    )
     assert "next: babelscope show 'a set' model --language en," in after
     assert recognised(["Das ist ein kurzer deutscher Satz über das Wetter.", "123"]) == (de, "")
 
@@ -173,6 +182,9 @@ def test_the_verb_writes_rows_answers_and_a_picture(tmp_path, model, capsys):
     result = json.loads(capsys.readouterr().out)
     assert [step["off"] for step in result["steps"]] == ["none", "en", "en, de"]
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"results.jsonl", "answers.json", "fallback.html"}
+    written = json.loads((tmp_path / "out" / "fallback.json").read_text(encoding="utf-8"))
+    assert written["languages"] == ["en", "de"] and written["steps"][2]["neurons"] == 4
+    assert [sum(step["answers"].values()) for step in written["steps"]] == [1, 1, 1]
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 3
     words[-1] = tmp_path / "again"
     assert main([*map(str, words), "--draws", "1", "--new-tokens", "2"]) == 0

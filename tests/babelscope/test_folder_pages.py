@@ -47,6 +47,8 @@ def folders(tmp_path_factory):
     steps = ("--language", "fi", "--steps", 2, "--tokens-per-step", 64, "--max-length", 16, "--same-text", label)
     run("adapt", model, sets, corpus, *steps, "--out", place / "adapt")
     run("probe", model, corpus, "--probe", "roles", "--out", place / "probe")
+    answers = ("--order", "en", "fi", "--draws", 2, "--new-tokens", 2)
+    run("fallback", model, sets, "the cat", "a mat", *answers, "--out", place / "fallback")
     features, rows = place / "features", [Evidence(claim="x", language="fi", control="y", n=3, estimate=0.25)]
     planted().save(features / "observation")
     select_langfir(planted()).save(features / "features")
@@ -54,7 +56,7 @@ def folders(tmp_path_factory):
     return place
 
 
-VERBS = ("observe", "identify", "ablate", "features", "adapt", "probe", "steer --sweep")
+VERBS = ("observe", "identify", "ablate", "features", "adapt", "probe", "steer --sweep", "fallback")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -75,6 +77,9 @@ def test_the_numbers_of_a_page_are_those_of_the_folder(folders):
     assert f"{result['gain']:+.4f}" in pages["adapt"].facts["gain"]
     harm = json.loads((folders / "ablate" / "ablation.json").read_text())["own_hurt_most"]
     assert f"{sum(harm.values())} of 2" in pages["ablate"].facts.values()
+    last = json.loads((folders / "fallback" / "fallback.json").read_text())["steps"][-1]
+    left = 100 * (1 - last["answers"].get("en", 0) / 2)
+    assert f"{left:.0f}" in pages["fallback"].facts["answers not in en"].partition("with")[0]
     rate = counts["mlp_gate"].active[1, :, 0].double().mean() / counts.token_counts[0]
     assert f"{100 * float(rate):.1f}" in str(pages["observe"].sections[0].body)
 
@@ -82,7 +87,7 @@ def test_the_numbers_of_a_page_are_those_of_the_folder(folders):
 def test_several_folders_stand_side_by_side(folders, tmp_path):
     path = write_report([folders / verb for verb in VERBS], out=tmp_path / "all.html")
     text = path.read_text(encoding="utf-8")
-    assert "7 folders side by side" in text and all(f">{verb}</a>" in text for verb in VERBS)
+    assert "8 folders side by side" in text and all(f">{verb}</a>" in text for verb in VERBS)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +99,7 @@ def test_several_folders_stand_side_by_side(folders, tmp_path):
         ("probe", "summary.json", '{"rows": {"lens": "x"}}', "rows.lens"),
         ("identify", "evidence.jsonl", '{"claim": 3}\n', "evidence.jsonl:1"),
         ("features", "evidence.jsonl", "", "is missing"),
+        ("fallback", "results.jsonl", "", "is missing"),
     ],
 )
 def test_damage_is_one_line(folders, tmp_path, verb, file, damage, said):
@@ -110,6 +116,7 @@ JSON = {
     "steer --sweep": "steering.json",
     "adapt": "result.json",
     "probe": "summary.json",
+    "fallback": "fallback.json",
 }
 
 

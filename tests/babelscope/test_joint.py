@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from babelscope.controls import more_successes_p, pairing_p, step_down_p
+from babelscope.controls import more_successes_p, paired_successes_p, pairing_p, step_down_p
 from babelscope.controls.resampling import jaccard_of_pairs, lead_of_pairs, lead_over_others
 from babelscope.errors import MeasurementError
 
@@ -106,6 +106,44 @@ def test_one_right_answer_is_no_proof_against_ten_wrong_ones():
 def test_more_successes_than_trials_are_refused():
     with pytest.raises(MeasurementError, match="11 successes of 10"):
         more_successes_p(1, 22, 11, 10)
+
+
+def test_paired_successes_are_judged_by_the_sign_test_against_the_control_that_is_least_unlike():
+    left = [True] * 5 + [False]
+    controls = [[False] * 6, [True, False, False, False, False, True]]
+    assert paired_successes_p(left, controls[:1]) == 2**-5
+    # Of the second control's five that differ, four leave: C(5, 4) + C(5, 5) of 2^5.
+    assert paired_successes_p(left, controls[1:]) == pytest.approx(6 / 32)
+    assert paired_successes_p(left, controls) == pytest.approx(6 / 32)
+    assert paired_successes_p(left, [left]) == 1.0 and math.isnan(paired_successes_p(left, []))
+    with pytest.raises(MeasurementError, match=r"6 units and controls of \[5\]"):
+        paired_successes_p(left, [[True] * 5])
+
+
+def clustered(rng, prompts=60, draws=9):
+    """Outcomes by set (the first is the tested one) and prompt, where no set differs from another in what it does."""
+    inclined = rng.beta(0.5, 0.5, size=prompts)
+    return rng.random((draws + 1, prompts)) < inclined
+
+
+def repeating(rng, prompts=60, draws=9):
+    """Random sets that change nothing repeat one answer to a prompt; the tested set gives another as likely one."""
+    share = np.full(prompts, 0.4)
+    return np.stack([rng.random(prompts) < share, *[rng.random(prompts) < share] * draws])
+
+
+@pytest.mark.parametrize("simulate", [clustered, repeating])
+def test_answers_to_the_same_prompts_leave_a_language_no_more_often_than_the_level_says(simulate):
+    rng, rounds = np.random.default_rng(0), 400
+    paired = pooled = 0
+    for _ in range(rounds):
+        left, *controls = simulate(rng)
+        paired += paired_successes_p(left.tolist(), [row.tolist() for row in controls]) <= 0.05
+        n = len(left)
+        pooled += more_successes_p(int(left.sum()), n, int(np.sum(controls)), len(controls) * n) <= 0.05
+    assert paired / rounds <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / rounds)
+    if simulate is repeating:
+        assert pooled / rounds > 0.075  # Fisher's test of all answers takes the repeated ones for new ones
 
 
 def test_lead_is_the_own_index_less_the_mean_of_the_others():

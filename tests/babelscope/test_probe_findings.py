@@ -74,8 +74,8 @@ def test_circuits_are_of_the_languages_that_have_a_task_and_stand_in_one_figure(
         "patching the unit carries the answer (denoise)",
         "patching the unit on its way to the logits carries the answer (denoise)",
     }
-    told = {claim.partition(" to the ")[2].partition(" of ")[0] for claim in claims if " of " in claim and "to the" in claim}
-    assert told <= {"query", "key", "value"}
+    inputs = {claim.partition(" to the ")[2].partition(" of ")[0] for claim in claims if " of " in claim}
+    assert inputs <= {"", "query", "key", "value"}
     assert claims >= {"the circuit alone does the task", "strongest units shared by two languages"}
     heads = [row for row in findings.rows if row.claim.endswith("patching the unit carries the answer (denoise)")]
     assert {(row.language, row.against) for row in heads} >= {("en", ""), ("de", ""), ("en", "de")}

@@ -125,7 +125,7 @@ def run_fallback(
         neurons: folder of a NeuronSet.
         prompts: texts to continue; one that names a file stands for its lines, or for the rows of a .jsonl file.
         order: the languages in the order in which their neurons are switched off; those of earlier steps stay off.
-        out: folder for results.jsonl, answers.json and fallback.html.
+        out: folder for results.jsonl, fallback.json, answers.json and fallback.html.
         first: language of the prompts.
         by: what a neuron that is off gives: zero, −1, the mean of its layer, a little at random, −0.1 of itself, itself
             with noise, or itself with the other sign.
@@ -168,6 +168,7 @@ def run_fallback(
     ]
     with new_folder(out) as folder:
         write_evidence(fallbacks.rows(), folder / "results.jsonl")
+        write_text(folder / "fallback.json", json.dumps(fallbacks.summary(), indent=1, ensure_ascii=False))
         write_text(folder / "answers.json", json.dumps(texts, indent=1, ensure_ascii=False))
         figure = fallback_map(share=share, control=control, off=off, languages=languages)
         write_figure(figure, folder / "fallback.html", FALLBACK_CAPTION)

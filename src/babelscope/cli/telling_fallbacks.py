@@ -32,7 +32,8 @@ def fallback_lines(fallbacks: Fallbacks, neurons: Path, model: str, out: Path) -
         f"{fallbacks.by}); saved in {out}",
         *aligned(table),
         f"random sets: {draws} a step of as many neurons in each layer that no language has, all their answers "
-        f"together; p: Fisher's exact test of the answers not in {first} against theirs",
+        f"together; p: the sign test over prompts of the answers not in {first} against each of these sets, the "
+        "largest",
         f"the answers are in {out / 'answers.json'}; next: babelscope show {quote(str(neurons))} {quote(model)} "
         f"--language {fallbacks.steps[-1].off[-1]}, which names the neurons that were switched off last",
     ]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         rank_p,
         wilson_interval,
     )
-    from babelscope.controls.joint import more_successes_p, pairing_p, step_down_p
+    from babelscope.controls.joint import more_successes_p, paired_successes_p, pairing_p, step_down_p
     from babelscope.controls.label_shuffles import ShuffledLabels, shuffled_labels
     from babelscope.controls.matched_sets import ContributionMatched, contribution, contribution_matched, layer_matched
     from babelscope.controls.resampling import (
@@ -74,6 +74,7 @@ __all__ = [
     "more_successes_p",
     "neuron_shards",
     "overlap",
+    "paired_successes_p",
     "pairing_p",
     "percentile_interval",
     "rank_p",

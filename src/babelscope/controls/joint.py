@@ -1,4 +1,4 @@
-"""Tests over a whole table of results: values on shared draws, sets paired with texts, successes beside others."""
+"""Tests over a whole table of results: values on shared draws, sets paired with texts, successes beside others'."""
 
 import math
 from collections.abc import Sequence
@@ -81,3 +81,27 @@ def more_successes_p(successes: int, n: int, control_successes: int, control_n: 
     table = [[successes, n - successes], [control_successes, control_n - control_successes]]
     test: Any = fisher_exact(table, alternative="greater")
     return float(test.pvalue)
+
+
+def paired_successes_p(successes: Sequence[bool], controls: Sequence[Sequence[bool]]) -> float:
+    """One-sided p that the same units succeed more often than under each of several controls.
+
+    Against one control: the exact sign test, whether of the units whose two outcomes differ more than half succeed only
+    without it. The largest of these p over the controls: it is small only where each of them is beaten, and valid
+    however alike the controls' outcomes of a unit are, where a test of all outcomes together would count them as so
+    many units. Units must be independent of each other. NaN without a control.
+    Raises MeasurementError where a control has another number of units.
+    """
+    from scipy.stats import binomtest
+
+    if any(len(control) != len(successes) for control in controls):
+        raise MeasurementError(
+            f"{len(successes)} units and controls of {sorted(set(map(len, controls)))} came; expected the same units "
+            "in each; measure all of them"
+        )
+    values = list[float]()
+    for control in controls:
+        gained = sum(bool(a) > bool(b) for a, b in zip(successes, control, strict=True))
+        differing = sum(bool(a) != bool(b) for a, b in zip(successes, control, strict=True))
+        values.append(float(binomtest(gained, differing, alternative="greater").pvalue) if differing else 1.0)
+    return max(values, default=math.nan)

@@ -1,4 +1,4 @@
-"""Which command wrote a folder, and its page: observe, identify, ablate, probe, features, steer --sweep, adapt."""
+"""Which command wrote a folder, and its page: observe, identify, ablate, probe, features, adapt, fallback, a sweep."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,11 +10,13 @@ from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.errors import ArtifactError
 from babelscope.files.strict_json import read_json
-from babelscope.report.folder_records import AblationFile, AdaptationFile, ProbeFile, SweepFile
+from babelscope.report.folder_records import AblationFile, AdaptationFile, FallbackFile, ProbeFile, SweepFile
 from babelscope.report.folder_sections import (
     adaptation_section,
     evidence_section,
+    fallback_section,
     features_section,
+    left_share,
     read_evidence,
     side_effect_section,
     tokens_section,
@@ -165,6 +167,18 @@ def _adapted(folder: Path, name: str, verb: str) -> FolderPage:
     return FolderPage(verb, list(written.after), facts, [adaptation_section(written, name)])
 
 
+def _left(folder: Path, name: str, verb: str) -> FolderPage:
+    written = _read(FallbackFile, folder / "fallback.json")
+    last = written.steps[-1]
+    facts = {
+        f"answers not in {written.first}": f"{left_share(last.answers, written.first)} with {', '.join(last.off)} off, "
+        f"{left_share(last.random_sets, written.first)} with random sets",
+        "off means": written.by,
+    }
+    evidence = evidence_section(read_evidence(folder / "results.jsonl"), "steps")
+    return FolderPage(verb, written.languages, facts, [fallback_section(written, name), evidence])
+
+
 KINDS: tuple[tuple[str, Callable[[Path], bool], Callable[[Path, str, str], FolderPage]], ...] = (
     ("observe", lambda folder: _format(folder) == "Observation", _observed),
     ("identify", lambda folder: _format(folder) == "NeuronSet", _identified),
@@ -173,5 +187,6 @@ KINDS: tuple[tuple[str, Callable[[Path], bool], Callable[[Path, str, str], Folde
     ("adapt", lambda folder: (folder / "result.json").is_file(), _adapted),
     ("probe", lambda folder: (folder / "summary.json").is_file(), _probed),
     ("steer --sweep", lambda folder: (folder / "steering.json").is_file(), _swept),
+    ("fallback", lambda folder: (folder / "fallback.json").is_file(), _left),
 )
 """Each command, how its folder is known, and what reads it."""

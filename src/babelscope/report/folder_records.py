@@ -111,3 +111,25 @@ class AdaptationFile:
     after: ByTag[Number]
     harm: Number | None = None
     no_gain: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FallbackRow:
+    """A step of fallback.json: answers by language, "" where none is recognised."""
+
+    off: Sequence[Tag]
+    neurons: Number
+    answers: Mapping[str, Number]
+    random_sets: Mapping[str, Number]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FallbackFile:
+    """fallback.json of the command fallback."""
+
+    languages: Tags
+    first: Tag
+    by: str
+    seed: Number
+    draws: Number
+    steps: Some[FallbackRow]

@@ -1,6 +1,6 @@
-"""Sections of the folders of single commands: what was read, evidence, features, side effects, adaptation."""
+"""Sections of the folders of single commands: what was read, evidence, features, side effects, adaptation, fallback."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,9 @@ from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.errors import ArtifactError
 from babelscope.figures import rate_map, side_effect_lines, unit_rate_map
+from babelscope.figures.fallback_map import fallback_map
 from babelscope.files.strict_json import parse_json
-from babelscope.report.folder_records import AdaptationFile, EvidenceRow, SweepFile
+from babelscope.report.folder_records import AdaptationFile, EvidenceRow, FallbackFile, SweepFile
 from babelscope.report.markup import (
     Caption,
     Markup,
@@ -27,6 +28,7 @@ from babelscope.report.markup import (
 )
 from babelscope.report.results.record_json import read_record, to_json
 from babelscope.report.wording import p_value, percent, plain, span
+from babelscope.steering.sweeps import answer_shares
 
 SHOWN = 80
 """Rows of evidence in a table; all of them are offered as files."""
@@ -167,3 +169,50 @@ def adaptation_section(written: AdaptationFile, name: str) -> Section:
         table(("Test text", "Bits per byte before", "After", "Change"), lines),
     ]
     return Section("adaptation", "What training changed", join(body))
+
+
+def fallback_section(written: FallbackFile, name: str) -> Section:
+    """Answers by language with the neurons of more and more languages off, beside those of random sets."""
+    sides = [[step.answers for step in written.steps], [step.random_sets for step in written.steps]]
+    tags, share, control = answer_shares(*sides)
+    off = [", ".join(step.off) or "none" for step in written.steps]
+    lines = [
+        (
+            names,
+            plain(step.neurons, 0),
+            left_share(step.answers, written.first),
+            left_share(step.random_sets, written.first),
+        )
+        for names, step in zip(off, written.steps, strict=True)
+    ]
+    head = ("Off", "Neurons", f"Not in {written.first}", "With random sets")
+    caption = Caption(
+        shows="Share of the answers in each language with the neurons of more and more languages off.",
+        read="A row is a step: what is off there stays off in the rows below. A column is the language of the answer; "
+        "in brackets is the share with random sets. The language that the answers leave for is bright in the lower "
+        "rows and large outside the brackets alone.",
+        n=f"{plain(sum(written.steps[0].answers.values()), 0)} prompts in {written.first}",
+        control=f"{plain(written.draws, 0)} random sets a step of as many neurons in each layer, that no language has",
+        seed=plain(written.seed, 0),
+        unit="% of answers",
+    )
+    names = [tag or "none" for tag in tags]
+    records = [
+        {**one, "random_sets": other["share"]}
+        for one, other in zip(
+            *(matrix_records(values, off, names, ("off", "answer", "share")) for values in (share, control)),
+            strict=True,
+        )
+    ]
+    plot = Plot(fallback_map(share=share, control=control, off=off, languages=tags), "Language of the answers", records)
+    return Section(
+        "fallback",
+        "Which language comes out",
+        join([table(head, lines), figure_block(f"{name}-left", [plot], caption)]),
+    )
+
+
+def left_share(counts: Mapping[str, int | float], first: str) -> str:
+    """Share of the answers that are not in the language of the prompts; a dash where there are none."""
+    total = sum(counts.values())
+    return percent((total - counts.get(first, 0)) / total) if total else "–"

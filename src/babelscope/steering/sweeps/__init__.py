@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         evaluate_steering,
         score_language,
     )
-    from babelscope.steering.sweeps.fallbacks import Fallbacks, FallbackStep, fallback_languages
+    from babelscope.steering.sweeps.fallbacks import Fallbacks, FallbackStep, answer_shares, fallback_languages
     from babelscope.steering.sweeps.judge_check import JudgeErrors, judge_errors
     from babelscope.steering.sweeps.prompting import ANSWER_IN, few_shot, instructed
     from babelscope.steering.sweeps.questions import ChatPrompts, ask_as_chat
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FallbackStep",
     "Fallbacks",
+    "answer_shares",
     "fallback_languages",
     "JudgeErrors",
     "judge_errors",

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts import NeuronSet
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import Evidence, layer_matched
-from babelscope.controls.joint import more_successes_p
+from babelscope.controls.joint import paired_successes_p
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.evaluation import detect_languages
 from babelscope.evaluation.content import bootstrap_mean
@@ -53,9 +53,9 @@ class FallbackStep(NamedTuple):
     def row(self, first: Language, *, seed: int) -> Evidence:
         """As evidence: the share of answers outside the language of the prompts, against the random sets."""
         left = [tag != first for tag in self.outputs]
-        control = [tag != first for row in self.controls for tag in row]
+        controls = [[tag != first for tag in row] for row in self.controls]
+        shares = [float(np.mean(row)) for row in controls]
         share = bootstrap_mean(left, seed=seed)
-        p = more_successes_p(sum(left), len(left), sum(control), len(control)) if control else float("nan")
         names = ", ".join(f"{tag or 'none'} {count}" for tag, count in self.counts.items())
         return Evidence(
             claim=f"answers leave {first} with the neurons of {', '.join(self.off) or 'no language'} off",
@@ -65,11 +65,12 @@ class FallbackStep(NamedTuple):
             estimate=share.estimate,
             low=share.low,
             high=share.high,
-            p=p,
+            p=paired_successes_p(left, controls),
             draws=len(self.controls),
             seed=seed,
             note=f"share of answers; {self.neurons} neurons; answers in {names}; "
-            f"control {sum(control) / len(control) if control else float('nan'):.3f}; p by Fisher's exact test",
+            f"control {np.mean(shares) if shares else float('nan'):.3f}, most of one set "
+            f"{max(shares, default=float('nan')):.3f}; p by the sign test over prompts against each set, the largest",
         )
 
 
@@ -95,13 +96,40 @@ class Fallbacks:
 
         The control's shares are NaN where it was not drawn.
         """
-        total = Counter(tag for step in self.steps for row in (step.outputs, *step.controls) for tag in row)
-        tags = [tag for tag, _ in total.most_common()]
-        shares = [
-            [[counts.get(tag, 0) / (sum(counts.values()) or float("nan")) for tag in tags] for counts in by_step]
-            for by_step in ([step.counts for step in self.steps], [step.control_counts for step in self.steps])
-        ]
-        return tags, np.array(shares[0]), np.array(shares[1])
+        return answer_shares([step.counts for step in self.steps], [step.control_counts for step in self.steps])
+
+    def summary(self) -> dict[str, Any]:
+        """Numbers of answers by language at each step: what `fallback.json` holds."""
+        return {
+            "languages": list(dict.fromkeys([self.first, *self.steps[-1].off])),
+            "first": self.first,
+            "by": self.by,
+            "seed": self.seed,
+            "draws": len(self.steps[-1].controls),
+            "steps": [
+                {"off": list(step.off), "neurons": step.neurons, "answers": step.counts,
+                 "random_sets": step.control_counts}
+                for step in self.steps
+            ],
+        }  # fmt: skip
+
+
+def answer_shares(
+    answers: Sequence[Mapping[str, int | float]], controls: Sequence[Mapping[str, int | float]]
+) -> tuple[list[str], Float64[np.ndarray, "step language"], Float64[np.ndarray, "step language"]]:
+    """Languages, most first, and the share of each in the answers of every step and of its random sets, from counts.
+
+    Shares are NaN where there are no answers.
+    """
+    total = Counter[str]()
+    for counts in (*answers, *controls):
+        total.update(counts)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    tags = [tag for tag, _ in total.most_common()]
+    shares = [
+        [[counts.get(tag, 0) / (sum(counts.values()) or float("nan")) for tag in tags] for counts in by_step]
+        for by_step in (answers, controls)
+    ]
+    return tags, np.array(shares[0], dtype=float), np.array(shares[1], dtype=float)
 
 
 def fallback_languages(
@@ -122,9 +150,12 @@ def fallback_languages(
     At step i the neurons of the first i languages of `order` are off together, as by `deactivate_neurons`; at step 0
     none.  first: language of the prompts.
     Control: `draws` random sets with as many neurons in each layer, of neurons that no language has, off in the same
-    way.  An answer leaves for another language where the sets do it more often than those.
-    Raises LanguageError where a language has no set or comes twice, MeasurementError without prompts, SelectionError
-    for another `by` and where too few neurons are left for a control: all before the first answer.
+    way.  Answers leave for another language where the sets make more prompts' answers do so than each of those, by the
+    sign test over prompts: answers to the same prompt are no independent ones (`paired_successes_p`). That is said of
+    the sets that were drawn; that a random set seldom does it takes 19 draws or more.
+    Raises LanguageError where a language has no set or comes twice, MeasurementError without prompts and for a prompt
+    that comes twice, SelectionError for another `by` and where too few neurons are left for a control: all before the
+    first answer.
     Source: arXiv:2507.22608, fallback languages; its script has no control and recognises by fastText.
     """
     tags, begun = parse_languages(order), Language.parse(first)
@@ -132,6 +163,9 @@ def fallback_languages(
         raise LanguageError(f"no neuron is selected for {', '.join(empty)}; expected some; leave it out of the order")
     if not prompts:
         raise MeasurementError("no prompt came; expected texts to continue; add some")
+    if len({prompt.text for prompt in prompts}) < len(prompts):
+        text = Counter(prompt.text for prompt in prompts).most_common(1)[0][0]
+        raise MeasurementError(f"the prompt {text!r} came twice; expected each once, it is one unit; leave one out")
     planned = []
     for count in range(1, len(tags) + 1):
         union = union_of(sets, tags[:count])
