@@ -18,9 +18,9 @@ INFLUENCE_CAPTION = FigureCaption(
 )
 INFLUENCE_LAYER_CAPTION = FigureCaption(
     "Layers of the influence",
-    "Two rows per language of the query: the most influential passages in that language, and those in other languages. A "
-    "cell is the share of a layer's MLP in their influence, each passage counted alike; pointed at, it says the share for "
-    "passages of the same side drawn at random.",
+    "Two rows per language of the query: the most influential passages in that language, and those in other languages. "
+    "A cell is the share of a layer's MLP in their influence, each passage counted alike; pointed at, it says that "
+    "of passages of the same side drawn at random.",
 )
 
 
@@ -86,6 +86,7 @@ def influence_layer_map(
         says=says,
     )
     bar = {"title": {"text": "influence (%)"}}
-    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 100 * max(float(shares.max()), 1e-9),
-                                    "colorbar": bar})  # fmt: skip
+    figure.update_layout(
+        coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 100 * float(shares.max()), "colorbar": bar}
+    )
     return titled_axes(figure, x="layer (block, from 0)", y="query, passages", angle=0)

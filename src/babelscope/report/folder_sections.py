@@ -198,8 +198,8 @@ def fallback_section(written: FallbackFile, name: str) -> Section:
     )
     names = [tag or "none" for tag in tags]
     records = [
-        {**one, "random_sets": other["share"]}
-        for one, other in zip(
+        {**record, "random_sets": control_record["share"]}
+        for record, control_record in zip(
             *(matrix_records(values, off, names, ("off", "answer", "share")) for values in (share, control)),
             strict=True,
         )

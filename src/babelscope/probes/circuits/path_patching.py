@@ -129,12 +129,12 @@ def moved_on_path(
 
         return received
 
-    held = {layer: hold(layer) for layer in runs.values}
+    holds = {layer: hold(layer) for layer in runs.values}
     layers = {layer for layer, _ in receivers}
     if len(inputs) == len(HEAD_INPUTS):
-        patched = runs.run(takers, held)
+        patched = runs.run(takers, holds)
     else:
-        changes = input_changes(runs, takers, held, layers, inputs)
+        changes = input_changes(runs, takers, holds, layers, inputs)
         computed |= {layer: untouched(layer, part) + part for layer, part in changes.items()}
         patched = runs.difference[takers]
     if receivers:
@@ -145,13 +145,13 @@ def moved_on_path(
 def input_changes(
     runs: PromptRuns,
     takers: Sequence[int],
-    held: Mapping[int, Edit],
+    holds: Mapping[int, Edit],
     layers: set[int],
     inputs: Sequence[HeadInput],
 ) -> dict[int, Tensor]:
     """How much what the heads of some layers give changes by some of their inputs: [row, token, head, d_head].
 
-    held: the edits that keep every head as it was but the sender. The change is 0, bit for bit, where the inputs are.
+    holds: the edits that keep every head as it was but the sender. The change is 0, bit for bit, where the inputs are.
     """
     sent, changes = dict[int, AttentionInputs](), dict[int, Tensor]()
 
@@ -168,7 +168,7 @@ def input_changes(
         return before
 
     with attention_by(runs.layout.model, store):
-        runs.run(takers, held)
+        runs.run(takers, holds)
     with attention_by(runs.layout.model, compare):
         runs.run(takers, {})
     return changes

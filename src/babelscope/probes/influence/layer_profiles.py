@@ -108,26 +108,27 @@ def layer_rows(profiles: Sequence[LayerProfile], resamples: int, seed: int) -> I
 
 def depth_row(profiles: Sequence[LayerProfile], resamples: int, seed: int) -> SiteEvidence:
     """How much deeper the influence of other languages is than that of the query's own, query by query, two-sided."""
-    both = [row for row in profiles[0].queries if row in profiles[1].queries]
-    own, others = (profile.depth[[profile.queries.index(row) for row in both]] for profile in profiles)
-    deeper, rng = others - own, np.random.default_rng(seed)
+    rows = [row for row in profiles[0].queries if row in profiles[1].queries]
+    own_depth, other_depth = (profile.depth[[profile.queries.index(row) for row in rows]] for profile in profiles)
+    deeper, rng = other_depth - own_depth, np.random.default_rng(seed)
     low, high = np.nan, np.nan
-    if len(both) > 1:
-        low, high = percentile_interval(deeper[rng.integers(len(both), size=(resamples, len(both)))].mean(axis=1))
-    flipped = rng.choice([-1.0, 1.0], size=(SIGN_FLIPS, len(both))) @ deeper / max(1, len(both))
+    if len(rows) > 1:
+        low, high = percentile_interval(deeper[rng.integers(len(rows), size=(resamples, len(rows)))].mean(axis=1))
+    flipped = rng.choice([-1.0, 1.0], size=(SIGN_FLIPS, len(rows))) @ deeper / max(1, len(rows))
     return SiteEvidence(
         claim="the influence of other languages is deeper than that of the query's own, in layers",
         language="",
         control="the two sides of each query exchanged at random",
-        n=len(both),
-        estimate=float(deeper.mean()) if both else np.nan,
+        n=len(rows),
+        estimate=float(deeper.mean()) if rows else np.nan,
         low=low,
         high=high,
-        p=rank_p(float(abs(deeper.mean())), np.abs(flipped)) if both else np.nan,
+        p=rank_p(float(abs(deeper.mean())), np.abs(flipped)) if rows else np.nan,
         null=0.0,
         draws=SIGN_FLIPS,
         seed=seed,
-        note=f"n in queries; mean layer {own.mean():.2f} in its own language, {others.mean():.2f} in others; two-sided",
+        note=f"n in queries; mean layer {own_depth.mean():.2f} in its own language, {other_depth.mean():.2f} in others; "
+        "two-sided",
     )
 
 
