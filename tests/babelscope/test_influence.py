@@ -28,6 +28,7 @@ from babelscope.probes.influence import (
     text_influence,
 )
 from babelscope.probes.influence.gradient_walk import GradientWalk
+from babelscope.probes.influence.influence_parts import products_with
 from babelscope.probes.influence.influence_queries import flip_words
 from babelscope.probes.influence.influence_report import strongest_tokens
 from babelscope.probes.influence.layer_profiles import SIDES, LayerProfile, layer_profiles, layer_rows, profile_lines
@@ -233,6 +234,14 @@ def test_parts_of_layers_and_tokens_sum_to_the_influence(monkeypatch):
     assert set(influence.tokens) == {(q, m) for q, row in enumerate(influence.order()[:, :3]) for m in row}
     for place, parts in influence.tokens.items():
         assert sum(part for _, part in parts) == pytest.approx(scores[place], rel=1e-9)
+
+
+def test_products_of_solved_gradients_are_those_of_numpy():
+    generator = torch.Generator().manual_seed(0)
+    x, delta = torch.randn(2, 3, 4, generator=generator).double(), torch.randn(2, 3, 5, generator=generator).double()
+    solved = torch.randn(6, 5, 4, generator=generator).double()
+    expected = np.einsum("qoi,bto,bti->qb", solved.numpy(), delta.numpy(), x.numpy())
+    np.testing.assert_allclose(products_with(solved, LinearRecord(x, delta)), expected, rtol=1e-12)
 
 
 def test_the_flipped_ranking_is_the_influence_on_the_query_with_its_words_the_other_way_round():

@@ -127,8 +127,8 @@ def depth_row(profiles: Sequence[LayerProfile], resamples: int, seed: int) -> Si
         null=0.0,
         draws=SIGN_FLIPS,
         seed=seed,
-        note=f"n in queries; mean layer {own_depth.mean():.2f} in its own language, {other_depth.mean():.2f} in others; "
-        "two-sided",
+        note=f"n in queries; mean layer {own_depth.mean():.2f} in its own language, {other_depth.mean():.2f} in others"
+        "; two-sided",
     )
 
 
