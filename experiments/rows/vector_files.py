@@ -25,7 +25,7 @@ WORDS = 5000
 
 
 def rows_by_vectors(inputs: Inputs) -> tuple[list[Witness], list[Headline], list[str]]:
-    """Witnesses, headlines, and what is absent where a file or a model was not given."""
+    """Witnesses, headlines, and what is absent, also where a file or a model was not given."""
     model, tokenizer = open_model("reference", device="cpu")
     name = f"{inputs.corpora}/mono" if inputs.corpora else "reference"
     train = load_corpus(name, [TARGET], split="train").head(TRAIN)
@@ -62,6 +62,7 @@ def rows_by_vectors(inputs: Inputs) -> tuple[list[Witness], list[Headline], list
                 measured(f"{init} of {source}, shuffled", init, shuffled)
                 witnesses.append(witness(model, pack, train, vectors, init, source))
     headlines = [headline(bits, source) for source in files if f"focus of {source}" in bits]
+    absent.append("matching pursuit by another model's rows token by token: here by the words that an entry stands in")
     return witnesses, headlines, absent
 
 

@@ -88,13 +88,13 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _header(path: Path, lines: Iterator[tuple[int, str]]) -> VectorHeader:
     first = next(lines, (1, ""))[1]
-    found = HEADER.fullmatch(first)
-    if found is None or not 0 < int(found[2]) <= WIDEST:
+    sizes = HEADER.fullmatch(first)
+    if sizes is None or not 0 < int(sizes[2]) <= WIDEST:
         came = repr(first if len(first) <= 40 else f"{first[:37]}…")
         raise CorpusError(
             f"{path}, line 1: {came}; expected {FORM} have, at most {WIDEST:,} dimensions; add the line, or convert it"
         )
-    return VectorHeader(int(found[1]), int(found[2]))
+    return VectorHeader(int(sizes[1]), int(sizes[2]))
 
 
 def _numbers(path: Path, number: int, fields: str) -> Float64[Tensor, " dim"]:
