@@ -51,7 +51,7 @@ def carried_rows(inputs: Inputs) -> tuple[list[Witness], list[Planted], list[Hea
 
 def with_trained_rows(model: Any, pack: VocabularyPack, train: Corpus) -> VocabularyPack:
     """The pack after some steps on the target's text."""
-    words = {"steps": STEPS, "tokens_per_step": TOKENS, "max_length": LENGTH, "evaluate_every": STEPS}
+    words: dict[str, Any] = {"steps": STEPS, "tokens_per_step": TOKENS, "max_length": LENGTH, "evaluate_every": STEPS}
     return train_vocabulary(model, pack, train[Language(TARGET)], language=TARGET, **words).pack
 
 

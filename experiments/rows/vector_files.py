@@ -112,7 +112,7 @@ def pursuit(others: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Scikit-learn's; it warns where fewer entries give the vector whole."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return orthogonal_mp(others.T, vector, n_nonzero_coefs=ATOMS)
+        return np.asarray(orthogonal_mp(others.T, vector, n_nonzero_coefs=ATOMS))
 
 
 def simplex(others: np.ndarray, vector: np.ndarray) -> np.ndarray:

@@ -122,16 +122,14 @@ def test_maps_are_numpys_least_squares(kind):
     written = {index: entry for entry, index in pack.tokenizer.get_vocab().items()}
     cuts = [[token.id for token in tokenizer.backend_tokenizer.model.tokenize(written[index])] for index in new]
     shared = sorted(vocabulary.values())
-    for number, (name, tables) in enumerate(
-        zip(("rows", "head_rows"), zip(*map(tables_of, (model, tuned)), strict=True), strict=True)
-    ):
+    for name, tables in zip(("rows", "head_rows"), zip(*map(tables_of, (model, tuned)), strict=True), strict=True):
         before, after = (table.detach().double().numpy() for table in tables)
         means = [np.stack([table[cut].mean(0) for cut in cuts]) for table in (before, after)]
         stacks = {"overlap": (before[shared], after[shared])}
-        stacks["conversion"] = tuple(np.vstack([s, m]) for s, m in zip(stacks["overlap"], means, strict=True))
+        stacks["conversion"] = (np.vstack([before[shared], means[0]]), np.vstack([after[shared], means[1]]))
         for way, (x, y) in stacks.items():
             made = carry_vocabulary(pack, model, tokenizer, tuned, tokenizer, way=way)
-            rows = (pack.rows, pack.head_rows)[number].double().numpy() @ np.linalg.lstsq(x, y, rcond=None)[0]
+            rows = getattr(pack, name).double().numpy() @ np.linalg.lstsq(x, y, rcond=None)[0]
             np.testing.assert_allclose(getattr(made, name).numpy(), rows, rtol=0, atol=1e-4 * np.abs(rows).max())
 
 

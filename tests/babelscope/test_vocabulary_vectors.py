@@ -130,6 +130,7 @@ def test_rows_by_a_file_are_those_of_numpy_and_scikit_learn(tmp_path, init):
     for table, rows in zip(
         (model.get_input_embeddings(), model.get_output_embeddings()), (pack.rows, pack.head_rows), strict=True
     ):
+        assert rows is not None
         weight = table.weight.detach().double().numpy()
         for place, index in enumerate(new):
             if index in unit:
