@@ -65,7 +65,7 @@ def vectors_of_model(name: str, words: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def vectors_of_fasttext(sentences: list[list[str]], width: int) -> dict[str, np.ndarray]:
-    """By word, most frequent first; the same bits each time, by one worker."""
+    """By word, most frequent first; by one worker, the same but for Python's seed of hashes."""
     try:
         from gensim.models import FastText  # pyright: ignore[reportMissingImports]
     except ImportError as err:
