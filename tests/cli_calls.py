@@ -139,6 +139,10 @@ USED = [
         "out languages size init min-count pairs against device dtype",
     ),
     (
+        "vocabulary extend reference reference --out OUT --init focus --vectors FILE",
+        "out languages size init min-count vectors device dtype",
+    ),
+    (
         "vocabulary extend reference reference --out OUT --init random",
         "out languages size init min-count seed device dtype",
     ),
@@ -146,6 +150,10 @@ USED = [
     (
         "vocabulary replace reference reference --out OUT --init translate --pairs reference",
         "out languages split size init min-count pairs against device dtype",
+    ),
+    (
+        "vocabulary replace reference reference --out OUT --init focus --vectors FILE",
+        "out languages split size init min-count vectors device dtype",
     ),
     (
         "vocabulary replace reference reference --out OUT --init random",
@@ -156,6 +164,7 @@ USED = [
         "vocabulary train reference VocabularyPack reference --out OUT --language fi --replay en --replay-share .2",
         f"{ROWS_TRAINED} replay replay-share",
     ),
+    ("vocabulary carry VocabularyPack reference reference --out OUT", "out way device dtype"),
     ("vocabulary apply reference VocabularyPack --out OUT", "out device dtype"),
     ("evaluate perplexity reference reference", "languages split max-length device dtype"),
     ("evaluate confusion - FILE", "corpus split identifier words published out"),

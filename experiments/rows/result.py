@@ -80,3 +80,5 @@ class Inputs:
     """Folder of real text with `mono`, `parallel` and `eval`."""
     gemma_sae: str = ""
     """Folder of an autoencoder of Gemma's stream, as `experiments/train_reference_saes.py` trains one."""
+    vectors: str = ""
+    """Folder of <tag>.vec.gz, as `experiments/make_word_vectors.py` writes them."""

@@ -13,8 +13,10 @@ from babelscope import extend_vocabulary, infer_training_shares, load_corpus, op
 from babelscope.evaluation import bits_per_byte
 from babelscope.vocabulary.token_tables import token_tables
 from babelscope.vocabulary.word_alignment import word_links
+from rows.carried_vocabulary import carried_rows
 from rows.plain import largest
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
+from rows.vector_files import rows_by_vectors
 
 KEPT = ("en", "de", "fi")
 UNDERSERVED = ("eu", "cy", "tt")
@@ -79,7 +81,7 @@ def measure_trim(inputs: Inputs) -> RowResult:
 
 
 def measure_extend(inputs: Inputs) -> RowResult:
-    """New rows by numpy's means; other languages' text as it was; tokens saved on unseen text."""
+    """New rows by numpy's means, and by maps and files of vectors; other languages' text as it was; tokens saved."""
     model, tokenizer = open_model("reference", device="cpu")
     table = token_tables(model).embedding.weight.detach().clone()
     saved, half, worst, moved = {}, {}, 0.0, 0
@@ -97,6 +99,8 @@ def measure_extend(inputs: Inputs) -> RowResult:
         half[tag] = 1 - sum(len(fewer(line)["input_ids"]) for line in unseen) / counts[0]
         english = lines_of(inputs, ("en",), "valid", 50)["en"]
         moved += sum(tokenizer(line)["input_ids"] != pack.tokenizer(line)["input_ids"] for line in english)
+    carried_witnesses, carried_planted, carried_headlines = carried_rows(inputs)
+    vector_witnesses, vector_headlines, absent = rows_by_vectors(inputs)
     said = ", ".join(f"{tag} {100 * half[tag]:.0f} and {100 * share:.0f} %" for tag, share in saved.items())
     return RowResult(
         witnesses=[
@@ -104,7 +108,9 @@ def measure_extend(inputs: Inputs) -> RowResult:
                 what=f"rows of {len(UNDERSERVED)} × {NEW} entries against means of their parts",
                 difference=worst,
                 bar=1e-6,
-            )
+            ),
+            *carried_witnesses,
+            *vector_witnesses,
         ],
         headlines=[
             Headline(
@@ -113,13 +119,12 @@ def measure_extend(inputs: Inputs) -> RowResult:
                 control=f"lines of English cut otherwise: {moved} of {50 * len(UNDERSERVED)}",
                 model="bundled model",
                 verdict="in shape" if all(half[tag] >= 0.6 * share > 0 for tag, share in saved.items()) else "not",
-            )
+            ),
+            *carried_headlines,
+            *vector_headlines,
         ],
-        planted=[planted_dictionary(inputs)],
-        absent=[
-            "FOCUS and matching pursuit with vectors of fastText or of another model: here of neighbours in the text",
-            "learned embeddings carried from a base to an instruction-tuned model (arXiv:2412.21140)",
-        ],
+        planted=[planted_dictionary(inputs), *carried_planted],
+        absent=absent,
     )
 
 

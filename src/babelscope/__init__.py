@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     )
     from babelscope.vocabulary import (
         VocabularyPack,
+        carry_vocabulary,
         extend_vocabulary,
         infer_training_shares,
         replace_vocabulary,
@@ -104,6 +105,7 @@ __all__ = [
     "Site",
     "infer_training_shares",
     "VocabularyPack",
+    "carry_vocabulary",
     "extend_vocabulary",
     "replace_vocabulary",
     "trim_vocabulary",

@@ -15,7 +15,8 @@ from babelscope import extend_vocabulary, replace_vocabulary
 from babelscope.corpus import as_corpus, encode_texts
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.languages import Language
-from babelscope.vocabulary.translated_rows import add_link, check_pairs, cut_sentence, cut_sentences
+from babelscope.vocabulary.cut_words import cut_sentence, cut_sentences
+from babelscope.vocabulary.translated_rows import add_link, check_pairs
 from babelscope.vocabulary.word_alignment import best_places, candidates_of, fit_word_table, word_links
 
 CONSONANTS, VOWELS = "bdgklmnprst", "aeiou"

@@ -57,6 +57,7 @@ VERBS = {
     "vocabulary extend": Verb("vocabularies", "run_extend", "add entries, so that a language takes fewer tokens"),
     "vocabulary replace": Verb("vocabularies", "run_replace", "a tokenizer trained on a text in the model's place"),
     "vocabulary train": Verb("training_rows", "run_train", "train new rows, alone or with a language's neurons"),
+    "vocabulary carry": Verb("carrying", "run_carry", "rows trained on a base for a model tuned from it"),
     "vocabulary apply": Verb("vocabularies", "run_apply", "a model with another vocabulary as a checkpoint"),
     "evaluate perplexity": Verb("evaluating", "run_perplexity", "held-out bits per byte by language"),
     "evaluate confusion": Verb("evaluating", "run_confusion", "language confusion of a model's answers, or of files"),

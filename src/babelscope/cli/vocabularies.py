@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.argument_kinds import SavedAs, alone, free
+from babelscope.cli.argument_kinds import PlainFile, SavedAs, alone, free
 from babelscope.cli.arguments import Device, Dtype, Model, Out, Result, Split, Tag, Text
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, CountOrNone, Seed
@@ -36,6 +36,7 @@ TRANSLATED = UsedWith(
     "with --init translate or translate-shuffled",
     lambda call: call["init"] in ("translate", "translate-shuffled"),
 )
+BY_VECTORS = UsedWith("with --init focus or omp", lambda call: call["init"] in ("focus", "omp"))
 ON_PAIRS = UsedWith("with --pairs, if it is translate", lambda call: not TRANSLATED.holds(call) or bool(call["pairs"]))
 
 
@@ -49,10 +50,11 @@ def parallel_text_of(name: str, against: str, texts: "Corpus") -> "Corpus | None
     return load_corpus(name, tags, split="train" if has_splits(name) else WHOLE, parallel=True)
 
 
-def aligned_in(pack: "VocabularyPack") -> Result:
-    """How many new entries stand in words that parallel text aligns; nothing for other ways to begin."""
-    alignment = pack.parameters.get("alignment")
-    return {} if alignment is None else {"aligned": alignment["aligned"]}
+def placed_in(pack: "VocabularyPack") -> Result:
+    """How many new entries parallel text aligns, or have a vector of a file; nothing for other ways to begin."""
+    counts = {"aligned": ("alignment", "aligned"), "with_vector": ("vectors", "new")}
+    facts = pack.parameters
+    return {name: facts[part][count] for name, (part, count) in counts.items() if part in facts}
 
 
 @alone
@@ -111,6 +113,7 @@ def run_extend(
     min_count: Count = 5,
     pairs: Annotated[str, TRANSLATED] = "",
     against: Annotated[Tag, TRANSLATED] = "en",
+    vectors: Annotated[Path | None, PlainFile(), BY_VECTORS] = None,
     seed: Annotated[Seed, DRAWN] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -126,12 +129,14 @@ def run_extend(
         size: new entries; 0 chooses by what they save in the valid split.
         init: what new rows begin with: the mean of the tokens that an entry was cut into (subword), of the two that it
             joins (merge), of those that stood in its places (align), of all (mean); drawn from all rows (random) or
-            those of its script (script); mixed from entries with the same neighbours (focus, omp); learnt, in minutes,
-            from the model's states after the tokens that stood there (distill; its control is distill-shuffled); mixed
-            from the tokens of a word's translations in --pairs (translate; its control is translate-shuffled).
+            those of its script (script); mixed from entries with near vectors (focus, omp), those of --vectors or of
+            neighbours in the text; learnt, in minutes, from the model's states after the tokens that stood there
+            (distill; its control is distill-shuffled); mixed from the tokens of a word's translations in --pairs
+            (translate; its control is translate-shuffled).
         min_count: how often two tokens must stand side by side to be joined.
         pairs: folder of <tag>.txt whose lines are parallel, hub id, or "reference"; its train split where it has some.
         against: the language of it that the model knows.
+        vectors: .vec file of word vectors of the language, as fastText and word2vec write it, plain or .gz.
     """
     from babelscope.corpus import load_corpus
     from babelscope.models import open_model
@@ -151,6 +156,7 @@ def run_extend(
         min_count=min_count,
         pairs=translations,
         against=against,
+        vectors=vectors,
         seed=seed,
         progress=True,
     )
@@ -162,7 +168,7 @@ def run_extend(
         "languages": list(pack.languages),
         "entries": {"before": len(tokenizer), "after": len(pack.tokenizer)},
         "new": pack.n_new,
-        **aligned_in(pack),
+        **placed_in(pack),
         "tokens_saved_by_size": {at: round(share, 4) for at, share in saved.items()},
     }
 
@@ -180,6 +186,7 @@ def run_replace(
     min_count: Count = 5,
     pairs: Annotated[str, TRANSLATED] = "",
     against: Annotated[Tag, TRANSLATED] = "en",
+    vectors: Annotated[Path | None, PlainFile(), BY_VECTORS] = None,
     seed: Annotated[Seed, DRAWN] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -198,6 +205,7 @@ def run_replace(
         min_count: how often a pair, or a letter, must come to be an entry.
         pairs: parallel text for translate, as in `vocabulary extend`.
         against: the language of it that the model knows.
+        vectors: word vectors for focus and omp, as in `vocabulary extend`.
     """
     from babelscope.corpus import load_corpus
     from babelscope.models import open_model
@@ -216,6 +224,7 @@ def run_replace(
         min_count=min_count,
         pairs=translations,
         against=against,
+        vectors=vectors,
         seed=seed,
         progress=True,
     )
@@ -227,7 +236,7 @@ def run_replace(
         "entries": {"before": len(tokenizer), "after": pack.parameters["size"]},
         "shared": pack.parameters["shared"],
         "new": pack.n_new,
-        **aligned_in(pack),
+        **placed_in(pack),
         "tokens": {"before": before, "after": after},
     }
 

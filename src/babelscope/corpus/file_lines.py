@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import zstandard
 
 from babelscope.errors import CorpusError
-from babelscope.files.limits import LINE, TEXT
+from babelscope.files.limits import LINE, TEXT, Limit
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 PIECE = 1 << 16
@@ -29,27 +29,28 @@ LINE_COST = 256
 _DAMAGE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path, *, most: Limit | None = TEXT) -> Iterator[tuple[int, str]]:
     """Number (from 1) and text of each line, without its end, which is \\n or \\r\\n and nothing else.
 
     U+2028 and U+0085 may stand in a text: `str.splitlines` would cut there, and lines that belong together would no
     longer stand together.
 
+    most: of all lines together; None for a reader that does not keep them.
     Raises CorpusError for a file that is no file, cut off, damaged or too large, and with the line's number for one
     that is no UTF-8 or has a NUL.
     """
-    for number, line in raw_lines(path):
+    for number, line in raw_lines(path, most=most):
         yield number, line.removesuffix("\r")
 
 
-def raw_lines(path: Path) -> Iterator[tuple[int, str]]:
+def raw_lines(path: Path, *, most: Limit | None = TEXT) -> Iterator[tuple[int, str]]:
     """As `text_lines`, with a \\r before the line's end left where it is."""
     if not os.path.isfile(path):  # False for a name too long, where pathlib raises
         entry_kind = (
             "is a folder" if os.path.isdir(path) else "is no plain file" if os.path.exists(path) else "is not there"
         )
         raise CorpusError(f"{path}: {entry_kind}; expected a text file; check the path")
-    for number, line in enumerate(_byte_lines(path), start=1):
+    for number, line in enumerate(_byte_lines(path, most), start=1):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if b"\0" in line:
@@ -66,15 +67,16 @@ def raw_lines(path: Path) -> Iterator[tuple[int, str]]:
             ) from err
 
 
-def _byte_lines(path: Path) -> Iterator[bytes]:
-    line, cost, most, longest = bytearray(), 0, TEXT.bytes, LINE.bytes
+def _byte_lines(path: Path, limit: Limit | None) -> Iterator[bytes]:
+    line, cost, longest = bytearray(), 0, LINE.bytes
+    most = None if limit is None else limit.bytes
     try:
         with path.open("rb") as file:
             for piece in _plain(file, path.suffix):
                 *ended, partial = piece.split(b"\n")
                 cost += len(piece) + LINE_COST * len(ended)
-                if cost > most:
-                    raise CorpusError(f"{path}: its text takes more memory than it may; {TEXT.advice}")
+                if limit is not None and most is not None and cost > most:
+                    raise CorpusError(f"{path}: its text takes more memory than it may; {limit.advice}")
                 for part in ended:
                     yield bytes(line + part)
                     line.clear()

@@ -10,6 +10,7 @@ from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from babelscope.vocabulary.allocation import VocabularyAllocation, vocabulary_allocation
+    from babelscope.vocabulary.carried_rows import carry_vocabulary
     from babelscope.vocabulary.entry_scripts import ScriptEntries, scripts_of_entries, vocabulary_by_script
     from babelscope.vocabulary.extension import extend_vocabulary
     from babelscope.vocabulary.merges import PairHistory, replay_merges
@@ -29,6 +30,7 @@ __all__ = [
     "TrainingShares",
     "VocabularyAllocation",
     "VocabularyPack",
+    "carry_vocabulary",
     "extend_vocabulary",
     "fit_shares",
     "infer_training_shares",

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from babelscope.vocabulary.row_packs import pack_of
 from babelscope.vocabulary.token_tables import check_none_applied, token_tables
 from babelscope.vocabulary.tokenizer_form import TokenizerForm
 from babelscope.vocabulary.translated_rows import check_pairs
+from babelscope.vocabulary.word_vectors import check_vectors
 
 log = logging.getLogger(__name__)
 SIZES = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -39,6 +41,7 @@ def extend_vocabulary(
     seed: int = 0,
     pairs: Texts | None = None,
     against: str = "en",
+    vectors: str | Path | None = None,
     progress: bool = False,
 ) -> VocabularyPack:
     """More entries for the languages of a text, for byte-level BPE, BPE with byte fallback, and Unigram.
@@ -58,18 +61,24 @@ def extend_vocabulary(
     without it they are counted in the text that was learnt from, and the curve's `held_out` is False.
     min_count: how often a pair must come to be joined. seed: of what is drawn.
     pairs: for "translate", parallel text of each language of the text and of `against`, which the model knows.
+    vectors: for "focus" and "omp", a .vec file of word vectors as fastText and word2vec write it, plain or compressed;
+    see `word_vectors.entry_vectors`. None makes vectors of the neighbours in the text. New entries that stand in no
+    word of the file begin with their sub-words; `parameters["vectors"]` says how many have a vector.
     Raises PrerequisiteError as `trim_vocabulary`, and for tokens without a row; CorpusError for text that gives no new
-    token, and pairs that are not parallel or align no new token; LanguageError for a language that the pairs lack;
-    MeasurementError for a size that it does not give, an unknown init, and pairs that are absent or not used.
+    token, pairs that are not parallel or align no new token, and a damaged file of vectors; LanguageError for a
+    language that the pairs lack; MeasurementError for a size that it does not give, an unknown init, and pairs or
+    vectors that are absent or not used.
     """
     check_init(init)
     if min_count < 1 or (size is not None and size < 0):
         raise MeasurementError(f"size {size}, min_count {min_count} came; expected 0 or more, and 1 or more")
     check_none_applied(model, "extending")
     corpus = as_corpus(texts)
-    translations = check_pairs(init, pairs, against, corpus)
+    translations, vector_file = check_pairs(init, pairs, against, corpus), check_vectors(init, vectors)
     new = new_entries(tokenizer, corpus, rows=token_tables(model).rows, size=size, valid=valid, min_count=min_count)
-    return pack_of(model, new, "extend", init, translations=translations, seed=seed, progress=progress)
+    return pack_of(
+        model, new, "extend", init, translations=translations, vectors=vector_file, seed=seed, progress=progress
+    )
 
 
 def new_entries(

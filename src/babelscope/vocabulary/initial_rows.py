@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from babelscope.vocabulary.entry_scripts import script_of
 from babelscope.vocabulary.merge_lists import SPACE, Pair, backend_of
 from babelscope.vocabulary.text_vectors import TextVectors, matching_pursuit, sparsemax, text_vectors
 from babelscope.vocabulary.tokenizer_form import FALLBACK_SET, TokenizerForm, encoded_in_parts
+from babelscope.vocabulary.word_vectors import entry_vectors
 
 FEW = 20
 """Entries below which a script, or a script and place, has too few rows to draw from."""
@@ -59,6 +61,8 @@ class NewEntries:
     """The text that they were learnt from."""
     learning: Mapping[str, Any]
     """How they were learnt, and what they save."""
+    vector_file: Path | None = None
+    """Vectors of words; without them those of neighbours in the text are made."""
 
     @cached_property
     def known(self) -> Int64[Tensor, " entry"]:
@@ -78,16 +82,19 @@ class NewEntries:
     @cached_property
     def leaves(self) -> list[Counter[int]]:
         """The tokens, with their numbers, into which the model's own tokenizer cuts each new entry."""
-        return [self.leaves_of(entry) for entry in self.entries]
-
-    def leaves_of(self, entry: str) -> Counter[int]:
-        """The tokens, with their numbers, into which the model's own tokenizer cuts an entry."""
-        return Counter(token.id for token in backend_of(self.tokenizer).model.tokenize(entry))
+        return [entry_leaves(self.tokenizer, entry) for entry in self.entries]
 
     @cached_property
     def vectors(self) -> TextVectors:
         """Vectors of the successor's entries in the text, as it cuts it."""
-        return text_vectors(self.successor, self.corpus)
+        if self.vector_file is None:
+            return text_vectors(self.successor, self.corpus)
+        return entry_vectors(self.successor, self.corpus, self.vector_file)
+
+
+def entry_leaves(tokenizer: PreTrainedTokenizerBase, entry: str) -> Counter[int]:
+    """The tokens, with their numbers, into which a tokenizer cuts an entry as a vocabulary writes it."""
+    return Counter(token.id for token in backend_of(tokenizer).model.tokenize(entry))
 
 
 def mixture_of(weights: Mapping[int, float] | Mapping[int, int]) -> RowMixture:
@@ -128,14 +135,14 @@ def merge_rows(new: NewEntries) -> list[RowMixture]:
             for index, weight in (made[part] if part in made else _whole_or_cut(new, part)).items():
                 both[index] += weight / 2
         made[entry] = both
-    return [mixture_of(made[entry] if entry in made else new.leaves_of(entry)) for entry in new.entries]
+    return [mixture_of(made[entry] if entry in made else entry_leaves(new.tokenizer, entry)) for entry in new.entries]
 
 
 def _whole_or_cut(new: NewEntries, entry: str) -> Mapping[int, float]:
     """Weights of the entry itself where the model has it, else those of the tokens that it was cut into."""
     if entry in new.form.ids:
         return {new.form.ids[entry]: 1.0}
-    leaves = new.leaves_of(entry)
+    leaves = entry_leaves(new.tokenizer, entry)
     return {index: count / leaves.total() for index, count in leaves.items()}
 
 
@@ -210,14 +217,14 @@ def script_rows(new: NewEntries) -> list[RowPool]:
 def focus_rows(new: NewEntries) -> list[RowMixture]:
     """A mixture of the rows of entries that stand among the same neighbours in the text.
 
-    e = Σ_o sparsemax_o(cos(a_new, a_o)) · e_o over the model's own entries o of the text; a are vectors of the text.
-    Source: Dobler and de Melo 2023, arXiv:2305.14481, which takes fastText's vectors; here they are of word pairs.
+    e = Σ_o sparsemax_o(cos(a_new, a_o)) · e_o over the model's own entries o of the text; a are `NewEntries.vectors`.
+    Source: Dobler and de Melo 2023, arXiv:2305.14481.
     """
     return _by_vectors(new, lambda vector, others: sparsemax(others @ vector))
 
 
 def pursuit_rows(new: NewEntries) -> list[RowMixture]:
-    """The mixture of eight entries' rows whose vectors of the text give the entry's own, by matching pursuit.
+    """The mixture of eight entries' rows whose `NewEntries.vectors` give the entry's own, by matching pursuit.
 
     Source: Goddard and Fernandes Neto 2025, arXiv:2506.06607, where another model's embeddings are the vectors.
     """
@@ -234,7 +241,7 @@ def _by_vectors(
     others, ids = new.vectors.values[ids >= 0], ids[ids >= 0]
     by_leaves, new_rows = subword_rows(new), []
     for number, index in enumerate(new.ids):
-        if index not in place:
+        if index not in place or not len(others):
             new_rows.append(by_leaves[number])
             continue
         weights = weigh(new.vectors.values[place[index]], others)

@@ -1,5 +1,7 @@
 """Give a model another vocabulary in the place of its own: one that is trained on text, or a finished one."""
 
+from pathlib import Path
+
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -15,6 +17,7 @@ from babelscope.vocabulary.tokenizer_form import TokenizerForm
 from babelscope.vocabulary.trained_tokenizer import train_form
 from babelscope.vocabulary.translated_rows import check_pairs
 from babelscope.vocabulary.trimming import count_tokens_of
+from babelscope.vocabulary.word_vectors import check_vectors
 
 
 def replace_vocabulary(
@@ -29,6 +32,7 @@ def replace_vocabulary(
     seed: int = 0,
     pairs: Texts | None = None,
     against: str = "en",
+    vectors: str | Path | None = None,
     progress: bool = False,
 ) -> VocabularyPack:
     """A vocabulary of a text's languages in the place of the model's, for the kinds that `extend_vocabulary` takes.
@@ -42,7 +46,7 @@ def replace_vocabulary(
     init: as in `extend_vocabulary`; "merge" needs merges, so not a Unigram.
     replacement: a finished tokenizer of the same kind; the text is then what rows are worked out from.
     min_count: how often a pair, or a letter, must come to be an entry. seed: of what is drawn.
-    pairs, against: as in `extend_vocabulary`.
+    pairs, against, vectors: as in `extend_vocabulary`.
     Raises PrerequisiteError as `extend_vocabulary`, and for a replacement of another kind or without the special
     tokens; CorpusError for text without a word; MeasurementError for a size that cannot be, and an unknown init.
     Source: Dobler and de Melo 2023, arXiv:2305.14481.
@@ -54,7 +58,7 @@ def replace_vocabulary(
         raise MeasurementError(f"size {size} and a finished replacement came; expected one of them; leave out the size")
     check_none_applied(model, "replacing")
     form, corpus = TokenizerForm.of(tokenizer), as_corpus(texts)
-    translations = check_pairs(init, pairs, against, corpus)
+    translations, vector_file = check_pairs(init, pairs, against, corpus), check_vectors(init, vectors)
     if init == "merge" and form.model["type"] == "Unigram":
         raise MeasurementError("init 'merge' came for a Unigram, whose entries join no two; expected another init")
     rows, count = token_tables(model).rows, len(form.ids)
@@ -71,7 +75,9 @@ def replace_vocabulary(
         successor = TokenizerForm.of(replacement)
         check_same_kind(form, successor, named_ids | {token["id"] for token in form.state["added_tokens"]})
     new = replaced_entries(tokenizer, form, successor, corpus, rows=rows, min_count=min_count)
-    return pack_of(model, new, "replace", init, translations=translations, seed=seed, progress=progress)
+    return pack_of(
+        model, new, "replace", init, translations=translations, vectors=vector_file, seed=seed, progress=progress
+    )
 
 
 def check_same_kind(form: TokenizerForm, successor: TokenizerForm, named_ids: set[int]) -> None:

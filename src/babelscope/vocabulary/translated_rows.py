@@ -7,14 +7,13 @@ from math import lcm
 from typing import Any, NamedTuple
 
 import torch
-from tokenizers import Encoding
-from transformers import PreTrainedTokenizerBase
 
-from babelscope.corpus import Corpus, Document, Texts, as_parallel, encode_texts
+from babelscope.corpus import Corpus, Texts, as_parallel
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.languages import Language
+from babelscope.vocabulary.cut_words import cut_sentences
 from babelscope.vocabulary.initial_rows import TRANSLATED, NewEntries, RowMixture, mixture_of, subword_rows
-from babelscope.vocabulary.premium import UNSPACED, Span, check_parallel, word_spans
+from babelscope.vocabulary.premium import check_parallel
 from babelscope.vocabulary.word_alignment import word_links
 
 LONGEST = 200
@@ -32,15 +31,6 @@ class PairedText(NamedTuple):
     """The language whose tokens the model knows."""
     languages: tuple[Language, ...]
     """Those of the new entries, which are aligned with it."""
-
-
-class CutSentence(NamedTuple):
-    """The words of a sentence and the tokens that each is written with."""
-
-    words: tuple[str, ...]
-    """Case-folded."""
-    tokens: tuple[tuple[int, ...], ...]
-    """By word."""
 
 
 def check_pairs(init: str, pairs: Texts | None, against: str, corpus: Corpus) -> PairedText | None:
@@ -141,33 +131,3 @@ def add_link(counts: Mapping[int, dict[int, float]], source: Sequence[int], targ
         if index in counts:
             for i, part in enumerate(source):
                 counts[index][part] += 0.5 / (m * n) + 0.5 * in_order[i, j] / together
-
-
-def cut_sentences(
-    tokenizer: PreTrainedTokenizerBase, language: Language, documents: Sequence[Document]
-) -> list[CutSentence]:
-    """The words of each sentence, with their tokens."""
-    texts = [document.text for document in documents]
-    return [
-        CutSentence((), ()) if cut.encoding is None else cut_sentence(text, cut.encoding, language)
-        for text, cut in zip(texts, encode_texts(tokenizer, texts), strict=True)
-    ]
-
-
-def cut_sentence(text: str, encoding: Encoding, language: Language) -> CutSentence:
-    """Runs of letters, or the tokens themselves where the script has no spaces, with the tokens that share a letter."""
-    words, tokens, first = list[str](), list[tuple[int, ...]](), 0
-    offsets: list[Span] = encoding.offsets
-    spans = list(word_spans(text))
-    if language.script in UNSPACED:
-        spans = sorted({(max(a, c), min(b, d)) for a, b in spans for c, d in offsets if max(a, c) < min(b, d)})
-    for start, end in spans:
-        while first < len(offsets) and offsets[first][1] <= start:
-            first += 1
-        last = first
-        while last < len(offsets) and offsets[last][0] < end:
-            last += 1
-        if first < last:
-            words.append(text[start:end].casefold())
-            tokens.append(tuple(encoding.ids[first:last]))
-    return CutSentence(tuple(words), tuple(tokens))
