@@ -11,6 +11,7 @@ from feature_cases import TEXTS, made_sae
 
 from babelscope import SteeringRecipe, open_model, origin_of, read_site, steer
 from babelscope.artifacts import LoadedSAE, Origin
+from babelscope.artifacts.stream import BINS, LayerStream
 from babelscope.errors import (
     ArtifactError,
     CorpusError,
@@ -373,6 +374,21 @@ def test_controls_have_the_length_and_the_size_and_depend_on_the_seed_alone():
     torch.testing.assert_close(next(iter(plain)).vector.norm(), next(iter(drawn_ones)).vector.norm())
     chosen, others = (recipe.parameters["layers"][str(stream.site)]["amounts"] for recipe in (plain, drawn_ones))
     assert sorted(chosen.values()) == sorted(others.values()) and not chosen.keys() & others.keys()
+
+
+def test_massive_units_are_left_out_of_the_shift_and_of_its_control():
+    plain = documents([drawn(20, HIDDEN), drawn(20, HIDDEN, seed=1) + 1])
+    plain.value[:, 4] = 300 + plain.value[:, 4]
+    counts = torch.full((2,), 20)
+    total, square = (torch.stack([plain.of(tag).pow(power).sum(dim=0) for tag in plain.languages]) for power in (1, 2))
+    zero, lengths = torch.zeros(2, HIDDEN, dtype=torch.float64), torch.zeros(2, BINS, dtype=torch.int64)
+    lengths[:, 20] = 20
+    stream = LayerStream(2 * counts, counts, total, square, zero, zero, lengths)
+    samples = replace(plain, later=plain.value, stream=stream)
+    assert samples.left_out == (4,)
+    for control in ("none", "random"):
+        (operation,) = low_rank_control({samples.site: samples}, target="fi", control=control)
+        assert float(operation.vector[4]) == 0 and int((operation.vector != 0).sum()) == HIDDEN - 1
 
 
 def test_strength_zero_changes_no_bit_and_the_recipe_survives_a_folder(tmp_path, tokenizer, ids):

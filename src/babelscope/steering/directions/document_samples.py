@@ -20,7 +20,7 @@ from babelscope.axes import Float32, Float64, Int64, Tensor
 from babelscope.corpus import Batch, Corpus, Texts, TokenDocument, as_corpus, tokenize_documents
 from babelscope.errors import ArtifactError, CorpusError, LanguageError, MeasurementError, SiteError
 from babelscope.languages import Language
-from babelscope.models import layout_of, origin_of
+from babelscope.models import Layout, layout_of, origin_of
 from babelscope.models.plain import CausalModel
 from babelscope.recording.site_sums import first_tokens
 from babelscope.recording.stream_sums import StreamTally
@@ -132,9 +132,7 @@ def document_means(
     layout, corpus = layout_of(model), as_corpus(texts)
     parsed_sites = [site if isinstance(site, Site) else Site.parse(site) for site in sites]
     for site in parsed_sites:
-        layout.check(site)
-        if site.at == "logits" or (layout.n_experts and site.at in NEURON_SITES):
-            raise SiteError(f"site '{site}': expected a space that all tokens share; use resid_out or mlp_out")
+        _check_space(layout, site)
     text = _counted_documents(tokenizer, corpus, max_length)
     means = [_Means(site, len(corpus)) for site in dict.fromkeys(parsed_sites)]
     stream_sites = [site for site in dict.fromkeys(parsed_sites) if site.at in STREAM_SITES]
@@ -160,7 +158,7 @@ def document_codes(
     the model lacks its site, MeasurementError where the site gives NaN or infinity.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
-    layout.check(sae.site)
+    _check_space(layout, sae.site)
     width = layout.width(sae.site.at)
     if width != sae.d_hidden:
         raise ArtifactError(
@@ -169,6 +167,13 @@ def document_codes(
     codes = _Means(sae.site, len(corpus), sae.to(layout.device_of(sae.site)))
     walk(layout, _counted_documents(tokenizer, corpus, max_length), [codes], batch_tokens=batch_tokens)
     return codes.packed(origin_of(model, tokenizer), tuple(corpus), None)
+
+
+def _check_space(layout: Layout, site: Site) -> None:
+    """Raise SiteError unless the model has the site, and all tokens share its units."""
+    layout.check(site)
+    if site.at == "logits" or (layout.n_experts and site.at in NEURON_SITES):
+        raise SiteError(f"site '{site}': expected a space that all tokens share; use resid_out or mlp_out")
 
 
 def _counted_documents(
@@ -209,7 +214,8 @@ class _Means:
 
     def read(self, batch: Batch, at: SiteValue) -> _BatchMeans:
         """Means of a batch's documents."""
-        value = at.value.flatten(2) if self.sae is None else self.sae.encode(at.value)
+        value = at.value.flatten(2)
+        value = value if self.sae is None else self.sae.encode(value)
         exact, count = value.double() * at.counted[..., None], at.counted.sum(dim=1, keepdim=True)
         total = exact.sum(dim=1)
         later_mean = ((total - exact[first_tokens(at.counted)]) / (count - 1)).masked_fill(count == 1, math.nan)

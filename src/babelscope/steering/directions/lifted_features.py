@@ -11,6 +11,7 @@ from babelscope.errors import MeasurementError, SelectionError, SteeringError
 from babelscope.languages import Language
 from babelscope.models import eval_mode, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.sites import Site
 from babelscope.steering.directions.document_samples import DocumentMeans
 from babelscope.steering.directions.means import against
 from babelscope.steering.directions.saes import check_sae_model
@@ -135,7 +136,8 @@ def logit_lift(
                 "the sets with vocabulary= the model's number of rows"
             )
     read = _folded_norm(model)
-    start = torch.zeros(1, read.shape[1], dtype=layout.head.weight.dtype, device=layout.head.weight.device)
+    device = layout.device_of(Site(None, "logits"))
+    start = torch.zeros(1, read.shape[1], dtype=layout.head.weight.dtype, device=device)
     with torch.enable_grad(), eval_mode(model):
         start.requires_grad_()
         logits = layout.logits(start)[0]
@@ -152,8 +154,8 @@ def _folded_norm(model: CausalModel) -> Float64[Tensor, "hidden out"]:
     Unit rows have one length, so that the norm divides all of them by the same; half of what ± differ in has no bias.
     """
     layout = layout_of(model)
-    weight = layout.head.weight
-    unit_rows = LARGE * torch.eye(layout.d_hidden, dtype=weight.dtype, device=weight.device)
+    device = layout.device_of(Site(None, "logits"))
+    unit_rows = LARGE * torch.eye(layout.d_hidden, dtype=layout.head.weight.dtype, device=device)
     with eval_mode(model):
         both = (layout.final(unit_rows) - layout.final(-unit_rows)) / 2
     return both.double().cpu() / (layout.d_hidden**0.5 if layout.family.norm else LARGE)

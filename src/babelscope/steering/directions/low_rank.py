@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from babelscope.artifacts import Operation, SteeringRecipe
-from babelscope.artifacts.stream import Form
+from babelscope.artifacts.stream import Form, form_used, without_units
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import LanguageError, SteeringError
 from babelscope.languages import Language
@@ -97,6 +97,9 @@ def low_rank_control(
             shift = _by_features(by_site[site], k, rank, compensation, pairing, control, seed)
         else:
             shift = _in_stream(shaped[site], spectra[site], (tag, away), compensation, control, seed)
+            if form_used(samples[site].stream, form, site) == "ordinary":
+                # They come out of a decomposition as rounding, and out of a random subspace as values.
+                shift = shift._replace(vector=without_units(shift.vector, samples[site].left_out))
         vector = (shift.vector / len(places)).float()
         operations.append(Operation(site, "add", vector, strength, origin=samples[site].origin))
         layers[str(site)] = shift.facts
