@@ -30,6 +30,7 @@ from babelscope import (
     SteeringRecipe,
     ablate_languages,
     clamp_features,
+    document_codes,
     document_means,
     feature_difference,
     fit_condition,
@@ -38,7 +39,9 @@ from babelscope import (
     incline,
     language_arithmetic,
     lda_direction,
+    lift_features,
     load_corpus,
+    low_rank_control,
     mean_direction,
     observe,
     open_model,
@@ -53,6 +56,8 @@ from babelscope.features import load_sae, observe_features, select_langfir
 from babelscope.figures import FigureCaption, method_map, write_figure
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
+from babelscope.models import layout_of
+from babelscope.probes.lens.word_lists import indicative_tokens
 from babelscope.runs import Run, run_experiment
 from babelscope.steering.directions import language_basis
 from babelscope.steering.sweeps import few_shot, instructed, random_directions
@@ -278,6 +283,41 @@ def features(study: Study, how: Literal["add", "clamp", "scale"], name: str = "r
     return build
 
 
+def low_rank(study: Study) -> Build:
+    """Singular directions of the way between two languages; the setting's layers are the first ones to choose from."""
+
+    @cache
+    def read(layers: int):
+        sites = [Site(n, "resid_out") for n in range(layers)]
+        return document_means(study.model, study.tokenizer, study.texts["train"], sites)
+
+    @cache
+    def recipe(layers: int, target: Language, source: Language):
+        return low_rank_control(read(layers), target=target, source=source)
+
+    return lambda s, target, source: recipe(s.layer, target, source).with_(strength=s.strength, schedule=s.fade)
+
+
+def lifted(study: Study, name: str) -> Build:
+    """Features that one of two languages fires and whose rows lift its tokens: the target's up, the other's down."""
+
+    @cache
+    def read():
+        sae, texts = load_sae(name, model=study.model), study.texts["train"]
+        vocabulary = layout_of(study.model).width("logits")
+        tokens = indicative_tokens(study.tokenizer, texts, vocabulary=vocabulary)
+        return sae, document_codes(study.model, study.tokenizer, texts, sae), tokens
+
+    @cache
+    def recipe(target: Language, source: Language):
+        sae, codes, tokens = read()
+        scored = lift_features(study.model, sae, codes, tokens, target=target, source=source)
+        samples = {sae.site: study.samples(sae.site.layer)}
+        return low_rank_control(samples, target=target, source=source, features=[scored])
+
+    return lambda s, target, source: recipe(target, source).with_(strength=s.strength, schedule=s.fade)
+
+
 def methods(study: Study) -> Iterator[Method]:
     """Everything that is compared, at the layers where directions do best on this model; features come last."""
     once, low = [Setting(0, 0.0, 1.0)], (1, 2)
@@ -330,6 +370,9 @@ def methods(study: Study) -> Iterator[Method]:
     factors = grid((0,), (1.0, 2.0, 4.0, 8.0), (0.5,))
     fine = (grid((0,), (1.0, 2.0, 4.0, 6.0, 8.0), (0.5,)), factors)
     coarse = (grid((0,), (0.6, 0.8, 1.0, 1.3), (0.3, 0.5)), grid((0,), (0.3, 0.5, 0.7, 1.0), (0.3, 0.5)))
+    foxp2 = "after Neural FOXP2, arXiv:2602.00945"
+    yield Method("low-rank control", foxp2, grid((4,), (1.3, 1.6, 2.0, 3.0), (0.3,)), low_rank(study))
+    yield Method("features lifted", foxp2, grid((0,), (1.0, 2.0, 4.0, 6.0, 8.0), (0.5,)), lifted(study, "reference"))
     for name, prefix, tau, (pushes, levels) in (
         ("reference", "", 0.5, fine),
         ("reference-coarse", "coarse ", 0.9, coarse),

@@ -160,4 +160,10 @@ ROWS: dict[int, RowEntry] = {
         "transfer:measure_transfer",
     ),
     44: RowEntry("Facts edited across languages", "arXiv:2406.17764, arXiv:2202.05262", "edit", "editing:measure"),
+    45: RowEntry(
+        "Low-rank control of the language (Neural FOXP2)",
+        "arXiv:2602.00945",
+        "bs.low_rank_control",
+        "low_rank:measure_low_rank",
+    ),
 }

@@ -1,4 +1,4 @@
-"""One streamed pass of labelled text: the mean activation of each document."""
+"""One streamed pass of labelled text: the mean activation, or the mean of every feature, of each document."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts import Origin
+from babelscope.artifacts import LoadedSAE, Origin
 from babelscope.artifacts.stream import (
     STREAM_SITES,
     Form,
@@ -17,10 +17,10 @@ from babelscope.artifacts.stream import (
     without_units,
 )
 from babelscope.axes import Float32, Float64, Int64, Tensor
-from babelscope.corpus import Batch, Texts, as_corpus, tokenize_documents
-from babelscope.errors import CorpusError, LanguageError, MeasurementError, SiteError
+from babelscope.corpus import Batch, Corpus, Texts, TokenDocument, as_corpus, tokenize_documents
+from babelscope.errors import ArtifactError, CorpusError, LanguageError, MeasurementError, SiteError
 from babelscope.languages import Language
-from babelscope.models import layout_of, origin_of
+from babelscope.models import Layout, layout_of, origin_of
 from babelscope.models.plain import CausalModel
 from babelscope.recording.site_sums import first_tokens
 from babelscope.recording.stream_sums import StreamTally
@@ -132,20 +132,60 @@ def document_means(
     layout, corpus = layout_of(model), as_corpus(texts)
     parsed_sites = [site if isinstance(site, Site) else Site.parse(site) for site in sites]
     for site in parsed_sites:
-        layout.check(site)
-        if site.at == "logits" or (layout.n_experts and site.at in NEURON_SITES):
-            raise SiteError(f"site '{site}': expected a space that all tokens share; use resid_out or mlp_out")
-    text = []
-    for k, (tag, documents) in enumerate(corpus.items()):
-        text.append([d for d in tokenize_documents(tokenizer, documents, k, max_length=max_length) if d.n_counted])
-        if not text[-1]:
-            raise CorpusError(f"language {tag!r} has no token to read; expected longer text; add some")
+        _check_space(layout, site)
+    text = _counted_documents(tokenizer, corpus, max_length)
     means = [_Means(site, len(corpus)) for site in dict.fromkeys(parsed_sites)]
     stream_sites = [site for site in dict.fromkeys(parsed_sites) if site.at in STREAM_SITES]
     streams = {site: StreamTally(site, len(corpus), layout.width(site.at)) for site in stream_sites}
     walk(layout, text, [*means, *streams.values()], batch_tokens=batch_tokens)
     origin = origin_of(model, tokenizer)
     return {part.site: part.packed(origin, tuple(corpus), streams.get(part.site)) for part in means}
+
+
+def document_codes(
+    model: CausalModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    sae: LoadedSAE,
+    *,
+    max_length: int = 512,
+    batch_tokens: int | None = None,
+) -> DocumentMeans:
+    """Read labelled text once and keep one mean per document of every feature of an autoencoder.
+
+    Units are features, their values those of `LoadedSAE.encode`; `norm` is the mean length of a token's values.
+    Raises CorpusError for a language without text, ArtifactError for an autoencoder of another width, SiteError where
+    the model lacks its site, MeasurementError where the site gives NaN or infinity.
+    """
+    layout, corpus = layout_of(model), as_corpus(texts)
+    _check_space(layout, sae.site)
+    width = layout.width(sae.site.at)
+    if width != sae.d_hidden:
+        raise ArtifactError(
+            f"SAE {sae.id!r} reads {sae.d_hidden} values, the model has {width} at '{sae.site}'; take its own"
+        )
+    codes = _Means(sae.site, len(corpus), sae.to(layout.device_of(sae.site)))
+    walk(layout, _counted_documents(tokenizer, corpus, max_length), [codes], batch_tokens=batch_tokens)
+    return codes.packed(origin_of(model, tokenizer), tuple(corpus), None)
+
+
+def _check_space(layout: Layout, site: Site) -> None:
+    """Raise SiteError unless the model has the site, and all tokens share its units."""
+    layout.check(site)
+    if site.at == "logits" or (layout.n_experts and site.at in NEURON_SITES):
+        raise SiteError(f"site '{site}': expected a space that all tokens share; use resid_out or mlp_out")
+
+
+def _counted_documents(
+    tokenizer: PreTrainedTokenizerBase, corpus: Corpus, max_length: int
+) -> list[list[TokenDocument]]:
+    """Each language's documents that have a token to count; raises CorpusError for a language without one."""
+    text = []
+    for k, (tag, documents) in enumerate(corpus.items()):
+        text.append([d for d in tokenize_documents(tokenizer, documents, k, max_length=max_length) if d.n_counted])
+        if not text[-1]:
+            raise CorpusError(f"language {tag!r} has no token to read; expected longer text; add some")
+    return text
 
 
 class _BatchMeans(NamedTuple):
@@ -159,10 +199,11 @@ class _BatchMeans(NamedTuple):
 
 
 class _Means:
-    """Means of documents at one site."""
+    """Means of documents at one site, of its units or of an autoencoder's features."""
 
-    def __init__(self, site: Site, languages: int) -> None:
+    def __init__(self, site: Site, languages: int, sae: LoadedSAE | None = None) -> None:
         self.site = site
+        self.sae = sae
         self.hooks: dict[Site, ReadSite] = {site: self.read}
         self.rows: list[Tensor] = []
         self.later: list[Tensor] = []
@@ -173,7 +214,9 @@ class _Means:
 
     def read(self, batch: Batch, at: SiteValue) -> _BatchMeans:
         """Means of a batch's documents."""
-        exact, count = at.value.flatten(2).double() * at.counted[..., None], at.counted.sum(dim=1, keepdim=True)
+        value = at.value.flatten(2)
+        value = value if self.sae is None else self.sae.encode(value)
+        exact, count = value.double() * at.counted[..., None], at.counted.sum(dim=1, keepdim=True)
         total = exact.sum(dim=1)
         later_mean = ((total - exact[first_tokens(at.counted)]) / (count - 1)).masked_fill(count == 1, math.nan)
         return _BatchMeans((total / count).float().cpu(), later_mean.float().cpu(), float(exact.norm(dim=-1).sum()))
@@ -182,7 +225,7 @@ class _Means:
         """Add a batch of one language."""
         means, k = values[self.site], batch.documents[0].language
         self.rows.append(means.value)
-        if self.site.at in STREAM_SITES:
+        if self.sae is None and self.site.at in STREAM_SITES:
             self.later.append(means.later)
         self.languages += [document.language for document in batch.documents]
         self.ids += [document.id for document in batch.documents]

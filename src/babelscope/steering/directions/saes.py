@@ -29,7 +29,8 @@ def _check_features(sae: LoadedSAE, features: Sequence[int]) -> None:
         )
 
 
-def _check_model(sae: LoadedSAE, origin: Origin) -> None:
+def check_sae_model(sae: LoadedSAE, origin: Origin) -> None:
+    """Raise SteeringError where an autoencoder names a model, and another one came."""
     difference = (
         differences(Origin(sae.model, "", sae.model_hash, ""), origin, tokenizer=False) if sae.model_hash else ""
     )
@@ -57,7 +58,7 @@ def feature_direction(
     Source: sparse feature steering, arXiv:2507.13410; the folding, CLaS-Bench, arXiv:2601.08331.
     """
     _check_features(sae, list(amounts))
-    _check_model(sae, obs.origin)
+    check_sae_model(sae, obs.origin)
     if sae.scaling != "none":
         raise SteeringError(f"SAE {sae.id!r} scales each token ({sae.scaling}); expected none; choose another")
     width = obs[sae.site.at].sum.shape[1]
@@ -159,7 +160,7 @@ def _edited(
     origin: Origin | None,
 ) -> SteeringRecipe:
     if origin is not None:
-        _check_model(sae, origin)
+        check_sae_model(sae, origin)
     part = feature_map(sae, list(values))
     vector = torch.tensor([float(value) for value in values.values()])
     operation = Operation(sae.site, kind, vector, strength, features=part, origin=origin)
