@@ -2,7 +2,7 @@
 
 Here: a folder for each kind of question that is asked of a model; `catalogue` has a line per probe.
 Imports: ablation, artifacts, controls, corpus, evaluation, figures, files, languages, models, neurons, progress,
-recording, reference, sites, steering, subnetworks, upstream, vocabulary.
+recording, reference, runs, sites, steering, subnetworks, upstream, vocabulary.
 """
 
 from typing import TYPE_CHECKING
