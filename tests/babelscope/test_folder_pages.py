@@ -47,6 +47,10 @@ def folders(tmp_path_factory):
     steps = ("--language", "fi", "--steps", 2, "--tokens-per-step", 64, "--max-length", 16, "--same-text", label)
     run("adapt", model, sets, corpus, *steps, "--out", place / "adapt")
     run("probe", model, corpus, "--probe", "roles", "--out", place / "probe")
+    asked = [{"id": i, "language": tag, "question": f"{tag} {i}?", "answer": i} for i in (1, 2) for tag in ("en", "fi")]
+    (place / "asked.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in asked))
+    words = ("--no-chat", "--new-tokens", 3, "--draws", 9)
+    run("consistency", model, place / "asked.jsonl", *words, "--out", place / "consistency")
     features, rows = place / "features", [Evidence(claim="x", language="fi", control="y", n=3, estimate=0.25)]
     planted().save(features / "observation")
     select_langfir(planted()).save(features / "features")
@@ -54,7 +58,7 @@ def folders(tmp_path_factory):
     return place
 
 
-VERBS = ("observe", "identify", "ablate", "features", "adapt", "probe", "steer --sweep")
+VERBS = ("observe", "identify", "ablate", "features", "adapt", "probe", "consistency", "steer --sweep")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -62,7 +66,11 @@ def test_a_folder_is_known_for_what_wrote_it_and_has_a_page(folders, verb, tmp_p
     page = folder_page(folders / verb, "run1")
     assert page.verb == verb and page.sections and page.facts
     text = write_report(folders / verb, out=tmp_path / "page.html").read_text(encoding="utf-8")
-    assert all(section.title in text for section in page.sections) and "<svg" in text or verb in ("adapt", "probe")
+    assert (
+        all(section.title in text for section in page.sections)
+        and "<svg" in text
+        or verb in ("adapt", "probe", "consistency")
+    )
     assert "http://" not in text.replace("http://www.w3.org", "") and len(text) < 1_600_000
 
 
@@ -75,6 +83,9 @@ def test_the_numbers_of_a_page_are_those_of_the_folder(folders):
     assert f"{result['gain']:+.4f}" in pages["adapt"].facts["gain"]
     harm = json.loads((folders / "ablate" / "ablation.json").read_text())["own_hurt_most"]
     assert f"{sum(harm.values())} of 2" in pages["ablate"].facts.values()
+    answers = (folders / "consistency" / "answers.jsonl").read_text().splitlines()
+    share = sum(json.loads(line)["right"] for line in answers if '"language": "en"' in line) / 2
+    assert f"en {100 * share:.0f}" in pages["consistency"].facts["right"]
     rate = counts["mlp_gate"].active[1, :, 0].double().mean() / counts.token_counts[0]
     assert f"{100 * float(rate):.1f}" in str(pages["observe"].sections[0].body)
 
@@ -82,7 +93,7 @@ def test_the_numbers_of_a_page_are_those_of_the_folder(folders):
 def test_several_folders_stand_side_by_side(folders, tmp_path):
     path = write_report([folders / verb for verb in VERBS], out=tmp_path / "all.html")
     text = path.read_text(encoding="utf-8")
-    assert "7 folders side by side" in text and all(f">{verb}</a>" in text for verb in VERBS)
+    assert "8 folders side by side" in text and all(f">{verb}</a>" in text for verb in VERBS)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +103,7 @@ def test_several_folders_stand_side_by_side(folders, tmp_path):
         ("steer --sweep", "steering.json", "[]", "not an object"),
         ("adapt", "result.json", '{"language": "fi"}', "trained is missing"),
         ("probe", "summary.json", '{"rows": {"lens": "x"}}', "rows.lens"),
+        ("consistency", "consistency.json", '{"languages": ["en", "fi"]}', "against is missing"),
         ("identify", "evidence.jsonl", '{"claim": 3}\n', "evidence.jsonl:1"),
         ("features", "evidence.jsonl", "", "is missing"),
     ],
@@ -110,6 +122,7 @@ JSON = {
     "steer --sweep": "steering.json",
     "adapt": "result.json",
     "probe": "summary.json",
+    "consistency": "consistency.json",
 }
 
 
