@@ -29,6 +29,8 @@ class Config:
     """Folder of real text."""
     gemma_sae: str = ""
     """Folder of an autoencoder of Gemma's stream; empty: rows of features leave Gemma out."""
+    qwen: str = ""
+    """Folder of Qwen2.5-Coder 0.5B Instruct, a chat model."""
     out: str = ""
     """The file rows.jsonl to bring up to date; empty: the run's own."""
 
@@ -38,7 +40,7 @@ def run(config: Config, run: Run) -> None:
     wanted = config.rows or tuple(number for number, entry in ROWS.items() if entry.measure)
     if unknown := [number for number in wanted if number not in ROWS or not ROWS[number].measure]:
         raise ToolkitError(f"rows {unknown} have nothing to measure: {[n for n, e in ROWS.items() if e.measure]} have")
-    inputs = Inputs(config.gemma, config.corpora, config.gemma_sae)
+    inputs = Inputs(config.gemma, config.corpora, config.gemma_sae, config.qwen)
     for number in wanted:
         # Processor seconds: what a row costs, whatever else the machine does.
         began, processor = time.monotonic(), time.process_time()

@@ -160,4 +160,10 @@ ROWS: dict[int, RowEntry] = {
         "transfer:measure_transfer",
     ),
     44: RowEntry("Facts edited across languages", "arXiv:2406.17764, arXiv:2202.05262", "edit", "editing:measure"),
+    46: RowEntry(
+        "Consistency across languages and the language of thought",
+        "arXiv:2310.10378, arXiv:2504.01857, arXiv:2505.22888",
+        "consistency",
+        "thought:measure",
+    ),
 }

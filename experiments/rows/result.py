@@ -80,3 +80,5 @@ class Inputs:
     """Folder of real text with `mono`, `parallel` and `eval`."""
     gemma_sae: str = ""
     """Folder of an autoencoder of Gemma's stream, as `experiments/train_reference_saes.py` trains one."""
+    qwen: str = ""
+    """Folder of Qwen2.5-Coder 0.5B Instruct, a chat model."""
