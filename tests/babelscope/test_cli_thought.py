@@ -1,6 +1,7 @@
 """`babelscope consistency`: what it writes and prints, how it goes on, and how bad input ends."""
 
 import json
+from inspect import signature
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from conftest import tiny_model
 
 from babelscope import Direction, Site, open_model, origin_of
 from babelscope.cli import main
+from babelscope.cli.asking_alike import run_consistency
 from babelscope.cli.telling_thought import thought_lines
-from babelscope.probes.thought import written_answers
+from babelscope.probes.thought import ThoughtPlan, written_answers
 
 WORDS = ["--new-tokens", "5", "--draws", "19", "--batch-size", "4", "--device", "cpu"]
 
@@ -110,6 +112,12 @@ def test_a_call_that_cannot_work_ends_in_one_line_before_the_model(words, says, 
     assert main(["consistency", str(folder / "dir"), "q.tsv", "--out", "out", *words]) in (1, 2)
     err = capsys.readouterr().err
     assert says in err and err.count("\n") == 1 and not (folder / "out").exists()
+
+
+def test_the_flags_have_the_plans_own_defaults():
+    flags, plan = signature(run_consistency).parameters, ThoughtPlan()
+    for name in ("against", "chat", "think_in", "new_tokens", "draws", "seed"):
+        assert flags[name].default == getattr(plan, name), name
 
 
 def test_questions_that_are_not_there_are_one_line(tmp_path, capsys):

@@ -18,9 +18,9 @@ from babelscope.figures import same_answers_map
 from babelscope.probes.thought import (
     PREFIXES,
     AnswerTable,
-    Condition,
     QuestionTable,
     ReadAnswer,
+    ThoughtCondition,
     ThoughtPlan,
     last_number,
     majority_answers,
@@ -36,7 +36,7 @@ from babelscope.probes.thought.answer_table import answer_rows
 from babelscope.probes.thought.forced_thought import PLAIN, prefix_conditions, random_recipe
 from babelscope.probes.thought.forcing_cost import STEPS, forced_costs, paired_difference
 from babelscope.probes.thought.language_of_steps import share_in, step_rows
-from babelscope.probes.thought.written_answers import ask, option_ids, rank_options, read_answer
+from babelscope.probes.thought.written_answers import option_ids, question_prompt, rank_options, read_answer
 from babelscope.steering.sweeps import Decoding, generate_answers
 from babelscope.steering.sweeps.steered_answers import Answer, Prompt, prompt_ids
 
@@ -294,7 +294,11 @@ def read(condition, tag, name, answer, *, tokens=3, steps=()):
 
 
 def test_what_a_condition_changes_is_paired_by_question_and_beside_its_control():
-    conditions = [Condition(PLAIN), Condition("begun in en", "control", EN, {DE: "x"}), Condition("control", "", EN)]
+    conditions = [
+        ThoughtCondition(PLAIN),
+        ThoughtCondition("begun in en", "control", EN, {DE: "x"}),
+        ThoughtCondition("control", "", EN),
+    ]
     written = {PLAIN: ("1", "2", "2", "1"), "begun in en": ("1", "1", "1", "2"), "control": ("2", "2", "2", "1")}
     steps = {PLAIN: [DE], "begun in en": [EN, EN, DE, DE], "control": []}
     answers = {
@@ -358,7 +362,10 @@ def test_an_answer_that_was_begun_has_the_templates_own_ids_before_it():
     talk = [user("Wie viele?"), {"role": "assistant", "content": "Zuerst"}]
     theirs = tokenizer.apply_chat_template(talk, continue_final_message=True, return_dict=False)
     assert prompt_ids(tokenizer, [prompt]) == [theirs]
-    assert ask(read_question("Wie viele?"), "0", DE, "Zuerst", False, None).text == "Wie viele?\nZuerst"
+    assert (
+        question_prompt(read_question("Wie viele?"), "0", DE, begun="Zuerst", chat=False, system=None).text
+        == "Wie viele?\nZuerst"
+    )
 
 
 def read_question(text, *options):
@@ -484,7 +491,7 @@ def test_options_take_no_steering_and_no_language_to_think_in(tmp_path):
 
 def test_a_question_without_its_answer_to_read_is_no_answer(questions):
     model, tokenizer = tiny_model("llama"), chat_tokenizer()
-    requests = [(ask(questions.questions[EN, "0"], "0", EN, "", True, None), EN)]
+    requests = [(question_prompt(questions.questions[EN, "0"], "0", EN, begun="", chat=True, system=None), EN)]
     (answer,) = generate_answers(model, tokenizer, requests, decoding=Decoding(new_tokens=4, temperature=0.0))
     entry = read_answer(PLAIN, questions, answer._replace(text="no idea"), chat=True)
     assert entry.answer is None and not entry.right

@@ -43,7 +43,7 @@ def thought_lines(fields: Fields, model: str, questions: str, out: Path) -> list
                 f"up to {or_dash(cut)} of a language's answers were cut off before they ended; a longer --new-tokens "
                 "may let them come to a number"
             )
-    lines += cost_lines(fields)
+    lines += forcing_lines(fields)
     if fields["kind"] == "number" and not fields["forced"]:
         lines.append(
             f"next: babelscope consistency {quote(model)} {quote(questions)} --think-in own {base} --out FOLDER, which "
@@ -72,7 +72,7 @@ def step_lines(fields: Fields) -> list[str]:
     return ["", "the language of the steps in which the answers are written:", *aligned(rows)]
 
 
-def cost_lines(fields: Fields) -> list[str]:
+def forcing_lines(fields: Fields) -> list[str]:
     """What making the model reason in a language changes, beside the control."""
     if not fields["forced"]:
         return []

@@ -10,7 +10,7 @@ from babelscope.lazy_imports import lazy_names
 if TYPE_CHECKING:
     from babelscope.probes.thought.answer_table import AnswerTable, Vote, majority_answers, vote_of_languages
     from babelscope.probes.thought.extracted_answers import last_number
-    from babelscope.probes.thought.forced_thought import PREFIXES, Condition, read_prefixes
+    from babelscope.probes.thought.forced_thought import PREFIXES, ThoughtCondition, read_prefixes
     from babelscope.probes.thought.language_of_steps import StepShare, step_languages, step_shares, written_steps
     from babelscope.probes.thought.parallel_questions import AskedQuestion, QuestionTable, read_questions
     from babelscope.probes.thought.thought_report import ThoughtPlan, ThoughtReport, measure_thought
@@ -20,7 +20,7 @@ __all__ = [
     "PREFIXES",
     "AnswerTable",
     "AskedQuestion",
-    "Condition",
+    "ThoughtCondition",
     "QuestionTable",
     "ReadAnswer",
     "StepShare",

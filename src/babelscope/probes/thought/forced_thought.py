@@ -47,7 +47,7 @@ OWN = "own"
 """Stands for the question's own language."""
 
 
-class Condition(NamedTuple):
+class ThoughtCondition(NamedTuple):
     """One way to have the questions answered."""
 
     name: str
@@ -80,7 +80,7 @@ def read_prefixes(path: str | Path) -> dict[str, str]:
 
 def prefix_conditions(
     wanted: Sequence[str], languages: Sequence[Language], prefixes: Mapping[str, str]
-) -> Iterator[Condition]:
+) -> Iterator[ThoughtCondition]:
     """Answers begun in a language, and as the control of each, begun in one that is neither that nor the question's.
 
     wanted: tags, or "own" for the language of each question. Raises LanguageError where there is no text for one.
@@ -94,30 +94,30 @@ def prefix_conditions(
                 f"{', '.join(sorted(prefixes))}; write it into a file of prefixes"
             )
         ring = [name for name in (*languages, *map(Language.parse, prefixes)) if name in prefixes]
-        others = {}
+        third = {}
         for place, asked_in in enumerate(languages):
             start = languages.index(tag) if tag in languages else place
-            turned = [*ring[start:], *ring[:start]]
-            others[asked_in] = next((name for name in turned if name not in (asked_in, tag)), None)
-        said = "the question's language" if tag is None else str(tag)
-        name, control = f"begun in {said}", f"begun in another language than {said}"
-        complete = all(others.values())
+            candidates = [*ring[start:], *ring[:start]]
+            third[asked_in] = next((name for name in candidates if name not in (asked_in, tag)), None)
+        words = "the question's language" if tag is None else str(tag)
+        name, control = f"begun in {words}", f"begun in another language than {words}"
+        complete = all(third.values())
         target = {asked_in: asked_in if tag is None else tag for asked_in in languages}
-        yield Condition(name, control if complete else "", tag, {q: prefixes[t] for q, t in target.items()})
+        yield ThoughtCondition(name, control if complete else "", tag, {q: prefixes[t] for q, t in target.items()})
         if complete:
-            yield Condition(control, "", tag, {q: prefixes[str(t)] for q, t in others.items()})
+            yield ThoughtCondition(control, "", tag, {q: prefixes[str(t)] for q, t in third.items()})
 
 
 def steering_conditions(
     model: CausalModel, tokenizer: PreTrainedTokenizerBase, recipe: SteeringRecipe, texts: Texts, *, seed: int
-) -> Iterator[Condition]:
+) -> Iterator[ThoughtCondition]:
     """Answers under a recipe, and under random operations of the same size where there is a form of them."""
     wanted = meant_language(recipe)
     random = random_recipe(model, tokenizer, recipe, texts, seed=seed)
     control = "random steering of the same size" if random is not None else ""
-    yield Condition("steered", control, wanted, recipe=recipe)
+    yield ThoughtCondition("steered", control, wanted, recipe=recipe)
     if random is not None:
-        yield Condition(control, "", wanted, recipe=random)
+        yield ThoughtCondition(control, "", wanted, recipe=random)
 
 
 def random_recipe(
@@ -126,7 +126,7 @@ def random_recipe(
     """The same operations with nothing in them: random directions, subspaces or units of the same number and size.
 
     A direction is drawn from the covariance of the texts' activations at its site and has the same length; of neurons
-    as many others of the site are taken, with the same values. None where an operation has no such form: sparse
+    as many third of the site are taken, with the same values. None where an operation has no such form: sparse
     features, affine maps, and more than half of a site's units.
     """
     operations = []
@@ -166,5 +166,5 @@ def random_operation(
         # A direction in the ordinary form: zero at massive units, and of tokens after the first. Its tag is not read.
         words: Any = {"target": "en", "source": (), "mean_norm": 1.0, "origin": recipe.origin}
         like = Direction(operation.vector, operation.site, form="ordinary", median_norm=1.0, left_out=zeros, **words)
-    drawn = random_directions(model, tokenizer, texts, operation.site, draws=1, seed=seed, like=like)[0]
-    return replace(operation, vector=drawn * operation.vector.norm())
+    random = random_directions(model, tokenizer, texts, operation.site, draws=1, seed=seed, like=like)[0]
+    return replace(operation, vector=random * operation.vector.norm())

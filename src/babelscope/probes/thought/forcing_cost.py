@@ -11,13 +11,13 @@ from babelscope.controls import Interval, percentile_interval
 from babelscope.probes.knowledge.consistency import RESAMPLES
 from babelscope.probes.priming.primed_structures import sign_flip_p
 from babelscope.probes.probe_evidence import SiteEvidence
-from babelscope.probes.thought.forced_thought import Condition
+from babelscope.probes.thought.forced_thought import ThoughtCondition
 from babelscope.probes.thought.language_of_steps import share_in
 from babelscope.probes.thought.written_answers import ReadAnswer
 
 Answers = Sequence[Sequence[ReadAnswer]]
 """By language and question."""
-STEPS = "steps in the language that is asked for"
+STEPS = "steps in the language that is meant"
 
 
 class ForcedCost(NamedTuple):
@@ -37,7 +37,7 @@ class ForcedCost(NamedTuple):
 
 
 def forced_costs(
-    conditions: Sequence[Condition], answers: Mapping[str, Answers], *, draws: int, seed: int
+    conditions: Sequence[ThoughtCondition], answers: Mapping[str, Answers], *, draws: int, seed: int
 ) -> list[ForcedCost]:
     """What each condition changes that is no control; the first is the model as it is.
 
@@ -63,14 +63,13 @@ def forced_costs(
     return costs
 
 
-def question_measures(answers: Answers, wanted: Condition) -> dict[str, Float64[np.ndarray, " question"]]:
-    """Right answers, tokens, and the share of steps in the language that a condition is for, if it is for one."""
+def question_measures(answers: Answers, wanted: ThoughtCondition) -> dict[str, Float64[np.ndarray, " question"]]:
+    """Right answers, tokens, and the share of steps in the language that a condition is for, or in the question's."""
     measures = {
         "right answers": [[float(answer.right) for answer in row] for row in answers],
         "tokens of an answer": [[float(answer.tokens) for answer in row] for row in answers],
+        STEPS: [[share_in(answer.steps, wanted.target(answer.language)) for answer in row] for row in answers],
     }
-    if wanted.begun or wanted.wanted is not None:
-        measures[STEPS] = [[share_in(a.steps, wanted.target(a.language)) for a in row] for row in answers]
     return {name: mean_over_languages(np.array(values)) for name, values in measures.items()}
 
 
@@ -109,5 +108,5 @@ def paired_difference(
     n = len(differences)
     if not n:
         return math.nan, Interval(math.nan, math.nan), 0
-    drawn = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
-    return float(differences.mean()), percentile_interval(differences[drawn].mean(axis=1)), n
+    places = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
+    return float(differences.mean()), percentile_interval(differences[places].mean(axis=1)), n

@@ -95,7 +95,7 @@ def read_questions(path: str | Path) -> QuestionTable:
     if not os.path.exists(path):
         raise CorpusError(f"{path}: no such file or folder; expected questions; correct the path")
     by_language: dict[Language, dict[str, AskedQuestion]] = {}
-    for where, tag, name, question in rows_of(place):
+    for where, tag, name, question in question_rows(place):
         part = by_language.setdefault(tag, {})
         if name in part:
             raise CorpusError(f"{where}: question {name} came twice in {tag}; expected each id once; rename one")
@@ -105,10 +105,10 @@ def read_questions(path: str | Path) -> QuestionTable:
         raise LanguageError(f"{path}: {received} came; expected the same questions in two languages or more; add some")
     common = set.intersection(*({*part} for part in by_language.values()))
     ids = tuple(name for name in next(iter(by_language.values())) if name in common)
-    every = {name for part in by_language.values() for name in part}
-    if len(ids) < len(every):
-        log.warning("%s: %d of %d questions are not in every language, and are left out", path, len(every) - len(ids),
-                    len(every))  # fmt: skip
+    all_ids = {name for part in by_language.values() for name in part}
+    if len(ids) < len(all_ids):
+        log.warning("%s: %d of %d questions are not in every language, and are left out", path, len(all_ids) - len(ids),
+                    len(all_ids))  # fmt: skip
     questions = {(tag, name): part[name] for tag, part in by_language.items() for name in ids}
     table = QuestionTable(str(path), tuple(by_language), ids, questions)
     check_alike(table)
@@ -136,7 +136,7 @@ def check_alike(table: QuestionTable) -> None:
             )
 
 
-def rows_of(place: Path) -> Iterator[tuple[str, Language, str, AskedQuestion]]:
+def question_rows(place: Path) -> Iterator[tuple[str, Language, str, AskedQuestion]]:
     """Where it stands, language, id, and the question, of every row."""
     if not os.path.isdir(place):
         for number, (where, row) in enumerate(file_rows(place), start=1):

@@ -22,7 +22,7 @@ from babelscope.probes.thought.answer_table import AnswerTable, answer_rows, vot
 from babelscope.probes.thought.forced_thought import (
     PLAIN,
     PREFIXES,
-    Condition,
+    ThoughtCondition,
     prefix_conditions,
     steering_conditions,
 )
@@ -81,7 +81,7 @@ class ThoughtPlan:
             )
         self.begun(table)
 
-    def begun(self, table: QuestionTable) -> list[Condition]:
+    def begun(self, table: QuestionTable) -> list[ThoughtCondition]:
         """The conditions that begin answers."""
         return [*prefix_conditions(self.think_in, table.languages, self.prefixes)]
 
@@ -92,7 +92,7 @@ class ThoughtReport:
 
     plan: ThoughtPlan
     table: QuestionTable
-    conditions: tuple[Condition, ...]
+    conditions: tuple[ThoughtCondition, ...]
     """The first is the model as it is."""
     answers: tuple[ReadAnswer, ...]
     orders: Mapping[tuple[Language, str], tuple[str, ...]] = field(default_factory=dict)
@@ -251,11 +251,11 @@ def measure_thought(
         return ThoughtReport(
             plan=plan,
             table=table,
-            conditions=(Condition(PLAIN),),
+            conditions=(ThoughtCondition(PLAIN),),
             answers=tuple(chosen_options(table, orders)),
             orders=orders,
         )
-    conditions = [Condition(PLAIN), *plan.begun(table)]
+    conditions = [ThoughtCondition(PLAIN), *plan.begun(table)]
     if recipe is not None:
         recipe.check(model)
         texts = {tag: [table.questions[tag, name].text for name in table.ids] for tag in table.languages}

@@ -14,7 +14,7 @@ from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.thought.extracted_answers import last_number
-from babelscope.probes.thought.forced_thought import PLAIN, Condition
+from babelscope.probes.thought.forced_thought import PLAIN, ThoughtCondition
 from babelscope.probes.thought.language_of_steps import step_languages
 from babelscope.probes.thought.parallel_questions import AskedQuestion, QuestionTable
 from babelscope.progress import progress_bar
@@ -46,7 +46,9 @@ class ReadAnswer(NamedTuple):
         return self.answer == self.gold
 
 
-def ask(question: AskedQuestion, name: str, tag: Language, begun: str, chat: bool, system: str | None) -> Prompt:
+def question_prompt(
+    question: AskedQuestion, name: str, tag: Language, *, begun: str, chat: bool, system: str | None
+) -> Prompt:
     """A question as it is put: as the user's message, or as text with a line end behind it."""
     if chat:
         return Prompt.chat(name, tag, question.text, system=system)._replace(begun=begun)
@@ -57,7 +59,7 @@ def write_answers(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     table: QuestionTable,
-    conditions: Sequence[Condition],
+    conditions: Sequence[ThoughtCondition],
     *,
     chat: bool,
     system: str | None,
@@ -74,7 +76,14 @@ def write_answers(
     ) as bar:
         for condition in conditions:
             prompts = [
-                ask(table.questions[tag, name], name, tag, condition.begun.get(tag, ""), chat, system)
+                question_prompt(
+                    table.questions[tag, name],
+                    name,
+                    tag,
+                    begun=condition.begun.get(tag, ""),
+                    chat=chat,
+                    system=system,
+                )
                 for tag in table.languages
                 for name in table.ids
             ]
