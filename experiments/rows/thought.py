@@ -27,9 +27,11 @@ from rows.result import Headline, Inputs, Planted, RowResult, Verdict, Witness
 
 QWEN = "Qwen2.5-Coder 0.5B Instruct"
 LANGUAGES = ("en", "es", "ru", "zh")
-QUESTIONS, NEW_TOKENS, BATCH = 8, 128, 32
+QUESTIONS, NEW_TOKENS, BATCH = 6, 128, 24
 """The shortest questions of MGSM, in the tokens of the longest language; tokens of an answer at most."""
 PLAN = ThoughtPlan(think_in=("en",), new_tokens=NEW_TOKENS, batch_size=BATCH, draws=999)
+WITNESSED = 40
+"""Tokens that plain transformers writes too."""
 MIDDLE, UPPER = (8, 10, 12), (18, 20)
 """Layers of 24 in which the language subspace is taken out, and put back."""
 OBSERVED = 400
@@ -60,7 +62,7 @@ def measure(inputs: Inputs) -> RowResult:
     report = measure_thought(model, tokenizer, shortest_questions(inputs, tokenizer), plan=PLAN)
     del model
     return RowResult(
-        witnesses=[*plain_answers(inputs, report), by_hand(report)],
+        witnesses=[plain_answers(inputs, report), by_hand(report)],
         planted=[copied_answers()],
         headlines=[alike(report), by_vote(report), begun_in_english(report)],
         absent=[
@@ -70,27 +72,31 @@ def measure(inputs: Inputs) -> RowResult:
     )
 
 
-def plain_answers(inputs: Inputs, report: ThoughtReport) -> list[Witness]:
-    """Tokens of a question's answers by plain transformers, one prompt at a time, as they are and begun in English."""
+def plain_answers(inputs: Inputs, report: ThoughtReport) -> Witness:
+    """How answers begin by plain transformers, one prompt at a time without padding, and begun in English."""
     model = AutoModelForCausalLM.from_pretrained(inputs.qwen, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(inputs.qwen)
     greedy = {"do_sample": False, "repetition_penalty": 1.0, "temperature": None, "top_p": None, "top_k": None}
     name, unlike, counted = report.table.ids[0], 0, 0
     for condition, begun in ((PLAIN, ""), ("begun in en", PREFIXES["en"])):
-        for tag in ("es", "zh"):
-            talk = [{"role": "user", "content": report.table.questions[Language(tag), name].text}]
+        for tag in map(Language, ("es", "zh")):
+            talk = [{"role": "user", "content": report.table.questions[tag, name].text}]
             talk += [{"role": "assistant", "content": begun}] if begun else []
             words = {"continue_final_message": True} if begun else {"add_generation_prompt": True}
             ids = tokenizer.apply_chat_template(talk, return_tensors="pt", return_dict=True, **words)["input_ids"]
             with torch.no_grad():
-                out = model.generate(ids, max_new_tokens=NEW_TOKENS, **greedy)  # pyright: ignore
-            text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-            ours = report.by_place[condition, Language(tag), name].text
-            pair = [tokenizer(part).input_ids for part in (text, ours)]
-            unlike += sum(a != b for a, b in zip(*pair, strict=False)) + abs(len(pair[0]) - len(pair[1]))
-            counted += len(pair[0])
-    what = f"tokens of four answers that differ from plain transformers' own, one prompt at a time, {counted} tokens"
-    return [Witness(what=what, difference=float(unlike), bar=0.0)]
+                out = model.generate(ids, max_new_tokens=WITNESSED, **greedy)  # pyright: ignore
+            # The last letter may have been cut.
+            text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).rstrip("\ufffd")
+            ours = report.by_place[condition, tag, name].text[: len(text)]
+            unlike += sum(a != b for a, b in zip(text, ours, strict=False)) + len(text) - len(ours)
+            counted += len(text)
+    return Witness(
+        what=f"letters in which the first {WITNESSED} tokens of four answers differ from plain transformers' own, one "
+        f"prompt at a time, {counted} letters",
+        difference=float(unlike),
+        bar=0.0,
+    )
 
 
 def by_hand(report: ThoughtReport) -> Witness:
@@ -148,6 +154,12 @@ def ours_text(cost: ForcedCost) -> str:
     return f"{cost.change:+.2f} ({cost.low:+.2f} … {cost.high:+.2f})"
 
 
+def mean_text(values: list[float]) -> str:
+    """The mean of the values that are there; a dash where none is."""
+    present = [value for value in values if value == value]
+    return f"{np.mean(present):.2f}" if present else "–"
+
+
 def alike(report: ThoughtReport) -> Headline:
     table = report.answer_table()
     pairs = table.consistencies(draws=PLAN.draws, seed=0)
@@ -155,13 +167,13 @@ def alike(report: ThoughtReport) -> Headline:
     agreement, null = (float(np.mean([getattr(pair, name) for pair in english])) for name in ("agreement", "null"))
     above = sum(pair.low > pair.null for pair in english)
     rights = table.right.mean(axis=1)
-    given = [float(np.nanmean([getattr(p, f"right_given_{name}") for p in english])) for name in ("right", "wrong")]
+    given = [mean_text([getattr(pair, f"right_given_{name}") for pair in english]) for name in ("right", "wrong")]
     return Headline(
         paper="answers of a model's languages agree only in part (RankC, arXiv:2310.10378)",
         ours="right "
         + ", ".join(f"{tag} {share:.2f}" for tag, share in zip(table.languages, rights, strict=True))
-        + f"; same answer as English {agreement:.2f}; right where English is right {given[0]:.2f}, where it is wrong "
-        f"{given[1]:.2f}; {len(table.ids)} questions, at most {NEW_TOKENS} tokens",
+        + f"; same answer as English {agreement:.2f}; right where English is right {given[0]}, where it is wrong "
+        f"{given[1]}; {len(table.ids)} questions, at most {NEW_TOKENS} tokens",
         control=f"answers shuffled among the questions {null:.2f}; {above} of {len(english)} languages above it",
         model=QWEN,
         verdict="in shape" if null < agreement < 1 and above > len(english) / 2 else "not",
@@ -211,21 +223,16 @@ def without_subspace(inputs: Inputs) -> Headline:
     recipe = ablate_languages(observed, middle=MIDDLE, upper=UPPER)
     plan = ThoughtPlan(new_tokens=NEW_TOKENS, batch_size=BATCH, draws=999)
     report = measure_thought(model, tokenizer, shortest_questions(inputs, tokenizer), plan=plan, recipe=recipe)
-    right, tokens, *_ = report.costs()
-    own = {
-        part.name: float(np.mean([parts[0].share for parts in report.shares(part.name).values()]))
-        for part in report.conditions
-    }
-    plain, steered, random = own.values()
+    right, tokens, steps = report.costs()
     base = float(report.answer_table().right.mean())
     return Headline(
         paper="taking the language subspace out in middle layers improves reasoning in many languages, and fidelity of "
         "the language is kept by putting it back in upper ones",
         ours=f"MGSM in {', '.join(LANGUAGES)}, {len(report.table.ids)} questions: right {base:.2f}, change "
-        f"{ours_text(right)}, tokens {tokens.change:+.0f}; steps in the question's language {plain:.2f}, then "
-        f"{steered:.2f}",
+        f"{ours_text(right)}, tokens {tokens.change:+.0f}; share of steps in the question's language, change "
+        f"{ours_text(steps)}",
         control=f"random subspaces of the same rank: {right.null:+.2f} (p of the difference {right.p:.2g}), "
-        f"{tokens.null:+.0f}; {random:.2f}",
+        f"{tokens.null:+.0f}, {steps.null:+.2f}",
         model=QWEN,
         verdict="in shape" if right.low > 0 and right.change > right.null else "not",
     )
