@@ -31,8 +31,8 @@ SHARED_FACTS_CAPTION = FigureCaption(
 )
 SAME_ANSWERS_CAPTION = FigureCaption(
     "The same answer in two languages",
-    "Share of questions that get the same answer in two languages, right or wrong. On the diagonal, outlined, the share "
-    "of right answers in that language.",
+    "Share of questions that get the same answer in two languages, right or wrong. On the diagonal, outlined, the "
+    "share of right answers in that language.",
 )
 PRIMING_CAPTION = FigureCaption(
     "Structural priming",

@@ -42,8 +42,8 @@ from babelscope.steering.sweeps import Decoding, overridden_settings
 RESULT = "consistency.json"
 FORCED_CAPTION = FigureCaption(
     "Right answers, by what the model is made to reason in",
-    "Share of right answers: a row for the model as it is and for each way to force a language, below it its control; a "
-    "column per language of the question.",
+    "Share of right answers: a row for the model as it is and for each way to force a language, below it its control; "
+    "a column per language of the question.",
 )
 
 
