@@ -441,7 +441,12 @@ def test_plain_text_counts_up_to_the_first_blank_line(questions):
     prompt = Prompt("1", DE, "x")
     answer = Answer(prompt, DE, (1, 2), "\n so 4.\n\nNext: 9", False)
     assert read_answer(PLAIN, questions, answer, chat=False).answer == "4"
-    assert read_answer(PLAIN, questions, answer, chat=True).answer == "9"
+    assert read_answer(PLAIN, questions, answer._replace(ended=True), chat=True).answer == "9"
+
+
+def test_an_answer_of_a_chat_that_was_cut_off_is_none(questions):
+    answer = Answer(Prompt("1", DE, "x"), DE, (1, 2), "We need two steps:\n\n1", False)
+    assert read_answer(PLAIN, questions, answer, chat=True).answer is None
 
 
 CHOICES = [

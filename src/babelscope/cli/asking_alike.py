@@ -77,7 +77,7 @@ def run_consistency(
         steer: also answer under a Direction, or a SteeringRecipe (such as neurons off), beside random steering.
         strength: of a Direction, in its unit; a recipe carries its own.
         unit: of that strength: raw, unit or relative.
-        new_tokens: of each answer at most; an answer that was cut off may lack its last number.
+        new_tokens: of each answer at most; what was cut off is no answer, unless --no-chat.
         batch_size: questions that are answered together.
         draws: shuffles and random signs behind p-values.
         resume: go on with an interrupted run of the same command; done at once if it is complete.

@@ -40,8 +40,8 @@ def thought_lines(fields: Fields, model: str, questions: str, out: Path) -> list
         cut = max(fields["cut"].values(), default=0.0)
         if cut > 0.1:
             lines.append(
-                f"up to {or_dash(cut)} of a language's answers were cut off before they ended; a longer --new-tokens "
-                "may let them come to a number"
+                f"up to {or_dash(cut)} of a language's answers were cut off before they ended, and count as none; a "
+                "longer --new-tokens may let them come to their number"
             )
     lines += forcing_lines(fields)
     if fields["kind"] == "number" and not fields["forced"]:
@@ -63,7 +63,7 @@ def right_text(fields: Fields, tag: str) -> str:
 def step_lines(fields: Fields) -> list[str]:
     """In which language the steps of the answers are."""
     base = fields["against"]
-    rows = [["asked in", "steps in it", f"in {base}", "in others", "tokens", "no number", "cut off"]]
+    rows = [["asked in", "steps in it", f"in {base}", "in others", "tokens", "no answer", "cut off"]]
     for tag in fields["languages"]:
         shares = fields["steps"].get(tag, {})
         parts = (shares.get(name, [None])[0] for name in (tag, base if base != tag else "", "other"))

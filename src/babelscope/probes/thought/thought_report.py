@@ -237,9 +237,9 @@ def measure_thought(
     """The same questions in every language: right, alike, put to the vote, and what they are reasoned in.
 
     Questions for a number are answered in writing, by the likeliest token each time, and the last number counts
-    (`last_number`); of options the likeliest counts (`rank_options`). The plan's `think_in` begins answers in a
-    language, a recipe steers them, each beside its control: another language's beginning, or random operations of the
-    same size.
+    (`last_number`) of an answer that was not cut off; of options the likeliest counts (`rank_options`). The plan's
+    `think_in` begins answers in a language, a recipe steers them, each beside its control: another language's
+    beginning, or random operations of the same size.
     Raises LanguageError and MeasurementError where the questions do not allow what the plan asks for, ChatError for a
     model without a chat template, SteeringError for a recipe of another model.
     """

@@ -31,7 +31,7 @@ class ReadAnswer(NamedTuple):
     text: str
     """What the model wrote; of a choice, the option."""
     answer: str | None
-    """Its last number, or the place of the option; None without a number."""
+    """Its last number, or the place of the option; None without a number, and where a chat's answer was cut off."""
     gold: str
     tokens: int
     """That the model wrote; 0 for a choice."""
@@ -104,7 +104,8 @@ def read_answer(condition: str, table: QuestionTable, answer: Answer, *, chat: b
     tag, name = answer.prompt.source, answer.prompt.id
     text = answer.text if chat else answer.text.strip().partition("\n\n")[0]
     steps = tuple(step_languages(text, tag)) if tag in known_languages() else ()
-    value, gold = last_number(text), table.answer(name)
+    # Of a cut answer the last number is of a step, or of a list.
+    value, gold = None if chat and not answer.ended else last_number(text), table.answer(name)
     return ReadAnswer(condition, tag, name, text, value, gold, len(answer.ids), answer.ended, steps)
 
 
