@@ -49,6 +49,8 @@ COMMANDS = {
     "show": "show {identify} reference reference --language fi --top 3 --effects --max-tokens 500",
     "knowledge": f"knowledge reference --languages {LANGUAGES} --barrier 4 --clusters 2 --neurons {{identify}} "
     "--draws 2",
+    "consistency": "consistency reference {questions} --no-chat --new-tokens 12 --think-in own en --steer {direct} "
+    "--strength 1",
     "edit": f"edit reference --languages {LANGUAGES} --edits 2 --held-out 2 --key-tokens 300 --steps 4",
     "priming": "priming reference --directions en:de de:en --count 20",
     "features": f"features reference reference reference --languages {LANGUAGES} --tokens-per-language 2000 "
@@ -213,7 +215,7 @@ def read_json(text: str) -> Any:
 
 
 def write_inputs(folder: Path) -> dict[str, Path]:
-    """Prompts and queries: the beginnings of bundled texts."""
+    """Prompts, queries and questions: the beginnings of bundled texts."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = bs.load_corpus("reference", LANGUAGES.split(), split="valid")
     prompts, queries = folder / "prompts.txt", folder / "queries.jsonl"
@@ -223,7 +225,14 @@ def write_inputs(folder: Path) -> dict[str, Path]:
     asked = folder / "asked.jsonl"
     rows = [{"language": tag, "prompt": documents[1].text[:60]} for tag, documents in texts.items()]
     write_text(asked, "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n")
-    return {"prompts": prompts, "queries": queries, "asked": asked}
+    questions = folder / "questions.jsonl"
+    rows = [
+        {"id": str(at), "language": tag, "question": texts[tag][at].text[:60], "answer": at}
+        for tag in texts
+        for at in range(3)
+    ]
+    write_text(questions, "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n")
+    return {"prompts": prompts, "queries": queries, "asked": asked, "questions": questions}
 
 
 def leaves(said: Any, path: str = "") -> Iterator[tuple[str, Any]]:

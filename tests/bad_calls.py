@@ -12,7 +12,7 @@ ZERO = {
     *("align-layer", "dense-l1", "sparse-l1", "replay-share", "replay-shares", "harm-bound"),
     *("observe:tokens-per-language", "features:tokens-per-language", "features:cap", "study:part-tokens"),
     *("knowledge:barrier", "knowledge:clusters", "priming:count", "steer:side-effects"),
-    *("edit:contexts", "edit:new-tokens"),
+    *("edit:contexts", "edit:new-tokens", "consistency:count"),
     *("vocabulary trim:size", "vocabulary extend:size", "vocabulary replace:size"),
 }
 """Numbers that may be 0: of every verb, or of the one that is named."""
@@ -91,6 +91,9 @@ def bad_words():
         "questions": ["./none", "FILE"],
         "concept": ["toxicity", ""],
         "checkpoints": ["./none"],
+        "think-in": ["klingonese", "Own", ""],
+        "prefixes": ["none.tsv", "NeuronSet"],
+        "steer": ["none", "NeuronSet", "FILE"],
     }
     for verb in VERBS:
         parameters = signature(function_of(verb)).parameters.values()

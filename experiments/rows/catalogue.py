@@ -166,4 +166,10 @@ ROWS: dict[int, RowEntry] = {
         "bs.low_rank_control",
         "low_rank:measure_low_rank",
     ),
+    46: RowEntry(
+        "Consistency across languages and the language of thought",
+        "arXiv:2310.10378, arXiv:2504.01857, arXiv:2505.22888",
+        "consistency",
+        "thought:measure",
+    ),
 }

@@ -82,3 +82,5 @@ class Inputs:
     """Folder of an autoencoder of Gemma's stream, as `experiments/train_reference_saes.py` trains one."""
     vectors: str = ""
     """Folder of <tag>.vec.gz, as `experiments/make_word_vectors.py` writes them."""
+    qwen: str = ""
+    """Folder of Qwen2.5-Coder 0.5B Instruct, a chat model."""

@@ -29,6 +29,7 @@ from babelscope.steering.directions import DocumentMeans, language_basis
 from babelscope.steering.sweeps.effect_curve import COPIED_TEXT, SideEffectPoint, side_effect_curve
 from rows.plain import largest, opened, streams
 from rows.result import Headline, Inputs, RowResult, Verdict, Witness
+from rows.thought import without_subspace
 
 LANGUAGES = ("en", "de", "ru", "fi")
 LAYER, SENTENCES = 3, 120
@@ -184,8 +185,8 @@ def measure_subspace(inputs: Inputs) -> RowResult:
                 bar=1e-3,
             ),
         ],
-        headlines=[],
-        absent=["accuracy and language fidelity of reasoning: no model here solves MGSM"],
+        headlines=[without_subspace(inputs)] if inputs.qwen else [],
+        absent=[] if inputs.qwen else ["accuracy and language fidelity of reasoning: no chat model was given"],
     )
 
 

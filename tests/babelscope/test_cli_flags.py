@@ -31,6 +31,8 @@ WORDS = {
     "items": "FILE",
     "directions": ("en:fi",),
     "neurons": Path("NeuronSet"),
+    "steer": Path("Direction"),
+    "prefixes": Path("FILE"),
     "translators": Path("Translators"),
     "also": (Path("Delta"),),
     "general": (Path("Delta"),),

@@ -49,6 +49,10 @@ def folders(tmp_path_factory):
     run("probe", model, corpus, "--probe", "roles", "--out", place / "probe")
     answers = ("--order", "en", "fi", "--draws", 2, "--new-tokens", 2)
     run("fallback", model, sets, "the cat", "a mat", *answers, "--out", place / "fallback")
+    asked = [{"id": i, "language": tag, "question": f"{tag} {i}?", "answer": i} for i in (1, 2) for tag in ("en", "fi")]
+    (place / "asked.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in asked))
+    words = ("--no-chat", "--new-tokens", 3, "--draws", 9)
+    run("consistency", model, place / "asked.jsonl", *words, "--out", place / "consistency")
     features, rows = place / "features", [Evidence(claim="x", language="fi", control="y", n=3, estimate=0.25)]
     planted().save(features / "observation")
     select_langfir(planted()).save(features / "features")
@@ -56,7 +60,7 @@ def folders(tmp_path_factory):
     return place
 
 
-VERBS = ("observe", "identify", "ablate", "features", "adapt", "probe", "steer --sweep", "fallback")
+VERBS = ("observe", "identify", "ablate", "features", "adapt", "probe", "consistency", "steer --sweep", "fallback")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -64,7 +68,11 @@ def test_a_folder_is_known_for_what_wrote_it_and_has_a_page(folders, verb, tmp_p
     page = folder_page(folders / verb, "run1")
     assert page.verb == verb and page.sections and page.facts
     text = write_report(folders / verb, out=tmp_path / "page.html").read_text(encoding="utf-8")
-    assert all(section.title in text for section in page.sections) and "<svg" in text or verb in ("adapt", "probe")
+    assert (
+        all(section.title in text for section in page.sections)
+        and "<svg" in text
+        or verb in ("adapt", "probe", "consistency")
+    )
     assert "http://" not in text.replace("http://www.w3.org", "") and len(text) < 1_600_000
 
 
@@ -80,6 +88,9 @@ def test_the_numbers_of_a_page_are_those_of_the_folder(folders):
     last = json.loads((folders / "fallback" / "fallback.json").read_text())["steps"][-1]
     left = 100 * (1 - last["answers"].get("en", 0) / 2)
     assert f"{left:.0f}" in pages["fallback"].facts["answers not in en"].partition("with")[0]
+    answers = (folders / "consistency" / "answers.jsonl").read_text().splitlines()
+    share = sum(json.loads(line)["right"] for line in answers if '"language": "en"' in line) / 2
+    assert f"en {100 * share:.0f}" in pages["consistency"].facts["right"]
     rate = counts["mlp_gate"].active[1, :, 0].double().mean() / counts.token_counts[0]
     assert f"{100 * float(rate):.1f}" in str(pages["observe"].sections[0].body)
 
@@ -97,6 +108,7 @@ def test_several_folders_stand_side_by_side(folders, tmp_path):
         ("steer --sweep", "steering.json", "[]", "not an object"),
         ("adapt", "result.json", '{"language": "fi"}', "trained is missing"),
         ("probe", "summary.json", '{"rows": {"lens": "x"}}', "rows.lens"),
+        ("consistency", "consistency.json", '{"languages": ["en", "fi"]}', "against is missing"),
         ("identify", "evidence.jsonl", '{"claim": 3}\n', "evidence.jsonl:1"),
         ("features", "evidence.jsonl", "", "is missing"),
         ("fallback", "results.jsonl", "", "is missing"),
@@ -117,6 +129,7 @@ JSON = {
     "adapt": "result.json",
     "probe": "summary.json",
     "fallback": "fallback.json",
+    "consistency": "consistency.json",
 }
 
 

@@ -36,6 +36,9 @@ VERBS = {
     ),
     "probe": Verb("probing", "run_probe", "lens, embeddings, alignment, trees, subspaces and more, with controls"),
     "knowledge": Verb("knowing", "run_knowledge", "which facts a model knows in which language, with controls"),
+    "consistency": Verb(
+        "asking_alike", "run_consistency", "the same questions in many languages: alike, right, by vote"
+    ),
     "edit": Verb("editing_facts", "run_edit", "edit facts in one language, and ask about them in all others"),
     "priming": Verb("knowing", "run_priming", "whether a structure in one language primes it in another"),
     "features": Verb("featuring", "run_features", "which features of a sparse autoencoder belong to which language"),

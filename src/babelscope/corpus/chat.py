@@ -70,11 +70,14 @@ def render_whole(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> Rend
     return rendered(tokenizer, as_messages(messages), reply=False)
 
 
-def rendered(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, reply: bool) -> RenderedChat:
-    """Run the template, find the words in its output, and tokenize it."""
+def rendered(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, reply: bool, begun: str = ""
+) -> RenderedChat:
+    """Run the template, find the words in its output, and tokenize it; begun: the first words of the answer."""
     text = run_template(tokenizer, turns, reply=reply)
     spans = find_words(tokenizer, turns, text, reply=reply)
     places = typed_controls(tokenizer, turns, text, spans)
+    text += begun
     ids, offsets = encode(tokenizer, text, places)
     return RenderedChat(text, ids, offsets, spans, len(places))
 

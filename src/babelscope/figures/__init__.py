@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     )
     from babelscope.figures.knowledge_figures import (
         PRIMING_CAPTION,
+        SAME_ANSWERS_CAPTION,
         SHARED_FACTS_CAPTION,
         edit_map,
         priming_forest,
+        same_answers_map,
         shared_facts_map,
     )
     from babelscope.figures.pages import write_figure, write_figures
@@ -64,6 +66,7 @@ __all__ = [
     "FORGETTING_CAPTION",
     "PERPLEXITY_BAND",
     "PRIMING_CAPTION",
+    "SAME_ANSWERS_CAPTION",
     "SHARED_FACTS_CAPTION",
     "SIDE_EFFECTS_CAPTION",
     "STRENGTH_UNIT",
@@ -91,6 +94,7 @@ __all__ = [
     "overlap_map",
     "priming_forest",
     "rate_map",
+    "same_answers_map",
     "script_retention",
     "script_share_bars",
     "set_sizes",

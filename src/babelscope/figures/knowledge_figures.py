@@ -29,6 +29,11 @@ SHARED_FACTS_CAPTION = FigureCaption(
     "Of the facts that are right in either of two languages, the share that is right in both. On the diagonal, "
     "outlined, the share of facts that are right in that language.",
 )
+SAME_ANSWERS_CAPTION = FigureCaption(
+    "The same answer in two languages",
+    "Share of questions that get the same answer in two languages, right or wrong. On the diagonal, outlined, the "
+    "share of right answers in that language.",
+)
 PRIMING_CAPTION = FigureCaption(
     "Structural priming",
     "How much likelier a structure is after a sentence of the same structure than after one of the other, in points "
@@ -47,7 +52,29 @@ def shared_facts_map(
 
     A cell is empty where neither language has a fact right.
     """
-    values = np.where(np.eye(len(languages), dtype=bool), precision[:, None], jaccard)
+    return titled_axes(pairs_map(jaccard, precision, languages, "Jaccard index", "P@1"), x="right in", y="right in")
+
+
+def same_answers_map(
+    *,
+    agreement: Float[np.ndarray, "language language"],
+    accuracy: Float[np.ndarray, " language"],
+    languages: Sequence[str],
+) -> go.Figure:
+    """Share of questions with the same answer in two languages; on the diagonal, outlined, each one's right answers."""
+    figure = pairs_map(agreement, accuracy, languages, "same answer", "right answers")
+    return titled_axes(figure, x="asked in", y="asked in")
+
+
+def pairs_map(
+    pairs: Float[np.ndarray, "language language"],
+    single: Float[np.ndarray, " language"],
+    languages: Sequence[str],
+    of_pairs: str,
+    of_one: str,
+) -> go.Figure:
+    """Shares of pairs of languages, and of each language on the diagonal; what they are of stands at the colour bar."""
+    values = np.where(np.eye(len(languages), dtype=bool), single[:, None], pairs)
     labels = [language_label(tag) for tag in languages]
     figure = heat_map(
         values,
@@ -56,17 +83,17 @@ def shared_facts_map(
         text=[[fixed(value, 2) if np.isfinite(value) else "–" for value in row] for row in values],
         says=[
             [
-                f"{language_name(row_tag)}: P@1 {values[row, column]:.3f}"
+                f"{language_name(row_tag)}: {of_one} {values[row, column]:.3f}"
                 if row == column
-                else f"{language_name(row_tag)}, {language_name(column_tag)}: Jaccard index {values[row, column]:.3f}"
+                else f"{language_name(row_tag)}, {language_name(column_tag)}: {of_pairs} {values[row, column]:.3f}"
                 for column, column_tag in enumerate(languages)
             ]
             for row, row_tag in enumerate(languages)
         ],
     )
-    bar = {"title": {"text": "Jaccard index, P@1"}}
+    bar = {"title": {"text": f"{of_pairs}, {of_one}"}}
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar})
-    return titled_axes(outlined_diagonal(figure, len(labels)), x="right in", y="right in")
+    return outlined_diagonal(figure, len(labels))
 
 
 def edit_map(

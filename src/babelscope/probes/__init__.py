@@ -1,8 +1,8 @@
 """Probes: where a model turns a language into concepts and back, each with its control.
 
 Here: a folder for each kind of question that is asked of a model; `catalogue` has a line per probe.
-Imports: ablation, artifacts, controls, corpus, evaluation, figures, files, languages, models, neurons, progress,
-recording, reference, sites, steering, subnetworks, upstream, vocabulary.
+Imports: ablation, artifacts, controls, corpus, evaluation, figures, files, interventions, languages, models, neurons,
+progress, recording, reference, runs, sites, steering, subnetworks, upstream, vocabulary.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Which command wrote a folder, and its page: observe, identify, ablate, probe, features, adapt, fallback, a sweep."""
+"""Which command wrote a folder, and its page: observe, identify, ablate, probe, features, sweeps, adapt and others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +10,14 @@ from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.errors import ArtifactError
 from babelscope.files.strict_json import read_json
-from babelscope.report.folder_records import AblationFile, AdaptationFile, FallbackFile, ProbeFile, SweepFile
+from babelscope.report.folder_records import (
+    AblationFile,
+    AdaptationFile,
+    ConsistencyFile,
+    FallbackFile,
+    ProbeFile,
+    SweepFile,
+)
 from babelscope.report.folder_sections import (
     adaptation_section,
     evidence_section,
@@ -151,6 +158,19 @@ def _probed(folder: Path, name: str, verb: str) -> FolderPage:
     return FolderPage(verb, list(written.text.measured.documents), facts, sections)
 
 
+def _asked_alike(folder: Path, name: str, verb: str) -> FolderPage:
+    written = _read(ConsistencyFile, folder / "consistency.json")
+    best = max(written.right, key=written.right.__getitem__)
+    facts = {
+        "questions": f"{written.questions:,}",
+        "right": f"{best} {percent(written.right[best])}, {written.against} {percent(written.vote.alone)}, "
+        f"vote {percent(written.vote.right)}",
+        "same answer in two languages": percent(written.mean_agreement),
+    }
+    evidence = evidence_section(read_evidence(folder / "results.jsonl"), "answers")
+    return FolderPage(verb, written.languages, facts, [evidence])
+
+
 def _adapted(folder: Path, name: str, verb: str) -> FolderPage:
     file = folder / "result.json"
     written = _read(AdaptationFile, file)
@@ -186,6 +206,7 @@ KINDS: tuple[tuple[str, Callable[[Path], bool], Callable[[Path, str, str], Folde
     ("features", lambda folder: (folder / "features" / "config.json").is_file(), _featured),
     ("adapt", lambda folder: (folder / "result.json").is_file(), _adapted),
     ("probe", lambda folder: (folder / "summary.json").is_file(), _probed),
+    ("consistency", lambda folder: (folder / "consistency.json").is_file(), _asked_alike),
     ("steer --sweep", lambda folder: (folder / "steering.json").is_file(), _swept),
     ("fallback", lambda folder: (folder / "fallback.json").is_file(), _left),
 )

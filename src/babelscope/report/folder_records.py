@@ -100,6 +100,26 @@ class ProbeFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VoteShares:
+    """Right answers by the vote of all languages, and in the one that it is compared with."""
+
+    right: Measure
+    alone: Measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsistencyFile:
+    """consistency.json of the command consistency."""
+
+    languages: Tags
+    against: Tag
+    questions: Number
+    right: ByTag[Measure]
+    mean_agreement: Measure
+    vote: VoteShares
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdaptationFile:
     """result.json of the command adapt; bits per byte by test language before and after."""
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from babelscope.axes import Float64, Tensor
+from babelscope.axes import Bool, Float64, Int, Tensor
 from babelscope.controls import Interval, more_successes_p, percentile_interval, rank_p, wilson_interval
 from babelscope.errors import LanguageError
 from babelscope.languages import Language
@@ -39,6 +39,8 @@ class Consistency(NamedTuple):
     right_given_right: float
     """P@1 in `second` on the facts that are right in `first`."""
     right_given_wrong: float
+    same_given_wrong: float
+    """Share of the facts that are wrong in both that have the same wrong answer."""
 
 
 class HomeBias(NamedTuple):
@@ -76,22 +78,45 @@ def compare_languages(knowledge: Knowledge, first: str, second: str) -> Consiste
     rows = [knowledge.index(tag) for tag in (first, second)]
     tags = [knowledge.languages[row] for row in rows]
     places = knowledge.asked[rows].all(dim=0).nonzero().flatten().tolist()
-    answers, right = knowledge.answers[rows][:, places].numpy(), knowledge.right[rows][:, places].numpy()
-    if not places:
-        return Consistency(tags[0], tags[1], 0, *[math.nan] * 9)
-    agrees, rng = answers[0] == answers[1], np.random.default_rng(knowledge.seed)
-    relations, null = np.array([knowledge.table.facts[at].relation for at in places]), np.zeros(knowledge.draws)
-    for relation in dict.fromkeys(relations.tolist()):
-        part = relations == relation
-        shuffled = rng.permuted(np.tile(answers[1, part], (knowledge.draws, 1)), axis=1)
-        null += (shuffled == answers[0, part]).sum(axis=1) / len(places)
-    resampled = agrees[rng.integers(len(places), size=(RESAMPLES, len(places)))].mean(axis=1)
-    orders = [[knowledge.order(tag, fact) for fact in places] for tag in tags]
+    return compare_answers_of(
+        (tags[0], tags[1]),
+        knowledge.answers[rows][:, places].numpy(),
+        knowledge.right[rows][:, places].numpy(),
+        groups=[knowledge.table.facts[at].relation for at in places],
+        orders=[[knowledge.order(tag, fact) for fact in places] for tag in tags],
+        draws=knowledge.draws,
+        seed=knowledge.seed,
+    )
+
+
+def compare_answers_of(
+    tags: tuple[Language, Language],
+    answers: Int[np.ndarray, "two fact"],
+    right: Bool[np.ndarray, "two fact"],
+    *,
+    groups: Sequence[str],
+    orders: Sequence[Sequence[Sequence[str]]] = ((), ()),
+    draws: int,
+    seed: int,
+) -> Consistency:
+    """The same from two languages' answers as numbers, and whether they are right.
+
+    groups: of each fact; the control shuffles within them. orders: whole rankings, for RankC; NaN without.
+    """
+    n = len(groups)
+    if not n:
+        return Consistency(*tags, 0, *[math.nan] * 10)
+    agrees, rng = answers[0] == answers[1], np.random.default_rng(seed)
+    group_of, null = np.array(groups), np.zeros(draws)
+    for group in dict.fromkeys(groups):
+        part = group_of == group
+        shuffled = rng.permuted(np.tile(answers[1, part], (draws, 1)), axis=1)
+        null += (shuffled == answers[0, part]).sum(axis=1) / n
+    resampled = agrees[rng.integers(n, size=(RESAMPLES, n))].mean(axis=1)
     either = int((right[0] | right[1]).sum())
     return Consistency(
-        tags[0],
-        tags[1],
-        len(places),
+        *tags,
+        n,
         float(agrees.mean()),
         int((right[0] & right[1]).sum()) / either if either else math.nan,
         rank_consistency(*orders),
@@ -100,6 +125,7 @@ def compare_languages(knowledge: Knowledge, first: str, second: str) -> Consiste
         rank_p(float(agrees.mean()), null),
         share_among(right[1], right[0]),
         share_among(right[1], ~right[0]),
+        share_among(agrees, ~right[0] & ~right[1]),
     )
 
 
@@ -114,14 +140,16 @@ def consistency_table(knowledge: Knowledge) -> list[Consistency]:
     return [compare_languages(knowledge, first, second) for first in tags for second in tags if first != second]
 
 
-def consistency_rows(table: Sequence[Consistency], *, draws: int, seed: int) -> list[SiteEvidence]:
+def consistency_rows(
+    table: Sequence[Consistency], *, draws: int, seed: int, control: str = "answers shuffled within the relation"
+) -> list[SiteEvidence]:
     """A row per pair for agreement; the rest of the pair's measures is in its note."""
     return [
         SiteEvidence(
             claim="same answer in two languages",
             language=pair.second,
             against=pair.first,
-            control="answers shuffled within the relation",
+            control=control,
             n=pair.facts,
             estimate=pair.agreement,
             low=pair.low,
@@ -130,8 +158,10 @@ def consistency_rows(table: Sequence[Consistency], *, draws: int, seed: int) -> 
             null=pair.null,
             draws=draws,
             seed=seed,
-            note=f"Jaccard of right facts {pair.jaccard:.3f}; RankC {pair.rankc:.3f}; right where {pair.first} is "
-            f"right {pair.right_given_right:.3f}, where it is wrong {pair.right_given_wrong:.3f}",
+            note=("" if math.isnan(pair.rankc) else f"RankC {pair.rankc:.3f}; ")
+            + f"Jaccard of right answers {pair.jaccard:.3f}; right where {pair.first} is right "
+            f"{pair.right_given_right:.3f}, where it is wrong {pair.right_given_wrong:.3f}; same answer where both "
+            f"are wrong {pair.same_given_wrong:.3f}",
         )
         for pair in table
     ]

@@ -52,6 +52,8 @@ class Prompt(NamedTuple):
     """What is continued; of a chat what the user says last."""
     messages: tuple[Message, ...] = ()
     """For the model's own chat template, up to where its answer begins; none for plain text."""
+    begun: str = ""
+    """Of a chat: the first words of the answer, which the model goes on from; they are no part of the Answer."""
 
     @classmethod
     def chat(cls, id: str, source: Language, messages: Messages, *, system: str | None = None) -> "Prompt":
@@ -293,7 +295,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) ->
     typed, rows = 0, []
     for prompt in prompts:
         if prompt.messages:
-            chat_prompt = rendered(tokenizer, prompt.messages, reply=True)
+            chat_prompt = rendered(tokenizer, prompt.messages, reply=True, begun=prompt.begun)
             typed += chat_prompt.typed
             rows.append(list(chat_prompt.ids))
         else:
