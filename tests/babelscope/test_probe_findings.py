@@ -1,6 +1,7 @@
 """From probes to rows and figures: a probe is where the catalogue says, and figures show the numbers of the rows."""
 
 import copy
+import html
 import inspect
 import re
 from dataclasses import replace
@@ -18,6 +19,7 @@ from babelscope.corpus import tokenize_documents
 from babelscope.errors import LanguageError, MeasurementError, PrerequisiteError
 from babelscope.evaluation import Losses
 from babelscope.figures import FigureCaption, write_figure
+from babelscope.figures.html_page import POLICY, html_page
 from babelscope.figures.probes_circuits import head_effect_map
 from babelscope.figures.probes_geometry import DepthLine, depth_lines
 from babelscope.languages import Language, parse_languages
@@ -193,6 +195,13 @@ def test_a_figure_is_a_light_page_that_says_what_it_shows_and_needs_nothing_besi
     assert len(page) < 60_000 and "<h1>A &lt; B</h1>" in page and "Of two depths &amp; no more.</p>" in page
     assert "<svg" in page and "http-equiv" in page and not re.findall(r'(?:src|href)="', page)
     assert [file.name for file in tmp_path.iterdir()] == ["one.html"]
+
+
+def test_a_page_asks_no_host_and_escapes_its_title():
+    page = html_page("<p>body</p>", title='A "title" & more', says="One <sentence>.")
+    assert f'content="{html.escape(POLICY)}"' in page and "default-src 'none'" in POLICY
+    assert "<title>A &quot;title&quot; &amp; more</title>" in page and "<p>body</p>" in page
+    assert 'name="description" content="One &lt;sentence&gt;."' in page and "http://" not in page
 
 
 def test_a_caption_is_found_for_each_figure_and_for_each_of_several():
