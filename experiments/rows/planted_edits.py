@@ -15,6 +15,8 @@ ONE, LANGUAGE = 0, 1
 SUBJECT = LANGUAGE + len(TAGS)
 WRITTEN = SUBJECT + len(TAGS) * SUBJECTS
 READ = WRITTEN + OBJECTS
+OBJECT_WRITTEN = 0.02
+"""By a neuron that fires: little, so that no layer's part hides the subject from the next layer's norm."""
 NOISE = READ + OBJECTS
 HIDDEN = NOISE + 9
 
@@ -44,14 +46,21 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", unk_token="<unk>")
 
 
-def fact_model(*, shared: bool, seed: int = 0) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Two layers. In the first a neuron for each subject writes its object; the second one's attention carries that to
-    the last token, where the head reads it with the language of the word there.
+def fact_model(
+    *, shared: bool, fact_layers: int = 1, seed: int = 0
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """In the first layers a neuron for each subject writes a part of its object; the last one's attention carries that
+    to the last token, where the head reads it with the language of the word there.
 
     shared: the two words of a subject fire one neuron; else each its own, of which the other language's has no part.
     """
     tokenizer, generator = word_tokenizer(), torch.Generator().manual_seed(seed)
-    sizes: Any = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 1, "num_key_value_heads": 1}
+    sizes: Any = {
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": fact_layers + 1,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+    }
     neurons = len(TAGS) * SUBJECTS + NOISE_NEURONS
     config = LlamaConfig(
         vocab_size=len(tokenizer), intermediate_size=neurons, bos_token_id=0, eos_token_id=0,
@@ -77,15 +86,16 @@ def fact_model(*, shared: bool, seed: int = 0) -> tuple[LlamaForCausalLM, PreTra
             for n in range(OBJECTS):
                 head[ids[f"{tag}o{n}"], READ + n], head[ids[f"{tag}o{n}"], LANGUAGE + k] = 3.0, 3.0
         layers: Any = model.model.layers
-        first, second = layers[FACT_LAYER], layers[1]
-        gate, up, down = (getattr(first.mlp, f"{name}_proj").weight for name in ("gate", "up", "down"))
-        for neuron in range(len(TAGS) * SUBJECTS):
-            gate[neuron, SUBJECT + neuron], gate[neuron, ONE] = 4.0, -3.0
-            up[neuron, ONE], down[WRITTEN + neuron % OBJECTS, neuron] = 1.0, 1.0
-        for weight in (gate, up):
-            weight[-NOISE_NEURONS:, NOISE:] = torch.randn(NOISE_NEURONS, HIDDEN - NOISE, generator=generator)
-        down[NOISE:, -NOISE_NEURONS:] = 0.1 * torch.randn(HIDDEN - NOISE, NOISE_NEURONS, generator=generator)
+        last = layers[fact_layers]
+        for layer in layers[FACT_LAYER : FACT_LAYER + fact_layers]:
+            gate, up, down = (getattr(layer.mlp, f"{name}_proj").weight for name in ("gate", "up", "down"))
+            for neuron in range(len(TAGS) * SUBJECTS):
+                gate[neuron, SUBJECT + neuron], gate[neuron, ONE] = 4.0, -3.0
+                up[neuron, ONE], down[WRITTEN + neuron % OBJECTS, neuron] = 1.0, OBJECT_WRITTEN
+            for weight in (gate, up):
+                weight[-NOISE_NEURONS:, NOISE:] = torch.randn(NOISE_NEURONS, HIDDEN - NOISE, generator=generator)
+            down[NOISE:, -NOISE_NEURONS:] = 0.1 * torch.randn(HIDDEN - NOISE, NOISE_NEURONS, generator=generator)
         for n in range(OBJECTS):
-            second.self_attn.v_proj.weight[n, WRITTEN + n] = 1.0
-            second.self_attn.o_proj.weight[READ + n, n] = 3.0
+            last.self_attn.v_proj.weight[n, WRITTEN + n] = 1.0
+            last.self_attn.o_proj.weight[READ + n, n] = 3.0
     return model, tokenizer
