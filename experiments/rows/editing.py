@@ -1,5 +1,7 @@
 """Row 44: facts edited in one language and asked in others."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -31,7 +33,7 @@ STUDY = EditStudy(
     methods=("in context", "demonstrations", "rank one", "few neurons", "memit"), edits=5, held_out=2, neighbours=1,
     layers=(6, 12), neurons=(32,), key_tokens=200, new_tokens=0, settings=DescentSettings(steps=15, contexts=1),
 )  # fmt: skip
-"""In all fifteen languages of the bundled facts."""
+"""In all fifteen languages of the bundled facts, of which every second one is taken: half the candidates, half the time."""
 LANGUAGES = ("en", "de", "fi", "ru", "zh")
 LAYER, KEY_TOKENS = 2, 200
 """Of the witnesses, in the bundled model."""
@@ -40,7 +42,8 @@ LAYER, KEY_TOKENS = 2, 200
 def measure(inputs: Inputs) -> RowResult:
     """Row 44."""
     model, tokenizer = open_model(inputs.gemma, device="cpu", dtype="float32")
-    findings = measure_edits(model, tokenizer, read_facts("reference"), study=STUDY)
+    table = read_facts("reference")
+    findings = measure_edits(model, tokenizer, replace(table, facts=table.facts[::2]), study=STUDY)
     del model, tokenizer
     evidence = EditEvidence(findings)
     return RowResult(
