@@ -92,8 +92,8 @@ def transfer(evidence: EditEvidence, method: str) -> Headline:
     verdict: Verdict = "in shape" if low > 0 else "not"
     return Headline(
         paper="an edit told in English holds in other languages, in part (BMIKE-53)",
-        ours=f"{method}: new object preferred {own.mean():.2f} in {len(evidence.others)} languages; less that under edits "
-        f"of other facts {(own - other)[both].mean():+.2f} ({low:+.2f} … {high:+.2f})",
+        ours=f"{method}: new object preferred {own.mean():.2f} in {len(evidence.others)} languages; less that under "
+        f"edits of other facts {(own - other)[both].mean():+.2f} ({low:+.2f} … {high:+.2f})",
         control=f"edits of other facts {other[both].mean():.2f}, {CONTROL[method]} "
         f"{evidence.per_edit(CONTROL[method], 'efficacy', prefers_new, evidence.others).mean():.2f}",
         model="Gemma 3 270M",

@@ -33,7 +33,7 @@ STUDY = EditStudy(
     methods=("in context", "demonstrations", "rank one", "few neurons", "memit"), edits=5, held_out=2, neighbours=1,
     layers=(6, 12), neurons=(32,), key_tokens=200, new_tokens=0, settings=DescentSettings(steps=15, contexts=1),
 )  # fmt: skip
-"""In all fifteen languages of the bundled facts, of which every second one is taken: half the candidates, half the time."""
+"""In all fifteen languages of the bundled facts; every second fact is taken, which halves candidates and time."""
 LANGUAGES = ("en", "de", "fi", "ru", "zh")
 LAYER, KEY_TOKENS = 2, 200
 """Of the witnesses, in the bundled model."""
