@@ -17,16 +17,16 @@ from babelscope.adaptation.editing import (
 from babelscope.adaptation.editing.edit_objective import EditTask, value_at_subject
 from babelscope.adaptation.editing.edit_questions import ask, questions_about
 from babelscope.adaptation.editing.memit import WEIGHT, layer_update, memit_edit
-from babelscope.adaptation.editing.planned_edits import edit_contexts, fact_text
+from babelscope.adaptation.editing.planned_edits import edit_contexts
 from babelscope.adaptation.editing.rank_one import key_moments, rank_one_edit
-from babelscope.corpus import Corpus, Document
+from babelscope.corpus import Corpus
 from babelscope.languages import Language
 from babelscope.probes.knowledge import read_facts
 from babelscope.reference import MODEL
 from babelscope.subnetworks import ElementDelta
 from rows.edit_headlines import confusion, lines_by_language, reliability, script, transfer
 from rows.plain_memit import PlainFact, plain_memit
-from rows.planted_edits import FACT_LAYER, fact_model, fact_table
+from rows.planted_edits import FACT_LAYER, fact_model, fact_table, planted_text
 from rows.result import Inputs, Planted, RowResult, Witness
 
 STUDY = EditStudy(
@@ -184,27 +184,15 @@ def small_text() -> Corpus:
     return Corpus({tag: documents[:4] for tag, documents in corpus.items()}, "a little text")
 
 
-def planted_text() -> Corpus:
-    """The planted facts themselves."""
-    table = fact_table()
-    return Corpus(
-        {
-            tag: tuple(Document(str(n), fact_text(table, fact, tag)) for n, fact in enumerate(table.facts))
-            for tag in table.languages
-        },
-        "planted facts",
-    )
-
-
 def planted_fact() -> Planted:
     """A fact in neurons that two languages share, and one in neurons of their own."""
-    table, text, shares = fact_table(), planted_text(), {}
+    table, shares = fact_table(), {}
     study = EditStudy(
         edits=4, held_out=1, methods=("rank one", "few neurons"), layers=(FACT_LAYER,), neurons=(1,), new_tokens=0,
         asked_after=1, settings=DescentSettings(contexts=0),
     )  # fmt: skip
     for shared in (True, False):
-        findings = measure_edits(*fact_model(shared=shared), table, study=study, text=text)
+        findings = measure_edits(*fact_model(shared=shared), table, study=study, text=planted_text(table))
         shares[shared] = edit_summary(findings)["prefers_new"]
     reached = {shared: [by_method["fi"] for by_method in part.values()] for shared, part in shares.items()}
     return Planted(
@@ -218,15 +206,15 @@ def planted_fact() -> Planted:
 
 def planted_facts_at_once() -> Planted:
     """Four facts at once in neurons of three layers, and facts that were not edited."""
-    table, text = fact_table(), planted_text()
+    table = fact_table()
     study = EditStudy(
         edits=4, held_out=1, methods=("memit",), layers=(2,), span=3, weights=(0.01,), new_tokens=0, asked_after=1,
         settings=DescentSettings(contexts=0),
     )  # fmt: skip
-    shares = {
-        shared: edit_summary(measure_edits(*fact_model(shared=shared, fact_layers=3), table, study=study, text=text))
-        for shared in (True, False)
-    }
+    shares = {}
+    for shared in (True, False):
+        model, tokenizer = fact_model(shared=shared, fact_layers=3)
+        shares[shared] = edit_summary(measure_edits(model, tokenizer, table, study=study, text=planted_text(table)))
     reached, unmoved = ({shared: part[name]["memit"] for shared, part in shares.items()}
                         for name in ("prefers_new", "locality"))  # fmt: skip
     return Planted(

@@ -36,7 +36,6 @@ from babelscope.adaptation.editing.planned_edits import (
     consequence_of,
     edit_contexts,
     edit_prompts,
-    fact_text,
     two_step_template,
 )
 from babelscope.adaptation.editing.rank_one import RankOne, key_moments, random_rank_one, right_of
@@ -49,19 +48,10 @@ from babelscope.probes.knowledge.typed_ranking import Question
 from babelscope.sites import Site
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
-from rows.planted_edits import FACT_LAYER, TAGS, fact_model, fact_table  # noqa: E402
+from rows.planted_edits import FACT_LAYER, TAGS, fact_model, fact_table, planted_text  # noqa: E402
 
 EN, FI = Language("en"), Language("fi")
 ALONE = DescentSettings(contexts=0)
-
-
-def planted_text() -> Corpus:
-    table = fact_table()
-    texts = {
-        tag: tuple(Document(str(n), fact_text(table, fact, tag)) for n, fact in enumerate(table.facts))
-        for tag in table.languages
-    }
-    return Corpus(texts, "planted")
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -72,7 +62,7 @@ def test_an_edit_reaches_the_other_language_where_the_fact_is_in_shared_neurons_
         edits=2, held_out=1, methods=("rank one", "few neurons"), layers=(FACT_LAYER,), neurons=(1,), new_tokens=0,
         asked_after=1, settings=ALONE,
     )  # fmt: skip
-    findings = measure_edits(model, tokenizer, fact_table(), study=study, text=planted_text())
+    findings = measure_edits(model, tokenizer, fact_table(), study=study, text=planted_text(fact_table()))
     printed = edit_summary(findings)
     for method in study.methods:
         assert printed["prefers_new"][method] == {"en": 1.0, "fi": float(shared)}

@@ -23,7 +23,7 @@ from babelscope.adaptation.editing import (
     plan_edits,
 )
 from babelscope.adaptation.editing.demonstrations import draw_demonstrations, shown_before
-from babelscope.adaptation.editing.edit_bench import EditBench, groups_of
+from babelscope.adaptation.editing.edit_bench import AskedEdit, EditBench, groups_of
 from babelscope.adaptation.editing.edit_objective import EditTask, value_at_subject
 from babelscope.adaptation.editing.edit_questions import two_step_table
 from babelscope.adaptation.editing.edit_study import CONTROL, not_edited
@@ -39,9 +39,8 @@ from babelscope.probes.knowledge import Fact, read_facts
 from babelscope.subnetworks import ElementDelta
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
-from rows.editing import planted_text  # noqa: E402
 from rows.plain_memit import PlainFact, plain_memit  # noqa: E402
-from rows.planted_edits import fact_model, fact_table  # noqa: E402
+from rows.planted_edits import fact_model, fact_table, planted_text  # noqa: E402
 
 EN, FI = Language("en"), Language("fi")
 FRANCE, FINLAND = Fact("capital", "france", "paris"), Fact("capital", "finland", "helsinki")
@@ -158,7 +157,7 @@ def test_planted_facts_hold_at_once_in_both_languages_and_others_stay():
         edits=4, held_out=1, methods=("memit",), layers=(2,), span=3, weights=(0.01,), new_tokens=0, asked_after=1,
         settings=DescentSettings(contexts=0),
     )  # fmt: skip
-    findings = measure_edits(model, tokenizer, fact_table(), study=study, text=planted_text())
+    findings = measure_edits(model, tokenizer, fact_table(), study=study, text=planted_text(fact_table()))
     printed = edit_summary(findings)
     assert printed["prefers_new"]["memit"] == printed["locality"]["memit"] == {"en": 1.0, "fi": 1.0}
     assert printed["by_edits_of_other_facts"]["memit"] == {"en": 0.0, "fi": 0.0}
@@ -205,8 +204,9 @@ def test_places_are_ranges_that_end_at_a_layer():
     ]  # fmt: skip
     with pytest.raises(MeasurementError, match="memit: no place to choose from came"):
         EditStudy(weights=()).places("memit", layout_of(tiny_model("llama")))
-    assert [[*group] for group in groups_of("memit", "ab")] == [[0, 1]]
-    assert [[*group] for group in groups_of("rank one", "ab")] == [[0], [1]]
+    edits = [AskedEdit(edit, [], {}, [], []) for edit in two_edits()]
+    assert [[*group] for group in groups_of("memit", edits)] == [[0, 1]]
+    assert [[*group] for group in groups_of("rank one", edits)] == [[0], [1]]
 
 
 def test_worked_examples_tell_ask_and_answer_in_the_language_that_is_wanted():
@@ -240,12 +240,15 @@ def test_worked_examples_tell_ask_and_answer_in_the_language_that_is_wanted():
     [
         ({"demonstrations": 0}, "0 demonstrations came; expected at least one"),
         ({"demonstrations": 60}, "60 demonstrations came, which take 90 facts"),
-        ({"shown_in": "english"}, "demonstrations in 'english' came; expected one of asked, edit"),
     ],
 )
 def test_examples_that_cannot_be_are_refused_before_a_model_is_opened(changes, says):
     with pytest.raises(MeasurementError, match=says):
         EditStudy(methods=("demonstrations",), **changes).check(read_facts("reference").only(["en", "fi"]))
+    study = EditStudy()
+    object.__setattr__(study, "shown_in", "english")
+    with pytest.raises(MeasurementError, match="demonstrations in 'english' came; expected one of asked, edit"):
+        study.check(read_facts("reference").only(["en", "fi"]))
 
 
 @torch.no_grad()
