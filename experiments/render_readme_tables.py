@@ -129,6 +129,7 @@ TABLES = {
     "llama.cpp": engines.llama_cpp_table,
     "planted": planted.planted_table,
     "planted summary": planted.planted_summary,
+    "edits": editing.measured_edits_lines,
     "planted edits": editing.planted_edits_table,
     "rows": rows.rows_table,
     "rows summary": rows.rows_summary,

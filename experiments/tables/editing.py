@@ -37,8 +37,20 @@ def planted_edits_table() -> list[str]:
     return edits_table(lines, ("asked in", "neurons of English"), cells)
 
 
-def measured_edits_table() -> list[str]:
+def measured_edits_lines() -> list[str]:
     """Gemma 3 270M, as row 44 measured it."""
     (row,) = (line for line in read("rows.jsonl") if line["row"] == 44)
-    tags = list(dict.fromkeys(line["language"] for line in row["table"]))
-    return edits_table(row["table"], ("asked in",), [(tag,) for tag in tags])
+    return lines_of_edits(row)
+
+
+def lines_of_edits(row: dict) -> list[str]:
+    """A sentence and the table of a row that has one; nothing before it was measured."""
+    lines = row.get("table", [])
+    if not lines:
+        return []
+    tags = list(dict.fromkeys(line["language"] for line in lines))
+    said = (
+        f"Gemma 3 270M, {lines[0]['edits']} facts edited in English: share of edits that hold, and of other facts that "
+        "keep their answer; behind each, the same under its control of equal size."
+    )
+    return [said, "", *edits_table(lines, ("asked in",), [(tag,) for tag in tags])]

@@ -23,7 +23,7 @@ from babelscope.adaptation.editing import (
     plan_edits,
 )
 from babelscope.adaptation.editing.demonstrations import draw_demonstrations, shown_before
-from babelscope.adaptation.editing.edit_bench import AskedEdit, EditBench, groups_of
+from babelscope.adaptation.editing.edit_bench import AskedEdit, EditBench, edits_by_change
 from babelscope.adaptation.editing.edit_objective import EditTask, value_at_subject
 from babelscope.adaptation.editing.edit_questions import two_step_table
 from babelscope.adaptation.editing.edit_study import CONTROL, not_edited
@@ -205,8 +205,8 @@ def test_places_are_ranges_that_end_at_a_layer():
     with pytest.raises(MeasurementError, match="memit: no place to choose from came"):
         EditStudy(weights=()).places("memit", layout_of(tiny_model("llama")))
     edits = [AskedEdit(edit, [], {}, [], []) for edit in two_edits()]
-    assert [[*group] for group in groups_of("memit", edits)] == [[0, 1]]
-    assert [[*group] for group in groups_of("rank one", edits)] == [[0], [1]]
+    assert [[*group] for group in edits_by_change("memit", edits)] == [[0, 1]]
+    assert [[*group] for group in edits_by_change("rank one", edits)] == [[0], [1]]
 
 
 def test_worked_examples_tell_ask_and_answer_in_the_language_that_is_wanted():

@@ -144,7 +144,7 @@ class EditBench:
     def try_place(self, place: EditPlace, held_out: Sequence[AskedEdit]) -> EditTrial:
         """Shares at one place, on the held-out facts."""
         rows = list[EditOutcome]()
-        for group in groups_of(place.method, held_out):
+        for group in edits_by_change(place.method, held_out):
             with self.change([*group.values()], place, seed=self.study.seed).change.applied(self.editor.layout.model):
                 for number, asked in group.items():
                     rows += self.outcomes_now(place.method, number, asked)
@@ -179,7 +179,7 @@ class EditBench:
             )  # fmt: skip
 
 
-def groups_of(method: str, asked: Sequence[AskedEdit]) -> list[dict[int, AskedEdit]]:
+def edits_by_change(method: str, asked: Sequence[AskedEdit]) -> list[dict[int, AskedEdit]]:
     """Edits that are made by one change, by their numbers: all of them by MEMIT, and each by itself by the rest."""
     numbered = dict(enumerate(asked))
     return [numbered] if method == "memit" else [{number: part} for number, part in numbered.items()]
@@ -229,7 +229,7 @@ def measure_edits(
     for number, part in enumerate(asked):
         bench.answer(NO_EDIT, number, part)
     for method in study.methods:
-        for group in groups_of(method, asked):
+        for group in edits_by_change(method, asked):
             bench.measure(method, group, places.get(method))
             log.info("%s: edit %d of %d measured", method, max(group) + 1, len(edits))
     return EditFindings(
