@@ -1,4 +1,4 @@
-"""Edits planted in fifteen languages reach those that share the edited neurons, and the tables say what was measured."""
+"""Planted edits reach those of fifteen languages that share the edited neurons; tables say what was measured."""
 
 import json
 import sys
