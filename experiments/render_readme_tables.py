@@ -13,6 +13,7 @@ from typing import Any
 import tyro
 from tables import (
     chat,
+    editing,
     engines,
     gpu,
     judging,
@@ -55,6 +56,7 @@ PAGES = (
     "docs/on-several-machines.md",
     "docs/in-other-libraries.md",
     "docs/make-room-for-a-language.md",
+    "docs/does-an-edited-fact-reach-other-languages.md",
 )
 """A block between `<!-- measured: name -->` and its end is written here, wherever it stands."""
 
@@ -127,6 +129,8 @@ TABLES = {
     "llama.cpp": engines.llama_cpp_table,
     "planted": planted.planted_table,
     "planted summary": planted.planted_summary,
+    "edits": editing.measured_edits_lines,
+    "planted edits": editing.planted_edits_table,
     "rows": rows.rows_table,
     "rows summary": rows.rows_summary,
 }

@@ -250,6 +250,11 @@ USED = [
     ),
     ("edit reference --out OUT --methods in-context", EDITED),
     ("edit reference --out OUT --methods few-neurons", f"{EDITED} contexts held-out layers steps neurons"),
+    ("edit reference --out OUT --methods demonstrations", f"{EDITED} demonstrations shown-in"),
+    (
+        "edit reference --out OUT --methods memit",
+        f"{EDITED} contexts held-out layers steps corpus key-tokens span weights",
+    ),
     ("report study", "out include-samples"),
     ("doctor", "model device"),
 ]

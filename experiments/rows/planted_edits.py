@@ -1,27 +1,28 @@
-"""A model written down by hand that knows facts in two languages by neurons that they share, or each by its own."""
+"""A model written down by hand that knows facts in some languages by neurons that they share, or each by its own."""
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from babelscope.adaptation.editing.planned_edits import fact_text
+from babelscope.corpus import Corpus, Document
 from babelscope.languages import Language
 from babelscope.probes.knowledge import Fact, FactTable
 
 TAGS = ("en", "fi")
-SUBJECTS, OBJECTS, NOISE_NEURONS, FACT_LAYER = 8, 4, 8, 0
+SUBJECTS, OBJECTS, NOISE_NEURONS, NOISE_UNITS, FACT_LAYER = 8, 4, 8, 9, 0
 ONE, LANGUAGE = 0, 1
-SUBJECT = LANGUAGE + len(TAGS)
-WRITTEN = SUBJECT + len(TAGS) * SUBJECTS
-READ = WRITTEN + OBJECTS
-NOISE = READ + OBJECTS
-HIDDEN = NOISE + 9
+OBJECT_WRITTEN, NOISE_WRITTEN = 0.72, 3.6
+"""By a neuron that fires, over the width, with which norms let it fire: little, so that no layer's part hides the
+subject from the next layer's norm."""
 
 
-def fact_table() -> FactTable:
+def fact_table(languages: Sequence[str] = TAGS) -> FactTable:
     """Subject n has object n mod OBJECTS; every word of a language begins with its tag."""
-    tags = tuple(map(Language.parse, TAGS))
+    tags = tuple(map(Language.parse, languages))
     names = [*(f"s{n}" for n in range(SUBJECTS)), *(f"o{n}" for n in range(OBJECTS))]
     return FactTable(
         "planted facts",
@@ -33,29 +34,46 @@ def fact_table() -> FactTable:
     )
 
 
-def word_tokenizer() -> PreTrainedTokenizerFast:
+def word_tokenizer(table: FactTable) -> PreTrainedTokenizerFast:
     """A token a word; `<s>` begins a text."""
-    table = fact_table()
     words = [label for labels in table.labels.values() for label in labels.values()]
-    vocabulary = {word: n for n, word in enumerate(["<s>", "<unk>", *words, *(f"{tag}has" for tag in TAGS)])}
+    vocabulary = {word: n for n, word in enumerate(["<s>", "<unk>", *words, *(f"{tag}has" for tag in table.languages)])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", unk_token="<unk>")
 
 
-def fact_model(*, shared: bool, seed: int = 0) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Two layers. In the first a neuron for each subject writes its object; the second one's attention carries that to
-    the last token, where the head reads it with the language of the word there.
+def fact_model(
+    *,
+    shared: bool | Collection[str],
+    languages: Sequence[str] = TAGS,
+    fact_layers: int = 1,
+    strength: float = 1.0,
+    seed: int = 0,
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """In the first layers a neuron for each subject writes a part of its object; the last one's attention carries that
+    to the last token, where the head reads it with the language of the word there.
 
-    shared: the two words of a subject fire one neuron; else each its own, of which the other language's has no part.
+    shared: the languages in which a subject's word fires the first language's neuron, or whether all do; in the others
+    each has neurons of its own, of which no other language has a part.
+    strength: of all that MLPs write; the more languages, the more every layer's norm makes of it.
     """
-    tokenizer, generator = word_tokenizer(), torch.Generator().manual_seed(seed)
-    sizes: Any = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 1, "num_key_value_heads": 1}
-    neurons = len(TAGS) * SUBJECTS + NOISE_NEURONS
+    table, generator = fact_table(languages), torch.Generator().manual_seed(seed)
+    tokenizer, count = word_tokenizer(table), len(languages)
+    subject = LANGUAGE + count
+    written = subject + count * SUBJECTS
+    read = written + OBJECTS
+    noise = read + OBJECTS
+    # Rotary positions take an even number.
+    units, neurons = NOISE_UNITS + (noise + NOISE_UNITS) % 2, count * SUBJECTS + NOISE_NEURONS
+    hidden = noise + units
+    sizes: Any = {
+        "hidden_size": hidden, "num_hidden_layers": fact_layers + 1, "num_attention_heads": 1, "num_key_value_heads": 1,
+    }  # fmt: skip
     config = LlamaConfig(
         vocab_size=len(tokenizer), intermediate_size=neurons, bos_token_id=0, eos_token_id=0,
-        head_dim=HIDDEN, tie_word_embeddings=False, **sizes,
+        head_dim=hidden, tie_word_embeddings=False, **sizes,
     )  # fmt: skip
     with torch.random.fork_rng():
         model = LlamaForCausalLM(config).eval()
@@ -64,28 +82,42 @@ def fact_model(*, shared: bool, seed: int = 0) -> tuple[LlamaForCausalLM, PreTra
         for name, parameter in model.named_parameters():
             if not name.endswith("norm.weight"):
                 parameter.zero_()
-        table, head = model.model.embed_tokens.weight, model.lm_head.weight
-        table[:, ONE] = 1
-        table[:, NOISE:] = 0.1 * torch.randn(len(table), HIDDEN - NOISE, generator=generator)
-        for k, tag in enumerate(TAGS):
+        rows, head = model.model.embed_tokens.weight, model.lm_head.weight
+        rows[:, ONE] = 1
+        rows[:, noise:] = 0.1 * torch.randn(len(rows), units, generator=generator)
+        for k, tag in enumerate(languages):
+            with_first = shared if isinstance(shared, bool) else tag in shared
             for n in range(SUBJECTS):
-                table[ids[f"{tag}s{n}"], SUBJECT + n + (0 if shared else k * SUBJECTS)] = 1
-                if shared:
+                rows[ids[f"{tag}s{n}"], subject + n + (0 if with_first else k * SUBJECTS)] = 1
+                if with_first:
                     # Else the least change would use the noise to tell the languages apart.
-                    table[ids[f"{tag}s{n}"], NOISE:] = table[ids[f"{TAGS[0]}s{n}"], NOISE:]
-            table[ids[f"{tag}has"], LANGUAGE + k] = 1
+                    rows[ids[f"{tag}s{n}"], noise:] = rows[ids[f"{languages[0]}s{n}"], noise:]
+            rows[ids[f"{tag}has"], LANGUAGE + k] = 1
             for n in range(OBJECTS):
-                head[ids[f"{tag}o{n}"], READ + n], head[ids[f"{tag}o{n}"], LANGUAGE + k] = 3.0, 3.0
+                head[ids[f"{tag}o{n}"], read + n], head[ids[f"{tag}o{n}"], LANGUAGE + k] = 3.0, 3.0
         layers: Any = model.model.layers
-        first, second = layers[FACT_LAYER], layers[1]
-        gate, up, down = (getattr(first.mlp, f"{name}_proj").weight for name in ("gate", "up", "down"))
-        for neuron in range(len(TAGS) * SUBJECTS):
-            gate[neuron, SUBJECT + neuron], gate[neuron, ONE] = 4.0, -3.0
-            up[neuron, ONE], down[WRITTEN + neuron % OBJECTS, neuron] = 1.0, 1.0
-        for weight in (gate, up):
-            weight[-NOISE_NEURONS:, NOISE:] = torch.randn(NOISE_NEURONS, HIDDEN - NOISE, generator=generator)
-        down[NOISE:, -NOISE_NEURONS:] = 0.1 * torch.randn(HIDDEN - NOISE, NOISE_NEURONS, generator=generator)
+        last = layers[fact_layers]
+        for layer in layers[FACT_LAYER : FACT_LAYER + fact_layers]:
+            gate, up, down = (getattr(layer.mlp, f"{name}_proj").weight for name in ("gate", "up", "down"))
+            for neuron in range(count * SUBJECTS):
+                gate[neuron, subject + neuron], gate[neuron, ONE] = 4.0, -3.0
+                up[neuron, ONE], down[written + neuron % OBJECTS, neuron] = 1.0, strength * OBJECT_WRITTEN / hidden
+            for weight in (gate, up):
+                weight[-NOISE_NEURONS:, noise:] = torch.randn(NOISE_NEURONS, units, generator=generator)
+            noise_rows = torch.randn(units, NOISE_NEURONS, generator=generator)
+            down[noise:, -NOISE_NEURONS:] = strength * NOISE_WRITTEN / hidden * noise_rows
         for n in range(OBJECTS):
-            second.self_attn.v_proj.weight[n, WRITTEN + n] = 1.0
-            second.self_attn.o_proj.weight[READ + n, n] = 3.0
+            last.self_attn.v_proj.weight[n, written + n] = 1.0
+            last.self_attn.o_proj.weight[read + n, n] = 3.0
     return model, tokenizer
+
+
+def planted_text(table: FactTable) -> Corpus:
+    """The planted facts themselves."""
+    return Corpus(
+        {
+            tag: tuple(Document(str(n), fact_text(table, fact, tag)) for n, fact in enumerate(table.facts))
+            for tag in table.languages
+        },
+        "planted facts",
+    )

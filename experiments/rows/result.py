@@ -1,7 +1,7 @@
 """What a measured row says: witnesses, planted truth, control, and the paper's figure beside ours."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,6 +62,8 @@ class RowResult:
     planted: Sequence[Planted] = ()
     absent: Sequence[str] = ()
     """Parts of the paper's method that cannot be had here, one short phrase each, with the reason."""
+    table: Sequence[Mapping[str, str | int | float]] = ()
+    """Lines of a table of its own, which a page of the docs shows."""
 
     @property
     def mark(self) -> str:

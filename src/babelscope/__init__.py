@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from babelscope import probes
     from babelscope.ablation import ablation_matrix
     from babelscope.ablation.ablated_features import feature_ablation
-    from babelscope.adaptation.editing import edit_fact, measure_edits
+    from babelscope.adaptation.editing import edit_fact, edit_facts, measure_edits
     from babelscope.adaptation.vocabulary_training import train_vocabulary
     from babelscope.artifacts import (
         Condition,
@@ -178,6 +178,7 @@ __all__ = [
     "write_report",
     "compare_answers",
     "edit_fact",
+    "edit_facts",
     "measure_edits",
     "run_study",
     "probes",

@@ -128,7 +128,7 @@ def test_flags_have_the_defaults_of_the_study():
         (["--edits", "500"], "500 edits and 3 held out came"),
         (["--methods", "in-context", "--layers", "2"], "--layers came, which is used only with --methods"),
         (["--methods", "rank-one", "--neurons", "2"], "--neurons came, which is used only with --methods few-neurons"),
-        (["--methods", "memit"], "memit"),
+        (["--methods", "mend"], "mend"),
         (["--edited-in", "de", "--languages", "en", "fi"], "expected de, in which edits are told"),
     ],
 )

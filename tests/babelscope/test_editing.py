@@ -2,7 +2,6 @@
 
 import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from knowledge_cases import table_of
 
 from babelscope.adaptation.editing import (
     DescentSettings,
+    EditPlace,
     EditStudy,
     FactEdit,
     edit_fact,
@@ -36,7 +36,6 @@ from babelscope.adaptation.editing.planned_edits import (
     consequence_of,
     edit_contexts,
     edit_prompts,
-    fact_text,
     two_step_template,
 )
 from babelscope.adaptation.editing.rank_one import RankOne, key_moments, random_rank_one, right_of
@@ -46,21 +45,13 @@ from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.probes.knowledge import Fact, read_facts
 from babelscope.probes.knowledge.typed_ranking import Question
+from babelscope.sites import Site
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
-from rows.planted_edits import FACT_LAYER, TAGS, fact_model, fact_table  # noqa: E402
+from rows.planted_edits import FACT_LAYER, TAGS, fact_model, fact_table, planted_text  # noqa: E402
 
 EN, FI = Language("en"), Language("fi")
 ALONE = DescentSettings(contexts=0)
-
-
-def planted_text() -> Corpus:
-    table = fact_table()
-    texts = {
-        tag: tuple(Document(str(n), fact_text(table, fact, tag)) for n, fact in enumerate(table.facts))
-        for tag in table.languages
-    }
-    return Corpus(texts, "planted")
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -71,7 +62,7 @@ def test_an_edit_reaches_the_other_language_where_the_fact_is_in_shared_neurons_
         edits=2, held_out=1, methods=("rank one", "few neurons"), layers=(FACT_LAYER,), neurons=(1,), new_tokens=0,
         asked_after=1, settings=ALONE,
     )  # fmt: skip
-    findings = measure_edits(model, tokenizer, fact_table(), study=study, text=planted_text())
+    findings = measure_edits(model, tokenizer, fact_table(), study=study, text=planted_text(fact_table()))
     printed = edit_summary(findings)
     for method in study.methods:
         assert printed["prefers_new"][method] == {"en": 1.0, "fi": float(shared)}
@@ -104,8 +95,6 @@ def test_the_change_of_rank_one_is_the_least_that_maps_the_key_to_the_value():
         assert np.trace(other @ moment @ other.T) > np.trace(matrix @ moment @ matrix.T)
     control = random_rank_one(change, seed=1)
     assert torch.equal(control.right, change.right) and control.matrix().norm() == pytest.approx(change.matrix().norm())
-    with pytest.raises(MeasurementError, match="no neuron fires"):
-        right_of(torch.zeros(9).double(), torch.eye(9).double())
 
 
 @torch.no_grad()
@@ -141,7 +130,7 @@ def test_an_edit_does_what_its_descent_saw_and_is_taken_out_bit_for_bit(family, 
     assert losses[-1] == min(losses) < losses[0] and len(losses) == 8
     weight, task = layout.down_weight(1).clone(), EditTask.of(layout, tokenizer, table, edit, [], 1)
     with torch.no_grad():
-        inner = task.at_subject(task.inner())[0].double()
+        inner = task.read(Site(1, "mlp_inner"))[0][0].double()
         with change.applied(model, 0.0):
             assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
         with change.applied(model):
@@ -187,9 +176,10 @@ def test_answers_are_those_of_plain_transformers_and_do_not_depend_on_the_batch(
     assert [question.aspect for question in questions] == [
         *(["efficacy", "locality", "other edit"] * 2), "generality"
     ]  # fmt: skip
-    together = ask(layout_of(model), tokenizer, table, questions, told="A sentence.")
+    told = dict.fromkeys((EN, FI), "A sentence.")
+    together = ask(layout_of(model), tokenizer, table, questions, told=told)
     for question, scores in zip(questions, together, strict=True):
-        (alone,) = ask(layout_of(model), tokenizer, table, [question], told="A sentence.")
+        (alone,) = ask(layout_of(model), tokenizer, table, [question], told=told)
         torch.testing.assert_close(alone.sums, scores.sums, rtol=0, atol=1e-5)
     ids, begin = (
         tokenizer(f"A sentence.\nPääkaupunki, Ranska:{word}").input_ids for word in (" Moskova", "")
@@ -299,8 +289,8 @@ def test_more_neurons_than_a_layer_has_are_refused_before_anything_is_edited():
     model = tiny_model("llama")
     study = EditStudy(edits=1, held_out=1, layers=(1,), neurons=(4, 9999), settings=ALONE)
     with pytest.raises(MeasurementError, match=f"9999 neurons came; a layer has {model.config.intermediate_size}; "):
-        study.tried_layers(layout_of(model))
-    assert replace(study, methods=("rank one",)).tried_layers(layout_of(model)) == (1,)
+        study.places("few neurons", layout_of(model))
+    assert study.places("rank one", layout_of(model)) == [EditPlace("rank one", 1)]
 
 
 @pytest.mark.parametrize(
@@ -328,8 +318,8 @@ def test_a_descent_that_cannot_be_is_refused(changes):
 
 def test_a_method_that_is_none_is_refused():
     study = EditStudy()
-    object.__setattr__(study, "methods", ("memit",))
-    with pytest.raises(MeasurementError, match="method 'memit' came; expected some of in context, rank one"):
+    object.__setattr__(study, "methods", ("mend",))
+    with pytest.raises(MeasurementError, match="method 'mend' came; expected some of in context, demonstrations, rank"):
         study.check(read_facts("reference").only(["en", "fi"]))
 
 

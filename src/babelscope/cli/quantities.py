@@ -67,6 +67,8 @@ PartialShare = Annotated[float, Between(0, 0.99)]
 """A share that leaves something over."""
 Ratio = Annotated[float, Between(0, 10**9, infinite=True)]
 Length = Annotated[float, Between(0, 10**9, above=True)]
+MomentWeight = Annotated[float, Between(0, 10**6, above=True)]
+"""Of a second moment, in numbers of neurons."""
 Strength = Annotated[float, Between(-(10**6), 10**6)]
 Temperature = Annotated[float, Between(0, 1_000)]
 Port = Annotated[int, Between(1, 65_535)]

@@ -87,11 +87,13 @@ def edit_lines(fields: Fields, out: Path) -> list[str]:
         for tag, share in shares.items():
             others = (fields[name][method][tag] for name in ("by_edits_of_other_facts", "by_control", "locality"))
             rows.append([method, tag, *map(or_dash, (share, *others))])
-    places = [
-        f"{method}: layer {layer}{f', {neurons} neurons' if neurons else ''}, "
-        f"the change has the Frobenius norm {fields['size'][method]:.3g}"
-        for method, (layer, neurons) in fields["places"].items()
-    ]
+    places = []
+    for method, (layer, neurons) in fields["places"].items():
+        where = f"layer {layer}{f', {neurons} neurons' if neurons else ''}"
+        if spread := fields["spread"].get(method):
+            first, weight = spread["layers"][0], spread["weight"]
+            where = f"layers {first}–{layer}, weight {weight:g}, {fields['edits']} edits at once"
+        places.append(f"{method}: {where}, the change has the Frobenius norm {fields['size'][method]:.3g}")
     return [
         f"edits: {fields['edits']}, told in {fields['edited_in']}; everything is in {out}, and transfer.html and "
         "locality.html in it are the maps",

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
+    from babelscope.adaptation.editing.edit_bench import EditFindings, EditTrial, measure_edits
     from babelscope.adaptation.editing.edit_findings import EditEvidence, edit_summary, save_edits
     from babelscope.adaptation.editing.edit_objective import DescentSettings
     from babelscope.adaptation.editing.edit_questions import EditOutcome
-    from babelscope.adaptation.editing.edit_study import EditFindings, EditStudy, EditTrial, measure_edits
-    from babelscope.adaptation.editing.fact_editing import EditPlace, edit_fact, edit_size
+    from babelscope.adaptation.editing.edit_study import EditStudy
+    from babelscope.adaptation.editing.fact_editing import EditPlace, edit_fact, edit_facts, edit_size
     from babelscope.adaptation.editing.greedy_answers import EditAnswer
     from babelscope.adaptation.editing.planned_edits import FactEdit, plan_edits
 
@@ -27,6 +28,7 @@ __all__ = [
     "EditTrial",
     "FactEdit",
     "edit_fact",
+    "edit_facts",
     "edit_size",
     "edit_summary",
     "measure_edits",

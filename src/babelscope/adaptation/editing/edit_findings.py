@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from babelscope.adaptation.editing.edit_bench import EditFindings
 from babelscope.adaptation.editing.edit_questions import Aspect, EditOutcome
-from babelscope.adaptation.editing.edit_study import CONTROL, NO_EDIT, EditFindings
+from babelscope.adaptation.editing.edit_study import CONTROL, NO_EDIT
 from babelscope.axes import Float64
 from babelscope.controls import benjamini_hochberg, percentile_interval, write_evidence
 from babelscope.errors import LanguageError
@@ -230,6 +231,11 @@ def edit_summary(findings: EditFindings) -> dict[str, Any]:
         "edits": len(findings.edits),
         "edited_in": evidence.language,
         "places": {method: [place.layer, place.neurons] for method, place in findings.places.items()},
+        "spread": {
+            method: {"layers": [*place.layers], "weight": place.weight}
+            for method, place in findings.places.items()
+            if method == "memit"
+        },
         "size": {method: round(float(np.mean(norms)), 4) for method, norms in findings.sizes.items()},
         "prefers_new": {method: means(method, "efficacy", prefers_new) for method in findings.study.methods},
         "by_edits_of_other_facts": {

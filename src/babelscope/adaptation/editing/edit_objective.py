@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.adaptation.editing.planned_edits import EditPrompt, FactEdit, edit_prompts, through_subject
-from babelscope.axes import Float, Int64, Tensor
+from babelscope.axes import Float, Float64, Int64, Tensor
 from babelscope.corpus import pad_rows, tokenize_prompt
 from babelscope.errors import MeasurementError, PrerequisiteError
 from babelscope.evaluation.next_token import at_least_float32
@@ -100,22 +100,37 @@ class EditTask:
         subjects = torch.tensor([*(prompt.subject for prompt in prompts), prompts[0].subject])
         return cls(layout, tokenizer, edit.language, layer, tuple(prompts), ids, mask, subjects)
 
-    @property
-    def down(self) -> Any:
-        """The down projection that is edited."""
-        return self.layout.layer(self.layer).get_submodule(self.layout.family.down)
+    def down(self, layer: int) -> Any:
+        """The down projection of a layer."""
+        return self.layout.layer(layer).get_submodule(self.layout.family.down)
 
     def states(self) -> Float[Tensor, "row token hidden"]:
         """One pass; open hooks act."""
         return self.layout.run(self.ids, mask=self.mask)
 
     @torch.no_grad()
-    def inner(self) -> Float[Tensor, "row token neuron"]:
-        """The down projection's input at every token."""
-        values: list[Tensor] = []
-        with measured(self.layout), self.layout.watch(Site(self.layer, "mlp_inner"), lambda v, *_: values.append(v)):
+    def read(self, *sites: Site) -> list[Float[Tensor, "row unit"]]:
+        """Values of some sites at the subject's last token of every row, by one pass; open hooks act."""
+        values: dict[Site, Tensor] = {}
+        with ExitStack() as stack:
+            stack.enter_context(measured(self.layout))
+            for site in sites:
+                stack.enter_context(self.layout.watch(site, lambda value, *_, site=site: values.update({site: value})))
             self.states()
-        return values[0]
+        return [self.at_subject(values[site]) for site in sites]
+
+    def key(self, layer: int) -> Float64[Tensor, " neuron"]:
+        """Mean over the prompts of a layer's inner activation at the subject's last token.
+
+        Raises MeasurementError for a key of zeros: no neuron fires there.
+        """
+        (inner,) = self.read(Site(layer, "mlp_inner"))
+        key = inner[:-1].double().mean(dim=0).cpu()
+        if not bool(key.any()):
+            raise MeasurementError(
+                f"no neuron of layer {layer} fires at the subject's last token; expected a key; choose another layer"
+            )
+        return key
 
     def at_subject(self, values: Float[Tensor, "row token unit"]) -> Float[Tensor, "row unit"]:
         """Values at the subject's last token of every row."""
@@ -152,8 +167,9 @@ class EditTask:
             for module in (self.layout.model, layer):
                 mark(stack, module)
             shape = shape_of(stack, layer) if self.layout.family.flat else None
-            stack.callback(self.down.register_forward_pre_hook(keep, with_kwargs=True).remove)
-            hook_output(stack, self.down, call, shape=shape)
+            down = self.down(self.layer)
+            stack.callback(down.register_forward_pre_hook(keep, with_kwargs=True).remove)
+            hook_output(stack, down, call, shape=shape)
             yield
 
 
@@ -213,3 +229,20 @@ def descend(
             with torch.no_grad():
                 values *= min(1.0, settings.longest * size / max(float(values.norm()), 1e-30))
     return DescentEnd(best[1], (*losses, best[0]), best[2])
+
+
+def value_at_subject(task: EditTask, settings: DescentSettings) -> DescentEnd:
+    """What, added to the down projection's output at the subject's last token, makes the new object likely.
+
+    Its length is measured by that of the projection's output for the key, without a bias.
+    """
+    weight = task.layout.down_weight(task.layer).detach().double().cpu()
+    size, device = float((weight @ task.key(task.layer)).norm()), task.layout.device_of(Site(task.layer, "mlp_inner"))
+    return descend(task, torch.zeros(len(weight), device=device), at_subject_alone(task), size=size, settings=settings)
+
+
+def at_subject_alone(task: EditTask) -> Addition:
+    """The values themselves at the subject's last token of every row, and nothing elsewhere."""
+    places = torch.zeros(task.ids.shape)
+    places[torch.arange(len(task.ids)), task.subjects] = 1
+    return lambda inner, values: places.to(values.device)[..., None] * values

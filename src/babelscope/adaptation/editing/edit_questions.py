@@ -150,12 +150,15 @@ def ask(
     table: FactTable,
     questions: Sequence[EditQuestion],
     *,
-    told: str = "",
+    told: Mapping[Language, str] | None = None,
 ) -> list[OptionScores]:
-    """ln P of every option of every question; told: a text before all of them, such as the edited fact."""
-    begin = told + SEPARATOR if told else ""
-    items = []
+    """ln P of every option of every question.
+
+    told: by language, a text before its questions, such as the edited fact.
+    """
+    items, told = [], told or {}
     for asked in questions:
+        begin = told[asked.language] + SEPARATOR if asked.language in told else ""
         question = asked.question._replace(context=begin + asked.question.context)
         items += question_tokens(tokenizer, table, asked.language, [question])
     # Questions that are the same word for word are asked once.

@@ -1,5 +1,6 @@
 """What a model writes about an edited fact, and in whose words: of the asked language, or of the edit's."""
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -39,15 +40,17 @@ def greedy_answers(
     method: str,
     number: int,
     *,
-    told: str,
+    told: Mapping[Language, str],
     length: int,
 ) -> list[EditAnswer]:
-    """The continuation of the fact's prompt in each language, by greedy decoding, up to the end of the line."""
-    begin, answers = told + SEPARATOR if told else "", []
-    requests = [
-        (Prompt(str(tag), tag, begin + without_object(table, edit._replace(language=tag))), tag)
-        for tag in table.languages
-    ]
+    """The continuation of the fact's prompt in each language, by greedy decoding, up to the end of the line.
+
+    told: by language, a text before the prompt.
+    """
+    answers, requests = [], []
+    for tag in table.languages:
+        begin = told[tag] + SEPARATOR if tag in told else ""
+        requests.append((Prompt(str(tag), tag, begin + without_object(table, edit._replace(language=tag))), tag))
     decoding = Decoding(new_tokens=length, temperature=0.0)
     written = generate_answers(model, tokenizer, requests, decoding=decoding)
     for (_, tag), answer in zip(requests, written, strict=True):

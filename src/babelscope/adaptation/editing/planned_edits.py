@@ -83,6 +83,28 @@ def check_edit(table: FactTable, edit: FactEdit) -> None:
         )
 
 
+def check_edits_agree(edits: Sequence[FactEdit]) -> None:
+    """Raise MeasurementError unless edits that are made at once can hold at once.
+
+    A fact may come in several languages, with one new object.
+    """
+    if not edits:
+        raise MeasurementError("no edit came; expected at least one; name some")
+    objects: dict[tuple[str, str], str] = {}
+    for edit in edits:
+        relation, subject, _ = edit.fact
+        if objects.setdefault((relation, subject), edit.new) != edit.new:
+            raise MeasurementError(
+                f"edits of {relation} {subject} to {objects[relation, subject]} and to {edit.new} came; expected one "
+                "object of a subject and relation; take one out"
+            )
+    if twice := [edit for edit in edits if edits.count(edit) > 1]:
+        raise MeasurementError(
+            f"the edit of {' '.join(twice[0].fact)} to {twice[0].new} in {twice[0].language} came twice; expected each "
+            "once; take one out"
+        )
+
+
 def plan_edits(table: FactTable, language: Language, *, seed: int) -> list[FactEdit]:
     """An edit of each fact that can be edited, in random order; the new objects are drawn.
 

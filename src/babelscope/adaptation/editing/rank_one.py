@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.adaptation.editing.edit_objective import DescentSettings, EditTask, check_editable, descend
+from babelscope.adaptation.editing.edit_objective import DescentEnd, EditTask, check_editable
 from babelscope.axes import Float64, Tensor
 from babelscope.corpus import Batch, Corpus, token_windows
 from babelscope.errors import MeasurementError
@@ -97,49 +97,36 @@ class RankOne(NamedTuple):
 
 
 def right_of(key: Float64[Tensor, " neuron"], moment: Float64[Tensor, "neuron neuron"]) -> Float64[Tensor, " neuron"]:
-    """C⁻¹k / (kᵀC⁻¹k), by Cholesky's factor of C.
-
-    Raises MeasurementError for a key of zeros: no neuron fires at the subject.
-    """
-    if not bool(key.any()):
-        raise MeasurementError("no neuron fires at the subject's last token; expected a key; choose another layer")
+    """C⁻¹k / (kᵀC⁻¹k), by Cholesky's factor of C."""
     solved = torch.cholesky_solve(key[:, None], torch.linalg.cholesky(moment))[:, 0]
     return solved / (key @ solved)
 
 
-def rank_one_edit(task: EditTask, moments: KeyMoments, settings: DescentSettings) -> tuple[ElementDelta, RankOne]:
+def rank_one_edit(task: EditTask, moments: KeyMoments, end: DescentEnd) -> tuple[ElementDelta, RankOne]:
     """The edit of one fact in one layer, in ROME's closed form, as a change of every value of its down projection.
 
-    k: mean over the task's prompts of the inner activation at the subject's last token. v - W k: what is added there
-    so that the new object becomes likely; see `descend`. C: second moment of the keys.
+    k: the task's key. end: of `value_at_subject`, v - W k. C: second moment of the keys.
     Source: Meng et al. 2022, arXiv:2202.05262.
     """
-    keys = task.at_subject(task.inner())[:-1]
-    key = keys.double().mean(dim=0).cpu()
-    weight = task.layout.down_weight(task.layer).detach().double().cpu()
-    right = right_of(key, moments.moment(task.layer))
-    at_subject = torch.zeros(task.ids.shape, device=keys.device)
-    at_subject[torch.arange(len(task.ids)), task.subjects] = 1
-    end = descend(
-        task,
-        torch.zeros(len(weight), device=keys.device),
-        lambda inner, values: at_subject[..., None] * values,
-        size=float((weight @ key).norm()),
-        settings=settings,
-    )
+    right = right_of(task.key(task.layer), moments.moment(task.layer))
     change = RankOne(end.values.double().cpu(), right)
-    return as_delta(task, change, {"method": "rank one", **end.facts()}), change
+    facts = {"method": "rank one", **end.facts(), "layer": task.layer}
+    return as_delta([task], {task.layer: change.matrix()}, facts), change
 
 
-def as_delta(task: EditTask, change: RankOne, facts: Mapping[str, Any]) -> ElementDelta:
-    """A change of rank one as an artifact, in the order in which the parameter is stored."""
-    down, model = task.down, task.layout.model
-    name = next(name for name, parameter in model.named_parameters() if parameter is down.weight)
-    matrix = change.matrix().float()
-    values = (matrix.T if isinstance(down, conv1d()) else matrix).contiguous()
-    elements = Elements(tuple(values.shape), torch.arange(values.numel()), values.flatten())
-    origin = origin_without(origin_of(model, task.tokenizer), model, [name])
-    return ElementDelta(origin, (task.language,), {name: elements}, {**facts, "layer": task.layer})
+def as_delta(
+    tasks: Sequence[EditTask], matrices: Mapping[int, Float64[Tensor, "hidden neuron"]], facts: Mapping[str, Any]
+) -> ElementDelta:
+    """Changes of down projections by layer as an artifact, in the order in which the parameters are stored."""
+    task, elements = tasks[0], dict[str, Elements]()
+    model = task.layout.model
+    for layer, matrix in matrices.items():
+        down = task.down(layer)
+        name = next(name for name, parameter in model.named_parameters() if parameter is down.weight)
+        values = (matrix.float().T if isinstance(down, conv1d()) else matrix.float()).contiguous()
+        elements[name] = Elements(tuple(values.shape), torch.arange(values.numel()), values.flatten())
+    origin = origin_without(origin_of(model, task.tokenizer), model, elements)
+    return ElementDelta(origin, tuple(dict.fromkeys(task.language for task in tasks)), elements, dict(facts))
 
 
 def random_rank_one(change: RankOne, *, seed: int) -> RankOne:
