@@ -3,6 +3,7 @@
 import json
 import lzma
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from statistics import mean
@@ -351,7 +352,7 @@ def alignment_runs(seeds: tuple[int, ...] = SEEDS) -> dict[str, list[dict[str, A
 
 
 def steps_of(pairs: ParallelPairs, layer: int, seed: int) -> ContrastSteps:
-    return ContrastSteps(Contrast(layer), ParallelPairs(pairs.against, pairs.translations, pairs.pad, seed))
+    return ContrastSteps(Contrast(layer), replace(pairs, seed=seed))
 
 
 def gains_at(run: Mapping[str, Any], measure: str) -> float:

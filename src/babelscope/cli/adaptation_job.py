@@ -44,6 +44,8 @@ from babelscope.study.plan import plan_of_model
 from babelscope.subnetworks import Delta, prepare_training
 
 log = logging.getLogger(__name__)
+SHIFT = "shift"
+"""Folder of the shift's recipes beside what was trained."""
 
 
 def refuse_untouched(
@@ -176,14 +178,16 @@ def training_dtype(dtype: str, method: str) -> str:
     return "float32" if dtype == "auto" and method in OF_PARAMETERS else dtype
 
 
-def cast_costs(job: AdaptInputs, delta: Delta, before: float, after: float) -> dict[str, Any]:
+def cast_costs(
+    job: AdaptInputs, delta: Delta, before: float, after: float, alignment: AlignmentJob | None = None
+) -> dict[str, Any]:
     """What bfloat16 weights would take of the change and its gain, bits per byte; in 16 bits, what they took."""
     loss = delta.cast_loss(job.model)
     if loss.dtype in ("bfloat16", "float16"):
         return asdict(loss)
     left = delta.rounded(job.model, torch.bfloat16)
     with left.applied(job.model):
-        cast_bits = bits_per_byte(job.model, job.tokenizer, job.test.only([job.language]))[job.language]
+        cast_bits = bits_of_test(job, alignment, job.language)[job.language]
     cast_facts = {
         **asdict(delta.cast_loss(job.model, dtype=torch.bfloat16)),
         "gain": before - cast_bits,
@@ -233,8 +237,33 @@ def aligned_after(job: AdaptInputs, alignment: AlignmentJob | None) -> dict[str,
     """What the result says of alignment, with the model as it is trained; nothing where none was asked for."""
     if alignment is None:
         return {}
-    after = alignment_account(job.model, job.tokenizer, alignment.valid, against=str(alignment.before.against))
-    return {"alignment": alignment_facts(alignment.before, after, alignment.steps)}
+    after = alignment_account(
+        job.model,
+        job.tokenizer,
+        alignment.valid,
+        against=str(alignment.before.against),
+        steering=alignment.shift,
+    )
+    return {"alignment": alignment_facts(alignment.before, after, alignment.steps), **shift_facts(alignment)}
+
+
+def shift_facts(alignment: AlignmentJob) -> dict[str, Any]:
+    """What the result says of a shift, which is no part of what was trained and must act where that is used."""
+    return {} if alignment.shift is None else {"shift": {**alignment.shift.facts(), "folder": SHIFT}}
+
+
+def save_shift(folder: Path, alignment: AlignmentJob | None) -> None:
+    """The recipes of the shift, in a folder of their own beside what was trained."""
+    if alignment is not None and alignment.shift is not None:
+        alignment.shift.save(folder / SHIFT)
+
+
+def bits_of_test(job: AdaptInputs, alignment: AlignmentJob | None, language: str = "") -> dict[Language, float]:
+    """Bits per byte of the test text, of one language or all, shifted where the training was."""
+    texts = job.test.only([language]) if language else job.test
+    if alignment is None or alignment.shift is None:
+        return bits_per_byte(job.model, job.tokenizer, texts)
+    return alignment.shift.bits_per_byte(texts)
 
 
 def choose_share(
@@ -287,6 +316,7 @@ def write_baseline(
     result_fields |= replayed
     if alignment is not None and result.aligned_after is not None:
         result_fields["alignment"] = alignment_facts(alignment.before, result.aligned_after, alignment.steps)
+        result_fields |= shift_facts(alignment)
     curve = [[point.step, point.bits_per_byte] for point in result.history if point.bits_per_byte is not None]
     facts = {**result_fields, "method": result.method, "bits_per_byte": curve, "text": job.text}
     with new_folder(out) as folder:
@@ -294,6 +324,7 @@ def write_baseline(
             result.delta.save(folder)
         if result.adapter is not None and result.adapter.changes_values:
             result.adapter.save(folder)
+        save_shift(folder, alignment)
         write_course(folder, replayed)
         write_text(folder / RESULT, json.dumps(facts, indent=1))
     return {"out": str(out), "method": result.method, **result_fields}

@@ -1,4 +1,4 @@
-"""Parallel text of `adapt --objective align`, and what is written of the alignment that was learned."""
+"""Parallel text of `adapt --objective align` and `shift`, and what is written of the alignment that was learned."""
 
 import logging
 from collections.abc import Sequence
@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.adaptation.alignment_account import AlignmentAccount, alignment_account
+from babelscope.adaptation.language_shift import LanguageShift
 from babelscope.corpus import Corpus, check_apart, load_corpus
-from babelscope.errors import CorpusError
+from babelscope.errors import CorpusError, MeasurementError
+from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks import Contrast, ContrastSteps, ParallelPairs
@@ -23,6 +25,8 @@ class AlignmentJob(NamedTuple):
     steps: ContrastSteps
     valid: Corpus
     before: AlignmentAccount
+    shift: LanguageShift | None
+    """What acts on text of other languages, in training and after it."""
 
 
 def open_alignment(
@@ -30,6 +34,7 @@ def open_alignment(
     tokenizer: PreTrainedTokenizerBase,
     name: str,
     *,
+    language: Language,
     languages: tuple[str, ...],
     against: str,
     layer: int | None,
@@ -40,10 +45,13 @@ def open_alignment(
     max_length: int,
     seed: int,
     trained: Sequence[int] = (),
+    shift_layers: tuple[int, ...] | None = None,
 ) -> AlignmentJob:
     """Read the pairs, measure the model on the held-out ones, and take the layer of their best retrieval if none came.
 
     trained: layers of trained neurons, of which one must be at the aligned layer or below; empty where parameters are.
+    shift_layers: where text is shifted to the space of `against` and where back; none named: the ends of the area of
+    the nearest subspaces; None: it is not shifted.
     Raises CorpusError for text that is not parallel, that has no `against`, or whose splits share sentences;
     MeasurementError for a layer or pairs that are not there.
     """
@@ -56,7 +64,13 @@ def open_alignment(
     tried = Contrast(lowest if layer is None else layer, temperature, spacing, size, direction)
     ContrastSteps(tried, pairs).check(layout_of(model), trained)
     before = alignment_account(model, tokenizer, splits["valid"], against=against)
-    chosen = before.best_layer(lowest) if layer is None else layer
+    shift = None
+    if shift_layers is not None:
+        start, end = shift_layers or area_ends(before)
+        shift = LanguageShift.of(model, tokenizer, splits["train"], against=against, layers=(start, end))
+        lowest = max(lowest, start)
+        shift.check(language, lowest if layer is None else layer)
+    chosen = before.best_layer(lowest, None if shift is None else shift.layers[1]) if layer is None else layer
     if layer is None:
         best_share = float(before.mean("retrieval")[chosen])
         if not best_share > 0:
@@ -66,7 +80,19 @@ def open_alignment(
             )
         log.info("aligning layer %d, where %.3f of the held-out translations are found", chosen, best_share)
     steps = ContrastSteps(Contrast(chosen, temperature, spacing, size, direction), pairs)
-    return AlignmentJob(steps, splits["valid"], before)
+    return AlignmentJob(steps, splits["valid"], before, shift)
+
+
+def area_ends(account: AlignmentAccount) -> tuple[int, int]:
+    """The first and the last layer of the area; raises MeasurementError where it is one layer."""
+    area = account.area
+    if len(area) < 2:
+        by_layer = ", ".join(f"{float(value):.1f}" for value in account.mean("distance"))
+        raise MeasurementError(
+            f"the subspaces are nearest at layer {area.start} alone (distances by layer: {by_layer}); expected two "
+            "layers or more to shift between; name two with --shift-layers"
+        )
+    return area.start, area.stop - 1
 
 
 def alignment_facts(before: AlignmentAccount, after: AlignmentAccount, steps: ContrastSteps) -> dict[str, Any]:
@@ -75,5 +101,6 @@ def alignment_facts(before: AlignmentAccount, after: AlignmentAccount, steps: Co
     return {
         "layer": steps.contrast.layer,
         "nearest_subspaces": list(before.area),
+        "against": before.against,
         **{name: [account.mean(name).tolist() for account in (before, after)] for name in measures},
     }
