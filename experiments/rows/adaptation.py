@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ import babelscope as bs
 from babelscope.adaptation import LotteryTicket, Material, Method, adapt, ticket_names
 from babelscope.adaptation.alignment_account import AlignmentAccount, alignment_account
 from babelscope.adaptation.forgetting import choose_replay, forgetting_account
+from babelscope.adaptation.language_shift import LanguageShift
 from babelscope.adaptation.lottery_ticket import ticket_student
 from babelscope.adapters.arrow_routing import arrow_routing
 from babelscope.adapters.lora_adapter import LoraAdapter, without_general
@@ -311,44 +312,73 @@ def result_share(model: Any, neurons: Any) -> float:
 # Alignment of translations.
 
 LANGUAGES = ["en", "fi", "hi"]
+ONCE = ("task only", "first layer", "last layer")
+"""Ways of training that are run with one seed."""
 
 
 def account(model: Any, tokenizer: Any, text: Corpus) -> AlignmentAccount:
     return alignment_account(model, tokenizer, text, against="en")
 
 
+class AlignmentMaterial(NamedTuple):
+    """What every run of alignment begins with."""
+
+    model: Any
+    tokenizer: Any
+    texts: dict[str, Corpus]
+    pairs: ParallelPairs
+    start: AlignmentAccount
+    """Of the untouched model on test sentences."""
+    layer: int
+    """Of the best retrieval on valid text."""
+
+
 @cache
-def alignment_runs(seeds: tuple[int, ...] = SEEDS) -> dict[str, list[dict[str, Any]]]:
-    """Every way of training by name, a run a seed: measures on test sentences before and after."""
+def alignment_material() -> AlignmentMaterial:
     model, tokenizer = bs.open_model("reference")
-    train_text, valid, test = (bs.load_corpus("reference", LANGUAGES, split=s) for s in ("train", "valid", "test"))
-    right = ParallelPairs.of(tokenizer, train_text, against="en", max_length=64)
-    start = account(model, tokenizer, test)
-    layer = account(model, tokenizer, valid).best_layer()
+    texts = {split: bs.load_corpus("reference", LANGUAGES, split=split) for split in ("train", "valid", "test")}
+    right = ParallelPairs.of(tokenizer, texts["train"], against="en", max_length=64)
+    start, valid = (account(model, tokenizer, texts[split]) for split in ("test", "valid"))
+    return AlignmentMaterial(model, tokenizer, texts, right, start, valid.best_layer())
+
+
+@cache
+def alignment_run(kind: str, seed: int) -> dict[str, Any]:
+    """One way of training by its name: measures on test sentences before and after, each with what acts there."""
+    model, tokenizer, texts, right, start, layer = alignment_material()
     last = bs.layout_of(model).n_layers - 1
-    kinds: dict[str, Callable[[int], ContrastSteps | None]] = {
-        "right pairs": lambda seed: steps_of(right, layer, seed),
-        "shuffled pairs": lambda seed: steps_of(right.shuffled(seed), layer, seed),
-        "task only": lambda seed: None,
-        "first layer": lambda seed: steps_of(right, 0, seed),
-        "last layer": lambda seed: steps_of(right, last, seed),
+    kinds: dict[str, Callable[[], ContrastSteps | None]] = {
+        "shuffled pairs": lambda: steps_of(right.shuffled(seed), layer, seed),
+        "task only": lambda: None,
+        "first layer": lambda: steps_of(right, 0, seed),
+        "last layer": lambda: steps_of(right, last, seed),
     }
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for name, steps in kinds.items():
-        for seed in seeds if name.endswith("pairs") else seeds[:1]:
-            prepared = Material.prepare(
-                model, tokenizer, language="fi", documents=train_text["fi"], dev=valid["fi"], test=test.head(40),
-                max_length=64, seed=seed,
-            )  # fmt: skip
-            result = adapt(
-                prepared, "lora", rank=8, steps=40, learning_rate=3e-3, tokens_per_step=512, evaluate_every=40,
-                trail_every=1000, pairs=steps(seed), translations=test, seed=seed,
-            )  # fmt: skip
-            assert result.aligned_after is not None
-            runs.setdefault(name, []).append(
-                {"before": start, "after": result.aligned_after, "layer": layer, "bits": (result.before, result.after)}
-            )
-    return runs
+    shift = stream_shift().get(kind)
+    prepared = Material.prepare(
+        model, tokenizer, language="fi", documents=texts["train"]["fi"], dev=texts["valid"]["fi"],
+        test=texts["test"].head(40), max_length=64, seed=seed,
+    )  # fmt: skip
+    result = adapt(
+        prepared, "lora", rank=8, steps=40, learning_rate=3e-3, tokens_per_step=512, evaluate_every=40,
+        trail_every=1000, pairs=kinds.get(kind, lambda: steps_of(right, layer, seed))(), translations=texts["test"],
+        shift=shift, seed=seed,
+    )  # fmt: skip
+    assert result.aligned_after is not None
+    bits = (result.before, result.after)
+    return {"before": start, "after": result.aligned_after, "layer": layer, "bits": bits}
+
+
+@cache
+def stream_shift() -> dict[str, LanguageShift]:
+    """The shift around the aligned layer, and its control; neither for other ways of training."""
+    model, tokenizer, texts, _, _, layer = alignment_material()
+    shift = LanguageShift.of(model, tokenizer, texts["train"], against="en", layers=(layer - 1, layer + 1))
+    return {"shift": shift, "crossed shift": shift.crossed()}
+
+
+def alignment_runs(*kinds: str) -> dict[str, list[dict[str, Any]]]:
+    """Every way of training by name, a run a seed, or one where only their order matters."""
+    return {kind: [alignment_run(kind, seed) for seed in (SEEDS[:1] if kind in ONCE else SEEDS)] for kind in kinds}
 
 
 def steps_of(pairs: ParallelPairs, layer: int, seed: int) -> ContrastSteps:
@@ -424,7 +454,7 @@ def planted_rotation() -> Planted:
 
 def contrast(inputs: Inputs) -> RowResult:
     """Row 34: translations drawn together at one layer, in turn with text, by LoRA."""
-    runs = alignment_runs()
+    runs = alignment_runs("right pairs", "shuffled pairs", *ONCE)
     model, tokenizer = bs.open_model("reference")
     right, shuffled = (runs[name] for name in ("right pairs", "shuffled pairs"))
     rises, wrong = ([gains_at(run, "mexa") for run in part] for part in (right, shuffled))
@@ -605,7 +635,7 @@ def shift(inputs: Inputs) -> RowResult:
         kx, ky = (0.9 * k + 0.1 * np.trace(k) / len(k) * np.eye(len(k)) for k in (kx, ky))
         expected = float(np.sqrt((np.log(eigh(ky, kx, eigvals_only=True)) ** 2).sum()))
         gaps.append(abs(covariance_distance(*sentences.at(depth)[:2]) - expected) / expected)
-    runs = alignment_runs()
+    runs = alignment_runs("right pairs", "shuffled pairs", "shift", "crossed shift")
     start, layer = runs["right pairs"][0]["before"], runs["right pairs"][0]["layer"]
     distances = start.mean("distance")
     falls = [

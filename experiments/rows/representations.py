@@ -30,8 +30,9 @@ from babelscope.probes.geometry.sentences import Sentences, record_sentences
 from babelscope.probes.geometry.similarity_table import SimilarityIndex, similarity_indices
 from babelscope.probes.geometry.trees import similarity_tree
 from babelscope.probes.geometry.writing_systems import neighbour_scripts, pair_separability
+from babelscope.probes.lens.prompt_answers import answer_tokens
 from babelscope.probes.lens.token_energies import token_energy
-from babelscope.probes.lens.translations import answer_tokens, latent_translation, translation_prompts
+from babelscope.probes.lens.translations import latent_translation, translation_prompts
 from babelscope.probes.lens.word_lists import read_words
 from babelscope.reference import MODEL
 from babelscope.sites import Site

@@ -79,7 +79,7 @@ def test_the_edits_are_the_differences_of_means_by_plain_hooks():
 
 @pytest.mark.parametrize("form", ["fused", "split"])
 def test_the_gradient_of_trained_rows_is_that_of_finite_differences(form):
-    """Of a loss by plain hooks and transformers alone, in float64 but for its norms, which are float32: steps are .01."""
+    """Of a loss by plain hooks and transformers alone, in float64 but for float32 norms, so that steps are .01."""
     small, model = tiny_model("llama").requires_grad_(False), tiny_model("llama").double()
     layout, rows = layout_of(small), random_rows(batch=2, length=12)
     student = Subnetwork(Bank.of(layout, some_neurons(small, (2, 3, 2))), form=form)
