@@ -11,12 +11,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.adaptation import Adaptation, BeforeAfter, Material, Method
-from babelscope.adaptation.alignment_account import alignment_account
 from babelscope.adaptation.forgetting import choose_replay
 from babelscope.adaptation.methods import OF_PARAMETERS
 from babelscope.adaptation.result_file import RESULT
 from babelscope.artifacts import NeuronSet
-from babelscope.cli.alignment_job import AlignmentJob, alignment_facts
+from babelscope.cli.alignment_job import AlignmentJob, alignment_facts, bits_of_test, save_shift, shift_facts
 from babelscope.cli.arguments import Result
 from babelscope.corpus import (
     SPLITS,
@@ -31,7 +30,7 @@ from babelscope.corpus import (
 )
 from babelscope.corpus.messages import Counted
 from babelscope.errors import CorpusError, MeasurementError
-from babelscope.evaluation import bits_per_byte, check_labels
+from babelscope.evaluation import check_labels
 from babelscope.figures import FORGETTING_CAPTION, forgetting_lines, write_figure
 from babelscope.files.state_folder import hash_json
 from babelscope.files.work_log import hash_of
@@ -44,8 +43,6 @@ from babelscope.study.plan import plan_of_model
 from babelscope.subnetworks import Delta, prepare_training
 
 log = logging.getLogger(__name__)
-SHIFT = "shift"
-"""Folder of the shift's recipes beside what was trained."""
 
 
 def refuse_untouched(
@@ -187,7 +184,7 @@ def cast_costs(
         return asdict(loss)
     left = delta.rounded(job.model, torch.bfloat16)
     with left.applied(job.model):
-        cast_bits = bits_of_test(job, alignment, job.language)[job.language]
+        cast_bits = bits_of_test(job.model, job.tokenizer, job.test.only([job.language]), alignment)[job.language]
     cast_facts = {
         **asdict(delta.cast_loss(job.model, dtype=torch.bfloat16)),
         "gain": before - cast_bits,
@@ -231,39 +228,6 @@ def open_job(
         conversation,
         texts.facts,
     )
-
-
-def aligned_after(job: AdaptInputs, alignment: AlignmentJob | None) -> dict[str, Any]:
-    """What the result says of alignment, with the model as it is trained; nothing where none was asked for."""
-    if alignment is None:
-        return {}
-    after = alignment_account(
-        job.model,
-        job.tokenizer,
-        alignment.valid,
-        against=str(alignment.before.against),
-        steering=alignment.shift,
-    )
-    return {"alignment": alignment_facts(alignment.before, after, alignment.steps), **shift_facts(alignment)}
-
-
-def shift_facts(alignment: AlignmentJob) -> dict[str, Any]:
-    """What the result says of a shift, which is no part of what was trained and must act where that is used."""
-    return {} if alignment.shift is None else {"shift": {**alignment.shift.facts(), "folder": SHIFT}}
-
-
-def save_shift(folder: Path, alignment: AlignmentJob | None) -> None:
-    """The recipes of the shift, in a folder of their own beside what was trained."""
-    if alignment is not None and alignment.shift is not None:
-        alignment.shift.save(folder / SHIFT)
-
-
-def bits_of_test(job: AdaptInputs, alignment: AlignmentJob | None, language: str = "") -> dict[Language, float]:
-    """Bits per byte of the test text, of one language or all, shifted where the training was."""
-    texts = job.test.only([language]) if language else job.test
-    if alignment is None or alignment.shift is None:
-        return bits_per_byte(job.model, job.tokenizer, texts)
-    return alignment.shift.bits_per_byte(texts)
 
 
 def choose_share(

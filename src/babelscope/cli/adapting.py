@@ -6,6 +6,7 @@ import os
 from typing import Annotated, Any, Literal
 
 from babelscope.adaptation.result_file import RESULT
+from babelscope.cli.adapt_checks import check_rows, check_shift_layers
 from babelscope.cli.argument_kinds import alone, checkpoint_of, class_saved, free
 from babelscope.cli.arguments import (
     Device,
@@ -35,7 +36,6 @@ from babelscope.cli.quantities import (
     Tokens,
 )
 from babelscope.cli.telling import Told
-from babelscope.errors import UsageError
 from babelscope.files.strict_json import read_json
 from babelscope.files.writing import discard, new_folder, write_text
 
@@ -192,19 +192,16 @@ def run_adapt(
     check_shift_layers(shift_layers)
     from babelscope.adaptation import BeforeAfter, LotteryTicket, adapt, choose_rate
     from babelscope.cli.adaptation_job import (
-        aligned_after,
-        bits_of_test,
         cast_costs,
         choose_share,
         open_job,
         refuse_untouched,
-        save_shift,
         summary,
         training_dtype,
         write_baseline,
         write_course,
     )
-    from babelscope.cli.alignment_job import open_alignment
+    from babelscope.cli.alignment_job import aligned_after, bits_of_test, open_alignment, save_shift
     from babelscope.evaluation import bits_per_byte
     from babelscope.files.work_log import work_log
     from babelscope.subnetworks import RATE, train_subnetwork, usual_rate
@@ -320,8 +317,8 @@ def run_adapt(
     refuse_untouched(delta.parameters["result"], learning_rate, out, checkpoint, otherwise="let --rates choose")
     with work_log(checkpoint / "after", run):
         with delta.applied(job.model):
-            after = bits_of_test(job, alignment)
-            aligned = aligned_after(job, alignment)
+            after = bits_of_test(job.model, job.tokenizer, job.test, alignment)
+            aligned = aligned_after(job.model, job.tokenizer, alignment)
         cast = cast_costs(job, delta, before[job.language], after[job.language], alignment)
     result = summary(job.language, BeforeAfter(before, after), delta.n_values, learning_rate, scores)
     result |= {"learning_rate_is": origin, "cast": cast, **aligned, **replayed}
@@ -333,22 +330,3 @@ def run_adapt(
     discard(checkpoint)
     fields = {"out": str(out), **result}
     return Told(fields, adapt_lines(fields, out))
-
-
-def check_shift_layers(layers: tuple[int, ...]) -> None:
-    """Raise UsageError for layers that are not two in order."""
-    if layers and (len(layers) != 2 or not layers[0] < layers[1]):
-        raise UsageError(
-            f"--shift-layers {' '.join(map(str, layers))} came; expected two layers, the lower one first, or none; "
-            "correct it"
-        )
-
-
-def check_rows(tokens_per_step: int, max_length: int, accumulation: int) -> None:
-    """Raise UsageError where the rows of a step cannot be cut into as many batches as --accumulation says."""
-    rows = max(1, tokens_per_step // max_length)
-    if rows % accumulation:
-        raise UsageError(
-            f"--accumulation {accumulation} came for steps of {rows} rows (--tokens-per-step {tokens_per_step} over "
-            f"--max-length {max_length}); expected a number that divides the rows; change one of them"
-        )

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -10,6 +11,7 @@ from babelscope.adaptation.alignment_account import AlignmentAccount, alignment_
 from babelscope.adaptation.language_shift import LanguageShift
 from babelscope.corpus import Corpus, check_apart, load_corpus
 from babelscope.errors import CorpusError, MeasurementError
+from babelscope.evaluation import bits_per_byte
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
@@ -17,6 +19,8 @@ from babelscope.subnetworks import Contrast, ContrastSteps, ParallelPairs
 from babelscope.subnetworks.translation_pairs import ContrastDirection
 
 log = logging.getLogger(__name__)
+SHIFT = "shift"
+"""Folder of the shift's recipes beside what was trained."""
 
 
 class AlignmentJob(NamedTuple):
@@ -104,3 +108,39 @@ def alignment_facts(before: AlignmentAccount, after: AlignmentAccount, steps: Co
         "against": before.against,
         **{name: [account.mean(name).tolist() for account in (before, after)] for name in measures},
     }
+
+
+def aligned_after(
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, alignment: AlignmentJob | None
+) -> dict[str, Any]:
+    """What the result says of alignment, with the model as it is trained; nothing where none was asked for."""
+    if alignment is None:
+        return {}
+    after = alignment_account(
+        model,
+        tokenizer,
+        alignment.valid,
+        against=str(alignment.before.against),
+        steering=alignment.shift,
+    )
+    return {"alignment": alignment_facts(alignment.before, after, alignment.steps), **shift_facts(alignment)}
+
+
+def shift_facts(alignment: AlignmentJob) -> dict[str, Any]:
+    """What the result says of a shift, which is no part of what was trained and must act where that is used."""
+    return {} if alignment.shift is None else {"shift": {**alignment.shift.facts(), "folder": SHIFT}}
+
+
+def save_shift(folder: Path, alignment: AlignmentJob | None) -> None:
+    """The recipes of the shift, in a folder of their own beside what was trained."""
+    if alignment is not None and alignment.shift is not None:
+        alignment.shift.save(folder / SHIFT)
+
+
+def bits_of_test(
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, texts: Corpus, alignment: AlignmentJob | None
+) -> dict[Language, float]:
+    """Bits per byte of test text, shifted where the training was."""
+    if alignment is None or alignment.shift is None:
+        return bits_per_byte(model, tokenizer, texts)
+    return alignment.shift.bits_per_byte(texts)
