@@ -677,14 +677,14 @@ def shift(inputs: Inputs) -> RowResult:
 def trained_with_shift(runs: Mapping[str, list[dict[str, Any]]]) -> Headline:
     """Bits per byte and retrieval by language, with the shift in place, beside contrast alone and wrong means."""
     material, stream = alignment_material(), stream_shift()
-    tags = [tag for tag in LANGUAGES if tag != "en"]
+    english, *tags = map(Language, LANGUAGES)
     before = runs["shift"][0]["bits"][0]
     untrained = stream["shift"].bits_per_byte(material.texts["test"].head(40))
 
-    def changes(kind: str, tag: str) -> list[float]:
+    def changes(kind: str, tag: Language) -> list[float]:
         return [run["bits"][1][tag] - before[tag] for run in runs[kind]]
 
-    def found(kind: str, tag: str) -> list[float]:
+    def found(kind: str, tag: Language) -> list[float]:
         return [float(run["after"].retrieval[tag][material.layer]) for run in runs[kind]]
 
     def line(kind: str) -> str:
@@ -704,7 +704,7 @@ def trained_with_shift(runs: Mapping[str, list[dict[str, Any]]]) -> Headline:
         "multilingual tuning (mathematics, reasoning, classification; 7 to 13 billion parameters)",
         ours=f"fi trained by text, fi and hi aligned with en at layer {material.layer}, text shifted after layer "
         f"{first} and back after {last}; change of bits per byte from the untouched model, and share of translations "
-        f"found at the aligned layer ({begun} before): {line('shift')}; en changes by {span(changes('shift', 'en'))}",
+        f"found at the aligned layer ({begun} before): {line('shift')}; en changes by {span(changes('shift', english))}",
         control=f"contrast without a shift: {line('right pairs')}; means of the other language: "
         f"{line('crossed shift')}; the shift without training: "
         + ", ".join(f"{tag} {untrained[tag] - before[tag]:+.3f}" for tag in tags),

@@ -18,6 +18,7 @@ def row(target, against, depth, estimate, task="a translation from fr"):
         claim=f"logit lens, right word of {task}, probability",
         language=target,
         control="the words of other concepts",
+        n=5,
         estimate=estimate,
         site="0.resid_in" if depth == 0 else f"{depth - 1}.resid_out",
         against=against,

@@ -204,7 +204,8 @@ def test_the_command_writes_rows_and_a_map(tmp_path, capsys, tokenizer):
     assert not result["learnt_nothing"]
     assert set(result["best_source"]) == set(LINES) and {"model", "tokens"} <= set(result["choice"])
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
-    assert len(rows) == 16 + len(result["choice"])
+    assert len(rows) == 16 + len(result["choice"]) + len(result["change_of_spaces"])
+    assert set(result["change_of_spaces"]) == {*result["choice"], "gain"} - {TOGETHER}
     pair = next(row for row in rows if row["language"] == "fi" and row["against"] == "de")
     assert pair["n"] == 1 and pair["estimate"] is not None and "bits per byte" in pair["note"]
     page = (tmp_path / "out" / "transfer.html").read_text()
@@ -243,7 +244,7 @@ def test_spaces_move_with_the_planted_table_and_with_gain_and_equal_scipys_means
     change = 0.1 - 0.02 * near + 0.001 * rng.standard_normal((7, 7))
     gain = random_gain(seed=5)
     gain[3] = 0.0  # learnt nothing: its row is left out
-    matrix = replace(matrix_of(gain), moved_by=np.stack([change, change + 0.01 * noise], axis=-1)[None])
+    matrix = replace(matrix_of(gain), moved_by=np.stack([change, change + 0.002 * noise], axis=-1)[None])
     found = {one.table: one for one in space_changes(matrix, {"planted": near, "noise": noise}, draws=199)}
     assert set(found) == {"planted", "noise", GAIN} and isinstance(found[GAIN], SpaceChange)
     assert found["planted"].correlation < -0.9 and found["planted"].p_adjusted == pytest.approx(1 / 200)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from babelscope.controls import Evidence
 from babelscope.errors import LanguageError
 from babelscope.figures.probes_geometry import DepthLine, depth_lines, depth_map, latent_language_map
 from babelscope.probes.lens import token_energies, translations
@@ -114,7 +115,7 @@ def gaps_asked(job: ProbeJob, task: ClozeTask) -> Findings:
             f"language of both beside {job.against}; add text or sentences"
         )
     lines = mass_lines(readings, job.against)
-    rows = [row for reading in readings for row in reading.rows()]
+    rows: list[Evidence] = [row for reading in readings for row in reading.rows()]
     return Findings(rows, {"cloze": depth_lines(panels={"probability of the right word": lines})})
 
 
