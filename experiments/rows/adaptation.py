@@ -704,7 +704,8 @@ def trained_with_shift(runs: Mapping[str, list[dict[str, Any]]]) -> Headline:
         "multilingual tuning (mathematics, reasoning, classification; 7 to 13 billion parameters)",
         ours=f"fi trained by text, fi and hi aligned with en at layer {material.layer}, text shifted after layer "
         f"{first} and back after {last}; change of bits per byte from the untouched model, and share of translations "
-        f"found at the aligned layer ({begun} before): {line('shift')}; en changes by {span(changes('shift', english))}",
+        f"found at the aligned layer ({begun} before): {line('shift')}; en changes by "
+        f"{span(changes('shift', english))}",
         control=f"contrast without a shift: {line('right pairs')}; means of the other language: "
         f"{line('crossed shift')}; the shift without training: "
         + ", ".join(f"{tag} {untrained[tag] - before[tag]:+.3f}" for tag in tags),

@@ -831,7 +831,8 @@ def changed_spaces() -> tuple[list[Witness], Headline]:
     trained = np.flatnonzero(matrix.learnt)
     gaps = []
     for name, table in {**tables, GAIN: matrix.gain}.items():
-        by_scipy = [spearmanr(table[i, np.arange(n) != i], change[i, np.arange(n) != i]).statistic for i in trained]
+        results: list[Any] = [spearmanr(table[i, np.arange(n) != i], change[i, np.arange(n) != i]) for i in trained]
+        by_scipy = [result.statistic for result in results]
         gaps.append(abs(found[name].correlation - float(np.mean(by_scipy))))
     source, target = int(trained[0]), (int(trained[0]) + 1) % n
     by_hand = change_by_hand(model, tokenizer, texts, matrix, source, target)

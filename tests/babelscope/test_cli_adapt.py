@@ -18,6 +18,7 @@ from babelscope.adaptation.alignment_account import AlignmentAccount
 from babelscope.adapters.lora_adapter import LoraAdapter
 from babelscope.cli import main
 from babelscope.cli.adaptation_job import saying_no_gain
+from babelscope.cli.adapting import run_adapt
 from babelscope.cli.alignment_job import area_ends
 from babelscope.cli.asking import open_steering
 from babelscope.errors import MeasurementError, PrerequisiteError
@@ -168,6 +169,7 @@ def test_a_shift_is_trained_with_and_left_beside_what_needs_it(capsys, caplog, f
     if baseline == "none":
         open_steering(out, 1.0, "raw")
         assert "was trained with a shift of the stream" in caplog.text
+        assert run_adapt.__doc__ is not None and "in OUT/shift and must steer" in run_adapt.__doc__
     assert not (folder / "bad").exists()
 
 

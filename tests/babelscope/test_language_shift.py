@@ -18,7 +18,7 @@ from babelscope.languages import Language
 from babelscope.sites import Site
 from babelscope.steering.directions import language_mean
 from babelscope.subnetworks import Bank, Contrast, ContrastSteps, ParallelPairs, Subnetwork, contrastive_loss, rows_loss
-from babelscope.subnetworks.row_steering import RowSteering, steered_rows
+from babelscope.subnetworks.row_steering import RowSteering, rows_with
 from babelscope.subnetworks.translation_pairs import mean_states
 
 LINES = {
@@ -128,7 +128,7 @@ def test_each_row_of_a_mixture_is_shifted_as_its_language():
     shift, layout = shift_of(model), layout_of(model)
     rows, tags = held.mixture.rows(0, 6), held.mixture.languages(0, 6)
     assert set(tags) == {EU, EN, FI} and [held.mixture.row(i)[0] for i in range(6)] == list(tags)
-    with torch.no_grad(), steered_rows(shift, tags):
+    with torch.no_grad(), rows_with(shift, tags):
         together = layout.run(rows.input_ids, positions=rows.position_ids)
     for row, tag in enumerate(tags):
         with torch.no_grad(), shift.over((tag,)):

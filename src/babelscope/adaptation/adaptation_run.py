@@ -37,7 +37,7 @@ from babelscope.subnetworks import (
 )
 from babelscope.subnetworks.flow import gradients_on
 from babelscope.subnetworks.forms import Form, Recompute
-from babelscope.subnetworks.row_steering import RowSteering, steered_rows
+from babelscope.subnetworks.row_steering import RowSteering, rows_with
 
 
 class BeforeAfter(NamedTuple):
@@ -251,7 +251,7 @@ class Ruler:
         layout = layout_of(self.material.model)
         similarity: dict[Language, Tensor] = {}
         for part in self.material.test:
-            with steered_rows(steering, (part.language,)):
+            with rows_with(steering, (part.language,)):
                 means = sentence_means(layout, first_documents(part))
             similarity[part.language] = mean_cosine(self.means[part.language].double(), means)
         return Reading(after, self.moved(student), similarity)

@@ -12,7 +12,7 @@ from babelscope.models.plain import CausalModel
 from babelscope.probes.geometry.alignment import cosine_matrix, mexa
 from babelscope.probes.geometry.sentences import Sentences, record_sentences
 from babelscope.steering.directions.subspaces import covariance_distance, nearest_layers
-from babelscope.subnetworks.row_steering import RowSteering, steered_rows
+from babelscope.subnetworks.row_steering import RowSteering, rows_with
 
 
 class AlignmentAccount(NamedTuple):
@@ -63,7 +63,7 @@ def alignment_account(
         translations,
         sentences=longest,
         poolings=("mean", "weighted"),
-        steered=lambda tag: steered_rows(steering, (tag,)),
+        steered=lambda tag: rows_with(steering, (tag,)),
     )
     return account_of(sentences, base)
 

@@ -12,7 +12,7 @@ from babelscope.languages import Language
 from babelscope.models import Layout
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks import Mixture, mix_texts
-from babelscope.subnetworks.row_steering import RowSteering, steered_rows
+from babelscope.subnetworks.row_steering import RowSteering, rows_with
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,6 @@ class Material:
         """Bits per byte of every test language, by the model as it is now, each with what acts on its rows."""
         by_language: dict[Language, float] = {}
         for test_set in self.test:
-            with steered_rows(steering, (test_set.language,)):
+            with rows_with(steering, (test_set.language,)):
                 by_language[test_set.language] = document_losses(layout, test_set).bits_per_byte
         return by_language

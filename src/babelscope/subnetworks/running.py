@@ -20,7 +20,7 @@ from babelscope.runs import duration, peak_mib
 from babelscope.subnetworks.flow import check_flow
 from babelscope.subnetworks.loss import rows_loss
 from babelscope.subnetworks.packing import Mixture
-from babelscope.subnetworks.row_steering import RowSteering, steered_rows
+from babelscope.subnetworks.row_steering import RowSteering, rows_with
 from babelscope.subnetworks.schedule import LearningRate
 from babelscope.subnetworks.translation_pairs import ContrastSteps
 
@@ -260,7 +260,7 @@ class Training:
         scored = sum(int(part.scored.sum()) for part in parts)
         total = 0.0
         for start, part in zip(starts, parts, strict=True):
-            with steered_rows(self.steering, self.mixture.languages(start, size)):
+            with rows_with(self.steering, self.mixture.languages(start, size)):
                 loss = rows_loss(self.layout, part, 1 / scored)
                 loss.backward()
             total += float(loss.detach())
@@ -270,7 +270,7 @@ class Training:
     def measure(self) -> float:
         """Held-out bits per byte of the target language."""
         assert self.held_out is not None
-        with steered_rows(self.steering, (self.held_out.language,)):
+        with rows_with(self.steering, (self.held_out.language,)):
             return document_losses(self.layout, self.held_out).bits_per_byte
 
     @property

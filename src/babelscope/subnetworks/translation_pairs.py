@@ -17,7 +17,7 @@ from babelscope.errors import CorpusError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout
 from babelscope.sites import Site
-from babelscope.subnetworks.row_steering import RowSteering, steered_rows
+from babelscope.subnetworks.row_steering import RowSteering, rows_with
 
 ContrastDirection = Literal["symmetric", "one-sided"]
 
@@ -186,7 +186,7 @@ class ContrastSteps:
         batch = self.pairs.batch(self.before(step), self.contrast.size)
         means = []
         for side in batch:
-            with steered_rows(steering, side.languages):
+            with rows_with(steering, side.languages):
                 means.append(mean_states(layout, side, self.contrast.layer))
         loss = contrastive_loss(*means, temperature=self.contrast.temperature, direction=self.contrast.direction)
         loss.backward()
