@@ -20,6 +20,6 @@ class RowSteering(Protocol):
         ...
 
 
-def steered_rows(steering: RowSteering | None, languages: Sequence[Language]) -> AbstractContextManager[Any]:
+def rows_with(steering: RowSteering | None, languages: Sequence[Language]) -> AbstractContextManager[Any]:
     """`steering.over(languages)`; nothing acts where there is none."""
     return nullcontext() if steering is None else steering.over(languages)
