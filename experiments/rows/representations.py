@@ -832,7 +832,7 @@ def changed_spaces() -> tuple[list[Witness], Headline]:
     gaps = []
     for name, table in {**tables, GAIN: matrix.gain}.items():
         results: list[Any] = [spearmanr(table[i, np.arange(n) != i], change[i, np.arange(n) != i]) for i in trained]
-        by_scipy = [result.statistic for result in results]
+        by_scipy = np.nan_to_num([result.statistic for result in results])  # constant: no correlation, 0 here
         gaps.append(abs(found[name].correlation - float(np.mean(by_scipy))))
     source, target = int(trained[0]), (int(trained[0]) + 1) % n
     by_hand = change_by_hand(model, tokenizer, texts, matrix, source, target)

@@ -160,6 +160,9 @@ def test_what_is_saved_gives_the_scores_that_were_measured(tmp_path):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     shift.save(tmp_path)
     recipe = SteeringRecipe.load(tmp_path / "eu")
+    result.delta.save(tmp_path / "delta")
+    assert "steer with them too" in (tmp_path / "delta" / "README.md").read_text()
+    assert result.delta.parameters["steering"] == shift.facts()
     assert recipe.parameters["method"] == "shift and shift back"
     texts = as_corpus(
         {part.language: [f"etxe {i} handia da eta berdea" for i in range(5)] for part in material(model).test}

@@ -202,6 +202,7 @@ def adapt(
     def at_end() -> None:
         readings.append(ruler.read(student, final(), shift))
         facts = {"method": method, "steps": steps, "best_step": run.best_step}
+        facts |= {} if shift is None else {"steering": shift.facts()}
         changes.append(trained_change(student, material, origin, facts))
         aligned_after.append(account(shift))
 

@@ -121,5 +121,9 @@ def open_steering(path: Path, strength: float, unit: Literal["raw", "unit", "rel
         return open_recipe(path, strength, unit)
     delta = Delta.load(path)
     if "steering" in delta.parameters:
-        log.warning("%s was trained with a shift of the stream, which does not act here: see its card", path)
+        log.warning(
+            "%s was trained with a shift of the stream, which does not act here; its recipes are in %s",
+            path,
+            path / "shift",
+        )
     return delta
