@@ -699,7 +699,7 @@ def overlay_witness(inputs: Inputs, translated: LatentTranslation, filled: Laten
         courses = {name: lens_courses(read_evidence(f / "lens" / "results.jsonl"), name) for name, f in folders.items()}
     tasks = ("translation", "cloze")
     figure = lens_overlay(panels={task: [by_task[task] for by_task in courses.values()] for task in tasks}, pivot="en")
-    lines = iter(figure.data)
+    lines = iter(cast(Any, figure).data)
     gaps = []
     for number in range(len(tasks)):
         for pair in readings.values():
