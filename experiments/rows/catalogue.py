@@ -74,7 +74,7 @@ ROWS: dict[int, RowEntry] = {
     14: RowEntry(
         "Shift to the dominant language and back (ShifCon)",
         "arXiv:2410.19453",
-        "adapt --objective align",
+        "adapt --objective shift",
         "adaptation:shift",
     ),
     15: RowEntry("Training only a language's subnetwork", "arXiv:2510.13580", "adapt", "adaptation:subnetwork"),

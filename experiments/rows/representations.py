@@ -3,23 +3,30 @@
 import json
 import lzma
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
 import torch
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import distance
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 from sklearn.linear_model import RidgeClassifier
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
+from babelscope.adaptation import Material, adapt
+from babelscope.adaptation.language_nearness import nearness_tables
+from babelscope.adaptation.space_changes import GAIN, space_changes
+from babelscope.adaptation.transfer_runs import TransferMatrix, transfer_matrix
+from babelscope.controls import write_evidence
 from babelscope.corpus import load_corpus
+from babelscope.figures.lens_overlay import lens_overlay
 from babelscope.languages import Language
 from babelscope.models import open_model
 from babelscope.probes.geometry.entries import NO_SCRIPT, embedding_tables
@@ -30,10 +37,14 @@ from babelscope.probes.geometry.sentences import Sentences, record_sentences
 from babelscope.probes.geometry.similarity_table import SimilarityIndex, similarity_indices
 from babelscope.probes.geometry.trees import similarity_tree
 from babelscope.probes.geometry.writing_systems import neighbour_scripts, pair_separability
+from babelscope.probes.lens.cloze import cloze_prompts, latent_cloze, read_cloze
+from babelscope.probes.lens.prompt_answers import answer_tokens
 from babelscope.probes.lens.token_energies import token_energy
-from babelscope.probes.lens.translations import answer_tokens, latent_translation, translation_prompts
+from babelscope.probes.lens.translations import LatentTranslation, latent_translation, translation_prompts
 from babelscope.probes.lens.word_lists import read_words
 from babelscope.reference import MODEL
+from babelscope.report.folder_sections import read_evidence
+from babelscope.report.lens_comparison import lens_courses
 from babelscope.sites import Site
 from babelscope.vocabulary import token_costs, vocabulary_allocation
 from babelscope.vocabulary.entry_scripts import script_of
@@ -530,7 +541,7 @@ def planted_overlap() -> Planted:
 
 
 def measure_latent(inputs: Inputs) -> RowResult:
-    """Row 19: translation and repetition under the lens with all prefixes of a word, and token energy."""
+    """Row 19: translation, repetition and cloze under the lens with all prefixes of a word, and token energy."""
     model, tokenizer = open_model(inputs.gemma, device="cpu", dtype="float32")
     words = read_words("reference")
     settings = {"target": "zh", "pivot": "en", "shots": 4, "draws": 99, "seed": 0}
@@ -550,29 +561,23 @@ def measure_latent(inputs: Inputs) -> RowResult:
     spread = unit.T @ unit / len(unit)
     average = np.sqrt((spread**2).sum())
     for concept, prompt in zip(translated.concepts, prompts, strict=True):
-        ids = plain_tokenizer(prompt, return_tensors="pt").input_ids
-        states: list[torch.Tensor] = []
-        hooks = [
-            layer.register_forward_hook(lambda *seen, into=states: into.append(first_of(seen[2])[0, -1]))
-            for layer in plain.model.layers
-        ]
-        with torch.no_grad():
-            embedded = plain.model.embed_tokens(ids)[0, -1]
-            plain.model(ids)
-            stream = torch.stack([embedded, *states])
-            logits = plain.lm_head(plain.model.norm(stream)).double()
-        for hook in hooks:
-            hook.remove()
-        probability = torch.softmax(logits, dim=-1).numpy()
-        begins = {tag: prefixes_by_hand(words[concept][tag], pieces, special) for tag in words[concept]}
-        chinese, english = (
-            sorted(begins[tag] - set().union(*(begins[other] for other in begins if other != tag)))
-            for tag in (Language("zh"), Language("en"))
-        )
-        masses.append(np.stack([probability[:, chinese].sum(1), probability[:, english].sum(1)], axis=1))
+        stream, probability = stream_by_hand(plain, plain_tokenizer, prompt)
+        masses.append(mass_by_hand(probability, words[concept], pieces, special))
         directions = stream.double().numpy()
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         energies.append(np.sqrt(np.einsum("dh,hk,dk->d", directions, spread, directions)) / average)
+    cloze = read_cloze("reference")
+    filled = latent_cloze(model, tokenizer, cloze, language="zh", pivot="en", draws=99, seed=0)
+    gaps = {prompt.concept: prompt.text for prompt in cloze_prompts(cloze, "zh")}
+    filled_by_hand = [
+        mass_by_hand(stream_by_hand(plain, plain_tokenizer, gaps[name])[1], cloze.words[name], pieces, special)
+        for name in filled.concepts
+    ]
+    gap_columns = [filled.index("zh"), filled.index("en")]
+    gap_mass = filled.mass.numpy()[:, gap_columns]
+    gap_leads = np.flatnonzero((gap_mass[:, 1] > gap_mass[:, 0]) & (filled.p.numpy()[:, gap_columns[1]] <= 0.05))
+    gap_peak = int(gap_leads[gap_mass[gap_leads, 1].argmax()]) if len(gap_leads) else 0
+    gap_end = bool(gap_mass[-1, 0] > gap_mass[-1, 1]) and float(filled.p[-1, gap_columns[0]]) <= 0.05
     columns = [translated.index("zh"), translated.index("en")]
     mass = translated.mass.numpy()[:, columns]
     english_leads = np.flatnonzero((mass[:, 1] > mass[:, 0]) & (translated.p.numpy()[:, columns[1]] <= 0.05))
@@ -593,6 +598,12 @@ def measure_latent(inputs: Inputs) -> RowResult:
                 difference=float(np.abs(energy.energy.numpy() / np.stack(energies) - 1).max()),
                 bar=1e-4,
             ),
+            Witness(
+                what=f"the same mass in the cloze task, zh and en, {len(filled.concepts)} prompts",
+                difference=float(np.abs(gap_mass - np.mean(filled_by_hand, axis=0)).max()),
+                bar=1e-5,
+            ),
+            overlay_witness(inputs, translated, filled),
         ],
         headlines=[
             Headline(
@@ -614,6 +625,18 @@ def measure_latent(inputs: Inputs) -> RowResult:
                 verdict="in shape" if again[:, 1].max() < mass[:, 1].max() < again[-1, 0] else "not",
             ),
             Headline(
+                paper="filling a gap in a Chinese sentence, Llama 2 gives the English word more than the Chinese "
+                "one in middle layers too",
+                ours=f"{len(filled.concepts)} of 44 sentences written here: English leads at {len(gap_leads)} of "
+                f"{len(gap_mass)} depths, most at depth {gap_peak} ({gap_mass[gap_peak, 1]:.3f} against "
+                f"{gap_mass[gap_peak, 0]:.3f}); at the end Chinese {gap_mass[-1, 0]:.3f}, English "
+                f"{gap_mass[-1, 1]:.4f}; {100 * filled.solved:.0f} % of gaps filled",
+                control=f"words of other concepts at depth {gap_peak}: "
+                f"{float(filled.null[gap_peak, gap_columns[1]]):.3f}",
+                model="Gemma 3 270M",
+                verdict="reproduced" if len(gap_leads) and gap_end else "not",
+            ),
+            Headline(
                 paper="token energy stays low up to the late layers of Llama 2 and rises to the end",
                 ours=f"{course[1]:.2f} after the first layer, {course[len(course) // 2]:.2f} half-way, "
                 f"{course[-2]:.2f} and {course[-1]:.2f} after the last two",
@@ -623,8 +646,69 @@ def measure_latent(inputs: Inputs) -> RowResult:
             ),
         ],
         planted=[planted_words()],
-        absent=["the cloze task: its sentences were written by GPT-4", "several models in one figure"],
     )
+
+
+def stream_by_hand(plain: Any, tokenizer: Any, prompt: str) -> tuple[torch.Tensor, np.ndarray]:
+    """The stream after a prompt at every depth, by plain hooks, and what the head says of it."""
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    states: list[torch.Tensor] = []
+    hooks = [
+        layer.register_forward_hook(lambda *seen, into=states: into.append(first_of(seen[2])[0, -1]))
+        for layer in plain.model.layers
+    ]
+    with torch.no_grad():
+        embedded = plain.model.embed_tokens(ids)[0, -1]
+        plain.model(ids)
+        stream = torch.stack([embedded, *states])
+        logits = plain.lm_head(plain.model.norm(stream)).double()
+    for hook in hooks:
+        hook.remove()
+    return stream, torch.softmax(logits, dim=-1).numpy()
+
+
+def mass_by_hand(
+    probability: np.ndarray, words: Mapping[Language, str], pieces: dict[int, str], special: set[int]
+) -> np.ndarray:
+    """Probability of all prefixes of a concept's Chinese and English words that no other language's word has."""
+    begins = {tag: prefixes_by_hand(word, pieces, special) for tag, word in words.items()}
+    columns = [
+        sorted(begins[tag] - set().union(*(begins[other] for other in begins if other != tag)))
+        for tag in (Language("zh"), Language("en"))
+    ]
+    return np.stack([probability[:, entries].sum(1) for entries in columns], axis=1)
+
+
+def overlay_witness(inputs: Inputs, translated: LatentTranslation, filled: LatentTranslation) -> Witness:
+    """What the figure of two models holds beside what was measured: of both tasks, in Gemma and the bundled model."""
+    small, tokenizer = open_model("reference", device="cpu", dtype="float32")
+    words, cloze = read_words("reference"), read_cloze("reference")
+    readings = {
+        "Gemma 3 270M": (translated, filled),
+        "bundled model": (
+            latent_translation(small, tokenizer, words, source="fr", target="zh", entries="first"),
+            latent_cloze(small, tokenizer, cloze, language="zh", entries="first"),
+        ),
+    }
+    with TemporaryDirectory() as place:
+        folders = {name: Path(place) / name for name in readings}
+        for name, folder in folders.items():
+            (folder / "lens").mkdir(parents=True)
+            rows = [row for reading in readings[name] for row in reading.rows()]
+            write_evidence(rows, folder / "lens" / "results.jsonl")
+        courses = {name: lens_courses(read_evidence(f / "lens" / "results.jsonl"), name) for name, f in folders.items()}
+    tasks = ("translation", "cloze")
+    figure = lens_overlay(panels={task: [by_task[task] for by_task in courses.values()] for task in tasks}, pivot="en")
+    lines = iter(cast(Any, figure).data)
+    gaps = []
+    for number in range(len(tasks)):
+        for pair in readings.values():
+            reading = pair[number]
+            expected = [reading.mass[:, reading.index(tag)].numpy() for tag in ("zh", "en")]
+            expected.append(reading.null[:, reading.index("zh")].numpy())
+            gaps += [float(np.abs(np.array(next(lines).y) - values).max()) for values in expected]
+    return Witness(what=f"{len(gaps)} lines of the figure of two models beside the measured ones",
+                   difference=max(gaps), bar=1e-9)  # fmt: skip
 
 
 def first_of(output: Any) -> torch.Tensor:
@@ -672,7 +756,7 @@ RELATED = ("en", "ar", "cs", "de", "es", "fi", "fr", "hi", "id", "it", "ja", "pl
 
 
 def measure_trees(inputs: Inputs) -> RowResult:
-    """Row 23: similarity of languages against lexical, genetic, geographic and typological nearness."""
+    """Row 23: similarity of languages, and the change of their spaces, against their nearness."""
     model, tokenizer = open_model(inputs.gemma, device="cpu", dtype="float32")
     texts = pud(inputs.corpora, RELATED)
     sentences = record_sentences(model, tokenizer, texts, sentences=30, poolings=("mean",))
@@ -697,6 +781,7 @@ def measure_trees(inputs: Inputs) -> RowResult:
     whole = ", ".join(f"{name} {test.correlation:.2f} (p {test.p:.3f})" for name, test in tests.items())
     given = ", ".join(f"{name} {test.partial:.2f} (p {test.partial_p:.3f})" for name, test in tests.items())
     sure = [name for name, test in tests.items() if test.p <= 0.05]
+    further_witnesses, further = changed_spaces()
     return RowResult(
         witnesses=[
             Witness(
@@ -710,6 +795,7 @@ def measure_trees(inputs: Inputs) -> RowResult:
                 difference=float(difference),
                 bar=1e-9,
             ),
+            *further_witnesses,
         ],
         headlines=[
             Headline(
@@ -718,13 +804,122 @@ def measure_trees(inputs: Inputs) -> RowResult:
                 control=f"script taken out: {given}",
                 model="Gemma 3 270M",
                 verdict="in shape" if {"genetic", "geographic"} <= set(sure) else "not",
-            )
+            ),
+            further,
         ],
-        planted=[planted_distance()],
-        absent=[
-            "choice of a source language for transfer, tested by training",
-            "change of every language's space under adaptation: two languages are watched",
-        ],
+        planted=[planted_distance(), planted_changes()],
+    )
+
+
+ADAPTED_STEPS, SENTENCES_CHANGED = 9, 16
+
+
+def changed_spaces() -> tuple[list[Witness], Headline]:
+    """All languages of the bundled text: trained on each in turn, how far does the space of each other one move?"""
+    model, tokenizer = open_model("reference", device="cpu", dtype="float32")
+    texts = {
+        "train": load_corpus("reference", split="train"),
+        "valid": load_corpus("reference", split="valid").head(SENTENCES_CHANGED),
+        "test": load_corpus("reference", split="test").head(SENTENCES_CHANGED),
+    }
+    settings: dict[str, Any] = {"steps": ADAPTED_STEPS, "tokens_per_step": 512, "max_length": 64}
+    matrix = transfer_matrix(model, tokenizer, texts, seeds=(0,), **settings)
+    tables = nearness_tables(model, tokenizer, texts["valid"], words=read_words("reference"))
+    found = {change.table: change for change in space_changes(matrix, tables, draws=999)}
+    assert matrix.moved_by is not None
+    change, n = matrix.moved_by[0].mean(axis=2), len(matrix.languages)
+    trained = np.flatnonzero(matrix.learnt)
+    gaps = []
+    for name, table in {**tables, GAIN: matrix.gain}.items():
+        results: list[Any] = [spearmanr(table[i, np.arange(n) != i], change[i, np.arange(n) != i]) for i in trained]
+        by_scipy = np.nan_to_num([result.statistic for result in results])  # constant: no correlation, 0 here
+        gaps.append(abs(found[name].correlation - float(np.mean(by_scipy))))
+    source, target = int(trained[0]), (int(trained[0]) + 1) % n
+    by_hand = change_by_hand(model, tokenizer, texts, matrix, source, target)
+    said = "; ".join(f"{name} {one.correlation:.2f} (p {one.p_adjusted:.3f})" for name, one in found.items())
+    sure = {name for name, one in found.items() if one.p_adjusted <= 0.05}
+    distances = set(tables) - {"model"}
+    trained_change = float(np.diag(change)[trained].mean())
+    elsewhere = float(change[trained][~np.eye(n, dtype=bool)[trained]].mean())
+    headline = Headline(
+        paper="how far fine-tuning moves a language's space goes with its distance from the language that is tuned, "
+        "and with transfer (arXiv:2305.02151)",
+        ours=f"{len(trained)} of {n} languages trained in turn, {ADAPTED_STEPS} steps of whole MLPs; 1 - cosine of a "
+        f"sentence before and after, mean over layers: {trained_change:.4f} of the trained language, {elsewhere:.4f} "
+        f"of others; rank correlation of this change with nearness and with what the language gained: {said}; which "
+        "source is to be chosen for a target, tested by training, is row 43",
+        control="languages change places in the tables: correlations "
+        f"{min(one.null for one in found.values()):.2f} to {max(one.null for one in found.values()):.2f}",
+        model="the bundled model, 9 million parameters",
+        verdict="in shape" if GAIN in sure and sure & distances else "not",
+    )
+    return [
+        Witness(what=f"rank correlation of {len(gaps)} tables with the change of spaces, scipy", difference=max(gaps),
+                bar=1e-9),
+        Witness(
+            what=f"change of {matrix.languages[target]} by training on {matrix.languages[source]}, "
+            f"{matrix.moved_by.shape[3]} layers, by transformers' hidden states",
+            difference=float(np.abs(by_hand - matrix.moved_by[0, source, target]).max()),
+            bar=1e-5,
+        ),
+    ], headline  # fmt: skip
+
+
+def change_by_hand(
+    model: Any, tokenizer: Any, texts: dict[str, Any], matrix: TransferMatrix, source: int, target: int
+) -> np.ndarray:
+    """1 - mean cosine of mean hidden states before and after the same training, by layer."""
+    tags = matrix.languages
+    material = Material.prepare(
+        model, tokenizer, language=tags[source], documents=texts["train"][tags[source]],
+        dev=texts["valid"][tags[source]], test={tag: texts["test"][tag] for tag in (tags[source], tags[target])},
+        max_length=64, seed=0,
+    )  # fmt: skip
+    delta = adapt(
+        material, "ffn", steps=ADAPTED_STEPS, learning_rate=matrix.learning_rate, tokens_per_step=512,
+        evaluate_every=ADAPTED_STEPS // 3, trail_every=10**9, seed=0,
+    ).delta  # fmt: skip
+    assert delta is not None
+    special = set(tokenizer.all_special_ids)
+
+    def means() -> np.ndarray:
+        rows = []
+        for document in texts["test"][tags[target]]:
+            ids = tokenizer(document.text, return_tensors="pt").input_ids
+            states: list[torch.Tensor] = []
+            hooks = [
+                layer.register_forward_hook(lambda *seen, into=states: into.append(first_of(seen[2])[0]))
+                for layer in model.model.layers
+            ]
+            with torch.no_grad():
+                model(ids)
+            for hook in hooks:
+                hook.remove()
+            counted = torch.tensor([token not in special for token in ids[0].tolist()])
+            rows.append(np.stack([state[counted].double().mean(dim=0).numpy() for state in states]))
+        return np.stack(rows)
+
+    before = means()
+    with delta.applied(model):
+        after = means()
+    lengths = np.linalg.norm(before, axis=2) * np.linalg.norm(after, axis=2)
+    return 1 - ((before * after).sum(axis=2) / lengths).mean(axis=0)
+
+
+def planted_changes() -> Planted:
+    """Of five tables of nearness one made the change of twelve languages' spaces."""
+    rng = np.random.default_rng(1)
+    tables = {f"table {k}": rng.standard_normal((12, 12)) for k in range(5)}
+    moved = 0.1 * tables["table 3"] + 0.02 * rng.standard_normal((12, 12))
+    matrix = TransferMatrix(
+        tuple(map(Language, RELATED[:12])), np.zeros(12), 1 + rng.random((1, 12, 12)), "ffn", 1, 0.1,
+        np.stack([moved, moved], axis=-1)[None],
+    )  # fmt: skip
+    passed = {change.table for change in space_changes(matrix, tables, draws=199) if change.p_adjusted <= 0.01}
+    return Planted(
+        what="one of five tables made the change of twelve languages",
+        recall=float("table 3" in passed),
+        precision=len(passed & {"table 3"}) / max(1, len(passed)),
     )
 
 

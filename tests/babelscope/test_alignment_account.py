@@ -55,7 +55,7 @@ def test_a_layer_where_translations_coincide_is_found():
     assert isinstance(account, AlignmentAccount) and account.best_layer() == 1 and 1 in account.area
     assert account.mexa["fi"].tolist()[1] == account.retrieval["fi"].tolist()[1] == 1
     assert max(account.retrieval["fi"].tolist()[::2]) < 0.3 and abs(float(account.unrelated["fi"][1])) < 0.1
-    facts = alignment_facts(account, account, ContrastSteps(Contrast(1), ParallelPairs((), ((),), 0)))
+    facts = alignment_facts(account, account, ContrastSteps(Contrast(1), ParallelPairs((), ((),), (), 0)))
     assert facts["layer"] == 1 and facts["retrieval"][0] == account.retrieval["fi"].tolist() == facts["retrieval"][1]
     vectors[:, 2] = 1.0 + 0.001 * vectors[:, 2]
     assert float(account_of(sentences, "en").unrelated["fi"][1]) > 0.99

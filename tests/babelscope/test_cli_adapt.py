@@ -13,11 +13,16 @@ from conftest import tiny_model
 from training_cases import OTHERS, TEXT, some_neurons
 from transformers import AutoModelForCausalLM
 
-from babelscope import Delta, Language, NeuronSet, layout_of
+from babelscope import Delta, Language, NeuronSet, SteeringRecipe, layout_of, open_model, steer
+from babelscope.adaptation.alignment_account import AlignmentAccount
 from babelscope.adapters.lora_adapter import LoraAdapter
 from babelscope.cli import main
 from babelscope.cli.adaptation_job import saying_no_gain
-from babelscope.errors import PrerequisiteError
+from babelscope.cli.adapting import run_adapt
+from babelscope.cli.alignment_job import area_ends
+from babelscope.cli.asking import open_steering
+from babelscope.errors import MeasurementError, PrerequisiteError
+from babelscope.evaluation import bits_per_byte
 from babelscope.subnetworks import Bank, ElementDelta
 from babelscope.subnetworks.running import Training
 
@@ -135,6 +140,44 @@ def test_translations_are_aligned_at_the_layer_where_most_are_found(capsys, fold
     (folder / "pairs" / "valid" / "eu.txt").write_text("one line\n")
     code, _, err = call(capsys, folder, *aligned, "--out", folder / "bad")
     assert code == 1 and "parallel" in err.splitlines()[-1] and not (folder / "bad").exists()
+
+
+@pytest.mark.parametrize("baseline", ["none", "lora"])
+def test_a_shift_is_trained_with_and_left_beside_what_needs_it(capsys, caplog, folder, baseline):
+    for split, cut in (("train", slice(10, 30)), ("valid", slice(0, 8))):
+        (folder / "pairs" / split).mkdir(parents=True)
+        for tag, lines in {**OTHERS, "eu": [f"etxe {i} handia da" for i in range(30)]}.items():
+            (folder / "pairs" / split / f"{tag}.txt").write_text("\n".join(lines[cut]) + "\n")
+    words = ("--objective", "shift", "--pairs", folder / "pairs", "--align-pairs", 8, "--learning-rate", 1e-2)
+    words += ("--baseline", baseline)
+    out = folder / "out"
+    code, result, err = call(capsys, folder, *words, "--out", out, "--shift-layers", 0, 2)
+    assert code == 0 and result["shift"]["layers"] == [0, 2] and result["alignment"]["layer"] in (0, 1)
+    assert json.loads((out / "result.json").read_text())["shift"] == result["shift"]
+    recipe = SteeringRecipe.load(out / "shift" / "eu")
+    assert recipe.parameters["layers"] == [0, 2] and sorted(os.listdir(out / "shift")) == ["eu", "fi"]
+    model, tokenizer = open_model(folder / "model")
+    lines = {"eu": TEXT[5:10]}
+    change = Delta.load(out) if baseline == "none" else LoraAdapter.load(out).change(model)
+    with change.applied(model), steer(model, recipe, tokenizer=tokenizer):
+        assert bits_per_byte(model, tokenizer, lines)["eu"] == pytest.approx(result["after"]["eu"], rel=1e-6)
+    for layers in ((2, 1), (1,)):
+        code, _, err = call(capsys, folder, *words, "--out", folder / "bad", "--shift-layers", *layers)
+        assert code == 2 and "expected two layers, the lower one first" in err.splitlines()[-1]
+    code, _, err = call(capsys, folder, *words, "--out", folder / "bad", "--shift-layers", 1, 2, "--align-layer", 0)
+    assert code == 1 and "layer 0 is to be aligned, and the shift is from layer 1 to 2" in err.splitlines()[-1]
+    if baseline == "none":
+        open_steering(out, 1.0, "raw")
+        assert "was trained with a shift of the stream" in caplog.text
+        assert run_adapt.__doc__ is not None and "in OUT/shift and must steer" in run_adapt.__doc__
+    assert not (folder / "bad").exists()
+
+
+def test_an_area_of_one_layer_is_refused_and_one_of_several_has_its_ends():
+    account = AlignmentAccount(Language("en"), {}, {}, {}, {"fi": torch.tensor([9.0, 8.0, 3.0, 2.0, 8.0]).double()})
+    assert area_ends(account) == (2, 3)
+    with pytest.raises(MeasurementError, match="nearest at layer 3 alone .*--shift-layers"):
+        area_ends(account._replace(distance={"fi": torch.tensor([9.0, 8.0, 8.0, 2.0, 8.0]).double()}))
 
 
 def test_no_layer_is_aligned_below_the_trained_neurons(capsys, folder):

@@ -12,7 +12,7 @@ from training_cases import some_neurons
 from babelscope import Direction, Site, SteeringRecipe
 from babelscope.artifacts import Origin
 from babelscope.cli.ablating import drawn_line
-from babelscope.cli.adapting import check_rows
+from babelscope.cli.adapt_checks import check_rows, check_shift_layers
 from babelscope.cli.argument_kinds import class_saved
 from babelscope.cli.doctor import kernel_backend
 from babelscope.cli.evaluating import run_perplexity
@@ -40,6 +40,14 @@ def test_rows_of_a_step_must_be_cut_evenly():
     check_rows(tokens_per_step=10, max_length=128, accumulation=1)
     with pytest.raises(UsageError, match="--accumulation 3 came for steps of 8 rows"):
         check_rows(tokens_per_step=1024, max_length=128, accumulation=3)
+
+
+def test_a_shift_has_two_layers_in_order_or_none():
+    check_shift_layers(())
+    check_shift_layers((1, 4))
+    for layers in ((4, 1), (2,), (1, 1), (1, 2, 3)):
+        with pytest.raises(UsageError, match="expected two layers, the lower one first, or none"):
+            check_shift_layers(layers)
 
 
 def test_the_doctor_names_the_backend_that_is_there():

@@ -13,7 +13,8 @@ from babelscope.errors import ArtifactError, CorpusError, LanguageError, Measure
 from babelscope.languages import parse_languages
 from babelscope.models import origin_of
 from babelscope.probes.lens.logit_lens import layer_logits
-from babelscope.probes.lens.translations import answer_tokens, dealt_out, latent_translation, translation_prompts
+from babelscope.probes.lens.prompt_answers import answer_tokens
+from babelscope.probes.lens.translations import dealt_out, latent_translation, translation_prompts
 from babelscope.probes.lens.translators import Translators
 from babelscope.probes.lens.word_lists import read_words
 from babelscope.probes.lens.word_prefixes import PrefixIndex

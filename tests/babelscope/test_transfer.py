@@ -1,6 +1,7 @@
 """Which language helps which, and whether nearness tells it: formulas, a planted table, and the whole command."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,15 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
 
 from babelscope.adaptation.language_nearness import nearness_tables
-from babelscope.adaptation.source_choice import RIDGE, TOGETHER, choose_sources, nearest_sources, predicted_gains
+from babelscope.adaptation.source_choice import (
+    RIDGE,
+    TOGETHER,
+    choose_sources,
+    nearest_sources,
+    predicted_gains,
+    rank_correlation,
+)
+from babelscope.adaptation.space_changes import GAIN, SpaceChange, space_changes
 from babelscope.adaptation.transfer_report import TransferReport
 from babelscope.adaptation.transfer_runs import TransferMatrix, transfer_matrix, usual_mlp_rate
 from babelscope.cli import main
@@ -195,7 +204,8 @@ def test_the_command_writes_rows_and_a_map(tmp_path, capsys, tokenizer):
     assert not result["learnt_nothing"]
     assert set(result["best_source"]) == set(LINES) and {"model", "tokens"} <= set(result["choice"])
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
-    assert len(rows) == 16 + len(result["choice"])
+    assert len(rows) == 16 + len(result["choice"]) + len(result["change_of_spaces"])
+    assert set(result["change_of_spaces"]) == {*result["choice"], "gain"} - {TOGETHER}
     pair = next(row for row in rows if row["language"] == "fi" and row["against"] == "de")
     assert pair["n"] == 1 and pair["estimate"] is not None and "bits per byte" in pair["note"]
     page = (tmp_path / "out" / "transfer.html").read_text()
@@ -226,6 +236,32 @@ def test_the_report_has_a_row_for_each_pair_beside_the_other_sources():
     fr = max((k for k in range(4) if k != 2), key=lambda k: gain[k, 2])
     assert best["fr"] == {"source": TAGS[fr], "gain": pytest.approx(gain[fr, 2], abs=1e-4)}
     assert run_transfer.__doc__ is not None and "untouched model" in run_transfer.__doc__
+
+
+def test_spaces_move_with_the_planted_table_and_with_gain_and_equal_scipys_means():
+    rng = np.random.default_rng(4)
+    near, noise = rng.standard_normal((2, 7, 7))
+    change = 0.1 - 0.02 * near + 0.001 * rng.standard_normal((7, 7))
+    gain = random_gain(seed=5)
+    gain[3] = 0.0  # learnt nothing: its row is left out
+    matrix = replace(matrix_of(gain), moved_by=np.stack([change, change + 0.002 * noise], axis=-1)[None])
+    found = {one.table: one for one in space_changes(matrix, {"planted": near, "noise": noise}, draws=199)}
+    assert set(found) == {"planted", "noise", GAIN} and isinstance(found[GAIN], SpaceChange)
+    assert found["planted"].correlation < -0.9 and found["planted"].p_adjusted == pytest.approx(1 / 200)
+    assert found["noise"].p_adjusted > 0.05 and abs(found["noise"].null) < 0.2
+    apart = [[k for k in range(7) if k != i] for i in range(7)]
+    mean = matrix.moved_by[0].mean(axis=2)
+    by_scipy = [spearmanr(near[i, apart[i]], mean[i, apart[i]]).statistic for i in range(7) if i != 3]
+    assert found["planted"].correlation == pytest.approx(np.mean(by_scipy), abs=1e-12)
+    by_scipy = [spearmanr(near[i, apart[i]], change[i, apart[i]]).statistic for i in range(7) if i != 3]
+    assert found["planted"].by_layer[0] == pytest.approx(np.mean(by_scipy), abs=1e-12)
+    report = TransferReport(matrix, [], 199, 0, [*found.values()])
+    rows = [row for row in report.rows() if row.claim.startswith("spaces of languages move with")]
+    assert [row.claim.rpartition("with ")[2] for row in rows] == ["nearness by planted", "nearness by noise", "gain"]
+    assert report.summary()["change_of_spaces"]["planted"]["p"] == 0.005
+    assert rank_correlation(near[0], np.ones(7)) == 0
+    with pytest.raises(MeasurementError, match="changes not measured"):
+        space_changes(matrix_of(gain), {"planted": near})
 
 
 def test_the_map_is_coloured_by_pairs_of_two_languages():

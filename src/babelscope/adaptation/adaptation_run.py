@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import torch
 
 from babelscope.adaptation.alignment_account import AlignmentAccount, alignment_account
+from babelscope.adaptation.language_shift import LanguageShift
 from babelscope.adaptation.lottery_ticket import LotteryTicket, ticket_student
 from babelscope.adaptation.material import Material
 from babelscope.adaptation.methods import Method, build_student
-from babelscope.adaptation.representations import mean_cosine, sentence_means
+from babelscope.adaptation.representations import first_documents, mean_cosine, sentence_means
 from babelscope.adaptation.trained_change import Trained, trained_change
 from babelscope.adapters.lora_adapter import LoraAdapter
 from babelscope.artifacts import NeuronSet
-from babelscope.axes import Float64, Tensor
+from babelscope.axes import Float32, Float64, Tensor
 from babelscope.corpus import Corpus
 from babelscope.errors import PrerequisiteError
 from babelscope.files.work_log import hash_of, piece_of_work
@@ -36,6 +37,7 @@ from babelscope.subnetworks import (
 )
 from babelscope.subnetworks.flow import gradients_on
 from babelscope.subnetworks.forms import Form, Recompute
+from babelscope.subnetworks.row_steering import RowSteering, rows_with
 
 
 class BeforeAfter(NamedTuple):
@@ -75,7 +77,7 @@ class Adaptation:
     moved: dict[str, Float64[Tensor, " layer"]] | None
     """Euclidean length of the change, by role and layer of the MLPs; None where the weights themselves stay (peft)."""
     similarity: dict[Language, Float64[Tensor, " layer"]]
-    """Mean cosine of sentence means before and after, by layer; target and the first other test language."""
+    """Mean cosine of sentence means before and after, by layer, of every test language's first `WATCHED` sentences."""
     delta: Delta | ElementDelta | None
     """The change as an artifact, of nothing where no step was better than the model as it was; None for LoRA."""
     adapter: LoraAdapter | None
@@ -120,6 +122,7 @@ def adapt(
     ruler: "Ruler | None" = None,
     pairs: ContrastSteps | None = None,
     translations: Corpus | None = None,
+    shift: LanguageShift | None = None,
     seed: int = 0,
     progress: bool = False,
     stop: Callable[[], bool] = lambda: False,
@@ -135,6 +138,9 @@ def adapt(
     worked out also where the caller has switched them off.
     pairs: steps that align translations, in turn with those of text, for any method; then the last step is the result,
     and there is no patience. translations: held-out parallel text, on which alignment is measured before and after.
+    shift: text of other languages goes through an area of layers in the space of one, in all steps and in all that is
+    measured after; it must act where the result is used. Step 0 of the history is the untouched model with the shift,
+    `before` and `aligned_before` are without it.
     ruler: measurements of the model as it is, for many runs with one test text; None takes them anew.
     """
     layout = layout_of(material.model)
@@ -158,6 +164,8 @@ def adapt(
     )
     if pairs is not None:
         pairs.check(layout, student.layers)
+    if shift is not None:
+        shift.check(material.language, shift.layers[0] if pairs is None else pairs.contrast.layer)
     if method == "lt-sft":
         ticket = ticket or LotteryTicket()
         student = ticket_student(material, layout, plan, ticket, decay=decay, progress=progress, stop=stop)
@@ -166,31 +174,37 @@ def adapt(
 
     def watch(point: Point) -> None:
         if point.step % trail_every == 0:
-            trail.append((point.tokens, material.scores(layout)))
+            trail.append((point.tokens, material.scores(layout, shift)))
 
-    run = Training(layout, student, material.mixture, plan, held_out=material.dev, watch=watch, pairs=pairs)
+    run = Training(
+        layout, student, material.mixture, plan, held_out=material.dev, watch=watch, pairs=pairs, steering=shift
+    )
 
-    def account() -> AlignmentAccount | None:
-        return None if translations is None else alignment_account(material.model, material.tokenizer, translations)
+    def account(steering: RowSteering | None = None) -> AlignmentAccount | None:
+        if translations is None:
+            return None
+        return alignment_account(material.model, material.tokenizer, translations, steering=steering)
 
     aligned_before = account()
 
     def final() -> dict[Language, float]:
-        # Where neurons are silenced, step 0 is no longer the model as it was.
-        if not run.best_step and method != "sparse-forward" and (ticket is None or ticket.iterations == 1):
+        # Where neurons are silenced or text is shifted, step 0 is no longer the model as it was.
+        as_it_was = method != "sparse-forward" and shift is None and (ticket is None or ticket.iterations == 1)
+        if not run.best_step and as_it_was:
             return ruler.before
         at_end = trail and run.best_step == run.done and trail[-1][0] == run.history[-1].tokens
-        return trail[-1][1] if at_end else material.scores(layout)
+        return trail[-1][1] if at_end else material.scores(layout, shift)
 
     readings: list[Reading] = []
     changes: list[Trained] = []
     aligned_after: list[AlignmentAccount | None] = []
 
     def at_end() -> None:
-        readings.append(ruler.read(student, final()))
+        readings.append(ruler.read(student, final(), shift))
         facts = {"method": method, "steps": steps, "best_step": run.best_step}
+        facts |= {} if shift is None else {"steering": shift.facts()}
         changes.append(trained_change(student, material, origin, facts))
-        aligned_after.append(account())
+        aligned_after.append(account(shift))
 
     train(material.model, run, progress=progress, stop=stop, at_end=at_end)
     return Adaptation(
@@ -223,29 +237,24 @@ class Ruler:
 
     material: Material
     before: dict[Language, float]
-    means: dict[Language, Float64[Tensor, "layer document hidden"]]
+    means: dict[Language, Float32[Tensor, "layer document hidden"]]
     weights: dict[str, list[Tensor]]
 
     @classmethod
     def at(cls, material: Material) -> "Ruler":
         """Measure the model as it is now."""
         layout = layout_of(material.model)
-        other_tags = [held_out.language for held_out in material.test if held_out.language != material.language]
-        watched = (material.language, *other_tags[:1])
-        means = {
-            held_out.language: sentence_means(layout, held_out)
-            for held_out in material.test
-            if held_out.language in watched
-        }
+        means = {part.language: sentence_means(layout, first_documents(part)).float() for part in material.test}
         return cls(material, material.scores(layout), means, mlp_weights(layout))
 
-    def read(self, student: Student, after: dict[Language, float]) -> Reading:
-        """Measure it again, adapted, with these bits per byte."""
+    def read(self, student: Student, after: dict[Language, float], steering: RowSteering | None = None) -> Reading:
+        """Measure it again, adapted, with these bits per byte, and each language with what acts on its rows."""
         layout = layout_of(self.material.model)
-        held_out_by_tag = {held_out.language: held_out for held_out in self.material.test}
-        similarity = {
-            tag: mean_cosine(means, sentence_means(layout, held_out_by_tag[tag])) for tag, means in self.means.items()
-        }
+        similarity: dict[Language, Tensor] = {}
+        for part in self.material.test:
+            with rows_with(steering, (part.language,)):
+                means = sentence_means(layout, first_documents(part))
+            similarity[part.language] = mean_cosine(self.means[part.language].double(), means)
         return Reading(after, self.moved(student), similarity)
 
     def moved(self, student: Student) -> dict[str, Float64[Tensor, " layer"]] | None:

@@ -12,6 +12,7 @@ from babelscope.models.plain import CausalModel
 from babelscope.probes.geometry.alignment import cosine_matrix, mexa
 from babelscope.probes.geometry.sentences import Sentences, record_sentences
 from babelscope.steering.directions.subspaces import covariance_distance, nearest_layers
+from babelscope.subnetworks.row_steering import RowSteering, rows_with
 
 
 class AlignmentAccount(NamedTuple):
@@ -31,9 +32,9 @@ class AlignmentAccount(NamedTuple):
         """A measure, mean over languages."""
         return torch.stack(list(getattr(self, measure).values())).mean(dim=0)
 
-    def best_layer(self, lowest: int = 0) -> int:
-        """The layer of the best retrieval from `lowest` on, mean over languages; the earlier one of equals."""
-        return lowest + int(self.mean("retrieval")[lowest:].argmax())
+    def best_layer(self, lowest: int = 0, end: int | None = None) -> int:
+        """The layer of the best retrieval from `lowest` to before `end`, mean over languages; the earlier of equals."""
+        return lowest + int(self.mean("retrieval")[lowest:end].argmax())
 
     @property
     def area(self) -> range:
@@ -42,15 +43,28 @@ class AlignmentAccount(NamedTuple):
 
 
 def alignment_account(
-    model: CausalModel, tokenizer: PreTrainedTokenizerBase, translations: Corpus, *, against: str | None = None
+    model: CausalModel,
+    tokenizer: PreTrainedTokenizerBase,
+    translations: Corpus,
+    *,
+    against: str | None = None,
+    steering: RowSteering | None = None,
 ) -> AlignmentAccount:
     """Read parallel text once and compare every language with one of them, at the output of every layer.
 
-    against: None takes "en" where it is there, else the first. Raises what `record_sentences` raises.
+    against: None takes "en" where it is there, else the first. steering: what acts on each language's text.
+    Raises what `record_sentences` raises.
     """
     base = against or ("en" if "en" in translations else str(next(iter(translations))))
     longest = max(len(documents) for documents in translations.values())
-    sentences = record_sentences(model, tokenizer, translations, sentences=longest, poolings=("mean", "weighted"))
+    sentences = record_sentences(
+        model,
+        tokenizer,
+        translations,
+        sentences=longest,
+        poolings=("mean", "weighted"),
+        steered=lambda tag: rows_with(steering, (tag,)),
+    )
     return account_of(sentences, base)
 
 

@@ -12,6 +12,7 @@ from babelscope.languages import Language
 from babelscope.models import Layout
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks import Mixture, mix_texts
+from babelscope.subnetworks.row_steering import RowSteering, rows_with
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class Material:
         replay = [replace(text, seed=seed + 7919 * (i + 1)) for i, text in enumerate(old.replay)]
         return replace(self, mixture=Mixture(target, replay, old.share))
 
-    def scores(self, layout: Layout) -> dict[Language, float]:
-        """Bits per byte of every test language, by the model as it is now."""
-        return {test_set.language: document_losses(layout, test_set).bits_per_byte for test_set in self.test}
+    def scores(self, layout: Layout, steering: RowSteering | None = None) -> dict[Language, float]:
+        """Bits per byte of every test language, by the model as it is now, each with what acts on its rows."""
+        by_language: dict[Language, float] = {}
+        for test_set in self.test:
+            with rows_with(steering, (test_set.language,)):
+                by_language[test_set.language] = document_losses(layout, test_set).bits_per_byte
+        return by_language

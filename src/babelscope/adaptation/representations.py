@@ -10,6 +10,15 @@ from babelscope.recording.vectors import DocumentVectors, mean_weights
 from babelscope.recording.walk import walk
 from babelscope.sites import Site
 
+WATCHED = 100
+"""Sentences of each language whose means are compared: a mean over them is steady, and all languages fit in memory."""
+
+
+def first_documents(held_out: HeldOut) -> HeldOut:
+    """The first `WATCHED` documents of held-out text."""
+    tokens, n_bytes = held_out.tokens[:WATCHED], held_out.n_bytes[:WATCHED]
+    return held_out._replace(documents=held_out.documents[:WATCHED], tokens=tokens, n_bytes=n_bytes)
+
 
 def sentence_means(layout: Layout, held_out: HeldOut) -> Float64[Tensor, "layer document hidden"]:
     """Mean of resid_out over each document's counted tokens, in the order of the text."""

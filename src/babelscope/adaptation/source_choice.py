@@ -115,13 +115,18 @@ def nearest_sources(
     return np.where(candidates, table, -np.inf).argmax(axis=0)
 
 
+def rank_correlation(x: Float64[np.ndarray, " pair"], y: Float64[np.ndarray, " pair"]) -> float:
+    """Spearman's; 0 where one side is constant."""
+    ranks = [rankdata(side) - (len(side) + 1) / 2 for side in (x, y)]
+    length = np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1]))
+    return float(ranks[0] @ ranks[1] / length) if length > 0 else 0.0
+
+
 def _against(gain: np.ndarray, table: np.ndarray, candidates: np.ndarray) -> tuple[float, float]:
     """Mean rank correlation over targets, 0 where one side is constant, and the mean gain of the nearest sources."""
     correlations = []
     for near, given, among in zip(table.T, gain.T, candidates.T, strict=True):
-        ranks = [rankdata(side[among]) - (among.sum() + 1) / 2 for side in (near, given)]
-        length = np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1]))
-        correlations.append(float(ranks[0] @ ranks[1] / length) if length > 0 else 0.0)
+        correlations.append(rank_correlation(near[among], given[among]))
     chosen = nearest_sources(table, candidates)
     return float(np.mean(correlations)), float(gain[chosen, np.arange(len(gain))].mean())
 

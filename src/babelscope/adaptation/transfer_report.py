@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from babelscope.adaptation.source_choice import SourceChoice
+from babelscope.adaptation.space_changes import GAIN, SpaceChange
 from babelscope.adaptation.transfer_runs import TransferMatrix
 from babelscope.controls import Evidence, write_evidence
 from babelscope.figures import write_figure
@@ -26,9 +27,11 @@ class TransferReport:
     """Empty where too few sources learnt something."""
     draws: int
     seed: int
+    changes: Sequence[SpaceChange] = ()
+    """How the spaces of languages moved; empty there too."""
 
     def rows(self) -> Iterator[Evidence]:
-        """One for each source and target, beside the mean of the other sources; one for each table of nearness."""
+        """One for each source and target, beside the mean of the other sources; two for each table of nearness."""
         matrix, gain = self.matrix, self.matrix.gain
         n, seeds = len(matrix.languages), len(matrix.gains)
         for i, source in enumerate(matrix.languages):
@@ -60,6 +63,20 @@ class TransferReport:
                 note=f"p corrected for {len(self.choices)} tables, alone {choice.p:.4f}; nearest source gains "
                 f"{choice.gain:.4f}, any {choice.gain_null:.4f}, the best {choice.gain_best:.4f} bits per byte; "
                 f"p {choice.gain_p:.4f}",
+            )
+        for change in self.changes:
+            yield SiteEvidence(
+                claim=f"spaces of languages move with {'' if change.table == GAIN else 'nearness by '}{change.table}",
+                language="",
+                control="languages change places in the table",
+                n=int(matrix.learnt.sum()),
+                estimate=change.correlation,
+                p=change.p_adjusted,
+                null=change.null,
+                draws=self.draws,
+                seed=self.seed,
+                note=f"p corrected for {len(self.changes)} tables, alone {change.p:.4f}; by layer "
+                + ", ".join(f"{value:.2f}" for value in change.by_layer),
             )
 
     def save(self, out: str | Path) -> None:
@@ -93,5 +110,9 @@ class TransferReport:
                     "of the best": round(choice.gain_best, 4),
                 }
                 for choice in self.choices
+            },
+            "change_of_spaces": {
+                change.table: {"rank correlation": round(change.correlation, 3), "p": round(change.p_adjusted, 4)}
+                for change in self.changes
             },
         }

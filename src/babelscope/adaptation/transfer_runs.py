@@ -41,6 +41,8 @@ class TransferMatrix:
     method: Method
     steps: int
     learning_rate: float
+    moved_by: Float64[np.ndarray, "seed source target layer"] | None = None
+    """1 - `Adaptation.similarity` of the target, after training on the source."""
 
     @property
     def gains(self) -> Float64[np.ndarray, "seed source target"]:
@@ -106,8 +108,9 @@ def transfer_matrix(
     }
     before: dict[Language, float] = {}
     rows = np.zeros((len(seeds), len(languages), len(languages)))
+    changes = np.zeros((*rows.shape, layout_of(model).n_layers))
 
-    def row(source: Language, seed: int) -> list[dict[Language, float]]:
+    def row(source: Language, seed: int) -> list[dict[Language, Any]]:
         material = Material.prepare(
             model,
             tokenizer,
@@ -120,7 +123,8 @@ def transfer_matrix(
         )
         of_source = None if neurons is None else neurons.only([source])
         result = adapt(material, method, neurons=of_source, seed=seed, stop=stop, **settings)
-        return [dict(result.before), dict(result.after)]
+        changed = {tag: (1 - cosine).tolist() for tag, cosine in result.similarity.items()}
+        return [dict(result.before), dict(result.after), changed]
 
     with progress_bar(total=rows[..., 0].size, unit="run", desc="transfer", shown=progress) as bar:
         for k, seed in enumerate(seeds):
@@ -129,9 +133,10 @@ def transfer_matrix(
                 scores = piece_of_work(key, partial(row, source, seed))
                 before = scores[0]
                 rows[k, i] = [scores[1][target] for target in languages]
+                changes[k, i] = [scores[2][target] for target in languages]
                 bar.update()
     start = np.array([before[target] for target in languages])
-    return TransferMatrix(languages, start, rows, method, steps, rate)
+    return TransferMatrix(languages, start, rows, method, steps, rate, changes)
 
 
 def usual_mlp_rate(model: CausalModel) -> float:

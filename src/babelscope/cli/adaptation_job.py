@@ -11,12 +11,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.adaptation import Adaptation, BeforeAfter, Material, Method
-from babelscope.adaptation.alignment_account import alignment_account
 from babelscope.adaptation.forgetting import choose_replay
 from babelscope.adaptation.methods import OF_PARAMETERS
 from babelscope.adaptation.result_file import RESULT
 from babelscope.artifacts import NeuronSet
-from babelscope.cli.alignment_job import AlignmentJob, alignment_facts
+from babelscope.cli.alignment_job import AlignmentJob, alignment_facts, bits_of_test, save_shift, shift_facts
 from babelscope.cli.arguments import Result
 from babelscope.corpus import (
     SPLITS,
@@ -31,7 +30,7 @@ from babelscope.corpus import (
 )
 from babelscope.corpus.messages import Counted
 from babelscope.errors import CorpusError, MeasurementError
-from babelscope.evaluation import bits_per_byte, check_labels
+from babelscope.evaluation import check_labels
 from babelscope.figures import FORGETTING_CAPTION, forgetting_lines, write_figure
 from babelscope.files.state_folder import hash_json
 from babelscope.files.work_log import hash_of
@@ -176,14 +175,16 @@ def training_dtype(dtype: str, method: str) -> str:
     return "float32" if dtype == "auto" and method in OF_PARAMETERS else dtype
 
 
-def cast_costs(job: AdaptInputs, delta: Delta, before: float, after: float) -> dict[str, Any]:
+def cast_costs(
+    job: AdaptInputs, delta: Delta, before: float, after: float, alignment: AlignmentJob | None = None
+) -> dict[str, Any]:
     """What bfloat16 weights would take of the change and its gain, bits per byte; in 16 bits, what they took."""
     loss = delta.cast_loss(job.model)
     if loss.dtype in ("bfloat16", "float16"):
         return asdict(loss)
     left = delta.rounded(job.model, torch.bfloat16)
     with left.applied(job.model):
-        cast_bits = bits_per_byte(job.model, job.tokenizer, job.test.only([job.language]))[job.language]
+        cast_bits = bits_of_test(job.model, job.tokenizer, job.test.only([job.language]), alignment)[job.language]
     cast_facts = {
         **asdict(delta.cast_loss(job.model, dtype=torch.bfloat16)),
         "gain": before - cast_bits,
@@ -227,14 +228,6 @@ def open_job(
         conversation,
         texts.facts,
     )
-
-
-def aligned_after(job: AdaptInputs, alignment: AlignmentJob | None) -> dict[str, Any]:
-    """What the result says of alignment, with the model as it is trained; nothing where none was asked for."""
-    if alignment is None:
-        return {}
-    after = alignment_account(job.model, job.tokenizer, alignment.valid, against=str(alignment.before.against))
-    return {"alignment": alignment_facts(alignment.before, after, alignment.steps)}
 
 
 def choose_share(
@@ -287,6 +280,7 @@ def write_baseline(
     result_fields |= replayed
     if alignment is not None and result.aligned_after is not None:
         result_fields["alignment"] = alignment_facts(alignment.before, result.aligned_after, alignment.steps)
+        result_fields |= shift_facts(alignment)
     curve = [[point.step, point.bits_per_byte] for point in result.history if point.bits_per_byte is not None]
     facts = {**result_fields, "method": result.method, "bits_per_byte": curve, "text": job.text}
     with new_folder(out) as folder:
@@ -294,6 +288,7 @@ def write_baseline(
             result.delta.save(folder)
         if result.adapter is not None and result.adapter.changes_values:
             result.adapter.save(folder)
+        save_shift(folder, alignment)
         write_course(folder, replayed)
         write_text(folder / RESULT, json.dumps(facts, indent=1))
     return {"out": str(out), "method": result.method, **result_fields}

@@ -6,6 +6,7 @@ import os
 from typing import Annotated, Any, Literal
 
 from babelscope.adaptation.result_file import RESULT
+from babelscope.cli.adapt_checks import check_rows, check_shift_layers
 from babelscope.cli.argument_kinds import alone, checkpoint_of, class_saved, free
 from babelscope.cli.arguments import (
     Device,
@@ -35,7 +36,6 @@ from babelscope.cli.quantities import (
     Tokens,
 )
 from babelscope.cli.telling import Told
-from babelscope.errors import UsageError
 from babelscope.files.strict_json import read_json
 from babelscope.files.writing import discard, new_folder, write_text
 
@@ -46,9 +46,10 @@ OF_NEURONS = UsedWith(
     "without --baseline or with --baseline random", lambda call: call["baseline"] in ("none", "random")
 )
 TICKET = UsedWith("with --baseline lt-sft", lambda call: call["baseline"] == "lt-sft")
-ALIGN = UsedWith("with --objective align", lambda call: call["objective"] == "align")
+ALIGN = UsedWith("with --objective align or shift", lambda call: call["objective"] != "text")
+SHIFTED = UsedWith("with --objective shift", lambda call: call["objective"] == "shift")
 ALIGN_ON_PAIRS = UsedWith("with --pairs", lambda call: call["objective"] == "text" or bool(call["pairs"]))
-CHOSEN_BY_TEXT = UsedWith("without --objective align", lambda call: call["objective"] == "text")
+CHOSEN_BY_TEXT = UsedWith("without --objective align or shift", lambda call: call["objective"] == "text")
 NOT_PEFT = UsedWith(
     "without --baseline lora, lora-attention or shira, whose adapters have no decay",
     lambda call: call["baseline"] not in ("lora", "lora-attention", "shira"),
@@ -84,7 +85,7 @@ def run_adapt(
     harm_bound: Annotated[
         Decay | None,
         UsedWith(
-            "with --replay, and without --rates and --objective align",
+            "with --replay, and without --rates and --objective align or shift",
             lambda call: call["replay"] and not call["rates"] and call["objective"] == "text",
         ),
     ] = None,
@@ -96,7 +97,7 @@ def run_adapt(
     form: Annotated[Literal["auto", "split", "fused"], OF_NEURONS] = "auto",
     recompute: Annotated[Literal["nothing", "mlp"], OF_NEURONS] = "nothing",
     baseline: Baseline = "none",
-    objective: Annotated[Literal["text", "align"], ALIGN_ON_PAIRS] = "text",
+    objective: Annotated[Literal["text", "align", "shift"], ALIGN_ON_PAIRS] = "text",
     pairs: Annotated[str, ALIGN] = "",
     pair_languages: Annotated[tuple[Tag, ...], ALIGN] = (),
     against: Annotated[Tag, ALIGN] = "en",
@@ -105,6 +106,7 @@ def run_adapt(
     align_pairs: Annotated[Count, ALIGN] = 32,
     align_temperature: Annotated[Length, ALIGN] = 0.1,
     align_direction: Annotated[Literal["symmetric", "one-sided"], ALIGN] = "symmetric",
+    shift_layers: Annotated[tuple[Layer, ...], SHIFTED] = (),
     mask_share: Annotated[PositiveShare, TICKET] = 0.01,
     mask_from: Annotated[tuple[Literal["matrices", "vectors", "embeddings"], ...], TICKET] = ("matrices",),
     iterations: Annotated[Count, TICKET] = 1,
@@ -153,7 +155,9 @@ def run_adapt(
             sparse-forward trains the neurons with all others at 0 in every pass; what it leaves is for a model without
             the others.
         objective: align draws translations of --pairs together at one layer by a contrastive loss, in steps that take
-            turns with those of text; the last step is the result, whatever the valid text says.
+            turns with those of text; the last step is the result, whatever the valid text says. shift does the same
+            with other languages' text led into the space of --against between two layers and back; the recipes are
+            in OUT/shift and must steer the trained model, as they did in training.
         pairs: folder of parallel text with train and valid splits, hub id, or "reference".
         pair_languages: languages of it that are aligned; none means all.
         against: the language of it that all others are paired with.
@@ -162,6 +166,8 @@ def run_adapt(
         align_pairs: pairs of a step, the wrong answers of each other.
         align_temperature: of the contrastive loss.
         align_direction: symmetric, or one-sided: --against's look for their translations, held still.
+        shift_layers: the layer after which text is shifted and the one after which it is shifted back, to be aligned in
+            between; none takes the ends of the area where the languages' subspaces are nearest.
         mask_share: share of all parameters that lottery-ticket tuning may move.
         mask_from: which it chooses from: matrices of the layers, vectors (biases and gains of norms), or embeddings.
         iterations: rounds of dense and sparse training; each adds as many values.
@@ -183,9 +189,9 @@ def run_adapt(
         return Told(fields, adapt_lines(fields, out))
     free(out)
     check_rows(tokens_per_step, max_length, accumulation)
+    check_shift_layers(shift_layers)
     from babelscope.adaptation import BeforeAfter, LotteryTicket, adapt, choose_rate
     from babelscope.cli.adaptation_job import (
-        aligned_after,
         cast_costs,
         choose_share,
         open_job,
@@ -195,7 +201,7 @@ def run_adapt(
         write_baseline,
         write_course,
     )
-    from babelscope.cli.alignment_job import open_alignment
+    from babelscope.cli.alignment_job import aligned_after, bits_of_test, open_alignment, save_shift
     from babelscope.evaluation import bits_per_byte
     from babelscope.files.work_log import work_log
     from babelscope.subnetworks import RATE, train_subnetwork, usual_rate
@@ -226,11 +232,12 @@ def run_adapt(
         packing["replay_share"] = max(replay_shares)
     job.check_fit(baseline, **packing)
     alignment = None
-    if objective == "align":
+    if objective != "text":
         alignment = open_alignment(
             job.model,
             job.tokenizer,
             pairs,
+            language=job.language,
             languages=pair_languages,
             against=against,
             layer=align_layer,
@@ -241,8 +248,9 @@ def run_adapt(
             max_length=max_length,
             seed=seed,
             trained=job.trained_layers(baseline),
+            shift_layers=shift_layers if objective == "shift" else None,
         )
-    steps_of_pairs = None if alignment is None else alignment.steps
+    steps_of_pairs, shift = (None, None) if alignment is None else (alignment.steps, alignment.shift)
     settings: dict[str, Any] = {
         "steps": steps,
         "tokens_per_step": tokens_per_step,
@@ -257,6 +265,7 @@ def run_adapt(
     choice = {"rate": learning_rate, "rates": rates, "baseline": baseline, "ticket": ticket}
     choice |= {"harm_bound": harm_bound, "replay_shares": replay_shares}
     choice |= {} if steps_of_pairs is None else {"contrast": steps_of_pairs.facts()}
+    choice |= {} if shift is None else {"shift": shift.facts()}
     run = job.fingerprint({**settings, **packing, **choice})
     scores: dict[float, float] = {}
     origin = "given" if learning_rate is not None else f"{RATE:g} of the root mean square of the neurons' rows"
@@ -280,7 +289,8 @@ def run_adapt(
             origin = "chosen on valid text"
         if baseline != "none":
             held_out = None if alignment is None else alignment.valid
-            shared |= {"pairs": steps_of_pairs, "translations": held_out, "learning_rate": learning_rate}
+            shared |= {"pairs": steps_of_pairs, "translations": held_out, "shift": shift}
+            shared["learning_rate"] = learning_rate
             result = adapt(material, method, **shared)
             facts = write_baseline(result, out, job, scores, alignment, replayed)
             fields = {**facts, "learning_rate_is": origin}
@@ -300,31 +310,23 @@ def run_adapt(
             checkpoint=checkpoint,
             stop=stopped,
             pairs=steps_of_pairs,
+            steering=shift,
             **settings,
             **packing,
         )
     refuse_untouched(delta.parameters["result"], learning_rate, out, checkpoint, otherwise="let --rates choose")
     with work_log(checkpoint / "after", run):
         with delta.applied(job.model):
-            after = bits_per_byte(job.model, job.tokenizer, job.test)
-            aligned = aligned_after(job, alignment)
-        cast = cast_costs(job, delta, before[job.language], after[job.language])
+            after = bits_of_test(job.model, job.tokenizer, job.test, alignment)
+            aligned = aligned_after(job.model, job.tokenizer, alignment)
+        cast = cast_costs(job, delta, before[job.language], after[job.language], alignment)
     result = summary(job.language, BeforeAfter(before, after), delta.n_values, learning_rate, scores)
     result |= {"learning_rate_is": origin, "cast": cast, **aligned, **replayed}
     with new_folder(out) as folder:
         delta.save(folder)
+        save_shift(folder, alignment)
         write_course(folder, replayed)
         write_text(folder / RESULT, json.dumps({**result, **delta.parameters["result"], "text": job.text}, indent=1))
     discard(checkpoint)
     fields = {"out": str(out), **result}
     return Told(fields, adapt_lines(fields, out))
-
-
-def check_rows(tokens_per_step: int, max_length: int, accumulation: int) -> None:
-    """Raise UsageError where the rows of a step cannot be cut into as many batches as --accumulation says."""
-    rows = max(1, tokens_per_step // max_length)
-    if rows % accumulation:
-        raise UsageError(
-            f"--accumulation {accumulation} came for steps of {rows} rows (--tokens-per-step {tokens_per_step} over "
-            f"--max-length {max_length}); expected a number that divides the rows; change one of them"
-        )

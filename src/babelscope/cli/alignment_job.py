@@ -1,20 +1,26 @@
-"""Parallel text of `adapt --objective align`, and what is written of the alignment that was learned."""
+"""Parallel text of `adapt --objective align` and `shift`, and what is written of the alignment that was learned."""
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.adaptation.alignment_account import AlignmentAccount, alignment_account
+from babelscope.adaptation.language_shift import LanguageShift
 from babelscope.corpus import Corpus, check_apart, load_corpus
-from babelscope.errors import CorpusError
+from babelscope.errors import CorpusError, MeasurementError
+from babelscope.evaluation import bits_per_byte
+from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks import Contrast, ContrastSteps, ParallelPairs
 from babelscope.subnetworks.translation_pairs import ContrastDirection
 
 log = logging.getLogger(__name__)
+SHIFT = "shift"
+"""Folder of the shift's recipes beside what was trained."""
 
 
 class AlignmentJob(NamedTuple):
@@ -23,6 +29,8 @@ class AlignmentJob(NamedTuple):
     steps: ContrastSteps
     valid: Corpus
     before: AlignmentAccount
+    shift: LanguageShift | None
+    """What acts on text of other languages, in training and after it."""
 
 
 def open_alignment(
@@ -30,6 +38,7 @@ def open_alignment(
     tokenizer: PreTrainedTokenizerBase,
     name: str,
     *,
+    language: Language,
     languages: tuple[str, ...],
     against: str,
     layer: int | None,
@@ -40,10 +49,13 @@ def open_alignment(
     max_length: int,
     seed: int,
     trained: Sequence[int] = (),
+    shift_layers: tuple[int, ...] | None = None,
 ) -> AlignmentJob:
     """Read the pairs, measure the model on the held-out ones, and take the layer of their best retrieval if none came.
 
     trained: layers of trained neurons, of which one must be at the aligned layer or below; empty where parameters are.
+    shift_layers: where text is shifted to the space of `against` and where back; none named: the ends of the area of
+    the nearest subspaces; None: it is not shifted.
     Raises CorpusError for text that is not parallel, that has no `against`, or whose splits share sentences;
     MeasurementError for a layer or pairs that are not there.
     """
@@ -56,7 +68,13 @@ def open_alignment(
     tried = Contrast(lowest if layer is None else layer, temperature, spacing, size, direction)
     ContrastSteps(tried, pairs).check(layout_of(model), trained)
     before = alignment_account(model, tokenizer, splits["valid"], against=against)
-    chosen = before.best_layer(lowest) if layer is None else layer
+    shift = None
+    if shift_layers is not None:
+        start, end = shift_layers or area_ends(before)
+        shift = LanguageShift.of(model, tokenizer, splits["train"], against=against, layers=(start, end))
+        lowest = max(lowest, start)
+        shift.check(language, lowest if layer is None else layer)
+    chosen = before.best_layer(lowest, None if shift is None else shift.layers[1]) if layer is None else layer
     if layer is None:
         best_share = float(before.mean("retrieval")[chosen])
         if not best_share > 0:
@@ -66,7 +84,19 @@ def open_alignment(
             )
         log.info("aligning layer %d, where %.3f of the held-out translations are found", chosen, best_share)
     steps = ContrastSteps(Contrast(chosen, temperature, spacing, size, direction), pairs)
-    return AlignmentJob(steps, splits["valid"], before)
+    return AlignmentJob(steps, splits["valid"], before, shift)
+
+
+def area_ends(account: AlignmentAccount) -> tuple[int, int]:
+    """The first and the last layer of the area; raises MeasurementError where it is one layer."""
+    area = account.area
+    if len(area) < 2:
+        by_layer = ", ".join(f"{float(value):.1f}" for value in account.mean("distance"))
+        raise MeasurementError(
+            f"the subspaces are nearest at layer {area.start} alone (distances by layer: {by_layer}); expected two "
+            "layers or more to shift between; name two with --shift-layers"
+        )
+    return area.start, area.stop - 1
 
 
 def alignment_facts(before: AlignmentAccount, after: AlignmentAccount, steps: ContrastSteps) -> dict[str, Any]:
@@ -75,5 +105,42 @@ def alignment_facts(before: AlignmentAccount, after: AlignmentAccount, steps: Co
     return {
         "layer": steps.contrast.layer,
         "nearest_subspaces": list(before.area),
+        "against": before.against,
         **{name: [account.mean(name).tolist() for account in (before, after)] for name in measures},
     }
+
+
+def aligned_after(
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, alignment: AlignmentJob | None
+) -> dict[str, Any]:
+    """What the result says of alignment, with the model as it is trained; nothing where none was asked for."""
+    if alignment is None:
+        return {}
+    after = alignment_account(
+        model,
+        tokenizer,
+        alignment.valid,
+        against=str(alignment.before.against),
+        steering=alignment.shift,
+    )
+    return {"alignment": alignment_facts(alignment.before, after, alignment.steps), **shift_facts(alignment)}
+
+
+def shift_facts(alignment: AlignmentJob) -> dict[str, Any]:
+    """What the result says of a shift, which is no part of what was trained and must act where that is used."""
+    return {} if alignment.shift is None else {"shift": {**alignment.shift.facts(), "folder": SHIFT}}
+
+
+def save_shift(folder: Path, alignment: AlignmentJob | None) -> None:
+    """The recipes of the shift, in a folder of their own beside what was trained."""
+    if alignment is not None and alignment.shift is not None:
+        alignment.shift.save(folder / SHIFT)
+
+
+def bits_of_test(
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, texts: Corpus, alignment: AlignmentJob | None
+) -> dict[Language, float]:
+    """Bits per byte of test text, shifted where the training was."""
+    if alignment is None or alignment.shift is None:
+        return bits_per_byte(model, tokenizer, texts)
+    return alignment.shift.bits_per_byte(texts)

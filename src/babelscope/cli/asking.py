@@ -117,5 +117,13 @@ def chat_prompts(chat: bool, system: str, questions: str, same_text: bool) -> Ch
 
 def open_steering(path: Path, strength: float, unit: Literal["raw", "unit", "relative"]) -> SteeringRecipe | Delta:
     """A Delta folder as it is, or what `open_recipe` makes of a SteeringRecipe or Direction."""
-    kind = format_of(path)
-    return Delta.load(path) if kind.startswith("babelscope.Delta/") else open_recipe(path, strength, unit)
+    if not format_of(path).startswith("babelscope.Delta/"):
+        return open_recipe(path, strength, unit)
+    delta = Delta.load(path)
+    if "steering" in delta.parameters:
+        log.warning(
+            "%s was trained with a shift of the stream, which does not act here; its recipes are in %s",
+            path,
+            path / "shift",
+        )
+    return delta

@@ -46,7 +46,7 @@ def read_by(part: str) -> UsedWith:
 
 
 def check_words_name(name: str) -> None:
-    """Raise CorpusError unless a table of words is there."""
+    """Raise CorpusError unless a table of words or sentences is there."""
     if name != "reference" and not os.path.isfile(name):
         raise CorpusError(f"{name}: no such file; expected a table of words, or reference; correct the path")
 
@@ -65,6 +65,7 @@ def run_probe(
     against: Annotated[Tag, read_by("against")] = "en",
     sentences: Annotated[Count, read_by("sentences")] = 200,
     words: Annotated[str, ByFunction(check_words_name), read_by("words")] = "",
+    cloze: Annotated[str, ByFunction(check_words_name), read_by("cloze")] = "",
     translators: Annotated[Path | None, SavedAs(("Translators",)), read_by("translators")] = None,
     checkpoints: Annotated[tuple[str, ...], ByFunction(check_model_name), read_by("checkpoints")] = (),
     task_scores: Annotated[Path | None, read_by("task_scores")] = None,
@@ -91,6 +92,8 @@ def run_probe(
         sentences: of each language at most.
         words: table of words in parallel for lens and embeddings (a line of tags, then a line a concept, tabs between),
             or "reference"; the lens then also asks for each word by translation prompts.
+        cloze: table of sentences with a gap for lens, or "reference"; each gap is asked for, in each language of the
+            text but --against.
         translators: folder of a saved tuned lens, for lens.
         checkpoints: folders of a training run's checkpoints in order, for checkpoints, and if given for concepts.
         task_scores: table of a task's scores for alignment (a tag, a tab and a number in each line, the language
@@ -111,8 +114,9 @@ def run_probe(
     from babelscope.files.writing import write_text
     from babelscope.models import open_model
     from babelscope.probes import ProbeJob, Translators, read_task_scores, read_words, run_probes
+    from babelscope.probes.lens.cloze import read_cloze
     from babelscope.probes.probe_runs import measured_and_other
-    from babelscope.reference import WORDS
+    from babelscope.reference import CLOZE, WORDS
     from babelscope.runs import environment
     from babelscope.study.plan import plan_of_model
     from babelscope.study.stage_store import StageStore, check_free, read_kept
@@ -126,6 +130,8 @@ def run_probe(
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     words_hash = hash_file(WORDS if words == "reference" else Path(words)) if words else ""
     read = {"words": words_hash, "translators": hash_file(translators / TENSORS) if translators else ""}
+    if cloze:
+        read["cloze"] = hash_file(CLOZE if cloze == "reference" else Path(cloze))
     read["task_scores"] = hash_file(task_scores) if task_scores else ""
     amounts = {"against": against, "sentences": sentences, "checkpoints": checkpoints, "concept": concept}
     amounts["seed"] = seed
@@ -144,6 +150,7 @@ def run_probe(
         sentences,
         seed,
         words=table,
+        cloze=read_cloze(cloze) if cloze else None,
         translators=tuned,
         checkpoints=checkpoints,
         task_scores=scores,

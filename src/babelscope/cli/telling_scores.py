@@ -124,6 +124,11 @@ def transfer_lines(fields: Fields, out: Path) -> list[str]:
             gains_of = (with_sign(choice[column]) for column in columns[2:])
             table.append([name, with_sign(choice["rank correlation"], 2), *ps, *gains_of])
         lines += [*aligned(table), "p: languages change places in the table of nearness; gains in bits per byte"]
+    if fields["change_of_spaces"]:
+        table = [["spaces move with", "rank correlation", "p, corrected for all tables"]]
+        for name, change in fields["change_of_spaces"].items():
+            table.append([name, with_sign(change["rank correlation"], 2), p_value(change["p"])])
+        lines += [*aligned(table), "how far sentences of languages that are not trained move: by nearness, and by gain"]
     return lines
 
 
@@ -171,6 +176,9 @@ def adapt_lines(fields: Fields, out: Path) -> list[str]:
     if fields["rates_on_valid"]:
         tried = ", ".join(f"{float(rate):g}: {score:.4f}" for rate, score in fields["rates_on_valid"].items())
         lines.append(f"bits per byte of valid text by learning rate: {tried}")
+    if "shift" in fields:
+        folder = out / fields["shift"]["folder"]
+        lines.append(f"trained with a shift: text of {tag} needs the recipe {folder / tag} where this is used")
     cast = fields.get("cast")
     if cast:
         lines.append(

@@ -60,6 +60,7 @@ def run_transfer(
     free(out)
     from babelscope.adaptation.language_nearness import nearness_tables
     from babelscope.adaptation.source_choice import choose_sources
+    from babelscope.adaptation.space_changes import space_changes
     from babelscope.adaptation.transfer_report import TransferReport
     from babelscope.adaptation.transfer_runs import transfer_matrix
     from babelscope.artifacts import NeuronSet
@@ -95,10 +96,11 @@ def run_transfer(
     tables = nearness_tables(opened, tokenizer, texts["valid"], seed=seed)
     try:
         choices = choose_sources(matrix, tables, draws=draws, seed=seed)
+        changes = space_changes(matrix, tables, draws=draws, seed=seed)
     except MeasurementError as err:
         log.warning("no source is chosen: %s", err)  # what was trained is saved all the same
-        choices = []
-    report = TransferReport(matrix, choices, draws, seed)
+        choices, changes = [], []
+    report = TransferReport(matrix, choices, draws, seed, changes)
     report.save(out)
     discard(checkpoint)
     fields = {"out": str(out), **report.summary()}

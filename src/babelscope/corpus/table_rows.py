@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from babelscope.corpus.documents import clean_text
 from babelscope.corpus.file_lines import COMPRESSED, raw_lines, text_lines
 from babelscope.errors import CorpusError
 from babelscope.files.strict_json import parse_json
@@ -33,6 +34,18 @@ def file_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             if not isinstance(row, dict):
                 raise CorpusError(f"{where}: a {type(row).__name__} came; expected an object a line; correct it")
             yield where, row
+
+
+def numbered_rows(file: Path) -> list[tuple[int, list[str]]]:
+    """Number and cells of each line of a table that is not empty; tabs between cells, no quotes."""
+    rows = [
+        (number, [clean_text(cell).strip() for cell in line.split("\t")])
+        for number, line in text_lines(file)
+        if line.strip()
+    ]
+    if len(rows) < 2:
+        raise CorpusError(f"{file}: {len(rows)} lines; expected a line of names and lines below it; add some")
+    return rows
 
 
 def _cells_by_name(file: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

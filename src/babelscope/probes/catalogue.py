@@ -11,7 +11,7 @@ class ProbeEntry(NamedTuple):
     function: str
     """Its function there, from a ProbeJob to Findings."""
     reads: frozenset[str]
-    """Of texts, others, sentences, against, words, translators, checkpoints, task_scores and concept."""
+    """Of texts, others, sentences, against, words, cloze, translators, checkpoints, task_scores and concept."""
 
 
 def _entry(module: str, function: str, reads: str) -> ProbeEntry:
@@ -19,7 +19,7 @@ def _entry(module: str, function: str, reads: str) -> ProbeEntry:
 
 
 PROBES = {
-    "lens": _entry("lens.lens_findings", "probe_lens", "texts others against words translators"),
+    "lens": _entry("lens.lens_findings", "probe_lens", "texts others against words translators cloze"),
     "embeddings": _entry("geometry.sentence_findings", "probe_embeddings", "others words"),
     "alignment": _entry("geometry.sentence_findings", "probe_alignment", "texts sentences against task_scores"),
     "language-id": _entry("geometry.sentence_findings", "probe_language_id", "texts sentences"),

@@ -33,6 +33,11 @@ CAPTIONS = {
         f"The model is asked to repeat a word. {DEPTH} Probability of the right word in its language, and of the same "
         "word in the compared language; the control is words of other concepts.",
     ),
+    "lens/cloze": FigureCaption(
+        "Words that fill a gap, by depth",
+        f"The model is asked for the word that a sentence lacks. {DEPTH} Probability of the right word in its "
+        "language, and of the same word in the compared language; the control is words of other concepts.",
+    ),
     "embeddings/pairs": FigureCaption(
         "Scripts that a line tells apart",
         "Mean accuracy of a line between the embeddings of one script and each other script, on held-out entries; "

@@ -17,6 +17,7 @@ from babelscope.models.plain import CausalModel
 from babelscope.probes.concepts.concept_probe import Concept
 from babelscope.probes.geometry import sentences
 from babelscope.probes.lens import word_lists
+from babelscope.probes.lens.cloze import ClozeTask
 from babelscope.probes.lens.translators import Translators
 
 
@@ -45,6 +46,8 @@ class ProbeJob:
     """Words in parallel, for the lens and the embeddings instead of the other text's tokens."""
     translators: Translators | None = None
     """A tuned lens."""
+    cloze: ClozeTask | None = None
+    """Sentences with a gap, for the lens."""
     checkpoints: tuple[str, ...] = ()
     """Folders of a training run's checkpoints, in order."""
     task_scores: Mapping[Language, float] | None = None

@@ -25,6 +25,10 @@ CIRCUITS = Path(__file__).parent / "circuits.tsv"
 """Pairs of prompts for number agreement, indirect objects and past tense, cut into roles; line i of a task means the
 same in all its languages; written for babelscope, unreviewed by native speakers."""
 
+CLOZE = Path(__file__).parent / "cloze.tsv"
+"""Sentences with a gap for 44 nouns in six languages, as `babelscope.probes.lens.cloze.read_cloze` describes; written
+for babelscope, unreviewed by native speakers."""
+
 FACTS = Path(__file__).parent / "facts.tsv"
 """Facts in the fifteen languages, as `probes.knowledge.read_facts` describes; unreviewed by native speakers."""
 

@@ -10,6 +10,7 @@ from babelscope.report.card import card_section, limits_section
 from babelscope.report.first_screen import first_screen, headline
 from babelscope.report.folder_pages import folder_page
 from babelscope.report.harm import ablation_section
+from babelscope.report.lens_comparison import lens_section
 from babelscope.report.markup import Markup, Section, element, table
 from babelscope.report.page import assemble
 from babelscope.report.results.study_results import FILE, Results, read_results
@@ -60,6 +61,10 @@ def _folders_page(folders: list[Path], *, include_samples: bool) -> str:
         groups.append((anchor, (label if label == verb else f"{label} – {verb}") if len(folders) > 1 else "", sections))
         said.append(f"{verb}: {summary}")
         lines.append((element("a", label, href=f"#{anchor}"), verb, len(languages) or "–", summary))
+    names = [folder.resolve().name for folder in folders]
+    labels = names if len(set(names)) == len(names) else [f"{at} {name}" for at, name in enumerate(names, start=1)]
+    if lenses := lens_section(dict(zip(labels, folders, strict=True)), "page"):
+        groups.append(("page", "All together", [lenses]))
     title = (
         f"{len(folders)} folders side by side" if len(folders) > 1 else f"{folders[0].resolve().name} – {lines[0][1]}"
     )

@@ -249,6 +249,8 @@ class Delta(HubArtifact):
         yield f"{len(self.indices)} neurons ({self.n_values} values, float32) of {self.n_layers} layers."
         yield f"Neurons by layer: {layers or 'none'}. Languages: {', '.join(self.languages)}."
         yield "Load with `babelscope.Delta.load(path)`; `delta.apply(model)` adds it, `delta.revert(model)` removes it."
+        if "steering" in self.parameters:
+            yield "Trained with a shift of the stream, whose recipes are in the folder `shift`: steer with them too."
 
     @classmethod
     def load(cls, path: str | Path, *, verify: bool = True) -> "Delta":

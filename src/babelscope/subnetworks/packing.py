@@ -203,6 +203,10 @@ class Mixture:
         parts_of_rows = [self.row(start + i)[1] for i in range(count)]
         return Rows(*(torch.cat(parts) for parts in zip(*parts_of_rows, strict=True)))
 
+    def languages(self, start: int, count: int) -> tuple[Language, ...]:
+        """Of the same rows."""
+        return tuple(self.row(start + i)[0] for i in range(count))
+
 
 def mix_texts(
     tokenizer: PreTrainedTokenizerBase,

@@ -20,6 +20,7 @@ from babelscope.runs import duration, peak_mib
 from babelscope.subnetworks.flow import check_flow
 from babelscope.subnetworks.loss import rows_loss
 from babelscope.subnetworks.packing import Mixture
+from babelscope.subnetworks.row_steering import RowSteering, rows_with
 from babelscope.subnetworks.schedule import LearningRate
 from babelscope.subnetworks.translation_pairs import ContrastSteps
 
@@ -136,6 +137,8 @@ class Training:
     pairs: ContrastSteps | None = None
     """Steps that align translations, in turn with those of text; the last measured step is the result then, for text
     does not say how well translations are aligned."""
+    steering: RowSteering | None = None
+    """What acts on the stream in all steps and measurements."""
 
     @property
     def done(self) -> int:
@@ -237,7 +240,7 @@ class Training:
         """Mean loss of the step, length of its gradient, and tokens; raises MeasurementError at NaN or infinity."""
         self.student.zero_grad()
         if self.pairs is not None and self.pairs.due(self.done):
-            total, tokens = self.pairs.backward(self.layout, self.done)
+            total, tokens = self.pairs.backward(self.layout, self.done, self.steering)
         else:
             total, tokens = self.text_gradient(self.done - (self.pairs.before(self.done) if self.pairs else 0))
         norm = float(self.student.grad_norm())
@@ -252,12 +255,14 @@ class Training:
         """Mean loss of the number-th step of text, from 0, whose gradient is added, and its tokens."""
         plan, first = self.plan, number * self.plan.rows_per_step
         size = plan.rows_per_step // plan.accumulation
-        parts = [self.mixture.rows(first + i * size, size) for i in range(plan.accumulation)]
+        starts = [first + i * size for i in range(plan.accumulation)]
+        parts = [self.mixture.rows(start, size) for start in starts]
         scored = sum(int(part.scored.sum()) for part in parts)
         total = 0.0
-        for part in parts:
-            loss = rows_loss(self.layout, part, 1 / scored)
-            loss.backward()
+        for start, part in zip(starts, parts, strict=True):
+            with rows_with(self.steering, self.mixture.languages(start, size)):
+                loss = rows_loss(self.layout, part, 1 / scored)
+                loss.backward()
             total += float(loss.detach())
         return total, plan.rows_per_step * self.mixture.target.length
 
@@ -265,7 +270,8 @@ class Training:
     def measure(self) -> float:
         """Held-out bits per byte of the target language."""
         assert self.held_out is not None
-        return document_losses(self.layout, self.held_out).bits_per_byte
+        with rows_with(self.steering, (self.held_out.language,)):
+            return document_losses(self.layout, self.held_out).bits_per_byte
 
     @property
     def spent(self) -> bool:

@@ -23,6 +23,7 @@ from babelscope.subnetworks.delta import Delta
 from babelscope.subnetworks.flow import check_reachable, check_untouched, gradients_on
 from babelscope.subnetworks.forms import Form, Recompute
 from babelscope.subnetworks.packing import Mixture, mix_texts
+from babelscope.subnetworks.row_steering import RowSteering
 from babelscope.subnetworks.running import Plan, Training, plan_json
 from babelscope.subnetworks.schedule import LearningRate
 from babelscope.subnetworks.students import Subnetwork
@@ -63,6 +64,7 @@ def train_subnetwork(
     form: Form = "auto",
     recompute: Recompute = "nothing",
     pairs: ContrastSteps | None = None,
+    steering: RowSteering | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
     progress: bool = False,
@@ -85,6 +87,8 @@ def train_subnetwork(
     MLPs' inputs for the backward pass. Dropout stays off, whatever mode the model is in. Gradients are worked out also
     where the caller has switched them off (torch.no_grad, torch.inference_mode).
     pairs: steps that align translations, in turn with those of text; then the last measured step is returned.
+    steering: what acts on the stream by the language of each row, in every step and measurement, such as a
+    `LanguageShift`; it is no part of the Delta, and must act where the Delta is used.
     checkpoint: a folder from which an interrupted run goes on, bit for bit. stop: asked before each step; True saves
     and raises KeyboardInterrupt.
 
@@ -116,6 +120,8 @@ def train_subnetwork(
     if pairs is not None:
         pairs.check(layout, student.layers)
         settings["contrast"] = pairs.facts()
+    if steering is not None:
+        settings["steering"] = steering.facts()
     print_of_run = fingerprint(bank.neurons, [bank.base], mixture, settings, layout.model, tokenizer)
     with nullcontext() if checkpoint is None else state_folder(checkpoint, print_of_run) as state:
         run = Training(
@@ -126,6 +132,7 @@ def train_subnetwork(
             held_out=hold_out(tokenizer, neurons, validation),
             checkpoint=state,
             pairs=pairs,
+            steering=steering,
         )
         train(model, run, progress=progress, stop=stop, checkpoint_seconds=checkpoint_seconds)
     changes = bank.changes()

@@ -14,8 +14,10 @@ from babelscope.artifacts.storage import hash_text
 from babelscope.axes import Bool, Float, Int64, Tensor
 from babelscope.corpus import Corpus, TokenDocument, pad_of, tokenize_documents
 from babelscope.errors import CorpusError, MeasurementError
+from babelscope.languages import Language
 from babelscope.models import Layout
 from babelscope.sites import Site
+from babelscope.subnetworks.row_steering import RowSteering, rows_with
 
 ContrastDirection = Literal["symmetric", "one-sided"]
 
@@ -35,6 +37,8 @@ class PaddedSentences(NamedTuple):
     """Tokens of the mean: no pad, and nothing that only begins a text."""
     real: Bool[Tensor, "row token"]
     """False at pads."""
+    languages: tuple[Language, ...]
+    """Of the rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +53,8 @@ class ParallelPairs:
     """Of the language that all others are paired with."""
     translations: tuple[tuple[TokenDocument, ...], ...]
     """By language, in the order of the sentences."""
+    languages: tuple[Language, ...]
+    """The first of `against`, the others of `translations`."""
     pad: int
     seed: int = 0
 
@@ -75,8 +81,9 @@ class ParallelPairs:
                 f"{texts.name}: {len(complete)} sentences have tokens in all languages; expected at least 2"
             )
         by_tag = {tag: tuple(side[place] for place in complete) for tag, side in zip(texts, sides, strict=True)}
-        translations = tuple(side for tag, side in by_tag.items() if tag != against)
-        return cls(next(side for tag, side in by_tag.items() if tag == against), translations, pad_of(tokenizer), seed)
+        translations = {tag: side for tag, side in by_tag.items() if tag != against}
+        base, first = next((tag, side) for tag, side in by_tag.items() if tag == against)
+        return cls(first, tuple(translations.values()), (base, *translations), pad_of(tokenizer), seed)
 
     def shuffled(self, seed: int = 0) -> "ParallelPairs":
         """The same sentences with wrong partners, the same ones in every epoch: the control of alignment."""
@@ -92,10 +99,15 @@ class ParallelPairs:
         epoch, index = divmod(number, per_epoch)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.against), generator=generator).tolist()[index * size : (index + 1) * size]
-        second = [self.translations[(place + epoch) % len(self.translations)][place] for place in order]
-        return PairBatch(self._side([self.against[place] for place in order]), self._side(second))
+        turns = [(place + epoch) % len(self.translations) for place in order]
+        second = [self.translations[turn][place] for turn, place in zip(turns, order, strict=True)]
+        base, *others = self.languages
+        return PairBatch(
+            self._side([self.against[place] for place in order], [base] * len(order)),
+            self._side(second, [others[turn] for turn in turns]),
+        )
 
-    def _side(self, documents: Sequence[TokenDocument]) -> PaddedSentences:
+    def _side(self, documents: Sequence[TokenDocument], languages: Sequence[Language]) -> PaddedSentences:
         width = max(len(document.tokens) for document in documents)
         ids = torch.full((len(documents), width), self.pad)
         counted = torch.zeros(ids.shape, dtype=torch.bool)
@@ -105,7 +117,7 @@ class ParallelPairs:
             ids[row, :length] = torch.tensor(document.tokens)
             counted[row, :length] = torch.tensor(document.counted)
             real[row, :length] = True
-        return PaddedSentences(ids, counted, real)
+        return PaddedSentences(ids, counted, real, tuple(languages))
 
 
 @dataclass(frozen=True)
@@ -169,10 +181,13 @@ class ContrastSteps:
         """Updates before this one that align pairs."""
         return step // self.contrast.spacing
 
-    def backward(self, layout: Layout, step: int) -> tuple[float, int]:
-        """Loss of the step, whose gradient is added, and the tokens fed."""
+    def backward(self, layout: Layout, step: int, steering: RowSteering | None = None) -> tuple[float, int]:
+        """Loss of the step, whose gradient is added, and the tokens fed; both sides run as their languages do."""
         batch = self.pairs.batch(self.before(step), self.contrast.size)
-        means = [mean_states(layout, side, self.contrast.layer) for side in batch]
+        means = []
+        for side in batch:
+            with rows_with(steering, side.languages):
+                means.append(mean_states(layout, side, self.contrast.layer))
         loss = contrastive_loss(*means, temperature=self.contrast.temperature, direction=self.contrast.direction)
         loss.backward()
         return float(loss.detach()), sum(int(side.real.sum()) for side in batch)

@@ -1,9 +1,10 @@
 """One pass over parallel text that keeps a vector per sentence at every depth, for the geometric probes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -111,6 +112,7 @@ def record_sentences(
     max_length: int = 512,
     special_tokens: bool = False,
     final_norm: bool = False,
+    steered: Callable[[Language], AbstractContextManager[Any]] = lambda language: nullcontext(),
 ) -> Sentences:
     """Read the first sentences of parallel text once, and keep one vector per sentence, depth and pooling.
 
@@ -119,6 +121,7 @@ def record_sentences(
     sentence's first token (see `Sentences.in_form`).
     special_tokens: BOS, and what else begins a text, counts as a token of the sentence.
     final_norm: the last depth is read after the final norm. Both as in MEXA's script, arXiv:2410.05873.
+    steered: what is open while text of a language is read, such as a steering of it.
     Raises CorpusError for text that is not parallel, or a sentence without a token; LanguageError for one language.
     """
     layout, corpus = layout_of(model), parallel_corpus(texts, sentences=sentences)
@@ -137,6 +140,7 @@ def record_sentences(
     vectors: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
     later_vectors: dict[Pooling, Tensor] = {pooling: torch.empty(shape) for pooling in poolings}
     tallies = [StreamTally(site, len(corpus), layout.d_hidden) for site in sites]
+    languages = tuple(corpus)
     for k, documents in enumerate(text):
         all_tokens = DocumentVectors(sites, {p: WEIGHTS[p] for p in poolings}, {p: vectors[p][k] for p in poolings})
         later_tokens = DocumentVectors(
@@ -145,11 +149,12 @@ def record_sentences(
         watchers = [all_tokens, later_tokens, *tallies]
         if final_norm:
             watchers += [NormedVectors(part.weights, part.vectors) for part in (all_tokens, later_tokens)]
-        walk(layout, [numbered(documents)], watchers, pad=pad_of(tokenizer))
+        with steered(languages[k]):
+            walk(layout, [numbered(documents)], watchers, pad=pad_of(tokenizer))
     broken = [pooling for pooling, value in vectors.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise MeasurementError("a sentence's vector is NaN or infinite; expected numbers; check the weights and dtype")
-    return Sentences(tuple(corpus), ids, sites, vectors, later_vectors, tuple(tally.layer() for tally in tallies))
+    return Sentences(languages, ids, sites, vectors, later_vectors, tuple(tally.layer() for tally in tallies))
 
 
 @dataclass(frozen=True, eq=False)

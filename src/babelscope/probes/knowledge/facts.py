@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from babelscope.corpus import clean_text, text_lines
+from babelscope.corpus.table_rows import numbered_rows
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.files.strict_json import parse_json
 from babelscope.languages import Language, parse_languages
@@ -171,18 +172,6 @@ def check_fact_template(template: str, where: str) -> None:
     """Raise CorpusError unless a template has each of its two places once."""
     if template.count(SUBJECT) != 1 or template.count(OBJECT) != 1:
         raise CorpusError(f"{where}: {template!r}; expected {SUBJECT} and {OBJECT}, each once; correct it")
-
-
-def numbered_rows(file: Path) -> list[tuple[int, list[str]]]:
-    """Number and cells of each line of a table that is not empty."""
-    rows = [
-        (number, [clean_text(cell).strip() for cell in line.split("\t")])
-        for number, line in text_lines(file)
-        if line.strip()
-    ]
-    if len(rows) < 2:
-        raise CorpusError(f"{file}: {len(rows)} lines; expected a line of names and lines below it; add some")
-    return rows
 
 
 def read_mlama(folder: Path) -> FactTable:

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from babelscope.controls import Evidence
+from babelscope.errors import LanguageError
 from babelscope.figures.probes_geometry import DepthLine, depth_lines, depth_map, latent_language_map
 from babelscope.probes.lens import token_energies, translations
+from babelscope.probes.lens.cloze import ClozeTask, latent_cloze
 from babelscope.probes.lens.logit_lens import logit_lens
 from babelscope.probes.probe_job import Findings, ProbeJob
 
@@ -39,13 +42,15 @@ def probe_lens(job: ProbeJob) -> Findings:
             1, DepthLine(f"{job.against}, in other text", other_share.mean(axis=0).tolist())
         )
     translated = translations_asked(job) if job.words is not None else Findings([], {})
+    filled = gaps_asked(job, job.cloze) if job.cloze is not None else Findings([], {})
     return Findings(
-        [*reading.rows(), *translated.rows],
+        [*reading.rows(), *translated.rows, *filled.rows],
         {
             "lines": depth_lines(panels=panels),
             "own": depth_map(value=own_share, languages=tags, unit="share of the text's own tokens", top=1),
             "leading": latent_language_map(share=top, leading=leading, languages=tags),
             **translated.figures,
+            **filled.figures,
         },
     )
 
@@ -87,6 +92,31 @@ def translations_asked(job: ProbeJob) -> Findings:
             ]
         figures[task] = depth_lines(panels=panels)
     return Findings(rows, figures)
+
+
+def gaps_asked(job: ProbeJob, task: ClozeTask) -> Findings:
+    """Sentences with a gap in each language of the text that the table has, but the one compared with."""
+    readings = [
+        latent_cloze(
+            job.model,
+            job.tokenizer,
+            task,
+            language=tag,
+            pivot=job.against,
+            translators=job.translators,
+            seed=job.seed,
+        )
+        for tag in job.texts
+        if tag in task.label and tag != job.against
+    ]
+    if not readings:
+        raise LanguageError(
+            f"{task.name}: sentences in {', '.join(task.label)}, text in {', '.join(job.texts)}; expected a "
+            f"language of both beside {job.against}; add text or sentences"
+        )
+    lines = mass_lines(readings, job.against)
+    rows: list[Evidence] = [row for reading in readings for row in reading.rows()]
+    return Findings(rows, {"cloze": depth_lines(panels={"probability of the right word": lines})})
 
 
 def mass_lines(readings: Sequence[translations.LatentTranslation], against: str) -> list[DepthLine]:

@@ -1,48 +1,39 @@
 """Few-shot translation prompts under the lens: in which language does the right word appear first?"""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import langcodes
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.axes import Bool, Float, Float64, Int64, Tensor
-from babelscope.corpus import Batch, Document, pad_of, tokenize_documents
+from babelscope.axes import Float64, Tensor
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language, parse_languages
-from babelscope.models import Layout, check_made_for, layout_of
+from babelscope.models import check_made_for, layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes.lens.logit_lens import lens_logits
+from babelscope.probes.lens.prompt_answers import Counted, answer_tokens, read_answers
 from babelscope.probes.lens.translators import Translators
-from babelscope.probes.lens.word_lists import Words, word_beginnings
-from babelscope.probes.lens.word_prefixes import prefix_index
+from babelscope.probes.lens.word_lists import Words
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.streams import depth_sites
-from babelscope.recording.walk import walk
-from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
 
 FEWEST = 5
 """Fewer prompts than this are no sample."""
 CONTROL = "the words of other concepts"
-Counted = Literal["first", "prefixes"]
-"""Which entries count as a word: the first token of it, or all that are a prefix of it, as published."""
 
 
-class TranslationPrompt(NamedTuple):
-    """A few pairs of words, and one that lacks its second word."""
+class WordPrompt(NamedTuple):
+    """A few solved cases, and one that lacks the word of a concept."""
 
     concept: str
     text: str
 
 
-def translation_prompts(
-    words: Words, *, source: str, target: str, shots: int = 4, seed: int = 0
-) -> list[TranslationPrompt]:
+def translation_prompts(words: Words, *, source: str, target: str, shots: int = 4, seed: int = 0) -> list[WordPrompt]:
     """One prompt a concept that has both words: `shots` lines `Français: "fleur" - 中文: "花"`, then the open one.
 
     Languages are called by their own names; the shots are drawn anew for each prompt, never the word that is asked for.
@@ -69,9 +60,7 @@ def translation_prompts(
             for source_word, target_word in example_pairs
         ]
         prompts.append(
-            TranslationPrompt(
-                name, "\n".join([*lines, f'{own_name(source_tag)}: "{word}" - {own_name(target_tag)}: "'])
-            )
+            WordPrompt(name, "\n".join([*lines, f'{own_name(source_tag)}: "{word}" - {own_name(target_tag)}: "']))
         )
     return prompts
 
@@ -108,6 +97,8 @@ class LatentTranslation:
     tuned: bool
     draws: int
     seed: int
+    cloze: bool = False
+    """Whether a sentence with a gap was to be filled, in the target's language."""
 
     @property
     def share(self) -> Float64[Tensor, "depth language"]:
@@ -125,6 +116,7 @@ class LatentTranslation:
         """One row per depth and language of the word."""
         lens = "tuned lens" if self.tuned else "logit lens"
         task = "a repetition" if self.source == self.target else f"a translation from {self.source}"
+        task = "a cloze" if self.cloze else task
         return [
             SiteEvidence(
                 claim=f"{lens}, right word of {task}, probability",
@@ -145,33 +137,6 @@ class LatentTranslation:
             for depth, site in enumerate(self.sites)
             for k, tag in enumerate(self.languages)
         ]
-
-
-class AnswerTokens(NamedTuple):
-    """Tokens that begin each concept's word in each language; within a concept no token is two languages'."""
-
-    entries: Int64[Tensor, " entry"]
-    """Of the vocabulary: all that begin some word."""
-    member: Bool[Tensor, "concept language entry"]
-
-
-def answer_tokens(
-    tokenizer: PreTrainedTokenizerBase,
-    words: Words,
-    concepts: Sequence[str],
-    languages: Sequence[Language],
-    entries: Counted = "first",
-) -> AnswerTokens:
-    """Entries that begin each word, with and without a space before it; those of two languages are nobody's.
-
-    entries: the first token as the tokenizer cuts the word, or all entries that are a prefix of it.
-    """
-    begin = prefix_index(tokenizer, len(tokenizer)).of if entries == "prefixes" else partial(word_beginnings, tokenizer)
-    begins = [[begin(words[name][tag]) if tag in words[name] else set() for tag in languages] for name in concepts]
-    used = sorted({token for row in begins for tokens_of_word in row for token in tokens_of_word})
-    claimed = torch.tensor([[[token in tokens_of_word for token in used] for tokens_of_word in row] for row in begins])
-    claimed = claimed.reshape(len(concepts), len(languages), len(used)).bool()
-    return AnswerTokens(torch.tensor(used, dtype=torch.int64), claimed & (claimed.sum(dim=1, keepdim=True) == 1))
 
 
 def latent_translation(
@@ -201,15 +166,40 @@ def latent_translation(
     entries: all entries that are a prefix of the word, as published, or its first token alone.
     Source: Wendler et al. 2024, arXiv:2402.10588.
     """
+    languages_with(words, (source, target, pivot))
+    prompts = translation_prompts(words, source=source, target=target, shots=shots, seed=seed)
+    places: dict[str, Any] = {
+        "source": source,
+        "target": target,
+        "pivot": pivot,
+        "entries": entries,
+        "translators": translators,
+    }
+    return latent_answers(model, tokenizer, words, prompts, draws=draws, resamples=resamples, seed=seed, **places)
+
+
+def latent_answers(
+    model: CausalModel,
+    tokenizer: PreTrainedTokenizerBase,
+    words: Words,
+    prompts: Sequence[WordPrompt],
+    *,
+    source: str,
+    target: str,
+    pivot: str = "en",
+    entries: Counted = "prefixes",
+    translators: Translators | None = None,
+    draws: int = 99,
+    resamples: int = 200,
+    seed: int = 0,
+    cloze: bool = False,
+) -> LatentTranslation:
+    """The same of any prompts that are each answered by the word of a concept; see `latent_translation`."""
     layout = layout_of(model)
     if translators is not None:
         check_made_for(translators.origin, model, tokenizer, "translators")
-    languages = parse_languages(dict.fromkeys(tag for by_tag in words.values() for tag in by_tag))
-    for tag in parse_languages(dict.fromkeys([source, target, pivot])):
-        if tag not in languages:
-            raise LanguageError(f"no words in {tag!r} came; expected one of {', '.join(languages)}; add a column")
+    languages = languages_with(words, (source, target, pivot))
     target_and_pivot = [languages.index(Language.parse(tag)) for tag in (target, pivot)]
-    prompts = translation_prompts(words, source=source, target=target, shots=shots, seed=seed)
     answers = answer_tokens(tokenizer, words, [prompt.concept for prompt in prompts], languages, entries)
     with_both_tokens = answers.member.any(dim=2)[:, target_and_pivot].all(dim=1).nonzero()[:, 0].tolist()
     if len(with_both_tokens) < FEWEST:
@@ -218,7 +208,9 @@ def latent_translation(
             f"expected at least {FEWEST}; give more words"
         )
     prompts, member = [prompts[at] for at in with_both_tokens], answers.member[with_both_tokens]
-    probability, top = read_answers(layout, tokenizer, prompts, answers.entries, translators)
+    probability, top = read_answers(
+        layout, tokenizer, [prompt.text for prompt in prompts], answers.entries, translators
+    )
     target_entries = [answers.entries[row].tolist() for row in member[:, target_and_pivot[0]]]
     # every[p, c]: what prompt p gives to the words of concept c
     mass_by_concept = torch.einsum("pde,cle->pcdl", probability, member.double())
@@ -247,7 +239,17 @@ def latent_translation(
         tuned=translators is not None,
         draws=draws,
         seed=seed,
+        cloze=cloze,
     )
+
+
+def languages_with(words: Words, tags: Sequence[str]) -> tuple[Language, ...]:
+    """The languages of a list of words; raises LanguageError where some that are asked for are not among them."""
+    languages = parse_languages(dict.fromkeys(tag for by_tag in words.values() for tag in by_tag))
+    for tag in parse_languages(dict.fromkeys(tags)):
+        if tag not in languages:
+            raise LanguageError(f"no words in {tag!r} came; expected one of {', '.join(languages)}; add a column")
+    return languages
 
 
 def dealt_out(
@@ -256,66 +258,3 @@ def dealt_out(
     """Mean mass where each prompt gets the words of another concept: prompts in random order, each its next one's."""
     order = torch.randperm(len(mass_by_concept), generator=generator)
     return mass_by_concept[order, order.roll(1)].mean(dim=0)
-
-
-def read_answers(
-    layout: Layout,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[TranslationPrompt],
-    entries: Int64[Tensor, " entry"],
-    translators: Translators | None,
-) -> tuple[Float64[Tensor, "prompt depth entry"], list[int]]:
-    """Probability of these entries after each prompt at each depth, and the model's own choice."""
-    prompt_texts = [Document(str(number), prompt.text) for number, prompt in enumerate(prompts)]
-    documents = tokenize_documents(tokenizer, prompt_texts, 0, max_length=100_000)
-    answers = PromptAnswers.zeros(layout, entries, translators, len(prompts))
-    walk(layout, [documents], [answers], pad=pad_of(tokenizer))
-    return answers.probability, answers.top.tolist()
-
-
-@dataclass(frozen=True, eq=False)
-class PromptAnswers:
-    """What the lens says after each of some numbered prompts."""
-
-    layout: Layout
-    entries: Int64[Tensor, " entry"]
-    translators: Translators | None
-    probability: Float64[Tensor, "prompt depth entry"]
-    top: Int64[Tensor, " prompt"]
-    """The entry that the model itself would choose."""
-
-    @classmethod
-    def zeros(
-        cls, layout: Layout, entries: Int64[Tensor, " entry"], translators: Translators | None, prompts: int
-    ) -> "PromptAnswers":
-        """No prompt read yet."""
-        probability = torch.zeros(prompts, layout.n_layers + 1, len(entries), dtype=torch.float64)
-        return cls(layout, entries, translators, probability, torch.zeros(prompts, dtype=torch.int64))
-
-    @property
-    def hooks(self) -> Mapping[Site, ReadSite]:
-        """Each prompt's last token at every depth."""
-
-        def last_rows(batch: Batch, at: SiteValue) -> Float[Tensor, "batch hidden"]:
-            last = batch.attention_mask.sum(dim=1) - 1
-            return at.value[torch.arange(len(last)), last.to(at.value.device)]
-
-        return dict.fromkeys(depth_sites(self.layout), last_rows)
-
-    def measure(
-        self, batch: Batch, values: dict[Site, Tensor], hidden: Tensor
-    ) -> tuple[Float64[Tensor, "batch depth entry"], Int64[Tensor, " batch"]]:
-        """The entries' probabilities, and the model's choice; raises MeasurementError at NaN or infinity."""
-        probabilities: list[Tensor] = []
-        p = torch.empty(0)
-        for depth, rows in enumerate(values.values()):
-            logits = lens_logits(self.layout, rows, self.translators, depth).float()
-            if not bool(torch.isfinite(logits).all()):
-                raise MeasurementError("the lens gave NaN or infinity; expected numbers; check the weights and dtype")
-            p = torch.softmax(logits, dim=-1)
-            probabilities.append(p[:, self.entries.to(p.device)].double().cpu())
-        return torch.stack(probabilities, dim=1), p.argmax(dim=1).cpu()
-
-    def add(self, batch: Batch, values: tuple[Tensor, Tensor]) -> None:
-        """Put a batch's prompts into their places."""
-        self.probability[batch.places], self.top[batch.places] = values
