@@ -13,6 +13,7 @@ from babelscope.probes import ablate_structures, structure_votes
 from babelscope.probes.units.attention_removal import attend_plainly, attention_effects, output_rows
 from babelscope.probes.units.structure_ablation import PARTS
 from babelscope.reference import MODEL
+from rows.experts_removed import routed_planted, routed_witness
 from rows.neuron_witnesses import LETTERS, planted_model, planted_texts, recall_and_precision
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
 
@@ -38,8 +39,8 @@ def removal(inputs: Inputs) -> RowResult:
     share = removed / sum(mask.numel() for mask in sets.values())
     most = sum(wins for _, _, wins, *_ in parts) / sum(count for _, count, *_ in parts)
     return RowResult(
-        witnesses=brute_force(),
-        planted=planted(),
+        witnesses=[*brute_force(), routed_witness()],
+        planted=[*planted(), routed_planted()],
         headlines=[
             Headline(
                 paper="without .13 % of the neurons, those of one language, its text suffers and English hardly "
@@ -56,7 +57,6 @@ def removal(inputs: Inputs) -> RowResult:
             )
         ],
         absent=[
-            "neurons of a mixture of experts: what one adds depends on the router's weight",
             "the paper's tasks (XQuAD, MGSM, X-CSQA, XLSum): the harm here is loss on held-out text",
         ],
     )

@@ -35,16 +35,17 @@ def mlp_outputs(layout, batch, layer):
 class Effects:
     """What the hooks of one batch give."""
 
-    def __init__(self, layout):
-        self.hooks = effect_hooks(layout)
+    def __init__(self, hooks):
+        self.hooks = hooks
 
     def add(self, batch, values):
         self.effects = list(values.values())
 
 
 def effects_by_layer(layout, documents):
-    effects = Effects(layout)
-    walk(layout, [documents], [effects])
+    with effect_hooks(layout) as hooks:
+        effects = Effects(hooks)
+        walk(layout, [documents], [effects])
     return effects.effects
 
 
@@ -249,9 +250,8 @@ def test_roles_are_tracked_over_checkpoints(texts):
 
 def test_what_can_not_be_probed_is_refused(texts, observation):
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
-    for probe in (removal_votes, concept_neurons):
-        with pytest.raises(SiteError, match="mixture"):
-            probe(tiny_model("mixtral"), tokenizer, texts)
+    with pytest.raises(SiteError, match="mixture"):
+        concept_neurons(tiny_model("mixtral"), tokenizer, texts)
     with pytest.raises(SelectionError, match="top_rate"):
         removal_votes(model, tokenizer, texts, top_rate=1.5)
     with pytest.raises(LanguageError, match="one language"):

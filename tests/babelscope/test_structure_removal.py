@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
+from family_configs import make
 
 from babelscope import load_corpus
 from babelscope.corpus import batch_documents, tokenize_documents
@@ -154,8 +155,10 @@ def test_votes_are_shares_and_sets_leave_out_what_all_share(texts):
     for mask in votes.specific(vote=0.5, at_most=1).values():
         assert mask.sum(dim=0).max() <= 1
     assert random_units(votes.specific(vote=0.5)["ffn"][0], np.random.default_rng(0)).shape == (3, 48)
-    with pytest.raises(SiteError, match="experts"):
-        structure_votes(tiny_model("mixtral"), tokenizer, texts)
+    with pytest.raises(SiteError, match="without attention"):
+        structure_votes(make("qwen3_next"), tokenizer, texts)
+    with pytest.raises(SiteError, match="s_aux"):
+        structure_votes(make("gpt_oss"), tokenizer, texts)
     with pytest.raises(SelectionError, match="top_rate"):
         structure_votes(model, tokenizer, texts, top_rate=1.0)
     with pytest.raises(LanguageError, match="one language"):

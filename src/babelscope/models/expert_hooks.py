@@ -1,6 +1,6 @@
 """Hooks on a mixture of experts: its router's scores, and the neurons of experts fused in one module."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,7 +11,7 @@ from torch import nn
 
 from babelscope.axes import Float, Int, Tensor
 from babelscope.models.family import Family
-from babelscope.models.hooks import Call, chosen_experts
+from babelscope.models.hooks import Call, chosen_experts, expert_weights
 from babelscope.models.plain import CausalModel
 from babelscope.upstream.names import NAMES, attribute
 from babelscope.upstream.registries import experts_run_by, run_experts_by
@@ -124,6 +124,23 @@ def hook_experts(
             return show(output, args[0])
 
         stack.callback(act.register_forward_hook(after).remove)
+
+
+@contextmanager
+def weights_given(experts: Sequence[nn.Module]) -> Iterator[list[Float[Tensor, "token k"] | None]]:
+    """While open, what each of these experts' modules was last given as the weights of each token's experts."""
+    seen: list[Tensor | None] = [None] * len(experts)
+
+    def remember(place: int) -> Callable[[nn.Module, tuple, dict], None]:
+        def before(_: nn.Module, args: tuple, kwargs: dict) -> None:
+            seen[place] = expert_weights(args, kwargs)
+
+        return before
+
+    with ExitStack() as stack:
+        for place, module in enumerate(experts):
+            stack.callback(module.register_forward_pre_hook(remember(place), with_kwargs=True).remove)
+        yield seen
 
 
 Look = Callable[[Tensor], Tensor | None]

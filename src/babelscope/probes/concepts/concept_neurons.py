@@ -19,6 +19,7 @@ from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.units.removal import effect_hooks
 from babelscope.recording.walk import walk
+from babelscope.recording.watchers import ReadSite
 from babelscope.sites import Site
 
 LENGTH_BINS = 5
@@ -102,9 +103,10 @@ def concept_neurons(
             f"of {2 * strongest} sentences; give more, or a smaller `strongest`"
         )
     places = {document.id: place for place, document in enumerate(next(iter(corpus.values())))}
-    watcher = TopSentences(layout, len(corpus), strongest, places)
     text = token_windows(tokenizer, corpus, tokens_per_language=None, max_length=max_length)
-    walk(layout, text, [watcher], pad=pad_of(tokenizer))
+    with effect_hooks(layout) as hooks:
+        watcher = TopSentences(layout, hooks, len(corpus), strongest, places)
+        walk(layout, text, [watcher], pad=pad_of(tokenizer))
     top = watcher.top.where(watcher.value > 0, -1)
     bins = sentence_length_bins(tokenizer, corpus, max_length)
     return compare_tops(top, weight, bins, tuple(corpus), across, draws, seed)
@@ -113,9 +115,16 @@ def concept_neurons(
 class TopSentences:
     """The strongest sentences of each neuron in each language so far."""
 
-    def __init__(self, layout: Layout, languages: int, strongest: int, places: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        hooks: Mapping[Site, ReadSite],
+        languages: int,
+        strongest: int,
+        places: Mapping[str, int],
+    ) -> None:
         shape = (layout.n_layers, languages, layout.d_neuron, strongest)
-        self.hooks, self.places = effect_hooks(layout), places
+        self.hooks, self.places = hooks, places
         self.value, self.top = torch.full(shape, -math.inf, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64)
 
     def add(self, batch: Batch, values: dict[Site, Float64[Tensor, "batch neuron"]]) -> None:

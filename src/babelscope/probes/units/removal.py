@@ -3,6 +3,8 @@
 The idea of PLND, with the exact effect in place of a projection's size, and a vote in place of an intersection.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,16 +12,17 @@ from einops import rearrange, repeat
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import NeuronSet, Origin
-from babelscope.axes import Bool, Float, Float64, Int64, Tensor
+from babelscope.axes import Bool, Float, Float64, Int, Int64, Tensor
 from babelscope.controls import Evidence, ShardSums, rank_p
-from babelscope.corpus import Batch, Texts, as_corpus, pad_of, token_windows
-from babelscope.errors import LanguageError, SelectionError, SiteError
+from babelscope.corpus import Batch, Corpus, Texts, as_corpus, pad_of, token_windows
+from babelscope.errors import LanguageError, SelectionError
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of, origin_of
+from babelscope.models.expert_hooks import weights_given
 from babelscope.models.plain import CausalModel
 from babelscope.probes.shard_sums import UnitSums, add_rows, zero_sums
 from babelscope.recording.walk import walk
-from babelscope.recording.watchers import ReadSite
+from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
 
 
@@ -92,6 +95,28 @@ def document_effects(
     return (squares / counted.sum(dim=1, keepdim=True)).sqrt() * norm
 
 
+def routed_effects(
+    value: Float[Tensor, "batch token k neuron"],
+    routes: Int[Tensor, "batch token k"],
+    weights: Float[Tensor, "batch token k"],
+    norm: Float64[Tensor, " unit"],
+    counted: Bool[Tensor, "batch token"],
+) -> Float64[Tensor, "batch unit"]:
+    """The same of experts' neurons, expert-major: e_xj = sqrt(mean_t (g_tx h_txj)²) · ‖W_down,x[:, j]‖.
+
+    g_tx is the router's weight of expert x at token t, as its experts get it, and 0 where the token goes elsewhere; the
+    mean is over all counted tokens, so that a neuron of an expert that few tokens meet has a small effect.
+    """
+    batch, neurons = value.shape[0], value.shape[3]
+    experts = len(norm) // neurons
+    wide = torch.float64 if value.dtype == torch.float64 else torch.float32
+    weighed = value.to(wide) * (weights.to(wide) * counted[..., None])[..., None]
+    place = torch.arange(batch, device=value.device)[:, None, None] * experts + routes
+    squares = torch.zeros(batch * experts, neurons, dtype=torch.float64, device=value.device)
+    squares.index_add_(0, place.flatten(), weighed.square().flatten(0, 2).double())
+    return (squares.view(batch, -1) / counted.sum(dim=1, keepdim=True)).sqrt() * norm
+
+
 def removal_votes(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -106,35 +131,49 @@ def removal_votes(
 
     Source of the idea: Zhao et al. 2024, arXiv:2402.18815.  Its code scores |up·x| without the gate and W_down and
     needs a neuron in the top list of every document; here the effect is exact (`document_effects`) and documents vote.
-    Raises SiteError for a mixture of experts, SelectionError for a rate outside (0, 1).
+    Of a mixture of experts the neurons are those of all experts, expert-major, and one adds what the router's weight
+    lets it (`routed_effects`); those of an expert that every token shares are left out.
+    Raises SelectionError for a rate outside (0, 1).
     """
     layout, corpus = layout_of(model), as_corpus(texts)
-    if layout.n_experts:
-        raise SiteError(
-            f"{model.config.model_type} is a mixture of experts; expected a dense model: what an expert's neuron adds "
-            "depends on the router's weight; use routing_use or select_lape"
-        )
     if not 0 < top_rate < 1:
         raise SelectionError(f"top_rate {top_rate} came; expected a share of the neurons between 0 and 1; correct it")
-    watcher = VoteSums(
-        layout=layout,
-        top_rate=top_rate,
-        sums=zero_sums(corpus, shards, layout.n_layers * layout.d_neuron),
-        effect=torch.zeros(len(corpus), layout.n_layers, layout.d_neuron, dtype=torch.float64),
-    )
     text = token_windows(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length)
-    walk(layout, text, [watcher], pad=pad_of(tokenizer))
+    with effect_hooks(layout) as hooks:
+        watcher = vote_sums(layout, hooks, corpus, top_rate=top_rate, shards=shards)
+        walk(layout, text, [watcher], pad=pad_of(tokenizer))
     effect = watcher.effect / watcher.sums.whole().tokens[:, None, None]
     return RemovalVotes(origin_of(model, tokenizer), watcher.sums, effect, top_rate)
 
 
-def effect_hooks(layout: Layout) -> dict[Site, ReadSite]:
-    """What reads `document_effects` of every layer, on the CPU."""
+@contextmanager
+def effect_hooks(layout: Layout) -> Iterator[dict[Site, ReadSite]]:
+    """What reads `document_effects`, or `routed_effects`, of every layer, on the CPU; usable while open."""
+    layers = range(layout.n_layers)
+    with weights_given([layout.experts(layer) for layer in layers] if layout.n_experts else []) as given:
+        yield {Site(layer, "mlp_inner"): effect_reader(layout.down_norm(layer), given, layer) for layer in layers}
 
-    def reader(norm: Float64[Tensor, " neuron"]) -> ReadSite:
-        return lambda batch, at: document_effects(at.value, norm, at.counted).cpu()
 
-    return {Site(layer, "mlp_inner"): reader(layout.down_norm(layer)) for layer in range(layout.n_layers)}
+def effect_reader(norm: Float64[Tensor, " unit"], given: Sequence[Tensor | None], layer: int) -> ReadSite:
+    """What reads the effects of one layer; given: by layer, the weights of each token's experts."""
+
+    def read(batch: Batch, at: SiteValue) -> Float64[Tensor, "batch unit"]:
+        if at.routes is None:
+            return document_effects(at.value, norm, at.counted).cpu()
+        weights = given[layer]
+        assert weights is not None
+        return routed_effects(at.value, at.routes, weights.view(at.routes.shape), norm, at.counted).cpu()
+
+    return read
+
+
+def vote_sums(
+    layout: Layout, hooks: Mapping[Site, ReadSite], corpus: Corpus, *, top_rate: float, shards: int
+) -> "VoteSums":
+    """Nothing added yet."""
+    units = layout.width("mlp_inner")
+    effect = torch.zeros(len(corpus), layout.n_layers, units, dtype=torch.float64)
+    return VoteSums(hooks, top_rate, zero_sums(corpus, shards, layout.n_layers * units), effect)
 
 
 class VoteSums:
@@ -142,12 +181,12 @@ class VoteSums:
 
     def __init__(
         self,
-        layout: Layout,
+        hooks: Mapping[Site, ReadSite],
         top_rate: float,
         sums: ShardSums[UnitSums],
         effect: Float64[Tensor, "language layer neuron"],
     ) -> None:
-        self.hooks, self.top_rate, self.sums, self.effect = effect_hooks(layout), top_rate, sums, effect
+        self.hooks, self.top_rate, self.sums, self.effect = hooks, top_rate, sums, effect
 
     def add(self, batch: Batch, values: dict[Site, Float64[Tensor, "batch neuron"]]) -> None:
         """Add a batch of one language."""

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.ablation.switch_off import filler
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import Evidence, percentile_interval, rank_p
 from babelscope.corpus import Texts
@@ -32,12 +32,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {"ffn": ("ffn",), "attention": STRUCTURES
 def structures_off(layout: Layout, masks: Masks) -> Iterator[None]:
     """While open, the neurons of the masks are 0: of an MLP what its down projection reads, of attentions coordinates.
 
+    An expert's neuron is off where its expert was chosen (`switch_off.filler`).
     Right-padded text only: what an attention sees is told from the order of the tokens.
     """
-
-    def zero(units: Bool[Tensor, " unit"], value: Tensor) -> Tensor:
-        return value.masked_fill(units.to(value.device), 0)
-
     sites: Mapping[str, At] = {"ffn": "mlp_inner", "output": "attn_out"}
     coordinates = [name for name in ("query", "key", "value") if name in masks and bool(masks[name].any())]
 
@@ -48,7 +45,9 @@ def structures_off(layout: Layout, masks: Masks) -> Iterator[None]:
         for name, at in sites.items():
             for layer, units in enumerate(masks.get(name, ())):
                 if bool(units.any()):
-                    stack.enter_context(layout.edit(Site(layer, at), partial(zero, units)))
+                    site = Site(layer, at)
+                    change = filler(layout, site, units, torch.zeros(len(units)))
+                    stack.enter_context(layout.edit_routed(site, change))
         if coordinates:
             stack.enter_context(attention_by(layout.model, attend))
         yield

@@ -16,7 +16,7 @@ from babelscope.models.attention import AttentionInputs, attention_by
 from babelscope.models.plain import CausalModel
 from babelscope.probes.shard_sums import UnitSums, zero_sums
 from babelscope.probes.units.attention_removal import AttentionVotes, attend_plainly, structure_widths
-from babelscope.probes.units.removal import VoteSums
+from babelscope.probes.units.removal import effect_hooks, vote_sums
 from babelscope.recording.walk import walk
 
 
@@ -66,15 +66,16 @@ def structure_votes(
     a coordinate of what the attention writes.  parallel: queries and keys are voted for by the paper's parallel form,
     the change of the attention weights alone.
     max_length: tokens of a document; the work grows with its square, and with the width of a head.
-    Raises SiteError for a mixture of experts, for layers without attention, and for a family that does not use
-    transformers' table of attentions; SelectionError for a rate outside (0, 1).
+    Of a mixture of experts, FFN neurons are those of all experts, expert-major (`removal.routed_effects`).
+    Raises SiteError for layers without attention, and for a family that does not use transformers' table of
+    attentions; SelectionError for a rate outside (0, 1).
     Source: Zhao et al. 2024, arXiv:2402.18815 (PLND).
     """
     layout, corpus = layout_of(model), as_corpus(texts)
-    if layout.n_experts or layout.without_attention:
+    if layout.without_attention:
         raise SiteError(
-            f"{model.config.model_type} has experts, or layers without attention; expected a dense model with an "
-            "attention in every layer; use select_lape"
+            f"{model.config.model_type} has layers without attention; expected an attention in every layer; use "
+            "removal_votes"
         )
     if not 0 < top_rate < 1:
         raise SelectionError(f"top_rate {top_rate} came; expected a share of the neurons between 0 and 1; correct it")
@@ -85,14 +86,10 @@ def structure_votes(
         parallel,
         {name: zero_sums(corpus, shards, layout.n_layers * width) for name, width in widths.items()},
     )
-    ffn = VoteSums(
-        layout=layout,
-        top_rate=top_rate,
-        sums=zero_sums(corpus, shards, layout.n_layers * layout.d_neuron),
-        effect=torch.zeros(len(corpus), layout.n_layers, layout.d_neuron, dtype=torch.float64),
-    )
     text = token_windows(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length)
-    walk(layout, text, [ffn, attention], pad=pad_of(tokenizer))
+    with effect_hooks(layout) as hooks:
+        ffn = vote_sums(layout, hooks, corpus, top_rate=top_rate, shards=shards)
+        walk(layout, text, [ffn, attention], pad=pad_of(tokenizer))
     documents = ffn.sums.whole().tokens[:, None, None]
     effect = {name: total / documents for name, total in {"ffn": ffn.effect, **attention.effect}.items()}
     return StructureVotes(tuple(corpus), {"ffn": ffn.sums, **attention.sums}, effect, top_rate)
