@@ -16,7 +16,7 @@ NEURONS, EXPERTS = 96, 4
 
 
 def routed_witness() -> Witness:
-    """Random mixtures of four families: a neuron's column of the down projection at zero, by transformers in float64."""
+    """Random mixtures of four families: a neuron's column of the down projection at zero, in float64."""
     tokenizer, differences = AutoTokenizer.from_pretrained(str(MODEL)), []
     text = {"en": ["Neurons of experts, one after the other."]}
     ids = torch.tensor([tokenizer(text["en"][0])["input_ids"]])

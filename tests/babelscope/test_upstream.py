@@ -32,6 +32,7 @@ from babelscope.upstream import forward as forward_module
 from babelscope.upstream.config import config_field, with_mlp_biases
 from babelscope.upstream.forward import forward_names, read_inputs
 from babelscope.upstream.generation import chosen_by, copy_generation
+from babelscope.upstream.mixtures import mixture_config
 from babelscope.upstream.names import NAMES, imported
 from babelscope.upstream.openai_server import NEEDED
 from babelscope.upstream.tokenizers import hide_progress
@@ -42,6 +43,11 @@ IDS = torch.arange(10, 22).view(2, 6)
 MXFP4, FP8 = {"quant_method": "mxfp4"}, {"quant_method": "fp8"}
 ORDINARY = {"counters", "cache", "scaling", "softcap", "logits", "model_type", "position_ids", "layer_idx", "dtype"}
 """Words of the seam's names that are also words of this library."""
+MIXTURE_FIELDS = (
+    *("qwen2_moe", "experts", "chosen_experts", "expert_width", "shared_width", "shares", "dense_layers"),
+    *("sparse_step", "query_biases", "width", "head_width"),
+)
+"""What a dense model's mixture of experts is configured by."""
 
 
 def attend(inputs):
@@ -180,6 +186,11 @@ SCENES = {
     "config.mlp_biases": lambda: with_mlp_biases(tiny_model("llama").config),
     "config.attention_biases": lambda: with_mlp_biases(tiny_model("mistral").config),
     "config.llama": lambda: with_mlp_biases(tiny_model("mistral").config),
+    **dict.fromkeys(
+        (f"config.{name}" for name in MIXTURE_FIELDS),
+        lambda: mixture_config(tiny_model("llama").config, dense=[0], experts=2, top_k=1),
+    ),
+    "config.qwen3_moe": lambda: mixture_config(tiny_model("qwen3").config, dense=[0], experts=2, top_k=1),
 }
 """By the beginning of a key: what a person does that reads the name."""
 

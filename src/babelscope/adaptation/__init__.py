@@ -11,6 +11,9 @@ from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from babelscope.adaptation.adaptation_run import Adaptation, BeforeAfter, Ruler, adapt, choose_rate
+    from babelscope.adaptation.expert_study import ExpertStudy, expert_study
+    from babelscope.adaptation.family_experts import language_families, train_families
+    from babelscope.adaptation.late_experts import LateExperts, late_experts
     from babelscope.adaptation.lottery_ticket import LotteryTicket, ticket_names
     from babelscope.adaptation.material import Material
     from babelscope.adaptation.methods import (
@@ -30,6 +33,8 @@ __all__ = [
     "OF_NEURONS",
     "Adaptation",
     "BeforeAfter",
+    "ExpertStudy",
+    "LateExperts",
     "LotteryTicket",
     "Material",
     "Method",
@@ -41,9 +46,13 @@ __all__ = [
     "build_student",
     "choose_rate",
     "choose_sources",
+    "expert_study",
+    "language_families",
+    "late_experts",
     "random_like",
     "strongest",
     "ticket_names",
+    "train_families",
     "train_vocabulary",
     "transfer_matrix",
 ]

@@ -93,6 +93,21 @@ def export_vocabulary(
     return Path(path)
 
 
+def export_mixture(
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, path: str | Path, *, source: str, lines: Sequence[str]
+) -> Path:
+    """Save a model that was made of another one, with the tokenizer beside it, in the dtype that it has.
+
+    source: name of the other model; lines: of the card, what was done. Written whole or not at all.
+    Raises ArtifactError if the path is taken, and PrerequisiteError as `export_merged`.
+    """
+    check_saves_whole(model)
+    with new_folder(path) as partial:
+        _save_checkpoint(model, tokenizer, partial, model.dtype)
+        write_text(partial / "README.md", _card(source, "with experts in its last layers", lines))
+    return Path(path)
+
+
 def _file_dtype(model: CausalModel, dtype: torch.dtype | None) -> torch.dtype:
     """What the weights of a file are to be: what was asked for, or what the model's checkpoint has."""
     name = config_value(model.config, "name")

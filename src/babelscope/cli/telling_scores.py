@@ -125,6 +125,27 @@ def transfer_lines(fields: Fields, out: Path) -> list[str]:
     return lines
 
 
+def expert_lines(fields: Fields, out: Path) -> list[str]:
+    """What each family's text gained by experts and by the controls, and how much of it goes to its expert."""
+    names = list(next(iter(fields["families"].values()))["gain"])
+    rows = [["family", "languages", *(f"gain: {name}" for name in names), "on its expert"]]
+    for family, entry in fields["families"].items():
+        gains = [with_sign(entry["gain"][name]) for name in names]
+        rows.append([family, " ".join(entry["languages"]), *gains, f"{entry['share']:.3f}"])
+    more = [
+        f"more than {control} on the same tokens: {with_sign(part['gain'])} [{with_sign(part['low'])}, "
+        f"{with_sign(part['high'])}] bits per byte"
+        for control, part in fields["more_than"].items()
+    ]
+    return [
+        f"layers {', '.join(map(str, fields['layers']))} as experts, {fields['top_k']} a token; logits differed by "
+        f"{fields['logits_differ']:.1e} before training; everything is in {out}, and the mixture in {out / 'model'}",
+        *aligned(rows),
+        f"gains in bits per byte of test text; of the choices at most {1 / fields['top_k']:.3f} can fall on one expert",
+        *more,
+    ]
+
+
 def adapt_lines(fields: Fields, out: Path) -> list[str]:
     """Bits per byte of every language's test text before and after, and what was trained."""
     tag, origin = fields["language"], fields.get("learning_rate_is")

@@ -51,6 +51,9 @@ VERBS = {
         "run_transfer",
         "which language helps which: train on each, measure all, choose sources by nearness",
     ),
+    "experts": Verb(
+        "giving_experts", "run_experts", "the last layers as experts of language families, trained beside controls"
+    ),
     "influence": Verb("influencing", "run_influence", "which training text, in which language, makes it say something"),
     "subtract": Verb(
         "subtracting", "run_subtract", "a task's change of the weights without that of general text", False

@@ -113,6 +113,14 @@ class Family:
         routed = (self.experts, self.router, self.shared, self.shared_gate)
         return tuple(dict.fromkeys(name for name in (*sums, *mlp_parts, *routed) if name))
 
+    @property
+    def of_experts(self) -> tuple[str, ...]:
+        """Modules that a layer lacks whose MLP is dense while others have experts; empty in a dense family."""
+        if not self.experts:
+            return ()
+        parts = (self.act, self.gate, self.up, self.down, self.inner_norm, self.router, self.shared, self.shared_gate)
+        return tuple(dict.fromkeys(name for name in (self.experts, *parts) if name))
+
     def place(self, at: At) -> ModuleSide:
         """Which module of a layer a site is at, and which side of it; the empty path is the layer itself."""
         table: dict[At, tuple[str, Literal["input", "output"]]] = {

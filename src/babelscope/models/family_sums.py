@@ -12,7 +12,7 @@ from torch import nn
 from babelscope.axes import Tensor
 from babelscope.models.hooks import expert_weights, first_argument
 from babelscope.models.layout import Layout
-from babelscope.sites import At, Site
+from babelscope.sites import NEURON_SITES, At, Site
 from babelscope.upstream.names import attribute
 
 Seen = dict[str, Tensor]
@@ -38,6 +38,8 @@ def sites_of_layer(layout: Layout, index: int) -> list[At]:
         "mlp_gate": not (family.act or family.interleaved),
         "router": not layout.n_experts,
     }
+    if index in layout.without_experts:
+        lacking |= dict.fromkeys((*NEURON_SITES, "router"), True)
     present: Any = [at for at in places if not lacking.get(at, False)]
     return present if index in layout.without_attention else [*present, "attn_heads", "attn_out"]
 
@@ -47,6 +49,8 @@ def watch_layer(stack: ExitStack, layout: Layout, index: int, values: Seen) -> N
     names, layer = layout.family, layout.layer(index)
     for at in sites_of_layer(layout, index):
         stack.enter_context(layout.edit_routed(Site(index, at), partial(_keep, values, at)))
+    if index in layout.without_experts:
+        return
     inputs = (names.experts or names.up,)
     outputs = (names.experts, names.shared, names.shared_gate, names.mixer if index in layout.without_attention else "")
     for path in dict.fromkeys((*inputs, *outputs)):
@@ -103,6 +107,8 @@ def _named(norm: str, at: str) -> str:
 
 def mlp_values(layout: Layout, index: int, values: Seen) -> Iterator[Sum]:
     """The MLP's neurons and output, from its input and the rows of `Layout.neuron_rows`."""
+    if index in layout.without_experts:
+        return
     names, layer = layout.family, layout.layer(index)
     rows, biases = layout.neuron_rows(index), layout.neuron_biases(index)
     x = values[f"{names.experts or names.up}:in"]

@@ -41,6 +41,7 @@ def find_layout(model: CausalModel) -> Layout:
     try:
         for name in (family.body, family.embed, family.norm, family.project):
             model.get_submodule(name)
+        layout = replace(layout, without_experts=_without_experts(layout))
         layout = replace(layout, without_attention=_without_attention(layout))
     except AttributeError as err:
         raise SiteError(
@@ -51,8 +52,21 @@ def find_layout(model: CausalModel) -> Layout:
         ) from err
     forward_names(layout.body)
     _refuse_shared_activations(layout, family)
-    first = layout.layer(0)
+    first = layout.layer(layout.routed_layers[0] if layout.without_experts else 0)
     return replace(layout, d_neuron=neurons_of(first, family), n_experts=experts_of(first, family))
+
+
+def _without_experts(layout: Layout) -> tuple[int, ...]:
+    """Layers with a dense MLP in a model whose other layers have experts; raises AttributeError where none has."""
+    family = layout.family
+    dense = [
+        index
+        for index in range(layout.n_layers)
+        if family.router and family.router not in dict(layout.layer(index).named_modules())
+    ]
+    if dense and len(dense) == layout.n_layers:
+        raise AttributeError(f"no layer has {family.router}")
+    return tuple(dense)
 
 
 def _without_attention(layout: Layout) -> tuple[int, ...]:
@@ -60,8 +74,10 @@ def _without_attention(layout: Layout) -> tuple[int, ...]:
     lacking = []
     for index in range(layout.n_layers):
         layer, family = layout.layer(index), layout.family
+        absent = family.of_experts if index in layout.without_experts else ()
         for name in family.needed:
-            layer.get_submodule(name)
+            if name not in absent:
+                layer.get_submodule(name)
         if family.mixer and _has(layer, family.mixer):
             lacking.append(index)
             continue
@@ -77,7 +93,7 @@ def _has(module: nn.Module, path: str) -> bool:
 def _refuse_shared_activations(layout: Layout, family: Family) -> None:
     if not family.act:
         return
-    acts = {id(layout.act(index)) for index in range(layout.n_layers)}
-    if len(acts) != layout.n_layers:
+    layers = [index for index in range(layout.n_layers) if index not in layout.without_experts]
+    if len({id(layout.act(index)) for index in layers}) != len(layers):
         kind = layout.model.config.model_type
         raise SiteError(f"model type {kind!r}: layers share an activation module; it cannot be hooked")

@@ -27,7 +27,7 @@ from babelscope.models.hooks import (
 )
 from babelscope.models.marks import mark
 from babelscope.models.plain import CausalModel
-from babelscope.models.site_check import check_ids, check_site
+from babelscope.models.site_check import check_ids, check_site, no_experts
 from babelscope.models.weights import down_lengths, inputs_of, neuron_biases, neuron_rows
 from babelscope.sites import NEURON_SITES, At, Site
 from babelscope.upstream.config import config_field, config_value
@@ -53,6 +53,8 @@ class Layout:
     """0 in a dense model."""
     without_attention: tuple[int, ...] = ()
     """Layers that have something else in the attention's place."""
+    without_experts: tuple[int, ...] = ()
+    """Layers with a dense MLP in a model whose other layers have experts."""
 
     @property
     def body(self) -> nn.Module:
@@ -62,6 +64,11 @@ class Layout:
     def layer(self, index: int) -> nn.Module:
         """One transformer block."""
         return self.model.get_submodule(f"{self.family.layers}.{index}")
+
+    @property
+    def routed_layers(self) -> tuple[int, ...]:
+        """Layers with experts, of a family that has some."""
+        return tuple(index for index in range(self.n_layers) if index not in self.without_experts)
 
     def device_of(self, site: Site) -> torch.device:
         """Device on which a site's values come."""
@@ -99,6 +106,8 @@ class Layout:
         """Raise SiteError unless the model has this site."""
         kind, lacking = config_value(self.model.config, "type"), self.without_attention
         check_site(site, self.family, kind, layers=self.n_layers, routed=bool(self.n_experts), lacking=lacking)
+        if site.layer in self.without_experts and site.at in (*NEURON_SITES, "router"):
+            raise no_experts(f"site '{site}'", site.layer, kind, self.routed_layers)
 
     def check_tokens(self, ids: Int[Tensor, "batch token"]) -> None:
         """Raise PrerequisiteError for tokens without a row in the embedding, or more than there are positions."""
@@ -127,13 +136,19 @@ class Layout:
                 f"the activation function of {self.model.config.model_type} is no module; expected a family where it "
                 "is; use mlp_inner, or neuron_rows() and a function of your own"
             )
-        return self.layer(layer).get_submodule(self.family.act)
+        return self._routed(layer).get_submodule(self.family.act)
 
     def experts(self, layer: int) -> nn.Module:
         """The fused experts of a layer; raises SiteError in a dense model."""
         if not self.family.experts:
             raise SiteError(f"{self.model.config.model_type} is dense; expected a model with experts")
-        return self.layer(layer).get_submodule(self.family.experts)
+        return self._routed(layer).get_submodule(self.family.experts)
+
+    def _routed(self, layer: int) -> nn.Module:
+        """A layer by whose MLP neurons are counted; raises SiteError for a dense one among layers with experts."""
+        if layer in self.without_experts:
+            raise no_experts("its neurons", layer, config_value(self.model.config, "type"), self.routed_layers)
+        return self.layer(layer)
 
     def neuron_rows(self, layer: int) -> dict[str, Float[Tensor, "expert neuron hidden"]]:
         """The MLP's weights, one row per neuron: "gate" (gated MLPs), "up", and "down".
@@ -142,7 +157,7 @@ class Layout:
         Dense models have one expert. Each is a view into its parameter: writing to it, without gradients, changes the
         model. Raises PrerequisiteError where weights are quantised, or offloaded by accelerate.
         """
-        rows = neuron_rows(self.layer(layer), self.family)
+        rows = neuron_rows(self._routed(layer), self.family)
         if any(part.is_meta for part in rows.values()):
             raise PrerequisiteError(
                 f"the weights of layer {layer} are offloaded; expected them on a device; open the model without offload"
@@ -151,7 +166,7 @@ class Layout:
 
     def neuron_biases(self, layer: int) -> dict[str, Float[Tensor, "expert neuron"]]:
         """Views of the biases of "gate" and "up", as in `neuron_rows`; empty where the projections have none."""
-        return neuron_biases(self.layer(layer), self.family)
+        return neuron_biases(self._routed(layer), self.family)
 
     def down_weight(self, layer: int) -> Float[Tensor, "hidden neuron"]:
         """Down projection of a layer, one column per neuron; experts side by side."""
@@ -162,7 +177,7 @@ class Layout:
 
         Offloaded weights are fetched for it; of quantised ones it is the length of what the projection really gives.
         """
-        return down_lengths(self.layer(layer), self.family)
+        return down_lengths(self._routed(layer), self.family)
 
     def run(
         self,

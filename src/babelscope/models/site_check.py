@@ -37,6 +37,14 @@ def check_site(
         )
 
 
+def no_experts(what: str, layer: int, kind: str, routed: Collection[int]) -> SiteError:
+    """The one line for a layer whose MLP is dense where others have experts."""
+    return SiteError(
+        f"{what}: layer {layer} of this {kind} has a dense MLP, others have experts, whose neurons alone are counted; "
+        f"expected a layer with experts; give one of {', '.join(map(str, routed))}"
+    )
+
+
 def check_ids(ids: Int[Tensor, "batch token"], kind: str, *, rows: int, positions: int | None) -> None:
     """Raise PrerequisiteError for tokens without a row in the embedding, or more than there are positions.
 

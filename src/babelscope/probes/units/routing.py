@@ -31,6 +31,8 @@ class RoutingUse:
     n_experts: int
     top_k: int
     """Experts that a token is given to."""
+    layers: tuple[int, ...]
+    """Those with experts: the order of the layer axes."""
 
     @property
     def languages(self) -> tuple[Language, ...]:
@@ -67,6 +69,8 @@ class RoutingDivergence:
     q: Float64[Tensor, "language layer"]
     """p after Benjamini-Hochberg over all cells."""
     tokens: Int64[Tensor, " language"]
+    layers: tuple[int, ...]
+    """Those with experts: the order of the layer axes."""
     draws: int
     seed: int
 
@@ -74,7 +78,7 @@ class RoutingDivergence:
         """One row per language and layer."""
         return [
             Evidence(
-                claim=f"expert use differs from {self.against} in layer {layer}",
+                claim=f"expert use differs from {self.against} in layer {number}",
                 language=tag,
                 control="language labels swapped by shard",
                 n=int(self.tokens[k]),
@@ -89,7 +93,7 @@ class RoutingDivergence:
             )
             for k, tag in enumerate(self.languages)
             if tag != self.against
-            for layer in range(self.divergence.shape[1])
+            for layer, number in enumerate(self.layers)
         ]
 
 
@@ -104,15 +108,16 @@ def routing_use(
 ) -> RoutingUse:
     """Count in one streamed pass to which experts every layer sends each language's tokens.
 
-    Pads, BOS and other special tokens are not counted. Raises SiteError for a dense model.
+    Pads, BOS and other special tokens are not counted. Layers with a dense MLP among others with experts are left out.
+    Raises SiteError for a dense model.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
     if not layout.n_experts:
         raise SiteError(f"{model.config.model_type} is dense; expected a model with experts; probe heads or neurons")
-    watcher = RouteCounts(layout, zero_sums(corpus, shards, layout.n_layers * layout.n_experts))
+    watcher = RouteCounts(layout, zero_sums(corpus, shards, len(layout.routed_layers) * layout.n_experts))
     text = token_windows(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length)
     walk(layout, text, [watcher], pad=pad_of(tokenizer))
-    return RoutingUse(watcher.sums, layout.n_experts, watcher.top_k)
+    return RoutingUse(watcher.sums, layout.n_experts, watcher.top_k, layout.routed_layers)
 
 
 @dataclass(eq=False)
@@ -126,8 +131,8 @@ class RouteCounts:
 
     @property
     def hooks(self) -> Mapping[Site, ReadSite]:
-        """The experts of every layer."""
-        return dict.fromkeys((Site(layer, "mlp_gate") for layer in range(self.layout.n_layers)), self.read)
+        """The experts of every layer that has some."""
+        return dict.fromkeys((Site(layer, "mlp_gate") for layer in self.layout.routed_layers), self.read)
 
     def read(self, batch: Batch, at: SiteValue) -> tuple[Float64[Tensor, "batch expert"], int]:
         """Counted tokens of each document by expert, and how many experts a token is given to."""
@@ -138,7 +143,9 @@ class RouteCounts:
     def add(self, batch: Batch, values: dict[Site, tuple[Float64[Tensor, "batch expert"], int]]) -> None:
         """Add a batch."""
         for site, (rows, self.top_k) in values.items():
-            add_rows(self.sums, batch, rows, (site.layer or 0) * self.layout.n_experts)
+            assert site.layer is not None
+            place = self.layout.routed_layers.index(site.layer)
+            add_rows(self.sums, batch, rows, place * self.layout.n_experts)
         no_values = torch.zeros(len(batch.documents), 0, dtype=torch.float64)
         add_rows(self.sums, batch, no_values, tokens=batch.counted.sum(dim=1))
 
@@ -190,6 +197,7 @@ def routing_divergence(
         p=p,
         q=benjamini_hochberg(p).reshape(p.shape),
         tokens=use.sums.whole().tokens.long(),
+        layers=use.layers,
         draws=draws,
         seed=seed,
     )

@@ -97,7 +97,7 @@ def probe_routing(job: ProbeJob) -> Findings:
         against=result.against,
     )
     rows, figures = [*result.rows()], {"divergence": figure}
-    if job.texts.parallel:
+    if job.texts.parallel and not layout_of(job.model).without_experts:  # outer layers against the middle: of all
         record = parallel_routing.record_routing(job.model, job.tokenizer, job.texts, sentences=job.n_sentences)
         shared = parallel_routing.shared_routing(record, against=job.against, seed=job.seed)
         rows += shared.rows()
