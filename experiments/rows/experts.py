@@ -1,4 +1,4 @@
-"""Row 13: experts of translations in a mixture: divergence, overlap, entropy and consistency by layer."""
+"""Row 13: experts of translations in a mixture, by layer, and late layers of a dense model as experts of families."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM, Qwen3
 import babelscope as bs
 from babelscope.probes.units.parallel_routing import ParallelRouting, SharedRouting, record_routing, shared_routing
 from babelscope.reference import MODEL
+from rows.late_experts import conversion, conversion_witness, planted_experts
 from rows.neuron_witnesses import recall_and_precision
 from rows.plain import largest, opened
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
@@ -26,14 +27,12 @@ STEPS, ROWS, LENGTH = 60, 8, 128
 
 def measure(inputs: Inputs) -> RowResult:
     """Plain transformers' router logits, a planted middle, and the bundled model made into a mixture."""
+    converted, shares = conversion()
     return RowResult(
-        witnesses=witnesses(),
-        planted=planted(),
-        headlines=[headline()],
-        absent=[
-            "a mixture of experts trained at scale, as the paper's are: none fits here",
-            "conversion of late layers of a dense model into experts (Post-MoE)",
-        ],
+        witnesses=[*witnesses(), conversion_witness(), shares],
+        planted=[*planted(), planted_experts()],
+        headlines=[headline(), converted],
+        absent=["a mixture of experts trained at scale, as the papers' are: none fits here"],
     )
 
 
