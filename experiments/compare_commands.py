@@ -61,6 +61,7 @@ COMMANDS = {
     "steer --sweep": "steer reference {observe} --sweep --targets fi --layers 2 3 --strengths 1 2 --side-effects 1 "
     "--new-tokens 12",
     "transfer": f"transfer reference reference --languages {LANGUAGES} --steps 2 --seeds 1 --train-documents 40",
+    "experts": f"experts reference reference --languages {LANGUAGES} --layers 2 --steps 2 --test-documents 8",
     "influence": f"influence reference reference --queries {{queries}} --languages {LANGUAGES} --passages 4",
     "subtract": "subtract {adapt} --general {adapt, random}",
     "export, merged": "export {adapt} reference --format merged",

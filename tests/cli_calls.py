@@ -125,6 +125,11 @@ USED = [
         "resume device dtype seed",
     ),
     (
+        "experts reference reference --out OUT --layers 2",
+        "out layers languages by top-k steps learning-rate tokens-per-step max-length guide balance test-documents "
+        "device seed",
+    ),
+    (
         "influence reference reference --queries FILE --out OUT",
         "queries out languages split passages layers max-length damping top draws resamples device dtype seed",
     ),

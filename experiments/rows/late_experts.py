@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 
 import babelscope as bs
 from babelscope.adaptation import expert_study, language_families, late_experts
-from babelscope.adaptation.expert_study import DENSE, FAMILIES, RANDOM, ExpertStudy
+from babelscope.adaptation.expert_controls import DENSE, FAMILIES, RANDOM, ExpertStudy
 from babelscope.corpus import as_corpus
 from babelscope.languages import Language
 from babelscope.reference import MODEL

@@ -13,7 +13,7 @@ from family_configs import make
 from transformers import AutoModelForCausalLM
 from transformers.models.qwen2_moe.modeling_qwen2_moe import load_balancing_loss_func
 
-from babelscope.adaptation.expert_study import (
+from babelscope.adaptation.expert_controls import (
     DENSE,
     FAMILIES,
     RANDOM,
@@ -21,6 +21,16 @@ from babelscope.adaptation.expert_study import (
     expert_study,
     losses_of,
     usual_late_rate,
+)
+from babelscope.adaptation.expert_conversion import (
+    LateExperts,
+    check_expert_counts,
+    copy_weights,
+    is_shared,
+    largest_logit_difference,
+    late_experts,
+    mixture_parameters,
+    router_weight,
 )
 from babelscope.adaptation.family_experts import (
     FamilyText,
@@ -32,16 +42,6 @@ from babelscope.adaptation.family_experts import (
     routers_taught,
     train_families,
     train_layers,
-)
-from babelscope.adaptation.late_experts import (
-    LateExperts,
-    check_numbers,
-    copy_weights,
-    is_shared,
-    late_experts,
-    logit_difference,
-    mixture_parameters,
-    router_weight,
 )
 from babelscope.adapters.merged import export_mixture
 from babelscope.cli import main
@@ -106,20 +106,22 @@ def test_experts_are_copies_and_routers_are_drawn_by_the_seed():
     assert [name for name in names if is_shared(mixture, name)] == [name for name in names if "shared" in name]
     with torch.no_grad():
         copy_weights(dense, mixture, torch.Generator().manual_seed(5))
-    assert logit_difference(model, mixture.model) < 1e-5
+    assert largest_logit_difference(model, mixture.model) < 1e-5
 
 
 def test_what_no_mixture_computes_is_refused():
     for family in ("gemma2", "mixtral", "gpt2"):
         with pytest.raises(PrerequisiteError, match="no mixture of transformers"):
             late_experts(tiny_model(family), layers=1, experts=2)
+    with pytest.raises(PrerequisiteError, match="float64"):
+        late_experts(tiny_model("llama", dtype=torch.float64), layers=1, experts=2)
     assert mixture_config(make("llama with biases").config, dense=(), experts=2, top_k=1) is None
     windowed = tiny_model("mistral").config
     windowed.sliding_window = 8
     assert mixture_config(windowed, dense=(), experts=2, top_k=1) is None
     for numbers in ((0, 2, 1), (4, 2, 1), (1, 1, 1), (1, 2, 3), (1, 2, 0)):
         with pytest.raises(SelectionError, match="expected 1 to 3 layers"):
-            check_numbers(3, *numbers)
+            check_expert_counts(3, *numbers)
 
 
 def test_dense_layers_of_a_mixture_have_no_neuron_sites_and_all_others_hold():

@@ -11,9 +11,9 @@ from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from babelscope.adaptation.adaptation_run import Adaptation, BeforeAfter, Ruler, adapt, choose_rate
-    from babelscope.adaptation.expert_study import ExpertStudy, expert_study
+    from babelscope.adaptation.expert_controls import ExpertStudy, expert_study
+    from babelscope.adaptation.expert_conversion import LateExperts, late_experts
     from babelscope.adaptation.family_experts import language_families, train_families
-    from babelscope.adaptation.late_experts import LateExperts, late_experts
     from babelscope.adaptation.lottery_ticket import LotteryTicket, ticket_names
     from babelscope.adaptation.material import Material
     from babelscope.adaptation.methods import (

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.adaptation.late_experts import is_shared, mixture_parameters
+from babelscope.adaptation.expert_conversion import is_shared, mixture_parameters
 from babelscope.axes import Float, Int, Int64, Tensor
 from babelscope.corpus import Corpus
 from babelscope.errors import LanguageError
@@ -91,10 +91,10 @@ class FamilyText(Mixture):
     def row(self, number: int) -> tuple[Language, Rows]:
         """Language and row of the number-th row since the start of training."""
         turn, family = divmod(number, len(self.members))
-        again, place = divmod(turn, len(self.members[family]))
+        passes, place = divmod(turn, len(self.members[family]))
         source = self.members[family][place]
         text = self.texts[source]
-        epoch, index = divmod(again, text.rows_per_epoch)
+        epoch, index = divmod(passes, text.rows_per_epoch)
         if self._held.get(source, (-1, None))[0] != epoch:
             self._held[source] = (epoch, text.epoch(epoch))
         return text.language, Rows(*(part[index : index + 1] for part in self._held[source][1]))

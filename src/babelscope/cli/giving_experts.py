@@ -49,7 +49,7 @@ def run_experts(
         test_documents: of each language at most; none takes all.
     """
     free(out)
-    from babelscope.adaptation.expert_study import expert_study
+    from babelscope.adaptation.expert_controls import expert_study
     from babelscope.adaptation.family_experts import language_families
     from babelscope.cli.telling_scores import expert_lines
     from babelscope.corpus import load_splits
@@ -57,9 +57,9 @@ def run_experts(
 
     texts = load_splits(corpus, languages or None, splits=("train", "test"))
     families = language_families(tuple(texts["train"]), by=by)
-    opened, tokenizer = open_model(model, device=device, dtype="float32")
+    language_model, tokenizer = open_model(model, device=device, dtype="float32")
     study = expert_study(
-        opened,
+        language_model,
         tokenizer,
         texts,
         families,

@@ -129,18 +129,18 @@ def hook_experts(
 @contextmanager
 def weights_given(experts: Sequence[nn.Module]) -> Iterator[list[Float[Tensor, "token k"] | None]]:
     """While open, what each of these experts' modules was last given as the weights of each token's experts."""
-    seen: list[Tensor | None] = [None] * len(experts)
+    weights: list[Tensor | None] = [None] * len(experts)
 
     def remember(place: int) -> Callable[[nn.Module, tuple, dict], None]:
         def before(_: nn.Module, args: tuple, kwargs: dict) -> None:
-            seen[place] = expert_weights(args, kwargs)
+            weights[place] = expert_weights(args, kwargs)
 
         return before
 
     with ExitStack() as stack:
         for place, module in enumerate(experts):
             stack.callback(module.register_forward_pre_hook(remember(place), with_kwargs=True).remove)
-        yield seen
+        yield weights
 
 
 Look = Callable[[Tensor], Tensor | None]

@@ -27,7 +27,7 @@ def mixture_config(config: Any, *, dense: Sequence[int], experts: int, top_k: in
         return None
     target = MIXTURES[kind]
     mixture = imported(f"transformers.models.{target}.configuration_{target}", f"config.{target}")
-    blank, given = mixture(), config.to_dict()
+    blank, fields_before = mixture(), config.to_dict()
     unlike = {*NAMES["config.type"], *NAMES["config.architectures"]}
     values = {
         "experts": experts,
@@ -41,7 +41,7 @@ def mixture_config(config: Any, *, dense: Sequence[int], experts: int, top_k: in
         values |= {"shared_width": NARROW, "query_biases": kind == "qwen2"}
     for key in values:
         config_value(blank, key)  # a renamed field is one line, not a default
-    fields = {name: given[name] for name in blank.to_dict().keys() & given.keys() - unlike}
+    fields = {name: fields_before[name] for name in blank.to_dict().keys() & fields_before.keys() - unlike}
     if kind != "qwen2":  # which has no such field, and heads of the usual width
         fields[NAMES["config.head_width"][0]] = config_value(config, "head_width")
     return mixture(**{**fields, **{NAMES[f"config.{key}"][0]: value for key, value in values.items()}})

@@ -150,17 +150,19 @@ def removal_votes(
 def effect_hooks(layout: Layout) -> Iterator[dict[Site, ReadSite]]:
     """What reads `document_effects`, or `routed_effects`, of every layer, on the CPU; usable while open."""
     layers = range(layout.n_layers)
-    with weights_given([layout.experts(layer) for layer in layers] if layout.n_experts else []) as given:
-        yield {Site(layer, "mlp_inner"): effect_reader(layout.down_norm(layer), given, layer) for layer in layers}
+    with weights_given([layout.experts(layer) for layer in layers] if layout.n_experts else []) as expert_weights:
+        yield {
+            Site(layer, "mlp_inner"): effect_reader(layout.down_norm(layer), expert_weights, layer) for layer in layers
+        }
 
 
-def effect_reader(norm: Float64[Tensor, " unit"], given: Sequence[Tensor | None], layer: int) -> ReadSite:
-    """What reads the effects of one layer; given: by layer, the weights of each token's experts."""
+def effect_reader(norm: Float64[Tensor, " unit"], expert_weights: Sequence[Tensor | None], layer: int) -> ReadSite:
+    """What reads the effects of one layer; expert_weights: by layer, the weights of each token's experts."""
 
     def read(batch: Batch, at: SiteValue) -> Float64[Tensor, "batch unit"]:
         if at.routes is None:
             return document_effects(at.value, norm, at.counted).cpu()
-        weights = given[layer]
+        weights = expert_weights[layer]
         assert weights is not None
         return routed_effects(at.value, at.routes, weights.view(at.routes.shape), norm, at.counted).cpu()
 

@@ -50,8 +50,12 @@ def late_experts(model: CausalModel, *, layers: int, experts: int, top_k: int = 
     arXiv:2212.05055 (experts that begin as copies).
     """
     layout = layout_of(model)
-    check_numbers(layout.n_layers, layers, experts, top_k)
+    check_expert_counts(layout.n_layers, layers, experts, top_k)
     check_saves_whole(model)
+    if model.dtype == torch.float64:
+        raise PrerequisiteError(
+            "a model in float64 came; transformers computes experts in float32 or less; open it with dtype='float32'"
+        )
     kind, first = model.config.model_type, layout.n_layers - layers
     config = mixture_config(model.config, dense=range(first), experts=experts, top_k=top_k)
     if config is None:
@@ -63,8 +67,8 @@ def late_experts(model: CausalModel, *, layers: int, experts: int, top_k: int = 
         mixture = AutoModelForCausalLM.from_config(config, trust_remote_code=False).to(model.device, model.dtype)
     copy_weights(layout, layout_of(mixture), torch.Generator().manual_seed(seed))
     copy_generation(model, mixture)
-    difference = logit_difference(model, mixture.eval())
-    if not difference <= TOLERANCE * max(1.0, torch.finfo(model.dtype).eps / 1e-7):
+    difference = largest_logit_difference(model, mixture.eval())
+    if not difference <= max(TOLERANCE, 16 * torch.finfo(model.dtype).eps):
         raise PrerequisiteError(
             f"model type {kind!r}: logits of its mixture would be {difference:.2g} apart, as a share of the largest; "
             "expected the same; a setting of this model has no place in the mixture's family"
@@ -72,7 +76,7 @@ def late_experts(model: CausalModel, *, layers: int, experts: int, top_k: int = 
     return LateExperts(mixture, tuple(range(first, layout.n_layers)), experts, top_k, difference)
 
 
-def check_numbers(n_layers: int, layers: int, experts: int, top_k: int) -> None:
+def check_expert_counts(n_layers: int, layers: int, experts: int, top_k: int) -> None:
     """Raise SelectionError unless there are so many layers, and as many experts as a token needs."""
     refuse_no_number({"layers": layers, "experts": experts, "top_k": top_k}, SelectionError, whole=True)
     if not (1 <= layers <= n_layers and experts >= 2 and 1 <= top_k <= experts):
@@ -85,7 +89,7 @@ def check_numbers(n_layers: int, layers: int, experts: int, top_k: int) -> None:
 def copy_weights(dense: Layout, mixture: Layout, generator: torch.Generator) -> None:
     """Fill a mixture: each expert with its layer's MLP, the routers by chance, what a shared expert has with zeros, all
     else with the same parameter."""
-    given, filled = dict(dense.model.named_parameters()), set[str]()
+    by_name, filled = dict(dense.model.named_parameters()), set[str]()
     for layer in mixture.routed_layers:
         views, copies = mixture.neuron_rows(layer), dense.neuron_rows(layer)
         for role, view in views.items():
@@ -98,7 +102,7 @@ def copy_weights(dense: Layout, mixture: Layout, generator: torch.Generator) -> 
                 parameter.zero_()
     for name, parameter in mixture.model.named_parameters():
         if name not in filled:
-            parameter.copy_(given[name])
+            parameter.copy_(by_name[name])
 
 
 def router_weight(layout: Layout, layer: int) -> nn.Parameter:
@@ -118,10 +122,10 @@ def mixture_parameters(layout: Layout, layer: int) -> Iterator[tuple[str, nn.Par
 
 
 @torch.no_grad()
-def logit_difference(model: CausalModel, mixture: CausalModel) -> float:
+def largest_logit_difference(model: CausalModel, mixture: CausalModel) -> float:
     """Largest difference of a logit on sixteen tokens, as a share of the first model's largest logit."""
     rows = layout_of(model).embedding.weight.shape[0]
     ids = torch.randint(rows, (1, 16), generator=torch.Generator().manual_seed(0)).to(model.device)
     with eval_mode(model), eval_mode(mixture):
-        expected, logits = (run_model(one, ids).double() for one in (model, mixture))
+        expected, logits = (run_model(compared, ids).double() for compared in (model, mixture))
     return float((logits - expected).abs().max() / expected.abs().max())

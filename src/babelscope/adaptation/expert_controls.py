@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.adaptation.expert_conversion import LateExperts, late_experts, mixture_parameters
 from babelscope.adaptation.family_experts import (
     Families,
     check_families,
@@ -16,7 +17,6 @@ from babelscope.adaptation.family_experts import (
     train_families,
     train_layers,
 )
-from babelscope.adaptation.late_experts import LateExperts, late_experts, mixture_parameters
 from babelscope.adapters.merged import export_mixture
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import Evidence, write_evidence
@@ -93,7 +93,7 @@ class ExpertStudy:
 
     def summary(self) -> dict[str, object]:
         """For the command's result."""
-        every = tuple(self.before)
+        tags = tuple(self.before)
         return {
             "layers": list(self.mixture.layers),
             "top_k": self.mixture.top_k,
@@ -112,16 +112,16 @@ class ExpertStudy:
             "more_than": {
                 control: {"gain": round(value, 4), "low": round(ends.low, 4), "high": round(ends.high, 4)}
                 for control in (RANDOM, DENSE)
-                for value, ends, _ in [self.gain(FAMILIES, every, over=control)]
+                for value, ends, _ in [self.gain(FAMILIES, tags, over=control)]
             },
         }
 
     def rows(self) -> Iterator[Evidence]:
         """One for each family and training, one for the experts over each control, one for each family's expert."""
-        every = tuple(self.before)
+        tags = tuple(self.before)
         settings = f"{self.steps} steps, {self.tokens:,} tokens"
         for name in self.after:
-            for family, members in {**self.families[FAMILIES], "all families": every}.items():
+            for family, members in {**self.families[FAMILIES], "all families": tags}.items():
                 value, ends, n = self.gain(name, members)
                 yield Evidence(
                     claim=f"text of {family} gains by training: {name}",
@@ -135,7 +135,7 @@ class ExpertStudy:
                     note=f"bits per byte, n in documents; {settings}",
                 )
         for control in (RANDOM, DENSE):
-            value, ends, n = self.gain(FAMILIES, every, over=control)
+            value, ends, n = self.gain(FAMILIES, tags, over=control)
             yield Evidence(
                 claim=f"experts of families gain more than {control} on the same tokens",
                 language="",
