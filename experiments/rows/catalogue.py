@@ -65,7 +65,12 @@ ROWS: dict[int, RowEntry] = {
         "Language apart from reasoning", "arXiv:2505.15257", "bs.ablate_languages", "steering:measure_subspace"
     ),
     12: RowEntry("Heads shifted between languages (CLAIM)", "arXiv:2506.11073", "probe --probe heads", "heads:measure"),
-    13: RowEntry("Experts by language", "arXiv:2510.04694", "probe --probe routing", "experts:measure"),
+    13: RowEntry(
+        "Experts by language, and experts of language families",
+        "arXiv:2510.04694, arXiv:2410.10626",
+        "probe --probe routing; experts",
+        "experts:measure",
+    ),
     14: RowEntry(
         "Shift to the dominant language and back (ShifCon)",
         "arXiv:2410.19453",
