@@ -13,7 +13,6 @@ ZERO = {
     *("observe:tokens-per-language", "features:tokens-per-language", "features:cap", "study:part-tokens"),
     *("knowledge:barrier", "knowledge:clusters", "priming:count", "steer:side-effects"),
     *("edit:contexts", "edit:new-tokens", "consistency:count"),
-    *("edit:contexts", "edit:new-tokens"),
     *("experts:guide", "experts:balance"),
     *("vocabulary trim:size", "vocabulary extend:size", "vocabulary replace:size"),
 }
