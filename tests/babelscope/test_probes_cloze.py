@@ -7,6 +7,7 @@ import torch
 from conftest import tiny_model, tiny_tokenizer
 
 from babelscope import open_model
+from babelscope.cli import main
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.probes.lens.cloze import GAP, PARTS, ClozeTask, cloze_prompts, latent_cloze, read_cloze
@@ -75,6 +76,17 @@ def test_answers_are_read_of_any_prompts():
     )
     assert languages_with(task.words, ("de",)) == task.languages
     assert PromptAnswers.__name__ in repr(PromptAnswers) and read_answers.__doc__ is not None
+
+
+def test_the_probe_of_the_lens_fills_gaps_where_sentences_are_given(tmp_path, capsys):
+    words = ["probe", "reference", "reference", "--probe", "lens", "--languages", "en", "de", "--cloze", "reference"]
+    assert main([*words, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert (tmp_path / "out" / "lens" / "cloze.html").is_file()
+    rows = (tmp_path / "out" / "lens" / "results.jsonl").read_text().splitlines()
+    assert sum("right word of a cloze" in row for row in rows) == 9 * 6
+    words[words.index("de")] = "fi"
+    assert main([*words, "--out", str(tmp_path / "bad"), "--device", "cpu"]) == 1
+    assert "expected a language of both beside en" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_bad_tables_are_one_line(tmp_path):
