@@ -253,6 +253,14 @@ def test_rulers_are_the_model_as_it_was():
     assert torch.equal(one.similarity["eu"], two.similarity["eu"])
 
 
+def test_what_is_measured_on_test_text_shows_its_progress(capsys, monkeypatch):
+    monkeypatch.setattr("babelscope.progress.SECONDS", 0.0)
+    held = material(tiny_model("llama"))
+    before = Ruler.at(held, progress=True).before
+    assert f"test text: language {len(before)} of {len(before)}" in capsys.readouterr().err
+    assert held.scores(layout_of(held.model)) == before and capsys.readouterr().err == ""
+
+
 def test_another_seed_reads_the_text_in_another_order():
     held = material(tiny_model("llama"))
     assert not torch.equal(held.mixture.rows(0, 4).input_ids, held.reseeded(5).mixture.rows(0, 4).input_ids)

@@ -169,7 +169,7 @@ def adapt(
     if method == "lt-sft":
         ticket = ticket or LotteryTicket()
         student = ticket_student(material, layout, plan, ticket, decay=decay, progress=progress, stop=stop)
-    ruler, origin = ruler or Ruler.at(material), origin_of(material.model, material.tokenizer)
+    ruler, origin = ruler or Ruler.at(material, progress=progress), origin_of(material.model, material.tokenizer)
     trail: list[tuple[int, dict[Language, float]]] = []
 
     def watch(point: Point) -> None:
@@ -193,7 +193,7 @@ def adapt(
         if not run.best_step and as_it_was:
             return ruler.before
         at_end = trail and run.best_step == run.done and trail[-1][0] == run.history[-1].tokens
-        return trail[-1][1] if at_end else material.scores(layout, shift)
+        return trail[-1][1] if at_end else material.scores(layout, shift, progress=progress)
 
     readings: list[Reading] = []
     changes: list[Trained] = []
@@ -241,11 +241,11 @@ class Ruler:
     weights: dict[str, list[Tensor]]
 
     @classmethod
-    def at(cls, material: Material) -> "Ruler":
+    def at(cls, material: Material, *, progress: bool = False) -> "Ruler":
         """Measure the model as it is now."""
         layout = layout_of(material.model)
         means = {part.language: sentence_means(layout, first_documents(part)).float() for part in material.test}
-        return cls(material, material.scores(layout), means, mlp_weights(layout))
+        return cls(material, material.scores(layout, progress=progress), means, mlp_weights(layout))
 
     def read(self, student: Student, after: dict[Language, float], steering: RowSteering | None = None) -> Reading:
         """Measure it again, adapted, with these bits per byte, and each language with what acts on its rows."""

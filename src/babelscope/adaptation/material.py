@@ -11,6 +11,7 @@ from babelscope.evaluation import HeldOut, document_losses
 from babelscope.languages import Language
 from babelscope.models import Layout
 from babelscope.models.plain import CausalModel
+from babelscope.progress import with_progress
 from babelscope.subnetworks import Mixture, mix_texts
 from babelscope.subnetworks.row_steering import RowSteering, rows_with
 
@@ -74,10 +75,12 @@ class Material:
         replay = [replace(text, seed=seed + 7919 * (i + 1)) for i, text in enumerate(old.replay)]
         return replace(self, mixture=Mixture(target, replay, old.share))
 
-    def scores(self, layout: Layout, steering: RowSteering | None = None) -> dict[Language, float]:
+    def scores(
+        self, layout: Layout, steering: RowSteering | None = None, *, progress: bool = False
+    ) -> dict[Language, float]:
         """Bits per byte of every test language, by the model as it is now, each with what acts on its rows."""
         by_language: dict[Language, float] = {}
-        for test_set in self.test:
+        for test_set in with_progress(self.test, unit="language", desc="test text", shown=progress):
             with rows_with(steering, (test_set.language,)):
                 by_language[test_set.language] = document_losses(layout, test_set).bits_per_byte
         return by_language
