@@ -27,7 +27,7 @@ from rows.result import Headline, Inputs, Planted, RowResult, Verdict, Witness
 
 QWEN = "Qwen2.5-Coder 0.5B Instruct"
 LANGUAGES = ("en", "es", "ru", "zh")
-QUESTIONS, NEW_TOKENS, BATCH = 6, 128, 24
+QUESTIONS, NEW_TOKENS, BATCH = 8, 320, 32
 """The shortest questions of MGSM, in the tokens of the longest language; tokens of an answer at most."""
 PLAN = ThoughtPlan(think_in=("en",), new_tokens=NEW_TOKENS, batch_size=BATCH, draws=999)
 WITNESSED = 40
