@@ -59,6 +59,8 @@ def test_a_hub_that_answers_with_an_error_has_answered(monkeypatch):
 
     with HTTPServer(("127.0.0.1", 0), Refusing) as server:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # a machine that is said to be offline asks nobody
+        server.timeout = 30.0
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         assert no_answer_of_hub(cached=False) == ""
