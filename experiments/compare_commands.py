@@ -69,6 +69,7 @@ COMMANDS = {
     "vocabulary trim": "vocabulary trim reference reference --languages en fi",
     "vocabulary extend": "vocabulary extend reference reference --languages fi --size 16",
     "vocabulary extend, distill": "vocabulary extend reference reference --languages fi --size 8 --init distill",
+    "vocabulary carry": "vocabulary carry {vocabulary extend} reference reference",
     "vocabulary replace": "vocabulary replace reference reference --languages fi --size 600",
     "vocabulary train": "vocabulary train reference {vocabulary extend} reference --language fi --neurons {identify} "
     "--steps 4 --tokens-per-step 512 --evaluate-every 2",

@@ -115,6 +115,12 @@ USED = [
         "align-temperature align-direction",
     ),
     (
+        "adapt reference NeuronSet reference --out OUT --language fi --objective shift --pairs reference",
+        f"{' '.join(word for word in TRAINED.split() if word not in ('rates', 'patience'))} learning-rate decay form "
+        "recompute resume objective pairs pair-languages against align-layer align-every align-pairs "
+        "align-temperature align-direction shift-layers",
+    ),
+    (
         "transfer reference reference --out OUT",
         "out languages method steps learning-rate tokens-per-step max-length train-documents seeds draws resume device "
         "dtype seed",
@@ -194,8 +200,11 @@ USED = [
         f"{SCORED} system languages split max-length",
     ),
     ("evaluate steering reference SteeringRecipe FILE --target fi --out OUT --prompt-set clas", f"{SCORED} sources"),
-    ("probe reference reference --out OUT --probe lens", f"{LEARNT} split other-split against words translators"),
-    ("probe reference reference --out OUT --probe lens --words reference", f"{LEARNT} split against words translators"),
+    ("probe reference reference --out OUT --probe lens", f"{LEARNT} split other-split against words translators cloze"),
+    (
+        "probe reference reference --out OUT --probe lens --words reference",
+        f"{LEARNT} split against words translators cloze",
+    ),
     ("probe reference reference --out OUT --probe embeddings", f"{LEARNT} other-split words"),
     ("probe reference reference --out OUT --probe alignment", f"{LEARNT} split sentences against task-scores"),
     ("probe reference reference --out OUT --probe language-id", f"{LEARNT} split sentences"),
@@ -216,7 +225,7 @@ USED = [
     ("probe reference reference --out OUT --probe tokenizer", f"{LEARNT} split other-split against"),
     (
         "probe reference reference --out OUT --probe all",
-        f"{LEARNT} split other-split against sentences words translators checkpoints task-scores concept",
+        f"{LEARNT} split other-split against sentences words cloze translators checkpoints task-scores concept",
     ),
     (
         "knowledge reference --out OUT",

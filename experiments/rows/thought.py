@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babelscope import ablate_languages, load_corpus, observe, open_model
+from babelscope.files.writing import write_text
 from babelscope.languages import Language
 from babelscope.probes.thought import (
     AnswerTable,
@@ -52,7 +53,7 @@ def shortest_questions(inputs: Inputs, tokenizer, languages=LANGUAGES, count: in
     ]
     with TemporaryDirectory() as folder:
         file = Path(folder) / "questions.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
         return read_questions(file).only(languages)
 
 

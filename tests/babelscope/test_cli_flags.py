@@ -24,6 +24,7 @@ WORDS = {
     "questions": "reference",
     "checkpoints": ("reference", "reference"),
     "words": "FILE",
+    "cloze": "FILE",
     "references": Path("FILE"),
     "native": Path("FILE"),
     "identifier": "FILE",

@@ -230,8 +230,10 @@ def test_text_goes_through_a_model_by_the_walk_alone():
     others |= {"steering/clean.py", "steering/sweeps/steered_answers.py"}
     # The pass that a walk of influence is given; and requests of a server, which answers as its client asks.
     others |= {"probes/influence/mlp_projections.py", "serving/steered_models.py"}
-    # Checks of a family, of a wrapper's text part and of this machine, on models that they opened or set to eval.
+    # Checks of a family, of a wrapper's text part, of a conversion and of this machine, on models that they opened or
+    # set to eval.
     checks = {"models/family_check.py", "models/wrappers.py", "cli/doctor_checks.py"}
+    checks |= {"adaptation/expert_conversion.py"}
     seam = {"models/layout.py", "models/measuring.py"}
     expected = {"recording/walk.py", *looking, *compared, *others, *checks, *seam}
     assert callers(*SEAMS, "layout.run", ".generate") == expected

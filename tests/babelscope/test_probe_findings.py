@@ -56,6 +56,7 @@ def test_every_probe_of_the_catalogue_is_a_function_of_a_job():
             "sentences",
             "against",
             "words",
+            "cloze",
             "translators",
             "checkpoints",
             "task_scores",

@@ -81,8 +81,9 @@ def test_edits_are_told_by_method_and_language_beside_both_controls():
     fields = {
         "edits": 2,
         "edited_in": "en",
-        "places": {"few neurons": [6, 16], "rank one": [3, 0]},
-        "size": {"few neurons": 0.9311, "rank one": 0.5},
+        "places": {"few neurons": [6, 16], "rank one": [3, 0], "memit": [5, 0]},
+        "spread": {"memit": {"layers": [3, 4, 5], "weight": 0.5}},
+        "size": {"few neurons": 0.9311, "rank one": 0.5, "memit": 0.25},
         "prefers_new": of(1.0),
         "by_edits_of_other_facts": of(0.5),
         "by_control": of(0.25),
@@ -95,6 +96,7 @@ def test_edits_are_told_by_method_and_language_beside_both_controls():
     assert told[5:] == [
         "few neurons: layer 6, 16 neurons, the change has the Frobenius norm 0.931",
         "rank one: layer 3, the change has the Frobenius norm 0.5",
+        "memit: layers 3–5, weight 0.5, 2 edits at once, the change has the Frobenius norm 0.25",
     ]
 
 
@@ -112,6 +114,7 @@ def test_sources_are_told_by_target_and_by_table():
         "learnt_nothing": ["cy"],
         "best_source": {"fi": {"source": "et", "gain": 0.1}, "en": "none gains"},
         "choice": {"script": choice},
+        "change_of_spaces": {},
     }
     told = transfer_lines(fields, OUT)
     assert told[0].startswith("learning rate 0.00298; everything is in out")
@@ -119,6 +122,8 @@ def test_sources_are_told_by_target_and_by_table():
     assert told[4] == "learnt nothing from their own text, and are no source: cy"
     assert cells(told[6]) == ["script", "−0.50", "0.25", "0.50", "+0.1000", "+0.0500", "+0.2000"]
     assert len(transfer_lines({**fields, "learnt_nothing": [], "choice": {}}, OUT)) == 4
+    moved = {"change_of_spaces": {"script": {"rank correlation": 0.5, "p": 0.25}}}
+    assert [cells(line) for line in transfer_lines({**fields, **moved}, OUT)][-2] == ["script", "+0.50", "0.25"]
 
 
 def test_a_training_is_told_as_bits_per_byte_of_every_language():

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from vocabulary_cases import KINDS, ids_of, lines, model_for, tokenizer_of
 
 from babelscope import VocabularyPack, carry_vocabulary, extend_vocabulary, replace_vocabulary, trim_vocabulary
 from babelscope.cli import main
+from babelscope.cli.carrying import run_carry
 from babelscope.errors import ArtifactError, MeasurementError
 from babelscope.vocabulary.carried_rows import (
     CARRIES,
@@ -251,6 +253,8 @@ def test_a_pack_is_carried_from_the_shell(tmp_path, capsys):
     said = json.loads(capsys.readouterr().out)
     assert said["new"] == 5 and said["tables"]["embedding"]["moved"] == pytest.approx(1)
     torch.testing.assert_close(VocabularyPack.load(tmp_path / "carried").rows, 2 * pack.rows)
+    again = run_carry(Path(words[0]), *words[1:], out=tmp_path / "again", way="overlap")
+    assert again["tables"] == said["tables"]
     swapped = [words[0], *reversed(words[1:]), "--out", str(tmp_path / "wrong")]
     assert main(["vocabulary", "carry", *swapped]) == 1
     assert "other weights" in capsys.readouterr().err and not (tmp_path / "wrong").exists()

@@ -48,7 +48,7 @@ def test_the_tokenizer_is_measured(tmp_path):
     ranked = [row for row in rows if "gamma" in row]
     assert [row["tokenizer"] for row in ranked] == ["reference", "reference", "graded"]
     assert ranked[0]["spearman_ceiling"] < 0.8 and ranked[0]["largest_outside"] is None
-    assert "plotly" in (run.folder / "figure.html").read_text(encoding="utf-8")
+    assert "<svg" in (run.folder / "figure.html").read_text(encoding="utf-8")
     assert len((tmp_path / "tokenizer.jsonl").read_text(encoding="utf-8").splitlines()) == len(rows) + 1
 
 
@@ -85,7 +85,7 @@ def test_heads_are_found_and_switched_off(tmp_path):
     assert sum(row["claim"].startswith("entropy over languages") for row in rows) == 32
     overall = [row for row in rows if row["claim"] == "languages harmed most by their own heads"]
     assert len(overall) == 2 and all(0 <= row["estimate"] <= 3 for row in overall)
-    assert "plotly" in (run.folder / "figure.html").read_text(encoding="utf-8")
+    assert "<svg" in (run.folder / "figure.html").read_text(encoding="utf-8")
     kept = (tmp_path / "language_heads.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(kept) == 1 + 1 + 3 + 2 * (3 + 1)
 
@@ -115,5 +115,5 @@ def test_sets_of_several_bodies_of_text_are_compared(tmp_path):
     assert len(rows) == 6 and all(len(row["jaccard"]) == 3 for row in rows)
     assert all(row["low"] <= row["mean"] <= row["high"] and row["mean_chance"] < row["mean"] for row in rows)
     assert len({tuple(row["pair"]) for row in rows}) == 6
-    assert "plotly" in (run.folder / "figure.html").read_text(encoding="utf-8")
+    assert "<svg" in (run.folder / "figure.html").read_text(encoding="utf-8")
     assert len((tmp_path / "text_sources.jsonl").read_text(encoding="utf-8").splitlines()) == 7
