@@ -77,8 +77,8 @@ What the places are, where families differ:
   counted. While neuron sites are open the experts run in transformers' grouped form, its default; another choice
   (`experts_implementation`) comes back when they close.
 - Of a model whose first layers have dense MLPs and whose later ones have experts (`mlp_only_layers`,
-  `decoder_sparse_step`; made by `babelscope.adaptation.late_experts`), the dense layers have neither `router` nor neuron
-  sites, and say so; all other sites are there.
+  `decoder_sparse_step`; made by `babelscope.adaptation.late_experts`), the dense layers have neither `router` nor
+  neuron sites, and say so; all other sites are there.
 - gpt-oss stores gate and up in alternating columns, with biases, and multiplies (up + 1) with the clamped gate's part:
   `mlp_gate` is that part, `mlp_inner` the product, and `neuron_rows` gives views in which a neuron's rows are together.
 - Where an MLP has no gate, `mlp_gate` equals `mlp_inner`.
@@ -104,7 +104,8 @@ and by what differs:
 The first time a model of that type is looked at, `bs.check_family(model)` tries the table on it: every identity above
 in every layer, with logits equal bit for bit while every site is looked at. A table that does not fit is refused with
 the identity that fails, the layer, and by how much. A refusal of an unknown type names the table whose modules are all
-there, if one is. Models with per-layer embeddings (Gemma 3n), or with experts that are not fused, have no table that fits.
+there, if one is. Models with per-layer embeddings (Gemma 3n), or with experts that are not fused, have no table
+that fits.
 """
 NAMES = """
 ## The same places elsewhere
