@@ -13,7 +13,7 @@ from babelscope.figures.style import fixed, language_label
 
 FALLBACK_CAPTION = FigureCaption(
     "Which language comes out",
-    "Answers by language, a row for each step: the neurons of more and more languages are off. In small, the same "
+    "Answers by language, a row for each step: the neurons of more and more languages are off. In brackets, the same "
     "with random neurons of as many, in the same layers.",
 )
 
