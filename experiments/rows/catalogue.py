@@ -75,14 +75,16 @@ ROWS: dict[int, RowEntry] = {
         "Shift to the dominant language and back (ShifCon)",
         "arXiv:2410.19453",
         "adapt --objective shift",
-        "adaptation:shift",
+        "shift:shift",
     ),
-    15: RowEntry("Training only a language's subnetwork", "arXiv:2510.13580", "adapt", "adaptation:subnetwork"),
+    15: RowEntry(
+        "Training only a language's subnetwork", "arXiv:2510.13580", "adapt", "subnetwork_training:subnetwork"
+    ),
     16: RowEntry(
         "Lottery-ticket sparse fine-tuning (LT-SFT)",
         "arXiv:2110.07560",
         "adapt --baseline lt-sft",
-        "adaptation:lottery",
+        "lottery_tickets:lottery",
     ),
     17: RowEntry("Kernels of masked updates", "this library", "adapt"),
     18: RowEntry("Kernels of attention statistics", "this library", "probe --probe heads"),
@@ -90,31 +92,31 @@ ROWS: dict[int, RowEntry] = {
         "Latent language by the logit lens",
         "arXiv:2402.10588",
         "probe --probe lens --words FILE",
-        "representations:measure_latent",
+        "latent_language:measure_latent",
     ),
     20: RowEntry(
         "Geometry of token embeddings",
         "arXiv:2311.18034",
         "probe --probe embeddings",
-        "representations:measure_embeddings",
+        "embeddings:measure_embeddings",
     ),
     21: RowEntry(
         "Alignment with English (MEXA)",
         "arXiv:2410.05873",
         "probe --probe alignment --task-scores FILE",
-        "representations:measure_mexa",
+        "mexa:measure_mexa",
     ),
     22: RowEntry(
         "Similarity of representations",
         "arXiv:2212.01924",
         "probe --probe alignment",
-        "representations:measure_similarity",
+        "similarity:measure_similarity",
     ),
     23: RowEntry(
         "Language trees and transfer (mPLM-Sim)",
         "arXiv:2305.13684",
         "probe --probe trees",
-        "representations:measure_trees",
+        "family_trees:measure_trees",
     ),
     24: RowEntry(
         "Concepts and compression over training", "arXiv:2506.01629", "probe --probe concepts", "concepts:measure"
@@ -137,7 +139,7 @@ ROWS: dict[int, RowEntry] = {
         "Cost, allocation and overlap of a tokenizer",
         "arXiv:2305.17179",
         "probe --probe tokenizer",
-        "representations:measure_tokenizer",
+        "tokenizer_cost:measure_tokenizer",
     ),
     30: RowEntry(
         "Training shares from merges", "arXiv:2407.16607", "probe --probe tokenizer", "vocabulary:measure_shares"
@@ -147,10 +149,12 @@ ROWS: dict[int, RowEntry] = {
     ),
     32: RowEntry("Vocabulary trimming", "arXiv:2305.15020", "vocabulary trim", "vocabulary:measure_trim"),
     33: RowEntry(
-        "Continued training with replay", "this library", "adapt --replay en --harm-bound .05", "adaptation:replay"
+        "Continued training with replay", "this library", "adapt --replay en --harm-bound .05", "replay:replay"
     ),
-    34: RowEntry("Alignment as an objective", "arXiv:2502.14830", "adapt --objective align", "adaptation:contrast"),
-    35: RowEntry("General-knowledge subtraction and routing", "arXiv:2505.10939", "subtract", "adaptation:general"),
+    34: RowEntry("Alignment as an objective", "arXiv:2502.14830", "adapt --objective align", "contrast:contrast"),
+    35: RowEntry(
+        "General-knowledge subtraction and routing", "arXiv:2505.10939", "subtract", "general_knowledge:general"
+    ),
     36: RowEntry("Influence of training text", "arXiv:2308.03296", "influence", "influence:measure_influence"),
     37: RowEntry("Language confusion", "arXiv:2406.20052", "evaluate confusion", "counting:measure_confusion"),
     38: RowEntry("Knowledge by language", "arXiv:2102.00894", "knowledge", "knowledge:measure_facts"),

@@ -18,7 +18,6 @@ from babelscope.probes.influence import (
     TextInfluence,
     influence_of_text,
 )
-from rows.adaptation import REFERENCE
 from rows.influence_decomposition import (
     ASKED,
     CARRIED,
@@ -32,6 +31,7 @@ from rows.influence_decomposition import (
     strongest_inside,
 )
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
+from rows.training_text import REFERENCE
 
 TAGS = ("en", "de", "es", "fi", "eu", "ru")
 PASSAGES = 16

@@ -14,8 +14,8 @@ from babelscope.probes.influence import InfluenceReport, TextInfluence, influenc
 from babelscope.probes.influence.gradient_walk import GradientWalk
 from babelscope.probes.influence.mlp_projections import MlpProjections
 from babelscope.probes.influence.text_influence import Ranking, fitted_curvatures, tokens_of
-from rows.adaptation import REFERENCE
 from rows.result import Headline
+from rows.training_text import REFERENCE
 
 ASKED, LENGTH = 3, 48
 

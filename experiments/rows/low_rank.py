@@ -27,8 +27,8 @@ from babelscope.reference import MODEL
 from babelscope.steering.directions import DocumentMeans, LiftedFeatures, eigengap_window, logit_lift, shift_spectrum
 from rows.features import encoded
 from rows.plain import largest, opened, streams
-from rows.representations import pud
 from rows.result import Headline, Inputs, Planted, RowResult, Verdict, Witness
+from rows.sentence_models import pud
 from rows.steering import compared, texts
 
 SOURCE, TARGETS = "en", ("de", "ru", "fi")

@@ -15,8 +15,8 @@ from babelscope.adaptation.transfer_runs import TransferMatrix, transfer_matrix,
 from babelscope.corpus import as_corpus
 from babelscope.languages import Language
 from babelscope.probes.lens.word_lists import read_words
-from rows.adaptation import REFERENCE, mono
 from rows.result import Headline, Inputs, Planted, RowResult, Verdict, Witness
+from rows.training_text import REFERENCE, mono
 
 TAGS = ("en", "de", "nl", "fi", "et", "tr", "tt", "eu", "es", "pt")
 """Two of each of four families, and two without a relative here."""
