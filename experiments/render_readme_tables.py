@@ -66,6 +66,7 @@ TABLES = {
     "kinds": registries.kinds_table,
     "words": registries.words_table,
     "summary": main_job.summary_lines,
+    "real summary": main_job.real_summary,
     "ablation": main_job.ablation_table,
     "steering": main_job.steering_table,
     "gemma": partial(main_job.study_lines, "study-gemma-3-270m.json"),

@@ -17,7 +17,7 @@ from babelscope.probes.lens.prompt_answers import answer_tokens
 from babelscope.probes.lens.token_energies import token_energy
 from babelscope.probes.lens.translations import LatentTranslation, latent_translation, translation_prompts
 from babelscope.probes.lens.word_lists import read_words
-from babelscope.report.folder_sections import read_evidence
+from babelscope.report.evidence_sections import read_evidence
 from babelscope.report.lens_comparison import lens_courses
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
 from rows.sentence_models import first_of, plain_model

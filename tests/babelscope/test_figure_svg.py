@@ -195,3 +195,10 @@ def test_only_notes_right_of_the_drawing_need_room_there() -> None:
     wide = notes_width(figure)
     figure.layout.annotations[1].text = "the longest line"
     assert notes_width(figure) == wide > 0.0
+
+
+def test_lines_of_a_colour_bars_title_stand_side_by_side():
+    figure = ablation_map(relative_harm=np.eye(2), languages=["en", "fi"])
+    figure.update_layout(coloraxis_colorbar_title_text="one<br>two")
+    text = figure_svg(figure, name="a", title="Title", description="Text.")
+    assert "one two" in text and "br" not in re.findall(r"one.{4}", text)[0]

@@ -9,7 +9,7 @@ from babelscope.controls import write_evidence
 from babelscope.figures.lens_overlay import LensCourse, lens_overlay
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.report import write_report
-from babelscope.report.folder_sections import read_evidence
+from babelscope.report.evidence_sections import read_evidence
 from babelscope.report.lens_comparison import lens_courses, lens_section
 
 

@@ -18,8 +18,7 @@ def run_report(
     """One self-contained HTML page from the folders of one or several studies, or of single commands.
 
     Args:
-        runs: folders that study, demo, observe, identify, ablate, probe, features, steer --sweep, adapt or consistency
-            wrote; several stand side by side.
+        runs: folders that study, demo or another command wrote; several stand side by side.
         out: the page; none means report.html in the first folder.
         include_samples: show text in the report.
     """

@@ -1,16 +1,26 @@
-"""Write figures as an HTML page."""
+"""Write figures as an HTML page, and read them back out of it."""
 
 import html
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from plotly.graph_objects import Figure
 
+from babelscope.errors import ArtifactError
 from babelscope.figures.figure_caption import FigureCaption
 from babelscope.figures.html_page import html_page
 from babelscope.figures.svg_elements import svg_element
 from babelscope.figures.svg_figure import figure_svg
+from babelscope.files.strict_json import parse_json
 from babelscope.files.writing import write_text
+
+OPEN, CLOSE = '<script type="application/json" class="figure">', "</script>"
+"""What stands around a figure's values in a page: no browser runs a script of this type."""
+AGAIN = "make it again with the command that wrote it"
 
 
 def write_figure(figure: Figure, path: str | Path, caption: FigureCaption) -> Path:
@@ -22,6 +32,7 @@ def write_figures(figures: Sequence[tuple[Figure, FigureCaption]], path: str | P
     """Write a page with figures one below the other, whole or not at all; it needs no network, and no JavaScript.
 
     title: heading of the page; of several figures each has its own below it. The same figures give the same bytes.
+    Each figure's values and layout are in the page too, as plotly has them (`read_figures`).
     Raises MeasurementError for a figure that cannot be drawn (`figure_svg`); PrerequisiteError if the disk refuses.
     """
     header = svg_element(
@@ -34,6 +45,7 @@ def write_figures(figures: Sequence[tuple[Figure, FigureCaption]], path: str | P
             svg_element("div", svg_element("div", _drawn(figure, caption, number), class_="panel"), class_="plots"),
             svg_element("figcaption", svg_element("p", html.escape(caption.shows))),
         )
+        + _values(figure, caption)
         for number, (figure, caption) in enumerate(figures, start=1)
     ]
     says = " ".join(caption.shows for _, caption in figures[:1])
@@ -42,3 +54,48 @@ def write_figures(figures: Sequence[tuple[Figure, FigureCaption]], path: str | P
 
 def _drawn(figure: Figure, caption: FigureCaption, number: int) -> str:
     return figure_svg(figure, name=f"figure-{number}", title=caption.title, description=caption.shows)
+
+
+def _values(figure: Figure, caption: FigureCaption) -> str:
+    """A figure and its caption as JSON; its template, which is the same for all, stays out."""
+    layout: Any = figure.layout
+    style = {name: value for name, value in layout.to_plotly_json().items() if name != "template"}
+    tree = {**caption._asdict(), "data": [trace.to_plotly_json() for trace in figure.data], "layout": style}
+    text = json.dumps(_without_nan(tree), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # Inside a script element only the sign that could end it has to be written otherwise.
+    return OPEN + text.replace("<", "\\u003c") + CLOSE
+
+
+def _without_nan(value: Any) -> Any:
+    """Arrays as lists, and null for what is not finite, as plotly's own writer has it."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def read_figures(path: str | Path) -> list[tuple[Figure, FigureCaption]]:
+    """The figures of a page that `write_figures` wrote, with their captions; none for a page without them.
+
+    Only values are read, never markup: drawn again, they give the same drawing. Raises ArtifactError, in one line, for
+    values that plotly does not take.
+    """
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    figures = []
+    for number, part in enumerate(re.findall(re.escape(OPEN) + "(.*?)" + re.escape(CLOSE), text, re.DOTALL), start=1):
+        place = f"{path}, figure {number}"
+        tree = parse_json(part, place, advice=AGAIN)
+        parts = [tree.get(name) for name in ("title", "shows", "data", "layout")] if isinstance(tree, dict) else [None]
+        if [type(part) for part in parts] != [str, str, list, dict]:
+            raise ArtifactError(f"{place}: is no figure; expected title, shows, data and layout; {AGAIN}")
+        title, shows, data, layout = parts
+        try:
+            figure = Figure(data=data, layout=layout)
+        except (ValueError, TypeError) as err:
+            fault = " ".join(str(err).split())[:120]
+            raise ArtifactError(f"{place}: plotly does not take it ({fault}); {AGAIN}") from None
+        figures.append((figure, FigureCaption(title, shows)))
+    return figures

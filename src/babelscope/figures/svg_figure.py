@@ -86,7 +86,8 @@ def _colour_bar(figure: Any) -> ColourBar | None:
     else:
         labels = axis.colorbar.ticktext if axis.colorbar.ticktext is not None else map(tick_label, values)
         ticks = tuple((float(value), str(label)) for value, label in zip(values, labels, strict=True))
-    return ColourBar(axis.colorscale, low, high, axis.colorbar.title.text or "", ticks)
+    title = " ".join(label_lines(axis.colorbar.title.text or ""))
+    return ColourBar(axis.colorscale, low, high, title, ticks)
 
 
 def _bar_markup(bar: ColourBar | None) -> str:

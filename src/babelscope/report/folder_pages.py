@@ -10,6 +10,7 @@ from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.errors import ArtifactError
 from babelscope.files.strict_json import read_json
+from babelscope.report.evidence_sections import evidence_section, read_evidence
 from babelscope.report.folder_records import (
     AblationFile,
     AdaptationFile,
@@ -20,11 +21,9 @@ from babelscope.report.folder_records import (
 )
 from babelscope.report.folder_sections import (
     adaptation_section,
-    evidence_section,
     fallback_section,
     features_section,
     left_share,
-    read_evidence,
     side_effect_section,
     tokens_section,
 )
@@ -154,7 +153,7 @@ def _probed(folder: Path, name: str, verb: str) -> FolderPage:
     facts = {"probes": ", ".join(rows), "rows of evidence": f"{sum(map(len, rows.values())):,}"}
     if written.left_out:
         facts["left out"] = "; ".join(f"{probe}: {why}" for probe, why in written.left_out.items())
-    sections = [evidence_section(evidence, probe) for probe, evidence in rows.items()]
+    sections = [evidence_section(evidence, probe, folder / probe) for probe, evidence in rows.items()]
     return FolderPage(verb, list(written.text.measured.documents), facts, sections)
 
 
@@ -167,7 +166,7 @@ def _asked_alike(folder: Path, name: str, verb: str) -> FolderPage:
         f"vote {percent(written.vote.right)}",
         "same answer in two languages": percent(written.mean_agreement),
     }
-    evidence = evidence_section(read_evidence(folder / "results.jsonl"), "answers")
+    evidence = evidence_section(read_evidence(folder / "results.jsonl"), "answers", folder)
     return FolderPage(verb, written.languages, facts, [evidence])
 
 
@@ -199,6 +198,19 @@ def _left(folder: Path, name: str, verb: str) -> FolderPage:
     return FolderPage(verb, written.languages, facts, [fallback_section(written, name), evidence])
 
 
+def _evident(folder: Path, name: str, verb: str) -> FolderPage:
+    """A command whose folder is rows of evidence and pictures."""
+    rows = read_evidence(folder / "results.jsonl")
+    section = evidence_section(rows, verb, folder)
+    claims = list(dict.fromkeys(row.claim for row in rows))
+    facts = {"rows of evidence": f"{len(rows):,}", "claims": f"{len(claims):,}"}
+    return FolderPage(verb, sorted({row.language for row in rows} - {""}), facts, [section])
+
+
+def _has(*names: str) -> Callable[[Path], bool]:
+    return lambda folder: all((folder / name).is_file() for name in ("results.jsonl", *names))
+
+
 KINDS: tuple[tuple[str, Callable[[Path], bool], Callable[[Path, str, str], FolderPage]], ...] = (
     ("observe", lambda folder: _format(folder) == "Observation", _observed),
     ("identify", lambda folder: _format(folder) == "NeuronSet", _identified),
@@ -209,5 +221,11 @@ KINDS: tuple[tuple[str, Callable[[Path], bool], Callable[[Path, str, str], Folde
     ("consistency", lambda folder: (folder / "consistency.json").is_file(), _asked_alike),
     ("steer --sweep", lambda folder: (folder / "steering.json").is_file(), _swept),
     ("fallback", lambda folder: (folder / "fallback.json").is_file(), _left),
+    ("edit", _has("edits.jsonl"), _evident),
+    ("influence", _has("scores.jsonl", "layers.jsonl"), _evident),
+    ("knowledge", _has("shared_facts.html"), _evident),
+    ("priming", _has("priming.html"), _evident),
+    ("transfer", _has("transfer.html"), _evident),
+    ("experts", _has("model/config.json"), _evident),
 )
 """Each command, how its folder is known, and what reads it."""

@@ -1,24 +1,20 @@
-"""Sections of the folders of single commands: what was read, evidence, features, side effects, adaptation, fallback."""
+"""Sections of the folders of single commands: what was read, features, side effects, adaptation, fallback."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 
 from babelscope.artifacts import Observation
 from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
-from babelscope.errors import ArtifactError
 from babelscope.figures import rate_map, side_effect_lines, unit_rate_map
 from babelscope.figures.fallback_map import fallback_map
-from babelscope.files.strict_json import parse_json
-from babelscope.report.folder_records import AdaptationFile, EvidenceRow, FallbackFile, SweepFile
+from babelscope.report.folder_records import AdaptationFile, FallbackFile, SweepFile
 from babelscope.report.markup import (
     Caption,
     Markup,
     Plot,
     Section,
-    data_links,
     element,
     figure_block,
     join,
@@ -26,27 +22,12 @@ from babelscope.report.markup import (
     matrix_records,
     table,
 )
-from babelscope.report.results.record_json import read_record, to_json
-from babelscope.report.wording import p_value, percent, plain, span
+from babelscope.report.results.record_json import to_json
+from babelscope.report.wording import percent, plain
 from babelscope.steering.sweeps import answer_shares
 
-SHOWN = 80
-"""Rows of evidence in a table; all of them are offered as files."""
 FEATURES_SHOWN = 5
 """Features of a language in the picture of rates."""
-
-
-def read_evidence(file: Path) -> list[EvidenceRow]:
-    """The rows of an evidence file; raises ArtifactError, in one line, for one that is missing or damaged."""
-    advice = "make it again with the command that wrote it"
-    if not file.is_file():
-        raise ArtifactError(f"{file}: is missing; expected rows of evidence; {advice}")
-    rows = []
-    for at, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        place = f"{file}:{at}"
-        row = parse_json(line, place, advice=advice)
-        rows.append(read_record(EvidenceRow, row, (), place=place, expected="a row of evidence", advice=advice))
-    return rows
 
 
 def tokens_section(observed: Observation, name: str) -> Section:
@@ -77,27 +58,6 @@ def tokens_section(observed: Observation, name: str) -> Section:
         )
         body.append(figure_block(f"{name}-{at}", [plot], caption))
     return Section("tokens", "What was read", join(body))
-
-
-def evidence_section(rows: Sequence[EvidenceRow], key: str) -> Section:
-    """Rows of evidence as a table: the claim, its control, the estimate with its interval and p."""
-    head = ("Claim", "Language", "Against", "Estimate", "Interval", "p", "n")
-    lines = [
-        (
-            row.claim,
-            row.language or "all",
-            row.control or "–",
-            plain(row.estimate, 3),
-            span(row.low, row.high, 3) or "–",
-            p_value(row.p),
-            plain(row.n, 0),
-        )
-        for row in rows[:SHOWN]
-    ]
-    rest = len(rows) - len(lines)
-    more = [element("p", f"{rest:,} more rows are in the files.", class_="note")] if rest > 0 else []
-    body = join([table(head, lines, kind="evidence"), *more, data_links(f"evidence-{key}", list(map(to_json, rows)))])
-    return Section(f"evidence-{key}", f"Evidence: {key}", body)
 
 
 def features_section(sets: FeatureSet, observed: FeatureObservation, name: str) -> Section:

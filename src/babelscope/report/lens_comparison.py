@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from babelscope.figures.lens_overlay import LensCourse, lens_overlay
+from babelscope.report.evidence_sections import read_evidence
 from babelscope.report.folder_records import EvidenceRow
-from babelscope.report.folder_sections import read_evidence
 from babelscope.report.markup import Caption, Plot, Section, figure_block
 
 CLAIM = re.compile(r"right word of a (translation|repetition|cloze)\b")
