@@ -202,3 +202,8 @@ def test_lines_of_a_colour_bars_title_stand_side_by_side():
     figure.update_layout(coloraxis_colorbar_title_text="one<br>two")
     text = figure_svg(figure, name="a", title="Title", description="Text.")
     assert "one two" in text and "br" not in re.findall(r"one.{4}", text)[0]
+
+
+def test_a_colour_for_each_mark_is_refused_where_it_was_drawn_as_the_first():
+    with pytest.raises(MeasurementError, match="a colour for each mark"):
+        parsed(new_figure(height=300).add_bar(x=[1, 2], y=[0, 1], marker={"color": ["#000000", "#ffffff"]}))

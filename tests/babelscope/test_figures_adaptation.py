@@ -1,7 +1,7 @@
 """The figure of an adaptation study shows every run where it was measured."""
 
 from babelscope.figures import FORGETTING_CAPTION, AdaptationRow, adaptation_figure, forgetting_lines, write_figure
-from babelscope.figures.adaptation import MARKS
+from babelscope.figures.adaptation import MARKS, change_bars
 
 
 def row(kind, language="eu", seed=0, **changes):
@@ -69,3 +69,9 @@ def test_the_same_figure_is_written_as_the_same_bytes(tmp_path):
         write_figure(figure, tmp_path / f"{name}.html", FORGETTING_CAPTION).read_bytes() for name in ("a", "b")
     )
     assert first == second
+
+
+def test_the_trained_language_is_the_first_bar_and_the_others_stand_by_their_change():
+    (bars,) = change_bars(change={"en": 0.02, "eu": -0.5, "fi": -0.01}, trained="eu").data
+    assert list(bars.x) == [-0.5, -0.01, 0.02]
+    assert "Basque" in bars.hovertext[0]

@@ -19,7 +19,11 @@ from babelscope.figures.style import (
     VERMILLION,
     Number,
     language_label,
+    language_name,
     new_figure,
+    row_axis,
+    rows_height,
+    signed,
 )
 
 FORGETTING_CAPTION = FigureCaption(
@@ -171,4 +175,24 @@ def forgetting_lines(*, course: Sequence[tuple[int, Mapping[str, Number]]], boun
     figure.add_hline(y=bound, line={"dash": "dot", "width": 1.5})
     figure.update_xaxes(title={"text": "tokens of training text"})
     figure.update_yaxes(title={"text": "rise of bits per byte"})
+    return figure
+
+
+def change_bars(*, change: Mapping[str, Number], trained: str) -> go.Figure:
+    """What training changed, a bar per test language: to the left its text became likelier. change: bits per byte."""
+    tags = sorted(change, key=lambda tag: (tag != trained, change[tag]))
+    figure = new_figure(height=rows_height(len(tags), row=30, around=130))
+    figure.add_bar(
+        x=[change[tag] for tag in tags],
+        y=list(range(len(tags))),
+        orientation="h",
+        marker={"color": BLUE, "opacity": 0.75},
+        hovertext=[f"{language_name(tag)}: {signed(change[tag], 4)} bits per byte" for tag in tags],
+        hoverinfo="text",
+    )
+    figure.update_layout(
+        yaxis=row_axis([language_label(tag) for tag in tags]),
+        xaxis={"title": {"text": "change in bits per byte of held-out text"}, "zeroline": True},
+        bargap=0.35,
+    )
     return figure

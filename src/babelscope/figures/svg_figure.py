@@ -42,13 +42,18 @@ def figure_svg(figure: go.Figure, *, name: str, title: str, description: str) ->
     narrow screen language names become tags. Colours are given for a light and for a dark page. What depends on the
     screen stands in the element's style as variables, and the page's style sheet chooses (page.css):
     --a and --b are the left margin on a wide and on a narrow screen, --r the right one, --h and --k the heights.
-    Raises MeasurementError for a trace that is no bar, heat map or scatter.
+    Raises MeasurementError for a trace that is no bar, heat map or scatter, and for one with a colour for each mark.
     """
+    marked = [trace for trace in figure.data if trace.type in ("bar", "scatter")]
     foreign = {trace.type for trace in figure.data} - set(DRAWN)
     if foreign:
         received, expected = ", ".join(sorted(foreign)), ", ".join(DRAWN)
         raise MeasurementError(
             f"trace {received} cannot be drawn as SVG; expected {expected}; use marks of these kinds"
+        )
+    if any(isinstance(getattr(trace.marker, "color", None), list | tuple | np.ndarray) for trace in marked):
+        raise MeasurementError(
+            "a trace has a colour for each mark, which is not drawn; expected one; give it two traces"
         )
     layout: Any = figure.layout
     area = DrawingArea(axes_of(figure, "x"), axes_of(figure, "y"), max(120.0, float(layout.height) - AROUND))

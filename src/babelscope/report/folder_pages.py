@@ -10,7 +10,7 @@ from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.errors import ArtifactError
 from babelscope.files.strict_json import read_json
-from babelscope.report.evidence_sections import evidence_section, read_evidence
+from babelscope.report.evidence_sections import evidence_section, pictures, read_evidence
 from babelscope.report.folder_records import (
     AblationFile,
     AdaptationFile,
@@ -28,7 +28,7 @@ from babelscope.report.folder_sections import (
     tokens_section,
 )
 from babelscope.report.harm import ablation_section
-from babelscope.report.markup import Section
+from babelscope.report.markup import Section, join
 from babelscope.report.results.record_json import languages_of, read_record
 from babelscope.report.results.selection_record import SetLayers
 from babelscope.report.results.steering_record import NOT_STEERED
@@ -183,7 +183,9 @@ def _adapted(folder: Path, name: str, verb: str) -> FolderPage:
     }
     if written.no_gain:
         facts["result"] = written.no_gain
-    return FolderPage(verb, list(written.after), facts, [adaptation_section(written, name)])
+    section = adaptation_section(written, name)
+    section = replace(section, body=join([section.body, *pictures(folder, name)]))
+    return FolderPage(verb, list(written.after), facts, [section])
 
 
 def _left(folder: Path, name: str, verb: str) -> FolderPage:

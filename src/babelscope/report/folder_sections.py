@@ -8,6 +8,7 @@ from babelscope.artifacts import Observation
 from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.figures import rate_map, side_effect_lines, unit_rate_map
+from babelscope.figures.adaptation import change_bars
 from babelscope.figures.fallback_map import fallback_map
 from babelscope.report.folder_records import AdaptationFile, FallbackFile, SweepFile
 from babelscope.report.markup import (
@@ -128,6 +129,18 @@ def adaptation_section(written: AdaptationFile, name: str) -> Section:
         ),
         table(("Test text", "Bits per byte before", "After", "Change"), lines),
     ]
+    change = {tag: after - written.before[tag] for tag, after in written.after.items() if tag in written.before}
+    caption = Caption(
+        shows="Change in bits per byte of held-out text, by its language.",
+        read=f"A bar to the left is a gain, to the right a harm. The first is {written.language}, the trained one.",
+        n="in result.json of the folder",
+        control="the model before training; what random neurons of as many gain is not in this folder",
+        seed="that of the training",
+        unit="bits per byte",
+    )
+    records = [{"language": tag, "change": value} for tag, value in change.items()]
+    plot = Plot(change_bars(change=change, trained=written.language), "Change by test language", records)
+    body.append(figure_block(f"{name}-change", [plot], caption))
     return Section("adaptation", "What training changed", join(body))
 
 
