@@ -45,7 +45,7 @@ class LensPoint(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class QuestionStreams:
-    """The stream of each question at every depth: at its last token, and the mean over its tokens."""
+    """The stream of each question at every depth: at its last token, and the mean over its tokens but the first."""
 
     layout: Layout
     streams: Float[Tensor, "question depth place hidden"]
@@ -62,11 +62,15 @@ class QuestionStreams:
 
 
 def last_and_mean(batch: Batch, at: SiteValue) -> Float[Tensor, "batch place hidden"]:
-    """The stream at the last token of each row, and its mean over tokens."""
+    """The stream at the last token of each row, and its mean over all but the first token, or over that one alone."""
     mask = batch.attention_mask.to(at.value.device)
     lengths = mask.sum(dim=1)
     last = at.value[torch.arange(len(lengths), device=lengths.device), lengths - 1]
-    mean = (at.value * mask[..., None]).sum(dim=1) / lengths[:, None]
+    # The first token, BOS or not, is the one that others look at when they look at nothing. In middle layers it is so
+    # long that a mean with it in says how many tokens there are, and little else.
+    later = mask.clone()
+    later[:, 0] = lengths == 1
+    mean = (at.value * later[..., None]).sum(dim=1) / later.sum(dim=1, keepdim=True)
     return torch.stack([last, mean], dim=1).float().cpu()
 
 
@@ -84,7 +88,7 @@ def question_streams(layout: Layout, prompts: Sequence[Sequence[int]]) -> Float[
 def question_vectors(
     model: CausalModel, tokenizer: PreTrainedTokenizerBase, table: FactTable, language: str, facts: Sequence[int]
 ) -> Float64[Tensor, "question hidden"]:
-    """A vector per fact's question in one language: the mean of the stream over its tokens, at the middle depth."""
+    """A vector per fact's question in one language: the mean of the stream at the middle depth, past the first token."""
     layout, tag = layout_of(model), Language.parse(language)
     questions = [question_of(table, at, tag) for at in facts]
     items = question_tokens(tokenizer, table, tag, questions)
