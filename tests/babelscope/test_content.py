@@ -7,7 +7,7 @@ import pytest
 import sacrebleu
 import torch
 import torch.nn.functional as F
-from conftest import tiny_model
+from conftest import tiny_model, tiny_tokenizer
 
 from babelscope import Site, read_site
 from babelscope.errors import MeasurementError
@@ -25,6 +25,7 @@ from babelscope.evaluation import (
     kept_shares,
     length_ratio,
     semantic_similarity,
+    sentence_vectors,
     success_and_content,
 )
 
@@ -104,6 +105,17 @@ def test_likeness_is_the_cosine_of_mean_pooled_middle_layers(tokenizer):
     assert found.cosines[0] == pytest.approx(float(want), abs=1e-5)
     same = semantic_similarity(model, tokenizer, ["abc", "hello"], ["abc", "hello"], resamples=20)
     assert same.pairs.estimate == pytest.approx(1) and same.chance == pytest.approx(-1)
+
+
+def test_a_vector_of_a_text_without_bos_leaves_out_the_first_token():
+    model, plain = tiny_model("llama"), tiny_tokenizer(bos=False)
+    vectors = sentence_vectors(model, plain, ["abcd", "x", ""], 1)
+    for row, text in enumerate(("abcd", "x")):
+        ids = torch.tensor([plain(text)["input_ids"]])
+        states = read_site(model, ids, Site(1, "resid_out"))[0].double()
+        # A single token is all that there is.
+        assert torch.allclose(vectors[row], (states[1:] if len(states) > 1 else states).mean(dim=0), atol=1e-5)
+    assert not vectors[2].any()
 
 
 def test_fluency_beside_itself_is_one(tokenizer):

@@ -1,6 +1,7 @@
 """Likeness of meaning by the model's own middle layer."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -38,12 +39,21 @@ def sentence_vectors(
     *,
     max_length: int = 512,
 ) -> Float64[Tensor, "text hidden"]:
-    """Mean of a layer's `resid_out` over each text's tokens, BOS and other special ones left out; 0 without a token."""
+    """Mean of a layer's `resid_out` over each text's tokens, special ones and the first of all left out; 0 without one.
+
+    A text of a single token is that token.
+    """
     layout, site = layout_of(model), Site(layer, "resid_out")
     layout.check(site)
     documents = tokenize_documents(
         tokenizer, [Document(str(i), t) for i, t in enumerate(texts)], 0, max_length=max_length
     )
+    # Without a BOS it is the first word's token that others look at when they look at nothing, many times as long as the
+    # rest: with it, the cosine of two texts says how many tokens they have.
+    documents = [
+        replace(document, counted=(False, *document.counted[1:])) if any(document.counted[1:]) else document
+        for document in documents
+    ]
     filled = [document for document in numbered(documents) if document.n_counted]
     watcher = DocumentVectors.empty((site,), {"sum": Tensor.double}, len(texts), layout.d_hidden, torch.float64)
     walk(layout, [filled], [watcher])
