@@ -409,6 +409,21 @@ def test_shares_and_parallel_hits_of_a_table_made_by_hand():
     assert next(iter(report.parallel_rows())).p == pytest.approx(1 - (2 / 3) ** 2)
 
 
+def test_a_ranking_that_knows_nothing_has_no_hit_and_prefers_no_language():
+    influence = hand_made()
+    # One token in common with one passage, or cut at the same length: all else is equal.
+    influence.scores["TF-IDF"] = np.array([[0.0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]])
+    influence.scores["length"] = np.full((2, 6), 127.0)
+    report = InfluenceReport(influence, top=2, draws=9)
+    english, finnish = (Language(tag) for tag in ("en", "fi"))
+    assert report.shares(english, "length").tolist() == report.shares(finnish, "length").tolist() == [0.5, 0.5]
+    # Besides the passage that leads, one of five, of which three are English.
+    assert report.shares(english, "TF-IDF").tolist() == pytest.approx([3 / 5 / 2, 0.5])
+    assert report.parallel_ranks(finnish, english, "TF-IDF")[0] == [2, 2]
+    assert report.parallel_ranks(finnish, finnish, "TF-IDF")[0] == [2, 2]
+    assert all("length 0.000" in row.note for row in report.parallel_rows())
+
+
 def test_where_languages_mean_nothing_shares_are_found_seldom():
     rng, small = np.random.default_rng(0), 0
     for seed in range(100):

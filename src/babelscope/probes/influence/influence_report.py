@@ -76,8 +76,14 @@ class InfluenceReport:
         return np.array([query.language == language for query in self.influence.queries])
 
     def shares(self, language: Language, ranking: Ranking = "influence") -> Float64[np.ndarray, " query"]:
-        """Share of a language among the first passages of each query."""
-        return self.is_in(language)[self.influence.order(ranking)[:, : self.top]].mean(axis=1)
+        """Share of a language among the first passages of each query; of equal scores, the mean over their orders."""
+        scores, inside = self.influence.scores[ranking], self.is_in(language)
+        last = -np.sort(-scores, axis=1)[:, [self.top - 1]]
+        # Passages that are cut are equally long, and those without a common token equally unlike: taken in their order
+        # they would all be of the first language.
+        before, equal = scores > last, scores == last
+        room = self.top - before.sum(axis=1)
+        return ((before & inside).sum(axis=1) + room * (equal & inside).sum(axis=1) / equal.sum(axis=1)) / self.top
 
     def share_rows(self) -> Iterator[SiteEvidence]:
         """Share of each language among the most influential passages, beside its share with permuted languages."""
@@ -123,7 +129,8 @@ class InfluenceReport:
     ) -> tuple[list[int], Float64[np.ndarray, " query"]]:
         """Ranks, from 0, of the passages that say the same as a query, among their language's, and chances to be first.
 
-        A query and a passage say the same where both have the same id, and it is more than a line number.
+        A query and a passage say the same where both have the same id, and it is more than a line number. One that
+        only equals another passage stands behind it: a ranking that knows nothing has no hit.
         """
         ranks, chances = list[int](), list[float]()
         places = np.flatnonzero(self.is_in(language))
@@ -133,7 +140,7 @@ class InfluenceReport:
             same = [at for at, name in enumerate(ids) if name == wanted and not isinstance(name, LineNumber)]
             if same and not isinstance(wanted, LineNumber):
                 scores = self.influence.scores[ranking][row, places]
-                ranks.append(int((scores > scores[same].max()).sum()))
+                ranks.append(int((np.delete(scores, same) >= scores[same].max()).sum()))
                 chances.append(len(same) / len(ids))
         return ranks, np.array(chances)
 
