@@ -255,7 +255,7 @@ STEPS_DE = (
 
 def test_each_step_is_judged_and_equations_are_not():
     assert step_languages(STEPS_DE, "de") == [DE, EN, DE]
-    assert share_in([DE, EN, DE], "de") == 2 / 3 and math.isnan(share_in([], "de"))
+    assert share_in([DE, EN, DE], DE) == 2 / 3 and math.isnan(share_in([], DE))
     with pytest.raises(LanguageError, match="qu cannot be recognised"):
         step_languages(STEPS_DE, "qu")
 
@@ -267,6 +267,23 @@ def test_shares_of_steps_are_as_counted_and_stand_beside_the_questions_own():
     assert [part.written_in for part in step_shares([[EN]], [[EN]], asked_in=EN, against=EN)] == ["en", "other"]
     rows = step_rows({DE: [own, english, other]}, condition="begun in en")
     assert rows[1].claim == "begun in en, steps written in en" and rows[1].null == 1 / 3 and rows[1].n == 3
+
+
+def test_a_step_is_in_the_language_that_is_meant_whatever_name_it_is_judged_under():
+    norwegian = step_languages(
+        "Vi har tre epler i kurven og deler dem med naboen vår. Da får alle ett eple hver.", "en"
+    )
+    chinese = step_languages("我们一共有三个苹果，然后分给邻居一个苹果。所以剩下两个苹果在篮子里面。", "en")
+    assert [norwegian, chinese] == [[Language("nb")] * 2, [ZH] * 2]
+    for steps, name, asked_in in ((norwegian, "no", EN), (chinese, "zh-Hans", DE), (chinese, "zh", DE)):
+        assert share_in(steps, Language(name)) == 1 and share_in(steps, DE) == 0
+        own, meant, other = step_shares([steps], [[asked_in]], asked_in=asked_in, against=Language(name))
+        assert (own.share, meant.share, other.share, own.control, meant.control) == (0, 1, 0, 1, 0)
+    # Nothing is ever judged to be Quechua: no share of it is known.
+    assert math.isnan(share_in([EN, EN], Language("qu")))
+    assert [part.written_in for part in step_shares([[EN]], [[EN]], asked_in=EN, against=Language("qu"))] == [
+        "en", "other"
+    ]  # fmt: skip
 
 
 def test_an_answer_is_begun_in_a_language_and_the_control_in_neither_that_nor_the_questions():
@@ -317,9 +334,17 @@ def test_what_a_condition_changes_is_paired_by_question_and_beside_its_control()
 
 
 def test_a_difference_leaves_out_questions_without_a_value():
-    change, interval, n = paired_difference(np.array([1.0, np.nan, 3.0]), np.array([0.0, 1.0, np.nan]), seed=0)
+    change, interval, n = paired_difference(np.array([[1.0, np.nan, 3.0]]), np.array([[0.0, 1.0, np.nan]]), seed=0)
     assert (change, n) == (1.0, 1) and tuple(interval) == (1.0, 1.0)
-    assert paired_difference(np.array([np.nan]), np.array([1.0]), seed=0)[2] == 0
+    assert paired_difference(np.array([[np.nan]]), np.array([[1.0]]), seed=0)[2] == 0
+
+
+def test_a_difference_compares_a_question_in_the_languages_that_have_both_answers():
+    # In the second language the first answer is too short for a step: nothing has changed in the first language.
+    change, _, n = paired_difference(np.array([[0.5], [1.0]]), np.array([[0.5], [np.nan]]), seed=0)
+    assert (change, n) == (0.0, 1)
+    change, _, n = paired_difference(np.array([[0.5, 1.0], [1.0, 0.0]]), np.array([[0.0, 1.0], [0.0, 1.0]]), seed=0)
+    assert (change, n) == ((0.75 - 0.5) / 2, 2)
 
 
 TEXTS = {"en": ["a cat sat on the mat", "the dogs ran away"], "de": ["eine Katze und ein Hund"]}

@@ -41,7 +41,8 @@ def forced_costs(
 ) -> list[ForcedCost]:
     """What each condition changes that is no control; the first is the model as it is.
 
-    A question's value is the mean over the languages that it was asked in, so that questions are drawn for intervals.
+    A question's difference is the mean over the languages in which both answers have the value, so that questions are
+    drawn for intervals.
     """
     by_name, controls = {part.name: part for part in conditions}, {part.control for part in conditions}
     costs = []
@@ -56,28 +57,33 @@ def forced_costs(
             null = p = math.nan
             if control:
                 null = paired_difference(control[name], base[name], seed=seed)[0]
-                differences = forced - control[name]
-                differences = differences[~np.isnan(differences)]
+                differences = question_differences(forced, control[name])
                 p = sign_flip_p(differences, draws, np.random.default_rng(seed)) if len(differences) else p
             costs.append(ForcedCost(condition.name, name, change, *interval, n, p, condition.control, null))
     return costs
 
 
-def question_measures(answers: Answers, wanted: ThoughtCondition) -> dict[str, Float64[np.ndarray, " question"]]:
+def question_measures(
+    answers: Answers, wanted: ThoughtCondition
+) -> dict[str, Float64[np.ndarray, "language question"]]:
     """Right answers, tokens, and the share of steps in the language that a condition is for, or in the question's."""
     measures = {
         "right answers": [[float(answer.right) for answer in row] for row in answers],
         "tokens of an answer": [[float(answer.tokens) for answer in row] for row in answers],
         STEPS: [[share_in(answer.steps, wanted.target(answer.language)) for answer in row] for row in answers],
     }
-    return {name: mean_over_languages(np.array(values)) for name, values in measures.items()}
+    return {name: np.array(values) for name, values in measures.items()}
 
 
-def mean_over_languages(values: Float64[np.ndarray, "language question"]) -> Float64[np.ndarray, " question"]:
-    """Mean of the values that are there; NaN for a question that has none."""
-    present = ~np.isnan(values)
+def question_differences(
+    values: Float64[np.ndarray, "language question"], base: Float64[np.ndarray, "language question"]
+) -> Float64[np.ndarray, " some"]:
+    """Mean of values − base over the languages that have both, of the questions with such a language."""
+    # Cell by cell: an answer without a step has no share, and means over unlike languages would differ for that alone.
+    differences = values - base
+    present = ~np.isnan(differences)
     counts = present.sum(axis=0)
-    return np.where(counts > 0, np.where(present, values, 0).sum(axis=0) / np.maximum(counts, 1), np.nan)
+    return np.where(present, differences, 0).sum(axis=0)[counts > 0] / counts[counts > 0]
 
 
 def cost_rows(costs: Sequence[ForcedCost], language: str, *, draws: int, seed: int) -> Iterator[SiteEvidence]:
@@ -100,11 +106,10 @@ def cost_rows(costs: Sequence[ForcedCost], language: str, *, draws: int, seed: i
 
 
 def paired_difference(
-    values: Float64[np.ndarray, " question"], base: Float64[np.ndarray, " question"], *, seed: int
+    values: Float64[np.ndarray, "language question"], base: Float64[np.ndarray, "language question"], *, seed: int
 ) -> tuple[float, Interval, int]:
-    """Mean of values − base over the questions that have both, its 95 % interval over them, and their number."""
-    differences = values - base
-    differences = differences[~np.isnan(differences)]
+    """Mean of `question_differences`, its 95 % interval over the questions that have one, and their number."""
+    differences = question_differences(values, base)
     n = len(differences)
     if not n:
         return math.nan, Interval(math.nan, math.nan), 0

@@ -9,6 +9,7 @@ import regex
 from babelscope.controls.intervals import Interval, ratio_interval
 from babelscope.evaluation import judge_answers, known_languages
 from babelscope.evaluation.judged_answers import line_languages
+from babelscope.evaluation.labelled_words import accepted
 from babelscope.languages import Language
 from babelscope.probes.probe_evidence import SiteEvidence
 
@@ -60,13 +61,14 @@ def step_shares(
     """Shares of steps in the question's language, in the one compared with, and in others, over some answers.
 
     steps, questions: languages by `step_languages` of each answer's steps, and of each question's sentences.
+    A language that is not among `known_languages()` has no share: no step is ever judged to be in it.
     """
-    groups = [asked_in] if asked_in == against else [asked_in, against]
+    groups = [asked_in, *((against,) if against != asked_in and against in known_languages() else ())]
     shares = []
     for name in (*groups, "other"):
 
         def hits(rows: Sequence[Sequence[Language | None]], name: str = name) -> list[int]:
-            return [sum((tag not in groups) if name == "other" else tag == name for tag in row) for row in rows]
+            return [sum(group_of(tag, groups) == name for tag in row) for row in rows]
 
         sizes, of_questions = [len(row) for row in steps], sum(map(len, questions))
         shares.append(
@@ -83,9 +85,22 @@ def step_shares(
     return shares
 
 
-def share_in(steps: Sequence[Language | None], language: str) -> float:
-    """Share of one answer's steps that are in a language; NaN without a step."""
-    return sum(tag == language for tag in steps) / len(steps) if steps else float("nan")
+def group_of(tag: Language | None, groups: Sequence[Language]) -> str:
+    """Which of some languages a step is in, or "other".
+
+    A step is judged under another name than the one that was asked for: in an English question Norwegian is `nb`, where
+    `no` is meant, and Chinese `zh`, where `zh-Hans` is. What `judge_answers` takes for one language is one here.
+    """
+    if tag is None or tag in groups:
+        return tag or "other"
+    return next((name for name in groups if tag in accepted(name) or name in accepted(tag)), "other")
+
+
+def share_in(steps: Sequence[Language | None], language: Language) -> float:
+    """Share of one answer's steps that are in a language; NaN without a step, and where no step can be judged so."""
+    if not steps or language not in known_languages():
+        return float("nan")
+    return sum(group_of(tag, [language]) == language for tag in steps) / len(steps)
 
 
 def judged_languages(languages: Sequence[Language]) -> tuple[Language, ...]:
