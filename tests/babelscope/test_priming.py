@@ -170,8 +170,17 @@ def test_the_parts_are_those_by_hand(shared_grammar):
     rng = np.random.default_rng(0)
     assert sign_flip_p(np.ones(3), 9_999, rng) == pytest.approx(2 / 8, abs=0.02)
     assert sign_flip_p(np.array([1.0, -1.0]), 99, rng) == 1
-    assert sorted(reorder_words("Der Arzt fand ihn.", rng)[:-1].split()) == ["Arzt", "Der", "fand", "ihn"]
-    assert reorder_words("a b.", rng).endswith(".")
+    german, chinese, thai = (Language(tag) for tag in ("de", "zh", "th"))
+    assert sorted(reorder_words("Der Arzt fand ihn.", german, rng)[:-1].split()) == ["Arzt", "Der", "fand", "ihn"]
+    assert reorder_words("a b.", german, rng).endswith(".")
+    # Without spaces a sentence would be one word, and its own control.
+    shuffled = {reorder_words("医生看见了病人。", chinese, np.random.default_rng(seed)) for seed in range(9)}
+    assert len(shuffled) > 5 and {"".join(sorted(text[:-1])) for text in shuffled} == {
+        "".join(sorted("医生看见了病人"))
+    }
+    assert all(text.endswith("。") and " " not in text for text in shuffled)
+    # A vowel sign stays with its letter.
+    assert all("ที่" in reorder_words("ที่กข", thai, np.random.default_rng(seed)) for seed in range(9))
     assert token_overlap(tokenizer, "enn1 env1", "enn1 enn2") == 1 / 3
     item = primed_target(tokenizer, "enn1 env1 enn2", ("fin1 fiv1 fin2", "fin1 fin2 fiv1"), " ")
     assert (len(item.prompt), [len(ids) for ids in item.following]) == (4, [3, 3])

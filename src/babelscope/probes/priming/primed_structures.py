@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
+import regex
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float
@@ -13,6 +14,7 @@ from babelscope.controls import benjamini_hochberg, percentile_interval
 from babelscope.corpus import encode_texts, tokenize_prompt, tokenize_prompts
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.evaluation.continuations import Continuations, continuation_log_probabilities, split_continuations
+from babelscope.evaluation.segmentation import UNSPACED
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
@@ -157,7 +159,8 @@ def trials_of(
     neutral = [sentence for sentence in stimuli.neutral if prime in sentence and target in sentence]
     if controls:
         contexts["shuffled words"] = [
-            (reorder_words(first, rng), reorder_words(second, rng)) for first, second in contexts["structure"]
+            (reorder_words(first, prime, rng), reorder_words(second, prime, rng))
+            for first, second in contexts["structure"]
         ]
     if controls and len(neutral) >= 2:
         choices = [rng.choice(len(neutral), size=2, replace=False).tolist() for _ in pairs]
@@ -175,10 +178,15 @@ def trials_of(
     }
 
 
-def reorder_words(sentence: str, rng: np.random.Generator) -> str:
-    """The words in random order; what ends the sentence stays at its end."""
-    body = sentence.rstrip(".!?。।")
-    return " ".join(rng.permutation(body.split())) + sentence[len(body) :]
+def reorder_words(sentence: str, language: Language, rng: np.random.Generator) -> str:
+    """The words in random order; what ends the sentence stays at its end.
+
+    Characters stand for words in a language whose script has no spaces.
+    """
+    body = sentence.rstrip(".!?。！？।")
+    spaced = language.script not in UNSPACED
+    words = body.split() if spaced else regex.findall(r"\X", body)
+    return (" " if spaced else "").join(rng.permutation(words)) + sentence[len(body) :]
 
 
 def effect_of(
