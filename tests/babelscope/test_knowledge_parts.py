@@ -23,7 +23,7 @@ from babelscope.probes.knowledge import (
     question_vectors,
     rank_objects,
 )
-from babelscope.probes.knowledge.barrier import MIXTURES, answers_right, mixed_scores
+from babelscope.probes.knowledge.barrier import MIXTURES, answers_right, barrier_questions, mixed_scores
 from babelscope.probes.knowledge.knowledge_report import common_facts
 from babelscope.probes.knowledge.language_choice import best_by_cluster
 
@@ -150,6 +150,15 @@ def test_a_language_that_is_the_base_under_another_name_has_no_barrier(tmp_path)
         knowledge_barrier(tiny_model("llama"), tiny_tokenizer(), table, base="de")
     with pytest.raises(MeasurementError, match="0 questions of 4 options can be asked in en and fi"):
         knowledge_barrier(tiny_model("llama"), tiny_tokenizer(), table)
+
+
+def test_a_question_with_two_options_of_one_name_is_not_asked(tmp_path):
+    # English and England are one word in Indonesian; in Finnish here two capitals are.
+    lines = [line.replace("Moskova", "Pariisi") for line in LINES if "speaks" not in line]
+    assert lines != [line for line in LINES if "speaks" not in line]
+    table = table_of(tmp_path, lines).only(["en", "fi"])
+    with pytest.raises(MeasurementError, match="0 questions of 3 options can be asked in en and fi"):
+        barrier_questions(table, EN, options=3, questions=None, seed=0)
 
 
 def lens_by_plain_transformers(model, tokenizer, before, after):

@@ -91,7 +91,8 @@ def barrier_questions(
     order = [at for at in rng.permutation(len(table.facts)).tolist() if at in choices]
     by_language = {}
     for tag in (tag for tag in table.languages if tag != base):
-        places = [at for at in order if at in table.asked(tag) and all(tag in table.labels[e] for e in choices[at])]
+        places_asked = {*table.asked(tag)}
+        places = [at for at in order if at in places_asked and are_told_apart(table, choices[at], tag)]
         if len(places) < 2:
             raise MeasurementError(
                 f"{len(places)} questions of {options} options can be asked in {base} and {tag}; expected at least "
@@ -99,6 +100,11 @@ def barrier_questions(
             )
         by_language[tag] = {at: choices[at] for at in places[:questions]}
     return by_language
+
+
+def are_told_apart(table: FactTable, entities: Sequence[str], tag: Language) -> bool:
+    """Whether all options have a label in a language, each another: what ties with a double of its own is wrong."""
+    return len({table.labels[entity][tag] for entity in entities if tag in table.labels[entity]}) == len(entities)
 
 
 def mixed_scores(
