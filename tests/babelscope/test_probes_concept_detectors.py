@@ -94,6 +94,10 @@ def test_a_clamped_detector_raises_its_tokens_in_the_other_languages_text():
     clamp = clamp_experts(model, tokenizer, found, texts(seed=1), draws=19)
     assert (clamp.rise > 0.2).all() and (clamp.null.abs() < 0.05).all()
     assert clamp.p(0, 1) == pytest.approx(0.05) and len(clamp.rows()) == 4
+    few = {"en": texts(seed=1)["en"], "fi": [line for line in texts(seed=1)["fi"] if not line.endswith("?")][:3]}
+    tokenizer.add_tokens([f"?{number}?" for number in range(50)])  # more entries than the head has rows
+    less = clamp_experts(model, tokenizer, found, few, draws=1)
+    assert len(tokenizer) > model.config.vocab_size and [row.n for row in less.rows()][:2] == [20, 3]
     # By plain transformers: the neuron's product held at its mean maximum.
     mark, held = tokenizer("?", add_special_tokens=False)["input_ids"][0], float(found.maximum[0, 1, 5])
 

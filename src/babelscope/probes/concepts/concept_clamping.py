@@ -36,7 +36,8 @@ class ClampedConcept:
     """Difference of that mean with the source's experts clamped."""
     null: Float64[Tensor, "source draw reader"]
     """The same with other neurons of the same layers, at their own values on the concept."""
-    documents: int
+    documents: tuple[int, ...]
+    """Texts of each reader."""
     number: int
     draws: int
     seed: int
@@ -53,7 +54,7 @@ class ClampedConcept:
                 language=reader,
                 against=source,
                 control="other neurons of the same layers, clamped alike",
-                n=self.documents,
+                n=self.documents[j],
                 estimate=float(self.rise[i, j]),
                 p=self.p(i, j),
                 null=float(self.null[i, :, j].mean()),
@@ -95,7 +96,9 @@ def clamp_experts(
     few = {tag: [text for text in part if not test(text.text)][:documents] for tag, part in corpus.items()}
     if empty := [tag for tag, part in few.items() if not part]:
         raise CorpusError(f"{', '.join(empty)}: no text without the concept; expected at least one; give more text")
-    names = [str(tokenizer.decode([token])) for token in range(len(tokenizer))]
+    # A tokenizer may have more entries than the head has rows: those are never the next token.
+    entries = min(len(tokenizer), layout.width("logits"))
+    names = [str(tokenizer.decode([token])) for token in range(entries)]
     member = torch.tensor([(token_test or test)(name) for name in names])
     if not bool(member.any()):
         raise SelectionError("no token speaks of the concept; expected at least one; give a token_test")
@@ -124,7 +127,7 @@ def clamp_experts(
         base=base,
         rise=torch.stack(rise),
         null=torch.stack(null),
-        documents=documents,
+        documents=tuple(map(len, few.values())),
         number=experts.number,
         draws=draws,
         seed=seed,
