@@ -8,13 +8,13 @@ from sklearn.linear_model import LogisticRegression
 
 from babelscope import Site, layout_of, load_corpus, read_site
 from babelscope.corpus import Corpus, Document
-from babelscope.errors import CorpusError, SiteError
+from babelscope.errors import CorpusError, MeasurementError, SelectionError, SiteError
 from babelscope.figures import write_figure
 from babelscope.figures.neuron_maps import dose_by_language, key_map
 from babelscope.languages import Language
 from babelscope.probes import ProbeJob, concept_direction, concept_values, indicative_tokens
 from babelscope.probes.concepts.concept_probe import has_concept
-from babelscope.probes.concepts.keys_values import key_gaps, offset
+from babelscope.probes.concepts.keys_values import key_gaps, matched_neurons, offset
 from babelscope.probes.concepts.value_evidence import ConceptValues
 from babelscope.probes.concepts.value_findings import probe_values
 from babelscope.probes.figure_captions import caption_of
@@ -140,6 +140,14 @@ def test_an_offset_is_added_to_these_neurons_alone_and_taken_off():
     assert torch.equal(read_site(model, ids, site), before)
 
 
+def test_a_source_is_never_its_own_control():
+    layout = layout_of(tiny_model("llama"))
+    half = [(0, place) for place in range(24)]
+    assert sorted(matched_neurons(layout, half, 0)) == [(0, place) for place in range(24, 48)]
+    with pytest.raises(SelectionError, match="more than half of its 48 neurons are sources"):
+        matched_neurons(layout, [*half, (0, 24)], 0)
+
+
 def test_questions_and_digits_of_any_script():
     question, digit = has_concept("questions"), has_concept("digits")
     assert all(map(question, ["Who?", "谁？", "من؟", "“Who?” "])) and not any(map(question, ["Who? I.", ""]))
@@ -152,6 +160,8 @@ def test_too_little_text_and_experts_are_refused():
     tokens = indicative_tokens(tokenizer, texts_of(60, seed=5), vocabulary=300)
     with pytest.raises(CorpusError, match="en 4 with and 4 without; expected 5 of each"):
         concept_values(model, tokenizer, texts.only(["en"]), tokens=tokens, concept=is_loud)
+    with pytest.raises(MeasurementError, match="doses 1.0, 5.0 on 20 documents came; expected 0 first"):
+        concept_values(model, tokenizer, texts, tokens=tokens, concept=is_loud, doses=(1.0, 5.0))
     with pytest.raises(SiteError, match="mixture of experts"):
         concept_values(tiny_model("mixtral"), tokenizer, texts, tokens=tokens, concept=is_loud)
 

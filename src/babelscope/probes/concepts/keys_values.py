@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Bool, Float, Float64, Int64, Tensor
 from babelscope.corpus import Corpus, Document, Texts, as_corpus
-from babelscope.errors import CorpusError, SiteError
+from babelscope.errors import CorpusError, MeasurementError, SelectionError, SiteError
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
@@ -51,15 +51,21 @@ def concept_values(
     those of them with a positive mean post-activation on the concept's documents (published: over twenty generated
     tokens of prompts). Value: languages of the tokens with the largest logits of v through the last norm and the head.
     Key: gap of the mean activation between documents with the concept and without in `texts`, by language.
-    Cause: a dose added to the values of all sources at every token.
+    Cause: a dose added to the values of all sources at every token; the first dose is 0, what others are compared with.
     Controls: labels shuffled or permuted within a language; neurons of the same layer with a column about as long.
     others: text that the neurons are chosen on; None takes `texts`, and then the gap in `language` is not held out.
-    Raises SiteError for a mixture of experts, CorpusError for too few documents with or without the concept.
+    Raises SiteError for a mixture of experts, CorpusError for too few documents with or without the concept,
+    MeasurementError for doses that do not begin with 0, SelectionError where a layer has too few other neurons.
     Source: arXiv:2406.16235, sections on value and key vectors; concept by text, not by toxicity.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
     if layout.n_experts:
         raise SiteError(f"{model.config.model_type} is a mixture of experts; expected a dense model")
+    if not doses or doses[0] != 0 or dose_documents < 1:
+        raise MeasurementError(
+            f"doses {', '.join(map(str, doses))} on {dose_documents} documents came; expected 0 first, with which the "
+            "others are compared, and one document or more; correct them"
+        )
     name, test = ("the concept", concept) if callable(concept) else (concept, has_concept(concept))
     chosen_on = corpus if others is None else as_corpus(others)
     tag = Language.parse(language)
@@ -97,6 +103,7 @@ def concept_values(
         gap=gap,
         p=p,
         documents={tag: documents_by_concept(corpus[tag], test) for tag in corpus},
+        dose_documents={tag: len(few[tag]) for tag in corpus},
         doses=tuple(doses),
         score=score,
         draws=draws,
@@ -163,13 +170,21 @@ def activations(
 
 
 def matched_neurons(layout: Layout, neurons: Sequence[tuple[int, int]], seed: int) -> tuple[tuple[int, int], ...]:
-    """For each neuron another one of its layer, drawn among those whose columns are nearest in length."""
+    """For each neuron another one of its layer, drawn among those whose columns are nearest in length.
+
+    Raises SelectionError where a layer has too few neurons that are no sources.
+    """
     rng, matched = np.random.default_rng(seed), []
     for layer, neuron in neurons:
         length = layout.down_norm(layer)
         distance = (length - length[neuron]).abs()
         distance[[other for place, other in (*neurons, *matched) if place == layer]] = math.inf
-        nearest = distance.topk(min(NEIGHBOURS, len(distance)), largest=False).indices
+        nearest = distance.topk(min(NEIGHBOURS, int(distance.isfinite().sum())), largest=False).indices
+        if not len(nearest):
+            raise SelectionError(
+                f"layer {layer}: more than half of its {len(distance)} neurons are sources; expected as many others to "
+                "compare with; ask for fewer potential sources"
+            )
         matched.append((layer, int(nearest[rng.integers(len(nearest))])))
     return tuple(matched)
 

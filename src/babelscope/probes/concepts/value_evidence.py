@@ -39,7 +39,10 @@ class ConceptValues:
     """Rank of the gap among those with the labels permuted within the language."""
     documents: Mapping[Language, tuple[int, int]]
     """With the concept, and without."""
+    dose_documents: Mapping[Language, int]
+    """Those without the concept on which the dose was measured."""
     doses: tuple[float, ...]
+    """The first is 0."""
     score: Float64[Tensor, "which dose language"]
     """Mean over documents of the last stream along the direction, while the dose is added to every neuron's value."""
     draws: int
@@ -97,7 +100,7 @@ class ConceptValues:
                         claim=f"score of {self.concept} under {dose:g} added to the neurons",
                         language=tag,
                         control="the same added to neurons of the layer with a column as long",
-                        n=sum(self.documents[tag]),
+                        n=self.dose_documents[tag],
                         estimate=moved,
                         null=control,
                         note="rise along the direction, in units of the stream; n in documents",
