@@ -188,7 +188,10 @@ def test_ablation_reports_every_text_and_the_controls(texts):
     assert en.low <= en.harm["en"] <= en.high
     assert ru.specificity == pytest.approx(ru.harm["ru"] - max(ru.harm["en"], ru.harm["fi"]))
     assert 0 <= found.worst <= 2 and 0 < found.worst_p <= 1
-    assert len(found.rows()) == 5
+    assert len(found.rows()) == 5 and found.rows()[2].n == len(base)
+    unlike = {"en": texts["en"][:2], "ru": texts["ru"][:6]}
+    few, _, many, *_ = ablate_heads(model, tokenizer, heads, unlike, resamples=9, draws=1, max_tokens=None).rows()
+    assert (few.language, few.n, many.language, many.n) == ("en", 2, "ru", 6)
 
 
 def test_the_chance_of_as_many_worst_heads_is_exact():
@@ -196,7 +199,7 @@ def test_the_chance_of_as_many_worst_heads_is_exact():
         return HeadHarm(Language(tag), ((0, 0),), {Language(tag): own}, 0.0, 0.0, 0.0, 0.0, 0.0, drawn, 0.5)
 
     rows = (one("en", 2.0, (1.0,)), one("fi", 2.0, (1.0, 1.5, 0.5)), one("ru", 0.0, (1.0,)))
-    found = HeadAblation(rows, 1, "zero", 1, 0)
+    found = HeadAblation(rows, {}, "zero", 1, 0)
     # Coins of 1/2, 1/4, 1/2: P(2 or 3 heads) = 3/16 + 1/16 + 1/16 + 1/16 by hand.
     assert found.worst == 2 and found.worst_p == pytest.approx(6 / 16)
 

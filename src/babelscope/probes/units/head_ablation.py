@@ -52,8 +52,8 @@ class HeadAblation:
     """Harm of every language's heads, with controls."""
 
     languages: tuple[HeadHarm, ...]
-    documents: int
-    """Of each text, at most."""
+    documents: Mapping[Language, int]
+    """Of each text."""
     to: str
     """"zero" or "mean"."""
     resamples: int
@@ -78,7 +78,7 @@ class HeadAblation:
         rows = []
         for harm in self.languages:
             sites = ",".join(f"{layer}.attn_heads[{head}]" for layer, head in harm.heads)
-            shared = {"language": harm.language, "n": self.documents, "seed": self.seed, "site": sites}
+            shared = {"language": harm.language, "n": self.documents[harm.language], "seed": self.seed, "site": sites}
             other_harms = [value for tag, value in harm.harm.items() if tag != harm.language]
             rows += [
                 SiteEvidence(
@@ -196,7 +196,7 @@ def ablate_heads(
             for control_heads in matched_heads(layout, chosen, draws, rng)
         ]
         harms.append(head_harm_of(tag, chosen, own_column, delta, base, control_harms, resamples, seed))
-    documents = max(len(losses.nats) for losses in base)
+    documents = {losses.language: len(losses.nats) for losses in base}
     return HeadAblation(tuple(harms), documents, "zero" if mean_output is None else "mean", resamples, seed)
 
 
