@@ -386,9 +386,12 @@ def test_massive_units_are_left_out_of_the_shift_and_of_its_control():
     stream = LayerStream(2 * counts, counts, total, square, zero, zero, lengths)
     samples = replace(plain, later=plain.value, stream=stream)
     assert samples.left_out == (4,)
+    lengths = []
     for control in ("none", "random"):
         (operation,) = low_rank_control({samples.site: samples}, target="fi", control=control)
         assert float(operation.vector[4]) == 0 and int((operation.vector != 0).sum()) == HIDDEN - 1
+        lengths.append(float(operation.vector.norm()))
+    assert lengths[1] == pytest.approx(lengths[0], rel=1e-6)
 
 
 def test_strength_zero_changes_no_bit_and_the_recipe_survives_a_folder(tmp_path, tokenizer, ids):

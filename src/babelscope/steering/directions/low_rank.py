@@ -96,10 +96,8 @@ def low_rank_control(
         if site in by_site:
             shift = _by_features(by_site[site], k, rank, compensation, pairing, control, seed)
         else:
-            shift = _in_stream(shaped[site], spectra[site], (tag, away), compensation, control, seed)
-            if form_used(samples[site].stream, form, site) == "ordinary":
-                # They come out of a decomposition as rounding, and out of a random subspace as values.
-                shift = shift._replace(vector=without_units(shift.vector, samples[site].left_out))
+            massive = samples[site].left_out if form_used(samples[site].stream, form, site) == "ordinary" else ()
+            shift = _in_stream(shaped[site], spectra[site], (tag, away), compensation, control, seed, massive)
         vector = (shift.vector / len(places)).float()
         operations.append(Operation(site, "add", vector, strength, origin=samples[site].origin))
         layers[str(site)] = shift.facts
@@ -158,15 +156,21 @@ def _in_stream(
     compensation: float | int,
     control: Control,
     seed: int,
+    massive: tuple[int, ...],
 ) -> _Shift:
-    """P ((μ_target - μ) - c (μ_source - μ)), or as long a vector in a random subspace of the same rank."""
+    """P ((μ_target - μ) - c (μ_source - μ)), or as long a vector in a random subspace of the same rank.
+
+    massive: units that are 0 in both.
+    """
     means = {tag: samples.mean(tag) for tag in samples.languages}
     centre = torch.stack(list(means.values())).mean(dim=0)
     wanted_shift = (means[tags[0]] - centre) - compensation * (means[tags[1]] - centre)
-    vector = wanted_shift @ spectrum.basis.T @ spectrum.basis
+    # Massive units come out of a decomposition as rounding, and out of a random subspace as values: they are taken out
+    # before the lengths are made the same.
+    vector = without_units(wanted_shift @ spectrum.basis.T @ spectrum.basis, massive)
     if control == "random":
         basis = random_subspace(spectrum.rank, len(vector), seed=seed + (samples.site.layer or 0))
-        vector = _as_long(wanted_shift @ basis.T @ basis, vector)
+        vector = _as_long(without_units(wanted_shift @ basis.T @ basis, massive), vector)
     return _Shift(vector, _facts(spectrum))
 
 
