@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -133,6 +134,7 @@ def test_the_folders_of_mgsm_and_xcopa_are_read_as_people_have_them(tmp_path):
         ([{"language": "english", "question": "a", "answer": "1"}], "q.jsonl, line 1"),
         ([{"language": "en", "question": "a", "answer": 3, "choice1": "x", "choice2": "y"}], "counted from 1"),
         ([{"language": "en", "question": "a", "answer": 1, "choice1": "x", "choice2": "x"}], "two options are"),
+        ([{"language": "en", "question": "a", "answer": 2, "choice1": "x", "choice2": "", "choice3": "y"}], "no gap"),
         (
             [*asked_in("en", "fi"), *({**row, "choice1": "x", "choice2": "y", "id": "c", "answer": 1} for row in
             asked_in("en", "fi", answers="1"))],
@@ -368,6 +370,16 @@ def test_random_steering_has_the_size_of_what_it_stands_beside():
     assert float(add.vector.norm()) == pytest.approx(float(vector.norm()), rel=1e-5) and add.vector[3] == 0
     assert add.strength == 2.0 and not torch.allclose(add.vector, vector)
     assert scale.indices is not None and len({*scale.indices.tolist()} - {*range(5)}) == 5
+    # Two languages' neurons, 20 and 20 of 48: neither control has any of the other's.
+    pair = [
+        Operation(Site(1, "mlp_inner"), "scale", torch.zeros(20), indices=torch.arange(start, start + 20))
+        for start in (0, 20)
+    ]
+    assert random_recipe(model, tokenizer, SteeringRecipe(tuple(pair), origin), TEXTS, seed=0) is None
+    few = tuple(replace(part, vector=torch.zeros(4), indices=part.indices[:4]) for part in pair)
+    others = random_recipe(model, tokenizer, SteeringRecipe(few, origin), TEXTS, seed=0)
+    assert others is not None
+    assert not {*range(4), *range(20, 24)} & {index for part in others.operations for index in part.indices.tolist()}
     assert subspace.matrix is not None and torch.allclose(subspace.matrix @ subspace.matrix.T, torch.eye(2), atol=1e-5)
     assert not torch.allclose(subspace.matrix, torch.eye(32)[:2])
     most = SteeringRecipe(

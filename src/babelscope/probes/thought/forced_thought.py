@@ -150,7 +150,10 @@ def random_operation(
     """One operation of `random_recipe`."""
     kind, layout = KINDS[operation.kind], layout_of(model)
     if operation.indices is not None:
-        free = np.setdiff1d(np.arange(layout.width(operation.site.at)), operation.indices.numpy())
+        # Not those of another operation either: where one switches a language's neurons on and one another's off, a
+        # control of either may hold none of both.
+        meant = [part.indices for part in recipe.operations if part.site == operation.site and part.indices is not None]
+        free = np.setdiff1d(np.arange(layout.width(operation.site.at)), torch.cat(meant).numpy())
         if len(free) < len(operation.indices):
             return None
         units = np.sort(np.random.default_rng(seed).choice(free, len(operation.indices), replace=False))
