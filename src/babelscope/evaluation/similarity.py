@@ -48,8 +48,8 @@ def sentence_vectors(
     documents = tokenize_documents(
         tokenizer, [Document(str(i), t) for i, t in enumerate(texts)], 0, max_length=max_length
     )
-    # Without a BOS it is the first word's token that others look at when they look at nothing, many times as long as the
-    # rest: with it, the cosine of two texts says how many tokens they have.
+    # Without a BOS it is the first word's token that others look at when they look at nothing, many times as long as
+    # the rest: with it, the cosine of two texts says how many tokens they have.
     documents = [
         replace(document, counted=(False, *document.counted[1:])) if any(document.counted[1:]) else document
         for document in documents

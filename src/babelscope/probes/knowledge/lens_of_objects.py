@@ -88,7 +88,7 @@ def question_streams(layout: Layout, prompts: Sequence[Sequence[int]]) -> Float[
 def question_vectors(
     model: CausalModel, tokenizer: PreTrainedTokenizerBase, table: FactTable, language: str, facts: Sequence[int]
 ) -> Float64[Tensor, "question hidden"]:
-    """A vector per fact's question in one language: the mean of the stream at the middle depth, past the first token."""
+    """A vector per fact's question in one language: the mean stream at the middle depth, past the first token."""
     layout, tag = layout_of(model), Language.parse(language)
     questions = [question_of(table, at, tag) for at in facts]
     items = question_tokens(tokenizer, table, tag, questions)

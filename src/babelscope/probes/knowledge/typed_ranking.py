@@ -33,7 +33,7 @@ class ObjectScores(NamedTuple):
 
     candidates: tuple[str, ...]
     mean: Float64[Tensor, " candidate"]
-    """Mean ln P of the tokens from the first that differs between candidates."""
+    """Mean ln P of the tokens behind the question: the object's, and what the template has after it."""
     corrected: Float64[Tensor, " candidate"]
     """Less the same where the subject is blank: a frequent object gains nothing from being frequent."""
 
@@ -199,9 +199,9 @@ def rank_objects(
 ) -> Knowledge:
     """Typed ranking: every object of a fact's relation in the fact's place, scored and ranked, in every language.
 
-    mean: (1/n) Σ_j ln P(t_j | prompt, t_<j) over the n tokens from the first that differs between candidates: the
-    object's, and what the template has after it. corrected: less the same with the subject blank,
-    mean(object | subject) - mean(object | ___).
+    mean: (1/n) Σ_j ln P(t_j | prompt, t_<j) over the n tokens behind the question's own (`split_continuations`): the
+    object's, and what the template has after it; a token that all begin with, such as a space, is one of them.
+    corrected: less the same with the subject blank, mean(object | subject) - mean(object | ___).
     The right object must be first; of equal scores the first in the table is. A prompt passes the model once for all
     candidates. Raises CorpusError where candidates of a template have no first token in common, MeasurementError where
     no fact can be asked in a language.

@@ -120,7 +120,7 @@ def rank_options(
 ) -> dict[tuple[Language, str], tuple[str, ...]]:
     """The options of every question, as places from 1, the likeliest first; equal ones in their order.
 
-    An option's score is its mean ln P per token as the answer, from the first token that differs between options.
+    An option's score is the mean ln P of its tokens, those behind the question's own (`split_continuations`).
     """
     layout, orders = layout_of(model), {}
     with progress_bar(
