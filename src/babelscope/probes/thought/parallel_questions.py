@@ -185,11 +185,11 @@ def read_row(
     if lacking := [name for name in needed if row.get(name) in (None, "")]:
         raise CorpusError(f"{where}: {', '.join(lacking)} is missing; expected {', '.join(needed)}; add it")
     cells = {name: clean_text(str(value)) for name, value in row.items() if value is not None}
-    named = [number for number in range(1, 100) if cells.get(f"choice{number}")]
-    if named and named[-1] > len(named):
+    numbers = [number for number in range(1, 100) if cells.get(f"choice{number}")]
+    if numbers and numbers[-1] > len(numbers):
         # Those behind a gap would move up, and another one be the right one.
-        raise CorpusError(f"{where}: choice{named[-1]} came, and one before it is empty; expected no gap; fill it")
-    options = tuple(cells[f"choice{number}"] for number in named)
+        raise CorpusError(f"{where}: choice{numbers[-1]} came, and one before it is empty; expected no gap; fill it")
+    options = tuple(cells[f"choice{number}"] for number in numbers)
     name = cells.get("id") or "/".join(filter(None, (cells.get("split", split), cells.get("idx", str(number)))))
     text = copa_text(cells, tag, where) if copa else cells["question"]
     answer = cells["label"] if copa else cells["answer"]
