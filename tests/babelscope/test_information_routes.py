@@ -99,8 +99,8 @@ def test_a_prompt_has_the_same_route_alone_and_in_a_batch_and_the_model_is_left_
     before = layout.model(torch.tensor([PROMPTS[0]])).logits
     prompts = [*PROMPTS * PROMPTS_A_PASS]
     together, single = trace_routes(layout, prompts), [trace_routes(layout, [ids])[0] for ids in PROMPTS]
-    for route, alone in zip(together, single * PROMPTS_A_PASS, strict=True):
-        assert furthest_edge(route, edges_of(alone)) < 1e-5
+    for route, expected in zip(together, single * PROMPTS_A_PASS, strict=True):
+        assert furthest_edge(route, edges_of(expected)) < 1e-5
     assert torch.equal(layout.model(torch.tensor([PROMPTS[0]])).logits, before)
 
 

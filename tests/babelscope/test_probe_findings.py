@@ -80,8 +80,8 @@ def test_circuits_are_of_the_languages_that_have_a_task_and_stand_in_one_figure(
         "patching the unit carries the answer (denoise)",
         "patching the unit on its way to the logits carries the answer (denoise)",
     }
-    told = {claim for claim in claims if "patching the unit" in claim and " of " in claim}
-    inputs = {claim.partition(" to the ")[2].partition(" of ")[0] for claim in told}
+    of_inputs = {claim for claim in claims if "patching the unit" in claim and " of " in claim}
+    inputs = {claim.partition(" to the ")[2].partition(" of ")[0] for claim in of_inputs}
     assert inputs <= {"", "query", "key", "value"}
     assert claims >= {"the circuit alone does the task", "strongest units shared by two languages"}
     heads = [row for row in findings.rows if row.claim.endswith("patching the unit carries the answer (denoise)")]
