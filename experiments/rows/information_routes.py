@@ -260,35 +260,41 @@ def route_headlines(model: Any, tokenizer: Any, name: str) -> list[Headline]:
 
 
 def past_tense_routes(past: dict[str, HeadRoutes], name: str) -> Headline:
-    """Heads that have most more of the English routes than of the Chinese ones, measured on other lines."""
+    """Heads that have most more of the English routes than of the Chinese ones, measured on other lines.
+
+    Of each line the prompt that the past continues.
+    """
     early, later = (
-        {tag: routes.share.mean(dim=1)[part].numpy() for tag, routes in past.items()}
+        {tag: routes.share[part, 0].numpy() for tag, routes in past.items()}
         for part in (slice(CHOSEN_ON), slice(CHOSEN_ON, None))
     )
     chosen = np.argsort((early["zh"] - early["en"]).mean(axis=0), kind="stable")[:CHOSEN]
     sums = {tag: values[:, chosen].sum(axis=1) for tag, values in later.items()}
-    random_order = float(past["en"].null.mean(dim=1)[CHOSEN_ON:].numpy()[:, chosen].sum(axis=1).mean())
+    random_order = float(past["en"].null[CHOSEN_ON:, 0].numpy()[:, chosen].sum(axis=1).mean())
     difference = sums["en"] - sums["zh"]
     low, high = ratio_interval(difference, np.ones(len(difference)))
     inflected = float(np.mean([sums[tag].mean() for tag in INFLECTED if tag != "en"]))
-    frequency = {tag: past[tag].frequency.numpy() for tag in ("en", "zh")}
-    both = int(((frequency["en"] >= 0.9) & (frequency["zh"] >= 0.9)).sum())
-    alone = int(((frequency["en"] >= 0.9) & (frequency["zh"] <= 0.1)).sum())
+    frequency = {tag: (past[tag].share[:, 0] > 0).double().mean(dim=0).numpy() for tag in ("en", "zh")}
+    in_two = int(((frequency["en"] >= 0.9) & (frequency["zh"] >= 0.9)).sum())
+    english_only = int(((frequency["en"] >= 0.9) & (frequency["zh"] <= 0.1)).sum())
     chinese = compare_routes(past["en"], past["zh"])
     others = [compare_routes(past["en"], past[tag]).overlap for tag in INFLECTED if tag != "en"]
     heads = ", ".join(f"{layer}.{head}" for layer, head in (past["en"].heads[place] for place in chosen))
-    middle = (inflected + float(sums["zh"].mean())) / 2
+    middle = float(sums["en"].mean() + sums["zh"].mean()) / 2
     return Headline(
         paper="on routes of the past tense a copy head is as often in English as in Chinese, a past-tense head in "
         "English alone (Qwen2 0.5B, arXiv:2410.09223)",
-        ours=f"{both} of {len(past['en'].heads)} heads are on nine of ten routes in both languages, {alone} in English "
-        f"and on at most one of ten in Chinese; {CHOSEN} heads chosen by English less Chinese ({heads}) have on other "
-        f"lines {sums['en'].mean():.3f} of the importance in English and {sums['zh'].mean():.3f} in Chinese "
-        f"(difference {difference.mean():+.3f} [{low:+.3f}, {high:+.3f}]), {inflected:.3f} in de, es and fr; overlap "
-        f"with English: Chinese {chinese.overlap:.2f}, de, es and fr {np.mean(others):.2f}",
+        ours=f"{in_two} of {len(past['en'].heads)} heads are on nine of ten routes in both languages, "
+        f"{english_only} in English and on at most one of ten in Chinese; {CHOSEN} heads chosen by English less "
+        f"Chinese ({heads}) have on other lines {sums['en'].mean():.3f} of the importance in English and "
+        f"{sums['zh'].mean():.3f} in Chinese (difference {difference.mean():+.3f} [{low:+.3f}, {high:+.3f}]), "
+        f"{inflected:.3f} in de, es and fr; overlap with English: Chinese {chinese.overlap:.2f}, de, es and fr "
+        f"{np.mean(others):.2f}",
         control=f"the same heads {random_order:.3f} in English words in random order; overlap of Chinese with those "
         f"{chinese.scrambled:.2f}, with heads permuted within layers {chinese.permuted:.2f}",
         model=name,
         # The heads must be of the tense: more in English than in Chinese and in its words at random, as in de, es, fr.
-        verdict="in shape" if low > 0 and sums["en"].mean() > random_order and inflected > middle and both else "not",
+        verdict="in shape"
+        if in_two and english_only and low > 0 and sums["en"].mean() > random_order and inflected > middle
+        else "not",
     )
