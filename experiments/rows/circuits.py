@@ -13,6 +13,7 @@ from babelscope.probes import choose_circuit, compare_effects, path_effects, rea
 from babelscope.probes.circuits.path_patching import HEAD_INPUTS
 from babelscope.probes.circuits.task_prompts import TaskLine, TaskPair, aligned_places, task_pairs
 from babelscope.probes.circuits.unit_patching import PromptRuns, attributed_units
+from rows.information_routes import planted_route, route_headlines, route_witnesses
 from rows.past_tense import inputs_by_hand, past_tense_headline
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
 
@@ -26,10 +27,9 @@ RECEIVED = 3
 def measure(inputs: Inputs) -> RowResult:
     """Heads of number agreement, of indirect objects and of the past tense, in languages that have them and not."""
     return RowResult(
-        witnesses=witnesses(),
-        planted=planted(),
+        witnesses=[*witnesses(), *route_witnesses()],
+        planted=[*planted(), planted_route()],
         headlines=headlines(inputs),
-        absent=("information-flow routes by attention edge: heads are patched, not decomposed by token",),
     )
 
 
@@ -289,4 +289,5 @@ def headlines(inputs: Inputs) -> list[Headline]:
             verdict="in shape" if scores[0].faithfulness > 0.5 and scores[0].p <= 0.05 else "not",
         ),
         past_tense_headline(model, tokenizer, name),
+        *route_headlines(model, tokenizer, name),
     ]

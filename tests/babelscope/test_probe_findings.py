@@ -66,6 +66,9 @@ def test_every_probe_of_the_catalogue_is_a_function_of_a_job():
     assert set(readers_of("sentences")) == {"alignment", "language-id", "trees", "subspaces", "routing"}
 
 
+SHARE = "share of the heads' importance on the routes to the last token"
+
+
 def test_circuits_are_of_the_languages_that_have_a_task_and_stand_in_one_figure(job, reference, monkeypatch, caplog):
     wide = copy.deepcopy(CONFIGS["llama"])
     wide.vocab_size = len(reference[1])
@@ -77,12 +80,21 @@ def test_circuits_are_of_the_languages_that_have_a_task_and_stand_in_one_figure(
         "patching the unit carries the answer (denoise)",
         "patching the unit on its way to the logits carries the answer (denoise)",
     }
-    inputs = {claim.partition(" to the ")[2].partition(" of ")[0] for claim in claims if " of " in claim}
+    of_inputs = {claim for claim in claims if "patching the unit" in claim and " of " in claim}
+    inputs = {claim.partition(" to the ")[2].partition(" of ")[0] for claim in of_inputs}
     assert inputs <= {"", "query", "key", "value"}
     assert claims >= {"the circuit alone does the task", "strongest units shared by two languages"}
     heads = [row for row in findings.rows if row.claim.endswith("patching the unit carries the answer (denoise)")]
     assert {(row.language, row.against) for row in heads} >= {("en", ""), ("de", ""), ("en", "de")}
     assert all(np.isfinite([row.estimate, row.null, row.p]).all() for row in heads)
+    traced = [row for row in findings.rows if row.claim == f"agreement: {SHARE}"]
+    assert len(traced) == 2 * 12 and {row.language for row in traced} == {"en", "de"}
+    assert claims >= {
+        "routes to the last token go through the same heads in two languages",
+        "routes of two languages are more alike than those of words in random order",
+    }
+    (routes,) = findings.figures["routes"].data
+    assert routes.z[0].tolist() == pytest.approx([100 * row.estimate for row in traced[:12]])
     (heat,) = findings.figures["heads"].data
     assert heat.z.shape[1] == 12 and not caplog.records
     assert float(heat.z[0][0]) == pytest.approx(100 * heads[0].estimate)

@@ -12,9 +12,16 @@ from babelscope.figures.style import fixed
 
 
 def head_effect_map(
-    *, effect: Float[np.ndarray, "map head"], maps: Sequence[str], heads: Sequence[tuple[int, int]]
+    *,
+    effect: Float[np.ndarray, "map head"],
+    maps: Sequence[str],
+    heads: Sequence[tuple[int, int]],
+    whole: str = "the difference",
 ) -> go.Figure:
-    """Share of the logit difference, in %, that each head carries: a row a task and language, a column a head."""
+    """Share, in %, of the logit difference, or of another whole, that each head has.
+
+    A row a task and language, a column a head.
+    """
     percent = 100 * effect
     limit = colour_limit(percent)
     columns = [f"{layer}.{head}" for layer, head in heads]
@@ -25,6 +32,6 @@ def head_effect_map(
         text=[[fixed(value, 0) if abs(value) >= 1 else "" for value in row] for row in percent],
         says=cell_texts(list(maps), columns, percent, lambda name, head, value: f"{name}, head {head}: {value:.1f} %"),
     )
-    bar = {"title": {"text": "of the difference (%)"}}
+    bar = {"title": {"text": f"of {whole} (%)"}}
     figure.update_layout(coloraxis={"colorscale": DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": bar})
     return titled_axes(figure, x="layer.head", y="", angle=-90)

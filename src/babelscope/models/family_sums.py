@@ -82,22 +82,23 @@ def sums(layout: Layout, index: int, values: Seen) -> Iterator[Sum]:
     if not lacks:
         heads = layer.get_submodule(names.heads_out)(values["attn_heads"].flatten(2))
         yield Sum("attn_out = heads_out(attn_heads)", "attn_out", heads)
-    attended = values[f"{names.mixer}:out"] if lacks else _through(layer, names.attn_norm, values["attn_out"])
+    attended = values[f"{names.mixer}:out"] if lacks else through(layer, names.attn_norm, values["attn_out"])
     scale = f"{names.scale} · " if names.scale else ""
     what = scale + _named(names.attn_norm, names.mixer if lacks else "attn_out")
     mlp_term = scale + _named(names.mlp_norm, "mlp_out")
-    start, added = values["resid_in"], factor * _through(layer, names.mlp_norm, values["mlp_out"])
+    start, added = values["resid_in"], factor * through(layer, names.mlp_norm, values["mlp_out"])
     if names.parallel:
         name = f"resid_out = resid_in + {what} + {mlp_term}"
         yield Sum(name, "resid_out", start + factor * attended + added, start)
         return
-    middle = _through(layer, names.mid_after, _through(layer, names.attn_base, start) + factor * attended)
+    middle = through(layer, names.mid_after, through(layer, names.attn_base, start) + factor * attended)
     yield Sum(f"resid_mid = resid_in + {what}", "resid_mid", middle, start)
-    out = _through(layer, names.out_after, _through(layer, names.mlp_base, values["resid_mid"]) + added)
+    out = through(layer, names.out_after, through(layer, names.mlp_base, values["resid_mid"]) + added)
     yield Sum(f"resid_out = resid_mid + {mlp_term}", "resid_out", out, values["resid_mid"])
 
 
-def _through(layer: nn.Module, name: str, value: Tensor) -> Tensor:
+def through(layer: nn.Module, name: str, value: Tensor) -> Tensor:
+    """A value through one of a layer's modules; as it is where the name is empty."""
     return layer.get_submodule(name)(value) if name else value
 
 

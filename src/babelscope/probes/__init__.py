@@ -31,11 +31,13 @@ if TYPE_CHECKING:
         choose_circuit,
         score_circuit,
     )
+    from babelscope.probes.circuits.information_routes import Route, trace_routes
     from babelscope.probes.circuits.path_patching import path_effects
     from babelscope.probes.circuits.prompt_pairs import (
         PatchPair,
         translation_pairs,
     )
+    from babelscope.probes.circuits.route_overlap import HeadRoutes, RouteOverlap, compare_routes, head_routes
     from babelscope.probes.circuits.task_prompts import TaskLine, read_tasks
     from babelscope.probes.concepts.concept_clamping import ClampedConcept, clamp_experts
     from babelscope.probes.concepts.concept_detectors import ConceptExperts, concept_experts, track_concepts
@@ -224,6 +226,12 @@ __all__ = [
     "UnitEffects",
     "unit_effects",
     "path_effects",
+    "Route",
+    "trace_routes",
+    "HeadRoutes",
+    "RouteOverlap",
+    "compare_routes",
+    "head_routes",
     "EffectOverlap",
     "compare_effects",
     "Circuit",

@@ -130,6 +130,11 @@ CAPTIONS = {
         "Effect of putting a head's output of the right prompt into the wrong one, as a share of the whole difference; "
         "a row per task and language.",
     ),
+    "circuits/routes": FigureCaption(
+        "Heads on the routes to the last token",
+        "Of the importance of all heads' edges on the routes back from the last token, what each head has; a row per "
+        "task and language.",
+    ),
     "routing/divergence": FigureCaption(
         "Experts by language",
         "How far the use of experts differs from that of the compared language, by layer, in bits. In brackets where "

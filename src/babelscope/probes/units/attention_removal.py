@@ -61,15 +61,25 @@ def attend_plainly(
 
     off: True at the neurons that are off, heads side by side. Right-padded rows only.
     """
-    parts = {"query": inputs.query, "key": inputs.key, "value": inputs.value}
     for name, units in (off or {}).items():
-        mask = rearrange(units.to(inputs.query.device), "(g d) -> g 1 d", g=parts[name].shape[1])
-        parts[name] = parts[name].masked_fill(mask, 0)
-    query, groups = parts["query"], inputs.query.shape[1] // inputs.key.shape[1]
-    key, value = (parts[name].repeat_interleave(groups, dim=1) for name in ("key", "value"))
+        part = getattr(inputs, name)
+        mask = rearrange(units.to(part.device), "(g d) -> g 1 d", g=part.shape[1])
+        inputs = inputs._replace(**{name: part.masked_fill(mask, 0)})
+    return attention_pattern(inputs) @ value_of_heads(inputs)
+
+
+def value_of_heads(inputs: AttentionInputs) -> Float[Tensor, "batch head token d_head"]:
+    """The value that each query head reads."""
+    return inputs.value.repeat_interleave(inputs.query.shape[1] // inputs.value.shape[1], dim=1)
+
+
+def attention_pattern(inputs: AttentionInputs) -> Float[Tensor, "batch head token other"]:
+    """Every head's attention weights by the formula; right-padded rows only."""
+    query, groups = inputs.query, inputs.query.shape[1] // inputs.key.shape[1]
+    key = inputs.key.repeat_interleave(groups, dim=1)
     scale = query.shape[-1] ** -0.5 if inputs.scale is None else inputs.scale
     visible = seen_tokens(query.shape[2], inputs.window, query.device)
-    return weights_of(soft_capped(scale * query @ key.transpose(-1, -2), inputs.softcap), visible) @ value
+    return weights_of(soft_capped(scale * query @ key.transpose(-1, -2), inputs.softcap), visible)
 
 
 def attention_effects(
