@@ -64,6 +64,23 @@ def test_a_delta_is_written_with_what_it_gains_and_costs(capsys, folder):
     assert not (folder / "delta.checkpoint").exists()
 
 
+def test_text_of_several_languages_is_mixed_before_it_is_trained_on(capsys, folder):
+    replayed = ("--replay", "en", "fi", "--replay-share", 0.5)
+    deltas = {}
+    for unit in ("none", "document", "words"):
+        out = folder / unit
+        assert call(capsys, folder, "--out", out, *replayed, "--mix", unit)[0] == 0
+        deltas[unit] = (out / "tensors.safetensors").read_bytes()
+        written = json.loads((out / "result.json").read_text())["text"]["train"]
+        expected = None if unit == "none" else {"unit": unit, "lines": 8, "seed": 0}
+        assert written.get("mixed") == expected and written["documents"]["eu"] == 30
+    assert len({*deltas.values()}) == 3
+    lines = (folder / "corpus" / "train" / "fi.txt").read_text().splitlines()
+    (folder / "corpus" / "train" / "fi.txt").write_text("\n".join(lines[:-1]) + "\n")
+    code, _, err = call(capsys, folder, "--out", folder / "other", *replayed, "--mix", "words")
+    assert code == 1 and "declared as parallel" in err
+
+
 def test_a_delta_comes_with_its_result_or_not_at_all_and_a_full_disk_loses_nothing(capsys, folder, monkeypatch):
     out = folder / "delta"
 
