@@ -197,16 +197,17 @@ def barrier_change(
 
     Sums are over the questions of all languages. Raises MeasurementError for cells of other questions.
     """
-    asked = [[(cell.language, cell.mixture, cell.facts) for cell in cells] for cells in (before, after)]
-    if asked[0] != asked[1] or not before:
+    questions = [[(cell.language, cell.mixture, cell.facts) for cell in cells] for cells in (before, after)]
+    if questions[0] != questions[1] or not before:
         raise MeasurementError(
             f"{len(before)} and {len(after)} cells came, not of the same questions; expected the barrier of two models "
             "by one table, options, questions and seed; measure both alike"
         )
     places = sorted({at for cell in before for at in cell.facts})
-    drawn = np.random.default_rng(seed).integers(len(places), size=(RESAMPLES, len(places)))
+    resampled = np.random.default_rng(seed).integers(len(places), size=(RESAMPLES, len(places)))
     changes = []
-    for mixture in dict.fromkeys(cell.mixture for cell in before):
+    measured = {cell.mixture for cell in before}
+    for mixture in (name for name in MIXTURES if name in measured):
         # Summed by fact: questions, right ones before and after, and the change of the drop.
         sums = np.zeros((len(places), 4))
         for old, new in zip(before, after, strict=True):
@@ -217,10 +218,10 @@ def barrier_change(
             values = np.stack([np.ones(len(old.facts)), *rights[:2], rights[3] - rights[1] - rights[2] + rights[0]])
             np.add.at(sums, np.searchsorted(places, old.facts), values.T)
         total = sums.sum(axis=0)
-        drops = sums[drawn].sum(axis=1)
+        drops = sums[resampled].sum(axis=1)
         interval = Interval(*percentile_interval(drops[:, 3] / drops[:, 0]))
-        was, now, change = (total[1:] / total[0]).tolist()
-        changes.append(BarrierChange(mixture, len(places), was, now, change, interval))
+        old_share, new_share, change = (total[1:] / total[0]).tolist()
+        changes.append(BarrierChange(mixture, len(places), old_share, new_share, change, interval))
     return changes
 
 
