@@ -83,6 +83,7 @@ COMMANDS = {
     "adapt": ADAPT,
     "adapt, recompute": f"{ADAPT} --recompute mlp",
     "adapt, split": f"{ADAPT} --form split",
+    "adapt, mix": f"{ADAPT} --replay en es --replay-share 0.5 --mix words --mix-lines 2",
     "adapt, align": f"{ADAPT} --objective align --pairs reference --align-pairs 8",
     **{f"adapt, {name}": f"{ADAPT} --baseline {name}" for name in METHODS if name != "subnetwork"},
     # The bundled model has no experts to route.

@@ -24,10 +24,9 @@ from babelscope.controls import wilson_interval
 from babelscope.corpus import Corpus
 from babelscope.evaluation import detect_languages, judge_answers, known_languages
 from babelscope.evaluation.known_scripts import letter_weight
-from babelscope.evaluation.segmentation import UNSPACED
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
-from babelscope.languages.scripts import letters_of
+from babelscope.languages.scripts import UNSPACED, letters_of
 from babelscope.runs import Run, run_experiment
 
 

@@ -166,6 +166,10 @@ adapt reference NeuronSet reference --out OUT --language fi --mask-share .1
 adapt reference NeuronSet reference --out OUT --language fi --harm-bound .1
 adapt reference NeuronSet reference --out OUT --language fi --replay en --replay-shares .1
 adapt reference NeuronSet reference --out OUT --language fi --replay en --harm-bound .1 --replay-share .2
+adapt reference NeuronSet reference --out OUT --language fi --mix words
+adapt reference NeuronSet reference --out OUT --language fi --replay en --replay-share .5 --mix-lines 4
+adapt reference NeuronSet reference --out OUT --language fi --replay en --replay-share .5 --mix letters
+adapt reference NeuronSet reference --out OUT --language fi --replay en --replay-share .5 --mix words --conversation all
 adapt reference NeuronSet reference --out OUT --language fi --objective align
 adapt reference NeuronSet reference --out OUT --language fi --pairs reference
 adapt reference NeuronSet reference --out OUT --language fi --objective align --pairs reference --patience 2

@@ -91,7 +91,12 @@ USED = [
     ("adapt reference NeuronSet reference --out OUT --language fi --rates 1", f"{TRAINED} decay form recompute resume"),
     (
         "adapt reference NeuronSet reference --out OUT --language fi --replay en --replay-share .5",
-        f"{TRAINED} learning-rate decay form recompute resume replay replay-share",
+        f"{TRAINED} learning-rate decay form recompute resume replay replay-share mix",
+    ),
+    (
+        "adapt reference NeuronSet reference --out OUT --language fi --replay en --replay-share .5 --mix words",
+        f"{TRAINED.replace(' conversation', '')} learning-rate decay form recompute resume replay replay-share mix "
+        "mix-lines",
     ),
     (
         "adapt reference NeuronSet reference --out OUT --language fi --baseline random",
@@ -102,7 +107,7 @@ USED = [
     (
         "adapt reference NeuronSet reference --out OUT --language fi --replay en --harm-bound .1",
         f"{' '.join(word for word in TRAINED.split() if word != 'rates')} learning-rate decay form recompute resume "
-        "replay harm-bound replay-shares",
+        "replay harm-bound replay-shares mix",
     ),
     (
         "adapt reference NeuronSet reference --out OUT --language fi --baseline lt-sft",

@@ -9,10 +9,16 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 import babelscope as bs
+from babelscope.corpus import MixUnit
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.models import layout_of
+from planted.cloned_facts import ASKED, ELSEWHERE, HELD_OUT, cloned_table, cloned_text, one_language_model
 from planted.grammar import PAIR, Upbringing, held_text, raise_model
 from planted.methods import NEAR, Check
+from planted.mixed_training import train_mixed
+
+CROSSED = 0.625
+"""Accuracy of a mixture, half-way from chance among four options to all, from which knowledge is said to cross."""
 
 
 @dataclass(frozen=True)
@@ -94,4 +100,25 @@ def check_trained_sets(nursery: Nursery) -> Iterator[Check]:
     yield Check("mean_direction, trained clones", "answers turn into the other clone", turns, frozenset(spoken))
 
 
-UPBRINGING_CHECKS = (check_exposure, check_transfer, check_trained_sets)
+def check_mixed_training(nursery: Nursery) -> Iterator[Check]:
+    """Which parts of a question may be in the second language after text that is mixed word by word, and after the same
+    text with each line in one language."""
+    model, tokenizer = one_language_model(nursery.seed)
+    cases: tuple[tuple[range, tuple[MixUnit, ...], tuple[str, str], str], ...] = (
+        (ASKED, ("words", "document"), ("question", "options"), "the facts' own text joins the languages where mixed"),
+        (ELSEWHERE, ("words",), ("question", "full"), "mixed text of other facts says nothing of these subjects"),
+    )
+    settings = {"steps": 100, "evaluate_every": 100, "trail_every": 101, "tokens_per_step": 512, "learning_rate": 5e-3}
+    for subjects, units, mixtures, planted in cases:
+        texts = {"train": cloned_text(subjects, times=8), "test": cloned_text(HELD_OUT)}
+        trained = train_mixed(
+            model, tokenizer, cloned_table(), texts, units, words=1, lines=1, max_length=32, method="full", **settings
+        )
+        named = {
+            (unit, mixture) for unit in units for mixture in mixtures if trained.change(unit)[mixture].after > CROSSED
+        }
+        truths = {("words", mixture) for mixture in mixtures if subjects is ASKED}
+        yield Check("mixed-language training", planted, frozenset(truths), frozenset(named))
+
+
+UPBRINGING_CHECKS = (check_exposure, check_transfer, check_trained_sets, check_mixed_training)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Document,
         Message,
         load_corpus,
+        mix_languages,
         render_chat,
         tokenize_prompt,
     )
@@ -129,6 +130,7 @@ __all__ = [
     "Origin",
     "Document",
     "load_corpus",
+    "mix_languages",
     "tokenize_prompt",
     "Message",
     "render_chat",

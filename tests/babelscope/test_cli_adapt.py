@@ -64,6 +64,24 @@ def test_a_delta_is_written_with_what_it_gains_and_costs(capsys, folder):
     assert not (folder / "delta.checkpoint").exists()
 
 
+def test_text_of_several_languages_is_mixed_before_it_is_trained_on(capsys, folder):
+    replayed = ("--replay", "en", "fi", "--replay-share", 0.5)
+    basque = folder / "corpus" / "train" / "eu.txt"
+    code, _, err = call(capsys, folder, "--out", folder / "other", *replayed, "--mix", "words")
+    assert code == 1 and "eu has 30 documents and en 20" in err
+    basque.write_text("\n".join(basque.read_text().splitlines()[:20]) + "\n")
+    deltas = {}
+    for unit in ("none", "document", "words"):
+        out = folder / unit
+        code, _, err = call(capsys, folder, "--out", out, *replayed, "--mix", unit)
+        assert code == 0, err
+        deltas[unit] = (out / "tensors.safetensors").read_bytes()
+        written = json.loads((out / "result.json").read_text())["text"]["train"]
+        expected = None if unit == "none" else {"unit": unit, "lines": 8, "seed": 0}
+        assert written.get("mixed") == expected and written["documents"]["eu"] == 20
+    assert len({*deltas.values()}) == 3
+
+
 def test_a_delta_comes_with_its_result_or_not_at_all_and_a_full_disk_loses_nothing(capsys, folder, monkeypatch):
     out = folder / "delta"
 

@@ -7,12 +7,15 @@ from conftest import tiny_model, tiny_tokenizer
 from knowledge_cases import LINES, table_of
 
 from babelscope import NeuronSet, origin_of
+from babelscope.controls import Interval
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.figures import priming_forest, shared_facts_map
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.probes.knowledge import (
+    BarrierCell,
     KnowledgePlan,
+    barrier_change,
     barrier_rows,
     choose_languages,
     knowledge_barrier,
@@ -159,6 +162,36 @@ def test_a_question_with_two_options_of_one_name_is_not_asked(tmp_path):
     table = table_of(tmp_path, lines).only(["en", "fi"])
     with pytest.raises(MeasurementError, match="0 questions of 3 options can be asked in en and fi"):
         barrier_questions(table, EN, options=3, questions=None, seed=0)
+
+
+def test_a_change_of_the_barrier_is_paired_by_fact_over_all_languages():
+    def cells(*rights):
+        parts = zip((EN, FI), ((4, 1, 7), (1, 9)), rights, strict=True)
+        no = (0.0, Interval(0, 0))
+        return [
+            BarrierCell(tag, mixture, len(facts), *no, *no, facts, right[mixture == "base"])
+            for tag, facts, right in parts
+            for mixture in ("question", "base")
+        ]  # fmt: skip
+
+    before = cells(((False, True, False), (True, True, True)), ((False, False), (True, False)))
+    after = cells(((True, True, False), (True, True, False)), ((True, False), (True, True)))
+    change = {part.mixture: part for part in barrier_change(before, after)}["question"]
+    assert (change.facts, change.before, change.after) == (4, 1 / 5, 3 / 5)
+    # Drops, by question: fact 4 from 1 to 0, 1 stays 0, 7 from 1 to 0, 1 from 1 to 0, 9 from 0 to 1.
+    by_fact = {1: (-1, 2), 4: (-1, 1), 7: (-1, 1), 9: (1, 1)}
+    assert change.change == -2 / 5 and change.interval == pytest.approx(
+        np.quantile(
+            [
+                np.sum(rows, axis=0)[0] / np.sum(rows, axis=0)[1]
+                for drawn in np.random.default_rng(0).integers(4, size=(1000, 4))
+                for rows in [[[*by_fact.values()][at] for at in drawn]]
+            ],
+            [0.025, 0.975],
+        )
+    )
+    with pytest.raises(MeasurementError, match="4 and 2 cells came, not of the same questions"):
+        barrier_change(before, after[:2])
 
 
 def lens_by_plain_transformers(model, tokenizer, before, after):

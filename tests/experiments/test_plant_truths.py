@@ -14,6 +14,7 @@ import plant_truths  # noqa: E402
 from planted.construct import CONCEPTS, HIDDEN, LANGUAGES, construct, sentences, words_of  # noqa: E402
 from planted.grammar import Upbringing, grammars  # noqa: E402
 from planted.methods import Check, Laboratory, check_ablation, check_rules  # noqa: E402
+from planted.upbringings import Nursery, check_mixed_training  # noqa: E402
 
 from babelscope.runs import Run  # noqa: E402
 
@@ -73,6 +74,11 @@ def test_rules_and_ablation_find_all_and_nothing_else(planted):
     # The one rule that takes neurons of all languages, by its own account.
     short = [row["method"] for row in rows if row["precision"] < 1]
     assert short == ["rule specialization"]
+
+
+def test_mixed_text_joins_cloned_languages_where_it_has_the_facts_and_not_unmixed_or_without():
+    rows = [check.row() for check in check_mixed_training(Nursery(0))]
+    assert [(row["truths"], row["recall"], row["precision"]) for row in rows] == [(2, 1, 1), (0, 1, 1)]
 
 
 def test_the_experiment_writes_a_line_for_each_check(tmp_path, monkeypatch):

@@ -27,8 +27,10 @@ from babelscope.corpus import (
     check_conversations,
     has_splits,
     load_corpus,
+    mix_languages,
 )
 from babelscope.corpus.messages import Counted
+from babelscope.corpus.mixed import MixUnit
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.evaluation import check_labels
 from babelscope.figures import FORGETTING_CAPTION, forgetting_lines, write_figure
@@ -66,6 +68,14 @@ def refuse_untouched(
     )
 
 
+class Mixing(NamedTuple):
+    """How the train text of several languages is mixed, see `mix_languages`."""
+
+    unit: MixUnit
+    lines: int
+    seed: int
+
+
 class SplitTexts(NamedTuple):
     """What a training reads."""
 
@@ -86,10 +96,17 @@ def read_splits(
     check_language: bool,
     same_text: bool,
     conversation: Counted | None,
+    mix: Mixing | None = None,
 ) -> SplitTexts:
     """Train text of a language and those replayed, its valid text, and test text of all; no text in two splits."""
     split = {name: name if has_splits(corpus) or not same_text else WHOLE for name in SPLITS}
-    train = load_corpus(corpus, dict.fromkeys((tag, *replay)), split=split["train"], conversation=conversation)
+    train = load_corpus(
+        corpus,
+        dict.fromkeys((tag, *replay)),
+        split=split["train"],
+        conversation=conversation,
+        parallel=mix is not None,
+    )
     if check_language:
         check_labels(train)
     replay_tags = [other for other in train if other != tag]
@@ -97,6 +114,9 @@ def read_splits(
     test = load_corpus(corpus, split=split["test"], conversation=conversation)
     check_apart({"train": train, "valid": valid, "test": test}, name=corpus, same_text=same_text)
     facts = {name: part.facts() for name, part in (("train", train), ("valid", valid), ("test", test))}
+    if mix is not None:
+        train = mix_languages(train, **mix._asdict())
+        facts["train"] |= {"mixed": mix._asdict()}
     only_replay = train.only(replay_tags) if replay_tags else None
     return SplitTexts(train, only_replay, valid[tag], test, {**facts, "same_text": same_text})
 
@@ -205,12 +225,13 @@ def open_job(
     dtype: str,
     same_text: bool,
     conversation: Counted | None,
+    mix: Mixing | None = None,
 ) -> AdaptInputs:
     """Read everything, the small things first."""
     tag = Language.parse(language)
     chosen = NeuronSet.load(neurons)[tag]
     texts = read_splits(
-        corpus, tag, replay, check_language=check_language, same_text=same_text, conversation=conversation
+        corpus, tag, replay, check_language=check_language, same_text=same_text, conversation=conversation, mix=mix
     )
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     if conversation is not None:

@@ -50,6 +50,10 @@ ALIGN = UsedWith("with --objective align or shift", lambda call: call["objective
 SHIFTED = UsedWith("with --objective shift", lambda call: call["objective"] == "shift")
 ALIGN_ON_PAIRS = UsedWith("with --pairs", lambda call: call["objective"] == "text" or bool(call["pairs"]))
 CHOSEN_BY_TEXT = UsedWith("without --objective align or shift", lambda call: call["objective"] == "text")
+MIXED = UsedWith(
+    "with --replay, and without --conversation and --objective shift",
+    lambda call: call["replay"] and call["conversation"] == "none" and call["objective"] != "shift",
+)
 NOT_PEFT = UsedWith(
     "without --baseline lora, lora-attention or shira, whose adapters have no decay",
     lambda call: call["baseline"] not in ("lora", "lora-attention", "shira"),
@@ -92,6 +96,8 @@ def run_adapt(
     replay_shares: Annotated[
         tuple[PartialShare, ...], UsedWith("with --harm-bound", lambda call: call["harm_bound"] is not None)
     ] = (0.0, 0.1, 0.25, 0.5),
+    mix: Annotated[Literal["none", "document", "sentence", "words"], MIXED] = "none",
+    mix_lines: Annotated[Count, UsedWith("with --mix", lambda call: call["mix"] != "none")] = 8,
     evaluate_every: Count = 25,
     patience: Annotated[Count | None, CHOSEN_BY_TEXT] = None,
     form: Annotated[Literal["auto", "split", "fused"], OF_NEURONS] = "auto",
@@ -146,6 +152,11 @@ def run_adapt(
             bits per byte of valid text, on the mean; each is trained with all steps, from the smallest on. What each
             language lost on the way is in forgetting.html.
         replay_shares: shares to choose from.
+        mix: lines of parallel train text, of --language and --replay, make documents whose units stand in one of these
+            languages drawn at random: each sentence (a line), or each eight words or more. document, with each document
+            in one language, is the control: the same text. A --replay-share of all but one language's part reads each
+            unit equally often in each.
+        mix_lines: lines of such a document.
         evaluate_every: steps between measurements on the valid text; the best one is kept.
         patience: measurements without a new best after which training ends; none means all steps.
         form: how neurons are trained; auto takes the fused form where the model allows it.
@@ -192,6 +203,7 @@ def run_adapt(
     check_shift_layers(shift_layers)
     from babelscope.adaptation import BeforeAfter, LotteryTicket, adapt, choose_rate
     from babelscope.cli.adaptation_job import (
+        Mixing,
         cast_costs,
         choose_share,
         open_job,
@@ -227,6 +239,7 @@ def run_adapt(
         dtype=training_dtype(dtype, baseline),
         same_text=same_text,
         conversation=counted_of(conversation),
+        mix=None if mix == "none" else Mixing(mix, mix_lines, seed),
     )
     if harm_bound is not None:
         packing["replay_share"] = max(replay_shares)

@@ -8,8 +8,8 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from babelscope.errors import MeasurementError
-from babelscope.evaluation.segmentation import UNSPACED
 from babelscope.languages import Language
+from babelscope.languages.scripts import UNSPACED
 
 
 class Measured(NamedTuple):

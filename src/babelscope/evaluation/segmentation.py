@@ -9,10 +9,9 @@ from types import ModuleType
 
 from babelscope.errors import PrerequisiteError
 from babelscope.languages import Language
+from babelscope.languages.scripts import UNSPACED
 
 Segment = Callable[[str], list[str]]
-UNSPACED = frozenset({"Jpan", "Hans", "Hant", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"})
-"""Scripts that write no space between words."""
 DROPPED = str.maketrans("", "", string.punctuation)
 LATIN_RUN = re.compile(r"[A-Za-z]+")
 

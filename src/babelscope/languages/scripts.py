@@ -73,6 +73,9 @@ TWO_SCRIPTS: dict[str, frozenset[str]] = {
 }
 """Languages that are read and written in more than one script, where the tag names none."""
 
+UNSPACED = frozenset({"Hans", "Hant", "Hani", "Jpan", "Hrkt", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"})
+"""Ways of writing, as `Language.script` names them, that put no space between words."""
+
 
 @cache
 def _pattern(code: str, extensions: bool) -> regex.Pattern:

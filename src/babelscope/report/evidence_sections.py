@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plotly.graph_objects import Figure
-
 from babelscope.errors import ArtifactError, MeasurementError
-from babelscope.figures import figure_svg
+from babelscope.figures import Figure, figure_svg
 from babelscope.figures.pages import read_figures
 from babelscope.files.strict_json import parse_json
 from babelscope.report.folder_records import EvidenceRow

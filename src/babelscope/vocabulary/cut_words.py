@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus import Document, encode_texts
 from babelscope.languages import Language
-from babelscope.vocabulary.premium import UNSPACED, Span, word_spans
+from babelscope.languages.scripts import UNSPACED
+from babelscope.vocabulary.premium import Span, word_spans
 
 
 class CutSentence(NamedTuple):

@@ -15,10 +15,9 @@ from babelscope.controls import Evidence, Interval, percentile_interval
 from babelscope.corpus import Corpus, Texts, as_parallel, encode_texts, say_controls
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language
+from babelscope.languages.scripts import UNSPACED
 from babelscope.vocabulary.merge_lists import backend_of
 
-UNSPACED = frozenset({"Hans", "Hant", "Hani", "Jpan", "Hrkt", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"})
-"""Scripts written without spaces between words: what a continued word is cannot be counted there."""
 Span = tuple[int, int]
 """First character and the one after the last."""
 

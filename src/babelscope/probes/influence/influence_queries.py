@@ -6,9 +6,9 @@ from typing import Any
 from babelscope.corpus import Corpus, Document, check_unicode, text_lines
 from babelscope.corpus.documents import LineNumber
 from babelscope.errors import CorpusError, LanguageError
-from babelscope.evaluation.segmentation import UNSPACED
 from babelscope.files.strict_json import parse_json
 from babelscope.languages import Language
+from babelscope.languages.scripts import UNSPACED
 
 ROW = '{"language": "fi", "prompt": "…", "completion": "…"}'
 

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from babelscope.probes.knowledge.barrier import BarrierCell, barrier_rows, knowledge_barrier
+    from babelscope.probes.knowledge.barrier import (
+        BarrierCell,
+        BarrierChange,
+        barrier_change,
+        barrier_rows,
+        knowledge_barrier,
+    )
     from babelscope.probes.knowledge.consistency import (
         Consistency,
         HomeBias,
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BarrierCell",
+    "BarrierChange",
     "Consistency",
     "Fact",
     "FactTable",
@@ -41,6 +48,7 @@ __all__ = [
     "LensPoint",
     "ObjectScores",
     "Precision",
+    "barrier_change",
     "barrier_rows",
     "bias_rows",
     "choose_languages",

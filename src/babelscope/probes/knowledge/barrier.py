@@ -39,6 +39,25 @@ class BarrierCell(NamedTuple):
     """Accuracy all in the base language less this, on the same questions."""
     drop_interval: Interval
     """95 %, over questions."""
+    facts: tuple[int, ...]
+    """Places of the questions' facts in the table."""
+    right: tuple[bool, ...]
+    """By question."""
+
+
+class BarrierChange(NamedTuple):
+    """One mixture before and after a training, over the same questions of all languages."""
+
+    mixture: Mixture
+    facts: int
+    before: float
+    """Accuracy."""
+    after: float
+    change: float
+    """Of the drop, after less before: below 0 the barrier is lower. Read it beside the accuracy of `base`: a drop falls
+    too where the base language is forgotten."""
+    interval: Interval
+    """95 %, over facts, each with its questions in all languages, before and after."""
 
 
 def knowledge_barrier(
@@ -67,7 +86,8 @@ def knowledge_barrier(
     rng, cells = np.random.default_rng(seed), list[BarrierCell]()
     by_language = barrier_questions(table, base_tag, options=options, questions=questions, seed=seed)
     for tag, choices in with_progress(by_language.items(), unit="language", desc="barrier", shown=progress):
-        cells += language_cells(mixed_scores(layout, tokenizer, table, choices, (base_tag, tag)), tag, rng)
+        scores = mixed_scores(layout, tokenizer, table, choices, (base_tag, tag))
+        cells += language_cells(scores, tag, tuple(choices), rng)
     return cells
 
 
@@ -146,7 +166,10 @@ def mixed_scores(
 
 
 def language_cells(
-    scores: Float64[Tensor, "asked_in written_in question option"], tag: Language, rng: np.random.Generator
+    scores: Float64[Tensor, "asked_in written_in question option"],
+    tag: Language,
+    facts: tuple[int, ...],
+    rng: np.random.Generator,
 ) -> list[BarrierCell]:
     """Accuracy of each mixture; option 0 is right, and a tie with it is wrong."""
     right: dict[Mixture, np.ndarray] = {mixture: answers_right(scores, mixture, rng) for mixture in MIXTURES}
@@ -158,9 +181,54 @@ def language_cells(
         low, high = percentile_interval(drops[resampled].mean(axis=1))
         interval = wilson_interval(int(hits.sum()), n)
         cells.append(
-            BarrierCell(tag, mixture, n, float(hits.mean()), interval, float(drops.mean()), Interval(low, high))
+            BarrierCell(
+                tag,
+                mixture,
+                questions=n,
+                accuracy=float(hits.mean()),
+                interval=interval,
+                drop=float(drops.mean()),
+                drop_interval=Interval(low, high),
+                facts=facts,
+                right=tuple(hits.tolist()),
+            )
         )
     return cells
+
+
+def barrier_change(
+    before: Sequence[BarrierCell], after: Sequence[BarrierCell], *, seed: int = 0
+) -> list[BarrierChange]:
+    """How each mixture's accuracy and drop changed between two models, from cells of the same questions and seed.
+
+    Sums are over the questions of all languages. Raises MeasurementError for cells of other questions.
+    """
+    questions = [[(cell.language, cell.mixture, cell.facts) for cell in cells] for cells in (before, after)]
+    if questions[0] != questions[1] or not before:
+        raise MeasurementError(
+            f"{len(before)} and {len(after)} cells came, not of the same questions; expected the barrier of two models "
+            "by one table, options, questions and seed; measure both alike"
+        )
+    places = sorted({at for cell in before for at in cell.facts})
+    resampled = np.random.default_rng(seed).integers(len(places), size=(RESAMPLES, len(places)))
+    changes = []
+    measured = {cell.mixture for cell in before}
+    for mixture in (name for name in MIXTURES if name in measured):
+        # Summed by fact: questions, right ones before and after, and the change of the drop.
+        sums = np.zeros((len(places), 4))
+        for old, new in zip(before, after, strict=True):
+            if old.mixture != mixture:
+                continue
+            base = [next(c.right for c in cells if c[:2] == (old.language, "base")) for cells in (before, after)]
+            rights = np.array([old.right, new.right, *base], dtype=float)
+            values = np.stack([np.ones(len(old.facts)), *rights[:2], rights[3] - rights[1] - rights[2] + rights[0]])
+            np.add.at(sums, np.searchsorted(places, old.facts), values.T)
+        total = sums.sum(axis=0)
+        drops = sums[resampled].sum(axis=1)
+        interval = Interval(*percentile_interval(drops[:, 3] / drops[:, 0]))
+        old_share, new_share, change = (total[1:] / total[0]).tolist()
+        changes.append(BarrierChange(mixture, len(places), old_share, new_share, change, interval))
+    return changes
 
 
 def answers_right(

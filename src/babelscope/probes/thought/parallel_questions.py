@@ -12,8 +12,8 @@ from babelscope.corpus import COMPRESSED, check_plain, clean_text
 from babelscope.corpus.file_lines import text_lines
 from babelscope.corpus.table_rows import TABLES, file_kind, file_rows
 from babelscope.errors import CorpusError, LanguageError
-from babelscope.evaluation.segmentation import UNSPACED
 from babelscope.languages import Language, parse_languages
+from babelscope.languages.scripts import UNSPACED
 from babelscope.probes.thought.extracted_answers import last_number
 
 log = logging.getLogger(__name__)

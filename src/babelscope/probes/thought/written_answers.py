@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.corpus import asked, rendered, tokenize_prompt
 from babelscope.evaluation import known_languages
 from babelscope.evaluation.continuations import Continuations, continuation_log_probabilities, split_continuations
-from babelscope.evaluation.segmentation import UNSPACED
 from babelscope.languages import Language
+from babelscope.languages.scripts import UNSPACED
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.thought.extracted_answers import last_number
