@@ -24,6 +24,8 @@ from babelscope.report.evidence_sections import (
     pictures,
     read_evidence,
 )
+from babelscope.report.folder_records import AdaptationFile
+from babelscope.report.folder_sections import adaptation_section
 
 CAPTION = FigureCaption("Rates </script>", "How often <b>units</b> are active.")
 COURSE = {"curve": [(100, 2.5), (200, 2.25)], "moved": {"gate": [3.0, 0.0], "down": [4.0, 1.0]}}
@@ -139,3 +141,12 @@ def test_folders_of_rows_and_pictures_have_a_page(verb, tmp_path):
     text = write_report(folder, out=tmp_path / "page.html").read_text(encoding="utf-8")
     assert text.count('class="drawing"') == MOST_PICTURES and " more picture" in text
     assert f">{verb}<" in text and json.dumps(0.25) in text
+
+
+def test_the_page_of_a_training_has_a_bar_for_each_test_language():
+    bits = {"eu": 3.2, "en": 1.1}
+    written = AdaptationFile(
+        language="eu", trained=10, gain=0.4, learning_rate=1e-3, before=bits, after={"en": 1.15, "eu": 2.8}
+    )
+    body = adaptation_section(written, "run1").body
+    assert "12.5" in body and body.count("bits per byte</title>") == 2 and "\u22120.4" in body

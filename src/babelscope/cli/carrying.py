@@ -37,14 +37,14 @@ def run_carry(
 
     free(out)
     loaded = VocabularyPack.load(pack)
-    opened = [open_model(name, device=device, dtype=dtype) for name in (base, instruct)]
-    made = carry_vocabulary(loaded, *opened[0], *opened[1], way=way)
-    made.save(out)
+    models = [open_model(name, device=device, dtype=dtype) for name in (base, instruct)]
+    tuned_pack = carry_vocabulary(loaded, *models[0], *models[1], way=way)
+    tuned_pack.save(out)
     return {
         "out": str(out),
-        "languages": list(made.languages),
-        "entries": len(made.source),
-        "new": made.n_new,
+        "languages": list(tuned_pack.languages),
+        "entries": len(tuned_pack.source),
+        "new": tuned_pack.n_new,
         "way": way,
-        "tables": made.parameters["carried"]["tables"],
+        "tables": tuned_pack.parameters["carried"]["tables"],
     }

@@ -58,9 +58,9 @@ def run_influence(
     asked = read_queries(queries)
     texts = load_corpus(corpus, languages or None, split=split).head(passages)
     check_top(top, sum(map(len, texts.values())))
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     influence = influence_of_text(
-        opened,
+        language_model,
         tokenizer,
         asked,
         texts,

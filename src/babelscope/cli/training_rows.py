@@ -84,7 +84,7 @@ def run_train(
     tag, loaded = Language.parse(language), VocabularyPack.load(pack)
     chosen = None if neurons is None else NeuronSet.load(neurons)[tag]
     texts = read_splits(corpus, tag, replay, check_language=check_language, same_text=same_text, conversation=None)
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     settings: dict[str, Any] = {
         "steps": steps,
         "learning_rate": learning_rate,
@@ -98,7 +98,7 @@ def run_train(
         "seed": seed,
     }
     plan = {
-        **plan_of_model(opened, tokenizer),
+        **plan_of_model(language_model, tokenizer),
         "pack": loaded.digest,
         "neurons": None if chosen is None else hash_of(chosen.mask()),
         "text": [texts.train.hash, hash_of(*(document.text for document in texts.valid)), texts.test.hash],
@@ -106,12 +106,12 @@ def run_train(
     }
     run = hash_json(plan)
     with work_log(checkpoint / "own", run):
-        own = bits_per_byte(opened, tokenizer, texts.test)
-    with work_log(checkpoint / "before", run), loaded.applied(opened):
-        before = bits_per_byte(opened, loaded.tokenizer, texts.test)
+        base_bits = bits_per_byte(language_model, tokenizer, texts.test)
+    with work_log(checkpoint / "before", run), loaded.applied(language_model):
+        before = bits_per_byte(language_model, loaded.tokenizer, texts.test)
     with stop_on_interrupt() as stopped:
         trained = train_vocabulary(
-            opened,
+            language_model,
             loaded,
             texts.train[tag],
             language=tag,
@@ -128,17 +128,17 @@ def run_train(
     with work_log(checkpoint / "after", run), ExitStack() as changes:
         for change in (trained.pack, trained.delta):
             if change is not None:
-                changes.enter_context(change.applied(opened))
-        after = bits_per_byte(opened, loaded.tokenizer, texts.test)
+                changes.enter_context(change.applied(language_model))
+        after = bits_per_byte(language_model, loaded.tokenizer, texts.test)
     result = {
-        **saying_no_gain(tag, own[tag] - after[tag], "the model's own vocabulary"),
+        **saying_no_gain(tag, base_bits[tag] - after[tag], "the model's own vocabulary"),
         "language": tag,
         "rows": loaded.n_new,
         "neurons": 0 if chosen is None else len(chosen.indices),
         "learning_rate": facts["rate"]["peak"],
-        "gain": own[tag] - after[tag],
+        "gain": base_bits[tag] - after[tag],
         "gain_of_training": before[tag] - after[tag],
-        "bits_per_byte": {"own vocabulary": own, "pack before": before, "pack after": after},
+        "bits_per_byte": {"own vocabulary": base_bits, "pack before": before, "pack after": after},
     }
     with new_folder(out) as folder:
         trained.pack.save(folder / "pack")

@@ -75,7 +75,7 @@ def run_transfer(
 
     sets = None if neurons is None else NeuronSet.load(neurons)
     texts = load_splits(corpus, languages or None, splits=("train", "valid", "test"))
-    opened, tokenizer = open_model(model, device=device, dtype=training_dtype(dtype, method))
+    language_model, tokenizer = open_model(model, device=device, dtype=training_dtype(dtype, method))
     settings = {
         "method": method,
         "steps": steps,
@@ -86,14 +86,16 @@ def run_transfer(
         "seeds": list(range(seed, seed + seeds)),
     }
     plan = {
-        **plan_of_model(opened, tokenizer),
+        **plan_of_model(language_model, tokenizer),
         "text": {split: text.hash for split, text in texts.items()},
         "neurons": None if sets is None else sets.as_dict(),
         **settings,
     }
     with work_log(checkpoint, hash_json(plan)), stop_on_interrupt() as stopped:
-        matrix = transfer_matrix(opened, tokenizer, texts, neurons=sets, progress=True, stop=stopped, **settings)
-    tables = nearness_tables(opened, tokenizer, texts["valid"], seed=seed)
+        matrix = transfer_matrix(
+            language_model, tokenizer, texts, neurons=sets, progress=True, stop=stopped, **settings
+        )
+    tables = nearness_tables(language_model, tokenizer, texts["valid"], seed=seed)
     try:
         choices = choose_sources(matrix, tables, draws=draws, seed=seed)
         changes = space_changes(matrix, tables, draws=draws, seed=seed)

@@ -87,11 +87,11 @@ def run_trim(
 
     free(out)
     texts = load_corpus(corpus, languages or None, split=split)
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
-    pack = trim_vocabulary(opened, tokenizer, texts, min_count=min_count, size=size or None)
-    parameters = opened.num_parameters()
-    with pack.applied(opened):
-        left = opened.num_parameters()
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
+    pack = trim_vocabulary(language_model, tokenizer, texts, min_count=min_count, size=size or None)
+    parameters = language_model.num_parameters()
+    with pack.applied(language_model):
+        left = language_model.num_parameters()
     pack.save(out)
     return {
         "out": str(out),
@@ -145,9 +145,9 @@ def run_extend(
     free(out)
     train, valid = (load_corpus(corpus, languages or None, split=split) for split in ("train", "valid"))
     translations = parallel_text_of(pairs, against, train)
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     pack = extend_vocabulary(
-        opened,
+        language_model,
         tokenizer,
         train,
         size=size or None,
@@ -214,9 +214,9 @@ def run_replace(
     free(out)
     texts = load_corpus(corpus, languages or None, split=split)
     translations = parallel_text_of(pairs, against, texts)
-    opened, tokenizer = open_model(model, device=device, dtype=dtype)
+    language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     pack = replace_vocabulary(
-        opened,
+        language_model,
         tokenizer,
         texts,
         size=size or None,
@@ -263,8 +263,8 @@ def run_apply(
 
     free(out)
     loaded = VocabularyPack.load(pack)
-    opened, _ = open_model(model, device=device, dtype=dtype)
-    export_vocabulary(opened, loaded, out, dtype=dtype_written(model, dtype))
+    language_model, _ = open_model(model, device=device, dtype=dtype)
+    export_vocabulary(language_model, loaded, out, dtype=dtype_written(model, dtype))
     return {
         "out": str(out),
         "languages": list(loaded.languages),
