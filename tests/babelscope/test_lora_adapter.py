@@ -80,6 +80,11 @@ def test_what_peft_cannot_adapt_is_one_line_before_the_work(family, method, mess
         build_student(method, layout_of(tiny_model(family)))
 
 
+def test_a_rank_below_one_is_one_line():
+    with pytest.raises(PrerequisiteError, match="rank 0 came for 'lora'"):
+        build_student("lora", layout_of(tiny_model("llama")), rank=0)
+
+
 def test_the_change_is_the_scaled_product_in_float64():
     model, adapter = trained()
     for name, part in adapter.change(model, languages=("eu",)).elements.items():

@@ -11,7 +11,7 @@ from peft import LoraConfig, ShiraConfig, get_peft_model, get_peft_model_state_d
 from torch import nn
 
 from babelscope.adapters.lora_adapter import PREFIX, LoraAdapter
-from babelscope.adapters.peft import place_of
+from babelscope.adapters.peft import model_given_back, place_of
 from babelscope.axes import Tensor
 from babelscope.errors import PrerequisiteError
 from babelscope.models import Layout
@@ -84,11 +84,11 @@ class PeftStudent:
     def installed(self) -> Iterator[None]:
         """While open the adapter stands in the model; after it the model's own modules and values are back."""
         self.shapes = {name: tuple(value.shape) for name, value in self.layout.model.named_parameters()}
-        with seeded(self.seed), warnings.catch_warnings():
-            # peft 0.21 asks for a property that transformers 5.23 deprecates.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            wrapped = get_peft_model(self.layout.model, self.config)
-        try:
+        with model_given_back(self.layout.model):
+            with seeded(self.seed), warnings.catch_warnings():
+                # peft 0.21 asks for a property that transformers 5.23 deprecates.
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+                wrapped = get_peft_model(self.layout.model, self.config)
             self.held = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
             saved = get_peft_model_state_dict(wrapped)
             self.indices = {name: value.long() for name, value in saved.items() if name.endswith(INDICES)}
@@ -97,8 +97,6 @@ class PeftStudent:
                     self.moments[f"{kind}/{name}"] = torch.zeros_like(parameter.detach())
                 self.moments[f"steps/{name}"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             yield
-        finally:
-            wrapped.unload()  # pyright: ignore[reportCallIssue]
 
     def adapter(self) -> LoraAdapter | None:
         """The LoRA as it is trained so far; None for SHiRA."""
