@@ -38,7 +38,7 @@ from babelscope.steering.sweeps import (
 )
 from babelscope.steering.sweeps.answer_scores import Macro, fluency_by_target, perplexity_interval
 from babelscope.steering.sweeps.curve import layer_beyond, strength_beyond, widened
-from babelscope.steering.sweeps.steering_runs import Trial, third_language, vary_sources
+from babelscope.steering.sweeps.steering_runs import Trial, check_asked, third_language, vary_sources
 from babelscope.steering.sweeps.sweep_grid import STRENGTHS, sweep_layers
 from babelscope.study.budget import Budget
 
@@ -225,6 +225,12 @@ def test_a_target_without_text_is_refused_before_anything_is_read(tokenizer):
     for dev, test in ((half, as_corpus(TEXTS)), (as_corpus(TEXTS), half)):
         with pytest.raises(CorpusError, match="no text in fi, a target"):
             steering_study(model, tokenizer, observation, dev=dev, test=test, targets=["fi"], layers=[1])
+
+
+def test_prompts_in_the_target_alone_are_refused_for_there_is_nothing_to_steer_from():
+    with pytest.raises(CorpusError, match="dev: prompts in fi alone"):
+        check_asked({"dev": [Prompt("0", FI, "a"), Prompt("1", FI, "b")]}, [FI])
+    check_asked({"dev": [Prompt("0", FI, "a"), Prompt("1", EN, "b")]}, [FI])
 
 
 def test_a_study_is_not_scored_on_the_text_or_questions_that_it_was_chosen_on(tokenizer, tmp_path):

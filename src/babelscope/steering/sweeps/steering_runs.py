@@ -220,10 +220,16 @@ def steering_study(
 
 
 def check_asked(prompts: Mapping[str, Sequence[Prompt]], targets: Sequence[Language]) -> None:
-    """Raise CorpusError for a target in which nothing is asked: it would have no native ceiling."""
+    """Raise CorpusError for a target without prompts in it, which are its ceiling, or in another language."""
     for name, group in prompts.items():
-        if silent := sorted({*targets} - {prompt.source for prompt in group}):
+        sources = {prompt.source for prompt in group}
+        if silent := sorted({*targets} - sources):
             raise CorpusError(f"{name}: no prompt in {', '.join(silent)}, a target; expected some; add questions in it")
+        if len(sources) < 2:
+            raise CorpusError(
+                f"{name}: prompts in {', '.join(sources)} alone; expected some in another language, from which to "
+                "steer; add questions in it"
+            )
 
 
 def random_answers(
