@@ -168,7 +168,9 @@ def adapt(
         shift.check(material.language, shift.layers[0] if pairs is None else pairs.contrast.layer)
     if method == "lt-sft":
         ticket = ticket or LotteryTicket()
-        student = ticket_student(material, layout, plan, ticket, decay=decay, progress=progress, stop=stop)
+        student = ticket_student(
+            material, layout, plan, ticket, decay=decay, pairs=pairs, steering=shift, progress=progress, stop=stop
+        )
     ruler, origin = ruler or Ruler.at(material, progress=progress), origin_of(material.model, material.tokenizer)
     trail: list[tuple[int, dict[Language, float]]] = []
 
