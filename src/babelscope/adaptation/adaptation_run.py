@@ -22,6 +22,7 @@ from babelscope.errors import PrerequisiteError
 from babelscope.files.work_log import hash_of, piece_of_work
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of, origin_of
+from babelscope.models.modes import gradients_on
 from babelscope.subnetworks import (
     ContrastSteps,
     Delta,
@@ -35,7 +36,6 @@ from babelscope.subnetworks import (
     Training,
     train,
 )
-from babelscope.subnetworks.flow import gradients_on
 from babelscope.subnetworks.forms import Form, Recompute
 from babelscope.subnetworks.row_steering import RowSteering, rows_with
 
