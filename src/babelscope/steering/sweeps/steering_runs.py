@@ -62,6 +62,8 @@ class SteeringStudy:
     """Targets that the language detector does not know."""
     edge: tuple[str, ...] = ()
     """What of the choice lies at the edge of its grid: see `grid_edge`."""
+    dev_native: tuple[Answer, ...] = ()
+    """The ceiling on development prompts, beside which a choice is made."""
 
 
 def pair_steerer(
@@ -168,12 +170,13 @@ def steering_study(
     def own(name: str, count: int) -> list[Answer]:
         return write([(p, tag) for tag in detectable for p in [q for q in prompts[name] if q.source == tag][:count]])
 
+    dev_native = own("dev", max(16, dev_prompts))
     sweep = partial(
         dose_response,
         model,
         tokenizer,
         vary_sources(prompts["dev"], detectable, dev_prompts),
-        own("dev", max(16, dev_prompts)),
+        dev_native,
         lambda layer, strength: pair_steerer(observation, constant(detectable, layer), constant(detectable, strength)),  # pyright: ignore[reportArgumentType]
         decoding=decoding,
         progress=progress,
@@ -216,6 +219,7 @@ def steering_study(
         directions={tag: mean_direction(observation, target=tag, layer=layer_of[tag]) for tag in detectable},
         not_measurable=tuple(tag for tag in target_tags if tag not in detectable),
         edge=edge,
+        dev_native=tuple(dev_native),
     )
 
 
@@ -342,7 +346,7 @@ def neuron_steering_study(
         model,
         tokenizer,
         vary_sources(prompts, targets, dev_prompts),
-        study.native.answers,
+        study.dev_native,
         lambda layer, strength: steerer(strength),
         layers=[-1],
         decoding=decoding,
