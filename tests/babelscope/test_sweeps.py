@@ -41,7 +41,8 @@ from babelscope.steering.sweeps import (
 )
 from babelscope.steering.sweeps.answer_scores import Macro, fluency_by_target, perplexity_interval
 from babelscope.steering.sweeps.curve import layer_beyond, strength_beyond, widened
-from babelscope.steering.sweeps.steering_runs import Trial, check_asked, third_language, vary_sources
+from babelscope.steering.sweeps.questions import check_asked
+from babelscope.steering.sweeps.steering_runs import Trial, third_language, vary_sources
 from babelscope.steering.sweeps.sweep_grid import STRENGTHS, sweep_layers
 from babelscope.study.budget import Budget
 

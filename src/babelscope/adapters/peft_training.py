@@ -195,10 +195,10 @@ def target_modules(layout: Layout, where: Where) -> list[str]:
         modules = layout.layer(0).get_submodule(attention).named_modules()
         names = [f"{attention}.{name}" for name, module in modules if name and is_projection(module)]
     ends = {name.rpartition(".")[2] for name in names}
-    whole = {f"{family.layers}.{layer}.{name}" for layer in range(layout.n_layers) for name in names}
+    full_names = {f"{family.layers}.{layer}.{name}" for layer in range(layout.n_layers) for name in names}
     alike = {name for name, module in layout.model.named_modules() if is_projection(module)}
-    strangers = {name for name in alike - whole if name.rpartition(".")[2] in ends}
-    return sorted(whole if strangers else ends)
+    strangers = {name for name in alike - full_names if name.rpartition(".")[2] in ends}
+    return sorted(full_names if strangers else ends)
 
 
 def is_projection(module: nn.Module) -> bool:

@@ -160,8 +160,8 @@ def edit_prompts(
         ids = (*item.prompt, *item.following[0])
         subject = min(common_length(through, ids), len(item.prompt)) - 1
         before_subject = begin + table.templates[edit.fact.relation][edit.language].partition(SUBJECT)[0].rstrip()
-        told = tokenize_prompt(tokenizer, before_subject) if before_subject else prefix_of(tokenizer)
-        if subject < common_length(told, ids):
+        ids_before = tokenize_prompt(tokenizer, before_subject) if before_subject else prefix_of(tokenizer)
+        if subject < common_length(ids_before, ids):
             raise MeasurementError(
                 f"{text!r}: the tokenizer joins the subject with what follows it; expected a token that ends with the "
                 f"subject; put a space behind [X] in the template of {edit.fact.relation} in {edit.language}"
@@ -173,7 +173,7 @@ def edit_prompts(
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     """How many tokens two texts begin with in common."""
     pairs = enumerate(zip(first, second, strict=False))
-    return next((at for at, (one, other) in pairs if one != other), min(len(first), len(second)))
+    return next((at for at, (left, right) in pairs if left != right), min(len(first), len(second)))
 
 
 def without_object(table: FactTable, edit: FactEdit) -> str:

@@ -22,7 +22,7 @@ from babelscope.steering.sweeps.answer_scores import Score, fluency_by_target, s
 from babelscope.steering.sweeps.baselines import random_directions
 from babelscope.steering.sweeps.curve import CurvePoint, dose_response, grid_edge, widened
 from babelscope.steering.sweeps.decoding import Decoding
-from babelscope.steering.sweeps.questions import ChatPrompts, study_prompts
+from babelscope.steering.sweeps.questions import ChatPrompts, check_asked, study_prompts
 from babelscope.steering.sweeps.steered_answers import Answer, Prompt, Steerer, generate_answers
 from babelscope.steering.sweeps.sweep_grid import ARITHMETIC, STRENGTHS
 
@@ -221,19 +221,6 @@ def steering_study(
         edge=edge,
         dev_native=tuple(dev_native),
     )
-
-
-def check_asked(prompts: Mapping[str, Sequence[Prompt]], targets: Sequence[Language]) -> None:
-    """Raise CorpusError for a target without prompts in it, which are its ceiling, or in another language."""
-    for name, group in prompts.items():
-        sources = {prompt.source for prompt in group}
-        if silent := sorted({*targets} - sources):
-            raise CorpusError(f"{name}: no prompt in {', '.join(silent)}, a target; expected some; add questions in it")
-        if len(sources) < 2:
-            raise CorpusError(
-                f"{name}: prompts in {', '.join(sources)} alone; expected some in another language, from which to "
-                "steer; add questions in it"
-            )
 
 
 def random_answers(
