@@ -208,6 +208,16 @@ def test_a_method_of_neurons_without_neurons_and_a_target_without_test_text_are_
         )
 
 
+def test_replay_that_is_also_scored_on_is_refused_unless_asked_for():
+    given = {
+        "language": "eu", "documents": TEXT[10:], "dev": TEXT[:5], "test": {"eu": TEXT[5:10], "en": OTHERS["en"]},
+        "replay": {"en": OTHERS["en"][::-1]}, "replay_share": 0.5, "max_length": 32,
+    }  # fmt: skip
+    with pytest.raises(CorpusError, match=r"replay of eu: the same text came for en replay and test"):
+        Material.prepare(tiny_model("llama"), tiny_tokenizer(), **given)
+    assert Material.prepare(tiny_model("llama"), tiny_tokenizer(), same_text=True, **given).mixture.share == 0.5
+
+
 @pytest.mark.parametrize(
     "dev, test",
     [(TEXT[:5], TEXT[:5]), (TEXT, TEXT[:5]), (TEXT[:5], TEXT)],

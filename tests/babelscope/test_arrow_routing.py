@@ -1,6 +1,7 @@
 """Adapters routed by Arrow, and general knowledge subtracted from them: each against its formula."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -98,6 +99,42 @@ def test_routing_weighs_each_token_by_the_prototypes_and_leaves_the_model():
     assert not torch.allclose(mixed, plain, atol=1e-3)
     assert list(model.state_dict()) == list(before) and torch.equal(logits(model), plain)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("fails", ["nothing", "the caller", "peft"])
+def test_routing_leaves_modules_modes_and_gradients_as_they_were(fails, monkeypatch):
+    model = tiny_model("llama")
+    tasks = [adapter(model, seed) for seed in range(2)]
+    model.train()
+    model.lm_head.eval()
+    model.model.embed_tokens.weight.requires_grad_(False)
+    modules, modes = list(model.modules()), [module.training for module in model.modules()]
+    required, names = [parameter.requires_grad for parameter in model.parameters()], set(vars(model))
+    assert any(required) and any(modes)
+    if fails == "peft":
+        monkeypatch.setattr(LoraAdapter, "check", lambda *_: None)
+        odd = model.model.layers[2].mlp
+        odd.down_proj = torch.nn.Linear(7, 32)  # the first two layers have taken an adapter by then
+        modules, modes = list(model.modules()), [module.training for module in model.modules()]
+        required = [parameter.requires_grad for parameter in model.parameters()]
+    expected = nullcontext() if fails == "nothing" else pytest.raises((ValueError, RuntimeError))
+    with expected, arrow_routing(model, tasks, top_k=1):
+        if fails == "the caller":
+            raise ValueError(fails)
+    assert [id(module) for module in model.modules()] == [id(module) for module in modules]
+    assert [module.training for module in model.modules()] == modes and set(vars(model)) == names
+    assert [parameter.requires_grad for parameter in model.parameters()] == required
+
+
+def test_an_adapter_of_another_model_is_refused_before_peft_has_it():
+    other = tiny_model("mistral")
+    other.model.layers[1].mlp.up_proj = torch.nn.Linear(32, 40, bias=False)
+    task = adapter(tiny_model("llama"))
+    with (
+        pytest.raises(ArtifactError, match=r"layers.1.mlp.up_proj of \[48, 32\]; the model has \[40, 32\]"),
+        arrow_routing(other, [task], top_k=1),
+    ):
+        pass
 
 
 def test_one_adapter_alone_is_routed_as_its_change_and_peft_subtracts_factors():

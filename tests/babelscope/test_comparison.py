@@ -1,5 +1,7 @@
 """Methods are compared on the same prompts, chosen on development text, and a stopped run goes on."""
 
+import math
+
 import numpy as np
 import pytest
 from conftest import tiny_model, tiny_tokenizer
@@ -92,6 +94,8 @@ def test_the_most_successful_fluent_row_is_chosen():
     ]
     assert choose_row(rows) is rows[1]
     assert choose_row(rows[:1] + rows[2:]) is rows[2]
+    loud = [row("a", "valid", {"fi": [0, 0]}, math.nan), row("a", "valid", {"fi": [1, 0]}, 2.0)]
+    assert choose_row(loud) is loud[1], "a ratio that is no number is not the most fluent"
 
 
 def test_the_summary_by_hand():

@@ -17,7 +17,7 @@ from babelscope.corpus import Conversation, as_messages, tokenize_conversation
 from babelscope.errors import CorpusError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.subnetworks.loss import rows_loss
-from babelscope.subnetworks.packing import PackedText
+from babelscope.subnetworks.packing import Mixture, PackedText
 
 TALKS = [[user(f"q{i}"), assistant("a " * i + "b")] for i in range(1, 5)]
 
@@ -49,6 +49,20 @@ def test_the_loss_is_that_of_the_answers_and_of_the_tokens_that_end_them(family)
         loss = float(rows_loss(layout_of(model), rows, 1.0))
     assert int(rows.scored.sum()) == sum(count for _, count in found)
     assert loss == pytest.approx(sum(nats for nats, _ in found), rel=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3_moe"])
+def test_conversations_beside_packed_replay_leave_its_documents_apart(family):
+    model, tokenizer = tiny_model(family), chat_tokenizer()
+    talks = PackedText.of(tokenizer, Language("en"), documents(), length=64)
+    lines = [Document(str(i), f"talo {i} on iso") for i in range(30)]
+    plain = PackedText.of(tokenizer, Language("fi"), lines, length=64)
+    mixed = Mixture(talks, [plain], 0.5).rows(0, 4)
+    assert not bool(mixed.real.all()) and bool(mixed.real.all(dim=1).any()), "padded rows and packed ones"
+    with torch.no_grad():
+        alone = [float(rows_loss(layout_of(model), Mixture(talks, [plain], 0.5).rows(n, 1), 1.0)) for n in range(4)]
+        together = float(rows_loss(layout_of(model), mixed, 1.0))
+    assert together == pytest.approx(sum(alone), rel=1e-5)
 
 
 def test_held_out_conversations_are_scored_on_their_answers_words():

@@ -248,6 +248,20 @@ def test_the_subject_ends_where_the_prompt_says(tmp_path):
         assert tokenizer.decode(prompt.ids[prompt.start :]) == " Moskova"
 
 
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_subject_that_is_joined_with_what_follows_it_has_no_token_and_is_refused(tmp_path, bos):
+    """Without this the key would be read at BOS, or behind the text at a pad."""
+    table = table_of(tmp_path, ["kind\tname\ten\tfi", "template\tcapital\t[X]c is [Y]\t[X] c [Y]", *(
+        f"entity\t{name}\t{name.upper()}\t{name.upper()}" for name in "abxy"
+    ), "fact\tcapital\tx\ta", "fact\tcapital\ty\tb"])  # fmt: skip
+    tokenizer = tiny_tokenizer(bos)
+    tokenizer.add_tokens(["Xc"])
+    with pytest.raises(MeasurementError, match=r"joins the subject with what follows it.*capital in en"):
+        edit_prompts(tokenizer, table, FactEdit(table.facts[0], "b", EN), [""])
+    (prompt,) = edit_prompts(tokenizer, table, FactEdit(table.facts[0], "b", FI), [""])
+    assert tokenizer.decode(prompt.ids[prompt.subject]) == "X" and prompt.subject == bos
+
+
 def test_words_of_an_answer_are_told_apart(tmp_path):
     table = table_of(tmp_path)
     edit = FactEdit(table.facts[0], "moscow", EN)

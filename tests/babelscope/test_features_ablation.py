@@ -102,6 +102,9 @@ def test_the_table_holds_every_cell_and_matched_draws(study):
     assert set(specific(table)) == {"en", "fi"} and specific(table, languages=["fi"], times=0, p=1) == {
         "fi": float(harm[1, 1]) > 0
     }
+    drawn = {MATCHED: {Language("en"): table.draws[MATCHED]["en"]}}
+    without = dataclasses.replace(table, languages=(Language("en"), Language("de")), draws=drawn)
+    assert set(specific(without)) == {"en"}, "no text of its own, no verdict"
 
 
 def test_a_set_for_another_autoencoder_or_model_or_of_nothing_is_refused(study):

@@ -8,9 +8,11 @@ import torch
 from conftest import tiny_model
 from training_cases import material, random_rows
 
-from babelscope.adaptation import adapt
+from babelscope import layout_of
+from babelscope.adaptation import adapt, build_student
 from babelscope.adapters.lora_adapter import LoraAdapter
-from babelscope.errors import ArtifactError
+from babelscope.adapters.peft_training import PeftStudent
+from babelscope.errors import ArtifactError, PrerequisiteError
 
 peft = pytest.importorskip("peft")
 # peft 0.21 asks a model for a property that transformers 5.23 deprecates.
@@ -39,6 +41,48 @@ def test_peft_loads_the_folder_and_computes_what_the_change_gives(family, method
     loaded = LoraAdapter.load(tmp_path / "lora")
     assert loaded.config == adapter.config and loaded.changes_values
     assert all(torch.equal(value, loaded.tensors[name]) for name, value in adapter.tensors.items())
+
+
+PLACES = {
+    ("llama", "mlp"): ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    ("llama", "attention"): ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+    ("gpt2", "mlp"): ("mlp.c_fc", "mlp.c_proj"),
+    ("gpt2", "attention"): ("attn.c_attn", "attn.c_proj"),
+    ("opt", "mlp"): ("fc1", "fc2"),
+    ("bloom", "attention"): ("self_attention.query_key_value", "self_attention.dense"),
+}
+
+
+@pytest.mark.parametrize(("family", "where"), PLACES)
+def test_an_adapter_of_the_mlps_or_of_the_attention_stands_nowhere_else(family, where):
+    """A GPT-2 has a `c_proj` in both."""
+    layout = layout_of(tiny_model(family))
+    expected = {f"{layout.family.layers}.{n}.{name}" for n in range(3) for name in PLACES[family, where]}
+    lora = PeftStudent.lora(layout, rank=2, where=where)
+    with lora.installed():
+        assert set(lora.adapter().modules) == expected
+    if family != "gpt2":
+        shira = PeftStudent.shira(layout, rank=2, where=where)
+        with shira.installed():
+            assert set(shira.shira_elements()) == {f"{name}.weight" for name in expected}
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "message"),
+    [
+        ("gpt2", "shira", "the projections of gpt2 are Conv1D"),
+        ("qwen3_moe", "lora", "qwen3_moe has fused experts"),
+        ("mixtral", "shira", "mixtral has fused experts"),
+    ],
+)
+def test_what_peft_cannot_adapt_is_one_line_before_the_work(family, method, message):
+    with pytest.raises(PrerequisiteError, match=message):
+        build_student(method, layout_of(tiny_model(family)))
+
+
+def test_a_rank_below_one_is_one_line():
+    with pytest.raises(PrerequisiteError, match="rank 0 came for 'lora'"):
+        build_student("lora", layout_of(tiny_model("llama")), rank=0)
 
 
 def test_the_change_is_the_scaled_product_in_float64():

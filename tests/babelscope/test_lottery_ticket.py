@@ -1,5 +1,7 @@
 """Lottery-ticket tuning phase by phase: what may move, how far, and how two of its changes stand together."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,18 @@ from babelscope import layout_of, origin_of
 from babelscope.adaptation import LotteryTicket, adapt, ticket_names
 from babelscope.adaptation.lottery_ticket import ticket_student
 from babelscope.adaptation.trained_change import trained_change
+from babelscope.corpus import as_corpus
 from babelscope.errors import PrerequisiteError, SelectionError
-from babelscope.subnetworks import Dense, LearningRate, Plan, lottery_ticket_mask, rows_loss
+from babelscope.subnetworks import (
+    Contrast,
+    ContrastSteps,
+    Dense,
+    LearningRate,
+    ParallelPairs,
+    Plan,
+    lottery_ticket_mask,
+    rows_loss,
+)
 
 SETTINGS = {"steps": 3, "learning_rate": 3e-3, "tokens_per_step": 128}
 
@@ -59,6 +71,28 @@ def test_the_second_round_begins_where_the_first_sparse_phase_ended():
     moved = {name: started[name] != value for name, value in model.named_parameters() if name in started}
     assert any(bool(where.any()) for where in moved.values())
     assert all(not bool((where & ~student.masks[name]).any()) for name, where in moved.items())
+
+
+def test_every_phase_is_steered_and_aligned_as_the_last_one_is():
+    """By the calls: a dense, a sparse and a dense phase, each with a step of text and one of two sides of pairs."""
+    model, asked = tiny_model("llama"), []
+
+    class Noted:
+        def over(self, languages):
+            asked.append(languages)
+            return nullcontext()
+
+        def facts(self):
+            return {}
+
+    lines = {"en": [f"the house {i}" for i in range(6)], "eu": [f"etxe {i} da" for i in range(6)]}
+    pairs = ContrastSteps(
+        Contrast(layer=1, size=4), ParallelPairs.of(tiny_tokenizer(), as_corpus(lines, parallel=True))
+    )
+    plan = Plan(LearningRate(3e-3, 2), rows_per_step=1)
+    ticket = LotteryTicket(share=0.02, iterations=2)
+    ticket_student(material(model), layout_of(model), plan, ticket, pairs=pairs, steering=Noted())
+    assert asked == [("eu",), ("en",) * 4, ("eu",) * 4] * 3
 
 
 @pytest.mark.parametrize(

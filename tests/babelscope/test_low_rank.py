@@ -140,6 +140,8 @@ def test_lift_is_the_heads_rows_through_the_folded_norm(family):
     expected = lift_by_hand(model, family, rows, raised, lowered)
     found = logit_lift(model, rows, raised, lowered)
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    with torch.inference_mode():
+        assert torch.equal(logit_lift(model, rows, raised, lowered), found), "whatever the caller has switched off"
     np.testing.assert_allclose(logit_lift(model, rows, lowered, raised), -found, atol=1e-9)
     assert all(parameter.grad is None for parameter in model.parameters())
 

@@ -7,6 +7,7 @@ import torch
 from conftest import VOCABULARY, tiny_model
 from scipy.stats import ttest_ind
 from steering_cases import push
+from training_cases import some_neurons
 
 from babelscope import Site, mean_direction, observe
 from babelscope.cli.answering import run_steer
@@ -31,13 +32,16 @@ from babelscope.steering.sweeps import (
     instructed,
     macro,
     make_prompts,
+    neuron_steering_study,
     random_directions,
     score_answers,
+    steering_runs,
     steering_study,
     success_by_source,
 )
 from babelscope.steering.sweeps.answer_scores import Macro, fluency_by_target, perplexity_interval
 from babelscope.steering.sweeps.curve import layer_beyond, strength_beyond, widened
+from babelscope.steering.sweeps.questions import check_asked
 from babelscope.steering.sweeps.steering_runs import Trial, third_language, vary_sources
 from babelscope.steering.sweeps.sweep_grid import STRENGTHS, sweep_layers
 from babelscope.study.budget import Budget
@@ -227,6 +231,12 @@ def test_a_target_without_text_is_refused_before_anything_is_read(tokenizer):
             steering_study(model, tokenizer, observation, dev=dev, test=test, targets=["fi"], layers=[1])
 
 
+def test_prompts_in_the_target_alone_are_refused_for_there_is_nothing_to_steer_from():
+    with pytest.raises(CorpusError, match="dev: prompts in fi alone"):
+        check_asked({"dev": [Prompt("0", FI, "a"), Prompt("1", FI, "b")]}, [FI])
+    check_asked({"dev": [Prompt("0", FI, "a"), Prompt("1", EN, "b")]}, [FI])
+
+
 def test_a_study_is_not_scored_on_the_text_or_questions_that_it_was_chosen_on(tokenizer, tmp_path):
     model, corpus = tiny_model("llama"), as_corpus(TEXTS)
     observation = observe(model, tokenizer, TEXTS, sites=["resid_out"], shards=0)
@@ -279,6 +289,26 @@ def test_a_study_of_one_target_has_that_control_only_where_a_third_language_is(t
     assert (study.other_language is None) == ("de" not in texts)
     if study.other_language is not None:
         assert [a.target for a in study.other_language.answers] == [FI]
+
+
+def test_the_strength_of_neuron_arithmetic_is_chosen_beside_native_answers_to_prompts_of_dev(tokenizer, monkeypatch):
+    model, dev = tiny_model("llama"), as_corpus(TEXTS)
+    test = as_corpus({tag: [f"{line} toinen" for line in lines] for tag, lines in TEXTS.items()})
+    observation = observe(model, tokenizer, dev, sites=["resid_out"], shards=0)
+    given = {"layers": [1], "strengths": [1.0], "dev_prompts": 1, "test_prompts": 1, "random_prompts": 1}
+    study = steering_study(
+        model, tokenizer, observation, dev=dev, test=test, targets=["fi"], random_draws=1, decoding=SHORT, **given
+    )
+
+    def see(model, tokenizer, requests, native, *_, **__):
+        raise StopIteration(native)
+
+    monkeypatch.setattr(steering_runs, "dose_response", see)
+    with pytest.raises(StopIteration) as stopped:
+        neuron_steering_study(model, tokenizer, some_neurons(model), observation, study, dev=dev, decoding=SHORT)
+    expected = {prompt.text for prompt in make_prompts(dev, per_language=9) if prompt.source == FI}
+    assert {answer.prompt.text for answer in stopped.value.value} == expected
+    assert study.native.answers[0].prompt.text not in expected, "the score has other prompts"
 
 
 @pytest.mark.parametrize("given", [{"new_tokens": 0}, {"temperature": -1.0}, {"temperature": math.nan}], ids=str)

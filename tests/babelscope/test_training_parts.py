@@ -9,7 +9,8 @@ from training_cases import random_rows
 
 from babelscope.errors import MeasurementError, PrerequisiteError
 from babelscope.models import layout_of
-from babelscope.subnetworks.flow import check_flow, check_reachable, check_untouched, gradients_on
+from babelscope.models.modes import gradients_on
+from babelscope.subnetworks.flow import check_flow, check_reachable, check_untouched
 from babelscope.subnetworks.schedule import LearningRate
 
 

@@ -93,6 +93,15 @@ def test_by_chance_the_corrected_p_of_the_best_of_many_tables_holds_no_more_ofte
     assert np.mean(reached) <= 0.1 + 2 * np.sqrt(0.09 / 40)
 
 
+def test_the_order_of_languages_does_not_choose_among_equally_near_sources():
+    gain, table, order = random_gain(seed=2), np.zeros((7, 7)), np.arange(6, -1, -1)
+    table[0, 1] = table[1, 0] = 1.0
+    (choice,) = choose_sources(matrix_of(gain), {"t": table}, draws=9)
+    (turned,) = choose_sources(matrix_of(gain[np.ix_(order, order)]), {"t": table[np.ix_(order, order)]}, draws=9)
+    by_hand = [gain[1, 0], gain[0, 1], *(np.mean([gain[k, j] for k in range(7) if k != j]) for j in range(2, 7))]
+    assert choice.gain == pytest.approx(np.mean(by_hand)) and turned.gain == pytest.approx(choice.gain)
+
+
 def test_sources_that_learnt_nothing_take_no_part():
     """Training that left the model as it was costs nobody anything, which would make it the best of sources."""
     rng = np.random.default_rng(3)

@@ -198,7 +198,8 @@ def specific(
 ) -> dict[Language, bool]:
     """Whether each language's own harm is `times` the mean absolute harm of the others and of a control's random sets.
 
-    Asked besides: own harm above 0, and a rank p among the control's draws of at most `p`.
+    Asked besides: own harm above 0, and a rank p among the control's draws of at most `p`. A language without text of
+    its own has no verdict.
     """
     others, random, rank, own_harm = (
         ratio_to_others(table),
@@ -206,7 +207,7 @@ def specific(
         table.p_values(control),
         table.own_harm(),
     )
-    chosen = [tag for tag in table.languages if languages is None or tag in languages]
+    chosen = [tag for tag in table.languages if tag in own_harm and (languages is None or tag in languages)]
     return {
         tag: own_harm[tag] > 0
         and tag in random

@@ -22,6 +22,7 @@ from babelscope.errors import PrerequisiteError
 from babelscope.files.work_log import hash_of, piece_of_work
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of, origin_of
+from babelscope.models.modes import gradients_on
 from babelscope.subnetworks import (
     ContrastSteps,
     Delta,
@@ -35,7 +36,6 @@ from babelscope.subnetworks import (
     Training,
     train,
 )
-from babelscope.subnetworks.flow import gradients_on
 from babelscope.subnetworks.forms import Form, Recompute
 from babelscope.subnetworks.row_steering import RowSteering, rows_with
 
@@ -168,7 +168,9 @@ def adapt(
         shift.check(material.language, shift.layers[0] if pairs is None else pairs.contrast.layer)
     if method == "lt-sft":
         ticket = ticket or LotteryTicket()
-        student = ticket_student(material, layout, plan, ticket, decay=decay, progress=progress, stop=stop)
+        student = ticket_student(
+            material, layout, plan, ticket, decay=decay, pairs=pairs, steering=shift, progress=progress, stop=stop
+        )
     ruler, origin = ruler or Ruler.at(material, progress=progress), origin_of(material.model, material.tokenizer)
     trail: list[tuple[int, dict[Language, float]]] = []
 

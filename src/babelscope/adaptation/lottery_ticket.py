@@ -10,7 +10,8 @@ from babelscope.adaptation.material import Material
 from babelscope.axes import Bool, Tensor
 from babelscope.errors import SelectionError
 from babelscope.models import Layout
-from babelscope.subnetworks import Dense, LearningRate, Plan, Training, lottery_ticket_mask, train
+from babelscope.subnetworks import ContrastSteps, Dense, LearningRate, Plan, Training, lottery_ticket_mask, train
+from babelscope.subnetworks.row_steering import RowSteering
 
 Candidates = Literal["matrices", "vectors", "embeddings"]
 """matrices of the layers; vectors: biases and the gains of norms; embeddings: the input and output tables."""
@@ -79,6 +80,8 @@ def ticket_student(
     ticket: LotteryTicket,
     *,
     decay: float = 0.0,
+    pairs: ContrastSteps | None = None,
+    steering: RowSteering | None = None,
     progress: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Dense:
@@ -87,6 +90,7 @@ def ticket_student(
     Iteration i trains densely from the values so far, chooses the values that are now farthest from the base among
     those not chosen yet, goes back to the values so far, and trains all chosen ones. Every phase reads the text from
     its beginning; those before the last sparse one have all their steps, whatever the plan's patience.
+    pairs, steering: of every phase, as of the last one: values are chosen by what the last phase trains.
     """
     model, names = layout.model, ticket_names(layout, ticket.candidates)
     by_name = dict(model.named_parameters())
@@ -101,7 +105,7 @@ def ticket_student(
 
     def end_of(phase: Dense, steps: Plan) -> dict[str, Tensor]:
         at_end: dict[str, Tensor] = {}
-        run = Training(layout, phase, material.mixture, steps)
+        run = Training(layout, phase, material.mixture, steps, pairs=pairs, steering=steering)
         train(model, run, progress=progress, stop=stop, at_end=lambda: at_end.update(copies(by_name, names)))
         return at_end
 

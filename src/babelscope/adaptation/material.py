@@ -47,12 +47,16 @@ class Material:
     ) -> "Material":
         """Tokenize and pack everything once.
 
-        same_text: allow two of the target's `documents`, `dev` and `test` to be the same text.
-        Raises CorpusError where the target has no test text, and where what is chosen on is scored on too.
+        same_text: allow two of the target's `documents`, `dev` and `test` to be the same text, and `replay` and `test`.
+        Raises CorpusError where the target has no test text, and where what is trained or chosen on is scored on too.
         """
         tag = Language.parse(language)
         texts_by_use = {"documents": {tag: documents}, "dev": {tag: dev}, "test": test}
         check_apart({name: as_corpus(text) for name, text in texts_by_use.items()}, name=f"{tag}", same_text=same_text)
+        if replay is not None:
+            # Harm is what the others' test text loses: replayed, it would gain.
+            texts_by_use = {"replay": as_corpus(replay), "test": as_corpus(test)}
+            check_apart(texts_by_use, name=f"replay of {tag}", same_text=same_text)
         test_sets = tuple(HeldOut.prepare(tokenizer, test))
         if tag not in [test_set.language for test_set in test_sets]:
             raise CorpusError(f"no test text of {tag}; expected it among the others'; add it")

@@ -105,6 +105,8 @@ def build_adapter(method: Method, layout: Layout, *, rank: int, seed: int) -> St
         raise PrerequisiteError(
             f"method {method!r} needs the peft library, which is not installed; pip install 'babelscope[peft]'"
         ) from err
+    if rank < 1:
+        raise PrerequisiteError(f"rank {rank} came for {method!r}; expected 1 or more; correct it")
     if method == "shira":
         return PeftStudent.shira(layout, rank=rank, where="mlp", seed=seed)
     return PeftStudent.lora(layout, rank=rank, where="attention" if method == "lora-attention" else "mlp", seed=seed)

@@ -31,7 +31,7 @@ class SourceChoice(NamedTuple):
     p_adjusted: float
     """The same, corrected for the number of tables on shared draws."""
     gain: float
-    """Bits per byte that the nearest source gives, mean over targets."""
+    """Bits per byte that the nearest source gives, the mean of equally near ones, mean over targets."""
     gain_null: float
     """What a source drawn at random gives."""
     gain_best: float
@@ -39,7 +39,7 @@ class SourceChoice(NamedTuple):
     gain_p: float
     """Share of draws whose nearest source gives as much."""
     by_target: tuple[int, ...]
-    """The source chosen for each target, by number."""
+    """The nearest source of each target, by number; the first of equals."""
 
 
 def choose_sources(
@@ -111,7 +111,7 @@ def choose_sources(
 def nearest_sources(
     table: Float64[np.ndarray, "source target"], candidates: Bool[np.ndarray, "source target"]
 ) -> Int64[np.ndarray, " target"]:
-    """The nearest candidate of each target, by number."""
+    """The nearest candidate of each target, by number; the first of equals."""
     return np.where(candidates, table, -np.inf).argmax(axis=0)
 
 
@@ -127,8 +127,10 @@ def _against(gain: np.ndarray, table: np.ndarray, candidates: np.ndarray) -> tup
     correlations = []
     for near, given, among in zip(table.T, gain.T, candidates.T, strict=True):
         correlations.append(rank_correlation(near[among], given[among]))
-    chosen = nearest_sources(table, candidates)
-    return float(np.mean(correlations)), float(gain[chosen, np.arange(len(gain))].mean())
+    near = np.where(candidates, table, -np.inf)
+    # A table such as that of scripts has many equals, of which the order of the languages must not choose one.
+    nearest = near == near.max(axis=0)
+    return float(np.mean(correlations)), float(((gain * nearest).sum(axis=0) / nearest.sum(axis=0)).mean())
 
 
 def predicted_gains(

@@ -13,6 +13,7 @@ from babelscope.evaluation import HeldOut
 from babelscope.files.state_folder import state_folder
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
+from babelscope.models.modes import gradients_on
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks import (
     RATE,
@@ -28,7 +29,7 @@ from babelscope.subnetworks import (
     mix_texts,
     train,
 )
-from babelscope.subnetworks.flow import check_reachable, check_untouched, gradients_on
+from babelscope.subnetworks.flow import check_reachable, check_untouched
 from babelscope.subnetworks.forms import Form, Recompute
 from babelscope.subnetworks.running import plan_json
 from babelscope.subnetworks.training import fingerprint, result_facts

@@ -8,7 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from babelscope.adapters.lora_adapter import LoraAdapter
+from babelscope.adapters.peft import model_given_back
 from babelscope.errors import ArtifactError, PrerequisiteError
+from babelscope.models import eval_mode
 from babelscope.models.plain import CausalModel
 
 
@@ -31,8 +33,8 @@ def arrow_routing(
     general: adapters of general text whose mean peft subtracts from every task's, factor by factor, as GenKnowSub's
     code does (arXiv:2505.10939): that is not the difference of what the adapters change. For that difference hand over
     `without_general(task, general)` as tasks, and nothing here.
-    Raises PrerequisiteError where peft is not installed, ArtifactError for no adapter, unlike ones, or a top_k that is
-    not there.
+    Raises PrerequisiteError where peft is not installed, ArtifactError for no adapter, unlike ones, one of another
+    model, or a top_k that is not there.
     """
     try:
         from peft import ArrowConfig, create_arrow_model
@@ -46,7 +48,9 @@ def arrow_routing(
             f"top_k {top_k}, temperature {temperature} came; expected adapters of one rank and one choice, a top_k "
             "from 1 to their number, and a temperature above 0; correct them"
         )
-    with TemporaryDirectory() as folder, warnings.catch_warnings():
+    for adapter in (*tasks, *general):
+        adapter.check(model)
+    with model_given_back(model), eval_mode(model), TemporaryDirectory() as folder, warnings.catch_warnings():
         # peft 0.21 asks for a property that transformers 5.23 deprecates.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         paths = {
@@ -60,11 +64,5 @@ def arrow_routing(
             general_adapter_paths=paths["general"] or None,
             arrow_config=config,
         )
-        required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         wrapped.eval()
-        try:
-            yield
-        finally:
-            wrapped.unload()
-            for parameter, requires_grad in required:
-                parameter.requires_grad_(requires_grad)
+        yield

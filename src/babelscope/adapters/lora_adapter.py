@@ -1,7 +1,6 @@
 """A LoRA adapter as a folder of the peft library, and the exact change of the weights that it stands for."""
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,24 +104,35 @@ class LoraAdapter:
         languages: what it was trained for, which peft's folder does not say; "mul" is any.
         Raises ArtifactError where the model has no such projection of this shape.
         """
+        self.check(model)
         elements = dict(self._elements(model))
         facts = {"lora": len(elements)}
         return ElementDelta(origin_of(model, None), parse_languages(languages), elements, facts)
 
-    def _elements(self, model: CausalModel) -> Iterator[tuple[str, Elements]]:
+    def check(self, model: CausalModel) -> None:
+        """Raise ArtifactError unless the model has each projection that it changes, in the shape of B A."""
         modules, live = dict(model.named_modules()), dict(model.named_parameters())
         for module in self.modules:
-            product, weight = self.product(module), live.get(f"{module}.weight")
+            a, b = (self.tensors[f"{PREFIX}{module}.lora_{factor}.weight"] for factor in "AB")
+            shape, weight = [len(b), a.shape[1]], live.get(f"{module}.weight")
             if isinstance(modules.get(module), conv1d()):
-                product = product.T
-            if weight is None or weight.shape != product.shape:
+                shape = shape[::-1]
+            if weight is None or list(weight.shape) != shape:
                 actual = "nothing of that name" if weight is None else list(weight.shape)
                 raise ArtifactError(
-                    f"the LoRA changes {module} of {list(product.shape)}; the model has {actual}; expected the model "
-                    "that it was trained on"
+                    f"the LoRA changes {module} of {shape}; the model has {actual}; expected the model that it was "
+                    "trained on"
                 )
-            values = product.float().flatten()
-            yield f"{module}.weight", Elements(tuple(weight.shape), torch.arange(math.prod(weight.shape)), values)
+
+    def _elements(self, model: CausalModel) -> Iterator[tuple[str, Elements]]:
+        modules = dict(model.named_modules())
+        for module in self.modules:
+            product = self.product(module)
+            product = product.T if isinstance(modules[module], conv1d()) else product
+            yield (
+                f"{module}.weight",
+                Elements(tuple(product.shape), torch.arange(product.numel()), product.float().flatten()),
+            )
 
 
 def without_general(task: LoraAdapter, general: Sequence[LoraAdapter]) -> LoraAdapter:

@@ -5,6 +5,7 @@ k changed rows of a projection are a matrix of rank k: one factor holds them, th
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,26 @@ from babelscope.subnetworks.delta import Delta
 from babelscope.upstream.config import config_value, revision_of
 
 WEIGHTS = "adapter_model.safetensors"
+
+
+@contextmanager
+def model_given_back(model: CausalModel) -> Iterator[None]:
+    """While open peft may put modules into a model; on any exit its own ones are back, and ask for gradients as before.
+
+    peft freezes every weight of a model, and leaves the modules that it has put in where an adapter does not fit.
+    """
+    required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    children = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
+    attributes = {*vars(model)}
+    try:
+        yield
+    finally:
+        for parent, name, child in children:
+            setattr(parent, name, child)
+        for name in {*vars(model)} - attributes:
+            delattr(model, name)
+        for parameter, requires_grad in required:
+            parameter.requires_grad_(requires_grad)
 
 
 class Factors(NamedTuple):

@@ -11,8 +11,9 @@ from peft import LoraConfig, ShiraConfig, get_peft_model, get_peft_model_state_d
 from torch import nn
 
 from babelscope.adapters.lora_adapter import PREFIX, LoraAdapter
-from babelscope.adapters.peft import place_of
+from babelscope.adapters.peft import model_given_back, place_of
 from babelscope.axes import Tensor
+from babelscope.errors import PrerequisiteError
 from babelscope.models import Layout
 from babelscope.models.seeding import seeded
 from babelscope.subnetworks.elements import Elements
@@ -48,7 +49,7 @@ class PeftStudent:
         """LoRA (Hu et al. 2022, arXiv:2106.09685) with alpha = 2·rank and no dropout."""
         names = target_modules(layout, where)
         transposed = any(
-            isinstance(module, conv1d()) and name.rpartition(".")[2] in names
+            isinstance(module, conv1d()) and not {name, name.rpartition(".")[2]}.isdisjoint(names)
             for name, module in layout.model.named_modules()
         )
         config = LoraConfig(
@@ -58,7 +59,15 @@ class PeftStudent:
 
     @classmethod
     def shira(cls, layout: Layout, *, rank: int = 4, where: Where = "mlp", seed: int = 0) -> "PeftStudent":
-        """SHiRA (Bhardwaj et al. 2024, arXiv:2406.13175): random single weights, as many as LoRA of this rank has."""
+        """SHiRA (Bhardwaj et al. 2024, arXiv:2406.13175): random single weights, as many as LoRA of this rank has.
+
+        Raises PrerequisiteError for a model whose projections are no nn.Linear, such as a GPT-2.
+        """
+        if any(isinstance(module, conv1d()) for module in layout.layer(0).modules()):
+            raise PrerequisiteError(
+                f"the projections of {layout.model.config.model_type} are Conv1D, which peft's SHiRA does not take; "
+                "expected nn.Linear; take lora, or another model"
+            )
         return cls(layout, ShiraConfig(r=rank, target_modules=target_modules(layout, where), random_seed=seed), seed)
 
     @property
@@ -75,11 +84,11 @@ class PeftStudent:
     def installed(self) -> Iterator[None]:
         """While open the adapter stands in the model; after it the model's own modules and values are back."""
         self.shapes = {name: tuple(value.shape) for name, value in self.layout.model.named_parameters()}
-        with seeded(self.seed), warnings.catch_warnings():
-            # peft 0.21 asks for a property that transformers 5.23 deprecates.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            wrapped = get_peft_model(self.layout.model, self.config)
-        try:
+        with model_given_back(self.layout.model):
+            with seeded(self.seed), warnings.catch_warnings():
+                # peft 0.21 asks for a property that transformers 5.23 deprecates.
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+                wrapped = get_peft_model(self.layout.model, self.config)
             self.held = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
             saved = get_peft_model_state_dict(wrapped)
             self.indices = {name: value.long() for name, value in saved.items() if name.endswith(INDICES)}
@@ -88,8 +97,6 @@ class PeftStudent:
                     self.moments[f"{kind}/{name}"] = torch.zeros_like(parameter.detach())
                 self.moments[f"steps/{name}"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             yield
-        finally:
-            wrapped.unload()  # pyright: ignore[reportCallIssue]
 
     def adapter(self) -> LoraAdapter | None:
         """The LoRA as it is trained so far; None for SHiRA."""
@@ -170,18 +177,34 @@ class PeftStudent:
 
 
 def target_modules(layout: Layout, where: Where) -> list[str]:
-    """Last part of the names of the projections an adapter goes on."""
+    """Names of the projections an adapter goes on: their last parts, or whole ones where others end alike.
+
+    A GPT-2 calls the output projections of its MLPs and of its attention `c_proj`.
+    Raises PrerequisiteError for the MLPs of experts, which peft does not adapt.
+    """
     family = layout.family
     if where == "mlp":
-        names = [family.gate, family.up, family.down]
+        if layout.n_experts:
+            raise PrerequisiteError(
+                f"{layout.model.config.model_type} has fused experts, to which peft adds no LoRA or SHiRA; expected a "
+                "dense model; adapt the attention (lora-attention), or train neurons"
+            )
+        names = [name for name in (family.gate, family.up, family.down) if name]
     else:
-        block = layout.layer(0)
         attention = family.heads_out.rpartition(".")[0]
-        modules = block.get_submodule(attention).named_modules()
-        names = [
-            name for name, module in modules if name and "weight" in module._parameters and module.weight.ndim == 2
-        ]
-    return sorted({name.rpartition(".")[2] for name in names if name})
+        modules = layout.layer(0).get_submodule(attention).named_modules()
+        names = [f"{attention}.{name}" for name, module in modules if name and is_projection(module)]
+    ends = {name.rpartition(".")[2] for name in names}
+    full_names = {f"{family.layers}.{layer}.{name}" for layer in range(layout.n_layers) for name in names}
+    alike = {name for name, module in layout.model.named_modules() if is_projection(module)}
+    strangers = {name for name in alike - full_names if name.rpartition(".")[2] in ends}
+    return sorted(full_names if strangers else ends)
+
+
+def is_projection(module: nn.Module) -> bool:
+    """Whether a module has a matrix of weights."""
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.ndim == 2
 
 
 _: Callable[..., Student] = PeftStudent

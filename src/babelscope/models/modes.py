@@ -1,4 +1,4 @@
-"""Eval mode for a while, each module's own flag given back."""
+"""Eval mode, and gradients, for a while; each module's own flag given back."""
 
 import threading
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 
 from babelscope.errors import MeasurementError, SteeringError
@@ -25,6 +26,13 @@ class _Mode:
 
 
 _MODES: WeakKeyDictionary[nn.Module, _Mode] = WeakKeyDictionary()
+
+
+@contextmanager
+def gradients_on() -> Iterator[None]:
+    """While open gradients are worked out, whatever the caller has switched off around it."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 @contextmanager

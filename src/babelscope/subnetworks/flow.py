@@ -1,7 +1,6 @@
 """Whether training can reach what it is to train: gradients on, whole, and of the weights that the model uses."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -18,13 +17,6 @@ from babelscope.subnetworks.packing import Rows
 
 TRUSTED = ("transformers", "torch")
 """Libraries whose MLPs do what a family's table says of them."""
-
-
-@contextmanager
-def gradients_on() -> Iterator[None]:
-    """While open gradients are worked out, whatever the caller has switched off around it."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
 
 
 def check_reachable(layout: Layout) -> None:

@@ -66,8 +66,10 @@ def rows_loss(layout: Layout, rows: Rows, scale: float, *, embeds: Tensor | None
     embeds: given in place of the ids, for measurements that need a gradient at the bottom.
     """
     ids, positions = rows.input_ids, rows.position_ids
-    padded = not bool(rows.real.all())
-    straight = padded or bool((positions == torch.arange(positions.shape[1], device=positions.device)).all())
+    straight = bool((positions == torch.arange(positions.shape[1], device=positions.device)).all())
+    # Positions keep the pieces of a row apart only where no mask comes. Beside packed rows, padded ones need none:
+    # their pads stand on the right, where nothing that is scored sees them.
+    padded = straight and not bool(rows.real.all())
     hidden = layout.run(
         ids if embeds is None else None,
         embeds=embeds,

@@ -17,10 +17,11 @@ from babelscope.errors import MeasurementError, refuse_no_number
 from babelscope.evaluation import HeldOut
 from babelscope.files.state_folder import state_folder
 from babelscope.models import layout_of, measured, origin_of
+from babelscope.models.modes import gradients_on
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.bank import Bank
 from babelscope.subnetworks.delta import Delta
-from babelscope.subnetworks.flow import check_reachable, check_untouched, gradients_on
+from babelscope.subnetworks.flow import check_reachable, check_untouched
 from babelscope.subnetworks.forms import Form, Recompute
 from babelscope.subnetworks.packing import Mixture, mix_texts
 from babelscope.subnetworks.row_steering import RowSteering

@@ -11,6 +11,7 @@ from babelscope.axes import Float, Float32, Int64, Tensor
 from babelscope.corpus import prefix_of
 from babelscope.errors import CorpusError
 from babelscope.models import layout_of, measured
+from babelscope.models.modes import gradients_on
 from babelscope.models.plain import CausalModel, plain_weight
 from babelscope.progress import progress_bar
 from babelscope.upstream.forward import run_body
@@ -44,6 +45,7 @@ class Passage(NamedTuple):
     """Places in both, from the first new token on, behind which both have read the same bytes."""
 
 
+@gradients_on()
 def distilled(
     model: CausalModel,
     new: NewEntries,

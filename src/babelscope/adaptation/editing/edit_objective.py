@@ -17,9 +17,10 @@ from babelscope.languages import Language
 from babelscope.models import Layout, measured
 from babelscope.models.hooks import first_argument, hook_output, shape_of
 from babelscope.models.marks import mark
+from babelscope.models.modes import gradients_on
 from babelscope.probes.knowledge import FactTable
 from babelscope.sites import Site
-from babelscope.subnetworks.flow import check_reachable, gradients_on
+from babelscope.subnetworks.flow import check_reachable
 from babelscope.subnetworks.places import check_weights_writable
 
 Addition = Callable[[Float[Tensor, "batch token neuron"], Float[Tensor, "..."]], Float[Tensor, "batch token hidden"]]

@@ -9,8 +9,8 @@ from babelscope.artifacts import NeuronSet
 from babelscope.axes import Float, Int64, Tensor
 from babelscope.errors import MeasurementError
 from babelscope.models import measured, origin_of
+from babelscope.models.modes import gradients_on
 from babelscope.subnetworks import Delta
-from babelscope.subnetworks.flow import gradients_on
 
 
 @gradients_on()

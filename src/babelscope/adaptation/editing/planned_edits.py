@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.corpus import tokenize_prompt
+from babelscope.corpus import prefix_of, tokenize_prompt
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.evaluation.continuations import split_continuations
 from babelscope.languages import Language
@@ -148,6 +148,7 @@ def edit_prompts(
     """The edit's prompt after each context; "" stands for none.
 
     The subject's last token is the last one that the prompt has in common with the text that ends at the subject.
+    Raises MeasurementError where the tokenizer joins all of the subject with what follows it, so that it has none.
     """
     prompts = []
     for context in contexts:
@@ -157,10 +158,22 @@ def edit_prompts(
         item = split_continuations(tokenize_prompt(tokenizer, before), [tokenize_prompt(tokenizer, text)])
         through = tokenize_prompt(tokenizer, begin + through_subject(table, edit))
         ids = (*item.prompt, *item.following[0])
-        common = next((at for at, pair in enumerate(zip(through, ids, strict=False)) if pair[0] != pair[1]), None)
-        subject = (min(len(through), len(item.prompt)) if common is None else common) - 1
+        subject = min(common_length(through, ids), len(item.prompt)) - 1
+        before_subject = begin + table.templates[edit.fact.relation][edit.language].partition(SUBJECT)[0].rstrip()
+        ids_before = tokenize_prompt(tokenizer, before_subject) if before_subject else prefix_of(tokenizer)
+        if subject < common_length(ids_before, ids):
+            raise MeasurementError(
+                f"{text!r}: the tokenizer joins the subject with what follows it; expected a token that ends with the "
+                f"subject; put a space behind [X] in the template of {edit.fact.relation} in {edit.language}"
+            )
         prompts.append(EditPrompt(ids, subject, len(item.prompt)))
     return prompts
+
+
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two texts begin with in common."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (left, right) in pairs if left != right), min(len(first), len(second)))
 
 
 def without_object(table: FactTable, edit: FactEdit) -> str:

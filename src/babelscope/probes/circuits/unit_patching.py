@@ -11,6 +11,7 @@ from babelscope.axes import Float, Float64, Int, Tensor
 from babelscope.errors import MeasurementError, SelectionError, SiteError
 from babelscope.models import Edit, Layout
 from babelscope.models.measuring import measured
+from babelscope.models.modes import gradients_on
 from babelscope.probes.circuits.task_prompts import RolePrompt, TaskPair, aligned_places
 from babelscope.sites import Site
 
@@ -171,6 +172,7 @@ def attributed_units(runs: PromptRuns, count: int) -> list[Unit]:
     return [runs.units[place] for place in torch.argsort(total, descending=True, stable=True)[:count].tolist()]
 
 
+@gradients_on()
 def taylor_terms(runs: PromptRuns, sources: Sequence[tuple[int, int]]) -> Float64[Tensor, "unit pair"]:
     """First term of what each unit's patch should do to every taker: ∂LD/∂value · (value_giver - value_taker)."""
     takers = [taker for taker, _ in sources]
@@ -179,8 +181,7 @@ def taylor_terms(runs: PromptRuns, sources: Sequence[tuple[int, int]]) -> Float6
     def adder(layer: int) -> Edit:
         return lambda value: value + leaves[layer][:, : value.shape[1]]
 
-    with torch.enable_grad():
-        total = runs.differences(takers, {layer: adder(layer) for layer in leaves}).sum()
+    total = runs.differences(takers, {layer: adder(layer) for layer in leaves}).sum()
     gradients = torch.autograd.grad(total, list(leaves.values()))
     terms = []
     for value, gradient in zip(runs.values.values(), gradients, strict=True):

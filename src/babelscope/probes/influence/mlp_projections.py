@@ -14,8 +14,9 @@ from babelscope.errors import PrerequisiteError
 from babelscope.evaluation.next_token import at_least_float32
 from babelscope.models import Layout
 from babelscope.models.hooks import first_argument
+from babelscope.models.modes import gradients_on
 from babelscope.probes.influence.kronecker_curvature import LinearRecord
-from babelscope.subnetworks.flow import check_reachable, gradients_on
+from babelscope.subnetworks.flow import check_reachable
 
 Records = dict[str, LinearRecord]
 """By the name of the projection, such as "3.mlp.down_proj"."""

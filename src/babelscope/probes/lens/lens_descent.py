@@ -11,6 +11,7 @@ from babelscope.axes import Float, Float32, Float64, Tensor
 from babelscope.corpus import Batch, TokenDocument, numbered
 from babelscope.errors import MeasurementError
 from babelscope.models import Layout
+from babelscope.models.modes import gradients_on
 from babelscope.probes.lens.lens_squares import least_squares
 from babelscope.probes.lens.logit_lens import LENS_ROWS, lens_logits
 from babelscope.probes.lens.translators import Translators
@@ -107,6 +108,7 @@ class Descent:
         fit_documents = [document for at, document in enumerate(documents) if at not in held_out]
         return cls(layout, fit_documents, [documents[at] for at in sorted(held_out)], pad, generator)
 
+    @gradients_on()
     def fit(self, penalty: float, epochs: int, rate: float, origin: Origin) -> Translators:
         """The descent; each depth keeps what did best on the documents held out, its start included."""
         ridge, sums = least_squares(self.layout, self.seen, self.pad, penalty, origin)

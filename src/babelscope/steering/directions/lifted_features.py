@@ -10,6 +10,7 @@ from babelscope.axes import Bool, Float, Float64, Tensor
 from babelscope.errors import MeasurementError, SelectionError, SteeringError
 from babelscope.languages import Language
 from babelscope.models import eval_mode, layout_of
+from babelscope.models.modes import gradients_on
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.steering.directions.document_samples import DocumentMeans
@@ -137,9 +138,8 @@ def logit_lift(
             )
     read = _folded_norm(model)
     device = layout.device_of(Site(None, "logits"))
-    start = torch.zeros(1, read.shape[1], dtype=layout.head.weight.dtype, device=device)
-    with torch.enable_grad(), eval_mode(model):
-        start.requires_grad_()
+    with gradients_on(), eval_mode(model):
+        start = torch.zeros(1, read.shape[1], dtype=layout.head.weight.dtype, device=device, requires_grad=True)
         logits = layout.logits(start)[0]
         means = [logits[member.to(logits.device)].mean() for member in (raised, lowered)]
         # The head is linear: its gradient is the mean row, whatever holds the weights.

@@ -166,7 +166,8 @@ def choose_row(rows: Sequence[Row], *, max_ratio: float | int = 1.47, min_distin
     """The most successful fluent row, of equals the more fluent; where none is fluent, the most fluent one."""
     fluent = [r for r in rows if r["perplexity_ratio"] <= max_ratio and r["distinct4_ratio"] >= min_distinct]
     if not fluent:
-        return min(rows, key=lambda row: row["perplexity_ratio"])
+        # Nothing is less than NaN: the ratio of answers without a token would win from the first place.
+        return min(rows, key=lambda row: (math.isnan(row["perplexity_ratio"]), row["perplexity_ratio"]))
     return max(fluent, key=lambda row: (row["success"], -row["perplexity_ratio"]))
 
 

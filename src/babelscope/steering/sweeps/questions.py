@@ -1,11 +1,12 @@
 """How a study asks: plain beginnings of documents, or messages to a chat model."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from babelscope.corpus import WHOLE, Corpus, check_apart, has_splits, load_corpus, shard_of
 from babelscope.errors import CorpusError
+from babelscope.languages import Language
 from babelscope.steering.sweeps.steered_answers import Prompt, make_prompts, make_questions
 
 DEV_OF = 3
@@ -84,3 +85,16 @@ def study_prompts(corpus: Corpus, part: str, most: int, chat: ChatPrompts | None
     # Of the languages that were observed: there is no direction away from others.
     questions = part_questions.only([tag for tag in corpus if tag in part_questions] or [*part_questions])
     return make_questions(questions, per_language=max(map(len, questions.values())), system=chat.system)
+
+
+def check_asked(prompts: Mapping[str, Sequence[Prompt]], targets: Sequence[Language]) -> None:
+    """Raise CorpusError for a target without prompts in it, which are its ceiling, or in another language."""
+    for name, group in prompts.items():
+        sources = {prompt.source for prompt in group}
+        if silent := sorted({*targets} - sources):
+            raise CorpusError(f"{name}: no prompt in {', '.join(silent)}, a target; expected some; add questions in it")
+        if len(sources) < 2:
+            raise CorpusError(
+                f"{name}: prompts in {', '.join(sources)} alone; expected some in another language, from which to "
+                "steer; add questions in it"
+            )

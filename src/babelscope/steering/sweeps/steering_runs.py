@@ -22,7 +22,7 @@ from babelscope.steering.sweeps.answer_scores import Score, fluency_by_target, s
 from babelscope.steering.sweeps.baselines import random_directions
 from babelscope.steering.sweeps.curve import CurvePoint, dose_response, grid_edge, widened
 from babelscope.steering.sweeps.decoding import Decoding
-from babelscope.steering.sweeps.questions import ChatPrompts, study_prompts
+from babelscope.steering.sweeps.questions import ChatPrompts, check_asked, study_prompts
 from babelscope.steering.sweeps.steered_answers import Answer, Prompt, Steerer, generate_answers
 from babelscope.steering.sweeps.sweep_grid import ARITHMETIC, STRENGTHS
 
@@ -62,6 +62,8 @@ class SteeringStudy:
     """Targets that the language detector does not know."""
     edge: tuple[str, ...] = ()
     """What of the choice lies at the edge of its grid: see `grid_edge`."""
+    dev_native: tuple[Answer, ...] = ()
+    """The ceiling on development prompts, beside which a choice is made."""
 
 
 def pair_steerer(
@@ -168,12 +170,13 @@ def steering_study(
     def own(name: str, count: int) -> list[Answer]:
         return write([(p, tag) for tag in detectable for p in [q for q in prompts[name] if q.source == tag][:count]])
 
+    dev_native = own("dev", max(16, dev_prompts))
     sweep = partial(
         dose_response,
         model,
         tokenizer,
         vary_sources(prompts["dev"], detectable, dev_prompts),
-        own("dev", max(16, dev_prompts)),
+        dev_native,
         lambda layer, strength: pair_steerer(observation, constant(detectable, layer), constant(detectable, strength)),  # pyright: ignore[reportArgumentType]
         decoding=decoding,
         progress=progress,
@@ -216,14 +219,8 @@ def steering_study(
         directions={tag: mean_direction(observation, target=tag, layer=layer_of[tag]) for tag in detectable},
         not_measurable=tuple(tag for tag in target_tags if tag not in detectable),
         edge=edge,
+        dev_native=tuple(dev_native),
     )
-
-
-def check_asked(prompts: Mapping[str, Sequence[Prompt]], targets: Sequence[Language]) -> None:
-    """Raise CorpusError for a target in which nothing is asked: it would have no native ceiling."""
-    for name, group in prompts.items():
-        if silent := sorted({*targets} - {prompt.source for prompt in group}):
-            raise CorpusError(f"{name}: no prompt in {', '.join(silent)}, a target; expected some; add questions in it")
 
 
 def random_answers(
@@ -336,7 +333,7 @@ def neuron_steering_study(
         model,
         tokenizer,
         vary_sources(prompts, targets, dev_prompts),
-        study.native.answers,
+        study.dev_native,
         lambda layer, strength: steerer(strength),
         layers=[-1],
         decoding=decoding,
