@@ -31,7 +31,7 @@ from babelscope.adaptation.editing.edit_questions import (
     two_step_table,
 )
 from babelscope.adaptation.editing.few_neurons import random_columns, steepest_neurons
-from babelscope.adaptation.editing.greedy_answers import words_of_answer
+from babelscope.adaptation.editing.greedy_answers import begins_with, words_of_answer
 from babelscope.adaptation.editing.planned_edits import (
     consequence_of,
     edit_contexts,
@@ -269,6 +269,12 @@ def test_words_of_an_answer_are_told_apart(tmp_path):
         text: words_of_answer(table, edit, FI, text) for text in ("moskova on", "Moscow is", "Helsinki", "Oslo", "")
     }
     assert [*said.values()] == ["asked", "edit", "asked", "neither", "neither"]
+
+
+def test_an_answer_is_the_longest_name_that_it_begins_with():
+    names = ("Niger", "Nigeria", "Peru")
+    assert begins_with("nigeria.", ("Nigeria",), names) and not begins_with("Nigeria", ("Niger",), names)
+    assert begins_with("Nigerin", ("Niger",), names) and not begins_with("", ("Niger",), names)
 
 
 @pytest.mark.parametrize(

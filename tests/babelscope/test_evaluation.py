@@ -185,6 +185,11 @@ def test_wrong_labels_are_noticed_and_unknown_languages_pass():
     with pytest.raises(CorpusError, match="labelled 'en' are another language"):
         check_labels(swapped)
     check_labels(as_corpus({"tt": corpus["en"]}))
+    # Short lines are neither for nor against the label.
+    finnish = [document.text for document in corpus["fi"]]
+    check_labels(as_corpus({"en": [*finnish[:4], *"1234"]}))
+    with pytest.raises(CorpusError, match="5 of 5 sampled lines labelled 'en'"):
+        check_labels(as_corpus({"en": [*finnish[:5], *map(str, range(20))]}))
 
 
 def test_the_label_of_a_very_long_line_is_checked_by_its_beginning():

@@ -264,3 +264,23 @@ def test_the_lens_has_a_row_per_language_and_depth(reference, table):
     with torch.no_grad():
         leads = lens_by_plain_transformers(model, tokenizer, "Capital of {}:", first)
     assert points[8].first == sum(lead == gold for gold, lead in enumerate(leads)) / 3
+
+
+def test_facts_that_can_be_asked_are_those_with_another_candidate(tmp_path):
+    table = table_of(tmp_path, LINES)
+    for tag in table.languages:
+        by_hand = []
+        for place, fact in enumerate(table.facts):
+            there = all(tag in labels for labels in (table.labels[fact.subject], table.labels[fact.object]))
+            right = {rival.object for rival in table.facts if rival[:2] == fact[:2]}
+            names = {
+                table.labels[rival.object].get(tag)
+                for rival in table.facts
+                if rival.relation == fact.relation and rival.object not in right
+            }
+            if there and tag in table.templates[fact.relation] and names - {None, table.labels[fact.object].get(tag)}:
+                by_hand.append(place)
+                assert {table.labels[entity][tag] for entity in table.candidates(fact, tag)} == (
+                    names - {None} | {table.labels[fact.object][tag]}
+                )
+        assert list(table.asked(tag)) == by_hand and by_hand

@@ -60,7 +60,8 @@ def greedy_answers(
             (recognition,) = judge_answers([text], [tag])
             judged = recognition.language if recognition.verdict in ("right", "mixed", "other language") else None
         words = words_of_answer(table, edit, tag, text)
-        new = begins_with(text, (table.labels[edit.new][tag],))
+        names = entity_labels(table, table.objects(edit.fact.relation, tag), tag)
+        new = begins_with(text, (table.labels[edit.new][tag],), among=names)
         answers.append(
             EditAnswer(method=method, edit=number, language=tag, text=text, words=words, new=new, judged=judged)
         )
@@ -76,6 +77,14 @@ def words_of_answer(table: FactTable, edit: FactEdit, tag: Language, text: str) 
     return "asked" if begins_with(text, asked) else "edit" if begins_with(text, edits) else "neither"
 
 
-def begins_with(text: str, names: tuple[str, ...]) -> bool:
-    """Whether a text begins with one of some names; case does not matter."""
-    return text.casefold().startswith(tuple(name.casefold() for name in names))
+def begins_with(text: str, names: tuple[str, ...], among: tuple[str, ...] = ()) -> bool:
+    """Whether a text begins with one of some names, and with no longer one of `among`; case does not matter.
+
+    "Nigeria" begins with "Niger", and is not it where both are names. Endings behind a name are let pass.
+    """
+    folded = text.casefold()
+
+    def longest(candidates: tuple[str, ...]) -> int:
+        return max((len(name) for name in map(str.casefold, candidates) if folded.startswith(name)), default=0)
+
+    return longest(names) > 0 and longest(names) >= longest(among)

@@ -1,5 +1,6 @@
 """Which facts are edited, and the texts of an edit: its prompts, its contexts and what follows from it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -112,10 +113,11 @@ def plan_edits(table: FactTable, language: Language, *, seed: int) -> list[FactE
     language does not ask, or with several right objects, are left out.
     """
     rng, edits = np.random.default_rng(seed), []
-    questions, asked = [fact[:2] for fact in table.facts], [{*table.asked(tag)} for tag in table.languages]
+    questions = Counter(fact[:2] for fact in table.facts)
+    asked = [{*table.asked(tag)} for tag in table.languages]
     for at in rng.permutation(len(table.facts)).tolist():
         fact = table.facts[at]
-        if questions.count(fact[:2]) > 1 or not all(at in places for places in asked):
+        if questions[fact[:2]] > 1 or not all(at in places for places in asked):
             continue
         rivals = set.intersection(*({*table.candidates(fact, tag)} for tag in table.languages)) - {fact.object}
         if rivals:

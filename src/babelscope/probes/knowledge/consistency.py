@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from babelscope.axes import Bool, Float64, Int, Tensor
-from babelscope.controls import Interval, more_successes_p, percentile_interval, rank_p, wilson_interval
+from babelscope.controls import Interval, one_of_each_p, percentile_interval, rank_p, wilson_interval
 from babelscope.errors import LanguageError
 from babelscope.languages import Language
 from babelscope.probes.knowledge.typed_ranking import NOT_ASKED, Knowledge
@@ -55,7 +55,8 @@ class HomeBias(NamedTuple):
     base: float
     """The same country's share among the wrong answers to these questions in all other languages."""
     p: float
-    """Fisher's exact test, one-sided, that the share is larger than the base."""
+    """One-sided and exact, that so many do, where each wrong answer could as well be another language's to the same
+    question (`one_of_each_p`)."""
 
 
 def rank_consistency(first: Sequence[Sequence[str]], second: Sequence[Sequence[str]]) -> float:
@@ -200,31 +201,30 @@ def home_bias(knowledge: Knowledge, language: str) -> HomeBias:
         if table.homes[tag] & {*scores.candidates} and int(gold[at]) not in homes
     ]
 
-    def wrong(rows: list[int]) -> list[bool]:
-        """Whether each wrong answer to the questions names a home."""
-        return [
-            int(answers[asked_in, at]) in homes
-            for asked_in in rows
-            for at in questions
-            if answers[asked_in, at] not in (NOT_ASKED, gold[at])
-        ]
-
-    asked_here = wrong([row])
     # A language that shares a country with this one is no base for it.
     strangers = [
         place
         for place, name in enumerate(knowledge.languages)
         if place != row and not table.homes[tag] & table.homes.get(name, frozenset())
     ]
-    elsewhere = wrong(strangers)
-    hits, n = sum(asked_here), len(asked_here)
+
+    def wrong(place: int, at: int) -> list[bool]:
+        """Whether the answer in a language to a question names a home, in a list; empty where it is no wrong answer."""
+        answer = answers[place, at]
+        return [int(answer) in homes] if answer not in (NOT_ASKED, gold[at]) else []
+
+    here = {at: wrong(row, at) for at in questions}
+    away = {at: [home for place in strangers for home in wrong(place, at)] for at in questions}
+    hits, n = sum(sum(homes_here) for homes_here in here.values()), sum(map(len, here.values()))
+    elsewhere = [home for homes_away in away.values() for home in homes_away]
+    shares = [float(np.mean([*here[at], *away[at]])) for at in questions if here[at]]
     return HomeBias(
         tag,
         n,
         hits / n if n else math.nan,
         wilson_interval(hits, n) if n else Interval(math.nan, math.nan),
         sum(elsewhere) / len(elsewhere) if elsewhere else math.nan,
-        more_successes_p(hits, n, sum(elsewhere), len(elsewhere)) if n and elsewhere else math.nan,
+        one_of_each_p(hits, shares) if n and elsewhere else math.nan,
     )
 
 

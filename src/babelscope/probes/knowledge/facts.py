@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,17 +47,31 @@ class FactTable:
         """In the order of the table."""
         return tuple(dict.fromkeys(fact.relation for fact in self.facts))
 
+    @cached_property
+    def _objects(self) -> Mapping[str, tuple[str, ...]]:
+        # Looked up for each fact of tens of thousands: read once.
+        objects = defaultdict[str, dict[str, None]](dict)
+        for fact in self.facts:
+            objects[fact.relation][fact.object] = None
+        return {relation: tuple(entities) for relation, entities in objects.items()}
+
+    @cached_property
+    def _right(self) -> Mapping[tuple[str, str], frozenset[str]]:
+        right = defaultdict[tuple[str, str], set[str]](set)
+        for fact in self.facts:
+            right[fact.relation, fact.subject].add(fact.object)
+        return {question: frozenset(entities) for question, entities in right.items()}
+
     def objects(self, relation: str, language: Language) -> tuple[str, ...]:
         """All objects of a relation that have a label in a language: the candidates of typed ranking."""
-        objects = dict.fromkeys(fact.object for fact in self.facts if fact.relation == relation)
-        return tuple(entity for entity in objects if language in self.labels[entity])
+        return tuple(entity for entity in self._objects.get(relation, ()) if language in self.labels[entity])
 
     def candidates(self, fact: Fact, language: Language) -> tuple[str, ...]:
         """The objects that a fact's own is ranked among, each label once.
 
         Other right answers to the same question are left out, and others with the label of the fact's own object.
         """
-        right = {rival.object for rival in self.facts if rival[:2] == fact[:2]} - {fact.object}
+        right = self._right.get(fact[:2], frozenset()) - {fact.object}
         by_label = {self.labels[fact.object].get(language): fact.object}
         for entity in self.objects(fact.relation, language):
             if entity not in right:
@@ -65,14 +80,21 @@ class FactTable:
         return tuple(entity for entity in self.objects(fact.relation, language) if entity in chosen)
 
     def asked(self, language: Language) -> tuple[int, ...]:
-        """Places of the facts that can be asked in a language: template and both labels are there."""
+        """Places of the facts that can be asked in a language: template, labels and another candidate are there."""
         return tuple(
             place
             for place, fact in enumerate(self.facts)
             if language in self.templates[fact.relation]
             and language in self.labels[fact.subject]
-            and len(self.candidates(fact, language)) > 1
             and language in self.labels[fact.object]
+            and self._has_rival(fact, language)
+        )
+
+    def _has_rival(self, fact: Fact, language: Language) -> bool:
+        right, label = self._right[fact[:2]], self.labels[fact.object][language]
+        return any(
+            entity not in right and self.labels[entity].get(language, label) != label
+            for entity in self._objects[fact.relation]
         )
 
     def text(self, relation: str, language: Language, subject: str, object: str) -> str:
