@@ -88,14 +88,13 @@ def read_figures(path: str | Path) -> list[tuple[Figure, FigureCaption]]:
     for number, part in enumerate(re.findall(re.escape(OPEN) + "(.*?)" + re.escape(CLOSE), text, re.DOTALL), start=1):
         place = f"{path}, figure {number}"
         tree = parse_json(part, place, advice=AGAIN)
-        parts = [tree.get(name) for name in ("title", "shows", "data", "layout")] if isinstance(tree, dict) else [None]
-        if [type(part) for part in parts] != [str, str, list, dict]:
+        parts = tree if isinstance(tree, dict) else {}
+        if [type(parts.get(name)) for name in ("title", "shows", "data", "layout")] != [str, str, list, dict]:
             raise ArtifactError(f"{place}: is no figure; expected title, shows, data and layout; {AGAIN}")
-        title, shows, data, layout = parts
         try:
-            figure = Figure(data=data, layout=layout)
+            figure = Figure(data=parts["data"], layout=parts["layout"])
         except (ValueError, TypeError) as err:
             fault = " ".join(str(err).split())[:120]
             raise ArtifactError(f"{place}: plotly does not take it ({fault}); {AGAIN}") from None
-        figures.append((figure, FigureCaption(title, shows)))
+        figures.append((figure, FigureCaption(parts["title"], parts["shows"])))
     return figures

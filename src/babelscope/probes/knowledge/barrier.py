@@ -212,8 +212,7 @@ def barrier_change(
     places = sorted({at for cell in before for at in cell.facts})
     resampled = np.random.default_rng(seed).integers(len(places), size=(RESAMPLES, len(places)))
     changes = []
-    measured = {cell.mixture for cell in before}
-    for mixture in (name for name in MIXTURES if name in measured):
+    for mixture in sorted({cell.mixture for cell in before}, key=[*MIXTURES].index):
         # Summed by fact: questions, right ones before and after, and the change of the drop.
         sums = np.zeros((len(places), 4))
         for old, new in zip(before, after, strict=True):
