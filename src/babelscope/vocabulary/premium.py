@@ -153,7 +153,10 @@ def token_costs(
 def check_parallel(corpus: Corpus, base: Language) -> None:
     """Raise CorpusError or LanguageError, in one line, where languages cannot be compared."""
     if base not in corpus:
-        raise LanguageError(f"no text in {base!r} to compare with; expected it among {', '.join(corpus)}; add it")
+        raise LanguageError(
+            f"no text in {base!r} to compare with; expected it among {', '.join(corpus)}; add it, or compare with "
+            "another language (against)"
+        )
     if len(corpus) < 2:
         raise LanguageError(f"{base!r} came alone; expected another language to compare it with; add one")
     if not corpus.parallel:
