@@ -216,7 +216,7 @@ def _read_config(path: Path, noun: str) -> dict[str, Any]:
     if format_name not in (f"babelscope.{noun}/1", f"babelscope.{noun}/2"):
         kind = kind_of_folder(path)
         what = f"is {kind}" if kind and kind != f"a babelscope {noun}" else f"format {format_name!r}"
-        raise ArtifactError(f"{path}: {what}; expected 'babelscope.{noun}/2'; give the folder of a {noun}")
+        raise ArtifactError(f"{path}: {what}; expected 'babelscope.{noun}/2'; give the folder of one")
     hashes = config.get(HASHES)
     if (format_name == f"babelscope.{noun}/1") != (hashes is None):
         raise ArtifactError(

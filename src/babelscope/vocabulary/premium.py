@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Int64
 from babelscope.controls import Evidence, Interval, percentile_interval
 from babelscope.corpus import Corpus, Texts, as_parallel, encode_texts, say_controls
@@ -47,6 +48,8 @@ class TokenCost(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class TokenCosts:
     """The cost of every language against one of them."""
+
+    __repr__ = shown_by()
 
     costs: tuple[TokenCost, ...]
     against: Language
