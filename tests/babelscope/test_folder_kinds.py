@@ -10,6 +10,7 @@ from conftest import tiny_model
 
 import babelscope as bs
 from babelscope.cli import main
+from babelscope.cli.argument_kinds import SavedAs
 from babelscope.cli.calling import at_home
 from babelscope.errors import ArtifactError, CorpusError
 from babelscope.files.folder_kinds import class_saved, format_of, kind_of_folder
@@ -45,6 +46,12 @@ def test_an_artifact_of_another_kind_is_called_what_it_is(folders):
         bs.NeuronSet.load(folders / "direction")
     with pytest.raises(ArtifactError, match="is a model's folder; expected 'babelscope.Direction/2'"):
         bs.Direction.load(folders / "model")
+
+
+def test_a_flag_of_a_folder_says_what_it_takes(folders):
+    SavedAs(("NeuronSet", "Direction")).check("--steer", folders / "direction")
+    with pytest.raises(ArtifactError, match="^--steer .*adapter: is a PEFT adapter; expected a babelscope D"):
+        SavedAs(("Direction",)).check("--steer", folders / "adapter")
 
 
 def test_a_model_in_the_place_of_text_is_said(folders):

@@ -24,10 +24,10 @@ class Language(str):
             meant = tag_meant(tag)
             several = [word for word in re.split(r"[\s,;]+", tag) if word] if isinstance(tag, str) else []
             advice = "correct the tag" if meant is None else f"write {meant!r}"
-            each = [word if is_tag(word) else tag_meant(word) for word in several]
+            tags = [word if is_tag(word) else tag_meant(word) for word in several]
             # A comma stands between tags; words with a space may be one name, such as Haitian Creole.
-            if len(each) > 1 and all(each) and (meant is None or "," in tag):
-                advice = f"name each by itself: {' '.join(map(str, each))}"
+            if len(tags) > 1 and all(tags) and (meant is None or "," in tag):
+                advice = f"name each by itself: {' '.join(map(str, tags))}"
             raise LanguageError(
                 f"language {tag!r} is unknown; expected a BCP-47 tag such as 'fi', 'zh-Hant' or 'tt'; {advice}"
             )

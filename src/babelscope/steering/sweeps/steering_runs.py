@@ -10,7 +10,6 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Direction, NeuronSet, Observation, Operation, Schedule, SteeringRecipe
-from babelscope.artifacts.shown import shown_by
 from babelscope.corpus import Corpus, check_apart
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.evaluation import known_languages
@@ -42,8 +41,6 @@ class Trial(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class SteeringStudy:
     """Everything a steering study measured."""
-
-    __repr__ = shown_by()
 
     points: tuple[CurvePoint, ...]
     """Dose–response on development prompts."""
