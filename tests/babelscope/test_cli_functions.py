@@ -13,7 +13,6 @@ from babelscope import Direction, Site, SteeringRecipe
 from babelscope.artifacts import Origin
 from babelscope.cli.ablating import drawn_line
 from babelscope.cli.adapt_checks import check_rows, check_shift_layers
-from babelscope.cli.argument_kinds import class_saved
 from babelscope.cli.doctor import kernel_backend
 from babelscope.cli.evaluating import run_perplexity
 from babelscope.cli.flag_conditions import UsedWith, saved_as
@@ -27,6 +26,7 @@ from babelscope.cli.sweeping import sweep_steering
 from babelscope.cli.vocabularies import run_extend, run_trim
 from babelscope.controls import Stability
 from babelscope.errors import ArtifactError, CorpusError, LanguageError, PrerequisiteError, UsageError
+from babelscope.files.folder_kinds import class_saved
 from babelscope.languages import Language
 from babelscope.steering.sweeps import Decoding
 

@@ -11,11 +11,11 @@ from sentence_cases import noise, with_streams
 import babelscope as bs
 from babelscope.cli import main
 from babelscope.cli.probing import run_probe
-from babelscope.errors import ArtifactError, PrerequisiteError, SiteError
+from babelscope.errors import ArtifactError, CorpusError, LanguageError, PrerequisiteError, SiteError
 from babelscope.languages import parse_languages
 from babelscope.probes import PROBES, ProbeJob, distance_tables, probe_findings, read_words
 from babelscope.probes.lens.translations import CONTROL
-from babelscope.probes.probe_runs import measured_and_other, write_findings
+from babelscope.probes.probe_runs import check_probe_texts, measured_and_other, write_findings
 from babelscope.reference import WORDS
 
 FOUR = ("en", "de", "fi", "ru")
@@ -163,6 +163,29 @@ def test_bad_input_is_one_line(job, tmp_path, capsys):
         assert text in err and err.count("\n") == 1, (words, err)
     assert main(["probe", "reference", "reference", "--probe", "lens", "--out", str(out)]) == 1
     assert "already there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("probe", "texts", "word"),
+    [
+        *(
+            (probe, {"en": 20, "fi": 20}, "translations of each other")
+            for probe in ("alignment", "language-id", "trees", "subspaces", "tokenizer")
+        ),
+        *((probe, {"de": 20, "fi": 20}, "expected en") for probe in ("heads", "routing", "values", "alignment")),
+    ],
+)
+def test_text_that_a_probe_cannot_use_is_refused_before_a_model_is_opened(probe, texts, word, tmp_path, capsys):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for tag, lines in texts.items():
+        (corpus / f"{tag}.txt").write_text("".join(f"{tag} line {i}\n" for i in range(lines)))
+    call = ["probe", "nobody/no-model", str(corpus), "--probe", probe, "--split", "all", "--out", str(tmp_path / "out")]
+    assert main(call) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert word in last and "no-model" not in last
+    with pytest.raises((CorpusError, LanguageError), match=word):
+        check_probe_texts(probe, bs.load_corpus(corpus), "en")
 
 
 def test_other_text_is_another_split_or_the_first_half_of_the_whole(tmp_path):

@@ -217,6 +217,9 @@ def test_units_come_by_the_lead_of_their_own_language(tmp_path):
     found = describe_units(sets_of(model), model, tiny_tokenizer(), TEXTS, language="en", top=8, effects=False)
     leads = [unit.rates["en"] - unit.rates["fi"] for unit in found.units]
     assert leads == sorted(leads, reverse=True)
+    assert (
+        str(found) == "\n".join(found.lines()) and len(repr(found).splitlines()) == 1 and "tensor(" not in repr(found)
+    )
     everything = describe_units(sets_of(model), model, tiny_tokenizer(), TEXTS, language="en", top=500, effects=False)
     assert max(unit.lead(LANGUAGES[0]) for unit in everything.units) == leads[0]
     assert all(unit.harm is None and unit.control == "" for unit in everything.units)

@@ -89,6 +89,13 @@ def test_a_setting_that_decides_is_named_with_both_values(edit, words):
         check(origin, model)
 
 
+def test_another_kind_of_model_is_said_by_its_name_alone():
+    origin = origin_of(tiny_model("llama"), None)
+    with pytest.raises(ArtifactError, match=r"another kind of model: llama against gpt2 \(") as error:
+        check(origin, tiny_model("gpt2"))
+    assert "settings differ" not in str(error.value) and "on purpose" not in str(error.value)
+
+
 def test_positions_by_length_make_the_length_decide():
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     plain = {"model_type": "llama", "max_position_embeddings": 128, "rope_parameters": {"rope_type": "default"}}

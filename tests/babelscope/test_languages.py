@@ -69,6 +69,17 @@ def test_a_word_that_names_no_language_suggests_none(word):
         Language.parse(word)
 
 
+@pytest.mark.parametrize("word", ["fi,ru,zh", "fi, ru; zh", "fi ru zh", "Finnish,rus,zh"])
+def test_several_tags_in_one_word_are_told_apart(word):
+    with pytest.raises(LanguageError, match="name each by itself: fi ru zh$"):
+        Language.parse(word)
+
+
+def test_a_name_of_two_words_is_one_language():
+    with pytest.raises(LanguageError, match="write 'ht'$"):
+        Language.parse("Haitian Creole")
+
+
 def test_a_language_has_its_name_in_english():
     assert [Language(tag).english_name for tag in ("fi", "zh-Hant", "pt-BR")] == [
         "Finnish",

@@ -62,6 +62,7 @@ def test_every_probe_of_the_catalogue_is_a_function_of_a_job():
             "task_scores",
             "concept",
         }, name
+        assert entry.needs <= {"parallel", "against"}, name
     assert readers_of("checkpoints") == ("concepts", "checkpoints") and "lens" in readers_of("words")
     assert set(readers_of("sentences")) == {"alignment", "language-id", "trees", "subspaces", "routing"}
 

@@ -1,5 +1,11 @@
 """What a notebook shows of artifacts, by hand."""
 
+import importlib
+import re
+from dataclasses import dataclass, fields, is_dataclass
+
+import numpy as np
+import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
 
@@ -42,3 +48,46 @@ def test_artifacts_are_shown_in_one_line():
     for artifact in (observation, sets, direction, recipe, direction.origin, *recipe):
         assert len(repr(artifact)) < 300 and "tensor(" not in repr(artifact), artifact
     assert {NeuronSet, Direction, Operation} <= {type(artifact) for artifact in (sets, direction, *recipe)}
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A result as probes give it."""
+
+    __repr__ = shown_by()
+
+    tags: tuple[str, ...]
+    share: torch.Tensor
+    table: np.ndarray
+    parts: tuple[object, ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A part of a result, of one number or of many."""
+
+    numbers: tuple[int, ...]
+
+
+def test_a_result_without_names_is_shown_by_all_its_fields():
+    cells = (Cell((1,)), Cell(tuple(range(0, 900, 3))))
+    result = Found(("en", "fi"), torch.zeros(2, 3), np.zeros((4, 5)), cells, "word " * 40)
+    assert repr(result) == (
+        "<Found tags=('en', 'fi'), share=float32[2, 3], table=float64[4, 5], parts=(Cell(numbers=(1,)), <Cell>), "
+        f"note='{'word ' * 24}…'>"
+    )
+
+
+PLACES = ("probes", "adaptation", "steering.sweeps", "steering.directions", "report.dashboards")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_results_with_arrays_are_one_line_in_a_notebook(place):
+    module = importlib.import_module(f"babelscope.{place}")
+    for name in module.__all__:
+        kind = getattr(module, name)
+        if isinstance(kind, type) and is_dataclass(kind):
+            types = {field.name: str(field.type) for field in fields(kind)}
+            arrays = [field for field, kind_of in types.items() if re.search(r"Tensor|Float|Int\d|Bool\[", kind_of)]
+            assert not arrays or kind.__repr__.__module__ == "babelscope.artifacts.shown", (name, arrays)

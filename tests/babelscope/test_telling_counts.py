@@ -11,6 +11,7 @@ from babelscope.cli.readable import aligned, result_lines, value_text
 from babelscope.cli.telling_counts import (
     ablation_lines,
     direction_lines,
+    few_document_lines,
     plan_lines,
     set_lines,
     share_text,
@@ -36,6 +37,14 @@ def test_figures_stand_in_words():
         "the Observation would take 1.5 MB of disk: mlp_gate of 2 layers, logits",
     ]
     assert "(all text)" in plan_lines(plan, None)[0]
+
+
+def test_text_of_too_few_documents_for_identify_is_said():
+    texts = {"en": [f"a b {i}" for i in range(200)], "fi": ["b d f"]}
+    observation = observe(tiny_model("llama"), tiny_tokenizer(), texts, sites=["0.mlp_gate"], shards=32)
+    (line,) = few_document_lines(observation, 32)
+    assert line.startswith("few documents were read, fi in 1 of 32 shards: ") and "--tokens-per-language" in line
+    assert few_document_lines(observation, 4) == []
 
 
 def test_fields_of_a_result_are_read_without_braces():

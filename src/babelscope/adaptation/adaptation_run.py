@@ -16,6 +16,7 @@ from babelscope.adaptation.representations import first_documents, mean_cosine, 
 from babelscope.adaptation.trained_change import Trained, trained_change
 from babelscope.adapters.lora_adapter import LoraAdapter
 from babelscope.artifacts import NeuronSet
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float32, Float64, Tensor
 from babelscope.corpus import Corpus
 from babelscope.errors import PrerequisiteError
@@ -59,6 +60,8 @@ class BeforeAfter(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Adaptation:
     """What one run gave."""
+
+    __repr__ = shown_by()
 
     method: Method
     trained: int
@@ -236,6 +239,8 @@ class Reading(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Ruler:
     """What the model was before, to measure it by."""
+
+    __repr__ = shown_by()
 
     material: Material
     before: dict[Language, float]

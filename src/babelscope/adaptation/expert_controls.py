@@ -18,6 +18,7 @@ from babelscope.adaptation.family_experts import (
     train_layers,
 )
 from babelscope.adapters.merged import export_mixture
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import Evidence, write_evidence
 from babelscope.controls.intervals import Interval, ratio_interval
@@ -40,6 +41,8 @@ FAMILIES, RANDOM, DENSE = "families", "random families", "dense"
 @dataclass(frozen=True, eq=False)
 class ExpertStudy:
     """What experts of language families gave, beside two controls on the same tokens."""
+
+    __repr__ = shown_by()
 
     mixture: LateExperts
     """Trained on the families."""

@@ -13,6 +13,7 @@ from babelscope.adaptation.adaptation_run import adapt
 from babelscope.adaptation.material import Material
 from babelscope.adaptation.methods import Method
 from babelscope.artifacts import NeuronSet
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64
 from babelscope.corpus import Corpus, check_apart
 from babelscope.errors import LanguageError, MeasurementError
@@ -31,6 +32,8 @@ FEWEST = 4
 @dataclass(frozen=True, eq=False)
 class TransferMatrix:
     """What training on each language gave every language."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     """Sources in rows, targets in columns."""

@@ -40,6 +40,8 @@ WITHOUT_EFFECT = re.compile(
 )
 """Settings that change no hidden state of a pass in eval mode: of the tokens, of training, output, storage, generation.
 Whether the head is tied to the embeddings is told by the weights, not by the switch."""
+OTHER_KIND = "another kind of model"
+"""Begins the difference of two models that no artifact can be moved between."""
 VOCABULARY_MARK = "babelscope_vocabulary"
 """Name in the configuration of a model whose vocabulary was changed, for what it was before: "settings", such as the
 number of entries, and the hashes of the tokenizers "before" and "after"."""
@@ -273,6 +275,9 @@ def _settings_apart(a: Origin, b: Origin) -> str:
             f"a hash of the whole configuration, as earlier versions made it {hashes}: any setting of it may differ, "
             "one without effect too; make the artifact again where the model is the same"
         )
+    kinds = [origin.config.get("model_type") for origin in (a, b)]
+    if all(kinds) and kinds[0] != kinds[1]:
+        return f"{OTHER_KIND}: {kinds[0]} against {kinds[1]} {hashes}"
     differing = list(_apart(a.config, b.config))
     return f"settings differ: {', '.join(differing[:6])}{' …' if len(differing) > 6 else ''} {hashes}"
 

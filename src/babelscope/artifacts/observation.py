@@ -11,7 +11,7 @@ import torch
 from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.possible_sums import check_counts
-from babelscope.artifacts.shown import shown_by
+from babelscope.artifacts.shown import short_text, shown_by
 from babelscope.artifacts.storage import (
     SavedFolder,
     as_list,
@@ -155,7 +155,8 @@ class Observation(HubArtifact):
         layers = self[at].layers
         if layer not in layers:
             raise SiteError(
-                f"site '{layer}.{at}' was not observed; expected a layer of {layers}; choose one, or observe it"
+                f"site '{layer}.{at}' was not observed; expected a layer of {short_text(layers)}; choose one, or "
+                "observe it"
             )
         return layers.index(layer)
 

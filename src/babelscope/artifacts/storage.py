@@ -20,6 +20,7 @@ import torch
 from babelscope.artifacts.identity import Origin, read_origin
 from babelscope.axes import Tensor
 from babelscope.errors import ArtifactError, SteeringError, ToolkitError
+from babelscope.files.folder_kinds import kind_of_folder
 from babelscope.files.state_folder import hash_json
 from babelscope.files.strict_json import parse_json, read_json
 from babelscope.files.tensor_files import read_tensors, write_tensors
@@ -213,7 +214,9 @@ def _read_config(path: Path, noun: str) -> dict[str, Any]:
     config = read_json(_plain_file(path, CONFIG), most_bytes=CONFIG_LIMIT, advice=ADVICE)
     format_name = config.get("format") if isinstance(config, dict) else None
     if format_name not in (f"babelscope.{noun}/1", f"babelscope.{noun}/2"):
-        raise ArtifactError(f"{path}: format {format_name!r}; expected 'babelscope.{noun}/2'; open it as what it is")
+        kind = kind_of_folder(path)
+        what = f"is {kind}" if kind and kind != f"a babelscope {noun}" else f"format {format_name!r}"
+        raise ArtifactError(f"{path}: {what}; expected 'babelscope.{noun}/2'; give the folder of one")
     hashes = config.get(HASHES)
     if (format_name == f"babelscope.{noun}/1") != (hashes is None):
         raise ArtifactError(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from babelscope.adaptation.result_file import RESULT
 from babelscope.cli.adapt_checks import check_rows, check_shift_layers
-from babelscope.cli.argument_kinds import alone, checkpoint_of, class_saved, free
+from babelscope.cli.argument_kinds import alone, checkpoint_of, free
 from babelscope.cli.arguments import (
     Device,
     Model,
@@ -36,6 +36,7 @@ from babelscope.cli.quantities import (
     Tokens,
 )
 from babelscope.cli.telling import Told
+from babelscope.files.folder_kinds import class_saved
 from babelscope.files.strict_json import read_json
 from babelscope.files.writing import discard, new_folder, write_text
 

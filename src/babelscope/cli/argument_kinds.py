@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from babelscope.corpus.corpus_names import may_be_hub_id
 from babelscope.errors import ArtifactError, CorpusError, PrerequisiteError, ToolkitError, UsageError
-from babelscope.files.strict_json import read_json
+from babelscope.files.folder_kinds import format_of, kind_of_folder
 from babelscope.files.writing import locked
 from babelscope.sites import Site, check_at
 
@@ -70,27 +70,12 @@ def checkpoint_of(out: Path, *, resume: bool) -> Path:
     return checkpoint
 
 
-def format_of(path: Path) -> str:
-    """What kind of artifact a folder says it is; empty where it says nothing."""
-    file = path / "config.json"
-    config = (
-        read_json(file, advice="expected an artifact, such as a Direction or SteeringRecipe") if file.is_file() else {}
-    )
-    kind = config.get("format") if isinstance(config, dict) else None
-    return "" if kind is None else str(kind)
-
-
-def class_saved(path: Path) -> str:
-    """The class of what a folder holds, such as Direction; empty where it holds no artifact."""
-    return format_of(path).removeprefix("babelscope.").partition("/")[0]
-
-
 @dataclass(frozen=True)
 class SavedAs:
     """A folder in which this library saved one of some kinds."""
 
     kinds: tuple[str, ...]
-    otherwise: str = "open it as what it is"
+    otherwise: str = "give the folder of one"
     """What to do with another artifact."""
 
     def check(self, flag: str, path: Path) -> None:
@@ -101,7 +86,8 @@ class SavedAs:
         kind = format_of(path)
         if not kind.startswith(tuple(f"babelscope.{kind}/" for kind in self.kinds)):
             raise ArtifactError(
-                f"{flag} {path}: format {kind or None!r}; expected a babelscope {expected}; {self.otherwise}"
+                f"{flag} {path}: is {kind_of_folder(path) or 'no artifact'}; expected a babelscope {expected}; "
+                f"{self.otherwise}"
             )
 
 

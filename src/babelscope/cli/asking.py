@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from babelscope.artifacts import SteeringRecipe
-from babelscope.cli.argument_kinds import format_of
 from babelscope.cli.saved import open_recipe
 from babelscope.corpus import COMPRESSED, check_unicode, text_lines
 from babelscope.errors import ChatError, CorpusError
+from babelscope.files.folder_kinds import format_of
 from babelscope.files.strict_json import parse_json
 from babelscope.languages import Language
 from babelscope.steering.sweeps import ChatPrompts, Prompt, ask_as_chat

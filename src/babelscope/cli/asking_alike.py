@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.argument_kinds import ByFunction, SavedAs, alone, checkpoint_of, format_of, free
+from babelscope.cli.argument_kinds import ByFunction, SavedAs, alone, checkpoint_of, free
 from babelscope.cli.arguments import Device, Dtype, File, Model, Out, Result, Tag
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, CountOrNone, Draws, NewTokens, Seed, Strength
 from babelscope.cli.telling import Told
 from babelscope.errors import CorpusError
+from babelscope.files.folder_kinds import format_of
 from babelscope.languages import Language
 
 DIRECTION = UsedWith(

@@ -25,7 +25,7 @@ from babelscope.cli.finished_calls import kept_call
 from babelscope.cli.flag_conditions import Call, UsedWith
 from babelscope.cli.telling import print_log_lines
 from babelscope.cli.verbs import VERBS
-from babelscope.errors import UsageError
+from babelscope.errors import ArtifactError, UsageError
 
 Parameters = Mapping[str, Parameter]
 MAY_REPEAT = ("also", "checkpoints", "general")
@@ -99,9 +99,20 @@ def check_arguments(parameters: Parameters, typed: Set[str], call: Call) -> None
         for kind, value in product((kind for kind in kinds if not isinstance(kind, UsedWith)), values):
             if value is None:
                 continue
-            kind.check(flag_of(parameter), value)
+            check_in_place(kind, parameter, value, parameters)
             if isinstance(kind, NewPath) and not call.get("resume"):
                 free(value)
+
+
+def check_in_place(kind: Any, parameter: Parameter, value: Any, parameters: Parameters) -> None:
+    """Check a value; where it is another thing than its place takes, the message also has the order of the places."""
+    try:
+        kind.check(flag_of(parameter), value)
+    except ArtifactError as err:
+        order = [flag_of(place) for place in parameters.values() if place.kind is not Parameter.KEYWORD_ONLY]
+        if parameter.kind is Parameter.KEYWORD_ONLY or len(order) < 2:
+            raise
+        raise type(err)(f"{err}; the order is {' '.join(order)}") from err
 
 
 def check_each_once(flag: str, values: Sequence[Any]) -> None:
@@ -204,11 +215,19 @@ def parsed(verb: str, function: Callable[..., Result], words: list[str]) -> dict
     box = io.StringIO()
     try:
         with redirect_stderr(box):
-            return tyro.cli(arguments, args=words, prog=f"babelscope {verb}")
+            call = tyro.cli(arguments, args=words, prog=f"babelscope {verb}")
     except SystemExit as end:
         if not end.code:
             raise
         raise UsageError(f"{unboxed(box.getvalue())}; see `babelscope {verb} --help`") from end
+    return {name: at_home(value) for name, value in call.items()}
+
+
+def at_home(value: Any) -> Any:
+    """A path with ~ written out, which a shell leaves as it is behind --out= and in quotes; else the value itself."""
+    if isinstance(value, tuple):
+        return tuple(map(at_home, value))
+    return value.expanduser() if isinstance(value, Path) else value
 
 
 def with_hint(parameter: Parameter) -> Any:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.argument_kinds import SavedAs, class_saved, free
+from babelscope.cli.argument_kinds import SavedAs, free
 from babelscope.cli.arguments import Device, Dtype, Model, Out, Result
 from babelscope.cli.flag_conditions import UsedWith, saved_as
 from babelscope.cli.quantities import Strength
 from babelscope.errors import UsageError
+from babelscope.files.folder_kinds import class_saved
 
 if TYPE_CHECKING:
     import torch

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from babelscope.cli.argument_kinds import format_of
 from babelscope.errors import UsageError
+from babelscope.files.folder_kinds import format_of
 
 Call = Mapping[str, Any]
 """The arguments of a call by name, as they were understood."""

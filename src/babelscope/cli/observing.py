@@ -150,12 +150,13 @@ def run_observe(
         return observation, resumed
 
     if rank.world == 1:
-        from babelscope.cli.telling_counts import tokens_text
+        from babelscope.cli.telling_counts import few_document_lines, tokens_text
 
         observation, resumed = read(out, checkpoint)
         fields = {"out": str(out), "tokens": observation.tokens, "resumed_tokens": resumed}
         before = f"; {resumed:,} of them by the run that was interrupted" if resumed else ""
-        return Told(fields, [f"tokens counted: {tokens_text(observation.tokens)}{before}; saved in {out}"])
+        line = f"tokens counted: {tokens_text(observation.tokens)}{before}; saved in {out}"
+        return Told(fields, [line, *(few_document_lines(observation, shards) if part == (0, 1) else ())])
     targets = [out.with_name(f"{out.name}.part{number}of{rank.world}") for number in range(rank.world)]
     target = targets[rank.number]
     checkpoint = checkpoint_of(target, resume=resume)

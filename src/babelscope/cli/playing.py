@@ -10,10 +10,11 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.argument_kinds import SavedAs, class_saved
+from babelscope.cli.argument_kinds import SavedAs
 from babelscope.cli.arguments import Device, Dtype, Model, Result
 from babelscope.cli.quantities import Port, Seed, Temperature
 from babelscope.errors import PrerequisiteError, UsageError
+from babelscope.files.folder_kinds import class_saved
 
 log = logging.getLogger(__name__)
 

@@ -115,7 +115,7 @@ def run_probe(
     from babelscope.models import open_model
     from babelscope.probes import ProbeJob, Translators, read_task_scores, read_words, run_probes
     from babelscope.probes.lens.cloze import read_cloze
-    from babelscope.probes.probe_runs import measured_and_other
+    from babelscope.probes.probe_runs import check_probe_texts, measured_and_other
     from babelscope.reference import CLOZE, WORDS
     from babelscope.runs import environment
     from babelscope.study.plan import plan_of_model
@@ -126,6 +126,8 @@ def run_probe(
     table = read_words(words) if words else None
     scores = read_task_scores(task_scores) if task_scores else None
     texts, other_texts = measured_and_other(corpus, languages, split, other_split, parallel)
+    if probe != "all":
+        check_probe_texts(probe, texts, against)
     tuned = Translators.load(translators) if translators else None
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     words_hash = hash_file(WORDS if words == "reference" else Path(words)) if words else ""

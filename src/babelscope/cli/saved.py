@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from babelscope.artifacts import Direction, SteeringRecipe
-from babelscope.cli.argument_kinds import format_of
 from babelscope.controls import Stability
 from babelscope.errors import ArtifactError
+from babelscope.files.folder_kinds import format_of, kind_of_folder
 from babelscope.languages import Language
 
 
@@ -23,8 +23,8 @@ def open_recipe(path: Path, strength: float, unit: Literal["raw", "unit", "relat
         )
     if path.is_dir() and not kind.startswith("babelscope.SteeringRecipe/"):
         raise ArtifactError(
-            f"{path}: format {kind or None!r}; expected a Direction, SteeringRecipe or, for steer, a Delta; open it as "
-            "what it is"
+            f"{path}: is {kind_of_folder(path) or 'no artifact'}; expected a Direction, SteeringRecipe or, for steer, "
+            "a Delta; give the folder of one"
         )
     if not path.is_dir():
         raise ArtifactError(f"{path}: no such folder; expected a Direction, SteeringRecipe or Delta; correct the path")

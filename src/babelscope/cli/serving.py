@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.argument_kinds import ByFunction, SavedAs, class_saved
+from babelscope.cli.argument_kinds import ByFunction, SavedAs
 from babelscope.cli.arguments import Device, Dtype, Model, Result
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.playing import check_port
 from babelscope.cli.quantities import Port, Strength
 from babelscope.errors import UsageError
+from babelscope.files.folder_kinds import class_saved
 
 log = logging.getLogger(__name__)
 

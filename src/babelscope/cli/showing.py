@@ -61,9 +61,9 @@ def run_show(
     """
     from babelscope.artifacts import NeuronSet
     from babelscope.artifacts.feature_set import FeatureSet
-    from babelscope.cli.argument_kinds import format_of
     from babelscope.corpus import load_corpus
     from babelscope.features import load_sae
+    from babelscope.files.folder_kinds import format_of
     from babelscope.models import open_model
     from babelscope.report.dashboards import describe_units, write_dashboard
 

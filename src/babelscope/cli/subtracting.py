@@ -6,9 +6,10 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from babelscope.cli.argument_kinds import class_saved, free
+from babelscope.cli.argument_kinds import free
 from babelscope.cli.arguments import Out, Result
 from babelscope.errors import UsageError
+from babelscope.files.folder_kinds import class_saved
 
 LORA = "LoRA"
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from babelscope.artifacts import Direction, NeuronSet
+from babelscope.artifacts import Direction, NeuronSet, Observation
 from babelscope.artifacts.stream import LayerStream
 from babelscope.cli.readable import aligned
-from babelscope.controls import Stability
+from babelscope.controls import FEWEST_SHARDS, Stability
 from babelscope.languages import Language
+from babelscope.study.texts import FEWEST_READ
 
 if TYPE_CHECKING:
     # Not loaded for the verbs that open no model: both come with transformers.
@@ -25,6 +26,21 @@ def share_text(share: float, digits: int = 1) -> str:
 def tokens_text(tokens: Mapping[Language, int]) -> str:
     """Tokens by language as words."""
     return ", ".join(f"{tag} {count:,}" for tag, count in tokens.items())
+
+
+def few_document_lines(observation: Observation, shards: int) -> list[str]:
+    """What `identify` would refuse later: tokens of too few documents; nothing where enough shards hold text.
+
+    shards: into how many the documents were dealt; of fewer than `identify` wants, somebody asked for fewer.
+    """
+    filled = (observation.shard_tokens > 0).sum(dim=0).tolist()
+    few = [f"{tag} in {count}" for tag, count in zip(observation.languages, filled, strict=True) if count < FEWEST_READ]
+    if not few or shards < FEWEST_SHARDS:
+        return []
+    return [
+        f"few documents were read, {', '.join(few)} of {shards} shards: identify draws no intervals from fewer than "
+        f"{FEWEST_READ}; give more text or a larger --tokens-per-language"
+    ]
 
 
 def plan_lines(plan: "ObservationPlan", limit: int | None) -> list[str]:

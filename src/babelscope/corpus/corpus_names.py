@@ -13,6 +13,7 @@ def check_corpus_name(name: str) -> None:
 
     An id of the hub is only looked up later.
     """
+    name = os.path.expanduser(name)
     if name == "reference" or os.path.isdir(name):
         return
     if os.path.isfile(name) and file_kind(Path(name)) in TABLES:

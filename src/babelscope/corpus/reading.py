@@ -23,6 +23,7 @@ from babelscope.corpus.splits import (
 )
 from babelscope.corpus.text_files import each_document, find_files, read_documents, split_of, unread_names
 from babelscope.errors import CorpusError
+from babelscope.files.folder_kinds import kind_of_folder
 from babelscope.languages import Language, parse_languages
 from babelscope.reference import CORPUS as REFERENCE_CORPUS
 from babelscope.upstream.hub_answers import no_data_set
@@ -64,7 +65,7 @@ def load_corpus(
     if not isinstance(name, str | os.PathLike):
         raise CorpusError(f"corpus {name!r} came; expected 'reference', a folder or a data set of the hub; name one")
     check_corpus_name(str(name))
-    path = REFERENCE_CORPUS if name == "reference" else Path(name)
+    path = REFERENCE_CORPUS if name == "reference" else Path(os.path.expanduser(name))
     if os.path.isfile(path):  # False for a name too long, where pathlib raises
         return load_file(path, name_of(name, conversation), languages, split, conversation, parallel)
     if not os.path.isdir(path):
@@ -100,6 +101,11 @@ def load_folder(
     tags = parse_languages(languages) if languages is not None else tuple(sorted(files))
     unread = unread_names(folder, languages)
     there = shortened(sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in folder.iterdir()))
+    if not tags and (kind := kind_of_folder(path)):
+        raise CorpusError(
+            f"{path}: is {kind}; expected the folder of a corpus, with {FILE_FORMS}; check the path, and that the "
+            "model stands before the corpus"
+        )
     if not tags:
         raise CorpusError(
             f"{folder}: no <tag>.txt or <tag>.jsonl in it for split {split!r}, but {there or 'nothing'}; expected "

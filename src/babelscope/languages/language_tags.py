@@ -1,5 +1,6 @@
 """Language codes: parsed once, compared as canonical BCP-47 tags."""
 
+import re
 from collections.abc import Iterable
 
 import langcodes
@@ -21,7 +22,12 @@ class Language(str):
         """Canonical form of a tag; raises LanguageError for a tag that no registry knows, naming the one meant."""
         if not is_tag(tag):
             meant = tag_meant(tag)
+            several = [word for word in re.split(r"[\s,;]+", tag) if word] if isinstance(tag, str) else []
             advice = "correct the tag" if meant is None else f"write {meant!r}"
+            tags = [word if is_tag(word) else tag_meant(word) for word in several]
+            # A comma stands between tags; words with a space may be one name, such as Haitian Creole.
+            if len(tags) > 1 and all(tags) and (meant is None or "," in tag):
+                advice = f"name each by itself: {' '.join(map(str, tags))}"
             raise LanguageError(
                 f"language {tag!r} is unknown; expected a BCP-47 tag such as 'fi', 'zh-Hant' or 'tt'; {advice}"
             )

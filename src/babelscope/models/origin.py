@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.identity import (
+    OTHER_KIND,
     SCHEME,
     Origin,
     body_settings,
@@ -199,10 +200,15 @@ def check_made_for(origin: Origin, model: CausalModel, tokenizer: PreTrainedToke
     """
     difference, name = model_difference(origin, model, tokenizer)
     if difference:
+        by_force = (
+            ""
+            if difference.startswith(OTHER_KIND)
+            else ", or, to use it here on purpose, give it this origin: "
+            "dataclasses.replace(…, origin=babelscope.origin_of(model, tokenizer))"
+        )
         raise ArtifactError(
             f"{what}: made for {origin.model!r}, came with {name!r}: {difference}; expected the same model and "
-            "tokenizer; open the one it was made with, or, to use it here on purpose, give it this origin: "
-            "dataclasses.replace(…, origin=babelscope.origin_of(model, tokenizer))"
+            f"tokenizer; open the one it was made with{by_force}"
         )
 
 

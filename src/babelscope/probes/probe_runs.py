@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from babelscope.controls import write_evidence
-from babelscope.corpus import WHOLE, Corpus, load_corpus
+from babelscope.corpus import WHOLE, Corpus, Texts, load_corpus
 from babelscope.errors import LanguageError, PrerequisiteError, ToolkitError
 from babelscope.figures import write_figure
 from babelscope.files.writing import discard, new_folder
+from babelscope.languages import Language
 from babelscope.probes.catalogue import PROBES
 from babelscope.probes.figure_captions import caption_of
+from babelscope.probes.geometry.sentences import parallel_corpus
 from babelscope.probes.probe_job import Findings, ProbeJob
+from babelscope.probes.shard_sums import check_english
 
 
 class ProbeRun(NamedTuple):
@@ -39,7 +42,20 @@ def probe_findings(name: str, job: ProbeJob) -> Findings:
     if name not in PROBES:
         raise PrerequisiteError(f"probe {name!r} came; expected one of {', '.join(PROBES)}; correct it")
     entry = PROBES[name]
+    check_probe_texts(name, job.texts, job.against)
     return getattr(import_module(f"babelscope.probes.{entry.module}"), entry.function)(job)
+
+
+def check_probe_texts(name: str, texts: Texts, against: str) -> None:
+    """Raise CorpusError or LanguageError where text lacks what a probe needs; no model has to be opened to tell.
+
+    name: one of `PROBES`. texts: what is measured. against: the language that others are compared with.
+    """
+    needs = PROBES[name].needs
+    if "against" in needs:
+        check_english(tuple(map(Language.parse, texts)), against)
+    if "parallel" in needs:
+        parallel_corpus(texts)
 
 
 Stages = Callable[[str, Callable[[], Mapping[str, Any]]], Mapping[str, Any]]

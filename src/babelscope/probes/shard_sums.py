@@ -51,5 +51,6 @@ def check_english(languages: Sequence[Language], against: str) -> None:
     """Raise LanguageError where there is nothing to compare with."""
     if Language.parse(against) not in languages or len(languages) < 2:
         raise LanguageError(
-            f"{', '.join(languages)} came; expected {against} and at least one other language; add the missing text"
+            f"{', '.join(languages)} came; expected {against} and at least one other language; add the missing text, "
+            "or compare with another language (against)"
         )

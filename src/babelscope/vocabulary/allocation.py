@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64
 from babelscope.controls import Evidence, Interval, percentile_interval
 from babelscope.corpus import Texts, as_corpus, encode_texts, say_controls
@@ -50,6 +51,8 @@ class VocabularyOverlap(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class VocabularyAllocation:
     """The vocabulary by language and by pair."""
+
+    __repr__ = shown_by()
 
     shares: tuple[VocabularyShare, ...]
     overlaps: tuple[VocabularyOverlap, ...]

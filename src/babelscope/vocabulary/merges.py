@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Int64
 from babelscope.corpus import Corpus
 from babelscope.languages import Language
@@ -38,6 +39,8 @@ class CountChange(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class PairHistory:
     """Counts of neighbouring symbols before each merge, as the start and the changes; unit: occurrences."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     n_bytes: Float64[np.ndarray, " language"]

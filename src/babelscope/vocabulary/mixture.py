@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64
 from babelscope.controls import Evidence, percentile_interval
 from babelscope.corpus import Corpus, Document, Texts, as_corpus
@@ -26,6 +27,8 @@ WIDEST = 0.1
 @dataclass(frozen=True, eq=False)
 class TrainingShares:
     """Inferred shares, with intervals over resampled documents and the share that a decoy text got."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     share: Float64[np.ndarray, " language"]

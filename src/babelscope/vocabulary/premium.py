@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Int64
 from babelscope.controls import Evidence, Interval, percentile_interval
 from babelscope.corpus import Corpus, Texts, as_parallel, encode_texts, say_controls
@@ -47,6 +48,8 @@ class TokenCost(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class TokenCosts:
     """The cost of every language against one of them."""
+
+    __repr__ = shown_by()
 
     costs: tuple[TokenCost, ...]
     against: Language
@@ -153,7 +156,10 @@ def token_costs(
 def check_parallel(corpus: Corpus, base: Language) -> None:
     """Raise CorpusError or LanguageError, in one line, where languages cannot be compared."""
     if base not in corpus:
-        raise LanguageError(f"no text in {base!r} to compare with; expected it among {', '.join(corpus)}; add it")
+        raise LanguageError(
+            f"no text in {base!r} to compare with; expected it among {', '.join(corpus)}; add it, or compare with "
+            "another language (against)"
+        )
     if len(corpus) < 2:
         raise LanguageError(f"{base!r} came alone; expected another language to compare it with; add one")
     if not corpus.parallel:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import percentile_interval
 from babelscope.errors import MeasurementError
@@ -53,6 +54,8 @@ class PatchEffect(NamedTuple):
 @dataclass(frozen=True)
 class PatchTable:
     """Effects by layer and position group."""
+
+    __repr__ = shown_by()
 
     effects: tuple[PatchEffect, ...]
     at: str

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import benjamini_hochberg, percentile_interval, rank_p
 from babelscope.errors import CorpusError, MeasurementError
@@ -31,6 +32,8 @@ SIGN_FLIPS = 4999
 @dataclass(frozen=True, eq=False)
 class UnitEffects:
     """What patching each unit does in one task and language."""
+
+    __repr__ = shown_by()
 
     task: str
     language: Language

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import percentile_interval, rank_p
 from babelscope.errors import LanguageError, SelectionError
@@ -33,6 +34,8 @@ class Circuit(NamedTuple):
 @dataclass(frozen=True)
 class CircuitScore:
     """A circuit measured on pairs that it was not chosen on."""
+
+    __repr__ = shown_by()
 
     circuit: Circuit
     on: Language

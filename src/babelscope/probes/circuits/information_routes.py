@@ -11,6 +11,7 @@ from einops import einsum, rearrange
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float, Float64, Tensor
 from babelscope.errors import SelectionError, SiteError
 from babelscope.models import Layout
@@ -49,6 +50,8 @@ class RouteEdge(NamedTuple):
 @dataclass(frozen=True)
 class Route:
     """What is left of a pass when it is followed back from its last token over important edges."""
+
+    __repr__ = shown_by()
 
     edges: tuple[RouteEdge, ...]
     """From the last layer to the first."""

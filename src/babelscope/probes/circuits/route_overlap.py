@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import rank_p
 from babelscope.controls.intervals import ratio_interval
@@ -30,6 +31,8 @@ SCRAMBLED = "the same words in random order, the last one in its place"
 @dataclass(frozen=True, eq=False)
 class HeadRoutes:
     """What each head carries on the routes of a task's prompts in one language."""
+
+    __repr__ = shown_by()
 
     task: str
     language: Language

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import rank_p
 from babelscope.controls.shards import generator_of
@@ -26,6 +27,8 @@ from babelscope.sites import Site
 @dataclass(frozen=True, eq=False)
 class ClampedConcept:
     """Rise of the concept's tokens by whose experts are clamped and whose text is read."""
+
+    __repr__ = shown_by()
 
     concept: str
     sources: tuple[Language, ...]

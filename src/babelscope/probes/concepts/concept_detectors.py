@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float, Float64, Int64, Tensor
 from babelscope.controls import rank_p
 from babelscope.corpus import Batch, Corpus, Texts, as_corpus, numbered, pad_of, tokenize_documents
@@ -43,6 +44,8 @@ class ExpertOverlap(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class ConceptExperts:
     """How well each neuron tells the texts with a concept from the others, by language."""
+
+    __repr__ = shown_by()
 
     concept: str
     languages: tuple[Language, ...]

@@ -10,6 +10,7 @@ import torch
 from einops import einsum, reduce
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import Evidence, benjamini_hochberg, percentile_interval
 from babelscope.corpus import Batch, Corpus, Texts, as_parallel, pad_of, token_windows, tokenize_documents
@@ -30,6 +31,8 @@ Q_LEVEL = 0.05
 @dataclass(frozen=True, eq=False)
 class ConceptNeurons:
     """Agreement of each neuron's strongest sentences across languages, against permuted sentences."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     top: Int64[Tensor, "layer language neuron rank"]

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.languages import Language
 from babelscope.probes.concepts.concept_probe import ConceptDirection
@@ -18,6 +19,8 @@ WRITTEN = 30
 @dataclass(frozen=True, eq=False)
 class ConceptValues:
     """Neurons that write a concept and are active on it, what else they write, and where their keys answer."""
+
+    __repr__ = shown_by()
 
     concept: str
     language: Language

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p, wilson_interval
 from babelscope.errors import MeasurementError
@@ -43,6 +44,8 @@ class Aligned(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Alignment:
     """Every measure of every pair at every depth."""
+
+    __repr__ = shown_by()
 
     cells: tuple[Aligned, ...]
     languages: tuple[Language, ...]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.corpus import special_ids
 from babelscope.errors import MeasurementError
 from babelscope.models.plain import CausalModel
@@ -33,6 +34,8 @@ from babelscope.vocabulary.entry_scripts import script_of
 @dataclass(frozen=True, eq=False)
 class EmbeddingGeometry:
     """All measures of both tables."""
+
+    __repr__ = shown_by()
 
     separability: tuple[Separability, ...]
     neighbours: tuple[Neighbours, ...]

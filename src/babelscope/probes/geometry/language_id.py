@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from einops import rearrange
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p, wilson_interval
 from babelscope.errors import MeasurementError
@@ -21,6 +22,8 @@ CONTROL = "language labels shuffled within each sentence"
 @dataclass(frozen=True, eq=False)
 class LanguageProbe:
     """Accuracy of a linear language-identification probe on sentences it was not trained on."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     sites: tuple[Site, ...]

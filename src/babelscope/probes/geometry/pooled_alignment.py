@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p
 from babelscope.corpus import text_lines
@@ -53,6 +54,8 @@ class TaskCorrelation(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class MexaScores:
     """The score of every language but the pivot."""
+
+    __repr__ = shown_by()
 
     scores: tuple[MexaScore, ...]
     against: Language

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.stream import Form, LayerStream, form_used, without_units
 from babelscope.axes import Bool, Float, Float32, Float64, Tensor
 from babelscope.corpus import Batch, Corpus, Texts, as_parallel, numbered, pad_of, tokenize_documents
@@ -32,6 +33,8 @@ at place (T + 1) // 2, a token within the sentence like any other."""
 @dataclass(frozen=True, eq=False)
 class Sentences:
     """Sentence vectors of several languages at every depth; made by `record_sentences`."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     ids: tuple[str, ...]

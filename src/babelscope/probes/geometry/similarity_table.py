@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p, wilson_interval
 from babelscope.errors import MeasurementError
@@ -49,6 +50,8 @@ class SimilarityCell(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class SimilarityTable:
     """Every index of one language with each other at every depth."""
+
+    __repr__ = shown_by()
 
     cells: tuple[SimilarityCell, ...]
     sites: tuple[Site, ...]

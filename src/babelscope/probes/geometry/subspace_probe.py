@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from einops import rearrange
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.stream import Form
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p
@@ -65,6 +66,8 @@ class SplitEffect(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class LanguageSubspaces:
     """Geometry of languages at every depth."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     sites: tuple[Site, ...]

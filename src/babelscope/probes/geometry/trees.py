@@ -10,6 +10,7 @@ from scipy.cluster.hierarchy import average
 from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import rank_p
 from babelscope.errors import LanguageError, MeasurementError
@@ -44,6 +45,8 @@ class TreeTest(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class SimilarityTree:
     """Language similarity at each depth, its average-linkage tree, and its tests."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     lineage: dict[Language, Lineage]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float, Float64, Int, Int64, Tensor
 from babelscope.corpus import Batch, Texts, as_corpus, pad_of, token_windows
 from babelscope.errors import LanguageError, MeasurementError
@@ -32,6 +33,8 @@ CONTROL = "tokens dealt out to languages at random"
 @dataclass(frozen=True, eq=False)
 class LatentLanguage:
     """Probability that the lens gives to each language's tokens, by language of the text and depth."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     """Of the text."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import percentile_interval
 from babelscope.corpus import Document, tokenize_documents
@@ -21,6 +22,8 @@ from babelscope.sites import Site
 @dataclass(frozen=True, eq=False)
 class TokenEnergy:
     """Energy of the last token's latent by depth, over prompts."""
+
+    __repr__ = shown_by()
 
     sites: tuple[Site, ...]
     energy: Float64[Tensor, "prompt depth"]

@@ -9,6 +9,7 @@ import langcodes
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language, parse_languages
@@ -74,6 +75,8 @@ def own_name(tag: Language) -> str:
 @dataclass(frozen=True, eq=False)
 class LatentTranslation:
     """Probability of the right word's first tokens in each language, by depth."""
+
+    __repr__ = shown_by()
 
     source: Language
     target: Language

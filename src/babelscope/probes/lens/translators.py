@@ -8,6 +8,7 @@ import torch
 
 from babelscope.artifacts import Origin
 from babelscope.artifacts.hub import HubArtifact
+from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import as_list, as_number, open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Float, Float32, Float64, Tensor
 from babelscope.errors import ArtifactError
@@ -23,6 +24,8 @@ class Translators(HubArtifact):
 
     Raises ArtifactError where the shapes disagree.
     """
+
+    __repr__ = shown_by()
 
     weight: Float32[Tensor, "depth hidden hidden2"]
     bias: Float32[Tensor, "depth hidden"]

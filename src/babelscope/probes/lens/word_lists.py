@@ -8,6 +8,7 @@ from unicodedata import category
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Int64, Tensor
 from babelscope.corpus import Texts, as_corpus, clean_text, encode_texts, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
@@ -23,6 +24,8 @@ Words = Mapping[str, Mapping[str, str]] | Mapping[str, Mapping[Language, str]]
 @dataclass(frozen=True, eq=False)
 class LanguageTokens:
     """Disjoint sets of tokens, one per language."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     member: Bool[Tensor, "language vocab"]

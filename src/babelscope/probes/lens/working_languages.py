@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import NeuronSet
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Tensor
 from babelscope.controls import percentile_interval, rank_p
 from babelscope.corpus import Texts, as_corpus
@@ -66,6 +67,8 @@ class Transfer(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class WorkingHistory:
     """Checkpoints in the order given."""
+
+    __repr__ = shown_by()
 
     steps: tuple[WorkingStep, ...]
     draws: int

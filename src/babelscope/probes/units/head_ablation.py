@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float, Float64, Tensor
 from babelscope.controls import percentile_interval, rank_p
 from babelscope.corpus import Texts, as_corpus
@@ -50,6 +51,8 @@ class HeadHarm(NamedTuple):
 @dataclass(frozen=True)
 class HeadAblation:
     """Harm of every language's heads, with controls."""
+
+    __repr__ = shown_by()
 
     languages: tuple[HeadHarm, ...]
     documents: Mapping[Language, int]

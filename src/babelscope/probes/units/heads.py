@@ -9,6 +9,7 @@ import torch
 from einops import rearrange, repeat
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import ShardSums, benjamini_hochberg, percentile_interval
 from babelscope.corpus import Texts, as_corpus, pad_of, token_windows
@@ -35,6 +36,8 @@ Heads = Mapping[Language, tuple[tuple[int, int], ...]]
 @dataclass(frozen=True, eq=False)
 class HeadRecord:
     """Sums of every measure of every head, by document shard and language."""
+
+    __repr__ = shown_by()
 
     sums: ShardSums[UnitSums]
     """Units are (measure, layer, head); every counted token but the first of a document is a row."""
@@ -109,6 +112,8 @@ class HeadRecord:
 @dataclass(frozen=True, eq=False)
 class HeadSelectivity:
     """How unevenly the languages share each head's activity, against permuted labels."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     measure: str

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from einops import reduce
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import percentile_interval, rank_p
 from babelscope.corpus import Batch, Texts, numbered, pad_of, tokenize_documents
@@ -32,6 +33,8 @@ RANDOM_PAIRS, RANDOM_LAYERS = "sentences paired at random", "layers in random or
 @dataclass(frozen=True, eq=False)
 class ParallelRouting:
     """What the routers of every layer do with each sentence; sentence i means the same in all languages."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     weights: Float64[Tensor, "language layer sentence expert"]
@@ -66,6 +69,8 @@ class MiddleContrast(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class SharedRouting:
     """Routing of translations beside that of unrelated sentences, by language and layer."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     against: Language

@@ -8,6 +8,7 @@ import torch
 from einops import einsum
 
 from babelscope.artifacts import NeuronSet
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.errors import LanguageError
 from babelscope.languages import Language
@@ -20,6 +21,8 @@ from babelscope.sites import NEURON_SITES, Site
 @dataclass(frozen=True, eq=False)
 class SetProximity:
     """What the sets of two languages share in each layer, against how closely the languages are related."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     at: str

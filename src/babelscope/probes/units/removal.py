@@ -12,6 +12,7 @@ from einops import rearrange, repeat
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import NeuronSet, Origin
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float, Float64, Int, Int64, Tensor
 from babelscope.controls import Evidence, ShardSums, rank_p
 from babelscope.corpus import Batch, Corpus, Texts, as_corpus, pad_of, token_windows
@@ -29,6 +30,8 @@ from babelscope.sites import Site
 @dataclass(frozen=True, eq=False)
 class RemovalVotes:
     """In how many documents each neuron was among the most effective of its layer."""
+
+    __repr__ = shown_by()
 
     origin: Origin
     votes: ShardSums[UnitSums]
@@ -52,6 +55,8 @@ class RemovalVotes:
 @dataclass(frozen=True, eq=False)
 class RemovalSets:
     """Neurons that matter to a language, without those that matter to all."""
+
+    __repr__ = shown_by()
 
     specific: NeuronSet
     """Voted in by the language, and by no more than `at_most` languages; the score is the share of votes."""

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope.artifacts import NeuronSet, Observation
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.controls import FEWEST_SHARDS, Evidence, neuron_shards
 from babelscope.controls.agreement import compare_masks
@@ -112,6 +113,8 @@ class TrackedRoles(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class RoleHistory:
     """Roles over the checkpoints of a training run, in the order given."""
+
+    __repr__ = shown_by()
 
     steps: tuple[TrackedRoles, ...]
 

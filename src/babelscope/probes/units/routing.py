@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import Evidence, ShardSums, benjamini_hochberg, percentile_interval, rank_p
 from babelscope.corpus import Batch, Texts, as_corpus, pad_of, token_windows
@@ -25,6 +26,8 @@ from babelscope.sites import Site
 @dataclass(frozen=True, eq=False)
 class RoutingUse:
     """How often each expert was chosen, by document shard and language."""
+
+    __repr__ = shown_by()
 
     sums: ShardSums[UnitSums]
     """Units are (layer, expert); unit: tokens routed there."""
@@ -54,6 +57,8 @@ class RoutingUse:
 @dataclass(frozen=True, eq=False)
 class RoutingDivergence:
     """How far each language's expert use lies from another's, against swapped labels."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     against: Language

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.ablation.switch_off import filler
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import Evidence, percentile_interval, rank_p
 from babelscope.corpus import Texts
@@ -93,6 +94,8 @@ class BlockHarm(NamedTuple):
 @dataclass(frozen=True)
 class StructureAblation:
     """Harm by language, structure and block of layers."""
+
+    __repr__ = shown_by()
 
     cells: tuple[BlockHarm, ...]
     documents: Mapping[Language, int]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import ShardSums
 from babelscope.corpus import Texts, as_corpus, pad_of, token_windows
@@ -23,6 +24,8 @@ from babelscope.recording.walk import walk
 @dataclass(frozen=True, eq=False)
 class StructureVotes:
     """In how many documents each neuron was among the most effective of its layer and structure."""
+
+    __repr__ = shown_by()
 
     languages: tuple[Language, ...]
     votes: Mapping[str, ShardSums[UnitSums]]

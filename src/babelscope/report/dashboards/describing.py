@@ -64,7 +64,7 @@ def describe_units(
     compare with, ArtifactError for another model or autoencoder.
     """
     layout = layout_of(model)
-    check_made_for(sets.origin, model, tokenizer, "a dashboard")
+    check_made_for(sets.origin, model, tokenizer, "units to show")
     source = source_of(sets, layout, tokenizer, Language.parse(language), sae)
     if not source.scores:
         raise SelectionError(f"no {source.kind} was selected for {language!r}; expected one or more; name another")

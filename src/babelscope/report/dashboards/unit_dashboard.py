@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
 
@@ -29,6 +30,8 @@ class FiringContext(NamedTuple):
 @dataclass(frozen=True)
 class UnitDescription:
     """One neuron or feature."""
+
+    __repr__ = shown_by()
 
     unit: str
     """Such as `3.mlp_gate[120]`."""
@@ -59,6 +62,8 @@ class UnitDescription:
 class UnitDashboard:
     """The units of one language."""
 
+    __repr__ = shown_by()
+
     kind: str
     """neuron or feature."""
     language: Language
@@ -74,6 +79,9 @@ class UnitDashboard:
     """What the control units were drawn with."""
     units: tuple[UnitDescription, ...]
     """By falling lead of the own language's rate over the others'; without text in the artifact's order."""
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
     @property
     def has_effects(self) -> bool:

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import LoadedSAE, Origin
+from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.stream import (
     STREAM_SITES,
     Form,
@@ -32,6 +33,8 @@ from babelscope.sites import NEURON_SITES, Site
 @dataclass(frozen=True, eq=False)
 class DocumentMeans:
     """Each document's mean at one site over its counted tokens (pads, BOS and other special tokens out)."""
+
+    __repr__ = shown_by()
 
     site: Site
     origin: Origin

@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.controls import Evidence, Interval, percentile_interval, rank_p
 from babelscope.corpus import Texts, as_corpus
@@ -24,6 +25,8 @@ GRADIENT = 1e-7
 @dataclass(frozen=True, eq=False)
 class HeadProbes:
     """Accuracy of each head's probe on documents that it was not trained on."""
+
+    __repr__ = shown_by()
 
     target: Language
     source: Language

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from babelscope.artifacts import LoadedSAE
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float, Float64, Tensor
 from babelscope.errors import MeasurementError, SelectionError, SteeringError
 from babelscope.languages import Language
@@ -38,6 +39,8 @@ class TokensByLanguage(Protocol):
 @dataclass(frozen=True, eq=False)
 class LiftedFeatures:
     """Every feature of an autoencoder, scored between two languages."""
+
+    __repr__ = shown_by()
 
     sae: LoadedSAE
     codes: DocumentMeans

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import MeasurementError
 from babelscope.steering.directions.document_samples import DocumentMeans
@@ -20,6 +21,8 @@ MOST = 8
 @dataclass(frozen=True, eq=False)
 class ShiftSpectrum:
     """The singular directions of differences target - source, not centred."""
+
+    __repr__ = shown_by()
 
     singular: Float64[Tensor, " component"]
     basis: Float64[Tensor, "rank unit"]

@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import SteeringRecipe
+from babelscope.artifacts.shown import shown_by
 from babelscope.controls import wilson_interval
 from babelscope.errors import MeasurementError
 from babelscope.evaluation import (
@@ -44,6 +45,8 @@ from babelscope.steering.sweeps.steered_answers import Answer, Prompt, generate_
 class LanguageScore:
     """Whether answers are in the target language."""
 
+    __repr__ = shown_by()
+
     success: Measured
     """Share of answers judged right, with Wilson's interval."""
     lines: Measured
@@ -59,6 +62,8 @@ class LanguageScore:
 @dataclass(frozen=True, eq=False)
 class SteeringEvaluation:
     """What a recipe does on some prompts."""
+
+    __repr__ = shown_by()
 
     target: Language
     identifier: str

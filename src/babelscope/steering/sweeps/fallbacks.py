@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import NeuronSet
+from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import Evidence, layer_matched
 from babelscope.controls.joint import paired_successes_p
@@ -77,6 +78,8 @@ class FallbackStep(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Fallbacks:
     """Every step, and what was asked."""
+
+    __repr__ = shown_by()
 
     steps: tuple[FallbackStep, ...]
     first: Language
