@@ -90,7 +90,10 @@ def study_lines(name: str) -> list[str]:
     ]
 
 
-REAL_STUDIES = {"gemma-3-270m": "Gemma 3 270M"}
+REAL_STUDIES = {
+    "gemma-3-270m": "Gemma 3 270M",
+    "qwen2.5-coder-0.5b-instruct": "Qwen2.5-Coder 0.5B Instruct, by its chat template",
+}
 """Studies of real models by the end of their files' names."""
 
 
