@@ -99,18 +99,18 @@ REAL_STUDIES = {
 
 def real_summary() -> list[str]:
     """A sentence a real model: steering beside its controls, and whose text a language's neurons hurt."""
-    lines = []
+    sentences = []
     for name, title in REAL_STUDIES.items():
         study = read(f"study-{name}.json")
         macro, ablation = study["steering"]["macro"], study["ablation"]
         scored = {key: share(macro[key][0], 0) for key in ("steered", "native", "unsteered", "random")}
-        lines.append(
+        sentences.append(
             f"In [{title}](docs/gallery/{name}.html), {len(study['languages'])} languages: {scored['steered']} of the steered answers "
             f"are right ({share(macro['steered'][1], 0)}–{share(macro['steered'][2], 0)}; native text {scored['native']}, unsteered "
             f"{scored['unsteered']}, random directions {scored['random']}); the neurons of one language alone hurt its own text most "
             f"in {most_hurt(ablation['parts']['exclusive'], 'relative')}, whole sets in {most_hurt(ablation, 'relative')}."
         )
-    return lines
+    return [" ".join(sentences)]
 
 
 UNIT_NAMES = {"relative": "of the loss", "nats_per_token": "nats per token", "bits_per_byte": "bits per byte"}
