@@ -507,7 +507,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(capsys, folder, monkeypatch)
 def test_misuse_is_exit_2(capsys):
     assert main(["nothing"]) == 2 and main([]) == 2
     capsys.readouterr()
-    assert main(["observe"]) == 2 and "--out did not come" in one_line(capsys.readouterr().err)
+    assert main(["observe"]) == 2 and "MODEL and CORPUS and --out did not come" in one_line(capsys.readouterr().err)
 
 
 def test_evaluate_perplexity_and_confusion(capsys, folder):

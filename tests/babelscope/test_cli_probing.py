@@ -154,7 +154,8 @@ def test_bad_input_is_one_line(job, tmp_path, capsys):
         (["reference", "--probe", "lens", "--words", folder / "none.tsv"], 1, "no such file"),
         (["reference", "--probe", "lens", "--translators", folder / "none"], 1, "is no folder"),
         (["reference", "--probe", "checkpoints", "--checkpoints", "a"], 2, "1 checkpoints came"),
-        (["reference", "--probe", "nothing"], 2, "invalid choice 'nothing'"),
+        (["reference", "--probe", "head"], 2, "--probe 'head' came; did you mean heads? Expected one of lens,"),
+        (["reference", "--probe", "nothing"], 2, "--probe 'nothing' came; expected one of lens, embeddings,"),
     ]
     for words, code, text in cases:
         capsys.readouterr()

@@ -45,6 +45,10 @@ CLEARER = (
 """How tyro begins a message, and what it says to a person."""
 
 
+CHOICE = re.compile(r"^invalid choice '(.*)' for argument '(--[a-z-]+)'\. Expected one of \((.*)\)$")
+"""How tyro refuses a word that is none of a flag's; it writes the others as Python would."""
+
+
 def call_verb(verb: str, words: list[str]) -> Result:
     """Parse a verb's arguments from the signature of its function, and call it; only its own module is imported.
 
@@ -172,6 +176,9 @@ def flags_given(verb: str, parameters: Parameters, words: list[str]) -> Iterator
         if flag_parameter.default is Parameter.empty and flag not in typed
     ]
     if missing:
+        if not words:
+            needed = [flag_of(part) for part in parameters.values() if part.default is Parameter.empty]
+            missing = [name for name in needed if not name.startswith("--")] + missing
         raise UsageError(f"{' and '.join(missing)} did not come; expected it; see `babelscope {verb} --help`")
     yield from (flags[flag].name for flag in typed)
 
@@ -252,4 +259,12 @@ def unboxed(box: str) -> str:
     text = "; ".join(filter(None, own_words)).rstrip(".") or "the words do not fit this command"
     for begins, clear in CLEARER:
         text = begins.sub(clear, text)
-    return text
+    return CHOICE.sub(clear_choice, text)
+
+
+def clear_choice(match: re.Match[str]) -> str:
+    """What came, the nearest of what a flag takes, and all of it."""
+    word, flag, values = match[1], match[2], re.findall("'([^']*)'", match[3])
+    near = get_close_matches(word, values, n=1)
+    meant = f"did you mean {near[0]}? Expected" if near else "expected"
+    return f"{flag} {word!r} came; {meant} one of {', '.join(values)}"

@@ -90,7 +90,7 @@ def run_direct(
     Args:
         observation: folder of an Observation that has the site.
         target: the language it leads to.
-        layer: 0 is the first.
+        layer: 0 is the first; `steer --sweep` finds the one that steers best.
         out: folder of the Direction.
         source: the languages it leads away from; none means all others.
         at: the site whose means are compared.

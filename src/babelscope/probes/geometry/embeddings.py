@@ -145,6 +145,7 @@ def embedding_geometry(
     nearest: int = 10,
     draws: int = 99,
     seed: int = 0,
+    progress: bool = False,
 ) -> EmbeddingGeometry:
     """Linear separability of scripts and languages in the embeddings, scripts of neighbours, and translations.
 
@@ -182,7 +183,15 @@ def embedding_geometry(
             table, weight, by_script, most=most, nearest=nearest, draws=draws, generator=generator
         )
         pairs.append(
-            pair_separability(table, weight, by_script, most=min(most, PAIR_MOST), draws=draws, generator=generator)
+            pair_separability(
+                table,
+                weight,
+                by_script,
+                most=min(most, PAIR_MOST),
+                draws=draws,
+                generator=generator,
+                progress=progress,
+            )
         )
         nearby.append(neighbour_scripts(table, weight, by_script, most=most, generator=generator))
         if words is not None:

@@ -168,7 +168,7 @@ def probe_trees(job: ProbeJob) -> Findings:
 
 def probe_embeddings(job: ProbeJob) -> Findings:
     """Geometry of the vocabulary."""
-    result = embeddings.embedding_geometry(job.model, job.tokenizer, tokens=job.tokens, seed=job.seed)
+    result = embeddings.embedding_geometry(job.model, job.tokenizer, tokens=job.tokens, seed=job.seed, progress=True)
     separability_bars = [
         ScriptBar(
             f"{separability.table}: {separability.labels}s ({len(separability.classes)})",

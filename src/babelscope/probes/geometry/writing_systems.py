@@ -12,6 +12,7 @@ from babelscope.errors import MeasurementError
 from babelscope.probes.geometry.entries import Table, random_part
 from babelscope.probes.geometry.neighbours import CHUNK
 from babelscope.probes.geometry.ridge import RidgeProbe
+from babelscope.progress import with_progress
 
 PAIR_MOST = 300
 """Entries of a script that a pair takes at most: hundreds of pairs are trained."""
@@ -60,6 +61,7 @@ def pair_separability(
     most: int = PAIR_MOST,
     draws: int,
     generator: torch.Generator,
+    progress: bool = False,
 ) -> PairSeparability:
     """A linear classifier for each pair of scripts: as many entries of both, seven of ten to train, the rest to test.
 
@@ -71,7 +73,7 @@ def pair_separability(
         raise MeasurementError(f"{len(names)} script came; expected two, to tell them apart; lower fewest")
     accuracy, null = [], torch.zeros(draws, dtype=torch.float64)
     pairs = list(combinations(range(len(names)), 2))
-    for pair in pairs:
+    for pair in with_progress(pairs, unit="pair of scripts", desc=f"{table} embeddings", shown=progress):
         size = min(most, *(len(members[names[k]]) for k in pair))
         sides = [random_part(members[names[k]], size, generator) for k in pair]
         held_out = max(1, round(0.3 * size))
