@@ -155,7 +155,7 @@ def test_bad_input_is_one_line(job, tmp_path, capsys):
         (["reference", "--probe", "lens", "--translators", folder / "none"], 1, "is no folder"),
         (["reference", "--probe", "checkpoints", "--checkpoints", "a"], 2, "1 checkpoints came"),
         (["reference", "--probe", "head"], 2, "--probe 'head' came; did you mean heads? Expected one of lens,"),
-        (["reference", "--probe", "nothing"], 2, "--probe 'nothing' came; expected one of lens, embeddings,"),
+        (["reference", "--probe", "xyz"], 2, "--probe 'xyz' came; expected one of lens, embeddings,"),
     ]
     for words, code, text in cases:
         capsys.readouterr()
