@@ -266,7 +266,10 @@ def test_bad_input_gives_one_line_and_exit_1(capsys, folder):
         ([*model, "--languages", "en", "klingonese"], "klingonese"),
         ([*model, "--sites", "9.mlp_gate"], "layers 0–2"),
         (["observe", folder / "nothing", folder / "corpus", "--out", folder / "out"], "nothing is there"),
-        (["identify", folder / "model", "--out", folder / "out"], "is a model's folder; expected a babelscope Observation"),
+        (
+            ["identify", folder / "model", "--out", folder / "out"],
+            "is a model's folder; expected a babelscope Observation",
+        ),
         (["ablate", folder / "model", folder / "nothing", folder / "corpus", "--out", folder / "out"], "no folder"),
         (["import-mask", folder / "no.pth", "--languages", "en", "--n-neurons", 4, "--out", folder / "out"], "no such"),
         (["report", folder / "nothing"], "results.json"),
