@@ -127,7 +127,7 @@ def test_a_trained_delta_speaks(capsys, folder):
         capsys, "evaluate", "steering", folder / "model", folder / "delta", folder / "questions" / "en.txt",
         "--target", "fi", "--out", folder / "o",
     )  # fmt: skip
-    assert "babelscope.Delta/" in line and "babelscope steer" in line
+    assert "is a babelscope Delta; expected" in line and "babelscope steer" in line
 
 
 def test_lines_are_split_at_line_ends_alone_and_counted(capsys, folder, caplog):

@@ -105,7 +105,7 @@ def test_an_element_delta_comes_back_bit_for_bit(tmp_path):
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (lambda config: config.update(format="babelscope.Delta/1"), "format"),
+        (lambda config: config.update(format="babelscope.Delta/1"), "is a babelscope Delta; expected"),
         (lambda config: config["elements"].append(["more", [3]]), "missing"),
         (lambda config: config["elements"].__setitem__(0, [config["elements"][0][0], [2]]), "out of range"),
         (lambda config: config.update(elements=None), "ElementDelta"),

@@ -224,6 +224,7 @@ def test_text_goes_through_a_model_by_the_walk_alone():
     looking |= {"probes/units/structure_removal.py"}
     # Passes that are compared with each other, and so must be of the same rows: patched, and beside steered rows.
     compared = {"probes/circuits/patching.py", "probes/circuits/unit_patching.py", "steering/sweeps/side_effects.py"}
+    compared |= {"probes/circuits/information_routes.py"}
     # Training's losses and answers open `measured` around it; the pass before steering is as the user's own pass is.
     others = {"subnetworks/loss.py", "subnetworks/translation_pairs.py"}
     others |= {"adaptation/editing/edit_objective.py", "vocabulary/distilled_rows.py"}

@@ -423,7 +423,7 @@ def test_site_without_neurons_is_refused():
     active, tokens, _ = planted_counts()
     with pytest.raises(SiteError, match="has no neurons"):
         select_lape(observation_of(active, tokens, TAGS, at="resid_out"), at="resid_out")
-    with pytest.raises(SiteError, match="was not observed; expected a layer of "):
+    with pytest.raises(SiteError, match="was not observed; expected one of mlp_gate"):
         select_lape(observation_of(active, tokens, TAGS), at="mlp_inner")
 
 

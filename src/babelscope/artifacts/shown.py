@@ -37,7 +37,7 @@ def short_text(value: Any) -> str:
     """
     if isinstance(value, Tensor | np.ndarray):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
-    if is_dataclass(value) or hasattr(value, "_fields"):
+    if is_dataclass(value) or (isinstance(value, tuple) and type(value) is not tuple):
         text = str(value)
         return text if len(text) <= LONGEST else f"<{type(value).__name__}>"
     if isinstance(value, Mapping):

@@ -51,7 +51,7 @@ def figure_svg(figure: go.Figure, *, name: str, title: str, description: str) ->
         raise MeasurementError(
             f"trace {received} cannot be drawn as SVG; expected {expected}; use marks of these kinds"
         )
-    if any(isinstance(getattr(trace.marker, "color", None), list | tuple | np.ndarray) for trace in marked):
+    if any(isinstance(trace.marker.color, list | tuple | np.ndarray) for trace in marked):
         raise MeasurementError(
             "a trace has a colour for each mark, which is not drawn; expected one; give it two traces"
         )

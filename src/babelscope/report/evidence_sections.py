@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from babelscope.errors import ArtifactError, MeasurementError
 from babelscope.figures import Figure, figure_svg
 from babelscope.figures.pages import read_figures
@@ -162,4 +164,4 @@ def figure_records(figure: Figure) -> list[dict[str, object]]:
 
 
 def _listed(values: Any) -> list[Any]:
-    return [] if values is None else values.tolist() if hasattr(values, "tolist") else list(values)
+    return [] if values is None else np.array(values, dtype=object).tolist()
