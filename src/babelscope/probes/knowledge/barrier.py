@@ -212,7 +212,8 @@ def barrier_change(
     places = sorted({at for cell in before for at in cell.facts})
     resampled = np.random.default_rng(seed).integers(len(places), size=(RESAMPLES, len(places)))
     changes = []
-    for mixture in sorted({cell.mixture for cell in before}, key=[*MIXTURES].index):
+    mixtures: list[Mixture] = sorted({cell.mixture for cell in before}, key=lambda name: [*MIXTURES].index(name))
+    for mixture in mixtures:
         # Summed by fact: questions, right ones before and after, and the change of the drop.
         sums = np.zeros((len(places), 4))
         for old, new in zip(before, after, strict=True):
