@@ -81,6 +81,18 @@ def test_damaged_figures_are_one_line(values, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_no_page_of_figures_is_one_line_or_nothing(tmp_path, monkeypatch):
+    (tmp_path / "plain.html").write_text("<p>words</p>")
+    assert pictures(tmp_path, "a") == []
+    monkeypatch.setattr("babelscope.figures.pages.MOST_BYTES", 5)
+    with pytest.raises(ArtifactError, match="plain.html: is above"):
+        pictures(tmp_path, "a")
+    (tmp_path / "plain.html").unlink()
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(ArtifactError, match="folder.html: cannot be read"):
+        pictures(tmp_path, "a")
+
+
 def test_markup_in_a_picture_of_a_folder_stays_text(tmp_path):
     words = "<img src=x onerror=alert(1)>"
     figure = new_figure(height=300)
@@ -116,7 +128,7 @@ def test_of_many_rows_each_claim_shows_those_furthest_from_their_control(tmp_pat
     section = evidence_section(rows, "x")
     cells = re.findall(r'<th scope="row">(.*?)</th>', section.body)
     assert cells == ["many"] * (MOST_ROWS // 2) + ["one"] and f">{MOST_OFFERED - 1}<" in section.body
-    assert f"{len(cells)} of {len(rows)} rows" in section.body and ">−7.5<" in section.body
+    assert f"{len(cells)} of {len(rows)} rows, of 2 of 2 claims" in section.body and ">−7.5<" in section.body
     # A probe of a real model writes so many rows that a page which offered them would weigh tens of megabytes.
     assert "data:text/csv" not in section.body and "data:text/csv" in evidence_section(rows[:MOST_OFFERED], "x").body
 

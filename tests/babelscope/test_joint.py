@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from babelscope.controls import more_successes_p, one_of_each_p, paired_successes_p, pairing_p, step_down_p
+from babelscope.controls import more_successes_p, paired_successes_p, pairing_p, step_down_p
 from babelscope.controls.resampling import jaccard_of_pairs, lead_of_pairs, lead_over_others
 from babelscope.errors import MeasurementError
 
@@ -186,14 +186,3 @@ def test_a_language_that_shares_more_with_all_leads_with_none_and_three_language
     lead[0, 1] = lead[1, 0] = 0
     assert lead.max() < 1e-12
     assert lead_of_pairs(alike[:3, :3]).isnan().all()
-
-
-def test_one_answer_of_each_question_is_counted_over_all_ways_to_take_it():
-    answers = [[True, False], [True, True, False], [False], [True, False, False, False]]
-    ways = list(itertools.product(*answers))
-    for successes in range(5):
-        tail = sum(sum(way) >= successes for way in ways) / len(ways)
-        assert one_of_each_p(successes, [np.mean(row) for row in answers]) == pytest.approx(tail)
-    assert one_of_each_p(0, []) == 1.0
-    with pytest.raises(MeasurementError, match="5 successes of 1"):
-        one_of_each_p(5, [0.5])

@@ -202,6 +202,10 @@ def test_votes_and_countries_are_counted_by_hand():
     other = home_bias(knowledge_of({"en": "bbbbbbbb", "fi": "dddddddd"}, homes=homes), "fi")
     # To four questions both answer wrongly, and either could have been the Finnish one; to two, Finnish alone.
     assert (other.share, other.base) == (1, 0) and other.p == pytest.approx(0.5**4)
+    # Languages that answer alike are no further evidence: two copies or five, the p is the same, and no smaller.
+    copies = [home_bias(knowledge_of({**dict.fromkeys(tags, "bbbbbbbb"), "fi": "dddddddd"}, homes=homes), "fi")
+              for tags in (("en", "de"), ("en", "de", "fr", "es", "id"))]  # fmt: skip
+    assert copies[0].p == copies[1].p == pytest.approx(2 * 0.5**4)
     assert bias_rows([other])[0].null == 0
     with pytest.raises(LanguageError, match="names no country of en"):
         home_bias(knowledge, "en")

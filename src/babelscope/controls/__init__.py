@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         rank_p,
         wilson_interval,
     )
-    from babelscope.controls.joint import more_successes_p, one_of_each_p, paired_successes_p, pairing_p, step_down_p
+    from babelscope.controls.joint import more_successes_p, paired_successes_p, pairing_p, step_down_p
     from babelscope.controls.label_shuffles import ShuffledLabels, shuffled_labels
     from babelscope.controls.matched_sets import ContributionMatched, contribution, contribution_matched, layer_matched
     from babelscope.controls.resampling import (
@@ -72,7 +72,6 @@ __all__ = [
     "holm",
     "layer_matched",
     "more_successes_p",
-    "one_of_each_p",
     "neuron_shards",
     "overlap",
     "paired_successes_p",

@@ -105,20 +105,3 @@ def paired_successes_p(successes: Sequence[bool], controls: Sequence[Sequence[bo
         differing = sum(bool(a) != bool(b) for a, b in zip(successes, control, strict=True))
         values.append(float(binomtest(gained, differing, alternative="greater").pvalue) if differing else 1.0)
     return max(values, default=math.nan)
-
-
-def one_of_each_p(successes: int, shares: Sequence[float]) -> float:
-    """One-sided p of so many successes where one answer was taken of each question, by chance any of its answers.
-
-    shares: of each question's answers, that taken one among them, the share that are successes; questions are
-    independent, answers to one question need not be. The exact upper tail of the Poisson binomial distribution.
-    Raises MeasurementError for a share outside 0 to 1, and for more successes than questions.
-    """
-    if not 0 <= successes <= len(shares) or not all(0 <= share <= 1 for share in shares):
-        raise MeasurementError(
-            f"{successes} successes of {len(shares)}; expected no more, of shares 0 to 1; count again"
-        )
-    chance = np.ones(1)  # of 0, 1, 2 … successes
-    for share in shares:
-        chance = np.convolve(chance, [1 - share, share])
-    return float(min(1.0, chance[successes:].sum()))

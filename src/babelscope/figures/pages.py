@@ -20,6 +20,8 @@ from babelscope.files.writing import write_text
 
 OPEN, CLOSE = '<script type="application/json" class="figure">', "</script>"
 """What stands around a figure's values in a page: no browser runs a script of this type."""
+MOST_BYTES = 64 * 2**20
+"""Of a page that is read back: a figure takes tens of kilobytes."""
 AGAIN = "make it again with the command that wrote it"
 
 
@@ -83,7 +85,14 @@ def read_figures(path: str | Path) -> list[tuple[Figure, FigureCaption]]:
     Only values are read, never markup: drawn again, they give the same drawing. Raises ArtifactError, in one line, for
     values that plotly does not take.
     """
-    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as err:
+        raise ArtifactError(f"{path}: cannot be read ({err.strerror}); expected a page of figures; check it") from err
+    if len(content) > MOST_BYTES:
+        raise ArtifactError(f"{path}: is above {MOST_BYTES >> 20} MiB; expected a page of figures; {AGAIN}")
+    text = content.decode("utf-8", errors="replace")
     figures = []
     for number, part in enumerate(re.findall(re.escape(OPEN) + "(.*?)" + re.escape(CLOSE), text, re.DOTALL), start=1):
         place = f"{path}, figure {number}"

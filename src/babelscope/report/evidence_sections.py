@@ -9,7 +9,7 @@ import numpy as np
 
 from babelscope.errors import ArtifactError, MeasurementError
 from babelscope.figures import Figure, figure_svg
-from babelscope.figures.pages import read_figures
+from babelscope.figures.pages import AGAIN, read_figures
 from babelscope.files.strict_json import parse_json
 from babelscope.report.folder_records import EvidenceRow
 from babelscope.report.markup import Markup, Section, data_links, element, join, table
@@ -28,14 +28,13 @@ LAST = ("control", "draws", "seed", "note")
 
 def read_evidence(file: Path) -> list[EvidenceRow]:
     """The rows of an evidence file; raises ArtifactError, in one line, for one that is missing or damaged."""
-    advice = "make it again with the command that wrote it"
     if not file.is_file():
-        raise ArtifactError(f"{file}: is missing; expected rows of evidence; {advice}")
+        raise ArtifactError(f"{file}: is missing; expected rows of evidence; {AGAIN}")
     rows = []
     for at, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         place = f"{file}:{at}"
-        row = parse_json(line, place, advice=advice)
-        rows.append(read_record(EvidenceRow, row, (), place=place, expected="a row of evidence", advice=advice))
+        row = parse_json(line, place, advice=AGAIN)
+        rows.append(read_record(EvidenceRow, row, (), place=place, expected="a row of evidence", advice=AGAIN))
     return rows
 
 
@@ -43,7 +42,7 @@ def evidence_section(rows: Sequence[EvidenceRow], key: str, folder: Path | None 
     """Pictures of a folder, then its rows as a table.
 
     The table has a column for all that tells two rows apart; what every row shares is said once above it. Of more than
-    `MOST_ROWS` rows each claim shows as many, those furthest from their control first.
+    `MOST_ROWS` rows each claim shows about as many: those of smallest p, or without p furthest from their control.
     """
     records = list(map(to_json, rows))
     body: list[Markup] = pictures(folder, key) if folder else []
@@ -64,10 +63,10 @@ def evidence_section(rows: Sequence[EvidenceRow], key: str, folder: Path | None 
         lines.append([row.claim, *before, *numbers, plain(row.n, 0), *after])
     body.append(table(head, lines, kind="evidence"))
     if len(chosen) < len(rows):
-        claims = len({row.claim for row in rows})
+        seen, claims = (len({row.claim for row in part}) for part in ([rows[at] for at in chosen], rows))
         text = (
-            f"{len(chosen)} of {len(rows):,} rows, as many of each of {claims} claims, smallest p first: of so many "
-            "some are small by chance. All of them are in the command's folder, in its .jsonl file."
+            f"{len(chosen)} of {len(rows):,} rows, of {seen} of {claims} claims, of each those of smallest p: of so "
+            "many some are small by chance. All of them are in the command's folder, in its .jsonl file."
         )
         body.append(element("p", text, class_="note"))
     if len(rows) <= MOST_OFFERED:
@@ -135,9 +134,7 @@ def pictures(folder: Path, key: str) -> list[Markup]:
         except (ArithmeticError, AttributeError, LookupError, MeasurementError, TypeError, ValueError) as err:
             # plotly takes more forms of a figure than are drawn here, and some are no drawing at all.
             fault = " ".join(str(err).split())[:120]
-            raise ArtifactError(
-                f"{file}: cannot be drawn ({fault}); make it again with the command that wrote it"
-            ) from err
+            raise ArtifactError(f"{file}: cannot be drawn ({fault}); {AGAIN}") from err
         said = element("p", element("strong", f"{caption.title}."), " ", caption.shows)
         panel = element("div", drawing, data_links(name, figure_records(figure)), class_="panel")
         blocks.append(element("figure", element("div", panel, class_="plots"), element("figcaption", said)))
@@ -151,7 +148,9 @@ def figure_records(figure: Figure) -> list[dict[str, object]]:
     """The numbers of a figure, a row per mark: its series, where it stands, and for a map its value."""
     rows: list[dict[str, object]] = []
     for trace in figure.data:
-        series, x, y = trace.name or "", _listed(trace.x), _listed(trace.y)
+        series, y = trace.name or "", _listed(trace.y)
+        # Without places of their own, marks stand at 0, 1, 2 …
+        x = [*range(len(y))] if trace.x is None and trace.type != "heatmap" else _listed(trace.x)
         if trace.type == "heatmap":
             rows += [
                 {"series": series, "x": column, "y": line, "value": value}

@@ -9,6 +9,7 @@ from babelscope.artifacts import NeuronSet, Observation
 from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.errors import ArtifactError
+from babelscope.figures.pages import AGAIN
 from babelscope.files.strict_json import read_json
 from babelscope.report.evidence_sections import evidence_section, pictures, read_evidence
 from babelscope.report.folder_records import (
@@ -39,7 +40,6 @@ from babelscope.report.steered import dose_section
 from babelscope.report.wording import percent
 
 R = TypeVar("R")
-AGAIN = "make it again with the command that wrote it"
 
 
 class FolderPage(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from babelscope.axes import Bool, Float64, Int, Tensor
-from babelscope.controls import Interval, one_of_each_p, percentile_interval, rank_p, wilson_interval
+from babelscope.controls import Interval, paired_successes_p, percentile_interval, rank_p, wilson_interval
 from babelscope.errors import LanguageError
 from babelscope.languages import Language
 from babelscope.probes.knowledge.typed_ranking import NOT_ASKED, Knowledge
@@ -55,8 +55,8 @@ class HomeBias(NamedTuple):
     base: float
     """The same country's share among the wrong answers to these questions in all other languages."""
     p: float
-    """One-sided and exact, that so many do, where each wrong answer could as well be another language's to the same
-    question (`one_of_each_p`)."""
+    """One-sided, against each other language on the questions that both answer wrongly (`paired_successes_p`): twice
+    the mean of these p, which is valid however alike those languages answer (Rueschendorf 1982)."""
 
 
 def rank_consistency(first: Sequence[Sequence[str]], second: Sequence[Sequence[str]]) -> float:
@@ -214,17 +214,19 @@ def home_bias(knowledge: Knowledge, language: str) -> HomeBias:
         return [int(answer) in homes] if answer not in (NOT_ASKED, gold[at]) else []
 
     here = {at: wrong(row, at) for at in questions}
-    away = {at: [home for place in strangers for home in wrong(place, at)] for at in questions}
-    hits, n = sum(sum(homes_here) for homes_here in here.values()), sum(map(len, here.values()))
-    elsewhere = [home for homes_away in away.values() for home in homes_away]
-    shares = [float(np.mean([*here[at], *away[at]])) for at in questions if here[at]]
+    away = [{at: wrong(place, at) for at in questions} for place in strangers]
+    hits, n = sum(map(sum, here.values())), sum(map(len, here.values()))
+    elsewhere = [home for other in away for homes_away in other.values() for home in homes_away]
+    pairs = [[(here[at][0], other[at][0]) for at in questions if here[at] and other[at]] for other in away]
+    values = [paired_successes_p([a for a, _ in pair], [[b for _, b in pair]]) for pair in pairs if pair]
+    p = min(1.0, float(np.mean(values)) * (1 if len(values) == 1 else 2)) if values else math.nan
     return HomeBias(
         tag,
         n,
         hits / n if n else math.nan,
         wilson_interval(hits, n) if n else Interval(math.nan, math.nan),
         sum(elsewhere) / len(elsewhere) if elsewhere else math.nan,
-        one_of_each_p(hits, shares) if n and elsewhere else math.nan,
+        p,
     )
 
 
