@@ -1,27 +1,36 @@
 """Does training a language's own neurons teach an under-served language more, for less harm, than other ways do?
 
-Basque, Welsh and Tatar on the bundled model, which saw few of them. Every method gets the same text, tokens and number
-of learning rates, chosen on dev text of one language; several seeds; the gain is measured on held-out text of the
-target, the harm on that of the other fourteen. The control of the language's neurons (lowest activation entropy) is as
-many random neurons in each layer; top-rate neurons, LoRA, SHiRA, LT-SFT, the MLPs and all parameters stand beside them,
-and the language's neurons with a quarter of the text replayed from the others.
+Basque, Welsh and Tatar on the bundled model, which saw few of them, or on any model that --model names. Every method
+gets the same text, tokens and number of learning rates, chosen on dev text of one language, and more of them where the
+best stands at an end; several seeds; the gain is measured on held-out text of the target, the harm on that of the
+others. The control of the language's neurons (lowest activation entropy) is as many random neurons in each layer;
+top-rate neurons, LoRA, SHiRA, LT-SFT, source-shielded updates, the MLPs and all parameters stand beside them, and each
+with a quarter of the text replayed from the others.
 Against the method: no more gain than the random neurons at the same share, in most of the pairs of seed and language;
 also where the random ones are trained at the learning rate of the language's.
-Seeds are the unit: three give no p-value, only paired differences and their sign.
+Seeds are the unit: two or three give no p-value, only paired differences and their sign.
 """
 
 import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from babelscope import Observation, load_corpus, observe, open_model, select_lape, select_top_rate
+from babelscope import (
+    Observation,
+    load_corpus,
+    observe,
+    open_model,
+    select_lape,
+    select_top_rate,
+    trim_vocabulary,
+)
 from babelscope.adaptation import LotteryTicket, Material, Method, Ruler, adapt, strongest
 from babelscope.figures import AdaptationRow, FigureCaption, adaptation_figure, write_figure
 from babelscope.files.writing import write_text
@@ -37,12 +46,16 @@ RATES: dict[str, tuple[float, ...]] = {
     "shira": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
 }
 """Five learning rates for each way of training."""
+REPLAYING = "+replay"
+"""Ends the name of a kind that also reads the other languages' text, at the rate that is best without it."""
 OF_NEURONS = ("language", "random", "top-rate", "replay")
-"""Kinds that train neurons; "replay" is "language" with other text."""
+"""Kinds that train neurons; "replay" is "language" with other text, with a rate of its own."""
 REPLAYED = 0.25
 """Share of the other languages' text in "replay"."""
 LATER = ("replay", "lora-attention", "lt-sft")
-"""Measured after the others."""
+"""Measured after the others, as are those that replay."""
+WIDENED = 2
+"""Learning rates more, at most, where the best stands at an end of those that were tried."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,16 @@ class Config:
     others: tuple[str, ...] = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id")
     shares: tuple[float, ...] = (0.001, 0.01, 0.05)
     """Of all parameters, for methods of neurons; the others have one share each."""
+    methods: tuple[str, ...] = (
+        *("language", "random", "top-rate", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft", "replay"),
+    )
+    """What is compared: of OF_NEURONS, or a method; any of them with "+replay"."""
+    rate_scale: float = 1.0
+    """Times RATES, which are the bundled model's; a larger model wants smaller ones."""
+    n_rates: int = 5
+    """The middle ones of RATES."""
+    trim: bool = False
+    """Leave out entries of the vocabulary that the train text does not use: with many, the head is most of a step."""
     seeds: int = 3
     steps: int = 30
     tokens_per_step: int = 2048
@@ -66,7 +89,7 @@ class Config:
     workers: int = 1
     """Processes, of one thread each: two of them do more on two cores than one of two threads."""
     out: str = ""
-    """Folder for adapt_underserved.jsonl; empty: the run's own results only."""
+    """File such as adapt_underserved.jsonl; empty: the run's own results only."""
 
 
 class Cell(NamedTuple):
@@ -86,14 +109,33 @@ class Cell(NamedTuple):
 
 def kinds(config: Config) -> list[tuple[str, float]]:
     """(kind, share) of every row of the comparison."""
-    middle = config.shares[len(config.shares) // 2]
-    of_neurons = [(kind, share) for kind in ("language", "random") for share in config.shares]
-    others = [(kind, 0.0) for kind in ("full", "ffn", "lora", "lora-attention", "shira")]
-    return [*of_neurons, ("top-rate", middle), *others, ("lt-sft", middle), ("replay", middle)]
+    middle = middle_share(config)
+
+    def shares(kind: str) -> tuple[float, ...]:
+        if kind in ("language", "random"):
+            return config.shares
+        return (middle,) if plain(kind) in (*OF_NEURONS, "lt-sft") else (0.0,)
+
+    return [(kind, share) for kind in config.methods for share in shares(kind)]
 
 
-def rates_of(kind: str) -> tuple[float, ...]:
-    return RATES["neurons" if kind in OF_NEURONS else kind]
+def middle_share(config: Config) -> float:
+    return config.shares[len(config.shares) // 2]
+
+
+def plain(kind: str) -> str:
+    """The kind without its replay."""
+    return kind.removesuffix(REPLAYING)
+
+
+def replays(kind: str) -> bool:
+    return kind == "replay" or kind.endswith(REPLAYING)
+
+
+def rates_of(config: Config, kind: str) -> tuple[float, ...]:
+    rates = RATES["neurons" if kind in OF_NEURONS else kind]
+    cut = (len(rates) - config.n_rates) // 2
+    return tuple(float(f"{rate * config.rate_scale:.6g}") for rate in rates[max(0, cut) :][: config.n_rates])
 
 
 class Bench:
@@ -101,9 +143,14 @@ class Bench:
 
     def __init__(self, config: Config, run: Run):
         self.config, self.run = config, run
-        self.model, self.tokenizer = open_model(config.model, device="cpu")
+        self.model, self.tokenizer = open_model(config.model, device="cpu", dtype="float32")
         self.tags = (*config.languages, *config.others)
         self.train = load_corpus(config.corpus, self.tags, split="train").head(config.train_lines)
+        if config.trim:
+            pack = trim_vocabulary(self.model, self.tokenizer, self.train)
+            # For as long as this process lives.
+            ExitStack().enter_context(pack.applied(self.model))
+            self.tokenizer = pack.tokenizer
         held = load_corpus(config.corpus, self.tags, split="valid").head(config.dev_lines + config.test_lines)
         self.dev = held.head(config.dev_lines)
         self.test = {tag: lines[config.dev_lines :] for tag, lines in held.items()}
@@ -138,17 +185,18 @@ class Bench:
         return self.materials[language, replay]
 
     def neurons(self, kind: str, language: str, share: float):
-        if kind not in OF_NEURONS:
+        if plain(kind) not in OF_NEURONS:
             return None
         count = round(share * self.total / (3 * self.model.config.hidden_size))
-        if kind == "top-rate":
+        if plain(kind) == "top-rate":
             return strongest(self.active, language, count, lowest=False)
         return strongest(self.selective, language, count)
 
     def measure(self, cell: Cell) -> dict:
-        method: Method = {kind: "subnetwork" for kind in OF_NEURONS if kind != "random"}.get(cell.kind, cell.kind)  # pyright: ignore
+        kind = plain(cell.kind)
+        method: Method = {kind: "subnetwork" for kind in OF_NEURONS if kind != "random"}.get(kind, kind)  # pyright: ignore
         steps = self.config.steps
-        material = self.material(cell.language, cell.kind == "replay").reseeded(1000 + cell.seed)
+        material = self.material(cell.language, replays(cell.kind)).reseeded(1000 + cell.seed)
         result = adapt(
             material,
             method,
@@ -183,10 +231,22 @@ def done_cells(run: Run) -> dict[str, dict]:
     return {Cell(*(row[name] for name in Cell._fields)).key: row for row in run.results()}
 
 
-def rate_cells(config: Config) -> Iterator[Cell]:
-    """Every learning rate of every kind, at its middle share, on the first language, with a seed of its own."""
+def rate_cells(config: Config, rows: dict[str, dict]) -> Iterator[Cell]:
+    """Every learning rate of every kind, at its middle share, on the first language, with a seed of its own.
+
+    Where the best of a kind stands at an end of those that were tried, the next one beyond it too.
+    """
     for kind, share in kinds(config):
-        for rate in rates_of(kind) if share in (0.0, config.shares[len(config.shares) // 2]) else ():
+        if kind.endswith(REPLAYING) or share not in (0.0, middle_share(config)):
+            continue
+        rates = rates_of(config, kind)
+        tried = {row["rate"]: row["dev"] for row in rows.values() if (row["kind"], row["stage"]) == (kind, "rates")}
+        if set(rates) <= set(tried):
+            best, ordered = min(tried, key=lambda rate: tried[rate]), sorted(tried)
+            if best in (ordered[0], ordered[-1]) and len(ordered) < len(rates) + WIDENED:
+                beyond = best * best / ordered[1 if best == ordered[0] else -2]
+                rates = (*rates, float(f"{beyond:.6g}"))
+        for rate in rates:
             yield Cell(kind, share, config.languages[0], config.seeds, "rates", rate)
 
 
@@ -194,17 +254,17 @@ def main_cells(config: Config, rows: dict[str, dict]) -> Iterator[Cell]:
     """All seeds and languages, at the learning rate with the lowest dev bits per byte; what the verdict needs first."""
 
     def best(kind: str) -> float:
-        tried = [row for row in rows.values() if (row["kind"], row["stage"]) == (kind, "rates")]
+        tried = [row for row in rows.values() if (row["kind"], row["stage"]) == (plain(kind), "rates")]
         return min(tried, key=lambda row: row["dev"])["rate"]
 
-    pairs = list(product(range(config.seeds), config.languages))
-    for later in (False, True):
-        for seed, language in pairs:
-            for kind, share in kinds(config):
-                if (kind in LATER) == later:
-                    yield Cell(kind, share, language, seed, "main", best(kind))
-                if kind == "random" and not later:
-                    yield Cell(kind, share, language, seed, "equal", best("language"))
+    for language in config.languages:
+        for later in (False, True):
+            for seed in range(config.seeds):
+                for kind, share in kinds(config):
+                    if (kind in LATER or kind.endswith(REPLAYING)) == later:
+                        yield Cell(kind, share, language, seed, "main", best(kind))
+                    if kind == "random" and not later:
+                        yield Cell(kind, share, language, seed, "equal", best("language"))
 
 
 def verdict(rows: list[dict]) -> list[dict]:
@@ -284,8 +344,9 @@ def run(config: Config, run: Run) -> None:
     with ProcessPoolExecutor(
         config.workers, mp_context=get_context("spawn"), initializer=open_bench, initargs=(config, run)
     ) as pool:
-        for cells in (lambda: rate_cells(config), lambda: main_cells(config, done_cells(run))):
-            left = [cell for cell in cells() if cell.key not in done_cells(run)]
+        for cells in (*[rate_cells] * (1 + WIDENED), main_cells):
+            rows = done_cells(run)
+            left = [cell for cell in cells(config, rows) if cell.key not in rows]
             for done in as_completed([pool.submit(measure, cell) for cell in left]):
                 run.log([done.result()])
     finish(config, run)
@@ -301,10 +362,11 @@ def finish(config: Config, run: Run) -> None:
     )
     write_figure(draw(rows), run.folder / "figure.html", caption)
     if config.out:
-        facts = {"config": {**asdict(config), "corpus": Path(config.corpus).name}, "environment": environment()}
+        names = {"model": Path(config.model).name, "corpus": Path(config.corpus).name}
+        facts = {"config": {**asdict(config), **names}, "environment": environment()}
         facts["config"].pop("out")
         lines = [json.dumps(row, ensure_ascii=False) for row in [facts, *verdict(rows), *rows]]
-        write_text(Path(config.out) / "adapt_underserved.jsonl", "\n".join(lines) + "\n")
+        write_text(Path(config.out), "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def config(tmp_path, tokenizer, load):
         dev_lines=5,
         test_lines=5,
         observe_tokens=600,
-        out=str(tmp_path),
+        out=str(tmp_path / "adapt_underserved.jsonl"),
     )
 
 
