@@ -31,9 +31,10 @@ from babelscope import (
     select_top_rate,
     trim_vocabulary,
 )
-from babelscope.adaptation import LotteryTicket, Material, Method, Ruler, adapt, strongest
+from babelscope.adaptation import LotteryTicket, Material, Method, Ruler, SourceShield, adapt, strongest
 from babelscope.figures import AdaptationRow, FigureCaption, adaptation_figure, write_figure
 from babelscope.files.writing import write_text
+from babelscope.languages import Language
 from babelscope.runs import Run, environment, run_experiment
 
 RATES: dict[str, tuple[float, ...]] = {
@@ -44,8 +45,11 @@ RATES: dict[str, tuple[float, ...]] = {
     "lora": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "lora-attention": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "shira": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    "ssu": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
 }
 """Five learning rates for each way of training."""
+SHIELD_LINES = 100
+"""Of each other language's train text, for source-shielded updates."""
 REPLAYING = "+replay"
 """Ends the name of a kind that also reads the other languages' text, at the rate that is best without it."""
 OF_NEURONS = ("language", "random", "top-rate", "replay")
@@ -79,6 +83,10 @@ class Config:
     """Leave out entries of the vocabulary that the train text does not use: with many, the head is most of a step."""
     seeds: int = 3
     steps: int = 30
+    evaluations: int = 6
+    """Times that the dev text is scored on the way."""
+    trail: int = 2
+    """Times that the test text is."""
     tokens_per_step: int = 2048
     max_length: int = 128
     train_lines: int = 6000
@@ -148,8 +156,9 @@ class Bench:
         self.train = load_corpus(config.corpus, self.tags, split="train").head(config.train_lines)
         if config.trim:
             pack = trim_vocabulary(self.model, self.tokenizer, self.train)
-            # For as long as this process lives.
-            ExitStack().enter_context(pack.applied(self.model))
+            # For as long as the bench lives: a stack that nothing holds would take the pack off at once.
+            self.applied = ExitStack()
+            self.applied.enter_context(pack.applied(self.model))
             self.tokenizer = pack.tokenizer
         held = load_corpus(config.corpus, self.tags, split="valid").head(config.dev_lines + config.test_lines)
         self.dev = held.head(config.dev_lines)
@@ -164,6 +173,7 @@ class Bench:
         self.active = select_top_rate(observation, top_rate=0.2)
         self.materials: dict[tuple[str, bool], Material] = {}
         self.rulers: dict[str, Ruler] = {}
+        self.shielding: SourceShield | None = None
         self.total = sum(parameter.numel() for parameter in self.model.parameters())
 
     def material(self, language: str, replay: bool) -> Material:
@@ -192,6 +202,15 @@ class Bench:
             return strongest(self.active, language, count, lowest=False)
         return strongest(self.selective, language, count)
 
+    def shield(self, kind: str) -> SourceShield | None:
+        """Made on the languages whose harm is measured, once."""
+        if plain(kind) != "ssu":
+            return None
+        if self.shielding is None:
+            source = self.train.only([Language(tag) for tag in self.config.others]).head(SHIELD_LINES)
+            self.shielding = SourceShield.of(self.model, self.tokenizer, source, max_length=self.config.max_length)
+        return self.shielding
+
     def measure(self, cell: Cell) -> dict:
         kind = plain(cell.kind)
         method: Method = {kind: "subnetwork" for kind in OF_NEURONS if kind != "random"}.get(kind, kind)  # pyright: ignore
@@ -204,9 +223,10 @@ class Bench:
             learning_rate=cell.rate,
             neurons=self.neurons(cell.kind, cell.language, cell.share),
             tokens_per_step=self.config.tokens_per_step,
-            evaluate_every=max(1, steps // 6),
-            trail_every=max(1, steps // 2),
+            evaluate_every=max(1, steps // self.config.evaluations),
+            trail_every=max(1, steps // self.config.trail),
             ticket=LotteryTicket(share=cell.share or 0.01) if method == "lt-sft" else None,
+            shield=self.shield(cell.kind),
             ruler=self.rulers[cell.language],
             seed=cell.seed,
         )

@@ -163,6 +163,10 @@ adapt reference NeuronSet reference --out OUT --language fi --baseline ffn --res
 adapt reference NeuronSet reference --out OUT --language fi --baseline lora --decay 1
 adapt reference NeuronSet reference --out OUT --language fi --rates 1 --learning-rate 1
 adapt reference NeuronSet reference --out OUT --language fi --mask-share .1
+adapt reference NeuronSet reference --out OUT --language fi --baseline ssu
+adapt reference NeuronSet reference --out OUT --language fi --baseline ssu --shield fi
+adapt reference NeuronSet reference --out OUT --language fi --baseline ssu --shield xx
+adapt reference NeuronSet reference --out OUT --language fi --shield en
 adapt reference NeuronSet reference --out OUT --language fi --harm-bound .1
 adapt reference NeuronSet reference --out OUT --language fi --replay en --replay-shares .1
 adapt reference NeuronSet reference --out OUT --language fi --replay en --harm-bound .1 --replay-share .2

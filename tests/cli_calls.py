@@ -114,6 +114,10 @@ USED = [
         f"{TRAINED} learning-rate decay mask-share mask-from iterations dense-steps dense-rate dense-l1 sparse-l1",
     ),
     (
+        "adapt reference NeuronSet reference --out OUT --language fi --baseline ssu --shield en de",
+        f"{TRAINED} learning-rate decay shield shield-share shield-tokens",
+    ),
+    (
         "adapt reference NeuronSet reference --out OUT --language fi --objective align --pairs reference",
         f"{' '.join(word for word in TRAINED.split() if word not in ('rates', 'patience'))} learning-rate decay form "
         "recompute resume objective pairs pair-languages against align-layer align-every align-pairs "

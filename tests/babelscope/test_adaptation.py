@@ -11,6 +11,7 @@ from babelscope.adaptation import (
     LotteryTicket,
     Material,
     Ruler,
+    SourceShield,
     adapt,
     build_student,
     choose_rate,
@@ -29,7 +30,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks are impl
 
 
 def ticket_of(method, **settings):
-    """What lottery-ticket tuning needs on so small a model; nothing for other methods."""
+    """What lottery-ticket tuning needs on so small a model, or source-shielded updates; nothing for other methods."""
+    if method == "ssu":
+        return {"shield": SourceShield.of(tiny_model("llama"), tiny_tokenizer(), OTHERS)}
     return {"ticket": LotteryTicket(**{"share": 0.02, **settings})} if method == "lt-sft" else {}
 
 
@@ -329,10 +332,13 @@ def test_sparse_forward_without_one_languages_neurons_is_refused():
 def test_methods_that_move_the_models_own_values_are_opened_in_float32():
     """On a GPU "auto" is the stored dtype, in which they would be refused."""
     model = tiny_model("llama")
+    shield = {"ssu": ticket_of("ssu")["shield"]}
     dense = {
         method
         for method in METHODS
-        if isinstance(build_student(method, layout_of(model), neurons=some_neurons(model)), Dense)
+        if isinstance(
+            build_student(method, layout_of(model), neurons=some_neurons(model), shield=shield.get(method)), Dense
+        )
     }
     assert dense == set(OF_PARAMETERS)
     for method in METHODS:

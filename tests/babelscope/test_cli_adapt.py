@@ -17,7 +17,7 @@ from babelscope import Delta, Language, NeuronSet, SteeringRecipe, layout_of, op
 from babelscope.adaptation.alignment_account import AlignmentAccount
 from babelscope.adapters.lora_adapter import LoraAdapter
 from babelscope.cli import main
-from babelscope.cli.adaptation_job import saying_no_gain
+from babelscope.cli.adaptation_result import saying_no_gain
 from babelscope.cli.adapting import run_adapt
 from babelscope.cli.alignment_job import area_ends
 from babelscope.cli.asking import open_steering
@@ -89,7 +89,7 @@ def test_a_delta_comes_with_its_result_or_not_at_all_and_a_full_disk_loses_nothi
         raise PrerequisiteError("the disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr("babelscope.cli.adapting.write_text", full)
+        patched.setattr("babelscope.cli.adaptation_result.write_text", full)
         assert call(capsys, folder, "--out", out)[0] == 1
     assert not out.exists() and (folder / "delta.checkpoint").is_dir()
     assert call(capsys, folder, "--out", out, "--resume")[0] == 0
@@ -136,6 +136,19 @@ def test_every_baseline_leaves_what_it_trained_and_two_of_them_go_into_one_check
         assert all(torch.equal(weight, merged[name]) for name, weight in model.named_parameters())
     as_lora = (*export[:-1], folder / "peft", "--format", "peft")
     assert main([*map(str, as_lora), "--device", "cpu"]) == 2
+
+
+def test_a_shield_of_other_languages_is_told_and_trained_around(capsys, folder):
+    shield = ("--baseline", "ssu", "--shield", "en", "--shield-share", 0.25, "--shield-tokens", 60)
+    code, result, _ = call(capsys, folder, *shield, "--out", folder / "ssu", "--learning-rate", 1e-2)
+    assert code == 0 and result["shield"]["languages"] == ["en"] and result["shield"]["share"] == 0.25
+    assert 0 < result["shield"]["tokens"] <= 60
+    saved = ElementDelta.load(folder / "ssu")
+    assert saved.n_values <= result["trained"] and saved.parameters["shield"] == result["shield"]
+    written = json.loads((folder / "ssu" / "result.json").read_text())
+    assert written["shield"] == result["shield"]
+    code, _, err = call(capsys, folder, "--baseline", "ssu", "--out", folder / "none")
+    assert code == 2 and "--baseline ssu came without --shield" in err
 
 
 @pytest.mark.parametrize("baseline", ["none", "lora"])
@@ -292,7 +305,7 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_measured(capsy
     tiny_model("qwen2").save_pretrained(folder / "other")
     tokenizer.save_pretrained(folder / "other")
     (folder / "corpus" / "test" / "eu.txt").rename(folder / "eu.txt")
-    monkeypatch.setattr("babelscope.evaluation.bits_per_byte", measured)
+    monkeypatch.setattr("babelscope.cli.adaptation_result.bits_per_byte", measured)
     monkeypatch.setattr("babelscope.adaptation.adaptation_run.Ruler.at", measured)
     for baseline in ("none", "random", "ffn"):
         words = ("--out", folder / "bad", "--baseline", baseline)

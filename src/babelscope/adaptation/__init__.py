@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         strongest,
     )
     from babelscope.adaptation.source_choice import SourceChoice, choose_sources
+    from babelscope.adaptation.source_shield import SourceShield
     from babelscope.adaptation.transfer_runs import TransferMatrix, transfer_matrix
     from babelscope.adaptation.vocabulary_training import TrainedVocabulary, train_vocabulary
 
@@ -40,6 +41,7 @@ __all__ = [
     "Method",
     "Ruler",
     "SourceChoice",
+    "SourceShield",
     "TrainedVocabulary",
     "TransferMatrix",
     "adapt",

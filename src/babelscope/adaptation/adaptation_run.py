@@ -13,6 +13,7 @@ from babelscope.adaptation.lottery_ticket import LotteryTicket, ticket_student
 from babelscope.adaptation.material import Material
 from babelscope.adaptation.methods import Method, build_student
 from babelscope.adaptation.representations import first_documents, mean_cosine, sentence_means
+from babelscope.adaptation.source_shield import SourceShield
 from babelscope.adaptation.trained_change import Trained, trained_change
 from babelscope.adapters.lora_adapter import LoraAdapter
 from babelscope.artifacts import NeuronSet
@@ -117,6 +118,7 @@ def adapt(
     trail_every: int = 20,
     rank: int = 8,
     ticket: LotteryTicket | None = None,
+    shield: SourceShield | None = None,
     accumulation: int = 1,
     patience: int | None = None,
     decay: float = 0.0,
@@ -134,7 +136,8 @@ def adapt(
 
     trail_every: steps between two points of the trail, where they are measured too. rank: of peft's adapters.
     ticket: of lt-sft, how its values are chosen; None: as `LotteryTicket()` says. With several iterations the best
-    step is one of the last sparse phase, whose step 0 is where the earlier ones ended.
+    step is one of the last sparse phase, whose step 0 is where the earlier ones ended. shield: of ssu, what it holds
+    still.
     accumulation, patience, decay, form, recompute: as in `train_subnetwork`; peft's adapters have no decay, and only
     the methods of neurons have the last two.
     Where no step is better on the dev text than the model as it was, the log says so and the gain is 0. Gradients are
@@ -163,7 +166,15 @@ def adapt(
         patience=patience,
     )
     student = build_student(
-        method, layout, neurons=neurons, rank=rank, decay=decay, form=form, recompute=recompute, seed=seed
+        method,
+        layout,
+        neurons=neurons,
+        rank=rank,
+        shield=shield,
+        decay=decay,
+        form=form,
+        recompute=recompute,
+        seed=seed,
     )
     if pairs is not None:
         pairs.check(layout, student.layers)
@@ -208,6 +219,7 @@ def adapt(
         readings.append(ruler.read(student, final(), shift))
         facts = {"method": method, "steps": steps, "best_step": run.best_step}
         facts |= {} if shift is None else {"steering": shift.facts()}
+        facts |= {} if shield is None else {"shield": shield.facts()}
         changes.append(trained_change(student, material, origin, facts))
         aligned_after.append(account(shift))
 

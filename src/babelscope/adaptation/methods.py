@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 
 from babelscope.adaptation.lottery_ticket import ticket_names
+from babelscope.adaptation.source_shield import SourceShield
 from babelscope.artifacts import NeuronSet
 from babelscope.axes import Bool, Tensor
 from babelscope.controls import layer_matched
@@ -14,11 +15,13 @@ from babelscope.models import Layout
 from babelscope.subnetworks import Bank, Dense, Student, Subnetwork, ffn_names, parameter_names
 from babelscope.subnetworks.forms import Form, Recompute
 
-Method = Literal["subnetwork", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft", "sparse-forward"]
+Method = Literal[
+    "subnetwork", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft", "ssu", "sparse-forward"
+]
 METHODS: tuple[Method, ...] = get_args(Method)
 OF_NEURONS = ("subnetwork", "random")
 """Methods that train a NeuronSet's weights."""
-OF_PARAMETERS = ("full", "ffn", "lt-sft", "sparse-forward")
+OF_PARAMETERS = ("full", "ffn", "lt-sft", "ssu", "sparse-forward")
 """Methods that move the model's own parameters, which must be float32 or more for it."""
 OF_PEFT = ("lora", "lora-attention", "shira")
 """Methods that train an adapter of the peft library."""
@@ -31,6 +34,7 @@ def build_student(
     neurons: NeuronSet | None = None,
     rank: int = 8,
     masks: Mapping[str, Bool[Tensor, "..."]] | None = None,
+    shield: SourceShield | None = None,
     decay: float = 0.0,
     form: Form = "auto",
     recompute: Recompute = "nothing",
@@ -42,13 +46,14 @@ def build_student(
     full: all parameters. ffn: the weights of all MLPs. lora, lora-attention, shira: peft's, of this rank, on the MLPs
     or the attention. sparse-forward: the MLP weights of `neurons`, all other MLP neurons being 0 in every pass, in
     training and measurement alike, as neuron specialization trains (arXiv:2404.11201). lt-sft: the candidates of
-    `ticket_names` where `masks` says so; without masks its first, dense phase.
+    `ticket_names` where `masks` says so; without masks its first, dense phase. ssu: the matrices, and the tables of
+    tokens, but for what `shield` holds still.
     decay: towards the base weights, of all methods but peft's. form, recompute: of the methods of neurons, as in
     `train_subnetwork`.
     Raises SelectionError where a method of neurons came without them, PrerequisiteError where peft is wanted and not
     installed, and for a setting that the method does not have.
     """
-    check_settings(method, decay=decay, form=form, recompute=recompute)
+    check_settings(method, decay=decay, form=form, recompute=recompute, shield=shield)
     if method in OF_NEURONS:
         if neurons is None:
             raise SelectionError(f"method {method!r} came without neurons; expected a set of one language; give one")
@@ -63,6 +68,10 @@ def build_student(
             return Dense(layout, ffn_names(layout), decay=decay, silenced=other_neurons_of(layout, neurons))
         case "lt-sft":
             return Dense(layout, ticket_names(layout), masks=masks, decay=decay)
+        case "ssu":
+            assert shield is not None
+            masks = shield.masks(layout)
+            return Dense(layout, tuple(masks), masks=masks, decay=decay)
         case _:
             return build_adapter(method, layout, rank=rank, seed=seed)
 
@@ -86,8 +95,15 @@ def other_neurons_of(layout: Layout, neurons: NeuronSet | None) -> Bool[Tensor, 
     return ~neurons.mask()[0]
 
 
-def check_settings(method: Method, *, decay: float, form: Form, recompute: Recompute) -> None:
+def check_settings(
+    method: Method, *, decay: float, form: Form, recompute: Recompute, shield: SourceShield | None
+) -> None:
     """Raise PrerequisiteError for a setting that a method does not have, so that none is passed over."""
+    if (method == "ssu") != (shield is not None):
+        raise PrerequisiteError(
+            f"method {method!r} came {'without' if shield is None else 'with'} a SourceShield; expected one for ssu "
+            "alone; make it by SourceShield.of(model, tokenizer, source), or leave it out"
+        )
     if method not in OF_NEURONS and (form, recompute) != ("auto", "nothing"):
         raise PrerequisiteError(
             f"method {method!r} came with form {form} and recompute {recompute}; expected them for "

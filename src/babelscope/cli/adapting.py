@@ -1,12 +1,10 @@
 """The verb `adapt`: train a language's subnetwork, or a baseline on the same text and budget."""
 
-import json
-import logging
 import os
 from typing import Annotated, Any, Literal
 
 from babelscope.adaptation.result_file import RESULT
-from babelscope.cli.adapt_checks import check_rows, check_shift_layers
+from babelscope.cli import adapt_checks as checks
 from babelscope.cli.argument_kinds import alone, checkpoint_of, free
 from babelscope.cli.arguments import (
     Device,
@@ -20,7 +18,6 @@ from babelscope.cli.arguments import (
     Text,
     TrainedDtype,
     counted_of,
-    stop_on_interrupt,
 )
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import (
@@ -38,27 +35,7 @@ from babelscope.cli.quantities import (
 from babelscope.cli.telling import Told
 from babelscope.files.folder_kinds import class_saved
 from babelscope.files.strict_json import read_json
-from babelscope.files.writing import discard, new_folder, write_text
-
-log = logging.getLogger(__name__)
-
-Baseline = Literal["none", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft", "sparse-forward"]
-OF_NEURONS = UsedWith(
-    "without --baseline or with --baseline random", lambda call: call["baseline"] in ("none", "random")
-)
-TICKET = UsedWith("with --baseline lt-sft", lambda call: call["baseline"] == "lt-sft")
-ALIGN = UsedWith("with --objective align or shift", lambda call: call["objective"] != "text")
-SHIFTED = UsedWith("with --objective shift", lambda call: call["objective"] == "shift")
-ALIGN_ON_PAIRS = UsedWith("with --pairs", lambda call: call["objective"] == "text" or bool(call["pairs"]))
-CHOSEN_BY_TEXT = UsedWith("without --objective align or shift", lambda call: call["objective"] == "text")
-MIXED = UsedWith(
-    "with --replay, and without --conversation and --objective shift",
-    lambda call: call["replay"] and call["conversation"] == "none" and call["objective"] != "shift",
-)
-NOT_PEFT = UsedWith(
-    "without --baseline lora, lora-attention or shira, whose adapters have no decay",
-    lambda call: call["baseline"] not in ("lora", "lora-attention", "shira"),
-)
+from babelscope.files.writing import discard
 
 
 @alone
@@ -75,53 +52,44 @@ def run_adapt(
     tokens_per_step: Tokens = 4096,
     max_length: RowLength = 256,
     accumulation: Count = 1,
-    decay: Annotated[Decay, NOT_PEFT] = 0.0,
-    replay: Annotated[
-        tuple[Tag, ...],
-        UsedWith(
-            "with a --replay-share above 0 or a --harm-bound",
-            lambda call: call["replay_share"] > 0 or call["harm_bound"] is not None,
-        ),
-    ] = (),
+    decay: Annotated[Decay, checks.NOT_PEFT] = 0.0,
+    replay: Annotated[tuple[Tag, ...], checks.REPLAYED] = (),
     replay_share: Annotated[
         PartialShare,
         UsedWith("with --replay and no --harm-bound", lambda call: call["replay"] and call["harm_bound"] is None),
     ] = 0.0,
-    harm_bound: Annotated[
-        Decay | None,
-        UsedWith(
-            "with --replay, and without --rates and --objective align or shift",
-            lambda call: call["replay"] and not call["rates"] and call["objective"] == "text",
-        ),
-    ] = None,
+    harm_bound: Annotated[Decay | None, checks.BOUNDED] = None,
     replay_shares: Annotated[
         tuple[PartialShare, ...], UsedWith("with --harm-bound", lambda call: call["harm_bound"] is not None)
     ] = (0.0, 0.1, 0.25, 0.5),
-    mix: Annotated[Literal["none", "document", "sentence", "words"], MIXED] = "none",
+    mix: Annotated[Literal["none", "document", "sentence", "words"], checks.MIXED] = "none",
     mix_lines: Annotated[Count, UsedWith("with --mix", lambda call: call["mix"] != "none")] = 8,
     evaluate_every: Count = 25,
-    patience: Annotated[Count | None, CHOSEN_BY_TEXT] = None,
-    form: Annotated[Literal["auto", "split", "fused"], OF_NEURONS] = "auto",
-    recompute: Annotated[Literal["nothing", "mlp"], OF_NEURONS] = "nothing",
-    baseline: Baseline = "none",
-    objective: Annotated[Literal["text", "align", "shift"], ALIGN_ON_PAIRS] = "text",
-    pairs: Annotated[str, ALIGN] = "",
-    pair_languages: Annotated[tuple[Tag, ...], ALIGN] = (),
-    against: Annotated[Tag, ALIGN] = "en",
-    align_layer: Annotated[Layer | None, ALIGN] = None,
-    align_every: Annotated[Count, ALIGN] = 2,
-    align_pairs: Annotated[Count, ALIGN] = 32,
-    align_temperature: Annotated[Length, ALIGN] = 0.1,
-    align_direction: Annotated[Literal["symmetric", "one-sided"], ALIGN] = "symmetric",
-    shift_layers: Annotated[tuple[Layer, ...], SHIFTED] = (),
-    mask_share: Annotated[PositiveShare, TICKET] = 0.01,
-    mask_from: Annotated[tuple[Literal["matrices", "vectors", "embeddings"], ...], TICKET] = ("matrices",),
-    iterations: Annotated[Count, TICKET] = 1,
-    dense_steps: Annotated[Count | None, TICKET] = None,
-    dense_rate: Annotated[LearningRate, TICKET] = 3e-4,
-    dense_l1: Annotated[Decay, TICKET] = 0.0,
-    sparse_l1: Annotated[Decay, TICKET] = 0.0,
-    rates: Annotated[tuple[LearningRate, ...], CHOSEN_BY_TEXT] = (),
+    patience: Annotated[Count | None, checks.CHOSEN_BY_TEXT] = None,
+    form: Annotated[Literal["auto", "split", "fused"], checks.OF_NEURONS] = "auto",
+    recompute: Annotated[Literal["nothing", "mlp"], checks.OF_NEURONS] = "nothing",
+    baseline: checks.Baseline = "none",
+    objective: Annotated[Literal["text", "align", "shift"], checks.ALIGN_ON_PAIRS] = "text",
+    pairs: Annotated[str, checks.ALIGN] = "",
+    pair_languages: Annotated[tuple[Tag, ...], checks.ALIGN] = (),
+    against: Annotated[Tag, checks.ALIGN] = "en",
+    align_layer: Annotated[Layer | None, checks.ALIGN] = None,
+    align_every: Annotated[Count, checks.ALIGN] = 2,
+    align_pairs: Annotated[Count, checks.ALIGN] = 32,
+    align_temperature: Annotated[Length, checks.ALIGN] = 0.1,
+    align_direction: Annotated[Literal["symmetric", "one-sided"], checks.ALIGN] = "symmetric",
+    shift_layers: Annotated[tuple[Layer, ...], checks.SHIFTED] = (),
+    mask_share: Annotated[PositiveShare, checks.TICKET] = 0.01,
+    mask_from: Annotated[tuple[Literal["matrices", "vectors", "embeddings"], ...], checks.TICKET] = ("matrices",),
+    iterations: Annotated[Count, checks.TICKET] = 1,
+    dense_steps: Annotated[Count | None, checks.TICKET] = None,
+    dense_rate: Annotated[LearningRate, checks.TICKET] = 3e-4,
+    dense_l1: Annotated[Decay, checks.TICKET] = 0.0,
+    sparse_l1: Annotated[Decay, checks.TICKET] = 0.0,
+    shield: Annotated[tuple[Tag, ...], checks.SHIELDED] = (),
+    shield_share: Annotated[PositiveShare, checks.SHIELDED] = 0.5,
+    shield_tokens: Annotated[Count, checks.SHIELDED] = 20_000,
+    rates: Annotated[tuple[LearningRate, ...], checks.CHOSEN_BY_TEXT] = (),
     resume: Annotated[bool, UsedWith("without --baseline", lambda call: call["baseline"] == "none")] = False,
     same_text: SameText = False,
     check_language: bool = True,
@@ -164,8 +132,8 @@ def run_adapt(
         recompute: mlp keeps less for the backward pass and takes more time.
         baseline: train this instead, on the same text and steps; the result is a Delta (random), an adapter of peft
             (lora, lora-attention) or an ElementDelta (others); result.json alone where no step was better than none.
-            sparse-forward trains the neurons with all others at 0 in every pass; what it leaves is for a model without
-            the others.
+            ssu trains all but what --shield holds still. sparse-forward trains the neurons with all others at 0 in
+            every pass; what it leaves is for a model without the others.
         objective: align draws translations of --pairs together at one layer by a contrastive loss, in steps that take
             turns with those of text; the last step is the result, whatever the valid text says. shift does the same
             with other languages' text led into the space of --against between two layers and back; the recipes are
@@ -187,6 +155,10 @@ def run_adapt(
         dense_rate: peak rate of the dense phases.
         dense_l1: pull of the dense phases towards the weights as they were: times the mean distance, in nats.
         sparse_l1: the same of the sparse phases.
+        shield: other languages of the corpus, whose train text says what source-shielded updates hold still: of each
+            matrix the columns that multiply what this text makes large.
+        shield_share: share of each matrix's columns that stays.
+        shield_tokens: of that text, over all its languages.
         rates: learning rates to choose from on the valid text, each with all steps; none takes --learning-rate.
         resume: go on with an interrupted run; done at once if it is complete. Not for baselines.
         check_language: refuse text that is mostly another language than its label says.
@@ -200,24 +172,15 @@ def run_adapt(
         fields = {"out": str(out), "resumed": "complete", **read_json(out / RESULT, advice=advice)}
         return Told(fields, adapt_lines(fields, out))
     free(out)
-    check_rows(tokens_per_step, max_length, accumulation)
-    check_shift_layers(shift_layers)
-    from babelscope.adaptation import BeforeAfter, LotteryTicket, adapt, choose_rate
-    from babelscope.cli.adaptation_job import (
-        Mixing,
-        cast_costs,
-        choose_share,
-        open_job,
-        refuse_untouched,
-        summary,
-        training_dtype,
-        write_baseline,
-        write_course,
-    )
-    from babelscope.cli.alignment_job import aligned_after, bits_of_test, open_alignment, save_shift
-    from babelscope.evaluation import bits_per_byte
+    checks.check_rows(tokens_per_step, max_length, accumulation)
+    checks.check_shift_layers(shift_layers)
+    checks.check_shield(baseline, shield, language)
+    from babelscope.adaptation import LotteryTicket, adapt, choose_rate
+    from babelscope.cli.adaptation_job import Mixing, open_job, training_dtype
+    from babelscope.cli.adaptation_result import choose_share, train_neurons, write_baseline
+    from babelscope.cli.alignment_job import open_alignment
     from babelscope.files.work_log import work_log
-    from babelscope.subnetworks import RATE, train_subnetwork, usual_rate
+    from babelscope.subnetworks import RATE, usual_rate
 
     ticket: dict[str, Any] = {
         "share": mask_share,
@@ -241,6 +204,7 @@ def run_adapt(
         same_text=same_text,
         conversation=counted_of(conversation),
         mix=None if mix == "none" else Mixing(mix, mix_lines, seed),
+        shield=shield,
     )
     if harm_bound is not None:
         packing["replay_share"] = max(replay_shares)
@@ -278,6 +242,7 @@ def run_adapt(
     }
     choice = {"rate": learning_rate, "rates": rates, "baseline": baseline, "ticket": ticket}
     choice |= {"harm_bound": harm_bound, "replay_shares": replay_shares}
+    choice |= {"shield": [shield_share, shield_tokens]} if shield else {}
     choice |= {} if steps_of_pairs is None else {"contrast": steps_of_pairs.facts()}
     choice |= {} if shift is None else {"shift": shift.facts()}
     run = job.fingerprint({**settings, **packing, **choice})
@@ -289,6 +254,8 @@ def run_adapt(
     shared = {"neurons": job.neurons, "seed": seed, **settings}
     if baseline == "lt-sft":
         shared["ticket"] = LotteryTicket(**ticket)
+    if baseline == "ssu":
+        shared["shield"] = job.shield(share=shield_share, tokens=shield_tokens, max_length=max_length)
     replayed: dict[str, Any] = {}
     if harm_bound is not None:
         options = {**shared, "learning_rate": learning_rate, "trail_every": evaluate_every}
@@ -309,38 +276,17 @@ def run_adapt(
             facts = write_baseline(result, out, job, scores, alignment, replayed)
             fields = {**facts, "learning_rate_is": origin}
             return Told(fields, adapt_lines(fields, out))
-    log.info("test text of %d languages is measured before training, and after it", len(job.test))
-    with work_log(checkpoint / "before", run):
-        before = bits_per_byte(job.model, job.tokenizer, job.test)
-    with stop_on_interrupt() as stopped:
-        delta = train_subnetwork(
-            job.model,
-            job.tokenizer,
-            job.neurons,
-            job.train[job.language],
-            learning_rate=learning_rate,
-            replay=job.replay,
-            validation=job.valid,
-            checkpoint=checkpoint,
-            stop=stopped,
-            pairs=steps_of_pairs,
-            steering=shift,
-            **settings,
-            **packing,
-        )
-    refuse_untouched(delta.parameters["result"], learning_rate, out, checkpoint, otherwise="let --rates choose")
-    with work_log(checkpoint / "after", run):
-        with delta.applied(job.model):
-            after = bits_of_test(job.model, job.tokenizer, job.test, alignment)
-            aligned = aligned_after(job.model, job.tokenizer, alignment)
-        cast = cast_costs(job, delta, before[job.language], after[job.language], alignment)
-    result = summary(job.language, BeforeAfter(before, after), delta.n_values, learning_rate, scores)
-    result |= {"learning_rate_is": origin, "cast": cast, **aligned, **replayed}
-    with new_folder(out) as folder:
-        delta.save(folder)
-        save_shift(folder, alignment)
-        write_course(folder, replayed)
-        write_text(folder / RESULT, json.dumps({**result, **delta.parameters["result"], "text": job.text}, indent=1))
-    discard(checkpoint)
+    result = train_neurons(
+        job,
+        out,
+        checkpoint,
+        run,
+        alignment=alignment,
+        replayed=replayed,
+        scores=scores,
+        learning_rate=learning_rate,
+        learning_rate_is=origin,
+        options={**settings, **packing},
+    )
     fields = {"out": str(out), **result}
     return Told(fields, adapt_lines(fields, out))

@@ -70,8 +70,9 @@ def run_train(
     from babelscope.adaptation import train_vocabulary
     from babelscope.adaptation.result_file import RESULT
     from babelscope.artifacts import NeuronSet
-    from babelscope.cli.adaptation_job import read_splits, refuse_untouched, saying_no_gain
-    from babelscope.cli.adapting import check_rows
+    from babelscope.cli.adapt_checks import check_rows
+    from babelscope.cli.adaptation_job import read_splits
+    from babelscope.cli.adaptation_result import refuse_untouched, saying_no_gain
     from babelscope.evaluation import bits_per_byte
     from babelscope.files.state_folder import hash_json
     from babelscope.files.work_log import hash_of, work_log

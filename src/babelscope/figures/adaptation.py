@@ -33,18 +33,23 @@ FORGETTING_CAPTION = FigureCaption(
 )
 MARKS = {
     "language": (VERMILLION, "diamond", "the language's neurons"),
-    "replay": (VERMILLION, "diamond-open", "the same, a quarter replayed"),
+    "replay": (VERMILLION, "triangle-down-open", "the same, a quarter replayed"),
     "random": (BLUE, "circle", "random neurons, layer-matched"),
     "top-rate": (SKY, "triangle-down", "most active neurons"),
     "full": (PURPLE, "square", "all parameters"),
-    "ffn": (PURPLE, "square-open", "all MLPs"),
+    "ffn": (PURPLE, "pentagon", "all MLPs"),
     "lora": (GREEN, "triangle-up", "LoRA on MLPs"),
-    "lora-attention": (GREEN, "triangle-up-open", "LoRA on attention"),
+    "lora-attention": (GREEN, "x-open", "LoRA on attention"),
     "shira": (ORANGE, "cross", "SHiRA"),
-    "lt-sft": (ORANGE, "cross-open", "LT-SFT"),
-    "sparse-forward": (BLUE, "circle-open", "the neurons, all others at 0"),
+    "lt-sft": (ORANGE, "x", "LT-SFT"),
+    "ssu": (SKY, "star", "all but what source text uses (SSU)"),
+    "sparse-forward": (BLUE, "pentagon-open", "the neurons, all others at 0"),
 }
-"""Colour, symbol and name by kind: eleven kinds, told apart without colour too."""
+MARKS |= {
+    f"{kind}+replay": (MARKS[kind][0], f"{MARKS[kind][1]}-open", f"{MARKS[kind][2]}, others replayed")
+    for kind in ("language", "random", "full", "lora", "shira", "ssu")
+}
+"""Colour, symbol and name by kind, told apart without colour too; with replayed text the mark is open."""
 
 
 class AdaptationRow(NamedTuple):
@@ -85,7 +90,9 @@ def adaptation_figure(*, rows: Sequence[AdaptationRow]) -> go.Figure:
         )
     )
     figure.update_layout(new_figure(height=1080).layout)
-    largest = max((row.share for row in rows if row.kind in ("language", "random")), default=1.0)
+    largest = max(
+        (row.share for row in rows if row.kind.removesuffix("+replay") in ("language", "random")), default=1.0
+    )
     for kind, (colour, symbol, name) in MARKS.items():
         for col, tag in enumerate(languages, start=1):
             rows_of_kind = [row for row in rows if (row.kind, row.language) == (kind, tag)]
@@ -104,6 +111,11 @@ def adaptation_figure(*, rows: Sequence[AdaptationRow]) -> go.Figure:
     return figure
 
 
+def of_neurons(kind: str) -> bool:
+    """Whether a share of the neurons was trained, by which marks grow."""
+    return kind.removesuffix("+replay") in ("language", "random")
+
+
 def _frontier(
     figure: go.Figure,
     rows: Sequence[AdaptationRow],
@@ -115,8 +127,7 @@ def _frontier(
     largest: Number,
 ) -> None:
     """A mark a run."""
-    of_neurons = kind in ("language", "random")
-    sizes = [7 + 9 * (row.share / largest) ** 0.5 if of_neurons else 10 for row in rows]
+    sizes = [7 + 9 * (row.share / largest) ** 0.5 if of_neurons(kind) else 10 for row in rows]
     figure.add_scatter(
         x=[row.harm for row in rows],
         y=[row.gain for row in rows],
@@ -136,7 +147,7 @@ def _lines(figure: go.Figure, rows: Sequence[AdaptationRow], colour: str, kind: 
     """Means over seeds at the middle share."""
     shares = sorted({row.share for row in rows})
     middle = [row for row in rows if row.share == shares[len(shares) // 2]]
-    dash = "dot" if MARKS[kind][1].endswith("open") else "solid"
+    dash = "dot" if "open" in MARKS[kind][1] else "solid"
     line = {"color": colour, "dash": dash, "width": 1.8}
     steps = [tokens for tokens, _ in middle[0].curve]
     curve = np.mean([[score for _, score in row.curve] for row in middle], axis=0)

@@ -83,6 +83,7 @@ def symbol(name: str, size: Number) -> tuple[str, bool]:
         "diamond": [(0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)],
         "triangle-up": [(0, -1.1), (1.1, 0.8), (-1.1, 0.8)],
         "triangle-down": [(0, 1.1), (1.1, -0.8), (-1.1, -0.8)],
+        "pentagon": [(1.1 * math.sin(math.tau * at / 5), -1.1 * math.cos(math.tau * at / 5)) for at in range(5)],
         "star": [
             (radius * math.sin(math.pi * at / 5), -radius * math.cos(math.pi * at / 5))
             for at, radius in enumerate([1.25, 0.5] * 5)
