@@ -1,7 +1,7 @@
 """One streamed pass of text through a model, into sums; raw activations are never kept.
 
 Here: the one road of text through a model, and the watchers on it.
-Imports: artifacts, corpus, files, languages, models, progress, sites.
+Imports: artifacts, corpus, files, languages, models, progress, sites, upstream.
 """
 
 from typing import TYPE_CHECKING
