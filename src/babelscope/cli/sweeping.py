@@ -30,8 +30,8 @@ from babelscope.steering.sweeps import (
     steering_study,
 )
 from babelscope.steering.sweeps.sweep_grid import sweep_layers
-from babelscope.study.parts import sweep_row
 from babelscope.study.plan import plan_of_model
+from babelscope.study.steering_parts import sweep_row
 
 TABLE, PICTURE = "steering.json", "side_effects.html"
 TOLD = ("layer", "strength", "edge", "macro")
