@@ -17,7 +17,7 @@ from babelscope.artifacts import LoadedSAE
 from babelscope.controls import percentile_interval
 from babelscope.runs import Run, run_experiment
 from babelscope.steering.sweeps import make_prompts
-from babelscope.steering.sweeps.steered_answers import left_pad
+from babelscope.steering.sweeps.steering_prompts import left_pad
 
 
 @dataclass(frozen=True)

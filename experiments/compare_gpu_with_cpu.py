@@ -15,7 +15,7 @@ import babelscope as bs
 from babelscope.corpus import Corpus
 from babelscope.runs import Run, run_experiment
 from babelscope.steering.sweeps import make_prompts
-from babelscope.steering.sweeps.steered_answers import left_pad
+from babelscope.steering.sweeps.steering_prompts import left_pad
 from babelscope.subnetworks.forms import Form
 
 

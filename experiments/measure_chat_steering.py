@@ -26,7 +26,8 @@ from babelscope.evaluation import judge_answers
 from babelscope.files.writing import append_lines, write_text
 from babelscope.runs import Run, commit, environment, run_experiment
 from babelscope.steering.sweeps import Answer, Decoding, Prompt, generate_answers, instructed, random_directions
-from babelscope.steering.sweeps.steered_answers import Steerer, ending_ids, prompt_ids
+from babelscope.steering.sweeps.steered_answers import Steerer, ending_ids
+from babelscope.steering.sweeps.steering_prompts import prompt_ids
 
 QUESTIONS = Path(__file__).parent / "chat_questions"
 DEV = 3

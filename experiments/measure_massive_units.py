@@ -27,9 +27,10 @@ from babelscope import Observation, Operation, Site, mean_direction, observe, op
 from babelscope.controls import wilson_interval
 from babelscope.corpus import Corpus, as_corpus, prefix_of
 from babelscope.evaluation import answer_losses, distinct_n, judge_answers
+from babelscope.files.strict_json import nan_as_null
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
-from babelscope.runs import Run, environment, nan_as_null, run_experiment
+from babelscope.runs import Run, environment, run_experiment
 from babelscope.steering.sweeps import Answer, Decoding, Prompt, generate_answers, make_prompts, random_directions
 from babelscope.steering.sweeps.answer_scores import nats_a_token
 from babelscope.steering.sweeps.steering_runs import FADE, vary_sources

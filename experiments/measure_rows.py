@@ -15,8 +15,9 @@ from rows.catalogue import ROWS
 from rows.result import Inputs, RowResult
 
 from babelscope.errors import ToolkitError
+from babelscope.files.strict_json import nan_as_null
 from babelscope.files.writing import write_text
-from babelscope.runs import Run, commit, environment, nan_as_null, run_experiment
+from babelscope.runs import Run, commit, environment, run_experiment
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from rows.edit_headlines import lines_by_language
 from rows.planted_edits import fact_model, fact_table, planted_text
 
 from babelscope.adaptation.editing import DescentSettings, EditEvidence, EditStudy, measure_edits
+from babelscope.files.strict_json import nan_as_null
 from babelscope.files.writing import write_text
-from babelscope.runs import Run, commit, environment, nan_as_null, run_experiment
+from babelscope.runs import Run, commit, environment, run_experiment
 
 LANGUAGES = ("en", "de", "fr", "es", "ru", "uk", "zh", "ja", "ar", "hi", "fi", "id", "eu", "cy", "tt")
 

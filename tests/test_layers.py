@@ -117,11 +117,6 @@ def test_whatever_opens_a_folder_or_hub_id_says_that_no_code_of_it_is_run():
         assert keywords.get("trust_remote_code") == "False" or keywords.get(None) in ("NO_OWN_CODE", "options"), path
 
 
-def test_no_file_is_longer_than_five_hundred_lines():
-    long = {path.name: n for path in FILES if (n := len(path.read_text().splitlines())) > 500}
-    assert not long
-
-
 def test_the_table_of_levels_in_contributing_is_the_one_that_is_enforced():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| (.*) \|$", text, flags=re.M)

@@ -13,7 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "babelscope"
 BARS = {
-    "longest file, lines": 350,
     "class names with two meanings": 0,
     "public function names with two meanings": 0,
     "files that share a name": 0,
@@ -25,6 +24,10 @@ BARS = {
     "reading path, lines": 2_000,
 }
 """Measures of experiments/measure_structure.py, and the most that each may be."""
+MOST_LINES = 298
+"""Of a file of the library."""
+LONGER_STILL = {"cli/adapting.py", "cli/adaptation_job.py"}
+"""Files above that: each is to be cut, and then leaves this set."""
 MACHINES = {
     "road of text through a model": (r"\bbatch_documents\((?!$)", {"recording/walk.py"}),
     "resampler of shards": (r"torch\.randint\(n_shards", {"controls/shards.py"}),
@@ -51,6 +54,15 @@ def measured():
 def test_a_measure_of_the_structure_stays_within_its_bar(name):
     value, places = measured()[name]
     assert value <= BARS[name], places
+
+
+def test_no_file_is_longer_than_a_reader_takes_in_but_those_that_are_named():
+    lengths = {str(path.relative_to(SOURCE)): lines_of(path) for path in SOURCE.rglob("*.py")}
+    assert {name for name, lines in lengths.items() if lines > MOST_LINES} == LONGER_STILL
+
+
+def lines_of(path):
+    return len(path.read_text(encoding="utf-8").splitlines())
 
 
 @pytest.mark.parametrize("name", MACHINES)

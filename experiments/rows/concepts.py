@@ -11,8 +11,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 import babelscope as bs
 from babelscope.probes import clamp_experts, concept_experts, language_probe, record_sentences, track_concepts
 from babelscope.probes.concepts.concept_clamping import ClampedConcept
-from babelscope.probes.concepts.concept_detectors import ConceptExperts, Ranked
+from babelscope.probes.concepts.concept_detectors import ConceptExperts
 from babelscope.probes.concepts.concept_probe import has_concept
+from babelscope.probes.concepts.detector_ranking import Ranked
 from babelscope.probes.geometry.language_id import split_sentences
 from babelscope.probes.geometry.ridge import PENALTY, RidgeProbe
 from babelscope.reference import MODEL

@@ -9,7 +9,8 @@ from scipy.spatial.distance import jensenshannon
 from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 import babelscope as bs
-from babelscope.probes.units.parallel_routing import ParallelRouting, SharedRouting, record_routing, shared_routing
+from babelscope.probes.units.parallel_routing import SharedRouting, shared_routing
+from babelscope.probes.units.sentence_routes import ParallelRouting, record_routing
 from babelscope.reference import MODEL
 from rows.late_experts import conversion, conversion_witness, planted_experts
 from rows.neuron_witnesses import recall_and_precision

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from babelscope_kernels.steer_residual.dispatch import steer_residual
 
-from babelscope.axes import Float, Int, Int64, Tensor
+from babelscope.axes import Float, Tensor
 from babelscope.feature_map import FeatureMap
 
 Strength = float | int | Tensor
@@ -92,7 +92,8 @@ def _kept(value: Tensor, new: Tensor, strength: Strength) -> Tensor:
     return torch.where(strength != 0, cast, value) if isinstance(strength, Tensor) else cast
 
 
-def _off(strength: Strength) -> bool:
+def is_off(strength: Strength) -> bool:
+    """Whether the strength is 0 for all that comes, so that nothing is computed; a tensor is decided place by place."""
     return not isinstance(strength, Tensor) and strength == 0
 
 
@@ -121,7 +122,7 @@ def add(
     value: Float[Tensor, "*batch unit"], vector: Float[Tensor, "*#batch unit"], strength: Strength
 ) -> Float[Tensor, "*batch unit"]:
     """x + s·v."""
-    if _off(strength):
+    if is_off(strength):
         return value
     if _by_kernel(value, FEW_VALUES):
         return steer_residual(value, vector, strength, kind="add")
@@ -138,7 +139,7 @@ def replace(
     value: Float[Tensor, "*batch unit"], vector: Float[Tensor, "*#batch unit"], strength: Strength
 ) -> Float[Tensor, "*batch unit"]:
     """x + s·(v - x); exactly v at s = 1."""
-    if _off(strength):
+    if is_off(strength):
         return value
     x, v = _compute(value, vector)
     return _kept(value, _blend(x, v.expand_as(x), strength), strength)
@@ -149,7 +150,7 @@ def scale(
     value: Float[Tensor, "*batch unit"], vector: Float[Tensor, "*#batch unit"], strength: Strength
 ) -> Float[Tensor, "*batch unit"]:
     """x + s·(v·x - x); exactly v·x at s = 1."""
-    if _off(strength):
+    if is_off(strength):
         return value
     x, v = _compute(value, vector)
     return _kept(value, _blend(x, v * x, strength), strength)
@@ -160,7 +161,7 @@ def to_mean(
     value: Float[Tensor, "*batch unit"], vector: Float[Tensor, "*#batch unit"], strength: Strength
 ) -> Float[Tensor, "*batch unit"]:
     """x + s·v·(m - x) with m the mean of all units of the token: a unit of v = 1 is at m at s = 1."""
-    if _off(strength):
+    if is_off(strength):
         return value
     x, v = _compute(value, vector)
     return _kept(value, _blend(x, x + v * (x.mean(dim=-1, keepdim=True) - x), strength), strength)
@@ -171,7 +172,7 @@ def project_out(
     value: Float[Tensor, "*batch unit"], vector: Float[Tensor, "*#batch unit"], strength: Strength
 ) -> Float[Tensor, "*batch unit"]:
     """x - s·(x·q)q with q = v/|v|; s = 1 removes the component along v, s = -1 doubles it."""
-    if _off(strength):
+    if is_off(strength):
         return value
     if _by_kernel(value):
         return steer_residual(value, vector, strength, kind="project_out")
@@ -192,7 +193,7 @@ def subspace(
 
     s = 1 holds x at c within the subspace (at 0 there with c = 0), s < 0 moves it further from c.
     """
-    if _off(strength):
+    if is_off(strength):
         return value
     x, c = _compute(value, centre)
     q = basis.to(x.dtype)
@@ -208,7 +209,7 @@ def affine(
     strength: Strength,
 ) -> Float[Tensor, "*batch unit"]:
     """x + s·(xM + b)."""
-    if _off(strength):
+    if is_off(strength):
         return value
     x, b = _compute(value, bias)
     return _kept(value, x + _weight(strength, x) * (x @ matrix.to(x.dtype) + b), strength)
@@ -232,7 +233,7 @@ def clamp_feature_values(
     strength: Strength,
 ) -> Float[Tensor, "*batch unit"]:
     """x + s·Σ_j (level_j - f_j)·d_j: each chosen feature at its level at s = 1, all else as it was."""
-    if _off(strength):
+    if is_off(strength):
         return value
     x, target_level = _compute(value, level)
     change = (target_level - active_features(x, features)) @ features.decoder.to(x.dtype)
@@ -247,7 +248,7 @@ def scale_feature_values(
     strength: Strength,
 ) -> Float[Tensor, "*batch unit"]:
     """x + s·Σ_j (factor_j - 1)·f_j·d_j; factor 0 switches a feature off."""
-    if _off(strength):
+    if is_off(strength):
         return value
     x, by = _compute(value, factor)
     change = ((by - 1) * active_features(x, features)) @ features.decoder.to(x.dtype)
@@ -259,7 +260,7 @@ def promote(
     value: Float[Tensor, "*batch expert"], vector: Float[Tensor, "*#batch expert"], strength: Strength
 ) -> Float[Tensor, "*batch expert"]:
     """z + s·v·std(z): router scores raised, or lowered where v < 0, by shares of their spread over the experts."""
-    if _off(strength):
+    if is_off(strength):
         return value
     z, v = _compute(value, vector)
     return _kept(value, z + _weight(strength, z) * v * z.std(dim=-1, keepdim=True), strength)
@@ -270,7 +271,7 @@ def force(
     value: Float[Tensor, "*batch expert"], vector: Float[Tensor, "*#batch expert"], strength: Strength
 ) -> Float[Tensor, "*batch expert"]:
     """z + s·(edge - z) where v ≠ 0; edge is v above the highest score, or with v < 0 that far below the lowest."""
-    if _off(strength):
+    if is_off(strength):
         return value
     z, v = _compute(value, vector)
     edge = torch.where(v > 0, z.amax(dim=-1, keepdim=True), z.amin(dim=-1, keepdim=True)) + v
@@ -284,41 +285,3 @@ def _weight(strength: Strength, x: Tensor) -> Tensor | float | int:
 def _blend(x: Tensor, new: Tensor, strength: Strength) -> Tensor:
     """x at 0, `new` at 1, both exactly."""
     return torch.lerp(x, new, strength.to(x.dtype) if isinstance(strength, Tensor) else float(strength))
-
-
-def change_of(name: str, matrix: Tensor | None = None, features: FeatureMap | None = None) -> Change:
-    """The change of any kind of operation, its matrix or features filled in."""
-    entry, part = KINDS[name], matrix if features is None else features
-    if not entry.needs:
-        return entry.act
-    return lambda value, vector, strength: entry.act(value, vector, part, strength)
-
-
-def at_units(
-    change: Change,
-    value: Float[Tensor, "*batch unit"],
-    indices: Int64[Tensor, " chosen"],
-    vector: Float[Tensor, "*#batch chosen"],
-    strength: Strength,
-) -> Float[Tensor, "*batch unit"]:
-    """Apply a change to some units only, which must all be different; the others come back bit for bit."""
-    if _off(strength):
-        return value
-    return value.index_copy(-1, indices, change(value.index_select(-1, indices), vector, strength))
-
-
-def at_experts(
-    change: Change,
-    value: Float[Tensor, "batch token top_k neuron"],
-    routes: Int[Tensor, "batch token top_k"],
-    vector: Float[Tensor, "expert neuron"],
-    chosen: Tensor,
-    strength: Strength,
-) -> Float[Tensor, "batch token top_k neuron"]:
-    """Apply a change to neurons of a mixture of experts, each row with its own expert's part of the vector.
-
-    routes: expert of each row. chosen: boolean [expert, neuron], True where the change applies.
-    """
-    if _off(strength):
-        return value
-    return torch.where(chosen[routes], change(value, vector[routes], strength), value)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import platform
 import resource
@@ -16,21 +15,11 @@ from typing import Any, TypeVar
 
 import tyro
 
+from babelscope.files.strict_json import nan_as_null as nan_as_null  # cli/adaptation_job takes it from here
 from babelscope.files.writing import append_lines, write_text
 
 C = TypeVar("C")
 PACKAGES = ("babelscope", "torch", "transformers", "numpy", "plotly", "lingua-language-detector")
-
-
-def nan_as_null(value: Any) -> Any:
-    """JSON without NaN: what is undefined is null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): nan_as_null(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [nan_as_null(entry) for entry in value]
-    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def environment() -> dict[str, Any]:

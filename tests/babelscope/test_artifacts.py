@@ -11,8 +11,19 @@ from safetensors.torch import load_file, save_file
 
 from babelscope import NeuronSet, Observation, observe
 from babelscope.artifacts import Origin
+from babelscope.artifacts.json_entries import (
+    as_flag,
+    as_list,
+    as_number,
+    as_table,
+    as_text,
+    as_whole,
+    entries_in,
+    entries_of,
+)
 from babelscope.errors import ArtifactError, PrerequisiteError
 from babelscope.languages import parse_languages
+from babelscope.study.parts import set_results
 
 TEXTS = {"en": ["the cat sat", "on a mat"], "fi": ["kissa istui", "matolla", "hiljaa"]}
 
@@ -270,3 +281,32 @@ def test_sums_that_no_pass_can_give_are_refused_even_under_right_hashes(observat
     with pytest.raises(ArtifactError) as caught:
         Observation.load(reseal(path))
     assert "\n" not in str(caught.value) and "sha256" not in str(caught.value)
+
+
+def test_an_entry_of_its_kind_is_taken_and_any_other_is_refused_by_its_name():
+    kinds = {as_text: "a", as_whole: 3, as_number: 0.5, as_flag: True, as_list: [1], as_table: {"a": 1}}
+    for take, value in kinds.items():
+        assert take(value, "entry") == value
+        # A whole number is a number too; of all else each is taken by its own reader alone.
+        for other_take in set(kinds) - {take, *([as_number] if take is as_whole else [])}:
+            with pytest.raises(ArtifactError, match=r"entry is .*, and n"):
+                other_take(value, "entry")
+    for value in (-1, 2**63, True, 1.0):
+        with pytest.raises(ArtifactError, match="whole number of 0 or more"):
+            as_whole(value, "entry")
+    for value in (float("nan"), float("inf"), True):
+        with pytest.raises(ArtifactError, match="no finite number"):
+            as_number(value, "entry")
+    assert entries_in([1, 2], "entry", 2) == [1, 2] and entries_of({"b": 2, "a": 1}, "entry", ("a", "b")) == [1, 2]
+    with pytest.raises(ArtifactError, match="no list of 3"):
+        entries_in([1, 2], "entry", 3)
+    with pytest.raises(ArtifactError, match="lacks 'b'"):
+        entries_of({"a": 1}, "entry", ("a", "b"))
+
+
+def test_sets_are_the_numbers_of_results_json():
+    mask = torch.zeros(2, 3, 48, dtype=torch.bool)
+    mask[0, 1, :7] = mask[1, 2, 3] = mask[1, 0, 3] = True
+    numbers = set_results(neuron_set(mask), 0.1)
+    assert numbers["neurons"] == {"en": 7, "fi": 2} and numbers["top_rate"] == 0.1
+    assert numbers["layers"].counts == [[0, 7, 0], [1, 0, 1]]

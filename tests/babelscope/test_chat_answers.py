@@ -12,7 +12,8 @@ from babelscope.errors import ChatError, LanguageError, MeasurementError, Steeri
 from babelscope.evaluation import detect_languages
 from babelscope.steering.sweeps import Decoding, Prompt, few_shot, generate_answers, instructed, make_questions
 from babelscope.steering.sweeps.beside import pair_answers
-from babelscope.steering.sweeps.steered_answers import Answer, ending_ids, left_pad, prompt_ids
+from babelscope.steering.sweeps.steered_answers import Answer, ending_ids
+from babelscope.steering.sweeps.steering_prompts import left_pad, prompt_ids
 
 EN, FI = Language("en"), Language("fi")
 GREEDY = Decoding(new_tokens=12, temperature=0.0)

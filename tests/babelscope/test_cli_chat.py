@@ -15,7 +15,8 @@ from babelscope.cli import main
 from babelscope.cli.telling_answers import pair_lines, repeated_share
 from babelscope.errors import ChatError, CorpusError
 from babelscope.steering.sweeps import AnswerPair, ask_as_chat
-from babelscope.steering.sweeps.steered_answers import Answer, Prompt
+from babelscope.steering.sweeps.steered_answers import Answer
+from babelscope.steering.sweeps.steering_prompts import Prompt
 from babelscope.study import Budget
 from babelscope.study.job import StudyInputs
 from babelscope.study.plan import plan_of

@@ -5,6 +5,7 @@ import gc
 import itertools
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS, tiny_model
@@ -13,7 +14,16 @@ from delta_cases import bits, expected_rows, holds, random_delta, same_bits
 from babelscope import layout_of
 from babelscope.errors import ArtifactError, MeasurementError, PrerequisiteError
 from babelscope.subnetworks.applied import active_changes
-from babelscope.subnetworks.places import check_weights_writable
+from babelscope.subnetworks.cell_sums import (
+    Active,
+    BaseCells,
+    all_finite,
+    among_keys,
+    summed_cells,
+    touched_cells,
+    with_new_base,
+)
+from babelscope.subnetworks.places import Cells, check_weights_writable
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -272,3 +282,43 @@ def test_a_model_moved_to_a_gpu_goes_on_exactly(dtype):
     a.revert(model)
     b.revert(model.to("cpu"))
     assert same_bits(bits(base), model)
+
+
+class Addend:
+    """A change of the cells of one place."""
+
+    def __init__(self, digest, keys, values):
+        self.digest, self.title = digest, digest
+        self.added = {"w": Cells(torch.tensor(keys), torch.tensor(values, dtype=torch.float32))}
+
+    def cells(self):
+        return self.added
+
+    def places(self, model, *, applied=False):
+        return {}
+
+    def storages(self, model):
+        return set()
+
+
+def test_cells_are_summed_in_float64_and_cast_once_whatever_the_order_of_the_changes():
+    base = BaseCells(torch.tensor([2, 7]), torch.tensor([1.0, 2.0]))
+    base = with_new_base(base, torch.tensor([3, 7]), torch.ones(2))
+    # Cell 7 has its base already; what stands there now holds a change and is no base.
+    assert base.keys.tolist() == [2, 3, 7] and base.values.tolist() == [1.0, 1.0, 2.0]
+    changes = [
+        Active(Addend("b", [2, 3], [1e-7, 2e8]), 0.5),
+        Active(Addend("a", [3, 7], [-1e8, 0.25]), 1),
+        Active(Addend("c", [2, 9], [3e-8, 5.0]), -2.0),
+    ]
+    expected = np.array([1.0, 1.0, 2.0])
+    for cells, values, scale in (([1, 2], [-1e8, 0.25], 1), ([0, 1], [1e-7, 2e8], 0.5), ([0], [3e-8], -2.0)):
+        expected[cells] += np.float32(values).astype(np.float64) * scale
+    for order in itertools.permutations(changes):
+        summed = summed_cells(base, base.keys, "w", order)
+        assert summed.dtype == torch.float32 and summed.tolist() == expected.astype(np.float32).tolist()
+    assert touched_cells(torch.tensor([1, 2, 7, 9]), "w", changes[:2]).tolist() == [False, True, True, False]
+    assert touched_cells(torch.tensor([1, 2]), "other", changes).tolist() == [False, False]
+    assert among_keys(torch.tensor([2, 4, 99]), base.keys).tolist() == [True, False, False]
+    assert all_finite(torch.zeros(0)) and all_finite(torch.tensor([1.0, -2.0]))
+    assert not any(all_finite(torch.tensor([1.0, value, 2.0])) for value in (float("nan"), float("inf"), -float("inf")))

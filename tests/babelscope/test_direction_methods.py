@@ -585,7 +585,7 @@ def test_a_fitted_condition_opens_the_rows_of_its_language(tokenizer):
     site = Site(0, "resid_out")
     means = document_means(model, tokenizer, lines, [site])[site]
     found = fit_condition(means, language="ru")
-    from babelscope.steering.sweeps.steered_answers import left_pad
+    from babelscope.steering.sweeps.steering_prompts import left_pad
 
     batch, mask = left_pad(tokenizer, ["the cat sat on a mat", "кошка сидела на коврике"])
     base = scored(model, batch, mask)

@@ -10,7 +10,7 @@ from transformers import BertTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 from babelscope.corpus import Document, encode_texts, special_ids, tokenize_documents, tokenize_prompt, tokenize_prompts
 from babelscope.corpus.encoding import begin_text, prefix_of, surround_of
 from babelscope.errors import CorpusError
-from babelscope.steering.sweeps.steered_answers import left_pad
+from babelscope.steering.sweeps.steering_prompts import left_pad
 
 LETTERS = ["▁", "a", "b", "<", ">", "/", "s"]
 NAMES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}

@@ -3,30 +3,24 @@
 import errno
 import fcntl
 import json
+import math
 import os
 import stat
 import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
 
 from babelscope.errors import ArtifactError, CorpusError, PrerequisiteError
 from babelscope.files.state_folder import RunState, restore, saved_facts, state_folder
-from babelscope.files.strict_json import parse_json, read_json
+from babelscope.files.strict_json import nan_as_null, parse_json, read_json
+from babelscope.files.temporary_names import PARTIAL, UNDER_WAY, make_parent, names_open_file, temporary_beside
 from babelscope.files.tensor_files import hash_file, read_tensors, write_tensors
-from babelscope.files.writing import (
-    PARTIAL,
-    append_lines,
-    discard,
-    locked,
-    new_folder,
-    whole_file,
-    write_bytes,
-    write_text,
-)
+from babelscope.files.writing import append_lines, discard, locked, new_folder, whole_file, write_bytes, write_text
 
 DTYPES = (
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
@@ -174,6 +168,23 @@ def test_what_a_killed_run_was_writing_goes_with_the_next_write_and_a_living_run
     assert sorted(os.listdir(tmp_path)) == ["living", "next"]
 
 
+def test_a_temporary_name_is_locked_while_it_is_written_and_gone_at_the_end(tmp_path):
+    for folder in (False, True):
+        with pytest.raises(ValueError), temporary_beside(tmp_path / "deep" / "out", folder=folder) as partial:
+            assert partial.parent == tmp_path / "deep" and partial.is_dir() == folder and partial in UNDER_WAY
+            descriptor = os.open(partial, os.O_RDONLY)
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            assert names_open_file(partial, descriptor)
+            raise ValueError
+        assert not names_open_file(partial, descriptor) and partial not in UNDER_WAY
+        os.close(descriptor)
+        assert os.listdir(tmp_path / "deep") == []
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        make_parent(tmp_path / "file" / "out")
+
+
 def test_many_writers_of_one_folder_lose_nothing(tmp_path):
     def work(number):
         for i in range(10):
@@ -276,6 +287,34 @@ def test_sound_json_is_what_the_standard_reader_reads(tmp_path):
 
 def state(done=2):
     return RunState(done, {"x": torch.arange(5.0), "y": torch.tensor([done])}, {"tokens": 7})
+
+
+def test_what_is_written_as_json_has_null_for_what_is_no_finite_number_at_any_depth():
+    nan, inf = math.nan, math.inf
+    values = {
+        "numbers": (nan, inf, -inf, 0.5, 3, True, None, "nan"),
+        "numpy": [np.float64(nan), np.float32(inf), np.float32(0.5), np.int64(3), np.bool_(True)],
+        "array": np.array([[1.0, nan], [-inf, 2.0]]),
+        "counts": np.arange(3),
+        "mixed": np.array([nan, "x", (inf,)], dtype=object),
+        "tensor": torch.tensor([nan, 1.0]),
+        "scalar": torch.tensor(inf),
+        2: {"deep": [{"deeper": (np.array(nan), 1)}]},
+    }
+    expected = {
+        "numbers": [None, None, None, 0.5, 3, True, None, "nan"],
+        "numpy": [None, None, 0.5, 3, True],
+        "array": [[1.0, None], [None, 2.0]],
+        "counts": [0, 1, 2],
+        "mixed": [None, "x", [None]],
+        "tensor": [None, 1.0],
+        "scalar": None,
+        "2": {"deep": [{"deeper": [None, 1]}]},
+    }
+    assert nan_as_null(values) == expected
+    # Python's own writer refuses what is no JSON; what it wrote is what was meant.
+    assert json.loads(json.dumps(nan_as_null(values), allow_nan=False)) == expected
+    assert np.isnan(values["array"][0, 1]), "the values themselves are not touched"
 
 
 def test_a_state_comes_back_and_saving_it_twice_leaves_one(tmp_path):

@@ -21,7 +21,8 @@ from babelscope import (
     select_lape,
     steer,
 )
-from babelscope.artifacts.identity import compare_samples, deciding_settings, pack_sample, whole_config_hash
+from babelscope.artifacts.identity import compare_samples, pack_sample
+from babelscope.artifacts.model_settings import deciding_settings, whole_config_hash
 from babelscope.errors import ArtifactError
 from babelscope.models import check_made_for, weights_hash
 from babelscope.models.origin import weights_sample

@@ -10,9 +10,6 @@ from babelscope.interventions import (
     active_features,
     add,
     affine,
-    at_experts,
-    at_units,
-    change_of,
     clamp_feature_values,
     force,
     project_out,
@@ -22,6 +19,7 @@ from babelscope.interventions import (
     scale_feature_values,
     subspace,
 )
+from babelscope.steering.unit_changes import at_experts, at_units, change_of
 
 X = torch.tensor([[[1.0, 2.0, -3.0], [0.5, 0.0, 4.0]], [[-1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]])
 V = torch.tensor([3.0, 0.0, 4.0])

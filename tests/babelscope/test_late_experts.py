@@ -53,7 +53,7 @@ from babelscope.evaluation import HeldOut
 from babelscope.languages import Language
 from babelscope.models import check_family, layout_of
 from babelscope.probes import routing_divergence, routing_use
-from babelscope.probes.units.parallel_routing import record_routing
+from babelscope.probes.units.sentence_routes import record_routing
 from babelscope.sites import Site
 from babelscope.subnetworks import LearningRate, rows_loss
 from babelscope.upstream.mixtures import MIXTURES, mixture_config

@@ -24,6 +24,7 @@ from render_families_table import PAGE, page
 
 from babelscope import Site, read_site
 from babelscope.errors import SiteError
+from babelscope.models.module_map import ModuleMap
 
 CELLS = [(form, at) for form in FORMS for at in sites_of(form)]
 
@@ -171,3 +172,15 @@ def test_the_page_of_families_says_what_was_measured():
     lines = PAGE.read_text(encoding="utf-8").splitlines(keepends=True)
     lacking = tuple(f"| {form} |" for form in LACKING)
     assert "".join(line for line in lines if not line.startswith(lacking)) == page()
+
+
+def test_a_map_of_the_modules_alone_says_what_the_layout_says_and_cannot_run():
+    layout = opened("llama")
+    modules = ModuleMap(**vars(layout))
+    assert not hasattr(modules, "run") and not hasattr(modules, "edit")
+    place = modules.place(Site(1, "mlp_inner"))
+    down = layout.model.get_submodule(place.path)
+    assert down is layout.model.model.layers[1].mlp.down_proj and place.side == "input"
+    torch.testing.assert_close(modules.down_norm(1), down.weight.double().norm(dim=0))
+    assert modules.end_of(Site(None, "embed")) is layout.model.get_input_embeddings()
+    assert modules.end_of(Site(None, "logits")) is layout.model.get_output_embeddings()

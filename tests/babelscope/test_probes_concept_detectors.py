@@ -10,8 +10,8 @@ from babelscope.corpus import as_corpus
 from babelscope.errors import CorpusError, SelectionError, SiteError
 from babelscope.models import layout_of
 from babelscope.probes import ProbeJob, clamp_experts, concept_experts, track_concepts
-from babelscope.probes.concepts.concept_detectors import Ranked
 from babelscope.probes.concepts.concept_findings import probe_concepts
+from babelscope.probes.concepts.detector_ranking import Ranked
 
 LETTERS = {"en": "abcdefgh", "fi": "klmnopqr"}
 

@@ -11,7 +11,8 @@ from babelscope.errors import CorpusError, MeasurementError, SiteError
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.probes import ProbeJob, probe_findings
-from babelscope.probes.units.parallel_routing import ParallelRouting, middle_layers, record_routing, shared_routing
+from babelscope.probes.units.parallel_routing import middle_layers, shared_routing
+from babelscope.probes.units.sentence_routes import ParallelRouting, record_routing
 
 LETTERS = {"en": ("abcdef", "uvwxyz"), "ru": ("ABCDEF", "UVWXYZ")}
 """Of the two contents in both languages; one byte each."""

@@ -14,16 +14,14 @@ from babelscope.report.first_screen import ANSWERS, first_screen, headline
 from babelscope.report.harm import ablation_section
 from babelscope.report.markup import NOT_MEASURED, Markup, Section
 from babelscope.report.page import assemble
+from babelscope.report.recorded_facts import UNRECORDED, seed_of, tokens_said
 from babelscope.report.results import read_results
 from babelscope.report.selection_sections import (
-    UNRECORDED,
     matrix_table,
     neuron_section,
     overlap_section,
     script_section,
-    seed_of,
     stability_section,
-    tokens_said,
 )
 from babelscope.report.steered import dose_section, steering_section
 

@@ -15,7 +15,8 @@ from conftest import tiny_model, tiny_tokenizer
 from babelscope import Direction, NeuronSet
 from babelscope.cli import main
 from babelscope.errors import ArtifactError, CorpusError, MeasurementError, PrerequisiteError, SiteError
-from babelscope.files.writing import PARTIAL, write_text
+from babelscope.files.temporary_names import PARTIAL
+from babelscope.files.writing import write_text
 from babelscope.models import weights_hash
 from babelscope.recording import observe
 from babelscope.study import Budget, run_study

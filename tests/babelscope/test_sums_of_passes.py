@@ -11,7 +11,7 @@ from feature_cases import made_sae, planted
 
 from babelscope import Site, load_corpus, observe
 from babelscope.artifacts.hub import strings_of
-from babelscope.artifacts.possible_sums import check_counts, check_range, check_squares
+from babelscope.artifacts.possible_sums import check_range, check_squares
 from babelscope.controls import BootstrapSets, Interval, Stability
 from babelscope.controls.selection_evidence import check_draws, selection_rows
 from babelscope.corpus.batches import make_batch, numbered
@@ -140,14 +140,14 @@ def test_control_tokens_and_short_text_are_told_in_the_log(caplog):
 def test_sums_that_no_text_can_give_are_refused():
     corpus = load_corpus("reference", ["en", "fi"], split="valid").head(8)
     counts = observe(tiny_model("llama"), tiny_tokenizer(), corpus, tokens_per_language=None, shards=4)
-    check_counts(counts)
+    counts.check_counts()
     with pytest.raises(ArtifactError, match="shard_tokens do not add up"):
-        check_counts(replace(counts, shard_tokens=counts.shard_tokens + 1))
+        replace(counts, shard_tokens=counts.shard_tokens + 1).check_counts()
     with pytest.raises(ArtifactError, match="documents holds more than there is text"):
-        check_counts(replace(counts, documents=counts.token_counts + 1))
+        replace(counts, documents=counts.token_counts + 1).check_counts()
     record = replace(counts["mlp_gate"], sum=counts["mlp_gate"].sum * 1000)
     with pytest.raises(ArtifactError, match="the sums of mlp_gate are larger than their squares allow"):
-        check_counts(replace(counts, records={"mlp_gate": record}))
+        replace(counts, records={"mlp_gate": record}).check_counts()
 
 
 def test_a_sum_is_bounded_by_its_squares():

@@ -32,10 +32,10 @@ from babelscope.steering.sweeps import (
     instructed,
     macro,
     make_prompts,
+    neuron_steering,
     neuron_steering_study,
     random_directions,
     score_answers,
-    steering_runs,
     steering_study,
     success_by_source,
 )
@@ -303,7 +303,7 @@ def test_the_strength_of_neuron_arithmetic_is_chosen_beside_native_answers_to_pr
     def see(model, tokenizer, requests, native, *_, **__):
         raise StopIteration(native)
 
-    monkeypatch.setattr(steering_runs, "dose_response", see)
+    monkeypatch.setattr(neuron_steering, "dose_response", see)
     with pytest.raises(StopIteration) as stopped:
         neuron_steering_study(model, tokenizer, some_neurons(model), observation, study, dev=dev, decoding=SHORT)
     expected = {prompt.text for prompt in make_prompts(dev, per_language=9) if prompt.source == FI}

@@ -39,7 +39,8 @@ from babelscope.probes.thought.forcing_cost import STEPS, forced_costs, paired_d
 from babelscope.probes.thought.language_of_steps import share_in, step_rows
 from babelscope.probes.thought.written_answers import option_ids, question_prompt, rank_options, read_answer
 from babelscope.steering.sweeps import Decoding, generate_answers
-from babelscope.steering.sweeps.steered_answers import Answer, Prompt, prompt_ids
+from babelscope.steering.sweeps.steered_answers import Answer
+from babelscope.steering.sweeps.steering_prompts import Prompt, prompt_ids
 
 EN, DE, FI, ZH = map(Language, ("en", "de", "fi", "zh"))
 

@@ -20,7 +20,8 @@ from babelscope.probes.lens.logit_lens import LensAddend
 from babelscope.sites import Site
 from babelscope.steering import steer
 from babelscope.steering.sweeps import Decoding
-from babelscope.steering.sweeps.steered_answers import Prompt, generate_answers
+from babelscope.steering.sweeps.steered_answers import generate_answers
+from babelscope.steering.sweeps.steering_prompts import Prompt
 
 TEXTS = {"en": ["the cat sat", "on a mat", "hello"], "fi": ["kissa istui", "matolla", "hiljaa"]}
 

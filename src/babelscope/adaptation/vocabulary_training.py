@@ -31,8 +31,8 @@ from babelscope.subnetworks import (
 )
 from babelscope.subnetworks.flow import check_reachable, check_untouched
 from babelscope.subnetworks.forms import Form, Recompute
-from babelscope.subnetworks.running import plan_json
 from babelscope.subnetworks.training import fingerprint, result_facts
+from babelscope.subnetworks.training_plan import plan_json
 from babelscope.vocabulary import VocabularyPack
 
 

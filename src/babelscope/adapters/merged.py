@@ -20,7 +20,8 @@ from babelscope.errors import ArtifactError, PrerequisiteError
 from babelscope.files.writing import new_folder, write_text
 from babelscope.models import origin_of, quantised_parameters, stored_dtype
 from babelscope.models.plain import CausalModel, alteration, check_model, objection
-from babelscope.subnetworks.applied import WeightChange, active_changes, applied_change
+from babelscope.subnetworks.applied import active_changes, applied_change
+from babelscope.subnetworks.cell_sums import WeightChange
 from babelscope.upstream.config import config_value, revision_of
 from babelscope.upstream.kinds import conv1d
 from babelscope.upstream.names import NAMES

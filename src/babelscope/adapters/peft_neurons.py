@@ -16,7 +16,8 @@ from torch import nn
 from babelscope.adapters.neuron_projections import NeuronProjection, projections_of
 from babelscope.adapters.peft_linear import PREFIX, NeuronLinear
 from babelscope.artifacts import NeuronSet
-from babelscope.artifacts.identity import differences, hash_settings, read_origin, settings_of
+from babelscope.artifacts.identity import differences, read_origin
+from babelscope.artifacts.model_settings import hash_settings, settings_of
 from babelscope.axes import Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError, SelectionError
 from babelscope.languages import parse_languages

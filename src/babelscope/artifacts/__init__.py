@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from babelscope.artifacts.gate import Condition, Gate, Schedule
     from babelscope.artifacts.identity import Origin
     from babelscope.artifacts.neuron_set import NeuronSet
-    from babelscope.artifacts.observation import Observation, SiteRecord
+    from babelscope.artifacts.observation import Observation
     from babelscope.artifacts.operation import Operation
     from babelscope.artifacts.recipe import SteeringRecipe
     from babelscope.artifacts.sae import LoadedSAE
+    from babelscope.artifacts.site_record import SiteRecord
     from babelscope.artifacts.storage import hash_text
     from babelscope.feature_map import FeatureMap
 

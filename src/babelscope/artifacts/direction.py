@@ -11,18 +11,11 @@ import torch
 from babelscope.artifacts.gate import Condition, Gate, Pool, Schedule
 from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.identity import Origin
+from babelscope.artifacts.json_entries import as_list, as_number, as_whole
 from babelscope.artifacts.operation import Operation, Unit
 from babelscope.artifacts.recipe import SteeringRecipe
 from babelscope.artifacts.shown import shown_by
-from babelscope.artifacts.storage import (
-    as_list,
-    as_number,
-    as_whole,
-    open_folder,
-    origin_config,
-    save_folder,
-    write_card,
-)
+from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Float32, Tensor
 from babelscope.errors import ArtifactError
 from babelscope.languages import Language

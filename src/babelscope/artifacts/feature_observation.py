@@ -7,18 +7,12 @@ from pathlib import Path
 import torch
 
 from babelscope.artifacts.hub import HubArtifact
-from babelscope.artifacts.observation import Observation, SiteRecord
-from babelscope.artifacts.possible_sums import ROUNDING, check_counts, check_range
+from babelscope.artifacts.json_entries import as_text, entries_of
+from babelscope.artifacts.observation import Observation
+from babelscope.artifacts.possible_sums import ROUNDING, check_range
 from babelscope.artifacts.shown import shown_by
-from babelscope.artifacts.storage import (
-    SavedFolder,
-    as_text,
-    entries_of,
-    open_folder,
-    origin_config,
-    save_folder,
-    write_card,
-)
+from babelscope.artifacts.site_record import SiteRecord
+from babelscope.artifacts.storage import SavedFolder, open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Float32, Float64, Int32, Int64, Tensor
 from babelscope.errors import ArtifactError
 from babelscope.languages import Language
@@ -209,8 +203,8 @@ class FeatureObservation(HubArtifact):
         )
 
     def check(self) -> None:
-        """Raise ArtifactError for sums that no pass over text can give, as `check_counts` does and by document."""
-        check_counts(self.counts, norms=False)
+        """Raise ArtifactError for sums that no pass over text can give, as those of its counts and by document."""
+        self.counts.check_counts(norms=False)
         for what, values, most in (
             ("present", self.present, self.fired.minimum(self.documents)),
             ("shard_documents", self.shard_documents, self.documents),

@@ -9,16 +9,9 @@ import torch
 
 from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.identity import Origin
+from babelscope.artifacts.json_entries import as_text, as_whole, entries_of
 from babelscope.artifacts.shown import shown_by
-from babelscope.artifacts.storage import (
-    as_text,
-    as_whole,
-    entries_of,
-    open_folder,
-    origin_config,
-    save_folder,
-    write_card,
-)
+from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Bool, Float, Float32, Int32, Int64, Tensor
 from babelscope.errors import ArtifactError, LanguageError
 from babelscope.languages import Language

@@ -10,19 +10,12 @@ import torch
 
 from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.identity import Origin
-from babelscope.artifacts.possible_sums import check_counts
+from babelscope.artifacts.possible_sums import check_range, check_site_sums
 from babelscope.artifacts.shown import short_text, shown_by
-from babelscope.artifacts.storage import (
-    SavedFolder,
-    as_list,
-    as_whole,
-    open_folder,
-    origin_config,
-    save_folder,
-    write_card,
-)
-from babelscope.artifacts.stream import BINS, HEAD, STREAM_SITES, LayerStream, StreamSums, add_streams
-from babelscope.axes import Float64, Int32, Int64, Tensor
+from babelscope.artifacts.site_record import SiteRecord, layers_of, load_record
+from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
+from babelscope.artifacts.stream import HEAD, LayerStream
+from babelscope.axes import Int64, Tensor
 from babelscope.errors import ArtifactError, LanguageError, SiteError
 from babelscope.languages import Language
 
@@ -30,48 +23,6 @@ log = logging.getLogger(__name__)
 NOUN = "Observation"
 MOST_IN_A_SHARD = torch.iinfo(torch.int32).max
 """Counts by shard are int32, and no count is above its tokens."""
-
-
-@dataclass(frozen=True, eq=False)
-class SiteRecord:
-    """Sums at one kind of site over all its recorded layers."""
-
-    __repr__ = shown_by("layers")
-
-    layers: tuple[int, ...]
-    """Which layers, in the order of the layer axis; a site without layers has (0,)."""
-    active: Int64[Tensor, "layer unit language"]
-    """Tokens on which the unit was active: pre-activation > 0 at `mlp_gate`, value > 0 elsewhere."""
-    sum: Float64[Tensor, "layer unit language"]
-    """Sum of values over tokens."""
-    sumsq: Float64[Tensor, "layer unit language"]
-    """Sum of squared values over tokens."""
-    norm: Float64[Tensor, "layer language"]
-    """Sum over tokens of the Euclidean norm across units."""
-    shard_active: Int32[Tensor, "shard layer unit language"]
-    """`active` split by document shard; zero shards where none were asked for."""
-    routed: Int64[Tensor, "layer expert language"] | None = None
-    """MoE neuron sites only: tokens routed to each expert; units are expert-major there."""
-    weight_norm: Float64[Tensor, "layer unit"] | None = None
-    """`mlp_inner` only: length of each neuron's column of the down projection."""
-    stream: StreamSums | None = None
-    """Stream sites only: first tokens by themselves, and lengths of the others; None in what earlier versions saved."""
-
-    def __add__(self, other: "SiteRecord") -> "SiteRecord":
-        if self.layers != other.layers or self.active.shape != other.active.shape:
-            raise ArtifactError("observations differ in layers or units; expected passes over the same model and sites")
-        if self.shard_active.shape != other.shard_active.shape:
-            raise ArtifactError("observations differ in their number of shards; expected equal; observe with the same")
-        return replace(
-            self,
-            active=self.active + other.active,
-            sum=self.sum + other.sum,
-            sumsq=self.sumsq + other.sumsq,
-            norm=self.norm + other.norm,
-            shard_active=self.shard_active + other.shard_active,
-            routed=None if self.routed is None or other.routed is None else self.routed + other.routed,
-            stream=add_streams(self.stream, other.stream),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +149,23 @@ class Observation(HubArtifact):
             if tag in own_controls or tag in other_controls
         }
 
+    def check_counts(self, *, norms: bool = True) -> None:
+        """Raise ArtifactError for sums that no pass over text can give.
+
+        Counts are of 0 or more tokens and of no more than there are, shards add up to the whole, and with n tokens
+        (Σx)² ≤ n·Σx² for a unit, and (Σ|x|)² ≤ n·Σ_units Σx² for the norm.
+        norms: as of `check_site_sums`.
+        """
+        tokens, shards = self.token_counts, self.shard_tokens
+        check_range("token_counts", tokens)
+        check_range("documents", self.documents, tokens)
+        check_range("truncated", self.truncated)
+        check_range("shard_tokens", shards)
+        if self.shards and not torch.equal(shards.sum(0), tokens):
+            raise ArtifactError("shard_tokens do not add up to token_counts")
+        for at, record in self.records.items():
+            check_site_sums(at, record, tokens=tokens, shards=shards, documents=self.documents, norms=norms)
+
     def save(self, path: str | Path) -> Path:
         """Write the folder atomically; raises ArtifactError if the path is taken."""
         tensors: dict[str, Tensor] = {
@@ -251,16 +219,8 @@ class Observation(HubArtifact):
             )
             if saved.table("tokens") != dict(observation.tokens):
                 raise saved.fault("tokens in config.json are not those that were counted")
-            check_counts(observation)
+            observation.check_counts()
             return observation
-
-
-def layers_of(value: Any, at: str) -> tuple[int, ...]:
-    """The layers of a site in config.json: whole numbers, each once."""
-    layers = tuple(as_whole(layer, f"sites.{at}") for layer in as_list(value, f"sites.{at}"))
-    if len({*layers}) < len(layers) or not layers:
-        raise ArtifactError(f"sites.{at} names layers {list(layers)}; expected each once")
-    return layers
 
 
 def stream_lines(observation: Observation) -> list[str]:
@@ -271,38 +231,3 @@ def stream_lines(observation: Observation) -> list[str]:
         if rows := [stream.row(f"{layer}.{at}") for layer, stream in layers if stream is not None]:
             lines += [*HEAD, *rows, ""]
     return lines
-
-
-def load_record(saved: SavedFolder, at: str, layers: tuple[int, ...], k: int, shards: int) -> SiteRecord:
-    """One site of a saved Observation, its shapes checked."""
-    n, double = len(layers), torch.float64
-    active = saved.tensor(f"{at}.active", torch.int64, n, None, k)
-    units = active.shape[1]
-    routed, weight_norm = f"{at}.routed", f"{at}.weight_norm"
-    return SiteRecord(
-        layers=layers,
-        active=active,
-        sum=saved.tensor(f"{at}.sum", double, n, units, k),
-        sumsq=saved.tensor(f"{at}.sumsq", double, n, units, k),
-        norm=saved.tensor(f"{at}.norm", double, n, k),
-        shard_active=saved.tensor(f"{at}.shard_active", torch.int32, shards, n, units, k),
-        routed=saved.tensor(routed, torch.int64, n, None, k) if saved.has(routed) else None,
-        weight_norm=saved.tensor(weight_norm, double, n, units) if saved.has(weight_norm) else None,
-        stream=load_stream(saved, at, (n, units, k)),
-    )
-
-
-def load_stream(saved: SavedFolder, at: str, shape: tuple[int, int, int]) -> StreamSums | None:
-    """First tokens and lengths of one site; None, with a warning, where an earlier version saved a stream site."""
-    names = ("first_sum", "first_sumsq", "lengths")
-    if not any(saved.has(f"{at}.{name}") for name in names):
-        if at in STREAM_SITES:
-            log.warning(
-                "%s: of an earlier version, without first tokens and lengths at %s; directions are made of all tokens "
-                "and units, as they were; observe again for the ordinary form",
-                saved.path,
-                at,
-            )
-        return None
-    first, square = (saved.tensor(f"{at}.{name}", torch.float64, *shape) for name in names[:2])
-    return StreamSums(first, square, saved.tensor(f"{at}.lengths", torch.int64, shape[0], BINS, shape[2]))

@@ -1,52 +1,45 @@
 """What sums over text can be: the checks that a hash cannot make, for a saved observation may come from anywhere."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
-from babelscope.axes import Tensor
+from babelscope.artifacts.site_record import SiteRecord
+from babelscope.axes import Int64, Tensor
 from babelscope.errors import ArtifactError
-
-if TYPE_CHECKING:
-    from babelscope.artifacts.observation import Observation
 
 ROUNDING = 1e-6
 """Share that float64 sums may be off by; far more than they are, far less than a flipped bit of the exponent."""
 
 
-def check_counts(observation: "Observation", *, norms: bool = True) -> None:
-    """Raise ArtifactError for sums that no pass over text can give.
+def check_site_sums(
+    at: str,
+    record: SiteRecord,
+    *,
+    tokens: Int64[Tensor, " language"],
+    shards: Int64[Tensor, "shard language"],
+    documents: Int64[Tensor, " language"],
+    norms: bool = True,
+) -> None:
+    """Raise ArtifactError for sums of one site that no pass over so many tokens and documents can give.
 
-    Counts are of 0 or more tokens and of no more than there are, shards add up to the whole, and with n tokens
-    (Σx)² ≤ n·Σx² for a unit, and (Σ|x|)² ≤ n·Σ_units Σx² for the norm.
+    at: the site's name, for the message. shards: tokens by shard; of none where nothing was kept by shard.
     norms: whether the norm is of the units that were recorded; beside an autoencoder's features it is the stream's.
     """
-    tokens, shards = observation.token_counts, observation.shard_tokens
-    check_range("token_counts", tokens)
-    check_range("documents", observation.documents, tokens)
-    check_range("truncated", observation.truncated)
-    check_range("shard_tokens", shards)
-    if observation.shards and not torch.equal(shards.sum(0), tokens):
-        raise ArtifactError("shard_tokens do not add up to token_counts")
-    for at, record in observation.records.items():
-        check_range(f"{at}.active", record.active, tokens)
-        check_range(f"{at}.shard_active", record.shard_active, shards[:, None, None])
-        if observation.shards and not torch.equal(record.shard_active.sum(0, dtype=torch.int64), record.active):
-            raise ArtifactError(f"{at}.shard_active does not add up to {at}.active")
-        check_squares(at, record.sum, record.sumsq, tokens)
-        if norms:
-            check_squares(f"{at}.norm", record.norm, record.sumsq.sum(1), tokens)
-        check_range(f"{at}.norm", record.norm)
-        if record.routed is not None:
-            check_range(f"{at}.routed", record.routed, tokens)
-        if record.weight_norm is not None:
-            check_range(f"{at}.weight_norm", record.weight_norm)
-        if record.stream is not None:
-            check_squares(
-                f"{at}, first tokens", record.stream.first_sum, record.stream.first_sumsq, observation.documents
-            )
-            check_range(f"{at}.lengths", record.stream.lengths)
-            check_range(f"{at}.lengths, all together", record.stream.lengths.sum(1), tokens)
+    check_range(f"{at}.active", record.active, tokens)
+    check_range(f"{at}.shard_active", record.shard_active, shards[:, None, None])
+    if len(shards) and not torch.equal(record.shard_active.sum(0, dtype=torch.int64), record.active):
+        raise ArtifactError(f"{at}.shard_active does not add up to {at}.active")
+    check_squares(at, record.sum, record.sumsq, tokens)
+    if norms:
+        check_squares(f"{at}.norm", record.norm, record.sumsq.sum(1), tokens)
+    check_range(f"{at}.norm", record.norm)
+    if record.routed is not None:
+        check_range(f"{at}.routed", record.routed, tokens)
+    if record.weight_norm is not None:
+        check_range(f"{at}.weight_norm", record.weight_norm)
+    if record.stream is not None:
+        check_squares(f"{at}, first tokens", record.stream.first_sum, record.stream.first_sumsq, documents)
+        check_range(f"{at}.lengths", record.stream.lengths)
+        check_range(f"{at}.lengths, all together", record.stream.lengths.sum(1), tokens)
 
 
 def check_squares(what: str, total: Tensor, squares: Tensor, counts: Tensor) -> None:

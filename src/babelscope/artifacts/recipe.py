@@ -9,19 +9,8 @@ import torch
 
 from babelscope.artifacts.gate import Condition, Course, Gate, Phase, Pool, Schedule, one_of
 from babelscope.artifacts.hub import HubArtifact
-from babelscope.artifacts.identity import (
-    SCHEME,
-    Origin,
-    body_settings,
-    differences,
-    hash_settings,
-    settings_of,
-    whole_config_hash,
-)
-from babelscope.artifacts.operation import Operation, Unit
-from babelscope.artifacts.shown import shown_by
-from babelscope.artifacts.storage import (
-    SavedFolder,
+from babelscope.artifacts.identity import Origin, differences
+from babelscope.artifacts.json_entries import (
     as_flag,
     as_list,
     as_number,
@@ -30,11 +19,11 @@ from babelscope.artifacts.storage import (
     as_whole,
     entries_in,
     entries_of,
-    open_folder,
-    origin_config,
-    save_folder,
-    write_card,
 )
+from babelscope.artifacts.model_settings import SCHEME, body_settings, hash_settings, settings_of, whole_config_hash
+from babelscope.artifacts.operation import Operation, Unit
+from babelscope.artifacts.shown import shown_by
+from babelscope.artifacts.storage import SavedFolder, open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Tensor
 from babelscope.errors import SteeringError
 from babelscope.feature_map import FeatureMap

@@ -7,8 +7,7 @@ their order and the blanks between them.
 import hashlib
 import json
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from babelscope.artifacts.identity import Origin, read_origin
+from babelscope.artifacts.json_entries import as_list, as_number, as_table, as_text, as_whole
 from babelscope.axes import Tensor
 from babelscope.errors import ArtifactError, SteeringError, ToolkitError
 from babelscope.files.folder_kinds import kind_of_folder
@@ -228,67 +228,6 @@ def _read_config(path: Path, noun: str) -> dict[str, Any]:
         if not well_formed or hashes["description"] != hash_json(described) or not isinstance(hashes["tensors"], str):
             raise ArtifactError(f"{path / CONFIG}: was changed, its hash differs; expected it as saved; {ADVICE}")
     return config
-
-
-def as_text(value: Any, name: str) -> str:
-    """A text from JSON."""
-    if not isinstance(value, str):
-        raise ArtifactError(f"{name} is {_shown(value)}, and no text")
-    return value
-
-
-def as_whole(value: Any, name: str, least: int = 0) -> int:
-    """A whole number from JSON that fits in 64 bits."""
-    if type(value) is not int or not least <= value < 2**63:
-        raise ArtifactError(f"{name} is {_shown(value)}, and no whole number of {least} or more")
-    return value
-
-
-def as_number(value: Any, name: str) -> float:
-    """A finite number from JSON."""
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ArtifactError(f"{name} is {_shown(value)}, and no finite number")
-    return float(value)
-
-
-def as_flag(value: Any, name: str) -> bool:
-    """True or False from JSON."""
-    if type(value) is not bool:
-        raise ArtifactError(f"{name} is {_shown(value)}, and neither true nor false")
-    return value
-
-
-def as_list(value: Any, name: str) -> list[Any]:
-    """A list from JSON."""
-    if not isinstance(value, list):
-        raise ArtifactError(f"{name} is {_shown(value)}, and no list")
-    return value
-
-
-def as_table(value: Any, name: str) -> dict[str, Any]:
-    """An object from JSON."""
-    if not isinstance(value, dict):
-        raise ArtifactError(f"{name} is {_shown(value)}, and no object")
-    return value
-
-
-def entries_in(value: Any, name: str, count: int) -> list[Any]:
-    """A list from JSON of so many entries."""
-    if len(as_list(value, name)) != count:
-        raise ArtifactError(f"{name} is {_shown(value)}, and no list of {count}")
-    return value
-
-
-def entries_of(value: Any, name: str, keys: Sequence[str]) -> list[Any]:
-    """The values of an object from JSON that has these keys and no others."""
-    if odd := sorted(set(as_table(value, name)) ^ {*keys}):
-        raise ArtifactError(f"{name} {'has' if odd[0] in value else 'lacks'} {odd[0]!r}, and is of {', '.join(keys)}")
-    return [value[key] for key in keys]
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:40]} and so on"
 
 
 def origin_config(origin: Origin) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
         from babelscope.cli.arguments import FailedResult, ended_by_sigterm
         from babelscope.cli.calling import call_verb
         from babelscope.cli.launched_ranks import launched_rank
-        from babelscope.runs import nan_as_null
+        from babelscope.files.strict_json import nan_as_null
 
         rank = launched_rank()
         if rank.world > 1 and not VERBS[verb].over_ranks:

@@ -11,8 +11,8 @@ from babelscope.cli.arguments import Counts, Device, Dtype, Model, Neurons, Out,
 from babelscope.cli.quantities import Draws, NewTokens, Seed, Tokens
 from babelscope.cli.telling import Told
 from babelscope.errors import CorpusError, SelectionError
+from babelscope.files.strict_json import nan_as_null
 from babelscope.files.writing import new_folder, write_text
-from babelscope.runs import nan_as_null
 
 
 @alone

@@ -13,10 +13,10 @@ from babelscope.cli.flag_conditions import UsedWith, saved_as
 from babelscope.cli.quantities import NewTokens, Resamples, RowLength, Seed, Strength, Temperature
 from babelscope.cli.telling import Told
 from babelscope.evaluation.label_tables import LabelSet
+from babelscope.files.strict_json import nan_as_null
 from babelscope.files.writing import new_folder, write_text
 from babelscope.languages import Language
 from babelscope.models.model_names import check_model_name
-from babelscope.runs import nan_as_null
 
 IdentifierName = Annotated[
     str, ByFunction(is_given), arg(help='"lingua", or the path of a fastText model, whose label set --labels names.')

@@ -12,13 +12,12 @@ from babelscope.cli.arguments import Result
 from babelscope.corpus import load_splits
 from babelscope.figures import SIDE_EFFECTS_CAPTION, side_effect_lines, write_figure
 from babelscope.files.state_folder import hash_json
-from babelscope.files.strict_json import read_json
+from babelscope.files.strict_json import nan_as_null, read_json
 from babelscope.files.tensor_files import hash_file
 from babelscope.files.work_log import work_log
 from babelscope.files.writing import discard, new_folder, write_text
 from babelscope.models import check_made_for, layout_of, open_model
 from babelscope.report.results.record_json import to_json
-from babelscope.runs import nan_as_null
 from babelscope.steering.directions import mean_direction
 from babelscope.steering.sweeps import (
     ChatPrompts,
@@ -30,8 +29,8 @@ from babelscope.steering.sweeps import (
     steering_study,
 )
 from babelscope.steering.sweeps.sweep_grid import sweep_layers
-from babelscope.study.parts import sweep_row
 from babelscope.study.plan import plan_of_model
+from babelscope.study.steering_parts import sweep_row
 
 TABLE, PICTURE = "steering.json", "side_effects.html"
 TOLD = ("layer", "strength", "edge", "macro")

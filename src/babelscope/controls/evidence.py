@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from babelscope.files.strict_json import nan_as_null
 from babelscope.files.writing import write_text
 
 LABELS_CAVEAT = (
@@ -49,10 +50,6 @@ class Evidence:
 
 
 def write_evidence(rows: Iterable[Evidence], path: str | Path) -> Path:
-    """Write rows as JSON lines, one object a row, NaN as null; raises PrerequisiteError where that fails."""
-    lines = [json.dumps(_plain(asdict(row)), ensure_ascii=False, allow_nan=False) for row in rows]
+    """Write rows as JSON lines, one object a row, by `nan_as_null`; raises PrerequisiteError where that fails."""
+    lines = [json.dumps(nan_as_null(asdict(row)), ensure_ascii=False, allow_nan=False) for row in rows]
     return write_text(path, "".join(f"{line}\n" for line in lines))
-
-
-def _plain(row: dict[str, object]) -> dict[str, object]:
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
         steering_bars,
     )
     from babelscope.figures.figure_caption import FigureCaption
+    from babelscope.figures.heat_map_parts import colour_limit
     from babelscope.figures.heat_maps import (
         ablation_map,
         agreement_map,
-        colour_limit,
         method_map,
         neuron_map,
         overlap_map,

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import SEQUENTIAL
 from babelscope.figures.figure_caption import FigureCaption
-from babelscope.figures.heat_maps import heat_map, titled_axes
+from babelscope.figures.heat_map_parts import heat_map, titled_axes
 from babelscope.figures.style import fixed, language_label
 
 FALLBACK_CAPTION = FigureCaption(

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import SEQUENTIAL
 from babelscope.figures.figure_caption import FigureCaption
-from babelscope.figures.heat_maps import cell_texts, heat_map, outlined_diagonal, titled_axes
+from babelscope.figures.heat_map_parts import cell_texts, heat_map, outlined_diagonal, titled_axes
 from babelscope.figures.style import (
     BLUE,
     GREEN,

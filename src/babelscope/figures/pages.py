@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from plotly.graph_objects import Figure
 
 from babelscope.errors import ArtifactError
@@ -15,7 +14,7 @@ from babelscope.figures.figure_caption import FigureCaption
 from babelscope.figures.html_page import html_page
 from babelscope.figures.svg_elements import svg_element
 from babelscope.figures.svg_figure import figure_svg
-from babelscope.files.strict_json import parse_json
+from babelscope.files.strict_json import nan_as_null, parse_json
 from babelscope.files.writing import write_text
 
 OPEN, CLOSE = '<script type="application/json" class="figure">', "</script>"
@@ -63,20 +62,9 @@ def _values(figure: Figure, caption: FigureCaption) -> str:
     layout: Any = figure.layout
     style = {name: value for name, value in layout.to_plotly_json().items() if name != "template"}
     tree = {**caption._asdict(), "data": [trace.to_plotly_json() for trace in figure.data], "layout": style}
-    text = json.dumps(_without_nan(tree), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(nan_as_null(tree), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # Inside a script element only the sign that could end it has to be written otherwise.
     return OPEN + text.replace("<", "\\u003c") + CLOSE
-
-
-def _without_nan(value: Any) -> Any:
-    """Arrays as lists, and null for what is not finite, as plotly's own writer has it."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {name: _without_nan(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(part) for part in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def read_figures(path: str | Path) -> list[tuple[Figure, FigureCaption]]:

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import SEQUENTIAL
-from babelscope.figures.heat_maps import cell_texts, heat_map, titled_axes
+from babelscope.figures.heat_map_parts import cell_texts, heat_map, titled_axes
 from babelscope.figures.style import (
     BLUE,
     CYCLE,

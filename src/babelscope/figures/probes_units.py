@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import DIVERGING, SEQUENTIAL
-from babelscope.figures.heat_maps import cell_texts, colour_limit, heat_map, titled_axes
+from babelscope.figures.heat_map_parts import cell_texts, colour_limit, heat_map, titled_axes
 from babelscope.figures.style import (
     BLUE,
     CYCLE,

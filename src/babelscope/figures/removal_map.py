@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from babelscope.figures.colour_scales import DIVERGING
-from babelscope.figures.heat_maps import colour_limit, heat_map, titled_axes
+from babelscope.figures.heat_map_parts import colour_limit, heat_map, titled_axes
 from babelscope.figures.style import Number, fixed, language_label
 
 

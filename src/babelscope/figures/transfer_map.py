@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import DIVERGING
 from babelscope.figures.figure_caption import FigureCaption
-from babelscope.figures.heat_maps import cell_texts, colour_limit, heat_map, outlined_diagonal, titled_axes
+from babelscope.figures.heat_map_parts import cell_texts, colour_limit, heat_map, outlined_diagonal, titled_axes
 from babelscope.figures.style import decimals_for, fixed, language_label, language_name, signed
 
 TRANSFER_CAPTION = FigureCaption(

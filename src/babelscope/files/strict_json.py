@@ -1,7 +1,8 @@
-"""The one way in which JSON is read: what two readers could take for two different things is refused."""
+"""JSON that every reader takes for the same: what is read is refused otherwise, what is written holds no NaN."""
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,20 @@ def read_json(
     except OSError as err:
         raise error(f"{path}: cannot be read ({err.strerror}); expected a JSON file; {advice}") from err
     return parse_json(content, str(path), error=error, advice=advice)
+
+
+def nan_as_null(value: Any) -> Any:
+    """A value as JSON has it, at any depth: NaN and infinity are null, which is what JSON has for the undefined.
+
+    Objects, lists, tuples and numbers, those of numpy and torch too; arrays and tensors become lists, keys texts.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): nan_as_null(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [nan_as_null(entry) for entry in value]
+    if hasattr(value, "tolist"):  # numpy and torch, which are not loaded for it
+        return nan_as_null(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import errno
 import fcntl
 import logging
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,10 +19,9 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from babelscope.errors import ArtifactError, PrerequisiteError
+from babelscope.files.temporary_names import PARTIAL, UNDER_WAY, make_parent, names_open_file, temporary_beside
 
 log = logging.getLogger(__name__)
-PARTIAL = ".babelscope-partial-"
-"""Begins the temporary name; the rest does not depend on the final name, which may be as long as the system allows."""
 REASONS = {
     errno.ENOSPC: ("the disk is full", "free space and retry"),
     errno.EDQUOT: ("the disk quota is used up", "free space and retry"),
@@ -36,8 +34,6 @@ REASONS = {
     errno.EISDIR: ("a folder has this name", "choose another name"),
     errno.EINVAL: ("the system does not allow this name", "choose another one"),
 }
-_UNDER_WAY: set[Path] = set()
-"""Temporary names that this process is writing under."""
 _ADDED: ContextVar[Mapping[Path, Mapping[str, str]]] = ContextVar("files added to new folders")
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
@@ -85,7 +81,7 @@ def whole_file(path: str | Path, *, new: bool = False) -> Iterator[Path]:
             raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
         if new and path.exists():
             raise taken(path)
-        with _partial(path, folder=False) as partial:
+        with temporary_beside(path, folder=False) as partial:
             yield partial
             _sync(partial)
             if new:
@@ -126,13 +122,13 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     Raises ArtifactError if the path is taken, PrerequisiteError if the disk refuses; then nothing is left behind.
     """
     path = checked(path)
-    if path in _UNDER_WAY:
+    if path in UNDER_WAY:
         yield path
         return
     try:
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise taken(path)
-        with _partial(path, folder=True) as partial:
+        with temporary_beside(path, folder=True) as partial:
             yield partial
             for name, text in _ADDED.get({}).get(path, {}).items():
                 (partial / name).write_text(text, encoding="utf-8")
@@ -161,7 +157,7 @@ def append_lines(path: str | Path, lines: Iterable[str]) -> None:
     path = checked(path)
     content = "".join(f"{line}\n" for line in lines).encode("utf-8")
     try:
-        _make_parent(path)
+        make_parent(path)
         with path.open("ab+") as file:
             end = _end_of_lines(path)
             file.truncate(end)
@@ -227,7 +223,7 @@ def _open_and_lock(folder: Path) -> int:
             ) from None
         except OSError as err:
             log.warning("%s: no lock is to be had (%s); let no other run use it", folder, err.strerror)
-        if _is_open(folder, descriptor):
+        if names_open_file(folder, descriptor):
             return descriptor
         os.close(descriptor)
 
@@ -254,83 +250,6 @@ def checked(path: str | Path) -> Path:
     if "\0" in str(path):
         raise PrerequisiteError(f"{str(path)!r}: a NUL character came in a path; expected none; correct it")
     return Path(path)
-
-
-def _is_open(path: Path, descriptor: int) -> bool:
-    """Whether the path still names what the descriptor has open."""
-    try:
-        named_file, open_file = path.stat(), os.fstat(descriptor)
-    except FileNotFoundError:
-        return False
-    return (named_file.st_dev, named_file.st_ino) == (open_file.st_dev, open_file.st_ino)
-
-
-@contextmanager
-def _partial(path: Path, *, folder: bool) -> Iterator[Path]:
-    """A new temporary file or folder beside the path, locked; removed at the end if it still has its name."""
-    _make_parent(path)
-    _remove_leftovers(path.parent)
-    partial, descriptor = _make_partial(path.parent, folder=folder)
-    _UNDER_WAY.add(partial)
-    try:
-        yield partial
-    finally:
-        _UNDER_WAY.discard(partial)
-        _remove(partial)
-        os.close(descriptor)
-
-
-def _make_parent(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as err:
-        raise NotADirectoryError(errno.ENOTDIR, "is a file", str(err.filename)) from err
-
-
-def _make_partial(parent: Path, *, folder: bool) -> tuple[Path, int]:
-    while True:
-        partial = parent / f"{PARTIAL}{secrets.token_hex(8)}"
-        try:
-            if folder:
-                partial.mkdir()
-                descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
-            else:
-                descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        except FileNotFoundError:  # another run took it for a leftover before it was locked
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # the same, a moment later
-            os.close(descriptor)
-            continue
-        except OSError as err:
-            log.debug("%s: no lock is to be had (%s)", partial, err.strerror)
-        if _is_open(partial, descriptor):
-            return partial, descriptor
-        os.close(descriptor)
-
-
-def _remove_leftovers(parent: Path) -> None:
-    """Remove what killed runs were writing in a folder: temporary names that no living run has locked."""
-    for leftover in parent.glob(f"{PARTIAL}*"):
-        try:
-            descriptor = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError:  # gone by now, or another user's
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(leftover)
-        except OSError as err:
-            log.debug("%s stays (%s)", leftover, err.strerror)
-        finally:
-            os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -12,16 +12,12 @@ from torch import nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts.identity import (
-    OTHER_KIND,
+from babelscope.artifacts.identity import OTHER_KIND, Origin, differences, pack_sample, unpack_sample
+from babelscope.artifacts.model_settings import (
     SCHEME,
-    Origin,
     body_settings,
-    differences,
     hash_settings,
-    pack_sample,
     settings_of,
-    unpack_sample,
     vocabulary_mark,
     whole_config_hash,
 )

@@ -2,7 +2,7 @@
 
 Here: a folder for each kind of question that is asked of a model; `catalogue` has a line per probe.
 Imports: ablation, artifacts, controls, corpus, evaluation, figures, files, interventions, languages, models, neurons,
-progress, recording, reference, runs, sites, steering, subnetworks, upstream, vocabulary.
+progress, recording, reference, sites, steering, subnetworks, upstream, vocabulary.
 """
 
 from typing import TYPE_CHECKING
@@ -130,12 +130,7 @@ if TYPE_CHECKING:
         record_heads,
     )
     from babelscope.probes.units.model_parts import ModelParts, cut_profile
-    from babelscope.probes.units.parallel_routing import (
-        ParallelRouting,
-        SharedRouting,
-        record_routing,
-        shared_routing,
-    )
+    from babelscope.probes.units.parallel_routing import SharedRouting, shared_routing
     from babelscope.probes.units.related_sets import SetProximity, set_proximity
     from babelscope.probes.units.removal import (
         RemovalSets,
@@ -156,6 +151,7 @@ if TYPE_CHECKING:
         routing_divergence,
         routing_use,
     )
+    from babelscope.probes.units.sentence_routes import ParallelRouting, record_routing
     from babelscope.probes.units.structure_ablation import StructureAblation, ablate_structures
     from babelscope.probes.units.structure_removal import StructureVotes, structure_votes
 

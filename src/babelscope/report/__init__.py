@@ -2,7 +2,7 @@
 
 Here: pages from saved results: sections, claims, `results` (the types of results.json), `dashboards` (single units).
 Imports: ablation, artifacts, controls, corpus, evaluation, features, figures, files, languages, models, probes,
-progress, recording, runs, sites, steering.
+progress, recording, sites, steering.
 """
 
 from typing import TYPE_CHECKING

@@ -23,11 +23,12 @@ from babelscope.report.markup import (
     missing,
     table,
 )
+from babelscope.report.recorded_facts import UNRECORDED, seed_of
 from babelscope.report.results import Results
 from babelscope.report.results.ablation_record import TriedRate
 from babelscope.report.results.record_json import to_json
 from babelscope.report.results.value_kinds import BoundedEstimate
-from babelscope.report.selection_sections import UNRECORDED, matrix_table, seed_of
+from babelscope.report.selection_sections import matrix_table
 from babelscope.report.wording import counted, harm_digits, known, p_value, percent, plain, span
 
 

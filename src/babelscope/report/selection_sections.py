@@ -33,14 +33,10 @@ from babelscope.report.markup import (
     missing,
     table,
 )
+from babelscope.report.recorded_facts import parameter_said, seed_of, tokens_said
 from babelscope.report.results import Results
 from babelscope.report.results.selection_record import NotApplicable, ScriptRetention
-from babelscope.report.results.study_results import CorpusCard
-from babelscope.report.wording import counted, known, percent, plain, span
-
-UNRECORDED = "not recorded"
-CONTROL_STAGES = ("bootstrap", "stability", "overlap", "script")
-"""Stages that belong to the controls and take their seed where they have none of their own."""
+from babelscope.report.wording import known, percent, plain, span
 
 
 def matrix_table(
@@ -49,29 +45,6 @@ def matrix_table(
     """A heat map as a table: a row per language, its columns by tag or number."""
     lines = [(language_cell(tag), *map(say, row)) for tag, row in zip(rows, values.tolist(), strict=True)]
     return table(("", *columns), lines, kind="matrix")
-
-
-def seed_of(results: Results, stage: str) -> str:
-    """Seed of a stage as the run wrote it down."""
-    stages = {"ablation": results.ablation.seed, "steering": results.steered.seed}
-    controls = results.controlled.seed if stage in CONTROL_STAGES else None
-    places = (stages.get(stage), (results.seeds or {}).get(stage), controls, results.seed)
-    recorded = next((seed for seed in places if seed is not None and known(seed)), None)
-    return UNRECORDED if recorded is None else str(recorded)
-
-
-def tokens_said(results: Results) -> str:
-    """Tokens a language in the counts."""
-    tokens = list(results.measured((results.corpus or CorpusCard()).tokens).values())
-    if not tokens:
-        return f"tokens {UNRECORDED}"
-    return f"{counted(tokens)} tokens a language"
-
-
-def _parameter(results: Results, key: str, what: str) -> str:
-    parameter = (results.parameters or {}).get(key)
-    value = (results.budget or {}).get("resamples") if parameter is None else parameter
-    return f"{plain(value, 0)} {what}" if value is not None and known(value) else f"number of {what} {UNRECORDED}"
 
 
 def neuron_section(results: Results, run: str) -> Section:
@@ -112,7 +85,7 @@ def neuron_section(results: Results, run: str) -> Section:
         "95 % bootstrap interval where measured, which says how far its size would move with other text of the same "
         "kind. A neuron may belong to several languages.",
         n=tokens_said(results)
-        + (f"; {_parameter(results, 'set_size_resamples', 'resamples of shards')}" if measured else ""),
+        + (f"; {parameter_said(results, 'set_size_resamples', 'resamples of shards')}" if measured else ""),
         control="none: these are counts; the controls are in the sections below",
         seed=seed_of(results, "bootstrap") if measured else "nothing random",
         unit="neurons",
@@ -180,7 +153,7 @@ def stability_section(results: Results, run: str) -> Section:
         "of 95 % of the splits (a range, no confidence interval); the upright stroke is what sets of this size share "
         "by chance. Less text: agreement with the full set when only a share of the text is used. A language with no "
         "row has no set to compare.",
-        n=f"{tokens_said(results)}; {_parameter(results, 'half_splits', 'half-splits')}",
+        n=f"{tokens_said(results)}; {parameter_said(results, 'half_splits', 'half-splits')}",
         control="random sets of the same size in the same layers",
         seed=seed_of(results, "stability"),
         unit="Jaccard index, 0 to 1",

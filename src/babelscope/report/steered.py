@@ -22,9 +22,10 @@ from babelscope.report.markup import (
     missing,
     table,
 )
+from babelscope.report.recorded_facts import UNRECORDED, seed_of
 from babelscope.report.results import Results
 from babelscope.report.results.steering_record import SourcesByTargets, SteeredStream
-from babelscope.report.selection_sections import UNRECORDED, matrix_table, seed_of
+from babelscope.report.selection_sections import matrix_table
 from babelscope.report.wording import counted, known, names, percent, plain, span
 
 COMPARISONS = {

@@ -1,8 +1,8 @@
 """Interventions during generation, on an unmodified Hugging Face model.
 
 Here: hooks that act while a model runs, `directions` (what makes them), `sweeps` (what they do, measured).
-Imports: artifacts, controls, corpus, evaluation, files, interventions, languages, models, progress, recording, runs,
-sites, subnetworks, upstream.
+Imports: artifacts, controls, corpus, evaluation, feature_map, files, interventions, languages, models, progress,
+recording, runs, sites, subnetworks, upstream.
 """
 
 from typing import TYPE_CHECKING

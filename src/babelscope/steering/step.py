@@ -9,10 +9,11 @@ import torch
 from babelscope.artifacts import Operation
 from babelscope.axes import Float, Float64, Tensor
 from babelscope.errors import ArtifactError, SteeringError
-from babelscope.interventions import KINDS, Change, at_experts, at_units, change_of
+from babelscope.interventions import KINDS, Change
 from babelscope.sites import NEURON_SITES
 from babelscope.steering.frame import Frame
 from babelscope.steering.receipt import PassCounts, Receipt, count_masked, count_plain
+from babelscope.steering.unit_changes import at_experts, at_units, change_of
 
 
 @dataclass(eq=False)

@@ -22,7 +22,8 @@ from babelscope.report.results.record_json import to_json
 from babelscope.report.results.study_results import FILE
 from babelscope.steering.sweeps import ChatPrompts
 from babelscope.steering.sweeps.questions import check_asked, study_prompts
-from babelscope.steering.sweeps.steered_answers import ending_ids, prompt_ids
+from babelscope.steering.sweeps.steered_answers import ending_ids
+from babelscope.steering.sweeps.steering_prompts import prompt_ids
 from babelscope.study.budget import Budget
 from babelscope.study.cost import Pace, measured_pace, say_costs
 from babelscope.study.job import StudyInputs

@@ -10,10 +10,11 @@ from typing import Any
 
 from babelscope.errors import ArtifactError
 from babelscope.files.state_folder import hash_json, read_sealed, write_sealed
-from babelscope.files.strict_json import read_json
+from babelscope.files.strict_json import nan_as_null, read_json
+from babelscope.files.temporary_names import PARTIAL
 from babelscope.files.work_log import WorkLog, work_log
-from babelscope.files.writing import PARTIAL, discard, write_text
-from babelscope.runs import duration, nan_as_null, peak_mib
+from babelscope.files.writing import discard, write_text
+from babelscope.runs import duration, peak_mib
 
 log = logging.getLogger(__name__)
 PLAN, STAGES = "plan.json", "stages"

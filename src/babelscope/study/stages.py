@@ -18,7 +18,8 @@ from babelscope.report.results.steering_record import ChatForm
 from babelscope.steering.sweeps import Decoding, neuron_steering_study, overridden_settings, steering_study
 from babelscope.study.ablation_numbers import ablation_results, part_results
 from babelscope.study.job import StudyInputs
-from babelscope.study.parts import control_results, set_results, steering_results
+from babelscope.study.parts import control_results, set_results
+from babelscope.study.steering_parts import steering_results
 from babelscope.study.texts import SHARDS
 
 METHODS = scoring_rules()

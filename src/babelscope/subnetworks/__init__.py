@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from babelscope.subnetworks.lottery import lottery_ticket_mask
     from babelscope.subnetworks.packing import Mixture, PackedText, Rows, mix_texts
     from babelscope.subnetworks.rounding import CastLoss
-    from babelscope.subnetworks.running import Plan, Point, Student, Training
+    from babelscope.subnetworks.running import Student, Training
     from babelscope.subnetworks.schedule import LearningRate
     from babelscope.subnetworks.students import Subnetwork
     from babelscope.subnetworks.token_rows import TokenRows
     from babelscope.subnetworks.training import RATE, prepare_training, train, train_subnetwork, usual_rate
+    from babelscope.subnetworks.training_plan import Plan, Point
     from babelscope.subnetworks.translation_pairs import Contrast, ContrastSteps, ParallelPairs, contrastive_loss
 
 __all__ = [

@@ -13,17 +13,9 @@ import torch
 
 from babelscope.artifacts import Origin
 from babelscope.artifacts.hub import HubArtifact
+from babelscope.artifacts.json_entries import as_list, as_text, as_whole, entries_in
 from babelscope.artifacts.shown import shown_by
-from babelscope.artifacts.storage import (
-    as_list,
-    as_text,
-    as_whole,
-    entries_in,
-    open_folder,
-    origin_config,
-    save_folder,
-    write_card,
-)
+from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Bool, Float32, Int64, Tensor
 from babelscope.errors import ArtifactError
 from babelscope.languages import Language, parse_languages

@@ -3,10 +3,10 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -21,7 +21,7 @@ from babelscope.subnetworks.flow import check_flow
 from babelscope.subnetworks.loss import rows_loss
 from babelscope.subnetworks.packing import Mixture
 from babelscope.subnetworks.row_steering import RowSteering, rows_with
-from babelscope.subnetworks.schedule import LearningRate
+from babelscope.subnetworks.training_plan import Plan, Point
 from babelscope.subnetworks.translation_pairs import ContrastSteps
 
 log = logging.getLogger(__name__)
@@ -72,47 +72,6 @@ class Student(Protocol):
     def refresh(self) -> None:
         """Take over values that were written into the live tensors."""
         ...
-
-
-class Point(NamedTuple):
-    """Training so far, after one step."""
-
-    step: int
-    """Updates done."""
-    loss: float
-    """Nats a scored token, mean over the step."""
-    grad_norm: float
-    learning_rate: float
-    tokens: int
-    """Tokens fed since the start, all languages."""
-    bits_per_byte: float | None
-    """Held-out, of the target language; None where it was not measured at this step."""
-    objective: Literal["text", "pairs"] = "text"
-    """What the step trained; of pairs the loss is of their contrast."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that decides what a run computes, besides the student and the text."""
-
-    rate: LearningRate
-    rows_per_step: int
-    accumulation: int = 1
-    """Forward passes a step is cut into."""
-    clip: float = 1.0
-    """Longest gradient; longer ones are scaled to it. inf: none is."""
-    evaluate_every: int = 50
-    """Steps between two held-out measurements."""
-    patience: int | None = None
-    """Measurements without a new best after which the run ends; None: never."""
-
-    def __post_init__(self) -> None:
-        fits = self.accumulation >= 1 and self.rows_per_step % self.accumulation == 0 and self.rows_per_step >= 1
-        if not fits or not self.clip > 0 or self.evaluate_every < 1:
-            raise MeasurementError(
-                f"{self.rows_per_step} rows a step in {self.accumulation} parts, clip {self.clip}, a measurement every "
-                f"{self.evaluate_every} steps; expected parts that divide the rows, and values above 0; correct them"
-            )
 
 
 @dataclass(eq=False)
@@ -316,15 +275,3 @@ class Training:
         self.best = (math.inf, 0) if self.held_out is None else tuple(saved.facts["best"])
         self.untouched = saved.facts["untouched"]
         log.info("going on after step %d", self.done)
-
-
-def plan_json(plan: Plan, mixture: Mixture) -> dict[str, Any]:
-    """What decides a run, as JSON: for fingerprints and cards."""
-    replay: Sequence[Any] = mixture.replay
-    return {
-        **asdict(plan),
-        "max_length": mixture.target.length,
-        "seed": mixture.target.seed,
-        "replay_share": mixture.share,
-        "replay": [text.language for text in replay],
-    }

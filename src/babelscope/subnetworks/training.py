@@ -25,9 +25,10 @@ from babelscope.subnetworks.flow import check_reachable, check_untouched
 from babelscope.subnetworks.forms import Form, Recompute
 from babelscope.subnetworks.packing import Mixture, mix_texts
 from babelscope.subnetworks.row_steering import RowSteering
-from babelscope.subnetworks.running import Plan, Training, plan_json
+from babelscope.subnetworks.running import Training
 from babelscope.subnetworks.schedule import LearningRate
 from babelscope.subnetworks.students import Subnetwork
+from babelscope.subnetworks.training_plan import Plan, plan_json
 from babelscope.subnetworks.translation_pairs import ContrastSteps
 
 RATE = 0.03

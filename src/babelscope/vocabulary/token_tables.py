@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from babelscope.artifacts.identity import VOCABULARY_MARK, vocabulary_mark
+from babelscope.artifacts.model_settings import VOCABULARY_MARK, vocabulary_mark
 from babelscope.axes import Float32, Int64, Tensor
 from babelscope.errors import ArtifactError, MeasurementError, PrerequisiteError
 from babelscope.models import layout_of

@@ -16,6 +16,7 @@ from babelscope.axes import Float64
 from babelscope.controls import benjamini_hochberg, percentile_interval, write_evidence
 from babelscope.errors import LanguageError
 from babelscope.figures import FigureCaption, edit_map, write_figure
+from babelscope.files.strict_json import nan_as_null
 from babelscope.files.writing import new_folder, write_text
 from babelscope.languages import Language
 from babelscope.languages.lineage import lineage_of
@@ -261,7 +262,7 @@ def save_edits(findings: EditFindings, out: str | Path) -> None:
     with new_folder(out) as folder:
         write_evidence(evidence.rows(), folder / "results.jsonl")
         for name, rows in lines.items():
-            text = "".join(f"{json.dumps(without_nan(row), ensure_ascii=False)}\n" for row in rows)
+            text = "".join(f"{json.dumps(nan_as_null(row), ensure_ascii=False)}\n" for row in rows)
             write_text(folder / f"{name}.jsonl", text)
         for name, aspect, value, what, caption in FIGURES:
             methods, shares = evidence.table_of(aspect, value)
@@ -294,8 +295,3 @@ FIGURES: tuple[tuple[str, Aspect, Value, str, FigureCaption], ...] = (
     ),
 )
 """Name, questions, value, what its colours are shares of, and the page's words."""
-
-
-def without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """NaN as null, which is what JSON has."""
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}

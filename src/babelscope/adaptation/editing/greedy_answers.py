@@ -12,7 +12,8 @@ from babelscope.models.plain import CausalModel
 from babelscope.probes.knowledge import FactTable
 from babelscope.probes.knowledge.typed_ranking import entity_labels
 from babelscope.steering.sweeps.decoding import Decoding
-from babelscope.steering.sweeps.steered_answers import Prompt, generate_answers
+from babelscope.steering.sweeps.steered_answers import generate_answers
+from babelscope.steering.sweeps.steering_prompts import Prompt
 
 Words = Literal["asked", "edit", "neither"]
 """Whether an answer begins with an object's name in the asked language, in that of the edit alone, or with neither."""

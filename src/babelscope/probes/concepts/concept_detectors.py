@@ -1,16 +1,15 @@
 """Neurons that detect a labelled concept, language by language, and whether the languages share them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.shown import shown_by
-from babelscope.axes import Bool, Float, Float64, Int64, Tensor
+from babelscope.axes import Bool, Float, Float64, Tensor
 from babelscope.controls import rank_p
 from babelscope.corpus import Batch, Corpus, Texts, as_corpus, numbered, pad_of, tokenize_documents
 from babelscope.errors import CorpusError, SelectionError, SiteError
@@ -18,6 +17,7 @@ from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.concepts.concept_probe import Concept, has_concept
+from babelscope.probes.concepts.detector_ranking import ExpertOverlap, Ranked, expert_overlaps, places, top_units
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.units.roles import Open
 from babelscope.recording.walk import walk
@@ -26,19 +26,6 @@ from babelscope.sites import Site
 
 FEWEST = 5
 """Texts with the concept, and without, in every language."""
-
-
-class ExpertOverlap(NamedTuple):
-    """Experts that two languages have in common."""
-
-    first: Language
-    second: Language
-    share: float
-    """Of the experts of each."""
-    null: float
-    """Mean share for labels shuffled."""
-    p: float
-    """Rank of the share among those."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,52 +258,3 @@ def document_labels(
         counts = ", ".join(f"{tag} {has} with and {lacks} without" for tag, (has, lacks) in short.items())
         raise CorpusError(f"{name}: {counts}; expected {FEWEST} of each in every language; give more text")
     return labels
-
-
-class Ranked:
-    """Scores of many detectors on some texts, sorted once for labels that change."""
-
-    def __init__(self, scores: Float[Tensor, "text unit"]) -> None:
-        ordered, self.order = scores.sort(dim=0, descending=True)
-        last = torch.ones(1, ordered.shape[1], dtype=torch.bool)
-        self.last = torch.cat([ordered[:-1] != ordered[1:], last])
-        """Where the next text has a smaller score: there a threshold can stand."""
-
-    def precision(self, labels: Bool[Tensor, " text"]) -> Float64[Tensor, " unit"]:
-        """Average precision of every detector."""
-        hits = labels.double()[self.order].cumsum(dim=0)
-        at_thresholds = hits.where(self.last, 0.0)
-        before = torch.cat([torch.zeros_like(hits[:1]), at_thresholds.cummax(dim=0).values[:-1]])
-        read = torch.arange(1, len(hits) + 1, dtype=torch.float64)[:, None]
-        steps = ((hits - before) * hits / read).where(self.last, 0.0)
-        return steps.sum(dim=0) / hits[-1]
-
-
-def top_units(precision: Float64[Tensor, " unit"], number: int) -> Int64[Tensor, " expert"]:
-    """The best units, best first; of equal ones the first."""
-    return precision.sort(descending=True, stable=True).indices[:number]
-
-
-def places(shaped: Tensor, units: Int64[Tensor, " expert"]) -> tuple[tuple[int, int], ...]:
-    """(layer, neuron) of units by their place in all layers side by side."""
-    return tuple(divmod(unit, shaped.shape[1]) for unit in units.tolist())
-
-
-def expert_overlaps(
-    languages: Sequence[Language], chosen: Int64[Tensor, "language draw expert"], units: int
-) -> tuple[ExpertOverlap, ...]:
-    """Share of experts in common for every pair, the first draw being that of the true labels."""
-    overlaps, number = [], chosen.shape[2]
-    member = torch.zeros(*chosen.shape[:2], units, dtype=torch.bool).scatter_(2, chosen, True)
-    for first, second in combinations(range(len(languages)), 2):
-        shares = (member[first] & member[second]).sum(dim=1).double() / number
-        overlaps.append(
-            ExpertOverlap(
-                languages[first],
-                languages[second],
-                float(shares[0]),
-                float(shares[1:].mean()),
-                rank_p(float(shares[0]), shares[1:]),
-            )
-        )
-    return tuple(overlaps)

@@ -8,8 +8,9 @@ import torch
 
 from babelscope.artifacts import Origin
 from babelscope.artifacts.hub import HubArtifact
+from babelscope.artifacts.json_entries import as_list, as_number
 from babelscope.artifacts.shown import shown_by
-from babelscope.artifacts.storage import as_list, as_number, open_folder, origin_config, save_folder, write_card
+from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Float, Float32, Float64, Tensor
 from babelscope.errors import ArtifactError
 

@@ -14,6 +14,7 @@ from babelscope.artifacts import SteeringRecipe
 from babelscope.controls import write_evidence
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.figures import SAME_ANSWERS_CAPTION, FigureCaption, edit_map, same_answers_map, write_figure
+from babelscope.files.strict_json import nan_as_null
 from babelscope.files.writing import new_folder, write_text
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
@@ -36,7 +37,6 @@ from babelscope.probes.thought.language_of_steps import (
 )
 from babelscope.probes.thought.parallel_questions import QuestionTable
 from babelscope.probes.thought.written_answers import ReadAnswer, chosen_options, rank_options, write_answers
-from babelscope.runs import nan_as_null
 from babelscope.steering.sweeps import Decoding, overridden_settings
 
 RESULT = "consistency.json"

@@ -33,6 +33,7 @@ from babelscope.probes.units import (
     related_sets,
     roles,
     routing,
+    sentence_routes,
     structure_ablation,
     structure_removal,
 )
@@ -98,7 +99,7 @@ def probe_routing(job: ProbeJob) -> Findings:
     )
     rows, figures = [*result.rows()], {"divergence": figure}
     if job.texts.parallel and not layout_of(job.model).without_experts:  # outer layers against the middle: of all
-        record = parallel_routing.record_routing(job.model, job.tokenizer, job.texts, sentences=job.n_sentences)
+        record = sentence_routes.record_routing(job.model, job.tokenizer, job.texts, sentences=job.n_sentences)
         shared = parallel_routing.shared_routing(record, against=job.against, seed=job.seed)
         rows += shared.rows()
         figures["translations"] = routing_map(

@@ -14,8 +14,8 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from babelscope.errors import ArtifactError
+from babelscope.files.strict_json import nan_as_null
 from babelscope.report.results.value_kinds import Mark, Rule, json_excerpt
-from babelscope.runs import nan_as_null
 
 R = TypeVar("R")
 LARGEST = 1e300

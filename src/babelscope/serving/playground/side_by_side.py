@@ -25,7 +25,8 @@ from babelscope.serving.playground.offered_steering import (
 )
 from babelscope.steering.sweeps import Answer, Decoding, Prompt, generate_answers
 from babelscope.steering.sweeps.beside import Steering, changed
-from babelscope.steering.sweeps.steered_answers import left_pad, steered_rows
+from babelscope.steering.sweeps.steered_answers import steered_rows
+from babelscope.steering.sweeps.steering_prompts import left_pad
 from babelscope.vocabulary import scripts_of_entries
 
 WEAKEST, STRONGEST = -4.0, 4.0

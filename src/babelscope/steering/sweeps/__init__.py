@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from babelscope.steering.sweeps.fallbacks import Fallbacks, FallbackStep, answer_shares, fallback_languages
     from babelscope.steering.sweeps.judge_check import JudgeErrors, judge_errors
+    from babelscope.steering.sweeps.neuron_steering import NeuronSteering, neuron_steering_study
     from babelscope.steering.sweeps.prompting import ANSWER_IN, few_shot, instructed
     from babelscope.steering.sweeps.questions import ChatPrompts, ask_as_chat
     from babelscope.steering.sweeps.side_effects import (
@@ -28,19 +29,11 @@ if TYPE_CHECKING:
         language_effects,
         untouched_prompts,
     )
-    from babelscope.steering.sweeps.steered_answers import (
-        Answer,
-        Prompt,
-        generate_answers,
-        make_prompts,
-        make_questions,
-        steered_tokens,
-    )
+    from babelscope.steering.sweeps.steered_answers import Answer, generate_answers, steered_tokens
+    from babelscope.steering.sweeps.steering_prompts import Prompt, make_prompts, make_questions
     from babelscope.steering.sweeps.steering_runs import (
-        NeuronSteering,
         SteeringStudy,
         Trial,
-        neuron_steering_study,
         steering_study,
         success_by_source,
         vary_sources,

@@ -13,7 +13,8 @@ from babelscope.evaluation import detect_languages, judge_answers, known_languag
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
 from babelscope.steering.sweeps.decoding import Decoding
-from babelscope.steering.sweeps.steered_answers import Answer, Prompt, Steerer, generate_answers
+from babelscope.steering.sweeps.steered_answers import Answer, Steerer, generate_answers
+from babelscope.steering.sweeps.steering_prompts import Prompt
 from babelscope.subnetworks import Delta
 
 Steering = Direction | SteeringRecipe | Delta | Sequence[Operation]

@@ -20,7 +20,8 @@ from babelscope.runs import Run
 from babelscope.steering.sweeps.answer_scores import AnswerFluency, fluency_by_target, score_answers
 from babelscope.steering.sweeps.decoding import Decoding
 from babelscope.steering.sweeps.prompting import Request
-from babelscope.steering.sweeps.steered_answers import Answer, generate_answers, make_prompts
+from babelscope.steering.sweeps.steered_answers import Answer, generate_answers
+from babelscope.steering.sweeps.steering_prompts import make_prompts
 from babelscope.steering.sweeps.steering_runs import vary_sources
 
 NATIVE = "native"

@@ -12,7 +12,8 @@ from babelscope.models.plain import CausalModel
 from babelscope.progress import progress_bar
 from babelscope.steering.sweeps.answer_scores import Macro, Score, fluency_by_target, macro, score_answers
 from babelscope.steering.sweeps.decoding import Decoding
-from babelscope.steering.sweeps.steered_answers import Answer, Prompt, Steerer, generate_answers
+from babelscope.steering.sweeps.steered_answers import Answer, Steerer, generate_answers
+from babelscope.steering.sweeps.steering_prompts import Prompt
 
 WIDENINGS = 2
 """Layers, and then strengths, beyond the grid that are tried at most where the choice lies at its end."""

@@ -38,7 +38,8 @@ from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
 from babelscope.steering.sweeps.decoding import Decoding
 from babelscope.steering.sweeps.side_effects import kept_in_answers
-from babelscope.steering.sweeps.steered_answers import Answer, Prompt, generate_answers
+from babelscope.steering.sweeps.steered_answers import Answer, generate_answers
+from babelscope.steering.sweeps.steering_prompts import Prompt
 
 
 @dataclass(frozen=True, eq=False)

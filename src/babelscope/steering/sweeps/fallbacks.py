@@ -22,7 +22,8 @@ from babelscope.models.plain import CausalModel
 from babelscope.steering.directions.neurons import Deactivate, deactivate_neurons
 from babelscope.steering.sweeps.beside import GREEDY
 from babelscope.steering.sweeps.decoding import Decoding
-from babelscope.steering.sweeps.steered_answers import Prompt, Steerer, generate_answers
+from babelscope.steering.sweeps.steered_answers import Steerer, generate_answers
+from babelscope.steering.sweeps.steering_prompts import Prompt
 
 MANY = Language("mul")
 """Tag of a set that is of several languages."""

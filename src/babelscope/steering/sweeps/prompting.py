@@ -7,7 +7,7 @@ from typing import Literal
 from babelscope.corpus import Corpus, Document
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language
-from babelscope.steering.sweeps.steered_answers import Prompt
+from babelscope.steering.sweeps.steering_prompts import Prompt
 
 ANSWER_IN: dict[str, str] = {
     "ar": "أجب بالعربية.",

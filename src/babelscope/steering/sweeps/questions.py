@@ -7,7 +7,7 @@ from typing import Any
 from babelscope.corpus import WHOLE, Corpus, check_apart, has_splits, load_corpus, shard_of
 from babelscope.errors import CorpusError
 from babelscope.languages import Language
-from babelscope.steering.sweeps.steered_answers import Prompt, make_prompts, make_questions
+from babelscope.steering.sweeps.steering_prompts import Prompt, make_prompts, make_questions
 
 DEV_OF = 3
 """One of so many ids is for choosing where a folder has no splits; the others are for the score."""

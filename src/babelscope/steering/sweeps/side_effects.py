@@ -19,7 +19,8 @@ from babelscope.models import layout_of
 from babelscope.models.measuring import run_pass
 from babelscope.models.plain import CausalModel
 from babelscope.steering import steer
-from babelscope.steering.sweeps.steered_answers import Answer, Prompt, left_pad
+from babelscope.steering.sweeps.steered_answers import Answer
+from babelscope.steering.sweeps.steering_prompts import Prompt, left_pad
 
 Recipe = SteeringRecipe | Sequence[Operation]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts import Direction, NeuronSet, Observation, Operation, Schedule, SteeringRecipe
+from babelscope.artifacts import Direction, Observation, Operation, Schedule, SteeringRecipe
 from babelscope.corpus import Corpus, check_apart
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.evaluation import known_languages
@@ -17,14 +17,15 @@ from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
-from babelscope.steering.directions import language_arithmetic, mean_direction
+from babelscope.steering.directions import mean_direction
 from babelscope.steering.sweeps.answer_scores import Score, fluency_by_target, score_answers
 from babelscope.steering.sweeps.baselines import random_directions
 from babelscope.steering.sweeps.curve import CurvePoint, dose_response, grid_edge, widened
 from babelscope.steering.sweeps.decoding import Decoding
 from babelscope.steering.sweeps.questions import ChatPrompts, check_asked, study_prompts
-from babelscope.steering.sweeps.steered_answers import Answer, Prompt, Steerer, generate_answers
-from babelscope.steering.sweeps.sweep_grid import ARITHMETIC, STRENGTHS
+from babelscope.steering.sweeps.steered_answers import Answer, Steerer, generate_answers
+from babelscope.steering.sweeps.steering_prompts import Prompt
+from babelscope.steering.sweeps.sweep_grid import STRENGTHS
 
 log = logging.getLogger(__name__)
 FADE = Schedule.ramp(8, start=1.0, end=0.3)
@@ -276,72 +277,3 @@ def success_by_source(trial: Trial) -> dict[Language, dict[Language, float]]:
     for (source, target), counts in right.items():
         table.setdefault(source, {})[target] = float(torch.tensor(counts).double().mean())
     return table
-
-
-class NeuronSteering(NamedTuple):
-    """Neuron arithmetic, scored on test prompts of the directions."""
-
-    strength: float
-    """λ chosen on development prompts."""
-    points: tuple[CurvePoint, ...]
-    """Dose–response; the layer is −1, for all layers that hold neurons."""
-    trial: Trial
-    edge: tuple[str, ...] = ()
-    """As of SteeringStudy."""
-
-
-def neuron_steering_study(
-    model: CausalModel,
-    tokenizer: PreTrainedTokenizerBase,
-    sets: NeuronSet,
-    observation: Observation,
-    study: SteeringStudy,
-    *,
-    dev: Corpus,
-    strengths: Sequence[float] = ARITHMETIC,
-    dev_prompts: int = 4,
-    decoding: Decoding,
-    chat: ChatPrompts | None = None,
-) -> NeuronSteering:
-    """Switch the prompt language's neurons off and the target's on by λ times their mean activation.
-
-    λ is chosen on `dev`, up to two beyond the grid where it lies at an end; every second test prompt of `study` is
-    answered. A language without neurons is left
-    as it is, and so scored as unsteered. Source: arXiv:2507.22608.
-    """
-    decoding = replace(decoding, batch_size=min(16, decoding.batch_size))  # each row has its own steps in every layer
-    targets = list(study.steered.scores)
-    recipes: dict[tuple[Language, Language, float], SteeringRecipe | Sequence[Operation]] = {}
-
-    def steerer(strength: float) -> Steerer:
-        def operations(target: Language, source: Language) -> SteeringRecipe | Sequence[Operation]:
-            key = (target, source, strength)
-            if key not in recipes:
-                off = source if sets.sizes[source] else None
-                recipes[key] = (
-                    language_arithmetic(sets, observation, target=target, source=off, strength=strength)
-                    if sets.sizes[target]
-                    else []
-                )
-            return recipes[key]
-
-        return operations
-
-    prompts = study_prompts(dev, "dev", len(dev[targets[0]]), chat)
-    sweep = partial(
-        dose_response,
-        model,
-        tokenizer,
-        vary_sources(prompts, targets, dev_prompts),
-        study.dev_native,
-        lambda layer, strength: steerer(strength),
-        layers=[-1],
-        decoding=decoding,
-    )
-    points, chosen, _ = widened(sweep(strengths=strengths), lambda layer, strength: sweep(strengths=[strength]))
-    edge = grid_edge(points, chosen)
-    warn_of_edge("neuron arithmetic", edge)
-    requests = [(answer.prompt, answer.target) for answer in study.steered.answers[::2]]
-    answers = generate_answers(model, tokenizer, requests, steerer(chosen.strength), decoding=decoding)
-    scores = score_answers(model, tokenizer, answers, study.native.answers)
-    return NeuronSteering(chosen.strength, tuple(points), Trial(tuple(answers), scores), edge)
