@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import tyro
 
-from babelscope.files.strict_json import nan_as_null as nan_as_null  # cli/adaptation_job takes it from here
 from babelscope.files.writing import append_lines, write_text
 
 C = TypeVar("C")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from babelscope.adaptation.adaptation_run import Adaptation, BeforeAfter, Ruler, adapt, choose_rate
+    from babelscope.adaptation.adaptation_run import Adaptation, BeforeAfter, adapt, choose_rate
     from babelscope.adaptation.expert_controls import ExpertStudy, expert_study
     from babelscope.adaptation.expert_conversion import LateExperts, late_experts
     from babelscope.adaptation.family_experts import language_families, train_families
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         random_like,
         strongest,
     )
+    from babelscope.adaptation.ruler import Ruler
     from babelscope.adaptation.source_choice import SourceChoice, choose_sources
     from babelscope.adaptation.source_shield import SourceShield
     from babelscope.adaptation.transfer_runs import TransferMatrix, transfer_matrix

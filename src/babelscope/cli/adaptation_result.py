@@ -26,10 +26,10 @@ from babelscope.corpus import WHOLE, has_splits, load_corpus
 from babelscope.errors import MeasurementError
 from babelscope.evaluation import bits_per_byte
 from babelscope.figures import FORGETTING_CAPTION, forgetting_lines, write_figure
+from babelscope.files.strict_json import nan_as_null
 from babelscope.files.work_log import work_log
 from babelscope.files.writing import discard, new_folder, write_text
 from babelscope.languages import Language
-from babelscope.runs import nan_as_null
 from babelscope.subnetworks import Delta, train_subnetwork
 
 log = logging.getLogger(__name__)
