@@ -112,6 +112,15 @@ TABLES = {
     "adapt defaults": training.defaults_table,
     "adaptation verdict": training.verdict_lines,
     "adaptation rates": training.rates_table,
+    **{
+        f"{what} Gemma": partial(table, "adapt_underserved-gemma-3-270m.jsonl")
+        for what, table in (
+            ("adaptation", training.adaptation_table),
+            ("adaptation frontier", training.frontier_table),
+            ("adaptation rates", training.rates_table),
+            ("adaptation verdict", training.verdict_lines),
+        )
+    },
     "premium": probes.premium_table,
     "training shares": probes.training_shares_table,
     "known mixtures": probes.known_mixtures_table,

@@ -59,15 +59,21 @@ def delta_table() -> list[str]:
     return rows
 
 
-def study_rows() -> tuple[dict, list[dict], list[dict]]:
-    """Facts, claims and runs of the adaptation study."""
-    facts, *rows = read("adapt_underserved.jsonl")
+BUNDLED = "adapt_underserved.jsonl"
+"""The adaptation study on the bundled model."""
+BOUNDS = (0.0, 0.1, 0.25, 0.5, 1.0)
+"""Mean harm, in bits per byte, within which the kinds of adaptation are compared."""
+
+
+def study_rows(name: str) -> tuple[dict, list[dict], list[dict]]:
+    """Facts, claims and runs of an adaptation study."""
+    facts, *rows = read(name)
     return facts, [row for row in rows if "claim" in row], [row for row in rows if "kind" in row]
 
 
-def adaptation_table() -> list[str]:
+def adaptation_table(name: str = BUNDLED) -> list[str]:
     """Mean over seeds of gain and harm, by kind, share and language."""
-    facts, _, runs = study_rows()
+    facts, _, runs = study_rows(name)
     runs = [row for row in runs if row["stage"] == "main"]
     languages = facts["config"]["languages"]
     rows = [
@@ -85,9 +91,9 @@ def adaptation_table() -> list[str]:
     return rows
 
 
-def rates_table() -> list[str]:
+def rates_table(name: str = BUNDLED) -> list[str]:
     """Gain and harm at every learning rate, one language and seed."""
-    _, _, runs = study_rows()
+    _, _, runs = study_rows(name)
     rows = ["| trained | share | learning rate | dev bits per byte | gain | harm |", "|---|---|---|---|---|---|"]
     for row in sorted((row for row in runs if row["stage"] == "rates"), key=lambda row: (row["kind"], row["rate"])):
         rows.append(
@@ -97,9 +103,45 @@ def rates_table() -> list[str]:
     return rows
 
 
-def verdict_lines() -> list[str]:
+def frontier_table(name: str) -> list[str]:
+    """Within each harm: the kind of the highest mean gain among those whose mean harm is no more, and the next one.
+
+    Of all runs of the study that were made for every pair of language and seed, each kind at its own learning rate.
+    """
+    _, _, runs = study_rows(name)
+    by_kind: dict[tuple[str, float], dict[tuple[str, int], dict]] = {}
+    for row in runs:
+        if row["stage"] == "main":
+            by_kind.setdefault((row["kind"], row["share"]), {})[row["language"], row["seed"]] = row
+    pairs = set().union(*by_kind.values())
+    whole = {kind: rows for (kind, _), rows in by_kind.items() if set(rows) == pairs}
+    means = {
+        kind: [sum(row[name] for row in rows.values()) / len(rows) for name in ("gain", "harm")]
+        for kind, rows in whole.items()
+    }
+    lines = [
+        "| mean harm at most | highest gain | gain, harm | next | its gain, harm | difference of gain by pair, lowest to "
+        "highest |",
+        "|---|---|---|---|---|---|",
+    ]
+    for bound in BOUNDS:
+        within = sorted((kind for kind in means if means[kind][1] <= bound), key=lambda kind: -means[kind][0])
+        if len(within) < 2:
+            lines.append(f"| {bound:g} | {within[0] if within else 'none'} | | | | |")
+            continue
+        first, second = within[:2]
+        apart = sorted(whole[first][pair]["gain"] - whole[second][pair]["gain"] for pair in pairs)
+        scores = [f"{means[kind][0]:.3f}, {means[kind][1]:+.3f}" for kind in (first, second)]
+        lines.append(
+            f"| {bound:g} | {first} | {scores[0]} | {second} | {scores[1]} "
+            f"| {apart[0]:+.3f} to {apart[-1]:+.3f} ({len(pairs)}) |"
+        )
+    return lines
+
+
+def verdict_lines(name: str = BUNDLED) -> list[str]:
     """The claim in words, from the paired differences; each side at its own learning rate, then at the same."""
-    _, claims, runs = study_rows()
+    _, claims, runs = study_rows(name)
     lines = []
     for claim in claims:
         said = "holds" if claim["holds"] else "does not hold"

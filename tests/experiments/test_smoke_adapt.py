@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,68 @@ def test_the_study_chooses_rates_measures_seeds_and_draws(config, load, tmp_path
     assert (tmp_path / "adapt_underserved.jsonl").exists()
     module.run(config, run)
     assert len(run.results()) == len(rows)
+
+
+def test_a_trimmed_model_stays_trimmed_and_every_method_can_replay(config, load, tmp_path):
+    """Logits over fewer entries share the mass of those left out: no text of kept tokens can take more bits."""
+    module = load("adapt_underserved_languages")
+    methods = ("language", "ssu", "ssu+replay", "lora+replay")
+    config = replace(config, model="reference")
+    smaller = replace(config, methods=methods, trim=True, n_rates=1, rate_scale=0.5, shares=(0.02,))
+    runs = {name: Run(tmp_path / name) for name in ("plain", "trimmed")}
+    for run in runs.values():
+        run.folder.mkdir()
+    plain, trimmed = module.Bench(config, runs["plain"]), module.Bench(smaller, runs["trimmed"])
+    assert len(trimmed.tokenizer) < len(plain.tokenizer)
+    assert trimmed.model.get_input_embeddings().weight.shape[0] == len(trimmed.tokenizer)
+    rows = {
+        kind: trimmed.measure(module.Cell(kind, share, "eu", 0, "main", 1e-3)) for kind, share in module.kinds(smaller)
+    }
+    before = plain.measure(module.Cell("ffn", 0.0, "eu", 0, "main", 1e-3))["before"]
+    assert all(row["before"][tag] < before[tag] for row in rows.values() for tag in before)
+    assert rows["ssu"]["after"] != rows["ssu+replay"]["after"] and rows["ssu"]["trained"] > rows["language"]["trained"]
+    assert [cell.rate for cell in module.rate_cells(smaller, {})] == [5e-3, 5e-4]
+
+
+def test_where_the_best_rate_stands_at_an_end_the_next_is_tried(config, load):
+    module = load("adapt_underserved_languages")
+    one = replace(config, methods=("full",), n_rates=3)
+    scores = {3e-4: 1.0, 1e-3: 2.0, 3e-3: 3.0}
+
+    def rows():
+        return {
+            str(rate): {"kind": "full", "stage": "rates", "rate": rate, "dev": score} for rate, score in scores.items()
+        }
+
+    assert [cell.rate for cell in module.rate_cells(one, rows())] == [3e-4, 1e-3, 3e-3, 9e-5]
+    scores[9e-5] = 1.5
+    assert [cell.rate for cell in module.rate_cells(one, rows())] == [3e-4, 1e-3, 3e-3]
+    assert [cell.rate for cell in module.main_cells(one, rows())] == [3e-4] * 2
+
+
+def test_the_frontier_names_the_highest_gain_within_each_harm(monkeypatch, load):
+    training = load("tables.training")
+
+    def row(kind, language, gain, harm, seed=0):
+        facts = {"kind": kind, "share": 0.0, "language": language, "seed": seed, "stage": "main"}
+        return {**facts, "gain": gain, "harm": harm}
+
+    runs = [
+        *(row("full", tag, gain, 0.6) for tag, gain in (("eu", 0.9), ("cy", 0.7))),
+        *(row("lora", tag, gain, 0.2) for tag, gain in (("eu", 0.5), ("cy", 0.7))),
+        *(row("ssu", tag, gain, -0.1) for tag, gain in (("eu", 0.4), ("cy", 0.5))),
+        row("shira", "eu", 9.0, 0.0),  # not of every pair: no mean to set beside the others
+    ]
+    monkeypatch.setattr(training, "read", lambda name: [{}, *runs])
+    lines = training.frontier_table("some.jsonl")[2:]
+    assert [line.split(" | ")[:2] for line in lines] == [
+        ["| 0", "ssu"],
+        ["| 0.1", "ssu"],
+        ["| 0.25", "lora"],
+        ["| 0.5", "lora"],
+        ["| 1", "full"],
+    ]
+    assert lines[2].endswith("| 0.600, +0.200 | ssu | 0.450, -0.100 | +0.100 to +0.200 (2) |")
 
 
 @pytest.mark.parametrize("way", ["measure_interleaved", "measure_in_turn"])

@@ -90,7 +90,8 @@ class PeftStudent:
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
                 wrapped = get_peft_model(self.layout.model, self.config)
             self.held = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
-            saved = get_peft_model_state_dict(wrapped)
+            # "auto" asks the hub whether the vocabulary is the checkpoint's; the tables are not trained here.
+            saved = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
             self.indices = {name: value.long() for name, value in saved.items() if name.endswith(INDICES)}
             for name, parameter in self.held.items():
                 for kind in ("first", "second"):
