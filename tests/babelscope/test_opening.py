@@ -164,6 +164,15 @@ def test_a_tokenizer_with_code_of_its_own_is_refused_and_nothing_is_asked(folder
         ("bert", "an encoder"),
         ("xlm-roberta", "an encoder"),
         ("mamba2", "add_family"),
+        ("clip", "reads text and writes none"),
+        ("siglip", "reads text and writes none"),
+        ("clap", "reads text and writes none"),
+        ("wav2vec2", "no causal language model"),
+        ("whisper", "encoder–decoder"),
+        ("musicgen", "encoder–decoder"),
+        ("vision-encoder-decoder", "encoder–decoder"),
+        ("blip-2", "bs.text_part"),
+        ("qwen2_audio", "bs.text_part"),
     ],
 )
 def test_another_kind_of_model_is_one_line_before_its_weights(tmp_path, kind, words):
