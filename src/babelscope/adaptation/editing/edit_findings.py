@@ -122,16 +122,17 @@ class EditEvidence:
         return percentile_interval(values[rng.integers(n, size=(self.study.resamples, n))].mean(axis=1))
 
     def preference_row(self, method: str, tag: Language) -> SiteEvidence:
-        """The edited fact in one language, beside facts of which another one was edited."""
+        """The edited fact in one language, beside facts of which another one was edited.
+
+        p is of what stands beside it, the share less that of other edits; that of how far the margin moved is named.
+        """
         kind = "reliability" if tag == self.language else "transfer"
         change, before, first = (
             self.per_edit(method, "efficacy", value, [tag])
             for value in (moved, lambda row: float(row.before > 0), lambda row: float(row.says_new))
         )
         control = self.per_edit(CONTROL[method], "efficacy", moved, [tag])
-        differences = change - self.per_edit(method, "other edit", moved, [tag])
-        differences = differences[~np.isnan(differences)]
-        (low, high), rng = self.interval(change), np.random.default_rng(self.study.seed)
+        low, high = self.interval(change)
         return self.mean_row(
             f"{method}, {kind}: the new object is preferred",
             tag,
@@ -140,9 +141,16 @@ class EditEvidence:
             self.per_edit(method, "other edit", prefers_new, [tag]),
             f"before {before.mean():.3f}; first of all candidates {first.mean():.3f}; margin moved "
             f"{change.mean():+.2f} nats per token ({low:+.2f} … {high:+.2f}), under {CONTROL[method]} "
-            f"{control.mean():+.2f}",
-            sign_flip_p(differences, FLIPS, rng) if len(differences) else math.nan,
+            f"{control.mean():+.2f}; p of the margin {self.p_over_others(method, tag, moved):.3f}",
+            self.p_over_others(method, tag, prefers_new),
         )
+
+    def p_over_others(self, method: str, tag: Language, value: Value) -> float:
+        """p, by random signs over edits, that a value is as after edits of other facts; NaN where none was asked."""
+        values, other = (self.per_edit(method, aspect, value, [tag]) for aspect in ("efficacy", "other edit"))
+        differences = (values - other)[~np.isnan(values - other)]
+        rng = np.random.default_rng(self.study.seed)
+        return sign_flip_p(differences, FLIPS, rng) if len(differences) else math.nan
 
     def plain_rows(self, method: str) -> Iterator[SiteEvidence]:
         """Generality, locality, portability and the words of the answers, by language."""
