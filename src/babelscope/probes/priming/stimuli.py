@@ -62,7 +62,7 @@ class Stimuli:
         return len(usable) > 1 and len(aims) > 1
 
     def stems(self, language: Language) -> dict[str, frozenset[str]]:
-        """Beginnings of the content words of each item, by `word_stems`: those that few sentences of the language have."""
+        """Stems of the content words of each item, by `word_stems`: those that few sentences of the language have."""
         words = {
             item: {
                 stem
