@@ -107,11 +107,11 @@ def read_answer(condition: str, table: QuestionTable, answer: Answer, *, chat: b
     """
     tag, name = answer.prompt.source, answer.prompt.id
     text, blank, _ = (answer.text, "", "") if chat else answer.text.strip().partition("\n\n")
-    whole = answer.ended or bool(blank)
+    complete = answer.ended or bool(blank)
     steps = tuple(step_languages(text, tag)) if tag in known_languages() else ()
     # Of a cut answer the last number is of a step, or of a list.
-    value, gold = last_number(text) if whole else None, table.answer(name)
-    return ReadAnswer(condition, tag, name, text, value, gold, len(answer.ids), whole, steps)
+    value, gold = last_number(text) if complete else None, table.answer(name)
+    return ReadAnswer(condition, tag, name, text, value, gold, len(answer.ids), complete, steps)
 
 
 def rank_options(
