@@ -19,7 +19,8 @@ from babelscope.adaptation.editing import (
     FactEdit,
     edit_summary,
 )
-from babelscope.adaptation.editing.edit_findings import family_of_language, kept_answer, moved, prefers_new, save_edits
+from babelscope.adaptation.editing.edit_findings import family_of_language, save_edits
+from babelscope.adaptation.editing.edit_questions import kept_answer, moved, prefers_new
 from babelscope.adaptation.editing.edit_study import CONTROL, NO_EDIT
 from babelscope.cli import main
 from babelscope.cli.editing_facts import run_edit

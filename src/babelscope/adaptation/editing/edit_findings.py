@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from babelscope.adaptation.editing.edit_bench import EditFindings
-from babelscope.adaptation.editing.edit_questions import Aspect, EditOutcome
+from babelscope.adaptation.editing.edit_questions import (
+    Aspect,
+    Value,
+    kept_answer,
+    moved,
+    prefers_foreign,
+    prefers_new,
+)
 from babelscope.adaptation.editing.edit_study import CONTROL, NO_EDIT
 from babelscope.axes import Float64
 from babelscope.controls import benjamini_hochberg, percentile_interval, write_evidence
@@ -26,27 +33,6 @@ from babelscope.probes.probe_evidence import SiteEvidence
 OTHER_EDITS = "edits of other facts"
 FLIPS = 999
 """Random signs behind a p-value."""
-Value = Callable[[EditOutcome], float]
-
-
-def prefers_new(row: EditOutcome) -> float:
-    """Whether the new object is likelier than the old one, per token."""
-    return float(row.after > 0)
-
-
-def moved(row: EditOutcome) -> float:
-    """How far the margin of the new object moved, in nats per token."""
-    return row.after - row.before
-
-
-def kept_answer(row: EditOutcome) -> float:
-    """Whether the answer is the one from before."""
-    return float(row.unchanged)
-
-
-def prefers_foreign(row: EditOutcome) -> float:
-    """Whether the new object's word in the edit's language is likelier than that of the asked language."""
-    return math.nan if math.isnan(row.foreign_after) else float(row.foreign_after > 0)
 
 
 def mean_over(values: Float64[np.ndarray, " edit"]) -> float:
