@@ -48,7 +48,10 @@ USED = [
         "order out first by draws new-tokens device dtype seed",
     ),
     ("show NeuronSet reference --language fi", f"{SHOWN} dtype"),
-    ("show NeuronSet reference reference --language fi", f"{SHOWN} dtype contexts effects split max-tokens seed"),
+    (
+        "show NeuronSet reference reference --language fi",
+        f"{SHOWN} dtype contexts languages effects split max-tokens seed",
+    ),
     ("show FeatureSet reference --language fi", f"{SHOWN} dtype sae sae-id"),
     ("demo --out OUT", "out seed device dtype include-samples"),
     ("study reference reference --out OUT", f"{STUDIED} chat layers strengths dev-prompts test-prompts random-prompts"),

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from babelscope.adaptation.editing import EditEvidence, EditFindings, EditPlace
-from babelscope.adaptation.editing.edit_findings import (
+from babelscope.adaptation.editing.edit_findings import mean_over
+from babelscope.adaptation.editing.edit_questions import (
+    Aspect,
     Value,
     kept_answer,
-    mean_over,
     moved,
     prefers_foreign,
     prefers_new,
 )
-from babelscope.adaptation.editing.edit_questions import Aspect
 from babelscope.adaptation.editing.edit_study import CONTROL
 from babelscope.languages import Language
 from rows.result import Headline, Verdict

@@ -26,6 +26,10 @@ WHOLE_MODEL = ("embed", "logits")
 """Places that exist once, not once per layer."""
 
 NEURON_SITES = ("mlp_gate", "mlp_inner")
+USUAL_SITES = ("mlp_gate", "mlp_inner", "resid_out")
+"""What a pass reads unless told otherwise, here and on the command line: firing, which selects neurons; their values,
+which ablation and its controls go by; and the stream, for directions. All three cost about a fifth more than firing
+alone; `sites=["mlp_gate"]` reads that."""
 """Places whose units are neurons."""
 
 PLAIN_MLP = ("gpt2", "gpt_neox", "bloom", "opt")

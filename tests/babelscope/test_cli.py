@@ -397,11 +397,14 @@ def test_a_table_is_printed_a_row_a_line(capsys, monkeypatch):
     assert capsys.readouterr().out == printed
 
 
-def test_prompts_may_be_long_and_files_must_hold_text(capsys, folder):
+def test_prompts_may_be_long_and_files_must_hold_text(capsys, folder, caplog):
     observe(capsys, folder)
     call(capsys, "direct", folder / "obs", "--target", "fi", "--layer", 1, "--out", folder / "dir")
     steer = ["steer", folder / "model", folder / "dir"]
     code, result, err = call(capsys, *steer, "a " * 45, "b" * 120, "--new-tokens", 2)
+    opening, answering = caplog.messages[-2:]
+    assert opening.startswith(f"opening model {str(folder / 'model')!r}, ")
+    assert answering == "answering 2 prompts without and with steering"
     assert code == 0 and len(result["answers"]) == 2, err
     file = folder / "prompts.txt"
     for text, word in ((b"\xd5\x00\xff", "unreadable"), (b"one\n\ntwo\n", "line 2 is blank"), (b"", "is empty")):

@@ -21,6 +21,7 @@ from babelscope.steering.sweeps.comparison import (
     grid,
     summarise,
 )
+from babelscope.steering.sweeps.fluent_choice import Bounds, Standing, best_fluent
 
 EN, FI = Language("en"), Language("fi")
 LINES = {
@@ -96,6 +97,24 @@ def test_the_most_successful_fluent_row_is_chosen():
     assert choose_row(rows[:1] + rows[2:]) is rows[2]
     loud = [row("a", "valid", {"fi": [0, 0]}, math.nan), row("a", "valid", {"fi": [1, 0]}, 2.0)]
     assert choose_row(loud) is loud[1], "a ratio that is no number is not the most fluent"
+
+
+def test_loops_are_no_more_fluent_for_a_method_than_on_a_curve():
+    """A method whose answers are far likelier than native ones; one rule for both, at its very bounds."""
+    loops, plain = row("a", "valid", {"fi": [1, 1]}, 0.3), row("a", "valid", {"fi": [1, 0]}, 1.2)
+    assert choose_row([loops, plain]) is plain
+    odd = row("a", "valid", {"fi": [0, 0]}, 1.9)
+    assert choose_row([loops, odd]) is odd, "log 1.9 is nearer to 0 than log 0.3"
+    for ratio, distinct in ((0.67, 1.0), (1.47, 0.8), (0.66, 1.0), (1.48, 1.0), (1.0, 0.79), (math.nan, 1.0)):
+        fluent = 0.67 <= ratio <= 1.47 and distinct >= 0.8
+        assert Bounds().hold(Standing(1.0, ratio, distinct)) is fluent
+    rows = [row(NATIVE, split, {"fi": [1, 1]}, 1.0) for split in ("valid", "test")]
+    for name, ratio, right in (("loops", 0.3, [1, 1]), ("plain", 1.2, [1, 0])):
+        rows += [row(name, split, {"fi": right}, ratio) for split in ("valid", "test")]
+    summary = summarise(rows)
+    assert summary["best_on_dev"] == "plain" and not summary["methods"]["loops"]["fluent_on_dev"]
+    assert summary["per_language"]["fi"]["method"] == "plain"
+    assert best_fluent([0, 1], lambda at: Standing(1.0, (1.3, 1.1)[at], 1.0)) == 1, "of equals the lower ratio"
 
 
 def test_the_summary_by_hand():

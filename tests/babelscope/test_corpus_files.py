@@ -1,5 +1,6 @@
 """Names and files of a corpus by hand: which name is what, which file is which language, and what one row holds."""
 
+import gzip
 import json
 
 import pytest
@@ -187,6 +188,38 @@ def test_files_that_look_like_text_of_a_language_and_are_not_read_are_said_once(
     (tmp_path / "en.txt").unlink()
     with pytest.raises(CorpusError, match=r"no <tag>.txt .*, but .*DE.TXT, .* write the text of each language"):
         load_corpus(tmp_path, split="all")
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "csv.gz"])
+def test_a_folder_that_has_a_table_alone_says_how_a_table_is_read(tmp_path, ending):
+    """And what it says works: the file in the folder's place, with a language in each row."""
+    make(tmp_path, f"eu.{ending}")
+    file = tmp_path / f"eu.{ending}"
+    for languages in (None, ["eu"]):
+        with pytest.raises(CorpusError) as caught:
+            load_corpus(tmp_path, languages, split="all")
+        assert "columns are language (a tag in each row) and text" in str(caught.value)
+        assert repr(str(file)) in str(caught.value)
+    cell = "\t" if ending == "tsv" else ","
+    rows = f"language{cell}text\neu{cell}Kaixo mundua\n".encode()
+    file.write_bytes(gzip.compress(rows) if ending.endswith(".gz") else rows)
+    assert load_corpus(file, split="all")["eu"][0].text == "Kaixo mundua"
+    file.write_bytes(b"")
+    with pytest.raises(CorpusError, match="no file for fi") as caught:
+        load_corpus(tmp_path, ["fi"], split="all")
+    assert "by itself" not in str(caught.value), "a table of another language is no way to Finnish"
+
+
+def test_a_folder_of_parquet_says_what_to_write(tmp_path):
+    make(tmp_path, "eu.parquet")
+    with pytest.raises(CorpusError, match=r"parquet is not read: write the rows of eu.parquet as <tag>.jsonl"):
+        load_corpus(tmp_path, split="all")
+
+
+def test_a_table_without_a_language_says_what_to_add(tmp_path):
+    (tmp_path / "eu.csv").write_text("text\nKaixo\n")
+    with pytest.raises(CorpusError, match=r"no field language among 'text'; .*<tag>.txt or <tag>.jsonl"):
+        load_corpus(tmp_path / "eu.csv")
 
 
 def test_text_that_repeats_itself_is_said(tmp_path, caplog):

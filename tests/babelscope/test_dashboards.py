@@ -284,6 +284,23 @@ def test_show_prints_a_table_for_people_and_the_same_as_json(saved, capsys):
         assert repr(unit["writes"][0]) in row
 
 
+def test_show_reads_the_text_of_the_languages_that_are_named(saved, capsys):
+    words = ["show", saved / "neurons", saved / "model", saved / "text", "--language", "fi", "--top", "1",
+             "--split", "all", "--no-effects", "--json"]  # fmt: skip
+    (saved / "text" / "ru.txt").write_text("кошка сидит\nидёт дождь\nмы идём домой\n", encoding="utf-8")
+    rates = {}
+    for name, more in (("all", ()), ("one", ("--languages", "en")), ("own", ("--languages", "fi"))):
+        assert main([*map(str, words), *more]) == 0
+        rates[name] = json.loads(capsys.readouterr().out)["tokens"]
+    assert [*rates["all"]] == ["en", "fi", "ru"]
+    assert set(rates["one"]) == {"en", "fi"} and set(rates["own"]) == {"fi"}
+    assert rates["one"]["en"] == rates["all"]["en"]
+    assert main([*map(str, words), "--languages", "ja"]) == 1
+    assert "no file for ja" in capsys.readouterr().err
+    assert main([*map(str, (*words[:3], *words[4:6])), "--languages", "en"]) == 2
+    assert "--languages came, which is used only with a CORPUS" in capsys.readouterr().err
+
+
 def test_show_refuses_before_the_model_is_opened_what_it_would_not_use(saved, capsys):
     words = ["show", str(saved / "neurons"), str(saved / "nowhere")]
     assert main([*words, "--language", "fi"]) == 1

@@ -2,11 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 from inspect import signature
 
 import numpy as np
 import pytest
 from knowledge_cases import LINES, table_of
+from scipy.stats import binomtest, permutation_test
 
 from babelscope.adaptation.editing import (
     EditAnswer,
@@ -17,7 +19,8 @@ from babelscope.adaptation.editing import (
     FactEdit,
     edit_summary,
 )
-from babelscope.adaptation.editing.edit_findings import family_of_language, kept_answer, prefers_new, save_edits
+from babelscope.adaptation.editing.edit_findings import family_of_language, save_edits
+from babelscope.adaptation.editing.edit_questions import kept_answer, moved, prefers_new
 from babelscope.adaptation.editing.edit_study import CONTROL, NO_EDIT
 from babelscope.cli import main
 from babelscope.cli.editing_facts import run_edit
@@ -81,6 +84,24 @@ def test_evidence_is_counted_by_hand(tmp_path):
     assert family_of_language(FI) == "Uralic"
     answer = rows["rank one, language confusion: the answer begins with a name of en", "fi"]
     assert (answer.estimate, answer.null) == (1.0, 0.0) and answer.note.endswith("judged en: 1 of 1")
+
+
+def test_the_p_of_a_preference_is_of_the_share_and_not_of_the_margin(tmp_path):
+    """Ten edits that move the margin far and change no preference: the exact p of both by scipy."""
+    findings = findings_of(tmp_path)
+    moved_alone = [row("rank one", n, EN, "efficacy", -0.5 - n / 100, before=-9.0) for n in range(10)]
+    others = [row("rank one", n, EN, "other edit", -9.0, before=-9.0) for n in range(10)]
+    findings = replace(findings, edits=findings.edits * 5, outcomes=(*moved_alone, *others))
+    evidence = EditEvidence(findings)
+    found = evidence.preference_row("rank one", EN)
+    assert (found.estimate, found.null, found.p) == (0.0, 0.0, 1.0)
+    margin = np.array([8.5 - n / 100 for n in range(10)])
+    exact = permutation_test((margin,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    assert evidence.p_over_others("rank one", EN, moved) == pytest.approx(exact, abs=0.01)
+    assert f"p of the margin {evidence.p_over_others('rank one', EN, moved):.3f}" in found.note
+    holding = tuple(row("rank one", n, EN, "efficacy", 1.0, before=-9.0) for n in range(10))
+    held = EditEvidence(replace(findings, outcomes=(*holding, *others))).preference_row("rank one", EN)
+    assert held.estimate == 1.0 and held.p == pytest.approx(binomtest(10, 10).pvalue, abs=0.01)
 
 
 def test_shares_are_drawn_and_written(tmp_path):

@@ -14,6 +14,7 @@ from babelscope import Site, read_site
 from babelscope.artifacts.feature_observation import FeatureObservation
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.artifacts.sae import LoadedSAE
+from babelscope.corpus import prefix_of, row_start
 from babelscope.errors import ArtifactError, CorpusError, LanguageError, MeasurementError, SelectionError, SiteError
 from babelscope.features import (
     FeatureCounts,
@@ -457,3 +458,34 @@ def test_an_interval_of_no_draws_is_refused():
     observed = planted()
     with pytest.raises(SelectionError, match="draws 0 came"):
         check_features(observed, select_langfir(observed), parallel=False, draws=0)
+
+
+def test_the_first_token_is_spared_where_the_tokenizer_puts_nothing_before_a_text():
+    """Without BOS attention gathers at it; the losses by hooks of transformers' own, the sums by numpy."""
+    model, tokenizer, width = tiny_model("llama"), tiny_tokenizer(bos=False), 32
+    assert (row_start(tokenizer), row_start(tiny_tokenizer())) == (1, 1) and prefix_of(tokenizer) == ()
+    still = torch.zeros(width, 2 * width)
+    sae = LoadedSAE(
+        id="made", site=Site(1, "resid_out"), activation="relu", threshold=torch.zeros(2 * width), w_enc=still,
+        b_enc=torch.zeros(2 * width), b_dec=torch.zeros(width), w_dec=still.T.contiguous(),
+    )  # fmt: skip
+    measured = measure_sae(model, tokenizer, sae, TEXTS)
+    ids = {tag: [torch.tensor([tokenizer(line)["input_ids"]]) for line in lines] for tag, lines in TEXTS.items()}
+
+    def spared(module, args, output):
+        value = output if isinstance(output, torch.Tensor) else output[0]
+        value[:, 1:] = 0
+        return output
+
+    rows = [read_site(model, row, sae.site)[0, 1:].double().numpy() for lines in ids.values() for row in lines]
+    stacked = np.concatenate(rows)
+    assert measured.tokens == len(stacked) == sum(row.shape[1] - 1 for lines in ids.values() for row in lines)
+    variance = ((stacked - stacked.mean(axis=0)) ** 2).sum()
+    assert measured.explained_variance == pytest.approx(1 - (stacked**2).sum() / variance, abs=1e-6)
+    hook = model.model.layers[1].register_forward_hook(spared)
+    with torch.no_grad():
+        for tag, lines in ids.items():
+            scores = [(model(row).logits[0, :-1].log_softmax(dim=-1), row[0, 1:]) for row in lines]
+            nats = -sum(float(table.gather(1, later[:, None]).sum()) for table, later in scores)
+            assert measured.spliced[tag] == pytest.approx(nats / sum(len(later) for _, later in scores), abs=1e-5)
+    hook.remove()

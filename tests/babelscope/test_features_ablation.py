@@ -8,6 +8,7 @@ from conftest import tiny_model, tiny_tokenizer
 from feature_cases import TEXTS, made_sae, observe
 
 from babelscope import layout_of, origin_of, read_site
+from babelscope.ablation import ablated_features
 from babelscope.ablation.ablated_features import (
     MATCHED,
     feature_ablation,
@@ -20,6 +21,7 @@ from babelscope.ablation.ablated_features import (
 from babelscope.errors import ArtifactError, SelectionError
 from babelscope.features import select_langfir
 from babelscope.languages import Language
+from babelscope.report.dashboards import describing
 
 
 def test_removing_a_span_leaves_nothing_of_any_row_and_is_idempotent():
@@ -42,6 +44,25 @@ def test_removing_about_a_centre_takes_the_span_to_the_centre():
     torch.testing.assert_close(new @ span, (sae.b_dec @ span).expand(9, 2), rtol=0, atol=1e-5)
     within = rows - (rows @ span) @ span.T
     torch.testing.assert_close(remove_span(within, span, torch.zeros(32)), within, rtol=0, atol=1e-5)
+
+
+def test_ablation_and_single_units_spare_the_first_token_of_a_tokenizer_without_bos(monkeypatch):
+    """Both leave alone what `row_start` says; with BOS in front that is BOS, as before."""
+    for module in (ablated_features, describing):
+        assert module.row_start(tiny_tokenizer(bos=False)) == module.row_start(tiny_tokenizer()) == 1
+    model, sae = tiny_model("llama"), made_sae(features=120)
+    sets = select_langfir(observe(model, sae), tau=0.01, ratio=0.5, min_count=1, cap=3)
+    spared = []
+    removed = ablated_features.features_removed
+
+    def watched(*args, **settings):
+        spared.append(settings["spare_first"])
+        return removed(*args, **settings)
+
+    monkeypatch.setattr(ablated_features, "features_removed", watched)
+    monkeypatch.setattr(ablated_features, "check_made_for", lambda *_: None)
+    feature_ablation(model, tiny_tokenizer(bos=False), sae, sets, TEXTS)
+    assert set(spared) == {1}
 
 
 def test_parallel_features_count_once():

@@ -7,9 +7,10 @@ from conftest import tiny_model, tiny_tokenizer
 from sklearn.linear_model import LogisticRegression
 
 from babelscope import head_shift, load_corpus, observe, steer, text_part
+from babelscope.corpus import Document
 from babelscope.errors import CorpusError, SelectionError
 from babelscope.models import layout_of
-from babelscope.steering.directions.head_probes import fit_logistic, head_probe_accuracy
+from babelscope.steering.directions.head_probes import fit_logistic, head_probe_accuracy, places_by_id
 
 
 def texts(lines=30, seed=0):
@@ -55,6 +56,25 @@ def test_probes_equal_scikit_learns():
         theirs = LogisticRegression(tol=1e-10, max_iter=10_000).fit(x[head], labels)
         assert np.abs(weight[head].numpy() - theirs.coef_[0]).max() < 1e-4
         assert float(bias[head]) == pytest.approx(theirs.intercept_[0], abs=1e-4)
+
+
+def test_a_sentence_and_its_translation_are_drawn_together():
+    """The interval of parallel text, known by hand; text without ids is drawn by document, as before."""
+    model, tokenizer = planted()
+    english = texts(20)["en"]
+    lines = {"en": english, "fi": [line.upper() for line in english]}
+    parallel = {tag: [Document(str(n), line) for n, line in enumerate(part)] for tag, part in lines.items()}
+    settings = {"target": "fi", "draws": 2, "resamples": 300}
+    pairs, single = (head_probe_accuracy(model, tokenizer, text, **settings) for text in (parallel, lines))
+    assert (pairs.pairs, pairs.documents, single.pairs, single.documents) == (20, 40, None, 40)
+    assert pairs.rows()[0].n == 20 and "n in pairs" in pairs.rows()[0].note
+    assert single.rows()[0].n == 40 and "n in documents" in single.rows()[0].note
+    assert [group.tolist() for group in places_by_id(["a", "b", "a", "b", "c"])] == [[0, 2], [1, 3], [4]]
+    # A head that sees nothing of the language says the same of a sentence and of its translation: it is right of one
+    # and wrong of the other, so that the accuracy of every draw of pairs is one half and the interval has no width.
+    blind = (1, 0)
+    assert float(pairs.accuracy[blind]) == float(pairs.low[blind]) == float(pairs.high[blind]) == 0.5
+    assert float(single.high[blind] - single.low[blind]) > 0.1
 
 
 def test_planted_heads_are_the_accurate_ones_and_are_shifted():

@@ -9,6 +9,7 @@ from knowledge_cases import LINES, table_of
 from babelscope import NeuronSet, origin_of
 from babelscope.controls import Interval
 from babelscope.errors import LanguageError, MeasurementError
+from babelscope.evaluation.continuations import Continuations
 from babelscope.figures import priming_forest, shared_facts_map
 from babelscope.languages import Language
 from babelscope.models import layout_of
@@ -20,6 +21,7 @@ from babelscope.probes.knowledge import (
     choose_languages,
     knowledge_barrier,
     knowledge_without_neurons,
+    lens_of_objects,
     lens_rows,
     loss_rows,
     object_lens,
@@ -29,6 +31,7 @@ from babelscope.probes.knowledge import (
 from babelscope.probes.knowledge.barrier import MIXTURES, answers_right, barrier_questions, mixed_scores
 from babelscope.probes.knowledge.knowledge_report import common_facts
 from babelscope.probes.knowledge.language_choice import best_by_cluster
+from babelscope.probes.knowledge.lens_of_objects import up_to_the_choice
 
 EN, FI = Language.parse("en"), Language.parse("fi")
 
@@ -216,6 +219,50 @@ def test_the_last_depth_of_the_lens_says_what_the_model_says(table):
     assert points[-1].chance == pytest.approx(1 / 3)
     # The last token of every question is the same: before the first layer nothing leads.
     assert points[0].first == 0
+
+
+@torch.no_grad()
+def test_the_blank_is_read_at_the_token_at_which_the_candidates_part(tmp_path, monkeypatch):
+    """Finland has two right answers: Swedish is ranked against Swiss and Swahili, which part behind "Sw"."""
+    entities = [
+        f"entity\t{name.lower()}\t{name}" for name in ("Finland", "Bern", "Kenya", "Finnish", "Swedish", "Swiss")
+    ]
+    facts = ("finland\tfinnish", "finland\tswedish", "bern\tswiss", "kenya\tswahili")
+    lines = [
+        "kind\tname\ten", "template\tspeaks\tIn [X] they speak [Y]", *entities, "entity\tswahili\tSwahili",
+        *(f"fact\tspeaks\t{fact}" for fact in facts),
+    ]  # fmt: skip
+    table, model, tokenizer = table_of(tmp_path, lines), tiny_model("gemma3_text"), tiny_tokenizer()
+    read, streams = [], lens_of_objects.question_streams
+
+    def recorded(layout, prompts):
+        read.extend(tokenizer.decode(ids, skip_special_tokens=True) for ids in prompts)
+        return streams(layout, prompts)
+
+    monkeypatch.setattr(lens_of_objects, "question_streams", recorded)
+    (*_, last) = object_lens(model, tokenizer, table, languages=["en"])
+    assert {"In Finland they speak Sw", "In ___ they speak Sw", "In ___ they speak "} <= {*read}
+    assert len(read) == len({*read}), "no question is read twice"
+
+    def leads(subject, shared, letters, gold):
+        text = "In {} they speak " + shared
+        rows = [
+            model(torch.tensor([tokenizer(text.format(name)).input_ids])).logits[0, -1] for name in (subject, "___")
+        ]
+        tokens = [tokenizer(letter, add_special_tokens=False).input_ids[0] for letter in letters]
+        return int((rows[0] - rows[1])[tokens].argmax()) == letters.index(gold)
+
+    by_hand = [
+        leads("Finland", "", "FS", "F"), leads("Finland", "Sw", "eia", "e"),
+        leads("Bern", "", "FS", "S"), leads("Kenya", "", "FS", "S"),
+    ]  # fmt: skip
+    assert last.facts == 4 and last.first == sum(by_hand) / 4
+
+
+def test_what_all_candidates_begin_with_is_a_part_of_the_question():
+    item = Continuations((1, 2), ((7, 8, 9), (7, 8, 5)))
+    assert up_to_the_choice(item) == Continuations((1, 2, 7, 8), ((9,), (5,)))
+    assert up_to_the_choice(Continuations((1, 2), ((7, 8), (6, 5)))).prompt == (1, 2)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Features by selectivity × lift, singular directions of a language's shift, and the recipe made of both."""
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ from babelscope.steering.directions import (
     shift_spectrum,
 )
 from babelscope.steering.directions.lifted_features import TokensByLanguage
+from babelscope.steering.directions.low_rank import _facts
 from babelscope.steering.directions.saes import check_sae_model
 from babelscope.steering.directions.shift_spectra import language_differences
 
@@ -277,6 +279,19 @@ def test_two_documents_of_one_difference_have_rank_one():
     rows = torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64)
     spectrum = shift_spectrum(rows)
     assert (spectrum.rank, spectrum.gap, spectrum.mass) == (1, pytest.approx(1), pytest.approx(1))
+
+
+@pytest.mark.parametrize(
+    ("rows", "rank", "known"), [(5, 3, False), (6, 3, True), (5, 2, True), (2, 1, True), (3, 2, False)]
+)
+def test_halves_of_fewer_directions_than_the_basis_say_nothing_of_its_stability(rows, rank, known):
+    """The same three directions in every row: with halves large enough 1; else it was at most half of the rank."""
+    plane = torch.linalg.qr(drawn(9, rank))[0].T
+    spectrum = shift_spectrum(drawn(rows, rank, seed=1) @ plane, rank)
+    assert math.isnan(spectrum.stability) is not known
+    if known:
+        assert spectrum.stability == pytest.approx(1)
+    assert _facts(spectrum)["stability"] == (pytest.approx(1) if known else None)
 
 
 def test_differences_that_can_not_be_decomposed_are_refused():

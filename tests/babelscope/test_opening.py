@@ -48,6 +48,20 @@ def test_a_folder_is_opened_by_path_and_by_path_object(folder):
         assert not model.training and tokenizer("a")["input_ids"][0] == 1
 
 
+def test_what_is_opened_is_said_before_its_weights_are_read(folder, caplog, monkeypatch):
+    """Once the settings are known to be good, and before the wait."""
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: 1 / 0)
+    size = (folder / "model.safetensors").stat().st_size / 1e9
+    with caplog.at_level(logging.INFO, "babelscope"), pytest.raises(ZeroDivisionError):
+        open_model(folder, device="cpu")
+    assert caplog.messages == [f"opening model {str(folder)!r}, {size:.2f} GB, on cpu, dtype auto"]
+    caplog.clear()
+    edited(folder, model_type="bert")
+    with caplog.at_level(logging.INFO, "babelscope"):
+        refusal(folder)
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "~nobody/x", "model-Q4_K_M.gguf", "a/b/c", "C:\\x"])
 def test_a_path_where_nothing_is_never_asks_the_network(name, monkeypatch):
     monkeypatch.setattr("transformers.PretrainedConfig.get_config_dict", lambda *_, **__: pytest.fail("it asked"))
@@ -164,6 +178,15 @@ def test_a_tokenizer_with_code_of_its_own_is_refused_and_nothing_is_asked(folder
         ("bert", "an encoder"),
         ("xlm-roberta", "an encoder"),
         ("mamba2", "add_family"),
+        ("clip", "reads text and writes none"),
+        ("siglip", "reads text and writes none"),
+        ("clap", "reads text and writes none"),
+        ("wav2vec2", "no causal language model"),
+        ("whisper", "encoder–decoder"),
+        ("musicgen", "encoder–decoder"),
+        ("vision-encoder-decoder", "encoder–decoder"),
+        ("blip-2", "bs.text_part"),
+        ("qwen2_audio", "bs.text_part"),
     ],
 )
 def test_another_kind_of_model_is_one_line_before_its_weights(tmp_path, kind, words):

@@ -28,6 +28,7 @@ from babelscope.probes.priming import (  # noqa: E402
     usual_directions,
 )
 from babelscope.probes.priming.primed_structures import primed_target, reorder_words, sign_flip_p, token_overlap  # noqa: E402
+from babelscope.probes.priming.stimuli import word_stems  # noqa: E402
 
 FORTH, BACK = ("en", "fi"), ("fi", "en")
 SMALL = PrimingPlan(items=8, resamples=200, signs=999)
@@ -110,6 +111,45 @@ def test_the_bundled_items_pair_up_in_all_directions():
 
 TABLE = ["item\tstructure\ttarget\ten", "1\tX\t2\tdog bites cat", "1\tY\t\tcat dog bites", "2\tX\t1\tman sees sun",
          "2\tY\t\tsun man sees"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tag", "sentence", "stems"),
+    [
+        ("en", "The students see it.", {"the", "stude", "see", "it"}),
+        ("hi", "लड़की पढ़ती", {"लड़की", "पढ़ती"}),
+        ("zh", "猫喝水。", {"猫", "喝", "水"}),
+        ("ja", "学生がカメラを", {"学", "生", "がカメ", "カメラ", "メラを"}),
+        ("ja", "猫は", {"猫", "は"}),
+        ("th", "แมวกินปลา", {"แมว", "มวกิ", "วกิน", "กินป", "นปล", "ปลา"}),
+    ],
+)
+def test_the_stems_of_a_sentence(tag, sentence, stems):
+    assert word_stems(sentence, Language.parse(tag)) == stems
+
+
+UNSPACED_TEXTS = {
+    "zh": "学生吃苹果 老师吃苹果 猫追狗 孩子读书 农民种树 医生救人 歌手唱歌 司机开车 画家作画 "
+    "厨师做饭 士兵守门 律师写信",
+    "th": "นักเรียนกินแอปเปิล ครูซื้อแอปเปิล แมวไล่หมา เด็กอ่านหนังสือ หมอช่วยคน ชาวนาปลูกข้าว คนขับซ่อมรถ "
+    "พ่อครัวทำอาหาร ทหารเฝ้าประตู ช่างทาสีบ้าน นายกล่าวสุนทรพจน์ แม่เย็บเสื้อ",
+}
+"""Sentences; the first two have the apple in common."""
+
+
+@pytest.mark.parametrize("tag", [*UNSPACED_TEXTS])
+def test_sentences_without_spaces_that_share_a_word_are_no_pair(tag, tmp_path):
+    """Items 0 and 1 have the apple in common, which no space sets apart; a whole sentence was one word before."""
+    lines = [f"item\tstructure\t{tag}"]
+    for number, text in enumerate(UNSPACED_TEXTS[tag].split()):
+        lines += [f"{number}\tX\t{text}", f"{number}\tY\t{text}"]
+    (tmp_path / "items.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    stimuli = read_stimuli(tmp_path / "items.tsv")
+    stems = stimuli.stems(Language.parse(tag))
+    assert stems["0"] & stems["1"] and not stems["0"] & stems["2"]
+    for seed in range(20):
+        pairs = stimuli.pairs(tag, tag, seed=seed)
+        assert len(pairs) >= 10 and ("0", "1") not in pairs and ("1", "0") not in pairs
 
 
 def test_targets_that_the_table_names_are_taken(tmp_path):

@@ -1,5 +1,6 @@
 """Counts and moments against brute force, and under every way of cutting the work."""
 
+import inspect
 import json
 
 import numpy as np
@@ -8,11 +9,13 @@ import torch
 from babelscope_kernels.active_counts.dispatch import active_counts
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
 
-from babelscope import Site, layout_of, observe, read_site
+from babelscope import Site, layout_of, mean_direction, observe, read_site, select_lape
+from babelscope.cli.observing import run_observe
 from babelscope.errors import ArtifactError, MeasurementError, PrerequisiteError, SiteError
 from babelscope.evaluation import bits_per_byte
 from babelscope.recording import plan_observation
 from babelscope.recording.site_sums import Workspace, dense_addend, document_counts
+from babelscope.sites import USUAL_SITES
 
 TEXTS = {
     "en": ["the cat sat on the mat", "a dog", "rain again today", "x", "we walk home"],
@@ -263,3 +266,15 @@ def test_weights_without_numbers_are_refused_in_one_line(tokenizer):
     with pytest.raises(PrerequisiteError, match="on the meta device, which has no numbers") as caught:
         observe(tiny_model("llama").to("meta"), tokenizer, TEXTS, sites=SITES, tokens_per_language=30)
     assert "\n" not in str(caught.value)
+
+
+def test_python_and_the_shell_read_the_same_sites_and_each_job_has_its_own():
+    """What `observe` gives unless told is enough to select neurons, to take levels, and for a direction."""
+    for function in (observe, plan_observation, run_observe):
+        assert inspect.signature(function).parameters["sites"].default == USUAL_SITES
+    texts = {"en": ["the cat", "a dog"], "fi": ["kissa", "koira"]}
+    observation = observe(tiny_model("llama"), tiny_tokenizer(), texts)
+    assert tuple(observation.records) == USUAL_SITES
+    assert len(select_lape(observation, top_rate=0.5, min_count=1).languages) == 2
+    assert mean_direction(observation, target="fi", layer=1).site == Site(1, "resid_out")
+    assert observation["mlp_inner"].sum.shape == observation["mlp_gate"].sum.shape

@@ -36,6 +36,7 @@ from babelscope.steering.directions import (
     probe_direction,
 )
 from babelscope.steering.sweeps import random_directions
+from babelscope.steering.sweeps.sweep_grid import sweep_layers, usual_layer
 
 TEXTS = {
     "en": ["the cat sat on a mat", "rain again today", "a small boat", "who is there"],
@@ -457,3 +458,25 @@ def test_direct_prints_both_forms_and_the_streams_shares(tmp_path, massive, caps
     assert found["stream"]["unit"] == UNIT and found["relative_to"] == found["median_norm"] < found["mean_norm"]
     assert main([*arguments, "--out", str(tmp_path / "b"), "--form", "whole", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["relative_to"] == found["mean_norm"]
+
+
+@pytest.mark.parametrize(
+    ("observed", "layer"), [((0, 1, 2), 0), (range(18), 4), (range(24), 6), ((5, 17), 5), ((3,), 3), ((3, 5, 19), 5)]
+)
+def test_the_layer_that_is_taken_where_none_is_named(observed, layer):
+    """At a quarter of the depth, or the nearest that was observed; one that a sweep tries where all were."""
+    assert usual_layer(observed) == layer
+    if len(observed) > 8:
+        assert layer in sweep_layers(len(observed))
+
+
+def test_direct_says_the_layer_that_it_took(tmp_path, massive, capsys):
+    massive.save(tmp_path / "obs")
+    arguments = ["direct", str(tmp_path / "obs"), "--target", "fi", "--out"]
+    assert main([*arguments, str(tmp_path / "a")]) == 0
+    assert "layer 0 was taken, at a quarter of the depth" in capsys.readouterr().out
+    assert main([*arguments, str(tmp_path / "b"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["layer"] == 0
+    assert Direction.load(tmp_path / "a").site == Direction.load(tmp_path / "b").site == Site(0, "resid_out")
+    assert main([*arguments, str(tmp_path / "c"), "--layer", "1"]) == 0
+    assert "was taken" not in capsys.readouterr().out

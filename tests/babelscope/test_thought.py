@@ -482,9 +482,17 @@ def test_plain_text_counts_up_to_the_first_blank_line(questions):
     assert read_answer(PLAIN, questions, answer._replace(ended=True), chat=True).answer == "9"
 
 
-def test_an_answer_of_a_chat_that_was_cut_off_is_none(questions):
-    answer = Answer(Prompt("1", DE, "x"), DE, (1, 2), "We need two steps:\n\n1", False)
-    assert read_answer(PLAIN, questions, answer, chat=True).answer is None
+@pytest.mark.parametrize(("chat", "text"), [(True, "We need two steps:\n\n1"), (False, "First we take 4 of the")])
+def test_an_answer_that_was_cut_off_is_none(questions, chat, text):
+    """The right number stands in the middle of a sentence, and is no answer to the question."""
+    answer = Answer(Prompt("1", DE, "x"), DE, (1, 2), text, False)
+    entry = read_answer(PLAIN, questions, answer, chat=chat)
+    assert (entry.answer, entry.ended, entry.right) == (None, False, False)
+    ended = read_answer(PLAIN, questions, answer._replace(ended=True), chat=chat)
+    assert ended.answer == text.split()[-1] or ended.answer == "4"
+    if not chat:
+        entry = read_answer(PLAIN, questions, answer._replace(text=f"{text} 7.\n\nNext: 1"), chat=False)
+        assert (entry.answer, entry.ended) == ("7", True), "a blank line ends what has no turn to end"
 
 
 CHOICES = [

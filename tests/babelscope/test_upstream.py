@@ -91,6 +91,13 @@ def open_an_encoder():
             open_model(folder)
 
 
+def open_a_clip():
+    with TemporaryDirectory() as folder:
+        AutoConfig.for_model("clip").save_pretrained(folder)
+        with pytest.raises(SiteError, match="writes none"):
+            open_model(folder)
+
+
 def look_for_accelerate():
     from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
@@ -173,6 +180,8 @@ SCENES = {
     "config.architectures": lambda: open_model("reference"),
     "config.encoder_decoder": open_an_encoder,
     "transformers.encoders": open_an_encoder,
+    "transformers.writers": open_a_clip,
+    "transformers.writing_wrappers": open_a_clip,
     "transformers.mxfp4": lambda: quantisation_options("a", PretrainedConfig(quantization_config=MXFP4), False),
     "transformers.fp8": lambda: quantisation_options("a", PretrainedConfig(quantization_config=FP8), False),
     "transformers.conv1d": lambda: layout_of(tiny_model("gpt2")),

@@ -1,5 +1,7 @@
 """Average rank and overlap of vocabularies, by hand, against scipy, and on text whose overlap is known."""
 
+import warnings
+
 import numpy as np
 import pytest
 from conftest import tiny_tokenizer
@@ -64,3 +66,16 @@ def test_halves_of_one_text_are_the_floor_that_the_same_text_twice_lies_below():
 def test_a_language_of_one_text_is_refused():
     with pytest.raises(CorpusError, match="fi has fewer than two texts with tokens"):
         vocabulary_allocation(tiny_tokenizer(), {"en": ["a b", "c"], "fi": ["kissa"]})
+
+
+def test_a_text_without_a_token_is_no_text():
+    """With blank documents among them the halves of a language were now and then of blanks alone: 0 of 0 tokens."""
+    blank = {tag: [*lines[:2], *[""] * 6] for tag, lines in TEXTS.items()}
+    plain = {tag: lines[:2] for tag, lines in TEXTS.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found, wanted = (vocabulary_allocation(tiny_tokenizer(), text, resamples=50) for text in (blank, plain))
+    assert found.shares == wanted.shares and found.overlaps == wanted.overlaps
+    assert {share.texts for share in found.shares} == {2} and all(overlap.null > 0 for overlap in found.overlaps)
+    with pytest.raises(CorpusError, match="fewer than two texts with tokens"):
+        vocabulary_allocation(tiny_tokenizer(), {**plain, "fi": ["kissa", "", ""]})

@@ -14,7 +14,7 @@ from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.artifacts.sae import LoadedSAE
 from babelscope.axes import Float, Float32, Int64, Tensor
 from babelscope.controls import percentile_interval
-from babelscope.corpus import Texts, as_corpus, prefix_of
+from babelscope.corpus import Texts, as_corpus, row_start
 from babelscope.errors import ArtifactError, MeasurementError, SelectionError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.features import check_fits, matched_features
@@ -98,7 +98,8 @@ def feature_ablation(
     """Take each language's features out in turn and measure the harm on every language's text.
 
     Directional ablation: the orthonormalised span of the decoder rows is projected out of every token at the site but
-    BOS.  Several rows are not taken out one after the other, which would depend on their order.
+    those that begin a row (`corpus.encoding.row_start`: BOS, or the first token where the tokenizer puts none).
+    Several rows are not taken out one after the other, which would depend on their order.
     texts: held-out text; its languages are the columns.
     observed: what matched random features are drawn by (`features.matched_features`), `draws` of them, each measured
     on the own language's text; None measures no control.
@@ -121,7 +122,7 @@ def feature_ablation(
         raise SelectionError("every set is empty; expected at least one feature; select with a lower tau or ratio")
     held_out = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)  # pyright: ignore[reportArgumentType]
     base = tuple(document_losses(layout, part) for part in held_out)
-    spare = len(prefix_of(tokenizer))
+    spare = row_start(tokenizer)
     matched = (
         None if observed is None else matched_features(observed, full_only(sets), barred=barred, draws=draws, seed=seed)
     )

@@ -124,6 +124,7 @@ def observe_traced(
 ) -> Observation:
     """`babelscope.observe` through nnsight: the same counts, also of a model that runs elsewhere.
 
+    sites: `mlp_gate` alone unless told, as not every site can be read of a model elsewhere.
     where: "here"; "local", nnsight's rehearsal of a remote run; or "ndif", which needs allow_upload=True.
     With "ndif" there are sent, for each batch: token ids, the attention mask, which tokens are counted, the names of
     the modules to read, and the code of the sums. Sums come back. The text itself, languages and file names stay.

@@ -1,5 +1,6 @@
 """The verb `steer`: plain and steered answers beside each other, or the dose–response curve."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from babelscope.errors import CorpusError, UsageError
 from babelscope.languages import Language
 from babelscope.steering.sweeps.sweep_grid import STRENGTHS
 
+log = logging.getLogger(__name__)
 SWEPT = 0.8
 """The sweep's temperature where none is asked for: its answers are draws."""
 SWEEP = UsedWith("with --sweep", lambda call: call["sweep"])
@@ -104,6 +106,7 @@ def run_steer(
         raise CorpusError("no prompt came; expected a text or a file of lines; add one")
     loaded = open_steering(steering, strength, unit)
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
+    log.info("answering %d prompts without and with steering", len(asked_for))
     pairs = compare_answers(
         language_model, tokenizer, loaded, asked_for, target=target_language, strength=strength, decoding=decoding
     )

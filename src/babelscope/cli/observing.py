@@ -27,6 +27,7 @@ from babelscope.cli.launched_ranks import awaiting_all, device_of_rank, launched
 from babelscope.cli.quantities import RowLength, Shards, TokensOrAll
 from babelscope.cli.telling import Told
 from babelscope.errors import ArtifactError, UsageError
+from babelscope.sites import USUAL_SITES
 
 COUNTS = UsedWith("without --dry-run, which runs nothing", lambda call: not call["dry_run"])
 
@@ -48,7 +49,7 @@ def run_observe(
     languages: tuple[Tag, ...] = (),
     split: Split = "train",
     conversation: Talk = "none",
-    sites: tuple[SiteName, ...] = ("mlp_gate", "mlp_inner", "resid_out"),
+    sites: tuple[SiteName, ...] = USUAL_SITES,
     tokens_per_language: TokensOrAll = 100_000,
     shards: Shards = 32,
     shard: Annotated[str, ByFunction(part_of_shards), COUNTS] = "0/1",
@@ -73,7 +74,8 @@ def run_observe(
         languages: BCP-47 tags; none means every file of the corpus folder.
         split: train, valid or test: the files or the sub-folder of that name; a corpus without splits is dealt out by
             document (7:1:2), and "all" is the whole of it, of which nothing is then held out.
-        sites: names for all layers, or one such as 5.resid_out.
+        sites: names for all layers, or one such as 5.resid_out: mlp_gate for identify, mlp_inner for ablate, resid_out
+            for direct.
         tokens_per_language: at most; 0 means all text.
         shards: parts by document that are kept apart, for intervals and half-splits; identify wants 20 or more.
         shard: i/n reads only documents whose shard mod n is i; merge the n parts after.

@@ -79,7 +79,7 @@ def run_direct(
     observation: Observed,
     *,
     target: Tag,
-    layer: Layer,
+    layer: Layer | None = None,
     out: Out,
     source: tuple[Tag, ...] = (),
     at: At = "resid_out",
@@ -90,7 +90,8 @@ def run_direct(
     Args:
         observation: folder of an Observation that has the site.
         target: the language it leads to.
-        layer: 0 is the first; `steer --sweep` finds the one that steers best.
+        layer: 0 is the first; none takes the one at a quarter of the depth, which the last line says; `steer --sweep`
+            finds the one that steers best.
         out: folder of the Direction.
         source: the languages it leads away from; none means all others.
         at: the site whose means are compared.
@@ -100,9 +101,12 @@ def run_direct(
     from babelscope.artifacts import Observation
     from babelscope.cli.telling_counts import direction_lines
     from babelscope.steering.directions import mean_direction
+    from babelscope.steering.sweeps.sweep_grid import usual_layer
 
     free(out)
     observed = Observation.load(observation)
+    chosen = layer is None
+    layer = usual_layer(observed[at].layers) if layer is None else layer
     make = partial(mean_direction, observed, target=target, source=source or None, layer=layer, at=at)
     direction = make(form=form)
     direction.save(out)
@@ -110,6 +114,7 @@ def run_direct(
     forms = ("whole",) if stream is None or not stream.ordinary_tokens else ("whole", "ordinary")
     fields = {
         "out": str(out),
+        "layer": layer,
         "form": direction.form,
         "norm": direction.norm,
         "mean_norm": direction.mean_norm,
@@ -119,7 +124,11 @@ def run_direct(
         "largest_unit_of_vector": {name: make(form=name).largest_share for name in forms},
         "stream": "not kept" if stream is None or len(forms) == 1 else stream.shares._asdict(),
     }
-    return Told(fields, direction_lines(direction, stream, out))
+    advice = (
+        f"layer {layer} was taken, at a quarter of the depth, as none was named; measured it is not: `babelscope steer "
+        f"MODEL {observation} --sweep --out sweep` tries several, --layer names one"
+    )
+    return Told(fields, [*direction_lines(direction, stream, out), *([advice] if chosen else [])])
 
 
 def run_import_mask(

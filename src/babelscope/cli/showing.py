@@ -27,6 +27,7 @@ def run_show(
     corpus: Annotated[Positional[str], ByFunction(check_text_or_none), arg(metavar="[CORPUS]")] = "",
     *,
     language: Tag,
+    languages: Annotated[tuple[Tag, ...], WITH_TEXT] = (),
     sae: Annotated[str, saved_as("artifact", "FeatureSet")] = "",
     sae_id: Annotated[str, saved_as("artifact", "FeatureSet")] = "",
     top: Count = 20,
@@ -48,6 +49,7 @@ def run_show(
         corpus: text of the language and of others: folder of <tag>.txt or .jsonl, file of rows with language and text,
             hub id, or "reference"; without it only the units and what they write are shown.
         language: whose units, as a tag.
+        languages: whose text is read beside that one's, for rates to compare with; none means every one of the corpus.
         sae: the autoencoder of a FeatureSet, as for `features`; none opens what the set names.
         sae_id: which autoencoder of a release.
         top: units shown, by falling lead of their rate in the language over the largest of the others.
@@ -70,7 +72,8 @@ def run_show(
     of_features = format_of(artifact).startswith("babelscope.FeatureSet/")
     sets = (FeatureSet if of_features else NeuronSet).load(artifact)
     sets.index(language)
-    texts = load_corpus(corpus, split=split) if corpus else None
+    tags = tuple(dict.fromkeys((language, *languages))) if languages else None
+    texts = load_corpus(corpus, tags, split=split) if corpus else None
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     loaded = (
         load_sae(sae or sets.sae_id, sae_id or None, model=language_model) if isinstance(sets, FeatureSet) else None

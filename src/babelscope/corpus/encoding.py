@@ -66,6 +66,15 @@ def prefix_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     return surround_of(tokenizer).prefix
 
 
+def row_start(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens at the start of each row that no autoencoder is put in the place of, and that none is measured on.
+
+    What the tokenizer begins a text with; where it puts nothing, as Qwen's, the text's first token. Attention gathers
+    there, its activation may be many times as long as others', and autoencoders are not trained on it.
+    """
+    return max(1, len(prefix_of(tokenizer)))
+
+
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
     return _encode(tokenizer, [text], split=False, add_special_tokens=add_special_tokens)[0].ids
 

@@ -31,7 +31,7 @@ def read_labelled_file(
     documents: dict[Language, list[Document]] = {}
     passed_over: set[str] = set()
     for where, row in file_rows(path):
-        name = _row_tag(row, where, path)
+        name = _row_tag(row, where)
         try:
             tag = Language.parse(name)
         except LanguageError as err:
@@ -59,13 +59,13 @@ def read_labelled_file(
     return texts
 
 
-def _row_tag(row: Mapping[str, Any], where: str, path: Path) -> str:
+def _row_tag(row: Mapping[str, Any], where: str) -> str:
     """What a row names as its language."""
     columns = [column for column in COLUMNS if column in row]
     if not columns:
         raise CorpusError(
-            f"{where}: no field language among {', '.join(map(repr, row)) or 'none'}; expected {FORM}; name the field "
-            f"so, or give a folder of files that are named by their language, such as {str(path.parent)!r}"
+            f"{where}: no field language among {', '.join(map(repr, row)) or 'none'}; expected {FORM}; add or "
+            "rename the column, or give a folder with the text of each language in <tag>.txt or <tag>.jsonl"
         )
     if len(columns) == 2:
         raise CorpusError(f"{where}: both language and lang came; expected one of them; remove one")

@@ -21,7 +21,8 @@ from babelscope.corpus.splits import (
     say_copies,
     say_repeated,
 )
-from babelscope.corpus.text_files import each_document, find_files, read_documents, split_of, unread_names
+from babelscope.corpus.table_rows import file_kind
+from babelscope.corpus.text_files import ROW_FORM, each_document, find_files, read_documents, split_of, unread_names
 from babelscope.errors import CorpusError
 from babelscope.files.folder_kinds import kind_of_folder
 from babelscope.languages import Language, parse_languages
@@ -110,12 +111,14 @@ def load_folder(
         raise CorpusError(
             f"{folder}: no <tag>.txt or <tag>.jsonl in it for split {split!r}, but {there or 'nothing'}; expected "
             f"{FILE_FORMS}; check the path and the split, or write the text of each language into one such file"
+            f"{way_of_tables(folder)}"
         )
     missing = [tag for tag in tags if tag not in files]
     if missing:
         raise CorpusError(
             f"{folder}: no file for {', '.join(missing)}, split {split!r}; expected {missing[0]}.txt or "
             f"{missing[0]}.jsonl beside what is there ({there or 'nothing'}); add it or leave the language out"
+            f"{way_of_tables(folder, missing)}"
         )
     say_unread(str(folder), tuple(unread))
     plain = [tag for tag in tags if not folders and not split_of(files[tag])]
@@ -137,6 +140,23 @@ def load_folder(
     say_copies(name, texts_by_tag)
     source = TextSource(name, split, True, {**repeats, **lost(dealt_corpus)})
     return Corpus(texts_by_tag, f"{name}, {split}, {', '.join(plain)} by document", source)
+
+
+def way_of_tables(folder: Path, tags: Sequence[Language] | None = None) -> str:
+    """What a person can do with the first table of a folder, which is read only by itself; empty where none is there.
+
+    tags: of languages whose file is missing; None means any table.
+    """
+    tables = [entry for entry in sorted(folder.iterdir()) if file_kind(entry) in ("csv", "tsv", "parquet")]
+    table = next((entry for entry in tables if tags is None or entry.name.split(".")[0] in tags), None)
+    if table is None:
+        return ""
+    if file_kind(table) == "parquet":
+        return f"; parquet is not read: write the rows of {table.name} as <tag>.jsonl, {ROW_FORM} a line"
+    return (
+        f"; a table is a corpus by itself where its columns are language (a tag in each row) and text: give the file, "
+        f"such as {str(table)!r}, in the folder's place"
+    )
 
 
 @cache

@@ -11,13 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.sae import LoadedSAE
 from babelscope.axes import Float, Float64, Int64, Tensor
-from babelscope.corpus import Batch, Texts, prefix_of
+from babelscope.corpus import Batch, Texts, prefix_of, row_start
 from babelscope.errors import MeasurementError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.features.loading import check_fits
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.recording.site_sums import first_tokens
 from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
 
@@ -27,7 +28,7 @@ class SaeQuality:
     """An autoencoder on held-out text; every figure is over counted tokens, BOS out."""
 
     tokens: int
-    """Tokens read, of all languages."""
+    """Tokens whose activations were read, of all languages."""
     explained_variance: float
     """1 - Σ|x - x̂|² / Σ|x - mean|², sums over all tokens."""
     l0: float
@@ -37,7 +38,7 @@ class SaeQuality:
     loss: dict[Language, float]
     """Nats a token of the model as it is."""
     spliced: dict[Language, float]
-    """The same with the reconstruction in the place of the activation, BOS left as it is."""
+    """The same with the reconstruction in the place of the activation, what begins a row left as it is."""
     averaged: dict[Language, float]
     """The same with the mean activation of all tokens in its place: what is lost where nothing is kept."""
 
@@ -80,18 +81,20 @@ def measure_sae(
     """Explained variance, L0, dead share, and the loss with the reconstruction spliced in.
 
     max_tokens: scored tokens per language at most, whole documents.  The tokens that count are the scored ones: all but
-    BOS and other special ones.  Raises MeasurementError for one token, which has no variance to explain.
+    BOS and other special ones. What begins a row (`row_start`: BOS, or where the tokenizer puts none the first token)
+    is left as it is; that first token is in the losses, and in no sum over activations.
+    Raises MeasurementError for one token, which has no variance to explain.
     """
     layout = layout_of(model)
     check_fits(sae, layout)
     sae = sae.to(layout.device_of(sae.site))
     held_out = HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens)
-    sums = KeptSums.zeros(sae)
+    spare = row_start(tokenizer)
+    sums = KeptSums.zeros(sae, first_counts=spare == len(prefix_of(tokenizer)))
     loss = {part.language: document_losses(layout, part, watchers=[sums]).nats_per_token for part in held_out}
     if sums.tokens < 2:
         raise MeasurementError("one token was read; expected two or more, for a variance to explain; add text")
     mean = sums.total / sums.tokens
-    spare = len(prefix_of(tokenizer))
 
     def replaced(new: Callable[[Tensor], Tensor]) -> dict[Language, float]:
         with in_place(layout, sae.site, new, spare):
@@ -116,6 +119,7 @@ class TokenSums(NamedTuple):
     square: float
     missed: float
     active: int
+    tokens: int
 
 
 @dataclass(eq=False)
@@ -131,13 +135,16 @@ class KeptSums:
     """Σ|x - x̂|²."""
     active: int = 0
     tokens: int = 0
+    first_counts: bool = True
+    """Whether a document's first counted token is read; not so where it begins its row."""
 
     @classmethod
-    def zeros(cls, sae: LoadedSAE) -> "KeptSums":
+    def zeros(cls, sae: LoadedSAE, first_counts: bool = True) -> "KeptSums":
         """Nothing read yet."""
         device = sae.w_enc.device
         fired = torch.zeros(sae.n_features, dtype=torch.int64, device=device)
-        return cls(sae, fired, torch.zeros(sae.d_hidden, dtype=torch.float64, device=device))
+        total = torch.zeros(sae.d_hidden, dtype=torch.float64, device=device)
+        return cls(sae, fired, total, first_counts=first_counts)
 
     @property
     def hooks(self) -> Mapping[Site, ReadSite]:
@@ -147,6 +154,8 @@ class KeptSums:
     def read(self, batch: Batch, at: SiteValue) -> TokenSums:
         """What a batch's counted tokens add."""
         rows = at.rows().float()
+        if not self.first_counts:
+            rows = rows[(~first_tokens(batch.counted))[batch.counted].to(rows.device)]
         label = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
         counts, active = firing_counts(self.sae, rows, label, 1)
         x = rows.double()
@@ -156,6 +165,7 @@ class KeptSums:
             square=float((x * x).sum()),
             missed=float((x - self.sae.reconstruct(rows).double()).square().sum()),
             active=int(active.sum()),
+            tokens=len(rows),
         )
 
     def add(self, batch: Batch, values: dict[Site, TokenSums]) -> None:
@@ -166,7 +176,7 @@ class KeptSums:
         self.square += sums.square
         self.missed += sums.missed
         self.active += sums.active
-        self.tokens += int(batch.counted.sum())
+        self.tokens += sums.tokens
 
 
 @contextmanager

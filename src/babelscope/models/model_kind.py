@@ -10,7 +10,7 @@ from babelscope.errors import PrerequisiteError, SiteError, first_line
 from babelscope.models.checkpoints import ADAPTER, NO_OWN_CODE, Checkpoint, adapter_error
 from babelscope.models.families import FAMILIES
 from babelscope.models.family_advice import refuse_unknown_family
-from babelscope.models.wrappers import text_model_of
+from babelscope.models.wrappers import WRAPPERS, text_model_of
 from babelscope.upstream.config import config_value
 from babelscope.upstream.hub_answers import config_is_cached, no_answer_of_hub
 from babelscope.upstream.names import imported
@@ -120,10 +120,15 @@ def _in_transformers(kind: str) -> bool:
 
 def _check_type(name: str, config: PretrainedConfig) -> None:
     """Raise SiteError unless the model writes text from left to right and its family has a table."""
+    kind = config_value(config, "type")
+    if kind not in (*FAMILIES, *WRAPPERS) and config_value(config, "encoder_decoder"):
+        raise SiteError(
+            f"model {name!r} is of type {kind!r}, an encoder–decoder; expected a decoder alone, that writes text from "
+            "left to right; take such a model, as sites of two stacks have no names here"
+        )
     text = text_model_of(config)
     if text is not None:
         return
-    kind = config_value(config, "type")
     if kind in FAMILIES:
         heads = [head for head in config_value(config, "architectures") or () if head.endswith(OTHER_HEADS)]
         if heads:
@@ -132,11 +137,6 @@ def _check_type(name: str, config: PretrainedConfig) -> None:
                 "model; open the one that it was trained from"
             )
         return
-    if config_value(config, "encoder_decoder"):
-        raise SiteError(
-            f"model {name!r} is of type {kind!r}, an encoder–decoder; expected a decoder alone, that writes text from "
-            "left to right; take such a model, as sites of two stacks have no names here"
-        )
     if kind in imported("transformers.models.auto.modeling_auto", "transformers.encoders"):
         raise SiteError(
             f"model {name!r} is of type {kind!r}, an encoder, which fills gaps and writes no text; expected a decoder, "

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,7 +54,8 @@ def open_model(
     dtype: "auto" (float32 on the CPU, the stored dtype elsewhere, bfloat16 for a quantised GGUF file), or "float32",
     "bfloat16", "float16", "float64"; "int8" and "int4" (NF4) store the projections in fewer bits with bitsandbytes, for
     reading and steering only.
-    Weights are read from safetensors and GGUF only, and no code of the model's own is run.
+    Weights are read from safetensors and GGUF only, and no code of the model's own is run. One line of the log at INFO,
+    which every command prints, says what is opened, how large its files are, and where to: a large model takes minutes.
     Raises PrerequisiteError if a file or a weight is missing or too many, or the machine lacks the device, SiteError if
     the family is unknown or the model is no decoder.
     """
@@ -71,12 +73,21 @@ def open_model(
         options["quantization_config"] = _bits(dtype, where)
     if few_bits or where == "map":
         options["device_map"] = "auto" if where == "map" else {"": where}
+    _say_opening(checkpoint, where, dtype)
     tokenizer = _read_tokenizer(checkpoint, config, revision)
     model = _read_weights(checkpoint, config, _kind(checkpoint, dtype, where), {"revision": revision, **options})
     if where != "map" and not few_bits:
         model.to(torch.device(where))
     _tell_surplus_tokens(checkpoint.name, model, tokenizer)
     return model.eval(), tokenizer
+
+
+def _say_opening(checkpoint: Checkpoint, where: str, dtype: str) -> None:
+    """One line before the weights are read; files of the hub may not be here yet, so their size is not said."""
+    files = [checkpoint.gguf] if checkpoint.gguf else list((checkpoint.local or Path()).glob("*.safetensors"))
+    size = f", {sum(file.stat().st_size for file in files) / 1e9:.2f} GB" if files and checkpoint.local else ""
+    place = "over all devices" if where == "map" else f"on {where}"
+    _log.info("opening model %r%s, %s, dtype %s", checkpoint.name, size, place, dtype)
 
 
 def stored_dtype(name: str | PathLike[str], revision: str | None = None) -> torch.dtype:

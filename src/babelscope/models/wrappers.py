@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from babelscope.errors import PrerequisiteError, SiteError
+from babelscope.errors import PrerequisiteError, SiteError, first_line
 from babelscope.models.device_placement import quantised_parameters
 from babelscope.models.families import FAMILIES, family_of
 from babelscope.upstream.config import config_value, revision_of
 from babelscope.upstream.devices import empty_weights
 from babelscope.upstream.forward import run_model
 from babelscope.upstream.generation import copy_generation
-from babelscope.upstream.names import NAMES, attribute
+from babelscope.upstream.names import NAMES, attribute, imported
 
 WRAPPERS = (
     "gemma3",
@@ -58,11 +58,13 @@ class TextModel(NamedTuple):
 def text_model_of(config: PretrainedConfig) -> TextModel | None:
     """The text model in a wrapper's configuration; None for an ordinary model.
 
-    Raises SiteError for a wrapper that was not compared with its text part.
+    Raises SiteError for a wrapper that was not compared with its text part, and for one, such as CLIP, of which
+    transformers has no model that writes text, neither of the whole nor of its text part.
     """
     if config.model_type in FAMILIES or not _wraps(config):
         return None
     if config.model_type not in WRAPPERS:
+        _refuse_silent(config)
         raise SiteError(
             f"a {config.model_type} came, a wrapper that babelscope has not compared with its text part; expected one "
             f"of {', '.join(WRAPPERS)}; open it with transformers and call bs.text_part(model), which compares them"
@@ -133,7 +135,26 @@ def refuse_wrapper(model: nn.Module) -> None:
 
 
 def _wraps(config: PretrainedConfig) -> bool:
-    return attribute(config, "config.text")() is not config
+    try:
+        return attribute(config, "config.text")() is not config
+    except ValueError as err:  # Of several text parts.
+        raise SiteError(
+            f"a {config.model_type} came, which has several text parts ({first_line(err)}); expected a causal language "
+            "model; open the part that writes text as a checkpoint of its own"
+        ) from err
+
+
+def _refuse_silent(config: PretrainedConfig) -> None:
+    """Raise SiteError for parts of which none writes text from left to right, by transformers' own tables."""
+    tables = ("transformers.writers", "transformers.writing_wrappers")
+    writers, wrappers = (imported("transformers.models.auto.modeling_auto", key) for key in tables)
+    kind, text = config.model_type, attribute(config, "config.text")().model_type
+    if kind in writers or kind in wrappers or text in writers:
+        return
+    raise SiteError(
+        f"a {kind} came, whose text part ({text}) reads text and writes none; expected a causal language model; open "
+        "one that writes text from left to right"
+    )
 
 
 def _text_config(config: Any) -> PretrainedConfig:

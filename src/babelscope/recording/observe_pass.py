@@ -16,7 +16,7 @@ from babelscope.recording.pass_settings import PassSettings, parse_sites
 from babelscope.recording.site_sums import PassSums
 from babelscope.recording.tally import Tally
 from babelscope.recording.walk import batch_room, walk
-from babelscope.sites import Site
+from babelscope.sites import USUAL_SITES, Site
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def observe(
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     *,
-    sites: Sequence[str | Site] = ("mlp_gate",),
+    sites: Sequence[str | Site] = USUAL_SITES,
     tokens_per_language: int | None = 100_000,
     shards: int = 32,
     part: tuple[int, int] = (0, 1),
@@ -40,7 +40,8 @@ def observe(
 ) -> Observation:
     """Stream labelled text through a model once and add up what its units do, by language.
 
-    sites: names such as "mlp_gate" (all layers) or "5.resid_out" (one).
+    sites: names such as "mlp_gate" (all layers) or "5.resid_out" (one). Neurons are selected by mlp_gate, ablation and
+        arithmetic take levels from mlp_inner, directions are made from resid_out; the three are read unless told.
     tokens_per_language: a maximum, met exactly; a shortfall is logged and stays visible in `.tokens`. None: all text.
     shards: document shards kept apart for bootstraps and splits; 0 keeps none.
     part: (i, n) reads only documents whose shard mod n is i; the n parts add up to the whole.

@@ -11,7 +11,7 @@ from babelscope.corpus import Texts, as_corpus, expected_tokens
 from babelscope.errors import SiteError, refuse_no_number, refuse_one_text
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.sites import WHOLE_MODEL, At, Site, check_at
+from babelscope.sites import USUAL_SITES, WHOLE_MODEL, At, Site, check_at
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def plan_observation(
     model: CausalModel,
     texts: Texts,
     *,
-    sites: Sequence[str | Site] = ("mlp_gate",),
+    sites: Sequence[str | Site] = USUAL_SITES,
     tokens_per_language: int | None = 100_000,
     shards: int = 32,
     tokenizer: PreTrainedTokenizerBase | None = None,

@@ -12,8 +12,9 @@ from babelscope.report.results import Results
 from babelscope.report.results.selection_record import ScriptRetention
 from babelscope.report.results.value_kinds import BoundedEstimate
 from babelscope.report.wording import known, percent, plain, span, span_over
+from babelscope.steering.sweeps.fluent_choice import LEAST_DISTINCT
 
-DISTINCT_FLOOR = 0.8
+DISTINCT_FLOOR = LEAST_DISTINCT
 """Least share of distinct 4-grams, steered over native, that counts as fluent."""
 NAMED_PAIRS = 3
 """Pairs of languages that a line names."""

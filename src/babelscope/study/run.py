@@ -20,6 +20,7 @@ from babelscope.report import write_report
 from babelscope.report.results import Results
 from babelscope.report.results.record_json import to_json
 from babelscope.report.results.study_results import FILE
+from babelscope.sites import USUAL_SITES
 from babelscope.steering.sweeps import ChatPrompts
 from babelscope.steering.sweeps.questions import check_asked, study_prompts
 from babelscope.steering.sweeps.steered_answers import ending_ids
@@ -31,7 +32,7 @@ from babelscope.study.number_format import open_for_study, planned_dtype
 from babelscope.study.parts import results_of
 from babelscope.study.plan import plan_of
 from babelscope.study.stage_store import StageStore, check_free, read_kept
-from babelscope.study.stages import SITES, ablate, control, identify, observe_text, steering_stage
+from babelscope.study.stages import ablate, control, identify, observe_text, steering_stage
 from babelscope.study.texts import check_observed, check_shards
 from babelscope.study.time_limit import fitting_budget, planned_budget
 
@@ -95,7 +96,7 @@ def run_study(
             job = job._replace(budget=begun)
         elif minutes is not None:
             with kept.timed("open"):
-                pace = measured_pace(job, SITES, steering)
+                pace = measured_pace(job, USUAL_SITES, steering)
             job = job._replace(budget=fitting_budget(job, pace, minutes, steering=steering))
         kept.check_plan(plan_of(job, steering))
         if (found := finished(out)) is not None:
@@ -121,7 +122,7 @@ def measure(
     job: StudyInputs, kept: StageStore, steering: bool, include_samples: bool, pace: Pace | None
 ) -> dict[str, Any]:
     """All stages that measure something, then the page; where progress is shown, what they will take comes first."""
-    kept.expected = say_costs(job, SITES, steering, pace) if job.progress and not kept.begun else {}
+    kept.expected = say_costs(job, USUAL_SITES, steering, pace) if job.progress and not kept.begun else {}
     kept.stage("observe", partial(observe_text, job))
     observation = Observation.load(job.folder / "observation")
     check_observed(observation)

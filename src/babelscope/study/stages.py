@@ -15,6 +15,7 @@ from babelscope.neurons import ScriptControl, check_sets, evidence_rows, neuron_
 from babelscope.recording import observe
 from babelscope.report.results import Ablation, Steering
 from babelscope.report.results.steering_record import ChatForm
+from babelscope.sites import USUAL_SITES
 from babelscope.steering.sweeps import Decoding, neuron_steering_study, overridden_settings, steering_study
 from babelscope.study.ablation_numbers import ablation_results, part_results
 from babelscope.study.job import StudyInputs
@@ -24,7 +25,6 @@ from babelscope.study.texts import SHARDS
 
 METHODS = scoring_rules()
 """Rules tried, all that contrast languages; rule and top_rate are chosen on the validation split."""
-SITES = ("mlp_gate", "mlp_inner", "resid_out")
 
 
 def observe_text(job: StudyInputs) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def observe_text(job: StudyInputs) -> dict[str, Any]:
             job.model,
             job.tokenizer,
             job.texts["train"],
-            sites=SITES,
+            sites=USUAL_SITES,
             tokens_per_language=job.budget.observe_tokens,
             shards=SHARDS,
             checkpoint=checkpoint,

@@ -88,6 +88,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "loading.surplus": ("unexpected_keys",),
     # Registries and helpers.
     "transformers.encoders": ("MODEL_FOR_MASKED_LM_MAPPING_NAMES",),
+    "transformers.writers": ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",),
+    "transformers.writing_wrappers": ("MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES",),
     "transformers.mxfp4": ("Mxfp4Config",),
     "transformers.fp8": ("FineGrainedFP8Config",),
     "transformers.conv1d": ("Conv1D",),

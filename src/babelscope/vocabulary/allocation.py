@@ -33,6 +33,7 @@ class VocabularyShare(NamedTuple):
     characters: float
     """The same with characters for tokens: what the writing system alone gives. A control."""
     texts: int
+    """Those that have tokens."""
 
 
 class VocabularyOverlap(NamedTuple):
@@ -108,7 +109,8 @@ def vocabulary_allocation(
 ) -> VocabularyAllocation:
     """Average rank of each language's tokens, and the divergence of the token distributions of each pair.
 
-    BOS and EOS are not counted. Compare languages on text of one size: with more text more rare tokens are seen, and
+    BOS and EOS are not counted, and a text without a token is no text: a half or a resample of such would have no
+    distribution. Compare languages on text of one size: with more text more rare tokens are seen, and
     the average rank rises.
     Raises CorpusError for a language without two texts that have tokens.
     Source: Limisiewicz et al. 2023, arXiv:2305.17179.
@@ -122,8 +124,8 @@ def vocabulary_allocation(
         lines = [document.text for document in documents]
         encoded = encode_texts(tokenizer, lines)
         say_controls([encoded_text.controls for encoded_text in encoded], tag)
-        encoded_by_tag[tag] = [list(encoded_text.ids) for encoded_text in encoded]
-        if sum(bool(part) for part in encoded_by_tag[tag]) < 2:
+        encoded_by_tag[tag] = [list(encoded_text.ids) for encoded_text in encoded if encoded_text.ids]
+        if len(encoded_by_tag[tag]) < 2:
             raise CorpusError(f"{tag} has fewer than two texts with tokens; expected two or more; give more text")
         for part in encoded_by_tag[tag]:
             for token in part:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from babelscope.adaptation.editing.edit_bench import EditFindings
-from babelscope.adaptation.editing.edit_questions import Aspect, EditOutcome
+from babelscope.adaptation.editing.edit_questions import (
+    Aspect,
+    Value,
+    kept_answer,
+    moved,
+    prefers_foreign,
+    prefers_new,
+)
 from babelscope.adaptation.editing.edit_study import CONTROL, NO_EDIT
 from babelscope.axes import Float64
 from babelscope.controls import benjamini_hochberg, percentile_interval, write_evidence
@@ -26,27 +33,6 @@ from babelscope.probes.probe_evidence import SiteEvidence
 OTHER_EDITS = "edits of other facts"
 FLIPS = 999
 """Random signs behind a p-value."""
-Value = Callable[[EditOutcome], float]
-
-
-def prefers_new(row: EditOutcome) -> float:
-    """Whether the new object is likelier than the old one, per token."""
-    return float(row.after > 0)
-
-
-def moved(row: EditOutcome) -> float:
-    """How far the margin of the new object moved, in nats per token."""
-    return row.after - row.before
-
-
-def kept_answer(row: EditOutcome) -> float:
-    """Whether the answer is the one from before."""
-    return float(row.unchanged)
-
-
-def prefers_foreign(row: EditOutcome) -> float:
-    """Whether the new object's word in the edit's language is likelier than that of the asked language."""
-    return math.nan if math.isnan(row.foreign_after) else float(row.foreign_after > 0)
 
 
 def mean_over(values: Float64[np.ndarray, " edit"]) -> float:
@@ -122,16 +108,17 @@ class EditEvidence:
         return percentile_interval(values[rng.integers(n, size=(self.study.resamples, n))].mean(axis=1))
 
     def preference_row(self, method: str, tag: Language) -> SiteEvidence:
-        """The edited fact in one language, beside facts of which another one was edited."""
+        """The edited fact in one language, beside facts of which another one was edited.
+
+        p is of what stands beside it, the share less that of other edits; that of how far the margin moved is named.
+        """
         kind = "reliability" if tag == self.language else "transfer"
         change, before, first = (
             self.per_edit(method, "efficacy", value, [tag])
             for value in (moved, lambda row: float(row.before > 0), lambda row: float(row.says_new))
         )
         control = self.per_edit(CONTROL[method], "efficacy", moved, [tag])
-        differences = change - self.per_edit(method, "other edit", moved, [tag])
-        differences = differences[~np.isnan(differences)]
-        (low, high), rng = self.interval(change), np.random.default_rng(self.study.seed)
+        low, high = self.interval(change)
         return self.mean_row(
             f"{method}, {kind}: the new object is preferred",
             tag,
@@ -140,9 +127,16 @@ class EditEvidence:
             self.per_edit(method, "other edit", prefers_new, [tag]),
             f"before {before.mean():.3f}; first of all candidates {first.mean():.3f}; margin moved "
             f"{change.mean():+.2f} nats per token ({low:+.2f} … {high:+.2f}), under {CONTROL[method]} "
-            f"{control.mean():+.2f}",
-            sign_flip_p(differences, FLIPS, rng) if len(differences) else math.nan,
+            f"{control.mean():+.2f}; p of the margin {self.p_over_others(method, tag, moved):.3f}",
+            self.p_over_others(method, tag, prefers_new),
         )
+
+    def p_over_others(self, method: str, tag: Language, value: Value) -> float:
+        """p, by random signs over edits, that a value is as after edits of other facts; NaN where none was asked."""
+        values, other = (self.per_edit(method, aspect, value, [tag]) for aspect in ("efficacy", "other edit"))
+        differences = (values - other)[~np.isnan(values - other)]
+        rng = np.random.default_rng(self.study.seed)
+        return sign_flip_p(differences, FLIPS, rng) if len(differences) else math.nan
 
     def plain_rows(self, method: str) -> Iterator[SiteEvidence]:
         """Generality, locality, portability and the words of the answers, by language."""

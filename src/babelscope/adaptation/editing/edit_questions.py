@@ -1,7 +1,7 @@
 """What is asked before and after an edit, in every language, and how the answers have changed."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -69,6 +69,30 @@ class EditOutcome(NamedTuple):
     """Mean ln P per token of the new object's word in the language of the edit, less that of the asked language; NaN
     where the words are one."""
     foreign_after: float
+
+
+Value = Callable[[EditOutcome], float]
+"""What a row of evidence is a mean of."""
+
+
+def prefers_new(row: EditOutcome) -> float:
+    """Whether the new object is likelier than the old one, per token."""
+    return float(row.after > 0)
+
+
+def moved(row: EditOutcome) -> float:
+    """How far the margin of the new object moved, in nats per token."""
+    return row.after - row.before
+
+
+def kept_answer(row: EditOutcome) -> float:
+    """Whether the answer is the one from before."""
+    return float(row.unchanged)
+
+
+def prefers_foreign(row: EditOutcome) -> float:
+    """Whether the new object's word in the edit's language is likelier than that of the asked language."""
+    return math.nan if math.isnan(row.foreign_after) else float(row.foreign_after > 0)
 
 
 def two_step_table(table: FactTable, edits: Sequence[FactEdit]) -> FactTable:

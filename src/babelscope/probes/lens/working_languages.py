@@ -183,7 +183,7 @@ def track_working_languages(
         lens = logit_lens(
             model, tokenizer, texts, tokens=tokens, tokens_per_language=lens_tokens, draws=draws, seed=seed
         )
-        observation = observe(model, tokenizer, others, tokens_per_language=tokens_per_language)
+        observation = observe(model, tokenizer, others, sites=["mlp_gate"], tokens_per_language=tokens_per_language)
         steps.append(
             WorkingStep(
                 name, lens, held_out_bits(model, tokenizer, texts, max_tokens, seed), classify(observation).sets

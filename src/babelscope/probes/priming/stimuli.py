@@ -1,6 +1,5 @@
 """Sentences in two structures and several languages, and which of them primes which."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,16 +7,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import regex
 from scipy.optimize import linear_sum_assignment
 
 from babelscope.corpus import clean_text, text_lines
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language, parse_languages
+from babelscope.languages.scripts import UNSPACED
 from babelscope.reference import PRIMING
 
 NEUTRAL = "neutral"
 STEM = 5
 """Letters by which two words are taken for forms of one."""
+PIECE = 3
+"""Letters, with their marks, that two texts without spaces must not share: shorter than most words of such scripts."""
 FUNCTION_SHARE = 0.2
 """A word in more than this share of a language's sentences is no content word."""
 
@@ -59,12 +62,12 @@ class Stimuli:
         return len(usable) > 1 and len(aims) > 1
 
     def stems(self, language: Language) -> dict[str, frozenset[str]]:
-        """Beginnings of the content words of each item: words that few sentences of the language have."""
+        """Stems of the content words of each item, by `word_stems`: those that few sentences of the language have."""
         words = {
             item: {
-                word[:STEM]
+                stem
                 for structure in self.structures
-                for word in re.findall(r"\w+", self.sentences[item][structure][language].casefold())
+                for stem in word_stems(self.sentences[item][structure][language], language)
             }
             for item in self.items(language)
         }
@@ -115,6 +118,25 @@ class Stimuli:
                 "common; expected at least two; add items with other words"
             )
         return matched
+
+
+def word_stems(sentence: str, language: Language) -> set[str]:
+    """What stands for the words of a sentence: the first STEM letters of each.
+
+    In a script without spaces nobody says where a word ends: each Han character, and of other letters each run of
+    PIECE. Two sentences that share none of these share no word of that length; some that share one have no word in
+    common, and are not put together either.
+    """
+    runs = regex.findall(r"\w+", sentence.casefold())
+    if language.script not in UNSPACED:
+        return {run[:STEM] for run in runs}
+    stems: set[str] = set()
+    for run in runs:
+        stems.update(regex.findall(r"\p{Han}", run))
+        for part in regex.split(r"\p{Han}+", run):
+            letters = regex.findall(r"\X", part)
+            stems.update("".join(letters[at : at + PIECE]) for at in range(max(1, len(letters) - PIECE + 1)) if letters)
+    return stems
 
 
 def read_stimuli(path: str | Path) -> Stimuli:

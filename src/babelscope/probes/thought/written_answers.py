@@ -31,12 +31,12 @@ class ReadAnswer(NamedTuple):
     text: str
     """What the model wrote; of a choice, the option."""
     answer: str | None
-    """Its last number, or the place of the option; None without a number, and where a chat's answer was cut off."""
+    """Its last number, or the place of the option; None without a number, and where the answer was cut off."""
     gold: str
     tokens: int
     """That the model wrote; 0 for a choice."""
     ended: bool
-    """Whether it ended by itself within the tokens that it had."""
+    """Whether it ended within the tokens that it had: by itself, or without chat by a blank line."""
     steps: tuple[Language | None, ...]
     """Language of each step that is long enough to be told; none where the question's language cannot be judged."""
 
@@ -68,7 +68,8 @@ def write_answers(
 ) -> list[ReadAnswer]:
     """Every question answered in every language under every condition; prompts of like length go together.
 
-    Without chat a model has no turn to end: what counts is its text up to the first blank line.
+    Without chat a model has no turn to end: what counts is its text up to the first blank line. An answer that was cut
+    off before either is none: its last number is of a step, or of a list.
     """
     answers = {}
     with progress_bar(
@@ -100,13 +101,17 @@ def write_answers(
 
 
 def read_answer(condition: str, table: QuestionTable, answer: Answer, *, chat: bool) -> ReadAnswer:
-    """What is read from one answer."""
+    """What is read from one answer.
+
+    It is whole where the model ended it, or, without chat, where a blank line follows; a cut one is no answer.
+    """
     tag, name = answer.prompt.source, answer.prompt.id
-    text = answer.text if chat else answer.text.strip().partition("\n\n")[0]
+    text, blank, _ = (answer.text, "", "") if chat else answer.text.strip().partition("\n\n")
+    complete = answer.ended or bool(blank)
     steps = tuple(step_languages(text, tag)) if tag in known_languages() else ()
     # Of a cut answer the last number is of a step, or of a list.
-    value, gold = None if chat and not answer.ended else last_number(text), table.answer(name)
-    return ReadAnswer(condition, tag, name, text, value, gold, len(answer.ids), answer.ended, steps)
+    value, gold = last_number(text) if complete else None, table.answer(name)
+    return ReadAnswer(condition, tag, name, text, value, gold, len(answer.ids), complete, steps)
 
 
 def rank_options(

@@ -267,7 +267,9 @@ def track_roles(
     by_checkpoint: list[tuple[str, list[RoleShare], NeuronSet]] = []
     for name, open_checkpoint in reversed(list(checkpoints.items())):
         model, tokenizer = open_checkpoint()
-        observation = observe(model, tokenizer, texts, tokens_per_language=tokens_per_language, shards=shards)
+        observation = observe(
+            model, tokenizer, texts, sites=["mlp_gate"], tokens_per_language=tokens_per_language, shards=shards
+        )
         roles = role_shares(observation, classify, blocks=blocks, parallel=parallel, draws=draws, seed=seed)
         blocks = [role.layers for role in roles[:: len(CLASSES)]]
         by_checkpoint.insert(0, (name, roles, classify(observation).sets))

@@ -117,7 +117,7 @@ def probe_routing(job: ProbeJob) -> Findings:
 
 def probe_roles(job: ProbeJob) -> Findings:
     """Language-specific, related and general neurons by layer, and the parts of the model that they divide."""
-    observation = observe(job.model, job.tokenizer, job.others, tokens_per_language=5000)
+    observation = observe(job.model, job.tokenizer, job.others, sites=["mlp_gate"], tokens_per_language=5000)
     parallel = job.others.parallel
     # What is above the bar does not depend on the penalty, which need not be searched in every resample.
     penalty = select_entropy_lambda(observation).penalty
@@ -183,7 +183,7 @@ def probe_removal(job: ProbeJob) -> Findings:
 
 def probe_specialization(job: ProbeJob) -> Findings:
     """Neurons that carry most of each language's activity, and whether related languages share them."""
-    observation = observe(job.model, job.tokenizer, job.others, tokens_per_language=5000)
+    observation = observe(job.model, job.tokenizer, job.others, sites=["mlp_gate"], tokens_per_language=5000)
     sets = Specialization().choose(observation)
     proximity = related_sets.set_proximity(sets, seed=job.seed)
     figure = proximity_lines(

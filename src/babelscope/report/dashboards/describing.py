@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts import NeuronSet
 from babelscope.artifacts.feature_set import FeatureSet
 from babelscope.artifacts.sae import LoadedSAE
-from babelscope.corpus import Texts, TokenDocument, as_corpus, prefix_of
+from babelscope.corpus import Texts, TokenDocument, as_corpus, row_start
 from babelscope.errors import ArtifactError, LanguageError, SelectionError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.evaluation.losses import PART
@@ -135,7 +135,7 @@ def source_of(
         )
     check_fits(sae, layout)
     sets.index(language)
-    return FeatureSource(layout, sets, language, sae, spare_first=len(prefix_of(tokenizer)))
+    return FeatureSource(layout, sets, language, sae, spare_first=row_start(tokenizer))
 
 
 def contexts_of(

@@ -36,11 +36,13 @@ class HeadProbes:
     """Mean log-likelihood, in nats, that a probe gives a document's true language: it tells heads apart that are always
     right."""
     low: Float64[Tensor, "layer head"]
-    """Ends of the 95 % bootstrap interval over documents."""
+    """Ends of the 95 % bootstrap interval over documents; of parallel text over pairs."""
     high: Float64[Tensor, "layer head"]
     null_best: Float64[Tensor, " draw"]
     """Accuracy of the best head for labels shuffled."""
     documents: int
+    pairs: int | None
+    """Sentences with their translations, of parallel text; None where each document stands for itself."""
     draws: int
     seed: int
 
@@ -51,19 +53,20 @@ class HeadProbes:
 
     def rows(self) -> list[Evidence]:
         """One row per head; p is its rank among the best heads of shuffled labels, so that it holds over all heads."""
+        n, unit = (self.documents, "documents") if self.pairs is None else (self.pairs, "pairs of translations")
         return [
             Evidence(
                 claim=f"a probe of head {layer}.{head} tells the language from {self.source}",
                 language=self.target,
                 control="labels shuffled, best head of each shuffle",
-                n=self.documents,
+                n=n,
                 estimate=float(self.accuracy[layer, head]),
                 low=float(self.low[layer, head]),
                 high=float(self.high[layer, head]),
                 p=rank_p(float(self.accuracy[layer, head]), self.null_best),
                 draws=self.draws,
                 seed=self.seed,
-                note=f"balanced accuracy on other documents; n in documents; null {float(self.null_best.mean()):.3f}",
+                note=f"balanced accuracy on other documents; n in {unit}; null {float(self.null_best.mean()):.3f}",
             )
             for layer in range(self.accuracy.shape[0])
             for head in range(self.accuracy.shape[1])
@@ -87,7 +90,8 @@ def head_probe_accuracy(
 
     ½‖w‖² + Σ log(1 + exp(−y (w·x + b))) on units standardised over the training documents, scikit-learn's
     LogisticRegression with C = 1; accuracy on folds that were not trained on. A sentence and its translation, by id,
-    are in one fold. Hand `likelihood` to `head_shift(scores=)` to shift the heads that are chosen so.
+    are in one fold, and of parallel text they are drawn together for the interval: as two they would count twice what
+    they say. Hand `likelihood` to `head_shift(scores=)` to shift the heads that are chosen so.
     Raises CorpusError for fewer documents of a language than folds.
     Source: heads by probes, CLAIM, arXiv:2506.11073; there on heads that attend to an image, here on any.
     """
@@ -110,8 +114,10 @@ def head_probe_accuracy(
         balanced(held_out_margin(x, shuffled, fold) > 0, shuffled).max()
         for shuffled in (labels[torch.randperm(len(labels), generator=generator)] for _ in range(draws))
     ]
-    picks = torch.randint(len(labels), (resamples, len(labels)), generator=generator)
-    resampled = torch.stack([balanced(right[:, pick], labels[pick]) for pick in picks])
+    units = places_by_id(first.ids) if part.parallel else [torch.tensor([place]) for place in range(len(labels))]
+    picks = torch.randint(len(units), (resamples, len(units)), generator=generator).tolist()
+    drawn_rows = (torch.cat([units[place] for place in pick]) for pick in picks)
+    resampled = torch.stack([balanced(right[:, rows], labels[rows]) for rows in drawn_rows])
     ends: list[Interval] = [percentile_interval(column) for column in resampled.T]
     likelihood = -torch.nn.functional.softplus(-margin).mean(dim=1)
     accuracy, likelihood, low, high = (
@@ -127,9 +133,18 @@ def head_probe_accuracy(
         high=high,
         null_best=torch.stack(nulls),
         documents=len(labels),
+        pairs=len(units) if part.parallel else None,
         draws=draws,
         seed=seed,
     )
+
+
+def places_by_id(ids: Sequence[str]) -> list[Int64[Tensor, " document"]]:
+    """The places of each id's documents, in the order in which the ids came."""
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(ids):
+        places.setdefault(name, []).append(place)
+    return [torch.tensor(group) for group in places.values()]
 
 
 def fold_of(ids: Sequence[str], folds: int, generator: torch.Generator) -> Int64[Tensor, " document"]:

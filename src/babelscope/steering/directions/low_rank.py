@@ -1,5 +1,6 @@
 """Low-rank control of the language: singular directions of the way to it, and features that raise its tokens."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -227,6 +228,6 @@ def _facts(spectrum: ShiftSpectrum) -> dict[str, Any]:
         "rank": spectrum.rank,
         "gap": spectrum.gap,
         "mass": spectrum.mass,
-        "stability": spectrum.stability,
+        "stability": None if math.isnan(spectrum.stability) else spectrum.stability,
         "documents": spectrum.rows,
     }

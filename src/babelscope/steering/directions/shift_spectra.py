@@ -1,6 +1,7 @@
 """Singular directions of the way from one language to another: how many carry it, how stable, at which layers."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,7 +33,10 @@ class ShiftSpectrum:
     mass: float
     """Share of Σ σ² in the basis."""
     stability: float
-    """Mean squared cosine between the bases of every second row and of the others; 1 for the same subspace."""
+    """Mean squared cosine between the bases of every second row and of the others; 1 for the same subspace.
+
+    NaN where a half has fewer directions than the basis: it could not be as large as 1 then, whatever the languages do.
+    """
     rows: int
 
     @property
@@ -67,22 +71,37 @@ def shift_spectrum(rows: Float64[Tensor, "row unit"], rank: int | None = None) -
     _, singular, right = torch.linalg.svd(rows, full_matrices=False)
     energy = singular.square()
     total = float(energy.sum())
-    available = int((singular > singular[0] * max(rows.shape) * torch.finfo(torch.float64).eps).sum())
+    available = _directions(singular, rows.shape)
     if total == 0:
         raise MeasurementError("the languages' documents do not differ here; expected a difference; take another layer")
     chosen = _eigengap_rank(singular, available) if rank is None else rank
     if not 1 <= chosen <= available:
         raise MeasurementError(f"rank {chosen} came; the differences have {available}; expected 1 to {available}")
     after = float(energy[chosen]) if chosen < len(energy) else 0.0
-    halves = [torch.linalg.svd(rows[start::2], full_matrices=False).Vh[:chosen] for start in (0, 1)]
     return ShiftSpectrum(
         singular=singular,
         basis=right[:chosen].contiguous(),
         gap=(float(energy[chosen - 1]) - after) / total,
         mass=float(energy[:chosen].sum()) / total,
-        stability=float((halves[0] @ halves[1].T).square().sum()) / chosen,
+        stability=_half_agreement(rows, chosen),
         rows=len(rows),
     )
+
+
+def _directions(singular: Float64[Tensor, " component"], shape: Sequence[int]) -> int:
+    """How many singular values are more than rounding."""
+    return int((singular > singular[0] * max(shape) * torch.finfo(torch.float64).eps).sum())
+
+
+def _half_agreement(rows: Float64[Tensor, "row unit"], rank: int) -> float:
+    """Mean squared cosine between the leading directions of every second row and of the others; NaN for too few."""
+    bases = []
+    for half in (rows[::2], rows[1::2]):
+        _, singular, right = torch.linalg.svd(half, full_matrices=False)
+        if _directions(singular, half.shape) < rank:
+            return math.nan
+        bases.append(right[:rank])
+    return float((bases[0] @ bases[1].T).square().sum()) / rank
 
 
 def _eigengap_rank(singular: Float64[Tensor, " component"], available: int) -> int:

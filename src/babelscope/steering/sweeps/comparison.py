@@ -19,6 +19,7 @@ from babelscope.models.plain import CausalModel
 from babelscope.runs import Run
 from babelscope.steering.sweeps.answer_scores import AnswerFluency, fluency_by_target, score_answers
 from babelscope.steering.sweeps.decoding import Decoding
+from babelscope.steering.sweeps.fluent_choice import Bounds, Standing, best_fluent
 from babelscope.steering.sweeps.prompting import Request
 from babelscope.steering.sweeps.steered_answers import Answer, generate_answers
 from babelscope.steering.sweeps.steering_prompts import make_prompts
@@ -163,13 +164,16 @@ def setting_of(row: Row) -> Setting:
     return Setting(*(row[name] for name in Setting._fields))
 
 
-def choose_row(rows: Sequence[Row], *, max_ratio: float | int = 1.47, min_distinct: float | int = 0.8) -> Row:
-    """The most successful fluent row, of equals the more fluent; where none is fluent, the most fluent one."""
-    fluent = [r for r in rows if r["perplexity_ratio"] <= max_ratio and r["distinct4_ratio"] >= min_distinct]
-    if not fluent:
-        # Nothing is less than NaN: the ratio of answers without a token would win from the first place.
-        return min(rows, key=lambda row: (math.isnan(row["perplexity_ratio"]), row["perplexity_ratio"]))
-    return max(fluent, key=lambda row: (row["success"], -row["perplexity_ratio"]))
+def choose_row(rows: Sequence[Row]) -> Row:
+    """The most successful fluent row, of equals that of the lower ratio, by `fluent_choice.best_fluent`.
+
+    Answers far likelier than native ones are loops: they are no more fluent than odd ones.
+    """
+    return best_fluent(rows, _standing)
+
+
+def _standing(row: Row) -> Standing:
+    return Standing(row["success"], row["perplexity_ratio"], row["distinct4_ratio"])
 
 
 def summarise(rows: Sequence[Row], *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
@@ -216,7 +220,7 @@ def _entry(rows: Sequence[Row], name: str, native: np.ndarray, draws: np.ndarray
         "source": dev["source"],
         **setting_of(dev)._asdict(),
         "dev_success": dev["success"],
-        "fluent_on_dev": choose_row([dev, {**dev, "perplexity_ratio": 0.0, "success": -1.0}]) is dev,
+        "fluent_on_dev": Bounds().hold(_standing(dev)),
         "n": int(right.size),
         "seeds": len(test),
         "success": float(right.mean()),
@@ -244,12 +248,16 @@ def _share_of(right: np.ndarray, native: np.ndarray, draws: np.ndarray) -> tuple
 
 
 def _per_language(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Row]:
-    """The method with the most right answers of a language on dev, of equals the more fluent, and its test score."""
+    """The method with the most right answers of a language on dev, of those fluent in it, and its test score."""
     chosen = {n: choose_row([r for r in rows if (r["method"], r["split"]) == (n, "valid")]) for n in names}
     best_by_language: dict[str, Row] = {}
     for tag in next(iter(chosen.values()), {"right": {}})["right"]:
-        fluent = {name: row for name, row in chosen.items() if row["ratio"][tag] <= 1.47} or chosen
-        name = max(fluent, key=lambda n, tag=tag: (float(np.mean(fluent[n]["right"][tag])), -fluent[n]["ratio"][tag]))
+        name = best_fluent(
+            list(chosen),
+            lambda n, tag=tag: Standing(
+                float(np.mean(chosen[n]["right"][tag])), chosen[n]["ratio"][tag], chosen[n]["distinct4_ratio"]
+            ),
+        )
         test = [v for row in _chosen(rows, name)[1] for v in row["right"][tag]]
         low, high = wilson_interval(sum(test), len(test))
         best_by_language[tag] = {

@@ -12,6 +12,14 @@ from babelscope.models.plain import CausalModel
 from babelscope.progress import progress_bar
 from babelscope.steering.sweeps.answer_scores import Macro, Score, fluency_by_target, macro, score_answers
 from babelscope.steering.sweeps.decoding import Decoding
+from babelscope.steering.sweeps.fluent_choice import (
+    CHOICE_RATIO,
+    LEAST_DISTINCT,
+    LEAST_RATIO,
+    Bounds,
+    Standing,
+    best_fluent,
+)
 from babelscope.steering.sweeps.steered_answers import Answer, Steerer, generate_answers
 from babelscope.steering.sweeps.steering_prompts import Prompt
 
@@ -71,41 +79,35 @@ def make_point(layer: int, strength: float, answers: Sequence[Answer], scores: d
 
 
 def choose_points(
-    points: Sequence[CurvePoint], *, max_ratio: float = 1.47, min_ratio: float = 0.67, min_distinct: float = 0.8
+    points: Sequence[CurvePoint],
+    *,
+    max_ratio: float = CHOICE_RATIO,
+    min_ratio: float = LEAST_RATIO,
+    min_distinct: float = LEAST_DISTINCT,
 ) -> tuple[CurvePoint, dict[Language, CurvePoint]]:
-    """The best point for all targets together, and for each one.
+    """The best point for all targets together, and for each one, by `fluent_choice.best_fluent`.
 
     Best: the highest success among points whose perplexity ratio is from `min_ratio` to `max_ratio` and whose
-    distinct-4 ratio is at least `min_distinct`; ties go to the lower ratio. Answers far likelier than native ones are
-    loops.
-    Where no point is fluent enough, the one is taken whose ratio is nearest to 1, by its logarithm.
-    The default of 1.47 leaves the test score room below 1.5.
+    distinct-4 ratio is at least `min_distinct`.
     Choose on development prompts only.
     Raises MeasurementError without points.
     """
     if not points:
         raise MeasurementError("no point came; expected at least one layer and one strength; name some")
+    bounds = Bounds(max_ratio, min_ratio, min_distinct)
 
-    def best(pick: Callable[[CurvePoint], tuple[float, float, float]]) -> CurvePoint:
-        fluent = [p for p in points if min_ratio <= pick(p)[1] <= max_ratio and pick(p)[2] >= min_distinct]
-        if not fluent:
-            return min(points, key=lambda point: _from_native(pick(point)[1]))
-        return max(fluent, key=lambda point: (pick(point)[0], -pick(point)[1]))
-
-    def of(target: Language) -> Callable[[CurvePoint], tuple[float, float, float]]:
-        return lambda point: (
+    def of(target: Language) -> Callable[[CurvePoint], Standing]:
+        return lambda point: Standing(
             point.scores[target].success,
             point.scores[target].perplexity_ratio,
             point.scores[target].distinct4_ratio,
         )
 
-    best_point = best(lambda point: (point.macro.estimate, point.perplexity_ratio, point.distinct4_ratio))
-    return best_point, {target: best(of(target)) for target in points[0].scores}
+    def of_all(point: CurvePoint) -> Standing:
+        return Standing(point.macro.estimate, point.perplexity_ratio, point.distinct4_ratio)
 
-
-def _from_native(ratio: float) -> float:
-    """How far a perplexity ratio is from that of native answers; one that is no number is farthest."""
-    return abs(math.log(ratio)) if ratio > 0 and math.isfinite(ratio) else math.inf
+    each = {target: best_fluent(points, of(target), bounds) for target in points[0].scores}
+    return best_fluent(points, of_all, bounds), each
 
 
 def grid_edge(points: Sequence[CurvePoint], chosen: CurvePoint, n_layers: int | None = None) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from babelscope.errors import MeasurementError
 from babelscope.steering.sweeps.curve import CurvePoint
+from babelscope.steering.sweeps.fluent_choice import LEAST_DISTINCT, LEAST_RATIO, MOST_RATIO
 
 
 class Dose(NamedTuple):
@@ -33,9 +34,9 @@ class StrengthLimit(NamedTuple):
 def strength_limit(
     points: Sequence[Dose | CurvePoint],
     *,
-    max_ratio: float | int = 1.5,
-    min_ratio: float | int = 0.67,
-    min_distinct: float | int = 0.8,
+    max_ratio: float | int = MOST_RATIO,
+    min_ratio: float | int = LEAST_RATIO,
+    min_distinct: float | int = LEAST_DISTINCT,
 ) -> StrengthLimit:
     """The smallest strength at which the perplexity ratio leaves its band or distinct-4 falls below `min_distinct`.
 
