@@ -106,6 +106,9 @@ def test_the_result_says_which_learning_rate_was_taken_and_why(capsys, folder):
     rms = Bank.of(layout_of(tiny_model("llama")), NeuronSet.load(folder / "set")["eu"]).rms
     assert code == 0 and result["learning_rate"] == pytest.approx(0.03 * rms)
     assert result["learning_rate_is"] == "0.03 of the root mean square of the neurons' rows"
+    code, result, _ = call(capsys, folder, "--out", folder / "full", "--baseline", "full")
+    assert code == 0 and result["learning_rate"] == pytest.approx(0.003 * rms)
+    assert result["learning_rate_is"] == "0.003 of the root mean square of the neurons' rows"
     code, result, _ = call(capsys, folder, "--out", folder / "told", "--learning-rate", 0.01)
     assert (result["learning_rate"], result["learning_rate_is"]) == (0.01, "given")
 

@@ -110,7 +110,8 @@ def run_adapt(
         conversation: the corpus's rows are conversations for the model's own chat template, and the loss is taken on
             these words of them: answer (also on the token that ends each), user, or all; none reads plain text.
         steps: optimizer steps at most.
-        learning_rate: peak rate of AdamW; none takes 0.03 of the root mean square of the neurons' rows and says it.
+        learning_rate: peak rate of AdamW; none takes 0.03 of the root mean square of the neurons' rows, for --baseline
+            full, ffn and ssu a tenth of that, and says it.
         tokens_per_step: tokens of one optimizer step, over all its batches.
         max_length: tokens a row.
         accumulation: batches a step; more keep less memory.
@@ -176,6 +177,7 @@ def run_adapt(
     checks.check_shift_layers(shift_layers)
     checks.check_shield(baseline, shield, language)
     from babelscope.adaptation import LotteryTicket, adapt, choose_rate
+    from babelscope.adaptation.methods import RATE_SHARES
     from babelscope.cli.adaptation_job import Mixing, open_job, training_dtype
     from babelscope.cli.adaptation_result import choose_share, train_neurons, write_baseline
     from babelscope.cli.alignment_job import open_alignment
@@ -247,10 +249,11 @@ def run_adapt(
     choice |= {} if shift is None else {"shift": shift.facts()}
     run = job.fingerprint({**settings, **packing, **choice})
     scores: dict[float, float] = {}
-    origin = "given" if learning_rate is not None else f"{RATE:g} of the root mean square of the neurons' rows"
-    if learning_rate is None:
-        learning_rate = usual_rate(job.model, job.neurons)
     method = "subnetwork" if baseline == "none" else baseline
+    origin, share = "given", RATE_SHARES.get(method, 1.0)
+    if learning_rate is None:
+        origin = f"{RATE * share:g} of the root mean square of the neurons' rows"
+        learning_rate = share * usual_rate(job.model, job.neurons)
     shared = {"neurons": job.neurons, "seed": seed, **settings}
     if baseline == "lt-sft":
         shared["ticket"] = LotteryTicket(**ticket)
