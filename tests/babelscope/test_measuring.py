@@ -229,8 +229,8 @@ def test_text_goes_through_a_model_by_the_walk_alone():
     others = {"subnetworks/loss.py", "subnetworks/translation_pairs.py"}
     others |= {"adaptation/editing/edit_objective.py", "vocabulary/distilled_rows.py"}
     others |= {"steering/clean.py", "steering/sweeps/steered_answers.py"}
-    # Passes that a walk is given, of influence and of the inputs of linear maps; and requests of a server, which answers
-    # as its client asks.
+    # Passes that a walk is given, of influence and of linear maps' inputs; and requests of a server, which answers as
+    # its client asks.
     others |= {"probes/influence/mlp_projections.py", "recording/linear_inputs.py", "serving/steered_models.py"}
     # Checks of a family, of a wrapper's text part, of a conversion and of this machine, on models that they opened or
     # set to eval.
