@@ -377,8 +377,8 @@ def finish(config: Config, run: Run) -> None:
     rows = run.results()
     caption = FigureCaption(
         "What adaptation gains, and what it costs",
-        "A column per language. Gain of the target against the mean harm to other languages, a mark per run; the "
-        "learning curves; and where weights and sentences moved.",
+        "A column per language. Gain of the target against the mean harm to other languages, both in bits per byte of "
+        "held-out text, a mark per run; the learning curves; and where weights and sentences moved.",
     )
     write_figure(draw(rows), run.folder / "figure.html", caption)
     if config.out:

@@ -85,7 +85,7 @@ def adaptation_figure(*, rows: Sequence[AdaptationRow]) -> go.Figure:
             cols=len(languages),
             column_titles=[language_label(tag) for tag in languages],
             vertical_spacing=0.075,
-            horizontal_spacing=0.06,
+            horizontal_spacing=0.09,
             row_heights=[0.37, 0.23, 0.2, 0.2],
         )
     )
@@ -100,11 +100,11 @@ def adaptation_figure(*, rows: Sequence[AdaptationRow]) -> go.Figure:
                 _frontier(figure, rows_of_kind, colour, symbol, name, kind, col, largest)
                 _lines(figure, rows_of_kind, colour, kind, col)
     for col in range(1, len(languages) + 1):
-        figure.update_xaxes(title={"text": "harm: rise of the others (bits per byte)"}, row=1, col=col)
-        figure.update_xaxes(title={"text": "tokens of training text"}, row=2, col=col)
+        figure.update_xaxes(title={"text": "harm (bits per byte)"}, row=1, col=col)
+        figure.update_xaxes(title={"text": "thousand tokens"}, row=2, col=col)
         for row in (3, 4):
             figure.update_xaxes(title={"text": "layer"}, dtick=1, row=row, col=col)
-    titles = ("gain of the target (bits per byte)", "dev bits per byte", "length of the change", "cosine to before")
+    titles = ("gain", "dev bits per byte", "length of the change", "cosine to before")
     for row, title in enumerate(titles, start=1):
         figure.update_yaxes(title={"text": title}, row=row, col=1)
     figure.update_layout(legend={"y": 1.04, "itemsizing": "constant"}, margin={"t": 90})
@@ -149,7 +149,7 @@ def _lines(figure: go.Figure, rows: Sequence[AdaptationRow], colour: str, kind: 
     middle = [row for row in rows if row.share == shares[len(shares) // 2]]
     dash = "dot" if "open" in MARKS[kind][1] else "solid"
     line = {"color": colour, "dash": dash, "width": 1.8}
-    steps = [tokens for tokens, _ in middle[0].curve]
+    steps = [tokens / 1000 for tokens, _ in middle[0].curve]
     curve = np.mean([[score for _, score in row.curve] for row in middle], axis=0)
     lines = [(2, steps, curve)]
     if kind in ("language", "random", "full", "lora"):
