@@ -156,6 +156,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert built.returncode == 0, built.stderr
     reference = (tmp_path / "site" / "reference" / "index.html").read_text()
     assert "<code>sites</code>: names such as" in reference
+    assert '<details class="' not in reference, "an indented line of a docstring is read as a box of its own"
 
 
 def test_the_amounts_of_how_much_text_are_those_of_the_commands():

@@ -41,7 +41,7 @@ def observe(
     """Stream labelled text through a model once and add up what its units do, by language.
 
     sites: names such as "mlp_gate" (all layers) or "5.resid_out" (one). Neurons are selected by mlp_gate, ablation and
-        arithmetic take levels from mlp_inner, directions are made from resid_out; the three are read unless told.
+    arithmetic take levels from mlp_inner, directions are made from resid_out; the three are read unless told.
     tokens_per_language: a maximum, met exactly; a shortfall is logged and stays visible in `.tokens`. None: all text.
     shards: document shards kept apart for bootstraps and splits; 0 keeps none.
     part: (i, n) reads only documents whose shard mod n is i; the n parts add up to the whole.
