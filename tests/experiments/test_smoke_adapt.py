@@ -83,7 +83,7 @@ def test_the_study_chooses_rates_measures_seeds_and_draws(config, load, tmp_path
 def test_a_trimmed_model_stays_trimmed_and_every_method_can_replay(config, load, tmp_path):
     """Logits over fewer entries share the mass of those left out: no text of kept tokens can take more bits."""
     module = load("adapt_underserved_languages")
-    methods = ("language", "ssu", "ssu+replay", "lora+replay")
+    methods = ("ssu", "lora+replay")
     config = replace(config, model="reference")
     smaller = replace(config, methods=methods, trim=True, n_rates=1, rate_scale=0.5, shares=(0.02,))
     runs = {name: Run(tmp_path / name) for name in ("plain", "trimmed")}
@@ -95,10 +95,11 @@ def test_a_trimmed_model_stays_trimmed_and_every_method_can_replay(config, load,
     rows = {
         kind: trimmed.measure(module.Cell(kind, share, "eu", 0, "main", 1e-3)) for kind, share in module.kinds(smaller)
     }
-    before = plain.measure(module.Cell("ffn", 0.0, "eu", 0, "main", 1e-3))["before"]
+    plain.material("eu", False)
+    before = plain.rulers["eu"].before
     assert all(row["before"][tag] < before[tag] for row in rows.values() for tag in before)
-    assert rows["ssu"]["after"] != rows["ssu+replay"]["after"] and rows["ssu"]["trained"] > rows["language"]["trained"]
-    assert [cell.rate for cell in module.rate_cells(smaller, {})] == [5e-3, 5e-4]
+    assert rows["ssu"]["trained"] > rows["lora+replay"]["trained"] > 0
+    assert [cell.rate for cell in module.rate_cells(smaller, {})] == [5e-4]
 
 
 def test_where_the_best_rate_stands_at_an_end_the_next_is_tried(config, load):
