@@ -9,7 +9,7 @@ from training_cases import OTHERS, material
 from babelscope import layout_of
 from babelscope.adaptation import SourceShield, adapt
 from babelscope.corpus import special_ids
-from babelscope.errors import ArtifactError, CorpusError, PrerequisiteError, SelectionError, SiteError
+from babelscope.errors import ArtifactError, CorpusError, LanguageError, PrerequisiteError, SelectionError, SiteError
 from babelscope.evaluation import HeldOut
 from babelscope.recording.linear_inputs import linear_maps, mean_squares
 
@@ -134,6 +134,8 @@ def test_what_does_not_fit_is_refused():
         SourceShield.of(model, tokenizer, OTHERS, share=1.5)
     with pytest.raises(CorpusError, match="no"):
         SourceShield.of(model, tokenizer, {"en": []})
+    with pytest.raises(LanguageError, match="expected"):
+        SourceShield.of(model, tokenizer, {})
     with pytest.raises(ArtifactError, match="made on this model"):
         shield.masks(layout_of(tiny_model("gpt2")))
     with pytest.raises(SiteError, match="mixture of experts"):

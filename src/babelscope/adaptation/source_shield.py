@@ -12,12 +12,13 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.adaptation.lottery_ticket import ticket_names
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Tensor
-from babelscope.corpus import Texts, special_ids
+from babelscope.corpus import Texts, as_corpus, special_ids
 from babelscope.errors import ArtifactError, SelectionError
 from babelscope.evaluation import HeldOut
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.weights import inputs_of
 from babelscope.recording.linear_inputs import linear_maps, mean_squares
 from babelscope.upstream.kinds import conv1d
 
@@ -65,8 +66,8 @@ class SourceShield:
         """Read source text once and choose what stays.
 
         source: text by language of what the model should keep, in equal parts; tokens: of it, at most, over all.
-        share: of each map's columns, rounded down. Raises SelectionError for a share outside 0 to 1, CorpusError for
-        text without a token, SiteError for a mixture of experts.
+        share: of each map's columns, rounded down. Raises SelectionError for a share outside 0 to 1, LanguageError for
+        no language, CorpusError for text without a token, SiteError for a mixture of experts.
         """
         if not 0 <= share <= 1 or tokens < 1:
             raise SelectionError(
@@ -74,9 +75,9 @@ class SourceShield:
             )
         layout = layout_of(model)
         maps = linear_maps(layout)
-        languages = tuple(source)
-        each = max(1, tokens // max(1, len(languages)))
-        parts = HeldOut.prepare(tokenizer, source, max_length=max_length, max_tokens=each)
+        corpus = as_corpus(source)
+        each = max(1, tokens // len(corpus))
+        parts = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=each)
         documents = [document for part in parts for document in part.documents]
         squares = mean_squares(layout, documents, pad=parts[0].pad)
         columns = {name: highest(scores_of(maps[name], squares[name]), share) for name in maps}
@@ -94,7 +95,7 @@ class SourceShield:
         Raises ArtifactError for another model than the one that the columns are of.
         """
         maps, live = linear_maps(layout), dict(layout.model.named_parameters())
-        sizes = {name: weight_inputs(module) for name, module in maps.items()}
+        sizes = {name: inputs_of(module) for name, module in maps.items()}
         if sizes != {name: len(stays) for name, stays in self.columns.items()}:
             raise ArtifactError(
                 f"a shield of {len(self.columns)} linear maps came for a model of {len(maps)}, or of another width; "
@@ -117,12 +118,6 @@ class SourceShield:
     def facts(self) -> dict[str, Any]:
         """What a result says of it."""
         return {"share": self.share, "languages": list(self.languages), "tokens": self.tokens}
-
-
-def weight_inputs(module: nn.Module) -> int:
-    """Width of what a map reads."""
-    weight: Any = module.weight
-    return weight.shape[0] if isinstance(module, conv1d()) else weight.shape[1]
 
 
 def scores_of(module: nn.Module, squares: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
-"""Model, neurons and text of the verb `adapt`, and what is written of a training."""
+"""Model, neurons and text of the verb `adapt`, read and checked together."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +33,6 @@ from babelscope.models import check_made_for, open_model
 from babelscope.models.plain import CausalModel
 from babelscope.study.plan import plan_of_model
 from babelscope.subnetworks import prepare_training
-
-log = logging.getLogger(__name__)
 
 
 class Mixing(NamedTuple):
