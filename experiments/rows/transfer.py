@@ -11,7 +11,7 @@ import babelscope as bs
 from babelscope.adaptation import Material, adapt
 from babelscope.adaptation.language_nearness import nearness_tables
 from babelscope.adaptation.source_choice import RIDGE, TOGETHER, choose_sources, predicted_gains
-from babelscope.adaptation.transfer_runs import TransferMatrix, transfer_matrix, usual_mlp_rate
+from babelscope.adaptation.transfer_runs import TransferMatrix, transfer_matrix
 from babelscope.corpus import as_corpus
 from babelscope.languages import Language
 from babelscope.probes.lens.word_lists import read_words
@@ -100,7 +100,7 @@ def measure_transfer(inputs: Inputs) -> RowResult:
         max_length=64,
     )  # fmt: skip
     options: dict[str, Any] = {
-        "learning_rate": usual_mlp_rate(model),
+        "learning_rate": matrix.learning_rate,
         "evaluate_every": STEPS // 3,
         "trail_every": 10**9,
     }

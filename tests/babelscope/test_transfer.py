@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
 
 from babelscope.adaptation.language_nearness import nearness_tables
+from babelscope.adaptation.methods import usual_rate_of
 from babelscope.adaptation.source_choice import (
     RIDGE,
     TOGETHER,
@@ -21,7 +22,7 @@ from babelscope.adaptation.source_choice import (
 )
 from babelscope.adaptation.space_changes import GAIN, SpaceChange, space_changes
 from babelscope.adaptation.transfer_report import TransferReport
-from babelscope.adaptation.transfer_runs import TransferMatrix, transfer_matrix, usual_mlp_rate
+from babelscope.adaptation.transfer_runs import TransferMatrix, transfer_matrix
 from babelscope.cli import main
 from babelscope.cli.transferring import run_transfer
 from babelscope.corpus import as_corpus
@@ -181,7 +182,10 @@ def test_the_matrix_is_that_of_single_trainings_and_the_model_stays():
     order = [matrix.languages.index(tag) for tag in again.languages]
     np.testing.assert_allclose(again.gains[0], matrix.gains[1][np.ix_(order, order)], atol=1e-12)
     weights = torch.cat([v.detach().flatten() for n, v in model.named_parameters() if ".mlp." in n]).double()
-    assert usual_mlp_rate(model) == pytest.approx(0.03 * float(weights.square().mean().sqrt()), rel=1e-9)
+    size = float(weights.square().mean().sqrt())
+    by_default = transfer_matrix(model, tokenizer, parts, seeds=(0,), steps=1, tokens_per_step=32)
+    assert by_default.learning_rate == pytest.approx(0.003 * size, rel=1e-9)
+    assert usual_rate_of([weights], "lora") == pytest.approx(0.03 * size, rel=1e-9)
     with pytest.raises(LanguageError, match="expected the same 4 languages or more"):
         transfer_matrix(model, tokenizer, {s: t.only(["fi", "en", "de"]) for s, t in parts.items()}, **settings)
 

@@ -17,6 +17,7 @@ from babelscope.adaptation.family_experts import (
     train_families,
     train_layers,
 )
+from babelscope.adaptation.methods import usual_rate_of
 from babelscope.adapters.merged import export_mixture
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
@@ -32,7 +33,6 @@ from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.units.routing import routing_use
 from babelscope.subnetworks import LearningRate
-from babelscope.subnetworks.training import RATE
 
 FAMILIES, RANDOM, DENSE = "families", "random families", "dense"
 """What is trained: experts of families, experts of random families of the same sizes, or the dense model's layers."""
@@ -208,7 +208,10 @@ def expert_study(
     }
     dense = layout_of(model)
     late = mixtures[FAMILIES].layers
-    rate = LearningRate(usual_late_rate(model, late) if learning_rate is None else learning_rate, steps)
+    if learning_rate is None:
+        # Not a tenth, as where all MLPs of a model are trained: of these few layers more is gained so (row 13).
+        learning_rate = usual_rate_of(part for layer in late for _, part in mixture_parameters(dense, layer))
+    rate = LearningRate(learning_rate, steps)
     rows_per_step = max(1, tokens_per_step // max_length)
     prepared = HeldOut.prepare(tokenizer, held_out, max_length=max_length)
     after: dict[str, dict[Language, Losses]] = {}
@@ -253,10 +256,3 @@ def losses_of(model: CausalModel, prepared: list[HeldOut]) -> dict[Language, Los
     """Losses of each language's test text."""
     layout = layout_of(model)
     return {part.language: document_losses(layout, part) for part in prepared}
-
-
-def usual_late_rate(model: CausalModel, layers: tuple[int, ...]) -> float:
-    """The learning rate where none is given: RATE times the root mean square of the layers' MLPs."""
-    layout = layout_of(model)
-    weights = [part.detach().double() for layer in layers for _, part in mixture_parameters(layout, layer)]
-    return RATE * math.sqrt(sum(float(w.square().sum()) for w in weights) / sum(w.numel() for w in weights))

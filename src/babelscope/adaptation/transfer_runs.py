@@ -1,6 +1,5 @@
 """Train on one language, measure on every other: which language helps which."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.adaptation.adaptation_run import adapt
 from babelscope.adaptation.material import Material
-from babelscope.adaptation.methods import Method
+from babelscope.adaptation.methods import Method, usual_rate_of
 from babelscope.artifacts import NeuronSet
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64
@@ -23,7 +22,6 @@ from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.progress import progress_bar
 from babelscope.subnetworks import ffn_names
-from babelscope.subnetworks.training import RATE
 
 FEWEST = 4
 """Languages below which sources cannot be ranked."""
@@ -84,7 +82,7 @@ def transfer_matrix(
     texts: corpora "train", "valid" and "test", with the same four or more languages. The best step is chosen on the
     source's own valid text, as whoever has no text of the target would; where that is the untouched model, the row is
     0, and `learnt` is False.
-    learning_rate: peak of AdamW; None takes RATE times the root mean square of the MLPs' weights.
+    learning_rate: peak of AdamW; None: `usual_rate_of` the MLPs' weights.
     neurons: of the methods of neurons, a set with every language. seeds: the order of the text, and random neurons.
     train_documents: of each language at most, so that no source has more text than another; None takes all.
     Raises LanguageError for too few or unlike languages, MeasurementError for no seed, CorpusError where text is
@@ -101,7 +99,10 @@ def transfer_matrix(
     if not seeds:
         raise MeasurementError("no seed came; expected at least one; give seeds")
     check_apart(texts, name=texts["train"].name)
-    rate = usual_mlp_rate(model) if learning_rate is None else learning_rate
+    rate = learning_rate
+    if rate is None:
+        layout = layout_of(model)
+        rate = usual_rate_of(map(layout.model.get_parameter, ffn_names(layout)), method)
     settings: dict[str, Any] = {
         "steps": steps,
         "learning_rate": rate,
@@ -140,11 +141,3 @@ def transfer_matrix(
                 bar.update()
     start = np.array([before[target] for target in languages])
     return TransferMatrix(languages, start, rows, method, steps, rate, changes)
-
-
-def usual_mlp_rate(model: CausalModel) -> float:
-    """The learning rate where none is given and whole MLPs are trained: RATE times the root mean square of weights."""
-    layout = layout_of(model)
-    weights = [layout.model.get_parameter(name).detach().double() for name in ffn_names(layout)]
-    squares = sum(float(weight.square().sum()) for weight in weights)
-    return RATE * math.sqrt(squares / sum(weight.numel() for weight in weights))

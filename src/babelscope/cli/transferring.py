@@ -48,7 +48,8 @@ def run_transfer(
         method: what is trained: whole MLPs (ffn), everything, an adapter of peft, or the neurons of a set.
         neurons: a NeuronSet with every language, for subnetwork and random.
         steps: of each training.
-        learning_rate: peak rate of AdamW; none takes 0.03 of the root mean square of the MLPs' weights.
+        learning_rate: peak rate of AdamW; none takes 0.03 of the root mean square of the MLPs' weights, and a tenth of
+            that for ffn and full.
         tokens_per_step: of text, in each step.
         max_length: tokens of a row at most.
         train_documents: of each source at most, so that none has more text than another.
