@@ -34,6 +34,8 @@ class Config:
     """Folder of word vectors of fastText, eu.vec.gz; empty: row 31 leaves them out, and says so."""
     qwen: str = ""
     """Folder of Qwen2.5-Coder 0.5B Instruct, a chat model."""
+    checkpoints: str = ""
+    """Folder of a run of `experiments/train_into_languages.py`; empty: row 25 has its planted case alone."""
     out: str = ""
     """The file rows.jsonl to bring up to date; empty: the run's own."""
 
@@ -43,7 +45,14 @@ def run(config: Config, run: Run) -> None:
     wanted = config.rows or tuple(number for number, entry in ROWS.items() if entry.measure)
     if unknown := [number for number in wanted if number not in ROWS or not ROWS[number].measure]:
         raise ToolkitError(f"rows {unknown} have nothing to measure: {[n for n, e in ROWS.items() if e.measure]} have")
-    inputs = Inputs(config.gemma, config.corpora, config.gemma_sae, config.vectors, config.qwen)
+    inputs = Inputs(
+        gemma=config.gemma,
+        corpora=config.corpora,
+        gemma_sae=config.gemma_sae,
+        vectors=config.vectors,
+        qwen=config.qwen,
+        checkpoints=config.checkpoints,
+    )
     for number in wanted:
         # Processor seconds: what a row costs, whatever else the machine does.
         began, processor = time.monotonic(), time.process_time()

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babelscope import load_corpus, open_model, select_entropy_lambda
+from babelscope.corpus import Corpus
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.probes import indicative_tokens, track_working_languages
@@ -15,47 +18,40 @@ from babelscope.probes.lens.working_languages import WorkingHistory, transfer_of
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
 
 LANGUAGES = ("en", "de", "fi", "ru")
-NOISE = (0.5, 0.2, 0.0)
-"""Standard deviations of each matrix, added to it: the stages before the model that is bundled."""
 READ = 200
 """Positions of the lens of each language."""
 
 
 def measure(inputs: Inputs) -> RowResult:
-    """The bundled model with ever less noise, in place of checkpoints that were not kept."""
-    history, texts = followed()
+    """A model trained on English alone and then on four languages, checkpoint by checkpoint."""
+    if not inputs.checkpoints:
+        return RowResult(witnesses=[], headlines=[], planted=[planted()], absent=["checkpoints: none were given"])
+    folders = sorted(Path(inputs.checkpoints).glob("step-*"))
+    history, texts = followed(folders)
     return RowResult(
-        witnesses=witnesses(history, texts),
+        witnesses=witnesses(history, texts, folders[-1]),
         planted=[planted()],
         headlines=headlines(history),
         absent=(
-            "checkpoints of a real pre-training run: the bundled model's were not kept, noise stands for them",
-            "the paper's own rule for language-transferring neurons, and programming languages: sets by entropy here",
+            "programming languages, and the paper's own rule for language-transferring neurons: sets by entropy here",
             "a training mixture made from the findings: not trained",
         ),
     )
 
 
-def noisy(deviation: float) -> tuple[PreTrainedModel, object]:
-    """The bundled model with noise on the matrices of its layers."""
-    model, tokenizer = open_model("reference", device="cpu", dtype="float32")
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.get_submodule("model.layers").parameters():
-            if parameter.ndim > 1:
-                parameter += deviation * parameter.std() * torch.randn(parameter.shape, generator=generator)
-    return model, tokenizer
+def opened(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """One checkpoint."""
+    return open_model(str(folder), device="cpu", dtype="float32")
 
 
-def followed() -> tuple[WorkingHistory, object]:
-    """Working languages over three stages."""
+def followed(folders: Sequence[Path]) -> tuple[WorkingHistory, Corpus]:
+    """Working languages from checkpoint to checkpoint."""
     texts, others = (load_corpus("reference", LANGUAGES, split=split) for split in ("valid", "train"))
     texts = texts.head(30)
-    model, tokenizer = noisy(0)
-    tokens = indicative_tokens(tokenizer, others, vocabulary=layout_of(model).width("logits"))  # pyright: ignore
-    openers = {f"noise {deviation}": lambda deviation=deviation: noisy(deviation) for deviation in NOISE}
+    model, tokenizer = opened(folders[-1])
+    tokens = indicative_tokens(tokenizer, others, vocabulary=layout_of(model).width("logits"))
     history = track_working_languages(
-        openers,  # pyright: ignore[reportArgumentType]
+        {folder.name: partial(opened, folder) for folder in folders},
         texts,
         others,
         select_entropy_lambda,
@@ -68,9 +64,9 @@ def followed() -> tuple[WorkingHistory, object]:
 
 
 @torch.no_grad()
-def witnesses(history: WorkingHistory, texts) -> list[Witness]:
+def witnesses(history: WorkingHistory, texts: Corpus, last: Path) -> list[Witness]:
     """The lens and losses of the last stage by transformers alone, and shared neurons by hand."""
-    model, tokenizer = noisy(0)
+    model, tokenizer = opened(last)
     step, nats, read = history.steps[-1], [], []
     for tag in LANGUAGES:
         lines, total, positions = [document.text for document in texts[Language(tag)]], 0.0, 0
@@ -180,7 +176,9 @@ def headlines(history: WorkingHistory) -> list[Headline]:
     clear = sum(move.p <= 0.05 for move in moves)
     share, chance = (float(np.mean([getattr(move, name) for move in moves] or [0])) for name in ("share", "null"))
     stages = ", ".join(step.checkpoint for step in history.steps)
-    model = "bundled model with noise"
+    model = (
+        f"a model of the bundled shape, trained on English up to {history.steps[0].checkpoint}, then on four languages"
+    )
     return [
         Headline(
             paper="layers work in the primary language at first and in a language's own later (code models)",

@@ -86,3 +86,5 @@ class Inputs:
     """Folder of <tag>.vec.gz, as `experiments/make_word_vectors.py` writes them."""
     qwen: str = ""
     """Folder of Qwen2.5-Coder 0.5B Instruct, a chat model."""
+    checkpoints: str = ""
+    """Folder of a run of `experiments/train_into_languages.py`, with a folder for each checkpoint."""

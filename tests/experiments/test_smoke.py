@@ -68,6 +68,26 @@ def test_an_interrupted_training_resumes_bit_for_bit(corpus, tmp_path, monkeypat
     assert f"{training['trained_macro']:.3f}" in (folders[0] / "model" / "README.md").read_text()
 
 
+def test_the_first_language_is_trained_alone_and_then_beside_the_others(corpus, tmp_path):
+    sys.path.insert(0, str(FOLDER))
+    module, threads = load("train_into_languages"), torch.get_num_threads()
+    weights = {}
+    for other in ("de", "fi"):
+        folder = tmp_path / other
+        folder.mkdir()
+        options = {"languages": ("en", other), "first_steps": 1, "keep": (1, 2), "rows": 1, "threads": 1}
+        module.run(module.Config(corpus=str(corpus), **options), Run(folder))
+        for step in (1, 2):
+            weights[other, step] = load_file(folder / f"step-{step:04d}" / "model.safetensors")
+        rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+        scored = [(row["step"], row["language"]) for row in rows if "bits_per_byte" in row]
+        assert scored == [(1, "en"), (1, other), (2, "en"), (2, other)]
+    torch.set_num_threads(threads)
+    name = "model.layers.0.mlp.gate_proj.weight"
+    assert torch.equal(weights["de", 1][name], weights["fi", 1][name])
+    assert not torch.equal(weights["de", 2][name], weights["fi", 2][name])
+
+
 @pytest.mark.parametrize("name", ["benchmark_observe", "benchmark_steering"])
 def test_a_benchmark_writes_ratios(name, tmp_path):
     module = load(name)
