@@ -34,6 +34,10 @@ class Config:
     """Folder of word vectors of fastText, eu.vec.gz; empty: row 31 leaves them out, and says so."""
     qwen: str = ""
     """Folder of Qwen2.5-Coder 0.5B Instruct, a chat model."""
+    confusion: str = ""
+    """A clone of github.com/for-ai/language-confusion; empty: row 37 has six answers alone, and says so."""
+    lid: str = ""
+    """lid.176.bin or lid.176.ftz of fastText, for row 37."""
     checkpoints: str = ""
     """Folder of a run of `experiments/train_into_languages.py`; empty: row 25 has its planted case alone."""
     out: str = ""
@@ -51,6 +55,8 @@ def run(config: Config, run: Run) -> None:
         gemma_sae=config.gemma_sae,
         vectors=config.vectors,
         qwen=config.qwen,
+        confusion=config.confusion,
+        lid=config.lid,
         checkpoints=config.checkpoints,
     )
     for number in wanted:

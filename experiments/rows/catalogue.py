@@ -156,7 +156,9 @@ ROWS: dict[int, RowEntry] = {
         "General-knowledge subtraction and routing", "arXiv:2505.10939", "subtract", "general_knowledge:general"
     ),
     36: RowEntry("Influence of training text", "arXiv:2308.03296", "influence", "influence:measure_influence"),
-    37: RowEntry("Language confusion", "arXiv:2406.20052", "evaluate confusion", "counting:measure_confusion"),
+    37: RowEntry(
+        "Language confusion", "arXiv:2406.20052", "evaluate confusion", "confusion_benchmark:measure_confusion"
+    ),
     38: RowEntry("Knowledge by language", "arXiv:2102.00894", "knowledge", "knowledge:measure_facts"),
     39: RowEntry("Observe once, merge", "this library", "merge", "counting:measure_merge"),
     42: RowEntry(

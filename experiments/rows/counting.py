@@ -1,9 +1,8 @@
-"""Rows of counts: observations in parts and merged, and pass rates of language confusion."""
+"""The row of counts: observations in parts and merged."""
 
 import torch
 
 from babelscope import Observation, load_corpus, observe, open_model
-from babelscope.evaluation import published_confusion
 from rows.result import Headline, Inputs, RowResult, Witness
 
 LANGUAGES = ("en", "de", "ru", "fi")
@@ -65,41 +64,3 @@ def moment_gap(first: Observation, second: Observation) -> float:
             a, b = getattr(first[at], part), getattr(second[at], part)
             gaps.append(float((a - b).abs().max() / a.abs().max()))
     return max(gaps)
-
-
-ANSWERS = (
-    "Der Zug nach Hamburg fährt heute leider etwas später ab.",
-    "The train to Hamburg leaves a little later today, unfortunately.",
-    "Der Zug nach Hamburg fährt heute später ab.\nThe weather in the north is cold and windy today.",
-    "",
-    "Ja, gut.",
-    "Die Kinder spielen am Nachmittag gern im großen Garten.\nAm Abend lesen sie zusammen ein neues Buch.",
-)
-"""German answers, written for this row: right, other language, mixed, empty, short, right."""
-
-
-def measure_confusion(inputs: Inputs) -> RowResult:
-    """The published line pass rate on six answers whose languages are known, against a count by hand."""
-    score = published_confusion(ANSWERS, "de")
-    alone = published_confusion((ANSWERS[0], ANSWERS[5]), "de")
-    # Scored: four with a line of five words or more; wrong: the English one and the mixed one.
-    scored, wrong = 4, 2
-    witnesses = [
-        Witness(
-            what="line pass rate of six answers, counted by hand",
-            difference=abs(score.lpr - (1 - wrong / scored)),
-            bar=0.0,
-        ),
-        Witness(what="answers scored, counted by hand", difference=abs(score.scored - scored), bar=0.0),
-    ]
-    witnesses.append(
-        Witness(what="the two German answers alone, counted by hand", difference=abs(alone.lpr - 1.0), bar=0.0)
-    )
-    return RowResult(
-        witnesses=witnesses,
-        headlines=[],
-        absent=[
-            "the published harness's own script and its identifier lid.176, which is not to be had here",
-            "the paper's rates by model: no model's answers are scored in this row",
-        ],
-    )
