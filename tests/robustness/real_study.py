@@ -14,6 +14,7 @@ import random
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -152,12 +153,20 @@ def as_row(end: Ended) -> dict[str, Any]:
     return {**end._asdict(), "lost": end.lost._asdict(), "most": end.most._asdict()}
 
 
-def kill_rows(words: list[str], folder: Path, stages: dict[str, float], config: Config, done: int) -> Iterator[Any]:
-    """A row for each kill; a stage goes on after each, and so the moments are parts of what it takes whole."""
+def kill_rows(
+    words: list[str], folder: Path, stages: dict[str, float], config: Config, earlier: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    """A row for each kill; a stage goes on after each, and so the moments are parts of what it takes whole.
+
+    earlier: kills in each stage that were made already.
+    """
     moments = random.Random(config.seed)
     names = [name for name in STAGES if name in stages]
-    plan = [(name, moments.random() * stages[name] / config.kills) for name in names for _ in range(config.kills)]
-    for name, after in plan[done:]:
+    plan = [(name, place, moments.random()) for name in names for place in range(config.kills)]
+    for name, place, share in plan:
+        if place < earlier[name]:
+            continue
+        after = share * stages[name] / config.kills
         until = partial(reached, names[names.index(name) :], after)
         resume = ["--resume"] if folder.exists() else []
         end = watch([*words, "--out", str(folder), *resume], folder, until)
@@ -189,7 +198,8 @@ def measure(config: Config) -> list[dict[str, Any]]:
     if not rows:
         keep(whole_row(words, whole))
     if rows[-1]["check"] != "resumed":
-        for row in kill_rows(words, killed, rows[0]["stages"], config, done=len(rows) - 1):
+        earlier = Counter(row["stage"] for row in rows[1:])
+        for row in kill_rows(words, killed, rows[0]["stages"], config, earlier):
             keep(row)
         end = watch([*words, "--out", str(killed), "--resume"], killed)
         keep({"check": "resumed", **as_row(end)})
