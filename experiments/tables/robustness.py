@@ -49,11 +49,14 @@ def kills_table() -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for verb, count in events.items():
-        lines.append(f"| {verb} | {count} | {' | '.join(found[verb, check] for check in CHECKS)} |")
+        cells = (found.get((verb, check), "–") for check in CHECKS)
+        lines.append(f"| {verb} | {count} | {' | '.join(cells)} |")
     equal, tried = (sum(row[name] for row in killed) for name in ("equal", "n"))
+    notes = {f"{row['verb']}: {row['note']}" for row in killed if "note" in row}
     return [
         *lines,
         "",
+        *([f"Not every eighth event was tried everywhere: {'; '.join(sorted(notes))}.", ""] if notes else []),
         f"Of all kills {equal} of {tried} ended bit for bit as the uninterrupted run, nothing left beside it.",
     ]
 

@@ -23,6 +23,8 @@ from babelscope.cli.saved import open_recipe, stability_rows
 from babelscope.cli.selecting import run_import_mask
 from babelscope.cli.showing import check_text_or_none, run_show
 from babelscope.cli.sweeping import sweep_steering
+from babelscope.cli.training_rows import run_train
+from babelscope.cli.transferring import run_transfer
 from babelscope.cli.vocabularies import run_extend, run_trim
 from babelscope.controls import Stability
 from babelscope.errors import ArtifactError, CorpusError, LanguageError, PrerequisiteError, UsageError
@@ -173,6 +175,33 @@ def test_a_finished_sweep_is_told_again_and_nothing_is_opened(tmp_path):
     assert not leftover.exists()
     with pytest.raises(ArtifactError, match="already there; expected a new path"):
         sweep(resume=False)
+
+
+@pytest.mark.parametrize("verb", [run_transfer, run_train])
+def test_a_finished_run_is_told_again_and_what_a_kill_left_of_it_goes(verb, tmp_path):
+    out, leftover = tmp_path / "out", tmp_path / "out.checkpoint"
+    out.mkdir()
+    leftover.mkdir()
+    (leftover / "state.json").write_text("")
+    fields = {"learning_rate": 0.5, "learnt_nothing": [], "best_source": {}, "choice": {}, "change_of_spaces": {}}
+    for name in ("transfer.json", "result.json"):
+        (out / name).write_text(json.dumps(fields))
+    call = {"model": "no model", "corpus": "no corpus", "out": out}
+    call |= {"pack": tmp_path / "no pack", "language": "fi"} if verb is run_train else {}
+    told = verb(**call, resume=True)
+    assert {**told} == {"out": str(out), "resumed": "complete", **fields} and not leftover.exists()
+    with pytest.raises(ArtifactError, match="already there; expected a new path"):
+        verb(**call)
+
+
+@pytest.mark.parametrize("to", ["nothing", "folder"])
+def test_a_link_is_no_place_for_a_new_folder(to, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(to)
+    with pytest.raises(ArtifactError, match="link: already there; expected a new"):
+        run_trim("no model", "no corpus", out=tmp_path / "link")
+    with pytest.raises(ArtifactError, match="link: already there; expected a new"):
+        some_neurons(tiny_model("llama")).save(tmp_path / "link")
 
 
 @pytest.mark.parametrize("verb", [run_trim, run_extend])

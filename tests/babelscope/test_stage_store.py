@@ -20,10 +20,10 @@ def never():
 
 def test_a_stage_is_measured_once_and_read_back_with_its_seconds(tmp_path):
     store = opened(tmp_path, model="a")
-    assert not store.begun
+    assert not store.resumed
     assert store.stage("first", lambda: {"x": math.nan, "pair": (1, 2)}) == {"x": None, "pair": [1, 2]}
-    assert store.begun
     again = opened(tmp_path, model="a")
+    assert again.resumed
     assert again.stage("first", never) == {"x": None, "pair": [1, 2]}
     assert (again.seconds, again.peak_mib) == (store.seconds, store.peak_mib) and again.peak_mib["first"] > 0
 
@@ -42,7 +42,7 @@ def test_a_failed_stage_leaves_nothing_that_is_read_back(tmp_path):
     with pytest.raises(AssertionError, match="measured again"):
         opened(tmp_path, model="a").stage("first", never)
     store = opened(tmp_path, model="a")
-    assert not store.begun and store.stage("first", lambda: {"x": 2}) == {"x": 2}
+    assert store.stage("first", lambda: {"x": 2}) == {"x": 2}
 
 
 def test_a_refused_run_takes_its_plan_away_and_one_with_a_stage_stays(tmp_path):
@@ -51,7 +51,7 @@ def test_a_refused_run_takes_its_plan_away_and_one_with_a_stage_stays(tmp_path):
     store = opened(tmp_path / "begun", model="a")
     store.stage("first", lambda: {"x": 1})
     store.abandon()
-    assert (tmp_path / "begun" / PLAN).is_file() and store.begun
+    assert (tmp_path / "begun" / PLAN).is_file() and (tmp_path / "begun" / STAGES).is_dir()
     store.tidy()
     assert [path.name for path in (tmp_path / "begun").iterdir()] == [PLAN]
 

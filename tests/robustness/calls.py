@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from robustness.kills import make_inputs
+from robustness.kill_cases import make_inputs
 
 from babelscope.cli import main
 

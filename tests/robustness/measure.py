@@ -32,16 +32,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bad_calls import CALLS
 from cli_calls import make_kinds
 from robustness.archives import archive_rows
+from robustness.kill_cases import make_inputs, verbs
 from robustness.kills import (
     Killed,
     interrupt_and_repeat,
     kill_and_repeat,
-    make_inputs,
     on_a_full_disk,
     terminate_and_repeat,
     two_at_once,
     uninterrupted,
-    verbs,
 )
 from robustness.kinds import KINDS
 from robustness.trials import Bench, Trial, good, summary

@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from robustness.kills import contents, make_inputs, run, verbs
+from robustness.forked_runs import run
+from robustness.kill_cases import make_inputs, verbs
+from robustness.kills import contents
 
 NAMES = ("observe", "adapt", "features", "study", "identify", "sweep", "probe")
 

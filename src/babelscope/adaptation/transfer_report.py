@@ -1,5 +1,6 @@
 """The transfer matrix and the choice of sources, as rows of evidence and a figure in a folder."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from babelscope.adaptation.transfer_runs import TransferMatrix
 from babelscope.controls import Evidence, write_evidence
 from babelscope.figures import write_figure
 from babelscope.figures.transfer_map import TRANSFER_CAPTION, transfer_map
-from babelscope.files.writing import new_folder
+from babelscope.files.strict_json import nan_as_null
+from babelscope.files.writing import new_folder, write_text
 from babelscope.probes.probe_evidence import SiteEvidence
 
+RESULT = "transfer.json"
 UNTOUCHED = "the untouched model was the best step: nothing was learnt, and the source is left out of the choice"
 
 
@@ -80,9 +83,11 @@ class TransferReport:
             )
 
     def save(self, out: str | Path) -> None:
-        """Write results.jsonl and transfer.html into a new folder."""
+        """Write results.jsonl, transfer.json and transfer.html into a new folder."""
         with new_folder(out) as folder:
             write_evidence(self.rows(), folder / "results.jsonl")
+            fields = nan_as_null(self.summary())
+            write_text(folder / RESULT, json.dumps(fields, ensure_ascii=False, indent=1) + "\n")
             gain = np.where(self.matrix.learnt[:, None], self.matrix.gain, np.nan)
             figure = transfer_map(gain=gain, languages=self.matrix.languages)
             write_figure(figure, folder / "transfer.html", TRANSFER_CAPTION)

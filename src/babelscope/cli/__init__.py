@@ -8,13 +8,13 @@ vocabulary.
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from io import TextIOWrapper
 from typing import Any
 
+from babelscope.cli.standard_streams import check_folder, open_closed_streams, output_error
 from babelscope.cli.telling import Told, print_log_lines
 from babelscope.cli.verbs import PROGRAM_HELP, VERBS, split_verb, verb_lines
 from babelscope.errors import ToolkitError, UsageError, one_line, printable_json
@@ -25,26 +25,21 @@ DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns 0 done, 1 failed, 2 misuse, 130 interrupted (resumable).
 
-    Where the reader of the output went away, as `head` does after its lines, nothing more is said.
+    Where the reader of the output went away, as `head` does after its lines, nothing more is said; where the output
+    cannot be written, as on a full disk, one line says so.
     """
+    open_closed_streams()
     try:
         code = run_words(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
-    except BrokenPipeError:
-        if not reader_is_gone():
+    except OSError as err:
+        if (reason := output_error()) is None:
             raise
+        if not isinstance(err, BrokenPipeError):
+            text = f"the output could not be written ({reason.strerror}); files that were saved are whole"
+            print(f"babelscope: {text}", file=sys.stderr)
         return FAILED
     return code
-
-
-def reader_is_gone() -> bool:
-    """Whether nobody reads the output any more; if so, what is left of it goes nowhere."""
-    try:
-        print(flush=True)  # without a buffer nothing is left that a flush could fail on
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
 
 
 def run_words(words: list[str]) -> int:
@@ -104,6 +99,7 @@ def as_json_line(value: Any) -> str:
 def run_verb(verb: str, words: list[str], as_json: bool) -> int:
     """Call a verb, print what it returns, and turn errors into exit codes."""
     try:
+        check_folder()
         from babelscope.cli.arguments import FailedResult, ended_by_sigterm
         from babelscope.cli.calling import call_verb
         from babelscope.cli.launched_ranks import launched_rank
@@ -123,6 +119,12 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
         return tell_error(f"babelscope {verb}", str(err), as_json, type(err).__name__, MISUSE)
     except ToolkitError as err:
         return tell_error(f"babelscope {verb}", str(err), as_json, type(err).__name__, FAILED)
+    except (MemoryError, RuntimeError) as err:
+        # An error of torch, if it is loaded, may be one of memory; what else it may be is shown as it is.
+        if not isinstance(err, MemoryError) and not ran_out_of_memory(err):
+            raise
+        text = f"not enough memory ({one_line(str(err)) or 'the system gave no more'}); free some, or ask for less"
+        return tell_error(f"babelscope {verb}", text, as_json, "OutOfMemory", FAILED)
     except KeyboardInterrupt:
         text = f"interrupted; {way_on(verb)}"
         return tell_error(f"babelscope {verb}", text, as_json, "Interrupted", INTERRUPTED)
@@ -138,6 +140,15 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
         for key, value in result.items():
             print("\n".join(result_lines(key, value)))
     return FAILED if isinstance(returned, FailedResult) else DONE
+
+
+def ran_out_of_memory(err: RuntimeError) -> bool:
+    """Whether an error of torch means that memory ran out."""
+    if "torch" not in sys.modules:
+        return False
+    from babelscope.recording.walk import is_out_of_memory
+
+    return is_out_of_memory(err)
 
 
 def way_on(verb: str) -> str:

@@ -35,7 +35,7 @@ def check_writable(out: Path) -> None:
 def free(out: Path) -> Path:
     """The path, if nothing is there yet and something can be: found before the work, not after it."""
     check_writable(out)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise ArtifactError(f"{out}: already there; expected a new path; choose another --out or remove it")
     return out
 

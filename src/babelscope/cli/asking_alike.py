@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from babelscope.cli.argument_kinds import ByFunction, SavedAs, alone, checkpoint_of, free
 from babelscope.cli.arguments import Device, Dtype, File, Model, Out, Result, Tag
+from babelscope.cli.finished_calls import kept_result
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, CountOrNone, Draws, NewTokens, Seed, Strength
 from babelscope.cli.telling import Told
@@ -88,7 +89,6 @@ def run_consistency(
     from babelscope.cli.saved import open_recipe
     from babelscope.cli.telling_thought import thought_lines
     from babelscope.files.state_folder import hash_json
-    from babelscope.files.strict_json import read_json
     from babelscope.files.tensor_files import hash_file
     from babelscope.files.work_log import work_log
     from babelscope.files.writing import discard
@@ -97,10 +97,8 @@ def run_consistency(
     from babelscope.probes.thought.thought_report import RESULT
     from babelscope.study.plan import plan_of_model
 
-    if resume and (out / RESULT).is_file():
-        discard(checkpoint)
-        fields = read_json(out / RESULT, advice="remove the folder and repeat the command")
-        return Told({"out": str(out), "resumed": "complete", **fields}, thought_lines(fields, model, questions, out))
+    if resume and (fields := kept_result(out, RESULT, checkpoint)) is not None:
+        return Told(fields, thought_lines(fields, model, questions, out))
     free(out)
     table = read_questions(questions).only(languages, count=count)
     plan = ThoughtPlan(

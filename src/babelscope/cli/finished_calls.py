@@ -9,7 +9,7 @@ from typing import Any
 
 from babelscope.errors import ArtifactError
 from babelscope.files.strict_json import read_json
-from babelscope.files.writing import added_to
+from babelscope.files.writing import added_to, discard
 
 CALL = "call.json"
 NOT_ASKED = frozenset({"out", "resume", "device", "dry_run"})
@@ -30,6 +30,18 @@ def as_json_value(value: Any) -> Any:
     if isinstance(value, Path) or (type(value) is str and os.path.exists(value)):
         return str(Path(value).absolute())
     return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+def kept_result(out: Path, name: str, checkpoint: Path) -> dict[str, Any] | None:
+    """What a finished run wrote of its result into a file of `out`, or None where there is none.
+
+    What an interrupted run kept is removed: a kill between the result and that removal leaves it behind.
+    """
+    if not (out / name).is_file():
+        return None
+    discard(checkpoint)
+    fields = read_json(out / name, advice="remove the folder and repeat the command")
+    return {"out": str(out), "resumed": "complete", **fields}
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from babelscope.cli.argument_kinds import SavedAs, alone, checkpoint_of, free
 from babelscope.cli.arguments import Device, Dtype, Model, Out, Result, SameText, Tag, Text, stop_on_interrupt
+from babelscope.cli.finished_calls import kept_result
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, Decay, LearningRate, PartialShare, RowLength, Seed, Tokens
 from babelscope.files.writing import discard, new_folder, write_text
@@ -62,13 +63,16 @@ def run_train(
         replay_share: their share of the rows, all together.
         evaluate_every: steps between measurements on the valid text; the best one is kept.
         patience: measurements without a new best after which training ends; none means all steps.
-        resume: go on with an interrupted run.
+        resume: go on with an interrupted run; done at once if it is complete.
         check_language: refuse text that is mostly another language than its label says.
     """
     checkpoint = checkpoint_of(out, resume=resume)
+    from babelscope.adaptation.result_file import RESULT
+
+    if resume and (fields := kept_result(out, RESULT, checkpoint)) is not None:
+        return fields
     free(out)
     from babelscope.adaptation import train_vocabulary
-    from babelscope.adaptation.result_file import RESULT
     from babelscope.artifacts import NeuronSet
     from babelscope.cli.adapt_checks import check_rows
     from babelscope.cli.adaptation_job import read_splits

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from babelscope.cli.argument_kinds import SavedAs, alone, checkpoint_of, free
 from babelscope.cli.arguments import Device, Model, Out, Result, Tag, Text, TrainedDtype, stop_on_interrupt
+from babelscope.cli.finished_calls import kept_result
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, Draws, LearningRate, RowLength, Seed, Tokens
 from babelscope.cli.telling import Told
@@ -43,7 +44,7 @@ def run_transfer(
 
     Args:
         corpus: folder with train, valid and test text of four or more languages, hub id, or "reference".
-        out: folder for results.jsonl and transfer.html; an interrupted run is kept beside it.
+        out: folder for results.jsonl, transfer.json and transfer.html; an interrupted run is kept beside it.
         languages: BCP-47 tags; none means every language of the text.
         method: what is trained: whole MLPs (ffn), everything, an adapter of peft, or the neurons of a set.
         neurons: a NeuronSet with every language, for subnetwork and random.
@@ -55,9 +56,14 @@ def run_transfer(
         train_documents: of each source at most, so that none has more text than another.
         seeds: orders of the text.
         draws: changes of places of the languages, for the null of each table of nearness.
-        resume: go on with an interrupted run.
+        resume: go on with an interrupted run; done at once if it is complete.
     """
     checkpoint = checkpoint_of(out, resume=resume)
+    from babelscope.adaptation.transfer_report import RESULT
+    from babelscope.cli.telling_scores import transfer_lines
+
+    if resume and (fields := kept_result(out, RESULT, checkpoint)) is not None:
+        return Told(fields, transfer_lines(fields, out))
     free(out)
     from babelscope.adaptation.language_nearness import nearness_tables
     from babelscope.adaptation.source_choice import choose_sources
@@ -66,7 +72,6 @@ def run_transfer(
     from babelscope.adaptation.transfer_runs import transfer_matrix
     from babelscope.artifacts import NeuronSet
     from babelscope.cli.adaptation_job import training_dtype
-    from babelscope.cli.telling_scores import transfer_lines
     from babelscope.corpus import load_splits
     from babelscope.files.state_folder import hash_json
     from babelscope.files.work_log import work_log

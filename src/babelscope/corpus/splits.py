@@ -173,7 +173,8 @@ def check_apart(texts: Mapping[str, Corpus], *, name: str, same_text: bool = Fal
     if pairs:
         raise CorpusError(
             f"{name}: the same text came for {', '.join(pairs)}; what is chosen on a text is not scored on it; "
-            "expected other text for each; divide it, or ask for it by same_text (--same-text), and the result says so"
+            "expected other text for each; divide it, or ask for it by same_text (--same-text, if the command has it), "
+            "and the result says so"
         )
 
 

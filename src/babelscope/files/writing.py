@@ -126,7 +126,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         yield path
         return
     try:
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
             raise taken(path)
         with temporary_beside(path, folder=True) as partial:
             yield partial

@@ -121,8 +121,11 @@ def check_chat(
 def measure(
     job: StudyInputs, kept: StageStore, steering: bool, include_samples: bool, pace: Pace | None
 ) -> dict[str, Any]:
-    """All stages that measure something, then the page; where progress is shown, what they will take comes first."""
-    kept.expected = say_costs(job, USUAL_SITES, steering, pace) if job.progress and not kept.begun else {}
+    """All stages that measure something, then the page; where progress is shown, what they will take comes first.
+
+    A run that is gone on with does not say it again: timing it can take as long as a kill may lose.
+    """
+    kept.expected = say_costs(job, USUAL_SITES, steering, pace) if job.progress and not kept.resumed else {}
     kept.stage("observe", partial(observe_text, job))
     observation = Observation.load(job.folder / "observation")
     check_observed(observation)

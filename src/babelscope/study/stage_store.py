@@ -31,6 +31,8 @@ class StageStore:
         """Seconds that stages were said to take."""
         self.fingerprint = ""
         """Hash of the plan, once it is checked."""
+        self.resumed = False
+        """Whether an earlier run was asked the same, once the plan is checked."""
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -67,11 +69,6 @@ class StageStore:
         return work_log(self.folder / STAGES / f"{name}.work", f"{self.fingerprint} {name}")
 
     @property
-    def begun(self) -> bool:
-        """Whether an earlier run was through with a stage."""
-        return any((self.folder / STAGES).glob("*.json"))
-
-    @property
     def plan(self) -> dict[str, Any] | None:
         """What an earlier run in this folder was asked; None where there was none."""
         file = self.folder / PLAN
@@ -80,7 +77,7 @@ class StageStore:
     def check_plan(self, plan: Mapping[str, Any]) -> None:
         """Write what is asked for, or raise ArtifactError where the folder holds a run of something else."""
         asked, earlier = json.loads(json.dumps(plan)), self.plan
-        self.fingerprint = hash_json(asked)
+        self.fingerprint, self.resumed = hash_json(asked), earlier is not None
         if earlier is None:
             write_text(self.folder / PLAN, json.dumps(asked, indent=1, ensure_ascii=False))
             return
