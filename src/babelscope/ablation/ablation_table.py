@@ -11,6 +11,7 @@ import torch
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import pairing_p, percentile_interval, rank_p, step_down_p
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.errors import MeasurementError
 from babelscope.evaluation import Losses
 from babelscope.languages import Language
@@ -128,7 +129,7 @@ class AblationTable:
             key = n if len(set(counts)) == 1 else (column, n)
             if key not in made:
                 rng = np.random.default_rng((self.seed, column))
-                made[key] = torch.from_numpy(rng.multinomial(n, np.full(n, 1 / n), size=self.resamples)).double()
+                made[key] = torch.from_numpy(draw_counts(n, self.resamples, rng)).double()
             weights.append(made[key])
         return weights
 

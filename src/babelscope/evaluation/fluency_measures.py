@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.corpus import prefix_of
 from babelscope.errors import MeasurementError
-from babelscope.evaluation.content import Measured, draw_prompts, estimate_with_interval
+from babelscope.evaluation.content import Measured, estimate_with_interval
 from babelscope.evaluation.losses import answer_losses
 from babelscope.models.plain import CausalModel
 
@@ -54,8 +55,8 @@ def fluency(
     prefix = prefix_of(tokenizer)
     answer_side, other_side = (_side(model, prefix, ids) for ids in (answers, others))
     paired = len(answers) == len(others)
-    weights = draw_prompts(len(answers), resamples=resamples, seed=seed)
-    other_weights = weights if paired else draw_prompts(len(others), resamples=resamples, seed=seed + 1)
+    weights = draw_counts(len(answers), resamples, np.random.default_rng(seed))
+    other_weights = weights if paired else draw_counts(len(others), resamples, np.random.default_rng(seed + 1))
     values, other_whole = (_values(side, np.ones(len(s))) for side, s in ((answer_side, answers), (other_side, others)))
     samples = [
         _ratios(_values(answer_side, w), _values(other_side, v)) for w, v in zip(weights, other_weights, strict=True)

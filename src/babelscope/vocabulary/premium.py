@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Int64
 from babelscope.controls import Evidence, Interval, percentile_interval
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.corpus import Corpus, Texts, as_parallel, encode_texts, say_controls
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language
@@ -136,7 +137,7 @@ def token_costs(
             lines, [encoded_text.encoding for encoded_text in encoded if encoded_text.encoding is not None]
         )
     n = len(counts[base].tokens)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
+    weights = draw_counts(n, resamples, np.random.default_rng(seed)).astype(np.float64)
     size = backend.get_vocab_size(with_added_tokens=True)
     used_entries = frozenset[int]().union(*(language_counts.used for language_counts in counts.values()))
     half = frozenset[int]().union(*(language_counts.used_half for language_counts in counts.values()))

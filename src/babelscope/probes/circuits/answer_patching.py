@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import percentile_interval
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.errors import MeasurementError
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
@@ -141,9 +142,7 @@ def patch_effects(
         )
     donors = {group: donors_of(tokens, giver, group, seed) for group in GROUPS}
     alike = {group: alike_donors(tokens, taker, group, seed) for group in GROUPS}
-    weight = torch.from_numpy(
-        np.random.default_rng(seed).multinomial(len(tokens), np.full(len(tokens), 1 / len(tokens)), size=resamples)
-    ).double()
+    weight = torch.from_numpy(draw_counts(len(tokens), resamples, np.random.default_rng(seed))).double()
     effects = []
     for layer in depth:
         for group in GROUPS:

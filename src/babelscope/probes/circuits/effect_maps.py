@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import benjamini_hochberg, percentile_interval, rank_p
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import layout_of
@@ -97,7 +98,7 @@ class UnitEffects:
         """One row per unit; the null is the control that cannot carry the answer."""
         used, n = self.used, int(self.used.sum())
         rng = np.random.default_rng(self.seed)
-        weight = torch.from_numpy(rng.multinomial(n, np.full(n, 1 / n), size=resamples)).double()
+        weight = torch.from_numpy(draw_counts(n, resamples, rng)).double()
         signed = (self.shift * torch.sign(self.gap))[:, used]
         resampled = (signed @ weight.T) / (weight @ self.gap[used].abs())
         p = self.p

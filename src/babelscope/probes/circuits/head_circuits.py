@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import percentile_interval, rank_p
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.errors import LanguageError, SelectionError
 from babelscope.languages import Language
 from babelscope.models import layout_of
@@ -163,7 +164,7 @@ def score_circuit(
     shares = by_pair.sum(dim=1)
     _, _, random_sets, cut_circuit, cut_model = shares.split([1, 1, draws, subsets, subsets])
     n = by_pair.shape[1]
-    weight = torch.from_numpy(rng.multinomial(n, np.full(n, 1 / n), size=resamples)).double()
+    weight = torch.from_numpy(draw_counts(n, resamples, rng)).double()
     low, high = percentile_interval((weight @ by_pair[0]) / (weight @ (runs.gap.abs() / runs.gap.abs().sum())))
     return CircuitScore(
         circuit=circuit,

@@ -9,6 +9,7 @@ import torch
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p, wilson_interval
+from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.probes.geometry.sentences import Pooling, Sentences
@@ -109,7 +110,7 @@ def language_alignment(
         pairs = [(base, k) for k in range(len(tags)) if k != base]
     generator = torch.Generator().manual_seed(seed)
     shuffles = torch.stack([torch.randperm(n, generator=generator) for _ in range(draws)])
-    resampled = torch.randint(n, (resamples, n), generator=generator)
+    resampled = draw_items(n, resamples, generator)
     halves = torch.stack([torch.randperm(n, generator=generator)[: n // 2] for _ in range(resamples)])
     cells: dict[tuple[Measure, int, int, int], Aligned] = {}
     for depth, site in enumerate(sentences.sites):

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import Interval, percentile_interval, wilson_interval
+from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.corpus import encode_texts
 from babelscope.errors import MeasurementError
 from babelscope.languages import parse_languages
@@ -57,7 +58,7 @@ def same_script_neighbours(
                 (script[similarity.topk(min(nearest, len(pool) - 1), dim=1).indices] == at).double().mean(dim=1)
             )
         share = torch.cat(same_script)
-        resampled = torch.randint(len(share), (draws, len(share)), generator=generator)
+        resampled = draw_items(len(share), draws, generator)
         interval = percentile_interval(share[resampled].mean(dim=1))
         rows.append(
             Neighbours(table, name, float(share.mean()), interval, (len(entries) - 1) / (len(pool) - 1), len(queries))

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
+from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language, parse_languages
 from babelscope.models import check_made_for, layout_of
@@ -219,7 +220,7 @@ def latent_answers(
     mass_by_concept = torch.einsum("pde,cle->pcdl", probability, member.double())
     own_concept_mass = torch.stack([mass_by_concept[at, at] for at in range(len(prompts))])
     generator = torch.Generator().manual_seed(seed)
-    resampled = torch.randint(len(own_concept_mass), (resamples, len(own_concept_mass)), generator=generator)
+    resampled = draw_items(len(own_concept_mass), resamples, generator)
     ends = torch.quantile(
         own_concept_mass[resampled].mean(dim=1), torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0
     )

@@ -10,7 +10,8 @@ import regex
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float
-from babelscope.controls import benjamini_hochberg, percentile_interval
+from babelscope.controls import benjamini_hochberg
+from babelscope.controls.bootstrap_draws import mean_interval
 from babelscope.corpus import encode_texts, tokenize_prompt, tokenize_prompts
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.evaluation.continuations import Continuations, continuation_log_probabilities, split_continuations
@@ -206,7 +207,7 @@ def effect_of(
     scores = [values.tolist() for values in continuation_log_probabilities(layout, items)]
     share = np.array([1 / (1 + math.exp(min(700.0, y - x))) for x, y in scores]).reshape(2, len(trials))
     difference, rng = share[0] - share[1], np.random.default_rng(plan.seed)
-    resampled = difference[rng.integers(len(trials), size=(plan.resamples, len(trials)))].mean(axis=1)
+    interval = mean_interval(difference, plan.resamples, rng)
     spread = float(difference.std(ddof=1))
     d = float(difference.mean()) / spread if spread else math.nan
     overlaps = [
@@ -218,7 +219,7 @@ def effect_of(
         condition,
         len(trials),
         float(difference.mean()),
-        *percentile_interval(resampled),
+        *interval,
         d,
         d * math.sqrt(len(trials)),
         sign_flip_p(difference, plan.signs, rng),
