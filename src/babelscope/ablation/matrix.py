@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.ablation.ablation_table import AblationTable
-from babelscope.ablation.observation_check import CONTROLS, Control, check_observation, sites_taken
+from babelscope.ablation.observation_check import CONTROLS, MatchedControl, check_observation, sites_taken
 from babelscope.ablation.switch_off import switched_off
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.axes import Float64, Tensor
@@ -66,7 +66,7 @@ def ablation_matrix(
     sets: NeuronSet,
     texts: Texts | ScoredText,
     *,
-    controls: Sequence[Control] = CONTROLS,
+    controls: Sequence[MatchedControl] = CONTROLS,
     draws: int = 19,
     to: Literal["zero", "mean"] = "zero",
     observation: Observation | None = None,
@@ -158,7 +158,7 @@ def mean_values(
 def draw_controls(
     sets: NeuronSet,
     observation: Observation | None,
-    controls: Sequence[Control],
+    controls: Sequence[MatchedControl],
     draws: int,
     seed: int,
     barred: NeuronSet | None = None,

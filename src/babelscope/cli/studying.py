@@ -11,6 +11,7 @@ from babelscope.cli.arguments import (
     Chat,
     CorpusName,
     Device,
+    LanguageTag,
     Model,
     Out,
     Parallel,
@@ -18,11 +19,20 @@ from babelscope.cli.arguments import (
     SameText,
     StudyDtype,
     System,
-    Tag,
     Text,
 )
 from babelscope.cli.flag_conditions import UsedWith
-from babelscope.cli.quantities import Count, Draws, Layer, Minutes, Resamples, Seed, Strength, Tokens, TokensOrNone
+from babelscope.cli.quantities import (
+    Count,
+    Draws,
+    Layer,
+    Minutes,
+    Resamples,
+    Seed,
+    SteeringStrength,
+    TokenAmount,
+    TokensOrNone,
+)
 from babelscope.study.budget import MAIN, Budget
 
 STEERED = UsedWith("without --no-steering", lambda call: call["steering"])
@@ -53,10 +63,10 @@ def run_whole_study(
     corpus: Text,
     *,
     out: Out,
-    languages: tuple[Tag, ...] = (),
-    tokens_per_language: Tokens = Budget.observe_tokens,
-    choose_tokens: Tokens = Budget.choose_tokens,
-    ablate_tokens: Tokens = Budget.ablate_tokens,
+    languages: tuple[LanguageTag, ...] = (),
+    tokens_per_language: TokenAmount = Budget.observe_tokens,
+    choose_tokens: TokenAmount = Budget.choose_tokens,
+    ablate_tokens: TokenAmount = Budget.ablate_tokens,
     part_tokens: TokensOrNone = Budget.part_tokens,
     draws: Draws = Budget.draws,
     script_documents: Count = Budget.script_documents,
@@ -69,7 +79,7 @@ def run_whole_study(
     system: Annotated[System, STEERED] = "",
     questions: Annotated[CorpusName, STEERED, UsedWith("with --chat", lambda call: call["chat"])] = "",
     layers: Annotated[tuple[Layer, ...], STEERED] = (),
-    strengths: Annotated[tuple[Strength, ...], STEERED] = Budget.strengths,
+    strengths: Annotated[tuple[SteeringStrength, ...], STEERED] = Budget.strengths,
     dev_prompts: Annotated[Count, STEERED] = Budget.dev_prompts,
     test_prompts: Annotated[Count, STEERED] = Budget.test_prompts,
     random_prompts: Annotated[Count, STEERED] = Budget.random_prompts,

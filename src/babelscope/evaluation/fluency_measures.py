@@ -14,7 +14,7 @@ from babelscope.evaluation.content import Measured, estimate_with_interval
 from babelscope.evaluation.losses import answer_losses
 from babelscope.models.plain import CausalModel
 
-Ids = Sequence[Sequence[int]]
+IdRows = Sequence[Sequence[int]]
 
 
 class Fluency(NamedTuple):
@@ -37,8 +37,8 @@ class Fluency(NamedTuple):
 def fluency(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
-    answers: Ids,
-    others: Ids,
+    answers: IdRows,
+    others: IdRows,
     *,
     resamples: int = 1000,
     seed: int = 0,
@@ -76,16 +76,16 @@ def fluency(
     )
 
 
-Side = tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]
+RowStatistics = tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]
 
 
-def _side(model: CausalModel, prefix: Sequence[int], answers: Ids) -> Side:
+def _side(model: CausalModel, prefix: Sequence[int], answers: IdRows) -> RowStatistics:
     """Nats, scored tokens, 4-grams and tokens of each answer."""
     nats, tokens = answer_losses(model, prefix, answers)
     return nats.numpy(), tokens.double().numpy(), _grams(answers), np.array([len(ids) for ids in answers])
 
 
-def _grams(answers: Ids) -> list[np.ndarray]:
+def _grams(answers: IdRows) -> list[np.ndarray]:
     """4-grams of each answer, as numbers."""
     names: dict[tuple[int, ...], int] = {}
     return [
@@ -94,7 +94,7 @@ def _grams(answers: Ids) -> list[np.ndarray]:
     ]
 
 
-def _values(side: Side, weights: np.ndarray) -> tuple[float, float, float]:
+def _values(side: RowStatistics, weights: np.ndarray) -> tuple[float, float, float]:
     """Nats a token, distinct 4-grams and tokens per answer, of answers drawn so often.
 
     An answer drawn twice repeats itself, which redrawing alone would show as a loop: 4-grams are counted over the

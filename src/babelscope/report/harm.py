@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 
 from babelscope.axes import Float
-from babelscope.figures import Number, ablation_map, colour_limit, harm_against_draws
+from babelscope.figures import Real, ablation_map, colour_limit, harm_against_draws
 from babelscope.report.claim_form import to_array
 from babelscope.report.harm_claims import p_pair, random_sets, unmatched
 from babelscope.report.markup import (
@@ -165,7 +165,7 @@ def _test_size(results: Results) -> str:
     return f"{', '.join(said)} a language" if said else f"size of the test text {UNRECORDED}"
 
 
-def _ratio(ratio: BoundedEstimate | None, short: Number | None = None) -> str:
+def _ratio(ratio: BoundedEstimate | None, short: Real | None = None) -> str:
     """short: share of the contribution, where the random sets are not matched."""
     if ratio is None:
         return "–"
@@ -173,9 +173,9 @@ def _ratio(ratio: BoundedEstimate | None, short: Number | None = None) -> str:
     return said if short is None else f"{said}, unmatched ({plain(short)} of the contribution)"
 
 
-def _numbers(row: Sequence[Number]) -> list[Number]:
+def _numbers(row: Sequence[Real]) -> list[Real]:
     return [x for x in row if known(x)]
 
 
-def _mean(row: list[Number] | None) -> Number | None:
+def _mean(row: list[Real] | None) -> Real | None:
     return float(np.mean(row)) if row else None

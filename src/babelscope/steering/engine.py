@@ -22,16 +22,16 @@ from babelscope.steering.receipt import Receipt
 from babelscope.steering.session import Session, check_finite, follow_calls
 from babelscope.steering.step import ReadyOperation
 
-Steering = Operation | SteeringRecipe | Sequence[Operation | SteeringRecipe]
+Operations = Operation | SteeringRecipe | Sequence[Operation | SteeringRecipe]
 """One operation, a recipe, or several of them, applied in order."""
 
 
 @contextmanager
 def steer(
     model: CausalModel,
-    operations: Steering = (),
+    operations: Operations = (),
     *,
-    rows: Sequence[Steering | None] | None = None,
+    rows: Sequence[Operations | None] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Iterator[Receipt]:
     """While open, these operations act on every forward pass of the model, in `generate` and outside it.
@@ -90,7 +90,7 @@ def _reader(layout: Layout, site: Site, session: Session) -> Iterator[None]:
         yield
 
 
-def _flat(steering: Steering | None) -> list[Operation]:
+def _flat(steering: Operations | None) -> list[Operation]:
     if steering is None:
         return []
     if isinstance(steering, Operation):
@@ -119,7 +119,7 @@ def _ordinary_tokens(
 
 
 def _steps(
-    layout: Layout, operations: Steering, rows: Sequence[Steering | None] | None
+    layout: Layout, operations: Operations, rows: Sequence[Operations | None] | None
 ) -> dict[Site, list[ReadyOperation]]:
     """What to do at each site, in order; what would do nothing is left out, so that no hook stands for it."""
     slots: dict[Site, list[ReadyOperation]] = {}
@@ -135,7 +135,7 @@ def _steps(
     return {site: steps for site, steps in busy.items() if steps}
 
 
-def _row_steps(layout: Layout, rows: Sequence[Steering | None]) -> dict[Site, list[ReadyOperation]]:
+def _row_steps(layout: Layout, rows: Sequence[Operations | None]) -> dict[Site, list[ReadyOperation]]:
     """Each row's operations, those that stand at the same place in different rows joined where they can be."""
     places: dict[tuple[Site, int], list[ReadyOperation]] = {}
     for row, steering in enumerate(rows):

@@ -10,23 +10,23 @@ from babelscope.errors import SteeringError
 from babelscope.models import Layout
 from babelscope.sites import Site
 from babelscope.steering.checking import check_operations
-from babelscope.steering.engine import Steering, _flat, _ordinary_tokens
+from babelscope.steering.engine import Operations, _flat, _ordinary_tokens
 from babelscope.steering.frame import Frame
 from babelscope.steering.step import ReadyOperation
 from babelscope.upstream.forward import ForwardInputs
 
-Change = Callable[[Tensor], Tensor]
+StreamChange = Callable[[Tensor], Tensor]
 """Value at a site, [batch, token, unit] or [batch, token, head, d_head], to what replaces it."""
 
 
 def changes_of_pass(
     layout: Layout,
-    operations: Steering,
+    operations: Operations,
     input_ids: Int[Tensor, "batch token"],
     *,
     attention_mask: Int[Tensor, "batch token"] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
-) -> dict[Site, Change]:
+) -> dict[Site, StreamChange]:
     """What `steer` would do to one pass over these tokens, as a function for each site; all of it is prompt.
 
     Raises SteeringError for operations that need a clean pass first, which only `steer` runs; else as `steer`.

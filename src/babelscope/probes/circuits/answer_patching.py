@@ -17,7 +17,7 @@ from babelscope.errors import MeasurementError
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.circuits.donors import alike_donors, donors_of
-from babelscope.probes.circuits.patching import Forward, Patching, hooked_forward
+from babelscope.probes.circuits.patching import EditedForward, Patching, hooked_forward
 from babelscope.probes.circuits.prompt_pairs import PatchPair, TokenPair, groups_of, read_pairs
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.sites import At, Site
@@ -100,7 +100,7 @@ def patch_effects(
     at: At = "resid_out",
     direction: Literal["denoise", "noise"] = "denoise",
     layers: Sequence[int] | None = None,
-    forward: Forward | None = None,
+    forward: EditedForward | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> PatchTable:

@@ -18,7 +18,7 @@ from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.circuits.effect_maps import UnitEffects
 from babelscope.probes.circuits.task_prompts import TaskLine, task_pairs
-from babelscope.probes.circuits.unit_patching import PromptRuns, Swap, Unit
+from babelscope.probes.circuits.unit_patching import PromptRuns, Swap, UnitPlace
 from babelscope.probes.concepts.concept_neurons import permute_within
 from babelscope.probes.probe_evidence import SiteEvidence
 
@@ -28,7 +28,7 @@ class Circuit(NamedTuple):
 
     task: str
     language: Language
-    heads: tuple[Unit, ...]
+    heads: tuple[UnitPlace, ...]
     """The strongest first."""
 
 
@@ -181,7 +181,7 @@ def score_circuit(
     )
 
 
-def faithfulness_of(runs: PromptRuns, sets: Sequence[Sequence[Unit]]) -> Float64[Tensor, "set pair"]:
+def faithfulness_of(runs: PromptRuns, sets: Sequence[Sequence[UnitPlace]]) -> Float64[Tensor, "set pair"]:
     """What each pair adds to F of each set of heads."""
     pairs = range(len(runs.prompts) // 2)
     swaps = [

@@ -12,7 +12,7 @@ from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.corpus import encode_texts
 from babelscope.errors import MeasurementError
 from babelscope.languages import parse_languages
-from babelscope.probes.geometry.entries import Table, random_part
+from babelscope.probes.geometry.entries import EmbeddingTable, random_part
 from babelscope.probes.lens.word_lists import Words
 
 CHUNK = 1024
@@ -22,7 +22,7 @@ CHUNK = 1024
 class Neighbours(NamedTuple):
     """How often an entry's nearest neighbours are of its own script."""
 
-    table: Table
+    table: EmbeddingTable
     script: str
     share: float
     """Of the nearest entries by cosine, those of the same script."""
@@ -34,7 +34,7 @@ class Neighbours(NamedTuple):
 
 
 def same_script_neighbours(
-    table: Table,
+    table: EmbeddingTable,
     weight: Float64[Tensor, "vocab hidden"],
     members: dict[str, list[int]],
     *,
@@ -69,7 +69,7 @@ def same_script_neighbours(
 class Translations(NamedTuple):
     """How often a word's nearest word in another language is its translation."""
 
-    table: Table
+    table: EmbeddingTable
     share: float
     interval: Interval
     """Wilson's, 95 %."""
@@ -80,7 +80,7 @@ class Translations(NamedTuple):
 
 
 def translation_neighbours(
-    table: Table, weight: Float64[Tensor, "vocab hidden"], tokenizer: PreTrainedTokenizerBase, words: Words
+    table: EmbeddingTable, weight: Float64[Tensor, "vocab hidden"], tokenizer: PreTrainedTokenizerBase, words: Words
 ) -> Translations:
     """For each word and other language: is the nearest of that language's words, by cosine, its translation?"""
     tags = parse_languages(dict.fromkeys(tag for by_tag in words.values() for tag in by_tag))

@@ -10,7 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.shown import shown_by
-from babelscope.artifacts.stream import Form, LayerStream, form_used, without_units
+from babelscope.artifacts.stream import LayerStream, form_used, without_units
+from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.axes import Bool, Float, Float32, Float64, Tensor
 from babelscope.corpus import Batch, Corpus, Texts, as_parallel, numbered, pad_of, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
@@ -47,7 +48,7 @@ class Sentences:
     streams: tuple[LayerStream, ...] | None = None
     """What massive units and first tokens hold, by depth."""
 
-    def forms(self, requested: Form) -> tuple[Literal["whole", "ordinary"], ...]:
+    def forms(self, requested: StreamForm) -> tuple[Literal["whole", "ordinary"], ...]:
         """The form that is used at every depth, by the rule of `mean_direction`.
 
         Raises SiteError where the ordinary form is asked for and was not kept.
@@ -55,7 +56,7 @@ class Sentences:
         streams = self.streams or (None,) * len(self.sites)
         return tuple(form_used(stream, requested, site) for stream, site in zip(streams, self.sites, strict=True))
 
-    def in_form(self, requested: Form) -> "Sentences":
+    def in_form(self, requested: StreamForm) -> "Sentences":
         """The same vectors, at depths of the ordinary form without first tokens and zero at massive units.
 
         Where some depth is of the ordinary form, sentences of one token are left out at all depths and languages.

@@ -10,7 +10,7 @@ from babelscope.axes import Float64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p
 from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.errors import MeasurementError
-from babelscope.probes.geometry.entries import Table, random_part
+from babelscope.probes.geometry.entries import EmbeddingTable, random_part
 from babelscope.probes.geometry.neighbours import CHUNK
 from babelscope.probes.geometry.ridge import RidgeProbe
 from babelscope.progress import with_progress
@@ -24,7 +24,7 @@ NEAREST = 50
 class PairSeparability(NamedTuple):
     """Accuracy of a line between two scripts, over all pairs."""
 
-    table: Table
+    table: EmbeddingTable
     scripts: tuple[str, ...]
     accuracy: float
     """Mean over pairs of the share of entries put on their side, on entries that the line was not trained on."""
@@ -42,7 +42,7 @@ class PairSeparability(NamedTuple):
 class NeighbourScripts(NamedTuple):
     """Scripts among the entries nearest to one."""
 
-    table: Table
+    table: EmbeddingTable
     mean: float
     """Different scripts among the nearest entries, mean over entries."""
     interval: Interval
@@ -55,7 +55,7 @@ class NeighbourScripts(NamedTuple):
 
 
 def pair_separability(
-    table: Table,
+    table: EmbeddingTable,
     weight: Float64[Tensor, "vocab hidden"],
     members: dict[str, list[int]],
     *,
@@ -102,7 +102,7 @@ def pair_separability(
 
 
 def neighbour_scripts(
-    table: Table,
+    table: EmbeddingTable,
     weight: Float64[Tensor, "vocab hidden"],
     members: dict[str, list[int]],
     *,

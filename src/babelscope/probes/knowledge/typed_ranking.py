@@ -22,7 +22,7 @@ from babelscope.probes.knowledge.facts import OBJECT, FactTable
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.progress import with_progress
 
-Ranking = Literal["corrected", "mean"]
+RankingRule = Literal["corrected", "mean"]
 BLANK = "___"
 """What stands in the subject's place where the prior of an object is scored."""
 NOT_ASKED = -1
@@ -63,7 +63,7 @@ class Knowledge:
     table: FactTable
     scores: Mapping[Language, Mapping[int, ObjectScores]]
     """By language and place of the fact in the table."""
-    ranking: Ranking
+    ranking: RankingRule
     draws: int
     seed: int
 
@@ -192,7 +192,7 @@ def rank_objects(
     tokenizer: PreTrainedTokenizerBase,
     table: FactTable,
     *,
-    ranking: Ranking = "corrected",
+    ranking: RankingRule = "corrected",
     draws: int = 999,
     seed: int = 0,
     progress: bool = False,

@@ -16,7 +16,7 @@ from babelscope.languages import Language
 from babelscope.models import check_made_for, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.knowledge.facts import FactTable
-from babelscope.probes.knowledge.typed_ranking import Ranking, rank_objects
+from babelscope.probes.knowledge.typed_ranking import RankingRule, rank_objects
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.progress import with_progress
 
@@ -49,7 +49,7 @@ def knowledge_without_neurons(
     table: FactTable,
     neurons: NeuronSet,
     *,
-    ranking: Ranking = "corrected",
+    ranking: RankingRule = "corrected",
     draws: int = 3,
     seed: int = 0,
     progress: bool = False,
@@ -117,7 +117,7 @@ def neuron_controls(
 
 
 def rights(
-    model: CausalModel, tokenizer: PreTrainedTokenizerBase, table: FactTable, ranking: Ranking
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, table: FactTable, ranking: RankingRule
 ) -> dict[Language, np.ndarray]:
     """1 or 0 for each fact that is asked in a language."""
     knowledge = rank_objects(model, tokenizer, table, ranking=ranking)

@@ -16,7 +16,7 @@ from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language, parse_languages
 from babelscope.models import check_made_for, layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes.lens.prompt_answers import Counted, answer_tokens, read_answers
+from babelscope.probes.lens.prompt_answers import CountedTokens, answer_tokens, read_answers
 from babelscope.probes.lens.translators import Translators
 from babelscope.probes.lens.word_lists import Words
 from babelscope.probes.probe_evidence import SiteEvidence
@@ -152,7 +152,7 @@ def latent_translation(
     target: str,
     pivot: str = "en",
     shots: int = 4,
-    entries: Counted = "prefixes",
+    entries: CountedTokens = "prefixes",
     translators: Translators | None = None,
     draws: int = 99,
     resamples: int = 200,
@@ -191,7 +191,7 @@ def latent_answers(
     source: str,
     target: str,
     pivot: str = "en",
-    entries: Counted = "prefixes",
+    entries: CountedTokens = "prefixes",
     translators: Translators | None = None,
     draws: int = 99,
     resamples: int = 200,

@@ -22,8 +22,8 @@ from babelscope.models.plain import CausalModel
 from babelscope.probes.priming.stimuli import PrimedPair, Stimuli
 from babelscope.progress import with_progress
 
-Condition = Literal["structure", "shuffled words", "unrelated", "language"]
-CONDITIONS: dict[Condition, str] = {
+PrimeCondition = Literal["structure", "shuffled words", "unrelated", "language"]
+CONDITIONS: dict[PrimeCondition, str] = {
     "structure": "a prime of structure X against one of Y",
     "shuffled words": "the same primes with their words in random order: what the words alone do",
     "unrelated": "two sentences of neither structure: no effect but of two contexts",
@@ -36,7 +36,7 @@ class PrimingEffect(NamedTuple):
 
     prime: Language
     target: Language
-    condition: Condition
+    condition: PrimeCondition
     items: int
     effect: float
     low: float
@@ -105,7 +105,7 @@ def structural_priming(
         ((Language.parse(prime), Language.parse(target)), stimuli.pairs(prime, target, seed=plan.seed)[: plan.items])
         for prime, target in directions or usual_directions(stimuli)
     ]
-    conditions: list[tuple[Condition, tuple[Language, Language], list[PrimedTrial]]] = [
+    conditions: list[tuple[PrimeCondition, tuple[Language, Language], list[PrimedTrial]]] = [
         (condition, languages, trials)
         for languages, pairs in by_direction
         for condition, trials in trials_of(stimuli, pairs, languages, plan.controls, rng).items()
@@ -147,10 +147,10 @@ def trials_of(
     languages: tuple[Language, Language],
     controls: bool,
     rng: np.random.Generator,
-) -> dict[Condition, list[PrimedTrial]]:
+) -> dict[PrimeCondition, list[PrimedTrial]]:
     """The trials of each condition that the table allows."""
     prime, target = languages
-    contexts: dict[Condition, list[tuple[str, str]]] = {
+    contexts: dict[PrimeCondition, list[tuple[str, str]]] = {
         "structure": [
             (stimuli.sentences[pair.prime][stimuli.structures[0]][prime],
              stimuli.sentences[pair.prime][stimuli.structures[1]][prime])
@@ -193,7 +193,7 @@ def reorder_words(sentence: str, language: Language, rng: np.random.Generator) -
 def effect_of(
     layout: Layout,
     tokenizer: PreTrainedTokenizerBase,
-    condition: Condition,
+    condition: PrimeCondition,
     languages: tuple[Language, Language],
     trials: Sequence[PrimedTrial],
     plan: PrimingPlan,
