@@ -37,7 +37,7 @@ class Config:
     """Heads to switch off for each language."""
     tokens_per_language: int = 3000
     max_tokens: int = 600
-    """Scored tokens a language in the ablation."""
+    """Scored tokens per language in the ablation."""
     draws: int = 199
     """Permutations of labels."""
     control_sets: int = 19

@@ -224,7 +224,7 @@ def amounts_table() -> list[str]:
     for name, model in (("demo.json", "bundled model"), ("study-gemma-3-270m.json", "Gemma 3 270M")):
         by_share: dict[float, list[CorpusShare]] = {}
         study = read_results(name)
-        names.append(f"{model}, of {given(study.budget)['observe_tokens']:,} tokens a language | by chance")
+        names.append(f"{model}, of {given(study.budget)['observe_tokens']:,} tokens per language | by chance")
         for row in given(study.controlled.corpus_size):
             by_share.setdefault(row.share, []).append(row)
         columns.append(by_share)

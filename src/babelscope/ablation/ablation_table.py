@@ -44,7 +44,7 @@ class AblationTable:
     texts: tuple[Language, ...]
     """Columns: whose text is read."""
     base: tuple[Losses, ...]
-    """Losses of the untouched model, one a column."""
+    """Losses of the untouched model, one per column."""
     delta: tuple[tuple[Float64[Tensor, " _"], ...], ...]
     """Harm in nats of each document, by row and column; languages may have different numbers of documents."""
     draws: Mapping[str, Mapping[Language, Float64[Tensor, "draw _"]]]

@@ -113,7 +113,7 @@ def run_adapt(
         learning_rate: peak rate of AdamW; none takes 0.03 of the root mean square of the neurons' rows, for --baseline
             full, ffn and ssu a tenth of that, and says it.
         tokens_per_step: tokens of one optimizer step, over all its batches.
-        max_length: tokens a row.
+        max_length: tokens per row.
         accumulation: batches a step; more keep less memory.
         decay: weight decay of AdamW, towards the weights as they were; not for peft's adapters.
         replay: other languages of the corpus that are trained along, so that they are not forgotten.

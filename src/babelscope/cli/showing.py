@@ -57,7 +57,7 @@ def run_show(
         tokens: tokens that each unit writes, of the largest logits of what it adds to the stream alone.
         effects: switch each unit off alone, and a unit of no language beside it: two passes over the text for each.
         split: the text that is read; a corpus without splits is dealt out by document, and "all" is the whole of it.
-        max_tokens: scored tokens a language.
+        max_tokens: scored tokens per language.
         csv: file for a row per unit, replaced if it is there.
         out: file for a page of its own, replaced if it is there.
     """

@@ -101,11 +101,11 @@ def run_whole_study(
         out: folder for results.json, report.html, the observation, the neurons and the directions.
         languages: BCP-47 tags; none means every file of the corpus folder.
         tokens_per_language: tokens observed, at most.
-        choose_tokens: scored tokens a language for each method and rate that is tried, valid split.
-        ablate_tokens: scored tokens a language with a set switched off, test split.
+        choose_tokens: scored tokens per language for each method and rate that is tried, valid split.
+        ablate_tokens: scored tokens per language with a set switched off, test split.
         part_tokens: the same with a part of a set off, such as the neurons that no other language has; 0: no parts.
         draws: random sets of each control; 19 is the fewest whose rank p can reach .05.
-        script_documents: documents a language that are read in Latin letters too, valid split.
+        script_documents: documents per language that are read in Latin letters too, valid split.
         resamples: bootstraps, half-splits and shuffles of labels, each so many.
         minutes: make the amounts smaller until all stages fit into so many minutes on this machine, by batches that are
             timed; no amount falls so low that its interval says nothing, and no draws are dropped.
@@ -114,9 +114,9 @@ def run_whole_study(
             corpus's own texts. The native ceiling is then the answer to a question in the target language.
         layers: of the steering sweep; none means the first, and those at 1/8, 1/4 and 1/2 of the depth.
         strengths: of the steering sweep, in multiples of the difference of means.
-        dev_prompts: prompts a target for each layer and strength.
-        test_prompts: prompts a target for the score.
-        random_prompts: prompts a target without steering, and under random and other languages' directions.
+        dev_prompts: prompts per target for each layer and strength.
+        test_prompts: prompts per target for the score.
+        random_prompts: prompts per target without steering, and under random and other languages' directions.
         resume: go on where an interrupted run of the same command stopped.
         check_language: refuse text that is mostly another language than its label says.
     """

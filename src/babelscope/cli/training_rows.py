@@ -57,7 +57,7 @@ def run_train(
         learning_rate: peak rate of AdamW for neurons, or for rows where there are none; none takes 0.03 of their root
             mean square. Rows beside neurons take as large a share of their own.
         tokens_per_step: tokens of one optimizer step, over all its batches.
-        max_length: tokens a row.
+        max_length: tokens per row.
         accumulation: batches a step; more keep less memory.
         decay: weight decay of AdamW, towards the values as they were.
         replay: other languages of the corpus that are trained along, so that they are not forgotten.

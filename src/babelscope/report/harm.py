@@ -95,7 +95,7 @@ def _harm_draws(results: Results, name: str, own: Float[np.ndarray, " language"]
         read="The diamond is the set, a dot one random set of the same size. A diamond clear to the right of its "
         "dots harms more than chance. On the right: rank p against layer-matched · contribution-matched draws; with "
         "R draws it cannot go below 1 ÷ (R + 1).",
-        n=f"{_test_size(results)}; {draws} draws a language and control",
+        n=f"{_test_size(results)}; {draws} draws per language and control",
         control="layer-matched: as many unselected neurons in each layer; contribution-matched: unselected neurons "
         "of the same layer that write about as much into the residual stream",
         seed=seed_of(results, "ablation"),

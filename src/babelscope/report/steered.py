@@ -84,7 +84,7 @@ def dose_section(results: Results, run: str) -> Section:
     plots = [
         Plot(
             dose_response_lines(points=points, chosen=chosen, unit=_strength_unit(results)),
-            "Success and perplexity ratio by strength, a line a layer",
+            "Success and perplexity ratio by strength, a line per layer",
             [{**point._asdict(), "answers": row.n} for point, row in zip(points, rows, strict=True)],
         )
     ]
@@ -238,8 +238,8 @@ def _strength_unit(results: Results) -> str:
 def _answers(results: Results) -> str:
     n = list(results.measured(results.steered.n).values())
     if not n:
-        return f"answers a target {UNRECORDED}"
-    return f"{counted(n)} answers a target"
+        return f"answers per target {UNRECORDED}"
+    return f"{counted(n)} answers per target"
 
 
 def _per_cell(n: Float[np.ndarray, "source target"]) -> str:

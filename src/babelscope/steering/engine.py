@@ -54,7 +54,7 @@ def steer(
     Functions compiled around the model are compiled anew on entry and after exit; static caches run uncompiled.
     """
     if rows is not None and not rows:
-        raise ArtifactError("rows came empty; expected one entry a row of the batch, None for an untouched one")
+        raise ArtifactError("rows came empty; expected one entry per row of the batch, None for an untouched one")
     layout = layout_of(model)
     all_operations = [*_flat(operations), *(operation for row in rows or () for operation in _flat(row))]
     check_operations(layout, all_operations)

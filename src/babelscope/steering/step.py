@@ -206,7 +206,7 @@ class ReadyOperation:
         """Product of strength by row, factor by column, and what is open by token."""
         if frame.rows != (self.batch_rows or frame.rows) or frame.rows < len(self.strengths or ()):
             expected = self.batch_rows or f"at least {len(self.strengths or ())}"
-            raise ArtifactError(f"a batch of {frame.rows} rows came; expected {expected}; give one entry a row")
+            raise ArtifactError(f"a batch of {frame.rows} rows came; expected {expected}; give one entry per row")
         gate = self.operation.gate
         factors = frame.factors(gate, self.operation.schedule)
         if not any(factors):

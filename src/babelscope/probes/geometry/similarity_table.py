@@ -106,7 +106,7 @@ def similarity_indices(
     vectors are 1 by force where sentences are few.
     anc: `neuron_correlation`. matching: `matching_accuracy` as it is, about each language's mean, and after a rotation.
     Raises LanguageError if `against` was not read, MeasurementError for fewer than four sentences; with fewer
-    than four a direction, fewer directions are taken.
+    than four per direction, fewer directions are taken.
     Source: Del & Fishel 2022, arXiv:2212.01924.
     """
     n, base = len(sentences.ids), sentences.index(against)

@@ -103,7 +103,7 @@ def read_words(path: str | Path) -> dict[str, dict[Language, str]]:
     tags, words = parse_languages(rows[0]), dict[str, dict[Language, str]]()
     for number, row in enumerate(rows[1:], start=1):
         if len(row) != len(tags):
-            raise CorpusError(f"{file}: word {number} has {len(row)} cells; expected {len(tags)}, one a language")
+            raise CorpusError(f"{file}: word {number} has {len(row)} cells; expected {len(tags)}, one per language")
         word_by_language = {tag: word for tag, word in zip(tags, row, strict=True) if word}
         words[f"{number} {next(iter(word_by_language.values()), '')}"] = word_by_language
     return words

@@ -103,7 +103,7 @@ class StructureAblation:
     seed: int
 
     def rows(self) -> list[Evidence]:
-        """One row a language, structure and block in which the language has a neuron."""
+        """One row per language, structure and block in which the language has a neuron."""
         return [cell.row(self.documents[cell.language], self.seed) for cell in self.cells]
 
 
