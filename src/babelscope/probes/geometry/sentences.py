@@ -15,7 +15,7 @@ from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.axes import Bool, Float, Float32, Float64, Tensor
 from babelscope.corpus import Batch, Corpus, Texts, as_parallel, numbered, pad_of, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
-from babelscope.languages import Language
+from babelscope.languages import Language, language_index
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.streams import depth_sites
@@ -85,10 +85,7 @@ class Sentences:
 
     def index(self, language: str) -> int:
         """Place of a language; raises LanguageError if absent."""
-        tag = Language.parse(language)
-        if tag not in self.languages:
-            raise LanguageError(f"language {tag!r} was not read; expected one of {', '.join(self.languages)}; add it")
-        return self.languages.index(tag)
+        return language_index(language, self.languages, "language {tag} was not read", advice="add it")
 
 
 def parallel_corpus(texts: Texts, *, sentences: int | None = None) -> Corpus:

@@ -15,7 +15,7 @@ from babelscope.controls import Interval, rank_p, wilson_interval
 from babelscope.corpus import tokenize_prompt, tokenize_prompts
 from babelscope.errors import MeasurementError
 from babelscope.evaluation.continuations import Continuations, continuation_log_probabilities, split_continuations
-from babelscope.languages import Language
+from babelscope.languages import Language, language_index
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.knowledge.facts import OBJECT, FactTable
@@ -73,11 +73,8 @@ class Knowledge:
         return self.table.languages
 
     def index(self, language: str) -> int:
-        """Place of a language; raises MeasurementError if absent."""
-        tag = Language.parse(language)
-        if tag not in self.languages:
-            raise MeasurementError(f"no fact was asked in {tag}; expected one of {', '.join(self.languages)}")
-        return self.languages.index(tag)
+        """Place of a language; raises LanguageError if absent."""
+        return language_index(language, self.languages, "no fact was asked in {tag}")
 
     def order(self, language: Language, fact: int) -> list[str]:
         """The candidates of a fact, the likeliest first; equal ones in the order of the table."""

@@ -13,7 +13,7 @@ from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
 from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.errors import LanguageError, MeasurementError
-from babelscope.languages import Language, parse_languages
+from babelscope.languages import Language, language_index, parse_languages
 from babelscope.models import check_made_for, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.lens.prompt_answers import CountedTokens, answer_tokens, read_answers
@@ -111,10 +111,7 @@ class LatentTranslation:
 
     def index(self, language: str) -> int:
         """Place of a language; raises LanguageError if absent."""
-        tag = Language.parse(language)
-        if tag not in self.languages:
-            raise LanguageError(f"no word in {tag!r} was looked for; expected one of {', '.join(self.languages)}")
-        return self.languages.index(tag)
+        return language_index(language, self.languages, "no word in {tag} was looked for")
 
     def rows(self) -> list[SiteEvidence]:
         """One row per depth and language of the word."""

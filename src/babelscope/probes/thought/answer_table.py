@@ -12,7 +12,7 @@ from babelscope.axes import Bool, Int64
 from babelscope.controls import percentile_interval, rank_p, wilson_interval
 from babelscope.controls.bootstrap_draws import mean_interval
 from babelscope.errors import MeasurementError
-from babelscope.languages import Language
+from babelscope.languages import Language, language_index
 from babelscope.probes.knowledge.consistency import RESAMPLES, Consistency, compare_answers_of, consistency_rows
 from babelscope.probes.priming.primed_structures import sign_flip_p
 from babelscope.probes.probe_evidence import SiteEvidence
@@ -71,11 +71,8 @@ class AnswerTable:
             )
 
     def index(self, language: str) -> int:
-        """Place of a language; raises MeasurementError if absent."""
-        tag = Language.parse(language)
-        if tag not in self.languages:
-            raise MeasurementError(f"nothing was asked in {tag}; expected one of {', '.join(self.languages)}")
-        return self.languages.index(tag)
+        """Place of a language; raises LanguageError if absent."""
+        return language_index(language, self.languages, "nothing was asked in {tag}")
 
     @cached_property
     def codes(self) -> Int64[np.ndarray, "language question"]:
