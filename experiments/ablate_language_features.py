@@ -72,12 +72,12 @@ class Config:
     sequences: int = 128
     """Random sequences of 64 tokens."""
     valid_tokens: int = 400
-    """Scored tokens a language on which the setting is chosen."""
+    """Scored tokens per language on which the setting is chosen."""
     valid_draws: int = 6
     test_from: int = 40
     """Test sentences left out at the start: an earlier version of this study had measured those."""
     test_tokens: int = 1_000
-    """Scored tokens a language of the final table."""
+    """Scored tokens per language of the final table."""
     draws: int = 19
     languages: tuple[str, ...] = MAIN
     threads: int = 1

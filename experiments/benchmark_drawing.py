@@ -1,4 +1,4 @@
-"""What does one random number a row save where tokens are drawn, beside `torch.multinomial`, which draws one an entry?
+"""What does one random number per row save, beside `torch.multinomial`, which draws one per entry?
 
 Both take the same scores to tokens, at temperature 0.8, in one process, interleaved, by process time. The control is
 `torch.multinomial` on the softmax. Draws that a chi-square over the likeliest 15 entries and the rest tells from the

@@ -63,8 +63,8 @@ from babelscope.steering.directions import language_basis
 from babelscope.steering.sweeps import few_shot, instructed, random_directions
 from babelscope.steering.sweeps.comparison import (
     NATIVE,
+    ComparedMethod,
     Comparison,
-    Method,
     Setting,
     compare_methods,
     grid,
@@ -318,69 +318,75 @@ def lifted(study: Study, name: str) -> Build:
     return lambda s, target, source: recipe(target, source).with_(strength=s.strength, schedule=s.fade)
 
 
-def methods(study: Study) -> Iterator[Method]:
+def methods(study: Study) -> Iterator[ComparedMethod]:
     """Everything that is compared, at the layers where directions do best on this model; features come last."""
     once, low = [Setting(0, 0.0, 1.0)], (1, 2)
     adds = grid(low, (1.3, 1.6), (0.3,))
     examples = study.texts["train"]
     words = [Setting(0, 0.0, 1.0), Setting(1, 0.0, 1.0)]
     shots = [Setting(2, 0.0, 1.0), Setting(4, 0.0, 1.0)]
-    yield Method(NATIVE, "ceiling: continuations of target-language text", once)
-    yield Method("no steering", "control", once)
-    yield Method("random direction", "control: the stream's covariance", grid((1,), (1.3,), (0.3,)), noise(study))
+    yield ComparedMethod(NATIVE, "ceiling: continuations of target-language text", once)
+    yield ComparedMethod("no steering", "control", once)
+    yield ComparedMethod(
+        "random direction", "control: the stream's covariance", grid((1,), (1.3,), (0.3,)), noise(study)
+    )
     hold = grid((0, 1), (1.4, 1.6), (0.5,))
-    yield Method("held coordinates", "ours", hold, partial(held, study))
-    yield Method("mean direction", "arXiv:2601.08331", adds, partial(mean, study))
+    yield ComparedMethod("held coordinates", "ours", hold, partial(held, study))
+    yield ComparedMethod("mean direction", "arXiv:2601.08331", adds, partial(mean, study))
     place = ("before", "after")
-    yield Method(
+    yield ComparedMethod(
         "instruction",
         "'answer in …', in the target's words",
         words,
         rewrite=lambda s, r: instructed(r, place=place[s.layer]),
     )
-    yield Method(
+    yield ComparedMethod(
         "few-shot", "examples that change language", shots, rewrite=lambda s, r: few_shot(r, examples, shots=s.layer)
     )
-    yield Method("principal component", "arXiv:2310.01405", adds, partial(fitted, study, pca_direction))
+    yield ComparedMethod("principal component", "arXiv:2310.01405", adds, partial(fitted, study, pca_direction))
     probe = grid((1,), (1.3, 2.0, 3.0), (0.3,))
-    yield Method("linear probe", "arXiv:1610.01644", probe, partial(fitted, study, probe_direction))
-    yield Method("LDA shift", "ITLC, arXiv:2506.12450", grid((1,), (1.3, 2.0, 3.0), (0.3,)), discriminant(study))
-    yield Method("subspace out and in", "arXiv:2505.15257", grid((2,), (0.3, 1.0), (1.0,)), ablated(study))
+    yield ComparedMethod("linear probe", "arXiv:1610.01644", probe, partial(fitted, study, probe_direction))
+    yield ComparedMethod(
+        "LDA shift", "ITLC, arXiv:2506.12450", grid((1,), (1.3, 2.0, 3.0), (0.3,)), discriminant(study)
+    )
+    yield ComparedMethod("subspace out and in", "arXiv:2505.15257", grid((2,), (0.3, 1.0), (1.0,)), ablated(study))
     one = grid((0,), (0.3, 1.0), (1.0,))
-    yield Method("linear map, clean pass", "INCLINE, arXiv:2410.12462", one, clean_map(study), batch=16)
+    yield ComparedMethod("linear map, clean pass", "INCLINE, arXiv:2410.12462", one, clean_map(study), batch=16)
     live = grid((1,), (0.5, 0.7, 1.0, 1.3), (0.3, 0.5))
-    yield Method("linear map, live", "INCLINE; ours at all tokens", live, live_map(study), batch=16)
+    yield ComparedMethod("linear map, live", "INCLINE; ours at all tokens", live, live_map(study), batch=16)
     more = grid((-1,), (2.0, 4.0, 8.0), (0.3,))
-    yield Method("neurons added", "arXiv:2507.22608", more, neurons(study, "add"), batch=16)
-    yield Method("neurons, mean difference", "arXiv:2507.22608", more, neurons(study, "difference"), batch=16)
+    yield ComparedMethod("neurons added", "arXiv:2507.22608", more, neurons(study, "add"), batch=16)
+    yield ComparedMethod("neurons, mean difference", "arXiv:2507.22608", more, neurons(study, "difference"), batch=16)
     level = grid((-1,), (1.0,), (1.0,))
-    yield Method("neurons replaced", "arXiv:2507.22608", level, neurons(study, "replace"), batch=16)
+    yield ComparedMethod("neurons replaced", "arXiv:2507.22608", level, neurons(study, "replace"), batch=16)
     back = grid((1,), (1.0, 1.3), (0.3,))
-    yield Method("shift and back", "ShifCon, arXiv:2410.19453", back, partial(there_and_back, study))
-    yield Method(
+    yield ComparedMethod("shift and back", "ShifCon, arXiv:2410.19453", back, partial(there_and_back, study))
+    yield ComparedMethod(
         "attention heads",
         "CLAIM, arXiv:2506.11073",
         grid((16,), (0.7, 1.0, 1.4, 2.0, 4.0), (0.5,)),
         partial(heads, study),
         batch=16,
     )
-    yield Method("conditional", "arXiv:2409.05907", grid((1,), (1.3, 1.6), (0.3,)), conditional(study))
+    yield ComparedMethod("conditional", "arXiv:2409.05907", grid((1,), (1.3, 1.6), (0.3,)), conditional(study))
     scaled = grid((-1,), (1.0, 2.0, 4.0), (0.3,))
-    yield Method("neurons scaled", "arXiv:2507.22608", scaled, neurons_scaled(study), batch=16)
+    yield ComparedMethod("neurons scaled", "arXiv:2507.22608", scaled, neurons_scaled(study), batch=16)
     factors = grid((0,), (1.0, 2.0, 4.0, 8.0), (0.5,))
     fine = (grid((0,), (1.0, 2.0, 4.0, 6.0, 8.0), (0.5,)), factors)
     coarse = (grid((0,), (0.6, 0.8, 1.0, 1.3), (0.3, 0.5)), grid((0,), (0.3, 0.5, 0.7, 1.0), (0.3, 0.5)))
     foxp2 = "after Neural FOXP2, arXiv:2602.00945"
-    yield Method("low-rank control", foxp2, grid((4,), (1.3, 1.6, 2.0, 3.0), (0.3,)), low_rank(study))
-    yield Method("features lifted", foxp2, grid((0,), (1.0, 2.0, 4.0, 6.0, 8.0), (0.5,)), lifted(study, "reference"))
+    yield ComparedMethod("low-rank control", foxp2, grid((4,), (1.3, 1.6, 2.0, 3.0), (0.3,)), low_rank(study))
+    yield ComparedMethod(
+        "features lifted", foxp2, grid((0,), (1.0, 2.0, 4.0, 6.0, 8.0), (0.5,)), lifted(study, "reference")
+    )
     for name, prefix, tau, (pushes, levels) in (
         ("reference", "", 0.5, fine),
         ("reference-coarse", "coarse ", 0.9, coarse),
     ):
         edit = partial(features, study, name=name, tau=tau)
-        yield Method(f"{prefix}features added", "arXiv:2604.03532", pushes, edit("add"))
-        yield Method(f"{prefix}features clamped", "arXiv:2507.13410", levels, edit("clamp"), batch=16)
-        yield Method(f"{prefix}features scaled", "arXiv:2507.13410", factors, edit("scale"), batch=16)
+        yield ComparedMethod(f"{prefix}features added", "arXiv:2604.03532", pushes, edit("add"))
+        yield ComparedMethod(f"{prefix}features clamped", "arXiv:2507.13410", levels, edit("clamp"), batch=16)
+        yield ComparedMethod(f"{prefix}features scaled", "arXiv:2507.13410", factors, edit("scale"), batch=16)
 
 
 def run(config: Config, run: Run) -> None:

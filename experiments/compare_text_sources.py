@@ -4,7 +4,7 @@ The same rule on four bodies of text: two halves of one monolingual collection (
 translated news (parallel: the same sentences in every language) and the bundled everyday sentences (parallel too). For
 every pair the Jaccard index of each language's two sets. The controls: chance, which draws the second set anew in each
 layer, and the two halves of one collection, which show how far sets agree when only the sentences differ. As many
-tokens a language everywhere, those of the smallest body, cut at a document's end.
+tokens per language everywhere, those of the smallest body, cut at a document's end.
 
 Against language: an index between kinds of text near chance. For genre: one far below that of the two halves.
 """
@@ -61,7 +61,7 @@ def bodies(config: Config) -> dict[str, Texts]:
 
 
 def compare(observed: Mapping[str, Observation], config: Config) -> Iterator[dict]:
-    """A row a method, share and pair of bodies."""
+    """A row per method, share and pair of bodies."""
     generator = torch.Generator().manual_seed(config.seed)
     for method in config.methods:
         for rate in config.top_rates:
@@ -88,7 +88,7 @@ def compare(observed: Mapping[str, Observation], config: Config) -> Iterator[dic
 
 
 def draw(rows: list[dict]):
-    """The indices of the first method at its largest share: a row a pair, a column a language."""
+    """The indices of the first method at its largest share: a row per pair, a column per language."""
     rate = max(row["top_rate"] for row in rows)
     mine = [row for row in rows if (row["method"], row["top_rate"]) == (rows[0]["method"], rate)]
     jaccard, chance = (

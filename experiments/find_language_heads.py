@@ -21,7 +21,7 @@ from babelscope.figures.probes_units import Estimate, attention_map, head_harm, 
 from babelscope.files.writing import write_text
 from babelscope.probes.figure_captions import caption_of
 from babelscope.probes.units.head_ablation import HeadAblation, ablate_heads
-from babelscope.probes.units.heads import HeadRecord, HeadSelectivity, Measure, head_selectivity, record_heads
+from babelscope.probes.units.heads import HeadMeasure, HeadRecord, HeadSelectivity, head_selectivity, record_heads
 from babelscope.runs import Run, environment, run_experiment
 
 
@@ -37,7 +37,7 @@ class Config:
     """Heads to switch off for each language."""
     tokens_per_language: int = 3000
     max_tokens: int = 600
-    """Scored tokens a language in the ablation."""
+    """Scored tokens per language in the ablation."""
     draws: int = 199
     """Permutations of labels."""
     control_sets: int = 19
@@ -137,7 +137,7 @@ def draw(record: HeadRecord, chosen: HeadSelectivity, ablations: Sequence[HeadAb
             own={one.language: Estimate(one.harm[one.language], one.low, one.high) for one in ablation.languages},
             drawn={one.language: one.drawn for one in ablation.languages},
         )
-    measures: list[tuple[Measure, str]] = [
+    measures: list[tuple[HeadMeasure, str]] = [
         ("sink", "attention on the first token"),
         ("evenness", "entropy over its largest value"),
     ]

@@ -94,7 +94,7 @@ def run(config: Config, run: Run) -> None:
 
 
 def compact(config: Config, run: Run) -> Iterator[dict]:
-    """For the pages: a row a lens with means over texts, a row a lens and text, a row a target of translation."""
+    """For the pages: a row per lens with means over texts, a row per lens and text, a row per target of translation."""
     rows = run.results()
     for name in lenses_of(rows):
         mine = [row for row in rows if row.get("lens") == name]

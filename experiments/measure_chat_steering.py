@@ -257,7 +257,7 @@ def facts(model: Any, config: Config) -> dict[str, Any]:
 
 
 def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One row a line."""
+    """One row per line."""
     write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 

@@ -8,7 +8,7 @@ where to look, and a low count is no proof that a file reads well.
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -61,8 +61,8 @@ def measures() -> Iterator[tuple[str, float, list[str]]]:
     yield "source lines", lines, []
     longest = max(texts, key=lambda path: len(texts[path]))
     yield "longest file, lines", len(texts[longest]), [short(longest)]
-    for kind, node_type in (("class", ast.ClassDef), ("public function", ast.FunctionDef)):
-        twice = shared_names(trees, node_type)
+    for kind, names_of in (("class", type_names), ("public function", function_names)):
+        twice = shared_names(trees, names_of)
         yield f"{kind} names with two meanings", len(twice), [f"{n}: {', '.join(p)}" for n, p in twice.items()]
     files = shared_files(trees)
     yield "files that share a name", sum(map(len, files.values())), [f"{n}: {', '.join(p)}" for n, p in files.items()]
@@ -101,13 +101,28 @@ def short(path: Path) -> str:
     return str(path.relative_to(SOURCE))
 
 
-def shared_names(trees: Trees, kind: type[ast.ClassDef] | type[ast.FunctionDef]) -> dict[str, list[str]]:
+def type_names(node: ast.stmt) -> str:
+    """The name of a class or of another name for a type, which a reader cannot tell from a class; "" for all else."""
+    if isinstance(node, ast.ClassDef):
+        return node.name
+    if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+        return ""
+    name, is_variable = node.targets[0].id, ast.unparse(node.value).startswith("TypeVar(")
+    return "" if is_variable or name.isupper() or not name[0].isupper() else name
+
+
+def function_names(node: ast.stmt) -> str:
+    """The name of a function; "" for all else."""
+    return node.name if isinstance(node, ast.FunctionDef) else ""
+
+
+def shared_names(trees: Trees, name_of: Callable[[ast.stmt], str]) -> dict[str, list[str]]:
     """Public names of the top level that stand in two modules or more."""
     places: dict[str, list[str]] = defaultdict(list)
     for path, tree in trees.items():
-        for node in tree.body:
-            if isinstance(node, kind) and not node.name.startswith("_"):
-                places[node.name].append(short(path))
+        for name in map(name_of, tree.body):
+            if name and not name.startswith("_"):
+                places[name].append(short(path))
     return {name: paths for name, paths in sorted(places.items()) if len(paths) > 1}
 
 

@@ -7,7 +7,6 @@ demo's own number; a difference above 1e-4 nats a token, or 0.1 of success, coun
 seed: the two paths share no code but the artifacts.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from babelscope import Language, NeuronSet, Observation, load_corpus
 from babelscope.evaluation import judge_answers
 from babelscope.reference import MODEL
+from babelscope.report.results import Results, read_results
 from babelscope.runs import Run, run_experiment
 
 
@@ -43,8 +43,9 @@ class Config:
     seed: int = 0
 
 
-def opened(config: Config, results: dict) -> Any:
-    dtype = getattr(torch, results["model"]["dtype"].removeprefix("torch."))
+def opened(config: Config, results: Results) -> Any:
+    assert results.model is not None
+    dtype = getattr(torch, results.model["dtype"].removeprefix("torch."))
     return AutoModelForCausalLM.from_pretrained(config.model, dtype=dtype).eval()
 
 
@@ -58,21 +59,20 @@ def nats(model, tokenizer, lines: list[str]) -> float:
     return total
 
 
-def ablation_cell(config: Config, results: dict) -> dict:
-    model = opened(config, results)
+def ablation_cell(config: Config, results: Results) -> dict:
+    model, ablation = opened(config, results), results.ablation
+    assert ablation.documents is not None and ablation.tokens is not None
     tokenizer = AutoTokenizer.from_pretrained(config.model)
-    count = results["ablation"]["documents"][config.text_language]
-    tokens = results["ablation"]["tokens"][config.text_language]
-    lines = [d.text for d in load_corpus(config.corpus, [config.text_language], split="test")[config.text_language]][
-        :count
-    ]
+    count, tokens = int(ablation.documents[config.text_language]), ablation.tokens[config.text_language]
+    test = load_corpus(config.corpus, [config.text_language], split="test")[config.text_language]
+    lines = [document.text for document in test][:count]
     clean = nats(model, tokenizer, lines)
     with torch.no_grad():
         for layer, neuron in NeuronSet.load(Path(config.demo) / "neurons").as_dict()[Language(config.set_language)]:
             model.model.layers[layer].mlp.down_proj.weight[:, neuron] = 0
     harmed = nats(model, tokenizer, lines)
-    row, column = (results["languages"].index(tag) for tag in (config.set_language, config.text_language))
-    claimed = results["ablation"]["relative_harm"][row][column] * clean
+    row, column = (results.languages.index(tag) for tag in (config.set_language, config.text_language))
+    claimed = ablation.relative_harm[row][column] * clean
     return {
         "cell": "ablation",
         "by_hand": (harmed - clean) / tokens,
@@ -81,10 +81,11 @@ def ablation_cell(config: Config, results: dict) -> dict:
     }
 
 
-def steering_cell(config: Config, results: dict) -> dict:
-    model = opened(config, results)
+def steering_cell(config: Config, results: Results) -> dict:
+    model, steering = opened(config, results), results.steered
     tokenizer = AutoTokenizer.from_pretrained(config.model, padding_side="left")
-    layer, strength = results["steering"]["layer"], results["steering"]["strength"]
+    layer, strength = steering.layer, steering.strength
+    assert isinstance(layer, int) and isinstance(strength, float | int)
     observation = Observation.load(Path(config.demo) / "observation")
     record, place = observation["resid_out"], observation["resid_out"].layers.index(layer)
     means = record.sum[place] / observation.token_counts
@@ -107,17 +108,17 @@ def steering_cell(config: Config, results: dict) -> dict:
         out = model.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
-            max_new_tokens=results["steering"]["new_tokens"],
-            min_new_tokens=results["steering"]["new_tokens"],
+            max_new_tokens=steering.new_tokens,
+            min_new_tokens=steering.new_tokens,
             do_sample=True,
-            temperature=results["steering"]["temperature"],
+            temperature=steering.temperature,
             top_k=0,
         )
     handle.remove()
     answers = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     verdicts = judge_answers(answers, [config.target] * len(answers))
     by_hand = sum(verdict.verdict == "right" for verdict in verdicts) / len(verdicts)
-    claimed = results["steering"]["success"][config.target]
+    claimed = steering.success[config.target]
     return {
         "cell": "steering",
         "by_hand": by_hand,
@@ -128,7 +129,7 @@ def steering_cell(config: Config, results: dict) -> dict:
 
 
 def run(config: Config, run: Run) -> None:
-    results = json.loads((Path(config.demo) / "results.json").read_text())
+    results = read_results(Path(config.demo))
     cells = {"ablation": ablation_cell, "steering": steering_cell}
     run.log([cells[name](config, results) for name in config.cells])
 

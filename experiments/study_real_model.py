@@ -13,12 +13,14 @@ import random
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from babelscope import load_corpus
 from babelscope.files.writing import write_text
 from babelscope.report import write_report
+from babelscope.report.results import read_results
+from babelscope.report.results.record_json import to_json
 from babelscope.runs import Run, run_experiment
 from babelscope.study import MAIN
 
@@ -63,16 +65,18 @@ def run(config: Config, run: Run) -> None:
         earlier = said.read_text(encoding="utf-8") if said.is_file() else ""
         write_text(said, earlier + done.stderr)
         done.check_returncode()
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    log = said.read_text(encoding="utf-8")
-    results["expected_seconds"] = estimated(log)
-    results["number_format"] = [line for line in log.splitlines() if line.startswith(COMPARED)][:1]
-    results["threads"] = config.threads
-    results["flags"] = list(config.flags)
-    run.log([{"model": Path(config.model).name, "expected": results["expected_seconds"], "took": results["seconds"]}])
+    results, log = read_results(folder), said.read_text(encoding="utf-8")
+    added = {
+        "expected_seconds": estimated(log),
+        "number_format": [line for line in log.splitlines() if line.startswith(COMPARED)][:1],
+        "threads": config.threads,
+        "flags": list(config.flags),
+    }
+    run.log([{"model": Path(config.model).name, "expected": added["expected_seconds"], "took": dict(results.seconds)}])
     if config.rows:
-        results.get("steering", {}).pop("samples", None)  # The page shows them.
-        write_text(Path(config.rows), json.dumps(results, ensure_ascii=False, indent=1) + "\n")
+        if results.steering is not None:  # The page shows the samples.
+            results = replace(results, steering=replace(results.steering, samples=None))
+        write_text(Path(config.rows), json.dumps({**to_json(results), **added}, ensure_ascii=False, indent=1) + "\n")
     if config.page:
         # Prompts that are text of the corpus are not ours to hand on.
         write_report(folder, include_samples=bool(config.questions))

@@ -122,7 +122,7 @@ class Config:
     lr: float = 1e-3
     """Peak learning rate; falls to a tenth over the last fifth of the steps."""
     held_out: int = 150
-    """Scored tokens a language of the held-out text."""
+    """Scored tokens per language of the held-out text."""
     threads: int = 1
     seed: int = 0
 

@@ -178,7 +178,7 @@ def sample(config: Config, languages: tuple[str, ...], split: Any, size: int, se
 def trimmed(
     config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, languages: tuple[str, ...]
 ) -> list[dict[str, Any]]:
-    """One row for the whole, and one a language."""
+    """One row for the whole, and one per language."""
     pack = trim_vocabulary(model, tokenizer, sample(config, languages, "train", config.trim_bytes, 0))
     unseen = sample(config, languages, "valid", config.score_bytes, 0)
     cut = recut(pack, tokenizer, sample(config, languages, "valid", 40 * config.score_bytes, 0))

@@ -24,9 +24,10 @@ from family_configs import NEW, family_model
 
 from babelscope import check_family, layout_of, read_site
 from babelscope.errors import SiteError
+from babelscope.hook_names import PLAIN_MLP
 from babelscope.models import FAMILIES, Layout
 from babelscope.models.wrappers import WRAPPERS
-from babelscope.sites import NEURON_SITES, PLAIN_MLP
+from babelscope.sites import NEURON_SITES
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 HEAD = """# Model families and their sites

@@ -162,10 +162,10 @@ def test_the_site_is_built_without_a_warning(tmp_path):
 def test_the_amounts_of_how_much_text_are_those_of_the_commands():
     reading, budget = signature(run_observe).parameters, Budget()
     for line in (
-        f"{reading['tokens_per_language'].default:,} tokens a language in {reading['shards'].default} shards",
-        f"{budget.observe_tokens:,} tokens a language to observe, {budget.choose_tokens} to choose on, "
+        f"{reading['tokens_per_language'].default:,} tokens per language in {reading['shards'].default} shards",
+        f"{budget.observe_tokens:,} tokens per language to observe, {budget.choose_tokens} to choose on, "
         f"{budget.ablate_tokens} to score on",
-        f"{budget.dev_prompts} prompts a target to choose on, {budget.test_prompts} others to score on",
+        f"{budget.dev_prompts} prompts per target to choose on, {budget.test_prompts} others to score on",
         f"a share of {budget.test_prompts} answers",
     ):
         assert line in TEXTS["docs/how-much-text.md"]

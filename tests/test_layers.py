@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "babelscope"
 LEVELS = [
-    ["errors", "axes", "lazy_imports", "reference"],
+    ["errors", "axes", "hook_names", "lazy_imports", "reference"],
     ["files", "languages", "progress", "sites", "upstream", "feature_map"],
     ["corpus", "figures", "interventions", "runs"],
     ["artifacts"],
@@ -30,12 +30,12 @@ ALONE = {
     "plotly": {"figures"},
     "lingua": {"evaluation"},
     "sae_lens": {"features"},
-    "transformers": {"models", "adapters"},
 }
+"""Libraries that one part alone may import."""
 
 
 def imports(path):
-    """(module, only for types) of every import in a file, function-level ones too; transformers' types may be named."""
+    """The module of every import in a file, function-level ones and those for types too."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -71,7 +71,7 @@ def test_a_folder_says_what_it_imports(folder):
     assert "\nHere: " in said
     modules = {module for path in (SOURCE / folder).rglob("*.py") for module in imports(path)}
     others = {module.split(".")[1] for module in modules if module.startswith("babelscope.")}
-    others -= {folder, "errors", "axes", "lazy_imports"}
+    others -= {folder, "errors", "axes", "hook_names", "lazy_imports"}
     assert re.split(r",\s", said.partition("Imports: ")[2].removesuffix(".")) == (
         sorted(others) or ["nothing of the toolkit"]
     )
@@ -82,7 +82,7 @@ def test_every_folder_below_says_what_it_is_for():
         assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
-@pytest.mark.parametrize("library", ["plotly", "lingua", "sae_lens"])
+@pytest.mark.parametrize("library", ALONE)
 def test_a_library_has_its_one_importer(library):
     users = {part_of(path) for path in FILES if any(module.split(".")[0] == library for module in imports(path))}
     assert users == ALONE[library]
@@ -150,3 +150,12 @@ def test_the_reading_path_is_there_and_short():
     assert len(named) >= 10
     files = [next(root / name for root in (SOURCE, ROOT) if (root / name).is_file()) for name in named]
     assert sum(len(file.read_text().splitlines()) for file in (*files, ROOT / "README.md")) <= 2000
+
+
+def test_the_roads_to_the_three_sums_name_what_is_there():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    places = re.findall(r"`([\w/]+\.py):(\w+)`", page)
+    assert len(places) >= 10
+    for file, name in places:
+        tree = ast.parse((SOURCE / file).read_text())
+        assert name in {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}, (file, name)

@@ -29,6 +29,7 @@ MOST_LINES = 298
 MACHINES = {
     "road of text through a model": (r"\bbatch_documents\((?!$)", {"recording/walk.py"}),
     "resampler of shards": (r"torch\.randint\(n_shards", {"controls/shards.py"}),
+    "draw with replacement": (r"\.multinomial\(n|torch\.randint\(n, \(", {"controls/bootstrap_draws.py"}),
     "durable writer": (r"\bos\.fsync\(", {"files/writing.py"}),
     "format of an interrupted run": (r"\"babelscope\.state/", {"files/state_folder.py"}),
     "AdamW of whole tensors": (r"import adamw$", {"subnetworks/fused_adamw.py"}),

@@ -85,7 +85,7 @@ def output_of(model: Any, block: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def routed_planted() -> Planted:
-    """Two neurons a layer and language in the expert that its letters go to, and decoys in two other experts.
+    """Two neurons per layer and language in the expert that its letters go to, and decoys in two other experts.
 
     The decoys read and write the same: those of one expert that the router gives a small weight, those of another that
     it never chooses.

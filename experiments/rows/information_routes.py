@@ -149,7 +149,7 @@ def route_model() -> LlamaForCausalLM:
     """Two layers by hand: where ASKS stands, head 0.1 brings the FACT; where END stands, head 1.2 brings it from there.
 
     Beside the route: head 0.3 brings the FACT to ELSEWHERE, from where no head reads; head 1.0 looks from END at the
-    FACT, and writes nothing. All other queries find BOS, whose value is 0. Dimensions: one a token, then what is
+    FACT, and writes nothing. All other queries find BOS, whose value is 0. Dimensions: one per token, then what is
     brought; of a head: 0 what it carries, 2 and 3 what queries and keys meet in, which rotary positions hardly turn.
     """
     model: Any = LlamaForCausalLM(

@@ -18,7 +18,7 @@ def chat_table() -> list[str]:
     rows += [
         "",
         f"{facts['model']}, {facts['dtype']}, targets {', '.join(facts['targets'])}; layer {best['layer']}, strength "
-        f"{best['strength']:g}, chosen on other questions; {facts['tokens']} tokens a language for the direction; greedy, "
+        f"{best['strength']:g}, chosen on other questions; {facts['tokens']} tokens per language for the direction; greedy, "
         f"at most {facts['new_tokens']} tokens. Ids equal to the template's own: {ids['equal']} of {ids['of']} prompts.",
     ]
     return rows

@@ -24,6 +24,6 @@ def llama_cpp_table() -> list[str]:
         *rows,
         "",
         f"{config['gguf']}, English prompts, {config['new_tokens']} tokens each, likeliest token taken; directions from "
-        f"{config['tokens']:,} tokens a language at layer {config['layer']}, strength {config['strength']:g}; the LoRA is "
+        f"{config['tokens']:,} tokens per language at layer {config['layer']}, strength {config['strength']:g}; the LoRA is "
         f"a random change of {share(config['share'])} of the neurons. xllamacpp {packages['xllamacpp']}.",
     ]

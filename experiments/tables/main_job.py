@@ -1,92 +1,112 @@
 """Tables of the main job: ablation, steering, cost."""
 
+from math import isnan
 from statistics import mean
 
 from babelscope.controls.matched_sets import LEAST_MATCH
-from tables.measured import read, share
+from babelscope.report.results.ablation_record import Ablation, HarmInUnits
+from babelscope.report.results.selection_record import CorpusShare
+from babelscope.report.results.value_kinds import BoundedEstimate
+from tables.measured import given, read, read_results, read_study, share
+
+CONTROLS = ("layer_matched", "contribution_matched")
 
 
 def ablation_table(name: str = "demo.json") -> list[str]:
-    demo = read(name)
-    found, languages = demo["ablation"], demo["languages"]
+    demo = read_results(name)
+    ablation = demo.ablation
     rows = [
         "| set of | neurons | own text | most hurt other text | layer-matched | contribution-matched | corrected p | own text most hurt |"
     ]
     rows.append("|---|---|---|---|---|---|---|---|")
-    for k, tag in enumerate(languages):
-        own = found["relative_harm"][k][k]
-        others = [value for t, value in enumerate(found["relative_harm"][k]) if t != k]
-        drawn = [
-            sum(map(abs, found[control][tag])) / len(found[control][tag])
-            for control in ("layer_matched", "contribution_matched")
-        ]
-        low = found["specificity"][tag][1]
-        verdict = "yes" if low > 0 else ("yes, interval reaches 0" if own > max(others) else "no")
+    for k, tag in enumerate(demo.languages):
+        own_harm = ablation.relative_harm[k][k]
+        largest = max(value for t, value in enumerate(ablation.relative_harm[k]) if t != k)
+        random = [share(mean_harm(ablation, control, tag), 2) for control in CONTROLS]
+        verdict = "yes" if is_specific(ablation, tag) else ("yes, interval reaches 0" if own_harm > largest else "no")
         rows.append(
-            f"| {tag} | {demo['neurons'][tag]} | {share(own, 2)} | {share(max(others), 2)} | {share(drawn[0], 2)} "
-            f"| {share(drawn[1], 2)} | {said_p(found, tag)} | {verdict} |"
+            f"| {tag} | {demo.neurons[tag]} | {share(own_harm, 2)} | {share(largest, 2)} | {' | '.join(random)} "
+            f"| {p_cell(ablation, tag)} | {verdict} |"
         )
     return rows
 
 
-def corrected_p(found: dict, tag: str) -> float | None:
+def mean_harm(ablation: Ablation, control: str, tag: str) -> float:
+    """Mean absolute harm of one language's random sets."""
+    harms = given(
+        {"layer_matched": ablation.layer_matched, "contribution_matched": ablation.contribution_matched}[control][tag]
+    )
+    return sum(map(abs, harms)) / len(harms)
+
+
+def is_specific(ablation: Ablation, tag: str) -> bool:
+    """Whether the own text is hurt most, with the interval above zero."""
+    return given(given(ablation.specificity)[tag]).low > 0
+
+
+def corrected_p(ablation: Ablation, tag: str) -> float | None:
     """The larger p of the two controls, corrected over languages; None where one of them is not matched."""
-    if found["achieved_contribution"][tag] < LEAST_MATCH:
+    if given(ablation.achieved_contribution)[tag] < LEAST_MATCH:
         return None
-    return max(found["p_adjusted"][control][tag] for control in ("layer_matched", "contribution_matched"))
+    adjusted = given(ablation.p_adjusted)
+    return max(given(adjusted.layer_matched)[tag], given(adjusted.contribution_matched)[tag])
 
 
-def said_p(found: dict, tag: str) -> str:
-    p = corrected_p(found, tag)
-    return f"unmatched ({share(found['achieved_contribution'][tag], 0)})" if p is None else f"{p:.2f}"
+def p_cell(ablation: Ablation, tag: str) -> str:
+    p = corrected_p(ablation, tag)
+    return f"unmatched ({share(given(ablation.achieved_contribution)[tag], 0)})" if p is None else f"{p:.2f}"
 
 
 def steering_table(name: str = "demo.json") -> list[str]:
-    found = read(name)["steering"]
-    names = ["success", "native", "unsteered", "random", "other_language", "neuron_arithmetic"]
+    steering = read_results(name).steered
+    columns = (
+        steering.success, steering.native, steering.unsteered, steering.random, steering.other_language,
+        steering.neuron_arithmetic,
+    )  # fmt: skip
     rows = [
         "| target | steered | native ceiling | unsteered | random direction | other language | neuron arithmetic | perplexity ratio | distinct-4 ratio |"
     ]
     rows.append("|---|" + "---|" * 8)
-    for tag in found["success"]:
-        cells = " | ".join(share(found[name].get(tag), 0) for name in names)
-        rows.append(f"| {tag} | {cells} | {found['perplexity_ratio'][tag]:.2f} | {found['distinct4_ratio'][tag]:.2f} |")
-    macro = found["macro"]
-    keys = ["steered", "native", "unsteered", "random", "other_language", "neuron_arithmetic"]
-    cells = " | ".join(
-        f"{share(macro[key][0], 0)} ({share(macro[key][1], 0)}–{share(macro[key][2], 0)})" for key in keys
-    )
-    distinct = sum(found["distinct4_ratio"].values()) / len(found["distinct4_ratio"])
-    rows.append(f"| macro (95 %) | {cells} | {found['geometric_mean_perplexity_ratio']:.2f} | {distinct:.2f} |")
+    for tag in steering.success:
+        cells = " | ".join(share(given(column).get(tag), 0) for column in columns)
+        rows.append(f"| {tag} | {cells} | {steering.perplexity_ratio[tag]:.2f} | {steering.distinct4_ratio[tag]:.2f} |")
+    names = ["steered", "native", "unsteered", "random", "other_language", "neuron_arithmetic"]
+    cells = " | ".join(bounded(given(steering.macro)[name]) for name in names)
+    distinct = sum(steering.distinct4_ratio.values()) / len(steering.distinct4_ratio)
+    rows.append(f"| macro (95 %) | {cells} | {given(steering.geometric_mean_perplexity_ratio):.2f} | {distinct:.2f} |")
     return rows
+
+
+def bounded(estimate: BoundedEstimate | None) -> str:
+    """A share with its interval."""
+    value, low, high = given(estimate)
+    return f"{share(value, 0)} ({share(low, 0)}–{share(high, 0)})"
 
 
 def study_lines(name: str) -> list[str]:
     """What a study of a real model was, what it took, and in how many languages its main claims hold."""
-    study = read(name)
-    model, ablation, steering, macro = study["model"], study["ablation"], study["steering"], study["steering"]["macro"]
-    stages = [stage for stage in study["expected_seconds"] if stage in study["seconds"]]
-    took, expected = (sum(study[key][stage] for stage in stages) for key in ("seconds", "expected_seconds"))
-    scored = {
-        what: f"{share(macro[what][0], 0)} ({share(macro[what][1], 0)}–{share(macro[what][2], 0)})"
-        for what in ("steered", "native", "unsteered", "random", "other_language")
-    }
-    chosen = f"layer {steering['layer']}, strength {steering['strength']}"
+    study, expected_seconds, number_format, threads = read_study(name)
+    model, ablation, steering = given(study.model), study.ablation, study.steered
+    stages = [stage for stage in expected_seconds if stage in study.seconds]
+    took, expected = (sum(seconds[stage] for stage in stages) for seconds in (study.seconds, expected_seconds))
+    scored = {name: bounded(estimate) for name, estimate in given(steering.macro).items()}
+    exclusive = given(given(ablation.parts).exclusive)
+    chosen = f"layer {steering.layer}, strength {steering.strength}"
     return [
         f"{model['parameters'] / 1e6:.0f}M parameters, {model['layers']} layers, in {model['dtype'].removeprefix('torch.')}; "
-        f"{study['identification']['method']} at top_rate {study['top_rate']}. The stages took {took / 60:.0f} min on "
-        f"{study['threads']} thread{'s' * (study['threads'] > 1)} beside other work, where {expected / 60:.0f} min were said before; memory reached "
-        f"{max(study['environment']['peak_mib'].values()):,} MiB. Sets paired with texts at random: "
-        f"p = {ablation['pairing_p']:.4f}. Right answers at {chosen}{', the edge of the grid' if steering['edge'] else ''}: "
+        f"{given(study.identification)['method']} at top_rate {study.top_rate}. The stages took {took / 60:.0f} min on "
+        f"{threads} thread{'s' * (threads > 1)} beside other work, where {expected / 60:.0f} min were said before; memory reached "
+        f"{max(study.environment['peak_mib'].values()):,} MiB. Sets paired with texts at random: "
+        f"p = {ablation.pairing_p:.4f}. Right answers at {chosen}{', the edge of the grid' if steering.edge else ''}: "
         f"steered {scored['steered']}, native {scored['native']}, unsteered {scored['unsteered']}, random direction "
         f"{scored['random']}, other language {scored['other_language']}.",
         "",
         "| own text hurt most, interval above zero | " + " | ".join(UNIT_NAMES.values()) + " |",
         "|---|---|---|---|",
-        f"| whole set | {' | '.join(most_hurt(ablation, unit) for unit in UNIT_NAMES)} |",
-        f"| neurons of that language alone | {' | '.join(most_hurt(ablation['parts']['exclusive'], unit) for unit in UNIT_NAMES)} |",
+        f"| whole set | {' | '.join(most_hurt(ablation.by_unit, unit) for unit in UNIT_NAMES)} |",
+        f"| neurons of that language alone | {' | '.join(most_hurt(exclusive.by_unit, unit) for unit in UNIT_NAMES)} |",
         "",
-        *(f"{line}." for line in study["number_format"]),
+        *(f"{line}." for line in number_format),
     ]
 
 
@@ -101,14 +121,16 @@ def real_summary() -> list[str]:
     """A sentence a real model: steering beside its controls, and whose text a language's neurons hurt."""
     sentences = []
     for name, title in REAL_STUDIES.items():
-        study = read(f"study-{name}.json")
-        macro, ablation = study["steering"]["macro"], study["ablation"]
-        scored = {key: share(macro[key][0], 0) for key in ("steered", "native", "unsteered", "random")}
+        study = read_results(f"study-{name}.json")
+        macro, ablation = given(study.steered.macro), study.ablation
+        scored = {name: share(given(estimate).estimate, 0) for name, estimate in macro.items()}
+        _, low, high = given(macro["steered"])
+        exclusive = given(given(ablation.parts).exclusive)
         sentences.append(
-            f"In [{title}](docs/gallery/{name}.html), {len(study['languages'])} languages: {scored['steered']} of the steered answers "
-            f"are right ({share(macro['steered'][1], 0)}–{share(macro['steered'][2], 0)}; native text {scored['native']}, unsteered "
+            f"In [{title}](docs/gallery/{name}.html), {len(study.languages)} languages: {scored['steered']} of the steered answers "
+            f"are right ({share(low, 0)}–{share(high, 0)}; native text {scored['native']}, unsteered "
             f"{scored['unsteered']}, random directions {scored['random']}); the neurons of one language alone hurt its own text most "
-            f"in {most_hurt(ablation['parts']['exclusive'], 'relative')}, whole sets in {most_hurt(ablation, 'relative')}."
+            f"in {most_hurt(exclusive.by_unit, 'relative')}, whole sets in {most_hurt(ablation.by_unit, 'relative')}."
         )
     return [" ".join(sentences)]
 
@@ -116,10 +138,12 @@ def real_summary() -> list[str]:
 UNIT_NAMES = {"relative": "of the loss", "nats_per_token": "nats per token", "bits_per_byte": "bits per byte"}
 
 
-def most_hurt(found: dict, unit: str) -> str:
+def most_hurt(by_unit: HarmInUnits | None, unit: str) -> str:
     """Languages whose own text is hurt more than any other, with the interval above zero, of those with a set."""
-    lows = [low for _, low, _ in found["by_unit"][unit]["specificity"].values()]
-    return f"{sum(low is not None and low > 0 for low in lows)} of {len(lows)}"
+    units = given(by_unit)
+    harm = {"relative": units.relative, "nats_per_token": units.nats_per_token, "bits_per_byte": units.bits_per_byte}
+    leads = given(given(harm[unit]).specificity).values()
+    return f"{sum(lead is not None and lead.low > 0 for lead in leads)} of {len(leads)}"
 
 
 def cost_table() -> list[str]:
@@ -139,26 +163,20 @@ def cost_table() -> list[str]:
 
 def summary_lines() -> list[str]:
     """The ablation of the demo in three sentences."""
-    demo = read("demo.json")
-    found = demo["ablation"]
-    twelve = demo["languages"]
-    columns = [demo["languages"].index(tag) for tag in twelve]
-    own = [found["relative_harm"][k][k] for k in columns]
-    drawn = {
-        name: [sum(map(abs, found[name][tag])) / len(found[name][tag]) for tag in twelve]
-        for name in ("layer_matched", "contribution_matched")
-    }
-    sure = sum(found["specificity"][tag][1] > 0 and demo["neurons"][tag] >= 5 for tag in twelve)
-    ratios = {name: sum(own) / sum(values) for name, values in drawn.items()}
-    tested = [p for tag in twelve if (p := corrected_p(found, tag)) is not None]
+    demo = read_results("demo.json")
+    ablation, tags = demo.ablation, demo.languages
+    own_harm = sum(ablation.relative_harm[k][k] for k in range(len(tags)))
+    ratios = {control: own_harm / sum(mean_harm(ablation, control, tag) for tag in tags) for control in CONTROLS}
+    sure = sum(is_specific(ablation, tag) and demo.neurons[tag] >= 5 for tag in tags)
+    tested = [p for tag in tags if (p := corrected_p(ablation, tag)) is not None]
     small = sum(p <= 0.05 + 1e-9 for p in tested)
     return [
         f"Of the twelve main languages, the own text is hurt most, with the interval above zero, in {sure} "
-        f"({sum(found['own_hurt_most'][tag] for tag in twelve)} without asking for the interval); sets paired with texts at random: p = {found['pairing_p']:.4f}. Mean own harm is "
+        f"({sum(given(ablation.own_hurt_most)[tag] for tag in tags)} without asking for the interval); sets paired with texts at random: p = {ablation.pairing_p:.4f}. Mean own harm is "
         f"{ratios['layer_matched']:.1f} times the mean absolute harm of layer-matched sets and "
         f"{ratios['contribution_matched']:.1f} times that of contribution-matched ones, which says that the neurons matter, not that they are of a language; corrected "
-        f"p ≤ .05 against both in {small} of {len(tested)}; in the other {len(twelve) - len(tested)} no random set reaches the contribution. "
-        f"{demo['identification']['method']} at top_rate {demo['top_rate']} was chosen on validation text among two methods and four rates. The demo took {demo['seconds']['total']:.0f} s."
+        f"p ≤ .05 against both in {small} of {len(tested)}; in the other {len(tags) - len(tested)} no random set reaches the contribution. "
+        f"{given(demo.identification)['method']} at top_rate {demo.top_rate} was chosen on validation text among two methods and four rates. The demo took {demo.seconds['total']:.0f} s."
     ]
 
 
@@ -204,20 +222,20 @@ def amounts_table() -> list[str]:
     """How far sets of less text agree with those of all of it, in the bundled model and in Gemma."""
     columns, names = [], []
     for name, model in (("demo.json", "bundled model"), ("study-gemma-3-270m.json", "Gemma 3 270M")):
-        by_share: dict[float, list[dict]] = {}
-        study = read(name)
-        names.append(f"{model}, of {study['budget']['observe_tokens']:,} tokens a language | by chance")
-        for row in study["controls"]["corpus_size"]:
-            by_share.setdefault(row["share"], []).append(row)
+        by_share: dict[float, list[CorpusShare]] = {}
+        study = read_results(name)
+        names.append(f"{model}, of {given(study.budget)['observe_tokens']:,} tokens per language | by chance")
+        for row in given(study.controlled.corpus_size):
+            by_share.setdefault(row.share, []).append(row)
         columns.append(by_share)
     table = [f"| part of the text | {' | '.join(names)} |", "|---|---|---|---|---|"]
     for part in sorted(columns[0]):
         cells = []
         for by_share in columns:
-            agreement = [row["jaccard"] for row in by_share[part] if row["jaccard"] is not None]
+            agreement = [row.jaccard for row in by_share[part] if not isnan(row.jaccard)]
             cells += [
                 f"{mean(agreement):.2f} ({min(agreement):.2f})",
-                f"{mean(row['chance'] for row in by_share[part]):.3f}",
+                f"{mean(given(row.chance) for row in by_share[part]):.3f}",
             ]
         table.append(f"| {100 * part:.3g} % | {' | '.join(cells)} |")
     return table

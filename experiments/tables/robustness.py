@@ -103,7 +103,7 @@ def long_runs_lines() -> list[str]:
     lines = [
         f"- {contexts['n']} steering contexts on one model: {contexts['hooks']} hooks and {contexts['more_attributes']} "
         f"attributes left, memory {contexts['more_kib'] / 1024:+.1f} MiB after the first tenth.",
-        f"- A pass over {text['tokens']} tokens a language took {text['kib'] / 1024:.0f} MiB above what was there before, over "
+        f"- A pass over {text['tokens']} tokens per language took {text['kib'] / 1024:.0f} MiB above what was there before, over "
         f"ten times as many {text['ten_times_kib'] / 1024:.0f} MiB.",
     ]
     for row in (row for row in rows if row.get("check") == "threads"):

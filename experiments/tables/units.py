@@ -27,7 +27,7 @@ def heads_table() -> list[str]:
 
 
 def drawing_table() -> list[str]:
-    """Tokens drawn by one random number a row, by processor time, beside one an entry."""
+    """Tokens drawn by one random number per row, by processor time, beside one per entry."""
     rows = ["| entries | times faster | µs a row | p of the fit to the probabilities |", "|---|---|---|---|"]
     for row in read("drawing.jsonl")[1:]:
         rows.append(f"| {row['entries']:,} | {faster(row)} | {row['us_per_row']:.0f} | {row['p_of_fit']:.2f} |")

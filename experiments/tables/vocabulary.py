@@ -39,7 +39,7 @@ def trims_summary() -> list[str]:
     risen = [row["language"] for row in parts if row["bits_per_byte"][1] - row["bits_per_byte"][0] > 0.002]
     return [
         f"Gemma 3 270M, trimmed to the tokens of {config['trim_bytes']:,} bytes at most of each language; unseen text: "
-        f"{config['score_bytes']:,} bytes a language for bits per byte, {40 * config['score_bytes']:,} for tokens cut "
+        f"{config['score_bytes']:,} bytes per language for bits per byte, {40 * config['score_bytes']:,} for tokens cut "
         f"otherwise. Of {most} languages {len(risen)} pay more than .002 bits per byte ({', '.join(risen)}): tokens that "
         "the counted text lacks are cut into smaller ones there."
     ]

@@ -86,7 +86,7 @@ def test_steer_shows_plain_and_steered_answers_to_messages(capsys, folder, caplo
         == set(result["answers"][0]["steered"])
     )
     assert any(row["plain"]["text"] != row["steered"]["text"] for row in result["answers"])
-    assert "asked.jsonl: 3 prompts, one a row" in caplog.text
+    assert "asked.jsonl: 3 prompts, one per row" in caplog.text
 
 
 def test_a_person_reads_the_answers_with_their_languages(capsys, folder):
@@ -137,7 +137,7 @@ def test_lines_are_split_at_line_ends_alone_and_counted(capsys, folder, caplog):
     file.write_bytes("one\u2028still one\r\ntwo\x85\x0c\n".encode())
     code, result, err = call(capsys, "steer", folder / "model", folder / "dir", file, "--new-tokens", 2)
     assert code == 0 and [row["prompt"] for row in result["answers"]] == ["one\u2028still one", "two\x85\x0c"]
-    assert "prompts.txt: 2 prompts, one a line" in caplog.text
+    assert "prompts.txt: 2 prompts, one per line" in caplog.text
 
 
 def test_what_can_not_be_asked_is_one_line(capsys, folder):

@@ -210,5 +210,5 @@ def test_every_file_of_prompts_says_how_many_were_read(tmp_path, caplog):
     assert len(prompts_of(str(tmp_path / "set"), "clas", Language("fi"), ())) == 2
     assert len(prompts_of(str(tmp_path / "lines.txt"), "lines", Language("fi"), ())) == 3
     assert read_lines(tmp_path / "lines.txt", "references")[2] == "three"
-    for said in ("set: 2 prompts", "lines.txt: 3 prompts, one a line", "lines.txt: 3 references, one a line"):
+    for said in ("set: 2 prompts", "lines.txt: 3 prompts, one per line", "lines.txt: 3 references, one per line"):
         assert said in caplog.text

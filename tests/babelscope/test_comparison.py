@@ -13,8 +13,8 @@ from babelscope.languages import Language
 from babelscope.runs import Run
 from babelscope.steering.sweeps.comparison import (
     NATIVE,
+    ComparedMethod,
     Comparison,
-    Method,
     Setting,
     choose_row,
     compare_methods,
@@ -44,7 +44,10 @@ def two_methods(comparison):
         direction = mean_direction(obs, target=target, source=source, layer=setting.layer)
         return [direction.add(setting.strength, "raw", schedule=setting.fade)]
 
-    return [Method(NATIVE, "ceiling", [Setting(0, 0.0)]), Method("mean", "by hand", grid((0, 1), (3.0,)), push)]
+    return [
+        ComparedMethod(NATIVE, "ceiling", [Setting(0, 0.0)]),
+        ComparedMethod("mean", "by hand", grid((0, 1), (3.0,)), push),
+    ]
 
 
 def test_a_stopped_run_goes_on_and_measures_no_row_twice(comparison, tmp_path):

@@ -612,7 +612,7 @@ def test_rare_units_are_not_tested():
 
 
 def hand_sets():
-    """en: layer 0 {0 1 2}, layer 1 {0 1}; fi: layer 0 {1 2 3 4}, layer 1 {}; ru: nothing; 10 neurons a layer."""
+    """en: layer 0 {0 1 2}, layer 1 {0 1}; fi: layer 0 {1 2 3 4}, layer 1 {}; ru: nothing; 10 neurons per layer."""
     mask = torch.zeros(3, 2, 10, dtype=torch.bool)
     mask[0, 0, :3] = mask[0, 1, :2] = mask[1, 0, 1:5] = True
     return sets_of(mask)

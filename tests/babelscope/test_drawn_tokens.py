@@ -1,4 +1,4 @@
-"""Tokens of a large vocabulary are drawn by one random number a row, and by their probabilities."""
+"""Tokens of a large vocabulary are drawn by one random number per row, and by their probabilities."""
 
 import numpy as np
 import pytest

@@ -97,7 +97,7 @@ def test_an_element_delta_comes_back_bit_for_bit(tmp_path):
     after = ElementDelta.load(path)
     assert after.digest == before.digest and after.parameters == before.parameters
     assert list(after.elements) == sorted(before.elements) and after.languages == ("eu",)
-    # Four bytes a value and four an index; the header names two tensors a parameter.
+    # Four bytes per value and four an index; the header names two tensors a parameter.
     rest = (path / "tensors.safetensors").stat().st_size - 8 * before.n_values
     assert 0 <= rest < 200 * len(before.elements)
 

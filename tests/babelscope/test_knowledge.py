@@ -164,7 +164,7 @@ def test_precision_is_counted_by_hand():
     assert knowledge.mean_rank("fi") == pytest.approx(0.5)
     rows = knowledge.rows()
     assert [(row.language, row.claim) for row in rows[:2]] == [("en", "P@1, all relations"), ("en", "P@1, r")]
-    with pytest.raises(MeasurementError, match="no fact was asked in de"):
+    with pytest.raises(LanguageError, match="no fact was asked in .de"):
         knowledge.precision("de")
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from babelscope import Language
 from babelscope.errors import LanguageError
-from babelscope.languages import parse_languages
+from babelscope.languages import language_index, parse_languages
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,10 @@ def test_a_language_has_its_name_in_english():
         "Chinese (Traditional)",
         "Portuguese (Brazil)",
     ]
+
+
+def test_a_language_that_is_not_among_others_is_named_with_them():
+    tags = parse_languages(["en", "fi"])
+    assert language_index("fi", tags, "nothing in {tag}") == 1
+    with pytest.raises(LanguageError, match="nothing in 'ru'; expected one of en, fi; name one of them"):
+        language_index("ru", tags, "nothing in {tag}")

@@ -1,4 +1,4 @@
-"""MEXA as one number a language, against the authors' loops in numpy, and what it predicts of a task."""
+"""MEXA as one number per language, against the authors' loops in numpy, and what it predicts of a task."""
 
 import json
 

@@ -16,7 +16,7 @@ from babelscope.errors import MeasurementError, PrerequisiteError, SiteError, St
 from babelscope.languages import Language
 from babelscope.models.modes import eval_mode
 from babelscope.steering.columns import Columns
-from babelscope.steering.step import ReadyOperation
+from babelscope.steering.ready_operation import ReadyOperation
 from babelscope.steering.sweeps import Decoding, Prompt, generate_answers, steered_tokens
 from babelscope.upstream.forward import ForwardInputs
 

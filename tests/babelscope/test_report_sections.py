@@ -59,7 +59,7 @@ def test_a_table_of_a_matrix_has_a_row_per_language():
 def test_seeds_and_tokens_are_those_of_the_run_or_said_to_be_missing(full, least):
     assert seed_of(full, "overlap") == str(example()["seeds"]["overlap"])
     assert seed_of(least, "overlap") == UNRECORDED and tokens_said(least) == f"tokens {UNRECORDED}"
-    assert re.search(r"\d.* tokens a language", tokens_said(full))
+    assert re.search(r"\d.* tokens per language", tokens_said(full))
 
 
 @pytest.mark.parametrize(

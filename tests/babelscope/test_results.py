@@ -170,7 +170,7 @@ class Walk:
     length: ByLanguage[Measure | None] | None = None
     """By language. Unit: km."""
     square: LanguageSquare | None = None
-    """A row a language."""
+    """A row per language."""
     way: Tag | BoundedEstimate | None = None
     """A tag, or an estimate."""
     dog: Annotated[str | None, Mark.NULL_IS_WRITTEN] = None

@@ -417,7 +417,7 @@ def test_a_study_that_must_fit_into_minutes_has_smaller_amounts_and_keeps_them_w
     asked = replace(TINY, choose_tokens=400, ablate_tokens=400, part_tokens=0, dev_prompts=2)
     places = (str(own / "model"), str(own / "corpus"), own / "out")
     settings = {"budget": asked, "steering": False, "minutes": 1.8}
-    # The text has some 180 tokens a language, so that cuts above that change nothing.
+    # The text has some 180 tokens per language, so that cuts above that change nothing.
     run_study(*places, **settings)
     plan = json.loads((own / "out" / "plan.json").read_text())["budget"]
     assert plan["dev_prompts"] == 2 and plan["draws"] == asked.draws, "small amounts and draws stay as they are"

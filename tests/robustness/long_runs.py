@@ -85,7 +85,7 @@ def many_contexts(contexts: int) -> dict[str, Any]:
 
 
 def _peak_of_observing(tokens: int) -> int:
-    """Peak memory of a process that observes so many tokens a language, above what it had before."""
+    """Peak memory of a process that observes so many tokens per language, above what it had before."""
     torch.set_num_threads(1)
     lines = (f"the cat {n % 97} sat on mat {n % 89} and the dog {n % 83} slept there" for n in range(tokens // 8))
     texts = {"en": list(lines), "fi": [f"kissa {n} istui matolla" for n in range(tokens // 4)]}

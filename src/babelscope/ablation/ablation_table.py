@@ -11,6 +11,7 @@ import torch
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import pairing_p, percentile_interval, rank_p, step_down_p
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.errors import MeasurementError
 from babelscope.evaluation import Losses
 from babelscope.languages import Language
@@ -43,7 +44,7 @@ class AblationTable:
     texts: tuple[Language, ...]
     """Columns: whose text is read."""
     base: tuple[Losses, ...]
-    """Losses of the untouched model, one a column."""
+    """Losses of the untouched model, one per column."""
     delta: tuple[tuple[Float64[Tensor, " _"], ...], ...]
     """Harm in nats of each document, by row and column; languages may have different numbers of documents."""
     draws: Mapping[str, Mapping[Language, Float64[Tensor, "draw _"]]]
@@ -128,7 +129,7 @@ class AblationTable:
             key = n if len(set(counts)) == 1 else (column, n)
             if key not in made:
                 rng = np.random.default_rng((self.seed, column))
-                made[key] = torch.from_numpy(rng.multinomial(n, np.full(n, 1 / n), size=self.resamples)).double()
+                made[key] = torch.from_numpy(draw_counts(n, self.resamples, rng)).double()
             weights.append(made[key])
         return weights
 

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.ablation.ablation_table import AblationTable
-from babelscope.ablation.observation_check import CONTROLS, Control, check_observation, sites_taken
+from babelscope.ablation.observation_check import CONTROLS, MatchedControl, check_observation, sites_taken
 from babelscope.ablation.switch_off import switched_off
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.axes import Float64, Tensor
@@ -47,7 +47,7 @@ class ScoredText:
         max_tokens: int | None = None,
         max_length: int = 512,
     ) -> "ScoredText":
-        """Tokenize the text and score it; max_tokens: scored tokens a language at most, whole documents."""
+        """Tokenize the text and score it; max_tokens: scored tokens per language at most, whole documents."""
         layout, corpus = layout_of(model), as_corpus(texts)
         held = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)
         return cls(layout, corpus, tuple(held), tuple(document_losses(layout, part) for part in held))
@@ -66,7 +66,7 @@ def ablation_matrix(
     sets: NeuronSet,
     texts: Texts | ScoredText,
     *,
-    controls: Sequence[Control] = CONTROLS,
+    controls: Sequence[MatchedControl] = CONTROLS,
     draws: int = 19,
     to: Literal["zero", "mean"] = "zero",
     observation: Observation | None = None,
@@ -86,7 +86,7 @@ def ablation_matrix(
     would switch a neuron on that fires in one script alone, wherever another script is read.
     observation: where contributions (mlp_inner) and means come from; None observes the same texts for them.
     barred: sets whose neurons no control is drawn from either, such as those that `sets` are parts of.
-    max_tokens: scored tokens a language at most, whole documents.
+    max_tokens: scored tokens per language at most, whole documents.
     Raises SelectionError if every set is empty, ArtifactError if sets or observation are of another model; what else
     an observation may lack: see `check_observation`, which is asked before any text is read.
     """
@@ -158,7 +158,7 @@ def mean_values(
 def draw_controls(
     sets: NeuronSet,
     observation: Observation | None,
-    controls: Sequence[Control],
+    controls: Sequence[MatchedControl],
     draws: int,
     seed: int,
     barred: NeuronSet | None = None,

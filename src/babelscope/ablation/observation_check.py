@@ -6,11 +6,11 @@ from typing import Literal
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.errors import SiteError
 
-Control = Literal["layer_matched", "contribution_matched"]
-CONTROLS: tuple[Control, ...] = ("layer_matched", "contribution_matched")
+MatchedControl = Literal["layer_matched", "contribution_matched"]
+CONTROLS: tuple[MatchedControl, ...] = ("layer_matched", "contribution_matched")
 
 
-def sites_taken(sets: NeuronSet, controls: Sequence[Control], to: str) -> list[str]:
+def sites_taken(sets: NeuronSet, controls: Sequence[MatchedControl], to: str) -> list[str]:
     """The sites that are read of an Observation: for the controls' contributions, and for means of the neurons."""
     taken = (("mlp_inner", "contribution_matched" in controls), (sets.at, to == "mean"))
     return list(dict.fromkeys(site for site, used in taken if used))
@@ -21,7 +21,7 @@ def check_observation(
     sets: NeuronSet,
     languages: Sequence[str],
     *,
-    controls: Sequence[Control] = CONTROLS,
+    controls: Sequence[MatchedControl] = CONTROLS,
     to: str = "zero",
 ) -> None:
     """Refuse an Observation that lacks something the ablation of these sets takes from it.

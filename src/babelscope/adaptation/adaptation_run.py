@@ -33,7 +33,8 @@ from babelscope.subnetworks import (
     Training,
     train,
 )
-from babelscope.subnetworks.forms import Form, Recompute
+from babelscope.subnetworks.forms import Form
+from babelscope.subnetworks.frozen_mlp import Recompute
 from babelscope.subnetworks.row_steering import RowSteering
 
 

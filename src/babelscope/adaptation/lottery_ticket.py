@@ -13,7 +13,7 @@ from babelscope.models import Layout
 from babelscope.subnetworks import ContrastSteps, Dense, LearningRate, Plan, Training, lottery_ticket_mask, train
 from babelscope.subnetworks.row_steering import RowSteering
 
-Candidates = Literal["matrices", "vectors", "embeddings"]
+CandidateWeights = Literal["matrices", "vectors", "embeddings"]
 """matrices of the layers; vectors: biases and the gains of norms; embeddings: the input and output tables."""
 
 
@@ -38,7 +38,7 @@ class LotteryTicket:
     """Times the mean |value − base| over all parameters, in nats, added to the loss of the dense phases."""
     sparse_l1: float = 0.0
     """The same of the sparse phases."""
-    candidates: tuple[Candidates, ...] = ("matrices",)
+    candidates: tuple[CandidateWeights, ...] = ("matrices",)
     """What may be chosen."""
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class LotteryTicket:
             raise SelectionError("no candidates came; expected matrices, vectors or embeddings; name some")
 
 
-def ticket_names(layout: Layout, candidates: tuple[Candidates, ...] = ("matrices",)) -> tuple[str, ...]:
+def ticket_names(layout: Layout, candidates: tuple[CandidateWeights, ...] = ("matrices",)) -> tuple[str, ...]:
     """The parameters that lottery-ticket tuning may choose values of, in the order of the model; a tied one once.
 
     Raises SelectionError where the model has none of them.
@@ -62,7 +62,7 @@ def ticket_names(layout: Layout, candidates: tuple[Candidates, ...] = ("matrices
     modules = [head, *(module for module in model.modules() if isinstance(module, torch.nn.Embedding))]
     tables = {weight.data_ptr() for module in modules for weight in module.parameters()}
 
-    def kind(weight: Tensor) -> Candidates:
+    def kind(weight: Tensor) -> CandidateWeights:
         if weight.data_ptr() in tables:
             return "embeddings"
         return "matrices" if weight.ndim > 1 else "vectors"

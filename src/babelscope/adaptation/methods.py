@@ -14,7 +14,8 @@ from babelscope.controls import layer_matched
 from babelscope.errors import ArtifactError, PrerequisiteError, SelectionError, SiteError
 from babelscope.models import Layout
 from babelscope.subnetworks import RATE, Bank, Dense, Student, Subnetwork, ffn_names, parameter_names
-from babelscope.subnetworks.forms import Form, Recompute
+from babelscope.subnetworks.forms import Form
+from babelscope.subnetworks.frozen_mlp import Recompute
 
 Method = Literal[
     "subnetwork", "random", "full", "ffn", "lora", "lora-attention", "shira", "lt-sft", "ssu", "sparse-forward"

@@ -30,7 +30,8 @@ from babelscope.subnetworks import (
     train,
 )
 from babelscope.subnetworks.flow import check_reachable, check_untouched
-from babelscope.subnetworks.forms import Form, Recompute
+from babelscope.subnetworks.forms import Form
+from babelscope.subnetworks.frozen_mlp import Recompute
 from babelscope.subnetworks.training import fingerprint, result_facts
 from babelscope.subnetworks.training_plan import plan_json
 from babelscope.vocabulary import VocabularyPack

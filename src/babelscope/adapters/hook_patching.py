@@ -9,11 +9,11 @@ from babelscope.adapters.transformer_lens import hook_name
 from babelscope.axes import Float, Int, Tensor
 from babelscope.models import Edit, eval_mode
 from babelscope.models.plain import CausalModel
-from babelscope.probes.circuits.patching import Forward
+from babelscope.probes.circuits.patching import EditedForward
 from babelscope.sites import Site
 
 
-def lens_forward(bridge: Any, model: CausalModel) -> Forward:
+def lens_forward(bridge: Any, model: CausalModel) -> EditedForward:
     """Passes through a TransformerLens bridge, for `patch_effects(…, forward=lens_forward(bridge, model))`.
 
     bridge: from `TransformerBridge.boot_transformers`, without compatibility mode, which shifts the logits.

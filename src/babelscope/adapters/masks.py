@@ -21,7 +21,7 @@ def import_mask(
 
     languages: required, in the file's order: the file names none, and one whose last languages are empty is shorter
     than its list, which is refused rather than guessed at.
-    n_neurons: neurons a layer of the model it was made for.
+    n_neurons: neurons per layer of the model it was made for.
     Only tensors and lists are read (`weights_only=True`); anything else in the file is refused.
     Raises ArtifactError for another form, another number of languages, or an index out of range.
     """

@@ -15,7 +15,7 @@ from babelscope.errors import SiteError
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
-from babelscope.steering import Steering
+from babelscope.steering import Operations
 from babelscope.steering.single import changes_of_pass
 
 Hook = tuple[str, Callable[..., Tensor]]
@@ -37,7 +37,7 @@ def hook_name(model: CausalModel, site: Site) -> str:
 
 def steering_hooks(
     model: CausalModel,
-    operations: Steering,
+    operations: Operations,
     input_ids: Int[Tensor, "batch token"],
     *,
     attention_mask: Int[Tensor, "batch token"] | None = None,

@@ -12,7 +12,7 @@ from babelscope.artifacts.gate import Condition, Gate, Pool, Schedule
 from babelscope.artifacts.hub import HubArtifact
 from babelscope.artifacts.identity import Origin
 from babelscope.artifacts.json_entries import as_list, as_number, as_whole
-from babelscope.artifacts.operation import Operation, Unit
+from babelscope.artifacts.operation import Operation, VectorUnit
 from babelscope.artifacts.recipe import SteeringRecipe
 from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
@@ -100,7 +100,7 @@ class Direction(HubArtifact):
     def add(
         self,
         strength: float | int = 0.5,
-        unit: Unit = "relative",
+        unit: VectorUnit = "relative",
         *,
         gate: Gate = _ALWAYS,
         schedule: Schedule = _STEADY,
@@ -144,7 +144,7 @@ class Direction(HubArtifact):
     def recipe(
         self,
         strength: float | int = 0.5,
-        unit: Unit = "relative",
+        unit: VectorUnit = "relative",
         *,
         gate: Gate = _ALWAYS,
         schedule: Schedule = _STEADY,

@@ -13,8 +13,8 @@ from babelscope.artifacts.json_entries import as_text, as_whole, entries_of
 from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Bool, Float, Float32, Int32, Int64, Tensor
-from babelscope.errors import ArtifactError, LanguageError
-from babelscope.languages import Language
+from babelscope.errors import ArtifactError
+from babelscope.languages import Language, language_index
 from babelscope.sites import Site
 
 NOUN = "FeatureSet"
@@ -73,12 +73,7 @@ class FeatureSet(HubArtifact):
 
     def index(self, language: str) -> int:
         """Place of a language; raises LanguageError if absent."""
-        tag = Language.parse(language)
-        if tag not in self.languages:
-            raise LanguageError(
-                f"language {tag!r} is not in this set; expected one of {', '.join(self.languages)}; name one of them"
-            )
-        return self.languages.index(tag)
+        return language_index(language, self.languages, "language {tag} is not in this set")
 
     def features(self, language: str) -> Int64[Tensor, " selected"]:
         """Features of a language, best first."""

@@ -26,7 +26,7 @@ class Condition:
     """A question about each row's prompt: does its cosine with a direction reach a threshold?
 
     cos(x, v) ≥ threshold, or < threshold with `above=False`, where x is the site's value without any steering, pooled
-    over the row's prompt. It is asked once a call of `generate` (or a pass outside it), for every row by itself, and
+    over the row's prompt. It is asked once per call of `generate` (or a pass outside it), for every row by itself, and
     holds for all tokens of the row.
     Source: conditional activation steering, arXiv:2409.05907. There x is compared with tanh of its projection on v,
     which drops the sign; here the cosine is signed, the prompt is read before the first token is steered, and every

@@ -16,8 +16,8 @@ from babelscope.artifacts.site_record import SiteRecord, layers_of, load_record
 from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.artifacts.stream import HEAD, LayerStream
 from babelscope.axes import Int64, Tensor
-from babelscope.errors import ArtifactError, LanguageError, SiteError
-from babelscope.languages import Language
+from babelscope.errors import ArtifactError, SiteError
+from babelscope.languages import Language, language_index
 
 log = logging.getLogger(__name__)
 NOUN = "Observation"
@@ -87,13 +87,12 @@ class Observation(HubArtifact):
 
     def index(self, language: str) -> int:
         """Place of a language on the language axis; raises LanguageError if absent."""
-        tag = Language.parse(language)
-        if tag not in self.languages:
-            raise LanguageError(
-                f"language {tag!r} was not observed; expected one of {', '.join(self.languages)}; name one of them, or "
-                "observe text of it"
-            )
-        return self.languages.index(tag)
+        return language_index(
+            language,
+            self.languages,
+            "language {tag} was not observed",
+            advice="name one of them, or observe text of it",
+        )
 
     def mean_norm(self, at: str, layer: int, languages: tuple[str, ...]) -> float:
         """Mean over the named languages' tokens of the norm at a site, units of the residual stream."""

@@ -15,7 +15,7 @@ from babelscope.feature_map import FeatureMap
 from babelscope.interventions import KINDS, names_of
 from babelscope.sites import Site
 
-Unit = Literal["raw", "unit", "relative"]
+VectorUnit = Literal["raw", "unit", "relative"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Operation:
     vector: Float32[Tensor, " unit"]
     """The whole width of the site, or one value per entry of `indices`, or one per chosen feature."""
     strength: float | int = 1.0
-    unit: Unit = "raw"
+    unit: VectorUnit = "raw"
     """Of `add`: raw (v as it is), unit (v/|v|), relative (mean_norm·v/|v|)."""
     indices: Int64[Tensor, " chosen"] | None = None
     """Units touched, all different; heads count flat, experts' neurons expert-major. None means all."""
@@ -58,7 +58,7 @@ class Operation:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise SteeringError(f"operation {self.kind!r} is unknown; expected one of {', '.join(KINDS)}; correct it")
-        one_of(self.unit, Unit, "unit")
+        one_of(self.unit, VectorUnit, "unit")
         refuse_no_number({"strength": self.strength}, SteeringError)
         fault = self._fault() or self._part_fault()
         if fault:

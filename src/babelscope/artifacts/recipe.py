@@ -21,7 +21,7 @@ from babelscope.artifacts.json_entries import (
     entries_of,
 )
 from babelscope.artifacts.model_settings import SCHEME, body_settings, hash_settings, settings_of, whole_config_hash
-from babelscope.artifacts.operation import Operation, Unit
+from babelscope.artifacts.operation import Operation, VectorUnit
 from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import SavedFolder, open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Tensor
@@ -210,7 +210,7 @@ def _read_operation(entry: Any, saved: SavedFolder, number: int, origin: Origin)
     def read(part: str, *shape: int | None, dtype: torch.dtype = torch.float32) -> Tensor:
         return saved.tensor(as_text(names.get(part), f"{what}.tensors.{part}"), dtype, *shape)
 
-    one_of(unit, Unit, "unit")
+    one_of(unit, VectorUnit, "unit")
     vector = read("vector", None)
     return Operation(
         site=Site.parse(as_text(site, f"{what}.site")),

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from babelscope.artifacts.stream_forms import Form as Form
+from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.axes import Float, Float64, Int64, Tensor
 from babelscope.errors import ArtifactError, MeasurementError, SiteError
 
@@ -187,7 +187,7 @@ class LayerStream:
                 out.append(unit)
         return tuple(out)
 
-    def form(self, requested: Form) -> Literal["whole", "ordinary"]:
+    def form(self, requested: StreamForm) -> Literal["whole", "ordinary"]:
         """The form asked for; "auto" is ordinary where a unit is massive or first tokens are far longer than others."""
         if requested != "auto":
             return requested
@@ -260,7 +260,7 @@ def without_units(value: Float[Tensor, "*row unit"], units: Sequence[int]) -> Fl
     return value
 
 
-def form_used(stream: LayerStream | None, requested: Form, place: object) -> Literal["whole", "ordinary"]:
+def form_used(stream: LayerStream | None, requested: StreamForm, place: object) -> Literal["whole", "ordinary"]:
     """The form that is used at a place; raises SiteError where the ordinary one is asked for and cannot be told."""
     if stream is not None:
         return stream.form(requested)

@@ -2,5 +2,5 @@
 
 from typing import Literal
 
-Form = Literal["auto", "whole", "ordinary"]
+StreamForm = Literal["auto", "whole", "ordinary"]
 """whole: every token and unit; ordinary: first tokens and massive units left out; auto: ordinary where it matters."""

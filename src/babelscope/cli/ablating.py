@@ -7,8 +7,20 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from babelscope.cli.argument_kinds import alone, free
-from babelscope.cli.arguments import Counts, Device, Dtype, Model, Neurons, Out, Result, SameText, Split, Tag, Text
-from babelscope.cli.quantities import Draws, NewTokens, Seed, Tokens
+from babelscope.cli.arguments import (
+    Counts,
+    Device,
+    Dtype,
+    LanguageTag,
+    Model,
+    Neurons,
+    Out,
+    Result,
+    SameText,
+    Split,
+    Text,
+)
+from babelscope.cli.quantities import Draws, NewTokens, Seed, TokenAmount
 from babelscope.cli.telling import Told
 from babelscope.errors import CorpusError, SelectionError
 from babelscope.files.strict_json import nan_as_null
@@ -27,7 +39,7 @@ def run_ablate(
     same_text: SameText = False,
     to: Literal["zero", "mean"] = "zero",
     draws: Draws = 19,
-    max_tokens: Tokens = 5_000,
+    max_tokens: TokenAmount = 5_000,
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Seed = 0,
@@ -109,9 +121,9 @@ def run_fallback(
     neurons: Neurons,
     prompts: Annotated[Positional[tuple[str, ...]], arg(metavar="PROMPT …")],
     *,
-    order: tuple[Tag, ...],
+    order: tuple[LanguageTag, ...],
     out: Out,
-    first: Tag = "en",
+    first: LanguageTag = "en",
     by: Literal["zero", "negative", "mean", "random", "shrink", "noise", "invert"] = "zero",
     draws: Draws = 3,
     new_tokens: NewTokens = 48,

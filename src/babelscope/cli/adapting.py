@@ -8,12 +8,12 @@ from babelscope.cli import adapt_checks as checks
 from babelscope.cli.argument_kinds import alone, checkpoint_of, free
 from babelscope.cli.arguments import (
     Device,
+    LanguageTag,
     Model,
     Neurons,
     Out,
     Result,
     SameText,
-    Tag,
     Talk,
     Text,
     TrainedDtype,
@@ -24,13 +24,13 @@ from babelscope.cli.quantities import (
     Count,
     Decay,
     Layer,
-    LearningRate,
     Length,
     PartialShare,
+    PeakRate,
     PositiveShare,
     RowLength,
     Seed,
-    Tokens,
+    TokenAmount,
 )
 from babelscope.cli.telling import Told
 from babelscope.files.folder_kinds import class_saved
@@ -44,16 +44,16 @@ def run_adapt(
     neurons: Neurons,
     corpus: Text,
     *,
-    language: Tag,
+    language: LanguageTag,
     out: Out,
     conversation: Talk = "none",
     steps: Count = 200,
-    learning_rate: Annotated[LearningRate | None, UsedWith("without --rates", lambda call: not call["rates"])] = None,
-    tokens_per_step: Tokens = 4096,
+    learning_rate: Annotated[PeakRate | None, UsedWith("without --rates", lambda call: not call["rates"])] = None,
+    tokens_per_step: TokenAmount = 4096,
     max_length: RowLength = 256,
     accumulation: Count = 1,
     decay: Annotated[Decay, checks.NOT_PEFT] = 0.0,
-    replay: Annotated[tuple[Tag, ...], checks.REPLAYED] = (),
+    replay: Annotated[tuple[LanguageTag, ...], checks.REPLAYED] = (),
     replay_share: Annotated[
         PartialShare,
         UsedWith("with --replay and no --harm-bound", lambda call: call["replay"] and call["harm_bound"] is None),
@@ -71,8 +71,8 @@ def run_adapt(
     baseline: checks.Baseline = "none",
     objective: Annotated[Literal["text", "align", "shift"], checks.ALIGN_ON_PAIRS] = "text",
     pairs: Annotated[str, checks.ALIGN] = "",
-    pair_languages: Annotated[tuple[Tag, ...], checks.ALIGN] = (),
-    against: Annotated[Tag, checks.ALIGN] = "en",
+    pair_languages: Annotated[tuple[LanguageTag, ...], checks.ALIGN] = (),
+    against: Annotated[LanguageTag, checks.ALIGN] = "en",
     align_layer: Annotated[Layer | None, checks.ALIGN] = None,
     align_every: Annotated[Count, checks.ALIGN] = 2,
     align_pairs: Annotated[Count, checks.ALIGN] = 32,
@@ -83,13 +83,13 @@ def run_adapt(
     mask_from: Annotated[tuple[Literal["matrices", "vectors", "embeddings"], ...], checks.TICKET] = ("matrices",),
     iterations: Annotated[Count, checks.TICKET] = 1,
     dense_steps: Annotated[Count | None, checks.TICKET] = None,
-    dense_rate: Annotated[LearningRate, checks.TICKET] = 3e-4,
+    dense_rate: Annotated[PeakRate, checks.TICKET] = 3e-4,
     dense_l1: Annotated[Decay, checks.TICKET] = 0.0,
     sparse_l1: Annotated[Decay, checks.TICKET] = 0.0,
-    shield: Annotated[tuple[Tag, ...], checks.SHIELDED] = (),
+    shield: Annotated[tuple[LanguageTag, ...], checks.SHIELDED] = (),
     shield_share: Annotated[PositiveShare, checks.SHIELDED] = 0.5,
     shield_tokens: Annotated[Count, checks.SHIELDED] = 20_000,
-    rates: Annotated[tuple[LearningRate, ...], checks.CHOSEN_BY_TEXT] = (),
+    rates: Annotated[tuple[PeakRate, ...], checks.CHOSEN_BY_TEXT] = (),
     resume: Annotated[bool, UsedWith("without --baseline", lambda call: call["baseline"] == "none")] = False,
     same_text: SameText = False,
     check_language: bool = True,
@@ -113,7 +113,7 @@ def run_adapt(
         learning_rate: peak rate of AdamW; none takes 0.03 of the root mean square of the neurons' rows, for --baseline
             full, ffn and ssu a tenth of that, and says it.
         tokens_per_step: tokens of one optimizer step, over all its batches.
-        max_length: tokens a row.
+        max_length: tokens per row.
         accumulation: batches a step; more keep less memory.
         decay: weight decay of AdamW, towards the weights as they were; not for peft's adapters.
         replay: other languages of the corpus that are trained along, so that they are not forgotten.

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from babelscope.cli.argument_kinds import SavedAs, alone
-from babelscope.cli.arguments import Chat, CorpusName, Device, Dtype, Model, Out, Result, SameText, System, Tag
+from babelscope.cli.arguments import Chat, CorpusName, Device, Dtype, LanguageTag, Model, Out, Result, SameText, System
 from babelscope.cli.flag_conditions import UsedWith, saved_as
-from babelscope.cli.quantities import Layer, NewTokens, Seed, Strength, Temperature, TokensOrNone
+from babelscope.cli.quantities import Layer, NewTokens, Seed, SteeringStrength, Temperature, TokensOrNone
 from babelscope.errors import CorpusError, UsageError
 from babelscope.languages import Language
 from babelscope.steering.sweeps.sweep_grid import STRENGTHS
@@ -32,17 +32,19 @@ def run_steer(
     *,
     chat: Chat = False,
     system: System = "",
-    target: Annotated[Tag, UsedWith("without --sweep, which has --targets", lambda call: not call["sweep"])] = "",
-    strength: Annotated[Strength, ANSWERS, saved_as("steering", "Direction", "Delta")] = 1.0,
+    target: Annotated[
+        LanguageTag, UsedWith("without --sweep, which has --targets", lambda call: not call["sweep"])
+    ] = "",
+    strength: Annotated[SteeringStrength, ANSWERS, saved_as("steering", "Direction", "Delta")] = 1.0,
     unit: Annotated[Literal["raw", "unit", "relative"], ANSWERS, saved_as("steering", "Direction")] = "raw",
     new_tokens: NewTokens = 64,
     temperature: Temperature | None = None,
     sweep: bool = False,
     corpus: Annotated[CorpusName, SWEEP] = "reference",
     questions: Annotated[CorpusName, SWEEP, UsedWith("with --chat", lambda call: call["chat"])] = "",
-    targets: Annotated[tuple[Tag, ...], SWEEP] = (),
+    targets: Annotated[tuple[LanguageTag, ...], SWEEP] = (),
     layers: Annotated[tuple[Layer, ...], SWEEP] = (),
-    strengths: Annotated[tuple[Strength, ...], SWEEP] = STRENGTHS,
+    strengths: Annotated[tuple[SteeringStrength, ...], SWEEP] = STRENGTHS,
     side_effects: Annotated[TokensOrNone, SWEEP] = 0,
     out: Annotated[Out | None, SWEEP] = None,
     same_text: Annotated[SameText, SWEEP] = False,

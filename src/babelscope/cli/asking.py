@@ -60,7 +60,7 @@ def lines_of(file: Path) -> list[str]:
 def read_lines(file: Path, what: str) -> list[str]:
     """The lines of a file, and one line in the log that says how many there were."""
     lines = lines_of(file)
-    log.info("%s: %d %s, one a line", file, len(lines), what)
+    log.info("%s: %d %s, one per line", file, len(lines), what)
     return lines
 
 
@@ -82,7 +82,7 @@ def jsonl_rows(file: Path) -> Iterator[Any]:
     """The rows of a JSONL file; a blank line is an error, for rows must stay side by side with others'."""
     for number, line in enumerate(lines_of(file), start=1):
         where = f"{file}, line {number}"
-        yield parse_json(line, where, error=CorpusError, advice="expected one row a line; correct it")
+        yield parse_json(line, where, error=CorpusError, advice="expected one row per line; correct it")
 
 
 def as_prompt(row: Any, number: str, where: str, chat: bool, system: str, source: Language) -> Prompt:

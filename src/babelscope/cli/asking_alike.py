@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from babelscope.cli.argument_kinds import ByFunction, SavedAs, alone, checkpoint_of, free
-from babelscope.cli.arguments import Device, Dtype, File, Model, Out, Result, Tag
+from babelscope.cli.arguments import Device, Dtype, File, LanguageTag, Model, Out, Result
 from babelscope.cli.finished_calls import kept_result
 from babelscope.cli.flag_conditions import UsedWith
-from babelscope.cli.quantities import Count, CountOrNone, Draws, NewTokens, Seed, Strength
+from babelscope.cli.quantities import Count, CountOrNone, Draws, NewTokens, Seed, SteeringStrength
 from babelscope.cli.telling import Told
 from babelscope.errors import CorpusError
 from babelscope.files.folder_kinds import format_of
@@ -42,15 +42,15 @@ def run_consistency(
     questions: Annotated[Positional[str], ByFunction(check_questions), arg(metavar="QUESTIONS")],
     *,
     out: Out,
-    languages: tuple[Tag, ...] = (),
+    languages: tuple[LanguageTag, ...] = (),
     count: CountOrNone = 0,
-    against: Tag = "en",
+    against: LanguageTag = "en",
     chat: bool = True,
     system: Annotated[str, TEMPLATE] = "",
     think_in: tuple[Annotated[str, ByFunction(language_or_own)], ...] = (),
     prefixes: Annotated[File | None, UsedWith("with --think-in", lambda call: bool(call["think_in"]))] = None,
     steer: Annotated[Path | None, SavedAs(("Direction", "SteeringRecipe"))] = None,
-    strength: Annotated[Strength, DIRECTION] = 1.0,
+    strength: Annotated[SteeringStrength, DIRECTION] = 1.0,
     unit: Annotated[Literal["raw", "unit", "relative"], DIRECTION] = "raw",
     new_tokens: NewTokens = 256,
     batch_size: Count = 32,

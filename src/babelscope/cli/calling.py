@@ -22,7 +22,7 @@ from tyro.conf import arg
 from babelscope.cli.argument_kinds import NewPath, free
 from babelscope.cli.arguments import Result
 from babelscope.cli.finished_calls import kept_call
-from babelscope.cli.flag_conditions import Call, UsedWith
+from babelscope.cli.flag_conditions import FlagValues, UsedWith
 from babelscope.cli.telling import print_log_lines
 from babelscope.cli.verbs import VERBS
 from babelscope.errors import ArtifactError, UsageError
@@ -88,7 +88,7 @@ def read_call(verb: str, function: Callable[..., Result], words: list[str]) -> d
     return call
 
 
-def check_arguments(parameters: Parameters, typed: Set[str], call: Call) -> None:
+def check_arguments(parameters: Parameters, typed: Set[str], call: FlagValues) -> None:
     """Check what was given for a call; raises as `read_call`. given: names of the flags that were typed."""
     for name, parameter in parameters.items():
         if parameter.kind is Parameter.KEYWORD_ONLY and name not in typed:

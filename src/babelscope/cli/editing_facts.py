@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from babelscope.cli.argument_kinds import ByFunction, alone, free
-from babelscope.cli.arguments import CorpusName, Device, Dtype, Model, Out, Result, Tag
+from babelscope.cli.arguments import CorpusName, Device, Dtype, LanguageTag, Model, Out, Result
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.knowing import check_facts_name
 from babelscope.cli.quantities import Count, CountOrNone, Layer, MomentWeight, Resamples, Seed
@@ -25,8 +25,8 @@ def run_edit(
     *,
     out: Out,
     facts: Annotated[str, ByFunction(check_facts_name)] = "reference",
-    languages: tuple[Tag, ...] = (),
-    edited_in: Tag = "en",
+    languages: tuple[LanguageTag, ...] = (),
+    edited_in: LanguageTag = "en",
     methods: tuple[Literal["in-context", "demonstrations", "rank-one", "few-neurons", "memit"], ...] = (
         "in-context",
         "rank-one",

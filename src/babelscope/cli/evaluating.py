@@ -8,9 +8,22 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from babelscope.cli.argument_kinds import ByFunction, PlainFile, SavedAs, alone, check_prompts_name, free, is_given
-from babelscope.cli.arguments import Chat, CorpusName, Device, Dtype, File, Model, Out, Result, Split, System, Tag, Text
+from babelscope.cli.arguments import (
+    Chat,
+    CorpusName,
+    Device,
+    Dtype,
+    File,
+    LanguageTag,
+    Model,
+    Out,
+    Result,
+    Split,
+    System,
+    Text,
+)
 from babelscope.cli.flag_conditions import UsedWith, saved_as
-from babelscope.cli.quantities import NewTokens, Resamples, RowLength, Seed, Strength, Temperature
+from babelscope.cli.quantities import NewTokens, Resamples, RowLength, Seed, SteeringStrength, Temperature
 from babelscope.cli.telling import Told
 from babelscope.evaluation.label_tables import LabelSet
 from babelscope.files.strict_json import nan_as_null
@@ -37,7 +50,7 @@ def run_perplexity(
     model: Model,
     corpus: Text,
     *,
-    languages: tuple[Tag, ...] = (),
+    languages: tuple[LanguageTag, ...] = (),
     split: Split = "test",
     max_length: RowLength = 512,
     device: Device = "auto",
@@ -81,7 +94,8 @@ def run_confusion(
     system: Annotated[System, ASKED] = "",
     corpus: CorpusName = "",
     languages: Annotated[
-        tuple[Tag, ...], UsedWith("with a MODEL or with --corpus", lambda call: call["model"] != "-" or call["corpus"])
+        tuple[LanguageTag, ...],
+        UsedWith("with a MODEL or with --corpus", lambda call: call["model"] != "-" or call["corpus"]),
     ] = (),
     split: Annotated[
         Split, UsedWith("with --corpus or with -", lambda call: call["model"] == "-" or call["corpus"])
@@ -151,20 +165,20 @@ def run_steering_score(
     recipe: Annotated[Positional[Path], SavedAs(("Direction", "SteeringRecipe"), DELTA), arg(metavar="RECIPE")],
     prompts: PROMPTS,
     *,
-    target: Tag,
+    target: LanguageTag,
     out: Out,
     chat: Chat = False,
     system: System = "",
     prompt_set: Literal["lines", "language_confusion", "clas"] = "lines",
     sources: Annotated[
-        tuple[Tag, ...], UsedWith("with --prompt-set clas", lambda call: call["prompt_set"] == "clas")
+        tuple[LanguageTag, ...], UsedWith("with --prompt-set clas", lambda call: call["prompt_set"] == "clas")
     ] = (),
-    strength: Annotated[Strength, saved_as("recipe", "Direction")] = 1.0,
+    strength: Annotated[SteeringStrength, saved_as("recipe", "Direction")] = 1.0,
     unit: Annotated[Literal["raw", "unit", "relative"], saved_as("recipe", "Direction")] = "raw",
     references: File | None = None,
     native: File | None = None,
     corpus: CorpusName = "",
-    languages: Annotated[tuple[Tag, ...], CORPUS] = (),
+    languages: Annotated[tuple[LanguageTag, ...], CORPUS] = (),
     split: Annotated[Split, CORPUS] = "test",
     max_length: Annotated[RowLength, CORPUS] = 512,
     identifier: IdentifierName = "lingua",

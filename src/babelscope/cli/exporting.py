@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 from babelscope.cli.argument_kinds import SavedAs, free
 from babelscope.cli.arguments import Device, Dtype, Model, Out, Result
 from babelscope.cli.flag_conditions import UsedWith, saved_as
-from babelscope.cli.quantities import Strength
+from babelscope.cli.quantities import SteeringStrength
 from babelscope.errors import UsageError
 from babelscope.files.folder_kinds import class_saved
 
@@ -32,8 +32,8 @@ def run_export(
     out: Out,
     format: Literal["merged", "peft", "gguf"] = "merged",
     also: Annotated[tuple[Path, ...], SavedAs(CHANGES), saved_as("artifact", *CHANGES)] = (),
-    scale: Annotated[Strength, saved_as("artifact", *CHANGES)] = 1.0,
-    strength: Annotated[Strength, saved_as("artifact", "Direction")] = 1.0,
+    scale: Annotated[SteeringStrength, saved_as("artifact", *CHANGES)] = 1.0,
+    strength: Annotated[SteeringStrength, saved_as("artifact", "Direction")] = 1.0,
     unit: Annotated[Literal["raw", "unit", "relative"], saved_as("artifact", "Direction")] = "raw",
     device: Device = "auto",
     dtype: Annotated[Dtype, MERGED] = "auto",

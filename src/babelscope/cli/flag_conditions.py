@@ -7,7 +7,7 @@ from typing import Any
 from babelscope.errors import UsageError
 from babelscope.files.folder_kinds import format_of
 
-Call = Mapping[str, Any]
+FlagValues = Mapping[str, Any]
 """The arguments of a call by name, as they were understood."""
 
 
@@ -17,9 +17,9 @@ class UsedWith:
 
     words: str
     """When the flag is used, such as `with --sweep`, for the message."""
-    holds: Callable[[Call], bool]
+    holds: Callable[[FlagValues], bool]
 
-    def check(self, flag: str, call: Call) -> None:
+    def check(self, flag: str, call: FlagValues) -> None:
         """Raise UsageError where the call does not use the flag."""
         if not self.holds(call):
             raise UsageError(f"{flag} came, which is used only {self.words}; leave it out")

@@ -3,8 +3,8 @@
 from typing import Literal
 
 from babelscope.cli.argument_kinds import alone, free
-from babelscope.cli.arguments import Device, Model, Out, Result, Tag, Text
-from babelscope.cli.quantities import Count, LearningRate, RowLength, Seed, Share, Tokens
+from babelscope.cli.arguments import Device, LanguageTag, Model, Out, Result, Text
+from babelscope.cli.quantities import Count, PeakRate, RowLength, Seed, Share, TokenAmount
 from babelscope.cli.telling import Told
 
 
@@ -15,12 +15,12 @@ def run_experts(
     *,
     out: Out,
     layers: Count,
-    languages: tuple[Tag, ...] = (),
+    languages: tuple[LanguageTag, ...] = (),
     by: Literal["family", "branch"] = "family",
     top_k: Count = 2,
     steps: Count = 60,
-    learning_rate: LearningRate | None = None,
-    tokens_per_step: Tokens = 2048,
+    learning_rate: PeakRate | None = None,
+    tokens_per_step: TokenAmount = 2048,
     max_length: RowLength = 256,
     guide: Share = 0.1,
     balance: Share = 0.01,

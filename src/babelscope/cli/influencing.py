@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from babelscope.cli.argument_kinds import alone, free
-from babelscope.cli.arguments import Device, Dtype, File, Model, Out, Result, Split, Tag, Text
+from babelscope.cli.arguments import Device, Dtype, File, LanguageTag, Model, Out, Result, Split, Text
 from babelscope.cli.quantities import Count, Draws, Layer, Length, Resamples, RowLength, Seed
 from babelscope.cli.telling import Told
 
@@ -17,7 +17,7 @@ def run_influence(
     *,
     queries: File,
     out: Out,
-    languages: tuple[Tag, ...] = (),
+    languages: tuple[LanguageTag, ...] = (),
     split: Split = "train",
     passages: Count = 20,
     layers: tuple[Layer, ...] = (),

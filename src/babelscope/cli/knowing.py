@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from babelscope.cli.argument_kinds import ByFunction, SavedAs, alone, free
-from babelscope.cli.arguments import Device, Dtype, Model, Out, Result, Tag
+from babelscope.cli.arguments import Device, Dtype, LanguageTag, Model, Out, Result
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import CountOrNone, Draws, Resamples, Seed
 from babelscope.cli.telling import Told
@@ -43,9 +43,9 @@ def run_knowledge(
     *,
     out: Out,
     facts: Annotated[str, ByFunction(check_facts_name)] = "reference",
-    languages: tuple[Tag, ...] = (),
+    languages: tuple[LanguageTag, ...] = (),
     ranking: Literal["corrected", "mean"] = "corrected",
-    against: Annotated[Tag, BASE] = "en",
+    against: Annotated[LanguageTag, BASE] = "en",
     barrier: CountOrNone = 8,
     clusters: CountOrNone = 4,
     lens: bool = True,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from babelscope.cli.argument_kinds import ByFunction, SavedAs, alone
-from babelscope.cli.arguments import Device, Dtype, Model, Out, Parallel, Result, Split, Tag, Text
+from babelscope.cli.arguments import Device, Dtype, LanguageTag, Model, Out, Parallel, Result, Split, Text
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, Seed
 from babelscope.errors import CorpusError, ToolkitError, UsageError
@@ -58,11 +58,11 @@ def run_probe(
     *,
     probe: Probe,
     out: Out,
-    languages: tuple[Tag, ...] = (),
+    languages: tuple[LanguageTag, ...] = (),
     split: Annotated[Split, read_by("texts")] = "test",
     other_split: Annotated[Split, read_by("others"), OTHERS] = "train",
     parallel: Parallel = False,
-    against: Annotated[Tag, read_by("against")] = "en",
+    against: Annotated[LanguageTag, read_by("against")] = "en",
     sentences: Annotated[Count, read_by("sentences")] = 200,
     words: Annotated[str, ByFunction(check_words_name), read_by("words")] = "",
     cloze: Annotated[str, ByFunction(check_words_name), read_by("cloze")] = "",

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from babelscope.artifacts.stream_forms import Form
+from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.cli.argument_kinds import PlainFile, free
-from babelscope.cli.arguments import Counts, ModelName, Observed, Out, Result, Tag
+from babelscope.cli.arguments import Counts, LanguageTag, ModelName, Observed, Out, Result
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, Draws, Layer, PositiveShare, Seed
 from babelscope.cli.telling import Told
@@ -78,12 +78,12 @@ def run_identify(
 def run_direct(
     observation: Observed,
     *,
-    target: Tag,
+    target: LanguageTag,
     layer: Layer | None = None,
     out: Out,
-    source: tuple[Tag, ...] = (),
+    source: tuple[LanguageTag, ...] = (),
     at: At = "resid_out",
-    form: Form = "auto",
+    form: StreamForm = "auto",
 ) -> Result:
     """The direction from one language, or the mean of several, to another.
 
@@ -135,7 +135,7 @@ def run_import_mask(
     file: Annotated[Positional[Path], PlainFile(), arg(metavar="FILE")],
     *,
     out: Out,
-    languages: tuple[Tag, ...],
+    languages: tuple[LanguageTag, ...],
     n_neurons: Annotated[Count | None, UsedWith("without --model", lambda call: not call["model"])] = None,
     model: ModelName = "",
 ) -> Result:

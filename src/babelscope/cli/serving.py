@@ -12,7 +12,7 @@ from babelscope.cli.argument_kinds import ByFunction, SavedAs
 from babelscope.cli.arguments import Device, Dtype, Model, Result
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.playing import check_port
-from babelscope.cli.quantities import Port, Strength
+from babelscope.cli.quantities import Port, SteeringStrength
 from babelscope.errors import UsageError
 from babelscope.files.folder_kinds import class_saved
 
@@ -47,7 +47,7 @@ def run_serve(
     *,
     port: Port = 8000,
     host: str = LOCAL,
-    strength: Annotated[Strength, WITH_DIRECTION] = 1.0,
+    strength: Annotated[SteeringStrength, WITH_DIRECTION] = 1.0,
     unit: Annotated[Literal["raw", "unit", "relative"], WITH_DIRECTION] = "raw",
     device: Device = "auto",
     dtype: Dtype = "auto",

@@ -6,9 +6,9 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from babelscope.cli.argument_kinds import ByFunction, SavedAs, Writable
-from babelscope.cli.arguments import Device, Dtype, Model, Result, Split, Tag
+from babelscope.cli.arguments import Device, Dtype, LanguageTag, Model, Result, Split
 from babelscope.cli.flag_conditions import UsedWith, saved_as
-from babelscope.cli.quantities import Count, Seed, Tokens
+from babelscope.cli.quantities import Count, Seed, TokenAmount
 from babelscope.cli.telling import Told
 from babelscope.corpus.corpus_names import check_corpus_name
 
@@ -26,8 +26,8 @@ def run_show(
     model: Model,
     corpus: Annotated[Positional[str], ByFunction(check_text_or_none), arg(metavar="[CORPUS]")] = "",
     *,
-    language: Tag,
-    languages: Annotated[tuple[Tag, ...], WITH_TEXT] = (),
+    language: LanguageTag,
+    languages: Annotated[tuple[LanguageTag, ...], WITH_TEXT] = (),
     sae: Annotated[str, saved_as("artifact", "FeatureSet")] = "",
     sae_id: Annotated[str, saved_as("artifact", "FeatureSet")] = "",
     top: Count = 20,
@@ -35,7 +35,7 @@ def run_show(
     tokens: Count = 8,
     effects: Annotated[bool, WITH_TEXT] = True,
     split: Annotated[Split, WITH_TEXT] = "test",
-    max_tokens: Annotated[Tokens, WITH_TEXT] = 2_000,
+    max_tokens: Annotated[TokenAmount, WITH_TEXT] = 2_000,
     csv: Annotated[Path, Writable()] | None = None,
     out: Annotated[Path, Writable()] | None = None,
     device: Device = "auto",
@@ -57,7 +57,7 @@ def run_show(
         tokens: tokens that each unit writes, of the largest logits of what it adds to the stream alone.
         effects: switch each unit off alone, and a unit of no language beside it: two passes over the text for each.
         split: the text that is read; a corpus without splits is dealt out by document, and "all" is the whole of it.
-        max_tokens: scored tokens a language.
+        max_tokens: scored tokens per language.
         csv: file for a row per unit, replaced if it is there.
         out: file for a page of its own, replaced if it is there.
     """

@@ -11,6 +11,7 @@ from babelscope.cli.arguments import (
     Chat,
     CorpusName,
     Device,
+    LanguageTag,
     Model,
     Out,
     Parallel,
@@ -18,11 +19,20 @@ from babelscope.cli.arguments import (
     SameText,
     StudyDtype,
     System,
-    Tag,
     Text,
 )
 from babelscope.cli.flag_conditions import UsedWith
-from babelscope.cli.quantities import Count, Draws, Layer, Minutes, Resamples, Seed, Strength, Tokens, TokensOrNone
+from babelscope.cli.quantities import (
+    Count,
+    Draws,
+    Layer,
+    Minutes,
+    Resamples,
+    Seed,
+    SteeringStrength,
+    TokenAmount,
+    TokensOrNone,
+)
 from babelscope.study.budget import MAIN, Budget
 
 STEERED = UsedWith("without --no-steering", lambda call: call["steering"])
@@ -53,10 +63,10 @@ def run_whole_study(
     corpus: Text,
     *,
     out: Out,
-    languages: tuple[Tag, ...] = (),
-    tokens_per_language: Tokens = Budget.observe_tokens,
-    choose_tokens: Tokens = Budget.choose_tokens,
-    ablate_tokens: Tokens = Budget.ablate_tokens,
+    languages: tuple[LanguageTag, ...] = (),
+    tokens_per_language: TokenAmount = Budget.observe_tokens,
+    choose_tokens: TokenAmount = Budget.choose_tokens,
+    ablate_tokens: TokenAmount = Budget.ablate_tokens,
     part_tokens: TokensOrNone = Budget.part_tokens,
     draws: Draws = Budget.draws,
     script_documents: Count = Budget.script_documents,
@@ -69,7 +79,7 @@ def run_whole_study(
     system: Annotated[System, STEERED] = "",
     questions: Annotated[CorpusName, STEERED, UsedWith("with --chat", lambda call: call["chat"])] = "",
     layers: Annotated[tuple[Layer, ...], STEERED] = (),
-    strengths: Annotated[tuple[Strength, ...], STEERED] = Budget.strengths,
+    strengths: Annotated[tuple[SteeringStrength, ...], STEERED] = Budget.strengths,
     dev_prompts: Annotated[Count, STEERED] = Budget.dev_prompts,
     test_prompts: Annotated[Count, STEERED] = Budget.test_prompts,
     random_prompts: Annotated[Count, STEERED] = Budget.random_prompts,
@@ -91,11 +101,11 @@ def run_whole_study(
         out: folder for results.json, report.html, the observation, the neurons and the directions.
         languages: BCP-47 tags; none means every file of the corpus folder.
         tokens_per_language: tokens observed, at most.
-        choose_tokens: scored tokens a language for each method and rate that is tried, valid split.
-        ablate_tokens: scored tokens a language with a set switched off, test split.
+        choose_tokens: scored tokens per language for each method and rate that is tried, valid split.
+        ablate_tokens: scored tokens per language with a set switched off, test split.
         part_tokens: the same with a part of a set off, such as the neurons that no other language has; 0: no parts.
         draws: random sets of each control; 19 is the fewest whose rank p can reach .05.
-        script_documents: documents a language that are read in Latin letters too, valid split.
+        script_documents: documents per language that are read in Latin letters too, valid split.
         resamples: bootstraps, half-splits and shuffles of labels, each so many.
         minutes: make the amounts smaller until all stages fit into so many minutes on this machine, by batches that are
             timed; no amount falls so low that its interval says nothing, and no draws are dropped.
@@ -104,9 +114,9 @@ def run_whole_study(
             corpus's own texts. The native ceiling is then the answer to a question in the target language.
         layers: of the steering sweep; none means the first, and those at 1/8, 1/4 and 1/2 of the depth.
         strengths: of the steering sweep, in multiples of the difference of means.
-        dev_prompts: prompts a target for each layer and strength.
-        test_prompts: prompts a target for the score.
-        random_prompts: prompts a target without steering, and under random and other languages' directions.
+        dev_prompts: prompts per target for each layer and strength.
+        test_prompts: prompts per target for the score.
+        random_prompts: prompts per target without steering, and under random and other languages' directions.
         resume: go on where an interrupted run of the same command stopped.
         check_language: refuse text that is mostly another language than its label says.
     """

@@ -1,10 +1,13 @@
 """What a person reads: results that a machine gets as the same fields in JSON, and the lines of the log."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from babelscope.errors import one_line
+
+Fields = Mapping[str, Any]
+"""A verb's result, or a part of it, as it is printed for machines."""
 
 
 class Told(dict[str, Any]):

@@ -3,10 +3,11 @@
 Each function takes the fields that `--json` prints, with numbers as shares, or in bits per byte.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from babelscope.cli.telling import Fields
 from babelscope.cli.telling_counts import aligned, share_text
 from babelscope.report.wording import p_value, plain
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     # Not loaded for other verbs: it comes with torch and transformers.
     from babelscope.probes.priming import PrimingEffect
 
-Fields = Mapping[str, Any]
 DASH = "–"
 
 

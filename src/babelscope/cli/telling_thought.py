@@ -1,15 +1,12 @@
 """What `consistency` says to a person; it takes the fields that `--json` prints."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
 from babelscope.cli.readable import aligned
+from babelscope.cli.telling import Fields
 from babelscope.cli.telling_scores import or_dash, with_sign
 from babelscope.report.wording import p_value, plain
-
-Fields = Mapping[str, Any]
 
 
 def thought_lines(fields: Fields, model: str, questions: str, out: Path) -> list[str]:

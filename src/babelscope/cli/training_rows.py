@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from babelscope.cli.argument_kinds import SavedAs, alone, checkpoint_of, free
-from babelscope.cli.arguments import Device, Dtype, Model, Out, Result, SameText, Tag, Text, stop_on_interrupt
+from babelscope.cli.arguments import Device, Dtype, LanguageTag, Model, Out, Result, SameText, Text, stop_on_interrupt
 from babelscope.cli.finished_calls import kept_result
 from babelscope.cli.flag_conditions import UsedWith
-from babelscope.cli.quantities import Count, Decay, LearningRate, PartialShare, RowLength, Seed, Tokens
+from babelscope.cli.quantities import Count, Decay, PartialShare, PeakRate, RowLength, Seed, TokenAmount
 from babelscope.files.writing import discard, new_folder, write_text
 
 
@@ -21,16 +21,18 @@ def run_train(
     pack: Annotated[Positional[Path], SavedAs(("VocabularyPack",)), arg(metavar="PACK")],
     corpus: Text,
     *,
-    language: Tag,
+    language: LanguageTag,
     out: Out,
     neurons: Annotated[Path | None, SavedAs(("NeuronSet",))] = None,
     steps: Count = 200,
-    learning_rate: LearningRate | None = None,
-    tokens_per_step: Tokens = 4096,
+    learning_rate: PeakRate | None = None,
+    tokens_per_step: TokenAmount = 4096,
     max_length: RowLength = 256,
     accumulation: Count = 1,
     decay: Decay = 0.0,
-    replay: Annotated[tuple[Tag, ...], UsedWith("with --replay-share", lambda call: call["replay_share"] > 0)] = (),
+    replay: Annotated[
+        tuple[LanguageTag, ...], UsedWith("with --replay-share", lambda call: call["replay_share"] > 0)
+    ] = (),
     replay_share: Annotated[PartialShare, UsedWith("with --replay", lambda call: bool(call["replay"]))] = 0.0,
     evaluate_every: Count = 25,
     patience: Count | None = None,
@@ -56,7 +58,7 @@ def run_train(
         learning_rate: peak rate of AdamW for neurons, or for rows where there are none; none takes 0.03 of their root
             mean square. Rows beside neurons take as large a share of their own.
         tokens_per_step: tokens of one optimizer step, over all its batches.
-        max_length: tokens a row.
+        max_length: tokens per row.
         accumulation: batches a step; more keep less memory.
         decay: weight decay of AdamW, towards the values as they were.
         replay: other languages of the corpus that are trained along, so that they are not forgotten.

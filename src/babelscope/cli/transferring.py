@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from babelscope.cli.argument_kinds import SavedAs, alone, checkpoint_of, free
-from babelscope.cli.arguments import Device, Model, Out, Result, Tag, Text, TrainedDtype, stop_on_interrupt
+from babelscope.cli.arguments import Device, LanguageTag, Model, Out, Result, Text, TrainedDtype, stop_on_interrupt
 from babelscope.cli.finished_calls import kept_result
 from babelscope.cli.flag_conditions import UsedWith
-from babelscope.cli.quantities import Count, Draws, LearningRate, RowLength, Seed, Tokens
+from babelscope.cli.quantities import Count, Draws, PeakRate, RowLength, Seed, TokenAmount
 from babelscope.cli.telling import Told
 from babelscope.errors import MeasurementError
 
@@ -23,12 +23,12 @@ def run_transfer(
     corpus: Text,
     *,
     out: Out,
-    languages: tuple[Tag, ...] = (),
+    languages: tuple[LanguageTag, ...] = (),
     method: Literal["ffn", "full", "lora", "lora-attention", "shira", "subnetwork", "random"] = "ffn",
     neurons: Annotated[Path | None, SavedAs(("NeuronSet",)), OF_NEURONS] = None,
     steps: Count = 30,
-    learning_rate: LearningRate | None = None,
-    tokens_per_step: Tokens = 2048,
+    learning_rate: PeakRate | None = None,
+    tokens_per_step: TokenAmount = 2048,
     max_length: RowLength = 256,
     train_documents: Count = 1000,
     seeds: Count = 2,

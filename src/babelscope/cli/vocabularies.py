@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from babelscope.cli.argument_kinds import PlainFile, SavedAs, alone, free
-from babelscope.cli.arguments import Device, Dtype, Model, Out, Result, Split, Tag, Text
+from babelscope.cli.arguments import Device, Dtype, LanguageTag, Model, Out, Result, Split, Text
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, CountOrNone, Seed
 
@@ -63,7 +63,7 @@ def run_trim(
     corpus: Text,
     *,
     out: Out,
-    languages: tuple[Tag, ...] = (),
+    languages: tuple[LanguageTag, ...] = (),
     split: Split = "train",
     min_count: Count = 1,
     size: CountOrNone = 0,
@@ -107,12 +107,12 @@ def run_extend(
     corpus: Text,
     *,
     out: Out,
-    languages: tuple[Tag, ...] = (),
+    languages: tuple[LanguageTag, ...] = (),
     size: CountOrNone = 0,
     init: Annotated[Init, ON_PAIRS] = "subword",
     min_count: Count = 5,
     pairs: Annotated[str, TRANSLATED] = "",
-    against: Annotated[Tag, TRANSLATED] = "en",
+    against: Annotated[LanguageTag, TRANSLATED] = "en",
     vectors: Annotated[Path | None, PlainFile(), BY_VECTORS] = None,
     seed: Annotated[Seed, DRAWN] = 0,
     device: Device = "auto",
@@ -179,13 +179,13 @@ def run_replace(
     corpus: Text,
     *,
     out: Out,
-    languages: tuple[Tag, ...] = (),
+    languages: tuple[LanguageTag, ...] = (),
     split: Split = "train",
     size: CountOrNone = 0,
     init: Annotated[Init, ON_PAIRS] = "subword",
     min_count: Count = 5,
     pairs: Annotated[str, TRANSLATED] = "",
-    against: Annotated[Tag, TRANSLATED] = "en",
+    against: Annotated[LanguageTag, TRANSLATED] = "en",
     vectors: Annotated[Path | None, PlainFile(), BY_VECTORS] = None,
     seed: Annotated[Seed, DRAWN] = 0,
     device: Device = "auto",

@@ -9,7 +9,7 @@ from einops import rearrange, reduce
 
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls.intervals import benjamini_hochberg
-from babelscope.controls.shards import A, Score, ShardSums
+from babelscope.controls.shards import A, ScoreShards, ShardSums
 from babelscope.languages import Language
 
 BINS, FEWEST_COUNTS, SLACK, Q_LEVEL = 10, 10, 1e-12, 0.05
@@ -39,7 +39,7 @@ class ShuffledLabels(NamedTuple):
 
 def shuffled_labels(
     shards: ShardSums[A],
-    score: Score[A],
+    score: ScoreShards[A],
     chosen: Bool[Tensor, "language layer unit"],
     *,
     draws: int = 199,

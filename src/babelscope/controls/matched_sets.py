@@ -1,4 +1,4 @@
-"""Random sets to hold against a NeuronSet: as many neurons a layer, or as large a contribution too."""
+"""Random sets to hold against a NeuronSet: as many neurons per layer, or as large a contribution too."""
 
 import logging
 from typing import NamedTuple

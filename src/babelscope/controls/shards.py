@@ -73,7 +73,7 @@ class Scored(NamedTuple):
     """Units that may be chosen."""
 
 
-Score = Callable[[S], Scored]
+ScoreShards = Callable[[S], Scored]
 """Sums of a resample → score and eligibility of every unit."""
 
 

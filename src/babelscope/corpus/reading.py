@@ -161,7 +161,7 @@ def way_of_tables(folder: Path, tags: Sequence[Language] | None = None) -> str:
 
 @cache
 def say_unread(folder: str, names: tuple[str, ...]) -> None:
-    """One line, once a process, on files of a corpus that look like text of a language and are not read."""
+    """One line, once per process, on files of a corpus that look like text of a language and are not read."""
     if names:
         log.warning("%s: not read: %s; expected %s", folder, shortened(names), FILE_FORMS)
 

@@ -73,7 +73,7 @@ def deal_texts(texts: Mapping[Language, Iterable[Document]], name: str, split: s
     if short:
         raise CorpusError(
             f"{name}: no document is left for {split} of {', '.join(short)}, where the text is dealt out by "
-            f"document; expected {FEWEST_DEALT} or more a language, one a line; add some, or {HELD_OUT_ADVICE}"
+            f"document; expected {FEWEST_DEALT} or more per language, one per line; add some, or {HELD_OUT_ADVICE}"
         )
     left_out: dict[str, int] = {
         tag: n for tag, documents in split_documents.items() if (n := len(dealings[tag].documents) - len(documents))

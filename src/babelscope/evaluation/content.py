@@ -7,6 +7,7 @@ import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.languages.scripts import UNSPACED
@@ -47,11 +48,6 @@ def bleu_tokenizer(language: str) -> str:
     return "char" if tag.script in UNSPACED else "13a"
 
 
-def draw_prompts(n: int, *, resamples: int, seed: int) -> np.ndarray:
-    """How often each of n prompts is drawn, by resample: [resample, prompt]."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-
-
 def bootstrap(value: Callable[[np.ndarray], float], n: int, *, resamples: int = 1000, seed: int = 0) -> Measured:
     """A statistic of weighed prompts, at equal weights, with its percentile interval over redrawn ones.
 
@@ -60,7 +56,7 @@ def bootstrap(value: Callable[[np.ndarray], float], n: int, *, resamples: int = 
     """
     if n == 0:
         raise MeasurementError("no prompt came; expected at least one; add some")
-    samples = [value(weights) for weights in draw_prompts(n, resamples=resamples, seed=seed)]
+    samples = [value(weights) for weights in draw_counts(n, resamples, np.random.default_rng(seed))]
     return estimate_with_interval(value(np.ones(n, dtype=np.int64)), samples, n)
 
 

@@ -20,15 +20,15 @@ HEAD_ROWS = 64
 """States that pass the head at a time: with a vocabulary of 262,144 their logits are 67 MB."""
 PROMPTS, CONTINUATION_ROWS = 16, 256
 """Prompts, and continuations, in one pass at most: each continuation has a copy of its prompt's cache."""
-Ids = tuple[int, ...]
+TokenIds = tuple[int, ...]
 
 
 class Continuations(NamedTuple):
     """The tokens of a prompt, and the tokens of each text that may follow it."""
 
-    prompt: Ids
+    prompt: TokenIds
     """At least one: the first token of a text is predicted from nothing."""
-    following: tuple[Ids, ...]
+    following: tuple[TokenIds, ...]
     """At least one token each."""
 
 
@@ -77,7 +77,7 @@ def continuation_log_probabilities(layout: Layout, items: Sequence[Continuations
     return scores
 
 
-def next_tokens(beginning: Ids, item: Continuations) -> list[tuple[int, int]]:
+def next_tokens(beginning: TokenIds, item: Continuations) -> list[tuple[int, int]]:
     """Number and next token of each continuation with this beginning."""
     length = len(beginning)
     return [
@@ -89,7 +89,7 @@ def next_tokens(beginning: Ids, item: Continuations) -> list[tuple[int, int]]:
 
 def beginning_states(
     layout: Layout, items: Sequence[Continuations]
-) -> Iterator[tuple[int, Ids, Float[Tensor, " hidden"]]]:
+) -> Iterator[tuple[int, TokenIds, Float[Tensor, " hidden"]]]:
     """The last hidden state after each prompt, and after each beginning of a continuation that another token follows.
 
     items: with prompts of one length; their number comes first.
@@ -101,7 +101,7 @@ def beginning_states(
     for number in range(len(items)):
         yield number, (), prompts.hidden[number, -1]
     rows = [(number, ids) for number, item in enumerate(items) for ids in longest_beginnings(item)]
-    read = set[tuple[int, Ids]]()
+    read = set[tuple[int, TokenIds]]()
     for start in range(0, len(rows), CONTINUATION_ROWS):
         part = rows[start : start + CONTINUATION_ROWS]
         cache = prompts.cache if start + CONTINUATION_ROWS >= len(rows) else deepcopy(prompts.cache)
@@ -115,7 +115,7 @@ def beginning_states(
                     yield number, beginning[:length], hidden[row, length - 1]
 
 
-def longest_beginnings(item: Continuations) -> list[Ids]:
+def longest_beginnings(item: Continuations) -> list[TokenIds]:
     """What stands before the last token of each continuation, once; what begins another one is read in its row."""
     ordered = sorted({ids[:-1] for ids in item.following if len(ids) > 1})
     return [ids for ids, later in pairwise([*ordered, ()]) if later[: len(ids)] != ids]

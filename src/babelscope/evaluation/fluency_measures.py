@@ -7,13 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.corpus import prefix_of
 from babelscope.errors import MeasurementError
-from babelscope.evaluation.content import Measured, draw_prompts, estimate_with_interval
+from babelscope.evaluation.content import Measured, estimate_with_interval
 from babelscope.evaluation.losses import answer_losses
 from babelscope.models.plain import CausalModel
 
-Ids = Sequence[Sequence[int]]
+IdRows = Sequence[Sequence[int]]
 
 
 class Fluency(NamedTuple):
@@ -36,8 +37,8 @@ class Fluency(NamedTuple):
 def fluency(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
-    answers: Ids,
-    others: Ids,
+    answers: IdRows,
+    others: IdRows,
     *,
     resamples: int = 1000,
     seed: int = 0,
@@ -54,8 +55,8 @@ def fluency(
     prefix = prefix_of(tokenizer)
     answer_side, other_side = (_side(model, prefix, ids) for ids in (answers, others))
     paired = len(answers) == len(others)
-    weights = draw_prompts(len(answers), resamples=resamples, seed=seed)
-    other_weights = weights if paired else draw_prompts(len(others), resamples=resamples, seed=seed + 1)
+    weights = draw_counts(len(answers), resamples, np.random.default_rng(seed))
+    other_weights = weights if paired else draw_counts(len(others), resamples, np.random.default_rng(seed + 1))
     values, other_whole = (_values(side, np.ones(len(s))) for side, s in ((answer_side, answers), (other_side, others)))
     samples = [
         _ratios(_values(answer_side, w), _values(other_side, v)) for w, v in zip(weights, other_weights, strict=True)
@@ -75,16 +76,16 @@ def fluency(
     )
 
 
-Side = tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]
+RowStatistics = tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]
 
 
-def _side(model: CausalModel, prefix: Sequence[int], answers: Ids) -> Side:
+def _side(model: CausalModel, prefix: Sequence[int], answers: IdRows) -> RowStatistics:
     """Nats, scored tokens, 4-grams and tokens of each answer."""
     nats, tokens = answer_losses(model, prefix, answers)
     return nats.numpy(), tokens.double().numpy(), _grams(answers), np.array([len(ids) for ids in answers])
 
 
-def _grams(answers: Ids) -> list[np.ndarray]:
+def _grams(answers: IdRows) -> list[np.ndarray]:
     """4-grams of each answer, as numbers."""
     names: dict[tuple[int, ...], int] = {}
     return [
@@ -93,7 +94,7 @@ def _grams(answers: Ids) -> list[np.ndarray]:
     ]
 
 
-def _values(side: Side, weights: np.ndarray) -> tuple[float, float, float]:
+def _values(side: RowStatistics, weights: np.ndarray) -> tuple[float, float, float]:
     """Nats a token, distinct 4-grams and tokens per answer, of answers drawn so often.
 
     An answer drawn twice repeats itself, which redrawing alone would show as a loop: 4-grams are counted over the

@@ -10,7 +10,6 @@ from wordfreq import get_frequency_list
 from babelscope.evaluation.language_switches import two_state_paths
 from babelscope.languages.scripts import script_of_character
 
-KANA = frozenset({"Hira", "Kana"})
 FIRST = 3.0
 """Nats by which a change must be likelier than none."""
 NEVER, LIMIT, FREQUENT, ORDINARY = 8.0, 4.0, 3.0, 1.2

@@ -13,7 +13,7 @@ SLACK = 1e-9
 """Shares that miss a threshold by less, relative to it, are on it: 3/10 is three times 1/10, whatever the last bit."""
 
 
-Count = Int64[Tensor, "feature language"] | Float64[Tensor, "feature language"]
+CountTable = Int64[Tensor, "feature language"] | Float64[Tensor, "feature language"]
 Amount = Int64[Tensor, " language"] | Float64[Tensor, " language"]
 """Whole numbers, in either form."""
 
@@ -21,17 +21,17 @@ Amount = Int64[Tensor, " language"] | Float64[Tensor, " language"]
 class FeatureCounts(NamedTuple):
     """What rules read of features, of all text or of a resample; random tokens are never resampled."""
 
-    fired: Count
+    fired: CountTable
     """Tokens on which each feature fired."""
     tokens: Amount
-    present: Count
+    present: CountTable
     """Documents in which each feature fired."""
     documents: Amount
     value: Float64[Tensor, "feature language"]
     """Sum of values over tokens, those where it did not fire being 0."""
-    random_fired: Count
+    random_fired: CountTable
     random_tokens: Amount
-    random_present: Count
+    random_present: CountTable
     """Random sequences in which each feature fired."""
     random_sequences: Amount
 

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     )
     from babelscope.figures.side_effect_figure import SIDE_EFFECTS_CAPTION, side_effect_lines
     from babelscope.figures.style import (
-        Number,
+        Real,
         language_label,
         language_name,
     )
@@ -75,7 +75,7 @@ __all__ = [
     "FigureCaption",
     "DosePoint",
     "Figure",
-    "Number",
+    "Real",
     "Retention",
     "ablation_map",
     "agreement_map",

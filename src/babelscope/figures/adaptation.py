@@ -17,7 +17,7 @@ from babelscope.figures.style import (
     SKY,
     SYMBOLS,
     VERMILLION,
-    Number,
+    Real,
     language_label,
     language_name,
     new_figure,
@@ -59,17 +59,17 @@ class AdaptationRow(NamedTuple):
     """Key of MARKS."""
     language: str
     seed: int
-    share: Number
+    share: Real
     """Trained, of all parameters."""
-    gain: Number
+    gain: Real
     """Held-out bits per byte that the target lost."""
-    harm: Number
+    harm: Real
     """Mean rise of the others' bits per byte."""
-    curve: Sequence[tuple[int, Number]]
+    curve: Sequence[tuple[int, Real]]
     """(tokens, bits per byte of the dev text)."""
-    moved: Mapping[str, Sequence[Number]] | None
+    moved: Mapping[str, Sequence[Real]] | None
     """Length of the weights' change by role and layer."""
-    similarity: Sequence[Number]
+    similarity: Sequence[Real]
     """Mean cosine of the target's sentence means before and after, by layer."""
 
 
@@ -124,7 +124,7 @@ def _frontier(
     name: str,
     kind: str,
     col: int,
-    largest: Number,
+    largest: Real,
 ) -> None:
     """A mark a run."""
     sizes = [7 + 9 * (row.share / largest) ** 0.5 if of_neurons(kind) else 10 for row in rows]
@@ -151,7 +151,7 @@ def _lines(figure: go.Figure, rows: Sequence[AdaptationRow], colour: str, kind: 
     line = {"color": colour, "dash": dash, "width": 1.8}
     steps = [tokens / 1000 for tokens, _ in middle[0].curve]
     curve = np.mean([[score for _, score in row.curve] for row in middle], axis=0)
-    lines = [(2, steps, curve)]
+    lines: list[tuple[int, Sequence[Real], np.ndarray]] = [(2, steps, curve)]
     if kind in ("language", "random", "full", "lora"):
         layers = list(range(len(middle[0].similarity)))
         lines.append((4, layers, np.mean([row.similarity for row in middle], axis=0)))
@@ -165,7 +165,7 @@ def _lines(figure: go.Figure, rows: Sequence[AdaptationRow], colour: str, kind: 
         )  # fmt: skip
 
 
-def forgetting_lines(*, course: Sequence[tuple[int, Mapping[str, Number]]], bound: Number) -> go.Figure:
+def forgetting_lines(*, course: Sequence[tuple[int, Mapping[str, Real]]], bound: Real) -> go.Figure:
     """What each language lost over a training, in bits per byte, by tokens of training text; the bound is dotted.
 
     course: (tokens fed, rise of bits per byte by language); below 0 is better than before.
@@ -189,7 +189,7 @@ def forgetting_lines(*, course: Sequence[tuple[int, Mapping[str, Number]]], boun
     return figure
 
 
-def change_bars(*, change: Mapping[str, Number], trained: str) -> go.Figure:
+def change_bars(*, change: Mapping[str, Real], trained: str) -> go.Figure:
     """What training changed, a bar per test language: to the left its text became likelier. change: bits per byte."""
     tags = sorted(change, key=lambda tag: (tag != trained, change[tag]))
     figure = new_figure(height=rows_height(len(tags), row=30, around=130))

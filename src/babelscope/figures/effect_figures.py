@@ -17,7 +17,7 @@ from babelscope.figures.style import (
     PURPLE,
     SYMBOLS,
     VERMILLION,
-    Number,
+    Real,
     arms,
     between,
     decimals_for,
@@ -59,8 +59,8 @@ class DosePoint(NamedTuple):
 def harm_against_draws(
     *,
     own_harm: Float[np.ndarray, " language"],
-    layer_matched: Mapping[str, Sequence[Number]],
-    contribution_matched: Mapping[str, Sequence[Number]],
+    layer_matched: Mapping[str, Sequence[Real]],
+    contribution_matched: Mapping[str, Sequence[Real]],
     p: Mapping[str, str],
     languages: Sequence[str],
 ) -> go.Figure:
@@ -102,7 +102,7 @@ def harm_against_draws(
 
 
 def dose_response_lines(
-    *, points: Sequence[DosePoint], chosen: Sequence[tuple[int, Number]] = (), unit: str = STRENGTH_UNIT
+    *, points: Sequence[DosePoint], chosen: Sequence[tuple[int, Real]] = (), unit: str = STRENGTH_UNIT
 ) -> go.Figure:
     """Success and perplexity ratio against strength, a line per layer; `chosen` (layer, strength) pairs are ringed.
 
@@ -148,9 +148,9 @@ def dose_response_lines(
 
 def steering_bars(
     *,
-    success: Mapping[str, Number],
-    intervals: Mapping[str, tuple[Number, Number]],
-    comparisons: Mapping[str, Mapping[str, Number]],
+    success: Mapping[str, Real],
+    intervals: Mapping[str, tuple[Real, Real]],
+    comparisons: Mapping[str, Mapping[str, Real]],
     targets: Sequence[str],
 ) -> go.Figure:
     """Answers recognised as the target, in %: a bar with its interval for steering, a mark per comparison.
@@ -205,7 +205,7 @@ def steering_bars(
 
 def _add_harm(
     figure: go.Figure,
-    harm: Sequence[Number],
+    harm: Sequence[Real],
     rows: Sequence[int],
     name: str,
     languages: Sequence[str],
@@ -226,7 +226,7 @@ def _add_harm(
     )
 
 
-def _all(draws: Mapping[str, Sequence[Number]]) -> list[Number]:
+def _all(draws: Mapping[str, Sequence[Real]]) -> list[Real]:
     return [harm for tag_draws in draws.values() for harm in tag_draws]
 
 

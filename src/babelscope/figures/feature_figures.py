@@ -38,7 +38,7 @@ class SettingPoint(NamedTuple):
 
 
 def setting_sensitivity(points: Sequence[SettingPoint]) -> go.Figure:
-    """A column a setting: sizes before the cap above, agreement of the capped sets with the default below.
+    """A column per setting: sizes before the cap above, agreement of the capped sets with the default below.
 
     Values keep the order in which they come and are spaced evenly.  Lines are languages, the thick one their mean.
     Raises MeasurementError where no point came.

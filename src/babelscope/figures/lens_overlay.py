@@ -7,18 +7,18 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from babelscope.figures.style import CYCLE, SYMBOLS, Number, language_name, page_template
+from babelscope.figures.style import CYCLE, SYMBOLS, Real, language_name, page_template
 
 
 class LensCourse(NamedTuple):
     """What one model gives the right word at each depth, from the embeddings to the last layer."""
 
     model: str
-    target: Sequence[Number]
+    target: Sequence[Real]
     """In the language that is to be said."""
-    pivot: Sequence[Number]
+    pivot: Sequence[Real]
     """In the language compared with."""
-    null: Sequence[Number]
+    null: Sequence[Real]
     """Words of other concepts, in the language that is to be said."""
 
 

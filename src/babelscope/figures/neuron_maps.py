@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from babelscope.axes import Float
 from babelscope.figures.colour_scales import DIVERGING
 from babelscope.figures.heat_map_parts import cell_texts, colour_limit, heat_map, titled_axes
-from babelscope.figures.style import CYCLE, QUIET, SYMBOLS, Number, fixed, language_label, language_name, new_figure
+from babelscope.figures.style import CYCLE, QUIET, SYMBOLS, Real, fixed, language_label, language_name, new_figure
 
 
 def key_map(
@@ -43,7 +43,7 @@ def key_map(
 
 
 def dose_by_language(
-    *, doses: Sequence[Number], rise: Mapping[str, Sequence[Number]], control: Sequence[Number], concept: str
+    *, doses: Sequence[Real], rise: Mapping[str, Sequence[Real]], control: Sequence[Real], concept: str
 ) -> go.Figure:
     """Rise of the concept's score by dose, a line for each language; control: of other neurons, mean over languages."""
     figure = new_figure(height=360)

@@ -16,7 +16,7 @@ from babelscope.figures.style import (
     CYCLE,
     ORANGE,
     SYMBOLS,
-    Number,
+    Real,
     arms,
     decimals_for,
     fixed,
@@ -35,10 +35,10 @@ class DepthLine(NamedTuple):
     """One measure along the depth of a model."""
 
     name: str
-    value: Sequence[Number]
-    low: Sequence[Number] = ()
+    value: Sequence[Real]
+    low: Sequence[Real] = ()
     """Lower ends of the intervals; none are drawn where empty."""
-    high: Sequence[Number] = ()
+    high: Sequence[Real] = ()
     control: bool = False
     """Drawn quiet and dashed."""
 
@@ -47,10 +47,10 @@ class ScriptBar(NamedTuple):
     """A share with its interval, beside what chance gives."""
 
     label: str
-    value: Number
-    low: Number
-    high: Number
-    null: Number
+    value: Real
+    low: Real
+    high: Real
+    null: Real
 
 
 def depth_labels(depths: int) -> list[str]:
@@ -58,7 +58,7 @@ def depth_labels(depths: int) -> list[str]:
     return ["in", *(str(layer) for layer in range(depths - 1))]
 
 
-def depth_lines(*, panels: Mapping[str, Sequence[DepthLine]], floor: Number | None = 0) -> go.Figure:
+def depth_lines(*, panels: Mapping[str, Sequence[DepthLine]], floor: Real | None = 0) -> go.Figure:
     """Lines over the depth of the model, one panel under the other, each with the unit it is given under.
 
     floor: where each y axis starts; None lets it follow the data. Lines of one name share a colour over the panels.
@@ -92,7 +92,7 @@ def depth_map(
     p: Float[np.ndarray, "row depth"] | None = None,
     languages: Sequence[str],
     unit: str,
-    top: Number | None = None,
+    top: Real | None = None,
 ) -> go.Figure:
     """One measure by language (rows) and depth (columns); in brackets where p > 0.05 against the control."""
     limit = float(np.nanmax(value, initial=0.0)) if top is None else float(top)

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from babelscope.axes import Float
-from babelscope.figures.style import BLUE, CYCLE, SYMBOLS, VERMILLION, Number, arms, new_figure, page_template
+from babelscope.figures.style import BLUE, CYCLE, SYMBOLS, VERMILLION, Real, arms, new_figure, page_template
 
 
 class RoleStep(NamedTuple):
@@ -17,14 +17,14 @@ class RoleStep(NamedTuple):
 
     checkpoint: str
     neurons: int
-    share: Number
+    share: Real
     """Of all neurons."""
-    null: Number
+    null: Real
     """With permuted labels."""
 
 
 def role_history(
-    *, shares: Mapping[str, Sequence[RoleStep]], kept: Sequence[tuple[str, Mapping[str, Number]]]
+    *, shares: Mapping[str, Sequence[RoleStep]], kept: Sequence[tuple[str, Mapping[str, Real]]]
 ) -> go.Figure:
     """Above: neurons of each class by checkpoint, in %, dotted with permuted labels. Below: sets shared with the last.
 
@@ -86,8 +86,8 @@ class RoleBar(NamedTuple):
 
     block: str
     role: str
-    share: Number
-    null: Number
+    share: Real
+    null: Real
     """With permuted labels."""
 
 

@@ -16,7 +16,7 @@ from babelscope.figures.style import (
     PURPLE,
     SYMBOLS,
     VERMILLION,
-    Number,
+    Real,
     arms,
     decimals_for,
     fixed,
@@ -31,16 +31,16 @@ from babelscope.figures.style import (
 class Estimate(NamedTuple):
     """One language's value with the ends of its interval; NaN ends are not drawn."""
 
-    value: Number
-    low: Number
-    high: Number
+    value: Real
+    low: Real
+    high: Real
 
 
 def token_premium(
     *,
     premium: Mapping[str, Estimate],
-    characters: Mapping[str, Number],
-    utf8: Mapping[str, Number],
+    characters: Mapping[str, Real],
+    utf8: Mapping[str, Real],
     against: str,
 ) -> go.Figure:
     """Tokens for the same sentences over those of `against`, beside what characters and bytes alone would cost.
@@ -57,7 +57,7 @@ def token_premium(
 
 
 def training_shares(
-    *, inferred: Mapping[str, Estimate], known: Mapping[str, Number] | None = None, floor: Number | None = None
+    *, inferred: Mapping[str, Estimate], known: Mapping[str, Real] | None = None, floor: Real | None = None
 ) -> go.Figure:
     """Inferred shares of a tokenizer's training data, in %; `known` shares as rings, `floor` what a decoy text got.
 
@@ -118,7 +118,7 @@ def head_map(
     return titled_axes(figure, x="layer.head", y="", angle=-90)
 
 
-def head_harm(*, own: Mapping[str, Estimate], drawn: Mapping[str, Sequence[Number]]) -> go.Figure:
+def head_harm(*, own: Mapping[str, Estimate], drawn: Mapping[str, Sequence[Real]]) -> go.Figure:
     """Harm, in %, of switching off a language's heads on its own text, beside that of other heads in their layers."""
     tags = list(own)
     figure = _rows_figure(tags, "harm on own text (%)")
@@ -260,7 +260,7 @@ def _rows_figure(tags: Sequence[str], title: str) -> go.Figure:
 
 
 def _marks(
-    figure: go.Figure, x: Sequence[Number], tags: Sequence[str], name: str, colour: str, symbol: str, size: int = 9
+    figure: go.Figure, x: Sequence[Real], tags: Sequence[str], name: str, colour: str, symbol: str, size: int = 9
 ) -> None:
     marker = {"color": colour, "symbol": symbol, "size": size, "line": {"width": 2 if size > 9 else 0, "color": colour}}
     figure.add_scatter(

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from babelscope.figures.colour_scales import DIVERGING
 from babelscope.figures.heat_map_parts import colour_limit, heat_map, titled_axes
-from babelscope.figures.style import Number, fixed, language_label
+from babelscope.figures.style import Real, fixed, language_label
 
 
 class RemovalCell(NamedTuple):
@@ -17,9 +17,9 @@ class RemovalCell(NamedTuple):
     language: str
     structure: str
     block: str
-    own_harm: Number
+    own_harm: Real
     """Relative harm on the language's own text."""
-    other_harm: Number
+    other_harm: Real
     """Mean over other texts."""
 
 

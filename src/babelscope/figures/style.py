@@ -18,7 +18,7 @@ SYMBOLS = ("circle", "square", "triangle-up", "diamond", "x", "triangle-down")
 FONT = 'system-ui, -apple-system, "Segoe UI", "Noto Sans", Roboto, "Helvetica Neue", Arial, sans-serif'
 INK, QUIET, GRID = "#22262B", "#626A73", "#E2E4E7"
 """Text, quiet text, and grid lines."""
-Number = float | int
+Real = float | int
 """A number as a file may hold it: to a type checker at run time a whole one is no float."""
 LABEL = re.compile(r".+ \(([A-Za-z]{2,3}(?:-[A-Za-z0-9]+)*)\)")
 """A name with its tag, as `language_label` writes it."""
@@ -104,13 +104,13 @@ def row_axis(labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def signed(value: Number, digits: int) -> str:
+def signed(value: Real, digits: int) -> str:
     """A change with its sign, such as `+9.3`."""
     text = fixed(value, digits)
     return f"+{text}" if value > 0 else text
 
 
-def between(low: Number, high: Number, digits: int) -> str:
+def between(low: Real, high: Real, digits: int) -> str:
     """An interval behind an estimate, such as ` (4.2 to 7.1)`; nothing where an end is not known."""
     return f" ({low:.{digits}f} to {high:.{digits}f})" if np.isfinite([low, high]).all() else ""
 
@@ -134,14 +134,14 @@ def arms(
     }
 
 
-def decimals_for(limit: Number) -> int:
+def decimals_for(limit: Real) -> int:
     """Digits behind the point that show a number of this size with two or three figures."""
     if not limit > 0:
         return 0
     return int(np.clip(1 - np.floor(np.log10(limit)), 0, 4))
 
 
-def fixed(value: Number, digits: int) -> str:
+def fixed(value: Real, digits: int) -> str:
     """A number with a true minus sign; nothing for NaN, and no minus zero."""
     if not np.isfinite(value):
         return ""

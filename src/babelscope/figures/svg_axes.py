@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from babelscope.axes import Float
-from babelscope.figures.style import Number
+from babelscope.figures.style import Real
 
 FEWEST_TICKS = 4
 """Ticks that an axis has at least where it chooses them itself."""
@@ -49,7 +49,7 @@ class DrawnAxis:
         first, last = self.ends
         return self.within((float(value) - first) / (last - first))
 
-    def within(self, share: Number) -> float:
+    def within(self, share: Real) -> float:
         """Share of the drawing of a share of the axis."""
         low, high = self.domain
         return low + (high - low) * float(share)
@@ -70,7 +70,7 @@ def axes_of(figure: Any, letter: str) -> dict[str, DrawnAxis]:
     return {key: _axis(figure, layouts[key], values[key], key, letter) for key in short}
 
 
-def round_ticks(low: Number, high: Number, step: Number | None = None) -> list[float]:
+def round_ticks(low: Real, high: Real, step: Real | None = None) -> list[float]:
     """Round values from low to high, at least `FEWEST_TICKS` of them unless the step is given."""
     if step is None:
         rough = (high - low) / FEWEST_TICKS
@@ -80,7 +80,7 @@ def round_ticks(low: Number, high: Number, step: Number | None = None) -> list[f
     return [float(at * step) for at in range(first, last + 1)]
 
 
-def tick_label(value: Number) -> str:
+def tick_label(value: Real) -> str:
     """A tick's value with a true minus sign and a narrow space between thousands."""
     text = f"{float(value):,.0f}" if abs(value) >= 1e4 and float(value).is_integer() else f"{float(value):.6g}"
     return text.replace(",", "\u202f").replace("-", "−")
@@ -119,7 +119,7 @@ def _axis(figure: Any, layout: Any, values: Float[np.ndarray, " value"], key: st
 
 def _values(figure: Any, key: str, letter: str) -> Float[np.ndarray, " value"]:
     """All numbers that an axis has to show: marks, the ends of their intervals, and the foot of bars."""
-    shown_values: list[Number] = []
+    shown_values: list[Real] = []
     for trace in figure.data:
         if (getattr(trace, f"{letter}axis") or letter) != key or getattr(trace, letter) is None:
             continue

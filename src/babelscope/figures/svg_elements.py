@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from babelscope.figures.colour_scales import dark_colour
-from babelscope.figures.style import Number
+from babelscope.figures.style import Real
 
 WIDE, NARROW = "w", "s"
 """Classes of what is shown only on a wide and only on a narrow screen."""
@@ -14,7 +14,7 @@ SANS_WIDTH = 0.56
 FIRST_WIDE_LETTER = 0x2E80
 
 
-def svg_element(name: str, *content: str, **attributes: str | Number | None) -> str:
+def svg_element(name: str, *content: str, **attributes: str | Real | None) -> str:
     """An element; `class_` is class, an underscore is a dash, None leaves an attribute out. Content is markup."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(svg_number(value), quote=True)}"'
@@ -24,12 +24,12 @@ def svg_element(name: str, *content: str, **attributes: str | Number | None) -> 
     return f"<{name}{written}>{''.join(content)}</{name}>"
 
 
-def svg_number(value: str | Number) -> str:
+def svg_number(value: str | Real) -> str:
     """A coordinate with at most two decimals; text as it is."""
     return value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def share(place: Number) -> str:
+def share(place: Real) -> str:
     """A place in 0 … 1 as a share of the width."""
     return f"{svg_number(100 * place)}%"
 
@@ -46,7 +46,7 @@ def hover(text: str) -> str:
     return svg_element("title", html.escape(text)) if text else ""
 
 
-def text_width(text: str, size: Number) -> float:
+def text_width(text: str, size: Real) -> float:
     """About how many pixels a text takes in a sans-serif face."""
     return size * sum(1.0 if ord(letter) >= FIRST_WIDE_LETTER else SANS_WIDTH for letter in text)
 
@@ -56,14 +56,14 @@ def label_lines(text: str) -> list[str]:
     return [html.unescape(line) for line in text.replace("<br />", "<br>").split("<br>")]
 
 
-def written(text: str, *, x: str, y: Number, anchor: str, class_: str = "t", shift: Number = 0) -> str:
+def written(text: str, *, x: str, y: Real, anchor: str, class_: str = "t", shift: Real = 0) -> str:
     """A text at a share of the width; lines below the first stand under it. shift: pixels to the right."""
     lines = label_lines(text)
     spans = html.escape(lines[0]) + "".join(svg_element("tspan", html.escape(line), x=x, dy=13) for line in lines[1:])
     return svg_element("text", spans, x=x, y=y, dx=shift or None, text_anchor=anchor, class_=class_)
 
 
-def turned(text: str, *, x: str, y: Number, angle: Number, class_: str = "t") -> str:
+def turned(text: str, *, x: str, y: Real, angle: Real, class_: str = "t") -> str:
     """A text that ends at a share of the width and is turned about its end."""
     line = svg_element(
         "text", html.escape(" ".join(label_lines(text))), text_anchor="end", transform=f"rotate({svg_number(angle)})"
@@ -71,7 +71,7 @@ def turned(text: str, *, x: str, y: Number, angle: Number, class_: str = "t") ->
     return svg_element("svg", line, x=x, y=y, class_=f"v {class_}")
 
 
-def symbol(name: str, size: Number) -> tuple[str, bool]:
+def symbol(name: str, size: Real) -> tuple[str, bool]:
     """Path of one of plotly's symbols about 0, 0, and whether it is drawn by its outline; size: pixels across."""
     r = float(size) / 2
     shape = name.removesuffix("-open")
@@ -100,5 +100,5 @@ def symbol(name: str, size: Number) -> tuple[str, bool]:
     return "".join(_path(stroke, r) for stroke in strokes[shape.removesuffix("-thin")]), True
 
 
-def _path(corners: Sequence[tuple[Number, Number]], r: float) -> str:
+def _path(corners: Sequence[tuple[Real, Real]], r: float) -> str:
     return "M" + "L".join(f"{svg_number(r * x)} {svg_number(r * y)}" for x, y in corners)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from babelscope.figures.colour_scales import Scale, colour_at, dark_scale, is_dark
-from babelscope.figures.style import CYCLE, Number
+from babelscope.figures.style import CYCLE, Real
 from babelscope.figures.svg_axes import DrawnAxis
 from babelscope.figures.svg_elements import (
     WIDE,
@@ -72,15 +72,15 @@ class ColourBar:
     ticks: tuple[tuple[float, str], ...]
     """(value, label) pairs."""
 
-    def place(self, value: Number) -> float:
+    def place(self, value: Real) -> float:
         """Place of a value on the scale, 0 to 1; values beyond an end have that of the end."""
         return float(np.clip((float(value) - self.low) / (self.high - self.low), 0, 1))
 
-    def paint(self, place: Number) -> str:
+    def paint(self, place: Real) -> str:
         """Colour of a place on a light and on a dark page, for the style attribute."""
         return f"--l:{colour_at(self.scale, place)};--d:{colour_at(dark_scale(self.scale), place)}"
 
-    def ink(self, value: Number) -> str:
+    def ink(self, value: Real) -> str:
         """Classes of a number on a cell of this value: dark or light on a light page, dark or light on a dark one."""
         place = self.place(value)
         grounds = (colour_at(scale, place) for scale in (self.scale, dark_scale(self.scale)))
@@ -179,7 +179,7 @@ def _points(trace: Any, area: DrawingArea) -> Iterator[str]:
         yield svg_element("g", *points, **_look(trace))
 
 
-def marker_icon(trace: Any, height: Number = 14) -> str:
+def marker_icon(trace: Any, height: Real = 14) -> str:
     """A trace's mark, line or bar on its own, for the legend."""
     style = pair_of_colours(trace_colour(trace))
     parts = []
@@ -206,7 +206,7 @@ def _look(trace: Any) -> dict[str, Any]:
     return {"style": pair_of_colours(trace_colour(trace)), "fill_opacity": opacity, "stroke_opacity": opacity}
 
 
-def _marker(trace: Any, at: int, *, x: str, y: Number, said: str, largest: Number = math.inf) -> str:
+def _marker(trace: Any, at: int, *, x: str, y: Real, said: str, largest: Real = math.inf) -> str:
     """One point of a trace; largest: pixels across that it may have."""
     kind, size = _of(trace.marker.symbol, at) or "circle", min(float(_of(trace.marker.size, at) or 6), largest)
     if kind == "circle":

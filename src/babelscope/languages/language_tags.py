@@ -1,7 +1,7 @@
 """Language codes: parsed once, compared as canonical BCP-47 tags."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import langcodes
 from langcodes.tag_parser import LanguageTagError
@@ -60,6 +60,20 @@ class Language(str):
     def english_name(self) -> str:
         """Its name in English, such as `Finnish`, for messages and tables."""
         return langcodes.Language.get(self, normalize=False).display_name("en")
+
+
+def language_index(
+    language: str, languages: Sequence[Language], absent: str, *, advice: str = "name one of them"
+) -> int:
+    """Place of a language among others; raises LanguageError where it is absent.
+
+    absent: what the message says then, with {tag} for the language.
+    """
+    tag = Language.parse(language)
+    if tag not in languages:
+        fault = absent.format(tag=repr(str(tag)))
+        raise LanguageError(f"{fault}; expected one of {', '.join(languages)}; {advice}")
+    return languages.index(tag)
 
 
 def is_tag(tag: str) -> bool:

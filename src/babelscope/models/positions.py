@@ -88,7 +88,7 @@ def _updates(kind: type[nn.Module]) -> bool:
 
 
 def _kinds(module: Any) -> list[str]:
-    """Rotary types of a module that follow the batch; it has one, or one a kind of layer."""
+    """Rotary types of a module that follow the batch; it has one, or one per kind of layer."""
     rope_type = attribute(module, "rope.kind")
     types = rope_type.values() if isinstance(rope_type, dict) else [rope_type]
     return [kind for kind in types if any(part in kind for part in BY_BATCH)]

@@ -161,7 +161,7 @@ def named_counts(active: Tensor, tokens: Tokens | None, languages: Sequence[str]
     if isinstance(tokens, Mapping):
         missing = [tag for tag in tags if tag not in tokens]
         if missing:
-            raise LanguageError(f"no tokens for {', '.join(missing)}; expected one number a language; add it")
+            raise LanguageError(f"no tokens for {', '.join(missing)}; expected one number per language; add it")
         tokens = [tokens[tag] for tag in tags]
     amounts = torch.as_tensor(tokens)
     if active.ndim != 3 or active.shape[-1] != len(tags) or amounts.shape != (len(tags),):

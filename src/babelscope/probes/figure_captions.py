@@ -82,11 +82,11 @@ CAPTIONS = {
     ),
     "alignment/mexa-mean": FigureCaption(
         "MEXA of each language, mean over depths",
-        "One score a language, with its interval over sentences; the control has the pairs shuffled.",
+        "One score per language, with its interval over sentences; the control has the pairs shuffled.",
     ),
     "alignment/mexa-max": FigureCaption(
         "MEXA of each language, best depth",
-        "One score a language, with its interval over sentences; the control has the pairs shuffled.",
+        "One score per language, with its interval over sentences; the control has the pairs shuffled.",
     ),
     "language-id/accuracy": FigureCaption(
         "Where the language can be read off",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from babelscope.axes import Float
-from babelscope.figures import Number
+from babelscope.figures import Real
 from babelscope.report.wording import known, span_over
 
 LEVEL = 0.05 + 1e-9
@@ -57,17 +57,17 @@ def holds_and_fails(measured: Mapping[str, bool | None]) -> dict[str, Any]:
     }
 
 
-def to_array(rows: Sequence[Sequence[Number]]) -> Float[np.ndarray, "row column"]:
+def to_array(rows: Sequence[Sequence[Real]]) -> Float[np.ndarray, "row column"]:
     """A table of numbers as float64."""
     return np.array(rows, dtype=np.float64)
 
 
-def middle(values: Sequence[Number | None], say: Callable[[Number], str]) -> str:
+def middle(values: Sequence[Real | None], say: Callable[[Real], str]) -> str:
     """Median of what is known, in words."""
     finite = [value for value in values if value is not None and known(value)]
     return say(float(np.median(finite))) if finite else "–"
 
 
-def percent_range(shares: Sequence[Number | None], digits: int = 0) -> str:
+def percent_range(shares: Sequence[Real | None], digits: int = 0) -> str:
     """Smallest and largest share, in per cent."""
     return f"{span_over([100 * x for x in shares if x is not None], digits)} %"

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
-from babelscope.figures import PERPLEXITY_BAND, Number
+from babelscope.figures import PERPLEXITY_BAND, Real
 from babelscope.report.claim_form import LEVEL, Claim, holds_and_fails, middle, percent_range, to_array
 from babelscope.report.harm_claims import exclusive_claim, own_language_claim, random_sets_claim
 from babelscope.report.results import Results
@@ -123,7 +123,7 @@ def _steers(results: Results) -> Claim:
     )
 
 
-def success_of_trials(results: Results) -> dict[str, dict[str, Number]]:
+def success_of_trials(results: Results) -> dict[str, dict[str, Real]]:
     """Success by target, where measured: steered (`success`), and of what steering is compared with."""
     steering = results.steered
     rates = {

@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 
 from babelscope.axes import Float
-from babelscope.figures import Number, ablation_map, colour_limit, harm_against_draws
+from babelscope.figures import Real, ablation_map, colour_limit, harm_against_draws
 from babelscope.report.claim_form import to_array
 from babelscope.report.harm_claims import p_pair, random_sets, unmatched
 from babelscope.report.markup import (
@@ -95,7 +95,7 @@ def _harm_draws(results: Results, name: str, own: Float[np.ndarray, " language"]
         read="The diamond is the set, a dot one random set of the same size. A diamond clear to the right of its "
         "dots harms more than chance. On the right: rank p against layer-matched · contribution-matched draws; with "
         "R draws it cannot go below 1 ÷ (R + 1).",
-        n=f"{_test_size(results)}; {draws} draws a language and control",
+        n=f"{_test_size(results)}; {draws} draws per language and control",
         control="layer-matched: as many unselected neurons in each layer; contribution-matched: unselected neurons "
         "of the same layer that write about as much into the residual stream",
         seed=seed_of(results, "ablation"),
@@ -165,7 +165,7 @@ def _test_size(results: Results) -> str:
     return f"{', '.join(said)} a language" if said else f"size of the test text {UNRECORDED}"
 
 
-def _ratio(ratio: BoundedEstimate | None, short: Number | None = None) -> str:
+def _ratio(ratio: BoundedEstimate | None, short: Real | None = None) -> str:
     """short: share of the contribution, where the random sets are not matched."""
     if ratio is None:
         return "–"
@@ -173,9 +173,9 @@ def _ratio(ratio: BoundedEstimate | None, short: Number | None = None) -> str:
     return said if short is None else f"{said}, unmatched ({plain(short)} of the contribution)"
 
 
-def _numbers(row: Sequence[Number]) -> list[Number]:
+def _numbers(row: Sequence[Real]) -> list[Real]:
     return [x for x in row if known(x)]
 
 
-def _mean(row: list[Number] | None) -> Number | None:
+def _mean(row: list[Real] | None) -> Real | None:
     return float(np.mean(row)) if row else None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from babelscope.controls.matched_sets import LEAST_MATCH
-from babelscope.figures import Number
+from babelscope.figures import Real
 from babelscope.report.claim_form import LEVEL, Claim, holds_and_fails, middle, percent_range, to_array
 from babelscope.report.results import AblatedPart, HarmInUnit, HarmInUnits, Results, SetParts
 from babelscope.report.results.ablation_record import SomeControls
@@ -21,11 +21,11 @@ class RandomSets(NamedTuple):
     """What a run measured of one kind of random sets; by language, without those that were not measured."""
 
     name: str
-    draws: dict[str, Sequence[Number]]
+    draws: dict[str, Sequence[Real]]
     """Own-language harm of each random set."""
     ratio: dict[str, BoundedEstimate]
     """Own-language harm of the set over the mean of theirs."""
-    adjusted_p: dict[str, Number]
+    adjusted_p: dict[str, Real]
     """p against them, corrected over all languages."""
 
 
@@ -48,7 +48,7 @@ def random_sets(results: Results) -> tuple[RandomSets, RandomSets]:
     return layer, contribution
 
 
-def p_pair(results: Results, tag: str) -> tuple[Number | None, Number | None]:
+def p_pair(results: Results, tag: str) -> tuple[Real | None, Real | None]:
     """p against layer-matched and contribution-matched draws; a single number is the larger and stands for both."""
     p, apart = results.measured(results.ablation.p).get(tag), results.ablation.p_by_control
     if isinstance(p, tuple):
@@ -59,7 +59,7 @@ def p_pair(results: Results, tag: str) -> tuple[Number | None, Number | None]:
     return results.measured(apart.layer_matched).get(tag, p), results.measured(apart.contribution_matched).get(tag, p)
 
 
-def adjusted_p(results: Results, which: int, tag: str) -> Number | None:
+def adjusted_p(results: Results, which: int, tag: str) -> Real | None:
     """p against the draws of a control, corrected over all languages; None where the run did not measure it."""
     return random_sets(results)[which].adjusted_p.get(tag)
 
@@ -75,7 +75,7 @@ def beats_draws(results: Results, which: int, tag: str) -> bool | None:
     return p <= LEVEL
 
 
-def unmatched(results: Results) -> dict[str, Number]:
+def unmatched(results: Results) -> dict[str, Real]:
     """Languages whose contribution-matched sets write less than they should, with the share that they reach."""
     shares = results.measured(results.ablation.achieved_contribution)
     return {tag: share for tag, share in shares.items() if share < LEAST_MATCH}

@@ -23,7 +23,7 @@ def tokens_said(results: Results) -> str:
     tokens = list(results.measured((results.corpus or CorpusCard()).tokens).values())
     if not tokens:
         return f"tokens {UNRECORDED}"
-    return f"{counted(tokens)} tokens a language"
+    return f"{counted(tokens)} tokens per language"
 
 
 def parameter_said(results: Results, key: str, what: str) -> str:

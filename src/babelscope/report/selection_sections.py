@@ -8,7 +8,7 @@ import numpy as np
 from babelscope.axes import Float
 from babelscope.figures import (
     CorpusSizePoint,
-    Number,
+    Real,
     Retention,
     corpus_size_lines,
     neuron_map,
@@ -40,7 +40,7 @@ from babelscope.report.wording import known, percent, plain, span
 
 
 def matrix_table(
-    values: Float[np.ndarray, "row column"], rows: Sequence[str], columns: Sequence[str], say: Callable[[Number], str]
+    values: Float[np.ndarray, "row column"], rows: Sequence[str], columns: Sequence[str], say: Callable[[Real], str]
 ) -> Markup:
     """A heat map as a table: a row per language, its columns by tag or number."""
     lines = [(language_cell(tag), *map(say, row)) for tag, row in zip(rows, values.tolist(), strict=True)]
@@ -281,9 +281,9 @@ def _shuffled(results: Results) -> Markup:
     return join([title, element("p", what), details("Share of each set with q ≤ 0.05", by_language)])
 
 
-def _nan(value: Number | None) -> float:
+def _nan(value: Real | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _median(values: Sequence[Number]) -> float:
+def _median(values: Sequence[Real]) -> float:
     return float(np.median(values)) if values else math.nan

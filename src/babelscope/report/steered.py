@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from babelscope.axes import Float
-from babelscope.figures import STRENGTH_UNIT, DosePoint, Number, dose_response_lines, source_target_map, steering_bars
+from babelscope.figures import STRENGTH_UNIT, DosePoint, Real, dose_response_lines, source_target_map, steering_bars
 from babelscope.report.claim_form import to_array
 from babelscope.report.claims import macro_success, native_answers, success_of_trials
 from babelscope.report.markup import (
@@ -84,7 +84,7 @@ def dose_section(results: Results, run: str) -> Section:
     plots = [
         Plot(
             dose_response_lines(points=points, chosen=chosen, unit=_strength_unit(results)),
-            "Success and perplexity ratio by strength, a line a layer",
+            "Success and perplexity ratio by strength, a line per layer",
             [{**point._asdict(), "answers": row.n} for point, row in zip(points, rows, strict=True)],
         )
     ]
@@ -110,7 +110,7 @@ def steering_section(results: Results, run: str) -> Section:
     return Section("steering", title, join(body))
 
 
-def _bars(results: Results, name: str, success: Mapping[str, Number]) -> Markup:
+def _bars(results: Results, name: str, success: Mapping[str, Real]) -> Markup:
     ends = {
         tag: (ends.low, ends.high)
         for tag, ends in results.measured(results.steered.success_interval).items()
@@ -190,13 +190,13 @@ def _source_map(results: Results, name: str, by_source: SourcesByTargets) -> Mar
     return figure_block(name, [plot], caption, numbers)
 
 
-def _chosen(results: Results) -> list[tuple[int, Number]]:
+def _chosen(results: Results) -> list[tuple[int, Real]]:
     layer, strength = results.steered.layer, results.steered.strength
     pairs = [(_of(layer, tag), _of(strength, tag)) for tag in results.languages]
     return sorted({(int(a), float(b)) for a, b in pairs if known(a) and known(b)})
 
 
-def _of(value: Number | Mapping[str, Number], tag: str) -> Number:
+def _of(value: Real | Mapping[str, Real], tag: str) -> Real:
     return value.get(tag, math.nan) if isinstance(value, Mapping) else value
 
 
@@ -238,13 +238,13 @@ def _strength_unit(results: Results) -> str:
 def _answers(results: Results) -> str:
     n = list(results.measured(results.steered.n).values())
     if not n:
-        return f"answers a target {UNRECORDED}"
-    return f"{counted(n)} answers a target"
+        return f"answers per target {UNRECORDED}"
+    return f"{counted(n)} answers per target"
 
 
 def _per_cell(n: Float[np.ndarray, "source target"]) -> str:
     return counted([count for count in n.ravel().tolist() if count])
 
 
-def _nan(value: Number | None) -> float:
+def _nan(value: Real | None) -> float:
     return math.nan if value is None else float(value)

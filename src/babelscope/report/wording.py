@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from babelscope.figures import Number, language_name
+from babelscope.figures import Real, language_name
 
 NOT_MEASURED = "not measured in this run"
 
@@ -14,7 +14,7 @@ def known(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def plain(value: Number | None, digits: int = 2) -> str:
+def plain(value: Real | None, digits: int = 2) -> str:
     """A number with a true minus sign; a dash where there is none, and no minus zero."""
     if value is None or not known(value):
         return "–"
@@ -27,19 +27,19 @@ def together(text: str) -> str:
     return re.sub(r"([≤≥<>×÷±]) ", "\\1\u00a0", text.replace(" %", "\u202f%"))
 
 
-def percent(share: Number | None, digits: int = 0) -> str:
+def percent(share: Real | None, digits: int = 0) -> str:
     """A share in per cent."""
     return f"{plain(100 * share, digits)}\u202f%" if share is not None and known(share) else "–"
 
 
-def span(low: Number | None, high: Number | None, digits: int = 2, *, factor: Number = 1.0) -> str:
+def span(low: Real | None, high: Real | None, digits: int = 2, *, factor: Real = 1.0) -> str:
     """An interval in square brackets, nothing where an end is not known."""
     if low is None or high is None or not (known(low) and known(high)):
         return ""
     return f"[{plain(factor * low, digits)}, {plain(factor * high, digits)}]"
 
 
-def p_value(p: Number | None) -> str:
+def p_value(p: Real | None) -> str:
     """A p-value with two figures; small ones as a bound."""
     if p is None or not known(p):
         return "–"
@@ -56,19 +56,19 @@ def names(tags: Iterable[str]) -> str:
     )
 
 
-def span_over(values: Sequence[Number], digits: int = 2) -> str:
+def span_over(values: Sequence[Real], digits: int = 2) -> str:
     """Smallest to largest of some numbers."""
     finite = [value for value in values if known(value)]
     return f"{plain(min(finite), digits)} to {plain(max(finite), digits)}" if finite else "–"
 
 
-def counted(values: Sequence[Number]) -> str:
+def counted(values: Sequence[Real]) -> str:
     """A count, or the smallest to the largest of several that differ."""
     finite = [value for value in values if known(value)]
     return plain(finite[0], 0) if finite and min(finite) == max(finite) else span_over(finite, 0)
 
 
-def harm_digits(shares: Iterable[Number]) -> int:
+def harm_digits(shares: Iterable[Real]) -> int:
     """Decimals in per cent with which the largest of some harms has two or three figures."""
     largest = max((abs(100 * share) for share in shares if known(share)), default=0.0)
     return min(4, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 2

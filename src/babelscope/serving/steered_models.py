@@ -21,7 +21,7 @@ from babelscope.steering.sweeps.steered_answers import steered_rows
 from babelscope.subnetworks import Delta, ElementDelta
 from babelscope.upstream.openai_server import build_application, is_text
 
-Steering = SteeringRecipe | Delta | ElementDelta | None
+ServedSteering = SteeringRecipe | Delta | ElementDelta | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class ServedModel:
     model: Any
     """A CausalModel that can generate."""
     tokenizer: PreTrainedTokenizerBase
-    steering: Steering
+    steering: ServedSteering
     lock: threading.Lock
     """Shared by all names of one model."""
 
@@ -65,7 +65,7 @@ class ServedModels:
 
     model: CausalModel
     tokenizer: PreTrainedTokenizerBase
-    steering: Mapping[str, Steering]
+    steering: Mapping[str, ServedSteering]
     plain: str
     force_model: None = None
     """A server's only model, in the server's own words; here there are several."""

@@ -11,9 +11,9 @@ from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from babelscope.steering.checking import check_operations
-    from babelscope.steering.engine import Steering, steer
+    from babelscope.steering.engine import Operations, steer
     from babelscope.steering.receipt import Receipt, ReceiptRow
 
-__all__ = ["Receipt", "ReceiptRow", "Steering", "check_operations", "steer"]
+__all__ = ["Receipt", "ReceiptRow", "Operations", "check_operations", "steer"]
 
 __getattr__, __dir__ = lazy_names(__name__)

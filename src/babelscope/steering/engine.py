@@ -18,20 +18,20 @@ from babelscope.models.positions import pinned_positions
 from babelscope.sites import Site
 from babelscope.steering.checking import check_operations
 from babelscope.steering.compiled import fresh_graphs
+from babelscope.steering.ready_operation import ReadyOperation
 from babelscope.steering.receipt import Receipt
 from babelscope.steering.session import Session, check_finite, follow_calls
-from babelscope.steering.step import ReadyOperation
 
-Steering = Operation | SteeringRecipe | Sequence[Operation | SteeringRecipe]
+Operations = Operation | SteeringRecipe | Sequence[Operation | SteeringRecipe]
 """One operation, a recipe, or several of them, applied in order."""
 
 
 @contextmanager
 def steer(
     model: CausalModel,
-    operations: Steering = (),
+    operations: Operations = (),
     *,
-    rows: Sequence[Steering | None] | None = None,
+    rows: Sequence[Operations | None] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Iterator[Receipt]:
     """While open, these operations act on every forward pass of the model, in `generate` and outside it.
@@ -54,31 +54,34 @@ def steer(
     Functions compiled around the model are compiled anew on entry and after exit; static caches run uncompiled.
     """
     if rows is not None and not rows:
-        raise ArtifactError("rows came empty; expected one entry a row of the batch, None for an untouched one")
+        raise ArtifactError("rows came empty; expected one entry per row of the batch, None for an untouched one")
     layout = layout_of(model)
-    all_operations = [*_flat(operations), *(operation for row in rows or () for operation in _flat(row))]
+    all_operations = [
+        *flat_operations(operations),
+        *(operation for row in rows or () for operation in flat_operations(row)),
+    ]
     check_operations(layout, all_operations)
-    ordinary = _ordinary_tokens(layout, all_operations, tokenizer)
+    ordinary = ordinary_tokens(layout, all_operations, tokenizer)
     with fresh_graphs(), ExitStack() as stack:
         session = stack.enter_context(follow_calls(layout))
-        slots = _steps(layout, operations, rows)
-        for site in _clean_sites(slots):
+        ready_by_site = _make_ready(layout, operations, rows)
+        for site in _clean_sites(ready_by_site):
             stack.enter_context(_reader(layout, site, session))
-        if slots:
+        if ready_by_site:
             stack.enter_context(pinned_positions(model, layout.body))
-        receipt = stack.enter_context(session.counting(slots))
-        for site, steps in slots.items():
-            change = _change(site, steps, session, ordinary, receipt)
+        receipt = stack.enter_context(session.counting(ready_by_site))
+        for site, ready in ready_by_site.items():
+            change = _change(site, ready, session, ordinary, receipt)
             stack.enter_context(layout.edit_routed(site, change, threads="any"))
         yield receipt
 
 
-def _clean_sites(slots: dict[Site, list[ReadyOperation]]) -> list[Site]:
+def _clean_sites(ready_by_site: dict[Site, list[ReadyOperation]]) -> list[Site]:
     """Sites to be read before the prompt is steered."""
     sites = []
-    for step in [step for steps in slots.values() for step in steps]:
-        condition = step.operation.gate.condition
-        sites += [step.operation.site] if step.operation.clean else []
+    for ready_operation in [ready_operation for ready in ready_by_site.values() for ready_operation in ready]:
+        condition = ready_operation.operation.gate.condition
+        sites += [ready_operation.operation.site] if ready_operation.operation.clean else []
         sites += [] if condition is None else [condition.site]
     return sorted(set(sites), key=str)
 
@@ -90,7 +93,8 @@ def _reader(layout: Layout, site: Site, session: Session) -> Iterator[None]:
         yield
 
 
-def _flat(steering: Steering | None) -> list[Operation]:
+def flat_operations(steering: Operations | None) -> list[Operation]:
+    """Operations one after another, those of recipes among them; raises SteeringError for anything else."""
     if steering is None:
         return []
     if isinstance(steering, Operation):
@@ -100,13 +104,13 @@ def _flat(steering: Steering | None) -> list[Operation]:
             f"a {type(steering).__name__} came; expected operations, a recipe, or a list of them; load a folder with "
             "SteeringRecipe.load, take direction.add(…) of a Direction"
         )
-    return [operation for entry in steering for operation in _flat(entry)]
+    return [operation for entry in steering for operation in flat_operations(entry)]
 
 
-def _ordinary_tokens(
+def ordinary_tokens(
     layout: Layout, operations: Sequence[Operation], tokenizer: PreTrainedTokenizerBase | None
 ) -> Bool[Tensor, " vocab"] | None:
-    """False for special tokens, by id; None where no gate asks."""
+    """By id, False for special tokens; None where no gate asks. Raises ArtifactError if one does with no tokenizer."""
     if tokenizer is None:
         if any(operation.gate.skip_special for operation in operations):
             raise ArtifactError("a gate skips special tokens, no tokenizer came; pass steer(…, tokenizer=…)")
@@ -118,52 +122,56 @@ def _ordinary_tokens(
     return ordinary.to(layout.device_of(Site(None, "embed")))
 
 
-def _steps(
-    layout: Layout, operations: Steering, rows: Sequence[Steering | None] | None
+def _make_ready(
+    layout: Layout, operations: Operations, rows: Sequence[Operations | None] | None
 ) -> dict[Site, list[ReadyOperation]]:
     """What to do at each site, in order; what would do nothing is left out, so that no hook stands for it."""
-    slots: dict[Site, list[ReadyOperation]] = {}
-    for operation in _flat(operations):
-        step = ReadyOperation.of(operation, layout.width(operation.site.at), None if rows is None else len(rows))
-        slots.setdefault(operation.site, []).append(step)
-    for site, steps in _row_steps(layout, rows or ()).items():
-        slots.setdefault(site, []).extend(steps)
-    busy = {site: [step for step in steps if not step.idle] for site, steps in slots.items()}
+    ready_by_site: dict[Site, list[ReadyOperation]] = {}
+    batch_rows = None if rows is None else len(rows)
+    for operation in flat_operations(operations):
+        ready_operation = ReadyOperation.of(operation, layout.width(operation.site.at), batch_rows)
+        ready_by_site.setdefault(operation.site, []).append(ready_operation)
+    for site, ready in _make_rows_ready(layout, rows or ()).items():
+        ready_by_site.setdefault(site, []).extend(ready)
+    busy: dict[Site, list[ReadyOperation]] = {}
     settings: dict[Any, Any] = {}
-    for step in [step for steps in busy.values() for step in steps]:
-        step.share(settings)
-    return {site: steps for site, steps in busy.items() if steps}
+    for site, ready in ready_by_site.items():
+        for ready_operation in ready:
+            if not ready_operation.idle:
+                ready_operation.share(settings)
+                busy.setdefault(site, []).append(ready_operation)
+    return busy
 
 
-def _row_steps(layout: Layout, rows: Sequence[Steering | None]) -> dict[Site, list[ReadyOperation]]:
+def _make_rows_ready(layout: Layout, rows: Sequence[Operations | None]) -> dict[Site, list[ReadyOperation]]:
     """Each row's operations, those that stand at the same place in different rows joined where they can be."""
     places: dict[tuple[Site, int], list[ReadyOperation]] = {}
     for row, steering in enumerate(rows):
         times_at_site: dict[Site, int] = {}
-        for operation in _flat(steering):
+        for operation in flat_operations(steering):
             if operation.gate.rows is not None:
                 raise ArtifactError(f"row {row}: its operation's gate names rows too; expected one of the two")
             times_at_site[operation.site] = times_at_site.get(operation.site, 0) + 1
             row_operation = replace(operation, gate=replace(operation.gate, rows=(row,)))
-            step = ReadyOperation.of(row_operation, layout.width(operation.site.at), len(rows))
-            _add_step(places.setdefault((operation.site, times_at_site[operation.site]), []), step)
+            ready_operation = ReadyOperation.of(row_operation, layout.width(operation.site.at), len(rows))
+            _join_or_add(places.setdefault((operation.site, times_at_site[operation.site]), []), ready_operation)
     ordered: dict[Site, list[ReadyOperation]] = {}
     for site, place in sorted(places, key=lambda key: key[1]):
         ordered.setdefault(site, []).extend(places[site, place])
     return ordered
 
 
-def _add_step(steps: list[ReadyOperation], step: ReadyOperation) -> None:
-    for index, earlier in enumerate(steps):
-        joined = earlier.join(step)
+def _join_or_add(ready: list[ReadyOperation], ready_operation: ReadyOperation) -> None:
+    for index, earlier in enumerate(ready):
+        joined = earlier.join(ready_operation)
         if joined is not None:
-            steps[index] = joined
+            ready[index] = joined
             return
-    steps.append(step)
+    ready.append(ready_operation)
 
 
 def _change(
-    site: Site, steps: list[ReadyOperation], session: Session, ordinary: Tensor | None, receipt: Receipt
+    site: Site, ready: list[ReadyOperation], session: Session, ordinary: Tensor | None, receipt: Receipt
 ) -> RoutedEdit:
     def change(value: Tensor, routes: Tensor | None) -> Tensor | None:
         if session.reading is not None:
@@ -174,8 +182,8 @@ def _change(
                 f"site '{site}' ran by itself; steering needs passes of the whole model; call the model"
             )
         new = value
-        for step in steps:
-            new = step.apply(new, routes, frame, ordinary, receipt)
+        for ready_operation in ready:
+            new = ready_operation.apply(new, routes, frame, ordinary, receipt)
         if new is value:
             return None
         if site.at == "logits":

@@ -12,8 +12,8 @@ from babelscope.axes import Bool, Int64, Tensor
 from babelscope.errors import SteeringError
 from babelscope.steering.frame import Frame
 
-Phase = Literal["prompt", "generated"]
-PHASES: tuple[Phase, ...] = ("prompt", "generated")
+PassPhase = Literal["prompt", "generated"]
+PHASES: tuple[PassPhase, ...] = ("prompt", "generated")
 REASONS = ("pad", "row", "phase", "schedule", "special token", "position", "condition")
 """Why a token was left alone; of several the first counts."""
 
@@ -23,7 +23,7 @@ class ReceiptRow(NamedTuple):
 
     site: str
     kind: str
-    phase: Phase
+    phase: PassPhase
     passes: int
     """Forward passes in which the site was met."""
     seen: int
@@ -99,7 +99,7 @@ class Receipt:
         """One row per operation and phase, in the order of the layers."""
         return [self._row(account, phase) for account in self._accounts.values() for phase in PHASES]
 
-    def _row(self, account: _Account, phase: Phase) -> ReceiptRow:
+    def _row(self, account: _Account, phase: PassPhase) -> ReceiptRow:
         place = PHASES.index(phase)
         values = [0] * (1 + len(REASONS)) if account.sums is None else account.sums[place].tolist()
         for counts, passes in account.plain.items():
@@ -110,7 +110,7 @@ class Receipt:
         site, kind = str(account.operation.site), account.operation.kind
         return ReceiptRow(site, kind, phase, account.passes, n_tokens, by_reason["edited"], skipped)
 
-    def edited(self, phase: Phase | None = None) -> int:
+    def edited(self, phase: PassPhase | None = None) -> int:
         """Tokens changed by any operation, summed over operations."""
         return sum(row.edited for row in self.rows if phase in (None, row.phase))
 

@@ -21,8 +21,8 @@ from babelscope.sites import Site
 from babelscope.steering.clean import CleanPass, clean_inputs, run_clean
 from babelscope.steering.columns import Columns
 from babelscope.steering.frame import Frame, PromptShape
+from babelscope.steering.ready_operation import ReadyOperation
 from babelscope.steering.receipt import Receipt
-from babelscope.steering.step import ReadyOperation
 from babelscope.upstream.forward import ForwardInputs, forward_names, read_inputs
 from babelscope.upstream.generation import generate_inputs, uncompiled
 from babelscope.upstream.names import attribute
@@ -96,13 +96,13 @@ class Session:
                 self.readers -= 1
 
     @contextmanager
-    def counting(self, slots: Mapping[Site, Sequence[ReadyOperation]]) -> Iterator[Receipt]:
-        """While open, a receipt of what these steps do."""
+    def counting(self, ready_by_site: Mapping[Site, Sequence[ReadyOperation]]) -> Iterator[Receipt]:
+        """While open, a receipt of what these operations do."""
         receipt = Receipt()
-        for steps in slots.values():
-            for step in steps:
-                receipt.open(id(step), step.operation)
-        names = [str(site) for site in slots]
+        for ready in ready_by_site.values():
+            for ready_operation in ready:
+                receipt.open(id(ready_operation), ready_operation.operation)
+        names = [str(site) for site in ready_by_site]
         with _LOCK, ExitStack() as undo:
             self.receipts = [*self.receipts, receipt]
             self.sites.update(names)

@@ -32,15 +32,15 @@ class Budget:
     observe_tokens: int = 20_000
     """Tokens a language, training split."""
     choose_tokens: int = 250
-    """Scored tokens a language for each candidate top_rate, validation split."""
+    """Scored tokens per language for each candidate top_rate, validation split."""
     script_documents: int = 200
     """Documents a language that the romanised control reads, validation split."""
     resamples: int = 100
     """Bootstraps, half-splits and label permutations."""
     ablate_tokens: int = 700
-    """Scored tokens a language, test split."""
+    """Scored tokens per language, test split."""
     part_tokens: int = 250
-    """Scored tokens a language, test split, with parts of the sets off: neurons that only one language has, and those
+    """Scored tokens per language, test split, with parts of the sets off: neurons that only one language has, and those
     that it shares with its script or family; 0 leaves the parts out."""
     draws: int = 19
     """Random sets of each control."""

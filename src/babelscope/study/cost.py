@@ -141,7 +141,7 @@ def measured_pace(job: StudyInputs, sites: tuple[str, ...], steering: bool) -> P
 
 
 def cost_lines(costs: list[StageCost], pace: Pace) -> Iterator[str]:
-    """The stages one a line, then all of them with the memory that the process has reached."""
+    """The stages one per line, then all of them with the memory that the process has reached."""
     for cost in costs:
         parts = ((cost.read, "tokens read"), (cost.scored, "tokens scored"), (cost.answers, "answers drawn"))
         said = ", ".join(f"{count:,} {name}" for count, name in parts if count)

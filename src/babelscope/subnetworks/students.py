@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from babelscope.axes import Tensor
 from babelscope.subnetworks.bank import Bank
-from babelscope.subnetworks.forms import Form, Recompute, choose_form, fused_form, split_form
+from babelscope.subnetworks.forms import Form, choose_form, fused_form, split_form
+from babelscope.subnetworks.frozen_mlp import Recompute
 from babelscope.subnetworks.row_optimizer import RowOptimizer
 
 

@@ -22,7 +22,8 @@ from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.bank import Bank
 from babelscope.subnetworks.delta import Delta
 from babelscope.subnetworks.flow import check_reachable, check_untouched
-from babelscope.subnetworks.forms import Form, Recompute
+from babelscope.subnetworks.forms import Form
+from babelscope.subnetworks.frozen_mlp import Recompute
 from babelscope.subnetworks.packing import Mixture, mix_texts
 from babelscope.subnetworks.row_steering import RowSteering
 from babelscope.subnetworks.running import Training

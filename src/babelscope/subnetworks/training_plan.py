@@ -45,8 +45,9 @@ class Plan:
         fits = self.accumulation >= 1 and self.rows_per_step % self.accumulation == 0 and self.rows_per_step >= 1
         if not fits or not self.clip > 0 or self.evaluate_every < 1:
             raise MeasurementError(
-                f"{self.rows_per_step} rows a step in {self.accumulation} parts, clip {self.clip}, a measurement every "
-                f"{self.evaluate_every} steps; expected parts that divide the rows, and values above 0; correct them"
+                f"{self.rows_per_step} rows per step in {self.accumulation} parts, clip {self.clip}, a measurement "
+                f"every {self.evaluate_every} steps; expected parts that divide the rows, and values above 0; "
+                "correct them"
             )
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64
 from babelscope.controls import Evidence, Interval, percentile_interval
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.corpus import Texts, as_corpus, encode_texts, say_controls
 from babelscope.errors import CorpusError
 from babelscope.languages import Language
@@ -141,7 +142,7 @@ def vocabulary_allocation(
     resampled, halves = {}, {}
     for tag, matrix in counts.items():
         n = len(encoded_by_tag[tag])
-        resampled[tag] = np.asarray(rng.multinomial(n, np.full(n, 1 / n), size=resamples) @ matrix, dtype=np.float64)
+        resampled[tag] = np.asarray(draw_counts(n, resamples, rng) @ matrix, dtype=np.float64)
         half = np.array([rng.permutation(n) < n // 2 for _ in range(HALVES)])
         halves[tag] = np.mean([count_divergence(member @ matrix, ~member @ matrix) for member in half])
     totals = {tag: np.asarray(matrix.sum(axis=0), dtype=np.float64).ravel() for tag, matrix in counts.items()}

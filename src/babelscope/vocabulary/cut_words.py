@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.corpus import Document, encode_texts
 from babelscope.languages import Language
 from babelscope.languages.scripts import UNSPACED
-from babelscope.vocabulary.premium import Span, word_spans
+from babelscope.vocabulary.premium import CharacterSpan, word_spans
 
 
 class CutSentence(NamedTuple):
@@ -35,7 +35,7 @@ def cut_sentences(
 def cut_sentence(text: str, encoding: Encoding, language: Language) -> CutSentence:
     """Runs of letters, or the tokens themselves where the script has no spaces, with the tokens that share a letter."""
     words, tokens, first = list[str](), list[tuple[int, ...]](), 0
-    offsets: list[Span] = encoding.offsets
+    offsets: list[CharacterSpan] = encoding.offsets
     spans = list(word_spans(text))
     if language.script in UNSPACED:
         spans = sorted({(max(a, c), min(b, d)) for a, b in spans for c, d in offsets if max(a, c) < min(b, d)})

@@ -1,4 +1,4 @@
-"""A BPE tokenizer's merges as its training made them: one a token, and which of them say nothing of the text."""
+"""A BPE tokenizer's merges as its training made them: one per token, and which of them say nothing of the text."""
 
 import json
 from collections.abc import Mapping, Sequence

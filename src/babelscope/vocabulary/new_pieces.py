@@ -22,7 +22,7 @@ from babelscope.vocabulary.tokenizer_form import FALLBACK_SET, TokenizerForm, en
 GAIN = 1e-4
 """By how much, in nats, a new piece of Unigram is likelier than its two parts: enough to be chosen in their place, and
 less than what divides two cuts of other words."""
-Word = tuple[str, ...]
+SymbolWord = tuple[str, ...]
 """Neighbouring tokens that may be joined."""
 
 
@@ -40,7 +40,9 @@ class NewPiece(NamedTuple):
         return self.left + self.right
 
 
-def learn_pieces(form: TokenizerForm, words: Counter[Word], *, most: int | None, min_count: int) -> list[NewPiece]:
+def learn_pieces(
+    form: TokenizerForm, words: Counter[SymbolWord], *, most: int | None, min_count: int
+) -> list[NewPiece]:
     """Join the most frequent pair of neighbours, again and again, from the tokenizer's own cut of the text onwards.
 
     So each new piece is formed, by merges after all earlier ones, just where it was counted; a list trained anew would
@@ -85,7 +87,9 @@ def _add(counts: Counter[int], keys: np.ndarray, weights: np.ndarray) -> list[in
     return changed
 
 
-def tokens_saved(form: TokenizerForm, words: Counter[Word], pieces: Sequence[NewPiece]) -> Int64[np.ndarray, " piece"]:
+def tokens_saved(
+    form: TokenizerForm, words: Counter[SymbolWord], pieces: Sequence[NewPiece]
+) -> Int64[np.ndarray, " piece"]:
     """By how many tokens a text is shorter with the first piece, the first two, and so on."""
     first = max(form.ids.values()) + 1
     ids = form.ids | {piece.entry: first + number for number, piece in enumerate(pieces)}
@@ -100,7 +104,7 @@ def tokens_saved(form: TokenizerForm, words: Counter[Word], pieces: Sequence[New
 class CutText(NamedTuple):
     """A text as a tokenizer cuts it."""
 
-    words: Counter[Word]
+    words: Counter[SymbolWord]
     """Runs of two tokens or more that may be joined."""
     tokens: int
     n_bytes: int
@@ -110,7 +114,7 @@ def cut_text(tokenizer: PreTrainedTokenizerBase, form: TokenizerForm, corpus: Co
     """The text of all languages, cut into words of tokens; raises CorpusError for text without a token."""
     joinable = {entry: _joinable(form, entry) for entry in form.ids}
     joinable |= {token["content"]: False for token in form.state["added_tokens"]}
-    words, tokens = Counter[Word](), 0
+    words, tokens = Counter[SymbolWord](), 0
     for encoding_part in encoded_in_parts(tokenizer, corpus):
         if encoding_part.encoding is not None:
             tokens += len(encoding_part.ids)
@@ -121,9 +125,9 @@ def cut_text(tokenizer: PreTrainedTokenizerBase, form: TokenizerForm, corpus: Co
     return CutText(words, tokens, n_bytes)
 
 
-def _words_of(form: TokenizerForm, encoding: Encoding, joinable: Mapping[str, bool]) -> list[Word]:
+def _words_of(form: TokenizerForm, encoding: Encoding, joinable: Mapping[str, bool]) -> list[SymbolWord]:
     """Runs of tokens in one word of the tokenizer's own cutter; a space begins another word where it has none."""
-    numbers, words, number = encoding.word_ids, list[Word](), 0
+    numbers, words, number = encoding.word_ids, list[SymbolWord](), 0
     places = list[tuple[int | None, int, bool]]()
     for token, word in zip(encoding.tokens, numbers, strict=True):
         number += not form.byte_level and token.startswith(SPACE)

@@ -13,13 +13,14 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Int64
 from babelscope.controls import Evidence, Interval, percentile_interval
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.corpus import Corpus, Texts, as_parallel, encode_texts, say_controls
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language
 from babelscope.languages.scripts import UNSPACED
 from babelscope.vocabulary.merge_lists import backend_of
 
-Span = tuple[int, int]
+CharacterSpan = tuple[int, int]
 """First character and the one after the last."""
 
 
@@ -100,7 +101,7 @@ class TokenCosts:
         ]
 
 
-class Counts(NamedTuple):
+class LineCounts(NamedTuple):
     """Sizes of each sentence of one language."""
 
     tokens: Int64[np.ndarray, " sentence"]
@@ -136,7 +137,7 @@ def token_costs(
             lines, [encoded_text.encoding for encoded_text in encoded if encoded_text.encoding is not None]
         )
     n = len(counts[base].tokens)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
+    weights = draw_counts(n, resamples, np.random.default_rng(seed)).astype(np.float64)
     size = backend.get_vocab_size(with_added_tokens=True)
     used_entries = frozenset[int]().union(*(language_counts.used for language_counts in counts.values()))
     half = frozenset[int]().union(*(language_counts.used_half for language_counts in counts.values()))
@@ -170,14 +171,14 @@ def check_parallel(corpus: Corpus, base: Language) -> None:
         )
 
 
-def count_tokens(texts: Sequence[str], encoded: Sequence[Encoding]) -> Counts:
+def count_tokens(texts: Sequence[str], encoded: Sequence[Encoding]) -> LineCounts:
     """Sizes of every sentence, and how its words are cut."""
     words = continued = 0
     for text, encoding in zip(texts, encoded, strict=True):
         pieces = pieces_by_word(list(word_spans(text)), encoding.offsets)
         words += len(pieces)
         continued += sum(count > 1 for count in pieces)
-    return Counts(
+    return LineCounts(
         tokens=np.array([len(encoding.ids) for encoding in encoded]),
         characters=np.array([len(text) for text in texts]),
         n_bytes=np.array([len(text.encode()) for text in texts]),
@@ -188,7 +189,7 @@ def count_tokens(texts: Sequence[str], encoded: Sequence[Encoding]) -> Counts:
     )
 
 
-def word_spans(text: str) -> Iterator[Span]:
+def word_spans(text: str) -> Iterator[CharacterSpan]:
     """Runs of letters and their marks."""
     start = 0
     for is_word, run in groupby(text, key=lambda letter: category(letter)[0] in "LM"):
@@ -198,7 +199,7 @@ def word_spans(text: str) -> Iterator[Span]:
         start = end
 
 
-def pieces_by_word(words: Sequence[Span], tokens: Sequence[Span]) -> list[int]:
+def pieces_by_word(words: Sequence[CharacterSpan], tokens: Sequence[CharacterSpan]) -> list[int]:
     """How many tokens share a character with each word; both in order of the text."""
     pieces, first = [], 0
     for start, end in words:
@@ -212,7 +213,11 @@ def pieces_by_word(words: Sequence[Span], tokens: Sequence[Span]) -> list[int]:
 
 
 def cost_of(
-    tag: Language, counts: Counts, base: Counts, weights: Float64[np.ndarray, "resample sentence"], vocabulary: int
+    tag: Language,
+    counts: LineCounts,
+    base: LineCounts,
+    weights: Float64[np.ndarray, "resample sentence"],
+    vocabulary: int,
 ) -> TokenCost:
     """One language's row."""
     total = int(counts.tokens.sum())

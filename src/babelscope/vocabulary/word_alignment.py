@@ -11,7 +11,7 @@ PASSES = 10
 """Of expectation and maximisation."""
 EMPTY = 0
 """Number of the empty word, which stands before each source sentence and takes what translates nothing."""
-Words = Sequence[Sequence[str]]
+TokenLines = Sequence[Sequence[str]]
 """By sentence."""
 
 
@@ -38,7 +38,7 @@ class Candidates(NamedTuple):
     """|i / m − j / n|: how far apart the two stand in their sentences; 1 at the empty word."""
 
 
-def candidates_of(sources: Words, targets: Words) -> Candidates:
+def candidates_of(sources: TokenLines, targets: TokenLines) -> Candidates:
     """All pairs of places in sentences that translate each other; words are numbered as they come."""
     numbers: tuple[dict[str, int], dict[str, int]] = ({}, {})
     starts, columns = [0, 0], list[tuple[np.ndarray, ...]]()
@@ -82,7 +82,7 @@ def fit_word_table(candidates: Candidates, passes: int = PASSES) -> tuple[WordTa
     return WordTable(source, target, probability), pair
 
 
-def best_places(sources: Words, targets: Words, passes: int = PASSES) -> Int64[np.ndarray, " target_place"]:
+def best_places(sources: TokenLines, targets: TokenLines, passes: int = PASSES) -> Int64[np.ndarray, " target_place"]:
     """The source place that each target place most probably translates, counted through all sentences.
 
     −1 is the empty word. Of equally probable places, such as those of one word, the nearest in its sentence is taken.
@@ -96,7 +96,7 @@ def best_places(sources: Words, targets: Words, passes: int = PASSES) -> Int64[n
     return candidates.source_place[order[first]]
 
 
-def word_links(sources: Words, targets: Words, passes: int = PASSES) -> Int64[np.ndarray, "link 2"]:
+def word_links(sources: TokenLines, targets: TokenLines, passes: int = PASSES) -> Int64[np.ndarray, "link 2"]:
     """Source and target places, counted through all sentences, that choose each other in both directions.
 
     Sentences without a word have no links. The links rise by target place.

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from babelscope.corpus import Corpus
 from babelscope.vocabulary.merge_lists import SPACE, Pair, is_byte_level
 
-Kind = str
+WordKind = str
 """Of a character: "space", "run" (a space after a space), "letter" with its marks, "number", or "sign"."""
 RARE = 0.001
 """Share of the tokens below which kinds of neighbours that stand in one token are put there by hand."""
@@ -25,7 +25,7 @@ def count_words(backend: Tokenizer, listed_pairs: Sequence[Pair], texts: Corpus)
     hold: there a cut is where two kinds of characters meet that no merge joins.
     """
     byte_level = is_byte_level(json.loads(backend.to_str()))
-    cuts = set[tuple[Kind, Kind]]() if byte_level else cuts_of(listed_pairs)
+    cuts = set[tuple[WordKind, WordKind]]() if byte_level else cuts_of(listed_pairs)
     unit = re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+" if ("letter", "space") in cuts else r"(?s:.+)")
 
     def chunks(text: str) -> Iterator[str]:
@@ -46,9 +46,9 @@ def count_words(backend: Tokenizer, listed_pairs: Sequence[Pair], texts: Corpus)
     return counts
 
 
-def kinds_of(text: str) -> list[Kind]:
+def kinds_of(text: str) -> list[WordKind]:
     """Kind of each character."""
-    kinds = list[Kind]()
+    kinds = list[WordKind]()
     for letter in text:
         if letter == SPACE or letter.isspace():
             kinds.append("run" if kinds and kinds[-1] in ("space", "run") else "space")
@@ -57,7 +57,7 @@ def kinds_of(text: str) -> list[Kind]:
     return kinds
 
 
-def cuts_of(listed_pairs: Sequence[Pair]) -> set[tuple[Kind, Kind]]:
+def cuts_of(listed_pairs: Sequence[Pair]) -> set[tuple[WordKind, WordKind]]:
     """Kinds of neighbours that no merge joins, but for as few as are put in by hand."""
     tokens = {left + right for left, right in listed_pairs}
     joined = Counter(pair for token in tokens for pair in set(pairwise(kinds_of(token))))
@@ -65,7 +65,7 @@ def cuts_of(listed_pairs: Sequence[Pair]) -> set[tuple[Kind, Kind]]:
     return {(a, b) for a in kinds for b in kinds if joined[a, b] <= RARE * len(tokens)}
 
 
-def cut(text: str, cuts: set[tuple[Kind, Kind]]) -> Iterator[str]:
+def cut(text: str, cuts: set[tuple[WordKind, WordKind]]) -> Iterator[str]:
     """The parts of a text between such neighbours."""
     if not cuts:
         yield text

@@ -20,7 +20,8 @@ from babelscope.adaptation.editing.edit_questions import (
 )
 from babelscope.adaptation.editing.edit_study import CONTROL, NO_EDIT
 from babelscope.axes import Float64
-from babelscope.controls import benjamini_hochberg, percentile_interval, write_evidence
+from babelscope.controls import benjamini_hochberg, write_evidence
+from babelscope.controls.bootstrap_draws import mean_interval
 from babelscope.errors import LanguageError
 from babelscope.figures import FigureCaption, edit_map, write_figure
 from babelscope.files.strict_json import nan_as_null
@@ -104,8 +105,7 @@ class EditEvidence:
 
     def interval(self, values: Float64[np.ndarray, " edit"]) -> tuple[float, float]:
         """95 %, over edits."""
-        rng, n = np.random.default_rng(self.study.seed), len(values)
-        return percentile_interval(values[rng.integers(n, size=(self.study.resamples, n))].mean(axis=1))
+        return mean_interval(values, self.study.resamples, np.random.default_rng(self.study.seed))
 
     def preference_row(self, method: str, tag: Language) -> SiteEvidence:
         """The edited fact in one language, beside facts of which another one was edited.

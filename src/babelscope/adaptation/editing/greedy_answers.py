@@ -15,7 +15,7 @@ from babelscope.steering.sweeps.decoding import Decoding
 from babelscope.steering.sweeps.steered_answers import generate_answers
 from babelscope.steering.sweeps.steering_prompts import Prompt
 
-Words = Literal["asked", "edit", "neither"]
+ScoredWords = Literal["asked", "edit", "neither"]
 """Whether an answer begins with an object's name in the asked language, in that of the edit alone, or with neither."""
 
 
@@ -26,7 +26,7 @@ class EditAnswer(NamedTuple):
     edit: int
     language: Language
     text: str
-    words: Words
+    words: ScoredWords
     new: bool
     """Whether it begins with the new object's name in the asked language."""
     judged: Language | None
@@ -69,7 +69,7 @@ def greedy_answers(
     return answers
 
 
-def words_of_answer(table: FactTable, edit: FactEdit, tag: Language, text: str) -> Words:
+def words_of_answer(table: FactTable, edit: FactEdit, tag: Language, text: str) -> ScoredWords:
     """Whose words an answer begins with; names that both languages have are those of the asked one."""
     by_language = (
         entity_labels(table, table.objects(edit.fact.relation, language), language) for language in (tag, edit.language)

@@ -21,7 +21,7 @@ class Specialization:
     has no score over languages.
     Ties go to the lowest neuron; a neuron never active in the language, or active on fewer than `min_count` tokens in
     all, is never selected, though its rate is in the sum.
-    Different from the paper: a causal language model's MLPs, one set a language, in the place of the encoder's and
+    Different from the paper: a causal language model's MLPs, one set per language, in the place of the encoder's and
     decoder's ReLU networks of a translation model, one set a direction; there k is 95 %.
     Raises SelectionError as `Lape` does.
     Source: Tan, Wu and Monz 2024, arXiv:2404.11201.

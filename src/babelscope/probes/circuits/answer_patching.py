@@ -12,11 +12,12 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import percentile_interval
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.errors import MeasurementError
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.circuits.donors import alike_donors, donors_of
-from babelscope.probes.circuits.patching import Forward, Patching, hooked_forward
+from babelscope.probes.circuits.patching import EditedForward, Patching, hooked_forward
 from babelscope.probes.circuits.prompt_pairs import PatchPair, TokenPair, groups_of, read_pairs
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.sites import At, Site
@@ -99,7 +100,7 @@ def patch_effects(
     at: At = "resid_out",
     direction: Literal["denoise", "noise"] = "denoise",
     layers: Sequence[int] | None = None,
-    forward: Forward | None = None,
+    forward: EditedForward | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> PatchTable:
@@ -141,9 +142,7 @@ def patch_effects(
         )
     donors = {group: donors_of(tokens, giver, group, seed) for group in GROUPS}
     alike = {group: alike_donors(tokens, taker, group, seed) for group in GROUPS}
-    weight = torch.from_numpy(
-        np.random.default_rng(seed).multinomial(len(tokens), np.full(len(tokens), 1 / len(tokens)), size=resamples)
-    ).double()
+    weight = torch.from_numpy(draw_counts(len(tokens), resamples, np.random.default_rng(seed))).double()
     effects = []
     for layer in depth:
         for group in GROUPS:

@@ -8,7 +8,7 @@ import numpy as np
 from babelscope.errors import MeasurementError
 from babelscope.probes.circuits.prompt_pairs import TokenPair, groups_of
 
-Kind = Literal["clean", "corrupt"]
+PairSide = Literal["clean", "corrupt"]
 
 
 class Donor(NamedTuple):
@@ -16,10 +16,10 @@ class Donor(NamedTuple):
 
     row: int
     """Of the pair."""
-    kind: Kind
+    kind: PairSide
 
 
-def donors_of(pairs: Sequence[TokenPair], giver: Kind, group: str, seed: int) -> list[Donor | None]:
+def donors_of(pairs: Sequence[TokenPair], giver: PairSide, group: str, seed: int) -> list[Donor | None]:
     """For each pair the prompt to patch from in the control; None for a pair that lacks the group or has no such one.
 
     By construction it is not what the effect is measured with: its tokens differ from both prompts of the pair, also
@@ -47,7 +47,7 @@ def donors_of(pairs: Sequence[TokenPair], giver: Kind, group: str, seed: int) ->
     return control_donors
 
 
-def alike_donors(pairs: Sequence[TokenPair], taker: Kind, group: str, seed: int) -> list[Donor | None]:
+def alike_donors(pairs: Sequence[TokenPair], taker: PairSide, group: str, seed: int) -> list[Donor | None]:
     """For each pair the next one's prompt of the side that is patched into, in an order drawn by `seed`.
 
     None for a pair that lacks the group, and where that prompt is one of this pair's own.
@@ -68,14 +68,14 @@ def prompt_of(pairs: Sequence[TokenPair], donor: Donor) -> tuple[int, ...]:
     return pair.clean if donor.kind == "clean" else pair.corrupt
 
 
-def continued_by(pair: TokenPair, kind: Kind) -> int:
+def continued_by(pair: TokenPair, kind: PairSide) -> int:
     """The token that the clean prompt (the answer) or the corrupt one (the foil) is continued by."""
     return pair.answer if kind == "clean" else pair.foil
 
 
-def candidates(pairs: Sequence[TokenPair], row: int, order: Sequence[int], giver: Kind) -> Iterator[Donor]:
+def candidates(pairs: Sequence[TokenPair], row: int, order: Sequence[int], giver: PairSide) -> Iterator[Donor]:
     """Prompts of other pairs that are not continued as the giver is, and are neither prompt of this pair."""
-    kinds: tuple[Kind, Kind] = ("clean", "corrupt")
+    kinds: tuple[PairSide, PairSide] = ("clean", "corrupt")
     pair = pairs[row]
     for other_row in order:
         for kind in kinds:
@@ -87,14 +87,14 @@ def candidates(pairs: Sequence[TokenPair], row: int, order: Sequence[int], giver
                 yield donor
 
 
-def rank(pairs: Sequence[TokenPair], row: int, donor: Donor, giver: Kind) -> tuple[bool, bool]:
+def rank(pairs: Sequence[TokenPair], row: int, donor: Donor, giver: PairSide) -> tuple[bool, bool]:
     """Smaller is better."""
     pair = pairs[row]
     alike = donor.kind == giver and continued_by(pairs[donor.row], donor.kind) not in (pair.answer, pair.foil)
     return not alike, len(prompt_of(pairs, donor)) != len(prompt_of(pairs, Donor(row, giver)))
 
 
-def differs(pairs: Sequence[TokenPair], row: int, donor: Donor, giver: Kind, group: str) -> bool:
+def differs(pairs: Sequence[TokenPair], row: int, donor: Donor, giver: PairSide, group: str) -> bool:
     """Whether the donor's tokens up to the last patched position differ from those of both prompts of the pair."""
     if group == "last":
         return True

@@ -12,18 +12,19 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import benjamini_hochberg, percentile_interval, rank_p
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.circuits.answer_patching import SMALLEST_GAP
 from babelscope.probes.circuits.task_prompts import TaskLine, task_pairs
-from babelscope.probes.circuits.unit_patching import PromptRuns, Swap, Unit, UnitSite
+from babelscope.probes.circuits.unit_patching import PromptRuns, Swap, UnitPlace, UnitSite
 from babelscope.probes.probe_evidence import SiteEvidence
 
-Direction = Literal["denoise", "noise"]
-Source = Literal["partner", "same class", "other class"]
-SOURCES: tuple[Source, ...] = ("partner", "same class", "other class")
+PatchDirection = Literal["denoise", "noise"]
+DonorSource = Literal["partner", "same class", "other class"]
+SOURCES: tuple[DonorSource, ...] = ("partner", "same class", "other class")
 """Whose activations come in: the pair's other prompt, or a prompt of another pair."""
 SIGN_FLIPS = 4999
 """Random ones; with few pairs there are no more different ones, and p cannot be less than 2^-pairs."""
@@ -38,8 +39,8 @@ class UnitEffects:
     task: str
     language: Language
     at: UnitSite
-    direction: Direction
-    units: tuple[Unit, ...]
+    direction: PatchDirection
+    units: tuple[UnitPlace, ...]
     gap: Float64[Tensor, " pair"]
     """LD_clean - LD_corrupt of each pair."""
     shift: Float64[Tensor, "unit pair"]
@@ -88,7 +89,7 @@ class UnitEffects:
         ranks = [rank_p(float(row.sum()), signs @ row) for row in excess]
         return torch.tensor(ranks, dtype=torch.float64)
 
-    def strongest(self, count: int) -> list[Unit]:
+    def strongest(self, count: int) -> list[UnitPlace]:
         """Units by effect, the largest first; ties go to the lowest layer and unit."""
         order = torch.argsort(self.effect, descending=True, stable=True)[:count]
         return [self.units[place] for place in order.tolist()]
@@ -97,7 +98,7 @@ class UnitEffects:
         """One row per unit; the null is the control that cannot carry the answer."""
         used, n = self.used, int(self.used.sum())
         rng = np.random.default_rng(self.seed)
-        weight = torch.from_numpy(rng.multinomial(n, np.full(n, 1 / n), size=resamples)).double()
+        weight = torch.from_numpy(draw_counts(n, resamples, rng)).double()
         signed = (self.shift * torch.sign(self.gap))[:, used]
         resampled = (signed @ weight.T) / (weight @ self.gap[used].abs())
         p = self.p
@@ -135,8 +136,8 @@ def unit_effects(
     *,
     at: UnitSite = "attn_heads",
     givers: Sequence[TaskLine] | None = None,
-    units: Sequence[Unit] | None = None,
-    direction: Direction = "denoise",
+    units: Sequence[UnitPlace] | None = None,
+    direction: PatchDirection = "denoise",
     controls: bool = True,
     seed: int = 0,
 ) -> UnitEffects:
@@ -207,7 +208,7 @@ def solved_pairs(runs: PromptRuns, pairs: int) -> int:
 
 def givers_of(
     pairs: int,
-    direction: Direction,
+    direction: PatchDirection,
     source: Literal["partner", "same class", "other class"],
     seed: int,
     *,
@@ -225,7 +226,7 @@ def givers_of(
 
 
 def moved_by(
-    runs: PromptRuns, units: Sequence[Unit], direction: Direction, sources: Sequence[tuple[int, int]]
+    runs: PromptRuns, units: Sequence[UnitPlace], direction: PatchDirection, sources: Sequence[tuple[int, int]]
 ) -> Float64[Tensor, "unit pair"]:
     """How far each unit alone moves the difference of every taker."""
     patched = runs.swapped([Swap(taker, giver, (unit,)) for unit in units for taker, giver in sources])

@@ -11,13 +11,14 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import percentile_interval, rank_p
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.errors import LanguageError, SelectionError
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.circuits.effect_maps import UnitEffects
 from babelscope.probes.circuits.task_prompts import TaskLine, task_pairs
-from babelscope.probes.circuits.unit_patching import PromptRuns, Swap, Unit
+from babelscope.probes.circuits.unit_patching import PromptRuns, Swap, UnitPlace
 from babelscope.probes.concepts.concept_neurons import permute_within
 from babelscope.probes.probe_evidence import SiteEvidence
 
@@ -27,7 +28,7 @@ class Circuit(NamedTuple):
 
     task: str
     language: Language
-    heads: tuple[Unit, ...]
+    heads: tuple[UnitPlace, ...]
     """The strongest first."""
 
 
@@ -163,7 +164,7 @@ def score_circuit(
     shares = by_pair.sum(dim=1)
     _, _, random_sets, cut_circuit, cut_model = shares.split([1, 1, draws, subsets, subsets])
     n = by_pair.shape[1]
-    weight = torch.from_numpy(rng.multinomial(n, np.full(n, 1 / n), size=resamples)).double()
+    weight = torch.from_numpy(draw_counts(n, resamples, rng)).double()
     low, high = percentile_interval((weight @ by_pair[0]) / (weight @ (runs.gap.abs() / runs.gap.abs().sum())))
     return CircuitScore(
         circuit=circuit,
@@ -180,7 +181,7 @@ def score_circuit(
     )
 
 
-def faithfulness_of(runs: PromptRuns, sets: Sequence[Sequence[Unit]]) -> Float64[Tensor, "set pair"]:
+def faithfulness_of(runs: PromptRuns, sets: Sequence[Sequence[UnitPlace]]) -> Float64[Tensor, "set pair"]:
     """What each pair adds to F of each set of heads."""
     pairs = range(len(runs.prompts) // 2)
     swaps = [

@@ -19,7 +19,7 @@ from babelscope.models.attention import AttentionInputs, attention_by
 from babelscope.models.family_check import TOLERANCE, rms
 from babelscope.models.family_sums import through
 from babelscope.models.measuring import run_pass
-from babelscope.probes.circuits.unit_patching import Unit
+from babelscope.probes.circuits.unit_patching import UnitPlace
 from babelscope.probes.units.attention_removal import attend_plainly, attention_pattern, value_of_heads
 from babelscope.sites import At, Site
 
@@ -27,7 +27,7 @@ THRESHOLD = 0.01
 """Least importance of an edge on a route."""
 PROMPTS_A_PASS = 8
 READ: tuple[At, ...] = ("resid_in", "attn_out", "mlp_out")
-Part = Literal["stream", "head", "bias", "mlp"]
+RoutePart = Literal["stream", "head", "bias", "mlp"]
 
 
 class RouteEdge(NamedTuple):
@@ -36,7 +36,7 @@ class RouteEdge(NamedTuple):
     layer: int
     into: At
     """The sum: resid_mid, what the MLP reads; resid_out, what the block gives."""
-    part: Part
+    part: RoutePart
     """The stream as it was before, a head, the bias of the heads' projection, the MLP."""
     head: int | None
     source: int
@@ -57,7 +57,7 @@ class Route:
     """From the last layer to the first."""
     tokens: int
 
-    def shares(self, heads: Sequence[Unit]) -> Float64[Tensor, " head"]:
+    def shares(self, heads: Sequence[UnitPlace]) -> Float64[Tensor, " head"]:
         """Of the importance of all heads' edges on the route, what each head has; 0 where no head is on it."""
         totals = dict.fromkeys(heads, 0.0)
         for edge in self.edges:
@@ -86,11 +86,13 @@ class BlockTerms:
     parallel: bool
     """Whether attention and MLP are added in one sum."""
 
-    def steps(self, place: int) -> Iterator[tuple[At, list[tuple[Part, int | None, int]], Float64[Tensor, "term h"]]]:
+    def steps(
+        self, place: int
+    ) -> Iterator[tuple[At, list[tuple[RoutePart, int | None, int]], Float64[Tensor, "term h"]]]:
         """The sums at a position, the last first: what each term is (part, head, source), and the terms."""
         heads = einsum(self.pattern[:, place, : place + 1], self.written[:, : place + 1], "h s, h s d -> h s d")
         attended = self.factor[place] * torch.cat([rearrange(heads, "h s d -> (h s) d"), self.bias[None]])
-        names: list[tuple[Part, int | None, int]] = [("stream", None, place)]
+        names: list[tuple[RoutePart, int | None, int]] = [("stream", None, place)]
         names.extend(("head", head, source) for head in range(len(heads)) for source in range(place + 1))
         names.append(("bias", None, place))
         terms, mlp = torch.cat([self.stream[place, None], attended]), self.mlp[place, None]

@@ -16,7 +16,9 @@ from babelscope.probes.circuits.prompt_pairs import TokenPair, groups_of
 from babelscope.sites import At, Site
 
 Ids = Int[Tensor, "batch token"]
-Forward = Callable[[Ids, Int[Tensor, "batch token"], Sequence[int], Mapping[Site, Edit]], Float[Tensor, "batch vocab"]]
+EditedForward = Callable[
+    [Ids, Int[Tensor, "batch token"], Sequence[int], Mapping[Site, Edit]], Float[Tensor, "batch vocab"]
+]
 """Right-padded ids, mask, lengths, and what to do at which site → logits after each row's last token."""
 
 
@@ -37,14 +39,14 @@ class Side:
 class Patching:
     """Both sides of all pairs, ready to be patched into each other."""
 
-    forward: Forward
+    forward: EditedForward
     pairs: Sequence[TokenPair]
     at: At
     clean: Side
     corrupt: Side
 
     @classmethod
-    def prepare(cls, forward: Forward, pairs: Sequence[TokenPair], at: At, layers: Sequence[int]) -> "Patching":
+    def prepare(cls, forward: EditedForward, pairs: Sequence[TokenPair], at: At, layers: Sequence[int]) -> "Patching":
         """Run both sides once and keep the sites' values."""
         clean = run_side(forward, [pair.clean for pair in pairs], pairs, at, layers)
         return cls(forward, pairs, at, clean, run_side(forward, [pair.corrupt for pair in pairs], pairs, at, layers))
@@ -101,7 +103,11 @@ class Patching:
 
 
 def run_side(
-    forward: Forward, prompts: Sequence[tuple[int, ...]], pairs: Sequence[TokenPair], at: At, layers: Sequence[int]
+    forward: EditedForward,
+    prompts: Sequence[tuple[int, ...]],
+    pairs: Sequence[TokenPair],
+    at: At,
+    layers: Sequence[int],
 ) -> Side:
     """One pass over right-padded prompts with the sites watched."""
     lengths = tuple(len(prompt) for prompt in prompts)
@@ -121,7 +127,7 @@ def run_side(
     return Side(ids, mask, lengths, logit_difference(logits, pairs), values)
 
 
-def hooked_forward(layout: Layout) -> Forward:
+def hooked_forward(layout: Layout) -> EditedForward:
     """Passes through the model itself, with plain hooks."""
 
     @torch.no_grad()

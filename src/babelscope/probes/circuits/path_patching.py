@@ -11,9 +11,9 @@ from babelscope.errors import SelectionError
 from babelscope.models import Edit, layout_of
 from babelscope.models.attention import AttentionInputs, attention_by
 from babelscope.models.plain import CausalModel
-from babelscope.probes.circuits.effect_maps import Direction, UnitEffects, givers_of, solved_pairs
+from babelscope.probes.circuits.effect_maps import PatchDirection, UnitEffects, givers_of, solved_pairs
 from babelscope.probes.circuits.task_prompts import TaskLine, task_pairs
-from babelscope.probes.circuits.unit_patching import PromptRuns, Swap, Unit
+from babelscope.probes.circuits.unit_patching import PromptRuns, Swap, UnitPlace
 from babelscope.probes.units.attention_removal import attend_plainly
 
 HeadInput = Literal["query", "key", "value"]
@@ -26,10 +26,10 @@ def path_effects(
     tokenizer: PreTrainedTokenizerBase,
     lines: Sequence[TaskLine],
     *,
-    senders: Sequence[Unit] | None = None,
-    receivers: Sequence[Unit] = (),
+    senders: Sequence[UnitPlace] | None = None,
+    receivers: Sequence[UnitPlace] = (),
     inputs: Sequence[HeadInput] = HEAD_INPUTS,
-    direction: Direction = "denoise",
+    direction: PatchDirection = "denoise",
     seed: int = 0,
 ) -> UnitEffects:
     """How much of the answer goes from each sending head to some receiving heads, or to the logits if none are given.
@@ -78,7 +78,7 @@ def path_effects(
     return effects
 
 
-def check_inputs(inputs: Sequence[HeadInput], receivers: Sequence[Unit]) -> None:
+def check_inputs(inputs: Sequence[HeadInput], receivers: Sequence[UnitPlace]) -> None:
     """Raise SelectionError unless these are inputs of heads, each once, all of them where the logits receive."""
     if not inputs or len(set(inputs)) < len(inputs) or not set(inputs) <= set(HEAD_INPUTS):
         raise SelectionError(f"inputs {list(inputs)} came; expected some of {', '.join(HEAD_INPUTS)}, each once")
@@ -88,7 +88,7 @@ def check_inputs(inputs: Sequence[HeadInput], receivers: Sequence[Unit]) -> None
         )
 
 
-def receiver_name(receivers: Sequence[Unit], inputs: Sequence[HeadInput]) -> str:
+def receiver_name(receivers: Sequence[UnitPlace], inputs: Sequence[HeadInput]) -> str:
     """What sees the change, in words."""
     heads = ", ".join(f"{layer}.attn_heads[{head}]" for layer, head in receivers) or "the logits"
     return heads if len(inputs) == len(HEAD_INPUTS) else f"the {' and '.join(inputs)} of {heads}"
@@ -96,9 +96,9 @@ def receiver_name(receivers: Sequence[Unit], inputs: Sequence[HeadInput]) -> str
 
 def moved_on_path(
     runs: PromptRuns,
-    sender: Unit,
-    receivers: Sequence[Unit],
-    direction: Direction,
+    sender: UnitPlace,
+    receivers: Sequence[UnitPlace],
+    direction: PatchDirection,
     sources: Sequence[tuple[int, int]],
     inputs: Sequence[HeadInput] = HEAD_INPUTS,
 ) -> Float64[Tensor, " pair"]:

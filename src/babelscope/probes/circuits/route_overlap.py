@@ -18,7 +18,7 @@ from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.circuits.information_routes import THRESHOLD, trace_routes
 from babelscope.probes.circuits.task_prompts import RolePrompt, TaskLine, task_pairs
-from babelscope.probes.circuits.unit_patching import Unit
+from babelscope.probes.circuits.unit_patching import UnitPlace
 from babelscope.probes.concepts.concept_neurons import permute_within
 from babelscope.probes.priming.primed_structures import sign_flip_p
 from babelscope.probes.probe_evidence import SiteEvidence
@@ -36,7 +36,7 @@ class HeadRoutes:
 
     task: str
     language: Language
-    heads: tuple[Unit, ...]
+    heads: tuple[UnitPlace, ...]
     share: Float64[Tensor, "line two head"]
     """Of the importance of all heads' edges on the route of a prompt, clean and corrupt, what each head has."""
     null: Float64[Tensor, "line two head"]

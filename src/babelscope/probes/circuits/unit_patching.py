@@ -15,7 +15,7 @@ from babelscope.models.modes import gradients_on
 from babelscope.probes.circuits.task_prompts import RolePrompt, TaskPair, aligned_places
 from babelscope.sites import Site
 
-Unit = tuple[int, int]
+UnitPlace = tuple[int, int]
 """Layer, and head or neuron."""
 UnitSite = Literal["attn_heads", "mlp_inner"]
 """Heads by what the output projection reads of them; neurons by what the down projection reads."""
@@ -31,7 +31,7 @@ class Swap(NamedTuple):
     """Place of the prompt that is run."""
     giver: int
     """Place of the prompt whose activations come in."""
-    units: tuple[Unit, ...]
+    units: tuple[UnitPlace, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ class PromptRuns:
         return self.difference[::2] - self.difference[1::2]
 
     @property
-    def units(self) -> list[Unit]:
+    def units(self) -> list[UnitPlace]:
         """Every head, or neuron, of the model."""
         return [(layer, unit) for layer, value in sorted(self.values.items()) for unit in range(value.shape[2])]
 
@@ -160,7 +160,7 @@ class PromptRuns:
         return change
 
 
-def attributed_units(runs: PromptRuns, count: int) -> list[Unit]:
+def attributed_units(runs: PromptRuns, count: int) -> list[UnitPlace]:
     """Units whose patch into the corrupt run should move the difference most, by its gradient.
 
     The first term of Taylor's series: Σ over pairs and aligned tokens of ∂LD_corrupt/∂value · (value_clean -

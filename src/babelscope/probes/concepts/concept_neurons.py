@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import Evidence, benjamini_hochberg, percentile_interval
+from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.corpus import Batch, Corpus, Texts, as_parallel, pad_of, token_windows, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, SiteError
 from babelscope.languages import Language
@@ -54,7 +55,7 @@ class ConceptNeurons:
         for layer, q in enumerate(self.q):
             shared, mean = (q <= Q_LEVEL).double(), float(self.agreement[layer].mean())
             generator = torch.Generator().manual_seed(self.seed + layer)
-            picks = torch.randint(len(q), (200, len(q)), generator=generator)
+            picks = draw_items(len(q), 200, generator)
             low, high = percentile_interval(shared[picks].mean(dim=1))
             rows.append(
                 Evidence(

@@ -9,26 +9,27 @@ import torch
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p, wilson_interval
+from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.probes.geometry.sentences import Pooling, Sentences
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.sites import Site
 
-Measure = Literal["mexa", "mexa_last", "cka", "cosine"]
-POOLING: dict[Measure, Pooling] = {"mexa": "weighted", "mexa_last": "last", "cka": "mean", "cosine": "mean"}
+AlignmentMeasure = Literal["mexa", "mexa_last", "cka", "cosine"]
+POOLING: dict[AlignmentMeasure, Pooling] = {"mexa": "weighted", "mexa_last": "last", "cka": "mean", "cosine": "mean"}
 """Which sentence vectors each measure compares."""
 CONTROL = "sentences paired at random"
 DECIMALS = 12
 """Cosines equal to so many decimals are ties: a product of matrices may end a repeated row in other last bits."""
-Measured = tuple[float, Interval, Tensor]
+DrawnSimilarity = tuple[float, Interval, Tensor]
 """Estimate, interval, and the values of random pairings."""
 
 
 class Aligned(NamedTuple):
     """One measure of one pair of languages at one depth."""
 
-    measure: Measure
+    measure: AlignmentMeasure
     one: Language
     other: Language
     site: Site
@@ -55,7 +56,7 @@ class Alignment:
     seed: int
 
     def values(
-        self, measure: Measure, field: Literal["estimate", "null", "p"] = "estimate"
+        self, measure: AlignmentMeasure, field: Literal["estimate", "null", "p"] = "estimate"
     ) -> Float64[Tensor, "pair depth"]:
         """One measure, pairs in order of first appearance."""
         selected = [getattr(cell, field) for cell in self.cells if cell.measure == measure]
@@ -109,14 +110,14 @@ def language_alignment(
         pairs = [(base, k) for k in range(len(tags)) if k != base]
     generator = torch.Generator().manual_seed(seed)
     shuffles = torch.stack([torch.randperm(n, generator=generator) for _ in range(draws)])
-    resampled = torch.randint(n, (resamples, n), generator=generator)
+    resampled = draw_items(n, resamples, generator)
     halves = torch.stack([torch.randperm(n, generator=generator)[: n // 2] for _ in range(resamples)])
-    cells: dict[tuple[Measure, int, int, int], Aligned] = {}
+    cells: dict[tuple[AlignmentMeasure, int, int, int], Aligned] = {}
     for depth, site in enumerate(sentences.sites):
         vectors = {pooling: sentences.at(depth, pooling) for pooling in set(POOLING.values())}
         grams = [centred_gram(x) for x in vectors["mean"]]
         for row, column in pairs:
-            measured: dict[Measure, Measured] = {
+            measured: dict[AlignmentMeasure, DrawnSimilarity] = {
                 "mexa": _mexa(vectors["weighted"][row], vectors["weighted"][column], shuffles),
                 "mexa_last": _mexa(vectors["last"][row], vectors["last"][column], shuffles),
                 "cka": _cka(grams[row], grams[column], shuffles, halves),
@@ -134,7 +135,7 @@ def language_alignment(
                     rank_p(estimate, null),
                 )
                 cells[measure, row, column, depth] = cell
-    order: list[tuple[Measure, int, int, int]] = [
+    order: list[tuple[AlignmentMeasure, int, int, int]] = [
         (measure, row, column, d) for measure in POOLING for row, column in pairs for d in range(len(sentences.sites))
     ]
     return Alignment(tuple(cells[key] for key in order), tags, sentences.sites, n, draws, seed)
@@ -185,7 +186,7 @@ def centred_gram(x: Float64[Tensor, "sentence hidden"]) -> Float64[Tensor, "sent
     return centred @ centred.T
 
 
-def _mexa(x: Tensor, y: Tensor, shuffles: Int64[Tensor, "draw sentence"]) -> Measured:
+def _mexa(x: Tensor, y: Tensor, shuffles: Int64[Tensor, "draw sentence"]) -> DrawnSimilarity:
     best = mutual_best(cosine_matrix(x, y))
     hits, n = int(best.diagonal().sum()), len(x)
     null = best[torch.arange(n), shuffles].double().mean(dim=1)
@@ -194,7 +195,7 @@ def _mexa(x: Tensor, y: Tensor, shuffles: Int64[Tensor, "draw sentence"]) -> Mea
 
 def _cosine(
     x: Tensor, y: Tensor, shuffles: Int64[Tensor, "draw sentence"], resampled: Int64[Tensor, "resample sentence"]
-) -> Measured:
+) -> DrawnSimilarity:
     cosine = cosine_matrix(x, y)
     translated = cosine.diagonal()
     null = cosine[torch.arange(len(x)), shuffles].mean(dim=1)
@@ -203,7 +204,7 @@ def _cosine(
 
 def _cka(
     gram_x: Tensor, gram_y: Tensor, shuffles: Int64[Tensor, "draw sentence"], halves: Int64[Tensor, "resample half"]
-) -> Measured:
+) -> DrawnSimilarity:
     scale = gram_x.norm() * gram_y.norm()
     estimate = float((gram_x * gram_y).sum() / scale)
     null = (gram_x * gram_y[shuffles[:, :, None], shuffles[:, None, :]]).sum(dim=(1, 2)) / scale

@@ -14,11 +14,11 @@ from babelscope.probes.lens.word_lists import LanguageTokens
 from babelscope.upstream.devices import fetched
 from babelscope.upstream.names import attribute
 
-Table = Literal["input", "output"]
+EmbeddingTable = Literal["input", "output"]
 NO_SCRIPT = ("mixed", "no letter", "part of a character", "special")
 
 
-def embedding_tables(model: CausalModel) -> dict[Table, Float64[Tensor, "vocab hidden"]]:
+def embedding_tables(model: CausalModel) -> dict[EmbeddingTable, Float64[Tensor, "vocab hidden"]]:
     """Both tables, or the input one alone where their rows are equal, as those of tied ones are, or there is no head.
 
     model: a causal model, or another one of transformers that has embeddings, such as an encoder or mT5.
@@ -28,7 +28,7 @@ def embedding_tables(model: CausalModel) -> dict[Table, Float64[Tensor, "vocab h
     wrapper, a parametrisation, packed weights, hooks of others.
     """
     embedding, head = embeddings_and_head(model)
-    tables: dict[Table, Tensor] = {"input": _stored(embedding, "the input embedding")}
+    tables: dict[EmbeddingTable, Tensor] = {"input": _stored(embedding, "the input embedding")}
     output_table = tables["input"] if head is None else _stored(head, "the head")
     if not torch.equal(output_table, tables["input"]):
         tables["output"] = output_table

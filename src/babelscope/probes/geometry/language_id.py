@@ -9,6 +9,7 @@ from einops import rearrange
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p, wilson_interval
+from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.probes.geometry.ridge import PENALTY, RidgeProbe
@@ -123,7 +124,7 @@ def language_probe(
         for _ in range(draws)
     ]
     n_test = int(test.sum())
-    resampled = torch.randint(n_test, (resamples, n_test), generator=generator)
+    resampled = draw_items(n_test, resamples, generator)
     right, null = [], []
     for depth in range(len(sentences.sites)):
         x = sentences.at(depth, pooling)

@@ -8,10 +8,11 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import Interval, percentile_interval, wilson_interval
+from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.corpus import encode_texts
 from babelscope.errors import MeasurementError
 from babelscope.languages import parse_languages
-from babelscope.probes.geometry.entries import Table, random_part
+from babelscope.probes.geometry.entries import EmbeddingTable, random_part
 from babelscope.probes.lens.word_lists import Words
 
 CHUNK = 1024
@@ -21,7 +22,7 @@ CHUNK = 1024
 class Neighbours(NamedTuple):
     """How often an entry's nearest neighbours are of its own script."""
 
-    table: Table
+    table: EmbeddingTable
     script: str
     share: float
     """Of the nearest entries by cosine, those of the same script."""
@@ -33,7 +34,7 @@ class Neighbours(NamedTuple):
 
 
 def same_script_neighbours(
-    table: Table,
+    table: EmbeddingTable,
     weight: Float64[Tensor, "vocab hidden"],
     members: dict[str, list[int]],
     *,
@@ -57,7 +58,7 @@ def same_script_neighbours(
                 (script[similarity.topk(min(nearest, len(pool) - 1), dim=1).indices] == at).double().mean(dim=1)
             )
         share = torch.cat(same_script)
-        resampled = torch.randint(len(share), (draws, len(share)), generator=generator)
+        resampled = draw_items(len(share), draws, generator)
         interval = percentile_interval(share[resampled].mean(dim=1))
         rows.append(
             Neighbours(table, name, float(share.mean()), interval, (len(entries) - 1) / (len(pool) - 1), len(queries))
@@ -68,7 +69,7 @@ def same_script_neighbours(
 class Translations(NamedTuple):
     """How often a word's nearest word in another language is its translation."""
 
-    table: Table
+    table: EmbeddingTable
     share: float
     interval: Interval
     """Wilson's, 95 %."""
@@ -79,7 +80,7 @@ class Translations(NamedTuple):
 
 
 def translation_neighbours(
-    table: Table, weight: Float64[Tensor, "vocab hidden"], tokenizer: PreTrainedTokenizerBase, words: Words
+    table: EmbeddingTable, weight: Float64[Tensor, "vocab hidden"], tokenizer: PreTrainedTokenizerBase, words: Words
 ) -> Translations:
     """For each word and other language: is the nearest of that language's words, by cosine, its translation?"""
     tags = parse_languages(dict.fromkeys(tag for by_tag in words.values() for tag in by_tag))

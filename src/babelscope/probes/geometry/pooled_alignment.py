@@ -11,6 +11,7 @@ import torch
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p
+from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.corpus import text_lines
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
 from babelscope.languages import Language
@@ -140,7 +141,7 @@ def mexa_scores(
         raise LanguageError(f"task scores of {', '.join(tasks)} came; expected that of {pivot} too; add it")
     generator = torch.Generator().manual_seed(seed)
     shuffles = torch.stack([torch.randperm(n, generator=generator) for _ in range(draws)])
-    resampled = torch.randint(n, (resamples, n), generator=generator)
+    resampled = draw_items(n, resamples, generator)
     scores = []
     for k, tag in enumerate(sentences.languages):
         if k == base:

@@ -10,11 +10,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.shown import shown_by
-from babelscope.artifacts.stream import Form, LayerStream, form_used, without_units
+from babelscope.artifacts.stream import LayerStream, form_used, without_units
+from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.axes import Bool, Float, Float32, Float64, Tensor
 from babelscope.corpus import Batch, Corpus, Texts, as_parallel, numbered, pad_of, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
-from babelscope.languages import Language
+from babelscope.languages import Language, language_index
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.streams import depth_sites
@@ -47,7 +48,7 @@ class Sentences:
     streams: tuple[LayerStream, ...] | None = None
     """What massive units and first tokens hold, by depth."""
 
-    def forms(self, requested: Form) -> tuple[Literal["whole", "ordinary"], ...]:
+    def forms(self, requested: StreamForm) -> tuple[Literal["whole", "ordinary"], ...]:
         """The form that is used at every depth, by the rule of `mean_direction`.
 
         Raises SiteError where the ordinary form is asked for and was not kept.
@@ -55,7 +56,7 @@ class Sentences:
         streams = self.streams or (None,) * len(self.sites)
         return tuple(form_used(stream, requested, site) for stream, site in zip(streams, self.sites, strict=True))
 
-    def in_form(self, requested: Form) -> "Sentences":
+    def in_form(self, requested: StreamForm) -> "Sentences":
         """The same vectors, at depths of the ordinary form without first tokens and zero at massive units.
 
         Where some depth is of the ordinary form, sentences of one token are left out at all depths and languages.
@@ -84,10 +85,7 @@ class Sentences:
 
     def index(self, language: str) -> int:
         """Place of a language; raises LanguageError if absent."""
-        tag = Language.parse(language)
-        if tag not in self.languages:
-            raise LanguageError(f"language {tag!r} was not read; expected one of {', '.join(self.languages)}; add it")
-        return self.languages.index(tag)
+        return language_index(language, self.languages, "language {tag} was not read", advice="add it")
 
 
 def parallel_corpus(texts: Texts, *, sentences: int | None = None) -> Corpus:

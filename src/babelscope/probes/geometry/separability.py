@@ -6,14 +6,14 @@ import torch
 
 from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p
-from babelscope.probes.geometry.entries import Table, random_part
+from babelscope.probes.geometry.entries import EmbeddingTable, random_part
 from babelscope.probes.geometry.ridge import RidgeProbe
 
 
 class Separability(NamedTuple):
     """Whether a line tells classes of entries apart, on entries it was not trained on."""
 
-    table: Table
+    table: EmbeddingTable
     labels: Literal["script", "language"]
     classes: tuple[str, ...]
     accuracy: float
@@ -28,7 +28,7 @@ class Separability(NamedTuple):
 
 
 def separate(
-    table: Table,
+    table: EmbeddingTable,
     labels: Literal["script", "language"],
     weight: Float64[Tensor, "vocab hidden"],
     members: dict[str, list[int]],

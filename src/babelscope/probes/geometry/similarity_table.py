@@ -28,7 +28,7 @@ DIRECTIONS = 20
 """Principal directions that the CCA of the table keeps, as in Del & Fishel's script."""
 FEWEST = 4
 """Fewer sentences than this halve into nothing that can be correlated."""
-Measured = tuple[float, Interval, float, float]
+TestedSimilarity = tuple[float, Interval, float, float]
 """Estimate, interval, and the mean and p of random pairings."""
 
 
@@ -106,7 +106,7 @@ def similarity_indices(
     vectors are 1 by force where sentences are few.
     anc: `neuron_correlation`. matching: `matching_accuracy` as it is, about each language's mean, and after a rotation.
     Raises LanguageError if `against` was not read, MeasurementError for fewer than four sentences; with fewer
-    than four a direction, fewer directions are taken.
+    than four per direction, fewer directions are taken.
     Source: Del & Fishel 2022, arXiv:2212.01924.
     """
     n, base = len(sentences.ids), sentences.index(against)
@@ -124,7 +124,7 @@ def similarity_indices(
         for k, tag in enumerate(sentences.languages):
             if k == base:
                 continue
-            measured: dict[SimilarityIndex, Measured] = {
+            measured: dict[SimilarityIndex, TestedSimilarity] = {
                 "svcca": _canonical(reduced[base], reduced[k], shuffles, halves, weighted=False),
                 "pwcca": _canonical(reduced[base], reduced[k], shuffles, halves, weighted=True),
                 "anc": _neurons(vectors[base], vectors[k], shuffles, halves),
@@ -146,7 +146,7 @@ def _canonical(
     halves: Int64[Tensor, "resample half"],
     *,
     weighted: bool,
-) -> Measured:
+) -> TestedSimilarity:
     (first, second), centred = orthonormal_bases(x, y), about_mean(x)
     loadings = first.T @ centred if weighted else None
     null = canonical_means(first.T @ second[shuffles], loadings)
@@ -159,7 +159,7 @@ def _canonical(
 
 def _neurons(
     x: Tensor, y: Tensor, shuffles: Int64[Tensor, "draw sentence"], halves: Int64[Tensor, "resample half"]
-) -> Measured:
+) -> TestedSimilarity:
     """Random pairings are sums of cells of one matrix; half-samples come from sums of products."""
     n, hidden = x.shape
     unit = [about_mean(side) / about_mean(side).norm(dim=0).clamp(min=torch.finfo(x.dtype).tiny) for side in (x, y)]
@@ -177,14 +177,14 @@ def _neurons(
     return _measured(float(pairs.diagonal().sum()), null, parts)
 
 
-def _measured(estimate: float, null: Float64[Tensor, " draw"], parts: Float64[Tensor, " resample"]) -> Measured:
+def _measured(estimate: float, null: Float64[Tensor, " draw"], parts: Float64[Tensor, " resample"]) -> TestedSimilarity:
     # The spread of half-samples about their own mean is that of the whole (delete-half jackknife); their bias is not.
     low, high = percentile_interval(parts - parts.mean())
     interval = Interval(estimate + min(low, 0.0), min(1.0, estimate + max(high, 0.0)))
     return estimate, interval, float(null.mean()), rank_p(estimate, null)
 
 
-def _matched(nearest: Int64[Tensor, " sentence"], shuffles: Int64[Tensor, "draw sentence"]) -> Measured:
+def _matched(nearest: Int64[Tensor, " sentence"], shuffles: Int64[Tensor, "draw sentence"]) -> TestedSimilarity:
     hits, n = int((nearest == torch.arange(len(nearest))).sum()), len(nearest)
     null = (nearest == shuffles).double().mean(dim=1)
     return hits / n, wilson_interval(hits, n), float(null.mean()), rank_p(hits / n, null)

@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 
 from babelscope.artifacts.shown import shown_by
-from babelscope.artifacts.stream import Form
+from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p
 from babelscope.errors import MeasurementError
@@ -158,7 +158,7 @@ def language_subspaces(
     pooling: Pooling = "mean",
     rank: int | None = None,
     components: int = 8,
-    form: Form = "auto",
+    form: StreamForm = "auto",
     draws: int = 99,
     seed: int = 0,
 ) -> LanguageSubspaces:

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import Interval, percentile_interval, rank_p
+from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.errors import MeasurementError
-from babelscope.probes.geometry.entries import Table, random_part
+from babelscope.probes.geometry.entries import EmbeddingTable, random_part
 from babelscope.probes.geometry.neighbours import CHUNK
 from babelscope.probes.geometry.ridge import RidgeProbe
 from babelscope.progress import with_progress
@@ -23,7 +24,7 @@ NEAREST = 50
 class PairSeparability(NamedTuple):
     """Accuracy of a line between two scripts, over all pairs."""
 
-    table: Table
+    table: EmbeddingTable
     scripts: tuple[str, ...]
     accuracy: float
     """Mean over pairs of the share of entries put on their side, on entries that the line was not trained on."""
@@ -41,7 +42,7 @@ class PairSeparability(NamedTuple):
 class NeighbourScripts(NamedTuple):
     """Scripts among the entries nearest to one."""
 
-    table: Table
+    table: EmbeddingTable
     mean: float
     """Different scripts among the nearest entries, mean over entries."""
     interval: Interval
@@ -54,7 +55,7 @@ class NeighbourScripts(NamedTuple):
 
 
 def pair_separability(
-    table: Table,
+    table: EmbeddingTable,
     weight: Float64[Tensor, "vocab hidden"],
     members: dict[str, list[int]],
     *,
@@ -86,7 +87,7 @@ def pair_separability(
             shuffled = train_label[torch.randperm(len(train_label), generator=generator)]
             null[draw] += (probe.predict(shuffled, 2) == test_label).double().mean()
     by_pair, null = torch.tensor(accuracy, dtype=torch.float64), null / len(pairs)
-    resampled = torch.randint(len(pairs), (max(draws, 99), len(pairs)), generator=generator)
+    resampled = draw_items(len(pairs), max(draws, 99), generator)
     means = [by_pair[[at for at, pair in enumerate(pairs) if k in pair]].mean() for k in range(len(names))]
     return PairSeparability(
         table,
@@ -101,7 +102,7 @@ def pair_separability(
 
 
 def neighbour_scripts(
-    table: Table,
+    table: EmbeddingTable,
     weight: Float64[Tensor, "vocab hidden"],
     members: dict[str, list[int]],
     *,
@@ -127,7 +128,7 @@ def neighbour_scripts(
         counts.append(present.sum(dim=1).double())
     count = torch.cat(counts)
     share = torch.tensor([len(entries) for entries in members.values()], dtype=torch.float64) / len(pool)
-    resampled = torch.randint(len(count), (999, len(count)), generator=generator)
+    resampled = draw_items(len(count), 999, generator)
     return NeighbourScripts(
         table,
         float(count.mean()),

@@ -12,7 +12,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from babelscope.axes import Bool, Float64
-from babelscope.controls import benjamini_hochberg, percentile_interval, rank_p, wilson_interval, write_evidence
+from babelscope.controls import benjamini_hochberg, rank_p, wilson_interval, write_evidence
+from babelscope.controls.bootstrap_draws import mean_interval
 from babelscope.corpus.documents import LineNumber
 from babelscope.errors import MeasurementError
 from babelscope.figures import write_figure
@@ -101,8 +102,7 @@ class InfluenceReport:
         null = [float(rng.permutation(inside)[tops].mean()) for _ in range(self.draws)]
         low, high = math.nan, math.nan
         if len(shares) > 1:
-            draws = rng.integers(len(shares), size=(self.resamples, len(shares)))
-            low, high = percentile_interval(shares[draws].mean(axis=1))
+            low, high = mean_interval(shares, self.resamples, rng)
         others = self.by_others(lambda ranking: self.shares(language, ranking)[rows].mean())
         return SiteEvidence(
             claim=f"share of {language} text among the {self.top} most influential passages",

@@ -7,6 +7,7 @@ import numpy as np
 
 from babelscope.axes import Float64, Int64
 from babelscope.controls import percentile_interval, rank_p
+from babelscope.controls.bootstrap_draws import mean_interval
 from babelscope.languages import Language
 from babelscope.probes.influence.text_influence import TextInfluence
 from babelscope.probes.probe_evidence import SiteEvidence
@@ -113,7 +114,7 @@ def depth_row(profiles: Sequence[LayerProfile], resamples: int, seed: int) -> Si
     deeper, rng = other_depth - own_depth, np.random.default_rng(seed)
     low, high = np.nan, np.nan
     if len(rows) > 1:
-        low, high = percentile_interval(deeper[rng.integers(len(rows), size=(resamples, len(rows)))].mean(axis=1))
+        low, high = mean_interval(deeper, resamples, rng)
     flipped = rng.choice([-1.0, 1.0], size=(SIGN_FLIPS, len(rows))) @ deeper / max(1, len(rows))
     return SiteEvidence(
         claim="the influence of other languages is deeper than that of the query's own, in layers",

@@ -19,8 +19,8 @@ from babelscope.probes.knowledge.typed_ranking import BLANK, Question, entity_la
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.progress import with_progress
 
-Mixture = Literal["base", "full", "question", "options", "gold option", "wrong option", "mixup"]
-MIXTURES: tuple[Mixture, ...] = ("base", "full", "question", "options", "gold option", "wrong option", "mixup")
+OptionMixture = Literal["base", "full", "question", "options", "gold option", "wrong option", "mixup"]
+MIXTURES: tuple[OptionMixture, ...] = ("base", "full", "question", "options", "gold option", "wrong option", "mixup")
 """What is in the other language: nothing, everything, the question, all options, the right one, a wrong one; or the
 question and each option in a language drawn for it."""
 RESAMPLES = 1_000
@@ -31,7 +31,7 @@ class BarrierCell(NamedTuple):
     """Accuracy on one mixture of the base language with another."""
 
     language: Language
-    mixture: Mixture
+    mixture: OptionMixture
     questions: int
     accuracy: float
     interval: Interval
@@ -48,7 +48,7 @@ class BarrierCell(NamedTuple):
 class BarrierChange(NamedTuple):
     """One mixture before and after a training, over the same questions of all languages."""
 
-    mixture: Mixture
+    mixture: OptionMixture
     facts: int
     before: float
     """Accuracy."""
@@ -172,7 +172,7 @@ def language_cells(
     rng: np.random.Generator,
 ) -> list[BarrierCell]:
     """Accuracy of each mixture; option 0 is right, and a tie with it is wrong."""
-    right: dict[Mixture, np.ndarray] = {mixture: answers_right(scores, mixture, rng) for mixture in MIXTURES}
+    right: dict[OptionMixture, np.ndarray] = {mixture: answers_right(scores, mixture, rng) for mixture in MIXTURES}
     n = scores.shape[2]
     resampled = rng.integers(n, size=(RESAMPLES, n))
     cells = []
@@ -212,7 +212,7 @@ def barrier_change(
     places = sorted({at for cell in before for at in cell.facts})
     resampled = np.random.default_rng(seed).integers(len(places), size=(RESAMPLES, len(places)))
     changes = []
-    mixtures: list[Mixture] = sorted({cell.mixture for cell in before}, key=lambda name: [*MIXTURES].index(name))
+    mixtures: list[OptionMixture] = sorted({cell.mixture for cell in before}, key=lambda name: [*MIXTURES].index(name))
     for mixture in mixtures:
         # Summed by fact: questions, right ones before and after, and the change of the drop.
         sums = np.zeros((len(places), 4))
@@ -232,7 +232,7 @@ def barrier_change(
 
 
 def answers_right(
-    scores: Float64[Tensor, "asked_in written_in question option"], mixture: Mixture, rng: np.random.Generator
+    scores: Float64[Tensor, "asked_in written_in question option"], mixture: OptionMixture, rng: np.random.Generator
 ) -> np.ndarray:
     """Whether each question of a mixture is answered right."""
     n, options = scores.shape[2:]

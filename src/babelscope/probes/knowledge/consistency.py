@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from babelscope.axes import Bool, Float64, Int, Tensor
-from babelscope.controls import Interval, paired_successes_p, percentile_interval, rank_p, wilson_interval
+from babelscope.controls import Interval, paired_successes_p, rank_p, wilson_interval
+from babelscope.controls.bootstrap_draws import mean_interval
 from babelscope.errors import LanguageError
 from babelscope.languages import Language
 from babelscope.probes.knowledge.typed_ranking import NOT_ASKED, Knowledge
@@ -113,7 +114,7 @@ def compare_answers_of(
         part = group_of == group
         shuffled = rng.permuted(np.tile(answers[1, part], (draws, 1)), axis=1)
         null += (shuffled == answers[0, part]).sum(axis=1) / n
-    resampled = agrees[rng.integers(n, size=(RESAMPLES, n))].mean(axis=1)
+    interval = mean_interval(agrees, RESAMPLES, rng)
     either = int((right[0] | right[1]).sum())
     return Consistency(
         *tags,
@@ -121,7 +122,7 @@ def compare_answers_of(
         float(agrees.mean()),
         int((right[0] & right[1]).sum()) / either if either else math.nan,
         rank_consistency(*orders),
-        *percentile_interval(resampled),
+        *interval,
         float(null.mean()),
         rank_p(float(agrees.mean()), null),
         share_among(right[1], right[0]),

@@ -29,7 +29,12 @@ from babelscope.probes.knowledge.consistency import (
 from babelscope.probes.knowledge.facts import FactTable
 from babelscope.probes.knowledge.language_choice import LanguageChoice, check_choice, choose_languages
 from babelscope.probes.knowledge.lens_of_objects import LensPoint, lens_rows, object_lens, question_vectors
-from babelscope.probes.knowledge.typed_ranking import Knowledge, Ranking, check_every_language_is_asked, rank_objects
+from babelscope.probes.knowledge.typed_ranking import (
+    Knowledge,
+    RankingRule,
+    check_every_language_is_asked,
+    rank_objects,
+)
 from babelscope.probes.knowledge.without_neurons import (
     KnowledgeLoss,
     knowledge_without_neurons,
@@ -46,7 +51,7 @@ OPTIONS = 4
 class KnowledgePlan:
     """What is measured."""
 
-    ranking: Ranking = "corrected"
+    ranking: RankingRule = "corrected"
     against: str = "en"
     """The language that mixtures are made with, and whose questions are clustered."""
     barrier: int = 8

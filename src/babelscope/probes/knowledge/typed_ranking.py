@@ -15,14 +15,14 @@ from babelscope.controls import Interval, rank_p, wilson_interval
 from babelscope.corpus import tokenize_prompt, tokenize_prompts
 from babelscope.errors import MeasurementError
 from babelscope.evaluation.continuations import Continuations, continuation_log_probabilities, split_continuations
-from babelscope.languages import Language
+from babelscope.languages import Language, language_index
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.knowledge.facts import OBJECT, FactTable
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.progress import with_progress
 
-Ranking = Literal["corrected", "mean"]
+RankingRule = Literal["corrected", "mean"]
 BLANK = "___"
 """What stands in the subject's place where the prior of an object is scored."""
 NOT_ASKED = -1
@@ -63,7 +63,7 @@ class Knowledge:
     table: FactTable
     scores: Mapping[Language, Mapping[int, ObjectScores]]
     """By language and place of the fact in the table."""
-    ranking: Ranking
+    ranking: RankingRule
     draws: int
     seed: int
 
@@ -73,11 +73,8 @@ class Knowledge:
         return self.table.languages
 
     def index(self, language: str) -> int:
-        """Place of a language; raises MeasurementError if absent."""
-        tag = Language.parse(language)
-        if tag not in self.languages:
-            raise MeasurementError(f"no fact was asked in {tag}; expected one of {', '.join(self.languages)}")
-        return self.languages.index(tag)
+        """Place of a language; raises LanguageError if absent."""
+        return language_index(language, self.languages, "no fact was asked in {tag}")
 
     def order(self, language: Language, fact: int) -> list[str]:
         """The candidates of a fact, the likeliest first; equal ones in the order of the table."""
@@ -192,7 +189,7 @@ def rank_objects(
     tokenizer: PreTrainedTokenizerBase,
     table: FactTable,
     *,
-    ranking: Ranking = "corrected",
+    ranking: RankingRule = "corrected",
     draws: int = 999,
     seed: int = 0,
     progress: bool = False,

@@ -9,13 +9,14 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.ablation.switch_off import switched_off
 from babelscope.artifacts import NeuronSet
 from babelscope.axes import Bool, Tensor
-from babelscope.controls import Interval, layer_matched, percentile_interval, rank_p
+from babelscope.controls import Interval, layer_matched, rank_p
+from babelscope.controls.bootstrap_draws import mean_interval
 from babelscope.errors import LanguageError
 from babelscope.languages import Language
 from babelscope.models import check_made_for, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.probes.knowledge.facts import FactTable
-from babelscope.probes.knowledge.typed_ranking import Ranking, rank_objects
+from babelscope.probes.knowledge.typed_ranking import RankingRule, rank_objects
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.progress import with_progress
 
@@ -48,7 +49,7 @@ def knowledge_without_neurons(
     table: FactTable,
     neurons: NeuronSet,
     *,
-    ranking: Ranking = "corrected",
+    ranking: RankingRule = "corrected",
     draws: int = 3,
     seed: int = 0,
     progress: bool = False,
@@ -76,7 +77,7 @@ def knowledge_without_neurons(
         for asked_in in table.languages:
             before = untouched[asked_in]
             change = before - off[asked_in]
-            resampled = change[rng.integers(len(change), size=(RESAMPLES, len(change)))].mean(axis=1)
+            interval = mean_interval(change, RESAMPLES, rng)
             null = [float((before - right[asked_in]).mean()) for right in random]
             loss = float(change.mean())
             losses.append(
@@ -86,7 +87,7 @@ def knowledge_without_neurons(
                     len(before),
                     float(before.mean()),
                     loss,
-                    percentile_interval(resampled),
+                    interval,
                     float(np.mean(null)),
                     rank_p(loss, null),
                     draws,
@@ -116,7 +117,7 @@ def neuron_controls(
 
 
 def rights(
-    model: CausalModel, tokenizer: PreTrainedTokenizerBase, table: FactTable, ranking: Ranking
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, table: FactTable, ranking: RankingRule
 ) -> dict[Language, np.ndarray]:
     """1 or 0 for each fact that is asked in a language."""
     knowledge = rank_objects(model, tokenizer, table, ranking=ranking)

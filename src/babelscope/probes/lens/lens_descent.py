@@ -142,7 +142,7 @@ class Descent:
         )
 
     def descend(self, maps: list[Tensor], adam: torch.optim.Adam) -> None:
-        """One epoch: a step a batch of mixed documents, all depths at once."""
+        """One epoch: a step per batch of mixed documents, all depths at once."""
         order = torch.randperm(len(self.seen), generator=self.generator).tolist()
         for first in range(0, len(order), STEP_DOCUMENTS):
             states = self.states([self.seen[at] for at in order[first : first + STEP_DOCUMENTS]])

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float, Float64, Int, Int64, Tensor
+from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.corpus import Batch, Texts, as_corpus, pad_of, token_windows
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
@@ -251,7 +252,7 @@ class LensReading:
         for row in range(k):
             sums = torch.stack([document_sums for at, _, document_sums in self.documents if at == row])
             means.append(sums.sum(dim=0) / positions[row])
-            resampled = torch.randint(len(sums), (resamples, len(sums)), generator=generator)
+            resampled = draw_items(len(sums), resamples, generator)
             weight = torch.zeros(resamples, len(sums), dtype=torch.float64)
             weight.scatter_add_(1, resampled, torch.ones(resampled.shape, dtype=torch.float64))
             mass = torch.einsum("rd,dls->rls", weight, sums[..., :n_sets])

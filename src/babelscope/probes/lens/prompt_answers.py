@@ -22,7 +22,7 @@ from babelscope.recording.walk import walk
 from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
 
-Counted = Literal["first", "prefixes"]
+CountedTokens = Literal["first", "prefixes"]
 """Which entries count as a word: the first token of it, or all that are a prefix of it, as published."""
 
 
@@ -39,7 +39,7 @@ def answer_tokens(
     words: Words,
     concepts: Sequence[str],
     languages: Sequence[Language],
-    entries: Counted = "first",
+    entries: CountedTokens = "first",
 ) -> AnswerTokens:
     """Entries that begin each word, with and without a space before it; those of two languages are nobody's.
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import percentile_interval
+from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.corpus import Document, tokenize_documents
 from babelscope.errors import MeasurementError
 from babelscope.models import Layout, layout_of
@@ -34,7 +35,7 @@ class TokenEnergy:
     def rows(self, *, resamples: int = 200) -> list[SiteEvidence]:
         """One row per depth; intervals by bootstrap over prompts."""
         n = len(self.energy)
-        resampled = torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(self.seed))
+        resampled = draw_items(n, resamples, torch.Generator().manual_seed(self.seed))
         ends = [percentile_interval(self.energy[resampled, depth].mean(dim=1)) for depth in range(len(self.sites))]
         return [
             SiteEvidence(

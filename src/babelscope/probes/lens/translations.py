@@ -11,11 +11,12 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64, Tensor
+from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.errors import LanguageError, MeasurementError
-from babelscope.languages import Language, parse_languages
+from babelscope.languages import Language, language_index, parse_languages
 from babelscope.models import check_made_for, layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.probes.lens.prompt_answers import Counted, answer_tokens, read_answers
+from babelscope.probes.lens.prompt_answers import CountedTokens, answer_tokens, read_answers
 from babelscope.probes.lens.translators import Translators
 from babelscope.probes.lens.word_lists import Words
 from babelscope.probes.probe_evidence import SiteEvidence
@@ -110,10 +111,7 @@ class LatentTranslation:
 
     def index(self, language: str) -> int:
         """Place of a language; raises LanguageError if absent."""
-        tag = Language.parse(language)
-        if tag not in self.languages:
-            raise LanguageError(f"no word in {tag!r} was looked for; expected one of {', '.join(self.languages)}")
-        return self.languages.index(tag)
+        return language_index(language, self.languages, "no word in {tag} was looked for")
 
     def rows(self) -> list[SiteEvidence]:
         """One row per depth and language of the word."""
@@ -151,7 +149,7 @@ def latent_translation(
     target: str,
     pivot: str = "en",
     shots: int = 4,
-    entries: Counted = "prefixes",
+    entries: CountedTokens = "prefixes",
     translators: Translators | None = None,
     draws: int = 99,
     resamples: int = 200,
@@ -190,7 +188,7 @@ def latent_answers(
     source: str,
     target: str,
     pivot: str = "en",
-    entries: Counted = "prefixes",
+    entries: CountedTokens = "prefixes",
     translators: Translators | None = None,
     draws: int = 99,
     resamples: int = 200,
@@ -219,7 +217,7 @@ def latent_answers(
     mass_by_concept = torch.einsum("pde,cle->pcdl", probability, member.double())
     own_concept_mass = torch.stack([mass_by_concept[at, at] for at in range(len(prompts))])
     generator = torch.Generator().manual_seed(seed)
-    resampled = torch.randint(len(own_concept_mass), (resamples, len(own_concept_mass)), generator=generator)
+    resampled = draw_items(len(own_concept_mass), resamples, generator)
     ends = torch.quantile(
         own_concept_mass[resampled].mean(dim=1), torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0
     )

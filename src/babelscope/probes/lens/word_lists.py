@@ -12,7 +12,7 @@ from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Int64, Tensor
 from babelscope.corpus import Texts, as_corpus, clean_text, encode_texts, tokenize_documents
 from babelscope.errors import CorpusError, LanguageError, MeasurementError
-from babelscope.languages import Language, parse_languages
+from babelscope.languages import Language, language_index, parse_languages
 from babelscope.reference import WORDS
 
 SLACK = 1e-12
@@ -42,10 +42,7 @@ class LanguageTokens:
 
     def index(self, language: str) -> int:
         """Place of a language; raises LanguageError if absent."""
-        tag = Language.parse(language)
-        if tag not in self.languages:
-            raise LanguageError(f"no tokens are listed for {tag!r}; expected one of {', '.join(self.languages)}")
-        return self.languages.index(tag)
+        return language_index(language, self.languages, "no tokens are listed for {tag}")
 
     def shuffled(self, generator: torch.Generator) -> Bool[Tensor, "language vocab"]:
         """The same tokens dealt out to languages at random, as many to each: the control."""
@@ -103,7 +100,7 @@ def read_words(path: str | Path) -> dict[str, dict[Language, str]]:
     tags, words = parse_languages(rows[0]), dict[str, dict[Language, str]]()
     for number, row in enumerate(rows[1:], start=1):
         if len(row) != len(tags):
-            raise CorpusError(f"{file}: word {number} has {len(row)} cells; expected {len(tags)}, one a language")
+            raise CorpusError(f"{file}: word {number} has {len(row)} cells; expected {len(tags)}, one per language")
         word_by_language = {tag: word for tag, word in zip(tags, row, strict=True) if word}
         words[f"{number} {next(iter(word_by_language.values()), '')}"] = word_by_language
     return words

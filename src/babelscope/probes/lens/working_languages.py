@@ -13,6 +13,7 @@ from babelscope.artifacts import NeuronSet
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Tensor
 from babelscope.controls import percentile_interval, rank_p
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.corpus import Texts, as_corpus
 from babelscope.errors import SelectionError
 from babelscope.evaluation import HeldOut, document_losses
@@ -200,9 +201,7 @@ def held_out_bits(
     for held_out in HeldOut.prepare(tokenizer, as_corpus(texts), max_tokens=max_tokens):
         losses = document_losses(layout, held_out)
         n, bits = len(losses.nats), losses.nats / np.log(2)
-        weight = torch.from_numpy(
-            np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-        ).double()
+        weight = torch.from_numpy(draw_counts(n, RESAMPLES, np.random.default_rng(seed))).double()
         low, high = percentile_interval((weight @ bits) / (weight @ losses.n_bytes.double()))
         estimates[held_out.language] = BitsEstimate(losses.bits_per_byte, low, high, n)
     return estimates

@@ -10,7 +10,8 @@ import regex
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float
-from babelscope.controls import benjamini_hochberg, percentile_interval
+from babelscope.controls import benjamini_hochberg
+from babelscope.controls.bootstrap_draws import mean_interval
 from babelscope.corpus import encode_texts, tokenize_prompt, tokenize_prompts
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.evaluation.continuations import Continuations, continuation_log_probabilities, split_continuations
@@ -21,8 +22,8 @@ from babelscope.models.plain import CausalModel
 from babelscope.probes.priming.stimuli import PrimedPair, Stimuli
 from babelscope.progress import with_progress
 
-Condition = Literal["structure", "shuffled words", "unrelated", "language"]
-CONDITIONS: dict[Condition, str] = {
+PrimeCondition = Literal["structure", "shuffled words", "unrelated", "language"]
+CONDITIONS: dict[PrimeCondition, str] = {
     "structure": "a prime of structure X against one of Y",
     "shuffled words": "the same primes with their words in random order: what the words alone do",
     "unrelated": "two sentences of neither structure: no effect but of two contexts",
@@ -35,7 +36,7 @@ class PrimingEffect(NamedTuple):
 
     prime: Language
     target: Language
-    condition: Condition
+    condition: PrimeCondition
     items: int
     effect: float
     low: float
@@ -104,7 +105,7 @@ def structural_priming(
         ((Language.parse(prime), Language.parse(target)), stimuli.pairs(prime, target, seed=plan.seed)[: plan.items])
         for prime, target in directions or usual_directions(stimuli)
     ]
-    conditions: list[tuple[Condition, tuple[Language, Language], list[PrimedTrial]]] = [
+    conditions: list[tuple[PrimeCondition, tuple[Language, Language], list[PrimedTrial]]] = [
         (condition, languages, trials)
         for languages, pairs in by_direction
         for condition, trials in trials_of(stimuli, pairs, languages, plan.controls, rng).items()
@@ -146,10 +147,10 @@ def trials_of(
     languages: tuple[Language, Language],
     controls: bool,
     rng: np.random.Generator,
-) -> dict[Condition, list[PrimedTrial]]:
+) -> dict[PrimeCondition, list[PrimedTrial]]:
     """The trials of each condition that the table allows."""
     prime, target = languages
-    contexts: dict[Condition, list[tuple[str, str]]] = {
+    contexts: dict[PrimeCondition, list[tuple[str, str]]] = {
         "structure": [
             (stimuli.sentences[pair.prime][stimuli.structures[0]][prime],
              stimuli.sentences[pair.prime][stimuli.structures[1]][prime])
@@ -192,7 +193,7 @@ def reorder_words(sentence: str, language: Language, rng: np.random.Generator) -
 def effect_of(
     layout: Layout,
     tokenizer: PreTrainedTokenizerBase,
-    condition: Condition,
+    condition: PrimeCondition,
     languages: tuple[Language, Language],
     trials: Sequence[PrimedTrial],
     plan: PrimingPlan,
@@ -206,7 +207,7 @@ def effect_of(
     scores = [values.tolist() for values in continuation_log_probabilities(layout, items)]
     share = np.array([1 / (1 + math.exp(min(700.0, y - x))) for x, y in scores]).reshape(2, len(trials))
     difference, rng = share[0] - share[1], np.random.default_rng(plan.seed)
-    resampled = difference[rng.integers(len(trials), size=(plan.resamples, len(trials)))].mean(axis=1)
+    interval = mean_interval(difference, plan.resamples, rng)
     spread = float(difference.std(ddof=1))
     d = float(difference.mean()) / spread if spread else math.nan
     overlaps = [
@@ -218,7 +219,7 @@ def effect_of(
         condition,
         len(trials),
         float(difference.mean()),
-        *percentile_interval(resampled),
+        *interval,
         d,
         d * math.sqrt(len(trials)),
         sign_flip_p(difference, plan.signs, rng),

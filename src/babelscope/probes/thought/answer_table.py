@@ -10,8 +10,9 @@ import numpy as np
 
 from babelscope.axes import Bool, Int64
 from babelscope.controls import percentile_interval, rank_p, wilson_interval
+from babelscope.controls.bootstrap_draws import mean_interval
 from babelscope.errors import MeasurementError
-from babelscope.languages import Language
+from babelscope.languages import Language, language_index
 from babelscope.probes.knowledge.consistency import RESAMPLES, Consistency, compare_answers_of, consistency_rows
 from babelscope.probes.priming.primed_structures import sign_flip_p
 from babelscope.probes.probe_evidence import SiteEvidence
@@ -70,11 +71,8 @@ class AnswerTable:
             )
 
     def index(self, language: str) -> int:
-        """Place of a language; raises MeasurementError if absent."""
-        tag = Language.parse(language)
-        if tag not in self.languages:
-            raise MeasurementError(f"nothing was asked in {tag}; expected one of {', '.join(self.languages)}")
-        return self.languages.index(tag)
+        """Place of a language; raises LanguageError if absent."""
+        return language_index(language, self.languages, "nothing was asked in {tag}")
 
     @cached_property
     def codes(self) -> Int64[np.ndarray, "language question"]:
@@ -129,7 +127,7 @@ def vote_of_languages(table: AnswerTable, *, against: str, draws: int = 999, see
     vote = np.array([a == b for a, b in zip(majority_answers(table, first=tag), table.gold, strict=True)], float)
     right, rng = table.right.astype(float), np.random.default_rng(seed)
     alone = right[table.index(tag)]
-    low, high = percentile_interval((vote - alone)[rng.integers(n, size=(RESAMPLES, n))].mean(axis=1))
+    low, high = mean_interval(vote - alone, RESAMPLES, rng)
     singles, gains = np.full(SPLITS, np.nan), np.full(SPLITS, np.nan)
     for split in range(SPLITS if n > 1 else 0):
         order = rng.permutation(n)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from babelscope.axes import Float64
-from babelscope.controls import Interval, percentile_interval
+from babelscope.controls import Interval
+from babelscope.controls.bootstrap_draws import mean_interval
 from babelscope.probes.knowledge.consistency import RESAMPLES
 from babelscope.probes.priming.primed_structures import sign_flip_p
 from babelscope.probes.probe_evidence import SiteEvidence
@@ -113,5 +114,4 @@ def paired_difference(
     n = len(differences)
     if not n:
         return math.nan, Interval(math.nan, math.nan), 0
-    places = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
-    return float(differences.mean()), percentile_interval(differences[places].mean(axis=1)), n
+    return float(differences.mean()), mean_interval(differences, RESAMPLES, np.random.default_rng(seed)), n

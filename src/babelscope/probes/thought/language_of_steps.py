@@ -44,7 +44,7 @@ def written_steps(text: str) -> list[str]:
 def step_languages(text: str, asked_in: str) -> list[Language | None]:
     """The language of each step that is long enough to be told: 16 letters, each counted as so many Latin ones.
 
-    By `judge_answers` on the whole answer with a step a line, so that a short step is judged beside the others.
+    By `judge_answers` on the whole answer with a step per line, so that a short step is judged beside the others.
     asked_in: the language that is taken where words could be of several. None for a step of no known language.
     Raises LanguageError for a language that is not among `known_languages()`.
     """

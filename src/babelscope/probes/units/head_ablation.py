@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float, Float64, Tensor
 from babelscope.controls import percentile_interval, rank_p
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.corpus import Texts, as_corpus
 from babelscope.errors import LanguageError, SelectionError
 from babelscope.evaluation import HeldOut, Losses, document_losses
@@ -245,7 +246,7 @@ def head_harm_of(
     for column, losses in enumerate(base):
         n = len(losses.nats)
         rng = np.random.default_rng((seed, 0 if equal else column))
-        weight = torch.from_numpy(rng.multinomial(n, np.full(n, 1 / n), size=resamples)).double()
+        weight = torch.from_numpy(draw_counts(n, resamples, rng)).double()
         spread.append((weight @ delta[column]) / (weight @ losses.nats))
     samples = torch.stack(spread, dim=1)
     other_columns = [column for column in range(len(base)) if column != own_column]

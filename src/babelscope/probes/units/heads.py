@@ -22,13 +22,13 @@ from babelscope.probes.shard_sums import UnitSums, check_english, zero_sums
 from babelscope.probes.units.head_sums import HeadSums, gram_of
 from babelscope.recording.walk import walk
 
-Measure = Literal["written", "entropy_nats", "evenness", "sink", "previous"]
+HeadMeasure = Literal["written", "entropy_nats", "evenness", "sink", "previous"]
 """written   length of what the head adds to the residual stream, ‖W_O z‖
 entropy_nats  of its attention pattern
 evenness  that entropy over ln(tokens seen so far), 0 … 1: a longer sentence alone does not raise it
 sink      attention on the first token
 previous  attention on the token just before"""
-MEASURES: tuple[Measure, ...] = get_args(Measure)
+MEASURES: tuple[HeadMeasure, ...] = get_args(HeadMeasure)
 Heads = Mapping[Language, tuple[tuple[int, int], ...]]
 """(layer, head) pairs by language."""
 
@@ -51,22 +51,22 @@ class HeadRecord:
         """Order of the language axes."""
         return self.sums.languages
 
-    def units(self, measure: Measure) -> slice:
+    def units(self, measure: HeadMeasure) -> slice:
         """Where a measure's heads are among the units."""
         size = self.n_layers * self.n_heads
         start = MEASURES.index(measure) * size
         return slice(start, start + size)
 
-    def by_head(self, mean: Float64[Tensor, "*any unit"], measure: Measure) -> Float64[Tensor, "*any layer head"]:
+    def by_head(self, mean: Float64[Tensor, "*any unit"], measure: HeadMeasure) -> Float64[Tensor, "*any layer head"]:
         """One measure out of means over units."""
         return rearrange(mean[..., self.units(measure)], "... (l h) -> ... l h", h=self.n_heads).contiguous()
 
-    def mean(self, measure: Measure) -> Float64[Tensor, "language layer head"]:
+    def mean(self, measure: HeadMeasure) -> Float64[Tensor, "language layer head"]:
         """Mean over tokens."""
         return self.by_head(self.sums.whole().mean(), measure)
 
     def rows(
-        self, measure: Measure, *, against: str = "en", draws: int = 199, resamples: int = 200, seed: int = 0
+        self, measure: HeadMeasure, *, against: str = "en", draws: int = 199, resamples: int = 200, seed: int = 0
     ) -> list[SiteEvidence]:
         """A measure of every head and language, with its interval, and its null: labels swapped with `against`.
 

@@ -10,6 +10,7 @@ import torch
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import percentile_interval, rank_p
+from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.probes.probe_evidence import SiteEvidence
@@ -176,7 +177,7 @@ def shared_routing(
     generator = torch.Generator().manual_seed(seed)
     shuffles = torch.stack([torch.randperm(n, generator=generator) for _ in range(draws)])
     orders = torch.stack([torch.randperm(layers, generator=generator) for _ in range(draws)])
-    resampled = torch.randint(n, (resamples, n), generator=generator)
+    resampled = draw_items(n, resamples, generator)
     measures: dict[Compared, tuple[Tensor, Callable, float]] = {
         "divergence": (record.weights, jensen_shannon, -1.0),
         "overlap": (record.picks, pick_overlap, 1.0),

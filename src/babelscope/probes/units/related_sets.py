@@ -35,7 +35,7 @@ class SetProximity:
     seed: int
 
     def rows(self) -> list[SiteEvidence]:
-        """Two rows a layer: what languages share on average, and whether it follows the families."""
+        """Two rows per layer: what languages share on average, and whether it follows the families."""
         pairs = np.triu_indices(len(self.languages), 1)
         at = NEURON_SITES[NEURON_SITES.index(self.at)]
         rows = []

@@ -13,6 +13,7 @@ from babelscope.ablation.switch_off import filler
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Tensor
 from babelscope.controls import Evidence, percentile_interval, rank_p
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.corpus import Texts
 from babelscope.errors import LanguageError, SelectionError
 from babelscope.evaluation.losses import HeldOut, Losses, document_losses
@@ -102,7 +103,7 @@ class StructureAblation:
     seed: int
 
     def rows(self) -> list[Evidence]:
-        """One row a language, structure and block in which the language has a neuron."""
+        """One row per language, structure and block in which the language has a neuron."""
         return [cell.row(self.documents[cell.language], self.seed) for cell in self.cells]
 
 
@@ -175,7 +176,7 @@ def relative_harms(
     totals = [float(losses.nats.sum()) for losses in base]
     relative = [float(delta.sum()) / total for delta, total in zip(deltas, totals, strict=True)]
     n = len(deltas[own_column])
-    weights = rng.multinomial(n, np.full(n, 1 / n), resamples)
+    weights = draw_counts(n, resamples, rng)
     samples = (weights @ deltas[own_column].numpy()) / (weights @ base[own_column].nats.numpy())
     low, high = percentile_interval(samples)
     other_harms = [value for place, value in enumerate(relative) if place != own_column]

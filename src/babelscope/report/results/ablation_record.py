@@ -167,7 +167,7 @@ class Ablation:
     specificity_to_mean: ByLanguage[BoundedEstimate | None] | None = None
     """As specificity, with the neurons held at that mean."""
     choice: Sequence[TriedRate] | None = None
-    """How top_rate was chosen: a row a value that was tried."""
+    """How top_rate was chosen: a row per value that was tried."""
     parts: SetParts | None = None
     """The sets in parts, by the languages that a neuron belongs to."""
 

@@ -22,7 +22,7 @@ class SetLayers:
     """Where the selected neurons lie."""
 
     counts: LanguageRows
-    """Selected neurons, a row a language, a column a layer. Unit: neurons."""
+    """Selected neurons, a row per language, a column per layer. Unit: neurons."""
 
 
 @dataclass(frozen=True, kw_only=True)

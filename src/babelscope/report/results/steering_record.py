@@ -179,7 +179,7 @@ class Steering:
     by_source: Annotated[SourcesByTargets, Rule(sources_by_targets)] | None = None
     """Success by language of the prompt and target."""
     sweep: Sequence[SweepRow] | None = None
-    """Dose and response on development prompts: a row a setting."""
+    """Dose and response on development prompts: a row per setting."""
     not_measurable: Sequence[Tag] | None = None
     """Languages that the detector does not know."""
     samples: Sequence[SteeringSample] | None = None

@@ -116,9 +116,9 @@ ByTag = Annotated[Mapping[str, T], Rule(tag_keys, {"minProperties": 1})]
 Table = Annotated[Sequence[Sequence[Measure]], Rule(equal_rows, {"minItems": 1})]
 """Rows of equal length."""
 LanguageRows = Annotated[Table, Rule(row_per_language)]
-"""A row a language, in the order of the record's languages."""
+"""A row per language, in the order of the record's languages."""
 LanguageSquare = Annotated[LanguageRows, Rule(column_per_language)]
-"""A row and a column a language, in the order of the record's languages."""
+"""A row and a column per language, in the order of the record's languages."""
 
 
 def tagged(by_language: Mapping[Language, T]) -> dict[str, T]:

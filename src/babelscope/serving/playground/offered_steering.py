@@ -11,7 +11,7 @@ from babelscope.steering.sweeps import meant_language
 from babelscope.subnetworks import Delta
 
 Artifact = Direction | SteeringRecipe | Delta | NeuronSet | Observation
-Steering = SteeringRecipe | Delta
+LoadedSteering = SteeringRecipe | Delta
 NO_STEERING = "no steering"
 
 
@@ -19,7 +19,7 @@ NO_STEERING = "no steering"
 class SteeringChoice:
     """One way of steering that the page offers."""
 
-    build: Callable[[Language | None, float, int], Steering]
+    build: Callable[[Language | None, float, int], LoadedSteering]
     """Target, strength and layer → what steers."""
     target: Language | None = None
     """The language that it was made for; None where that is open or not said."""
@@ -75,10 +75,10 @@ def neuron_switches(artifacts: Mapping[str, Artifact]) -> dict[str, SteeringReci
     }
 
 
-def _scaled(artifact: Direction | SteeringRecipe | Delta) -> Callable[[Language | None, float, int], Steering]:
+def _scaled(artifact: Direction | SteeringRecipe | Delta) -> Callable[[Language | None, float, int], LoadedSteering]:
     """An artifact at a multiple of what it is: 0 is nothing, 1 is as it was saved."""
 
-    def build(target: Language | None, strength: float, layer: int) -> Steering:
+    def build(target: Language | None, strength: float, layer: int) -> LoadedSteering:
         if isinstance(artifact, Delta):
             return artifact * strength
         if isinstance(artifact, Direction):
@@ -89,15 +89,15 @@ def _scaled(artifact: Direction | SteeringRecipe | Delta) -> Callable[[Language 
     return build
 
 
-def _mean_direction(observed: Observation) -> Callable[[Language | None, float, int], Steering]:
-    def build(target: Language | None, strength: float, layer: int) -> Steering:
+def _mean_direction(observed: Observation) -> Callable[[Language | None, float, int], LoadedSteering]:
+    def build(target: Language | None, strength: float, layer: int) -> LoadedSteering:
         return mean_direction(observed, target=str(target), layer=layer).recipe(strength, "raw")
 
     return build
 
 
-def _activation(neurons: NeuronSet, observed: Observation) -> Callable[[Language | None, float, int], Steering]:
-    def build(target: Language | None, strength: float, layer: int) -> Steering:
+def _activation(neurons: NeuronSet, observed: Observation) -> Callable[[Language | None, float, int], LoadedSteering]:
+    def build(target: Language | None, strength: float, layer: int) -> LoadedSteering:
         return activate_neurons(neurons, observed, str(target), strength=strength)
 
     return build

@@ -24,7 +24,7 @@ from babelscope.serving.playground.offered_steering import (
     steering_choices,
 )
 from babelscope.steering.sweeps import Answer, Decoding, Prompt, generate_answers
-from babelscope.steering.sweeps.beside import Steering, changed
+from babelscope.steering.sweeps.beside import AnySteering, changed
 from babelscope.steering.sweeps.steered_answers import steered_rows
 from babelscope.steering.sweeps.steering_prompts import left_pad
 from babelscope.vocabulary import scripts_of_entries
@@ -185,7 +185,7 @@ class Playground:
             raise LanguageError(f"{target} cannot be recognised in answers; expected a known language; choose another")
         return choice, target
 
-    def _steering(self, choice: SteeringChoice, target: Language | None, question: PlaygroundQuestion) -> Steering:
+    def _steering(self, choice: SteeringChoice, target: Language | None, question: PlaygroundQuestion) -> AnySteering:
         layer = choice.layers[len(choice.layers) // 4] if choice.layers and question.layer is None else question.layer
         return choice.build(target, float(question.strength or 0), layer or 0)
 

@@ -7,7 +7,8 @@ import torch
 
 from babelscope.artifacts import Condition
 from babelscope.artifacts.gate import Pool
-from babelscope.artifacts.stream import Form, form_used
+from babelscope.artifacts.stream import form_used
+from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.steering.directions.document_samples import DocumentMeans
 from babelscope.steering.directions.means import against
 
@@ -26,7 +27,7 @@ def fit_condition(
     language: str,
     others: str | Sequence[str] | None = None,
     pool: Pool = "mean",
-    form: Form = "auto",
+    form: StreamForm = "auto",
 ) -> FittedCondition:
     """The question whether a prompt is in a language: cos(x, v) ≥ θ, v = mean of its documents - mean of the others'.
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from babelscope.artifacts import Direction
-from babelscope.artifacts.stream import Form, form_used, without_units
+from babelscope.artifacts.stream import form_used, without_units
+from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import MeasurementError, SteeringError
 from babelscope.languages import Language
@@ -26,7 +27,7 @@ def _packed(
     target: str,
     source: Sequence[str],
     parameters: dict[str, Any],
-    form: Form,
+    form: StreamForm,
 ) -> Direction:
     shape = form_used(samples.stream, form, samples.site)
     left_out = samples.left_out if shape == "ordinary" else ()
@@ -46,7 +47,7 @@ def _packed(
 
 
 def pca_direction(
-    samples: DocumentMeans, *, target: str, source: str | Sequence[str] | None = None, form: Form = "auto"
+    samples: DocumentMeans, *, target: str, source: str | Sequence[str] | None = None, form: StreamForm = "auto"
 ) -> Direction:
     """First principal component of the differences of parallel documents, not centred.
 
@@ -80,7 +81,7 @@ def probe_direction(
     target: str,
     source: str | Sequence[str] | None = None,
     penalty: float | int = 1.0,
-    form: Form = "auto",
+    form: StreamForm = "auto",
 ) -> Direction:
     """Normal of a linear probe between the target's documents and the sources'.
 
@@ -119,7 +120,7 @@ def lda_direction(
     target: str,
     source: str | Sequence[str] | None = None,
     components: int | None = None,
-    form: Form = "auto",
+    form: StreamForm = "auto",
 ) -> Direction:
     """The way between two languages in the space of a linear discriminant analysis, brought back to the stream.
 

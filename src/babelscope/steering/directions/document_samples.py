@@ -10,17 +10,12 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import LoadedSAE, Origin
 from babelscope.artifacts.shown import shown_by
-from babelscope.artifacts.stream import (
-    STREAM_SITES,
-    Form,
-    LayerStream,
-    form_used,
-    without_units,
-)
+from babelscope.artifacts.stream import STREAM_SITES, LayerStream, form_used, without_units
+from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.axes import Float32, Float64, Int64, Tensor
 from babelscope.corpus import Batch, Corpus, Texts, TokenDocument, as_corpus, tokenize_documents
-from babelscope.errors import ArtifactError, CorpusError, LanguageError, MeasurementError, SiteError
-from babelscope.languages import Language
+from babelscope.errors import ArtifactError, CorpusError, MeasurementError, SiteError
+from babelscope.languages import Language, language_index
 from babelscope.models import Layout, layout_of, origin_of
 from babelscope.models.plain import CausalModel
 from babelscope.recording.site_sums import first_tokens
@@ -53,12 +48,9 @@ class DocumentMeans:
 
     def index(self, language: str) -> int:
         """Place of a language; raises LanguageError if absent."""
-        tag = Language.parse(language)
-        if tag not in self.languages:
-            raise LanguageError(f"language {tag!r} has no documents here; expected one of {', '.join(self.languages)}")
-        return self.languages.index(tag)
+        return language_index(language, self.languages, "language {tag} has no documents here")
 
-    def in_form(self, requested: Form) -> "DocumentMeans":
+    def in_form(self, requested: StreamForm) -> "DocumentMeans":
         """The same in a form: "ordinary" without first tokens, documents of one token left out, massive units zero.
 
         "auto" is ordinary where `mean_direction` would be. Raises SiteError where the form cannot be told.

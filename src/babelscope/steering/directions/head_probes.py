@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Bool, Float64, Int64, Tensor
 from babelscope.controls import Evidence, Interval, percentile_interval, rank_p
+from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.corpus import Texts, as_corpus
 from babelscope.errors import CorpusError, MeasurementError
 from babelscope.languages import Language
@@ -115,7 +116,7 @@ def head_probe_accuracy(
         for shuffled in (labels[torch.randperm(len(labels), generator=generator)] for _ in range(draws))
     ]
     units = places_by_id(first.ids) if part.parallel else [torch.tensor([place]) for place in range(len(labels))]
-    picks = torch.randint(len(units), (resamples, len(units)), generator=generator).tolist()
+    picks = draw_items(len(units), resamples, generator).tolist()
     drawn_rows = (torch.cat([units[place] for place in pick]) for pick in picks)
     resampled = torch.stack([balanced(right[:, rows], labels[rows]) for rows in drawn_rows])
     ends: list[Interval] = [percentile_interval(column) for column in resampled.T]

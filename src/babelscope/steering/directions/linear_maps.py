@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 import torch
 
 from babelscope.artifacts import Gate, Operation, SteeringRecipe
-from babelscope.artifacts.stream import Form, form_used, without_units
+from babelscope.artifacts.stream import form_used, without_units
+from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import SteeringError
 from babelscope.sites import Site
@@ -30,7 +31,7 @@ def fit_map(
     source: str,
     ridge: float | int = 0.0,
     intercept: bool = False,
-    form: Form = "auto",
+    form: StreamForm = "auto",
 ) -> LinearMap:
     """Least squares from the source's documents X to the parallel ones of the target Y.
 
@@ -58,7 +59,7 @@ def fit_map(
     return LinearMap(w, means[1] - means[0] @ w)
 
 
-def massive_at(samples: DocumentMeans, form: Form) -> tuple[int, ...]:
+def massive_at(samples: DocumentMeans, form: StreamForm) -> tuple[int, ...]:
     """Units that a form leaves out of some documents' means."""
     return samples.left_out if form_used(samples.stream, form, samples.site) == "ordinary" else ()
 
@@ -73,7 +74,7 @@ def incline(
     form: Combination = "sum",
     clean: bool = True,
     intercept: bool = False,
-    stream_form: Form = "auto",
+    stream_form: StreamForm = "auto",
 ) -> SteeringRecipe:
     """Move the last prompt token at every given site by its image under a map between the languages.
 

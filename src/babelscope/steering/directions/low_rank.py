@@ -7,7 +7,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from babelscope.artifacts import Operation, SteeringRecipe
-from babelscope.artifacts.stream import Form, form_used, without_units
+from babelscope.artifacts.stream import form_used, without_units
+from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import LanguageError, SteeringError
 from babelscope.languages import Language
@@ -25,7 +26,7 @@ from babelscope.steering.directions.shift_spectra import (
 )
 from babelscope.steering.directions.subspaces import random_subspace
 
-Control = Literal["none", "random"]
+RandomControl = Literal["none", "random"]
 
 
 class _Shift(NamedTuple):
@@ -47,8 +48,8 @@ def low_rank_control(
     compensation: float | int = 0.5,
     strength: float | int = 1.0,
     pairing: Pairing = "parallel",
-    form: Form = "auto",
-    control: Control = "none",
+    form: StreamForm = "auto",
+    control: RandomControl = "none",
     seed: int = 0,
 ) -> SteeringRecipe:
     """Raise a language and lower another in the few directions, or by the few features, that tell them apart.
@@ -155,7 +156,7 @@ def _in_stream(
     spectrum: ShiftSpectrum,
     tags: tuple[Language, Language],
     compensation: float | int,
-    control: Control,
+    control: RandomControl,
     seed: int,
     massive: tuple[int, ...],
 ) -> _Shift:
@@ -181,7 +182,7 @@ def _by_features(
     rank: int | None,
     compensation: float | int,
     pairing: Pairing,
-    control: Control,
+    control: RandomControl,
     seed: int,
 ) -> _Shift:
     """Σ a_j d_j, or the same amounts on features drawn among the others that fire."""

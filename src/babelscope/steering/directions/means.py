@@ -6,14 +6,15 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 
 from babelscope.artifacts import Direction, Observation
-from babelscope.artifacts.stream import Form, LayerStream, form_used
+from babelscope.artifacts.stream import LayerStream, form_used
+from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import LanguageError, MeasurementError, SiteError
 from babelscope.languages import Language, parse_languages
 from babelscope.sites import At, Site
 
 
-def form_at(obs: Observation, site: Site, requested: Form) -> Literal["whole", "ordinary"]:
+def form_at(obs: Observation, site: Site, requested: StreamForm) -> Literal["whole", "ordinary"]:
     """The form of directions at a site; "auto" is ordinary where massive units or first tokens would dominate them."""
     return form_used(obs.stream(site.at, site.layer or 0), requested, site)
 
@@ -45,7 +46,7 @@ def language_mean(
 
 
 @runtime_checkable
-class ByLanguage(Protocol):
+class LanguageAxis(Protocol):
     """What was measured by language: an Observation, or means of documents."""
 
     @property
@@ -58,7 +59,7 @@ class ByLanguage(Protocol):
         ...
 
 
-def against(measured: ByLanguage, target: str, source: str | Sequence[str] | None) -> tuple[Language, ...]:
+def against(measured: LanguageAxis, target: str, source: str | Sequence[str] | None) -> tuple[Language, ...]:
     """The languages to compare a target with, in order; None means all others.
 
     Raises LanguageError where the target is not there, is its own source, or has no other language beside it.
@@ -99,7 +100,7 @@ def mean_direction(
     source: str | Sequence[str] | None = None,
     layer: int,
     at: At = "resid_out",
-    form: Form = "auto",
+    form: StreamForm = "auto",
 ) -> Direction:
     """The way from one language to another: v = mean(target) - mean(source) over tokens, at one layer.
 

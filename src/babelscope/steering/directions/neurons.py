@@ -17,7 +17,7 @@ Deactivate = Literal["zero", "negative", "mean", "random", "shrink", "noise", "i
 """Ways to switch neurons off; "shrink" is called mask in the published script."""
 LITTLE, MUCH = 0.1, 5.0
 """Standard deviation of what "random" sets neurons to, and of what "noise" adds to them."""
-Kind = Literal["add", "replace", "scale", "to_mean"]
+NeuronOperation = Literal["add", "replace", "scale", "to_mean"]
 
 
 def set_neurons(
@@ -59,7 +59,7 @@ def deactivate_neurons(
     def draw(spread: float) -> Callable[[Site, Int64[Tensor, " chosen"]], Tensor]:
         return lambda site, neurons: spread * torch.randn(len(neurons), generator=generator)
 
-    ways: Mapping[str, tuple[Kind, Callable[[Site, Int64[Tensor, " chosen"]], Tensor]]] = {
+    ways: Mapping[str, tuple[NeuronOperation, Callable[[Site, Int64[Tensor, " chosen"]], Tensor]]] = {
         "zero": ("replace", _all_at(0.0)),
         "negative": ("replace", _all_at(-1.0)),
         "mean": ("to_mean", _all_at(1.0)),
@@ -151,7 +151,7 @@ def _languages_of(sets: NeuronSet, language: str | Sequence[str]) -> tuple[Langu
 def _by_layer(
     sets: NeuronSet,
     language: str | Sequence[str],
-    kind: Kind,
+    kind: NeuronOperation,
     values: Callable[[Site, Int64[Tensor, " chosen"]], Tensor],
     strength: float | int,
     parameters: Mapping[str, Any],

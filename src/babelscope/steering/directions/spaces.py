@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from babelscope.artifacts import Observation, Operation, SteeringRecipe
-from babelscope.artifacts.stream import Form
+from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.axes import Float32, Tensor
 from babelscope.errors import SteeringError
 from babelscope.sites import Site
@@ -14,7 +14,7 @@ from babelscope.steering.directions.subspaces import language_subspace
 
 
 def language_basis(
-    obs: Observation, layer: int, rank: int | None = None, *, form: Form = "auto"
+    obs: Observation, layer: int, rank: int | None = None, *, form: StreamForm = "auto"
 ) -> Float32[Tensor, "rank hidden"]:
     """Orthonormal rows that span the differences of the languages' means at a layer's resid_out: `language_subspace`.
 
@@ -35,7 +35,7 @@ def ablate_languages(
     strength: float | int = 0.3,
     upper_strength: float | int = -0.1,
     rank: int | None = None,
-    form: Form = "auto",
+    form: StreamForm = "auto",
 ) -> SteeringRecipe:
     """Take a share of the language subspace out in middle layers, and put some of it back in upper ones.
 
@@ -73,7 +73,7 @@ def hold_coordinates(
     strength: float | int = 1.0,
     rank: int | None = None,
     basis: Float32[Tensor, "rank hidden"] | None = None,
-    form: Form = "auto",
+    form: StreamForm = "auto",
 ) -> SteeringRecipe:
     """Hold the stream, within the language subspace, at the place of one language's mean.
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.axes import Float64, Int64, Tensor
 from babelscope.controls import percentile_interval, wilson_interval
+from babelscope.controls.bootstrap_draws import draw_counts
 from babelscope.controls.intervals import Interval
 from babelscope.corpus import prefix_of
 from babelscope.evaluation import Recognition, answer_losses, distinct_n, judge_answers
@@ -149,7 +150,7 @@ def macro(
     groups = by_target(answers)
     ids = sorted({answer.prompt.id for answer in answers})
     place = {prompt: index for index, prompt in enumerate(ids)}
-    draws = np.random.default_rng(seed).multinomial(len(ids), np.full(len(ids), 1 / len(ids)), size=resamples)
+    draws = draw_counts(len(ids), resamples, np.random.default_rng(seed))
     means = []
     for target, group in groups.items():
         right, total = np.zeros(len(ids)), np.zeros(len(ids))

@@ -17,7 +17,7 @@ from babelscope.steering.sweeps.steered_answers import Answer, Steerer, generate
 from babelscope.steering.sweeps.steering_prompts import Prompt
 from babelscope.subnetworks import Delta
 
-Steering = Direction | SteeringRecipe | Delta | Sequence[Operation]
+AnySteering = Direction | SteeringRecipe | Delta | Sequence[Operation]
 """Whatever changes how a model answers: a Direction is added once, as it is long; a Delta is in the weights."""
 GREEDY = Decoding(new_tokens=64, temperature=0.0)
 """The likeliest token each time: two answers differ by the steering alone."""
@@ -36,7 +36,7 @@ class AnswerPair(NamedTuple):
     """Of the steered answer, for the language asked for; None where none was, or where it cannot be recognised."""
 
 
-def meant_language(steering: Steering) -> Language | None:
+def meant_language(steering: AnySteering) -> Language | None:
     """The language a Direction, a recipe made from one, or a Delta of one language stands for; else None."""
     if isinstance(steering, Direction):
         return Language.parse(steering.target)
@@ -49,7 +49,7 @@ def meant_language(steering: Steering) -> Language | None:
 def compare_answers(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
-    steering: Steering,
+    steering: AnySteering,
     texts: Sequence[str | Prompt] = (),
     *,
     messages: Messages | Sequence[Messages] = (),
@@ -99,7 +99,7 @@ def conversations(messages: Messages | Sequence[Messages]) -> list[Messages]:
 
 
 @contextmanager
-def changed(model: CausalModel, steering: Steering, strength: float) -> Iterator[Steerer | None]:
+def changed(model: CausalModel, steering: AnySteering, strength: float) -> Iterator[Steerer | None]:
     """The model with a Delta in its weights, or what steers each of its rows."""
     if isinstance(steering, Delta):
         with steering.applied(model, strength):

@@ -51,7 +51,7 @@ def leave(setting: Setting, target: Language, source: Language) -> Sequence[Oper
     return []
 
 
-class Method(NamedTuple):
+class ComparedMethod(NamedTuple):
     """A way to steer, and the settings among which it is chosen."""
 
     name: str
@@ -84,7 +84,7 @@ class Comparison:
     """A target and seed, by split; each seed has its own."""
     new_tokens: int = 32
 
-    def answers(self, method: Method, setting: Setting, split: str, seed: int) -> list[Answer]:
+    def answers(self, method: ComparedMethod, setting: Setting, split: str, seed: int) -> list[Answer]:
         """A method's answers; another seed has other prompts and other draws."""
         count = self.prompts[split]
         if (seed + 1) * count > len(self.texts[split][self.targets[0]]):
@@ -100,7 +100,7 @@ class Comparison:
         return generate_answers(self.model, self.tokenizer, requests, steerer, decoding=decoding)
 
     def measure(
-        self, method: Method, setting: Setting, split: str, seed: int, native: Mapping[Language, AnswerFluency]
+        self, method: ComparedMethod, setting: Setting, split: str, seed: int, native: Mapping[Language, AnswerFluency]
     ) -> Row:
         """One row: which answers are right, and fluency beside the native answers of the same prompts' sentences."""
         began = time.perf_counter()
@@ -123,7 +123,7 @@ class Comparison:
 
 
 def compare_methods(
-    comparison: Comparison, methods: Sequence[Method], run: Run, *, seeds: Sequence[int], minutes: float | int
+    comparison: Comparison, methods: Sequence[ComparedMethod], run: Run, *, seeds: Sequence[int], minutes: float | int
 ) -> bool:
     """Measure every method: all settings on "valid" at seed 0, then the chosen one on "test" at every seed.
 
@@ -146,7 +146,7 @@ def compare_methods(
     return True
 
 
-def _plan(method: Method, split: str, seeds: Sequence[int], rows: Sequence[Row]) -> list[tuple[Setting, int]]:
+def _plan(method: ComparedMethod, split: str, seeds: Sequence[int], rows: Sequence[Row]) -> list[tuple[Setting, int]]:
     """What of a method is still to be measured."""
     method_rows = [row for row in rows if row["method"] == method.name]
     if split == "valid":

@@ -1,4 +1,4 @@
-"""Drawing from a large vocabulary: one random number a row, in place of one for every entry."""
+"""Drawing from a large vocabulary: one random number per row, in place of one for every entry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

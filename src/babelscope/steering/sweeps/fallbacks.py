@@ -92,7 +92,7 @@ class Fallbacks:
     seed: int
 
     def rows(self) -> list[Evidence]:
-        """One row a step."""
+        """One row per step."""
         return [step.row(self.first, seed=self.seed) for step in self.steps]
 
     def shares(self) -> tuple[list[str], Float64[np.ndarray, "step language"], Float64[np.ndarray, "step language"]]:

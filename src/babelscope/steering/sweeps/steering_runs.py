@@ -58,7 +58,7 @@ class SteeringStudy:
     other_language: Trial | None
     """The direction of a third language, success counted for the target; None where only two were observed."""
     directions: Mapping[Language, Direction]
-    """One direction a target, away from the mean of the other languages, at the layer used for it."""
+    """One direction per target, away from the mean of the other languages, at the layer used for it."""
     not_measurable: tuple[Language, ...]
     """Targets that the language detector does not know."""
     edge: tuple[str, ...] = ()

@@ -33,7 +33,7 @@ class ReadyOperation:
     _ready: dict[Any, Any] = field(default_factory=dict)
     """Tensors that were moved to a device already, by name, device and precision."""
     _settings: tuple[Any, ...] = ()
-    """Gate, schedule and strengths; one object for all steps of a steering that have the same (`share`)."""
+    """Gate, schedule and strengths; one object for all operations of a steering that have the same (`share`)."""
 
     def __post_init__(self) -> None:
         self.share({})
@@ -180,7 +180,7 @@ class ReadyOperation:
         return table
 
     def share(self, settings: dict[Any, Any]) -> None:
-        """Take equal settings of an earlier step of one steering for this step's own: the very same object.
+        """Take equal settings of an earlier operation of one steering for this one's own: the very same object.
 
         What a pass works out from them is then found by identity: hashing a gate for every layer and token costs more
         than a step of a small batch.
@@ -192,7 +192,7 @@ class ReadyOperation:
     def _in_pass(
         self, frame: Frame, ordinary: Tensor | None, value: Tensor
     ) -> tuple[float | Tensor | None, PassCounts]:
-        """What a pass works out once for steps of the same settings: strength, and counts for the receipt.
+        """What a pass works out once for operations of the same settings: strength, and counts for the receipt.
 
         The strength at each token, [batch, token, 1], or one number for all; None where all is closed.
         """
@@ -206,7 +206,7 @@ class ReadyOperation:
         """Product of strength by row, factor by column, and what is open by token."""
         if frame.rows != (self.batch_rows or frame.rows) or frame.rows < len(self.strengths or ()):
             expected = self.batch_rows or f"at least {len(self.strengths or ())}"
-            raise ArtifactError(f"a batch of {frame.rows} rows came; expected {expected}; give one entry a row")
+            raise ArtifactError(f"a batch of {frame.rows} rows came; expected {expected}; give one entry per row")
         gate = self.operation.gate
         factors = frame.factors(gate, self.operation.schedule)
         if not any(factors):
