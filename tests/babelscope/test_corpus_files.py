@@ -210,10 +210,28 @@ def test_a_folder_that_has_a_table_alone_says_how_a_table_is_read(tmp_path, endi
     assert "by itself" not in str(caught.value), "a table of another language is no way to Finnish"
 
 
-def test_a_folder_of_parquet_says_what_to_write(tmp_path):
-    make(tmp_path, "eu.parquet")
-    with pytest.raises(CorpusError, match=r"parquet is not read: write the rows of eu.parquet as <tag>.jsonl"):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("eu.parquet", "parquet is not read: write the rows of eu.parquet as <tag>.jsonl"),
+        ("data-00000-of-00001.arrow", "a data set of save_to_disk is not read: .*load_from_disk"),
+        ("eu.json", "JSON in one piece is not read: write the rows of eu.json"),
+        ("EU.XLSX", "Excel is not read"),
+    ],
+)
+def test_a_table_that_is_not_read_says_what_to_write(tmp_path, name, words):
+    make(tmp_path, name, "state.json")
+    with pytest.raises(CorpusError, match=words):
         load_corpus(tmp_path, split="all")
+    with pytest.raises(CorpusError, match=words) as caught:
+        load_corpus(tmp_path / name, split="all")
+    assert "give the folder" not in str(caught.value), "the folder is refused too"
+
+
+def test_a_table_with_other_signs_between_its_columns_says_so(tmp_path):
+    (tmp_path / "t.csv").write_text("language;text\neu;Kaixo\n")
+    with pytest.raises(CorpusError, match="has ';' between its columns; expected commas"):
+        load_corpus(tmp_path / "t.csv", split="all")
 
 
 def test_a_table_without_a_language_says_what_to_add(tmp_path):

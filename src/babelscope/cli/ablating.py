@@ -135,7 +135,8 @@ def run_fallback(
 
     Args:
         neurons: folder of a NeuronSet.
-        prompts: texts to continue; one that names a file stands for its lines, or for the rows of a .jsonl file.
+        prompts: texts to continue; one that names a file stands for its lines, or for the rows of a .jsonl,
+            .csv or .tsv file.
         order: the languages in the order in which their neurons are switched off; those of earlier steps stay off.
         out: folder for results.jsonl, fallback.json, answers.json and fallback.html.
         first: language of the prompts.

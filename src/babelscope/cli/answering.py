@@ -57,8 +57,8 @@ def run_steer(
 
     Args:
         steering: folder of a Direction, SteeringRecipe or Delta; of an Observation (with resid_out) for --sweep.
-        prompts: texts; one that names a file stands for its lines, or for the rows of a .jsonl file: a prompt each, of
-            several lines where it has them.
+        prompts: texts; one that names a file stands for its lines, or for the rows of a .jsonl, .csv or .tsv file:
+            a prompt each, of several lines where it has them.
         target: the language the steered answers should be in, as a tag; none means the one the steering is made for.
         strength: of a Direction, in its unit; scale of a Delta; a recipe carries its own.
         unit: raw (as the direction is long), unit (of length one), or relative (a share of the stream's mean length).

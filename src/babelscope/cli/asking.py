@@ -1,6 +1,6 @@
 """What is asked, and what steers the answers, from the command line.
 
-Prompts are texts, files of lines, and JSONL files of texts or messages.
+Prompts are texts, files of lines, and tables: JSONL files of texts or messages, CSV and TSV below a head of names.
 """
 
 import logging
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from babelscope.artifacts import SteeringRecipe
 from babelscope.cli.saved import open_recipe
 from babelscope.corpus import COMPRESSED, check_unicode, text_lines
+from babelscope.corpus.table_rows import TABLES, UNREAD_KINDS, file_kind, file_rows
 from babelscope.errors import ChatError, CorpusError
 from babelscope.files.folder_kinds import format_of
 from babelscope.files.strict_json import parse_json
@@ -41,11 +42,31 @@ def read_prompts(
             check_no_name(word)
             prompts.append(as_prompt(word, str(len(prompts)), f"prompt {word[:20]!r}", chat, system, source))
             continue
-        rows: list[Any] = list(jsonl_rows(Path(word)) if is_jsonl(word) else lines_of(Path(word)))
-        log.info("%s: %d prompts, one a %s", word, len(rows), "row" if is_jsonl(word) else "line")
-        for number, row in enumerate(rows, start=1):
-            prompts.append(as_prompt(row, str(len(prompts)), f"{word}, line {number}", chat, system, source))
+        rows = prompt_rows(Path(word))
+        log.info("%s: %d prompts, one a %s", word, len(rows), "row" if file_kind(Path(word)) in TABLES else "line")
+        for where, row in rows:
+            prompts.append(as_prompt(row, str(len(prompts)), where, chat, system, source))
     return prompts
+
+
+def prompt_rows(file: Path) -> list[tuple[str, Any]]:
+    """What a file of prompts holds, each with its place for messages; raises CorpusError for one that holds none."""
+    kind = file_kind(file)
+    if kind == "jsonl":
+        return list(jsonl_rows(file))
+    if kind not in TABLES:
+        return [(f"{file}, line {number}", line) for number, line in enumerate(plain_lines(file), start=1)]
+    rows = list(file_rows(file))
+    if not rows:
+        raise CorpusError(f"{file}: holds no row; expected a head of names and rows below it; add some")
+    return rows
+
+
+def plain_lines(file: Path) -> list[str]:
+    """The lines of a file of texts; raises CorpusError for a table, whose head and separators would be read as text."""
+    if (kind := file_kind(file)) in (*TABLES, *UNREAD_KINDS):
+        raise CorpusError(f"{file}: is a {kind} file; expected a .txt file of one text a line; write it so")
+    return lines_of(file)
 
 
 def lines_of(file: Path) -> list[str]:
@@ -59,7 +80,7 @@ def lines_of(file: Path) -> list[str]:
 
 def read_lines(file: Path, what: str) -> list[str]:
     """The lines of a file, and one line in the log that says how many there were."""
-    lines = lines_of(file)
+    lines = plain_lines(file)
     log.info("%s: %d %s, one per line", file, len(lines), what)
     return lines
 
@@ -68,21 +89,16 @@ def check_no_name(word: str) -> None:
     """Raise CorpusError for a word that is a prompt by mistake alone: an empty one, or the name of a missing file."""
     if not word.strip():
         raise CorpusError("an empty prompt came; expected a text, or a file of prompts; write one")
-    ends = (".txt", ".jsonl", ".json", ".csv", *COMPRESSED)
-    if not any(letter.isspace() for letter in word) and word.endswith(ends):
+    ends = tuple(f".{kind}" for kind in ("txt", *TABLES, *UNREAD_KINDS))
+    if not any(letter.isspace() for letter in word) and word.lower().endswith((*ends, *COMPRESSED)):
         raise CorpusError(f"{word}: no such file; expected a file of prompts, or a text; correct the path")
 
 
-def is_jsonl(word: str) -> bool:
-    """Whether a file has rows of JSON, compressed or not."""
-    return word.endswith(tuple(f".jsonl{suffix}" for suffix in ("", *COMPRESSED)))
-
-
-def jsonl_rows(file: Path) -> Iterator[Any]:
-    """The rows of a JSONL file; a blank line is an error, for rows must stay side by side with others'."""
+def jsonl_rows(file: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of a JSONL file with their places; a blank line is an error, for rows stay side by side with others'."""
     for number, line in enumerate(lines_of(file), start=1):
         where = f"{file}, line {number}"
-        yield parse_json(line, where, error=CorpusError, advice="expected one row per line; correct it")
+        yield where, parse_json(line, where, error=CorpusError, advice="expected one row per line; correct it")
 
 
 def as_prompt(row: Any, number: str, where: str, chat: bool, system: str, source: Language) -> Prompt:
@@ -96,7 +112,12 @@ def as_prompt(row: Any, number: str, where: str, chat: bool, system: str, source
         content = row
     elif not isinstance(text, str):
         received = f"fields {', '.join(fields)}" if fields else type(row).__name__
-        raise CorpusError(f'{where}: {received} came; expected {{"prompt": "…"}} or {{"messages": […]}}; correct it')
+        raise CorpusError(
+            f'{where}: {received} came; expected {{"prompt": "…"}} or {{"messages": […]}}, in a table a column prompt, '
+            "text or question; correct it"
+        )
+    elif not text.strip():
+        raise CorpusError(f"{where}: an empty prompt came; expected a text; write one or remove the row")
     else:
         content = text
     if not chat:

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from babelscope.corpus.table_rows import TABLES, file_kind
+from babelscope.corpus.table_rows import TABLES, UNREAD_KINDS, file_kind, way_of_unread
 from babelscope.errors import CorpusError
 
 
@@ -19,12 +19,14 @@ def check_corpus_name(name: str) -> None:
     if os.path.isfile(name) and file_kind(Path(name)) in TABLES:
         return
     if os.path.exists(name):
-        folder = os.path.dirname(name)
+        file = Path(name)
+        folder = os.path.dirname(name) if file_kind(file) == "txt" else ""
+        way = "write the text of each language into one such file of a folder"
         raise CorpusError(
             f"corpus {name!r} is no folder, but a file; expected a folder with <tag>.txt or <tag>.jsonl for each "
             "language, or a .jsonl, .csv or .tsv file whose rows name their language; "
             + (f"give the folder {folder!r}, or " if folder else "")
-            + "write the text of each language into one such file of a folder"
+            + (way_of_unread(file) if file_kind(file) in UNREAD_KINDS else way)
         )
     if not may_be_hub_id(name):
         raise CorpusError(

@@ -21,8 +21,8 @@ from babelscope.corpus.splits import (
     say_copies,
     say_repeated,
 )
-from babelscope.corpus.table_rows import file_kind
-from babelscope.corpus.text_files import ROW_FORM, each_document, find_files, read_documents, split_of, unread_names
+from babelscope.corpus.table_rows import UNREAD_KINDS, file_kind, way_of_unread
+from babelscope.corpus.text_files import each_document, find_files, read_documents, split_of, unread_names
 from babelscope.errors import CorpusError
 from babelscope.files.folder_kinds import kind_of_folder
 from babelscope.languages import Language, parse_languages
@@ -147,12 +147,15 @@ def way_of_tables(folder: Path, tags: Sequence[Language] | None = None) -> str:
 
     tags: of languages whose file is missing; None means any table.
     """
-    tables = [entry for entry in sorted(folder.iterdir()) if file_kind(entry) in ("csv", "tsv", "parquet")]
+    kinds = ("csv", "tsv", *UNREAD_KINDS)
+    tables = sorted((entry for entry in folder.iterdir() if file_kind(entry) in kinds), key=lambda table: table.name)
+    # The description that lies beside the rows of a saved data set is JSON too, so its rows come first.
+    tables.sort(key=lambda table: kinds.index(file_kind(table)))
     table = next((entry for entry in tables if tags is None or entry.name.split(".")[0] in tags), None)
     if table is None:
         return ""
-    if file_kind(table) == "parquet":
-        return f"; parquet is not read: write the rows of {table.name} as <tag>.jsonl, {ROW_FORM} a line"
+    if file_kind(table) in UNREAD_KINDS:
+        return f"; {way_of_unread(table)}"
     return (
         f"; a table is a corpus by itself where its columns are language (a tag in each row) and text: give the file, "
         f"such as {str(table)!r}, in the folder's place"

@@ -13,12 +13,28 @@ from babelscope.files.strict_json import parse_json
 
 TABLES = ("jsonl", "csv", "tsv")
 """Endings of files of rows, before the ending of a packed one."""
+UNREAD_KINDS = {
+    "parquet": "parquet",
+    "arrow": "a data set of save_to_disk",
+    "xlsx": "Excel",
+    "json": "JSON in one piece",
+}
+"""Endings of tables that are not read, and what messages call them."""
 
 
 def file_kind(file: Path) -> str:
-    """The ending of a file, without that of a packed one."""
-    parts = file.name.split(".")
+    """The ending of a file in small letters, without that of a packed one."""
+    parts = file.name.lower().split(".")
     return parts[-2] if f".{parts[-1]}" in COMPRESSED and len(parts) > 2 else parts[-1]
+
+
+def way_of_unread(table: Path) -> str:
+    """What a person can do with a table of a kind that is not read."""
+    kind = file_kind(table)
+    way = f'{UNREAD_KINDS[kind]} is not read: write the rows of {table.name} as <tag>.jsonl, {{"text": "…"}} a line'
+    if kind == "arrow":
+        way += f"; datasets.load_from_disk({str(table.parent)!r}).to_json('<tag>.jsonl') does so for a column text"
+    return way
 
 
 def file_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -58,6 +74,8 @@ def _cells_by_name(file: Path, kind: str) -> Iterator[tuple[str, Mapping[str, An
         reader = csv.reader(lines, strict=True)
     try:
         head = next(reader, [])
+        if kind == "csv" and len(head) == 1 and (sign := next((sign for sign in ";\t|" if sign in head[0]), None)):
+            raise CorpusError(f"{file}: has {sign!r} between its columns; expected commas; save it with them")
         if len(set(head)) < len(head):
             raise CorpusError(f"{file}: two columns have one name ({', '.join(head)}); expected different ones; rename")
         for cells in reader:
