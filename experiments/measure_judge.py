@@ -2,8 +2,11 @@
 
 Pure answers are one to three sentences of a corpus. Mixed ones hold 20, 30 or 50 % of another language in the same
 line, letters counted as the judge counts them: as a sentence before or behind, as a clause in the middle, or as runs of
-two to four words between the target's. Short ones are the first words of a sentence; broken ones have damaged
-characters, or one word over and over. The other language is English in a third of the mixtures, else any in the text.
+two to four words between the target's. At least one word of the other language has no capital and stands nowhere in
+the target's own text: without it (`Pertanto`, `de que`) no reader could tell a mixture from a name or a sentence of
+the target. Those that are drawn and left out for it are counted, and judged, in a row of their own. Short ones are the
+first words of a sentence; broken ones have damaged characters, or one word over and over. The other language is English
+in a third of the mixtures, else any in the text.
 Neighbours, which share most of their words, are measured apart. The controls are whole answers in the neighbour's
 language, and the identifier's own verdict on the whole text, which is what the judge was before: a rule that called
 everything mixed, or nothing, would be wrong on one of the kinds. Less than 99 % of the answers judged as they were made
@@ -19,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import regex
+
 from babelscope import load_corpus
 from babelscope.controls import wilson_interval
 from babelscope.corpus import Corpus
@@ -26,7 +31,7 @@ from babelscope.evaluation import detect_languages, judge_answers, known_languag
 from babelscope.evaluation.known_scripts import letter_weight
 from babelscope.files.writing import write_text
 from babelscope.languages import Language
-from babelscope.languages.scripts import UNSPACED, letters_of
+from babelscope.languages.scripts import UNSPACED, letters_of, scripts_of_language
 from babelscope.runs import Run, run_experiment
 
 
@@ -38,6 +43,21 @@ class Made(NamedTuple):
     expected: str
     other: str
     answer: str
+
+
+class MeasuredText(Corpus):
+    """A corpus that remembers which words each of its languages has."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        super().__init__(dict(corpus), corpus.name, corpus.source)
+        self._terms: dict[tuple[str, bool], frozenset[str]] = {}
+
+    def own_terms(self, tag: str, in_pairs: bool) -> frozenset[str]:
+        """All words of a language's text in lower case, or its pairs of characters."""
+        if (tag, in_pairs) not in self._terms:
+            lines = (document.text.lower() for document in self[Language.parse(tag)])
+            self._terms[tag, in_pairs] = frozenset(term for line in lines for term in terms(line, in_pairs))
+        return self._terms[tag, in_pairs]
 
 
 @dataclass(frozen=True)
@@ -63,14 +83,17 @@ class Config:
 
 def run(config: Config, run: Run) -> None:
     (run.folder / "results.jsonl").unlink(missing_ok=True)
-    text = load_corpus(config.corpus, config.languages or None, split=config.split)
+    text = MeasuredText(load_corpus(config.corpus, config.languages or None, split=config.split))
     known = [tag for tag in text if tag in known_languages()]
     rows = [load_row()]
-    made = list(answers_of(text, known, config.answers, random.Random(config.seed)))
-    begin = time.perf_counter()
+    untold: list[Made] = []
+    made = list(answers_of(text, known, config.answers, random.Random(config.seed), untold))
+    begin = time.process_time()
     judge_answers([m.answer for m in made], [m.target for m in made])
-    rows[0]["answers_per_second"] = len(made) / (time.perf_counter() - begin)
+    rows[0]["answers_per_second"] = len(made) / (time.process_time() - begin)
     rows += rows_of(made)
+    verdicts = [j.verdict for j in judge_answers([m.answer for m in untold], [m.target for m in untold])]
+    rows.append({"table": "untold", "kind": "mixed", **counted([verdict == "mixed" for verdict in verdicts])})
     for tag in known:
         rows += false_alarms(text, tag, config.lines, random.Random(f"{config.seed} {tag}"))
     for pair in config.neighbours:
@@ -84,8 +107,8 @@ def run(config: Config, run: Run) -> None:
 
 
 def load_row() -> dict[str, Any]:
-    """Seconds and memory until the first answers of the four scripts with word lists, and of Han, are judged."""
-    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    """Processor seconds and memory until the first answers, of four scripts with word lists and of Han, are judged."""
+    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     judge_answers(
         [
             "The weather is nice today",
@@ -96,7 +119,7 @@ def load_row() -> dict[str, Any]:
         ],
         ["en", "ru", "ar", "hi", "zh"],
     )
-    seconds = time.perf_counter() - begin
+    seconds = time.process_time() - begin
     return {
         "table": "load",
         "seconds": seconds,
@@ -104,7 +127,7 @@ def load_row() -> dict[str, Any]:
     }
 
 
-def false_alarms(text: Corpus, tag: str, count: int, rng: random.Random) -> list[dict[str, Any]]:
+def false_alarms(text: MeasuredText, tag: str, count: int, rng: random.Random) -> list[dict[str, Any]]:
     """How many lines of a language are judged mixed or another language: as they are, and with what has no language."""
     lines = sentences(text, tag)
     lines = rng.sample(lines, min(count, len(lines)))
@@ -126,8 +149,10 @@ def inserted(line: str, tag: str, words: str, rng: random.Random) -> str:
     return glue(pieces, tag)
 
 
-def answers_of(text: Corpus, known: Sequence[Language], count: int, rng: random.Random) -> Iterator[Made]:
-    """All answers, each language in turn, each kind in its share."""
+def answers_of(
+    text: MeasuredText, known: Sequence[Language], count: int, rng: random.Random, untold: list[Made]
+) -> Iterator[Made]:
+    """All answers, each language in turn, each kind in its share; mixtures that no word tells go to `untold`."""
     for place in range(count):
         target = known[place % len(known)]
         kind = KINDS[place // len(known) % len(KINDS)]
@@ -137,18 +162,22 @@ def answers_of(text: Corpus, known: Sequence[Language], count: int, rng: random.
         others = [tag for tag in known if tag != target]
         other = ENGLISH if target != ENGLISH and rng.random() < 1 / 3 else rng.choice(others)
         way, share = rng.choice(WAYS), rng.choice(SHARES)
-        yield Made(target, f"mixed, {way}", "mixed", other, mixed(text, target, other, way, share, rng))
+        while not (draw := mixed(text, target, other, way, share, rng)).told:
+            untold.append(Made(target, f"mixed, {way}", "mixed", other, draw.answer))
+        yield Made(target, f"mixed, {way}", "mixed", other, draw.answer)
 
 
-def pair_rows(text: Corpus, target: str, other: str, count: int, rng: random.Random) -> list[dict[str, Any]]:
+def pair_rows(text: MeasuredText, target: str, other: str, count: int, rng: random.Random) -> list[dict[str, Any]]:
     """Neighbours: pure answers, mixtures by way and share, and answers wholly in the other language."""
     made = [Made(target, "pure", "right", other, pure(text, target, rng)) for _ in range(count)]
     made += [Made(target, "whole", "other language", other, pure(text, other, rng)) for _ in range(count)]
     for way in WAYS:
         for share in SHARES:
             kind = f"{way} {share:.0%}"
-            texts = (mixed(text, target, other, way, share, rng) for _ in range(count // 3))
-            made += [Made(target, kind, "mixed", other, answer) for answer in texts]
+            made += [
+                Made(target, kind, "mixed", other, told(text, target, other, way, share, rng))
+                for _ in range(count // 3)
+            ]
     judged = judge_answers([m.answer for m in made], [m.target for m in made])
     rows = []
     for kind in dict.fromkeys(m.kind for m in made):
@@ -187,7 +216,7 @@ def counted(hits: Sequence[bool]) -> dict[str, Any]:
     return {"n": len(hits), "right": sum(hits), "share": sum(hits) / max(1, len(hits)), "low": low, "high": high}
 
 
-def pure(text: Corpus, tag: str, rng: random.Random) -> str:
+def pure(text: MeasuredText, tag: str, rng: random.Random) -> str:
     """One to three sentences of at least 16 letters together."""
     while True:
         answer = glue(rng.sample(sentences(text, tag), rng.choice([1, 1, 2, 3])), tag)
@@ -195,7 +224,7 @@ def pure(text: Corpus, tag: str, rng: random.Random) -> str:
             return answer
 
 
-def short(text: Corpus, tag: str, rng: random.Random) -> str:
+def short(text: MeasuredText, tag: str, rng: random.Random) -> str:
     """The first words of a sentence, with fewer letters than an answer needs, but some."""
     pieces = units(rng.choice(sentences(text, tag)), tag)
     answer = ""
@@ -207,7 +236,7 @@ def short(text: Corpus, tag: str, rng: random.Random) -> str:
     return answer or pieces[0][:4]
 
 
-def broken(text: Corpus, tag: str, rng: random.Random) -> str:
+def broken(text: MeasuredText, tag: str, rng: random.Random) -> str:
     """A pure answer with 5 to 20 % of its characters replaced; or one short word over and over."""
     if rng.random() < 0.3:
         # A dash alone, which a quotation opens with, has no letters to repeat.
@@ -220,25 +249,56 @@ def broken(text: Corpus, tag: str, rng: random.Random) -> str:
     return "".join(characters)
 
 
-def mixed(text: Corpus, target: str, other: str, way: str, share: float, rng: random.Random) -> str:
+class Mixture(NamedTuple):
+    """A mixed answer, and whether a reader could tell it for one."""
+
+    answer: str
+    told: bool
+
+
+def told(text: MeasuredText, target: str, other: str, way: str, share: float, rng: random.Random) -> str:
+    """A mixed answer that a reader could tell for one."""
+    while not (draw := mixed(text, target, other, way, share, rng)).told:
+        pass
+    return draw.answer
+
+
+def mixed(text: MeasuredText, target: str, other: str, way: str, share: float, rng: random.Random) -> Mixture:
     """An answer in one line with about that share of its letters in the other language."""
     while True:
         first = glue(rng.sample(sentences(text, target), rng.choice([1, 2, 3])), target)
         if way == "sentence":
             second = rng.choice(sentences(text, other))
             if abs(weight(second) / (weight(first) + weight(second)) - share) < 0.04:
-                return " ".join(rng.sample([first, second], 2))
+                answer = " ".join(rng.sample([first, second], 2))
+                return Mixture(answer, tells(text, target, other, second))
             continue
         second = portion(glue(rng.sample(sentences(text, other), 2), other), other, share / (1 - share) * weight(first))
         pieces = units(first, target)
-        if second is None or len(pieces) < 4 or weight(first) < LEAST:
+        if second is None or len(second) < 2 or len(pieces) < 4 or weight(first) < LEAST:
             continue
         runs = [second] if way == "clause" else list(cut(second, (4, 8) if unspaced(other) else (2, 4), rng))
         places = sorted(rng.sample(range(1, len(pieces)), min(len(runs), len(pieces) - 1)))
         for place, words in reversed(list(zip(places, runs, strict=False))):
             pieces.insert(place, f" {glue(words, other)} " if unspaced(target) else glue(words, other))
         if len(places) == len(runs):
-            return glue(pieces, target)
+            return Mixture(glue(pieces, target), tells(text, target, other, glue(second, other)))
+
+
+def tells(text: MeasuredText, target: str, other: str, passage: str) -> bool:
+    """Whether a word of the passage is no name, for it has no capital, and is nowhere in the target's own text.
+
+    In scripts without spaces, two characters that stand together are taken for a word. The judge has no part in this.
+    """
+    plain = [word for word in terms(passage, unspaced(other)) if word == word.lower()]
+    if not scripts_of_language(Language(target)) & scripts_of_language(Language(other)):
+        return bool(plain)
+    return not text.own_terms(target, unspaced(other)).issuperset(plain)
+
+
+def terms(passage: str, in_pairs: bool) -> list[str]:
+    words = WORDS.findall(passage)
+    return [word[n : n + 2] for word in words for n in range(len(word) - 1)] if in_pairs else words
 
 
 def portion(sentence: str, tag: str, wanted: float) -> list[str] | None:
@@ -264,7 +324,7 @@ def cut(words: Sequence[str], sizes: tuple[int, int], rng: random.Random) -> Ite
     return iter(runs)
 
 
-def sentences(text: Corpus, tag: str) -> list[str]:
+def sentences(text: MeasuredText, tag: str) -> list[str]:
     return [document.text for document in text[Language.parse(tag)]]
 
 
@@ -291,6 +351,7 @@ MAKERS: dict[str, Callable[[Corpus, str, random.Random], str]] = {"pure": pure, 
 ENGLISH = Language("en")
 WAYS = ("sentence", "clause", "words")
 SHARES = (0.2, 0.3, 0.5)
+WORDS = regex.compile(r"[\p{L}\p{M}\u200c]+(?:['’·][\p{L}\p{M}]+)*")
 LEAST = 16.0
 ENOUGH = 160.0
 """Letters of a line that something is put into, so that it stays less than a tenth."""

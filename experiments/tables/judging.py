@@ -13,6 +13,8 @@ def judge_table() -> list[str]:
     names = {"all": "all", "pure and mixed": "pure and mixed, by the whole text's language alone"}
     lines = ["| answers | n | judged as made | 95 % interval |", "|---|---|---|---|"]
     lines += [_line(names.get(row["kind"]) or row["kind"], row["n"], row["right"]) for row in chosen]
+    name = "left out: mixed, but no word of the other language tells"
+    lines += [_line(name, row["n"], row["right"]) for row in rows if row["table"] == "untold"]
     alarms = [row for row in rows if row["table"] == "alarm"]
     for kind in dict.fromkeys(row["kind"] for row in alarms):
         same = [row for row in alarms if row["kind"] == kind]

@@ -7,7 +7,10 @@ from babelscope.corpus import as_corpus, load_corpus
 from babelscope.errors import LanguageError, MeasurementError
 from babelscope.evaluation import detect_languages, han, judge_answer, known_languages
 from babelscope.evaluation.known_scripts import OWN_SCRIPT, letter_weight
+from babelscope.evaluation.language_switches import small_words_of_names
+from babelscope.evaluation.list_spelling import folded, listed_forms
 from babelscope.evaluation.prose import words_of
+from babelscope.evaluation.word_evidence import evidence
 from babelscope.steering.sweeps import judge_errors
 
 
@@ -120,6 +123,50 @@ def test_the_last_word_a_repeated_word_and_a_name_make_no_mixture(answer, target
 def test_a_capital_that_opens_a_run_of_another_language_is_no_name(answer, target, other):
     found = judge_answer(answer, target)
     assert found.verdict == "mixed" and other in found.languages
+
+
+@pytest.mark.parametrize(
+    ("answer", "target"),
+    [
+        ("Sie studierte an der Glasgow School of Art.", "de"),
+        ("Dort arbeitet die New York City Health and Hospitals Corporation.", "de"),
+        ("Rozprawa odbyła się w siedzibie Glasgow School of Art.", "pl"),
+        ("Valituksen teki European Chemical Industry Council (CEFIC) asetuksen mukaisesti.", "fi"),
+        ("TCP (Transmission Control Protocol) y UDP (User Datagram Protocol) son dos protocolos de transporte.", "es"),
+    ],
+)
+def test_the_small_words_of_a_name_and_its_capitals_make_no_mixture(answer, target):
+    found = judge_answer(answer, target)
+    assert found.verdict == "right", found.segments
+
+
+def test_only_a_few_small_words_between_capitals_are_a_part_of_the_name():
+    words = ["School", "of", "the", "Art", "and", "ran", "Home", "of", "the", "and", "Of"]
+    capitals = [word[0].isupper() for word in words]
+    assert small_words_of_names(words, capitals) == [False, True, True] + [False] * 8
+
+
+@pytest.mark.parametrize(
+    ("word", "tag", "forms"),
+    [
+        ("Daß", "de", (("dass",),)),
+        ("M’appelle", "fr", (("m'appelle",), ("appelle",))),
+        ("c'est", "fr", (("c'est",), ("est",))),
+        ("Işık", "tr", (("işık",), ("ışık",))),
+        ("فَأَوحى", "ar", (("فأوحى",),)),
+    ],
+)
+def test_a_word_is_looked_up_as_the_lists_write_it(word, tag, forms):
+    assert listed_forms(folded(word), tag) == forms
+
+
+def test_words_that_lists_spell_in_another_way_are_no_longer_words_that_they_lack():
+    """`ß`, elisions and Arabic vowel signs: each of these words is common, and none stands in its list as written."""
+    words = {"de": ("Latn", "heißt"), "fr": ("Latn", "m'appelle"), "ar": ("Arab", "اللَّه")}
+    for tag, (script, word) in words.items():
+        source = evidence(script)
+        source.learn([folded(word)])
+        assert source.commonest(folded(word)) > -10, tag
 
 
 def test_a_run_of_han_that_speaks_for_the_other_language_as_a_whole_is_that():

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from babelscope.corpus import as_corpus
 from babelscope.runs import Run
 
 FILE = Path(__file__).parents[2] / "experiments" / "measure_judge.py"
@@ -28,5 +29,10 @@ def test_the_judge_is_measured_on_made_answers_and_on_lines(tmp_path):
     )
     assert everything["right"] >= 22
     assert {row["kind"] for row in rows if row["table"] == "alarm"} == {"line", "name", "code", "quotation"}
+    (untold,) = (row for row in rows if row["table"] == "untold")
+    assert untold["n"] >= untold["right"] >= 0
+    text = module.MeasuredText(as_corpus({"en": ["the cat sat on a mat"], "fi": ["kissa istui Helsinki matolla"]}))
+    assert module.tells(text, "en", "fi", "kissa on") and not module.tells(text, "en", "fi", "Helsinki on a mat")
+    assert module.tells(text, "en", "ru", "кошка") and not module.tells(text, "en", "ru", "Москва")
     (load,) = (row for row in rows if row["table"] == "load")
     assert load["seconds"] > 0 and load["MB"] >= 0 and load["answers_per_second"] > 0

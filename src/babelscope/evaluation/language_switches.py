@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from babelscope.evaluation.list_spelling import folded
 from babelscope.evaluation.word_evidence import (
     COMMON_LANGUAGES,
     NEIGHBOURS,
@@ -29,6 +30,13 @@ NAME_SHARE, NAME_LIMIT = 0.15, -6.5
 """How much a capital in mid-sentence counts, unless some language has the word more often than e^-6.5."""
 OPENS = 2.0
 """Nats from which the word behind a capital speaks for a language, so that the capital opens a run of it: no name."""
+NAME_JOINERS = (
+    "a an the of and or for to in on at by if with from de du des d la le les l et del della di da do dos "
+    "das e el los las y en der die den dem von van und zu im am vom i w z na og och av"
+)
+SMALL_WORDS = frozenset(NAME_JOINERS.split())
+MOST_SMALL = 2
+"""Words that stand between the capitals of names and titles, and how many after each other at most."""
 CAPITALISED = frozenset({"de"})
 """Languages that write common nouns with a capital."""
 MOST_LANGUAGES = 3
@@ -54,13 +62,14 @@ def label_words(
     names: which words have a capital in mid-sentence.
     """
     source = evidence(script)
-    lower = [word.lower() for word in words]
+    lower = [folded(word) for word in words]
     nats = source.beside(lower, target)
     # A text repeats its rare words: the second time a word says nothing that it did not say the first time.
     nats /= np.array([[Counter(lower)[word]] for word in lower])
     rare = [source.commonest(word) < NAME_LIMIT for word in lower]
-    if target not in CAPITALISED:
-        nats *= _name_shares(nats, names, rare)
+    shares = _name_shares(nats, words, names, rare)
+    # A common noun of German has a capital too: what it says for the target counts.
+    nats *= np.where((nats < 0) & (target in CAPITALISED), 1.0, shares)
     score, paths = two_state_paths(nats)
     need = [FIRST + (0 if tag in COMMON_LANGUAGES else RARE) for tag in source.languages]
     order = [k for k in np.argsort(-score) if score[k] > need[k] and source.languages[k] not in target_tags]
@@ -68,25 +77,51 @@ def label_words(
     for k in order[:MOST_LANGUAGES]:
         tag = source.languages[k]
         if score[k] - nats[:, k].sum() < WHOLE and paths[:, k].mean() > 0.5:
-            return [tag] * len(words) if k == order[0] else labels
+            return [tag] * len(words) if k == order[0] and not _target_after_all(lower, script, target, tag) else labels
         for place in np.flatnonzero(paths[:, k]):
             if labels[place] == target:
                 labels[place] = tag
     return labels
 
 
+def _target_after_all(lower: list[str], script: str, target: str, tag: str) -> bool:
+    """Whether a whole text that its words give to a neighbour is likelier the target's by their full models."""
+    group = next((group for group in NEIGHBOURS if {target, tag} <= group), None)
+    if group is None:
+        return False
+    shares = _shares(evidence_of_neighbours(script, group), lower)
+    return shares[target] > shares[tag]
+
+
+def small_words_of_names(words: Sequence[str], capitals: Sequence[bool]) -> list[bool]:
+    """Which words join the capitals of a name of several (`Glasgow School of Art`): at most two after each other."""
+    joins = [False] * len(words)
+    last: int | None = None
+    for place, word in enumerate(words):
+        if capitals[place]:
+            if last is not None:
+                joins[last + 1 : place] = [True] * (place - last - 1)
+            last = place
+        elif word not in SMALL_WORDS or (last is not None and place - last > MOST_SMALL):
+            last = None
+    return joins
+
+
 def _name_shares(
-    nats: Float64[np.ndarray, "word language"], names: Sequence[bool], rare: Sequence[bool]
+    nats: Float64[np.ndarray, "word language"], words: Sequence[str], names: Sequence[bool], rare: Sequence[bool]
 ) -> Float64[np.ndarray, "word language"]:
     """How much each word counts for each language: words with a capital in mid-sentence may be names.
 
     A sentence of another language inside the text opens with a capital too: one that a word without a capital follows,
-    which speaks for that language, counts in full there.
+    which speaks for that language, counts in full there, unless the word only joins it to another capital.
     """
+    joins = small_words_of_names(words, [word[0].isupper() and few for word, few in zip(words, rare, strict=True)])
+    named = [name or join for name, join in zip(names, joins, strict=True)]
     share = np.ones(nats.shape)
-    for place in (n for n, name in enumerate(names) if name and rare[n]):
-        share[place] = NAME_SHARE
-        if place + 1 < len(names) and not names[place + 1]:
+    for place in (n for n, name in enumerate(names) if joins[n] or (name and rare[n])):
+        # What a small word says for the target (`y` between two English names) counts in full.
+        share[place] = np.where(joins[place] & (nats[place] < 0), 1.0, NAME_SHARE)
+        if place + 1 < len(named) and not named[place + 1]:
             share[place, nats[place + 1] >= OPENS] = 1.0
     return share
 
@@ -116,7 +151,7 @@ def probabilities(words: list[str], script: str) -> dict[str, float]:
 
     Where the two likeliest are neighbours, their group is told apart once more by its full models.
     """
-    lower = [word.lower() for word in words]
+    lower = [folded(word) for word in words]
     shares = _shares(evidence(script), lower)
     first, second = sorted(shares, key=shares.__getitem__)[:-3:-1]
     group = next((group for group in NEIGHBOURS if {first, second} <= group), None)

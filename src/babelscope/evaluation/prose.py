@@ -30,7 +30,7 @@ class Word(NamedTuple):
     weight: float
     """Letters, each counted as so many Latin ones."""
     name: bool
-    """Whether it looks like a name: a capital in mid-sentence."""
+    """Whether it looks like a name: a capital in mid-sentence, or nothing but capitals."""
     start: int
     """Where it begins in the text."""
 
@@ -96,7 +96,9 @@ def _pieces(run: str) -> list[tuple[int, str, str]]:
 def _word(text: str, start: int, piece: str, script: str) -> Word:
     weight = sum(letter_weight(c) for c in piece if category(c)[0] == "L")
     before = text[:start].rstrip(" \t")[-1:]
-    name = piece[0].isupper() and bool(before) and before not in SENTENCE_END
+    # `(CEFIC)` and `NATO:` are names wherever they stand, unless all is in capitals.
+    acronym = len(piece) > 1 and piece.isupper() and not text.isupper()
+    name = acronym or (piece[0].isupper() and bool(before) and before not in SENTENCE_END)
     return Word(piece, script, weight, name, start)
 
 

@@ -10,6 +10,9 @@ from lingua import Language as LinguaLanguage
 from lingua import LanguageDetector, LanguageDetectorBuilder
 from wordfreq import available_languages, get_frequency_list
 
+from babelscope.evaluation.common_words import COMMON_WORDS, FUNCTION_WORDS
+from babelscope.evaluation.list_spelling import listed_forms
+
 # fmt: off
 CANDIDATES: dict[str, tuple[str, ...]] = {
     "Latn": (
@@ -39,35 +42,12 @@ TO_CYRILLIC = (
 )  # fmt: skip
 """Serbian in Cyrillic, letter by letter, the digraphs first."""
 
-FUNCTION_WORDS = {
-    "et": "ja on ei ta et oli see ma kui aga sa ka oma mis siis nii ning kes veel seda või tema minu sinu teda mind "
-    "meie nad selle olen pole mida juba ole nende välja kuid üle vaid enne ära siin seal nüüd väga kõik mitte "
-    "ainult kuidas miks pärast peale läbi kas olla olid oleks saab võib peab tuleb mulle talle sest ega kuni "
-    "all tagasi alla üks kaks",
-    "eo": "la de kaj en estas mi ne li al ke vi ĝi por kun ni ili el pri sed se tio ĉu estis tiu unu pli kiu ĉi oni "
-    "kiel ol ŝi sur jam da kiam nur estos mia lia via ĉar aŭ ja tre plej post tiel nun ĉe min lin vin ŝin ĝin "
-    "nin kio tie iu nenio ĉiu ĉiuj havas povas ankaŭ tamen sen dum tra inter ankoraŭ per antaŭ kien kie kial "
-    "do kiuj tiuj sia sian",
-    "sw": "na ya wa kwa ni za katika la kuwa cha huo hii huu hiyo yake wake ambayo ambao kama hilo pia lakini bila "
-    "hadi baada kabla kila watu mtu nchi alisema wengi sana moja mimi wewe yeye sisi nyinyi wao hawa yangu "
-    "yako wangu tu tena au ili hata vya vile kutoka kuhusu mwaka siku wakati yao zaidi kupitia ingawa bado "
-    "ambapo hapa huko wale yule hayo",
-    "eu": "eta da ez du bat dute ere zen baina hau hori dira zuen izan egin den baino zuten beste gure oso bere "
-    "behar dago edo nik zer zuk nire ziren dut dugu duen direla dela bai asko guztiak horrek hemen hala gaur "
-    "ondoren ari nahi batean batzuk bi hiru zaio diren zuela daude zait arte gabe egiten esan orain orduan "
-    "beti inoiz nola non nor",
-    "cy": "y yn a i ar o yr i'r ei mae ac wedi am fod bod oedd ond un hyn gan nid hefyd na eu fel pan fy dy ein ni "
-    "fi chi hi ef nhw fe mi ddim dim os mwy rhwng gyda gyda'r o'r a'r y'r ym sydd roedd bydd yw ydy dyma dyna "
-    "yma yno nawr ble beth pwy sut pam iawn rhaid cael gael gwneud dod mynd wrth dros heb trwy oes mewn at "
-    "hwn hon hynny sy'n mae'n i'w ôl tŷ sŵn hŷn ât tân môr côr gêm tîm sâl pêl cês",
-}
-"""The commonest words of languages that wordfreq has no list of, most of them function words; written down here."""
-
 CENTIBEL = math.log(10) / 100
 """wordfreq lists words by hundredths of a power of ten."""
 UNSEEN = math.log(1e-7)
 """Log share of a word that a list lacks; the lists end at 1e-6."""
-FUNCTION = -5.0
+FUNCTION, COMMON_SHARE = -5.0, -8.0
+"""Log shares that `FUNCTION_WORDS` and `COMMON_WORDS` are taken to have."""
 RARE_UNLISTED = (-10.5, -12.5)
 """Log share at most of a word in a language without a list: with function words above, and without."""
 LIST_LIMIT, LETTER_LIMIT, WORD_LIMIT = 6.0, 4.0, 8.0
@@ -128,7 +108,8 @@ class WordList:
 def word_list(tag: str, script: str) -> WordList | dict[str, float] | None:
     """Log share of the words of a language; None where no list is known in that script."""
     if tag in FUNCTION_WORDS:
-        return dict.fromkeys(FUNCTION_WORDS[tag].split(), FUNCTION)
+        listed = dict.fromkeys(COMMON_WORDS[tag].split(), COMMON_SHARE)
+        return listed | dict.fromkeys(FUNCTION_WORDS[tag].split(), FUNCTION)
     name = LISTS.get(tag, tag)
     if name not in available_languages("small"):
         return None
@@ -143,6 +124,11 @@ def _in_cyrillic(word: str) -> str:
     for latin, cyrillic in TO_CYRILLIC:
         word = word.replace(latin, cyrillic)
     return word
+
+
+def _share(word: str, tag: str, entry: WordList | dict[str, float]) -> float:
+    """Log share of a word in a list, in whichever way the list writes it; in parts, that of the rarest."""
+    return max(min(entry.get(part, UNSEEN) for part in parts) for parts in listed_forms(word, tag))
 
 
 class WordEvidence:
@@ -171,11 +157,11 @@ class WordEvidence:
 
     def _listed(self, word: str) -> Float64[np.ndarray, " language"]:
         """Log share of the word in each language; in one without a list, as rare as is compatible with the others."""
-        plain = word.replace("’", "'")
-        log_shares = [UNSEEN if entry is None else entry.get(plain, UNSEEN) for entry in self._lists]
+        entries = list(zip(self.languages, self._lists, strict=True))
+        log_shares = [UNSEEN if entry is None else _share(word, tag, entry) for tag, entry in entries]
         most = max(log_shares)
-        for index, (tag, entry) in enumerate(zip(self.languages, self._lists, strict=True)):
-            if entry is None or (tag in FUNCTION_WORDS and plain not in entry):
+        for index, (tag, entry) in enumerate(entries):
+            if entry is None or (tag in FUNCTION_WORDS and log_shares[index] == UNSEEN):
                 log_shares[index] = min(most, RARE_UNLISTED[tag not in FUNCTION_WORDS])
         return np.array(log_shares)
 
