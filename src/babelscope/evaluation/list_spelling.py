@@ -20,7 +20,7 @@ def folded(word: str) -> str:
 def listed_forms(word: str, tag: str) -> tuple[tuple[str, ...], ...]:
     """Ways in which the list of a language may hold a folded word, the likeliest first: whole, or in parts."""
     plain = word.casefold()
-    forms = [(plain,)]
+    forms: list[tuple[str, ...]] = [(plain,)]
     if tag in ("tr", "az") and plain.startswith("i"):
         # `Işık` in lower case is `işık` everywhere but there.
         forms.append(("ı" + plain[1:],))
