@@ -105,6 +105,7 @@ TABLES = {
     "bad calls": robustness.calls_line,
     "saving": robustness.saving_table,
     "long runs": robustness.long_runs_lines,
+    "real study": robustness.real_study_line,
     "training summary": training.training_summary,
     "training": partial(training.training_table, "adapt-llama.jsonl"),
     "training reference": partial(training.training_table, "adapt-reference.jsonl"),
