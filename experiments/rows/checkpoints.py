@@ -24,9 +24,9 @@ READ = 200
 
 def measure(inputs: Inputs) -> RowResult:
     """A model trained on English alone and then on four languages, checkpoint by checkpoint."""
-    if not inputs.checkpoints:
+    folders = checkpoint_folders(inputs)
+    if not folders:
         return RowResult(witnesses=[], headlines=[], planted=[planted()], absent=["checkpoints: none were given"])
-    folders = sorted(Path(inputs.checkpoints).glob("step-*"))
     history, texts = followed(folders)
     return RowResult(
         witnesses=witnesses(history, texts, folders[-1]),
@@ -37,6 +37,11 @@ def measure(inputs: Inputs) -> RowResult:
             "a training mixture made from the findings: not trained",
         ),
     )
+
+
+def checkpoint_folders(inputs: Inputs) -> list[Path]:
+    """The checkpoints of the training that was given, in its order; none without one."""
+    return sorted(Path(inputs.checkpoints).glob("step-*")) if inputs.checkpoints else []
 
 
 def opened(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

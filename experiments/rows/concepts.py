@@ -1,5 +1,7 @@
 """Row 24: detectors of concepts, shared between languages, over stages; their clamping; language probes of tokens."""
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from sklearn.metrics import average_precision_score
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import babelscope as bs
+from babelscope.corpus import Corpus
 from babelscope.probes import clamp_experts, concept_experts, language_probe, record_sentences, track_concepts
 from babelscope.probes.concepts.concept_clamping import ClampedConcept
 from babelscope.probes.concepts.concept_detectors import ConceptExperts
@@ -17,7 +20,8 @@ from babelscope.probes.concepts.detector_ranking import Ranked
 from babelscope.probes.geometry.language_id import split_sentences
 from babelscope.probes.geometry.ridge import PENALTY, RidgeProbe
 from babelscope.reference import MODEL
-from rows.checkpoints import NOISE, noisy, row_of
+from rows import checkpoints
+from rows.checkpoints import checkpoint_folders, row_of
 from rows.neuron_witnesses import recall_and_precision
 from rows.plain import largest, opened
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
@@ -40,6 +44,7 @@ FOOD = {
 }
 """Words of an English sentence that make it, and its translations, one about food and drink."""
 DRAWS = 19
+TRAINED = "a model of the bundled shape, trained on English, then on four languages"
 LETTERS = {"en": ("abcdefg", "v"), "fi": ("hijklmn", "w")}
 """What planted languages are written in, and the letter that marks the concept."""
 
@@ -48,7 +53,27 @@ def measure(inputs: Inputs) -> RowResult:
     """Detectors by scikit-learn, planted ones, their overlap over stages, clamping, and tokens' language."""
     texts = bs.load_corpus("reference", LANGUAGES, split="train")
     held_out = bs.load_corpus("reference", LANGUAGES, split="test")
-    stages = {f"noise {deviation}": lambda deviation=deviation: noisy(deviation) for deviation in NOISE}
+    model, tokenizer = bs.open_model("reference", device="cpu", dtype="float32")
+    experts = concept_experts(model, tokenizer, texts, concept="questions", draws=DRAWS)
+    clamp = clamp_experts(model, tokenizer, experts, held_out, concept="questions", draws=19)
+    folders = checkpoint_folders(inputs)
+    return RowResult(
+        witnesses=[*witnesses(texts, experts), clamped_witness(held_out, experts, clamp), token_witness(texts)],
+        planted=[planted()],
+        headlines=[*(over_training(folders) if folders else ()), clamping(clamp)],
+        absent=[
+            "probes of word classes with control tasks: the corpora here have no treebank's labels",
+            *([] if folders else ["checkpoints of a training run: none were given"]),
+            "continuations under clamping read by people: the probability of the concept's tokens is measured",
+        ],
+    )
+
+
+def over_training(folders: list[Path]) -> list[Headline]:
+    """Experts in common and tokens' language from checkpoint to checkpoint, in the languages that were trained."""
+    texts = bs.load_corpus("reference", checkpoints.LANGUAGES, split="train")
+    chosen = [*folders[:-1:2], folders[-1]]
+    stages = {folder.name: partial(checkpoints.opened, folder) for folder in chosen}
     steps: dict[str, dict[str, ConceptExperts]] = {
         name: track_concepts(stages, texts, draws=DRAWS, **settings)  # pyright: ignore[reportArgumentType]
         for name, settings in (
@@ -56,19 +81,7 @@ def measure(inputs: Inputs) -> RowResult:
             ("food and drink", {"concept": is_about_food, "labels_from": "en"}),
         )
     }
-    model, tokenizer = bs.open_model("reference", device="cpu", dtype="float32")
-    experts = steps["questions"][f"noise {NOISE[-1]}"]
-    clamp = clamp_experts(model, tokenizer, experts, held_out, concept="questions", draws=19)
-    return RowResult(
-        witnesses=[*witnesses(texts, experts), clamped_witness(held_out, experts, clamp), token_witness(texts)],
-        planted=[planted()],
-        headlines=[*shared(steps), clamping(clamp), token_language(texts)],
-        absent=[
-            "probes of word classes with control tasks: the corpora here have no treebank's labels",
-            "checkpoints of a real pre-training run: noise stands for them",
-            "continuations under clamping read by people: the probability of the concept's tokens is measured",
-        ],
-    )
+    return [*shared(steps), token_language(texts, chosen[0], chosen[-1])]
 
 
 def is_about_food(text: str) -> bool:
@@ -271,7 +284,7 @@ def shared(steps: dict[str, dict[str, ConceptExperts]]) -> list[Headline]:
                 f"common {row_of(shares)} at {', '.join(stages)}; above shuffled labels (p ≤ .05) in {clear} of "
                 f"{len(last.overlaps)} pairs at last; average precision of the best {row_of(best)}",
                 control=f"labels shuffled, alike in all languages: {row_of(nulls)}",
-                model="bundled model with noise",
+                model=TRAINED,
                 verdict="in shape" if shares[-1] > shares[0] and clear > len(last.overlaps) / 2 else "not",
             )
         )
@@ -295,21 +308,21 @@ def clamping(clamp: ClampedConcept) -> Headline:
     )
 
 
-def token_language(texts) -> Headline:
-    """Accuracy of one token's language by depth, at the first and the last stage."""
-    by_stage = {}
-    for deviation in (NOISE[0], NOISE[-1]):
-        model, tokenizer = noisy(deviation)
-        sentences = record_sentences(model, tokenizer, texts, sentences=200)  # pyright: ignore[reportArgumentType]
+def token_language(texts: Corpus, *folders: Path) -> Headline:
+    """Accuracy of one token's language by depth, at the first and the last checkpoint."""
+    courses, nulls = [], []
+    for folder in folders:
+        sentences = record_sentences(*checkpoints.opened(folder), texts, sentences=200)
         probe = language_probe(sentences, pooling="middle", draws=19, resamples=99)
-        by_stage[deviation] = probe.accuracy.tolist(), float(probe.null.mean())
-    first, last = (by_stage[deviation][0] for deviation in (NOISE[0], NOISE[-1]))
-    spread = [max(course) - min(course) for course in (first, last)]
+        courses.append(probe.accuracy.tolist())
+        nulls.append(float(probe.null.mean()))
+    first, last = courses
+    spread = [max(course) - min(course) for course in courses]
     return Headline(
         paper="language identification is alike in all layers at first and differs by layer later",
-        ours=f"one token's language told right by depth: {row_of(first)} at noise {NOISE[0]}, {row_of(last)} without; "
-        f"range over depths {row_of(spread)}",
-        control=f"languages shuffled within sentences: {row_of([by_stage[d][1] for d in (NOISE[0], NOISE[-1])])}",
-        model="bundled model with noise",
+        ours=f"one token's language told right by depth: {row_of(first)} at {folders[0].name}, {row_of(last)} at "
+        f"{folders[-1].name}; range over depths {row_of(spread)}",
+        control=f"languages shuffled within sentences: {row_of(nulls)}",
+        model=TRAINED,
         verdict="in shape" if spread[1] > spread[0] + 0.05 else "not",
     )
