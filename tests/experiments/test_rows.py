@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,13 @@ def test_every_row_has_a_line_that_begins_with_its_number_and_ends_with_its_mark
     _, _, *lines = rows_table()
     assert [int(re.match(r"\| (\d+) \|", line)[1]) for line in lines] == list(ROWS)
     assert all(line.endswith(("| ● |", "| ◐ |", "| ○ |")) for line in lines)
+
+
+def test_what_measures_a_row_is_there():
+    for row in ROWS.values():
+        if row.measure:
+            module, function = row.measure.split(":")
+            assert callable(getattr(import_module(f"rows.{module}"), function))
 
 
 def test_a_row_without_a_measurement_is_refused(tmp_path):
