@@ -12,6 +12,7 @@ from delta_cases import random_delta
 
 from babelscope import Direction, Language, Site, load_corpus, open_model, origin_of
 from babelscope.cli import main
+from babelscope.cli.readable import number_of
 from babelscope.cli.telling_answers import pair_lines, repeated_share
 from babelscope.errors import ChatError, CorpusError
 from babelscope.steering.sweeps import AnswerPair, ask_as_chat
@@ -116,6 +117,9 @@ def test_a_person_is_told_of_an_answer_that_repeats_itself(plain, said):
     assert line.startswith("  94% of the steered answer says again what it said") and said in line
     ordinary = AnswerPair(prompt, answer, Answer(prompt, fi, (), "Lapset kävelivät"), fi, fi, "right")
     assert not any("says again" in line for line in pair_lines(ordinary, fi))
+    short = AnswerPair(prompt, answer, Answer(prompt, fi, (), "Katu"), fi, fi, "short")
+    assert list(pair_lines(short, fi))[-1].startswith("  the steered answer is too short to tell its language")
+    assert [number_of(n, "prompt") for n in (0, 1, 2000)] == ["0 prompts", "1 prompt", "2,000 prompts"]
     assert repeated_share("abcdefghijklm") == repeated_share("") == 0 and repeated_share("a" * 21) == 0.9
 
 

@@ -10,6 +10,7 @@ from babelscope.cli.argument_kinds import SavedAs, alone
 from babelscope.cli.arguments import Chat, CorpusName, Device, Dtype, LanguageTag, Model, Out, Result, SameText, System
 from babelscope.cli.flag_conditions import UsedWith, saved_as
 from babelscope.cli.quantities import Layer, NewTokens, Seed, SteeringStrength, Temperature, TokensOrNone
+from babelscope.cli.readable import number_of
 from babelscope.errors import CorpusError, UsageError
 from babelscope.languages import Language
 from babelscope.steering.sweeps.sweep_grid import STRENGTHS
@@ -108,7 +109,7 @@ def run_steer(
         raise CorpusError("no prompt came; expected a text or a file of lines; add one")
     loaded = open_steering(steering, strength, unit)
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
-    log.info("answering %d prompts without and with steering", len(asked_for))
+    log.info("answering %s without and with steering", number_of(len(asked_for), "prompt"))
     pairs = compare_answers(
         language_model, tokenizer, loaded, asked_for, target=target_language, strength=strength, decoding=decoding
     )

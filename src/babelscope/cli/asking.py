@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from babelscope.artifacts import SteeringRecipe
+from babelscope.cli.readable import number_of
 from babelscope.cli.saved import open_recipe
 from babelscope.corpus import COMPRESSED, check_unicode, text_lines
 from babelscope.corpus.table_rows import TABLES, UNREAD_KINDS, file_kind, file_rows
@@ -43,7 +44,12 @@ def read_prompts(
             prompts.append(as_prompt(word, str(len(prompts)), f"prompt {word[:20]!r}", chat, system, source))
             continue
         rows = prompt_rows(Path(word))
-        log.info("%s: %d prompts, one a %s", word, len(rows), "row" if file_kind(Path(word)) in TABLES else "line")
+        log.info(
+            "%s: %s, one per %s",
+            word,
+            number_of(len(rows), "prompt"),
+            "row" if file_kind(Path(word)) in TABLES else "line",
+        )
         for where, row in rows:
             prompts.append(as_prompt(row, str(len(prompts)), where, chat, system, source))
     return prompts

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from babelscope.cli.asking import read_prompts
+from babelscope.cli.readable import number_of
 from babelscope.errors import ChatError, CorpusError
 from babelscope.evaluation import SetAnswer, SetPrompt, load_prompts
 from babelscope.languages import Language
@@ -41,7 +42,7 @@ def prompts_of(
         numbered = [(f"{p.language}/{p.id}", p.language, p) for p in questions if sources or p.language != target]
     if not numbered:
         raise CorpusError(f"{name}: all questions are in {target}, the target; expected other languages; add --sources")
-    log.info("%s: %d prompts", name, len(numbered))
+    log.info("%s: %s", name, number_of(len(numbered), "prompt"))
     return [set_prompt(number, source, prompt, chat, system) for number, source, prompt in numbered]
 
 
@@ -67,7 +68,7 @@ def answers_of(
 ) -> ModelAnswers:
     """The model's own answers to a Language Confusion prompt set."""
     prompts = load_prompts(name, kind="language_confusion", languages=languages or None)
-    log.info("%s: %d prompts", name, len(prompts))
+    log.info("%s: %s", name, number_of(len(prompts), "prompt"))
     requests = [(set_prompt(p.id, p.language, p, chat, system), p.language) for p in prompts]
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
     answers = generate_answers(language_model, tokenizer, requests, decoding=decoding)

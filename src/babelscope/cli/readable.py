@@ -10,6 +10,11 @@ WIDEST = 40
 """Letters of a table's cell; rows with a longer one stand as lines of names and values."""
 
 
+def number_of(count: int, thing: str) -> str:
+    """A number of things: "1 prompt", "2,000 prompts"."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """A table for the terminal: the first column to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

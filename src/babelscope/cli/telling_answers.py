@@ -7,6 +7,12 @@ from babelscope.cli.telling import Told
 from babelscope.languages import Language
 from babelscope.steering.sweeps import AnswerPair, Decoding
 
+UNTOLD: dict[str | None, str] = {
+    "empty": "empty",
+    "short": "too short to tell its language; --new-tokens asks for a longer one",
+    "broken": "broken: damaged characters, or one piece again and again",
+}
+"""Verdicts that say nothing of a language, in words."""
 LOOP = 0.3
 """Share of an answer that it said before, from which on a person is told that it repeats itself."""
 
@@ -79,7 +85,7 @@ def pair_lines(pair: AnswerPair, target: Language | None) -> Iterator[str]:
     if other is not None and other != target:
         yield f"  the steered answer is in {named(other)}, not in {named(target)}"
     else:
-        yield f"  the steered answer is not in {named(target)} alone: {pair.verdict}"
+        yield f"  the steered answer is {UNTOLD.get(pair.verdict, f'not in {named(target)} alone: {pair.verdict}')}"
 
 
 def repeated_share(text: str) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from babelscope.artifacts import Direction, NeuronSet, Observation
 from babelscope.artifacts.stream import LayerStream
-from babelscope.cli.readable import aligned
+from babelscope.cli.readable import aligned, number_of
 from babelscope.controls import FEWEST_SHARDS, Stability
 from babelscope.languages import Language
 from babelscope.study.texts import FEWEST_READ
@@ -123,6 +123,6 @@ def ablation_lines(table: "AblationTable", out: Path) -> list[str]:
     return [
         f"rise of the loss with each language's neurons off (to {table.to}); everything is in {out}",
         *aligned(rows),
-        f"{' and '.join(table.draws)}: mean of {draws} random sets on the own text; p: share of them, and of the set "
-        f"itself, that do as much harm, the larger of the controls{few}",
+        f"{' and '.join(table.draws)}: mean of {number_of(draws, 'random set')} on the own text; p: share of them, and "
+        f"of the set itself, that do as much harm, the larger of the controls{few}",
     ]
