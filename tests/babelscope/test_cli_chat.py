@@ -118,7 +118,7 @@ def test_a_person_is_told_of_an_answer_that_repeats_itself(plain, said):
     ordinary = AnswerPair(prompt, answer, Answer(prompt, fi, (), "Lapset kävelivät"), fi, fi, "right")
     assert not any("says again" in line for line in pair_lines(ordinary, fi))
     short = AnswerPair(prompt, answer, Answer(prompt, fi, (), "Katu"), fi, fi, "short")
-    assert list(pair_lines(short, fi))[-1].startswith("  the steered answer is too short to tell its language")
+    assert "not in Finnish (fi) alone: short, too short to tell its language" in list(pair_lines(short, fi))[-1]
     assert [number_of(n, "prompt") for n in (0, 1, 2000)] == ["0 prompts", "1 prompt", "2,000 prompts"]
     assert repeated_share("abcdefghijklm") == repeated_share("") == 0 and repeated_share("a" * 21) == 0.9
 

@@ -7,10 +7,9 @@ from babelscope.cli.telling import Told
 from babelscope.languages import Language
 from babelscope.steering.sweeps import AnswerPair, Decoding
 
-UNTOLD: dict[str | None, str] = {
-    "empty": "empty",
-    "short": "too short to tell its language; --new-tokens asks for a longer one",
-    "broken": "broken: damaged characters, or one piece again and again",
+MEANING: dict[str | None, str] = {
+    "short": "short, too short to tell its language; --new-tokens asks for a longer one",
+    "broken": "broken, by damaged characters or one piece again and again",
 }
 """Verdicts that say nothing of a language, in words."""
 LOOP = 0.3
@@ -85,7 +84,8 @@ def pair_lines(pair: AnswerPair, target: Language | None) -> Iterator[str]:
     if other is not None and other != target:
         yield f"  the steered answer is in {named(other)}, not in {named(target)}"
     else:
-        yield f"  the steered answer is {UNTOLD.get(pair.verdict, f'not in {named(target)} alone: {pair.verdict}')}"
+        meaning = MEANING.get(pair.verdict, pair.verdict)
+        yield f"  the steered answer is not in {named(target)} alone: {meaning}"
 
 
 def repeated_share(text: str) -> float:
