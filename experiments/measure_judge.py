@@ -347,7 +347,7 @@ def weight(answer: str) -> float:
 
 KINDS = ("pure", "mixed", "mixed", "short", "pure", "mixed", "broken", "mixed", "pure", "mixed", "pure", "mixed")
 EXPECTED = {"pure": "right", "short": "short", "broken": "broken"}
-MAKERS: dict[str, Callable[[Corpus, str, random.Random], str]] = {"pure": pure, "short": short, "broken": broken}
+MAKERS: dict[str, Callable[[MeasuredText, str, random.Random], str]] = {"pure": pure, "short": short, "broken": broken}
 ENGLISH = Language("en")
 WAYS = ("sentence", "clause", "words")
 SHARES = (0.2, 0.3, 0.5)

@@ -60,7 +60,7 @@ def one_language_model(seed: int = 0, steps: int = 120) -> tuple[LlamaForCausalL
         model = LlamaForCausalLM(config)
     with torch.no_grad():
         # A blank subject says nothing.
-        model.get_input_embeddings().weight[1] = 0
+        model.get_parameter("model.embed_tokens.weight")[1] = 0
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     texts = [" ".join(fact_words(CLONED[0], n)) for n in (*ASKED, *ELSEWHERE)]
     ids = torch.tensor([tokenizer(text).input_ids for text in texts])
