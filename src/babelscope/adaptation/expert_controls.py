@@ -209,7 +209,7 @@ def expert_study(
     dense = layout_of(model)
     late = mixtures[FAMILIES].layers
     if learning_rate is None:
-        # Not a tenth, as where all MLPs of a model are trained: of these few layers more is gained so (row 13).
+        # Not a tenth, as where all MLPs are trained: the bundled model's last layers gained less by a third of it.
         learning_rate = usual_rate_of(part for layer in late for _, part in mixture_parameters(dense, layer))
     rate = LearningRate(learning_rate, steps)
     rows_per_step = max(1, tokens_per_step // max_length)
