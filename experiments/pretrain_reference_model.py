@@ -215,6 +215,30 @@ def loss_of(model: LlamaForCausalLM, hidden: torch.Tensor, labels: torch.Tensor)
     return total / labels.numel()
 
 
+def train_step(
+    config: Config,
+    model: LlamaForCausalLM,
+    optimizers: list[torch.optim.Optimizer],
+    batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    step: int,
+) -> float:
+    """Change the model by one batch of `draw_batch`; the loss before, in nats per token."""
+    ids, positions, mask = batch
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.model(ids[:, :-1], position_ids=positions, attention_mask=mask).last_hidden_state
+        loss = loss_of(model, hidden.flatten(0, 1), ids[:, 1:].flatten())
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * rate_at(config, step)
+        optimizer.step()
+        optimizer.zero_grad()
+    if not math.isfinite(loss.item()):
+        raise FloatingPointError(f"loss is {loss.item()} at step {step}; lower lr")
+    return loss.item()
+
+
 def rate_at(config: Config, step: int) -> float:
     """Share of the peak learning rate: up along a line, flat, down along a line."""
     fall = max(1, round(config.steps * config.cooldown))
@@ -318,21 +342,9 @@ def run(config: Config, run: Run) -> None:
     start = load_checkpoint(folder, model, optimizers, streams)
     began = time.monotonic()
     for step in range(start, config.steps):
-        ids, positions, mask = draw_batch(config, streams, odds, step)
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = model.model(ids[:, :-1], position_ids=positions, attention_mask=mask).last_hidden_state
-            loss = loss_of(model, hidden.flatten(0, 1), ids[:, 1:].flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * rate_at(config, step)
-            optimizer.step()
-            optimizer.zero_grad()
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"loss is {loss.item()} at step {step}; lower lr")
+        loss = train_step(config, model, optimizers, draw_batch(config, streams, odds, step), step)
         done = step + 1
-        row = {"step": done, "loss": round(loss.item(), 4), "tokens": done * config.rows * config.window}
+        row = {"step": done, "loss": round(loss, 4), "tokens": done * config.rows * config.window}
         if done % 20 == 0:
             row["tokens_per_second"] = round((done - start) * config.rows * config.window / (time.monotonic() - began))
         if done % config.save_every == 0 or done == config.steps:

@@ -7,7 +7,6 @@ the other languages' text. One seed and one order of languages: what holds here 
 """
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +21,10 @@ from pretrain_reference_model import (
     build_optimizers,
     draw_batch,
     load_checkpoint,
-    loss_of,
-    rate_at,
     read_lines,
     save_checkpoint,
     token_odds,
+    train_step,
 )
 from pretrain_reference_model import Config as Recipe
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -94,19 +92,8 @@ def run(config: Config, run: Run) -> None:
     model = new_model(len(tokenizer))
     optimizers = build_optimizers(recipe, model)
     for step in range(load_checkpoint(run.folder, model, optimizers, streams), steps):
-        ids, positions, mask = draw_batch(recipe, streams, alone if step < config.first_steps else odds, step)
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = model.model(ids[:, :-1], position_ids=positions, attention_mask=mask).last_hidden_state
-            loss = loss_of(model, hidden.flatten(0, 1), ids[:, 1:].flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * rate_at(recipe, step)
-            optimizer.step()
-            optimizer.zero_grad()
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"loss is {loss.item()} at step {step}; lower lr")
+        batch = draw_batch(recipe, streams, alone if step < config.first_steps else odds, step)
+        loss = train_step(recipe, model, optimizers, batch, step)
         done = step + 1
         if done in config.keep:
             keep_checkpoint(run.folder / f"step-{done:04d}", model, tokenizer)
@@ -120,7 +107,7 @@ def run(config: Config, run: Run) -> None:
             )
         if done in config.keep or done % 50 == 0:
             save_checkpoint(run.folder, done, model, optimizers, streams)
-            print(json.dumps({"step": done, "loss": round(loss.item(), 3)}), flush=True)
+            print(json.dumps({"step": done, "loss": round(loss, 3)}), flush=True)
 
 
 def keep_checkpoint(folder: Path, model: LlamaForCausalLM, tokenizer) -> None:
