@@ -132,9 +132,7 @@ class ShardSums(Generic[S]):
 
     def apart(self, weight: Float64[Tensor, "language shard"]) -> S:
         """Each language's shards taken weight[k, s] times."""
-        return self._resample(
-            lambda part: torch.stack([torch.tensordot(row, part[:, k], dims=1) for k, row in enumerate(weight)])
-        )
+        return self._resample(lambda part: torch.einsum("ks,sk...->k...", weight, part))
 
     def relabelled(self, weight: Float64[Tensor, "language shard source"]) -> S:
         """Language k as the sum over shards and source languages of weight[k, s, source] times the sums."""

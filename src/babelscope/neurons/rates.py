@@ -89,7 +89,9 @@ def entropy_nats(rate: Float[Tensor, "layer neuron language"]) -> Float64[Tensor
         )
     ordered = torch.from_numpy(np.sort(rate.double().numpy(), axis=-1))
     share = ordered / ordered.sum(dim=-1, keepdim=True)
-    return torch.special.entr(share).sum(dim=-1).clamp(0.0, math.log(n_languages))
+    # numpy's logarithm takes a fifth of the time of torch's entr, and every resample of a control comes here.
+    logarithm = torch.from_numpy(np.log(share.numpy(), out=np.zeros(share.shape), where=share.numpy() != 0))
+    return (0.0 - (share * logarithm).sum(dim=-1)).clamp(0.0, math.log(n_languages))
 
 
 def quantile_threshold(rate: Float64[Tensor, "layer neuron language"], share: float) -> float:
