@@ -161,6 +161,21 @@ def test_a_model_in_train_mode_is_measured_in_eval_mode_and_gets_its_flags_back(
     assert [module.training for module in model.modules()] == flags and {True, False} == set(flags)
 
 
+@pytest.mark.parametrize("name", READERS)
+def test_an_autocast_around_a_measurement_changes_nothing(name):
+    model = dropping()
+    expected = READERS[name](copy.deepcopy(model))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert same(READERS[name](model), expected)
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_an_autocast_would_have_changed_them():
+    model = dropping()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert model(IDS).logits.dtype == torch.bfloat16
+
+
 def test_dropout_would_have_changed_them():
     model = dropping()
     with torch.no_grad():

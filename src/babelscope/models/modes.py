@@ -1,8 +1,8 @@
-"""Eval mode, and gradients, for a while; each module's own flag given back."""
+"""Eval mode, gradients and the model's own precision, for a while; each module's own flag given back."""
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from babelscope.errors import MeasurementError, SteeringError
+from babelscope.models.runners import Runner
 
 _LOCK = threading.Lock()
-_STEERED: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-"""The thread that steers a model."""
+_STEERED: WeakKeyDictionary[nn.Module, Runner] = WeakKeyDictionary()
+"""Who steers a model."""
 
 
 @dataclass
@@ -29,25 +30,39 @@ _MODES: WeakKeyDictionary[nn.Module, _Mode] = WeakKeyDictionary()
 
 
 @contextmanager
+def own_precision() -> Iterator[None]:
+    """While open nothing is cast by a torch.autocast around it: what is measured is in the model's own dtype."""
+    accelerator = torch.accelerator.current_accelerator()
+    devices = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
+    with ExitStack() as stack:
+        for device in devices:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+@contextmanager
 def gradients_on() -> Iterator[None]:
-    """While open gradients are worked out, whatever the caller has switched off around it."""
-    with torch.inference_mode(False), torch.enable_grad():
+    """While open gradients are worked out, in the model's own precision, whatever the caller has set around it."""
+    with torch.inference_mode(False), torch.enable_grad(), own_precision():
         yield
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """While open every module of the model is in eval mode; on any exit each gets its own flag back.
+    """While open every module of the model is in eval mode, in its own precision; on any exit each gets its flag back.
 
     Contexts nest, also in several threads: the last to leave gives the flags back.
-    Raises MeasurementError for a model that another thread steers: what is measured would be steered too.
+    Raises MeasurementError for a model that another thread, or task of asyncio, steers: what is measured would be
+    steered too.
     """
     mine = threading.get_ident()
     with _LOCK:
-        if _STEERED.get(model, mine) != mine:
+        steerer = _STEERED.get(model)
+        if steerer is not None and steerer.is_another():
             raise MeasurementError(
-                "another thread steers this model, and what is measured here would be steered with it; expected one "
-                "thread on one model; give each thread a model of its own, or take turns"
+                "another thread or task steers this model, and what is measured here would be steered with it; "
+                "expected one on one model; give each a model of its own, or take turns"
             )
         mode = _MODES.setdefault(model, _Mode())
         mode.users += 1
@@ -57,7 +72,8 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         for module in training:
             module.training = False
     try:
-        yield
+        with own_precision():
+            yield
     finally:
         with _LOCK:
             mode.users -= 1
@@ -78,7 +94,7 @@ def steered_alone(model: nn.Module) -> Iterator[None]:
                 "another thread measures this model, and its texts would be steered; expected one thread on one model; "
                 "give each thread a model of its own, or take turns"
             )
-        _STEERED[model] = mine
+        _STEERED[model] = Runner()
     try:
         yield
     finally:

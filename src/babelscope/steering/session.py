@@ -16,6 +16,7 @@ from babelscope.errors import SteeringError
 from babelscope.models import Layout
 from babelscope.models.marks import HookMark, mark
 from babelscope.models.modes import steered_alone
+from babelscope.models.runners import Runner
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.steering.clean import CleanPass, clean_inputs, run_clean
@@ -45,8 +46,8 @@ class Session:
         """Sites that open contexts want read in a clean pass over each prompt."""
         self.closing = ExitStack()
         """What to undo when the last one closes."""
-        self.owner = threading.get_ident()
-        """The thread whose contexts are open."""
+        self.owner = Runner()
+        """The thread, and task, whose contexts are open."""
         self.receipts: list[Receipt] = []
         """Receipts of the open contexts."""
         self.sites: Counter[str] = Counter()
@@ -175,10 +176,10 @@ def follow_calls(layout: Layout) -> Iterator[Session]:
     model = layout.model
     with _LOCK, ExitStack() as undo:
         session = vars(model).get("generate")
-        if isinstance(session, Session) and session.owner != threading.get_ident():
+        if isinstance(session, Session) and session.owner.is_another():
             raise SteeringError(
-                "this model is steered by another thread already, and both would steer both's texts; expected one "
-                "thread that steers it; give each thread a model of its own, take turns, or steer row by row with rows="
+                "this model is steered by another thread or task already, and both would steer both's texts; expected "
+                "one that steers it; give each a model of its own, take turns, or steer row by row with rows="
             )
         if not isinstance(session, Session):
             undo.enter_context(steered_alone(model))

@@ -16,6 +16,7 @@ from babelscope.corpus import Texts, as_corpus, pad_of, token_windows
 from babelscope.errors import LanguageError, SelectionError
 from babelscope.languages import Language
 from babelscope.models import layout_of
+from babelscope.models.modes import own_precision
 from babelscope.models.plain import CausalModel
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.shard_sums import UnitSums, check_english, zero_sums
@@ -166,6 +167,7 @@ class HeadSelectivity:
         return rows
 
 
+@own_precision()
 def record_heads(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
