@@ -16,8 +16,8 @@ from babelscope.errors import SteeringError
 from babelscope.models import Layout
 from babelscope.models.marks import HookMark, mark
 from babelscope.models.modes import steered_alone
-from babelscope.models.runners import Runner
 from babelscope.models.plain import CausalModel
+from babelscope.models.runners import Runner
 from babelscope.sites import Site
 from babelscope.steering.clean import CleanPass, clean_inputs, run_clean
 from babelscope.steering.columns import Columns
