@@ -17,6 +17,7 @@ from babelscope.artifacts import SteeringRecipe
 from babelscope.artifacts.storage import CONFIG
 from babelscope.axes import Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError
+from babelscope.files.foreign_writers import known_disk_errors
 from babelscope.files.writing import new_folder, write_text
 from babelscope.models import origin_of, quantised_parameters, stored_dtype
 from babelscope.models.plain import CausalModel, alteration, check_model, objection
@@ -140,7 +141,8 @@ def _save_checkpoint(
     finally:
         vars(model.config).clear()
         vars(model.config).update(before)
-    tokenizer.save_pretrained(folder)
+    with known_disk_errors(folder):
+        tokenizer.save_pretrained(folder)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))  # transformers writes Infinity
     (key,) = NAMES["config.dtype"]
     config = {**config, key: str(dtype).removeprefix("torch."), **more}

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,14 +41,17 @@ TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
 def refusal(path: Path, err: Exception) -> PrerequisiteError | ArtifactError:
     """The one line for a write that failed, with the true reason."""
-    number = getattr(err, "errno", None)
+    number = reported_errno(err)
     if number in TAKEN:
         return taken(path)
-    text = str(err)
-    # safetensors has the number in its text only.
-    number = next((error_number for error_number in REASONS if f"os error {error_number})" in text), number)
-    reason, advice = REASONS.get(number or 0, (" ".join(text.split()), "mend that and retry"))
+    reason, advice = REASONS.get(number or 0, (" ".join(str(err).split()), "mend that and retry"))
     return PrerequisiteError(f"{path}: could not be written, {reason}; nothing there was changed; {advice}")
+
+
+def reported_errno(err: Exception) -> int | None:
+    """The system's number of an error; libraries written in Rust have it in the text only."""
+    number = re.search(r"\(os error (\d+)\)", str(err))
+    return int(number[1]) if number else getattr(err, "errno", None)
 
 
 def taken(path: Path) -> ArtifactError:

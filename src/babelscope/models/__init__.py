@@ -1,7 +1,7 @@
 """Open a Hugging Face model, and read and write at a Site of it with plain hooks.
 
 Here: opening, families, sites, hooks, devices; what text does on its way through is in `recording`.
-Imports: artifacts, reference, sites, upstream.
+Imports: artifacts, files, reference, sites, upstream.
 """
 
 from typing import TYPE_CHECKING

@@ -3,7 +3,6 @@
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTr
 from transformers import __version__ as transformers_release
 
 from babelscope.errors import PrerequisiteError
+from babelscope.files.foreign_writers import scratch_folder
 from babelscope.models.gguf_head import check_layout, read_gguf_head
 from babelscope.upstream.tokenizers import fast_backend
 
@@ -80,7 +80,7 @@ def read_gguf_tokenizer(path: Path, config: PretrainedConfig) -> PreTrainedToken
             f"{path}: transformers {transformers_release} reads this file's tokenizer as another kind; expected 5.23 "
             "or later for a SentencePiece tokenizer in GGUF; update transformers, or open the model as safetensors"
         )
-    with TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         file_tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

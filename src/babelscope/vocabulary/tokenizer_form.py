@@ -5,8 +5,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -16,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from babelscope.corpus import Corpus, EncodedText, encode_texts
 from babelscope.corpus.encoding import named_ids
 from babelscope.errors import ArtifactError, PrerequisiteError, first_line
+from babelscope.files.foreign_writers import scratch_folder
 from babelscope.files.writing import write_bytes
 from babelscope.models.checkpoints import NO_OWN_CODE
 from babelscope.models.origin import hash_tokenizer, tokenizer_state
@@ -46,9 +45,9 @@ class TokenizerForm:
         that lacks some of the bytes that it is built on.
         """
         backend = backend_of(tokenizer)
-        with TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             tokenizer.save_pretrained(folder)
-            found = [path for path in Path(folder).rglob("*") if path.is_file()]
+            found = [path for path in folder.rglob("*") if path.is_file()]
             files = {str(path.relative_to(folder)): path.read_bytes() for path in found}
         odd = [name for name in files if not FILE_NAME.fullmatch(name)]
         if odd or STATE not in files:
@@ -156,9 +155,9 @@ class TokenizerForm:
 
         Raises ArtifactError where the files cannot be read, or where that class makes another tokenizer of them.
         """
-        with TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             for name, content in self.files.items():
-                write_bytes(Path(folder) / name, content)
+                write_bytes(folder / name, content)
             try:
                 tokenizer = AutoTokenizer.from_pretrained(folder, **NO_OWN_CODE)
             except Exception as err:  # The tokenizers library raises plain Exception for whatever is damaged.
