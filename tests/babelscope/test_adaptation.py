@@ -18,8 +18,8 @@ from babelscope.adaptation import (
     random_like,
     strongest,
 )
+from babelscope.adaptation.adaptation_job import training_dtype
 from babelscope.adaptation.methods import OF_PARAMETERS
-from babelscope.cli.adaptation_job import training_dtype
 from babelscope.errors import CorpusError, MeasurementError, PrerequisiteError, SelectionError, SiteError
 from babelscope.evaluation import bits_per_byte
 from babelscope.subnetworks import Dense, Subnetwork, rows_loss

@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import eigh
 
 from babelscope.adaptation.alignment_account import AlignmentAccount, account_of, retrieval
-from babelscope.cli.alignment_job import alignment_facts
+from babelscope.adaptation.alignment_job import alignment_facts
 from babelscope.errors import MeasurementError
 from babelscope.languages import Language
 from babelscope.probes.geometry.sentences import Sentences

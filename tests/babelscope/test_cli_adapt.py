@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from inspect import signature
 
 import pytest
 import torch
@@ -14,12 +16,13 @@ from training_cases import OTHERS, TEXT, some_neurons
 from transformers import AutoModelForCausalLM
 
 from babelscope import Delta, Language, NeuronSet, SteeringRecipe, layout_of, open_model, steer
+from babelscope.adaptation import AdaptationPlan, open_inputs, run_adaptation
+from babelscope.adaptation.adaptation_result import never_stopped, saying_no_gain
 from babelscope.adaptation.alignment_account import AlignmentAccount
+from babelscope.adaptation.alignment_job import AlignmentPlan, area_ends
 from babelscope.adapters.lora_adapter import LoraAdapter
 from babelscope.cli import main
-from babelscope.cli.adaptation_result import saying_no_gain
 from babelscope.cli.adapting import run_adapt
-from babelscope.cli.alignment_job import area_ends
 from babelscope.cli.asking import open_steering
 from babelscope.errors import MeasurementError, PrerequisiteError
 from babelscope.evaluation import bits_per_byte
@@ -64,6 +67,33 @@ def test_a_delta_is_written_with_what_it_gains_and_costs(capsys, folder):
     assert not (folder / "delta.checkpoint").exists()
 
 
+def test_the_library_runs_a_plan_as_the_command_does(capsys, folder):
+    """One road: the bytes of what was trained, what is returned, and no resumption by another plan."""
+    code, told, _ = call(capsys, folder, "--out", folder / "command", "--replay", "en", "--replay-share", 0.25)
+    places = (folder / "set", str(folder / "corpus"), "eu", ("en",))
+    inputs = open_inputs(str(folder / "model"), *places, check_language=False)
+    plan = AdaptationPlan(steps=4, tokens_per_step=128, max_length=32, evaluate_every=2, replay_share=0.25)
+    out = folder / "library"
+    fields = run_adaptation(inputs, plan, out, progress=False)
+    assert code == 0 and json.loads(json.dumps(fields)) == {**told, "out": str(out)}
+    results = [(path / "tensors.safetensors").read_bytes() for path in (out, folder / "command")]
+    assert results[0] == results[1] and not (folder / "library.checkpoint").exists()
+
+
+def test_a_plan_has_room_for_the_largest_share_until_one_is_chosen():
+    plan = AdaptationPlan(replay_share=0.1)
+    assert plan.packing["replay_share"] == 0.1
+    assert replace(plan, harm_bound=0.02, replay_shares=(0.0, 0.3)).packing["replay_share"] == 0.3
+    defaults, flags = vars(AdaptationPlan()), signature(run_adapt).parameters
+    shared = flags.keys() & defaults.keys()
+    assert len(shared) > 15 and {name: flags[name].default for name in shared} == {
+        name: defaults[name] for name in shared
+    }
+    assert plan.alignment is None and not AlignmentPlan("pairs").shifted
+    with never_stopped() as stopped:
+        assert not stopped()
+
+
 def test_text_of_several_languages_is_mixed_before_it_is_trained_on(capsys, folder):
     replayed = ("--replay", "en", "fi", "--replay-share", 0.5)
     basque = folder / "corpus" / "train" / "eu.txt"
@@ -89,7 +119,7 @@ def test_a_delta_comes_with_its_result_or_not_at_all_and_a_full_disk_loses_nothi
         raise PrerequisiteError("the disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr("babelscope.cli.adaptation_result.write_text", full)
+        patched.setattr("babelscope.adaptation.adaptation_result.write_text", full)
         assert call(capsys, folder, "--out", out)[0] == 1
     assert not out.exists() and (folder / "delta.checkpoint").is_dir()
     assert call(capsys, folder, "--out", out, "--resume")[0] == 0
@@ -308,7 +338,7 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_measured(capsy
     tiny_model("qwen2").save_pretrained(folder / "other")
     tokenizer.save_pretrained(folder / "other")
     (folder / "corpus" / "test" / "eu.txt").rename(folder / "eu.txt")
-    monkeypatch.setattr("babelscope.cli.adaptation_result.bits_per_byte", measured)
+    monkeypatch.setattr("babelscope.adaptation.adaptation_result.bits_per_byte", measured)
     monkeypatch.setattr("babelscope.adaptation.adaptation_run.Ruler.at", measured)
     for baseline in ("none", "random", "ffn"):
         words = ("--out", folder / "bad", "--baseline", baseline)

@@ -31,6 +31,7 @@ from babelscope.errors import ArtifactError, CorpusError, LanguageError, Prerequ
 from babelscope.files.folder_kinds import class_saved
 from babelscope.languages import Language
 from babelscope.steering.sweeps import Decoding
+from babelscope.study.sweep_job import SweepPlan
 
 
 def test_harm_of_random_sets_is_their_mean_and_their_largest():
@@ -165,10 +166,9 @@ def test_a_finished_sweep_is_told_again_and_nothing_is_opened(tmp_path):
     (leftover / "work.jsonl").write_text("")
 
     def sweep(resume):
-        return sweep_steering(
-            "no model", tmp_path / "no counts", "no corpus", (), (), (1.0,), out, Decoding(), side_effects=0, chat=None,
-            same_text=False, resume=resume, device="cpu", dtype="float32",
-        )  # fmt: skip
+        plan = SweepPlan((), (), (1.0,), Decoding(), side_effects=0, chat=None, same_text=False)
+        call = {"resume": resume, "device": "cpu", "dtype": "float32"}
+        return sweep_steering("no model", tmp_path / "no counts", "no corpus", plan, out, **call)
 
     del table["sweep"]
     assert sweep(resume=True) == {"out": str(out), "resumed": "complete", **table}

@@ -10,6 +10,8 @@ from vocabulary_cases import ids_of, lines
 
 from babelscope import Delta, VocabularyPack, load_corpus, open_model
 from babelscope.adaptation import train_vocabulary
+from babelscope.adaptation.adaptation_result import never_stopped
+from babelscope.adaptation.vocabulary_job import run_vocabulary_training
 from babelscope.adapters.merged import export_vocabulary
 from babelscope.cli import main
 from babelscope.cli.training_rows import run_train
@@ -133,3 +135,4 @@ def test_the_command_and_the_function_have_the_same_defaults():
     assert len(shared) > 8
     for name in shared - {"replay"}:
         assert ours[name].default == theirs[name].default, name
+    assert signature(run_vocabulary_training).parameters["stopping"].default is never_stopped

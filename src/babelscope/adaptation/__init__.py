@@ -1,6 +1,6 @@
 """Adaptation to a language by each method, on the same text and budget: gain, harm, and where the weights moved.
 
-Here: whole runs that change weights, with what they gained and harmed; the training step itself is in `subnetworks`.
+Here: whole runs that change weights, from text to the folder of a result; the training step itself is in `subnetworks`.
 Imports: adapters, artifacts, controls, corpus, evaluation, figures, files, languages, models, probes, progress,
 recording, sites, steering, subnetworks, upstream, vocabulary.
 """
@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
+    from babelscope.adaptation.adaptation_job import AdaptInputs, open_inputs
+    from babelscope.adaptation.adaptation_plan import AdaptationPlan, run_adaptation
     from babelscope.adaptation.adaptation_run import Adaptation, BeforeAfter, adapt, choose_rate
+    from babelscope.adaptation.alignment_job import AlignmentPlan
     from babelscope.adaptation.expert_controls import ExpertStudy, expert_study
     from babelscope.adaptation.expert_conversion import LateExperts, late_experts
     from babelscope.adaptation.family_experts import language_families, train_families
@@ -33,7 +36,10 @@ if TYPE_CHECKING:
 __all__ = [
     "METHODS",
     "OF_NEURONS",
+    "AdaptInputs",
     "Adaptation",
+    "AdaptationPlan",
+    "AlignmentPlan",
     "BeforeAfter",
     "ExpertStudy",
     "LateExperts",
@@ -52,7 +58,9 @@ __all__ = [
     "expert_study",
     "language_families",
     "late_experts",
+    "open_inputs",
     "random_like",
+    "run_adaptation",
     "strongest",
     "ticket_names",
     "train_families",

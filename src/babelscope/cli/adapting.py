@@ -1,7 +1,7 @@
 """The verb `adapt`: train a language's subnetwork, or a baseline on the same text and budget."""
 
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from babelscope.adaptation.result_file import RESULT
 from babelscope.cli import adapt_checks as checks
@@ -18,6 +18,7 @@ from babelscope.cli.arguments import (
     Text,
     TrainedDtype,
     counted_of,
+    stop_on_interrupt,
 )
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import (
@@ -176,25 +177,46 @@ def run_adapt(
     checks.check_rows(tokens_per_step, max_length, accumulation)
     checks.check_shift_layers(shift_layers)
     checks.check_shield(baseline, shield, language)
-    from babelscope.adaptation import LotteryTicket, adapt, choose_rate
-    from babelscope.adaptation.methods import RATE_SHARES
-    from babelscope.cli.adaptation_job import Mixing, open_job, training_dtype
-    from babelscope.cli.adaptation_result import choose_share, train_neurons, write_baseline
-    from babelscope.cli.alignment_job import open_alignment
-    from babelscope.files.work_log import work_log
-    from babelscope.subnetworks import RATE, usual_rate
+    from babelscope.adaptation import AdaptationPlan, AlignmentPlan, LotteryTicket, run_adaptation
+    from babelscope.adaptation.adaptation_job import Mixing, open_inputs, training_dtype
 
-    ticket: dict[str, Any] = {
-        "share": mask_share,
-        "candidates": mask_from,
-        "iterations": iterations,
-        "dense_steps": dense_steps,
-        "dense_rate": dense_rate,
-        "dense_l1": dense_l1,
-        "sparse_l1": sparse_l1,
-    }
-    packing: dict[str, Any] = {"replay_share": replay_share, "max_length": max_length, "seed": seed}
-    job = open_job(
+    method = "subnetwork" if baseline == "none" else baseline
+    ticket = LotteryTicket(mask_share, iterations, dense_steps, dense_rate, dense_l1, sparse_l1, mask_from)
+    alignment = AlignmentPlan(
+        pairs=pairs,
+        languages=pair_languages,
+        against=against,
+        layer=align_layer,
+        spacing=align_every,
+        size=align_pairs,
+        temperature=align_temperature,
+        direction=align_direction,
+        shifted=objective == "shift",
+        shift_layers=shift_layers,
+    )
+    plan = AdaptationPlan(
+        method=method,
+        steps=steps,
+        learning_rate=learning_rate,
+        rates=rates,
+        tokens_per_step=tokens_per_step,
+        max_length=max_length,
+        accumulation=accumulation,
+        decay=decay,
+        replay_share=replay_share,
+        harm_bound=harm_bound,
+        replay_shares=replay_shares,
+        evaluate_every=evaluate_every,
+        patience=patience,
+        form=form,
+        recompute=recompute,
+        ticket=ticket if method == "lt-sft" else None,
+        shield_share=shield_share,
+        shield_tokens=shield_tokens,
+        alignment=None if objective == "text" else alignment,
+        seed=seed,
+    )
+    inputs = open_inputs(
         model,
         neurons,
         corpus,
@@ -202,94 +224,11 @@ def run_adapt(
         replay,
         check_language=check_language,
         device=device,
-        dtype=training_dtype(dtype, baseline),
+        dtype=training_dtype(dtype, method),
         same_text=same_text,
         conversation=counted_of(conversation),
         mix=None if mix == "none" else Mixing(mix, mix_lines, seed),
         shield=shield,
     )
-    if harm_bound is not None:
-        packing["replay_share"] = max(replay_shares)
-    job.check_fit(baseline, **packing)
-    alignment = None
-    if objective != "text":
-        alignment = open_alignment(
-            job.model,
-            job.tokenizer,
-            pairs,
-            language=job.language,
-            languages=pair_languages,
-            against=against,
-            layer=align_layer,
-            temperature=align_temperature,
-            spacing=align_every,
-            size=align_pairs,
-            direction=align_direction,
-            max_length=max_length,
-            seed=seed,
-            trained=job.trained_layers(baseline),
-            shift_layers=shift_layers if objective == "shift" else None,
-        )
-    steps_of_pairs, shift = (None, None) if alignment is None else (alignment.steps, alignment.shift)
-    settings: dict[str, Any] = {
-        "steps": steps,
-        "tokens_per_step": tokens_per_step,
-        "accumulation": accumulation,
-        "decay": decay,
-        "evaluate_every": evaluate_every,
-        "patience": patience,
-        "form": form,
-        "recompute": recompute,
-        "progress": True,
-    }
-    choice = {"rate": learning_rate, "rates": rates, "baseline": baseline, "ticket": ticket}
-    choice |= {"harm_bound": harm_bound, "replay_shares": replay_shares}
-    choice |= {"shield": [shield_share, shield_tokens]} if shield else {}
-    choice |= {} if steps_of_pairs is None else {"contrast": steps_of_pairs.facts()}
-    choice |= {} if shift is None else {"shift": shift.facts()}
-    run = job.fingerprint({**settings, **packing, **choice})
-    scores: dict[float, float] = {}
-    method = "subnetwork" if baseline == "none" else baseline
-    origin, share = "given", RATE_SHARES.get(method, 1.0)
-    if learning_rate is None:
-        origin = f"{RATE * share:g} of the root mean square of the neurons' rows"
-        learning_rate = share * usual_rate(job.model, job.neurons)
-    shared = {"neurons": job.neurons, "seed": seed, **settings}
-    if baseline == "lt-sft":
-        shared["ticket"] = LotteryTicket(**ticket)
-    if baseline == "ssu":
-        shared["shield"] = job.shield(share=shield_share, tokens=shield_tokens, max_length=max_length)
-    replayed: dict[str, Any] = {}
-    if harm_bound is not None:
-        options = {**shared, "learning_rate": learning_rate, "trail_every": evaluate_every}
-        with work_log(checkpoint / "replay", run):
-            job, replayed = choose_share(job, corpus, replay_shares, harm_bound, method, packing, options)
-        packing["replay_share"] = replayed["replay"]["share"]
-    if rates or baseline != "none":
-        material = job.material(**packing)
-        if rates:
-            with work_log(checkpoint / "rates", run):
-                learning_rate, scores = choose_rate(material, method, rates, **shared)
-            origin = "chosen on valid text"
-        if baseline != "none":
-            held_out = None if alignment is None else alignment.valid
-            shared |= {"pairs": steps_of_pairs, "translations": held_out, "shift": shift}
-            shared["learning_rate"] = learning_rate
-            result = adapt(material, method, **shared)
-            facts = write_baseline(result, out, job, scores, alignment, replayed)
-            fields = {**facts, "learning_rate_is": origin}
-            return Told(fields, adapt_lines(fields, out))
-    result = train_neurons(
-        job,
-        out,
-        checkpoint,
-        run,
-        alignment=alignment,
-        replayed=replayed,
-        scores=scores,
-        learning_rate=learning_rate,
-        learning_rate_is=origin,
-        options={**settings, **packing},
-    )
-    fields = {"out": str(out), **result}
+    fields = run_adaptation(inputs, plan, out, checkpoint, stopping=stop_on_interrupt)
     return Told(fields, adapt_lines(fields, out))

@@ -87,22 +87,11 @@ def run_steer(
     heat = (SWEPT if sweep else 0.0) if temperature is None else temperature
     decoding = Decoding(new_tokens=new_tokens, temperature=heat, seed=seed)
     if sweep and out is not None:
-        return sweep_steering(
-            model,
-            steering,
-            corpus,
-            targets,
-            layers,
-            strengths,
-            out,
-            decoding,
-            side_effects=side_effects,
-            chat=chat_prompts(chat, system, questions, same_text),
-            same_text=same_text,
-            resume=resume,
-            device=device,
-            dtype=dtype,
-        )
+        from babelscope.study.sweep_job import SweepPlan
+
+        asked = chat_prompts(chat, system, questions, same_text)
+        plan = SweepPlan(targets, layers, strengths, decoding, side_effects, asked, same_text)
+        return sweep_steering(model, steering, corpus, plan, out, resume=resume, device=device, dtype=dtype)
     target_language = Language.parse(target) if target else None
     asked_for = read_prompts(prompts, chat=chat, system=system)
     if not asked_for:

@@ -93,9 +93,9 @@ def run_consistency(
     from babelscope.files.work_log import work_log
     from babelscope.files.writing import discard
     from babelscope.models import open_model
+    from babelscope.models.origin import plan_of_model
     from babelscope.probes.thought import PREFIXES, ThoughtPlan, measure_thought, read_prefixes, read_questions
     from babelscope.probes.thought.thought_report import RESULT
-    from babelscope.study.plan import plan_of_model
 
     if resume and (fields := kept_result(out, RESULT, checkpoint)) is not None:
         return Told(fields, thought_lines(fields, model, questions, out))

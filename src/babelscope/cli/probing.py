@@ -113,12 +113,12 @@ def run_probe(
     from babelscope.files.tensor_files import hash_file
     from babelscope.files.writing import write_text
     from babelscope.models import open_model
+    from babelscope.models.origin import plan_of_model
     from babelscope.probes import ProbeJob, Translators, read_task_scores, read_words, run_probes
     from babelscope.probes.lens.cloze import read_cloze
     from babelscope.probes.probe_runs import check_probe_texts, measured_and_other
     from babelscope.reference import CLOZE, WORDS
     from babelscope.runs import environment
-    from babelscope.study.plan import plan_of_model
     from babelscope.study.stage_store import StageStore, check_free, read_kept
 
     check_free(out, resume=resume)

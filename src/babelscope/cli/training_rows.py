@@ -1,9 +1,7 @@
 """The verb `vocabulary train`: the new rows of a pack, alone or in one sparse step with a language's neurons."""
 
-import json
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -12,7 +10,6 @@ from babelscope.cli.arguments import Device, Dtype, LanguageTag, Model, Out, Res
 from babelscope.cli.finished_calls import kept_result
 from babelscope.cli.flag_conditions import UsedWith
 from babelscope.cli.quantities import Count, Decay, PartialShare, PeakRate, RowLength, Seed, TokenAmount
-from babelscope.files.writing import discard, new_folder, write_text
 
 
 @alone
@@ -74,17 +71,12 @@ def run_train(
     if resume and (fields := kept_result(out, RESULT, checkpoint)) is not None:
         return fields
     free(out)
-    from babelscope.adaptation import train_vocabulary
+    from babelscope.adaptation.adaptation_job import read_splits
+    from babelscope.adaptation.vocabulary_job import run_vocabulary_training
     from babelscope.artifacts import NeuronSet
     from babelscope.cli.adapt_checks import check_rows
-    from babelscope.cli.adaptation_job import read_splits
-    from babelscope.cli.adaptation_result import refuse_untouched, saying_no_gain
-    from babelscope.evaluation import bits_per_byte
-    from babelscope.files.state_folder import hash_json
-    from babelscope.files.work_log import hash_of, work_log
     from babelscope.languages import Language
     from babelscope.models import open_model
-    from babelscope.study.plan import plan_of_model
     from babelscope.vocabulary import VocabularyPack
 
     check_rows(tokens_per_step, max_length, accumulation)
@@ -92,65 +84,24 @@ def run_train(
     chosen = None if neurons is None else NeuronSet.load(neurons)[tag]
     texts = read_splits(corpus, tag, replay, check_language=check_language, same_text=same_text, conversation=None)
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
-    settings: dict[str, Any] = {
-        "steps": steps,
-        "learning_rate": learning_rate,
-        "tokens_per_step": tokens_per_step,
-        "max_length": max_length,
-        "accumulation": accumulation,
-        "decay": decay,
-        "replay_share": replay_share,
-        "evaluate_every": evaluate_every,
-        "patience": patience,
-        "seed": seed,
-    }
-    plan = {
-        **plan_of_model(language_model, tokenizer),
-        "pack": loaded.digest,
-        "neurons": None if chosen is None else hash_of(chosen.mask()),
-        "text": [texts.train.hash, hash_of(*(document.text for document in texts.valid)), texts.test.hash],
-        "settings": {**settings, "language": tag},
-    }
-    run = hash_json(plan)
-    with work_log(checkpoint / "own", run):
-        base_bits = bits_per_byte(language_model, tokenizer, texts.test)
-    with work_log(checkpoint / "before", run), loaded.applied(language_model):
-        before = bits_per_byte(language_model, loaded.tokenizer, texts.test)
-    with stop_on_interrupt() as stopped:
-        trained = train_vocabulary(
-            language_model,
-            loaded,
-            texts.train[tag],
-            language=tag,
-            neurons=chosen,
-            replay=texts.replay,
-            validation=texts.valid,
-            checkpoint=checkpoint,
-            progress=True,
-            stop=stopped,
-            **settings,
-        )
-    facts = trained.pack.parameters["training"]
-    refuse_untouched(facts["result"], facts["rate"]["peak"], out, checkpoint, otherwise="give more text")
-    with work_log(checkpoint / "after", run), ExitStack() as changes:
-        for change in (trained.pack, trained.delta):
-            if change is not None:
-                changes.enter_context(change.applied(language_model))
-        after = bits_per_byte(language_model, loaded.tokenizer, texts.test)
-    result = {
-        **saying_no_gain(tag, base_bits[tag] - after[tag], "the model's own vocabulary"),
-        "language": tag,
-        "rows": loaded.n_new,
-        "neurons": 0 if chosen is None else len(chosen.indices),
-        "learning_rate": facts["rate"]["peak"],
-        "gain": base_bits[tag] - after[tag],
-        "gain_of_training": before[tag] - after[tag],
-        "bits_per_byte": {"own vocabulary": base_bits, "pack before": before, "pack after": after},
-    }
-    with new_folder(out) as folder:
-        trained.pack.save(folder / "pack")
-        if trained.delta is not None:
-            trained.delta.save(folder / "delta")
-        write_text(folder / RESULT, json.dumps({**result, **facts["result"], "text": texts.facts}, indent=1))
-    discard(checkpoint)
-    return {"out": str(out), **result}
+    return run_vocabulary_training(
+        language_model,
+        tokenizer,
+        loaded,
+        texts,
+        out,
+        checkpoint,
+        language=tag,
+        neurons=chosen,
+        stopping=stop_on_interrupt,
+        steps=steps,
+        learning_rate=learning_rate,
+        tokens_per_step=tokens_per_step,
+        max_length=max_length,
+        accumulation=accumulation,
+        decay=decay,
+        replay_share=replay_share,
+        evaluate_every=evaluate_every,
+        patience=patience,
+        seed=seed,
+    )

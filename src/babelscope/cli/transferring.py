@@ -65,19 +65,19 @@ def run_transfer(
     if resume and (fields := kept_result(out, RESULT, checkpoint)) is not None:
         return Told(fields, transfer_lines(fields, out))
     free(out)
+    from babelscope.adaptation.adaptation_job import training_dtype
     from babelscope.adaptation.language_nearness import nearness_tables
     from babelscope.adaptation.source_choice import choose_sources
     from babelscope.adaptation.space_changes import space_changes
     from babelscope.adaptation.transfer_report import TransferReport
     from babelscope.adaptation.transfer_runs import transfer_matrix
     from babelscope.artifacts import NeuronSet
-    from babelscope.cli.adaptation_job import training_dtype
     from babelscope.corpus import load_splits
     from babelscope.files.state_folder import hash_json
     from babelscope.files.work_log import work_log
     from babelscope.files.writing import discard
     from babelscope.models import open_model
-    from babelscope.study.plan import plan_of_model
+    from babelscope.models.origin import plan_of_model
 
     sets = None if neurons is None else NeuronSet.load(neurons)
     texts = load_splits(corpus, languages or None, splits=("train", "valid", "test"))

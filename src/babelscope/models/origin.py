@@ -236,3 +236,12 @@ def _body_of(live: Origin, model: CausalModel, mark: Mapping[str, Any]) -> Origi
         config=settings,
         tokenizer_hash=mark["before"] if live.tokenizer_hash == mark["after"] else live.tokenizer_hash,
     )
+
+
+def plan_of_model(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """A model and all of its weights, for the plan of a run that may go on later; not its path, which may move."""
+    return {
+        "model": {**origin_of(model, tokenizer).names, "model": ""},
+        "weights": weights_hash(model),
+        "dtype": str(model.dtype),
+    }

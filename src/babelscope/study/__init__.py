@@ -1,8 +1,8 @@
 """The main job, whole: observe, identify, control, ablate, steer, report; on any model and text, resumable.
 
-Here: the stages of the main job, their cost and their state on disk.
-Imports: ablation, artifacts, controls, corpus, evaluation, files, languages, models, neurons, recording, report,
-runs, sites, steering.
+Here: the stages of the main job, their cost and their state on disk; and a steering sweep alone.
+Imports: ablation, artifacts, controls, corpus, evaluation, figures, files, languages, models, neurons, recording,
+report, runs, sites, steering.
 """
 
 from typing import TYPE_CHECKING

@@ -3,10 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from babelscope.models import origin_of, weights_hash
-from babelscope.models.plain import CausalModel
+from babelscope.models.origin import plan_of_model
 from babelscope.study.job import StudyInputs
 
 
@@ -20,13 +17,4 @@ def plan_of(job: StudyInputs, steering: bool) -> dict[str, Any]:
         "seed": job.seed,
         "steering": steering,
         **({} if job.chat is None else {"chat": job.chat.card()}),
-    }
-
-
-def plan_of_model(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """A model and all of its weights; not its path, which may move."""
-    return {
-        "model": {**origin_of(model, tokenizer).names, "model": ""},
-        "weights": weights_hash(model),
-        "dtype": str(model.dtype),
     }

@@ -1,4 +1,4 @@
-"""Model, neurons and text of the verb `adapt`, read and checked together."""
+"""Model, neurons and text of one adaptation, read and checked together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.adaptation import Material, SourceShield
-from babelscope.adaptation.methods import OF_PARAMETERS
+from babelscope.adaptation.material import Material
+from babelscope.adaptation.methods import OF_NEURONS, OF_PARAMETERS
+from babelscope.adaptation.source_shield import SourceShield
 from babelscope.artifacts import NeuronSet
 from babelscope.corpus import (
     SPLITS,
@@ -30,8 +31,8 @@ from babelscope.files.state_folder import hash_json
 from babelscope.files.work_log import hash_of
 from babelscope.languages import Language
 from babelscope.models import check_made_for, open_model
+from babelscope.models.origin import plan_of_model
 from babelscope.models.plain import CausalModel
-from babelscope.study.plan import plan_of_model
 from babelscope.subnetworks import prepare_training
 
 
@@ -90,7 +91,7 @@ def read_splits(
 
 @dataclass(frozen=True)
 class AdaptInputs:
-    """The model, the neurons and the text of one call."""
+    """The model, the neurons and the text."""
 
     model: CausalModel
     tokenizer: PreTrainedTokenizerBase
@@ -104,7 +105,8 @@ class AdaptInputs:
     """Whose words of conversations count; None for plain text."""
     text: Mapping[str, Any]
     """What the result says of the text: facts of every split, and whether one text for several was asked for."""
-
+    corpus: str
+    """Where the text was read."""
     source: Corpus | None = None
     """Text of the languages whose columns are shielded; None where none are."""
 
@@ -146,12 +148,17 @@ class AdaptInputs:
         }
         return hash_json(plan)
 
-    def check_fit(self, baseline: str, *, replay_share: float, max_length: int, seed: int) -> None:
+    def valid_of_all(self) -> Corpus:
+        """Valid text of every measured language."""
+        split = "valid" if has_splits(self.corpus) or not self.text["same_text"] else WHOLE
+        return load_corpus(self.corpus, list(self.test), split=split, conversation=self.conversation)
+
+    def check_fit(self, method: str, *, replay_share: float, max_length: int, seed: int) -> None:
         """Raise what the training would raise where model, neurons and text do not fit, before anything is measured."""
         if self.language not in self.test:
             raise CorpusError(f"no test text of {self.language}; expected it among the others'; add it")
         check_made_for(self.neurons.origin, self.model, None, "neurons")
-        if baseline in ("none", "random"):
+        if method in OF_NEURONS:
             prepare_training(
                 self.model,
                 self.tokenizer,
@@ -163,9 +170,9 @@ class AdaptInputs:
                 seed=seed,
             )
 
-    def trained_layers(self, baseline: str) -> tuple[int, ...]:
+    def trained_layers(self, method: str) -> tuple[int, ...]:
         """Layers of the neurons that are trained; none where parameters or adapters of all layers are."""
-        if baseline not in ("none", "random"):
+        if method not in OF_NEURONS:
             return ()
         return tuple(self.neurons.mask().any(dim=2).any(dim=0).nonzero()[:, 0].tolist())
 
@@ -175,22 +182,28 @@ def training_dtype(dtype: str, method: str) -> str:
     return "float32" if dtype == "auto" and method in OF_PARAMETERS else dtype
 
 
-def open_job(
+def open_inputs(
     model: str,
-    neurons: Path,
+    neurons: str | Path,
     corpus: str,
     language: str,
-    replay: tuple[str, ...],
+    replay: tuple[str, ...] = (),
     *,
-    check_language: bool,
-    device: str,
-    dtype: str,
-    same_text: bool,
-    conversation: Counted | None,
+    check_language: bool = True,
+    device: str = "auto",
+    dtype: str = "auto",
+    same_text: bool = False,
+    conversation: Counted | None = None,
     mix: Mixing | None = None,
     shield: tuple[str, ...] = (),
 ) -> AdaptInputs:
-    """Read everything, the small things first."""
+    """Read everything, the small things first.
+
+    neurons: folder of a NeuronSet that has the language. corpus: folder with train, valid and test text, hub id, or
+    "reference"; every language of it is measured. replay: other languages of it that are trained along. shield: those
+    whose text says what source-shielded updates hold still.
+    Raises LanguageError, CorpusError, ArtifactError or PrerequisiteError for what is not there or does not fit.
+    """
     tag = Language.parse(language)
     chosen = NeuronSet.load(neurons)[tag]
     texts = read_splits(
@@ -213,5 +226,6 @@ def open_job(
         texts.test,
         conversation,
         texts.facts,
+        corpus,
         source,
     )

@@ -1,7 +1,9 @@
-"""Parallel text of `adapt --objective align` and `shift`, and what is written of the alignment that was learned."""
+"""Parallel text that is aligned in training, and what is written of the alignment that was learned."""
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +25,32 @@ SHIFT = "shift"
 """Folder of the shift's recipes beside what was trained."""
 
 
+@dataclass(frozen=True)
+class AlignmentPlan:
+    """Which translations are drawn together, at which layer and how; and whether text is shifted there."""
+
+    pairs: str
+    """Parallel text with train and valid splits: folder, hub id, or "reference"."""
+    languages: tuple[str, ...] = ()
+    """None: all of it."""
+    against: str = "en"
+    """The language that all others are paired with."""
+    layer: int | None = None
+    """None: the one where most valid translations are found."""
+    spacing: int = 2
+    """Steps of text and pairs take turns: 2 is every second step, 1 every step and no text."""
+    size: int = 32
+    """Pairs of a step."""
+    temperature: float = 0.1
+    direction: ContrastDirection = "symmetric"
+    shifted: bool = False
+    """Whether other languages' text is led into the space of `against` and back."""
+    shift_layers: tuple[int, ...] = ()
+    """Where it is led there and where back; none: the ends of the area of the nearest subspaces."""
+
+
 class AlignmentJob(NamedTuple):
-    """What `adapt` trains on beside text, and measures alignment with."""
+    """What is trained on beside text, and what alignment is measured with."""
 
     steps: ContrastSteps
     valid: Corpus
@@ -32,59 +58,57 @@ class AlignmentJob(NamedTuple):
     shift: LanguageShift | None
     """What acts on text of other languages, in training and after it."""
 
+    def facts(self) -> dict[str, Any]:
+        """What decides the run."""
+        shift = {} if self.shift is None else {"shift": self.shift.facts()}
+        return {"contrast": self.steps.facts(), **shift}
+
 
 def open_alignment(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
-    name: str,
+    plan: AlignmentPlan,
     *,
     language: Language,
-    languages: tuple[str, ...],
-    against: str,
-    layer: int | None,
-    temperature: float,
-    spacing: int,
-    size: int,
-    direction: ContrastDirection,
     max_length: int,
     seed: int,
     trained: Sequence[int] = (),
-    shift_layers: tuple[int, ...] | None = None,
 ) -> AlignmentJob:
     """Read the pairs, measure the model on the held-out ones, and take the layer of their best retrieval if none came.
 
     trained: layers of trained neurons, of which one must be at the aligned layer or below; empty where parameters are.
-    shift_layers: where text is shifted to the space of `against` and where back; none named: the ends of the area of
-    the nearest subspaces; None: it is not shifted.
     Raises CorpusError for text that is not parallel, that has no `against`, or whose splits share sentences;
     MeasurementError for a layer or pairs that are not there.
     """
-    tags = tuple(dict.fromkeys((against, *languages))) if languages else None
-    splits = {split: load_corpus(name, tags, split=split, parallel=True) for split in ("train", "valid")}
-    check_apart(splits, name=name, same_text=False)
-    pairs = ParallelPairs.of(tokenizer, splits["train"], against=against, max_length=max_length, seed=seed)
+    tags = tuple(dict.fromkeys((plan.against, *plan.languages))) if plan.languages else None
+    splits = {split: load_corpus(plan.pairs, tags, split=split, parallel=True) for split in ("train", "valid")}
+    check_apart(splits, name=plan.pairs, same_text=False)
+    pairs = ParallelPairs.of(tokenizer, splits["train"], against=plan.against, max_length=max_length, seed=seed)
+    contrast = partial(
+        Contrast, temperature=plan.temperature, spacing=plan.spacing, size=plan.size, direction=plan.direction
+    )
     # Checked with the layer that was named, or any, before minutes of measuring.
     lowest = min(trained, default=0)
-    tried = Contrast(lowest if layer is None else layer, temperature, spacing, size, direction)
-    ContrastSteps(tried, pairs).check(layout_of(model), trained)
-    before = alignment_account(model, tokenizer, splits["valid"], against=against)
+    ContrastSteps(contrast(lowest if plan.layer is None else plan.layer), pairs).check(layout_of(model), trained)
+    before = alignment_account(model, tokenizer, splits["valid"], against=plan.against)
     shift = None
-    if shift_layers is not None:
-        start, end = shift_layers or area_ends(before)
-        shift = LanguageShift.of(model, tokenizer, splits["train"], against=against, layers=(start, end))
+    if plan.shifted:
+        start, end = plan.shift_layers or area_ends(before)
+        shift = LanguageShift.of(model, tokenizer, splits["train"], against=plan.against, layers=(start, end))
         lowest = max(lowest, start)
-        shift.check(language, lowest if layer is None else layer)
-    chosen = before.best_layer(lowest, None if shift is None else shift.layers[1]) if layer is None else layer
+        shift.check(language, lowest if plan.layer is None else plan.layer)
+    layer = plan.layer
     if layer is None:
-        best_share = float(before.mean("retrieval")[chosen])
+        layer = before.best_layer(lowest, None if shift is None else shift.layers[1])
+        best_share = float(before.mean("retrieval")[layer])
         if not best_share > 0:
             raise CorpusError(
-                f"{name}: no translation is found at any layer from {lowest} on ({len(splits['valid'][against])} valid "
-                "sentences); expected one where the best layer is to be taken; name it with --align-layer"
+                f"{plan.pairs}: no translation is found at any layer from {lowest} on "
+                f"({len(splits['valid'][plan.against])} valid sentences); expected one where the best layer is to be "
+                "taken; name it with --align-layer"
             )
-        log.info("aligning layer %d, where %.3f of the held-out translations are found", chosen, best_share)
-    steps = ContrastSteps(Contrast(chosen, temperature, spacing, size, direction), pairs)
-    return AlignmentJob(steps, splits["valid"], before, shift)
+        log.info("aligning layer %d, where %.3f of the held-out translations are found", layer, best_share)
+    return AlignmentJob(ContrastSteps(contrast(layer), pairs), splits["valid"], before, shift)
 
 
 def area_ends(account: AlignmentAccount) -> tuple[int, int]:

@@ -1,19 +1,18 @@
-"""What is written of a training by the verb `adapt`, and a training that did not help."""
+"""What is written of an adaptation, and one that did not help."""
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from babelscope.adaptation import Adaptation, BeforeAfter, Material, Method
-from babelscope.adaptation.forgetting import choose_replay
-from babelscope.adaptation.result_file import RESULT
-from babelscope.cli.adaptation_job import AdaptInputs
-from babelscope.cli.alignment_job import (
+from babelscope.adaptation.adaptation_job import AdaptInputs
+from babelscope.adaptation.adaptation_run import Adaptation, BeforeAfter
+from babelscope.adaptation.alignment_job import (
     AlignmentJob,
     aligned_after,
     alignment_facts,
@@ -21,8 +20,10 @@ from babelscope.cli.alignment_job import (
     save_shift,
     shift_facts,
 )
-from babelscope.cli.arguments import Result, stop_on_interrupt
-from babelscope.corpus import WHOLE, has_splits, load_corpus
+from babelscope.adaptation.forgetting import choose_replay
+from babelscope.adaptation.material import Material
+from babelscope.adaptation.methods import Method
+from babelscope.adaptation.result_file import RESULT
 from babelscope.errors import MeasurementError
 from babelscope.evaluation import bits_per_byte
 from babelscope.figures import FORGETTING_CAPTION, forgetting_lines, write_figure
@@ -33,6 +34,14 @@ from babelscope.languages import Language
 from babelscope.subnetworks import Delta, train_subnetwork
 
 log = logging.getLogger(__name__)
+Stopping = Callable[[], AbstractContextManager[Callable[[], bool]]]
+"""While open, it says whether the training should end; a command hands over what Ctrl-C sets."""
+
+
+@contextmanager
+def never_stopped() -> Iterator[Callable[[], bool]]:
+    """Nothing ends the training early."""
+    yield lambda: False
 
 
 def refuse_untouched(
@@ -85,8 +94,9 @@ def train_neurons(
     scores: dict[float, float],
     learning_rate: float,
     learning_rate_is: str,
+    stopping: Stopping,
     options: Mapping[str, Any],
-) -> Result:
+) -> dict[str, Any]:
     """Train the neurons, measure before and after, and write the Delta with its result.json; the fields of the latter.
 
     run: hash of everything that decides the run, for what an interrupted one left in `checkpoint`. scores: bits per
@@ -96,7 +106,7 @@ def train_neurons(
     log.info("test text of %d languages is measured before training, and after it", len(job.test))
     with work_log(checkpoint / "before", run):
         before = bits_per_byte(job.model, job.tokenizer, job.test)
-    with stop_on_interrupt() as stopped:
+    with stopping() as stopped:
         delta = train_subnetwork(
             job.model,
             job.tokenizer,
@@ -125,12 +135,11 @@ def train_neurons(
         write_course(folder, replayed)
         write_text(folder / RESULT, json.dumps({**result, **delta.parameters["result"], "text": job.text}, indent=1))
     discard(checkpoint)
-    return result
+    return {"out": str(out), **result}
 
 
 def choose_share(
     job: AdaptInputs,
-    corpus: str,
     shares: Sequence[float],
     bound: float,
     method: Method,
@@ -138,8 +147,7 @@ def choose_share(
     options: Mapping[str, Any],
 ) -> tuple[AdaptInputs, dict[str, Any]]:
     """The job with the replay text that keeps the harm on valid text within a bound, and what the result says of it."""
-    split = "valid" if has_splits(corpus) or not job.text["same_text"] else WHOLE
-    valid = load_corpus(corpus, list(job.test), split=split, conversation=job.conversation)
+    valid = job.valid_of_all()
 
     def prepare(share: float) -> Material:
         return job.material(valid=valid, **{**packing, "replay_share": share})
@@ -169,7 +177,7 @@ def write_baseline(
     scores: dict[float, float],
     alignment: AlignmentJob | None,
     replayed: Mapping[str, Any],
-) -> Result:
+) -> dict[str, Any]:
     """result.json of a baseline, and what it trained where some step was better than none.
 
     A Delta for methods of neurons, an ElementDelta for others that move weights, and an adapter of peft for LoRA.
