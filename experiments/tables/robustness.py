@@ -72,7 +72,7 @@ def real_study_line() -> list[str]:
         f"A study of {rows[0]['config']['model']} of {rows[1]['processor_seconds']:.0f} processor seconds was killed "
         f"{len(kills)} times ({stages}) and gone on with: its result was {end}. A kill lost at most "
         f"{total['most_processor_seconds_lost']:.0f} processor seconds, those of starting again among them "
-        f"({total['most_lost']:.0f} by the clock, beside other programs); in all "
+        f"({total['most_lost']:.0f} by the clock); in all "
         f"{total['processor_seconds_again_per_kill']:.0f} for each kill were spent again. The bar is 60."
     ]
 
