@@ -40,7 +40,9 @@ def kills_table() -> list[str]:
     """Runs of each verb that ended as an uninterrupted one, of those that were tried."""
     rows = read("robustness.jsonl")
     found = {
-        (row["verb"], row["check"]): f"{row['equal']} of {row['n']}" for row in rows if "equal" in row and "verb" in row
+        (row["verb"], row["check"]): f"{row['equal']} of {row['n']}"
+        for row in rows
+        if "equal" in row and "verb" in row and row["n"]
     }
     events = {row["verb"]: row["events"] for row in rows if row.get("check") == "seconds"}
     killed = [row for row in rows if row.get("check") == "kill"]
