@@ -24,7 +24,7 @@ from babelscope.adapters.lora_adapter import LoraAdapter
 from babelscope.cli import main
 from babelscope.cli.adapting import run_adapt
 from babelscope.cli.asking import open_steering
-from babelscope.errors import MeasurementError, PrerequisiteError
+from babelscope.errors import ArtifactError, MeasurementError, PrerequisiteError
 from babelscope.evaluation import bits_per_byte
 from babelscope.subnetworks import Bank, ElementDelta
 from babelscope.subnetworks.running import Training
@@ -67,7 +67,7 @@ def test_a_delta_is_written_with_what_it_gains_and_costs(capsys, folder):
     assert not (folder / "delta.checkpoint").exists()
 
 
-def test_the_library_runs_a_plan_as_the_command_does(capsys, folder):
+def test_the_library_runs_a_plan_as_the_command_does(capsys, folder, monkeypatch):
     """One road: the bytes of what was trained, what is returned, and no resumption by another plan."""
     code, told, _ = call(capsys, folder, "--out", folder / "command", "--replay", "en", "--replay-share", 0.25)
     places = (folder / "set", str(folder / "corpus"), "eu", ("en",))
@@ -78,6 +78,9 @@ def test_the_library_runs_a_plan_as_the_command_does(capsys, folder):
     assert code == 0 and json.loads(json.dumps(fields)) == {**told, "out": str(out)}
     results = [(path / "tensors.safetensors").read_bytes() for path in (out, folder / "command")]
     assert results[0] == results[1] and not (folder / "library.checkpoint").exists()
+    monkeypatch.setattr("babelscope.adaptation.adaptation_plan.align_as_planned", pytest.fail)
+    with pytest.raises(ArtifactError, match="library: already there"):
+        run_adaptation(inputs, plan, out, progress=False)
 
 
 def test_a_plan_has_room_for_the_largest_share_until_one_is_chosen():

@@ -17,6 +17,7 @@ from babelscope.adaptation.alignment_job import AlignmentJob, AlignmentPlan, ope
 from babelscope.adaptation.lottery_ticket import LotteryTicket
 from babelscope.adaptation.methods import RATE_SHARES, Method
 from babelscope.files.work_log import work_log
+from babelscope.files.writing import check_new
 from babelscope.subnetworks import RATE, usual_rate
 from babelscope.subnetworks.forms import Form
 from babelscope.subnetworks.frozen_mlp import Recompute
@@ -94,8 +95,10 @@ def run_adaptation(
 
     A share of replay within a bound on harm is chosen first, then the rate, both on valid text. Each choice and each
     measurement that an interrupted run of the same plan left in `checkpoint` (none: OUT.checkpoint) is taken there.
-    Raises MeasurementError where the neurons gained nothing on valid text; nothing is saved then.
+    Raises ArtifactError where `out` is there, before anything is measured; MeasurementError where the neurons gained
+    nothing on valid text, and nothing is saved then.
     """
+    check_new(out)
     checkpoint = out.with_name(f"{out.name}.checkpoint") if checkpoint is None else checkpoint
     inputs.check_fit(plan.method, **plan.packing)
     alignment = align_as_planned(inputs, plan)

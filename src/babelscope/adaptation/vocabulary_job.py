@@ -15,7 +15,7 @@ from babelscope.artifacts import NeuronSet
 from babelscope.evaluation import bits_per_byte
 from babelscope.files.state_folder import hash_json
 from babelscope.files.work_log import hash_of, work_log
-from babelscope.files.writing import discard, new_folder, write_text
+from babelscope.files.writing import check_new, discard, new_folder, write_text
 from babelscope.languages import Language
 from babelscope.models.origin import plan_of_model
 from babelscope.models.plain import CausalModel
@@ -41,8 +41,10 @@ def run_vocabulary_training(
     What is returned, and lies in its result.json, says bits per byte of test text by the model's own vocabulary, by the
     pack before training and after it. settings: of `train_vocabulary`. What an interrupted run with the same ones left
     in `checkpoint` is taken from there.
-    Raises MeasurementError where no step was better on valid text than the rows as they were; nothing is saved then.
+    Raises ArtifactError where `out` is there, before anything is measured; MeasurementError where no step was better on
+    valid text than the rows as they were, and nothing is saved then.
     """
+    check_new(out)
     plan = {
         **plan_of_model(model, tokenizer),
         "pack": pack.digest,

@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 from babelscope.corpus.corpus_names import may_be_hub_id
 from babelscope.errors import ArtifactError, CorpusError, PrerequisiteError, ToolkitError, UsageError
 from babelscope.files.folder_kinds import format_of, kind_of_folder
-from babelscope.files.writing import locked
+from babelscope.files.writing import is_taken, locked
 from babelscope.sites import Site, check_at
 
 P = ParamSpec("P")
@@ -35,7 +35,7 @@ def check_writable(out: Path) -> None:
 def free(out: Path) -> Path:
     """The path, if nothing is there yet and something can be: found before the work, not after it."""
     check_writable(out)
-    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+    if is_taken(out):
         raise ArtifactError(f"{out}: already there; expected a new path; choose another --out or remove it")
     return out
 

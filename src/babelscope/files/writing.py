@@ -59,6 +59,17 @@ def taken(path: Path) -> ArtifactError:
     return ArtifactError(f"{path}: already there; expected a new name; choose another one or remove it")
 
 
+def is_taken(path: Path) -> bool:
+    """Whether something has the name of a new folder; an empty folder may be written into."""
+    return path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir())))
+
+
+def check_new(path: Path) -> None:
+    """Raise ArtifactError where a new folder's name is taken: found before hours of work, not after them."""
+    if is_taken(path):
+        raise taken(path)
+
+
 def write_text(path: str | Path, text: str, *, new: bool = False) -> Path:
     """Write a text file whole or not at all, in UTF-8; errors as in `whole_file`."""
     return write_bytes(path, text.encode("utf-8"), new=new)
@@ -130,8 +141,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         yield path
         return
     try:
-        if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
-            raise taken(path)
+        check_new(path)
         with temporary_beside(path, folder=True) as partial:
             yield partial
             for name, text in _ADDED.get({}).get(path, {}).items():

@@ -17,7 +17,7 @@ from babelscope.files.state_folder import hash_json
 from babelscope.files.strict_json import nan_as_null
 from babelscope.files.tensor_files import hash_file
 from babelscope.files.work_log import work_log
-from babelscope.files.writing import discard, new_folder, write_text
+from babelscope.files.writing import check_new, discard, new_folder, write_text
 from babelscope.models import check_made_for, layout_of
 from babelscope.models.origin import plan_of_model
 from babelscope.models.plain import CausalModel
@@ -68,8 +68,10 @@ def run_sweep(
 
     observation: folder; its directions are means. What an interrupted run of the same plan left in `checkpoint` is
     taken from there. Returns what its steering.json says, NaN as None.
-    Raises LanguageError or SiteError for a target or layer that was not observed, before any answer.
+    Raises ArtifactError where `out` is there, LanguageError or SiteError for a target or layer that was not observed,
+    before any answer.
     """
+    check_new(out)
     observed = Observation.load(observation)
     check_made_for(observed.origin, model, tokenizer, str(observation))
     targets = plan.targets or observed.languages
