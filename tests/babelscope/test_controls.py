@@ -339,6 +339,24 @@ def test_weighted_shards_equal_a_loop():
     assert torch.equal(tokens, (observation.shard_tokens * weight.T).sum(dim=0).double())
 
 
+@pytest.mark.parametrize("several", [1, 3, 1000])
+def test_draws_added_together_equal_draws_added_alone(several, monkeypatch):
+    """A product for several draws, with a last one of fewer, gives the counts of a loop over draws and shards."""
+    observation = sharded(2)
+    shards, active = shards_of(observation), observation["mlp_gate"].shard_active.long()
+    monkeypatch.setattr(
+        "babelscope.controls.shards.BYTES_AT_ONCE", several * (active[0].numel() + len(TAGS)) * active.double().itemsize
+    )
+    generator = torch.Generator().manual_seed(3)
+    subsets = [torch.randperm(24, generator=generator)[:12] for _ in range(7)]
+    for part, sums in zip(subsets, shards.each_subset(subsets), strict=True):
+        assert torch.equal(sums.by_unit()[0], sum(active[s] for s in part.tolist()).double())
+    weight = torch.randint(0, 4, (7, len(TAGS), 24), generator=generator)
+    for drawn, sums in zip(weight, shards.each_apart(weight.double()), strict=True):
+        assert torch.equal(sums.by_unit()[0], sum(active[s] * drawn[:, s] for s in range(24)).double())
+    assert list(shards.permuted(0, seed=0)) == []
+
+
 def test_sums_of_any_kind_are_resampled_as_they_are():
     """Values that are no whole numbers, another unit axis and another NamedTuple, against numpy."""
     rng = np.random.default_rng(0)

@@ -189,6 +189,19 @@ def test_one_language_has_no_entropy_over_languages():
         select_lape(torch.ones(1, 4, 1, dtype=torch.int64), [5], ["en"])
 
 
+def test_lape_keeps_the_entropy_of_the_eligible_and_scores_all():
+    generator = torch.Generator().manual_seed(0)
+    active, tokens = torch.randint(0, 900, (3, 40, 3), generator=generator), torch.tensor([1000, 950, 990])
+    active[0, 0] = 0
+    choice, entropy = lape(active, tokens), entropy_nats(active / tokens.double())
+    assert choice.eligible.any() and not choice.eligible.all()
+    assert torch.equal(choice.entropy[choice.eligible], entropy[choice.eligible])
+    assert choice.entropy[~choice.eligible].isnan().all()
+    scored = Lape().score(UnitCounts(active, tokens))
+    assert torch.equal(scored.score.nan_to_num(-1.0), entropy.nan_to_num(-1.0)) and scored.score[0, 0].isnan()
+    assert torch.equal(scored.eligible, choice.eligible)
+
+
 def test_lape_equals_an_independent_witness():
     compared = 0
     for seed in range(140):

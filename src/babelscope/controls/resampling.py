@@ -102,9 +102,9 @@ def split_stability(
     """
     shards.check()
     generator, half, agreements, leads, pairs = generator_of(seed), shards.n_shards // 2, [], [], []
-    for _ in range(splits):
-        order = torch.randperm(shards.n_shards, generator=generator)
-        first, second = (select(shards.subset(part)) for part in (order[:half], order[half:]))
+    orders = [torch.randperm(shards.n_shards, generator=generator) for _ in range(splits)]
+    masks = map(select, shards.each_subset([part for order in orders for part in (order[:half], order[half:])]))
+    for first, second in zip(masks, masks, strict=True):
         agreements.append(compare_masks(first, second))
         jaccard = jaccard_of_pairs(first, second)
         leads.append(lead_over_others(jaccard))
@@ -188,7 +188,7 @@ def corpus_size_curve(
     full = select(shards.whole())
     for used in sorted({min(shards.n_shards, max(1, round(share * shards.n_shards))) for share in fractions}):
         parts = [torch.randperm(shards.n_shards, generator=generator)[:used] for _ in range(draws)]
-        agreements = [compare_masks(select(shards.subset(part)), full) for part in parts]
+        agreements = [compare_masks(select(sums), full) for sums in shards.each_subset(parts)]
         jaccard, chance = (
             torch.stack([getattr(row, name) for row in agreements], dim=1) for name in ("jaccard", "chance")
         )

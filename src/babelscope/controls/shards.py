@@ -4,7 +4,7 @@ Tokens of one document depend on each other, so shards of documents are weighed,
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -19,6 +19,8 @@ from babelscope.languages import Language
 log = logging.getLogger(__name__)
 FEWEST_SHARDS = 20
 """Fewer shards than this give no interval."""
+BYTES_AT_ONCE = 2**25
+"""Sums of so many bytes are held for the draws of one product."""
 
 
 @runtime_checkable
@@ -124,38 +126,52 @@ class ShardSums(Generic[S]):
 
     def whole(self) -> S:
         """Sums of all text."""
-        return self._resample(lambda part: part.sum(dim=0))
-
-    def common(self, weight: Float64[Tensor, " shard"]) -> S:
-        """Each shard taken weight[s] times, the same for every language."""
-        return self._resample(lambda part: torch.tensordot(weight, part, dims=1))
+        return self._checked(self.by_shard._make(part.sum(dim=0) for part in self.by_shard))
 
     def apart(self, weight: Float64[Tensor, "language shard"]) -> S:
         """Each language's shards taken weight[k, s] times."""
-        return self._resample(lambda part: torch.einsum("ks,sk...->k...", weight, part))
+        return next(self.each_apart(weight[None]))
+
+    def each_apart(self, weight: Float64[Tensor, "draw language shard"]) -> Iterator[S]:
+        """`apart` for many draws, one after the other, several added in one product."""
+        return self._draws(weight, lambda some, part: torch.einsum("dks,sk...->dk...", some, part))
+
+    def each_common(self, weight: Float64[Tensor, "draw shard"]) -> Iterator[S]:
+        """Each shard taken weight[d, s] times, the same for every language; one draw after the other."""
+        return self._draws(weight, lambda some, part: torch.tensordot(some, part, dims=1))
 
     def relabelled(self, weight: Float64[Tensor, "language shard source"]) -> S:
         """Language k as the sum over shards and source languages of weight[k, s, source] times the sums."""
-        return self._resample(lambda part: torch.tensordot(weight, part, dims=2))
+        return next(self.each_relabelled(weight[None]))
+
+    def each_relabelled(self, weight: Float64[Tensor, "draw language shard source"]) -> Iterator[S]:
+        """`relabelled` for many draws, one after the other."""
+        return self._draws(weight, lambda some, part: torch.tensordot(some, part, dims=2))
 
     def subset(self, shards: Int64[Tensor, " some"]) -> S:
         """Some shards, the same ones for every language."""
-        return self.common(torch.zeros(self.n_shards, dtype=torch.float64).index_fill_(0, shards, 1.0))
+        return next(self.each_subset([shards]))
+
+    def each_subset(self, subsets: Sequence[Int64[Tensor, " some"]]) -> Iterator[S]:
+        """`subset` for many of them, one after the other."""
+        weight = torch.zeros(len(subsets), self.n_shards, dtype=torch.float64)
+        for row, shards in zip(weight, subsets, strict=True):
+            row.index_fill_(0, shards, 1.0)
+        return self.each_common(weight)
 
     def bootstrap(self, draws: int, seed: int) -> Iterator[S]:
         """As many shards as there are, drawn with replacement; one draw serves all languages of parallel text."""
-        columns = 1 if self.parallel else len(self.languages)
-        for weight in bootstrap_weights(self.n_shards, columns, draws, seed):
-            yield self.common(weight[0]) if self.parallel else self.apart(weight)
+        weight = bootstrap_weights(self.n_shards, 1 if self.parallel else len(self.languages), draws, seed)
+        return self.each_common(weight[:, 0]) if self.parallel else self.each_apart(weight)
 
     def permuted(self, draws: int, seed: int) -> Iterator[S]:
         """Language labels permuted by shard: what the sums are if the labels mean nothing.
 
         Parallel text: inside each shard; else all (shard, language) cells are dealt out anew, as many per language.
         """
-        generator = generator_of(seed)
-        for _ in range(draws):
-            yield self.relabelled(permuted_labels(self.n_shards, len(self.languages), self.parallel, generator))
+        generator, shape = generator_of(seed), (self.n_shards, len(self.languages), self.parallel)
+        weight = [permuted_labels(*shape, generator) for _ in range(draws)]
+        return self.each_relabelled(torch.stack(weight)) if weight else iter(())
 
     def pair(self, language: int, other: int) -> "ShardSums[S]":
         """Two languages alone, named by their places."""
@@ -163,8 +179,14 @@ class ShardSums(Generic[S]):
         parts = self.by_shard._make(part[:, [language, other]] for part in self.by_shard)
         return replace(self, languages=names, by_shard=parts)
 
-    def _resample(self, add: Callable[[Tensor], Tensor]) -> S:
-        sums = self.by_shard._make(add(part) for part in self.by_shard)
+    def _draws(self, weight: Tensor, add: Callable[[Tensor, Tensor], Tensor]) -> Iterator[S]:
+        """Resamples by a weight for each draw: one product for several reads the shards once, not once per draw."""
+        bytes_per_draw = sum(part[0].numel() * part.element_size() for part in self.by_shard)
+        for some in weight.split(max(1, BYTES_AT_ONCE // max(1, bytes_per_draw))):
+            for parts in zip(*(add(some, part) for part in self.by_shard), strict=True):
+                yield self._checked(self.by_shard._make(parts))
+
+    def _checked(self, sums: S) -> S:
         if not bool((sums.tokens > 0).all()):
             tag = self.languages[int((sums.tokens <= 0).nonzero()[0])]
             filled = int((self.by_shard.tokens[:, self.languages.index(tag)] > 0).sum())

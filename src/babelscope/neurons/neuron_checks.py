@@ -131,7 +131,7 @@ def content_agreement(shards: ShardSums[NeuronSums], sets: NeuronSet, rule: Neur
     shards.check()
     generator, n = generator_of(seed), shards.n_shards
     common_half, *half_of_language = (half_of(n, generator) for _ in range(1 + len(sets.languages)))
-    sums = (shards.common(common_half), shards.apart(torch.stack(half_of_language)))
+    sums = (next(shards.each_common(common_half[None])), shards.apart(torch.stack(half_of_language)))
     return set_agreement(*(repacked(sets, rule.select(counts_of(part)).mask) for part in sums))
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from einops import rearrange, reduce, repeat
 
 from babelscope.axes import Bool, Float64, Tensor
@@ -24,7 +25,7 @@ class LapeChoice(NamedTuple):
     mask: Bool[Tensor, "language layer neuron"]
     """True where a neuron belongs to a language."""
     entropy: Float64[Tensor, "layer neuron"]
-    """Nats; NaN for a neuron never active."""
+    """Nats; NaN for a neuron that is not eligible."""
     threshold_filter: float
     """A neuron is eligible where its highest rate is above this."""
     threshold_bar: float
@@ -82,19 +83,20 @@ class Lape:
     def select(self, counts: UnitCounts) -> LapeChoice:
         """Which neurons belong to which language, by these counts alone."""
         rate = counts.rate()
-        entropy = entropy_nats(rate)
         threshold_filter = quantile_threshold(rate, self.filter_rate)
         one_bar = self.bar_rate == self.filter_rate
         threshold_bar = threshold_filter if one_bar else quantile_threshold(rate, self.bar_rate)
         eligible = frequent(counts.active, self.min_count) & (reduce(rate, "l j k -> l j", "max") > threshold_filter)
+        # Controls select hundreds of times, and the entropy of all neurons would be most of it.
+        entropy = torch.full(eligible.shape, torch.nan, dtype=torch.float64)
+        entropy[eligible] = entropy_nats(rate[eligible])
         chosen = select_lowest(entropy, eligible, round(self.top_rate * entropy.numel()))
         mask = rearrange(chosen[..., None] & (rate > threshold_bar), "l j k -> k l j")
         return LapeChoice(mask.contiguous(), entropy, threshold_filter, threshold_bar, eligible)
 
     def score(self, counts: UnitCounts) -> Scored:
-        """The entropy; lower is more selective."""
-        choice = self.select(counts)
-        return Scored(choice.entropy, choice.eligible)
+        """The entropy of every neuron, NaN where it is never active; lower is more selective."""
+        return Scored(entropy_nats(counts.rate()), self.select(counts).eligible)
 
     choose = choose_neurons
 
