@@ -96,6 +96,8 @@ def open_run(name: str, config: Any, root: Path = Path("runs")) -> Run:
     key = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     earlier = sorted(path for path in (root / name).glob(f"*-{key}") if not (path / "done").exists())
     folder = earlier[-1] if earlier else root / name / f"{date.today():%Y%m%d}-{key}"
+    if (folder / "done").exists():
+        return Run(folder)  # Its facts are of the code that made it.
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.json", json.dumps(settings, indent=1, default=str))
     write_text(folder / "environment.json", json.dumps({**environment(), **commit()}, indent=1))
@@ -108,6 +110,7 @@ def run_experiment(config: type[C], run: Callable[[C, Run], None]) -> None:
     name = Path(run.__code__.co_filename).stem
     folder = open_run(name, chosen)
     if folder.done:
+        print(f"{folder.folder}: these settings were run today, to the end; remove the folder to run them again")
         return
     run(chosen, folder)
     folder.finish()
