@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -110,7 +111,7 @@ def run_experiment(config: type[C], run: Callable[[C, Run], None]) -> None:
     name = Path(run.__code__.co_filename).stem
     folder = open_run(name, chosen)
     if folder.done:
-        print(f"{folder.folder}: these settings were run today, to the end; remove the folder to run them again")
+        sys.stdout.write(f"{folder.folder}: these settings were run today; remove the folder to run them again\n")
         return
     run(chosen, folder)
     folder.finish()

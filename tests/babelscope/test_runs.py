@@ -26,7 +26,7 @@ def test_a_finished_run_says_so_and_keeps_its_facts(tmp_path, monkeypatch, capsy
     assert capsys.readouterr().out == ""
     run_experiment(Config, run)
     assert ran == [2]
-    assert f"{folder.relative_to(tmp_path)}: these settings were run today" in capsys.readouterr().out
+    assert f"{folder.relative_to(tmp_path)}: these settings were run today; remove" in capsys.readouterr().out
     assert (folder / "environment.json").read_text() == "of the code that made it"
     monkeypatch.setattr(sys, "argv", ["experiment", "--amount", "3"])
     run_experiment(Config, run)
