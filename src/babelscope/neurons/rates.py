@@ -90,7 +90,7 @@ def entropy_nats(rate: Float[Tensor, "*neuron language"]) -> Float64[Tensor, "*n
         raise LanguageError(
             f"{n_languages} language came; an entropy over languages needs at least two; observe another language too"
         )
-    ordered = torch.from_numpy(np.sort(rate.double().numpy(), axis=-1))
+    ordered = torch.from_numpy(np.sort(rate.double().contiguous().numpy(), axis=-1))
     share = ordered / ordered.sum(dim=-1, keepdim=True)
     # numpy's logarithm takes a fifth of the time of torch's entr, and every resample of a control comes here.
     logarithm = torch.from_numpy(np.log(share.numpy(), out=np.zeros(share.shape), where=share.numpy() != 0))
@@ -100,7 +100,7 @@ def entropy_nats(rate: Float[Tensor, "*neuron language"]) -> Float64[Tensor, "*n
 def quantile_threshold(rate: Float64[Tensor, "layer neuron language"], share: float) -> float:
     """The kth smallest of all rates, k = round(share · number of rates) from 1; 0 where k is 0."""
     k = round(share * rate.numel())
-    return 0.0 if k == 0 else float(np.partition(rate.numpy().reshape(-1), k - 1)[k - 1])
+    return 0.0 if k == 0 else float(np.partition(rate.numpy().ravel(order="K"), k - 1)[k - 1])
 
 
 def frequent(active: CountTensor, min_count: int) -> Bool[Tensor, "layer neuron"]:
