@@ -19,7 +19,7 @@ import babelscope
 from babelscope.cli.calling import flags_given, parsed
 from babelscope.cli.observing import run_observe
 from babelscope.cli.verbs import VERBS, split_verb
-from babelscope.study.budget import Budget
+from babelscope.study.budget import LARGE_VOCABULARY, Budget
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -160,11 +160,13 @@ def test_the_site_is_built_without_a_warning(tmp_path):
 
 
 def test_the_amounts_of_how_much_text_are_those_of_the_commands():
-    reading, budget = signature(run_observe).parameters, Budget()
+    reading, budget = signature(run_observe).parameters, Budget().for_model(8, 16_384)
+    large = Budget().for_model(8, 262_144)
     for line in (
         f"{reading['tokens_per_language'].default:,} tokens per language in {reading['shards'].default} shards",
         f"{budget.observe_tokens:,} tokens per language to observe, {budget.choose_tokens} to choose on, "
-        f"{budget.ablate_tokens} to score on",
+        f"{budget.ablate_tokens} to score on; {large.choose_tokens} and {large.ablate_tokens} where the vocabulary has "
+        f"{LARGE_VOCABULARY:,} entries or more",
         f"{budget.dev_prompts} prompts per target to choose on, {budget.test_prompts} others to score on",
         f"a share of {budget.test_prompts} answers",
     ):

@@ -275,7 +275,7 @@ def test_a_study_is_known_by_how_it_asks_and_refuses_before_the_work(folder, tok
     model, loaded = open_model(str(folder / "model"), device="cpu")
     texts = {split: load_corpus(folder / "corpus", split=split) for split in ("train", "valid", "test")}
     chat = ask_as_chat(questions=str(folder / "questions"))
-    job = StudyInputs(model, loaded, texts, Budget(), folder, 0, False, chat=chat)
+    job = StudyInputs(model, loaded, texts, Budget().for_model(2, 1_000), folder, 0, False, chat=chat)
     assert plan_of(job, True)["chat"] == chat.card() and "chat" not in plan_of(job._replace(chat=None), True)
     check_chat(model, loaded, chat, texts)
     with pytest.raises(ChatError, match="no chat template"):

@@ -20,10 +20,11 @@ from babelscope.files.writing import write_text
 from babelscope.models import weights_hash
 from babelscope.recording import observe
 from babelscope.study import Budget, run_study
+from babelscope.study.budget import PlannedBudget
 from babelscope.study.cost import Pace, least_seconds, say_costs, stage_costs
 from babelscope.study.time_limit import SMALLEST, cut_budget, planned_budget
 
-SMALL = Budget(
+SMALL = PlannedBudget(
     observe_tokens=1500,
     choose_tokens=60,
     resamples=10,
@@ -453,8 +454,20 @@ def test_a_budget_of_a_damaged_plan_is_none(damage):
     assert planned_budget({"budget": {}}) is None is planned_budget(None)
 
 
+def test_amounts_that_nobody_gave_are_named_by_the_model():
+    small, large = (Budget().for_model(18, entries) for entries in (99_999, 100_000))
+    assert (small.choose_tokens, small.ablate_tokens, small.part_tokens) == (250, 700, 250)
+    assert (large.choose_tokens, large.ablate_tokens, large.part_tokens) == (180, 400, 180)
+    assert replace(large, choose_tokens=250, ablate_tokens=700, part_tokens=250) == small
+    given = Budget(ablate_tokens=700, part_tokens=0).for_model(18, 262_144)
+    assert (given.choose_tokens, given.ablate_tokens, given.part_tokens) == (180, 700, 0)
+    assert given.for_model(18, 1_000) == given
+    with pytest.raises(MeasurementError, match=r"choose_tokens 0 \(expected 1 or more\)"):
+        Budget(choose_tokens=0).check()
+
+
 def test_the_largest_share_that_fits_is_taken_and_nothing_falls_below_what_says_something():
-    asked = Budget()
+    asked = Budget().for_model(8, 16_384)
     assert cut_budget(asked, 1.0) == asked
     half, least = cut_budget(asked, 0.5), cut_budget(asked, 0.0)
     assert (half.ablate_tokens, half.observe_tokens, half.test_prompts) == (350, 10_000, 11)

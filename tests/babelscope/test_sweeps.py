@@ -214,7 +214,7 @@ def test_a_choice_at_the_edge_of_its_grid_is_named():
 def test_study_and_steer_try_the_same_grid():
     assert Budget().strengths == STRENGTHS == inspect.signature(run_steer).parameters["strengths"].default
     assert inspect.signature(steering_study).parameters["strengths"].default == STRENGTHS
-    assert sweep_layers(8) == Budget().for_depth(8).layers == (0, 1, 2, 4)
+    assert sweep_layers(8) == Budget().for_model(8, 16_384).layers == (0, 1, 2, 4)
     assert sweep_layers(18) == (0, 2, 4, 9) and sweep_layers(1) == (0,)
 
 

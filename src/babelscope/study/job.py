@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from babelscope.corpus import Corpus
 from babelscope.models.plain import CausalModel
 from babelscope.steering.sweeps import ChatPrompts
-from babelscope.study.budget import Budget
+from babelscope.study.budget import PlannedBudget
 
 
 class StudyInputs(NamedTuple):
@@ -18,7 +18,7 @@ class StudyInputs(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     texts: dict[str, Corpus]
     """By split."""
-    budget: Budget
+    budget: PlannedBudget
     folder: Path
     seed: int
     progress: bool

@@ -87,11 +87,12 @@ def run_study(
                 check_labels(texts["train"])
             planned = planned_dtype(kept.plan) if resume else None
             opened, tokenizer = open_for_study(model, texts["valid"], device=device, dtype=dtype, planned=planned)
-            budget = budget.for_depth(layout_of(opened).n_layers)
+            layout = layout_of(opened)
+            planned_amounts = budget.for_model(layout.n_layers, layout.width("logits"))
             if chat is not None:
                 check_chat(opened, tokenizer, chat, texts)
         steering = steering and any(tag in known_languages() for tag in texts["train"])
-        job, pace = StudyInputs(opened, tokenizer, texts, budget, out, seed, progress, same_text, chat), None
+        job, pace = StudyInputs(opened, tokenizer, texts, planned_amounts, out, seed, progress, same_text, chat), None
         if minutes is not None and (begun := planned_budget(kept.plan) if resume else None) is not None:
             job = job._replace(budget=begun)
         elif minutes is not None:

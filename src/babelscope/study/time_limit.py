@@ -7,7 +7,7 @@ from typing import Any
 
 from babelscope.errors import MeasurementError
 from babelscope.runs import duration
-from babelscope.study.budget import FEWEST, FLAG, Budget
+from babelscope.study.budget import FEWEST, FLAG, PlannedBudget
 from babelscope.study.cost import Pace, stage_costs
 from babelscope.study.job import StudyInputs
 
@@ -28,7 +28,7 @@ SHARES = tuple(share / 100 for share in range(100, 9, -5))
 """Of what was asked for; the largest that fits is taken."""
 
 
-def cut_budget(budget: Budget, share: float) -> Budget:
+def cut_budget(budget: PlannedBudget, share: float) -> PlannedBudget:
     """A share of every amount, none below the smallest that still says something."""
     amounts = {name: getattr(budget, name) for name in SMALLEST}
     return replace(
@@ -37,7 +37,7 @@ def cut_budget(budget: Budget, share: float) -> Budget:
     )
 
 
-def fitting_budget(job: StudyInputs, pace: Pace, minutes: float, *, steering: bool) -> Budget:
+def fitting_budget(job: StudyInputs, pace: Pace, minutes: float, *, steering: bool) -> PlannedBudget:
     """The budget with the largest share of its amounts whose stages take no longer than some minutes.
 
     Opening the model and writing the page are not counted.
@@ -59,10 +59,10 @@ def fitting_budget(job: StudyInputs, pace: Pace, minutes: float, *, steering: bo
     )
 
 
-def planned_budget(plan: Mapping[str, Any] | None) -> Budget | None:
+def planned_budget(plan: Mapping[str, Any] | None) -> PlannedBudget | None:
     """The budget in the plan of an interrupted study, so that no pace is asked again; None where there is none."""
     amounts = None if plan is None else plan.get("budget")
-    if not isinstance(amounts, dict) or {*amounts} != {field.name for field in fields(Budget)}:
+    if not isinstance(amounts, dict) or {*amounts} != {field.name for field in fields(PlannedBudget)}:
         return None
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in amounts.items()
@@ -70,4 +70,4 @@ def planned_budget(plan: Mapping[str, Any] | None) -> Budget | None:
     # A damaged plan is no budget: what is timed anew then differs from it, which is refused in one line.
     whole = all(type(given[name]) is int for name in FEWEST)
     lists = all(isinstance(given[name], tuple) for name in ("layers", "strengths"))
-    return Budget(**given) if whole and lists else None
+    return PlannedBudget(**given) if whole and lists else None
