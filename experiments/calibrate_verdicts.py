@@ -32,7 +32,6 @@ from babelscope.ablation import ScoredText, set_parts
 from babelscope.controls import holm, more_successes_p
 from babelscope.corpus import Corpus, Document
 from babelscope.errors import SelectionError
-from babelscope.figures import PERPLEXITY_BAND
 from babelscope.files.writing import write_text
 from babelscope.languages import parse_languages
 from babelscope.neurons import ScriptControl, check_sets
@@ -44,6 +43,7 @@ from babelscope.report.results.study_results import NOTHING_MEASURED
 from babelscope.report.results.value_kinds import tagged
 from babelscope.runs import Run, run_experiment
 from babelscope.steering.sweeps.answer_scores import perplexity_interval
+from babelscope.steering.sweeps.fluent_choice import LEAST_RATIO, MOST_RATIO
 from babelscope.study.ablation_numbers import ablation_summary, part_numbers
 from babelscope.study.parts import control_results
 
@@ -294,7 +294,7 @@ def fluency_rows(config: Config) -> Iterator[dict[str, Any]]:
                 sides.append((torch.from_numpy(nats), torch.from_numpy(tokens)))
             low, high = perplexity_interval(*sides[0], *sides[1])
             covered += low <= ratio <= high
-            fluent += PERPLEXITY_BAND[0] <= low and high <= PERPLEXITY_BAND[1]
+            fluent += low >= LEAST_RATIO and high <= MOST_RATIO
         for name, count in (("answers count as fluent", fluent), ("the interval holds the ratio", covered)):
             share = count / config.simulations
             yield {

@@ -14,6 +14,11 @@ LINE_ABOVE = "\x1b[A"
 """What a bar below another one ends with."""
 
 
+def never() -> bool:
+    """Default of `stop`: work that nothing stops before its end."""
+    return False
+
+
 class LinesOnly:
     """The error stream by whole lines: a bar that goes back to the beginning of its line would fill a log file."""
 

@@ -255,7 +255,9 @@ def dose(layer: int, strength: float, success: float, ratio: float) -> DosePoint
 
 def test_dose_response_has_a_line_a_layer_in_order_of_strength() -> None:
     figure = dose_response_lines(
-        points=[dose(5, 1.0, 0.8, 1.4), dose(3, 0.5, 0.3, 1.1), dose(5, 0.5, 0.6, 1.2)], chosen=[(5, 1.0)]
+        band=(0.67, 1.5),
+        points=[dose(5, 1.0, 0.8, 1.4), dose(3, 0.5, 0.3, 1.1), dose(5, 0.5, 0.6, 1.2)],
+        chosen=[(5, 1.0)],
     )
     above = {trace.name: trace for trace in figure.data if trace.yaxis == "y"}
     below = {trace.name: trace for trace in figure.data if trace.yaxis == "y2"}
@@ -273,7 +275,7 @@ def test_dose_response_has_a_line_a_layer_in_order_of_strength() -> None:
 
 
 def test_lines_of_layers_differ_in_symbol_as_well_as_in_colour() -> None:
-    figure = dose_response_lines(points=[dose(layer, 1.0, 0.5, 1.0) for layer in range(6)])
+    figure = dose_response_lines(band=(0.5, 2.0), points=[dose(layer, 1.0, 0.5, 1.0) for layer in range(6)])
     lines = [trace for trace in figure.data if trace.yaxis == "y" and trace.name != "chosen"]
     assert len({trace.marker.symbol for trace in lines}) == len({trace.marker.color for trace in lines}) == 6
 

@@ -23,6 +23,7 @@ from babelscope.files.work_log import hash_of, piece_of_work
 from babelscope.languages import Language
 from babelscope.models import layout_of, origin_of
 from babelscope.models.modes import gradients_on
+from babelscope.progress import never
 from babelscope.subnetworks import (
     ContrastSteps,
     Delta,
@@ -126,7 +127,7 @@ def adapt(
     shift: LanguageShift | None = None,
     seed: int = 0,
     progress: bool = False,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
 ) -> Adaptation:
     """Train by one method, measure on every test language, and leave the model as it was.
 

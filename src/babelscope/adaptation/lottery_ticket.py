@@ -10,6 +10,7 @@ from babelscope.adaptation.material import Material
 from babelscope.axes import Bool, Tensor
 from babelscope.errors import SelectionError
 from babelscope.models import Layout
+from babelscope.progress import never
 from babelscope.subnetworks import ContrastSteps, Dense, LearningRate, Plan, Training, lottery_ticket_mask, train
 from babelscope.subnetworks.row_steering import RowSteering
 
@@ -83,7 +84,7 @@ def ticket_student(
     pairs: ContrastSteps | None = None,
     steering: RowSteering | None = None,
     progress: bool = False,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
 ) -> Dense:
     """The student of the last sparse phase, after all that comes before it.
 

@@ -20,7 +20,7 @@ from babelscope.files.work_log import hash_of, piece_of_work
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
-from babelscope.progress import progress_bar
+from babelscope.progress import never, progress_bar
 from babelscope.subnetworks import ffn_names
 
 FEWEST = 4
@@ -75,7 +75,7 @@ def transfer_matrix(
     tokens_per_step: int = 2048,
     max_length: int = 256,
     progress: bool = False,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
 ) -> TransferMatrix:
     """Adapt the model to each language in turn, with equal text and steps, and measure all; the model stays as it was.
 

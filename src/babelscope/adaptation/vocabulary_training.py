@@ -15,6 +15,7 @@ from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.modes import gradients_on
 from babelscope.models.plain import CausalModel
+from babelscope.progress import never
 from babelscope.subnetworks import (
     RATE,
     Bank,
@@ -68,7 +69,7 @@ def train_vocabulary(
     evaluate_every: int = 50,
     patience: int | None = None,
     progress: bool = False,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
     seed: int = 0,

@@ -23,6 +23,7 @@ from babelscope.files.state_folder import hash_json
 from babelscope.files.work_log import work_log
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.progress import never
 from babelscope.recording.pass_plan import PassPlan
 from babelscope.recording.pass_settings import PassSettings
 from babelscope.recording.tally import Tally
@@ -51,7 +52,7 @@ def observe_features(
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 20.0,
     progress: bool = False,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
 ) -> FeatureObservation:
     """Stream labelled text through a model and an autoencoder once, and add up what its features do, by language.
 

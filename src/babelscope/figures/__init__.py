@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from babelscope.figures.adaptation import FORGETTING_CAPTION, AdaptationRow, adaptation_figure, forgetting_lines
     from babelscope.figures.effect_figures import (
-        PERPLEXITY_BAND,
         STRENGTH_UNIT,
         DosePoint,
         dose_response_lines,
@@ -64,7 +63,6 @@ if TYPE_CHECKING:
 __all__ = [
     "edit_map",
     "FORGETTING_CAPTION",
-    "PERPLEXITY_BAND",
     "PRIMING_CAPTION",
     "SAME_ANSWERS_CAPTION",
     "SHARED_FACTS_CAPTION",

@@ -31,8 +31,6 @@ from babelscope.figures.style import (
 
 STRENGTH_UNIT = "multiple of the difference of means"
 """Unit of a strength where a run does not name its own."""
-PERPLEXITY_BAND = (0.67, 1.5)
-"""Perplexity of steered over native answers that still counts as fluent."""
 UNEVEN = 6.0
 """Largest over median own harm from which the harm axis is drawn as a signed square root."""
 
@@ -102,10 +100,15 @@ def harm_against_draws(
 
 
 def dose_response_lines(
-    *, points: Sequence[DosePoint], chosen: Sequence[tuple[int, Real]] = (), unit: str = STRENGTH_UNIT
+    *,
+    points: Sequence[DosePoint],
+    band: tuple[float, float],
+    chosen: Sequence[tuple[int, Real]] = (),
+    unit: str = STRENGTH_UNIT,
 ) -> go.Figure:
     """Success and perplexity ratio against strength, a line per layer; `chosen` (layer, strength) pairs are ringed.
 
+    band: perplexity ratios between which answers count as fluent, drawn behind the lower lines.
     unit: of the strength; one longer than fifty letters is left to the caption.
     """
     figure = go.Figure(make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.6, 0.4]))
@@ -129,9 +132,9 @@ def dose_response_lines(
             row=row,
             col=1,
         )
-    low, high = PERPLEXITY_BAND
-    band = {"xref": "x2 domain", "yref": "y2", "x0": 0, "x1": 1, "y0": low, "y1": high}
-    figure.add_shape(type="rect", **band, fillcolor=GREEN, opacity=0.16, line={"width": 0}, layer="below")
+    low, high = band
+    fluent = {"xref": "x2 domain", "yref": "y2", "x0": 0, "x1": 1, "y0": low, "y1": high}
+    figure.add_shape(type="rect", **fluent, fillcolor=GREEN, opacity=0.16, line={"width": 0}, layer="below")
     strength_title = f"strength ({unit})" if len(unit) <= 50 else "strength (unit in the caption)"
     figure.update_xaxes(title={"text": html.escape(strength_title)}, row=2, col=1)
     figure.update_yaxes(title={"text": "success (%)"}, range=[-3, 103], row=1, col=1)

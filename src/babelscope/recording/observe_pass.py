@@ -11,6 +11,7 @@ from babelscope.corpus import Texts, as_corpus, pad_of
 from babelscope.models import layout_of
 from babelscope.models.device_placement import follows_batch
 from babelscope.models.plain import CausalModel
+from babelscope.progress import never
 from babelscope.recording.pass_plan import PassPlan
 from babelscope.recording.pass_settings import PassSettings, parse_sites
 from babelscope.recording.site_sums import PassSums
@@ -36,7 +37,7 @@ def observe(
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 20.0,
     progress: bool = False,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
 ) -> Observation:
     """Stream labelled text through a model once and add up what its units do, by language.
 

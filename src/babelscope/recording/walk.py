@@ -19,7 +19,7 @@ from babelscope.models import Layout
 from babelscope.models.attention import AttentionInputs, attention_by
 from babelscope.models.device_placement import check_has_numbers
 from babelscope.models.measuring import measured, run_pass
-from babelscope.progress import progress_bar
+from babelscope.progress import never, progress_bar
 from babelscope.recording.watchers import (
     AttentionWatcher,
     OutputWatcher,
@@ -73,7 +73,7 @@ def walk(
     state: StateFolder | None = None,
     checkpoint_seconds: float = 20.0,
     progress: Progress | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
     passes: OpenPasses | None = None,
 ) -> None:
     """Read text once, in eval mode, each document as if it were alone, and let every watcher add up what it measures.

@@ -5,17 +5,15 @@ from itertools import combinations
 
 import numpy as np
 
-from babelscope.figures import PERPLEXITY_BAND, Real
+from babelscope.figures import Real
 from babelscope.report.claim_form import LEVEL, Claim, holds_and_fails, middle, percent_range, to_array
 from babelscope.report.harm_claims import exclusive_claim, own_language_claim, random_sets_claim
 from babelscope.report.results import Results
 from babelscope.report.results.selection_record import ScriptRetention
 from babelscope.report.results.value_kinds import BoundedEstimate
 from babelscope.report.wording import known, percent, plain, span, span_over
-from babelscope.steering.sweeps.fluent_choice import LEAST_DISTINCT
+from babelscope.steering.sweeps.fluent_choice import LEAST_DISTINCT, LEAST_RATIO, MOST_RATIO
 
-DISTINCT_FLOOR = LEAST_DISTINCT
-"""Least share of distinct 4-grams, steered over native, that counts as fluent."""
 NAMED_PAIRS = 3
 """Pairs of languages that a line names."""
 CEILING_SHARE = 0.5
@@ -76,10 +74,10 @@ def is_fluent(results: Results, tag: str) -> bool | None:
     distinct = results.measured(results.steered.distinct4_ratio).get(tag)
     if interval is None or distinct is None or not all(map(known, interval)):
         return None
-    (low, high), (least, most) = interval, PERPLEXITY_BAND
-    if distinct < DISTINCT_FLOOR or high < least or low > most:
+    low, high = interval
+    if distinct < LEAST_DISTINCT or high < LEAST_RATIO or low > MOST_RATIO:
         return False
-    return True if least <= low and high <= most else None
+    return True if low >= LEAST_RATIO and high <= MOST_RATIO else None
 
 
 def _stable(results: Results) -> Claim:
@@ -155,11 +153,10 @@ def _fluent(results: Results) -> Claim:
     untested = [tag for tag, yes in fluent.items() if yes is None]
     if untested:
         mean += f"; no test by so few answers, or without an interval, in {', '.join(untested)}"
-    low, high = PERPLEXITY_BAND
     return Claim(
         title="Steered answers stay as fluent as native ones",
-        control=f"{native_answers(results)}; counts where the interval of perplexity lies within {low}–{high} × theirs "
-        f"and distinct 4-grams are at least {DISTINCT_FLOOR} × theirs",
+        control=f"{native_answers(results)}; counts where the interval of perplexity lies within "
+        f"{LEAST_RATIO}–{MOST_RATIO} × theirs and distinct 4-grams are at least {LEAST_DISTINCT} × theirs",
         result=mean,
         **holds_and_fails(fluent),
     )

@@ -27,7 +27,10 @@ from babelscope.report.results import Results
 from babelscope.report.results.steering_record import SourcesByTargets, SteeredStream
 from babelscope.report.selection_sections import matrix_table
 from babelscope.report.wording import counted, known, names, percent, plain, span
+from babelscope.steering.sweeps.fluent_choice import LEAST_RATIO, MOST_RATIO
 
+FLUENT = (LEAST_RATIO, MOST_RATIO)
+"""Perplexity of steered over native answers that still counts as fluent."""
 COMPARISONS = {
     "native": "Native text",
     "unsteered": "Unsteered",
@@ -83,7 +86,7 @@ def dose_section(results: Results, run: str) -> Section:
     head = ("Layer", "Strength", "Success", "Interval", "Perplexity ×", "Distinct-4 ×", "n")
     plots = [
         Plot(
-            dose_response_lines(points=points, chosen=chosen, unit=_strength_unit(results)),
+            dose_response_lines(points=points, band=FLUENT, chosen=chosen, unit=_strength_unit(results)),
             "Success and perplexity ratio by strength, a line per layer",
             [{**point._asdict(), "answers": row.n} for point, row in zip(points, rows, strict=True)],
         )

@@ -15,7 +15,7 @@ from babelscope.errors import MeasurementError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.files.state_folder import RunState, StateFolder, restore
 from babelscope.models import Layout
-from babelscope.progress import progress_bar
+from babelscope.progress import never, progress_bar
 from babelscope.runs import duration, peak_mib
 from babelscope.subnetworks.flow import check_flow
 from babelscope.subnetworks.loss import rows_loss
@@ -105,7 +105,7 @@ class Training:
         return len(self.history)
 
     def run(
-        self, *, progress: bool = False, stop: Callable[[], bool] = lambda: False, checkpoint_seconds: float = 30.0
+        self, *, progress: bool = False, stop: Callable[[], bool] = never, checkpoint_seconds: float = 30.0
     ) -> None:
         """Train inside the student's context; with held-out text the best values are in place at the end."""
         self.resume()

@@ -19,6 +19,7 @@ from babelscope.files.state_folder import state_folder
 from babelscope.models import layout_of, measured, origin_of
 from babelscope.models.modes import gradients_on
 from babelscope.models.plain import CausalModel
+from babelscope.progress import never
 from babelscope.subnetworks.bank import Bank
 from babelscope.subnetworks.delta import Delta
 from babelscope.subnetworks.flow import check_reachable, check_untouched
@@ -71,7 +72,7 @@ def train_subnetwork(
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
     progress: bool = False,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
     seed: int = 0,
 ) -> Delta:
     """Train the gate and up rows and down columns of one language's neurons; the model is afterwards as before.
@@ -198,7 +199,7 @@ def train(
     run: Training,
     *,
     progress: bool = False,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
     checkpoint_seconds: float = 30.0,
     at_end: Callable[[], None] = lambda: None,
 ) -> None:
