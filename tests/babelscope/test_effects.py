@@ -146,6 +146,25 @@ def recipe_for(model, tokenizer, strength=4.0):
 PROMPTS = [Prompt(str(i), Language("en"), text) for i, text in enumerate(["the cat sat", "rain at 5", "we walk"])]
 
 
+def test_a_score_says_how_far_its_answers_are(monkeypatch, capsys):
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    monkeypatch.setattr("babelscope.progress.SECONDS", 0.0)
+    settings = {"target": "fi", "native_prompts": PROMPTS[:2], "identifier": by_mark, "resamples": 20}
+    for progress in (False, True):
+        evaluate_steering(
+            model,
+            tokenizer,
+            recipe_for(model, tokenizer),
+            PROMPTS,
+            decoding=Decoding(new_tokens=4, temperature=0.0, batch_size=2),
+            progress=progress,
+            **settings,
+        )
+        lines = [line.split(",")[0] for line in capsys.readouterr().err.splitlines()]
+        last = ["steered answers: answer 3 of 3", "unsteered answers: answer 3 of 3", "native answers: answer 2 of 2"]
+        assert [line for line in last if line in lines] == (last if progress else [])
+
+
 def test_one_score_has_every_axis_and_reads_the_unsteered_model():
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     decoding = Decoding(new_tokens=24, temperature=0.0)

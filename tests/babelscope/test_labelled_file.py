@@ -106,6 +106,8 @@ WRONG = [
     ([{"language": 3, "text": "x"}], CorpusError, "language is int; expected a tag"),
     ([{"language": "klingonese", "text": "x"}], LanguageError, "line 1: .*klingonese"),
     ([{"language": "en", "content": "x"}], CorpusError, "line 1: no text in the fields 'language', 'content'"),
+    ([{"language": "en", "id": "a", "content": "x"}], CorpusError, "rename the field 'content' to text"),
+    ([{"language": "en", "title": "t", "content": "x"}], CorpusError, "with prompt and answer; correct it"),
     ([{"language": "en", "text": "  "}], CorpusError, "all rows of en are blank"),
     ([], CorpusError, "holds no row"),
     (["a text"], CorpusError, "a str came"),

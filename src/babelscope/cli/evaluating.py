@@ -259,6 +259,7 @@ def run_steering_score(
         decoding=decoding,
         resamples=resamples,
         seed=seed,
+        progress=True,
     )
     result = {
         **described(evaluation),
@@ -270,7 +271,14 @@ def run_steering_score(
     }
     if texts is not None:
         effects = language_effects(
-            language_model, tokenizer, loaded, texts, max_length=max_length, resamples=resamples, seed=seed
+            language_model,
+            tokenizer,
+            loaded,
+            texts,
+            max_length=max_length,
+            resamples=resamples,
+            seed=seed,
+            progress=True,
         )
         result["other_languages"] = {tag: tidy(effect) for tag, effect in effects.items()}
     rows = "".join(f"{json.dumps(nan_as_null(row), ensure_ascii=False)}\n" for row in evaluation.rows())

@@ -71,7 +71,7 @@ def answers_of(
     log.info("%s: %s", name, number_of(len(prompts), "prompt"))
     requests = [(set_prompt(p.id, p.language, p, chat, system), p.language) for p in prompts]
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)
-    answers = generate_answers(language_model, tokenizer, requests, decoding=decoding)
+    answers = generate_answers(language_model, tokenizer, requests, decoding=decoding, progress=name)
     texts = [
         SetAnswer(p.set, p.id, p.language, answer.text, p.task) for p, answer in zip(prompts, answers, strict=True)
     ]

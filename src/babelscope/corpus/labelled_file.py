@@ -86,7 +86,10 @@ def _row_text(row: Mapping[str, Any], number: int, where: str, conversation: Cou
         return as_conversation(row, number, where, conversation)
     document = row_document(row, number)
     if document is None:
-        advice = "say --conversation (whose words count)" if "messages" in row else "correct it"
+        texts = [name for name, value in row.items() if isinstance(value, str) and name not in (*COLUMNS, "id")]
+        advice = "correct it" if len(texts) != 1 else f"rename the field {texts[0]!r} to text"
+        if "messages" in row:
+            advice = "say --conversation (whose words count)"
         raise CorpusError(
             f"{where}: no text in the fields {', '.join(map(repr, row))}; expected {FORM}, or with prompt and answer; "
             f"{advice}"

@@ -38,7 +38,7 @@ from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
 from babelscope.steering.sweeps.decoding import Decoding
 from babelscope.steering.sweeps.side_effects import kept_in_answers
-from babelscope.steering.sweeps.steered_answers import Answer, generate_answers
+from babelscope.steering.sweeps.steered_answers import Answer, Steerer, generate_answers
 from babelscope.steering.sweeps.steering_prompts import Prompt
 
 
@@ -152,6 +152,7 @@ def evaluate_steering(
     decoding: Decoding | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    progress: bool = False,
 ) -> SteeringEvaluation:
     """Answer prompts with and without a recipe, and score the answers on every axis by the unsteered model.
 
@@ -164,10 +165,14 @@ def evaluate_steering(
     tag, identify, decoding = Language.parse(target), open_identifier(identifier), decoding or Decoding()
     check_evaluation(identify, tag, prompts, references)
     recipe.check(model)
-    requests = [(prompt, tag) for prompt in prompts]
-    answers = generate_answers(model, tokenizer, requests, lambda *_: list(recipe), decoding=decoding)
-    plain = generate_answers(model, tokenizer, requests, decoding=decoding)
-    native = generate_answers(model, tokenizer, [(p, tag) for p in native_prompts], decoding=decoding)
+
+    def answered(name: str, asked: Sequence[Prompt], steerer: Steerer | None = None) -> list[Answer]:
+        requests = [(prompt, tag) for prompt in asked]
+        shown = f"{name} answers" if progress else ""
+        return generate_answers(model, tokenizer, requests, steerer, decoding=decoding, progress=shown)
+
+    answers = answered("steered", prompts, lambda *_: list(recipe))
+    plain, native = answered("unsteered", prompts), answered("native", native_prompts)
     texts = [answer.text for answer in answers]
     draw_settings: dict[str, Any] = {"resamples": resamples, "seed": seed}
     language, unsteered = (

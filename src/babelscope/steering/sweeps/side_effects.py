@@ -18,6 +18,7 @@ from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.measuring import run_pass
 from babelscope.models.plain import CausalModel
+from babelscope.progress import with_progress
 from babelscope.steering import steer
 from babelscope.steering.sweeps.steered_answers import Answer
 from babelscope.steering.sweeps.steering_prompts import Prompt, left_pad
@@ -62,6 +63,7 @@ def language_effects(
     max_tokens: int | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    progress: bool = False,
 ) -> dict[Language, LanguageEffect]:
     """Loss on held-out text of every language given, without and with the recipe on all of it (`acting_on_text`).
 
@@ -73,7 +75,8 @@ def language_effects(
     if any(operation.gate.rows is not None for operation in operations):
         raise MeasurementError("an operation is gated to rows; expected one for any text; take the gate off")
     effects = {}
-    for held_out in HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens):
+    prepared = HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens)
+    for held_out in with_progress(prepared, unit="language", desc="loss on text", shown=progress):
         off = document_losses(model, held_out)
         with steer(model, operations, tokenizer=tokenizer):
             on = document_losses(model, held_out)

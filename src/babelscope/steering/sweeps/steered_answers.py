@@ -24,6 +24,7 @@ from babelscope.languages import Language
 from babelscope.models import batch_positions, layout_of, measured
 from babelscope.models.plain import CausalModel
 from babelscope.models.seeding import seeded
+from babelscope.progress import progress_bar
 from babelscope.sites import Site
 from babelscope.steering import Receipt, steer
 from babelscope.steering.sweeps.decoding import Decoding
@@ -58,8 +59,11 @@ def generate_answers(
     steerer: Steerer | None = None,
     *,
     decoding: Decoding,
+    progress: str = "",
 ) -> list[Answer]:
     """One answer to each (prompt, target), steered row by row; the global random state is left as it was.
+
+    progress: what a bar calls the answers; without it none is shown.
 
     Prompts with messages are rendered by the model's chat template, before anything is generated, and answers to them
     end where the model ends its turn. The model answers in eval mode, and draws by `decoding` alone: see
@@ -79,13 +83,15 @@ def generate_answers(
     ends = ending_ids(model, tokenizer) if chats else ()
     order = sorted(range(len(requests)), key=lambda index: (len(requests[index][0].text), index))
     answers: list[Answer | None] = [None] * len(requests)
-    with seeded(decoding.seed):
+    bar = progress_bar(total=len(requests), unit="answer", desc=progress, shown=bool(progress))
+    with seeded(decoding.seed), bar:
         for chosen in _batches(model, encoded, order, decoding.batch_size):
             batch = [requests[index] for index in chosen]
             rows = [encoded[index] for index in chosen]
             answered = answer_batch(model, tokenizer, batch, rows, steerer, decoding, ends)
             for index, answer in zip(chosen, answered, strict=True):
                 answers[index] = answer
+            bar.update(len(chosen))
     return [answer for answer in answers if answer is not None]
 
 
