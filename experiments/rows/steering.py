@@ -17,6 +17,7 @@ from babelscope import (
     ablate_languages,
     document_means,
     incline,
+    join_pairs,
     lda_direction,
     load_corpus,
     mean_direction,
@@ -24,9 +25,11 @@ from babelscope import (
     open_model,
     steer,
 )
+from babelscope.corpus import Texts
 from babelscope.reference import MODEL
 from babelscope.steering.directions import DocumentMeans, language_basis
 from babelscope.steering.sweeps.effect_curve import COPIED_TEXT, SideEffectPoint, side_effect_curve
+from rows.mapped_tasks import task_headline
 from rows.plain import largest, opened, streams
 from rows.result import Headline, Inputs, RowResult, Verdict, Witness
 from rows.thought import without_subspace
@@ -50,7 +53,7 @@ def means_by_hand(lines: dict[str, list[str]]) -> dict[str, np.ndarray]:
     return {tag: torch.stack(part).numpy() for tag, part in rows.items()}
 
 
-def read_means(lines: dict[str, list[str]]) -> DocumentMeans:
+def read_means(lines: Texts) -> DocumentMeans:
     model, tokenizer = open_model("reference", device="cpu")
     site = Site(LAYER, "resid_out")
     return document_means(model, tokenizer, lines, [site])[site]
@@ -98,7 +101,7 @@ def measure_itlc(inputs: Inputs) -> RowResult:
 
 
 def measure_incline(inputs: Inputs) -> RowResult:
-    """Least squares by numpy; a planted map is found; the steered stream equals a hook's."""
+    """Least squares by numpy, of pairs as they are and joined; the steered stream equals a hook's; XCOPA on Gemma."""
     lines = texts()
     by_hand = means_by_hand(lines)
     map_by_hand = np.linalg.lstsq(by_hand["fi"], by_hand["en"], rcond=None)[0]
@@ -109,6 +112,18 @@ def measure_incline(inputs: Inputs) -> RowResult:
     assert matrix is not None
     x = by_hand["fi"]
     scale = float(np.abs(x @ map_by_hand).max())
+    joined_by_hand = {
+        "fi": [
+            f"{fi} {en}" if place % 2 else fi
+            for place, (fi, en) in enumerate(zip(lines["fi"], lines["en"], strict=True))
+        ],
+        "en": [f"{en} {en}" if place % 2 else en for place, en in enumerate(lines["en"])],
+    }
+    joined = read_means(join_pairs({"fi": lines["fi"], "en": lines["en"]}, source="fi", target="en"))
+    sides = means_by_hand(joined_by_hand)
+    image_by_hand = x @ np.linalg.lstsq(sides["fi"], sides["en"], rcond=None)[0]
+    joined_matrix = next(iter(incline({joined.site: joined}, target="en", source="fi", stream_form="whole"))).matrix
+    assert joined_matrix is not None
     ids = torch.tensor([tokenizer(lines["fi"][0])["input_ids"]])
     with torch.no_grad(), steer(model, recipe):
         steered = model(input_ids=ids).logits[0, -1]
@@ -120,16 +135,19 @@ def measure_incline(inputs: Inputs) -> RowResult:
                 bar=1e-3,
             ),
             Witness(
+                what="the same by the map of pairs joined in two languages, relative",
+                difference=largest(x @ joined_matrix.double().numpy(), image_by_hand)
+                / float(np.abs(image_by_hand).max()),
+                bar=1e-3,
+            ),
+            Witness(
                 what="logits of the last prompt token against hooks in plain transformers",
                 difference=largest(steered, hooked(ids, matrix)),
                 bar=1e-3,
             ),
         ],
-        headlines=[],
-        absent=[
-            "the paper's accuracy on tasks: no model here solves them",
-            "sentences joined in two languages, which its training data mixes in",
-        ],
+        headlines=[task_headline(inputs)] if inputs.gemma and inputs.corpora else [],
+        absent=[] if inputs.gemma and inputs.corpora else ["accuracy on a task: not measured without Gemma"],
     )
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from babelscope.corpus import (
         Document,
         Message,
+        join_pairs,
         load_corpus,
         mix_languages,
         render_chat,
@@ -130,6 +131,7 @@ __all__ = [
     "Origin",
     "Document",
     "load_corpus",
+    "join_pairs",
     "mix_languages",
     "tokenize_prompt",
     "Message",

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from babelscope import mix_languages
+from babelscope import join_pairs, mix_languages
 from babelscope.corpus import Document, as_corpus
 from babelscope.corpus.mixed import cut_line
 from babelscope.errors import CorpusError
@@ -114,3 +114,17 @@ def test_a_blank_line_is_left_out_in_all_languages_and_bad_text_is_refused():
         mix_languages(texts, lines=0)
     with pytest.raises(CorpusError, match="prompts with answers came"):
         mix_languages({tag: [Document("1", "a", prompt="b")] for tag in ("en", "fi")})
+
+
+def test_every_second_pair_is_joined_with_its_target():
+    texts = {"fi": ["yksi", "kaksi", " ", "kolme", "neljä"], "en": ["one", "two ", "blank", "three", "four"]}
+    joined = join_pairs(texts, source="fi", target="en")
+    assert [*joined] == ["fi", "en"] and joined.parallel
+    assert [document.text for document in joined["fi"]] == ["yksi", "kaksi two", "kolme", "neljä four"]
+    assert [document.text for document in joined["en"]] == ["one", "two two", "three", "four four"]
+    assert [document.id for document in joined["en"]] == ["0", "1", "3", "4"]
+    assert [document.text for document in join_pairs(texts, source="en", target="fi")["en"]][1] == "two kaksi"
+    with pytest.raises(CorpusError, match="de"):
+        join_pairs(texts, source="de", target="en")
+    with pytest.raises(CorpusError, match="not parallel"):
+        join_pairs(as_corpus(texts), source="fi", target="en")

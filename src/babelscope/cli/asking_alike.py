@@ -11,7 +11,7 @@ from babelscope.cli.argument_kinds import ByFunction, SavedAs, alone, checkpoint
 from babelscope.cli.arguments import Device, Dtype, File, LanguageTag, Model, Out, Result
 from babelscope.cli.finished_calls import kept_result
 from babelscope.cli.flag_conditions import UsedWith
-from babelscope.cli.quantities import Count, CountOrNone, Draws, NewTokens, Seed, SteeringStrength
+from babelscope.cli.quantities import Count, CountOrNone, Draws, NewTokens, Seed, SteeringStrength, Temperature
 from babelscope.cli.telling import Told
 from babelscope.errors import CorpusError
 from babelscope.files.folder_kinds import format_of
@@ -52,6 +52,8 @@ def run_consistency(
     steer: Annotated[Path | None, SavedAs(("Direction", "SteeringRecipe"))] = None,
     strength: Annotated[SteeringStrength, DIRECTION] = 1.0,
     unit: Annotated[Literal["raw", "unit", "relative"], DIRECTION] = "raw",
+    drawn: CountOrNone = 0,
+    temperature: Annotated[Temperature, UsedWith("with --drawn", lambda call: call["drawn"] > 0)] = 0.7,
     new_tokens: NewTokens = 256,
     batch_size: Count = 32,
     draws: Draws = 999,
@@ -79,6 +81,9 @@ def run_consistency(
         steer: also answer under a Direction, or a SteeringRecipe (such as neurons off), beside random steering.
         strength: of a Direction, in its unit; a recipe carries its own.
         unit: of that strength: raw, unit or relative.
+        drawn: also draw so many answers to each question in --against and put them to the vote, which is the control of
+            the vote of as many languages; 0 draws none.
+        temperature: of the drawn answers.
         new_tokens: of each answer at most; what was cut off is no answer, unless --no-chat.
         batch_size: questions that are answered together.
         draws: shuffles and random signs behind p-values.
@@ -107,6 +112,8 @@ def run_consistency(
         system=system or None,
         think_in=think_in,
         prefixes=PREFIXES if prefixes is None else {**PREFIXES, **read_prefixes(prefixes)},
+        drawn=drawn,
+        temperature=temperature,
         new_tokens=new_tokens,
         batch_size=batch_size,
         draws=draws,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     )
     from babelscope.corpus.file_lines import COMPRESSED, raw_lines, text_lines
     from babelscope.corpus.messages import Conversation, Counted, Message, Messages, as_messages, asked, check_counted
-    from babelscope.corpus.mixed import MixUnit, mix_languages
+    from babelscope.corpus.mixed import MixUnit, join_pairs, mix_languages
     from babelscope.corpus.reading import has_splits, load_corpus, load_splits
     from babelscope.corpus.splits import SPLITS, WHOLE, check_apart, check_unseen, deal_out, split_documents
     from babelscope.corpus.text_files import check_plain
@@ -101,6 +101,7 @@ __all__ = [
     "load_corpus",
     "load_splits",
     "make_batch",
+    "join_pairs",
     "mix_languages",
     "numbered",
     "pad_of",

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from babelscope.probes.thought.answer_table import AnswerTable, Vote, majority_answers, vote_of_languages
+    from babelscope.probes.thought.answer_table import (
+        AnswerTable,
+        SelfConsistency,
+        Vote,
+        majority_answers,
+        self_consistency,
+        vote_of_languages,
+    )
     from babelscope.probes.thought.extracted_answers import last_number
     from babelscope.probes.thought.forced_thought import PREFIXES, ThoughtCondition, read_prefixes
     from babelscope.probes.thought.language_of_steps import StepShare, step_languages, step_shares, written_steps
@@ -23,6 +30,7 @@ __all__ = [
     "ThoughtCondition",
     "QuestionTable",
     "ReadAnswer",
+    "SelfConsistency",
     "StepShare",
     "ThoughtPlan",
     "ThoughtReport",
@@ -32,6 +40,7 @@ __all__ = [
     "measure_thought",
     "read_prefixes",
     "read_questions",
+    "self_consistency",
     "step_languages",
     "step_shares",
     "vote_of_languages",

@@ -46,6 +46,24 @@ class Vote(NamedTuple):
     """Right in one language or more: what no choice can pass."""
 
 
+class SelfConsistency(NamedTuple):
+    """Several answers drawn in one language and put to the vote, beside the vote of as many languages or of others."""
+
+    language: Language
+    drawn: int
+    """Answers to each question."""
+    right: float
+    """Share that is right by their vote."""
+    single: float
+    """Share of the drawn answers that are right."""
+    gain: float
+    """The vote of languages less this one, over questions."""
+    low: float
+    high: float
+    p: float
+    """Two-sided, by random signs of the questions' differences."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AnswerTable:
     """What was answered to each question in each language; None where no answer could be read off."""
@@ -113,12 +131,66 @@ def majority_answers(table: AnswerTable, *, first: str) -> list[str | None]:
     earliest language of the table.
     """
     order = sorted(range(len(table.languages)), key=lambda row: (row != table.index(first), row))
+    return most_given([table.answers[row] for row in order])
+
+
+def most_given(answers: Sequence[Sequence[str | None]]) -> list[str | None]:
+    """The most frequent answer of the rows to each question, of equal counts that of the earliest; None of none."""
     votes: list[str | None] = []
-    for column in zip(*(table.answers[row] for row in order), strict=True):
+    for column in zip(*answers, strict=True):
         counts = Counter(answer for answer in column if answer is not None)
         # `most_common` keeps the order of first occurrence among equals.
         votes.append(counts.most_common(1)[0][0] if counts else None)
     return votes
+
+
+def self_consistency(
+    table: AnswerTable, drawn: Sequence[Sequence[str | None]], *, against: str, draws: int = 999, seed: int = 0
+) -> SelfConsistency:
+    """Answers drawn to each question in `against`, put to the vote: what a vote of as many languages has to beat.
+
+    drawn: by draw and question. A vote of languages is right more often than one answer even where every answer is a
+    guess of the same kind; that of several answers in one language is its control.
+    Source: Wang et al. 2022, arXiv:2203.11171.
+    """
+    tag, rng = table.languages[table.index(against)], np.random.default_rng(seed)
+    alone, together = (
+        np.array([a == b for a, b in zip(votes, table.gold, strict=True)], float)
+        for votes in (most_given(drawn), majority_answers(table, first=tag))
+    )
+    right = [a == b for row in drawn for a, b in zip(row, table.gold, strict=True)]
+    gains = together - alone
+    low, high = mean_interval(gains, RESAMPLES, rng)
+    return SelfConsistency(
+        tag,
+        len(drawn),
+        float(alone.mean()),
+        float(np.mean(right)),
+        float(gains.mean()),
+        low,
+        high,
+        sign_flip_p(gains, draws, rng),
+    )
+
+
+def self_consistency_row(found: SelfConsistency, questions: int, draws: int, seed: int) -> SiteEvidence:
+    """The vote of languages less that of several answers in one."""
+    return SiteEvidence(
+        claim="right by a vote of all languages less that of answers drawn in one",
+        language="",
+        control="no difference",
+        against=found.language,
+        n=questions,
+        estimate=found.gain,
+        low=found.low,
+        high=found.high,
+        p=found.p,
+        null=0.0,
+        draws=draws,
+        seed=seed,
+        note=f"{found.drawn} answers drawn to each question: right by their vote {found.right:.3f}, each alone "
+        f"{found.single:.3f}",
+    )
 
 
 def vote_of_languages(table: AnswerTable, *, against: str, draws: int = 999, seed: int = 0) -> Vote:

@@ -1,8 +1,9 @@
 """The same questions in several languages: all that is measured, as evidence, answers and figures in a folder."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,14 @@ from babelscope.files.writing import new_folder, write_text
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
 from babelscope.probes.probe_evidence import SiteEvidence
-from babelscope.probes.thought.answer_table import AnswerTable, answer_rows, vote_of_languages
+from babelscope.probes.thought.answer_table import (
+    AnswerTable,
+    SelfConsistency,
+    answer_rows,
+    self_consistency,
+    self_consistency_row,
+    vote_of_languages,
+)
 from babelscope.probes.thought.forced_thought import (
     PLAIN,
     PREFIXES,
@@ -60,6 +68,10 @@ class ThoughtPlan:
     """Languages that answers are begun in, one after the other: tags, or "own" for the question's."""
     prefixes: Mapping[str, str] = field(default_factory=lambda: PREFIXES)
     """First words of answers by language."""
+    drawn: int = 0
+    """Answers that are also drawn to each question in `against`, and put to the vote; 0 draws none."""
+    temperature: float = 0.7
+    """Of the drawn answers."""
     new_tokens: int = 256
     """Of each answer at most."""
     draws: int = 999
@@ -74,10 +86,15 @@ class ThoughtPlan:
                 f"questions in {', '.join(table.languages)} came; expected {self.against} among them; add it, or name "
                 "another language to compare with"
             )
-        if table.kind == "choice" and (self.think_in or steered):
+        if table.kind == "choice" and (self.think_in or steered or self.drawn):
             raise MeasurementError(
-                "questions with options came, with a language to think in or steering; expected questions that are "
-                "answered in writing: options are scored, nothing is written; leave one of them out"
+                "questions with options came, with a language to think in, steering or drawn answers; expected "
+                "questions that are answered in writing: options are scored, nothing is written; leave one of them out"
+            )
+        if self.drawn < 0 or (self.drawn and not 0 < self.temperature < math.inf):
+            raise MeasurementError(
+                f"{self.drawn} drawn answers at temperature {self.temperature:g} came; expected 0 or more of them, and "
+                "a temperature above 0, at which answers differ; correct it"
             )
         self.begun(table)
 
@@ -95,6 +112,8 @@ class ThoughtReport:
     conditions: tuple[ThoughtCondition, ...]
     """The first is the model as it is."""
     answers: tuple[ReadAnswer, ...]
+    drawn: tuple[tuple[ReadAnswer, ...], ...] = ()
+    """By draw: answers drawn in the language that others are compared with, in the order of the questions."""
     orders: Mapping[tuple[Language, str], tuple[str, ...]] = field(default_factory=dict)
     """Of choices: the options, the likeliest first."""
     overridden: Mapping[str, Any] = field(default_factory=dict)
@@ -136,6 +155,14 @@ class ThoughtReport:
             orders=orders,
         )
 
+    @cached_property
+    def self_consistency(self) -> SelfConsistency | None:
+        """The drawn answers' vote beside that of the languages; None where none were drawn."""
+        if not self.drawn:
+            return None
+        rows, plan = [[answer.answer for answer in row] for row in self.drawn], self.plan
+        return self_consistency(self.answer_table(), rows, against=self.against, draws=plan.draws, seed=plan.seed)
+
     def shares(self, condition: str = PLAIN) -> dict[Language, list[StepShare]]:
         """Languages of the steps of one condition's answers, by language of the question that can be judged."""
         if self.table.kind == "choice":
@@ -163,6 +190,8 @@ class ThoughtReport:
         """Every row of evidence."""
         plan = self.plan
         yield from self.answer_evidence
+        if (votes := self.self_consistency) is not None:
+            yield self_consistency_row(votes, len(self.table.ids), plan.draws, plan.seed)
         for condition in self.conditions:
             name = "" if condition.name == PLAIN else condition.name
             yield from step_rows(self.shares(condition.name), condition=name)
@@ -193,6 +222,7 @@ class ThoughtReport:
             "right_given_wrong": {tag: pair.right_given_wrong for tag, pair in beside.items()},
             "mean_agreement": float(np.mean([pair.agreement for pair in pairs])),
             "vote": {**vote._asdict(), "right": vote.right / vote.questions},
+            "self_consistency": None if self.self_consistency is None else self.self_consistency._asdict(),
             "tokens": {tag: float(np.mean([a.tokens for a in plain[tag]])) for tag in tags} if written else {},
             "cut": {tag: float(np.mean([not a.ended for a in plain[tag]])) for tag in tags}
             if written and plan.chat else {},
@@ -211,7 +241,8 @@ class ThoughtReport:
         agreement = np.eye(len(tags))
         for pair in table.consistencies(draws=1, seed=0):
             agreement[tags.index(pair.first), tags.index(pair.second)] = pair.agreement
-        lines = [json.dumps({**answer._asdict(), "right": answer.right}, ensure_ascii=False) for answer in self.answers]
+        answers = [*self.answers, *sum(self.drawn, ())]
+        lines = [json.dumps({**answer._asdict(), "right": answer.right}, ensure_ascii=False) for answer in answers]
         with new_folder(out) as folder:
             write_evidence(self.rows(), folder / "results.jsonl")
             write_text(folder / "answers.jsonl", "".join(f"{line}\n" for line in lines))
@@ -239,7 +270,8 @@ def measure_thought(
     Questions for a number are answered in writing, by the likeliest token each time, and the last number counts
     (`last_number`) of an answer that was not cut off; of options the likeliest counts (`rank_options`). The plan's
     `think_in` begins answers in a language, a recipe steers them, each beside its control: another language's
-    beginning, or random operations of the same size.
+    beginning, or random operations of the same size. The plan's `drawn` answers in one language are the control of the
+    vote of languages.
     Raises LanguageError and MeasurementError where the questions do not allow what the plan asks for, ChatError for a
     model without a chat template, SteeringError for a recipe of another model.
     """
@@ -262,10 +294,22 @@ def measure_thought(
         conditions += steering_conditions(model, tokenizer, recipe, texts, seed=plan.seed)
     decoding = Decoding(new_tokens=plan.new_tokens, temperature=0.0, seed=plan.seed, batch_size=plan.batch_size)
     answers = write_answers(model, tokenizer, table, conditions, decoding=decoding, **words)
+    drawn = [
+        write_answers(
+            model,
+            tokenizer,
+            table.only([plan.against]),
+            [ThoughtCondition(f"drawn {number + 1}")],
+            decoding=replace(decoding, temperature=plan.temperature, seed=plan.seed + number),
+            **words,
+        )
+        for number in range(plan.drawn)
+    ]
     return ThoughtReport(
         plan=plan,
         table=table,
         conditions=tuple(conditions),
         answers=tuple(answers),
+        drawn=tuple(map(tuple, drawn)),
         overridden=overridden_settings(model, decoding),
     )

@@ -82,7 +82,7 @@ def incline(
     clean: x and its image are those of a pass that nothing steers, pasted at every layer, as published; False: each
     layer maps what the layers before it left, at any gate: `recipe.with_(gate=Gate())` maps every token.
     stream_form: of the documents' means, as of `fit_map`; in the ordinary form massive units are left as they are.
-    The published map has no intercept and no ridge; its data mixes in sentences joined in two languages, ours does not.
+    The published map has no intercept and no ridge, and its text mixes in pairs joined in two languages: `join_pairs`.
     Source: INCLINE, arXiv:2410.12462.
     """
     operations: list[Operation] = []
