@@ -195,7 +195,8 @@ def by_vote(report: ThoughtReport) -> Headline:
         ours=f"vote of {len(LANGUAGES)} languages {vote.right / vote.questions:.2f}, less English {vote.gain:+.2f} "
         f"({vote.low:+.2f} … {vote.high:+.2f})",
         control=f"less the vote of {alone.drawn} answers drawn in English ({alone.right:.2f}) {alone.gain:+.2f} "
-        f"({alone.low:+.2f} … {alone.high:+.2f}); less the best language, chosen on the other half {vote.gain_over_best:+.2f} ({vote.best_low:+.2f} … "
+        f"({alone.low:+.2f} … {alone.high:+.2f}); less the best language, chosen on the other half "
+        f"{vote.gain_over_best:+.2f} ({vote.best_low:+.2f} … "
         f"{vote.best_high:+.2f} over half-splits); English {vote.alone:.2f}, right in any language "
         f"{vote.any_language:.2f}",
         model=QWEN,
