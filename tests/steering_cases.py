@@ -3,11 +3,13 @@
 import torch
 
 from babelscope import (
+    Condition,
     Gate,
     Operation,
     Schedule,
     Site,
     layout_of,
+    read_site,
     steer,
 )
 from babelscope.artifacts import FeatureMap
@@ -118,3 +120,23 @@ def kinds(model, strength=1.0, **gate):
         )
         found["force"] = Operation(Site(1, "router"), "force", torch.tensor([0.0, 0.0, 0.1, -0.1]), **wide)
     return found
+
+
+def threshold_between(model, ids):
+    """A threshold that some of these rows' prompts reach."""
+    values = read_site(model, ids, Site(0, "resid_out")).double().mean(dim=1)
+    scores = torch.nn.functional.cosine_similarity(values, vector(4)[None].double(), dim=1)
+    ordered = scores.sort().values
+    return float(ordered[:2].mean())
+
+
+def conditional(model, strength=8.0, threshold=0.0, above=True, **gate):
+    asked = Condition(Site(0, "resid_out"), vector(4), threshold, above)
+    return push(strength=strength, condition=asked, **gate)
+
+
+def pasted(model, layer=1, strength=1.0, **gate):
+    square = torch.randn(32, 32, generator=torch.Generator().manual_seed(6)) / 3
+    where = Gate("prompt", positions=(-1, None))
+    site = Site(layer, "mlp_out")
+    return Operation(site, "affine", vector(3), strength=strength, matrix=square, gate=where, clean=True)

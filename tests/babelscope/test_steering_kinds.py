@@ -14,13 +14,16 @@ from steering_cases import (
     basis,
     cache_name,
     close,
+    conditional,
     features,
     kinds,
     logits,
     padded,
+    pasted,
     push,
     scored,
     shift,
+    threshold_between,
     vector,
 )
 
@@ -36,26 +39,6 @@ def every_kind(model, **options):
     """All kinds at once, with a condition and a clean pass among them."""
     found = list(kinds(model, **options).values())
     return [*found, conditional(model, **options), pasted(model, **options)]
-
-
-def threshold_between(model, ids):
-    """A threshold that some of these rows' prompts reach."""
-    values = read_site(model, ids, Site(0, "resid_out")).double().mean(dim=1)
-    scores = torch.nn.functional.cosine_similarity(values, vector(4)[None].double(), dim=1)
-    ordered = scores.sort().values
-    return float(ordered[:2].mean())
-
-
-def conditional(model, strength=8.0, threshold=0.0, above=True, **gate):
-    asked = Condition(Site(0, "resid_out"), vector(4), threshold, above)
-    return push(strength=strength, condition=asked, **gate)
-
-
-def pasted(model, layer=1, strength=1.0, **gate):
-    square = torch.randn(32, 32, generator=torch.Generator().manual_seed(6)) / 3
-    where = Gate("prompt", positions=(-1, None))
-    site = Site(layer, "mlp_out")
-    return Operation(site, "affine", vector(3), strength=strength, matrix=square, gate=where, clean=True)
 
 
 def same_bits(left, right):
@@ -301,11 +284,14 @@ def test_what_needs_the_whole_prompt_refuses_to_go_on_from_a_cache(ids):
     from transformers import DynamicCache
 
     model = tiny_model("llama")
+    cache = DynamicCache(config=model.config)
+    logits(model, ids[:, :4], **{cache_name(model): cache})
     with steer(model, conditional(model)):
-        cache = DynamicCache(config=model.config)
-        logits(model, ids[:, :4], **{cache_name(model): cache})
+        # The prompt was read before anything could see it.
         with pytest.raises(SteeringError, match="whole prompt"):
             logits(model, ids[:, 4:], **{cache_name(model): cache})
+        cache = DynamicCache(config=model.config)
+        logits(model, ids[:, :4], **{cache_name(model): cache})
         assert torch.equal(answer(model, ids, **{cache_name(model): cache}), answer(model, ids))
 
 

@@ -70,7 +70,8 @@ class Gate:
     """
 
     phase: Phase = "both"
-    """`prompt`, `generated`, or `both`. Outside `generate` every token is prompt."""
+    """`prompt`, `generated`, or `both`. Outside `generate` a pass without a cache is prompt, and what goes on from that
+    cache is generated."""
     positions: tuple[int | None, int | None] | None = None
     """Start and stop, as in a slice. Negative numbers count back from the end of the prompt: (-1, None) is the last
     prompt token and all that follow it, (0, 4) the first four tokens."""

@@ -41,8 +41,9 @@ def steer(
     `operations`, and batches must have as many rows. Beams and return sequences follow the row they come from.
     tokenizer: if given, its special tokens are left alone, but by gates with `skip_special=False`.
     Pads are never touched; they are known by the attention mask, and without one no token is taken for a pad.
-    Outside `generate` every token is prompt, which ends where the pass ends. Contexts nest, the outer one's operations
-    first, and may close in any order; each model has its own state. Nothing is left on the model afterwards.
+    Outside `generate` a pass without a cache is prompt, which ends where the pass ends, and what goes on from its cache
+    is generated, as in a loop that decodes by hand. Contexts nest, the outer one's operations first, and may close in
+    any order; each model has its own state. Nothing is left on the model afterwards.
     What it gives is a receipt: which tokens each operation met, changed and left alone so far, and why.
     Conditions and clean values are read in one more pass over the prompt, in which no context's operations act.
 

@@ -72,7 +72,7 @@ class Session:
         finally:
             self._calls.prompt, self._calls.columns = before, columns
             if before is None:
-                self._calls.clean = None
+                self._calls.clean = self._calls.begun = None
 
     def _read_clean(self, inputs: ForwardInputs, length: int | None) -> CleanPass:
         def hold(clean: CleanPass | None) -> None:
@@ -136,14 +136,33 @@ class Session:
         if self.reading is not None:
             return
         inputs = read_inputs(self._names, args, kwargs)
-        frame = Frame(inputs, self._prompt)
+        prompt = self._prompt or self._gone_on_from(inputs)
+        frame = Frame(inputs, prompt)
         if self._columns is not None:
             self._columns.check(inputs, frame.start, frame.end)
         if self.readers:
-            frame.clean = self._read_clean(inputs, None) if self._prompt is None else self._calls.clean
+            if prompt is None:
+                self._calls.clean = self._read_clean(inputs, None)
+            frame.clean = getattr(self._calls, "clean", None)
         self._calls.frame = frame
         for receipt in self.receipts:
             receipt.passed(frame)
+
+    def _gone_on_from(self, inputs: ForwardInputs) -> PromptShape | None:
+        """The prompt of a pass outside `generate` that goes on from its cache; None for a pass that is prompt itself.
+
+        People decode in loops of their own: a pass without a cache begins one, and what goes on from its cache is
+        generated. A cache that was not filled in this context (as of prefix tuning) says nothing of what is prompt.
+        """
+        if not inputs.cached:
+            self._calls.begun, self._calls.clean = PromptShape.read(inputs), None
+            return None
+        begun: PromptShape | None = getattr(self._calls, "begun", None)
+        if begun is None or inputs.given is None or inputs.given.shape[0] == begun.rows:
+            return begun
+        # Rows were chosen anew from the cache: which of the prompts each goes on from is not known.
+        self._calls.clean = None
+        return PromptShape(inputs.given.shape[0], begun.length, None)
 
     def finite(self, _: nn.Module, args: tuple, output: Any) -> None:
         """Hook of the model's body: NaN and infinity at real tokens stop the run."""
