@@ -19,10 +19,11 @@ from typing import Annotated, Any, get_args
 import tyro
 from tyro.conf import arg
 
-from babelscope.cli.argument_kinds import NewPath, free
+from babelscope.cli.argument_kinds import NewPath, SavedAs, free
 from babelscope.cli.arguments import Result
 from babelscope.cli.finished_calls import kept_call
 from babelscope.cli.flag_conditions import FlagValues, UsedWith
+from babelscope.cli.model_sizes import check_model_sizes
 from babelscope.cli.telling import print_log_lines
 from babelscope.cli.verbs import VERBS
 from babelscope.errors import ArtifactError, UsageError
@@ -106,6 +107,8 @@ def check_arguments(parameters: Parameters, typed: Set[str], call: FlagValues) -
             check_in_place(kind, parameter, value, parameters)
             if isinstance(kind, NewPath) and not call.get("resume"):
                 free(value)
+            if isinstance(kind, SavedAs) and "model" in call:
+                check_model_sizes(call["model"], flag_of(parameter), value)
 
 
 def check_in_place(kind: Any, parameter: Parameter, value: Any, parameters: Parameters) -> None:

@@ -10,7 +10,7 @@ CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 
 def format_of(path: Path) -> str:
     """What kind of artifact a folder says it is; empty where it says nothing."""
-    kind = _settings(path).get("format")
+    kind = settings_of_folder(path).get("format")
     return "" if kind is None else str(kind)
 
 
@@ -21,7 +21,7 @@ def class_saved(path: Path) -> str:
 
 def kind_of_folder(path: Path) -> str:
     """What a folder is, in words: a babelscope Direction, a PEFT adapter, a model's folder; empty if nothing says."""
-    settings = _settings(path)
+    settings = settings_of_folder(path)
     kind = str(settings.get("format", ""))
     if kind.startswith("babelscope."):
         return f"a babelscope {class_saved(path)}"
@@ -30,7 +30,8 @@ def kind_of_folder(path: Path) -> str:
     return "a model's folder" if {"model_type", "architectures"} & set(settings) else ""
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def settings_of_folder(path: Path) -> dict[str, Any]:
+    """What its config.json says; empty without one, and where that is no table."""
     file = path / CONFIG
     settings = (
         read_json(file, advice="expected an artifact, such as a Direction or SteeringRecipe") if file.is_file() else {}
