@@ -16,9 +16,10 @@ from babelscope.adaptation.adaptation_run import adapt, choose_rate
 from babelscope.adaptation.alignment_job import AlignmentJob, AlignmentPlan, open_alignment
 from babelscope.adaptation.lottery_ticket import LotteryTicket
 from babelscope.adaptation.methods import RATE_SHARES, Method
+from babelscope.errors import PrerequisiteError
 from babelscope.files.work_log import work_log
 from babelscope.files.writing import check_new
-from babelscope.subnetworks import RATE, usual_rate
+from babelscope.subnetworks import RATE, Ranks, usual_rate
 from babelscope.subnetworks.forms import Form
 from babelscope.subnetworks.frozen_mlp import Recompute
 
@@ -89,16 +90,21 @@ def run_adaptation(
     checkpoint: Path | None = None,
     *,
     stopping: Stopping = never_stopped,
+    ranks: Ranks | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Train as planned, and write what was trained into the new folder `out`; what its result.json says of it.
 
     A share of replay within a bound on harm is chosen first, then the rate, both on valid text. Each choice and each
     measurement that an interrupted run of the same plan left in `checkpoint` (none: OUT.checkpoint) is taken there.
+    ranks: processes that share the steps, see `train_subnetwork`: of the language's neurons at one rate, on text. The
+    first one measures and writes; the others return nothing.
     Raises ArtifactError where `out` is there, before anything is measured; MeasurementError where the neurons gained
     nothing on valid text, and nothing is saved then.
     """
     check_new(out)
+    ranks = ranks or Ranks()
+    check_shared(plan, ranks)
     checkpoint = out.with_name(f"{out.name}.checkpoint") if checkpoint is None else checkpoint
     inputs.check_fit(plan.method, **plan.packing)
     alignment = align_as_planned(inputs, plan)
@@ -136,12 +142,28 @@ def run_adaptation(
             learning_rate=rate,
             learning_rate_is=rate_is,
             stopping=stopping,
+            ranks=ranks,
             options={**plan.training, **plan.packing, "progress": progress},
         )
     if alignment is not None:
         options |= {"pairs": alignment.steps, "translations": alignment.valid, "shift": alignment.shift}
     trained = adapt(inputs.material(**plan.packing), plan.method, learning_rate=rate, **options)
     return {**write_baseline(trained, out, inputs, scores, alignment, replayed), "learning_rate_is": rate_is}
+
+
+def check_shared(plan: AdaptationPlan, ranks: Ranks) -> None:
+    """Raise PrerequisiteError for a plan whose work several processes cannot share."""
+    asked = {
+        f"method {plan.method}": plan.method != "subnetwork",
+        "an objective of pairs": plan.alignment is not None,
+        "a bound on harm": plan.harm_bound is not None,
+        "rates to choose from": bool(plan.rates),
+    }
+    if not ranks.alone and (alone := [name for name, yes in asked.items() if yes]):
+        raise PrerequisiteError(
+            f"{', '.join(alone)} came with {ranks.world} ranks; expected the language's neurons at one rate, on text, "
+            "whose steps ranks share; start it in one process"
+        )
 
 
 def align_as_planned(inputs: AdaptInputs, plan: AdaptationPlan) -> AlignmentJob | None:

@@ -31,7 +31,7 @@ from babelscope.files.strict_json import nan_as_null
 from babelscope.files.work_log import work_log
 from babelscope.files.writing import discard, new_folder, write_text
 from babelscope.languages import Language
-from babelscope.subnetworks import Delta, train_subnetwork
+from babelscope.subnetworks import Delta, Ranks, train_subnetwork
 
 log = logging.getLogger(__name__)
 Stopping = Callable[[], AbstractContextManager[Callable[[], bool]]]
@@ -96,16 +96,20 @@ def train_neurons(
     learning_rate_is: str,
     stopping: Stopping,
     options: Mapping[str, Any],
+    ranks: Ranks,
 ) -> dict[str, Any]:
     """Train the neurons, measure before and after, and write the Delta with its result.json; the fields of the latter.
 
     run: hash of everything that decides the run, for what an interrupted one left in `checkpoint`. scores: bits per
-    byte of valid text by learning rate, where one was chosen. options: of `train_subnetwork`.
+    byte of valid text by learning rate, where one was chosen. options: of `train_subnetwork`. ranks: processes that
+    share the steps; what is measured and written is the first one's, and the others return nothing.
     """
     steps_of_pairs, shift = (None, None) if alignment is None else (alignment.steps, alignment.shift)
-    log.info("test text of %d languages is measured before training, and after it", len(job.test))
-    with work_log(checkpoint / "before", run):
-        before = bits_per_byte(job.model, job.tokenizer, job.test)
+    before: dict[Language, float] = {}
+    if ranks.first:
+        log.info("test text of %d languages is measured before training, and after it", len(job.test))
+        with work_log(checkpoint / "before", run):
+            before = bits_per_byte(job.model, job.tokenizer, job.test)
     with stopping() as stopped:
         delta = train_subnetwork(
             job.model,
@@ -119,8 +123,11 @@ def train_neurons(
             stop=stopped,
             pairs=steps_of_pairs,
             steering=shift,
+            ranks=ranks,
             **options,
         )
+    if not ranks.first:
+        return {}
     refuse_untouched(delta.parameters["result"], learning_rate, out, checkpoint, otherwise="let --rates choose")
     with work_log(checkpoint / "after", run):
         with delta.applied(job.model):

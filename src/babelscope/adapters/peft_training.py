@@ -136,8 +136,8 @@ class PeftStudent:
         for parameter in self.held.values():
             parameter.grad = None
 
-    def grads(self) -> list[Tensor]:
-        """Gradients, zero where a weight had none."""
+    def gradients(self) -> list[Tensor]:
+        """The gradients, zero where a weight had none."""
         for parameter in self.held.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -145,19 +145,19 @@ class PeftStudent:
 
     def grad_bytes(self) -> int:
         """Bytes of the gradients that a step makes."""
-        return sum(grad.nbytes for grad in self.grads())
+        return sum(grad.nbytes for grad in self.gradients())
 
     @torch.no_grad()
     def grad_norm(self) -> Tensor:
         """Euclidean length of the gradient."""
-        return torch.stack([grad.norm() for grad in self.grads()]).norm()
+        return torch.stack([grad.norm() for grad in self.gradients()]).norm()
 
     @torch.no_grad()
     def step(self, learning_rate: float, grad_scale: float) -> None:
         """One AdamW step."""
         adamw_step(
             self.held,
-            self.grads(),
+            self.gradients(),
             self.moments,
             learning_rate=learning_rate,
             grad_scale=grad_scale,

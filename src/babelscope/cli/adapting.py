@@ -21,6 +21,7 @@ from babelscope.cli.arguments import (
     stop_on_interrupt,
 )
 from babelscope.cli.flag_conditions import UsedWith
+from babelscope.cli.launched_ranks import device_of_rank, joined, launched_rank, training_backend
 from babelscope.cli.quantities import (
     Count,
     Decay,
@@ -100,6 +101,9 @@ def run_adapt(
 ) -> Result:
     """Train the weights of a language's neurons on its text; the result is a Delta beside an untouched model.
 
+    Started by torchrun or accelerate launch, the processes share the rows of each step of the neurons, each with the
+    whole model on its own GPU where there are some; the first measures and writes.
+
     Args:
         neurons: folder of a NeuronSet that has the language.
         corpus: folder with train, valid and test text, hub id, or "reference"; every language of it is measured. Text
@@ -165,10 +169,13 @@ def run_adapt(
         resume: go on with an interrupted run; done at once if it is complete. Not for baselines.
         check_language: refuse text that is mostly another language than its label says.
     """
-    checkpoint = checkpoint_of(out, resume=resume)
+    rank = launched_rank()
+    checkpoint = out.with_name(f"{out.name}.checkpoint") if rank.number else checkpoint_of(out, resume=resume)
     from babelscope.cli.telling_scores import adapt_lines
 
     if resume and os.path.isdir(out) and class_saved(out) == "Delta":
+        if rank.number:
+            return {}
         discard(checkpoint)
         advice = "remove the folder and repeat the command"
         fields = {"out": str(out), "resumed": "complete", **read_json(out / RESULT, advice=advice)}
@@ -179,6 +186,8 @@ def run_adapt(
     checks.check_shield(baseline, shield, language)
     from babelscope.adaptation import AdaptationPlan, AlignmentPlan, LotteryTicket, run_adaptation
     from babelscope.adaptation.adaptation_job import Mixing, open_inputs, training_dtype
+    from babelscope.adaptation.adaptation_plan import check_shared
+    from babelscope.subnetworks import Ranks
 
     method = "subnetwork" if baseline == "none" else baseline
     ticket = LotteryTicket(mask_share, iterations, dense_steps, dense_rate, dense_l1, sparse_l1, mask_from)
@@ -216,19 +225,24 @@ def run_adapt(
         alignment=None if objective == "text" else alignment,
         seed=seed,
     )
-    inputs = open_inputs(
-        model,
-        neurons,
-        corpus,
-        language,
-        replay,
-        check_language=check_language,
-        device=device,
-        dtype=training_dtype(dtype, method),
-        same_text=same_text,
-        conversation=counted_of(conversation),
-        mix=None if mix == "none" else Mixing(mix, mix_lines, seed),
-        shield=shield,
-    )
-    fields = run_adaptation(inputs, plan, out, checkpoint, stopping=stop_on_interrupt)
-    return Told(fields, adapt_lines(fields, out))
+    with joined(rank, training_backend()):
+        ranks = Ranks() if rank.world == 1 else Ranks.of_group()
+        check_shared(plan, ranks)
+        inputs = open_inputs(
+            model,
+            neurons,
+            corpus,
+            language,
+            replay,
+            check_language=check_language,
+            device=device_of_rank(rank, device),
+            dtype=training_dtype(dtype, method),
+            same_text=same_text,
+            conversation=counted_of(conversation),
+            mix=None if mix == "none" else Mixing(mix, mix_lines, seed),
+            shield=shield,
+        )
+        fields = run_adaptation(
+            inputs, plan, out, checkpoint, stopping=stop_on_interrupt, ranks=ranks, progress=ranks.first
+        )
+    return Told(fields, adapt_lines(fields, out)) if ranks.first else {}

@@ -8,6 +8,7 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from babelscope.cli.launched_ranks import launched_rank
 from babelscope.corpus.corpus_names import may_be_hub_id
 from babelscope.errors import ArtifactError, CorpusError, PrerequisiteError, ToolkitError, UsageError
 from babelscope.files.folder_kinds import format_of, kind_of_folder
@@ -46,8 +47,8 @@ def alone(verb: Callable[P, R]) -> Callable[P, R]:
     @wraps(verb)
     def run(*args: P.args, **keywords: P.kwargs) -> R:
         out = keywords.get("out")
-        if not isinstance(out, Path):
-            return verb(*args, **keywords)
+        if not isinstance(out, Path) or launched_rank().number:
+            return verb(*args, **keywords)  # Of ranks that share the work the first writes, and keeps `out`.
         check_writable(out)
         with locked(out):
             return verb(*args, **keywords)

@@ -46,6 +46,13 @@ def device_of_rank(rank: Rank, device: str) -> str:
     return f"cuda:{rank.local}" if rank.world > 1 and device == "auto" and torch.cuda.is_available() else device
 
 
+def training_backend() -> str:
+    """What carries sums between processes: NCCL for tensors on GPUs, gloo for all others."""
+    import torch
+
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+
+
 @contextmanager
 def awaiting_all(rank: Rank) -> Iterator[Callable[[], object]]:
     """While open: a function that returns when every rank has called it, by torch.distributed's gloo.
@@ -55,16 +62,31 @@ def awaiting_all(rank: Rank) -> Iterator[Callable[[], object]]:
     if rank.world == 1:
         yield lambda: None
         return
+    with joined(rank, "gloo", otherwise=", or give each --shard i/n and merge"):
+        from torch import distributed
+
+        yield distributed.barrier
+
+
+@contextmanager
+def joined(rank: Rank, backend: str, *, otherwise: str = "") -> Iterator[None]:
+    """While open, a process group of all ranks; nothing for one alone. Raises as `awaiting_all`.
+
+    otherwise: what else can be done where it cannot be opened, for the message.
+    """
+    if rank.world == 1:
+        yield
+        return
     from torch import distributed
 
     try:
-        distributed.init_process_group("gloo", timeout=PATIENCE)
+        distributed.init_process_group(backend, timeout=PATIENCE)
     except (ValueError, distributed.DistError) as err:
         raise PrerequisiteError(
             f"rank {rank.number} of {rank.world} does not find the others ({err}); start them with torchrun or "
-            "accelerate launch, or give each --shard i/n and merge"
+            f"accelerate launch{otherwise}"
         ) from err
     try:
-        yield distributed.barrier
+        yield
     finally:
         distributed.destroy_process_group()

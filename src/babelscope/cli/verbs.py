@@ -45,7 +45,9 @@ VERBS = {
     "steer": Verb("answering", "run_steer", "answer prompts under steering, or measure the dose–response with --sweep"),
     "play": Verb("playing", "run_play", "a page on this machine: plain and steered answers side by side, sliders"),
     "serve": Verb("serving", "run_serve", "an OpenAI-compatible server: the model plain, and steered by name"),
-    "adapt": Verb("adapting", "run_adapt", "train a language's neurons on its text, or a baseline beside them"),
+    "adapt": Verb(
+        "adapting", "run_adapt", "train a language's neurons on its text, or a baseline beside them", over_ranks=True
+    ),
     "transfer": Verb(
         "transferring",
         "run_transfer",

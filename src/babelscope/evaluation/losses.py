@@ -83,6 +83,11 @@ class HeldOut(NamedTuple):
             prepared.append(cls._of(tokenizer, tag, within_limit))
         return prepared
 
+    def every(self, number: int, of: int) -> "HeldOut":
+        """The documents number, number + of, number + 2 of …; none where there are fewer."""
+        documents = numbered(self.documents[number::of])
+        return self._replace(documents=documents, tokens=self.tokens[number::of], n_bytes=self.n_bytes[number::of])
+
     @classmethod
     def _of(cls, tokenizer: PreTrainedTokenizerBase, tag: Language, documents: list[TokenDocument]) -> "HeldOut":
         tokens = torch.tensor([sum(document.counted[1:]) for document in documents])

@@ -25,8 +25,7 @@ LARGE_VOCABULARY = 100_000
 """Entries from which the head is most of what a scored token costs in a model of some hundred million parameters."""
 SCORED = {"choose_tokens": 250, "ablate_tokens": 700, "part_tokens": 250}
 SCORED_LARGE = {"choose_tokens": 180, "ablate_tokens": 400, "part_tokens": 180}
-"""Scored tokens where none are given; with a large vocabulary, so many that a study of twelve languages by Gemma 3 270M
-is done in three quarters of an hour on two cores."""
+"""Scored tokens where none are given: with a large vocabulary two thirds as many, whose head is most of the work."""
 FLAG = {"observe_tokens": "tokens_per_language"}
 """What the command line calls an amount, where it is something else."""
 

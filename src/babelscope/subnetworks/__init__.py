@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from babelscope.subnetworks.loss import rows_loss
     from babelscope.subnetworks.lottery import lottery_ticket_mask
     from babelscope.subnetworks.packing import Mixture, PackedText, Rows, mix_texts
+    from babelscope.subnetworks.ranks import Ranks
     from babelscope.subnetworks.rounding import CastLoss
     from babelscope.subnetworks.running import Student, Training
     from babelscope.subnetworks.schedule import LearningRate
@@ -47,6 +48,7 @@ __all__ = [
     "Plan",
     "Point",
     "RATE",
+    "Ranks",
     "Rows",
     "Student",
     "Subnetwork",

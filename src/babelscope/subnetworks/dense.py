@@ -104,6 +104,13 @@ class Dense:
         for parameter in self.parameters.values():
             parameter.grad = None
 
+    def gradients(self) -> list[Tensor]:
+        """The gradients, zero where a parameter had none."""
+        for parameter in self.parameters.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+
     def grad_bytes(self) -> int:
         """Bytes of the gradients that a step makes."""
         return sum(parameter.grad.nbytes for parameter in self.parameters.values() if parameter.grad is not None)

@@ -44,6 +44,10 @@ class JointStudent:
         for part in self.parts:
             part.zero_grad()
 
+    def gradients(self) -> list[Tensor]:
+        """The gradients of all parts."""
+        return [grad for part in self.parts for grad in part.gradients()]
+
     def grad_bytes(self) -> int:
         """Bytes of the gradients that a step makes."""
         return sum(part.grad_bytes() for part in self.parts)

@@ -20,6 +20,7 @@ from babelscope.runs import duration, peak_mib
 from babelscope.subnetworks.flow import check_flow
 from babelscope.subnetworks.loss import rows_loss
 from babelscope.subnetworks.packing import Mixture
+from babelscope.subnetworks.ranks import Ranks
 from babelscope.subnetworks.row_steering import RowSteering, rows_with
 from babelscope.subnetworks.training_plan import Plan, Point
 from babelscope.subnetworks.translation_pairs import ContrastSteps
@@ -47,6 +48,10 @@ class Student(Protocol):
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
+        ...
+
+    def gradients(self) -> list[Tensor]:
+        """The gradients as live tensors, zero where a value had none: the same shapes in every process."""
         ...
 
     def grad_bytes(self) -> int:
@@ -98,6 +103,16 @@ class Training:
     does not say how well translations are aligned."""
     steering: RowSteering | None = None
     """What acts on the stream in all steps and measurements."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that share each step's rows; only the first has a checkpoint."""
+
+    def __post_init__(self) -> None:
+        self.ranks.check_rows(self.plan.rows_per_step // self.plan.accumulation)
+        if self.pairs is not None and not self.ranks.alone:
+            raise MeasurementError(
+                f"steps that align translations came for {self.ranks.world} ranks; expected one process for them; "
+                "leave the ranks out"
+            )
 
     @property
     def done(self) -> int:
@@ -117,14 +132,16 @@ class Training:
         if self.held_out is not None and not self.done:
             self.untouched = self.measure()
             self.take(self.untouched, 0)
-        if progress and self.done < steps:
-            log.info(self.estimate(time.perf_counter() - began))
+        if (progress or not self.ranks.alone) and self.done < steps:
+            line = self.estimate(time.perf_counter() - began)  # in all ranks: it adds a gradient over them
+            if progress:
+                log.info(line)
         per_step = self.plan.rows_per_step * self.mixture.target.length
         with progress_bar(
             total=steps * per_step, initial=self.done * per_step, unit="tok", unit_scale=True, shown=progress
         ) as bar:
             while self.done < steps and not self.spent:
-                if stop():
+                if self.ranks.any(stop()):
                     self.save()
                     raise KeyboardInterrupt
                 point = self.advance()
@@ -219,18 +236,30 @@ class Training:
         scored = sum(int(part.scored.sum()) for part in parts)
         total = 0.0
         for start, part in zip(starts, parts, strict=True):
-            with rows_with(self.steering, self.mixture.languages(start, size)):
-                loss = rows_loss(self.layout, part, 1 / scored)
+            first_row, count = self.ranks.part(start, size)
+            taken = part if self.ranks.alone else self.mixture.rows(first_row, count)
+            if not self.ranks.alone and not bool(taken.scored.any()):
+                continue
+            with rows_with(self.steering, self.mixture.languages(first_row, count)):
+                loss = rows_loss(self.layout, taken, 1 / scored)
                 loss.backward()
             total += float(loss.detach())
+        if not self.ranks.alone:
+            self.ranks.add(self.student.gradients())
+            (total,) = self.ranks.total(total)
         return total, plan.rows_per_step * self.mixture.target.length
 
     @torch.no_grad()
     def measure(self) -> float:
         """Held-out bits per byte of the target language."""
         assert self.held_out is not None
-        with rows_with(self.steering, (self.held_out.language,)):
-            return document_losses(self.layout, self.held_out).bits_per_byte
+        ours = self.held_out if self.ranks.alone else self.held_out.every(self.ranks.number, self.ranks.world)
+        with rows_with(self.steering, (ours.language,)):
+            losses = document_losses(self.layout, ours)
+        if self.ranks.alone:
+            return losses.bits_per_byte
+        nats, n_bytes = self.ranks.total(float(losses.nats.sum()), float(losses.n_bytes.sum()))
+        return nats / math.log(2) / n_bytes
 
     @property
     def spent(self) -> bool:
@@ -263,15 +292,18 @@ class Training:
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one of this very run."""
         saved = None if self.checkpoint is None else self.checkpoint.read(most=self.plan.rate.steps)
-        if saved is None or self.checkpoint is None:
+        facts = self.ranks.from_first(None if saved is None else dict(saved.facts))
+        if facts is None:
             return
         live = dict(self.student.state())
         if self.held_out is not None:
             self.kept = {name: torch.empty_like(value) for name, value in self.student.values().items()}
             live |= {f"best/{name}": value for name, value in self.kept.items()}
-        restore(live, saved.tensors, self.checkpoint.folder)
+        if saved is not None and self.checkpoint is not None:
+            restore(live, saved.tensors, self.checkpoint.folder)
+        self.ranks.copy_from_first(live[name] for name in sorted(live))
         self.student.refresh()
-        self.history = [Point(*row) for row in saved.facts["history"]]
-        self.best = (math.inf, 0) if self.held_out is None else tuple(saved.facts["best"])
-        self.untouched = saved.facts["untouched"]
+        self.history = [Point(*row) for row in facts["history"]]
+        self.best = (math.inf, 0) if self.held_out is None else tuple(facts["best"])
+        self.untouched = facts["untouched"]
         log.info("going on after step %d", self.done)

@@ -56,6 +56,10 @@ class Subnetwork:
         """Forget the gradients."""
         self.bank.grad.zero_()
 
+    def gradients(self) -> list[Tensor]:
+        """The packed gradient."""
+        return [self.bank.grad]
+
     def grad_bytes(self) -> int:
         """Bytes of the gradients that a step makes."""
         return self.bank.grad.nbytes

@@ -115,6 +115,10 @@ class TokenRows:
         """Forget the gradients."""
         self.grad.zero_()
 
+    def gradients(self) -> list[Tensor]:
+        """The packed gradient."""
+        return [self.grad]
+
     def grad_bytes(self) -> int:
         """Bytes of the gradients that a step makes."""
         return self.grad.nbytes

@@ -26,6 +26,7 @@ from babelscope.subnetworks.flow import check_reachable, check_untouched
 from babelscope.subnetworks.forms import Form
 from babelscope.subnetworks.frozen_mlp import Recompute
 from babelscope.subnetworks.packing import Mixture, mix_texts
+from babelscope.subnetworks.ranks import Ranks
 from babelscope.subnetworks.row_steering import RowSteering
 from babelscope.subnetworks.running import Training
 from babelscope.subnetworks.schedule import LearningRate
@@ -69,6 +70,7 @@ def train_subnetwork(
     recompute: Recompute = "nothing",
     pairs: ContrastSteps | None = None,
     steering: RowSteering | None = None,
+    ranks: Ranks | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
     progress: bool = False,
@@ -93,6 +95,9 @@ def train_subnetwork(
     pairs: steps that align translations, in turn with those of text; then the last measured step is returned.
     steering: what acts on the stream by the language of each row, in every step and measurement, such as a
     `LanguageShift`; it is no part of the Delta, and must act where the Delta is used.
+    ranks: processes that share the rows of each step, such as `Ranks.of_group()` under torchrun; all must call this
+    with the same arguments, and each holds the whole model. The values differ from those of one process by the order of
+    a sum; a checkpoint, which the first keeps, may be gone on with by another number of them.
     checkpoint: a folder from which an interrupted run goes on, bit for bit. stop: asked before each step; True saves
     and raises KeyboardInterrupt.
 
@@ -127,7 +132,9 @@ def train_subnetwork(
     if steering is not None:
         settings["steering"] = steering.facts()
     print_of_run = fingerprint(bank.neurons, [bank.base], mixture, settings, layout.model, tokenizer)
-    with nullcontext() if checkpoint is None else state_folder(checkpoint, print_of_run) as state:
+    ranks = ranks or Ranks()
+    keeps = nullcontext() if checkpoint is None or not ranks.first else state_folder(checkpoint, print_of_run)
+    with keeps as state:
         run = Training(
             layout=layout,
             student=student,
@@ -137,6 +144,7 @@ def train_subnetwork(
             checkpoint=state,
             pairs=pairs,
             steering=steering,
+            ranks=ranks,
         )
         train(model, run, progress=progress, stop=stop, checkpoint_seconds=checkpoint_seconds)
     changes = bank.changes()
