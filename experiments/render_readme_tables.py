@@ -140,6 +140,7 @@ TABLES = {
     "extended": vocabulary.extended_table,
     "extended summary": vocabulary.extended_summary,
     "ranks": ranks.ranks_line,
+    "training ranks": ranks.training_ranks_line,
     "llama.cpp": engines.llama_cpp_table,
     "planted": planted.planted_table,
     "planted summary": planted.planted_summary,

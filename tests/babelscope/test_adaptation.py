@@ -181,7 +181,7 @@ def test_an_adapter_starts_as_the_base_and_steps_as_stock_adamw():
         for _ in range(3):
             student.zero_grad()
             rows_loss(layout, rows, 1e-2).backward()
-            for one, grad in zip(stock.values(), student.grads(), strict=True):
+            for one, grad in zip(stock.values(), student.gradients(), strict=True):
                 one.grad = grad.clone()
             student.step(1e-2, 1.0)
             optimizer.step()

@@ -371,10 +371,6 @@ def test_no_soft_default_and_no_upstream_name_outside_the_seam(path):
 HARNESS = {"input_ids", "attention_mask"}
 """Keys of what a tokenizer returns, and attributes of this library's own batches."""
 OURS = {
-    "getattr(self._calls, 'reading', None)",
-    "getattr(self._calls, 'prompt', None)",
-    "getattr(self._calls, 'columns', None)",
-    "getattr(self._calls, 'frame', None)",
     "getattr(err, 'errno', None)",
     "getattr(err, 'strerror', None)",
     "hasattr(part, 'check')",

@@ -3,7 +3,8 @@
 The only importer of sae_lens, and only for published releases.
 
 Here: autoencoders, their sums over text, and rules that choose features; neurons have their own in `neurons`.
-Imports: artifacts, controls, corpus, evaluation, files, languages, models, neurons, recording, reference, sites.
+Imports: artifacts, controls, corpus, evaluation, files, languages, models, neurons, progress, recording, reference,
+sites.
 """
 
 from typing import TYPE_CHECKING

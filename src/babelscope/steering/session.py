@@ -31,6 +31,23 @@ from babelscope.upstream.names import attribute
 _LOCK = threading.Lock()
 
 
+class CallsOfThread(threading.local):
+    """What belongs to the calls that one thread makes of the model."""
+
+    prompt: PromptShape | None = None
+    """Of the `generate` now running."""
+    columns: Columns | None = None
+    """Which columns of it have passed."""
+    frame: Frame | None = None
+    """The forward pass now running."""
+    clean: CleanPass | None = None
+    """The prompt without steering: of the `generate` now running, or of the loop by hand."""
+    begun: PromptShape | None = None
+    """Outside `generate`, the last pass without a cache."""
+    reading: CleanPass | None = None
+    """The clean pass now running, in which nothing may steer."""
+
+
 class Session:
     """Stands at `model.generate`, on that one object, while any steering of it is open; shared by nested contexts.
 
@@ -56,7 +73,7 @@ class Session:
         self._inner: Callable[..., Any] = getattr(model, "generate")  # noqa: B009 - typed as a part of the model else
         self._names = forward_names(body)
         self._keywords = uncompiled(model)
-        self._calls = threading.local()
+        self._calls = CallsOfThread()
         update_wrapper(self, self._inner)
 
     def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -83,7 +100,7 @@ class Session:
     @property
     def reading(self) -> CleanPass | None:
         """The clean pass now running in this thread, in which nothing may steer."""
-        return getattr(self._calls, "reading", None)
+        return self._calls.reading
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
@@ -125,11 +142,11 @@ class Session:
 
     @property
     def _columns(self) -> Columns | None:
-        return getattr(self._calls, "columns", None)
+        return self._calls.columns
 
     @property
     def _prompt(self) -> PromptShape | None:
-        return getattr(self._calls, "prompt", None)
+        return self._calls.prompt
 
     def follow(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Pre-hook of the model's body: what this forward pass holds."""
@@ -143,7 +160,7 @@ class Session:
         if self.readers:
             if prompt is None:
                 self._calls.clean = self._read_clean(inputs, None)
-            frame.clean = getattr(self._calls, "clean", None)
+            frame.clean = self._calls.clean
         self._calls.frame = frame
         for receipt in self.receipts:
             receipt.passed(frame)
@@ -157,7 +174,7 @@ class Session:
         if not inputs.cached:
             self._calls.begun, self._calls.clean = PromptShape.read(inputs), None
             return None
-        begun: PromptShape | None = getattr(self._calls, "begun", None)
+        begun = self._calls.begun
         if begun is None or inputs.given is None or inputs.given.shape[0] == begun.rows:
             return begun
         # Rows were chosen anew from the cache: which of the prompts each goes on from is not known.
@@ -176,7 +193,7 @@ class Session:
     @property
     def frame(self) -> Frame | None:
         """The forward pass now running in this thread; None before the first."""
-        return getattr(self._calls, "frame", None)
+        return self._calls.frame
 
 
 def check_finite(value: Tensor, sites: Iterable[str]) -> None:
