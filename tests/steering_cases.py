@@ -14,6 +14,7 @@ from babelscope import (
 )
 from babelscope.artifacts import FeatureMap
 from babelscope.upstream.forward import forward_names
+from babelscope.upstream.names import attribute
 
 STEPS = 4
 MIDDLE, STEADY = Site(1, "resid_out"), Schedule()
@@ -140,3 +141,16 @@ def pasted(model, layer=1, strength=1.0, **gate):
     where = Gate("prompt", positions=(-1, None))
     site = Site(layer, "mlp_out")
     return Operation(site, "affine", vector(3), strength=strength, matrix=square, gate=where, clean=True)
+
+
+@torch.no_grad()
+def by_hand(model, ids, mask, steps=STEPS):
+    """Logits of every step of a greedy answer, token by token, as people write it."""
+    given, rows, cache = ids, [], {}
+    for _ in range(steps):
+        places = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -given.shape[1] :]
+        out = model(input_ids=given, attention_mask=mask, position_ids=places, use_cache=True, **cache)
+        rows.append(out.logits[:, -1])
+        given, cache = rows[-1].argmax(dim=1, keepdim=True), {cache_name(model): attribute(out, "output.cache")}
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    return torch.stack(rows, dim=1)

@@ -6,7 +6,7 @@ from conftest import FOUR, tiny_model
 from steering_cases import (
     MASK,
     PHASES,
-    STEPS,
+    by_hand,
     cache_name,
     close,
     conditional,
@@ -30,19 +30,6 @@ GATES = [
     {"phase": "generated", "schedule": Schedule.every(2)},
     {"phase": "both", "schedule": Schedule.ramp(4, start=0.2, end=1.0)},
 ]
-
-
-@torch.no_grad()
-def by_hand(model, ids, mask):
-    """Logits of every step of a greedy answer, token by token, as people write it."""
-    given, rows, cache = ids, [], {}
-    for _ in range(STEPS):
-        places = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -given.shape[1] :]
-        out = model(input_ids=given, attention_mask=mask, position_ids=places, use_cache=True, **cache)
-        rows.append(out.logits[:, -1])
-        given, cache = rows[-1].argmax(dim=1, keepdim=True), {cache_name(model): attribute(out, "output.cache")}
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-    return torch.stack(rows, dim=1)
 
 
 @pytest.mark.parametrize("gate", GATES, ids=str)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from steering_cases import by_hand
 
-from babelscope import Direction, Language, Observation, Operation, Site, observe, origin_of, steer
+from babelscope import Direction, Gate, Language, Observation, Operation, Schedule, Site, observe, origin_of, steer
 from babelscope.corpus import tokenize_prompt
 from babelscope.models import check_made_for
 
@@ -132,3 +133,24 @@ def test_left_padded_steering_is_a_plain_hook_on_each_row_alone(real_model):
         words, expected = hooked_alone(model, tokenizer, text, push)
         assert out.sequences[row, -WORDS:].tolist() == words
         torch.testing.assert_close(scores[row], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("gate", "schedule"),
+    [(Gate("generated"), Schedule()), (Gate("prompt", positions=(-1, None)), Schedule()), (Gate(), Schedule.first(3))],
+    ids=["generated", "last prompt token", "first steps"],
+)
+def test_a_loop_by_hand_steers_as_generate_does(real_model, gate, schedule):
+    model, tokenizer = real_model
+    ids, mask = padded(tokenizer)
+    push = torch.randn(model.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    operation = Operation(SITE, "add", push, strength=30.0, unit="unit", gate=gate, schedule=schedule)
+    settings = {"do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+    settings |= {"max_new_tokens": WORDS, "min_new_tokens": WORDS}
+    with steer(model, operation) as by_generate:
+        expected = torch.stack(model.generate(ids, attention_mask=mask, **settings).logits, dim=1)
+    with steer(model, operation) as receipt:
+        found = by_hand(model, ids, mask, steps=WORDS)
+    assert receipt == by_generate and receipt.edited() > 0
+    assert torch.equal(found.argmax(dim=-1), expected.argmax(dim=-1))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
