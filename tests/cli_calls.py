@@ -29,7 +29,7 @@ COUNTED = "out languages split conversation sites tokens-per-language shards dry
 SHOWN = "language top tokens csv out device"
 LEARNT = "probe out languages parallel resume seed device dtype"
 EDITED = "out facts languages edited-in methods edits neighbours asked-after new-tokens resamples device dtype seed"
-ALIKE = "out languages count against new-tokens batch-size draws resume device dtype seed drawn"
+ALIKE = "out languages count against answer-draws new-tokens batch-size draws resume device dtype seed"
 USED = [
     ("observe reference reference --out OUT", f"{COUNTED} shard batch-size max-length resume"),
     ("observe reference reference --out OUT --dry-run", COUNTED),
@@ -259,7 +259,7 @@ USED = [
         "consistency reference FILE --out OUT",
         f"{ALIKE} chat system think-in steer",
     ),
-    ("consistency reference FILE --out OUT --drawn 3", f"{ALIKE} temperature chat system think-in steer"),
+    ("consistency reference FILE --out OUT --answer-draws 3", f"{ALIKE} temperature chat system think-in steer"),
     ("consistency reference FILE --out OUT --no-chat", f"{ALIKE} chat think-in steer"),
     ("consistency reference FILE --out OUT --think-in own", f"{ALIKE} chat system think-in prefixes steer"),
     (

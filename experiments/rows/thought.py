@@ -30,7 +30,7 @@ QWEN = "Qwen2.5-Coder 0.5B Instruct"
 LANGUAGES = ("en", "es", "ru", "zh")
 QUESTIONS, NEW_TOKENS, BATCH = 8, 320, 32
 """The shortest questions of MGSM, in the tokens of the longest language; tokens of an answer at most."""
-PLAN = ThoughtPlan(think_in=("en",), drawn=len(LANGUAGES), new_tokens=NEW_TOKENS, batch_size=BATCH, draws=999)
+PLAN = ThoughtPlan(think_in=("en",), answer_draws=len(LANGUAGES), new_tokens=NEW_TOKENS, batch_size=BATCH, draws=999)
 WITNESSED = 40
 """Tokens that plain transformers writes too."""
 MIDDLE, UPPER = (8, 10, 12), (18, 20)
@@ -194,7 +194,7 @@ def by_vote(report: ThoughtReport) -> Headline:
         paper="a vote over 11 languages gains 4.1 to 18.5 points on MGSM (Gemma 2 9B, arXiv:2504.01857)",
         ours=f"vote of {len(LANGUAGES)} languages {vote.right / vote.questions:.2f}, less English {vote.gain:+.2f} "
         f"({vote.low:+.2f} … {vote.high:+.2f})",
-        control=f"less the vote of {alone.drawn} answers drawn in English ({alone.right:.2f}) {alone.gain:+.2f} "
+        control=f"less the vote of {alone.answers} answers drawn in English ({alone.right:.2f}) {alone.gain:+.2f} "
         f"({alone.low:+.2f} … {alone.high:+.2f}); less the best language, chosen on the other half "
         f"{vote.gain_over_best:+.2f} ({vote.best_low:+.2f} … "
         f"{vote.best_high:+.2f} over half-splits); English {vote.alone:.2f}, right in any language "

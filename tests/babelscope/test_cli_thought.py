@@ -100,7 +100,7 @@ def test_options_are_asked_of_a_model_without_a_template(folder, capsys):
         (["--languages", "en", "sw"], "sw came"),
         (["--think-in", "mi"], "mi: there is no first sentence of an answer"),
         (["--think-in", "klingonese"], "language 'klingonese' is unknown"),
-        (["--temperature", "1.0"], "--temperature came, which is used only with --drawn"),
+        (["--temperature", "1.0"], "--temperature came, which is used only with --answer-draws"),
         (["--prefixes", "q.tsv"], "--prefixes came, which is used only with --think-in"),
         (["--strength", "2"], "--strength came, which is used only with a Direction as --steer"),
         (["--steer", "model"], "expected a babelscope Direction or SteeringRecipe"),
@@ -117,7 +117,7 @@ def test_a_call_that_cannot_work_ends_in_one_line_before_the_model(words, says, 
 
 def test_the_flags_have_the_plans_own_defaults():
     flags, plan = signature(run_consistency).parameters, ThoughtPlan()
-    for name in ("against", "chat", "think_in", "drawn", "temperature", "new_tokens", "draws", "seed"):
+    for name in ("against", "chat", "think_in", "answer_draws", "temperature", "new_tokens", "draws", "seed"):
         assert flags[name].default == getattr(plan, name), name
 
 

@@ -465,15 +465,15 @@ def test_answers_drawn_in_one_language_vote_beside_the_languages():
     drawn = ["1132", "2112", "1112", "3333"]
     votes = self_consistency(table, [[*row] for row in drawn], against="en", draws=99, seed=1)
     # The draws' majority is 1, 1, 3 (of 3, 1, 1, 3 the earliest), 2; the languages' is 1, 1, 3, 3.
-    assert (votes.language, votes.drawn, votes.right, votes.gain) == ("en", 4, 2 / 4, 1 / 4)
+    assert (votes.language, votes.answers, votes.right, votes.gain) == ("en", 4, 2 / 4, 1 / 4)
     assert votes.single == pytest.approx(6 / 16) and votes.low <= 0.25 <= votes.high and 0 < votes.p <= 1
 
 
 def test_drawn_answers_are_those_of_plain_sampling_and_the_rest_is_untouched(questions):
     model, tokenizer = tiny_model("llama"), chat_tokenizer()
-    plan = ThoughtPlan(new_tokens=6, draws=9, drawn=3, temperature=0.9, seed=4)
+    plan = ThoughtPlan(new_tokens=6, draws=9, answer_draws=3, temperature=0.9, seed=4)
     report = measure_thought(model, tokenizer, questions, plan=plan)
-    plain = measure_thought(model, tokenizer, questions, plan=replace(plan, drawn=0))
+    plain = measure_thought(model, tokenizer, questions, plan=replace(plan, answer_draws=0))
     assert report.answers == plain.answers and plain.self_consistency is None
     decoding = Decoding(new_tokens=6, temperature=0.9, seed=5)
     prompts = sorted(
@@ -483,13 +483,13 @@ def test_drawn_answers_are_those_of_plain_sampling_and_the_rest_is_untouched(que
     theirs = {
         a.prompt.id: a.text for a in generate_answers(model, tokenizer, [(p, EN) for p in prompts], decoding=decoding)
     }
-    assert [answer.text for answer in report.drawn[1]] == [theirs[name] for name in questions.ids]
-    assert {answer.condition for row in report.drawn for answer in row} == {"drawn 1", "drawn 2", "drawn 3"}
+    assert [answer.text for answer in report.drawn_answers[1]] == [theirs[name] for name in questions.ids]
+    assert {answer.condition for row in report.drawn_answers for answer in row} == {"drawn 1", "drawn 2", "drawn 3"}
     summary, claims = report.summary(), [row.claim for row in report.rows()]
-    assert summary["self_consistency"]["drawn"] == 3 and plain.summary()["self_consistency"] is None
+    assert summary["self_consistency"]["answers"] == 3 and plain.summary()["self_consistency"] is None
     assert claims.count("right by a vote of all languages less that of answers drawn in one") == 1
     with pytest.raises(MeasurementError, match="3 drawn answers at temperature 0 came"):
-        ThoughtPlan(drawn=3, temperature=0.0).check(questions)
+        ThoughtPlan(answer_draws=3, temperature=0.0).check(questions)
 
 
 def test_steering_of_strength_zero_changes_no_answer_and_has_its_control(questions):

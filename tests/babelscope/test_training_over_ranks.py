@@ -13,13 +13,14 @@ import torch
 from conftest import tiny_model
 from torch import distributed
 
-from babelscope import Delta, Language, NeuronSet, load_corpus, open_model, origin_of, train_subnetwork
+from babelscope import Delta, Language, NeuronSet, layout_of, load_corpus, open_model, origin_of, train_subnetwork
 from babelscope.adaptation import AdaptationPlan
 from babelscope.adaptation.adaptation_plan import check_shared
+from babelscope.adaptation.methods import build_student
 from babelscope.cli import main
 from babelscope.errors import MeasurementError, PrerequisiteError
 from babelscope.evaluation import HeldOut, document_losses
-from babelscope.subnetworks import Ranks
+from babelscope.subnetworks import Ranks, Student
 
 LINE = "kissa istui matolla {} ja katsoi ikkunasta\n"
 STEPS = {"steps": 8, "tokens_per_step": 256, "max_length": 32, "learning_rate": 0.01, "evaluate_every": 4}
@@ -28,7 +29,7 @@ import sys
 from pathlib import Path
 from torch import distributed
 from babelscope import NeuronSet, load_corpus, open_model, train_subnetwork
-from babelscope.subnetworks import Ranks
+from babelscope.subnetworks import Ranks, Student
 
 place, stopped = Path(sys.argv[1]), [0]
 distributed.init_process_group("gloo")
@@ -177,6 +178,20 @@ def test_shared_documents_add_up_to_the_whole_text(place, world):
     assert sum(float(part.nats.sum()) for part in parts) == pytest.approx(float(whole.nats.sum()), rel=1e-6)
     assert sum(int(part.n_bytes.sum()) for part in parts) == int(whole.n_bytes.sum())
     torch.testing.assert_close(parts[1].nats, whole.nats[1::world], rtol=1e-5, atol=1e-5)
+
+
+def test_whatever_is_trained_gives_the_same_gradients_in_every_rank(place):
+    """A value without a gradient, as where a rank's rows meet no neuron of it, has zeros and not None."""
+    model, tokenizer = open_model(place / "model", device="cpu")
+    layout, neurons = layout_of(model), NeuronSet.load(place / "neurons")["fi"]
+    for method in ("subnetwork", "full", "lora"):
+        student = build_student(method, layout, neurons=neurons)
+        assert isinstance(student, Student)
+        with student.installed():
+            student.zero_grad()
+            gradients = student.gradients()
+            assert sum(part.numel() for part in gradients) == student.trained
+            assert not any(bool(part.any()) for part in gradients) and float(student.grad_norm()) == 0
 
 
 def test_what_ranks_cannot_share_is_refused():

@@ -153,15 +153,15 @@ def run_adaptation(
 
 def check_shared(plan: AdaptationPlan, ranks: Ranks) -> None:
     """Raise PrerequisiteError for a plan whose work several processes cannot share."""
-    asked = {
+    unshared_work = {
         f"method {plan.method}": plan.method != "subnetwork",
         "an objective of pairs": plan.alignment is not None,
         "a bound on harm": plan.harm_bound is not None,
         "rates to choose from": bool(plan.rates),
     }
-    if not ranks.alone and (alone := [name for name, yes in asked.items() if yes]):
+    if not ranks.alone and (names := [name for name, yes in unshared_work.items() if yes]):
         raise PrerequisiteError(
-            f"{', '.join(alone)} came with {ranks.world} ranks; expected the language's neurons at one rate, on text, "
+            f"{', '.join(names)} came with {ranks.world} ranks; expected the language's neurons at one rate, on text, "
             "whose steps ranks share; start it in one process"
         )
 

@@ -18,7 +18,7 @@ from babelscope.models import Layout
 from babelscope.models.seeding import seeded
 from babelscope.subnetworks.elements import Elements
 from babelscope.subnetworks.fused_adamw import adamw_step
-from babelscope.subnetworks.running import Student
+from babelscope.subnetworks.student_protocol import Student
 from babelscope.upstream.kinds import conv1d
 
 INDICES = "shira_indices"

@@ -52,8 +52,8 @@ def run_consistency(
     steer: Annotated[Path | None, SavedAs(("Direction", "SteeringRecipe"))] = None,
     strength: Annotated[SteeringStrength, DIRECTION] = 1.0,
     unit: Annotated[Literal["raw", "unit", "relative"], DIRECTION] = "raw",
-    drawn: CountOrNone = 0,
-    temperature: Annotated[Temperature, UsedWith("with --drawn", lambda call: call["drawn"] > 0)] = 0.7,
+    answer_draws: CountOrNone = 0,
+    temperature: Annotated[Temperature, UsedWith("with --answer-draws", lambda call: call["answer_draws"] > 0)] = 0.7,
     new_tokens: NewTokens = 256,
     batch_size: Count = 32,
     draws: Draws = 999,
@@ -81,8 +81,8 @@ def run_consistency(
         steer: also answer under a Direction, or a SteeringRecipe (such as neurons off), beside random steering.
         strength: of a Direction, in its unit; a recipe carries its own.
         unit: of that strength: raw, unit or relative.
-        drawn: also draw so many answers to each question in --against and put them to the vote, which is the control of
-            the vote of as many languages; 0 draws none.
+        answer_draws: also draw so many answers to each question in --against and put them to the vote, which is the
+            control of the vote of as many languages; 0 draws none.
         temperature: of the drawn answers.
         new_tokens: of each answer at most; what was cut off is no answer, unless --no-chat.
         batch_size: questions that are answered together.
@@ -112,7 +112,7 @@ def run_consistency(
         system=system or None,
         think_in=think_in,
         prefixes=PREFIXES if prefixes is None else {**PREFIXES, **read_prefixes(prefixes)},
-        drawn=drawn,
+        answer_draws=answer_draws,
         temperature=temperature,
         new_tokens=new_tokens,
         batch_size=batch_size,

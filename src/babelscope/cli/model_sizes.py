@@ -22,17 +22,17 @@ def check_model_sizes(model: str, flag: str, artifact: Path) -> None:
     made_for = origin.get("config") if isinstance(origin, Mapping) else None
     if not isinstance(made_for, Mapping):
         return
-    named = sizes_of(MODEL if model == "reference" else Path(model))
-    given = [name for name in SIZES if {type(named.get(name)), type(made_for.get(name))} == {int}]
-    unlike = [name for name in given if named[name] != made_for[name]]
+    settings = size_settings(MODEL if model == "reference" else Path(model))
+    common_names = [name for name in SIZES if {type(settings.get(name)), type(made_for.get(name))} == {int}]
+    unlike = [name for name in common_names if settings[name] != made_for[name]]
     if unlike:
         raise ArtifactError(
-            f"{flag} {artifact}: made for a model with {words(unlike, made_for)}; {model} has {words(unlike, named)}; "
-            "expected the same model; use the one it was made with"
+            f"{flag} {artifact}: made for a model with {words(unlike, made_for)}; {model} has "
+            f"{words(unlike, settings)}; expected the same model; use the one it was made with"
         )
 
 
-def sizes_of(folder: Path) -> Mapping[str, Any]:
+def size_settings(folder: Path) -> Mapping[str, Any]:
     """The settings of a model's folder, of a multimodal one those of its text part; empty where nothing says."""
     try:
         settings = settings_of_folder(folder)

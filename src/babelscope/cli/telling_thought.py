@@ -35,7 +35,7 @@ def thought_lines(fields: Fields, model: str, questions: str, out: Path) -> list
     if (votes := fields.get("self_consistency")) is not None:
         interval = f"{with_sign(votes['low'], 3)} to {with_sign(votes['high'], 3)}"
         lines.append(
-            f"right by a vote of {votes['drawn']} answers drawn in {votes['language']}: {or_dash(votes['right'])}, "
+            f"right by a vote of {votes['answers']} answers drawn in {votes['language']}: {or_dash(votes['right'])}, "
             f"each alone {or_dash(votes['single'])}; the vote of languages less it {with_sign(votes['gain'], 3)} "
             f"({interval}), p {p_value(votes['p'])}"
         )

@@ -137,11 +137,11 @@ class ShardSums(Generic[S]):
 
     def each_apart(self, weight: Float64[Tensor, "draw language shard"]) -> Iterator[S]:
         """`apart` for many draws, one after the other, several added in one product."""
-        return self._draws(weight, lambda some, part: torch.einsum("dks,sk...->dk...", some, part))
+        return self._draws(weight, lambda weights, part: torch.einsum("dks,sk...->dk...", weights, part))
 
     def each_common(self, weight: Float64[Tensor, "draw shard"]) -> Iterator[S]:
         """Each shard taken weight[d, s] times, the same for every language; one draw after the other."""
-        return self._draws(weight, lambda some, part: torch.tensordot(some, part, dims=1))
+        return self._draws(weight, lambda weights, part: torch.tensordot(weights, part, dims=1))
 
     def relabelled(self, weight: Float64[Tensor, "language shard source"]) -> S:
         """Language k as the sum over shards and source languages of weight[k, s, source] times the sums."""
@@ -149,7 +149,7 @@ class ShardSums(Generic[S]):
 
     def each_relabelled(self, weight: Float64[Tensor, "draw language shard source"]) -> Iterator[S]:
         """`relabelled` for many draws, one after the other."""
-        return self._draws(weight, lambda some, part: torch.tensordot(some, part, dims=2))
+        return self._draws(weight, lambda weights, part: torch.tensordot(weights, part, dims=2))
 
     def subset(self, shards: Int64[Tensor, " some"]) -> S:
         """Some shards, the same ones for every language."""
@@ -185,8 +185,8 @@ class ShardSums(Generic[S]):
     def _draws(self, weight: Tensor, add: Callable[[Tensor, Tensor], Tensor]) -> Iterator[S]:
         """Resamples by a weight for each draw: one product for several reads the shards once, not once per draw."""
         bytes_per_draw = sum(part[0].numel() * part.element_size() for part in self.by_shard)
-        for some in weight.split(max(1, BYTES_AT_ONCE // max(1, bytes_per_draw))):
-            for parts in zip(*(add(some, part) for part in self.by_shard), strict=True):
+        for weights in weight.split(max(1, BYTES_AT_ONCE // max(1, bytes_per_draw))):
+            for parts in zip(*(add(weights, part) for part in self.by_shard), strict=True):
                 yield self._checked(self.by_shard._make(parts))
 
     def _checked(self, sums: S) -> S:

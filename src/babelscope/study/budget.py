@@ -81,10 +81,10 @@ class Budget:
                 f"layers {', '.join(map(str, outside))} came; the model has layers 0–{n_layers - 1}; give layers in "
                 "that range"
             )
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        own_amounts = {field.name: getattr(self, field.name) for field in fields(self)}
         usual = SCORED_LARGE if vocabulary >= LARGE_VOCABULARY else SCORED
-        scored = {name: amount if given[name] is None else given[name] for name, amount in usual.items()}
-        return PlannedBudget(**{**given, **scored, "layers": self.layers or sweep_layers(n_layers)})
+        scored = {name: amount if own_amounts[name] is None else own_amounts[name] for name, amount in usual.items()}
+        return PlannedBudget(**{**own_amounts, **scored, "layers": self.layers or sweep_layers(n_layers)})
 
 
 @dataclass(frozen=True)

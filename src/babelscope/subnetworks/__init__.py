@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from babelscope.subnetworks.packing import Mixture, PackedText, Rows, mix_texts
     from babelscope.subnetworks.ranks import Ranks
     from babelscope.subnetworks.rounding import CastLoss
-    from babelscope.subnetworks.running import Student, Training
+    from babelscope.subnetworks.running import Training
     from babelscope.subnetworks.schedule import LearningRate
+    from babelscope.subnetworks.student_protocol import Student
     from babelscope.subnetworks.students import Subnetwork
     from babelscope.subnetworks.token_rows import TokenRows
     from babelscope.subnetworks.training import RATE, prepare_training, train, train_subnetwork, usual_rate

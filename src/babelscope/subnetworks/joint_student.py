@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from babelscope.axes import Tensor
-from babelscope.subnetworks.running import Student
+from babelscope.subnetworks.student_protocol import Student
 
 
 @dataclass(eq=False)

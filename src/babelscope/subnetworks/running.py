@@ -4,9 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -22,61 +20,11 @@ from babelscope.subnetworks.loss import rows_loss
 from babelscope.subnetworks.packing import Mixture
 from babelscope.subnetworks.ranks import Ranks
 from babelscope.subnetworks.row_steering import RowSteering, rows_with
+from babelscope.subnetworks.student_protocol import Student
 from babelscope.subnetworks.training_plan import Plan, Point
 from babelscope.subnetworks.translation_pairs import ContrastSteps
 
 log = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class Student(Protocol):
-    """What is trained, whichever way: its values, their gradients, and how a step moves them."""
-
-    @property
-    def trained(self) -> int:
-        """Trained values."""
-        ...
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """Layers whose MLPs hold trained neurons; empty where parameters themselves are trained."""
-        ...
-
-    def installed(self) -> AbstractContextManager[Any]:
-        """While open the model runs with the trained values; after it the model is bit for bit what it was."""
-        ...
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        ...
-
-    def gradients(self) -> list[Tensor]:
-        """The gradients as live tensors, zero where a value had none: the same shapes in every process."""
-        ...
-
-    def grad_bytes(self) -> int:
-        """Bytes of the gradients that a step makes."""
-        ...
-
-    def grad_norm(self) -> Tensor:
-        """Euclidean length of the gradient."""
-        ...
-
-    def step(self, learning_rate: float, grad_scale: float) -> None:
-        """Move the values once, along the gradient times `grad_scale`."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """All that a resumed run needs, as live tensors."""
-        ...
-
-    def values(self) -> dict[str, Tensor]:
-        """The trained values alone, as live tensors."""
-        ...
-
-    def refresh(self) -> None:
-        """Take over values that were written into the live tensors."""
-        ...
 
 
 @dataclass(eq=False)
@@ -237,11 +185,11 @@ class Training:
         total = 0.0
         for start, part in zip(starts, parts, strict=True):
             first_row, count = self.ranks.part(start, size)
-            taken = part if self.ranks.alone else self.mixture.rows(first_row, count)
-            if not self.ranks.alone and not bool(taken.scored.any()):
+            rows = part if self.ranks.alone else self.mixture.rows(first_row, count)
+            if not self.ranks.alone and not bool(rows.scored.any()):
                 continue
             with rows_with(self.steering, self.mixture.languages(first_row, count)):
-                loss = rows_loss(self.layout, taken, 1 / scored)
+                loss = rows_loss(self.layout, rows, 1 / scored)
                 loss.backward()
             total += float(loss.detach())
         if not self.ranks.alone:
@@ -253,9 +201,9 @@ class Training:
     def measure(self) -> float:
         """Held-out bits per byte of the target language."""
         assert self.held_out is not None
-        ours = self.held_out if self.ranks.alone else self.held_out.every(self.ranks.number, self.ranks.world)
-        with rows_with(self.steering, (ours.language,)):
-            losses = document_losses(self.layout, ours)
+        part = self.held_out if self.ranks.alone else self.held_out.every(self.ranks.number, self.ranks.world)
+        with rows_with(self.steering, (part.language,)):
+            losses = document_losses(self.layout, part)
         if self.ranks.alone:
             return losses.bits_per_byte
         nats, n_bytes = self.ranks.total(float(losses.nats.sum()), float(losses.n_bytes.sum()))

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from babelscope.probes.thought.forced_thought import PREFIXES, ThoughtCondition, read_prefixes
     from babelscope.probes.thought.language_of_steps import StepShare, step_languages, step_shares, written_steps
     from babelscope.probes.thought.parallel_questions import AskedQuestion, QuestionTable, read_questions
-    from babelscope.probes.thought.thought_report import ThoughtPlan, ThoughtReport, measure_thought
+    from babelscope.probes.thought.thought_plan import ThoughtPlan
+    from babelscope.probes.thought.thought_report import ThoughtReport, measure_thought
     from babelscope.probes.thought.written_answers import ReadAnswer
 
 __all__ = [

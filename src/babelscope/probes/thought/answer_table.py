@@ -50,8 +50,8 @@ class SelfConsistency(NamedTuple):
     """Several answers drawn in one language and put to the vote, beside the vote of as many languages or of others."""
 
     language: Language
-    drawn: int
-    """Answers to each question."""
+    answers: int
+    """Drawn for each question."""
     right: float
     """Share that is right by their vote."""
     single: float
@@ -145,26 +145,26 @@ def most_given(answers: Sequence[Sequence[str | None]]) -> list[str | None]:
 
 
 def self_consistency(
-    table: AnswerTable, drawn: Sequence[Sequence[str | None]], *, against: str, draws: int = 999, seed: int = 0
+    table: AnswerTable, answers: Sequence[Sequence[str | None]], *, against: str, draws: int = 999, seed: int = 0
 ) -> SelfConsistency:
     """Answers drawn to each question in `against`, put to the vote: what a vote of as many languages has to beat.
 
-    drawn: by draw and question. A vote of languages is right more often than one answer even where every answer is a
+    answers: by draw and question. A vote of languages is right more often than one answer even where every answer is a
     guess of the same kind; that of several answers in one language is its control.
     Source: Wang et al. 2022, arXiv:2203.11171.
     """
     tag, rng = table.languages[table.index(against)], np.random.default_rng(seed)
-    alone, together = (
+    own_votes, votes_of_all = (
         np.array([a == b for a, b in zip(votes, table.gold, strict=True)], float)
-        for votes in (most_given(drawn), majority_answers(table, first=tag))
+        for votes in (most_given(answers), majority_answers(table, first=tag))
     )
-    right = [a == b for row in drawn for a, b in zip(row, table.gold, strict=True)]
-    gains = together - alone
+    right = [a == b for row in answers for a, b in zip(row, table.gold, strict=True)]
+    gains = votes_of_all - own_votes
     low, high = mean_interval(gains, RESAMPLES, rng)
     return SelfConsistency(
         tag,
-        len(drawn),
-        float(alone.mean()),
+        len(answers),
+        float(own_votes.mean()),
         float(np.mean(right)),
         float(gains.mean()),
         low,
@@ -173,23 +173,23 @@ def self_consistency(
     )
 
 
-def self_consistency_row(found: SelfConsistency, questions: int, draws: int, seed: int) -> SiteEvidence:
+def self_consistency_row(votes: SelfConsistency, questions: int, draws: int, seed: int) -> SiteEvidence:
     """The vote of languages less that of several answers in one."""
     return SiteEvidence(
         claim="right by a vote of all languages less that of answers drawn in one",
         language="",
         control="no difference",
-        against=found.language,
+        against=votes.language,
         n=questions,
-        estimate=found.gain,
-        low=found.low,
-        high=found.high,
-        p=found.p,
+        estimate=votes.gain,
+        low=votes.low,
+        high=votes.high,
+        p=votes.p,
         null=0.0,
         draws=draws,
         seed=seed,
-        note=f"{found.drawn} answers drawn to each question: right by their vote {found.right:.3f}, each alone "
-        f"{found.single:.3f}",
+        note=f"{votes.answers} answers drawn to each question: right by their vote {votes.right:.3f}, each alone "
+        f"{votes.single:.3f}",
     )
 
 

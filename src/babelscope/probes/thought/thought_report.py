@@ -1,7 +1,6 @@
 """The same questions in several languages: all that is measured, as evidence, answers and figures in a folder."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +12,6 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import SteeringRecipe
 from babelscope.controls import write_evidence
-from babelscope.errors import LanguageError, MeasurementError
 from babelscope.figures import SAME_ANSWERS_CAPTION, FigureCaption, edit_map, same_answers_map, write_figure
 from babelscope.files.strict_json import nan_as_null
 from babelscope.files.writing import new_folder, write_text
@@ -28,13 +26,7 @@ from babelscope.probes.thought.answer_table import (
     self_consistency_row,
     vote_of_languages,
 )
-from babelscope.probes.thought.forced_thought import (
-    PLAIN,
-    PREFIXES,
-    ThoughtCondition,
-    prefix_conditions,
-    steering_conditions,
-)
+from babelscope.probes.thought.forced_thought import PLAIN, ThoughtCondition, steering_conditions
 from babelscope.probes.thought.forcing_cost import ForcedCost, cost_rows, forced_costs
 from babelscope.probes.thought.language_of_steps import (
     StepShare,
@@ -44,6 +36,7 @@ from babelscope.probes.thought.language_of_steps import (
     step_shares,
 )
 from babelscope.probes.thought.parallel_questions import QuestionTable
+from babelscope.probes.thought.thought_plan import ThoughtPlan
 from babelscope.probes.thought.written_answers import ReadAnswer, chosen_options, rank_options, write_answers
 from babelscope.steering.sweeps import Decoding, overridden_settings
 
@@ -55,54 +48,6 @@ FORCED_CAPTION = FigureCaption(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ThoughtPlan:
-    """What is measured."""
-
-    against: str = "en"
-    """The language that all others are compared with."""
-    chat: bool = True
-    """Questions are messages for the model's own chat template; without, text that is gone on with."""
-    system: str | None = None
-    think_in: tuple[str, ...] = ()
-    """Languages that answers are begun in, one after the other: tags, or "own" for the question's."""
-    prefixes: Mapping[str, str] = field(default_factory=lambda: PREFIXES)
-    """First words of answers by language."""
-    drawn: int = 0
-    """Answers that are also drawn to each question in `against`, and put to the vote; 0 draws none."""
-    temperature: float = 0.7
-    """Of the drawn answers."""
-    new_tokens: int = 256
-    """Of each answer at most."""
-    draws: int = 999
-    """Shuffles and random signs behind p-values."""
-    batch_size: int = 128
-    seed: int = 0
-
-    def check(self, table: QuestionTable, *, steered: bool = False) -> None:
-        """Raise, before the model is opened, where the questions do not allow what is asked for."""
-        if Language.parse(self.against) not in table.languages:
-            raise LanguageError(
-                f"questions in {', '.join(table.languages)} came; expected {self.against} among them; add it, or name "
-                "another language to compare with"
-            )
-        if table.kind == "choice" and (self.think_in or steered or self.drawn):
-            raise MeasurementError(
-                "questions with options came, with a language to think in, steering or drawn answers; expected "
-                "questions that are answered in writing: options are scored, nothing is written; leave one of them out"
-            )
-        if self.drawn < 0 or (self.drawn and not 0 < self.temperature < math.inf):
-            raise MeasurementError(
-                f"{self.drawn} drawn answers at temperature {self.temperature:g} came; expected 0 or more of them, and "
-                "a temperature above 0, at which answers differ; correct it"
-            )
-        self.begun(table)
-
-    def begun(self, table: QuestionTable) -> list[ThoughtCondition]:
-        """The conditions that begin answers."""
-        return [*prefix_conditions(self.think_in, table.languages, self.prefixes)]
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ThoughtReport:
     """What was measured; of choices there are no conditions and no steps."""
@@ -112,7 +57,7 @@ class ThoughtReport:
     conditions: tuple[ThoughtCondition, ...]
     """The first is the model as it is."""
     answers: tuple[ReadAnswer, ...]
-    drawn: tuple[tuple[ReadAnswer, ...], ...] = ()
+    drawn_answers: tuple[tuple[ReadAnswer, ...], ...] = ()
     """By draw: answers drawn in the language that others are compared with, in the order of the questions."""
     orders: Mapping[tuple[Language, str], tuple[str, ...]] = field(default_factory=dict)
     """Of choices: the options, the likeliest first."""
@@ -158,9 +103,9 @@ class ThoughtReport:
     @cached_property
     def self_consistency(self) -> SelfConsistency | None:
         """The drawn answers' vote beside that of the languages; None where none were drawn."""
-        if not self.drawn:
+        if not self.drawn_answers:
             return None
-        rows, plan = [[answer.answer for answer in row] for row in self.drawn], self.plan
+        rows, plan = [[answer.answer for answer in row] for row in self.drawn_answers], self.plan
         return self_consistency(self.answer_table(), rows, against=self.against, draws=plan.draws, seed=plan.seed)
 
     def shares(self, condition: str = PLAIN) -> dict[Language, list[StepShare]]:
@@ -241,7 +186,7 @@ class ThoughtReport:
         agreement = np.eye(len(tags))
         for pair in table.consistencies(draws=1, seed=0):
             agreement[tags.index(pair.first), tags.index(pair.second)] = pair.agreement
-        answers = [*self.answers, *sum(self.drawn, ())]
+        answers = [*self.answers, *sum(self.drawn_answers, ())]
         lines = [json.dumps({**answer._asdict(), "right": answer.right}, ensure_ascii=False) for answer in answers]
         with new_folder(out) as folder:
             write_evidence(self.rows(), folder / "results.jsonl")
@@ -270,7 +215,7 @@ def measure_thought(
     Questions for a number are answered in writing, by the likeliest token each time, and the last number counts
     (`last_number`) of an answer that was not cut off; of options the likeliest counts (`rank_options`). The plan's
     `think_in` begins answers in a language, a recipe steers them, each beside its control: another language's
-    beginning, or random operations of the same size. The plan's `drawn` answers in one language are the control of the
+    beginning, or random operations of the same size. The plan's `answer_draws` in one language are the control of the
     vote of languages.
     Raises LanguageError and MeasurementError where the questions do not allow what the plan asks for, ChatError for a
     model without a chat template, SteeringError for a recipe of another model.
@@ -294,7 +239,7 @@ def measure_thought(
         conditions += steering_conditions(model, tokenizer, recipe, texts, seed=plan.seed)
     decoding = Decoding(new_tokens=plan.new_tokens, temperature=0.0, seed=plan.seed, batch_size=plan.batch_size)
     answers = write_answers(model, tokenizer, table, conditions, decoding=decoding, **words)
-    drawn = [
+    drawn_answers = [
         write_answers(
             model,
             tokenizer,
@@ -303,13 +248,13 @@ def measure_thought(
             decoding=replace(decoding, temperature=plan.temperature, seed=plan.seed + number),
             **words,
         )
-        for number in range(plan.drawn)
+        for number in range(plan.answer_draws)
     ]
     return ThoughtReport(
         plan=plan,
         table=table,
         conditions=tuple(conditions),
         answers=tuple(answers),
-        drawn=tuple(map(tuple, drawn)),
+        drawn_answers=tuple(map(tuple, drawn_answers)),
         overridden=overridden_settings(model, decoding),
     )

@@ -166,10 +166,10 @@ def evaluate_steering(
     check_evaluation(identify, tag, prompts, references)
     recipe.check(model)
 
-    def answered(name: str, asked: Sequence[Prompt], steerer: Steerer | None = None) -> list[Answer]:
-        requests = [(prompt, tag) for prompt in asked]
-        shown = f"{name} answers" if progress else ""
-        return generate_answers(model, tokenizer, requests, steerer, decoding=decoding, progress=shown)
+    def answered(name: str, questions: Sequence[Prompt], steerer: Steerer | None = None) -> list[Answer]:
+        requests = [(prompt, tag) for prompt in questions]
+        bar_name = f"{name} answers" if progress else ""
+        return generate_answers(model, tokenizer, requests, steerer, decoding=decoding, progress=bar_name)
 
     answers = answered("steered", prompts, lambda *_: list(recipe))
     plain, native = answered("unsteered", prompts), answered("native", native_prompts)
