@@ -16,9 +16,9 @@ from rows.result import Headline, Inputs
 
 LANGUAGES = ("id", "it", "tr")
 """Languages with sentences in PUD and questions in XCOPA, in scripts that write spaces."""
-PAIRS, CHOSEN_ON, SCORED_ON = 500, 50, 150
+PAIRS, CHOSEN_ON, SCORED_ON = 500, 30, 100
 """Parallel sentences a language, as published; questions a language that the strength is chosen on, and scored on."""
-STRENGTHS = (-0.5, -0.3, -0.1, 0.1, 0.3, 0.5)
+STRENGTHS = (-0.3, -0.1, 0.1, 0.3)
 
 
 class TaskGain(NamedTuple):
