@@ -19,6 +19,14 @@ from babelscope.upstream.names import attribute
 STEPS = 4
 MIDDLE, STEADY = Site(1, "resid_out"), Schedule()
 PHASES = ("prompt", "generated", "both")
+GATES = [
+    *({"phase": phase} for phase in PHASES),
+    {"positions": (-2, None)},
+    {"positions": (1, -1)},
+    {"phase": "both", "schedule": Schedule.first(3)},
+    {"phase": "generated", "schedule": Schedule.every(2)},
+    {"phase": "both", "schedule": Schedule.ramp(4, start=0.2, end=1.0)},
+]
 MASK = torch.tensor([[0, 0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]])
 
 WAYS = [

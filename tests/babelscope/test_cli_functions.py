@@ -67,7 +67,7 @@ def test_a_part_of_shards_is_two_numbers():
 def test_a_flag_is_refused_where_the_call_does_not_use_it():
     condition = UsedWith("with --sweep", lambda call: call["sweep"])
     condition.check("--layers", {"sweep": True})
-    with pytest.raises(UsageError, match="--layers came, which is used only with --sweep; call it so, or leave"):
+    with pytest.raises(UsageError, match="--layers came, which is used only with --sweep; change the call, or leave"):
         condition.check("--layers", {"sweep": False})
 
 

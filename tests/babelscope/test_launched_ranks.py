@@ -1,14 +1,11 @@
 """Processes of one launcher share an observation; other verbs, and words that do not fit, are refused in one line."""
 
-import os
-import socket
-import subprocess
-import sys
 from contextlib import nullcontext
 
 import pytest
 import torch
 from conftest import tiny_model
+from rank_launches import launched
 from safetensors.torch import load_file
 
 from babelscope import load_corpus, observe, open_model
@@ -29,30 +26,10 @@ def words(tmp_path, tokenizer):
     return ["observe", *map(str, (tmp_path / "model", tmp_path / "corpus")), "--tokens-per-language", "900"]
 
 
-def launched(words, world=2):
-    """Start the ranks as torchrun does; their exit codes and what they wrote."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "babelscope", *words],
-            env={**shared, "RANK": str(number), "LOCAL_RANK": str(number)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(world)
-    ]
-    outputs = [rank.communicate(timeout=300) for rank in ranks]
-    return [rank.returncode for rank in ranks], outputs
-
-
 def test_two_ranks_write_one_observation_whose_counts_are_those_of_one_process(tmp_path, words, capsys, monkeypatch):
     """In bfloat16, where a document's values depend on which others share its batch."""
     words = [*words, "--dtype", "bfloat16", "--batch-size", "7"]
-    codes, outputs = launched([*words, "--out", str(tmp_path / "ranks")])
+    codes, outputs = launched(["-m", "babelscope", *words, "--out", str(tmp_path / "ranks")])
     assert codes == [0, 0], outputs
     assert "tokens" in outputs[0][0] and outputs[1][0] == "" and "it/s" not in outputs[1][1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "model", "ranks"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import FOUR, beginning, tiny_model
 from steering_cases import (
+    GATES,
     MASK,
     MIDDLE,
     PHASES,
@@ -49,16 +50,6 @@ def test_the_phases_differ_and_the_prompt_ends_where_it_ends(model, ids):
     # The first token is chosen from the prompt alone.
     assert torch.equal(words["generated"][:, 0], base[:, 0])
     assert torch.equal(words["prompt"][:, 0], words["both"][:, 0])
-
-
-GATES = [
-    *({"phase": phase} for phase in PHASES),
-    {"positions": (-2, None)},
-    {"positions": (1, -1)},
-    {"phase": "both", "schedule": Schedule.first(3)},
-    {"phase": "generated", "schedule": Schedule.every(2)},
-    {"phase": "both", "schedule": Schedule.ramp(4, start=0.2, end=1.0)},
-]
 
 
 PAIRS = [(family, gate) for gate in GATES for family in (FOUR if len(gate) == 1 and "phase" in gate else ("llama",))]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import FOUR, tiny_model
 from steering_cases import (
+    GATES,
     MASK,
-    PHASES,
     by_hand,
     cache_name,
     close,
@@ -17,19 +17,10 @@ from steering_cases import (
     threshold_between,
 )
 
-from babelscope import Schedule, layout_of, steer
+from babelscope import layout_of, steer
 from babelscope.errors import SteeringError
 from babelscope.evaluation.continuations import Continuations, continuation_log_probabilities
 from babelscope.upstream.names import attribute
-
-GATES = [
-    *({"phase": phase} for phase in PHASES),
-    {"positions": (-2, None)},
-    {"positions": (1, -1)},
-    {"phase": "both", "schedule": Schedule.first(3)},
-    {"phase": "generated", "schedule": Schedule.every(2)},
-    {"phase": "both", "schedule": Schedule.ramp(4, start=0.2, end=1.0)},
-]
 
 
 @pytest.mark.parametrize("gate", GATES, ids=str)

@@ -2,15 +2,12 @@
 
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
 from contextlib import contextmanager
 
 import pytest
 import torch
 from conftest import tiny_model
+from rank_launches import launched
 from torch import distributed
 
 from babelscope import Delta, Language, NeuronSet, layout_of, load_corpus, open_model, origin_of, train_subnetwork
@@ -76,26 +73,6 @@ def place(tmp_path, tokenizer):
         parameters={},
     ).save(tmp_path / "neurons")
     return tmp_path
-
-
-def launched(words, world=2):
-    """Start the ranks as torchrun does; their exit codes and what they wrote."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, *map(str, words)],
-            env={**shared, "RANK": str(number), "LOCAL_RANK": str(number)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(world)
-    ]
-    outputs = [rank.communicate(timeout=300) for rank in ranks]
-    return [rank.returncode for rank in ranks], outputs
 
 
 def in_one_process(place, **options):

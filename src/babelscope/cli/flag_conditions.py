@@ -22,7 +22,7 @@ class UsedWith:
     def check(self, flag: str, call: FlagValues) -> None:
         """Raise UsageError where the call does not use the flag."""
         if not self.holds(call):
-            raise UsageError(f"{flag} came, which is used only {self.words}; call it so, or leave the flag out")
+            raise UsageError(f"{flag} came, which is used only {self.words}; change the call, or leave the flag out")
 
 
 def saved_as(argument: str, *kinds: str) -> UsedWith:

@@ -27,12 +27,22 @@ class Ranks:
 
     @classmethod
     def of_group(cls) -> "Ranks":
-        """The processes of torch.distributed's default group; raises PrerequisiteError where none is open."""
+        """The processes of torch.distributed's default group, all of which must call this.
+
+        Raises PrerequisiteError where none is open, or where it carries no tensors of the CPU, as of NCCL alone.
+        """
         if not (distributed.is_available() and distributed.is_initialized()):
             raise PrerequisiteError(
                 "no process group is open; expected one for ranks to share a training; start by torchrun and call "
                 "torch.distributed.init_process_group, or leave ranks out"
             )
+        try:
+            distributed.all_reduce(torch.zeros(1))
+        except RuntimeError as err:
+            raise PrerequisiteError(
+                f"the process group carries no tensors of the CPU ({str(err).splitlines()[0]}); expected gloo beside "
+                "NCCL; open it with backend 'cpu:gloo,cuda:nccl'"
+            ) from err
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property
@@ -84,9 +94,7 @@ class Ranks:
         text = json.dumps(value).encode() if self.first else b""
         length = torch.tensor([len(text)])
         distributed.broadcast(length, 0)
-        letters = torch.frombuffer(bytearray(text), dtype=torch.uint8) if self.first else torch.empty(0)
-        if not self.first:
-            letters = torch.empty(int(length), dtype=torch.uint8)
+        letters = torch.tensor([*text] if self.first else [0] * int(length), dtype=torch.uint8)
         distributed.broadcast(letters, 0)
         return json.loads(bytes(letters.tolist()).decode())
 
