@@ -12,6 +12,7 @@ from babelscope.ablation import (
     choose_top_rate,
     matrix,
     part_tables,
+    scored_text,
     set_parts,
     switched_off,
 )
@@ -300,12 +301,46 @@ def test_text_that_is_read_once_gives_what_text_that_is_read_each_time_gives(tok
     sets = sets_of(model, tokenizer, some_mask())
     scored, read = ScoredText.prepare(model, tokenizer, TEXTS), []
     whole = ablation_matrix(model, tokenizer, sets, TEXTS, controls=("layer_matched",), draws=2)
-    losses = matrix.document_losses
-    monkeypatch.setattr(matrix, "document_losses", lambda *pair: read.append(pair[1].language) or losses(*pair))
+    nats = scored_text.document_nats
+    monkeypatch.setattr(scored_text, "document_nats", lambda *a, **k: read.append(len(a[1])) or nats(*a, **k))
     table = ablation_matrix(model, tokenizer, sets, scored, controls=("layer_matched",), draws=2)
-    assert len(read) == 4 + 2 * 2
+    assert read == [5] * (2 + 2), "texts of all languages are one reading of each set and of each draw"
     assert all(torch.equal(a, b) for a, b in zip(sum(whole.delta, ()), sum(table.delta, ()), strict=True))
     assert torch.equal(whole.draws["layer_matched"]["fi"], table.draws["layer_matched"]["fi"])
+
+
+@pytest.mark.parametrize(("family", "at"), [("llama", "mlp_gate"), ("opt", "mlp_inner"), ("mixtral", "mlp_gate")])
+@pytest.mark.parametrize("constant", [False, True])
+def test_every_text_of_a_batch_has_its_own_neurons_off(tokenizer, family, at, constant):
+    model = tiny_model(family)
+    layout = layout_of(model)
+    width = layout.width(at)
+    texts = {**TEXTS, "de": ["es regnet", "die katze sitzt auf der matte"]}
+    masks = torch.rand(3, layout.n_layers, width, generator=torch.Generator().manual_seed(0)) < 0.2
+    masks[1, 0] = False  # one text's mask may lack a layer that the others' have
+    values = torch.randn(masks.shape, generator=torch.Generator().manual_seed(1)) if constant else None
+    scored = ScoredText.prepare(model, tokenizer, texts)
+    for column, harm in enumerate(scored.harms(masks, at=at, values=values)):
+        value = None if values is None else values[column]
+        with switched_off(layout, masks[column], at=at, value=value):
+            for number, text in enumerate([*texts.values()][column]):
+                want = hand_nll(model, tokenizer, text) - float(scored.base[column].nats[number])
+                assert float(harm[number]) == pytest.approx(want, abs=1e-4)
+    masks[2] = False
+    assert not scored.harms(masks, at=at)[2].any() and scored.harms(masks, at=at)[0].any()
+
+
+def test_a_set_of_dead_neurons_harms_by_nothing_to_the_bit(tokenizer):
+    model, mask = tiny_model("llama"), some_mask()
+    with torch.no_grad():
+        for layer in range(3):
+            model.model.layers[layer].mlp.gate_proj.weight[mask[0, layer]] = 0
+    scored = ScoredText.prepare(model, tokenizer, TEXTS)
+    part = scored.only([1])
+    for read in (scored, part):
+        assert not torch.cat(read.harms(mask[0].expand(len(read.held), -1, -1), at="mlp_gate")).any()
+    assert [*part.corpus] == ["fi"] and scored.only([0, 1]) is scored
+    torch.testing.assert_close(part.base[0].nats, scored.base[1].nats, atol=1e-4, rtol=0)
 
 
 LANGUAGES = ("ru", "uk", "tt", "hi", "en")

@@ -12,9 +12,10 @@ from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from babelscope.ablation.ablation_table import UNITS, AblationTable
-    from babelscope.ablation.matrix import ScoredText, ablation_matrix
+    from babelscope.ablation.matrix import ablation_matrix
     from babelscope.ablation.observation_check import check_observation
     from babelscope.ablation.rate_choice import RATES, choose_top_rate
+    from babelscope.ablation.scored_text import ScoredText
     from babelscope.ablation.sets_in_parts import PARTS, part_tables, set_parts
     from babelscope.ablation.switch_off import switched_off
 

@@ -1,7 +1,6 @@
 """Measure the matrix of harm, with its controls."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,53 +10,18 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.ablation.ablation_table import AblationTable
 from babelscope.ablation.observation_check import CONTROLS, MatchedControl, check_observation, sites_taken
-from babelscope.ablation.switch_off import switched_off
+from babelscope.ablation.scored_text import ScoredText
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import contribution, contribution_matched, layer_matched
-from babelscope.corpus import Corpus, Texts, as_corpus
+from babelscope.corpus import Texts, as_corpus
 from babelscope.errors import SelectionError, refuse_no_number
-from babelscope.evaluation import HeldOut, Losses, document_losses
 from babelscope.languages import Language
-from babelscope.models import Layout, check_made_for, layout_of
+from babelscope.models import check_made_for
 from babelscope.models.plain import CausalModel
 from babelscope.neurons.counts import routed_tokens
 from babelscope.progress import progress_bar
 from babelscope.recording import observe
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredText:
-    """Held-out text with the untouched model's losses on it: read once, however many sets are switched off on it."""
-
-    layout: Layout
-    corpus: Corpus
-    held: tuple[HeldOut, ...]
-    """One per language, in the order of the corpus."""
-    base: tuple[Losses, ...]
-    """The untouched model's losses on them."""
-
-    @classmethod
-    def prepare(
-        cls,
-        model: CausalModel,
-        tokenizer: PreTrainedTokenizerBase,
-        texts: Texts,
-        *,
-        max_tokens: int | None = None,
-        max_length: int = 512,
-    ) -> "ScoredText":
-        """Tokenize the text and score it; max_tokens: scored tokens per language at most, whole documents."""
-        layout, corpus = layout_of(model), as_corpus(texts)
-        held = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)
-        return cls(layout, corpus, tuple(held), tuple(document_losses(layout, part) for part in held))
-
-    def harm(self, column: int, mask: Tensor, *, at: str, value: Tensor | None = None) -> Float64[Tensor, " document"]:
-        """Harm in nats of each document of one language while the masked neurons are off; 0 where none is masked."""
-        if not bool(mask.any()):
-            return torch.zeros_like(self.base[column].nats)
-        with switched_off(self.layout, mask, at=at, value=value):  # pyright: ignore[reportArgumentType]
-            return document_losses(self.layout, self.held[column]).nats - self.base[column].nats
 
 
 def ablation_matrix(
@@ -108,14 +72,10 @@ def ablation_matrix(
     scored = (
         texts if given else ScoredText.prepare(model, tokenizer, corpus, max_tokens=max_tokens, max_length=max_length)
     )
-    values = [None] * len(corpus) if means is None else [*means]
     masks, total = sets.mask(), len(sets.languages) * len(corpus)
     with progress_bar(total=total, unit="cell", desc=f"ablating to {to}", shown=progress) as bar:
         delta = tuple(
-            tuple(
-                advance(bar, scored.harm, column, mask, at=sets.at, value=value) for column, value in enumerate(values)
-            )
-            for mask in masks
+            advance(bar, scored.harms, mask.expand(len(corpus), -1, -1), at=sets.at, values=means) for mask in masks
         )
     return AblationTable(
         languages=sets.languages,
@@ -123,7 +83,7 @@ def ablation_matrix(
         base=scored.base,
         delta=delta,
         draws={
-            control: measure_draws(scored, sets, found, values, f"{control} control", progress)
+            control: measure_draws(scored, sets, found, means, f"{control} control", progress)
             for control, found in drawn.items()
         },
         sizes=sets.sizes,
@@ -134,11 +94,13 @@ def ablation_matrix(
     )
 
 
-def advance(bar: tqdm, call: Callable[..., Tensor], *args: object, **kwargs: object) -> Tensor:
-    """Call, then move the bar."""
-    result = call(*args, **kwargs)
-    bar.update()
-    return result
+def advance(
+    bar: tqdm, call: Callable[..., tuple[Tensor, ...]], *args: object, **kwargs: object
+) -> tuple[Float64[Tensor, " document"], ...]:
+    """Call, then move the bar by as many cells as came."""
+    harms = call(*args, **kwargs)
+    bar.update(len(harms))
+    return harms
 
 
 def mean_values(
@@ -178,15 +140,25 @@ def draw_controls(
 
 
 def measure_draws(
-    scored: ScoredText, sets: NeuronSet, masks: Tensor, values: Sequence[Tensor | None], name: str, progress: bool
+    scored: ScoredText, sets: NeuronSet, masks: Tensor, values: Tensor | None, name: str, progress: bool
 ) -> dict[Language, Float64[Tensor, "draw _"]]:
-    """Harm of every random set on the own language's text."""
-    columns = {part.language: column for column, part in enumerate(scored.held)}
-    measured = {}
-    with progress_bar(total=masks.shape[0] * len(sets.languages), unit="set", desc=name, shown=progress) as bar:
-        for k, tag in enumerate(sets.languages):
-            if tag in columns:
-                own = columns[tag]
-                rows = [advance(bar, scored.harm, own, mask, at=sets.at, value=values[own]) for mask in masks[:, k]]
-                measured[tag] = torch.stack(rows)
-    return measured
+    """Harm of every random set on the own language's text: one draw of all languages is one reading of their texts.
+
+    The random set of a language without a neuron is empty too, and its text is not read.
+    """
+    texts = [part.language for part in scored.held]
+    columns = {tag: texts.index(tag) for tag in sets.languages if tag in texts}
+    draws = {
+        tag: torch.zeros(len(masks), len(scored.held[column].documents), dtype=torch.float64)
+        for tag, column in columns.items()
+    }
+    tags = [tag for tag in texts if tag in columns and sets.sizes[tag]]
+    if not tags:
+        return draws
+    text, rows = scored.only([columns[tag] for tag in tags]), [sets.languages.index(tag) for tag in tags]
+    means = None if values is None else values[[columns[tag] for tag in tags]]
+    with progress_bar(total=len(masks) * len(tags), unit="set", desc=name, shown=progress) as bar:
+        for draw, mask in enumerate(masks[:, rows]):
+            for tag, harm in zip(tags, advance(bar, text.harms, mask, at=sets.at, values=means), strict=True):
+                draws[tag][draw] = harm
+    return draws

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.ablation.matrix import ScoredText, ablation_matrix
+from babelscope.ablation.matrix import ablation_matrix
+from babelscope.ablation.scored_text import ScoredText
 from babelscope.artifacts import NeuronSet
 from babelscope.corpus import Texts, as_corpus
 from babelscope.errors import MeasurementError, SelectionError

@@ -6,7 +6,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.ablation.ablation_table import AblationTable
-from babelscope.ablation.matrix import ScoredText, ablation_matrix
+from babelscope.ablation.matrix import ablation_matrix
+from babelscope.ablation.scored_text import ScoredText
 from babelscope.artifacts import NeuronSet
 from babelscope.axes import Bool, Tensor
 from babelscope.languages import Language

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         answer_nll,
         bits_per_byte,
         document_losses,
+        document_nats,
         held_out_losses,
     )
     from babelscope.evaluation.prompts import PromptKind, SetAnswer, SetPrompt, load_answers, load_prompts
@@ -92,6 +93,7 @@ __all__ = [
     "detect_languages",
     "distinct_n",
     "document_losses",
+    "document_nats",
     "english_words",
     "fluency",
     "held_out_losses",

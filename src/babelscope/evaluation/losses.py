@@ -27,7 +27,7 @@ from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.progress import progress_bar
-from babelscope.recording.walk import walk
+from babelscope.recording.walk import OpenPasses, walk
 from babelscope.recording.watchers import ReadSite, Watcher
 from babelscope.sites import Site
 
@@ -87,6 +87,12 @@ class HeldOut(NamedTuple):
         """The documents number, number + of, number + 2 of …; none where there are fewer."""
         documents = numbered(self.documents[number::of])
         return self._replace(documents=documents, tokens=self.tokens[number::of], n_bytes=self.n_bytes[number::of])
+
+    def losses(self, nats: Float64[Tensor, " document"]) -> "Losses":
+        """What was measured on the documents; raises MeasurementError where it is NaN or infinite."""
+        if not bool(torch.isfinite(nats).all()):
+            raise MeasurementError(f"loss on {self.language} is NaN or infinite; expected a number; check the weights")
+        return Losses(self.language, nats, self.tokens, self.n_bytes)
 
     @classmethod
     def _of(cls, tokenizer: PreTrainedTokenizerBase, tag: Language, documents: list[TokenDocument]) -> "HeldOut":
@@ -182,6 +188,23 @@ def batch_nll(
     return nll
 
 
+def document_nats(
+    layout: Layout,
+    documents: Sequence[TokenDocument],
+    *,
+    pad: int,
+    watchers: Sequence[Watcher] = (),
+    passes: OpenPasses | None = None,
+) -> Float64[Tensor, " document"]:
+    """Negative log-likelihood in nats of each of some numbered documents, each alone after BOS.
+
+    watchers: what else is measured in the same passes. passes: as in `walk`.
+    """
+    nats = torch.zeros(len(documents), dtype=torch.float64)
+    walk(layout, [documents], [DocumentNats(layout, nats), *watchers], pad=pad, passes=passes)
+    return nats
+
+
 def document_losses(model: CausalModel | Layout, held_out: HeldOut, *, watchers: Sequence[Watcher] = ()) -> Losses:
     """Score prepared documents, each alone after BOS; pads and BOS are not scored.
 
@@ -189,11 +212,7 @@ def document_losses(model: CausalModel | Layout, held_out: HeldOut, *, watchers:
     Raises MeasurementError where the loss is NaN or infinite.
     """
     layout = model if isinstance(model, Layout) else layout_of(model)
-    nats = torch.zeros(len(held_out.documents), dtype=torch.float64)
-    walk(layout, [held_out.documents], [DocumentNats(layout, nats), *watchers], pad=held_out.pad)
-    if not bool(torch.isfinite(nats).all()):
-        raise MeasurementError(f"loss on {held_out.language} is NaN or infinite; expected a number; check the weights")
-    return Losses(held_out.language, nats, held_out.tokens, held_out.n_bytes)
+    return held_out.losses(document_nats(layout, held_out.documents, pad=held_out.pad, watchers=watchers))
 
 
 def bits_per_byte(
