@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from babelscope import Language
 from babelscope.corpus import tokenize_prompts
 from babelscope.errors import MeasurementError
-from babelscope.steering.sweeps import Decoding, Prompt, drawn_tokens, generate_answers
+from babelscope.steering.sweeps import Decoding, Prompt, drawn_tokens, generate_answers, steered_answers
 from babelscope.steering.sweeps.drawn_tokens import BLOCK, TokenDraw, drawn_keywords, token_at
 from babelscope.steering.sweeps.steered_answers import config_endings, ending_ids
 
@@ -115,3 +115,16 @@ def test_small_vocabularies_and_likeliest_tokens_are_left_to_transformers():
     assert drawn_keywords(model, sampled, drawn_tokens.LARGE - 1, (2,)) == sampled
     assert drawn_keywords(model, greedy, drawn_tokens.LARGE, (2,)) == greedy
     assert not drawn_keywords(model, sampled, drawn_tokens.LARGE, (2,))["do_sample"]
+
+
+def test_batches_of_a_large_vocabulary_are_even_and_hold_every_request_once(monkeypatch):
+    model, encoded, order = tiny_model("llama"), [[1]] * 10, [*range(10)]
+    sizes = {}
+    for name, least in (("large", 1), ("small", drawn_tokens.LARGE)):
+        monkeypatch.setattr(drawn_tokens, "LARGE", least)
+        batches = [*steered_answers._batches(model, encoded, order, 4)]
+        assert [place for batch in batches for place in batch] == order
+        sizes[name] = [len(batch) for batch in batches]
+        assert [*steered_answers._batches(model, encoded, order[:8], 4)] == [order[:4], order[4:8]]
+        assert [*steered_answers._batches(model, encoded, [], 4)] == []
+    assert sizes == {"large": [3, 3, 4], "small": [4, 4, 2]}

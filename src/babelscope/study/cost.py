@@ -19,8 +19,8 @@ from babelscope.steering.sweeps.sweep_grid import ARITHMETIC
 from babelscope.study.job import StudyInputs
 
 log = logging.getLogger(__name__)
-TIMED_TOKENS, TIMED_ANSWERS = 250, 64
-"""Scored tokens of each of two languages, and answers in all, that are timed."""
+TIMED_LANGUAGES, TIMED_TOKENS, TIMED_ANSWERS = 4, 250, 64
+"""Languages, scored tokens of each, and answers in all, that are timed."""
 READ_TOKENS = 2_000
 """Tokens read that are timed: in fewer, a batch is smaller than those of a pass, and slower."""
 REPEATS, LONG_SECONDS = 3, 2.0
@@ -120,17 +120,17 @@ def least_seconds(work: Callable[[], object]) -> float:
 def measured_pace(job: StudyInputs, sites: tuple[str, ...], steering: bool) -> Pace:
     """Seconds of a token read, a token scored and an answer, by a few batches of the study's own text."""
     train, valid = job.texts["train"], job.texts["valid"]
-    few, one = valid.only([*valid][:2]), train.only([*train][:1])
+    few, one = valid.only([*valid][:TIMED_LANGUAGES]), train.only([*train][:1])
     tokens_read = min(READ_TOKENS, job.budget.observe_tokens)
 
     def read() -> None:
         observed.append(observe(job.model, job.tokenizer, one, sites=sites, tokens_per_language=tokens_read, shards=0))
 
-    def score() -> None:
-        scored.append(ScoredText.prepare(job.model, job.tokenizer, few, max_tokens=TIMED_TOKENS))
+    def score(tokens: int = TIMED_TOKENS) -> None:
+        scored.append(ScoredText.prepare(job.model, job.tokenizer, few, max_tokens=tokens))
 
     observed, scored = [], []
-    score()  # The first pass of a process is slower than all that follow.
+    score(tokens=1)  # The first pass of a process is slower than all that follow.
     reading, scoring, answer = least_seconds(read), least_seconds(score), 0.0
     tokens = sum(observed[0].tokens.values()), sum(int(losses.tokens.sum()) for losses in scored[-1].base)
     if steering:

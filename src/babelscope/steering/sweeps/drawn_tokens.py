@@ -41,6 +41,11 @@ class TokenDraw:
         return weights
 
 
+def is_large(entries: int) -> bool:
+    """Whether a vocabulary has so many entries that drawing from it, and reading it for few rows, costs time."""
+    return entries >= LARGE
+
+
 def token_at(weights: Float[Tensor, "row entry"], uniform: Float[Tensor, " row"]) -> Int64[Tensor, " row"]:
     """The entry of each row at which the weights up to it first exceed a share `uniform`, 0 to 1, of their sum.
 
@@ -79,7 +84,7 @@ def drawn_keywords(
 
     entries: of the vocabulary. never: ids that the answers' least length forbids, where that is their length too.
     """
-    if not keywords.get("do_sample") or entries < LARGE:
+    if not keywords.get("do_sample") or not is_large(entries):
         return dict(keywords)
     passed_on = {name: value for name, value in keywords.items() if name not in ("temperature", "top_k", "top_p")}
     draw = TokenDraw(keywords["temperature"])

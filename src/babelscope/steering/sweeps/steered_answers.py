@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +29,7 @@ from babelscope.progress import progress_bar
 from babelscope.sites import Site
 from babelscope.steering import Receipt, steer
 from babelscope.steering.sweeps.decoding import Decoding
-from babelscope.steering.sweeps.drawn_tokens import drawn_keywords
+from babelscope.steering.sweeps.drawn_tokens import drawn_keywords, is_large
 from babelscope.steering.sweeps.steering_prompts import Prompt, prompt_ids
 from babelscope.upstream.generation import pin_generation
 from babelscope.upstream.names import attribute
@@ -100,6 +101,8 @@ def _batches(
 ) -> Iterator[list[int]]:
     """Places of the requests that are answered together.
 
+    A large vocabulary is read whole at every step, however few rows there are: its batches are even. Those of smaller
+    ones are full but for the last, as the answers of earlier releases were drawn.
     Longrope changes its frequencies, and transformers forgets its cache, where the padded prompt passes a length: such
     prompts are answered beside others of their own length alone.
     """
@@ -107,8 +110,11 @@ def _batches(
     if batch_positions(model):
         lengths = [len(ids) for ids in encoded]
         groups = [[place for place in order if lengths[place] == length] for length in sorted(set(lengths))]
+    even = is_large(layout_of(model).width("logits"))
     for group in groups:
-        yield from (group[start : start + size] for start in range(0, len(group), size))
+        number = -(-len(group) // size)
+        ends = [len(group) * place // number if even else place * size for place in range(1, number + 1)]
+        yield from (group[start:end] for start, end in pairwise([0, *ends]))
 
 
 def ending_ids(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
