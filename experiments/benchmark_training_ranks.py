@@ -2,7 +2,9 @@
 
 The same command in one process and under torchrun, one thread each, with few steps and with many: the difference of the
 two is the steps alone, without what opening, checking and measuring take. The control is the single process. Against
-it: values that differ by more than the order of a sum, or no time saved.
+it: values that differ by more than the order of a sum, or no time saved. What a machine could give at most is measured
+beside it: as many single processes at once, which share nothing but its cores and memory, and do that many steps in the
+time of one of theirs.
 """
 
 import os
@@ -37,15 +39,20 @@ def run(config: Config, run: Run) -> None:
     neurons, corpus = prepare(config, run.folder)
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(config.ranks)]
     seconds: dict[str, list[float]] = {}
-    for name, start in (("one", []), ("ranks", launcher)):
+    for name, start, processes in (("one", [], 1), ("ranks", launcher, 1), ("apart", [], config.ranks)):
         for steps in config.steps:
-            out = run.folder / f"{name}-{steps}"
-            words = ["-m", "babelscope", "adapt", config.model, str(neurons), str(corpus), "--out", str(out)]
+            outs = [run.folder / f"{name}-{steps}{f'-{number}' if number else ''}" for number in range(processes)]
+            words = ["-m", "babelscope", "adapt", config.model, str(neurons), str(corpus)]
             words += ["--language", config.language, "--steps", str(steps), "--evaluate-every", str(max(config.steps))]
             words += ["--tokens-per-step", str(config.tokens_per_step), "--device", "cpu"]
+            environ = {**os.environ, "OMP_NUM_THREADS": "1"}
             began = time.monotonic()
-            command = [sys.executable, *start, *words]
-            subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+            started = [
+                subprocess.Popen([sys.executable, *start, *words, "--out", str(out)], env=environ) for out in outs
+            ]
+            codes = [process.wait() for process in started]
+            if any(codes):
+                raise SystemExit(f"{name}, {steps} steps: a process ended with {max(codes, key=abs)}")
             seconds.setdefault(name, []).append(round(time.monotonic() - began, 2))
     one, ranks = (Delta.load(run.folder / f"{name}-{max(config.steps)}") for name in ("one", "ranks"))
     pairs = [(one.up, ranks.up), (one.down, ranks.down)]
@@ -60,6 +67,7 @@ def run(config: Config, run: Run) -> None:
                 "seconds": seconds,
                 "seconds_per_step": {name: round(value, 3) for name, value in per_step.items()},
                 "times_faster": per_step["one"] / per_step["ranks"],
+                "times_faster_at_most": config.ranks * per_step["one"] / per_step["apart"],
                 "largest_difference": max(float((a - b).abs().max()) for a, b in pairs),
                 "largest_change": max(float(a.abs().max()) for a, _ in pairs),
                 "trained": one.n_values,

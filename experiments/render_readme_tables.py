@@ -79,6 +79,7 @@ TABLES = {
     "text amounts": main_job.amounts_table,
     "verdicts": main_job.verdicts_table,
     "steering methods": steering.methods_table,
+    "steering methods Gemma": partial(steering.methods_table, "steering_methods-gemma-3-270m.json"),
     "chat": chat.chat_table,
     "feature settings": steering.feature_settings_table,
     "features": steering.features_table,

@@ -1,19 +1,29 @@
 """Row 22: similarity of representations."""
 
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
 import torch
 from scipy.linalg import orthogonal_procrustes
+from transformers import (
+    MT5Config,
+    MT5ForConditionalGeneration,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
 
-from babelscope.models import open_model
+from babelscope import open_model
+from babelscope.corpus import Corpus
 from babelscope.probes.geometry.representation_similarity import canonical_similarity, matching_accuracy, pwcca
 from babelscope.probes.geometry.sentences import record_sentences
 from babelscope.probes.geometry.similarity_table import SimilarityIndex, similarity_indices
 from rows.result import Headline, Inputs, Planted, RowResult, Witness
 from rows.sentence_models import ASKED, pud
 
-SIMILAR_SENTENCES = 200
+SIMILAR_SENTENCES, FEW_SENTENCES = 200, 20
 
 
 def measure_similarity(inputs: Inputs) -> RowResult:
@@ -48,6 +58,17 @@ def measure_similarity(inputs: Inputs) -> RowResult:
             bar=1e-8,
         )
     )
+    witnesses.append(
+        Witness(
+            what="sentence vectors of a random XLM-R and mT5: plain transformers one sentence at a time, "
+            f"mean of the tokens at every depth, {len(ASKED[:2]) * FEW_SENTENCES} sentences, relative",
+            difference=max(
+                encoder_difference(encoder, tokenizer, pud(inputs.corpora, ASKED[:2]))
+                for encoder in random_encoders(len(tokenizer))
+            ),
+            bar=1e-4,
+        )
+    )
     headlines = []
     for name in ("anc", "svcca"):
         index = cast(SimilarityIndex, name)
@@ -71,7 +92,6 @@ def measure_similarity(inputs: Inputs) -> RowResult:
         witnesses=witnesses,
         headlines=headlines,
         planted=[planted_turn()],
-        absent=["sentence vectors of encoders (XLM-R, BERT): only causal models are read by sentence"],
     )
 
 
@@ -83,6 +103,32 @@ HOW_BY_HAND = {
     "matching_centred": "argmax of cosines about each mean",
     "matching_procrustes": "scipy's orthogonal_procrustes on the other half, within what its rows span",
 }
+
+
+def random_encoders(entries: int) -> Iterator[PreTrainedModel]:
+    """An XLM-R, and an mT5 whose encoder is read, with weights drawn at random."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
+    yield XLMRobertaModel(XLMRobertaConfig(vocab_size=entries, pad_token_id=0, **sizes)).eval()
+    shape = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 3, "num_heads": 4}
+    yield MT5ForConditionalGeneration(MT5Config(vocab_size=entries, **shape)).eval()
+
+
+@torch.no_grad()
+def encoder_difference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Corpus) -> float:
+    """Largest difference of a vector of `record_sentences` from transformers' own states, of its largest entry."""
+    found = record_sentences(model, tokenizer, texts, sentences=FEW_SENTENCES, poolings=("mean",))
+    inner = model.get_encoder() if model.config.is_encoder_decoder else model
+    largest = 0.0
+    for k, documents in enumerate(texts.values()):
+        for row, document in enumerate(documents[:FEW_SENTENCES]):
+            ids = torch.tensor([tokenizer(document.text)["input_ids"]])
+            words = torch.tensor([token not in tokenizer.all_special_ids for token in ids[0].tolist()])
+            for depth, state in enumerate(inner(ids, output_hidden_states=True).hidden_states):
+                wanted = state[0, words].double().mean(dim=0)
+                difference = (found.vectors["mean"][k, depth, row] - wanted).abs().max() / wanted.abs().max()
+                largest = max(largest, float(difference))
+    return largest
 
 
 def indices_by_hand(x: np.ndarray, y: np.ndarray, directions: int) -> dict[str, float]:

@@ -3,13 +3,13 @@
 from tables.measured import read, share
 
 
-def methods_table() -> list[str]:
+def methods_table(file: str = "steering_methods.json") -> list[str]:
     """Every way of steering that was scored on test prompts."""
     rows = [
         "| method | source | setting | success on test | of native | perplexity ratio | distinct-4 ratio |",
         "|---|" + "---|" * 6,
     ]
-    for name, e in read("steering_methods.json")["methods"].items():
+    for name, e in read(file)["methods"].items():
         setting = f"layer {e['layer']}, {e['strength']:g}, fading to {e['end']:g}" if e["strength"] else "–"
         of_native = "–" if e["of_native"] is None else f"{e['of_native']:.3f}"
         rows.append(

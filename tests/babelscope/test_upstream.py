@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
+from encoder_models import encoder_model
 from family_configs import family_model
 from steering_cases import answer, cache_name, push
 from torch import nn
@@ -25,6 +26,7 @@ from babelscope.models import hooks
 from babelscope.models.attention import attention_by
 from babelscope.models.model_kind import quantisation_options
 from babelscope.models.positions import batch_positions
+from babelscope.probes import record_sentences
 from babelscope.serving import ServedModels, served_application
 from babelscope.sites import Site
 from babelscope.upstream import compiled_modules, devices
@@ -237,7 +239,16 @@ def score_continuations():
     continuation_log_probabilities(layout_of(tiny_model("llama")), [Continuations((1, 5), ((6, 7), (8, 9)))])
 
 
+def read_with_an_encoder(kind="bert"):
+    record_sentences(encoder_model(kind), tiny_tokenizer(), {"en": ["a b", "c d"], "fi": ["e f", "g h"]})
+
+
 SCENES |= {
+    "encoder": read_with_an_encoder,
+    "output.states": read_with_an_encoder,
+    "model.body": read_with_an_encoder,
+    "model.encoder": lambda: read_with_an_encoder("mt5"),
+    "transformers.text_encoders": lambda: read_with_an_encoder("mt5 encoder"),
     "output.cache": score_continuations,
     "cache.select": score_continuations,
     "block": first_of_named_arguments,

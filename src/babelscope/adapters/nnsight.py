@@ -16,7 +16,7 @@ from babelscope.artifacts.stream import LARGE_LEFT, ROUNDS, STREAM_SITES, length
 from babelscope.axes import Tensor
 from babelscope.corpus import Batch, Corpus, Texts, as_corpus, pad_of
 from babelscope.errors import PrerequisiteError, SiteError
-from babelscope.models import Layout, layout_of
+from babelscope.models import Layout, layout_of, measured
 from babelscope.recording.addends import Addend, StreamAddend
 from babelscope.recording.pass_plan import PassPlan
 from babelscope.recording.pass_settings import PassSettings, parse_sites
@@ -189,7 +189,8 @@ def traced_passes(
         }
         return [{site: addends[site] for site in watcher.hooks} for watcher in watchers]
 
-    yield forward
+    with measured(layout):
+        yield forward
 
 
 def _place_of(layout: Layout, site: Site) -> Place:

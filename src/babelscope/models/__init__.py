@@ -10,6 +10,7 @@ from babelscope.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from babelscope.models.device_placement import quantised_parameters
+    from babelscope.models.encoder import Encoder, encoder_of
     from babelscope.models.families import FAMILIES, add_family, family_of
     from babelscope.models.family import Family, ModuleSide
     from babelscope.models.family_check import Identity, check_family, layout_of
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FAMILIES",
     "Edit",
+    "Encoder",
     "Family",
     "Identity",
     "Layout",
@@ -36,6 +38,7 @@ __all__ = [
     "check_family",
     "batch_positions",
     "check_made_for",
+    "encoder_of",
     "eval_mode",
     "family_of",
     "layout_of",

@@ -12,7 +12,7 @@ from babelscope.axes import Float64, Tensor
 from babelscope.corpus import Batch, TokenDocument
 from babelscope.errors import SiteError
 from babelscope.models import Layout
-from babelscope.models.measuring import run_pass
+from babelscope.models.measuring import measured, run_pass
 from babelscope.models.plain import plain_weight
 from babelscope.recording.walk import Forward, walk
 from babelscope.recording.watchers import ReadSite, Watcher
@@ -91,6 +91,7 @@ def input_passes(maps: dict[str, nn.Module], layout: Layout, watchers: Sequence[
         return [dict(read)]
 
     with ExitStack() as stack:
+        stack.enter_context(measured(layout))
         for name, module in maps.items():
             stack.callback(module.register_forward_pre_hook(partial(before, name)).remove)
         yield forward

@@ -15,7 +15,7 @@ from babelscope.corpus import Batch, TokenDocument, batch_documents
 from babelscope.errors import ArtifactError, MeasurementError
 from babelscope.files.state_folder import RunState, StateFolder, restore
 from babelscope.files.work_log import hash_of, piece_of_work
-from babelscope.models import Layout
+from babelscope.models import Encoder, Layout, eval_mode
 from babelscope.models.attention import AttentionInputs, attention_by
 from babelscope.models.device_placement import check_has_numbers
 from babelscope.models.measuring import measured, run_pass
@@ -51,17 +51,18 @@ class Progress:
 
 Forward = Callable[[Batch], list[Any]]
 """One pass: what each watcher adds for a batch; nothing is added yet."""
-OpenPasses = Callable[[Layout, Sequence[Watcher]], AbstractContextManager[Forward]]
+OpenPasses = Callable[[Any, Sequence[Watcher]], AbstractContextManager[Forward]]
+"""Of what is read, and by whom; while it is open, the model runs as it is measured."""
 
 
-def batch_room(layout: Layout) -> int:
+def batch_room(layout: Layout | Encoder) -> int:
     """Padded tokens of a batch for a model: 4,096 on the CPU, 32,768 on a GPU."""
     return CPU_TOKENS if layout.device_of(Site(0, "resid_in")).type == "cpu" else GPU_TOKENS
 
 
 @torch.no_grad()
 def walk(
-    layout: Layout,
+    layout: Layout | Encoder,
     text: Iterable[Sequence[TokenDocument]],
     watchers: Sequence[Watcher],
     *,
@@ -85,19 +86,20 @@ def walk(
     turns: (i, n) reads of the batches those numbered i, i + n, i + 2n …
     state: where the walk is kept when it is interrupted, and from which it goes on, bit for bit; it is written after so
     many seconds at least. stop: asked between batches; True writes the state and raises KeyboardInterrupt.
-    passes: how a batch is passed and read; None sets hooks on the model's modules.
+    passes: how a batch is passed and read; None sets hooks on the modules of a Layout, or takes an Encoder's states.
     Raises CorpusError for a document that does not fit in memory, ArtifactError for the state of another walk,
     PrerequisiteError for weights without numbers.
     """
     if passes is None:  # others may load the weights at the first pass, as nnsight does
         check_has_numbers(layout.model)
+    open_passes: OpenPasses = passes or (encoder_passes if isinstance(layout, Encoder) else hooked_passes)
     room = batch_tokens or batch_room(layout)
     batches_done = 0 if state is None else restored(state, watchers)
     number, tokens, written = -1, 0, time.monotonic()
     bar = progress_bar(
         total=progress and progress.total, unit=progress.unit if progress else "", shown=progress is not None
     )
-    with bar, measured(layout), (passes or hooked_passes)(layout, watchers) as forward:
+    with bar, open_passes(layout, watchers) as forward:
         walker = Walker(
             watchers,
             forward if state is not None else partial(logged, forward, pass_identity(watchers)),
@@ -211,12 +213,31 @@ def hooked_passes(layout: Layout, watchers: Sequence[Watcher]) -> Iterator[Forwa
         raise MeasurementError("a pass that reads logits gives no hidden states; expected one of both; walk twice")
     reader = PassReader(layout, watchers, head)
     with ExitStack() as stack:
+        stack.enter_context(measured(layout))
         for index, watcher in enumerate(watchers):
             for site, read in watcher.hooks.items():
                 stack.enter_context(layout.watch(site, partial(reader.see, index, site, read)))
             if isinstance(watcher, AttentionWatcher):
                 stack.enter_context(attention_by(layout.model, partial(reader.attend, index, watcher)))
         yield reader.forward
+
+
+@contextmanager
+def encoder_passes(encoder: Encoder, watchers: Sequence[Watcher]) -> Iterator[Forward]:
+    """Passes of an encoder, whose states are what its sites give; no hook is set."""
+    if any(isinstance(watcher, OutputWatcher | AttentionWatcher) for watcher in watchers):
+        raise MeasurementError("an encoder came for losses or attention; expected a decoder; take such a model")
+
+    def forward(batch: Batch) -> list[Any]:
+        states = encoder.run(batch.input_ids, batch.attention_mask)
+        counted = batch.counted.to(states[0].device)
+        values = {
+            site: SiteValue(state, state, None, counted) for site, state in zip(encoder.sites, states, strict=True)
+        }
+        return [{site: read(batch, values[site]) for site, read in watcher.hooks.items()} for watcher in watchers]
+
+    with eval_mode(encoder.model):
+        yield forward
 
 
 @dataclass(eq=False)

@@ -33,6 +33,9 @@ NAMES: dict[str, tuple[str, ...]] = {
     "output.logits": ("logits",),
     # `past_key_values` until 5.23, `cache` from 5.24.
     "output.cache": ("cache", "past_key_values"),
+    "output.states": ("hidden_states",),
+    # The argument of an encoder's forward that asks for them; a decorator takes it, so that no signature has it.
+    "encoder.states": ("output_hidden_states",),
     # Methods of a cache.
     "cache.length": ("get_seq_length",),
     "cache.select": ("batch_select_indices",),
@@ -78,6 +81,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     # Methods and marks of a model.
     "model.head": ("get_output_embeddings",),
     "model.decoder": ("get_decoder",),
+    "model.encoder": ("get_encoder",),
+    "model.body": ("base_model",),
     "model.renamings": ("_weight_conversions",),
     "model.group_experts": ("set_experts_implementation",),
     "model.attention_backend": ("_supports_attention_backend",),
@@ -88,6 +93,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "loading.surplus": ("unexpected_keys",),
     # Registries and helpers.
     "transformers.encoders": ("MODEL_FOR_MASKED_LM_MAPPING_NAMES",),
+    "transformers.text_encoders": ("MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES",),
     "transformers.writers": ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",),
     "transformers.writing_wrappers": ("MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES",),
     "transformers.mxfp4": ("Mxfp4Config",),

@@ -13,11 +13,21 @@ from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.stream import LayerStream, form_used, without_units
 from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.axes import Bool, Float, Float32, Float64, Tensor
-from babelscope.corpus import Batch, Corpus, Texts, as_parallel, numbered, pad_of, tokenize_documents
-from babelscope.errors import CorpusError, LanguageError, MeasurementError
+from babelscope.corpus import (
+    Batch,
+    Corpus,
+    Texts,
+    TokenDocument,
+    as_parallel,
+    numbered,
+    pad_of,
+    tokenize_documents,
+)
+from babelscope.corpus.encoding import surround_of
+from babelscope.errors import CorpusError, LanguageError, MeasurementError, SiteError
 from babelscope.languages import Language, language_index
-from babelscope.models import layout_of
-from babelscope.models.plain import CausalModel
+from babelscope.models import Encoder, Layout, encoder_of, family_of, layout_of
+from babelscope.models.plain import CausalModel, check_model
 from babelscope.probes.streams import depth_sites
 from babelscope.recording.site_sums import first_tokens
 from babelscope.recording.stream_sums import StreamTally
@@ -117,19 +127,27 @@ def record_sentences(
 ) -> Sentences:
     """Read the first sentences of parallel text once, and keep one vector per sentence, depth and pooling.
 
+    model: a decoder; or an encoder of transformers, such as XLM-R, or a model that has one, such as mT5 or NLLB, whose
+    encoder is read, each sentence with what its tokenizer puts around it.
     Pads, BOS and other special tokens are in no vector; place 1 is the first token that counts. Vectors are float32:
     8 · languages · sentences · (layers + 1) · hidden bytes per pooling, because a second vector is kept without each
     sentence's first token (see `Sentences.in_form`).
-    special_tokens: BOS, and what else begins a text, counts as a token of the sentence.
+    special_tokens: BOS, and what else stands around a text, counts as a token of the sentence.
     final_norm: the last depth is read after the final norm. Both as in MEXA's script, arXiv:2410.05873.
     steered: what is open while text of a language is read, such as a steering of it.
-    Raises CorpusError for text that is not parallel, or a sentence without a token; LanguageError for one language.
+    Raises CorpusError for text that is not parallel, or a sentence without a token; LanguageError for one language;
+    SiteError for a model that is neither a decoder of a known family nor an encoder; MeasurementError for the final
+    norm of an encoder, whose states are those that transformers hands out.
     """
-    layout, corpus = layout_of(model), parallel_corpus(texts, sentences=sentences)
-    sites, ids = depth_sites(layout), tuple(document.id for document in next(iter(corpus.values())))
+    layout, corpus = layout_or_encoder(model), parallel_corpus(texts, sentences=sentences)
+    if final_norm and isinstance(layout, Encoder):
+        raise MeasurementError("final_norm came for an encoder; expected a decoder for it; leave final_norm out")
+    sites = layout.sites if isinstance(layout, Encoder) else depth_sites(layout)
+    ids = tuple(document.id for document in next(iter(corpus.values())))
+    end = surround_of(tokenizer).suffix if isinstance(layout, Encoder) else ()
     text = [
-        tokenize_documents(tokenizer, documents, k, max_length=max_length)
-        for k, documents in enumerate(corpus.values())
+        [closed(document, end) for document in tokenize_documents(tokenizer, part, k, max_length=max_length - len(end))]
+        for k, part in enumerate(corpus.values())
     ]
     for tag, documents in zip(corpus, text, strict=True):
         empty = [document.id for document in documents if not document.n_counted]
@@ -156,6 +174,21 @@ def record_sentences(
     if broken:
         raise MeasurementError("a sentence's vector is NaN or infinite; expected numbers; check the weights and dtype")
     return Sentences(languages, ids, sites, vectors, later_vectors, tuple(tally.layer() for tally in tallies))
+
+
+def layout_or_encoder(model: CausalModel) -> Layout | Encoder:
+    """Where a decoder's sites are, or the encoder that a model is or has."""
+    check_model(model)
+    try:
+        family_of(model.config)
+    except SiteError:
+        return encoder_of(model)
+    return layout_of(model)
+
+
+def closed(document: TokenDocument, end: tuple[int, ...]) -> TokenDocument:
+    """With what ends a text, which does not count."""
+    return replace(document, tokens=(*document.tokens, *end), counted=(*document.counted, *(False for _ in end)))
 
 
 @dataclass(frozen=True, eq=False)
