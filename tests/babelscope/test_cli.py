@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from inspect import signature
 from itertools import product
 
 import pytest
@@ -16,7 +17,9 @@ from conftest import tiny_model
 
 from babelscope import Language, NeuronSet, Observation
 from babelscope.cli import main, way_on
+from babelscope.cli.calling import function_of, word_arguments
 from babelscope.cli.finished_calls import deciding_arguments, kept_call
+from babelscope.cli.verbs import VERBS
 from babelscope.errors import ArtifactError
 from babelscope.files.writing import locked
 from babelscope.recording.walk import Walker
@@ -227,6 +230,22 @@ def test_a_finished_folder_is_no_result_of_another_call(capsys, folder, monkeypa
     (folder / "obs" / "call.json").unlink()
     assert observe(capsys, folder, "obs", "--resume", "--shards", "4")[1]["resumed_tokens"] == "complete"
     assert not (folder / "obs" / "call.json").exists()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_folder_named_like_a_language_or_site_makes_no_other_call(verb, tmp_path, monkeypatch):
+    parameters = signature(function_of(verb)).parameters
+    words = word_arguments(parameters)
+    assert {"language", "languages", "target", "targets", "source", "against", "replay", "device"} & set(
+        parameters
+    ) <= words
+    assert not {"model", "corpus", "out", "prompts", "artifact", "pairs", "vectors"} & words
+    call_before = {name: "fi" for name in parameters}
+    before = deciding_arguments(call_before, words)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fi").mkdir()  # as `adapt --language fi --out fi` leaves it
+    now = deciding_arguments(call_before, words)
+    assert {name for name in now if now[name] != before[name]} == {*now} - words
 
 
 @pytest.mark.parametrize("words", [["--help"], ["evaluate", "confusion", "--help"], ["merge", "--help"], ["--version"]])

@@ -159,8 +159,14 @@ def test_showing_a_language_that_is_not_in_the_set_opens_no_model(tmp_path):
 def test_a_finished_sweep_is_told_again_and_nothing_is_opened(tmp_path):
     out = tmp_path / "sweep"
     out.mkdir()
-    table = {"layer": 3, "strength": 0.5, "edge": ["low"], "macro": {"steered": [0.5, 0.4, 0.6]}, "sweep": []}
-    (out / "steering.json").write_text(json.dumps(table))
+    table = {"layer": 3, "strength": 0.5, "edge": ["low"], "macro": {"steered": [0.5, 0.4, 0.6]}}
+    further = {
+        "success": {"fi": [0.5, 0.4, 0.6]},
+        "perplexity_ratio": {"fi": None},
+        "not_measurable": ["cy"],
+        "sweep": [],
+    }
+    (out / "steering.json").write_text(json.dumps({**table, **further}))
     leftover = tmp_path / "sweep.checkpoint"
     leftover.mkdir()
     (leftover / "work.jsonl").write_text("")
@@ -170,9 +176,17 @@ def test_a_finished_sweep_is_told_again_and_nothing_is_opened(tmp_path):
         call = {"resume": resume, "device": "cpu", "dtype": "float32"}
         return sweep_steering("no model", tmp_path / "no counts", "no corpus", plan, out, **call)
 
-    del table["sweep"]
-    assert sweep(resume=True) == {"out": str(out), "resumed": "complete", **table}
+    again = sweep(resume=True)
+    assert again == {"out": str(out), "resumed": "complete", **table}
     assert not leftover.exists()
+    assert "layer 3, strength 0.5" in again.lines[0] and f"everything is in {out}" in again.lines[0]
+    assert [line.split("  ")[0] for line in again.lines[1:3]] == ["answers to test prompts", "steered"]
+    assert "50 %" in again.lines[2] and "40 % to 60 %" in again.lines[2] and again.lines[4].endswith("–")
+    assert "at the edge of what was tried: low" in again.lines[-2] and again.lines[-1].endswith("know them: cy")
+    for damaged in ({**table}, {**table, **further, "macro": {"other": [1]}}, {**table, **further, "strength": "x"}):
+        (out / "steering.json").write_text(json.dumps(damaged))
+        with pytest.raises(ArtifactError, match="is not as it was written .*remove the folder and repeat"):
+            sweep(resume=True)
     with pytest.raises(ArtifactError, match="already there; expected a new path"):
         sweep(resume=False)
 

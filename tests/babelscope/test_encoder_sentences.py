@@ -6,8 +6,12 @@ from conftest import beginning, tiny_model, tiny_tokenizer
 from encoder_models import encoder_model
 from transformers import CLIPConfig, CLIPModel
 
+from babelscope.corpus import TokenDocument
 from babelscope.errors import MeasurementError, SiteError
+from babelscope.evaluation import document_nats
+from babelscope.models.encoder import encoder_of
 from babelscope.probes import language_alignment, record_sentences
+from babelscope.upstream.encoders import run_encoder
 
 TEXTS = {"en": ["one two", "a longer sentence here", "ok"], "fi": ["yksi kaksi", "pidempi lause on", "juu joo"]}
 KINDS = ("bert", "xlm-roberta", "mt5", "mt5 encoder", "nllb")
@@ -48,6 +52,19 @@ def test_measures_of_sentences_take_them():
     found = record_sentences(encoder_model("xlm-roberta"), surrounding("xlm-roberta"), texts)
     alignment = language_alignment(found, draws=9, resamples=9)
     assert alignment.sites == found.sites and torch.isfinite(alignment.values("cka")).all()
+
+
+def test_an_encoder_is_read_by_its_states_and_gives_no_losses():
+    encoder = encoder_of(encoder_model("nllb"))
+    ids = torch.tensor([[1, 5, 6], [1, 7, 0]])
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    with torch.no_grad():
+        states = run_encoder(encoder.model, ids, mask)
+    assert (encoder.n_layers, encoder.d_hidden, len(states)) == (2, 32, 3)
+    assert all(torch.equal(one, other) for one, other in zip(states, encoder.run(ids, mask), strict=True))
+    document = TokenDocument(0, "0", (1, 5, 6), (False, True, True), 0, 2)
+    with pytest.raises(MeasurementError, match="an encoder came for losses"):
+        document_nats(encoder, [document], pad=0)
 
 
 def test_what_is_no_encoder_and_a_final_norm_are_refused():

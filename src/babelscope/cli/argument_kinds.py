@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import ClassVar, ParamSpec, TypeVar
 
 from babelscope.cli.launched_ranks import launched_rank
 from babelscope.corpus.corpus_names import may_be_hub_id
@@ -97,6 +97,8 @@ class ByFunction:
     """A word that a function understands, or refuses with the one line that is printed."""
 
     understand: Callable[[str], object]
+    is_word: bool = False
+    """Whether it never names a file or folder, even where one of that name is."""
 
     def check(self, flag: str, word: str) -> None:
         """Raise what the function raises, with the flag before it, where it is one."""
@@ -129,6 +131,8 @@ class WordOfForm:
 
     form: str
     described: str
+    is_word: ClassVar[bool] = True
+    """It never names a file or folder."""
 
     def check(self, flag: str, word: str) -> None:
         """Raise UsageError for a word of another form."""

@@ -36,8 +36,8 @@ Counts = Annotated[Path, SavedAs(("Observation",))]
 File = Annotated[Path, PlainFile()]
 ModelName = Annotated[str, ByFunction(check_model_name)]
 CorpusName = Annotated[str, ByFunction(check_corpus_name)]
-LanguageTag = Annotated[str, ByFunction(Language.parse)]
-SiteName = Annotated[str, ByFunction(site_or_name)]
+LanguageTag = Annotated[str, ByFunction(Language.parse, is_word=True)]
+SiteName = Annotated[str, ByFunction(site_or_name, is_word=True)]
 Split = Literal["train", "valid", "test", "all"]
 Device = Annotated[
     str,

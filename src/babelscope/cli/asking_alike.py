@@ -102,8 +102,13 @@ def run_consistency(
     from babelscope.probes.thought import PREFIXES, ThoughtPlan, measure_thought, read_prefixes, read_questions
     from babelscope.probes.thought.thought_report import RESULT
 
-    if resume and (fields := kept_result(out, RESULT, checkpoint)) is not None:
-        return Told(fields, thought_lines(fields, model, questions, out))
+    finished = (
+        kept_result(out, RESULT, checkpoint, lambda kept: Told(kept, thought_lines(kept, model, questions, out)))
+        if resume
+        else None
+    )
+    if finished is not None:
+        return finished
     free(out)
     table = read_questions(questions).only(languages, count=count)
     plan = ThoughtPlan(

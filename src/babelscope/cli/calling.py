@@ -65,8 +65,14 @@ def call_verb(verb: str, words: list[str]) -> Result:
             library.propagate = False  # Each has a handler, and a line would be printed twice.
             for handler in library.handlers:
                 print_log_lines(handler)
-    with kept_call(verb, call):
+    with kept_call(verb, call, word_arguments(signature(function).parameters)):
         return function(**call)
+
+
+def word_arguments(parameters: Parameters) -> frozenset[str]:
+    """The arguments that are a word, such as a language or a site, and never the name of a file or folder."""
+    checks = {name: tuple(value_checks(parameter.annotation)) for name, parameter in parameters.items()}
+    return frozenset(name for name, kinds in checks.items() if any(getattr(kind, "is_word", False) for kind in kinds))
 
 
 def function_of(verb: str) -> Callable[..., Result]:

@@ -33,6 +33,7 @@ from babelscope.cli.quantities import (
     TokenAmount,
     TokensOrNone,
 )
+from babelscope.cli.telling import Told
 from babelscope.study.budget import MAIN, Budget
 
 STEERED = UsedWith("without --no-steering", lambda call: call["steering"])
@@ -162,13 +163,16 @@ def run_whole_study(
 
 
 def study_summary(out: Path, results: Mapping[str, Any]) -> Result:
-    """What is printed of a study."""
-    steering = results.get("steering") or {}
-    return {
-        "report": str(out / "report.html"),
+    """What is printed of a study, as fields for machines and as lines for a person."""
+    from babelscope.cli.telling_steering import study_lines
+
+    steering, report = results.get("steering") or {}, out / "report.html"
+    fields = {
+        "report": str(report),
         "neurons": results["neurons"],
         "top_rate": results["top_rate"],
         "own_hurt_most": sum(results["ablation"]["own_hurt_most"].values()),
         **({"steering_macro": steering["macro"], "steering_edge": steering["edge"]} if steering else {}),
         "seconds": results["seconds"],
     }
+    return Told(fields, study_lines(results, report))

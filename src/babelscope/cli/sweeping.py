@@ -6,6 +6,8 @@ from babelscope.artifacts import Observation
 from babelscope.cli.argument_kinds import checkpoint_of, free
 from babelscope.cli.arguments import Result
 from babelscope.cli.finished_calls import kept_result
+from babelscope.cli.telling import Fields, Told
+from babelscope.cli.telling_steering import sweep_lines
 from babelscope.corpus import load_splits
 from babelscope.models import open_model
 from babelscope.study.sweep_job import TABLE, SweepPlan, run_sweep
@@ -26,11 +28,16 @@ def sweep_steering(
 ) -> Result:
     """What `steer --sweep` does, and what is printed of it."""
     checkpoint = checkpoint_of(out, resume=resume)
-    if resume and (kept := kept_result(out, TABLE, checkpoint)) is not None:
-        return {key: kept[key] for key in ("out", "resumed", *TOLD)}
+    if resume and (kept := kept_result(out, TABLE, checkpoint, lambda kept: told_sweep(kept, out))) is not None:
+        return kept
     free(out)
     languages = Observation.load(observation).languages
     texts = load_splits(corpus, languages, splits=("valid", "test"), same_text=plan.same_text)
     model, tokenizer = open_model(model_name, device=device, dtype=dtype)
     table = run_sweep(model, tokenizer, observation, texts, plan, out, checkpoint)
-    return {"out": str(out), **{key: table[key] for key in TOLD}}
+    return told_sweep({"out": str(out), **table}, out)
+
+
+def told_sweep(table: Fields, out: Path) -> Told:
+    """A sweep's choice and score, as fields for machines and as lines for a person."""
+    return Told({key: table[key] for key in table if key in ("out", "resumed", *TOLD)}, sweep_lines(table, out))

@@ -62,8 +62,11 @@ def run_transfer(
     from babelscope.adaptation.transfer_report import RESULT
     from babelscope.cli.telling_scores import transfer_lines
 
-    if resume and (fields := kept_result(out, RESULT, checkpoint)) is not None:
-        return Told(fields, transfer_lines(fields, out))
+    finished = (
+        kept_result(out, RESULT, checkpoint, lambda kept: Told(kept, transfer_lines(kept, out))) if resume else None
+    )
+    if finished is not None:
+        return finished
     free(out)
     from babelscope.adaptation.adaptation_job import training_dtype
     from babelscope.adaptation.language_nearness import nearness_tables

@@ -44,7 +44,7 @@ class Encoder:
 def encoder_of(model: nn.Module) -> Encoder:
     """The part of a model that reads, measured by a pass of one token; raises SiteError for a model without one."""
     part = reading_part(model)
-    one = torch.zeros(1, 1, dtype=torch.int64, device=device_of(part))
+    token = torch.zeros(1, 1, dtype=torch.int64, device=device_of(part))
     with torch.no_grad(), eval_mode(part):
-        states = run_encoder(part, one, torch.ones_like(one))
+        states = run_encoder(part, token, torch.ones_like(token))
     return Encoder(part, len(states) - 1, states[0].shape[-1])

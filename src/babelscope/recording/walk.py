@@ -92,7 +92,7 @@ def walk(
     """
     if passes is None:  # others may load the weights at the first pass, as nnsight does
         check_has_numbers(layout.model)
-    open_passes: OpenPasses = passes or (encoder_passes if isinstance(layout, Encoder) else hooked_passes)
+    open_passes = passes or usual_passes(layout)
     room = batch_tokens or batch_room(layout)
     batches_done = 0 if state is None else restored(state, watchers)
     number, tokens, written = -1, 0, time.monotonic()
@@ -203,6 +203,11 @@ class Walker:
         # Outside of the handler, whose error keeps the failed pass's tensors alive.
         for half in halves:
             self.read(half)
+
+
+def usual_passes(layout: Layout | Encoder) -> OpenPasses:
+    """By the model's own forward."""
+    return encoder_passes if isinstance(layout, Encoder) else hooked_passes
 
 
 @contextmanager

@@ -44,10 +44,10 @@ def run_encoder(
     Raises PrerequisiteError where nothing comes under the name that is asked for.
     """
     parameters, owner = inspect.signature(type(encoder).forward).parameters, f"{type(encoder).__name__}.forward"
-    given = {
+    inputs = {
         parameter_name(parameters, f"forward.{name}", owner): part for name, part in (("ids", ids), ("mask", mask))
     }
-    output = encoder(**given, **dict.fromkeys(NAMES["encoder.states"], True))
+    output = encoder(**inputs, **dict.fromkeys(NAMES["encoder.states"], True))
     states = attribute(output, "output.states")
     if states is None:
         raise missing_name("encoder.states", owner)

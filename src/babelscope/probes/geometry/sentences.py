@@ -181,9 +181,10 @@ def layout_or_encoder(model: CausalModel) -> Layout | Encoder:
     check_model(model)
     try:
         family_of(model.config)
+        is_decoder = True
     except SiteError:
-        return encoder_of(model)
-    return layout_of(model)
+        is_decoder = False
+    return layout_of(model) if is_decoder else encoder_of(model)
 
 
 def closed(document: TokenDocument, end: tuple[int, ...]) -> TokenDocument:

@@ -165,11 +165,15 @@ def steering_study(
     }
     check_asked(prompts, detectable)
 
-    def write(requests: Sequence[tuple[Prompt, Language]], steerer: Steerer | None = None) -> list[Answer]:
-        return generate_answers(model, tokenizer, requests, steerer, decoding=decoding)
+    def write(
+        requests: Sequence[tuple[Prompt, Language]], steerer: Steerer | None = None, kind: str = ""
+    ) -> list[Answer]:
+        shown = f"{kind} answers" if progress and kind else ""
+        return generate_answers(model, tokenizer, requests, steerer, decoding=decoding, progress=shown)
 
     def own(name: str, count: int) -> list[Answer]:
-        return write([(p, tag) for tag in detectable for p in [q for q in prompts[name] if q.source == tag][:count]])
+        questions = [(p, tag) for tag in detectable for p in [q for q in prompts[name] if q.source == tag][:count]]
+        return write(questions, kind="native")
 
     dev_native = own("dev", max(16, dev_prompts))
     sweep = partial(
@@ -212,11 +216,11 @@ def steering_study(
         points=tuple(points),
         chosen=chosen,
         per_target=best,
-        steered=trial(write(requests, plain)),
+        steered=trial(write(requests, plain, "steered")),
         native=trial(native),
-        unsteered=trial(write(few)),
+        unsteered=trial(write(few, kind="unsteered")),
         random=trial(random),
-        other_language=trial(write(few, other)) if any_third else None,
+        other_language=trial(write(few, other, "other-language")) if any_third else None,
         directions={tag: mean_direction(observation, target=tag, layer=layer_of[tag]) for tag in detectable},
         not_measurable=tuple(tag for tag in target_tags if tag not in detectable),
         edge=edge,
