@@ -8,9 +8,11 @@ from transformers import CLIPConfig, CLIPModel
 
 from babelscope.corpus import TokenDocument
 from babelscope.errors import MeasurementError, SiteError
-from babelscope.evaluation import document_nats
+from babelscope.evaluation.losses import DocumentNats
+from babelscope.models import layout_of
 from babelscope.models.encoder import encoder_of
 from babelscope.probes import language_alignment, record_sentences
+from babelscope.recording.walk import walk
 from babelscope.upstream.encoders import run_encoder
 
 TEXTS = {"en": ["one two", "a longer sentence here", "ok"], "fi": ["yksi kaksi", "pidempi lause on", "juu joo"]}
@@ -64,7 +66,7 @@ def test_an_encoder_is_read_by_its_states_and_gives_no_losses():
     assert all(torch.equal(one, other) for one, other in zip(states, encoder.run(ids, mask), strict=True))
     document = TokenDocument(0, "0", (1, 5, 6), (False, True, True), 0, 2)
     with pytest.raises(MeasurementError, match="an encoder came for losses"):
-        document_nats(encoder, [document], pad=0)
+        walk(encoder, [[document]], [DocumentNats(layout_of(tiny_model("llama")), torch.zeros(1).double())])
 
 
 def test_what_is_no_encoder_and_a_final_norm_are_refused():

@@ -60,8 +60,8 @@ def ablation_matrix(
         raise SelectionError("every set is empty; expected at least one neuron; select with a larger top_rate")
     if draws < 1 and controls:
         raise SelectionError(f"draws {draws} came; expected 1 or more, or no controls; draw more")
-    given = isinstance(texts, ScoredText)
-    corpus = texts.corpus if given else as_corpus(texts)
+    is_scored = isinstance(texts, ScoredText)
+    corpus = texts.corpus if is_scored else as_corpus(texts)
     if observation is not None:
         check_observation(observation, sets, tuple(corpus), controls=controls, to=to)
     needed = sites_taken(sets, controls, to)
@@ -70,7 +70,9 @@ def ablation_matrix(
     means = mean_values(observation, sets, tuple(corpus)) if to == "mean" and observation is not None else None
     drawn, ratio = draw_controls(sets, observation, controls, draws, seed, barred)
     scored = (
-        texts if given else ScoredText.prepare(model, tokenizer, corpus, max_tokens=max_tokens, max_length=max_length)
+        texts
+        if is_scored
+        else ScoredText.prepare(model, tokenizer, corpus, max_tokens=max_tokens, max_length=max_length)
     )
     masks, total = sets.mask(), len(sets.languages) * len(corpus)
     with progress_bar(total=total, unit="cell", desc=f"ablating to {to}", shown=progress) as bar:
@@ -83,8 +85,8 @@ def ablation_matrix(
         base=scored.base,
         delta=delta,
         draws={
-            control: measure_draws(scored, sets, found, means, f"{control} control", progress)
-            for control, found in drawn.items()
+            control: measure_draws(scored, sets, control_masks, means, f"{control} control", progress)
+            for control, control_masks in drawn.items()
         },
         sizes=sets.sizes,
         to=to,
@@ -126,17 +128,17 @@ def draw_controls(
     barred: NeuronSet | None = None,
 ) -> tuple[dict[str, Tensor], dict[Language, float]]:
     """Masks `[draw, language, layer, neuron]` by control, and the contribution that the matched ones reach."""
-    found: dict[str, Tensor] = {}
+    masks_by_control: dict[str, Tensor] = {}
     ratio: dict[Language, float] = {}
     if "layer_matched" in controls:
-        found["layer_matched"] = layer_matched(sets, draws=draws, seed=seed, barred=barred)
+        masks_by_control["layer_matched"] = layer_matched(sets, draws=draws, seed=seed, barred=barred)
     if "contribution_matched" in controls and observation is not None:
         columns = [observation.index(tag) for tag in sets.languages]
         size = contribution(observation)[columns]
         matched = contribution_matched(sets, size, draws=draws, seed=seed, barred=barred)
-        found["contribution_matched"] = matched.masks
+        masks_by_control["contribution_matched"] = matched.masks
         ratio = dict(zip(sets.languages, matched.achieved_ratio.mean(dim=0).tolist(), strict=True))
-    return found, ratio
+    return masks_by_control, ratio
 
 
 def measure_draws(

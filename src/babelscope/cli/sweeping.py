@@ -28,8 +28,8 @@ def sweep_steering(
 ) -> Result:
     """What `steer --sweep` does, and what is printed of it."""
     checkpoint = checkpoint_of(out, resume=resume)
-    if resume and (kept := kept_result(out, TABLE, checkpoint, lambda kept: told_sweep(kept, out))) is not None:
-        return kept
+    if resume and (finished := kept_result(out, TABLE, checkpoint, lambda fields: told_sweep(fields, out))) is not None:
+        return finished
     free(out)
     languages = Observation.load(observation).languages
     texts = load_splits(corpus, languages, splits=("valid", "test"), same_text=plan.same_text)

@@ -168,8 +168,8 @@ def steering_study(
     def write(
         requests: Sequence[tuple[Prompt, Language]], steerer: Steerer | None = None, kind: str = ""
     ) -> list[Answer]:
-        shown = f"{kind} answers" if progress and kind else ""
-        return generate_answers(model, tokenizer, requests, steerer, decoding=decoding, progress=shown)
+        title = f"{kind} answers" if progress and kind else ""
+        return generate_answers(model, tokenizer, requests, steerer, decoding=decoding, progress=title)
 
     def own(name: str, count: int) -> list[Answer]:
         questions = [(p, tag) for tag in detectable for p in [q for q in prompts[name] if q.source == tag][:count]]
