@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_args
 import tyro
 from tyro.conf import arg
 
-from babelscope.cli.argument_kinds import NewPath, SavedAs, free
+from babelscope.cli.argument_kinds import ByFunction, NewPath, SavedAs, WordOfForm, free
 from babelscope.cli.arguments import Result
 from babelscope.cli.finished_calls import kept_call
 from babelscope.cli.flag_conditions import FlagValues, UsedWith
@@ -72,7 +72,11 @@ def call_verb(verb: str, words: list[str]) -> Result:
 def word_arguments(parameters: Parameters) -> frozenset[str]:
     """The arguments that are a word, such as a language or a site, and never the name of a file or folder."""
     checks = {name: tuple(value_checks(parameter.annotation)) for name, parameter in parameters.items()}
-    return frozenset(name for name, kinds in checks.items() if any(getattr(kind, "is_word", False) for kind in kinds))
+    return frozenset(
+        name
+        for name, kinds in checks.items()
+        if any(isinstance(kind, ByFunction | WordOfForm) and kind.is_word for kind in kinds)
+    )
 
 
 def function_of(verb: str) -> Callable[..., Result]:
