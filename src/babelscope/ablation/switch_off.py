@@ -30,7 +30,7 @@ def switched_off(
     An MoE's neurons are expert-major and are switched off only where their expert was chosen.
     Raises ArtifactError if the mask is for another shape of model.
     """
-    with _edited(layout, mask[None], at, None if value is None else value[None], lambda: None):
+    with _edited(layout, mask[None], at, None if value is None else value[None]):
         yield
 
 
@@ -72,9 +72,9 @@ def _edited(
     masks: Bool[Tensor, "text layer neuron"],
     at: At,
     values: Float[Tensor, "text layer neuron"] | None,
-    texts: Callable[[], list[int] | None],
+    texts: Callable[[], list[int]] | None = None,
 ) -> Iterator[None]:
-    """Hooks at the layers that have a masked neuron; texts: that of each row under way, or None where there is one."""
+    """Hooks at the layers that have a masked neuron; texts: that of each row under way, None where there is one."""
     expected = (layout.n_layers, layout.width(at))
     if tuple(masks.shape[1:]) != expected:
         raise ArtifactError(
@@ -96,15 +96,15 @@ def filler(
     site: Site,
     masks: Bool[Tensor, "text neuron"],
     fill: Float[Tensor, "_ neuron"],
-    texts: Callable[[], list[int] | None],
+    texts: Callable[[], list[int]] | None = None,
 ) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """The change at one layer; one mask, or one row of values, serves all texts."""
+    """The change at one layer; one mask, or one row of values, serves all texts; texts: as above."""
     device = layout.device_of(site)
     off, constant = masks.to(device), fill.to(device)
 
     def of_rows(flat: Tensor, routes: Tensor | None) -> Tensor:
         by_expert = flat if routes is None else flat.unflatten(1, (layout.n_experts, -1))
-        if len(flat) == 1:
+        if texts is None or len(flat) == 1:
             return by_expert[0] if routes is None else by_expert[0, routes]
         text = torch.tensor(texts(), device=device)
         if routes is None:

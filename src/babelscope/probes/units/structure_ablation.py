@@ -48,7 +48,7 @@ def structures_off(layout: Layout, masks: Masks) -> Iterator[None]:
             for layer, units in enumerate(masks.get(name, ())):
                 if bool(units.any()):
                     site = Site(layer, at)
-                    change = filler(layout, site, units, torch.zeros(len(units)))
+                    change = filler(layout, site, units[None], torch.zeros(1, len(units)))
                     stack.enter_context(layout.edit_routed(site, change))
         if coordinates:
             stack.enter_context(attention_by(layout.model, attend))
