@@ -47,6 +47,8 @@ def run_encoder(
     inputs = {
         parameter_name(parameters, f"forward.{name}", owner): part for name, part in (("ids", ids), ("mask", mask))
     }
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        parameter_name(parameters, "encoder.states", owner)
     output = encoder(**inputs, **dict.fromkeys(NAMES["encoder.states"], True))
     states = attribute(output, "output.states")
     if states is None:

@@ -34,7 +34,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     # `past_key_values` until 5.23, `cache` from 5.24.
     "output.cache": ("cache", "past_key_values"),
     "output.states": ("hidden_states",),
-    # The argument of an encoder's forward that asks for them; a decorator takes it, so that no signature has it.
+    # The argument of an encoder's forward that asks for them; where a decorator takes it, no signature has it.
     "encoder.states": ("output_hidden_states",),
     # Methods of a cache.
     "cache.length": ("get_seq_length",),
