@@ -129,8 +129,8 @@ def real_summary() -> list[str]:
         sentences.append(
             f"In [{title}](docs/gallery/{name}.html), {len(study.languages)} languages: {scored['steered']} of the steered answers "
             f"are right ({share(low, 0)}–{share(high, 0)}; native text {scored['native']}, unsteered "
-            f"{scored['unsteered']}, random directions {scored['random']}); the neurons of one language alone hurt its own text most "
-            f"in {most_hurt(exclusive.by_unit, 'relative')}, whole sets in {most_hurt(ablation.by_unit, 'relative')}."
+            f"{scored['unsteered']}, random directions {scored['random']}); the neurons of one language alone hurt its own text most, "
+            f"in each of three units, in {most_hurt(exclusive.by_unit, *UNIT_NAMES)}, whole sets in {most_hurt(ablation.by_unit, *UNIT_NAMES)}."
         )
     return [" ".join(sentences)]
 
@@ -138,12 +138,13 @@ def real_summary() -> list[str]:
 UNIT_NAMES = {"relative": "of the loss", "nats_per_token": "nats per token", "bits_per_byte": "bits per byte"}
 
 
-def most_hurt(by_unit: HarmInUnits | None, unit: str) -> str:
-    """Languages whose own text is hurt more than any other, with the interval above zero, of those with a set."""
+def most_hurt(by_unit: HarmInUnits | None, *names: str) -> str:
+    """Languages whose own text is hurt more than any other, with the interval above zero in every unit named."""
     units = given(by_unit)
     harm = {"relative": units.relative, "nats_per_token": units.nats_per_token, "bits_per_byte": units.bits_per_byte}
-    leads = given(given(harm[unit]).specificity).values()
-    return f"{sum(lead is not None and lead.low > 0 for lead in leads)} of {len(leads)}"
+    leads = [given(given(harm[name]).specificity) for name in names]
+    holds = [all((lead := of_unit[tag]) is not None and lead.low > 0 for of_unit in leads) for tag in leads[0]]
+    return f"{sum(holds)} of {len(holds)}"
 
 
 def cost_table() -> list[str]:
