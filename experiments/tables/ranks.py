@@ -23,6 +23,7 @@ def training_ranks_line() -> list[str]:
     return [
         f"`adapt` of the {row['model']} model, {row['trained']:,} values trained, steps of {row['tokens_per_step']:,} tokens "
         f"on a CPU, one thread a process: {seconds['one']:.2f} s a step in one process, {seconds['ranks']:.2f} s in "
-        f"{row['ranks']} ({row['times_faster']:.2f} times as fast); after {max(row['steps'])} steps the values differ by "
+        f"{row['ranks']} ({row['times_faster']:.2f} times as fast; as many processes that share nothing do "
+        f"{row['times_faster_at_most']:.2f} times the steps of one); after {max(row['steps'])} steps the values differ by "
         f"at most {row['largest_difference']:.0e}, of changes up to {row['largest_change']:.0e}."
     ]
