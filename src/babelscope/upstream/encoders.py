@@ -19,11 +19,9 @@ def reading_part(model: nn.Module) -> nn.Module:
     config: Any = model.config
     if config_value(config, "encoder_decoder"):
         return attribute(model, "model.encoder")()
-    kind, fills, writes, reads = (
-        config_value(config, "type"),
-        *map(known_types, ("encoders", "writers", "text_encoders")),
-    )
-    if kind not in fills and (kind in writes or kind not in reads):
+    kind = config_value(config, "type")
+    gap_fillers, decoders, text_encoders = map(known_types, ("encoders", "writers", "text_encoders"))
+    if kind not in gap_fillers and (kind in decoders or kind not in text_encoders):
         raise SiteError(
             f"a model of type {kind!r} came; expected a decoder whose family has a table, an encoder, or an "
             "encoder–decoder; add a decoder's table with bs.add_family, or take such a model"
