@@ -1,8 +1,12 @@
+import string
+
+import langcodes
 import pytest
 
 from babelscope import Language
 from babelscope.errors import LanguageError
-from babelscope.languages import language_index, parse_languages
+from babelscope.languages import is_tag, language_index, parse_languages
+from babelscope.languages.language_tags import TWO_LETTERS
 
 
 @pytest.mark.parametrize(
@@ -20,6 +24,12 @@ def test_tags_become_canonical(tag, canonical, iso, script):
     language = Language.parse(tag)
     assert (language, language.iso639_3, language.script) == (canonical, iso, script)
     assert language.flores == f"{iso}_{script}"
+
+
+def test_tags_that_the_registry_is_not_asked_for_are_canonical_in_it():
+    alphabet = string.ascii_lowercase
+    pairs = {one + two for one in alphabet for two in alphabet if is_tag(one + two)}
+    assert {tag for tag in pairs if langcodes.standardize_tag(tag, macro=False) == tag} == TWO_LETTERS
 
 
 def test_a_plain_tag_is_a_key():

@@ -11,7 +11,18 @@ from babelscope import reference
 from babelscope.cli.verbs import VERBS
 
 HEAVY = ("torch", "numpy", "transformers", "pandas", "sklearn", "scipy", "sympy", "lingua", "wordfreq", "plotly")
-UNUSED_BY_COUNTS = ("transformers", "pandas", "sklearn", "scipy", "sympy", "lingua", "wordfreq", "plotly", "datasets")
+UNUSED_BY_COUNTS = (
+    "transformers",
+    "pandas",
+    "sklearn",
+    "scipy",
+    "sympy",
+    "lingua",
+    "wordfreq",
+    "plotly",
+    "datasets",
+    "langcodes",
+)
 
 
 def called(words, libraries):

@@ -35,6 +35,8 @@ def test_one_text_is_no_list_of_texts(opened):
         observe(model, tokenizer, TEXTS, sites="mlp_gate")
     with pytest.raises(LanguageError, match=r"languages: one text came, 'en'; .*write \['en'\]"):
         load_corpus("reference", "en")
+    with pytest.raises(LanguageError, match="languages: one text came"):
+        select_lape(observe(model, tokenizer, TEXTS), min_count=1).only("en")
     refuse_one_text(["ab"], "texts", CorpusError)
 
 

@@ -14,7 +14,7 @@ from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Bool, Float, Float32, Int32, Int64, Tensor
 from babelscope.errors import ArtifactError
-from babelscope.languages import Language, language_index
+from babelscope.languages import Language, language_index, parse_languages
 from babelscope.sites import Site
 
 NOUN = "FeatureSet"
@@ -114,7 +114,7 @@ class FeatureSet(HubArtifact):
 
     def only(self, languages: Iterable[str]) -> "FeatureSet":
         """The same set with these languages, in this order; raises LanguageError if one is absent."""
-        return self._cut([(self.languages[self.index(tag)], self._row(tag)) for tag in languages])
+        return self._cut([(self.languages[self.index(tag)], self._row(tag)) for tag in parse_languages(languages)])
 
     def top(self, count: int) -> "FeatureSet":
         """The `count` best features of each language, all where there are fewer."""

@@ -13,7 +13,7 @@ from babelscope.artifacts.shown import shown_by
 from babelscope.artifacts.storage import open_folder, origin_config, save_folder, write_card
 from babelscope.axes import Bool, Float, Float32, Int32, Int64, Tensor
 from babelscope.errors import ArtifactError
-from babelscope.languages import Language, language_index
+from babelscope.languages import Language, language_index, parse_languages
 from babelscope.sites import NEURON_SITES
 
 NOUN = "NeuronSet"
@@ -102,7 +102,7 @@ class NeuronSet(HubArtifact):
 
     def only(self, languages: Iterable[str]) -> "NeuronSet":
         """The same set with these languages, in this order; raises LanguageError if one is absent."""
-        rows = [self[tag] for tag in languages]
+        rows = [self[tag] for tag in parse_languages(languages)]
         starts = torch.tensor([0, *(len(row.indices) for row in rows)]).cumsum(0)
         return replace(
             self,

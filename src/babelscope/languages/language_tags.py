@@ -3,10 +3,22 @@
 import re
 from collections.abc import Iterable, Sequence
 
-import langcodes
-from langcodes.tag_parser import LanguageTagError
-
 from babelscope.errors import LanguageError, refuse_one_text
+
+TWO_LETTERS = frozenset(
+    re.findall(
+        r"\w\w",
+        """
+        aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv
+        dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig
+        ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh
+        mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru
+        rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tn to tr ts tt tw ty ug uk
+        ur uz ve vi vo wa wo xh yi yo za zh zu
+        """,
+    )
+)
+"""Tags of ISO 639-1 that are canonical as they stand; `langcodes`, whose tables take a while, is asked for others."""
 
 
 class Language(str):
@@ -20,6 +32,10 @@ class Language(str):
     @classmethod
     def parse(cls, tag: str) -> "Language":
         """Canonical form of a tag; raises LanguageError for a tag that no registry knows, naming the one meant."""
+        if isinstance(tag, str) and tag in TWO_LETTERS:
+            return cls(tag)
+        import langcodes
+
         if not is_tag(tag):
             meant = tag_meant(tag)
             several = [word for word in re.split(r"[\s,;]+", tag) if word] if isinstance(tag, str) else []
@@ -36,6 +52,9 @@ class Language(str):
     @classmethod
     def from_iso639_3(cls, code: str) -> "Language":
         """Canonical tag of a three-letter code: `fi` for `fin`; raises LanguageError for one that no registry knows."""
+        import langcodes
+        from langcodes.tag_parser import LanguageTagError
+
         try:
             return cls.parse(langcodes.standardize_tag(code, macro=False))
         except LanguageTagError as err:
@@ -44,11 +63,15 @@ class Language(str):
     @property
     def iso639_3(self) -> str:
         """Three-letter code, such as `fin`."""
+        import langcodes
+
         return langcodes.Language.get(self, normalize=False).to_alpha3()
 
     @property
     def script(self) -> str:
         """ISO 15924 code of the script it is written in, such as `Latn`; the usual one unless the tag says."""
+        import langcodes
+
         return langcodes.Language.get(self, normalize=False).maximize().script or "Zyyy"
 
     @property
@@ -59,6 +82,8 @@ class Language(str):
     @property
     def english_name(self) -> str:
         """Its name in English, such as `Finnish`, for messages and tables."""
+        import langcodes
+
         return langcodes.Language.get(self, normalize=False).display_name("en")
 
 
@@ -78,6 +103,9 @@ def language_index(
 
 def is_tag(tag: str) -> bool:
     """Whether the registry knows a tag, with its language named."""
+    import langcodes
+    from langcodes.tag_parser import LanguageTagError
+
     try:
         parsed = langcodes.Language.get(tag, normalize=False)
         return parsed.language is not None and parsed.is_valid()
@@ -92,6 +120,9 @@ def tag_meant(word: str) -> str | None:
     """
     if not isinstance(word, str) or not word.strip():
         return None
+    import langcodes
+    from langcodes.tag_parser import LanguageTagError
+
     try:
         guess = langcodes.find(word.strip()).to_tag()
     except (LookupError, UnicodeError):  # its table of names fails on NUL and on half surrogates

@@ -103,7 +103,7 @@ class FactTable:
 
     def only(self, languages: Iterable[str]) -> "FactTable":
         """The same facts in some languages, in this order; raises LanguageError for one that the table lacks."""
-        tags = parse_languages([*languages])
+        tags = parse_languages(languages)
         if absent := [tag for tag in tags if tag not in self.languages]:
             raise LanguageError(
                 f"{', '.join(absent)} came; {self.name} has facts in {', '.join(self.languages)}; choose of these"

@@ -14,7 +14,7 @@ from babelscope.controls import Interval, wilson_interval
 from babelscope.corpus import Batch, TokenDocument
 from babelscope.errors import MeasurementError
 from babelscope.evaluation.continuations import Continuations
-from babelscope.languages import Language
+from babelscope.languages import Language, parse_languages
 from babelscope.models import Layout, eval_mode, layout_of
 from babelscope.models.plain import CausalModel, plain_weight
 from babelscope.probes.knowledge.facts import FactTable
@@ -121,7 +121,7 @@ def object_lens(
     Source of the lens: nostalgebraist 2020; arXiv:2402.10588.
     """
     layout, points = layout_of(model), list[LensPoint]()
-    tags = table.languages if languages is None else [Language.parse(name) for name in languages]
+    tags = table.languages if languages is None else parse_languages(languages)
     for tag in with_progress(tags, unit="language", desc="lens of objects", shown=progress):
         places = table.asked(tag)
         questions = [question_of(table, at, tag) for at in places]

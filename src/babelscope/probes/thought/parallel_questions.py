@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -65,13 +65,12 @@ class QuestionTable:
         """The right answer of a question: the same in every language."""
         return self.questions[self.languages[0], name].answer
 
-    def only(self, languages: Iterable[str] = (), *, count: int = 0) -> "QuestionTable":
+    def only(self, languages: Sequence[str] = (), *, count: int = 0) -> "QuestionTable":
         """Some languages, in this order, and the first `count` questions; none and 0 leave them as they are.
 
         Raises LanguageError for a language that the table lacks.
         """
-        names = [*languages]
-        tags = parse_languages(names) if names else self.languages
+        tags = parse_languages(languages) if languages else self.languages
         if absent := [tag for tag in tags if tag not in self.languages]:
             raise LanguageError(
                 f"{', '.join(absent)} came; {self.name} has questions in {', '.join(self.languages)}; choose of these"
