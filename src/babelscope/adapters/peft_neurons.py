@@ -24,6 +24,7 @@ from babelscope.languages import parse_languages
 from babelscope.models import check_made_for, layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.subnetworks.delta import Delta
+from babelscope.upstream.cut_weights import gathered
 from babelscope.upstream.tuners import register_tuner, tuner_class, tuner_layer_class
 
 _Tuner: Any = tuner_class()
@@ -188,6 +189,7 @@ register_tuner(TunerType.LANGUAGE_NEURONS, LanguageNeurons, LanguageNeuronTuner,
 def delta_of(model: PeftModel, adapter: str = "default") -> Delta:
     """What an adapter of this type has learnt, as a Delta: to save, compare, add to others, or export.
 
+    Where the weights are cut over processes (FSDP2), every process must call this: the rows are gathered from all.
     Raises ArtifactError for an adapter of another type, or none of this name.
     """
     config: Any = model.peft_config.get(adapter)
@@ -196,11 +198,11 @@ def delta_of(model: PeftModel, adapter: str = "default") -> Delta:
         raise ArtifactError(
             f"adapter {adapter!r}: {kind}; expected LanguageNeurons, one of {', '.join(model.peft_config)}; name it"
         )
-    base: Any = model.get_base_model()
+    layers = [module for module in model.modules() if isinstance(module, NeuronLinear) and adapter in module.changes]
     rows: dict[str, list[Tensor]] = {}
-    for part in config.projections(base):
-        layer: Any = base.get_submodule(part.module)
-        changes = layer.changes[adapter].detach().to("cpu", torch.float32).chunk(len(part.roles))
+    for layer in layers:
+        part = layer.parts[adapter]
+        changes = gathered(layer.changes[adapter].detach()).to("cpu", torch.float32).chunk(len(part.roles))
         for role, change in zip(part.roles, changes, strict=True):
             rows.setdefault(role, []).append(change)
     counts = torch.tensor([len(config.neurons.get(str(layer), ())) for layer in range(config.n_layers)])

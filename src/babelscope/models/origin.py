@@ -23,7 +23,7 @@ from babelscope.artifacts.model_settings import (
 )
 from babelscope.axes import Float32, Tensor
 from babelscope.errors import ArtifactError
-from babelscope.models.plain import CausalModel, adapter_settings
+from babelscope.models.plain import CausalModel, adapter_settings, refuse_cut
 from babelscope.reference import MODEL as REFERENCE_MODEL
 from babelscope.upstream.config import config_value, revision_of
 from babelscope.upstream.names import attribute
@@ -42,8 +42,10 @@ def origin_of(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, *, 
     """What every artifact made from this model carries; without a tokenizer its hash is empty.
 
     every_byte: also hash all of the weights, a second for each gigabyte; an artifact with such an origin is then only
-    taken with the same bytes in the same dtype.  The sample that is always there can miss a change of few values.
+    taken with the same bytes in the same dtype. The sample that is always there can miss a change of few values.
+    Raises PrerequisiteError for weights that are cut over processes.
     """
+    refuse_cut(model)
     name = str(config_value(model.config, "name")) or type(model).__name__
     if Path(name) == REFERENCE_MODEL:
         name = "reference"

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from babelscope.axes import Float, Tensor
 from babelscope.errors import PrerequisiteError
 from babelscope.upstream.compiled_modules import is_compiled
+from babelscope.upstream.cut_weights import is_cut
 from babelscope.upstream.kinds import conv1d
 
 if TYPE_CHECKING:
@@ -37,9 +38,13 @@ SAME_AS_LINEAR = ("FalconLinear",)
 
 
 def check_model(model: Any) -> None:
-    """Raise PrerequisiteError unless this is a transformers model itself: no wrapper around one, nor a compiled one."""
+    """Raise PrerequisiteError unless this is a transformers model itself and whole.
+
+    No wrapper around one, no compiled one, and none whose weights are cut over processes.
+    """
     if isinstance(model, nn.Module):
         refuse_compiled(model)
+        refuse_cut(model)
     if not isinstance(model, PreTrainedModel):
         raise PrerequisiteError(f"a {type(model).__name__} came; expected a transformers model; {_way_inside(model)}")
 
@@ -51,6 +56,16 @@ def refuse_compiled(model: nn.Module) -> None:
             raise PrerequisiteError(
                 f"{name or 'the model'} is compiled, and compiled code does not see hooks; expected a plain model; "
                 "hand over the model that was given to torch.compile"
+            )
+
+
+def refuse_cut(model: nn.Module) -> None:
+    """Raise PrerequisiteError if weights are cut over processes: hooks and rows of neurons need them whole."""
+    for name, parameter in model.named_parameters():
+        if is_cut(parameter):
+            raise PrerequisiteError(
+                f"{name} is cut over processes (FSDP or tensor parallel); expected a model that every process holds "
+                "whole; open it without that, or train its neurons with peft (babelscope.adapters.peft_neurons)"
             )
 
 
