@@ -31,6 +31,7 @@ from babelscope.probes.units.removal import removal_votes
 from babelscope.probes.units.routing import routing_use
 from babelscope.progress import progress_bar
 from babelscope.recording import walk as walking
+from babelscope.recording.memory_errors import is_out_of_memory
 from babelscope.recording.tally import Tally
 from babelscope.recording.walk import walk
 from babelscope.sites import Site
@@ -281,6 +282,27 @@ def test_a_failure_that_is_not_of_memory_is_not_hidden():
     with pytest.raises(RuntimeError, match="broken"):
         walk(layout, windows(), [Tally.zeros(2, 0)])
     handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("words", "means_memory"),
+    [
+        ("CUDA error: out of memory", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("MPS backend out of memory (MPS allocated: 9 GB)", True),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", True),
+        ("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_errors_of_memory_are_known_by_their_words(words, means_memory):
+    assert is_out_of_memory(RuntimeError(words)) is means_memory
+
+
+def test_two_watchers_of_one_name_are_not_resumed_as_one(tmp_path):
+    layout, watchers = layout_of(tiny_model("llama")), [Tally.zeros(2, 0), Tally.zeros(2, 0)]
+    with state_folder(tmp_path, "x") as state, pytest.raises(MeasurementError, match="two watchers keep a .tally"):
+        walk(layout, windows(), watchers, state=state)
 
 
 def test_one_document_that_does_not_fit_is_named():

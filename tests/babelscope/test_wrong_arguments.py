@@ -6,12 +6,14 @@ from subprocess import run
 import pytest
 from conftest import tiny_model, tiny_tokenizer
 
-from babelscope import compare_answers, load_corpus, mean_direction, observe, select_lape
+from babelscope import Gate, compare_answers, load_corpus, mean_direction, observe, select_lape
+from babelscope.artifacts.gate import numbers_of
 from babelscope.errors import (
     CorpusError,
     LanguageError,
     MeasurementError,
     SiteError,
+    SteeringError,
     refuse_one_text,
 )
 from babelscope.evaluation import detect_languages
@@ -97,3 +99,20 @@ for call in {list(CALLS)!r}:
 def test_sets_run_over_their_languages(opened):
     sets = select_lape(observe(*opened, TEXTS, sites=["mlp_gate"]), top_rate=0.9, min_count=0)
     assert list(sets) == ["en", "fi"] and "fi" in sets and "de" not in sets
+
+
+def test_a_gate_takes_lists_as_tuples_and_refuses_what_is_no_number(opened):
+    assert Gate(rows=[0, 1], positions=[-1, None]) == Gate(rows=(0, 1), positions=(-1, None))
+    assert len({Gate(rows=[0, 1]), Gate(rows=(0, 1))}) == 1
+    with pytest.raises(SteeringError, match="counted from 0"):
+        Gate(rows=[0, -1])
+    with pytest.raises(SteeringError, match="expected start and stop"):
+        Gate(positions=(-1,))
+    for numbers, line in (
+        (1, r"gate rows 1 came; expected numbers in a tuple; write \(1,\)"),
+        ("01", "gate rows '01' came"),
+        ([0, "a"], r"gate rows\[1\] 'a' came"),
+        ([0, 0.5], r"gate rows\[1\] 0.5 came"),
+    ):
+        with pytest.raises(SteeringError, match=line):
+            numbers_of(numbers, "rows")

@@ -1,13 +1,14 @@
 """Where and when an operation acts: rows, tokens, a condition on the prompt, and strength over decode steps."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 
 from babelscope.axes import Float32, Tensor
-from babelscope.errors import SteeringError
+from babelscope.errors import SteeringError, refuse_no_number
 from babelscope.sites import Site
 
 Phase = Literal["prompt", "generated", "both"]
@@ -19,6 +20,17 @@ def one_of(value: Any, kind: Any, what: str) -> None:
     """Raise SteeringError unless the value is one of the words of a Literal."""
     if value not in get_args(kind):
         raise SteeringError(f"{what} {value!r} is unknown; expected one of {', '.join(get_args(kind))}; correct it")
+
+
+def numbers_of(numbers: Any, what: str) -> tuple[int | None, ...] | None:
+    """A sequence of whole numbers, or of None, as a tuple; raises SteeringError for anything else."""
+    if numbers is None:
+        return None
+    if not isinstance(numbers, Sequence) or isinstance(numbers, str):
+        raise SteeringError(f"gate {what} {numbers!r} came; expected numbers in a tuple; write ({numbers!r},)")
+    given = {f"gate {what}[{place}]": number for place, number in enumerate(numbers) if number is not None}
+    refuse_no_number(given, SteeringError, whole=True)
+    return tuple(numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +76,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Gate:
-    """Which rows and tokens an operation touches; pads are never touched.
+    """Which rows and tokens an operation touches; pads are never touched. Its sequences are kept as tuples.
 
     Tokens count from each row's first real token, and generated ones go on counting after the prompt.
     """
@@ -72,10 +84,10 @@ class Gate:
     phase: Phase = "both"
     """`prompt`, `generated`, or `both`. Outside `generate` a pass without a cache is prompt, and what goes on from that
     cache is generated."""
-    positions: tuple[int | None, int | None] | None = None
+    positions: Sequence[int | None] | None = None
     """Start and stop, as in a slice. Negative numbers count back from the end of the prompt: (-1, None) is the last
     prompt token and all that follow it, (0, 4) the first four tokens."""
-    rows: tuple[int, ...] | None = None
+    rows: Sequence[int] | None = None
     """Rows of the batch, from 0, as handed to the model (before beams); None means every row."""
     skip_special: bool | None = None
     """Leave out the tokenizer's special tokens, those of the chat template among them. None: leave them out where
@@ -85,7 +97,12 @@ class Gate:
 
     def __post_init__(self) -> None:
         one_of(self.phase, Phase, "phase")
-        if self.rows is not None and (not self.rows or min(self.rows) < 0):
+        # A list is taken as the tuple of its numbers: gates are compared and hashed.
+        object.__setattr__(self, "positions", numbers_of(self.positions, "positions"))
+        object.__setattr__(self, "rows", numbers_of(self.rows, "rows"))
+        if self.positions is not None and len(self.positions) != 2:
+            raise SteeringError(f"gate positions {self.positions} came; expected start and stop, None where it is open")
+        if self.rows is not None and (not self.rows or None in self.rows or min(self.rows) < 0):
             raise SteeringError(f"gate rows {self.rows} came; expected one or more rows counted from 0; correct them")
 
 

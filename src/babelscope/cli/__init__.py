@@ -146,7 +146,7 @@ def ran_out_of_memory(err: RuntimeError) -> bool:
     """Whether an error of torch means that memory ran out."""
     if "torch" not in sys.modules:
         return False
-    from babelscope.recording.walk import is_out_of_memory
+    from babelscope.recording.memory_errors import is_out_of_memory
 
     return is_out_of_memory(err)
 

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from babelscope.cli.argument_kinds import ByFunction, SavedAs, alone
 from babelscope.cli.arguments import Device, Dtype, LanguageTag, Model, Out, Parallel, Result, Split, Text
@@ -13,25 +13,10 @@ from babelscope.errors import CorpusError, ToolkitError, UsageError
 from babelscope.models.model_names import check_model_name
 from babelscope.probes.catalogue import PROBES, readers_of
 
-Probe = Literal[
-    "lens",
-    "embeddings",
-    "alignment",
-    "language-id",
-    "trees",
-    "subspaces",
-    "heads",
-    "circuits",
-    "routing",
-    "removal",
-    "roles",
-    "specialization",
-    "values",
-    "concepts",
-    "checkpoints",
-    "tokenizer",
-    "all",
-]
+if TYPE_CHECKING:
+    Probe = str
+else:
+    Probe = Literal[(*PROBES, "all")]
 SUMMARY, RESULT = "summary.json", ("rows", "seconds", "left_out")
 OTHERS = UsedWith(
     "without --words by lens and embeddings",
@@ -81,9 +66,8 @@ def run_probe(
         corpus: folder of <tag>.txt or .jsonl, file of rows with language and text, hub id, or "reference";
             parallel text for alignment, language-id, trees, subspaces and tokenizer, which rows with equal ids are,
             and lines with --parallel.
-        probe: lens, embeddings, alignment, language-id, trees, subspaces, heads, circuits, routing, removal, roles,
-            specialization, values, concepts, checkpoints, tokenizer, or all; with all, a probe that this model or text
-            does not allow is left out, and the reason is in the result.
+        probe: which of them, or all; with all, a probe that this model or text does not allow is left out, and the
+            reason is in the result.
         out: folder for <probe>/results.jsonl and <probe>/<figure>.html.
         languages: BCP-47 tags; none means every file of the corpus folder.
         split: the text that is measured; a corpus without splits is dealt out by document, and "all" is the whole.

@@ -1,5 +1,6 @@
 """The verbs `identify`, `direct` and `import-mask`: from counts, or a foreign file, to an artifact."""
 
+from dataclasses import fields as rule_fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -62,10 +63,14 @@ def run_identify(
 
     free(out)
     observed = Observation.load(observation)
-    name, value = ("share", share) if method == "specialization" else ("top_rate", top_rate)
-    sets = neuron_rule(method, **{name: value}).choose(observed, at=at)
+    names = {part.name for part in rule_fields(neuron_rule(method))}
+    settings = {name: value for name, value in {"top_rate": top_rate, "share": share}.items() if name in names}
+    sets = neuron_rule(method, **settings).choose(observed, at=at)
     if not len(sets.indices):
-        raise SelectionError(f"{method} at {name} {value} selects nothing; expected at least one neuron; raise {name}")
+        what = ", ".join(f"{name} {value}" for name, value in settings.items())
+        raise SelectionError(
+            f"{method} at {what} selects nothing; expected at least one neuron; raise {' or '.join(settings)}"
+        )
     other = None if compare_with is None else Observation.load(compare_with)
     checks = check_sets(observed, sets, parallel=parallel, other=other, draws=draws, seed=seed)
     with new_folder(out) as folder:

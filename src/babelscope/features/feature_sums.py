@@ -39,10 +39,10 @@ class FeatureSums:
             "norm": zeros(languages, dtype=torch.float64),
         }
 
-    def addend(self, batch: Batch, at: SiteValue) -> FeatureAddend:
+    def addend(self, batch: Batch, site_value: SiteValue) -> FeatureAddend:
         """What one batch adds; heads and experts' neurons are taken flat, as the autoencoder was trained on them."""
-        document = at.counted.nonzero()[:, 0]
-        return feature_addend(self.sae, at.rows(), document, len(at.counted))
+        document = site_value.counted.nonzero()[:, 0]
+        return feature_addend(self.sae, site_value.rows(), document, len(site_value.counted))
 
     def add(self, batch: Batch, values: dict[Site, FeatureAddend]) -> None:
         """Add a batch of one language to the totals; raises MeasurementError at NaN or infinity."""

@@ -151,9 +151,9 @@ class KeptSums:
         """The autoencoder's own site."""
         return {self.sae.site: self.read}
 
-    def read(self, batch: Batch, at: SiteValue) -> TokenSums:
+    def read(self, batch: Batch, site_value: SiteValue) -> TokenSums:
         """What a batch's counted tokens add."""
-        rows = at.rows().float()
+        rows = site_value.rows().float()
         if not self.first_counts:
             rows = rows[(~first_tokens(batch.counted))[batch.counted].to(rows.device)]
         label = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)

@@ -28,13 +28,13 @@ def in_this_thread(site: Site, call: Call) -> Call:
     """The same, refused where another thread runs the model: nobody asked for its tokens to be seen or changed."""
     owner = threading.get_ident()
 
-    def bound(value: Tensor, sign: Tensor, routes: Tensor | None) -> Tensor | None:
+    def bound(value: Tensor, sign_source: Tensor, routes: Tensor | None) -> Tensor | None:
         if threading.get_ident() != owner:
             raise SiteError(
                 f"site '{site}' is read or written by one thread, and another ran the model; expected one thread on "
                 "one model; give each thread a model of its own, or take turns"
             )
-        return call(value, sign, routes)
+        return call(value, sign_source, routes)
 
     return bound
 
@@ -81,10 +81,12 @@ def hook_output(
     def after(_: nn.Module, args: tuple, output: Any) -> Any:
         value = output[0] if isinstance(output, tuple) else output
         value = value.clone() if in_place else value
-        sign = args[0] if signed else value
+        sign_source = args[0] if signed else value
         # Unrolled for graphs compiled around the model, which cannot trace a checked helper.
-        shaped, sign = (value.unflatten(0, shape[:2]), sign.unflatten(0, shape[:2])) if shape else (value, sign)
-        new = call(shaped, sign, None)
+        shaped, sign_source = (
+            (value.unflatten(0, shape[:2]), sign_source.unflatten(0, shape[:2])) if shape else (value, sign_source)
+        )
+        new = call(shaped, sign_source, None)
         if new is None:
             return None
         new = new.reshape(value.shape)
@@ -140,9 +142,9 @@ def hook_stream(
     """
     changes: list[Tensor] = []
 
-    def note(value: Tensor, sign: Tensor, routes: Tensor | None) -> Tensor | None:
+    def note(value: Tensor, sign_source: Tensor, routes: Tensor | None) -> Tensor | None:
         changes.clear()
-        new = call(value, sign, routes)
+        new = call(value, sign_source, routes)
         if new is not None:
             wide = torch.promote_types(value.dtype, torch.float32)
             changes.append(new.to(wide) - value.to(wide))

@@ -84,8 +84,8 @@ class Layout(ModuleMap):
         its tokens would be taken for this one's.
         """
 
-        def edit(value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
-            see(value, sign, routes)
+        def edit(value: Tensor, sign_source: Tensor, routes: Tensor | None) -> None:
+            see(value, sign_source, routes)
 
         return self._hooked(site, edit, threads)
 
@@ -105,7 +105,7 @@ class Layout(ModuleMap):
 
         threads: whose passes are meant; with "this", one that another thread runs meanwhile is refused.
         """
-        return self._hooked(site, lambda value, sign, routes: change(value, routes), threads)
+        return self._hooked(site, lambda value, sign_source, routes: change(value, routes), threads)
 
     @contextmanager
     def _hooked(self, site: Site, call: Call, threads: Literal["this", "any"] = "this") -> Iterator[None]:

@@ -14,7 +14,7 @@ AT_ONCE = 128
 
 def device_addend(
     value: Float[Tensor, "batch token *unit"],
-    sign: Float[Tensor, "batch token *unit"],
+    sign_source: Float[Tensor, "batch token *unit"],
     counted: Bool[Tensor, "batch token"],
     *,
     stream: bool = False,
@@ -27,7 +27,7 @@ def device_addend(
     """
     documents, tokens = counted.shape
     units = value[0, 0].numel()
-    rows, signs = value.reshape(documents, tokens, units), sign.reshape(documents, tokens, units)
+    rows, signs = value.reshape(documents, tokens, units), sign_source.reshape(documents, tokens, units)
     active = torch.empty(documents, units, dtype=torch.float32, device=value.device)
     for first in range(0, documents, AT_ONCE):
         part = slice(first, min(first + AT_ONCE, documents))

@@ -51,7 +51,7 @@ class Workspace:
 
 def dense_addend(
     value: Float[Tensor, "batch token *unit"],
-    sign: Float[Tensor, "batch token *unit"],
+    sign_source: Float[Tensor, "batch token *unit"],
     counted: Bool[Tensor, "batch token"],
     space: Workspace,
     *,
@@ -76,7 +76,7 @@ def dense_addend(
         if stream:
             lengths[rows] = ordinary_lengths(wide.view(-1, units))
     added = stream_addend(flat, counted, lengths) if stream else None
-    return Addend(document_counts(sign, counted, space), total, square, norm, None, added)
+    return Addend(document_counts(sign_source, counted, space), total, square, norm, None, added)
 
 
 def stream_addend(
@@ -104,26 +104,26 @@ def row_blocks(rows: int, units: int, device: torch.device) -> Iterator[slice]:
 
 
 def document_counts(
-    sign: Float[Tensor, "batch token *unit"], counted: Bool[Tensor, "batch token"], space: Workspace
+    sign_source: Float[Tensor, "batch token *unit"], counted: Bool[Tensor, "batch token"], space: Workspace
 ) -> Float32[Tensor, "batch unit"]:
     """Counted tokens of each document at which a unit is above 0."""
     rows, length = counted.shape
     # Documents are rows of the batch: a product per document is 2 to 8 times as fast as counting by label on the CPU.
-    positive = space.singles(sign.numel()).view(rows, length, -1)
-    torch.gt(sign.reshape(positive.shape), 0, out=positive)
+    positive = space.singles(sign_source.numel()).view(rows, length, -1)
+    torch.gt(sign_source.reshape(positive.shape), 0, out=positive)
     return torch.bmm(counted.to(torch.float32)[:, None], positive)[:, 0]
 
 
 def routed_addend(
     value: Float[Tensor, "batch token top_k neuron"],
-    sign: Float[Tensor, "batch token top_k neuron"],
+    sign_source: Float[Tensor, "batch token top_k neuron"],
     routes: Int[Tensor, "batch token top_k"],
     counted: Bool[Tensor, "batch token"],
     n_experts: int,
 ) -> Addend:
     """Sums of an MoE's neurons: a token adds only to the experts it was routed to; units are expert-major."""
     chosen = torch.nn.functional.one_hot(routes, n_experts) * counted[..., None, None]
-    active = einsum(chosen.float(), (sign > 0).float(), "b t k e, b t k d -> b e d")
+    active = einsum(chosen.float(), (sign_source > 0).float(), "b t k e, b t k d -> b e d")
     weight, wide = chosen.double(), value.double()
     total = einsum(weight, wide, "b t k e, b t k d -> e d")
     square = einsum(weight, wide**2, "b t k e, b t k d -> e d")
@@ -199,14 +199,16 @@ class SiteSums:
                 total["lengths"] = torch.zeros(languages, BINS, dtype=torch.int64, device=place)
             self.totals[site] = total
 
-    def addend(self, batch: Batch, at: SiteValue) -> Addend:
+    def addend(self, batch: Batch, site_value: SiteValue) -> Addend:
         """What one batch adds at one layer."""
-        if at.routes is not None:
-            return routed_addend(at.value, at.sign, at.routes, at.counted, self.n_experts)
-        if at.value.is_cuda:
-            return device_addend(at.value, at.sign, at.counted, stream=self.stream)
-        space = self.spaces.setdefault(at.value.device, Workspace.empty(at.value.device))
-        return dense_addend(at.value, at.sign, at.counted, space, stream=self.stream)
+        if site_value.routes is not None:
+            return routed_addend(
+                site_value.value, site_value.sign_source, site_value.routes, site_value.counted, self.n_experts
+            )
+        if site_value.value.is_cuda:
+            return device_addend(site_value.value, site_value.sign_source, site_value.counted, stream=self.stream)
+        space = self.spaces.setdefault(site_value.value.device, Workspace.empty(site_value.value.device))
+        return dense_addend(site_value.value, site_value.sign_source, site_value.counted, space, stream=self.stream)
 
     def commit(self, site: Site, addend: Addend, language: int, places: Int64[Tensor, " batch"]) -> None:
         """Add a batch to the totals of one layer; places: the shard of each document, where the addend is."""

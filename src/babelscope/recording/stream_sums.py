@@ -32,14 +32,14 @@ class StreamTally:
         """Of all tokens and their squares, of first tokens and theirs."""
         self.lengths = torch.zeros(languages, BINS, dtype=torch.int64)
 
-    def read(self, batch: Batch, at: SiteValue) -> BatchStream:
+    def read(self, batch: Batch, site_value: SiteValue) -> BatchStream:
         """What a batch adds."""
-        exact, first = at.value.double() * at.counted[..., None], first_tokens(at.counted)
+        exact, first = site_value.value.double() * site_value.counted[..., None], first_tokens(site_value.counted)
         rows, all_tokens = exact[first], exact.flatten(0, 1)
         return BatchStream(
             firsts=int(first.sum()),
             sums=tuple(part.sum(dim=0).cpu() for part in (all_tokens, all_tokens**2, rows, rows**2)),
-            lengths=length_bins(ordinary_lengths(exact[at.counted & ~first] ** 2)).cpu(),
+            lengths=length_bins(ordinary_lengths(exact[site_value.counted & ~first] ** 2)).cpu(),
         )
 
     def add(self, batch: Batch, values: dict[Site, BatchStream]) -> None:

@@ -35,10 +35,13 @@ class DocumentVectors:
         """The same at every site."""
         return dict.fromkeys(self.sites, self.pool)
 
-    def pool(self, batch: Batch, at: SiteValue) -> dict[str, Float64[Tensor, "batch unit"]]:
+    def pool(self, batch: Batch, site_value: SiteValue) -> dict[str, Float64[Tensor, "batch unit"]]:
         """The vectors of a batch at one site."""
-        wide = at.value.double()
-        return {name: torch.einsum("bt,bth->bh", weigh(at.counted), wide).cpu() for name, weigh in self.weights.items()}
+        wide = site_value.value.double()
+        return {
+            name: torch.einsum("bt,bth->bh", weigh(site_value.counted), wide).cpu()
+            for name, weigh in self.weights.items()
+        }
 
     def add(self, batch: Batch, values: dict[Site, dict[str, Float64[Tensor, "batch unit"]]]) -> None:
         """Put a batch's documents into their places."""

@@ -20,6 +20,7 @@ from babelscope.models.attention import AttentionInputs, attention_by
 from babelscope.models.device_placement import check_has_numbers
 from babelscope.models.measuring import measured, run_pass
 from babelscope.progress import never, progress_bar
+from babelscope.recording.memory_errors import is_out_of_memory
 from babelscope.recording.watchers import (
     AttentionWatcher,
     OutputWatcher,
@@ -52,7 +53,7 @@ class Progress:
 Forward = Callable[[Batch], list[Any]]
 """One pass: what each watcher adds for a batch; nothing is added yet."""
 OpenPasses = Callable[[Any, Sequence[Watcher]], AbstractContextManager[Forward]]
-"""Of what is read, and by whom; while it is open, the model runs as it is measured."""
+"""Opens passes over what is read, for some watchers; while open, the model is in eval mode, its positions pinned."""
 
 
 def batch_room(layout: Layout | Encoder) -> int:
@@ -168,7 +169,10 @@ def totals_of(watchers: Sequence[Watcher]) -> dict[str, Tensor]:
     for watcher in watchers:
         if not isinstance(watcher, ResumableWatcher):
             raise MeasurementError(f"{type(watcher).__name__} has no state to save; expected one; leave the folder out")
-        totals |= watcher.state()
+        state = watcher.state()
+        if shared := totals.keys() & state.keys():
+            raise MeasurementError(f"two watchers keep a {min(shared)!r}; expected names of their own; rename one")
+        totals |= state
     return totals
 
 
@@ -271,13 +275,15 @@ class PassReader:
         finally:
             self.batch, self.values = None, []
 
-    def see(self, index: int, site: Site, read: ReadSite, value: Tensor, sign: Tensor, routes: Tensor | None) -> None:
+    def see(
+        self, index: int, site: Site, read: ReadSite, value: Tensor, sign_source: Tensor, routes: Tensor | None
+    ) -> None:
         """Read one site for one watcher."""
         assert self.batch is not None
         device = value.device
         if device not in self.counted:
             self.counted[device] = self.batch.counted.to(device)
-        self.values[index][site] = read(self.batch, SiteValue(value, sign, routes, self.counted[device]))
+        self.values[index][site] = read(self.batch, SiteValue(value, sign_source, routes, self.counted[device]))
 
     def attend(
         self, index: int, watcher: AttentionWatcher, inputs: AttentionInputs
@@ -286,9 +292,3 @@ class PassReader:
         assert self.batch is not None
         output, self.values[index][inputs.layer] = watcher.attend(self.batch, inputs)
         return output
-
-
-def is_out_of_memory(err: RuntimeError | MemoryError) -> bool:
-    """Whether an error means that memory ran out; torch's CPU allocator has no class of its own for it."""
-    memory_error = isinstance(err, torch.OutOfMemoryError | MemoryError)
-    return memory_error or "allocate memory" in str(err) or "not enough memory" in str(err)

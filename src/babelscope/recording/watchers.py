@@ -13,7 +13,7 @@ class SiteValue(NamedTuple):
     """What one site gave for one batch."""
 
     value: Float[Tensor, "batch token *unit"]
-    sign: Float[Tensor, "batch token *unit"]
+    sign_source: Float[Tensor, "batch token *unit"]
     """Positive where a unit is active."""
     routes: Int[Tensor, "batch token top_k"] | None
     """The experts that each token of a mixture of experts was given to."""

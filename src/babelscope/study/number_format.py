@@ -48,9 +48,9 @@ class SignBits:
         """The sign at each layer's gate."""
         return {Site(layer, "mlp_gate"): self.read for layer in range(self.layout.n_layers)}
 
-    def read(self, batch: Batch, site: SiteValue) -> Bool[Tensor, " sign"]:
+    def read(self, batch: Batch, site_value: SiteValue) -> Bool[Tensor, " sign"]:
         """Of the counted tokens."""
-        return (site.sign[site.counted] > 0).flatten()
+        return (site_value.sign_source[site_value.counted] > 0).flatten()
 
     def add(self, batch: Batch, values: Mapping[Site, Tensor]) -> None:
         """Keep a batch's signs, layer after layer."""

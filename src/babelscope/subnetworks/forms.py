@@ -11,6 +11,7 @@ from torch import nn
 from babelscope.axes import Float, Int, Tensor
 from babelscope.errors import PrerequisiteError
 from babelscope.models import Layout
+from babelscope.models.hooks import chosen_experts, expert_weights, first_argument
 from babelscope.subnetworks.bank import Bank
 from babelscope.subnetworks.frozen_mlp import ACTIVATIONS, FrozenMLP, Recompute
 from babelscope.subnetworks.linears import frozen_linears
@@ -113,9 +114,8 @@ class SmallMLP:
 
     def see(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Keep what the MLP is given, until its output comes."""
-        names = ("hidden_states", "top_k_index", "top_k_weights")
-        arguments = [*args, *(kwargs[name] for name in names[len(args) :] if name in kwargs)]
-        self.seen[:] = arguments[: 3 if self.n_experts else 1]
+        routing = (chosen_experts, expert_weights) if self.n_experts else ()
+        self.seen[:] = [argument(args, kwargs) for argument in (first_argument, *routing)]
 
     def add(self, _: nn.Module, args: tuple, output: Tensor) -> Tensor:
         """The MLP's output with the chosen neurons' part."""
@@ -136,7 +136,8 @@ class SmallMLP:
             inner = self.act(self.module, F.linear(hidden, w["gate"], self.biases.get("gate"))) * up
         else:
             inner = self.act(self.module, up)
-        if self.experts is not None and chosen is not None and weights is not None:
+        if self.experts is not None:
+            assert chosen is not None and weights is not None
             share = torch.zeros(len(hidden), self.n_experts, dtype=weights.dtype, device=hidden.device)
             inner = inner * share.scatter_add(1, chosen, weights)[:, self.experts].to(inner.dtype)
         return inner @ w["down"]

@@ -53,9 +53,9 @@ class KeyMoments:
         return moment + RIDGE * moment.diagonal().mean() * torch.eye(len(moment), dtype=torch.float64)
 
 
-def products(batch: Batch, at: SiteValue) -> Float64[Tensor, "neuron neuron"]:
+def products(batch: Batch, site_value: SiteValue) -> Float64[Tensor, "neuron neuron"]:
     """Σ a aᵀ of a batch."""
-    rows = at.rows().double()
+    rows = site_value.rows().double()
     return (rows.T @ rows).cpu()
 
 

@@ -227,9 +227,9 @@ class DocumentMaxima:
         """What down projections read, in every layer."""
         return {Site(layer, "mlp_inner"): self.read for layer in range(self.layout.n_layers)}
 
-    def read(self, batch: Batch, at: SiteValue) -> Float[Tensor, "batch neuron"]:
+    def read(self, batch: Batch, site_value: SiteValue) -> Float[Tensor, "batch neuron"]:
         """Over the counted tokens of each document."""
-        return at.value.masked_fill(~at.counted[..., None], -math.inf).amax(dim=1).cpu()
+        return site_value.value.masked_fill(~site_value.counted[..., None], -math.inf).amax(dim=1).cpu()
 
     def add(self, batch: Batch, values: dict[Site, Float[Tensor, "batch neuron"]]) -> None:
         """Put a batch's documents into their places."""

@@ -61,16 +61,16 @@ class QuestionStreams:
         self.streams[batch.places] = torch.stack([values[site] for site in depth_sites(self.layout)], dim=1)
 
 
-def last_and_mean(batch: Batch, at: SiteValue) -> Float[Tensor, "batch place hidden"]:
+def last_and_mean(batch: Batch, site_value: SiteValue) -> Float[Tensor, "batch place hidden"]:
     """The stream at the last token of each row, and its mean over all but the first token, or over that one alone."""
-    mask = batch.attention_mask.to(at.value.device)
+    mask = batch.attention_mask.to(site_value.value.device)
     lengths = mask.sum(dim=1)
-    last = at.value[torch.arange(len(lengths), device=lengths.device), lengths - 1]
+    last = site_value.value[torch.arange(len(lengths), device=lengths.device), lengths - 1]
     # The first token, BOS or not, is the one that others look at when they look at nothing. In middle layers it is so
     # long that a mean with it in says how many tokens there are, and little else.
     later = mask.clone()
     later[:, 0] = lengths == 1
-    mean = (at.value * later[..., None]).sum(dim=1) / later.sum(dim=1, keepdim=True)
+    mean = (site_value.value * later[..., None]).sum(dim=1) / later.sum(dim=1, keepdim=True)
     return torch.stack([last, mean], dim=1).float().cpu()
 
 

@@ -91,9 +91,9 @@ class PromptAnswers:
     def hooks(self) -> Mapping[Site, ReadSite]:
         """Each prompt's last token at every depth."""
 
-        def last_rows(batch: Batch, at: SiteValue) -> Float[Tensor, "batch hidden"]:
+        def last_rows(batch: Batch, site_value: SiteValue) -> Float[Tensor, "batch hidden"]:
             last = batch.attention_mask.sum(dim=1) - 1
-            return at.value[torch.arange(len(last)), last.to(at.value.device)]
+            return site_value.value[torch.arange(len(last)), last.to(site_value.value.device)]
 
         return dict.fromkeys(depth_sites(self.layout), last_rows)
 

@@ -154,10 +154,10 @@ class AttentionVotes:
         """What each attention writes."""
         return {Site(layer, "attn_out"): partial(self.read, layer) for layer in range(self.layout.n_layers)}
 
-    def read(self, layer: int, batch: Batch, at: SiteValue) -> Float64[Tensor, "batch unit"]:
+    def read(self, layer: int, batch: Batch, site_value: SiteValue) -> Float64[Tensor, "batch unit"]:
         """Root mean square of each coordinate: what is gone without it."""
-        squares = (at.value.double().square() * at.counted[..., None]).sum(dim=1)
-        return (squares / at.counted.sum(dim=1, keepdim=True)).sqrt().cpu()
+        squares = (site_value.value.double().square() * site_value.counted[..., None]).sum(dim=1)
+        return (squares / site_value.counted.sum(dim=1, keepdim=True)).sqrt().cpu()
 
     def attend(
         self, batch: Batch, inputs: AttentionInputs

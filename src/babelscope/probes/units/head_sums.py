@@ -59,9 +59,9 @@ class HeadSums:
         """The heads of every layer."""
         return {Site(layer, "attn_heads"): partial(self.read, layer) for layer in range(self.layout.n_layers)}
 
-    def read(self, layer: int, batch: Batch, at: SiteValue) -> HeadOutput:
+    def read(self, layer: int, batch: Batch, site_value: SiteValue) -> HeadOutput:
         """What a layer's heads write."""
-        past_first_token, z = past_first(at.counted), at.value.float()
+        past_first_token, z = past_first(site_value.counted), site_value.value.float()
         squares = einsum(z, self.grams[layer].to(z.device), z, "b t h d, h d e, b t h e -> b h t")
         return HeadOutput(
             total_over(squares.clamp(min=0).sqrt(), past_first_token),

@@ -164,12 +164,14 @@ def effect_hooks(layout: Layout) -> Iterator[dict[Site, ReadSite]]:
 def effect_reader(norm: Float64[Tensor, " unit"], expert_weights: Sequence[Tensor | None], layer: int) -> ReadSite:
     """What reads the effects of one layer; expert_weights: by layer, the weights of each token's experts."""
 
-    def read(batch: Batch, at: SiteValue) -> Float64[Tensor, "batch unit"]:
-        if at.routes is None:
-            return document_effects(at.value, norm, at.counted).cpu()
+    def read(batch: Batch, site_value: SiteValue) -> Float64[Tensor, "batch unit"]:
+        if site_value.routes is None:
+            return document_effects(site_value.value, norm, site_value.counted).cpu()
         weights = expert_weights[layer]
         assert weights is not None
-        return routed_effects(at.value, at.routes, weights.view(at.routes.shape), norm, at.counted).cpu()
+        return routed_effects(
+            site_value.value, site_value.routes, weights.view(site_value.routes.shape), norm, site_value.counted
+        ).cpu()
 
     return read
 

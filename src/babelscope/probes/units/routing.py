@@ -139,11 +139,11 @@ class RouteCounts:
         """The experts of every layer that has some."""
         return dict.fromkeys((Site(layer, "mlp_gate") for layer in self.layout.routed_layers), self.read)
 
-    def read(self, batch: Batch, at: SiteValue) -> tuple[Float64[Tensor, "batch expert"], int]:
+    def read(self, batch: Batch, site_value: SiteValue) -> tuple[Float64[Tensor, "batch expert"], int]:
         """Counted tokens of each document by expert, and how many experts a token is given to."""
-        assert at.routes is not None
-        chosen = reduce(F.one_hot(at.routes, self.layout.n_experts), "b t k e -> b t e", "sum").double()
-        return (chosen * at.counted[..., None]).sum(dim=1), at.routes.shape[-1]
+        assert site_value.routes is not None
+        chosen = reduce(F.one_hot(site_value.routes, self.layout.n_experts), "b t k e -> b t e", "sum").double()
+        return (chosen * site_value.counted[..., None]).sum(dim=1), site_value.routes.shape[-1]
 
     def add(self, batch: Batch, values: dict[Site, tuple[Float64[Tensor, "batch expert"], int]]) -> None:
         """Add a batch."""

@@ -92,12 +92,12 @@ class SentenceRoutes:
             Site(layer, "mlp_gate"): self.read_choices for layer in layers
         }
 
-    def read_choices(self, batch: Batch, at: SiteValue) -> tuple[Tensor, Tensor]:
+    def read_choices(self, batch: Batch, site_value: SiteValue) -> tuple[Tensor, Tensor]:
         """Picks and consistency of each sentence."""
-        assert at.routes is not None
-        chosen = reduce(F.one_hot(at.routes, self.layout.n_experts), "b t k e -> b t e", "sum").double()
-        counts, tokens = (chosen * at.counted[..., None]).sum(dim=1), at.counted.sum(dim=1).double()
-        pairs = tokens * (tokens - 1) * at.routes.shape[-1]
+        assert site_value.routes is not None
+        chosen = reduce(F.one_hot(site_value.routes, self.layout.n_experts), "b t k e -> b t e", "sum").double()
+        counts, tokens = (chosen * site_value.counted[..., None]).sum(dim=1), site_value.counted.sum(dim=1).double()
+        pairs = tokens * (tokens - 1) * site_value.routes.shape[-1]
         consistency = (counts * (counts - 1)).sum(dim=1) / pairs.where(pairs > 0, math.nan)
         return (counts / counts.sum(dim=1, keepdim=True)).cpu(), consistency.cpu()
 
@@ -110,9 +110,9 @@ class SentenceRoutes:
                 total[language, site.layer or 0, batch.places] = part
 
 
-def read_scores(batch: Batch, at: SiteValue) -> tuple[Tensor, Tensor]:
+def read_scores(batch: Batch, site_value: SiteValue) -> tuple[Tensor, Tensor]:
     """Mean softmax of the scores over each sentence's tokens, and its entropy over log2(experts)."""
-    share = torch.softmax(at.value.double(), dim=-1)
-    even = at.counted.double() / at.counted.sum(dim=1, keepdim=True)
+    share = torch.softmax(site_value.value.double(), dim=-1)
+    even = site_value.counted.double() / site_value.counted.sum(dim=1, keepdim=True)
     entropy = torch.special.entr(share).sum(dim=-1) / math.log(share.shape[-1])
     return torch.einsum("bt,bte->be", even, share).cpu(), (even * entropy).sum(dim=1).cpu()

@@ -54,9 +54,9 @@ class UnitFiring:
         }
         return {site: partial(self._read, which) for site, which in indices.items()}
 
-    def _read(self, which: Int64[Tensor, " unit"], batch: Batch, at: SiteValue) -> FiringAddend:
-        read = self.source.read(at, which)
-        active = read.active & at.counted[..., None]
+    def _read(self, which: Int64[Tensor, " unit"], batch: Batch, site_value: SiteValue) -> FiringAddend:
+        read = self.source.read(site_value, which)
+        active = read.active & site_value.counted[..., None]
         value, token = read.value.float().masked_fill(~active, -torch.inf).max(dim=1)
         return active.sum(dim=(0, 1)).cpu(), value.cpu(), token.cpu()
 

@@ -60,15 +60,15 @@ class NeuronSource:
     def _selected(self) -> Bool[Tensor, "layer neuron"]:
         return self.sets.mask().any(dim=0)
 
-    def read(self, at: SiteValue, which: Int64[Tensor, " unit"]) -> UnitValues:
+    def read(self, site_value: SiteValue, which: Int64[Tensor, " unit"]) -> UnitValues:
         """A neuron of an expert is 0 and not active where a token was not given to its expert."""
-        which = which.to(at.value.device)
-        if at.routes is None:
-            return UnitValues(at.value[..., which], at.sign[..., which] > 0)
-        width = at.value.shape[-1]
-        chosen = at.routes[..., None] == which // width
-        value, sign = (part[..., which % width] * chosen for part in (at.value, at.sign))
-        return UnitValues(value.sum(dim=2), (sign > 0).any(dim=2))
+        which = which.to(site_value.value.device)
+        if site_value.routes is None:
+            return UnitValues(site_value.value[..., which], site_value.sign_source[..., which] > 0)
+        width = site_value.value.shape[-1]
+        chosen = site_value.routes[..., None] == which // width
+        value, sign_source = (part[..., which % width] * chosen for part in (site_value.value, site_value.sign_source))
+        return UnitValues(value.sum(dim=2), (sign_source > 0).any(dim=2))
 
     def without(self, unit: Unit) -> AbstractContextManager[None]:
         """Held at 0, as `ablation_matrix` does with sets."""
@@ -111,10 +111,10 @@ class FeatureSource:
             for n, score in zip(selected.features(self.language).tolist(), selected.score.tolist(), strict=True)
         }
 
-    def read(self, at: SiteValue, which: Int64[Tensor, " unit"]) -> UnitValues:
+    def read(self, site_value: SiteValue, which: Int64[Tensor, " unit"]) -> UnitValues:
         """Values of the encoder; a feature is active where it fires."""
-        sae = self.sae if self.sae.w_enc.device == at.value.device else self.sae.to(at.value.device)
-        value = sae.encode_some(at.value, which.to(at.value.device))
+        sae = self.sae if self.sae.w_enc.device == site_value.value.device else self.sae.to(site_value.value.device)
+        value = sae.encode_some(site_value.value, which.to(site_value.value.device))
         return UnitValues(value, value > 0)
 
     def without(self, unit: Unit) -> AbstractContextManager[None]:

@@ -207,13 +207,13 @@ class _Means:
         self.norm = torch.zeros(languages, dtype=torch.float64)
         self.tokens = torch.zeros(languages, dtype=torch.float64)
 
-    def read(self, batch: Batch, at: SiteValue) -> _BatchMeans:
+    def read(self, batch: Batch, site_value: SiteValue) -> _BatchMeans:
         """Means of a batch's documents."""
-        value = at.value.flatten(2)
+        value = site_value.value.flatten(2)
         value = value if self.sae is None else self.sae.encode(value)
-        exact, count = value.double() * at.counted[..., None], at.counted.sum(dim=1, keepdim=True)
+        exact, count = value.double() * site_value.counted[..., None], site_value.counted.sum(dim=1, keepdim=True)
         total = exact.sum(dim=1)
-        later_mean = ((total - exact[first_tokens(at.counted)]) / (count - 1)).masked_fill(count == 1, math.nan)
+        later_mean = ((total - exact[first_tokens(site_value.counted)]) / (count - 1)).masked_fill(count == 1, math.nan)
         return _BatchMeans((total / count).float().cpu(), later_mean.float().cpu(), float(exact.norm(dim=-1).sum()))
 
     def add(self, batch: Batch, values: dict[Site, _BatchMeans]) -> None:

@@ -82,10 +82,10 @@ class MixedTokens:
         """The tokens that are mixed."""
         return {self.site: self.read}
 
-    def read(self, batch: Batch, at: SiteValue) -> Float64[Tensor, "row hidden"]:
+    def read(self, batch: Batch, site_value: SiteValue) -> Float64[Tensor, "row hidden"]:
         """The counted tokens, or the ordinary ones of them."""
-        counted = at.counted & ~first_tokens(at.counted) if self.ordinary else at.counted
-        return at._replace(counted=counted).rows().cpu().double()
+        counted = site_value.counted & ~first_tokens(site_value.counted) if self.ordinary else site_value.counted
+        return site_value._replace(counted=counted).rows().cpu().double()
 
     def add(self, batch: Batch, values: dict[Site, Float64[Tensor, "row hidden"]]) -> None:
         """Mix in a batch."""
