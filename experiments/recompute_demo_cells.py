@@ -1,10 +1,11 @@
-"""Does plain transformers, with nothing of babelscope's hooks, give the numbers of the demo, or of a study?
+"""Does plain transformers, without a hook of babelscope, give the numbers of the demo, or of a study?
 
 Reads a demo folder and recomputes, by hand: one ablation cell (columns of the down projection set to zero in the
 weights, the loss taken from the model's own logits one document at a time) and one steering cell (a forward hook that
-adds the vector, greedy-free sampling with the same seed, one direction for the whole batch). The control is the
+adds the vector, sampling with the same seed, one direction for the whole batch). The control is the
 demo's own number; a difference above 1e-4 nats a token, or 0.1 of success, counts against it. One cell of each, one
-seed: the two paths share no code but the artifacts.
+seed. The two paths share the reading of artifacts and text, and the judge of answers; no pass, no hook and no loss. For
+models of Llama's shape (`model.layers`, `mlp.down_proj`).
 """
 
 from dataclasses import dataclass

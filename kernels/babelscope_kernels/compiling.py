@@ -33,7 +33,7 @@ SHARED = {80: 166_912, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 STACK = {
     "_attention_stats_fwd_kernel": 1280,
-    "_rows_wgrad_fwd_kernel": 1368,
+    "_rows_wgrad_kernel": 1368,
     "_active_counts_fwd_kernel": 8,
     "_sae_counts_fwd_kernel": 136,
     "_steer_fwd_kernel": 16,
@@ -42,7 +42,7 @@ STACK = {
 
 Attention's widest blocks spill up to 192 and were measured faster than narrower ones that do not; a head of 72, padded
 to 128, spills the rest. The rows' own kernel is not the one that "auto" takes."""
-WGMMA = ("_attention_stats_fwd_kernel", "_rows_wgrad_fwd_kernel", "_sae_counts_fwd_kernel")
+WGMMA = ("_attention_stats_fwd_kernel", "_rows_wgrad_kernel", "_sae_counts_fwd_kernel")
 """Kernels whose 16-bit products must reach Hopper's own matrix instruction."""
 
 

@@ -14,6 +14,10 @@ document  in the order of the corpus
 sentence  row of parallel text: the same content in every language
 set       one language's neuron set, in the order of the NeuronSet
 draw      one random control set or resample
+expert    of a mixture of experts; top_k: places among those that a token was given to
+row       of a batch in steering; a neuron's row of a weight matrix in subnetworks and kernels; a line of evidence
+chosen    neurons that a set selects
+vocab     entry of the vocabulary
 """
 
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Int64

@@ -9,19 +9,19 @@ from collections.abc import Mapping
 PLAIN_MLP = ("gpt2", "gpt_neox", "bloom", "opt")
 """Families, by `config.model_type`, whose MLP has no gate, so that TransformerLens's `mlp.hook_post` is `mlp_gate`."""
 
-EXPERTS = ("mixtral", "qwen3_moe", "olmoe")
-"""Families with a mixture of experts."""
+LENS_EXPERTS = ("mixtral", "qwen3_moe", "olmoe")
+"""Those of `LENS_FAMILIES` with a mixture of experts."""
 
-LENS_FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3", "gemma2", "gemma3_text", *PLAIN_MLP, *EXPERTS)
+LENS_FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3", "gemma2", "gemma3_text", *PLAIN_MLP, *LENS_EXPERTS)
 """Families in which TransformerLens's hooks were compared with the sites, value by value."""
 
-_NORMED: dict[str, str | None] = dict.fromkeys(
+_CHANGED_BEFORE_ADDED: dict[str, str | None] = dict.fromkeys(
     ("gemma2", "gemma3_text", "olmo2", "olmo3", "exaone4", "glm4", "granite")
 )
 """Families that norm or scale what attention and MLP give before it is added; TransformerLens's names stand after."""
 
 _ROUTED: dict[str, str | None] = {
-    **dict.fromkeys(EXPERTS, "mlp_out"),
+    **dict.fromkeys(LENS_EXPERTS, "mlp_out"),
     **dict.fromkeys(("qwen2_moe", "qwen3_next", "phimoe", "gpt_oss")),
 }
 """In a mixture of experts `mlp.hook_post` stands after all of them."""
@@ -34,18 +34,18 @@ _LENS_LAYER: dict[str, Meaning] = {
     "hook_in": ("resid_in", {}),
     "attn.hook_z": ("attn_heads", {}),
     "attn.o.hook_in": ("attn_heads", {}),
-    "hook_attn_out": ("attn_out", _NORMED),
+    "hook_attn_out": ("attn_out", _CHANGED_BEFORE_ADDED),
     "attn.hook_out": ("attn_out", {"bloom": "resid_mid"}),
     "attn.o.hook_out": ("attn_out", {}),
     "hook_resid_mid": ("resid_mid", {}),
     "mlp.hook_post": ("mlp_inner", _ROUTED),
     "mlp.out.hook_in": ("mlp_inner", {}),
-    "hook_mlp_out": ("mlp_out", _NORMED),
+    "hook_mlp_out": ("mlp_out", _CHANGED_BEFORE_ADDED),
     "mlp.hook_out": ("mlp_out", {"bloom": "resid_out"}),
     "mlp.out.hook_out": ("mlp_out", {}),
     "hook_resid_post": ("resid_out", {}),
     "hook_out": ("resid_out", {}),
-    "mlp.gate.hook_out": (None, dict.fromkeys(EXPERTS, "router")),
+    "mlp.gate.hook_out": (None, dict.fromkeys(LENS_EXPERTS, "router")),
 }
 """TransformerLens's hooks in a block."""
 
@@ -105,7 +105,7 @@ _MODULE_WHOLE: dict[str, Meaning] = {
 
 _LENS_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 _MODULE_BLOCK = re.compile(
-    r"(model\.layers|model\.decoder\.layers|gpt_neox\.layers|transformer\.h|transformer\.blocks)\.(\d+)(?:\.(.+))?"
+    r"(model\.layers|model\.language_model\.layers|model\.decoder\.layers|gpt_neox\.layers|transformer\.h|transformer\.blocks)\.(\d+)(?:\.(.+))?"
 )
 
 

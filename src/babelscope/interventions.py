@@ -2,7 +2,7 @@
 
 A kind is one function here with its entry above it: what it needs, where it may act and what is checked.
 
-All compute in float32 (float64 stays float64), return the dtype they were given, and write into nothing. A strength is
+All compute in float32 (float64 stays float64), return the dtype they were given, and modify no input. A strength is
 one number, or a tensor that broadcasts over the units (`[batch, token, 1]`). Where it is 0 the activation comes back
 bit for bit, whatever the vector holds: those places are taken from the input, not computed.
 """
@@ -30,7 +30,7 @@ class OperationKind:
     act: Callable[..., Tensor]
     """Activation, vector, what it `needs` if anything, strength → activation."""
     needs: Literal["", "matrix", "features"] = ""
-    """The field of an operation that it needs beside the vector, and no other kind without this word may have."""
+    """The field of an operation that it needs beside the vector; one that it does not name must be empty."""
     whole: bool = False
     """Needs all units of a site: no indices, and no neurons of experts, which share no space."""
     has_units: bool = False
@@ -46,7 +46,7 @@ class OperationKind:
 
 
 KINDS: dict[str, OperationKind] = {}
-"""Every kind by its name, which is the name of its function."""
+"""Every kind by its name: that of its function, unless `kind(name=…)` says another."""
 
 
 def kind(*, name: str = "", **words: Any) -> Callable[[F], F]:
@@ -160,7 +160,10 @@ def scale(
 def to_mean(
     value: Float[Tensor, "*batch unit"], vector: Float[Tensor, "*#batch unit"], strength: Strength
 ) -> Float[Tensor, "*batch unit"]:
-    """x + s·v·(m - x) with m the mean of all units of the token: a unit of v = 1 is at m at s = 1."""
+    """x + s·v·(m - x): a unit of v = 1 is at m at s = 1.
+
+    m: the mean of all units of the token; at the neurons of a mixture of experts, of those of one expert.
+    """
     if is_off(strength):
         return value
     x, v = _compute(value, vector)

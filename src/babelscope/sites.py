@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from babelscope.errors import SiteError, refuse_no_number
-from babelscope.hook_names import EXPERTS, LENS_FAMILIES, PLAIN_MLP, hook_meaning, transformer_lens_name
+from babelscope.hook_names import LENS_EXPERTS, LENS_FAMILIES, PLAIN_MLP, hook_meaning, transformer_lens_name
 
 At = Literal[
     "embed",
@@ -34,7 +34,7 @@ which ablation and its controls go by; and the stream, for directions. All three
 alone; `sites=["mlp_gate"]` reads that."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Site:
     """One place: a layer and what is read there; printed `12.mlp_gate`.
 
@@ -111,7 +111,7 @@ class Site:
                 f"{', '.join(LENS_FAMILIES)}; read the site with read_site, or name the hook yourself"
             )
         lacks = {"mlp_gate"} if family not in PLAIN_MLP else set()
-        lacks |= {"mlp_inner", "mlp_gate"} if family in EXPERTS else {"router"}
+        lacks |= {"mlp_inner", "mlp_gate"} if family in LENS_EXPERTS else {"router"}
         if self.at in lacks:
             raise SiteError(
                 f"site '{self}': TransformerLens has no hook there in {family}; expected another site; "

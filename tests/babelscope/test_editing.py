@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from babelscope.adaptation.editing.edit_questions import (
 from babelscope.adaptation.editing.few_neurons import random_columns, steepest_neurons
 from babelscope.adaptation.editing.greedy_answers import begins_with, words_of_answer
 from babelscope.adaptation.editing.planned_edits import (
+    check_edit,
     consequence_of,
     edit_contexts,
     edit_prompts,
@@ -220,6 +222,16 @@ def test_a_change_of_an_answer_is_worked_out_by_hand():
     assert row.foreign_after == pytest.approx(math.log(0.9) - math.log(0.36) / 2)
     plain = outcome_of("rank one", 3, question._replace(foreign=-1), before, after)
     assert math.isnan(plain.foreign_after) and not plain.says_new
+
+
+def test_no_edit_is_planned_where_the_object_comes_first():
+    table = read_facts("reference").only(["en", "fi"])
+    relation = plan_edits(table, EN, seed=0)[0].fact.relation
+    turned = {**table.templates, relation: {**table.templates[relation], EN: "[Y] of [X]"}}
+    edits = plan_edits(replace(table, templates=turned), EN, seed=0)
+    assert edits and relation not in {edit.fact.relation for edit in edits}
+    for edit in edits:
+        check_edit(replace(table, templates=turned), edit)
 
 
 def test_what_is_planned_shares_nothing_that_it_should_not():

@@ -40,6 +40,7 @@ def test_negative_layers_are_refused():
         ("unembed.hook_out", None, "logits"),
         ("model.layers.5", None, "5.resid_out"),
         ("model.layers.5.mlp", None, "5.mlp_out"),
+        ("model.language_model.layers.5", None, "5.resid_out"),
         ("gpt_neox.layers.2.attention", None, "2.attn_out"),
         ("model.decoder.layers.2.fc2", None, "2.mlp_out"),
         ("transformer.h.7", None, "7.resid_out"),

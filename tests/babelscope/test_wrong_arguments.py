@@ -8,6 +8,7 @@ from conftest import tiny_model, tiny_tokenizer
 
 from babelscope import Gate, compare_answers, load_corpus, mean_direction, observe, select_lape
 from babelscope.artifacts.gate import numbers_of
+from babelscope.corpus import tokenize_prompts
 from babelscope.errors import (
     CorpusError,
     LanguageError,
@@ -16,7 +17,7 @@ from babelscope.errors import (
     SteeringError,
     refuse_one_text,
 )
-from babelscope.evaluation import detect_languages
+from babelscope.evaluation import content_kept, corrected_confusion, detect_languages, kept_shares, published_confusion
 
 TEXTS = {"en": ["a b c d e f"] * 4, "fi": ["b d f a a a"] * 4}
 
@@ -39,6 +40,15 @@ def test_one_text_is_no_list_of_texts(opened):
         load_corpus("reference", "en")
     with pytest.raises(LanguageError, match="languages: one text came"):
         select_lape(observe(model, tokenizer, TEXTS), min_count=1).only("en")
+    with pytest.raises(CorpusError, match="texts: one text came"):
+        tokenize_prompts(tokenizer, "ab")
+    for score in (published_confusion, corrected_confusion):
+        with pytest.raises(MeasurementError, match="answers: one text came"):
+            score("ab", "en")
+    with pytest.raises(MeasurementError, match="prompts: one text came"):
+        kept_shares("ab", ["ab", "b"])
+    with pytest.raises(MeasurementError, match="references: one text came"):
+        content_kept(["a", "b"], "ab", "en")
     refuse_one_text(["ab"], "texts", CorpusError)
 
 

@@ -20,7 +20,7 @@ SHARE = 256
 
 
 @triton.jit
-def _rows_wgrad_fwd_kernel(
+def _rows_wgrad_kernel(
     grad_rows,
     inputs,
     out,
@@ -115,7 +115,7 @@ def rows_wgrad_(grad_rows: Tensor, inputs: Tensor, out: Tensor, low: bool) -> No
     kept = out if parts == 1 else torch.empty((parts, n_row, n_hidden), dtype=torch.float32, device=out.device)
     grid = (triton.cdiv(n_hidden, BLOCK_HIDDEN), triton.cdiv(n_row, block_row), parts)
     launch(
-        _rows_wgrad_fwd_kernel,
+        _rows_wgrad_kernel,
         grid,
         grad_rows,
         inputs,

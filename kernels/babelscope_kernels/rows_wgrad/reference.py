@@ -1,4 +1,4 @@
-"""The definition of right: out + grad_rowsᵀ @ inputs."""
+"""The reference, which the kernel must agree with: out + grad_rowsᵀ @ inputs."""
 
 import torch
 from torch import Tensor

@@ -53,8 +53,8 @@ class NeuronSet(HubArtifact):
             raise ArtifactError("offsets do not cut the indices into layers; expected 0 … number of indices, ascending")
         if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < self.n_neurons):
             raise ArtifactError(
-                f"neuron {int(indices.max())} is out of range; expected 0–{self.n_neurons - 1}; the set is damaged "
-                "or for another model"
+                f"neurons {int(indices.min())}–{int(indices.max())} came; expected 0–{self.n_neurons - 1}; the set is "
+                "damaged or for another model"
             )
         for k in range(len(self.languages)):
             for layer in range(self.n_layers):

@@ -24,11 +24,14 @@ VERBS = {
     "observe": Verb(
         "observing", "run_observe", "one pass of labelled text through a model, into counts", over_ranks=True
     ),
-    "merge": Verb("observing", "run_merge", "add observations of several machines or texts", False),
+    "merge": Verb("observing", "run_merge", "add observations of several machines or texts", may_open_model=False),
     "identify": Verb(
-        "selecting", "run_identify", "which neurons belong to which language, with controls and intervals", False
+        "selecting",
+        "run_identify",
+        "which neurons belong to which language, with controls and intervals",
+        may_open_model=False,
     ),
-    "direct": Verb("selecting", "run_direct", "the direction from one language to another", False),
+    "direct": Verb("selecting", "run_direct", "the direction from one language to another", may_open_model=False),
     "ablate": Verb("ablating", "run_ablate", "what breaks when a language's neurons are off, with matched controls"),
     "fallback": Verb("ablating", "run_fallback", "which language comes out when the neurons of more and more are off"),
     "show": Verb(
@@ -58,7 +61,10 @@ VERBS = {
     ),
     "influence": Verb("influencing", "run_influence", "which training text, in which language, makes it say something"),
     "subtract": Verb(
-        "subtracting", "run_subtract", "a task's change of the weights without that of general text", False
+        "subtracting",
+        "run_subtract",
+        "a task's change of the weights without that of general text",
+        may_open_model=False,
     ),
     "export": Verb("exporting", "run_export", "trained neurons or steering as a checkpoint, adapter or GGUF file"),
     "vocabulary trim": Verb("vocabularies", "run_trim", "cut a model's vocabulary to what some languages use"),
@@ -70,7 +76,9 @@ VERBS = {
     "evaluate perplexity": Verb("evaluating", "run_perplexity", "held-out bits per byte by language"),
     "evaluate confusion": Verb("evaluating", "run_confusion", "language confusion of a model's answers, or of files"),
     "evaluate steering": Verb("evaluating", "run_steering_score", "the whole score of a steering recipe"),
-    "report": Verb("reporting", "run_report", "one HTML page from the folders of studies or other commands", False),
+    "report": Verb(
+        "reporting", "run_report", "one HTML page from the folders of studies or other commands", may_open_model=False
+    ),
     "import-mask": Verb("selecting", "run_import_mask", "read a published LAPE mask"),
     "doctor": Verb("doctor", "run_doctor", "what is installed, and a self-test"),
 }

@@ -9,7 +9,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus.plain_backend import plain_backend
-from babelscope.errors import CorpusError, PrerequisiteError
+from babelscope.errors import CorpusError, PrerequisiteError, refuse_one_text
 from babelscope.upstream.tokenizers import fast_backend
 
 log = logging.getLogger(__name__)
@@ -124,6 +124,7 @@ def encode_texts(
     named in `controls`. With `rendered=True` the texts come from a chat template: control tokens in them are meant.
     Raises CorpusError for half a surrogate pair, and for a tokenizer that cannot read control tokens as text.
     """
+    refuse_one_text(texts, "texts", CorpusError)
     for number, text in enumerate(texts):
         check_unicode(text, f"text {number}")
     if not texts:

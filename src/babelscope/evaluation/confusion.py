@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from babelscope.corpus import load_corpus, text_lines
-from babelscope.errors import MeasurementError
+from babelscope.errors import MeasurementError, refuse_one_text
 from babelscope.evaluation.identifiers import Identifier, Named, open_identifier
 from babelscope.evaluation.segmentation import (
     DROPPED,
@@ -96,6 +96,7 @@ def published_confusion(
     Where all are skipped both are 1: read `coverage` beside them. The published identifier is lid.176.
     Raises MeasurementError without answers.
     """
+    refuse_one_text(answers, "answers", MeasurementError)
     tag, identify = Language.parse(language), open_identifier(identifier)
     lines = [normalize_completion(answer).split("\n") for answer in answers]
     words = [[published_tokens(line, tag, segment) for line in group] for group in lines]
@@ -116,6 +117,7 @@ def corrected_confusion(
     characters, without jieba or fugashi; English words are looked for in every run of Latin letters. WPR is the share
     of all answers that pass both tests. Answers with right and wrong lines are failures and counted as "mixed".
     """
+    refuse_one_text(answers, "answers", MeasurementError)
     tag, identify = Language.parse(language), open_identifier(identifier)
     lines = [normalize_completion(answer).split("\n") for answer in answers]
     english_list = english_words() if english is None else frozenset(english)

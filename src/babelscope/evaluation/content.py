@@ -8,7 +8,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from babelscope.controls.bootstrap_draws import draw_counts
-from babelscope.errors import MeasurementError
+from babelscope.errors import MeasurementError, refuse_one_text
 from babelscope.languages import Language
 from babelscope.languages.scripts import UNSPACED
 
@@ -113,6 +113,8 @@ def content_kept(
     Raises MeasurementError unless there is one reference an answer.
     Sources: Popović 2017 (chrF++), Papineni et al. 2002 (BLEU), both by sacrebleu.
     """
+    for texts, what in ((answers, "answers"), (references, "references")):
+        refuse_one_text(texts, what, MeasurementError)
     chosen, scores, signatures = tokenize or bleu_tokenizer(language), [], []
     for metric in content_metrics(language, chosen):
         counts = statistics_of(metric, answers, references)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
-from babelscope.errors import MeasurementError
+from babelscope.errors import MeasurementError, refuse_one_text
 from babelscope.evaluation.content import Measured, bootstrap_mean
 
 Copied = Literal["number", "name", "code"]
@@ -53,6 +53,8 @@ def kept_shares(
     The interval redraws prompts; a kind that no prompt has is NaN with n = 0.
     Raises MeasurementError unless there is one answer per prompt.
     """
+    for texts, what in ((prompts, "prompts"), (answers, "answers")):
+        refuse_one_text(texts, what, MeasurementError)
     if len(prompts) != len(answers):
         raise MeasurementError(f"{len(answers)} answers came for {len(prompts)} prompts; expected one each")
     shares_by_kind: dict[Copied, Measured] = {}

@@ -1,4 +1,7 @@
-"""The table of every model family: what differs between families is said here and nowhere else."""
+"""The table of every model family, joined of its three files, and the forms that a configuration chooses.
+
+What other libraries call a family's places is in `hook_names`; which take no positions, in `upstream.forward`.
+"""
 
 from dataclasses import fields, replace
 from typing import Any

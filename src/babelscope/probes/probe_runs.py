@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from babelscope.controls import write_evidence
 from babelscope.corpus import WHOLE, Corpus, Texts, load_corpus
-from babelscope.errors import LanguageError, PrerequisiteError, ToolkitError
+from babelscope.errors import LanguageError, MeasurementError, PrerequisiteError, ToolkitError, refuse_one_text
 from babelscope.figures import write_figure
 from babelscope.files.writing import discard, new_folder
 from babelscope.languages import Language
@@ -75,6 +75,7 @@ def run_probes(
     leave_out: a probe that the model or the text does not allow is left out, and the result has the reason; otherwise
     its error is raised. stage: keeps what an interrupted run has done, as `StageStore.stage` does.
     """
+    refuse_one_text(names, "probes", MeasurementError)
     run = ProbeRun({}, {}, {}, {})
     for name in names:
         findings = stage(name, partial(_write_probe, name, job, out, leave_out))
@@ -119,6 +120,7 @@ def measured_and_other(
 
     languages: none means all of the corpus. Raises LanguageError for fewer than two.
     """
+    refuse_one_text(languages, "languages", LanguageError)
     pair = (WHOLE, WHOLE) if WHOLE in (split, other_split) else (split, other_split)
     tags = tuple(languages) or None
     texts, other_texts = (load_corpus(corpus, tags, split=part, parallel=parallel) for part in pair)

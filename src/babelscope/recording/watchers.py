@@ -21,7 +21,10 @@ class SiteValue(NamedTuple):
     """On the value's device."""
 
     def rows(self) -> Float[Tensor, "row unit"]:
-        """The values of the counted tokens, with heads and experts' neurons side by side."""
+        """The values of the counted tokens, with heads side by side.
+
+        In a mixture of experts a column is of a place among the chosen experts, and of no neuron.
+        """
         return self.value.flatten(2)[self.counted]
 
 

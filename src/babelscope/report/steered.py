@@ -63,8 +63,8 @@ def dose_section(results: Results, run: str) -> Section:
     caption = Caption(
         shows="Success and fluency by strength and layer, on the development prompts.",
         read="Above: answers recognised as the target language, with intervals. Below: perplexity of the answers "
-        "over that of native ones, on a logarithmic scale; inside the band (0.67–1.5) they are as fluent. The ring "
-        "is the setting that was chosen here and then tested once on other prompts."
+        f"over that of native ones, on a logarithmic scale; inside the band ({LEAST_RATIO:g}–{MOST_RATIO:g}) they are "
+        "as fluent. The ring is the setting that was chosen here and then tested once on other prompts."
         + (f" It lies at the edge of the grid ({'; '.join(steering.edge)}); widen the grid." if steering.edge else ""),
         n=f"{counted([row.n for row in rows if row.n is not None])} answers a point",
         control="strength 0 where it was run; the native answers that perplexity is divided by",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ def steer(
 def _clean_sites(ready_by_site: dict[Site, list[ReadyOperation]]) -> list[Site]:
     """Sites to be read before the prompt is steered."""
     sites = []
-    for ready_operation in [ready_operation for ready in ready_by_site.values() for ready_operation in ready]:
+    for ready_operation in chain.from_iterable(ready_by_site.values()):
         condition = ready_operation.operation.gate.condition
         sites += [ready_operation.operation.site] if ready_operation.operation.clean else []
         sites += [] if condition is None else [condition.site]

@@ -124,8 +124,9 @@ class ReadyOperation:
         if indices is None:
             return change(flat, vector, strength).reshape(value.shape)
         if KINDS[self.operation.kind].reads_all:
-            # The spread and the edges are those of all experts.
-            return change(flat, self._ready_on(value, "wide", lambda: self._wide(self.vectors[0])), strength)
+            # The spread, the edges and the mean are those of the whole site.
+            wide = self._ready_on(value, "wide", lambda: self._wide(self.vectors[0]))
+            return change(flat, wide, strength).reshape(value.shape)
         where = self._ready_on(value, "indices", lambda: indices)
         return at_units(change, flat, where, vector, strength).reshape(value.shape)
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.corpus import Corpus, load_splits
-from babelscope.errors import CorpusError, MeasurementError
+from babelscope.errors import CorpusError, MeasurementError, refuse_no_number
 from babelscope.evaluation import check_labels, known_languages
 from babelscope.files.writing import locked, write_text
 from babelscope.models import layout_of
@@ -67,13 +67,15 @@ def run_study(
     check_language: refuse text that is mostly another language than its label says.
     minutes: make the amounts of the budget smaller until the stages fit, by a few batches that are timed; a study that
     is gone on with keeps the amounts that it began with.
-    resume: go on where an interrupted run of the same study stopped; of a finished one only the page is made again.
+    resume: go on where an interrupted run of the same study stopped; of a finished one only the page is made again,
+    once model and text were opened and found to be the same.
     Raises ArtifactError if the folder is taken or holds another study, CorpusError for text of one language or too
     little of one, MeasurementError and SiteError for a budget or seed that no stage can work with.
     """
     out, budget = Path(out), budget or Budget()
     check_free(out, resume=resume)
     budget.check()
+    refuse_no_number({"seed": seed}, MeasurementError, whole=True)
     if not 0 <= seed < 2**63:
         raise MeasurementError(f"seed {seed} came; expected 0 to 2^63 − 1; choose another")
     with locked(out):
@@ -92,7 +94,18 @@ def run_study(
             if chat is not None:
                 check_chat(opened, tokenizer, chat, texts)
         steering = steering and any(tag in known_languages() for tag in texts["train"])
-        job, pace = StudyInputs(opened, tokenizer, texts, planned_amounts, out, seed, progress, same_text, chat), None
+        job = StudyInputs(
+            model=opened,
+            tokenizer=tokenizer,
+            texts=texts,
+            budget=planned_amounts,
+            folder=out,
+            seed=seed,
+            progress=progress,
+            same_text=same_text,
+            chat=chat,
+        )
+        pace = None
         if minutes is not None and (begun := planned_budget(kept.plan) if resume else None) is not None:
             job = job._replace(budget=begun)
         elif minutes is not None:

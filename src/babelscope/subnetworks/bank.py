@@ -132,7 +132,7 @@ def check_set(layout: Layout, neurons: NeuronSet) -> None:
     """Raise unless a set has one language, is not empty, and fits the model."""
     if len(neurons.languages) != 1:
         raise SelectionError(
-            f"a set of {len(neurons.languages)} languages came; expected one; take sets['{neurons.languages[0]}']"
+            f"a set of {len(neurons.languages)} languages came; expected one; take that of a language, as sets['fi']"
         )
     if not len(neurons.indices):
         raise SelectionError(

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.corpus import Corpus, Texts, as_corpus, encode_texts
-from babelscope.errors import CorpusError, MeasurementError
+from babelscope.errors import CorpusError, MeasurementError, refuse_one_text
 from babelscope.models import origin_of
 from babelscope.models.plain import CausalModel
 from babelscope.vocabulary.entry_closure import EntryClosure, with_entries_only
@@ -43,6 +43,7 @@ def trim_vocabulary(
     """
     if min_count < 1:
         raise MeasurementError(f"min_count {min_count} came; expected 1 or more")
+    refuse_one_text(also, "also", MeasurementError)
     corpus, form = as_corpus(texts), TokenizerForm.of(tokenizer)
     check_none_applied(model, "trimming")
     tables = token_tables(model)

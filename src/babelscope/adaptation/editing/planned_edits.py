@@ -76,12 +76,17 @@ def check_edit(table: FactTable, edit: FactEdit) -> None:
             f"{edit.new!r} came as the new object of {' '.join(fact)}; expected another candidate in {tag}: "
             f"{', '.join(entity for entity in table.candidates(fact, tag) if entity != fact.object)}; choose of these"
         )
-    template = table.templates[fact.relation][tag]
-    if template.index(SUBJECT) > template.index(OBJECT):
+    if not has_subject_first(table, fact.relation, tag):
         raise MeasurementError(
-            f"{template!r} has the object before the subject; expected it after; write the template of "
-            f"{fact.relation} in {tag} the other way round"
+            f"{table.templates[fact.relation][tag]!r} has the object before the subject; expected it after; write the "
+            f"template of {fact.relation} in {tag} the other way round"
         )
+
+
+def has_subject_first(table: FactTable, relation: str, tag: Language) -> bool:
+    """Whether a relation's template has the subject before the object."""
+    template = table.templates[relation][tag]
+    return template.index(SUBJECT) < template.index(OBJECT)
 
 
 def check_edits_agree(edits: Sequence[FactEdit]) -> None:
@@ -110,7 +115,7 @@ def plan_edits(table: FactTable, language: Language, *, seed: int) -> list[FactE
     """An edit of each fact that can be edited, in random order; the new objects are drawn.
 
     Of a relation's objects only those count that are candidates in every language of the table. Facts that some
-    language does not ask, or with several right objects, are left out.
+    language does not ask, with several right objects, or with the object first in this language are left out.
     """
     rng, edits = np.random.default_rng(seed), []
     questions = Counter(fact[:2] for fact in table.facts)
@@ -120,7 +125,7 @@ def plan_edits(table: FactTable, language: Language, *, seed: int) -> list[FactE
         if questions[fact[:2]] > 1 or not all(at in places for places in asked):
             continue
         rivals = set.intersection(*({*table.candidates(fact, tag)} for tag in table.languages)) - {fact.object}
-        if rivals:
+        if rivals and has_subject_first(table, fact.relation, language):
             edits.append(FactEdit(fact, str(rng.choice(sorted(rivals))), language))
     return edits
 

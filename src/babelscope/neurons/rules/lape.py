@@ -52,9 +52,9 @@ class LapeChoice(NamedTuple):
 class Lape:
     """Language activation probability entropy: neurons active in few languages, often enough in one of them.
 
-    p = c / N; H = -Σ_k q_k ln q_k, q = p / Σ_k p; T_f and T_b the kth smallest of all L·J·K rates with
-    k = round(filter_rate · LJK) and round(bar_rate · LJK); eligible: max_k p > T_f; selected: the round(top_rate · LJ)
-    eligible neurons of lowest H; of language k: selected with p[., k] > T_b.  Thresholds are global over layers and
+    p = c / N; H = -Σ_k q_k ln q_k, q = p / Σ_k p; T_f and T_b the rth smallest of all L·J·K rates with
+    r = round(filter_rate · LJK) and round(bar_rate · LJK); eligible: max_k p > T_f; selected: the round(top_rate · LJ)
+    eligible neurons of lowest H; of language k: selected with p[., k] > T_b. Thresholds are global over layers and
     languages; `round` is Python's, half to even.
 
     Differs from the published code:
@@ -98,6 +98,7 @@ class Lape:
         """The entropy of every neuron, NaN where it is never active; lower is more selective."""
         return Scored(entropy_nats(counts.rate()), self.select(counts).eligible)
 
+    # Choosing in an observation is the same for every rule: a function of `neuron_selection`, as a method.
     choose = choose_neurons
 
 

@@ -11,7 +11,7 @@ from babelscope.axes import Float64, Tensor
 from babelscope.controls import percentile_interval
 from babelscope.controls.bootstrap_draws import draw_items
 from babelscope.corpus import Document, tokenize_documents
-from babelscope.errors import MeasurementError
+from babelscope.errors import MeasurementError, refuse_one_text
 from babelscope.models import Layout, layout_of
 from babelscope.models.modes import eval_mode
 from babelscope.models.plain import CausalModel
@@ -67,6 +67,7 @@ def token_energy(
     Raises MeasurementError without a prompt.
     Source: Wendler et al. 2024, arXiv:2402.10588.
     """
+    refuse_one_text(prompts, "prompts", MeasurementError)
     if not prompts:
         raise MeasurementError("no prompt came; expected at least one; give prompts")
     layout = layout_of(model)

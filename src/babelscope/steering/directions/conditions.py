@@ -10,7 +10,7 @@ from babelscope.artifacts.gate import Pool
 from babelscope.artifacts.stream import form_used
 from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.steering.directions.document_samples import DocumentMeans
-from babelscope.steering.directions.means import against
+from babelscope.steering.directions.means import compared_languages
 
 
 class FittedCondition(NamedTuple):
@@ -36,7 +36,7 @@ def fit_condition(
     form: of v and of x alike, as of `mean_direction`.
     Source: conditional activation steering, arXiv:2409.05907, which searches layer and threshold on a grid.
     """
-    other_tags, samples = against(samples, language, others), samples.in_form(form)
+    other_tags, samples = compared_languages(samples, language, others), samples.in_form(form)
     shape = form_used(samples.stream, form, samples.site)
     vector = samples.mean(language) - torch.stack([samples.mean(tag) for tag in other_tags]).mean(dim=0)
     groups = [samples.of(language), torch.cat([samples.of(tag) for tag in other_tags])]

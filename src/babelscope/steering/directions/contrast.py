@@ -18,7 +18,7 @@ from babelscope.axes import Float64, Tensor
 from babelscope.errors import MeasurementError, SteeringError
 from babelscope.languages import Language
 from babelscope.steering.directions.document_samples import DocumentMeans
-from babelscope.steering.directions.means import against, stream_parameters
+from babelscope.steering.directions.means import compared_languages, stream_parameters
 
 
 def _packed(
@@ -57,7 +57,7 @@ def pca_direction(
     Raises CorpusError where no document is parallel.
     Source: control vectors, github.com/vgel/repeng, whose default centres; arXiv:2310.01405.
     """
-    sources, samples = against(samples, target, source), samples.in_form(form)
+    sources, samples = compared_languages(samples, target, source), samples.in_form(form)
     differences = [first - second for first, second in (samples.pairs(target, tag) for tag in sources)]
     d = torch.cat(differences)
     u = torch.linalg.svd(d, full_matrices=False).Vh[0]
@@ -92,7 +92,7 @@ def probe_direction(
     """
     if not 0 < penalty < float("inf"):
         raise SteeringError(f"penalty {penalty} came; expected a number above 0; correct it")
-    sources, samples = against(samples, target, source), samples.in_form(form)
+    sources, samples = compared_languages(samples, target, source), samples.in_form(form)
     groups = [samples.of(target), torch.cat([samples.of(tag) for tag in sources])]
     x, label = torch.cat(groups), np.repeat([1, 0], [len(group) for group in groups])
     std = x.std(dim=0, correction=0).clamp(min=1e-12)
@@ -131,7 +131,7 @@ def lda_direction(
     Raises MeasurementError with fewer than two documents per language, SteeringError for components that are not there.
     Source: ITLC, arXiv:2506.12450.
     """
-    sources, samples = against(samples, target, source), samples.in_form(form)
+    sources, samples = compared_languages(samples, target, source), samples.in_form(form)
     if int(torch.bincount(samples.language, minlength=len(samples.languages)).min()) < 2:
         raise MeasurementError("a language has fewer than two documents; expected at least two; hand over more text")
     x = samples.value.double()

@@ -9,7 +9,7 @@ from babelscope.artifacts import Observation, Operation, SteeringRecipe
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import SelectionError, SiteError
 from babelscope.sites import Site
-from babelscope.steering.directions.means import against
+from babelscope.steering.directions.means import compared_languages
 
 MARGIN = 0.01
 """How far above the highest score a forced expert is put; half precision rounds it away where scores are large."""
@@ -28,7 +28,7 @@ def routing_shares(
     routed = sites[0].routed
     assert routed is not None
     share = routed.double() / obs.token_counts.double()
-    source_columns = [obs.index(tag) for tag in against(obs, target, source)]
+    source_columns = [obs.index(tag) for tag in compared_languages(obs, target, source)]
     return share[..., obs.index(target)] - share[..., source_columns].mean(dim=-1)
 
 

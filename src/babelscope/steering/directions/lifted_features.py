@@ -15,7 +15,7 @@ from babelscope.models.modes import gradients_on
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.steering.directions.document_samples import DocumentMeans
-from babelscope.steering.directions.means import against
+from babelscope.steering.directions.means import compared_languages
 from babelscope.steering.directions.saes import check_sae_model
 
 LARGE = 256.0
@@ -96,7 +96,7 @@ def lift_features(
     MeasurementError for fewer than two documents of a language or a language without tokens.
     Source: after Neural FOXP2, arXiv:2602.00945.
     """
-    (away,) = against(codes, target, source)
+    (away,) = compared_languages(codes, target, source)
     tag = codes.languages[codes.index(target)]
     check_sae_model(sae, codes.origin)
     if codes.site != sae.site or codes.value.shape[1] != sae.n_features:

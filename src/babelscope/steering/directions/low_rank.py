@@ -15,7 +15,7 @@ from babelscope.languages import Language
 from babelscope.sites import Site
 from babelscope.steering.directions.document_samples import DocumentMeans
 from babelscope.steering.directions.lifted_features import LiftedFeatures
-from babelscope.steering.directions.means import against
+from babelscope.steering.directions.means import compared_languages
 from babelscope.steering.directions.saes import check_sae_model
 from babelscope.steering.directions.shift_spectra import (
     Pairing,
@@ -82,7 +82,7 @@ def low_rank_control(
         raise SteeringError(f"compensation {compensation} came; expected a share of 0 or more; correct it")
     ordered = sorted(samples, key=lambda site: site.layer or 0)
     first = samples[ordered[0]]
-    (away,) = against(first, target, source)
+    (away,) = compared_languages(first, target, source)
     tag = first.languages[first.index(target)]
     by_site = _features_by_site(features, ordered, tag, away)
     shaped = {site: samples[site].in_form(form) for site in ordered}

@@ -9,7 +9,7 @@ from babelscope.artifacts import Direction, Observation
 from babelscope.artifacts.stream import LayerStream, form_used
 from babelscope.artifacts.stream_forms import StreamForm
 from babelscope.axes import Float64, Tensor
-from babelscope.errors import LanguageError, MeasurementError, SiteError
+from babelscope.errors import LanguageError, MeasurementError, SiteError, refuse_one_text
 from babelscope.languages import Language, parse_languages
 from babelscope.sites import At, Site
 
@@ -59,7 +59,7 @@ class LanguageAxis(Protocol):
         ...
 
 
-def against(measured: LanguageAxis, target: str, source: str | Sequence[str] | None) -> tuple[Language, ...]:
+def compared_languages(measured: LanguageAxis, target: str, source: str | Sequence[str] | None) -> tuple[Language, ...]:
     """The languages to compare a target with, in order; None means all others.
 
     Raises LanguageError where the target is not there, is its own source, or has no other language beside it.
@@ -84,12 +84,13 @@ def mean_difference(
     form: Literal["whole", "ordinary"] = "whole",
 ) -> Float64[Tensor, " unit"]:
     """Mean of the target minus the mean of the sources' means, each source alike."""
+    refuse_one_text(source, "source", LanguageError)
     source_means = torch.stack([language_mean(obs, tag, site, form) for tag in source])
     return language_mean(obs, target, site, form) - source_means.mean(dim=0)
 
 
 def stream_parameters(stream: LayerStream | None) -> dict[str, Any]:
-    """What a direction says of the stream it was made in."""
+    """Shares of massive units and first tokens in the stream that a direction was made in, saved with it."""
     return {} if stream is None or not stream.ordinary_tokens else {"stream": stream.shares._asdict()}
 
 
@@ -115,7 +116,7 @@ def mean_direction(
     Source: difference in means, Marks & Tegmark 2023, arXiv:2310.06824; for languages CLaS-Bench, arXiv:2601.08331,
     which adds the vector at unit length to every token of one layer.
     """
-    site, sources = Site(layer, at), against(obs, target, source)
+    site, sources = Site(layer, at), compared_languages(obs, target, source)
     if obs[at].routed is not None:
         raise SiteError(f"site '{site}': a token meets only some experts there; expected a site that all tokens share")
     tag = obs.languages[obs.index(target)]

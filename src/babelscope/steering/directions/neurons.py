@@ -10,7 +10,7 @@ from babelscope.axes import Int64, Tensor
 from babelscope.errors import SelectionError
 from babelscope.languages import Language, parse_languages
 from babelscope.sites import Site
-from babelscope.steering.directions.means import against, language_mean, mean_difference
+from babelscope.steering.directions.means import compared_languages, language_mean, mean_difference
 
 Activate = Literal["add", "replace", "difference"]
 Deactivate = Literal["zero", "negative", "mean", "random", "shrink", "noise", "invert"]
@@ -91,7 +91,7 @@ def activate_neurons(
     Source: arXiv:2507.22608, where λ is 1 and a replacement is whole.
     """
     sets.origin.check_same(obs.origin, "neuron arithmetic")
-    sources = against(obs, language, source) if by == "difference" else ()
+    sources = compared_languages(obs, language, source) if by == "difference" else ()
 
     def means(site: Site, neurons: Tensor) -> Tensor:
         mean = mean_difference(obs, language, sources, site) if sources else language_mean(obs, language, site)

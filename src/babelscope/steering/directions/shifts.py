@@ -9,7 +9,7 @@ from babelscope.artifacts import Observation, Operation, SteeringRecipe
 from babelscope.axes import Float64, Tensor
 from babelscope.errors import MeasurementError, SelectionError
 from babelscope.sites import Site
-from babelscope.steering.directions.means import against, language_mean, mean_difference, mean_direction
+from babelscope.steering.directions.means import compared_languages, language_mean, mean_difference, mean_direction
 
 
 def shift_and_back(
@@ -49,7 +49,7 @@ def score_heads(
     Δ is the difference of means (target, and the mean of the sources' means) at `attn_heads`, σ² the mean of their
     variances over tokens. Raises SelectionError where the site's units are not a multiple of n_heads.
     """
-    record, sources = obs["attn_heads"], against(obs, target, source)
+    record, sources = obs["attn_heads"], compared_languages(obs, target, source)
     if n_heads < 1 or record.sum.shape[1] % n_heads:
         raise SelectionError(f"{record.sum.shape[1]} units do not make {n_heads} heads; give the model's number")
     rows = []
@@ -85,7 +85,7 @@ def head_shift(
     Raises MeasurementError for an observation without tokens, SelectionError for more heads than there are.
     Source: CLAIM, arXiv:2506.11073.
     """
-    sources = against(obs, target, source)
+    sources = compared_languages(obs, target, source)
     shape = (len(obs["attn_heads"].layers), n_heads)
     if scores is None:
         scores = score_heads(obs, n_heads, target=target, source=source)
