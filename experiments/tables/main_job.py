@@ -171,13 +171,18 @@ def summary_lines() -> list[str]:
     sure = sum(is_specific(ablation, tag) and demo.neurons[tag] >= 5 for tag in tags)
     tested = [p for tag in tags if (p := corrected_p(ablation, tag)) is not None]
     small = sum(p <= 0.05 + 1e-9 for p in tested)
+    unmatched = [tag for tag in tags if corrected_p(ablation, tag) is None]
+    most = sum(given(ablation.own_hurt_most)[tag] for tag in tags)
     return [
-        f"Of the twelve main languages, the own text is hurt most, with the interval above zero, in {sure} "
-        f"({sum(given(ablation.own_hurt_most)[tag] for tag in tags)} without asking for the interval); sets paired with texts at random: p = {ablation.pairing_p:.4f}. Mean own harm is "
-        f"{ratios['layer_matched']:.1f} times the mean absolute harm of layer-matched sets and "
-        f"{ratios['contribution_matched']:.1f} times that of contribution-matched ones, which says that the neurons matter, not that they are of a language; corrected "
-        f"p ≤ .05 against both in {small} of {len(tested)}; in the other {len(tags) - len(tested)} no random set reaches the contribution. "
-        f"{given(demo.identification)['method']} at top_rate {demo.top_rate} was chosen on validation text among two methods and four rates. The demo took {demo.seconds['total']:.0f} s."
+        f"With the neurons of one of its twelve main languages off, that language's own text is hurt most in {most} of "
+        f"{len(tags)}, in {sure} with the interval above zero (sets paired with texts at random: p = "
+        f"{ablation.pairing_p:.4f}). Own harm is on average {ratios['layer_matched']:.1f} times that of random sets of "
+        f"equal size in each layer, and {ratios['contribution_matched']:.1f} times that of random sets of equal "
+        f"contribution: the neurons matter, which does not yet say that they are of a language. Against both kinds of "
+        f"random sets p ≤ .05, corrected, in {small} of {len(tested)}; for {' and '.join(unmatched)} no random set reaches the "
+        f"contribution, and there is no test. The rule ({given(demo.identification)['method']} at top_rate "
+        f"{demo.top_rate}) was chosen on validation text among two methods and four rates. The demo took "
+        f"{demo.seconds['total']:.0f} s."
     ]
 
 
