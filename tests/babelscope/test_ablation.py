@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import tiny_model, tiny_tokenizer
 
-from babelscope import NeuronSet, Site, ablation_matrix, layout_of, observe, origin_of, read_site
+from babelscope import NeuronSet, Site, ablation_matrix, layout_of, observe, origin_of, read_site, select_lape
 from babelscope.ablation import (
     PARTS,
     UNITS,
@@ -17,7 +17,7 @@ from babelscope.ablation import (
     switched_off,
 )
 from babelscope.ablation.matrix import mean_values
-from babelscope.errors import ArtifactError, LanguageError, MeasurementError, SelectionError, SiteError
+from babelscope.errors import ArtifactError, CorpusError, LanguageError, MeasurementError, SelectionError, SiteError
 from babelscope.languages import parse_languages
 
 TEXTS = {"en": ["the cat sat on a mat", "rain", "we walk"], "fi": ["kissa istui", "sataa taas"]}
@@ -400,3 +400,14 @@ def test_every_part_has_random_sets_of_its_own_size_from_neurons_of_no_language(
         assert torch.equal(masks.sum(dim=3), part.mask().sum(dim=2).expand(3, -1, -1))
     # A language without a neuron in a part is harmed by nothing.
     assert not tables["family"].harm()[LANGUAGES.index("uk")].any()
+
+
+def test_the_text_that_sets_were_chosen_on_is_refused_unless_it_is_asked_for():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    texts = {"en": ["a b c d"] * 4, "fi": ["e f g h"] * 4}
+    sets = select_lape(observe(model, tokenizer, texts), top_rate=0.5, filter_rate=0.5, bar_rate=0.5, min_count=1)
+    with pytest.raises(CorpusError, match="is the text on which these neurons were chosen"):
+        ablation_matrix(model, tokenizer, sets, texts, controls=())
+    asked = ablation_matrix(model, tokenizer, sets, texts, controls=(), same_text=True)
+    other = ablation_matrix(model, tokenizer, sets, {"en": ["d a b c"], "fi": ["h f g e"]}, controls=())
+    assert asked.texts == other.texts == ("en", "fi")

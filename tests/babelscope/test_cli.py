@@ -594,8 +594,18 @@ def test_the_doctor_counts_alike_in_every_batch_and_names_the_versions(capsys):
     assert "swiglu" in result["kernels"] and result["kernels_run_on"].startswith(("torch: ", "triton on "))
 
 
+INTERRUPTED = (
+    "observe reference reference --out x",
+    "identify o --out x",
+    "steer reference d Hello",
+    "steer reference o --sweep --targets fi --out x",
+)
+
+
 def test_an_interruption_says_the_way_on_of_its_own_verb_and_other_libraries_progress_is_not_printed(capsys):
-    assert "--resume" in way_on("observe") and way_on("identify") == "the same command starts anew"
+    ways = {words: way_on(words.split()[0], words.split()[1:]) for words in INTERRUPTED}
+    assert [("--resume" in way) for way in ways.values()] == [True, False, False, True]
+    assert way_on("identify", ["o", "--out", "x"]) == "the same command starts anew"
     assert main(["identify"]) == 2
     assert logging.getLogger("babelscope.recording").isEnabledFor(logging.INFO), capsys.readouterr().err
     assert logging.getLogger("babelscope").level == logging.INFO and logging.getLogger("gguf").level == logging.NOTSET

@@ -8,6 +8,7 @@ import pytest
 import torch
 from artifact_damage import as_before_hashes, reseal
 from conftest import CONFIGS, tiny_model, tiny_tokenizer
+from torch.nn.utils import prune
 from torch.testing._internal.two_tensor import TwoTensor
 
 from babelscope import (
@@ -15,15 +16,18 @@ from babelscope import (
     Language,
     Origin,
     Site,
+    ablation_matrix,
+    mean_direction,
     observe,
     open_model,
     origin_of,
     select_lape,
     steer,
+    train_subnetwork,
 )
 from babelscope.artifacts.identity import compare_samples, pack_sample
 from babelscope.artifacts.model_settings import deciding_settings, whole_config_hash
-from babelscope.errors import ArtifactError
+from babelscope.errors import ArtifactError, MeasurementError
 from babelscope.models import check_made_for, weights_hash
 from babelscope.models.origin import weights_sample
 from babelscope.subnetworks import ElementDelta
@@ -129,6 +133,46 @@ def test_other_weights_are_another_model():
     with torch.no_grad():
         one.model.layers[1].mlp.up_proj.weight.mul_(1.05)
     assert "other weights (4 of 120 sampled values differ)" in refused(origin, one)
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda projection: prune.random_unstructured(projection, "weight", amount=0.5),
+        lambda projection: torch.nn.utils.spectral_norm(projection),
+    ],
+    ids=["pruned", "spectral norm"],
+)
+def test_weights_that_a_hook_makes_are_another_model(hook):
+    origin = origin_of(tiny_model("llama"), None)
+    with torch.random.fork_rng():
+        one, other = tiny_model("llama"), tiny_model("llama")
+        torch.manual_seed(0)
+        for model in (one, other):
+            hook(model.model.layers[1].mlp.up_proj)
+    assert "made_by_hooks" in refused(origin, one)
+    assert "made_by_hooks" in refused(origin_of(one, None), other)
+    check(origin_of(one, None), one)
+
+
+def test_nothing_is_made_of_a_steered_model_under_the_plain_ones_name():
+    model, tokenizer, texts = tiny_model("llama"), tiny_tokenizer(), {"en": ["a b c d"] * 4, "fi": ["e f g h"] * 4}
+    observation = observe(model, tokenizer, texts, sites=["mlp_gate", "resid_out"])
+    sets = select_lape(observation, top_rate=0.5, filter_rate=0.5, bar_rate=0.5, min_count=1)
+    push = mean_direction(observation, target="fi", layer=1).add(strength=1.0)
+    with steer(model, push):
+        with steer(model, push):
+            pass
+        for make in (
+            lambda: observe(model, tokenizer, texts),
+            lambda: ablation_matrix(model, tokenizer, sets, {"en": ["b c d a"], "fi": ["h g f e"]}, controls=()),
+            lambda: train_subnetwork(
+                model, tokenizer, sets.only(["fi"]), texts["fi"], steps=1, max_length=4, tokens_per_step=4
+            ),
+        ):
+            with pytest.raises(MeasurementError, match="this model is steered now"):
+                make()
+    assert observe(model, tokenizer, texts).origin == observation.origin
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

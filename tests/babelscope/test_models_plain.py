@@ -144,6 +144,18 @@ def test_a_wrapper_that_is_no_linear_map_is_refused():
         layout_of(model).down_norm(1)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_another_default_dtype_is_one_line(dtype, tokenizer):
+    model, before = tiny_model("llama"), torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        for call in (lambda: layout_of(model), lambda: bs.origin_of(model, None)):
+            with pytest.raises(PrerequisiteError, match=f"default dtype is {dtype}; .* call torch.set_default_dtype"):
+                call()
+    finally:
+        torch.set_default_dtype(before)
+
+
 @pytest.mark.parametrize("wrap", ["peft", "parallel", "compiled"])
 def test_a_wrapped_model_is_refused_everywhere_in_the_same_line(wrap):
     model, neurons = tiny_model("llama"), some_neurons(tiny_model("llama"))

@@ -202,6 +202,19 @@ def test_packed_checkpoints_say_what_to_open(folder, method):
     assert f"quantised by '{method}'" in refusal(folder) and "unquantised" in refusal(folder)
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"hidden_act": "swish9"}, "no model can be made of its configuration"),
+        ({"rms_norm_eps": "1e-5"}, "'rms_norm_eps' expected float, got str"),
+        ({"num_attention_heads": 7}, "not a multiple of the number of attention heads"),
+    ],
+)
+def test_damaged_settings_are_named_and_no_fault_of_the_weights(folder, setting, words):
+    text = refusal(edited(folder, **setting))
+    assert words in text and "config.json" in text and "fetch" not in text
+
+
 def test_odd_folders_say_what_they_are(tmp_path, folder):
     assert "it is empty" in refusal(_made(tmp_path / "empty"))
     outer = _made(tmp_path / "run")

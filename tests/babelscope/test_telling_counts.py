@@ -83,7 +83,9 @@ def test_sets_directions_and_harm_are_told_with_what_they_are_of():
         ordinary = replace(direction, vector=vector, form="ordinary", median_norm=1.0, left_out=left_out)
         assert said in direction_lines(ordinary, stream, out)[2]
 
-    table = ablation_matrix(model, tokenizer, sets, TEXTS, observation=observation, draws=2, max_tokens=20)
+    table = ablation_matrix(
+        model, tokenizer, sets, TEXTS, observation=observation, draws=2, max_tokens=20, same_text=True
+    )
     told = ablation_lines(table, out)
     cells = told[2].split()
     assert cells[:4] == [

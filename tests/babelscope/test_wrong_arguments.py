@@ -6,18 +6,29 @@ from subprocess import run
 import pytest
 from conftest import tiny_model, tiny_tokenizer
 
-from babelscope import Gate, compare_answers, load_corpus, mean_direction, observe, select_lape
+from babelscope import (
+    Gate,
+    compare_answers,
+    infer_training_shares,
+    layout_of,
+    load_corpus,
+    mean_direction,
+    observe,
+    select_lape,
+)
 from babelscope.artifacts.gate import numbers_of
 from babelscope.corpus import tokenize_prompts
 from babelscope.errors import (
     CorpusError,
     LanguageError,
     MeasurementError,
+    PrerequisiteError,
     SiteError,
     SteeringError,
     refuse_one_text,
 )
 from babelscope.evaluation import content_kept, corrected_confusion, detect_languages, kept_shares, published_confusion
+from babelscope.models.plain import check_model
 
 TEXTS = {"en": ["a b c d e f"] * 4, "fi": ["b d f a a a"] * 4}
 
@@ -126,3 +137,17 @@ def test_a_gate_takes_lists_as_tuples_and_refuses_what_is_no_number(opened):
     ):
         with pytest.raises(SteeringError, match=line):
             numbers_of(numbers, "rows")
+
+
+def test_what_is_no_model_says_how_to_hand_one_over(opened):
+    model, tokenizer = opened
+    with pytest.raises(PrerequisiteError, match=r"a str came; .* babelscope.open_model\('reference'\)"):
+        layout_of("reference")
+    with pytest.raises(PrerequisiteError, match="hand over the model first, then the tokenizer"):
+        check_model(tokenizer)
+
+
+@pytest.mark.parametrize("counts", [{"merges": 0}, {"resamples": -1}])
+def test_counts_of_training_shares_are_counts(counts):
+    with pytest.raises(MeasurementError, match="expected merges of 1 or more"):
+        infer_training_shares(tiny_tokenizer(), TEXTS, **counts)

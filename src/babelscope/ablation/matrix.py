@@ -14,7 +14,7 @@ from babelscope.ablation.scored_text import ScoredText
 from babelscope.artifacts import NeuronSet, Observation
 from babelscope.axes import Float64, Tensor
 from babelscope.controls import contribution, contribution_matched, layer_matched
-from babelscope.corpus import Texts, as_corpus
+from babelscope.corpus import Texts, as_corpus, check_unseen
 from babelscope.errors import SelectionError, refuse_no_number
 from babelscope.languages import Language
 from babelscope.models import check_made_for
@@ -37,6 +37,7 @@ def ablation_matrix(
     barred: NeuronSet | None = None,
     max_tokens: int | None = None,
     max_length: int = 512,
+    same_text: bool = False,
     resamples: int = 1000,
     seed: int = 0,
     progress: bool = False,
@@ -51,8 +52,11 @@ def ablation_matrix(
     observation: where contributions (mlp_inner) and means come from; None observes the same texts for them.
     barred: sets whose neurons no control is drawn from either, such as those that `sets` are parts of.
     max_tokens: scored tokens per language at most, whole documents.
-    Raises SelectionError if every set is empty, ArtifactError if sets or observation are of another model; what else
-    an observation may lack: see `check_observation`, which is asked before any text is read.
+    same_text: allow the text that the sets were chosen on, on which they do better than on any other; a ScoredText is
+    not asked.
+    Raises CorpusError for that text unless it is allowed, SelectionError if every set is empty, ArtifactError if sets
+    or observation are of another model; what else an observation may lack: see `check_observation`, which is asked
+    before any text is read.
     """
     refuse_no_number({"draws": draws, "seed": seed}, SelectionError, whole=True)
     check_made_for(sets.origin, model, tokenizer, "ablation")
@@ -62,6 +66,8 @@ def ablation_matrix(
         raise SelectionError(f"draws {draws} came; expected 1 or more, or no controls; draw more")
     is_scored = isinstance(texts, ScoredText)
     corpus = texts.corpus if is_scored else as_corpus(texts)
+    if not is_scored:
+        check_unseen(corpus, sets.parameters.get("text"), what="these neurons", same_text=same_text)
     if observation is not None:
         check_observation(observation, sets, tuple(corpus), controls=controls, to=to)
     needed = sites_taken(sets, controls, to)

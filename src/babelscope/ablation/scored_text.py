@@ -11,6 +11,7 @@ from babelscope.axes import Bool, Float, Float64, Tensor
 from babelscope.corpus import Corpus, Texts, TokenDocument, as_corpus
 from babelscope.evaluation import HeldOut, Losses, document_nats
 from babelscope.models import Layout, layout_of
+from babelscope.models.modes import refuse_steered
 from babelscope.models.plain import CausalModel
 from babelscope.sites import At
 
@@ -43,6 +44,7 @@ class ScoredText:
         max_length: int = 512,
     ) -> "ScoredText":
         """Tokenize the text and score it; max_tokens: scored tokens per language at most, whole documents."""
+        refuse_steered(model)
         corpus = as_corpus(texts)
         held = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)
         return cls._read(layout_of(model), corpus, held)

@@ -19,6 +19,7 @@ from babelscope.corpus import (
     as_corpus,
     check_apart,
     check_conversations,
+    check_unseen,
     has_splits,
     load_corpus,
     mix_languages,
@@ -209,6 +210,8 @@ def open_inputs(
     texts = read_splits(
         corpus, tag, replay, check_language=check_language, same_text=same_text, conversation=conversation, mix=mix
     )
+    for part in (as_corpus({tag: texts.valid}), texts.test):
+        check_unseen(part, chosen.parameters.get("text"), what="these neurons", same_text=same_text)
     split = "train" if has_splits(corpus) or not same_text else WHOLE
     source = load_corpus(corpus, shield, split=split, conversation=conversation) if shield else None
     language_model, tokenizer = open_model(model, device=device, dtype=dtype)

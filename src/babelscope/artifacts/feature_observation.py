@@ -40,7 +40,7 @@ class RandomTokens:
 class FeatureObservation(HubArtifact):
     """One streamed pass of an autoencoder over labelled text, as sums: `a + b` is the observation of both texts.
 
-    Counts merge bit for bit, sums as those of an Observation.  Random tokens are read once and are no part of the sum:
+    Counts merge bit for bit, sums as those of an Observation. Random tokens are read once and are no part of the sum:
     two observations merge only if theirs are the same.
     """
 

@@ -126,7 +126,7 @@ def run_verb(verb: str, words: list[str], as_json: bool) -> int:
         text = f"not enough memory ({one_line(str(err)) or 'the system gave no more'}); free some, or ask for less"
         return tell_error(f"babelscope {verb}", text, as_json, "OutOfMemory", FAILED)
     except KeyboardInterrupt:
-        text = f"interrupted; {way_on(verb)}"
+        text = f"interrupted; {way_on(verb, words)}"
         return tell_error(f"babelscope {verb}", text, as_json, "Interrupted", INTERRUPTED)
     if rank.number:
         return DONE
@@ -151,12 +151,10 @@ def ran_out_of_memory(err: RuntimeError) -> bool:
     return is_out_of_memory(err)
 
 
-def way_on(verb: str) -> str:
-    """What to do after an interruption of a verb."""
-    from inspect import signature
+def way_on(verb: str, words: list[str]) -> str:
+    """What to do after an interruption of a verb with these words: some calls of a verb cannot be gone on with."""
+    from babelscope.cli.calling import can_resume
 
-    from babelscope.cli.calling import function_of
-
-    if "resume" in signature(function_of(verb)).parameters:
+    if can_resume(verb, words):
         return "the same command with --resume goes on where it stopped"
     return "the same command starts anew"

@@ -89,6 +89,7 @@ def run_ablate(
         to=to,
         observation=observed,
         max_tokens=max_tokens,
+        same_text=same_text,
         seed=seed,
         progress=True,
     )

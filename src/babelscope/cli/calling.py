@@ -99,6 +99,16 @@ def read_call(verb: str, function: Callable[..., Result], words: list[str]) -> d
     return call
 
 
+def can_resume(verb: str, words: list[str]) -> bool:
+    """Whether a call, whose words fit, has a use for --resume."""
+    function = function_of(verb)
+    resume = signature(function).parameters.get("resume")
+    if resume is None:
+        return False
+    call = parsed(verb, function, words)
+    return all(kind.holds(call) for kind in value_checks(resume.annotation) if isinstance(kind, UsedWith))
+
+
 def check_arguments(parameters: Parameters, typed: Set[str], call: FlagValues) -> None:
     """Check what was given for a call; raises as `read_call`. given: names of the flags that were typed."""
     for name, parameter in parameters.items():

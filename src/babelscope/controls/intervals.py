@@ -75,7 +75,7 @@ def ratio_interval(parts: Numbers, sizes: Numbers, level: float = 0.95) -> Inter
 def rank_p(value: float, draws: Numbers) -> float:
     """One-sided p of a value among random draws, large being extreme: (1 + #{draws >= value}) / (R + 1).
 
-    A draw equal to the value but for its last bits, 1e-12 of it, counts as equal: the same sum in another order.  At
+    A draw equal to the value but for its last bits, 1e-12 of it, counts as equal: the same sum in another order. At
     least 19 draws are needed to reach 0.05.  NaN if the value or a draw is.
     """
     draw_values = _float64(draws)

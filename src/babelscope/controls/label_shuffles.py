@@ -49,9 +49,9 @@ def shuffled_labels(
 
     Tokens of a document depend on each other, so permuted tokens would give p-values far too small.
     p of unit i in bin g = (1 + #{draws b, units j of g: score_bj <= score_i + 1e-12}) / (1 + draws · |g|), with ten
-    equal bins of pooled rate, because the null of a score depends on the rate.  Tested are units active on 10 tokens or
+    equal bins of pooled rate, because the null of a score depends on the rate. Tested are units active on 10 tokens or
     more, a filter that does not look at labels.
-    chosen: the selected units.  This null guards against dead and rare units and small text; nearly every unit rejects
+    chosen: the selected units. This null guards against dead and rare units and small text; nearly every unit rejects
     it, and it is no evidence of specificity.
     Raises MeasurementError for fewer than two shards.
     """

@@ -71,7 +71,7 @@ def contribution(observation: Observation) -> Float64[Tensor, "language layer ne
     """Size of what each neuron writes into the residual stream: m = sqrt(E_k[h²]) · ‖W_down[:, j]‖.
 
     h is the neuron's value at `mlp_inner`; the mean is over all tokens of the language, also in an MoE, where h is 0 on
-    tokens routed elsewhere.  Unit: length in the residual stream.
+    tokens routed elsewhere. Unit: length in the residual stream.
     Raises SiteError if `mlp_inner` was not observed, MeasurementError if its weights' lengths are not known or a
     language has no token.
     """

@@ -74,7 +74,7 @@ class CorpusSizeRow(NamedTuple):
 def bootstrap_sets(shards: ShardSums[S], select: Select[S], *, draws: int = 200, seed: int) -> BootstrapSets:
     """Select anew, thresholds too, from shards drawn with replacement: S out of S for every language.
 
-    Treats shards as independent.  Raises MeasurementError for fewer than 20 shards.
+    Treats shards as independent. Raises MeasurementError for fewer than 20 shards.
     """
     shards.check()
     full = select(shards.whole())
@@ -97,8 +97,8 @@ def split_stability(
 ) -> dict[Language, Stability]:
     """Select from two disjoint halves of the shards, many times, and compare the two sets of each language.
 
-    A set and its bootstrap copy share 63 % of their data and look stable; two halves share none.  The halves are the
-    same shards for every language.  Raises MeasurementError for fewer than 20 shards.
+    A set and its bootstrap copy share 63 % of their data and look stable; two halves share none. The halves are the
+    same shards for every language. Raises MeasurementError for fewer than 20 shards.
     """
     shards.check()
     generator, half, agreements, leads, pairs = generator_of(seed), shards.n_shards // 2, [], [], []
@@ -181,7 +181,7 @@ def corpus_size_curve(
     """Agreement with the set from all text, by the share of shards used; random shards, the same for every language.
 
     The part is inside the whole, so agreement near the whole is partly agreement with itself; `split_stability` is not
-    flattered in this way.  Raises MeasurementError for fewer than two shards.
+    flattered in this way. Raises MeasurementError for fewer than two shards.
     """
     shards.check(fewest=2)
     generator, rows = generator_of(seed), []

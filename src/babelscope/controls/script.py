@@ -56,7 +56,7 @@ def script_share(
 
     threshold: T_b of the selection, `sets.parameters["threshold_bar"]`.
     native, romanised, shuffled: observations of the same sentences with the same shards, so that one bootstrap draw of
-    shards serves all; many shards hold a sentence each, and sentences are then resampled.  english: one with "en".
+    shards serves all; many shards hold a sentence each, and sentences are then resampled. english: one with "en".
     Answered for the languages of `romanised`; for others, such as those in Latin script, the share is not applicable.
     The interval resamples shards and leaves out draws in which native is not above english.
     Romanised text is out of distribution: give its bits per byte beside.

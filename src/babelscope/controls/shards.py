@@ -66,7 +66,7 @@ class NeuronSums(NamedTuple):
 S = TypeVar("S", bound=Sums)
 A = TypeVar("A", bound=ActivitySums)
 Select = Callable[[S], Bool[Tensor, "language layer unit"]]
-"""Sums of a resample → mask.  Thresholds must come from these sums alone, so that every resample selects anew."""
+"""Sums of a resample → mask. Thresholds must come from these sums alone, so that every resample selects anew."""
 
 
 class Scored(NamedTuple):

@@ -49,7 +49,7 @@ def matched_features(
     barred: further features that are no control: where `sets` were cut to the best few, the sets before that, or the
     features most like a language's best ones are its next best, and the control asks how much better the best are.
     Likeness: Euclidean distance between (ln rate, ln decoder norm, ln energy) in the language, each divided by its
-    standard deviation over the features that fired there; rate is the share of the language's tokens.  Features of a
+    standard deviation over the features that fired there; rate is the share of the language's tokens. Features of a
     set are served in random order, without replacement.  19 draws are the fewest whose rank p can reach 0.05.
     The achieved ratios are given, and logged where one is more than 10 % off: the frequent features of a language may
     have no like outside the sets.
@@ -99,7 +99,7 @@ def loudest_features(
     """As many as each language's set has, those that write most into its text of all that no language has.
 
     The most that as many other features can take out, for where none as loud as the set are left to be matched.
-    One set per language, so a rank p means nothing here.  Raises as `matched_features`.
+    One set per language, so a rank p means nothing here. Raises as `matched_features`.
     """
     controls, achieved = {}, {}
     for tag, like, members, pool in likenesses(observed, sets, barred):

@@ -81,7 +81,7 @@ def check_fired_counts(fired: Tensor, tokens: Tensor, what: str) -> None:
 def monolinguality(mean: Float64[Tensor, "feature language"]) -> Float64[Tensor, "feature language"]:
     """ν = mean of a language minus the mean of the other languages' means; Σ_k ν = 0.
 
-    ν_k = μ_k - 1/(K-1) Σ_{m≠k} μ_m, every other language weighing the same.  In units of μ: a feature scaled by a has
+    ν_k = μ_k - 1/(K-1) Σ_{m≠k} μ_m, every other language weighing the same. In units of μ: a feature scaled by a has
     ν scaled by a, so loud features lead unless μ is a rate.
     Source: Deng et al. 2025, arXiv:2505.05111, which does not ask for ν > 0.
     Raises LanguageError for fewer than two languages, SelectionError for a mean that is not finite.

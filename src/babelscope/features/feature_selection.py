@@ -26,7 +26,7 @@ def select_langfir(
 ) -> FeatureSet:
     """Features consistently active on a language's text and rarely on random tokens; the rule is in `LangFIR`.
 
-    cap: the best so many by rate ratio; None keeps all.  The sizes before it are in `parameters["uncapped"]`, those
+    cap: the best so many by rate ratio; None keeps all. The sizes before it are in `parameters["uncapped"]`, those
     before the random tokens in `parameters["consistent"]`.
     The score is ln of the smoothed rate ratio; higher is better.
     """

@@ -56,7 +56,7 @@ def observe_features(
 ) -> FeatureObservation:
     """Stream labelled text through a model and an autoencoder once, and add up what its features do, by language.
 
-    Tokens × features are never held: the encoder runs on blocks of features (`features.firing`).  Counts are exact
+    Tokens × features are never held: the encoder runs on blocks of features (`features.firing`). Counts are exact
     int64, sums float64.  Pads, BOS and other special tokens are never counted; presence is counted by document.
     random_from: "all" draws the random sequences from all ids that text can give; "others" draws, for each language,
     from those that its own text here did not contain, which costs a pass over random tokens per language.

@@ -80,7 +80,7 @@ def measure_sae(
 ) -> SaeQuality:
     """Explained variance, L0, dead share, and the loss with the reconstruction spliced in.
 
-    max_tokens: scored tokens per language at most, whole documents.  The tokens that count are the scored ones: all but
+    max_tokens: scored tokens per language at most, whole documents. The tokens that count are the scored ones: all but
     BOS and other special ones. What begins a row (`row_start`: BOS, or where the tokenizer puts none the first token)
     is left as it is; that first token is in the losses, and in no sum over activations.
     Raises MeasurementError for one token, which has no variance to explain.

@@ -40,7 +40,7 @@ class SettingPoint(NamedTuple):
 def setting_sensitivity(points: Sequence[SettingPoint]) -> go.Figure:
     """A column per setting: sizes before the cap above, agreement of the capped sets with the default below.
 
-    Values keep the order in which they come and are spaced evenly.  Lines are languages, the thick one their mean.
+    Values keep the order in which they come and are spaced evenly. Lines are languages, the thick one their mean.
     Raises MeasurementError where no point came.
     """
     if not points:
@@ -98,7 +98,7 @@ def harm_ratios(
 ) -> go.Figure:
     """Own harm over the mean absolute harm of each control: estimate and interval on a log axis, and the bar.
 
-    ratios: by control, [estimate, low, high] a language.  A ratio that is not above 0 has no place on the axis.
+    ratios: by control, [estimate, low, high] a language. A ratio that is not above 0 has no place on the axis.
     """
     figure = new_figure(height=rows_height(len(languages), row=30, around=130))
     for number, (control, values) in enumerate(ratios.items()):

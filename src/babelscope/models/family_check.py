@@ -51,7 +51,7 @@ def check_family(model: CausalModel) -> tuple[Identity, ...]:
     attn_out + mlp_out, and mlp_out does not see attn_out); mlp_gate and mlp_inner from the MLP's input and
     `neuron_rows`; mlp_out = Σ mlp_inner · down, over the chosen experts where there are some; logits from the last
     resid_out; logits equal bit for bit while every site is looked at and written back.
-    Costs three forward passes.  Returns the identities, all of which hold.
+    Costs three forward passes. Returns the identities, all of which hold.
     Raises SiteError that names those that fail and by how much, or if a site is missing.
     """
     layout = find_layout(model)

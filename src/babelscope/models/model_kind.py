@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from babelscope.errors import PrerequisiteError, SiteError, first_line
 from babelscope.models.checkpoints import ADAPTER, NO_OWN_CODE, Checkpoint, adapter_error
@@ -18,6 +20,8 @@ from babelscope.upstream.names import imported
 OTHER_HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice", "RewardModel")
 UNPACKED = ("mxfp4", "fp8")
 """Quantised forms that transformers turns into plain numbers while it reads them."""
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError, ImportError)
+"""What transformers raises for settings that it cannot read, or make a model of."""
 
 
 def read_settings(checkpoint: Checkpoint, revision: str | None) -> PretrainedConfig:
@@ -32,14 +36,28 @@ def read_settings(checkpoint: Checkpoint, revision: str | None) -> PretrainedCon
         _check_own_code(checkpoint, _raw_settings(checkpoint, revision))
     try:
         config = AutoConfig.from_pretrained(checkpoint.source, **options)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError, ImportError) as err:
+    except (*UNREADABLE, StrictDataclassError) as err:
         way = "take the same model as safetensors" if checkpoint.gguf else "update transformers, or check config.json"
+        # A field that does not fit is named in the first line, what is wrong with it in the second.
+        reason = " ".join(str(err).split())[:200] if isinstance(err, StrictDataclassError) else first_line(err)
         raise PrerequisiteError(
-            f"model {checkpoint.name!r}: its configuration could not be read ({first_line(err)}); expected a model "
+            f"model {checkpoint.name!r}: its configuration could not be read ({reason}); expected a model "
             f"that transformers has in its own code; {way}"
         ) from err
     _check_type(checkpoint.name, config)
     return config
+
+
+def refuse_unbuildable(checkpoint: Checkpoint, config: PretrainedConfig) -> None:
+    """Raise PrerequisiteError where no model can be made of the settings, whatever the weights are."""
+    try:
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (*UNREADABLE, AttributeError, StrictDataclassError) as err:
+        raise PrerequisiteError(
+            f"model {checkpoint.name!r}: no model can be made of its configuration ({type(err).__name__}: "
+            f"{first_line(err)}); expected values that transformers knows; check config.json, such as hidden_act"
+        ) from err
 
 
 def _raw_settings(checkpoint: Checkpoint, revision: str | None) -> Mapping[str, Any]:

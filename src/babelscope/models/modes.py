@@ -84,6 +84,16 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
                 del _MODES[model]
 
 
+def refuse_steered(model: nn.Module) -> None:
+    """Raise MeasurementError while a model is steered: what is made of it would carry the plain model's name."""
+    with _LOCK:
+        if model in _STEERED:
+            raise MeasurementError(
+                "this model is steered now (babelscope.steer), and what is measured would be said of the plain one; "
+                "expected the plain one; leave the with-block of steer first, or export the steering into a model"
+            )
+
+
 @contextmanager
 def steered_alone(model: nn.Module) -> Iterator[None]:
     """While open no other thread may measure the model; raises SteeringError where one is about it."""

@@ -31,7 +31,7 @@ from babelscope.models.checkpoints import (
 )
 from babelscope.models.families import family_of
 from babelscope.models.gguf_files import forget_packing, gguf_options, half_precision_of, read_gguf_tokenizer
-from babelscope.models.model_kind import quantisation_options, read_settings
+from babelscope.models.model_kind import quantisation_options, read_settings, refuse_unbuildable
 from babelscope.models.wrappers import forget_renamings, quiet_loading, text_model_of
 from babelscope.upstream.config import config_value
 from babelscope.upstream.names import attribute, parameter_name
@@ -157,6 +157,7 @@ def _read_weights(
                 checkpoint.source, output_loading_info=True, dtype=dtype, **options, **form, **NO_OWN_CODE
             )
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError, ImportError, SafetensorError) as err:
+        refuse_unbuildable(checkpoint, config)
         raise PrerequisiteError(
             f"model {checkpoint.name!r}: weights could not be read ({first_line(err)}); expected whole safetensors of "
             "the shapes in config.json, or a whole GGUF file; fetch them again"

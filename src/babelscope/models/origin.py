@@ -23,7 +23,15 @@ from babelscope.artifacts.model_settings import (
 )
 from babelscope.axes import Float32, Tensor
 from babelscope.errors import ArtifactError
-from babelscope.models.plain import CausalModel, adapter_settings, refuse_cut
+from babelscope.models.modes import refuse_steered
+from babelscope.models.plain import (
+    CausalModel,
+    adapter_settings,
+    check_default_dtype,
+    check_model,
+    hook_settings,
+    refuse_cut,
+)
 from babelscope.reference import MODEL as REFERENCE_MODEL
 from babelscope.upstream.config import config_value, revision_of
 from babelscope.upstream.names import attribute
@@ -43,8 +51,17 @@ def origin_of(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, *, 
 
     every_byte: also hash all of the weights, a second for each gigabyte; an artifact with such an origin is then only
     taken with the same bytes in the same dtype. The sample that is always there can miss a change of few values.
-    Raises PrerequisiteError for weights that are cut over processes.
+    Raises PrerequisiteError for weights that are cut over processes, MeasurementError while the model is steered.
     """
+    check_default_dtype()
+    if not isinstance(model, nn.Module):
+        check_model(model)
+    refuse_steered(model)
+    return _origin_as_it_runs(model, tokenizer, every_byte)
+
+
+def _origin_as_it_runs(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, every_byte: bool) -> Origin:
+    """The same, also while the model is steered: steering is compared with it then."""
     refuse_cut(model)
     name = str(config_value(model.config, "name")) or type(model).__name__
     if Path(name) == REFERENCE_MODEL:
@@ -53,7 +70,7 @@ def origin_of(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, *, 
         # Artifacts, their cards and pages are handed on: where a folder lies on this machine is nobody else's business.
         name = Path(name).name
     adapters = adapter_settings(model)
-    settings = settings_of(model.config) | ({"adapters": adapters} if adapters else {})
+    settings = settings_of(model.config) | ({"adapters": adapters} if adapters else {}) | hook_settings(model)
     whole, parts = ("", {}) if tokenizer is None else tokenizer_hashes(tokenizer)
     return Origin(
         model=name,
@@ -126,7 +143,7 @@ def _values_of(weights: Tensor, edited: set[int]) -> Tensor:
 def weights_hash(model: nn.Module) -> str:
     """blake2b over names, dtypes and bytes of all parameters, and of the rest of the state that a checkpoint keeps.
 
-    Every byte is read, so a copy in which one row was trained has another.  The rest is what packed weights need
+    Every byte is read, so a copy in which one row was trained has another. The rest is what packed weights need
     beside them (integer buffers, scales) and what decides of adapters: which are active, merged, and how strong.
     Parameters that are on the disk ("map") count by name and shape.
     """
@@ -212,7 +229,7 @@ def check_made_for(origin: Origin, model: CausalModel, tokenizer: PreTrainedToke
 
 def model_difference(origin: Origin, model: CausalModel, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, str]:
     """What a model differs in from the one an artifact was made with, empty where in nothing; and the model's name."""
-    live = origin_of(model, tokenizer, every_byte=bool(origin.weights_hash))
+    live = _origin_as_it_runs(model, tokenizer, bool(origin.weights_hash))
     if origin.model_hash and not origin.model_hash.startswith(SCHEME):
         live = replace(live, model_hash=whole_config_hash(model.config.to_dict()))
     found = differences(origin, live, tokenizer is not None)

@@ -6,6 +6,7 @@ in the way, and how to go on.
 
 import hashlib
 import json
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +41,15 @@ SAME_AS_LINEAR = ("FalconLinear",)
 def check_model(model: Any) -> None:
     """Raise PrerequisiteError unless this is a transformers model itself and whole.
 
-    No wrapper around one, no compiled one, and none whose weights are cut over processes.
+    No wrapper around one, no compiled one, and none whose weights are cut over processes. Nor may torch's default dtype
+    be another than float32, in which tables of this library are made.
     """
+    check_default_dtype()
     if isinstance(model, nn.Module):
         refuse_compiled(model)
         refuse_cut(model)
     if not isinstance(model, PreTrainedModel):
-        raise PrerequisiteError(f"a {type(model).__name__} came; expected a transformers model; {_way_inside(model)}")
+        raise PrerequisiteError(f"a {type(model).__name__} came; expected a transformers model; {_way_in(model)}")
 
 
 def refuse_compiled(model: nn.Module) -> None:
@@ -59,6 +62,15 @@ def refuse_compiled(model: nn.Module) -> None:
             )
 
 
+def check_default_dtype() -> None:
+    """Raise PrerequisiteError where new tensors are not float32, as after an old way of opening models in 16 bits."""
+    if torch.get_default_dtype() != torch.float32:
+        raise PrerequisiteError(
+            f"torch's default dtype is {torch.get_default_dtype()}; expected torch.float32; call "
+            "torch.set_default_dtype(torch.float32): the model keeps its own dtype, which open_model(dtype=…) chooses"
+        )
+
+
 def refuse_cut(model: nn.Module) -> None:
     """Raise PrerequisiteError if weights are cut over processes: hooks and rows of neurons need them whole."""
     for name, parameter in model.named_parameters():
@@ -69,8 +81,12 @@ def refuse_cut(model: nn.Module) -> None:
             )
 
 
-def _way_inside(model: Any) -> str:
-    """How to get at a wrapped model."""
+def _way_in(model: Any) -> str:
+    """How to get at the model that was meant."""
+    if isinstance(model, str | os.PathLike):
+        return f"open it first: model, tokenizer = babelscope.open_model({str(model)[:200]!r})"
+    if not isinstance(model, nn.Module):
+        return "hand over the model first, then the tokenizer"
     if is_adapter(model):
         return "hand over model.merge_and_unload(), or steer and read the one inside it, model.get_base_model()"
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -167,6 +183,22 @@ def adapter_settings(model: nn.Module) -> dict[str, Any]:
         settings[part.strip("_")] = " or ".join(sorted(values))
     text = json.dumps(by_module, sort_keys=True, default=str)
     return {**settings, "by_module": hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}
+
+
+def hook_settings(model: nn.Module) -> dict[str, Any]:
+    """Weights that a hook makes anew before each pass, as torch's pruning does, by a hash of what it makes them from.
+
+    Such a module keeps the parameter as `weight_orig`, and masks or vectors beside it. Empty without one.
+    """
+    digest, made = hashlib.blake2b(digest_size=8), False
+    for name, module in sorted(model.named_modules()):
+        if any(parameter.endswith("_orig") for parameter in module._parameters):
+            made = True
+            for key, buffer in sorted(module._buffers.items()):
+                if buffer is not None and not buffer.is_meta:
+                    digest.update(f"{name}.{key} {tuple(buffer.shape)}".encode())
+                    digest.update(buffer.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return {"made_by_hooks": digest.hexdigest()} if made else {}
 
 
 def own_forward(module: nn.Module) -> bool:

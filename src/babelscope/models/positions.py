@@ -1,7 +1,7 @@
 """Rotary positions whose frequencies follow the longest row of a batch, pinned to each document by itself.
 
 Dynamic NTK and longrope choose their frequencies by the largest position of a forward pass, and dynamic NTK remembers
-it between passes.  Here every token gets what its own document would get alone, in a model that has just been opened.
+it between passes. Here every token gets what its own document would get alone, in a model that has just been opened.
 """
 
 import logging

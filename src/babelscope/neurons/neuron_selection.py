@@ -37,7 +37,7 @@ class ClassifiedNeurons(NamedTuple):
     penalty: float
     """λ in use."""
     above: Int64[Tensor, "layer neuron"]
-    """The classes of every neuron above the bar somewhere, selected or not; 0 above it nowhere.  A penalty that is
+    """The classes of every neuron above the bar somewhere, selected or not; 0 above it nowhere. A penalty that is
     searched selects no general neuron: how many there are is seen here only."""
 
 
@@ -55,8 +55,8 @@ def select_lape(
     """Neurons of each language by activation probability entropy; the rule, and how it differs, is in `Lape`.
 
     source: an Observation; or counts [layer, neuron, language] with `tokens` and `languages` in the same order.
-    A selection of nothing has an empty row for every language.  The score is the entropy in nats; lower is more
-    selective.  Sets are not invariant to the choice of languages: compare only sets over the same ones.
+    A selection of nothing has an empty row for every language. The score is the entropy in nats; lower is more
+    selective. Sets are not invariant to the choice of languages: compare only sets over the same ones.
     MoE: the rate of an expert's neuron is taken over the tokens routed to that expert; where there were none it is 0.
     Two languages with identical counts are logged as a warning.
     Raises SelectionError for counts that cannot be, LanguageError for fewer than two languages.
@@ -79,8 +79,8 @@ def select_entropy_lambda(
 ) -> ClassifiedNeurons:
     """Neurons by entropy less a reward for firing often; the rule, and how it differs, is in `EntropyLambda`.
 
-    Inputs, errors, MoE and warnings as in `select_lape`.  penalty: λ; None searches the largest in [0, 0.2] that
-    selects no neuron active in all languages.  The score is s; lower is more selective.
+    Inputs, errors, MoE and warnings as in `select_lape`. penalty: λ; None searches the largest in [0, 0.2] that
+    selects no neuron active in all languages. The score is s; lower is more selective.
     Source: arXiv:2505.21505, in the normalised form of its code.
     """
     rule = EntropyLambda(top_rate=top_rate, penalty=penalty, bar_rate=bar_rate, min_count=min_count)
@@ -100,7 +100,7 @@ def select_top_rate(
 ) -> NeuronSet:
     """Baseline: the neurons active most often in each language; the rule is in `TopRate`.
 
-    Inputs, errors, MoE and warnings as in `select_lape`.  The score is the rate; higher is more active.
+    Inputs, errors, MoE and warnings as in `select_lape`. The score is the rate; higher is more active.
     """
     return TopRate(top_rate=top_rate, min_count=min_count).choose(source, tokens, languages, at=at)
 

@@ -51,7 +51,7 @@ def penalty_sweep(
 ) -> list[PenaltyStep]:
     """How many specific, related and general neurons each penalty of `EntropyLambda` selects.
 
-    Inputs, errors and warnings as in `babelscope.select_lape`.  The rule's own search takes the largest penalty without
+    Inputs, errors and warnings as in `babelscope.select_lape`. The rule's own search takes the largest penalty without
     a general neuron; this shows what the others would have taken.
     Source: arXiv:2505.21505, whose code sweeps the same range by bisection.
     """

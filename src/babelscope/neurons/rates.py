@@ -42,7 +42,7 @@ def firing_rate(
 
     p[l, j, k] = c[l, j, k] / N[k], in float64, exact for counts below 2⁵³.
     denominator: tokens each neuron could have been active on, where these are not all: in an MoE, the tokens routed to
-    its expert.  A neuron whose expert got no token of a language has rate 0 there.
+    its expert. A neuron whose expert got no token of a language has rate 0 there.
     Raises SelectionError for a language without tokens, and for counts that are negative, NaN, or above the tokens.
     """
     check_unit_counts(active, tokens, denominator)

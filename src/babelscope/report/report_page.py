@@ -24,7 +24,7 @@ PAGE = "report.html"
 def write_report(
     run_folders: Sequence[str | Path] | str | Path, *, out: str | Path | None = None, include_samples: bool = True
 ) -> Path:
-    """Write one HTML page about one or several runs; it opens offline and asks no host for anything.  Returns its path.
+    """Write one HTML page about one or several runs; it opens offline and asks no host for anything. Returns its path.
 
     Reads the `results.json` of each study (docs/results.schema.json), and of other folders what observe, identify,
     ablate, probe, features, steer --sweep or adapt wrote there; several stand side by side. out: the file,

@@ -73,7 +73,7 @@ def merges_of_training(listed_pairs: Sequence[Pair], *, byte_level: bool, most: 
     """The merges that training made, up to `most` explained ones.
 
     Of neighbours in the list that spell the same token one is left: the two parts that the merges before it make of
-    the token's letters.  Runs of whitespace are applied to the text and not explained.
+    the token's letters. Runs of whitespace are applied to the text and not explained.
     Source: Hayase et al. 2024, arXiv:2407.16607, appendix C.3 and C.4.
     """
     pairs, explained, rank, once = list[Pair](), list[bool](), dict[Pair, int](), False

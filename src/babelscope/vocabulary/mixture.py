@@ -11,7 +11,7 @@ from babelscope.artifacts.shown import shown_by
 from babelscope.axes import Float64
 from babelscope.controls import Evidence, percentile_interval
 from babelscope.corpus import Corpus, Document, Texts, as_corpus
-from babelscope.errors import LanguageError
+from babelscope.errors import LanguageError, MeasurementError, refuse_no_number
 from babelscope.languages import Language
 from babelscope.vocabulary.merges import PairHistory, replay_merges
 from babelscope.vocabulary.program import UNEXPLAINED_MOST, Fit, fit_shares
@@ -91,16 +91,22 @@ def infer_training_shares(
     """Shares of these languages in the data that a BPE tokenizer was trained on, from the order of its merges.
 
     A merge joins the most frequent pair of its moment; which pairs those were says how the languages were mixed.
-    Only shares among the given languages are meant: what else was in the data is not seen.  Code is one of them; its
+    Only shares among the given languages are meant: what else was in the data is not seen. Code is one of them; its
     tag is "zxx".  Not identified, and NaN, is a share where the program has not converged, leaves too much unexplained,
     gives the decoy a share, or would give the language another share as well; see `unidentified`.
     texts: sample of each language; it need not be parallel nor the training text, but of its kind.
     merges: how many of the first merges to explain; runs of whitespace do not count.
     resamples: bootstrap over documents for the interval; each costs as much as the estimate. 0: no interval.
     decoy: also let a further text compete, all languages' words with their letters shuffled; it should get about 0.
-    Raises PrerequisiteError for a tokenizer without merges, LanguageError for fewer than two languages.
+    Raises PrerequisiteError for a tokenizer without merges, LanguageError for fewer than two languages,
+    MeasurementError for counts out of range.
     Source: Hayase et al. 2024, arXiv:2407.16607.
     """
+    refuse_no_number({"merges": merges, "resamples": resamples}, MeasurementError, whole=True)
+    if merges < 1 or resamples < 0:
+        raise MeasurementError(
+            f"merges {merges} and resamples {resamples} came; expected merges of 1 or more, resamples of 0 or more"
+        )
     corpus = as_corpus(texts)
     if len(corpus) < 2:
         raise LanguageError("one language came; shares need at least two; give text of another language too")

@@ -65,10 +65,10 @@ def fit_shares(history: PairHistory, *, outside: int = 0, after: Fit | None = No
     minimise Σ_t v_t + Σ_p u_p  subject to  Σ_k α_k (c_k[t, merged] - c_k[t, p]) + v_t + u_p >= 0 for each merge t and
     other pair p,  Σ_k α_k = 1,  α, u, v >= 0;  c is a pair's count per byte of a language's text before merge t.
     Under fixed shares the least slacks are, by duality, the heaviest matching of merges to rivals, each in one match,
-    by how much the rival leads; so no constraint is left out.  The matching also bounds the slacks of all other
-    shares from below by a plane; the next shares are where the highest of these planes is lowest.  It ends when the
+    by how much the rival leads; so no constraint is left out. The matching also bounds the slacks of all other
+    shares from below by a plane; the next shares are where the highest of these planes is lowest. It ends when the
     slacks reached are within GAP of that bound, or, not converged, after `rounds`.
-    outside: so many of the last languages get nothing.  after: a fit of the same history to go on from.
+    outside: so many of the last languages get nothing. after: a fit of the same history to go on from.
     Source: Hayase et al. 2024, arXiv:2407.16607, eq. 1 and section 3.2.  Differs from its code in that this solves the
     same program by its dual and not by adding constraints, and in counts per byte where that divides by pairs.
     """

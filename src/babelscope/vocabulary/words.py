@@ -21,7 +21,7 @@ RARE = 0.001
 def count_words(backend: Tokenizer, listed_pairs: Sequence[Pair], texts: Corpus) -> list[Counter[str]]:
     """Words of each language as the tokenizer's training cut them, with how often each occurs.
 
-    A tokenizer with a cutter of its own says where.  SentencePiece cuts by rules that its converted form does not
+    A tokenizer with a cutter of its own says where. SentencePiece cuts by rules that its converted form does not
     hold: there a cut is where two kinds of characters meet that no merge joins.
     """
     byte_level = is_byte_level(json.loads(backend.to_str()))

@@ -24,11 +24,11 @@ class LangFIR:
     """Features consistently active on a language's text that random tokens do not activate as often.
 
     C_k = {present in a share ≥ τ of the documents of k}; kept are those of C_k with
-    rate_k ≥ ratio · rate_random, in shares of tokens.  ratio = inf keeps what no random token activated.
+    rate_k ≥ ratio · rate_random, in shares of tokens. ratio = inf keeps what no random token activated.
     min_count: tokens of k on which a kept feature fired at least.
     cap: the best so many by rate ratio, half a token added to both counts so that it is finite; None keeps all.
     A language's features depend on its own text and the random tokens alone, on no other language's text.
-    Source: after LangFIR, arXiv:2604.03532, whose difference of sets is `LangFIRSets`.  Rates differ from that because
+    Source: after LangFIR, arXiv:2604.03532, whose difference of sets is `LangFIRSets`. Rates differ from that because
     random tokens of a multilingual vocabulary contain every script, so that a few firings there say little.
     Raises SelectionError for thresholds or counts that cannot be.
     """

@@ -23,7 +23,7 @@ class LangFIRSets:
     """C_k \\ R: consistently active on a language's text, and not on sequences of random tokens.
 
     C_k = {present in a share ≥ τ of the documents of k}, R = {present in a share ≥ random_tau of the random sequences}.
-    Present in a sequence: above 0 on at least one of its tokens.  Firings are not weighed, and nothing is capped unless
+    Present in a sequence: above 0 on at least one of its tokens. Firings are not weighed, and nothing is capped unless
     asked for: how many features a language has is a finding of the method.
     cap: the best so many by the difference of the two shares; None keeps all.
     Source: LangFIR, arXiv:2604.03532; its abstract has the two sets, and its thresholds were not to be had.

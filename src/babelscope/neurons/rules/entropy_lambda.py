@@ -72,7 +72,7 @@ class EntropyLambda:
     """Entropy less a reward for firing often, so that no filter is needed.
 
     s = H / ln K − λ · max_k p / m with m = (1/K) Σ_{k=1..K} 1/k: the normalised form of the published code; the paper
-    writes s = H − λ · max_k p.  Selected: the round(top_rate · LJ) neurons of lowest s.  With T_b as in LAPE and
+    writes s = H − λ · max_k p. Selected: the round(top_rate · LJ) neurons of lowest s. With T_b as in LAPE and
     N = #{k: p_k > T_b}, a selected neuron is specific (N = 1), related (1 < N < K) or general (N = K), and belongs to
     those N languages, general ones to all.
 

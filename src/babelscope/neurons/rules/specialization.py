@@ -16,7 +16,7 @@ class Specialization:
     """For each language and layer, the fewest neurons whose activity adds up to a share of the layer's.
 
     With a_j the rate at which neuron j of a layer is active on the language's tokens, S is the smallest set with
-    Σ_{j in S} a_j ≥ share · Σ_j a_j: the neurons active most often, as many as it takes.  It does not contrast
+    Σ_{j in S} a_j ≥ share · Σ_j a_j: the neurons active most often, as many as it takes. It does not contrast
     languages, so sets overlap and say which languages share neurons, not which neurons are a language's alone; and it
     has no score over languages.
     Ties go to the lowest neuron; a neuron never active in the language, or active on fewer than `min_count` tokens in

@@ -37,7 +37,7 @@ class TopRate:
     It does not contrast languages, so most of what it finds is active in all of them: what LAPE has to beat; and it
     has no score over languages.
     Ties go to the lowest (layer, neuron); a neuron never active in the language, or active on fewer than `min_count`
-    tokens in all, is never selected.  Raises SelectionError as `Lape` does.
+    tokens in all, is never selected. Raises SelectionError as `Lape` does.
     """
 
     name: ClassVar[str] = "top-rate"

@@ -108,18 +108,18 @@ def patch_effects(
 
     LD = logit(answer) - logit(foil) after the last token.
     denoise: clean activations into the corrupt run, Σ (LD_patched - LD_corrupt) / Σ (LD_clean - LD_corrupt);
-    noise: corrupt ones into the clean run, Σ (LD_clean - LD_patched) / Σ (LD_clean - LD_corrupt).  Sums over pairs,
+    noise: corrupt ones into the clean run, Σ (LD_clean - LD_patched) / Σ (LD_clean - LD_corrupt). Sums over pairs,
     each with the sign that makes its own LD_clean - LD_corrupt positive.
     Groups of positions: those before the first token that differs, those that differ, those between, and the last;
     prompts of unlike length, such as translations, are patched at the last position only.
     Control: the same patch with activations of a prompt of another pair, at the same positions (its last one for the
-    last, and where it is shorter).  It cannot be the effect again: its tokens differ from both prompts of this pair up
-    to the patched positions, and it is continued by another token than the prompt that the effect patches from.  It is
+    last, and where it is shorter). It cannot be the effect again: its tokens differ from both prompts of this pair up
+    to the patched positions, and it is continued by another token than the prompt that the effect patches from. It is
     of the same kind where another pair has neither this answer nor this foil, and carries then what is common to the
     kind, such as the language of a translation; where all pairs share answer and foil it is of the other kind.
     A group for which no prompt will do, as before a change in prompts that begin alike, has no control.
     Second control: the same patch from another pair's prompt of the side that is patched into, corrupt into corrupt for
-    denoise.  It brings no answer of this pair along, so it is what patching alone does, also where all pairs share
+    denoise. It brings no answer of this pair along, so it is what patching alone does, also where all pairs share
     answer and foil and the first control carries their class; it is the null of the rows.
     forward: how a pass is run; None is plain hooks, and `babelscope.adapters.hook_patching.lens_forward` is
     TransformerLens.

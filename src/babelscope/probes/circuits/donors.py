@@ -23,7 +23,7 @@ def donors_of(pairs: Sequence[TokenPair], giver: PairSide, group: str, seed: int
     """For each pair the prompt to patch from in the control; None for a pair that lacks the group or has no such one.
 
     By construction it is not what the effect is measured with: its tokens differ from both prompts of the pair, also
-    up to the last position that is patched, and it is not continued by the token that the giver is.  Of those that are
+    up to the last position that is patched, and it is not continued by the token that the giver is. Of those that are
     left, first prompts of the giver's kind that are continued by neither answer nor foil, then those of the other kind;
     among these first those as long as the giver, then in an order drawn by `seed`.
     Raises MeasurementError at the last position where a pair has none.

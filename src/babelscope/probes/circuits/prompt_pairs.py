@@ -37,7 +37,7 @@ def translation_pairs(
     """Beginnings of the same sentences in two languages, and how each goes on.
 
     clean: the first `share` of a sentence's tokens in `source`, answered by its next token; corrupt: the same of its
-    translation in `target`.  Sentences shorter than four tokens, or with the same next token, are left out.
+    translation in `target`. Sentences shorter than four tokens, or with the same next token, are left out.
     Raises CorpusError for text that is not parallel, or where no pair is left.
     """
     corpus = parallel_corpus(texts)

@@ -90,8 +90,8 @@ def concept_neurons(
 
     A sentence's score is the exact effect of removing the neuron, a root mean square over its tokens, so that length
     does not add up; only the `strongest` of each neuron and language are kept while text streams by.
-    agreement = mean over pairs (a, b) of |T_a ∩ T_b| / strongest.  A sentence on which a neuron does nothing is none of
-    its strongest: a dead one agrees with nothing.  across="scripts": only pairs written in different scripts, which
+    agreement = mean over pairs (a, b) of |T_a ∩ T_b| / strongest. A sentence on which a neuron does nothing is none of
+    its strongest: a dead one agrees with nothing. across="scripts": only pairs written in different scripts, which
     share no strings but digits and signs.
     Control: in each language the sentences are permuted among those of like length, the same for all neurons.
     Raises CorpusError for text that is not parallel, LanguageError where there is no pair, SiteError for an MoE.
@@ -175,7 +175,7 @@ def agreement_of(
     top: Int64[Tensor, "language neuron rank"], weight: Float64[Tensor, "language language"], sentences: int
 ) -> Float64[Tensor, " neuron"]:
     """Mean over weighted pairs of the share of strongest sentences in common; -1 is no sentence."""
-    # Whole numbers below 2²⁴: float32 adds them exactly, at half the memory.  The last place is for no sentence.
+    # Whole numbers below 2²⁴: float32 adds them exactly, at half the memory. The last place is for no sentence.
     member = torch.zeros(*top.shape[:2], sentences + 1).scatter_(2, top.where(top >= 0, sentences), 1.0)[..., :-1]
     weighted_members = einsum(weight.float(), member, "a b, b j s -> a j s")
     shared = reduce(weighted_members.mul_(member), "a j s -> j", "sum").double()

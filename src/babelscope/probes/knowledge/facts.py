@@ -116,8 +116,8 @@ def read_facts(path: str | Path) -> FactTable:
 
     path: "reference": 72 facts of five relations in the fifteen languages of the bundled model, written for babelscope
     and unreviewed by native speakers. A file: tabs between cells, `kind`, `name` and language tags in the first line,
-    then lines of four kinds in any order.  template RELATION TEXT…: a text per language with [X] and [Y];
-    entity NAME LABEL…: a label per language, empty where there is none;  fact RELATION SUBJECT OBJECT;
+    then lines of four kinds in any order. template RELATION TEXT…: a text per language with [X] and [Y];
+    entity NAME LABEL…: a label per language, empty where there is none; fact RELATION SUBJECT OBJECT;
     home LANGUAGE ENTITY: a country of a language, for the bias towards it.
     A folder: mLAMA's layout, <language>/templates.jsonl with `relation` and `template`, and <language>/<relation>.jsonl
     with `sub_uri`, `obj_uri`, `sub_label` and `obj_label`.

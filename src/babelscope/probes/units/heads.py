@@ -207,7 +207,7 @@ def head_selectivity(
 ) -> HeadSelectivity:
     """Entropy over languages of each head's activity, as LAPE takes it of a neuron's rate.
 
-    q_k = a_k / Σ_m a_m,  H = -Σ_k q_k ln q_k.  A head has no sign that says "active", so a is either
+    q_k = a_k / Σ_m a_m,  H = -Σ_k q_k ln q_k. A head has no sign that says "active", so a is either
     written   mean length of what it adds to the residual stream: a size, not a rate; or
     off_sink  mean attention that is not on the first token, a rate in [0, 1]: a head at rest looks at the sink.
     Selective is not causal: see `ablate_heads`.

@@ -77,8 +77,8 @@ def cut_profile(profile: Float64[Tensor, "layer role"], parts: int) -> tuple[tup
     """The best cut of layers into neighbouring parts, and the share of variance between the parts.
 
     Every class is brought to mean 0 and standard deviation 1 over layers, so that each weighs the same; a class that is
-    the same in every layer weighs nothing.  The parts have the least sum of squares about their means:
-    D(j, q) = min_i D(i, q − 1) + SS(i … j − 1), by dynamic programming, exact.  Ties: the lowest boundary.
+    the same in every layer weighs nothing. The parts have the least sum of squares about their means:
+    D(j, q) = min_i D(i, q − 1) + SS(i … j − 1), by dynamic programming, exact. Ties: the lowest boundary.
     Raises SelectionError for more parts than layers.
     Source: least-squares segmentation (Bellman 1961, Fisher 1958); the four parts of arXiv:2505.21505 are drawn by eye.
     """

@@ -148,7 +148,7 @@ def role_parts(
 ) -> ModelParts:
     """The parts of a model: layers cut where the shares of specific, related and general neurons change most.
 
-    All neurons above the bar are counted, selected or not.  Inputs as of `role_shares`; the cut as of `cut_profile`.
+    All neurons above the bar are counted, selected or not. Inputs as of `role_shares`; the cut as of `cut_profile`.
     Control: the layers in random order, cut anew. Intervals: document shards drawn anew, `resamples` times, where every
     language has text in 20 shards or more.
     Source of the idea: arXiv:2505.21505, which draws the four parts by eye.

@@ -66,7 +66,7 @@ def structure_votes(
     """Let every document vote for the `top_rate` neurons of each layer and structure that matter most to it.
 
     FFN neurons by `removal.document_effects`, those of attention by `attention_removal.attention_effects`; `output` is
-    a coordinate of what the attention writes.  parallel: queries and keys are voted for by the paper's parallel form,
+    a coordinate of what the attention writes. parallel: queries and keys are voted for by the paper's parallel form,
     the change of the attention weights alone.
     max_length: tokens of a document; the work grows with its square, and with the width of a head.
     Of a mixture of experts, FFN neurons are those of all experts, expert-major (`removal.routed_effects`).

@@ -152,9 +152,9 @@ def fallback_languages(
     """Switch off the neurons of one language after the other, and name the language of every answer.
 
     At step i the neurons of the first i languages of `order` are off together, as by `deactivate_neurons`; at step 0
-    none.  first: language of the prompts.
+    none. first: language of the prompts.
     Control: `draws` random sets with as many neurons in each layer, of neurons that no language has, off in the same
-    way.  Answers leave for another language where the sets make more prompts' answers do so than each of those, by the
+    way. Answers leave for another language where the sets make more prompts' answers do so than each of those, by the
     sign test over prompts: answers to the same prompt are no independent ones (`paired_successes_p`). That is said of
     the sets that were drawn; that a random set seldom does it takes 19 draws or more.
     Raises LanguageError where a language has no set or comes twice, MeasurementError without prompts and for a prompt
