@@ -10,7 +10,6 @@ from babelscope import (
     Gate,
     compare_answers,
     infer_training_shares,
-    layout_of,
     load_corpus,
     mean_direction,
     observe,
@@ -142,7 +141,7 @@ def test_a_gate_takes_lists_as_tuples_and_refuses_what_is_no_number(opened):
 def test_what_is_no_model_says_how_to_hand_one_over(opened):
     model, tokenizer = opened
     with pytest.raises(PrerequisiteError, match=r"a str came; .* babelscope.open_model\('reference'\)"):
-        layout_of("reference")
+        check_model("reference")
     with pytest.raises(PrerequisiteError, match="hand over the model first, then the tokenizer"):
         check_model(tokenizer)
 
