@@ -1,8 +1,10 @@
 """Pictures and rows of evidence in a page: figures come back from their files, a table has what tells rows apart."""
 
+import html
 import json
 import re
 from dataclasses import replace
+from urllib.parse import unquote
 
 import numpy as np
 import plotly.graph_objects as go
@@ -26,6 +28,7 @@ from babelscope.report.evidence_sections import (
 )
 from babelscope.report.folder_records import AdaptationFile
 from babelscope.report.folder_sections import adaptation_section
+from babelscope.report.markup import data_links
 
 CAPTION = FigureCaption("Rates </script>", "How often <b>units</b> are active.")
 COURSE = {"curve": [(100, 2.5), (200, 2.25)], "moved": {"gate": [3.0, 0.0], "down": [4.0, 1.0]}}
@@ -51,6 +54,19 @@ def test_a_figure_comes_back_from_its_page_as_it_was_drawn(name, tmp_path):
     assert caption == CAPTION and drawn(figure) == drawn(FIGURES[name])
     # The title ends no script, and nothing in the page runs but its own script.
     assert len(re.findall("</script>", text)) == len(re.findall("<script", text)) == 2
+
+
+def test_rows_with_different_fields_stand_under_their_own_columns():
+    rows = [{"claim": "a", "estimate": 0.5}, {"claim": "b", "site": "1.mlp_gate", "estimate": float("nan")}]
+    links = {
+        kind: unquote(text)
+        for kind, text in re.findall(r"data:text/(\w+);charset=utf-8,([^\"]*)", data_links("x", rows))
+    }
+    assert links["csv"] == "claim,estimate,site\na,0.5,\nb,,1.mlp_gate\n"
+    assert json.loads(html.unescape(links["json"])) == {
+        "columns": ["claim", "estimate", "site"],
+        "data": [["a", 0.5, None], ["b", None, "1.mlp_gate"]],
+    }
 
 
 def test_numbers_of_a_figure_are_a_row_a_mark():

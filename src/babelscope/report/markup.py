@@ -198,14 +198,16 @@ def _plot(name: str, plot: Plot, shows: str, *, heading: bool) -> Markup:
 def data_links(name: str, records: Sequence[Mapping[str, object]]) -> Markup:
     """The numbers of a figure as two files that are inside the page; NaN is null, and empty in the CSV.
 
-    The JSON has the form that pandas calls "split": names of the columns, and a list per row.
+    The JSON has the form that pandas calls "split": names of the columns, and a list per row. A column that a record
+    lacks is null there.
     """
     rows = [{key: None if value != value else value for key, value in record.items()} for record in records]  # noqa: PLR0124
     lines = io.StringIO()
-    writer = csv.DictWriter(lines, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(lines, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    table_of_rows = {"columns": list(rows[0]) if rows else [], "data": [list(row.values()) for row in rows]}
+    table_of_rows = {"columns": columns, "data": [[row.get(key) for key in columns] for row in rows]}
     contents = {"csv": lines.getvalue(), "json": json.dumps(table_of_rows, ensure_ascii=False, separators=(",", ":"))}
     links = [
         element(
