@@ -8,6 +8,7 @@ from chat_cases import (
     CHATML,
     FOLDS_SYSTEM,
     FORGETS_SYSTEM,
+    OWN_SYSTEM,
     RAISES,
     REFUSES_SYSTEM,
     SHOUTS,
@@ -24,6 +25,13 @@ from conftest import tiny_tokenizer
 from babelscope import render_chat
 from babelscope.corpus import Message, asked, end_of_turn, render_whole, special_ids
 from babelscope.errors import ChatError
+
+KNOWS_ROLES = OWN_SYSTEM.replace("in messages %", "in messages if m['role'] in ['system', 'user', 'assistant'] %")
+"""As Qwen's: messages of other roles are not written, and a system prompt of its own is."""
+
+
+def developer(text):
+    return {"role": "developer", "content": text}
 
 
 def own(tokenizer, messages, **options):
@@ -83,8 +91,12 @@ def test_a_system_prompt_that_is_folded_into_the_users_words_is_there_once():
         (REFUSES_SYSTEM, [system("Be brief."), user("Hi")], "System role not supported.*first user message"),
         (REFUSES_SYSTEM, [user("a"), user("b")], "user, user .Conversation roles must alternate.*take turns"),
         (RAISES, [user("a")], "not today or tomorrow"),
-        (BREAKS, [user("a")], "refuses messages of user"),
+        (BREAKS, [user("a")], r"is broken: on messages of user it ends in TypeError .*set tokenizer.chat_template to"),
+        ("{% for %}", [user("a")], "is broken: .*TemplateSyntaxError .Expected an expression"),
+        ("{{ nobody.name }}", [system("a"), user("a")], "is broken: .*UndefinedError .'nobody' is undefined"),
         (FORGETS_SYSTEM, [system("Be brief."), user("Hi")], "leaves out message 1 of 2, of role system"),
+        (KNOWS_ROLES, [developer("Be of help."), user("Hi")], "out message 1 of 2, of role developer.*user message"),
+        (KNOWS_ROLES, [user("Hi"), assistant("system"), {"role": "human", "content": "user"}], "message 3 of 3"),
         ({"tool_use": CHATML}, [user("a")], "tool_use; expected one named default"),
         (None, [user("a")], "no chat template.*--chat"),
     ],
