@@ -124,6 +124,15 @@ def test_a_template_that_refuses_is_one_line(template, messages, reason):
         ([{"role": "user", "content": None}], "content .NoneType."),
         ([{"role": "", "content": "a"}], "expected a role"),
         ([user("a"), user("  \n")], "message 2: the user's content is blank"),
+        ([{**user("a"), "tool_calls": [{"name": "f"}]}], "message 1: tool_calls came, which the chat"),
+        (
+            [user("a"), {"role": "assistant", "content": None, "tool_calls": [1]}, user("b")],
+            "message 2: tool_calls",
+        ),
+        ([{**user("a"), "reasoning_content": "hm"}], "reasoning_content came"),
+        ({"messages": [user("a")], "tools": [{"name": "f"}]}, "messages: tools came, .*leave the key out"),
+        ({"messages": [user("a")], "system": ["b"]}, "system is list; expected text"),
+        ({"messages": [system("a"), user("b")], "system": "c"}, "leave one of them out"),
         ([user("a\ud800")], "half a surrogate pair"),
         ([user("a"), assistant("b")], "last message is the assistant's"),
     ],
@@ -132,6 +141,13 @@ def test_messages_that_are_none_are_one_line(messages, reason):
     with pytest.raises(ChatError, match=reason) as caught:
         asked(messages)
     assert "\n" not in str(caught.value)
+
+
+def test_a_system_prompt_beside_messages_is_the_first_of_them_and_empty_keys_say_nothing():
+    turns = [{**user("Hi"), "tool_calls": None, "weight": 1, "name": "Ann"}]
+    row = {"messages": turns, "system": "Be brief.", "tools": [], "id": 7}
+    assert asked(row) == (Message("system", "Be brief."), Message("user", "Hi"))
+    assert asked({**row, "system": " "}) == asked([user("Hi")])
 
 
 def test_two_system_prompts_are_refused():

@@ -171,6 +171,7 @@ def test_rows_of_messages_are_conversations(folder):
         ("{", "line 1: is no JSON"),
         ('{"messages": []}', "line 1: nothing came"),
         ('[{"role": "user", "content": "a"}]', "line 1: no message of the assistant.*roles: user"),
+        ('{"messages": [{"role": "user", "content": "a"}], "tools": [1]}', "line 1: tools came"),
         ('[{"role": "user", "content": "a"}, {"role": "assistant"}]', "line 1, message 2"),
     ],
 )
@@ -265,4 +266,7 @@ def test_prompts_are_part_of_what_a_text_is(tmp_path):
     assert [turn.as_dict() for turn in talks.messages] == [user("a"), assistant("yes")] and talks.text == "yes"
     (tmp_path / "en.jsonl").write_text('{"text": "a"}\n{"prompt": "a", "answer": 3}\n')
     with pytest.raises(CorpusError, match=r"line 2: no readable row \(answer is int\)"):
+        load_corpus(tmp_path, split="all")
+    (tmp_path / "en.jsonl").write_text('{"prompt": "a", "answer": "b", "system": "Be brief."}\n')
+    with pytest.raises(ChatError, match=r"line 1: system came, .*a message or the prompt"):
         load_corpus(tmp_path, split="all")

@@ -92,7 +92,9 @@ def test_text_is_composed_and_keeps_its_spaces():
         ({"en__jsonl": '{"text": "a", "id": "\\ud800"}'}, None, "half a surrogate pair in"),
         ({"en__jsonl": '{"text": "a"}\n{"x": ' + "[" * 5000}, None, "line 2: nested too deep"),
         ({"en__jsonl": '{"text": "a", "text": "b"}'}, None, "line 1: is no JSON .* comes twice"),
-        ({"en__jsonl": '{"text": "a"}\n\nnull'}, None, "line 3: no readable row .NoneType"),
+        ({"en__jsonl": '{"text": "a"}\n\nnull'}, None, "line 3: no readable row .null"),
+        ({"en__jsonl": '{"text": null, "id": 3}'}, None, "line 1: no readable row .text is null"),
+        ({"en__jsonl": '{"prompt": "a", "answer": null}'}, None, "answer is null"),
         ({"notes__md": "a"}, None, "no <tag>.txt"),
     ],
 )

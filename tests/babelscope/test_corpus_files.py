@@ -131,6 +131,8 @@ def test_texts_are_in_composed_form(tmp_path):
 def test_a_row_of_a_data_set_without_text_is_named():
     with pytest.raises(CorpusError, match='name, row 5: fields words, id came; expected {"text": "…"} or '):
         checked_document({"words": "a", "id": 1}, 5, "name")
+    with pytest.raises(CorpusError, match="name, row 5: answer is null came; expected"):
+        checked_document({"prompt": "a", "answer": None}, 5, "name")
 
 
 @pytest.fixture

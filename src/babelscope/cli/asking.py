@@ -5,14 +5,15 @@ Prompts are texts, files of lines, and tables: JSONL files of texts or messages,
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from babelscope.artifacts import SteeringRecipe
 from babelscope.cli.readable import number_of
 from babelscope.cli.saved import open_recipe
-from babelscope.corpus import COMPRESSED, check_unicode, text_lines
+from babelscope.corpus import COMPRESSED, Message, Messages, check_unicode, text_lines
+from babelscope.corpus.messages import ROW_KEYS, kind_name, refuse_keys, system_of
 from babelscope.corpus.table_rows import TABLES, UNREAD_KINDS, file_kind, file_rows
 from babelscope.errors import ChatError, CorpusError
 from babelscope.files.folder_kinds import format_of
@@ -111,28 +112,36 @@ def as_prompt(row: Any, number: str, where: str, chat: bool, system: str, source
     """A text, or a row with a text or with messages, as a prompt."""
     fields = row if isinstance(row, dict) else {}
     tag = Language.parse(fields["language"]) if isinstance(fields.get("language"), str) else source
-    text = row if isinstance(row, str) else next((fields[key] for key in TEXT_FIELDS if key in fields), None)
+    content = content_of(row, fields, where)
+    if chat:
+        try:
+            return Prompt.chat(number, tag, content, system=system or None)
+        except ChatError as err:
+            raise ChatError(f"{where}: {err}") from err
+    if not isinstance(content, str):
+        what = "a system prompt" if system_of(fields, where) else "messages"
+        raise ChatError(f"{where}: {what} came; expected text to continue; add --chat to have it answered")
+    check_unicode(content, where)
+    return Prompt(number, tag, content)
+
+
+def content_of(row: Any, fields: Mapping[str, Any], where: str) -> str | Messages:
+    """What a row asks: its messages, its text, or its text after its system prompt."""
+    refuse_keys(fields, ROW_KEYS, where)
     if isinstance(row, list) or "messages" in fields:
-        if not chat:
-            raise ChatError(f"{where}: messages came; expected text to continue; add --chat to have them answered")
-        content = row
-    elif not isinstance(text, str):
-        received = f"fields {', '.join(fields)}" if fields else type(row).__name__
+        return row
+    text = row if isinstance(row, str) else next((fields[key] for key in TEXT_FIELDS if key in fields), None)
+    if not isinstance(text, str):
+        wrong = [f"{key} as {kind_name(fields[key])}" for key in TEXT_FIELDS if key in fields]
+        received = ", ".join(wrong) or (f"fields {', '.join(fields)}" if fields else kind_name(row))
         raise CorpusError(
             f'{where}: {received} came; expected {{"prompt": "…"}} or {{"messages": […]}}, in a table a column prompt, '
             "text or question; correct it"
         )
-    elif not text.strip():
+    if not text.strip():
         raise CorpusError(f"{where}: an empty prompt came; expected a text; write one or remove the row")
-    else:
-        content = text
-    if not chat:
-        check_unicode(str(content), where)
-        return Prompt(number, tag, str(content))
-    try:
-        return Prompt.chat(number, tag, content, system=system or None)
-    except ChatError as err:
-        raise ChatError(f"{where}: {err}") from err
+    row_system = system_of(fields, where)
+    return {"messages": [Message("user", text)], "system": row_system} if row_system else text
 
 
 def chat_prompts(chat: bool, system: str, questions: str, same_text: bool) -> ChatPrompts | None:

@@ -8,7 +8,7 @@ from babelscope.corpus.documents import Corpus, Document, TextSource
 from babelscope.corpus.encoding import check_unicode
 from babelscope.corpus.messages import Counted
 from babelscope.corpus.splits import WHOLE, deal_out
-from babelscope.corpus.text_files import ROW_FORM, row_document
+from babelscope.corpus.text_files import ROW_FORM, row_document, unread_row
 from babelscope.errors import CorpusError, first_line
 from babelscope.languages import Language, parse_languages
 
@@ -82,8 +82,9 @@ def split_rows(name: str, tag: Language, split: str) -> tuple[list[str], Any]:
 
 def checked_document(row: Any, number: int, where: str) -> Document:
     """A row as a document; raises CorpusError for one without text."""
-    document = row_document(row, number)
+    place = f"{where}, row {number}"
+    document = row_document(row, number, place)
     if document is None:
-        raise CorpusError(f"{where}, row {number}: fields {', '.join(row)} came; expected {ROW_FORM}; rename the field")
-    check_unicode((document.prompt or "") + document.text, f"{where}, row {number}")
+        raise CorpusError(f"{place}: {unread_row(row)} came; expected {ROW_FORM}; rename or correct the field")
+    check_unicode((document.prompt or "") + document.text, place)
     return document
