@@ -153,6 +153,18 @@ def test_a_split_of_a_data_set_goes_by_its_own_name(data_sets):
     assert len(corpus["fi"]) == 200 and corpus["fi"][3].text == "word 3"
 
 
+def test_blank_rows_of_a_data_set_are_no_documents(data_sets, monkeypatch):
+    import datasets
+
+    rows = [{"text": "one"}, {"text": " "}, {"text": "two"}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, tag, split, streaming: rows)
+    corpus = load_dataset_corpus("with", "label", ["fi"], "valid", None, False)
+    assert [(document.id, document.text) for document in corpus["fi"]] == [("0", "one"), ("2", "two")]
+    rows[:] = rows[1:2]
+    with pytest.raises(CorpusError, match="with, fi: all its rows are blank"):
+        load_dataset_corpus("with", "label", ["fi"], "valid", None, False)
+
+
 def test_a_data_set_of_one_split_is_dealt_out(data_sets):
     parts = {split: load_dataset_corpus("without", "label", ["fi"], split, None, False) for split in ("train", "test")}
     ids = {split: {document.id for document in corpus["fi"]} for split, corpus in parts.items()}

@@ -1,10 +1,11 @@
 """Labelled text from a data set with one configuration a language, by the `datasets` library."""
 
 from collections.abc import Iterable
+from itertools import filterfalse
 from typing import Any
 
 from babelscope.corpus.conversations import as_conversation
-from babelscope.corpus.documents import Corpus, Document, TextSource
+from babelscope.corpus.documents import Corpus, Document, TextSource, is_blank
 from babelscope.corpus.encoding import check_unicode
 from babelscope.corpus.messages import Counted
 from babelscope.corpus.splits import WHOLE, deal_out
@@ -37,12 +38,15 @@ def load_dataset_corpus(
     texts, single = {}, {}
     for tag in parse_languages(languages):
         splits, rows = split_rows(name, tag, split)
-        (single if len(splits) == 1 else texts)[tag] = tuple(
+        documents = [
             checked_document(row, number, f"{name}, {tag}")
             if conversation is None
             else as_conversation(row, number, f"{name}, {tag} {number + 1}", conversation)
             for number, row in enumerate(rows)
-        )
+        ]
+        (single if len(splits) == 1 else texts)[tag] = tuple(filterfalse(is_blank, documents))
+        if not {**single, **texts}[tag]:
+            raise CorpusError(f"{name}, {tag}: all its rows are blank; expected text; fill them or leave it out")
     if texts and single:
         raise CorpusError(
             f"corpus {name!r}: {', '.join(single)} has one split, {', '.join(texts)} more; expected splits in every "
