@@ -1,6 +1,7 @@
 """Files of prompts as a person has them: tables, capitals in an ending, and kinds that are not read."""
 
 import json
+import os
 
 import pytest
 from chat_cases import system, user
@@ -60,3 +61,31 @@ def test_a_rows_system_prompt_is_asked_with_it_or_refused(tmp_path):
     rows.write_text(json.dumps({"prompt": "one", "tools": [{"name": "f"}]}) + "\n")
     with pytest.raises(ChatError, match="line 1: tools came"):
         read_prompts([str(rows)], chat=True)
+
+
+def test_blank_lines_are_no_prompts_as_in_a_corpus_and_keep_their_numbers(tmp_path):
+    (tmp_path / "p.txt").write_text("one\n\n  \ntwo\n\n")
+    assert [prompt.text for prompt in read_prompts([str(tmp_path / "p.txt")])] == ["one", "two"]
+    (tmp_path / "p.jsonl").write_text('"one"\n\n{"prompt": " "}\n')
+    with pytest.raises(CorpusError, match="p.jsonl, line 3: an empty prompt came"):
+        read_prompts([str(tmp_path / "p.jsonl")])
+    (tmp_path / "p.txt").write_text("\n \n")
+    with pytest.raises(CorpusError, match="p.txt: is empty; expected one text a line; write some"):
+        read_prompts([str(tmp_path / "p.txt")])
+
+
+def test_references_stand_beside_their_prompts(tmp_path):
+    (tmp_path / "r.txt").write_text("one\ntwo\n\n")
+    assert read_lines(tmp_path / "r.txt", "references") == ["one", "two"]
+    (tmp_path / "r.txt").write_text("one\n\ntwo\n")
+    with pytest.raises(CorpusError, match="line 2 is blank; .* write it, or take the line and its prompt out"):
+        read_lines(tmp_path / "r.txt", "references")
+
+
+def test_a_word_that_is_no_file_and_no_text_is_one_line(tmp_path):
+    with pytest.raises(CorpusError, match="is a folder; expected a file of prompts, or a text; name a file in it"):
+        read_prompts([str(tmp_path)])
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CorpusError, match="pipe: is no plain file"):
+        read_prompts([str(tmp_path / "pipe")])
+    assert [prompt.text for prompt in read_prompts(["a text", "x" * 9_000])] == ["a text", "x" * 9_000]
