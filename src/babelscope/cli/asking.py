@@ -127,7 +127,7 @@ def as_prompt(row: Any, number: str, where: str, chat: bool, system: str, source
     """A text, or a row with a text or with messages, as a prompt."""
     fields = row if isinstance(row, dict) else {}
     tag = Language.parse(fields["language"]) if isinstance(fields.get("language"), str) else source
-    content = content_of(row, fields, where)
+    content = row_content(row, fields, where)
     if chat:
         try:
             return Prompt.chat(number, tag, content, system=system or None)
@@ -140,7 +140,7 @@ def as_prompt(row: Any, number: str, where: str, chat: bool, system: str, source
     return Prompt(number, tag, content)
 
 
-def content_of(row: Any, fields: Mapping[str, Any], where: str) -> str | Messages:
+def row_content(row: Any, fields: Mapping[str, Any], where: str) -> str | Messages:
     """What a row asks: its messages, its text, or its text after its system prompt."""
     refuse_keys(fields, ROW_KEYS, where)
     if isinstance(row, list) or "messages" in fields:
