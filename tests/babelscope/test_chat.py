@@ -8,6 +8,7 @@ from chat_cases import (
     CHATML,
     FOLDS_SYSTEM,
     FORGETS_SYSTEM,
+    OWN_SYSTEM,
     RAISES,
     REFUSES_SYSTEM,
     SHOUTS,
@@ -24,6 +25,13 @@ from conftest import tiny_tokenizer
 from babelscope import render_chat
 from babelscope.corpus import Message, asked, end_of_turn, render_whole, special_ids
 from babelscope.errors import ChatError
+
+KNOWS_ROLES = OWN_SYSTEM.replace("in messages %", "in messages if m['role'] in ['system', 'user', 'assistant'] %")
+"""As Qwen's: messages of other roles are not written, and a system prompt of its own is."""
+
+
+def developer(text):
+    return {"role": "developer", "content": text}
 
 
 def own(tokenizer, messages, **options):
@@ -83,8 +91,12 @@ def test_a_system_prompt_that_is_folded_into_the_users_words_is_there_once():
         (REFUSES_SYSTEM, [system("Be brief."), user("Hi")], "System role not supported.*first user message"),
         (REFUSES_SYSTEM, [user("a"), user("b")], "user, user .Conversation roles must alternate.*take turns"),
         (RAISES, [user("a")], "not today or tomorrow"),
-        (BREAKS, [user("a")], "refuses messages of user"),
+        (BREAKS, [user("a")], r"is broken: on messages of user it ends in TypeError .*set tokenizer.chat_template to"),
+        ("{% for %}", [user("a")], "is broken: .*TemplateSyntaxError .Expected an expression"),
+        ("{{ nobody.name }}", [system("a"), user("a")], "is broken: .*UndefinedError .'nobody' is undefined"),
         (FORGETS_SYSTEM, [system("Be brief."), user("Hi")], "leaves out message 1 of 2, of role system"),
+        (KNOWS_ROLES, [developer("Be of help."), user("Hi")], "out message 1 of 2, of role developer.*user message"),
+        (KNOWS_ROLES, [user("Hi"), assistant("system"), {"role": "human", "content": "user"}], "message 3 of 3"),
         ({"tool_use": CHATML}, [user("a")], "tool_use; expected one named default"),
         (None, [user("a")], "no chat template.*--chat"),
     ],
@@ -112,6 +124,15 @@ def test_a_template_that_refuses_is_one_line(template, messages, reason):
         ([{"role": "user", "content": None}], "content .NoneType."),
         ([{"role": "", "content": "a"}], "expected a role"),
         ([user("a"), user("  \n")], "message 2: the user's content is blank"),
+        ([{**user("a"), "tool_calls": [{"name": "f"}]}], "message 1: tool_calls came, which the chat"),
+        (
+            [user("a"), {"role": "assistant", "content": None, "tool_calls": [1]}, user("b")],
+            "message 2: tool_calls",
+        ),
+        ([{**user("a"), "reasoning_content": "hm"}], "reasoning_content came"),
+        ({"messages": [user("a")], "tools": [{"name": "f"}]}, "messages: tools came, .*leave the key out"),
+        ({"messages": [user("a")], "system": ["b"]}, "system is list; expected text"),
+        ({"messages": [system("a"), user("b")], "system": "c"}, "leave one of them out"),
         ([user("a\ud800")], "half a surrogate pair"),
         ([user("a"), assistant("b")], "last message is the assistant's"),
     ],
@@ -120,6 +141,13 @@ def test_messages_that_are_none_are_one_line(messages, reason):
     with pytest.raises(ChatError, match=reason) as caught:
         asked(messages)
     assert "\n" not in str(caught.value)
+
+
+def test_a_system_prompt_beside_messages_is_the_first_of_them_and_empty_keys_say_nothing():
+    turns = [{**user("Hi"), "tool_calls": None, "weight": 1, "name": "Ann"}]
+    row = {"messages": turns, "system": "Be brief.", "tools": [], "id": 7}
+    assert asked(row) == (Message("system", "Be brief."), Message("user", "Hi"))
+    assert asked({**row, "system": " "}) == asked([user("Hi")])
 
 
 def test_two_system_prompts_are_refused():

@@ -177,12 +177,18 @@ def test_one_document_has_no_interval():
 def test_bad_input_is_one_line(capsys, folder):
     steering = ["evaluate", "steering", folder / "model", folder / "recipe"]
     (folder / "blank.txt").write_text("a\n\nb\n")
+    (folder / "empty.txt").write_text("\n")
     (folder / "one.txt").write_text("a\n")
     asked = ["--target", "fi", "--out", folder / "x"]
     cases = [
         ([*steering, folder / "prompts.txt"], 2, "--target and --out did not come"),
         ([*steering, *asked], 2, "PROMPTS"),
-        ([*steering, folder / "blank.txt", *asked], 1, "line 2 is blank"),
+        ([*steering, folder / "empty.txt", *asked], 1, "empty.txt: is empty"),
+        (
+            [*steering, folder / "prompts.txt", *asked, "--references", folder / "blank.txt"],
+            1,
+            "line 2 is blank; expected one of the references in each line",
+        ),
         (
             [*steering, folder / "prompts.txt", "--target", "tt", "--out", folder / "x"],
             1,

@@ -15,6 +15,7 @@ import tracemalloc
 import pytest
 import zstandard
 
+from babelscope.cli.asking import read_prompts
 from babelscope.corpus import load_corpus, text_lines
 from babelscope.errors import CorpusError, PrerequisiteError
 from babelscope.evaluation import load_answers, load_prompts
@@ -118,6 +119,34 @@ def test_padding_that_the_formats_allow_is_passed_over(tmp_path):
         path = tmp_path / f"fi.txt{suffix}"
         path.write_bytes(content)
         assert read(path) == LINES
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_lines_of_old_macs_are_lines_in_every_reader(tmp_path, suffix):
+    def write(name, text):
+        (tmp_path / f"{name}{suffix}").write_bytes(gzip.compress(text.encode()) if suffix else text.encode())
+        return tmp_path / f"{name}{suffix}"
+
+    assert read(write("en.txt", "one\r\rtwo\rthree")) == ["one", "", "two", "three"]
+    write("fi.txt", "\ufeffyksi\r\rkaksi\r")
+    write("de.jsonl", '{"text": "eins"}\r{"text": "zwei"}\r')
+    corpus = load_corpus(tmp_path)
+    assert {tag: [document.id for document in texts] for tag, texts in corpus.items()} == {
+        "de": ["0", "1"],
+        "en": ["0", "2", "3"],
+        "fi": ["0", "2"],
+    }
+    assert [answer.text for answer in load_answers(tmp_path / f"fi.txt{suffix}")] == ["yksi", "", "kaksi"]
+    assert [prompt.text for prompt in read_prompts([str(tmp_path / f"fi.txt{suffix}")])] == ["yksi", "kaksi"]
+    for name, cell in (("t.csv", ","), ("t.tsv", "\t")):
+        table = write(name, f"language{cell}text\ren{cell}one\ren{cell}two\r")
+        assert [document.text for document in load_corpus(table, split="all")["en"]] == ["one", "two"]
+
+
+def test_a_carriage_return_inside_a_line_is_said_and_does_not_cut_it(tmp_path, caplog):
+    (tmp_path / "en.txt").write_bytes(b"one\rstill one\r\ntwo\r\r\nthree\r")
+    assert read(tmp_path / "en.txt") == read(tmp_path / "en.txt") == ["one\rstill one", "two\r", "three"]
+    assert caplog.text.count("en.txt: 1 lines hold a carriage return") == 1
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz", ".zst"])

@@ -22,6 +22,7 @@ from babelscope.corpus import (
     tokenize_documents,
 )
 from babelscope.errors import ChatError, CorpusError, PrerequisiteError
+from babelscope.recording import plan_observation
 
 TALKS = {
     "two turns": TALK,
@@ -92,14 +93,14 @@ def test_the_words_that_count_are_read_back_and_nothing_of_the_template(name, co
         assert found.taught == found.counted
 
 
-def merging_tokenizer():
+def merging_tokenizer(pair=("Ċ", "Ċ")):
     """Line ends merge, as in most chat models: the template's and a message's become one token."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {entry: place for place, entry in enumerate(["<pad>", "<s>", "</s>", *letters, "ĊĊ"])}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("Ċ", "Ċ")]))
+    vocabulary = {entry: place for place, entry in enumerate(["<pad>", "<s>", "</s>", *letters, "".join(pair)])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[pair]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
@@ -171,6 +172,7 @@ def test_rows_of_messages_are_conversations(folder):
         ("{", "line 1: is no JSON"),
         ('{"messages": []}', "line 1: nothing came"),
         ('[{"role": "user", "content": "a"}]', "line 1: no message of the assistant.*roles: user"),
+        ('{"messages": [{"role": "user", "content": "a"}], "tools": [1]}', "line 1: tools came"),
         ('[{"role": "user", "content": "a"}, {"role": "assistant"}]', "line 1, message 2"),
     ],
 )
@@ -256,6 +258,39 @@ def test_observed_answers_are_whole_text_less_prompts(tmp_path, tokenizer):
     assert counts.tokens == {tag: whole_counts.tokens[tag] - prompt_counts.tokens[tag] for tag in counts.tokens}
 
 
+def test_a_token_of_prompt_and_answer_is_not_counted_and_said(caplog):
+    model, tokenizer = tiny_model("llama"), merging_tokenizer(("a", "b"))
+    texts = {"en": [Document("0", "bc", None, "a"), Document("1", " b", None, "a")], "fi": ["ab"]}
+    with caplog.at_level(logging.WARNING):
+        observation = observe(model, tokenizer, texts, sites=["resid_out"])
+    assert observation.tokens == {"en": 3, "fi": 1}
+    said = "texts handed over, en: 1 tokens of 1 prompts with answers hold the end of the prompt and the start of the"
+    assert caplog.text.count(said) == 1 and "fi: 1 tokens of" not in caplog.text
+    (tokens,) = tokenize_documents(tokenizer, texts["en"][:1], 0, max_length=512)
+    assert (tokens.torn, tokens.n_counted, tokens.n_bytes) == (1, 1, 1)
+    assert "documents: 1 tokens of 1 prompts with answers" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "prompt", "reason"),
+    [
+        ("b", "a", r"\(2 tokens hold the end of a prompt and the start of its answer\); .* begin answers with a space"),
+        ("xyz", "a" * 600, r"\(182 are past max_length 512\); expected text that counts; raise max_length or leave"),
+    ],
+)
+def test_a_language_of_which_nothing_counts_is_refused_before_the_pass(monkeypatch, answer, prompt, reason):
+    model, tokenizer = tiny_model("llama"), merging_tokenizer(("a", "b"))
+    documents = [Document(str(number), answer, None, prompt) for number in range(2)]
+    texts = {"en": ["a text of which all counts"], "fi": documents}
+    monkeypatch.setattr(model, "forward", None)
+    for read in (
+        lambda: observe(model, tokenizer, texts, sites=["resid_out"]),
+        lambda: plan_observation(model, texts, sites=["resid_out"], tokenizer=tokenizer),
+    ):
+        with pytest.raises(CorpusError, match=f"no token of fi counts {reason}"):
+            read()
+
+
 def test_prompts_are_part_of_what_a_text_is(tmp_path):
     two = [as_corpus({"en": [Document("0", "yes", None, prompt)]}) for prompt in ("a", "b")]
     assert two[0].hash != two[1].hash != as_corpus({"en": [Document("0", "yes")]}).hash
@@ -265,4 +300,7 @@ def test_prompts_are_part_of_what_a_text_is(tmp_path):
     assert [turn.as_dict() for turn in talks.messages] == [user("a"), assistant("yes")] and talks.text == "yes"
     (tmp_path / "en.jsonl").write_text('{"text": "a"}\n{"prompt": "a", "answer": 3}\n')
     with pytest.raises(CorpusError, match=r"line 2: no readable row \(answer is int\)"):
+        load_corpus(tmp_path, split="all")
+    (tmp_path / "en.jsonl").write_text('{"prompt": "a", "answer": "b", "system": "Be brief."}\n')
+    with pytest.raises(ChatError, match=r"line 1: system came, .*a message or the prompt"):
         load_corpus(tmp_path, split="all")

@@ -92,7 +92,9 @@ def test_text_is_composed_and_keeps_its_spaces():
         ({"en__jsonl": '{"text": "a", "id": "\\ud800"}'}, None, "half a surrogate pair in"),
         ({"en__jsonl": '{"text": "a"}\n{"x": ' + "[" * 5000}, None, "line 2: nested too deep"),
         ({"en__jsonl": '{"text": "a", "text": "b"}'}, None, "line 1: is no JSON .* comes twice"),
-        ({"en__jsonl": '{"text": "a"}\n\nnull'}, None, "line 3: no readable row .NoneType"),
+        ({"en__jsonl": '{"text": "a"}\n\nnull'}, None, "line 3: no readable row .null"),
+        ({"en__jsonl": '{"text": null, "id": 3}'}, None, "line 1: no readable row .text is null"),
+        ({"en__jsonl": '{"prompt": "a", "answer": null}'}, None, "answer is null"),
         ({"notes__md": "a"}, None, "no <tag>.txt"),
     ],
 )
@@ -132,6 +134,36 @@ def test_a_missing_folder_is_not_looked_up_elsewhere(tmp_path):
 def test_a_language_without_text_is_refused():
     with pytest.raises(CorpusError, match="'fi' has no text"):
         as_corpus({"en": ["a"], "fi": [""]})
+
+
+def test_texts_of_a_generator_are_read_like_those_of_a_list():
+    lists = {"en": ["a", "b"], "fi": ["c", "d"]}
+    for parallel in (False, True):
+        once = {tag: (text for text in texts) for tag, texts in lists.items()}
+        assert as_corpus(once, parallel=parallel).hash == as_corpus(lists, parallel=parallel).hash
+    with pytest.raises(CorpusError, match="texts of en: a generator came that gives none, or gave them before; .*list"):
+        as_corpus(once)
+    with pytest.raises(CorpusError, match="expected a list of texts"):
+        as_corpus({"en": (number for number in (1, 2))})
+
+
+def test_languages_of_a_generator_are_read_like_those_of_a_list(tmp_path):
+    write(tmp_path, en__txt="a", fi__txt="b", eu__txt="c")
+    assert list(load_corpus(tmp_path, (tag for tag in ("fi", "en")))) == ["fi", "en"]
+    with pytest.raises(LanguageError, match="languages: one text came, 'en'"):
+        load_splits(tmp_path, "en")
+
+
+def test_blank_texts_are_no_documents_as_in_files(tmp_path):
+    lines = ["one", "   ", "\t\t", "", "two"]
+    write(tmp_path, en__txt="\n".join(lines) + "\n")
+    assert as_corpus({"en": lines})["en"] == load_corpus(tmp_path)["en"] == (Document("0", "one"), Document("4", "two"))
+    with pytest.raises(CorpusError, match="'en' has no text; expected at least one line that is not blank"):
+        as_corpus({"en": ["   ", "\t\t"]})
+    given = as_corpus({"en": [Document("x", "a"), Document("y", " "), Document("z", "", None, "a prompt")]})
+    assert [document.id for document in given["en"]] == ["x"]
+    parallel = as_corpus({"en": ["a", " ", "", "d"], "fi": ["b", "c", "\t", "e"]}, parallel=True)
+    assert [[document.id for document in texts] for texts in parallel.values()] == [["0", "1", "3"]] * 2
 
 
 def test_equally_many_lines_are_not_parallel_unless_somebody_says_so(tmp_path):

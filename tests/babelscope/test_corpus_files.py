@@ -131,6 +131,8 @@ def test_texts_are_in_composed_form(tmp_path):
 def test_a_row_of_a_data_set_without_text_is_named():
     with pytest.raises(CorpusError, match='name, row 5: fields words, id came; expected {"text": "…"} or '):
         checked_document({"words": "a", "id": 1}, 5, "name")
+    with pytest.raises(CorpusError, match="name, row 5: answer is null came; expected"):
+        checked_document({"prompt": "a", "answer": None}, 5, "name")
 
 
 @pytest.fixture
@@ -149,6 +151,18 @@ def test_a_split_of_a_data_set_goes_by_its_own_name(data_sets):
         split_rows("with", Language("fi"), "test")
     corpus = load_dataset_corpus("with", "label", ["fi"], "valid", None, False)
     assert len(corpus["fi"]) == 200 and corpus["fi"][3].text == "word 3"
+
+
+def test_blank_rows_of_a_data_set_are_no_documents(data_sets, monkeypatch):
+    import datasets
+
+    rows = [{"text": "one"}, {"text": " "}, {"text": "two"}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, tag, split, streaming: rows)
+    corpus = load_dataset_corpus("with", "label", ["fi"], "valid", None, False)
+    assert [(document.id, document.text) for document in corpus["fi"]] == [("0", "one"), ("2", "two")]
+    rows[:] = rows[1:2]
+    with pytest.raises(CorpusError, match="with, fi: all its rows are blank"):
+        load_dataset_corpus("with", "label", ["fi"], "valid", None, False)
 
 
 def test_a_data_set_of_one_split_is_dealt_out(data_sets):

@@ -234,6 +234,13 @@ def test_control_tokens_are_counted_and_said(caplog):
     assert caplog.text == ""
 
 
+def test_control_tokens_of_prompts_that_are_read_twice_in_a_row_are_said_once(caplog):
+    """As `steer` reads them: with steering and without."""
+    for texts, times in ((["one</s>", "b"], 1), (["one</s>", "b"], 1), (["two</s>", "b"], 2), (["one</s>", "b"], 3)):
+        tokenize_prompts(tiny_tokenizer(), texts)
+        assert caplog.text.count("prompts: 1 control tokens are spelt in 1 of 2 texts") == times
+
+
 @pytest.mark.parametrize("text", ["a\0b", "a\r\nb", "\ufeffa", "a\u2028b", "a\u0085b", "\U0001f600", " ", "\n"])
 def test_odd_characters_are_text(text):
     tokenizer = tiny_tokenizer()

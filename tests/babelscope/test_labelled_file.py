@@ -108,6 +108,11 @@ WRONG = [
     ([{"language": "en", "content": "x"}], CorpusError, "line 1: no text in the fields 'language', 'content'"),
     ([{"language": "en", "id": "a", "content": "x"}], CorpusError, "rename the field 'content' to text"),
     ([{"language": "en", "title": "t", "content": "x"}], CorpusError, "with prompt and answer; correct it"),
+    (
+        [{"language": "en", "text": None}],
+        CorpusError,
+        r"no text in the fields .* \(text is null\); expected",
+    ),
     ([{"language": "en", "text": "  "}], CorpusError, "all rows of en are blank"),
     ([], CorpusError, "holds no row"),
     (["a text"], CorpusError, "a str came"),

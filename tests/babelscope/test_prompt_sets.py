@@ -5,8 +5,8 @@ import lzma
 
 import pytest
 
-from babelscope.corpus import load_corpus
-from babelscope.errors import CorpusError
+from babelscope.corpus import Message, load_corpus
+from babelscope.errors import ChatError, CorpusError
 from babelscope.evaluation import english_words, load_answers, load_prompts
 from babelscope.runs import Run
 
@@ -89,8 +89,26 @@ def test_bad_prompt_sets_are_one_clear_line(tmp_path):
     (tmp_path / "rows.jsonl").write_text("{no json\n")
     with pytest.raises(CorpusError, match="line 1: is no JSON"):
         load_prompts(tmp_path, kind="clas")
+    for row, said in (
+        ({"language": "fi", "answer": None}, 'line 1: answer came as null; expected text; write it, or ""'),
+        ({"language": None, "answer": "a"}, "line 1: language came as null"),
+        ({"language": "fi", "prompt": "a"}, "columns language, prompt came; expected a language"),
+    ):
+        (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+        with pytest.raises(CorpusError, match=said):
+            load_answers(tmp_path / "rows.jsonl")
     with pytest.raises(CorpusError, match="no answer was found"):
         load_answers(tmp_path / "empty")
+
+
+def test_a_rows_system_prompt_goes_before_what_it_asks(tmp_path):
+    row = {"language": "fi", "prompt": "Hi", "system": "Be brief."}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    (prompt,) = load_prompts(tmp_path, kind="language_confusion")
+    assert (prompt.text, prompt.messages) == ("Hi", (Message("system", "Be brief."), Message("user", "Hi")))
+    (tmp_path / "rows.jsonl").write_text(json.dumps({**row, "tools": [1]}) + "\n")
+    with pytest.raises(ChatError, match="line 1: tools came"):
+        load_prompts(tmp_path, kind="language_confusion")
 
 
 def test_only_line_ends_end_a_line(tmp_path):

@@ -15,13 +15,13 @@ INNER = "{% for j in range(99999) %}{{ messages[0].content if i + j < 0 }}{% end
 LOOP = f"{{% for i in range(99999) %}}{INNER}{{% endfor %}}"
 GROWING = "{% for i in range(99999) %}{{ 'x' * 300000 ~ i }}{% endfor %}"
 EVIL = {
-    "huge range": ("{% for i in range(10 ** 9) %}x{% endfor %}", "refuses messages"),
-    "deep": ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "refuses messages"),
-    "power": ("{{ (10.0 ** 400) }}", "refuses messages"),
-    "missing": ("{{ messages[7].content.x.y }}", "refuses messages"),
-    "repetition": ("{{ 'x' * (10 ** 15) }}", "refuses messages"),
-    "no template": ("{% for %}", "refuses messages"),
-    "calls itself": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "refuses messages"),
+    "huge range": ("{% for i in range(10 ** 9) %}x{% endfor %}", "is broken"),
+    "deep": ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "is broken"),
+    "power": ("{{ (10.0 ** 400) }}", "is broken"),
+    "missing": ("{{ messages[7].content.x.y }}", "is broken"),
+    "repetition": ("{{ 'x' * (10 ** 15) }}", "is broken"),
+    "no template": ("{% for %}", "is broken"),
+    "calls itself": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "is broken"),
 }
 
 

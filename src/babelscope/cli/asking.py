@@ -5,14 +5,15 @@ Prompts are texts, files of lines, and tables: JSONL files of texts or messages,
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from babelscope.artifacts import SteeringRecipe
 from babelscope.cli.readable import number_of
 from babelscope.cli.saved import open_recipe
-from babelscope.corpus import COMPRESSED, check_unicode, text_lines
+from babelscope.corpus import COMPRESSED, Message, Messages, check_unicode, text_lines
+from babelscope.corpus.messages import ROW_KEYS, kind_name, refuse_keys, system_of
 from babelscope.corpus.table_rows import TABLES, UNREAD_KINDS, file_kind, file_rows
 from babelscope.errors import ChatError, CorpusError
 from babelscope.files.folder_kinds import format_of
@@ -61,48 +62,63 @@ def prompt_rows(file: Path) -> list[tuple[str, Any]]:
     if kind == "jsonl":
         return list(jsonl_rows(file))
     if kind not in TABLES:
-        return [(f"{file}, line {number}", line) for number, line in enumerate(plain_lines(file), start=1)]
+        check_no_table(file)
+        return [(f"{file}, line {number}", line) for number, line in lines_of(file)]
     rows = list(file_rows(file))
     if not rows:
         raise CorpusError(f"{file}: holds no row; expected a head of names and rows below it; add some")
     return rows
 
 
-def plain_lines(file: Path) -> list[str]:
-    """The lines of a file of texts; raises CorpusError for a table, whose head and separators would be read as text."""
+def check_no_table(file: Path) -> None:
+    """Raise CorpusError for a table where lines are read: its head and separators would be read as text."""
     if (kind := file_kind(file)) in (*TABLES, *UNREAD_KINDS):
         raise CorpusError(f"{file}: is a {kind} file; expected a .txt file of one text a line; write it so")
-    return lines_of(file)
 
 
-def lines_of(file: Path) -> list[str]:
-    """The lines of a file, one text each; a blank one is an error, for lines must stay side by side."""
-    lines = [line for _, line in text_lines(file)]
-    blank = [number for number, line in enumerate(lines, start=1) if not line.strip()]
-    if blank or not lines:
-        raise CorpusError(f"{file}: {f'line {blank[0]} is blank' if blank else 'is empty'}; expected one text a line")
+def lines_of(file: Path) -> list[tuple[int, str]]:
+    """Number and text of each line of a file that is not blank, as in a corpus; raises CorpusError where none is."""
+    lines = [(number, line) for number, line in text_lines(file) if line.strip()]
+    if not lines:
+        raise CorpusError(f"{file}: is empty; expected one text a line; write some")
     return lines
 
 
 def read_lines(file: Path, what: str) -> list[str]:
-    """The lines of a file, and one line in the log that says how many there were."""
-    lines = plain_lines(file)
+    """The lines of a file that stand beside those of another, and one line in the log that says how many there were.
+
+    Raises CorpusError for a blank one with another behind it: what stands beside it would be another's.
+    """
+    check_no_table(file)
+    lines = lines_of(file)
+    for place, (number, _) in enumerate(lines, start=1):
+        if number != place:
+            raise CorpusError(
+                f"{file}: line {place} is blank; expected one of the {what} in each line, for the first belongs to the "
+                "first prompt and so on; write it, or take the line and its prompt out"
+            )
     log.info("%s: %d %s, one per line", file, len(lines), what)
-    return lines
+    return [line for _, line in lines]
 
 
 def check_no_name(word: str) -> None:
-    """Raise CorpusError for a word that is a prompt by mistake alone: an empty one, or the name of a missing file."""
+    """Raise CorpusError for a word that is a prompt by mistake alone: an empty one, or the name of no file."""
     if not word.strip():
         raise CorpusError("an empty prompt came; expected a text, or a file of prompts; write one")
+    if os.path.exists(word):  # False for a text too long for a name, where pathlib raises
+        entry_kind = "a folder" if os.path.isdir(word) else "no plain file"
+        raise CorpusError(
+            f"{word}: is {entry_kind}; expected a file of prompts, or a text; name a file in it, or write the word "
+            "itself into a file if it is meant"
+        )
     ends = tuple(f".{kind}" for kind in ("txt", *TABLES, *UNREAD_KINDS))
     if not any(letter.isspace() for letter in word) and word.lower().endswith((*ends, *COMPRESSED)):
         raise CorpusError(f"{word}: no such file; expected a file of prompts, or a text; correct the path")
 
 
 def jsonl_rows(file: Path) -> Iterator[tuple[str, Any]]:
-    """The rows of a JSONL file with their places; a blank line is an error, for rows stay side by side with others'."""
-    for number, line in enumerate(lines_of(file), start=1):
+    """The rows of a JSONL file with their places."""
+    for number, line in lines_of(file):
         where = f"{file}, line {number}"
         yield where, parse_json(line, where, error=CorpusError, advice="expected one row per line; correct it")
 
@@ -111,28 +127,36 @@ def as_prompt(row: Any, number: str, where: str, chat: bool, system: str, source
     """A text, or a row with a text or with messages, as a prompt."""
     fields = row if isinstance(row, dict) else {}
     tag = Language.parse(fields["language"]) if isinstance(fields.get("language"), str) else source
-    text = row if isinstance(row, str) else next((fields[key] for key in TEXT_FIELDS if key in fields), None)
+    content = row_content(row, fields, where)
+    if chat:
+        try:
+            return Prompt.chat(number, tag, content, system=system or None)
+        except ChatError as err:
+            raise ChatError(f"{where}: {err}") from err
+    if not isinstance(content, str):
+        what = "a system prompt" if system_of(fields, where) else "messages"
+        raise ChatError(f"{where}: {what} came; expected text to continue; add --chat to have it answered")
+    check_unicode(content, where)
+    return Prompt(number, tag, content)
+
+
+def row_content(row: Any, fields: Mapping[str, Any], where: str) -> str | Messages:
+    """What a row asks: its messages, its text, or its text after its system prompt."""
+    refuse_keys(fields, ROW_KEYS, where)
     if isinstance(row, list) or "messages" in fields:
-        if not chat:
-            raise ChatError(f"{where}: messages came; expected text to continue; add --chat to have them answered")
-        content = row
-    elif not isinstance(text, str):
-        received = f"fields {', '.join(fields)}" if fields else type(row).__name__
+        return row
+    text = row if isinstance(row, str) else next((fields[key] for key in TEXT_FIELDS if key in fields), None)
+    if not isinstance(text, str):
+        wrong = [f"{key} as {kind_name(fields[key])}" for key in TEXT_FIELDS if key in fields]
+        received = ", ".join(wrong) or (f"fields {', '.join(fields)}" if fields else kind_name(row))
         raise CorpusError(
             f'{where}: {received} came; expected {{"prompt": "…"}} or {{"messages": […]}}, in a table a column prompt, '
             "text or question; correct it"
         )
-    elif not text.strip():
+    if not text.strip():
         raise CorpusError(f"{where}: an empty prompt came; expected a text; write one or remove the row")
-    else:
-        content = text
-    if not chat:
-        check_unicode(str(content), where)
-        return Prompt(number, tag, str(content))
-    try:
-        return Prompt.chat(number, tag, content, system=system or None)
-    except ChatError as err:
-        raise ChatError(f"{where}: {err}") from err
+    row_system = system_of(fields, where)
+    return {"messages": [Message("user", text)], "system": row_system} if row_system else text
 
 
 def chat_prompts(chat: bool, system: str, questions: str, same_text: bool) -> ChatPrompts | None:

@@ -108,15 +108,21 @@ def run_template(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *
             lambda: str(tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=reply))
         )
     except (TemplateError, *OF_TEMPLATES) as err:
+        roles = ", ".join(turn.role for turn in turns)
         reason = " ".join(str(err).split()) or type(err).__name__
+        # What a template raises on purpose is a bare TemplateError; all else is a fault of the template itself.
+        if type(err) is not TemplateError:
+            raise ChatError(
+                f"the model's chat template is broken: on messages of {roles} it ends in {type(err).__name__} "
+                f"({reason}); expected a template that renders them; set tokenizer.chat_template to one that does"
+            ) from err
         advice = (
             "put the system prompt into the first user message, or leave it out"
             if turns[0].role == "system"
             else "begin with the user and take turns"
         )
         raise ChatError(
-            f"the model's chat template refuses messages of {', '.join(turn.role for turn in turns)} ({reason}); "
-            f"expected roles that it knows; {advice}"
+            f"the model's chat template refuses messages of {roles} ({reason}); expected roles that it knows; {advice}"
         ) from err
 
 
@@ -130,15 +136,18 @@ def find_words(
     marked = [Message(turn.role, f"\ue000{number}\ue001") for number, turn in enumerate(turns)]
     parts = MARK.split(run_template(tokenizer, marked, reply=reply))
     numbers = [int(number) for number in parts[1::2]]
-    for number in sorted({*range(len(turns))} - {*numbers}):
-        turn = turns[number]
-        if turn.content.strip() not in text:
+    written = {*numbers} == {*range(len(turns))}
+    if written and (spans := follow(parts[::2], numbers, turns, text)):
+        return spans
+    for number, turn in enumerate(turns):
+        # Its words may stand in the template's own text: what is left out is told by other words in its place.
+        others = [*turns[:number], marked[number], *turns[number + 1 :]]
+        if run_template(tokenizer, others, reply=reply) == text:
             raise ChatError(
                 f"the model's chat template leaves out message {number + 1} of {len(turns)}, of role {turn.role}; "
-                "expected one that it writes; put its words into a user message"
+                "expected one that it writes; name a role that it knows, or put its words into a user message"
             )
-        return ()
-    return follow(parts[::2], numbers, turns, text)
+    return ()
 
 
 def follow(pieces: Sequence[str], numbers: Sequence[int], turns: Sequence[Message], text: str) -> tuple[Span, ...]:

@@ -1,14 +1,15 @@
 """Labelled text from a data set with one configuration a language, by the `datasets` library."""
 
 from collections.abc import Iterable
+from itertools import filterfalse
 from typing import Any
 
 from babelscope.corpus.conversations import as_conversation
-from babelscope.corpus.documents import Corpus, Document, TextSource
+from babelscope.corpus.documents import Corpus, Document, TextSource, is_blank
 from babelscope.corpus.encoding import check_unicode
 from babelscope.corpus.messages import Counted
 from babelscope.corpus.splits import WHOLE, deal_out
-from babelscope.corpus.text_files import ROW_FORM, row_document
+from babelscope.corpus.text_files import ROW_FORM, row_document, unread_row
 from babelscope.errors import CorpusError, first_line
 from babelscope.languages import Language, parse_languages
 
@@ -37,12 +38,15 @@ def load_dataset_corpus(
     texts, single = {}, {}
     for tag in parse_languages(languages):
         splits, rows = split_rows(name, tag, split)
-        (single if len(splits) == 1 else texts)[tag] = tuple(
+        documents = [
             checked_document(row, number, f"{name}, {tag}")
             if conversation is None
             else as_conversation(row, number, f"{name}, {tag} {number + 1}", conversation)
             for number, row in enumerate(rows)
-        )
+        ]
+        (single if len(splits) == 1 else texts)[tag] = tuple(filterfalse(is_blank, documents))
+        if not {**single, **texts}[tag]:
+            raise CorpusError(f"{name}, {tag}: all its rows are blank; expected text; fill them or leave it out")
     if texts and single:
         raise CorpusError(
             f"corpus {name!r}: {', '.join(single)} has one split, {', '.join(texts)} more; expected splits in every "
@@ -82,8 +86,9 @@ def split_rows(name: str, tag: Language, split: str) -> tuple[list[str], Any]:
 
 def checked_document(row: Any, number: int, where: str) -> Document:
     """A row as a document; raises CorpusError for one without text."""
-    document = row_document(row, number)
+    place = f"{where}, row {number}"
+    document = row_document(row, number, place)
     if document is None:
-        raise CorpusError(f"{where}, row {number}: fields {', '.join(row)} came; expected {ROW_FORM}; rename the field")
-    check_unicode((document.prompt or "") + document.text, f"{where}, row {number}")
+        raise CorpusError(f"{place}: {unread_row(row)} came; expected {ROW_FORM}; rename or correct the field")
+    check_unicode((document.prompt or "") + document.text, place)
     return document

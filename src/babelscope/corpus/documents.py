@@ -3,7 +3,8 @@
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import compress, filterfalse
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ class Document(NamedTuple):
 
 SAMPLED = 64
 """Documents a language whose hashes a result keeps, so that text on which it was chosen is known again."""
-Texts = Mapping[str, Sequence[str | Document]] | Mapping[Language, Sequence[str | Document]]
+Texts = Mapping[str, Iterable[str | Document]] | Mapping[Language, Iterable[str | Document]]
 """Language tag → texts, as a person would hand them over."""
 
 
@@ -171,6 +172,8 @@ class Corpus(Mapping[Language, tuple[Document, ...]]):
 def as_corpus(texts: Texts, *, parallel: bool = False) -> Corpus:
     """A Corpus from a plain mapping; ids of plain texts are their numbers.
 
+    Blank texts are no documents, as in files, and their numbers are not given to others. Of parallel text those
+    are left out that are blank in all languages: what is blank in some is for its reader to refuse or leave out.
     parallel: text i is the same content in every language; without it, only documents with ids of their own are taken
     for parallel. Raises CorpusError for a language without text, and for parallel text of unlike length.
     """
@@ -181,23 +184,39 @@ def as_corpus(texts: Texts, *, parallel: bool = False) -> Corpus:
             f"texts: a {type(texts).__name__} came; expected texts by language, such as {{'en': ['…'], 'fi': ['…']}}; "
             "load_corpus reads a folder"
         )
-    parsed = dict(zip(parse_languages(texts), texts.values(), strict=True))
-    for tag, lines in parsed.items():
-        refuse_one_text(lines, f"texts of {tag}", CorpusError)
-        if not isinstance(lines, Iterable) or not all(isinstance(line, str | Document) for line in lines):
-            raise CorpusError(f"texts of {tag}: {lines!r:.60} came; expected a list of texts; correct it")
-    documents = {
-        tag: tuple(
-            line if isinstance(line, Document) else Document(LineNumber(number), clean_text(line))
-            for number, line in enumerate(lines)
-        )
-        for tag, lines in parsed.items()
-    }
-    for tag, language_documents in documents.items():
-        if not any(document.text for document in language_documents):
-            raise CorpusError(f"language {tag!r} has no text; expected at least one line that is not blank; add some")
+    tags = parse_languages(texts)
+    documents = {tag: handed_over(lines, tag) for tag, lines in zip(tags, texts.values(), strict=True)}
     corpus = Corpus(documents, "texts handed over")
-    return corpus.declared_parallel() if parallel else corpus
+    if parallel:
+        corpus = corpus.declared_parallel()
+        kept = [not all(map(is_blank, row)) for row in zip(*corpus.values(), strict=True)]
+        return corpus.derived({tag: tuple(compress(corpus[tag], kept)) for tag in tags}, corpus.name)
+    return corpus.derived({tag: tuple(filterfalse(is_blank, documents[tag])) for tag in tags}, corpus.name)
+
+
+def handed_over(lines: Iterable[str | Document], tag: Language) -> tuple[Document, ...]:
+    """The texts of one language as documents, blank ones too; raises CorpusError where there is no other."""
+    refuse_one_text(lines, f"texts of {tag}", CorpusError)
+    texts = tuple(lines) if isinstance(lines, Iterable) else None
+    if texts is None or not all(isinstance(line, str | Document) for line in texts):
+        raise CorpusError(f"texts of {tag}: {lines!r:.60} came; expected a list of texts; correct it")
+    if not texts and isinstance(lines, Iterator):
+        raise CorpusError(
+            f"texts of {tag}: a {type(lines).__name__} came that gives none, or gave them before; expected a list, "
+            "where texts are read more than once; make one of it"
+        )
+    documents = tuple(
+        line if isinstance(line, Document) else Document(LineNumber(number), clean_text(line))
+        for number, line in enumerate(texts)
+    )
+    if all(map(is_blank, documents)):
+        raise CorpusError(f"language {tag!r} has no text; expected at least one line that is not blank; add some")
+    return documents
+
+
+def is_blank(document: Document) -> bool:
+    """Whether a document has no word that counts, as far as it says so itself."""
+    return document.conversation is None and not document.text.strip()
 
 
 def as_parallel(texts: Texts) -> Corpus:

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tokenizers import Encoding
@@ -219,7 +220,9 @@ def tokenize_prompts(
     tokens as text.
     """
     encoded = encode_texts(tokenizer, texts, rendered=rendered)
-    say_controls([encoded_text.controls for encoded_text in encoded], "prompts")
+    controls = tuple(encoded_text.controls for encoded_text in encoded)
+    if any(controls):
+        say_prompt_controls(controls, tuple(text for text, spelt in zip(texts, controls, strict=True) if spelt))
     prefix = prefix_of(tokenizer)
     rows = [begin_text(prefix, encoded_text.ids, rendered=rendered) for encoded_text in encoded]
     for number, row in enumerate(rows):
@@ -244,6 +247,15 @@ def begin_text(prefix: Sequence[int], ids: Sequence[int], *, rendered: bool = Fa
     while prefix and remaining[: len(twice)] == twice:
         remaining = remaining[len(prefix) :]
     return remaining
+
+
+@lru_cache(maxsize=1)
+def say_prompt_controls(controls: tuple[tuple[str, ...], ...], texts: tuple[str, ...]) -> None:
+    """As `say_controls`; not again for the prompts of the call before, which are answered without and with steering.
+
+    texts: those in which some are spelt.
+    """
+    say_controls(controls, "prompts")
 
 
 def say_controls(controls: Sequence[Sequence[str]], name: str) -> None:

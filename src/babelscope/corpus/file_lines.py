@@ -5,11 +5,13 @@ have, and .zst where it was written with one (the zstd program does; some librar
 """
 
 import bz2
+import logging
 import lzma
 import os
 import zlib
 from collections.abc import Callable, Generator, Iterator
-from functools import partial
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +20,7 @@ import zstandard
 from babelscope.errors import CorpusError
 from babelscope.files.limits import LINE, TEXT, Limit
 
+log = logging.getLogger(__name__)
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 PIECE = 1 << 16
 """Bytes that are read, and at most decompressed, at a time."""
@@ -33,14 +36,36 @@ def text_lines(path: Path, *, most: Limit | None = TEXT) -> Iterator[tuple[int, 
     """Number (from 1) and text of each line, without its end, which is \\n or \\r\\n and nothing else.
 
     U+2028 and U+0085 may stand in a text: `str.splitlines` would cut there, and lines that belong together would no
-    longer stand together.
+    longer stand together. So may a \\r, which is said; but a file that is one line by these ends and has \\r in it has
+    its lines end there, as old Macs wrote them.
 
     most: of all lines together; None for a reader that does not keep them.
     Raises CorpusError for a file that is no file, cut off, damaged or too large, and with the line's number for one
     that is no UTF-8 or has a NUL.
     """
-    for number, line in raw_lines(path, most=most):
-        yield number, line.removesuffix("\r")
+    lines = ((number, line.removesuffix("\r")) for number, line in raw_lines(path, most=most))
+    first = next(lines, None)
+    second = next(lines, None) if first is not None and "\r" in first[1] else None
+    if first is not None and second is None and "\r" in first[1]:
+        yield from enumerate(first[1].split("\r"), start=1)
+        return
+    inside = 0
+    for number, line in chain(filter(None, (first, second)), lines):
+        inside += "\r" in line.rstrip("\r")
+        yield number, line
+    if inside:
+        say_returns(str(path), inside)
+
+
+@cache
+def say_returns(path: str, count: int) -> None:
+    """One line, once per process, on a file in which some lines hold a \\r."""
+    log.warning(
+        "%s: %d lines hold a carriage return (\\r) and are not cut there, for others end in \\n; if it ends lines too, "
+        "write it as \\n",
+        path,
+        count,
+    )
 
 
 def raw_lines(path: Path, *, most: Limit | None = TEXT) -> Iterator[tuple[int, str]]:

@@ -8,7 +8,7 @@ from babelscope.corpus.conversations import as_conversation
 from babelscope.corpus.documents import Document
 from babelscope.corpus.messages import Counted
 from babelscope.corpus.table_rows import file_rows
-from babelscope.corpus.text_files import row_document
+from babelscope.corpus.text_files import FIELDS, row_document, unread_row
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.languages import Language, parse_languages
 
@@ -84,14 +84,15 @@ def _row_text(row: Mapping[str, Any], number: int, where: str, conversation: Cou
     """The document of a row, or its conversation."""
     if conversation is not None:
         return as_conversation(row, number, where, conversation)
-    document = row_document(row, number)
+    document = row_document(row, number, where)
     if document is None:
         texts = [name for name, value in row.items() if isinstance(value, str) and name not in (*COLUMNS, "id")]
         advice = "correct it" if len(texts) != 1 else f"rename the field {texts[0]!r} to text"
         if "messages" in row:
             advice = "say --conversation (whose words count)"
+        reason = f" ({unread_row(row)})" if any(name in row for name in FIELDS) else ""
         raise CorpusError(
-            f"{where}: no text in the fields {', '.join(map(repr, row))}; expected {FORM}, or with prompt and answer; "
-            f"{advice}"
+            f"{where}: no text in the fields {', '.join(map(repr, row))}{reason}; expected {FORM}, or with prompt "
+            f"and answer; {advice}"
         )
     return document

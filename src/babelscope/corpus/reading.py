@@ -66,6 +66,7 @@ def load_corpus(
     if not isinstance(name, str | os.PathLike):
         raise CorpusError(f"corpus {name!r} came; expected 'reference', a folder or a data set of the hub; name one")
     check_corpus_name(str(name))
+    languages = None if languages is None else parse_languages(languages)  # once: a generator is then used up
     path = REFERENCE_CORPUS if name == "reference" else Path(os.path.expanduser(name))
     if os.path.isfile(path):  # False for a name too long, where pathlib raises
         return load_file(path, name_of(name, conversation), languages, split, conversation, parallel)
@@ -197,7 +198,7 @@ def load_splits(
     Raises CorpusError as `load_corpus`, and where two splits of a language are the same text.
     """
     texts: dict[str, Corpus] = {}
-    tags = None if languages is None else tuple(languages)
+    tags = None if languages is None else parse_languages(languages)
     for split in splits:
         source_split = split if not same_text or has_splits(name) else WHOLE
         texts[split] = load_corpus(name, tags, split=source_split, conversation=conversation, parallel=parallel)

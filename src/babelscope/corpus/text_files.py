@@ -10,7 +10,7 @@ from typing import Any
 from babelscope.corpus.conversations import parse_conversation
 from babelscope.corpus.documents import Document, LineNumber, clean_text, id_of
 from babelscope.corpus.file_lines import COMPRESSED, text_lines
-from babelscope.corpus.messages import Counted
+from babelscope.corpus.messages import ROW_KEYS, Counted, kind_name, refuse_keys
 from babelscope.corpus.splits import SPLITS
 from babelscope.errors import ChatError, CorpusError, LanguageError
 from babelscope.files.strict_json import parse_json
@@ -148,24 +148,33 @@ def parse_row(line: str, number: int, path: Path) -> Document:
         raise CorpusError(
             row_error(path, number, "messages of a conversation") + ", or say --conversation (whose words count)"
         )
-    document = row_document(row, number)
+    document = row_document(row, number, f"{path}, line {number + 1}")
     if document is None:
-        fields = row if isinstance(row, dict) else {}
-        wrong = [f"{key} is {type(fields[key]).__name__}" for key in FIELDS if not isinstance(fields.get(key, ""), str)]
-        names = f"fields {', '.join(row)}" if isinstance(row, dict) else type(row).__name__
-        received = ", ".join(wrong) or ("a list; a line holds one row" if isinstance(row, list) else names)
+        received = unread_row(row) or ("a list; a line holds one row" if isinstance(row, list) else kind_name(row))
         raise CorpusError(row_error(path, number, received))
     return document
 
 
-def row_document(row: Any, number: int) -> Document | None:
-    """A row with its text, or with a prompt and its answer, of which the answer counts; None where it is neither."""
+def unread_row(row: Any) -> str:
+    """What keeps a row from being a document: a field that is null or no text, or else its fields; empty for no row."""
+    if not isinstance(row, Mapping):
+        return ""
+    wrong = [f"{key} is {kind_name(row[key])}" for key in FIELDS if key in row and not isinstance(row[key], str)]
+    return ", ".join(wrong) or f"fields {', '.join(map(str, row)) or 'none'}"
+
+
+def row_document(row: Any, number: int, where: str) -> Document | None:
+    """A row with its text, or with a prompt and its answer, of which the answer counts; None where it is neither.
+
+    Raises ChatError for a prompt with a system prompt or tools beside it, which only messages can have.
+    """
     if not isinstance(row, Mapping):
         return None
     text, prompt, answer = (row.get(field) for field in FIELDS)
     if isinstance(text, str):
         return Document(id_of(row, number), unicodedata.normalize("NFC", text))
     if text is None and isinstance(prompt, str) and isinstance(answer, str):
+        refuse_keys(row, ("system", *ROW_KEYS), where)
         prompt, answer = (unicodedata.normalize("NFC", part) for part in (prompt, answer))
         return Document(id_of(row, number), answer, None, prompt)
     return None

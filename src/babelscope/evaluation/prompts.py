@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from babelscope.corpus import Message, asked, check_plain, text_lines
+from babelscope.corpus.messages import ROW_KEYS, refuse_keys, system_of
 from babelscope.corpus.table_rows import file_kind, file_rows
 from babelscope.errors import CorpusError, LanguageError, first_line
 from babelscope.languages import Language, parse_languages
@@ -54,6 +55,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "task": ("task",),
 }
 """What a column may be called; the first that a row has is read."""
+TEXTS = (*COLUMNS["prompt"], *COLUMNS["answer"])
 
 
 def load_prompts(
@@ -150,8 +152,12 @@ def _numbered(prompts: Iterable[SetPrompt]) -> list[SetPrompt]:
 
 
 def _prompt(row: Mapping[str, Any], folder: str, tag: Language | None, where: str) -> SetPrompt:
-    turns = asked(row["messages"], where=where) if "messages" in row else ()
-    text = turns[-1].content if turns else _cell(row, "prompt", where)
+    refuse_keys(row, ROW_KEYS, where)
+    text, system = _cell(row, "prompt", where), system_of(row, where)
+    turns = asked(row, where=where) if "messages" in row else ()
+    if system and text and not turns:
+        turns = asked(text, system=system, where=where)
+    text = turns[-1].content if turns else text
     group, number, language = _place(row, folder, tag, None, where, text is not None)
     return SetPrompt(group, number, language, text or "", _cell(row, "task", where) or "", turns)
 
@@ -161,15 +167,24 @@ def _place(
 ) -> tuple[str, str, Language]:
     language = _cell(row, "language", where) or tag
     if language is None or not has_text:
+        refuse_null(row, (*(COLUMNS["language"] if language is None else ()), *(() if has_text else TEXTS)), where)
         raise CorpusError(
             f"{where}: columns {', '.join(row)} came; expected a language ({', '.join(COLUMNS['language'])}) and text "
-            f"({', '.join((*COLUMNS['prompt'], *COLUMNS['answer']))}); rename them"
+            f"({', '.join(TEXTS)}); rename them"
         )
     row_id = _cell(row, "id", where) or ("" if number is None else str(number))
     try:
         return _cell(row, "set", where) or folder, row_id, Language.parse(language)
     except LanguageError as err:
         raise LanguageError(f"{where}: {err}") from err
+
+
+def refuse_null(row: Mapping[str, Any], columns: Iterable[str], where: str) -> None:
+    """Raise CorpusError where a column that is looked for is there and holds nothing."""
+    if nulls := [name for name in columns if name in row and row[name] is None]:
+        raise CorpusError(
+            f'{where}: {" and ".join(nulls)} came as null; expected text; write it, or "" for an empty answer'
+        )
 
 
 def _cell(row: Mapping[str, Any], what: str, where: str) -> str | None:
