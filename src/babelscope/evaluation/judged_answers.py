@@ -73,16 +73,16 @@ def check_targets(targets: Sequence[str]) -> list[Language]:
     """Parsed targets; raises LanguageError for those that cannot be judged, all at once."""
     tags = [Language.parse(target) for target in targets]
     unknown = sorted({tag for tag in tags if tag not in known_languages()})
-    wider = {tag: known for tag in unknown if (known := variant_of(tag))}
+    wider = {tag: base_tag for tag in unknown if (base_tag := variant_of(tag))}
     faults: list[str] = []
     if wider:
-        write = ", ".join(f"{str(known)!r} for {str(tag)!r}" for tag, known in wider.items())
+        write = ", ".join(f"{str(base_tag)!r} for {str(tag)!r}" for tag, base_tag in wider.items())
         faults.append(
             f"{', '.join(wider)} cannot be recognised: variants of a language are not told apart; write {write}"
         )
-    if others := [tag for tag in unknown if tag not in wider]:
+    if without_variant := [tag for tag in unknown if tag not in wider]:
         faults.append(
-            f"{', '.join(others)} cannot be recognised; expected one of {', '.join(sorted(known_languages()))}; "
+            f"{', '.join(without_variant)} cannot be recognised; expected one of {', '.join(sorted(known_languages()))}; "
             "name an identifier that knows it (a fastText model: --identifier FILE --labels SET)"
         )
     if faults:
@@ -94,7 +94,7 @@ def variant_of(tag: Language) -> Language | None:
     """The known tag of which a tag with a region is a variant: `pt` of `pt-BR`, `zh-Hant` of `zh-TW`; else None."""
     base = Language(tag.split("-")[0])
     wider = [Language(f"{base}-{tag.script}"), *([base] if base.script == tag.script else [])]
-    return next((known for known in wider if known != tag and known in known_languages()), None)
+    return next((base_tag for base_tag in wider if base_tag != tag and base_tag in known_languages()), None)
 
 
 def check_texts(texts: Sequence[object], what: str) -> None:

@@ -119,9 +119,9 @@ def _beside_operator(word: Word, text: str, *, digits_apart: bool) -> bool:
     """Whether a word touches a digit or a bracket, or an operator (or a digit) stands beside it, spaces aside."""
     end = word.start + len(word.text)
     touching = text[max(0, word.start - 1) : word.start] + text[end : end + 1]
-    beside = text[max(0, word.start - 3) : word.start].rstrip(" ")[-1:] + text[end : end + 3].lstrip(" ")[:1]
+    across_spaces = text[max(0, word.start - 3) : word.start].rstrip(" ")[-1:] + text[end : end + 3].lstrip(" ")[:1]
     return any(sign.isdigit() or sign in BRACKETS for sign in touching) or any(
-        sign in OPERATORS or (digits_apart and sign.isdigit()) for sign in beside
+        sign in OPERATORS or (digits_apart and sign.isdigit()) for sign in across_spaces
     )
 
 

@@ -167,13 +167,13 @@ class WordEvidence:
         log_shares = [UNSEEN if entry is None else _share(word, tag, entry) for tag, entry in entries]
         most, by_tag = max(log_shares), dict(zip(self.languages, log_shares, strict=True))
         for index, (tag, entry) in enumerate(entries):
-            beside = by_tag.get(RELATIVES.get(tag, tag), UNSEEN)
+            of_relative = by_tag.get(RELATIVES.get(tag, tag), UNSEEN)
             if entry is None or (tag in FUNCTION_WORDS and log_shares[index] == UNSEEN):
                 log_shares[index] = min(most, RARE_UNLISTED[tag not in FUNCTION_WORDS])
                 if tag in LACKED and word not in LACKED[tag]:
-                    log_shares[index] = max(log_shares[index], beside - BORROWED)
+                    log_shares[index] = max(log_shares[index], of_relative - BORROWED)
             else:
-                log_shares[index] = max(log_shares[index], beside)
+                log_shares[index] = max(log_shares[index], of_relative)
         return np.array(log_shares)
 
     def commonest(self, word: str) -> float:
