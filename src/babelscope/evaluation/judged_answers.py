@@ -80,9 +80,9 @@ def check_targets(targets: Sequence[str]) -> list[Language]:
         faults.append(
             f"{', '.join(wider)} cannot be recognised: variants of a language are not told apart; write {write}"
         )
-    if without_variant := [tag for tag in unknown if tag not in wider]:
+    if strangers := [tag for tag in unknown if tag not in wider]:
         faults.append(
-            f"{', '.join(without_variant)} cannot be recognised; expected one of {', '.join(sorted(known_languages()))}; "
+            f"{', '.join(strangers)} cannot be recognised; expected one of {', '.join(sorted(known_languages()))}; "
             "name an identifier that knows it (a fastText model: --identifier FILE --labels SET)"
         )
     if faults:
