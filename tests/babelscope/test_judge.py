@@ -1,5 +1,7 @@
 """The judge of answers: mixtures fail within a line, every script has its length, and reasons are given."""
 
+import inspect
+
 import pytest
 
 import babelscope as bs
@@ -185,7 +187,59 @@ def test_a_run_of_han_that_speaks_for_the_other_language_as_a_whole_is_that():
 def test_a_letter_of_the_same_shape_in_the_other_script_is_the_letter_it_looks_like(answer, target):
     found = judge_answer(answer, target)
     assert found.verdict == "right" and len(found.scripts) == 1
-    assert "".join(word.text for word in words_of("нiс 東京 K2 iPhone")) == "ніс東京KiPhone"
+    assert "".join(word.text for word in words_of("нiс 東京 Kö iPhone")) == "ніс東京KöiPhone"
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "expected"),
+    [
+        ("Let ε > 0 and choose δ such that |x − a| < δ.", "en", "right"),
+        ("Der Winkel α ist gleich β, und γ ist 90°.", "de", "right"),
+        ("Скорость равна v = s/t, где s — путь.", "ru", "right"),
+        ("Докажите, что max(a, b) ≥ min(a, b) для любых чисел a и b.", "ru", "right"),
+        ("Масса тела равна 5 kg, длина 3 cm, а энергия E = mc².", "ru", "right"),
+        ("已知 sin α = 0.6，求 cos α 的值。", "zh", "short"),
+        ("已知 sin α = 0.6，其中 α 是锐角，求 cos α 的值。", "zh", "right"),
+        ("関数 f(x) = x^2 + 2x + 1 の最小値を求めなさい。", "ja", "right"),
+        ("الدالة f(x) = sin x دورية ودورها 2π.", "ar", "right"),
+        ("Η γωνία α είναι ίση με τη γωνία β και το μήκος είναι x.", "el", "right"),
+        ("Скорость the speed is равна v = s/t, где s — путь.", "ru", "mixed"),
+        ("we choose ε > 0, тогда существует такое δ, что |x − a| < δ.", "ru", "mixed"),
+        ("已知 sin α = 0.6，find the value of cos α。", "zh", "mixed"),
+        ("Let ε > 0 and choose δ such that |x − a| < δ.", "ru", "other language"),
+    ],
+)
+def test_letters_and_functions_of_formulas_are_signs_and_make_no_mixture(answer, target, expected):
+    found = judge_answer(answer, target)
+    assert found.verdict == expected, found.reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "expected"),
+    [
+        ("Вставьте команду pip install numpy и нажмите клавишу ввода.", "ru", "right"),
+        ("まず pip install --upgrade numpy を実行してください。", "ja", "right"),
+        ("설정하려면 git commit -m 을 실행하고 저장하세요.", "ko", "right"),
+        ("먼저 pip install the package that you need 를 실행하세요.", "ko", "mixed"),
+        ("Вставьте команду install the package и нажмите клавишу ввода.", "ru", "mixed"),
+    ],
+)
+def test_a_command_line_is_code_as_far_as_its_first_argument(answer, target, expected):
+    assert verdict(answer, target) == expected
+
+
+def test_what_is_a_sign_hangs_on_its_neighbours():
+    """A word of one letter in its own script is a word; beside an operator, or in another script, it is none."""
+    texts = {
+        "TCP (Protocol) y UDP": "TCP Protocol y UDP",
+        "2x + y = z and a dog": "and a dog",
+        "log(x) und sin 30, tan war": "und tan war",
+        "日の本と": "日 の 本 と",
+        "и я, где t мал": "и я где мал",
+        "a a a a": "a a a a",
+        "5 km по the дороге": "по the дороге",
+    }
+    assert {text: " ".join(word.text for word in words_of(text)) for text in texts} == texts
 
 
 def test_reasons_are_shares_by_script_and_language_and_runs_of_words():
@@ -236,6 +290,28 @@ def test_bad_input_is_one_line():
         bs.judge_answers(["a", "b"], ["fi"])
     with pytest.raises(LanguageError, match="mt, tt cannot be recognised"):
         bs.judge_answers(["a", "b"], ["tt", "mt"])
+    for answer, fault in ((None, "NoneType None"), (b"ja", "bytes b'ja'"), (7, "int 7")):
+        with pytest.raises(MeasurementError, match=rf"^answers\[1\] is {fault}; expected a text;"):
+            inspect.unwrap(bs.judge_answers)(["hyvin", answer], ["fi", "fi"])
+    with pytest.raises(MeasurementError, match="one text came, 'hyvin'"):
+        bs.judge_answers("hyvin", ["fi"] * 5)
+    with pytest.raises(MeasurementError, match=r"^texts\[0\] is NoneType"):
+        inspect.unwrap(detect_languages)([None])
+
+
+def test_a_variant_is_refused_with_the_language_that_it_is_of():
+    """A region says nothing of words: `pt-BR` is not told from `pt`, and another script is another matter."""
+    wanted = {"pt-BR": "pt", "en-GB": "en", "zh-TW": "zh-Hant", "zh-CN": "zh-Hans", "sr-Cyrl-RS": "sr-Cyrl"}
+    for tag, known in wanted.items():
+        with pytest.raises(LanguageError, match=f"^{tag} cannot be recognised: .*; write '{known}' for '{tag}'$"):
+            bs.judge_answers(["a"], [tag])
+    with pytest.raises(LanguageError, match="^en-GB cannot .* for 'en-GB'; az-Cyrl, tt cannot .* one of af"):
+        bs.judge_answers(["a"] * 4, ["tt", "en-GB", "az-Cyrl", "en"])
+
+
+@pytest.mark.parametrize("answer", ["", " \n", "\u200b\u200b", "\ufeff", " \u2060\u00ad\t"])
+def test_signs_that_are_not_seen_are_an_empty_answer(answer):
+    assert verdict(answer, "en") == "empty"
 
 
 def test_the_judges_error_on_labelled_text_is_counted_and_a_large_one_is_said(caplog):

@@ -1,7 +1,11 @@
 """The commonest words of languages that wordfreq has no list of, written down here."""
 
+from babelscope.evaluation.common_words_of_africa import AFRICAN_COMMON_WORDS, AFRICAN_FUNCTION_WORDS
+from babelscope.evaluation.common_words_of_neighbours import NEIGHBOURS_COMMON_WORDS, NEIGHBOURS_FUNCTION_WORDS
+from babelscope.evaluation.common_words_of_others import OTHER_COMMON_WORDS, OTHER_FUNCTION_WORDS
+
 # fmt: off
-FUNCTION_WORDS = {
+FUNCTION_WORDS = NEIGHBOURS_FUNCTION_WORDS | AFRICAN_FUNCTION_WORDS | OTHER_FUNCTION_WORDS | {
     "et": "ja on ei ta et oli see ma kui aga sa ka oma mis siis nii ning kes veel seda või tema minu sinu teda mind "
     "meie nad selle olen pole mida juba ole nende välja kuid üle vaid enne ära siin seal nüüd väga kõik mitte "
     "ainult kuidas miks pärast peale läbi kas olla olid oleks saab võib peab tuleb mulle talle sest ega kuni "
@@ -25,7 +29,7 @@ FUNCTION_WORDS = {
 }
 """Words of which each is about one in 150 or more, most of them function words."""
 
-COMMON_WORDS = {
+COMMON_WORDS = NEIGHBOURS_COMMON_WORDS | AFRICAN_COMMON_WORDS | OTHER_COMMON_WORDS | {
     "et": "aasta aastat aastal aastaid päev päeva päeval aeg aega ajal inimene inimest inimesed inimeste inimesi elu "
     "elus maa maal linn linna linnas kool kooli koolis töö tööd tööl raha eesti eestis vesi vett käsi käe silm "
     "silmad nimi nimega sõna ütles ütleb teeb tegi tegema teha tuli tulema tulla läheb läks minna minema andis "

@@ -10,7 +10,7 @@ from babelscope.corpus import Corpus
 from babelscope.errors import CorpusError, LanguageError, MeasurementError, refuse_one_text
 from babelscope.evaluation.known_scripts import known_by_script
 from babelscope.evaluation.labelled_words import NAME, LabelledWord, WordLabeller, guess_text, label_by_script
-from babelscope.evaluation.prose import damaged_share, plain_prose, without_repeats, words_of
+from babelscope.evaluation.prose import damaged_share, plain_prose, visible, without_repeats, words_of
 from babelscope.evaluation.word_evidence import CANDIDATES
 from babelscope.languages import Language
 
@@ -65,19 +65,46 @@ def known_languages() -> frozenset[Language]:
 
 def detect_languages(texts: Sequence[str]) -> list[Language | None]:
     """The language of most letters of each text among `known_languages()`; None where no known letter occurs."""
-    refuse_one_text(texts, "texts", MeasurementError)
+    check_texts(texts, "texts")
     return [guess_text(words_of(plain_prose(text)))[0] for text in texts]
 
 
 def check_targets(targets: Sequence[str]) -> list[Language]:
     """Parsed targets; raises LanguageError for those that cannot be judged, all at once."""
     tags = [Language.parse(target) for target in targets]
-    if unknown := sorted({tag for tag in tags if tag not in known_languages()}):
-        raise LanguageError(
-            f"{', '.join(unknown)} cannot be recognised; expected one of {', '.join(sorted(known_languages()))}; "
+    unknown = sorted({tag for tag in tags if tag not in known_languages()})
+    wider = {tag: base_tag for tag in unknown if (base_tag := variant_of(tag))}
+    faults: list[str] = []
+    if wider:
+        write = ", ".join(f"{str(base_tag)!r} for {str(tag)!r}" for tag, base_tag in wider.items())
+        faults.append(
+            f"{', '.join(wider)} cannot be recognised: variants of a language are not told apart; write {write}"
+        )
+    if strangers := [tag for tag in unknown if tag not in wider]:
+        faults.append(
+            f"{', '.join(strangers)} cannot be recognised; expected one of {', '.join(sorted(known_languages()))}; "
             "name an identifier that knows it (a fastText model: --identifier FILE --labels SET)"
         )
+    if faults:
+        raise LanguageError("; ".join(faults))
     return tags
+
+
+def variant_of(tag: Language) -> Language | None:
+    """The known tag of which a tag with a region is a variant: `pt` of `pt-BR`, `zh-Hant` of `zh-TW`; else None."""
+    base = Language(tag.split("-")[0])
+    wider = [Language(f"{base}-{tag.script}"), *([base] if base.script == tag.script else [])]
+    return next((base_tag for base_tag in wider if base_tag != tag and base_tag in known_languages()), None)
+
+
+def check_texts(texts: Sequence[object], what: str) -> None:
+    """Raise MeasurementError, with the place of the first, where something else than a text came."""
+    refuse_one_text(texts, what, MeasurementError)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise MeasurementError(
+                f"{what}[{place}] is {type(text).__name__} {text!r:.60}; expected a text; leave it out, or decode it"
+            )
 
 
 def judge_answers(answers: Sequence[str], targets: Sequence[str]) -> list[Recognition]:
@@ -88,7 +115,7 @@ def judge_answers(answers: Sequence[str], targets: Sequence[str]) -> list[Recogn
     target or to another language (`switching`, `han`; by script where the scripts differ), and letters are counted,
     each as so many Latin ones. The verdict is the first that fits:
 
-    - "empty": nothing but white space;
+    - "empty": nothing but white space and signs that are not seen (U+200B, U+FEFF);
     - "broken": more than 2 % of the characters are damaged (U+FFFD, controls), or the answer is long enough only
       because something in it is repeated without a break;
     - "short": fewer than 16 letters: a sentence of three or four words, of six Han characters;
@@ -97,8 +124,10 @@ def judge_answers(answers: Sequence[str], targets: Sequence[str]) -> list[Recogn
     - "right".
 
     Loops that are shorter than the rest, and one answer to all prompts, are right here and low in `distinct_n`.
-    Raises MeasurementError unless there is one target for each answer, and LanguageError for unknown targets.
+    Raises MeasurementError for an answer that is no text and unless there is one target for each, and LanguageError
+    for targets that cannot be told: `pt-BR` is not told from `pt`.
     """
+    check_texts(answers, "answers")
     if len(answers) != len(targets):
         raise MeasurementError(f"{len(targets)} targets came for {len(answers)} answers; expected one for each")
     return [
@@ -113,8 +142,8 @@ def judge_answer(answer: str, target: str) -> Recognition:
 
 def judge_text(answer: str, target: Language, labeller: WordLabeller) -> Recognition:
     """The verdict on one answer with its words labelled by `labeller`."""
-    if not answer.strip():
-        return Recognition("empty", None, (), reason="nothing but white space")
+    if not visible(answer):
+        return Recognition("empty", None, (), reason="nothing but white space and invisible signs")
     prose = plain_prose(answer)
     words = words_of(prose)
     labelled = labeller(words, prose, target)

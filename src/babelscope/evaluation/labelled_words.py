@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from babelscope.evaluation import han
 from babelscope.evaluation.known_scripts import OWN_SCRIPT
-from babelscope.evaluation.language_switches import counts_as, label_words, probabilities
+from babelscope.evaluation.language_switches import counts_as, label_words, likeliest, probabilities
 from babelscope.evaluation.prose import Word, foreign_names
 from babelscope.evaluation.word_evidence import CANDIDATES
 from babelscope.languages import Language
@@ -92,7 +92,7 @@ def _inside(words: list[Word], script: str, target: Language) -> list[Language |
     if not candidates:
         # Written in this script too, but without words to tell it by (`az` in Cyrillic): not taken for the target.
         return [_language_of_script(words, script)[0]] * len(words)
-    stand_in = base if base in candidates else min(candidates)
+    stand_in = base if base in candidates else likeliest([w.text for w in words], script, candidates)
     tags = label_words([w.text for w in words], [w.name for w in words], script, stand_in, target_tags)
     return [target if tag in target_tags else Language(tag) for tag in tags]
 

@@ -6,7 +6,7 @@ all in the target; else with forty languages one of them would fit some word bet
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -42,6 +42,14 @@ CAPITALISED = frozenset({"de"})
 MOST_LANGUAGES = 3
 """Other languages of one answer at most."""
 
+TWINS: dict[str, tuple[str, ...]] = {
+    "af": ("nl",), "az": ("tr",), "be": ("ru", "uk"), "hi": ("mr",), "la": ("it", "es"), "lg": ("sw",), "mr": ("hi",),
+    "nb": ("nn",), "nl": ("af",), "nn": ("nb", "da", "sv"), "sn": ("sw",), "st": ("tn",), "tn": ("st",), "xh": ("zu",),
+    "zu": ("xh",),
+}  # fmt: skip
+"""Languages of which a short sentence may differ from a target's in a word or two, too few for a path of two states."""
+TWIN, RARE_TWINS = 1.5, frozenset({"af", "mr"})
+"""Nats from which all words together say that a text is in a target's twin, and twins that need more (`RARE`)."""
 ALIKE: tuple[frozenset[str], ...] = (frozenset({"bs", "hr", "sr"}),)
 """Languages that are not told apart within one script; `no` is `nb` and `nn`."""
 
@@ -81,7 +89,19 @@ def label_words(
         for place in np.flatnonzero(paths[:, k]):
             if labels[place] == target:
                 labels[place] = tag
-    return labels
+    twin = _twin(nats, source.languages, target, target_tags) if set(labels) == {target} else None
+    return [twin or tag for tag in labels]
+
+
+def _twin(
+    nats: Float64[np.ndarray, "word language"], languages: Sequence[str], target: str, target_tags: frozenset[str]
+) -> str | None:
+    """The twin of the target that all words together speak for; None where none is, or too little."""
+    excess: dict[str, float] = {}
+    for tag in set(TWINS.get(target, ())) - target_tags:
+        excess[tag] = float(nats[:, languages.index(tag)].sum()) - TWIN - RARE * (tag in RARE_TWINS)
+    top = max(excess, key=excess.__getitem__, default=target)
+    return top if excess.get(top, 0.0) > 0 else None
 
 
 def _target_after_all(lower: list[str], script: str, target: str, tag: str) -> bool:
@@ -144,6 +164,14 @@ def two_state_paths(
         state = np.where(state, ~entered, leaves)
         path[place] = state
     return np.maximum(in_target, in_other), path
+
+
+def likeliest(words: Sequence[str], script: str, tags: Collection[str]) -> str:
+    """Of languages that count as one target (`nb` and `nn` as `no`) the one that the words speak for."""
+    if len(tags) == 1:
+        return next(iter(tags))
+    shares = _shares(evidence(script), [folded(word) for word in words])
+    return max(sorted(tags), key=shares.__getitem__)
 
 
 def probabilities(words: list[str], script: str) -> dict[str, float]:

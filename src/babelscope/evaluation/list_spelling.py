@@ -5,6 +5,8 @@ that stretches its words, and short words with an apostrophe stand apart from wh
 `appelle`, `l'actuació` is `l` and `actuació`).
 """
 
+from unicodedata import normalize
+
 import regex
 
 ARABIC_SIGNS = regex.compile(r"(?<=\p{Script=Arab})[\p{Mn}\u0640]+")
@@ -13,8 +15,8 @@ LONG_PART = 3
 
 
 def folded(word: str) -> str:
-    """A word in lower case with one apostrophe, and without Arabic vowel signs; for letters and lists alike."""
-    return ARABIC_SIGNS.sub("", word.replace("’", "'").replace("İ", "i")).lower()
+    """A word composed and in lower case, with one apostrophe and without Arabic vowel signs; for letters and lists."""
+    return ARABIC_SIGNS.sub("", normalize("NFC", word).replace("’", "'").replace("İ", "i")).lower()
 
 
 def listed_forms(word: str, tag: str) -> tuple[tuple[str, ...], ...]:

@@ -11,9 +11,23 @@ from babelscope.languages.scripts import COMMON, script_of_character, scripts_of
 
 FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`", re.DOTALL)
 ADDRESS = re.compile(r"(?:https?://|www\.)[^\s。、，）)】」]+|[\w.+-]+@[\w-]+\.[\w.-]+|<[A-Za-z/!][^<>\n]*>", re.ASCII)
+COMMAND = re.compile(
+    r"(?<![\w-])(?:sudo )?(?:pip3?|npm|yarn|apt|apt-get|brew|conda|cargo|docker|git) "
+    r"(?:install|uninstall|add|run|build|clone|commit|push|pull|checkout|init|update|upgrade|remove|status|list)"
+    r"(?![\w-])(?: -{1,2}[\w=-]+)*(?: [\w./=@:~<>\[\]-]+)?",
+    re.ASCII,
+)
+"""A command line without backticks, as far as its first argument: no sentence begins so in any language."""
 WORD = regex.compile(r"[\p{L}\p{M}\u200c\u200d]+(?:['’·][\p{L}\p{M}]+)*")
 SENTENCE_END = '.!?:;…。！？：؟।"“”„»«(*#\n'
 MARKS = {"\n", "\r", "\t", "\u200b", "\u200c", "\u200d", "\u200e", "\u200f", "\ufeff", "\u00ad"}
+OPERATORS, BRACKETS = frozenset("=<>≤≥≠≈≡+−±×÷*^|_∈∉→⇒∞∑∏∫√∂°²³′"), frozenset("()[]{}-/%")
+"""Signs of formulas; those of the second set stand in prose too, so that they count where no space parts them."""
+FUNCTIONS = frozenset("sin cos tan tg cot ctg sec exp log ln lg lim max min arcsin arccos arctan".split())  # noqa: SIM905
+ALPHABETS = frozenset({"Latn", "Grek", "Cyrl", "Armn", "Geor", "Hebr", "Arab"})
+"""Scripts of which one letter may be the sign of a quantity; a kana, a Han character or a syllable is a word."""
+LONGEST_SIGN = 2
+"""Letters of a unit or a product (`km`, `mc`) in another script than the text's, beside an operator or a digit."""
 REPEATED = re.compile(r"(.{1,40}?)\1{2,}", re.DOTALL)
 LOOK_ALIKE = ("aceijopsxyABCEHIJKMOPSTXY", "асеіјорѕхуАВСЕНІЈКМОРЅТХУ")
 """Latin and Cyrillic letters of one shape, which keyboards and scanners put for each other (`снiг` with a Latin i)."""
@@ -37,9 +51,14 @@ class Word(NamedTuple):
 
 def plain_prose(text: str) -> str:
     """The text with code, addresses and tags blanked; its length is unchanged, so that places stay what they were."""
-    for pattern in (FENCE, ADDRESS):
+    for pattern in (FENCE, ADDRESS, COMMAND):
         text = pattern.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
     return text
+
+
+def visible(text: str) -> bool:
+    """Whether anything of a text is seen: more than white space, and signs such as U+200B, U+2060 and U+FEFF."""
+    return any(not character.isspace() and category(character) != "Cf" for character in text)
 
 
 def damaged_share(text: str) -> float:
@@ -59,12 +78,51 @@ def without_repeats(text: str) -> str:
 
 
 def words_of(text: str) -> list[Word]:
-    """The words in order, cut where the script changes; letters that many scripts share go with their neighbours."""
-    return [
+    """The words in order, cut where the script changes; letters that many scripts share go with their neighbours.
+
+    What is written alike in formulas of every language is no word (`signs_of`).
+    """
+    words = [
         _word(text, match.start() + start, piece, script)
         for match in WORD.finditer(text)
         for start, piece, script in _pieces(_of_one_script(match.group()))
     ]
+    signs = signs_of(words, text)
+    return [word for place, word in enumerate(words) if place not in signs]
+
+
+def signs_of(words: list[Word], text: str) -> set[int]:
+    """Places of what is a sign and no word.
+
+    Those are single letters beside an operator or a digit, or in another script than most of the text (`der Winkel α`);
+    units and products in another script, beside such a sign; and `sin`, `log` and their like, there or before a letter.
+    """
+    weights: dict[str, float] = {}
+    for word in [word for word in words if len(word.text) > 1 or word.script not in ALPHABETS] or words:
+        weights[word.script] = weights.get(word.script, 0.0) + word.weight
+    most = max(weights, key=weights.__getitem__, default=COMMON)
+    signs = {place for place, word in enumerate(words) if _is_sign(word, most, text)}
+    letters = {place for place in signs if len(words[place].text) == 1}
+    before_letter = {place - 1 for place in letters if place and words[place - 1].text in FUNCTIONS}
+    return signs | before_letter
+
+
+def _is_sign(word: Word, most: str, text: str) -> bool:
+    """Whether one word is a sign by itself; most: the script of most of the text."""
+    foreign, length = word.script != most, len(word.text)
+    if word.script not in ALPHABETS or not (length == 1 or length <= LONGEST_SIGN * foreign or word.text in FUNCTIONS):
+        return False
+    return (foreign and length == 1) or _beside_operator(word, text, digits_apart=foreign or length > 1)
+
+
+def _beside_operator(word: Word, text: str, *, digits_apart: bool) -> bool:
+    """Whether a word touches a digit or a bracket, or an operator (or a digit) stands beside it, spaces aside."""
+    end = word.start + len(word.text)
+    touching = text[max(0, word.start - 1) : word.start] + text[end : end + 1]
+    across_spaces = text[max(0, word.start - 3) : word.start].rstrip(" ")[-1:] + text[end : end + 3].lstrip(" ")[:1]
+    return any(sign.isdigit() or sign in BRACKETS for sign in touching) or any(
+        sign in OPERATORS or (digits_apart and sign.isdigit()) for sign in across_spaces
+    )
 
 
 def _of_one_script(run: str) -> str:

@@ -11,6 +11,7 @@ from lingua import LanguageDetector, LanguageDetectorBuilder
 from wordfreq import available_languages, get_frequency_list
 
 from babelscope.evaluation.common_words import COMMON_WORDS, FUNCTION_WORDS
+from babelscope.evaluation.common_words_of_neighbours import LACKED_WORDS
 from babelscope.evaluation.list_spelling import listed_forms
 
 # fmt: off
@@ -54,6 +55,11 @@ LIST_LIMIT, LETTER_LIMIT, WORD_LIMIT = 6.0, 4.0, 8.0
 """Nats at most by which one word's list, its letters, and both may speak for a language."""
 BESIDE_LIST = 0.7
 """How much a word's letters count beside its list: the two are not independent. .3 to 1 differ by 8 of 3000 answers."""
+RELATIVES = {"af": "nl", "nn": "nb"}
+"""Languages of a list of ours whose words, where they share them, are as common as in the list of a relative."""
+BORROWED = 1.0
+"""Nats by which a word that our list lacks is rarer than in the relative's, unless it is among `LACKED`."""
+LACKED = {tag: frozenset(words.split()) for tag, words in LACKED_WORDS.items()}
 EXCLUDED = 5.0
 """Nats by which a language that lingua excludes stands behind the likeliest one."""
 
@@ -159,10 +165,15 @@ class WordEvidence:
         """Log share of the word in each language; in one without a list, as rare as is compatible with the others."""
         entries = list(zip(self.languages, self._lists, strict=True))
         log_shares = [UNSEEN if entry is None else _share(word, tag, entry) for tag, entry in entries]
-        most = max(log_shares)
+        most, by_tag = max(log_shares), dict(zip(self.languages, log_shares, strict=True))
         for index, (tag, entry) in enumerate(entries):
+            of_relative = by_tag.get(RELATIVES.get(tag, tag), UNSEEN)
             if entry is None or (tag in FUNCTION_WORDS and log_shares[index] == UNSEEN):
                 log_shares[index] = min(most, RARE_UNLISTED[tag not in FUNCTION_WORDS])
+                if tag in LACKED and word not in LACKED[tag]:
+                    log_shares[index] = max(log_shares[index], of_relative - BORROWED)
+            else:
+                log_shares[index] = max(log_shares[index], of_relative)
         return np.array(log_shares)
 
     def commonest(self, word: str) -> float:
