@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts import Operation, SteeringRecipe
+from babelscope.artifacts import Operation
 from babelscope.axes import Tensor
 from babelscope.corpus import Texts
 from babelscope.errors import MeasurementError
@@ -20,10 +20,11 @@ from babelscope.models.measuring import run_pass
 from babelscope.models.plain import CausalModel
 from babelscope.progress import with_progress
 from babelscope.steering import steer
+from babelscope.steering.engine import Operations, flat_operations
 from babelscope.steering.sweeps.steered_answers import Answer
 from babelscope.steering.sweeps.steering_prompts import Prompt, left_pad
 
-Recipe = SteeringRecipe | Sequence[Operation]
+Recipe = Operations
 
 
 class LanguageEffect(NamedTuple):
@@ -49,7 +50,7 @@ def acting_on_text(recipe: Recipe) -> list[Operation]:
         replace(operation, gate=replace(operation.gate, phase="both"))
         if operation.gate.phase == "generated"
         else operation
-        for operation in recipe
+        for operation in flat_operations(recipe)
     ]
 
 
