@@ -72,7 +72,7 @@ def generate_answers(
     `overridden_settings` for what a checkpoint says of its own. Special tokens, BOS among them, are steered but
     by gates with `skip_special=True`.
     Raises ChatError where the template is missing or refuses a prompt, MeasurementError for chats and plain prompts
-    together.
+    together, PrerequisiteError for tokens that the model has no row for, or more of them than it has positions.
     """
     prompts = [prompt for prompt, _ in requests]
     chats = sum(bool(prompt.messages) for prompt in prompts)
@@ -82,6 +82,7 @@ def generate_answers(
             "them in two calls"
         )
     encoded = prompt_ids(tokenizer, prompts)
+    layout_of(model).check_prompts(encoded, decoding.new_tokens)
     ends = ending_ids(model, tokenizer) if chats else ()
     order = sorted(range(len(requests)), key=lambda index: (len(requests[index][0].text), index))
     answers: list[Answer | None] = [None] * len(requests)
