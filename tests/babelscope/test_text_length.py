@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+import torch
 from conftest import tiny_model, tiny_tokenizer
 from steering_cases import push
 
@@ -35,8 +36,7 @@ def test_texts_are_read_to_the_positions_there_are_and_the_log_says_so_once(open
         "this gpt2 has 128 positions: texts are read to so many tokens, not to 512"
     ]
     usual, said = (observe(model, tokenizer, LONG, **words) for words in ({}, {"max_length": POSITIONS}))
-    assert usual.truncated == said.truncated and str(usual.tokens) == str(said.tokens)
-    assert min(usual.truncated.values()) > 0
+    assert torch.equal(usual.truncated, said.truncated) and int(usual.truncated.min()) > 0
     assert [part.bits_per_byte for part in held_out_losses(model, tokenizer, LONG)] == [
         part.bits_per_byte for part in held_out_losses(model, tokenizer, LONG, max_length=POSITIONS)
     ]

@@ -23,15 +23,19 @@ class Columns:
     def __init__(self) -> None:
         self._last: tuple[int, int] | None = None
 
-    def check(self, inputs: ForwardInputs, frame: Frame) -> None:
-        """Raise SteeringError unless a pass follows the ones before, and the first one begins with the prompt."""
-        mask, start, end = inputs.mask, frame.start, frame.end
+    def check_beginning(self, frame: Frame) -> None:
+        """Raise SteeringError where the first pass is longer than the prompt and does not begin with it."""
         if self._last is None and not begins_with_prompt(frame):
             raise SteeringError(
-                f"while generating, {end} columns came for a prompt of {frame.prompt_end} as the first pass, and they "
-                "do not begin with it: a prompt-tuning adapter puts virtual tokens there; expected the prompt first; "
-                "leave the adapter out, or hand its tokens and the prompt to the base model's generate as inputs_embeds"
+                f"while generating, {frame.end} columns came for a prompt of {frame.prompt_end} as the first pass, and "
+                "they do not begin with it: a prompt-tuning adapter puts virtual tokens there; expected the prompt "
+                "first; leave the adapter out, or hand its tokens and the prompt to the base model's generate as "
+                "inputs_embeds"
             )
+
+    def check(self, inputs: ForwardInputs, start: int, end: int) -> None:
+        """Raise SteeringError unless a pass from column `start` to `end` follows the ones before."""
+        mask = inputs.mask
         columns = mask.shape[1] if isinstance(mask, Tensor) and mask.ndim == 2 else end
         if columns != end:
             raise _lost(f"columns {start}–{end} came with a mask of {columns} columns; expected them to end together")

@@ -161,7 +161,8 @@ class Session:
         prompt = self._prompt or self._gone_on_from(inputs)
         frame = Frame(inputs, prompt)
         if self._columns is not None:
-            self._columns.check(inputs, frame)
+            self._columns.check_beginning(frame)
+            self._columns.check(inputs, frame.start, frame.end)
         if self.readers:
             if prompt is None:
                 self._calls.clean = self._read_clean(inputs, None)
