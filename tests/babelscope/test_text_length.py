@@ -8,12 +8,14 @@ from conftest import tiny_model, tiny_tokenizer
 from steering_cases import push
 
 from babelscope import layout_of, observe, select_lape, train_subnetwork
+from babelscope.corpus import as_corpus
 from babelscope.errors import PrerequisiteError
 from babelscope.evaluation import HeldOut, held_out_losses
 from babelscope.languages import Language
 from babelscope.models.text_length import USUAL_LENGTH, text_length
 from babelscope.steering.sweeps import Decoding, Prompt, generate_answers, language_effects, random_directions
 from babelscope.steering.sweeps.side_effects import Recipe
+from babelscope.subnetworks import Contrast, ContrastSteps, ParallelPairs
 from babelscope.subnetworks.packing import mix_texts
 
 POSITIONS = 128
@@ -95,3 +97,11 @@ def test_rows_longer_than_the_positions_hold_texts_that_are_not(opened):
     assert (packed.target.longest, HeldOut.prepare(tokenizer, SHORT)[0].documents[0].n_counted) == (61, 60)
     alone = mix_texts(tokenizer, EN, SHORT["en"] * 9, None, share=0.0, length=200, seed=0, model_type="opt")
     assert alone.target.longest == 200
+
+
+def test_pairs_past_the_positions_are_refused_before_a_step(opened):
+    model, tokenizer = opened
+    pairs = ParallelPairs.of(tokenizer, as_corpus(LONG, parallel=True), max_length=150)
+    steps = ContrastSteps(Contrast(layer=1, size=2), pairs)
+    with pytest.raises(PrerequisiteError, match="a text of 150 tokens came"):
+        steps.check(layout_of(model))
