@@ -33,7 +33,7 @@ from babelscope.upstream import compiled_modules, devices
 from babelscope.upstream import forward as forward_module
 from babelscope.upstream.config import config_field, with_mlp_biases
 from babelscope.upstream.forward import forward_names, read_inputs
-from babelscope.upstream.generation import chosen_by, copy_generation
+from babelscope.upstream.generation import chosen_by, copy_generation, is_paged
 from babelscope.upstream.mixtures import mixture_config
 from babelscope.upstream.names import NAMES, imported
 from babelscope.upstream.openai_server import NEEDED
@@ -251,6 +251,7 @@ SCENES |= {
     "transformers.text_encoders": lambda: read_with_an_encoder("mt5 encoder"),
     "output.cache": score_continuations,
     "cache.select": score_continuations,
+    "cache.paged": lambda: is_paged(object()),
     "block": first_of_named_arguments,
     "experts.chosen": experts_of_named_arguments,
     "experts.weights": weights_of_named_arguments,

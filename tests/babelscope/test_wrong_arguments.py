@@ -90,6 +90,16 @@ CALLS = {
     "bs.ablation_matrix(model, tok, sets, texts, draws=2, seed=1.5)": "SelectionError seed 1.5 came; expected whole",
     "bs.train_subnetwork(model, tok, sets['en'], ['a'], steps='2')": "MeasurementError steps '2' came; expected whole",
     "bs.train_subnetwork(model, tok, sets['en'], ['a'], steps=1, tokens_per_step='2')": "MeasurementError tokens_per",
+    "bs.compare_answers(model, tok, 'recipe', ['a'])": "SteeringError a str came; expected operations, a recipe",
+    "bs.compare_answers(model, tok, sets, ['a'])": "SteeringError a NeuronSet came; expected operations, a recipe",
+    "evaluate_steering(model, tok, sets, [Prompt('0', 'en', 'a')], target='fi')": "SteeringError a NeuronSet came;",
+    "language_effects(model, tok, 'recipe', texts)": "SteeringError a str came; expected operations, a recipe",
+    "generate_answers(model, tok, [(Prompt('0', 'en', 'a'), 'fi')], lambda *_: sets, decoding=Decoding(2))": (
+        "SteeringError a NeuronSet came; expected operations"
+    ),
+    "check_recipe(direction.add(1.0), model)": "SteeringError a Operation came; expected a SteeringRecipe",
+    "bs.read_site(model, torch.arange(5), bs.Site(0, 'mlp_out'))": "SiteError ids of shape [5] came; expected rows of",
+    "bs.read_site(model, torch.zeros(1, 0).long(), bs.Site(0, 'mlp_out'))": "SiteError ids of shape [1, 0] came;",
     "bs.select_lape('obs')": "SelectionError obs: a path came; expected an Observation",
 }
 
@@ -97,7 +107,10 @@ CALLS = {
 def test_wrong_types_are_one_line_where_no_runner_checks_them():
     """In a process of its own: here annotations are checked before any of it runs."""
     script = f"""
+import torch
 import babelscope as bs
+from babelscope.steering.checking import check_recipe
+from babelscope.steering.sweeps import Decoding, Prompt, evaluate_steering, generate_answers, language_effects
 from babelscope.corpus import as_corpus
 from babelscope.errors import ToolkitError
 model, tok = bs.open_model("reference")

@@ -21,6 +21,7 @@ from babelscope.errors import SteeringError
 from babelscope.models import eval_mode, layout_of, measured, open_model, weights_hash
 from babelscope.models.plain import CausalModel
 from babelscope.steering import steer
+from babelscope.steering.checking import check_recipe
 
 # Its decorator hides the class from type checkers.
 _Harness: Any = HFLM
@@ -39,7 +40,7 @@ class SteeredLM(_Harness):
     ) -> None:
         """options: those of HFLM, such as batch_size. Raises SteeringError for another model's recipe."""
         layout = layout_of(model)
-        recipe.check(model)
+        check_recipe(recipe, model)
         # The harness puts the model into eval mode and leaves it so; here each pass does, and the flags come back.
         self._steered_tokenizer, self._chats = tokenizer, False
         with eval_mode(model):

@@ -17,6 +17,7 @@ from babelscope.axes import Tensor
 from babelscope.corpus import Batch, Corpus, Texts, as_corpus, pad_of
 from babelscope.errors import PrerequisiteError, SiteError
 from babelscope.models import Layout, layout_of, measured
+from babelscope.models.text_length import text_length
 from babelscope.recording.addends import Addend, StreamAddend
 from babelscope.recording.pass_plan import PassPlan
 from babelscope.recording.pass_settings import PassSettings, parse_sites
@@ -119,7 +120,7 @@ def observe_traced(
     tokens_per_language: int | None = 100_000,
     shards: int = 32,
     batch_size: int = 32,
-    max_length: int = 512,
+    max_length: int | None = None,
     progress: bool = False,
 ) -> Observation:
     """`babelscope.observe` through nnsight: the same counts, also of a model that runs elsewhere.
@@ -139,7 +140,7 @@ def observe_traced(
         part=(0, 1),
         batch_tokens=CPU_TOKENS,
         batch_size=batch_size,
-        max_length=max_length,
+        max_length=text_length(layout, max_length),
     )
     _check_permission(corpus, where, allow_upload)
     plan, cpu = PassPlan(layout, tokenizer, corpus, settings), torch.device("cpu")

@@ -26,6 +26,7 @@ from babelscope.evaluation.next_token import next_token_nll
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.progress import progress_bar
 from babelscope.recording.walk import OpenPasses, walk
 from babelscope.recording.watchers import ReadSite, Watcher
@@ -216,7 +217,7 @@ def document_losses(model: CausalModel | Layout, held_out: HeldOut, *, watchers:
 
 
 def bits_per_byte(
-    model: CausalModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, *, max_length: int = 512
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, *, max_length: int | None = None
 ) -> dict[Language, float]:
     """Held-out bits per UTF-8 byte of each language, every document alone after BOS."""
     losses = held_out_losses(model, tokenizer, texts, max_length=max_length)
@@ -228,7 +229,7 @@ def held_out_losses(
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     *,
-    max_length: int = 512,
+    max_length: int | None = None,
     progress: bool = False,
 ) -> list[Losses]:
     """Losses on the documents of each language, every document alone after BOS.
@@ -236,7 +237,7 @@ def held_out_losses(
     Raises CorpusError for a language without a token to score, MeasurementError where a loss is NaN or infinite.
     """
     layout = layout_of(model)
-    prepared = HeldOut.prepare(tokenizer, texts, max_length=max_length)
+    prepared = HeldOut.prepare(tokenizer, texts, max_length=text_length(layout, max_length))
     with progress_bar(total=sum(len(part.documents) for part in prepared), unit="document", shown=progress) as bar:
         losses = []
         for part in prepared:

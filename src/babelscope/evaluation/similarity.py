@@ -14,6 +14,7 @@ from babelscope.errors import MeasurementError
 from babelscope.evaluation.content import Measured, bootstrap_mean
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.recording.vectors import DocumentVectors
 from babelscope.recording.walk import walk
 from babelscope.sites import Site
@@ -37,13 +38,14 @@ def sentence_vectors(
     texts: Sequence[str],
     layer: int,
     *,
-    max_length: int = 512,
+    max_length: int | None = None,
 ) -> Float64[Tensor, "text hidden"]:
     """Mean of a layer's `resid_out` over each text's tokens, special ones and the first of all left out; 0 without one.
 
     A text of a single token is that token.
     """
     layout, site = layout_of(model), Site(layer, "resid_out")
+    max_length = text_length(layout, max_length)
     layout.check(site)
     documents = tokenize_documents(
         tokenizer, [Document(str(i), t) for i, t in enumerate(texts)], 0, max_length=max_length

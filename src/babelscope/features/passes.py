@@ -23,6 +23,7 @@ from babelscope.files.state_folder import hash_json
 from babelscope.files.work_log import work_log
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.progress import never
 from babelscope.recording.pass_plan import PassPlan
 from babelscope.recording.pass_settings import PassSettings
@@ -44,7 +45,7 @@ def observe_features(
     tokens_per_language: int | None = 100_000,
     shards: int = 32,
     part: tuple[int, int] = (0, 1),
-    max_length: int = 512,
+    max_length: int | None = None,
     random_from: Draw = "all",
     random_sequences: int = 256,
     random_length: int = 64,
@@ -66,6 +67,7 @@ def observe_features(
     Raises SiteError or ArtifactError where the autoencoder does not fit the model, as in `check_fits`.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     check_fits(sae, layout)
     if not 0 <= part[0] < part[1]:
         raise SiteError(f"part {part[0]}/{part[1]} is none; expected i/n with 0 <= i < n; correct it")
@@ -114,7 +116,7 @@ def observe_random(
     sae: LoadedSAE,
     *,
     tokens_per_language: int | None = 100_000,
-    max_length: int = 512,
+    max_length: int | None = None,
     random_from: Draw = "all",
     random_sequences: int = 256,
     random_length: int = 64,
@@ -122,6 +124,7 @@ def observe_random(
 ) -> RandomTokens:
     """The part of `observe_features` that reads random tokens; the text says which languages, and what they use."""
     layout, corpus = layout_of(model), as_corpus(texts)  # pyright: ignore[reportArgumentType]
+    max_length = text_length(layout, max_length)
     check_fits(sae, layout)
     n_vocab = layout.width("logits")
     all_ids = drawable_ids(tokenizer, n_vocab)

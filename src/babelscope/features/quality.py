@@ -18,6 +18,7 @@ from babelscope.features.loading import check_fits
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.recording.site_sums import first_tokens
 from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
@@ -76,7 +77,7 @@ def measure_sae(
     texts: Texts,
     *,
     max_tokens: int | None = None,
-    max_length: int = 512,
+    max_length: int | None = None,
 ) -> SaeQuality:
     """Explained variance, L0, dead share, and the loss with the reconstruction spliced in.
 
@@ -86,6 +87,7 @@ def measure_sae(
     Raises MeasurementError for one token, which has no variance to explain.
     """
     layout = layout_of(model)
+    max_length = text_length(layout, max_length)
     check_fits(sae, layout)
     sae = sae.to(layout.device_of(sae.site))
     held_out = HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens)

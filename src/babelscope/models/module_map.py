@@ -1,5 +1,6 @@
 """Where the modules of an opened model are, and its MLPs' weights by neuron; nothing here runs the model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from babelscope.errors import PrerequisiteError, SiteError
 from babelscope.models.device_placement import device_of
 from babelscope.models.family import Family, ModuleSide
 from babelscope.models.plain import CausalModel
-from babelscope.models.site_check import check_ids, check_site, no_experts
+from babelscope.models.site_check import check_ids, check_room, check_site, no_experts
 from babelscope.models.weights import down_lengths, inputs_of, neuron_biases, neuron_rows
 from babelscope.sites import NEURON_SITES, At, Site
 from babelscope.upstream.config import config_value
@@ -91,11 +92,21 @@ class ModuleMap:
         if site.layer in self.without_experts and site.at in (*NEURON_SITES, "router"):
             raise no_experts(f"site '{site}'", site.layer, kind, self.routed_layers)
 
+    @property
+    def positions(self) -> int | None:
+        """How many tokens a text may have; None where there is no end to them."""
+        return config_value(self.model.config, "positions") if self.family.learned else None
+
     def check_tokens(self, ids: Int[Tensor, "batch token"]) -> None:
         """Raise PrerequisiteError for tokens without a row in the embedding, or more than there are positions."""
-        config = self.model.config
-        positions = config_value(config, "positions") if self.family.learned else None
-        check_ids(ids, config_value(config, "type"), rows=self.embedding.weight.shape[0], positions=positions)
+        kind = config_value(self.model.config, "type")
+        check_ids(ids, kind, rows=self.embedding.weight.shape[0], positions=self.positions)
+
+    def check_prompts(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+        """`check_tokens` of prompts of different lengths that are gone on from; nothing is run."""
+        self.check_tokens(torch.tensor([[max((max(ids, default=0) for ids in prompts), default=0)]]))
+        longest = max(map(len, prompts), default=0)
+        check_room(longest, new_tokens, config_value(self.model.config, "type"), self.positions)
 
     @property
     def gated(self) -> bool:

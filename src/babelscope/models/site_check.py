@@ -61,3 +61,17 @@ def check_ids(ids: Int[Tensor, "batch token"], kind: str, *, rows: int, position
             f"a text of {longest} tokens came; this {kind} has {positions} positions; expected at most as many; "
             "lower max_length, or shorten the text"
         )
+
+
+def check_room(longest: int, new_tokens: int, kind: str, positions: int | None) -> None:
+    """Raise PrerequisiteError where the longest prompt and its answer are more than there are positions.
+
+    The last token of an answer is not read, so it needs none.
+    """
+    room = new_tokens if positions is None else positions + 1 - longest
+    if new_tokens > room:
+        raise PrerequisiteError(
+            f"{new_tokens} new tokens were asked for after a prompt of {longest}; this {kind} has {positions} "
+            f"positions, with room for {max(0, room)} new ones; expected at most as many; "
+            f"{'lower new_tokens, or ' if room > 0 else ''}shorten the prompt"
+        )

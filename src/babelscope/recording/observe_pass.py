@@ -11,6 +11,7 @@ from babelscope.corpus import Texts, as_corpus, pad_of
 from babelscope.models import layout_of
 from babelscope.models.device_placement import follows_batch
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.progress import never
 from babelscope.recording.pass_plan import PassPlan
 from babelscope.recording.pass_settings import PassSettings, parse_sites
@@ -33,7 +34,7 @@ def observe(
     part: tuple[int, int] = (0, 1),
     turns: tuple[int, int] = (0, 1),
     batch_size: int | str = "auto",
-    max_length: int = 512,
+    max_length: int | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 20.0,
     progress: bool = False,
@@ -49,7 +50,8 @@ def observe(
     turns: (i, n) reads only the batches numbered i, i + n, i + 2n …; the n turns add up to the whole too, with the same
         batches, so that every count is equal to the bit, whatever the dtype.
     batch_size: documents per batch, or "auto" (4,096 padded tokens, 32,768 on a GPU); one that does not fit is halved.
-    max_length: tokens per document at most, BOS included; what is cut is counted in `.truncated`.
+    max_length: tokens per document at most, BOS included; what is cut is counted in `.truncated`. None: 512, or as
+        many as the model has positions.
     checkpoint: a folder in which an interrupted pass is kept, and from which it goes on, bit for bit; one run uses it
         at a time.
     stop: asked between batches; True saves the checkpoint and raises KeyboardInterrupt.
@@ -59,6 +61,7 @@ def observe(
     Raises MeasurementError where a site gives NaN or infinity, CorpusError for a language without text.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     settings = PassSettings(
         sites=parse_sites(layout, sites),
         tokens_per_language=tokens_per_language,

@@ -11,6 +11,7 @@ from babelscope.corpus import Texts, as_corpus, expected_tokens
 from babelscope.errors import SiteError, refuse_no_number, refuse_one_text
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.sites import USUAL_SITES, WHOLE_MODEL, At, Site, check_at
 
 
@@ -93,13 +94,14 @@ def plan_observation(
     tokens_per_language: int | None = 100_000,
     shards: int = 32,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    max_length: int = 512,
+    max_length: int | None = None,
 ) -> ObservationPlan:
     """How large a pass would be; nothing is run.
 
     tokenizer: with it, text that is shorter than the limit is counted, by some of its documents.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     layers_by_kind = parse_sites(layout, sites)
     units = sum(len(layers) * layout.width(at) for at, layers in layers_by_kind.items())
     streams = [(len(layers), layout.width(at)) for at, layers in layers_by_kind.items() if at in STREAM_SITES]

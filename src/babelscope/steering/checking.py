@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from babelscope.artifacts import Condition, Operation
+from babelscope.artifacts import Condition, Operation, SteeringRecipe
 from babelscope.errors import SiteError, SteeringError
 from babelscope.interventions import KINDS
 from babelscope.models import Layout, check_made_for
+from babelscope.models.plain import CausalModel
 from babelscope.sites import NEURON_SITES
 
 
@@ -21,6 +22,16 @@ def check_operations(layout: Layout, operations: Sequence[Operation]) -> None:
             _check_experts(operation)
         if operation.gate.condition is not None:
             _check_condition(layout, operation.gate.condition)
+
+
+def check_recipe(recipe: object, model: CausalModel) -> None:
+    """Raise SteeringError unless this is a recipe, and for this model."""
+    if not isinstance(recipe, SteeringRecipe):
+        raise SteeringError(
+            f"a {type(recipe).__name__} came; expected a SteeringRecipe; load its folder with SteeringRecipe.load, or "
+            "write SteeringRecipe((operation,), bs.origin_of(model), {})"
+        )
+    recipe.check(model)
 
 
 def _check_width(operation: Operation, width: int) -> None:

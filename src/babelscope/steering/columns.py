@@ -1,7 +1,10 @@
 """Whether the passes of one `generate` follow each other as a text does; one that does not stops the run."""
 
+import torch
+
 from babelscope.axes import Tensor
 from babelscope.errors import SteeringError
+from babelscope.steering.frame import Frame
 from babelscope.upstream.forward import ForwardInputs
 from babelscope.upstream.names import release
 
@@ -20,6 +23,16 @@ class Columns:
     def __init__(self) -> None:
         self._last: tuple[int, int] | None = None
 
+    def check_beginning(self, frame: Frame) -> None:
+        """Raise SteeringError where the first pass is longer than the prompt and does not begin with it."""
+        if self._last is None and not begins_with_prompt(frame):
+            raise SteeringError(
+                f"while generating, {frame.end} columns came for a prompt of {frame.prompt_end} as the first pass, and "
+                "they do not begin with it: a prompt-tuning adapter puts virtual tokens there; expected the prompt "
+                "first; leave the adapter out, or hand its tokens and the prompt to the base model's generate as "
+                "inputs_embeds"
+            )
+
     def check(self, inputs: ForwardInputs, start: int, end: int) -> None:
         """Raise SteeringError unless a pass from column `start` to `end` follows the ones before."""
         mask = inputs.mask
@@ -34,6 +47,18 @@ class Columns:
                     f"columns {start}–{end} came after {first}–{last}; expected the pass to go on at or before {last}"
                 )
         self._last = (start, end)
+
+
+def begins_with_prompt(frame: Frame) -> bool:
+    """Whether a first pass that is longer than the prompt goes on from it, as with proposed tokens; True for others."""
+    prompt = frame.prompt
+    if prompt is None or frame.end <= prompt.length or frame.start >= prompt.length:
+        return True
+    if frame.ids is None or prompt.ids is None:
+        return False
+    known = prompt.ids[:, prompt.ids.shape[1] - (prompt.length - frame.start) :]
+    expected = known.repeat_interleave(frame.repeats, dim=0).to(frame.device)
+    return torch.equal(frame.ids[:, : expected.shape[1]], expected)
 
 
 def _lost(fault: str) -> SteeringError:

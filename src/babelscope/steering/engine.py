@@ -1,8 +1,9 @@
 """Interventions while a model runs: installed whole or not at all, gone on any exit."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -19,6 +20,7 @@ from babelscope.models.positions import pinned_positions
 from babelscope.sites import Site
 from babelscope.steering.checking import check_operations
 from babelscope.steering.compiled import fresh_graphs
+from babelscope.steering.context import SteeringContext
 from babelscope.steering.ready_operation import ReadyOperation
 from babelscope.steering.receipt import Receipt
 from babelscope.steering.session import Session, check_finite, follow_calls
@@ -27,14 +29,13 @@ Operations = Operation | SteeringRecipe | Sequence[Operation | SteeringRecipe]
 """One operation, a recipe, or several of them, applied in order."""
 
 
-@contextmanager
 def steer(
     model: CausalModel,
     operations: Operations = (),
     *,
     rows: Sequence[Operations | None] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
-) -> Iterator[Receipt]:
+) -> AbstractContextManager[Receipt]:
     """While open, these operations act on every forward pass of the model, in `generate` and outside it.
 
     operations: for all rows; those at one site act in the order given.
@@ -55,6 +56,16 @@ def steer(
     (dynamic NTK, longrope) follow each row by itself.
     Functions compiled around the model are compiled anew on entry and after exit; static caches run uncompiled.
     """
+    return SteeringContext(partial(_steered, model, operations, rows, tokenizer))
+
+
+@contextmanager
+def _steered(
+    model: CausalModel,
+    operations: Operations,
+    rows: Sequence[Operations | None] | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> Iterator[Receipt]:
     if rows is not None and not rows:
         raise ArtifactError("rows came empty; expected one entry per row of the batch, None for an untouched one")
     layout = layout_of(model)

@@ -21,6 +21,8 @@ class PromptShape(NamedTuple):
     """Columns of the prompt, pads included; later columns are generated."""
     mask: Int64[Tensor, "batch token"] | None
     """1 for real tokens; None where none was passed."""
+    ids: Int[Tensor, "batch token"] | None = None
+    """Of the prompt, or of its last columns where it goes on from a cache; None where embeddings came."""
 
     @classmethod
     def read(cls, inputs: ForwardInputs) -> "PromptShape":
@@ -29,7 +31,8 @@ class PromptShape(NamedTuple):
         # Without any input, generate starts from one BOS.
         rows, length = (1, 1) if ids_or_vectors is None else ids_or_vectors.shape[:2]
         # Going on from a cache, the ids may be the new ones alone; the mask is always whole.
-        return cls(rows, length if mask is None else max(length, mask.shape[1]), mask)
+        ids = inputs.ids if inputs.embeds is None else None
+        return cls(rows, length if mask is None else max(length, mask.shape[1]), mask, ids)
 
 
 class Frame:

@@ -25,7 +25,7 @@ from babelscope.steering.frame import Frame, PromptShape
 from babelscope.steering.ready_operation import ReadyOperation
 from babelscope.steering.receipt import Receipt
 from babelscope.upstream.forward import ForwardInputs, forward_names, read_inputs
-from babelscope.upstream.generation import generate_inputs, uncompiled
+from babelscope.upstream.generation import generate_inputs, is_paged, uncompiled
 from babelscope.upstream.names import attribute
 
 _LOCK = threading.Lock()
@@ -153,9 +153,15 @@ class Session:
         if self.reading is not None:
             return
         inputs = read_inputs(self._names, args, kwargs)
+        if is_paged(inputs.cache):
+            raise SteeringError(
+                "generate_batch ran while this model is steered: paged attention packs texts into one row, so that "
+                "steering cannot tell rows apart; expected a row for each text; use generate"
+            )
         prompt = self._prompt or self._gone_on_from(inputs)
         frame = Frame(inputs, prompt)
         if self._columns is not None:
+            self._columns.check_beginning(frame)
             self._columns.check(inputs, frame.start, frame.end)
         if self.readers:
             if prompt is None:

@@ -14,6 +14,7 @@ from babelscope.corpus import Batch, Corpus
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.models import Layout, layout_of, open_model, stored_dtype
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
 
@@ -99,7 +100,8 @@ def largest_change(exact: tuple[float, ...], rounded: tuple[float, ...]) -> floa
 def short_read(model: CausalModel, tokenizer: PreTrainedTokenizerBase, text: Corpus) -> ShortRead:
     """Read a few documents of two languages; the first of two passes is not timed."""
     layout = layout_of(model)
-    parts = HeldOut.prepare(tokenizer, text.only([*text][:2]), max_tokens=COMPARED_TOKENS)
+    two, length = text.only([*text][:2]), text_length(layout, None)
+    parts = HeldOut.prepare(tokenizer, two, max_length=length, max_tokens=COMPARED_TOKENS)
     document_losses(layout, parts[0])
     bits, began = SignBits(layout), time.perf_counter()
     losses = tuple(document_losses(layout, part, watchers=[bits]).nats_per_token for part in parts)

@@ -18,6 +18,7 @@ from babelscope.axes import Bool, Int64, Tensor
 from babelscope.corpus import Document, Texts, TokenDocument, as_corpus, prefix_of, say_cut, tokenize_documents
 from babelscope.errors import CorpusError
 from babelscope.languages import Language
+from babelscope.models.module_map import ModuleMap
 
 log = logging.getLogger(__name__)
 ALONE = frozenset({"bloom", "opt"})
@@ -124,6 +125,11 @@ class PackedText:
         return sum(len(piece) for piece in self.pieces)
 
     @property
+    def longest(self) -> int:
+        """Positions that its rows need: packed pieces begin at 0 each, and a piece alone is padded to `length`."""
+        return self.length if self.alone else max(map(len, self.pieces))
+
+    @property
     def rows_per_epoch(self) -> int:
         """Rows of one epoch; a packed row that would not be full is dropped, other tokens in every epoch."""
         return len(self.pieces) if self.alone else self.tokens // self.length
@@ -182,6 +188,12 @@ class Mixture:
             )
         self.target, self.replay, self.share = target, tuple(replay), share
         self._held: dict[int, tuple[int, Rows]] = {}
+
+    def check(self, layout: ModuleMap) -> None:
+        """Raise PrerequisiteError for tokens that the model has no row for, and for rows past its positions."""
+        for text in (self.target, *self.replay):
+            last = max(int(piece.max()) for piece in text.pieces)
+            layout.check_tokens(torch.full((1, text.longest), last))
 
     def row(self, number: int) -> tuple[Language, Rows]:
         """Language and row of the number-th row since the start of training."""

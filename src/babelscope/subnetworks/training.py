@@ -16,9 +16,10 @@ from babelscope.corpus import Document, Texts
 from babelscope.errors import MeasurementError, refuse_no_number
 from babelscope.evaluation import HeldOut
 from babelscope.files.state_folder import state_folder
-from babelscope.models import layout_of, measured, origin_of
+from babelscope.models import Layout, layout_of, measured, origin_of
 from babelscope.models.modes import gradients_on
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.progress import never
 from babelscope.subnetworks.bank import Bank
 from babelscope.subnetworks.delta import Delta
@@ -140,7 +141,7 @@ def train_subnetwork(
             student=student,
             mixture=mixture,
             plan=plan,
-            held_out=hold_out(tokenizer, neurons, validation),
+            held_out=hold_out(layout, tokenizer, neurons, validation),
             checkpoint=state,
             pairs=pairs,
             steering=steering,
@@ -198,6 +199,7 @@ def prepare_training(
         seed=seed,
         model_type=model.config.model_type,
     )
+    mixture.check(layout)
     return bank, mixture
 
 
@@ -217,6 +219,7 @@ def train(
     """
     check_reachable(run.layout)
     check_untouched(run.layout, run.student.layers)
+    run.mixture.check(run.layout)
     required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         for parameter, _ in required:
@@ -230,12 +233,16 @@ def train(
 
 
 def hold_out(
-    tokenizer: PreTrainedTokenizerBase, neurons: NeuronSet, validation: Sequence[str | Document] | None
+    layout: Layout,
+    tokenizer: PreTrainedTokenizerBase,
+    neurons: NeuronSet,
+    validation: Sequence[str | Document] | None,
 ) -> HeldOut | None:
     """Held-out text of the target language, tokenized once."""
     if validation is None:
         return None
-    return HeldOut.prepare(tokenizer, {neurons.languages[0]: validation})[0]
+    texts, length = {neurons.languages[0]: validation}, text_length(layout, None)
+    return HeldOut.prepare(tokenizer, texts, max_length=length)[0]
 
 
 def fingerprint(

@@ -172,6 +172,8 @@ class ContrastSteps:
                 f"{len(self.pairs.against)} pairs came for steps of {self.contrast.size}; expected as many at least; "
                 "add pairs or lower the size"
             )
+        sides = (self.pairs.against, *self.pairs.translations)
+        layout.check_tokens(torch.tensor([max((document.tokens for side in sides for document in side), key=len)]))
 
     def due(self, step: int) -> bool:
         """Whether the step-th update, from 0, aligns pairs."""

@@ -10,7 +10,7 @@ from transformers import LogitsProcessorList
 
 from babelscope.axes import Tensor
 from babelscope.upstream.forward import ForwardInputs, ForwardNames, read_inputs
-from babelscope.upstream.names import NAMES, attribute, missing_name
+from babelscope.upstream.names import NAMES, attribute, imported, missing_name
 
 
 def generate_inputs(names: ForwardNames, inputs: Tensor | None, kwargs: Mapping[str, Any]) -> ForwardInputs:
@@ -28,6 +28,14 @@ def uncompiled(model: nn.Module) -> dict[str, Any]:
     if config is not None and name not in vars(type(config)()):
         raise missing_name("generate.disable_compile", type(config).__name__)
     return {name: True}
+
+
+def is_paged(cache: Any) -> bool:
+    """Whether a forward's cache is that of `generate_batch`, which packs texts into one row and has no length."""
+    (length,) = NAMES["cache.length"]
+    if cache is None or hasattr(cache, length):
+        return False
+    return isinstance(cache, imported("transformers.generation.continuous_batching", "cache.paged"))
 
 
 def chosen_by(model: nn.Module, processor: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Any]:

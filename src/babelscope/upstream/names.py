@@ -39,6 +39,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     # Methods of a cache.
     "cache.length": ("get_seq_length",),
     "cache.select": ("batch_select_indices",),
+    # The class of the cache of continuous batching.
+    "cache.paged": ("PagedAttentionCache",),
     # Keywords of `generate`.
     "generate.disable_compile": ("disable_compile",),
     "generate.processors": ("logits_processor",),

@@ -16,6 +16,7 @@ from babelscope.errors import CorpusError, SelectionError
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.probes.concepts.concept_detectors import ConceptExperts
 from babelscope.probes.concepts.concept_probe import Concept, has_concept
 from babelscope.probes.probe_evidence import SiteEvidence
@@ -81,7 +82,7 @@ def clamp_experts(
     token_test: Callable[[str], bool] | None = None,
     documents: int = 20,
     draws: int = 19,
-    max_length: int = 512,
+    max_length: int | None = None,
     seed: int = 0,
 ) -> ClampedConcept:
     """Hold each language's experts at their mean largest activation on the concept, and read texts without it.
@@ -95,6 +96,7 @@ def clamp_experts(
     Source: clamping of detectors, in form, arXiv:2506.01629.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     test = concept if callable(concept) else has_concept(concept)
     few = {tag: [text for text in part if not test(text.text)][:documents] for tag, part in corpus.items()}
     if empty := [tag for tag, part in few.items() if not part]:

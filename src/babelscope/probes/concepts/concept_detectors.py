@@ -16,6 +16,7 @@ from babelscope.errors import CorpusError, SelectionError, SiteError
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.probes.concepts.concept_probe import Concept, has_concept
 from babelscope.probes.concepts.detector_ranking import ExpertOverlap, Ranked, expert_overlaps, places, top_units
 from babelscope.probes.probe_evidence import SiteEvidence
@@ -120,7 +121,7 @@ def concept_experts(
     concept: Concept | Callable[[str], bool] = "questions",
     labels_from: str | None = None,
     number: int = 50,
-    max_length: int = 512,
+    max_length: int | None = None,
     draws: int = 99,
     seed: int = 0,
 ) -> ConceptExperts:
@@ -137,6 +138,7 @@ def concept_experts(
     Source: detectors by average precision, and their overlap and clamping over training, arXiv:2506.01629.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     if layout.n_experts:
         raise SiteError(f"{model.config.model_type} is a mixture of experts; expected a dense model")
     units = layout.n_layers * layout.d_neuron

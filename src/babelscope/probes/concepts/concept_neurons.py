@@ -19,6 +19,7 @@ from babelscope.errors import CorpusError, LanguageError, SiteError
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.probes.units.removal import effect_hooks
 from babelscope.recording.walk import walk
 from babelscope.recording.watchers import ReadSite
@@ -83,7 +84,7 @@ def concept_neurons(
     strongest: int = 10,
     across: Literal["languages", "scripts"] = "languages",
     draws: int = 19,
-    max_length: int = 512,
+    max_length: int | None = None,
     seed: int = 0,
 ) -> ConceptNeurons:
     """Find neurons whose strongest sentences are translations of each other beyond chance.
@@ -97,6 +98,7 @@ def concept_neurons(
     Raises CorpusError for text that is not parallel, LanguageError where there is no pair, SiteError for an MoE.
     """
     layout, corpus = layout_of(model), as_parallel(texts)
+    max_length = text_length(layout, max_length)
     if layout.n_experts:
         raise SiteError(f"{model.config.model_type} is a mixture of experts; expected a dense model")
     weight = pair_weights(corpus, across)

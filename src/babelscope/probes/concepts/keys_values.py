@@ -14,6 +14,7 @@ from babelscope.errors import CorpusError, MeasurementError, SelectionError, Sit
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.probes.concepts.concept_probe import Concept, concept_direction, has_concept
 from babelscope.probes.concepts.value_evidence import WRITTEN, ConceptValues
 from babelscope.probes.lens.logit_lens import lens_logits
@@ -40,7 +41,7 @@ def concept_values(
     potential: int = 100,
     doses: Sequence[float] = (0.0, 1.0, 5.0),
     dose_documents: int = 20,
-    max_length: int = 512,
+    max_length: int | None = None,
     draws: int = 199,
     seed: int = 0,
 ) -> ConceptValues:
@@ -59,6 +60,7 @@ def concept_values(
     Source: arXiv:2406.16235, sections on value and key vectors; concept by text, not by toxicity.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     if layout.n_experts:
         raise SiteError(f"{model.config.model_type} is a mixture of experts; expected a dense model")
     if not doses or doses[0] != 0 or dose_documents < 1:

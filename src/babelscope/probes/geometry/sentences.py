@@ -28,6 +28,7 @@ from babelscope.errors import CorpusError, LanguageError, MeasurementError, Site
 from babelscope.languages import Language, language_index
 from babelscope.models import Encoder, Layout, encoder_of, family_of, layout_of
 from babelscope.models.plain import CausalModel, check_model
+from babelscope.models.text_length import USUAL_LENGTH, text_length
 from babelscope.probes.streams import depth_sites
 from babelscope.recording.site_sums import first_tokens
 from babelscope.recording.stream_sums import StreamTally
@@ -120,7 +121,7 @@ def record_sentences(
     *,
     sentences: int = 200,
     poolings: Sequence[Pooling] = get_args(Pooling),
-    max_length: int = 512,
+    max_length: int | None = None,
     special_tokens: bool = False,
     final_norm: bool = False,
     steered: Callable[[Language], AbstractContextManager[Any]] = lambda language: nullcontext(),
@@ -143,10 +144,11 @@ def record_sentences(
     if final_norm and isinstance(layout, Encoder):
         raise MeasurementError("final_norm came for an encoder; expected a decoder for it; leave final_norm out")
     sites = layout.sites if isinstance(layout, Encoder) else depth_sites(layout)
+    length = (max_length or USUAL_LENGTH) if isinstance(layout, Encoder) else text_length(layout, max_length)
     ids = tuple(document.id for document in next(iter(corpus.values())))
     end = surround_of(tokenizer).suffix if isinstance(layout, Encoder) else ()
     text = [
-        [closed(document, end) for document in tokenize_documents(tokenizer, part, k, max_length=max_length - len(end))]
+        [closed(document, end) for document in tokenize_documents(tokenizer, part, k, max_length=length - len(end))]
         for k, part in enumerate(corpus.values())
     ]
     for tag, documents in zip(corpus, text, strict=True):

@@ -16,6 +16,7 @@ from babelscope.errors import LanguageError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, eval_mode, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.probes.lens.translators import Translators
 from babelscope.probes.lens.word_lists import LanguageTokens
 from babelscope.probes.probe_evidence import SiteEvidence
@@ -136,7 +137,7 @@ def logit_lens(
     tokens: LanguageTokens,
     translators: Translators | None = None,
     tokens_per_language: int | None = 600,
-    max_length: int = 512,
+    max_length: int | None = None,
     draws: int = 99,
     resamples: int = 200,
     seed: int = 0,
@@ -153,6 +154,7 @@ def logit_lens(
     arXiv:2303.08112.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     if len(corpus) < 2:
         raise LanguageError(f"{', '.join(corpus)} came alone; expected text of at least two languages; add some")
     if translators is not None:

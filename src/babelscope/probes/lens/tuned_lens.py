@@ -7,6 +7,7 @@ from babelscope.corpus import tokenize_documents as tokenize
 from babelscope.errors import MeasurementError
 from babelscope.models import layout_of, origin_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.probes.lens.lens_descent import Descent
 from babelscope.probes.lens.lens_squares import least_squares
 from babelscope.probes.lens.translators import Fitted, Translators
@@ -20,7 +21,7 @@ def fit_translators(
     fit: Fitted = "ridge",
     tokens_per_language: int | None = 5000,
     penalty: float | int = 1e-3,
-    max_length: int = 512,
+    max_length: int | None = None,
     epochs: int = 4,
     rate: float | int = 1e-3,
     seed: int = 0,
@@ -38,6 +39,7 @@ def fit_translators(
     Source: Belrose et al. 2023, arXiv:2303.08112, who train as "kl" from the identity with more steps.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     documents = [
         document
         for k, texts_of_language in enumerate(corpus.values())

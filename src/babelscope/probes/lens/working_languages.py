@@ -20,6 +20,7 @@ from babelscope.evaluation import HeldOut, document_losses
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.probes.concepts.concept_neurons import permute_within
 from babelscope.probes.lens.logit_lens import LatentLanguage, logit_lens
 from babelscope.probes.lens.word_lists import LanguageTokens
@@ -198,7 +199,9 @@ def held_out_bits(
 ) -> dict[Language, BitsEstimate]:
     """Bits per byte of each language, with intervals over documents."""
     layout, estimates = layout_of(model), dict[Language, BitsEstimate]()
-    for held_out in HeldOut.prepare(tokenizer, as_corpus(texts), max_tokens=max_tokens):
+    for held_out in HeldOut.prepare(
+        tokenizer, as_corpus(texts), max_length=text_length(layout, None), max_tokens=max_tokens
+    ):
         losses = document_losses(layout, held_out)
         n, bits = len(losses.nats), losses.nats / np.log(2)
         weight = torch.from_numpy(draw_counts(n, RESAMPLES, np.random.default_rng(seed))).double()

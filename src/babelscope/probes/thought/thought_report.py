@@ -38,6 +38,7 @@ from babelscope.probes.thought.language_of_steps import (
 from babelscope.probes.thought.parallel_questions import QuestionTable
 from babelscope.probes.thought.thought_plan import ThoughtPlan
 from babelscope.probes.thought.written_answers import ReadAnswer, chosen_options, rank_options, write_answers
+from babelscope.steering.checking import check_recipe
 from babelscope.steering.sweeps import Decoding, overridden_settings
 
 RESULT = "consistency.json"
@@ -234,7 +235,7 @@ def measure_thought(
         )
     conditions = [ThoughtCondition(PLAIN), *plan.begun(table)]
     if recipe is not None:
-        recipe.check(model)
+        check_recipe(recipe, model)
         texts = {tag: [table.questions[tag, name].text for name in table.ids] for tag in table.languages}
         conditions += steering_conditions(model, tokenizer, recipe, texts, seed=plan.seed)
     decoding = Decoding(new_tokens=plan.new_tokens, temperature=0.0, seed=plan.seed, batch_size=plan.batch_size)

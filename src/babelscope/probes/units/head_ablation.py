@@ -20,6 +20,7 @@ from babelscope.evaluation import HeldOut, Losses, document_losses
 from babelscope.languages import Language, parse_languages
 from babelscope.models import Edit, Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.sites import Site
 
@@ -165,7 +166,7 @@ def ablate_heads(
     mean_output: Float64[Tensor, "layer head d_head"] | None = None,
     draws: int = 19,
     max_tokens: int | None = 600,
-    max_length: int = 512,
+    max_length: int | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> HeadAblation:
@@ -179,6 +180,7 @@ def ablate_heads(
     """
     tags = parse_languages(heads)
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     if not set(tags) <= set(corpus) or len(corpus) < 2:
         raise LanguageError(
             f"heads of {', '.join(tags)} and text of {', '.join(corpus)}; expected text of each and of one more; add it"

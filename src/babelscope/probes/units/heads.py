@@ -18,6 +18,7 @@ from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.modes import own_precision
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.probes.probe_evidence import SiteEvidence
 from babelscope.probes.shard_sums import UnitSums, check_english, zero_sums
 from babelscope.probes.units.head_sums import HeadSums, gram_of
@@ -175,7 +176,7 @@ def record_heads(
     *,
     tokens_per_language: int | None = 3000,
     shards: int = 32,
-    max_length: int = 512,
+    max_length: int | None = None,
 ) -> HeadRecord:
     """Measure every head in one streamed pass: what it writes, and where it looks; no pattern is stored.
 
@@ -184,6 +185,7 @@ def record_heads(
     Raises SiteError for a family that computes its attention itself (BLOOM).
     """
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     n_layers, n_heads = layout.n_layers, layout.n_heads
     width = layout.width("attn_heads") // n_heads
     watcher = HeadSums(

@@ -21,6 +21,7 @@ from babelscope.languages import Language
 from babelscope.models import Layout, layout_of, origin_of
 from babelscope.models.expert_hooks import weights_given
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.probes.shard_sums import UnitSums, add_rows, zero_sums
 from babelscope.recording.walk import walk
 from babelscope.recording.watchers import ReadSite, SiteValue
@@ -130,7 +131,7 @@ def removal_votes(
     top_rate: float = 0.1,
     tokens_per_language: int | None = None,
     shards: int = 16,
-    max_length: int = 512,
+    max_length: int | None = None,
 ) -> RemovalVotes:
     """Let every document vote for the `top_rate` neurons of each layer whose removal changes the MLP's output most.
 
@@ -141,6 +142,7 @@ def removal_votes(
     Raises SelectionError for a rate outside (0, 1).
     """
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     if not 0 < top_rate < 1:
         raise SelectionError(f"top_rate {top_rate} came; expected a share of the neurons between 0 and 1; correct it")
     text = token_windows(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=max_length)

@@ -17,6 +17,7 @@ from babelscope.errors import SiteError
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.probes.shard_sums import UnitSums, add_rows, check_english, zero_sums
 from babelscope.recording.walk import walk
 from babelscope.recording.watchers import ReadSite, SiteValue
@@ -109,7 +110,7 @@ def routing_use(
     *,
     tokens_per_language: int | None = 5000,
     shards: int = 32,
-    max_length: int = 512,
+    max_length: int | None = None,
 ) -> RoutingUse:
     """Count in one streamed pass to which experts every layer sends each language's tokens.
 
@@ -117,6 +118,7 @@ def routing_use(
     Raises SiteError for a dense model.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     if not layout.n_experts:
         raise SiteError(f"{model.config.model_type} is dense; expected a model with experts; probe heads or neurons")
     watcher = RouteCounts(layout, zero_sums(corpus, shards, len(layout.routed_layers) * layout.n_experts))

@@ -16,6 +16,7 @@ from babelscope.errors import CorpusError, SiteError
 from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.probes.geometry.sentences import parallel_corpus
 from babelscope.recording.walk import walk
 from babelscope.recording.watchers import ReadSite, SiteValue
@@ -45,7 +46,7 @@ def record_routing(
     texts: Texts,
     *,
     sentences: int = 200,
-    max_length: int = 512,
+    max_length: int | None = None,
 ) -> ParallelRouting:
     """Read parallel sentences once, and keep what the routers do with each.
 
@@ -54,6 +55,7 @@ def record_routing(
     Raises SiteError for a dense model, CorpusError for text that is not parallel or a sentence without a token.
     """
     layout = layout_of(model)
+    max_length = text_length(layout, max_length)
     if not layout.n_experts:
         raise SiteError(f"{model.config.model_type} is dense; expected a model with experts; probe heads or neurons")
     corpus = parallel_corpus(texts, sentences=sentences)

@@ -21,6 +21,7 @@ from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.attention import AttentionInputs, attention_by
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.probes.units.attention_removal import STRUCTURES, attend_plainly
 from babelscope.sites import At, Site
 
@@ -117,7 +118,7 @@ def ablate_structures(
     blocks: int = 3,
     draws: int = 3,
     max_tokens: int | None = 300,
-    max_length: int = 128,
+    max_length: int | None = None,
     resamples: int = 500,
     seed: int = 0,
 ) -> StructureAblation:
@@ -130,7 +131,8 @@ def ablate_structures(
     Source: Zhao et al. 2024, arXiv:2402.18815: three blocks of layers by FFN and attention; its control is random too.
     """
     layout, tags = layout_of(model), tuple(map(Language.parse, languages))
-    held_out = HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens)
+    length = text_length(layout_of(model), max_length, 128)
+    held_out = HeldOut.prepare(tokenizer, texts, max_length=length, max_tokens=max_tokens)
     column = {part.language: place for place, part in enumerate(held_out)}
     if missing := [tag for tag in tags if tag not in column]:
         raise LanguageError(f"no text of {', '.join(missing)}; expected text of every language with neurons; add it")

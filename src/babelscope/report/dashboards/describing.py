@@ -18,6 +18,7 @@ from babelscope.features import check_fits
 from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.progress import progress_bar
 from babelscope.report.dashboards.unit_dashboard import FiringContext, UnitDashboard, UnitDescription
 from babelscope.report.dashboards.unit_firing import UnitFiring
@@ -40,7 +41,7 @@ def describe_units(
     tokens: int = 8,
     effects: bool = True,
     max_tokens: int | None = 2_000,
-    max_length: int = 512,
+    max_length: int | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> UnitDashboard:
@@ -64,6 +65,7 @@ def describe_units(
     compare with, ArtifactError for another model or autoencoder.
     """
     layout = layout_of(model)
+    max_length = text_length(layout, max_length)
     check_made_for(sets.origin, model, tokenizer, "units to show")
     source = source_of(sets, layout, tokenizer, Language.parse(language), sae)
     if not source.scores:

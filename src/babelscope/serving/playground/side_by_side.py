@@ -23,6 +23,7 @@ from babelscope.serving.playground.offered_steering import (
     neuron_switches,
     steering_choices,
 )
+from babelscope.steering.engine import flat_operations
 from babelscope.steering.sweeps import Answer, Decoding, Prompt, generate_answers
 from babelscope.steering.sweeps.beside import AnySteering, changed
 from babelscope.steering.sweeps.steered_answers import steered_rows
@@ -152,7 +153,7 @@ class Playground:
             plain = self._shown(prompt, target, None, decoding)
             steering = self._steering(choice, target, question) if choice else []
             with changed(self.model, steering, 1.0) as steerer:
-                added = steerer(target or NOBODY, NOBODY) if steerer else ()
+                added = flat_operations(steerer(target or NOBODY, NOBODY) if steerer else ())
                 steered = self._shown(prompt, target, [*off, *added], decoding)
         return AnswersSideBySide(plain=plain, steered=steered, target=target, decoding=decoding)
 

@@ -18,6 +18,7 @@ from babelscope.errors import ArtifactError, CorpusError, MeasurementError, Site
 from babelscope.languages import Language, language_index
 from babelscope.models import Layout, layout_of, origin_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.recording.site_sums import first_tokens
 from babelscope.recording.stream_sums import StreamTally
 from babelscope.recording.walk import walk
@@ -114,7 +115,7 @@ def document_means(
     texts: Texts,
     sites: Sequence[Site | str],
     *,
-    max_length: int = 512,
+    max_length: int | None = None,
     batch_tokens: int | None = None,
 ) -> dict[Site, DocumentMeans]:
     """Read labelled text once and keep one mean per document at each site; memory is documents × units × sites.
@@ -125,6 +126,7 @@ def document_means(
     MeasurementError where a site gives NaN or infinity.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     parsed_sites = [site if isinstance(site, Site) else Site.parse(site) for site in sites]
     for site in parsed_sites:
         _check_space(layout, site)
@@ -143,7 +145,7 @@ def document_codes(
     texts: Texts,
     sae: LoadedSAE,
     *,
-    max_length: int = 512,
+    max_length: int | None = None,
     batch_tokens: int | None = None,
 ) -> DocumentMeans:
     """Read labelled text once and keep one mean per document of every feature of an autoencoder.
@@ -153,6 +155,7 @@ def document_codes(
     the model lacks its site, MeasurementError where the site gives NaN or infinity.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     _check_space(layout, sae.site)
     width = layout.width(sae.site.at)
     if width != sae.d_hidden:

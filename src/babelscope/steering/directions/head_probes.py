@@ -16,6 +16,7 @@ from babelscope.errors import CorpusError, MeasurementError
 from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.sites import Site
 from babelscope.steering.directions.document_samples import document_means
 
@@ -84,7 +85,7 @@ def head_probe_accuracy(
     folds: int = 5,
     draws: int = 19,
     resamples: int = 200,
-    max_length: int = 512,
+    max_length: int | None = None,
     seed: int = 0,
 ) -> HeadProbes:
     """Train a logistic probe on each head's mean output in a document, to tell two languages apart.
@@ -97,6 +98,7 @@ def head_probe_accuracy(
     Source: heads by probes, CLAIM, arXiv:2506.11073; there on heads that attend to an image, here on any.
     """
     layout, corpus = layout_of(model), as_corpus(texts)
+    max_length = text_length(layout, max_length)
     part = corpus.only([target, source])
     if short := [tag for tag, documents in part.items() if len(documents) < folds]:
         raise CorpusError(

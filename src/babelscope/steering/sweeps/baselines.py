@@ -13,6 +13,7 @@ from babelscope.corpus import Batch, Texts, as_corpus, token_windows
 from babelscope.errors import MeasurementError
 from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.recording.site_sums import first_tokens
 from babelscope.recording.walk import walk
 from babelscope.recording.watchers import ReadSite, SiteValue
@@ -40,7 +41,8 @@ def random_directions(
     layout, corpus = layout_of(model), as_corpus(texts)
     ordinary = like is not None and like.form == "ordinary"
     mixed = MixedTokens.zeros(site, draws, layout.width(site.at), ordinary, seed)
-    windows = token_windows(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=512)
+    length = text_length(layout, None)
+    windows = token_windows(tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=length)
     walk(layout, windows, [mixed])
     if not mixed.count:
         raise MeasurementError(f"'{site}': first tokens only; expected longer documents; hand over some")

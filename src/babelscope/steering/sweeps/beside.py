@@ -6,18 +6,19 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts import Direction, Operation, SteeringRecipe
+from babelscope.artifacts import Direction, SteeringRecipe
 from babelscope.corpus import Message, Messages
 from babelscope.errors import LanguageError, MeasurementError, refuse_one_text
 from babelscope.evaluation import detect_languages, judge_answers, known_languages
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
+from babelscope.steering.engine import Operations, flat_operations
 from babelscope.steering.sweeps.decoding import Decoding
 from babelscope.steering.sweeps.steered_answers import Answer, Steerer, generate_answers
 from babelscope.steering.sweeps.steering_prompts import Prompt
 from babelscope.subnetworks import Delta
 
-AnySteering = Direction | SteeringRecipe | Delta | Sequence[Operation]
+AnySteering = Direction | Delta | Operations
 """Whatever changes how a model answers: a Direction is added once, as it is long; a Delta is in the weights."""
 GREEDY = Decoding(new_tokens=64, temperature=0.0)
 """The likeliest token each time: two answers differ by the steering alone."""
@@ -107,7 +108,7 @@ def changed(model: CausalModel, steering: AnySteering, strength: float) -> Itera
         return
     if isinstance(steering, SteeringRecipe):
         steering.check(model)
-    operations = [steering.add(strength, "raw")] if isinstance(steering, Direction) else list(steering)
+    operations = [steering.add(strength, "raw")] if isinstance(steering, Direction) else flat_operations(steering)
     yield lambda target, source: operations
 
 

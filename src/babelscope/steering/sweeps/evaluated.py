@@ -36,6 +36,7 @@ from babelscope.evaluation.judged_answers import line_languages
 from babelscope.evaluation.segmentation import Segment
 from babelscope.languages import Language
 from babelscope.models.plain import CausalModel
+from babelscope.steering.engine import Operations, flat_operations
 from babelscope.steering.sweeps.decoding import Decoding
 from babelscope.steering.sweeps.side_effects import kept_in_answers
 from babelscope.steering.sweeps.steered_answers import Answer, Steerer, generate_answers
@@ -141,7 +142,7 @@ def _line_share(recognition: Recognition, target: Language) -> float:
 def evaluate_steering(
     model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
-    recipe: SteeringRecipe,
+    recipe: Operations,
     prompts: Sequence[Prompt],
     *,
     target: str,
@@ -162,16 +163,18 @@ def evaluate_steering(
     Raises MeasurementError unless there is a prompt, and one reference a prompt; LanguageError for a target the
     identifier cannot give; SteeringError for a recipe of another model.
     """
+    operations = flat_operations(recipe)
+    if isinstance(recipe, SteeringRecipe):
+        recipe.check(model)
     tag, identify, decoding = Language.parse(target), open_identifier(identifier), decoding or Decoding()
     check_evaluation(identify, tag, prompts, references)
-    recipe.check(model)
 
     def answered(name: str, questions: Sequence[Prompt], steerer: Steerer | None = None) -> list[Answer]:
         requests = [(prompt, tag) for prompt in questions]
         bar_name = f"{name} answers" if progress else ""
         return generate_answers(model, tokenizer, requests, steerer, decoding=decoding, progress=bar_name)
 
-    answers = answered("steered", prompts, lambda *_: list(recipe))
+    answers = answered("steered", prompts, lambda *_: operations)
     plain, native = answered("unsteered", prompts), answered("native", native_prompts)
     texts = [answer.text for answer in answers]
     draw_settings: dict[str, Any] = {"resamples": resamples, "seed": seed}

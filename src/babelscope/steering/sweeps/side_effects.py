@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts import Operation, SteeringRecipe
+from babelscope.artifacts import Operation
 from babelscope.axes import Tensor
 from babelscope.corpus import Texts
 from babelscope.errors import MeasurementError
@@ -18,12 +18,14 @@ from babelscope.languages import Language
 from babelscope.models import layout_of
 from babelscope.models.measuring import run_pass
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.progress import with_progress
 from babelscope.steering import steer
+from babelscope.steering.engine import Operations, flat_operations
 from babelscope.steering.sweeps.steered_answers import Answer
 from babelscope.steering.sweeps.steering_prompts import Prompt, left_pad
 
-Recipe = SteeringRecipe | Sequence[Operation]
+Recipe = Operations
 
 
 class LanguageEffect(NamedTuple):
@@ -49,7 +51,7 @@ def acting_on_text(recipe: Recipe) -> list[Operation]:
         replace(operation, gate=replace(operation.gate, phase="both"))
         if operation.gate.phase == "generated"
         else operation
-        for operation in recipe
+        for operation in flat_operations(recipe)
     ]
 
 
@@ -59,7 +61,7 @@ def language_effects(
     recipe: Recipe,
     texts: Texts,
     *,
-    max_length: int = 512,
+    max_length: int | None = None,
     max_tokens: int | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -75,7 +77,8 @@ def language_effects(
     if any(operation.gate.rows is not None for operation in operations):
         raise MeasurementError("an operation is gated to rows; expected one for any text; take the gate off")
     effects = {}
-    prepared = HeldOut.prepare(tokenizer, texts, max_length=max_length, max_tokens=max_tokens)
+    length = text_length(layout_of(model), max_length)
+    prepared = HeldOut.prepare(tokenizer, texts, max_length=length, max_tokens=max_tokens)
     for held_out in with_progress(prepared, unit="language", desc="loss on text", shown=progress):
         off = document_losses(model, held_out)
         with steer(model, operations, tokenizer=tokenizer):

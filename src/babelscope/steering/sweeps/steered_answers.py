@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts import Operation, SteeringRecipe
+from babelscope.artifacts import Operation
 from babelscope.axes import Int, Tensor
 from babelscope.corpus import (
     end_of_turn,
@@ -28,6 +28,7 @@ from babelscope.models.seeding import seeded
 from babelscope.progress import progress_bar
 from babelscope.sites import Site
 from babelscope.steering import Receipt, steer
+from babelscope.steering.engine import Operations, flat_operations
 from babelscope.steering.sweeps.decoding import Decoding
 from babelscope.steering.sweeps.drawn_tokens import drawn_keywords, is_large
 from babelscope.steering.sweeps.steering_prompts import Prompt, prompt_ids
@@ -35,7 +36,7 @@ from babelscope.upstream.generation import pin_generation
 from babelscope.upstream.names import attribute
 
 log = logging.getLogger(__name__)
-Steerer = Callable[[Language, Language], SteeringRecipe | Sequence[Operation]]
+Steerer = Callable[[Language, Language], Operations]
 """Target and source language → the operations for that row; none of them leaves the row as it is."""
 
 
@@ -71,7 +72,7 @@ def generate_answers(
     `overridden_settings` for what a checkpoint says of its own. Special tokens, BOS among them, are steered but
     by gates with `skip_special=True`.
     Raises ChatError where the template is missing or refuses a prompt, MeasurementError for chats and plain prompts
-    together.
+    together, PrerequisiteError for tokens that the model has no row for, or more of them than it has positions.
     """
     prompts = [prompt for prompt, _ in requests]
     chats = sum(bool(prompt.messages) for prompt in prompts)
@@ -81,6 +82,7 @@ def generate_answers(
             "them in two calls"
         )
     encoded = prompt_ids(tokenizer, prompts)
+    layout_of(model).check_prompts(encoded, decoding.new_tokens)
     ends = ending_ids(model, tokenizer) if chats else ()
     order = sorted(range(len(requests)), key=lambda index: (len(requests[index][0].text), index))
     answers: list[Answer | None] = [None] * len(requests)
@@ -200,13 +202,13 @@ def answer_batch(
 
 @contextmanager
 def steered_rows(
-    model: CausalModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Iterable[Operation]] | None
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Operations] | None
 ) -> Iterator[Receipt]:
     """While open, each row of a batch is steered as an answer is; None steers nothing.
 
     Special tokens, BOS among them, are steered but by gates with `skip_special=True`.
     """
-    steered = None if rows is None else [list(row) for row in rows]
+    steered = None if rows is None else [flat_operations(row) for row in rows]
     spared = any(operation.gate.skip_special for row in steered or () for operation in row)
     if steered is not None and spared:
         steered = [[_with_special_tokens_said(operation) for operation in row] for row in steered]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.artifacts import Direction, Observation, Operation, Schedule, SteeringRecipe
+from babelscope.artifacts import Direction, Observation, Operation, Schedule
 from babelscope.corpus import Corpus, check_apart
 from babelscope.errors import CorpusError, LanguageError
 from babelscope.evaluation import known_languages
@@ -18,6 +18,7 @@ from babelscope.models import layout_of
 from babelscope.models.plain import CausalModel
 from babelscope.sites import Site
 from babelscope.steering.directions import mean_direction
+from babelscope.steering.engine import Operations
 from babelscope.steering.sweeps.answer_scores import Score, fluency_by_target, score_answers
 from babelscope.steering.sweeps.baselines import random_directions
 from babelscope.steering.sweeps.curve import CurvePoint, dose_response, grid_edge, widened
@@ -203,7 +204,7 @@ def steering_study(
     def trial(answers: Sequence[Answer]) -> Trial:
         return Trial(tuple(answers), score_answers(model, tokenizer, answers, fluency))
 
-    def other(target: Language, source: Language) -> SteeringRecipe | Sequence[Operation]:
+    def other(target: Language, source: Language) -> Operations:
         """A third language's direction, for a row meant for `target`, at the target's own point if it is no target."""
         third = third_language(target, source, detectable, observation.languages)
         if third is None or third in detectable:
