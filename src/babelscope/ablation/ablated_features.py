@@ -21,6 +21,7 @@ from babelscope.features import check_fits, matched_features
 from babelscope.languages import Language
 from babelscope.models import Layout, check_made_for, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.progress import progress_bar
 
 About = Literal["zero", "b_dec"]
@@ -90,7 +91,7 @@ def feature_ablation(
     draws: int = 19,
     about: About = "zero",
     max_tokens: int | None = None,
-    max_length: int = 512,
+    max_length: int | None = None,
     resamples: int = 1000,
     seed: int = 0,
     progress: bool = False,
@@ -120,7 +121,8 @@ def feature_ablation(
         )
     if not len(sets.indices):
         raise SelectionError("every set is empty; expected at least one feature; select with a lower tau or ratio")
-    held_out = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)  # pyright: ignore[reportArgumentType]
+    length = text_length(layout, max_length)
+    held_out = HeldOut.prepare(tokenizer, corpus, max_length=length, max_tokens=max_tokens)  # pyright: ignore[reportArgumentType]
     base = tuple(document_losses(layout, part) for part in held_out)
     spare = row_start(tokenizer)
     matched = (

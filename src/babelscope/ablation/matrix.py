@@ -36,7 +36,7 @@ def ablation_matrix(
     observation: Observation | None = None,
     barred: NeuronSet | None = None,
     max_tokens: int | None = None,
-    max_length: int = 512,
+    max_length: int | None = None,
     same_text: bool = False,
     resamples: int = 1000,
     seed: int = 0,

@@ -13,6 +13,7 @@ from babelscope.evaluation import HeldOut, Losses, document_nats
 from babelscope.models import Layout, layout_of
 from babelscope.models.modes import refuse_steered
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.sites import At
 
 
@@ -41,13 +42,14 @@ class ScoredText:
         texts: Texts,
         *,
         max_tokens: int | None = None,
-        max_length: int = 512,
+        max_length: int | None = None,
     ) -> "ScoredText":
         """Tokenize the text and score it; max_tokens: scored tokens per language at most, whole documents."""
         refuse_steered(model)
         corpus = as_corpus(texts)
-        held = HeldOut.prepare(tokenizer, corpus, max_length=max_length, max_tokens=max_tokens)
-        return cls._read(layout_of(model), corpus, held)
+        layout = layout_of(model)
+        held = HeldOut.prepare(tokenizer, corpus, max_length=text_length(layout, max_length), max_tokens=max_tokens)
+        return cls._read(layout, corpus, held)
 
     @classmethod
     def _read(cls, layout: Layout, corpus: Corpus, held: Sequence[HeldOut]) -> "ScoredText":

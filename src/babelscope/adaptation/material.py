@@ -9,8 +9,9 @@ from babelscope.corpus import Document, Texts, as_corpus, check_apart
 from babelscope.errors import CorpusError
 from babelscope.evaluation import HeldOut, document_losses
 from babelscope.languages import Language
-from babelscope.models import Layout
+from babelscope.models import Layout, layout_of
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.progress import with_progress
 from babelscope.subnetworks import Mixture, mix_texts
 from babelscope.subnetworks.row_steering import RowSteering, rows_with
@@ -57,7 +58,8 @@ class Material:
             # Harm is what the others' test text loses: replayed, it would gain.
             texts_by_use = {"replay": as_corpus(replay), "test": as_corpus(test)}
             check_apart(texts_by_use, name=f"replay of {tag}", same_text=same_text)
-        test_sets = tuple(HeldOut.prepare(tokenizer, test))
+        test_length = text_length(layout_of(model), None)
+        test_sets = tuple(HeldOut.prepare(tokenizer, test, max_length=test_length))
         if tag not in [test_set.language for test_set in test_sets]:
             raise CorpusError(f"no test text of {tag}; expected it among the others'; add it")
         mixture = mix_texts(
@@ -70,7 +72,8 @@ class Material:
             seed=seed,
             model_type=model.config.model_type,
         )
-        return cls(model, tokenizer, tag, mixture, HeldOut.prepare(tokenizer, {tag: dev})[0], test_sets)
+        (dev_set,) = HeldOut.prepare(tokenizer, {tag: dev}, max_length=test_length)
+        return cls(model, tokenizer, tag, mixture, dev_set, test_sets)
 
     def reseeded(self, seed: int) -> "Material":
         """The same texts in another order."""

@@ -15,6 +15,7 @@ from babelscope.languages import Language
 from babelscope.models import Layout, layout_of
 from babelscope.models.modes import gradients_on
 from babelscope.models.plain import CausalModel
+from babelscope.models.text_length import text_length
 from babelscope.progress import never
 from babelscope.subnetworks import (
     RATE,
@@ -116,7 +117,9 @@ def train_vocabulary(
         settings["trained"] = "rows" if neurons is None else f"rows and neurons by {neurons.method}"
         bases = [rows.base, *([] if neurons is None else [bank_of(student).base])]
         print_of_run = fingerprint(neurons, bases, mixture, {**settings, "pack": pack.digest}, model, pack.tokenizer)
-        held_out = None if validation is None else HeldOut.prepare(pack.tokenizer, {tag: validation})[0]
+        held_out, length = None, text_length(layout, None)
+        if validation is not None:
+            (held_out,) = HeldOut.prepare(pack.tokenizer, {tag: validation}, max_length=length)
         with nullcontext() if checkpoint is None else state_folder(checkpoint, print_of_run) as state:
             run = Training(layout, student, mixture, plan, held_out=held_out, checkpoint=state)
             train(model, run, progress=progress, stop=stop, checkpoint_seconds=checkpoint_seconds)

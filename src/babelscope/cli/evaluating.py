@@ -52,7 +52,7 @@ def run_perplexity(
     *,
     languages: tuple[LanguageTag, ...] = (),
     split: Split = "test",
-    max_length: RowLength = 512,
+    max_length: RowLength | None = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> Result:
@@ -62,7 +62,7 @@ def run_perplexity(
         corpus: folder of <tag>.txt or .jsonl, file of rows with language and text, hub id, or "reference".
         languages: BCP-47 tags; none means every language of the text.
         split: the text that is scored; a corpus without splits is dealt out by document, and "all" is the whole of it.
-        max_length: tokens per document at most, BOS included.
+        max_length: tokens per document at most, BOS included; none means 512, or as many as the model has positions.
     """
     from babelscope.cli.telling_scores import perplexity_lines
     from babelscope.corpus import load_corpus
@@ -180,7 +180,7 @@ def run_steering_score(
     corpus: CorpusName = "",
     languages: Annotated[tuple[LanguageTag, ...], CORPUS] = (),
     split: Annotated[Split, CORPUS] = "test",
-    max_length: Annotated[RowLength, CORPUS] = 512,
+    max_length: Annotated[RowLength | None, CORPUS] = None,
     identifier: IdentifierName = "lingua",
     labels: Annotated[LabelSet | None, FASTTEXT] = None,
     published: bool = True,
@@ -210,7 +210,7 @@ def run_steering_score(
             judge errs on its lines.
         languages: BCP-47 tags; none means every language of the text.
         split: the text of the corpus that is scored.
-        max_length: tokens per document at most, BOS included.
+        max_length: tokens per document at most, BOS included; none means 512, or as many as the model has positions.
         labels: the label set of a fastText model.
         published: score by the published rule too; it needs jieba for zh and fugashi for ja.
         new_tokens: of each answer.

@@ -56,7 +56,7 @@ def run_observe(
     batch_size: Annotated[
         str, WordOfForm("auto|0*[1-9][0-9]{0,6}", "auto or a number of documents from 1 to 9999999"), COUNTS
     ] = "auto",
-    max_length: Annotated[RowLength, COUNTS] = 512,
+    max_length: Annotated[RowLength | None, COUNTS] = None,
     resume: Annotated[bool, COUNTS] = False,
     dry_run: bool = False,
     check_language: bool = True,
@@ -80,7 +80,7 @@ def run_observe(
         shards: parts by document that are kept apart, for intervals and half-splits; identify wants 20 or more.
         shard: i/n reads only documents whose shard mod n is i; merge the n parts after.
         batch_size: documents per batch, or auto (by padded tokens); a batch that does not fit in memory is halved.
-        max_length: tokens per document at most, BOS included.
+        max_length: tokens per document at most, BOS included; none means 512, or as many as the model has positions.
         resume: go on with an interrupted pass; done at once if it is complete.
         dry_run: print tokens and bytes, run nothing.
         check_language: refuse text that is mostly another language than its label says.
@@ -117,7 +117,13 @@ def run_observe(
     limit = tokens_per_language or None
     if dry_run:
         plan = plan_observation(
-            language_model, texts, sites=sites, tokens_per_language=limit, shards=shards, tokenizer=tokenizer
+            language_model,
+            texts,
+            sites=sites,
+            tokens_per_language=limit,
+            shards=shards,
+            max_length=max_length,
+            tokenizer=tokenizer,
         )
         megabytes = round(plan.result_bytes / 1e6, 1)
         fields = {"tokens": plan.tokens, "megabytes": megabytes, "sites": list(plan.sites)}

@@ -13,6 +13,7 @@ from babelscope.corpus import Batch, Corpus, token_windows
 from babelscope.errors import MeasurementError
 from babelscope.models import Layout, origin_of
 from babelscope.models.origin import origin_without
+from babelscope.models.text_length import text_length
 from babelscope.recording.walk import walk
 from babelscope.recording.watchers import ReadSite, SiteValue
 from babelscope.sites import Site
@@ -71,8 +72,9 @@ def key_moments(
     for layer in layers:
         check_editable(layout, layer)
     moments = KeyMoments(tuple(layers))
+    length = text_length(layout, None, LONGEST_DOCUMENT)
     windows = token_windows(
-        tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=LONGEST_DOCUMENT, name="text of keys"
+        tokenizer, corpus, tokens_per_language=tokens_per_language, max_length=length, name="text of keys"
     )
     walk(layout, windows, [moments])
     if not sum(moments.tokens):

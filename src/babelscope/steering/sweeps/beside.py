@@ -11,6 +11,7 @@ from babelscope.corpus import Message, Messages
 from babelscope.errors import LanguageError, MeasurementError, refuse_one_text
 from babelscope.evaluation import detect_languages, judge_answers, known_languages
 from babelscope.languages import Language
+from babelscope.models.modes import refuse_steered
 from babelscope.models.plain import CausalModel
 from babelscope.steering.engine import Operations, flat_operations
 from babelscope.steering.sweeps.decoding import Decoding
@@ -83,6 +84,7 @@ def compare_answers(
         raise LanguageError(
             f"{target_tag} cannot be recognised in answers; expected a known language; leave target out"
         )
+    refuse_steered(model)
     decoding = decoding or GREEDY
     requests = [(prompt, target_tag or Language("und")) for prompt in prompts]
     with changed(model, steering, strength) as steerer:
