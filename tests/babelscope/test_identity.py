@@ -17,6 +17,7 @@ from babelscope import (
     Origin,
     Site,
     ablation_matrix,
+    compare_answers,
     mean_direction,
     observe,
     open_model,
@@ -165,6 +166,7 @@ def test_nothing_is_made_of_a_steered_model_under_the_plain_ones_name():
             pass
         for make in (
             lambda: observe(model, tokenizer, texts),
+            lambda: compare_answers(model, tokenizer, push, ["a b"]),
             lambda: ablation_matrix(model, tokenizer, sets, {"en": ["b c d a"], "fi": ["h g f e"]}, controls=()),
             lambda: train_subnetwork(
                 model, tokenizer, sets.only(["fi"]), texts["fi"], steps=1, max_length=4, tokens_per_step=4

@@ -13,6 +13,7 @@ from babelscope.errors import LanguageError, MeasurementError, PrerequisiteError
 from babelscope.figures import write_figure
 from babelscope.files.writing import discard, new_folder
 from babelscope.languages import Language
+from babelscope.models.modes import refuse_steered
 from babelscope.probes.catalogue import PROBES
 from babelscope.probes.figure_captions import caption_of
 from babelscope.probes.geometry.sentences import parallel_corpus
@@ -76,6 +77,7 @@ def run_probes(
     its error is raised. stage: keeps what an interrupted run has done, as `StageStore.stage` does.
     """
     refuse_one_text(names, "probes", MeasurementError)
+    refuse_steered(job.model)
     run = ProbeRun({}, {}, {}, {})
     for name in names:
         findings = stage(name, partial(_write_probe, name, job, out, leave_out))
