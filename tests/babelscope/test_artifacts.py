@@ -148,7 +148,7 @@ def damage_header(path):
         (lambda path: (path / "config.json").write_text("{"), "no JSON"),
         (lambda path: damage_config(path, format="babelscope.NeuronSet/9"), "format"),
         (lambda path: damage_config(path, format="babelscope.Observation/1"), "is a babelscope Observation; expected"),
-        (lambda path: damage_config(path, n_neurons=3), "out of range"),
+        (lambda path: damage_config(path, n_neurons=3), "came; expected 0–2"),
         (lambda path: damage_config(path, n_layers=2), "offsets"),
         (lambda path: damage_config(path, languages=["en"]), "offsets"),
         (lambda path: damage_config(path, origin={}), "origin"),

@@ -380,7 +380,9 @@ def test_neurons_of_new_families_are_observed_selected_and_ablated(form, tokeniz
     assert int(counts[:, :, observed.index("fi")].sum()) == 4 * by_hand
     found = bs.select_top_rate(observed, top_rate=0.1, min_count=1, at=at)
     assert all(found.sizes.values())
-    table = bs.ablation_matrix(model, tokenizer, found, texts, draws=2, resamples=20, controls=("layer_matched",))
+    table = bs.ablation_matrix(
+        model, tokenizer, found, texts, draws=2, resamples=20, controls=("layer_matched",), same_text=True
+    )
     assert len(table.languages) == 2
 
 
